@@ -304,11 +304,6 @@ async def test_one_process_at_a_time_is_active_and_the_next_takes_over(
 
 ACTIVE = """
 import sys
-from tunewheel_cli.dead_letters import read_dead_letters
-from tunewheel_cli.known import declared_projects
-from tunewheel_cli.lag import read_lag
-from tunewheel_cli.publishing.sender import publish_events
-from tunewheel_cli.topics import ensure_topics, wanted_topics
 from tunewheel_contracts import topics
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.settings import ServiceSettings

@@ -297,7 +297,9 @@ def test_runs_are_jobs_of_their_own_where_it_is_asked_for(
     assert role["rules"] == [
         {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create", "get", "patch"]}
     ]
-    assert launcher["serviceAccountName"] == role["metadata"]["name"]
+    (bound,) = (one for one in of_kind(found, "RoleBinding").values())
+    assert bound["roleRef"]["name"] == role["metadata"]["name"]
+    assert bound["subjects"][0]["name"] == launcher["serviceAccountName"]
     own = {**service["spec"]["selector"]["matchLabels"]}
     assert not own.items() <= labels["labels"].items()  # budgets of the service do not count its runs
 

@@ -8,6 +8,7 @@ import itertools
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tunewheel_contracts.errors import TransientError
@@ -98,9 +99,10 @@ async def test_a_search_on_a_dead_hub_ends_with_its_lease(bench, tmp_path: Path,
         await task
 
 
-async def test_a_disk_that_is_full_before_the_search_for_the_base_fails_the_run(bench):
+async def test_a_disk_that_is_full_before_the_search_for_the_base_fails_the_run(bench, monkeypatch):
     made = await bench()
-    locating = made.settings.runs_dir.parent / "locating"
+    monkeypatch.setattr("tunewheel_train.execution.uuid4", lambda: SimpleNamespace(hex="search"))
+    locating = made.settings.runs_dir.parent / "locating" / "search"
     locating.mkdir(parents=True)
     (locating / "locate.json").symlink_to("/dev/full")
     event = await made.train()

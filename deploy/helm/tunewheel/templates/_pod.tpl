@@ -19,12 +19,8 @@ metadata:
     {{- with .values.podAnnotations }}{{ toYaml . | nindent 4 }}{{ end }}
 spec:
   {{- $launches := and (eq .name "train") ((.values.jobs | default dict).enabled) (ne .kind "Job") }}
-  {{- if $launches }}
-  # It makes the Jobs of runs.
-  serviceAccountName: {{ include "tunewheel.fullname" .root }}-launcher
-  {{- else }}
   serviceAccountName: {{ $global.serviceAccount.name | default (include "tunewheel.fullname" .root) }}
-  {{- end }}
+  # The service that makes the Jobs of runs asks the API server for them.
   automountServiceAccountToken: {{ ternary true false (not (not $launches)) }}
   enableServiceLinks: false
   terminationGracePeriodSeconds: {{ .values.terminationGracePeriodSeconds | int64 }}

@@ -9,6 +9,7 @@ import signal
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from uuid import uuid4
 
 import structlog
 from tunewheel_contracts.errors import InvalidEvent, TransientError
@@ -186,7 +187,8 @@ class Trainings:
         raise AssertionError("unreachable: attempts is at least one")
 
     async def _locating_process(self, name: str, revision: str | None) -> Last:
-        directory = self._settings.runs_dir.parent / "locating"
+        # of its own: processes that share a volume would read each other's job
+        directory = self._settings.runs_dir.parent / "locating" / uuid4().hex
         job = Job(
             run_id="locate", base_model=name, base_revision=revision, cache_dir=self._settings.cache_dir,
             train_path=directory, output_dir=directory, work_dir=directory,
@@ -195,11 +197,14 @@ class Trainings:
 
         async def ignore(message: Message) -> None: ...
 
-        return await run_process(
-            "locate", job, directory=directory, threads=self._settings.train_threads,
-            stop=asyncio.Event(), stop_seconds=1.0, on_message=ignore, worker=self._worker,
-            patience=Patience(self._settings.silent_seconds, self._settings.stuck_seconds),
-        )  # fmt: skip
+        try:
+            return await run_process(
+                "locate", job, directory=directory, threads=self._settings.train_threads,
+                stop=asyncio.Event(), stop_seconds=1.0, on_message=ignore, worker=self._worker,
+                patience=Patience(self._settings.silent_seconds, self._settings.stuck_seconds),
+            )  # fmt: skip
+        finally:
+            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
     async def _forget(self, run: Run) -> None:
         """Delete the checkpoints and the data of a run that failed for good; its log stays."""

@@ -102,10 +102,11 @@ def _train_in_a_cluster(known: Followed, jobs: Jobs) -> None:
     service.on_shutdown(jobs.close)
 
     @service.job(topics.DATASET_VERSIONED, concurrent=True)
-    async def on_dataset_versioned(
-        event: Envelope[DatasetVersioned], lease: Lease
-    ) -> Envelope[TrainCompleted | TrainFailed]:
-        return service.new(await trainings.train(event, lease), cause=event)
+    async def on_dataset_versioned(event: Envelope[DatasetVersioned], lease: Lease) -> None:
+        async def tell(ended: Event) -> None:
+            await service.publish(service.new(ended, cause=event))
+
+        await trainings.train(event, lease, tell)
 
 
 def _commands(service: Service, settings: Settings) -> Commands:

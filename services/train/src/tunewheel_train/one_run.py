@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import structlog
 from aiokafka import TopicPartition  # pyright: ignore[reportMissingTypeStubs]
-from tunewheel_contracts.errors import InvalidEvent, TunewheelError
+from tunewheel_contracts.errors import InvalidEvent, TransientError, TunewheelError
 from tunewheel_contracts.event import Event
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_runtime.jobs import Lease, LeaseLost
@@ -64,7 +64,7 @@ class OneRun:
         try:
             await retry(self._once, self._backoff, what=self._name)
             self.ended = True
-        except LeaseLost as error:
+        except (LeaseLost, TransientError) as error:  # another pod goes on, and costs no attempt
             log.warning("run_stopped", launch=self._name, reason=str(error))
         except Exception as error:
             self._service.fail(error)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
-from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope, Event, new_event
 from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.training import (
@@ -21,10 +21,12 @@ from tunewheel_contracts.events.training import (
     TrainFailed,
     TrainStarted,
 )
+from tunewheel_contracts.formats.recipe import TrainMethod
+from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_runtime.jobs import Lease, LeaseLost
 from tunewheel_train.execution import Trainings
-from tunewheel_train.launching.cluster import ClusterTrainings
-from tunewheel_train.launching.jobs import JobState
+from tunewheel_train.launching.cluster import MOST_HICCUPS, ClusterTrainings
+from tunewheel_train.launching.jobs import JobRefused, JobState
 from tunewheel_train.one_run import NoSuchLaunch, OneRun
 from tunewheel_train.runs.controls import Controls
 from tunewheel_train.runs.versions import Versions
@@ -63,11 +65,14 @@ def pod(made: Any, name: str, told: list[Envelope[Any]], cache_dir: Path) -> tup
 
 @dataclass
 class Cluster:
-    """Starts one pod per Job, at once; ``broken``: none ever starts."""
+    """Starts one pod per Job, at once. ``broken``: why none ever does; ``refuses``: why there is no Job."""
 
     made: Any
     folder: Path
     broken: str | None = None
+    refuses: str | None = None
+    has_room: bool = True
+    """False: pods wait for a node."""
     jobs: dict[str, JobState] = field(default_factory=dict)
     told: list[Envelope[Any]] = field(default_factory=list)
     pods: list[OneRun] = field(default_factory=list)
@@ -75,10 +80,12 @@ class Cluster:
 
     async def ensure(self, name: str, *, labels: dict[str, str]) -> None:
         self.labels = labels
+        if self.refuses:
+            raise JobRefused(self.refuses)
         if name in self.jobs:
             return
         self.jobs[name] = JobState(failure=self.broken)
-        if not self.broken:
+        if not self.broken and self.has_room:
             await self.start(name)
 
     async def start(self, name: str) -> None:
@@ -89,11 +96,11 @@ class Cluster:
     async def state(self, name: str) -> JobState | None:
         return self.jobs.get(name)
 
-    async def suspend(self, name: str, *, suspended: bool) -> None:
-        self.jobs[name] = JobState(suspended=suspended)
-        if suspended:
+    async def pause(self, name: str, *, paused: bool) -> None:
+        self.jobs[name] = JobState(paused=paused)
+        if paused and self.pods:
             await self.pods[-1].stop()
-        else:
+        elif not paused:
             await self.start(name)
 
 
@@ -112,6 +119,23 @@ class Desk:
 
     def trainings(self) -> ClusterTrainings:
         return ClusterTrainings(self.made.store, self.cluster, self.controls, self.versions, every=0.01)
+
+    async def train(self, lease: Lease | None = None) -> Event:
+        """Handle the event once; returns what was told."""
+        told: list[Event] = []
+
+        async def tell(news: Event) -> None:
+            told.append(news)
+
+        await self.trainings().train(self.event, lease or self.lease(), tell)
+        (news,) = told
+        return news
+
+    def command(self, run_id: str, action: TrainAction) -> None:
+        control = TrainControl(
+            project=self.made.event.project, run_id=run_id, action=action, request=action.value
+        )
+        self.controls.apply(new_event(control, source="/t"))
 
     def lease(self, offset: int = 3) -> Lease:
         return Lease(TopicPartition("dataset.versioned", 0), offset)
@@ -138,13 +162,30 @@ def started(desk: Desk) -> list[Envelope[TrainStarted]]:
 
 async def test_a_launched_run_ends_as_one_that_is_trained_here(desk):
     one = await desk()
-    ended = await one.trainings().train(one.event, one.lease())
+    ended = await one.train()
     assert isinstance(ended, TrainCompleted)
     assert ended == await one.made.train()
     assert {news.causation_id for news in one.cluster.told} == {one.event.id}
     assert one.cluster.labels["tunewheel.io/project"] == one.made.event.project
-    # handled again, after a kill before the offset moved
-    assert await one.trainings().train(one.event, one.lease()) == ended
+
+
+async def test_an_outcome_is_told_once_whatever_is_delivered_again(desk):
+    one = await desk(broken="BackoffLimitExceeded: no node has a GPU")
+    told: list[Event] = []
+
+    async def tell(news: Event) -> None:
+        told.append(news)
+
+    async def dies(_: Event) -> None:
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        await one.trainings().train(one.event, one.lease(), dies)
+    await one.trainings().train(one.event, one.lease(), tell)
+    assert len(told) == 1
+    # behind a run that is still trained all is delivered again: it must not be the last word once more
+    await one.trainings().train(one.event, one.lease(), tell)
+    assert len(told) == 1
     assert len(one.cluster.jobs) == 1
 
 
@@ -152,12 +193,14 @@ async def test_a_run_goes_on_while_its_service_goes_away_and_the_next_one_finds_
     one = await desk()
     monkeypatch.setenv("LIGHT_WAIT", "1")
     lease = one.lease()
-    waiting = asyncio.create_task(one.trainings().train(one.event, lease))
+    waiting = asyncio.create_task(one.train(lease))
     await until(lambda: started(one))
     lease.lose("moved")
     with pytest.raises(LeaseLost):
         await waiting
-    other = asyncio.create_task(one.trainings().train(one.event, one.lease()))
+    other = asyncio.create_task(one.train())
+    # sent once more meanwhile: two Jobs of one run would delete each other's checkpoints
+    again = asyncio.create_task(one.train(one.lease(offset=9)))
     await asyncio.sleep(0.05)
     assert not other.done()
     assert len(one.cluster.pods) == 1
@@ -166,45 +209,76 @@ async def test_a_run_goes_on_while_its_service_goes_away_and_the_next_one_finds_
     assert not one.cluster.pods[0].ended
     await one.cluster.start(next(iter(one.cluster.jobs)))
     assert isinstance(await other, TrainCompleted)
+    assert await again == await other
+    assert len(one.cluster.jobs) == 1
     assert started(one)[-1].data.resumed_from_step > 0
 
 
 async def test_a_paused_run_keeps_no_pod(desk, monkeypatch):
     one = await desk()
     monkeypatch.setenv("LIGHT_WAIT", "1")
-    running = asyncio.create_task(one.trainings().train(one.event, one.lease()))
+    running = asyncio.create_task(one.train())
     await until(lambda: started(one))
     begun = started(one)[0]
     one.versions.began(begun)
-
-    def command(action: TrainAction) -> None:
-        named = {"project": begun.project, "run_id": begun.data.run_id}
-        control = TrainControl(**named, action=action, request=action.value)
-        one.controls.apply(new_event(control, source="/t"))
-
-    command(TrainAction.PAUSE)
+    one.command(begun.data.run_id, TrainAction.PAUSE)
     (name,) = one.cluster.jobs
-    await until(lambda: one.cluster.jobs[name].suspended)
-    command(TrainAction.RESUME)
+    await until(lambda: one.cluster.jobs[name].paused)
+    one.command(begun.data.run_id, TrainAction.RESUME)
     assert isinstance(await running, TrainCompleted)
     assert started(one)[-1].data.resumed_from_step > 0
 
 
-@pytest.mark.parametrize("how", ["failed", "deleted"])
-async def test_a_job_that_ends_without_an_outcome_fails_the_run_and_says_what_to_do(desk, how):
-    one = await desk(broken="BackoffLimitExceeded: no node has a GPU")
+async def test_a_run_whose_pod_waits_for_a_node_can_be_cancelled(desk):
+    one = await desk()
+    one.cluster.has_room = False
+    begun = TrainStarted(
+        project=one.made.event.project, run_id="run-1", dataset_id=one.made.event.dataset_id,
+        base=BaseModelRef(name="m", revision="r"), method=TrainMethod.LORA, total_steps=6,
+        resumed_from_step=0,
+    )  # fmt: skip
+    one.versions.began(new_event(begun, source="/t"))
+    running = asyncio.create_task(one.train())
+    await until(lambda: one.cluster.jobs)
+    one.command("run-1", TrainAction.CANCEL)
+    ended = await running
+    assert isinstance(ended, TrainFailed)
+    assert (ended.run_id, ended.field) == ("run-1", "(run)")
+    assert "was cancelled" in ended.reason
+    assert [job.paused for job in one.cluster.jobs.values()] == [True]
+
+
+@pytest.mark.parametrize("how", ["failed", "deleted", "refused"])
+async def test_a_job_that_ends_without_an_outcome_fails_the_run_and_says_why(desk, how):
+    why = "no node has a GPU"
+    one = await desk(broken=why if how == "failed" else None)
+    one.cluster.refuses = why if how == "refused" else None
     if how == "deleted":
         one.cluster.ensure = lambda *_, **__: asyncio.sleep(0)
-    ended = await one.trainings().train(one.event, one.lease())
+    ended = await one.train()
     assert isinstance(ended, TrainFailed)
     assert ended.field == "(run)"
-    assert ("no node has a GPU" if how == "failed" else "was deleted") in ended.reason
-    assert "tunewheel train resume" in ended.reason
-    # said once: handled again it is the same, and sent once more it is another launch
-    assert await one.trainings().train(one.event, one.lease()) == ended
-    one.cluster.broken = None
+    assert ("was deleted" if how == "deleted" else why) in ended.reason
+    # sent once more it is another launch
+    one.cluster.broken = one.cluster.refuses = None
     one.cluster.__dict__.pop("ensure", None)
-    assert isinstance(await one.trainings().train(one.event, one.lease(offset=9)), TrainCompleted)
+    assert isinstance(await one.train(one.lease(offset=9)), TrainCompleted)
+
+
+async def test_a_cluster_that_hiccups_is_looked_at_again_and_one_that_is_away_told(desk):
+    one = await desk()
+    one.cluster.has_room = False
+    looks = 0
+
+    async def state(name: str) -> JobState | None:
+        nonlocal looks
+        looks += 1
+        raise TransientError("away")
+
+    one.cluster.state = state
+    with pytest.raises(TransientError, match="away"):
+        await one.train()
+    assert looks == MOST_HICCUPS
 
 
 async def test_what_cannot_be_trained_on_is_a_dead_letter_here(desk):
@@ -212,8 +286,9 @@ async def test_what_cannot_be_trained_on_is_a_dead_letter_here(desk):
     gone = one.made.event.model_copy(
         update={"manifest": one.made.event.manifest.model_copy(update={"path": "datasets/none.json"})}
     )
+    one.made.event = gone
     with pytest.raises(InvalidEvent) as caught:
-        await one.trainings().train(new_event(gone, source="/t"), one.lease())
+        await one.train()
     assert caught.value.field == "manifest"
 
 

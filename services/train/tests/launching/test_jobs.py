@@ -11,7 +11,7 @@ import yaml
 from aiohttp import web
 from tunewheel_contracts.errors import TransientError
 from tunewheel_runtime.kafka import InvalidSetting
-from tunewheel_train.launching.jobs import EXIT_STOPPED, Jobs, JobState, job_of, read_template
+from tunewheel_train.launching.jobs import EXIT_STOPPED, JobRefused, Jobs, JobState, job_of, read_template
 
 TEMPLATE: dict[str, Any] = {
     "apiVersion": "batch/v1",
@@ -51,11 +51,18 @@ class Api:
         job = self.jobs.get(request.match_info["name"])
         if job is None:
             return self._status(404, "NotFound")
-        job["spec"] |= (await request.json())["spec"]
+        told = await request.json()
+        job["spec"] |= told["spec"]
+        for name, value in told["metadata"]["annotations"].items():
+            annotations = job["metadata"].setdefault("annotations", {})
+            annotations.pop(name, None)
+            annotations |= {name: value} if value is not None else {}
         return web.json_response(job)
 
     def _status(self, code: int, reason: str) -> web.Response:
-        return web.json_response({"kind": "Status", "message": reason, "code": code}, status=code)
+        return web.json_response(
+            {"kind": "Status", "message": reason, "reason": reason, "code": code}, status=code
+        )
 
 
 @pytest.fixture
@@ -102,21 +109,33 @@ async def test_a_job_is_made_once_looked_at_and_suspended(api: Api, jobs: Jobs):
     await jobs.ensure("run-1", labels={"tunewheel.io/project": "p"})
     await jobs.ensure("run-1", labels={"tunewheel.io/project": "p"})
     assert await jobs.state("run-1") == JobState()
-    await jobs.suspend("run-1", suspended=True)
-    assert await jobs.state("run-1") == JobState(suspended=True)
+    await jobs.pause("run-1", paused=True)
+    assert await jobs.state("run-1") == JobState(paused=True)
+    await jobs.pause("run-1", paused=False)
+    api.jobs["run-1"]["spec"]["suspend"] = True  # by a queue, which gives it room when there is some
+    assert await jobs.state("run-1") == JobState()
     api.jobs["run-1"]["status"] = {
         "conditions": [
             {"type": "FailureTarget", "status": "True", "reason": "x", "message": "y"},
             {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "too often"},
         ]
     }
-    assert await jobs.state("run-1") == JobState(suspended=True, failure="BackoffLimitExceeded: too often")
-    await jobs.suspend("gone", suspended=True)
+    assert await jobs.state("run-1") == JobState(failure="BackoffLimitExceeded: too often")
+    await jobs.pause("gone", paused=True)
 
 
 async def test_what_the_cluster_refuses_is_told_and_tried_again(api: Api, jobs: Jobs):
     api.refuses = (403, "jobs.batch is forbidden: exceeded quota")
     with pytest.raises(TransientError, match="exceeded quota"):
+        await jobs.ensure("run-1", labels={})
+
+
+async def test_a_conflict_about_a_quota_is_no_job_and_an_invalid_one_is_refused(api: Api, jobs: Jobs):
+    api.refuses = (409, "Conflict")
+    with pytest.raises(TransientError, match="409"):
+        await jobs.ensure("run-1", labels={})
+    api.refuses = (422, "spec.template: Invalid value")
+    with pytest.raises(JobRefused, match="Invalid value"):
         await jobs.ensure("run-1", labels={})
 
 

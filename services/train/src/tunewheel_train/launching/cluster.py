@@ -7,21 +7,26 @@ import contextlib
 from typing import Protocol
 
 import structlog
-from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import DatasetVersioned
-from tunewheel_contracts.events.training import TrainAction, TrainCompleted, TrainFailed
+from tunewheel_contracts.events.training import TrainAction
+from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_runtime.jobs import Lease
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
 from tunewheel_train.errors import RunFailed
-from tunewheel_train.launching.jobs import JobState
-from tunewheel_train.launching.launch import Launch, Outcome, launch_of
+from tunewheel_train.launching.jobs import JobRefused, JobState
+from tunewheel_train.launching.launch import Launch, Outcome, launch_of, under_way
+from tunewheel_train.runs import bases
+from tunewheel_train.runs.attempts import Tell
 from tunewheel_train.runs.controls import Controls
 from tunewheel_train.runs.runs import failed, plan_run, read_dataset, unresolved_base
 from tunewheel_train.runs.versions import Versions
 
 log = structlog.get_logger(__name__)
+MOST_HICCUPS = 20
+"""Looks in a row that fail before the service tells that it cannot go on."""
 
 
 class Launcher(Protocol):
@@ -31,7 +36,7 @@ class Launcher(Protocol):
 
     async def state(self, name: str) -> JobState | None: ...
 
-    async def suspend(self, name: str, *, suspended: bool) -> None: ...
+    async def pause(self, name: str, *, paused: bool) -> None: ...
 
 
 class ClusterTrainings:
@@ -47,68 +52,106 @@ class ClusterTrainings:
         self._controls = controls
         self._versions = versions
         self._every = every
+        self._choosing = asyncio.Lock()
 
-    async def train(self, event: Envelope[DatasetVersioned], lease: Lease) -> TrainCompleted | TrainFailed:
-        """Return the outcome of the run that ``event`` asks for.
+    async def train(self, event: Envelope[DatasetVersioned], lease: Lease, tell: Tell) -> None:
+        """``tell`` the outcome of the run that ``event`` asks for, unless it was told.
 
         Raises:
             InvalidEvent: the event does not fit the manifest it points to.
             LeaseLost: another process waits for the Job from now on; it goes on.
-            TransientError: store or cluster are away, or the cluster refuses the Job.
+            TransientError: store or cluster are away.
         """
-        launch = launch_of(event, lease)
-        outcome = await launch.outcome(self._store)
-        if outcome is None:
-            await launch.put(self._store)
-            await self._launcher.ensure(launch.name, labels=_labels(event.data))
-            log.info("run_launched", job=launch.name, dataset_id=event.data.dataset_id)
-            outcome = await self._awaited(launch, lease)
+        async with self._choosing:
+            launch = launch_of(event, lease)
+            if await launch.is_told(self._store):
+                return
+            if await launch.outcome(self._store) is None:
+                launch = await under_way(self._store, event) or launch
+                await launch.put(self._store)
+        outcome = await launch.outcome(self._store) or await self._ended(launch, lease)
+        lease.check()
         if outcome.refused is not None:
             raise InvalidEvent(field=outcome.refused.field, reason=outcome.refused.reason)
         ended = outcome.completed or outcome.failed
         assert ended is not None
-        return ended
+        await tell(ended)
+        await launch_of(event, lease).note_told(self._store)
 
-    async def _awaited(self, launch: Launch, lease: Lease) -> Outcome:
-        while True:
-            state = await self._launcher.state(launch.name)
-            # after the state: a Job that has ended has written its outcome before
-            outcome = await launch.outcome(self._store)
-            if outcome is not None:
-                return outcome
-            if state is None or state.failure is not None or state.complete:
-                return await launch.end(self._store, await self._without_outcome(launch, state))
-            paused = self._is_paused(launch.event.data)
-            if state.suspended != paused:
-                await self._launcher.suspend(launch.name, suspended=paused)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._every):
-                    await lease.lost.wait()
-            lease.check()
+    async def _ended(self, launch: Launch, lease: Lease) -> Outcome:
+        """Have a Job train it and return how it ended."""
+        labels = _labels(launch.event.data)
+        try:
+            await self._launcher.ensure(launch.name, labels=labels)
+            log.info("run_launched", job=launch.name, dataset_id=launch.event.data.dataset_id)
+            looks, hiccups = 0, 0
+            while True:
+                looks += 1
+                try:
+                    outcome = await self._looked_at(launch, first=looks == 1)
+                    hiccups = 0
+                except TransientError as error:
+                    hiccups += 1
+                    if hiccups == MOST_HICCUPS:
+                        raise
+                    log.warning("job_not_looked_at", job=launch.name, error=str(error))
+                    outcome = None
+                if outcome is not None:
+                    return outcome
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._every):
+                        await lease.lost.wait()
+                lease.check()
+        except JobRefused as error:
+            return await launch.end(self._store, await self._failed(launch, str(error)))
 
-    def _is_paused(self, version: DatasetVersioned) -> bool:
-        """A paused run keeps no node: its pods end with a checkpoint."""
+    async def _looked_at(self, launch: Launch, *, first: bool) -> Outcome | None:
+        """Return how it ended; None: it has not, and the Job is as commands want it."""
+        state = await self._launcher.state(launch.name)
+        # after the state: a Job that has ended has written its outcome before
+        outcome = await launch.outcome(self._store)
+        if outcome is not None:
+            return outcome
+        if state is None and first:  # one of that name was still being deleted when this one was made
+            await self._launcher.ensure(launch.name, labels=_labels(launch.event.data))
+            return None
+        if state is None or state.failure is not None or state.complete:
+            how = "was deleted" if state is None else f"ended: {state.failure or 'without an outcome'}"
+            reason = f"its Job {launch.name} {how}; see its pods' logs, then `tunewheel train resume` goes on"
+            return await launch.end(self._store, await self._failed(launch, reason))
+        wanted = self._command(launch.event.data)
+        if wanted is TrainAction.CANCEL and not state.ready:  # a run that has begun says by itself how far
+            reason = "was cancelled; `tunewheel train resume` trains it after all"
+            outcome = await launch.end(self._store, await self._failed(launch, reason))
+            await self._launcher.pause(launch.name, paused=True)
+            return outcome
+        if state.paused != (wanted is TrainAction.PAUSE):
+            await self._launcher.pause(launch.name, paused=not state.paused)
+        return None
+
+    def _command(self, version: DatasetVersioned) -> TrainAction:
+        """Return the last command to the run, as far as one is known to have begun."""
         run_id = self._versions.run_of(version.dataset_id)
-        return run_id is not None and self._controls.latest(version.project, run_id) is TrainAction.PAUSE
+        return self._controls.latest(version.project, run_id) if run_id else TrainAction.RESUME
 
-    async def _without_outcome(self, launch: Launch, state: JobState | None) -> Outcome:
+    async def _failed(self, launch: Launch, reason: str) -> Outcome:
         version = launch.event.data
-        how = "was deleted" if state is None else f"ended: {state.failure or 'without an outcome'}"
-        reason = f"its Job {launch.name} {how}; see its pods' logs, then `tunewheel train resume` goes on"
         try:
             manifest = read_dataset(version, await self._store.get(version.manifest))
         except (ArtifactMissing, CorruptArtifact) as error:
             raise InvalidEvent(field="manifest", reason=str(error)) from error
-        run = plan_run(manifest, version.manifest, unresolved_base(manifest.spec.base_model))
+        name = manifest.spec.base_model
+        revision = await bases.pinned(self._store, manifest)
+        base = BaseModelRef(name=name, revision=revision) if revision else unresolved_base(name)
+        run = plan_run(manifest, version.manifest, base)
         told = failed(run, RunFailed(field="(run)", reason=reason))
         run_id = self._versions.run_of(version.dataset_id) or told.run_id
         return Outcome(failed=told.model_copy(update={"run_id": run_id}))
 
 
 def _labels(version: DatasetVersioned) -> dict[str, str]:
-    """For people who look for a run's pods."""
+    """For people who look for a run's pods. A label's value ends with a letter or digit."""
     return {
-        "app.kubernetes.io/part-of": "tunewheel",
-        "tunewheel.io/project": version.project,
-        "tunewheel.io/dataset": version.dataset_id,
+        "tunewheel.io/project": version.project.strip("._-"),
+        "tunewheel.io/dataset": version.dataset_id.strip("._-"),
     }

@@ -13,19 +13,30 @@ from pathlib import Path
 from typing import Any, cast
 
 import yaml
-from tunewheel_contracts.errors import TransientError
+from tunewheel_contracts.errors import TransientError, TunewheelError
 from tunewheel_runtime.kafka import InvalidSetting
 
 CONTAINER = "train"
 EXIT_STOPPED = 75
 """Of a pod that was told to end before its run had; see ``worker.EXIT_STOPPED``."""
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-CONFLICT, NOT_FOUND = 409, 404
+PAUSED = "tunewheel.io/paused"
+"""Annotation of a Job that this service suspended. One that a queue or a person suspended is theirs."""
+UNAUTHORIZED, NOT_FOUND, CONFLICT = 401, 404, 409
+REFUSED = (400, 422)
+"""Answers to a Job that is not valid: to ask again would change nothing."""
+
+
+class JobRefused(TunewheelError):
+    """The cluster takes no such Job; the message is the API server's."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobState:
-    suspended: bool = False
+    paused: bool = False
+    """Suspended by this service."""
+    ready: int = 0
+    """Pods whose run has begun."""
     failure: str | None = None
     """Why the cluster starts no further pod."""
     complete: bool = False
@@ -96,6 +107,7 @@ class Jobs:
     def __init__(self, template: dict[str, Any]) -> None:
         self._template = template
         self._client: Any = None
+        self._connecting = asyncio.Lock()
         self._namespace = template.get("metadata", {}).get("namespace") or _own_namespace()
 
     async def close(self) -> None:
@@ -104,21 +116,22 @@ class Jobs:
             self._client = None
 
     async def ensure(self, name: str, *, labels: dict[str, str]) -> None:
-        """Create the Job ``name``, unless it exists. Raises TransientError."""
+        """Create the Job ``name``, unless it exists. Raises JobRefused, TransientError."""
         body = job_of(self._template, name, labels=labels)
-        await self._call("create_namespaced_job", self._namespace, body, allowed=CONFLICT)
+        await self._call("create_namespaced_job", self._namespace, body)
 
     async def state(self, name: str) -> JobState | None:
         """Return how the Job is; None: there is none. Raises TransientError."""
-        job = await self._call("read_namespaced_job", name, self._namespace, allowed=NOT_FOUND)
+        job = await self._call("read_namespaced_job", name, self._namespace)
         return _state(job) if job is not None else None
 
-    async def suspend(self, name: str, *, suspended: bool) -> None:
+    async def pause(self, name: str, *, paused: bool) -> None:
         """Have its pods end, or start again. Raises TransientError."""
-        body = {"spec": {"suspend": suspended}}
-        await self._call("patch_namespaced_job", name, self._namespace, body, allowed=NOT_FOUND)
+        annotations = {PAUSED: "true" if paused else None}
+        body = {"metadata": {"annotations": annotations}, "spec": {"suspend": paused}}
+        await self._call("patch_namespaced_job", name, self._namespace, body)
 
-    async def _call(self, method: str, *arguments: Any, allowed: int) -> Any:
+    async def _call(self, method: str, *arguments: Any) -> Any:
         from aiohttp import ClientError
         from kubernetes_asyncio.client import BatchV1Api
         from kubernetes_asyncio.client.exceptions import ApiException
@@ -128,14 +141,23 @@ class Jobs:
                 api = BatchV1Api(await self._connected())
                 return await getattr(api, method)(*arguments)
         except ApiException as error:
-            if error.status == allowed:
-                return None
             said = f"{error.status} {error.reason}: {str(error.body)[:500]}"
+            # a quota that others use at once is a conflict too, and made no Job
+            if error.status == NOT_FOUND or (error.status == CONFLICT and '"AlreadyExists"' in said):
+                return None
+            if error.status in REFUSED:
+                raise JobRefused(f"the cluster refuses it: {said}") from error
+            if error.status == UNAUTHORIZED:
+                await self.close()  # the next call reads the credentials anew
             raise TransientError(f"the cluster refuses {method}: {said}") from error
         except (ClientError, OSError) as error:
             raise TransientError(f"the cluster does not answer {method}: {error!r}") from error
 
     async def _connected(self) -> Any:
+        async with self._connecting:
+            return await self._connect()
+
+    async def _connect(self) -> Any:
         if self._client is None:
             from kubernetes_asyncio.client import ApiClient, Configuration
             from kubernetes_asyncio.config import ConfigException, load_incluster_config, load_kube_config
@@ -156,7 +178,8 @@ def _state(job: Any) -> JobState:
     conditions = {one.type: one for one in job.status.conditions or () if one.status == "True"}
     failed = conditions.get("Failed")
     return JobState(
-        suspended=bool(job.spec.suspend),
+        paused=PAUSED in (job.metadata.annotations or {}),
+        ready=job.status.ready or 0,
         failure=f"{failed.reason}: {failed.message}" if failed else None,
         complete="Complete" in conditions,
     )

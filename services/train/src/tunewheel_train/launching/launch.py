@@ -1,9 +1,9 @@
 """One run that is trained elsewhere: what it is told, and what it says at its end, both in the object store.
 
 ``launches/<name>/event.json`` is the event that asked for the run; ``launches/<name>/outcome.json`` what came
-of it. Both are written once. The name follows from the event's place on the log: whoever handles the event
-again, after a kill or elsewhere, finds the launch that is under way, and an event that is sent once more is
-another launch.
+of it, and ``told`` lies beside it once that is on the log. All are written once. The name follows from the
+event's place on the log: whoever handles the event again, after a kill or elsewhere, finds the launch that is
+under way. An event that is sent once more is another launch, unless one of it is still under way.
 """
 
 from __future__ import annotations
@@ -45,7 +45,15 @@ class Launch:
     event: Envelope[DatasetVersioned]
 
     async def put(self, store: ObjectStore) -> None:
+        await store.first(f"{_index(self.event)}/{self.name}", b"")
         await store.first(_event_path(self.name), _EVENT.dump_json(self.event))
+
+    async def is_told(self, store: ObjectStore) -> bool:
+        """Tell whether its outcome is on the log: to publish it again would be to say it last."""
+        return await store.read(f"launches/{self.name}/told") is not None
+
+    async def note_told(self, store: ObjectStore) -> None:
+        await store.first(f"launches/{self.name}/told", b"")
 
     async def outcome(self, store: ObjectStore) -> Outcome | None:
         """Return how it ended; None: it has not."""
@@ -65,12 +73,26 @@ def launch_of(event: Envelope[DatasetVersioned], lease: Lease) -> Launch:
     return Launch(f"tunewheel-train-{content_sha256(place)[:20]}", event)
 
 
+async def under_way(store: ObjectStore, event: Envelope[DatasetVersioned]) -> Launch | None:
+    """Return the launch of ``event`` that has not ended; None: all have, or there was none. Two Jobs of one
+    run would delete each other's checkpoints."""
+    for path in await store.list(_index(event)):
+        launch = Launch(path.rpartition("/")[2], event)
+        if await launch.outcome(store) is None:
+            return launch
+    return None
+
+
 async def read_launch(store: ObjectStore, name: str) -> Launch | None:
     """Return the launch of that name; None: nobody ever made one."""
     data = await store.read(_event_path(name))
     if data is None:
         return None
     return Launch(name, _EVENT.validate_json(data))
+
+
+def _index(event: Envelope[DatasetVersioned]) -> str:
+    return f"launches/of/{event.id}"
 
 
 def _event_path(name: str) -> str:
