@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 from tunewheel_cli.kafka.ports import free_port
@@ -50,19 +49,6 @@ async def until(kept: Kept, state: State, *, restarts: int = 0) -> None:
             await asyncio.sleep(0.02)
 
 
-async def listening(started: HttpProgram) -> None:
-    port = urlsplit(started.ready_url).port
-    async with asyncio.timeout(60):
-        while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                await asyncio.sleep(0.02)
-                continue
-            writer.close()
-            return
-
-
 async def test_all_ready_then_stopped_in_reverse(tmp_path: Path) -> None:
     told: list[tuple[str, State]] = []
     keeper = Supervisor(lambda kept: told.append((kept.program.name, kept.state)))
@@ -71,23 +57,6 @@ async def test_all_ready_then_stopped_in_reverse(tmp_path: Path) -> None:
     await keeper.stop()
     assert [name for name, state in told if state is State.STOPPED] == ["b", "a"]
     assert all(kept.program.exit_code() is not None for kept in keeper.kept)
-
-
-async def test_one_that_stands_by_for_another_wheels_is_as_ready_as_it_can_be(tmp_path: Path) -> None:
-    answer = "self.send_response(503); self.send_header('content-type', 'application/json')"
-    body = 'self.wfile.write(b\'{"ready": false, "standby": true}\')'
-    waits = SERVER.replace("self.send_response(200)", answer).replace(
-        "self.end_headers()", f"self.end_headers(); {body}"
-    )
-    keeper = Supervisor()
-    await keeper.start(program("a", tmp_path, waits))
-    assert keeper["a"].state is State.READY
-    starts = program("b", tmp_path, waits.replace("true", "false"))
-    await starts.start()
-    await listening(starts)
-    assert not await starts.is_ready()
-    await starts.stop()
-    await keeper.stop()
 
 
 async def test_a_killed_program_comes_back(tmp_path: Path) -> None:

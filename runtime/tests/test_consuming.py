@@ -8,14 +8,18 @@ from typing import Any
 
 import pytest
 from aiokafka import ConsumerRecord
-from opentelemetry.metrics import NoOpMeterProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
 from tunewheel_contracts import topics
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope, KafkaRecord, new_event
 from tunewheel_contracts.events.data import BuildReason, DatasetRequested
-from tunewheel_runtime.consuming import Consumption, Instruments
+from tunewheel_runtime.consuming import Consumption
 from tunewheel_runtime.deadletter import DeadLetters
+from tunewheel_runtime.handling import Instruments
 from tunewheel_runtime.retry import Backoff
+from tunewheel_runtime.telemetry import Telemetry, make_telemetry
 
 SPEC = topics.DATASET_REQUESTED
 ONCE = Backoff(1, 0.001, 0.001)
@@ -44,13 +48,13 @@ class Log:
         return [record for record in self.sent if record.topic.endswith(".dlq")]
 
 
-def consumption(log: Any, *, limit: int, window: int) -> Consumption:
-    meter = NoOpMeterProvider().get_meter("test")
-    letters = DeadLetters(
-        log, ONCE, meter.create_counter("test"), log.warn, service="test", limit=limit, window=window
-    )
-    instruments = Instruments(meter.create_counter("consumed"), meter.create_histogram("seconds"))
-    return Consumption(log, letters, ONCE, instruments)
+def consumption(
+    log: Any, *, limit: int = 5, window: int = 10, telemetry: Telemetry | None = None
+) -> Consumption:
+    telemetry = telemetry or make_telemetry("test", None)
+    counter = telemetry.meter.create_counter("test")
+    letters = DeadLetters(log, ONCE, counter, log.warn, service="test", limit=limit, window=window)
+    return Consumption(log, letters, ONCE, Instruments.of(telemetry))
 
 
 def request(name: str) -> Envelope[DatasetRequested]:
@@ -161,3 +165,61 @@ async def test_a_batch_that_stops_the_service_leaves_no_letters_to_be_written_ag
     assert log.letters == []
     await made.consume_each(SPEC, accept, records(*("good",) * 4, *("bad",) * 12))
     assert [int(letter.headers["dlq_source_offset"]) for letter in log.letters] == list(range(4, 16))
+
+
+def calls(telemetry: Telemetry) -> dict[str, int]:
+    """Return how many calls ended in which way."""
+    beginning = 'tunewheel_handler_seconds_count{service="test",topic="dataset.requested",outcome="'
+    lines = [line.removeprefix(beginning) for line in telemetry.metrics_text().splitlines()]
+    return {line.split('"')[0]: int(line.split()[1]) for line in lines if '"} ' in line[:14]}
+
+
+async def test_every_call_of_a_handler_is_measured_with_its_outcome() -> None:
+    telemetry = make_telemetry("test", None)
+    made = consumption(Log(), telemetry=telemetry)
+
+    async def broken(_: Any) -> None:
+        raise ZeroDivisionError("a bug")
+
+    good, bad = records("good", "bad")
+    await made.consume_one(SPEC, accept, good)
+    await made.consume_one(SPEC, accept, bad)
+    await made.consume_one(SPEC, refuse, good)
+    assert calls(telemetry) == {"done": 1, "refused": 2}
+    await made.consume_each(SPEC, accept, [good, good])
+    await made.consume_batch(SPEC, accept, [good, good])
+    assert calls(telemetry) == {"done": 3, "refused": 2}, "a batch is one call"
+    await made.consume_each(SPEC, accept, [good, bad])
+    await made.consume_batch(SPEC, accept, [good, bad])
+    assert calls(telemetry) == {"done": 3, "refused": 4}
+    for call, batch in ((made.consume_one, good), (made.consume_each, [good]), (made.consume_batch, [good])):
+        with pytest.raises(ZeroDivisionError):
+            await call(SPEC, broken, batch)  # type: ignore[arg-type]
+    assert calls(telemetry) == {"done": 3, "refused": 4, "failed": 3}
+
+
+async def test_a_span_is_in_the_trace_of_its_event_and_a_batchs_is_linked_to_all() -> None:
+    spans = InMemorySpanExporter()
+    telemetry = make_telemetry("test", None, span_processors=[SimpleSpanProcessor(spans)])
+    made = consumption(Log(), telemetry=telemetry)
+    one, other, bare = records("one", "other", "bare")
+
+    def carrying(record: Any, trace: int) -> Any:
+        parent = ("traceparent", f"00-{trace:032x}-{9:016x}-01".encode())
+        return replace(record, headers=(*record.headers, parent))
+
+    await made.consume_one(SPEC, accept, carrying(one, 7))
+    (span,) = spans.get_finished_spans()
+    assert (span.name, span.kind, span.context.trace_id) == (
+        "dataset.requested process",
+        SpanKind.CONSUMER,
+        7,
+    )
+    told = dict(span.attributes or {})
+    assert (told["tunewheel.project"], told["tunewheel.outcome"]) == ("desk", "done")
+    assert told["messaging.message.id"]
+    spans.clear()
+    await made.consume_each(SPEC, accept, [carrying(one, 7), carrying(other, 8), bare])
+    (span,) = spans.get_finished_spans()
+    assert [link.context.trace_id for link in span.links] == [7, 8]
+    assert span.parent is None

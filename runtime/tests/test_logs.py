@@ -5,6 +5,7 @@ import logging
 
 import pytest
 import structlog
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from tunewheel_runtime.logs import configure_logs
@@ -24,6 +25,25 @@ def test_secrets_never_reach_the_log_and_lines_carry_the_trace(capsys: pytest.Ca
     assert lines[0]["prompt_tokens"] == 3
     assert lines[1]["event"] == "from the standard library"
     assert {line["service"] for line in lines} == {"test"}
+
+
+def test_lines_go_to_the_collector_as_well_with_what_they_say_as_attributes() -> None:
+    kept = InMemoryLogRecordExporter()
+    telemetry = make_telemetry(
+        "test",
+        None,
+        span_processors=[SimpleSpanProcessor(InMemorySpanExporter())],
+        log_processors=[SimpleLogRecordProcessor(kept)],
+    )
+    configure_logs(service="test", level="INFO", json=False, exported=telemetry.logger_provider)
+    with telemetry.tracer.start_as_current_span("span") as span:
+        structlog.get_logger().warning("dead_lettered", offset=3, api_key="hunter2", fields=["a"])
+        logging.getLogger("opentelemetry.exporter").error("the collector is away")
+    (record,) = (data.log_record for data in kept.get_finished_logs())
+    assert (record.body, record.severity_text) == ("dead_lettered", "WARNING")
+    assert record.trace_id == span.get_span_context().trace_id
+    told = {"offset": 3, "api_key": "***", "fields": '["a"]', "service": "test"}
+    assert dict(record.attributes or {}) == told
 
 
 def test_a_trace_goes_in_and_out_of_headers() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.errors import NodeNotReadyError
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import KafkaRecord
 from tunewheel_runtime.publishing import Publisher, Tombstone
@@ -73,3 +75,31 @@ async def test_a_stop_in_an_outage_ends(away: tuple[Publisher, Away]) -> None:
     await publisher.stop()
     assert producer.closed
     await publisher.stop()
+
+
+async def test_a_broker_that_answers_is_found_among_those_that_do_not(
+    away: tuple[Publisher, Away], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher, producer = away
+    asked: list[int] = []
+
+    class Client:
+        cluster = SimpleNamespace(brokers=lambda: [SimpleNamespace(nodeId=n) for n in range(3)])
+        alive: int | None = 1
+
+        async def send(self, node: int, request: Any) -> None:
+            asked.append(node)
+            if node != self.alive:
+                raise NodeNotReadyError
+
+    monkeypatch.setattr(producer, "client", Client(), raising=False)
+    for _ in range(10):
+        await publisher.reach()
+        assert asked.pop() == 1
+    monkeypatch.setattr(Client, "alive", None)
+    asked.clear()
+    with pytest.raises(TransientError, match="no broker answers"):
+        await publisher.reach()
+    assert sorted(asked) == [0, 1, 2]
+    with pytest.raises(TransientError, match="not connected yet"):
+        await Publisher(ServiceSettings(), make_telemetry("test", None)).reach()

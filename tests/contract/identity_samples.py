@@ -255,7 +255,7 @@ async def running(name: str, tmp_path: Path, log: Log, **settings: Any) -> Async
         reader.refresh = _nothing_new
         if event.type in reader.names:
             reader._apply(new_event(event, source="/test"), Position(event.type, 0, 0))
-    app = service._mounted
+    app = service._doors._mounted
     assert app is not None
     try:
         async with app.router.lifespan_context(app), _gateway_running(service):

@@ -276,4 +276,4 @@ async def test_health_and_metrics_are_told_to_anybody_and_nothing_else_is(
     if name in SAMPLES:
         assert not OPEN & {path for _, path, _ in routes_of(service.asgi())}
     else:
-        assert service._mounted is None, "its routes need samples"
+        assert service._doors._mounted is None, "its routes need samples"

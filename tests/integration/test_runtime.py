@@ -287,14 +287,23 @@ async def test_one_process_at_a_time_is_active_and_the_next_takes_over(
     async with Bus(kafka) as bus:
         async with running(services[0]):
             waiting = asyncio.create_task(services[1].serve())
-            await until(lambda: services[1].state()["standby"] is True)
+            standing_by = {"service": project, "ready": True, "role": "standby"}
+            await until(lambda: services[1].state() == standing_by)
             for n in range(20):  # over all partitions of the topic, and over a rebalance or two
                 await bus.publish(request(f"{project}", f"{n}"))
                 await asyncio.sleep(0.1)
             await until(lambda: len(seen[0]) == 20)
-            assert services[1].state() == {"service": project, "ready": False, "standby": True}
+            assert services[1].state() == standing_by
             assert seen[1] == []
-        await until(lambda: services[1].state() == {"service": project, "ready": True, "standby": False})
+            watch = services[0]._broker_watch
+            await watch.look()
+            assert watch.silent_seconds == 0
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while not watch.lag or any(watch.lag.values()):  # until the last commit
+                    await watch._look_at_lag()
+            groups = {(group, topic) for group, topic, _ in watch.lag}
+            assert groups == {(f"{project}.dataset-requested", "dataset.requested")}
+        await until(lambda: services[1].state() == standing_by | {"role": "active"})
         await bus.publish(request(project, "last"))
         await until(lambda: seen[1] == ["last"])
         services[1].stop()

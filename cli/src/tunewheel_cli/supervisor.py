@@ -92,8 +92,8 @@ class HttpProgram:
                 open_session(probe=own_certificate(self._env), timeout=timeout) as session,
                 session.get(self.ready_url) as answer,
             ):
-                return answer.status == 200 or (await answer.json()).get("standby") is True
-        except (aiohttp.ClientError, TimeoutError, ValueError, AttributeError, InvalidTls):
+                return answer.status == 200
+        except (aiohttp.ClientError, TimeoutError, InvalidTls):
             return False
 
     def exit_code(self) -> int | None:

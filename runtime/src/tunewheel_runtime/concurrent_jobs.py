@@ -16,7 +16,8 @@ from collections.abc import Awaitable, Callable
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from tunewheel_runtime.consuming import Record, commit_past
+from tunewheel_runtime.consuming import commit_past
+from tunewheel_runtime.handling import Record
 
 Place = tuple[TopicPartition, int]
 Work = Callable[[], Awaitable[None]]

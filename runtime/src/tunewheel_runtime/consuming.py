@@ -11,27 +11,25 @@ written, the service stops rather than skip it.
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError
-from opentelemetry import metrics, trace
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope, Event, KafkaRecord
 from tunewheel_contracts.topics import TopicSpec
 
 from tunewheel_runtime.deadletter import DeadLetters, Position, Refusal, Undecoded
+from tunewheel_runtime.handling import Handling, Instruments, Outcome, Record
 from tunewheel_runtime.publishing import Produced, Publisher, as_list
 from tunewheel_runtime.retry import Backoff, retry
-from tunewheel_runtime.telemetry import Telemetry
+from tunewheel_runtime.telemetry import CARRIERS
 
 log = structlog.get_logger(__name__)
 E = TypeVar("E", bound=Event)
-Record = ConsumerRecord[bytes, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +46,6 @@ BatchHandler = Callable[[Sequence[Delivery[Any]]], Awaitable[Produced]]
 
 
 @dataclass(frozen=True, slots=True)
-class Instruments:
-    consumed: metrics.Counter
-    seconds: metrics.Histogram
-
-    @classmethod
-    def of(cls, telemetry: Telemetry) -> Instruments:
-        return cls(
-            consumed=telemetry.meter.create_counter("tunewheel.events.consumed"),
-            seconds=telemetry.meter.create_histogram("tunewheel.handler.seconds", unit="s"),
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Consumption:
     """What all subscriptions of one service share."""
 
@@ -68,6 +53,11 @@ class Consumption:
     dead_letters: DeadLetters
     backoff: Backoff
     instruments: Instruments
+
+    def expect(self, spec: TopicSpec) -> None:
+        """Tell of ``spec`` from the start: Prometheus sees no increase in a series that begins with 1."""
+        self.instruments.consumed.add(0, {"topic": spec.name})
+        self.dead_letters.expect(spec.name)
 
     def decode(self, spec: TopicSpec, record: Record) -> Delivery[Any]:
         """Decode one record.
@@ -105,32 +95,35 @@ class Consumption:
         self.instruments.consumed.add(1, {"topic": spec.name})
         if spec.is_tombstone(record.value):
             return
-        started = time.perf_counter()
-        try:
-            delivery = self.decode(spec, record)
-        except InvalidEvent as error:
-            await self.dead_letters.write(undecoded(record), error)
-            return
-        project = delivery.event.project
-        try:
-            await retry(
-                lambda: self._handle_and_publish(handler, delivery),
-                self.backoff,
-                what=f"handling {spec.name}",
-            )
-        except InvalidEvent as error:
-            await self.dead_letters.write(undecoded(record), error, project=project)
-        else:
-            self.dead_letters.passed(spec.name, project)
-        self.instruments.seconds.record(time.perf_counter() - started, {"topic": spec.name})
+        with self.instruments.handling(spec, [record]) as handling:
+            project: str | None = None
+            try:
+                delivery = self.decode(spec, record)
+                project = delivery.event.project
+                handling.is_of(delivery.event)
+                await retry(
+                    lambda: self._handle_and_publish(handler, delivery),
+                    self.backoff,
+                    what=f"handling {spec.name}",
+                )
+            except InvalidEvent as error:
+                handling.outcome = Outcome.REFUSED
+                await self.dead_letters.write(undecoded(record), error, project=project)
+            else:
+                self.dead_letters.passed(spec.name, project)
 
     async def _handle_and_publish(self, handler: Handler, delivery: Delivery[Any]) -> None:
-        annotate_span(delivery)
         await self.publisher.publish_many(await call(handler, delivery.event))
 
     async def consume_each(self, spec: TopicSpec, handler: Handler, records: Sequence[Record]) -> None:
         """Handle a batch item by item and publish all that came of it at once, dead letters last: a batch in
         which something stops the service leaves none behind, to be written again with it."""
+        with self.instruments.handling(spec, records) as handling:
+            await self._each(spec, handler, records, handling)
+
+    async def _each(
+        self, spec: TopicSpec, handler: Handler, records: Sequence[Record], handling: Handling
+    ) -> None:
         made: list[tuple[Record, list[KafkaRecord]]] = []
         refusals: list[Refusal] = []
         for record in _without_tombstones(spec, records):
@@ -148,6 +141,11 @@ class Consumption:
             made.append((record, [traced(envelope, delivery) for envelope in produced]))
         self.instruments.consumed.add(len(records), {"topic": spec.name})
         refusals += await self._send_all(spec, made)
+        await self._put(refusals, handling)
+
+    async def _put(self, refusals: Sequence[Refusal], handling: Handling) -> None:
+        if refusals:
+            handling.outcome = Outcome.REFUSED
         await self.dead_letters.put(refusals)
 
     async def _send_all(
@@ -175,16 +173,15 @@ class Consumption:
 
     async def consume_batch(self, spec: TopicSpec, handler: BatchHandler, records: Sequence[Record]) -> None:
         """Hand a decoded batch to ``handler`` as a whole; dead letters last, as in ``consume_each``."""
-        deliveries, refusals = self.decode_all(spec, records)
-        if deliveries:
-            started = time.perf_counter()
+        with self.instruments.handling(spec, records) as handling:
+            deliveries, refusals = self.decode_all(spec, records)
 
             async def handle() -> None:
                 await self.publisher.publish_many(as_list(await handler(deliveries)))
 
-            await retry(handle, self.backoff, what=f"handling {spec.name}")
-            self.instruments.seconds.record(time.perf_counter() - started, {"topic": spec.name})
-        await self.dead_letters.put(refusals)
+            if deliveries:
+                await retry(handle, self.backoff, what=f"handling {spec.name}")
+            await self._put(refusals, handling)
 
 
 def _without_tombstones(spec: TopicSpec, records: Sequence[Record]) -> Iterator[Record]:
@@ -201,17 +198,10 @@ async def call(handler: Handler, event: Envelope[Any]) -> list[Envelope[Any]]:
 def traced(envelope: Envelope[Any], cause: Delivery[Any]) -> KafkaRecord:
     """Encode ``envelope`` with the trace context its cause travelled with."""
     record = envelope.to_kafka()
-    for name in ("traceparent", "tracestate"):
+    for name in CARRIERS:
         if name in cause.headers:
             record.headers[name] = cause.headers[name]
     return record
-
-
-def annotate_span(delivery: Delivery[Any]) -> None:
-    """Say on the consumer's span which event is being handled."""
-    span = trace.get_current_span()
-    span.set_attribute("messaging.message.id", delivery.event.id)
-    span.set_attribute("tunewheel.project", delivery.event.project)
 
 
 def position_of(record: Record) -> Position:

@@ -100,6 +100,10 @@ class DeadLetters:
         A service may read its topics again, and an erased letter must not come back by that."""
         self._is_erased, self._refresh = is_erased, refresh
 
+    def expect(self, topic: str) -> None:
+        """Tell from the start that ``topic`` has no dead letters yet."""
+        self._counter.add(0, {"topic": topic})
+
     def passed(self, topic: str, project: str) -> None:
         """Note a message that was fine: only the share of refused ones counts. Call it once a message, in
         the order of the log: behind a batch's refusals its other messages would come too late."""

@@ -3,25 +3,104 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from ipaddress import ip_address
 
+import structlog
+from opentelemetry.metrics import Meter
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from tunewheel_runtime.broker_watch import BrokerWatch
+from tunewheel_runtime.leadership import Leadership
+from tunewheel_runtime.metrics import gauge
 from tunewheel_runtime.settings import HttpSettings
 from tunewheel_runtime.tls import InvalidTls, trust_own
 
+log = structlog.get_logger(__name__)
 PATIENCE_SECONDS = 5.0
 READY = "/health/ready"
+LIVE = "/health/live"
+
+
+class Health:
+    """How one process is: ready or not, in which role, and warned of what."""
+
+    def __init__(self, service: str, broker: BrokerWatch) -> None:
+        self._service = service
+        self._broker = broker
+        self.started = False
+        """Everything is up, and nothing has failed since."""
+        self.leadership: Leadership | None = None
+        """Where one process of the service is active at a time."""
+        self.warnings: dict[str, str] = {}
+        """By name: see ``warn``."""
+
+    @property
+    def stands_by(self) -> bool:
+        """Whether this process waits for the active one's end, which is all that is asked of it."""
+        return self.leadership is not None and self.leadership.stands_by
+
+    @property
+    def ready(self) -> bool:
+        return (self.started or self.stands_by) and not self._broker.lost
+
+    def warn(self, name: str, text: str | None) -> None:
+        """Tell users of a trouble in which the service goes on: an error in the log, and a line at
+        ``/health/ready`` until ``text`` is None for the same ``name``."""
+        if text is not None:
+            self.warnings[name] = text
+            log.error("warning", name=name, text=text)
+        elif self.warnings.pop(name, None) is not None:
+            log.info("warning_over", name=name)
+
+    def state(self) -> dict[str, object]:
+        """Return what ``/health/ready`` answers."""
+        state: dict[str, object] = {"service": self._service, "ready": self.ready}
+        if self.leadership is not None:
+            state["role"] = "active" if self.leadership.held else "standby"
+        if silent := self._broker.silent_seconds:
+            state["broker_silent_seconds"] = round(silent, 1)
+        if self.warnings:
+            state["warnings"] = list(self.warnings.values())
+        return state
+
+    def measure(self, meter: Meter) -> None:
+        """Tell the same to whoever reads metrics."""
+        broker, began = self._broker, time.time()
+        gauge(meter, "tunewheel.process.start_seconds", "Unix time at which the process began", lambda: began)
+        gauge(meter, "tunewheel.ready", "1 while /health/ready answers 200", lambda: int(self.ready))
+        gauge(meter, "tunewheel.warnings", "Warnings at /health/ready", lambda: len(self.warnings))
+        gauge(
+            meter,
+            "tunewheel.broker.silent_seconds",
+            "For how long the broker has not answered; 0 while it does",
+            lambda: broker.silent_seconds,
+        )
+        gauge(
+            meter,
+            "tunewheel.consumer.lag",
+            "Records that wait in the partitions of this process",
+            lambda: broker.lag,
+            ("group", "topic", "partition"),
+        )
+        gauge(
+            meter,
+            "tunewheel.leadership.active",
+            "1 in the active process of a service of which one is active at a time, 0 in those that stand by",
+            lambda: {} if self.leadership is None else {self.leadership.group[0]: int(self.leadership.held)},
+            ("group",),
+        )
 
 
 def health_routes(state: Callable[[], dict[str, object]]) -> list[Route]:
-    """Return ``/health/live`` (the process answers) and ``/health/ready`` (it can do its work).
+    """Return ``/health/live`` (the process answers, whatever is away) and ``/health/ready`` (it does its work,
+    or stands by for it).
 
-    ``state()`` returns at least ``{"ready": bool}``; a service that is not ready answers 503.
+    ``state()`` returns at least ``{"ready": bool}``; one that is not ready answers 503.
     """
 
     async def live(_: Request) -> JSONResponse:
@@ -31,7 +110,7 @@ def health_routes(state: Callable[[], dict[str, object]]) -> list[Route]:
         found = state()
         return JSONResponse(found, status_code=200 if found["ready"] else 503)
 
-    return [Route("/health/live", live), Route(READY, ready)]
+    return [Route(LIVE, live), Route(READY, ready)]
 
 
 def ask(settings: HttpSettings, path: str = READY) -> str | None:

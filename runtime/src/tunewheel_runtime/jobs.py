@@ -22,7 +22,8 @@ from tunewheel_contracts.errors import InvalidEvent, TunewheelError
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.topics import TopicSpec
 
-from tunewheel_runtime.consuming import Consumption, Delivery, Record, annotate_span, undecoded
+from tunewheel_runtime.consuming import Consumption, Delivery, undecoded
+from tunewheel_runtime.handling import Handling, Outcome, Record
 from tunewheel_runtime.publishing import Produced, as_list
 from tunewheel_runtime.retry import retry
 
@@ -81,6 +82,11 @@ class LeaseListener(ConsumerRebalanceListener):
     def end(self, lease: Lease) -> None:
         self._leases.discard(lease)
 
+    @property
+    def running(self) -> int:
+        """How many jobs are under way, or wait for their turn in this process."""
+        return len(self._leases)
+
     def close(self, reason: str) -> None:
         """Take every lease away, those granted from now on included."""
         self._closed = reason
@@ -109,26 +115,30 @@ async def consume_job(
 ) -> None:
     """Run the job of one record; publish only while the lease holds, and ``settle`` what was published."""
     consumption.instruments.consumed.add(1, {"topic": spec.name})
-    try:
-        delivery = consumption.decode(spec, record)
-    except InvalidEvent as error:
-        await consumption.dead_letters.write(undecoded(record), error)
-        await settle(record, consumer)
-        return
-    partition = TopicPartition(record.topic, record.partition)
-    lease = listener.grant(partition, record.offset)
-    if partition not in consumer.assignment():
-        lease.lose(f"{partition} moved to another worker")
-    try:
-        await _run(consumption, spec, handler, lease, record, delivery)
-        # Also where the service was told to stop since: what is on the log need not be done again.
-        await settle(record, consumer)
-    except LeaseLost as error:
-        if not lease.lost.is_set():
-            raise
-        log.warning("job_stopped", topic=spec.name, event_id=delivery.event.id, reason=str(error))
-    finally:
-        listener.end(lease)
+    with consumption.instruments.handling(spec, [record]) as handling:
+        try:
+            delivery = consumption.decode(spec, record)
+        except InvalidEvent as error:
+            handling.outcome = Outcome.REFUSED
+            await consumption.dead_letters.write(undecoded(record), error)
+            await settle(record, consumer)
+            return
+        handling.is_of(delivery.event)
+        partition = TopicPartition(record.topic, record.partition)
+        lease = listener.grant(partition, record.offset)
+        if partition not in consumer.assignment():
+            lease.lose(f"{partition} moved to another worker")
+        try:
+            await _run(consumption, spec, handler, lease, record, delivery, handling)
+            # Also where the service was told to stop since: what is on the log need not be done again.
+            await settle(record, consumer)
+        except LeaseLost as error:
+            if not lease.lost.is_set():
+                raise
+            handling.outcome = Outcome.STOPPED
+            log.warning("job_stopped", topic=spec.name, event_id=delivery.event.id, reason=str(error))
+        finally:
+            listener.end(lease)
 
 
 async def _run(
@@ -138,10 +148,10 @@ async def _run(
     lease: Lease,
     record: Record,
     delivery: Delivery[Any],
+    handling: Handling,
 ) -> None:
     async def work() -> None:
         lease.check()
-        annotate_span(delivery)
         produced = as_list(await handler(delivery.event, lease))
         lease.check()
         await consumption.publisher.publish_many(produced)
@@ -149,6 +159,7 @@ async def _run(
     try:
         await retry(work, consumption.backoff, what=f"job of {spec.name}")
     except InvalidEvent as error:
+        handling.outcome = Outcome.REFUSED
         await consumption.dead_letters.write(undecoded(record), error, project=delivery.event.project)
     else:
         consumption.dead_letters.passed(spec.name, delivery.event.project)

@@ -84,6 +84,8 @@ class Leadership(ConsumerRebalanceListener):
         self._group = group
         self._lost = lost
         self._gained = asyncio.Event()
+        self._told = False
+        """The group has said who is active."""
         self._assignor = type("Assignor", (IncumbentAssignor,), {})
         self._consumer: AIOKafkaConsumer | None = None
         self._polling: asyncio.Task[None] | None = None
@@ -100,7 +102,7 @@ class Leadership(ConsumerRebalanceListener):
     @property
     def stands_by(self) -> bool:
         """Whether another process is the active one, and this one waits for its end."""
-        return self._polling is not None and not self.held
+        return self._told and not self.held
 
     def check(self) -> None:
         """Raise ``LeadershipLost`` if this process was told that another is the active one."""
@@ -142,6 +144,7 @@ class Leadership(ConsumerRebalanceListener):
         """Nothing yet: an eager rebalance revokes everything, and most comes back."""
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        self._told = True
         if self._partition in assigned:
             self._assignor.since = self._assignor.since or time.time_ns()
             self._gained.set()
@@ -150,6 +153,7 @@ class Leadership(ConsumerRebalanceListener):
             self._lost(LeadershipLost(f"another process is the active one of {self._group} now"))
 
     def _give_up(self) -> None:
+        self._told = False
         self._assignor.since = 0
         self._gained.clear()
 

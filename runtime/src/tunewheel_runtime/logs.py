@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as json_module
 import logging
 import sys
 from collections.abc import MutableMapping
@@ -9,12 +10,22 @@ from typing import Any
 
 import structlog
 from opentelemetry import trace
+from opentelemetry._logs import SeverityNumber
+from opentelemetry.sdk._logs import LoggerProvider
 
+_SEVERITIES = {
+    logging.DEBUG: SeverityNumber.DEBUG,
+    logging.INFO: SeverityNumber.INFO,
+    logging.WARNING: SeverityNumber.WARN,
+    logging.ERROR: SeverityNumber.ERROR,
+    logging.CRITICAL: SeverityNumber.FATAL,
+}
 _SECRET_WORDS = ("password", "secret", "token", "api_key", "authorization")
 
 
-def configure_logs(*, service: str, level: str, json: bool) -> None:
-    """Send structlog and the standard library's logging through one set of processors."""
+def configure_logs(*, service: str, level: str, json: bool, exported: LoggerProvider | None = None) -> None:
+    """Send structlog and the standard library's logging through one set of processors, to standard error and
+    to ``exported``."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -32,19 +43,53 @@ def configure_logs(*, service: str, level: str, json: bool) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
     )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
+
+    def formatter(renderer: structlog.typing.Processor) -> logging.Formatter:
+        return structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
-    )
+
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    handlers[0].setFormatter(formatter(renderer))
+    if exported is not None:
+        handlers.append(Exported(exported))
+        handlers[1].setFormatter(formatter(structlog.processors.JSONRenderer()))
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = handlers
     root.setLevel(level)
     for noisy in ("aiokafka", "uvicorn.access", "httpx"):
         logging.getLogger(noisy).setLevel("WARNING")
     structlog.contextvars.bind_contextvars(service=service)
+
+
+class Exported(logging.Handler):
+    """Hands lines to OpenTelemetry: the event as the body, what else the line says as attributes."""
+
+    def __init__(self, provider: LoggerProvider) -> None:
+        super().__init__()
+        self._logger = provider.get_logger("tunewheel")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name.startswith(("opentelemetry", "urllib3")):
+            return  # an export that fails would be told by another
+        try:
+            told: dict[str, Any] = json_module.loads(self.format(record))
+            body = told.pop("event", "")
+            attributes = {
+                name: value if isinstance(value, str | bool | int | float) else json_module.dumps(value)
+                for name, value in told.items()
+                if name not in ("timestamp", "level", "trace_id", "span_id")  # told by themselves
+            }
+            self._logger.emit(
+                timestamp=int(record.created * 1e9),
+                severity_number=_SEVERITIES.get(record.levelno, SeverityNumber.INFO),
+                severity_text=record.levelname,
+                body=str(body),
+                attributes=attributes,
+            )
+        except Exception:
+            self.handleError(record)
 
 
 def _add_trace(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -1,23 +1,48 @@
-"""What a service counts, once for OpenTelemetry and once for ``GET /metrics``.
-
-Names are prefixed ``tunewheel.<service>.``. In the text format of Prometheus dots are underscores and
-counters end in ``_total``.
-"""
+"""What a service counts and measures, told by OpenTelemetry: to a collector, and at ``GET /metrics``."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from opentelemetry.metrics import Meter
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
-Reading = Callable[[], float | Mapping[str, float]]
+Key = str | tuple[str, ...]
+Reading = Callable[[], float | Mapping[Key, float] | Mapping[str, float] | Mapping[tuple[str, ...], float]]
+"""A figure, or one for each value of a label (of several labels: for each tuple of their values)."""
+
+ANSWER_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+"""Bounds of a histogram's buckets for what a user waits for."""
+WORK_SECONDS = (0.005, 0.025, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3_600, 14_400, 86_400)
+"""Bounds for what nobody waits for: from a handler's milliseconds to the hours of a training."""
+
+
+def gauge(meter: Meter, name: str, text: str, read: Reading, labels: Sequence[str] = ()) -> None:
+    """Report ``read()`` as ``name`` whenever metrics are asked for, by the values of ``labels``."""
+
+    def observe(_: CallbackOptions) -> Iterable[Observation]:
+        return list(_observations(read(), labels))
+
+    meter.create_observable_gauge(name, [observe], description=text)
+
+
+def _observations(
+    found: float | Mapping[Key, float] | Mapping[str, float] | Mapping[tuple[str, ...], float],
+    labels: Sequence[str],
+) -> Iterator[Observation]:
+    if not isinstance(found, Mapping):
+        yield Observation(found)
+        return
+    for of, value in dict(found).items():
+        values = (of,) if isinstance(of, str) else of
+        yield Observation(value, dict(zip(labels, values, strict=True)))
 
 
 class Metrics:
-    """Counters and gauges of one service.
+    """Counters, gauges and histograms of one service, with names below ``tunewheel.<service>.``.
 
-    ``counters``: what each counts, by name. ``labels``: for those that are told apart, the label by which.
+    ``counters`` and ``seconds`` (histograms): what each counts or measures, by name. ``labels``: for counters
+    that are told apart, the label by which.
     """
 
     def __init__(
@@ -27,16 +52,26 @@ class Metrics:
         counters: Mapping[str, str],
         *,
         labels: Mapping[str, str] | None = None,
+        seconds: Mapping[str, str] | None = None,
+        bounds: Sequence[float] = WORK_SECONDS,
     ) -> None:
-        self._service = service
-        self._texts = counters
+        self._meter = meter
+        self._prefix = f"tunewheel.{service}."
         self._labels = labels or {}
         self._values: dict[str, Counter[str]] = {name: Counter() for name in counters}
         self._counters = {
-            name: meter.create_counter(f"tunewheel.{service}.{name}", description=text)
+            name: meter.create_counter(self._prefix + name, description=text)
             for name, text in counters.items()
         }
-        self._gauges: dict[str, tuple[str, str, Reading]] = {}
+        self._seconds = {
+            name: meter.create_histogram(
+                self._prefix + name, "s", text, explicit_bucket_boundaries_advisory=list(bounds)
+            )
+            for name, text in (seconds or {}).items()
+        }
+        for name, counter in self._counters.items():
+            if name not in self._labels:
+                counter.add(0)  # Prometheus sees no increase in a series that begins with 1
 
     def add(self, name: str, amount: int = 1, *, of: str = "") -> None:
         """Count; ``of`` is the value of the counter's label, where it has one."""
@@ -46,28 +81,11 @@ class Metrics:
     def value(self, name: str, *, of: str = "") -> int:
         return self._values[name][of]
 
+    def observe(self, name: str, seconds: float, **labels: str) -> None:
+        """Add one duration to the histogram ``name``."""
+        self._seconds[name].record(seconds, labels)
+
     def gauge(self, name: str, text: str, read: Reading, *, label: str = "") -> None:
         """Report ``read()`` under ``name`` whenever metrics are asked for; where there is a ``label``, by its
         values."""
-        self._gauges[name] = (text, label, read)
-
-    def render(self) -> str:
-        """Return everything in the Prometheus text exposition format 0.0.4."""
-        lines: list[str] = []
-        for name, counted in self._values.items():
-            label = self._labels.get(name, "")
-            lines += self._told(
-                f"{name}_total", "counter", self._texts[name], label, dict(counted) or {"": 0}
-            )
-        for name, (text, label, read) in self._gauges.items():
-            found = read()
-            figures = found if isinstance(found, Mapping) else {"": found}
-            lines += self._told(name, "gauge", text, label, figures)
-        return "\n".join(lines) + "\n"
-
-    def _told(self, name: str, kind: str, text: str, label: str, figures: Mapping[str, float]) -> list[str]:
-        metric = f"tunewheel_{self._service}_{name.replace('.', '_')}"
-        head = [f"# HELP {metric} {text}", f"# TYPE {metric} {kind}"]
-        if not label:
-            return [*head, f"{metric} {figures['']}"]
-        return head + [f'{metric}{{{label}="{of}"}} {value}' for of, value in figures.items() if of]
+        gauge(self._meter, self._prefix + name, text, read, (label,) if label else ())

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from typing import Any
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaConnectionError, KafkaError, MessageSizeTooLargeError
+from aiokafka.protocol.metadata import MetadataRequest
 from opentelemetry import metrics
 from opentelemetry.trace import SpanKind
 from tunewheel_contracts.errors import InvalidEvent, TransientError
@@ -44,7 +47,9 @@ class Publisher:
         self._settings = settings
         self._tracer = telemetry.tracer
         self._producer: AIOKafkaProducer | None = None
-        self._published: metrics.Counter = telemetry.meter.create_counter("tunewheel.events.published")
+        self._published: metrics.Counter = telemetry.meter.create_counter(
+            "tunewheel.events.published", description="Events acknowledged by the broker, by topic"
+        )
 
     async def start(self) -> None:
         # Dead letters are larger than what they carry; of all else each topic refuses what is too large.
@@ -72,6 +77,22 @@ class Publisher:
         except TimeoutError:
             log.warning("stopped_unacknowledged")
             await producer.client.close()
+
+    async def reach(self) -> None:
+        """Return once a broker has answered.
+
+        Raises:
+            TransientError: none does.
+        """
+        if self._producer is None:
+            raise TransientError("the broker is not connected yet")
+        client = self._producer.client
+        nodes = [broker.nodeId for broker in client.cluster.brokers()]
+        for node in random.sample(nodes, len(nodes)):  # the first may be the one that hangs
+            with contextlib.suppress(KafkaError):
+                await client.send(node, MetadataRequest([], allow_auto_topic_creation=False))
+                return
+        raise TransientError("no broker answers")
 
     async def publish(self, envelope: Envelope[Any]) -> None:
         """Publish one event and wait for it to be acknowledged.

@@ -13,38 +13,33 @@ import structlog
 from aiokafka.errors import KafkaError  # pyright: ignore[reportMissingTypeStubs]
 from faststream.kafka import KafkaBroker
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse
-from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp
 from tunewheel_contracts.erasures import Erasures
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import Envelope, Event, new_event
 from tunewheel_contracts.topics import TopicSpec
 
-from tunewheel_runtime.admission import Admission
-from tunewheel_runtime.consuming import Consumption, Delivery, Instruments
+from tunewheel_runtime.broker_watch import BrokerWatch
+from tunewheel_runtime.consuming import Consumption, Delivery
 from tunewheel_runtime.deadletter import DeadLetters, Position
-from tunewheel_runtime.doors import Door
 from tunewheel_runtime.erased_letters import is_erased
-from tunewheel_runtime.health import health_routes
-from tunewheel_runtime.http_spans import HttpSpans
+from tunewheel_runtime.handling import Instruments
+from tunewheel_runtime.health import Health
 from tunewheel_runtime.identity.access import Access, NoIdentity
-from tunewheel_runtime.identity.guard import guard
 from tunewheel_runtime.jobs import Lease, LeaseLost
 from tunewheel_runtime.kafka_refusals import not_allowed
 from tunewheel_runtime.leadership import Leadership
 from tunewheel_runtime.logs import configure_logs
+from tunewheel_runtime.metrics import gauge
 from tunewheel_runtime.partitions import Backlog, Settled
 from tunewheel_runtime.publishing import Publisher, Tombstone
 from tunewheel_runtime.request_ids import RequestIds
 from tunewheel_runtime.retry import Backoff, retry
+from tunewheel_runtime.service_doors import ServiceDoors
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_runtime.subscriptions import Subscriptions
 from tunewheel_runtime.telemetry import Telemetry, make_telemetry
-from tunewheel_runtime.tls import Certificate, InvalidTls, certificate_of, tell_of_clear_text
+from tunewheel_runtime.tls import InvalidTls
 from tunewheel_runtime.view import Apply, ApplyAt, Begins, Forget, LogReader, View
 
 __all__ = ["Delivery", "Lease", "LeaseLost", "Position", "Service"]
@@ -61,56 +56,77 @@ class Service:
 
     Start order: telemetry, producer, leadership (where one process at a time is active), views and replays
     (read to the end), startup hooks, subscriptions.
-    Until then ``/health/ready`` answers 503. A handler's ``InvalidEvent`` becomes a dead letter, its
-    ``TransientError`` is retried, anything else stops the process with exit code 1 and the offset unmoved.
+    Until then ``/health/ready`` answers 503, but for a process that stands by. A handler's ``InvalidEvent``
+    becomes a dead letter, its ``TransientError`` is retried, anything else stops the process with exit code 1
+    and the offset unmoved.
     """
 
     def __init__(self, name: str, settings: ServiceSettings, *, telemetry: Telemetry | None = None) -> None:
         self.name = name
         self.settings = settings
-        self.telemetry = telemetry or make_telemetry(name, settings.otlp_endpoint)
+        self.telemetry = telemetry or make_telemetry(name, settings.otlp_endpoint, instance=settings.instance)
         self.store = ObjectStore(settings.store_url)
         self.publisher = Publisher(settings, self.telemetry)
+        self._broker_watch = BrokerWatch(
+            self.publisher.reach,
+            lambda: self._subscriptions.lag(),
+            patience_seconds=settings.broker_lost_seconds,
+        )
+        self._health = Health(name, self._broker_watch)
+        self._doors = ServiceDoors(name, settings, self.telemetry, self._health)
         self._backoff = Backoff(
             settings.retry_attempts, settings.retry_first_delay_seconds, settings.retry_max_delay_seconds
         )
         self._dead_letters = self._make_dead_letters()
         instruments = Instruments.of(self.telemetry)
         consumption = Consumption(self.publisher, self._dead_letters, self._backoff, instruments)
-        self._subscriptions = Subscriptions(
-            name, settings, consumption, telemetry=self.telemetry, failed=self.fail
-        )
+        self._subscriptions = Subscriptions(name, settings, consumption, failed=self.fail)
         self._leadership: Leadership | None = None
         self._readers: list[LogReader] = []
         self._startup: list[Hook] = []
         self._shutdown: list[Hook] = []
-        self.access = Access(settings, warn=self.warn)
-        """Who callers, and the principals of events, are and what they may do."""
-        self._asks_who = False
-        self._mounted: Starlette | None = None
-        self._any_content: Sequence[str] = ()
-        self._open_routes: list[BaseRoute] = list(health_routes(self.state))
-        self._ready = False
         self._stopping = asyncio.Event()
         self.failure: BaseException | None = None
-        self.warnings: dict[str, str] = {}
-        """By name: see ``warn``."""
-        self.http_port: int | None = None
-        """Of the API, once it listens."""
-        self.health_port: int | None = None
-        """Of health and metrics, once it listens."""
+        self._measure()
+
+    def _measure(self) -> None:
+        self._health.measure(self.telemetry.meter)
+        gauge(
+            self.telemetry.meter,
+            "tunewheel.jobs.running",
+            "Jobs that are under way, or wait for their turn, in this process",
+            lambda: self._subscriptions.running_jobs,
+            ("topic",),
+        )
 
     def _make_dead_letters(self) -> DeadLetters:
-        counter = self.telemetry.meter.create_counter("tunewheel.events.dead_lettered")
+        counter = self.telemetry.meter.create_counter(
+            "tunewheel.events.dead_lettered", description="Events refused, by topic"
+        )
         return DeadLetters(
             self.publisher,
             self._backoff,
             counter,
-            self.warn,
+            self._health.warn,
             service=self.name,
             limit=self.settings.dead_letter_limit,
             window=self.settings.dead_letter_window,
         )
+
+    @property
+    def access(self) -> Access:
+        """Who callers, and the principals of events, are and what they may do."""
+        return self._doors.access
+
+    @property
+    def http_port(self) -> int | None:
+        """Of the API, once it listens."""
+        return self._doors.http_port
+
+    @property
+    def health_port(self) -> int | None:
+        """Of health and metrics, once it listens."""
+        return self._doors.health_port
 
     @property
     def broker(self) -> KafkaBroker:
@@ -206,11 +222,12 @@ class Service:
             await reader.stop()
 
     def one_at_a_time(self, topic: TopicSpec) -> None:
-        """Let one process of this service be active; others wait, not ready, until it has gone.
+        """Let one process of this service be active; others stand by until it has gone.
 
         ``topic`` is what the consumer group hangs on that decides who it is: any that exists and is quiet.
         """
         self._leadership = Leadership(self.settings, topic, group=f"{self.name}.active", lost=self.fail)
+        self._health.leadership = self._leadership
 
     def require_active(self) -> None:
         """Call this right before publishing what only the one active process may publish.
@@ -256,22 +273,12 @@ class Service:
         Raises:
             UnguardedRoute: a route names no role.
         """
-        guard(app.routes, self.access)
-        self._mounted, self._any_content = app, any_content
-        self.ask_who()
+        self._doors.mount(app, any_content=any_content)
 
     def ask_who(self) -> None:
         """Refuse to start where nobody could be told by name: this service has callers, or acts on what
         events say of who caused them."""
-        self._asks_who = True
-
-    def tell_metrics(self, text: Callable[[], str]) -> None:
-        """Answer ``/metrics``, in Prometheus' text format, beside health: to anybody."""
-
-        def metrics(_: Request) -> PlainTextResponse:
-            return PlainTextResponse(text(), media_type="text/plain; version=0.0.4")
-
-        self._open_routes.append(Route("/metrics", metrics))
+        self._doors.ask_who()
 
     def on_startup(self, hook: Hook) -> None:
         """Await ``hook`` after views are complete and before handlers run."""
@@ -303,6 +310,7 @@ class Service:
     def fail(self, error: BaseException) -> None:
         """Stop the process for an error that nobody here can answer."""
         if self.failure is None:
+            self._health.started = False
             self.failure = not_allowed(error) or error
             log.error("service_failed", error=repr(self.failure), exc_info=error)
             self._stopping.set()
@@ -313,10 +321,10 @@ class Service:
 
     async def start(self) -> None:
         """Bring everything up. A failure leaves nothing half started, so that ``start`` can be repeated."""
-        if self._mounted is not None:
-            self.access.begin()
+        self._doors.begin()
         try:
             await self.publisher.start()
+            self._broker_watch.start()
             if self._leadership is not None:
                 await self._leadership.gain()
             for reader in self._readers:
@@ -329,12 +337,12 @@ class Service:
             if refusal := not_allowed(error):
                 raise TransientError(str(refusal)) from error  # it may be allowed meanwhile
             raise
-        self._ready = True
+        self._health.started = self.failure is None
         log.info("ready", http_port=self.http_port, health_port=self.health_port)
 
     async def close(self) -> None:
         """Take everything down in reverse order; jobs get the chance to checkpoint."""
-        self._ready = False
+        self._health.started = False
         await self._subscriptions.stop()
         for hook in reversed(self._shutdown):
             try:
@@ -345,6 +353,7 @@ class Service:
         self.telemetry.shutdown()
 
     async def _disconnect(self) -> None:
+        await self._broker_watch.stop()
         for reader in self._readers:
             await reader.stop()
         await self.publisher.stop()
@@ -352,40 +361,26 @@ class Service:
             await self._leadership.resign()
 
     def warn(self, name: str, text: str | None) -> None:
-        """Tell users of a trouble in which the service goes on: an error in the log, and a line at
-        ``/health/ready`` until ``text`` is None for the same ``name``."""
-        if text is not None:
-            self.warnings[name] = text
-            log.error("warning", name=name, text=text)
-        elif self.warnings.pop(name, None) is not None:
-            log.info("warning_over", name=name)
+        """Tell users of a trouble in which the service goes on; None for the ``text``: it is over. See
+        ``Health.warn``."""
+        self._health.warn(name, text)
 
     def state(self) -> dict[str, object]:
         """Return what ``/health/ready`` answers."""
-        state: dict[str, object] = {"service": self.name, "ready": self._ready and self.failure is None}
-        if self._leadership is not None:
-            state["standby"] = self._leadership.stands_by
-        if self.warnings:
-            state["warnings"] = list(self.warnings.values())
-        return state
+        return self._health.state()
 
     def asgi(self) -> RequestIds:
-        """Return the app behind the API's door. What was mounted stands right behind the admission: another
-        Starlette between them would cost each piece of a streamed answer two calls."""
-        assert self._mounted is not None
-        app: ASGIApp = Admission(self._mounted, self.settings, any_content=self._any_content)
-        return RequestIds(HttpSpans(app, self.telemetry.tracer) if self.telemetry.traces else app)
+        """Return the app behind the API's door."""
+        return self._doors.asgi()
 
     def health_asgi(self) -> Starlette:
         """Return the app that anybody may ask: health, and metrics."""
-        return Starlette(routes=self._open_routes, middleware=[Middleware(Admission, self.settings)])
+        return self._doors.health_asgi()
 
     @contextlib.asynccontextmanager
     async def _running(self) -> AsyncGenerator[None]:
         starter = asyncio.create_task(self._start_patiently(), name="start")
-        async with contextlib.AsyncExitStack() as stack:
-            if self._mounted is not None:
-                await stack.enter_async_context(self._mounted.router.lifespan_context(self._mounted))
+        async with self._doors.lifespan():
             yield
         starter.cancel()
         await asyncio.gather(starter, return_exceptions=True)
@@ -406,24 +401,9 @@ class Service:
             NoIdentity: nobody would ask who calls.
             InvalidTls: the certificate or its key cannot be used.
         """
-        settings = self.settings
-        certificate = certificate_of(settings, warn=self.warn)
-        if self._asks_who:
-            host = settings.http_host if self._mounted is not None else "localhost"
-            self.access.require_identity(self.name, host=host)
-        health_host = settings.health_host or settings.http_host
-        doors = [self._door(self.health_asgi(), health_host, settings.health_port, certificate)]
-        self.health_port = doors[0].port
-        if self._mounted is not None:
-            tell_of_clear_text(settings)
-            doors.append(self._door(self.asgi(), settings.http_host, settings.http_port, certificate))
-            self.http_port = doors[1].port
+        self._doors.open()
         async with self._running():
-            await asyncio.gather(*(door.serve(self._stopping) for door in doors))
-
-    def _door(self, app: ASGIApp, host: str, port: int, certificate: Certificate | None) -> Door:
-        patience = self.settings.shutdown_seconds
-        return Door(app, host=host, port=port, patience=patience, certificate=certificate)
+            await self._doors.serve(self._stopping)
 
     async def _serve_until_signalled(self) -> None:
         loop = asyncio.get_running_loop()
@@ -436,7 +416,12 @@ class Service:
 
         ``loop_factory`` None: asyncio's own event loop.
         """
-        configure_logs(service=self.name, level=self.settings.log_level, json=self.settings.log_json)
+        configure_logs(
+            service=self.name,
+            level=self.settings.log_level,
+            json=self.settings.log_json,
+            exported=self.telemetry.logger_provider,
+        )
         try:
             with asyncio.Runner(loop_factory=loop_factory) as runner:
                 runner.run(self._serve_until_signalled())

@@ -12,6 +12,8 @@ from pydantic import AfterValidator, Field, SecretStr, field_validator
 from tunewheel_runtime.kafka_settings import KafkaSettings
 from tunewheel_runtime.secret_files import SecretFiles
 
+TELEMETRY_SECONDS = 30.0
+"""Three last exports of 10 s each, as ``OTEL_EXPORTER_OTLP_TIMEOUT`` has it."""
 _NAME = re.compile(r"[a-z0-9_.-]+")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9_.-]+|\[[0-9a-f:]+\])(:\d{1,5})?")
 
@@ -75,6 +77,10 @@ class HttpSettings(SecretFiles):
     tls_keyfile_password: SecretStr | None = None
     """Opens the private key where it is encrypted."""
 
+    otlp_endpoint: str | None = None
+    """OTLP/HTTP collector of traces, metrics and logs, such as ``http://localhost:4318``. Without it the
+    SDK's own ``OTEL_EXPORTER_OTLP_ENDPOINT`` counts; without both, metrics are at ``/metrics`` alone."""
+
     @property
     def allowed_hosts(self) -> tuple[str, ...]:
         return _listed(self.http_allowed_hosts)
@@ -100,13 +106,13 @@ class ServiceSettings(HttpSettings, KafkaSettings):
     work_dir: Path | None = None
     """Files of running jobs; ``<cache_dir>/work`` by default."""
 
-    otlp_endpoint: str | None = None
-    """OTLP/HTTP collector, such as ``http://localhost:4318``; telemetry is off without it."""
     log_json: bool = True
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     publish_seconds: float = Field(default=10.0, gt=0)
     """How long a publish waits for the broker's acknowledgement; an HTTP request then answers 503."""
+    broker_lost_seconds: float = Field(default=60.0, gt=0)
+    """``/health/ready`` answers 503 once the broker has been silent for longer; until it answers again."""
     retry_attempts: int = Field(default=50, ge=1)
     """With these waits, 11 to 22 minutes: a broker or a store that is away for some minutes stops nobody."""
     retry_first_delay_seconds: float = Field(default=0.2, gt=0)
@@ -126,6 +132,12 @@ class ServiceSettings(HttpSettings, KafkaSettings):
                 "folder that all of them mount"
             )
         return value
+
+    @property
+    def grace_seconds(self) -> float:
+        """The longest time from SIGTERM to the end, in which nothing is lost: requests in flight, handlers,
+        the producer, and what a collector is still told."""
+        return 2 * self.shutdown_seconds + self.publish_seconds + TELEMETRY_SECONDS
 
     def work_for(self, service: str) -> Path:
         """Return where ``service`` keeps the files of its running jobs."""

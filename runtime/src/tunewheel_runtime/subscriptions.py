@@ -7,39 +7,28 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-import structlog
 from aiokafka import TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import KafkaError
 from faststream import AckPolicy
-from faststream.kafka import KafkaBroker
-from faststream.kafka.opentelemetry import KafkaTelemetryMiddleware
 from faststream.message import StreamMessage
-from faststream.security import (
-    BaseSecurity,
-    SASLOAuthBearer,
-    SASLPlaintext,
-    SASLScram256,
-    SASLScram512,
-)
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.topics import TopicSpec
 
+from tunewheel_runtime.broker import make_broker
+from tunewheel_runtime.broker_watch import Lag
 from tunewheel_runtime.concurrent_jobs import ConcurrentJobs
-from tunewheel_runtime.consuming import BatchHandler, Consumption, Handler, Record, commit
+from tunewheel_runtime.consuming import BatchHandler, Consumption, Handler, commit
+from tunewheel_runtime.handling import Record
 from tunewheel_runtime.jobs import LONGEST_JOB_MS, JobHandler, LeaseListener, Settle, consume_job
-from tunewheel_runtime.kafka import client_options, stop_in_full
-from tunewheel_runtime.kafka_refusals import not_allowed
+from tunewheel_runtime.kafka import stop_in_full
 from tunewheel_runtime.partitions import Backlog, Settled, backlog_of, handles, settled_of
 from tunewheel_runtime.settings import ServiceSettings
-from tunewheel_runtime.telemetry import Telemetry
-from tunewheel_runtime.topic_names import client_id
 
 H = TypeVar("H", bound=Callable[..., Any])
-log = structlog.get_logger(__name__)
 LONGEST_HANDLING_MS = 3_600_000
 """Longer than a handler is retried: a member that does not poll for so long loses its partitions to another,
 which would find the same outage."""
@@ -58,7 +47,6 @@ class Subscriptions:
         settings: ServiceSettings,
         consumption: Consumption,
         *,
-        telemetry: Telemetry,
         failed: Callable[[BaseException], None],
     ) -> None:
         """``name`` is the service's; ``failed`` is told an error that ends it."""
@@ -69,9 +57,10 @@ class Subscriptions:
         self.groups: list[tuple[str, str]] = []
         """Consumer group and topic of every subscription."""
         self._subscribers: dict[str, Any] = {}
-        self._listeners: list[LeaseListener] = []
+        self._listeners: dict[str, LeaseListener] = {}
+        """By topic, of jobs."""
         self._concurrent = ConcurrentJobs(self._guard)
-        self.broker = make_broker(name, settings, telemetry, failed)
+        self.broker = make_broker(name, settings, failed)
 
     async def start(self) -> None:
         try:
@@ -81,7 +70,7 @@ class Subscriptions:
             raise
 
     async def stop(self) -> None:
-        for listener in self._listeners:
+        for listener in self._listeners.values():
             listener.close("the service is stopping")
         await self._concurrent.ended()
         await stop_in_full(self.broker.stop)
@@ -108,8 +97,7 @@ class Subscriptions:
         return self._register(topic, group, consume, max_records=max_records)
 
     def job(self, topic: TopicSpec, group: str | None, *, concurrent: bool = False) -> Callable[[H], H]:
-        listener = LeaseListener()
-        self._listeners.append(listener)
+        listener = self._listeners[topic.name] = LeaseListener()
 
         async def consume(handler: JobHandler, message: StreamMessage[Any]) -> None:
             record, consumer = message.raw_message, _consumer(message)
@@ -158,6 +146,27 @@ class Subscriptions:
         except KafkaError as error:
             raise TransientError(f"cannot tell how far {topic.name} was handled: {error!r}") from error
 
+    async def lag(self) -> Lag:
+        """Return how many records wait in the partitions that this process has now.
+
+        Raises:
+            KafkaError: the broker does not answer.
+        """
+        found: dict[tuple[str, str, str], float] = {}
+        for group, topic in self.groups:
+            consumer = self._subscribers[topic].consumer
+            held = sorted(consumer.assignment()) if consumer is not None else []
+            if consumer is not None and held:
+                backlog = await backlog_of(consumer, held)
+                for number, end in backlog.ends.items():
+                    found[group, topic, str(number)] = max(0, end - backlog.kept[number])
+        return found
+
+    @property
+    def running_jobs(self) -> dict[str, float]:
+        """By topic, how many jobs this process has taken on."""
+        return {topic: listener.running for topic, listener in self._listeners.items()}
+
     def _consumer_of(self, topic: TopicSpec) -> Any:
         subscriber = self._subscribers.get(topic.name)
         return subscriber.consumer if subscriber is not None else None
@@ -174,6 +183,7 @@ class Subscriptions:
         settings = self._settings
         group = group or f"{self._name}.{topic.name.replace('.', '-')}"
         self.groups.append((group, topic.name))
+        self._consumption.expect(topic)
         options: dict[str, Any] = {
             "group_id": group,
             "auto_offset_reset": "earliest",
@@ -213,63 +223,6 @@ class Subscriptions:
             self._failed(error)
             # Ends the consume loop for good; any other exception it would log, and read on.
             raise asyncio.CancelledError from error
-
-
-def make_broker(
-    name: str, settings: ServiceSettings, telemetry: Telemetry, failed: Callable[[BaseException], None]
-) -> KafkaBroker:
-    """Build the FastStream broker of the service ``name`` with its security and telemetry; ``failed`` is told
-    what the broker does not allow."""
-    options = client_options(settings)
-    return KafkaBroker(
-        options["bootstrap_servers"],
-        security=_security(options),
-        sasl_oauth_token_provider=options.get("sasl_oauth_token_provider"),
-        client_id=client_id(f"tunewheel-{name}", settings.topic_prefix),
-        apply_types=False,
-        graceful_timeout=settings.shutdown_seconds,
-        allow_auto_create_topics=False,
-        logger=_Troubles(failed),
-        middlewares=[
-            KafkaTelemetryMiddleware(
-                tracer_provider=telemetry.tracer_provider,
-                meter_provider=telemetry.meter_provider,
-            )
-        ],
-    )
-
-
-def _security(options: Mapping[str, Any]) -> BaseSecurity | None:
-    """Return what FastStream takes instead of aiokafka's ``options``."""
-    context = options.get("ssl_context")
-    tls: dict[str, Any] = {"ssl_context": context, "use_ssl": context is not None}
-    mechanism = options.get("sasl_mechanism")
-    if mechanism is None:
-        return BaseSecurity(**tls) if context else None
-    if mechanism == "OAUTHBEARER":
-        return SASLOAuthBearer(**tls)
-    kinds = {"PLAIN": SASLPlaintext, "SCRAM-SHA-256": SASLScram256, "SCRAM-SHA-512": SASLScram512}
-    return kinds[mechanism](
-        username=options["sasl_plain_username"], password=options["sasl_plain_password"], **tls
-    )
-
-
-class _Troubles:
-    """FastStream's logger. Its line per message would drown the service's own log; only what it meets while
-    it reads is told. It reads on after everything, so a missing right would stay unheard."""
-
-    def __init__(self, failed: Callable[[BaseException], None]) -> None:
-        self._failed = failed
-
-    def log(
-        self, level: int, msg: Any, /, *, exc_info: Any = None, extra: Mapping[str, Any] | None = None
-    ) -> None:
-        if not isinstance(exc_info, KafkaError):
-            return
-        if refusal := not_allowed(exc_info):
-            self._failed(refusal)
-        else:
-            log.warning("consume_failed", topic=(extra or {}).get("topic"), error=str(exc_info))
 
 
 async def _parse_any_headers(raw: Any, parse: Callable[[Any], Awaitable[StreamMessage[Any]]]) -> Any:

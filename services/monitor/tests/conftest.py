@@ -225,6 +225,11 @@ class Desk:
     def revive(self) -> None:
         self.knowledge, self.scorer, self.watch = self.replica()
 
+    def metrics_text(self) -> str:
+        """Return what Prometheus reads, without the label that every series has."""
+        text = self.telemetry.metrics_text()
+        return text.replace('{service="monitor"}', "").replace('service="monitor",', "")
+
     def replica(self) -> tuple[Knowledge, Scorer, Watch]:
         """Return what another process would know and do."""
         knowledge = Knowledge(self.declared, self.desired)
@@ -233,7 +238,8 @@ class Desk:
         references = self._references
         exhibits = Exhibits(self.store, self.broker, knowledge.erasures)
         pseudonyms = PseudonymKeys(self.store, knowledge.erasures, knowledge.refresh)
-        metrics = Metrics(make_telemetry("monitor", None))
+        self.telemetry = make_telemetry("monitor", None)
+        metrics = Metrics(self.telemetry)
         scorer = Scorer(knowledge, references, self._embedder, self.broker.new, pseudonyms, metrics)
         watch = Watch(
             self.broker, knowledge, references, Checkpoints(self.store), exhibits, pseudonyms, metrics

@@ -103,7 +103,7 @@ async def test_metrics_tell_what_was_scored_folded_and_judged_and_which_alarms_a
     await in_production(desk)
     asked = desk.ask(tax_texts(40))
     await desk.send([*asked[:20], desk.traffic.rating("c-00001", "up"), *asked[20:]])
-    told = desk.watch.metrics.render().splitlines()
+    told = desk.metrics_text().splitlines()
     for line in (
         'tunewheel_monitor_scores_made_total{of="completion"} 40',
         'tunewheel_monitor_scores_made_total{of="rating"} 1',
@@ -117,7 +117,7 @@ async def test_metrics_tell_what_was_scored_folded_and_judged_and_which_alarms_a
     (lag,) = (line for line in told if line.startswith("tunewheel_monitor_fold_lag_seconds "))
     assert float(lag.split()[1]) > 86_400, "they were asked long ago"
     desk.broker.elsewhere.add("desk")
-    told = desk.watch.metrics.render()
+    told = desk.metrics_text()
     assert "tunewheel_monitor_alarms_open{" not in told, "whoever has the project tells of its alarms"
     assert "tunewheel_monitor_fold_lag_seconds 0.0" in told
 

@@ -19,7 +19,6 @@ import aiohttp
 import pytest
 import uvicorn
 from aiohttp import web
-from opentelemetry.metrics import NoOpMeter
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.lifecycle import ServingDesired
@@ -37,6 +36,7 @@ from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import guard
 from tunewheel_runtime.request_ids import RequestIds
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_runtime.telemetry import Telemetry, make_telemetry
 from tunewheel_serve_gateway.api import make_api
 from tunewheel_serve_gateway.gateway import Gateway
 from tunewheel_serve_gateway.settings import Settings
@@ -71,6 +71,8 @@ class FakeEngine:
         self.adapters: dict[str, str] = {}
         self.api_key: str | None = None
         self.asked: list[dict[str, Any]] = []
+        self.traces: list[str] = []
+        """``traceparent`` of each chat."""
         self.calls: list[str] = []
         self.loads: list[str] = []
         self.refuse_loads = False
@@ -169,6 +171,7 @@ class FakeEngine:
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.asked.append(body)
+        self.traces.append(request.headers.get("traceparent", ""))
         if self.dies:
             assert request.transport is not None
             request.transport.abort()
@@ -316,6 +319,7 @@ class World:
     """A gateway in front of fake engines, and what a test does to them. ``engine`` is the first of them."""
 
     gateway: Gateway
+    telemetry: Telemetry
     engines: list[FakeEngine]
     broker: Broker
     store: ObjectStore
@@ -471,10 +475,11 @@ async def make_world(tmp_path: Path) -> AsyncIterator[MakeWorld]:
                 "shutdown_seconds": 2.0,
             }
             gateway_settings = Settings.model_validate({"identity": "open"} | values | settings)
+            telemetry = make_telemetry("serve-gateway", None)
             gateway = Gateway(
                 gateway_settings,
                 store,
-                NoOpMeter("test"),
+                telemetry.meter,
                 wrap,
                 broker.publish_many,
                 broker.send,
@@ -485,7 +490,7 @@ async def make_world(tmp_path: Path) -> AsyncIterator[MakeWorld]:
             guard(app.routes, Access(gateway_settings, warn=print))
             url = await stack.enter_async_context(served(RequestIds(app)))
             session = await stack.enter_async_context(aiohttp.ClientSession())
-            world = World(gateway, engines, broker, store, url, session)
+            world = World(gateway, telemetry, engines, broker, store, url, session)
             for event in log:
                 world.tell(event)
             stack.push_async_callback(gateway.close)

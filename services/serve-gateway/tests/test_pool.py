@@ -112,11 +112,12 @@ async def test_an_engine_that_fails_before_the_first_byte_is_replaced(
     dead, alive = (told[engine.url] for engine in world.engines)
     assert (dead["up"], alive["up"], alive["error"]) == (False, True, None)
     assert dead["error"]
-    text = world.gateway.metrics_text()
+    text = world.telemetry.metrics_text()
     name = dead["url"].removeprefix("http://")
-    assert f'tunewheel_gateway_engine_retries_total{{engine="{name}"}} 5' in text
-    assert f'tunewheel_gateway_engine_breakers_opened_total{{engine="{name}"}} 1' in text
-    assert "tunewheel_gateway_engines_up 1\n" in text
+    labels = f'{{service="serve-gateway",engine="{name}"}}'
+    assert f"tunewheel_gateway_engine_retries_total{labels} 5" in text
+    assert f"tunewheel_gateway_engine_breakers_opened_total{labels} 1" in text
+    assert 'tunewheel_gateway_engines_up{service="serve-gateway"} 1\n' in text
     assert not any(event.error for event in await world.completions(12))
 
 

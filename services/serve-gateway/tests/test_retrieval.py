@@ -264,7 +264,7 @@ async def test_a_new_version_takes_over_and_a_broken_one_changes_nothing(world: 
         status = (await response.json())["projects"]["desk"]["retrieval"]
     assert (status["index"], status["waiting_for"]) == (second.index_id, third.index_id)
     assert "is not in" in status["reason"]
-    assert "indexes_waiting 1" in world.gateway.metrics_text()
+    assert 'indexes_waiting{service="serve-gateway"} 1' in world.telemetry.metrics_text()
 
 
 async def until_failed(world: Any, times: int = 1) -> None:

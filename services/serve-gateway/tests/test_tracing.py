@@ -1,4 +1,4 @@
-"""One trace from the client's request to its completion on the log."""
+"""One trace from the client's request over the engine to its completion on the log."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ async def test_a_completion_is_in_the_trace_of_its_request(world: Any, traced: b
     kept = world.gateway._recent.get(completion_id)
     carried = kept.record.headers.get("traceparent", b"").decode()
     assert kept_of(kept.frame()[FRAME.size :]).record == kept.record, "also over the disk"
+    assert world.engine.traces == [carried], "the engine is in it too"
     if not traced:
         assert carried == ""
         return

@@ -24,7 +24,7 @@ from tunewheel_contracts.events.training import (
 )
 from tunewheel_contracts.formats.run import BaseModelRef, RunManifest
 from tunewheel_train.progress import Failed, Message, Stopped
-from tunewheel_train.runs import attempts
+from tunewheel_train.runs import attempts, remote_checkpoints
 from tunewheel_train.runs.process import Patience
 from tunewheel_train.runs.runs import MAX_RECORD_IDS
 from tunewheel_train.trainers import checkpoints
@@ -140,6 +140,24 @@ async def test_a_lost_lease_leaves_a_checkpoint_that_another_machine_resumes_fro
     made.lease.lost.clear()
     assert await made.train() == event
     assert not (made.settings.runs_dir / event.run_id).exists()
+
+
+@pytest.mark.usefixtures("in_the_middle")
+async def test_an_upload_that_hangs_does_not_outlast_the_time_to_stop(bench, monkeypatch: pytest.MonkeyPatch):
+    made = await bench()
+    made.settings = made.settings.model_copy(update={"stop_seconds": 0.05})
+    uploading = asyncio.Event()
+
+    async def hang(*_: object, **__: object) -> None:
+        uploading.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(remote_checkpoints, "upload", hang)
+    task = asyncio.create_task(made.train())
+    await uploading.wait()
+    made.lease.lost.set()
+    with pytest.raises(made.lease.Lost):
+        await task
 
 
 @pytest.mark.usefixtures("in_the_middle")

@@ -19,6 +19,7 @@ from tunewheel_runtime.service import Service
 
 from tunewheel_curate.builds.building import WORKER, Builder
 from tunewheel_curate.builds.known import TOPICS, Known
+from tunewheel_curate.builds.metrics import Metrics
 from tunewheel_curate.curation import Curation
 from tunewheel_curate.evaluation.benchmarks import regression_benchmark
 from tunewheel_curate.handlers import register
@@ -58,6 +59,7 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
         allowed=allowed,
         seconds=settings.build_seconds,
         worker=worker,
+        metrics=Metrics(service.telemetry.meter),
     )
     table = RecordTable(table_url(service.store.url, service.store.local_root))
 

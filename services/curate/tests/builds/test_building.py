@@ -73,6 +73,7 @@ async def test_a_build_that_dies_is_a_loud_failure(builder: Builder, order: Buil
     (await _fork_of(psutil.Process(builder._worker.pid))).kill()
     with pytest.raises(BuildFailed, match=r"killed \(signal 9\), most likely for want of memory"):
         await building
+    assert builder._metrics.value("builds.failed") == 1
 
 
 @pytest.mark.usefixtures("waiting")
@@ -85,6 +86,7 @@ async def test_a_build_stops_when_told_and_its_processes_end(builder: Builder, o
     stop.set()
     with pytest.raises(BuildStopped):
         await building
+    assert builder._metrics.value("builds.failed") == 0
     assert not worker.is_running()
     while _runs(fork):
         await asyncio.sleep(0.01)

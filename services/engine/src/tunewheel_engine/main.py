@@ -24,8 +24,10 @@ from tunewheel_basemodel.errors import ModelFilesError
 from tunewheel_runtime.admission import Admission
 from tunewheel_runtime.doors import Door
 from tunewheel_runtime.health import health_routes
+from tunewheel_runtime.http_spans import HttpSpans
 from tunewheel_runtime.identity.access import Access, NoIdentity
 from tunewheel_runtime.identity.guard import guard
+from tunewheel_runtime.telemetry import Telemetry, make_telemetry
 from tunewheel_runtime.tls import Certificate, InvalidTls, certificate_of, tell_of_clear_text
 
 from tunewheel_engine import api_adapters, api_openai, api_tgi, openai_answers
@@ -34,8 +36,9 @@ from tunewheel_engine.errors import EngineFailed, Overloaded, Refused
 from tunewheel_engine.settings import Settings
 
 
-def make_app(engine: Engine, access: Access) -> Starlette:
-    """The HTTP application around a loaded engine; its lifespan runs the generating thread."""
+def make_app(engine: Engine, access: Access, telemetry: Telemetry | None = None) -> Starlette:
+    """The HTTP application around a loaded engine; its lifespan runs the generating thread. Where
+    ``telemetry`` exports traces, each request is a span in its caller's trace."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -56,10 +59,11 @@ def make_app(engine: Engine, access: Access) -> Starlette:
 
     routes = [*api_openai.routes(engine), *api_adapters.routes(engine), *api_tgi.routes(engine)]
     guard(routes, access)
+    spans = [Middleware(HttpSpans, telemetry.tracer)] if telemetry and telemetry.traces else []
     return Starlette(
         routes=routes,
         lifespan=lifespan,
-        middleware=[Middleware(Admission, engine.settings)],
+        middleware=[*spans, Middleware(Admission, engine.settings)],
         exception_handlers={Refused: refuse, EngineFailed: refuse, HTTPException: _no_such_route},
     )
 
@@ -162,7 +166,8 @@ async def _serve(settings: Settings, access: Access, certificate: Certificate | 
         loop.call_soon_threadsafe(closing.set)
 
     engine = load_engine(settings, on_failure=stop_after_failure)
-    app = make_app(engine, access)
+    telemetry = make_telemetry("engine", settings.otlp_endpoint)
+    app = make_app(engine, access, telemetry)
     health_host = settings.health_host or settings.http_host
     doors = [
         Door(served, host=host, port=port, patience=10, certificate=certificate)
@@ -179,6 +184,7 @@ async def _serve(settings: Settings, access: Access, certificate: Certificate | 
         base = engine.base
         log.info("serving", base=base.name, revision=base.revision, port=doors[0].port, health=doors[1].port)
         await asyncio.gather(*(door.serve(closing) for door in doors))
+    telemetry.shutdown()
     return int(failed)
 
 

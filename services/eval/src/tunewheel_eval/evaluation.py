@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 
 import structlog
+from opentelemetry.metrics import NoOpMeter
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.events.training import TrainCompleted
@@ -27,6 +28,7 @@ from tunewheel_eval.job import Progress
 from tunewheel_eval.judging import Judge
 from tunewheel_eval.lm_eval_tasks import read_asked
 from tunewheel_eval.looks import Looks
+from tunewheel_eval.measured import Measured
 from tunewheel_eval.measurement import Measurement, read_measurement
 from tunewheel_eval.pages import make_page
 from tunewheel_eval.passages.looking_up import LookUp
@@ -47,8 +49,15 @@ class Evaluator:
     """Evaluates runs. Between two of them nothing is kept in memory but how often groups were looked at."""
 
     def __init__(
-        self, store: ObjectStore, settings: Settings, erased: Erased, *, worker: Sequence[str] = WORKER
+        self,
+        store: ObjectStore,
+        settings: Settings,
+        erased: Erased,
+        *,
+        worker: Sequence[str] = WORKER,
+        metrics: Measured | None = None,
     ) -> None:
+        self._metrics = metrics or Measured(NoOpMeter("eval"))
         self._store, self._settings, self._worker = store, settings, worker
         self._erased = erased
         self._attempts = Attempts(store, "eval", limit=settings.eval_attempts)
@@ -117,7 +126,10 @@ class Evaluator:
         known = await read_scorecard(self._store, plan)
         if known is None:
             contest = await self._contest(plan, manifest)
-            scorecard = await self._play(contest, lease)
+            try:
+                scorecard = await self._play(contest, lease)
+            finally:
+                self._metrics.over(plan.scorecard_id)
             known = await self._keep(plan, scorecard)
         await self._show(plan, known[0])
         await self.sweep()
@@ -167,6 +179,7 @@ class Evaluator:
             try:
                 scorecard = await self._attempt(contest, lease)
             except WorkerFailed:
+                self._metrics.add("processes.died")
                 continue  # Attempts has counted and logged the failure
             except UnfitCandidate as fault:
                 scorecard = refusal(contest.plan, fault)
@@ -214,6 +227,7 @@ class Evaluator:
         async def on_progress(progress: Progress) -> None:
             log.info("measured", run_id=contest.plan.run_id, **progress.model_dump(mode="json"))
             seconds[progress.role.value] = progress.seconds
+            self._metrics.saw(progress, contest.plan.scorecard_id)
             if progress.done == progress.total:
                 measurement = await asyncio.to_thread(_read, contest, progress.role)
                 await keep_measurement(self._store, measurement, dataset_id=contest.plan.dataset_id)

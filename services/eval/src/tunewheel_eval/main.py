@@ -11,6 +11,7 @@ from tunewheel_runtime.webhooks import Webhook
 from tunewheel_eval.evaluation import Evaluator
 from tunewheel_eval.forgetting import Erased
 from tunewheel_eval.handlers import register
+from tunewheel_eval.measured import Measured
 from tunewheel_eval.reviewing.notices import Notices
 from tunewheel_eval.settings import Settings
 from tunewheel_eval.worker_process import WORKER
@@ -20,7 +21,8 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
     """Build the service; nothing runs yet. ``worker`` is the command of a measuring process."""
     service = Service("eval", settings)
     erased = Erased()
-    evaluator = Evaluator(service.store, settings, erased, worker=worker)
+    metrics = Measured(service.telemetry.meter)
+    evaluator = Evaluator(service.store, settings, erased, worker=worker, metrics=metrics)
     service.on_startup(evaluator.prepare)
     service.on_shutdown(evaluator.close)
     register(service, evaluator, erased, Notices(service.store, Webhook.of(settings), settings))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 from tunewheel_contracts.errors import TunewheelError
+from tunewheel_runtime.worker_spans import worker_span
 
 from tunewheel_eval.errors import UnfitCandidate
 from tunewheel_eval.job import UNFIT_EXIT, UNREACHABLE_EXIT, Broken, Job, Unfit
@@ -40,7 +41,8 @@ def main() -> None:
         # A worker whose lease has just moved to a neighbour on this disk may still be writing its last rows.
         with path.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            measure(job, say)
+            with worker_span("eval", "measuring process"):
+                measure(job, say)
     except UnfitCandidate as error:
         say(Unfit(field=error.field, reason=error.reason))
         sys.exit(UNFIT_EXIT)

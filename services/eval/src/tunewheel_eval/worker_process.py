@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 from tunewheel_contracts.errors import TransientError
+from tunewheel_runtime.worker_spans import trace_environment
 
 from tunewheel_eval.errors import UnfitCandidate, WorkerFailed
 from tunewheel_eval.job import UNFIT_EXIT, UNREACHABLE_EXIT, Broken, Progress, Unfit, WorkerLine
@@ -108,4 +109,4 @@ def _environment() -> dict[str, str]:
     quiet = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
     # A waiting OpenMP thread that spins takes the core from whoever else computes here, the engine above all.
     polite = {"OMP_WAIT_POLICY": "PASSIVE"}
-    return {**keep, **quiet, **polite, **os.environ}
+    return {**keep, **quiet, **polite, **os.environ, **trace_environment()}

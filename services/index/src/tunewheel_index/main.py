@@ -26,7 +26,6 @@ def make_app(settings: Settings) -> Service:
     service = Service("index", settings)
     service.one_at_a_time(topics.PROJECT_DECLARED)
     metrics = Metrics(service.telemetry)
-    service.tell_metrics(metrics.render)
     versions = IndexStore(service.store)
     embedders = Embedders(AllowedSources(hosts=settings.spec_hosts))
     indexer = Indexer(

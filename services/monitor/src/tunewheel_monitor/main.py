@@ -30,7 +30,6 @@ def make_app(settings: Settings) -> Service:
     exhibits = Exhibits(service.store, LogPositions(settings), knowledge.erasures)
     pseudonyms = PseudonymKeys(service.store, knowledge.erasures, knowledge.refresh)
     metrics = Metrics(service.telemetry)
-    service.tell_metrics(metrics.render)
     watch = Watch(service, knowledge, references, Checkpoints(service.store), exhibits, pseudonyms, metrics)
     scorer = Scorer(knowledge, references, embedder, service.new, pseudonyms, metrics)
     register(service, scorer, watch)

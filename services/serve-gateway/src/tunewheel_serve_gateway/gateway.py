@@ -261,9 +261,6 @@ class Gateway:
         await self._publish_many([self._wrap(allowed)])
         self.metrics.add("feedback.received")
 
-    def metrics_text(self) -> str:
-        return self.metrics.render()
-
     def status(self, allowed: Collection[str] | None) -> dict[str, Any]:
         """Return what is served of the projects in ``allowed``, and why something is not. The engine's
         address and the figures over all projects are told only where every project is allowed (None)."""

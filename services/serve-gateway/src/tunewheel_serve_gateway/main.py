@@ -30,7 +30,6 @@ def make_app(settings: Settings) -> Service:
     service.on_shutdown(search.close)
     register(service, gateway)
     service.mount(make_api(gateway))
-    service.tell_metrics(gateway.metrics_text)
     return service
 
 

@@ -1,5 +1,5 @@
 """What the gateway counts (``runtime.metrics``). ``BY_ENGINE`` are told per engine, with the label
-``engine``: host and port."""
+``engine``: host and port; ``BY_PROJECT`` and what is measured in seconds are told per project."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from opentelemetry.metrics import Meter
 from tunewheel_runtime import metrics
+
+from tunewheel_serve_gateway.completions.exchange import Exchange
 
 COUNTERS: Mapping[str, str] = {
     "completions.answered": "Chat completions answered",
@@ -37,8 +39,34 @@ BY_ENGINE: Mapping[str, str] = {
     "engine.breakers_opened": "Times that this engine failed so often that no more was asked of it",
 }
 
+BY_PROJECT: Mapping[str, str] = {
+    "tokens.prompt": "Tokens of prompts that were answered, as the engine counts them",
+    "tokens.answered": "Tokens of answers, as the engine counts them",
+}
+SECONDS: Mapping[str, str] = {
+    "completion.seconds": "Chat completions from the request to the engine to the whole answer, by outcome",
+    "first_token.seconds": "Streamed chat completions from the request to the engine to the first text",
+}
+
 
 class Metrics(metrics.Metrics):
     def __init__(self, meter: Meter) -> None:
-        labels = dict.fromkeys(BY_ENGINE, "engine")
-        super().__init__(meter, "gateway", {**COUNTERS, **BY_ENGINE}, labels=labels)
+        super().__init__(
+            meter,
+            "gateway",
+            {**COUNTERS, **BY_ENGINE, **BY_PROJECT},
+            labels=dict.fromkeys(BY_ENGINE, "engine") | dict.fromkeys(BY_PROJECT, "project"),
+            seconds=SECONDS,
+            bounds=metrics.ANSWER_SECONDS,
+        )
+
+    def ended(self, exchange: Exchange, outcome: str) -> None:
+        """Measure a request that is finished: ``answered``, ``failed`` or ``disconnected``."""
+        project = exchange.project
+        self.observe("completion.seconds", exchange.latency_seconds, project=project, outcome=outcome)
+        if exchange.first_token_seconds is not None:
+            self.observe("first_token.seconds", exchange.first_token_seconds, project=project)
+        if outcome == "answered":
+            self.add("completions.answered")
+            self.add("tokens.prompt", exchange.prompt_tokens, of=project)
+            self.add("tokens.answered", exchange.said_tokens, of=project)

@@ -40,7 +40,7 @@ class Outcomes:
     ) -> None:
         """Return once the log has the answer, which the client does not have whole before."""
         exchange.finish(time.perf_counter() - started)
-        self._metrics.add("completions.answered")
+        self._metrics.ended(exchange, "answered")
         await self._log.keep(exchange)
         self._shadows.offer(target, request, exchange)
         self._count_refused(target, request, exchange)
@@ -76,14 +76,18 @@ class Outcomes:
 
     async def failed(self, exchange: Exchange, error: BaseException, started: float) -> None:
         """Log what came of a request without a whole answer. A client that left waits for nothing."""
+        seconds = time.perf_counter() - started
         if isinstance(error, UpstreamError):
             if error.fault is not None:
                 exchange.fail(str(error), error.fault)
-                exchange.finish(time.perf_counter() - started)
+            exchange.finish(seconds)
+            if error.fault is not None:
                 await self._log.keep(exchange)
             if not isinstance(error, ModelNotLoaded):
                 self._metrics.add("completions.failed")
+                self._metrics.ended(exchange, "failed")
             return
         exchange.cancel()
-        exchange.finish(time.perf_counter() - started)
+        exchange.finish(seconds)
+        self._metrics.ended(exchange, "disconnected")
         self._log.offer(exchange)

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_runtime.telemetry import make_telemetry
 from tunewheel_serve_gateway.completions import log as completion_log
 from tunewheel_serve_gateway.completions import recording, writing
 from tunewheel_serve_gateway.completions.exchange import Exchange
@@ -44,8 +43,8 @@ class Log:
     """A completion log, its broker and its metrics."""
 
     def __init__(self, directory: Path, **options: Any) -> None:
-        self.reader = InMemoryMetricReader()
-        self.metrics = Metrics(MeterProvider(metric_readers=[self.reader]).get_meter("test"))
+        self.telemetry = make_telemetry("serve-gateway", None)
+        self.metrics = Metrics(self.telemetry.meter)
         self.batches: list[list[str]] = []
         self.open = asyncio.Event()
         self.open.set()
@@ -84,12 +83,11 @@ class Log:
     def published(self) -> list[str]:
         return [name for batch in self.batches for name in batch]
 
-    def exported(self, name: str) -> int:
-        data = self.reader.get_metrics_data()
-        assert data is not None
-        metrics = [m for r in data.resource_metrics for s in r.scope_metrics for m in s.metrics]
-        found = next(m for m in metrics if m.name == name)
-        return sum(point.value for point in found.data.data_points)  # type: ignore[union-attr,misc]
+    def tells(self, name: str) -> int:
+        """Return what Prometheus would read."""
+        start = f'tunewheel_gateway_{name}{{service="serve-gateway"}} '
+        (line,) = (one for one in self.telemetry.metrics_text().splitlines() if one.startswith(start))
+        return int(line.removeprefix(start))
 
 
 @pytest.fixture
@@ -121,14 +119,14 @@ async def test_a_full_disk_drops_the_newest_counts_it_and_tells(make_log: Any, e
     await log.keep(*map(exchange, range(50)))
     taken = log.spool.count
     assert 0 < taken < 50
-    assert log.metrics.value("log.dropped") == log.exported("tunewheel.gateway.log.dropped") == 50 - taken
-    assert "tunewheel_gateway_log_full 1" in log.metrics.render()
-    assert f"tunewheel_gateway_log_waiting {taken}" in log.metrics.render()
+    assert log.metrics.value("log.dropped") == log.tells("log_dropped_total") == 50 - taken
+    assert log.tells("log_full") == 1
+    assert log.tells("log_waiting") == taken
     assert len(log.remembered) == 50, "feedback reaches those that were dropped too"
     log.open.set()
     await eventually(lambda: log.published == [f"c-{n}" for n in range(taken)])
     await log.keep(exchange(99))
-    assert "tunewheel_gateway_log_full 0" in log.metrics.render()
+    assert log.tells("log_full") == 0
     await log.log.close(timeout_seconds=1)
     assert log.published[-1] == "c-99"
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import structlog
+from opentelemetry.metrics import NoOpMeter
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.training import TrainCompleted, TrainFailed
@@ -22,6 +23,7 @@ from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStor
 
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Job
+from tunewheel_train.metrics import Metrics
 from tunewheel_train.progress import Failed, Located, Message
 from tunewheel_train.runs import adapters, bases, leftovers, remote_checkpoints
 from tunewheel_train.runs.attempts import BEATS, Attempt, Lease, Tell
@@ -52,7 +54,9 @@ class Trainings:
         versions: Versions | None = None,
         *,
         worker: Sequence[str] = WORKER,
+        metrics: Metrics | None = None,
     ) -> None:
+        self._metrics = metrics or Metrics(NoOpMeter("train"))
         self._store = store
         self._settings = settings
         self._controls = controls
@@ -92,7 +96,7 @@ class Trainings:
         attempt = Attempt(
             run, store=self._store, settings=self._settings, controls=self._controls, lease=lease, tell=tell,
             corrections=self._calibration.corrections(run.recipe.method), slots=self._slots,
-            tracker=tracker, versions=self._versions, worker=self._worker,
+            tracker=tracker, versions=self._versions, worker=self._worker, metrics=self._metrics,
         )  # fmt: skip
         try:
             with _full_disk_fails():

@@ -19,6 +19,7 @@ from tunewheel_runtime.service import Lease, Position, Service
 from tunewheel_train.execution import Trainings
 from tunewheel_train.launching.cluster import ClusterTrainings
 from tunewheel_train.launching.jobs import Jobs, read_template
+from tunewheel_train.metrics import Metrics
 from tunewheel_train.runs.commands import Commands
 from tunewheel_train.runs.controls import Controls
 from tunewheel_train.runs.process import WORKER
@@ -46,6 +47,7 @@ class Followed:
             self.calibration,
             self.versions,
             worker=worker,
+            metrics=Metrics(self.service.telemetry.meter),
         )
 
 

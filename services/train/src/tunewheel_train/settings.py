@@ -47,7 +47,8 @@ class Settings(ServiceSettings):
     progress_seconds: float = Field(default=1.0, ge=0)
     """At most one train.progressed per run in this time."""
     stop_seconds: float = Field(default=300.0, gt=0)
-    """How long a training process may take over its last checkpoint before it is killed."""
+    """How long a run that is stopped may take over its last checkpoint and the checkpoint's upload; then the
+    training process is killed."""
 
     silent_seconds: float = Field(default=600.0, gt=0)
     """A training process that gives no sign of life for so long is killed and started again. It gives sixty
@@ -96,6 +97,11 @@ class Settings(ServiceSettings):
         """The GPUs that the slots are given, in order. A machine without any does not mind."""
         named = tuple(part.strip() for part in self.train_gpus.split(",") if part.strip())
         return named or tuple(str(number) for number in range(self._gpus_needed))
+
+    @property
+    def grace_seconds(self) -> float:
+        """As every service's, after a last checkpoint and its upload."""
+        return super().grace_seconds + self.stop_seconds
 
     @property
     def runs_dir(self) -> Path:

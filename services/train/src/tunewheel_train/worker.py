@@ -26,6 +26,7 @@ from typing import IO
 
 from tunewheel_basemodel.errors import BaseModelUnreachable
 from tunewheel_contracts.formats.run import BaseModelFacts
+from tunewheel_runtime.worker_spans import worker_span
 
 from tunewheel_train.errors import RunFailed, RunStopped
 from tunewheel_train.heartbeat import Heartbeat, SearchSigns
@@ -89,7 +90,10 @@ def main(arguments: list[str] | None = None, *, recipe: Recipe | None = None) ->
     voice = Voice(claim_stdout())
     job = Job.model_validate_json(Path(path).read_text())
     sign = SearchSigns() if action == "locate" else Alive
-    with Heartbeat(lambda: voice.report(sign()), job.alive_seconds):
+    with (
+        Heartbeat(lambda: voice.report(sign()), job.alive_seconds),
+        worker_span("train", f"{action} process") if voice.first else contextlib.nullcontext(),
+    ):
         return _run(action, job, voice, stop, recipe)
 
 

@@ -8,15 +8,19 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import structlog
+from opentelemetry.metrics import NoOpMeter
 from pydantic import SecretStr
 from tunewheel_contracts.errors import TransientError, TunewheelError
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.pseudonyms import Pseudonyms
+from tunewheel_runtime.telemetry import carried
 
+from tunewheel_curate.builds.metrics import Metrics
 from tunewheel_curate.builds.worker import SCRATCH_PREFIX, TAKEN, BuildOrder, BuildOutcome
 
 log = structlog.get_logger(__name__)
@@ -51,7 +55,9 @@ class Builder:
         allowed: AllowedSources | None = None,
         seconds: float | None = None,
         worker: Sequence[str] = WORKER,
+        metrics: Metrics | None = None,
     ) -> None:
+        self._metrics = metrics or Metrics(NoOpMeter("curate"))
         self._command = worker
         self._regression_set = None if regression_set is None else str(regression_set)
         self._pseudonym_secret = pseudonym_secret or SecretStr("")
@@ -83,7 +89,8 @@ class Builder:
         """Yield the outcome and the folder that holds the version's files, for as long as the block lasts.
 
         ``order.folder`` and ``order.memory`` are replaced by a fresh folder and a file that holds ``memory``,
-        ``order.regression_set``, ``order.pseudonym_secret`` and ``order.allowed`` by the builder's.
+        ``order.regression_set``, ``order.pseudonym_secret`` and ``order.allowed`` by the builder's,
+        ``order.trace`` by the current one.
 
         Raises:
             BuildStopped: ``stop`` was set meanwhile.
@@ -103,6 +110,7 @@ class Builder:
                     "regression_set": self._regression_set,
                     "pseudonym_secret": self._pseudonym_secret,
                     "allowed": self._allowed,
+                    "trace": carried(),
                 }
                 outcome = await self._run(order.model_copy(update=here), stop)
                 if outcome.behind is not None:
@@ -115,15 +123,19 @@ class Builder:
         await self.prepare()
         worker = self._worker
         assert worker is not None
+        began, ended = time.perf_counter(), "failed"
         answer = asyncio.create_task(_ask(worker, order))
         stopped = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait({answer, stopped}, return_when=asyncio.FIRST_COMPLETED, timeout=self._seconds)
             if stopped.done() and not answer.done():
+                ended = "stopped"
                 raise BuildStopped("the build was told to stop")
             if not answer.done():
                 raise BuildFailed(f"it did not end within {self._seconds:g} seconds")
             outcome = answer.result()
+            if outcome.away is None:
+                ended = "built" if outcome.manifest is not None else "nothing"
         except BaseException:
             await self.close()
             raise
@@ -131,6 +143,8 @@ class Builder:
             for task in (answer, stopped):
                 task.cancel()
             await asyncio.gather(answer, stopped, return_exceptions=True)
+            self._metrics.observe("build.seconds", time.perf_counter() - began, outcome=ended)
+            self._metrics.add("builds.failed", int(ended == "failed"))
         return outcome
 
 

@@ -29,6 +29,7 @@ from tunewheel_contracts.formats.dataset import DatasetCounts, DatasetManifest, 
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_id
 from tunewheel_contracts.withdrawals import Withdrawal
+from tunewheel_runtime.worker_spans import worker_span
 
 from tunewheel_curate.errors import SourceAway
 
@@ -76,6 +77,8 @@ class BuildOrder(Frozen):
     """What the spec may make the build reach."""
     index: Annotated[ArtifactRef | None, Field(exclude_if=lambda ref: ref is None)] = None
     """Manifest of the index version that passages are taken from; None: none are."""
+    trace: dict[str, str] = {}
+    """Headers of the trace that the build is in."""
 
     @field_serializer("pseudonym_secret", when_used="json")
     def _for_the_worker(self, secret: SecretStr) -> str:
@@ -273,7 +276,8 @@ def _answer(order: BuildOrder, answers: int) -> NoReturn:
     gc.enable()
     try:
         threading.Thread(target=_end_with_service, args=(order,), daemon=True).start()
-        line = run_build(order).model_dump_json() + "\n"
+        with worker_span("curate", "build process", order.trace):
+            line = run_build(order).model_dump_json() + "\n"
         with os.fdopen(answers, "w") as stream:
             stream.write(line)
         code = 0

@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import orjson
 from aiohttp.http_exceptions import HttpProcessingError
+from tunewheel_runtime.telemetry import carried
 
 from tunewheel_serve_gateway.judged import Bases, bases_of
 from tunewheel_serve_gateway.upstream.protocol import (
@@ -171,7 +172,7 @@ class OpenAiUpstream:
         data = orjson.dumps(body) if body is not None else None
         try:
             async with self._session.request(
-                method, self._url + path, data=data, timeout=patience or self._timeout
+                method, self._url + path, data=data, timeout=patience or self._timeout, headers=carried()
             ) as response:
                 if response.status >= 400:
                     raise failure(

@@ -16,6 +16,7 @@ from typing import Any
 import httpx2
 from huggingface_hub import AsyncInferenceClient, set_async_client_factory
 from huggingface_hub.errors import HfHubHTTPError, InferenceTimeoutError, OverloadedError, TextGenerationError
+from tunewheel_runtime.telemetry import carried
 
 from tunewheel_serve_gateway.judged import Bases, base_of_info
 from tunewheel_serve_gateway.upstream.openai import OpenAiUpstream, failure
@@ -112,7 +113,9 @@ class TgiUpstream:
         adapter_id = body["model"] if self._is_adapter(body["model"]) else None
         parameters = parameters_of(body, adapter_id=adapter_id)
         # A client per request: a shared one keeps every streamed response open until it is closed itself.
-        client = AsyncInferenceClient(model=self._url, token=self._token, timeout=self._timeout)
+        client = AsyncInferenceClient(
+            model=self._url, token=self._token, timeout=self._timeout, headers=carried()
+        )
         stamp = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": body["model"]}
         try:
             tokens = await client.text_generation(

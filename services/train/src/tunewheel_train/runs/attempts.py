@@ -21,6 +21,7 @@ from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStor
 
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Job
+from tunewheel_train.metrics import Metrics
 from tunewheel_train.progress import Checkpointed, Completed, Failed, Message
 from tunewheel_train.runs import remote_checkpoints
 from tunewheel_train.runs.controls import Controls
@@ -66,6 +67,7 @@ class Attempt:
         slots: Slots,
         tracker: Tracker,
         versions: Versions,
+        metrics: Metrics,
         worker: Sequence[str] = WORKER,
     ) -> None:
         self._run = run
@@ -75,6 +77,7 @@ class Attempt:
         self._slots = slots
         self._tracker = tracker
         self._versions = versions
+        self._metrics = metrics
         self._began = False
         self._worker = worker
         self._lease = lease
@@ -83,6 +86,8 @@ class Attempt:
         self.teller = Teller(run, tell, settings.progress_seconds, time.monotonic)
         self._dir = settings.runs_dir / run.run_id
         self._uploads: asyncio.Task[None] | None = None
+        self._stopped_at: float | None = None
+        """Monotonic seconds: when the process that runs, or ran last, was told to stop."""
         self._pending: Path | None = None
 
     @property
@@ -103,10 +108,12 @@ class Attempt:
                 deaths = 1 if self.teller.step > furthest else deaths + 1
                 furthest = max(furthest, self.teller.step)
                 log.warning("training_process_died", run_id=self._run.run_id, error=str(error))
+                self._metrics.add("processes.died")
                 if deaths >= self._settings.train_attempts:
                     raise self._gave_up(error, deaths) from error
                 continue
             if isinstance(last, Completed):
+                self._metrics.saw(last, run_id=self._run.run_id, project=self._run.project)
                 return Result(last, job.recipe, self.teller.plan, tuple(adjustments))
             if isinstance(last, Failed) and last.unreachable:
                 raise TransientError(last.reason)  # the search for the base model bounds how often
@@ -193,7 +200,7 @@ class Attempt:
 
     async def _one_process(self, job: Job) -> Last | None:
         """Run one process once this machine has a slot; None where the run was stopped while it waited."""
-        stop = asyncio.Event()
+        stop, self._stopped_at = asyncio.Event(), None
         watcher = asyncio.create_task(self._watch(stop), name="watch-run")
         try:
             async with self._slots.hold(self._run, stop) as slot:
@@ -203,8 +210,8 @@ class Attempt:
                 return await self._run_process(job, slot, stop)
         finally:
             watcher.cancel()
-            if self._uploads is not None:
-                await asyncio.wait({self._uploads})
+            self._metrics.ended(self._run.run_id)
+            await self._finish_upload()
 
     async def _run_process(self, job: Job, slot: int, stop: asyncio.Event) -> Last:
         kills = oom_kills()
@@ -232,6 +239,7 @@ class Attempt:
         run = self._run
         unwanted = self._controls.wait(run.project, run.run_id, lambda a: a is not TrainAction.RESUME)
         await _first_of(unwanted, self._lease.lost.wait(), self._versions.wait(self._is_superseded))
+        self._stopped_at = time.monotonic()
         stop.set()
 
     async def _on_message(self, message: Message) -> None:
@@ -239,6 +247,7 @@ class Attempt:
             self._upload_soon(Path(message.path))
         elif not self._lease.lost.is_set():
             self._tracker.saw(message)
+            self._metrics.saw(message, run_id=self._run.run_id, project=self._run.project)
             await self.teller.tell(message)
 
     def _upload_soon(self, checkpoint: Path) -> None:
@@ -248,6 +257,19 @@ class Attempt:
         self._pending = checkpoint
         if self._uploads is None or self._uploads.done():
             self._uploads = asyncio.create_task(self._upload(), name="upload-checkpoints")
+
+    async def _finish_upload(self) -> None:
+        """Wait for what is being uploaded; of a run that was stopped, for what is left of its time."""
+        if self._uploads is None:
+            return
+        patience = None
+        if self._stopped_at is not None:
+            patience = max(0.0, self._stopped_at + self._settings.stop_seconds - time.monotonic())
+        _, late = await asyncio.wait({self._uploads}, timeout=patience)
+        for upload in late:
+            log.warning("checkpoint_not_uploaded", run_id=self._run.run_id, error="took too long at the stop")
+            upload.cancel()
+            await asyncio.wait({upload})
 
     async def _upload(self) -> None:
         while (checkpoint := self._pending) is not None:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tunewheel_runtime.worker_spans import trace_environment
+
 from tunewheel_train.job import Job
 from tunewheel_train.progress import Alive, Completed, Failed, Located, Message, Stopped, parse
 
@@ -70,7 +72,8 @@ def environment(threads: int, devices: Sequence[str] = ()) -> dict[str, str]:
     # hundred times longer) half the speed on a busy one.
     seen = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices else {}
     return {
-        **os.environ, **_MALLOC, **seen, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count,
+        **os.environ, **trace_environment(), **_MALLOC, **seen,
+        "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count,
         "GOMP_SPINCOUNT": "2000", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1", "TRL_EXPERIMENTAL_SILENCE": "1",
         # Without it products on a GPU are no two times the same, whatever PyTorch is told.

@@ -1,0 +1,72 @@
+"""The FastStream broker of a service: how it connects, and what becomes of what it logs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import structlog
+from aiokafka.errors import KafkaError  # pyright: ignore[reportMissingTypeStubs]
+from faststream.kafka import KafkaBroker
+from faststream.security import (
+    BaseSecurity,
+    SASLOAuthBearer,
+    SASLPlaintext,
+    SASLScram256,
+    SASLScram512,
+)
+
+from tunewheel_runtime.kafka import client_options
+from tunewheel_runtime.kafka_refusals import not_allowed
+from tunewheel_runtime.settings import ServiceSettings
+from tunewheel_runtime.topic_names import client_id
+
+log = structlog.get_logger(__name__)
+
+
+def make_broker(name: str, settings: ServiceSettings, failed: Callable[[BaseException], None]) -> KafkaBroker:
+    """Build the broker of the service ``name``; ``failed`` is told what Kafka does not allow."""
+    options = client_options(settings)
+    return KafkaBroker(
+        options["bootstrap_servers"],
+        security=_security(options),
+        sasl_oauth_token_provider=options.get("sasl_oauth_token_provider"),
+        client_id=client_id(f"tunewheel-{name}", settings.topic_prefix),
+        apply_types=False,
+        graceful_timeout=settings.shutdown_seconds,
+        allow_auto_create_topics=False,
+        logger=_Troubles(failed),
+    )
+
+
+def _security(options: Mapping[str, Any]) -> BaseSecurity | None:
+    """Return what FastStream takes instead of aiokafka's ``options``."""
+    context = options.get("ssl_context")
+    tls: dict[str, Any] = {"ssl_context": context, "use_ssl": context is not None}
+    mechanism = options.get("sasl_mechanism")
+    if mechanism is None:
+        return BaseSecurity(**tls) if context else None
+    if mechanism == "OAUTHBEARER":
+        return SASLOAuthBearer(**tls)
+    kinds = {"PLAIN": SASLPlaintext, "SCRAM-SHA-256": SASLScram256, "SCRAM-SHA-512": SASLScram512}
+    return kinds[mechanism](
+        username=options["sasl_plain_username"], password=options["sasl_plain_password"], **tls
+    )
+
+
+class _Troubles:
+    """FastStream's logger. Its line per message would drown the service's own log; only what it meets while
+    it reads is told. It reads on after everything, so a missing right would stay unheard."""
+
+    def __init__(self, failed: Callable[[BaseException], None]) -> None:
+        self._failed = failed
+
+    def log(
+        self, level: int, msg: Any, /, *, exc_info: Any = None, extra: Mapping[str, Any] | None = None
+    ) -> None:
+        if not isinstance(exc_info, KafkaError):
+            return
+        if refusal := not_allowed(exc_info):
+            self._failed(refusal)
+        else:
+            log.warning("consume_failed", topic=(extra or {}).get("topic"), error=str(exc_info))

@@ -1,0 +1,100 @@
+"""Whether the broker answers this process, and how far behind its groups are.
+
+The broker is asked every few seconds on the producer's connection, which every process has: one that has
+nothing to do knows as well. Nothing restarts because the broker is away; only readiness tells.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+import structlog
+from aiokafka.errors import KafkaError  # pyright: ignore[reportMissingTypeStubs]
+from tunewheel_contracts.errors import TransientError
+
+log = structlog.get_logger(__name__)
+
+ASK_SECONDS = 5.0
+LAG_SECONDS = 15.0
+"""As often as Prometheus usually asks."""
+
+Lag = Mapping[tuple[str, str, str], float]
+"""Records that wait, by group, topic and partition."""
+
+
+class BrokerWatch:
+    """``ask`` raises where the broker does not answer; ``measure`` returns the lag of the partitions that
+    this process has, and may raise as well. ``patience_seconds``: a broker silent for longer is lost."""
+
+    def __init__(
+        self,
+        ask: Callable[[], Awaitable[None]],
+        measure: Callable[[], Awaitable[Lag]],
+        *,
+        patience_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ask = ask
+        self._measure = measure
+        self._patience = patience_seconds
+        self._every = min(ASK_SECONDS, patience_seconds / 3)
+        self._clock = clock
+        self._heard = clock()
+        self._measured = clock() - LAG_SECONDS
+        self._silent = False
+        self._watching: asyncio.Task[None] | None = None
+        self.lag: Lag = {}
+
+    def start(self) -> None:
+        """Begin, once the broker has been reached; harmless when repeated."""
+        if self._watching is None:
+            self._heard = self._clock()
+            self._watching = asyncio.create_task(self._watch(), name="broker-watch")
+
+    async def stop(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+            self._watching = None
+        self.lag = {}
+
+    @property
+    def silent_seconds(self) -> float:
+        """For how long the broker has not answered; 0 while it does."""
+        return self._clock() - self._heard if self._silent else 0.0
+
+    @property
+    def lost(self) -> bool:
+        """Whether it has not for longer than the patience."""
+        return self.silent_seconds > self._patience
+
+    async def look(self) -> None:
+        """Ask once."""
+        try:
+            async with asyncio.timeout(self._every):
+                await self._ask()
+        except (KafkaError, OSError, TimeoutError, TransientError) as error:
+            if not self._silent:
+                self._silent = True
+                log.warning("broker_silent", error=repr(error))
+            return
+        if self._silent:
+            log.info("broker_answers", silent_seconds=round(self.silent_seconds, 1))
+        self._silent, self._heard = False, self._clock()
+        if self._heard - self._measured >= LAG_SECONDS:
+            await self._look_at_lag()
+
+    async def _look_at_lag(self) -> None:
+        self._measured = self._heard
+        try:
+            async with asyncio.timeout(LAG_SECONDS):
+                self.lag = await self._measure()
+        except (KafkaError, OSError, TimeoutError, TransientError) as error:
+            log.info("lag_not_measured", error=repr(error))
+
+    async def _watch(self) -> None:
+        while True:
+            await self.look()
+            await asyncio.sleep(self._every)

@@ -1,0 +1,75 @@
+"""OpenTelemetry's metrics as Prometheus reads them: the text exposition format 0.0.4.
+
+Dots in names are underscores and counters end in ``_total``, as in OpenTelemetry's own translation. Every
+series bears the label ``service``; what else is known of the process is in ``target_info``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import accumulate
+
+from opentelemetry.sdk.metrics.export import (
+    Gauge,
+    Histogram,
+    HistogramDataPoint,
+    Metric,
+    MetricsData,
+    NumberDataPoint,
+    Sum,
+)
+
+CONTENT_TYPE = "text/plain; version=0.0.4"
+PREFIX = "tunewheel-"
+"""Of ``service.name``; the label ``service`` does without."""
+
+
+def as_text(data: MetricsData | None) -> str:
+    """Return ``data`` in the text format."""
+    lines: list[str] = []
+    for resource in data.resource_metrics if data is not None else ():
+        told = resource.resource.attributes
+        service = str(told.get("service.name", "")).removeprefix(PREFIX)
+        lines += ["# HELP target_info The process", "# TYPE target_info gauge"]
+        lines.append(_line("target_info", {"service": service, **told}, 1))
+        for metric in (metric for scope in resource.scope_metrics for metric in scope.metrics):
+            lines += _metric(metric, {"service": service})
+    return "\n".join(lines) + "\n"
+
+
+def _metric(metric: Metric, common: Mapping[str, object]) -> Iterator[str]:
+    data = metric.data
+    counts = isinstance(data, Sum) and data.is_monotonic
+    name = _name(metric.name) + ("_total" if counts else "")
+    kind = "histogram" if isinstance(data, Histogram) else "counter" if counts else "gauge"
+    yield f"# HELP {name} {_escaped(metric.description or metric.name)}"
+    yield f"# TYPE {name} {kind}"
+    if isinstance(data, Sum | Gauge | Histogram):
+        for point in data.data_points:
+            labels = {**common, **(point.attributes or {})}
+            if isinstance(point, NumberDataPoint):
+                yield _line(name, labels, point.value)
+            else:
+                yield from _histogram(name, labels, point)
+
+
+def _histogram(name: str, labels: Mapping[str, object], point: HistogramDataPoint) -> Iterator[str]:
+    bounds = [*(f"{bound:g}" for bound in point.explicit_bounds), "+Inf"]
+    for bound, count in zip(bounds, accumulate(point.bucket_counts), strict=True):
+        yield _line(f"{name}_bucket", {**labels, "le": bound}, count)
+    yield _line(f"{name}_sum", labels, point.sum)
+    yield _line(f"{name}_count", labels, point.count)
+
+
+def _line(name: str, labels: Mapping[str, object], value: float) -> str:
+    told = ",".join(f'{_name(key)}="{_escaped(str(of), quoted=True)}"' for key, of in labels.items())
+    return f"{name}{{{told}}} {value}"
+
+
+def _name(name: str) -> str:
+    return name.replace(".", "_")
+
+
+def _escaped(text: str, *, quoted: bool = False) -> str:
+    text = text.replace("\\", "\\\\").replace("\n", "\\n")
+    return text.replace('"', '\\"') if quoted else text

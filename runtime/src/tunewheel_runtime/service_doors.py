@@ -1,0 +1,132 @@
+"""The two doors of a service: its API asks who calls, health and metrics answer anybody."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Sequence
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tunewheel_runtime.admission import Admission
+from tunewheel_runtime.doors import Door
+from tunewheel_runtime.health import Health, health_routes
+from tunewheel_runtime.http_spans import HttpSpans
+from tunewheel_runtime.identity.access import Access
+from tunewheel_runtime.identity.guard import guard
+from tunewheel_runtime.prometheus import CONTENT_TYPE
+from tunewheel_runtime.request_ids import RequestIds
+from tunewheel_runtime.settings import ServiceSettings
+from tunewheel_runtime.telemetry import Telemetry
+from tunewheel_runtime.tls import Certificate, certificate_of, tell_of_clear_text
+
+
+class ServiceDoors:
+    def __init__(self, name: str, settings: ServiceSettings, telemetry: Telemetry, health: Health) -> None:
+        self._name = name
+        self._settings = settings
+        self._telemetry = telemetry
+        self._health = health
+        self.access = Access(settings, warn=health.warn)
+        """Who callers, and the principals of events, are and what they may do."""
+        self._asks_who = False
+        self._mounted: Starlette | None = None
+        self._any_content: Sequence[str] = ()
+        self._doors: list[Door] = []
+        self.http_port: int | None = None
+        """Of the API, once it listens."""
+        self.health_port: int | None = None
+        """Of health and metrics, once it listens."""
+
+    def mount(self, app: Starlette, *, any_content: Sequence[str]) -> None:
+        """Serve ``app``; see ``Service.mount``."""
+        guard(app.routes, self.access)
+        self._mounted, self._any_content = app, any_content
+        self.ask_who()
+
+    def ask_who(self) -> None:
+        """Refuse to ``open`` where nobody could be told by name."""
+        self._asks_who = True
+
+    def begin(self) -> None:
+        """Read who may call, where anybody can."""
+        if self._mounted is not None:
+            self.access.begin()
+
+    def asgi(self) -> RequestIds:
+        """Return the app behind the API's door. What was mounted stands right behind the admission: another
+        Starlette between them would cost each piece of a streamed answer two calls."""
+        assert self._mounted is not None
+        app: ASGIApp = self._mounted
+        if self._health.leadership is not None:
+            app = ActiveOnly(app, lambda: self._health.stands_by)
+        app = Admission(app, self._settings, any_content=self._any_content)
+        return RequestIds(HttpSpans(app, self._telemetry.tracer) if self._telemetry.traces else app)
+
+    def health_asgi(self) -> Starlette:
+        """Return the app that anybody may ask: health, and metrics."""
+
+        async def metrics(_: Request) -> PlainTextResponse:  # in the event loop, as all that is read is there
+            return PlainTextResponse(self._telemetry.metrics_text(), media_type=CONTENT_TYPE)
+
+        routes = [*health_routes(self._health.state), Route("/metrics", metrics)]
+        return Starlette(routes=routes, middleware=[Middleware(Admission, self._settings)])
+
+    def open(self) -> None:
+        """Listen; whoever comes before ``serve`` waits for it.
+
+        Raises:
+            NoIdentity: nobody would ask who calls.
+            InvalidTls: the certificate or its key cannot be used.
+        """
+        settings = self._settings
+        certificate = certificate_of(settings, warn=self._health.warn)
+        if self._asks_who:
+            host = settings.http_host if self._mounted is not None else "localhost"
+            self.access.require_identity(self._name, host=host)
+        health_host = settings.health_host or settings.http_host
+        self._doors = [self._door(self.health_asgi(), health_host, settings.health_port, certificate)]
+        self.health_port = self._doors[0].port
+        if self._mounted is not None:
+            tell_of_clear_text(settings)
+            self._doors.append(self._door(self.asgi(), settings.http_host, settings.http_port, certificate))
+            self.http_port = self._doors[1].port
+
+    async def serve(self, stopping: asyncio.Event) -> None:
+        """Answer until ``stopping`` is set and the requests in flight are done."""
+        await asyncio.gather(*(door.serve(stopping) for door in self._doors))
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self) -> AsyncGenerator[None]:
+        """Run the lifespan of what was mounted around the body."""
+        async with contextlib.AsyncExitStack() as stack:
+            if self._mounted is not None:
+                await stack.enter_async_context(self._mounted.router.lifespan_context(self._mounted))
+            yield
+
+    def _door(self, app: ASGIApp, host: str, port: int, certificate: Certificate | None) -> Door:
+        patience = self._settings.shutdown_seconds
+        return Door(app, host=host, port=port, patience=patience, certificate=certificate)
+
+
+class ActiveOnly:
+    """ASGI middleware: while this process stands by it has read nothing of the log, and says so instead of
+    answering that there is nothing."""
+
+    def __init__(self, app: ASGIApp, stands_by: Callable[[], bool]) -> None:
+        self._app = app
+        self._stands_by = stands_by
+        self.routes = getattr(app, "routes", [])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and self._stands_by():
+            reason = "this process stands by for the active one; send the request again, or to that one"
+            refusal = JSONResponse({"detail": reason}, status_code=503, headers={"retry-after": "1"})
+            await refusal(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
