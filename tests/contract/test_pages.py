@@ -112,9 +112,10 @@ def test_python_snippets_parse(pages: dict[str, str]) -> None:
 
 def test_the_metrics_that_the_runtime_makes_are_on_its_page(pages: dict[str, str]) -> None:
     source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "runtime/src").rglob("*.py"))
-    made = set(re.findall(r"create_(?:counter|histogram)\(\"(tunewheel\.[a-z_.]+)\"", source))
-    assert len(made) >= 4
-    assert set(re.findall(r"`(tunewheel\.[a-z_.]+)`", pages["runtime/README.md"])) == made
+    made = re.findall(r"(?:create_counter|create_histogram|gauge)\([^\"]*\"(tunewheel\.[a-z_.]+)\"", source)
+    assert len(made) >= 10
+    told = set(re.findall(r"`(tunewheel_[a-z_]+?)(?:_total)?`", pages["docs/operations.md"]))
+    assert {name.replace(".", "_") for name in made} <= told
 
 
 def test_who_follows_the_readme_has_the_command_and_the_files(pages: dict[str, str]) -> None:
