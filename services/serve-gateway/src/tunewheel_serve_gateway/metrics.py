@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from opentelemetry.metrics import Meter
 from tunewheel_runtime import metrics
 
-from tunewheel_serve_gateway.completions.exchange import Exchange
-
 COUNTERS: Mapping[str, str] = {
     "completions.answered": "Chat completions answered",
     "completions.failed": "Chat completions that the engine failed to answer",
@@ -59,14 +57,3 @@ class Metrics(metrics.Metrics):
             seconds=SECONDS,
             bounds=metrics.ANSWER_SECONDS,
         )
-
-    def ended(self, exchange: Exchange, outcome: str) -> None:
-        """Measure a request that is finished: ``answered``, ``failed`` or ``disconnected``."""
-        project = exchange.project
-        self.observe("completion.seconds", exchange.latency_seconds, project=project, outcome=outcome)
-        if exchange.first_token_seconds is not None:
-            self.observe("first_token.seconds", exchange.first_token_seconds, project=project)
-        if outcome == "answered":
-            self.add("completions.answered")
-            self.add("tokens.prompt", exchange.prompt_tokens, of=project)
-            self.add("tokens.answered", exchange.said_tokens, of=project)

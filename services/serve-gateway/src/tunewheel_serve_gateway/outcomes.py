@@ -40,10 +40,20 @@ class Outcomes:
     ) -> None:
         """Return once the log has the answer, which the client does not have whole before."""
         exchange.finish(time.perf_counter() - started)
-        self._metrics.ended(exchange, "answered")
+        self._measure(exchange, "answered")
         await self._log.keep(exchange)
         self._shadows.offer(target, request, exchange)
         self._count_refused(target, request, exchange)
+
+    def _measure(self, exchange: Exchange, outcome: str) -> None:
+        metrics, project = self._metrics, exchange.project
+        metrics.observe("completion.seconds", exchange.latency_seconds, project=project, outcome=outcome)
+        if exchange.first_token_seconds is not None:
+            metrics.observe("first_token.seconds", exchange.first_token_seconds, project=project)
+        if outcome == "answered":
+            metrics.add("completions.answered")
+            metrics.add("tokens.prompt", exchange.prompt_tokens, of=project)
+            metrics.add("tokens.answered", exchange.said_tokens, of=project)
 
     def _count_refused(self, target: Target, request: ChatRequest, answered: Exchange) -> None:
         """Log a failed completion of a candidate that the engine will not serve, for its share of what others
@@ -85,9 +95,9 @@ class Outcomes:
                 await self._log.keep(exchange)
             if not isinstance(error, ModelNotLoaded):
                 self._metrics.add("completions.failed")
-                self._metrics.ended(exchange, "failed")
+                self._measure(exchange, "failed")
             return
         exchange.cancel()
         exchange.finish(seconds)
-        self._metrics.ended(exchange, "disconnected")
+        self._measure(exchange, "disconnected")
         self._log.offer(exchange)
