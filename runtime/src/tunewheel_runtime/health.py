@@ -97,8 +97,8 @@ class Health:
 
 
 def health_routes(state: Callable[[], dict[str, object]]) -> list[Route]:
-    """Return ``/health/live`` (the process answers, whatever is away) and ``/health/ready`` (it does its work,
-    or stands by for it).
+    """Return ``/health/live`` (the process answers, whatever is away) and ``/health/ready`` (it does its
+    work, or stands by for it).
 
     ``state()`` returns at least ``{"ready": bool}``; one that is not ready answers 503.
     """
