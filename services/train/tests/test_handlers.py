@@ -8,6 +8,7 @@ from tunewheel_contracts.event import Envelope, Event, new_event
 from tunewheel_contracts.events.training import TrainCompleted, TrainPlanned, TrainStarted
 from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import BaseModelRef, RunManifest
+from tunewheel_runtime.telemetry import make_telemetry
 from tunewheel_train.handlers import register
 from tunewheel_train.main import make_app
 from tunewheel_train.settings import Settings
@@ -27,6 +28,7 @@ class Subscribed:
 
     def __init__(self, store: Any) -> None:
         self.store = store
+        self.telemetry = make_telemetry("train", None)
         self.replayed: dict[str, Any] = {}
         self.told: list[Event] = []
         self.on_dataset_versioned: Any = None
