@@ -9,9 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from opentelemetry.metrics import NoOpMeter
 from tunewheel_contracts.formats.recipe import PreferenceMethod, TrainSpec
 from tunewheel_planner.calibration import Correction
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_train.metrics import Metrics
 from tunewheel_train.runs.attempts import Attempt
 from tunewheel_train.runs.runs import Run
 from tunewheel_train.runs.versions import Versions
@@ -22,7 +24,7 @@ def attempt_at(run: Run, store: ObjectStore, settings: Settings, **corrections: 
     nobody: Any = SimpleNamespace()
     return Attempt(
         run, store=store, settings=settings, controls=nobody, lease=nobody, tell=nobody,
-        corrections=corrections, slots=nobody, tracker=nobody, versions=Versions(),
+        corrections=corrections, slots=nobody, tracker=nobody, versions=Versions(), metrics=Metrics(NoOpMeter("train")),
     )  # fmt: skip
 
 
