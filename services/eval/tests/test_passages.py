@@ -228,6 +228,23 @@ async def test_an_index_that_is_gone_ends_what_needs_it_and_only_that(
     assert looked.asked(EXAMPLES[0], with_passages=True) is EXAMPLES[0]
 
 
+async def test_documents_are_held_against_those_that_the_dataset_was_made_from(
+    make_run: MakeRun, store: ObjectStore, evaluator: Evaluator
+) -> None:
+    old, newer = await indexed(store), await indexed(store, CHANGED)
+    event = await make_run(spec(), holdout=EXAMPLES)
+    manifest = await read_manifest(store, event.dataset)
+    plan = make_plan(event, manifest, None, regression=evaluator._regression.ref, index=newer)
+    trained = manifest.model_copy(update={"index": old.manifest, "index_id": old.index_id})
+    contest = await evaluator._contest(plan, trained)
+    assert contest.looked is not None
+    assert (contest.looked.before_id, contest.looked.documents_changed) == (old.index_id, 1)
+    assert [one.change is not None for one in contest.looked.found.values()] == [True, False, False, False]
+    plain = await evaluator._contest(plan, manifest)
+    assert plain.looked is not None
+    assert plain.looked.before_id is None
+
+
 async def test_an_index_names_another_evaluation_and_none_is_as_before(
     make_run: MakeRun, store: ObjectStore
 ) -> None:

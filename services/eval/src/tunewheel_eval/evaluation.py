@@ -169,7 +169,7 @@ class Evaluator:
             plan,
             manifest.spec.retrieval,
             fresh.examples,
-            before=first.index if first is not None else None,
+            before=manifest.index or (first.index if first is not None else None),
         )
         return Contest(plan, manifest, fresh, items, directory, tasks, looked)
 
