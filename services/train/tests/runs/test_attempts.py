@@ -24,7 +24,8 @@ def attempt_at(run: Run, store: ObjectStore, settings: Settings, **corrections: 
     nobody: Any = SimpleNamespace()
     return Attempt(
         run, store=store, settings=settings, controls=nobody, lease=nobody, tell=nobody,
-        corrections=corrections, slots=nobody, tracker=nobody, versions=Versions(), metrics=Metrics(NoOpMeter("train")),
+        corrections=corrections, slots=nobody, tracker=nobody, versions=Versions(),
+        metrics=Metrics(NoOpMeter("train")),
     )  # fmt: skip
 
 
