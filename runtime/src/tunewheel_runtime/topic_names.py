@@ -4,7 +4,7 @@ installation's own, then the name that the specs give them.
 All code calls a topic as its spec does, which is its ``ce_type`` too. The prefix is put before a name where
 aiokafka writes a request, and taken away where it has read the answer. No code between the two can forget it,
 and what is kept (source positions in dead letters, checkpoints) is the same under every prefix. Topics and
-groups of others are left out of answers. See ``docs/adr/0039-names-are-prefixed-on-the-wire.md``.
+groups of others are left out of answers. See ``docs/adr/0042-names-are-prefixed-on-the-wire.md``.
 """
 
 # aiokafka has no type stubs.
