@@ -36,7 +36,8 @@ class World:
 
 
 def leading(**state: Any) -> Any:
-    return SimpleNamespace(**{"held": False, "stands_by": False, "group": ("registry.active", "x")} | state)
+    said = {"held": False, "stands_by": False, "is_decided": bool(state)}
+    return SimpleNamespace(**said | {"group": ("registry.active", "x")} | state)
 
 
 def test_a_process_is_ready_once_it_is_up() -> None:
@@ -70,6 +71,15 @@ def test_without_its_broker_no_process_is_ready_until_it_answers_again(role: Any
     assert world.ready()[0] == 503
     world.broker.lost, world.broker.silent_seconds = False, 0.0
     assert world.ready()[0] == 200
+
+
+def test_one_whose_work_goes_on_without_the_broker_is_ready_and_says_for_how_long_it_was_silent() -> None:
+    world = World()
+    world.health.started, world.health.needs_broker = True, False
+    world.broker.lost, world.broker.silent_seconds = True, 3600.0
+    assert world.ready() == (
+        200, {"service": "registry", "ready": True, "broker_silent_seconds": 3600.0},
+    )  # fmt: skip
 
 
 def test_the_same_is_told_as_metrics() -> None:
@@ -121,7 +131,10 @@ def test_one_that_stands_by_refuses_requests_instead_of_saying_that_there_is_not
     refusal = client.get("/models")
     assert (refusal.status_code, refusal.headers["retry-after"]) == (503, "1")
     assert "stands by" in refusal.json()["detail"]
+    assert refusal.headers["connection"] == "close", "the next connection may lead to the active process"
     service._health.leadership = leading(held=True)
+    assert client.get("/models").status_code == 503, "it has not read the log yet"
+    service._health.started = True
     assert client.get("/models").text == "none"
 
 

@@ -34,6 +34,8 @@ class Health:
         self._broker = broker
         self.started = False
         """Everything is up, and nothing has failed since."""
+        self.needs_broker = True
+        """False: the work goes on while the broker is away, and readiness with it."""
         self.leadership: Leadership | None = None
         """Where one process of the service is active at a time."""
         self.warnings: dict[str, str] = {}
@@ -46,7 +48,12 @@ class Health:
 
     @property
     def ready(self) -> bool:
-        return (self.started or self.stands_by) and not self._broker.lost
+        return (self.started or self.stands_by) and not (self.needs_broker and self._broker.lost)
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether this process stands by, or is active and has not yet read what it answers from."""
+        return self.leadership is not None and self.leadership.is_decided and not self.started
 
     def warn(self, name: str, text: str | None) -> None:
         """Tell users of a trouble in which the service goes on: an error in the log, and a line at

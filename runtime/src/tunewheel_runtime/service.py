@@ -61,7 +61,14 @@ class Service:
     and the offset unmoved.
     """
 
-    def __init__(self, name: str, settings: ServiceSettings, *, telemetry: Telemetry | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: ServiceSettings,
+        *,
+        telemetry: Telemetry | None = None,
+        needs_broker: bool = True,
+    ) -> None:
         self.name = name
         self.settings = settings
         self.telemetry = telemetry or make_telemetry(name, settings.otlp_endpoint, instance=settings.instance)
@@ -73,6 +80,7 @@ class Service:
             patience_seconds=settings.broker_lost_seconds,
         )
         self._health = Health(name, self._broker_watch)
+        self._health.needs_broker = needs_broker
         self._doors = ServiceDoors(name, settings, self.telemetry, self._health)
         self._backoff = Backoff(
             settings.retry_attempts, settings.retry_first_delay_seconds, settings.retry_max_delay_seconds

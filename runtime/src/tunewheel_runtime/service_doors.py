@@ -64,7 +64,7 @@ class ServiceDoors:
         assert self._mounted is not None
         app: ASGIApp = self._mounted
         if self._health.leadership is not None:
-            app = ActiveOnly(app, lambda: self._health.stands_by)
+            app = ActiveOnly(app, lambda: self._health.is_reading)
         app = Admission(app, self._settings, any_content=self._any_content)
         return RequestIds(HttpSpans(app, self._telemetry.tracer) if self._telemetry.traces else app)
 
@@ -115,18 +115,20 @@ class ServiceDoors:
 
 
 class ActiveOnly:
-    """ASGI middleware: while this process stands by it has read nothing of the log, and says so instead of
-    answering that there is nothing."""
+    """ASGI middleware: a process that stands by has read nothing of the log, and one that has just become the
+    active one not all of it. Either says so instead of answering that there is nothing. It closes the
+    connection: the next one may lead to the active process."""
 
-    def __init__(self, app: ASGIApp, stands_by: Callable[[], bool]) -> None:
+    def __init__(self, app: ASGIApp, is_reading: Callable[[], bool]) -> None:
         self._app = app
-        self._stands_by = stands_by
+        self._is_reading = is_reading
         self.routes = getattr(app, "routes", [])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._stands_by():
-            reason = "this process stands by for the active one; send the request again, or to that one"
-            refusal = JSONResponse({"detail": reason}, status_code=503, headers={"retry-after": "1"})
+        if scope["type"] == "http" and self._is_reading():
+            reason = "this process stands by for the active one, or reads the log; send the request again"
+            headers = {"retry-after": "1", "connection": "close"}
+            refusal = JSONResponse({"detail": reason}, status_code=503, headers=headers)
             await refusal(scope, receive, send)
             return
         await self._app(scope, receive, send)

@@ -31,6 +31,7 @@ def worker_span(service: str, name: str, trace: Mapping[str, str] | None = None)
         yield
         return
     from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.trace import StatusCode
 
     from tunewheel_runtime.telemetry import CARRIERS, extract, make_tracer_provider
 
@@ -40,9 +41,14 @@ def worker_span(service: str, name: str, trace: Mapping[str, str] | None = None)
     context = extract({key: value.encode() for key, value in trace.items()})
     try:
         with provider.get_tracer("tunewheel").start_as_current_span(
-            name, context=context, attributes={"process.pid": os.getpid()}, record_exception=False
-        ):
-            yield
+            name, context=context, attributes={"process.pid": os.getpid()}, record_exception=False,
+            set_status_on_exception=False,
+        ) as span:  # fmt: skip
+            try:
+                yield
+            except BaseException:
+                span.set_status(StatusCode.ERROR)  # not in its words: they may hold what examples say
+                raise
     finally:
         if isinstance(provider, TracerProvider):
             provider.shutdown()

@@ -108,11 +108,13 @@ class Waiting:
         self._inner = StaticEmbedder()
         self.name, self.dimensions = self._inner.name, self._inner.dimensions
         self.asked, self.goes_on = threading.Event(), threading.Event()
+        self.batches = 0
 
     async def of(self, _: Any) -> Waiting:
         return self
 
     def units(self, texts: Sequence[str]) -> Vectors:
+        self.batches += 1
         self.asked.set()
         assert self.goes_on.wait(60)
         return self._inner.units(texts)
@@ -144,6 +146,21 @@ async def test_an_erasure_waits_for_no_build_and_what_was_begun_before_it_is_not
         embedder.goes_on.set()
     assert texts(await build) == {"a.md": "One.", "c.md": "Three."}
     assert not [data for data in await _all_bytes(world.store) if b"b.md" in data]
+
+
+async def test_an_erasure_of_somebody_without_a_document_begins_no_build_anew(world: World) -> None:
+    world.declare()
+    world.publish_record("a.md", "One.")
+    process = await Process(world).start()
+    embedder = process.indexer.builder.embedders = Waiting()  # type: ignore[assignment]
+    build = asyncio.create_task(process.settle())
+    try:
+        assert await asyncio.to_thread(embedder.asked.wait, 60)
+        await carried_out(process, await process.take_back(erasure("a-customer"), 3))
+    finally:
+        embedder.goes_on.set()
+    assert texts(await build) == {"a.md": "One."}
+    assert embedder.batches == 1
 
 
 @pytest.mark.parametrize("damaged", ["passages", "versions"])

@@ -242,6 +242,14 @@ async def test_what_is_too_long_without_any_passage_is_the_clients_to_shorten(wo
     assert world.gateway.metrics.value("retrieval.shortened") == len(SOPS)
 
 
+async def test_where_the_spec_would_rather_have_no_answer_one_passage_stays(world: Any):
+    await retrieving(world, when_unavailable="refuse")
+    world.engine.fail_with = (400, TOO_LONG, {})
+    async with await world.chat(REFUND) as response:
+        assert response.status == 400
+    assert len(world.engine.asked) == len(SOPS)
+
+
 async def test_a_new_version_takes_over_and_a_broken_one_changes_nothing(world: Any):
     first = await retrieving(world, top_k=1)
     changed = SOPS | {"returns.md": SOPS["returns.md"].replace("five", "nine")}

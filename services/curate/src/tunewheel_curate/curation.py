@@ -246,7 +246,9 @@ class Curation:
     ) -> Envelope[DatasetRequested]:
         """Return the request that answers ``event`` and names what to build from."""
         upto = await self._records_on_the_log(event.project)
-        alarms = event.data.alarm_ids or self._turns.mended_by_command(spec)
+        alarms = event.data.alarm_ids
+        if not event.data.awaits_index:  # one that waited was asked for before, by whom and why stands in it
+            alarms = alarms or self._turns.mended_by_command(spec)
         data = event.data.model_copy(update={"request": event.id, "records_upto": upto, "alarm_ids": alarms})
         return self._service.new(self._with_index(data), cause=event)
 

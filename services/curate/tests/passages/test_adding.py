@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.data_quality import PiiPolicy
 from tunewheel_contracts.formats.dataset import PassageUse
 from tunewheel_contracts.formats.document import DocumentSection
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
@@ -287,3 +288,24 @@ def test_a_document_that_holds_a_control_token_is_not_read(trained) -> None:
         holdout=pl.DataFrame(schema=EXAMPLE_SCHEMA), memory=HoldoutMemory(), benchmarks=(),
     )  # fmt: skip
     assert [one.record_id for one in index.rows if one.passage_id in allowed] == ["rec-doc-01"]
+
+
+def test_a_passage_with_personal_data_of_before_the_policy_is_not_read(trained) -> None:
+    rows = documents(["Call Ann at ann.lee@example.org about refunds.", TEXTS[1]])
+    kept = trained.model_copy(
+        update={"dataset": trained.dataset.model_copy(update={"pii": PiiPolicy(action="keep")})}
+    )
+    strict = trained.model_copy(
+        update={"dataset": trained.dataset.model_copy(update={"pii": PiiPolicy(action="redact")})}
+    )
+    index = index_of(rows, kept).index
+    tokens: Any = SimpleNamespace(tokenizer=None)
+    allowed = {
+        spec.dataset.pii.action: allowed_passages(
+            index, {row["record_id"] for row in rows}, spec=spec, tokens=tokens,
+            holdout=pl.DataFrame(schema=EXAMPLE_SCHEMA), memory=HoldoutMemory(), benchmarks=(),
+        )
+        for spec in (kept, strict)
+    }  # fmt: skip
+    assert [one.record_id for one in index.rows if one.passage_id in allowed["redact"]] == ["rec-doc-01"]
+    assert len(allowed["keep"]) == 2

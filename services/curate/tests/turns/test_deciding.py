@@ -31,6 +31,9 @@ NOTHING_THERE = DOCUMENTS | {"cluster": {"prompts": 90, "share": 0.2, "completio
         ({}, {"suggested_action": "collect_labels"}, Step.INVESTIGATE),
         ({}, DOCUMENTS, Step.INVESTIGATE),
         ({}, NOTHING_THERE, Step.INVESTIGATE),
+        # training writes no document, whatever holds for the family
+        ({"turns": {"follow": {"input": "retrain"}}}, NOTHING_THERE, Step.INVESTIGATE),
+        ({"turns": {"follow": {"update_documents": "collect_labels"}}}, NOTHING_THERE, Step.INVESTIGATE),
         ({}, {"suggested_action": "investigate"}, Step.INVESTIGATE),
         ({}, {"suggested_action": "pray"}, Step.INVESTIGATE),
         ({"rebuild": False}, {}, Step.NOTHING),

@@ -170,7 +170,7 @@ class Builder:
             newest=project.newest,
             index=index,
             forgotten=documents.forgotten.copy(),
-            erasures=project.erasures,
+            erasures=len(project.erased),
             upto=self.upto(),
         )
 
@@ -197,6 +197,7 @@ class Builder:
         )
 
     async def _store_and_name(self, project: Project, plan: Plan, files: IndexFiles) -> None:
+        self.service.require_active()  # or it would store what another process has erased meanwhile
         event = IndexVersioned(
             project=project.name,
             index_id=files.index_id,

@@ -95,7 +95,7 @@ async def _is_taken_out(
 ) -> bool:
     """Have the newest version, and its table of document versions, hold nothing that was taken back of a
     document. False: they cannot be read."""
-    project.erasures += 1
+    project.erased.append(subject)
     if project.newest is None:
         return True
     if known is None:

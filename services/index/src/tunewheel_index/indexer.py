@@ -64,7 +64,10 @@ class Indexer:
         newest.on_change(self._on_versioned)
 
     def _on_removed(self, project: str) -> None:
+        """What is being built of it would know of no erasure from now on."""
         self.projects.pop(project, None)
+        if (build := self._builds.get(project)) is not None:
+            build.cancel()
 
     def _on_versioned(self, envelope: Envelope[IndexVersioned]) -> None:
         """A former process that had stalled may have the last word: then what it named is built on."""
@@ -154,7 +157,7 @@ class Indexer:
         if not self._has_begun:
             return  # ``begins`` takes up what was declared before
         if spec.retrieval is None:
-            self.projects.pop(spec.project, None)
+            self._on_removed(spec.project)
             return
         project = self.projects.get(spec.project)
         if project is None:

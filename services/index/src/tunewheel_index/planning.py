@@ -82,8 +82,10 @@ class Plan:
         return sum(before.get(name) != after.get(name) for name in before.keys() | after.keys())
 
     def is_outdated(self, project: Project) -> bool:
-        """Tell whether something was erased, or named, since it was made."""
-        return project.newest is not self.newest or project.erasures != self.erasures
+        """Tell whether a document of it was erased, or another version named, since it was made. Most
+        erasures are of people who wrote no document."""
+        own = {name for one in self.known for name in (one.document_id, one.group)}
+        return project.newest is not self.newest or not own.isdisjoint(project.erased[self.erasures :])
 
 
 def records_in(index: Index | None) -> dict[str, str]:

@@ -37,8 +37,9 @@ class Project:
     """When the first such change came."""
     troubles: int = 0
     """Builds that failed one after the other."""
-    erasures: int = 0
-    """Carried out by this process: what was planned before one must not be named after it."""
+    erased: list[str] = field(default_factory=list[str])
+    """Subjects of the erasures that this process carried out: what was planned before one, and holds it, must
+    not be named after it."""
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while versions are stored and named, or deleted. Vectors are waited for without it."""
 

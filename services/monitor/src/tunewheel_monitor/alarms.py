@@ -174,7 +174,8 @@ def _raise(
         cluster=finding.cluster,
         evidence=path,
     )
-    if finding.cluster is None or not finding.cluster.centroid:
+    # documents that lack something say nothing of answers
+    if finding.action != "update_documents" and (finding.cluster is None or not finding.cluster.centroid):
         counting.alarmed(state.turns, version.model_id)
     said = [Said(detected, places=places)]
     if finding.action == "collect_labels" and shown:

@@ -15,7 +15,8 @@ from tunewheel_serve_gateway.settings import Settings
 
 def make_app(settings: Settings) -> Service:
     """Build the service; see ``Gateway`` for errors."""
-    service = Service("serve-gateway", settings)
+    # completions wait on the disk while Kafka is away, and applications are answered
+    service = Service("serve-gateway", settings, needs_broker=False)
     search = RecordSearch(settings, topics.INFERENCE_COMPLETED)
     gateway = Gateway(
         settings,

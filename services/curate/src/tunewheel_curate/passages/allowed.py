@@ -6,8 +6,10 @@ from collections.abc import Collection, Sequence
 
 import polars as pl
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_redaction.redaction import Redactor
 from tunewheel_retrieval.building import searched_text
 from tunewheel_retrieval.context import as_data
+from tunewheel_retrieval.hits import Passage
 from tunewheel_retrieval.index import Index
 
 from tunewheel_curate.documents.examples import not_held_out
@@ -37,10 +39,12 @@ def allowed_passages(
 
     ``records`` are those that the build may use: a passage of any other was withdrawn or erased, or is newer
     than what the build was asked for. Left out, too, is what examples made of documents must not hold: a
-    question that is (``holdout``) or was (``memory``) held out, and what gives a benchmark away; and what
-    holds a token that the base model's template uses for control.
+    question that is (``holdout``) or was (``memory``) held out, and what gives a benchmark away; what holds a
+    token that the base model's template uses for control; and that in which the spec's policy finds personal
+    data: the index may have been built under an earlier one.
     """
     own = [passage for passage in index.rows if passage.record_id in records]
+    own = _without_personal_data(own, spec)
     texts = [as_data(searched_text(passage)) for passage in own]
     said = pl.DataFrame(
         {
@@ -58,3 +62,13 @@ def allowed_passages(
     words = spec.dataset.contamination.words
     away = given_away(said, judged_by, words=words, threshold=LEAK_SIMILARITY)
     return frozenset(name for at, name in enumerate(said["example_id"]) if at not in away)
+
+
+def _without_personal_data(passages: Sequence[Passage], spec: ProjectSpec) -> list[Passage]:
+    policy = spec.dataset.pii
+    if policy.action == "keep":
+        return list(passages)
+    texts = pl.Series([searched_text(passage) for passage in passages], dtype=pl.String)
+    groups = pl.Series([passage.record_id for passage in passages], dtype=pl.String)
+    found = Redactor(policy, project=spec.project).clean(texts, groups)
+    return [passage for passage, text, clean in zip(passages, texts, found, strict=True) if text == clean]

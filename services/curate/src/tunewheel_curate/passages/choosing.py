@@ -111,6 +111,6 @@ def _place_of(passage: Passage) -> Place:
 
 
 def _tells_as_much(passage: Passage, gold: Passage, place: Place | None) -> bool:
-    """Tell whether ``passage`` may answer what ``gold`` does."""
-    is_same_section = place is not None and _place_of(passage) in (_place_of(gold), place)
-    return is_same_section or passage.text == gold.text
+    """Tell whether ``passage`` may answer what ``gold`` does: it is of the section of ``gold``, or of the one
+    that the row was made of, or a copy."""
+    return _place_of(passage) in (_place_of(gold), place) or passage.text == gold.text

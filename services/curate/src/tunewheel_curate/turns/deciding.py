@@ -121,8 +121,10 @@ def to_mend(state: State, now: datetime) -> list[Alarm]:
 
 
 def follows(policy: TurnPolicy, alarm: Alarm) -> Follows:
-    """Return what ``alarm`` leads to; one that tells of no place for labels is a person's to look at."""
-    keys = [key for key in (alarm.detector, alarm.family, alarm.action) if key in policy.follow]
+    """Return what ``alarm`` leads to; one that tells of no place for labels is a person's to look at. What
+    holds for a family holds for none of it that asks for documents: training writes none."""
+    family = () if alarm.action == "update_documents" else (alarm.family,)
+    keys = [key for key in (alarm.detector, *family, alarm.action) if key in policy.follow]
     what = policy.follow[keys[0]] if keys else BY_ACTION.get(alarm.action, UNKNOWN_ACTION)
     return "investigate" if what == "collect_labels" and not alarm.places else what
 

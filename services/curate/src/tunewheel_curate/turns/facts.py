@@ -218,6 +218,8 @@ def _open_alarms(known: _Project, turns: tuple[Turn, ...]) -> tuple[Alarm, ...]:
 
 def _asked_by_alarm(name: str, alarm: DriftDetected) -> LabelsRequested | None:
     cluster = alarm.cluster
+    if alarm.suggested_action == "update_documents":  # no label, and no training, writes a document
+        return None
     if cluster is None or not (cluster.centroid or cluster.completion_ids):
         return None
     return LabelsRequested(

@@ -32,7 +32,8 @@ class Retrieved:
     use: RetrievalUse | None
     """For the log; None: there was no index."""
     fewer: Callable[[], Retrieved] | None = field(default=None, compare=False)
-    """The same without the last passage, for a prompt that is too long; None: there is none in it."""
+    """The same without the last passage, for a prompt that is too long; None: it holds as few as the spec
+    allows."""
 
 
 WITHOUT_INDEX = Retrieved("", "", [(INDEX_HEADER, NO_INDEX)], None)
@@ -55,12 +56,13 @@ def retrieved(
 
 def _with_passages(spec: RetrievalSpec, hits: tuple[Hit, ...], use: RetrievalUse) -> Retrieved:
     cited = sources(hits)
+    fewest = 1 if spec.when_unavailable == "refuse" else 0  # rather no answer than one without passages
     return Retrieved(
         context_of(spec, hits),
         sources_text(cited) if spec.cite == "answer" else "",
         [(INDEX_HEADER, use.index_id.encode()), (SOURCES_HEADER, sources_header(cited).encode())],
         use,
-        partial(_without_last, spec, hits, use) if hits else None,
+        partial(_without_last, spec, hits, use) if len(hits) > fewest else None,
     )
 
 

@@ -29,9 +29,10 @@ log = structlog.get_logger(__name__)
 Switch = Literal["on", "off"]
 SEARCHES = 2
 """At once, beside the event loop."""
-SHORT_SEARCH = 12_000
-"""Passages that are searched on the event loop, in a millisecond: a thread would be waited for longer than
-that, as it competes with the loop for the interpreter's lock."""
+SHORT_SEARCH = 12_000 * 384
+"""Numbers in the vectors of an index that is searched on the event loop, in a millisecond: 12,000 passages of
+the static embedder. A thread would be waited for longer than that, as it competes with the loop for the
+interpreter's lock."""
 SHORT_QUESTION = 500
 """Characters of a question that is embedded on the event loop."""
 
@@ -120,14 +121,15 @@ class Retriever:
             found = self.embedders.by_table(manifest, question) if is_static else vector
             return found is None, look_up(index, spec, question, found)
 
-        if len(index.rows) <= SHORT_SEARCH and len(question) <= SHORT_QUESTION:
+        if len(index.rows) * manifest.dimensions <= SHORT_SEARCH and len(question) <= SHORT_QUESTION:
             by_words, hits = search()
         else:
             by_words, hits = await asyncio.get_running_loop().run_in_executor(self._threads, search)
         if by_words:
             self._metrics.add("retrieval.by_words")
         taken = (time.perf_counter() - started) * 1000
-        return retrieved(spec, manifest.index_id, hits, embedded=not by_words, milliseconds=round(taken, 3))
+        fits = not by_words and len(index.rows) > 0  # of an index without passages nothing can be said
+        return retrieved(spec, manifest.index_id, hits, embedded=fits, milliseconds=round(taken, 3))
 
 
 def make_retriever(
