@@ -53,7 +53,11 @@ demo: install ## run the whole loop on the bundled example (ARGS="--keep" leaves
 test: install ## everything that must hold: the checks of lint beside all the tiers below
 	@$(MAKE) --no-print-directory --jobs 2 lint test-all
 
+# Of a fresh checkout nothing is compiled, and workers that start at once would each compile the same: one
+# process collects the tests first, on the core that the types leave idle.
 test-all: node-packages
+	@mkdir -p var
+	@$(BIN)/python -m pytest --collect-only -q $(TESTS) >var/collected.txt || { tail -n 40 var/collected.txt; exit 1; }
 	$(PYTEST) -q --durations=25 $(TESTS)
 
 test-unit: install node-packages ## unit and contract tests: no broker, no big model

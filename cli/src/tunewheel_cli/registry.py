@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -11,6 +12,9 @@ from tunewheel_contracts.errors import TransientError, TunewheelError
 from tunewheel_cli.endpoint import Endpoint, detail_of
 
 PATIENCE_SECONDS = 60.0
+WAITS_SECONDS = (0.1, 0.3, 0.6, 1.0)
+"""Before an answer of 503 is asked for again. Of two registries behind one address one stands by, and half of
+the requests reach that one."""
 
 
 class RegistryRefused(TunewheelError):
@@ -29,10 +33,14 @@ async def read(registry: Endpoint, *path: str, **query: Any) -> str:
         TransientError: nothing answers, or the registry cannot read the store.
     """
     where = "/v1/" + "/".join(quote(part, safe="") for part in path)
-    status, text = await registry.get(
-        where, {name: str(value) for name, value in query.items()}, patience=PATIENCE_SECONDS,
-        option="--registry",
-    )  # fmt: skip
+    asked = {name: str(value) for name, value in query.items()}
+    waits = iter(WAITS_SECONDS)
+    while True:  # each time on a connection of its own
+        status, text = await registry.get(where, asked, patience=PATIENCE_SECONDS, option="--registry")
+        wait = next(waits, None) if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+        if wait is None:
+            break
+        await asyncio.sleep(wait)
     if status == HTTPStatus.OK:
         return text
     reason = detail_of(status, text)
