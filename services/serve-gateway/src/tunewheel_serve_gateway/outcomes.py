@@ -93,7 +93,9 @@ class Outcomes:
             exchange.finish(seconds)
             if error.fault is not None:
                 await self._log.keep(exchange)
-            if not isinstance(error, ModelNotLoaded):
+            if error.fault == "client":  # an application's long prompts are no outage
+                self._measure(exchange, "refused")
+            elif not isinstance(error, ModelNotLoaded):
                 self._metrics.add("completions.failed")
                 self._measure(exchange, "failed")
             return
