@@ -250,3 +250,10 @@ def test_the_commands_that_pages_give_name_what_is_there(file: dict[str, Any]) -
         for word in words:
             if word.startswith("/files/"):
                 assert (ROOT / "examples" / word.removeprefix("/files/")).exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_service_has_the_time_that_it_may_take_to_end(file: dict[str, Any], name: str) -> None:
+    settings = settings_class(name).model_construct()
+    given = float(file["services"][name]["stop_grace_period"].removesuffix("s"))
+    assert given >= getattr(settings, "grace_seconds", 0.0)

@@ -259,12 +259,17 @@ class Attempt:
             self._uploads = asyncio.create_task(self._upload(), name="upload-checkpoints")
 
     async def _finish_upload(self) -> None:
-        """Wait for what is being uploaded; of a run that was stopped, for what is left of its time."""
+        """Wait for what is being uploaded. Once the lease is lost, as when this process is to end, for no
+        longer than the rest of its time."""
         if self._uploads is None:
             return
-        patience = None
-        if self._stopped_at is not None:
-            patience = max(0.0, self._stopped_at + self._settings.stop_seconds - time.monotonic())
+        began = self._stopped_at if self._lease.lost.is_set() else None
+        if began is None:
+            lost = asyncio.ensure_future(self._lease.lost.wait())
+            await asyncio.wait({self._uploads, lost}, return_when=asyncio.FIRST_COMPLETED)
+            lost.cancel()
+            began = time.monotonic()
+        patience = max(0.0, began + self._settings.stop_seconds - time.monotonic())
         _, late = await asyncio.wait({self._uploads}, timeout=patience)
         for upload in late:
             log.warning("checkpoint_not_uploaded", run_id=self._run.run_id, error="took too long at the stop")
