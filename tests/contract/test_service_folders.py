@@ -52,7 +52,9 @@ def test_a_service_has_its_files(service: Path) -> None:
 def test_a_service_is_named_and_started_like_the_others(service: Path) -> None:
     project = tomllib.loads((service / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["name"] == f"tunewheel-{service.name}"
-    assert project["scripts"] == {project["name"]: f"{_package(service).name}.main:main"}
+    scripts = project["scripts"]
+    assert scripts.pop(project["name"]) == f"{_package(service).name}.main:main"
+    assert all(name.startswith(f"{project['name']}-") for name in scripts), "others are named after the service"
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.name)
