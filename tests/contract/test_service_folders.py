@@ -54,7 +54,7 @@ def test_a_service_is_named_and_started_like_the_others(service: Path) -> None:
     assert project["name"] == f"tunewheel-{service.name}"
     scripts = project["scripts"]
     assert scripts.pop(project["name"]) == f"{_package(service).name}.main:main"
-    assert all(name.startswith(f"{project['name']}-") for name in scripts), "others are named after the service"
+    assert all(name.startswith(f"{project['name']}-") for name in scripts), "are named after the service"
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.name)
