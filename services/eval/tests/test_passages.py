@@ -20,6 +20,7 @@ from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.retrieval_scores import Cell
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_contracts.formats.scorecard import Scorecard
+from tunewheel_embedding.errors import EmbeddingRefused
 from tunewheel_eval import evaluation
 from tunewheel_eval.evaluation import Evaluator
 from tunewheel_eval.forgetting import Erased
@@ -27,7 +28,7 @@ from tunewheel_eval.job import Job, Progress
 from tunewheel_eval.measuring import measure
 from tunewheel_eval.passages.gold import gold_passages
 from tunewheel_eval.passages.looked_up import Found, LookedUp
-from tunewheel_eval.passages.looking_up import LookUp
+from tunewheel_eval.passages.looking_up import LookUp, _vectors
 from tunewheel_eval.passages.staleness import Changes
 from tunewheel_eval.plan import make_plan, read_manifest
 from tunewheel_eval.requests import Asked
@@ -312,3 +313,18 @@ async def test_prompts_with_passages_are_those_of_the_gateway(sops: Index, store
     assert asked.messages[1:] == EXAMPLES[0].messages[1:]
     assert looked.asked(EXAMPLES[0], with_passages=False) is EXAMPLES[0]
     assert looked.asked(EXAMPLES[1], with_passages=True) is EXAMPLES[1]
+
+
+async def test_a_question_that_the_endpoint_refuses_is_searched_by_words_and_costs_no_verdict(
+    sops: Index,
+) -> None:
+    class Refusing:
+        name, dimensions = sops.manifest.embedding, 2
+
+        def units(self, texts: Sequence[str]) -> Any:
+            if any(len(text) > 20 for text in texts):
+                raise EmbeddingRefused("413: too long", may_be_one_text=True)
+            return [[1.0, 0.0]] * len(texts)
+
+    vectors = _vectors(sops, Refusing(), ["short", "long " * 9, "short too"])
+    assert [None if one is None else list(one) for one in vectors] == [[1.0, 0.0], None, [1.0, 0.0]]

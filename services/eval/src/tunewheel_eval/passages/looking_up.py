@@ -14,6 +14,7 @@ from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_embedding.embedders import Embedder, Embedders
+from tunewheel_embedding.errors import EmbeddingRefused
 from tunewheel_embedding.static import Vectors
 from tunewheel_retrieval.index import DEPTH, Index
 from tunewheel_retrieval.opening import open_index
@@ -115,8 +116,21 @@ def _look_up_all(
 
 
 def _vectors(index: Index, embedder: Embedder, questions: Sequence[str]) -> list[Vectors | None]:
-    """Return each question's vector; None where the index was built by another embedder than the spec names:
-    then words alone find, here as at the gateway."""
+    """Return each question's vector; None where the index was built by another embedder than the spec names,
+    or where an endpoint refuses this one question: then words alone find, here as at the gateway."""
     if index.manifest.embedding != embedder.name or not questions:
         return [None] * len(questions)
-    return list(np.asarray(embedder.units(questions)))
+    try:
+        return list(np.asarray(embedder.units(questions)))
+    except EmbeddingRefused as error:
+        if not error.may_be_one_text:
+            raise
+    return [_vector(embedder, question) for question in questions]
+
+
+def _vector(embedder: Embedder, question: str) -> Vectors | None:
+    try:
+        return np.asarray(embedder.units([question]))[0]
+    except EmbeddingRefused as error:
+        log.warning("question_not_embedded", reason=str(error))
+        return None
