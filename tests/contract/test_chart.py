@@ -17,7 +17,7 @@ from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_train.settings import Settings as TrainSettings
 
 from .deployment import stages
-from .test_settings_named import ROOT, SERVICES, settings_of
+from .test_settings_named import ROOT, SERVICES, settings_class, settings_of
 
 HELM = ROOT / "deploy" / "helm"
 CHART = HELM / "tunewheel"
@@ -150,3 +150,10 @@ def test_a_packed_chart_holds_the_rules_and_dashboards(
     held = {str(path.relative_to(packed)) for path in (packed / "observability").rglob("*") if path.is_file()}
     assert held == {"observability/rules/a.yml", "observability/dashboards/b.json"}
     assert (packed / "Chart.yaml").is_file()
+
+
+@pytest.mark.parametrize("service", sorted(loaded("values.yaml")["services"]))
+def test_a_pod_has_the_time_that_its_service_may_take_to_end(service: str) -> None:
+    settings = settings_class(ROOT / "services" / service).model_construct()
+    given = loaded("values.yaml")["services"][service]["terminationGracePeriodSeconds"]
+    assert given >= getattr(settings, "grace_seconds", 0.0)
