@@ -31,6 +31,7 @@ from tunewheel_contracts.topics import TopicSpec
 
 from ..integration.wheels import key_of, turning
 from . import small_desk
+from .collector import Collector
 from .small_desk import PROJECT, Answers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.model]
@@ -70,6 +71,8 @@ class Turned:
     train: pl.DataFrame
     holdout: pl.DataFrame
     drifted: Drifted
+    told: Collector
+    """What the services told of themselves."""
 
     def of(self, topic: TopicSpec) -> list[Envelope[Any]]:
         return [event for event in self.events.values() if event.data.type == topic.name]
@@ -81,13 +84,17 @@ class Turned:
 
 @pytest.fixture(scope="module")
 def turned(tmp_path_factory: pytest.TempPathFactory) -> Turned:
-    return asyncio.run(_turn(tmp_path_factory.mktemp("wheel")))
+    with Collector() as collector:  # processes tell the last when they end
+        return asyncio.run(_turn(tmp_path_factory.mktemp("wheel"), collector))
 
 
-async def _turn(root: Path) -> Turned:
+async def _turn(root: Path, collector: Collector) -> Turned:
     share_converted_models(root)
     base_model = small_desk.spec().base_model
-    environment = {"TUNEWHEEL_EVAL_REGRESSION_SET": str(small_desk.cut_regression_set(root / "published"))}
+    environment = {
+        "TUNEWHEEL_EVAL_REGRESSION_SET": str(small_desk.cut_regression_set(root / "published")),
+        "TUNEWHEEL_OTLP_ENDPOINT": collector.url,
+    }
     async with turning(root, SERVICES, environment=environment, base_model=base_model) as (wheel, feed):
         published = await small_desk.publish(wheel, root / "published")
         model_id = (await small_desk.promoted(feed)).data.model_id
@@ -117,6 +124,7 @@ async def _turn(root: Path) -> Turned:
             train=pl.read_parquet(dataset / "train.parquet"),
             holdout=pl.read_parquet(dataset / "holdout.parquet"),
             drifted=drifted,
+            told=collector,
         )
 
 
@@ -230,6 +238,49 @@ def test_lineage_reaches_every_ticket_that_survived_curation(turned: Turned) -> 
 def test_one_correlation_id_spans_the_turn(turned: Turned, topic: TopicSpec) -> None:
     turn = f"turn-{turned.only(topics.DATASET_VERSIONED).data.dataset_id}"
     assert {event.correlation_id for event in turned.of(topic)} == {turn}
+
+
+def test_one_trace_leads_from_the_request_to_what_is_served(turned: Turned) -> None:
+    request = turned.only(topics.DATASET_VERSIONED).causation_id
+    spans = turned.told.spans
+    (trace_id,) = {span.trace_id for span in spans if span.attributes.get("messaging.message.id") == request}
+    turn = {(span.service, span.name): span for span in spans if span.trace_id == trace_id}
+    hops = {
+        ("curate", "dataset.requested publish"),
+        ("curate", "dataset.requested process"),
+        ("curate", "build process"),
+        ("train", "dataset.versioned process"),
+        ("train", "train process"),
+        ("eval", "train.completed process"),
+        ("eval", "measuring process"),
+        ("registry", "eval.passed process"),
+        ("registry", "serving.desired publish"),
+    }
+    assert hops <= set(turn)
+    for job, worker in (
+        (("curate", "dataset.requested process"), ("curate", "build process")),
+        (("train", "dataset.versioned process"), ("train", "train process")),
+        (("eval", "train.completed process"), ("eval", "measuring process")),
+    ):
+        assert turn[job].seconds > turn[worker].seconds, "a job's span ends with the job"
+
+
+def test_a_completion_is_one_trace_from_the_gateway_to_the_engine(turned: Turned) -> None:
+    asked = [s for s in turned.told.spans if s.attributes.get("url.path") == "/v1/chat/completions"]
+    traces = {
+        service: {s.trace_id for s in asked if s.service == service}
+        for service in ("serve-gateway", "engine")
+    }
+    assert len(traces["serve-gateway"]) >= 2
+    assert traces["engine"] == traces["serve-gateway"]
+
+
+def test_logs_and_metrics_reach_the_collector(turned: Turned) -> None:
+    on_the_bus = {"ingest", "curate", "train", "eval", "registry", "serve-gateway", "monitor"}
+    assert {service for service, event in turned.told.logs if event == "ready"} == on_the_bus
+    assert {service for service, name in turned.told.metrics if name == "tunewheel.ready"} == on_the_bus
+    measured = {name for service, name in turned.told.metrics if service == "train"}
+    assert {"tunewheel.handler.seconds", "tunewheel.consumer.lag", "tunewheel.train.tokens"} <= measured
 
 
 def test_what_is_served_belongs_to_the_turn(turned: Turned) -> None:
