@@ -33,7 +33,7 @@ class Embedder(Protocol):
         """Return (texts, dimensions), each of length one or zero.
 
         Raises:
-            EmbeddingRefused: it does not embed these texts, all of them or one.
+            EmbeddingRefused: the endpoint embeds none of the texts, or refuses one of them.
         """
         ...
 

@@ -43,7 +43,7 @@ class Health:
 
     @property
     def stands_by(self) -> bool:
-        """Whether this process waits for the active one's end, which is all that is asked of it."""
+        """Whether this process waits for the end of the active process, as a standby should."""
         return self.leadership is not None and self.leadership.stands_by
 
     @property

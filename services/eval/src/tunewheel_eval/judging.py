@@ -131,7 +131,7 @@ class Judged:
         )
 
     def clustered(self, fresh: Fresh) -> Clustered:
-        """Return which rows are one observation, and what else is known of them."""
+        """Return which rows are one observation, and what else is known of those rows."""
         contest, spec = self.contest, self.contest.manifest.spec
         holdout = of_examples(self.plain)
         spreads = repeat_spreads(

@@ -59,7 +59,7 @@ class ChatRequest:
         return self.retrieved.headers if self.retrieved is not None else []
 
     def without_last_passage(self) -> ChatRequest | None:
-        """Return it with one passage less in its prompt; None: there is none."""
+        """Return the request with one passage less in its prompt; None: the prompt holds as few as it may."""
         fewer = self.retrieved.fewer if self.retrieved is not None else None
         return replace(self, retrieved=fewer()) if fewer is not None else None
 

@@ -21,7 +21,7 @@ class Found:
     hits: tuple[Hit, ...] = ()
     """Whose passages a prompt is given."""
     document: str | None = None
-    """The one that answers it; None: nobody can tell."""
+    """The document that answers the question; None: nobody can tell which does."""
     rank: int | None = None
     """Place of that document's first passage in the index's ranking, from 1; None: it was not found."""
     change: Change | None = None

@@ -1,4 +1,5 @@
-"""One run that is trained elsewhere: what it is told, and what it says at its end, both in the object store.
+"""One run that is trained elsewhere: what its process is told, and what the process says at its end, both in
+the object store.
 
 ``launches/<name>/event.json`` is the event that asked for the run; ``launches/<name>/outcome.json`` what came
 of it, and ``told`` lies beside it once that is on the log. All are written once. The name follows from the
