@@ -84,8 +84,9 @@ class Plan:
     def is_outdated(self, project: Project) -> bool:
         """Tell whether a document of it was erased, or another version named, since it was made. Most
         erasures are of people who wrote no document."""
-        own = {name for one in self.known for name in (one.document_id, one.group)}
-        return project.newest is not self.newest or not own.isdisjoint(project.erased[self.erasures :])
+        gone = set(project.erased[self.erasures :])
+        is_gone = bool(gone) and any(one.document_id in gone or one.group in gone for one in self.known)
+        return project.newest is not self.newest or is_gone
 
 
 def records_in(index: Index | None) -> dict[str, str]:
