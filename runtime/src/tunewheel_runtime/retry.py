@@ -9,11 +9,14 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 from aiokafka.errors import KafkaError
 from tunewheel_contracts.errors import TransientError
+
+if TYPE_CHECKING:
+    from tunewheel_runtime.settings import ServiceSettings
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -27,6 +30,12 @@ class Backoff:
     attempts: int
     first: float
     longest: float
+
+    @classmethod
+    def of(cls, settings: ServiceSettings, *, attempts: int | None = None) -> Backoff:
+        """Return what ``settings`` say; ``attempts``: others than theirs."""
+        tries = settings.retry_attempts if attempts is None else attempts
+        return cls(tries, settings.retry_first_delay_seconds, settings.retry_max_delay_seconds)
 
     def delay(self, attempt: int) -> float:
         ceiling = min(self.longest, self.first * 2.0 ** min(attempt, 30))

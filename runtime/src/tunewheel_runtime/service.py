@@ -82,9 +82,7 @@ class Service:
         self._health = Health(name, self._broker_watch)
         self._health.needs_broker = needs_broker
         self._doors = ServiceDoors(name, settings, self.telemetry, self._health)
-        self._backoff = Backoff(
-            settings.retry_attempts, settings.retry_first_delay_seconds, settings.retry_max_delay_seconds
-        )
+        self._backoff = Backoff.of(settings)
         self._dead_letters = self._make_dead_letters()
         instruments = Instruments.of(self.telemetry)
         consumption = Consumption(self.publisher, self._dead_letters, self._backoff, instruments)

@@ -138,9 +138,7 @@ class Trainings:
         """Locate the base model, again and again while the hub does not answer, but not for ever: that a
         machine is offline for good looks the same. Raises RunFailed, TransientError, Lease.Lost."""
         settings = self._settings
-        backoff = Backoff(
-            settings.hub_attempts, settings.retry_first_delay_seconds, settings.retry_max_delay_seconds
-        )
+        backoff = Backoff.of(settings, attempts=settings.hub_attempts)
         locating = asyncio.ensure_future(
             retry(lambda: self._locate(name, revision), backoff, what="the search")
         )

@@ -20,6 +20,7 @@ from tunewheel_train.execution import Trainings
 from tunewheel_train.launching.cluster import ClusterTrainings
 from tunewheel_train.launching.jobs import Jobs, read_template
 from tunewheel_train.metrics import Metrics
+from tunewheel_train.runs.attempts import Tell
 from tunewheel_train.runs.commands import Commands
 from tunewheel_train.runs.controls import Controls
 from tunewheel_train.runs.process import WORKER
@@ -83,6 +84,15 @@ def register(service: Service, settings: Settings, *, worker: Sequence[str] = WO
         _train_here(known, worker)
 
 
+def telling(service: Service, cause: Envelope[DatasetVersioned]) -> Tell:
+    """Return what publishes news of the run that ``cause`` asked for."""
+
+    async def tell(news: Event) -> None:
+        await service.publish(service.new(news, cause=cause))
+
+    return tell
+
+
 def _train_here(known: Followed, worker: Sequence[str]) -> None:
     service, trainings = known.service, known.local(worker)
 
@@ -90,9 +100,7 @@ def _train_here(known: Followed, worker: Sequence[str]) -> None:
     async def on_dataset_versioned(
         event: Envelope[DatasetVersioned], lease: Lease
     ) -> Envelope[TrainCompleted | TrainFailed]:
-        async def tell(news: Event) -> None:
-            await service.publish(service.new(news, cause=event))
-
+        tell = telling(service, event)
         return service.new(await trainings.train(event.data, lease=lease, tell=tell), cause=event)
 
 
@@ -105,10 +113,7 @@ def _train_in_a_cluster(known: Followed, jobs: Jobs) -> None:
 
     @service.job(topics.DATASET_VERSIONED, concurrent=True)
     async def on_dataset_versioned(event: Envelope[DatasetVersioned], lease: Lease) -> None:
-        async def tell(ended: Event) -> None:
-            await service.publish(service.new(ended, cause=event))
-
-        await trainings.train(event, lease, tell)
+        await trainings.train(event, lease, telling(service, event))
 
 
 def _commands(service: Service, settings: Settings) -> Commands:
@@ -122,7 +127,4 @@ def _commands(service: Service, settings: Settings) -> Commands:
         return await committed_offsets(client_options(settings), topic.name, group=group)
 
     service.ask_who()
-    backoff = Backoff(
-        settings.retry_attempts, settings.retry_first_delay_seconds, settings.retry_max_delay_seconds
-    )
-    return Commands(service.store, may_control, handled, backoff)
+    return Commands(service.store, may_control, handled, Backoff.of(settings))

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 import structlog
 from aiokafka import TopicPartition  # pyright: ignore[reportMissingTypeStubs]
 from tunewheel_contracts.errors import InvalidEvent, TransientError, TunewheelError
-from tunewheel_contracts.event import Event
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_runtime.jobs import Lease, LeaseLost
 from tunewheel_runtime.process import run_service
@@ -23,7 +22,7 @@ from tunewheel_runtime.retry import Backoff, retry
 from tunewheel_runtime.service import Service
 
 from tunewheel_train.execution import Trainings
-from tunewheel_train.handlers import follow
+from tunewheel_train.handlers import follow, telling
 from tunewheel_train.launching.jobs import EXIT_STOPPED
 from tunewheel_train.launching.launch import Launch, Outcome, Refused, read_launch
 from tunewheel_train.runs.process import WORKER
@@ -44,9 +43,7 @@ class OneRun:
         self._name = name
         self._trainings = trainings
         self._lease = Lease(TopicPartition("dataset.versioned", 0))
-        self._backoff = Backoff(
-            settings.retry_attempts, settings.retry_first_delay_seconds, settings.retry_max_delay_seconds
-        )
+        self._backoff = Backoff.of(settings)
         self._task: asyncio.Task[None] | None = None
         self.ended = False
         """The outcome is written."""
@@ -79,9 +76,7 @@ class OneRun:
             await launch.end(store, await self._outcome(launch))
 
     async def _outcome(self, launch: Launch) -> Outcome:
-        async def tell(news: Event) -> None:
-            await self._service.publish(self._service.new(news, cause=launch.event))
-
+        tell = telling(self._service, launch.event)
         try:
             told = await self._trainings.train(launch.event.data, lease=self._lease, tell=tell)
         except InvalidEvent as error:

@@ -80,30 +80,37 @@ class ClusterTrainings:
 
     async def _ended(self, launch: Launch, lease: Lease) -> Outcome:
         """Have a Job train it and return how it ended."""
-        labels = _labels(launch.event.data)
         try:
-            await self._launcher.ensure(launch.name, labels=labels)
-            log.info("run_launched", job=launch.name, dataset_id=launch.event.data.dataset_id)
-            looks, hiccups = 0, 0
-            while True:
-                looks += 1
-                try:
-                    outcome = await self._looked_at(launch, first=looks == 1)
-                    hiccups = 0
-                except TransientError as error:
-                    hiccups += 1
-                    if hiccups == MOST_HICCUPS:
-                        raise
-                    log.warning("job_not_looked_at", job=launch.name, error=str(error))
-                    outcome = None
-                if outcome is not None:
-                    return outcome
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._every):
-                        await lease.lost.wait()
-                lease.check()
+            await self._make_job(launch)
+            return await self._awaited(launch, lease)
         except JobRefused as error:
             return await launch.end(self._store, await self._failed(launch, str(error)))
+
+    async def _make_job(self, launch: Launch) -> None:
+        version = launch.event.data
+        await self._launcher.ensure(launch.name, labels=_labels(version))
+        log.info("run_launched", job=launch.name, dataset_id=version.dataset_id)
+
+    async def _awaited(self, launch: Launch, lease: Lease) -> Outcome:
+        """Look until it has ended."""
+        hiccups, first = 0, True
+        while True:
+            try:
+                outcome = await self._looked_at(launch, first=first)
+            except TransientError as error:
+                hiccups += 1
+                if hiccups == MOST_HICCUPS:
+                    raise
+                log.warning("job_not_looked_at", job=launch.name, error=str(error))
+            else:
+                if outcome is not None:
+                    return outcome
+                hiccups = 0
+            first = False
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._every):
+                    await lease.lost.wait()
+            lease.check()
 
     async def _looked_at(self, launch: Launch, *, first: bool) -> Outcome | None:
         """Return how it ended; None: it has not, and the Job is as commands want it."""
@@ -113,7 +120,7 @@ class ClusterTrainings:
         if outcome is not None:
             return outcome
         if state is None and first:  # one of that name was still being deleted when this one was made
-            await self._launcher.ensure(launch.name, labels=_labels(launch.event.data))
+            await self._make_job(launch)
             return None
         if state is None or state.failure is not None or state.complete:
             how = "was deleted" if state is None else f"ended: {state.failure or 'without an outcome'}"
