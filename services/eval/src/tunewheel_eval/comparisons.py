@@ -101,7 +101,7 @@ def measured(
     for name, candidates in outcomes[Role.CANDIDATE].by_metric.items():
         metric, known = metric_of(name), candidates.known
         scores = {
-            role: _comparable(metric, its.by_metric[name].only(known), candidates.only(known))
+            role: comparable(metric, its.by_metric[name].only(known), candidates.only(known))
             for role, its in outcomes.items()
             if name in its.by_metric
         }
@@ -120,7 +120,7 @@ def measured(
     return found
 
 
-def _comparable(metric: Definition, scores: Scores, candidates: Scores) -> Scores:
+def comparable(metric: Definition, scores: Scores, candidates: Scores) -> Scores:
     """Return ``scores`` per token of the candidate's tokenizer: per token of its own, whoever cuts the same
     text into more of them looks better."""
     return Scores(scores.values, candidates.weights) if metric.per_token else scores

@@ -10,9 +10,9 @@ from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.retrieval_scores import Cell, CellDifference
 from tunewheel_outputs.criteria import ALPHA
 
-from tunewheel_eval.comparisons import signed
+from tunewheel_eval.comparisons import comparable, signed
 from tunewheel_eval.metrics import Outcomes, metric_of
-from tunewheel_eval.significance import Advantage, Clusters, Scores, compare
+from tunewheel_eval.significance import Advantage, Clusters, compare
 
 ORDERED_PAIRS = 12
 """Of four cells: each claim about one is made at a twelfth of .05, so that of equal cells all together are
@@ -48,7 +48,7 @@ class Cells:
         span = None if definition.highest is None else definition.highest - definition.lowest
         return compare(
             mine.only(known),
-            _as_weighed(theirs.only(known), mine.only(known), per_token=definition.per_token),
+            comparable(definition, theirs.only(known), mine.only(known)),
             self.clusters[known],
             test=definition.test,
             alpha=alpha,
@@ -108,8 +108,3 @@ def deciding(criteria: Sequence[Criterion], metrics: Sequence[str]) -> str | Non
 def best_of(better: set[tuple[Cell, Cell]]) -> tuple[Cell, ...]:
     """Return the cells that no other is shown to be better than."""
     return tuple(cell for cell in Cell if all(loser is not cell for _, loser in better))
-
-
-def _as_weighed(theirs: Scores, mine: Scores, *, per_token: bool) -> Scores:
-    """Return scores per token of the same tokenizer; see ``comparisons``."""
-    return Scores(theirs.values, mine.weights) if per_token else theirs
