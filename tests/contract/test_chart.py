@@ -154,6 +154,6 @@ def test_a_packed_chart_holds_the_rules_and_dashboards(
 
 @pytest.mark.parametrize("service", sorted(loaded("values.yaml")["services"]))
 def test_a_pod_has_the_time_that_its_service_may_take_to_end(service: str) -> None:
-    settings = settings_class(ROOT / "services" / service).model_construct()
+    settings = settings_class(service).model_construct()
     given = loaded("values.yaml")["services"][service]["terminationGracePeriodSeconds"]
     assert given >= getattr(settings, "grace_seconds", 0.0)

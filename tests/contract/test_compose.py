@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
@@ -16,13 +15,14 @@ from typing import Any
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
-from pydantic import BaseModel, SecretStr
+from pydantic import SecretStr
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.keys import read_keys
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.kafka_settings import KafkaSettings
 
 from .deployment import COMPOSE, ROOT, SERVICES, compose, image_environment
+from .test_settings_named import settings_class
 
 FILES = ("compose.yaml", "compose.gpu.yaml", "compose.s3.yaml")
 NAMES = [service.name for service in SERVICES]
@@ -59,10 +59,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("compose") / "secrets"
     subprocess.run([COMPOSE / "make_secrets.sh", folder], check=True, capture_output=True)
     return folder
-
-
-def settings_class(service: str) -> type[BaseModel]:
-    return importlib.import_module(f"tunewheel_{service.replace('-', '_')}.settings").Settings
 
 
 def fields(service: str) -> dict[str, Any]:

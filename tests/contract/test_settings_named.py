@@ -36,12 +36,12 @@ PAGES = sorted(
 )
 
 
-def settings_class(service: Path) -> Any:
-    return importlib.import_module(f"tunewheel_{service.name.replace('-', '_')}.settings").Settings
+def settings_class(service: str) -> Any:
+    return importlib.import_module(f"tunewheel_{service.replace('-', '_')}.settings").Settings
 
 
 def settings_of(service: Path) -> set[str]:
-    return {f"TUNEWHEEL_{name.upper()}" for name in settings_class(service).model_fields}
+    return {f"TUNEWHEEL_{name.upper()}" for name in settings_class(service.name).model_fields}
 
 
 def named(path: Path) -> set[str]:

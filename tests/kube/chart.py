@@ -133,7 +133,7 @@ def test_what_a_pod_is_told_makes_its_service_s_settings(
         with monkeypatch.context() as environment:
             for name, value in told.items():
                 environment.setenv(name, value)
-            settings = settings_class(ROOT / "services" / service)()
+            settings = settings_class(service)()
         assert settings.health_port == 9090
 
 

@@ -300,8 +300,8 @@ class ProjectSpec(Strict):
         own = self.model_dump(mode="json", include=parts, exclude={"dataset": {"build", "erase_versions"}})
         # Questions of these tasks are kept out of the training rows.
         tasks = [one.model_dump(mode="json") for one in self.evaluation.lm_eval]
-        reads = self.retrieval is not None and self.retrieval.training is not None
-        passages = {"retrieval": self.retrieval.trained} if self.retrieval is not None and reads else {}
+        retrieval = self.retrieval if self.trains_with_passages else None
+        passages = {"retrieval": retrieval.trained} if retrieval is not None else {}
         return content_sha256(own | {"lm_eval": tasks} | passages)
 
     @property
