@@ -1,6 +1,6 @@
 """What is told of each call of a handler: a span in its event's trace, and its seconds.
 
-One call is one event, one job from its event to its end, or one batch.
+A call handles one event, one batch of events, or one job, which lasts until its end.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ def make_tracer_provider(
     instance: str | None = None,
     span_processors: Iterable[SpanProcessor] = (),
 ) -> trace.TracerProvider:
-    """Build what makes the spans of a process: one that makes none where they would go nowhere."""
+    """Build the provider of a process's spans; without a collector, a provider that makes no spans."""
     processors = list(span_processors)
     if (target := _target("traces", endpoint)) is not None:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter

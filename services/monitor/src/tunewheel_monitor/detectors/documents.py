@@ -148,8 +148,8 @@ def _begin(state: State, spec: str | None) -> None:
 
 
 def _calibrate(state: State, far: float) -> None:
-    """Take in one of the questions that say what is far; the last of them decides. They are the first that
-    say what is usual, too."""
+    """Take in one question of the sample that decides which distances are far; the last one of the sample
+    sets the levels. The same questions are the first from which the usual share is counted."""
     sample = state["sample"] = sorted([*state["sample"], far])
     if len(sample) < CALIBRATION:
         return
