@@ -117,7 +117,7 @@ async def shadow_of(project: str, store: ObjectStore) -> ServingDesired:
     )
 
 
-async def declare(servers: str, store: ObjectStore, *, passages: int) -> None:
+async def declare(servers: str, store: ObjectStore, *, passages: int = 0) -> None:
     producer = AIOKafkaProducer(bootstrap_servers=servers)
     await producer.start()
     told: list[Event] = [ProjectDeclared(project=name, spec=spec_of(name)) for name in ("bench", "shadowed")]
