@@ -84,6 +84,14 @@ def test_every_name_is_exported_by_a_service_or_recorded_by_a_rule(exported: set
     assert used >= RECORDED, "a rule that nobody reads"
 
 
+def test_every_rule_keeps_installations_in_several_namespaces_apart() -> None:
+    first = re.compile(r"\b(?:sum|min|max|avg|count|on|ignoring|without)\b ?(?:by )?\((\w*)")
+    assert first.findall("sum(rate(x[5m])) and on (job) max by (service) (y)") == ["rate", "job", "service"]
+    labels = [label for rule in rules() for label in first.findall(rule["expr"])]
+    assert len(labels) > 40
+    assert set(labels) == {"namespace"}
+
+
 def test_every_service_exports_what_all_share(built: dict[str, Telemetry]) -> None:
     assert len(built) == 9
     for name, telemetry in built.items():
