@@ -47,6 +47,17 @@ async def test_a_broker_is_lost_once_it_was_silent_for_longer_than_the_patience(
     assert (broker.watch.silent_seconds, broker.watch.lost) == (0, False)
 
 
+async def test_a_process_that_starts_in_an_outage_counts_from_its_start() -> None:
+    broker = Broker()
+    broker.now = 90
+    assert (broker.watch.silent_seconds, broker.watch.lost) == (90, True)
+    broker.watch.start()  # the broker was reached
+    assert (broker.watch.silent_seconds, broker.watch.lost) == (0, False)
+    await broker.watch.stop()  # the start failed after all, and is tried again
+    broker.now += 70
+    assert (broker.watch.silent_seconds, broker.watch.lost) == (70, True)
+
+
 async def test_time_without_a_question_is_no_silence() -> None:
     broker = Broker()
     await broker.after(5)

@@ -1,11 +1,21 @@
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.partitioner import DefaultPartitioner
-from tunewheel_runtime.partitions import Backlog, Settled, backlog_of, handles, partition_of, settled_of
+from tunewheel_runtime.partitions import (
+    GROUPS_AT_ONCE,
+    Backlog,
+    Settled,
+    backlog_of,
+    handles,
+    lag_of,
+    partition_of,
+    settled_of,
+)
 
 
 @pytest.mark.parametrize("key", ["desk", "shop", "a-long-name.of-a.project", "ä"])
@@ -74,3 +84,34 @@ async def test_a_group_has_dealt_with_what_it_committed_and_what_is_no_longer_th
     assert found == Backlog({0: 5, 1: 7, 2: 9}, {0: 5, 1: 7, 2: 8})
     assert not found.has_kept(found.ends)
     assert found.has_kept({0: 5, 1: 7, 2: 8})
+
+
+class Held(Group):
+    """A member whose broker answers once ``enough`` members were asked; ``asked`` counts those."""
+
+    def __init__(self, asked: list[int], enough: asyncio.Event) -> None:
+        super().__init__({0: (0, 9, 7), 1: (3, 3, None)})
+        self._asked, self._enough = asked, enough
+
+    def assignment(self) -> set[TopicPartition]:
+        return {TopicPartition("t", number) for number in self._partitions}
+
+    async def end_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        self._asked[0] += 1
+        if self._asked[0] == GROUPS_AT_ONCE:
+            self._enough.set()
+        await self._enough.wait()
+        return await super().end_offsets(partitions)
+
+
+async def test_several_groups_are_asked_at_once_and_no_more_than_so_many() -> None:
+    asked, enough = [0], asyncio.Event()
+    members: Any = {(f"g{number}", "t"): Held(asked, enough) for number in range(GROUPS_AT_ONCE + 3)}
+    members["idle", "t"] = Member({})
+    measured = asyncio.create_task(lag_of(members))
+    async with asyncio.timeout(30):
+        await enough.wait()
+    assert asked == [GROUPS_AT_ONCE]
+    lag = await measured
+    assert len(lag) == 2 * (GROUPS_AT_ONCE + 3)
+    assert (lag["g0", "t", "0"], lag["g0", "t", "1"]) == (2, 0)

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from threading import Thread
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from tunewheel_runtime.telemetry import make_telemetry
 from tunewheel_runtime.worker_spans import trace_environment, worker_span
 
@@ -95,6 +96,27 @@ def test_a_process_says_which_release_and_which_instance_it_is(instance: str | N
     assert 'service_name="tunewheel-runtime"' in line
     assert 'service="runtime"' in line
     assert f'service_instance_id="{instance or ""}' in line
+
+
+def test_attributes_that_operators_name_are_labels_that_prometheus_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = "k8s.pod-name=a-1,cost--centre=b,2nd=c,service=x"
+    alike = "deployment.environment=prod,deployment-environment=eu"
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", f"{given},{alike}")
+    telemetry = make_telemetry("runtime", None)
+    telemetry.meter.create_counter("counted").add(1)
+    (sample,) = (
+        sample
+        for family in text_string_to_metric_families(telemetry.metrics_text())
+        for sample in family.samples
+        if sample.name == "target_info"
+    )
+    assert sample.labels["k8s_pod_name"] == "a-1"
+    assert sample.labels["cost_centre"] == "b"
+    assert sample.labels["key_2nd"] == "c"
+    assert sample.labels["deployment_environment"] == "eu;prod"
+    assert sample.labels["service"] == "runtime"
 
 
 def test_a_workers_span_is_in_the_trace_that_its_parent_hands_down(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,9 @@ from tunewheel_contracts.topics import BY_NAME
 
 from tunewheel_cli.connection import unreachable
 from tunewheel_cli.reading import consumer
+
+GROUPS_AT_ONCE = 8
+"""Asked for their offsets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,7 @@ async def read_lag(options: Mapping[str, Any]) -> list[GroupLag]:
     try:
         await admin.start()
         groups = sorted({group[0] for group in await admin.list_consumer_groups()})
-        committed = {group: await admin.list_consumer_group_offsets(group) for group in groups}
+        committed = await _committed(admin, groups)
     except (KafkaError, OSError) as error:
         raise await unreachable(options, error) from error
     finally:
@@ -48,3 +52,14 @@ async def read_lag(options: Mapping[str, Any]) -> list[GroupLag]:
             if tp in ours:
                 behind[group, tp.topic] += max(0, ends[tp] - max(offset.offset, 0))
     return [GroupLag(group, topic, count) for (group, topic), count in sorted(behind.items())]
+
+
+async def _committed(admin: Any, groups: Sequence[str]) -> dict[str, Any]:
+    """Return the committed offsets of each group; ``GROUPS_AT_ONCE`` groups are asked at a time."""
+    places = asyncio.Semaphore(GROUPS_AT_ONCE)
+
+    async def ask(group: str) -> Any:
+        async with places:
+            return await admin.list_consumer_group_offsets(group)
+
+    return dict(zip(groups, await asyncio.gather(*map(ask, groups)), strict=True))

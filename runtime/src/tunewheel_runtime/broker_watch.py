@@ -43,14 +43,14 @@ class BrokerWatch:
         self._clock = clock
         self._heard = clock()
         self._measured = clock() - LAG_SECONDS
-        self._silent = False
+        self._silent = True  # until it was reached: a process that starts in an outage tells of it
         self._watching: asyncio.Task[None] | None = None
         self.lag: Lag = {}
 
     def start(self) -> None:
         """Begin, once the broker has been reached; harmless when repeated."""
         if self._watching is None:
-            self._heard = self._clock()
+            self._silent, self._heard = False, self._clock()
             self._watching = asyncio.create_task(self._watch(), name="broker-watch")
 
     async def stop(self) -> None:
@@ -58,11 +58,13 @@ class BrokerWatch:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
             self._watching = None
+        self._silent = True
         self.lag = {}
 
     @property
     def silent_seconds(self) -> float:
-        """For how long the broker has not answered; 0 while it does."""
+        """For how long the broker has not answered, from the beginning of this process where it never has; 0
+        while it does."""
         return self._clock() - self._heard if self._silent else 0.0
 
     @property

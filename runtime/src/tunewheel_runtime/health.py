@@ -84,7 +84,7 @@ class Health:
         gauge(
             meter,
             "tunewheel.broker.silent_seconds",
-            "For how long the broker has not answered; 0 while it does",
+            "For how long the broker has not answered, at first since the start; 0 while it does",
             lambda: broker.silent_seconds,
         )
         gauge(

@@ -24,6 +24,8 @@ NOTICE_MS = 10_000
 """``metadata_max_age_ms`` of consumers that follow: a new partition is read so long after it appears."""
 STALE_CONNECTIONS = 3
 """One to each of the usual three brokers."""
+GROUPS_AT_ONCE = 8
+"""Asked for their lag."""
 
 
 async def partitions_of(options: Mapping[str, Any], names: Sequence[str]) -> list[TopicPartition]:
@@ -167,10 +169,38 @@ async def backlog_of(consumer: AIOKafkaConsumer, partitions: Sequence[TopicParti
     Raises:
         KafkaError: the broker does not answer.
     """
-    begins, ends = await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
+    begins, ends, committed = await asyncio.gather(
+        consumer.beginning_offsets(partitions),
+        consumer.end_offsets(partitions),
+        asyncio.gather(*(consumer.committed(p) for p in partitions)),
+    )
     # Where nothing was ever consumed nothing is committed, be it that there is nothing left to consume.
-    kept = {p.partition: max(begins[p], await consumer.committed(p) or 0) for p in partitions}
+    kept = {p.partition: max(begins[p], at or 0) for p, at in zip(partitions, committed, strict=True)}
     return Backlog({p.partition: end for p, end in ends.items()}, kept)
+
+
+async def lag_of(members: Mapping[tuple[str, str], AIOKafkaConsumer]) -> dict[tuple[str, str, str], float]:
+    """Return how many records wait in the partitions that ``members``, by group and topic, have now; by
+    group, topic and partition. ``GROUPS_AT_ONCE`` groups are asked at a time: an answer comes behind the
+    long poll of its member, which takes half a second where nothing is published.
+
+    Raises:
+        KafkaError: the broker does not answer.
+    """
+    places = asyncio.Semaphore(GROUPS_AT_ONCE)
+
+    async def ask(consumer: AIOKafkaConsumer) -> Mapping[int, float]:
+        async with places:
+            held = sorted(consumer.assignment())
+            backlog = await backlog_of(consumer, held) if held else Backlog({}, {})
+        return {number: max(0, end - backlog.kept[number]) for number, end in backlog.ends.items()}
+
+    found = await asyncio.gather(*map(ask, members.values()))
+    return {
+        (group, topic, str(number)): waiting
+        for (group, topic), lag in zip(members, found, strict=True)
+        for number, waiting in lag.items()
+    }
 
 
 class LogEnds:

@@ -1,11 +1,13 @@
 """OpenTelemetry's metrics as Prometheus reads them: the text exposition format 0.0.4.
 
-Dots in names are underscores and counters end in ``_total``, as in OpenTelemetry's own translation. Every
-series bears the label ``service``; what else is known of the process is in ``target_info``.
+Names are translated as OpenTelemetry's page "Prometheus and OpenMetrics Compatibility" says: what Prometheus
+does not allow in a name is an underscore, and counters end in ``_total``. Every series bears the label
+``service``; what else is known of the process is in ``target_info``.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from itertools import accumulate
 
@@ -31,7 +33,7 @@ def as_text(data: MetricsData | None) -> str:
         told = resource.resource.attributes
         service = str(told.get("service.name", "")).removeprefix(PREFIX)
         lines += ["# HELP target_info The process", "# TYPE target_info gauge"]
-        lines.append(_line("target_info", {"service": service, **told}, 1))
+        lines.append(_line("target_info", {**told, "service": service}, 1))
         for metric in (metric for scope in resource.scope_metrics for metric in scope.metrics):
             lines += _metric(metric, {"service": service})
     return "\n".join(lines) + "\n"
@@ -62,12 +64,18 @@ def _histogram(name: str, labels: Mapping[str, object], point: HistogramDataPoin
 
 
 def _line(name: str, labels: Mapping[str, object], value: float) -> str:
-    told = ",".join(f'{_name(key)}="{_escaped(str(of), quoted=True)}"' for key, of in labels.items())
+    keys: dict[str, list[str]] = {}
+    for key in labels:
+        keys.setdefault(_name(key), []).append(key)
+    # where several keys become one name, that label has the values of all
+    values = {label: ";".join(str(labels[key]) for key in sorted(of)) for label, of in keys.items()}
+    told = ",".join(f'{label}="{_escaped(value, quoted=True)}"' for label, value in values.items())
     return f"{name}{{{told}}} {value}"
 
 
 def _name(name: str) -> str:
-    return name.replace(".", "_")
+    found = re.sub("_+", "_", re.sub("[^a-zA-Z0-9_]", "_", name))
+    return f"key_{found}" if found[:1].isdigit() else found
 
 
 def _escaped(text: str, *, quoted: bool = False) -> str:

@@ -25,7 +25,7 @@ from tunewheel_runtime.consuming import BatchHandler, Consumption, Handler, comm
 from tunewheel_runtime.handling import Record
 from tunewheel_runtime.jobs import LONGEST_JOB_MS, JobHandler, LeaseListener, Settle, consume_job
 from tunewheel_runtime.kafka import stop_in_full
-from tunewheel_runtime.partitions import Backlog, Settled, backlog_of, handles, settled_of
+from tunewheel_runtime.partitions import Backlog, Settled, backlog_of, handles, lag_of, settled_of
 from tunewheel_runtime.settings import ServiceSettings
 
 H = TypeVar("H", bound=Callable[..., Any])
@@ -152,15 +152,8 @@ class Subscriptions:
         Raises:
             KafkaError: the broker does not answer.
         """
-        found: dict[tuple[str, str, str], float] = {}
-        for group, topic in self.groups:
-            consumer = self._subscribers[topic].consumer
-            held = sorted(consumer.assignment()) if consumer is not None else []
-            if consumer is not None and held:
-                backlog = await backlog_of(consumer, held)
-                for number, end in backlog.ends.items():
-                    found[group, topic, str(number)] = max(0, end - backlog.kept[number])
-        return found
+        members = {(group, topic): self._subscribers[topic].consumer for group, topic in self.groups}
+        return await lag_of({of: consumer for of, consumer in members.items() if consumer is not None})
 
     @property
     def running_jobs(self) -> dict[str, float]:
