@@ -53,6 +53,7 @@ def spec() -> ProjectSpec:
     # The first model answers at once: its trial beside the base would take as many answers as the whole test.
     raw["rollout"]["shadow"] = {"enabled": False}
     raw["drift"] |= {"window": 10, "turns": {"min_labels": 10}}
+    raw["evaluation"] = {"cells": 3}
     return ProjectSpec.model_validate(raw | {"criteria": CRITERIA})
 
 

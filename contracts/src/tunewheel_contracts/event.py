@@ -27,7 +27,7 @@ class Event(BaseModel):
     """
 
     model_config = ConfigDict(
-        frozen=True, extra="ignore", protected_namespaces=(), use_attribute_docstrings=True
+        frozen=True, extra="ignore", protected_namespaces=(), use_attribute_docstrings=True, defer_build=True
     )
 
     type: ClassVar[str]
@@ -62,7 +62,7 @@ class UpstreamEvent(Event):
     """An event that other people's systems publish: a misspelt field is refused, not ignored."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True
+        frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True, defer_build=True
     )
 
 

@@ -118,7 +118,7 @@ class Frozen(BaseModel):
     """A value: immutable, and tolerant of fields that a newer producer added."""
 
     model_config = ConfigDict(
-        frozen=True, extra="ignore", protected_namespaces=(), use_attribute_docstrings=True
+        frozen=True, extra="ignore", protected_namespaces=(), use_attribute_docstrings=True, defer_build=True
     )
 
 
@@ -126,7 +126,7 @@ class Strict(BaseModel):
     """A value that people write: a misspelt field is an error, not silence."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True
+        frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True, defer_build=True
     )
 
 
