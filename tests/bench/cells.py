@@ -1,8 +1,9 @@
 """The four cells on the bundled example: SmolLM2-135M-Instruct and the example's adapter, each with passages
 and without, on held-out tickets; then the same after every number of the SOPs changed.
 
-A fifth of the tickets, by customer, is held out. Training is the example's own recipe, without passages;
-looking up, answering and judging are the product's own (``LookUp``, ``measure``, ``retrieval_scores``). A
+A fifth of the tickets, by customer, is held out. Training is the example's own recipe, without passages, or
+(``--trained-with-passages``) with the passages that curate's own chooser gives each prompt; looking up,
+answering and judging are the product's own (``LookUp``, ``measure``, ``retrieval_scores``). A
 section of an SOP is a document here. For stale answers each number of two digits or more in the SOPs becomes
 seven more, and the same adapter is asked again: it learnt the old ones. Those figures say what passages can
 do where a model read the old text often, not how often documents change.
@@ -25,13 +26,16 @@ from typing import Any
 from report import write_report
 from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
-from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.dataset import ChatExample, ChatMessage
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
 from tunewheel_contracts.formats.retrieval_scores import RetrievalScores
+from tunewheel_contracts.formats.retrieval_spec import RetrievedTraining
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.formats.spec import ProjectSpec, parse_spec
 from tunewheel_contracts.identity import content_sha256
+from tunewheel_curate.open_index import OpenIndex, open_for_build
+from tunewheel_curate.passages.choosing import Chooser, Row
 from tunewheel_eval.clusters import of_examples
 from tunewheel_eval.job import ContestantJob, Job
 from tunewheel_eval.measurement import Measurement, read_measurement
@@ -40,7 +44,8 @@ from tunewheel_eval.metrics import outcomes
 from tunewheel_eval.passages.looked_up import LookedUp
 from tunewheel_eval.passages.looking_up import LookUp
 from tunewheel_eval.passages.scores import Answers, retrieval_scores
-from tunewheel_outputs.metric import Row
+from tunewheel_outputs import metric
+from tunewheel_retrieval.prompts import context_of, question_of, with_context
 from tunewheel_runtime.store import ObjectStore
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,6 +54,8 @@ from indexes import put_index  # noqa: E402
 
 EXAMPLE = ROOT / "examples" / "helpdesk"
 PROJECT = "helpdesk"
+WITH_PASSAGES_TOKENS = 768
+"""Longest conversation that is trained on where passages stand in it."""
 HELD_OUT = 5
 """Of so many customers one is held out."""
 
@@ -57,6 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--questions", type=int, default=2000, help="most questions that all cells are asked")
     parser.add_argument("--epochs", type=float, default=2.0)
+    parser.add_argument("--trained-with-passages", action="store_true", help="as curate does it (RAFT)")
     parser.add_argument("--cache-dir", type=Path, default=ROOT / "var" / "cache")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -77,6 +85,10 @@ async def measured(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
         name: re.sub(r"\b\d{2,}\b", lambda n: str(int(n[0]) + 7), text) for name, text in texts.items()
     }
     new = await put_index(store, PROJECT, passages(changed), spec.retrieval)
+    if chosen.trained_with_passages:
+        train = with_passages(
+            train, await open_for_build(store, old.manifest, spec.retrieval.embedding), spec
+        )
     started = time.perf_counter()
     fine_tune(spec, train, folder, chosen)
     trained = time.perf_counter() - started
@@ -89,14 +101,18 @@ async def measured(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def _seven_more(number: re.Match[str]) -> str:
-    return str(int(number[0]) + 7)
-
-
 def spec_of(chosen: argparse.Namespace) -> ProjectSpec:
     spec = parse_spec((EXAMPLE / "project.yaml").read_text("utf-8"))
     evaluation = spec.evaluation.model_copy(update={"cells": chosen.questions})
-    return spec.model_copy(update={"evaluation": evaluation})
+    update: dict[str, Any] = {"evaluation": evaluation}
+    if chosen.trained_with_passages:
+        assert spec.retrieval is not None
+        raft = {"default": "on", "training": RetrievedTraining()}
+        update |= {
+            "retrieval": spec.retrieval.model_copy(update=raft),
+            "train": spec.train.model_copy(update={"max_tokens": WITH_PASSAGES_TOKENS}),
+        }
+    return spec.model_copy(update=update)
 
 
 def tickets(spec: ProjectSpec) -> tuple[list[ChatExample], list[ChatExample]]:
@@ -122,6 +138,23 @@ def tickets(spec: ProjectSpec) -> tuple[list[ChatExample], list[ChatExample]]:
         is_held = int(content_sha256(customer)[:8], 16) % HELD_OUT == 0
         found[is_held].setdefault(asked.casefold(), example)
     return [*found[False].values()], [*found[True].values()]
+
+
+def with_passages(rows: list[ChatExample], opened: OpenIndex, spec: ProjectSpec) -> list[ChatExample]:
+    """Return the examples with passages in their prompts."""
+    assert spec.retrieval is not None
+    assert opened.units is not None
+    chooser = Chooser(opened.index, spec.retrieval, {passage.passage_id for passage in opened.index.rows})
+    found: list[ChatExample] = []
+    for example in rows:
+        *before, answer = example.messages
+        turns = [{"role": one.role, "content": one.content} for one in before]
+        row = Row(example.example_id, turns, (answer.content,))
+        (vector,) = opened.units([question_of(turns)])
+        context = context_of(spec.retrieval, chooser.ordered(row, chooser.choose(row, vector)))
+        told = map(ChatMessage.model_validate, with_context(turns, context))
+        found.append(example.model_copy(update={"messages": (*told, answer)}))
+    return found
 
 
 def passages(texts: Mapping[str, str]) -> dict[str, str]:
@@ -170,9 +203,12 @@ async def judged(
     done = await asyncio.to_thread(answers, spec, held, looked, folder, chosen)
     rows = looked.labelled(held)
     ranked = [
-        Row(output="", rank=looked.found[held[row].example_id].rank, top_k=looked.spec.top_k) for row in rows
+        metric.Row(output="", rank=looked.found[held[row].example_id].rank, top_k=looked.spec.top_k)
+        for row in rows
     ]
-    candidate = outcomes(done[Role.CANDIDATE], held, (), spec.task, ranked=ranked)
+    asked = [looked.asked(one, with_passages=looked.serves) for one in held]
+    texts = looked.texts() if looked.serves else {}
+    candidate = outcomes(done[Role.CANDIDATE], asked, (), spec.task, passages=texts, ranked=ranked)
     clusters = of_examples(held)[rows]
     return retrieval_scores(
         Answers(spec, looked, done),
@@ -192,7 +228,8 @@ def answers(
     from tunewheel_basemodel.locate import locate_base_model
 
     base = locate_base_model(spec.base_model, cache_dir=chosen.cache_dir)
-    shown = [looked.asked(one, with_passages=True) for one in held]
+    served = [looked.asked(one, with_passages=looked.serves) for one in held]
+    other = [looked.asked(one, with_passages=not looked.serves) for one in held]
     ref = BaseModelRef(name=base.name, revision=base.revision)
     contestants = tuple(
         ContestantJob(
@@ -205,7 +242,7 @@ def answers(
         for role, directory in ((Role.CANDIDATE, folder / "model"), (Role.BASE, None))
     )
     job = Job(
-        contestants=contestants, examples=tuple(held), others=tuple(shown), items=(),
+        contestants=contestants, examples=tuple(served), others=tuple(other), items=(),
         max_output_tokens=spec.task.max_output_tokens, cache_dir=chosen.cache_dir,
     )  # fmt: skip
     measure(job, lambda said: print(said.model_dump_json(), flush=True))
