@@ -8,10 +8,9 @@ from typing import Any
 
 import aiohttp
 import numpy as np
-from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.identity import content_id
 
-from tunewheel_embedding.errors import EmbeddingRefused
+from tunewheel_embedding.errors import EmbeddingRefused, EndpointAway
 from tunewheel_embedding.static import Vectors, unit_length
 
 AT_ONCE = 128
@@ -52,7 +51,7 @@ class EndpointEmbedder:
         """Return one vector of length one per text, (texts, dimensions); zeros for a blank text.
 
         Raises:
-            TransientError: the endpoint does not answer, or asks to come later.
+            EndpointAway: the endpoint does not answer, or asks to come later.
             EmbeddingRefused: it refuses, or answers with other vectors than asked for.
         """
         vectors = np.zeros((len(texts), self.dimensions))
@@ -76,9 +75,9 @@ class EndpointEmbedder:
                         raise EmbeddingRefused(f"{self._url} answers over {LARGEST_ANSWER} bytes")
                 status = answer.status
         except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
-            raise TransientError(f"{self._url} does not answer: {error!r}") from error
+            raise EndpointAway(f"{self._url} does not answer: {error!r}") from error
         if status == 429 or status >= 500:
-            raise TransientError(f"{self._url} answers {status}: {_beginning(data)}")
+            raise EndpointAway(f"{self._url} answers {status}: {_beginning(data)}")
         if status != 200:
             told = f"{self._url} answers {status}: {_beginning(data)}"
             raise EmbeddingRefused(told, may_be_one_text=status in ABOUT_THE_TEXTS)

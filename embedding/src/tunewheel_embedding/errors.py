@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from tunewheel_contracts.errors import TunewheelError
+from tunewheel_contracts.errors import TransientError, TunewheelError
+
+
+class EndpointAway(TransientError):
+    """The endpoint does not answer, or asks to come later."""
 
 
 class EmbeddingRefused(TunewheelError):

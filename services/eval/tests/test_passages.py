@@ -12,15 +12,16 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
-from tunewheel_contracts.errors import InvalidEvent
-from tunewheel_contracts.events.evaluation import EvalPassed, EvalRequested
+from tunewheel_contracts.errors import InvalidEvent, TransientError
+from tunewheel_contracts.events.evaluation import EvalPassed, EvalRequested, EvalUndecided
 from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.retrieval_scores import Cell
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_contracts.formats.scorecard import Scorecard
-from tunewheel_embedding.errors import EmbeddingRefused
+from tunewheel_embedding.embedders import Embedders
+from tunewheel_embedding.errors import EmbeddingRefused, EndpointAway
 from tunewheel_eval import evaluation
 from tunewheel_eval.evaluation import Evaluator
 from tunewheel_eval.forgetting import Erased
@@ -42,7 +43,7 @@ from tunewheel_runtime.store import ObjectStore
 from .conftest import example, make_spec
 
 sys.path.append(str(Path(__file__).resolve().parents[3] / "tests" / "integration"))
-from indexes import put_index, without_files
+from indexes import STATIC, put_index, without_files
 
 MakeRun = Callable[..., Awaitable[TrainCompleted]]
 SOPS = {
@@ -328,3 +329,66 @@ async def test_a_question_that_the_endpoint_refuses_is_searched_by_words_and_cos
 
     vectors = _vectors(sops, Refusing(), ["short", "long " * 9, "short too"])
     assert [None if one is None else list(one) for one in vectors] == [[1.0, 0.0], None, [1.0, 0.0]]
+
+
+class Away:
+    """An endpoint that does not answer."""
+
+    name, dimensions = STATIC.name, STATIC.dimensions
+
+    def units(self, texts: Sequence[str]) -> Any:
+        raise EndpointAway("https://vectors.example/v1/embeddings does not answer")
+
+
+async def away(_: object, embedding: object) -> Away:
+    return Away()
+
+
+@pytest.mark.parametrize(
+    ("default", "criterion", "waits"),
+    [
+        ("off", {"metric": "perplexity", "minimum": 1.0}, False),
+        ("off", {"metric": "recall_at_k", "minimum": 0.1}, True),
+        ("on", {"metric": "perplexity", "minimum": 1.0}, True),
+    ],
+)
+async def test_an_endpoint_that_is_away_holds_up_only_verdicts_that_rest_on_passages(
+    make_run: MakeRun,
+    store: ObjectStore,
+    evaluator: Evaluator,
+    monkeypatch: pytest.MonkeyPatch,
+    default: str,
+    criterion: dict[str, Any],
+    waits: bool,
+) -> None:
+    monkeypatch.setattr(Embedders, "of", away)
+    asked = make_spec(criteria=[criterion], retrieval=RETRIEVAL | {"default": default})
+    event = await make_run(asked, holdout=EXAMPLES)
+    manifest = await read_manifest(store, event.dataset)
+    regression = evaluator._regression.ref
+    plan = make_plan(event, manifest, None, regression=regression, index=await indexed(store))
+    if waits:
+        with pytest.raises(TransientError, match=r"run-1 waits .* does not answer"):
+            await evaluator._contest(plan, manifest)
+        return
+    contest = await evaluator._contest(plan, manifest)
+    assert contest.looked is not None
+    assert "vectors.example/v1/embeddings does not answer" in str(contest.looked.reason)
+    assert not contest.others
+
+
+async def test_criteria_about_passages_are_undecided_while_there_is_no_index(
+    real_run: MakeRun, store: ObjectStore, evaluator: Evaluator
+) -> None:
+    names = ["recall_at_k", "groundedness"]
+    task = {"system_prompt": "You are the help desk.", "max_output_tokens": 8}
+    criteria = [{"metric": name, "minimum": 0.1} for name in names]
+    asked = make_spec(task=task, criteria=criteria, retrieval=RETRIEVAL)
+    event = await real_run(asked, holdout=EXAMPLES)
+    verdict = await evaluator.evaluate(event, None, lease())
+    assert isinstance(verdict, EvalUndecided)
+    assert [check.outcome for check in verdict.checks] == ["undecided"] * 2
+    assert all("was not measured: the project's documents have no index yet" in r for r in verdict.reasons)
+    _, again = await evaluator.evaluate_again(asking(await indexed(store)), lease())
+    assert again is not None
+    assert [check.observed is not None for check in again.checks] == [True, True]

@@ -21,10 +21,21 @@ from tunewheel_eval.job import ContestantJob, Job
 from tunewheel_eval.lm_eval_tasks import AskedTask, write_jobs
 from tunewheel_eval.looks import Fresh
 from tunewheel_eval.measurement import Header, Measurement, example_key, model_key
+from tunewheel_eval.metrics import about_passages
 from tunewheel_eval.passages.looked_up import LookedUp
 from tunewheel_eval.passages.scores import cell_sample
 from tunewheel_eval.repeats import repeats_of
 from tunewheel_eval.settings import Settings
+
+NO_INDEX = (
+    "the project's documents have no index yet; once `index.versioned` names one, have the run judged again"
+)
+NOTHING_FOUND = "the index has no document that is known to answer one of the held-out questions"
+
+
+def asked_for(plan: EvaluationPlan, manifest: DatasetManifest) -> frozenset[str]:
+    """Return the metrics that criteria name."""
+    return frozenset(one.metric for one in plan.criteria or manifest.spec.criteria)
 
 
 @dataclass(frozen=True)
@@ -69,9 +80,15 @@ class Contest:
         return {self.key_of(one): self.key_of(plain) for one, plain in asked if one is not plain}
 
     @property
+    def not_yet(self) -> dict[str, str]:
+        """Why those metrics of criteria may be without a figure that rest on passages, by name."""
+        why = NO_INDEX if self.looked is None else self.looked.reason or NOTHING_FOUND
+        return dict.fromkeys(about_passages(self.asked_for, self.manifest.spec.retrieval), why)
+
+    @property
     def asked_for(self) -> frozenset[str]:
         """The metrics that criteria name."""
-        return frozenset(one.metric for one in self.plan.criteria or self.manifest.spec.criteria)
+        return asked_for(self.plan, self.manifest)
 
     def key_of(self, example: ChatExample) -> str:
         return example_key(example, max_output_tokens=self.manifest.spec.task.max_output_tokens)

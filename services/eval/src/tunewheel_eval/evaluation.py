@@ -21,7 +21,7 @@ from tunewheel_runtime.jobs import Lease
 from tunewheel_runtime.store import ArtifactConflict, ObjectStore
 
 from tunewheel_eval.artifacts import keep_measurement, read_holdout
-from tunewheel_eval.contest import Contest, known_of, prepare_job
+from tunewheel_eval.contest import Contest, asked_for, known_of, prepare_job
 from tunewheel_eval.errors import UnfitCandidate, WorkerFailed
 from tunewheel_eval.forgetting import Erased
 from tunewheel_eval.job import Progress
@@ -30,6 +30,7 @@ from tunewheel_eval.lm_eval_tasks import read_asked
 from tunewheel_eval.looks import Looks
 from tunewheel_eval.measured import Measured
 from tunewheel_eval.measurement import Measurement, read_measurement
+from tunewheel_eval.metrics import about_passages
 from tunewheel_eval.pages import make_page
 from tunewheel_eval.passages.looking_up import LookUp
 from tunewheel_eval.plan import make_plan, pin, read_manifest, read_plan
@@ -170,6 +171,7 @@ class Evaluator:
             manifest.spec.retrieval,
             fresh.examples,
             before=manifest.index or (first.index if first is not None else None),
+            needed=bool(about_passages(asked_for(plan, manifest), manifest.spec.retrieval)),
         )
         return Contest(plan, manifest, fresh, items, directory, tasks, looked)
 

@@ -77,6 +77,7 @@ class Judge:
                 slices_by, contest.manifest.spec, judged, rows.plain, clustered.holdout
             ),
             retrieval=await asyncio.to_thread(rows.retrieval, judged[Role.CANDIDATE], clustered),
+            not_yet=contest.not_yet,
         )
 
     async def _look(self, contest: Contest) -> Fresh:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.regression_items import RegressionItem
+from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_outputs.metric import Corpus, Metric, Score, ScoreRow
 from tunewheel_outputs.metric import Row as Answered
@@ -99,6 +100,19 @@ def metric_of(name: str) -> Metric:
     if metric is None:
         raise KeyError(name)
     return metric
+
+
+def about_passages(names: Iterable[str], spec: RetrievalSpec | None) -> list[str]:
+    """Return those of the metrics ``names`` that rest on what is looked up under ``spec``."""
+    if spec is None:
+        return []
+    found = {name: find_metric(name) for name in sorted(names)}
+    return [
+        name
+        for name, metric in found.items()
+        if metric is not None
+        and (metric.on == "retrieval" or (metric.needs_passages and spec.default == "on"))
+    ]
 
 
 RowScorer = Callable[[ChatExample, HoldoutRow], float | None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from tunewheel_contracts.events.evaluation import (
@@ -59,9 +60,10 @@ def build_scorecard(
     precision: str,
     slices: Sequence[Slice] = (),
     retrieval: RetrievalScores | None = None,
+    not_yet: Mapping[str, str] = MappingProxyType({}),
 ) -> Scorecard:
     """Compare the candidate with every other contestant and judge it by the plan's own criteria, else by the
-    spec's."""
+    spec's. ``not_yet``: see ``judge``."""
     seed = seed_of(plan)
     bundles = {role: bundle_for(plan, role, spec, precision=precision) for role in outcomes}
     contestants = tuple(
@@ -84,7 +86,14 @@ def build_scorecard(
     criteria = plan.criteria or spec.criteria
     found = findings(by_metric, {one.metric: one for one in criteria}, seed=seed)
     repeated = is_greedy(spec.evaluation.decoding) or spec.evaluation.repeats > 0
-    checks = judge(criteria, by_metric, spec.task, resolution=spec.evaluation.resolution, seed=seed)
+    checks = judge(
+        criteria,
+        by_metric,
+        spec.task,
+        resolution=spec.evaluation.resolution,
+        seed=seed,
+        not_yet=not_yet,
+    )
     return Scorecard(
         **_names(plan),
         contestants=contestants,

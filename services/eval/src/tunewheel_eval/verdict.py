@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, log2
+from types import MappingProxyType
 
 from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.scorecard import CriterionCheck, Role
@@ -73,15 +74,17 @@ def judge(
     *,
     resolution: float,
     seed: int,
+    not_yet: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[CriterionCheck, ...]:
     """Check each criterion. Bounds against a champion count as met where there is none yet.
 
     ``resolution`` is the smallest difference that matters, as a fraction; ``seed`` picks the flips.
+    ``not_yet``: why metrics may be without a figure that a later evaluation may have, by name.
     """
     return tuple(
         _check(criterion, metric, resolution=resolution, seed=seed)
         if (metric := measured.get(criterion.metric)) is not None
-        else _unmeasured(criterion, task)
+        else _unmeasured(criterion, task, not_yet.get(criterion.metric))
         for criterion in criteria
     )
 
@@ -92,10 +95,15 @@ def outcome_of(checks: Sequence[CriterionCheck]) -> str:
     return MISSED if MISSED in outcomes else UNDECIDED if UNDECIDED in outcomes else MET
 
 
-def _unmeasured(criterion: Criterion, task: TaskSpec) -> CriterionCheck:
-    why = unmeasurable(criterion.metric, task) or "it says nothing about any of the rows"
-    reason = f"{criterion.metric} was not measured: {why}"
-    return CriterionCheck(criterion=criterion, observed=None, passed=False, reason=reason, outcome=MISSED)
+def _unmeasured(criterion: Criterion, task: TaskSpec, not_yet: str | None) -> CriterionCheck:
+    why = not_yet or unmeasurable(criterion.metric, task) or "it says nothing about any of the rows"
+    return CriterionCheck(
+        criterion=criterion,
+        observed=None,
+        passed=False,
+        reason=f"{criterion.metric} was not measured: {why}",
+        outcome=MISSED if not_yet is None else UNDECIDED,
+    )
 
 
 def _check(criterion: Criterion, metric: Measured, *, resolution: float, seed: int) -> CriterionCheck:

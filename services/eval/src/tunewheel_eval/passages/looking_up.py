@@ -14,7 +14,7 @@ from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_embedding.embedders import Embedder, Embedders
-from tunewheel_embedding.errors import EmbeddingRefused
+from tunewheel_embedding.errors import EmbeddingRefused, EndpointAway
 from tunewheel_embedding.static import Vectors
 from tunewheel_retrieval.index import DEPTH, Index
 from tunewheel_retrieval.opening import open_index
@@ -45,13 +45,16 @@ class LookUp:
         examples: Sequence[ChatExample],
         *,
         before: ArtifactRef | None = None,
+        needed: bool = False,
     ) -> LookedUp | None:
         """Return what the index of ``plan`` has for ``examples``; None where there is none. ``before``: the
-        manifest of the version that held the documents when the answers were written.
+        manifest of the version that held the documents when the answers were written. ``needed``: a criterion
+        rests on what is found, whether or not prompts have passages.
 
         Raises:
             InvalidEvent: the prompts to judge need passages, and the index cannot be searched.
-            TransientError: the store, or the endpoint for vectors, does not answer.
+            TransientError: the store does not answer, or the endpoint for vectors does not, and the verdict
+                cannot do without.
         """
         if plan.index is None or plan.index_id is None or spec is None:
             return None
@@ -60,6 +63,12 @@ class LookUp:
             embedder = await self._embedders.of(spec.embedding)
             old = await self._before(before) if before is not None and before != plan.index else None
             return await asyncio.to_thread(_look_up_all, now, spec, examples, embedder, old)
+        except EndpointAway as error:
+            if needed or spec.default == "on":
+                raise TransientError(
+                    f"{plan.run_id} waits for the vectors of its questions: {error}"
+                ) from error
+            return _not_looked_up(plan, spec, error)
         except TransientError:
             raise
         except TunewheelError as error:
@@ -68,8 +77,7 @@ class LookUp:
                 field = "dataset.spec.retrieval.embedding" if isinstance(error, InvalidSpec) else "plan.index"
                 reason = f"cannot be searched: {error}; mend that, and have the run judged again"
                 raise InvalidEvent(field=field, reason=reason) from error
-            log.warning("not_looked_up", run_id=plan.run_id, index_id=plan.index_id, reason=str(error))
-            return LookedUp(plan.index_id, spec, reason=str(error))
+            return _not_looked_up(plan, spec, error)
 
     async def _before(self, ref: ArtifactRef) -> Index | None:
         try:
@@ -79,6 +87,11 @@ class LookUp:
         except TunewheelError as error:  # an index keeps a few versions
             log.info("old_index_gone", manifest=ref.path, reason=str(error))
             return None
+
+
+def _not_looked_up(plan: EvaluationPlan, spec: RetrievalSpec, error: TunewheelError) -> LookedUp:
+    log.warning("not_looked_up", run_id=plan.run_id, index_id=plan.index_id, reason=str(error))
+    return LookedUp(str(plan.index_id), spec, reason=str(error))
 
 
 def _look_up_all(
