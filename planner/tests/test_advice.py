@@ -45,9 +45,28 @@ BASE, RAG, TUNED, BOTH = Cell
 def test_advice_is_held_against_what_was_shown(
     approach: Approach, better: set[tuple[Cell, Cell]], outcome: str, named: str
 ) -> None:
-    found = held_against(approach, better, FIGURES, metric="rouge_l")
+    trained = approach is Approach.HYBRID
+    found = held_against(approach, better, FIGURES, metric="rouge_l", trained_with_passages=trained)
     assert (found.approach, found.outcome) == (approach, outcome)
     assert named in found.reason
+
+
+@pytest.mark.parametrize(
+    ("approach", "winner", "mend"),
+    [
+        (Approach.HYBRID, TUNED, "trained without passages"),
+        (Approach.FINE_TUNING, BOTH, "trained with passages"),
+    ],
+)
+def test_advice_is_not_called_wrong_by_an_adapter_that_was_trained_otherwise(
+    approach: Approach, winner: Cell, mend: str
+) -> None:
+    own = BOTH if approach is Approach.HYBRID else TUNED
+    trained = approach is Approach.FINE_TUNING
+    found = held_against(approach, {(winner, own)}, FIGURES, metric="rouge_l", trained_with_passages=trained)
+    assert found.outcome == "undecided"
+    assert mend in found.reason
+    assert "retrieval.training" in found.reason
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from enum import StrEnum
+from typing import Literal
 
 from tunewheel_contracts.fields import Frozen
 from tunewheel_contracts.formats.retrieval_scores import AdviceCheck, Cell
@@ -80,10 +81,16 @@ def approach_of(spec: ProjectSpec) -> Approach:
 
 
 def held_against(
-    approach: Approach, better: Collection[tuple[Cell, Cell]], figures: Mapping[Cell, float], *, metric: str
+    approach: Approach,
+    better: Collection[tuple[Cell, Cell]],
+    figures: Mapping[Cell, float],
+    *,
+    metric: str,
+    trained_with_passages: bool,
 ) -> AdviceCheck:
     """Hold ``approach`` against what was measured: wrong where any cell is shown to be better than the one
-    that it stands for, right where that one is shown to be better than all others, else undecided.
+    that it stands for, right where that one is shown to be better than all others, else undecided. A cell
+    that the adapter was not trained for may lose for want of training, which says nothing of the approach.
 
     ``better``: pairs (winner, loser) that the data show, by intervals that hold together. ``figures``: each
     cell's, by ``metric``.
@@ -92,17 +99,22 @@ def held_against(
     winners = [one for one in Cell if (one, own) in better]
     losers = [one for one in Cell if (own, one) in better]
     others = [one for one in Cell if one is not own]
-    told = f"{metric}: " + ", ".join(f"{cell.value} {figures[cell]:.3g}" for cell in Cell)
+    untrained = Cell.TUNED if trained_with_passages else Cell.TUNED_WITH_PASSAGES
+    trained = "with" if trained_with_passages else "without"
+    told = f"the adapter was trained {trained} passages, so {untrained.value} may be worse than it could be; "
+    told += f"{metric}: " + ", ".join(f"{cell.value} {figures[cell]:.3g}" for cell in Cell)
+    outcome: Literal["right", "undecided", "wrong"] = "undecided"
     if winners:
-        names = " and ".join(one.value for one in winners)
-        return AdviceCheck(
-            approach=approach,
-            outcome="wrong",
-            reason=f"{names} is shown to be better than {own.value} ({told})",
+        outcome = "wrong" if own is not untrained else "undecided"
+        found = f"{' and '.join(one.value for one in winners)} is shown to be better than {own.value}"
+    elif losers == others:
+        outcome, found = "right", f"{own.value} is shown to be better than all others"
+    else:
+        open_ones = " or ".join(one.value for one in others if one not in losers)
+        found = f"these questions cannot tell whether {own.value} or {open_ones} is better"
+    if own is untrained:
+        mend = "leave retrieval.training out" if trained_with_passages else "set retrieval.training"
+        found += (
+            f"; the adapter was not trained as it serves, so {mend} and train again to judge the approach"
         )
-    if losers == others:
-        reason = f"{own.value} is shown to be better than all others ({told})"
-        return AdviceCheck(approach=approach, outcome="right", reason=reason)
-    open_ones = " or ".join(one.value for one in others if one not in losers)
-    reason = f"these questions cannot tell whether {own.value} or {open_ones} is better ({told})"
-    return AdviceCheck(approach=approach, outcome="undecided", reason=reason)
+    return AdviceCheck(approach=approach, outcome=outcome, reason=f"{found} ({told})")

@@ -158,8 +158,14 @@ class Judged:
         contest = self.contest
         if contest.looked is None:
             return None
+        used = contest.manifest.passages
         return retrieval_scores(
-            Answers(contest.manifest.spec, contest.looked, self.measured),
+            Answers(
+                contest.manifest.spec,
+                contest.looked,
+                self.measured,
+                trained_with_passages=used is not None and used.gold + used.distractors_only > 0,
+            ),
             self.plain,
             candidate,
             rows.tasks["retrieval"],

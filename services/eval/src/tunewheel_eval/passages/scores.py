@@ -45,6 +45,8 @@ class Answers:
     spec: ProjectSpec
     looked: LookedUp
     measured: Mapping[Role, Measurement]
+    trained_with_passages: bool = False
+    """Whether rows that the candidate was trained on hold passages."""
 
     def row(self, cell: Cell, example: ChatExample) -> HoldoutRow | None:
         """Return a cell's answer; None where it was not asked, or could not be."""
@@ -130,7 +132,13 @@ def retrieval_scores(
             "metric": metric,
             "differences": cells.differences(metric),
             "best": best_of(better),
-            "advice": held_against(approach_of(spec), better, figures, metric=metric),
+            "advice": held_against(
+                approach_of(spec),
+                better,
+                figures,
+                metric=metric,
+                trained_with_passages=answers.trained_with_passages,
+            ),
         }
     return told.model_copy(update=found)
 
