@@ -77,7 +77,8 @@ def test_passages_in_the_prompts_are_counted(tmp_path: Path) -> None:
     assert "  budget_tokens: 384\n" in text
     counted: list[int] = []
     for training in ("", "  passage_tokens: 128\n  training: {distractors: 2}\n"):
-        spec.write_text(text.replace("  budget_tokens: 384\n", f"  budget_tokens: 256\n{training}"))
+        served = text.replace('  default: "off"\n', '  default: "on"\n')
+        spec.write_text(served.replace("  budget_tokens: 384\n", f"  budget_tokens: 256\n{training}"))
         (found,) = plans(str(spec), "--device", "l4", "--tokens-per-example", "256", "--answer-tokens", "32")
         counted.append(found["tokens"])
     assert counted[1] == 2 * counted[0]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
-from tunewheel_cli.specs import untold_change
+import pytest
+from tunewheel_cli.specs import read_spec, untold_change
+from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.spec import ProjectSpec
 
 
@@ -33,3 +37,14 @@ def test_a_changed_prompt_is_said_to_wait_for_a_version() -> None:
 def test_what_changes_no_answer_is_not_mentioned() -> None:
     assert untold_change(None, spec()) is None
     assert untold_change(spec(), spec(description="A desk.")) is None
+
+
+def test_a_spec_that_trains_with_passages_and_serves_without_is_refused(tmp_path: Path) -> None:
+    trained = spec().model_dump(mode="json") | {"retrieval": {"default": "off", "training": {}}}
+    path = tmp_path / "project.yaml"
+    path.write_text(json.dumps(trained))
+    with pytest.raises(InvalidSpec, match="would be judged and serve without them") as refused:
+        read_spec(path)
+    assert refused.value.field == "retrieval.training"
+    path.write_text(json.dumps(trained | {"retrieval": {"training": {}}}))
+    assert read_spec(path).trains_with_passages

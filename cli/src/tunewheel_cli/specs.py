@@ -45,6 +45,12 @@ def read_spec(path: Path) -> ProjectSpec:
         raise InvalidSpec(field="(file)", reason=f"{path} cannot be read: {error.strerror}") from error
     spec = parse_spec(text)
     check_criteria(spec)
+    if spec.trains_with_passages and spec.retrieval is not None and spec.retrieval.default == "off":
+        reason = (
+            "puts passages into the prompts that train, but retrieval.default is off: the model would be "
+            'judged and serve without them; write default: "on", or leave training out'
+        )
+        raise InvalidSpec(field="retrieval.training", reason=reason)
     return spec
 
 
