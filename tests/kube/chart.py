@@ -305,9 +305,37 @@ def test_runs_are_jobs_of_their_own_where_it_is_asked_for(
     assert not own.items() <= labels["labels"].items()  # budgets of the service do not count its runs
 
 
+def test_the_pods_of_a_run_on_several_nodes_find_and_reach_each_other(
+    helm: str, chart: Path, tmp_path: Path, core_schemas: Path
+) -> None:
+    found = rendered(helm, chart, "highly-available", "services.train.settings.train_nodes=2")
+    (text,) = (one["data"]["job.yaml"] for one in found if one["metadata"]["name"].endswith("-train-job"))
+    path = tmp_path / "job.yaml"
+    path.write_text(text)
+    job = job_of(read_template(path, nodes=2), "run-1", labels={}, nodes=2)
+    path.write_text(yaml.safe_dump(job))
+    locations = ("-schema-location", str(core_schemas / "{{.ResourceKind}}{{.KindSuffix}}.json"))
+    run(str(TOOLS / "kubeconform"), "-strict", *locations, str(path))
+    pod = job["spec"]["template"]
+    service = of_kind(found, "Service")[pod["spec"]["subdomain"]]
+    assert (service["spec"]["clusterIP"], service["spec"]["publishNotReadyAddresses"]) == ("None", True)
+    selector = service["spec"]["selector"]
+    assert selector.items() <= pod["metadata"]["labels"].items()
+    (policy,) = (one for name, one in of_kind(found, "NetworkPolicy").items() if name.endswith("-train"))
+    each = [{"podSelector": {"matchLabels": selector}}]
+    assert {"from": each} in policy["spec"]["ingress"]
+    assert {"to": each} in policy["spec"]["egress"]
+    alone = of_kind(rendered(helm, chart, "highly-available"), "Service")
+    assert service["metadata"]["name"] not in alone
+
+
 @pytest.mark.parametrize(
     ("told", "said"),
     [
+        (
+            ("services.train.jobs.enabled=false", "services.train.settings.train_nodes=2"),
+            "runs are processes of one pod; set services.train.jobs.enabled",
+        ),
         (
             ("services.train.gpus=2", "services.train.jobs.gpus=2"),
             "its Jobs train: set services.train.jobs.gpus",

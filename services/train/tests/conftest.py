@@ -212,16 +212,17 @@ def trained(
 
 @pytest.fixture(scope="session")
 def forge() -> Iterator[Callable[..., list[int]]]:
-    """Train a job file in processes of their own (``forge.py``); returns their exit codes."""
+    """Train a job file, or one of every node, in processes of their own (``forge.py``); returns their exit
+    codes."""
     process = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("forge.py"))],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
-    def train(job_file: Path, *, point: str | None = None, processes: int = 1) -> list[int]:
+    def train(*job_files: Path, point: str | None = None, processes: int = 1) -> list[int]:
         assert process.stdin is not None
         assert process.stdout is not None
-        request = {"job": str(job_file), "point": point, "processes": processes}
+        request = {"jobs": [str(file) for file in job_files], "point": point, "processes": processes}
         process.stdin.write(json.dumps(request) + "\n")
         process.stdin.flush()
         return json.loads(process.stdout.readline())

@@ -1,8 +1,9 @@
 """Real training processes, forked from one that has imported everything: ten seconds of imports once.
 
-Reads requests from stdin, a JSON object per line: {"job": path, "point": name or null, "processes": n}.
+Reads requests from stdin, a JSON object per line: {"jobs": paths, "point": name or null, "processes": n}.
 Answers each with the list of exit codes (negative: a signal's number). ``point`` is where a process kills
-itself with SIGKILL; several ``processes`` train one run together. Messages go to ``<job>.<rank>.out``.
+itself with SIGKILL; several ``processes`` train one run together. Of several jobs each is a node of one
+process, and the last one's kills itself. Messages go to ``<job>.<rank>.out``.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def main() -> None:
 
     for line in sys.stdin:
         request = json.loads(line)
-        count = request.get("processes", 1)
+        count = max(request["processes"], len(request["jobs"]))
         port = free_port() if count > 1 else 0
         children = [fork(request, rank, count, port) for rank in range(count)]
         codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
@@ -53,16 +54,19 @@ def fork(request: dict[str, Any], rank: int, count: int, port: int) -> int:
 def train(request: dict[str, Any], rank: int, count: int, port: int) -> NoReturn:
     from tunewheel_train import worker
 
+    nodes, job, local = len(request["jobs"]), request["jobs"][0], count
+    if nodes > 1:
+        job, local = request["jobs"][rank], 1
     if count > 1:
         os.environ |= {
-            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count),
-            "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+            "RANK": str(rank), "LOCAL_RANK": str(rank % local), "WORLD_SIZE": str(count),
+            "LOCAL_WORLD_SIZE": str(local), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
         }  # fmt: skip
-    out = os.open(f"{request['job']}.{rank}.out", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    out = os.open(f"{job}.{rank}.out", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 1)
-    if request.get("point"):
+    if request.get("point") and rank >= nodes - 1:
         (POINTS | OTHERS)[request["point"]]()
-    code = worker.main(["train", request["job"]])
+    code = worker.main(["train", job])
     sys.stderr.flush()
     os._exit(code)
 

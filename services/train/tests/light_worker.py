@@ -79,10 +79,12 @@ def plan_of(job: Job) -> TrainPlan:
 
 def misbehave(job: Job, step: int) -> None:
     """What ``LIGHT_FAULT`` asks for at the second step: hang, freeze, disk, or, while a micro-batch holds
-    several, oom and eat (all memory there is)."""
+    several, oom and eat (all memory there is). ``die STORE``: the second node is killed."""
     fault = os.environ.get("LIGHT_FAULT")
     if step != 2 or fault is None:
         return
+    if fault.startswith("die ") and os.environ.get("RANK") == "1":
+        die_once_a_checkpoint_is_in(Path(fault.removeprefix("die ")))
     if fault == "hang":
         signal.pause()
     if fault == "freeze":
@@ -95,6 +97,16 @@ def misbehave(job: Job, step: int) -> None:
             eaten.append(b"1" * (16 << 20))
     if fault == "disk":
         resource.setrlimit(resource.RLIMIT_FSIZE, (16, 16))
+
+
+def die_once_a_checkpoint_is_in(store: Path) -> None:
+    """Be killed, the first time, when another node's checkpoint is safe."""
+    died = store.parent / "died"
+    while not died.exists():
+        if list(store.glob(f"runs/*/checkpoints/*/{checkpoints.MANIFEST}")):
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.005)
 
 
 def wait_at(step: int, job: Job, should_stop: Callable[[], bool], *, resumed: bool) -> None:

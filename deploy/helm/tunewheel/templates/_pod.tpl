@@ -23,6 +23,10 @@ spec:
   # The service that makes the Jobs of runs asks the API server for them.
   automountServiceAccountToken: {{ ternary true false (not (not $launches)) }}
   enableServiceLinks: false
+  {{- if and (eq .kind "Job") (gt (int ((.values.settings | default dict).train_nodes | default 1)) 1) }}
+  # By which the pods of one run find the first of them.
+  subdomain: {{ include "tunewheel.fullname" .root }}-train-runs
+  {{- end }}
   terminationGracePeriodSeconds: {{ .values.terminationGracePeriodSeconds | int64 }}
   {{- with $global.image.pullSecrets }}
   imagePullSecrets: {{ toYaml . | nindent 4 }}

@@ -16,6 +16,7 @@ from opentelemetry.metrics import NoOpMeter
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.training import TrainCompleted, TrainFailed
+from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.run import BaseModelFacts, BaseModelRef
 from tunewheel_planner.calibration import Calibration
 from tunewheel_runtime.retry import Backoff, retry
@@ -24,16 +25,20 @@ from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStor
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Job
 from tunewheel_train.metrics import Metrics
-from tunewheel_train.progress import Failed, Located, Message
+from tunewheel_train.progress import Failed, Located
 from tunewheel_train.runs import adapters, bases, leftovers, remote_checkpoints
-from tunewheel_train.runs.attempts import BEATS, Attempt, Lease, Tell
+from tunewheel_train.runs.attempts import Attempt, Lease, Tell
 from tunewheel_train.runs.controls import Controls
+from tunewheel_train.runs.following import Follower, ignore
 from tunewheel_train.runs.mlflow_store import MlflowStore
+from tunewheel_train.runs.preparing import BEATS, prepare
 from tunewheel_train.runs.process import WORKER, Last, Patience, ProcessDied, run_process
 from tunewheel_train.runs.runs import Run, completed, failed, plan_run, read_dataset, unresolved_base
 from tunewheel_train.runs.shortage import disk_full, is_disk_full, oom_kills, out_of_memory
 from tunewheel_train.runs.slots import Slots
 from tunewheel_train.runs.tracking import Tracker
+from tunewheel_train.runs.training import train_once
+from tunewheel_train.runs.tries import Tries
 from tunewheel_train.runs.versions import Versions
 from tunewheel_train.settings import Settings
 
@@ -69,8 +74,11 @@ class Trainings:
         self._locating = asyncio.Lock()
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def train(self, event: DatasetVersioned, *, lease: Lease, tell: Tell) -> Outcome:
-        """Train what ``event`` asks for, or find that it was trained; ``tell`` publishes what happens.
+    async def train(
+        self, event: DatasetVersioned, *, lease: Lease, tell: Tell, tries: Tries | None = None
+    ) -> Outcome:
+        """Train what ``event`` asks for, or find that it was trained; ``tell`` publishes what happens. With
+        ``tries`` this is node 0 of several.
 
         Raises:
             InvalidEvent: the event does not fit the manifest it points to.
@@ -82,9 +90,39 @@ class Trainings:
             return run
         async with self._turns[run.run_id]:  # an event may come twice, the second time while it is trained
             lease.check()
-            return await self._trained(run, lease, tell)
+            return await self._trained(run, lease, tell, tries)
 
-    async def _trained(self, run: Run, lease: Lease, tell: Tell) -> Outcome:
+    async def follow(self, event: DatasetVersioned, *, lease: Lease, tries: Tries) -> None:
+        """Take part, as a node that is not the first, in training what ``event`` asks for.
+
+        Raises:
+            InvalidEvent: the event does not fit the manifest it points to.
+            Lease.Lost: this node's processes have stopped.
+            TransientError: the store is away.
+        """
+        manifest = await self._read(event)
+        # of its own: nodes may share a volume
+        directory = self._settings.runs_dir / f"node-{tries.node.rank}-of-{event.dataset_id}"
+
+        async def prepare_as(said: Job) -> Job:
+            with _full_disk_fails():
+                base, facts = await self._search(manifest.spec.base_model, said.base_revision, lease)
+                run = plan_run(manifest, event.manifest, base, facts)
+                return await prepare(run, self._store, self._settings, directory, {})
+
+        async def train(job: Job) -> Last:
+            return await train_once(
+                job, self._settings, directory=directory, stop=lease.lost, on_message=ignore,
+                worker=self._worker, node=tries.node,
+            )  # fmt: skip
+
+        try:
+            await Follower(tries, lease.lost, prepare=prepare_as, train=train).follow()
+            lease.check()
+        finally:
+            await asyncio.to_thread(_remove_all_but_logs, directory)
+
+    async def _trained(self, run: Run, lease: Lease, tell: Tell, tries: Tries | None) -> Outcome:
         run_dir = self._settings.runs_dir / run.run_id
         found = await adapters.find(self._store, run)
         if found is not None:
@@ -97,6 +135,7 @@ class Trainings:
             run, store=self._store, settings=self._settings, controls=self._controls, lease=lease, tell=tell,
             corrections=self._calibration.corrections(run.recipe.method), slots=self._slots,
             tracker=tracker, versions=self._versions, worker=self._worker, metrics=self._metrics,
+            tries=tries,
         )  # fmt: skip
         try:
             with _full_disk_fails():
@@ -118,12 +157,14 @@ class Trainings:
             await self._forget(run)
         return failed(run, error, attempt.teller.plan if error.out_of_memory else None)
 
-    async def _plan(self, event: DatasetVersioned, lease: Lease) -> Run | TrainFailed:
+    async def _read(self, event: DatasetVersioned) -> DatasetManifest:
         try:
-            content = await self._store.get(event.manifest)
+            return read_dataset(event, await self._store.get(event.manifest))
         except (ArtifactMissing, CorruptArtifact) as error:
             raise InvalidEvent(field="manifest", reason=str(error)) from error
-        manifest = read_dataset(event, content)
+
+    async def _plan(self, event: DatasetVersioned, lease: Lease) -> Run | TrainFailed:
+        manifest = await self._read(event)
         name = manifest.spec.base_model
         try:
             with _full_disk_fails():
@@ -196,8 +237,6 @@ class Trainings:
             train_path=directory, output_dir=directory, work_dir=directory,
             alive_seconds=self._settings.silent_seconds / BEATS,
         )  # fmt: skip
-
-        async def ignore(message: Message) -> None: ...
 
         try:
             return await run_process(

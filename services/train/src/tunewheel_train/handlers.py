@@ -11,7 +11,7 @@ from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.training import TrainCompleted, TrainControl, TrainFailed
 from tunewheel_planner.calibration import Calibration
 from tunewheel_runtime.identity.roles import Role
-from tunewheel_runtime.kafka import client_options
+from tunewheel_runtime.kafka import InvalidSetting, client_options
 from tunewheel_runtime.partitions import committed_offsets
 from tunewheel_runtime.retry import Backoff
 from tunewheel_runtime.service import Lease, Position, Service
@@ -79,7 +79,14 @@ def register(service: Service, settings: Settings, *, worker: Sequence[str] = WO
         await known.commands.demand_accepted(event)  # those that count are the replay's matter
 
     if settings.train_job_template is not None:
-        _train_in_a_cluster(known, Jobs(read_template(settings.train_job_template)))
+        nodes = settings.train_nodes
+        _train_in_a_cluster(known, Jobs(read_template(settings.train_job_template, nodes=nodes), nodes=nodes))
+    elif settings.train_nodes > 1:
+        raise InvalidSetting(
+            "train_nodes",
+            f"is {settings.train_nodes}, but runs are processes of this machine; set "
+            "TUNEWHEEL_TRAIN_JOB_TEMPLATE, or TUNEWHEEL_TRAIN_PROCESSES for several GPUs of it",
+        )
     else:
         _train_here(known, worker)
 

@@ -2,13 +2,15 @@
 
 It fetches data, base model and checkpoints from the object store, puts its own there, publishes what happens
 as the service would, and writes the outcome. SIGTERM, as before a node goes away: a checkpoint after the
-present step, then exit 75; the next pod goes on from it. It has no consumer group, no port but health's,
+present step, then exit 75; the next pod goes on from it. With ``TUNEWHEEL_TRAIN_NODES`` it is one of several
+pods that train the run together (``runs/tries.py``). It has no consumer group, no port but health's,
 and nothing on its disk that another pod would miss.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Sequence
 
@@ -25,7 +27,9 @@ from tunewheel_train.execution import Trainings
 from tunewheel_train.handlers import follow, telling
 from tunewheel_train.launching.jobs import EXIT_STOPPED
 from tunewheel_train.launching.launch import Launch, Outcome, Refused, read_launch
+from tunewheel_train.runs.node import ALONE, Node, node_of
 from tunewheel_train.runs.process import WORKER
+from tunewheel_train.runs.tries import Tries
 from tunewheel_train.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -36,12 +40,23 @@ class NoSuchLaunch(TunewheelError):
 
 
 class OneRun:
-    """Trains ``name`` within ``service`` and stops it then."""
+    """Trains ``name`` within ``service`` and stops it then. Of several nodes the first does; the others take
+    part."""
 
-    def __init__(self, service: Service, settings: Settings, name: str, trainings: Trainings) -> None:
+    def __init__(
+        self,
+        service: Service,
+        settings: Settings,
+        name: str,
+        trainings: Trainings,
+        *,
+        node: Node = ALONE,
+    ) -> None:
         self._service = service
         self._name = name
         self._trainings = trainings
+        self._node = node
+        self._every = settings.job_poll_seconds
         self._lease = Lease(TopicPartition("dataset.versioned", 0))
         self._backoff = Backoff.of(settings)
         self._task: asyncio.Task[None] | None = None
@@ -73,12 +88,22 @@ class OneRun:
         if launch is None:
             raise NoSuchLaunch(f"launches/{self._name}/event.json is not in {store.url}")
         if await launch.outcome(store) is None:
-            await launch.end(store, await self._outcome(launch))
+            tries = Tries(store, launch.prefix, self._node, every=self._every)
+            if self._node.rank > 0:
+                await self._follow(launch, tries)
+            else:
+                await launch.end(store, await self._outcome(launch, tries if self._node.count > 1 else None))
 
-    async def _outcome(self, launch: Launch) -> Outcome:
+    async def _follow(self, launch: Launch, tries: Tries) -> None:
+        try:
+            await self._trainings.follow(launch.event.data, lease=self._lease, tries=tries)
+        except InvalidEvent as error:  # node 0 makes it the outcome
+            log.warning("run_refused", launch=self._name, reason=str(error))
+
+    async def _outcome(self, launch: Launch, tries: Tries | None) -> Outcome:
         tell = telling(self._service, launch.event)
         try:
-            told = await self._trainings.train(launch.event.data, lease=self._lease, tell=tell)
+            told = await self._trainings.train(launch.event.data, lease=self._lease, tell=tell, tries=tries)
         except InvalidEvent as error:
             return Outcome(refused=Refused(field=error.field, reason=error.reason))
         self._lease.check()
@@ -87,8 +112,9 @@ class OneRun:
 
 def make_app(settings: Settings, name: str, *, worker: Sequence[str] = WORKER) -> tuple[Service, OneRun]:
     """Build the process that trains the launch ``name``; nothing runs yet."""
+    node = node_of(settings.train_nodes, os.environ)
     service = Service("train", settings)
-    run = OneRun(service, settings, name, follow(service, settings).local(worker))
+    run = OneRun(service, settings, name, follow(service, settings).local(worker), node=node)
     service.on_startup(run.begin)
     service.on_shutdown(run.stop)
     return service, run

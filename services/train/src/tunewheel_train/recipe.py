@@ -44,14 +44,20 @@ def train(
     import_bitsandbytes()  # before anything that imports peft
     from tunewheel_train import preparation, stages
     from tunewheel_train.model import acceleration, modeling, saving
+    from tunewheel_train.trainers import handover
 
     # setup
     base = locate(job)
     modeling.make_deterministic(job.recipe.seed)
     modeling.wait_for_all()  # the first holds the directory's lock before anybody looks for checkpoints
-    precision = compute_dtype() if job.dtype == "auto" else job.dtype
+    handover.share_newest(job.work_dir, job.recipe.method)
+    # nodes may differ: what the first one can do, and plans, is what all do
+    precision = handover.from_first(compute_dtype() if job.dtype == "auto" else job.dtype)
     prepared = preparation.prepare(base, job, report)
     job = preparation.follow_plan(job, prepared, precision, report)
+    form = {"recipe": job.recipe, "gradient_checkpointing": job.gradient_checkpointing}
+    job = job.model_copy(update=handover.from_first(form))
+    _warn_of_idle(job, report)
     model, tokenizer = modeling.load(
         base, job.recipe, precision=precision, start_from=job.start_from, shards=_shards(job, report)
     )
@@ -75,6 +81,14 @@ def _shards(job: Job, report: Callable[[Message], None]) -> int:
     if job.sharding != "none" and processes > 1 and reason is not None:
         report(Warned(reason=f"every process holds the whole model: {reason}"))
     return shards_of(job.recipe, sharding=job.sharding, processes=processes)
+
+
+def _warn_of_idle(job: Job, report: Callable[[Message], None]) -> None:
+    """A step is divided by whole examples: any number of processes takes part, some with nothing to do."""
+    processes, batch = int(os.environ.get("WORLD_SIZE", "1")), job.recipe.batch_size
+    if processes > batch:
+        idle = f"{processes - batch} of {processes} processes have nothing to do"
+        report(Warned(reason=f"{idle}: train.batch_size is {batch}; raise it, or train by fewer"))
 
 
 def locate(job: Job) -> BaseModel:

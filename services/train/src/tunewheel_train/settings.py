@@ -20,7 +20,7 @@ class Settings(ServiceSettings):
     """A Job of Kubernetes (YAML) that every run's Job is made from; None: runs are trained by processes of
     this machine."""
     job_poll_seconds: float = Field(default=5.0, gt=0)
-    """Between two looks at a run's Job."""
+    """Between two looks at a run's Job, and of its pods at what the others say."""
     train_threads: int = Field(default=0, ge=0)
     """Threads of the training process; 0: as many as this process may use."""
     train_slots: int = Field(default=1, ge=1)
@@ -30,6 +30,8 @@ class Settings(ServiceSettings):
     is said, the first ones of the machine."""
     train_processes: int = Field(default=1, ge=1)
     """Processes that train one run together: as many as it has GPUs."""
+    train_nodes: int = Field(default=1, ge=1)
+    """Pods of a run's Job that train it together, ``train_processes`` each."""
     train_sharding: Literal["none", "fsdp"] = "none"
     """``none``: each of them holds the whole model (DDP). ``fsdp``: each holds a part of it."""
     train_dtype: Literal["auto", "bfloat16", "float32"] = "auto"

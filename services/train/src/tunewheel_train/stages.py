@@ -21,7 +21,7 @@ from tunewheel_train.model.attention import NotEquivalent
 from tunewheel_train.model.kernels import Kernels
 from tunewheel_train.preparation import Prepared
 from tunewheel_train.progress import Message, Started, Warned
-from tunewheel_train.trainers import checkpoints
+from tunewheel_train.trainers import checkpoints, handover
 from tunewheel_train.trainers.course import Course
 from tunewheel_train.trainers.progress_callback import ProgressCallback
 
@@ -202,6 +202,8 @@ def _run(trainer: Any, frame: Frame) -> None:
         raise RunStopped(course.first_step + done)
     course.ended(done)
     best = course.patience.best_step
+    if best is not None:
+        handover.share_step(work_dir, best)
     if best is not None and (directory := checkpoints.at_step(work_dir, best)):
         checkpoints.put_weights(trainer.model, directory / checkpoints.WEIGHTS)
 

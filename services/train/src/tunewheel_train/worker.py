@@ -68,10 +68,10 @@ class Voice:
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
         self._lock = threading.Lock()
-        self.first = os.environ.get("RANK", "0") == "0"
+        self.first = os.environ.get("LOCAL_RANK", "0") == "0"
 
     def report(self, message: Message) -> None:
-        """Tell ``message``; of processes that train together the first one speaks."""
+        """Tell ``message``; of processes that train together the first one of every machine speaks."""
         if self.first:
             self.insist(message)
 

@@ -29,6 +29,7 @@ from tunewheel_train.launching.cluster import MOST_HICCUPS, ClusterTrainings
 from tunewheel_train.launching.jobs import JobRefused, JobState
 from tunewheel_train.one_run import NoSuchLaunch, OneRun
 from tunewheel_train.runs.controls import Controls
+from tunewheel_train.runs.node import ALONE, Node
 from tunewheel_train.runs.versions import Versions
 
 
@@ -54,23 +55,26 @@ class Process:
         self.stopped.set()
 
 
-def pod(made: Any, name: str, told: list[Envelope[Any]], cache_dir: Path) -> tuple[Process, OneRun]:
+def pod(
+    made: Any, name: str, told: list[Envelope[Any]], cache_dir: Path, node: Node = ALONE
+) -> tuple[Process, OneRun]:
     """A pod with a disk of its own."""
-    settings = made.settings.model_copy(update={"cache_dir": cache_dir})
+    settings = made.settings.model_copy(update={"cache_dir": cache_dir, "job_poll_seconds": 0.05})
     process: Any = Process(made.store, told)
-    return process, OneRun(
-        process, settings, name, Trainings(made.store, settings, made.controls, worker=made.worker)
-    )
+    trainings = Trainings(made.store, settings, made.controls, worker=made.worker)
+    return process, OneRun(process, settings, name, trainings, node=node)
 
 
 @dataclass
 class Cluster:
-    """Starts one pod per Job, at once. ``broken``: why none ever does; ``refuses``: why there is no Job."""
+    """Starts one pod per Job and node, at once. ``broken``: why none ever does; ``refuses``: why there is no
+    Job."""
 
     made: Any
     folder: Path
     broken: str | None = None
     refuses: str | None = None
+    nodes: int = 1
     has_room: bool = True
     """False: pods wait for a node."""
     jobs: dict[str, JobState] = field(default_factory=dict)
@@ -89,9 +93,11 @@ class Cluster:
             await self.start(name)
 
     async def start(self, name: str) -> None:
-        _, run = pod(self.made, name, self.told, self.folder / f"disk-{len(self.pods)}")
-        self.pods.append(run)
-        await run.begin()
+        for rank in range(self.nodes):
+            disk = self.folder / f"disk-{len(self.pods)}"
+            _, run = pod(self.made, name, self.told, disk, Node(rank, self.nodes))
+            self.pods.append(run)
+            await run.begin()
 
     async def state(self, name: str) -> JobState | None:
         return self.jobs.get(name)
@@ -160,8 +166,10 @@ def started(desk: Desk) -> list[Envelope[TrainStarted]]:
     return [news for news in desk.cluster.told if isinstance(news.data, TrainStarted)]
 
 
-async def test_a_launched_run_ends_as_one_that_is_trained_here(desk):
+@pytest.mark.parametrize("nodes", [1, 2])
+async def test_a_launched_run_ends_as_one_that_is_trained_here(desk, nodes: int):
     one = await desk()
+    one.cluster.nodes = nodes
     ended = await one.train()
     assert isinstance(ended, TrainCompleted)
     assert ended == await one.made.train()
@@ -212,6 +220,24 @@ async def test_a_run_goes_on_while_its_service_goes_away_and_the_next_one_finds_
     assert await again == await other
     assert len(one.cluster.jobs) == 1
     assert started(one)[-1].data.resumed_from_step > 0
+
+
+async def test_nodes_with_disks_of_their_own_go_on_together_when_a_process_of_one_is_killed(
+    desk, tmp_path: Path, monkeypatch
+):
+    one = await desk()
+    one.cluster.nodes = 2
+    monkeypatch.setenv("LIGHT_WAIT", "1")  # the first node would be waited for for ever
+    monkeypatch.setenv("LIGHT_FAULT", f"die {tmp_path / 'store'}")
+    ended = await one.train()
+    assert isinstance(ended, TrainCompleted)
+    assert [news.data.resumed_from_step for news in started(one)] == [0, 2]
+    await until(lambda: all(run.ended for run in one.cluster.pods))
+    (name,) = one.cluster.jobs
+    tries = await one.made.store.list(f"launches/{name}/tries")
+    assert [path.partition("tries/")[2] for path in tries] == [
+        "000001/form.json", "000001/joined.1", "000001/lost.1.json", "000002/form.json", "000002/joined.1",
+    ]  # fmt: skip
 
 
 async def test_a_paused_run_keeps_no_pod(desk, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from aiohttp import web
 from tunewheel_contracts.errors import TransientError
 from tunewheel_runtime.kafka import InvalidSetting
 from tunewheel_train.launching.jobs import EXIT_STOPPED, JobRefused, Jobs, JobState, job_of, read_template
+from tunewheel_train.runs.node import ALONE, Node, node_of
 
 TEMPLATE: dict[str, Any] = {
     "apiVersion": "batch/v1",
@@ -122,6 +124,10 @@ async def test_a_job_is_made_once_looked_at_and_suspended(api: Api, jobs: Jobs):
     }
     assert await jobs.state("run-1") == JobState(failure="BackoffLimitExceeded: too often")
     await jobs.pause("gone", paused=True)
+    api.jobs["run-1"] |= {"spec": {"parallelism": 2}, "status": {"ready": 1}}
+    assert not (await jobs.state("run-1")).begun
+    api.jobs["run-1"]["status"]["ready"] = 2
+    assert (await jobs.state("run-1")).begun
 
 
 async def test_what_the_cluster_refuses_is_told_and_tried_again(api: Api, jobs: Jobs):
@@ -158,6 +164,51 @@ def test_a_job_keeps_what_the_template_says_and_gets_what_it_leaves_out():
     stopped = job["spec"]["podFailurePolicy"]["rules"][1]
     assert (stopped["action"], stopped["onExitCodes"]["values"]) == ("Ignore", [EXIT_STOPPED])
     assert "name" not in TEMPLATE["metadata"]
+
+
+def test_several_nodes_are_an_indexed_job_whose_pods_meet_at_the_first():
+    template = copy.deepcopy(TEMPLATE)
+    pod = template["spec"]["template"]["spec"]
+    pod["subdomain"] = "runs"
+    pod["containers"][1]["env"] = [{"name": "A", "value": "b"}, {"name": "MASTER_PORT", "value": "1"}]
+    spec = job_of(template, "run-1", labels={}, nodes=3)["spec"]
+    assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 3, 3)
+    proxy, train = spec["template"]["spec"]["containers"]
+    assert "env" not in proxy
+    told = {one["name"]: one["value"] for one in train["env"]}
+    assert told == {
+        "A": "b", "TUNEWHEEL_TRAIN_NODES": "3", "MASTER_ADDR": "run-1-0.runs", "MASTER_PORT": "29500",
+    }  # fmt: skip
+    assert len(train["env"]) == 4
+    for rank in range(3):  # JOB_COMPLETION_INDEX is Kubernetes' own
+        assert node_of(3, told | {"JOB_COMPLETION_INDEX": str(rank)}) == Node(rank, 3, "run-1-0.runs", 29500)
+    one = job_of(template, "run-1", labels={})["spec"]
+    assert "completionMode" not in one
+    assert node_of(1, {}) == ALONE
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"MASTER_ADDR": "a"}, "JOB_COMPLETION_INDEX is missing"),
+        ({"JOB_COMPLETION_INDEX": "2", "MASTER_ADDR": "a"}, "JOB_COMPLETION_INDEX is 2"),
+        ({"JOB_COMPLETION_INDEX": "1"}, "MASTER_ADDR, where they meet, is missing"),
+    ],
+)
+def test_a_pod_that_does_not_know_its_place_is_refused(environment: dict[str, str], said: str):
+    with pytest.raises(InvalidSetting, match=said) as caught:
+        node_of(2, environment)
+    assert caught.value.field == "train_nodes"
+
+
+def test_pods_that_could_not_find_each_other_are_refused(tmp_path: Path):
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(TEMPLATE))
+    assert read_template(path) == TEMPLATE
+    with pytest.raises(
+        InvalidSetting, match=r"lacks spec.template.spec.subdomain.*TUNEWHEEL_TRAIN_NODES is 2"
+    ):
+        read_template(path, nodes=2)
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tunewheel_train.progress import Completed, Message, Progressed, Stopped, parse
-from tunewheel_train.runs.process import WORKER, run_process, together
+from tunewheel_train.runs.node import Node
+from tunewheel_train.runs.process import WORKER, one_of, run_process, together
+from tunewheel_train.trainers.stepping import PlannedSteps
 
 
 def messages(job_file: Path, rank: int = 0) -> list:
@@ -24,6 +28,45 @@ def test_the_launcher_runs_the_worker_as_often_as_there_are_gpus():
     config, _, worker = config_from_args(parse_args(launcher[2:]))
     assert (config.min_nodes, config.nproc_per_node, worker) == (1, 4, ["-u", "-m", "w"])
     assert config.shutdown_timeout == 300
+    node = Node(1, 3, "run-0.runs", 29501)
+    config, _, _ = config_from_args(parse_args(list(together(WORKER, 4, 300.0, node)[3:])))
+    assert (config.min_nodes, config.max_nodes, config.nproc_per_node) == (3, 3, 4)
+    assert (config.rdzv_backend, config.rdzv_endpoint) == ("static", "run-0.runs:29501")
+    assert config.rdzv_configs["rank"] == 1
+    assert together(WORKER, 1, 300.0, node) == WORKER
+    assert one_of(node) == {
+        "RANK": "1", "WORLD_SIZE": "3", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1",
+        "MASTER_ADDR": "run-0.runs", "MASTER_PORT": "29501",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("items", [1, 3, 8])
+@pytest.mark.parametrize("processes", [1, 2, 3, 8])
+def test_a_step_is_divided_by_any_number_of_processes_and_stays_the_step(items: int, processes: int):
+    step = [[at] * (at + 1) for at in range(items)]
+    parts = [Part(processes, rank).cut(step) for rank in range(processes)]
+    # a process without an item of its own has one whose loss counts nothing
+    taken = [piece for part in parts for piece, weight in part.pieces if weight != math.inf]
+    assert sorted(item for piece in taken for item in piece) == step
+    assert len({len(part.pieces) for part in parts}) == 1
+    assert {part.tokens for part in parts} == {sum(map(len, step))}
+    # DDP averages gradients: each loss is divided by the step's weight over the number of processes
+    weights = {weight for part in parts for _, weight in part.pieces} - {math.inf}
+    assert weights == {sum(map(len, step)) / processes}
+
+
+class Part(PlannedSteps):
+    """What one of the processes does, whatever its trainer computes."""
+
+    def __init__(self, processes: int, rank: int) -> None:
+        self.accelerator = SimpleNamespace(num_processes=processes, process_index=rank)
+        self.course = SimpleNamespace(micro_batch_size=2)
+
+    def lay_out(self, items):
+        return list(items)
+
+    def weight_of(self, items):
+        return sum(map(len, items))
 
 
 async def test_what_the_service_launches_trains_by_two_processes(trained, case, tmp_path: Path):

@@ -127,7 +127,7 @@ class ClusterTrainings:
             reason = f"its Job {launch.name} {how}; see its pods' logs, then `tunewheel train resume` goes on"
             return await launch.end(self._store, await self._failed(launch, reason))
         wanted = self._command(launch.event.data)
-        if wanted is TrainAction.CANCEL and not state.ready:  # a run that has begun says by itself how far
+        if wanted is TrainAction.CANCEL and not state.begun:  # a run that has begun says by itself how far
             reason = "was cancelled; `tunewheel train resume` trains it after all"
             outcome = await launch.end(self._store, await self._failed(launch, reason))
             await self._launcher.pause(launch.name, paused=True)

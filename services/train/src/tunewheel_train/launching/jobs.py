@@ -16,6 +16,8 @@ import yaml
 from tunewheel_contracts.errors import TransientError, TunewheelError
 from tunewheel_runtime.kafka import InvalidSetting
 
+from tunewheel_train.runs.node import PORT
+
 CONTAINER = "train"
 EXIT_STOPPED = 75
 """Of a pod that was told to end before its run had; see ``worker.EXIT_STOPPED``."""
@@ -35,18 +37,19 @@ class JobRefused(TunewheelError):
 class JobState:
     paused: bool = False
     """Suspended by this service."""
-    ready: int = 0
-    """Pods whose run has begun."""
+    begun: bool = False
+    """All its pods are ready: a run that waits for one of them has not begun."""
     failure: str | None = None
     """Why the cluster starts no further pod."""
     complete: bool = False
 
 
-def read_template(path: Path) -> dict[str, Any]:
+def read_template(path: Path, *, nodes: int = 1) -> dict[str, Any]:
     """Return the Job that every run's is made from.
 
     Raises:
-        InvalidSetting: it is no Job, or has no container ``train``; the field and the mend are named.
+        InvalidSetting: it is no Job, has no container ``train``, or, for several ``nodes``, no name by which
+            its pods find each other; the field and the mend are named.
     """
 
     def refuse(reason: str) -> InvalidSetting:
@@ -66,12 +69,18 @@ def read_template(path: Path) -> dict[str, Any]:
         raise refuse(f"lacks spec.template.spec.containers: {error!r}") from error
     if CONTAINER not in named:
         raise refuse(f"has no container named {CONTAINER}, only {', '.join(map(str, named))}; name it so")
+    if nodes > 1 and not job["spec"]["template"]["spec"].get("subdomain"):
+        raise refuse(
+            f"lacks spec.template.spec.subdomain, and TUNEWHEEL_TRAIN_NODES is {nodes}; write the name of a "
+            "headless Service that selects its pods"
+        )
     return job
 
 
-def job_of(template: dict[str, Any], name: str, *, labels: dict[str, str]) -> dict[str, Any]:
+def job_of(template: dict[str, Any], name: str, *, labels: dict[str, str], nodes: int = 1) -> dict[str, Any]:
     """Return the Job ``name``. What the template says stays; what it leaves out is filled in so that a node
-    that goes away costs no attempt, and a pod that was told to end is started again."""
+    that goes away costs no attempt, and a pod that was told to end is started again. Several ``nodes`` are an
+    Indexed Job, whose first pod the others find by its name."""
     job = copy.deepcopy(template)
     metadata = job.setdefault("metadata", {})
     metadata["name"] = name
@@ -87,7 +96,21 @@ def job_of(template: dict[str, Any], name: str, *, labels: dict[str, str]) -> di
     for container in pod["spec"]["containers"]:
         if container["name"] == CONTAINER:
             container["args"] = [*container.get("args", []), name]
+            if nodes > 1:
+                meeting = _meeting(name, pod["spec"]["subdomain"], nodes)
+                others = [one for one in container.get("env", []) if one["name"] not in meeting]
+                container["env"] = [*others, *({"name": k, "value": v} for k, v in meeting.items())]
+    if nodes > 1:
+        spec |= {"completionMode": "Indexed", "completions": nodes, "parallelism": nodes}
     return job
+
+
+def _meeting(name: str, subdomain: str, nodes: int) -> dict[str, str]:
+    """What tells a pod where all meet; Kubernetes itself adds JOB_COMPLETION_INDEX. The host names of an
+    Indexed Job's pods are its name and their index."""
+    return {
+        "TUNEWHEEL_TRAIN_NODES": str(nodes), "MASTER_ADDR": f"{name}-0.{subdomain}", "MASTER_PORT": str(PORT),
+    }  # fmt: skip
 
 
 def _failure_policy() -> dict[str, Any]:
@@ -104,8 +127,9 @@ class Jobs:
     """The Jobs of one namespace, by the API server that ``KUBECONFIG`` names, or else that of the cluster
     that this process runs in."""
 
-    def __init__(self, template: dict[str, Any]) -> None:
+    def __init__(self, template: dict[str, Any], *, nodes: int = 1) -> None:
         self._template = template
+        self._nodes = nodes
         self._client: Any = None
         self._connecting = asyncio.Lock()
         self._namespace = template.get("metadata", {}).get("namespace") or _own_namespace()
@@ -117,7 +141,7 @@ class Jobs:
 
     async def ensure(self, name: str, *, labels: dict[str, str]) -> None:
         """Create the Job ``name``, unless it exists. Raises JobRefused, TransientError."""
-        body = job_of(self._template, name, labels=labels)
+        body = job_of(self._template, name, labels=labels, nodes=self._nodes)
         await self._call("create_namespaced_job", self._namespace, body)
 
     async def state(self, name: str) -> JobState | None:
@@ -179,7 +203,7 @@ def _state(job: Any) -> JobState:
     failed = conditions.get("Failed")
     return JobState(
         paused=PAUSED in (job.metadata.annotations or {}),
-        ready=job.status.ready or 0,
+        begun=(job.status.ready or 0) >= (job.spec.parallelism or 1),
         failure=f"{failed.reason}: {failed.message}" if failed else None,
         complete="Complete" in conditions,
     )

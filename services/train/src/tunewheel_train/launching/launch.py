@@ -45,6 +45,11 @@ class Launch:
     name: str
     event: Envelope[DatasetVersioned]
 
+    @property
+    def prefix(self) -> str:
+        """Of all that is written of it."""
+        return f"launches/{self.name}"
+
     async def put(self, store: ObjectStore) -> None:
         await store.first(f"{_index(self.event)}/{self.name}", b"")
         await store.first(_event_path(self.name), _EVENT.dump_json(self.event))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
@@ -13,11 +12,10 @@ import structlog
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import Event
 from tunewheel_contracts.events.training import TrainAction
-from tunewheel_contracts.fields import ArtifactRef
-from tunewheel_contracts.formats.recipe import PreferenceMethod, TrainMethod
+from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import Adjustment
 from tunewheel_planner.calibration import Correction
-from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
+from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Job
@@ -26,20 +24,20 @@ from tunewheel_train.progress import Checkpointed, Completed, Failed, Message
 from tunewheel_train.runs import remote_checkpoints
 from tunewheel_train.runs.controls import Controls
 from tunewheel_train.runs.ladder import next_rung
-from tunewheel_train.runs.process import WORKER, Last, Patience, ProcessDied, run_process
+from tunewheel_train.runs.node import ALONE
+from tunewheel_train.runs.preparing import prepare
+from tunewheel_train.runs.process import WORKER, Last, ProcessDied
 from tunewheel_train.runs.runs import Result, Run
-from tunewheel_train.runs.shortage import oom_kills, out_of_memory
-from tunewheel_train.runs.slots import Slots, devices_of
-from tunewheel_train.runs.starting import fetch_start
+from tunewheel_train.runs.slots import Slots
 from tunewheel_train.runs.telling import Teller
 from tunewheel_train.runs.tracking import Tracker
+from tunewheel_train.runs.training import train_once
+from tunewheel_train.runs.tries import Tries
 from tunewheel_train.runs.versions import Versions
 from tunewheel_train.settings import Settings
 
 log = structlog.get_logger(__name__)
 Tell = Callable[[Event], Awaitable[None]]
-BEATS = 60
-"""Signs of life that a process has missed when it is taken for dead."""
 
 
 class Lease(Protocol):
@@ -52,7 +50,8 @@ class Lease(Protocol):
 
 
 class Attempt:
-    """One worker's attempt at one run; ``corrections`` are what earlier runs say about estimates."""
+    """One worker's attempt at one run; ``corrections`` are what earlier runs say about estimates. With
+    ``tries`` it is node 0 of several, and leads them."""
 
     def __init__(
         self,
@@ -69,6 +68,7 @@ class Attempt:
         versions: Versions,
         metrics: Metrics,
         worker: Sequence[str] = WORKER,
+        tries: Tries | None = None,
     ) -> None:
         self._run = run
         self._store = store
@@ -80,9 +80,9 @@ class Attempt:
         self._metrics = metrics
         self._began = False
         self._worker = worker
+        self._tries = tries
         self._lease = lease
-        self._corrections = dict(corrections)
-        self._patience = Patience(settings.silent_seconds, settings.stuck_seconds)
+        self._corrections = corrections
         self.teller = Teller(run, tell, settings.progress_seconds, time.monotonic)
         self._dir = settings.runs_dir / run.run_id
         self._uploads: asyncio.Task[None] | None = None
@@ -135,35 +135,9 @@ class Attempt:
 
     async def _prepare(self) -> Job:
         """Bring the training data, the adapter to go on from and the newest checkpoint here."""
-        run, directory = self._run, self._dir
-        await asyncio.to_thread((directory / "work").mkdir, parents=True, exist_ok=True)
-        train_path = await self._fetch(run.train, "dataset.train")
-        preferences = run.preferences if run.recipe.preference else None
-        preferences_path = await self._fetch(preferences, "dataset.preferences") if preferences else None
-        unpaired = run.recipe.preference and run.recipe.preference.method is PreferenceMethod.KTO
-        # Another method cannot use them; where it has nothing else, it is told of them.
-        negatives = run.negatives if unpaired or (run.recipe.preference and not preferences) else None
-        negatives_path = await self._fetch(negatives, "dataset.negatives") if negatives else None
-        start_from = await fetch_start(self._store, run, directory / "start")
-        await remote_checkpoints.download(self._store, run.checkpoints_prefix, directory / "work")
-        return Job(
-            run_id=run.run_id, base_model=run.base.name, base_revision=run.base.revision,
-            train_path=train_path, preferences_path=preferences_path, negatives_path=negatives_path,
-            start_from=start_from, output_dir=directory / "adapter", work_dir=directory / "work",
-            cache_dir=self._settings.cache_dir, dtype=self._settings.train_dtype,
-            devices=self._settings.devices, sharding=self._settings.train_sharding,
-            alive_seconds=self._settings.silent_seconds / BEATS,
-            corrections=self._corrections, recipe=run.recipe,
-        )  # fmt: skip
-
-    async def _fetch(self, ref: ArtifactRef, field: str) -> Path:
-        try:
-            data = await self._store.get(ref)
-        except (ArtifactMissing, CorruptArtifact) as error:
-            raise RunFailed(field=field, reason=f"{error}; build the dataset again") from error
-        path = self._dir / f"{ref.sha256[:20]}.parquet"
-        await asyncio.to_thread(path.write_bytes, data)
-        return path
+        job = await prepare(self._run, self._store, self._settings, self._dir, self._corrections)
+        await remote_checkpoints.download(self._store, self._run.checkpoints_prefix, job.work_dir)
+        return job
 
     async def _may_go_on(self) -> None:
         """Return when nothing speaks against training; waits out a pause."""
@@ -213,27 +187,16 @@ class Attempt:
             self._metrics.ended(self._run.run_id)
             await self._finish_upload()
 
-    async def _run_process(self, job: Job, slot: int, stop: asyncio.Event) -> Last:
-        kills = oom_kills()
-        try:
-            return await run_process(
-                "train", job, directory=self._dir, threads=self._settings.train_threads, stop=stop,
-                stop_seconds=self._settings.stop_seconds, patience=self._patience,
-                on_message=self._on_message, processes=self._settings.train_processes,
-                devices=self._devices(slot), worker=self._worker,
+    async def _run_process(self, job: Job, slot: int, stop: asyncio.Event) -> Last | None:
+        tries = self._tries
+
+        async def train() -> Last:
+            return await train_once(
+                job, self._settings, directory=self._dir, stop=stop, on_message=self._on_message,
+                worker=self._worker, slot=slot, node=tries.node if tries else ALONE,
             )  # fmt: skip
-        except ProcessDied as error:
-            if stop.is_set() or not self._may_be_out_of_memory(error) or oom_kills() == kills:
-                raise
-            return out_of_memory()
 
-    def _may_be_out_of_memory(self, error: ProcessDied) -> bool:
-        """The kernel's way is SIGKILL; a launcher of several processes, one of which got it, says 1."""
-        several = self._settings.train_processes > 1
-        return error.code == -signal.SIGKILL or (several and error.code == 1)
-
-    def _devices(self, slot: int) -> tuple[str, ...]:
-        return devices_of(slot, processes=self._settings.train_processes, gpus=self._settings.gpus)
+        return await (tries.lead(job, stop, train) if tries else train())
 
     async def _watch(self, stop: asyncio.Event) -> None:
         run = self._run

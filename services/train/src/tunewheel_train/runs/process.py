@@ -17,6 +17,7 @@ from tunewheel_runtime.worker_spans import trace_environment
 
 from tunewheel_train.job import Job
 from tunewheel_train.progress import Alive, Completed, Failed, Located, Message, Stopped, parse
+from tunewheel_train.runs.node import ALONE, Node
 
 Last = Completed | Failed | Located | Stopped
 OnMessage = Callable[[Message], Awaitable[None]]
@@ -94,19 +95,20 @@ async def run_process(
     processes: int = 1,
     devices: Sequence[str] = (),
     worker: Sequence[str] = WORKER,
+    node: Node = ALONE,
 ) -> Last:
     """Run one job in a process of its own; returns its last word.
 
     ``stop`` asks it to checkpoint and end, ``stop_seconds`` later it is killed. Its job file and its log
-    lie in ``directory``. ``devices`` are the GPUs it sees.
+    lie in ``directory``. ``devices`` are the GPUs it sees. Of several nodes this is ``node``'s part.
 
     Raises:
         ProcessDied: it ended without a last word, or exhausted the ``patience`` and was killed.
     """
     log_file = directory / f"{action}.log"
-    several = together(worker, processes, stop_seconds)
+    several = together(worker, processes, stop_seconds, node)
     command = (*several, action) if action == "train" else (*worker, action)
-    seen = environment(threads, devices)
+    seen = environment(threads, devices) | (one_of(node) if processes == 1 < node.count else {})
     process = await _start(command, job, directory / f"{action}.json", log_file, seen)
     async with _stopping(process, stop, stop_seconds):
         last: Last | None = None
@@ -122,20 +124,35 @@ async def run_process(
     return last
 
 
-def together(worker: Sequence[str], processes: int, stop_seconds: float) -> tuple[str, ...]:
+def together(
+    worker: Sequence[str], processes: int, stop_seconds: float, node: Node = ALONE
+) -> tuple[str, ...]:
     """``worker`` as so many processes of this machine that train one model, by PyTorch's launcher.
 
-    It gives them ``stop_seconds`` for their last checkpoint; by itself it would kill them after 30.
+    It gives them ``stop_seconds`` for their last checkpoint; by itself it would kill them after 30. It ends
+    all of this machine's when one dies; those of other nodes are ``tries.py``'s matter.
 
     accelerate, which TRL trains by, takes part in the group it finds in the environment.
     """
-    if processes == 1:
+    if processes == 1:  # a launcher would be a process that waits for one
         return tuple(worker)
     python, *rest = worker
+    meeting = ("--standalone",) if node.count == 1 else (
+        f"--nnodes={node.count}", f"--node-rank={node.rank}", f"--master-addr={node.master}",
+        f"--master-port={node.port}",
+    )  # fmt: skip
     return (
-        python, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
+        python, "-m", "torch.distributed.run", *meeting, f"--nproc-per-node={processes}",
         f"--shutdown-timeout={math.ceil(stop_seconds)}", *rest,
     )  # fmt: skip
+
+
+def one_of(node: Node) -> dict[str, str]:
+    """What PyTorch's launcher would tell the only process of ``node``."""
+    return {
+        "RANK": str(node.rank), "WORLD_SIZE": str(node.count), "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1",
+        "MASTER_ADDR": node.master, "MASTER_PORT": str(node.port),
+    }  # fmt: skip
 
 
 async def _messages(process: asyncio.subprocess.Process, patience: Patience) -> AsyncIterator[Message]:

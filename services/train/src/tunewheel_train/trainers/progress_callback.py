@@ -15,6 +15,7 @@ from tunewheel_train.errors import RunFailed
 from tunewheel_train.model.machine import gpu_bytes, present_bytes, synchronize
 from tunewheel_train.progress import Checkpointed, Message, Progressed
 from tunewheel_train.trainers import checkpoints
+from tunewheel_train.trainers.handover import from_first
 
 
 class ProgressCallback(TrainerCallback):
@@ -49,7 +50,8 @@ class ProgressCallback(TrainerCallback):
         course.step_seconds += time.monotonic() - self._step_began
         self._validated = None
         if course.validates_at(state.global_step):
-            self._validated = self._trainer.validate()
+            # another node's processor may round another way, and all must lose patience together
+            self._validated = from_first(float(self._trainer.validate()))
             course.patience.saw(self._validated, course.first_step + state.global_step)
             control.should_training_stop |= course.patience.over
         if self._all_should_stop() and state.global_step < state.max_steps:

@@ -1,0 +1,46 @@
+"""Which of the machines that train one run together this one is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tunewheel_runtime.kafka import InvalidSetting
+
+PORT = 29500
+"""Where the processes of node 0 are met, unless ``MASTER_PORT`` says otherwise; PyTorch's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Node ``rank`` of ``count``. All meet at ``master``, a name or address of node 0."""
+
+    rank: int = 0
+    count: int = 1
+    master: str = "127.0.0.1"
+    port: int = PORT
+
+
+ALONE = Node()
+
+
+def node_of(count: int, environment: Mapping[str, str]) -> Node:
+    """Return this pod's place among the ``count`` pods of an Indexed Job.
+
+    ``JOB_COMPLETION_INDEX`` is Kubernetes' own; ``MASTER_ADDR`` and ``MASTER_PORT`` stand in the Job.
+
+    Raises:
+        InvalidSetting: several nodes, and the environment does not say which one this is, or where they meet.
+    """
+    if count == 1:
+        return ALONE
+    index, master = environment.get("JOB_COMPLETION_INDEX", ""), environment.get("MASTER_ADDR", "")
+    if not index.isdigit() or int(index) >= count:
+        raise InvalidSetting(
+            "train_nodes",
+            f"is {count}, but JOB_COMPLETION_INDEX is {index or 'missing'}; the pods of an Indexed Job of "
+            f"{count} completions have it",
+        )
+    if not master:
+        raise InvalidSetting("train_nodes", f"is {count}, but MASTER_ADDR, where they meet, is missing")
+    return Node(int(index), count, master, int(environment.get("MASTER_PORT", PORT)))

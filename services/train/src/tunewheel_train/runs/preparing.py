@@ -1,0 +1,62 @@
+"""What a run's training process needs, brought to this machine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+
+from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.recipe import PreferenceMethod
+from tunewheel_planner.calibration import Correction
+from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
+
+from tunewheel_train.errors import RunFailed
+from tunewheel_train.job import Job
+from tunewheel_train.runs.runs import Run
+from tunewheel_train.runs.starting import fetch_start
+from tunewheel_train.settings import Settings
+
+BEATS = 60
+"""Signs of life that a process has missed when it is taken for dead."""
+
+
+async def prepare(
+    run: Run,
+    store: ObjectStore,
+    settings: Settings,
+    directory: Path,
+    corrections: Mapping[str, Correction],
+) -> Job:
+    """Bring the training data and the adapter to go on from to ``directory``, and return the job that says
+    where they are. Raises RunFailed, TransientError."""
+    await asyncio.to_thread((directory / "work").mkdir, parents=True, exist_ok=True)
+    train_path = await _fetch(store, directory, run.train, "dataset.train")
+    preferences = run.preferences if run.recipe.preference else None
+    preferences_path = (
+        await _fetch(store, directory, preferences, "dataset.preferences") if preferences else None
+    )
+    unpaired = run.recipe.preference and run.recipe.preference.method is PreferenceMethod.KTO
+    # Another method cannot use them; where it has nothing else, it is told of them.
+    negatives = run.negatives if unpaired or (run.recipe.preference and not preferences) else None
+    negatives_path = await _fetch(store, directory, negatives, "dataset.negatives") if negatives else None
+    start_from = await fetch_start(store, run, directory / "start")
+    return Job(
+        run_id=run.run_id, base_model=run.base.name, base_revision=run.base.revision,
+        train_path=train_path, preferences_path=preferences_path, negatives_path=negatives_path,
+        start_from=start_from, output_dir=directory / "adapter", work_dir=directory / "work",
+        cache_dir=settings.cache_dir, dtype=settings.train_dtype,
+        devices=settings.devices, sharding=settings.train_sharding,
+        alive_seconds=settings.silent_seconds / BEATS,
+        corrections=dict(corrections), recipe=run.recipe,
+    )  # fmt: skip
+
+
+async def _fetch(store: ObjectStore, directory: Path, ref: ArtifactRef, field: str) -> Path:
+    try:
+        data = await store.get(ref)
+    except (ArtifactMissing, CorruptArtifact) as error:
+        raise RunFailed(field=field, reason=f"{error}; build the dataset again") from error
+    path = directory / f"{ref.sha256[:20]}.parquet"
+    await asyncio.to_thread(path.write_bytes, data)
+    return path

@@ -1,0 +1,45 @@
+"""The training processes of this machine, started once."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+from tunewheel_train.job import Job
+from tunewheel_train.runs.node import ALONE, Node
+from tunewheel_train.runs.process import Last, OnMessage, Patience, ProcessDied, run_process
+from tunewheel_train.runs.shortage import oom_kills, out_of_memory
+from tunewheel_train.runs.slots import devices_of
+from tunewheel_train.settings import Settings
+
+
+async def train_once(
+    job: Job,
+    settings: Settings,
+    *,
+    directory: Path,
+    stop: asyncio.Event,
+    on_message: OnMessage,
+    worker: Sequence[str],
+    slot: int = 0,
+    node: Node = ALONE,
+) -> Last:
+    """Train ``job`` in the processes, and on the GPUs, that ``settings`` give to ``slot``; see
+    ``run_process``. A process that the kernel killed for want of memory has that for its last word."""
+    processes, kills = settings.train_processes, oom_kills()
+    try:
+        return await run_process(
+            "train", job, directory=directory, threads=settings.train_threads, stop=stop,
+            stop_seconds=settings.stop_seconds,
+            patience=Patience(settings.silent_seconds, settings.stuck_seconds),
+            on_message=on_message, processes=processes,
+            devices=devices_of(slot, processes=processes, gpus=settings.gpus), worker=worker, node=node,
+        )  # fmt: skip
+    except ProcessDied as error:
+        # the kernel's way is SIGKILL; a launcher of several processes, one of which got it, says 1
+        killed = error.code == -signal.SIGKILL or (processes > 1 and error.code == 1)
+        if stop.is_set() or not killed or oom_kills() == kills:
+            raise
+        return out_of_memory()

@@ -1,0 +1,190 @@
+"""What nodes tell each other by the object store. The nodes are tasks, their processes futures."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tunewheel_contracts.formats.recipe import TrainSpec
+from tunewheel_runtime.store import ObjectStore
+from tunewheel_train.errors import RunFailed
+from tunewheel_train.job import Job
+from tunewheel_train.progress import Completed, Failed, Stopped
+from tunewheel_train.runs.following import Follower
+from tunewheel_train.runs.node import Node
+from tunewheel_train.runs.process import ProcessDied
+from tunewheel_train.runs.tries import Tries
+
+DONE = Completed(steps=6, tokens=1, wall_seconds=1.0, dtype="float32", metrics={}, versions={})
+NO_MEMORY = Failed(field="train.micro_batch_size", reason="does not fit", out_of_memory=True)
+
+
+def job_at(place: str, rank: int = 4) -> Job:
+    path = Path(f"/{place}")
+    return Job(
+        run_id="run-1", base_model="m", base_revision=f"of {place}", train_path=path, output_dir=path,
+        work_dir=path, cache_dir=path, recipe=TrainSpec(rank=rank),
+    )  # fmt: skip
+
+
+class Machine:
+    """A node's processes: what they were given, and how they end."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+        self.ends: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.killed = 0
+
+    async def train(self, job: Job) -> Any:
+        self.jobs.append(job)
+        try:
+            return await self.ends
+        except asyncio.CancelledError:
+            self.killed += 1
+            self.ends = asyncio.get_running_loop().create_future()
+            raise
+
+    def end(self, how: object) -> None:
+        ending, self.ends = self.ends, asyncio.get_running_loop().create_future()
+        if isinstance(how, BaseException):
+            ending.set_exception(how)
+        else:
+            ending.set_result(how)
+
+
+class Pair:
+    """Node 0 and node 1 of one launch."""
+
+    def __init__(self) -> None:
+        self.store = ObjectStore("memory:")
+        self.machines = [Machine(), Machine()]
+        self.stop = asyncio.Event()
+        self.prepared: Callable[[Job], Job] = lambda said: job_at("1")
+
+    def tries(self, rank: int) -> Tries:
+        return Tries(self.store, "launches/x", Node(rank, 2), every=0.001)
+
+    def lead(self, job: Job) -> asyncio.Task[Any]:
+        return asyncio.create_task(self.tries(0).lead(job, self.stop, lambda: self.machines[0].train(job)))
+
+    def follow(self) -> asyncio.Task[None]:
+        async def prepare(said: Job) -> Job:
+            return self.prepared(said)
+
+        follower = Follower(self.tries(1), asyncio.Event(), prepare=prepare, train=self.machines[1].train)
+        return asyncio.create_task(follower.follow())
+
+    async def both_train(self, times: int = 1) -> None:
+        async with asyncio.timeout(60):
+            while any(len(machine.jobs) < times for machine in self.machines):
+                await asyncio.sleep(0.001)
+
+    async def end(self) -> None:
+        await self.store.put("launches/x/outcome.json", b"{}")
+
+
+async def test_node_0_waits_for_the_others_and_says_how_all_train():
+    pair = Pair()
+    leading = pair.lead(job_at("0", rank=8))
+    await asyncio.sleep(0.05)
+    assert pair.machines[0].jobs == []  # a pod that finds no room yet is no death
+    following = pair.follow()
+    await pair.both_train()
+    (own,) = pair.machines[1].jobs
+    assert (own.recipe.rank, own.base_revision, own.work_dir) == (8, "of 0", Path("/1"))
+    pair.machines[1].end(DONE)
+    pair.machines[0].end(DONE)
+    assert await leading == DONE
+    await pair.end()
+    await following
+
+
+async def test_a_process_that_is_killed_ends_the_try_on_all_nodes_and_the_next_is_joined_by_all():
+    pair = Pair()
+    leading, following = pair.lead(job_at("0")), pair.follow()
+    await pair.both_train()
+    pair.machines[1].end(ProcessDied(-9, ""))
+    with pytest.raises(ProcessDied, match=r"node 1: .* signal 9"):
+        await leading
+    assert pair.machines[0].killed == 1
+    leading = pair.lead(job_at("0"))
+    await pair.both_train(times=2)
+    pair.machines[0].end(ProcessDied(-9, ""))
+    pair.machines[1].end(ProcessDied(1, "connection reset"))
+    with pytest.raises(ProcessDied, match="signal 9"):  # this node's own, which came first
+        await leading
+    leading = pair.lead(job_at("0"))
+    await pair.both_train(times=3)
+    pair.machines[0].end(DONE)
+    assert await leading == DONE
+    await pair.end()
+    await following
+    assert pair.machines[1].killed == 1  # it hung; the launch has its outcome
+
+
+async def test_what_another_nodes_processes_failed_by_is_the_cause_of_this_ones_death():
+    pair = Pair()
+    leading, following = pair.lead(job_at("0")), pair.follow()
+    await pair.both_train()
+    pair.machines[0].end(ProcessDied(1, "connection reset"))
+    pair.machines[1].end(NO_MEMORY)
+    assert await leading == NO_MEMORY
+    await pair.end()
+    await following
+
+
+async def test_a_node_that_cannot_prepare_says_why():
+    def prepared(said: Job) -> Job:
+        raise RunFailed(field="(disk)", reason="has no space left")
+
+    pair = Pair()
+    pair.prepared = prepared
+    leading, following = pair.lead(job_at("0")), pair.follow()
+    assert await leading == Failed(field="(disk)", reason="has no space left")
+    await pair.end()
+    await following
+    assert pair.machines[0].jobs == []
+
+
+async def test_a_pod_in_the_place_of_one_that_vanished_ends_the_try_that_waits_for_it():
+    pair = Pair()
+    leading, vanished = pair.lead(job_at("0")), pair.follow()
+    await pair.both_train()
+    vanished.cancel()
+    following = pair.follow()
+    with pytest.raises(ProcessDied, match="node 1: its pod went away"):
+        await leading
+    leading = pair.lead(job_at("0"))
+    await pair.both_train(times=2)
+    pair.machines[0].end(Stopped(step=4))
+    assert await leading == Stopped(step=4)
+    await pair.end()
+    await following
+
+
+async def test_another_node_0_is_followed_and_the_processes_of_the_old_try_are_killed():
+    pair = Pair()
+    vanished, following = pair.lead(job_at("0")), pair.follow()
+    await pair.both_train()
+    vanished.cancel()
+    await asyncio.gather(vanished, return_exceptions=True)
+    assert pair.machines[1].killed == 0  # it waits for what node 0 will not send
+    leading = pair.lead(job_at("0"))
+    await pair.both_train(times=2)
+    assert pair.machines[1].killed == 1
+    pair.machines[0].end(DONE)
+    assert await leading == DONE
+    await pair.end()
+    await following
+
+
+async def test_a_run_that_is_stopped_while_it_waits_for_a_node_starts_nothing():
+    pair = Pair()
+    leading = pair.lead(job_at("0"))
+    await asyncio.sleep(0.01)
+    pair.stop.set()
+    assert await leading is None
+    assert pair.machines[0].jobs == []
