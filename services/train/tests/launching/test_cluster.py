@@ -174,6 +174,7 @@ async def test_a_launched_run_ends_as_one_that_is_trained_here(desk, nodes: int)
     assert isinstance(ended, TrainCompleted)
     assert ended == await one.made.train()
     assert {news.causation_id for news in one.cluster.told} == {one.event.id}
+    await until(lambda: all(run.ended for run in one.cluster.pods))
     assert one.cluster.labels["tunewheel.io/project"] == one.made.event.project
 
 

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tunewheel_train.model.modeling import group_backend
+from tunewheel_train.model.modeling import group_backend, wait_for_all
 from tunewheel_train.trainers import checkpoints
 
 PART_BYTES = 64 << 20
@@ -38,6 +38,7 @@ def share_newest(work_dir: Path, method: str) -> None:
         for other in checkpoints.candidates(work_dir):
             if other.name != name:
                 shutil.rmtree(other)
+    wait_for_all()  # the other processes of a node look there too
     if name is not None:
         _hand_over(work_dir / name)
 
@@ -88,7 +89,7 @@ def _hand_over(directory: Path) -> None:
             raise OSError(f"{directory.name} did not arrive whole")
         shutil.rmtree(directory, ignore_errors=True)
         scratch.rename(directory)
-    dist.barrier()  # the other processes of a node read what its first one has written
+    wait_for_all()
 
 
 def _send(source: Path, target: Path | None, size: int) -> None:
