@@ -20,6 +20,7 @@ from tunewheel_train.progress import Completed, Message, Warned
 
 if TYPE_CHECKING:
     from tunewheel_basemodel.locate import BaseModel
+    from tunewheel_basemodel.precision import Precision
 
     from tunewheel_train.preparation import Prepared
     from tunewheel_train.trainers.course import Course
@@ -51,8 +52,8 @@ def train(
     modeling.make_deterministic(job.recipe.seed)
     modeling.wait_for_all()  # the first holds the directory's lock before anybody looks for checkpoints
     handover.share_newest(job.work_dir, job.recipe.method)
-    # nodes may differ: what the first one can do, and plans, is what all do
-    precision = handover.from_first(compute_dtype() if job.dtype == "auto" else job.dtype)
+    own: Precision = compute_dtype() if job.dtype == "auto" else job.dtype
+    precision: Precision = handover.from_first(own)  # nodes may differ, and all do what the first one does
     prepared = preparation.prepare(base, job, report)
     job = preparation.follow_plan(job, prepared, precision, report)
     form = {"recipe": job.recipe, "gradient_checkpointing": job.gradient_checkpointing}
