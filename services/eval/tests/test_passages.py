@@ -230,6 +230,30 @@ async def test_an_index_that_is_gone_ends_what_needs_it_and_only_that(
     assert looked.asked(EXAMPLES[0], with_passages=True) is EXAMPLES[0]
 
 
+async def test_an_evaluation_that_lost_its_index_goes_on_with_the_newest(
+    real_run: MakeRun, store: ObjectStore, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = await indexed(store), await indexed(store, CHANGED)
+    event = await real_run(spec(), holdout=EXAMPLES)
+
+    async def killed(*_: object, **__: object) -> None:
+        raise RuntimeError("kill -9")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluation, "run_worker", killed)
+        with pytest.raises(RuntimeError):
+            await evaluator.evaluate(event, None, lease(), index=first)
+    await without_files(store, first)
+    verdict = await evaluator.evaluate(event, None, lease(), index=second)
+    assert isinstance(verdict, EvalPassed)
+    card = await card_of(store, verdict)
+    assert card.retrieval is not None
+    assert card.retrieval.index_id == second.index_id
+    third = await indexed(store, SOPS | {"new.md": "# New\n\nNothing else."})
+    await without_files(store, second)
+    assert await evaluator.evaluate(event, None, lease(), index=third) == verdict, "as whoever redelivers it"
+
+
 async def test_documents_are_held_against_those_that_the_dataset_was_made_from(
     make_run: MakeRun, store: ObjectStore, evaluator: Evaluator
 ) -> None:

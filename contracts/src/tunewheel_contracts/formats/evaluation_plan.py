@@ -78,7 +78,9 @@ class EvaluationPlan(Frozen):
 
 
 class EvaluationRequest(Frozen):
-    """``runs/<run_id>/requests/<event id>.json``: which evaluation an ``eval.requested`` led to."""
+    """``runs/<run_id>/requests/<name>.json``: which evaluation an ``eval.requested`` led to, by the id of its
+    event; which one took the place of an evaluation whose index version was deleted before it ended, by the
+    id of that evaluation."""
 
     evaluation_id: Slug
 
@@ -93,6 +95,6 @@ def later_plan_path(run_id: str, evaluation_id: str) -> str:
     return f"runs/{run_id}/evaluations/{evaluation_id}.json"
 
 
-def request_path(run_id: str, event_id: str) -> str:
-    """Return where eval notes what it made of an ``eval.requested``."""
-    return f"runs/{run_id}/requests/{event_id}.json"
+def request_path(run_id: str, name: str) -> str:
+    """Return where eval notes what it made of an ``eval.requested``, or of an evaluation without an index."""
+    return f"runs/{run_id}/requests/{name}.json"

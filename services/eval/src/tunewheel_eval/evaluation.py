@@ -35,6 +35,7 @@ from tunewheel_eval.pages import make_page
 from tunewheel_eval.passages.looking_up import LookUp
 from tunewheel_eval.plan import make_plan, pin, read_manifest, read_plan
 from tunewheel_eval.regression import RegressionSet
+from tunewheel_eval.replanning import standing_plan
 from tunewheel_eval.requests import Asked, plan_again
 from tunewheel_eval.reviews import after_review, read_scorecard
 from tunewheel_eval.scorecards import Verdict, refusal, verdict_of, worn_out
@@ -101,7 +102,8 @@ class Evaluator:
             precision=self._settings.eval_dtype,
             index=index,
         )
-        return await self._verdict(await pin(self._store, plan), manifest, lease)
+        plan = await standing_plan(self._store, await pin(self._store, plan), manifest, index)
+        return await self._verdict(plan, manifest, lease)
 
     async def evaluate_again(self, asked: Asked, lease: Lease) -> tuple[EvaluationPlan, Verdict | None]:
         """Return the evaluation that a request leads to, and its verdict; None where its scorecard decides
@@ -112,6 +114,7 @@ class Evaluator:
         plan, manifest = await plan_again(
             self._store, asked, regression=self._regression.ref, precision=self._settings.eval_dtype
         )
+        plan = await standing_plan(self._store, plan, manifest, asked.index)
         verdict = await self._verdict(plan, manifest, lease)
         if plan.informs is None:
             return plan, await after_review(self._store, plan, verdict)

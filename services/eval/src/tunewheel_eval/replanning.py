@@ -1,0 +1,61 @@
+"""Plans whose index version was deleted before their evaluation ended.
+
+The index service keeps a few versions. An evaluation that is taken up again, by another process or hours
+later, may find the version of its plan deleted. The evaluation is then planned anew, on the newest index.
+Which plan took its place is noted in the store, created once: whoever takes it up again judges by the
+same plan.
+"""
+
+from __future__ import annotations
+
+from tunewheel_contracts.events.retrieval import IndexVersioned
+from tunewheel_contracts.formats.dataset import DatasetManifest
+from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan, EvaluationRequest, request_path
+from tunewheel_runtime.store import ObjectStore
+
+from tunewheel_eval.plan import make_plan, pin_later, read_plan
+from tunewheel_eval.reviews import read_scorecard
+
+
+async def standing_plan(
+    store: ObjectStore, plan: EvaluationPlan, manifest: DatasetManifest, newest: IndexVersioned | None
+) -> EvaluationPlan:
+    """Return ``plan``, or the one that takes its place: the same on the ``newest`` index. Where no plan has
+    its index any more, the last of them is returned."""
+    tried: set[str | None] = set()
+    while plan.evaluation_id not in tried and await _lost_its_index(store, plan):
+        tried.add(plan.evaluation_id)
+        plan = await _successor(store, plan, manifest, newest)
+    return plan
+
+
+async def _lost_its_index(store: ObjectStore, plan: EvaluationPlan) -> bool:
+    if plan.index is None or await read_scorecard(store, plan) is not None:
+        return False
+    return not await store.exists(plan.index.path)
+
+
+async def _successor(
+    store: ObjectStore, plan: EvaluationPlan, manifest: DatasetManifest, newest: IndexVersioned | None
+) -> EvaluationPlan:
+    note = request_path(plan.run_id, str(plan.evaluation_id))
+    data = await store.read(note)
+    if data is None:
+        first = await read_plan(store, plan.run_id)
+        if newest is None or newest.index_id == plan.index_id or first is None or plan.regression is None:
+            return plan
+        made = make_plan(
+            first,
+            manifest,
+            plan.champion,
+            regression=plan.regression,
+            criteria=plan.criteria,
+            precision=plan.precision or "float32",
+            in_production=plan.in_production,
+            index=newest,
+        )
+        later = await pin_later(store, made)
+        named = EvaluationRequest(evaluation_id=str(later.evaluation_id))
+        data = await store.first(note, named.model_dump_json().encode())
+    name = EvaluationRequest.model_validate_json(data).evaluation_id
+    return await read_plan(store, plan.run_id, name) or plan
