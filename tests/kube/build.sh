@@ -22,8 +22,10 @@ for module in api apiextensions-apiserver apimachinery apiserver cli-runtime cli
     sample-controller; do
     go mod edit -replace="k8s.io/$module=k8s.io/$module@v$staging"
 done
+# Helm asks the API server for its version, which a module's build does not know by itself.
+version="-X k8s.io/component-base/version.gitVersion=v$kube -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=34"
 for command in kube-apiserver kube-controller-manager kube-scheduler; do
-    missing $command && go build -o "$out/$command" "k8s.io/kubernetes/cmd/$command"
+    missing $command && go build -ldflags "$version" -o "$out/$command" "k8s.io/kubernetes/cmd/$command"
 done
 mkdir ../etcd && cd ../etcd && go mod init etcd 2>/dev/null && go mod edit -require="go.etcd.io/etcd/server/v3@v$etcd"
 for module in api pkg server; do go mod edit -replace="go.etcd.io/etcd/$module/v3=go.etcd.io/etcd/$module/v3@v$etcd"; done
