@@ -13,7 +13,7 @@ from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.evaluation import ReviewRequested
 from tunewheel_contracts.events.lifecycle import ModelPromoted, Stage
 from tunewheel_contracts.events.monitoring import LabelsRequested, TurnDecided
-from tunewheel_contracts.events.production import DriftDetected, DriftExample, DriftWindow
+from tunewheel_contracts.events.production import DriftCluster, DriftDetected, DriftWindow
 from tunewheel_contracts.events.training import TrainProgressed
 from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.formats.label_prompts import LabelPrompt, LabelPrompts
@@ -51,7 +51,7 @@ async def publish_turn(bus: Bus, project: str) -> None:
 
 
 def drift(project: str) -> DriftDetected:
-    """Return a drift whose example is what a customer wrote: markup."""
+    """Return a drift that is about what customers wrote: markup."""
     at = datetime(2026, 1, 1, tzinfo=UTC)
     window = DriftWindow(
         first_completion_id="c1", last_completion_id="c9", completions=9, started_at=at, ended_at=at
@@ -59,7 +59,7 @@ def drift(project: str) -> DriftDetected:
     return DriftDetected(
         project=project, detector="input", statistic_name="ks", statistic=0.4, p_value=0.001, threshold=0.01,
         dataset_id="ds-1", model_id="m-1", window=window,
-        examples=(DriftExample(completion_id="c3", excerpt=MARKUP, score=0.9),),
+        cluster=DriftCluster(prompts=3, share=0.5, keywords=(MARKUP,)),
     )  # fmt: skip
 
 

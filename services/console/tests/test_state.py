@@ -6,7 +6,14 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from tunewheel_console.rows import contestant_rows, dataset_rows, loss_options, route_rows, run_rows
+from tunewheel_console.rows import (
+    contestant_rows,
+    dataset_rows,
+    drift_rows,
+    loss_options,
+    route_rows,
+    run_rows,
+)
 from tunewheel_console.state import LOSS_POINTS
 from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.events.training import TrainAction
@@ -25,6 +32,15 @@ def test_a_turn_adds_up(state: Any, desk: Any):
     assert route_rows(project)[0]["percent"] == "100 %"
     assert [drift.detector for _, drift in project.drifts] == ["input"]
     assert not project.recent
+
+
+def test_what_a_drift_of_an_earlier_release_quotes_is_neither_kept_nor_shown(state: Any, desk: Any):
+    """Nobody could take it away again: it does not say whose words they are."""
+    drifted = desk.drifted()
+    assert "solar panel" in drifted.data.examples[0].excerpt
+    state.apply(drifted)
+    assert "solar panel" not in repr(state)
+    assert "solar panel" not in repr(drift_rows(state.projects["desk"]))
 
 
 def test_a_run_that_trains_tells_every_figure_of_its_last_step(state: Any, desk: Any):

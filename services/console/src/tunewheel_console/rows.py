@@ -134,10 +134,7 @@ def drift_rows(project: Project) -> list[Row]:
             "statistic": f"{data.statistic_name} {data.statistic:.3f}",
             "p": f"{data.p_value:.2g}",
             "window": f"{data.window.completions} completions",
-            # earlier releases showed texts
-            "examples": ", ".join(data.cluster.keywords)
-            if data.cluster
-            else " · ".join(example.excerpt[:80] for example in data.examples[:3]),
+            "about": ", ".join(data.cluster.keywords) if data.cluster else "",
         }
         for at, data in reversed(project.drifts)
     ]

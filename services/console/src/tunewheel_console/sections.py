@@ -205,7 +205,7 @@ def draw_production(project: Project, commands: Commands) -> None:
             _heading("Rollout verdicts")
             _table(("model", "stage", "verdict", "reasons"), rows.rollout_rows(project))
         _heading("Drift")
-        _table(("at", "detector", "statistic", "p", "window", "examples"), rows.drift_rows(project))
+        _table(("at", "detector", "statistic", "p", "window", "about"), rows.drift_rows(project))
 
 
 def draw_models(project: Project, commands: Commands) -> None:

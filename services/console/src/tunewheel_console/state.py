@@ -270,7 +270,8 @@ def _fold(project: Project, envelope: Envelope[Any]) -> None:
             if project.desired is None or data.generation >= project.desired.generation:
                 project.desired = data
         case DriftDetected() as data:
-            project.drifts.append((envelope.time, data))
+            # of earlier releases, what users wrote: an erasure would not reach it
+            project.drifts.append((envelope.time, data.model_copy(update={"examples": ()})))
         case RolloutJudged() as data:
             project.rollouts.append(data)
         case RecordIngested() | InferenceCompleted() | FeedbackReceived() as data:
