@@ -91,8 +91,8 @@ def test_a_request_about_one_topic_names_no_questions_about_another() -> None:
     assert all(event.alarm_id != alarm.alarm_id for event in named)
 
 
-def looked_up(number: int, similarity: float) -> InferenceScored:
-    return answer(number, similarity=similarity, retrieval_sha256="a" * 64)
+def looked_up(number: int, similarity: float, spec: str = "a" * 64) -> InferenceScored:
+    return answer(number, similarity=similarity, retrieval_sha256=spec)
 
 
 def test_what_the_documents_lack_asks_for_documents_and_for_no_labels() -> None:
@@ -106,6 +106,18 @@ def test_what_the_documents_lack_asks_for_documents_and_for_no_labels() -> None:
     assert alarm.evidence == f"monitor/desk/alarms/{alarm.alarm_id}.json"
     published = run([looked_up(n + 1_200, one) for n, one in enumerate(spread)], state=state)
     assert {one.reason for one in resolved(published).values()} == {"calm"}
+
+
+@pytest.mark.parametrize("late", ["b" * 64, None])
+def test_one_late_answer_of_an_earlier_retrieval_spec_does_not_begin_anew(late: str | None) -> None:
+    state, now = ProjectState(), facts(retrieval_sha256="a" * 64)
+    spread = [0.4 + 0.001 * (n % 97) for n in range(1_000)]
+    run([looked_up(n, similarity) for n, similarity in enumerate(spread)], now, state)
+    run([looked_up(1_000, 0.9, late)], now, state)
+    lacking = [looked_up(n, 0.2 if n % 2 else spread[n - 1_001]) for n in range(1_001, 1_201)]
+    (alarm,) = run(lacking, now, state)
+    assert isinstance(alarm, DriftDetected)
+    assert alarm.signal == "documents"
 
 
 def test_known_questions_open_none() -> None:

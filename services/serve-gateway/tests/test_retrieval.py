@@ -100,6 +100,27 @@ async def test_the_log_names_the_passages_and_does_not_repeat_them(world: Any):
     assert event.overrides == ()
 
 
+async def test_no_similarity_is_told_until_the_index_is_that_of_the_spec(world: Any):
+    """An index of other passages lies nearer, or farther: the monitor would compare the two."""
+    version = await retrieving(world)
+    world.declare(retrieval={"passage_tokens": 64})
+    await asked(world)
+    world.tell(wrap(version.model_copy(update={"retrieval_sha256": retrieval_sha256_of(world)})))
+    await asked(world)
+    await indexed(world, SOPS)
+    await asked(world)
+    before, renamed, after = (event.retrieval for event in await world.completions(3))
+    assert before.similarity is None
+    assert len(before.passage_ids) > 0
+    assert renamed.similarity is not None
+    assert after.similarity is not None
+    assert before.retrieval_sha256 == after.retrieval_sha256 == retrieval_sha256_of(world)
+
+
+def retrieval_sha256_of(world: Any) -> str:
+    return world.gateway.retriever.spec("desk").sha256
+
+
 async def test_the_log_says_how_well_the_best_passage_fits(world: Any):
     await retrieving(world, {"returns.md": SOPS["returns.md"]})
     for text in (REFUND, "May I bring my parrot to the swimming pool?"):

@@ -8,7 +8,8 @@ compared with that of the healthy windows of late. Its standard error follows fr
 distribution they are even (Vovk, Gammerman and Shafer, "Algorithmic learning in a random world", 2005).
 
 Neither a new model nor a new version of the index changes what is compared: documents that come bring
-passages nearer, and the alarm ends; documents that go take them away. Another retrieval spec begins anew.
+passages nearer, and the alarm ends; documents that go take them away. Another retrieval spec begins anew:
+gateways tell no similarity until the index is that spec's, and ``fold.py`` leaves late answers of others out.
 """
 
 from __future__ import annotations

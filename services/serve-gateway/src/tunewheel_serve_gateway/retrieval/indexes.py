@@ -29,6 +29,8 @@ class Followed:
 
     newest: IndexVersioned | None = None
     index: Index | None = None
+    built_for: str | None = None
+    """The ``retrieval_sha256`` of the spec that ``index`` was named for last."""
     failure: str | None = None
     """Why ``newest`` does not serve; None: it does, or is being opened for the first time."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -70,7 +72,10 @@ class Indexes:
         )
 
     def on_versioned(self, event: IndexVersioned) -> None:
-        self._followed.setdefault(event.project, Followed()).newest = event
+        one = self._followed.setdefault(event.project, Followed())
+        one.newest = event
+        if one.index is not None and one.index.manifest.index_id == event.index_id:
+            one.built_for = event.retrieval_sha256  # another spec may need the same index
         self.on_change(event.project)
 
     def on_removed(self, project: str) -> None:
@@ -95,6 +100,11 @@ class Indexes:
         """Return what to search; None: nothing is open."""
         one = self._followed.get(project)
         return one.index if one is not None else None
+
+    def built_for(self, project: str) -> str | None:
+        """Return the ``retrieval_sha256`` of the spec that the index which is searched is for."""
+        one = self._followed.get(project)
+        return one.built_for if one is not None else None
 
     def status(self, project: str) -> dict[str, Any]:
         one = self._followed.get(project) or Followed()
@@ -155,7 +165,8 @@ class Indexes:
         finally:
             one.tried.set()
         if one.newest is not None and self._is_wanted(project):
-            one.index, one.failure = index, None
+            named = one.newest if one.newest.index_id == event.index_id else event  # it may be named again
+            one.index, one.built_for, one.failure = index, named.retrieval_sha256, None
             self._metrics.add("indexes.opened")
             passages = event.counts.passages
             log.info("index_opened", project=project, index_id=event.index_id, passages=passages)

@@ -40,16 +40,26 @@ WITHOUT_INDEX = Retrieved("", "", [(INDEX_HEADER, NO_INDEX)], None)
 
 
 def retrieved(
-    spec: RetrievalSpec, index_id: str, hits: tuple[Hit, ...], *, embedded: bool, milliseconds: float
+    spec: RetrievalSpec,
+    index_id: str,
+    hits: tuple[Hit, ...],
+    *,
+    embedded: bool,
+    built_for: str | None,
+    milliseconds: float,
 ) -> Retrieved:
-    """Return what becomes of ``hits``, the passages that fit. ``embedded``: the question had a vector."""
+    """Return what becomes of ``hits``, the passages that fit. ``embedded``: the question had a vector.
+    ``built_for``: the hash of the spec that the index is for. How near passages of another lie says nothing
+    under ``spec``."""
+    sha256 = spec.sha256
+    told = embedded and built_for == sha256
     use = RetrievalUse(
         index_id=index_id,
         passage_ids=tuple(hit.passage.passage_id for hit in hits),
         scores=tuple(hit.score for hit in hits),
         milliseconds=milliseconds,
-        similarity=max((hit.similarity or 0.0 for hit in hits), default=0.0) if embedded else None,
-        retrieval_sha256=spec.sha256,
+        similarity=max((hit.similarity or 0.0 for hit in hits), default=0.0) if told else None,
+        retrieval_sha256=sha256,
     )
     return _with_passages(spec, hits, use)
 

@@ -91,7 +91,7 @@ class Retriever:
         if index is None:
             return self._without(project, spec)
         try:
-            found = await self._look_up(spec, index, question)
+            found = await self._look_up(spec, index, question, self.indexes.built_for(project))
         except Exception:  # of our own making: the client is answered all the same
             log.exception("retrieval_failed", project=project, index_id=index.manifest.index_id)
             return self._without(project, spec)
@@ -109,7 +109,9 @@ class Retriever:
             )
         return WITHOUT_INDEX
 
-    async def _look_up(self, spec: RetrievalSpec, index: Index, question: str) -> Retrieved:
+    async def _look_up(
+        self, spec: RetrievalSpec, index: Index, question: str, built_for: str | None
+    ) -> Retrieved:
         started = time.perf_counter()
         embedding, manifest = spec.embedding, index.manifest
         vector = None
@@ -129,7 +131,9 @@ class Retriever:
             self._metrics.add("retrieval.by_words")
         taken = (time.perf_counter() - started) * 1000
         fits = not by_words and len(index.rows) > 0  # of an index without passages nothing can be said
-        return retrieved(spec, manifest.index_id, hits, embedded=fits, milliseconds=round(taken, 3))
+        return retrieved(
+            spec, manifest.index_id, hits, embedded=fits, built_for=built_for, milliseconds=round(taken, 3)
+        )
 
 
 def make_retriever(
