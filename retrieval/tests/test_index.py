@@ -133,9 +133,9 @@ def test_a_document_of_which_a_passage_is_refused_is_left_out_whole(static: Stat
     index = made(documents)
     assert {row.document_id for row in index.rows} == {"sops/bell.md", "sops/locker.md"}
     assert index.manifest.counts.left_out == {"refused_by_embedder": 2}
-    assert index.manifest.index_id == index_id_of(
-        "0" * 64, {one.document_id: one.record_id for one in documents}
-    )
+    records = {one.document_id: one.record_id for one in documents}
+    assert index.manifest.index_id == index_id_of("0" * 64, records, ["long.md", "sops/tax.md"])
+    assert index.manifest.index_id != index_id_of("0" * 64, records), "that has their passages"
     embedder.texts.clear()
     assert same(made([dataclasses.replace(one, sections=None) for one in documents], index), index)
     assert embedder.texts == []

@@ -31,6 +31,9 @@ FORMAT = 1
 """Of the files: raise it when another build of the same documents is to have another name."""
 MAX_PASSAGES = 200_000
 EMPTY, TOO_MANY, REFUSED = "empty", "too_many_passages", "refused_by_embedder"
+NOT_ON_THE_LOG = "not_on_the_log"
+MAY_PASS = frozenset({TOO_MANY, REFUSED, NOT_ON_THE_LOG})
+"""Reasons to leave a document out that lie outside of the document: another attempt may have its passages."""
 EMBEDDED_AT_ONCE = 1_000
 PROBE = "ready"
 """A text that nobody has a reason to refuse: an embedder that does so refuses whatever it is asked."""
@@ -110,10 +113,11 @@ def config_sha256_of(spec: RetrievalSpec, pii: PiiPolicy, embedding: str, *, sec
     )
 
 
-def index_id_of(config_sha256: str, records: Mapping[str, str]) -> str:
-    """Return the name of the version that these records make, by document."""
-    told = sorted(records.items())
-    return content_id("ix", {"config": config_sha256, "documents": told})
+def index_id_of(config_sha256: str, records: Mapping[str, str], left_out: Collection[str] = ()) -> str:
+    """Return the name of the version that these records make, by document. ``left_out``: the documents that
+    it lacks for one of the reasons ``MAY_PASS``: with their passages it is another version."""
+    content = {"config": config_sha256, "documents": sorted(records.items())}
+    return content_id("ix", content | ({"left_out": sorted(left_out)} if left_out else {}))
 
 
 def searched_text(passage: Passage) -> str:
@@ -215,8 +219,10 @@ def _files(
     dimensions: int,
 ) -> IndexFiles:
     reasons = Counter(one.left_out for one in told if one.left_out)
+    records = {one.document_id: one.record_id for one in told}
+    left_out = [one.document_id for one in told if one.left_out in MAY_PASS]
     return IndexFiles(
-        index_id=index_id_of(config_sha256, {one.document_id: one.record_id for one in told}),
+        index_id=index_id_of(config_sha256, records, left_out),
         project=project,
         config_sha256=config_sha256,
         embedding=embedding,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -42,7 +43,9 @@ async def test_what_could_not_be_named_is_built_again_under_the_same_name(world:
     stored = set(await world.store.list("indexes"))
     index = await (await Process(world).start()).settle()
     assert texts(index) == {"a.md": "One."}
-    assert stored == set(await world.store.list("indexes"))
+    assert {path for path in stored if not path.endswith("/unnamed")} == set(
+        await world.store.list("indexes")
+    )
 
 
 async def test_another_configuration_and_a_lost_version_read_the_log_again(world: World) -> None:
@@ -141,6 +144,57 @@ async def test_a_document_that_the_endpoint_refuses_is_left_out_and_the_others_a
     assert "007.md" in texts(await process.settle())
     assert world.named[-1].counts.left_out == {"refused_by_embedder": 1}
     await process.indexer.builder.embedders.close()
+
+
+async def test_what_was_refused_is_tried_again_by_the_next_process(world: World, endpoint: Endpoint) -> None:
+    endpoint.refuses = "Long"
+    for name in ("a.md", "b.md"):
+        world.publish_record(name, f"Long {name}.")
+    world.publish_record("c.md", "Short.")
+    processes = [Process(world, hosts="127.0.0.1") for _ in range(3)]
+    await (await processes[0].start()).settle()
+    assert world.named[-1].counts.left_out == {"refused_by_embedder": 2}
+    await (await processes[1].start()).settle()
+    assert len(world.named) == 1, "they are refused again"
+    endpoint.refuses = "Nothing"
+    assert sorted(texts(await (await processes[2].start()).settle())) == ["a.md", "b.md", "c.md"]
+    first, second = world.named
+    assert (second.counts.left_out, second.previous) == ({}, first.index_id)
+    assert second.index_id != first.index_id
+    for process in processes:
+        await process.indexer.builder.embedders.close()
+
+
+async def test_a_process_tries_again_by_itself_what_was_refused(world: World, endpoint: Endpoint) -> None:
+    endpoint.refuses = "Long"
+    world.publish_record("a.md", "Long.")
+    world.publish_record("b.md", "Short.")
+    process = await Process(world, hosts="127.0.0.1", retry_seconds=0.01).start()
+    await process.settle()
+    endpoint.refuses = "Nothing"
+    await process.indexer.start()
+    async with asyncio.timeout(30):
+        while len(world.named) < 2:
+            await asyncio.sleep(0.01)
+    await process.indexer.stop()
+    assert world.named[-1].counts.left_out == {}
+    await process.indexer.builder.embedders.close()
+
+
+async def test_a_document_that_the_log_lost_is_indexed_when_it_is_published_again(world: World) -> None:
+    world.declare()
+    world.publish_record("a.md", "One.")
+    world.publish_record("b.md", "Two.")
+    process = await Process(world).start()
+    await process.settle()
+    lost = world.records.pop()
+    process.declared.tell(world.declare(passage_tokens=16))
+    process._read = 1
+    assert texts(await process.settle()) == {"a.md": "One."}
+    assert world.named[-1].counts.left_out == {"not_on_the_log": 1}
+    world.publish_record("b.md", lost.data.input, 1)
+    assert texts(await process.settle()) == {"a.md": "One.", "b.md": "Two."}
+    assert world.read_whole == 2
 
 
 @pytest.mark.parametrize("status", [400, 401])

@@ -51,6 +51,19 @@ async def test_a_project_that_retrieves_later_has_all_its_documents(world: World
     assert await process.indexer.settle("shop") is None
 
 
+async def test_a_spec_that_asks_otherwise_of_the_same_index_names_it_for_itself(world: World) -> None:
+    world.declare()
+    world.publish_record("a.md", "One.")
+    process = await Process(world).start()
+    await process.settle()
+    process.declared.tell(world.declare(top_k=7))
+    await process.settle()
+    await process.settle()
+    first, second = world.named
+    assert (second.index_id, second.manifest, second.changed) == (first.index_id, first.manifest, 0)
+    assert second.retrieval_sha256 == spec(top_k=7).retrieval.sha256 != first.retrieval_sha256
+
+
 async def test_a_worker_builds_by_itself_tells_troubles_and_tries_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -116,13 +116,14 @@ class World:
 class Process:
     """One process of the index over its ``world``."""
 
-    def __init__(self, world: World, *, hosts: str = DEFAULT_HOSTS) -> None:
+    def __init__(self, world: World, *, hosts: str = DEFAULT_HOSTS, retry_seconds: float = 86_400.0) -> None:
         self.world = world
         self.declared, self.newest = Latest(), Latest()
         self.versions = IndexStore(world.store)
         self.indexer = Indexer(
             self.declared, self.newest, self.versions,  # type: ignore[arg-type]
-            metrics=world.metrics, quiet_seconds=0.0, warn=self._warn, failed=self._failed,
+            metrics=world.metrics, quiet_seconds=0.0, retry_seconds=retry_seconds,
+            warn=self._warn, failed=self._failed,
         )  # fmt: skip
         self.began = self._read = 0
         self.indexer.builder = Builder(

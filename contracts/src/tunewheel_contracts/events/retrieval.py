@@ -22,7 +22,7 @@ class IndexVersioned(Event):
     manifest: ArtifactRef
     """JSON of ``IndexManifest``."""
     retrieval_sha256: Sha256
-    """Of the retrieval spec that it was built for."""
+    """Of the retrieval spec that it is for."""
     counts: IndexCounts
     changed: Count = 0
     """Documents that are new, other or gone since ``previous``."""

@@ -36,8 +36,10 @@ class IndexCounts(Frozen):
 class IndexManifest(Frozen):
     """``indexes/<project>/<index_id>/manifest.json``. ``index_id`` is ``ix-`` and 20 hex digits of the
     SHA-256 of what decides its content: the retrieval spec's part for the index, the policy on personal data,
-    the embedding's name, and the ids of the documents' records. Where on the log it was read up to stands in
-    ``index.versioned`` alone: offsets differ between logs that hold the same documents."""
+    the embedding's name, the ids of the documents' records, and which documents were left out for a reason
+    that may pass (``too_many_passages``, ``refused_by_embedder``, ``not_on_the_log``). Where on the log it
+    was read up to stands in ``index.versioned`` alone: offsets differ between logs that hold the same
+    documents."""
 
     index_id: Slug
     project: Slug
@@ -73,7 +75,8 @@ class RetrievalUse(Frozen):
     """From the question to the passages."""
     similarity: Annotated[FiniteFloat | None, Field(exclude_if=lambda cosine: cosine is None)] = None
     """How well the passage fits that fits best: the cosine of its vector and the question's. ``scores`` say
-    nothing of that. 0: no passage was found. None: the question had no vector."""
+    nothing of that. 0: no passage was found. None: the question had no vector, or the index was still the
+    one of an earlier retrieval spec."""
     retrieval_sha256: Annotated[Sha256 | None, Field(exclude_if=operator.not_)] = None
     """Of the retrieval spec that the passages were looked up by: similarities of two specs cannot be
     compared."""

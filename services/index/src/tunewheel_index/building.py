@@ -27,7 +27,14 @@ from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.data_quality import PiiPolicy
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_embedding.embedders import Embedder, Embedders
-from tunewheel_retrieval.building import Document, IndexFiles, build, config_sha256_of, without
+from tunewheel_retrieval.building import (
+    NOT_ON_THE_LOG,
+    Document,
+    IndexFiles,
+    build,
+    config_sha256_of,
+    without,
+)
 from tunewheel_retrieval.index import BrokenIndex, Index
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact
@@ -41,7 +48,6 @@ from tunewheel_index.storing import IndexStore
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
-NOT_ON_THE_LOG = "not_on_the_log"
 AT_ONCE = 8
 """Projects that are built at the same time: one whose endpoint is slow, or whose log is read again, delays no
 other. Each has a thread of its own, so that whoever waits for an endpoint takes none from the store."""
@@ -125,7 +131,8 @@ class Builder:
                 return
             behind = sum(end - newest.records_upto.get(at, 0) for at, end in upto.records.items())
             if behind >= FARTHEST_BEHIND:
-                await self._name_again(project, documents.known(), upto, documents.forgotten.copy())
+                forgotten = documents.forgotten.copy()
+                await self._name_again(project, documents.known(), upto, forgotten, newest.retrieval_sha256)
 
     async def _build_once(self, project: Project) -> bool:
         """Return False where something was erased or named meanwhile, and what was built is out of date."""
@@ -141,6 +148,8 @@ class Builder:
         files = None
         if not await self._in_thread(lambda: plan.is_newest):
             files = await self._in_thread(lambda: self._files(plan, embedder))
+            if plan.previous is not None and files.index_id == plan.previous.manifest.index_id:
+                files = None  # what was left out is left out again
         async with project.writing:
             if plan.is_outdated(project):
                 return False
@@ -150,8 +159,9 @@ class Builder:
                     "indexed", project=project.name, index_id=files.index_id, changed=plan.changed,
                     seconds=round(time.monotonic() - began, 3), **files.counts.model_dump(),
                 )  # fmt: skip
-            elif plan.forgotten:
-                await self._name_again(project, plan.known, plan.upto, plan.forgotten)
+            elif plan.forgotten or plan.newest is None or plan.newest.retrieval_sha256 != spec.sha256:
+                await self._name_again(project, plan.known, plan.upto, plan.forgotten, spec.sha256)
+            project.tries_again = False
         for record_id in plan.texts:
             project.documents.texts.pop(record_id, None)
         return True
@@ -172,6 +182,7 @@ class Builder:
             forgotten=documents.forgotten.copy(),
             erasures=len(project.erased),
             upto=self.upto(),
+            tries_again=project.tries_again,
         )
 
     def _files(self, plan: Plan, embedder: Embedder) -> IndexFiles:
@@ -218,9 +229,14 @@ class Builder:
         await self.open_newest(project)
 
     async def _name_again(
-        self, project: Project, known: Sequence[Version], upto: Upto, forgotten: Counter[str]
+        self,
+        project: Project,
+        known: Sequence[Version],
+        upto: Upto,
+        forgotten: Counter[str],
+        retrieval_sha256: str,
     ) -> None:
-        """Say what is known now beside the newest version, which stays as it is."""
+        """Say what is known now beside the newest version, which stays as it is, and for which spec it is."""
         assert project.newest is not None
         changed = {
             "changed": 0,
@@ -228,6 +244,7 @@ class Builder:
             "records_upto": upto.records,
             "withdrawals_upto": upto.withdrawals,
             "erasures_upto": upto.erasures,
+            "retrieval_sha256": retrieval_sha256,
         }
         await self._name(project, project.newest.model_copy(update=changed))
         project.documents.forgotten -= forgotten

@@ -45,11 +45,13 @@ class Indexer:
         *,
         metrics: Metrics,
         quiet_seconds: float,
+        retry_seconds: float,
         warn: Warn,
         failed: Callable[[BaseException], None],
     ) -> None:
         self._declared, self._newest, self._store = declared, newest, store
-        self._metrics, self._quiet_seconds, self._warn, self._failed = metrics, quiet_seconds, warn, failed
+        self._metrics, self._warn, self._failed = metrics, warn, failed
+        self._quiet_seconds, self._retry_seconds = quiet_seconds, retry_seconds
         self.withdrawals, self.erasures = Withdrawals(), Erasures()
         self.projects: dict[str, Project] = {}
         self.builder: Builder
@@ -141,7 +143,7 @@ class Indexer:
         project = self.projects.get(name)
         if project is not None:
             async with self._room:
-                project.changed_at = None
+                project.begin(time.monotonic(), self._retry_seconds)
                 await self.builder.build(project)
                 self._make_room(project)
         return project
@@ -190,12 +192,12 @@ class Indexer:
             self._wake.clear()
             now = time.monotonic()
             idle = {name: one for name, one in self.projects.items() if name not in self._builds}
-            due = {name: one.due_at(self._quiet_seconds) for name, one in idle.items()}
+            due = {name: one.due_at(self._quiet_seconds, self._retry_seconds) for name, one in idle.items()}
             for name in [name for name, at in due.items() if at is not None and at <= now]:
                 self._begin(name, self._try(name))
             if self._read >= FARTHEST_BEHIND:
                 self._read = 0
-                for name in [name for name, at in due.items() if at is None]:
+                for name in [name for name, at in due.items() if at is None or at > now]:
                     self._begin(name, self._move_on(self.projects[name]))
             later = [at for at in due.values() if at is not None and at > now]
             try:

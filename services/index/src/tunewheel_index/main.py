@@ -34,6 +34,7 @@ def make_app(settings: Settings) -> Service:
         versions,
         metrics=metrics,
         quiet_seconds=settings.index_quiet_seconds,
+        retry_seconds=settings.index_retry_seconds,
         warn=service.warn,
         failed=service.fail,
     )

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import polars as pl
 from tunewheel_contracts.events.data import RecordIngested
 from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.formats.data_quality import PiiPolicy
 from tunewheel_contracts.formats.dataset import RecordsUpto
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
-from tunewheel_retrieval.building import index_id_of
+from tunewheel_retrieval.building import MAY_PASS
 from tunewheel_retrieval.index import Index
 
 from tunewheel_index.documents import Version
@@ -46,6 +47,8 @@ class Plan:
     forgotten: Counter[str]
     erasures: int
     upto: Upto
+    tries_again: bool = False
+    """Whether documents that were left out are tried again."""
 
     @property
     def previous(self) -> Index | None:
@@ -54,9 +57,20 @@ class Plan:
         return index if index is not None and index.manifest.config_sha256 == self.config else None
 
     @cached_property
+    def tried_again(self) -> set[str]:
+        """Documents that the newest version leaves out, and this one may not: it is their turn, or their
+        texts came again."""
+        if self.previous is None:
+            return set()
+        told = self.previous.documents.filter(pl.col("left_out").is_in(list(MAY_PASS)))
+        rows = told.select("document_id", "record_id").iter_rows()
+        return {document for document, record in rows if self.tries_again or record in self.texts}
+
+    @cached_property
     def held(self) -> dict[str, str]:
         """By document, the record whose passages can be taken over."""
-        return records_in(self.previous)
+        before = records_in(self.previous)
+        return {name: record for name, record in before.items() if name not in self.tried_again}
 
     @cached_property
     def lacks_texts(self) -> bool:
@@ -67,13 +81,9 @@ class Plan:
         return {one.document_id: one.record_id for one in self.current}
 
     @cached_property
-    def index_id(self) -> str:
-        return index_id_of(self.config, self.records)
-
-    @cached_property
     def is_newest(self) -> bool:
-        """Whether it is what the newest version holds."""
-        return self.index is not None and self.index.manifest.index_id == self.index_id
+        """Whether it is what the newest version holds, and nothing is tried again."""
+        return self.previous is not None and not self.tried_again and self.held == self.records
 
     @cached_property
     def changed(self) -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 
 from tunewheel_contracts.erasures import Erasures
 from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.withdrawals import Withdrawals
+from tunewheel_retrieval.building import MAY_PASS
 from tunewheel_retrieval.index import Index
 
 from tunewheel_index.documents import Documents, Takes, Version
@@ -35,6 +37,11 @@ class Project:
     did."""
     waits_since: float = 0.0
     """When the first such change came."""
+    tries_again: bool = True
+    """Whether the next build tries again what the newest version leaves out: the first build of a process
+    does, which may be of another release or have other settings."""
+    tried_at: float = field(default_factory=time.monotonic)
+    """When it last was the turn of those documents."""
     troubles: int = 0
     """Builds that failed one after the other."""
     erased: list[str] = field(default_factory=list[str])
@@ -53,11 +60,21 @@ class Project:
             self.waits_since = now
         self.changed_at = now
 
-    def due_at(self, quiet_seconds: float) -> float | None:
-        """Return when a version is to be built; None: nothing changed."""
-        if self.changed_at is None:
-            return None
-        return min(self.changed_at + quiet_seconds, self.waits_since + LONGEST_QUIET * quiet_seconds)
+    def due_at(self, quiet_seconds: float, retry_seconds: float) -> float | None:
+        """Return when a version is to be built; None: nothing changed, and nothing is to be tried again."""
+        due: list[float] = []
+        if self.newest is not None and not MAY_PASS.isdisjoint(self.newest.counts.left_out):
+            due.append(self.tried_at + retry_seconds)
+        if self.changed_at is not None:
+            due.append(self.changed_at + quiet_seconds)
+            due.append(self.waits_since + LONGEST_QUIET * quiet_seconds)
+        return min(due, default=None)
+
+    def begin(self, now: float, retry_seconds: float) -> None:
+        """Note that a build begins."""
+        self.changed_at = None
+        if now >= self.tried_at + retry_seconds:
+            self.tried_at, self.tries_again = now, True
 
 
 def takes_of(project: str, withdrawals: Withdrawals, erasures: Erasures) -> Takes:

@@ -13,6 +13,9 @@ class Settings(ServiceSettings):
     index_quiet_seconds: float = Field(default=0.5, ge=0)
     """A version is built once a project's documents stayed the same for so long, and at the latest ten times
     as long after the first change."""
+    index_retry_seconds: float = Field(default=86_400.0, gt=0)
+    """Documents that were left out for a reason that may pass are tried again when a process starts, and so
+    often: the log is read from its beginning for that."""
     index_max_passages: int = Field(default=200_000, ge=1)
     """Of one project. Documents beyond are left out and counted: each gateway holds all in memory."""
     index_kept_versions: int = Field(default=10, ge=2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
 
 import polars as pl
@@ -24,6 +24,11 @@ from tunewheel_index.documents import Version, from_frame, to_frame
 
 log = structlog.get_logger(__name__)
 MANIFEST = "manifest.json"
+UNNAMED = "unnamed"
+"""Lies in a version's folder from before its files until an event has named it."""
+STRAY_SECONDS = 86_400.0
+"""After so long nobody will name a version that still has this mark: the process that stored it has died, or
+lost its place to another."""
 VERSIONS = "versions"
 """The folder of tables of document versions, beside those of index versions."""
 
@@ -47,6 +52,9 @@ class IndexStore:
             TransientError: the store cannot be reached.
         """
         folder = f"{folder_of(files.project)}/{files.index_id}"
+        lies, mark = await self._store.written(folder), f"{folder}/{UNNAMED}"
+        if mark in lies or f"{folder}/{MANIFEST}" not in lies:
+            await self._store.replace(mark, b"")  # anew, as its age counts
         refs = {name: await self._put(f"{folder}/{name}", data) for name, data in files.by_name().items()}
         path, ours = f"{folder}/{MANIFEST}", files.manifest(refs).model_dump_json().encode()
         data = await self._store.first(path, ours)
@@ -92,14 +100,23 @@ class IndexStore:
     async def drop_old(
         self, project: str, *, keep: Collection[str], most: int, versions: ArtifactRef
     ) -> None:
-        """Erase all versions but those to ``keep`` and the newest, ``most`` together; see ``erase``."""
+        """Erase all versions but those to ``keep``, which events name, and the newest, ``most`` together; and
+        those that were never named. See ``erase``."""
+        await self._store.delete([_mark_of(project, index_id) for index_id in keep])
+        folders = await self._folders(project)
+        latest = datetime.now(UTC) - timedelta(seconds=STRAY_SECONDS)
+        strays = {
+            index_id
+            for index_id, files in folders.items()
+            if files.get(_mark_of(project, index_id), latest) < latest
+        }
         made = {
             index_id: files[_manifest_of(project, index_id)]
-            for index_id, files in (await self._folders(project)).items()
-            if _manifest_of(project, index_id) in files
+            for index_id, files in folders.items()
+            if index_id not in strays and _manifest_of(project, index_id) in files
         }
         newest = sorted(made, key=lambda name: (name in keep, made[name]), reverse=True)
-        await self.erase(project, newest[most:], versions=versions)
+        await self.erase(project, {*newest[most:], *strays}, versions=versions)
 
     async def holding(
         self, project: str, document_id: str, *, standing: Collection[str]
@@ -128,8 +145,9 @@ class IndexStore:
         for index_id, files in (await self._folders(project)).items():
             manifest = _manifest_of(project, index_id)
             if index_id in index_ids or manifest not in files:
-                # the manifest goes last: a version of which a file is left is still found
-                await self._store.delete(sorted(files, key=lambda path: path == manifest))
+                # the manifest goes last: a version of which a file is left is still found. The mark follows
+                last = [manifest, _mark_of(project, index_id)]
+                await self._store.delete([*(files.keys() - last), *last])
         tables = await self._store.list(f"{folder_of(project)}/{VERSIONS}")
         await self._store.delete([path for path in tables if versions is None or path != versions.path])
 
@@ -154,3 +172,7 @@ def _parquet(versions: Sequence[Version]) -> bytes:
 
 def _manifest_of(project: str, index_id: str) -> str:
     return f"{folder_of(project)}/{index_id}/{MANIFEST}"
+
+
+def _mark_of(project: str, index_id: str) -> str:
+    return f"{folder_of(project)}/{index_id}/{UNNAMED}"
