@@ -25,3 +25,8 @@ for alone in services/* cli; do
         -o "$alone/requirements.lock"
     echo "$alone/requirements.lock"
 done
+
+# The train service whose runs are Jobs: without the extras.
+# shellcheck disable=SC2086
+$uv pip compile services/train/pyproject.toml --constraints requirements.lock $flags -o services/train/launcher.lock
+echo "services/train/launcher.lock"

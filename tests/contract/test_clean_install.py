@@ -172,6 +172,7 @@ def imports(read_lock: Callable[[Path], Any]) -> dict[str, dict[str, Any]]:
     """What came of importing each service's ``main``, by the service's name; ``bad``: of one that lacks what
     it needs."""
     asked = {service.name: _asked(service, read_lock) for service in SERVICES}
+    asked["launcher"] = _asked(ROOT / "services/train", read_lock, lock="launcher.lock")
     asked["bad"] = asked["ingest"] | {"distributions": {*asked["ingest"]["distributions"]} - {"fastapi"}}
     command = [sys.executable, "-I", locked_imports.__file__]
     told = json.dumps([one | {"distributions": sorted(one["distributions"])} for one in asked.values()])
@@ -180,9 +181,11 @@ def imports(read_lock: Callable[[Path], Any]) -> dict[str, dict[str, Any]]:
     return dict(zip(asked, json.loads(done.stdout), strict=True))
 
 
-def _asked(service: Path, read_lock: Callable[[Path], Any]) -> dict[str, Any]:
+def _asked(
+    service: Path, read_lock: Callable[[Path], Any], *, lock: str = "requirements.lock"
+) -> dict[str, Any]:
     ours = {f"tunewheel-{name.rpartition('/')[2]}" for name in _needed(service)}
-    locked = {name for name, _ in read_lock(service / "requirements.lock")}
+    locked = {name for name, _ in read_lock(service / lock)}
     return {"module": _main_of(service), "distributions": ours | locked}
 
 
@@ -197,6 +200,11 @@ def test_a_services_main_imports_with_what_its_lock_holds(
         locked = {name for name, _ in read_lock(service / "requirements.lock")}
         assert {*BANNED} & locked == ({"transformers"} if service.name in TOKENIZES else set())
         assert not {*BANNED} & {*told["imported"]}
+
+
+def test_trains_main_imports_with_what_the_launchers_lock_holds(imports: dict[str, dict[str, Any]]) -> None:
+    told = imports["launcher"]
+    assert "tunewheel_train" in told["imported"], told
 
 
 def test_what_a_lock_lacks_is_not_found(imports: dict[str, dict[str, Any]]) -> None:

@@ -55,7 +55,7 @@ def test_what_is_built_reaches_the_builder() -> None:
     """No pattern hides a source, a lock or the example from the build."""
     ignored = [line.removeprefix("**/") for line in (ROOT / ".dockerignore").read_text("utf-8").split()]
     needed = ["pyproject.toml", "requirements.lock", "README.md", "LICENSE", "examples/helpdesk/project.yaml"]
-    for pattern in ("src/**/*.py", "pyproject.toml", "requirements.lock"):
+    for pattern in ("src/**/*.py", "pyproject.toml", "*.lock"):
         found = [*ROOT.glob(f"[a-z]*/{pattern}"), *ROOT.glob(f"services/*/{pattern}")]
         needed += [path.relative_to(ROOT).as_posix() for path in found]
     assert len(needed) > 500

@@ -25,6 +25,9 @@ ALONE = [*SERVICES, ROOT / "cli"]
 TORCH = {"torch", "peft", "trl", "bitsandbytes", "accelerate"}
 """Not transformers: its tokenizers and chat templates work without torch, and curate uses them."""
 HEAVY = {"train", "eval", "engine"}
+LAUNCHER = ROOT / "services/train/launcher.lock"
+"""Of the train service whose runs are Jobs: without its extras."""
+OF_IMAGES = [*(folder / "requirements.lock" for folder in ALONE), LAUNCHER]
 Pins = dict[tuple[str, str], set[str]]
 ReadLock = Callable[[Path], Pins]
 REMEDY = "run scripts/lock.sh"
@@ -48,13 +51,16 @@ def _needed(folder: Path, extras: frozenset[str] = frozenset()) -> list[Requirem
     return found
 
 
+def _named(lock: Path) -> str:
+    return lock.parent.name if lock.stem == "requirements" else f"{lock.parent.name}-{lock.stem}"
+
+
 def test_all_projects_are_seen() -> None:
     assert len(SERVICES) >= 9
     assert len(PROJECTS) >= 13
 
 
-@pytest.mark.parametrize("lock", [LOCK, *(folder / "requirements.lock" for folder in ALONE)],
-                         ids=lambda path: path.parent.name)  # fmt: skip
+@pytest.mark.parametrize("lock", [LOCK, *OF_IMAGES], ids=_named)
 def test_every_pin_is_hashed_and_no_workspace_package_is_pinned(lock: Path, read_lock: ReadLock) -> None:
     pins = read_lock(lock)
     assert len(pins) >= 30
@@ -62,12 +68,10 @@ def test_every_pin_is_hashed_and_no_workspace_package_is_pinned(lock: Path, read
     assert not [name for name, _ in pins if name.startswith("tunewheel")]
 
 
-@pytest.mark.parametrize("folder", ALONE, ids=lambda path: path.name)
-def test_what_is_installed_alone_has_a_subset_of_the_whole_lock(folder: Path, read_lock: ReadLock) -> None:
+@pytest.mark.parametrize("lock", OF_IMAGES, ids=_named)
+def test_what_is_installed_alone_has_a_subset_of_the_whole_lock(lock: Path, read_lock: ReadLock) -> None:
     whole = read_lock(LOCK)
-    differing = {
-        pin for pin, hashes in read_lock(folder / "requirements.lock").items() if whole.get(pin) != hashes
-    }
+    differing = {pin for pin, hashes in read_lock(lock).items() if whole.get(pin) != hashes}
     assert not differing, f"{differing}; {REMEDY}"
 
 
@@ -77,12 +81,27 @@ def test_what_a_project_declares_is_locked(folder: Path, read_lock: ReadLock) ->
     needed = _needed(folder, frozenset(_project(folder).get("optional-dependencies", {})))
     assert needed
     for lock in locks:
-        versions: dict[str, set[str]] = {}
-        for name, version in read_lock(lock):
-            versions.setdefault(name, set()).add(version)
-        for requirement in needed:
-            locked = versions.get(canonicalize_name(requirement.name), set())
-            assert _satisfied(requirement.specifier, locked), f"{lock}: {requirement}; {REMEDY}"
+        assert _lacking(needed, read_lock(lock)) == [], f"{lock}; {REMEDY}"
+
+
+def test_the_launchers_lock_holds_what_the_service_needs_and_nothing_that_trains(read_lock: ReadLock) -> None:
+    needed, pins = _needed(LAUNCHER.parent), read_lock(LAUNCHER)
+    assert len(needed) > 10
+    assert _lacking(needed, pins) == []
+    assert {name for name, _ in pins} & (TORCH | {"transformers", "tokenizers", "datasets", "numpy"}) == set()
+    whole = _needed(LAUNCHER.parent, frozenset({"worker"}))
+    assert {"torch", "transformers", "trl"} <= {one.name for one in _lacking(whole, pins)}
+
+
+def _lacking(needed: list[Requirement], pins: Pins) -> list[Requirement]:
+    versions: dict[str, set[str]] = {}
+    for name, version in pins:
+        versions.setdefault(name, set()).add(version)
+    return [
+        requirement
+        for requirement in needed
+        if not _satisfied(requirement.specifier, versions.get(canonicalize_name(requirement.name), set()))
+    ]
 
 
 def _satisfied(specifier: SpecifierSet, versions: set[str]) -> bool:
@@ -96,7 +115,7 @@ def test_only_what_trains_or_infers_locks_torch(folder: Path, read_lock: ReadLoc
 
 
 def test_an_extra_of_a_workspace_package_counts() -> None:
-    heavy = {requirement.name for requirement in _needed(ROOT / "services" / "train")}
+    heavy = {requirement.name for requirement in _needed(ROOT / "services" / "engine")}
     light = {requirement.name for requirement in _needed(ROOT / "services" / "curate")}
     assert "torch" in heavy - light
     assert "transformers" in heavy & light

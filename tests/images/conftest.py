@@ -11,17 +11,17 @@ from .containers import IS_MISSING, Image, buildah, prune
 
 @pytest.fixture(scope="session")
 def built() -> Iterator[Callable[[str], Image]]:
-    """Call it with a service's name, or ``cli``, for its image."""
+    """Call it with an image's name."""
     if IS_MISSING:
         pytest.skip("apt-get install buildah")
     images: dict[str, Image] = {}
 
-    def build(service: str) -> Image:
-        if service not in images:
-            image = Image(service)
+    def build(name: str) -> Image:
+        if name not in images:
+            image = Image(name)
             image.build()
-            images[service] = image
-        return images[service]
+            images[name] = image
+        return images[name]
 
     yield build
     for image in images.values():

@@ -25,6 +25,12 @@ BUILDAH = ("buildah", "--storage-driver", os.environ.get("STORAGE_DRIVER", "over
 ISOLATED = ("--isolation", "chroot", "--network", "host")
 VOLUME = "/var/lib/tunewheel"
 WITH_TORCH = ("engine", "eval", "train")
+LAUNCHER = "train-launcher"
+OTHERS = {
+    "cli": ("cli", "cli/requirements.lock"),
+    LAUNCHER: ("train", "services/train/launcher.lock"),
+}
+"""Images beside those that have the name and the lock of a service: what is in them, and by which lock."""
 PATIENCE_SECONDS = 300.0
 IS_MISSING = shutil.which("buildah") is None
 
@@ -44,27 +50,27 @@ def prune() -> None:
 
 @dataclass(frozen=True)
 class Image:
-    """The image of a service, or of the command line (``cli``)."""
+    """The image of a service, or one of ``OTHERS``."""
 
-    service: str
+    name: str
 
     @property
     def tag(self) -> str:
-        return f"localhost/tunewheel-{self.service}:test"
+        return f"localhost/tunewheel-{self.name}:test"
 
     def build(self) -> None:
         """Build it as compose.yaml does. The stages that all images share are built once, and anew after an
         image with torch, whose own stages would fill the disk."""
-        told = {"SERVICE": self.service}
-        if self.service == "cli":
-            told["FOLDER"] = "cli"
+        told = {"SERVICE": self.name}
+        if self.name in OTHERS:
+            told["SERVICE"], told["LOCK"] = OTHERS[self.name]
         if "PYTHON_IMAGE" in os.environ:
             told["PYTHON_IMAGE"] = os.environ["PYTHON_IMAGE"]
         options = [f"--build-arg={name}={value}" for name, value in told.items()]
-        options += ["--target=cli"] if self.service == "cli" else []
+        options += ["--target=cli"] if self.name == "cli" else []
         options += ["--file", str(ROOT / "deploy/images/Dockerfile"), "--tag", self.tag]
         buildah("bud", "--format", "docker", "--layers", "--quiet", *ISOLATED, *options, str(ROOT))
-        if self.service in WITH_TORCH:
+        if self.name in WITH_TORCH:
             prune()
 
     @cached_property

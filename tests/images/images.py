@@ -7,6 +7,7 @@ image, ``STORAGE_DRIVER=vfs`` is for machines without overlay mounts, ``TESTS="-
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from urllib.error import HTTPError
@@ -16,7 +17,7 @@ import pytest
 from tunewheel_cli.kafka.broker import LocalKafka
 from tunewheel_cli.kafka.ports import free_port
 
-from .containers import SERVICES, VOLUME, Image, container, environment, lay_out
+from .containers import LAUNCHER, SERVICES, VOLUME, Image, container, environment, lay_out
 
 GUARDED = {
     "console": ("POST", "/v1/projects/none/runs/none/pause"),
@@ -59,6 +60,27 @@ def test_the_image_builds_and_its_entry_point_gets_ready(
             if guarded is not None:
                 assert _status(port, *guarded, key=None) == 401
                 assert _status(port, *guarded, key=key) in (200, 404)
+        assert made.written() == []
+
+
+def test_where_runs_are_jobs_train_gets_ready_without_torch(built: Build, kafka: str, tmp_path: Path) -> None:
+    image = built(LAUNCHER)
+    volume = tmp_path / "volume"
+    lay_out(volume)
+    pod = {"spec": {"containers": [{"name": "train", "image": "train"}]}}
+    job = {"apiVersion": "batch/v1", "kind": "Job", "spec": {"template": pod}}
+    (volume / "job.yaml").write_text(json.dumps(job))
+    told = environment(kafka, port=free_port(), health_port=free_port())
+    told["TUNEWHEEL_API_KEYS_FILE"] = f"{VOLUME}/keys.yaml"
+    with container(image, volume) as made:
+        code, said = made.run(told, ["python", "-c", "import torch"])
+        assert (code, "No module named 'torch'" in said) == (1, True), said[-4000:]
+        code, said = made.run(told, image.config["Cmd"])
+        assert code == 2, said[-4000:]
+        assert "install tunewheel-train[worker]" in said
+        told["TUNEWHEEL_TRAIN_JOB_TEMPLATE"] = f"{VOLUME}/job.yaml"
+        with made.started(told, tmp_path / "log"):
+            pass
         assert made.written() == []
 
 

@@ -292,6 +292,8 @@ def test_runs_are_jobs_of_their_own_where_it_is_asked_for(
     assert (container["command"], container["args"]) == (["tunewheel-train-run"], ["run-1"])
     assert container["resources"]["limits"]["nvidia.com/gpu"] == 2
     service = workloads(found)["train"]
+    images = [container_of(service)["image"], container["image"]]
+    assert images == ["tunewheel/train-launcher:0.1.0", "tunewheel/train:0.1.0"]
     launcher = service["spec"]["template"]["spec"]
     assert (launcher["automountServiceAccountToken"], pod["automountServiceAccountToken"]) == (True, False)
     (role,) = of_kind(found, "Role").values()
@@ -327,6 +329,25 @@ def test_the_pods_of_a_run_on_several_nodes_find_and_reach_each_other(
     assert {"to": each} in policy["spec"]["egress"]
     alone = of_kind(rendered(helm, chart, "highly-available"), "Service")
     assert service["metadata"]["name"] not in alone
+
+
+@pytest.mark.parametrize(
+    ("told", "images"),
+    [
+        (("image.tag=2",), ["tunewheel/train-launcher:2", "tunewheel/train:2"]),
+        (("services.train.image.repository=my/train",), ["my/train:0.1.0"] * 2),
+        (
+            ("services.train.image.tag=2", "services.train.jobs.image.repository=my/train"),
+            ["tunewheel/train-launcher:2", "my/train:2"],
+        ),
+    ],
+)
+def test_images_of_the_service_and_of_its_runs_can_be_named(
+    helm: str, chart: Path, told: tuple[str, ...], images: list[str]
+) -> None:
+    found = rendered(helm, chart, "highly-available", *told)
+    (text,) = (one["data"]["job.yaml"] for one in found if one["metadata"]["name"].endswith("-train-job"))
+    assert [container_of(one)["image"] for one in (workloads(found)["train"], yaml.safe_load(text))] == images
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,7 @@ from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import BaseModelRef, RunManifest
 from tunewheel_runtime.telemetry import make_telemetry
 from tunewheel_train.handlers import register
-from tunewheel_train.main import make_app
 from tunewheel_train.settings import Settings
-
-
-def test_an_app_is_made_without_a_broker_and_without_torch(tmp_path: Path):
-    service = make_app(Settings(store_url=f"file://{tmp_path}/store", cache_dir=tmp_path / "cache"))
-    assert service.name == "train"
-    subscribed = sorted(name for one in service.broker.subscribers for name in one.topic_names)
-    assert subscribed == ["dataset.versioned", "train.control", "train.started"]
 
 
 class Subscribed:

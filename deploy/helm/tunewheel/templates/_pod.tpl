@@ -61,7 +61,8 @@ spec:
         matchLabels: {{ include "tunewheel.selector" $selected | nindent 10 }}
   containers:
     - name: {{ .name }}
-      image: {{ include "tunewheel.image" . }}
+      {{- /* The service that has Jobs train needs none of what trains. */}}
+      image: {{ include "tunewheel.image" (dict "root" .root "name" (ternary "train-launcher" .name (not (not $launches))) "values" .values) }}
       imagePullPolicy: {{ $global.image.pullPolicy }}
       {{- if eq .kind "Job" }}
       command: [tunewheel-train-run]

@@ -40,7 +40,8 @@ class Followed:
     versions: Versions
 
     def local(self, worker: Sequence[str]) -> Trainings:
-        """Return who trains runs in processes of this machine."""
+        """Return who trains runs in processes of this machine; see ``Settings.require_what_trains``."""
+        self.settings.require_what_trains()
         return Trainings(
             self.service.store,
             self.settings,

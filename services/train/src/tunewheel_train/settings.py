@@ -10,6 +10,7 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_planner.devices import read_catalogue
+from tunewheel_runtime.kafka import InvalidSetting
 from tunewheel_runtime.settings import ServiceSettings
 
 
@@ -71,14 +72,19 @@ class Settings(ServiceSettings):
                 raise ValueError(str(error)) from error
         return path
 
-    @model_validator(mode="after")
-    def _tracker_is_installed(self) -> Self:
-        if self.mlflow_tracking_uri is not None and find_spec("mlflow") is None:
-            raise ValueError(
-                "TUNEWHEEL_MLFLOW_TRACKING_URI is set, but MLflow is not installed; install "
-                "tunewheel-train[mlflow], or remove it"
+    def require_what_trains(self) -> None:
+        """Raises InvalidSetting: what trains a run on this machine, or tracks it, is not installed."""
+        if find_spec("torch") is None:
+            raise InvalidSetting(
+                "train_job_template",
+                "runs are trained here, and torch is not installed; install tunewheel-train[worker], as the "
+                "image train has it and the image train-launcher has not, or name the Job that trains them",
             )
-        return self
+        if self.mlflow_tracking_uri is not None and find_spec("mlflow") is None:
+            raise InvalidSetting(
+                "mlflow_tracking_uri",
+                "is set, but MLflow is not installed; install tunewheel-train[mlflow], or remove it",
+            )
 
     @model_validator(mode="after")
     def _gpus_suffice(self) -> Self:

@@ -146,9 +146,3 @@ def test_a_nested_recipe_is_flat():
         "rank": "4", "preference.method": "dpo", "preference.beta": "0.1",
         "preference.learning_rate": "5e-06", "preference.epochs": "1.0", "preference.alone": "False",
     }  # fmt: skip
-
-
-def test_a_tracker_that_is_not_installed_names_the_setting(monkeypatch):
-    monkeypatch.setattr("tunewheel_train.settings.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"MLFLOW_TRACKING_URI is set, .* install tunewheel-train\[mlflow\]"):
-        Settings(mlflow_tracking_uri="http://localhost:5000")  # type: ignore[arg-type]
