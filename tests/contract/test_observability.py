@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from tunewheel_engine.metrics import Metrics as EngineMetrics
-from tunewheel_runtime.telemetry import Telemetry
+from tunewheel_runtime.telemetry import Telemetry, make_telemetry
 
 from .identity_samples import build
 
@@ -62,17 +62,18 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Telemetry]:
 @pytest.fixture(scope="module")
 def exported(built: dict[str, Telemetry]) -> set[str]:
     """Return the name of every series that any service has, as Prometheus calls it."""
-    found = set[str]()
-    for telemetry in built.values():
-        meter: Any = telemetry.meter
-        for instrument in meter._instrument_id_instrument.values():
-            base = instrument.name.replace(".", "_")
-            found |= {base + suffix for suffix in SUFFIXES.get(type(instrument).__name__, ("",))}
-    engine = EngineMetrics(running=lambda: 0, waiting=lambda: 0, loaded=lambda: 0)
-    engine.first_token("m", seconds=1)
-    engine.finished("m", "stop", prompt=1, generated=1, seconds=1)
-    lines = engine.text().decode().splitlines()
-    return found | {re.split(r"[{ ]", line)[0] for line in lines if not line.startswith("#")}
+    engine = make_telemetry("engine", None)
+    EngineMetrics(engine.meter, running=lambda: 0, waiting=lambda: 0, loaded=lambda: 0)
+    return set[str]().union(*(_names(telemetry) for telemetry in (*built.values(), engine)))
+
+
+def _names(telemetry: Telemetry) -> set[str]:
+    meter: Any = telemetry.meter
+    return {
+        instrument.name.replace("vllm.", "vllm:").replace(".", "_") + suffix
+        for instrument in meter._instrument_id_instrument.values()
+        for suffix in SUFFIXES.get(type(instrument).__name__, ("",))
+    }
 
 
 def test_every_name_is_exported_by_a_service_or_recorded_by_a_rule(exported: set[str]) -> None:

@@ -74,6 +74,8 @@ def _line(name: str, labels: Mapping[str, object], value: float) -> str:
 
 
 def _name(name: str) -> str:
+    if name.startswith("vllm."):  # vLLM has a colon there, which OpenTelemetry allows in no name
+        return f"vllm:{_name(name.removeprefix('vllm.'))}"
     found = re.sub("_+", "_", re.sub("[^a-zA-Z0-9_]", "_", name))
     return f"key_{found}" if found[:1].isdigit() else found
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from starlette.testclient import TestClient
 from tunewheel_basemodel.locate import BaseModel, locate_base_model
 from tunewheel_basemodel.tiny import write_random_adapter, write_tiny_model
@@ -59,3 +61,15 @@ def http(engine: Engine) -> Iterator[TestClient]:
         make_app(engine, Access(engine.settings, warn=print)), base_url="http://127.0.0.1:8110"
     ) as client:
         yield client
+
+
+@pytest.fixture
+def default_logs() -> Iterator[None]:
+    """After the test, logs go where they went before."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+    root.handlers[:] = handlers
+    root.setLevel(level)

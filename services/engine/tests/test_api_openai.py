@@ -214,10 +214,12 @@ def test_metrics_and_health(http: TestClient, engine, chat, tiny_base) -> None:
     chat()
     chat(temperature=9)
     text = told.get("/metrics").text
-    label = f'model_name="{tiny_base.name}"'
-    assert f"vllm:generation_tokens_total{{{label}}} 6.0" in text
-    assert f'vllm:request_success_total{{finished_reason="length",{label}}} 1.0' in text
-    assert 'tunewheel:engine_refused_total{status="400"} 1.0' in text
-    assert "vllm:num_requests_running 0.0" in text
+    label = f'service="engine",model_name="{tiny_base.name}"'
+    assert f"\nvllm:generation_tokens_total{{{label}}} 6\n" in text
+    assert f'\nvllm:request_success_total{{{label},finished_reason="length"}} 1\n' in text
+    assert f"\nvllm:time_to_first_token_seconds_count{{{label}}} 1\n" in text
+    assert '\ntunewheel_engine_refused_total{service="engine",status="400"} 1\n' in text
+    assert '\nvllm:num_requests_running{service="engine"} 0' in text
+    assert 'target_info{service="engine",' in text
     for path in ("/health", "/health/ready", "/health/live"):
         assert told.get(path).status_code == 200

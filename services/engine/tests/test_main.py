@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import structlog
 from tunewheel_basemodel.tiny import write_tiny_model
 from tunewheel_engine.main import read_settings, serve
 from tunewheel_engine.settings import Settings
@@ -28,18 +27,9 @@ def test_adapters_lie_in_the_cache_unless_told(tmp_path: Path) -> None:
     assert Settings(cache_dir=tmp_path).allowed_roots == (tmp_path.resolve() / "adapters",)
 
 
-@pytest.fixture
-def default_logs():
-    yield
-    structlog.reset_defaults()
-
-
 @pytest.mark.usefixtures("default_logs")
 def test_a_base_model_that_is_not_there_is_named(tmp_path: Path, capsys) -> None:
-    from tunewheel_engine.main import configure_logs
-
     settings = Settings(base_model=str(tmp_path / "none"), cache_dir=tmp_path)
-    configure_logs(settings)
     assert serve(settings) == 2
     logged = capsys.readouterr().err
     assert '"field": "base_model"' in logged
@@ -48,21 +38,15 @@ def test_a_base_model_that_is_not_there_is_named(tmp_path: Path, capsys) -> None
 
 @pytest.mark.usefixtures("default_logs")
 def test_it_does_not_start_with_another_revision_than_was_asked_for(tmp_path: Path, capsys) -> None:
-    from tunewheel_engine.main import configure_logs
-
     path = write_tiny_model(tmp_path / "base")
     settings = Settings(base_model=str(path), base_revision="sha256:0", cache_dir=tmp_path, identity="open")
-    configure_logs(settings)
     assert serve(settings) == 2
     assert "and was sha256:0 in training" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("default_logs")
 def test_it_does_not_start_where_nobody_asks_who_calls(tmp_path: Path, capsys) -> None:
-    from tunewheel_engine.main import configure_logs
-
     settings = Settings(base_model=str(tmp_path / "none"), cache_dir=tmp_path, identity="required")
-    configure_logs(settings)
     assert serve(settings) == 2
     assert "TUNEWHEEL_API_KEYS_FILE" in capsys.readouterr().err
     assert serve(settings.model_copy(update={"identity": "open", "http_host": "0.0.0.0"})) == 2

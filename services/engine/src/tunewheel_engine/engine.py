@@ -13,6 +13,7 @@ from tunewheel_basemodel.detokenizing import TokenBytes
 from tunewheel_basemodel.locate import BaseModel, locate_base_model
 from tunewheel_generation.constraint import Grammars
 from tunewheel_generation.generation import Adapter, BaseForm, Generation, Progress
+from tunewheel_runtime.telemetry import Telemetry, make_telemetry
 
 from tunewheel_engine.adapters import AdapterShelf
 from tunewheel_engine.metrics import Metrics
@@ -37,6 +38,7 @@ class Engine:
     settings: Settings
     shelf: AdapterShelf
     scheduler: Scheduler
+    telemetry: Telemetry
     metrics: Metrics
     grammars: Grammars
     token_bytes: TokenBytes
@@ -122,10 +124,13 @@ class _Runners:
         return read_lora(path, layers=runner.layers, dtype=runner.dtype, device=runner.device)
 
 
-def load_engine(settings: Settings, *, on_failure: Callable[[], None]) -> Engine:
+def load_engine(
+    settings: Settings, *, on_failure: Callable[[], None], telemetry: Telemetry | None = None
+) -> Engine:
     """Find and load the base model; takes seconds, and the first time the model's conversion.
 
-    ``on_failure`` is called in the event loop when generation breaks. Raises BaseModelNotFound.
+    ``on_failure`` is called in the event loop when generation breaks. ``telemetry`` None: as the settings
+    say. Raises BaseModelNotFound.
     """
     import torch
 
@@ -138,7 +143,9 @@ def load_engine(settings: Settings, *, on_failure: Callable[[], None]) -> Engine
     runners = _Runners(base, settings, scheduler)
     runner = runners.get(BaseForm())
     shelf = AdapterShelf(base, settings.allowed_roots, runners.read_adapter)
+    telemetry = telemetry or make_telemetry("engine", settings.otlp_endpoint)
     metrics = Metrics(
+        telemetry.meter,
         running=lambda: scheduler.running,
         waiting=lambda: scheduler.waiting,
         loaded=lambda: len(shelf.names()),
@@ -150,6 +157,7 @@ def load_engine(settings: Settings, *, on_failure: Callable[[], None]) -> Engine
         settings=settings,
         shelf=shelf,
         scheduler=scheduler,
+        telemetry=telemetry,
         metrics=metrics,
         grammars=Grammars(runner.tokenizer, runner.end_tokens),
         token_bytes=TokenBytes(runner.tokenizer),

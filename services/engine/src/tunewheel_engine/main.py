@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import structlog
 from starlette.applications import Starlette
@@ -27,6 +25,8 @@ from tunewheel_runtime.health import health_routes
 from tunewheel_runtime.http_spans import HttpSpans
 from tunewheel_runtime.identity.access import Access, NoIdentity
 from tunewheel_runtime.identity.guard import guard
+from tunewheel_runtime.logs import configure_logs
+from tunewheel_runtime.prometheus import CONTENT_TYPE
 from tunewheel_runtime.telemetry import Telemetry, make_telemetry
 from tunewheel_runtime.tls import Certificate, InvalidTls, certificate_of, tell_of_clear_text
 
@@ -36,9 +36,9 @@ from tunewheel_engine.errors import EngineFailed, Overloaded, Refused
 from tunewheel_engine.settings import Settings
 
 
-def make_app(engine: Engine, access: Access, telemetry: Telemetry | None = None) -> Starlette:
-    """The HTTP application around a loaded engine; its lifespan runs the generating thread. Where
-    ``telemetry`` exports traces, each request is a span in its caller's trace."""
+def make_app(engine: Engine, access: Access) -> Starlette:
+    """The HTTP application around a loaded engine; its lifespan runs the generating thread. Where the
+    engine's telemetry exports traces, each request is a span in its caller's trace."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -59,7 +59,8 @@ def make_app(engine: Engine, access: Access, telemetry: Telemetry | None = None)
 
     routes = [*api_openai.routes(engine), *api_adapters.routes(engine), *api_tgi.routes(engine)]
     guard(routes, access)
-    spans = [Middleware(HttpSpans, telemetry.tracer)] if telemetry and telemetry.traces else []
+    telemetry = engine.telemetry
+    spans = [Middleware(HttpSpans, telemetry.tracer)] if telemetry.traces else []
     return Starlette(
         routes=routes,
         lifespan=lifespan,
@@ -75,7 +76,7 @@ def make_health_app(engine: Engine) -> Starlette:
         return Response(status_code=200 if engine.scheduler.healthy else 503)
 
     async def metrics(request: Request) -> Response:
-        return Response(engine.metrics.text(), media_type="text/plain; version=0.0.4")
+        return Response(engine.telemetry.metrics_text(), media_type=CONTENT_TYPE)
 
     routes = [
         Route("/health", health, methods=["GET"]),  # as vLLM has it
@@ -116,34 +117,29 @@ def read_settings(arguments: list[str]) -> Settings:
     return Settings(**given)
 
 
-def configure_logs(settings: Settings) -> None:
-    """Structured logs on standard error."""
-    renderer: Any = (
-        structlog.processors.JSONRenderer() if settings.log_json else structlog.dev.ConsoleRenderer()
-    )
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(
-            logging.getLevelNamesMapping()[settings.log_level]
-        ),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-
-
 def serve(settings: Settings) -> int:
     """Load and serve until told to stop; the exit status is 1 when generation broke."""
+    telemetry = make_telemetry("engine", settings.otlp_endpoint)
+    configure_logs(
+        service="engine",
+        level=settings.log_level,
+        json=settings.log_json,
+        exported=telemetry.logger_provider,
+    )
+    try:
+        return _served(settings, telemetry)
+    finally:
+        telemetry.shutdown()
+
+
+def _served(settings: Settings, telemetry: Telemetry) -> int:
     log = structlog.get_logger(__name__)
     try:
         access = Access(settings, warn=_warn)
         access.require_identity("the engine", host=settings.http_host)
         certificate = certificate_of(settings, warn=_warn)
         tell_of_clear_text(settings)
-        return asyncio.run(_serve(settings, access, certificate))
+        return asyncio.run(_serve(settings, access, certificate, telemetry))
     except (NoIdentity, InvalidTls) as error:
         log.error("cannot_start", reason=str(error))
     except ModelFilesError as error:
@@ -156,7 +152,9 @@ def _warn(name: str, text: str | None) -> None:
         structlog.get_logger(__name__).error("warning", name=name, text=text)
 
 
-async def _serve(settings: Settings, access: Access, certificate: Certificate | None) -> int:
+async def _serve(
+    settings: Settings, access: Access, certificate: Certificate | None, telemetry: Telemetry
+) -> int:
     closing, failed = asyncio.Event(), False
     loop = asyncio.get_running_loop()
 
@@ -165,9 +163,8 @@ async def _serve(settings: Settings, access: Access, certificate: Certificate | 
         failed = True
         loop.call_soon_threadsafe(closing.set)
 
-    engine = load_engine(settings, on_failure=stop_after_failure)
-    telemetry = make_telemetry("engine", settings.otlp_endpoint)
-    app = make_app(engine, access, telemetry)
+    engine = load_engine(settings, on_failure=stop_after_failure, telemetry=telemetry)
+    app = make_app(engine, access)
     health_host = settings.health_host or settings.http_host
     doors = [
         Door(served, host=host, port=port, patience=10, certificate=certificate)
@@ -184,7 +181,6 @@ async def _serve(settings: Settings, access: Access, certificate: Certificate | 
         base = engine.base
         log.info("serving", base=base.name, revision=base.revision, port=doors[0].port, health=doors[1].port)
         await asyncio.gather(*(door.serve(closing) for door in doors))
-    telemetry.shutdown()
     return int(failed)
 
 
@@ -193,9 +189,7 @@ def main() -> None:
     # whoever shares the machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    settings = read_settings(sys.argv[1:])
-    configure_logs(settings)
-    sys.exit(serve(settings))
+    sys.exit(serve(read_settings(sys.argv[1:])))
 
 
 if __name__ == "__main__":

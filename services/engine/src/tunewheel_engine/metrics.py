@@ -1,63 +1,67 @@
-"""What Prometheus can read, under vLLM's names, so that one dashboard fits both engines."""
+"""What the engine counts and measures, as every service tells it: to a collector, and at ``GET /metrics``.
+
+Names are vLLM's where vLLM has the figure, so that one dashboard fits both engines; ``runtime.prometheus``
+writes ``vllm.`` as vLLM does.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-
-_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+from opentelemetry.metrics import Meter
+from tunewheel_runtime.metrics import ANSWER_SECONDS, gauge
 
 
 class Metrics:
-    """Counters of one engine, labelled with the model's name."""
+    """Figures of one engine, most of them by the model that a request named."""
 
     def __init__(
-        self, *, running: Callable[[], float], waiting: Callable[[], float], loaded: Callable[[], float]
-    ):
-        self._registry = CollectorRegistry()
-        self._gauge("vllm:num_requests_running", "Requests in the batch.", running)
-        self._gauge("vllm:num_requests_waiting", "Requests waiting for a place in the batch.", waiting)
-        self._gauge("tunewheel:engine_adapters_loaded", "Adapters that requests can name.", loaded)
-        label = {"labelnames": ["model_name"], "registry": self._registry}
-        self._prompt = Counter("vllm:prompt_tokens", "Prompt tokens of finished requests.", **label)
-        self._generated = Counter("vllm:generation_tokens", "Generated tokens.", **label)
-        self._finished = Counter(
-            "vllm:request_success",
-            "Finished requests by reason.",
-            ["model_name", "finished_reason"],
-            registry=self._registry,
+        self,
+        meter: Meter,
+        *,
+        running: Callable[[], float],
+        waiting: Callable[[], float],
+        loaded: Callable[[], float],
+    ) -> None:
+        gauge(meter, "vllm.num_requests_running", "Requests in the batch", running)
+        gauge(meter, "vllm.num_requests_waiting", "Requests waiting for a place in the batch", waiting)
+        gauge(meter, "tunewheel.engine.adapters_loaded", "Adapters that requests can name", loaded)
+        count = meter.create_counter
+        self._prompt = count("vllm.prompt_tokens", description="Prompt tokens of finished requests")
+        self._generated = count("vllm.generation_tokens", description="Generated tokens")
+        self._finished = count("vllm.request_success", description="Finished requests by reason")
+        self._cancelled = count("tunewheel.engine.cancelled", description="Requests whose client left")
+        self._refused = count("tunewheel.engine.refused", description="Requests refused, by status")
+        bounds = list(ANSWER_SECONDS)
+        self._first = meter.create_histogram(
+            "vllm.time_to_first_token_seconds",
+            "s",
+            "From arrival to first token",
+            explicit_bucket_boundaries_advisory=bounds,
         )
-        self._cancelled = Counter("tunewheel:engine_cancelled", "Requests whose client left.", **label)
-        self._refused = Counter(
-            "tunewheel:engine_refused", "Requests refused, by status.", ["status"], registry=self._registry
+        self._whole = meter.create_histogram(
+            "vllm.e2e_request_latency_seconds",
+            "s",
+            "From arrival to last token",
+            explicit_bucket_boundaries_advisory=bounds,
         )
-        self._first = Histogram(
-            "vllm:time_to_first_token_seconds", "From arrival to first token.", buckets=_SECONDS, **label
-        )
-        self._whole = Histogram(
-            "vllm:e2e_request_latency_seconds", "From arrival to last token.", buckets=_SECONDS, **label
-        )
-
-    def _gauge(self, name: str, help_text: str, value: Callable[[], float]) -> None:
-        Gauge(name, help_text, registry=self._registry).set_function(value)
 
     def first_token(self, model: str, *, seconds: float) -> None:
-        self._first.labels(model).observe(seconds)
+        self._first.record(seconds, _of(model))
 
     def finished(self, model: str, reason: str, *, prompt: int, generated: int, seconds: float) -> None:
-        self._prompt.labels(model).inc(prompt)
-        self._generated.labels(model).inc(generated)
-        self._finished.labels(model, reason).inc()
-        self._whole.labels(model).observe(seconds)
+        self._prompt.add(prompt, _of(model))
+        self._generated.add(generated, _of(model))
+        self._finished.add(1, {**_of(model), "finished_reason": reason})
+        self._whole.record(seconds, _of(model))
 
     def cancelled(self, model: str, *, generated: int) -> None:
-        self._generated.labels(model).inc(generated)
-        self._cancelled.labels(model).inc()
+        self._generated.add(generated, _of(model))
+        self._cancelled.add(1, _of(model))
 
     def refused(self, status: int) -> None:
-        self._refused.labels(str(status)).inc()
+        self._refused.add(1, {"status": str(status)})
 
-    def text(self) -> bytes:
-        """All of it in Prometheus' text format."""
-        return generate_latest(self._registry)
+
+def _of(model: str) -> dict[str, str]:
+    return {"model_name": model}
