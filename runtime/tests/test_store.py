@@ -18,6 +18,7 @@ from tunewheel_runtime.store import (
     CorruptArtifact,
     ObjectStore,
 )
+from tunewheel_runtime.telemetry import make_telemetry
 
 TICK = timedelta(milliseconds=20)
 """A file's time is that of the kernel's last tick; an object's in S3 is a whole second."""
@@ -115,6 +116,35 @@ async def test_what_ails_it_is_said_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(TransientError, match=r"^cannot write a/b: .*os error 20\)$") as caught:
         await store.put("a/b", b"one")
     assert "\n" not in str(caught.value)
+
+
+async def test_requests_are_measured_by_operation_and_outcome(tmp_path: Path) -> None:
+    telemetry = make_telemetry("desk", None)
+    store = ObjectStore((tmp_path / "store").as_uri(), telemetry.meter)
+    ref = await store.put("a", b"four")
+    await store.put("a", b"four")  # lies there already: a read of it, and no failure
+    assert await store.read("nothing") is None
+    await store.download(ref, tmp_path / "copy")
+    assert not await store.exists("nothing")
+    await store.list("")
+    await store.folders("")
+    await store.delete(["a", "nothing"])
+    (tmp_path / "store").rmdir()
+    (tmp_path / "store").write_text("a file in the place of a folder")
+    with pytest.raises(TransientError):
+        await store.replace("a/b", b"six")
+    lines = telemetry.metrics_text().splitlines()
+    counted = dict(line.rsplit(" ", 1) for line in lines if line.startswith("tunewheel_store_seconds_count"))
+    done = {"write": "2", "read": "3", "find": "1", "list": "2", "delete": "2"}
+    expected = {(operation, "done"): number for operation, number in done.items()} | {
+        ("write", "failed"): "1"
+    }
+    assert counted == {
+        f'tunewheel_store_seconds_count{{service="desk",operation="{operation}",outcome="{outcome}"}}': number
+        for (operation, outcome), number in expected.items()
+    }
+    for operation, size in (("write", 4), ("read", 8)):
+        assert f'tunewheel_store_bytes_total{{service="desk",operation="{operation}"}} {size}' in lines
 
 
 async def test_deleting_what_is_gone_is_fine(store: ObjectStore) -> None:

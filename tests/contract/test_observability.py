@@ -100,6 +100,7 @@ def test_every_service_exports_what_all_share(built: dict[str, Telemetry]) -> No
         for metric in ("tunewheel_ready", "tunewheel_warnings", "tunewheel_broker_silent_seconds"):
             assert f'{metric}{{service="{name}"}} ' in text
         assert 'service_version="' in text
+        assert _names(telemetry) >= {"tunewheel_store_seconds_bucket", "tunewheel_store_bytes_total"}
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])

@@ -72,7 +72,7 @@ class Service:
         self.name = name
         self.settings = settings
         self.telemetry = telemetry or make_telemetry(name, settings.otlp_endpoint, instance=settings.instance)
-        self.store = ObjectStore(settings.store_url)
+        self.store = ObjectStore(settings.store_url, self.telemetry.meter)
         self.publisher = Publisher(settings, self.telemetry)
         self._broker_watch = BrokerWatch(
             self.publisher.reach,

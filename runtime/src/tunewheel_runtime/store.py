@@ -7,6 +7,7 @@ nothing here is overwritten, but where text must go (``replace``).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -16,11 +17,14 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.exceptions import AlreadyExistsError
 from obstore.store import LocalStore, MemoryStore, from_url
-from tunewheel_contracts.errors import TransientError, TunewheelError
+from opentelemetry.metrics import Meter, NoOpMeter
+from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.identity import content_sha256
+
+from tunewheel_runtime.store_requests import StoreRequests
 
 PART_BYTES = 5 << 20
 """Of what is written or read a part at a time: the smallest that S3 takes."""
@@ -41,10 +45,12 @@ class ArtifactMissing(TunewheelError):
 class ObjectStore:
     """Artifacts below one URL: ``file://``, ``s3://``, ``gs://``, ``az://`` or ``memory://``.
 
-    Credentials come from the environment, as the cloud's own tools read them.
+    Credentials come from the environment, as the cloud's own tools read them. ``meter`` None: requests are
+    not measured.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, meter: Meter | None = None) -> None:
+        self._requests = StoreRequests(meter or NoOpMeter("store"))
         self.url = url
         self.local_root = _local_root(url)
         if self.local_root is not None:
@@ -63,13 +69,13 @@ class ObjectStore:
         """
         ref = ArtifactRef(path=path, sha256=content_sha256(data), size_bytes=len(data))
         try:
-            await obstore.put_async(self._store, ref.path, data, mode="create")
+            with self._requests.one("write", path, answer=AlreadyExistsError) as moved:
+                await obstore.put_async(self._store, ref.path, data, mode="create")
+                moved(len(data))
         except AlreadyExistsError:
             existing = await self.read(ref.path)
             if existing is None or content_sha256(existing) != ref.sha256:
                 raise ArtifactConflict(f"{path} already holds other content") from None
-        except (BaseError, OSError) as error:
-            raise TransientError(f"cannot write {path}: {_said(error)}") from error
         return ref
 
     async def first(self, path: str, data: bytes) -> bytes:
@@ -94,10 +100,9 @@ class ObjectStore:
         Raises:
             TransientError: the store cannot be reached.
         """
-        try:
+        with self._requests.one("write", path) as moved:
             await obstore.put_async(self._store, path, data, mode="overwrite")
-        except (BaseError, OSError) as error:
-            raise TransientError(f"cannot write {path}: {_said(error)}") from error
+            moved(len(data))
 
     async def read(self, path: str) -> bytes | None:
         """Return the bytes at ``path`` unverified, or None where there is nothing.
@@ -106,12 +111,13 @@ class ObjectStore:
             TransientError: the store cannot be reached.
         """
         try:
-            result = await obstore.get_async(self._store, path)
-            return bytes(await result.bytes_async())
+            with self._requests.one("read", path, answer=FileNotFoundError) as moved:
+                result = await obstore.get_async(self._store, path)
+                data = bytes(await result.bytes_async())
+                moved(len(data))
+                return data
         except FileNotFoundError:
             return None
-        except (BaseError, OSError) as error:
-            raise TransientError(f"cannot read {path}: {_said(error)}") from error
 
     async def get(self, ref: ArtifactRef) -> bytes:
         """Return the verified bytes of ``ref``.
@@ -135,10 +141,9 @@ class ObjectStore:
         """
         size = await asyncio.to_thread(lambda: file.stat().st_size)
         ref = ArtifactRef(path=path, sha256=sha256, size_bytes=size)
-        try:
+        with self._requests.one("write", path) as moved:
             await obstore.put_async(self._store, ref.path, file, chunk_size=PART_BYTES, max_concurrency=2)
-        except (BaseError, OSError) as error:
-            raise TransientError(f"cannot write {path}: {_said(error)}") from error
+            moved(size)
         return ref
 
     async def download(self, ref: ArtifactRef, destination: Path) -> None:
@@ -147,26 +152,24 @@ class ObjectStore:
         digest = hashlib.sha256()
         file = destination.open("wb")
         try:
-            with file:
+            with file, self._requests.one("read", ref.path, answer=FileNotFoundError) as moved:
                 result = await obstore.get_async(self._store, ref.path)
                 async for part in result.stream(min_chunk_size=PART_BYTES):
                     digest.update(part)
                     file.write(part)
+                    moved(len(part))
         except FileNotFoundError as error:
             raise ArtifactMissing(f"{ref.path} is not in {self.url}") from error
-        except (BaseError, OSError) as error:
-            raise TransientError(f"cannot read {ref.path}: {_said(error)}") from error
         if digest.hexdigest() != ref.sha256:
             raise CorruptArtifact(f"{ref.path} hashes to {digest.hexdigest()}, not to {ref.sha256}")
 
     async def exists(self, path: str) -> bool:
         """Tell whether something lies at ``path``."""
         try:
-            await obstore.head_async(self._store, path)
+            with self._requests.one("find", path, answer=FileNotFoundError):
+                await obstore.head_async(self._store, path)
         except FileNotFoundError:
             return False
-        except (BaseError, OSError) as error:
-            raise TransientError(f"cannot reach {path}: {_said(error)}") from error
         return True
 
     async def list(self, prefix: str) -> list[str]:
@@ -176,11 +179,9 @@ class ObjectStore:
     async def written(self, prefix: str) -> dict[str, datetime]:
         """Return the paths below ``prefix``, and when each was written last, by the store's clock."""
         times: dict[str, datetime] = {}
-        try:
+        with self._requests.one("list", prefix):
             async for chunk in obstore.list(self._store, prefix):
                 times |= {meta["path"]: meta["last_modified"] for meta in chunk}
-        except (BaseError, OSError) as error:
-            raise TransientError(f"cannot list {prefix}: {_said(error)}") from error
         return times
 
     async def read_folder(self, prefix: str) -> dict[str, bytes]:
@@ -190,21 +191,18 @@ class ObjectStore:
 
     async def folders(self, prefix: str) -> list[str]:
         """Return the names of the folders right below ``prefix``, sorted."""
-        try:
+        with self._requests.one("list", prefix):
             found = await obstore.list_with_delimiter_async(self._store, prefix)
-        except (BaseError, OSError) as error:
-            raise TransientError(f"cannot list {prefix}: {_said(error)}") from error
         return sorted(path.rstrip("/").rpartition("/")[2] for path in found["common_prefixes"])
 
     async def delete(self, paths: Sequence[str]) -> None:
         """Remove what is no artifact, such as an old checkpoint; absent paths are fine."""
         for path in paths:
-            try:
+            with (
+                contextlib.suppress(FileNotFoundError),
+                self._requests.one("delete", path, answer=FileNotFoundError),
+            ):
                 await obstore.delete_async(self._store, path)
-            except FileNotFoundError:
-                continue
-            except (BaseError, OSError) as error:
-                raise TransientError(f"cannot delete {path}: {_said(error)}") from error
 
     async def put_directory(self, prefix: str, directory: Path, *, last: str = "") -> tuple[ArtifactRef, ...]:
         """Create every file of ``directory`` below ``prefix``; see ``put`` for errors.
@@ -247,11 +245,6 @@ def _local_root(url: str) -> Path | None:
     if parts.scheme == "file":
         return Path(unquote(parts.netloc + parts.path)).resolve()
     return Path(url).resolve() if not parts.scheme else None
-
-
-def _said(error: Exception) -> str:
-    """The message without the dump of Rust's data that obstore puts below it."""
-    return str(error).partition("\n\nDebug source:")[0]
 
 
 def _files_below(directory: Path) -> list[Path]:
