@@ -22,13 +22,13 @@ BANNED = (
 )  # fmt: skip
 START = """
 import sys
-from importlib.abc import MetaPathFinder
+from importlib.machinery import PathFinder
 banned = set(sys.argv[2].split(","))
-class Absent(MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name.partition(".")[0] in banned:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Absent())
+class Without(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in banned else super().find_spec(name, path, target)
+sys.meta_path[sys.meta_path.index(PathFinder)] = Without
 from tunewheel_train.main import make_app
 from tunewheel_train.settings import Settings
 import tunewheel_train.one_run
