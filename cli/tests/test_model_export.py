@@ -90,7 +90,7 @@ def test_without_the_train_package_the_command_says_where_to_run_it(monkeypatch:
     monkeypatch.setattr(model_export, "PACKAGE", "tunewheel_absent")
     result = runner.invoke(app, ["export", "run-1", "out", "--json"])
     assert result.exit_code == 1
-    assert "install tunewheel-train" in json.loads(result.stdout)["error"]
+    assert "install tunewheel-train[worker]" in json.loads(result.stdout)["error"]
 
 
 def test_an_unknown_format_is_a_wrong_option() -> None:

@@ -53,7 +53,7 @@ def export_model(
     if importlib.util.find_spec(PACKAGE) is None:
         raise NotExported(
             "models are exported by the train service's package, which is not installed here; run this where "
-            "it is, or install tunewheel-train"
+            "it is, or install tunewheel-train[worker]"
         )
     options = ["--format", form, *(["--dtype", dtype] if dtype else [])]
     command = [sys.executable, "-m", MODULE, *options, "--", run_id, str(directory)]
