@@ -334,11 +334,11 @@ def test_the_pods_of_a_run_on_several_nodes_find_and_reach_each_other(
 @pytest.mark.parametrize(
     ("told", "images"),
     [
-        (("image.tag=2",), ["tunewheel/train-launcher:2", "tunewheel/train:2"]),
+        (("image.tag=v2",), ["tunewheel/train-launcher:v2", "tunewheel/train:v2"]),
         (("services.train.image.repository=my/train",), ["my/train:0.1.0"] * 2),
         (
-            ("services.train.image.tag=2", "services.train.jobs.image.repository=my/train"),
-            ["tunewheel/train-launcher:2", "my/train:2"],
+            ("services.train.image.tag=v2", "services.train.jobs.image.repository=my/train"),
+            ["tunewheel/train-launcher:v2", "my/train:v2"],
         ),
     ],
 )
