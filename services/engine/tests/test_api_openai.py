@@ -220,6 +220,6 @@ def test_metrics_and_health(http: TestClient, engine, chat, tiny_base) -> None:
     assert f"\nvllm:time_to_first_token_seconds_count{{{label}}} 1\n" in text
     assert '\ntunewheel_engine_refused_total{service="engine",status="400"} 1\n' in text
     assert '\nvllm:num_requests_running{service="engine"} 0' in text
-    assert 'target_info{service="engine",' in text
+    assert 'service_name="tunewheel-engine"' in text
     for path in ("/health", "/health/ready", "/health/live"):
         assert told.get(path).status_code == 200
