@@ -1,5 +1,5 @@
 """The Helm chart says what the code says: settings, topics, rights, who is on the bus. No Go is needed here;
-``make test-kube`` renders the chart."""
+``make test-kube`` renders the chart and installs it."""
 
 from __future__ import annotations
 

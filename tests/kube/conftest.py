@@ -1,24 +1,41 @@
-"""Helm, and the chart as it is packed."""
+"""Helm, the chart as it is packed, and a control plane."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
-from .tools import HELM_FOLDER, HERE, TOOLS, run
+from .control_plane import BINARIES, ControlPlane
+from .tools import CRDS, HELM_FOLDER, TOOLS, run
+
+
+def require(*names: str) -> None:
+    """Skip what needs a binary that ``build.sh`` has not built."""
+    missing = [name for name in names if not (TOOLS / name).exists()]
+    if missing:
+        pytest.skip(f"no {', '.join(missing)} in {TOOLS}: `make test-kube` builds them, with Go")
 
 
 @pytest.fixture(scope="session")
 def helm() -> str:
-    if not all((TOOLS / name).exists() for name in ("helm", "kubeconform", "schemas")):
-        if shutil.which("go") is None:
-            pytest.skip(f"neither helm and kubeconform in {TOOLS}, nor Go to build them with")
-        run("bash", str(HERE / "build.sh"), str(TOOLS))
+    require("helm", "kubeconform", "schemas")
     return str(TOOLS / "helm")
+
+
+@pytest.fixture(scope="session")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A control plane that knows the custom resources which the chart may use."""
+    require(*BINARIES)
+    with ControlPlane(TOOLS, tmp_path_factory.mktemp("plane")) as found:
+        for path in sorted(CRDS.glob("*.yaml")):
+            for definition in yaml.safe_load_all(path.read_text("utf-8")):
+                found.define(definition)
+        yield found
 
 
 @pytest.fixture(scope="session")
