@@ -15,7 +15,7 @@ from tunewheel_cli.endpoint import Endpoint
 from tunewheel_cli.http import open_session
 from tunewheel_cli.places import Var
 from tunewheel_cli.roster import ROSTER, url
-from tunewheel_cli.service_warnings import read_warnings
+from tunewheel_cli.service_health import ask_health
 from tunewheel_cli.supervisor import HttpProgram
 from tunewheel_contracts.errors import TransientError
 from tunewheel_runtime.doors import Door
@@ -47,12 +47,13 @@ async def test_an_authority_of_ones_own_is_trusted_where_it_is_named(
 ) -> None:
     async with health(authority.issue("localhost", "127.0.0.1")) as port:
         told = f"https://localhost:{port}"
-        warnings = await read_warnings({"curate": {"health_url": told}})
-        assert "TUNEWHEEL_HTTP_CAFILE" in warnings["curate"][0], "and not as if it warned of nothing"
+        (curate,) = await ask_health([told])
+        assert "TUNEWHEEL_HTTP_CAFILE" in curate.error, "and not as if it warned of nothing"
         with pytest.raises(TransientError, match="CERTIFICATE_VERIFY_FAILED"):
             await ask_gateway(Endpoint("gateway", told), "hello", project="desk")
         monkeypatch.setenv("TUNEWHEEL_HTTP_CAFILE", str(authority.cafile))
-        assert await read_warnings({"curate": {"health_url": told}}) == {"curate": ["is behind"]}
+        (curate,) = await ask_health([told])
+        assert (curate.service, curate.error, curate.warnings) == ("curate", "", ("is behind",))
         async with open_session() as http, http.get(f"{told}/health/live") as answer:
             assert answer.status == 200
 

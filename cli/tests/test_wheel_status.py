@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from tunewheel_cli.commands.tables import print_status
+from tunewheel_cli.wheel_report import WheelReport
 from tunewheel_cli.wheel_status import MOVING, fold
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.topics import BY_NAME
@@ -76,7 +77,7 @@ def test_an_alarm_moves_no_project_and_its_decision_is_told_to_people_and_machin
     turns = status.as_json()["turns"]
     assert turns["alarms"][0]["answer"]["labels_needed"] == 20
     assert turns["decision"]["step"] == "waits for labels"
-    print_status(None, [], {}, {"p": status}, {})
+    print_status(None, WheelReport(projects={"p": status}))
     printed = " ".join(capsys.readouterr().out.split())
     assert "decision: curate: waits for labels" in printed
     assert "to do: Answer the questions that wait" in printed

@@ -113,7 +113,7 @@ async def settled(kafka: str, *, patience: float = 300.0) -> None:
         while quiet < 3:
             await asyncio.sleep(1)
             lags = await read_lag({"bootstrap_servers": kafka})
-            quiet = quiet + 1 if not any(lag.behind for lag in lags) else 0
+            quiet = quiet + 1 if not any(lag.behind for lag in lags if lag.hosts) else 0
 
 
 def save(folder: Path, lines: Iterable[Line], store: Path, state: Mapping[str, Any]) -> None:

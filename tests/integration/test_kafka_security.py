@@ -245,8 +245,29 @@ def test_who_may_only_look_sees_all_and_publishes_nothing(secured: SecuredKafka,
     assert "seen" in {project["project"] for project in json.loads(out)["projects"]}
     assert cli(viewer, "dead-letters", "--json")[0] == 0
     code, out, err = cli(viewer, "publish", str(lines), "--project", "seen")
-    assert (code, out) == (1, "")
+    assert (code, out) == (7, "")
     assert "Kafka does not let this client write to any topic: allow its principal what" in err
+
+
+def test_the_doctor_tells_whose_rights_a_client_has(secured: SecuredKafka, tmp_path: Path) -> None:
+    def findings(principal: str, name: str, about: str) -> list[tuple[str, str]]:
+        store = (tmp_path / "store").as_uri()
+        way = secured.by_certificate(principal)
+        code, out, _ = cli(way, "doctor", name, "--store-url", store, "--json")
+        assert code == int("wrong" in (one["verdict"] for one in json.loads(out)["findings"]))
+        found = json.loads(out)["findings"]
+        return [(one["verdict"], one["text"]) for one in found if one["about"] == about]
+
+    for name in ("topics", "viewer", "train"):
+        ((verdict, text),) = findings(name, name, "rights")
+        assert (verdict, f"may do what {name} must" in text) == ("ok", True)
+    assert [verdict for verdict, _ in findings("topics", "topics", "topics")] == ["ok"]
+    missing = findings("viewer", "train", "rights")
+    assert {verdict for verdict, _ in missing} == {"wrong"}
+    for right in ("Read on the groups train.dataset-versioned", "Write on the topics"):
+        assert any(f"train must be allowed {right}" in text for _, text in missing)
+    assert findings("nobody", "cli", "topics") == [("not checked", "this client may see none of them")]
+    assert findings("nobody", "cli", "store")[0][0] == "ok"
 
 
 def test_who_has_no_rights_is_told_so(secured: SecuredKafka, tmp_path: Path) -> None:
@@ -260,7 +281,7 @@ def test_who_has_no_rights_is_told_so(secured: SecuredKafka, tmp_path: Path) -> 
         ("topics",),
     ):
         code, out, err = cli(nobody, *command)
-        assert (code, out) == (1, ""), command
+        assert (code, out) == (7, ""), command
         assert "allow its principal what `tunewheel topics acls` prints" in err
 
 

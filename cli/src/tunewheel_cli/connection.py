@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tunewheel_contracts.errors import TransientError, TunewheelError
 
 from tunewheel_cli.places import Var
-from tunewheel_cli.run_state import living
+from tunewheel_cli.run_state import RunState, living
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -64,6 +64,15 @@ class Connection:
             return KafkaSettings(**self.given())
         except ValidationError as error:
             raise self._invalid(error) from error
+
+    def wheel(self, var: Var) -> RunState | None:
+        """Return the wheel that runs on ``var``, None where this connection is to the Kafka of another."""
+        running = living(var.run_file)
+        if running is None:
+            return None
+        told = self.settings(var)
+        own = (running.bootstrap_servers, running.topic_prefix)
+        return running if (told.bootstrap_servers, told.topic_prefix) == own else None
 
     def _names_servers(self) -> bool:
         return self.bootstrap_servers is not None or _variable("bootstrap_servers") in os.environ

@@ -133,19 +133,19 @@ def detail_of(status: int, body: str) -> str:
         return f"status {status}: {body[:300]}"
 
 
-def given_key() -> SecretStr | None:
-    """Return the key in ``TUNEWHEEL_API_KEY``, else in the file of that name in ``TUNEWHEEL_SECRETS_DIR``,
-    None where there is none.
+def given_key(variable: str = VARIABLE) -> SecretStr | None:
+    """Return the key in ``variable``, else in the file of that name in ``TUNEWHEEL_SECRETS_DIR``, None where
+    there is none.
 
     Raises:
         InvalidOption: no header can carry it.
     """
-    value = os.environ.get(VARIABLE, "").strip()
+    value = os.environ.get(variable, "").strip()
     folder = os.environ.get("TUNEWHEEL_SECRETS_DIR")
-    if not value and folder and (file := Path(folder) / VARIABLE).is_file():
+    if not value and folder and (file := Path(folder) / variable).is_file():
         value = file.read_text("utf-8", errors="replace").strip()
     if not value:
         return None
     if not (value.isascii() and value.isprintable()):
-        raise InvalidOption(f"{VARIABLE}: holds a character that no key has; copy the key again")
+        raise InvalidOption(f"{variable}: holds a character that no key has; copy the key again")
     return SecretStr(value)

@@ -32,13 +32,13 @@ class Exit(IntEnum):
     UNFINISHED = 6
     """An erasure or a command on a model was asked for, and not carried out in time."""
     NOT_ALLOWED = 7
-    """A service knows no such key, or the key lacks a role."""
+    """A service knows no such key, or the key lacks a role; or Kafka lets the client not do something."""
 
 
 EPILOG = (
     "Exit codes: 0 done, 1 failed, 2 wrong option, 3 part of the input was refused, 4 topics differ from "
     "their specs, 5 Kafka or a service does not answer, 6 an erasure or a command on a model was not "
-    "carried out in time, 7 the API key is unknown or lacks a role."
+    "carried out in time, 7 the API key is unknown or lacks a role, or Kafka does not allow it."
 )
 
 
@@ -59,17 +59,20 @@ def told(command: Callable[P, T], *, as_json: bool = False) -> Callable[P, T]:
 
 def leave(error: TunewheelError, *, as_json: bool = False) -> NoReturn:
     """Print ``error`` and exit with its code."""
+    from tunewheel_runtime.kafka_refusals import NotAllowed as KafkaNotAllowed
+
     from tunewheel_cli.connection import InvalidOption
     from tunewheel_cli.endpoint import NotAllowed
+    from tunewheel_cli.lag import TopicsMissing
     from tunewheel_cli.launch import TopicsDiffer
     from tunewheel_cli.roster import UnknownService
 
     code = Exit.FAILED
     if isinstance(error, TransientError):
         code = Exit.UNREACHABLE
-    elif isinstance(error, NotAllowed):
+    elif isinstance(error, NotAllowed | KafkaNotAllowed):
         code = Exit.NOT_ALLOWED
-    elif isinstance(error, TopicsDiffer):
+    elif isinstance(error, TopicsDiffer | TopicsMissing):
         code = Exit.DIFFERENT
     elif isinstance(error, InvalidOption | UnknownService):
         code = Exit.USAGE

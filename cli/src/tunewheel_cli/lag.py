@@ -1,4 +1,4 @@
-"""How far each consumer group is behind the end of the log."""
+"""Who reads the log, and how far each consumer group is behind its end."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tunewheel_contracts.topics import BY_NAME
+from tunewheel_contracts.errors import TunewheelError
+from tunewheel_contracts.topics import BY_NAME, TOPICS
 
-from tunewheel_cli.connection import unreachable
+from tunewheel_cli.acls import SERVICES
+from tunewheel_cli.cluster import SeenGroup, admin_client, describe_cluster, describe_groups
 from tunewheel_cli.reading import consumer
 
 GROUPS_AT_ONCE = 8
 """Asked for their offsets."""
+
+
+class TopicsMissing(TunewheelError):
+    """The cluster has none of the topics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,44 +28,98 @@ class GroupLag:
     group: str
     topic: str
     behind: int
-    """Records after the committed offset."""
+    """Records that the group has not committed."""
+    hosts: tuple[str, ...] = ()
+    """Where its members run, one host each; several members of one host name it several times."""
+
+    @property
+    def service(self) -> str:
+        return self.group.partition(".")[0]
+
+
+def groups_of_services() -> dict[str, set[str]]:
+    """Return the topics of each consumer group that a whole installation has."""
+    groups: dict[str, set[str]] = defaultdict(set)
+    for spec in TOPICS:
+        for service in SERVICES:
+            for group in spec.groups_of(service):
+                groups[group].add(spec.name)
+    return dict(groups)
 
 
 async def read_lag(options: Mapping[str, Any]) -> list[GroupLag]:
-    """Return the lag of every group on every topic of ours, sorted by group.
+    """Return the lag and the members of every group of a service, also where no process of it has come yet,
+    and of every other group that reads a topic of ours; sorted by group.
 
     Raises:
         TransientError: no Kafka answers.
+        NotAllowed: it does not let this client see a group or a topic.
+        TopicsMissing
     """
-    from aiokafka.admin import AIOKafkaAdminClient
-    from aiokafka.errors import KafkaError
-
-    admin = AIOKafkaAdminClient(**options)
-    try:
-        await admin.start()
-        groups = sorted({group[0] for group in await admin.list_consumer_groups()})
+    wanted = groups_of_services()
+    async with admin_client(options) as admin:
+        cluster = await describe_cluster(admin, [spec.name for spec in TOPICS])
+        if not any(topic.exists or not topic.visible for topic in cluster.topics.values()):
+            raise TopicsMissing(
+                "--topic-prefix: this Kafka has no topic of Tunewheel under the prefix "
+                f"{_prefix(options)!r}; name the installation's prefix, or make topics with "
+                "`tunewheel topics --apply`"
+            )
+        listed = {group[0] for group in await admin.list_consumer_groups()}
+        groups = await describe_groups(admin, sorted(listed | wanted.keys()))
         committed = await _committed(admin, groups)
-    except (KafkaError, OSError) as error:
-        raise await unreachable(options, error) from error
-    finally:
-        await admin.close()
-    ours = {tp for offsets in committed.values() for tp in offsets if tp.topic in BY_NAME}
-    async with consumer(options) as client:
-        ends = await client.end_offsets(list(ours)) if ours else {}
-    behind: dict[tuple[str, str], int] = defaultdict(int)
+    names = {topic for topics in wanted.values() for topic in topics}
+    names |= {topic for offsets in committed.values() for topic, _ in offsets}
+    begins, ends = await _ends(options, sorted(names & BY_NAME.keys()))
+    found: list[GroupLag] = []
     for group, offsets in committed.items():
-        for tp, offset in offsets.items():
-            if tp in ours:
-                behind[group, tp.topic] += max(0, ends[tp] - max(offset.offset, 0))
-    return [GroupLag(group, topic, count) for (group, topic), count in sorted(behind.items())]
+        for topic in sorted(wanted.get(group, set()) | {topic for topic, _ in offsets} & BY_NAME.keys()):
+            behind = 0
+            if not group.endswith(".active"):  # elects a process, reads nothing
+                kept = {tp: max(begin, offsets.get(tp, 0)) for tp, begin in begins.items() if tp[0] == topic}
+                behind = sum(max(0, ends[tp] - offset) for tp, offset in kept.items())
+            found.append(GroupLag(group, topic, behind, groups[group].hosts))
+    return found
 
 
-async def _committed(admin: Any, groups: Sequence[str]) -> dict[str, Any]:
-    """Return the committed offsets of each group; ``GROUPS_AT_ONCE`` groups are asked at a time."""
+def silent_services(lags: Sequence[GroupLag]) -> list[str]:
+    """Return the services that have consumer groups and no process in any of them."""
+    with_groups = {group.partition(".")[0] for group in groups_of_services()}
+    absent = with_groups - {lag.service for lag in lags if lag.hosts}
+    return [service for service in SERVICES if service in absent]
+
+
+async def _committed(admin: Any, groups: Mapping[str, SeenGroup]) -> dict[str, dict[tuple[str, int], int]]:
+    from aiokafka.errors import GroupAuthorizationFailedError
+
+    if hidden := [name for name, group in groups.items() if not group.visible]:
+        raise GroupAuthorizationFailedError(hidden)
     places = asyncio.Semaphore(GROUPS_AT_ONCE)
 
-    async def ask(group: str) -> Any:
+    async def ask(name: str, group: SeenGroup) -> Any:
         async with places:
-            return await admin.list_consumer_group_offsets(group)
+            return await admin.list_consumer_group_offsets(name, group.coordinator)
 
-    return dict(zip(groups, await asyncio.gather(*map(ask, groups)), strict=True))
+    found = await asyncio.gather(*(ask(name, group) for name, group in groups.items()))
+    return {
+        name: {(tp.topic, tp.partition): kept.offset for tp, kept in offsets.items()}
+        for name, offsets in zip(groups, found, strict=True)
+    }
+
+
+async def _ends(
+    options: Mapping[str, Any], names: Sequence[str]
+) -> tuple[dict[tuple[str, int], int], dict[tuple[str, int], int]]:
+    """Return where each partition of ``names`` begins and ends."""
+    from tunewheel_runtime.partitions import partitions_of
+
+    async with consumer(options) as client:
+        partitions = await partitions_of(options, names)
+        if not partitions:
+            return {}, {}
+        begins, ends = await client.beginning_offsets(partitions), await client.end_offsets(partitions)
+    return {(*tp,): at for tp, at in begins.items()}, {(*tp,): at for tp, at in ends.items()}
+
+
+def _prefix(options: Mapping[str, Any]) -> str:
+    return getattr(options["client_id"], "prefix", "") if "client_id" in options else ""

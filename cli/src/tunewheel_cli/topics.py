@@ -6,23 +6,20 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.topics import DEAD_LETTER_OVERHEAD, FOREVER, TOPICS, TopicSpec
 
-from tunewheel_cli.connection import unreachable
+from tunewheel_cli.cluster import admin_client
 from tunewheel_cli.topic_configs import set_configs
-
-if TYPE_CHECKING:
-    from aiokafka.admin import AIOKafkaAdminClient
 
 REPLICAS = 3
 """Copies of each partition where the cluster has so many brokers."""
 SETTLE_SECONDS = 30.0
 _ALREADY_EXISTS = 36
 """Kafka protocol, error code TOPIC_ALREADY_EXISTS."""
-_PARTITIONS = "partitions"
+PARTITIONS = "partitions"
 # aiokafka types what its admin client returns as a response without fields; hence Any below.
 
 
@@ -51,7 +48,7 @@ class Difference:
     @property
     def curable(self) -> bool:
         """Kafka cannot take partitions away."""
-        return self.setting != _PARTITIONS or int(self.wanted) > int(self.actual)
+        return self.setting != PARTITIONS or int(self.wanted) > int(self.actual)
 
     def __str__(self) -> str:
         return f"{self.topic}: {self.setting} is {self.actual}, the spec says {self.wanted}"
@@ -109,7 +106,7 @@ def compare(wanted: Iterable[Topic], actual: Mapping[str, Topic]) -> TopicReport
             continue
         if found.partitions != topic.partitions:
             differences.append(
-                Difference(topic.name, _PARTITIONS, str(topic.partitions), str(found.partitions))
+                Difference(topic.name, PARTITIONS, str(topic.partitions), str(found.partitions))
             )
         for setting, value in topic.configs.items():
             has = found.configs.get(setting, "(unset)")
@@ -120,7 +117,7 @@ def compare(wanted: Iterable[Topic], actual: Mapping[str, Topic]) -> TopicReport
 
 async def check_topics(options: Mapping[str, Any], topics: Iterable[Topic] | None = None) -> TopicReport:
     """Compare the cluster's topics with the specs and change nothing; ``options`` are aiokafka's."""
-    async with _Admin(options) as admin:
+    async with admin_client(options) as admin:
         wanted = wanted_topics() if topics is None else tuple(topics)
         return compare(wanted, await _read(admin, wanted))
 
@@ -136,7 +133,7 @@ async def ensure_topics(
         NotAllowed: it does not let this client see one.
     """
     wanted = wanted_topics() if topics is None else tuple(topics)
-    async with _Admin(options) as admin:
+    async with admin_client(options) as admin:
         before = compare(wanted, await _read(admin, wanted))
         await _create(admin, [topic for topic in wanted if topic.name in before.missing])
         curable = [d for d in before.differences if apply and d.curable]
@@ -145,54 +142,39 @@ async def ensure_topics(
     return TopicReport(after.missing, before.missing, tuple(curable), after.differences)
 
 
-class _Admin:
-    """aiokafka's admin client; what it fails to reach, or must not do, is told as ours."""
-
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        self._options = options
-
-    async def __aenter__(self) -> AIOKafkaAdminClient:
-        from aiokafka.admin import AIOKafkaAdminClient
-        from aiokafka.errors import KafkaError
-
-        self._admin = AIOKafkaAdminClient(**self._options)
-        try:
-            await self._admin.start()
-        except (KafkaError, OSError) as error:
-            await self._admin.close()
-            raise await unreachable(self._options, error) from error
-        return self._admin
-
-    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
-        from tunewheel_runtime.kafka_refusals import not_allowed
-
-        await self._admin.close()
-        if error is not None and (refusal := not_allowed(error)):
-            raise refusal from error
-
-
 async def _read(admin: Any, wanted: Iterable[Topic]) -> dict[str, Topic]:
-    from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
     from tunewheel_runtime.partitions import require_sight
 
     names = {topic.name: topic for topic in wanted}
     described = await admin.describe_topics(None)
     partitions = {d["topic"]: len(d["partitions"]) for d in described if d["topic"] in names}
     await require_sight(admin, [name for name in names if name not in partitions])
-    if not partitions:
+    configs = await read_configs(admin, {name: names[name].configs for name in partitions})
+    return {name: Topic(name, partitions[name], told) for name, told in configs.items()}
+
+
+async def read_configs(admin: Any, settings: Mapping[str, Iterable[str]]) -> dict[str, dict[str, str]]:
+    """Return the settings of topics that exist: by topic, those that ``settings`` names.
+
+    Raises:
+        TopicRefused: the cluster does not tell this client.
+    """
+    from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+    if not settings:
         return {}
     resources = [
-        ConfigResource(ConfigResourceType.TOPIC, name, dict.fromkeys(names[name].configs, ""))
-        for name in partitions
+        ConfigResource(ConfigResourceType.TOPIC, topic, dict.fromkeys(names, ""))
+        for topic, names in settings.items()
     ]
-    found: dict[str, Topic] = {}
+    found: dict[str, dict[str, str]] = {}
     for response in await admin.describe_configs(resources):
         for code, message, _, name, entries in response.resources:
             if code:
                 raise TopicRefused(
                     f"{name}: Kafka does not tell its settings ({message}); ask for DescribeConfigs"
                 )
-            found[name] = Topic(name, partitions[name], {entry[0]: entry[1] for entry in entries})
+            found[name] = {entry[0]: entry[1] for entry in entries}
     return found
 
 
@@ -232,10 +214,10 @@ async def _alter(admin: Any, differences: list[Difference]) -> None:
     from aiokafka.admin import NewPartitions
     from aiokafka.errors import KafkaError
 
-    more = {d.topic: NewPartitions(int(d.wanted)) for d in differences if d.setting == _PARTITIONS}
+    more = {d.topic: NewPartitions(int(d.wanted)) for d in differences if d.setting == PARTITIONS}
     changes: dict[str, dict[str, str]] = {}
     for difference in differences:
-        if difference.setting != _PARTITIONS:
+        if difference.setting != PARTITIONS:
             changes.setdefault(difference.topic, {})[difference.setting] = difference.wanted
     try:
         if more:

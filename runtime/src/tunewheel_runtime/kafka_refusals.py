@@ -39,6 +39,12 @@ _WHAT_TO_MEND = {
     "CERTIFICATE_EXPIRED": "renew ssl_certfile",
 }
 """By the end of OpenSSL's names for what a handshake failed by."""
+_PASSWORD = "sasl_username and sasl_password"
+_IDENTIFIES = {
+    "PLAIN": _PASSWORD, "SCRAM-SHA-256": _PASSWORD, "SCRAM-SHA-512": _PASSWORD,
+    "OAUTHBEARER": "sasl_oauth_token_file, or the client behind sasl_oauth_token_url",
+}  # fmt: skip
+"""The settings by which a client says who it is."""
 _OF_A_CONNECTION = (
     "ssl_context", "security_protocol", "sasl_mechanism", "sasl_plain_username", "sasl_plain_password",
     "sasl_oauth_token_provider",
@@ -70,37 +76,64 @@ def _names(arguments: Iterable[Any]) -> list[str]:
 
 
 async def why_unreachable(options: Mapping[str, Any]) -> str:
-    """Connect once more, to each of the bootstrap servers, and return why that fails.
+    """Connect once more, and return why that fails.
 
     Args:
         options: those of the aiokafka client that could not connect.
     """
+    failing = await failing_addresses(options)
+    if not failing:
+        return "every broker can be reached now; try again"
+    return "; ".join(f"{address} {reason}" for address, reason in failing.items())
+
+
+async def failing_addresses(options: Mapping[str, Any]) -> dict[str, str]:
+    """Connect to each of the bootstrap servers, and to each broker that they tell of; return why that fails,
+    by host:port, where it does.
+
+    Args:
+        options: those of an aiokafka client.
+    """
     connection = {name: options[name] for name in _OF_A_CONNECTION if name in options}
     servers = [(host, port) for host, port, _ in collect_hosts(options["bootstrap_servers"], randomize=False)]
-    reasons = await asyncio.gather(*(_probe(host, port, connection) for host, port in servers))
-    return "; ".join(f"{host}:{port} {reason}" for (host, port), reason in zip(servers, reasons, strict=True))
+    answers = await asyncio.gather(*(_probe(*server, connection) for server in servers))
+    failing = {
+        f"{host}:{port}": answer
+        for (host, port), answer in zip(servers, answers, strict=True)
+        if isinstance(answer, str)
+    }
+    told = {broker for answer in answers if not isinstance(answer, str) for broker in answer}
+    named = sorted(told - set(servers))
+    for (host, port), answer in zip(
+        named, await asyncio.gather(*(_probe(*broker, connection) for broker in named)), strict=True
+    ):
+        if isinstance(answer, str):
+            failing[f"{host}:{port}"] = f"{answer}; the brokers send clients there: see advertised.listeners"
+    return failing
 
 
-async def _probe(host: str, port: int, options: Mapping[str, Any]) -> str:
+async def _probe(host: str, port: int, options: Mapping[str, Any]) -> str | list[tuple[str, int]]:
+    """Return the brokers that the one at ``host`` tells clients of, or why it does not answer."""
     connection = AIOKafkaConnection(host, port, **options)
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             await connection.connect()
-            await connection.send(MetadataRequest([]))
+            answer = await connection.send(MetadataRequest([]))
     except TimeoutError:
         return f"does not answer within {PROBE_SECONDS:g} s"
     except Exception as error:  # whatever it is, it is why there is no connection
         return _reason(_first_cause(error), options)
     finally:
         connection.close()
-    return "can be reached now; try again"
+    return [(broker[1], broker[2]) for broker in answer.brokers]
 
 
 def _reason(cause: BaseException, options: Mapping[str, Any]) -> str:
     if isinstance(cause, TokenUnavailable):
         return f"was not asked: {cause.args[0]}"
     if isinstance(cause, SaslAuthenticationFailed):
-        return f"does not let this client in: {cause.args[0] or 'authentication failed'}"
+        said = cause.args[0] or "authentication failed"
+        return f"does not let this client in: {said} (check {_IDENTIFIES[options['sasl_mechanism']]})"
     if isinstance(cause, UnsupportedSaslMechanismError):
         return f"does not take sasl_mechanism {options['sasl_mechanism']} there"
     if isinstance(cause, ssl.SSLError) and cause.reason:
@@ -109,7 +142,8 @@ def _reason(cause: BaseException, options: Mapping[str, Any]) -> str:
     if isinstance(cause, KafkaError | EOFError | ConnectionResetError):
         protocol = options.get("security_protocol", "PLAINTEXT")
         return (
-            f"closes the connection: does it speak {protocol} there? ({str(cause) or type(cause).__name__})"
+            f"closes the connection: does it speak {protocol} there? Check security_protocol "
+            f"({str(cause) or type(cause).__name__})"
         )
     return f"cannot be reached: {cause}"
 

@@ -176,6 +176,7 @@ _FIELDS: Mapping[int, Mapping[str, Change]] = {
     12: _GROUP,  # Heartbeat
     13: _GROUP,  # LeaveGroup
     14: _GROUP | {"member_metadata": _assignment, "member_assignment": _assignment},  # SyncGroup
+    15: _GROUP | {"groups": _name},  # DescribeGroups: of its members nobody reads what they subscribe to
     16: _GROUP,  # ListGroups
     17: {},  # SaslHandshake
     18: {},  # ApiVersions

@@ -1,4 +1,4 @@
-"""status, models, watch, dead-letters, lineage: what the log tells."""
+"""models, watch, dead-letters, lineage: what the log tells."""
 
 from __future__ import annotations
 
@@ -19,45 +19,8 @@ Project = Annotated[str | None, typer.Option("--project", "-p", help="Only this 
 
 
 def register(app: typer.Typer) -> None:
-    for command in (status, models, watch, dead_letters, lineage):
+    for command in (models, watch, dead_letters, lineage):
         app.command()(command)
-
-
-@reaching
-def status(reach: Reach, project: Project = None) -> None:
-    """Show the services, how far they are behind, and where each project is on the wheel.
-
-    Of each project: its open alarms, what curate decided about them and why it waits, the turn in flight,
-    how the last turn ended, and what a person should do next.
-    """
-    from tunewheel_cli.commands.tables import print_status
-    from tunewheel_cli.dead_letters import dead_letter_counts
-    from tunewheel_cli.lag import read_lag
-    from tunewheel_cli.reading import read_topics
-    from tunewheel_cli.run_state import living
-    from tunewheel_cli.service_warnings import read_warnings
-    from tunewheel_cli.wheel_status import SHOWN, fold
-
-    async def gather() -> tuple[list[Any], dict[str, int], dict[str, Any], dict[str, list[str]]]:
-        options = reach.client_options()
-        events = [event async for event in read_topics(options, SHOWN) if project in (None, event.project)]
-        warnings = await read_warnings(running.services if running else {})
-        return await read_lag(options), await dead_letter_counts(options), fold(events), warnings
-
-    running = living(reach.var.run_file)
-    lags, refused, projects, warnings = asyncio.run(gather())
-    if reach.as_json:
-        print_json({
-            "running": running is not None,
-            "identity": {"mode": running.identity, "keys_file": running.keys_file} if running else None,
-            "services": running.services if running else {},
-            "lag": [{"group": lag.group, "topic": lag.topic, "behind": lag.behind} for lag in lags],
-            "dead_letters": refused,
-            "warnings": warnings,
-            "projects": [found.as_json() for found in projects.values()],
-        })  # fmt: skip
-    else:
-        print_status(running, lags, refused, projects, warnings)
 
 
 @reaching

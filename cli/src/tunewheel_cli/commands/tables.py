@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,40 +16,46 @@ from tunewheel_cli.acls import PRINCIPALS, Acl
 from tunewheel_cli.known_models import KnownModel
 from tunewheel_cli.lag import GroupLag
 from tunewheel_cli.run_state import RunState
+from tunewheel_cli.wheel_report import WheelReport
 from tunewheel_cli.wheel_status import ProjectStatus
 
 if TYPE_CHECKING:
     from tunewheel_runtime.identity.keys import ApiKey
 
 
-def print_status(
-    running: RunState | None,
-    lags: Sequence[GroupLag],
-    refused: Mapping[str, int],
-    projects: Mapping[str, ProjectStatus],
-    warnings: Mapping[str, Sequence[str]],
-) -> None:
-    """Print services, their warnings, lag and projects; ``refused`` counts dead letters by their topic."""
+def print_status(wheel: RunState | None, report: WheelReport) -> None:
+    """Print processes, their warnings, who reads the log, and projects; ``wheel`` runs on this machine."""
     console = Console(highlight=False)
-    if running is None:
-        console.print("no wheel runs on this folder")
-    else:
-        console.print(_services(running))
-        console.print(_identity(running))
-    for name, texts in warnings.items():
+    if report.services:
+        console.print(_services(report.services))
+    if wheel is not None:
+        console.print(_identity(wheel))
+    for name, texts in report.warnings.items():
         for text in texts:
             console.print(f"[red]{name} warns:[/] {escape(text)}")
-    late = [lag for lag in lags if lag.behind]
+    _print_groups(console, report)
+    if report.refused:
+        counts = ", ".join(f"{name} {count:,}" for name, count in report.refused.items())
+        console.print(f"[yellow]refused:[/] {counts} (see `tunewheel dead-letters`)")
+    console.print(_projects(report.projects) if report.projects else "no project is declared")
+    for project in report.projects.values():
+        _print_turns(console, project)
+
+
+def _print_groups(console: Console, report: WheelReport) -> None:
+    members = {lag.service: 0 for lag in report.lags if lag.hosts}
+    for lag in report.lags:
+        if lag.hosts:  # each process of a service is a member of all its groups, a standby too
+            members[lag.service] = max(members[lag.service], len(lag.hosts))
+    if members and not report.services:
+        console.print("processes: " + ", ".join(f"{name} {count}" for name, count in members.items()))
+    late = [lag for lag in report.lags if lag.behind]
     if late:
         console.print(_lag(late))
-    elif lags:
-        console.print(f"{len(lags)} consumer groups are at the end of the log")
-    if refused:
-        counts = ", ".join(f"{name} {count:,}" for name, count in refused.items())
-        console.print(f"[yellow]refused:[/] {counts} (see `tunewheel dead-letters`)")
-    console.print(_projects(projects) if projects else "no project is declared")
-    for project in projects.values():
-        _print_turns(console, project)
+    elif report.lags:
+        console.print(f"{len(report.lags)} consumer groups are at the end of the log")
+    if silent := report.silent_services:
+        console.print(f"[yellow]no process runs of:[/] {', '.join(silent)}")
 
 
 def _print_turns(console: Console, project: ProjectStatus) -> None:
@@ -88,10 +94,10 @@ def print_acls(acls: Sequence[Acl], principals: Mapping[str, str]) -> None:
         console.print(table)
 
 
-def _identity(running: RunState) -> str:
-    if running.identity == "open":
+def _identity(wheel: RunState) -> str:
+    if wheel.identity == "open":
         return "[yellow]identity is open:[/] whoever reaches a service may do everything"
-    return f"callers are known by the keys in {escape(running.keys_file)}"
+    return f"callers are known by the keys in {escape(wheel.keys_file)}"
 
 
 def print_keys(keys: Mapping[str, ApiKey]) -> None:
@@ -104,9 +110,9 @@ def print_keys(keys: Mapping[str, ApiKey]) -> None:
     Console(highlight=False).print(table)
 
 
-def _services(running: RunState) -> Table:
+def _services(services: Mapping[str, Mapping[str, Any]]) -> Table:
     table = Table("service", "state", "pid", "where", "restarts", "", box=None, pad_edge=False)
-    for name, service in running.services.items():
+    for name, service in services.items():
         colour = {"ready": "green", "failed": "red"}.get(service["state"], "yellow")
         table.add_row(
             name,
@@ -120,9 +126,9 @@ def _services(running: RunState) -> Table:
 
 
 def _lag(lags: Sequence[GroupLag]) -> Table:
-    table = Table("consumer group", "behind", box=None, pad_edge=False)
+    table = Table("consumer group", "behind", "processes", box=None, pad_edge=False)
     for lag in lags:
-        table.add_row(lag.group, f"{lag.behind:,}")
+        table.add_row(lag.group, f"{lag.behind:,}", str(len(lag.hosts) or ""))
     return table
 
 

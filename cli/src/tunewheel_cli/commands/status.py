@@ -1,0 +1,68 @@
+"""status: what a wheel is doing, on this machine or anywhere else."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tunewheel_cli.exits import print_json
+from tunewheel_cli.reach import Reach, reaching
+
+if TYPE_CHECKING:
+    from tunewheel_cli.run_state import RunState
+    from tunewheel_cli.wheel_report import WheelReport
+
+HealthUrls = Annotated[
+    str | None,
+    typer.Option(
+        envvar="TUNEWHEEL_HEALTH_URLS",
+        help="Ports of health of processes elsewhere, separated by commas.",
+        show_default=False,
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(status)
+
+
+@reaching
+def status(
+    reach: Reach,
+    project: Annotated[str | None, typer.Option("--project", "-p", help="Only this project.")] = None,
+    health_urls: HealthUrls = None,
+) -> None:
+    """Show who reads the log, how far they are behind, and where each project is on the wheel.
+
+    Of each project: its open alarms, what curate decided about them and why it waits, the turn in flight,
+    how the last turn ended, and what a person should do next. All of it is read from Kafka; the folder only
+    says which Kafka, where no option does. Processes are shown where they run here, or at --health-urls.
+    """
+    from tunewheel_cli.commands.tables import print_status
+    from tunewheel_cli.service_health import health_urls as addresses
+    from tunewheel_cli.wheel_report import read_report
+
+    wheel = reach.connection.wheel(reach.var)
+    report = asyncio.run(read_report(reach.client_options(), wheel, addresses(health_urls), project))
+    if reach.as_json:
+        print_json(_as_json(wheel, report))
+    else:
+        print_status(wheel, report)
+
+
+def _as_json(wheel: RunState | None, report: WheelReport) -> dict[str, Any]:
+    return {
+        "running": wheel is not None,
+        "identity": {"mode": wheel.identity, "keys_file": wheel.keys_file} if wheel else None,
+        "services": report.services,
+        "lag": [
+            {"group": lag.group, "topic": lag.topic, "behind": lag.behind, "hosts": lag.hosts}
+            for lag in report.lags
+        ],
+        "without_a_process": report.silent_services,
+        "dead_letters": report.refused,
+        "warnings": report.warnings,
+        "projects": [found.as_json() for found in report.projects.values()],
+    }

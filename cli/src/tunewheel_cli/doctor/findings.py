@@ -1,0 +1,44 @@
+"""What the doctor says: of one thing, that it is in order, or what is wrong with it and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+NAMED = 6
+"""So many topics or groups are named; of more, their number is told."""
+
+
+class Verdict(StrEnum):
+    OK = "ok"
+    WRONG = "wrong"
+    NOT_CHECKED = "not checked"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    about: str
+    """``kafka``, ``topics``, ``copies``, ``rights``, ``services``, ``store``, ``engine`` or ``clock``."""
+    verdict: Verdict
+    text: str
+    fix: str = ""
+
+
+def fine(about: str, text: str) -> Finding:
+    return Finding(about, Verdict.OK, text)
+
+
+def wrong(about: str, text: str, fix: str) -> Finding:
+    return Finding(about, Verdict.WRONG, text, fix)
+
+
+def unknown(about: str, text: str, fix: str = "") -> Finding:
+    return Finding(about, Verdict.NOT_CHECKED, text, fix)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return the names for a person to read, the first of them where there are many."""
+    found = sorted(names)
+    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    return ", ".join(found[:NAMED]) + more

@@ -1,0 +1,102 @@
+"""The doctor's look at a Kafka: its brokers, topics, rights and groups."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tunewheel_contracts.errors import TunewheelError
+
+from tunewheel_cli.acls import SERVICES
+from tunewheel_cli.cluster import Cluster, SeenGroup, admin_client, describe_cluster, describe_groups
+from tunewheel_cli.doctor.findings import Finding, fine, listed, unknown, wrong
+from tunewheel_cli.doctor.rights import rights_findings
+from tunewheel_cli.doctor.topics import MIN_IN_SYNC, topic_findings
+from tunewheel_cli.lag import groups_of_services
+from tunewheel_cli.topics import TopicRefused, read_configs, wanted_topics
+
+NEEDED = {
+    0: ("Produce", 3),
+    1: ("Fetch", 4),
+    3: ("Metadata", 8),
+    11: ("JoinGroup", 5),
+    15: ("DescribeGroups", 3),
+    19: ("CreateTopics", 1),
+    21: ("DeleteRecords", 0),
+    22: ("InitProducerId", 0),
+    32: ("DescribeConfigs", 1),
+    44: ("IncrementalAlterConfigs", 0),
+}
+"""Kafka protocol: by API key, the request and its version without which something of Tunewheel does not work:
+headers, idempotent producers, static members, erasing records, altering single settings."""
+
+
+async def kafka_findings(
+    options: Mapping[str, Any], names: Sequence[str], *, prefix: str = ""
+) -> list[Finding]:
+    """Return what is wrong with the Kafka behind ``options``, those of an aiokafka client, and what is right.
+
+    Args:
+        names: whose rights this client must have, keys of ``acls.PRINCIPALS``.
+    """
+    from tunewheel_runtime.kafka_refusals import failing_addresses
+
+    wanted = wanted_topics()
+    try:
+        async with admin_client(options) as admin:
+            cluster = await describe_cluster(admin, [topic.name for topic in wanted])
+            groups = await describe_groups(admin, sorted(groups_of_services()))
+            settings = {t.name: (*t.configs, MIN_IN_SYNC) for t in wanted if cluster.topics[t.name].exists}
+            try:
+                configs = await read_configs(admin, settings)
+            except TopicRefused:
+                configs = None
+    except TunewheelError as error:
+        return [wrong("kafka", str(error), "mend the setting that the reason names")]
+    failing = await failing_addresses(options)
+    return [
+        *broker_findings(cluster, failing),
+        *topic_findings(cluster, configs, prefix=prefix),
+        *rights_findings(names, cluster, groups, prefix=prefix),
+        *process_findings(groups),
+    ]
+
+
+def broker_findings(cluster: Cluster, failing: Mapping[str, str]) -> list[Finding]:
+    """Return the addresses that cannot be reached from here, by ``failing``, and the requests that a broker
+    does not know."""
+    fix = "each broker's advertised.listeners must be an address that services reach"
+    found = [wrong("kafka", f"{address} {reason}", fix) for address, reason in failing.items()]
+    lacks = [
+        f"{name} {version}"
+        for key, (name, version) in NEEDED.items()
+        if cluster.apis and cluster.apis.get(key, (0, -1))[1] < version
+    ]
+    if lacks:
+        text = f"it does not speak {listed(lacks)} of Kafka's protocol"
+        found.append(
+            wrong("kafka", text, "use Apache Kafka 3.7 or later, or a service that speaks its protocol")
+        )
+    return found or [fine("kafka", f"{len(cluster.brokers)} brokers: {listed(cluster.brokers.values())}")]
+
+
+def process_findings(groups: Mapping[str, SeenGroup]) -> list[Finding]:
+    """Return the services of an installation of which no process reads the log."""
+    by_service = {
+        service: [group for name, group in groups.items() if name.partition(".")[0] == service]
+        for service in SERVICES
+    }
+    hidden = [name for name, own in by_service.items() if own and not all(group.visible for group in own)]
+    seen = {name: own for name, own in by_service.items() if own and name not in hidden}
+    found: list[Finding] = []
+    if hidden:
+        found.append(unknown("services", f"this client may not see the groups of {listed(hidden)}"))
+    if not any(group.exists for own in seen.values() for group in own):
+        return [*found, unknown("services", "none has come to this Kafka yet")] if seen else found
+    absent = [name for name, own in seen.items() if not any(group.hosts for group in own)]
+    if absent:
+        text = f"no process reads the log for {listed(absent)}"
+        found.append(wrong("services", text, "start the service; its log says why where it does not stay"))
+    else:
+        found.append(fine("services", f"processes read the log for {listed(seen)}"))
+    return found

@@ -1,0 +1,102 @@
+"""Whether a cluster's topics exist, are set as their specs say, and have copies that survive a broker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from tunewheel_cli.cluster import Cluster, SeenTopic
+from tunewheel_cli.doctor.findings import Finding, fine, listed, unknown, wrong
+from tunewheel_cli.topics import PARTITIONS, REPLICAS, Topic, compare, wanted_topics
+
+MIN_IN_SYNC = "min.insync.replicas"
+_APPLY = "`tunewheel topics --apply`, as a principal with the rights of `topics`"
+
+Configs = Mapping[str, Mapping[str, str]]
+"""Settings by topic."""
+
+
+def topic_findings(cluster: Cluster, configs: Configs | None, *, prefix: str = "") -> list[Finding]:
+    """Return what is wrong with the topics of ``cluster``, and what is right.
+
+    Args:
+        configs: their settings; None where the cluster does not tell this client.
+        prefix: of their names on the brokers.
+    """
+    visible = {name: topic for name, topic in cluster.topics.items() if topic.visible}
+    if not visible:
+        return [unknown("topics", "this client may see none of them", "see rights")]
+    if not any(topic.exists for topic in visible.values()):
+        return [wrong("topics", f"there are none with the prefix {prefix!r}", f"{_APPLY}, or --topic-prefix")]
+    wanted = [topic for topic in wanted_topics() if topic.name in visible]
+    found = list(_unlike_their_specs(wanted, visible, configs, prefix))
+    if configs is None:
+        fix = "run `tunewheel topics` as a principal with the rights of `topics`"
+        found.append(unknown("topics", "this client may not read their settings", fix))
+    elif not found:
+        found.append(fine("topics", f"{len(wanted)} exist, with the settings of their specs"))
+    return found + _copies(cluster, visible, configs, prefix)
+
+
+def _unlike_their_specs(
+    wanted: list[Topic], visible: Mapping[str, SeenTopic], configs: Configs | None, prefix: str
+) -> Iterator[Finding]:
+    actual = {
+        topic.name: Topic(
+            topic.name,
+            len(visible[topic.name].partitions),
+            topic.configs if configs is None else configs[topic.name],
+        )
+        for topic in wanted
+        if visible[topic.name].exists
+    }
+    report = compare(wanted, actual).under(prefix)
+    if report.missing:
+        yield wrong("topics", f"missing: {listed(report.missing)}", _APPLY)
+    for difference in report.differences:
+        if difference.setting != PARTITIONS or difference.curable:  # more partitions than the spec's are fine
+            yield wrong("topics", str(difference), _APPLY)
+
+
+def _copies(
+    cluster: Cluster, visible: Mapping[str, SeenTopic], configs: Configs | None, prefix: str
+) -> list[Finding]:
+    copies = min(REPLICAS, len(cluster.brokers))
+    topics = {prefix + name: topic for name, topic in visible.items() if topic.exists}
+    dead = [n for n, t in topics.items() if any(p.leader < 0 for p in t.partitions)]
+    few = [n for n, t in topics.items() if any(len(p.replicas) < copies for p in t.partitions)]
+    late = [n for n, t in topics.items() if any(len(p.in_sync) < len(p.replicas) for p in t.partitions)]
+    found: list[Finding] = []
+    if dead:
+        found.append(
+            wrong(
+                "copies", f"partitions without a leader: {listed(dead)}", "start the brokers that have them"
+            )
+        )
+    if late:
+        fix = "start the brokers that lack them, and wait until these have caught up"
+        found.append(wrong("copies", f"copies are missing or behind: {listed(late)}", fix))
+    if few:
+        text = f"fewer than {copies} copies on {len(cluster.brokers)} brokers: {listed(few)}"
+        found.append(wrong("copies", text, "kafka-reassign-partitions.sh adds copies"))
+    found += _in_sync(topics, configs, prefix)
+    if not found:
+        lost = "" if copies > 1 else "; what this only broker loses is lost"
+        found.append(fine("copies", f"{copies} of each partition, all in sync{lost}"))
+    return found
+
+
+def _in_sync(topics: Mapping[str, SeenTopic], configs: Configs | None, prefix: str) -> Iterator[Finding]:
+    fix = f"set {MIN_IN_SYNC}=2 on the brokers or on these topics (deploy/kafka/server.properties)"
+    least = {
+        prefix + name: int(told[MIN_IN_SYNC]) for name, told in (configs or {}).items() if MIN_IN_SYNC in told
+    }
+    copies = {name: min(len(p.replicas) for p in topics[name].partitions) for name in least if name in topics}
+    if loses := [name for name, count in copies.items() if count > 2 and least[name] < 2]:
+        yield wrong(
+            "copies",
+            f"an acknowledged event can be lost with one broker ({MIN_IN_SYNC}=1): {listed(loses)}",
+            fix,
+        )
+    if stops := [name for name, count in copies.items() if count > 1 and least[name] >= count]:
+        text = f"nobody can write while a broker is down ({MIN_IN_SYNC} = the copies): {listed(stops)}"
+        yield wrong("copies", text, fix)

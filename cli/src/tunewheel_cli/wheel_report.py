@@ -1,0 +1,53 @@
+"""What ``tunewheel status`` shows: gathered from Kafka, and from processes whose addresses are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tunewheel_cli.dead_letters import dead_letter_counts
+from tunewheel_cli.lag import GroupLag, read_lag, silent_services
+from tunewheel_cli.reading import read_topics
+from tunewheel_cli.run_state import RunState
+from tunewheel_cli.service_health import as_services, ask_health, local_urls, warnings_of
+from tunewheel_cli.wheel_status import SHOWN, ProjectStatus, fold
+
+
+@dataclass(frozen=True, slots=True)
+class WheelReport:
+    lags: Sequence[GroupLag] = ()
+    refused: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Dead letters by their topic."""
+    projects: Mapping[str, ProjectStatus] = field(default_factory=dict[str, ProjectStatus])
+    services: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    """Processes by name, as ``RunState`` has them: those of this machine, and those that were asked."""
+    warnings: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
+
+    @property
+    def silent_services(self) -> list[str]:
+        """Those with consumer groups of which no process is a member."""
+        return silent_services(self.lags)
+
+
+async def read_report(
+    options: Mapping[str, Any], wheel: RunState | None, health_urls: Sequence[str], project: str | None
+) -> WheelReport:
+    """Read the log, and ask the processes; ``options`` are aiokafka's, ``wheel`` runs on this machine.
+
+    Raises:
+        TransientError, NotAllowed, TopicsMissing: see ``read_lag``.
+    """
+    lags = await read_lag(options)
+    events = [event async for event in read_topics(options, SHOWN) if project in (None, event.project)]
+    local = local_urls(wheel.services) if wheel else {}
+    answers = await ask_health([*local.values(), *health_urls])
+    elsewhere = as_services(answers[len(local) :])
+    named = dict(zip([*local, *elsewhere], answers, strict=True))
+    return WheelReport(
+        lags=lags,
+        refused=await dead_letter_counts(options),
+        projects=fold(events),
+        services={**(wheel.services if wheel else {}), **elsewhere},
+        warnings=warnings_of(named),
+    )

@@ -1,0 +1,264 @@
+"""What the doctor finds: in a cluster as its brokers describe it, a store, engines and clocks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from pydantic import SecretStr
+from tunewheel_cli.acls import least_acls
+from tunewheel_cli.cluster import Cluster, Copies, SeenGroup, SeenTopic
+from tunewheel_cli.doctor.clocks import clock_findings
+from tunewheel_cli.doctor.endpoints import look_at_engines, look_at_store
+from tunewheel_cli.doctor.findings import Finding, Verdict, listed
+from tunewheel_cli.doctor.kafka import NEEDED, broker_findings, process_findings
+from tunewheel_cli.doctor.rights import rights_findings
+from tunewheel_cli.doctor.topics import MIN_IN_SYNC, topic_findings
+from tunewheel_cli.endpoint import Endpoint
+from tunewheel_cli.lag import groups_of_services
+from tunewheel_cli.topics import wanted_topics
+
+EVERYTHING = frozenset({"Read", "Write", "Create", "Delete", "Alter", "Describe", "AlterConfigs"})
+COPY = Copies(leader=1, replicas=(1, 2, 3), in_sync=(1, 2, 3))
+CLUSTER = Cluster(
+    brokers={n: f"kafka-{n}:9092" for n in (1, 2, 3)},
+    topics={t.name: SeenTopic(True, True, (COPY,) * t.partitions, EVERYTHING) for t in wanted_topics()},
+    apis={key: (0, version) for key, (_, version) in NEEDED.items()},
+)
+CONFIGS = {t.name: {**t.configs, MIN_IN_SYNC: "2"} for t in wanted_topics()}
+GROUPS = {
+    name: SeenGroup(1, True, True, ("10.0.0.1",), EVERYTHING & {"Read", "Describe"})
+    for name in groups_of_services()
+}
+ONE = "record.ingested"
+
+
+def told(findings: list[Finding], verdict: Verdict = Verdict.WRONG) -> list[str]:
+    return [finding.text for finding in findings if finding.verdict is verdict]
+
+
+def with_topic(**changes: object) -> Cluster:
+    topics = {**CLUSTER.topics, ONE: replace(CLUSTER.topics[ONE], **changes)}  # type: ignore[arg-type]
+    return replace(CLUSTER, topics=topics)
+
+
+def with_configs(**changes: str) -> Mapping[str, Mapping[str, str]]:
+    settings = {name.replace("_", "."): value for name, value in changes.items()}
+    return {**CONFIGS, ONE: {**CONFIGS[ONE], **settings}}
+
+
+def test_nothing_is_wrong_with_a_cluster_as_it_should_be() -> None:
+    everything = ("ingest", "curate", "train", "registry", "viewer", "cli", "topics")
+    findings = [
+        *broker_findings(CLUSTER, {}),
+        *topic_findings(CLUSTER, CONFIGS),
+        *rights_findings(everything, CLUSTER, GROUPS),
+        *process_findings(GROUPS),
+    ]
+    assert {finding.verdict for finding in findings} == {Verdict.OK}
+    assert {finding.about for finding in findings} == {"kafka", "topics", "copies", "rights", "services"}
+    assert len(findings) == 4 + len(everything)
+
+
+def test_a_topic_that_differs_from_its_spec_is_told_with_its_name_on_the_brokers() -> None:
+    compacted = topic_findings(CLUSTER, with_configs(cleanup_policy="compact"), prefix="acme.")
+    assert told(compacted) == [f"acme.{ONE}: cleanup.policy is compact, the spec says delete"]
+    assert told(topic_findings(with_topic(partitions=(COPY,)), CONFIGS)) == [
+        f"{ONE}: partitions is 1, the spec says 3"
+    ]
+    assert told(topic_findings(with_topic(partitions=(COPY,) * 12), CONFIGS)) == [], "an operator added some"
+    gone = topic_findings(with_topic(exists=False, partitions=()), CONFIGS)
+    assert told(gone) == [f"missing: {ONE}"]
+    assert "tunewheel topics --apply" in gone[0].fix
+
+
+def test_a_cluster_without_topics_points_to_the_prefix() -> None:
+    empty = replace(CLUSTER, topics={name: SeenTopic(False) for name in CLUSTER.topics})
+    (finding,) = topic_findings(empty, {}, prefix="acme.")
+    assert finding.text == "there are none with the prefix 'acme.'"
+    assert "--topic-prefix" in finding.fix
+    assert rights_findings(["train"], empty, GROUPS)[0].verdict is Verdict.OK, (
+        "groups have rights before topics"
+    )
+
+
+def test_settings_that_kafka_does_not_tell_are_not_taken_for_right() -> None:
+    findings = topic_findings(CLUSTER, None)
+    assert told(findings, Verdict.NOT_CHECKED) == ["this client may not read their settings"]
+    assert not told(findings, Verdict.WRONG)
+    assert "topics" not in {finding.about for finding in findings if finding.verdict is Verdict.OK}
+
+
+@pytest.mark.parametrize(
+    ("copy", "in_sync", "text"),
+    [
+        (replace(COPY, leader=-1, in_sync=()), "2", "partitions without a leader: "),
+        (replace(COPY, in_sync=(1,)), "2", "copies are missing or behind: "),
+        (Copies(1, (1,), (1,)), "1", "fewer than 3 copies on 3 brokers: "),
+        (COPY, "1", "an acknowledged event can be lost with one broker (min.insync.replicas=1): "),
+        (COPY, "3", "nobody can write while a broker is down (min.insync.replicas = the copies): "),
+    ],
+)
+def test_copies_that_do_not_survive_a_broker_are_told(copy: Copies, in_sync: str, text: str) -> None:
+    findings = topic_findings(with_topic(partitions=(copy,) * 3), with_configs(min_insync_replicas=in_sync))
+    assert text + ONE in told(findings)
+
+
+def test_one_broker_is_enough_for_a_wheel_on_one_machine() -> None:
+    alone = Copies(1, (1,), (1,))
+    topics = {t.name: SeenTopic(True, True, (alone,) * t.partitions, EVERYTHING) for t in wanted_topics()}
+    configs = {name: {**told, MIN_IN_SYNC: "1"} for name, told in CONFIGS.items()}
+    findings = topic_findings(Cluster({1: "localhost:9092"}, topics, {}), configs)
+    assert {finding.verdict for finding in findings} == {Verdict.OK}
+    assert "lost" in findings[-1].text
+
+
+def test_each_right_that_is_missing_is_told_by_its_name() -> None:
+    for acl in (acl for name in ("train", "topics", "viewer") for acl in least_acls([name])):
+        groups, topics = dict(GROUPS), dict(CLUSTER.topics)
+        if acl.kind == "group":
+            groups[acl.resource] = replace(groups[acl.resource], operations=frozenset())
+        else:
+            topics[acl.resource] = replace(topics[acl.resource], operations=EVERYTHING - {acl.operations[0]})
+        findings = rights_findings([acl.name], replace(CLUSTER, topics=topics), groups, prefix="acme.")
+        wanted = f"{acl.name} must be allowed {acl.operations[0]} on the {acl.kind}s acme.{acl.resource}, "
+        assert [text for text in told(findings) if text.startswith(wanted)], acl
+        assert findings[0].fix == f"run what `tunewheel topics acls {acl.name} --commands` prints"
+
+
+def test_what_a_client_must_not_even_see_it_has_no_right_to_and_what_is_not_told_is_not_known() -> None:
+    hidden = rights_findings(["ingest"], with_topic(exists=False, visible=False, operations=None), GROUPS)
+    assert told(hidden) == [f"ingest must be allowed Write on the topics {ONE}, and this client is not"]
+    silent = rights_findings(["ingest"], with_topic(operations=None), GROUPS)
+    assert not told(silent)
+    assert told(silent, Verdict.NOT_CHECKED) == [
+        "Kafka does not tell this client's rights on 1 topics or groups"
+    ]
+
+
+def test_addresses_that_fail_and_an_old_kafka_are_told() -> None:
+    failing = broker_findings(CLUSTER, {"kafka-2:9092": "cannot be reached: no such host"})
+    assert told(failing) == ["kafka-2:9092 cannot be reached: no such host"]
+    old = broker_findings(replace(CLUSTER, apis={**CLUSTER.apis, 11: (0, 4)}), {})
+    assert told(old) == ["it does not speak JoinGroup 5 of Kafka's protocol"]
+
+
+def test_a_service_without_a_process_is_wrong_once_an_installation_is_there() -> None:
+    def without(name: str, group: SeenGroup) -> SeenGroup:
+        return replace(group, hosts=()) if name.startswith("train.") else group
+
+    assert told(process_findings({name: without(name, group) for name, group in GROUPS.items()})) == [
+        "no process reads the log for train"
+    ]
+    nobody = process_findings(dict.fromkeys(GROUPS, SeenGroup(1)))
+    assert told(nobody, Verdict.NOT_CHECKED) == ["none has come to this Kafka yet"]
+    hidden = process_findings(dict.fromkeys(GROUPS, SeenGroup(visible=False)))
+    assert [finding.verdict for finding in hidden] == [Verdict.NOT_CHECKED]
+
+
+def test_clocks_may_differ_by_as_much_as_tokens() -> None:
+    now = datetime.now(UTC)
+    near = clock_findings({"the store": now - timedelta(seconds=20)}, now - timedelta(days=3), now)
+    assert [finding.verdict for finding in near] == [Verdict.OK], "an old event tells nothing"
+    far = clock_findings({"the store": now - timedelta(minutes=2)}, now + timedelta(minutes=1), now)
+    assert told(far) == ["the store is 120 s behind", "a broker is 60 s ahead"]
+    assert clock_findings({}, None, now) == []
+
+
+def test_many_names_are_counted() -> None:
+    assert listed("cba") == "a, b, c"
+    assert listed(map(str, range(10))) == "0, 1, 2, 3, 4, 5 and 4 more"
+
+
+async def test_a_store_is_written_and_left_as_it_was(tmp_path: Path) -> None:
+    look = await look_at_store(tmp_path.as_uri())
+    assert [finding.verdict for finding in look.findings] == [Verdict.OK]
+    assert abs(look.clocks["the store"] - datetime.now(UTC)) < timedelta(minutes=1)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    (tmp_path / "file").write_text("no folder")
+    for url in ((tmp_path / "file").as_uri(), "ftp://x/y"):
+        (finding,) = (await look_at_store(url)).findings
+        assert finding.verdict is Verdict.WRONG
+        assert "TUNEWHEEL_STORE_URL" in finding.fix
+
+
+@asynccontextmanager
+async def serving(answer: object) -> AsyncIterator[str]:
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)  # type: ignore[arg-type]
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def test_a_store_that_overwrites_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As S3-compatible stores do that do not know If-None-Match."""
+    objects: dict[str, bytes] = {}
+    date = {"ETag": '"x"', "Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT"}
+
+    async def s3(request: web.Request) -> web.Response:
+        name = request.path.removeprefix("/bucket").removeprefix("/")
+        if request.method == "PUT":
+            objects[name] = await request.read()
+            return web.Response(headers=date)
+        if request.method == "DELETE":
+            objects.pop(name, None)
+            return web.Response(status=204)
+        if name:
+            return web.Response(body=objects[name], headers=date)
+        found = "".join(
+            f"<Contents><Key>{key}</Key><Size>1</Size><ETag>x</ETag>"
+            "<LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
+            for key in objects
+        )
+        body = f"<ListBucketResult><IsTruncated>false</IsTruncated>{found}</ListBucketResult>"
+        return web.Response(text=body, content_type="application/xml")
+
+    async with serving(s3) as url:
+        for name, value in {
+            "AWS_ENDPOINT_URL": url, "AWS_ALLOW_HTTP": "true", "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "eu-north-1",
+        }.items():  # fmt: skip
+            monkeypatch.setenv(name, value)
+        look = await look_at_store("s3://bucket")
+    (text,) = told(list(look.findings))
+    assert text == "s3://bucket overwrites an object that was to be created only where there is none"
+    assert "If-None-Match" in look.findings[0].fix
+    assert objects == {}
+    assert look.clocks["the store"] == datetime(2026, 1, 1, tzinfo=UTC)
+
+
+async def test_engines_are_asked_as_the_gateway_asks_them() -> None:
+    def engine(path: str, body: object) -> object:
+        async def answer(request: web.Request) -> web.Response:
+            if request.headers.get("Authorization") != "Bearer right":
+                return web.Response(status=401)
+            return web.json_response(body) if request.path == path else web.Response(status=404)
+
+        return answer
+
+    vllm = engine("/v1/models", {"data": [{"id": "base"}, {"id": "adapter"}]})
+    tgi = engine("/info", {"model_id": "base"})
+    right = SecretStr("right")
+    async with serving(vllm) as one, serving(tgi) as other:
+        look = await look_at_engines(
+            [Endpoint("engine", one, right), Endpoint("engine", other, right), Endpoint("engine", one)]
+        )
+        gone = one
+    first, second, third = look.findings
+    assert (first.verdict, first.text) == (Verdict.OK, f"{one} serves adapter, base")
+    assert (second.verdict, second.text) == (Verdict.OK, f"{other} serves base")
+    assert (third.verdict, third.text) == (Verdict.WRONG, f"{one} answers 401 to this key")
+    assert len(look.clocks) == 2
+    (absent,) = (await look_at_engines([Endpoint("engine", gone)])).findings
+    assert absent.verdict is Verdict.WRONG
+    assert "TUNEWHEEL_ENGINE_URL" in absent.fix
