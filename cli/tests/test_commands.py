@@ -30,6 +30,7 @@ COMMANDS = (
     "train",
     "export",
     "status",
+    "doctor",
     "models",
     "watch",
     "dead-letters",
