@@ -210,9 +210,10 @@ async def test_a_store_that_overwrites_is_wrong(monkeypatch: pytest.MonkeyPatch)
         if request.method == "PUT":
             objects[name] = await request.read()
             return web.Response(headers=date)
-        if request.method == "DELETE":
-            objects.pop(name, None)
-            return web.Response(status=204)
+        if request.method == "POST" and "delete" in request.query:
+            gone = "".join(f"<Deleted><Key>{key}</Key></Deleted>" for key in objects)
+            objects.clear()
+            return web.Response(text=f"<DeleteResult>{gone}</DeleteResult>", content_type="application/xml")
         if name:
             return web.Response(body=objects[name], headers=date)
         found = "".join(
