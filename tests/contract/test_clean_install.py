@@ -1,8 +1,8 @@
 """Each service installs by the lines of its image, and its ``main`` imports with nothing else around.
 
-One service is installed in truth; all images have the same lines. Every ``main`` is imported where only the
-distributions of its lock can be found. The whole distribution is run as a tool, as ``uvx`` does. That the
-images themselves build and start is shown by ``make test-images``.
+Two services are installed in truth, one with torch and one without; all images have the same lines. Every
+``main`` is imported where only the distributions of its lock can be found. That the images themselves build
+and start is shown by ``make test-images``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[2]
 UV = shutil.which("uv") or shutil.which(str(ROOT / ".uv/bin/uv"))
 SERVICES = sorted(path.parent for path in ROOT.glob("services/*/pyproject.toml"))
-INSTALLED = ROOT / "services" / "monitor"
+INSTALLED = [ROOT / "services" / name for name in ("eval", "monitor")]
 MEMBERS = sorted(
     path.parent.relative_to(ROOT).as_posix()
     for pattern in ("*/pyproject.toml", "services/*/pyproject.toml")
@@ -54,21 +54,9 @@ print(json.dumps({
 }))
 """
 
-BUNDLED = """
-import importlib.util, json
-from tunewheel_cli.demo.example import Example, bundled
-from tunewheel_cli.roster import ROSTER
-example = Example.at(bundled())
-print(json.dumps({
-    "folder": str(bundled().resolve()), "project": example.spec.project, "tickets": len(example.first_wave()),
-    "services": {one.module: importlib.util.find_spec(one.module) is not None for one in ROSTER},
-}))
-"""
-"""What the demo finds of itself where it is installed."""
-
 
 class Workshop:
-    """Where a service is installed with nothing of the others around."""
+    """Where the services are installed one after the other, each with nothing of the others around."""
 
     def __init__(self, folder: Path) -> None:
         self.environment, self.bytecode = folder / "app", folder / "bytecode"
@@ -130,37 +118,18 @@ def _python(environment: Path) -> Path:
 
 @pytest.mark.skipif(UV is None, reason="uv is not installed; make install does")
 @pytest.mark.usefixtures("wheels")
-def test_a_service_installs_as_in_its_image_and_starts_to_import(workshop: Workshop, tmp_path: Path) -> None:
-    workshop.install(INSTALLED)
-    python = (_python(workshop.environment), "-I", "-X", f"pycache_prefix={workshop.bytecode}")
-    seen = json.loads(_run(*python, "-c", PROBE, _main_of(INSTALLED), json.dumps(BANNED), cwd=tmp_path))
-    assert Path(seen["prefix"]).resolve() == workshop.environment.resolve()
-    assert seen["installed"] == seen["imported"] == []
-
-
-@pytest.mark.skipif(UV is None, reason="uv is not installed; make install does")
-def test_the_whole_runs_as_a_tool_without_a_checkout(
-    wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("service", INSTALLED, ids=lambda path: path.name)
+def test_a_service_installs_as_in_its_image_and_starts_to_import(
+    service: Path, workshop: Workshop, tmp_path: Path
 ) -> None:
-    """What ``uvx --find-links dist --constraints requirements.lock tunewheel demo`` installs, up to the
-    demo's first step. (``uvx`` itself would leave an environment in uv's cache at every test.)"""
-    assert UV is not None
-    tools, found = tmp_path / "tools", tmp_path / "bin"
-    for name, value in {
-        "UV_TOOL_DIR": tools, "UV_TOOL_BIN_DIR": found, "PYTHONPYCACHEPREFIX": tmp_path / "bytecode",
-    }.items():  # fmt: skip
-        monkeypatch.setenv(name, str(value))
-    source = ("--find-links", wheels, "--constraints", ROOT / "requirements.lock")
-    try:
-        _run(UV, "--quiet", "tool", "install", "--python", sys.executable, *source, "tunewheel", cwd=tmp_path)
-        helped = _run(found / "tunewheel", "demo", "--help", cwd=tmp_path)
-        seen = json.loads(_run(_python(tools / "tunewheel"), "-c", BUNDLED, cwd=tmp_path))
-    finally:
-        shutil.rmtree(tools, ignore_errors=True)  # gigabytes
-    assert "Run the whole loop on the bundled example" in helped
-    assert Path(seen["folder"]).is_relative_to(tools.resolve())
-    assert (seen["project"], seen["tickets"] > 100) == ("helpdesk", True)
-    assert seen["services"] == {_main_of(service): True for service in SERVICES}
+    workshop.install(service)
+    python = (_python(workshop.environment), "-I", "-X", f"pycache_prefix={workshop.bytecode}")
+    seen = json.loads(_run(*python, "-c", PROBE, _main_of(service), json.dumps(BANNED), cwd=tmp_path))
+    assert Path(seen["prefix"]).resolve() == workshop.environment.resolve()
+    if service.name in HEAVY:
+        assert "torch" in seen["installed"]
+    else:
+        assert seen["installed"] == seen["imported"] == []
 
 
 @pytest.mark.skipif(UV is None, reason="uv is not installed; make install does")
