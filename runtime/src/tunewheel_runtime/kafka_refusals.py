@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from aiokafka.conn import AIOKafkaConnection, collect_hosts
 from aiokafka.errors import (
@@ -118,7 +118,7 @@ async def _probe(host: str, port: int, options: Mapping[str, Any]) -> str | list
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             await connection.connect()
-            answer = await connection.send(MetadataRequest([]))
+            answer = cast(Any, await connection.send(MetadataRequest([])))
     except TimeoutError:
         return f"does not answer within {PROBE_SECONDS:g} s"
     except Exception as error:  # whatever it is, it is why there is no connection
