@@ -144,7 +144,7 @@ class Story:
         change = self._example.change()
         if change is None or self._spec.retrieval is None:
             return
-        self._screen.title("An SOP changes: another answer, and no training")
+        self._screen.title("An SOP changes: the next answer cites it, without training")
         if not knowledge.index_versions(self._feed, self._project):
             self._screen.say("[yellow]left out:[/] there is no index version; see the log of index")
             return
