@@ -211,7 +211,7 @@ async def judged(
     candidate = outcomes(done[Role.CANDIDATE], asked, (), spec.task, passages=texts, ranked=ranked)
     clusters = of_examples(held)[rows]
     return retrieval_scores(
-        Answers(spec, looked, done),
+        Answers(spec, looked, done, trained_with_passages=spec.trains_with_passages),
         held,
         candidate,
         clusters,
@@ -241,9 +241,11 @@ def answers(
         )
         for role, directory in ((Role.CANDIDATE, folder / "model"), (Role.BASE, None))
     )
+    limit = spec.task.max_output_tokens
     job = Job(
         contestants=contestants, examples=tuple(served), others=tuple(other), items=(),
-        max_output_tokens=spec.task.max_output_tokens, cache_dir=chosen.cache_dir,
+        retrieval=looked.spec, with_passages=looked.by_key(held, max_output_tokens=limit),
+        max_output_tokens=limit, cache_dir=chosen.cache_dir,
     )  # fmt: skip
     measure(job, lambda said: print(said.model_dump_json(), flush=True))
     found = {one.role: read_measurement(one.rows.read_text("utf-8")) for one in contestants}

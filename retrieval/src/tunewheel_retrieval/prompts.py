@@ -37,6 +37,13 @@ def look_up(index: Index, spec: RetrievalSpec, question: str, vector: Vectors | 
     return fit(index.search(question, vector, spec.top_k), budget=spec.budget_tokens)
 
 
+def without_last(spec: RetrievalSpec, hits: Sequence[Hit]) -> tuple[Hit, ...] | None:
+    """Return ``hits`` without the last passage, for a prompt that the model's context does not hold; None
+    where ``spec`` allows no fewer: rather no answer than one without passages."""
+    fewest = 1 if spec.when_unavailable == "refuse" else 0
+    return tuple(hits[:-1]) if len(hits) > fewest else None
+
+
 def context_of(spec: RetrievalSpec, hits: Sequence[Hit]) -> str:
     """Return what a prompt says of ``hits``: the spec's template with each passage in its fence; "" where
     there is none."""

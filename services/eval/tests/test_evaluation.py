@@ -347,7 +347,7 @@ async def test_an_erased_example_is_measured_no_more_and_its_late_rows_go(
     assert card.contestants[0].metrics["examples"] == 5
     assert card.generations is not None
     assert b"ex-2" not in await store.get(card.generations)
-    await erased.forget_in(first.dataset_id, store)
+    await erased.forget_in(first.project, first.dataset_id, store)
     left = [await store.read(path) or b"" for path in await store.list("scorecards") if "gener" in path]
     assert len(left) == 2
     assert not any(b"ex-2" in lines for lines in left)

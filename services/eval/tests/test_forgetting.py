@@ -233,9 +233,9 @@ async def test_examples_of_erased_records_are_left_out_from_then_on(
     erased, event = Erased(), await curates(store, "ds-1")
     for _ in range(2):
         erased.apply(event)
-    left = await erased.left_of(examples, "ds-1", store)
+    left = await erased.left_of(examples, "desk", "ds-1", store)
     assert [one.record_ids[0] for one in left] == ["rec-0", "rec-1", "rec-3", "rec-4", "rec-5"]
-    assert await erased.left_of(examples, "ds-2", store) == examples
+    assert await erased.left_of(examples, "desk", "ds-2", store) == examples
 
 
 async def test_a_proof_without_names_leaves_an_old_version_to_be_judged(
@@ -243,4 +243,50 @@ async def test_a_proof_without_names_leaves_an_old_version_to_be_judged(
 ) -> None:
     erased = Erased()
     erased.apply(await curates(store, "ds-1", named=False))
-    assert await erased.left_of(examples, "ds-1", store) == examples
+    assert await erased.left_of(examples, "desk", "ds-1", store) == examples
+
+
+async def test_what_was_written_with_a_passage_of_an_erased_document_goes(
+    make_run: MakeRun, store: ObjectStore, examples: tuple[ChatExample, ...]
+) -> None:
+    """The document is in no dataset version: its passages stood in prompts of held-out questions alone."""
+    event = await make_run()
+    manifest = await read_manifest(store, event.dataset)
+    made = make_plan(event, manifest, None, regression=event.dataset)
+    plan = await pin(store, made.model_copy(update={"index": event.dataset, "index_id": "ix-1"}))
+    quoting, other = (
+        HoldoutRow(
+            key=letter * 64, of=letter * 64, output=said, complete=True, nll=1.0, tokens=1, shown=shown
+        )
+        for letter, said, shown in (("a", "the secret", ("rec-sop", "rec-tos")), ("b", "plain", ("rec-tos",)))
+    )
+    again = RepeatRow(key="c" * 64, output="the secret", complete=True, shown=("rec-sop",))
+
+    async def written() -> None:
+        measured = Measurement(
+            header=Header(model_key="model-1", dtype="float32"),
+            rows={one.key: one for one in (quoting, other, again)},
+        )
+        await keep_measurement(store, measured, dataset_id="ds-1")
+        lines = b"".join(
+            Generation(
+                example_id=one.example_id, prompt=one.messages[:2], expected="e", shown=row.shown,
+                answers={Role.CANDIDATE: Written(output=row.output, complete=True)},
+            ).model_dump_json().encode() + b"\n"
+            for one, row in zip(examples, (quoting, other), strict=False)
+        )  # fmt: skip
+        await store.put(generations_path(plan.scorecard_id, lines), lines)
+
+    await written()
+    asked = await curates(store, records=("rec-sop",))
+    proof = await forget(asked, store)
+    assert proof is not None
+    assert proof.records == 3
+    held = await stored(store)
+    assert b"secret" not in held
+    assert held.count(b"plain") == 2
+    erased = Erased()
+    erased.apply(asked)
+    await written()  # by a run that was under way
+    await erased.forget_in("desk", "ds-1", store)
+    assert await stored(store) == held

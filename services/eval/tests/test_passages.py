@@ -328,6 +328,27 @@ async def test_an_answer_is_stale_that_holds_what_only_the_old_version_says(
     assert not repeated.is_stale("14"), "the question says so itself"
 
 
+async def test_a_renamed_document_is_as_it_was_and_a_withdrawn_one_is_not(
+    store: ObjectStore, sops: Index
+) -> None:
+    renamed = {f"sops/{name}": text for name, text in SOPS.items() if name != "lockers.md"}
+    renamed["sops/billing.md"] += "\n\n# Appendix\n\nAsk by 1 May."
+    now = await open_index(store, (await indexed(store, renamed)).manifest)
+    changes = Changes(sops, now)
+    gold = gold_passages(EXAMPLES, sops)
+    assert changes.documents == {"lockers.md", "billing.md"}
+    assert changes.of(EXAMPLES[0], gold["ex-0"]) is None, "a mere rename"
+    withdrawn, edited = (changes.of(EXAMPLES[n], gold[f"ex-{n}"]) for n in (1, 2))
+    assert withdrawn is not None
+    assert edited is not None
+    assert not edited.is_stale("We send the invoice as a PDF below Orders."), "the passage still stands"
+    assert [changes.name_now(gold[f"ex-{n}"]) for n in range(3)] == [
+        "sops/returns.md",
+        None,
+        "sops/billing.md",
+    ]
+
+
 async def test_prompts_with_passages_are_those_of_the_gateway(sops: Index, store: ObjectStore) -> None:
     event_spec = RetrievalSpec.model_validate(RETRIEVAL)
     hits = sops.search("refund", None, 1)
@@ -416,3 +437,22 @@ async def test_criteria_about_passages_are_undecided_while_there_is_no_index(
     _, again = await evaluator.evaluate_again(asking(await indexed(store)), lease())
     assert again is not None
     assert [check.observed is not None for check in again.checks] == [True, True]
+
+
+async def test_a_prompt_that_is_too_long_is_judged_with_the_passages_that_it_holds(
+    real_run: MakeRun, store: ObjectStore, evaluator: Evaluator
+) -> None:
+    words = " ".join(f"refund{n}" for n in range(50))
+    long = {f"{name}.md": f"# Refunds\n\nA refund takes 14 working days. {name} {words}" for name in "ab"}
+    asked = spec(passage_tokens=128, budget_tokens=256, top_k=2)
+    event = await real_run(asked, holdout=EXAMPLES[:1])
+    index = await put_index(store, "desk", long, asked.retrieval)
+    verdict = await evaluator.evaluate(event, None, lease(), index=index)
+    assert isinstance(verdict, EvalPassed)
+    card = await card_of(store, verdict)
+    assert card.left_out == {}
+    assert card.generations is not None
+    (line,) = [json.loads(one) for one in (await store.get(card.generations)).splitlines()]
+    assert len(line["passages"]) == 1, "both were found, and one has room in 512 tokens"
+    rows = [row for row in await holdout_rows(store) if "of" in row]
+    assert [len(row["shown"]) for row in rows] == [1, 1]

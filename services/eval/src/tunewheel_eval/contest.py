@@ -17,7 +17,7 @@ from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_eval.artifacts import fetch_candidate, fetch_champion, known_rows
-from tunewheel_eval.job import ContestantJob, Job
+from tunewheel_eval.job import ContestantJob, Job, WithPassages
 from tunewheel_eval.lm_eval_tasks import AskedTask, write_jobs
 from tunewheel_eval.looks import Fresh
 from tunewheel_eval.measurement import Header, Measurement, example_key, model_key
@@ -72,12 +72,11 @@ class Contest:
         return tuple(looked.asked(one, with_passages=not looked.serves) for one in sample)
 
     @property
-    def plain_keys(self) -> dict[str, str]:
-        """Keys of the prompts with passages → keys of the examples as the dataset has them."""
-        if self.looked is None:
-            return {}
-        asked = [(self.looked.asked(one, with_passages=True), one) for one in self.fresh.examples]
-        return {self.key_of(one): self.key_of(plain) for one, plain in asked if one is not plain}
+    def with_passages(self) -> dict[str, WithPassages]:
+        """The questions whose prompts have passages; see ``LookedUp.by_key``."""
+        limit = self.manifest.spec.task.max_output_tokens
+        looked = self.looked
+        return looked.by_key(self.fresh.examples, max_output_tokens=limit) if looked is not None else {}
 
     @property
     def not_yet(self) -> dict[str, str]:
@@ -166,7 +165,8 @@ async def prepare_job(
         decoding=contest.manifest.spec.evaluation.decoding,
         repeats=contest.repeats,
         others=contest.others,
-        of=contest.plain_keys,
+        retrieval=contest.manifest.spec.retrieval,
+        with_passages=contest.with_passages,
         batch_size=settings.eval_batch_size,
         threads=settings.eval_threads,
     )

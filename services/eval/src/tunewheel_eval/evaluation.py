@@ -161,7 +161,7 @@ class Evaluator:
 
     async def _contest(self, plan: EvaluationPlan, manifest: DatasetManifest) -> Contest:
         examples = await read_holdout(self._store, manifest.holdout)
-        examples = await self._erased.left_of(examples, plan.dataset_id, self._store)
+        examples = await self._erased.left_of(examples, plan.project, plan.dataset_id, self._store)
         named = {"project": plan.project, "scorecard_id": plan.scorecard_id}
         fresh = await self._looks.fresh(examples, **named)
         directory = self._settings.work_for("eval") / plan.scorecard_id

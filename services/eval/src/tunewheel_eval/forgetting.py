@@ -8,6 +8,7 @@ The figures of scorecards stay: they are numbers.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,30 +44,32 @@ class Erased:
 
     def __init__(self) -> None:
         self._proofs: dict[str, dict[str, ErasureCompleted]] = {}
-        """By dataset version and event id."""
+        """By project and event id."""
 
     def apply(self, event: Envelope[Any]) -> None:
         """Take note of one event."""
         data = event.data
         if isinstance(data, ErasureCompleted) and data.holder == "curate" and data.finding is not None:
-            for dataset_id in data.dataset_ids:
-                self._proofs.setdefault(dataset_id, {})[event.id] = data
+            self._proofs.setdefault(data.project, {})[event.id] = data
 
     async def left_of(
-        self, examples: tuple[ChatExample, ...], dataset_id: str, store: ObjectStore
+        self, examples: tuple[ChatExample, ...], project: str, dataset_id: str, store: ObjectStore
     ) -> tuple[ChatExample, ...]:
         """Return ``examples`` of a version without those that were made of erased records."""
-        for proof in self._proofs.get(dataset_id, {}).values():
-            records = await _record_ids(proof, store) or frozenset()
-            examples = tuple(one for one in examples if records.isdisjoint(one.record_ids))
+        for proof in self._proofs.get(project, {}).values():
+            if dataset_id in proof.dataset_ids:
+                records = await _record_ids(proof, store) or frozenset()
+                examples = tuple(one for one in examples if records.isdisjoint(one.record_ids))
         return examples
 
-    async def forget_in(self, dataset_id: str, store: ObjectStore) -> None:
-        """Take out what was written about a version's erased examples while nobody knew of the erasure."""
-        for proof in self._proofs.get(dataset_id, {}).values():
-            if (records := await _record_ids(proof, store)) is not None:
-                for file in await _files_of(proof.project, dataset_id, records, store):
-                    await file.rewrite(store)
+    async def forget_in(self, project: str, dataset_id: str, store: ObjectStore) -> None:
+        """Take out what was written on a version about erased examples, or with passages of erased documents,
+        while nobody knew of the erasure."""
+        known = [await _record_ids(proof, store) for proof in self._proofs.get(project, {}).values()]
+        records = frozenset[str]().union(*(one for one in known if one is not None))
+        if records:
+            for file in await _files_of(project, dataset_id, records, store):
+                await file.rewrite(store)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,8 @@ async def forget(event: Envelope[ErasureCompleted], store: ObjectStore) -> Erasu
     if data.holder != "curate":
         return None
     records = await _record_ids(data, store)
-    files = [f for name in data.dataset_ids for f in await _files_of(data.project, name, records, store)]
+    versions = {*data.dataset_ids, *(await _asked_with_passages(data.project, store) if records else ())}
+    files = [f for name in sorted(versions) for f in await _files_of(data.project, name, records, store)]
     taken = str(sum(file.taken for file in files)).encode()
     request_id = event.causation_id or event.id
     first = await store.first(f"{place_of(data.project, request_id)}.{HOLDER}", taken)
@@ -143,18 +147,23 @@ async def erase_corrections(
 async def _files_of(
     project: str, dataset_id: str, records: frozenset[str] | None, store: ObjectStore
 ) -> list[StoredFile]:
-    """Return the files with outputs on held-out examples of ``records``. Where the records, or the version's
-    manifest or rows, cannot be read any more, all outputs on the version are concerned."""
+    """Return the files with outputs on held-out examples of ``records``, or on prompts that held passages of
+    these. Where the records, or the version's manifest or rows, cannot be read any more, all outputs on the
+    version are concerned."""
     version = await _version(project, dataset_id, store)
     if version is None:
         return []
     names, keys = await _erased(version, records, store)
-    if names is not None and not names:
-        return []
+    plans = [one for one in await _plans(store) if one.dataset_id == dataset_id]
+    written = await _written(plans, store)
+    if names is not None and records is not None:
+        lines = [json.loads(line) for data in written.values() for line in data.splitlines()]
+        names |= {one["example_id"] for one in lines if not records.isdisjoint(one.get("shown", ()))}
+    # The lines go last: they tell a repetition what there is to do.
     return [
-        *await _measurements(dataset_id, keys, store),
-        *await _generations(dataset_id, names, store),
-        *await review_files(dataset_id, names, store),
+        *await _measurements(dataset_id, keys, records or frozenset(), store),
+        *(await review_files(dataset_id, names, store) if names is None or names else ()),
+        *(await _generations(plans, written, names, store) if names is None or names else ()),
     ]
 
 
@@ -196,13 +205,19 @@ async def _holdout(version: DatasetManifest, store: ObjectStore) -> tuple[ChatEx
         return None
 
 
-async def _measurements(dataset_id: str, keys: set[str] | None, store: ObjectStore) -> list[StoredFile]:
+async def _measurements(
+    dataset_id: str, keys: set[str] | None, records: frozenset[str], store: ObjectStore
+) -> list[StoredFile]:
     found: list[StoredFile] = []
     for model in await store.folders("measurements"):
         for path in await store.list(measurements_of(model, dataset_id)):
             measured = read_measurement((await store.read(path) or b"").decode("utf-8", "replace"))
             rows = measured.rows if measured is not None else {}
-            left = [key for key, row in rows.items() if keys is not None and keys.isdisjoint(_names(row))]
+            left = [
+                key
+                for key, row in rows.items()
+                if keys is not None and keys.isdisjoint(_names(row)) and records.isdisjoint(_shown(row))
+            ]
             if measured is None or len(left) < len(rows):
                 kept = measurement_file(measured.only(left), dataset_id) if measured and left else None
                 found.append(StoredFile(path, len(rows) - len(left), kept))
@@ -215,18 +230,42 @@ def _names(row: Row) -> set[str]:
     return {row.key} if of is None else {row.key, of}
 
 
-async def _generations(dataset_id: str, names: set[str] | None, store: ObjectStore) -> list[StoredFile]:
-    plans = [plan for run_id in await store.folders("runs") for plan in await read_plans(store, run_id)]
-    concerned = [plan for plan in plans if plan.dataset_id == dataset_id]
-    cards = {plan.scorecard_id for plan in concerned}
-    # Pages first: they are made of the generations, which tell a repetition what there is to do.
-    found: list[StoredFile] = []
-    found += [page for plan in concerned if (page := await _page(plan, names, store)) is not None]
+def _shown(row: Row) -> tuple[str, ...]:
+    return row.shown if isinstance(row, HoldoutRow | RepeatRow) else ()
+
+
+async def _plans(store: ObjectStore) -> list[EvaluationPlan]:
+    return [plan for run_id in await store.folders("runs") for plan in await read_plans(store, run_id)]
+
+
+async def _asked_with_passages(project: str, store: ObjectStore) -> set[str]:
+    """Return the dataset versions of ``project`` whose questions were asked with passages."""
+    return {one.dataset_id for one in await _plans(store) if one.project == project and one.index is not None}
+
+
+async def _written(plans: Sequence[EvaluationPlan], store: ObjectStore) -> dict[str, bytes]:
+    """Return the files of what contestants wrote in the evaluations ``plans``, by their paths."""
+    cards = {plan.scorecard_id for plan in plans}
+    found: dict[str, bytes] = {}
     for path in await store.list("scorecards") if cards else ():
         card, mark, _ = path.removeprefix("scorecards/").partition(MARK)
-        if card not in cards or not mark:
-            continue
-        lines = (await store.read(path) or b"").splitlines(keepends=True)
+        if card in cards and mark:
+            found[path] = await store.read(path) or b""
+    return found
+
+
+async def _generations(
+    plans: Sequence[EvaluationPlan],
+    written: Mapping[str, bytes],
+    names: set[str] | None,
+    store: ObjectStore,
+) -> list[StoredFile]:
+    # Pages first: they are made of the generations.
+    found: list[StoredFile] = []
+    found += [page for plan in plans if (page := await _page(plan, names, store)) is not None]
+    for path, data in written.items():
+        card = path.removeprefix("scorecards/").partition(MARK)[0]
+        lines = data.splitlines(keepends=True)
         left = [line for line in lines if names is not None and json.loads(line)["example_id"] not in names]
         if len(left) < len(lines):
             content = b"".join(left)

@@ -13,7 +13,7 @@ from tunewheel_contracts.formats.dataset import ChatExample, ChatMessage
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.identity import content_sha256
 
-from tunewheel_eval.measurement import HoldoutRow, Measurement, example_key
+from tunewheel_eval.measurement import HoldoutRow, Measurement, Shown, example_key
 
 MARK = ".generations-"
 """Between a scorecard's id and the hash of what it shows."""
@@ -36,6 +36,7 @@ class Generation(Frozen):
     answers: dict[Role, Written]
     passages: Annotated[tuple[str, ...], Field(exclude_if=operator.not_)] = ()
     """Ids of those that stood in the prompt, in the index version of the scorecard."""
+    shown: Shown = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -67,17 +68,20 @@ def generation_lines(
     for example, prompted in zip(examples, asked, strict=True):
         key = example_key(prompted, max_output_tokens=max_output_tokens)
         answers: dict[Role, Written] = {}
+        shown: tuple[str, ...] = ()
         for role, measurement in measurements.items():
             row = measurement.rows[key]
             assert isinstance(row, HoldoutRow)
             answers[role] = Written(output=row.output, complete=row.complete)
+            shown = max(shown, row.shown, key=len)
         line = Generation(
             example_id=example.example_id,
             label=example.label,
             prompt=example.messages[:-1],
             expected=example.messages[-1].content,
             answers=answers,
-            passages=passages.get(example.example_id, ()),
+            passages=passages.get(example.example_id, ())[: len(shown)],
+            shown=shown,
         )
         lines.append(line.model_dump_json())
     return "".join(f"{line}\n" for line in lines).encode()

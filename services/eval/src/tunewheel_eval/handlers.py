@@ -49,10 +49,10 @@ def register(service: Service, evaluator: Evaluator, erased: Erased, notices: No
         newest = indexes.get(project)
         return newest.data if newest else None
 
-    async def forget_late(dataset_id: str) -> None:
+    async def forget_late(project: str, dataset_id: str) -> None:
         """While a run was measured, others may have erased without finding its rows."""
         await proofs.refresh()
-        await erased.forget_in(dataset_id, service.store)
+        await erased.forget_in(project, dataset_id, service.store)
 
     @service.job(topics.TRAIN_COMPLETED)
     async def on_train_completed(event: Envelope[TrainCompleted], lease: Lease) -> Envelope[Verdict]:
@@ -62,7 +62,7 @@ def register(service: Service, evaluator: Evaluator, erased: Erased, notices: No
             event.data, champion, lease, index=await newest_index(event.project)
         )
         verdict = await ask(service.store, judged)
-        await forget_late(event.data.dataset_id)
+        await forget_late(event.project, event.data.dataset_id)
         return service.new(verdict, cause=event)
 
     async def may_ask(request: EvalRequested) -> None:
@@ -74,7 +74,7 @@ def register(service: Service, evaluator: Evaluator, erased: Erased, notices: No
         asked = Asked(event.data, desired, may_ask, await newest_index(event.project))
         plan, judged = await evaluator.evaluate_again(asked, lease)
         verdict = await ask(service.store, judged) if judged is not None else None
-        await forget_late(plan.dataset_id)
+        await forget_late(plan.project, plan.dataset_id)
         return service.new(verdict, cause=event) if verdict is not None else None
 
     async def may_review(said: ReviewSubmitted | ReviewAnswered) -> None:

@@ -10,8 +10,10 @@ from tunewheel_contracts.fields import Frozen, JsonObject, Sha256
 from tunewheel_contracts.formats.bundle import Decoding
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.regression_items import RegressionItem
+from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.formats.scorecard import Role
+from tunewheel_retrieval.hits import Hit
 
 UNFIT_EXIT = 3
 """Exit status of a worker that found the candidate unfit; its last line says why."""
@@ -50,6 +52,15 @@ class LmEvalJob(Frozen):
     chat_template: bool = False
 
 
+class WithPassages(Frozen):
+    """A held-out question whose prompt has passages."""
+
+    example: ChatExample
+    """As its dataset has it."""
+    hits: tuple[Hit, ...]
+    """Whose passages it is asked with; where a model's context does not hold all, the last are left out."""
+
+
 class Job(Frozen):
     """``job.json``: everything the worker needs; paths are this machine's."""
 
@@ -66,8 +77,9 @@ class Job(Frozen):
     """What the candidate answers again: the new row's key → (key of the example, number of the repeat)."""
     others: tuple[ChatExample, ...] = ()
     """What base and candidate are asked as well: with passages where ``examples`` have none, or without."""
-    of: dict[str, Sha256] = {}
-    """Keys of the prompts with passages → key of the example as its dataset has it."""
+    retrieval: RetrievalSpec | None = None
+    with_passages: dict[Sha256, WithPassages] = {}
+    """By the key of the prompt with all its passages; ``retrieval`` says how they stand there."""
     batch_size: Annotated[int, Field(gt=0)] = 32
     threads: Annotated[int, Field(ge=0)] = 0
 

@@ -20,12 +20,14 @@ from tunewheel_contracts.identity import content_id, content_sha256
 
 from tunewheel_eval.bundles import files_of
 
-METHOD = 2
+METHOD = 3
 """Raised when measuring changes, so that rows of the old way are not mixed with the new."""
 
 GREEDY = Decoding()
 Of = Annotated[Sha256 | None, Field(exclude_if=operator.not_)]
 """Key of the example as its dataset has it, where the prompt had passages as well: erasures know that one."""
+Shown = Annotated[tuple[str, ...], Field(exclude_if=operator.not_)]
+"""The record of each passage that stood in the prompt, in order: as many as the model's context held."""
 
 
 class Header(Frozen):
@@ -46,6 +48,7 @@ class HoldoutRow(Frozen):
     """Negative log-likelihood of the expert's answer, in nats, summed over ``tokens``."""
     tokens: Annotated[int, Field(gt=0)]
     of: Of = None
+    shown: Shown = ()
 
 
 class RegressionRow(Frozen):
@@ -80,6 +83,7 @@ class RepeatRow(Frozen):
     output: str
     complete: bool
     of: Of = None
+    shown: Shown = ()
 
 
 class SkipReason(StrEnum):

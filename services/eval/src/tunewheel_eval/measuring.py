@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.regression_items import RegressionItem
 from tunewheel_contracts.formats.scorecard import Role
 
@@ -25,7 +26,15 @@ from tunewheel_eval.measurement import (
     SkippedRow,
     example_key,
 )
-from tunewheel_eval.prompts import Prompt, example_prompt, item_prompt, sampling_of, too_long, unanswered
+from tunewheel_eval.prompts import (
+    Prompt,
+    example_prompt,
+    fitting_prompt,
+    item_prompt,
+    sampling_of,
+    too_long,
+    unanswered,
+)
 from tunewheel_eval.rows import RowFile, read_existing
 
 if TYPE_CHECKING:
@@ -99,7 +108,7 @@ class _Work:
     def run(self, runner: Runner, adapter: Adapter | None) -> None:
         from tunewheel_generation.offline import Writer
 
-        for every, finish in self._parts(runner.tokenizer):
+        for every, finish in self._parts(runner):
             skipped = {
                 one.key: one for prompt in every if (one := too_long(prompt, runner.longest)) is not None
             }
@@ -144,26 +153,22 @@ class _Work:
             reason = f"{error}: its weights diverged; train again with a lower learning rate"
             raise UnfitCandidate(field="adapter.files", reason=reason) from error
 
-    def _parts(self, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[list[Prompt], Finish]]:
+    def _parts(self, runner: Runner) -> Iterator[tuple[list[Prompt], Finish]]:
         """Holdout, choices and short answers, each without the rows that a seed brought."""
         examples = {key: one for key, one in self._examples.items() if key not in self._seeded}
         silent = {key: row for key, one in examples.items() if (row := unanswered(one, key=key)) is not None}
         self._skip([*silent.values()])
         examples = {key: one for key, one in examples.items() if key not in silent}
         if examples:
-            limit = self._job.max_output_tokens
             decoding = self._job.decoding
             prompts = [
-                replace(
-                    example_prompt(tokenizer, one, key=key, max_output_tokens=limit),
-                    sampling=sampling_of(decoding, key=key),
-                )
+                replace(self._prompt(runner, key, one), sampling=sampling_of(decoding, key=key))
                 for key, one in examples.items()
             ]
             yield prompts, self._holdout_row
         again = {key: told for key, told in self._repeats.items() if key not in self._seeded}
         if again:
-            yield from self._again(tokenizer, again)
+            yield from self._again(runner, again)
         for chosen in (True, False):
             items = [
                 item
@@ -171,10 +176,10 @@ class _Work:
                 if key not in self._seeded and bool(item.choices) is chosen
             ]
             if items:
-                yield [item_prompt(tokenizer, item) for item in items], self._regression_row
+                yield [item_prompt(runner.tokenizer, item) for item in items], self._regression_row
 
     def _again(
-        self, tokenizer: PreTrainedTokenizerBase, again: Mapping[str, tuple[str, int]]
+        self, runner: Runner, again: Mapping[str, tuple[str, int]]
     ) -> Iterator[tuple[list[Prompt], Finish]]:
         """The prompts that are answered again, each by a seed of its own."""
         prompts: list[Prompt] = []
@@ -182,12 +187,33 @@ class _Work:
             if (silent := unanswered(self._examples[of], key=key)) is not None:
                 self._skip([silent])
                 continue
-            prompt = example_prompt(
-                tokenizer, self._examples[of], key=key, max_output_tokens=self._job.max_output_tokens
-            )
+            prompt = self._prompt(runner, of, self._examples[of])
             sampling = sampling_of(self._job.decoding, key=key, repeat=number)
-            prompts.append(replace(prompt, answers=(), sampling=sampling))
+            prompts.append(replace(prompt, key=key, answers=(), sampling=sampling))
         yield prompts, self._repeat_row
+
+    def _prompt(self, runner: Runner, key: str, example: ChatExample) -> Prompt:
+        """Return the prompt of ``example``, which lies under ``key``; one with passages as the gateway would
+        send it."""
+        job, tokenizer = self._job, runner.tokenizer
+        asked = job.with_passages.get(key)
+        if asked is None or job.retrieval is None:
+            return example_prompt(tokenizer, example, key=key, max_output_tokens=job.max_output_tokens)
+        return fitting_prompt(
+            tokenizer,
+            asked,
+            job.retrieval,
+            key=key,
+            max_output_tokens=job.max_output_tokens,
+            longest=runner.longest,
+        )
+
+    def _of(self, key: str) -> str | None:
+        """Return the key of the example of ``key`` as its dataset has it; None: ``key`` is that."""
+        asked = self._job.with_passages.get(key)
+        if asked is None:
+            return None
+        return example_key(asked.example, max_output_tokens=self._job.max_output_tokens)
 
     def _holdout_row(self, prompt: Prompt, weights: list[float], output: str, complete: bool) -> Row:
         if not math.isfinite(weights[0]):
@@ -198,12 +224,13 @@ class _Work:
             complete=complete,
             nll=-weights[0],
             tokens=len(prompt.answers[0]),
-            of=self._job.of.get(prompt.key),
+            of=self._of(prompt.key),
+            shown=_shown(prompt),
         )
 
     def _repeat_row(self, prompt: Prompt, weights: list[float], output: str, complete: bool) -> Row:
-        of = self._job.of.get(self._repeats[prompt.key][0])
-        return RepeatRow(key=prompt.key, output=output, complete=complete, of=of)
+        of = self._of(self._repeats[prompt.key][0])
+        return RepeatRow(key=prompt.key, output=output, complete=complete, of=of, shown=_shown(prompt))
 
     def _regression_row(self, prompt: Prompt, weights: list[float], output: str, complete: bool) -> Row:
         item = self._items[prompt.key]
@@ -215,6 +242,10 @@ class _Work:
         seconds = round(time.monotonic() - self._started, 2)
         done = len(self._file.rows)
         self._report(Progress(role=self.contestant.role, done=done, total=self._total, seconds=seconds))
+
+
+def _shown(prompt: Prompt) -> tuple[str, ...]:
+    return tuple(hit.passage.record_id for hit in prompt.hits)
 
 
 def _answer(writer: Writer, adapter: Adapter | None, batch: Sequence[Prompt]) -> Iterator[Answered]:

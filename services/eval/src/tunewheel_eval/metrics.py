@@ -158,7 +158,7 @@ def _answered(example: ChatExample, row: HoldoutRow, passages: tuple[str, ...] =
         expected=last.content,
         nll=row.nll,
         tokens=row.tokens,
-        passages=passages,
+        passages=passages[: len(row.shown)],
     )
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tunewheel_basemodel.sampling import Sampling
 from tunewheel_contracts.formats.bundle import Decoding
-from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.dataset import ChatExample, ChatMessage
 from tunewheel_contracts.formats.regression_items import MAX_NEW_TOKENS, RegressionItem
+from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
+from tunewheel_retrieval.hits import Hit
+from tunewheel_retrieval.prompts import context_of, with_context, without_last
 
+from tunewheel_eval.job import WithPassages
 from tunewheel_eval.measurement import SkippedRow, SkipReason
 
 if TYPE_CHECKING:
@@ -31,6 +35,8 @@ class Prompt:
     max_new_tokens: int
     sampling: Sampling = field(default_factory=Sampling)
     """How the answer is written; the likeliest tokens, unless told."""
+    hits: tuple[Hit, ...] = ()
+    """Whose passages it holds."""
 
     @property
     def longest(self) -> int:
@@ -54,6 +60,35 @@ def example_prompt(
         answers=(_ids(tokenizer, answer),),
         max_new_tokens=max_output_tokens,
     )
+
+
+def with_hits(example: ChatExample, spec: RetrievalSpec, hits: Sequence[Hit]) -> ChatExample:
+    """Return ``example`` with the passages of ``hits`` in its prompt, as the gateway makes its prompts."""
+    *before, answer = example.messages
+    messages = [{"role": one.role, "content": one.content} for one in before]
+    told = with_context(messages, context_of(spec, hits))
+    return example.model_copy(update={"messages": (*map(ChatMessage.model_validate, told), answer)})
+
+
+def fitting_prompt(
+    tokenizer: PreTrainedTokenizerBase,
+    asked: WithPassages,
+    spec: RetrievalSpec,
+    *,
+    key: str,
+    max_output_tokens: int,
+    longest: int | None,
+) -> Prompt:
+    """Return the prompt of an example with as many of its passages, the best ranked, as a model holds whose
+    context is ``longest`` tokens. Where it holds none of them, see ``too_long``."""
+    hits: tuple[Hit, ...] | None = asked.hits
+    while True:
+        example = with_hits(asked.example, spec, hits)
+        made = example_prompt(tokenizer, example, key=key, max_output_tokens=max_output_tokens)
+        prompt = replace(made, hits=hits)
+        hits = without_last(spec, hits)
+        if hits is None or too_long(prompt, longest) is None:
+            return prompt
 
 
 def sampling_of(decoding: Decoding, *, key: str, repeat: int = 0) -> Sampling:

@@ -98,7 +98,7 @@ async def test_an_erasure_in_the_middle_leaves_no_answer_owed(open_review: Any, 
 async def test_a_set_that_was_drawn_while_nobody_knew_is_mended(open_review: Any, store: ObjectStore) -> None:
     desk, erased = await open_review(), Erased()
     erased.apply(await curates(store, "rec-2"))
-    await erased.forget_in("ds-1", store)
+    await erased.forget_in("desk", "ds-1", store)
     left = await Cases(store).read_set(desk.reviewed.review_id)
     assert left is not None
     assert len(left.items) == 5

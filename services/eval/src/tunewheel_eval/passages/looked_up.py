@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tunewheel_contracts.formats.dataset import ChatExample, ChatMessage
+from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_retrieval.building import searched_text
 from tunewheel_retrieval.hits import Hit
-from tunewheel_retrieval.prompts import context_of, with_context
 
+from tunewheel_eval.job import WithPassages
+from tunewheel_eval.measurement import example_key
 from tunewheel_eval.passages.staleness import Change
+from tunewheel_eval.prompts import with_hits
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +57,19 @@ class LookedUp:
         found = self.found.get(example.example_id)
         if not with_passages or found is None or not found.hits:
             return example
-        *before, answer = example.messages
-        messages = [{"role": one.role, "content": one.content} for one in before]
-        told = with_context(messages, context_of(self.spec, found.hits))
-        return example.model_copy(update={"messages": (*map(ChatMessage.model_validate, told), answer)})
+        return with_hits(example, self.spec, found.hits)
+
+    def by_key(self, examples: Sequence[ChatExample], *, max_output_tokens: int) -> dict[str, WithPassages]:
+        """Return those of ``examples`` whose prompts have passages, by the key of the prompt with all of
+        them."""
+        asked = [(self.asked(one, with_passages=True), one) for one in examples]
+        return {
+            example_key(one, max_output_tokens=max_output_tokens): WithPassages(
+                example=plain, hits=self.found[plain.example_id].hits
+            )
+            for one, plain in asked
+            if one is not plain
+        }
 
     def texts(self) -> dict[str, tuple[str, ...]]:
         """Return the passages of each prompt that has any, as texts."""

@@ -105,13 +105,14 @@ def _look_up_all(
     vectors = _vectors(now, embedder, questions)
     gold = gold_passages(examples, before or now)
     changes = Changes(before, now) if before is not None else None
-    held = set(now.documents["document_id"])
     found: dict[str, Found] = {}
     for example, question, vector in zip(examples, questions, vectors, strict=True):
         # the gateway looks nothing up for a question without a word
         ranking = now.search(question, vector, DEPTH) if question.strip() else ()
         own = gold.get(example.example_id)
-        document = own.document_id if own is not None and own.document_id in held else None
+        document = own.document_id if own is not None else None
+        if own is not None and changes is not None:
+            document = changes.name_now(own)
         places = [n for n, hit in enumerate(ranking, 1) if hit.passage.document_id == document]
         found[example.example_id] = Found(
             hits=look_up(now, spec, question, vector) if question.strip() else (),

@@ -2,13 +2,13 @@
 
 An answer is stale where it holds a number, a name or an identifier that stands in the old passage and neither
 in the new version of its document nor in the question. One that was changed in ordinary words alone cannot be
-told, and does not count.
+told, and does not count. Documents are compared by what they say: one that was renamed is as it was.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -51,37 +51,51 @@ class Changes:
 
     @cached_property
     def documents(self) -> frozenset[str]:
-        """Those that ``now`` holds in another version, or not at all."""
-        then, now = _versions(self._before), _versions(self._now)
-        return frozenset(name for name, record in then.items() if now.get(name) != record)
+        """Those whose text no document of ``now`` has."""
+        then, now = self._said
+        standing = set(now.values())
+        return frozenset(name for name, said in then.items() if said not in standing)
+
+    def name_now(self, gold: Passage) -> str | None:
+        """Return what ``now`` calls the document of ``gold``, a passage of the old version: the same, else
+        the first that holds the passage; None: it was withdrawn."""
+        now = self._said[1]
+        if gold.document_id in now:
+            return gold.document_id
+        return next((name for name, said in now.items() if any(gold.text in one for one in said)), None)
 
     def of(self, example: ChatExample, gold: Passage) -> Change | None:
         """Return what became of the document that ``gold``, a passage of the old version, is part of; None:
         it is as it was."""
         if gold.document_id not in self.documents:
             return None
-        old_text, new_text = self._texts[0][gold.document_id], self._texts[1].get(gold.document_id, "")
+        old, new = self._searched
         asked = _named(said_before(example.messages[:-1]))
-        known = _named(new_text)
+        known = _named("\n".join(new.get(self.name_now(gold) or "", ())))
         return Change(
             frozenset(_named(searched_text(gold)) - known - asked),
-            frozenset(known - _named(old_text) - asked),
+            frozenset(known - _named("\n".join(old[gold.document_id])) - asked),
         )
 
     @cached_property
-    def _texts(self) -> tuple[Mapping[str, str], Mapping[str, str]]:
-        return _by_document(self._before), _by_document(self._now)
+    def _said(self) -> tuple[Mapping[str, tuple[str, ...]], Mapping[str, tuple[str, ...]]]:
+        """The old passages and the new, without titles: those may be made of a document's name."""
+
+        def text_of(passage: Passage) -> str:
+            return passage.text
+
+        return _by_document(self._before, text_of), _by_document(self._now, text_of)
+
+    @cached_property
+    def _searched(self) -> tuple[Mapping[str, tuple[str, ...]], Mapping[str, tuple[str, ...]]]:
+        return _by_document(self._before, searched_text), _by_document(self._now, searched_text)
 
 
-def _versions(index: Index) -> dict[str, str]:
-    return dict(index.documents.select("document_id", "record_id").iter_rows())
-
-
-def _by_document(index: Index) -> dict[str, str]:
+def _by_document(index: Index, text_of: Callable[[Passage], str]) -> dict[str, tuple[str, ...]]:
     texts: defaultdict[str, list[str]] = defaultdict(list)
     for passage in index.rows:
-        texts[passage.document_id].append(searched_text(passage))
-    return {name: "\n".join(several) for name, several in texts.items()}
+        texts[passage.document_id].append(text_of(passage))
+    return {name: tuple(several) for name, several in texts.items()}
 
 
 def _named(text: str) -> set[str]:

@@ -11,7 +11,7 @@ from tunewheel_contracts.formats.index import RetrievalUse
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_retrieval.context import sources, sources_header, sources_text
 from tunewheel_retrieval.hits import Hit
-from tunewheel_retrieval.prompts import context_of
+from tunewheel_retrieval.prompts import context_of, without_last
 
 from tunewheel_serve_gateway.errors import Headers
 
@@ -66,20 +66,20 @@ def retrieved(
 
 def _with_passages(spec: RetrievalSpec, hits: tuple[Hit, ...], use: RetrievalUse) -> Retrieved:
     cited = sources(hits)
-    fewest = 1 if spec.when_unavailable == "refuse" else 0  # rather no answer than one without passages
+    fewer = without_last(spec, hits)
     return Retrieved(
         context_of(spec, hits),
         sources_text(cited) if spec.cite == "answer" else "",
         [(INDEX_HEADER, use.index_id.encode()), (SOURCES_HEADER, sources_header(cited).encode())],
         use,
-        partial(_without_last, spec, hits, use) if len(hits) > fewest else None,
+        None if fewer is None else partial(_shorter, spec, fewer, use),
     )
 
 
-def _without_last(spec: RetrievalSpec, hits: tuple[Hit, ...], use: RetrievalUse) -> Retrieved:
+def _shorter(spec: RetrievalSpec, fewer: tuple[Hit, ...], use: RetrievalUse) -> Retrieved:
     """How well the documents fit the question does not depend on how many passages a prompt holds."""
-    shorter = {"passage_ids": use.passage_ids[:-1], "scores": use.scores[:-1]}
-    return _with_passages(spec, hits[:-1], use.model_copy(update=shorter))
+    told = {"passage_ids": use.passage_ids[: len(fewer)], "scores": use.scores[: len(fewer)]}
+    return _with_passages(spec, fewer, use.model_copy(update=told))
 
 
 def cite(answer: dict[str, Any], citation: str) -> None:
