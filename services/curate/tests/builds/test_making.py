@@ -350,6 +350,10 @@ async def test_a_version_with_passages_is_the_same_wherever_it_is_built(
     await bench.service.store.delete([index.path])
     with pytest.raises(BuildFailed, match=r"the index at .* cannot be read"):
         await bench.build(trained, "three", both, index=index)
+    shutil.rmtree(datasets)
+    lost = await bench.build(trained, "four", both, index=index)
+    assert isinstance(lost, DatasetRejected)
+    assert all(word in lost.reasons[0] for word in (index.path, "is deleted", f"datasets/{first.dataset_id}"))
 
 
 async def test_a_request_may_name_the_withdrawals_it_knows(bench, rows, spec) -> None:

@@ -206,6 +206,11 @@ class Maker:
         name, spec = version.dataset_id, self._known.specs.get(version.spec_sha256)
         if spec is None:
             raise VersionLost.for_good(name, "its spec is no longer on the log")
+        if version.index is not None and not await self._service.store.exists(version.index.path):
+            raise VersionLost.for_good(
+                name,
+                f"{version.index.path}, whose passages it holds, is deleted; bringing that back helps too",
+            )
         earlier = self._known.history.before(version)
         before = next((one for one in earlier if one.dataset_id == version.previous), None)
         memory = await self._memory_of(before, stop=stop) if before else None
