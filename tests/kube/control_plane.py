@@ -1,7 +1,7 @@
 """A real Kubernetes control plane on loopback: etcd, API server, controllers, scheduler, and kwok for a node.
 
-The node's containers are simulated, so nothing inside an image runs. What the server, its controllers and its
-scheduler make of objects is real.
+The containers of kwok's node are simulated. ``kubelet.Kubelet`` adds a node that runs them here. What the
+server, its controllers and its scheduler make of objects is real.
 """
 
 from __future__ import annotations

@@ -8,11 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
+import yaml
 
-from .control_plane import ControlPlane, until
-from .pods import Material
+from .control_plane import SIMULATED, ControlPlane, until
+from .pods import Material, path_of
 from .release import Release, make_release
 from .tools import EXAMPLES
 
@@ -84,3 +87,65 @@ def everything_in(plane: ControlPlane, namespace: str) -> set[tuple[str, str]]:
                 items = plane.items(f"{path}/namespaces/{namespace}/{resource['name']}")
                 found |= {(resource["kind"], item["metadata"]["name"]) for item in items}
     return found
+
+
+def test_a_rollout_whose_pods_do_not_get_ready_takes_no_replica_away(
+    release: Releases, tmp_path: Path
+) -> None:
+    wheel = release("highly-available")
+    wheel.helm("install", "--wait", "--timeout", "3m")
+    wheel.until_available()
+    nowhere = {"nodeSelector": {"there-is": "no-such-node"}}
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump({"services": {"registry": nowhere, "eval": nowhere}}))
+    wheel.helm("upgrade", "--values", str(values))
+
+    def status(service: str) -> tuple[int, ...]:
+        one = wheel.workload(service)
+        if one["status"]["observedGeneration"] != one["metadata"]["generation"]:
+            return ()
+        return tuple(one["status"].get(name, 0) for name in ("availableReplicas", "updatedReplicas"))
+
+    until(lambda: status("registry") == (2, 1), "the one new pod of two that serve")
+    # No GPU is spare for a new pod beside the old ones.
+    until(lambda: status("eval") == (1, 1), "the new pod in the place of one that served")
+    assert {"wheel-tunewheel-train", "wheel-tunewheel-monitor"} <= wheel.available(), "nothing else changed"
+    wheel.helm("rollback")
+    wheel.until_available()
+
+
+def test_a_drain_takes_one_pod_of_a_service_at_a_time(plane: ControlPlane, release: Releases) -> None:
+    wheel = release("highly-available")
+    wheel.helm("install", "--wait", "--timeout", "3m")
+    wheel.until_available()
+    budgets = f"/apis/policy/v1/namespaces/{wheel.namespace}/poddisruptionbudgets"
+    until(
+        lambda: all(one["status"].get("disruptionsAllowed") == 1 for one in plane.items(budgets)), "budgets"
+    )
+    guarded = {
+        one["spec"]["selector"]["matchLabels"]["app.kubernetes.io/component"]: []
+        for one in plane.items(budgets)
+    }
+    for pod in wheel.pods():
+        guarded.get(pod["metadata"]["labels"]["app.kubernetes.io/component"], []).append(pod)
+    several = {service: pods for service, pods in guarded.items() if len(pods) > 1}
+    assert {"train", "registry", "engine", "serve-gateway", "monitor"} <= set(several)
+    node = f"/api/v1/nodes/{SIMULATED}"
+    plane.patch(node, {"spec": {"unschedulable": True}})
+    try:
+        for service, (first, second, *_) in several.items():
+            assert evict(plane, first) == httpx.codes.CREATED, service
+            assert evict(plane, second) == httpx.codes.TOO_MANY_REQUESTS, service
+    finally:
+        plane.patch(node, {"spec": {"unschedulable": False}})
+    wheel.until_available()
+    until(lambda: all(one["status"]["disruptionsAllowed"] == 1 for one in plane.items(budgets)), "budgets")
+    for service, (_, second, *_) in several.items():
+        assert evict(plane, second) == httpx.codes.CREATED, service
+
+
+def evict(plane: ControlPlane, pod: dict[str, Any]) -> int:
+    """Ask for the pod's end as ``kubectl drain`` does; return the answer's code."""
+    name = {"name": pod["metadata"]["name"]}
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": name}
+    return plane.api.post(f"{path_of(pod)}/eviction", json=body).status_code

@@ -98,6 +98,11 @@ def make_release(plane: ControlPlane, helm: str, chart: Path, values: Path, name
     return Release(plane, helm, chart, values, namespace)
 
 
+def without_others(service: str) -> dict[str, Any]:
+    """Return values of services by which one of them is installed alone."""
+    return {name: {"enabled": False} for name in SERVICES if name != service}
+
+
 def secrets() -> dict[str, dict[str, str]]:
     """Return what the examples ask for, and Strimzi's operator would make."""
     entry = ApiKey(sha256=(sum_of("operator's key"),), roles=tuple(Role))
