@@ -153,6 +153,10 @@ def test_errors_are_json_when_asked_for() -> None:
         (("up", "--port", "console"), "is not NAME=N"),
         (("up", "--port", "console=99999"), "99999 is no port"),
         (("watch", "--topic", "nope"), "there is no topic 'nope'"),
+        (
+            ("doctor", "--engine-url", "http://me:pw@h:1"),
+            "--engine-url: holds a name or password",
+        ),
         (("status", "--security-protocol", "TLS"), "--security-protocol: "),
         (("publish", "x", "-p", "p", "--withdraw-deleted"), "--withdraw-deleted: is for --watch"),
         (("publish", "x.md", "-p", "p", "--watch"), "--watch: x.md is no folder"),

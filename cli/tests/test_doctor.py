@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
 from pydantic import SecretStr
 from tunewheel_cli.acls import least_acls
 from tunewheel_cli.cluster import Cluster, Copies, SeenGroup, SeenTopic
+from tunewheel_cli.commands.doctor import engines_of
+from tunewheel_cli.doctor import examination
 from tunewheel_cli.doctor.clocks import clock_findings
-from tunewheel_cli.doctor.endpoints import look_at_engines, look_at_store
+from tunewheel_cli.doctor.endpoints import ENGINE_CAFILE, look_at_engines, look_at_store
+from tunewheel_cli.doctor.examination import Installation, examine
 from tunewheel_cli.doctor.findings import Finding, Verdict, listed
 from tunewheel_cli.doctor.kafka import NEEDED, broker_findings, process_findings
 from tunewheel_cli.doctor.rights import rights_findings
 from tunewheel_cli.doctor.topics import MIN_IN_SYNC, topic_findings
 from tunewheel_cli.endpoint import Endpoint
 from tunewheel_cli.lag import groups_of_services
+from tunewheel_cli.places import Var
+from tunewheel_cli.run_state import RunState
 from tunewheel_cli.topics import wanted_topics
 
 EVERYTHING = frozenset({"Read", "Write", "Create", "Delete", "Alter", "Describe", "AlterConfigs"})
@@ -156,18 +163,21 @@ def test_a_service_without_a_process_is_wrong_once_an_installation_is_there() ->
         "no process reads the log for train"
     ]
     nobody = process_findings(dict.fromkeys(GROUPS, SeenGroup(1)))
-    assert told(nobody, Verdict.NOT_CHECKED) == ["none has come to this Kafka yet"]
+    assert [finding.verdict for finding in nobody] == [Verdict.NOT_CHECKED]
+    off = process_findings({n: SeenGroup(1) if n.startswith("train.") else g for n, g in GROUPS.items()})
+    assert told(off) == [], "it may be switched off on purpose"
+    assert told(off, Verdict.NOT_CHECKED) == ["never came to this Kafka: train"]
+    assert len(told(off, Verdict.OK)) == 1
     hidden = process_findings(dict.fromkeys(GROUPS, SeenGroup(visible=False)))
     assert [finding.verdict for finding in hidden] == [Verdict.NOT_CHECKED]
 
 
 def test_clocks_may_differ_by_as_much_as_tokens() -> None:
-    now = datetime.now(UTC)
-    near = clock_findings({"the store": now - timedelta(seconds=20)}, now - timedelta(days=3), now)
+    near = clock_findings({"the store": timedelta(seconds=-20)}, timedelta(days=-3))
     assert [finding.verdict for finding in near] == [Verdict.OK], "an old event tells nothing"
-    far = clock_findings({"the store": now - timedelta(minutes=2)}, now + timedelta(minutes=1), now)
+    far = clock_findings({"the store": timedelta(minutes=-2)}, timedelta(minutes=1))
     assert told(far) == ["the store is 120 s behind", "a broker is 60 s ahead"]
-    assert clock_findings({}, None, now) == []
+    assert clock_findings({}, None) == []
 
 
 def test_many_names_are_counted() -> None:
@@ -178,7 +188,7 @@ def test_many_names_are_counted() -> None:
 async def test_a_store_is_written_and_left_as_it_was(tmp_path: Path) -> None:
     look = await look_at_store(tmp_path.as_uri())
     assert [finding.verdict for finding in look.findings] == [Verdict.OK]
-    assert abs(look.clocks["the store"] - datetime.now(UTC)) < timedelta(minutes=1)
+    assert abs(look.offsets["the store"]) < timedelta(minutes=1)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     (tmp_path / "file").write_text("no folder")
     for url in ((tmp_path / "file").as_uri(), "ftp://x/y"):
@@ -188,12 +198,12 @@ async def test_a_store_is_written_and_left_as_it_was(tmp_path: Path) -> None:
 
 
 @asynccontextmanager
-async def serving(answer: object) -> AsyncIterator[str]:
+async def serving(answer: object, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", answer)  # type: ignore[arg-type]
     runner = web.AppRunner(app)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
     try:
         yield f"http://127.0.0.1:{runner.addresses[0][1]}"
     finally:
@@ -235,7 +245,7 @@ async def test_a_store_that_overwrites_is_wrong(monkeypatch: pytest.MonkeyPatch)
     assert text == "s3://bucket overwrites an object that was to be created only where there is none"
     assert "If-None-Match" in look.findings[0].fix
     assert objects == {}
-    assert look.clocks["the store"] == datetime(2026, 1, 1, tzinfo=UTC)
+    assert look.offsets["the store"] < timedelta(days=-1), "its clock stands at the year's first day"
 
 
 async def test_engines_are_asked_as_the_gateway_asks_them() -> None:
@@ -259,7 +269,77 @@ async def test_engines_are_asked_as_the_gateway_asks_them() -> None:
     assert (first.verdict, first.text) == (Verdict.OK, f"{one} serves adapter, base")
     assert (second.verdict, second.text) == (Verdict.OK, f"{other} serves base")
     assert (third.verdict, third.text) == (Verdict.WRONG, f"{one} answers 401 to this key")
-    assert len(look.clocks) == 2
+    assert len(look.offsets) == 2
     (absent,) = (await look_at_engines([Endpoint("engine", gone)])).findings
     assert absent.verdict is Verdict.WRONG
     assert "TUNEWHEEL_ENGINE_URL" in absent.fix
+
+
+@pytest.mark.parametrize(
+    "body", [{"data": None}, {"data": []}, {"data": [{"name": "base"}]}, [], [1], "base", None, {}]
+)
+async def test_an_answer_that_no_engine_gives_is_a_finding(body: object) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response(body, headers={"Date": "Thu, 01 Jan 2026 00:00:00 -0000"})
+
+    async with serving(answer) as url:
+        (finding,) = (await look_at_engines([Endpoint("engine", url)])).findings
+    assert finding.verdict is Verdict.WRONG
+    assert f"{url} does not answer as an engine does" in finding.text
+
+
+async def test_engines_are_trusted_as_the_gateway_trusts_them(
+    authority: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": "base"}]})
+
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(*authority.issue("localhost", "127.0.0.1"))
+    async with serving(answer, tls) as url:
+        engine = Endpoint("engine", url.replace("http://127.0.0.1", "https://localhost"))
+        monkeypatch.setenv("TUNEWHEEL_HTTP_CAFILE", str(authority.cafile))
+        (refused,) = (await look_at_engines([engine])).findings
+        monkeypatch.setenv(ENGINE_CAFILE, str(authority.cafile))
+        (trusted,) = (await look_at_engines([engine])).findings
+    assert (refused.verdict, refused.fix) == (Verdict.WRONG, f"name its authority in {ENGINE_CAFILE}")
+    assert trusted.verdict is Verdict.OK, trusted.text
+
+
+def test_the_engine_here_is_sent_what_its_gateway_sends(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("TUNEWHEEL_ENGINE_API_KEY", "TUNEWHEEL_HTTP_CAFILE", "TUNEWHEEL_SECRETS_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TUNEWHEEL_API_KEY", "of-a-person")
+    var = Var(tmp_path)
+    var.identity.mkdir()
+    (var.identity / "api-key").write_text("of-the-wheel")
+    wheel = RunState(1, 1.0, "running", "localhost:9092", services={"engine": {"url": "http://here:1"}})
+
+    def sent() -> tuple[str, str]:
+        ((engine,), authority) = engines_of(None, wheel, var)
+        return engine.headers["Authorization"], authority
+
+    assert sent() == ("Bearer of-the-wheel", ENGINE_CAFILE)
+    monkeypatch.setenv("TUNEWHEEL_ENGINE_API_KEY", "of-the-engine")
+    monkeypatch.setenv("TUNEWHEEL_HTTP_CAFILE", "ca.pem")
+    assert sent() == ("Bearer of-the-engine", "TUNEWHEEL_HTTP_CAFILE"), "as roster.environment hands it on"
+    assert engines_of("http://a,http://a/", wheel, var)[1] == ENGINE_CAFILE
+    assert len(engines_of("http://a,http://a/", wheel, var)[0]) == 1
+
+
+async def test_a_look_that_fails_does_not_hide_the_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def broken(*_: object, **__: object) -> list[Finding]:
+        raise RuntimeError("no such answer")
+
+    monkeypatch.setattr(examination, "kafka_findings", broken)
+    monkeypatch.setattr(examination, "newest_logged", broken)
+    found = await examine(Installation({}, store_url=tmp_path.as_uri()))
+    assert [(one.about, one.verdict) for one in found] == [
+        ("kafka", Verdict.WRONG), ("store", Verdict.OK), ("engine", Verdict.NOT_CHECKED),
+        ("clock", Verdict.OK),
+    ]  # fmt: skip
+    assert "RuntimeError: no such answer" in found[0].text

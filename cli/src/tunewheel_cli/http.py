@@ -6,13 +6,20 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from tunewheel_cli.connection import InvalidOption
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
 
 
-def open_session(*, probe: Path | None = None, **options: Any) -> ClientSession:
-    """Return a session that trusts the system's authorities and the one in ``TUNEWHEEL_HTTP_CAFILE``.
+HTTP_CAFILE = "TUNEWHEEL_HTTP_CAFILE"
+
+
+def open_session(*, probe: Path | None = None, authority: str = HTTP_CAFILE, **options: Any) -> ClientSession:
+    """Return a session that trusts the system's authorities and the one in the file that the variable
+    ``authority`` names.
 
     ``probe``: the certificate of a door on this machine; then that very certificate is trusted, and nothing
     else. ``options`` are aiohttp's.
@@ -26,9 +33,38 @@ def open_session(*, probe: Path | None = None, **options: Any) -> ClientSession:
     if probe is not None:
         verified = trust_own(probe)
     else:
-        cafile = os.environ.get("TUNEWHEEL_HTTP_CAFILE")
-        verified = trust(Path(cafile) if cafile else None, setting="TUNEWHEEL_HTTP_CAFILE")
+        cafile = os.environ.get(authority)
+        verified = trust(Path(cafile) if cafile else None, setting=authority)
     return aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=verified), **options)
+
+
+def parse_urls(text: str | None, *, option: str, advice: str) -> tuple[str, ...]:
+    """Return the addresses in ``text``, separated by commas, each of them once.
+
+    ``advice`` says what to do instead of writing a name or password into one.
+
+    Raises:
+        InvalidOption: one is no URL, or holds a name or password; these are not repeated in the message.
+    """
+    urls = tuple(dict.fromkeys(url for part in (text or "").split(",") if (url := part.strip().rstrip("/"))))
+    for url in urls:
+        if "@" in url:
+            raise InvalidOption(
+                f"{option}: holds a name or password, which logs and metrics would tell; {advice}"
+            )
+        if not _is_http(url):
+            raise InvalidOption(
+                f"{option}: {url!r} is no URL; write http://host:port, several separated by commas"
+            )
+    return urls
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # such as http://[::1
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def own_certificate(environment: Mapping[str, str]) -> Path | None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
-from tunewheel_cli.connection import InvalidOption
-from tunewheel_cli.http import open_session
+from tunewheel_cli.http import HTTP_CAFILE, open_session, parse_urls
 
 PATIENCE_SECONDS = 5.0
 
@@ -27,29 +25,22 @@ class ServiceHealth:
     """``active`` or ``standby``, where one process of the service is active at a time."""
     warnings: tuple[str, ...] = ()
     error: str = ""
-    clock: datetime | None = None
-    """Its own, to the second."""
+    offset: timedelta | None = None
+    """By how much its clock, which it tells to the second, is ahead of this machine's."""
 
     @property
     def state(self) -> str:
         return "no answer" if self.error else "ready" if self.ready else "not ready"
 
 
-def health_urls(told: str | None) -> tuple[str, ...]:
-    """Return the addresses in ``--health-urls``, with or without the path.
+def parse_health_urls(text: str | None) -> tuple[str, ...]:
+    """Return the addresses in ``--health-urls``, with or without the path, each of them once.
 
     Raises:
-        InvalidOption: one is no URL.
+        InvalidOption: see ``parse_urls``.
     """
-    urls = tuple(url.strip().removesuffix("/health/ready").rstrip("/") for url in (told or "").split(","))
-    urls = tuple(url for url in urls if url)
-    for url in urls:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InvalidOption(
-                f"--health-urls: {url!r} is no URL; write http://host:port, several separated by commas"
-            )
-    return urls
+    urls = parse_urls(text, option="--health-urls", advice="leave it out, for ports of health ask for none")
+    return tuple(dict.fromkeys(url.removesuffix("/health/ready").rstrip("/") for url in urls))
 
 
 async def ask_health(urls: Sequence[str]) -> list[ServiceHealth]:
@@ -65,16 +56,17 @@ async def _ask(session: Any, url: str) -> ServiceHealth:
 
     try:
         async with session.get(f"{url}/health/ready") as answer:
+            offset = offset_of(answer.headers)
             told = await answer.json()
             return ServiceHealth(
                 url, str(told.get("service", "")), bool(told["ready"]), str(told.get("role", "")),
-                tuple(str(text) for text in told.get("warnings", ())), clock=clock_of(answer.headers),
+                tuple(str(text) for text in told.get("warnings", ())), offset=offset,
             )  # fmt: skip
     except aiohttp.ClientConnectorCertificateError as error:
         return ServiceHealth(
             url,
             error=f"{url} shows a certificate that is not trusted here ({error.certificate_error}); name its "
-            "authority in TUNEWHEEL_HTTP_CAFILE",
+            f"authority in {HTTP_CAFILE}",
         )
     except (aiohttp.ClientError, TimeoutError) as error:
         return ServiceHealth(url, error=str(error) or f"no answer within {PATIENCE_SECONDS:g} s")
@@ -82,14 +74,17 @@ async def _ask(session: Any, url: str) -> ServiceHealth:
         return ServiceHealth(url, error="answers otherwise than a service's port of health does")
 
 
-def clock_of(headers: Mapping[str, str]) -> datetime | None:
-    """Return the ``Date`` of an answer, None where it tells none."""
+def offset_of(headers: Mapping[str, str]) -> timedelta | None:
+    """Return by how much the ``Date`` of an answer that has just come is ahead of this machine's clock, None
+    where it tells none."""
     from email.utils import parsedate_to_datetime
 
+    now = datetime.now(UTC)
     try:
-        return parsedate_to_datetime(headers["Date"])
+        date = parsedate_to_datetime(headers["Date"])
     except (KeyError, ValueError):
         return None
+    return date.replace(tzinfo=date.tzinfo or UTC) - now  # -0000 is UTC, and parsed without a zone
 
 
 def local_urls(services: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -98,17 +93,25 @@ def local_urls(services: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     return {name: url for name, url in urls.items() if url.startswith("http")}
 
 
-def as_services(answers: Sequence[ServiceHealth]) -> dict[str, dict[str, Any]]:
+def by_name(answers: Sequence[ServiceHealth], taken: Container[str] = ()) -> dict[str, ServiceHealth]:
+    """Return processes elsewhere by their services. The address is added to a name that several have, or that
+    is ``taken`` by a process of this machine."""
+    count = Counter(one.service for one in answers)
+
+    def is_clear(name: str) -> bool:
+        return bool(name) and count[name] == 1 and name not in taken
+
+    return {
+        one.service if is_clear(one.service) else f"{one.service} {one.url}".strip(): one for one in answers
+    }
+
+
+def as_services(named: Mapping[str, ServiceHealth]) -> dict[str, dict[str, Any]]:
     """Return processes elsewhere as ``RunState`` has those of this machine."""
-    count = Counter(answer.service for answer in answers)
-    names = [
-        one.service if count[one.service] == 1 and one.service else f"{one.service} {one.url}".strip()
-        for one in answers
-    ]
     return {
         name: {"pid": None, "url": one.url, "health_url": one.url, "state": one.state, "restarts": 0,
                "note": one.error or one.role}
-        for name, one in zip(names, answers, strict=True)
+        for name, one in named.items()
     }  # fmt: skip
 
 
@@ -116,6 +119,6 @@ def warnings_of(named: Mapping[str, ServiceHealth]) -> dict[str, list[str]]:
     """Return what processes warn of, by the names given; a certificate that is not trusted counts too."""
     told = {name: list(one.warnings) for name, one in named.items()}
     for name, one in named.items():
-        if "TUNEWHEEL_HTTP_CAFILE" in one.error:
+        if HTTP_CAFILE in one.error:
             told[name].append(one.error)
     return {name: warnings for name, warnings in told.items() if warnings}

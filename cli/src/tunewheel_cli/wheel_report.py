@@ -10,7 +10,7 @@ from tunewheel_cli.dead_letters import dead_letter_counts
 from tunewheel_cli.lag import GroupLag, read_lag, silent_services
 from tunewheel_cli.reading import read_topics
 from tunewheel_cli.run_state import RunState
-from tunewheel_cli.service_health import as_services, ask_health, local_urls, warnings_of
+from tunewheel_cli.service_health import as_services, ask_health, by_name, local_urls, warnings_of
 from tunewheel_cli.wheel_status import SHOWN, ProjectStatus, fold
 
 
@@ -41,13 +41,13 @@ async def read_report(
     lags = await read_lag(options)
     events = [event async for event in read_topics(options, SHOWN) if project in (None, event.project)]
     local = local_urls(wheel.services) if wheel else {}
-    answers = await ask_health([*local.values(), *health_urls])
-    elsewhere = as_services(answers[len(local) :])
-    named = dict(zip([*local, *elsewhere], answers, strict=True))
+    answers = await ask_health([*local.values(), *(url for url in health_urls if url not in local.values())])
+    here, own = dict(zip(local, answers, strict=False)), wheel.services if wheel else {}
+    elsewhere = by_name(answers[len(local) :], taken=own)
     return WheelReport(
         lags=lags,
         refused=await dead_letter_counts(options),
         projects=fold(events),
-        services={**(wheel.services if wheel else {}), **elsewhere},
-        warnings=warnings_of(named),
+        services={**own, **as_services(elsewhere)},
+        warnings=warnings_of({**here, **elsewhere}),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +15,9 @@ from tunewheel_cli.reach import Reach, reaching
 if TYPE_CHECKING:
     from tunewheel_cli.doctor.examination import Installation
     from tunewheel_cli.doctor.findings import Finding
+    from tunewheel_cli.endpoint import Endpoint
+    from tunewheel_cli.places import Var
+    from tunewheel_cli.run_state import RunState
 
 
 def register(app: typer.Typer) -> None:
@@ -77,25 +81,40 @@ def _installation(
     """Return what the options say; what they leave open is that of the wheel here, if it is meant."""
     from tunewheel_cli.acls import least_acls
     from tunewheel_cli.doctor.examination import Installation
-    from tunewheel_cli.endpoint import Endpoint, given_key
-    from tunewheel_cli.service_health import health_urls as addresses
-    from tunewheel_cli.service_health import local_urls
+    from tunewheel_cli.service_health import local_urls, parse_health_urls
 
     least_acls(names or ())  # refuses a name that is none
     wheel = reach.connection.wheel(reach.var)
-    key = given_key("TUNEWHEEL_ENGINE_API_KEY")
-    urls = (url.strip().rstrip("/") for url in (engine_url or "").split(","))
-    engines = tuple(Endpoint("engine", url, key) for url in urls if url)
-    if not engines and wheel is not None and wheel.url_of("engine"):
-        engines = (Endpoint.of("engine", reach.var),)
+    engines, authority = engines_of(engine_url, wheel, reach.var)
+    local = local_urls(wheel.services).values() if wheel else ()
     return Installation(
         options=reach.client_options(),
         prefix=reach.connection.settings(reach.var).topic_prefix,
         names=tuple(names or ("cli",)),
         store_url=store_url or (wheel.store_url if wheel else ""),
         engines=engines,
-        health_urls=(*(local_urls(wheel.services).values() if wheel else ()), *addresses(health_urls)),
+        engine_authority=authority,
+        health_urls=tuple(dict.fromkeys((*local, *parse_health_urls(health_urls)))),
     )
+
+
+def engines_of(engine_url: str | None, wheel: RunState | None, var: Var) -> tuple[tuple[Endpoint, ...], str]:
+    """Return the engines with the key that the gateway sends, and the variable that names whom it trusts.
+
+    The gateway of the wheel here has what ``roster.environment`` gives it.
+    """
+    from tunewheel_cli.doctor.endpoints import ENGINE_CAFILE
+    from tunewheel_cli.endpoint import Endpoint, given_key
+    from tunewheel_cli.http import HTTP_CAFILE, parse_urls
+    from tunewheel_cli.wheel_secrets import local_key
+
+    key = given_key("TUNEWHEEL_ENGINE_API_KEY")
+    urls = parse_urls(engine_url, option="--engine-url", advice="give the key in TUNEWHEEL_ENGINE_API_KEY")
+    if urls or wheel is None:
+        return tuple(Endpoint("engine", url, key) for url in urls), ENGINE_CAFILE
+    own = wheel.url_of("engine")
+    engines = (Endpoint("engine", own, key or local_key(var)),) if own else ()
+    return engines, HTTP_CAFILE if HTTP_CAFILE in os.environ else ENGINE_CAFILE
 
 
 def _print(findings: list[Finding]) -> None:

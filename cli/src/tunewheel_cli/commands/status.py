@@ -41,11 +41,12 @@ def status(
     says which Kafka, where no option does. Processes are shown where they run here, or at --health-urls.
     """
     from tunewheel_cli.commands.tables import print_status
-    from tunewheel_cli.service_health import health_urls as addresses
+    from tunewheel_cli.service_health import parse_health_urls
     from tunewheel_cli.wheel_report import read_report
 
     wheel = reach.connection.wheel(reach.var)
-    report = asyncio.run(read_report(reach.client_options(), wheel, addresses(health_urls), project))
+    urls = parse_health_urls(health_urls)
+    report = asyncio.run(read_report(reach.client_options(), wheel, urls, project))
     if reach.as_json:
         print_json(_as_json(wheel, report))
     else:

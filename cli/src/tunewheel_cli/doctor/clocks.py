@@ -15,17 +15,17 @@ _FETCH_MS = 2_000
 _FIX = "run NTP (chrony, systemd-timesyncd) on both machines"
 
 
-def clock_findings(clocks: Mapping[str, datetime], logged: datetime | None, now: datetime) -> list[Finding]:
-    """Return which clocks are not within ``TOLERANCE`` of ``now``, this machine's.
+def clock_findings(offsets: Mapping[str, timedelta], logged: timedelta | None) -> list[Finding]:
+    """Return which clocks are not within ``TOLERANCE`` of this machine's.
 
     Args:
-        clocks: by whose they are.
-        logged: when a broker logged its newest event, by the broker's clock. It can only show that that clock
-            is ahead.
+        offsets: by how much each clock was ahead of this machine's when it was read, by whose clock it is.
+        logged: the same for the newest event in the log, which a broker stamped. It can only show that the
+            broker's clock is ahead.
     """
-    off = {name: clock - now for name, clock in clocks.items() if abs(clock - now) > TOLERANCE}
-    if logged is not None and logged - now > TOLERANCE:
-        off["a broker"] = logged - now
+    off = {name: offset for name, offset in offsets.items() if abs(offset) > TOLERANCE}
+    if logged is not None and logged > TOLERANCE:
+        off["a broker"] = logged
     found = [
         wrong(
             "clock",
@@ -34,14 +34,15 @@ def clock_findings(clocks: Mapping[str, datetime], logged: datetime | None, now:
         )
         for name, by in off.items()
     ]
-    compared = [*clocks, *(["the log's newest event"] if logged is not None else [])]
+    compared = [*offsets, *(["the log's newest event"] if logged is not None else [])]
     if compared and not found:
         found.append(fine("clock", f"this machine's agrees with {', '.join(compared)}"))
     return found
 
 
-async def newest_logged(options: Mapping[str, Any], names: Sequence[str]) -> datetime | None:
-    """Return the newest time at which a broker logged an event on ``names``, topics that brokers stamp."""
+async def newest_logged(options: Mapping[str, Any], names: Sequence[str]) -> timedelta | None:
+    """Return by how much the newest event on ``names``, topics that brokers stamp, lies ahead of this
+    machine's clock; None where there is no event."""
     from tunewheel_runtime.partitions import partitions_of
 
     async with consumer(options) as client:
@@ -59,4 +60,5 @@ async def newest_logged(options: Mapping[str, Any], names: Sequence[str]) -> dat
             if not batches:  # the last offsets may hold the marks of transactions
                 break
             stamps |= {tp: records[-1].timestamp for tp, records in batches.items()}
-    return datetime.fromtimestamp(max(stamps.values()) / 1_000, UTC) if stamps else None
+        now = datetime.now(UTC)
+    return datetime.fromtimestamp(max(stamps.values()) / 1_000, UTC) - now if stamps else None

@@ -6,7 +6,7 @@ import asyncio
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tunewheel_contracts.errors import TransientError
@@ -14,19 +14,20 @@ from tunewheel_contracts.errors import TransientError
 from tunewheel_cli.doctor.findings import Finding, fine, listed, unknown, wrong
 from tunewheel_cli.endpoint import Endpoint
 from tunewheel_cli.http import open_session
-from tunewheel_cli.service_health import ServiceHealth, ask_health, clock_of
+from tunewheel_cli.service_health import ServiceHealth, ask_health, offset_of
 
 FOLDER = "doctor"
 """In the store, for an object that is removed again."""
 ENGINE_SECONDS = 10.0
+ENGINE_CAFILE = "TUNEWHEEL_ENGINE_CAFILE"
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What was found, and by the name of what was asked which time it is there."""
+    """What was found, and by the name of what was asked how far its clock is ahead of this machine's."""
 
     findings: tuple[Finding, ...]
-    clocks: Mapping[str, datetime]
+    offsets: Mapping[str, timedelta]
 
 
 async def look_at_store(url: str) -> Look:
@@ -40,6 +41,7 @@ async def look_at_store(url: str) -> Look:
         store = await asyncio.to_thread(ObjectStore, url)
         try:
             await store.put(path, b"first")
+            now = datetime.now(UTC)
             found = fine("store", f"{url}: objects are created once, read, listed and removed")
             try:
                 await store.put(path, b"second")
@@ -55,51 +57,65 @@ async def look_at_store(url: str) -> Look:
             await store.delete([path])
     except (TransientError, BaseError, OSError, ValueError) as error:
         return Look((wrong("store", f"{url}: {error}", fix),), {})
-    return Look((found,), {} if written is None else {"the store": written})
+    return Look((found,), {} if written is None else {"the store": written - now})
 
 
-async def look_at_engines(engines: Sequence[Endpoint]) -> Look:
-    """Ask each engine for its models, as the gateway does."""
+async def look_at_engines(engines: Sequence[Endpoint], authority: str = ENGINE_CAFILE) -> Look:
+    """Ask each engine for its models, as the gateway does; it trusts the file that ``authority`` names."""
     import aiohttp
 
     findings: list[Finding] = []
-    clocks: dict[str, datetime] = {}
+    offsets: dict[str, timedelta] = {}
     for engine in engines:
         timeout = aiohttp.ClientTimeout(total=ENGINE_SECONDS)
         try:
-            async with open_session(timeout=timeout, headers=engine.headers) as session:
-                finding, clock = await _ask_engine(session, engine.url)
+            async with open_session(timeout=timeout, headers=engine.headers, authority=authority) as session:
+                finding, offset = await _ask_engine(session, engine.url)
+        except aiohttp.ClientConnectorCertificateError as error:
+            text = f"{engine.url} shows a certificate that is not trusted ({error.certificate_error})"
+            finding, offset = wrong("engine", text, f"name its authority in {authority}"), None
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             text = f"{engine.url} does not answer as an engine does: {str(error) or type(error).__name__}"
-            finding, clock = wrong("engine", text, "start it, or mend TUNEWHEEL_ENGINE_URL"), None
+            finding, offset = wrong("engine", text, "start it, or mend TUNEWHEEL_ENGINE_URL"), None
         findings.append(finding)
-        if clock is not None:
-            clocks[f"the engine at {engine.url}"] = clock
-    return Look(tuple(findings), clocks)
+        if offset is not None:
+            offsets[f"the engine at {engine.url}"] = offset
+    return Look(tuple(findings), offsets)
 
 
-async def _ask_engine(session: Any, url: str) -> tuple[Finding, datetime | None]:
+async def _ask_engine(session: Any, url: str) -> tuple[Finding, timedelta | None]:
     for path in ("/v1/models", "/info"):  # vLLM and the local engine, TGI
         async with session.get(f"{url}{path}") as answer:
-            clock = clock_of(answer.headers)
+            offset = offset_of(answer.headers)
             if answer.status in (401, 403):
                 fix = "set TUNEWHEEL_ENGINE_API_KEY to a key that the engine knows"
-                return wrong("engine", f"{url} answers {answer.status} to this key", fix), clock
+                return wrong("engine", f"{url} answers {answer.status} to this key", fix), offset
             if answer.status == 404:
                 continue
             if answer.status != 200:
-                return wrong("engine", f"{url}{path} answers {answer.status}", "read the engine's log"), clock
-            told = await answer.json()
-            models = [str(model["id"]) for model in told.get("data", ())] or [str(told.get("model_id", ""))]
-            return fine("engine", f"{url} serves {listed(models)}"), clock
+                return wrong(
+                    "engine", f"{url}{path} answers {answer.status}", "read the engine's log"
+                ), offset
+            return fine("engine", f"{url} serves {listed(_models(await answer.json()))}"), offset
     return wrong("engine", f"{url} has neither /v1/models nor /info", "mend TUNEWHEEL_ENGINE_URL"), None
+
+
+def _models(told: Any) -> list[str]:
+    """Raises ``ValueError``: this is no answer of an engine."""
+    try:
+        models = [told["model_id"]] if "model_id" in told else [model["id"] for model in told["data"]]
+    except (KeyError, TypeError) as error:
+        raise ValueError("its answer does not name its models") from error
+    if not models:
+        raise ValueError("it serves no model")
+    return [str(model) for model in models]
 
 
 async def look_at_processes(urls: Sequence[str]) -> Look:
     """Ask processes how they are, at their ports of health."""
     answers = await ask_health(urls)
-    clocks = {f"{one.service} at {one.url}": one.clock for one in answers if one.clock is not None}
-    return Look(tuple(finding for one in answers for finding in _health(one)), clocks)
+    offsets = {f"{one.service} at {one.url}": one.offset for one in answers if one.offset is not None}
+    return Look(tuple(finding for one in answers for finding in _health(one)), offsets)
 
 
 def _health(one: ServiceHealth) -> list[Finding]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import timedelta
 from typing import Any
 
 from tunewheel_contracts.errors import TunewheelError
@@ -13,6 +13,7 @@ from tunewheel_contracts.topics import TOPICS
 
 from tunewheel_cli.doctor.clocks import clock_findings, newest_logged
 from tunewheel_cli.doctor.endpoints import (
+    ENGINE_CAFILE,
     NO_ENGINE,
     NO_STORE,
     Look,
@@ -20,7 +21,7 @@ from tunewheel_cli.doctor.endpoints import (
     look_at_processes,
     look_at_store,
 )
-from tunewheel_cli.doctor.findings import Finding
+from tunewheel_cli.doctor.findings import Finding, wrong
 from tunewheel_cli.doctor.kafka import kafka_findings
 from tunewheel_cli.endpoint import Endpoint
 
@@ -36,35 +37,54 @@ class Installation:
     """Whose rights the client must have."""
     store_url: str = ""
     engines: Sequence[Endpoint] = ()
+    engine_authority: str = ENGINE_CAFILE
+    """The variable that names the file of the authority behind the engines."""
     health_urls: Sequence[str] = ()
 
 
 async def examine(installation: Installation) -> list[Finding]:
     """Return what is wrong with ``installation``, and what is right."""
-    url = installation.store_url
-    kafka, store, engines, processes, logged = await asyncio.gather(
-        kafka_findings(installation.options, installation.names, prefix=installation.prefix),
-        look_at_store(url) if url else _nothing(NO_STORE),
-        look_at_engines(installation.engines) if installation.engines else _nothing(NO_ENGINE),
-        look_at_processes(installation.health_urls),
+    url, engines = installation.store_url, installation.engines
+    *looks, logged = await asyncio.gather(
+        _completed("kafka", _look_at_kafka(installation)),
+        _completed("store", look_at_store(url) if url else _nothing(NO_STORE)),
+        _completed(
+            "engine",
+            look_at_engines(engines, installation.engine_authority) if engines else _nothing(NO_ENGINE),
+        ),
+        _completed("services", look_at_processes(installation.health_urls)),
         _logged(installation.options),
     )
-    looks = (store, engines, processes)
-    clocks = {name: clock for look in looks for name, clock in look.clocks.items()}
+    offsets = {name: offset for look in looks for name, offset in look.offsets.items()}
     return [
-        *kafka,
         *(finding for look in looks for finding in look.findings),
-        *clock_findings(clocks, logged, datetime.now(UTC)),
+        *clock_findings(offsets, logged),
     ]
+
+
+async def _completed(about: str, look: Awaitable[Look]) -> Look:
+    """Return what ``look`` does. Its failure is a finding, so that the others are told all the same."""
+    try:
+        return await look
+    except TunewheelError as error:
+        return Look((wrong(about, str(error), "mend the setting that the reason names"),), {})
+    except Exception as error:
+        text = f"the doctor cannot understand what it sees: {type(error).__name__}: {error}"
+        return Look((wrong(about, text, f"see that the address is that of the {about}, and its log"),), {})
+
+
+async def _look_at_kafka(installation: Installation) -> Look:
+    found = await kafka_findings(installation.options, installation.names, prefix=installation.prefix)
+    return Look(tuple(found), {})
 
 
 async def _nothing(finding: Finding) -> Look:
     return Look((finding,), {})
 
 
-async def _logged(options: Mapping[str, Any]) -> datetime | None:
+async def _logged(options: Mapping[str, Any]) -> timedelta | None:
     """Return what ``newest_logged`` does, None where Kafka does not answer or allow it."""
     try:
         return await newest_logged(options, [spec.name for spec in TOPICS if spec.stamped_by_log])
-    except TunewheelError:
+    except Exception:  # kafka's own look tells why
         return None

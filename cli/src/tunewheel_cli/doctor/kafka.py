@@ -81,7 +81,10 @@ def broker_findings(cluster: Cluster, failing: Mapping[str, str]) -> list[Findin
 
 
 def process_findings(groups: Mapping[str, SeenGroup]) -> list[Finding]:
-    """Return the services of an installation of which no process reads the log."""
+    """Return the services of an installation of which no process reads the log.
+
+    One that never came may be switched off on purpose.
+    """
     by_service = {
         service: [group for name, group in groups.items() if name.partition(".")[0] == service]
         for service in SERVICES
@@ -91,12 +94,14 @@ def process_findings(groups: Mapping[str, SeenGroup]) -> list[Finding]:
     found: list[Finding] = []
     if hidden:
         found.append(unknown("services", f"this client may not see the groups of {listed(hidden)}"))
-    if not any(group.exists for own in seen.values() for group in own):
-        return [*found, unknown("services", "none has come to this Kafka yet")] if seen else found
-    absent = [name for name, own in seen.items() if not any(group.hosts for group in own)]
+    new = [name for name, own in seen.items() if not any(group.exists for group in own)]
+    if new:
+        found.append(unknown("services", f"never came to this Kafka: {listed(new)}", "start what is wanted"))
+    came = {name: own for name, own in seen.items() if name not in new}
+    absent = [name for name, own in came.items() if not any(group.hosts for group in own)]
     if absent:
         text = f"no process reads the log for {listed(absent)}"
         found.append(wrong("services", text, "start the service; its log says why where it does not stay"))
-    else:
-        found.append(fine("services", f"processes read the log for {listed(seen)}"))
+    elif came:
+        found.append(fine("services", f"processes read the log for {listed(came)}"))
     return found
