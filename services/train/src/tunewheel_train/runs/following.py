@@ -49,8 +49,8 @@ class Follower:
                 continue
             try:
                 await self._take_part(this)
-            except RunFailed as error:
-                await this.lose(error.reason, _failed(error))
+            except RunFailed as error:  # this machine's trouble: node 0 found and fetched the same
+                await this.lose(f"{error.field}: {error.reason}")
             except ProcessDied as error:
                 await this.lose(str(error))
 
@@ -74,7 +74,3 @@ class Follower:
 
 async def ignore(message: Message) -> None:
     """Node 0 tells what happens."""
-
-
-def _failed(error: RunFailed) -> Failed:
-    return Failed(field=error.field, reason=error.reason, out_of_memory=error.out_of_memory)
