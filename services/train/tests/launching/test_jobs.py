@@ -188,6 +188,14 @@ def test_several_nodes_are_an_indexed_job_whose_pods_meet_at_the_first():
     assert node_of(1, {}) == ALONE
 
 
+def test_a_job_keeps_its_number_of_nodes_when_the_setting_changes():
+    pod = job_of(TEMPLATE, "run-1", labels={})["spec"]["template"]["spec"]
+    (train,) = [one for one in pod["containers"] if one["name"] == "train"]
+    assert train["env"] == [{"name": "TUNEWHEEL_TRAIN_NODES", "value": "1"}]
+    # a Job of before an upgrade says no number, and its next pod reads the new setting
+    assert node_of(2, {}) == ALONE
+
+
 @pytest.mark.parametrize(
     ("environment", "said"),
     [

@@ -96,21 +96,22 @@ def job_of(template: dict[str, Any], name: str, *, labels: dict[str, str], nodes
     for container in pod["spec"]["containers"]:
         if container["name"] == CONTAINER:
             container["args"] = [*container.get("args", []), name]
-            if nodes > 1:
-                meeting = _meeting(name, pod["spec"]["subdomain"], nodes)
-                others = [one for one in container.get("env", []) if one["name"] not in meeting]
-                container["env"] = [*others, *({"name": k, "value": v} for k, v in meeting.items())]
+            place = _place(name, pod["spec"].get("subdomain"), nodes)
+            others = [one for one in container.get("env", []) if one["name"] not in place]
+            container["env"] = [*others, *({"name": k, "value": v} for k, v in place.items())]
     if nodes > 1:
         spec |= {"completionMode": "Indexed", "completions": nodes, "parallelism": nodes}
     return job
 
 
-def _meeting(name: str, subdomain: str, nodes: int) -> dict[str, str]:
-    """What tells a pod where all meet; Kubernetes itself adds JOB_COMPLETION_INDEX. The host names of an
-    Indexed Job's pods are its name and their index."""
-    return {
-        "TUNEWHEEL_TRAIN_NODES": str(nodes), "MASTER_ADDR": f"{name}-0.{subdomain}", "MASTER_PORT": str(PORT),
-    }  # fmt: skip
+def _place(name: str, subdomain: str | None, nodes: int) -> dict[str, str]:
+    """Return what tells a pod how many train the run, also when the setting changes while the Job lives, and
+    where all meet. Kubernetes itself adds JOB_COMPLETION_INDEX. The host names of an Indexed Job's pods are
+    its name and their index."""
+    count = {"TUNEWHEEL_TRAIN_NODES": str(nodes)}
+    if nodes == 1:
+        return count
+    return count | {"MASTER_ADDR": f"{name}-0.{subdomain}", "MASTER_PORT": str(PORT)}
 
 
 def _failure_policy() -> dict[str, Any]:

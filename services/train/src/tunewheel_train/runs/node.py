@@ -27,14 +27,16 @@ ALONE = Node()
 def node_of(count: int, environment: Mapping[str, str]) -> Node:
     """Return this pod's place among the ``count`` pods of an Indexed Job.
 
-    ``JOB_COMPLETION_INDEX`` is Kubernetes' own; ``MASTER_ADDR`` and ``MASTER_PORT`` stand in the Job.
+    ``JOB_COMPLETION_INDEX`` is Kubernetes' own; ``MASTER_ADDR`` and ``MASTER_PORT`` stand in the Job. A pod
+    that has neither index nor address is alone, whatever the setting says: its Job was made before the
+    setting was raised.
 
     Raises:
         InvalidSetting: several nodes, and the environment does not say which one this is, or where they meet.
     """
-    if count == 1:
-        return ALONE
     index, master = environment.get("JOB_COMPLETION_INDEX", ""), environment.get("MASTER_ADDR", "")
+    if count == 1 or (not index and not master):
+        return ALONE
     if not index.isdigit() or int(index) >= count:
         raise InvalidSetting(
             "train_nodes",
