@@ -55,29 +55,35 @@ class Machine:
             ending.set_result(how)
 
 
-class Pair:
-    """Node 0 and node 1 of one launch."""
+class Nodes:
+    """The nodes of one launch; ``machines`` are their processes."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: int = 2) -> None:
         self.store = ObjectStore("memory:")
-        self.machines = [Machine(), Machine()]
+        self.machines = [Machine() for _ in range(count)]
         self.stop = asyncio.Event()
         self.prepared: Callable[[Job], Job] = lambda said: job_at("1")
 
     def tries(self, rank: int) -> Tries:
-        return Tries(self.store, "launches/x", Node(rank, 2), every=0.001)
+        return Tries(self.store, "launches/x", Node(rank, len(self.machines)), every=0.001)
 
     def lead(self, job: Job) -> asyncio.Task[Any]:
         return asyncio.create_task(self.tries(0).lead(job, self.stop, lambda: self.machines[0].train(job)))
 
-    def follow(self) -> asyncio.Task[None]:
+    def follow(self, rank: int = 1, stop: asyncio.Event | None = None) -> asyncio.Task[None]:
         async def prepare(said: Job) -> Job:
             return self.prepared(said)
 
-        follower = Follower(self.tries(1), asyncio.Event(), prepare=prepare, train=self.machines[1].train)
+        train = self.machines[rank].train
+        follower = Follower(self.tries(rank), stop or asyncio.Event(), prepare=prepare, train=train)
         return asyncio.create_task(follower.follow())
 
-    async def both_train(self, times: int = 1) -> None:
+    async def exists(self, path: str) -> None:
+        async with asyncio.timeout(60):
+            while not await self.store.exists(f"launches/x/tries/{path}"):
+                await asyncio.sleep(0.001)
+
+    async def all_train(self, times: int = 1) -> None:
         async with asyncio.timeout(60):
             while any(len(machine.jobs) < times for machine in self.machines):
                 await asyncio.sleep(0.001)
@@ -87,52 +93,66 @@ class Pair:
 
 
 async def test_node_0_waits_for_the_others_and_says_how_all_train():
-    pair = Pair()
-    leading = pair.lead(job_at("0", rank=8))
+    nodes = Nodes()
+    leading = nodes.lead(job_at("0", rank=8))
     await asyncio.sleep(0.05)
-    assert pair.machines[0].jobs == []  # a pod that finds no room yet is no death
-    following = pair.follow()
-    await pair.both_train()
-    (own,) = pair.machines[1].jobs
+    assert nodes.machines[0].jobs == []  # a pod that finds no room yet is no death
+    following = nodes.follow()
+    await nodes.all_train()
+    (own,) = nodes.machines[1].jobs
     assert (own.recipe.rank, own.base_revision, own.work_dir) == (8, "of 0", Path("/1"))
-    pair.machines[1].end(DONE)
-    pair.machines[0].end(DONE)
+    nodes.machines[1].end(DONE)
+    nodes.machines[0].end(DONE)
     assert await leading == DONE
-    await pair.end()
+    await nodes.end()
     await following
+
+
+async def test_no_node_starts_its_processes_before_all_have_come():
+    nodes = Nodes(3)
+    leading, first = nodes.lead(job_at("0")), nodes.follow(1)
+    await nodes.exists("000001/joined.1")
+    await asyncio.sleep(0.05)
+    assert [machine.jobs for machine in nodes.machines] == [[], [], []]  # they would wait, and give up
+    second = nodes.follow(2)
+    await nodes.all_train()
+    nodes.machines[0].end(DONE)
+    assert await leading == DONE
+    await nodes.end()
+    await asyncio.gather(first, second)
 
 
 async def test_a_process_that_is_killed_ends_the_try_on_all_nodes_and_the_next_is_joined_by_all():
-    pair = Pair()
-    leading, following = pair.lead(job_at("0")), pair.follow()
-    await pair.both_train()
-    pair.machines[1].end(ProcessDied(-9, ""))
+    nodes = Nodes()
+    leading, following = nodes.lead(job_at("0")), nodes.follow()
+    await nodes.all_train()
+    nodes.machines[1].end(ProcessDied(-9, ""))
     with pytest.raises(ProcessDied, match=r"node 1: .* signal 9"):
         await leading
-    assert pair.machines[0].killed == 1
-    leading = pair.lead(job_at("0"))
-    await pair.both_train(times=2)
-    pair.machines[0].end(ProcessDied(-9, ""))
-    pair.machines[1].end(ProcessDied(1, "connection reset"))
+    assert nodes.machines[0].killed == 1
+    leading = nodes.lead(job_at("0"))
+    await nodes.all_train(times=2)
+    nodes.machines[0].end(ProcessDied(-9, ""))
+    nodes.machines[1].end(ProcessDied(1, "connection reset"))
     with pytest.raises(ProcessDied, match="signal 9"):  # this node's own, which came first
         await leading
-    leading = pair.lead(job_at("0"))
-    await pair.both_train(times=3)
-    pair.machines[0].end(DONE)
+    leading = nodes.lead(job_at("0"))
+    await nodes.all_train(times=3)
+    nodes.machines[0].end(DONE)
     assert await leading == DONE
-    await pair.end()
+    await nodes.end()
     await following
-    assert pair.machines[1].killed == 1  # it hung; the launch has its outcome
+    assert nodes.machines[1].killed == 1  # it hung; the launch has its outcome
 
 
 async def test_what_another_nodes_processes_failed_by_is_the_cause_of_this_ones_death():
-    pair = Pair()
-    leading, following = pair.lead(job_at("0")), pair.follow()
-    await pair.both_train()
-    pair.machines[0].end(ProcessDied(1, "connection reset"))
-    pair.machines[1].end(NO_MEMORY)
+    nodes = Nodes()
+    leading, following = nodes.lead(job_at("0")), nodes.follow()
+    await nodes.all_train()
+    nodes.machines[0].end(ProcessDied(1, "connection reset"))
+    nodes.machines[1].end(NO_MEMORY)
     assert await leading == NO_MEMORY
-    await pair.end()
+    await nodes.end()
     await following
 
 
@@ -140,52 +160,52 @@ async def test_a_node_that_cannot_prepare_says_why_and_the_run_may_be_tried_agai
     def prepared(said: Job) -> Job:
         raise RunFailed(field="base_model", reason="the hub is away")
 
-    pair = Pair()
-    pair.prepared = prepared
-    leading, following = pair.lead(job_at("0")), pair.follow()
+    nodes = Nodes()
+    nodes.prepared = prepared
+    leading, following = nodes.lead(job_at("0")), nodes.follow()
     with pytest.raises(ProcessDied, match="node 1: base_model: the hub is away"):
         await leading  # no Failed: that would fail the run for good, and delete its checkpoints
-    await pair.end()
+    await nodes.end()
     await following
-    assert pair.machines[0].jobs == []
+    assert nodes.machines[0].jobs == []
 
 
 async def test_a_pod_in_the_place_of_one_that_vanished_ends_the_try_that_waits_for_it():
-    pair = Pair()
-    leading, vanished = pair.lead(job_at("0")), pair.follow()
-    await pair.both_train()
+    nodes = Nodes()
+    leading, vanished = nodes.lead(job_at("0")), nodes.follow()
+    await nodes.all_train()
     vanished.cancel()
-    following = pair.follow()
+    following = nodes.follow()
     with pytest.raises(ProcessDied, match="node 1: its pod went away"):
         await leading
-    leading = pair.lead(job_at("0"))
-    await pair.both_train(times=2)
-    pair.machines[0].end(Stopped(step=4))
+    leading = nodes.lead(job_at("0"))
+    await nodes.all_train(times=2)
+    nodes.machines[0].end(Stopped(step=4))
     assert await leading == Stopped(step=4)
-    await pair.end()
+    await nodes.end()
     await following
 
 
 async def test_another_node_0_is_followed_and_the_processes_of_the_old_try_are_killed():
-    pair = Pair()
-    vanished, following = pair.lead(job_at("0")), pair.follow()
-    await pair.both_train()
+    nodes = Nodes()
+    vanished, following = nodes.lead(job_at("0")), nodes.follow()
+    await nodes.all_train()
     vanished.cancel()
     await asyncio.gather(vanished, return_exceptions=True)
-    assert pair.machines[1].killed == 0  # it waits for what node 0 will not send
-    leading = pair.lead(job_at("0"))
-    await pair.both_train(times=2)
-    assert pair.machines[1].killed == 1
-    pair.machines[0].end(DONE)
+    assert nodes.machines[1].killed == 0  # it waits for what node 0 will not send
+    leading = nodes.lead(job_at("0"))
+    await nodes.all_train(times=2)
+    assert nodes.machines[1].killed == 1
+    nodes.machines[0].end(DONE)
     assert await leading == DONE
-    await pair.end()
+    await nodes.end()
     await following
 
 
 async def test_a_run_that_is_stopped_while_it_waits_for_a_node_starts_nothing():
-    pair = Pair()
-    leading = pair.lead(job_at("0"))
+    nodes = Nodes()
+    leading = nodes.lead(job_at("0"))
     await asyncio.sleep(0.01)
-    pair.stop.set()
+    nodes.stop.set()
     assert await leading is None
-    assert pair.machines[0].jobs == []
+    assert nodes.machines[0].jobs == []

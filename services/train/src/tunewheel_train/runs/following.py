@@ -10,7 +10,7 @@ from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Job
 from tunewheel_train.progress import Failed, Message
 from tunewheel_train.runs.process import Last, ProcessDied
-from tunewheel_train.runs.tries import Tries, Try
+from tunewheel_train.runs.tries import Tries, Try, end
 
 ABOUT_THE_RUN = (
     "recipe", "gradient_checkpointing", "packed", "dtype", "sharding", "corrections", "base_revision",
@@ -59,17 +59,29 @@ class Follower:
         own = await self._prepare(said)
         await this.join()
         job = own.model_copy(update={name: getattr(said, name) for name in ABOUT_THE_RUN})
-        training = asyncio.ensure_future(self._train(job))
         over = asyncio.ensure_future(self._tries.over(this))
         try:
-            await asyncio.wait({training, over}, return_when=asyncio.FIRST_COMPLETED)
-            last = training.result() if training.done() else None
+            last = await self._train_with_all(this, job, over)
         finally:
-            for task in (training, over):
-                task.cancel()
-            await asyncio.gather(training, over, return_exceptions=True)
+            await end(over)
         if isinstance(last, Failed):
             await this.lose(last.reason, last)
+
+    async def _train_with_all(self, this: Try, job: Job, over: asyncio.Future[None]) -> Last | None:
+        """Train once all nodes have joined: processes that wait for others give up. None: it is over."""
+        joining, stopping = asyncio.ensure_future(this.all_joined()), asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait({joining, over, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if over.done() or stopping.done():
+                return None
+        finally:
+            await end(joining, stopping)
+        training = asyncio.ensure_future(self._train(job))
+        try:
+            await asyncio.wait({training, over}, return_when=asyncio.FIRST_COMPLETED)
+            return training.result() if training.done() else None
+        finally:
+            await end(training)
 
 
 async def ignore(message: Message) -> None:

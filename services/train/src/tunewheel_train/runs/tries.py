@@ -71,7 +71,7 @@ class Try:
         return await self.store.exists(f"{self.prefix}/joined.{self.node.rank}")
 
     async def all_joined(self) -> None:
-        """Return when all other nodes have."""
+        """Return when all but node 0, which leads, have."""
         wanted = {f"{self.prefix}/joined.{rank}" for rank in range(1, self.node.count)}
 
         async def look() -> bool | None:
@@ -125,7 +125,7 @@ class Tries:
                 return await _outcome(training, losing)
             return _of(losing.result())
         finally:
-            await _end(joining, losing, stopping, *([training] if training else []))
+            await end(joining, losing, stopping, *([training] if training else []))
 
     async def next(self, after: int, stop: asyncio.Event) -> Try | None:
         """Return the newest try behind ``after`` as soon as node 0 begins one; None: the launch has ended, or
@@ -197,7 +197,8 @@ async def _until(
                 await (stop or asyncio.Event()).wait()
 
 
-async def _end(*tasks: asyncio.Future[Any]) -> None:
+async def end(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel ``tasks``, and return when they have ended."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
