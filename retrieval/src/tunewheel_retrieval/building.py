@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from io import BytesIO
 from typing import NamedTuple
@@ -113,11 +113,26 @@ def config_sha256_of(spec: RetrievalSpec, pii: PiiPolicy, embedding: str, *, sec
     )
 
 
-def index_id_of(config_sha256: str, records: Mapping[str, str], left_out: Collection[str] = ()) -> str:
+def index_id_of(
+    config_sha256: str,
+    records: Mapping[str, str],
+    left_out: Collection[str] = (),
+    *,
+    previous: IndexManifest | None = None,
+    counts: IndexCounts | None = None,
+) -> str:
     """Return the name of the version that these records make, by document. ``left_out``: the documents that
-    it lacks for one of the reasons ``MAY_PASS``: with their passages it is another version."""
-    content = {"config": config_sha256, "documents": sorted(records.items())}
-    return content_id("ix", content | ({"left_out": sorted(left_out)} if left_out else {}))
+    it lacks for one of the reasons ``MAY_PASS``: with their passages it is another version.
+
+    ``previous``, ``counts``: names of former releases told nothing of what was left out. Where the version
+    before has this name, and holds other counts, its table of documents is hashed as well.
+    """
+    content: dict[str, object] = {"config": config_sha256, "documents": sorted(records.items())}
+    content |= {"left_out": sorted(left_out)} if left_out else {}
+    name = content_id("ix", content)
+    if previous is None or previous.index_id != name or previous.counts == counts:
+        return name
+    return content_id("ix", content | {"after": previous.documents.sha256})
 
 
 def searched_text(passage: Passage) -> str:
@@ -183,17 +198,19 @@ def without(previous: Index, document_ids: Collection[str]) -> IndexFiles:
     stays = [row.document_id not in document_ids for row in previous.rows]
     rows = [row for row, stay in zip(previous.rows, stays, strict=True) if stay]
     told = [_Told(*row) for row in previous.documents.select(list(DOCUMENTS)).iter_rows()]
+    left = [one for one in told if one.document_id not in document_ids]
     manifest = previous.manifest
-    return _files(
+    files = _files(
         rows,
         previous.vectors[stays].astype(np.float16),
-        [one for one in told if one.document_id not in document_ids],
+        left,
         previous,
         project=manifest.project,
         config_sha256=manifest.config_sha256,
         embedding=manifest.embedding,
         dimensions=manifest.dimensions,
     )
+    return files if len(left) < len(told) else replace(files, index_id=manifest.index_id)
 
 
 class _Told(NamedTuple):
@@ -221,8 +238,15 @@ def _files(
     reasons = Counter(one.left_out for one in told if one.left_out)
     records = {one.document_id: one.record_id for one in told}
     left_out = [one.document_id for one in told if one.left_out in MAY_PASS]
+    counts = IndexCounts(
+        documents=sum(1 for one in told if one.passages),
+        passages=len(rows),
+        tokens=sum(row.tokens for row in rows),
+        left_out=dict(sorted(reasons.items())),
+    )
+    before = previous.manifest if previous is not None else None
     return IndexFiles(
-        index_id=index_id_of(config_sha256, records, left_out),
+        index_id=index_id_of(config_sha256, records, left_out, previous=before, counts=counts),
         project=project,
         config_sha256=config_sha256,
         embedding=embedding,
@@ -231,12 +255,7 @@ def _files(
         vectors=save({"vectors": vectors}),
         lexical=_postings(rows, previous).to_bytes(),
         documents=_parquet(pl.DataFrame(told, schema=DOCUMENTS, orient="row")),
-        counts=IndexCounts(
-            documents=sum(1 for one in told if one.passages),
-            passages=len(rows),
-            tokens=sum(row.tokens for row in rows),
-            left_out=dict(sorted(reasons.items())),
-        ),
+        counts=counts,
     )
 
 

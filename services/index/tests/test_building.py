@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.events.data import RecordKind
 from tunewheel_contracts.events.upstream import DocumentWithdrawn
 from tunewheel_embedding.errors import EmbeddingRefused
+from tunewheel_retrieval.building import index_id_of
 from tunewheel_runtime.leadership import LeadershipLost
 
 from .world import Process, World, texts
@@ -165,6 +168,51 @@ async def test_what_was_refused_is_tried_again_by_the_next_process(world: World,
         await process.indexer.builder.embedders.close()
 
 
+async def test_what_changed_is_built_first_and_only_texts_of_what_was_left_out_are_read_again(
+    world: World, endpoint: Endpoint
+) -> None:
+    endpoint.refuses = "Long"
+    for name, text in (("a.md", "Long."), ("b.md", "Short."), ("c.md", "Short too.")):
+        world.publish_record(name, text)
+    processes = [Process(world, hosts="127.0.0.1") for _ in range(2)]
+    await (await processes[0].start()).settle()
+    assert (world.read_whole, world.in_memory) == (1, {"a.md", "b.md", "c.md"})
+    endpoint.refuses = "Nothing"
+    process = await processes[1].start()
+    world.publish_record("b.md", "Changed.", 1)
+    assert texts(await process.settle()) == {"b.md": "Changed.", "c.md": "Short too."}
+    assert world.read_whole == 1, "the log is not read for what changed"
+    project = process.indexer.projects["shop"]
+    assert project.due_at(0.0, 86_400.0) == -math.inf, "now it is the turn of what was left out"
+    assert sorted(texts(await process.settle())) == ["a.md", "b.md", "c.md"]
+    assert (world.read_whole, world.in_memory) == (2, {"a.md"})
+    assert project.due_at(0.0, 86_400.0) is None
+    for one in processes:
+        await one.indexer.builder.embedders.close()
+
+
+async def test_what_a_former_release_left_out_is_taken_back_though_its_name_tells_nothing_of_it(
+    world: World, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint.refuses = "Long"
+    world.publish_record("a.md", "Long.")
+    world.publish_record("b.md", "Short.")
+    processes = [Process(world, hosts="127.0.0.1") for _ in range(2)]
+    with monkeypatch.context() as former:
+        former.setattr("tunewheel_retrieval.building.MAY_PASS", frozenset())
+        await (await processes[0].start()).settle()
+    (old,) = world.named
+    records = {one.data.source_id: one.data.record_id for one in world.records}
+    manifest = (await processes[0].versions.open(old.manifest)).manifest
+    assert old.index_id == index_id_of(manifest.config_sha256, records)
+    endpoint.refuses = "Nothing"
+    assert sorted(texts(await (await processes[1].start()).settle())) == ["a.md", "b.md"]
+    assert world.named[-1].index_id != old.index_id
+    assert world.named[-1].counts.left_out == {}
+    for one in processes:
+        await one.indexer.builder.embedders.close()
+
+
 async def test_a_process_tries_again_by_itself_what_was_refused(world: World, endpoint: Endpoint) -> None:
     endpoint.refuses = "Long"
     world.publish_record("a.md", "Long.")
@@ -190,7 +238,10 @@ async def test_a_document_that_the_log_lost_is_indexed_when_it_is_published_agai
     lost = world.records.pop()
     process.declared.tell(world.declare(passage_tokens=16))
     process._read = 1
-    assert texts(await process.settle()) == {"a.md": "One."}
+    with capture_logs() as logs:
+        assert texts(await process.settle()) == {"a.md": "One."}
+    told = [one for one in logs if one["event"] == "documents_not_on_the_log"]
+    assert [(one["log_level"], one["documents"]) for one in told] == [("warning", 1)]
     assert world.named[-1].counts.left_out == {"not_on_the_log": 1}
     world.publish_record("b.md", lost.data.input, 1)
     assert texts(await process.settle()) == {"a.md": "One.", "b.md": "Two."}

@@ -3,7 +3,7 @@ tests/integration)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from tunewheel_contracts import topics
@@ -80,6 +80,8 @@ class World:
         self.named: list[IndexVersioned] = []
         self.taken_back: list[str] = []
         self.read_whole = 0
+        self.in_memory = set[str]()
+        """Documents whose texts are in memory after the log was read from its beginning."""
         self.warnings: dict[str, str | None] = {}
         self.refuses = 0
         self.is_active = True
@@ -164,10 +166,11 @@ class Process:
     def _upto(self) -> Upto:
         return Upto({"0": self._read}, {"0": len(self.world.takebacks)}, {"0": 0})
 
-    async def _again(self, project: Project) -> None:
+    async def _again(self, project: Project, wanted: Collection[str] | None) -> None:
         self.world.read_whole += 1
         for envelope in self.world.records:
-            apply(project, envelope, again=True)
+            apply(project, envelope, again=wanted)
+        self.world.in_memory = {one.source_id for one in project.documents.texts.values()}
         project.is_whole = True
 
     def _warn(self, name: str, text: str | None) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -57,13 +57,14 @@ FARTHEST_BEHIND = 50_000
 
 @dataclass
 class Builder:
-    """Builds versions in threads; ``read_again`` reads the whole log for a project."""
+    """Builds versions in threads; ``read_again`` reads the whole log for a project, and takes the texts of
+    some records, or of all (None)."""
 
     service: Service
     store: IndexStore
     embedders: Embedders
     upto: Callable[[], Upto]
-    read_again: Callable[[Project], Awaitable[None]]
+    read_again: Callable[[Project, Collection[str] | None], Awaitable[None]]
     metrics: Metrics
     max_passages: int
     kept_versions: int
@@ -141,10 +142,7 @@ class Builder:
         began = time.monotonic()
         embedder = await self.embedders.of(spec.embedding)
         config = config_sha256_of(spec, pii, embedder.name, secret=self.secret)
-        plan = await self._plan(project, spec, pii, config)
-        if not project.is_whole or await self._in_thread(lambda: plan.lacks_texts):
-            await self.read_again(project)
-            plan = await self._plan(project, spec, pii, config)
+        plan = await self._plan_with_texts(project, spec, pii, config)
         files = None
         if not await self._in_thread(lambda: plan.is_newest):
             files = await self._in_thread(lambda: self._files(plan, embedder))
@@ -162,9 +160,26 @@ class Builder:
             elif plan.forgotten or plan.newest is None or plan.newest.retrieval_sha256 != spec.sha256:
                 await self._name_again(project, plan.known, plan.upto, plan.forgotten, spec.sha256)
             project.tries_again = False
+            if plan.previous is None:
+                project.tried_at = time.monotonic()  # it was the turn of every document
         for record_id in plan.texts:
             project.documents.texts.pop(record_id, None)
         return True
+
+    async def _plan_with_texts(
+        self, project: Project, spec: RetrievalSpec, pii: PiiPolicy, config: str
+    ) -> Plan:
+        """Return a plan whose texts are read, but those that the log does not hold any more."""
+        if not project.is_whole:
+            await self.read_again(project, None)
+            return await self._plan(project, spec, pii, config)
+        plan, asked = await self._plan(project, spec, pii, config), set[str]()
+        while missing := (await self._in_thread(lambda plan=plan: plan.missing_texts)) - asked:
+            asked |= missing
+            await self.read_again(project, missing)
+            # another version may have been named meanwhile, whose passages cannot be taken over
+            plan = await self._plan(project, spec, pii, config)
+        return plan
 
     async def _plan(self, project: Project, spec: RetrievalSpec, pii: PiiPolicy, config: str) -> Plan:
         index = await self.open_newest(project)
@@ -188,6 +203,7 @@ class Builder:
     def _files(self, plan: Plan, embedder: Embedder) -> IndexFiles:
         kept: list[Document] = []
         fresh: list[tuple[Version, RecordIngested]] = []
+        lost = 0
         for one in plan.current:
             text = plan.texts.get(one.record_id)
             if plan.held.get(one.document_id) == one.record_id:
@@ -195,8 +211,10 @@ class Builder:
             elif text is not None:
                 fresh.append((one, text))
             else:
-                log.error("document_not_on_the_log", project=plan.project, record_id=one.record_id)
+                lost += 1
                 kept.append(_document(one, NOT_ON_THE_LOG))
+        if lost:
+            log.warning("documents_not_on_the_log", project=plan.project, documents=lost)
         return build(
             [*kept, *documents_of(fresh, plan.pii, secret=self.secret)],
             embedder,

@@ -70,7 +70,7 @@ class Documents:
     def apply(self, record: RecordIngested, published_at: datetime, *, again: bool = False) -> bool:
         """Take note of a record of kind ``document``; return whether it changes what is known.
 
-        ``again``: the whole log is read once more, for texts that were let go.
+        ``again``: its text was let go, and is wanted once more.
         """
         version = Version(
             document_id=record.source_id,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from typing import Any
 
 import structlog
@@ -253,9 +253,13 @@ class Indexer:
             self._failed(error)
 
 
-def apply(project: Project, envelope: Envelope[RecordIngested], *, again: bool = False) -> bool:
-    """Tell a project's documents of a record; return whether that changes them."""
+def apply(
+    project: Project, envelope: Envelope[RecordIngested], *, again: Collection[str] | None = ()
+) -> bool:
+    """Tell a project's documents of a record; return whether that changes them. ``again``: the whole log is
+    read once more, for the texts of these records; None: for all."""
     record = envelope.data
     if record.kind is not RecordKind.DOCUMENT or record.project != project.name:
         return False
-    return project.documents.apply(record, envelope.time, again=again)
+    is_wanted = again is None or record.record_id in again
+    return project.documents.apply(record, envelope.time, again=is_wanted)

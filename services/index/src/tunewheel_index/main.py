@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from tunewheel_contracts import topics
@@ -52,7 +53,7 @@ def make_app(settings: Settings) -> Service:
         versions,
         embedders,
         upto,
-        lambda project: read_again(project, service),
+        lambda project, wanted: read_again(project, wanted, service),
         metrics=metrics,
         max_passages=settings.index_max_passages,
         kept_versions=settings.index_kept_versions,
@@ -65,15 +66,16 @@ def make_app(settings: Settings) -> Service:
     return service
 
 
-async def read_again(project: Project, service: Service) -> None:
-    """Read all records that are on the log now for one project, whose texts were let go or never read.
+async def read_again(project: Project, wanted: Collection[str] | None, service: Service) -> None:
+    """Read all records that are on the log now for one project, and take the texts of those ``wanted``, which
+    were let go; None: of all, as none was read.
 
     Raises:
         TransientError: the broker does not answer.
     """
 
     def take(envelope: Envelope[Any], _: Position) -> None:
-        apply(project, envelope, again=True)
+        apply(project, envelope, again=wanted)
 
     await service.read_whole(topics.RECORD_INGESTED, take)
     project.is_whole = True

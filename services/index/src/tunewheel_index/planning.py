@@ -57,7 +57,7 @@ class Plan:
         return index if index is not None and index.manifest.config_sha256 == self.config else None
 
     @cached_property
-    def tried_again(self) -> set[str]:
+    def left_out_before(self) -> set[str]:
         """Documents that the newest version leaves out, and this one may not: it is their turn, or their
         texts came again."""
         if self.previous is None:
@@ -70,11 +70,13 @@ class Plan:
     def held(self) -> dict[str, str]:
         """By document, the record whose passages can be taken over."""
         before = records_in(self.previous)
-        return {name: record for name, record in before.items() if name not in self.tried_again}
+        return {name: record for name, record in before.items() if name not in self.left_out_before}
 
     @cached_property
-    def lacks_texts(self) -> bool:
-        return any(self.held.get(one.document_id) != one.record_id not in self.texts for one in self.current)
+    def missing_texts(self) -> set[str]:
+        """The records whose passages are to be made, and whose texts were let go or never read."""
+        fresh = {one.record_id for one in self.current if self.held.get(one.document_id) != one.record_id}
+        return fresh - self.texts.keys()
 
     @cached_property
     def records(self) -> dict[str, str]:
@@ -83,7 +85,7 @@ class Plan:
     @cached_property
     def is_newest(self) -> bool:
         """Whether it is what the newest version holds, and nothing is tried again."""
-        return self.previous is not None and not self.tried_again and self.held == self.records
+        return self.previous is not None and not self.left_out_before and self.held == self.records
 
     @cached_property
     def changed(self) -> int:

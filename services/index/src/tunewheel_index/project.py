@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import math
 from dataclasses import dataclass, field
 
 from tunewheel_contracts.erasures import Erasures
@@ -37,11 +37,11 @@ class Project:
     did."""
     waits_since: float = 0.0
     """When the first such change came."""
-    tries_again: bool = True
-    """Whether the next build tries again what the newest version leaves out: the first build of a process
-    does, which may be of another release or have other settings."""
-    tried_at: float = field(default_factory=time.monotonic)
-    """When it last was the turn of those documents."""
+    tries_again: bool = False
+    """Whether the next build tries again what the newest version leaves out."""
+    tried_at: float = -math.inf
+    """When it last was the turn of those documents. A process that starts tries them soon: it may be of
+    another release, or have other settings."""
     troubles: int = 0
     """Builds that failed one after the other."""
     erased: list[str] = field(default_factory=list[str])
@@ -61,20 +61,25 @@ class Project:
         self.changed_at = now
 
     def due_at(self, quiet_seconds: float, retry_seconds: float) -> float | None:
-        """Return when a version is to be built; None: nothing changed, and nothing is to be tried again."""
-        due: list[float] = []
-        if self.newest is not None and not MAY_PASS.isdisjoint(self.newest.counts.left_out):
-            due.append(self.tried_at + retry_seconds)
+        """Return when a version is to be built; None: nothing changed, and nothing is to be tried again.
+        What changed goes first: the log is read for what is tried again, which takes long."""
         if self.changed_at is not None:
-            due.append(self.changed_at + quiet_seconds)
-            due.append(self.waits_since + LONGEST_QUIET * quiet_seconds)
-        return min(due, default=None)
+            at_the_latest = self.waits_since + LONGEST_QUIET * quiet_seconds
+            return min(self.changed_at + quiet_seconds, at_the_latest)
+        return self.tried_at + retry_seconds if self.leaves_out else None
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether the newest version lacks a document that may pass another time."""
+        return self.newest is not None and not MAY_PASS.isdisjoint(self.newest.counts.left_out)
 
     def begin(self, now: float, retry_seconds: float) -> None:
-        """Note that a build begins."""
-        self.changed_at = None
-        if now >= self.tried_at + retry_seconds:
+        """Note that a build begins: of what changed, or, where nothing did, of what is tried again."""
+        if not self.leaves_out:
+            self.tried_at = now
+        elif self.changed_at is None and now >= self.tried_at + retry_seconds:
             self.tried_at, self.tries_again = now, True
+        self.changed_at = None
 
 
 def takes_of(project: str, withdrawals: Withdrawals, erasures: Erasures) -> Takes:

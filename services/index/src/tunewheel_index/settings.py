@@ -14,7 +14,7 @@ class Settings(ServiceSettings):
     """A version is built once a project's documents stayed the same for so long, and at the latest ten times
     as long after the first change."""
     index_retry_seconds: float = Field(default=86_400.0, gt=0)
-    """Documents that were left out for a reason that may pass are tried again when a process starts, and so
+    """Documents that were left out for a reason that may pass are tried again after a process started, and so
     often: the log is read from its beginning for that."""
     index_max_passages: int = Field(default=200_000, ge=1)
     """Of one project. Documents beyond are left out and counted: each gateway holds all in memory."""
