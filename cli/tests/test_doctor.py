@@ -89,9 +89,11 @@ def test_a_cluster_without_topics_points_to_the_prefix() -> None:
     (finding,) = topic_findings(empty, {}, prefix="acme.")
     assert finding.text == "there are none with the prefix 'acme.'"
     assert "--topic-prefix" in finding.fix
-    assert rights_findings(["train"], empty, GROUPS)[0].verdict is Verdict.OK, (
-        "groups have rights before topics"
-    )
+    (rights,) = rights_findings(["train"], empty, GROUPS)
+    assert rights.verdict is Verdict.NOT_CHECKED, "nobody has said yet whether train may use its topics"
+    count = sum(acl.kind == "topic" for acl in least_acls(["train"]))
+    assert rights.text.startswith(f"{count} topics do not exist yet, and what train may do with them")
+    assert "topics" in rights.fix
 
 
 def test_settings_that_kafka_does_not_tell_are_not_taken_for_right() -> None:
@@ -114,6 +116,23 @@ def test_settings_that_kafka_does_not_tell_are_not_taken_for_right() -> None:
 def test_copies_that_do_not_survive_a_broker_are_told(copy: Copies, in_sync: str, text: str) -> None:
     findings = topic_findings(with_topic(partitions=(copy,) * 3), with_configs(min_insync_replicas=in_sync))
     assert text + ONE in told(findings)
+
+
+@pytest.mark.parametrize(
+    ("count", "fix"),
+    [
+        (2, "add a third broker and copies"),
+        (3, f"set {MIN_IN_SYNC}=2 on the brokers"),
+        (4, f"set {MIN_IN_SYNC}=3 on"),
+    ],
+)
+def test_what_stops_writers_is_not_advised_again(count: int, fix: str) -> None:
+    nodes = tuple(range(1, count + 1))
+    cluster = with_topic(partitions=(Copies(1, nodes, nodes),) * 3)
+    cluster = replace(cluster, brokers={node: f"kafka-{node}:9092" for node in nodes})
+    findings = topic_findings(cluster, with_configs(min_insync_replicas=str(count)))
+    (stops,) = (finding for finding in findings if finding.text.startswith("nobody can write"))
+    assert stops.fix.startswith(fix)
 
 
 def test_one_broker_is_enough_for_a_wheel_on_one_machine() -> None:
@@ -190,6 +209,9 @@ async def test_a_store_is_written_and_left_as_it_was(tmp_path: Path) -> None:
     assert [finding.verdict for finding in look.findings] == [Verdict.OK]
     assert abs(look.offsets["the store"]) < timedelta(minutes=1)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    (absent,) = (await look_at_store((tmp_path / "typo").as_uri())).findings
+    assert (absent.verdict, "typo does not exist" in absent.text) == (Verdict.WRONG, True)
+    assert not (tmp_path / "typo").exists()
     (tmp_path / "file").write_text("no folder")
     for url in ((tmp_path / "file").as_uri(), "ftp://x/y"):
         (finding,) = (await look_at_store(url)).findings

@@ -250,6 +250,8 @@ def test_who_may_only_look_sees_all_and_publishes_nothing(secured: SecuredKafka,
 
 
 def test_the_doctor_tells_whose_rights_a_client_has(secured: SecuredKafka, tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+
     def findings(principal: str, name: str, about: str) -> list[tuple[str, str]]:
         store = (tmp_path / "store").as_uri()
         way = secured.by_certificate(principal)

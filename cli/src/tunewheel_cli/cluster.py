@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from tunewheel_cli.connection import unreachable
 
@@ -25,8 +25,15 @@ _OPERATIONS = {3: "Read", 4: "Write", 5: "Create", 6: "Delete", 7: "Alter", 8: "
 _NOT_TOLD = -(1 << 31)
 _TOPIC_NOT_ALLOWED, _GROUP_NOT_ALLOWED = 29, 30
 """Kafka protocol, error codes TOPIC_AUTHORIZATION_FAILED and GROUP_AUTHORIZATION_FAILED."""
+_COORDINATOR_MOVES = frozenset({14, 15, 16})
+"""COORDINATOR_LOAD_IN_PROGRESS, COORDINATOR_NOT_AVAILABLE and NOT_COORDINATOR: ask again."""
 COORDINATOR_SECONDS = 20.0
 """A new cluster makes the topic of groups' offsets when somebody first asks for a coordinator."""
+GROUPS_AT_ONCE = 8
+"""Asked about."""
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 Operations = frozenset[str] | None
 """What this client may do; None where the broker does not tell."""
@@ -112,7 +119,20 @@ def _topic(told: Mapping[str, Any]) -> SeenTopic:
 
 async def describe_groups(admin: Any, names: Sequence[str]) -> dict[str, SeenGroup]:
     """Return the groups called ``names``, also those that do not exist or that this client must not see."""
-    coordinators = await asyncio.gather(*(_coordinator(admin, name) for name in names))
+    deadline = time.monotonic() + COORDINATOR_SECONDS
+    seen: dict[str, SeenGroup] = {}
+    while moving := [name for name in names if name not in seen]:
+        seen |= await _groups(admin, moving, is_last=time.monotonic() > deadline)
+        if len(seen) < len(names):
+            await asyncio.sleep(0.1)
+    return {name: seen[name] for name in names}
+
+
+async def _groups(admin: Any, names: Sequence[str], *, is_last: bool) -> dict[str, SeenGroup]:
+    """Return those of ``names`` whose coordinators answer for them; where ``is_last``, all must."""
+    from aiokafka.errors import for_code
+
+    coordinators = await each(names, lambda name: _coordinator(admin, name))
     by_node: dict[int, list[str]] = {}
     seen: dict[str, SeenGroup] = {}
     for name, node in zip(names, coordinators, strict=True):
@@ -122,8 +142,25 @@ async def describe_groups(admin: Any, names: Sequence[str]) -> dict[str, SeenGro
             by_node.setdefault(node, []).append(name)
     for node, own in by_node.items():
         answer = (await admin._send_request(_groups_request(own), node)).to_object()
-        seen |= {group["group"]: _group(group, node) for group in answer["groups"]}
-    return {name: seen[name] for name in names}
+        for group in answer["groups"]:
+            code = group["error_code"]
+            if code in _COORDINATOR_MOVES and not is_last:
+                continue
+            if code not in (0, _GROUP_NOT_ALLOWED):
+                raise for_code(code)(group["group"])
+            seen[group["group"]] = _group(group, node)
+    return seen
+
+
+async def each(items: Sequence[T], ask: Callable[[T], Awaitable[U]]) -> list[U]:
+    """Return what ``ask`` does for each of ``items``, ``GROUPS_AT_ONCE`` of them at a time."""
+    places = asyncio.Semaphore(GROUPS_AT_ONCE)
+
+    async def one(item: T) -> U:
+        async with places:
+            return await ask(item)
+
+    return await asyncio.gather(*map(one, items))
 
 
 async def _coordinator(admin: Any, group: str) -> int | None:

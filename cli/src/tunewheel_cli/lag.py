@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.topics import BY_NAME, TOPICS
 
 from tunewheel_cli.acls import SERVICES
-from tunewheel_cli.cluster import SeenGroup, admin_client, describe_cluster, describe_groups
+from tunewheel_cli.cluster import SeenGroup, admin_client, describe_cluster, describe_groups, each
 from tunewheel_cli.reading import consumer
-
-GROUPS_AT_ONCE = 8
-"""Asked for their offsets."""
 
 
 class TopicsMissing(TunewheelError):
@@ -31,12 +28,16 @@ class GroupLag:
     """Records that the group has not committed."""
     hosts: tuple[str, ...] = ()
     """Where its members run, one host each; several members of one host name it several times."""
+    visible: bool = True
+    """False: this client must not see the group; nothing else is known of it."""
 
     @property
     def service(self) -> str:
-        return self.group.partition(".")[0]
+        """Whose group it is; empty where it is of no service of ours."""
+        return self.group.partition(".")[0] if self.group in groups_of_services() else ""
 
 
+@cache
 def groups_of_services() -> dict[str, set[str]]:
     """Return the topics of each consumer group that a whole installation has."""
     groups: dict[str, set[str]] = defaultdict(set)
@@ -53,7 +54,7 @@ async def read_lag(options: Mapping[str, Any]) -> list[GroupLag]:
 
     Raises:
         TransientError: no Kafka answers.
-        NotAllowed: it does not let this client see a group or a topic.
+        NotAllowed: it does not let this client see a topic.
         TopicsMissing
     """
     wanted = groups_of_services()
@@ -67,11 +68,16 @@ async def read_lag(options: Mapping[str, Any]) -> list[GroupLag]:
             )
         listed = {group[0] for group in await admin.list_consumer_groups()}
         groups = await describe_groups(admin, sorted(listed | wanted.keys()))
-        committed = await _committed(admin, groups)
+        committed = await committed_offsets(admin, groups)
     names = {topic for topics in wanted.values() for topic in topics}
     names |= {topic for offsets in committed.values() for topic, _ in offsets}
     begins, ends = await _ends(options, sorted(names & BY_NAME.keys()))
-    found: list[GroupLag] = []
+    found = [
+        GroupLag(group, topic, 0, visible=False)
+        for group, seen in groups.items()
+        if not seen.visible
+        for topic in sorted(wanted.get(group, ()))
+    ]
     for group, offsets in committed.items():
         for topic in sorted(wanted.get(group, set()) | {topic for topic, _ in offsets} & BY_NAME.keys()):
             behind = 0
@@ -79,31 +85,28 @@ async def read_lag(options: Mapping[str, Any]) -> list[GroupLag]:
                 kept = {tp: max(begin, offsets.get(tp, 0)) for tp, begin in begins.items() if tp[0] == topic}
                 behind = sum(max(0, ends[tp] - offset) for tp, offset in kept.items())
             found.append(GroupLag(group, topic, behind, groups[group].hosts))
-    return found
+    return sorted(found, key=lambda lag: lag.group)
 
 
 def silent_services(lags: Sequence[GroupLag]) -> list[str]:
-    """Return the services that have consumer groups and no process in any of them."""
+    """Return the services that have consumer groups and no process in any of them. One with a group that this
+    client must not see may have a process there."""
     with_groups = {group.partition(".")[0] for group in groups_of_services()}
-    absent = with_groups - {lag.service for lag in lags if lag.hosts}
+    absent = with_groups - {lag.service for lag in lags if lag.hosts or not lag.visible}
     return [service for service in SERVICES if service in absent]
 
 
-async def _committed(admin: Any, groups: Mapping[str, SeenGroup]) -> dict[str, dict[tuple[str, int], int]]:
-    from aiokafka.errors import GroupAuthorizationFailedError
-
-    if hidden := [name for name, group in groups.items() if not group.visible]:
-        raise GroupAuthorizationFailedError(hidden)
-    places = asyncio.Semaphore(GROUPS_AT_ONCE)
-
-    async def ask(name: str, group: SeenGroup) -> Any:
-        async with places:
-            return await admin.list_consumer_group_offsets(name, group.coordinator)
-
-    found = await asyncio.gather(*(ask(name, group) for name, group in groups.items()))
+async def committed_offsets(
+    admin: Any, groups: Mapping[str, SeenGroup]
+) -> dict[str, dict[tuple[str, int], int]]:
+    """Return the offsets that each group has committed, by topic and partition; none of hidden groups."""
+    visible = [name for name, group in groups.items() if group.visible]
+    found = await each(
+        visible, lambda name: admin.list_consumer_group_offsets(name, groups[name].coordinator)
+    )
     return {
         name: {(tp.topic, tp.partition): kept.offset for tp, kept in offsets.items()}
-        for name, offsets in zip(groups, found, strict=True)
+        for name, offsets in zip(visible, found, strict=True)
     }
 
 

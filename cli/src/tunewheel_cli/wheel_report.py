@@ -29,6 +29,11 @@ class WheelReport:
         """Those with consumer groups of which no process is a member."""
         return silent_services(self.lags)
 
+    @property
+    def hidden_groups(self) -> list[str]:
+        """Consumer groups that this client must not see."""
+        return sorted({lag.group for lag in self.lags if not lag.visible})
+
 
 async def read_report(
     options: Mapping[str, Any], wheel: RunState | None, health_urls: Sequence[str], project: str | None

@@ -52,7 +52,7 @@ class ObjectStore:
     def __init__(self, url: str, meter: Meter | None = None) -> None:
         self._requests = StoreRequests(meter or NoOpMeter("store"))
         self.url = url
-        self.local_root = _local_root(url)
+        self.local_root = local_root_of(url)
         if self.local_root is not None:
             self.local_root.mkdir(parents=True, exist_ok=True)
             self.url = self.local_root.as_uri()
@@ -240,7 +240,8 @@ class ObjectStore:
         return destination
 
 
-def _local_root(url: str) -> Path | None:
+def local_root_of(url: str) -> Path | None:
+    """Return the folder that ``url`` names, None where it is of a remote or memory store."""
     parts = urlsplit(url)
     if parts.scheme == "file":
         return Path(unquote(parts.netloc + parts.path)).resolve()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tunewheel_cli.exits import print_json
+from tunewheel_cli.exits import Exit, print_json
 from tunewheel_cli.reach import Reach, reaching
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ def status(
         print_json(_as_json(wheel, report))
     else:
         print_status(wheel, report)
+    if report.hidden_groups:
+        raise typer.Exit(Exit.NOT_ALLOWED)
 
 
 def _as_json(wheel: RunState | None, report: WheelReport) -> dict[str, Any]:
@@ -61,7 +63,9 @@ def _as_json(wheel: RunState | None, report: WheelReport) -> dict[str, Any]:
         "lag": [
             {"group": lag.group, "topic": lag.topic, "behind": lag.behind, "hosts": lag.hosts}
             for lag in report.lags
+            if lag.visible
         ],
+        "hidden_groups": report.hidden_groups,
         "without_a_process": report.silent_services,
         "dead_letters": report.refused,
         "warnings": report.warnings,

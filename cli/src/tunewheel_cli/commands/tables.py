@@ -32,28 +32,33 @@ def print_status(wheel: RunState | None, report: WheelReport) -> None:
         console.print(_identity(wheel))
     for name, texts in report.warnings.items():
         for text in texts:
-            console.print(f"[red]{name} warns:[/] {escape(text)}")
+            console.print(f"[red]{escape(name)} warns:[/] {escape(text)}")
     _print_groups(console, report)
     if report.refused:
         counts = ", ".join(f"{name} {count:,}" for name, count in report.refused.items())
-        console.print(f"[yellow]refused:[/] {counts} (see `tunewheel dead-letters`)")
+        console.print(f"[yellow]refused:[/] {escape(counts)} (see `tunewheel dead-letters`)")
     console.print(_projects(report.projects) if report.projects else "no project is declared")
     for project in report.projects.values():
         _print_turns(console, project)
 
 
 def _print_groups(console: Console, report: WheelReport) -> None:
-    members = {lag.service: 0 for lag in report.lags if lag.hosts}
+    members: dict[str, int] = {}
     for lag in report.lags:
-        if lag.hosts:  # each process of a service is a member of all its groups, a standby too
-            members[lag.service] = max(members[lag.service], len(lag.hosts))
+        if lag.hosts and lag.service:  # each process of a service is in all its groups, a standby too
+            members[lag.service] = max(members.get(lag.service, 0), len(lag.hosts))
     if members and not report.services:
         console.print("processes: " + ", ".join(f"{name} {count}" for name, count in members.items()))
     late = [lag for lag in report.lags if lag.behind]
     if late:
         console.print(_lag(late))
-    elif report.lags:
-        console.print(f"{len(report.lags)} consumer groups are at the end of the log")
+    elif read := {lag.group for lag in report.lags if lag.hosts}:
+        console.print(f"{len(read)} consumer groups are at the end of the log")
+    if hidden := report.hidden_groups:
+        console.print(
+            f"[yellow]not shown:[/] this client may not see the groups {escape(', '.join(hidden))}; "
+            "allow its principal what `tunewheel topics acls viewer` prints"
+        )
     if silent := report.silent_services:
         console.print(f"[yellow]no process runs of:[/] {', '.join(silent)}")
 
@@ -62,7 +67,7 @@ def _print_turns(console: Console, project: ProjectStatus) -> None:
     """Print the project's alarms and turns, and last what a person should do."""
     lines = report(project.turns, datetime.now(UTC))
     if lines:
-        console.print(f"\n[bold]{project.project}[/]")
+        console.print(f"\n[bold]{escape(project.project)}[/]")
     for line in lines:
         colour = {"alarm": "red", "to do": "yellow"}.get(line.about, "default")
         console.print(Padding(f"[{colour}]{line.about}:[/] {escape(line.text)}", (0, 0, 0, 2)))
@@ -78,7 +83,8 @@ def print_models(models: Sequence[KnownModel]) -> None:
     for model in models:
         known = model.registration
         base = f"{known.base.name} at {known.base.revision.removeprefix('sha256:')[:12]}"
-        table.add_row(known.project, known.model_id, known.kind, model.stage.value, base, model.about)
+        cells = (known.project, known.model_id, known.kind, model.stage.value, base, model.about)
+        table.add_row(*map(escape, cells))
     console.print(table)
 
 
@@ -106,7 +112,8 @@ def print_keys(keys: Mapping[str, ApiKey]) -> None:
     for name, entry in keys.items():
         roles = entry.roles if "roles" in entry.model_fields_set or not entry.groups else ()
         projects = "all" if entry.projects is None else ", ".join(entry.projects)
-        table.add_row(name, ", ".join(roles), projects, ", ".join(entry.groups), str(len(entry.sha256)))
+        cells = (name, ", ".join(roles), projects, ", ".join(entry.groups), str(len(entry.sha256)))
+        table.add_row(*map(escape, cells))
     Console(highlight=False).print(table)
 
 
@@ -115,12 +122,12 @@ def _services(services: Mapping[str, Mapping[str, Any]]) -> Table:
     for name, service in services.items():
         colour = {"ready": "green", "failed": "red"}.get(service["state"], "yellow")
         table.add_row(
-            name,
-            f"[{colour}]{service['state']}[/]",
+            escape(name),
+            f"[{colour}]{escape(service['state'])}[/]",
             str(service["pid"] or ""),
-            service["url"],
+            escape(service["url"]),
             str(service["restarts"] or ""),
-            service["note"],
+            escape(service["note"]),
         )
     return table
 
@@ -128,7 +135,7 @@ def _services(services: Mapping[str, Mapping[str, Any]]) -> Table:
 def _lag(lags: Sequence[GroupLag]) -> Table:
     table = Table("consumer group", "behind", "processes", box=None, pad_edge=False)
     for lag in lags:
-        table.add_row(lag.group, f"{lag.behind:,}", str(len(lag.hosts) or ""))
+        table.add_row(escape(lag.group), f"{lag.behind:,}", str(len(lag.hosts) or ""))
     return table
 
 
@@ -139,5 +146,6 @@ def _projects(projects: Mapping[str, ProjectStatus]) -> Table:
         turns = (
             f"{len(project.datasets)} datasets, {len(project.runs)} runs, {len(project.promoted)} promoted"
         )
-        table.add_row(project.project, project.place, since, project.serving, turns, project.last)
+        cells = (project.project, project.place, since, project.serving, turns, project.last)
+        table.add_row(*map(escape, cells))
     return table

@@ -33,10 +33,13 @@ class Look:
 async def look_at_store(url: str) -> Look:
     """Create, read, list and remove an object, and see that what is there is not overwritten."""
     from obstore.exceptions import BaseError
-    from tunewheel_runtime.store import ArtifactConflict, ObjectStore
+    from tunewheel_runtime.store import ArtifactConflict, ObjectStore, local_root_of
 
     fix = "check TUNEWHEEL_STORE_URL, the credentials in the environment, and what they allow below this URL"
     path = f"{FOLDER}/{uuid.uuid4().hex}"
+    root = local_root_of(url)
+    if root is not None and not root.exists():
+        return Look((wrong("store", f"{url}: the folder {root} does not exist", f"make it, or {fix}"),), {})
     try:
         store = await asyncio.to_thread(ObjectStore, url)
         try:

@@ -18,9 +18,7 @@ from tunewheel_cli.topics import TopicRefused, read_configs, wanted_topics
 NEEDED = {
     0: ("Produce", 3),
     1: ("Fetch", 4),
-    3: ("Metadata", 8),
     11: ("JoinGroup", 5),
-    15: ("DescribeGroups", 3),
     19: ("CreateTopics", 1),
     21: ("DeleteRecords", 0),
     22: ("InitProducerId", 0),
@@ -28,7 +26,8 @@ NEEDED = {
     44: ("IncrementalAlterConfigs", 0),
 }
 """Kafka protocol: by API key, the request and its version without which something of Tunewheel does not work:
-headers, idempotent producers, static members, erasing records, altering single settings."""
+headers, idempotent producers, static members, erasing records, altering single settings. Requests that this
+look sends itself are not in it: without them it ends before."""
 
 
 async def kafka_findings(

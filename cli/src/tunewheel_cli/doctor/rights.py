@@ -14,13 +14,14 @@ def rights_findings(
 ) -> list[Finding]:
     """Return which of the rights of ``names``, keys of ``acls.PRINCIPALS``, this client lacks.
 
-    A topic that does not exist has no rights yet: it is told of by ``topics``.
+    A topic that does not exist has no rights yet, so these are not checked.
     """
     found: list[Finding] = []
     for name in names:
         lacks: dict[tuple[str, str], list[str]] = {}
         not_told = 0
-        acls = [acl for acl in least_acls([name]) if _exists(acl, cluster)]
+        wanted = least_acls([name])
+        acls = [acl for acl in wanted if _exists(acl, cluster)]
         for acl in acls:
             granted = _granted(acl, cluster, groups)
             if granted is None:
@@ -33,7 +34,10 @@ def rights_findings(
             found.append(
                 unknown("rights", f"Kafka does not tell this client's rights on {not_told} topics or groups")
             )
-        elif not lacks and acls:
+        if missing := len(wanted) - len(acls):
+            text = f"{missing} topics do not exist yet, and what {name} may do with them is not known"
+            found.append(unknown("rights", text, "run `tunewheel topics --apply`, then the doctor again"))
+        if not (lacks or not_told or missing):
             found.append(
                 fine("rights", f"this client may do what {name} must, on {len(acls)} topics and groups")
             )

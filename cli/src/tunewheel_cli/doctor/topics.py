@@ -86,7 +86,7 @@ def _copies(
 
 
 def _in_sync(topics: Mapping[str, SeenTopic], configs: Configs | None, prefix: str) -> Iterator[Finding]:
-    fix = f"set {MIN_IN_SYNC}=2 on the brokers or on these topics (deploy/kafka/server.properties)"
+    where = "on the brokers or on these topics (deploy/kafka/server.properties)"
     least = {
         prefix + name: int(told[MIN_IN_SYNC]) for name, told in (configs or {}).items() if MIN_IN_SYNC in told
     }
@@ -95,8 +95,12 @@ def _in_sync(topics: Mapping[str, SeenTopic], configs: Configs | None, prefix: s
         yield wrong(
             "copies",
             f"an acknowledged event can be lost with one broker ({MIN_IN_SYNC}=1): {listed(loses)}",
-            fix,
+            f"set {MIN_IN_SYNC}=2 {where}",
         )
-    if stops := [name for name, count in copies.items() if count > 1 and least[name] >= count]:
-        text = f"nobody can write while a broker is down ({MIN_IN_SYNC} = the copies): {listed(stops)}"
+    stops = {name: count for name, count in copies.items() if 1 < count <= least[name]}
+    for count in sorted(set(stops.values())):
+        names = listed(name for name, own in stops.items() if own == count)
+        text = f"nobody can write while a broker is down ({MIN_IN_SYNC} = the copies): {names}"
+        # with two copies every number either stops writers or loses acknowledged events
+        fix = "add a third broker and copies" if count == 2 else f"set {MIN_IN_SYNC}={count - 1} {where}"
         yield wrong("copies", text, fix)
