@@ -49,12 +49,12 @@ async def put_index(
     )
 
 
-async def without_files(store: ObjectStore, version: IndexVersioned) -> dict[str, bytes]:
+async def without_files(store: ObjectStore, version: IndexVersioned, *, fewest: int = 5) -> dict[str, bytes]:
     """Delete the files of ``version``; return them by their paths."""
     folder = f"indexes/{version.project}/{version.index_id}"
     files = {f"{folder}/{name}": data for name, data in (await store.read_folder(folder)).items()}
     await store.delete(list(files))
-    assert len(files) >= 5
+    assert len(files) >= fewest
     return files
 
 

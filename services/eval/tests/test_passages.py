@@ -23,6 +23,7 @@ from tunewheel_contracts.formats.scorecard import Scorecard
 from tunewheel_embedding.embedders import Embedders
 from tunewheel_embedding.errors import EmbeddingRefused, EndpointAway
 from tunewheel_eval import evaluation
+from tunewheel_eval.contest import NO_INDEX, NOTHING_FOUND
 from tunewheel_eval.evaluation import Evaluator
 from tunewheel_eval.forgetting import Erased
 from tunewheel_eval.job import Job, Progress
@@ -212,22 +213,33 @@ async def test_without_passages_a_sample_is_asked_with_them_and_a_changed_docume
     assert stale.questions == stale.telling <= 1
 
 
-async def test_an_index_that_is_gone_ends_what_needs_it_and_only_that(
+async def test_an_index_that_is_gone_holds_up_what_needs_it_and_only_that(
     make_run: MakeRun, store: ObjectStore, evaluator: Evaluator
 ) -> None:
     version = await indexed(store)
     event = await make_run(spec(), holdout=EXAMPLES)
-    await without_files(store, version)
-    with pytest.raises(InvalidEvent, match="judged again") as caught:
-        await evaluator.evaluate(event, None, lease(), index=version)
-    assert caught.value.field == "plan.index"
     manifest = await read_manifest(store, event.dataset)
     plan = make_plan(event, manifest, None, regression=event.dataset, index=version)
     off = RetrievalSpec.model_validate(RETRIEVAL | {"default": "off"})
-    looked = await LookUp(store, AllowedSources()).of(plan, off, EXAMPLES)
-    assert looked is not None
-    assert looked.reason is not None
-    assert looked.asked(EXAMPLES[0], with_passages=True) is EXAMPLES[0]
+    files = await without_files(store, version)
+    for path, data in files.items():
+        await store.put(path, data[:-1] if "/vectors" in path else data)
+    with pytest.raises(InvalidEvent, match="judged again") as caught:
+        await evaluator.evaluate(event, None, lease(), index=version)
+    assert caught.value.field == "plan.index", "a damaged file does not come back by itself"
+    await store.delete([path for path in files if "/vectors" in path])
+    look_up = LookUp(store, AllowedSources())
+    for _ in range(2):
+        for index in (version, None):  # an erasure builds the newest again: its tombstone comes first
+            with pytest.raises(TransientError, match="run-1 waits for an index: "):
+                await evaluator.evaluate(event, None, lease(), index=index)
+        with pytest.raises(TransientError, match="run-1 waits for an index: "):
+            await look_up.of(plan, off, EXAMPLES, needed=True)
+        looked = await look_up.of(plan, off, EXAMPLES)
+        assert looked is not None
+        assert looked.reason is not None
+        assert looked.asked(EXAMPLES[0], with_passages=True) is EXAMPLES[0]
+        await without_files(store, version, fewest=0)
 
 
 async def test_an_evaluation_that_lost_its_index_goes_on_with_the_newest(
@@ -249,6 +261,8 @@ async def test_an_evaluation_that_lost_its_index_goes_on_with_the_newest(
     card = await card_of(store, verdict)
     assert card.retrieval is not None
     assert card.retrieval.index_id == second.index_id
+    (note,) = await store.list("runs/run-1/successors")
+    assert verdict.evaluation_id in (await store.read(note) or b"").decode()
     third = await indexed(store, SOPS | {"new.md": "# New\n\nNothing else."})
     await without_files(store, second)
     assert await evaluator.evaluate(event, None, lease(), index=third) == verdict, "as whoever redelivers it"
@@ -420,6 +434,19 @@ async def test_an_endpoint_that_is_away_holds_up_only_verdicts_that_rest_on_pass
     assert contest.looked is not None
     assert "vectors.example/v1/embeddings does not answer" in str(contest.looked.reason)
     assert not contest.others
+
+
+async def test_a_figure_that_no_index_can_bring_is_waited_for_by_none(
+    make_run: MakeRun, store: ObjectStore, evaluator: Evaluator
+) -> None:
+    criteria = [{"metric": name, "minimum": 0.1} for name in ("groundedness", "recall_at_k")]
+    event = await make_run(make_spec(criteria=criteria, retrieval=RETRIEVAL), holdout=EXAMPLES)
+    manifest = await read_manifest(store, event.dataset)
+    make = partial(make_plan, event, manifest, None, regression=evaluator._regression.ref)
+    without = await evaluator._contest(make(), manifest)
+    assert without.not_yet == dict.fromkeys(("groundedness", "recall_at_k"), NO_INDEX)
+    contest = await evaluator._contest(make(index=await indexed(store)), manifest)
+    assert contest.not_yet == {"recall_at_k": NOTHING_FOUND}, "passages were found, and say what they say"
 
 
 async def test_criteria_about_passages_are_undecided_while_there_is_no_index(

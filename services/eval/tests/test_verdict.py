@@ -226,3 +226,13 @@ def test_a_resolution_that_no_sample_has_leaves_it_open() -> None:
     criterion = Criterion(metric="label_accuracy", minimum=0.799)
     (found,) = judge((criterion,), PLENTY, TaskSpec(system_prompt="s"), resolution=1e-300, seed=0)
     assert found.outcome == "undecided"
+
+
+def test_a_figure_that_can_never_be_is_missed_and_one_that_may_be_is_undecided() -> None:
+    criteria = [Criterion(metric=name, minimum=0.1) for name in ("label_accuracy", "recall_at_k")]
+    task = TaskSpec(system_prompt="s")
+    not_yet = {one.metric: "there is no index yet" for one in criteria}
+    never, later = judge(criteria, {}, task, resolution=0.05, seed=0, not_yet=not_yet)
+    assert (never.outcome, later.outcome) == ("missed", "undecided")
+    assert "needs task.label_field" in never.reason
+    assert later.reason == "recall_at_k was not measured: there is no index yet"

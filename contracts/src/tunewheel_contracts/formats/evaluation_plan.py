@@ -78,9 +78,9 @@ class EvaluationPlan(Frozen):
 
 
 class EvaluationRequest(Frozen):
-    """``runs/<run_id>/requests/<name>.json``: which evaluation an ``eval.requested`` led to, by the id of its
-    event; which one took the place of an evaluation whose index version was deleted before it ended, by the
-    id of that evaluation."""
+    """``runs/<run_id>/requests/<event_id>.json``: which evaluation an ``eval.requested`` led to.
+    ``runs/<run_id>/successors/<evaluation_id>.json``: which evaluation took the place of one whose index
+    version was deleted before it ended."""
 
     evaluation_id: Slug
 
@@ -95,6 +95,11 @@ def later_plan_path(run_id: str, evaluation_id: str) -> str:
     return f"runs/{run_id}/evaluations/{evaluation_id}.json"
 
 
-def request_path(run_id: str, name: str) -> str:
-    """Return where eval notes what it made of an ``eval.requested``, or of an evaluation without an index."""
-    return f"runs/{run_id}/requests/{name}.json"
+def request_path(run_id: str, event_id: str) -> str:
+    """Return where eval notes what it made of an ``eval.requested``."""
+    return f"runs/{run_id}/requests/{event_id}.json"
+
+
+def successor_path(run_id: str, evaluation_id: str) -> str:
+    """Return where eval notes which evaluation took the place of one that lost its index."""
+    return f"runs/{run_id}/successors/{evaluation_id}.json"

@@ -21,7 +21,7 @@ from tunewheel_eval.job import ContestantJob, Job, WithPassages
 from tunewheel_eval.lm_eval_tasks import AskedTask, write_jobs
 from tunewheel_eval.looks import Fresh
 from tunewheel_eval.measurement import Header, Measurement, example_key, model_key
-from tunewheel_eval.metrics import about_passages
+from tunewheel_eval.metrics import about_passages, metric_of
 from tunewheel_eval.passages.looked_up import LookedUp
 from tunewheel_eval.passages.scores import cell_sample
 from tunewheel_eval.repeats import repeats_of
@@ -81,8 +81,11 @@ class Contest:
     @property
     def not_yet(self) -> dict[str, str]:
         """Why those metrics of criteria may be without a figure that rest on passages, by name."""
-        why = NO_INDEX if self.looked is None else self.looked.reason or NOTHING_FOUND
-        return dict.fromkeys(about_passages(self.asked_for, self.manifest.spec.retrieval), why)
+        about = about_passages(self.asked_for, self.manifest.spec.retrieval)
+        why = NO_INDEX if self.looked is None else self.looked.reason
+        if why is not None:
+            return dict.fromkeys(about, why)
+        return {name: NOTHING_FOUND for name in about if metric_of(name).on == "retrieval"}
 
     @property
     def asked_for(self) -> frozenset[str]:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.formats.dataset import DatasetManifest
-from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan, EvaluationRequest, request_path
+from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan, EvaluationRequest, successor_path
 from tunewheel_runtime.store import ObjectStore
 
+from tunewheel_eval.passages.looking_up import is_deleted
 from tunewheel_eval.plan import make_plan, pin_later, read_plan
 from tunewheel_eval.reviews import read_scorecard
 
@@ -32,13 +33,13 @@ async def standing_plan(
 async def _lost_its_index(store: ObjectStore, plan: EvaluationPlan) -> bool:
     if plan.index is None or await read_scorecard(store, plan) is not None:
         return False
-    return not await store.exists(plan.index.path)
+    return await is_deleted(store, plan.index)
 
 
 async def _successor(
     store: ObjectStore, plan: EvaluationPlan, manifest: DatasetManifest, newest: IndexVersioned | None
 ) -> EvaluationPlan:
-    note = request_path(plan.run_id, str(plan.evaluation_id))
+    note = successor_path(plan.run_id, str(plan.evaluation_id))
     data = await store.read(note)
     if data is None:
         first = await read_plan(store, plan.run_id)

@@ -96,13 +96,14 @@ def outcome_of(checks: Sequence[CriterionCheck]) -> str:
 
 
 def _unmeasured(criterion: Criterion, task: TaskSpec, not_yet: str | None) -> CriterionCheck:
-    why = not_yet or unmeasurable(criterion.metric, task) or "it says nothing about any of the rows"
+    never = unmeasurable(criterion.metric, task)
+    why = never or not_yet or "it says nothing about any of the rows"
     return CriterionCheck(
         criterion=criterion,
         observed=None,
         passed=False,
         reason=f"{criterion.metric} was not measured: {why}",
-        outcome=MISSED if not_yet is None else UNDECIDED,
+        outcome=MISSED if never or not_yet is None else UNDECIDED,
     )
 
 

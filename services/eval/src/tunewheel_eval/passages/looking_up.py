@@ -8,16 +8,18 @@ from collections.abc import Sequence
 import numpy as np
 import structlog
 from tunewheel_contracts.errors import InvalidEvent, InvalidSpec, TransientError, TunewheelError
+from tunewheel_contracts.event import decode_data
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
+from tunewheel_contracts.formats.index import IndexManifest
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_embedding.embedders import Embedder, Embedders
 from tunewheel_embedding.errors import EmbeddingRefused, EndpointAway
 from tunewheel_embedding.static import Vectors
 from tunewheel_retrieval.index import DEPTH, Index
-from tunewheel_retrieval.opening import open_index
+from tunewheel_retrieval.opening import files_of, open_index
 from tunewheel_retrieval.prompts import look_up, question_of
 from tunewheel_runtime.store import ObjectStore
 
@@ -53,8 +55,8 @@ class LookUp:
 
         Raises:
             InvalidEvent: the prompts to judge need passages, and the index cannot be searched.
-            TransientError: the store does not answer, or the endpoint for vectors does not, and the verdict
-                cannot do without.
+            TransientError: the store does not answer; or the endpoint for vectors does not, or the index was
+                deleted, and the verdict cannot do without.
         """
         if plan.index is None or plan.index_id is None or spec is None:
             return None
@@ -72,8 +74,10 @@ class LookUp:
         except TransientError:
             raise
         except TunewheelError as error:
-            # the same answer as long as the plan stands: an index that was deleted does not come back
-            if spec.default == "on":
+            # an erasure may delete the newest version before the next one is built
+            if (needed or spec.default == "on") and await is_deleted(self._store, plan.index):
+                raise TransientError(f"{plan.run_id} waits for an index: {error}") from error
+            if spec.default == "on":  # the same answer as long as the plan stands
                 field = "dataset.spec.retrieval.embedding" if isinstance(error, InvalidSpec) else "plan.index"
                 reason = f"cannot be searched: {error}; mend that, and have the run judged again"
                 raise InvalidEvent(field=field, reason=reason) from error
@@ -87,6 +91,18 @@ class LookUp:
         except TunewheelError as error:  # an index keeps a few versions
             log.info("old_index_gone", manifest=ref.path, reason=str(error))
             return None
+
+
+async def is_deleted(store: ObjectStore, index: ArtifactRef) -> bool:
+    """Tell whether the manifest of an index version, or a file that it names, was deleted."""
+    data = await store.read(index.path)
+    if data is None:
+        return True
+    try:
+        files = files_of(decode_data(IndexManifest, data))
+    except InvalidEvent:
+        return False
+    return not all([await store.exists(one.path) for one in files])
 
 
 def _not_looked_up(plan: EvaluationPlan, spec: RetrievalSpec, error: TunewheelError) -> LookedUp:
