@@ -13,6 +13,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Sequence
+from uuid import uuid4
 
 import structlog
 from aiokafka import TopicPartition  # pyright: ignore[reportMissingTypeStubs]
@@ -57,6 +58,7 @@ class OneRun:
         self._trainings = trainings
         self._node = node
         self._every = settings.job_poll_seconds
+        self._process = uuid4().hex
         self._lease = Lease(TopicPartition("dataset.versioned", 0))
         self._backoff = Backoff.of(settings)
         self._task: asyncio.Task[None] | None = None
@@ -88,7 +90,7 @@ class OneRun:
         if launch is None:
             raise NoSuchLaunch(f"launches/{self._name}/event.json is not in {store.url}")
         if await launch.outcome(store) is None:
-            tries = Tries(store, launch.prefix, self._node, every=self._every)
+            tries = Tries(store, launch.prefix, self._node, process=self._process, every=self._every)
             if self._node.rank > 0:
                 await self._follow(launch, tries)
             else:
@@ -97,8 +99,8 @@ class OneRun:
     async def _follow(self, launch: Launch, tries: Tries) -> None:
         try:
             await self._trainings.follow(launch.event.data, lease=self._lease, tries=tries)
-        except InvalidEvent as error:  # node 0 makes it the outcome
-            log.warning("run_refused", launch=self._name, reason=str(error))
+        except InvalidEvent as error:  # node 0 makes it the outcome, or finds the event whole after all
+            raise TransientError(str(error)) from error
 
     async def _outcome(self, launch: Launch, tries: Tries | None) -> Outcome:
         tell = telling(self._service, launch.event)

@@ -6,13 +6,16 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from structlog.testing import capture_logs
 from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Job
 from tunewheel_train.progress import Completed, Failed, Stopped
+from tunewheel_train.runs import tries
 from tunewheel_train.runs.following import Follower
 from tunewheel_train.runs.node import Node
 from tunewheel_train.runs.process import ProcessDied
@@ -64,18 +67,22 @@ class Nodes:
         self.stop = asyncio.Event()
         self.prepared: Callable[[Job], Job] = lambda said: job_at("1")
 
-    def tries(self, rank: int) -> Tries:
-        return Tries(self.store, "launches/x", Node(rank, len(self.machines)), every=0.001)
+    def tries(self, rank: int, process: str = "") -> Tries:
+        node = Node(rank, len(self.machines))
+        return Tries(self.store, "launches/x", node, process=process or uuid4().hex, every=0.001)
 
     def lead(self, job: Job) -> asyncio.Task[Any]:
         return asyncio.create_task(self.tries(0).lead(job, self.stop, lambda: self.machines[0].train(job)))
 
-    def follow(self, rank: int = 1, stop: asyncio.Event | None = None) -> asyncio.Task[None]:
+    def follow(
+        self, rank: int = 1, *, stop: asyncio.Event | None = None, process: str = ""
+    ) -> asyncio.Task[None]:
         async def prepare(said: Job) -> Job:
             return self.prepared(said)
 
         train = self.machines[rank].train
-        follower = Follower(self.tries(rank), stop or asyncio.Event(), prepare=prepare, train=train)
+        own = self.tries(rank, process)
+        follower = Follower(own, stop or asyncio.Event(), prepare=prepare, train=train)
         return asyncio.create_task(follower.follow())
 
     async def exists(self, path: str) -> None:
@@ -176,8 +183,7 @@ async def test_a_pod_in_the_place_of_one_that_vanished_ends_the_try_that_waits_f
     await nodes.all_train()
     vanished.cancel()
     following = nodes.follow()
-    with pytest.raises(ProcessDied, match="node 1: its pod went away"):
-        await leading
+    assert await leading is None  # no death of the run
     leading = nodes.lead(job_at("0"))
     await nodes.all_train(times=2)
     nodes.machines[0].end(Stopped(step=4))
@@ -209,3 +215,94 @@ async def test_a_run_that_is_stopped_while_it_waits_for_a_node_starts_nothing():
     nodes.stop.set()
     assert await leading is None
     assert nodes.machines[0].jobs == []
+
+
+async def test_what_failed_on_any_node_comes_before_the_deaths_that_it_caused():
+    nodes = Nodes(3)
+    leading, following = nodes.lead(job_at("0")), [nodes.follow(1), nodes.follow(2)]
+    await nodes.all_train()
+    nodes.machines[1].end(ProcessDied(1, "connection reset"))
+    await nodes.exists("000001/lost.1.json")
+    await asyncio.sleep(0.05)
+    assert not leading.done()
+    nodes.machines[2].end(NO_MEMORY)
+    assert await leading == NO_MEMORY
+    await nodes.end()
+    await asyncio.gather(*following)
+
+
+async def test_one_node_that_died_is_waited_for_no_longer_than_the_last_words_take(monkeypatch):
+    monkeypatch.setattr(tries, "LAST_WORDS_SECONDS", 0.01)
+    nodes = Nodes(3)
+    leading, following = nodes.lead(job_at("0")), [nodes.follow(1), nodes.follow(2)]
+    await nodes.all_train()
+    nodes.machines[1].end(ProcessDied(-9, ""))
+    with pytest.raises(ProcessDied, match=r"node 1: .* signal 9"):
+        await leading
+    await nodes.end()
+    await asyncio.gather(*following)
+
+
+async def test_a_follower_that_is_told_to_end_before_all_have_come_costs_nothing():
+    nodes, stop = Nodes(3), asyncio.Event()
+    leading, going = nodes.lead(job_at("0")), nodes.follow(1, stop=stop)
+    await nodes.exists("000001/joined.1")
+    stop.set()
+    await going
+    assert await leading is None
+    assert [machine.jobs for machine in nodes.machines] == [[], [], []]
+
+
+async def test_a_follower_whose_processes_die_because_it_is_to_end_costs_nothing():
+    nodes, stop = Nodes(), asyncio.Event()
+    leading, going = nodes.lead(job_at("0")), nodes.follow(stop=stop)
+    await nodes.all_train()
+    stop.set()
+    nodes.machines[0].end(ProcessDied(1, "connection reset"))
+    nodes.machines[1].end(ProcessDied(-9, ""))
+    assert await leading is None
+    await going
+
+
+async def test_a_follower_that_is_told_to_end_while_it_prepares_joins_no_more():
+    nodes, stop = Nodes(), asyncio.Event()
+
+    def prepared(said: Job) -> Job:
+        stop.set()
+        return job_at("1")
+
+    nodes.prepared = prepared
+    leading, going = nodes.lead(job_at("0")), nodes.follow(stop=stop)
+    await going
+    assert not await nodes.store.exists("launches/x/tries/000001/joined.1")
+    following = nodes.follow()
+    nodes.prepared = lambda said: job_at("1")
+    await nodes.all_train()
+    nodes.machines[0].end(DONE)
+    assert await leading == DONE
+    await nodes.end()
+    await following
+
+
+async def test_a_process_that_joined_before_the_store_was_away_takes_up_the_same_try():
+    nodes = Nodes(3)
+    leading, first = nodes.lead(job_at("0")), nodes.follow(1, process="same")
+    await nodes.exists("000001/joined.1")
+    first.cancel()  # as a TransientError does, behind which it follows again
+    following = [nodes.follow(1, process="same"), nodes.follow(2)]
+    await nodes.all_train()
+    nodes.machines[0].end(DONE)
+    assert await leading == DONE
+    await nodes.end()
+    await asyncio.gather(*following)
+
+
+async def test_the_nodes_that_a_run_waits_for_are_logged_once_a_minute():
+    nodes = Nodes(3)
+    with capture_logs() as logs:
+        leading = nodes.lead(job_at("0"))
+        await nodes.exists("000001/form.json")
+        await asyncio.sleep(0.05)
+        leading.cancel()
+    awaited = [line["missing"] for line in logs if line["event"] == "nodes_awaited"]
+    assert awaited == [[1, 2]]

@@ -44,19 +44,21 @@ class Follower:
         number = 0
         while (this := await self._tries.next(number, self._stop)) is not None:
             number = this.number
-            if await this.has_joined():
-                await this.lose("its pod went away, and another came in its place")
+            if await this.was_joined_by_another():
+                await this.lose("its pod went away, and another came in its place", went=True)
                 continue
             try:
                 await self._take_part(this)
             except RunFailed as error:  # this machine's trouble: node 0 found and fetched the same
                 await this.lose(f"{error.field}: {error.reason}")
             except ProcessDied as error:
-                await this.lose(str(error))
+                await this.lose(str(error), went=self._stop.is_set())
 
     async def _take_part(self, this: Try) -> None:
         said = await this.form()
         own = await self._prepare(said)
+        if self._stop.is_set():  # the pod in this one's place joins
+            return
         await this.join()
         job = own.model_copy(update={name: getattr(said, name) for name in ABOUT_THE_RUN})
         over = asyncio.ensure_future(self._tries.over(this))
@@ -72,7 +74,10 @@ class Follower:
         joining, stopping = asyncio.ensure_future(this.all_joined()), asyncio.ensure_future(self._stop.wait())
         try:
             await asyncio.wait({joining, over, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if over.done() or stopping.done():
+            if over.done():
+                return None
+            if stopping.done():
+                await this.lose("its pod was told to end", went=True)
                 return None
         finally:
             await end(joining, stopping)

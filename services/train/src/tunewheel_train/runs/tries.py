@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -28,16 +30,21 @@ from tunewheel_train.runs.process import Last, ProcessDied
 
 log = structlog.get_logger(__name__)
 LAST_WORDS_SECONDS = 15.0
-"""For the others to say why, when this node's processes died: their failure may be the cause of it."""
+"""At least, for the other nodes to say why, when the processes of one died: the failure of another node's
+processes may be the cause."""
+AWAITED_SECONDS = 60.0
+"""Between two log lines about nodes that have not joined."""
 Found = TypeVar("Found")
 
 
 class Lost(BaseModel):
-    """Why a node is out of a try; ``failed`` is what its processes said, if they said something."""
+    """Why a node is out of a try. ``failed`` is what its processes said, if they said something. ``went``:
+    its pod is going or gone and another comes in its place, which speaks of the cluster, not of the run."""
 
     node: int
     reason: str
     failed: Failed | None = None
+    went: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +54,15 @@ class Try:
     store: ObjectStore
     prefix: str
     node: Node
+    process: str
+    """Tells this process from that of a pod in whose place it came."""
     every: float
     number: int
+
+    @property
+    def patience(self) -> float:
+        """Seconds in which all nodes have said why they are out, and this one has read it."""
+        return max(LAST_WORDS_SECONDS, 2 * self.every)
 
     async def form(self) -> Job:
         """Return the job of node 0; its paths are of node 0's machine."""
@@ -58,53 +72,78 @@ class Try:
 
     async def join(self) -> None:
         """Say that this node starts its processes."""
-        await self.store.first(f"{self.prefix}/joined.{self.node.rank}", b"")
+        await self.store.first(f"{self.prefix}/joined.{self.node.rank}", self.process.encode())
 
-    async def lose(self, reason: str, failed: Failed | None = None) -> None:
-        """Say that this node is out of it."""
-        lost = Lost(node=self.node.rank, reason=reason, failed=failed)
+    async def lose(self, reason: str, failed: Failed | None = None, *, went: bool = False) -> None:
+        """Say that this node is out of it, as soon as the store takes that."""
+        lost = Lost(node=self.node.rank, reason=reason, failed=failed, went=went)
         log.warning("try_lost", number=self.number, node=lost.node, reason=reason)
-        await self.store.first(f"{self.prefix}/lost.{lost.node}.json", lost.model_dump_json().encode())
 
-    async def has_joined(self) -> bool:
-        """Tell whether this node joined it: the pod that did, if not this one, is gone."""
-        return await self.store.exists(f"{self.prefix}/joined.{self.node.rank}")
+        async def say() -> bytes:
+            path = f"{self.prefix}/lost.{lost.node}.json"
+            return await self.store.first(path, lost.model_dump_json().encode())
+
+        await _until(say, self.every)
+
+    async def was_joined_by_another(self) -> bool:
+        """Tell whether another process joined it for this node: that process's pod is gone."""
+        joined = await self.store.read(f"{self.prefix}/joined.{self.node.rank}")
+        return joined is not None and joined != self.process.encode()
 
     async def all_joined(self) -> None:
         """Return when all but node 0, which leads, have."""
-        wanted = {f"{self.prefix}/joined.{rank}" for rank in range(1, self.node.count)}
+        told = -math.inf
 
         async def look() -> bool | None:
-            return wanted <= set(await self.store.list(self.prefix)) or None
+            nonlocal told
+            paths = await self.store.list(self.prefix)
+            ranks = range(1, self.node.count)
+            missing = [rank for rank in ranks if f"{self.prefix}/joined.{rank}" not in paths]
+            if missing and time.monotonic() - told >= AWAITED_SECONDS:
+                told = time.monotonic()
+                log.info("nodes_awaited", number=self.number, missing=missing)
+            return not missing or None
 
         await _until(look, self.every)
 
     async def lost(self) -> Lost:
-        """Return why it is over, as soon as one of the others said so."""
+        """Return why it is over. What the processes of a node failed by comes first, and that a pod went
+        comes second; processes that died may have died of either, so other nodes are given time to say it."""
+        since: float | None = None
 
         async def look() -> Lost | None:
-            for path in await self.store.list(self.prefix):
-                if path.startswith(f"{self.prefix}/lost."):
-                    return Lost.model_validate_json(await self.store.read(path) or b"")
-            return None
+            nonlocal since
+            found = [
+                Lost.model_validate_json(await self.store.read(path) or b"")
+                for path in await self.store.list(self.prefix)
+                if path.startswith(f"{self.prefix}/lost.")
+            ]
+            if not found:
+                return None
+            since = since or time.monotonic()
+            cause = min(found, key=lambda one: (one.failed is None, not one.went))
+            final = cause.failed is not None or cause.went or len(found) == self.node.count - 1
+            return cause if final or time.monotonic() - since >= self.patience else None
 
         return await _until(look, self.every)
 
 
 class Tries:
-    """The tries of the launch below ``prefix``, as ``node`` takes part in them."""
+    """The tries of the launch below ``prefix``, as ``node`` takes part in them. ``process`` names this
+    process as long as it lives."""
 
-    def __init__(self, store: ObjectStore, prefix: str, node: Node, *, every: float) -> None:
+    def __init__(self, store: ObjectStore, prefix: str, node: Node, *, process: str, every: float) -> None:
         self._store = store
         self._prefix = prefix
         self.node = node
+        self._process = process
         self._every = every
 
     async def lead(
         self, job: Job, stop: asyncio.Event, train: Callable[[], Coroutine[Any, Any, Last]]
     ) -> Last | None:
         """Have all nodes train ``job``, this one by ``train``. Return the last word of this one, or of one
-        that failed; None: ``stop`` was set before all had come, however long that took.
+        that failed; None: ``stop`` was set before all had come, however long that took, or a pod went away.
 
         Raises:
             ProcessDied: of this node, or another; this one's processes were killed then.
@@ -122,7 +161,7 @@ class Tries:
                 if not joining.done():
                     return None
                 training = asyncio.ensure_future(train())
-                return await _outcome(training, losing)
+                return await _outcome(training, losing, this.patience)
             return _of(losing.result())
         finally:
             await end(joining, losing, stopping, *([training] if training else []))
@@ -162,22 +201,24 @@ class Tries:
 
     def _try(self, number: int) -> Try:
         prefix = f"{self._prefix}/tries/{number:06}"
-        return Try(self._store, prefix, self.node, self._every, number)
+        return Try(self._store, prefix, self.node, self._process, self._every, number)
 
 
-async def _outcome(training: asyncio.Task[Last], losing: asyncio.Task[Lost]) -> Last:
+async def _outcome(training: asyncio.Task[Last], losing: asyncio.Task[Lost], patience: float) -> Last | None:
     """Return what came of a try: this node's own last word counts, unless its processes just died."""
     await asyncio.wait({training, losing}, return_when=asyncio.FIRST_COMPLETED)
     if training.done() and not isinstance(training.exception(), ProcessDied):
         return training.result()
-    await asyncio.wait({losing}, timeout=LAST_WORDS_SECONDS)
-    if losing.done() and (losing.result().failed is not None or not training.done()):
-        return _of(losing.result())
+    await asyncio.wait({losing}, timeout=patience)
+    if losing.done():
+        lost = losing.result()
+        if lost.failed is not None or lost.went or not training.done():
+            return _of(lost)
     return training.result()
 
 
-def _of(lost: Lost) -> Last:
-    if lost.failed is None:
+def _of(lost: Lost) -> Last | None:
+    if lost.failed is None and not lost.went:
         raise ProcessDied(None, f"node {lost.node}: {lost.reason}")
     return lost.failed
 
