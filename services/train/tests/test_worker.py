@@ -90,7 +90,8 @@ def test_a_missing_base_model_is_a_failure_with_its_field(job_file, tmp_path: Pa
 
 
 def test_whichever_process_runs_out_of_memory_says_so(job_file, monkeypatch):
-    monkeypatch.setenv("RANK", "1")  # of two that train together
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "1")  # of two that train together
     monkeypatch.setenv("LIGHT_FAULT", "oom")
     process = start(job_file())
     assert process.stdout is not None
