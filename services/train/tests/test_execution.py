@@ -23,9 +23,8 @@ from tunewheel_contracts.events.training import (
     TrainStarted,
 )
 from tunewheel_contracts.formats.run import BaseModelRef, RunManifest
-from tunewheel_train import execution
 from tunewheel_train.progress import Failed, Message, Stopped
-from tunewheel_train.runs import remote_checkpoints
+from tunewheel_train.runs import remote_checkpoints, training
 from tunewheel_train.runs.process import Patience
 from tunewheel_train.runs.runs import MAX_RECORD_IDS
 from tunewheel_train.trainers import checkpoints
@@ -245,7 +244,7 @@ async def test_a_process_that_is_stuck_is_killed_and_started_again(bench, monkey
         return 3_600.0 * steps if fault == "hang" else 0.0
 
     patience = partial(Patience, silence=silence, clock=clock)
-    monkeypatch.setattr(execution, "Patience", patience)
+    monkeypatch.setattr(training, "Patience", patience)
     event = await made.train()
     assert isinstance(event, TrainFailed)
     assert told in event.reason

@@ -174,6 +174,7 @@ def test_several_nodes_are_an_indexed_job_whose_pods_meet_at_the_first():
     pod["containers"][1]["env"] = [{"name": "A", "value": "b"}, {"name": "MASTER_PORT", "value": "1"}]
     spec = job_of(template, "run-1", labels={}, nodes=3)["spec"]
     assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 3, 3)
+    assert spec["backoffLimit"] == 3 * TEMPLATE["spec"]["backoffLimit"]
     proxy, train = spec["template"]["spec"]["containers"]
     assert "env" not in proxy
     told = {one["name"]: one["value"] for one in train["env"]}

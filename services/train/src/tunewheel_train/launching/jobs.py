@@ -87,7 +87,8 @@ def job_of(template: dict[str, Any], name: str, *, labels: dict[str, str], nodes
     metadata.pop("generateName", None)
     metadata["labels"] = {**metadata.get("labels", {}), **labels}
     spec = job["spec"]
-    spec.setdefault("backoffLimit", 3)
+    # Kubernetes counts the pods of all nodes together, and one want of memory may end all of them.
+    spec["backoffLimit"] = spec.get("backoffLimit", 3) * nodes
     spec.setdefault("ttlSecondsAfterFinished", 86_400)
     spec.setdefault("podFailurePolicy", _failure_policy())
     pod = spec["template"]
