@@ -21,7 +21,7 @@ class WheelReport:
     """Dead letters by their topic."""
     projects: Mapping[str, ProjectStatus] = field(default_factory=dict[str, ProjectStatus])
     services: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
-    """Processes by name, as ``RunState`` has them: those of this machine, and those that were asked."""
+    """The processes of this machine and those at the health URLs, by name, as ``RunState`` holds them."""
     warnings: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
 
     @property

@@ -1,4 +1,4 @@
-"""What the doctor says: of one thing, that it is in order, or what is wrong with it and what to do."""
+"""A finding of the doctor: a thing that is in order, or a fault and its mend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of the machines that train one run together this one is."""
+"""A machine's place among the machines that train one run together."""
 
 from __future__ import annotations
 

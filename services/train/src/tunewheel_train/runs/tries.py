@@ -55,13 +55,13 @@ class Try:
     prefix: str
     node: Node
     process: str
-    """Tells this process from that of a pod in whose place it came."""
+    """A name that no other process has. A pod that replaces another is known by a new name."""
     every: float
     number: int
 
     @property
     def patience(self) -> float:
-        """Seconds in which all nodes have said why they are out, and this one has read it."""
+        """Seconds that a node waits for the other nodes to say why they are out."""
         return max(LAST_WORDS_SECONDS, 2 * self.every)
 
     async def form(self) -> Job:
