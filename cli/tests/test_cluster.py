@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from aiokafka.errors import GroupCoordinatorNotAvailableError, UnknownError
 from tunewheel_cli import cluster
-from tunewheel_cli.cluster import GROUPS_AT_ONCE, describe_groups, each
+from tunewheel_cli.cluster import describe_groups
+from tunewheel_runtime.group_queries import GROUPS_AT_ONCE, each
 
 HOST = {"client_host": "/10.0.0.1"}
 

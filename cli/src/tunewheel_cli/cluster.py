@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
+
+from tunewheel_runtime.group_queries import each
 
 from tunewheel_cli.connection import unreachable
 
@@ -29,11 +31,6 @@ _COORDINATOR_MOVES = frozenset({14, 15, 16})
 """COORDINATOR_LOAD_IN_PROGRESS, COORDINATOR_NOT_AVAILABLE and NOT_COORDINATOR: ask again."""
 COORDINATOR_SECONDS = 20.0
 """A new cluster makes the topic of groups' offsets when somebody first asks for a coordinator."""
-GROUPS_AT_ONCE = 8
-"""Asked about."""
-
-T = TypeVar("T")
-U = TypeVar("U")
 
 Operations = frozenset[str] | None
 """What this client may do; None where the broker does not tell."""
@@ -150,17 +147,6 @@ async def _groups(admin: Any, names: Sequence[str], *, is_last: bool) -> dict[st
                 raise for_code(code)(group["group"])
             seen[group["group"]] = _group(group, node)
     return seen
-
-
-async def each(items: Sequence[T], ask: Callable[[T], Awaitable[U]]) -> list[U]:
-    """Return what ``ask`` does for each of ``items``, ``GROUPS_AT_ONCE`` of them at a time."""
-    places = asyncio.Semaphore(GROUPS_AT_ONCE)
-
-    async def one(item: T) -> U:
-        async with places:
-            return await ask(item)
-
-    return await asyncio.gather(*map(one, items))
 
 
 async def _coordinator(admin: Any, group: str) -> int | None:

@@ -10,9 +10,10 @@ from typing import Any
 
 from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.topics import BY_NAME, TOPICS
+from tunewheel_runtime.group_queries import each
 
 from tunewheel_cli.acls import SERVICES
-from tunewheel_cli.cluster import SeenGroup, admin_client, describe_cluster, describe_groups, each
+from tunewheel_cli.cluster import SeenGroup, admin_client, describe_cluster, describe_groups
 from tunewheel_cli.reading import consumer
 
 

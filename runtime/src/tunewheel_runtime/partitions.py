@@ -18,14 +18,13 @@ from aiokafka.partitioner import murmur2
 from aiokafka.protocol.metadata import MetadataRequest
 from tunewheel_contracts.errors import TransientError
 
+from tunewheel_runtime.group_queries import each
 from tunewheel_runtime.kafka import stop_consumer
 
 NOTICE_MS = 10_000
 """``metadata_max_age_ms`` of consumers that follow: a new partition is read so long after it appears."""
 STALE_CONNECTIONS = 3
 """One to each of the usual three brokers."""
-GROUPS_AT_ONCE = 8
-"""Asked for their lag."""
 
 
 async def partitions_of(options: Mapping[str, Any], names: Sequence[str]) -> list[TopicPartition]:
@@ -181,21 +180,19 @@ async def backlog_of(consumer: AIOKafkaConsumer, partitions: Sequence[TopicParti
 
 async def lag_of(members: Mapping[tuple[str, str], AIOKafkaConsumer]) -> dict[tuple[str, str, str], float]:
     """Return how many records wait in the partitions that ``members``, by group and topic, have now; by
-    group, topic and partition. ``GROUPS_AT_ONCE`` groups are asked at a time: an answer comes behind the
+    group, topic and partition. Few groups are asked at a time (``group_queries``): an answer comes behind the
     long poll of its member, which takes half a second where nothing is published.
 
     Raises:
         KafkaError: the broker does not answer.
     """
-    places = asyncio.Semaphore(GROUPS_AT_ONCE)
 
     async def ask(consumer: AIOKafkaConsumer) -> Mapping[int, float]:
-        async with places:
-            held = sorted(consumer.assignment())
-            backlog = await backlog_of(consumer, held) if held else Backlog({}, {})
+        held = sorted(consumer.assignment())
+        backlog = await backlog_of(consumer, held) if held else Backlog({}, {})
         return {number: max(0, end - backlog.kept[number]) for number, end in backlog.ends.items()}
 
-    found = await asyncio.gather(*map(ask, members.values()))
+    found = await each(members.values(), ask)
     return {
         (group, topic, str(number)): waiting
         for (group, topic), lag in zip(members, found, strict=True)

@@ -35,7 +35,7 @@ def test_a_turn_adds_up(state: Any, desk: Any):
 
 
 def test_what_a_drift_of_an_earlier_release_quotes_is_neither_kept_nor_shown(state: Any, desk: Any):
-    """Nobody could take it away again: it does not say whose words they are."""
+    """An erasure could not find the excerpt: the event does not name the person who wrote it."""
     drifted = desk.drifted()
     assert "solar panel" in drifted.data.examples[0].excerpt
     state.apply(drifted)

@@ -1,4 +1,4 @@
-"""The service as it starts: what it subscribes to, what it holds, and what it cannot do without."""
+"""The service's start: subscriptions, held state, and settings without which it refuses to start."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ class Judged:
         )
 
     def clustered(self, fresh: Fresh) -> Clustered:
-        """Return which rows are one observation, and what else is known of those rows."""
+        """Return which rows count as one observation, with looks, repeats and left-out rows."""
         contest, spec = self.contest, self.contest.manifest.spec
         holdout = of_examples(self.plain)
         spreads = repeat_spreads(

@@ -1,5 +1,4 @@
-"""One run that is trained elsewhere: what its process is told, and what the process says at its end, both in
-the object store.
+"""A run that is trained in another process: its event and its outcome, both in the object store.
 
 ``launches/<name>/event.json`` is the event that asked for the run; ``launches/<name>/outcome.json`` what came
 of it, and ``told`` lies beside it once that is on the log. All are written once. The name follows from the
