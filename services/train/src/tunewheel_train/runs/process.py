@@ -129,8 +129,8 @@ def together(
 ) -> tuple[str, ...]:
     """``worker`` as so many processes of this machine that train one model, by PyTorch's launcher.
 
-    The launcher gives the processes ``stop_seconds`` for their last checkpoint; its default is 30. It ends all
-    processes of this machine when one dies; ``tries.py`` ends those of other nodes.
+    The launcher gives the processes ``stop_seconds`` for their last checkpoint; its default is 30. It ends
+    all processes of this machine when one dies; ``tries.py`` ends those of other nodes.
 
     accelerate, which TRL trains by, takes part in the group it finds in the environment.
     """

@@ -75,7 +75,7 @@ class Try:
         await self.store.first(f"{self.prefix}/joined.{self.node.rank}", self.process.encode())
 
     async def lose(self, reason: str, failed: Failed | None = None, *, went: bool = False) -> None:
-        """Say that this node is out of the try; where the store is away, repeat until the store has the note."""
+        """Say that this node is out of the try. Where the store is away, repeat until it has the note."""
         lost = Lost(node=self.node.rank, reason=reason, failed=failed, went=went)
         log.warning("try_lost", number=self.number, node=lost.node, reason=reason)
 
