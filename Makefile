@@ -75,9 +75,9 @@ test-vllm: install ## the engine's conformance suite against real vLLM (6 GB to 
 test-images: install ## build all images and start them, after a change of deploy/, a lock or a pyproject.toml
 	$(BIN)/python -m pytest -v tests/images/{compose,images,turn}.py $(TESTS)
 
-test-kube: install ## render the Helm chart, and install it on a control plane that Go builds once (12 minutes)
-	! command -v go >/dev/null || bash tests/kube/build.sh $${KUBE_TOOLS:-$$HOME/.cache/tunewheel-kube} control-plane
-	$(BIN)/python -m pytest -v tests/kube/{chart,installing,training}.py $(TESTS)
+test-kube: install ## render the Helm chart, and install it on a control plane that Go builds once (20 minutes)
+	! command -v go >/dev/null || bash tests/kube/build.sh $${KUBE_TOOLS:-$$HOME/.cache/tunewheel-kube} control-plane keda
+	$(BIN)/python -m pytest -v tests/kube/{chart,installing,training,scaling}.py $(TESTS)
 
 chart: install ## pack the Helm chart, with rules and dashboards, into var/chart/tunewheel
 	$(BIN)/python deploy/helm/generate.py --pack var/chart

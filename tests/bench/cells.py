@@ -1,29 +1,30 @@
-"""The four cells on the bundled example: SmolLM2-135M-Instruct and the example's adapter, each with passages
-and without, on held-out tickets; then the same after every number of the SOPs changed.
+"""The four cells on the bundled example or a public set (``subjects``): SmolLM2-135M-Instruct and an adapter,
+each with passages and without, on held-out questions; then the same after every number of the documents
+changed.
 
-A fifth of the tickets, by customer, is held out. Training is the example's own recipe, without passages, or
-(``--trained-with-passages``) with the passages that curate's own chooser gives each prompt; looking up,
-answering and judging are the product's own (``LookUp``, ``measure``, ``retrieval_scores``). A
-section of an SOP is a document here. For stale answers each number of two digits or more in the SOPs becomes
-seven more, and the same adapter is asked again: it learnt the old ones. Those figures say what passages can
-do where a model read the old text often, not how often documents change.
+    make bench NAME=cells ARGS="--subject dolly --trained-with-passages"
+
+Training is the subject's own recipe, without passages, or (``--trained-with-passages``) with the passages
+that curate's own chooser gives each prompt; looking up, answering and judging are the product's own
+(``LookUp``, ``measure``, ``retrieval_scores``). For stale answers each number of two digits or more in the
+documents becomes seven more, and the same adapter is asked again. Those figures say what passages can do
+where a model knows the old text, not how often documents change.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import re
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from report import write_report
+from subjects import SUBJECTS
 from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.dataset import ChatExample, ChatMessage
@@ -32,8 +33,7 @@ from tunewheel_contracts.formats.retrieval_scores import RetrievalScores
 from tunewheel_contracts.formats.retrieval_spec import RetrievedTraining
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.formats.scorecard import Role
-from tunewheel_contracts.formats.spec import ProjectSpec, parse_spec
-from tunewheel_contracts.identity import content_sha256
+from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_curate.open_index import OpenIndex, open_for_build
 from tunewheel_curate.passages.choosing import Chooser, Row
 from tunewheel_eval.clusters import of_examples
@@ -52,16 +52,13 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "tests" / "integration"))
 from indexes import put_index  # noqa: E402
 
-EXAMPLE = ROOT / "examples" / "helpdesk"
-PROJECT = "helpdesk"
 WITH_PASSAGES_TOKENS = 768
 """Longest conversation that is trained on where passages stand in it."""
-HELD_OUT = 5
-"""Of so many customers one is held out."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--subject", choices=SUBJECTS, default="helpdesk")
     parser.add_argument("--questions", type=int, default=2000, help="most questions that all cells are asked")
     parser.add_argument("--epochs", type=float, default=2.0)
     parser.add_argument("--trained-with-passages", action="store_true", help="as curate does it (RAFT)")
@@ -70,21 +67,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         found = asyncio.run(measured(Path(folder), chosen))
     packages = ("torch", "transformers", "peft")
-    write_report("cells", packages=packages, contenders=found, ratios={}, load_average=os.getloadavg())
+    name = f"cells_{chosen.subject}" + "_raft" * chosen.trained_with_passages
+    write_report(name, packages=packages, contenders=found, ratios={}, load_average=os.getloadavg())
 
 
 async def measured(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
-    spec = spec_of(chosen)
-    train, held = tickets(spec)
-    held = held[: chosen.questions]
+    subject = SUBJECTS[chosen.subject]()
+    spec = chosen_spec(subject.spec, chosen)
+    train, held = subject.train, subject.held[: chosen.questions]
     store = ObjectStore(f"file://{folder}/store")
-    texts = {path.name: path.read_text("utf-8") for path in sorted((EXAMPLE / "sops").glob("*.md"))}
     assert spec.retrieval is not None
-    old = await put_index(store, PROJECT, passages(texts), spec.retrieval)
+    old = await put_index(store, spec.project, subject.documents, spec.retrieval)
     changed = {
-        name: re.sub(r"\b\d{2,}\b", lambda n: str(int(n[0]) + 7), text) for name, text in texts.items()
+        name: re.sub(r"\b\d{2,}\b", lambda n: str(int(n[0]) + 7), text)
+        for name, text in subject.documents.items()
     }
-    new = await put_index(store, PROJECT, passages(changed), spec.retrieval)
+    new = await put_index(store, spec.project, changed, spec.retrieval)
     if chosen.trained_with_passages:
         train = with_passages(
             train, await open_for_build(store, old.manifest, spec.retrieval.embedding), spec
@@ -101,8 +99,7 @@ async def measured(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def spec_of(chosen: argparse.Namespace) -> ProjectSpec:
-    spec = parse_spec((EXAMPLE / "project.yaml").read_text("utf-8"))
+def chosen_spec(spec: ProjectSpec, chosen: argparse.Namespace) -> ProjectSpec:
     evaluation = spec.evaluation.model_copy(update={"cells": chosen.questions})
     update: dict[str, Any] = {"evaluation": evaluation}
     if chosen.trained_with_passages:
@@ -113,31 +110,6 @@ def spec_of(chosen: argparse.Namespace) -> ProjectSpec:
             "train": spec.train.model_copy(update={"max_tokens": WITH_PASSAGES_TOKENS}),
         }
     return spec.model_copy(update=update)
-
-
-def tickets(spec: ProjectSpec) -> tuple[list[ChatExample], list[ChatExample]]:
-    """Return what is trained on and what is held out."""
-    found: dict[bool, dict[str, ChatExample]] = {True: {}, False: {}}
-    for line in (EXAMPLE / "tickets.jsonl").read_text("utf-8").splitlines():
-        try:
-            told = json.loads(line)
-        except ValueError:
-            continue  # planted faults
-        answer, asked = told.get("answer"), f"{told.get('subject')}\n\n{told.get('body')}"
-        if not isinstance(answer, dict) or not answer.get("reply") or not told.get("validated_by"):
-            continue
-        customer = str(told.get("customer"))
-        turns = (("system", spec.task.system_prompt), ("user", asked), ("assistant", json.dumps(answer)))
-        example = ChatExample.model_validate(
-            {
-                "example_id": told["ticket_id"], "group": customer, "trust": "expert", "record_ids": (),
-                "messages": [{"role": role, "content": content} for role, content in turns],
-                "label": answer.get("category"),
-            }
-        )  # fmt: skip
-        is_held = int(content_sha256(customer)[:8], 16) % HELD_OUT == 0
-        found[is_held].setdefault(asked.casefold(), example)
-    return [*found[False].values()], [*found[True].values()]
 
 
 def with_passages(rows: list[ChatExample], opened: OpenIndex, spec: ProjectSpec) -> list[ChatExample]:
@@ -154,17 +126,6 @@ def with_passages(rows: list[ChatExample], opened: OpenIndex, spec: ProjectSpec)
         context = context_of(spec.retrieval, chooser.ordered(row, chooser.choose(row, vector)))
         told = map(ChatMessage.model_validate, with_context(turns, context))
         found.append(example.model_copy(update={"messages": (*told, answer)}))
-    return found
-
-
-def passages(texts: Mapping[str, str]) -> dict[str, str]:
-    """Return each part below a heading as a document of its own, as ``put_index`` reads documents."""
-    found: dict[str, str] = {}
-    for name, text in texts.items():
-        for number, part in enumerate(re.split(r"\n(?=#+ )", text)):
-            heading, _, rest = part.lstrip("#").strip().partition("\n")
-            if rest.strip():
-                found[f"{name}#{number}"] = f"# {heading}\n{rest}"
     return found
 
 
@@ -193,7 +154,7 @@ async def judged(
     chosen: argparse.Namespace,
 ) -> RetrievalScores:
     plan = EvaluationPlan.model_construct(
-        project=PROJECT, run_id="run-cells", criteria=(), index=index.manifest, index_id=index.index_id
+        project=spec.project, run_id="run-cells", criteria=(), index=index.manifest, index_id=index.index_id
     )
     look_up = LookUp(store, AllowedSources())
     looked = await look_up.of(

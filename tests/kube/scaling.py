@@ -1,0 +1,159 @@
+"""Curate scaled by the chart's own ScaledObject: KEDA reads the lag of a real Kafka, and the control plane's
+autoscaler reads KEDA's metrics.
+
+Not part of ``make test``, hence the file's name. Curate itself runs, on the node that runs containers.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from tunewheel_cli.kafka.ports import free_port
+from tunewheel_contracts.topics import RECORD_INGESTED
+from tunewheel_runtime.partitions import backlog_of
+
+from ..integration.bus import Bus
+from ..integration.bus import until as until_soon
+from ..integration.secured_kafka import Authority
+from ..integration.test_curate import records
+from .conftest import require
+from .control_plane import ControlPlane, until
+from .kubelet import HERE, Kubelet
+from .release import Release, make_release, without_others
+from .tools import EXAMPLES, TOOLS
+
+NAMESPACE = "scaling"
+MOST = 2
+SCALING = {
+    "enabled": True, "minReplicas": 0, "maxReplicas": MOST, "lagThreshold": 10, "pollingSeconds": 1,
+    "cooldownSeconds": 3,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def keda_tools() -> Path:
+    require("keda-operator", "keda-adapter", "keda-crds")
+    return TOOLS
+
+
+@pytest.fixture(scope="module")
+def keda(keda_tools: Path, plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The operator, and the server of its metrics, until the control plane stops."""
+    for path in sorted((keda_tools / "keda-crds").glob("*.yaml")):
+        plane.define(yaml.safe_load(path.read_text("utf-8")))
+    certs = certificates(tmp_path_factory.mktemp("keda"))
+    told = {
+        "KUBECONFIG": str(plane.kubeconfig), "KEDA_CLUSTER_OBJECT_NAMESPACE": "keda",
+        "WATCH_NAMESPACE": "",  # all of them
+    }  # fmt: skip
+    metrics, port = f"localhost:{free_port()}", free_port()
+    plane.run(
+        "keda-operator", f"--cert-dir={certs}", "--enable-webhook-patching=false",
+        f"--metrics-service-bind-address={metrics}", "--metrics-bind-address=0",
+        f"--health-probe-bind-address=127.0.0.1:{free_port()}", **told,
+    )  # fmt: skip
+    ask = [
+        f"--{what}-kubeconfig={plane.kubeconfig}" for what in ("lister", "authentication", "authorization")
+    ]
+    plane.run(
+        "keda-adapter", *ask, f"--cert-dir={certs}", f"--tls-cert-file={certs / 'tls.crt'}",
+        f"--tls-private-key-file={certs / 'tls.key'}", "--bind-address=127.0.0.1", f"--secure-port={port}",
+        f"--port={free_port()}", f"--metrics-service-address={metrics}", **told,
+    )  # fmt: skip
+    serve_metrics(plane, port)
+
+
+def certificates(folder: Path) -> Path:
+    """Return a folder of what the operator and the server of its metrics know each other by."""
+    authority = Authority(folder / "authority", "keda-ca")
+    certificate, key = authority.issue("localhost")
+    for path, name in ((authority.cafile, "ca.crt"), (certificate, "tls.crt"), (key, "tls.key")):
+        shutil.copyfile(path, folder / name)
+    return folder
+
+
+def serve_metrics(plane: ControlPlane, port: int) -> None:
+    """Have the API server ask this machine's ``port`` for external metrics."""
+    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "keda"}}
+    plane.apply("/api/v1/namespaces", space)
+    name = {"name": "keda-adapter", "namespace": "keda"}
+    here = {"type": "ExternalName", "externalName": "localhost"}
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": name, "spec": here}
+    plane.apply("/api/v1/namespaces/keda/services", service)
+    group, version = "external.metrics.k8s.io", "v1beta1"
+    spec = {
+        "group": group, "version": version, "service": name | {"port": port}, "insecureSkipTLSVerify": True,
+        "groupPriorityMinimum": 100, "versionPriority": 100,
+    }  # fmt: skip
+    registered = {
+        "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+        "metadata": {"name": f"{version}.{group}"}, "spec": spec,
+    }  # fmt: skip
+    plane.apply("/apis/apiregistration.k8s.io/v1/apiservices", registered)
+    until(lambda: plane.api.get(f"/apis/{group}/{version}").is_success, "the server of KEDA's metrics")
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    """A file that curate waits for before it starts."""
+    return tmp_path / "open"
+
+
+@pytest.fixture
+def kubelet(keda: None, plane: ControlPlane, gate: Path, tmp_path: Path) -> Iterator[Kubelet]:
+    held = f'until [ -e "{gate}" ]; do sleep 0.1; done; exec tunewheel-curate'
+    with Kubelet(plane, tmp_path, {"tunewheel-curate": ("sh", "-c", held)}) as found:
+        yield found
+
+
+@pytest.fixture
+def release(
+    kubelet: Kubelet, plane: ControlPlane, helm: str, chart: Path, fresh_kafka: str, tmp_path: Path
+) -> Iterator[Release]:
+    values = tmp_path / "values.yaml"
+    told = {
+        "kafka": {"bootstrapServers": fresh_kafka},
+        "services": without_others("curate") | {"curate": HERE | {"scaling": SCALING}},
+    }
+    values.write_text(yaml.safe_dump(yaml.safe_load(EXAMPLES["minimal"].read_text("utf-8")) | told))
+    found = make_release(plane, helm, chart, values, NAMESPACE)
+    yield found
+    found.remove()
+
+
+async def test_curate_goes_from_none_to_several_and_back_to_none_as_the_lag_does(
+    release: Release, kubelet: Kubelet, fresh_kafka: str, gate: Path, project: str
+) -> None:
+    release.helm("install")
+
+    def replicas() -> tuple[int, int]:
+        """Return how many are asked for, and how many run."""
+        running = kubelet.running(lambda pod: pod["metadata"]["namespace"] == NAMESPACE)
+        return release.workload("curate")["spec"]["replicas"], len(running)
+
+    await until_soon(lambda: replicas() == (0, 0))
+    async with Bus(fresh_kafka) as bus:
+        await bus.publish(*records(project))
+    await until_soon(lambda: replicas() == (MOST, MOST))
+    assert await waiting(fresh_kafka) == len(records(project))
+    gate.touch()
+    await until_soon(lambda: replicas() == (0, 0))
+    assert await waiting(fresh_kafka) == 0
+
+
+async def waiting(kafka: str) -> int:
+    """Return how many records curate has not taken yet."""
+    (group,) = RECORD_INGESTED.groups_of("curate")
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka, group_id=group)
+    await consumer.start()
+    try:
+        partitions = [TopicPartition(RECORD_INGESTED.name, n) for n in range(RECORD_INGESTED.partitions)]
+        backlog = await backlog_of(consumer, partitions)
+    finally:
+        await consumer.stop()
+    return sum(backlog.ends.values()) - sum(backlog.kept.values())
