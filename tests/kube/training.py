@@ -67,10 +67,11 @@ class Wheel:
         self.options = {"bootstrap_servers": ground.kafka}
 
     async def launch(self) -> TrainStarted:
-        """Have a version trained until its run waits behind a checkpoint."""
+        """Have a version trained until its run waits behind a checkpoint, which lies in the store."""
         await self.bus.publish(await self._ground.dataset(self._project))
         (started,) = await self.bus.collect(topics.TRAIN_STARTED, 1, where=self.is_own)
-        await self.bus.collect(topics.TRAIN_PROGRESSED, 2, where=self.is_own)
+        checkpoints = self._ground.folder / "store" / "runs" / started.data.run_id / "checkpoints"
+        await until_soon(lambda: any(checkpoints.glob("*/checkpoint.json")))
         return started.data
 
     def is_own(self, event: Any) -> bool:
