@@ -100,7 +100,8 @@ class ControlPlane:
         to, alone = ["--kubeconfig", str(self.kubeconfig)], ("--leader-elect=false", "--secure-port=0")
         self.run("kube-controller-manager", *to, *alone, f"--service-account-private-key-file={key}",
                  f"--root-ca-file={self.authority}",
-                 "--horizontal-pod-autoscaler-sync-period=1s")  # fmt: skip
+                 "--horizontal-pod-autoscaler-sync-period=1s",
+                 "--horizontal-pod-autoscaler-downscale-stabilization=1s")  # fmt: skip
         self.run("kube-scheduler", *to, *alone)
         self.add_node(SIMULATED, {"kwok.x-k8s.io/node": "fake"})
         self.run("kwok", *to, "--manage-all-nodes=false",

@@ -1,25 +1,30 @@
-"""Curate scaled by the chart's own ScaledObject: KEDA reads the lag of a real Kafka, and the control plane's
-autoscaler reads KEDA's metrics.
+"""Curate and ingest scaled by the chart's own ScaledObjects: KEDA reads the lag of a real Kafka, and the
+control plane's autoscaler reads KEDA's metrics.
 
-Not part of ``make test``, hence the file's name. Curate itself runs, on the node that runs containers.
+Not part of ``make test``, hence the file's name. The services run, on the node that runs containers.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from tunewheel_cli.kafka.ports import free_port
-from tunewheel_contracts.topics import RECORD_INGESTED
+from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.events.upstream import TicketPublished
+from tunewheel_contracts.topics import RECORD_INGESTED, TICKET_PUBLISHED, TopicSpec
 from tunewheel_runtime.partitions import backlog_of
 
 from ..integration.bus import Bus
 from ..integration.bus import until as until_soon
 from ..integration.secured_kafka import Authority
+from ..integration.specs import declared
 from ..integration.test_curate import records
 from .conftest import require
 from .control_plane import ControlPlane, until
@@ -27,10 +32,11 @@ from .kubelet import HERE, Kubelet
 from .release import Release, make_release, without_others
 from .tools import EXAMPLES, TOOLS
 
-NAMESPACE = "scaling"
 MOST = 2
+EVENTS = 40
+"""That wait: as many as ``records`` makes."""
 SCALING = {
-    "enabled": True, "minReplicas": 0, "maxReplicas": MOST, "lagThreshold": 10, "pollingSeconds": 1,
+    "enabled": True, "maxReplicas": MOST, "lagThreshold": 10, "pollingSeconds": 1,
     "cooldownSeconds": 3,
 }  # fmt: skip
 
@@ -98,61 +104,97 @@ def serve_metrics(plane: ControlPlane, port: int) -> None:
     until(lambda: plane.api.get(f"/apis/{group}/{version}").is_success, "the server of KEDA's metrics")
 
 
+@dataclass(frozen=True)
+class Scaled:
+    """A service, how few of it there may be, and how work of a project is put on its log."""
+
+    service: str
+    fewest: int
+    topic: TopicSpec[Any]
+    work: Callable[[str], Sequence[Envelope[Any]]]
+
+
+def tickets(project: str) -> Sequence[Envelope[Any]]:
+    return [
+        declared(project),
+        *(
+            new_event(TicketPublished(project=project, ticket_id=f"T-{n}", body=f"bell {n}"), source="/test")
+            for n in range(EVENTS)
+        ),
+    ]
+
+
+SCALED = (
+    Scaled("curate", 0, RECORD_INGESTED, records),
+    # Never to none: its door is HTTP, which no lag speaks of.
+    Scaled("ingest", 1, TICKET_PUBLISHED, tickets),
+)
+
+
+@pytest.fixture(params=SCALED, ids=lambda one: one.service)
+def scaled(request: pytest.FixtureRequest) -> Scaled:
+    return request.param
+
+
 @pytest.fixture
 def gate(tmp_path: Path) -> Path:
-    """A file that curate waits for before it starts."""
+    """A file that the service waits for before it starts."""
     return tmp_path / "open"
 
 
 @pytest.fixture
-def kubelet(keda: None, plane: ControlPlane, gate: Path, tmp_path: Path) -> Iterator[Kubelet]:
-    held = f'until [ -e "{gate}" ]; do sleep 0.1; done; exec tunewheel-curate'
-    with Kubelet(plane, tmp_path, {"tunewheel-curate": ("sh", "-c", held)}) as found:
+def kubelet(keda: None, scaled: Scaled, plane: ControlPlane, gate: Path, tmp_path: Path) -> Iterator[Kubelet]:
+    command = f"tunewheel-{scaled.service}"
+    held = f'until [ -e "{gate}" ]; do sleep 0.1; done; exec {command}'
+    with Kubelet(plane, tmp_path, {command: ("sh", "-c", held)}) as found:
         yield found
 
 
 @pytest.fixture
 def release(
-    kubelet: Kubelet, plane: ControlPlane, helm: str, chart: Path, fresh_kafka: str, tmp_path: Path
-) -> Iterator[Release]:
+    kubelet: Kubelet, scaled: Scaled, plane: ControlPlane, helm: str, chart: Path, fresh_kafka: str,
+    tmp_path: Path,
+) -> Iterator[Release]:  # fmt: skip
     values = tmp_path / "values.yaml"
+    scaling = SCALING | {"minReplicas": scaled.fewest}
     told = {
         "kafka": {"bootstrapServers": fresh_kafka},
-        "services": without_others("curate") | {"curate": HERE | {"scaling": SCALING}},
+        "services": without_others(scaled.service) | {scaled.service: HERE | {"scaling": scaling}},
     }
     values.write_text(yaml.safe_dump(yaml.safe_load(EXAMPLES["minimal"].read_text("utf-8")) | told))
-    found = make_release(plane, helm, chart, values, NAMESPACE)
+    found = make_release(plane, helm, chart, values, f"scaling-{scaled.service}")
     yield found
     found.remove()
 
 
-async def test_curate_goes_from_none_to_several_and_back_to_none_as_the_lag_does(
-    release: Release, kubelet: Kubelet, fresh_kafka: str, gate: Path, project: str
+async def test_replicas_become_more_with_the_lag_and_as_few_as_before_without_it(
+    release: Release, scaled: Scaled, kubelet: Kubelet, fresh_kafka: str, gate: Path, project: str
 ) -> None:
     release.helm("install")
 
     def replicas() -> tuple[int, int]:
         """Return how many are asked for, and how many run."""
-        running = kubelet.running(lambda pod: pod["metadata"]["namespace"] == NAMESPACE)
-        return release.workload("curate")["spec"]["replicas"], len(running)
+        running = kubelet.running(lambda pod: pod["metadata"]["namespace"] == release.namespace)
+        return release.workload(scaled.service)["spec"]["replicas"], len(running)
 
-    await until_soon(lambda: replicas() == (0, 0))
+    few, many = (scaled.fewest,) * 2, (MOST,) * 2
+    await until_soon(lambda: replicas() == few)
     async with Bus(fresh_kafka) as bus:
-        await bus.publish(*records(project))
-    await until_soon(lambda: replicas() == (MOST, MOST))
-    assert await waiting(fresh_kafka) == len(records(project))
+        await bus.publish(*scaled.work(project))
+    await until_soon(lambda: replicas() == many)
+    assert await waiting(fresh_kafka, scaled) == EVENTS
     gate.touch()
-    await until_soon(lambda: replicas() == (0, 0))
-    assert await waiting(fresh_kafka) == 0
+    await until_soon(lambda: replicas() == few)
+    assert await waiting(fresh_kafka, scaled) == 0
 
 
-async def waiting(kafka: str) -> int:
-    """Return how many records curate has not taken yet."""
-    (group,) = RECORD_INGESTED.groups_of("curate")
+async def waiting(kafka: str, scaled: Scaled) -> int:
+    """Return how many events the service has not taken yet."""
+    (group,) = scaled.topic.groups_of(scaled.service)
     consumer = AIOKafkaConsumer(bootstrap_servers=kafka, group_id=group)
     await consumer.start()
     try:
-        partitions = [TopicPartition(RECORD_INGESTED.name, n) for n in range(RECORD_INGESTED.partitions)]
+        partitions = [TopicPartition(scaled.topic.name, n) for n in range(scaled.topic.partitions)]
         backlog = await backlog_of(consumer, partitions)
     finally:
         await consumer.stop()
