@@ -16,27 +16,9 @@ from tunewheel_contracts.turn_status import TurnStatus
 
 from tunewheel_cli.describing import describe
 
-# What moves a project on the wheel; the busy topics (tickets, records, completions) only fill it.
-MOVING: tuple[TopicSpec, ...] = (
-    topics.PROJECT_DECLARED,
-    topics.DATASET_REQUESTED,
-    topics.DATASET_VERSIONED,
-    topics.DATASET_REJECTED,
-    topics.TRAIN_STARTED,
-    topics.TRAIN_PROGRESSED,
-    topics.TRAIN_COMPLETED,
-    topics.TRAIN_FAILED,
-    topics.EVAL_PASSED,
-    topics.EVAL_FAILED,
-    topics.EVAL_UNDECIDED,
-    topics.REVIEW_REQUESTED,
-    topics.MODEL_PROMOTED,
-    topics.MODEL_ROLLEDBACK,
-    topics.SERVING_DESIRED,
-    topics.ROLLOUT_JUDGED,
-)
-SHOWN: tuple[TopicSpec, ...] = tuple(dict.fromkeys((*MOVING, *TURN_TOPICS)))
-"""All that a status is folded from. An alarm moves no project: curate decides what follows from it."""
+SHOWN: tuple[TopicSpec, ...] = (*TURN_TOPICS, topics.SERVING_DESIRED, topics.ROLLOUT_JUDGED)
+"""All that a status is folded from. An alarm moves no project: curate decides what follows from it. The busy
+topics (tickets, records, completions) only fill a project."""
 
 ENDED = "ended without a rollout, collecting records"
 _PLACES = {
