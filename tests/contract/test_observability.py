@@ -39,12 +39,28 @@ ALERTS = [rule for rule in rules() if "alert" in rule]
 RECORDED = {rule["record"] for rule in rules() if "record" in rule}
 
 
+def queries(board: dict[str, Any]) -> list[str]:
+    """Return the PromQL of a dashboard's panels."""
+    return [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+
+
+def variables(board: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the variables of a dashboard that ask Prometheus, by name, in order."""
+    return {one["name"]: one for one in board["templating"]["list"] if one["type"] == "query"}
+
+
 def expressions() -> Iterator[str]:
     yield from (rule["expr"] for rule in rules())
     for file in DASHBOARDS:
         board = json.loads(file.read_text("utf-8"))
-        yield from (target["expr"] for panel in board["panels"] for target in panel["targets"])
-        yield from (one["definition"] for one in board["templating"]["list"] if one["type"] == "query")
+        yield from queries(board)
+        yield from (one["definition"] for one in variables(board).values())
+
+
+def of_all_namespaces(expression: str) -> list[str]:
+    """Return the metrics in a dashboard's query that are not selected by its namespaces."""
+    marked = expression.replace('{namespace=~"$namespace"', "{ours")
+    return re.findall(rf"(?:{NAME.pattern})(?![\w:]|{{ours)", re.sub(r'"[^"]*"', '""', marked))
 
 
 def named(expression: str) -> set[str]:
@@ -93,6 +109,20 @@ def test_every_rule_keeps_installations_in_several_namespaces_apart() -> None:
     assert set(labels) == {"namespace"}
 
 
+@pytest.mark.parametrize("file", DASHBOARDS, ids=lambda file: file.stem)
+def test_a_dashboard_shows_the_namespaces_that_are_chosen(file: Path) -> None:
+    some = 'sum(up) / up{job="up"} + tunewheel:x{namespace=~"$namespace", job="up"}'
+    assert of_all_namespaces(some) == ["up", "up"]
+    board = json.loads(file.read_text("utf-8"))
+    namespace, *others = variables(board).values()
+    assert namespace["name"] == "namespace"
+    assert (namespace["multi"], namespace["includeAll"]) == (True, True)
+    assert namespace["allValue"] == ".*", "also of series without that label, as compose has them"
+    assert namespace["current"]["value"] == "$__all"
+    asked = [*queries(board), *(one["definition"] for one in others)]
+    assert [query for query in asked if of_all_namespaces(query)] == []
+
+
 def test_every_service_exports_what_all_share(built: dict[str, Telemetry]) -> None:
     assert len(built) == 9
     for name, telemetry in built.items():
@@ -128,15 +158,29 @@ def test_every_runbook_is_an_alerts_and_every_alert_is_fired_by_a_test() -> None
     "command", [["check", "rules", "rules/*.yaml"], ["test", "rules", "alerts_test.yaml"]]
 )
 def test_promtool_agrees(command: list[str]) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed (apt-get install prometheus)")
     files = [str(path) for path in sorted(FOLDER.glob(command[-1]))]
     assert files
-    done = subprocess.run(
-        [promtool, *command[:-1], *files], capture_output=True, text=True, check=False, cwd=FOLDER
-    )
+    promtool(*command[:-1], *files)
+
+
+def promtool(*words: str) -> None:
+    """Run promtool, which must find nothing wrong."""
+    found = shutil.which("promtool")
+    if found is None:
+        pytest.skip("promtool is not installed (apt-get install prometheus)")
+    done = subprocess.run([found, *words], capture_output=True, text=True, check=False, cwd=FOLDER)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_promtool_reads_every_query_of_a_dashboard(tmp_path: Path) -> None:
+    asked = [query for file in DASHBOARDS for query in queries(json.loads(file.read_text("utf-8")))]
+    assert len(asked) > 50
+    filled = [re.sub(r"\[\$__\w+\]", "[5m]", query) for query in asked]
+    recorded = [{"record": f"query_{n}", "expr": query} for n, query in enumerate(filled)]
+    (tmp_path / "queries.yaml").write_text(
+        json.dumps({"groups": [{"name": "dashboards", "rules": recorded}]})
+    )
+    promtool("check", "rules", str(tmp_path / "queries.yaml"))
 
 
 @pytest.mark.parametrize("file", DASHBOARDS, ids=lambda file: file.stem)
