@@ -115,8 +115,8 @@ def test_a_source_is_found_by_its_own_name_under_its_pseudonym(secret: str) -> N
     assert asyncio.run(asked(answer, "policies/a b.md", secret=secret)) == [{"asked": known}]
 
 
-def test_a_registry_that_stands_by_is_asked_again() -> None:
-    answers = iter([(503, {"detail": "stands by"}), (503, {"detail": "stands by"}), (200, {"nodes": []})])
+def test_a_registry_that_still_reads_the_log_is_asked_again() -> None:
+    answers = iter([(503, {"detail": "reads"}), (503, {"detail": "reads"}), (200, {"nodes": []})])
     assert asyncio.run(asked(lambda _: next(answers), "MODEL")) == [{"nodes": []}]
 
 

@@ -36,8 +36,8 @@ class World:
 
 
 def leading(**state: Any) -> Any:
-    said = {"held": False, "stands_by": False, "is_decided": bool(state)}
-    return SimpleNamespace(**said | {"group": ("registry.active", "x")} | state)
+    said = {"held": False, "stands_by": False, "group": ("registry.active", "x")}
+    return SimpleNamespace(**said | state)
 
 
 def test_a_process_is_ready_once_it_is_up() -> None:
@@ -116,7 +116,7 @@ def test_every_service_tells_metrics_of_its_subscriptions_before_the_first_event
         assert line in text.splitlines()
 
 
-def test_one_that_stands_by_refuses_requests_instead_of_saying_that_there_is_nothing() -> None:
+def test_one_that_has_not_read_the_log_refuses_requests_instead_of_saying_that_there_is_nothing() -> None:
     service = Service("desk", ServiceSettings(store_url="memory://", identity="open"))
     service.one_at_a_time(topics.PROJECT_DECLARED)
 
@@ -126,15 +126,13 @@ def test_one_that_stands_by_refuses_requests_instead_of_saying_that_there_is_not
 
     service.mount(Starlette(routes=[Route("/models", models)]))
     client = TestClient(service.asgi(), base_url=HERE)
-    assert client.get("/models").text == "none"
-    service._health.leadership = leading(stands_by=True)
+    service._health.is_reading = True
     refusal = client.get("/models")
     assert (refusal.status_code, refusal.headers["retry-after"]) == (503, "1")
-    assert "stands by" in refusal.json()["detail"]
-    assert refusal.headers["connection"] == "close", "the next connection may lead to the active process"
-    service._health.leadership = leading(held=True)
-    assert client.get("/models").status_code == 503, "it has not read the log yet"
-    service._health.started = True
+    assert "has not read the log" in refusal.json()["detail"]
+    assert refusal.headers["connection"] == "close", "the next one may lead to a process that has read it"
+    service._health.is_reading = False
+    service._health.leadership = leading(stands_by=True)
     assert client.get("/models").text == "none"
 
 

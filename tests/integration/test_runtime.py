@@ -272,10 +272,17 @@ async def test_one_process_at_a_time_is_active_and_the_next_takes_over(
 ) -> None:
     services = [service(kafka, tmp_path, project) for _ in range(2)]
     seen: list[list[str]] = [[], []]
+    replayed: list[list[str]] = [[], []]
 
     def attach(index: int) -> None:
         made = services[index]
-        made.one_at_a_time(topics.PROJECT_DECLARED)
+        made.one_at_a_time(topics.PROJECT_DECLARED, hot_standby=True)
+
+        def apply(event: Envelope[DatasetRequested]) -> None:
+            if event.project == project:
+                replayed[index].append(event.data.request)
+
+        made.replay((topics.DATASET_REQUESTED,), apply)
 
         @made.on(topics.DATASET_REQUESTED)
         async def on_dataset_requested(event: Envelope[DatasetRequested]) -> None:
@@ -293,7 +300,9 @@ async def test_one_process_at_a_time_is_active_and_the_next_takes_over(
                 await bus.publish(request(f"{project}", f"{n}"))
                 await asyncio.sleep(0.1)
             await until(lambda: len(seen[0]) == 20)
+            await until(lambda: len(replayed[1]) == 20)  # it follows the log meanwhile
             assert services[1].state() == standing_by
+            assert not services[1]._health.is_reading
             assert seen[1] == []
             watch = services[0]._broker_watch
             await watch.look()

@@ -13,8 +13,8 @@ from tunewheel_cli.endpoint import Endpoint, detail_of
 
 PATIENCE_SECONDS = 60.0
 WAITS_SECONDS = (0.1, 0.3, 0.6, 1.0)
-"""Before an answer of 503 is asked for again. Of two registries behind one address one stands by, and half of
-the requests reach that one."""
+"""Before an answer of 503 is asked for again. A registry answers so while it starts, until it has read
+the log."""
 
 
 class RegistryRefused(TunewheelError):

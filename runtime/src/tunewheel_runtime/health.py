@@ -34,6 +34,8 @@ class Health:
         self._broker = broker
         self.started = False
         """Everything is up, and nothing has failed since."""
+        self.is_reading = False
+        """The process starts, and has not yet read what it answers requests from."""
         self.needs_broker = True
         """False: the work goes on while the broker is away, and readiness with it."""
         self.leadership: Leadership | None = None
@@ -49,11 +51,6 @@ class Health:
     @property
     def ready(self) -> bool:
         return (self.started or self.stands_by) and not (self.needs_broker and self._broker.lost)
-
-    @property
-    def is_reading(self) -> bool:
-        """Whether this process stands by, or is active and has not yet read what it answers from."""
-        return self.leadership is not None and self.leadership.is_decided and not self.started
 
     def warn(self, name: str, text: str | None) -> None:
         """Tell users of a trouble in which the service goes on: an error in the log, and a line at

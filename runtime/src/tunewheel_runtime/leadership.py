@@ -100,11 +100,6 @@ class Leadership(ConsumerRebalanceListener):
         return self._gained.is_set()
 
     @property
-    def is_decided(self) -> bool:
-        """Whether the group has said who is active."""
-        return self._told
-
-    @property
     def stands_by(self) -> bool:
         """Whether another process is the active one, and this one waits for its end."""
         return self._told and not self.held

@@ -55,7 +55,8 @@ class Service:
     """A process that consumes events, does its work and publishes what came of it.
 
     Start order: telemetry, producer, leadership (where one process at a time is active), views and replays
-    (read to the end), startup hooks, subscriptions.
+    (read to the end), startup hooks, subscriptions. A hot standby reads its views and replays before it asks
+    for the leadership.
     Until then ``/health/ready`` answers 503, but for a process that stands by. A handler's ``InvalidEvent``
     becomes a dead letter, its ``TransientError`` is retried, anything else stops the process with exit code 1
     and the offset unmoved.
@@ -88,6 +89,7 @@ class Service:
         consumption = Consumption(self.publisher, self._dead_letters, self._backoff, instruments)
         self._subscriptions = Subscriptions(name, settings, consumption, failed=self.fail)
         self._leadership: Leadership | None = None
+        self._is_hot_standby = False
         self._readers: list[LogReader] = []
         self._startup: list[Hook] = []
         self._shutdown: list[Hook] = []
@@ -227,11 +229,15 @@ class Service:
         finally:
             await reader.stop()
 
-    def one_at_a_time(self, topic: TopicSpec) -> None:
+    def one_at_a_time(self, topic: TopicSpec, *, hot_standby: bool = False) -> None:
         """Let one process of this service be active; others stand by until it has gone.
 
-        ``topic`` is what the consumer group hangs on that decides who it is: any that exists and is quiet.
+        Args:
+            topic: what the consumer group hangs on that decides who it is: any that exists and is quiet.
+            hot_standby: a process that stands by follows the log too, and answers requests from what it
+                knows. For services whose views and replays fold in memory alone, and whose API only reads.
         """
+        self._is_hot_standby = hot_standby
         self._leadership = Leadership(self.settings, topic, group=f"{self.name}.active", lost=self.fail)
         self._health.leadership = self._leadership
 
@@ -328,13 +334,18 @@ class Service:
     async def start(self) -> None:
         """Bring everything up. A failure leaves nothing half started, so that ``start`` can be repeated."""
         self._doors.begin()
+        self._health.is_reading = True
         try:
             await self.publisher.start()
             self._broker_watch.start()
-            if self._leadership is not None:
+            if self._leadership is not None and not self._is_hot_standby:
                 await self._leadership.gain()
             for reader in self._readers:
                 await reader.start()
+            self._health.is_reading = False
+            if self._leadership is not None and self._is_hot_standby:
+                await self._leadership.gain()
+                await asyncio.gather(*(reader.refresh() for reader in self._readers))
             for hook in self._startup:
                 await hook()
             await self._subscriptions.start()

@@ -64,7 +64,7 @@ class ServiceDoors:
         assert self._mounted is not None
         app: ASGIApp = self._mounted
         if self._health.leadership is not None:
-            app = ActiveOnly(app, lambda: self._health.is_reading)
+            app = ReadingFirst(app, lambda: self._health.is_reading)
         app = Admission(app, self._settings, any_content=self._any_content)
         return RequestIds(HttpSpans(app, self._telemetry.tracer) if self._telemetry.traces else app)
 
@@ -114,10 +114,9 @@ class ServiceDoors:
         return Door(app, host=host, port=port, patience=patience, certificate=certificate)
 
 
-class ActiveOnly:
-    """ASGI middleware: a process that stands by has read nothing of the log, and one that has just become the
-    active one not all of it. Either says so instead of answering that there is nothing. It closes the
-    connection: the next one may lead to the active process."""
+class ReadingFirst:
+    """ASGI middleware: a process that has not read the log to its end says so, instead of answering that
+    there is nothing. It closes the connection: the next one may lead to a process that has."""
 
     def __init__(self, app: ASGIApp, is_reading: Callable[[], bool]) -> None:
         self._app = app
@@ -126,7 +125,7 @@ class ActiveOnly:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self._is_reading():
-            reason = "this process stands by for the active one, or reads the log; send the request again"
+            reason = "this process has not read the log to its end yet; send the request again"
             headers = {"retry-after": "1", "connection": "close"}
             refusal = JSONResponse({"detail": reason}, status_code=503, headers=headers)
             await refusal(scope, receive, send)

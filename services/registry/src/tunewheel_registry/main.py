@@ -33,7 +33,7 @@ def make_app(settings: Settings) -> Service:
     """Build the service: its own events, specs and what lineage is made of are read to the end before any
     handler runs."""
     service = Service("registry", settings)
-    service.one_at_a_time(topics.PROJECT_DECLARED)
+    service.one_at_a_time(topics.PROJECT_DECLARED, hot_standby=True)
     declared = service.view(topics.PROJECT_DECLARED)
 
     async def find_spec(project: str) -> ProjectSpec | None:
