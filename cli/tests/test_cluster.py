@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from aiokafka.errors import GroupCoordinatorNotAvailableError, UnknownError
 from tunewheel_cli import cluster
-from tunewheel_cli.cluster import describe_groups
+from tunewheel_cli.cluster import admin_client, describe_cluster, describe_groups
+from tunewheel_cli.connection import IncompatibleKafka
 from tunewheel_runtime.group_queries import GROUPS_AT_ONCE, each
 
 HOST = {"client_host": "/10.0.0.1"}
@@ -33,6 +34,24 @@ class Admin:
         code = self.codes.pop(0) if len(self.codes) > 1 else self.codes[0]
         told = {"error_code": code, "group": "train.active", "authorized_operations": 0}
         return {"groups": [told | {"state": "" if code else "Stable", "members": [] if code else [HOST]}]}
+
+
+@pytest.mark.parametrize("versions", [{}, {3: (0, 7)}])
+async def test_a_kafka_that_speaks_only_older_requests_is_told_as_such(
+    monkeypatch: pytest.MonkeyPatch, versions: dict[int, tuple[int, int]]
+) -> None:
+    class OldKafka:
+        async def start(self) -> None: ...
+
+        async def close(self) -> None: ...
+
+        async def _send_request(self, request: Any) -> Any:
+            return request.prepare(versions)  # as a connection does, with what its broker told
+
+    monkeypatch.setattr("aiokafka.admin.AIOKafkaAdminClient", OldKafka)
+    with pytest.raises(IncompatibleKafka, match=r"Metadata .*use Apache Kafka 3\.7 or later"):
+        async with admin_client({}) as admin:
+            await describe_cluster(admin, ["record.ingested"])
 
 
 async def test_a_coordinator_that_moves_is_asked_again() -> None:

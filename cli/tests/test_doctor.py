@@ -179,7 +179,7 @@ def test_a_service_without_a_process_is_wrong_once_an_installation_is_there() ->
         return replace(group, hosts=()) if name.startswith("train.") else group
 
     assert told(process_findings({name: without(name, group) for name, group in GROUPS.items()})) == [
-        "no process reads the log for train"
+        "no process reads the log for train, and Kafka remembers that some did"
     ]
     nobody = process_findings(dict.fromkeys(GROUPS, SeenGroup(1)))
     assert [finding.verdict for finding in nobody] == [Verdict.NOT_CHECKED]

@@ -87,4 +87,4 @@ def test_a_service_without_a_member_in_any_group_is_silent(capsys: pytest.Captur
     printed = " ".join(capsys.readouterr().out.split())
     assert "processes: ingest 2" in printed
     assert "train.dataset-versioned 7" in printed
-    assert "no process runs of: curate, train, eval" in printed
+    assert "no process reads the log for: curate, train, eval" in printed

@@ -80,6 +80,7 @@ async def admin_client(options: Mapping[str, Any]) -> AsyncIterator[Any]:
 
     Raises:
         TransientError: no Kafka answers, now or while the client is in use.
+        IncompatibleKafka: it is too old.
         NotAllowed: it does not let this client do something.
     """
     from aiokafka.admin import AIOKafkaAdminClient
@@ -89,7 +90,7 @@ async def admin_client(options: Mapping[str, Any]) -> AsyncIterator[Any]:
     try:
         await admin.start()
         yield admin
-    except (KafkaError, OSError) as error:
+    except (KafkaError, OSError, NotImplementedError) as error:
         raise await unreachable(options, error) from error
     finally:
         await admin.close()

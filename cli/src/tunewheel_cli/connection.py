@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
     from tunewheel_runtime.kafka_settings import KafkaSettings
 
+WANTED_KAFKA = "use Apache Kafka 3.7 or later, or a service that speaks its protocol"
+
 
 class InvalidOption(TunewheelError):
     """An option of the command line, or a ``TUNEWHEEL_*`` variable, has a value that cannot be."""
@@ -103,11 +105,22 @@ class Connection:
             raise InvalidOption(f"{self._option(error.field)}: {error.reason}") from error
 
 
+class IncompatibleKafka(TunewheelError):
+    """A broker answers, and does not speak a request in a version that Tunewheel sends."""
+
+
 async def unreachable(options: Mapping[str, Any], error: Exception) -> TunewheelError:
-    """Return what to tell of a Kafka that does not answer or does not allow; ``options`` are those of the
-    aiokafka client."""
+    """Return what to tell of a Kafka that does not answer, does not allow or is too old; ``options`` are
+    those of the aiokafka client."""
+    from aiokafka.errors import IncompatibleBrokerVersion
     from tunewheel_runtime.kafka_refusals import not_allowed, why_unreachable
 
+    # aiokafka raises the second one for a request that the broker speaks in older versions alone.
+    if isinstance(error, IncompatibleBrokerVersion | NotImplementedError):
+        return IncompatibleKafka(
+            f"--bootstrap-servers: this Kafka does not speak a request that Tunewheel sends ({error}); "
+            f"{WANTED_KAFKA}"
+        )
     return not_allowed(error) or TransientError(
         f"--bootstrap-servers: no connection to Kafka: {await why_unreachable(options)}; start one with "
         "`tunewheel up`, or check the address and the security options"

@@ -60,7 +60,10 @@ def _print_groups(console: Console, report: WheelReport) -> None:
             "allow its principal what `tunewheel topics acls viewer` prints"
         )
     if silent := report.silent_services:
-        console.print(f"[yellow]no process runs of:[/] {', '.join(silent)}")
+        console.print(
+            f"[yellow]no process reads the log for:[/] {', '.join(silent)} (start it, unless it is "
+            "switched off on purpose)"
+        )
 
 
 def _print_turns(console: Console, project: ProjectStatus) -> None:

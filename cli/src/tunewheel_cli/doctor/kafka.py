@@ -9,6 +9,7 @@ from tunewheel_contracts.errors import TunewheelError
 
 from tunewheel_cli.acls import SERVICES
 from tunewheel_cli.cluster import Cluster, SeenGroup, admin_client, describe_cluster, describe_groups
+from tunewheel_cli.connection import WANTED_KAFKA
 from tunewheel_cli.doctor.findings import Finding, fine, listed, unknown, wrong
 from tunewheel_cli.doctor.rights import rights_findings
 from tunewheel_cli.doctor.topics import MIN_IN_SYNC, topic_findings
@@ -51,7 +52,7 @@ async def kafka_findings(
             except TopicRefused:
                 configs = None
     except TunewheelError as error:
-        return [wrong("kafka", str(error), "mend the setting that the reason names")]
+        return [wrong("kafka", str(error), "mend what the reason names")]
     failing = await failing_addresses(options)
     return [
         *broker_findings(cluster, failing),
@@ -73,16 +74,16 @@ def broker_findings(cluster: Cluster, failing: Mapping[str, str]) -> list[Findin
     ]
     if lacks:
         text = f"it does not speak {listed(lacks)} of Kafka's protocol"
-        found.append(
-            wrong("kafka", text, "use Apache Kafka 3.7 or later, or a service that speaks its protocol")
-        )
+        found.append(wrong("kafka", text, WANTED_KAFKA))
     return found or [fine("kafka", f"{len(cluster.brokers)} brokers: {listed(cluster.brokers.values())}")]
 
 
 def process_findings(groups: Mapping[str, SeenGroup]) -> list[Finding]:
     """Return the services of an installation of which no process reads the log.
 
-    One that never came may be switched off on purpose.
+    One that never came may be switched off on purpose. So may one that came before: Kafka keeps its groups
+    for ``offsets.retention.minutes``, and knows no difference between a service that was switched off and
+    one that crashed.
     """
     by_service = {
         service: [group for name, group in groups.items() if name.partition(".")[0] == service]
@@ -99,8 +100,12 @@ def process_findings(groups: Mapping[str, SeenGroup]) -> list[Finding]:
     came = {name: own for name, own in seen.items() if name not in new}
     absent = [name for name, own in came.items() if not any(group.hosts for group in own)]
     if absent:
-        text = f"no process reads the log for {listed(absent)}"
-        found.append(wrong("services", text, "start the service; its log says why where it does not stay"))
+        text = f"no process reads the log for {listed(absent)}, and Kafka remembers that some did"
+        fix = (
+            "start the service; its log says why where it does not stay. Of a service that you switched off "
+            "for good, delete the consumer groups (kafka-consumer-groups.sh --delete)"
+        )
+        found.append(wrong("services", text, fix))
     elif came:
         found.append(fine("services", f"processes read the log for {listed(came)}"))
     return found
