@@ -54,9 +54,10 @@ def container_of(workload: dict[str, Any]) -> dict[str, Any]:
 
 
 def pods(manifests: Manifests) -> dict[str, dict[str, Any]]:
-    """Return the pod of every object that makes some, by the object's name."""
+    """Return every pod, and that of every object that makes some, by the object's name."""
     found = of_kind(manifests, "Deployment", "StatefulSet", "Job").items()
-    return {name: one["spec"]["template"]["spec"] for name, one in found}
+    made = {name: one["spec"]["template"]["spec"] for name, one in found}
+    return made | {name: one["spec"] for name, one in of_kind(manifests, "Pod").items()}
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
@@ -232,6 +233,28 @@ def test_rules_and_dashboards_arrive_as_they_are(manifests: dict[str, Manifests]
                for name, text in one["data"].items() if name.endswith(".json")}  # fmt: skip
     folder = chart / "observability" / "dashboards"
     assert arrived == {path.name: json.loads(path.read_text("utf-8")) for path in folder.glob("*.json")}
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_helm_test_runs_the_doctor_on_the_kafka_and_the_store_of_the_services(
+    example: str, manifests: dict[str, Manifests]
+) -> None:
+    found = manifests[example]
+    (doctor,) = of_kind(found, "Pod").values()
+    assert doctor["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    container = doctor["spec"]["containers"][0]
+    assert container["image"] == "tunewheel/cli:0.1.0"
+    assert container["args"] == ["tunewheel", "doctor", "cli"]
+    told = {one["name"]: one.get("value") for one in container["env"]}
+    registry = of_kind(found, "ConfigMap")["wheel-tunewheel-registry"]["data"]
+    same = ("TUNEWHEEL_BOOTSTRAP_SERVERS", "TUNEWHEEL_TOPIC_PREFIX", "TUNEWHEEL_STORE_URL")
+    assert [told.get(name) for name in same] == [registry.get(name) for name in same]
+    of_registry = workloads(found)["registry"]["spec"]["template"]["spec"]
+    paths = {mount["mountPath"] for mount in container_of(workloads(found)["registry"])["volumeMounts"]}
+    mine = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert paths - mine <= {"/etc/tunewheel/identity", "/etc/tunewheel/tls"}
+    volumes = {one["name"]: one for one in of_registry["volumes"]}
+    assert all(one == volumes[one["name"]] for one in doctor["spec"]["volumes"] if one["name"] == "store")
 
 
 def test_only_the_gateway_may_call_the_engine(manifests: dict[str, Manifests]) -> None:

@@ -24,6 +24,11 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- else }}{{ $repository }}:{{ $own.tag | default .root.Values.image.tag | default .root.Chart.AppVersion }}{{ end }}
 {{- end }}
 
+{{/* The volume that is the store where no object store is named. */}}
+{{- define "tunewheel.storeClaim" -}}
+{{- .Values.store.volume.existingClaim | default (printf "%s-store" (include "tunewheel.fullname" .)) }}
+{{- end }}
+
 {{/* The services that are installed, as JSON: by name, its values and what it is (files/services.yaml). */}}
 {{- define "tunewheel.services" -}}
 {{- $facts := .Files.Get "files/services.yaml" | fromYaml }}

@@ -162,7 +162,7 @@ spec:
     {{- end }}
     {{- if and .facts.bus (not $global.store.url) }}
     - name: store
-      persistentVolumeClaim: {claimName: {{ $global.store.volume.existingClaim | default (printf "%s-store" (include "tunewheel.fullname" .root)) }}}
+      persistentVolumeClaim: {claimName: {{ include "tunewheel.storeClaim" .root }}}
     {{- end }}
     {{- if has .name (list "engine" "serve-gateway") }}
     - name: adapters
