@@ -144,16 +144,6 @@ def test_a_document_of_which_a_passage_is_refused_is_left_out_whole(static: Stat
         made(documents)
 
 
-def test_a_version_has_another_name_than_the_former_release_gave_to_what_it_left_out(make: Make) -> None:
-    left_out = make(BELL, dataclasses.replace(LOCKER, sections=[], left_out="not_on_the_log"))
-    whole = make(BELL, LOCKER)
-    former = left_out.manifest.model_copy(update={"index_id": whole.manifest.index_id})
-    taken_back = make(BELL, LOCKER, previous=dataclasses.replace(left_out, manifest=former))
-    assert taken_back.rows == whole.rows
-    assert taken_back.manifest.index_id != whole.manifest.index_id
-    assert same(Index.open(*stored(without(taken_back, ()))), taken_back)
-
-
 def test_an_index_of_nothing_can_be_opened_and_finds_nothing(make: Make) -> None:
     index = make()
     assert index.search("anything", np.ones(384), 3) == ()

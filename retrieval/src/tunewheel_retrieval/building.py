@@ -113,26 +113,13 @@ def config_sha256_of(spec: RetrievalSpec, pii: PiiPolicy, embedding: str, *, sec
     )
 
 
-def index_id_of(
-    config_sha256: str,
-    records: Mapping[str, str],
-    left_out: Collection[str] = (),
-    *,
-    previous: IndexManifest | None = None,
-    counts: IndexCounts | None = None,
-) -> str:
+def index_id_of(config_sha256: str, records: Mapping[str, str], left_out: Collection[str] = ()) -> str:
     """Return the name of the version that these records make, by document. ``left_out``: the documents that
-    it lacks for one of the reasons ``MAY_PASS``: with their passages it is another version.
-
-    ``previous``, ``counts``: names of former releases told nothing of what was left out. Where the version
-    before has this name, and holds other counts, its table of documents is hashed as well.
-    """
-    content: dict[str, object] = {"config": config_sha256, "documents": sorted(records.items())}
-    content |= {"left_out": sorted(left_out)} if left_out else {}
-    name = content_id("ix", content)
-    if previous is None or previous.index_id != name or previous.counts == counts:
-        return name
-    return content_id("ix", content | {"after": previous.documents.sha256})
+    it lacks for one of the reasons ``MAY_PASS``: with their passages it is another version. It is named even
+    where it is empty: names of a former release told nothing of it, and a version that bears such a name may
+    lack any."""
+    content = {"config": config_sha256, "documents": sorted(records.items()), "left_out": sorted(left_out)}
+    return content_id("ix", content)
 
 
 def searched_text(passage: Passage) -> str:
@@ -244,9 +231,8 @@ def _files(
         tokens=sum(row.tokens for row in rows),
         left_out=dict(sorted(reasons.items())),
     )
-    before = previous.manifest if previous is not None else None
     return IndexFiles(
-        index_id=index_id_of(config_sha256, records, left_out, previous=before, counts=counts),
+        index_id=index_id_of(config_sha256, records, left_out),
         project=project,
         config_sha256=config_sha256,
         embedding=embedding,

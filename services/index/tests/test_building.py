@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 import pytest
 from aiohttp import web
@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.events.data import RecordKind
 from tunewheel_contracts.events.upstream import DocumentWithdrawn
+from tunewheel_contracts.identity import content_id
 from tunewheel_embedding.errors import EmbeddingRefused
-from tunewheel_retrieval.building import index_id_of
 from tunewheel_runtime.leadership import LeadershipLost
 
 from .world import Process, World, texts
@@ -191,24 +191,36 @@ async def test_what_changed_is_built_first_and_only_texts_of_what_was_left_out_a
         await one.indexer.builder.embedders.close()
 
 
-async def test_what_a_former_release_left_out_is_taken_back_though_its_name_tells_nothing_of_it(
-    world: World, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+def named_by_a_former_release(config: str, records: Mapping[str, str], left_out: object) -> str:
+    return content_id("ix", {"config": config, "documents": sorted(records.items())})
+
+
+@pytest.mark.parametrize("turned_away", [False, True])
+async def test_what_a_former_release_left_out_comes_in_though_its_name_tells_nothing_of_it(
+    world: World, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, turned_away: bool
 ) -> None:
+    """Also where the configuration was another one meanwhile, so that nothing is taken over."""
     endpoint.refuses = "Long"
     world.publish_record("a.md", "Long.")
     world.publish_record("b.md", "Short.")
     processes = [Process(world, hosts="127.0.0.1") for _ in range(2)]
     with monkeypatch.context() as former:
-        former.setattr("tunewheel_retrieval.building.MAY_PASS", frozenset())
+        former.setattr("tunewheel_retrieval.building.index_id_of", named_by_a_former_release)
         await (await processes[0].start()).settle()
     (old,) = world.named
-    records = {one.data.source_id: one.data.record_id for one in world.records}
-    manifest = (await processes[0].versions.open(old.manifest)).manifest
-    assert old.index_id == index_id_of(manifest.config_sha256, records)
     endpoint.refuses = "Nothing"
-    assert sorted(texts(await (await processes[1].start()).settle())) == ["a.md", "b.md"]
+    process = await processes[1].start()
+    if turned_away:
+        then = world.specs[-1]
+        endpoint.refuses = "Long"
+        process.declared.tell(world.declare(**then.data.spec.retrieval.model_dump() | {"passage_tokens": 16}))
+        await process.settle()
+        endpoint.refuses = "Nothing"
+        process.declared.tell(then)
+    assert sorted(texts(await process.settle())) == ["a.md", "b.md"]
     assert world.named[-1].index_id != old.index_id
     assert world.named[-1].counts.left_out == {}
+    assert world.named[-1].changed == 1, "its record is the same, and it has passages now"
     for one in processes:
         await one.indexer.builder.embedders.close()
 

@@ -25,7 +25,7 @@ class IndexVersioned(Event):
     """Of the retrieval spec that it is for."""
     counts: IndexCounts
     changed: Count = 0
-    """Documents that are new, other or gone since ``previous``."""
+    """Documents that are new, other or gone since ``previous``, or have passages in one of the two alone."""
     previous: Slug | None = None
     """The project's version before this one."""
     versions: ArtifactRef

@@ -152,9 +152,9 @@ class Builder:
             if plan.is_outdated(project):
                 return False
             if files is not None:
-                await self._store_and_name(project, plan, files)
+                changed = await self._store_and_name(project, plan, files)
                 log.info(
-                    "indexed", project=project.name, index_id=files.index_id, changed=plan.changed,
+                    "indexed", project=project.name, index_id=files.index_id, changed=changed,
                     seconds=round(time.monotonic() - began, 3), **files.counts.model_dump(),
                 )  # fmt: skip
             elif plan.forgotten or plan.newest is None or plan.newest.retrieval_sha256 != spec.sha256:
@@ -225,7 +225,8 @@ class Builder:
             max_passages=self.max_passages,
         )
 
-    async def _store_and_name(self, project: Project, plan: Plan, files: IndexFiles) -> None:
+    async def _store_and_name(self, project: Project, plan: Plan, files: IndexFiles) -> int:
+        """Return how many documents changed."""
         self.service.require_active()  # or it would store what another process has erased meanwhile
         event = IndexVersioned(
             project=project.name,
@@ -233,7 +234,7 @@ class Builder:
             manifest=await self.store.write(files),
             retrieval_sha256=plan.spec.sha256,
             counts=files.counts,
-            changed=await self._in_thread(lambda: plan.changed),
+            changed=await self._in_thread(lambda: plan.changed(files)),
             versions=await self.store.write_versions(project.name, plan.known),
             records_upto=plan.upto.records,
             withdrawals_upto=plan.upto.withdrawals,
@@ -245,6 +246,7 @@ class Builder:
         for reason, count in files.counts.left_out.items():
             self.metrics.add("documents.left_out", count, of=reason)
         await self.open_newest(project)
+        return event.changed
 
     async def _name_again(
         self,

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from io import BytesIO
 
 import polars as pl
 from tunewheel_contracts.events.data import RecordIngested
@@ -13,7 +14,7 @@ from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.formats.data_quality import PiiPolicy
 from tunewheel_contracts.formats.dataset import RecordsUpto
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
-from tunewheel_retrieval.building import MAY_PASS
+from tunewheel_retrieval.building import MAY_PASS, IndexFiles
 from tunewheel_retrieval.index import Index
 
 from tunewheel_index.documents import Version
@@ -87,10 +88,10 @@ class Plan:
         """Whether it is what the newest version holds, and nothing is tried again."""
         return self.previous is not None and not self.left_out_before and self.held == self.records
 
-    @cached_property
-    def changed(self) -> int:
-        """Documents that are new, other, or gone since the newest version."""
-        before, after = records_in(self.index), self.records
+    def changed(self, files: IndexFiles) -> int:
+        """Return how many documents are new, other, or gone since the newest version, or have passages in one
+        of the two alone."""
+        before, after = _told_by(self.index), _told_by(files)
         return sum(before.get(name) != after.get(name) for name in before.keys() | after.keys())
 
     def is_outdated(self, project: Project) -> bool:
@@ -106,3 +107,14 @@ def records_in(index: Index | None) -> dict[str, str]:
     if index is None:
         return {}
     return dict(index.documents.select("document_id", "record_id").iter_rows())
+
+
+def _told_by(version: Index | IndexFiles | None) -> dict[str, tuple[str, bool]]:
+    """Return, by document, its record, and whether it has passages."""
+    if version is None:
+        return {}
+    table = (
+        pl.read_parquet(BytesIO(version.documents)) if isinstance(version, IndexFiles) else version.documents
+    )
+    rows = table.select("document_id", "record_id", pl.col("passages") > 0).iter_rows()
+    return {document: (record, is_held) for document, record, is_held in rows}
