@@ -9,7 +9,7 @@ import pytest
 from tunewheel_contracts.formats.recognised import PII_ENTITIES
 from tunewheel_contracts.formats.spec import PiiPolicy
 from tunewheel_redaction.recognizers import ENTITIES, SIGNS, may_contain, recognizers_of
-from tunewheel_redaction.redaction import find_entities, redact_text
+from tunewheel_redaction.redaction import Redactor, find_entities, redact_text
 
 DEFAULT = PiiPolicy().entities
 
@@ -55,6 +55,20 @@ def test_a_spec_may_name_what_has_a_recogniser_and_no_more() -> None:
 def test_personal_data_is_replaced_and_the_rest_left(text: str, clean: str) -> None:
     assert redact_text(text, DEFAULT) == clean
     assert redact_text(clean, DEFAULT) == clean
+
+
+@pytest.mark.parametrize("action", ["redact", "pseudonymise"])
+def test_a_placeholder_is_no_personal_data_whatever_a_pattern_makes_of_its_name(action: str) -> None:
+    pattern = {"name": "ORDER_ID", "regex": r"ORDER[-_]\w+"}
+    policy = PiiPolicy.model_validate({"action": action, "patterns": [pattern]})
+    redactor = Redactor(policy, project="shop")
+    written = pl.Series(["Send ORDER-77 to a@example.com.", "Ring <ORDER_ID> or <OTHER_ID_12ab>.", "Plain."])
+    assert redactor.holds_any(written).to_list() == [True, False, False]
+    clean = redactor.clean(written.head(1), pl.Series(["g"]))
+    assert redactor.clean(clean, pl.Series(["g"])).to_list() != clean.to_list(), "what comparing texts told"
+    assert redactor.holds_any(clean).to_list() == [False]
+    assert redactor.holds_any(clean + " ORDER-78").to_list() == [True]
+    assert redactor.holds_any(pl.Series([], dtype=pl.String)).to_list() == []
 
 
 def test_only_the_asked_for_entities_are_replaced() -> None:

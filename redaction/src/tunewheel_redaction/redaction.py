@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
@@ -22,6 +23,9 @@ ANNOUNCED = "phone: "
 """What a recogniser is shown before the value of a key that announces a telephone number."""
 STAND_IN_DIGITS = 4
 """Hex digits of a stand-in. Few, so that trying all telephone numbers finds thousands that fit, not one."""
+
+PLAIN = " ; "
+"""Stands for a placeholder where texts are looked through that were redacted before."""
 
 
 def check_entities(entities: Iterable[str]) -> None:
@@ -99,6 +103,14 @@ class Redactor:
             text = cleaned[place]
             cleaned[place] = self._replaced(text, by_text[text], groups[place])
         return pl.Series(texts.name, cleaned, dtype=pl.String)
+
+    def holds_any(self, texts: pl.Series) -> pl.Series:
+        """Tell which of ``texts`` hold personal data. A placeholder of this policy is none, whatever a
+        project's pattern, or a pipeline that looks for names, makes of the words in it."""
+        names = "|".join(map(re.escape, self._policy.placeholders))
+        bare = texts.str.replace_all(rf"<(?:{names})(?:_[0-9a-f]{{{STAND_IN_DIGITS}}})?>", PLAIN)
+        distinct = bare.drop_nulls().unique(maintain_order=True)
+        return bare.is_in(distinct.gather(sorted(self._findings(distinct))).implode())
 
     def _findings(self, texts: pl.Series) -> dict[int, list[Finding]]:
         found = self._by_patterns(texts)

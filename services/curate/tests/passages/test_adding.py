@@ -291,13 +291,14 @@ def test_a_document_that_holds_a_control_token_is_not_read(trained) -> None:
 
 
 def test_a_passage_with_personal_data_of_before_the_policy_is_not_read(trained) -> None:
-    rows = documents(["Call Ann at ann.lee@example.org about refunds.", TEXTS[1]])
+    pattern = {"name": "ORDER_ID", "regex": r"ORDER[-_]\w+"}
+    redacted = f"{TEXTS[2]} For <ORDER_ID_1a2b>."
+    rows = documents(["Call Ann at ann.lee@example.org about refunds.", TEXTS[1], redacted])
     kept = trained.model_copy(
         update={"dataset": trained.dataset.model_copy(update={"pii": PiiPolicy(action="keep")})}
     )
-    strict = trained.model_copy(
-        update={"dataset": trained.dataset.model_copy(update={"pii": PiiPolicy(action="redact")})}
-    )
+    policy = PiiPolicy.model_validate({"action": "pseudonymise", "patterns": [pattern]})
+    strict = trained.model_copy(update={"dataset": trained.dataset.model_copy(update={"pii": policy})})
     index = index_of(rows, kept).index
     tokens: Any = SimpleNamespace(tokenizer=None)
     allowed = {
@@ -307,5 +308,6 @@ def test_a_passage_with_personal_data_of_before_the_policy_is_not_read(trained) 
         )
         for spec in (kept, strict)
     }  # fmt: skip
-    assert [one.record_id for one in index.rows if one.passage_id in allowed["redact"]] == ["rec-doc-01"]
-    assert len(allowed["keep"]) == 2
+    left = [one.record_id for one in index.rows if one.passage_id in allowed["pseudonymise"]]
+    assert left == ["rec-doc-01", "rec-doc-02"]
+    assert len(allowed["keep"]) == 3

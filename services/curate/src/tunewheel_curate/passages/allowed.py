@@ -69,6 +69,5 @@ def _without_personal_data(passages: Sequence[Passage], spec: ProjectSpec) -> li
     if policy.action == "keep":
         return list(passages)
     texts = pl.Series([searched_text(passage) for passage in passages], dtype=pl.String)
-    groups = pl.Series([passage.record_id for passage in passages], dtype=pl.String)
-    found = Redactor(policy, project=spec.project).clean(texts, groups)
-    return [passage for passage, text, clean in zip(passages, texts, found, strict=True) if text == clean]
+    is_found = Redactor(policy, project=spec.project).holds_any(texts)
+    return [passage for passage, found in zip(passages, is_found, strict=True) if not found]
