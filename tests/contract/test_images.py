@@ -79,7 +79,9 @@ def test_all_that_is_written_lies_in_a_volume(stage: str) -> None:
 
 
 def test_the_environment_is_one_that_services_read() -> None:
-    told = {name for name in image_environment("service") if name.startswith("TUNEWHEEL_")}
+    environment = image_environment("service")
+    told = {name for name in environment if name.startswith("TUNEWHEEL_")}
+    assert environment["OPENBLAS_NUM_THREADS"] == "1"
     assert {"TUNEWHEEL_HTTP_HOST", "TUNEWHEEL_HEALTH_PORT", "TUNEWHEEL_STORE_URL"} <= told
     for service in SERVICES:
         if service.name != "engine":  # which keeps nothing
