@@ -108,16 +108,15 @@ def test_what_the_documents_lack_asks_for_documents_and_for_no_labels() -> None:
     assert {one.reason for one in resolved(published).values()} == {"calm"}
 
 
-@pytest.mark.parametrize("late", ["b" * 64, None])
-def test_one_late_answer_of_an_earlier_retrieval_spec_does_not_begin_anew(late: str | None) -> None:
-    state, now = ProjectState(), facts(retrieval_sha256="a" * 64)
+def test_a_spec_that_was_declared_since_changes_nothing_of_what_was_answered_before() -> None:
+    """A fold that lags, or is repeated from an old checkpoint, knows the newest spec."""
     spread = [0.4 + 0.001 * (n % 97) for n in range(1_000)]
-    run([looked_up(n, similarity) for n, similarity in enumerate(spread)], now, state)
-    run([looked_up(1_000, 0.9, late)], now, state)
-    lacking = [looked_up(n, 0.2 if n % 2 else spread[n - 1_001]) for n in range(1_001, 1_201)]
-    (alarm,) = run(lacking, now, state)
-    assert isinstance(alarm, DriftDetected)
-    assert alarm.signal == "documents"
+    items = [looked_up(n, similarity) for n, similarity in enumerate(spread)]
+    items += [looked_up(1_000 + n, 0.2 if n % 2 else spread[n]) for n in range(200)]
+    items.insert(990, looked_up(5_000, 0.9, "b" * 64))
+    then = run(items, facts(spec=spec_of(retrieval={"top_k": 4})))
+    assert [event.signal for event in then] == ["documents"]
+    assert run(items, facts(spec=spec_of(retrieval={"top_k": 5}))) == then
 
 
 def test_known_questions_open_none() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -79,9 +80,10 @@ async def test_later_windows_add_their_prompts_to_the_request_and_to_the_store(d
 async def test_what_the_documents_lack_is_named_by_keywords_and_shown_until_it_is_erased(desk: Any) -> None:
     await in_production(desk)
     known = (MORE_BIKES * 3)[:500]
-    use = [RetrievalUse(index_id="ix-1", similarity=0.5 + 0.001 * (n % 97)) for n in range(len(known))]
+    looked_up = partial(RetrievalUse, index_id="ix-1", retrieval_sha256="a" * 64)
+    use = [looked_up(similarity=0.5 + 0.001 * (n % 97)) for n in range(len(known))]
     fits = [desk.traffic.completion(text, retrieval=one) for text, one in zip(known, use, strict=True)]
-    badly = RetrievalUse(index_id="ix-2", similarity=0.1)
+    badly = looked_up(index_id="ix-2", similarity=0.1)
     lacking = [
         desk.traffic.completion(text, retrieval=badly, customer=f"C-{n}x")
         for n, text in enumerate(tax_texts(80))

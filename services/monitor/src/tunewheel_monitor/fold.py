@@ -47,8 +47,6 @@ class Facts:
     """What put models where they are: those on trial, in production, or just gone from there."""
     turns: Sequence[Turn] = ()
     """Those that are not over."""
-    retrieval_sha256: str | None = None
-    """Of the spec's retrieval; None: it has none."""
 
 
 def follow(state: ProjectState, facts: Facts) -> None:
@@ -179,8 +177,6 @@ def _is_watched(item: InferenceScored) -> bool:
 
 def _watch(state: ProjectState, version: Version, item: InferenceScored, facts: Facts) -> list[Said]:
     said: list[Said] = [] if version.detectors.keys() == NAMES else _upgrade(state, version, item, facts)
-    if facts.retrieval_sha256 is not None and item.retrieval_sha256 != facts.retrieval_sha256:
-        item = item.model_copy(update={"similarity": None})  # an event that comes late, of another spec
     if _may_be_shown(version, item) and item.position is not None:
         place = [item.of, item.position.partition, item.position.offset]
         state.note_place(item.completion_id, place)

@@ -204,7 +204,6 @@ class Watch:
             holdout=self.knowledge.holdout(project, production.model_id) if production else None,
             steps=self.knowledge.steps(project, watched),
             turns=self.knowledge.turns.open(project),
-            retrieval_sha256=spec.retrieval.sha256 if spec.retrieval is not None else None,
         )
 
     async def _settle(self, held: Checkpoint, spec: ProjectSpec, said: Sequence[Outcome]) -> None:

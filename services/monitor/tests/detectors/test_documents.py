@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import pytest
 from tunewheel_monitor.detectors.documents import CALIBRATION, Documents
 
-from .conftest import alarms, answer, opening, windows
+from .conftest import START, alarms, answer, opening, windows
 
 SHARES = (0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 1)
 KNOWN = (0.24, 0.39, 0.43, 0.45, 0.49, 0.54, 0.58, 0.63, 0.67, 0.78)
@@ -92,6 +93,30 @@ def test_another_retrieval_spec_begins_anew() -> None:
     assert alarms(windows(DETECTOR, state, changed))
 
 
+def test_two_gateways_that_change_their_spec_one_after_the_other_begin_anew_once() -> None:
+    rng, state = np.random.default_rng(10), DETECTOR.open(opening())
+    later = {"at": START + timedelta(hours=1), "retrieval_sha256": "b" * 64, "scale": 0.5}
+    windows(DETECTOR, state, asked(rng, 1_000))
+    old, new = asked(rng, 600, at=later["at"]), asked(rng, 600, **later)
+    both = [item for pair in zip(old, new, strict=True) for item in pair]
+    assert alarms(windows(DETECTOR, state, both)) == [], "what the second gateway answers counts meanwhile"
+    assert state["spec"] == SPEC
+    assert alarms(windows(DETECTOR, state, asked(rng, 1_000, **later))) == []
+    begun_anew = json.dumps(state["levels"])
+    windows(DETECTOR, state, asked(rng, 600))
+    assert (state["spec"], json.dumps(state["levels"])) == ("b" * 64, begun_anew), "a partition that lags"
+    back = {"at": START + timedelta(hours=2)}
+    assert alarms(windows(DETECTOR, state, asked(rng, 2_000, **back))) == []
+    assert alarms(windows(DETECTOR, state, asked(rng, 600, lacking=0.3, **back)))
+
+
+def test_the_state_of_an_earlier_release_goes_on() -> None:
+    rng = np.random.default_rng(11)
+    state = begun(rng)
+    del state["latest"], state["next"]
+    assert windows(DETECTOR, state, asked(rng, 600, lacking=0.3))[-1].drifted
+
+
 def test_a_new_model_asks_nothing_else_of_the_documents() -> None:
     rng = np.random.default_rng(7)
     before = begun(rng)
@@ -122,6 +147,6 @@ def test_the_same_few_questions_for_ever_are_no_alarm() -> None:
     assert alarms(windows(DETECTOR, DETECTOR.open(opening()), items)) == []
 
 
-@pytest.mark.parametrize("fields", [{}, {"similarity": None, "retrieval_sha256": SPEC}])
+@pytest.mark.parametrize("fields", [{}, {"similarity": None, "retrieval_sha256": SPEC}, {"similarity": 0.3}])
 def test_what_was_not_looked_up_says_nothing(fields: dict[str, Any]) -> None:
     assert windows(DETECTOR, DETECTOR.open(opening()), [answer(**fields)] * 500) == []

@@ -8,8 +8,11 @@ compared with that of the healthy windows of late. Its standard error follows fr
 distribution they are even (Vovk, Gammerman and Shafer, "Algorithmic learning in a random world", 2005).
 
 Neither a new model nor a new version of the index changes what is compared: documents that come bring
-passages nearer, and the alarm ends; documents that go take them away. Another retrieval spec begins anew:
-gateways tell no similarity until the index is that spec's, and ``fold.py`` leaves late answers of others out.
+passages nearer, and the alarm ends; documents that go take them away. Another retrieval spec begins anew.
+Each answer names the spec that it is by, and from the answers alone follows which one counts: what the
+project declares by now says nothing of answers that are folded late. Another spec counts once ``IN_A_ROW``
+answers name it, all given after the latest by the spec before. So neither a late answer, nor two gateways
+that change one after the other, begin anew twice.
 """
 
 from __future__ import annotations
@@ -41,6 +44,8 @@ HEALTHY = 0.2
 """p-value from which a window counts as healthy."""
 EFFECT = 0.03
 """Rise of the share of questions that fit badly that is worth an alarm."""
+IN_A_ROW = 20
+"""Answers by another retrieval spec, none by the one before among them, after which that spec counts."""
 PER_USER = 3
 """Questions of one user in a hundred that count."""
 SHOWN = 60
@@ -61,6 +66,8 @@ class Documents:
         opened: State = {
             "evidence": evidence.opened(opening.drift, self.weight),
             "spec": None,
+            "latest": 0.0,
+            "next": [None, 0],
             "sample": [],
             "levels": [],
             "usual": [0.0, 0.0, 0.0],
@@ -78,10 +85,8 @@ class Documents:
         return carried
 
     def see(self, state: State, item: InferenceScored) -> None:
-        if item.similarity is None:
+        if item.similarity is None or not _is_compared(state, item):
             return
-        if item.retrieval_sha256 != state["spec"]:
-            _begin(state, item.retrieval_sha256)
         if not admitted(state["votes"], item.user, state["most"]):
             return
         if not state["levels"]:
@@ -141,7 +146,24 @@ def limit(state: State) -> float:
     return points / seen + MARGIN * (1 + CALIBRATION / seen) * SPREAD / sqrt(seen)
 
 
-def _begin(state: State, spec: str | None) -> None:
+def _is_compared(state: State, item: InferenceScored) -> bool:
+    """Tell whether an answer is by the retrieval spec that counts, having begun anew where another one counts
+    from this answer on. An earlier release kept neither ``latest`` nor ``next``."""
+    spec, at = item.retrieval_sha256, item.at.timestamp()
+    latest, (name, count) = state.get("latest", 0.0), state.get("next", [None, 0])
+    if spec is None or (spec != state["spec"] and at < latest):
+        return False
+    count = count + 1 if spec == name else 1
+    if spec != state["spec"] and state["spec"] is not None and count < IN_A_ROW:
+        state.update(latest=latest, next=[spec, count])
+        return False
+    if spec != state["spec"]:
+        _begin(state, spec)
+    state.update(latest=max(latest, at), next=[None, 0])
+    return True
+
+
+def _begin(state: State, spec: str) -> None:
     """Begin anew: distances under another retrieval spec cannot be compared."""
     state.update(spec=spec, sample=[], levels=[], usual=[0.0, 0.0, 0.0], window=[0.0, 0, 0])
     state.update(recent=[0.0, 0.0], ids=[])
