@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,13 +18,18 @@ HOST = {"client_host": "/10.0.0.1"}
 
 
 class Admin:
-    """Answers about a group with each of ``codes`` in turn, and with its last one from then on."""
+    """Answers about a group with each of ``codes`` in turn, and with its last one from then on. The first
+    ``unfound`` questions for its coordinator fail."""
 
-    def __init__(self, codes: Sequence[int]) -> None:
+    def __init__(self, codes: Sequence[int], *, unfound: float = 0) -> None:
         self.codes = list(codes)
+        self.unfound = unfound
         self.asked = 0
 
     async def find_coordinator(self, group: str) -> int:
+        if self.unfound > 0:
+            self.unfound -= 1
+            raise GroupCoordinatorNotAvailableError
         return 1
 
     async def _send_request(self, request: Any, node: int) -> Admin:
@@ -55,7 +61,7 @@ async def test_a_kafka_that_speaks_only_older_requests_is_told_as_such(
 
 
 async def test_a_coordinator_that_moves_is_asked_again() -> None:
-    admin = Admin([14, 15, 16, 0])
+    admin = Admin([14, 15, 16, 0], unfound=2)
     seen = await describe_groups(admin, ["train.active"])
     assert seen["train.active"].hosts == ("10.0.0.1",)
     assert admin.asked == 4
@@ -67,6 +73,8 @@ async def test_a_group_that_no_broker_knows_is_not_taken_for_empty(
     monkeypatch.setattr(cluster, "COORDINATOR_SECONDS", -1.0)
     with pytest.raises(GroupCoordinatorNotAvailableError):
         await describe_groups(Admin([15]), ["train.active"])
+    with pytest.raises(GroupCoordinatorNotAvailableError):
+        await describe_groups(Admin([0], unfound=math.inf), ["train.active"])
     with pytest.raises(UnknownError):
         await describe_groups(Admin([-1]), ["train.active"])
     hidden = await describe_groups(Admin([30]), ["train.active"])

@@ -29,6 +29,7 @@ _TOPIC_NOT_ALLOWED, _GROUP_NOT_ALLOWED = 29, 30
 """Kafka protocol, error codes TOPIC_AUTHORIZATION_FAILED and GROUP_AUTHORIZATION_FAILED."""
 _COORDINATOR_MOVES = frozenset({14, 15, 16})
 """COORDINATOR_LOAD_IN_PROGRESS, COORDINATOR_NOT_AVAILABLE and NOT_COORDINATOR: ask again."""
+_MOVES = -1
 COORDINATOR_SECONDS = 20.0
 """A new cluster makes the topic of groups' offsets when somebody first asks for a coordinator."""
 
@@ -130,13 +131,13 @@ async def _groups(admin: Any, names: Sequence[str], *, is_last: bool) -> dict[st
     """Return those of ``names`` whose coordinators answer for them; where ``is_last``, all must."""
     from aiokafka.errors import for_code
 
-    coordinators = await each(names, lambda name: _coordinator(admin, name))
+    coordinators = await each(names, lambda name: _coordinator(admin, name, is_last=is_last))
     by_node: dict[int, list[str]] = {}
     seen: dict[str, SeenGroup] = {}
     for name, node in zip(names, coordinators, strict=True):
         if node is None:
             seen[name] = SeenGroup(visible=False)
-        else:
+        elif node != _MOVES:
             by_node.setdefault(node, []).append(name)
     for node, own in by_node.items():
         answer = (await admin._send_request(_groups_request(own), node)).to_object()
@@ -150,24 +151,23 @@ async def _groups(admin: Any, names: Sequence[str], *, is_last: bool) -> dict[st
     return seen
 
 
-async def _coordinator(admin: Any, group: str) -> int | None:
-    """Return the broker that keeps ``group``, None where this client must not know."""
+async def _coordinator(admin: Any, group: str, *, is_last: bool) -> int | None:
+    """Return the broker that keeps ``group``, None where this client must not know, and ``_MOVES`` where
+    there is none yet, unless ``is_last``."""
     from aiokafka.errors import (
         CoordinatorLoadInProgressError,
         CoordinatorNotAvailableError,
         GroupAuthorizationFailedError,
     )
 
-    deadline = time.monotonic() + COORDINATOR_SECONDS
-    while True:
-        try:
-            return await admin.find_coordinator(group)
-        except GroupAuthorizationFailedError:
-            return None
-        except (CoordinatorNotAvailableError, CoordinatorLoadInProgressError):
-            if time.monotonic() > deadline:
-                raise
-            await asyncio.sleep(0.1)
+    try:
+        return await admin.find_coordinator(group)
+    except GroupAuthorizationFailedError:
+        return None
+    except (CoordinatorNotAvailableError, CoordinatorLoadInProgressError):
+        if is_last:
+            raise
+        return _MOVES
 
 
 def _group(told: Mapping[str, Any], node: int) -> SeenGroup:
