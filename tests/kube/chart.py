@@ -19,6 +19,7 @@ from .tools import CRDS, EXAMPLES, TOOLS, run
 
 Manifests = list[dict[str, Any]]
 SECRET = "0123456789abcdef" * 4
+DIGEST = f"sha256:{SECRET}"
 
 
 def told_by(*settings: str) -> list[str]:
@@ -346,10 +347,14 @@ def test_the_pods_of_a_run_on_several_nodes_find_and_reach_each_other(
     assert (service["spec"]["clusterIP"], service["spec"]["publishNotReadyAddresses"]) == ("None", True)
     selector = service["spec"]["selector"]
     assert selector.items() <= pod["metadata"]["labels"].items()
-    (policy,) = (one for name, one in of_kind(found, "NetworkPolicy").items() if name.endswith("-train"))
+    policies = of_kind(found, "NetworkPolicy")
+    together = policies.pop("wheel-tunewheel-train-runs")["spec"]
     each = [{"podSelector": {"matchLabels": selector}}]
-    assert {"from": each} in policy["spec"]["ingress"]
-    assert {"to": each} in policy["spec"]["egress"]
+    assert together["podSelector"] == {"matchLabels": selector}
+    assert (together["ingress"], together["egress"]) == ([{"from": each}], [{"to": each}])
+    assert selector["app.kubernetes.io/component"] == "train-run"
+    assert "train-run" not in json.dumps([one["spec"]["ingress"] for one in policies.values()])
+    assert len(policies) == len(workloads(found))
     name = service["metadata"]["name"]
     # A run that began on two nodes goes on when the number is lowered.
     assert name in of_kind(rendered(helm, chart, "highly-available"), "Service")
@@ -364,6 +369,18 @@ def test_the_pods_of_a_run_on_several_nodes_find_and_reach_each_other(
         (
             ("services.train.image.tag=v2", "services.train.jobs.image.repository=my/train"),
             ["tunewheel/train-launcher:v2", "my/train:v2"],
+        ),
+        (
+            (f"services.train.image.digest={DIGEST}", "services.train.image.repository=my/train"),
+            [f"my/train@{DIGEST}"] * 2,
+        ),
+        (
+            (f"services.train.image.digest={DIGEST}", f"services.train.jobs.image.digest={DIGEST[:-1]}1"),
+            [f"tunewheel/train-launcher@{DIGEST}", f"tunewheel/train@{DIGEST[:-1]}1"],
+        ),
+        (
+            (f"services.train.jobs.image.digest={DIGEST}",),
+            ["tunewheel/train-launcher:0.1.0", f"tunewheel/train@{DIGEST}"],
         ),
     ],
 )
@@ -387,6 +404,11 @@ def test_images_of_the_service_and_of_its_runs_can_be_named(
             "its Jobs train: set services.train.jobs.gpus",
         ),
         (("services.train.gpus=0", "services.train.jobs.gpus=1"), "train_processes: 2 need one each"),
+        ((f"services.train.image.digest={DIGEST}",), "set services.train.jobs.image.digest"),
+        (
+            (f"services.train.image.digest={DIGEST}", "services.train.jobs.image.repository=my/train"),
+            "services.train.image.digest: the service has the image train-launcher",
+        ),
     ],
 )
 def test_jobs_that_contradict_the_service_end_the_installation(
