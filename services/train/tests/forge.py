@@ -3,7 +3,8 @@
 Reads requests from stdin, a JSON object per line: {"jobs": paths, "point": name or null, "processes": n}.
 Answers each with the list of exit codes (negative: a signal's number). ``point`` is where a process kills
 itself with SIGKILL; several ``processes`` train one run together. Of several jobs each is a node of one
-process, and the last one's kills itself. Messages go to ``<job>.<rank>.out``.
+process, and the last one's kills itself. Messages go to ``<job>.<rank>.out``, and how long processes wait for
+each other to ``<job>.<rank>.patience``. A process that would unpickle what another one sends fails.
 """
 
 from __future__ import annotations
@@ -66,9 +67,31 @@ def train(request: dict[str, Any], rank: int, count: int, port: int) -> NoReturn
     os.dup2(out, 1)
     if request.get("point") and rank >= nodes - 1:
         (POINTS | OTHERS)[request["point"]]()
+    if count > 1:
+        unpickle_nothing()
     code = worker.main(["train", job])
+    if count > 1:
+        Path(f"{job}.{rank}.patience").write_text(str(seconds_of_group()))
     sys.stderr.flush()
     os._exit(code)
+
+
+def unpickle_nothing() -> None:
+    from torch.distributed import distributed_c10d
+
+    def refuse(*_: Any) -> NoReturn:
+        raise AssertionError("a process unpickles what another one sends")
+
+    assert hasattr(distributed_c10d, "_tensor_to_object")
+    distributed_c10d._tensor_to_object = refuse
+
+
+def seconds_of_group() -> float:
+    import torch
+    from torch.distributed import distributed_c10d
+
+    group: Any = distributed_c10d._get_default_group()
+    return group._get_backend(torch.device("cpu")).options._timeout.total_seconds()
 
 
 def die(*_: Any, **__: Any) -> None:

@@ -35,6 +35,8 @@ class Job(BaseModel):
     packed: bool = True
     alive_seconds: float = 10.0
     """Between two signs of life."""
+    stuck_seconds: float = 3_600.0
+    """How long processes that train together wait for each other before they give up."""
     gradient_checkpointing: bool | None = None
     """None: as the plan says, which may also cut micro-batches."""
     devices: Path | None = None

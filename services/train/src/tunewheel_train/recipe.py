@@ -50,14 +50,15 @@ def train(
     # setup
     base = locate(job)
     modeling.make_deterministic(job.recipe.seed)
-    modeling.wait_for_all()  # the first holds the directory's lock before anybody looks for checkpoints
+    # the first one holds the directory's lock before anybody looks for checkpoints
+    modeling.meet(job.stuck_seconds)
     handover.share_newest(job.work_dir, job.recipe.method)
     own: Precision = compute_dtype() if job.dtype == "auto" else job.dtype
     precision: Precision = handover.from_first(own)  # nodes may differ, and all do what the first one does
     prepared = preparation.prepare(base, job, report)
     job = preparation.follow_plan(job, prepared, precision, report)
-    form = {"recipe": job.recipe, "gradient_checkpointing": job.gradient_checkpointing}
-    job = job.model_copy(update=handover.from_first(form))
+    said = handover.from_first(job.model_dump(mode="json", include={"recipe", "gradient_checkpointing"}))
+    job = Job.model_validate(job.model_dump() | said)
     _warn_of_idle(job, report)
     model, tokenizer = modeling.load(
         base, job.recipe, precision=precision, start_from=job.start_from, shards=_shards(job, report)

@@ -171,19 +171,17 @@ def test_several_nodes_are_an_indexed_job_whose_pods_meet_at_the_first():
     template = copy.deepcopy(TEMPLATE)
     pod = template["spec"]["template"]["spec"]
     pod["subdomain"] = "runs"
-    pod["containers"][1]["env"] = [{"name": "A", "value": "b"}, {"name": "MASTER_PORT", "value": "1"}]
+    pod["containers"][1]["env"] = [{"name": "A", "value": "b"}, {"name": "MASTER_ADDR", "value": "c"}]
     spec = job_of(template, "run-1", labels={}, nodes=3)["spec"]
     assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 3, 3)
     assert spec["backoffLimit"] == 3 * TEMPLATE["spec"]["backoffLimit"]
     proxy, train = spec["template"]["spec"]["containers"]
     assert "env" not in proxy
     told = {one["name"]: one["value"] for one in train["env"]}
-    assert told == {
-        "A": "b", "TUNEWHEEL_TRAIN_NODES": "3", "MASTER_ADDR": "run-1-0.runs", "MASTER_PORT": "29500",
-    }  # fmt: skip
-    assert len(train["env"]) == 4
+    assert told == {"A": "b", "TUNEWHEEL_TRAIN_NODES": "3", "MASTER_ADDR": "run-1-0.runs"}
+    assert len(train["env"]) == 3
     for rank in range(3):  # JOB_COMPLETION_INDEX is Kubernetes' own
-        assert node_of(3, told | {"JOB_COMPLETION_INDEX": str(rank)}) == Node(rank, 3, "run-1-0.runs", 29500)
+        assert node_of(3, told | {"JOB_COMPLETION_INDEX": str(rank)}) == Node(rank, 3, "run-1-0.runs")
     one = job_of(template, "run-1", labels={})["spec"]
     assert "completionMode" not in one
     assert node_of(1, {}) == ALONE

@@ -28,15 +28,19 @@ def test_the_launcher_runs_the_worker_as_often_as_there_are_gpus():
     config, _, worker = config_from_args(parse_args(launcher[2:]))
     assert (config.min_nodes, config.nproc_per_node, worker) == (1, 4, ["-u", "-m", "w"])
     assert config.shutdown_timeout == 300
-    node = Node(1, 3, "run-0.runs", 29501)
+    assert config.rdzv_backend == "static"  # the others unpickle what they find at their port
+    other, _, _ = config_from_args(parse_args(list(together(("python", "-m", "w"), 4, 300.0)[3:])))
+    assert config.rdzv_endpoint.startswith("127.0.0.1:")
+    assert config.rdzv_endpoint != other.rdzv_endpoint
+    node = Node(1, 3, "run-0.runs")
     config, _, _ = config_from_args(parse_args(list(together(WORKER, 4, 300.0, node)[3:])))
     assert (config.min_nodes, config.max_nodes, config.nproc_per_node) == (3, 3, 4)
-    assert (config.rdzv_backend, config.rdzv_endpoint) == ("static", "run-0.runs:29501")
+    assert (config.rdzv_backend, config.rdzv_endpoint) == ("static", "run-0.runs:29500")
     assert config.rdzv_configs["rank"] == 1
     assert together(WORKER, 1, 300.0, node) == WORKER
     assert one_of(node) == {
         "RANK": "1", "WORLD_SIZE": "3", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1",
-        "MASTER_ADDR": "run-0.runs", "MASTER_PORT": "29501",
+        "MASTER_ADDR": "run-0.runs", "MASTER_PORT": "29500",
     }  # fmt: skip
 
 

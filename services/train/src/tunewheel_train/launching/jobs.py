@@ -16,8 +16,6 @@ import yaml
 from tunewheel_contracts.errors import TransientError, TunewheelError
 from tunewheel_runtime.kafka import InvalidSetting
 
-from tunewheel_train.runs.node import PORT
-
 CONTAINER = "train"
 EXIT_STOPPED = 75
 """Of a pod that was told to end before its run had; see ``worker.EXIT_STOPPED``."""
@@ -112,7 +110,7 @@ def _place(name: str, subdomain: str | None, nodes: int) -> dict[str, str]:
     count = {"TUNEWHEEL_TRAIN_NODES": str(nodes)}
     if nodes == 1:
         return count
-    return count | {"MASTER_ADDR": f"{name}-0.{subdomain}", "MASTER_PORT": str(PORT)}
+    return count | {"MASTER_ADDR": f"{name}-0.{subdomain}"}
 
 
 def _failure_policy() -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,12 +24,23 @@ from tunewheel_train.model.attention import leave_packed_attention, use_packed_a
 from tunewheel_train.model.projection import fuse_lora, unfuse_lora
 
 
-def wait_for_all() -> None:
-    """Where several processes train together: return when all have come here."""
+def meet(seconds: float) -> None:
+    """Where several processes train together: make them a group in which none waits for another for longer
+    than ``seconds``, and return when all have come. PyTorch's own 10 minutes of NCCL, or 30 of gloo, are
+    shorter than the first one may take to hash a large checkpoint."""
     if (backend := group_backend()) is not None:
         from accelerate import PartialState
 
-        PartialState(cpu=backend == "gloo", backend=backend).wait_for_everyone()
+        PartialState(cpu=backend == "gloo", backend=backend, timeout=timedelta(seconds=seconds))
+        wait_for_all()
+
+
+def wait_for_all() -> None:
+    """Where several processes train together: return when all have come here."""
+    if group_backend() is not None:
+        from accelerate import PartialState
+
+        PartialState().wait_for_everyone()
 
 
 def group_backend() -> str | None:

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 
 from tunewheel_runtime.kafka import InvalidSetting
 
-PORT = 29500
-"""Where the processes of node 0 are met, unless ``MASTER_PORT`` says otherwise; PyTorch's own."""
-
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -18,7 +15,6 @@ class Node:
     rank: int = 0
     count: int = 1
     master: str = "127.0.0.1"
-    port: int = PORT
 
 
 ALONE = Node()
@@ -27,9 +23,8 @@ ALONE = Node()
 def node_of(count: int, environment: Mapping[str, str]) -> Node:
     """Return this pod's place among the ``count`` pods of an Indexed Job.
 
-    ``JOB_COMPLETION_INDEX`` is Kubernetes' own; ``MASTER_ADDR`` and ``MASTER_PORT`` stand in the Job. A pod
-    that has neither index nor address is alone, whatever the setting says: its Job was made before the
-    setting was raised.
+    ``JOB_COMPLETION_INDEX`` is Kubernetes' own; ``MASTER_ADDR`` stands in the Job. A pod that has neither
+    index nor address is alone, whatever the setting says: its Job was made before the setting was raised.
 
     Raises:
         InvalidSetting: several nodes, and the environment does not say which one this is, or where they meet.
@@ -45,4 +40,4 @@ def node_of(count: int, environment: Mapping[str, str]) -> Node:
         )
     if not master:
         raise InvalidSetting("train_nodes", f"is {count}, but MASTER_ADDR, where they meet, is missing")
-    return Node(int(index), count, master, int(environment.get("MASTER_PORT", PORT)))
+    return Node(int(index), count, master)

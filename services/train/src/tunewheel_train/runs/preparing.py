@@ -47,7 +47,7 @@ async def prepare(
         start_from=start_from, output_dir=directory / "adapter", work_dir=directory / "work",
         cache_dir=settings.cache_dir, dtype=settings.train_dtype,
         devices=settings.devices, sharding=settings.train_sharding,
-        alive_seconds=settings.silent_seconds / BEATS,
+        alive_seconds=settings.silent_seconds / BEATS, stuck_seconds=settings.stuck_seconds,
         corrections=dict(corrections), recipe=run.recipe,
     )  # fmt: skip
 

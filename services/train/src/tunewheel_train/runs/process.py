@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 import os
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -42,6 +43,9 @@ WORKER = (sys.executable, "-m", "tunewheel_train.worker")
 SPELLS = 10
 """A silence is waited out in so many parts. One in which this service was stalled itself ends at once however
 long it was: the others are for what the process had to say meanwhile."""
+
+MEETING_PORT = 29500
+"""PyTorch's own, of node 0's pod, where the processes of several nodes meet. No other run is in that pod."""
 
 _LONGEST_LINE = 16 << 20
 """Bytes of a message; a failure names the records of its step, which asyncio's 64 KiB do not hold."""
@@ -137,21 +141,27 @@ def together(
     if processes == 1:  # a launcher would be a process that waits for one
         return tuple(worker)
     python, *rest = worker
-    meeting = ("--standalone",) if node.count == 1 else (
-        f"--nnodes={node.count}", f"--node-rank={node.rank}", f"--master-addr={node.master}",
-        f"--master-port={node.port}",
-    )  # fmt: skip
+    # not --standalone: its launcher unpickles what any visitor of a port leaves there
+    port = MEETING_PORT if node.count > 1 else _free_port()
     return (
-        python, "-m", "torch.distributed.run", *meeting, f"--nproc-per-node={processes}",
+        python, "-m", "torch.distributed.run", f"--nnodes={node.count}", f"--node-rank={node.rank}",
+        f"--master-addr={node.master}", f"--master-port={port}", f"--nproc-per-node={processes}",
         f"--shutdown-timeout={math.ceil(stop_seconds)}", *rest,
     )  # fmt: skip
+
+
+def _free_port() -> int:
+    """Several runs of one machine meet at a port each."""
+    with socket.socket() as free:
+        free.bind((ALONE.master, 0))
+        return int(free.getsockname()[1])
 
 
 def one_of(node: Node) -> dict[str, str]:
     """What PyTorch's launcher would tell the only process of ``node``."""
     return {
         "RANK": str(node.rank), "WORLD_SIZE": str(node.count), "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1",
-        "MASTER_ADDR": node.master, "MASTER_PORT": str(node.port),
+        "MASTER_ADDR": node.master, "MASTER_PORT": str(MEETING_PORT),
     }  # fmt: skip
 
 

@@ -1,30 +1,35 @@
 """Checkpoints where nodes have disks of their own: the first process says which one all resume from, and
-hands its files to the nodes that lack them, over the connections that gradients take."""
+hands its files to the nodes that lack them, over the connections that gradients take.
+
+Whoever reaches the port where processes meet can answer in the first one's place. So what comes from there is
+JSON or the bytes of a file, never a pickle, and names nothing outside the checkpoint's folder.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from tunewheel_train.model.modeling import group_backend, wait_for_all
 from tunewheel_train.trainers import checkpoints
 
 PART_BYTES = 64 << 20
 """Sent at once: a checkpoint may be larger than a GPU's memory."""
-Value = TypeVar("Value")
+LENGTH_BYTES = 8
 
 
-def from_first(value: Value) -> Value:
-    """Return the first process's ``value``, in each of those that train together."""
+def from_first(value: Any) -> Any:
+    """Return the first process's ``value``, which JSON can hold, in each of those that train together: its
+    length goes first, then its bytes."""
     if group_backend() is None:
         return value
-    import torch.distributed as dist
-
-    held = [value]
-    dist.broadcast_object_list(held, src=0)
-    return held[0]
+    said = json.dumps(value).encode() if _rank() == 0 else None
+    length = len(said).to_bytes(LENGTH_BYTES, "big") if said is not None else None
+    size = int.from_bytes(_bytes_of(_broadcast(length, LENGTH_BYTES)), "big")
+    return json.loads(_bytes_of(_broadcast(said, size)))
 
 
 def share_newest(work_dir: Path, method: str) -> None:
@@ -33,14 +38,14 @@ def share_newest(work_dir: Path, method: str) -> None:
     if not _several_nodes():
         return
     newest = checkpoints.latest(work_dir, method) if _rank() == 0 else None
-    name = from_first(newest.name if newest is not None else None)
+    step = from_first(checkpoints.step_of(newest) if newest is not None else None)
     if _writes():
         for other in checkpoints.candidates(work_dir):
-            if other.name != name:
+            if checkpoints.step_of(other) != step:
                 shutil.rmtree(other)
     wait_for_all()  # the other processes of a node look there too
-    if name is not None:
-        _hand_over(work_dir / name)
+    if step is not None:
+        _hand_over(work_dir / checkpoints.name_of(step))
 
 
 def share_step(work_dir: Path, step: int) -> None:
@@ -68,14 +73,10 @@ def _writes() -> bool:
 
 def _hand_over(directory: Path) -> None:
     """Send the files of ``directory`` to the nodes that have others there, or none."""
-    import torch.distributed as dist
-
     manifest = directory / checkpoints.MANIFEST
-    said = from_first(manifest.read_bytes() if _rank() == 0 else b"")
-    lacking: list[Any] = [None] * dist.get_world_size()
-    lacks = _writes() and (checkpoints.read_manifest(directory) is None or manifest.read_bytes() != said)
-    dist.all_gather_object(lacking, lacks)
-    if not any(lacking):
+    said = from_first(manifest.read_text() if _rank() == 0 else None)
+    lacks = _writes() and (checkpoints.read_manifest(directory) is None or manifest.read_text() != said)
+    if not _any(lacks):
         return
     scratch = directory.with_name(f".{directory.name}")
     if lacks:
@@ -83,6 +84,8 @@ def _hand_over(directory: Path) -> None:
         scratch.mkdir(parents=True)
     sizes = {file.name: file.stat().st_size for file in directory.iterdir()} if _rank() == 0 else {}
     for name, size in sorted(from_first(sizes).items()):
+        if Path(name).name != name:
+            raise ValueError(f"{name!r} is no file of a checkpoint")
         _send(directory / name, scratch / name if lacks else None, size)
     if lacks:
         if checkpoints.read_manifest(scratch) is None:
@@ -94,24 +97,50 @@ def _hand_over(directory: Path) -> None:
 
 def _send(source: Path, target: Path | None, size: int) -> None:
     """Send ``size`` bytes of ``source`` from the first process to all; those with a ``target`` keep them."""
-    import torch
-    import torch.distributed as dist
-    from accelerate import PartialState
-
-    device: Any = PartialState().device
     reading = source.open("rb") if _rank() == 0 else None
     writing = target.open("wb") if target is not None else None
     try:
         for at in range(0, size, PART_BYTES):
             count = min(PART_BYTES, size - at)
-            if reading is not None:
-                part = torch.frombuffer(bytearray(reading.read(count)), dtype=torch.uint8).to(device)
-            else:
-                part = torch.empty(count, dtype=torch.uint8, device=device)
-            dist.broadcast(part, src=0)
+            part = _broadcast(reading.read(count) if reading is not None else None, count)
             if writing is not None:
-                writing.write(part.cpu().numpy().tobytes())
+                writing.write(_bytes_of(part))
     finally:
         for file in (reading, writing):
             if file is not None:
                 file.close()
+
+
+def _broadcast(content: bytes | None, size: int) -> Any:
+    """Return the ``size`` bytes of the first process's ``content`` in each process, as a tensor of its
+    device; the others give None."""
+    import torch
+    import torch.distributed as dist
+
+    device = _device()
+    if content is not None:
+        part = torch.frombuffer(bytearray(content), dtype=torch.uint8).to(device)
+    else:
+        part = torch.empty(size, dtype=torch.uint8, device=device)
+    dist.broadcast(part, src=0)
+    return part
+
+
+def _bytes_of(part: Any) -> bytes:
+    return part.cpu().numpy().tobytes()
+
+
+def _any(wanted: bool) -> bool:
+    """Whether any of the processes wants it."""
+    import torch
+    import torch.distributed as dist
+
+    votes = torch.tensor([int(wanted)], device=_device())
+    dist.all_reduce(votes, op=dist.ReduceOp.MAX)
+    return bool(votes.item())
+
+
+def _device() -> Any:
+    from accelerate import PartialState
+
+    return PartialState().device
