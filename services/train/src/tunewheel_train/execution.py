@@ -40,6 +40,7 @@ from tunewheel_train.runs.tracking import Tracker
 from tunewheel_train.runs.training import train_once
 from tunewheel_train.runs.tries import Tries
 from tunewheel_train.runs.versions import Versions
+from tunewheel_train.runs.waiting import first_of
 from tunewheel_train.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -180,20 +181,14 @@ class Trainings:
         machine is offline for good looks the same. Raises RunFailed, TransientError, Lease.Lost."""
         settings = self._settings
         backoff = Backoff.of(settings, attempts=settings.hub_attempts)
-        locating = asyncio.ensure_future(
-            retry(lambda: self._locate(name, revision), backoff, what="the search")
-        )
-        losing = asyncio.ensure_future(lease.lost.wait())
+        locating = retry(lambda: self._locate(name, revision), backoff, what="the search")
         try:
-            await asyncio.wait({locating, losing}, return_when=asyncio.FIRST_COMPLETED)
-            lease.check()
-            return await locating
+            base, _ = await first_of(locating, lease.lost.wait())
         except TransientError as error:
             raise RunFailed(field="base_model", reason=str(error)) from error
-        finally:
-            losing.cancel()
-            locating.cancel()
-            await asyncio.gather(losing, locating, return_exceptions=True)
+        lease.check()
+        assert base is not None
+        return base
 
     async def _locate(self, name: str, revision: str | None) -> Base:
         """Find the base model in a process of its own: converting one takes gigabytes."""

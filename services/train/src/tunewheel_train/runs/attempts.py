@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 from tunewheel_contracts.errors import TransientError
@@ -34,6 +34,7 @@ from tunewheel_train.runs.tracking import Tracker
 from tunewheel_train.runs.training import train_once
 from tunewheel_train.runs.tries import Tries
 from tunewheel_train.runs.versions import Versions
+from tunewheel_train.runs.waiting import first_of
 from tunewheel_train.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -143,7 +144,7 @@ class Attempt:
         """Return when nothing speaks against training; waits out a pause."""
         named = self._run.project, self._run.run_id
         going_on = self._controls.wait(*named, lambda a: a is not TrainAction.PAUSE)
-        await _first_of(going_on, self._lease.lost.wait(), self._versions.wait(self._is_superseded))
+        await first_of(going_on, self._lease.lost.wait(), self._versions.wait(self._is_superseded))
         self._lease.check()
         self._demand_newest()
         if self._controls.latest(*named) is TrainAction.CANCEL:
@@ -201,7 +202,7 @@ class Attempt:
     async def _watch(self, stop: asyncio.Event) -> None:
         run = self._run
         unwanted = self._controls.wait(run.project, run.run_id, lambda a: a is not TrainAction.RESUME)
-        await _first_of(unwanted, self._lease.lost.wait(), self._versions.wait(self._is_superseded))
+        await first_of(unwanted, self._lease.lost.wait(), self._versions.wait(self._is_superseded))
         self._stopped_at = time.monotonic()
         stop.set()
 
@@ -255,13 +256,3 @@ class Attempt:
             field="(run)", reason=f"stopped {deaths} times without coming further: {error}",
             step=self.teller.step, total_steps=self.teller.total_steps,
         )  # fmt: skip
-
-
-async def _first_of(*waits: Coroutine[Any, Any, object]) -> None:
-    """Return when one of ``waits`` is over; the others are cancelled."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()

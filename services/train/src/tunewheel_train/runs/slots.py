@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from tunewheel_train.runs.runs import Run
+from tunewheel_train.runs.waiting import first_of
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +51,7 @@ class Slots:
         if mine.slot is None:  # no event names it before it begins
             log.info("run_waits", run_id=run.run_id, project=run.project, ahead=len(self._waiting) - 1)
         try:
-            await _first(mine.turn, lost)
+            await first_of(mine.turn.wait(), lost.wait())
             yield mine.slot
         finally:
             if mine.slot is None:
@@ -70,13 +71,3 @@ class Slots:
 
     def _rank(self, waiting: _Waiting) -> tuple[int, int, int]:
         return -waiting.priority, self._served[waiting.project], waiting.arrival
-
-
-async def _first(*events: asyncio.Event) -> None:
-    """Return when one of ``events`` is set."""
-    tasks = [asyncio.create_task(event.wait()) for event in events]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
