@@ -114,9 +114,11 @@ def _train_here(known: Followed, worker: Sequence[str]) -> None:
 
 def _train_in_a_cluster(known: Followed, jobs: Jobs) -> None:
     service = known.service
+    settings = known.settings
     trainings = ClusterTrainings(
-        service.store, jobs, known.controls, known.versions, every=known.settings.job_poll_seconds
-    )
+        service.store, jobs, known.controls, known.versions, every=settings.job_poll_seconds,
+        patience=settings.grace_seconds,
+    )  # fmt: skip
     service.on_shutdown(jobs.close)
 
     @service.job(topics.DATASET_VERSIONED, concurrent=True)

@@ -13,7 +13,6 @@ import asyncio
 import os
 import sys
 from collections.abc import Sequence
-from uuid import uuid4
 
 import structlog
 from aiokafka import TopicPartition  # pyright: ignore[reportMissingTypeStubs]
@@ -58,7 +57,7 @@ class OneRun:
         self._trainings = trainings
         self._node = node
         self._every = settings.job_poll_seconds
-        self._process = uuid4().hex
+        self._tries: Tries | None = None
         self._lease = Lease(TopicPartition("dataset.versioned", 0))
         self._backoff = Backoff.of(settings)
         self._task: asyncio.Task[None] | None = None
@@ -90,11 +89,12 @@ class OneRun:
         if launch is None:
             raise NoSuchLaunch(f"launches/{self._name}/event.json is not in {store.url}")
         if await launch.outcome(store) is None:
-            tries = Tries(store, launch.prefix, self._node, process=self._process, every=self._every)
-            if self._node.rank > 0:
-                await self._follow(launch, tries)
+            if self._node.count > 1:
+                self._tries = self._tries or Tries(store, launch.prefix, self._node, every=self._every)
+            if self._tries is not None and self._node.rank > 0:
+                await self._follow(launch, self._tries)
             else:
-                await launch.end(store, await self._outcome(launch, tries if self._node.count > 1 else None))
+                await launch.end(store, await self._outcome(launch, self._tries))
 
     async def _follow(self, launch: Launch, tries: Tries) -> None:
         try:

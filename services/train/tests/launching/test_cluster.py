@@ -4,6 +4,7 @@ launched run, but for Kafka, with the light worker."""
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
+from structlog.testing import capture_logs
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope, Event, new_event
 from tunewheel_contracts.events.data import DatasetVersioned
@@ -27,6 +29,7 @@ from tunewheel_runtime.jobs import Lease, LeaseLost
 from tunewheel_train.execution import Trainings
 from tunewheel_train.launching.cluster import MOST_HICCUPS, ClusterTrainings
 from tunewheel_train.launching.jobs import JobRefused, JobState
+from tunewheel_train.launching.launch import Outcome, launch_of, read_launch
 from tunewheel_train.one_run import NoSuchLaunch, OneRun
 from tunewheel_train.runs.controls import Controls
 from tunewheel_train.runs.node import ALONE, Node
@@ -81,6 +84,7 @@ class Cluster:
     told: list[Envelope[Any]] = field(default_factory=list)
     pods: list[OneRun] = field(default_factory=list)
     labels: dict[str, str] = field(default_factory=dict)
+    looks: int = 0
 
     async def ensure(self, name: str, *, labels: dict[str, str]) -> None:
         self.labels = labels
@@ -92,14 +96,15 @@ class Cluster:
         if not self.broken and self.has_room:
             await self.start(name)
 
-    async def start(self, name: str) -> None:
-        for rank in range(self.nodes):
+    async def start(self, name: str, *ranks: int) -> None:
+        for rank in ranks or range(self.nodes):
             disk = self.folder / f"disk-{len(self.pods)}"
             _, run = pod(self.made, name, self.told, disk, Node(rank, self.nodes))
             self.pods.append(run)
             await run.begin()
 
     async def state(self, name: str) -> JobState | None:
+        self.looks += 1
         return self.jobs.get(name)
 
     async def pause(self, name: str, *, paused: bool) -> None:
@@ -117,6 +122,7 @@ class Desk:
     made: Any
     cluster: Cluster
     controls: Controls = field(default_factory=Controls)
+    patience: float = math.inf
     versions: Versions = field(default_factory=Versions)
 
     @property
@@ -124,7 +130,9 @@ class Desk:
         return new_event(self.made.event, source="/t")
 
     def trainings(self) -> ClusterTrainings:
-        return ClusterTrainings(self.made.store, self.cluster, self.controls, self.versions, every=0.01)
+        return ClusterTrainings(
+            self.made.store, self.cluster, self.controls, self.versions, every=0.01, patience=self.patience
+        )
 
     async def train(self, lease: Lease | None = None) -> Event:
         """Handle the event once; returns what was told."""
@@ -235,10 +243,45 @@ async def test_nodes_with_disks_of_their_own_go_on_together_when_a_process_of_on
     assert [news.data.resumed_from_step for news in started(one)] == [0, 2]
     await until(lambda: all(run.ended for run in one.cluster.pods))
     (name,) = one.cluster.jobs
-    tries = await one.made.store.list(f"launches/{name}/tries")
-    assert [path.partition("tries/")[2] for path in tries] == [
-        "000001/form.json", "000001/joined.1", "000001/lost.1.json", "000002/form.json", "000002/joined.1",
-    ]  # fmt: skip
+    below = await one.made.store.list(f"launches/{name}")
+    assert [path.rpartition("/")[2] for path in below] == ["event.json", "outcome.json", "told"]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+async def test_a_pod_of_several_that_is_told_to_end_costs_no_attempt(
+    desk, tmp_path: Path, monkeypatch, rank: int
+):
+    one = await desk()
+    one.made.settings.train_attempts = 1
+    one.cluster.nodes = 2
+    monkeypatch.setenv("LIGHT_WAIT", "1")
+    running = asyncio.create_task(one.train())
+    await until(lambda: list((tmp_path / "store").glob("runs/*/checkpoints/*/checkpoint.json")))
+    going = one.cluster.pods[rank]
+    await going.stop()
+    assert not going.ended  # the process exits 75
+    (name,) = one.cluster.jobs
+    await one.cluster.start(name, rank)
+    assert isinstance(await running, TrainCompleted)
+    assert started(one)[-1].data.resumed_from_step > 0
+
+
+async def test_a_pod_that_cannot_follow_leaves_its_place_to_another(desk, tmp_path: Path):
+    """The first one makes it the outcome, or finds the event whole after all."""
+    one = await desk()
+    one.made.settings.retry_attempts = 2
+    one.made.settings.retry_first_delay_seconds = 0.001
+    gone = one.made.event.manifest.model_copy(update={"path": "datasets/none.json"})
+    one.made.event = one.made.event.model_copy(update={"manifest": gone})
+    launch = launch_of(one.event, one.lease())
+    await launch.put(one.made.store)
+    process, run = pod(one.made, launch.name, [], tmp_path / "disk", Node(1, 2))
+    with capture_logs() as logs:
+        await run.begin()
+        await process.stopped.wait()
+    assert (process.failure, run.ended) == (None, False)
+    (stopped,) = (line for line in logs if line["event"] == "run_stopped")
+    assert "datasets/none.json" in stopped["reason"]
 
 
 async def test_a_paused_run_keeps_no_pod(desk, monkeypatch):
@@ -256,8 +299,43 @@ async def test_a_paused_run_keeps_no_pod(desk, monkeypatch):
     assert started(one)[-1].data.resumed_from_step > 0
 
 
-async def test_a_run_whose_pod_waits_for_a_node_can_be_cancelled(desk):
+@pytest.mark.parametrize("pods", ["no pod has a node", "the first pod has none"])
+async def test_a_run_whose_pod_waits_for_a_node_can_be_cancelled(desk, pods):
     one = await desk()
+    one.patience = 0.0
+    running = asyncio.create_task(began_before(one).train())
+    await until(lambda: one.cluster.jobs)
+    if pods == "the first pod has none":
+        one.cluster.jobs |= dict.fromkeys(one.cluster.jobs, JobState(begun=True))
+    one.command("run-1", TrainAction.CANCEL)
+    ended = await running
+    assert isinstance(ended, TrainFailed)
+    assert (ended.run_id, ended.field) == ("run-1", "(run)")
+    assert "was cancelled" in ended.reason
+    assert [job.paused for job in one.cluster.jobs.values()] == [True]
+
+
+async def test_a_cancelled_run_one_of_whose_pods_is_replaced_says_by_itself_how_far_it_came(desk):
+    one = await desk()
+    running = asyncio.create_task(began_before(one).train())
+    await until(lambda: one.cluster.jobs)
+    one.cluster.jobs |= dict.fromkeys(one.cluster.jobs, JobState(begun=True))
+    looks = one.cluster.looks
+    one.command("run-1", TrainAction.CANCEL)
+    await until(lambda: one.cluster.looks > looks + 3)
+    (name,) = one.cluster.jobs
+    launch = await read_launch(one.made.store, name)
+    assert launch is not None
+    said = TrainFailed(
+        project=one.made.event.project, run_id="run-1", dataset_id=one.made.event.dataset_id, field="(run)",
+        reason="was cancelled", step=4,
+    )  # fmt: skip
+    await launch.end(one.made.store, Outcome(failed=said))
+    assert await running == said
+
+
+def began_before(one: Desk) -> Desk:
+    """A run that other pods began, and for which there is no room now."""
     one.cluster.has_room = False
     begun = TrainStarted(
         project=one.made.event.project, run_id="run-1", dataset_id=one.made.event.dataset_id,
@@ -265,14 +343,7 @@ async def test_a_run_whose_pod_waits_for_a_node_can_be_cancelled(desk):
         resumed_from_step=0,
     )  # fmt: skip
     one.versions.began(new_event(begun, source="/t"))
-    running = asyncio.create_task(one.train())
-    await until(lambda: one.cluster.jobs)
-    one.command("run-1", TrainAction.CANCEL)
-    ended = await running
-    assert isinstance(ended, TrainFailed)
-    assert (ended.run_id, ended.field) == ("run-1", "(run)")
-    assert "was cancelled" in ended.reason
-    assert [job.paused for job in one.cluster.jobs.values()] == [True]
+    return one
 
 
 @pytest.mark.parametrize("how", ["failed", "deleted", "refused"])

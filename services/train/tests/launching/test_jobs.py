@@ -125,9 +125,7 @@ async def test_a_job_is_made_once_looked_at_and_suspended(api: Api, jobs: Jobs):
     assert await jobs.state("run-1") == JobState(failure="BackoffLimitExceeded: too often")
     await jobs.pause("gone", paused=True)
     api.jobs["run-1"]["spec"]["parallelism"] = 2
-    api.jobs["run-1"]["status"] = {"ready": 1}
-    assert not (await jobs.state("run-1")).begun
-    api.jobs["run-1"]["status"]["ready"] = 2
+    api.jobs["run-1"]["status"] = {"ready": 1}  # the other one is replaced
     assert (await jobs.state("run-1")).begun
 
 

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from structlog.testing import capture_logs
 from tunewheel_contracts.formats.recipe import TrainSpec
+from tunewheel_runtime.jobs import LeaseLost
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Job
@@ -67,21 +67,26 @@ class Nodes:
         self.stop = asyncio.Event()
         self.prepared: Callable[[Job], Job] = lambda said: job_at("1")
 
-    def tries(self, rank: int, process: str = "") -> Tries:
-        node = Node(rank, len(self.machines))
-        return Tries(self.store, "launches/x", node, process=process or uuid4().hex, every=0.001)
+    def pod(self, rank: int) -> Tries:
+        return Tries(self.store, "launches/x", Node(rank, len(self.machines)), every=0.001)
 
-    def lead(self, job: Job) -> asyncio.Task[Any]:
-        return asyncio.create_task(self.tries(0).lead(job, self.stop, lambda: self.machines[0].train(job)))
+    def lead(self, job: Job, pod: Tries | None = None, machine: Machine | None = None) -> asyncio.Task[Any]:
+        own, processes = pod or self.pod(0), machine or self.machines[0]
+        return asyncio.create_task(own.lead(job, self.stop, lambda: processes.train(job)))
 
     def follow(
-        self, rank: int = 1, *, stop: asyncio.Event | None = None, process: str = ""
+        self,
+        rank: int = 1,
+        *,
+        stop: asyncio.Event | None = None,
+        pod: Tries | None = None,
+        machine: Machine | None = None,
     ) -> asyncio.Task[None]:
         async def prepare(said: Job) -> Job:
             return self.prepared(said)
 
-        train = self.machines[rank].train
-        own = self.tries(rank, process)
+        train = (machine or self.machines[rank]).train
+        own = pod or self.pod(rank)
         follower = Follower(own, stop or asyncio.Event(), prepare=prepare, train=train)
         return asyncio.create_task(follower.follow())
 
@@ -91,12 +96,16 @@ class Nodes:
                 await asyncio.sleep(0.001)
 
     async def all_train(self, times: int = 1) -> None:
-        async with asyncio.timeout(60):
-            while any(len(machine.jobs) < times for machine in self.machines):
-                await asyncio.sleep(0.001)
+        await until_all_train(*self.machines, times=times)
 
     async def end(self) -> None:
         await self.store.put("launches/x/outcome.json", b"{}")
+
+
+async def until_all_train(*machines: Machine, times: int = 1) -> None:
+    async with asyncio.timeout(60):
+        while any(len(machine.jobs) < times for machine in machines):
+            await asyncio.sleep(0.001)
 
 
 async def test_node_0_waits_for_the_others_and_says_how_all_train():
@@ -286,10 +295,11 @@ async def test_a_follower_that_is_told_to_end_while_it_prepares_joins_no_more():
 
 async def test_a_process_that_joined_before_the_store_was_away_takes_up_the_same_try():
     nodes = Nodes(3)
-    leading, first = nodes.lead(job_at("0")), nodes.follow(1, process="same")
+    pod = nodes.pod(1)
+    leading, first = nodes.lead(job_at("0")), nodes.follow(1, pod=pod)
     await nodes.exists("000001/joined.1")
     first.cancel()  # as a TransientError does, behind which it follows again
-    following = [nodes.follow(1, process="same"), nodes.follow(2)]
+    following = [nodes.follow(1, pod=pod), nodes.follow(2)]
     await nodes.all_train()
     nodes.machines[0].end(DONE)
     assert await leading == DONE
@@ -301,8 +311,81 @@ async def test_the_nodes_that_a_run_waits_for_are_logged_once_a_minute():
     nodes = Nodes(3)
     with capture_logs() as logs:
         leading = nodes.lead(job_at("0"))
-        await nodes.exists("000001/form.json")
+        await nodes.exists("000001/job.json")
         await asyncio.sleep(0.05)
         leading.cancel()
     awaited = [line["missing"] for line in logs if line["event"] == "nodes_awaited"]
     assert awaited == [[1, 2]]
+
+
+async def test_of_two_pods_that_lead_the_one_that_came_last_stays():
+    """The first one's node was lost to the cluster, and lives."""
+    nodes, cut_off = Nodes(), Machine()
+    lost = nodes.pod(0)
+    leading, following = nodes.lead(job_at("0"), lost, cut_off), nodes.follow()
+    await until_all_train(cut_off, nodes.machines[1])
+    newer = nodes.lead(job_at("0"))
+    with pytest.raises(LeaseLost, match="another pod"):
+        await leading
+    assert cut_off.killed == 1
+    with pytest.raises(LeaseLost, match="another pod"):  # however often it asks
+        await nodes.lead(job_at("0"), lost, cut_off)
+    await nodes.all_train()
+    nodes.machines[0].end(DONE)
+    assert await newer == DONE
+    await nodes.end()
+    await following
+    assert len(cut_off.jobs) == 1
+
+
+async def test_two_pods_that_begin_a_try_at_once_begin_two():
+    nodes = Nodes()
+    both = nodes.lead(job_at("0")), nodes.lead(job_at("0"))  # the same job: only the pod differs
+    await nodes.exists("000002/job.json")
+    (first,), (second,) = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    assert isinstance(first.exception(), LeaseLost)
+    nodes.stop.set()
+    assert await second is None
+
+
+async def test_a_death_that_another_leader_caused_is_none_of_the_run():
+    nodes, cut_off = Nodes(), Machine()
+    leading, following = nodes.lead(job_at("0"), machine=cut_off), nodes.follow()
+    await until_all_train(cut_off, nodes.machines[1])
+    cut_off.end(ProcessDied(1, "connection reset"))
+    newer = nodes.lead(job_at("0"))
+    with pytest.raises(LeaseLost):
+        await leading
+    await nodes.all_train()
+    nodes.machines[0].end(DONE)
+    assert await newer == DONE
+    await nodes.end()
+    await following
+
+
+async def test_of_two_pods_that_follow_the_one_that_came_last_stays():
+    nodes, cut_off = Nodes(), Machine()
+    leading, lost = nodes.lead(job_at("0")), nodes.follow(machine=cut_off)
+    await until_all_train(cut_off, nodes.machines[0])
+    newer = nodes.follow()
+    assert await leading is None  # no death of the run
+    leading = nodes.lead(job_at("0"))
+    with pytest.raises(LeaseLost, match="another pod"):
+        await lost
+    await until_all_train(nodes.machines[1])
+    nodes.machines[0].end(DONE)
+    assert await leading == DONE
+    await nodes.end()
+    await newer
+    assert (len(cut_off.jobs), cut_off.killed) == (1, 1)
+
+
+async def test_a_leader_stops_when_the_launch_has_ended_without_it():
+    nodes = Nodes()
+    leading, following = nodes.lead(job_at("0")), nodes.follow()
+    await nodes.all_train()
+    await nodes.end()
+    with pytest.raises(LeaseLost):
+        await leading
+    await following
+    assert [machine.killed for machine in nodes.machines] == [1, 1]

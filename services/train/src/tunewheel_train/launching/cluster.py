@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
@@ -45,13 +47,23 @@ class ClusterTrainings:
     finds it by its name."""
 
     def __init__(
-        self, store: ObjectStore, launcher: Launcher, controls: Controls, versions: Versions, *, every: float
+        self,
+        store: ObjectStore,
+        launcher: Launcher,
+        controls: Controls,
+        versions: Versions,
+        *,
+        every: float,
+        patience: float,
     ) -> None:
+        """``every``: seconds between two looks at a Job. ``patience``: seconds that a cancelled run may take
+        to say how far it came."""
         self._store = store
         self._launcher = launcher
         self._controls = controls
         self._versions = versions
         self._every = every
+        self._patience = patience
         self._choosing = asyncio.Lock()
 
     async def train(self, event: Envelope[DatasetVersioned], lease: Lease, tell: Tell) -> None:
@@ -75,6 +87,7 @@ class ClusterTrainings:
             raise InvalidEvent(field=outcome.refused.field, reason=outcome.refused.reason)
         ended = outcome.completed or outcome.failed
         assert ended is not None
+        await launch.delete_tries(self._store)
         await tell(ended)
         await launch_of(event, lease).note_told(self._store)
 
@@ -93,10 +106,10 @@ class ClusterTrainings:
 
     async def _awaited(self, launch: Launch, lease: Lease) -> Outcome:
         """Look until it has ended."""
-        hiccups, first = 0, True
+        hiccups, watched = 0, _Watched(launch)
         while True:
             try:
-                outcome = await self._looked_at(launch, first=first)
+                outcome = await self._looked_at(watched)
             except TransientError as error:
                 hiccups += 1
                 if hiccups == MOST_HICCUPS:
@@ -106,20 +119,21 @@ class ClusterTrainings:
                 if outcome is not None:
                     return outcome
                 hiccups = 0
-            first = False
+            watched.first = False
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._every):
                     await lease.lost.wait()
             lease.check()
 
-    async def _looked_at(self, launch: Launch, *, first: bool) -> Outcome | None:
+    async def _looked_at(self, watched: _Watched) -> Outcome | None:
         """Return how it ended; None: it has not, and the Job is as commands want it."""
+        launch = watched.launch
         state = await self._launcher.state(launch.name)
         # after the state: a Job that has ended has written its outcome before
         outcome = await launch.outcome(self._store)
         if outcome is not None:
             return outcome
-        if state is None and first:  # one of that name was still being deleted when this one was made
+        if state is None and watched.first:  # one of that name was still being deleted when this one was made
             await self._make_job(launch)
             return None
         if state is None or state.failure is not None or state.complete:
@@ -127,7 +141,9 @@ class ClusterTrainings:
             reason = f"its Job {launch.name} {how}; see its pods' logs, then `tunewheel train resume` goes on"
             return await launch.end(self._store, await self._failed(launch, reason))
         wanted = self._command(launch.event.data)
-        if wanted is TrainAction.CANCEL and not state.begun:  # a run that has begun says by itself how far
+        cancelled = watched.cancelled_for(wanted)
+        # a run that has begun says by itself how far, unless its first pod is the one that is missing
+        if cancelled is not None and (not state.begun or cancelled >= self._patience):
             reason = "was cancelled; `tunewheel train resume` trains it after all"
             outcome = await launch.end(self._store, await self._failed(launch, reason))
             await self._launcher.pause(launch.name, paused=True)
@@ -154,6 +170,25 @@ class ClusterTrainings:
         told = failed(run, RunFailed(field="(run)", reason=reason))
         run_id = self._versions.run_of(version.dataset_id) or told.run_id
         return Outcome(failed=told.model_copy(update={"run_id": run_id}))
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A launch that is looked at."""
+
+    launch: Launch
+    first: bool = True
+    """No look was taken before."""
+    _cancelled_at: float | None = None
+
+    def cancelled_for(self, wanted: TrainAction) -> float | None:
+        """Return for how many seconds ``wanted`` has been to cancel it; None: something else is wanted."""
+        if wanted is not TrainAction.CANCEL:
+            self._cancelled_at = None
+            return None
+        now = time.monotonic()
+        self._cancelled_at = now if self._cancelled_at is None else self._cancelled_at
+        return now - self._cancelled_at
 
 
 def _labels(version: DatasetVersioned) -> dict[str, str]:

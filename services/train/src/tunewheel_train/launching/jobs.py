@@ -36,7 +36,7 @@ class JobState:
     paused: bool = False
     """Suspended by this service."""
     begun: bool = False
-    """All its pods are ready: a run that waits for one of them has not begun."""
+    """One of its pods is ready."""
     failure: str | None = None
     """Why the cluster starts no further pod."""
     complete: bool = False
@@ -203,7 +203,7 @@ def _state(job: Any) -> JobState:
     failed = conditions.get("Failed")
     return JobState(
         paused=PAUSED in (job.metadata.annotations or {}),
-        begun=(job.status.ready or 0) >= (job.spec.parallelism or 1),
+        begun=bool(job.status.ready),
         failure=f"{failed.reason}: {failed.message}" if failed else None,
         complete="Complete" in conditions,
     )

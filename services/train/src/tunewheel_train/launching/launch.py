@@ -19,6 +19,8 @@ from tunewheel_contracts.identity import content_sha256
 from tunewheel_runtime.jobs import Lease
 from tunewheel_runtime.store import ObjectStore
 
+from tunewheel_train.runs.tries import OUTCOME, TRIES
+
 _EVENT: TypeAdapter[Envelope[DatasetVersioned]] = TypeAdapter(Envelope[DatasetVersioned])
 
 
@@ -59,6 +61,10 @@ class Launch:
 
     async def note_told(self, store: ObjectStore) -> None:
         await store.first(f"launches/{self.name}/told", b"")
+
+    async def delete_tries(self, store: ObjectStore) -> None:
+        """Delete what its pods told each other, once it has ended."""
+        await store.delete(await store.list(f"{self.prefix}/{TRIES}"))
 
     async def outcome(self, store: ObjectStore) -> Outcome | None:
         """Return how it ended; None: it has not."""
@@ -105,4 +111,4 @@ def _event_path(name: str) -> str:
 
 
 def _outcome_path(name: str) -> str:
-    return f"launches/{name}/outcome.json"
+    return f"launches/{name}/{OUTCOME}"

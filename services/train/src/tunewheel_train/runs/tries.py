@@ -1,11 +1,15 @@
 """What the nodes that train one run together tell each other, in the object store.
 
-    <launch>/tries/000003/form.json    node 0: how the run is trained this time
+    <launch>/tries/000003/job.json     node 0: how the run is trained this time, and which pod of node 0 leads
     <launch>/tries/000003/joined.1     node 1 has the data and the base, and starts its processes
     <launch>/tries/000003/lost.1.json  node 1 is out of this try, and why: it is over for all
 
 Every object is written once. A node that dies says nothing; the pod that comes in its place says it. Nobody
 needs to reach another but the training processes, which meet anew in every try.
+
+A node that the cluster has lost may live: its pod then trains beside the one in its place. Of two pods of one
+node that one stays which came last: a pod that took part in a try, and finds another in its place in that try
+or a later one, stops as one that was told to end (``LeaseLost``).
 """
 
 from __future__ import annotations
@@ -16,25 +20,38 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
+from uuid import uuid4
 
 import structlog
 from pydantic import BaseModel
 from tunewheel_contracts.errors import TransientError
-from tunewheel_runtime.store import ObjectStore
+from tunewheel_runtime.jobs import LeaseLost
+from tunewheel_runtime.store import ArtifactConflict, ObjectStore
 
 from tunewheel_train.job import Job
 from tunewheel_train.progress import Failed
 from tunewheel_train.runs.node import Node
 from tunewheel_train.runs.process import Last, ProcessDied
+from tunewheel_train.runs.waiting import first_of
 
 log = structlog.get_logger(__name__)
+OUTCOME, TRIES = "outcome.json", "tries"
+"""What lies of a launch in the store: how it ended, and what its pods tell each other until then."""
 LAST_WORDS_SECONDS = 15.0
 """At least, for the other nodes to say why, when the processes of one died: the failure of another node's
 processes may be the cause."""
 AWAITED_SECONDS = 60.0
 """Between two log lines about nodes that have not joined."""
+REPLACED = "another pod is in the place of this one"
 Found = TypeVar("Found")
+
+
+class Begun(BaseModel):
+    """What node 0 begins a try with. The paths of ``job`` are of its machine."""
+
+    pod: str
+    job: Job
 
 
 class Lost(BaseModel):
@@ -42,6 +59,7 @@ class Lost(BaseModel):
     its pod is going or gone and another comes in its place, which speaks of the cluster, not of the run."""
 
     node: int
+    pod: str
     reason: str
     failed: Failed | None = None
     went: bool = False
@@ -54,8 +72,7 @@ class Try:
     store: ObjectStore
     prefix: str
     node: Node
-    process: str
-    """A name that no other process has. A pod that replaces another is known by a new name."""
+    pod: str
     every: float
     number: int
 
@@ -64,19 +81,18 @@ class Try:
         """Seconds that a node waits for the other nodes to say why they are out."""
         return max(LAST_WORDS_SECONDS, 2 * self.every)
 
-    async def form(self) -> Job:
-        """Return the job of node 0; its paths are of node 0's machine."""
-        data = await self.store.read(f"{self.prefix}/form.json")
-        assert data is not None
-        return Job.model_validate_json(data)
+    async def begun(self) -> Begun | None:
+        """Return what node 0 said; None: the launch has ended, and its tries are deleted."""
+        data = await self.store.read(f"{self.prefix}/job.json")
+        return Begun.model_validate_json(data) if data is not None else None
 
     async def join(self) -> None:
-        """Say that this node starts its processes."""
-        await self.store.first(f"{self.prefix}/joined.{self.node.rank}", self.process.encode())
+        """Say that this node starts its processes, unless another pod of it said so."""
+        await self.store.first(f"{self.prefix}/joined.{self.node.rank}", self.pod.encode())
 
     async def lose(self, reason: str, failed: Failed | None = None, *, went: bool = False) -> None:
         """Say that this node is out of the try. Where the store is away, repeat until it has the note."""
-        lost = Lost(node=self.node.rank, reason=reason, failed=failed, went=went)
+        lost = Lost(node=self.node.rank, pod=self.pod, reason=reason, failed=failed, went=went)
         log.warning("try_lost", number=self.number, node=lost.node, reason=reason)
 
         async def say() -> bytes:
@@ -86,15 +102,20 @@ class Try:
         await _until(say, self.every)
 
     async def was_joined_by_another(self) -> bool:
-        """Tell whether another process joined it for this node: that process's pod is gone."""
+        """Tell whether another pod of this node joined it."""
         joined = await self.store.read(f"{self.prefix}/joined.{self.node.rank}")
-        return joined is not None and joined != self.process.encode()
+        return joined is not None and joined != self.pod.encode()
 
-    async def all_joined(self) -> None:
+    async def was_ended_by_another(self) -> bool:
+        """Tell whether another pod of this node said that the node is out of it."""
+        lost = await self.store.read(f"{self.prefix}/lost.{self.node.rank}.json")
+        return lost is not None and Lost.model_validate_json(lost).pod != self.pod
+
+    async def all_joined(self) -> Literal[True]:
         """Return when all but node 0, which leads, have."""
         told = -math.inf
 
-        async def look() -> bool | None:
+        async def look() -> Literal[True] | None:
             nonlocal told
             paths = await self.store.list(self.prefix)
             ranks = range(1, self.node.count)
@@ -104,7 +125,7 @@ class Try:
                 log.info("nodes_awaited", number=self.number, missing=missing)
             return not missing or None
 
-        await _until(look, self.every)
+        return await _until(look, self.every)
 
     async def lost(self) -> Lost:
         """Return why it is over. What the processes of a node failed by comes first, and that a pod went
@@ -113,11 +134,12 @@ class Try:
 
         async def look() -> Lost | None:
             nonlocal since
-            found = [
-                Lost.model_validate_json(await self.store.read(path) or b"")
+            notes = [
+                await self.store.read(path)
                 for path in await self.store.list(self.prefix)
                 if path.startswith(f"{self.prefix}/lost.")
             ]
+            found = [Lost.model_validate_json(note) for note in notes if note is not None]
             if not found:
                 return None
             since = since or time.monotonic()
@@ -129,15 +151,17 @@ class Try:
 
 
 class Tries:
-    """The tries of the launch below ``prefix``, as ``node`` takes part in them. ``process`` names this
-    process as long as it lives."""
+    """The tries of the launch below ``prefix``, as this pod of ``node`` takes part in them for as long as it
+    lives."""
 
-    def __init__(self, store: ObjectStore, prefix: str, node: Node, *, process: str, every: float) -> None:
+    def __init__(self, store: ObjectStore, prefix: str, node: Node, *, every: float) -> None:
         self._store = store
         self._prefix = prefix
         self.node = node
-        self._process = process
+        self._pod = uuid4().hex
         self._every = every
+        self._last: Try | None = None
+        """That this pod took part in."""
 
     async def lead(
         self, job: Job, stop: asyncio.Event, train: Callable[[], Coroutine[Any, Any, Last]]
@@ -147,24 +171,53 @@ class Tries:
 
         Raises:
             ProcessDied: of this node, or another; this one's processes were killed then.
+            LeaseLost: another pod leads since, or the launch has ended; this one's processes were killed.
         """
         this = await self._begin(job)
-        tasks = joining, losing, stopping = (
-            asyncio.ensure_future(this.all_joined()),
-            asyncio.ensure_future(this.lost()),
-            asyncio.ensure_future(stop.wait()),
-        )
-        training: asyncio.Task[Last] | None = None
+        joined, lost, over, _ = await first_of(this.all_joined(), this.lost(), self.over(this), stop.wait())
+        if over:
+            raise LeaseLost(REPLACED)
+        if lost is not None:
+            return _of(lost)
+        return await self._outcome(this, train) if joined else None
+
+    async def _outcome(self, this: Try, train: Callable[[], Coroutine[Any, Any, Last]]) -> Last | None:
+        """Return what came of a try: this node's own last word counts, unless its processes just died."""
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if not losing.done():
-                if not joining.done():
-                    return None
-                training = asyncio.ensure_future(train())
-                return await _outcome(training, losing, this.patience)
-            return _of(losing.result())
-        finally:
-            await end(joining, losing, stopping, *([training] if training else []))
+            last, lost, over = await first_of(train(), this.lost(), self.over(this))
+        except ProcessDied:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(this.patience):
+                    lost, over = await first_of(this.lost(), self.over(this))
+                if over:
+                    raise LeaseLost(REPLACED) from None
+                if lost.failed is not None or lost.went:
+                    return lost.failed
+            raise
+        if last is None and over:
+            raise LeaseLost(REPLACED)
+        return last or _of(lost)
+
+    async def is_taken(self, this: Try) -> bool:
+        """Tell whether another pod of this node is in ``this``, which is over then: that pod is gone.
+
+        Raises:
+            LeaseLost: the other pod came later than this one.
+        """
+        taken = await this.was_joined_by_another()
+        if self._last is not None and (taken or await self._last.was_ended_by_another()):
+            raise LeaseLost(REPLACED)
+        if taken:
+            await this.lose("its pod went away, and another came in its place", went=True)
+        return taken
+
+    async def join(self, this: Try) -> bool:
+        """Say that this node starts its processes; False, or LeaseLost: it ``is_taken``."""
+        await this.join()
+        if await self.is_taken(this):
+            return False
+        self._last = this
+        return True
 
     async def next(self, after: int, stop: asyncio.Event) -> Try | None:
         """Return the newest try behind ``after`` as soon as node 0 begins one; None: the launch has ended, or
@@ -179,42 +232,40 @@ class Tries:
         found = await _until(look, self._every, stop)
         return found if isinstance(found, Try) else None
 
-    async def over(self, this: Try) -> None:
+    async def over(self, this: Try) -> Literal[True]:
         """Return when node 0 began another try than ``this``, or the launch has ended."""
         await self.next(this.number, asyncio.Event())
+        return True
 
     async def has_ended(self) -> bool:
-        return await self._store.exists(f"{self._prefix}/outcome.json")
+        return await self._store.exists(f"{self._prefix}/{OUTCOME}")
 
     async def _begin(self, job: Job) -> Try:
-        newest = await self._newest()
-        this = self._try(1 + (newest.number if newest is not None else 0))
-        await self._store.put(f"{this.prefix}/form.json", job.model_dump_json().encode())
-        log.info("try_begun", number=this.number, nodes=self.node.count)
-        return this
+        """Begin the next try. Raises LeaseLost where another pod has led since this one did."""
+        begun = Begun(pod=self._pod, job=job).model_dump_json().encode()
+        while True:
+            newest = await self._newest()
+            before = await newest.begun() if newest is not None else None
+            if self._last is not None and (before is None or before.pod != self._pod):
+                raise LeaseLost(REPLACED)
+            this = self._try(1 + (newest.number if newest is not None else 0))
+            try:
+                await self._store.put(f"{this.prefix}/job.json", begun)
+            except ArtifactConflict:  # another pod was quicker
+                continue
+            self._last = this
+            log.info("try_begun", number=this.number, nodes=self.node.count)
+            return this
 
     async def _newest(self) -> Try | None:
-        forms = [
-            path for path in await self._store.list(f"{self._prefix}/tries") if path.endswith("/form.json")
+        begun = [
+            path for path in await self._store.list(f"{self._prefix}/{TRIES}") if path.endswith("/job.json")
         ]
-        return self._try(int(forms[-1].split("/")[-2])) if forms else None
+        return self._try(int(begun[-1].split("/")[-2])) if begun else None
 
     def _try(self, number: int) -> Try:
-        prefix = f"{self._prefix}/tries/{number:06}"
-        return Try(self._store, prefix, self.node, self._process, self._every, number)
-
-
-async def _outcome(training: asyncio.Task[Last], losing: asyncio.Task[Lost], patience: float) -> Last | None:
-    """Return what came of a try: this node's own last word counts, unless its processes just died."""
-    await asyncio.wait({training, losing}, return_when=asyncio.FIRST_COMPLETED)
-    if training.done() and not isinstance(training.exception(), ProcessDied):
-        return training.result()
-    await asyncio.wait({losing}, timeout=patience)
-    if losing.done():
-        lost = losing.result()
-        if lost.failed is not None or lost.went or not training.done():
-            return _of(lost)
-    return training.result()
+        prefix = f"{self._prefix}/{TRIES}/{number:06}"
+        return Try(self._store, prefix, self.node, self._pod, self._every, number)
 
 
 def _of(lost: Lost) -> Last | None:
@@ -236,10 +287,3 @@ async def _until(
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(every):
                 await (stop or asyncio.Event()).wait()
-
-
-async def end(*tasks: asyncio.Future[Any]) -> None:
-    """Cancel ``tasks``, and return when they have ended."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
