@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
-from tunewheel_contracts.errors import InvalidEvent, TransientError
+from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.events.evaluation import EvalPassed, EvalRequested, EvalUndecided
 from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.events.training import TrainCompleted
@@ -24,6 +24,7 @@ from tunewheel_embedding.embedders import Embedders
 from tunewheel_embedding.errors import EmbeddingRefused, EndpointAway
 from tunewheel_eval import evaluation
 from tunewheel_eval.contest import NO_INDEX, NOTHING_FOUND
+from tunewheel_eval.errors import PassagesAway
 from tunewheel_eval.evaluation import Evaluator
 from tunewheel_eval.forgetting import Erased
 from tunewheel_eval.job import Job, Progress
@@ -35,10 +36,12 @@ from tunewheel_eval.passages.staleness import Changes
 from tunewheel_eval.plan import make_plan, read_manifest
 from tunewheel_eval.requests import Asked
 from tunewheel_eval.settings import Settings
+from tunewheel_eval.waiting import Turns
 from tunewheel_eval.worker_process import OnProgress
 from tunewheel_retrieval.index import Index
 from tunewheel_retrieval.opening import open_index
-from tunewheel_runtime.jobs import Lease
+from tunewheel_runtime.jobs import Lease, LeaseLost
+from tunewheel_runtime.retry import Backoff
 from tunewheel_runtime.store import ObjectStore
 
 from .conftest import example, make_spec
@@ -231,9 +234,9 @@ async def test_an_index_that_is_gone_holds_up_what_needs_it_and_only_that(
     look_up = LookUp(store, AllowedSources())
     for _ in range(2):
         for index in (version, None):  # an erasure builds the newest again: its tombstone comes first
-            with pytest.raises(TransientError, match="run-1 waits for an index: "):
+            with pytest.raises(PassagesAway, match="no index: "):
                 await evaluator.evaluate(event, None, lease(), index=index)
-        with pytest.raises(TransientError, match="run-1 waits for an index: "):
+        with pytest.raises(PassagesAway, match="no index: "):
             await look_up.of(plan, off, EXAMPLES, needed=True)
         looked = await look_up.of(plan, off, EXAMPLES)
         assert looked is not None
@@ -391,11 +394,13 @@ async def test_a_question_that_the_endpoint_refuses_is_searched_by_words_and_cos
 
 
 class Away:
-    """An endpoint that does not answer."""
+    """An endpoint that does not answer until it is back."""
 
-    name, dimensions = STATIC.name, STATIC.dimensions
+    name, dimensions, is_back = STATIC.name, STATIC.dimensions, False
 
     def units(self, texts: Sequence[str]) -> Any:
+        if self.is_back:
+            return STATIC.units(texts)
         raise EndpointAway("https://vectors.example/v1/embeddings does not answer")
 
 
@@ -427,13 +432,108 @@ async def test_an_endpoint_that_is_away_holds_up_only_verdicts_that_rest_on_pass
     regression = evaluator._regression.ref
     plan = make_plan(event, manifest, None, regression=regression, index=await indexed(store))
     if waits:
-        with pytest.raises(TransientError, match=r"run-1 waits .* does not answer"):
+        with pytest.raises(PassagesAway, match=r"no vectors .* does not answer"):
             await evaluator._contest(plan, manifest)
         return
     contest = await evaluator._contest(plan, manifest)
     assert contest.looked is not None
     assert "vectors.example/v1/embeddings does not answer" in str(contest.looked.reason)
     assert not contest.others
+
+
+class Told(dict[str, str]):
+    """Warnings that stand."""
+
+    def warn(self, name: str, text: str | None) -> None:
+        if text is None:
+            self.pop(name, None)
+        else:
+            self[name] = text
+
+
+async def turn_to(seen: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not seen():
+            await asyncio.sleep(0.005)
+
+
+def turns(told: Told, seconds: float = 600.0) -> Turns:
+    return Turns(told.warn, seconds, between_tries=Backoff(attempts=1, first=0.01, longest=0.01))
+
+
+async def test_an_evaluation_waits_for_its_endpoint_while_others_go_on_and_outlives_its_process(
+    real_run: MakeRun, store: ObjectStore, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, version = Told(), await indexed(store)
+    waiting = await real_run(spec(), holdout=EXAMPLES[:2])
+    task = {"system_prompt": "You are the help desk.", "max_output_tokens": 8}
+    other = await real_run(make_spec(task=task), run_id="run-2", dataset_id="ds-2", holdout=EXAMPLES[:2])
+
+    async def judge(event: TrainCompleted, index: IndexVersioned | None) -> Any:
+        return await evaluator.evaluate(event, None, lease(), index=index)
+
+    monkeypatch.setattr(Embedders, "of", away)
+    queue = turns(told)
+    first = asyncio.create_task(queue.take("run-1", lease(), partial(judge, waiting, version)))
+    second = asyncio.create_task(queue.take("run-2", lease(), partial(judge, other, None)))
+    assert isinstance(await second, EvalPassed)
+    assert not first.done()
+    await turn_to(lambda: bool(told))
+    (text,) = told.values()
+    assert text.startswith("the evaluation of run-1 waits, others go on: no vectors of its questions: ")
+    first.cancel()  # kill -9: its event is not committed, and comes again
+    await asyncio.wait({first})
+    again = asyncio.create_task(turns(told).take("run-1", lease(), partial(judge, waiting, version)))
+    await turn_to(lambda: bool(told))
+    assert not again.done()
+    newer = await indexed(store, CHANGED)
+    monkeypatch.setattr(Away, "is_back", True)
+    verdict = await again
+    assert isinstance(verdict, EvalPassed)
+    assert not told
+    card = await card_of(store, verdict)
+    assert card.retrieval is not None
+    assert (card.retrieval.index_id, len(card.retrieval.cells)) == (version.index_id, 4)
+    assert await judge(waiting, newer) == verdict
+
+
+async def test_who_waits_for_an_index_is_judged_by_the_next_one_and_stops_with_its_lease() -> None:
+    told, versions, own = Told(), iter([None, None, "ix-2"]), lease()
+
+    async def judge() -> str:
+        found = next(versions, None)
+        if found is None:
+            raise PassagesAway("no index: it was deleted", field="plan.index")
+        return found
+
+    assert await turns(told).take("run-1", own, judge) == "ix-2"
+    stopped = asyncio.create_task(turns(told).take("run-1", own, judge))
+    await turn_to(lambda: bool(told))
+    own.lose("the service is stopping")
+    with pytest.raises(LeaseLost):
+        await stopped
+    assert not told
+    with pytest.raises(InvalidEvent, match=r"\(no index: it was deleted\); mend that") as caught:
+        await turns(told, 0.0).take("run-1", lease(), judge)
+    assert (caught.value.field, dict(told)) == ("plan.index", {})
+
+
+async def test_who_asks_after_an_outage_gets_the_cells_that_the_scorecard_lacks(
+    real_run: MakeRun, store: ObjectStore, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = await indexed(store)
+    event = await real_run(spec(default="off"), holdout=EXAMPLES[:2])
+    monkeypatch.setattr(Embedders, "of", away)
+    verdicts = [await evaluator.evaluate(event, None, lease(), index=version)]
+    monkeypatch.setattr(Away, "is_back", True)
+    for request in ("after it", "once more"):
+        verdicts.append((await evaluator.evaluate_again(asking(version, request=request), lease()))[1])
+    cards = [(await card_of(store, one)).retrieval for one in verdicts]
+    assert [len(one.cells) for one in cards if one] == [0, 4, 4]
+    assert cards[0] is not None
+    assert "does not answer" in str(cards[0].reason)
+    names = [one.evaluation_id for one in verdicts if one]
+    assert names[0] != names[1] == names[2]
 
 
 async def test_a_figure_that_no_index_can_bring_is_waited_for_by_none(

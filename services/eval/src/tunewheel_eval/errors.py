@@ -2,12 +2,15 @@
 
 EvaluationError
 ├── UnfitCandidate      the candidate cannot be measured at all: it fails, with the field to mend
+├── PassagesAway        what a verdict rests on cannot be looked up now: this evaluation waits, others go on
 ├── UnusableContestant  another contestant cannot be measured: the measuring process says so and ends
 ├── NoNumber            the measuring process met NaN: the candidate is unfit, else as above
 └── WorkerFailed        the measuring process broke: another attempt; after the last one the run fails
 """
 
 from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
 
 from tunewheel_contracts.errors import TunewheelError
 
@@ -23,6 +26,20 @@ class UnfitCandidate(EvaluationError):
         super().__init__(f"{field}: {reason}")
         self.field = field
         self.reason = reason
+
+
+async def _nobody() -> None: ...
+
+
+class PassagesAway(EvaluationError):
+    """The endpoint for vectors does not answer, or the index is being built anew. ``field``: what to mend
+    where that lasts. ``ask_again`` raises TransientError for as long as it is known to last."""
+
+    def __init__(
+        self, reason: str, *, field: str, ask_again: Callable[[], Awaitable[object]] = _nobody
+    ) -> None:
+        super().__init__(reason)
+        self.field, self.ask_again = field, ask_again
 
 
 class UnusableContestant(EvaluationError):

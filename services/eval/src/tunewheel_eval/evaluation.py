@@ -91,6 +91,7 @@ class Evaluator:
         Raises:
             InvalidEvent: the event or the dataset's manifest is wrong.
             LeaseLost: the partition moved; what was measured is kept for the next owner.
+            PassagesAway: the verdict rests on passages that cannot be looked up now.
             TransientError: the object store cannot be reached.
         """
         manifest = await read_manifest(self._store, event.dataset)

@@ -17,6 +17,7 @@ from tunewheel_contracts.events.evaluation import (
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.events.training import TrainCompleted
+from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.service import Lease, Service
 
@@ -28,10 +29,14 @@ from tunewheel_eval.reviewing.answers import Answers
 from tunewheel_eval.reviewing.asking import Verdict, ask
 from tunewheel_eval.reviewing.deciding import Reviews
 from tunewheel_eval.reviewing.notices import Notices
+from tunewheel_eval.waiting import Turns
 
 
-def register(service: Service, evaluator: Evaluator, erased: Erased, notices: Notices) -> None:
-    """Subscribe to finished runs, to people's reviews and to what curate erased."""
+def register(
+    service: Service, evaluator: Evaluator, erased: Erased, notices: Notices, *, wait_seconds: float
+) -> None:
+    """Subscribe to finished runs, to people's reviews and to what curate erased. ``wait_seconds``: see
+    ``Turns``."""
     service.ask_who()
     serving = service.view(topics.SERVING_DESIRED)
     service.check(topics.SERVING_DESIRED)
@@ -54,25 +59,31 @@ def register(service: Service, evaluator: Evaluator, erased: Erased, notices: No
         await proofs.refresh()
         await erased.forget_in(project, dataset_id, service.store)
 
-    @service.job(topics.TRAIN_COMPLETED)
+    runs, requests = Turns(service.warn, wait_seconds), Turns(service.warn, wait_seconds)
+
+    @service.job(topics.TRAIN_COMPLETED, concurrent=True)
     async def on_train_completed(event: Envelope[TrainCompleted], lease: Lease) -> Envelope[Verdict]:
-        desired = await desired_now(event.project)
-        champion = champion_of(desired, candidate_id=event.data.adapter.model_id)
-        judged = await evaluator.evaluate(
-            event.data, champion, lease, index=await newest_index(event.project)
-        )
-        verdict = await ask(service.store, judged)
+        async def judge() -> Verdict:
+            desired = await desired_now(event.project)
+            champion = champion_of(desired, candidate_id=event.data.adapter.model_id)
+            index = await newest_index(event.project)
+            return await evaluator.evaluate(event.data, champion, lease, index=index)
+
+        verdict = await ask(service.store, await runs.take(event.data.run_id, lease, judge))
         await forget_late(event.project, event.data.dataset_id)
         return service.new(verdict, cause=event)
 
     async def may_ask(request: EvalRequested) -> None:
         await service.access.require(request.principal, Role.OPERATOR, request.project, field="principal")
 
-    @service.job(topics.EVAL_REQUESTED)
+    @service.job(topics.EVAL_REQUESTED, concurrent=True)
     async def on_eval_requested(event: Envelope[EvalRequested], lease: Lease) -> Envelope[Verdict] | None:
-        desired = await desired_now(event.project)
-        asked = Asked(event.data, desired, may_ask, await newest_index(event.project))
-        plan, judged = await evaluator.evaluate_again(asked, lease)
+        async def judge() -> tuple[EvaluationPlan, Verdict | None]:
+            desired = await desired_now(event.project)
+            asked = Asked(event.data, desired, may_ask, await newest_index(event.project))
+            return await evaluator.evaluate_again(asked, lease)
+
+        plan, judged = await requests.take(event.data.run_id, lease, judge)
         verdict = await ask(service.store, judged) if judged is not None else None
         await forget_late(plan.project, plan.dataset_id)
         return service.new(verdict, cause=event) if verdict is not None else None

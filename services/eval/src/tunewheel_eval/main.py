@@ -25,7 +25,8 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
     evaluator = Evaluator(service.store, settings, erased, worker=worker, metrics=metrics)
     service.on_startup(evaluator.prepare)
     service.on_shutdown(evaluator.close)
-    register(service, evaluator, erased, Notices(service.store, Webhook.of(settings), settings))
+    notices = Notices(service.store, Webhook.of(settings), settings)
+    register(service, evaluator, erased, notices, wait_seconds=settings.eval_wait_seconds)
     return service
 
 

@@ -66,12 +66,14 @@ def make_plan(
     precision: Precision = "float32",
     in_production: bool = False,
     index: IndexVersioned | None = None,
+    completes: str | None = None,
 ) -> EvaluationPlan:
     """Return what ``run`` is to be judged against. ``run``: the event that completed it, or the plan of its
     first evaluation. ``criteria``: others than those of before its training. ``precision``: what is computed
     in, which with the task, the decoding and the run makes the bundle that is judged. ``in_production``: the
     candidate serves, and the scorecard decides nothing about it. ``index``: the project's newest version, of
-    which a project that retrieves nothing takes no notice.
+    which a project that retrieves nothing takes no notice. ``completes``: the evaluation, the same otherwise,
+    whose scorecard lacks cells.
 
     Raises:
         InvalidEvent: ``run`` and the manifest it points to do not belong together, the criteria are not those
@@ -94,6 +96,8 @@ def make_plan(
         index = None
     if index is not None:
         cause["index"] = [index.index_id, CELLS]
+    if completes is not None:
+        cause["completes"] = completes
     evaluation_id = content_id("evaluation", cause)
     return EvaluationPlan(
         project=run.project,

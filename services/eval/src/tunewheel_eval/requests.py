@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.events.evaluation import EvalPassed, EvalRequested
@@ -23,6 +24,7 @@ from tunewheel_contracts.formats.evaluation_plan import (
 )
 from tunewheel_runtime.store import ObjectStore
 
+from tunewheel_eval.passages.scores import NO_ROWS
 from tunewheel_eval.plan import (
     champion_of,
     is_in_production,
@@ -32,6 +34,7 @@ from tunewheel_eval.plan import (
     read_plan,
     read_plans,
 )
+from tunewheel_eval.reviews import read_scorecard
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,8 @@ async def plan_again(
     if request.against and not by_registry and (not champion or champion.adapter.model_id != request.against):
         reason = f"{request.against!r} is not in production; leave it out to compare with what is"
         raise InvalidEvent(field="against", reason=reason)
-    made = make_plan(
+    make = partial(
+        make_plan,
         first,
         manifest,
         champion,
@@ -86,11 +90,22 @@ async def plan_again(
         in_production=not by_registry and is_in_production(asked.desired, first.adapter.model_id),
         index=asked.index,
     )
+    made = make()
+    while not by_registry and await _lacks_cells(store, made):
+        made = make(completes=made.evaluation_id)
     plan = await pin_later(store, made)
     await store.first(
         note, EvaluationRequest(evaluation_id=str(plan.evaluation_id)).model_dump_json().encode()
     )
     return plan, manifest
+
+
+async def _lacks_cells(store: ObjectStore, plan: EvaluationPlan) -> bool:
+    """Tell whether a plan was judged while nothing could be looked up. Its scorecard says so for ever; who
+    asks again gets another one."""
+    known = await read_scorecard(store, plan)
+    told = known[0].retrieval if known is not None else None
+    return told is not None and told.reason not in (None, NO_ROWS)
 
 
 async def _follows_a_pass(store: ObjectStore, request: EvalRequested) -> bool:

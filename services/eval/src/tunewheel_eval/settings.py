@@ -24,6 +24,9 @@ class Settings(WebhookSettings):
     """What the engine that serves computes in, which is judged: the gateway refuses any other."""
     eval_regression_set: Path | None = None
     """A regression set of one's own (JSON Lines) instead of the one that comes with the service."""
+    eval_wait_seconds: float = Field(default=259_200.0, ge=0)
+    """Longest time that an evaluation waits for passages that its verdict rests on, while the endpoint for
+    vectors is away or an index is being built; three days."""
     spec_hosts: Hosts = DEFAULT_HOSTS
     """Hosts that specs may have it ask for the vectors of questions, and the variable whose key a host may
     get."""

@@ -18,16 +18,20 @@ from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_embedding.embedders import Embedder, Embedders
 from tunewheel_embedding.errors import EmbeddingRefused, EndpointAway
 from tunewheel_embedding.static import Vectors
+from tunewheel_retrieval.building import PROBE
 from tunewheel_retrieval.index import DEPTH, Index
 from tunewheel_retrieval.opening import files_of, open_index
 from tunewheel_retrieval.prompts import look_up, question_of
 from tunewheel_runtime.store import ObjectStore
 
+from tunewheel_eval.errors import PassagesAway
 from tunewheel_eval.passages.gold import gold_passages
 from tunewheel_eval.passages.looked_up import Found, LookedUp
 from tunewheel_eval.passages.staleness import Changes
 
 log = structlog.get_logger(__name__)
+EMBEDDING, INDEX = "dataset.spec.retrieval.embedding", "plan.index"
+"""Fields of refusals."""
 
 
 class LookUp:
@@ -55,30 +59,35 @@ class LookUp:
 
         Raises:
             InvalidEvent: the prompts to judge need passages, and the index cannot be searched.
-            TransientError: the store does not answer; or the endpoint for vectors does not, or the index was
-                deleted, and the verdict cannot do without.
+            PassagesAway: the endpoint for vectors does not answer, or the index was deleted, and the verdict
+                cannot do without.
+            TransientError: the store does not answer.
         """
         if plan.index is None or plan.index_id is None or spec is None:
             return None
+        rests = needed or spec.default == "on"
         try:
             now = await open_index(self._store, plan.index)
             embedder = await self._embedders.of(spec.embedding)
             old = await self._before(before) if before is not None and before != plan.index else None
-            return await asyncio.to_thread(_look_up_all, now, spec, examples, embedder, old)
-        except EndpointAway as error:
-            if needed or spec.default == "on":
-                raise TransientError(
-                    f"{plan.run_id} waits for the vectors of its questions: {error}"
+            try:
+                return await asyncio.to_thread(_look_up_all, now, spec, examples, embedder, old)
+            except EndpointAway as error:
+                if not rests:
+                    return _not_looked_up(plan, spec, error)
+                raise PassagesAway(
+                    f"no vectors of its questions: {error}",
+                    field=EMBEDDING,
+                    ask_again=lambda: asyncio.to_thread(embedder.units, [PROBE]),
                 ) from error
-            return _not_looked_up(plan, spec, error)
-        except TransientError:
+        except (TransientError, PassagesAway):
             raise
         except TunewheelError as error:
             # an erasure may delete the newest version before the next one is built
-            if (needed or spec.default == "on") and await is_deleted(self._store, plan.index):
-                raise TransientError(f"{plan.run_id} waits for an index: {error}") from error
+            if rests and await is_deleted(self._store, plan.index):
+                raise PassagesAway(f"no index: {error}", field=INDEX) from error
             if spec.default == "on":  # the same answer as long as the plan stands
-                field = "dataset.spec.retrieval.embedding" if isinstance(error, InvalidSpec) else "plan.index"
+                field = EMBEDDING if isinstance(error, InvalidSpec) else INDEX
                 reason = f"cannot be searched: {error}; mend that, and have the run judged again"
                 raise InvalidEvent(field=field, reason=reason) from error
             return _not_looked_up(plan, spec, error)
