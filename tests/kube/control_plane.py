@@ -98,8 +98,9 @@ class ControlPlane:
         key = self._serve(client)
         self._until_ready(token)
         to, alone = ["--kubeconfig", str(self.kubeconfig)], ("--leader-elect=false", "--secure-port=0")
+        # The simulated node gives no signs of life: after 50 s its pods would be unready, and stay so.
         self.run("kube-controller-manager", *to, *alone, f"--service-account-private-key-file={key}",
-                 f"--root-ca-file={self.authority}",
+                 f"--root-ca-file={self.authority}", "--node-monitor-grace-period=1h",
                  "--horizontal-pod-autoscaler-sync-period=1s",
                  "--horizontal-pod-autoscaler-downscale-stabilization=1s")  # fmt: skip
         self.run("kube-scheduler", *to, *alone)
