@@ -49,6 +49,7 @@ class Jobs:
         async def work() -> None:
             self.began.append(record.offset)
             await self._ends[record.offset].wait()
+            self._ends[record.offset].clear()
             if record.offset not in self._lost:
                 await self.concurrent.settle(record, self.consumer)
 
@@ -64,7 +65,6 @@ class Jobs:
         self._lost.add(offset)
         await self.end(offset)
         self._lost.discard(offset)
-        self._ends[offset].clear()
 
 
 async def _bare(job: Awaitable[None]) -> None:
@@ -125,6 +125,19 @@ async def test_what_another_worker_settled_holds_nothing_up() -> None:
     await jobs.start(2)
     await jobs.end(2)
     assert jobs.consumer.committed == [(0, 3)]
+
+
+async def test_nothing_is_committed_past_a_job_that_ended_unsettled() -> None:
+    """The service stops, or fails: the one that waited ends at once, the other one's result is on the log."""
+    jobs = Jobs()
+    await jobs.start(5, 6)
+    await jobs.lose(5)
+    await jobs.end(6)
+    assert jobs.consumer.committed == []
+    await jobs.start(5, 6)  # the partition went away and is back
+    assert jobs.began == [5, 6, 5]
+    await jobs.end(5)
+    assert jobs.consumer.committed[-1] == (0, 7)
 
 
 async def test_what_could_not_be_committed_is_when_it_comes_again() -> None:

@@ -39,6 +39,7 @@ class ConcurrentJobs:
         """Run ``work`` on ``record`` now. One that comes again waits until the job that it has already ends,
         and is left alone where that settled it."""
         place = TopicPartition(record.topic, record.partition), record.offset
+        self._leave_to_others(*place)
         self._open[place[0]].setdefault(place[1], False)
         earlier = self._tasks.get(place)
 
@@ -60,9 +61,20 @@ class ConcurrentJobs:
         finally:
             if self._tasks.get(place) is asyncio.current_task():
                 del self._tasks[place]
-                if not self._open[place[0]].get(place[1], True):
-                    # Its lease is gone, or the service fails: whoever is given it next settles it.
-                    del self._open[place[0]][place[1]]
+
+    def _leave_to_others(self, partition: TopicPartition, given: int) -> None:
+        """Let what has ended unsettled before ``given`` hold nothing up. Its lease was lost with the
+        partition; records come in order, so now that the partition is back and begins behind it, its owner
+        of meanwhile has settled it. Until then it holds up what ends after it: this worker may be given it
+        again, and one that stops must not commit past it."""
+        offsets = self._open[partition]
+        ended = [
+            offset
+            for offset, settled in offsets.items()
+            if offset < given and not settled and (partition, offset) not in self._tasks
+        ]
+        for offset in ended:
+            del offsets[offset]
 
     async def settle(self, record: Record, consumer: AIOKafkaConsumer) -> None:
         """Commit past ``record``, and what is settled behind it, once nothing before them is under way."""
