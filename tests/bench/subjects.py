@@ -2,8 +2,9 @@
 
 ``helpdesk`` is the bundled example: a ticket asks for a form, and a section of an SOP is a document.
 ``dolly`` is the public set: questions of databricks-dolly-15k that came with the paragraph that answers
-them. The paragraphs are the documents; question and answer are the example. Those of held-out questions are
-in no row that trains, so without passages a model can only know them from its pretraining.
+them. The paragraphs are the documents; question and answer are the example. Held-out questions are about
+other paragraphs than those that train. Where rows that train hold passages, a distractor may be such a
+paragraph; else a model without passages can only know them from its pretraining.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ Not part of ``make test``, hence the file's name. The services run, on the node 
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from ..integration.secured_kafka import Authority
 from ..integration.specs import declared
 from ..integration.test_curate import records
 from .conftest import require
-from .control_plane import ControlPlane, until
+from .control_plane import PATIENCE_SECONDS, ControlPlane, until
 from .kubelet import HERE, Kubelet
 from .release import Release, make_release, without_others
 from .tools import EXAMPLES, TOOLS
@@ -185,7 +186,9 @@ async def test_replicas_become_more_with_the_lag_and_as_few_as_before_without_it
     assert await waiting(fresh_kafka, scaled) == EVENTS
     gate.touch()
     await until_soon(lambda: replicas() == few)
-    assert await waiting(fresh_kafka, scaled) == 0
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while await waiting(fresh_kafka, scaled):  # ingest's last one has room for some that wait
+            await asyncio.sleep(0.2)
 
 
 async def waiting(kafka: str, scaled: Scaled) -> int:
