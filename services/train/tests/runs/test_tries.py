@@ -378,6 +378,7 @@ async def test_of_two_pods_that_follow_the_one_that_came_last_stays():
             await lost
     newer = nodes.follow(pod=pod)
     await until_all_train(nodes.machines[1])
+    await until_all_train(nodes.machines[0], times=2)
     nodes.machines[0].end(DONE)
     assert await leading == DONE
     await nodes.end()
@@ -387,10 +388,14 @@ async def test_of_two_pods_that_follow_the_one_that_came_last_stays():
 
 async def test_a_leader_stops_when_the_launch_has_ended_without_it():
     nodes = Nodes()
-    leading, following = nodes.lead(job_at("0")), nodes.follow()
+    pod = nodes.pod(0)
+    leading, following = nodes.lead(job_at("0"), pod), nodes.follow()
     await nodes.all_train()
     await nodes.end()
-    with pytest.raises(LeaseLost):
+    with pytest.raises(LeaseLost, match="the launch has ended"):
         await leading
     await following
     assert [machine.killed for machine in nodes.machines] == [1, 1]
+    await nodes.store.delete(await nodes.store.list("launches/x/tries"))  # as who waits for the outcome does
+    with pytest.raises(LeaseLost, match="the launch has ended"):
+        await nodes.lead(job_at("0"), pod)

@@ -44,6 +44,7 @@ processes may be the cause."""
 AWAITED_SECONDS = 60.0
 """Between two log lines about nodes that have not joined."""
 REPLACED = "another pod is in the place of this one"
+ENDED = "the launch has ended"
 Found = TypeVar("Found")
 
 
@@ -176,7 +177,7 @@ class Tries:
         this = await self._begin(job)
         joined, lost, over, _ = await first_of(this.all_joined(), this.lost(), self.over(this), stop.wait())
         if over:
-            raise LeaseLost(REPLACED)
+            raise LeaseLost(over)
         if lost is not None:
             return _of(lost)
         return await self._outcome(this, train) if joined else None
@@ -190,12 +191,12 @@ class Tries:
                 async with asyncio.timeout(this.patience):
                     lost, over = await first_of(this.lost(), self.over(this))
                 if over:
-                    raise LeaseLost(REPLACED) from None
+                    raise LeaseLost(over) from None
                 if lost.failed is not None or lost.went:
                     return lost.failed
             raise
         if last is None and over:
-            raise LeaseLost(REPLACED)
+            raise LeaseLost(over)
         return last or _of(lost)
 
     async def is_taken(self, this: Try) -> bool:
@@ -232,22 +233,24 @@ class Tries:
         found = await _until(look, self._every, stop)
         return found if isinstance(found, Try) else None
 
-    async def over(self, this: Try) -> Literal[True]:
-        """Return when node 0 began another try than ``this``, or the launch has ended."""
-        await self.next(this.number, asyncio.Event())
-        return True
+    async def over(self, this: Try) -> str:
+        """Return why ``this`` is over, in words for the pod that leads it, once node 0 began another try or the
+        launch has ended."""
+        newer = await self.next(this.number, asyncio.Event())
+        return ENDED if newer is None else REPLACED
 
     async def has_ended(self) -> bool:
         return await self._store.exists(f"{self._prefix}/{OUTCOME}")
 
     async def _begin(self, job: Job) -> Try:
-        """Begin the next try. Raises LeaseLost where another pod has led since this one did."""
+        """Begin the next try. Raises LeaseLost where another pod has led since this one did, or the launch has
+        ended and its tries are deleted."""
         begun = Begun(pod=self._pod, job=job).model_dump_json().encode()
         while True:
             newest = await self._newest()
             before = await newest.begun() if newest is not None else None
             if self._last is not None and (before is None or before.pod != self._pod):
-                raise LeaseLost(REPLACED)
+                raise LeaseLost(ENDED if await self.has_ended() else REPLACED)
             this = self._try(1 + (newest.number if newest is not None else 0))
             try:
                 await self._store.put(f"{this.prefix}/job.json", begun)
