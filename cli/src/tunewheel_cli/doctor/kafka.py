@@ -105,6 +105,8 @@ def process_findings(groups: Mapping[str, SeenGroup]) -> list[Finding]:
             "start the service; its log says why where it does not stay. Of a service that you switched off "
             "for good, delete the consumer groups (kafka-consumer-groups.sh --delete)"
         )
+        if "train" in absent:
+            fix += "; keep those of train if it may come back: without them it trains again what failed"
         found.append(wrong("services", text, fix))
     elif came:
         found.append(fine("services", f"processes read the log for {listed(came)}"))
