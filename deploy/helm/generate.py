@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tunewheel_cli.acls import PRINCIPALS, least_acls
 from tunewheel_cli.acls import SERVICES as ON_BUS
-from tunewheel_cli.acls import least_acls
 from tunewheel_cli.topics import wanted_topics
 from tunewheel_contracts.topics import TOPICS
 
@@ -65,8 +65,9 @@ def kafka_file() -> dict[str, Any]:
 
 
 def schema_file() -> dict[str, Any]:
-    """Return the schema of values, with the settings of each service as they are now."""
+    """Return the schema of values, with principals and the settings of each service as they are now."""
     schema = json.loads((CHART / "values.schema.json").read_text("utf-8"))
+    schema["properties"]["doctor"]["properties"]["principal"] = {"enum": list(PRINCIPALS)}
     facts = yaml.safe_load((CHART / "files/services.yaml").read_text("utf-8"))
     for service, fact in facts.items():
         free = open_settings(service) - told_by_chart(service, bus=fact.get("bus", False))

@@ -243,6 +243,10 @@ def test_helm_test_runs_the_doctor_on_the_kafka_and_the_store_of_the_services(
     found = manifests[example]
     (doctor,) = of_kind(found, "Pod").values()
     assert doctor["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    of_services = {one["spec"]["template"]["spec"]["serviceAccountName"] for one in workloads(found).values()}
+    assert {doctor["spec"]["serviceAccountName"]} == of_services, "a cloud may know the store's readers by it"
+    for job in of_kind(found, "Job").values():
+        assert "serviceAccountName" not in job["spec"]["template"]["spec"], "the first one runs before it exists"
     container = doctor["spec"]["containers"][0]
     assert container["image"] == "tunewheel/cli:0.1.0"
     assert container["args"] == ["tunewheel", "doctor", "cli"]
@@ -258,9 +262,41 @@ def test_helm_test_runs_the_doctor_on_the_kafka_and_the_store_of_the_services(
     assert all(one == volumes[one["name"]] for one in doctor["spec"]["volumes"] if one["name"] == "store")
 
 
+def test_the_doctor_may_run_on_nodes_of_its_own(helm: str, chart: Path) -> None:
+    told = ("doctor.nodeSelector.pool=wheels", "doctor.tolerations[0].operator=Exists")
+    (doctor,) = of_kind(rendered(helm, chart, "minimal", *told), "Pod").values()
+    assert doctor["spec"]["nodeSelector"] == {"pool": "wheels"}
+    assert doctor["spec"]["tolerations"] == [{"operator": "Exists"}]
+
+
+OAUTH = (
+    "kafka.securityProtocol=SASL_SSL",
+    "kafka.sasl.mechanism=OAUTHBEARER",
+    "kafka.sasl.oauth.existingSecret=of-{service}",
+)
+
+
+@pytest.mark.parametrize(
+    ("example", "told", "said"),
+    [
+        ("minimal", (), "says what to do.\n\nApplications"),
+        ("minimal", OAUTH, "rights of the principal cli: Secret of-cli.\n\nApplications"),
+        ("strimzi", ("doctor.principal=train",), "train: Secret wheel-tunewheel-train.\n\nApplications"),
+        ("strimzi", ("doctor.principal=upstream",), "add\nupstream to strimzi.users.people.\n\nApplications"),
+        ("strimzi", ("doctor.principal=topics",), "Strimzi has no user\nof that name"),
+    ],
+)
+def test_the_notes_say_which_credentials_the_doctor_takes(
+    helm: str, chart: Path, example: str, told: tuple[str, ...], said: str
+) -> None:
+    values = ("--values", str(EXAMPLES[example]), *told_by(*told))
+    assert said in run(helm, "install", "wheel", str(chart), "--dry-run=client", *values)
+
+
 def test_only_the_gateway_may_call_the_engine(manifests: dict[str, Manifests]) -> None:
     for found in (manifests["minimal"], manifests["highly-available"]):
         policies = of_kind(found, "NetworkPolicy")
+        policies.pop("wheel-tunewheel-train-runs", None)
         assert len(policies) == len(workloads(found))
         _, door = policies["wheel-tunewheel-engine"]["spec"]["ingress"]
         (caller,) = door["from"]
@@ -285,6 +321,7 @@ def test_only_the_gateway_may_call_the_engine(manifests: dict[str, Manifests]) -
             "3 partitions at most",
         ),
         ("services.train.settings.train_slotz=1", "train_slotz"),
+        ("doctor.principal=clii", "doctor/principal"),
         ("strimzi.enabled=true", "strimzi.cluster: name the Kafka resource"),
     ],
 )
@@ -357,8 +394,10 @@ def test_the_pods_of_a_run_on_several_nodes_find_and_reach_each_other(
     assert len(policies) == len(workloads(found))
     name = service["metadata"]["name"]
     # A run that began on two nodes goes on when the number is lowered.
-    assert name in of_kind(rendered(helm, chart, "highly-available"), "Service")
-    assert name not in of_kind(rendered(helm, chart, "minimal"), "Service")
+    lowered, without_jobs = (rendered(helm, chart, example) for example in ("highly-available", "minimal"))
+    assert of_kind(lowered, "NetworkPolicy")[name]["spec"] == together
+    assert name in of_kind(lowered, "Service")
+    assert name not in of_kind(without_jobs, "Service", "NetworkPolicy")
 
 
 @pytest.mark.parametrize(

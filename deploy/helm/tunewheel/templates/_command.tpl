@@ -1,5 +1,7 @@
 {{/* The spec of a pod that runs one command of the command line. Takes root, principal (who it is to Kafka), values
-(image, resources), args, and store: whether the command needs the object store. */}}
+(image, resources, nodeSelector, tolerations), args, and store: whether the command needs the object store, by the
+identity of the services where a cloud knows them by it. A command that needs no store may run before an installation,
+when the service account does not exist yet. */}}
 {{- define "tunewheel.command" -}}
 {{- $context := dict "root" .root "name" .principal "values" (dict "settings" dict) "facts" (dict "bus" true) }}
 {{- $environment := include "tunewheel.environment" $context | fromJson }}
@@ -7,6 +9,9 @@
 {{- $global := .root.Values }}
 {{- $variables := pick $environment.variables "TUNEWHEEL_BOOTSTRAP_SERVERS" "TUNEWHEEL_TOPIC_PREFIX" "TUNEWHEEL_SECURITY_PROTOCOL" "TUNEWHEEL_SSL_CAFILE" "TUNEWHEEL_SSL_CERTFILE" "TUNEWHEEL_SSL_KEYFILE" "TUNEWHEEL_SASL_MECHANISM" "TUNEWHEEL_SASL_USERNAME" "TUNEWHEEL_SASL_OAUTH_TOKEN_FILE" "TUNEWHEEL_SASL_OAUTH_TOKEN_URL" "TUNEWHEEL_SASL_OAUTH_CLIENT_ID" "TUNEWHEEL_SASL_OAUTH_SCOPE" (ternary "TUNEWHEEL_STORE_URL" "" .store) }}
 restartPolicy: Never
+{{- if .store }}
+serviceAccountName: {{ $global.serviceAccount.name | default (include "tunewheel.fullname" .root) }}
+{{- end }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 {{- with $global.image.pullSecrets }}
@@ -19,6 +24,12 @@ securityContext:
   fsGroup: {{ $global.podSecurity.fsGroup | int64 }}
   fsGroupChangePolicy: OnRootMismatch
   seccompProfile: {type: RuntimeDefault}
+{{- with .values.nodeSelector }}
+nodeSelector: {{ toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.tolerations }}
+tolerations: {{ toYaml . | nindent 2 }}
+{{- end }}
 containers:
   - name: {{ index .args 1 }}
     image: {{ include "tunewheel.image" (dict "root" .root "name" "cli" "values" .values) }}
@@ -36,7 +47,7 @@ containers:
       {{- range $variable, $value := $variables }}
       - {name: {{ $variable }}, value: {{ $value | quote }}}
       {{- end }}
-      {{- range $variable, $from := $environment.secrets }}
+      {{- range $variable, $from := pick $environment.secrets "TUNEWHEEL_SASL_PASSWORD" "TUNEWHEEL_SASL_OAUTH_CLIENT_SECRET" }}
       - name: {{ $variable }}
         valueFrom: {secretKeyRef: {name: {{ $from.name }}, key: {{ $from.key }}}}
       {{- end }}
