@@ -246,7 +246,9 @@ def test_helm_test_runs_the_doctor_on_the_kafka_and_the_store_of_the_services(
     of_services = {one["spec"]["template"]["spec"]["serviceAccountName"] for one in workloads(found).values()}
     assert {doctor["spec"]["serviceAccountName"]} == of_services, "a cloud may know the store's readers by it"
     for job in of_kind(found, "Job").values():
-        assert "serviceAccountName" not in job["spec"]["template"]["spec"], "the first one runs before it exists"
+        assert "serviceAccountName" not in job["spec"]["template"]["spec"], (
+            "the first one runs before it exists"
+        )
     container = doctor["spec"]["containers"][0]
     assert container["image"] == "tunewheel/cli:0.1.0"
     assert container["args"] == ["tunewheel", "doctor", "cli"]

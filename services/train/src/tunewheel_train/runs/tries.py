@@ -234,8 +234,8 @@ class Tries:
         return found if isinstance(found, Try) else None
 
     async def over(self, this: Try) -> str:
-        """Return why ``this`` is over, in words for the pod that leads it, once node 0 began another try or the
-        launch has ended."""
+        """Return why ``this`` is over, in words for the pod that leads it, once node 0 began another try or
+        the launch has ended."""
         newer = await self.next(this.number, asyncio.Event())
         return ENDED if newer is None else REPLACED
 
@@ -243,8 +243,8 @@ class Tries:
         return await self._store.exists(f"{self._prefix}/{OUTCOME}")
 
     async def _begin(self, job: Job) -> Try:
-        """Begin the next try. Raises LeaseLost where another pod has led since this one did, or the launch has
-        ended and its tries are deleted."""
+        """Begin the next try. Raises LeaseLost where another pod has led since this one did, or the launch
+        has ended and its tries are deleted."""
         begun = Begun(pod=self._pod, job=job).model_dump_json().encode()
         while True:
             newest = await self._newest()
