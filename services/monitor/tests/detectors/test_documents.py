@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tunewheel_monitor.detectors.documents import CALIBRATION, Documents
+from tunewheel_monitor.detectors.documents import ABOUT_THE_NEXT, CALIBRATION, LATE_IN_A_ROW, Documents
 
 from .conftest import START, alarms, answer, opening, windows
 
@@ -113,8 +113,23 @@ def test_two_gateways_that_change_their_spec_one_after_the_other_begin_anew_once
 def test_the_state_of_an_earlier_release_goes_on() -> None:
     rng = np.random.default_rng(11)
     state = begun(rng)
-    del state["latest"], state["next"]
-    assert windows(DETECTOR, state, asked(rng, 600, lacking=0.3))[-1].drifted
+    for name in ABOUT_THE_NEXT:
+        del state[name]
+    promoted = DETECTOR.open(opening(predecessor=state))
+    assert promoted["levels"] == state["levels"]
+    for one in (state, promoted):
+        assert windows(DETECTOR, one, asked(rng, 600, lacking=0.3))[-1].drifted
+
+
+def test_a_gateway_whose_clock_ran_ahead_does_not_end_the_watch() -> None:
+    rng = np.random.default_rng(12)
+    state = begun(rng)
+    windows(DETECTOR, state, asked(rng, 1, at=START + timedelta(days=365)))
+    changed = {"retrieval_sha256": "b" * 64, "at": START + timedelta(hours=1)}
+    windows(DETECTOR, state, asked(rng, LATE_IN_A_ROW - 1, **changed))
+    assert (state["spec"], state["late"]) == (SPEC, ["b" * 64, LATE_IN_A_ROW - 1])
+    assert alarms(windows(DETECTOR, state, asked(rng, CALIBRATION + 600, **changed))) == []
+    assert alarms(windows(DETECTOR, state, asked(rng, 600, lacking=0.3, **changed)))
 
 
 def test_a_new_model_asks_nothing_else_of_the_documents() -> None:

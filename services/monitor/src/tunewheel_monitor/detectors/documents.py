@@ -12,7 +12,8 @@ passages nearer, and the alarm ends; documents that go take them away. Another r
 Each answer names the spec that it is by, and from the answers alone follows which one counts: what the
 project declares by now says nothing of answers that are folded late. Another spec counts once ``IN_A_ROW``
 answers name it, all given after the latest by the spec before. So neither a late answer, nor two gateways
-that change one after the other, begin anew twice.
+that change one after the other, begin anew twice. A gateway whose clock ran ahead makes all answers after it
+late. So another spec also counts after ``LATE_IN_A_ROW`` late answers, none by the spec before among them.
 """
 
 from __future__ import annotations
@@ -50,6 +51,9 @@ PER_USER = 3
 """Questions of one user in a hundred that count."""
 SHOWN = 60
 """Questions that an alarm names: a person reads them to see what is missing."""
+LATE_IN_A_ROW = 2_000
+"""The same of answers that are older than ``latest``: more than a partition usually lags behind."""
+ABOUT_THE_NEXT = ("latest", "next", "late")
 _BADLY = LEVELS.index(NOVEL_QUANTILE)
 _SHARES = [after - before for before, after in pairwise((0.0, *LEVELS, 1.0))]
 _MEAN = sum(share * points for share, points in zip(_SHARES, POINTS, strict=True))
@@ -68,6 +72,7 @@ class Documents:
             "spec": None,
             "latest": 0.0,
             "next": [None, 0],
+            "late": [None, 0],
             "sample": [],
             "levels": [],
             "usual": [0.0, 0.0, 0.0],
@@ -78,9 +83,11 @@ class Documents:
             "ids": [],
         }
         before = opening.predecessor
-        if before is None or before.keys() != opened.keys():
+        if before is None:
             return opened
-        carried = copy.deepcopy(before)
+        carried: State = {name: opened[name] for name in ABOUT_THE_NEXT} | copy.deepcopy(before)
+        if carried.keys() != opened.keys():
+            return opened
         evidence.follow(carried, opened)
         return carried
 
@@ -148,18 +155,20 @@ def limit(state: State) -> float:
 
 def _is_compared(state: State, item: InferenceScored) -> bool:
     """Tell whether an answer is by the retrieval spec that counts, having begun anew where another one counts
-    from this answer on. An earlier release kept neither ``latest`` nor ``next``."""
+    from this answer on. An earlier release kept none of ``ABOUT_THE_NEXT``."""
     spec, at = item.retrieval_sha256, item.at.timestamp()
-    latest, (name, count) = state.get("latest", 0.0), state.get("next", [None, 0])
-    if spec is None or (spec != state["spec"] and at < latest):
-        return False
-    count = count + 1 if spec == name else 1
-    if spec != state["spec"] and state["spec"] is not None and count < IN_A_ROW:
-        state.update(latest=latest, next=[spec, count])
+    latest = state.setdefault("latest", 0.0)
+    if spec is None:
         return False
     if spec != state["spec"]:
+        kind, enough = ("late", LATE_IN_A_ROW) if at < latest else ("next", IN_A_ROW)
+        name, count = state.get(kind, [None, 0])
+        state[kind] = [spec, count + 1 if spec == name else 1]
+        if state["spec"] is not None and state[kind][1] < enough:
+            return False
         _begin(state, spec)
-    state.update(latest=max(latest, at), next=[None, 0])
+        latest = at
+    state.update(latest=max(latest, at), next=[None, 0], late=[None, 0])
     return True
 
 
