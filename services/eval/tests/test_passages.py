@@ -12,15 +12,17 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
-from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.errors import InvalidEvent, InvalidSpec
 from tunewheel_contracts.events.evaluation import EvalPassed, EvalRequested, EvalUndecided
 from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
+from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
+from tunewheel_contracts.formats.look import looks_folder
 from tunewheel_contracts.formats.retrieval_scores import Cell
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_contracts.formats.scorecard import Scorecard
-from tunewheel_embedding.embedders import Embedders
+from tunewheel_embedding.embedders import Embedders, FromThread
 from tunewheel_embedding.errors import EmbeddingRefused, EndpointAway
 from tunewheel_eval import evaluation
 from tunewheel_eval.contest import NO_INDEX, NOTHING_FOUND
@@ -35,6 +37,7 @@ from tunewheel_eval.passages.looking_up import LookUp, _vectors
 from tunewheel_eval.passages.staleness import Changes
 from tunewheel_eval.plan import make_plan, read_manifest
 from tunewheel_eval.requests import Asked
+from tunewheel_eval.reviews import read_scorecard
 from tunewheel_eval.settings import Settings
 from tunewheel_eval.waiting import Turns
 from tunewheel_eval.worker_process import OnProgress
@@ -398,14 +401,19 @@ class Away:
 
     name, dimensions, is_back = STATIC.name, STATIC.dimensions, False
 
-    def units(self, texts: Sequence[str]) -> Any:
+    async def units(self, texts: Sequence[str]) -> Any:
         if self.is_back:
             return STATIC.units(texts)
         raise EndpointAway("https://vectors.example/v1/embeddings does not answer")
 
 
-async def away(_: object, embedding: object) -> Away:
-    return Away()
+async def away(_: object, embedding: object) -> Any:
+    endpoint: Any = Away()
+    return FromThread(endpoint, asyncio.get_running_loop())
+
+
+async def not_allowed(_: object, embedding: object) -> Any:
+    raise InvalidSpec(field="retrieval.embedding.base_url", reason="names a host that is not allowed here")
 
 
 @pytest.mark.parametrize(
@@ -476,7 +484,9 @@ async def test_an_evaluation_waits_for_its_endpoint_while_others_go_on_and_outli
     queue = turns(told)
     first = asyncio.create_task(queue.take("run-1", lease(), partial(judge, waiting, version)))
     second = asyncio.create_task(queue.take("run-2", lease(), partial(judge, other, None)))
-    assert isinstance(await second, EvalPassed)
+    async with asyncio.timeout(120):
+        verdict = await second
+    assert isinstance(verdict, EvalPassed)
     assert not first.done()
     await turn_to(lambda: bool(told))
     (text,) = told.values()
@@ -488,7 +498,8 @@ async def test_an_evaluation_waits_for_its_endpoint_while_others_go_on_and_outli
     assert not again.done()
     newer = await indexed(store, CHANGED)
     monkeypatch.setattr(Away, "is_back", True)
-    verdict = await again
+    async with asyncio.timeout(120):
+        verdict = await again
     assert isinstance(verdict, EvalPassed)
     assert not told
     card = await card_of(store, verdict)
@@ -518,22 +529,58 @@ async def test_who_waits_for_an_index_is_judged_by_the_next_one_and_stops_with_i
     assert (caught.value.field, dict(told)) == ("plan.index", {})
 
 
-async def test_who_asks_after_an_outage_gets_the_cells_that_the_scorecard_lacks(
+async def test_who_asks_after_an_outage_gets_the_cells_that_the_scorecard_lacks_and_no_second_verdict(
     real_run: MakeRun, store: ObjectStore, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = await indexed(store)
     event = await real_run(spec(default="off"), holdout=EXAMPLES[:2])
     monkeypatch.setattr(Embedders, "of", away)
-    verdicts = [await evaluator.evaluate(event, None, lease(), index=version)]
+    verdict = await evaluator.evaluate(event, None, lease(), index=version)
+    first = (await card_of(store, verdict)).retrieval
+    assert first is not None
+    assert "does not answer" in str(first.reason)
+
+    async def again(request: str) -> tuple[EvaluationPlan, Any]:
+        return await evaluator.evaluate_again(asking(version, request=request), lease())
+
+    looks = await store.list(looks_folder("desk"))
+    assert (await again("while it is away"))[1] == verdict
+    monkeypatch.setattr(Embedders, "of", not_allowed)
+    assert (await again("while its host is not allowed"))[1] == verdict
+    monkeypatch.setattr(Embedders, "of", away)
     monkeypatch.setattr(Away, "is_back", True)
-    for request in ("after it", "once more"):
-        verdicts.append((await evaluator.evaluate_again(asking(version, request=request), lease()))[1])
-    cards = [(await card_of(store, one)).retrieval for one in verdicts]
-    assert [len(one.cells) for one in cards if one] == [0, 4, 4]
-    assert cards[0] is not None
-    assert "does not answer" in str(cards[0].reason)
-    names = [one.evaluation_id for one in verdicts if one]
-    assert names[0] != names[1] == names[2]
+    plan, decided = await again("after it")
+    assert (plan.completes, decided) == (verdict.evaluation_id, None)
+    known = await read_scorecard(store, plan)
+    assert known is not None
+    assert known[0].retrieval is not None
+    assert len(known[0].retrieval.cells) == 4
+    assert await again("once more") == (plan, None)
+    assert await store.list(looks_folder("desk")) == looks
+
+
+async def test_who_waits_for_an_endpoint_holds_no_thread(
+    make_run: MakeRun, store: ObjectStore, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Embedders, "of", away)
+    event = await make_run(make_spec(retrieval=RETRIEVAL), holdout=EXAMPLES)
+    manifest = await read_manifest(store, event.dataset)
+    plan = make_plan(event, manifest, None, regression=evaluator._regression.ref, index=await indexed(store))
+    with pytest.raises(PassagesAway) as caught:
+        await evaluator._contest(plan, manifest)
+    asked, answers = asyncio.Event(), asyncio.Event()
+
+    async def silent(*_: object) -> None:
+        asked.set()
+        await answers.wait()
+
+    monkeypatch.setattr(Away, "units", silent)
+    waiting = [asyncio.create_task(caught.value.ask_again()) for _ in range(100)]  # type: ignore[arg-type]
+    async with asyncio.timeout(30):
+        await asked.wait()
+        await asyncio.to_thread(int)
+        answers.set()
+        await asyncio.gather(*waiting)
 
 
 async def test_a_figure_that_no_index_can_bring_is_waited_for_by_none(

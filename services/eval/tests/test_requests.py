@@ -11,7 +11,9 @@ from tunewheel_contracts.events.evaluation import EvalRequested
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
+from tunewheel_eval.passages.looking_up import LookUp
 from tunewheel_eval.plan import make_plan, pin, read_manifest, read_plans
 from tunewheel_eval.requests import Asked, plan_again
 from tunewheel_eval.scorecards import verdict_of
@@ -48,7 +50,7 @@ def request(**changes: Any) -> EvalRequested:
 
 
 async def again(store: ObjectStore, asked: Asked) -> EvaluationPlan:
-    plan, _ = await plan_again(store, asked, regression=SET)
+    plan, _ = await plan_again(store, asked, LookUp(store, AllowedSources()), regression=SET)
     return plan
 
 

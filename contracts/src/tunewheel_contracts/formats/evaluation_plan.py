@@ -50,6 +50,8 @@ class EvaluationPlan(Frozen):
     """Manifest of the index version that passages are taken from: the newest when this was planned. None:
     the project retrieves nothing, or nothing was indexed; nobody is asked with passages."""
     index_id: Annotated[Slug | None, Field(exclude_if=operator.not_)] = None
+    completes: Annotated[Slug | None, Field(exclude_if=operator.not_)] = None
+    """The evaluation, the same otherwise, whose scorecard lacks the cells that this one measures."""
 
     @property
     def informs(self) -> str | None:
@@ -58,6 +60,8 @@ class EvaluationPlan(Frozen):
             return "by other criteria than those of before the training: this informs and decides nothing"
         if self.in_production:
             return "of the model that is in production itself: this informs and decides nothing"
+        if self.completes:
+            return "for cells that an earlier scorecard lacks: this informs and decides nothing"
         return None
 
     @property

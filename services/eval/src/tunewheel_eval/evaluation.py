@@ -108,12 +108,16 @@ class Evaluator:
 
     async def evaluate_again(self, asked: Asked, lease: Lease) -> tuple[EvaluationPlan, Verdict | None]:
         """Return the evaluation that a request leads to, and its verdict; None where its scorecard decides
-        nothing: the request brought criteria of its own, or a person asked about what is in production.
+        nothing: see ``EvaluationPlan.informs``.
 
         Raises: see ``evaluate`` and ``plan_again``.
         """
         plan, manifest = await plan_again(
-            self._store, asked, regression=self._regression.ref, precision=self._settings.eval_dtype
+            self._store,
+            asked,
+            self._look_up,
+            regression=self._regression.ref,
+            precision=self._settings.eval_dtype,
         )
         plan = await standing_plan(self._store, plan, manifest, asked.index)
         verdict = await self._verdict(plan, manifest, lease)

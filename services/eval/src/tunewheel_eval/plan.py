@@ -73,7 +73,7 @@ def make_plan(
     in, which with the task, the decoding and the run makes the bundle that is judged. ``in_production``: the
     candidate serves, and the scorecard decides nothing about it. ``index``: the project's newest version, of
     which a project that retrieves nothing takes no notice. ``completes``: the evaluation, the same otherwise,
-    whose scorecard lacks cells.
+    whose scorecard lacks cells and whose verdict stands.
 
     Raises:
         InvalidEvent: ``run`` and the manifest it points to do not belong together, the criteria are not those
@@ -116,6 +116,7 @@ def make_plan(
         in_production=in_production,
         index=index.manifest if index is not None else None,
         index_id=index.index_id if index is not None else None,
+        completes=completes,
     )
 
 

@@ -24,6 +24,7 @@ from tunewheel_contracts.formats.evaluation_plan import (
 )
 from tunewheel_runtime.store import ObjectStore
 
+from tunewheel_eval.passages.looking_up import LookUp
 from tunewheel_eval.passages.scores import NO_ROWS
 from tunewheel_eval.plan import (
     champion_of,
@@ -51,7 +52,12 @@ class Asked:
 
 
 async def plan_again(
-    store: ObjectStore, asked: Asked, *, regression: ArtifactRef, precision: Precision = "float32"
+    store: ObjectStore,
+    asked: Asked,
+    look_up: LookUp,
+    *,
+    regression: ArtifactRef,
+    precision: Precision = "float32",
 ) -> tuple[EvaluationPlan, DatasetManifest]:
     """Return the plan that a request leads to, pinned by its first delivery. What a person asks about the
     model in production informs: they have commands to take it out, and looking must not.
@@ -92,6 +98,8 @@ async def plan_again(
     )
     made = make()
     while not by_registry and await _lacks_cells(store, made):
+        if not await look_up.works(made, manifest.spec.retrieval):
+            break  # another scorecard would lack them too
         made = make(completes=made.evaluation_id)
     plan = await pin_later(store, made)
     await store.first(
@@ -101,8 +109,8 @@ async def plan_again(
 
 
 async def _lacks_cells(store: ObjectStore, plan: EvaluationPlan) -> bool:
-    """Tell whether a plan was judged while nothing could be looked up. Its scorecard says so for ever; who
-    asks again gets another one."""
+    """Tell whether a plan was judged while nothing could be looked up. Its scorecard and verdict stay. Who
+    asks again gets another scorecard, which informs: nobody gets a second verdict by asking."""
     known = await read_scorecard(store, plan)
     told = known[0].retrieval if known is not None else None
     return told is not None and told.reason not in (None, NO_ROWS)

@@ -25,8 +25,8 @@ class Settings(WebhookSettings):
     eval_regression_set: Path | None = None
     """A regression set of one's own (JSON Lines) instead of the one that comes with the service."""
     eval_wait_seconds: float = Field(default=259_200.0, ge=0)
-    """Longest time that an evaluation waits for passages that its verdict rests on, while the endpoint for
-    vectors is away or an index is being built; three days."""
+    """Longest time that an evaluation waits in one process for passages that its verdict rests on, while the
+    endpoint for vectors is away or an index is being built; three days. A restart begins it anew."""
     spec_hosts: Hosts = DEFAULT_HOSTS
     """Hosts that specs may have it ask for the vectors of questions, and the variable whose key a host may
     get."""

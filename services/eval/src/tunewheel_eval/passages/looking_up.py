@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import structlog
@@ -15,7 +16,7 @@ from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
 from tunewheel_contracts.formats.index import IndexManifest
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
-from tunewheel_embedding.embedders import Embedder, Embedders
+from tunewheel_embedding.embedders import Embedder, Embedders, FromThread
 from tunewheel_embedding.errors import EmbeddingRefused, EndpointAway
 from tunewheel_embedding.static import Vectors
 from tunewheel_retrieval.building import PROBE
@@ -58,7 +59,7 @@ class LookUp:
         rests on what is found, whether or not prompts have passages.
 
         Raises:
-            InvalidEvent: the prompts to judge need passages, and the index cannot be searched.
+            InvalidEvent: the verdict rests on passages, and the index cannot be searched.
             PassagesAway: the endpoint for vectors does not answer, or the index was deleted, and the verdict
                 cannot do without.
             TransientError: the store does not answer.
@@ -78,7 +79,7 @@ class LookUp:
                 raise PassagesAway(
                     f"no vectors of its questions: {error}",
                     field=EMBEDDING,
-                    ask_again=lambda: asyncio.to_thread(embedder.units, [PROBE]),
+                    ask_again=partial(_probe, embedder),
                 ) from error
         except (TransientError, PassagesAway):
             raise
@@ -86,11 +87,26 @@ class LookUp:
             # an erasure may delete the newest version before the next one is built
             if rests and await is_deleted(self._store, plan.index):
                 raise PassagesAway(f"no index: {error}", field=INDEX) from error
-            if spec.default == "on":  # the same answer as long as the plan stands
+            if rests:  # the same answer as long as the plan stands
                 field = EMBEDDING if isinstance(error, InvalidSpec) else INDEX
                 reason = f"cannot be searched: {error}; mend that, and have the run judged again"
                 raise InvalidEvent(field=field, reason=reason) from error
             return _not_looked_up(plan, spec, error)
+
+    async def works(self, plan: EvaluationPlan, spec: RetrievalSpec | None) -> bool:
+        """Tell whether passages can be looked up now. Raises TransientError: the store does not answer."""
+        if plan.index is None or spec is None:
+            return False
+        try:
+            await open_index(self._store, plan.index)
+            await _probe(await self._embedders.of(spec.embedding))
+        except EndpointAway:
+            return False
+        except TransientError:
+            raise
+        except TunewheelError:
+            return False
+        return True
 
     async def _before(self, ref: ArtifactRef) -> Index | None:
         try:
@@ -100,6 +116,13 @@ class LookUp:
         except TunewheelError as error:  # an index keeps a few versions
             log.info("old_index_gone", manifest=ref.path, reason=str(error))
             return None
+
+
+async def _probe(embedder: Embedder) -> None:
+    """Ask an endpoint for a vector, from this loop: it may take a minute to give no answer, and a thread that
+    waited for it would be missing to the evaluation whose turn it is."""
+    if isinstance(embedder, FromThread):
+        await embedder.endpoint.units([PROBE])
 
 
 async def is_deleted(store: ObjectStore, index: ArtifactRef) -> bool:
