@@ -1,4 +1,5 @@
-"""A whole turn of the wheel from images: tickets at ingest's door, until an adapter is to be served.
+"""A whole turn of the wheel from images, all services at work: tickets at ingest's door, until the gateway's
+answer comes from the adapter.
 
 ``make test-images`` runs it after the images were tried one by one; see ``images.py``.
 """
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
+from tunewheel_cli.demo.gateway import GatewayClient
 from tunewheel_cli.endpoint import Endpoint
 from tunewheel_cli.feed import EventFeed
 from tunewheel_cli.kafka.ports import free_port
@@ -18,30 +20,42 @@ from tunewheel_runtime.kafka_settings import KafkaSettings
 
 from ..chaos import small_loop
 from ..integration.bus import Bus
-from .containers import VOLUME, Image, container, environment, lay_out
+from .containers import SERVICES, VOLUME, Image, container, environment, lay_out
 
-ON_THE_WAY = ("ingest", "curate", "train", "eval", "registry")
+PATIENCE_SECONDS = 300.0
 
 
-async def test_tickets_become_an_adapter_that_is_to_be_served(
+async def test_tickets_become_an_adapter_that_answers(
     built: Callable[[str], Image], fresh_kafka: str, tmp_path: Path
 ) -> None:
     volume = tmp_path / "volume"
     key = lay_out(volume)
-    ports = {service: free_port() for service in ON_THE_WAY}
+    ports = {service: free_port() for service in SERVICES}
+    more = {
+        "TUNEWHEEL_API_KEYS_FILE": f"{VOLUME}/keys.yaml",
+        "TUNEWHEEL_ENGINE_API_KEY": key,
+        "TUNEWHEEL_ENGINE_URL": f"http://127.0.0.1:{ports['engine']}",
+    }
     with contextlib.ExitStack() as running:
-        for service in ON_THE_WAY:
+        for service in SERVICES:
             told = environment(fresh_kafka, port=ports[service], health_port=free_port())
-            told |= {"TUNEWHEEL_API_KEYS_FILE": f"{VOLUME}/keys.yaml"} | small_loop.ENVIRONMENT
+            told |= more | small_loop.ENVIRONMENT
             made = running.enter_context(container(built(service), volume))
             running.enter_context(made.started(told, tmp_path / f"{service}.log"))
         async with EventFeed(KafkaSettings(bootstrap_servers=fresh_kafka)) as feed:
             async with Bus(fresh_kafka) as bus:
                 await bus.publish(small_loop.spec_event(f"{VOLUME}/model"))
-            url = f"http://127.0.0.1:{ports['ingest']}"
-            await small_loop.publish_file(Endpoint("ingest", url, SecretStr(key)))
+            doors = {
+                service: Endpoint(service, f"http://127.0.0.1:{ports[service]}", SecretStr(key))
+                for service in ("ingest", "serve-gateway")
+            }
+            await small_loop.publish_file(doors["ingest"])
             desired = await small_loop.served(feed)
-    (route,) = [route for route in desired.data.desired.routes if route.adapter]
+        (route,) = [route for route in desired.data.desired.routes if route.adapter]
+        async with GatewayClient(doors["serve-gateway"]) as gateway:
+            await gateway.until_served(route.adapter.model_id, patience=PATIENCE_SECONDS)
+            answer = await gateway.ask(small_loop.PROJECT, "my bell is broken", max_tokens=4)
+        assert answer["model"] == route.adapter.model_id
     lies = [volume / "store" / file.path for file in route.adapter.files]
     assert lies
     assert all(path.is_file() for path in lies)
