@@ -334,9 +334,9 @@ class Service:
     async def start(self) -> None:
         """Bring everything up. A failure leaves nothing half started, so that ``start`` can be repeated."""
         self._doors.begin()
-        self._health.is_reading = True
         try:
             await self.publisher.start()
+            self._health.is_reading = True
             self._broker_watch.start()
             if self._leadership is not None and not self._is_hot_standby:
                 await self._leadership.gain()
