@@ -323,8 +323,9 @@ async def test_a_cancelled_run_one_of_whose_pods_is_replaced_says_by_itself_how_
     await until(lambda: one.cluster.jobs)
     one.cluster.jobs |= dict.fromkeys(one.cluster.jobs, JobState(begun=True))
     looks = one.cluster.looks
+    await until(lambda: one.cluster.looks > looks + 1)  # a look of before still says that it has not begun
     one.command("run-1", TrainAction.CANCEL)
-    await until(lambda: one.cluster.looks > looks + 3)
+    await until(lambda: one.cluster.looks > looks + 4)
     (name,) = one.cluster.jobs
     launch = await read_launch(one.made.store, name)
     assert launch is not None
