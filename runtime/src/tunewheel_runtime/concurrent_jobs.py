@@ -63,10 +63,13 @@ class ConcurrentJobs:
                 del self._tasks[place]
 
     def _leave_to_others(self, partition: TopicPartition, given: int) -> None:
-        """Let what has ended unsettled before ``given`` hold nothing up. Its lease was lost with the
-        partition; records come in order, so now that the partition is back and begins behind it, its owner
-        of meanwhile has settled it. Until then it holds up what ends after it: this worker may be given it
-        again, and one that stops must not commit past it."""
+        """Forget the jobs that ended unsettled, of offsets before ``given``.
+
+        Such a job lost its lease with the partition. Records come in order: when the partition is back and
+        its first record is behind the job's, another worker has settled the job. Until then the job's offset
+        holds up all later ones, since this worker may be given the record again, and a worker that stops
+        must not commit past it.
+        """
         offsets = self._open[partition]
         ended = [
             offset

@@ -27,8 +27,8 @@ BETWEEN_TRIES = Backoff(attempts=1, first=1.0, longest=60.0)
 
 
 class Turns:
-    """The evaluations of one topic. ``warn`` tells at ``/health/ready`` what waits for what; one that waited
-    for ``longest_seconds`` in this process waits no longer."""
+    """The evaluations of one topic. ``warn`` tells at ``/health/ready`` which evaluation waits for what. An
+    evaluation that waited for ``longest_seconds`` in this process waits no longer."""
 
     def __init__(self, warn: Warn, longest_seconds: float, *, between_tries: Backoff = BETWEEN_TRIES) -> None:
         self._warn, self._longest_seconds = warn, longest_seconds
