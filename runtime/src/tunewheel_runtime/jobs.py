@@ -13,6 +13,7 @@ assignment decides, not the revocation.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -58,6 +59,13 @@ class Lease:
         """Raise ``LeaseLost`` if the lease is gone."""
         if self.lost.is_set():
             raise LeaseLost(self.reason)
+
+    async def pause(self, seconds: float) -> None:
+        """Return after ``seconds``. Raises ``LeaseLost`` as soon as the lease is gone."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.lost.wait()
+        self.check()
 
 
 JobHandler = Callable[[Envelope[Any], Lease], Awaitable[Produced]]

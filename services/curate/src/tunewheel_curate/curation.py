@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any
@@ -236,9 +235,7 @@ class Curation:
             except AttemptsSpent as error:
                 return self._maker.reject(event, spec, f"build: {error}. Mend that, then ask again")
             except BuildFailed:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(lease.lost.wait(), self._backoff.delay(failed))
-                lease.check()
+                await lease.pause(self._backoff.delay(failed))
                 failed += 1
 
     async def _naming_records(

@@ -9,7 +9,6 @@ one without the passages that it rests on would tell of the outage, not of the m
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -58,7 +57,7 @@ class Turns:
                     if time.monotonic() >= gives_up:
                         raise InvalidEvent(field=away.field, reason=_given_up(away)) from away
                     self._warn(name, f"the evaluation of {run_id} waits, others go on: {away}")
-                    await _pause(lease, self._between_tries.delay(waits))
+                    await lease.pause(self._between_tries.delay(waits))
                     waits += 1
                     is_back = await _may_be_back(away)
         finally:
@@ -67,13 +66,6 @@ class Turns:
 
 def _given_up(away: PassagesAway) -> str:
     return f"was waited for too long ({away}); mend that, and have the run judged again: tunewheel eval RUN"
-
-
-async def _pause(lease: Lease, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await lease.lost.wait()
-    lease.check()
 
 
 async def _may_be_back(away: PassagesAway) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from dataclasses import dataclass
 from typing import Protocol
@@ -120,10 +119,7 @@ class ClusterTrainings:
                     return outcome
                 hiccups = 0
             watched.first = False
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._every):
-                    await lease.lost.wait()
-            lease.check()
+            await lease.pause(self._every)
 
     async def _looked_at(self, watched: _Watched) -> Outcome | None:
         """Return how it ended; None: it has not, and the Job is as commands want it."""
