@@ -233,7 +233,8 @@ class Service:
         """Let one process of this service be active; others stand by until it has gone.
 
         Args:
-            topic: what the consumer group hangs on that decides who it is: any that exists and is quiet.
+            topic: the consumer group that decides which process is active subscribes to this topic. Any
+                topic will do that exists and is quiet.
             hot_standby: a process that stands by follows the log too, and answers requests from what it
                 knows. For services whose views and replays fold in memory alone, and whose API only reads.
         """

@@ -51,7 +51,8 @@ class EvaluationPlan(Frozen):
     the project retrieves nothing, or nothing was indexed; nobody is asked with passages."""
     index_id: Annotated[Slug | None, Field(exclude_if=operator.not_)] = None
     completes: Annotated[Slug | None, Field(exclude_if=operator.not_)] = None
-    """The evaluation, the same otherwise, whose scorecard lacks the cells that this one measures."""
+    """An evaluation of the same contestants by the same criteria, whose scorecard lacks the four cells. This
+    evaluation measures the cells."""
 
     @property
     def informs(self) -> str | None:

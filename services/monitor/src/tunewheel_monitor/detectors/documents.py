@@ -46,13 +46,14 @@ HEALTHY = 0.2
 EFFECT = 0.03
 """Rise of the share of questions that fit badly that is worth an alarm."""
 IN_A_ROW = 20
-"""Answers by another retrieval spec, none by the one before among them, after which that spec counts."""
+"""So many answers by another retrieval spec, with no answer by the spec before among them, and the other spec
+counts."""
 PER_USER = 3
 """Questions of one user in a hundred that count."""
 SHOWN = 60
 """Questions that an alarm names: a person reads them to see what is missing."""
 LATE_IN_A_ROW = 2_000
-"""The same of answers that are older than ``latest``: more than a partition usually lags behind."""
+"""The same for answers that are older than ``latest``: more answers than a partition usually lags behind."""
 ABOUT_THE_NEXT = ("latest", "next", "late")
 _BADLY = LEVELS.index(NOVEL_QUANTILE)
 _SHARES = [after - before for before, after in pairwise((0.0, *LEVELS, 1.0))]

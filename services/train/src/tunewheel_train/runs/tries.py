@@ -7,9 +7,9 @@
 Every object is written once. A node that dies says nothing; the pod that comes in its place says it. Nobody
 needs to reach another but the training processes, which meet anew in every try.
 
-A node that the cluster has lost may live: its pod then trains beside the one in its place. Of two pods of one
-node that one stays which came last: a pod that took part in a try, and finds another in its place in that try
-or a later one, stops as one that was told to end (``LeaseLost``).
+A node that the cluster has lost may live: its pod then trains beside the pod in its place. Of two pods of one
+node the pod that came last stays. A pod that took part in a try, and finds another pod of its node in that
+try or a later one, stops like a pod that was told to end (``LeaseLost``).
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Try:
         return Begun.model_validate_json(data) if data is not None else None
 
     async def join(self) -> None:
-        """Say that this node starts its processes, unless another pod of it said so."""
+        """Say that this node starts its processes, unless another pod of this node said so before."""
         await self.store.first(f"{self.prefix}/joined.{self.node.rank}", self.pod.encode())
 
     async def lose(self, reason: str, failed: Failed | None = None, *, went: bool = False) -> None:
@@ -213,7 +213,8 @@ class Tries:
         return taken
 
     async def join(self, this: Try) -> bool:
-        """Say that this node starts its processes; False, or LeaseLost: it ``is_taken``."""
+        """Say that this node starts its processes. Return False, or raise LeaseLost, where another pod of
+        this node is in the try (``is_taken``)."""
         await this.join()
         if await self.is_taken(this):
             return False
