@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -137,8 +138,10 @@ def load_adapter(model: PreTrainedModel | PeftModel, path: Path, name: str) -> P
             model.load_adapter(str(path), adapter_name=name, is_trainable=False)
             model.set_adapter(name, inference_mode=True)
             return model
-        return PeftModel.from_pretrained(model, str(path), adapter_name=name, is_trainable=False)
-    except (ValueError, KeyError, RuntimeError, TypeError) as error:
+        with warnings.catch_warnings():  # peft makes up the weights that the file lacks, and says so
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            return PeftModel.from_pretrained(model, str(path), adapter_name=name, is_trainable=False)
+    except (ValueError, KeyError, RuntimeError, TypeError, UserWarning) as error:
         first_line = str(error).strip().splitlines()[0]
         raise InvalidAdapter(
             f"{path} does not fit the base model ({first_line}); train it on this base"

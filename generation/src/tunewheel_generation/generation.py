@@ -26,13 +26,29 @@ class BaseForm:
 
 
 @dataclass(frozen=True, eq=False)
+class WholeModel:
+    """Weights that no other model shares: a fully trained model, or the base changed by an adapter that is
+    more than a LoRA. Each load is one of its own, even of the same files."""
+
+    path: Path
+    adapter_on: BaseForm | None = None
+    """The form of the base that the adapter in ``path`` changes; None: a fully trained model lies there."""
+
+
+Form = BaseForm | WholeModel
+"""The weights that requests run on; those of one form share a batch."""
+
+
+@dataclass(frozen=True, eq=False)
 class Adapter:
-    """A loaded adapter. Requests hold on to it, so that unloading lets those under way finish."""
+    """What a request can name beside the base. Requests hold on to it, so that unloading lets those under way
+    finish."""
 
     name: str
     path: Path
-    form: BaseForm
-    weights: LoraWeights
+    form: Form
+    weights: LoraWeights | None
+    """What it adds to ``form``; None for a whole model."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +100,8 @@ class Generation:
     _events: asyncio.Queue[Progress | Exception] = field(default_factory=asyncio.Queue)
 
     @property
-    def form(self) -> BaseForm:
-        """The form of the base that it runs on."""
+    def form(self) -> Form:
+        """The weights that it runs on."""
         return self.adapter.form if self.adapter else BaseForm()
 
     def deliver(self, event: Progress | Exception) -> None:

@@ -31,6 +31,8 @@ _HARMLESS = frozenset(
     }
 )
 """Options that say where and how strong the matrices are, or what no longer counts after training."""
+_INSIDE = ("use_dora", "modules_to_save", "bias", "lora_bias")
+"""Options that peft carries out inside the layers that they name."""
 _KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<part>[AB])\.weight")
 
 
@@ -106,7 +108,12 @@ def beyond_lora(path: Path) -> str | None:
 
     if (kind := check_adapter(path)["peft_type"]) != "LORA":
         return f"is a {kind} adapter; train a LoRA adapter"
-    config: Any = LoraConfig.from_pretrained(str(path))
+    return _more_than_lora(LoraConfig.from_pretrained(str(path)))
+
+
+def _more_than_lora(config: Any) -> str | None:
+    from peft import LoraConfig
+
     usual = LoraConfig()
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -115,6 +122,23 @@ def beyond_lora(path: Path) -> str | None:
     if (start := config.init_lora_weights) not in (True, False, "gaussian", "orthogonal", "eva"):
         return f"has init_lora_weights={start!r}, which changes the base too; train plain LoRA"
     return None
+
+
+def takes_whole_model(path: Path) -> bool:
+    """Tell whether the adapter in ``path`` is more than plain LoRA only in what peft does inside the layers:
+    DoRA (arXiv:2402.09353), biases, modules saved whole. Then it can be served as a model of its own.
+
+    Raises InvalidAdapter for files that cannot be read.
+    """
+    from peft import LoraConfig
+
+    if check_adapter(path)["peft_type"] != "LORA":
+        return False
+    config, usual = LoraConfig.from_pretrained(str(path)), LoraConfig()
+    changed = {name for name in _INSIDE if getattr(config, name) not in (None, getattr(usual, name))}
+    for name in changed:
+        setattr(config, name, getattr(usual, name))
+    return bool(changed) and _more_than_lora(config) is None
 
 
 class Mixture:

@@ -48,6 +48,8 @@ class Runner:
         self.device = model.device
         self.dtype = dtype
         self.end_tokens = _end_tokens(model, tokenizer)
+        self.weight_bytes = model.num_parameters() * dtype.itemsize
+        """What the weights take when they lie in memory once."""
         self._sight = sight_of(model.config)
         self._deltas = Deltas()
         self._mixture = Mixture()

@@ -22,7 +22,7 @@ def roots(tmp_path: Path) -> tuple[Path, ...]:
 
 @pytest.fixture
 def shelf(tiny_base, roots) -> AdapterShelf:
-    return AdapterShelf(tiny_base, roots, lambda path, form: (path, form))
+    return AdapterShelf(tiny_base, roots, lambda path, form: (form, path))
 
 
 def note(directory: Path, **fields: object) -> None:
@@ -122,7 +122,7 @@ def test_a_refused_adapter_leaves_the_name_free(tiny_base, roots) -> None:
     def read(path: Path, form: BaseForm):
         if error := next(answers):
             raise error
-        return "weights"
+        return form, "weights"
 
     shelf = AdapterShelf(tiny_base, roots, read)
     with pytest.raises(AdapterRefused, match="broken"):

@@ -201,6 +201,7 @@ def test_adapters_come_and_go(http: TestClient, chat, write_adapter, tiny_base) 
     assert listed["tuned-1"]["parent"] == tiny_base.name
     base = listed[tiny_base.name]
     assert (base["max_model_len"], base["revision"], base["dtype"]) == (128, tiny_base.revision, "float32")
+    assert base["max_whole_models"] == 4, "by it the gateway knows that whole models can be loaded"
     assert chat(model="tuned-1").json()["choices"] != chat().json()["choices"]
     again = http.post("/v1/load_lora_adapter", json={"lora_name": "tuned-1", "lora_path": "tuned"})
     assert refusal(again)["param"] == "lora_name"

@@ -1,4 +1,4 @@
-"""The adapters that requests can name, and which files may become one."""
+"""The adapters and whole models that requests can name, and which files may become one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tunewheel_basemodel.errors import ModelFilesError
 from tunewheel_basemodel.loading import ADAPTER_CONFIG
 from tunewheel_basemodel.locate import BaseModel
-from tunewheel_generation.generation import Adapter, BaseForm
+from tunewheel_generation.generation import Adapter, BaseForm, Form
 
 from tunewheel_engine.errors import AdapterRefused, ModelNotFound
 
@@ -25,14 +25,21 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,199}")
 
 
 class AdapterShelf:
-    """Loaded adapters by name. ``read`` turns a checked directory into weights; it may take seconds."""
+    """Loaded adapters and whole models by name. ``read`` turns a directory, and the form of the base that its
+    note names, into weights; it may take seconds. ``drop`` is told what nobody can name any more."""
 
     def __init__(
-        self, base: BaseModel, roots: tuple[Path, ...], read: Callable[[Path, BaseForm], LoraWeights]
+        self,
+        base: BaseModel,
+        roots: tuple[Path, ...],
+        read: Callable[[Path, BaseForm], tuple[Form, LoraWeights | None]],
+        *,
+        drop: Callable[[Form], None] = lambda _: None,
     ) -> None:
         self._base = base
         self._roots = roots
         self._read = read
+        self._drop = drop
         self._adapters: dict[str, Adapter] = {}
         self._lock = threading.Lock()
 
@@ -54,10 +61,11 @@ class AdapterShelf:
         )
 
     def load(self, name: str, path: str) -> Adapter:
-        """Load the adapter in ``path`` under ``name``.
+        """Load the adapter, or the whole model, in ``path`` under ``name``.
 
-        Raises AdapterRefused for a name in use, a path outside the allowed directories, files that are not a
-        LoRA adapter in safetensors, or one for another base; ModelNotFound when there is no such directory.
+        Raises AdapterRefused for a name in use, a path outside the allowed directories, files that are
+        neither in safetensors, or are of another base, and for a whole model that has no room; ModelNotFound
+        when there is no such directory.
         """
         if not _NAME.fullmatch(name):
             raise AdapterRefused(
@@ -71,9 +79,8 @@ class AdapterShelf:
                     param="lora_name",
                 )
             directory = self._resolve(path)
-            form = self._form(directory)
             try:
-                weights = self._read(directory, form)
+                form, weights = self._read(directory, self._form(directory))
             except ModelFilesError as error:
                 raise AdapterRefused(error.reason, param="lora_path") from error
             self._adapters[name] = Adapter(name, directory, form, weights)
@@ -81,10 +88,12 @@ class AdapterShelf:
 
     def unload(self, name: str) -> None:
         """Forget ``name``; requests under way keep it. Raises ModelNotFound."""
-        if self._adapters.pop(name, None) is None:
+        gone = self._adapters.pop(name, None)
+        if gone is None:
             raise ModelNotFound(
                 f"The lora adapter {name!r} cannot be found; it is not loaded", param="lora_name"
             )
+        self._drop(gone.form)
 
     def _resolve(self, path: str) -> Path:
         """The directory that ``path`` (absolute, or relative to a root) names, links followed."""

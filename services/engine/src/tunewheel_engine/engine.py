@@ -5,10 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import structlog
 from tunewheel_basemodel.detokenizing import TokenBytes
 from tunewheel_basemodel.locate import BaseModel, locate_base_model
 from tunewheel_generation.constraint import Grammars
@@ -19,18 +17,15 @@ from tunewheel_engine.adapters import AdapterShelf
 from tunewheel_engine.metrics import Metrics
 from tunewheel_engine.scheduler import Scheduler
 from tunewheel_engine.settings import Settings
+from tunewheel_engine.weights import Weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-    from tunewheel_generation.lora import LoraWeights
-    from tunewheel_generation.runner import Runner
-
-_log = structlog.get_logger(__name__)
 
 
 @dataclass
 class Engine:
-    """A base model with its adapters, the queue in front of it, and what it counts."""
+    """A base model with its adapters and whole models, the queue in front of it, and what it counts."""
 
     base: BaseModel
     tokenizer: PreTrainedTokenizerBase
@@ -81,49 +76,6 @@ class Engine:
                 self.metrics.cancelled(model, generated=count)
 
 
-class _Runners:
-    """The base in each form that an adapter was trained on, loaded when first needed."""
-
-    def __init__(self, base: BaseModel, settings: Settings, scheduler: Scheduler) -> None:
-        self._base = base
-        self._settings = settings
-        self._scheduler = scheduler
-        self._loaded: dict[BaseForm, Runner] = {}
-
-    def get(self, form: BaseForm) -> Runner:
-        if form not in self._loaded:
-            from tunewheel_generation.lane import Lane
-            from tunewheel_generation.runner import load_runner
-
-            settings = self._settings
-            began = time.monotonic()
-            runner = load_runner(
-                self._base,
-                quantization=form.quantization,
-                trained_dtype=form.dtype,
-                dtype=settings.dtype,
-                rows=settings.max_batch,
-                tokens=settings.max_context,
-            )
-            lane = Lane(
-                runner,
-                rows=settings.max_batch,
-                prefill_tokens=settings.prefill_tokens,
-                deliver=self._scheduler.deliver,
-            )
-            self._scheduler.add_lane(form, lane)
-            self._loaded[form] = runner
-            seconds = round(time.monotonic() - began, 1)
-            _log.info("base_loaded", base=self._base.name, quantization=form.quantization, seconds=seconds)
-        return self._loaded[form]
-
-    def read_adapter(self, path: Path, form: BaseForm) -> LoraWeights:
-        from tunewheel_generation.lora import read_lora
-
-        runner = self.get(form)
-        return read_lora(path, layers=runner.layers, dtype=runner.dtype, device=runner.device)
-
-
 def load_engine(
     settings: Settings, *, on_failure: Callable[[], None], telemetry: Telemetry | None = None
 ) -> Engine:
@@ -140,9 +92,9 @@ def load_engine(
         settings.base_model, cache_dir=settings.cache_dir, revision=settings.base_revision
     )
     scheduler = Scheduler(max_queue=settings.max_queue, max_batch=settings.max_batch, on_failure=on_failure)
-    runners = _Runners(base, settings, scheduler)
-    runner = runners.get(BaseForm())
-    shelf = AdapterShelf(base, settings.allowed_roots, runners.read_adapter)
+    weights = Weights(base, settings, scheduler)
+    runner = weights.of_base(BaseForm())
+    shelf = AdapterShelf(base, settings.allowed_roots, weights.read, drop=weights.drop)
     telemetry = telemetry or make_telemetry("engine", settings.otlp_endpoint)
     metrics = Metrics(
         telemetry.meter,

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 from tunewheel_generation.constraint import GrammarBroken
-from tunewheel_generation.generation import BaseForm, Generation, Progress
+from tunewheel_generation.generation import Form, Generation, Progress
 
-from tunewheel_engine.errors import ConstraintFailed, EngineFailed, Overloaded
+from tunewheel_engine.errors import ConstraintFailed, EngineFailed, ModelNotFound, Overloaded
 
 if TYPE_CHECKING:
     from tunewheel_generation.lane import Lane
@@ -24,7 +24,7 @@ Event = Progress | EngineFailed
 
 
 class Scheduler:
-    """A queue in front of one batch for each form of the base.
+    """A queue in front of one batch for each form of the base, and for each whole model.
 
     ``on_failure`` is called in the event loop when generation breaks, after every request was told.
     """
@@ -33,7 +33,8 @@ class Scheduler:
         self._max_queue = max_queue
         self._max_batch = max_batch
         self._on_failure = on_failure
-        self._lanes: dict[BaseForm, Lane] = {}
+        self._lanes: dict[Form, Lane] = {}
+        self._leaving: set[Form] = set()
         self._waiting: deque[Generation] = deque()
         self._under_way: dict[Generation, float] = {}
         self._outbox: list[tuple[Generation, Event]] = []
@@ -56,10 +57,16 @@ class Scheduler:
         if self._thread.is_alive():
             self._thread.join()
 
-    def add_lane(self, form: BaseForm, lane: Lane) -> None:
-        """Serve requests for this form of the base from now on."""
+    def add_lane(self, form: Form, lane: Lane) -> None:
+        """Serve requests for ``form`` from now on."""
         with self._changed:
             self._lanes[form] = lane
+
+    def remove_lane(self, form: Form) -> None:
+        """Take no more requests for ``form``, and drop its weights once those under way are done."""
+        with self._changed:
+            self._leaving.add(form)
+            self._changed.notify()
 
     @property
     def healthy(self) -> bool:
@@ -76,11 +83,14 @@ class Scheduler:
     def submit(self, *generations: Generation) -> None:
         """Queue the answers of one request, all of them or none.
 
-        Raises Overloaded when the queue is full, EngineFailed when the engine is stopping.
+        Raises Overloaded when the queue is full, EngineFailed when the engine is stopping, ModelNotFound when
+        the model was unloaded after the request had named it.
         """
         with self._changed:
             if not self.healthy:
                 raise EngineFailed("the engine is stopping; send the request again")
+            if any(one.form in self._leaving or one.form not in self._lanes for one in generations):
+                raise ModelNotFound("the model was unloaded just now; load it again", param="model")
             if len(self._under_way) + len(generations) > self._max_batch + self._max_queue:
                 raise Overloaded(
                     f"{len(self._under_way)} requests are being served or waiting; try again later",
@@ -104,8 +114,7 @@ class Scheduler:
     def _run(self) -> None:
         try:
             while self._wait_for_work():
-                for form, lane in list(self._lanes.items()):
-                    lane.work(lambda form=form: self._next_for(form))
+                self._step()
                 self._hand_over()
             self._tell_all("the engine is stopping; send the request again")
         except Exception as error:
@@ -114,10 +123,17 @@ class Scheduler:
             self._tell_all(f"generation failed ({type(error).__name__}); the engine is stopping")
             self._loop.call_soon_threadsafe(self._on_failure)
 
+    def _step(self) -> None:
+        """Do one step of every batch. A method of its own, so that no name of the waiting thread holds a lane
+        that is to be dropped."""
+        for form, lane in list(self._lanes.items()):
+            lane.work(lambda form=form: self._next_for(form))
+
     def _wait_for_work(self) -> bool:
         with self._changed:
             while not self._stopping:
                 self._forget_cancelled()
+                self._drop_left()
                 if self._waiting or self.running:
                     return True
                 self._changed.wait()
@@ -129,8 +145,17 @@ class Scheduler:
             if generation in self._waiting:
                 self._waiting.remove(generation)
 
-    def _next_for(self, form: BaseForm) -> Generation | None:
-        """Take the longest-waiting request for this form of the base."""
+    def _drop_left(self) -> None:
+        """Drop the lanes that are to go and have no request any more."""
+        if not self._leaving:
+            return
+        busy = {generation.form for generation in self._under_way}
+        for form in self._leaving - busy:
+            self._leaving.discard(form)
+            self._lanes.pop(form, None)
+
+    def _next_for(self, form: Form) -> Generation | None:
+        """Take the longest-waiting request for ``form``."""
         with self._changed:
             for generation in self._waiting:
                 if generation.form == form and not generation.cancelled:

@@ -32,6 +32,9 @@ class Settings(HttpSettings):
     """Requests that may wait for a place in the batch; beyond it the answer is 429."""
     max_context: int = Field(default=2048, ge=16)
     """Tokens of prompt and answer together; the model's own limit holds where it is lower."""
+    max_whole_models: int = Field(default=4, ge=0)
+    """Models with weights of their own that may be loaded beside the base: fully trained ones, and adapters
+    that are more than a LoRA. Each takes the base's memory again."""
     prefill_tokens: int = Field(default=256, ge=1)
     """Prompt tokens read between two steps of the running batch."""
     threads: int | None = Field(default=None, ge=1)

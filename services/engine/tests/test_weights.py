@@ -1,0 +1,197 @@
+"""Models with weights of their own beside the base: they come, answer as they should, and go."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import weakref
+from collections.abc import Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tunewheel_basemodel.loading import load_adapter, load_base
+from tunewheel_basemodel.locate import BaseModel, locate_base_model
+from tunewheel_basemodel.tiny import write_tiny_model
+from tunewheel_engine import memory, weights
+from tunewheel_engine.engine import Engine, load_engine
+from tunewheel_engine.errors import AdapterRefused, ModelNotFound
+from tunewheel_engine.memory import free_main_memory
+from tunewheel_engine.settings import Settings
+from tunewheel_generation.generation import Generation, WholeModel
+
+PROMPT = [5, 9, 33, 70, 101, 7, 250, 12]
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Path:
+    """A model of the base's shape whose every weight is another, as full training leaves it."""
+    return write_tiny_model(tmp_path / "adapters" / "desk-1", seed=7)
+
+
+@pytest.fixture
+async def running(engine: Engine):
+    engine.scheduler.start(asyncio.get_running_loop())
+    yield engine
+    await asyncio.to_thread(engine.scheduler.stop)
+
+
+async def tokens(engine: Engine, name: str, count: int = 12) -> list[int]:
+    generation = Generation(PROMPT, count, adapter=engine.shelf.find(name), ignore_eos=True)
+    async with aclosing(engine.start(generation)) as steps:
+        return [step.token.id async for step in steps]
+
+
+def expected(model: Any) -> list[int]:
+    """What transformers' own ``generate`` says."""
+    out = model.generate(
+        torch.tensor([PROMPT]), max_new_tokens=12, min_new_tokens=12, do_sample=False, pad_token_id=0
+    )
+    return out[0, len(PROMPT) :].tolist()
+
+
+async def test_a_fully_trained_model_answers_as_itself_beside_the_base(running: Engine, whole: Path) -> None:
+    base = expected(load_base(running.base, dtype="float32")[0])
+    trained = locate_base_model(str(whole), cache_dir=whole.parent)
+    own = expected(load_base(trained, dtype="float32")[0])
+    running.shelf.load("desk-1", str(whole))
+    names = ["desk-1", running.base.name] * 2
+    assert await asyncio.gather(*(tokens(running, name) for name in names)) == [own, base] * 2
+    assert own != base
+
+
+@pytest.mark.parametrize("options", [{"use_dora": True}, {"modules_to_save": ["lm_head"]}], ids=str)
+async def test_an_adapter_that_is_more_than_a_lora_becomes_a_model_of_its_own(
+    running: Engine, write_adapter: Callable[..., Path], options: dict[str, Any]
+) -> None:
+    path = write_adapter("more", seed=3, **options)
+    tuned = load_adapter(load_base(running.base, dtype="float32")[0], path, "tuned")
+    adapter = running.shelf.load("more", str(path))
+    assert isinstance(adapter.form, WholeModel)
+    assert adapter.weights is None
+    own = await tokens(running, "more")
+    assert own == expected(tuned) != await tokens(running, running.base.name)
+
+
+async def test_unloading_lets_requests_finish_and_then_frees_the_weights(
+    running: Engine, whole: Path
+) -> None:
+    alone = await tokens_of(running, whole)
+    form = running.shelf.load("desk-1", str(whole)).form
+    lane = weakref.ref(running.scheduler._lanes[form])
+    model = weakref.ref(running.scheduler._lanes[form]._runner._model)
+    generation = Generation(PROMPT, 12, adapter=running.shelf.find("desk-1"), ignore_eos=True)
+    async with aclosing(running.start(generation)) as steps:
+        first = (await anext(steps)).token.id
+        late = Generation(PROMPT, 12, adapter=running.shelf.find("desk-1"))
+        running.shelf.unload("desk-1")
+        with pytest.raises(ModelNotFound, match="unloaded just now"):
+            running.start(late)
+        assert [first, *[step.token.id async for step in steps]] == alone
+    async with asyncio.timeout(60):
+        while form in running.scheduler._lanes:
+            await asyncio.sleep(0.01)
+    assert lane() is None
+    assert model() is None
+    assert await tokens_of(running, whole) == alone, "the name is free, and its files load again"
+
+
+async def tokens_of(engine: Engine, whole: Path) -> list[int]:
+    engine.shelf.load("desk-1", str(whole))
+    found = await tokens(engine, "desk-1")
+    engine.shelf.unload("desk-1")
+    return found
+
+
+def test_the_same_name_can_be_other_files_while_the_first_still_answer(engine: Engine, whole: Path) -> None:
+    before = engine.shelf.load("desk-1", str(whole)).form
+    engine.shelf.unload("desk-1")
+    after = engine.shelf.load("desk-1", str(whole)).form
+    assert before != after
+    assert {before, after} <= engine.scheduler._lanes.keys()
+
+
+def test_no_more_are_loaded_than_were_allowed(settings: Settings, whole: Path) -> None:
+    engine = load_engine(settings.model_copy(update={"max_whole_models": 1}), on_failure=lambda: None)
+    engine.shelf.load("a", str(whole))
+    with pytest.raises(AdapterRefused, match=r"no free slot .* 1 are loaded"):
+        engine.shelf.load("b", str(whole))
+    engine.shelf.unload("a")
+    engine.shelf.load("b", str(whole))
+
+
+def test_one_that_memory_has_no_room_for_is_refused_before_it_is_read(
+    engine: Engine, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = 2 * sum(p.numel() * 4 for p in load_base(engine.base, dtype="float32")[0].parameters())
+    monkeypatch.setattr(weights, "free_bytes", lambda _: needed - 1)
+    with pytest.raises(AdapterRefused, match=r"no free slot .* are free"):
+        engine.shelf.load("a", str(whole))
+    monkeypatch.setattr(weights, "free_bytes", lambda _: needed)
+    engine.shelf.load("a", str(whole))
+
+
+def test_a_full_gpu_is_told_and_the_others_go_on(
+    engine: Engine, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("tunewheel_generation.runner.load_runner", full)
+    with pytest.raises(AdapterRefused, match=r"no free slot .* lower TUNEWHEEL_MAX_BATCH"):
+        engine.shelf.load("a", str(whole))
+    assert engine.shelf.names() == []
+
+
+def test_another_vocabulary_is_refused(engine: Engine, whole: Path) -> None:
+    file = whole / "tokenizer.json"
+    content = json.loads(file.read_text())
+    content["added_tokens"].append({**content["added_tokens"][0], "id": 300, "content": "<|new|>"})
+    file.write_text(json.dumps(content))
+    with pytest.raises(AdapterRefused, match="another vocabulary"):
+        engine.shelf.load("a", str(whole))
+
+
+def test_weights_that_are_not_all_there_are_refused(
+    engine: Engine, whole: Path, tiny_base: BaseModel
+) -> None:
+    (whole / "model.safetensors").unlink()
+    with pytest.raises(AdapterRefused, match="does not load"):
+        engine.shelf.load("a", str(whole))
+    (whole / "config.json").unlink()
+    with pytest.raises(AdapterRefused, match=r"adapter_config\.json"):
+        engine.shelf.load("a", str(whole))
+
+
+class TestFreeMemory:
+    @pytest.fixture
+    def meminfo(self, tmp_path: Path) -> Path:
+        file = tmp_path / "meminfo"
+        file.write_text(
+            "MemTotal:       24000000 kB\nMemFree: 1 kB\nMemAvailable:   1000 kB\nHugePages_Total: 0\n"
+        )
+        return file
+
+    def group(self, folder: Path, **figures: str) -> Path:
+        for name, text in figures.items():
+            (folder / f"memory.{name}").write_text(text)
+        return folder
+
+    def test_it_is_the_machine_s_without_a_limit(self, meminfo: Path, tmp_path: Path) -> None:
+        for group in (tmp_path / "none", self.group(tmp_path, max="max\n", current="5\n")):
+            assert free_main_memory(meminfo=meminfo, cgroup=group) == 1000 << 10
+
+    def test_a_control_group_may_leave_less(self, meminfo: Path, tmp_path: Path) -> None:
+        group = self.group(
+            tmp_path, max="500000\n", current="450000\n", stat="anon 400000\ninactive_file 30000\n"
+        )
+        assert free_main_memory(meminfo=meminfo, cgroup=group) == 80_000
+
+    def test_where_nothing_is_told_nothing_is_known(self, tmp_path: Path) -> None:
+        assert free_main_memory(meminfo=tmp_path / "none", cgroup=tmp_path) is None
+
+    def test_this_machine_tells(self) -> None:
+        free = memory.free_bytes(torch.device("cpu"))
+        assert free is None or free > 0
