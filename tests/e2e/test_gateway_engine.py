@@ -23,13 +23,14 @@ from tunewheel_cli.kafka.ports import free_port
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.production import InferenceCompleted
+from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.store import ObjectStore
 
 from ..integration.bus import Bus, running
 from ..integration.specs import declared
-from ..integration.test_gateway import answered_by, client_of, desired, gateway
+from ..integration.test_gateway import answered_by, client_of, desired, gateway, until_true
 from ..integration.verdicts import BASE, adapter_of
 
 pytestmark = pytest.mark.e2e
@@ -195,3 +196,44 @@ async def test_both_protocols_give_the_same_words(
             return logged >= set(words["openai"].values())
 
         await bus.collect(topics.INFERENCE_COMPLETED, 1, where=both_are_logged)
+
+
+@pytest.fixture
+async def whole(engine: Engine, project: str) -> AdapterRef:
+    """A fully trained model: the base with every attention's output turned round."""
+    import torch
+    from tunewheel_basemodel.loading import load_base
+    from tunewheel_basemodel.locate import locate_base_model
+
+    base = locate_base_model(BASE.name, cache_dir=user_cache_path("tunewheel"))
+    model, tokenizer = load_base(base, dtype="bfloat16")
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight.neg_()
+    folder = engine.folder / "whole"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    ref = adapter_of(project, 2)
+    files = await ObjectStore((engine.folder / "store").as_uri()).put_directory(ref.path, folder)
+    return ref.model_copy(update={"files": files, "method": TrainMethod.FULL})
+
+
+async def test_a_fully_trained_model_comes_and_goes_as_an_adapter_does(
+    fresh_kafka: str, project: str, engine: Engine, adapter: AdapterRef, whole: AdapterRef
+):
+    await engine.start()
+    async with Bus(fresh_kafka) as bus:
+        await bus.publish(declared(project), desired(project, 1, (whole, 100)))
+        service = in_front_of(engine, fresh_kafka)
+        async with running(service), client_of(service) as client:
+            await answered_by(client, project, whole.model_id)
+            assert await said(client, project) != await said(client, f"{project}/base")
+            await bus.publish(desired(project, 2, (adapter, 100)))
+            await answered_by(client, project, adapter.model_id)
+            listed = f"{engine.url}/v1/models"
+            async with httpx.AsyncClient(headers={"authorization": f"Bearer {KEY}"}) as http:
+
+                async def is_gone() -> bool:
+                    return whole.model_id not in (await http.get(listed)).text
+
+                await until_true(is_gone)

@@ -286,11 +286,23 @@ async def put_adapter(
     """Put an adapter's files into the store."""
     path = f"adapters/{model_id}"
     config = json.dumps({"peft_type": "LORA", "model_id": model_id}).encode()
-    files = (
-        await store.put(f"{path}/adapter_config.json", config),
-        await store.put(f"{path}/adapter_model.safetensors", weights or safetensors()),
+    is_whole = changes.get("method") == TrainMethod.FULL
+    names = (
+        ("config.json", "model.safetensors")
+        if is_whole
+        else ("adapter_config.json", "adapter_model.safetensors")
     )
-    values = {"model_id": model_id, "path": path, "files": files, "base": BASE, "method": TrainMethod.LORA}
+    files = [
+        await store.put(f"{path}/{name}", content)
+        for name, content in zip(names, (config, weights or safetensors()), strict=True)
+    ]
+    values = {
+        "model_id": model_id,
+        "path": path,
+        "files": tuple(files),
+        "base": BASE,
+        "method": TrainMethod.LORA,
+    }
     return AdapterRef(**(values | changes))
 
 

@@ -109,8 +109,20 @@ async def test_an_adapter_without_its_config_is_refused(tmp_path: Path, put_adap
         )
 
 
-async def test_a_whole_model_is_refused_with_what_to_do(tmp_path: Path, put_adapter: Any):
+async def test_a_whole_model_is_brought_with_all_its_weights(tmp_path: Path, put_adapter: Any):
     store = ObjectStore("memory://")
-    adapter = await put_adapter(store, "m-1", method="full")
-    with pytest.raises(InvalidAdapter, match="start an engine with it"):
-        await AdapterFiles(store, tmp_path).materialise(adapter)
+    model = await put_adapter(store, "m-1", method="full")
+    more = await store.put("adapters/m-1/model-2.safetensors", b"not safetensors at all")
+    folder = await AdapterFiles(store, tmp_path).materialise(model)
+    assert sorted(file.name for file in folder.iterdir()) == ["config.json", "model.safetensors"]
+    with pytest.raises(InvalidAdapter, match=r"model-2\.safetensors is not safetensors"):
+        await AdapterFiles(store, tmp_path / "other").materialise(
+            model.model_copy(update={"files": (*model.files, more)})
+        )
+
+
+async def test_a_whole_model_without_weights_is_refused(tmp_path: Path, put_adapter: Any):
+    store = ObjectStore("memory://")
+    model = await put_adapter(store, "m-1", method="full")
+    with pytest.raises(InvalidAdapter, match=r"lacks \*\.safetensors"):
+        await AdapterFiles(store, tmp_path).materialise(model.model_copy(update={"files": model.files[:1]}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -140,8 +141,38 @@ async def test_a_whole_model_is_served_by_an_engine_started_on_it(
     assert await world.said(model="desk/base") == f"{BASE.name}: hello"
 
 
-async def test_a_whole_model_that_no_engine_was_started_on_is_told(
+async def test_engines_of_its_base_load_a_whole_model_as_they_load_adapters(
     make_world: Any, put_adapter: Any, eventually: Any
+):
+    world = await make_world(bases=TWO)
+    for engine in world.engines:
+        engine.told_of_base = {"revision": BASE.revision, "dtype": "float32", "max_whole_models": 2}
+    world.declare()
+    world.adapters["desk-9"] = await put_adapter(world.store, "desk-9", method=TrainMethod.FULL)
+    await world.desire(production=("desk-9", 100), judged={"desk-9": bundle("desk-9")})
+    await eventually(lambda: all("desk-9" in engine.adapters for engine in world.engines))
+    await world.serving(production="desk-9")
+    assert await world.said() == "desk-9: hello"
+    await world.desire(production=("desk-1", 100))
+    await eventually(lambda: all(list(engine.adapters) == ["desk-1"] for engine in world.engines))
+
+
+async def test_a_whole_model_leaves_the_base_s_engine_for_one_that_is_started_on_it(
+    make_world: Any, put_adapter: Any, eventually: Any
+):
+    world = await make_world(bases=(BASE.name, "x"))
+    world.engines[0].told_of_base = {"revision": BASE.revision, "max_whole_models": 2}
+    world.declare()
+    world.adapters["desk-9"] = await put_adapter(world.store, "desk-9", method=TrainMethod.FULL)
+    await world.desire(production=("desk-9", 100))
+    await eventually(lambda: "desk-9" in world.engines[0].adapters)
+    world.engines[1].base = "desk-9"
+    await eventually(lambda: not world.engines[0].adapters)
+    assert await world.said() == "desk-9: hello"
+
+
+async def test_a_whole_model_is_not_brought_to_an_engine_that_takes_none(
+    make_world: Any, put_adapter: Any, eventually: Any, tmp_path: Path
 ):
     world = await make_world()
     world.adapters["desk-9"] = await put_adapter(world.store, "desk-9", method=TrainMethod.FULL)
@@ -149,4 +180,5 @@ async def test_a_whole_model_that_no_engine_was_started_on_is_told(
     await world.desire(production=("desk-9", 100))
     await eventually(lambda: "desk-9" in world.gateway.reconciler.failures)
     assert "start an engine with it as its base model" in world.gateway.reconciler.failures["desk-9"].reason
+    assert not (tmp_path / "adapters" / "desk-9").exists()
     assert whole_model_name(world.adapters["desk-9"], {BASE.name}, {}) is None

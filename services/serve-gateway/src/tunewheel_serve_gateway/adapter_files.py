@@ -1,4 +1,5 @@
-"""Adapters from the object store to the folder they are loaded from: verified, and safetensors only."""
+"""Adapters and whole models from the object store to the folder they are loaded from: verified, and
+safetensors only."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import json
 import shutil
 import time
 from collections.abc import Collection
+from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from weakref import WeakValueDictionary
 
@@ -17,6 +19,9 @@ from tunewheel_runtime.store import ObjectStore
 
 PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
 """Formats that run code when they are loaded."""
+ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+WHOLE_MODEL = ("config.json", "*.safetensors")
+"""Files without which nothing can be loaded, as patterns: a whole model may have its weights in several."""
 LONGEST_HEADER = 100_000_000
 """Bytes; the bound that the safetensors format itself sets."""
 KEPT_SECONDS = 3_600.0
@@ -41,7 +46,7 @@ class AdapterFiles:
         """Return the folder that holds ``adapter``, whole and verified.
 
         Raises:
-            InvalidAdapter: pickles, missing files, a whole model, or weights that are not safetensors.
+            InvalidAdapter: pickles, missing files, or weights that are not safetensors.
             CorruptArtifact, ArtifactMissing, TransientError: see ``ObjectStore``.
         """
         check_names(adapter)
@@ -86,18 +91,15 @@ class AdapterFiles:
 
 
 def check_names(adapter: AdapterRef) -> None:
-    """Refuse what no engine could load as an adapter, by the names of its files."""
-    if adapter.method is TrainMethod.FULL:
-        raise InvalidAdapter(
-            f"{adapter.model_id} is a whole model, not an adapter; start an engine with it as its base model"
-        )
+    """Refuse what no engine could load, by the names of its files."""
     names = [PurePosixPath(ref.path).name for ref in adapter.files]
     for name in names:
         if PurePosixPath(name).suffix in PICKLES:
             raise InvalidAdapter(f"{adapter.model_id}/{name} is a pickle; save the adapter as safetensors")
-    for needed in ("adapter_config.json", "adapter_model.safetensors"):
-        if needed not in names:
-            raise InvalidAdapter(f"{adapter.model_id} lacks {needed}; save it with save_pretrained of peft")
+    is_whole = adapter.method is TrainMethod.FULL
+    for needed in WHOLE_MODEL if is_whole else ADAPTER:
+        if not any(fnmatch(name, needed) for name in names):
+            raise InvalidAdapter(f"{adapter.model_id} lacks {needed}; save it with save_pretrained")
 
 
 def check_safetensors(file: Path) -> None:

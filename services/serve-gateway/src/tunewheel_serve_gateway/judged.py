@@ -10,6 +10,7 @@ from typing import Any
 
 from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.formats.bundle import Bundle
+from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_contracts.formats.run import AdapterRef
 
@@ -23,10 +24,12 @@ class UnfitEngine(TunewheelError):
 
 @dataclass(frozen=True, slots=True)
 class EngineBase:
-    """Revision and precision of a base, as the engine tells them; None: the engine does not tell."""
+    """What an engine tells of a base. ``revision`` and ``precision`` None: it does not tell."""
 
     revision: str | None = None
     precision: str | None = None
+    whole_models: int = 0
+    """How many models with weights of their own it loads beside the base."""
 
 
 Bases = Mapping[str, EngineBase]
@@ -34,9 +37,12 @@ Bases = Mapping[str, EngineBase]
 
 
 def bases_of(models: Iterable[Any]) -> dict[str, EngineBase]:
-    """Read the entries of ``/v1/models``: ``tunewheel-engine`` tells ``revision`` and ``dtype``."""
+    """Read the entries of ``/v1/models``: ``tunewheel-engine`` tells ``revision``, ``dtype`` and
+    ``max_whole_models``."""
     found = {
-        str(model["id"]): EngineBase(_text(model.get("revision")), _text(model.get("dtype")))
+        str(model["id"]): EngineBase(
+            _text(model.get("revision")), _text(model.get("dtype")), _count(model.get("max_whole_models"))
+        )
         for model in models
         if isinstance(model, dict) and "id" in model
     }
@@ -66,6 +72,20 @@ def check_base(adapter: AdapterRef, bases: Bases) -> None:
         raise UnfitEngine(
             f"was trained on {adapter.base.name}, and the engine serves {', '.join(sorted(bases))}; start an "
             "engine with that base"
+        )
+
+
+def check_takes(adapter: AdapterRef, bases: Bases) -> None:
+    """Refuse an engine that loads no whole model, before the files of one are brought to it.
+
+    Raises:
+        UnfitEngine
+    """
+    base = _said_of(adapter.base.name, bases)
+    if adapter.method is TrainMethod.FULL and (base is None or not base.whole_models):
+        raise UnfitEngine(
+            f"{adapter.model_id} is a whole model, which the engine does not load beside its base; start an "
+            "engine with it as its base model, and name that one in TUNEWHEEL_ENGINE_URL"
         )
 
 
@@ -151,6 +171,10 @@ def _said_of(name: str, bases: Bases) -> EngineBase | None:
     if name in bases or not bases:
         return bases.get(name, EngineBase())
     return next((said for path, said in bases.items() if path.startswith("/") and not said.revision), None)
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
 
 
 def _text(value: Any) -> str | None:

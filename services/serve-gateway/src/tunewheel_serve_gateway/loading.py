@@ -17,7 +17,7 @@ from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_runtime.retry import Backoff
 
 from tunewheel_serve_gateway.adapter_files import AdapterFiles, InvalidAdapter
-from tunewheel_serve_gateway.judged import UnfitEngine, check_base, check_engine
+from tunewheel_serve_gateway.judged import UnfitEngine, check_base, check_engine, check_takes
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.upstream.endpoint import Endpoint
 from tunewheel_serve_gateway.upstream.pool import Pool
@@ -192,6 +192,7 @@ class EngineAdapters:
             if bundle is not None:
                 check_engine(bundle, self.endpoint.client.bases)
             check_base(adapter, self.endpoint.client.bases)
+            check_takes(adapter, self.endpoint.client.bases)
             folder = await self._files.materialise(adapter)
             await self._load_into_engine(model_id, folder)
         except Exception as error:  # whatever it is, it must not take down those who can answer

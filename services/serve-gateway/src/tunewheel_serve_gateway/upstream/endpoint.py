@@ -85,8 +85,9 @@ class Endpoint:
         return True if base in self.listed else says_base(base, self.client.bases)
 
     def name_of_whole(self, adapter: AdapterRef) -> str | None:
-        """Return the name of a whole model that this engine was started on; None: it was not."""
-        if adapter.method is not TrainMethod.FULL:
+        """Return the name of a whole model that this engine was started on; None: it was not. An engine of
+        the model's base may have loaded it, under its id, beside that base."""
+        if adapter.method is not TrainMethod.FULL or self.says(adapter.base.name):
             return None
         return whole_model_name(adapter, self.listed, self.client.bases)
 

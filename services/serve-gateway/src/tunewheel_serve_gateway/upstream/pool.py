@@ -123,8 +123,9 @@ class Pool:
         return found
 
     def homes(self, adapter: AdapterRef) -> list[Endpoint]:
-        """Return the engines that should load ``adapter``: those that name its base as theirs, else those
-        that name none. An engine that was never heard of may turn out to have the base."""
+        """Return the engines that should have ``adapter``: those that were started on it, for a whole model;
+        else those that name its base as theirs; else those that name none. An engine that was never heard of
+        may turn out to have the base."""
         whole = [e for e in self.endpoints if e.name_of_whole(adapter) is not None]
         return whole or self.of_base(adapter.base.name) or self._refusing()
 
