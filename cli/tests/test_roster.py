@@ -18,7 +18,6 @@ from tunewheel_cli.roster import (
     UnknownService,
     assign_ports,
     choose,
-    engine_for,
     environment,
 )
 from tunewheel_cli.wheel_secrets import WheelSecrets
@@ -66,7 +65,6 @@ def told(
     *,
     shared: dict[str, str] | None = None,
     of: tuple[Member, ...] = ROSTER,
-    model: Path | None = None,
 ) -> dict[str, str]:
     return environment(
         member,
@@ -75,20 +73,7 @@ def told(
         shared=shared or {},
         engine_url="http://e",
         wheel_secrets=SECRETS,
-        model=model,
     )
-
-
-def test_an_engine_is_started_on_a_whole_model_whatever_the_base_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TUNEWHEEL_BASE_REVISION", "of the base")
-    engine = engine_for("desk-1")
-    place = Path("/wheel/models/desk-1")
-    env = told(engine, of=(*ROSTER, engine), shared={"TUNEWHEEL_BASE_MODEL": "org/Base"}, model=place)
-    assert env["TUNEWHEEL_BASE_MODEL"] == str(place)
-    assert "TUNEWHEEL_BASE_REVISION" not in env
-    assert env["TUNEWHEEL_HTTP_PORT"] == str(engine.port) != "8110"
-    monkeypatch.setenv("TUNEWHEEL_API_KEYS_FILE", "/users/keys.yaml")
-    assert told(engine, of=(*ROSTER, engine))["TUNEWHEEL_API_KEYS_FILE"] == "/wheel/keys.yaml"
 
 
 def test_a_service_is_told_all_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,6 @@ from tunewheel_cli.roster import (
     Member,
     assign_ports,
     command,
-    engine_for,
     environment,
     url,
 )
@@ -29,7 +28,6 @@ from tunewheel_cli.run_state import RunState
 from tunewheel_cli.supervisor import BrokerProgram, HttpProgram, Kept, Report, State, Supervisor
 from tunewheel_cli.topics import TopicReport, ensure_topics
 from tunewheel_cli.wheel_secrets import WheelSecrets, make_secrets
-from tunewheel_cli.whole_models import lay_out
 
 KAFKA_PORT = 9092
 
@@ -171,22 +169,8 @@ class Wheel:
         shared = as_environment(settings) | dict(self.plan.extra_env)
         if self.plan.base_model:
             shared["TUNEWHEEL_BASE_MODEL"] = self.plan.base_model
-        whole = await self._engines_of_whole_models(connection)
-        engines = ",".join([self._engine_url, *(url(self.ports[member.name]) for member in whole)])
-        programs = [
-            *(self._program(member, shared, secrets, engines, model) for member, model in whole.items()),
-            *(self._program(member, shared, secrets, engines) for member in self.plan.members),
-        ]
+        programs = (self._program(member, shared, secrets) for member in self.plan.members)
         await self.supervisor.start(*programs)
-
-    async def _engines_of_whole_models(self, connection: Connection) -> dict[Member, Path]:
-        """Return the engines to start beside the base's, each with the files of its model."""
-        if ENGINE not in self.plan.members:
-            return {}
-        places = await lay_out(connection.client_options(), self.state.store_url, self.plan.var.models)
-        found = {engine_for(name): place for name, place in places.items()}
-        self.ports |= assign_ports(found, auto=True)
-        return found
 
     @property
     def _engine_url(self) -> str:
@@ -206,17 +190,10 @@ class Wheel:
             port = free_port()
         return LocalKafka(self.plan.var.kafka, port=port, log=self.plan.var.logs / "kafka.log")
 
-    def _program(
-        self,
-        member: Member,
-        shared: Mapping[str, str],
-        secrets: WheelSecrets,
-        engines: str,
-        model: Path | None = None,
-    ) -> HttpProgram:
+    def _program(self, member: Member, shared: Mapping[str, str], secrets: WheelSecrets) -> HttpProgram:
         env = environment(
-            member, ports=self.ports, var=self.plan.var, shared=shared, engine_url=engines,
-            wheel_secrets=secrets, model=model,
+            member, ports=self.ports, var=self.plan.var, shared=shared, engine_url=self._engine_url,
+            wheel_secrets=secrets,
         )  # fmt: skip
         log = _fresh_log(self.plan.var.logs / f"{member.name}.log")
         ready_url = f"{url(self.ports[member.health])}/health/ready"

@@ -41,11 +41,6 @@ class Var:
         return self.root / "work"
 
     @property
-    def models(self) -> Path:
-        """Whole models, as engines read them."""
-        return self.root / "models"
-
-    @property
     def watches(self) -> Path:
         """What watched folders held last."""
         return self.root / "watches"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 from tunewheel_contracts.errors import TunewheelError
 
@@ -119,11 +118,6 @@ def assign_ports(
     return ports
 
 
-def engine_for(model_id: str) -> Member:
-    """Return an engine for a whole model, on free ports of its own."""
-    return replace(ENGINE, name=f"{ENGINE.name}-{model_id}", port=free_port())
-
-
 def command(member: Member) -> list[str]:
     return [sys.executable, "-m", member.module]
 
@@ -136,10 +130,8 @@ def environment(
     shared: Mapping[str, str],
     engine_url: str,
     wheel_secrets: WheelSecrets,
-    model: Path | None = None,
 ) -> dict[str, str]:
-    """Return the whole environment of one service: ours, what all share, and its own. ``model``: the files of
-    the whole model that an engine is started on."""
+    """Return the whole environment of one service: ours, what all share, and its own."""
     own = {
         "TUNEWHEEL_STORE_URL": var.store_url,
         "TUNEWHEEL_CACHE_DIR": str(cache_dir()),
@@ -155,11 +147,7 @@ def environment(
     if "TUNEWHEEL_STORE_URL" in inherited:
         del own["TUNEWHEEL_STORE_URL"]
     own |= _identity(member, wheel_secrets, inherited | dict(shared), has_engine=ENGINE.name in ports)
-    told = inherited | own | dict(shared) | (MALLOC if member.runs_torch else {})
-    if model is not None:
-        told["TUNEWHEEL_BASE_MODEL"] = str(model)
-        told.pop("TUNEWHEEL_BASE_REVISION", None)  # of the base
-    return told
+    return inherited | own | dict(shared) | (MALLOC if member.runs_torch else {})
 
 
 def _identity(
@@ -177,7 +165,7 @@ def _identity(
         own["TUNEWHEEL_SESSION_SECRET"] = wheel_secrets.session_secret.get_secret_value()
     if member in (CURATE, INDEX) and wheel_secrets.pseudonym_secret is not None:
         own["TUNEWHEEL_PSEUDONYM_SECRET"] = wheel_secrets.pseudonym_secret.get_secret_value()
-    by_wheel = member.module == ENGINE.module and not said.get("TUNEWHEEL_ENGINE_API_KEY")
+    by_wheel = member is ENGINE and not said.get("TUNEWHEEL_ENGINE_API_KEY")
     return {name: value for name, value in own.items() if by_wheel or not said.get(name)}
 
 
