@@ -16,7 +16,7 @@ import asyncio
 import csv
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +32,7 @@ from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.formats.bundle import Bundle, Decoding
 from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelFacts, BaseModelRef
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route
@@ -58,6 +59,12 @@ MODEL = "desk-1"
 AT_ONCE = 8
 
 
+def a_lora(base: BaseModel, folder: Path) -> TrainMethod:
+    """Write a LoRA of random weights, which changes what the base says."""
+    write_random_adapter(base, folder, seed=7, std=0.02)
+    return TrainMethod.LORA
+
+
 async def both_ways(
     base: BaseModel,
     questions: Sequence[str],
@@ -66,10 +73,12 @@ async def both_ways(
     precision: Literal["float32", "bfloat16"] = "float32",
     decoding: Decoding | None = None,
     limit: int = 32,
+    model: Callable[[BaseModel, Path], TrainMethod] = a_lora,
 ) -> list[tuple[str, str]]:
-    """Return what eval wrote and what the gateway answered, question by question; ``folder`` is empty."""
+    """Return what eval wrote and what the gateway answered, question by question; ``folder`` is empty.
+    ``model`` writes the candidate's files and returns how it was trained."""
     store = ObjectStore((folder / "store").as_uri())
-    adapter = await put_adapter(store, base, folder / "peft")
+    adapter = await put(store, base, folder / "model", model(base, folder / "model"))
     spec = ProjectSpec.model_validate(
         {
             "project": "desk",
@@ -85,20 +94,16 @@ async def both_ways(
     return list(zip(judged, served, strict=True))
 
 
-async def put_adapter(store: ObjectStore, base: BaseModel, folder: Path) -> AdapterRef:
-    """Put a LoRA of random weights, which changes what the base says, where train puts what it made."""
-    write_random_adapter(base, folder, seed=7, std=0.02)
-    files = [
-        await store.put(f"adapters/{MODEL}/{name}", (folder / name).read_bytes())
-        for name in ("adapter_config.json", "adapter_model.safetensors")
-    ]
+async def put(store: ObjectStore, base: BaseModel, folder: Path, method: TrainMethod) -> AdapterRef:
+    """Put a model's files where train puts what it made."""
+    path = f"adapters/{MODEL}"
     return AdapterRef(
         model_id=MODEL,
-        path=f"adapters/{MODEL}",
-        files=tuple(files),
+        path=path,
+        files=await store.put_directory(path, folder),
         base=BaseModelRef(name=base.name, revision=base.revision),
         base_facts=BaseModelFacts(chat_template_sha256=facts_of(base).chat_template_sha256),
-        method="lora",  # type: ignore[arg-type]
+        method=method,
     )
 
 
@@ -107,7 +112,12 @@ def judge(adapter: AdapterRef, bundle: Bundle, questions: Sequence[str], folder:
     examples = tuple(example(bundle.system_prompt, number, text) for number, text in enumerate(questions))
     rows = folder / "candidate.jsonl"
     contestant = ContestantJob(
-        role=Role.CANDIDATE, model_key="m", base=bundle.base, directory=folder / "peft", rows=rows
+        role=Role.CANDIDATE,
+        model_key="m",
+        base=bundle.base,
+        directory=folder / "model",
+        whole_model=adapter.method is TrainMethod.FULL,
+        rows=rows,
     )
     job = Job(
         contestants=(contestant,),

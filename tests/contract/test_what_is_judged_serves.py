@@ -6,12 +6,14 @@ On a tiny random model, whose answers any difference in template, prompt, decodi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tunewheel_basemodel.locate import BaseModel, locate_base_model
-from tunewheel_basemodel.tiny import write_tiny_model
+from tunewheel_basemodel.tiny import write_random_adapter, write_tiny_model
 from tunewheel_contracts.formats.bundle import Decoding
+from tunewheel_contracts.formats.recipe import TrainMethod
 
 from ..bench.conformance import both_ways
 
@@ -29,6 +31,26 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     torch.set_num_threads(1)
     path = write_tiny_model(tmp_path_factory.mktemp("tiny"))
     return locate_base_model(str(path), cache_dir=path.parent)
+
+
+def a_dora(base: BaseModel, folder: Path) -> TrainMethod:
+    write_random_adapter(base, folder, seed=7, std=0.02, use_dora=True)
+    return TrainMethod.LORA
+
+
+def a_whole_model(base: BaseModel, folder: Path) -> TrainMethod:
+    """Write a model of the base's shape, with other weights."""
+    write_tiny_model(folder, seed=7)
+    return TrainMethod.FULL
+
+
+@pytest.mark.parametrize("model", [a_dora, a_whole_model])
+async def test_what_has_weights_of_its_own_is_judged_and_serves_alike(
+    base: BaseModel, tmp_path: Path, model: Callable[[BaseModel, Path], TrainMethod]
+):
+    pairs = await both_ways(base, QUESTIONS[:9], tmp_path, limit=12, model=model)
+    assert [served for _, served in pairs] == [judged for judged, _ in pairs]
+    assert len({judged for judged, _ in pairs}) > 2, "answers that differ by question"
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,11 @@ class KvCache(Cache):
         self.row_layers = [RowLayer(self.window, rows + 1, tokens) for _ in range(layers)]
         super().__init__(layers=list(self.row_layers))
 
+    @property
+    def nbytes(self) -> int:
+        """What the blocks take when every page of them was written; 0 before the first forward pass."""
+        return sum(layer.nbytes for layer in self.row_layers)
+
     def aim(self, first: int, slots: torch.Tensor, *, width: int) -> None:
         """Let the next forward pass write to the rows from ``first`` on and read ``width`` tokens of each.
 
@@ -74,6 +79,10 @@ class RowLayer(CacheLayerMixin):
         if self.is_initialized:
             self._keys[target, start:stop] = self._keys[source, start:stop]
             self._values[target, start:stop] = self._values[source, start:stop]
+
+    @property
+    def nbytes(self) -> int:
+        return self._keys.nbytes + self._values.nbytes if self.is_initialized else 0
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         self.keys = self._keys = _zeros_on_demand(key_states, self._rows, self._tokens)

@@ -1,4 +1,4 @@
-"""The running batch on one form of the base model: requests join and leave between its steps."""
+"""The running batch on a form of the base, or on a whole model: requests join and leave between its steps."""
 
 from __future__ import annotations
 

@@ -135,10 +135,11 @@ def takes_whole_model(path: Path) -> bool:
     if check_adapter(path)["peft_type"] != "LORA":
         return False
     config, usual = LoraConfig.from_pretrained(str(path)), LoraConfig()
-    changed = {name for name in _INSIDE if getattr(config, name) not in (None, getattr(usual, name))}
-    for name in changed:
+    if _more_than_lora(config) is None:
+        return False
+    for name in _INSIDE:
         setattr(config, name, getattr(usual, name))
-    return bool(changed) and _more_than_lora(config) is None
+    return _more_than_lora(config) is None
 
 
 class Mixture:

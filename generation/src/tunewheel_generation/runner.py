@@ -43,20 +43,20 @@ class Runner:
         tokens: int,
         dtype: torch.dtype,
         layout: Layout,
+        unpack: bool = False,
     ) -> None:
+        """``unpack``: 4-bit layers are unpacked once on a GPU too, for code that looks at their weights."""
         self.tokenizer = tokenizer
         self.device = model.device
         self.dtype = dtype
         self.end_tokens = _end_tokens(model, tokenizer)
-        self.weight_bytes = model.num_parameters() * dtype.itemsize
-        """What the weights take when they lie in memory once."""
+        self.weight_bytes = model.num_parameters() * dtype.itemsize * (2 if layout == "both" else 1)
         self._sight = sight_of(model.config)
         self._deltas = Deltas()
         self._mixture = Mixture()
         # A GPU's memory is why a base is quantised there; on a CPU unpacking at every step costs too much.
-        self.layers = replace_linears(
-            model, self._deltas, dtype=dtype, layout=layout, unpack=self.device.type == "cpu"
-        )
+        unpack = unpack or self.device.type == "cpu"
+        self.layers = replace_linears(model, self._deltas, dtype=dtype, layout=layout, unpack=unpack)
         copies: dict[int, torch.Tensor] = {}  # by address: a head may share the embedding's weight
         for parameter in model.parameters():
             # A copy, because what is left of the loaded tensors would keep the whole file mapped.
@@ -69,6 +69,11 @@ class Runner:
             parameter.data = copies[at]
         self._model = model
         self.reserve(rows=rows, tokens=tokens)
+
+    @property
+    def memory_bytes(self) -> int:
+        """What weights and cache take once every row was full. The cache counts from the first reading on."""
+        return self.weight_bytes + self._cache.nbytes
 
     @property
     def longest(self) -> int:
@@ -262,7 +267,10 @@ def load_runner(
             tuned: Any = load_adapter(model, adapter, "tuned")
             model = tuned.get_base_model()
         layout = _layout(model.num_parameters() * number.itemsize) if pack else "plain"
-        runner = Runner(model, tokenizer, rows=rows, tokens=tokens, dtype=number, layout=layout)
+        unpack = adapter is not None  # DoRA reads the weights that it scales
+        runner = Runner(
+            model, tokenizer, rows=rows, tokens=tokens, dtype=number, layout=layout, unpack=unpack
+        )
         try:
             runner.read([[0, 1, 2]], [0], [None])
         except AttributeError as error:  # the model's own code looks at a layer's weight

@@ -125,11 +125,18 @@ def test_no_more_are_loaded_than_were_allowed(settings: Settings, whole: Path) -
 def test_one_that_memory_has_no_room_for_is_refused_before_it_is_read(
     engine: Engine, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    needed = 2 * sum(p.numel() * 4 for p in load_base(engine.base, dtype="float32")[0].parameters())
-    monkeypatch.setattr(weights, "free_bytes", lambda _: needed - 1)
-    with pytest.raises(AdapterRefused, match=r"no free slot .* are free"):
+    (lane,) = engine.scheduler._lanes.values()
+    runner = lane._runner
+    weight_bytes = 2 * 4 * sum(p.numel() for p in load_base(engine.base, dtype="float32")[0].parameters())
+    rows, heads, width = engine.settings.max_batch + 8 + 1, 2, 8
+    cache_bytes = 2 * 2 * rows * engine.max_context * heads * width * 4
+    assert (runner.weight_bytes, runner.memory_bytes - runner.weight_bytes) == (weight_bytes, cache_bytes)
+    needed = runner.memory_bytes + weight_bytes
+    free = [needed + 100 - 1, needed + 100]
+    monkeypatch.setattr(weights, "free_bytes", lambda _: free.pop(0))
+    monkeypatch.setattr(weights, "untouched_bytes", lambda _, promised: 100)
+    with pytest.raises(AdapterRefused, match=r"no free slot .* not promised to others"):
         engine.shelf.load("a", str(whole))
-    monkeypatch.setattr(weights, "free_bytes", lambda _: needed)
     engine.shelf.load("a", str(whole))
 
 
@@ -145,12 +152,35 @@ def test_a_full_gpu_is_told_and_the_others_go_on(
     assert engine.shelf.names() == []
 
 
-def test_another_vocabulary_is_refused(engine: Engine, whole: Path) -> None:
+@pytest.mark.parametrize(
+    ("field", "value"), [("hidden_size", 64), ("max_position_embeddings", 16), ("vocab_size", 200)]
+)
+def test_another_shape_is_refused_before_it_is_read(
+    engine: Engine, whole: Path, field: str, value: int
+) -> None:
+    file = whole / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {field: value}))
+    (whole / "model.safetensors").unlink()
+    with pytest.raises(AdapterRefused, match=f"has {field} {value}"):
+        engine.shelf.load("a", str(whole))
+
+
+def test_another_vocabulary_or_template_is_refused(engine: Engine, whole: Path) -> None:
+    (whole / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    with pytest.raises(AdapterRefused, match="another chat template"):
+        engine.shelf.load("a", str(whole))
     file = whole / "tokenizer.json"
     content = json.loads(file.read_text())
     content["added_tokens"].append({**content["added_tokens"][0], "id": 300, "content": "<|new|>"})
     file.write_text(json.dumps(content))
     with pytest.raises(AdapterRefused, match="another vocabulary"):
+        engine.shelf.load("a", str(whole))
+    assert engine.whole_models["whole_models"] == []
+
+
+def test_an_engine_may_take_none(settings: Settings, whole: Path) -> None:
+    engine = load_engine(settings.model_copy(update={"max_whole_models": 0}), on_failure=lambda: None)
+    with pytest.raises(AdapterRefused, match="loads no whole models"):
         engine.shelf.load("a", str(whole))
 
 
@@ -193,5 +223,9 @@ class TestFreeMemory:
         assert free_main_memory(meminfo=tmp_path / "none", cgroup=tmp_path) is None
 
     def test_this_machine_tells(self) -> None:
-        free = memory.free_bytes(torch.device("cpu"))
+        device = torch.device("cpu")
+        free = memory.free_bytes(device)
         assert free is None or free > 0
+        resident = (1 << 50) - memory.untouched_bytes(device, 1 << 50)
+        assert 0 <= resident < 1 << 40
+        assert memory.untouched_bytes(device, 1) == 0 or resident == 0

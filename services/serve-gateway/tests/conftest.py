@@ -86,6 +86,7 @@ class FakeEngine:
         self.slow_load: str | None = None
         self.slots: int | None = None
         """Adapters that fit."""
+        self.no_slot = "No free lora slots"
         self.base = BASE.name
         self.dies = False
         """Whether it closes the connection of every chat before the first byte."""
@@ -158,7 +159,7 @@ class FakeEngine:
         if body["lora_name"] in self.adapters:
             return _error(400, f"The lora adapter '{body['lora_name']}' has already been loaded.")
         if self.slots is not None and len(self.adapters) >= self.slots:
-            return _error(400, "No free lora slots")
+            return _error(400, self.no_slot)
         self.adapters[body["lora_name"]] = body["lora_path"]
         return web.Response(text="Success")
 

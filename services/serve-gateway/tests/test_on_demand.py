@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRegistered, Stage
 from tunewheel_contracts.formats.recipe import TrainMethod
-from tunewheel_serve_gateway.judged import whole_model_name, whole_model_revision
+from tunewheel_runtime.store import ObjectStore
+from tunewheel_serve_gateway.judged import EngineBase, base_of_info, whole_model_name, whole_model_revision
+from tunewheel_serve_gateway.loading import Failure
+from tunewheel_serve_gateway.upstream.breaker import Breaker
+from tunewheel_serve_gateway.upstream.endpoint import Endpoint
 
 from .test_judged import BASE, bundle
 
 TWO = (BASE.name, BASE.name)
+NOT_YET = Failure(0, 0.0, "")
 
 
 async def register(
@@ -157,18 +163,66 @@ async def test_engines_of_its_base_load_a_whole_model_as_they_load_adapters(
     await eventually(lambda: all(list(engine.adapters) == ["desk-1"] for engine in world.engines))
 
 
+async def test_only_engines_that_take_whole_models_are_asked_for_one(
+    make_world: Any, put_adapter: Any, eventually: Any
+):
+    world = await make_world(bases=TWO)
+    world.engines[1].told_of_base = {"revision": BASE.revision, "max_whole_models": 2}
+    world.declare()
+    world.adapters["desk-9"] = await put_adapter(world.store, "desk-9", method=TrainMethod.FULL)
+    await world.desire(production=("desk-9", 100))
+    await world.serving(production="desk-9")
+    await register(world, put_adapter, "desk-8", method=TrainMethod.FULL)
+    assert await world.said(model="desk-8") == "desk-8: hello"
+    assert not world.engines[0].loads
+    assert not world.gateway.reconciler.failures, "an engine that takes none is no failure where another does"
+
+
+async def test_a_whole_model_takes_the_place_of_no_adapter_and_waits_for_its_own(
+    make_world: Any, put_adapter: Any, eventually: Any
+):
+    world = await make_world()
+    world.declare()
+    await world.desire(production=("desk-1", 100))
+    await world.serving(production="desk-1")
+    await register(world, put_adapter, "desk-2")
+    await world.said(model="desk-2")
+    engine = world.engine
+    engine.slots, engine.no_slot = 2, "no free slot for a whole model: 1 are loaded"
+    engine.told_of_base = {"revision": BASE.revision, "max_whole_models": 1, "whole_models": []}
+    world.adapters["desk-9"] = await put_adapter(world.store, "desk-9", method=TrainMethod.FULL)
+    await world.desire(production=("desk-1", 90), canary=("desk-9", 10))
+    await eventually(lambda: (world.gateway.reconciler.failures.get("desk-9") or NOT_YET).attempts > 3)
+    assert not world.gateway.reconciler.failures["desk-9"].final, "the place becomes free"
+    assert set(engine.adapters) == {"desk-1", "desk-2"}
+    engine.told_of_base["whole_models"] = ["desk-2"]
+    await world.serving(canary="desk-9")
+    assert set(engine.adapters) == {"desk-1", "desk-9"}
+
+
 async def test_a_whole_model_leaves_the_base_s_engine_for_one_that_is_started_on_it(
     make_world: Any, put_adapter: Any, eventually: Any
 ):
     world = await make_world(bases=(BASE.name, "x"))
-    world.engines[0].told_of_base = {"revision": BASE.revision, "max_whole_models": 2}
+    world.engines[0].told_of_base = {"revision": BASE.revision, "dtype": "float32", "max_whole_models": 2}
     world.declare()
     world.adapters["desk-9"] = await put_adapter(world.store, "desk-9", method=TrainMethod.FULL)
-    await world.desire(production=("desk-9", 100))
-    await eventually(lambda: "desk-9" in world.engines[0].adapters)
+    world.engines[1].told_of_base = {"revision": "sha256:1", "dtype": "bfloat16"}
+    await world.desire(production=("desk-9", 100), judged={"desk-9": bundle("desk-9")})
+    await world.serving(production="desk-9")
     world.engines[1].base = "desk-9"
+    unfit = world.gateway.reconciler.engines[world.gateway.pool.endpoints[1]]
+    await eventually(lambda: "computes in bfloat16" in (unfit.failures.get("desk-9") or NOT_YET).reason)
+    assert await world.said() == "desk-9: hello"
+    assert "desk-9" in world.engines[0].adapters
+    world.engines[1].told_of_base["dtype"] = "float32"
     await eventually(lambda: not world.engines[0].adapters)
     assert await world.said() == "desk-9: hello"
+    world.engines[0].asked.clear()
+    await world.engines[1].stop()
+    await eventually(lambda: "desk-9" in world.engines[0].adapters)
+    await world.said()
+    assert world.engines[0].asked
 
 
 async def test_a_whole_model_is_not_brought_to_an_engine_that_takes_none(
@@ -182,3 +236,17 @@ async def test_a_whole_model_is_not_brought_to_an_engine_that_takes_none(
     assert "start an engine with it as its base model" in world.gateway.reconciler.failures["desk-9"].reason
     assert not (tmp_path / "adapters" / "desk-9").exists()
     assert whole_model_name(world.adapters["desk-9"], {BASE.name}, {}) is None
+
+
+def test_an_engine_says_over_tgi_s_protocol_too_what_it_takes():
+    ours = {"model_id": BASE.name, "model_sha": "r", "max_whole_models": 2, "whole_models": ["desk-9"]}
+    assert base_of_info(ours) == {BASE.name: EngineBase("r", None, 2, frozenset({"desk-9"}))}
+
+
+async def test_a_tgi_that_was_started_on_the_directory_of_a_whole_model_serves_it(put_adapter: Any):
+    adapter = await put_adapter(ObjectStore("memory://"), "desk-9", method=TrainMethod.FULL)
+    folder = "/srv/models/desk-9"
+    told = {"model_id": folder, "model_sha": None, "model_dtype": "torch.bfloat16"}
+    client: Any = SimpleNamespace(bases=base_of_info(told))
+    endpoint = Endpoint("http://tgi:80", client, Breaker())
+    assert endpoint.name_of_whole(adapter) == folder

@@ -4,6 +4,7 @@ embeddings, a GGUF's weights and the model's own chat template."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +66,15 @@ def test_qlora_begins_near_lora_and_learns(make, lora):
     assert losses(run)[1] < losses(run)[0]
 
 
-def test_full_begins_where_lora_does_and_writes_a_whole_model(make, lora):
+def test_full_begins_where_lora_does_and_writes_a_whole_model(make, lora, smollm2: BaseModel):
     run = make("full", method="full", epochs=0.5, learning_rate=1e-4, keep_checkpoints=1)
     run.train()
     assert losses(run) == pytest.approx(losses(lora)[:1], abs=1e-3)
     weights = run.weights()
     assert sum(value.numel() for value in weights.values()) == 134_515_008  # embeddings once: they are tied
+    saved, ours = (load_tokenizer(one) for one in (replace(smollm2, path=run.job.output_dir), smollm2))
+    assert saved.get_vocab() == ours.get_vocab(), "engines serve it with the base's tokenizer"
+    assert saved.chat_template == ours.chat_template
 
 
 def test_an_exported_model_answers_as_its_adapter(lora, smollm2: BaseModel, rows, tmp_path: Path):

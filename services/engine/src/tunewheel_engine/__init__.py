@@ -1,1 +1,1 @@
-"""Local inference engine: one base model, many adapters, one running batch."""
+"""Local inference engine: a base model, its adapters, and whole models beside it."""

@@ -41,7 +41,7 @@ class AdapterShelf:
         self._read = read
         self._drop = drop
         self._adapters: dict[str, Adapter] = {}
-        self._lock = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
 
     def names(self) -> list[Adapter]:
         return list(self._adapters.values())
@@ -64,15 +64,15 @@ class AdapterShelf:
         """Load the adapter, or the whole model, in ``path`` under ``name``.
 
         Raises AdapterRefused for a name in use, a path outside the allowed directories, files that are
-        neither in safetensors, or are of another base, and for a whole model that has no room; ModelNotFound
-        when there is no such directory.
+        not in safetensors or do not fit the base, and a whole model that has no room; ModelNotFound when
+        there is no such directory.
         """
         if not _NAME.fullmatch(name):
             raise AdapterRefused(
                 f"lora_name {name!r} must be 1 to 200 letters, digits or ._/:-, the first a letter or digit",
                 param="lora_name",
             )
-        with self._lock:  # two loads of one name, or of one base form, must not race
+        with self._locks.setdefault(name, threading.Lock()):  # two gateways may ask for one at once
             if name in self._adapters or name == self._base.name:
                 raise AdapterRefused(
                     f"The lora adapter {name!r} has already been loaded; unload it or rename",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 from starlette.requests import Request
@@ -18,12 +19,20 @@ from tunewheel_engine.openai_requests import LoadAdapterRequest, UnloadAdapterRe
 _log = structlog.get_logger(__name__)
 
 
+LOADS = 16
+"""Loads at a time; more wait."""
+
+
 def routes(engine: Engine) -> list[Route]:
+    # Reading takes milliseconds, or a minute for a whole model. It must not take the threads in which the
+    # grammars of other requests are compiled.
+    loading = ThreadPoolExecutor(LOADS, "load")
+
     @needs(Role.OPERATOR, everywhere=True)
     async def load(request: Request) -> Response:
         body = parse(LoadAdapterRequest, await read_json(request, engine.settings.max_body_bytes))
-        # Reading takes milliseconds, but a new form of the base takes seconds: the loop must go on.
-        adapter = await asyncio.to_thread(engine.shelf.load, body.lora_name, body.lora_path)
+        loop = asyncio.get_running_loop()
+        adapter = await loop.run_in_executor(loading, engine.shelf.load, body.lora_name, body.lora_path)
         _log.info("adapter_loaded", name=adapter.name, path=str(adapter.path), form=adapter.form)
         return PlainTextResponse(f"Success: LoRA adapter '{adapter.name}' added successfully.")
 

@@ -136,12 +136,7 @@ def model_list(engine: Engine) -> list[dict[str, Any]]:
         for one in engine.shelf.names()
     ]
     # Beside OpenAI's fields and vLLM's: what the gateway holds against what was judged.
-    settings = engine.settings
-    weights = {
-        "revision": engine.base.revision,
-        "dtype": settings.dtype,
-        "max_whole_models": settings.max_whole_models,
-    }
+    weights = {"revision": engine.base.revision, "dtype": engine.settings.dtype, **engine.whole_models}
     return [{**base, "max_model_len": engine.max_context, **weights}, *adapters]
 
 

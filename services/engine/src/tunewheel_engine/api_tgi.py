@@ -89,6 +89,7 @@ def describe(engine: Engine) -> dict[str, Any]:
         "max_client_batch_size": 1,
         "router": "tunewheel-engine",
         "version": "0.1.0",
+        **engine.whole_models,
     }
 
 

@@ -13,7 +13,7 @@ from tunewheel_engine.errors import EngineFailed
 
 
 class Choices:
-    """Queues ``generations`` together. Raises Overloaded, EngineFailed."""
+    """Queues ``generations`` together. Raises Overloaded, EngineFailed, ModelNotFound."""
 
     def __init__(self, engine: Engine, generations: Sequence[Generation]) -> None:
         self.generations = tuple(generations)

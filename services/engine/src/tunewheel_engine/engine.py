@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tunewheel_basemodel.detokenizing import TokenBytes
 from tunewheel_basemodel.locate import BaseModel, locate_base_model
 from tunewheel_generation.constraint import Grammars
-from tunewheel_generation.generation import Adapter, BaseForm, Generation, Progress
+from tunewheel_generation.generation import Adapter, BaseForm, Generation, Progress, WholeModel
 from tunewheel_runtime.telemetry import Telemetry, make_telemetry
 
 from tunewheel_engine.adapters import AdapterShelf
@@ -42,10 +42,16 @@ class Engine:
     def model_name(self, adapter: Adapter | None) -> str:
         return adapter.name if adapter else self.base.name
 
+    @property
+    def whole_models(self) -> dict[str, Any]:
+        """What the gateway asks before it brings one: how many may be loaded, and which are."""
+        loaded = [one.name for one in self.shelf.names() if isinstance(one.form, WholeModel)]
+        return {"max_whole_models": self.settings.max_whole_models, "whole_models": loaded}
+
     def start(self, generation: Generation) -> AsyncGenerator[Progress]:
         """Queue ``generation``; its steps come from the result, and closing that early frees its row.
 
-        Raises Overloaded, EngineFailed; the steps raise EngineFailed.
+        Raises Overloaded, EngineFailed, ModelNotFound; the steps raise EngineFailed.
         """
         [steps] = self.start_all([generation])
         return steps

@@ -1,4 +1,4 @@
-"""``tunewheel-engine``: one base model, many adapters, one running batch, over HTTP."""
+"""``tunewheel-engine``: a base model, its adapters, and whole models beside it, over HTTP."""
 
 from __future__ import annotations
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
 
+PAGE = os.sysconf("SC_PAGE_SIZE")
+STATM = Path("/proc/self/statm")
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -24,6 +27,21 @@ def free_bytes(device: torch.device) -> int | None:
 
     idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + idle
+
+
+def untouched_bytes(device: torch.device, promised: int) -> int:
+    """Return how much of ``promised``, the bytes of weights and caches, is not in memory yet.
+
+    A cache in main memory takes a page when it is first written; on a GPU it has all of them from the start.
+    Whatever else the process holds counts as if it had been promised.
+    """
+    if device.type == "cuda":
+        return 0
+    try:
+        resident = int(STATM.read_text().split()[1]) * PAGE
+    except OSError:
+        return promised
+    return max(0, promised - resident)
 
 
 def free_main_memory(*, meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int | None:

@@ -53,7 +53,7 @@ class Scheduler:
         """End the thread after its current step; requests under way are told."""
         with self._changed:
             self._stopping = True
-            self._changed.notify()
+            self._changed.notify_all()
         if self._thread.is_alive():
             self._thread.join()
 
@@ -66,7 +66,12 @@ class Scheduler:
         """Take no more requests for ``form``, and drop its weights once those under way are done."""
         with self._changed:
             self._leaving.add(form)
-            self._changed.notify()
+            self._changed.notify_all()
+
+    def wait_until_dropped(self, *, timeout_seconds: float) -> None:
+        """Return once every lane that was removed is gone, or after that time."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._leaving or not self.healthy, timeout_seconds)
 
     @property
     def healthy(self) -> bool:
@@ -98,7 +103,7 @@ class Scheduler:
                 )
             self._under_way |= dict.fromkeys(generations, time.monotonic())
             self._waiting += generations
-            self._changed.notify()
+            self._changed.notify_all()
 
     def deliver(self, generation: Generation, event: Progress | GrammarBroken) -> None:
         """Note an event of the current step; called by the batches."""
@@ -153,6 +158,7 @@ class Scheduler:
         for form in self._leaving - busy:
             self._leaving.discard(form)
             self._lanes.pop(form, None)
+            self._changed.notify_all()
 
     def _next_for(self, form: Form) -> Generation | None:
         """Take the longest-waiting request for ``form``."""

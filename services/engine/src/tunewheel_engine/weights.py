@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import json
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from tunewheel_basemodel.loading import ADAPTER_CONFIG
@@ -14,7 +16,7 @@ from tunewheel_basemodel.locate import BaseModel
 from tunewheel_generation.generation import BaseForm, Form, WholeModel
 
 from tunewheel_engine.errors import AdapterRefused
-from tunewheel_engine.memory import free_bytes
+from tunewheel_engine.memory import free_bytes, untouched_bytes
 from tunewheel_engine.scheduler import Scheduler
 from tunewheel_engine.settings import Settings
 
@@ -23,27 +25,39 @@ if TYPE_CHECKING:
     from tunewheel_generation.runner import Runner
 
 _log = structlog.get_logger(__name__)
-COPIES = 2
-"""Weights lie in memory so often while they are loaded: as read, and as they will be computed with."""
+NO_SLOT = "no free slot for a whole model"
+"""By it callers know that unloading another whole model helps."""
+ON_ITS_OWN = "start an engine on this one"
+DROP_SECONDS = 30.0
+"""Longest wait for the last requests of models that were dropped, before their memory counts as taken."""
+SHAPE = (
+    *("model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
+    *("num_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings"),
+)
+"""What training leaves as it is, of ``config.json``."""
 
 
 class Weights:
-    """Loads weights, and gives each form of them a lane of ``scheduler``. Called by one thread at a time."""
+    """Loads weights, and gives each form of them a lane of ``scheduler``. Threads may load at the same time:
+    an adapter for a form that is there does not wait for a whole model."""
 
     def __init__(self, base: BaseModel, settings: Settings, scheduler: Scheduler) -> None:
         self._base = base
         self._settings = settings
         self._scheduler = scheduler
         self._forms: dict[BaseForm, Runner] = {}
-        self._whole: set[WholeModel] = set()
+        self._whole: dict[WholeModel, Runner] = {}
+        self._one_form = threading.Lock()
+        self._one_whole = threading.Lock()
 
     def of_base(self, form: BaseForm) -> Runner:
         """Return the base in ``form``, loaded when it is first asked for."""
-        if form not in self._forms:
-            runner = self._load(self._base, form)
-            self._forms[form] = runner
-            self._serve(form, runner)
-        return self._forms[form]
+        with self._one_form:
+            if form not in self._forms:
+                runner = self._load(self._base, form)
+                self._forms[form] = runner
+                self._serve(form, runner)
+            return self._forms[form]
 
     def read(self, path: Path, form: BaseForm) -> tuple[Form, LoraWeights | None]:
         """Return what requests for the model in ``path`` run on, and what it adds to that.
@@ -53,7 +67,7 @@ class Weights:
 
         Raises:
             ModelFilesError: the files do not load, or do not fit the base.
-            AdapterRefused: a whole model has no room, or another vocabulary.
+            AdapterRefused: a whole model has no room, or is not of the base's shape.
         """
         from tunewheel_generation.lora import read_lora, takes_whole_model
 
@@ -67,53 +81,69 @@ class Weights:
     def drop(self, form: Form) -> None:
         """Give up a whole model once its requests are done. The base stays in all its forms."""
         if isinstance(form, WholeModel):
-            self._whole.discard(form)
+            self._whole.pop(form, None)
             self._scheduler.remove_lane(form)
 
     def _load_whole(self, model: WholeModel) -> WholeModel:
+        with self._one_whole:
+            base = self.of_base(BaseForm())
+            if model.adapter_on is None:
+                self._require_shape(model.path)
+            self._require_room(base)
+            runner = self._runner_of(model)
+            if (why := _unlike(runner, base)) is not None:
+                raise _refused(f"{model.path.name} has another {why} than {self._base.name!r}", ON_ITS_OWN)
+            self._serve(model, runner)
+            self._whole[model] = runner
+            return model
+
+    def _runner_of(self, model: WholeModel) -> Runner:
         import torch
 
-        gc.collect()  # what is left of models that were dropped
-        self._require_room()
         try:
             if model.adapter_on is None:
-                runner = self._load(replace(self._base, path=model.path), BaseForm())
-            else:
-                runner = self._load(self._base, model.adapter_on, adapter=model.path)
+                return self._load(replace(self._base, path=model.path), BaseForm())
+            return self._load(self._base, model.adapter_on, adapter=model.path)
         except torch.OutOfMemoryError as error:
-            raise AdapterRefused(
-                "no free slot for a whole model: the GPU's memory was full before it was loaded; unload "
-                "another, lower TUNEWHEEL_MAX_BATCH, or start an engine on this one elsewhere",
-                param="lora_path",
+            raise _refused(
+                f"{NO_SLOT}: the GPU's memory was full before it was loaded",
+                f"unload another, lower TUNEWHEEL_MAX_BATCH, or {ON_ITS_OWN}",
             ) from error
-        if runner.tokenizer.get_vocab() != self.of_base(BaseForm()).tokenizer.get_vocab():
-            raise AdapterRefused(
-                f"{model.path.name} has another vocabulary than {self._base.name!r}; start an engine on it",
-                param="lora_path",
-            )
-        self._serve(model, runner)
-        self._whole.add(model)
-        return model
+        except (RuntimeError, AttributeError, ImportError) as error:
+            raise _refused(f"{model.path.name} does not load ({error})", "train it again") from error
 
-    def _require_room(self) -> None:
-        """Refuse a whole model that would take memory from those that are served.
+    def _require_shape(self, path: Path) -> None:
+        ours, theirs = _shape(self._base.path), _shape(path)
+        for name in SHAPE:
+            if ours[name] != theirs[name]:
+                raise _refused(
+                    f"{path.name} has {name} {theirs[name]!r}, and {self._base.name!r} has {ours[name]!r}",
+                    ON_ITS_OWN,
+                )
 
-        Raises:
-            AdapterRefused: says "no free slot", by which callers know that unloading another one helps.
-        """
-        base, most = self.of_base(BaseForm()), self._settings.max_whole_models
+    def _require_room(self, base: Runner) -> None:
+        """Refuse a whole model that would take memory from those that are served."""
+        most = self._settings.max_whole_models
+        if most == 0:
+            raise _refused("this engine loads no whole models (TUNEWHEEL_MAX_WHOLE_MODELS is 0)", ON_ITS_OWN)
         if len(self._whole) >= most:
-            raise AdapterRefused(
-                f"no free slot for a whole model: {most} are loaded (TUNEWHEEL_MAX_WHOLE_MODELS); unload "
-                "one, or start an engine on this one",
-                param="lora_path",
+            raise _refused(
+                f"{NO_SLOT}: {most} are loaded (TUNEWHEEL_MAX_WHOLE_MODELS)", f"unload one, or {ON_ITS_OWN}"
             )
-        needed, free = COPIES * base.weight_bytes, free_bytes(base.device)
-        if free is not None and free < needed:
-            raise AdapterRefused(
-                f"no free slot for a whole model: loading it takes {needed / 1e9:.1f} GB of memory, and "
-                f"{free / 1e9:.1f} GB are free; unload another, or start an engine on this one elsewhere",
-                param="lora_path",
+        self._scheduler.wait_until_dropped(timeout_seconds=DROP_SECONDS)
+        gc.collect()  # peft leaves circles of references
+        free = free_bytes(base.device)
+        if free is None:
+            return
+        promised = sum(runner.memory_bytes for runner in (*self._forms.values(), *self._whole.values()))
+        free -= untouched_bytes(base.device, promised)
+        needed = base.memory_bytes + base.weight_bytes  # once more while they are read
+        if free < needed:
+            left = max(free, 0) / 1e9
+            raise _refused(
+                f"{NO_SLOT}: it takes {needed / 1e9:.1f} GB of memory, its cache included, and {left:.1f} GB "
+                "are not promised to others",
+                f"unload another, lower TUNEWHEEL_MAX_BATCH or TUNEWHEEL_MAX_CONTEXT, or {ON_ITS_OWN}",
             )
 
     def _load(self, model: BaseModel, form: BaseForm, *, adapter: Path | None = None) -> Runner:
@@ -144,3 +174,22 @@ class Weights:
             deliver=self._scheduler.deliver,
         )
         self._scheduler.add_lane(form, lane)
+
+
+def _refused(what: str, do: str) -> AdapterRefused:
+    return AdapterRefused(f"{what}; {do}", param="lora_path")
+
+
+def _unlike(runner: Runner, base: Runner) -> str | None:
+    """Return in what a loaded model differs from the base that requests are read for; None: in nothing."""
+    if runner.tokenizer.get_vocab() != base.tokenizer.get_vocab():
+        return "vocabulary"
+    if runner.tokenizer.chat_template != base.tokenizer.chat_template:
+        return "chat template"
+    return "context length" if runner.max_tokens < base.max_tokens else None
+
+
+def _shape(path: Path) -> dict[str, Any]:
+    """Return what the ``config.json`` in ``path`` says of a model's shape; None for what it leaves out."""
+    config = json.loads((path / "config.json").read_text())
+    return {name: config.get(name, config.get("text_config", {}).get(name)) for name in SHAPE}

@@ -114,12 +114,16 @@ def check_safetensors(file: Path) -> None:
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         if size < 10 or not 2 <= length <= min(size - 8, LONGEST_HEADER):
-            raise InvalidAdapter(f"{file.parent.name}/{file.name} is not safetensors; save it with peft")
+            raise InvalidAdapter(
+                f"{file.parent.name}/{file.name} is not safetensors; save it with save_pretrained"
+            )
         try:
             header = json.loads(stream.read(length))
         except ValueError as error:
             raise InvalidAdapter(
-                f"{file.parent.name}/{file.name} is not safetensors ({error}); save it with peft"
+                f"{file.parent.name}/{file.name} is not safetensors ({error}); save it with save_pretrained"
             ) from error
     if not isinstance(header, dict):
-        raise InvalidAdapter(f"{file.parent.name}/{file.name} has no safetensors header; save it with peft")
+        raise InvalidAdapter(
+            f"{file.parent.name}/{file.name} has no safetensors header; save it with save_pretrained"
+        )

@@ -28,8 +28,10 @@ class EngineBase:
 
     revision: str | None = None
     precision: str | None = None
-    whole_models: int = 0
+    most_whole: int = 0
     """How many models with weights of their own it loads beside the base."""
+    whole: frozenset[str] = frozenset()
+    """The names of those that are loaded."""
 
 
 Bases = Mapping[str, EngineBase]
@@ -38,10 +40,10 @@ Bases = Mapping[str, EngineBase]
 
 def bases_of(models: Iterable[Any]) -> dict[str, EngineBase]:
     """Read the entries of ``/v1/models``: ``tunewheel-engine`` tells ``revision``, ``dtype`` and
-    ``max_whole_models``."""
+    ``max_whole_models`` with the names of ``whole_models``."""
     found = {
         str(model["id"]): EngineBase(
-            _text(model.get("revision")), _text(model.get("dtype")), _count(model.get("max_whole_models"))
+            _text(model.get("revision")), _text(model.get("dtype")), *_whole_models(model)
         )
         for model in models
         if isinstance(model, dict) and "id" in model
@@ -50,10 +52,11 @@ def bases_of(models: Iterable[Any]) -> dict[str, EngineBase]:
 
 
 def base_of_info(info: Mapping[str, Any]) -> dict[str, EngineBase]:
-    """Read TGI's ``/info``: ``model_id``, ``model_sha`` and ``model_dtype`` (``torch.bfloat16``)."""
+    """Read TGI's ``/info``: ``model_id``, ``model_sha`` and ``model_dtype`` (``torch.bfloat16``); of
+    ``tunewheel-engine`` also what ``bases_of`` reads."""
     precision = _text(info.get("model_dtype"))
     precision = precision.removeprefix("torch.") if precision else None
-    base = EngineBase(_text(info.get("model_sha")), precision)
+    base = EngineBase(_text(info.get("model_sha")), precision, *_whole_models(info))
     return {str(info["model_id"]): base} if "model_id" in info and base != EngineBase() else {}
 
 
@@ -75,14 +78,19 @@ def check_base(adapter: AdapterRef, bases: Bases) -> None:
         )
 
 
+def takes_whole(name: str, bases: Bases) -> bool:
+    """Tell whether an engine of the base ``name`` says that it loads whole models beside it."""
+    base = _said_of(name, bases)
+    return base is not None and base.most_whole > 0
+
+
 def check_takes(adapter: AdapterRef, bases: Bases) -> None:
     """Refuse an engine that loads no whole model, before the files of one are brought to it.
 
     Raises:
         UnfitEngine
     """
-    base = _said_of(adapter.base.name, bases)
-    if adapter.method is TrainMethod.FULL and (base is None or not base.whole_models):
+    if adapter.method is TrainMethod.FULL and not takes_whole(adapter.base.name, bases):
         raise UnfitEngine(
             f"{adapter.model_id} is a whole model, which the engine does not load beside its base; start an "
             "engine with it as its base model, and name that one in TUNEWHEEL_ENGINE_URL"
@@ -173,8 +181,10 @@ def _said_of(name: str, bases: Bases) -> EngineBase | None:
     return next((said for path, said in bases.items() if path.startswith("/") and not said.revision), None)
 
 
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
+def _whole_models(told: Mapping[str, Any]) -> tuple[int, frozenset[str]]:
+    most, names = told.get("max_whole_models"), told.get("whole_models")
+    known = frozenset(str(name) for name in names) if isinstance(names, list) else frozenset[str]()
+    return (most if isinstance(most, int) else 0), known
 
 
 def _text(value: Any) -> str | None:

@@ -13,6 +13,7 @@ from typing import Protocol
 import structlog
 from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.formats.bundle import Bundle
+from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_runtime.retry import Backoff
 
@@ -33,6 +34,9 @@ AWAY_SECONDS = 1.0
 """An engine that cannot be reached is looked for this often: its adapters are to be back soon."""
 FULL = re.compile(r"no (free|available) .*slot|slots? .*(full|in use|taken)|max_(cpu_)?loras", re.IGNORECASE)
 """Of the words in which engines say that no more adapters fit. vLLM: "No free lora slots"."""
+
+WHOLE = "whole model"
+"""In the refusal of ``tunewheel-engine``, where it is these that fill it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +176,8 @@ class EngineAdapters:
 
     def _load_missing(self) -> None:
         for name, adapter in self._wishes.wanted(self.endpoint).items():
+            if adapter.method is TrainMethod.FULL and not self.endpoint.is_known:
+                continue  # it has not said yet whether it takes any
             if name not in self.endpoint.ready and name not in self.loads and self._is_due(name):
                 self._begin_load(name, adapter)
 
@@ -190,7 +196,8 @@ class EngineAdapters:
                 raise InvalidAdapter(f"the route to {model_id} names the adapter of {adapter.model_id}")
             bundle = self._wishes.bundles().get(model_id)
             if bundle is not None:
-                check_engine(bundle, self.endpoint.client.bases)
+                is_whole = self.endpoint.name_of_whole(adapter) is not None
+                check_engine(bundle, self.endpoint.client.bases, is_whole=is_whole)
             check_base(adapter, self.endpoint.client.bases)
             check_takes(adapter, self.endpoint.client.bases)
             folder = await self._files.materialise(adapter)
@@ -207,7 +214,8 @@ class EngineAdapters:
     def _note_failure(self, model_id: str, error: Exception) -> None:
         attempts = self.failures[model_id].attempts + 1 if model_id in self.failures else 1
         retry_at = _now() + self._backoff.delay(attempts - 1)
-        final = isinstance(error, InvalidAdapter | UnfitEngine | UpstreamRefused)
+        refused = isinstance(error, InvalidAdapter | UnfitEngine | UpstreamRefused)
+        final = refused and not FULL.search(str(error))  # slots become free
         self.failures[model_id] = Failure(attempts, retry_at, str(error), final)
         self._metrics.add("adapters.failed")
         unforeseen = None if isinstance(error, TunewheelError | OSError) else error
@@ -228,17 +236,20 @@ class EngineAdapters:
             except UpstreamError as error:
                 if isinstance(error, UpstreamRefused) and "already" in error.message.lower():
                     return
-                if not FULL.search(str(error)) or not await self._make_room(model_id):
+                if not FULL.search(str(error)) or not await self._make_room(model_id, str(error)):
                     raise
             else:
                 return
 
-    async def _make_room(self, model_id: str) -> bool:
+    async def _make_room(self, model_id: str, refusal: str) -> bool:
         """Unload the adapter that was used longest ago and that no route names; False where there is none.
-        One that somebody asks for by its id takes no place from others that were asked for since."""
+        One that somebody asks for by its id takes no place from others that were asked for since. A whole
+        model needs the place of another whole model."""
         endpoint, used = self.endpoint, self.endpoint.last_used
         desired = self._wishes.desired(endpoint)
         others = (endpoint.listed | endpoint.ready) - desired.keys() - {model_id}
+        if WHOLE in refusal:
+            others &= endpoint.whole
         idle = [name for name in others if self._may_unload(name, even_recent=model_id in desired)]
         victim = min(idle, key=lambda name: used.get(name, 0.0), default=None)
         if victim is None:

@@ -87,9 +87,15 @@ class Endpoint:
     def name_of_whole(self, adapter: AdapterRef) -> str | None:
         """Return the name of a whole model that this engine was started on; None: it was not. An engine of
         the model's base may have loaded it, under its id, beside that base."""
-        if adapter.method is not TrainMethod.FULL or self.says(adapter.base.name):
+        base = adapter.base.name
+        if adapter.method is not TrainMethod.FULL or base in self.listed or base in self.client.bases:
             return None
         return whole_model_name(adapter, self.listed, self.client.bases)
+
+    @property
+    def whole(self) -> frozenset[str]:
+        """The whole models that it loaded beside its base, by its own word."""
+        return frozenset[str]().union(*(base.whole for base in self.client.bases.values()))
 
     def body_for(self, target: Target, body: dict[str, Any]) -> dict[str, Any]:
         """Return ``body`` under the name by which this engine knows the model."""

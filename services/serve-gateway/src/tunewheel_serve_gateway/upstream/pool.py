@@ -20,9 +20,10 @@ from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from typing import Any
 
 import structlog
+from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef
 
-from tunewheel_serve_gateway.judged import unknown
+from tunewheel_serve_gateway.judged import takes_whole, unknown
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.routing import Target
 from tunewheel_serve_gateway.upstream.endpoint import Endpoint
@@ -123,11 +124,17 @@ class Pool:
         return found
 
     def homes(self, adapter: AdapterRef) -> list[Endpoint]:
-        """Return the engines that should have ``adapter``: those that were started on it, for a whole model;
-        else those that name its base as theirs; else those that name none. An engine that was never heard of
-        may turn out to have the base."""
-        whole = [e for e in self.endpoints if e.name_of_whole(adapter) is not None]
-        return whole or self.of_base(adapter.base.name) or self._refusing()
+        """Return the engines that should have ``adapter``: those that name its base as theirs, else those
+        that name none. An engine that was never heard of may turn out to have the base. A whole model
+        belongs on those that were started on it, once one of them serves it; until then on those that load
+        any, too."""
+        own = [e for e in self.endpoints if e.name_of_whole(adapter) is not None and not e.breaker.is_open]
+        if any(adapter.model_id in e.ready for e in own):
+            return own
+        found = self.of_base(adapter.base.name)
+        if adapter.method is TrainMethod.FULL:
+            found = [e for e in found if takes_whole(adapter.base.name, e.client.bases)] or found
+        return [*own, *found] or self._refusing()
 
     def of_base(self, base: str) -> list[Endpoint]:
         """Return the engines that serve ``base``."""
