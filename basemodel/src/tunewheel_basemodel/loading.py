@@ -148,6 +148,29 @@ def load_adapter(model: PreTrainedModel | PeftModel, path: Path, name: str) -> P
         ) from error
 
 
+def merge_adapter(model: PreTrainedModel, path: Path) -> PreTrainedModel:
+    """Return ``model`` with the adapter in ``path`` in its weights; a quantised model is unpacked for it.
+
+    Raises:
+        InvalidAdapter
+    """
+    import torch
+
+    whole: Any = model
+    if getattr(model, "is_quantized", False):
+        whole = whole.dequantize(dtype=getattr(torch, str(model.dtype).removeprefix("torch.")))
+        for name in ("quantization_config", "_pre_quantization_dtype"):
+            if hasattr(whole.config, name):
+                delattr(whole.config, name)
+    tuned: Any = load_adapter(whole, path, "default")
+    try:
+        return tuned.merge_and_unload(safe_merge=True)
+    except (AttributeError, NotImplementedError, ValueError) as error:
+        raise InvalidAdapter(
+            f"{path} cannot become part of the base's weights ({error}); train a LoRA"
+        ) from error
+
+
 def check_adapter(path: Path) -> dict[str, Any]:
     """The adapter's configuration, once its files are known to be safe and whole.
 

@@ -37,8 +37,8 @@ class Exit(IntEnum):
 
 EPILOG = (
     "Exit codes: 0 done, 1 failed, 2 wrong option, 3 part of the input was refused, 4 topics differ from "
-    "their specs, 5 Kafka or a service does not answer, 6 an erasure or a command on a model was not "
-    "carried out in time, 7 the API key is unknown or lacks a role, or Kafka does not allow it."
+    "their specs, 5 Kafka or a service does not answer, 6 an erasure, a command on a model or an evaluation "
+    "was not carried out in time, 7 the API key is unknown or lacks a role, or Kafka does not allow it."
 )
 
 

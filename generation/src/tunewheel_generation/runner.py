@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 import torch
-from tunewheel_basemodel.loading import Quantization, load_adapter, load_base
+from tunewheel_basemodel.loading import Quantization, load_base, merge_adapter
 from tunewheel_basemodel.locate import BaseModel
 from tunewheel_basemodel.precision import Precision
 
@@ -43,9 +43,7 @@ class Runner:
         tokens: int,
         dtype: torch.dtype,
         layout: Layout,
-        unpack: bool = False,
     ) -> None:
-        """``unpack``: 4-bit layers are unpacked once on a GPU too, for code that looks at their weights."""
         self.tokenizer = tokenizer
         self.device = model.device
         self.dtype = dtype
@@ -55,8 +53,9 @@ class Runner:
         self._deltas = Deltas()
         self._mixture = Mixture()
         # A GPU's memory is why a base is quantised there; on a CPU unpacking at every step costs too much.
-        unpack = unpack or self.device.type == "cpu"
-        self.layers = replace_linears(model, self._deltas, dtype=dtype, layout=layout, unpack=unpack)
+        self.layers = replace_linears(
+            model, self._deltas, dtype=dtype, layout=layout, unpack=self.device.type == "cpu"
+        )
         copies: dict[int, torch.Tensor] = {}  # by address: a head may share the embedding's weight
         for parameter in model.parameters():
             # A copy, because what is left of the loaded tensors would keep the whole file mapped.
@@ -254,23 +253,19 @@ def load_runner(
     """Load ``base`` for ``rows`` requests of up to ``tokens`` tokens that generate together.
 
     A quantised base is quantised from ``trained_dtype``, as it was for training, and then computed in
-    ``dtype``. ``adapter``: one of any kind that peft knows, which then is part of the model for every row.
-    Raises BaseModelNotFound, InvalidAdapter.
+    ``dtype``. ``adapter``: one that is merged into the weights, as DoRA must be to be fast; the model is then
+    no longer quantised. Raises BaseModelNotFound, InvalidAdapter.
     """
     number = getattr(torch, dtype)
     packs = [True, False] if can_pack(torch.device("cpu")) and not torch.cuda.is_available() else [False]
-    for pack in packs if adapter is None else [False]:  # peft's layers look at the weights they change
+    for pack in packs:
         model, tokenizer = load_base(
             base, dtype=trained_dtype if quantization else dtype, quantization=quantization
         )
         if adapter is not None:
-            tuned: Any = load_adapter(model, adapter, "tuned")
-            model = tuned.get_base_model()
+            model = merge_adapter(model, adapter)
         layout = _layout(model.num_parameters() * number.itemsize) if pack else "plain"
-        unpack = adapter is not None  # DoRA reads the weights that it scales
-        runner = Runner(
-            model, tokenizer, rows=rows, tokens=tokens, dtype=number, layout=layout, unpack=unpack
-        )
+        runner = Runner(model, tokenizer, rows=rows, tokens=tokens, dtype=number, layout=layout)
         try:
             runner.read([[0, 1, 2]], [0], [None])
         except AttributeError as error:  # the model's own code looks at a layer's weight

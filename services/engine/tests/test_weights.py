@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import weakref
 from collections.abc import Callable
 from contextlib import aclosing
@@ -163,6 +164,18 @@ def test_another_shape_is_refused_before_it_is_read(
     (whole / "model.safetensors").unlink()
     with pytest.raises(AdapterRefused, match=f"has {field} {value}"):
         engine.shelf.load("a", str(whole))
+
+
+def test_what_the_base_s_configuration_leaves_out_is_no_difference(
+    settings: Settings, tiny_base: BaseModel, whole: Path, tmp_path: Path
+) -> None:
+    """Training writes every field; the hub's files of many models leave some out."""
+    terse = shutil.copytree(tiny_base.path, tmp_path / "terse")
+    config = json.loads((terse / "config.json").read_text())
+    del config["head_dim"]
+    (terse / "config.json").write_text(json.dumps(config))
+    told = settings.model_copy(update={"base_model": str(terse)})
+    load_engine(told, on_failure=lambda: None).shelf.load("a", str(whole))
 
 
 def test_another_vocabulary_or_template_is_refused(engine: Engine, whole: Path) -> None:

@@ -341,6 +341,7 @@ class World:
     generation: int = 0
     adapters: dict[str, AdapterRef] = field(default_factory=dict)
     log: list[Envelope[Any]] = field(default_factory=list)
+    warnings: dict[str, str | None] = field(default_factory=dict)
 
     @property
     def engine(self) -> FakeEngine:
@@ -489,6 +490,7 @@ async def make_world(tmp_path: Path) -> AsyncIterator[MakeWorld]:
             }
             gateway_settings = Settings.model_validate({"identity": "open"} | values | settings)
             telemetry = make_telemetry("serve-gateway", None)
+            warnings: dict[str, str | None] = {}
             gateway = Gateway(
                 gateway_settings,
                 store,
@@ -498,12 +500,13 @@ async def make_world(tmp_path: Path) -> AsyncIterator[MakeWorld]:
                 broker.send,
                 broker.find,
                 broker.failures.append,
+                warnings.__setitem__,
             )
             app = make_api(gateway)
             guard(app.routes, Access(gateway_settings, warn=print))
             url = await stack.enter_async_context(served(RequestIds(app)))
             session = await stack.enter_async_context(aiohttp.ClientSession())
-            world = World(gateway, telemetry, engines, broker, store, url, session)
+            world = World(gateway, telemetry, engines, broker, store, url, session, warnings=warnings)
             for event in log:
                 world.tell(event)
             stack.push_async_callback(gateway.close)

@@ -73,6 +73,15 @@ async def test_feedback_is_joined_with_its_completion(world: Any):
     assert event.submitted_by == "ann"
 
 
+async def test_feedback_says_what_the_client_had_replaced(world: Any):
+    own = [{"role": "system", "content": "Rhyme."}, {"role": "user", "content": "where is my bike?"}]
+    for replaced, told in (({}, ()), ({"messages": own}, ("system_prompt",))):
+        async with await world.chat("where is my bike?", **replaced) as response:
+            name = (await response.json())["id"]
+        await send(world, {"completion_id": name, "rating": "down"})
+        assert world.broker.of("feedback.received")[-1].overrides == told
+
+
 @pytest.mark.parametrize(
     ("user", "told", "customer"),
     [("c-7", {}, "c-7"), ("c-7", {"customer": "c-8"}, "c-8"), ("x" * 300, {}, None), (None, {}, None)],

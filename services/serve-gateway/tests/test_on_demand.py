@@ -234,8 +234,27 @@ async def test_a_whole_model_is_not_brought_to_an_engine_that_takes_none(
     await world.desire(production=("desk-9", 100))
     await eventually(lambda: "desk-9" in world.gateway.reconciler.failures)
     assert "start an engine with it as its base model" in world.gateway.reconciler.failures["desk-9"].reason
+    await eventually(lambda: "desk-9 is not loaded" in (world.warnings.get("models_not_loaded") or ""))
+    assert not world.gateway.reconciler.failures["desk-9"].final, "an operator may start one"
     assert not (tmp_path / "adapters" / "desk-9").exists()
     assert whole_model_name(world.adapters["desk-9"], {BASE.name}, {}) is None
+    world.engine.base = "desk-9"
+    await world.serving(production="desk-9")
+    await eventually(lambda: world.warnings["models_not_loaded"] is None)
+
+
+async def test_an_engine_that_was_started_on_a_model_and_restarts_is_waited_for(
+    make_world: Any, put_adapter: Any, eventually: Any
+):
+    world = await make_world(bases=(BASE.name, "desk-9"), engine_breaker_failures=1)
+    world.adapters["desk-9"] = await put_adapter(world.store, "desk-9", method=TrainMethod.FULL)
+    world.declare()
+    await world.desire(production=("desk-1", 90), canary=("desk-9", 10))
+    await world.serving(production="desk-1", canary="desk-9")
+    await world.engines[1].stop()
+    await eventually(lambda: world.gateway.pool.endpoints[1].breaker.is_open)
+    await world.gateway.reconciler.reconcile()
+    assert "desk-9" not in world.gateway.reconciler.failures, "no other engine is blamed for it"
 
 
 def test_an_engine_says_over_tgi_s_protocol_too_what_it_takes():

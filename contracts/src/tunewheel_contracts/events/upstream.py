@@ -3,6 +3,7 @@ take back."""
 
 from __future__ import annotations
 
+import operator
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -154,6 +155,8 @@ class FeedbackReceived(UpstreamEvent):
     correction: Answer | None = None
     submitted_by: SourceId | None = None
     comment: Text | None = None
+    overrides: Annotated[tuple[str, ...], Field(max_length=32, exclude_if=operator.not_)] = ()
+    """What of the project's own the client had replaced, as ``inference.completed`` says it of the answer."""
     principal: OptionalPrincipal = None
 
 

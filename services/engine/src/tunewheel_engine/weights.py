@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import threading
 import time
 from dataclasses import replace
@@ -34,7 +33,7 @@ SHAPE = (
     *("model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
     *("num_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings"),
 )
-"""What training leaves as it is, of ``config.json``."""
+"""What training leaves as it is, of a model's configuration."""
 
 
 class Weights:
@@ -190,6 +189,12 @@ def _unlike(runner: Runner, base: Runner) -> str | None:
 
 
 def _shape(path: Path) -> dict[str, Any]:
-    """Return what the ``config.json`` in ``path`` says of a model's shape; None for what it leaves out."""
-    config = json.loads((path / "config.json").read_text())
-    return {name: config.get(name, config.get("text_config", {}).get(name)) for name in SHAPE}
+    """Return the shape of the model in ``path``. What its ``config.json`` leaves out is as transformers fills
+    it in, for training writes all of it. None for what such a model does not have."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(str(path), trust_remote_code=False).get_text_config()
+    except (OSError, ValueError, KeyError) as error:
+        raise _refused(f"{path.name}/config.json cannot be read ({error})", "train it again") from error
+    return {name: getattr(config, name, None) for name in SHAPE}

@@ -158,6 +158,7 @@ class Scorer:
                 "rating": data.rating,
                 "corrected": data.correction is not None,
                 "agrees": _agrees(data, around.task),
+                "overrides": data.overrides,
                 "near": alarms[place],
             }
 

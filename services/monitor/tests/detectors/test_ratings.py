@@ -31,6 +31,18 @@ def test_a_user_has_one_vote_a_day():
     assert counts(voters, rating(user=None, client="app"))
 
 
+def test_what_people_say_of_an_answer_to_a_prompt_of_the_clients_own_is_no_vote():
+    detector = Feedback()
+    rng = np.random.default_rng(3)
+    before = detector.open(opening())
+    windows(detector, before, rated(rng, 1_100, 0.1))
+    votes = rated(rng, 300, 1.0)
+    replaced = [one.model_copy(update={"overrides": ("system_prompt",)}) for one in votes]
+    told = [windows(detector, detector.open(opening(predecessor=before)), some) for some in (votes, replaced)]
+    assert alarms(told[0])
+    assert not alarms(told[1])
+
+
 def test_from_10_to_30_in_a_hundred_is_seen_within_200_ratings():
     rng = np.random.default_rng(1)
     detector = Feedback()

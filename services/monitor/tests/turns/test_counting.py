@@ -71,6 +71,8 @@ def test_what_is_no_answered_traffic_of_production_is_not_counted(changes: dict[
 
 
 def test_answers_to_a_prompt_of_the_clients_own_say_nothing_of_the_form() -> None:
+    rated = scored(3, of="rating", rating="down", agrees=False, overrides=("system_prompt",))
+    assert not seen(rated) or counted(seen(rated), [], ["desk-1"]).rated == 0
     state = seen(scored(1, format_valid=False, overrides=("system_prompt",)), scored(2, format_valid=None))
     assert counted(state, [], ["desk-1"]).judged == 0
 

@@ -80,6 +80,9 @@ class AdapterFiles:
 
     def _remove_except(self, kept: Collection[str]) -> list[str]:
         removed: list[str] = []
+        for unfinished in self._root.glob(".fetch-*"):  # of a process that was killed
+            if time.time() - unfinished.stat().st_mtime >= KEPT_SECONDS:
+                shutil.rmtree(unfinished)
         for mark in sorted(self._laid.glob("*")):
             if mark.name in kept or time.time() - mark.stat().st_mtime < KEPT_SECONDS:
                 continue

@@ -93,6 +93,7 @@ def join(
         correction=body.correction,
         submitted_by=body.submitted_by or caller.name,
         comment=body.comment,
+        overrides=known.overrides if known is not None else (),
         principal=caller.principal,
     )
 

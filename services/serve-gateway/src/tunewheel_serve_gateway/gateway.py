@@ -56,12 +56,13 @@ FIRST_INDEXES_SECONDS = 10.0
 Wrap = Callable[[Any], Envelope[Any]]
 PublishMany = Callable[[Sequence[Envelope[Any]]], Awaitable[None]]
 Fail = Callable[[BaseException], None]
+Warn = Callable[[str, str | None], None]
 
 
 class Gateway:
     """Everything between the HTTP surface and the log. ``wrap``, ``publish_many``, ``send`` (the same for
-    encoded records) and ``fail`` (stop the process, loudly) are the service's; ``search`` finds a completion
-    on the log by its id, from a moment on.
+    encoded records), ``fail`` (stop the process, loudly) and ``warn`` (tell of a trouble, by its name, until
+    the text is None) are the service's; ``search`` finds a completion on the log by its id, from a moment on.
 
     Raises:
         InvalidTemplate, InvalidTls: see ``make_pool``.
@@ -77,6 +78,7 @@ class Gateway:
         send: Publish,
         search: Search,
         fail: Fail,
+        warn: Warn = lambda _, __: None,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -96,6 +98,7 @@ class Gateway:
             adapter_root=settings.adapter_root,
             period_seconds=settings.reconcile_seconds,
             on_demand=settings.on_demand_adapters,
+            warn=warn,
         )
         self._recent = RecentCompletions(
             limit=settings.recent_completions, limit_bytes=settings.recent_completion_bytes

@@ -22,6 +22,10 @@ class UnfitEngine(TunewheelError):
     """The engine serves another base, or in another precision, than was judged; the message says which."""
 
 
+class NoEngine(TunewheelError):
+    """No engine serves a whole model; the message says what to do."""
+
+
 @dataclass(frozen=True, slots=True)
 class EngineBase:
     """What an engine tells of a base. ``revision`` and ``precision`` None: it does not tell."""
@@ -78,20 +82,20 @@ def check_base(adapter: AdapterRef, bases: Bases) -> None:
         )
 
 
-def takes_whole(name: str, bases: Bases) -> bool:
-    """Tell whether an engine of the base ``name`` says that it loads whole models beside it."""
+def most_whole(name: str, bases: Bases) -> int:
+    """Return how many whole models an engine of the base ``name`` says that it loads beside it."""
     base = _said_of(name, bases)
-    return base is not None and base.most_whole > 0
+    return base.most_whole if base is not None else 0
 
 
 def check_takes(adapter: AdapterRef, bases: Bases) -> None:
     """Refuse an engine that loads no whole model, before the files of one are brought to it.
 
     Raises:
-        UnfitEngine
+        NoEngine: somebody may start an engine on the model at any time.
     """
-    if adapter.method is TrainMethod.FULL and not takes_whole(adapter.base.name, bases):
-        raise UnfitEngine(
+    if adapter.method is TrainMethod.FULL and not most_whole(adapter.base.name, bases):
+        raise NoEngine(
             f"{adapter.model_id} is a whole model, which the engine does not load beside its base; start an "
             "engine with it as its base model, and name that one in TUNEWHEEL_ENGINE_URL"
         )

@@ -18,7 +18,7 @@ from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_runtime.retry import Backoff
 
 from tunewheel_serve_gateway.adapter_files import AdapterFiles, InvalidAdapter
-from tunewheel_serve_gateway.judged import UnfitEngine, check_base, check_engine, check_takes
+from tunewheel_serve_gateway.judged import UnfitEngine, check_base, check_engine, check_takes, most_whole
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.upstream.endpoint import Endpoint
 from tunewheel_serve_gateway.upstream.pool import Pool
@@ -35,8 +35,12 @@ AWAY_SECONDS = 1.0
 FULL = re.compile(r"no (free|available) .*slot|slots? .*(full|in use|taken)|max_(cpu_)?loras", re.IGNORECASE)
 """Of the words in which engines say that no more adapters fit. vLLM: "No free lora slots"."""
 
-WHOLE = "whole model"
+NO_SLOT = "no free slot for a whole model"
 """In the refusal of ``tunewheel-engine``, where it is these that fill it."""
+
+
+class NoSlot(TunewheelError):
+    """The engine has no place for a whole model now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +166,8 @@ class EngineAdapters:
             self._pool.lost(endpoint, name)
         bundles = self._wishes.bundles()
         endpoint.ready -= {name for name, bundle in bundles.items() if not self._fits(bundle, name in whole)}
+        for name in endpoint.ready:
+            self.failures.pop(name, None)
         self._pool.note_listing(endpoint, None)
         self._wishes.rebuild()
 
@@ -200,6 +206,8 @@ class EngineAdapters:
                 check_engine(bundle, self.endpoint.client.bases, is_whole=is_whole)
             check_base(adapter, self.endpoint.client.bases)
             check_takes(adapter, self.endpoint.client.bases)
+            if adapter.method is TrainMethod.FULL:
+                await self._make_slot(adapter)
             folder = await self._files.materialise(adapter)
             await self._load_into_engine(model_id, folder)
         except Exception as error:  # whatever it is, it must not take down those who can answer
@@ -215,7 +223,7 @@ class EngineAdapters:
         attempts = self.failures[model_id].attempts + 1 if model_id in self.failures else 1
         retry_at = _now() + self._backoff.delay(attempts - 1)
         refused = isinstance(error, InvalidAdapter | UnfitEngine | UpstreamRefused)
-        final = refused and not FULL.search(str(error))  # slots become free
+        final = refused and not FULL.search(str(error))  # slots become free, by themselves or by an operator
         self.failures[model_id] = Failure(attempts, retry_at, str(error), final)
         self._metrics.add("adapters.failed")
         unforeseen = None if isinstance(error, TunewheelError | OSError) else error
@@ -241,6 +249,18 @@ class EngineAdapters:
             else:
                 return
 
+    async def _make_slot(self, adapter: AdapterRef) -> None:
+        """Have a slot for a whole model before its files are brought: they are gigabytes.
+
+        Raises:
+            NoSlot: the others of the engine are in use.
+        """
+        endpoint, name = self.endpoint, adapter.base.name
+        loaded = (endpoint.listed | endpoint.ready) & endpoint.whole - {adapter.model_id}
+        most = most_whole(name, endpoint.client.bases)
+        if len(loaded) >= most and not await self._make_room(adapter.model_id, NO_SLOT):
+            raise NoSlot(f"{NO_SLOT}: {', '.join(sorted(loaded))} are loaded, {most} fit")
+
     async def _make_room(self, model_id: str, refusal: str) -> bool:
         """Unload the adapter that was used longest ago and that no route names; False where there is none.
         One that somebody asks for by its id takes no place from others that were asked for since. A whole
@@ -248,7 +268,7 @@ class EngineAdapters:
         endpoint, used = self.endpoint, self.endpoint.last_used
         desired = self._wishes.desired(endpoint)
         others = (endpoint.listed | endpoint.ready) - desired.keys() - {model_id}
-        if WHOLE in refusal:
+        if NO_SLOT in refusal:
             others &= endpoint.whole
         idle = [name for name in others if self._may_unload(name, even_recent=model_id in desired)]
         victim = min(idle, key=lambda name: used.get(name, 0.0), default=None)

@@ -27,6 +27,7 @@ def make_app(settings: Settings) -> Service:
         service.publisher.send,
         search.find,
         service.fail,
+        service.warn,
     )
     service.on_shutdown(search.close)
     register(service, gateway)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -25,6 +26,8 @@ log = structlog.get_logger(__name__)
 LASTING_ATTEMPTS = 3
 """An adapter that could not be loaded so often is stood in for; one failure may be over in a moment."""
 REMOVE_SECONDS = 60.0
+LONGEST_WARNING = 1_000
+"""Characters."""
 
 
 class Reconciler:
@@ -43,6 +46,7 @@ class Reconciler:
         period_seconds: float = 5.0,
         backoff: Backoff | None = None,
         on_demand: int = 4,
+        warn: Callable[[str, str | None], None] = lambda _, __: None,
     ) -> None:
         self.table = RouteTable()
         self._catalog = catalog
@@ -50,6 +54,8 @@ class Reconciler:
         self._pool = pool
         self._period = period_seconds
         self._on_demand = OnDemand(on_demand)
+        self._warn = warn
+        self._warned: str | None = None
         self._reloads: dict[str, asyncio.Task[None]] = {}
         self._attempts: set[asyncio.Task[None]] = set()
         self.engines = {
@@ -220,11 +226,20 @@ class Reconciler:
             failed=lasting,
             refused={name: failure.reason for name, failure in lasting.items() if failure.final},
         )
+        self._tell(lasting)
         for name, table in self.table.projects.items():
             old = before.projects.get(name)
             if old is None or [t.model_id for t in old.targets] != [t.model_id for t in table.targets]:
                 serving = {target.role.value: target.model_id for target in table.targets}
                 log.info("routes_changed", project=name, **serving, waiting_for=table.waiting_for)
+
+    def _tell(self, failures: dict[str, Failure]) -> None:
+        """Warn of what no engine loads, until one does."""
+        told = [f"{name} is not loaded: {failure.reason}" for name, failure in sorted(failures.items())]
+        text = "; ".join(told)[:LONGEST_WARNING] or None
+        if text != self._warned:
+            self._warned = text
+            self._warn("models_not_loaded", text)
 
     def _failed_everywhere(self) -> dict[str, Failure]:
         """Return what every engine that should have it, and that answers, could not load: where it was tried

@@ -208,8 +208,8 @@ def _missing(state: State, alarms: Sequence[Alarm]) -> Decision:
         return Decision(Step.LABELS, "; ".join(_reason(state, alarm) for alarm in waiting), _names(waiting))
     told = "; ".join(_reason(state, alarm) for alarm in alarms)
     remedy = (
-        "change what is trained (base_model, task, dataset, train), publish other records, or run "
-        "`tunewheel build` to try the same again"
+        "change what is trained (base_model, task, dataset, train, evaluation.lm_eval, retrieval.training), "
+        "publish other records, or run `tunewheel build` to try the same again"
     )
     return Decision(Step.TRIED, f"{told}; {remedy}", _names(alarms))
 

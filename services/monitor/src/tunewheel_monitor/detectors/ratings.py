@@ -35,7 +35,7 @@ class Votes(Rise):
         return super().open(opening) | {"voters": opened(opening)}
 
     def admits(self, state: State, item: InferenceScored) -> bool:
-        return counts(state["voters"], item)
+        return not item.overrides and counts(state["voters"], item)
 
 
 def opened(opening: Opening) -> State:

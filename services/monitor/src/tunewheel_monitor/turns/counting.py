@@ -108,6 +108,8 @@ def _completion(counts: dict[str, float], item: InferenceScored) -> None:
 
 
 def _rating(counts: dict[str, float], item: InferenceScored) -> None:
+    if item.overrides:
+        return
     if item.rating is not None:
         _add(counts, rated=1, down=item.rating == "down")
     if item.agrees is not None:

@@ -23,7 +23,7 @@ import structlog
 from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef
 
-from tunewheel_serve_gateway.judged import takes_whole, unknown
+from tunewheel_serve_gateway.judged import most_whole, unknown
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.routing import Target
 from tunewheel_serve_gateway.upstream.endpoint import Endpoint
@@ -125,16 +125,23 @@ class Pool:
 
     def homes(self, adapter: AdapterRef) -> list[Endpoint]:
         """Return the engines that should have ``adapter``: those that name its base as theirs, else those
-        that name none. An engine that was never heard of may turn out to have the base. A whole model
-        belongs on those that were started on it, once one of them serves it; until then on those that load
-        any, too."""
-        own = [e for e in self.endpoints if e.name_of_whole(adapter) is not None and not e.breaker.is_open]
-        if any(adapter.model_id in e.ready for e in own):
-            return own
-        found = self.of_base(adapter.base.name)
+        that name none. An engine that was never heard of may turn out to have the base."""
         if adapter.method is TrainMethod.FULL:
-            found = [e for e in found if takes_whole(adapter.base.name, e.client.bases)] or found
-        return [*own, *found] or self._refusing()
+            return self._homes_of_whole(adapter)
+        return self.of_base(adapter.base.name) or self._refusing()
+
+    def _homes_of_whole(self, adapter: AdapterRef) -> list[Endpoint]:
+        """Return the engines that were started on ``adapter``, once one of them serves it; until then, and
+        while none is up, also those that load whole models beside the base. Where no engine does either,
+        those of the base say why."""
+        own = [e for e in self.endpoints if e.name_of_whole(adapter) is not None]
+        if any(adapter.model_id in e.ready and not e.breaker.is_open for e in own):
+            return own
+        of_base = self.of_base(adapter.base.name)
+        found = own + [e for e in of_base if most_whole(adapter.base.name, e.client.bases)]
+        if found or not all(e.is_known for e in self.endpoints):
+            return found
+        return of_base or self._refusing()
 
     def of_base(self, base: str) -> list[Endpoint]:
         """Return the engines that serve ``base``."""

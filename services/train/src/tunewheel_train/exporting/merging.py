@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from tunewheel_basemodel.loading import load_adapter, load_base
+from tunewheel_basemodel.loading import load_adapter, load_base, merge_adapter
 from tunewheel_basemodel.locate import BaseModel
 from tunewheel_basemodel.precision import Precision
 
@@ -128,16 +128,10 @@ def _loaded(trained: Trained, precision: Precision) -> tuple[Any, Any]:
 
 
 def _merged(trained: Trained, precision: Precision) -> Any:
-    model: Any
     if trained.whole:
         return _loaded(trained, precision)[0]
     model, _ = load_base(trained.base, dtype=precision, quantization=trained.quantization)
-    if trained.quantization is not None:
-        model = model.dequantize(dtype=getattr(torch, precision))
-        for name in ("quantization_config", "_pre_quantization_dtype"):
-            if hasattr(model.config, name):
-                delattr(model.config, name)
-    return load_adapter(model, trained.directory, "default").merge_and_unload(safe_merge=True)
+    return merge_adapter(model, trained.directory)
 
 
 def _write(model: Any, tokenizer: Any, name: str, directory: Path, form: Form) -> None:
