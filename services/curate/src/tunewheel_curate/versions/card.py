@@ -15,9 +15,15 @@ NOTHING = "–"  # noqa: RUF001
 NO_DOCUMENTS = "Documents (SOPs) are kept in the record table; no examples are made from them."
 LIMITS = (
     "Records without an answer are kept in the record table and not used.",
-    "Personal data is found by patterns. Names, postal addresses and anything without a pattern stay.",
     "Two inputs that differ in one word can be near-duplicates; of such a pair one is kept.",
     "An answer that is well-formed and wrong, and whose question nobody else answered, is not found.",
+)
+PATTERNS_ALONE = (
+    "Personal data is found by patterns. Names, postal addresses and anything without a pattern stay."
+)
+NAMED_ENTITIES = (
+    "Personal data is found by patterns, and names by the pipeline of `dataset.pii.named_entities`. What "
+    "neither finds stays."
 )
 MEMORY = (
     "What was ever held out is never trained on, in this version or a later one: the questions, their "
@@ -88,7 +94,8 @@ def data_card(
     if build.shown is not None:
         parts.append("## Passages\n\n" + passages_section(build.shown))
     parts.append("## Tokens\n\n" + tokens_section(build, spec))
-    limits = LIMITS if documents else (NO_DOCUMENTS, *LIMITS)
+    found = NAMED_ENTITIES if spec.dataset.pii.named_entities is not None else PATTERNS_ALONE
+    limits = (found, *LIMITS) if documents else (NO_DOCUMENTS, found, *LIMITS)
     parts.append("## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits))
     return "\n\n".join(parts) + "\n"
 
