@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import pytest
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.spec import ReplaySpec
+from tunewheel_curate.replay.mixing import ReplayPool
 from tunewheel_curate.replay.pins import pinned_replay
+from tunewheel_curate.replay.sources import read_replay
 from tunewheel_runtime.store import CorruptArtifact, ObjectStore
 
 HERE = AllowedSources(folders=("/",))
@@ -43,3 +46,20 @@ async def test_what_was_kept_and_is_gone_is_told(source: Path, store: ObjectStor
     await store.delete([f"replay/{pool.sha256}.jsonl"])
     with pytest.raises(CorruptArtifact, match="bring it back"):
         await pinned_replay(store, "build-1", ReplaySpec(source=str(source)), HERE)
+
+
+async def test_of_two_attempts_at_once_the_first_to_pin_decides(
+    source: Path, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, reading = ReplaySpec(source=str(source)), "tunewheel_curate.replay.pins.read_replay"
+    quicker: list[ReplayPool] = []
+
+    def overtaken(*_: object) -> ReplayPool:
+        monkeypatch.setattr(reading, read_replay)
+        quicker.append(asyncio.run(pinned_replay(store, "build-1", spec, HERE)))
+        source.write_text(json.dumps({"prompt": "Something else", "response": "x"}))
+        return read_replay(spec, HERE)
+
+    monkeypatch.setattr(reading, overtaken)
+    assert [await pinned_replay(store, "build-1", spec, HERE)] == quicker
+    assert len(quicker[0].conversations) == 3

@@ -14,7 +14,7 @@ from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
 from tunewheel_contracts.formats.scorecard import Scorecard
 from tunewheel_contracts.identity import content_sha256
-from tunewheel_runtime.store import ArtifactConflict, ObjectStore
+from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_eval.plan import read_plan
 from tunewheel_eval.scorecards import Verdict, approved, rejected
@@ -116,11 +116,8 @@ async def _scorecard(store: ObjectStore, plan: EvaluationPlan) -> tuple[Scorecar
 
 
 async def _record(store: ObjectStore, review: ReviewSubmitted) -> ReviewSubmitted:
-    try:
-        await store.put(_path(review.run_id, review.verdict), review.model_dump_json(indent=1).encode())
-    except ArtifactConflict:
-        return await _read(store, review.run_id, review.verdict) or review
-    return review
+    data = review.model_dump_json(indent=1).encode()
+    return ReviewSubmitted.model_validate_json(await store.first(_path(review.run_id, review.verdict), data))
 
 
 async def _read(store: ObjectStore, run_id: str, verdict: str) -> ReviewSubmitted | None:

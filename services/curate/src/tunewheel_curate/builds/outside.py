@@ -18,7 +18,7 @@ from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.dataset import TeacherUse, TokenizerUse
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import canonical_json, content_id
-from tunewheel_runtime.store import ArtifactConflict, ObjectStore
+from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_curate.documents.examples import question_sections
 from tunewheel_curate.documents.taught import note_sources
@@ -85,7 +85,8 @@ async def take_from_outside(
         chosen = BuildInputs(
             tokenizer=await choose_tokenizer(store, spec.base_model), lessons=tuple(sorted(lessons))
         )
-        inputs = BuildInputs.model_validate_json(await _first(store, path, chosen))
+        kept = await store.first(path, canonical_json(chosen.model_dump(mode="json")))
+        inputs = BuildInputs.model_validate_json(kept)
     teacher = None
     if asks:
         assert questions.teacher is not None
@@ -123,7 +124,10 @@ async def choose_tokenizer(store: ObjectStore, base_model: str) -> TokenizerChoi
         sha256 = sha256_directory(Path(name))
         files = await store.put_directory(f"tokenizers/{sha256}", Path(name))
     choice = TokenizerChoice(files=files, sha256=sha256)
-    return choice if local else TokenizerChoice.model_validate_json(await _first(store, known, choice))
+    if local:
+        return choice
+    kept = await store.first(known, canonical_json(choice.model_dump(mode="json")))
+    return TokenizerChoice.model_validate_json(kept)
 
 
 async def _tokens(store: ObjectStore, base_model: str, choice: TokenizerChoice) -> Tokens:
@@ -135,15 +139,3 @@ async def _tokens(store: ObjectStore, base_model: str, choice: TokenizerChoice) 
         files = await store.fetch_directory(choice.files, f"tokenizers/{choice.sha256}", Path(name) / "files")
         tokenizer = await asyncio.to_thread(open_tokenizer, files)
     return ModelTokens(TokenizerUse(base_model=base_model, sha256=choice.sha256), tokenizer)
-
-
-async def _first(store: ObjectStore, path: str, value: Frozen) -> bytes:
-    """Put ``value`` where nothing is yet; return what lies there now."""
-    data = canonical_json(value.model_dump(mode="json"))
-    try:
-        await store.put(path, data)
-        return data
-    except ArtifactConflict:
-        there = await store.read(path)
-        assert there is not None
-        return there

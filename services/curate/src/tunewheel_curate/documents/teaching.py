@@ -18,7 +18,7 @@ from tunewheel_contracts.fields import Frozen
 from tunewheel_contracts.formats.example_formats import QuestionFormat
 from tunewheel_contracts.identity import canonical_json, content_sha256
 from tunewheel_retrieval.sections import Section
-from tunewheel_runtime.store import ArtifactConflict, ObjectStore
+from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_curate.teacher import (
     CONCURRENT,
@@ -104,7 +104,9 @@ async def ask_teacher(
                 except TeacherAway as error:
                     failures.append(str(error))
                 else:
-                    lessons[key] = await _keep(store, key, lesson)
+                    data = canonical_json(lesson.model_dump(mode="json"))
+                    # Another replica may have asked at the same time, and was told something else.
+                    lessons[key] = Lesson.model_validate_json(await store.first(lesson_path(key), data))
 
         await asyncio.gather(*(learn(key) for key in missing))
     if failures:
@@ -127,14 +129,6 @@ async def _lesson(client: AsyncOpenAI, section: Section, questions: QuestionForm
                 *messages, {"role": "assistant", "content": said}, {"role": "user", "content": complaint},
             ]  # fmt: skip
     return Lesson()
-
-
-async def _keep(store: ObjectStore, key: str, lesson: Lesson) -> Lesson:
-    try:
-        await store.put(lesson_path(key), canonical_json(lesson.model_dump(mode="json")))
-        return lesson
-    except ArtifactConflict:  # another replica asked at the same time, and was told something else
-        return (await read_lessons(store, [key]))[key]
 
 
 def _messages(section: Section, count: int) -> list[dict[str, str]]:

@@ -9,7 +9,7 @@ from tunewheel_contracts.fields import Frozen, Sha256
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.spec import ReplaySpec
 from tunewheel_contracts.identity import canonical_json, content_sha256
-from tunewheel_runtime.store import ArtifactConflict, CorruptArtifact, ObjectStore
+from tunewheel_runtime.store import CorruptArtifact, ObjectStore
 
 from tunewheel_curate.replay.mixing import ReplayPool
 from tunewheel_curate.replay.sources import read_replay
@@ -37,11 +37,10 @@ async def pinned_replay(
     pool = await asyncio.to_thread(read_replay, spec, allowed)
     lines = b"".join(canonical_json(turns) + b"\n" for turns in pool.conversations)
     await store.put(_path(pool.sha256), lines)
-    try:
-        await store.put(path, ReplayPin(sha256=pool.sha256).model_dump_json().encode())
-    except ArtifactConflict:  # another attempt read the source before it changed
-        return await _kept(store, ReplayPin.model_validate_json(await store.read(path) or b""))
-    return pool
+    data = await store.first(path, ReplayPin(sha256=pool.sha256).model_dump_json().encode())
+    pin = ReplayPin.model_validate_json(data)
+    # Another attempt may have read the source before it changed.
+    return pool if pin.sha256 == pool.sha256 else await _kept(store, pin)
 
 
 async def _kept(store: ObjectStore, pin: ReplayPin) -> ReplayPool:
