@@ -30,7 +30,7 @@ from tunewheel_contracts.formats.document import DocumentSection
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_contracts.identity import content_id, content_sha256
 from tunewheel_embedding.static import StaticEmbedder, packaged_model
-from tunewheel_retrieval.building import Document, build, searched_text
+from tunewheel_retrieval.building import Document, build
 from tunewheel_retrieval.index import Index
 from tunewheel_retrieval.sections import Section
 
@@ -96,7 +96,7 @@ def compared(questions: Questions, others: Others) -> dict[str, Any]:
     at = {row.passage_id: number for number, row in enumerate(ours.rows)}
     found = {"tunewheel": judged(search, names, questions, seconds)}
     found["tunewheel"]["change_seconds"] = change_seconds(ours, documents, embedder)
-    texts = [searched_text(row) for row in ours.rows]
+    texts = [row.searched for row in ours.rows]
     for name, prepare in others.items():
         started = time.perf_counter()
         search = prepare(texts)

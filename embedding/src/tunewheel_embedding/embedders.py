@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from tunewheel_embedding.endpoint import EndpointEmbedder
 
+PROBE = "ready"
+"""A text that nobody has a reason to refuse: an embedder that does so refuses whatever it is asked."""
+
 
 class Embedder(Protocol):
     """Makes vectors; two embedders of one ``name`` make the same."""

@@ -17,7 +17,7 @@ from tunewheel_contracts.formats.data_quality import PiiPolicy
 from tunewheel_contracts.formats.index import IndexCounts, IndexManifest
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_contracts.identity import content_id, content_sha256
-from tunewheel_embedding.embedders import Embedder
+from tunewheel_embedding.embedders import PROBE, Embedder
 from tunewheel_embedding.errors import EmbeddingRefused
 from tunewheel_embedding.static import Vectors
 
@@ -35,8 +35,6 @@ NOT_ON_THE_LOG = "not_on_the_log"
 MAY_PASS = frozenset({TOO_MANY, REFUSED, NOT_ON_THE_LOG})
 """Reasons to leave a document out that lie outside of the document: another attempt may have its passages."""
 EMBEDDED_AT_ONCE = 1_000
-PROBE = "ready"
-"""A text that nobody has a reason to refuse: an embedder that does so refuses whatever it is asked."""
 
 
 @dataclass(frozen=True)
@@ -120,11 +118,6 @@ def index_id_of(config_sha256: str, records: Mapping[str, str], left_out: Collec
     lack any."""
     content = {"config": config_sha256, "documents": sorted(records.items()), "left_out": sorted(left_out)}
     return content_id("ix", content)
-
-
-def searched_text(passage: Passage) -> str:
-    """Return what of a passage is embedded, and searched by words: its place and its text."""
-    return "\n".join(part for part in (passage.title, passage.heading, passage.text) if part)
 
 
 def build(
@@ -315,7 +308,7 @@ def _vectors(rows: Sequence[Passage], embedder: Embedder, previous: Index | None
         vectors[[new for _, new in kept]] = previous.vectors[[old for old, _ in kept]].astype(np.float16)
     for start in range(0, len(fresh), EMBEDDED_AT_ONCE):
         some = fresh[start : start + EMBEDDED_AT_ONCE]
-        vectors[some] = _units([searched_text(rows[at]) for at in some], embedder).astype(np.float16)
+        vectors[some] = _units([rows[at].searched for at in some], embedder).astype(np.float16)
     return vectors
 
 
@@ -336,7 +329,7 @@ def _units(texts: Sequence[str], embedder: Embedder) -> Vectors:
 
 def _postings(rows: Sequence[Passage], previous: Index | None) -> Postings:
     kept, fresh = _split(rows, previous)
-    texts = [searched_text(rows[at]) for at in fresh]
+    texts = [rows[at].searched for at in fresh]
     return Postings.merged(previous.postings if previous else None, kept, fresh, texts)
 
 

@@ -22,6 +22,11 @@ class Passage:
     order: int
     """Place among the passages of its document."""
 
+    @property
+    def searched(self) -> str:
+        """What of the passage is embedded, and searched by words: its place and its text."""
+        return "\n".join(part for part in (self.title, self.heading, self.text) if part)
+
 
 @dataclass(frozen=True, slots=True)
 class Hit:

@@ -7,7 +7,6 @@ from collections.abc import Collection, Sequence
 import polars as pl
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_redaction.redaction import Redactor
-from tunewheel_retrieval.building import searched_text
 from tunewheel_retrieval.context import as_data
 from tunewheel_retrieval.hits import Passage
 from tunewheel_retrieval.index import Index
@@ -45,7 +44,7 @@ def allowed_passages(
     """
     own = [passage for passage in index.rows if passage.record_id in records]
     own = _without_personal_data(own, spec)
-    texts = [as_data(searched_text(passage)) for passage in own]
+    texts = [as_data(passage.searched) for passage in own]
     said = pl.DataFrame(
         {
             "example_id": [passage.passage_id for passage in own],
@@ -68,6 +67,6 @@ def _without_personal_data(passages: Sequence[Passage], spec: ProjectSpec) -> li
     policy = spec.dataset.pii
     if policy.action == "keep":
         return list(passages)
-    texts = pl.Series([searched_text(passage) for passage in passages], dtype=pl.String)
+    texts = pl.Series([passage.searched for passage in passages], dtype=pl.String)
     is_found = Redactor(policy, project=spec.project).holds_any(texts)
     return [passage for passage, found in zip(passages, is_found, strict=True) if not found]

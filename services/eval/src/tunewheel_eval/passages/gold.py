@@ -14,7 +14,6 @@ from collections.abc import Iterable, Sequence
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_outputs.grounding import figures_in, grounding, statements
 from tunewheel_outputs.texts import said_before
-from tunewheel_retrieval.building import searched_text
 from tunewheel_retrieval.hits import Passage
 from tunewheel_retrieval.index import Index
 
@@ -46,14 +45,14 @@ def _grounding(example: ChatExample, said: str, index: Index) -> Passage | None:
     gold, share, second = _best(said, [hit.passage for hit in hits])
     if gold is None or share < GROUNDED or second >= share:
         return None
-    given = f"{searched_text(gold)}\n{said_before(example.messages[:-1])}"
+    given = f"{gold.searched}\n{said_before(example.messages[:-1])}"
     return gold if figures_in(said) <= figures_in(given) else None
 
 
 def _best(said: str, passages: Sequence[Passage]) -> tuple[Passage | None, float, float]:
     """Return the passage that holds most of ``said``, its share, and the largest share of a passage of
     another document."""
-    shares = [(grounding(said, searched_text(passage)), passage) for passage in passages]
+    shares = [(grounding(said, passage.searched), passage) for passage in passages]
     share, best = max(shares, key=lambda one: one[0], default=(0.0, None))
     others = [one for one, passage in shares if best and passage.document_id != best.document_id]
     return best, share, max(others, default=0.0)

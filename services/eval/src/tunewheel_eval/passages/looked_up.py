@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
-from tunewheel_retrieval.building import searched_text
 from tunewheel_retrieval.hits import Hit
 
 from tunewheel_eval.job import WithPassages
@@ -31,7 +30,7 @@ class Found:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        return tuple(searched_text(hit.passage) for hit in self.hits)
+        return tuple(hit.passage.searched for hit in self.hits)
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,9 @@ from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
 from tunewheel_contracts.formats.index import IndexManifest
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
-from tunewheel_embedding.embedders import Embedder, Embedders, FromThread
+from tunewheel_embedding.embedders import PROBE, Embedder, Embedders, FromThread
 from tunewheel_embedding.errors import EmbeddingRefused, EndpointAway
 from tunewheel_embedding.static import Vectors
-from tunewheel_retrieval.building import PROBE
 from tunewheel_retrieval.index import DEPTH, Index
 from tunewheel_retrieval.opening import files_of, open_index
 from tunewheel_retrieval.prompts import look_up, question_of

@@ -11,12 +11,12 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_outputs.grounding import figures_in
 from tunewheel_outputs.terms import names_in, terms_of
 from tunewheel_outputs.texts import said_before, spoken
-from tunewheel_retrieval.building import searched_text
 from tunewheel_retrieval.hits import Passage
 from tunewheel_retrieval.index import Index
 
@@ -73,22 +73,20 @@ class Changes:
         asked = _named(said_before(example.messages[:-1]))
         known = _named("\n".join(new.get(self.name_now(gold) or "", ())))
         return Change(
-            frozenset(_named(searched_text(gold)) - known - asked),
+            frozenset(_named(gold.searched) - known - asked),
             frozenset(known - _named("\n".join(old[gold.document_id])) - asked),
         )
 
     @cached_property
     def _said(self) -> tuple[Mapping[str, tuple[str, ...]], Mapping[str, tuple[str, ...]]]:
         """The old passages and the new, without titles: those may be made of a document's name."""
-
-        def text_of(passage: Passage) -> str:
-            return passage.text
-
-        return _by_document(self._before, text_of), _by_document(self._now, text_of)
+        text = attrgetter("text")
+        return _by_document(self._before, text), _by_document(self._now, text)
 
     @cached_property
     def _searched(self) -> tuple[Mapping[str, tuple[str, ...]], Mapping[str, tuple[str, ...]]]:
-        return _by_document(self._before, searched_text), _by_document(self._now, searched_text)
+        searched = attrgetter("searched")
+        return _by_document(self._before, searched), _by_document(self._now, searched)
 
 
 def _by_document(index: Index, text_of: Callable[[Passage], str]) -> dict[str, tuple[str, ...]]:
