@@ -7,6 +7,7 @@ import pytest
 from tunewheel_serve_gateway.chat_body import MOST_BIASES, NOT_SERVED, PASSED_ON, WITHOUT_EFFECT
 from tunewheel_serve_gateway.chat_request import MOST_COMPLAINTS, ChatRequest, parse_chat_request
 from tunewheel_serve_gateway.errors import BadRequest
+from tunewheel_serve_gateway.routing import Target
 
 
 def parsed(**parameters: Any) -> ChatRequest:
@@ -245,7 +246,8 @@ def test_what_a_tool_returned_is_no_system_prompt():
         {"role": "tool", "tool_call_id": "c1", "content": "42"},
     ]
     request = parsed(messages=asked)
-    body = request.upstream_body(model="m", system_prompt="Answer.")
+    target = Target(project="p", model_id="m", upstream_model="m", system_prompt="Answer.")
+    body = request.upstream_body(target)
     assert body["messages"][0] == {"role": "system", "content": "Answer."}
     assert request.messages_with("Answer.")[0] == ("system", "Answer.")
 

@@ -19,7 +19,6 @@ from tunewheel_serve_gateway.completions.exchange import Exchange
 from tunewheel_serve_gateway.completions.ids import CompletionIds
 from tunewheel_serve_gateway.completions.overrides import overrides_of
 from tunewheel_serve_gateway.errors import Headers, Unavailable, UnknownModel
-from tunewheel_serve_gateway.judged import decoding_parameters
 from tunewheel_serve_gateway.outcomes import Outcomes
 from tunewheel_serve_gateway.reconcile import Reconciler
 from tunewheel_serve_gateway.retrieval.retrieved import cite
@@ -272,13 +271,7 @@ class Answering:
             trace=inject(),
             queue_seconds=queued,
         )
-        body = request.upstream_body(
-            model=target.upstream_model,
-            system_prompt=target.system_prompt,
-            max_tokens=target.max_output_tokens,
-            defaults=decoding_parameters(target.bundle) if target.bundle else None,
-        )
-        return exchange, body
+        return exchange, request.upstream_body(target)
 
 
 def _may_be_shorter(request: ChatRequest, error: BaseException) -> bool:

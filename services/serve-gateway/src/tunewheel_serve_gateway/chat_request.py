@@ -13,7 +13,9 @@ from tunewheel_retrieval.prompts import question_of, with_context
 
 from tunewheel_serve_gateway.chat_body import CHAT_BODY, KNOWN, NOT_SERVED, PASSED_ON
 from tunewheel_serve_gateway.errors import BadRequest, Headers
+from tunewheel_serve_gateway.judged import decoding_parameters
 from tunewheel_serve_gateway.retrieval.retrieved import Retrieved
+from tunewheel_serve_gateway.routing import Target
 
 Messages = tuple[tuple[str, str], ...]
 """(role, content) pairs as the log tells them; roles are system, user and assistant."""
@@ -79,28 +81,22 @@ class ChatRequest:
     def _lacks(self, system_prompt: str | None) -> bool:
         return bool(system_prompt) and all(one["role"] != "system" for one in self.conversation)
 
-    def upstream_body(
-        self,
-        *,
-        model: str,
-        system_prompt: str | None,
-        max_tokens: int | None = None,
-        defaults: Mapping[str, Any] | None = None,
-    ) -> dict[str, Any]:
+    def upstream_body(self, target: Target) -> dict[str, Any]:
         """Return the body for the engine. Usage is always asked for: the completion log needs it.
-        ``system_prompt`` and ``max_tokens`` count where the client set none, and ``defaults`` where it set
-        nothing else. What was retrieved stands at the end of the system message, whose ever that is."""
-        body = {**(defaults or {}), **self.parameters} | {
-            "model": model,
+        The system prompt, the limit of tokens and the decoding parameters of ``target`` count where the
+        client set none. What was retrieved stands at the end of the system message, whose ever that is."""
+        defaults = decoding_parameters(target.bundle) if target.bundle else {}
+        body = {**defaults, **self.parameters} | {
+            "model": target.upstream_model,
             "messages": list(self.conversation),
             "stream": self.stream,
         }
-        if self._lacks(system_prompt):
-            body["messages"].insert(0, {"role": "system", "content": system_prompt})
+        if self._lacks(target.system_prompt):
+            body["messages"].insert(0, {"role": "system", "content": target.system_prompt})
         if self.retrieved is not None:
             body["messages"] = with_context(body["messages"], self.retrieved.context)
-        if max_tokens and not any(name in self.parameters for name in LIMITS):
-            body["max_tokens"] = max_tokens
+        if target.max_output_tokens and not any(name in self.parameters for name in LIMITS):
+            body["max_tokens"] = target.max_output_tokens
         if self.stream:
             body["stream_options"] = {"include_usage": True}
         return body

@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from tunewheel_contracts.formats.serving import RouteRole
 
@@ -13,7 +14,6 @@ from tunewheel_serve_gateway.chat_request import ChatRequest
 from tunewheel_serve_gateway.completions.exchange import Exchange
 from tunewheel_serve_gateway.completions.ids import CompletionIds
 from tunewheel_serve_gateway.completions.overrides import overrides_of
-from tunewheel_serve_gateway.judged import decoding_parameters
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.reconcile import Reconciler
 from tunewheel_serve_gateway.routing import Target
@@ -77,13 +77,7 @@ class ShadowCopies:
             retrieved=request.retrieved,
             trace=answered.trace,
         )
-        body = request.upstream_body(
-            model=shadow.upstream_model,
-            system_prompt=shadow.system_prompt,
-            max_tokens=shadow.max_output_tokens,
-            defaults=decoding_parameters(shadow.bundle) if shadow.bundle else None,
-        ) | {"stream": False}
-        body.pop("stream_options", None)
+        body = replace(request, stream=False).upstream_body(shadow)
         async with self._slots:
             started = time.perf_counter()
             try:
