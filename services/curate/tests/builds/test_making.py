@@ -390,7 +390,7 @@ async def test_general_data_that_the_store_lost_refuses_its_own_project_alone(
     assert isinstance(await bench.build(asked, "one", rows), DatasetVersioned)
     for kept in (tmp_path / "store" / "replay").iterdir():
         kept.unlink()
-    bench.known = bench.maker._known = Known()
+    bench.known.history = History()
     refused = await bench.build(asked, "two", rows)
     assert isinstance(refused, DatasetRejected)
     assert refused.reasons[0].startswith("store: replay/")

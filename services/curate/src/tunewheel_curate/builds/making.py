@@ -11,7 +11,6 @@ from pathlib import Path
 import polars as pl
 import structlog
 from tunewheel_contracts.erasures import Erasure
-from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import (
     BuildReason,
@@ -31,30 +30,15 @@ from tunewheel_runtime.view import LogReader
 
 from tunewheel_curate.builds.building import Builder
 from tunewheel_curate.builds.known import Known
-from tunewheel_curate.builds.worker import BuildOrder, BuildOutcome
+from tunewheel_curate.builds.stored_versions import StoredVersions, VersionLost
+from tunewheel_curate.builds.worker import BuildOutcome
 from tunewheel_curate.documents.taught import forget_taught, taught_of
 from tunewheel_curate.records.missing import MissingRecords
-from tunewheel_curate.versions.versioning import MANIFEST, manifest_ref
 
 log = structlog.get_logger(__name__)
 
 NO_ROWS = content_sha256(b"")
 Answer = Envelope[DatasetVersioned] | Envelope[DatasetRejected]
-
-
-class VersionLost(TunewheelError):
-    """The version that the next one continues is missing from the store or damaged, and only an operator can
-    bring it back."""
-
-    def __init__(self, dataset_id: str, why: str) -> None:
-        super().__init__(
-            f"previous: {dataset_id} {why}; bring back datasets/{dataset_id}, which knows what must never be "
-            "trained on"
-        )
-
-    @classmethod
-    def for_good(cls, dataset_id: str, why: str) -> VersionLost:
-        return cls(dataset_id, f"is missing from the store and cannot be built again ({why})")
 
 
 @dataclass(frozen=True)
@@ -79,11 +63,11 @@ class Maker:
         missing: MissingRecords,
     ) -> None:
         self._service = service
-        self._table_url = table_url
         self._known = known
         self._followed = followed
         self._builder = builder
         self._missing = missing
+        self._versions = StoredVersions(service.store, known, builder, table_url=table_url)
 
     async def answer(
         self,
@@ -106,19 +90,17 @@ class Maker:
         while True:
             basis, index = self._basis(event), await self._index_for(event.data, spec, newest)
             previous = self._known.history.latest(event.project)
-            order = BuildOrder(
-                table_url=self._table_url,
-                spec=spec,
-                records_upto=event.data.records_upto or {},
-                folder="",
-                withdrawals=self._known.withdrawals.before(event.project, basis.withdrawals_upto),
+            order = self._versions.order(
+                spec,
+                records_upto=event.data.records_upto,
+                withdrawals_upto=basis.withdrawals_upto,
                 erasures=basis.erasures,
                 previous=previous.dataset_id if previous else None,
-                published=tuple(one.dataset_id for one in self._known.history.versions(event.project)),
+                published=self._known.history.versions(event.project),
                 index=index,
             )
             try:
-                memory = await self._memory_of(previous, stop=stop) if previous else None
+                memory = await self._versions.memory_of(previous, stop=stop) if previous else None
                 async with self._builder.build(order, stop=stop, memory=memory) as (outcome, folder):
                     await self._followed.refresh()
                     if self._basis(event) == basis:
@@ -174,74 +156,6 @@ class Maker:
                 keys = await taught_of(store, project, erasure.subject)
                 await forget_taught(store, project, erasure.subject, keys)
 
-    async def _memory_of(self, version: DatasetVersioned, *, stop: asyncio.Event) -> bytes | None:
-        """Return what ``version`` and those before it held out; None for one made before there was a memory.
-
-        A version that the store has lost is built again from the log, and those it rests on.
-
-        Raises:
-            VersionLost: it cannot be, or what the store holds of it is damaged.
-            TransientError
-        """
-        try:
-            return await self._read_memory(version)
-        except ArtifactMissing:
-            await self._restore(version, stop=stop)
-        return await self._read_memory(version)
-
-    async def _read_memory(self, version: DatasetVersioned) -> bytes | None:
-        ref = (await self._manifest(version)).holdout_memory
-        return None if ref is None else await self._read(version, ref)
-
-    async def _manifest(self, version: DatasetVersioned) -> DatasetManifest:
-        return DatasetManifest.model_validate_json(await self._read(version, version.manifest))
-
-    async def _read(self, version: DatasetVersioned, ref: ArtifactRef) -> bytes:
-        try:
-            return await self._service.store.get(ref)
-        except CorruptArtifact as error:
-            raise VersionLost(version.dataset_id, f"is damaged in the store ({error})") from error
-
-    async def _restore(self, version: DatasetVersioned, *, stop: asyncio.Event) -> None:
-        name, spec = version.dataset_id, self._known.specs.get(version.spec_sha256)
-        if spec is None:
-            raise VersionLost.for_good(name, "its spec is no longer on the log")
-        if version.index is not None and not await self._service.store.exists(version.index.path):
-            raise VersionLost.for_good(
-                name,
-                f"{version.index.path}, whose passages it holds, is deleted; bringing that back helps too",
-            )
-        earlier = self._known.history.before(version)
-        before = next((one for one in earlier if one.dataset_id == version.previous), None)
-        memory = await self._memory_of(before, stop=stop) if before else None
-        order = BuildOrder(
-            table_url=self._table_url,
-            spec=spec,
-            records_upto=version.records_upto or {},
-            folder="",
-            withdrawals=self._known.withdrawals.before(version.project, version.withdrawals_upto or {}),
-            erasures=self._known.erasures.of(version.project),
-            previous=version.previous,
-            published=tuple(one.dataset_id for one in earlier),
-            index=version.index,
-        )
-        async with self._builder.build(order, stop=stop, memory=memory) as (outcome, folder):
-            if outcome.manifest is None or outcome.manifest.dataset_id != name:
-                raise VersionLost.for_good(
-                    name,
-                    "its records now give another version: some were erased since, or "
-                    "TUNEWHEEL_PSEUDONYM_SECRET changed",
-                )
-            # The name must never hold other bytes: whoever read them would find the version damaged.
-            written = await asyncio.to_thread((folder / MANIFEST).read_bytes)
-            if manifest_ref(outcome.manifest, written) != version.manifest:
-                raise VersionLost.for_good(name, "the libraries that write its files have changed since")
-            try:
-                await self._store(outcome.manifest, folder)
-            except ArtifactConflict as error:
-                raise VersionLost(name, f"is damaged in the store ({error})") from error
-        log.info("dataset_restored", dataset_id=name)
-
     async def _publishable(
         self,
         event: Envelope[DatasetRequested],
@@ -255,12 +169,12 @@ class Maker:
         manifest = outcome.manifest
         if manifest is None:
             return self._rejected(event, spec, basis, outcome, outcome.rejections)
-        if previous is not None and _content(await self._manifest(previous)) == _content(manifest):
+        if previous is not None and _content(await self._versions.manifest(previous)) == _content(manifest):
             unchanged = self._unchanged(event, previous)
             if unchanged is not None:
                 return self._rejected(event, spec, basis, outcome, (unchanged,))
         try:
-            manifest, ref = await self._store(manifest, folder)
+            manifest, ref = await self._versions.keep(manifest, folder)
         except ArtifactConflict as error:
             place = f"datasets/{manifest.dataset_id}"
             leftover = f"store: {error}, from a build that never ended; remove {place} and ask again"
@@ -321,22 +235,6 @@ class Maker:
         )
         log.warning("dataset_rejected", project=event.project, reasons=reasons)
         return self._service.new(data, cause=event)
-
-    async def _store(self, manifest: DatasetManifest, folder: Path) -> tuple[DatasetManifest, ArtifactRef]:
-        """Put the version's files; a version that lies there already is left as it is."""
-        store, prefix = self._service.store, f"datasets/{manifest.dataset_id}"
-        try:
-            refs = await store.put_directory(prefix, folder, last=MANIFEST)
-            return manifest, refs[-1]
-        except ArtifactConflict:
-            # The same rows reached by other records (say, of a log since deleted): the first version stays.
-            data = await store.read(f"{prefix}/{MANIFEST}")
-            if data is None:
-                raise
-            existing = DatasetManifest.model_validate_json(data)
-            if existing.rows_sha256 != manifest.rows_sha256:
-                raise
-            return existing, manifest_ref(existing, data)
 
 
 def _content(manifest: DatasetManifest) -> tuple[str, str]:

@@ -1,0 +1,166 @@
+"""The versions that lie in the store. One that the store lost is built again from the log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import structlog
+from tunewheel_contracts.erasures import Erasure
+from tunewheel_contracts.errors import TunewheelError
+from tunewheel_contracts.events.data import DatasetVersioned
+from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.dataset import DatasetManifest
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_runtime.store import ArtifactConflict, ArtifactMissing, CorruptArtifact, ObjectStore
+
+from tunewheel_curate.builds.building import Builder
+from tunewheel_curate.builds.known import Known
+from tunewheel_curate.builds.worker import BuildOrder
+from tunewheel_curate.versions.versioning import MANIFEST, manifest_ref
+
+log = structlog.get_logger(__name__)
+
+
+class VersionLost(TunewheelError):
+    """The version that the next one continues is missing from the store or damaged, and only an operator can
+    bring it back."""
+
+    def __init__(self, dataset_id: str, why: str) -> None:
+        super().__init__(
+            f"previous: {dataset_id} {why}; bring back datasets/{dataset_id}, which knows what must never be "
+            "trained on"
+        )
+
+    @classmethod
+    def for_good(cls, dataset_id: str, why: str) -> VersionLost:
+        return cls(dataset_id, f"is missing from the store and cannot be built again ({why})")
+
+
+class StoredVersions:
+    """Reads and writes versions, and orders the builds that make them."""
+
+    def __init__(self, store: ObjectStore, known: Known, builder: Builder, *, table_url: str) -> None:
+        self._store = store
+        self._known = known
+        self._builder = builder
+        self._table_url = table_url
+
+    def order(
+        self,
+        spec: ProjectSpec,
+        *,
+        records_upto: Mapping[str, int] | None,
+        withdrawals_upto: Mapping[str, int] | None,
+        erasures: tuple[Erasure, ...],
+        previous: str | None,
+        published: Iterable[DatasetVersioned],
+        index: ArtifactRef | None,
+    ) -> BuildOrder:
+        """Return the order for a version of ``spec``'s project that follows the version ``previous``.
+        ``published``: all versions before. Offsets that are None stand for no records, and no withdrawals."""
+        return BuildOrder(
+            table_url=self._table_url,
+            spec=spec,
+            records_upto=dict(records_upto or {}),
+            folder="",
+            withdrawals=self._known.withdrawals.before(spec.project, withdrawals_upto or {}),
+            erasures=erasures,
+            previous=previous,
+            published=tuple(one.dataset_id for one in published),
+            index=index,
+        )
+
+    async def keep(self, manifest: DatasetManifest, folder: Path) -> tuple[DatasetManifest, ArtifactRef]:
+        """Put the version's files; a version that lies there already is left as it is.
+
+        Raises:
+            ArtifactConflict: other content lies under the version's name.
+            TransientError
+        """
+        prefix = f"datasets/{manifest.dataset_id}"
+        try:
+            refs = await self._store.put_directory(prefix, folder, last=MANIFEST)
+            return manifest, refs[-1]
+        except ArtifactConflict:
+            # The same rows reached by other records (say, of a log since deleted): the first version stays.
+            data = await self._store.read(f"{prefix}/{MANIFEST}")
+            if data is None:
+                raise
+            existing = DatasetManifest.model_validate_json(data)
+            if existing.rows_sha256 != manifest.rows_sha256:
+                raise
+            return existing, manifest_ref(existing, data)
+
+    async def manifest(self, version: DatasetVersioned) -> DatasetManifest:
+        """Return the manifest of ``version``.
+
+        Raises:
+            VersionLost: what the store holds is damaged.
+            ArtifactMissing, TransientError
+        """
+        return DatasetManifest.model_validate_json(await self._read(version, version.manifest))
+
+    async def memory_of(self, version: DatasetVersioned, *, stop: asyncio.Event) -> bytes | None:
+        """Return what ``version`` and those before it held out; None for one made before there was a memory.
+
+        A version that the store has lost is built again from the log, and those it rests on.
+
+        Raises:
+            VersionLost: it cannot be, or what the store holds of it is damaged.
+            TransientError
+        """
+        try:
+            return await self._read_memory(version)
+        except ArtifactMissing:
+            await self._restore(version, stop=stop)
+        return await self._read_memory(version)
+
+    async def _read_memory(self, version: DatasetVersioned) -> bytes | None:
+        ref = (await self.manifest(version)).holdout_memory
+        return None if ref is None else await self._read(version, ref)
+
+    async def _read(self, version: DatasetVersioned, ref: ArtifactRef) -> bytes:
+        try:
+            return await self._store.get(ref)
+        except CorruptArtifact as error:
+            raise VersionLost(version.dataset_id, f"is damaged in the store ({error})") from error
+
+    async def _restore(self, version: DatasetVersioned, *, stop: asyncio.Event) -> None:
+        name, spec = version.dataset_id, self._known.specs.get(version.spec_sha256)
+        if spec is None:
+            raise VersionLost.for_good(name, "its spec is no longer on the log")
+        if version.index is not None and not await self._store.exists(version.index.path):
+            raise VersionLost.for_good(
+                name,
+                f"{version.index.path}, whose passages it holds, is deleted; bringing that back helps too",
+            )
+        earlier = self._known.history.before(version)
+        before = next((one for one in earlier if one.dataset_id == version.previous), None)
+        memory = await self.memory_of(before, stop=stop) if before else None
+        order = self.order(
+            spec,
+            records_upto=version.records_upto,
+            withdrawals_upto=version.withdrawals_upto,
+            erasures=self._known.erasures.of(version.project),
+            previous=version.previous,
+            published=earlier,
+            index=version.index,
+        )
+        async with self._builder.build(order, stop=stop, memory=memory) as (outcome, folder):
+            if outcome.manifest is None or outcome.manifest.dataset_id != name:
+                raise VersionLost.for_good(
+                    name,
+                    "its records now give another version: some were erased since, or "
+                    "TUNEWHEEL_PSEUDONYM_SECRET changed",
+                )
+            # The name must never hold other bytes: whoever read them would find the version damaged.
+            written = await asyncio.to_thread((folder / MANIFEST).read_bytes)
+            if manifest_ref(outcome.manifest, written) != version.manifest:
+                raise VersionLost.for_good(name, "the libraries that write its files have changed since")
+            try:
+                await self.keep(outcome.manifest, folder)
+            except ArtifactConflict as error:
+                raise VersionLost(name, f"is damaged in the store ({error})") from error
+        log.info("dataset_restored", dataset_id=name)
