@@ -21,6 +21,7 @@ from tunewheel_contracts.formats.run import BaseModelFacts, BaseModelRef
 from tunewheel_planner.calibration import Calibration
 from tunewheel_runtime.retry import Backoff, retry
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
+from tunewheel_runtime.waiting import first_of
 
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Job
@@ -40,7 +41,6 @@ from tunewheel_train.runs.tracking import Tracker
 from tunewheel_train.runs.training import train_once
 from tunewheel_train.runs.tries import Tries
 from tunewheel_train.runs.versions import Versions
-from tunewheel_train.runs.waiting import first_of
 from tunewheel_train.settings import Settings
 
 log = structlog.get_logger(__name__)

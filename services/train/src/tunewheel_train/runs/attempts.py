@@ -16,6 +16,7 @@ from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import Adjustment
 from tunewheel_planner.calibration import Correction
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_runtime.waiting import first_of
 
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Job
@@ -34,7 +35,6 @@ from tunewheel_train.runs.tracking import Tracker
 from tunewheel_train.runs.training import train_once
 from tunewheel_train.runs.tries import Tries
 from tunewheel_train.runs.versions import Versions
-from tunewheel_train.runs.waiting import first_of
 from tunewheel_train.settings import Settings
 
 log = structlog.get_logger(__name__)

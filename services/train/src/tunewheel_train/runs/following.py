@@ -7,12 +7,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+from tunewheel_runtime.waiting import first_of
+
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Job
 from tunewheel_train.progress import Failed, Message
 from tunewheel_train.runs.process import Last, ProcessDied
 from tunewheel_train.runs.tries import Tries, Try
-from tunewheel_train.runs.waiting import first_of
 
 ABOUT_THE_RUN = (
     "recipe", "gradient_checkpointing", "packed", "dtype", "sharding", "corrections", "base_revision",

@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 import structlog
+from tunewheel_runtime.waiting import first_of
 
 from tunewheel_train.runs.runs import Run
-from tunewheel_train.runs.waiting import first_of
 
 log = structlog.get_logger(__name__)
 

@@ -28,12 +28,12 @@ from pydantic import BaseModel
 from tunewheel_contracts.errors import TransientError
 from tunewheel_runtime.jobs import LeaseLost
 from tunewheel_runtime.store import ArtifactConflict, ObjectStore
+from tunewheel_runtime.waiting import first_of
 
 from tunewheel_train.job import Job
 from tunewheel_train.progress import Failed
 from tunewheel_train.runs.node import Node
 from tunewheel_train.runs.process import Last, ProcessDied
-from tunewheel_train.runs.waiting import first_of
 
 log = structlog.get_logger(__name__)
 OUTCOME, TRIES = "outcome.json", "tries"

@@ -9,7 +9,7 @@ from typing import Any
 
 async def first_of(*waits: Coroutine[Any, Any, Any]) -> tuple[Any, ...]:
     """Wait until one of ``waits`` is over. Return its result in its place and None for the others, which were
-    cancelled and have ended. What it raised is raised here."""
+    cancelled and have ended. What it raised is raised here. A caller that is cancelled cancels them all."""
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
