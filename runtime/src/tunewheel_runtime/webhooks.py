@@ -28,6 +28,7 @@ from tunewheel_contracts.event import Envelope
 from tunewheel_runtime.jobs import Lease
 from tunewheel_runtime.retry import Backoff, retry
 from tunewheel_runtime.settings import ServiceSettings
+from tunewheel_runtime.waiting import first_of
 
 log = structlog.get_logger(__name__)
 PATIENCE_SECONDS = 10.0
@@ -153,17 +154,11 @@ class Webhook:
         Raises:
             LeaseLost: the partition moved, or the service stops; whoever reads the event next tells it.
         """
-        telling = asyncio.create_task(self.tell(notice, url))
-        losing = asyncio.create_task(lease.lost.wait())
-        try:
-            await asyncio.wait({telling, losing}, return_when=asyncio.FIRST_COMPLETED)
-            if not telling.done():
-                lease.check()
-            return await telling
-        finally:
-            for task in (telling, losing):
-                task.cancel()
-            await asyncio.gather(telling, losing, return_exceptions=True)
+        told, _ = await first_of(self.tell(notice, url), lease.lost.wait())
+        if told is None:
+            lease.check()
+        assert told is not None
+        return told
 
     async def tell(self, notice: Notice, url: str) -> bool:
         """Send ``notice``; False, and a line in the log, where it was refused or nobody took it."""
