@@ -153,6 +153,15 @@ async def test_lost_lease_ends_the_worker(job: Path) -> None:
     assert workers() == []
 
 
+async def test_a_caller_that_is_cancelled_leaves_no_worker(job: Path) -> None:
+    running = asyncio.create_task(run_worker(job, lost=asyncio.Event(), on_progress=nothing, worker=WAITING))
+    await started_worker()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert workers() == []
+
+
 async def nothing(_: Progress) -> None: ...
 
 

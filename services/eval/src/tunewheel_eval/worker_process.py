@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 from tunewheel_contracts.errors import TransientError
+from tunewheel_runtime.waiting import first_of
 from tunewheel_runtime.worker_spans import trace_environment
 
 from tunewheel_eval.errors import UnfitCandidate, WorkerFailed
@@ -45,18 +46,12 @@ async def run_worker(
         *worker, str(job),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=_environment(),
     )  # fmt: skip
-    listening = asyncio.create_task(_listen(process, on_progress))
-    losing = asyncio.create_task(lost.wait())
     try:
-        await asyncio.wait({listening, losing}, return_when=asyncio.FIRST_COMPLETED)
-        if not listening.done():
+        ended, _ = await first_of(_listen(process, on_progress), lost.wait())
+        if ended is None:
             raise Stopped
-        last = await listening
-        status = await process.wait()
+        last, status = ended
     finally:
-        for task in (listening, losing):
-            task.cancel()
-        await asyncio.gather(listening, losing, return_exceptions=True)
         await _end(process)
     if status == UNFIT_EXIT and isinstance(last, Unfit):
         raise UnfitCandidate(field=last.field, reason=last.reason)
@@ -72,8 +67,11 @@ def _death(status: int) -> str:
     return f"the measuring process ended with status {status}; its log says why"
 
 
-async def _listen(process: asyncio.subprocess.Process, on_progress: OnProgress) -> Unfit | Broken | None:
-    """Hand progress on; return the line that says why the worker ends, where there is one."""
+async def _listen(
+    process: asyncio.subprocess.Process, on_progress: OnProgress
+) -> tuple[Unfit | Broken | None, int]:
+    """Hand progress on until the worker has ended; return the line that says why, where there is one, and its
+    status."""
     last: Unfit | Broken | None = None
     assert process.stdout is not None
     async for raw in process.stdout:
@@ -82,7 +80,7 @@ async def _listen(process: asyncio.subprocess.Process, on_progress: OnProgress) 
             await on_progress(line)
         else:
             last = line
-    return last
+    return last, await process.wait()
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
