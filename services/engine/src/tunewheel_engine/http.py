@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
+from tunewheel_runtime.waiting import first_of
 
 from tunewheel_engine.errors import Refused, TooLarge
 
@@ -96,16 +96,11 @@ async def while_connected(
     request: Request, answer: Coroutine[Any, Any, Response], generation: Cancellable
 ) -> Response:
     """``answer``, unless the client leaves before: then the row is freed."""
-    working = asyncio.ensure_future(answer)
-    leaving = asyncio.ensure_future(_left(request))
     try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else Response(status_code=CLIENT_LEFT)
+        told, _ = await first_of(answer, _left(request))
     finally:
         generation.cancel()
-        for task in (working, leaving):
-            task.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
+    return Response(status_code=CLIENT_LEFT) if told is None else told
 
 
 async def _left(request: Request) -> None:
