@@ -93,6 +93,21 @@ async def test_a_build_stops_when_told_and_its_processes_end(builder: Builder, o
 
 
 @pytest.mark.usefixtures("waiting")
+async def test_a_build_whose_caller_is_cancelled_leaves_no_process(
+    builder: Builder, order: BuildOrder
+) -> None:
+    await builder.prepare()
+    assert builder._worker is not None
+    worker = psutil.Process(builder._worker.pid)
+    building = asyncio.create_task(_built(builder, order, asyncio.Event()))
+    await _fork_of(worker)
+    building.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await building
+    assert not worker.is_running()
+
+
+@pytest.mark.usefixtures("waiting")
 async def test_a_build_that_takes_too_long_is_ended(
     builder: Builder, order: BuildOrder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ from tunewheel_contracts.errors import TransientError, TunewheelError
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.pseudonyms import Pseudonyms
 from tunewheel_runtime.telemetry import carried
+from tunewheel_runtime.waiting import first_of
 
 from tunewheel_curate.builds.metrics import Metrics
 from tunewheel_curate.builds.worker import SCRATCH_PREFIX, TAKEN, BuildOrder, BuildOutcome
@@ -124,25 +125,21 @@ class Builder:
         worker = self._worker
         assert worker is not None
         began, ended = time.perf_counter(), "failed"
-        answer = asyncio.create_task(_ask(worker, order))
-        stopped = asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait({answer, stopped}, return_when=asyncio.FIRST_COMPLETED, timeout=self._seconds)
-            if stopped.done() and not answer.done():
+            async with asyncio.timeout(self._seconds):
+                outcome, _ = await first_of(_ask(worker, order), stop.wait())
+            if outcome is None:
                 ended = "stopped"
                 raise BuildStopped("the build was told to stop")
-            if not answer.done():
-                raise BuildFailed(f"it did not end within {self._seconds:g} seconds")
-            outcome = answer.result()
             if outcome.away is None:
                 ended = "built" if outcome.manifest is not None else "nothing"
+        except TimeoutError as error:
+            await self.close()
+            raise BuildFailed(f"it did not end within {self._seconds:g} seconds") from error
         except BaseException:
             await self.close()
             raise
         finally:
-            for task in (answer, stopped):
-                task.cancel()
-            await asyncio.gather(answer, stopped, return_exceptions=True)
             self._metrics.observe("build.seconds", time.perf_counter() - began, outcome=ended)
             self._metrics.add("builds.failed", int(ended == "failed"))
         return outcome
