@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import uuid
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
-from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.event import E, Envelope
 from tunewheel_contracts.events.data import BuildReason, DatasetRequested
-from tunewheel_contracts.events.evaluation import ReviewAnswered, ReviewRequested, ReviewSubmitted
+from tunewheel_contracts.events.evaluation import ReviewRequested, ReviewSubmitted
 from tunewheel_contracts.events.lifecycle import ModelCommanded
-from tunewheel_contracts.events.monitoring import LabelsRequested
 from tunewheel_contracts.events.training import TrainAction, TrainControl
-from tunewheel_contracts.events.upstream import ExamplePublished
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.service import Service
 
@@ -63,21 +61,13 @@ class Actions:
             review_id=asked.review_id,
             principal=principal,
         )
-        submitted = self._service.new(data, cause=request)
-        await self._service.publish(submitted)
-        return submitted
+        return await self.answer(request, data)
 
-    async def answer(
-        self, request: Envelope[ReviewRequested], answer: ReviewAnswered
-    ) -> Envelope[ReviewAnswered]:
-        """Put a person's answer to one item on the log, and return it as it is there."""
+    async def answer(self, request: Envelope[Any], answer: E) -> Envelope[E]:
+        """Put a person's answer to a request on the log, caused by it; return what is on the log now."""
         answered = self._service.new(answer, cause=request)
         await self._service.publish(answered)
         return answered
-
-    async def label(self, request: Envelope[LabelsRequested], example: ExamplePublished) -> None:
-        """Put a person's answer to a prompt of production on the log, caused by the request for it."""
-        await self._service.publish(self._service.new(example, cause=request))
 
     async def build(self, project: str, *, principal: Principal | None) -> None:
         """Ask for a new dataset version."""

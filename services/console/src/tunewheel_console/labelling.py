@@ -86,25 +86,19 @@ class LabelQueue:
         return item
 
 
+@dataclass
 class Labelling:
     """Opens requests for labels and takes answers."""
 
-    def __init__(
-        self,
-        state: ConsoleState,
-        actions: Actions,
-        store: ObjectStore,
-        refresh: Callable[[], Awaitable[None]],
-    ) -> None:
-        """``refresh`` reads the log to its present end."""
-        self._state = state
-        self._actions = actions
-        self._store = store
-        self._refresh = refresh
+    state: ConsoleState
+    actions: Actions
+    store: ObjectStore
+    refresh: Callable[[], Awaitable[None]]
+    """Reads the log to its present end."""
 
     def task_of(self, project: str) -> TaskSpec:
         """Return the task whose form answers must have. Raises Refused where the project is not declared."""
-        known = self._state.projects.get(project)
+        known = self.state.projects.get(project)
         if known is None or known.spec is None:
             raise Refused(HTTPStatus.CONFLICT, "project", f"{project} is not declared; declare its spec")
         return known.spec.task
@@ -117,7 +111,7 @@ class Labelling:
             TransientError: the broker or the store cannot be reached.
         """
         if self._find(project, request_id) is None:  # this process may have just started
-            await self._refresh()
+            await self.refresh()
         found = self._find(project, request_id)
         if found is None:
             reason = f"{project} has no request for labels {request_id}; list its requests"
@@ -134,7 +128,7 @@ class Labelling:
     async def done(self, asked: LabelsRequested) -> Counter[str]:
         """Return how many prompts of a request were answered, or left out: without reading the prompts."""
         marks = await self._marks(asked.project, asked.request_id)
-        elsewhere = self._state.projects[asked.project].labels.answered - marks.keys()
+        elsewhere = self.state.projects[asked.project].labels.answered - marks.keys()
         done = Counter[str](mark.state for mark in marks.values())
         done["answered"] += len(elsewhere.intersection(asked.completion_ids))
         return done
@@ -159,7 +153,7 @@ class Labelling:
         example = label_example(
             asked, item, _as_answer(task, output), person=person, at=datetime.now(UTC), caller=caller
         )
-        await self._actions.label(queue.request, example)
+        await self.actions.answer(queue.request, example)
         return await self._marked(queue, item, "answered", person)
 
     async def leave_out(self, queue: LabelQueue, number: int, *, person: str) -> LabelQueue:
@@ -172,13 +166,13 @@ class Labelling:
         return await self._marked(queue, queue.item(number), "out_of_scope", person)
 
     def _find(self, project: str, request_id: str) -> tuple[Project, Envelope[LabelsRequested]] | None:
-        known = self._state.projects.get(project)
+        known = self.state.projects.get(project)
         request = known.labels.by_id.get(request_id) if known else None
         return None if known is None or request is None else (known, request)
 
     async def _read_prompts(self, asked: LabelsRequested) -> tuple[LabelPrompt, ...]:
         """Read the prompts anew each time: an erasure empties some."""
-        files = [data for path in asked.prompt_files if (data := await self._store.read(path)) is not None]
+        files = [data for path in asked.prompt_files if (data := await self.store.read(path)) is not None]
         if not files:
             reason = f"of {asked.request_id} are not in the store; answer by example.published instead"
             raise Refused(HTTPStatus.GONE, "prompts", reason)
@@ -190,7 +184,7 @@ class Labelling:
             raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "prompts", told) from error
 
     async def _marks(self, project: str, request_id: str) -> dict[str, Mark]:
-        notes = await self._store.read_folder(_folder(project, request_id))
+        notes = await self.store.read_folder(_folder(project, request_id))
         marks = (Mark.model_validate_json(note) for note in notes.values())
         return {mark.completion_id: mark for mark in marks}
 
@@ -201,7 +195,7 @@ class Labelling:
         mark = Mark(completion_id=item.completion_id, state=state, by=person, at=datetime.now(UTC))
         name = content_sha256(item.completion_id.encode())[:32]
         path = f"{_folder(asked.project, asked.request_id)}/{name}.json"
-        await self._store.replace(path, mark.model_dump_json().encode())
+        await self.store.replace(path, mark.model_dump_json().encode())
         return replace(queue, marks={**queue.marks, item.completion_id: mark})
 
 

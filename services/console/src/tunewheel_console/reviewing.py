@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Annotated, Literal
 
@@ -118,26 +118,20 @@ class Sitting:
         return Given(pair.choice(known.data.preference), known.data.reasons, known.data.corrected)
 
 
+@dataclass
 class Reviewing:
     """Opens reviews and takes answers. What it keeps is in the store and on the log, so that a restart, or
     another console, goes on where this one was."""
 
-    def __init__(
-        self,
-        state: ConsoleState,
-        actions: Actions,
-        store: ObjectStore,
-        refresh: Callable[[], Awaitable[None]],
-    ) -> None:
-        """``refresh`` reads the log to its present end."""
-        self._state = state
-        self._actions = actions
-        self.store = store
-        self._refresh = refresh
-        self._places: dict[tuple[str, str], tuple[_Deal, int]] = {}
+    state: ConsoleState
+    actions: Actions
+    store: ObjectStore
+    refresh: Callable[[], Awaitable[None]]
+    """Reads the log to its present end."""
+    _places: dict[tuple[str, str], tuple[_Deal, int]] = field(default_factory=dict, init=False)
 
     def _find(self, project: str, review_id: str) -> tuple[Review, Envelope[ReviewRequested]]:
-        known = self._state.projects.get(project)
+        known = self.state.projects.get(project)
         review = known.reviews.by_id.get(review_id) if known else None
         if review is None or review.request is None:
             raise Refused(
@@ -155,7 +149,7 @@ class Reviewing:
         try:
             review, request = self._find(project, review_id)
         except Refused:  # it may be on the log already: this process may have just started
-            await self._refresh()
+            await self.refresh()
             review, request = self._find(project, review_id)
         found = await self._read_set(review_id, request)
         deal, share = await self._place_of(review_id, review, found, reviewer)
@@ -192,7 +186,7 @@ class Reviewing:
             corrected=given.corrected,
             principal=caller.principal,
         )
-        self._state.apply(await self._actions.answer(sitting.request, answer))
+        self.state.apply(await self.actions.answer(sitting.request, answer))
 
     async def submit(
         self, sitting: Sitting, verdict: Literal["approved", "rejected"], comment: str, caller: Caller
@@ -203,19 +197,19 @@ class Reviewing:
             Refused: items are not answered, or they have submitted, or the review has ended.
             TransientError: the broker is away; nothing is submitted.
         """
-        await self._refresh()  # another console may have taken answers, or another tab the verdict
+        await self.refresh()  # another console may have taken answers, or another tab the verdict
         _require_open(sitting)
         if sitting.missing:
             reason = f"{len(sitting.missing)} of {len(sitting.numbers)} are not answered; answer them first"
             raise Refused(HTTPStatus.CONFLICT, "items", reason)
-        submitted = await self._actions.review(
+        submitted = await self.actions.review(
             sitting.request,
             reviewer=sitting.reviewer,
             principal=caller.principal,
             verdict=verdict,
             comment=comment,
         )
-        self._state.apply(submitted)
+        self.state.apply(submitted)
 
     async def _read_set(self, review_id: str, request: Envelope[ReviewRequested]) -> ReviewSet:
         """Read the set anew each time, and not by its hash: an erasure takes items out of it."""
