@@ -29,7 +29,7 @@ from tunewheel_curate.examples.output_rules import check_rules
 from tunewheel_curate.examples.output_validation import validate_outputs
 from tunewheel_curate.examples.preparation import cleaning, fitting
 from tunewheel_curate.given import Given, Outside
-from tunewheel_curate.holdout.memory import HoldoutMemory
+from tunewheel_curate.holdout.memory import ComparedRecords, HoldoutMemory
 from tunewheel_curate.holdout.sessions import conversation_pairs
 from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY, Split
 from tunewheel_curate.labels.conflicts import drop_conflicts
@@ -53,7 +53,7 @@ from tunewheel_curate.records.sources import SourceCount, count_sources
 from tunewheel_curate.records.taught import with_taught
 from tunewheel_curate.records.withdrawals import drop_withdrawn
 from tunewheel_curate.replay.mixing import Replayed
-from tunewheel_curate.sides import COMPARED, Sides, complete, part
+from tunewheel_curate.sides import Sides, complete, part
 from tunewheel_curate.similarity.near_index import NearIndex, empty_index
 from tunewheel_curate.similarity.pairs import SimilarPairs, pairs_among
 from tunewheel_curate.stage import Stage, without_texts
@@ -95,6 +95,9 @@ class Build:
 @dataclass(frozen=True)
 class _Cleaned:
     stages: list[Stage]
+    unusable: pl.DataFrame
+    """What ``select_usable`` dropped, and why: documents and answers rated down have stages of their own."""
+    compared: ComparedRecords
     pairs: SimilarPairs
     """Similar pairs left, as positions in what the last stage kept."""
     near_index: NearIndex
@@ -130,7 +133,7 @@ def build(
     related = cleaned.pairs.joined(conversation_pairs(_as_received(survivors, live.kept)))
     moved = pairs_among(related, survivors["record_id"].to_list(), by_record)
     split, parting = part(
-        examples, moved, cleaned.stages, spec=spec, memory=given.memory, secret=given.outside.secret
+        examples, moved, cleaned.compared, spec=spec, memory=given.memory, secret=given.outside.secret
     )
     parted = decontaminate(
         split,
@@ -140,11 +143,12 @@ def build(
         index=cleaned.near_index,
     )
     stages, examples = [live, *cleaned.stages, parting, parted.stage], parted.stage.kept
-    documents = add_documents(
-        handed_over(live.kept, stages[1]), spec, given.outside, parted.split, benchmarks, memory=given.memory
-    )
+    handed = handed_over(live.kept, cleaned.unusable)
+    documents = add_documents(handed, spec, given.outside, parted.split, benchmarks, memory=given.memory)
     both = with_documents(parted.split, documents)
-    sides = complete(both, distinct, stages, spec=spec, given=given, benchmarks=benchmarks)
+    sides = complete(
+        both, distinct, cleaned.compared, cleaned.unusable, spec=spec, given=given, benchmarks=benchmarks
+    )
     sides, shown = _with_passages(sides, documents, live.kept, spec, given, benchmarks)
     split, own = sides.split, pl.concat([both.train, both.holdout])
     overlaps = merged([*parted.overlaps, *(documents.overlaps if documents is not None else ())])
@@ -202,6 +206,7 @@ def _with_passages(
 
 def _clean(distinct: pl.DataFrame, spec: ProjectSpec, known: NearIndex, outside: Outside) -> _Cleaned:
     dataset, stages = spec.dataset, [select_usable(distinct)]
+    unusable = stages[-1].dropped
     for step in cleaning(spec, secret=outside.secret):
         _follow(stages, step(stages[-1].kept))
     redacted = stages[-1].kept
@@ -213,8 +218,9 @@ def _clean(distinct: pl.DataFrame, spec: ProjectSpec, known: NearIndex, outside:
         _follow(stages, step(stages[-1].kept))
     keyed = _with_key(stages[-1].kept)
     _follow(stages, drop_conflicts(keyed))
-    review += [conflicting(keyed, stages[-1]), answer_conflicting(stages[-1].kept, spec.task)]
-    _follow(stages, drop_exact_duplicates(stages[-1].kept))
+    compared = stages[-1].kept
+    review += [conflicting(keyed, stages[-1]), answer_conflicting(compared, spec.task)]
+    _follow(stages, drop_exact_duplicates(compared))
     singles = stages[-1].kept
     near = settle_near_duplicates(
         singles, spec.task, threshold=dataset.near_duplicate_threshold, related=LEAK_SIMILARITY, known=known
@@ -230,13 +236,13 @@ def _clean(distinct: pl.DataFrame, spec: ProjectSpec, known: NearIndex, outside:
         stages += [semantic.stage] if semantic.stage is not None else []
         names, left = before["record_id"].to_list(), stages[-1].kept["record_id"].to_list()
         pairs, report = pairs_among(pairs.joined(semantic.pairs), names, left), semantic.report
-    return _Cleaned(stages, pairs, near.index, review, report)
+    gave_way = pl.concat([stage.dropped for stage in stages])
+    return _Cleaned(stages, unusable, ComparedRecords(compared, gave_way), pairs, near.index, review, report)
 
 
 def _follow(stages: list[Stage], stage: Stage) -> None:
-    """Append ``stage``. Of what the one before kept, only ``COMPARED`` is asked for later."""
-    if stages[-1].name != COMPARED:
-        stages[-1] = without_texts(stages[-1])
+    """Append ``stage``, and drop the texts of the stage before it."""
+    stages[-1] = without_texts(stages[-1])
     stages.append(stage)
 
 

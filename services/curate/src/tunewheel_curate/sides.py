@@ -17,24 +17,13 @@ from tunewheel_contracts.pseudonyms import Pseudonyms
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
 from tunewheel_curate.examples.tokens import Tokens
 from tunewheel_curate.given import Given
-from tunewheel_curate.holdout.memory import (
-    HELD_OUT_BEFORE,
-    RETIRED,
-    HoldoutMemory,
-    Marks,
-    clusters_of,
-    marks_of_examples,
-    trained_marks,
-)
+from tunewheel_curate.holdout.memory import HELD_OUT_BEFORE, RETIRED, ComparedRecords, HoldoutMemory
 from tunewheel_curate.holdout.splitting import Split, split_examples
 from tunewheel_curate.preferences.negatives import Negatives, negatives_of
 from tunewheel_curate.preferences.pairs import Preferences, preference_pairs
 from tunewheel_curate.replay.mixing import Replayed, choose_replay
 from tunewheel_curate.similarity.pairs import SimilarPair
 from tunewheel_curate.stage import RATED, UNCHECKED, Stage, dropped_frame
-
-COMPARED = "conflicts"
-"""The stage whose records were good enough to be compared with others."""
 
 
 @dataclass(frozen=True)
@@ -55,20 +44,20 @@ class Sides:
 def part(
     examples: pl.DataFrame,
     pairs: Sequence[SimilarPair],
-    stages: Sequence[Stage],
+    compared: ComparedRecords,
     *,
     spec: ProjectSpec,
     memory: HoldoutMemory,
     secret: str = "",
 ) -> tuple[Split, Stage]:
-    """Split ``examples``; ``pairs`` are positions in them, ``stages`` tell what became of their records.
+    """Split ``examples``; ``pairs`` are positions in them.
 
     ``secret`` is that of pseudonyms, by which groups are retired. The stage drops what may be on neither
     side. Reasons: ``held_out_before``; ``holdout_retired``; ``rated`` and ``taught`` (it fell to the holdout,
     and nobody checked it: a model is not to be judged by what another one said).
     """
     ids = examples["record_ids"].to_list()
-    seen = [memory.seen(marks) for marks in _marks(ids, stages)] if memory.marks else []
+    seen = [memory.seen(marks) for marks in compared.marks(ids)] if memory.marks else []
     retired = _retired(examples, memory, spec.project, secret)
     split = split_examples(examples, pairs, holdout=spec.dataset.holdout_fraction, seen=seen, retired=retired)
     resting = pl.col("example_id").is_in(
@@ -106,22 +95,23 @@ def _lost(examples: pl.DataFrame, reason: str) -> pl.DataFrame:
 def complete(
     split: Split,
     distinct: pl.DataFrame,
-    stages: Sequence[Stage],
+    compared: ComparedRecords,
+    unusable: pl.DataFrame,
     *,
     spec: ProjectSpec,
     given: Given,
     benchmarks: Sequence[BenchmarkTexts] = (),
 ) -> Sides:
     """Add to ``split`` what does not come from it alone, nor gives ``benchmarks`` away; ``distinct`` are all
-    records."""
-    held = _marks(split.holdout["record_ids"].to_list(), stages)
-    trained = trained_marks(split.train["record_ids"].to_list(), _compared(stages), _duplicates(stages))
+    records, ``unusable`` (``DROPPED_SCHEMA``) those that ``select_usable`` dropped."""
+    held = compared.marks(split.holdout["record_ids"].to_list())
+    trained = compared.trained(split.train["record_ids"].to_list())
     memory = given.memory.extended(held, trained)
-    preferences = _preferences(distinct, stages, split, spec, given.outside.tokens)
+    preferences = _preferences(distinct, compared, split, spec, given.outside.tokens)
     replayed = _replayed(split, spec, given, memory, benchmarks)
     negatives = negatives_of(
         distinct,
-        next(stage for stage in stages if stage.name == "selection"),
+        unusable,
         split,
         spec=spec,
         tokens=given.outside.tokens,
@@ -136,22 +126,9 @@ def complete(
     return Sides(split, funnel, memory, preferences, negatives, replayed)
 
 
-def _marks(record_ids: list[list[str]], stages: Sequence[Stage]) -> list[Marks]:
-    return marks_of_examples(record_ids, _compared(stages), _duplicates(stages))
-
-
-def _compared(stages: Sequence[Stage]) -> pl.DataFrame:
-    """The records that were good enough to be compared with others, by their ``key``."""
-    return next(stage.kept for stage in stages if stage.name == COMPARED)
-
-
-def _duplicates(stages: Sequence[Stage]) -> pl.DataFrame:
-    return pl.concat([stage.dropped for stage in stages])
-
-
 def _preferences(
     distinct: pl.DataFrame,
-    stages: Sequence[Stage],
+    compared: ComparedRecords,
     split: Split,
     spec: ProjectSpec,
     tokens: Tokens,
@@ -160,11 +137,9 @@ def _preferences(
     offered = distinct.filter(paired)
     if offered.is_empty():
         return None
-    clusters = clusters_of(_duplicates(stages))
-    trained = {
-        r for ids in split.train["record_ids"].to_list() for i in ids for r in (i, *clusters.get(i, ()))
-    }
-    cleaned = _compared(stages).filter(paired)
+    members = compared.members(split.train["record_ids"].to_list())
+    trained = {record_id for ids in members for record_id in ids}
+    cleaned = compared.records.filter(paired)
     return preference_pairs(
         offered, cleaned, trained=trained, holdout=split.holdout, spec=spec, tokens=tokens
     )

@@ -12,9 +12,8 @@ from tunewheel_curate.cleaning.normalization import comparison_key
 from tunewheel_curate.documents.examples import _parts, question_sections
 from tunewheel_curate.documents.teaching import Lesson, QuestionAnswer
 from tunewheel_curate.given import Given, Outside
-from tunewheel_curate.holdout.memory import HoldoutMemory, marks_of_examples
+from tunewheel_curate.holdout.memory import ComparedRecords, HoldoutMemory
 from tunewheel_curate.pipeline import build
-from tunewheel_curate.stage import dropped_frame
 from tunewheel_curate.versions.card import data_card
 
 RESET = "Press the reset button twice within 5 seconds and wait for the green light. Then open the door."
@@ -172,8 +171,7 @@ def test_what_asks_like_a_ticket_that_was_held_out_once_and_is_gone_is_left_out(
     document = {"kind": "document", "output": None, "title": "Lockers", "sections": json.dumps([text])}
     # whichever side it fell on: the memory says that it was held out
     frame = records(ticket).with_columns(pl.lit(comparison_key(ticket["input"])).alias("key"))
-    none = dropped_frame(pl.Series([], dtype=pl.String), pl.Series([], dtype=pl.String))
-    memory = HoldoutMemory().extended(marks_of_examples([["rec-0000"]], frame, none))
+    memory = HoldoutMemory().extended(ComparedRecords(frame).marks([["rec-0000"]]))
     assert said(build(records(*rows, document), project), format_)
     made = build(records(*rows, document), project, Given(memory=memory))
     assert said(made, format_) == {}

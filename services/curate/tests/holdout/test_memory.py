@@ -6,28 +6,27 @@ import polars as pl
 import pytest
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.pseudonyms import Pseudonyms
-from tunewheel_curate.holdout.memory import HoldoutMemory, Seen, clusters_of, marks_of_examples, trained_marks
+from tunewheel_curate.holdout.memory import ComparedRecords, HoldoutMemory, Seen, clusters_of
 from tunewheel_curate.stage import dropped_frame
 
 NAMES = Pseudonyms("shop", "a secret of the installation")
 
 
-def compared(records, *rows: dict[str, object]) -> pl.DataFrame:
-    frame = records(*rows)
-    return frame.with_columns(pl.col("input").alias("key"))
+def with_keys(records, *rows: dict[str, object]) -> pl.DataFrame:
+    return records(*rows).with_columns(pl.col("input").alias("key"))
 
 
-def no_duplicates() -> pl.DataFrame:
-    return dropped_frame(pl.Series([], dtype=pl.String), pl.Series([], dtype=pl.String))
+def compared(records, *rows: dict[str, object]) -> ComparedRecords:
+    return ComparedRecords(with_keys(records, *rows))
 
 
 def test_a_question_a_source_and_a_group_are_known_again(records) -> None:
     held = compared(records, {"input": "q", "source_id": "T-1", "group": "g"})
-    memory = HoldoutMemory().extended(marks_of_examples([["rec-0000"]], held, no_duplicates()))
+    memory = HoldoutMemory().extended(held.marks([["rec-0000"]]))
 
     def seen(**row: object) -> Seen:
         base = {"input": "other", "source_id": "other", "group": "other"}
-        (marks,) = marks_of_examples([["rec-0000"]], compared(records, base | row), no_duplicates())
+        (marks,) = compared(records, base | row).marks([["rec-0000"]])
         return memory.seen(marks)
 
     assert seen() is Seen.NEVER
@@ -39,31 +38,28 @@ def test_a_question_a_source_and_a_group_are_known_again(records) -> None:
 
 
 def test_a_group_that_trained_is_known_again_unless_something_of_it_was_held_out(records) -> None:
-    frame = compared(records, {"input": "q", "group": "g"}, {"input": "r", "group": "h"})
-    ids = [[record_id] for record_id in frame["record_id"]]
-    one, other = marks_of_examples(ids, frame, no_duplicates())
-    memory = HoldoutMemory().extended([], trained_marks(ids[:1], frame, no_duplicates()))
+    both = compared(records, {"input": "q", "group": "g"}, {"input": "r", "group": "h"})
+    one, other = both.marks([["rec-0000"], ["rec-0001"]])
+    memory = HoldoutMemory().extended([], both.trained([["rec-0000"]]))
     assert (memory.seen(one), memory.seen(other)) == (Seen.TRAINED, Seen.NEVER)
     assert not memory.holds_question("q"), "what trained was not held out"
     assert memory.extended([one]).seen(one) is Seen.EXAMPLE
 
 
 def test_duplicates_leave_their_marks_with_the_one_that_stayed(records) -> None:
-    frame = compared(records, {"input": "a"}, {"input": "b"}, {"input": "c"})
+    frame = with_keys(records, {"input": "a"}, {"input": "b"}, {"input": "c"})
     gave_way = dropped_frame(
         pl.Series(["rec-0000", "rec-0001"]), pl.Series(["x", "y"]), pl.Series(["rec-0001", "rec-0002"])
     )
     assert clusters_of(gave_way) == {"rec-0002": ["rec-0000", "rec-0001"]}
-    memory = HoldoutMemory().extended(marks_of_examples([["rec-0002"]], frame, gave_way))
+    memory = HoldoutMemory().extended(ComparedRecords(frame, gave_way).marks([["rec-0002"]]))
     assert all(memory.holds_question(question) for question in "abc")
     assert len(memory.marks) == 9
 
 
 def test_the_memory_is_the_same_bytes_in_any_order_and_holds_no_words(records) -> None:
     rows = [{"input": f"secret {n}", "group": f"person {n}"} for n in range(5)]
-    frame = compared(records, *rows)
-    ids = [[record_id] for record_id in frame["record_id"]]
-    marks = marks_of_examples(ids, frame, no_duplicates())
+    marks = compared(records, *rows).marks([[f"rec-{n:04}"] for n in range(5)])
     files: list[bytes] = []
     for order in (marks, marks[::-1]):
         buffer = BytesIO()
@@ -83,8 +79,8 @@ def written(memory: HoldoutMemory) -> bytes:
 
 
 def test_a_secret_keys_old_marks_and_what_was_held_out_stays_known(records) -> None:
-    frame = compared(records, {"input": "q", "group": "jane@acme.com"}, {"input": "r", "group": "h"})
-    one, other = marks_of_examples([["rec-0000"], ["rec-0001"]], frame, no_duplicates())
+    both = compared(records, {"input": "q", "group": "jane@acme.com"}, {"input": "r", "group": "h"})
+    one, other = both.marks([["rec-0000"], ["rec-0001"]])
     old = HoldoutMemory().extended([one], other.trained)
     keyed = HoldoutMemory.read(written(old), NAMES)
     assert keyed.marks == {NAMES.mark(mark) for mark in old.marks}
@@ -97,8 +93,7 @@ def test_a_secret_keys_old_marks_and_what_was_held_out_stays_known(records) -> N
 
 
 def test_without_the_secret_nobody_can_ask_a_memory_about_a_customer(records) -> None:
-    frame = compared(records, {"input": "q", "group": "jane@acme.com"})
-    (guess,) = marks_of_examples([["rec-0000"]], frame, no_duplicates())
+    (guess,) = compared(records, {"input": "q", "group": "jane@acme.com"}).marks([["rec-0000"]])
     kept = HoldoutMemory(names=NAMES).extended([guess], guess.trained).to_frame()["mark"]
     assert set(kept).isdisjoint(guess.own | guess.group | guess.trained)
     assert set(kept).isdisjoint(map(Pseudonyms("shop").mark, guess.own | guess.group | guess.trained))

@@ -19,10 +19,9 @@ from tunewheel_contracts.formats.dataset import ChatExample, ExampleFormat
 from tunewheel_contracts.formats.spec import ReplaySpec
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts, regression_benchmark
 from tunewheel_curate.given import Given
-from tunewheel_curate.holdout.memory import HoldoutMemory, marks_of_examples
+from tunewheel_curate.holdout.memory import ComparedRecords, HoldoutMemory
 from tunewheel_curate.pipeline import build
 from tunewheel_curate.replay.sources import conversation, pool_of, read_replay
-from tunewheel_curate.stage import dropped_frame
 from tunewheel_curate.versions.suite import run_suite
 from tunewheel_curate.versions.versioning import write_version
 
@@ -95,8 +94,7 @@ def test_nothing_that_the_project_knows_is_replayed(made, varied_rows) -> None:
 def test_what_an_earlier_version_held_out_is_not_replayed(made, records) -> None:
     secret = {"instruction": "once held out and gone since", "response": "x"}
     frame = records({}).with_columns(pl.lit("once held out and gone since").alias("key"))
-    none = dropped_frame(pl.Series([], dtype=pl.String), pl.Series([], dtype=pl.String))
-    memory = HoldoutMemory().extended(marks_of_examples([["rec-0000"]], frame, none))
+    memory = HoldoutMemory().extended(ComparedRecords(frame).marks([["rec-0000"]]))
     assert made([secret]).counts.replay == 1
     refused = made([secret], memory=memory)
     assert refused.counts.replay == 0

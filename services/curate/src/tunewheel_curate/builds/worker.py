@@ -180,7 +180,7 @@ async def _outside(order: BuildOrder, build_id: str, records: pl.DataFrame, stor
     from tunewheel_curate.records.withdrawals import drop_withdrawn
 
     live = drop_withdrawn(records, order.withdrawals).kept
-    documents = handed_over(live, select_usable(live))
+    documents = handed_over(live, select_usable(live).dropped)
     secret = order.pseudonym_secret.get_secret_value()
     return await take_from_outside(
         store, build_id, order.spec, documents, allowed=order.allowed, secret=secret

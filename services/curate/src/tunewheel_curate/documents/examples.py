@@ -117,9 +117,9 @@ def add_documents(
     )  # fmt: skip
 
 
-def handed_over(records: pl.DataFrame, selection: Stage) -> pl.DataFrame:
-    """Return the documents that ``select_usable`` left to others: the newest of each source."""
-    ids = selection.dropped.filter(pl.col("reason") == DOCUMENT)["record_id"]
+def handed_over(records: pl.DataFrame, unusable: pl.DataFrame) -> pl.DataFrame:
+    """Return the documents among ``unusable``, which ``select_usable`` dropped: the newest of each source."""
+    ids = unusable.filter(pl.col("reason") == DOCUMENT)["record_id"]
     return records.filter(pl.col("record_id").is_in(ids.implode()))
 
 

@@ -118,48 +118,51 @@ class HoldoutMemory:
         return mark if self._names is None else self._names.mark(mark)
 
 
-def marks_of_examples(
-    record_ids: Sequence[Sequence[str]], records: pl.DataFrame, duplicates: pl.DataFrame
-) -> list[Marks]:
-    """Return the marks of examples, given the records each was made of.
+class ComparedRecords:
+    """The records that were good enough to be compared with others, and which of them gave way to which."""
 
-    ``records`` has ``MARKED_COLUMNS`` of every record that was good enough to be compared with others (its
-    ``key`` is the normalised question), ``duplicates`` (``DROPPED_SCHEMA``) says which gave way to which.
-    """
-    members = _members(record_ids, duplicates)
-    wanted = pl.Series([name for own in members for name in own], dtype=pl.String).unique()
-    marked_records = records.select(MARKED_COLUMNS).filter(pl.col("record_id").is_in(wanted.implode()))
-    held = {group: _mark("group", group) for group in marked_records["group"].unique()}
-    trained = {group: _mark("trained", group) for group in held}
-    by_record = {
-        record_id: ({_mark("question", key), _mark("source", kind, source_id)}, group)
-        for record_id, kind, source_id, group, key in marked_records.iter_rows()
-    }
-    marked: list[Marks] = []
-    for names in members:
-        known = [by_record[name] for name in names if name in by_record]
-        own: set[str] = set().union(*(own for own, _ in known))
-        groups = {group for _, group in known}
-        marked.append(
-            Marks(frozenset(own), frozenset(held[g] for g in groups), frozenset(trained[g] for g in groups))
-        )
-    return marked
+    def __init__(self, records: pl.DataFrame, dropped: pl.DataFrame | None = None) -> None:
+        """``records`` has ``MARKED_COLUMNS`` (``key`` is the normalised question), ``dropped``
+        ``DROPPED_SCHEMA``; without it, none gave way to another."""
+        self.records = records
+        self._clusters = {} if dropped is None else clusters_of(dropped)
 
+    def members(self, record_ids: Sequence[Sequence[str]]) -> list[list[str]]:
+        """Return, for each example, its records and those that gave way to them."""
+        return [[name for i in ids for name in (i, *self._clusters.get(i, ()))] for ids in record_ids]
 
-def trained_marks(
-    record_ids: Sequence[Sequence[str]], records: pl.DataFrame, duplicates: pl.DataFrame
-) -> frozenset[str]:
-    """Return the marks that examples leave where they train; see ``marks_of_examples``."""
-    names = [name for own in _members(record_ids, duplicates) for name in own]
-    wanted = pl.Series(names, dtype=pl.String).unique()
-    groups = records.filter(pl.col("record_id").is_in(wanted.implode()))["group"].unique()
-    return frozenset(_mark("trained", group) for group in groups)
+    def marks(self, record_ids: Sequence[Sequence[str]]) -> list[Marks]:
+        """Return the marks of examples, given the records each was made of."""
+        members = self.members(record_ids)
+        marked_records = self._named(members)
+        held = {group: _mark("group", group) for group in marked_records["group"].unique()}
+        trained = {group: _mark("trained", group) for group in held}
+        by_record = {
+            record_id: ({_mark("question", key), _mark("source", kind, source_id)}, group)
+            for record_id, kind, source_id, group, key in marked_records.iter_rows()
+        }
+        marked: list[Marks] = []
+        for names in members:
+            known = [by_record[name] for name in names if name in by_record]
+            own: set[str] = set().union(*(own for own, _ in known))
+            groups = {group for _, group in known}
+            marked.append(
+                Marks(
+                    own=frozenset(own),
+                    group=frozenset(held[group] for group in groups),
+                    trained=frozenset(trained[group] for group in groups),
+                )
+            )
+        return marked
 
+    def trained(self, record_ids: Sequence[Sequence[str]]) -> frozenset[str]:
+        """Return the marks that examples leave where they train; see ``marks``."""
+        groups = self._named(self.members(record_ids))["group"].unique()
+        return frozenset(_mark("trained", group) for group in groups)
 
-def _members(record_ids: Sequence[Sequence[str]], duplicates: pl.DataFrame) -> list[list[str]]:
-    """Return, for each example, its records and those that gave way to them."""
-    clusters = clusters_of(duplicates)
-    return [[name for i in ids for name in (i, *clusters.get(i, ()))] for ids in record_ids]
+    def _named(self, members: Sequence[Sequence[str]]) -> pl.DataFrame:
+        wanted = pl.Series([name for names in members for name in names], dtype=pl.String).unique()
+        return self.records.select(MARKED_COLUMNS).filter(pl.col("record_id").is_in(wanted.implode()))
 
 
 def clusters_of(duplicates: pl.DataFrame) -> dict[str, list[str]]:

@@ -24,9 +24,9 @@ from tunewheel_curate.examples.conversations import asked_text
 from tunewheel_curate.examples.formatting import MESSAGE, format_examples
 from tunewheel_curate.examples.preparation import cleaning, fitting
 from tunewheel_curate.examples.tokens import Tokens
-from tunewheel_curate.holdout.memory import HoldoutMemory, Seen, marks_of_examples
+from tunewheel_curate.holdout.memory import ComparedRecords, HoldoutMemory, Seen
 from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY, Split
-from tunewheel_curate.stage import DROPPED_SCHEMA, RATED_DOWN, Stage, drop
+from tunewheel_curate.stage import RATED_DOWN, Stage, drop
 
 STAGE = "negatives"
 NEGATIVE_SCHEMA: dict[str, pl.DataType] = {
@@ -50,7 +50,7 @@ class Negatives:
 
 def negatives_of(
     distinct: pl.DataFrame,
-    selection: Stage,
+    unusable: pl.DataFrame,
     split: Split,
     *,
     spec: ProjectSpec,
@@ -59,13 +59,13 @@ def negatives_of(
     memory: HoldoutMemory,
     benchmarks: Sequence[BenchmarkTexts],
 ) -> Negatives | None:
-    """Return what ``selection`` handed over of ``distinct`` records, None where that is nothing.
+    """Return the answers rated down of ``distinct`` records, None where there are none.
 
-    ``secret`` is of pseudonyms, ``memory`` of this version and all before it. Reasons in the funnel, beside
-    those of the stages: ``held_out``, ``contaminated: …``, ``accepted`` (it is trained on as a right answer),
-    ``repeated``.
+    ``unusable`` (``DROPPED_SCHEMA``) is what ``select_usable`` dropped, ``secret`` is of pseudonyms,
+    ``memory`` of this version and all before it. Reasons in the funnel, beside those of the stages:
+    ``held_out``, ``contaminated: …``, ``accepted`` (it is trained on as a right answer), ``repeated``.
     """
-    ids = selection.dropped.filter(pl.col("reason") == RATED_DOWN)["record_id"]
+    ids = unusable.filter(pl.col("reason") == RATED_DOWN)["record_id"]
     if ids.is_empty():
         return None
     handed = distinct.filter(pl.col("record_id").is_in(ids.implode()))
@@ -128,10 +128,7 @@ def _away_from_holdout(records: pl.DataFrame, split: Split, memory: HoldoutMemor
     keys = [comparison_key(asked_text(*row)) for row in asked]
     keyed = records.with_columns(pl.Series("key", keys, dtype=pl.String))
     ids = [[record_id] for record_id in records["record_id"]]
-    held = [
-        memory.seen(marks) >= Seen.GROUP
-        for marks in marks_of_examples(ids, keyed, pl.DataFrame(schema=DROPPED_SCHEMA))
-    ]
+    held = [memory.seen(marks) >= Seen.GROUP for marks in ComparedRecords(keyed).marks(ids)]
     reason = pl.when(pl.lit(pl.Series(held, dtype=pl.Boolean))).then(pl.lit("held_out"))
     return drop("holdout", records, reason)
 
