@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import pytest
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.events.training import TrainCompleted, TrainFailed
-from tunewheel_train import execution
 from tunewheel_train.progress import Failed
+from tunewheel_train.runs import bases
 from tunewheel_train.worker import of_shortage
 
 
@@ -101,7 +101,7 @@ async def test_a_search_on_a_dead_hub_ends_with_its_lease(bench, tmp_path: Path,
 
 async def test_a_disk_that_is_full_before_the_search_for_the_base_fails_the_run(bench, monkeypatch):
     made = await bench()
-    monkeypatch.setattr("tunewheel_train.execution.uuid4", lambda: SimpleNamespace(hex="search"))
+    monkeypatch.setattr("tunewheel_train.runs.bases.uuid4", lambda: SimpleNamespace(hex="search"))
     locating = made.settings.runs_dir.parent / "locating" / "search"
     locating.mkdir(parents=True)
     (locating / "locate.json").symlink_to("/dev/full")
@@ -147,7 +147,7 @@ async def test_a_search_that_keeps_dying_fails_the_run_and_not_the_service(bench
 
 
 async def test_a_search_that_the_kernel_killed_for_want_of_memory_is_told_as_such(bench, monkeypatch):
-    monkeypatch.setattr(execution, "oom_kills", itertools.count().__next__)
+    monkeypatch.setattr(bases, "oom_kills", itertools.count().__next__)
     made = (await bench()).whose_worker_first_runs("import os; os.kill(os.getpid(), 9)")
     event = await made.train()
     assert isinstance(event, TrainFailed)

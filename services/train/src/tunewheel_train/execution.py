@@ -5,37 +5,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-import signal
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from uuid import uuid4
 
 import structlog
 from opentelemetry.metrics import NoOpMeter
-from tunewheel_contracts.errors import InvalidEvent, TransientError
+from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.training import TrainCompleted, TrainFailed
-from tunewheel_contracts.formats.dataset import DatasetManifest
-from tunewheel_contracts.formats.run import BaseModelFacts, BaseModelRef
 from tunewheel_planner.calibration import Calibration
-from tunewheel_runtime.retry import Backoff, retry
-from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
-from tunewheel_runtime.waiting import first_of
+from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Job
 from tunewheel_train.metrics import Metrics
-from tunewheel_train.progress import Failed, Located
-from tunewheel_train.runs import adapters, bases, leftovers, remote_checkpoints
+from tunewheel_train.runs import adapters, leftovers, remote_checkpoints
 from tunewheel_train.runs.attempts import Attempt, Lease, Tell
+from tunewheel_train.runs.bases import Bases
 from tunewheel_train.runs.controls import Controls
 from tunewheel_train.runs.following import Follower, ignore
 from tunewheel_train.runs.mlflow_store import MlflowStore
-from tunewheel_train.runs.preparing import BEATS, prepare
-from tunewheel_train.runs.process import WORKER, Last, Patience, ProcessDied, run_process
-from tunewheel_train.runs.runs import Run, completed, failed, plan_run, read_dataset, unresolved_base
-from tunewheel_train.runs.shortage import disk_full, is_disk_full, oom_kills, out_of_memory
+from tunewheel_train.runs.preparing import fetch_dataset, prepare
+from tunewheel_train.runs.process import WORKER, Last
+from tunewheel_train.runs.runs import Run, completed, failed, plan_run, unresolved_base
+from tunewheel_train.runs.shortage import disk_full, is_disk_full
 from tunewheel_train.runs.slots import Slots
 from tunewheel_train.runs.tracking import Tracker
 from tunewheel_train.runs.training import train_once
@@ -45,7 +39,6 @@ from tunewheel_train.settings import Settings
 
 log = structlog.get_logger(__name__)
 Outcome = TrainCompleted | TrainFailed
-Base = tuple[BaseModelRef, BaseModelFacts | None]
 
 
 class Trainings:
@@ -72,7 +65,7 @@ class Trainings:
         self._slots = Slots(settings.train_slots)
         uri = settings.mlflow_tracking_uri
         self._tracking = MlflowStore(uri.get_secret_value()) if uri is not None else None
-        self._locating = asyncio.Lock()
+        self._bases = Bases(store, settings, worker)
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def train(
@@ -101,13 +94,13 @@ class Trainings:
             Lease.Lost: this node's processes have stopped.
             TransientError: the store is away.
         """
-        manifest = await self._read(event)
+        manifest = await fetch_dataset(self._store, event)
         # of its own: nodes may share a volume
         directory = self._settings.runs_dir / f"node-{tries.node.rank}-of-{event.dataset_id}"
 
         async def prepare_as(said: Job) -> Job:
             with _full_disk_fails():
-                base, facts = await self._search(manifest.spec.base_model, said.base_revision, lease)
+                base, facts = await self._bases.search(manifest.spec.base_model, said.base_revision, lease)
                 run = plan_run(manifest, event.manifest, base, facts)
                 return await prepare(run, self._store, self._settings, directory, {})
 
@@ -158,89 +151,15 @@ class Trainings:
             await self._forget(run)
         return failed(run, error, attempt.teller.plan if error.out_of_memory else None)
 
-    async def _read(self, event: DatasetVersioned) -> DatasetManifest:
-        try:
-            return read_dataset(event, await self._store.get(event.manifest))
-        except (ArtifactMissing, CorruptArtifact) as error:
-            raise InvalidEvent(field="manifest", reason=str(error)) from error
-
     async def _plan(self, event: DatasetVersioned, lease: Lease) -> Run | TrainFailed:
-        manifest = await self._read(event)
-        name = manifest.spec.base_model
+        manifest = await fetch_dataset(self._store, event)
         try:
             with _full_disk_fails():
-                pinned = await bases.pinned(self._store, manifest)
-                base, facts = await self._search(name, pinned, lease)
-                await bases.pin(self._store, manifest, base)
+                base, facts = await self._bases.of(manifest, lease)
         except RunFailed as error:
-            return failed(plan_run(manifest, event.manifest, unresolved_base(name)), error)
+            unresolved = unresolved_base(manifest.spec.base_model)
+            return failed(plan_run(manifest, event.manifest, unresolved), error)
         return plan_run(manifest, event.manifest, base, facts)
-
-    async def _search(self, name: str, revision: str | None, lease: Lease) -> Base:
-        """Locate the base model, again and again while the hub does not answer, but not for ever: that a
-        machine is offline for good looks the same. Raises RunFailed, TransientError, Lease.Lost."""
-        settings = self._settings
-        backoff = Backoff.of(settings, attempts=settings.hub_attempts)
-        locating = retry(lambda: self._locate(name, revision), backoff, what="the search")
-        try:
-            base, _ = await first_of(locating, lease.lost.wait())
-        except TransientError as error:
-            raise RunFailed(field="base_model", reason=str(error)) from error
-        lease.check()
-        assert base is not None
-        return base
-
-    async def _locate(self, name: str, revision: str | None) -> Base:
-        """Find the base model in a process of its own: converting one takes gigabytes."""
-        async with self._locating:  # they share a directory
-            last = await self._last_word(name, revision)
-        if isinstance(last, Located):
-            return BaseModelRef(name=last.name, revision=last.revision), last.facts
-        if not isinstance(last, Failed):
-            raise RunFailed(field="base_model", reason="the search ended early")
-        if last.unreachable:
-            raise TransientError(last.reason)
-        if last.out_of_memory:
-            raise RunFailed(field="base_model", reason="cannot be converted in this machine's memory")
-        raise RunFailed(field=last.field, reason=last.reason)
-
-    async def _last_word(self, name: str, revision: str | None) -> Last:
-        """Search until a process lives to say what it found. Raises RunFailed: one that dies each time is no
-        outage, and must not keep the service from other runs."""
-        attempts = self._settings.train_attempts
-        for attempt in range(1, attempts + 1):
-            kills = oom_kills()
-            try:
-                return await self._locating_process(name, revision)
-            except ProcessDied as error:
-                log.warning("search_died", base_model=name, attempt=attempt, error=str(error))
-                if error.code == -signal.SIGKILL and oom_kills() > kills:
-                    return out_of_memory()
-                if attempt == attempts:
-                    raise RunFailed(
-                        field="base_model",
-                        reason=f"could not be loaded: {attempts} processes that looked for it died, the "
-                        f"last: {error}",
-                    ) from error
-        raise AssertionError("unreachable: attempts is at least one")
-
-    async def _locating_process(self, name: str, revision: str | None) -> Last:
-        # of its own: processes that share a volume would read each other's job
-        directory = self._settings.runs_dir.parent / "locating" / uuid4().hex
-        job = Job(
-            run_id="locate", base_model=name, base_revision=revision, cache_dir=self._settings.cache_dir,
-            train_path=directory, output_dir=directory, work_dir=directory,
-            alive_seconds=self._settings.silent_seconds / BEATS,
-        )  # fmt: skip
-
-        try:
-            return await run_process(
-                "locate", job, directory=directory, threads=self._settings.train_threads,
-                stop=asyncio.Event(), stop_seconds=1.0, on_message=ignore, worker=self._worker,
-                patience=Patience(self._settings.silent_seconds, self._settings.stuck_seconds),
-            )  # fmt: skip
-        finally:
-            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
     async def _forget(self, run: Run) -> None:
         """Delete the checkpoints and the data of a run that failed for good; its log stays."""

@@ -14,7 +14,7 @@ from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.training import TrainAction
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_runtime.jobs import Lease
-from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
+from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.launching.jobs import JobRefused, JobState
@@ -22,7 +22,8 @@ from tunewheel_train.launching.launch import Launch, Outcome, launch_of, under_w
 from tunewheel_train.runs import bases
 from tunewheel_train.runs.attempts import Tell
 from tunewheel_train.runs.controls import Controls
-from tunewheel_train.runs.runs import failed, plan_run, read_dataset, unresolved_base
+from tunewheel_train.runs.preparing import fetch_dataset
+from tunewheel_train.runs.runs import failed, plan_run, unresolved_base
 from tunewheel_train.runs.versions import Versions
 
 log = structlog.get_logger(__name__)
@@ -155,10 +156,7 @@ class ClusterTrainings:
 
     async def _failed(self, launch: Launch, reason: str) -> Outcome:
         version = launch.event.data
-        try:
-            manifest = read_dataset(version, await self._store.get(version.manifest))
-        except (ArtifactMissing, CorruptArtifact) as error:
-            raise InvalidEvent(field="manifest", reason=str(error)) from error
+        manifest = await fetch_dataset(self._store, version)
         name = manifest.spec.base_model
         revision = await bases.pinned(self._store, manifest)
         base = BaseModelRef(name=name, revision=revision) if revision else unresolved_base(name)

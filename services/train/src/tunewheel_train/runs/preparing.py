@@ -1,4 +1,4 @@
-"""What a run's training process needs, brought to this machine."""
+"""What a run needs, brought to this machine from the object store."""
 
 from __future__ import annotations
 
@@ -6,19 +6,35 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
+from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.recipe import PreferenceMethod
 from tunewheel_planner.calibration import Correction
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Job
-from tunewheel_train.runs.runs import Run
+from tunewheel_train.runs.runs import Run, read_dataset
 from tunewheel_train.runs.starting import fetch_start
 from tunewheel_train.settings import Settings
 
 BEATS = 60
 """Signs of life that a process has missed when it is taken for dead."""
+
+
+async def fetch_dataset(store: ObjectStore, event: DatasetVersioned) -> DatasetManifest:
+    """Fetch the manifest that ``event`` points to.
+
+    Raises:
+        InvalidEvent: the store has no such manifest, or it does not fit the event; see ``read_dataset``.
+        TransientError: the store is away.
+    """
+    try:
+        return read_dataset(event, await store.get(event.manifest))
+    except (ArtifactMissing, CorruptArtifact) as error:
+        raise InvalidEvent(field="manifest", reason=str(error)) from error
 
 
 async def prepare(
