@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from tunewheel_cli.acls import least_acls
 from tunewheel_cli.cluster import Cluster, Copies, SeenGroup, SeenTopic
 from tunewheel_cli.commands.doctor import engines_of
+from tunewheel_cli.connection import InvalidOption
 from tunewheel_cli.doctor import examination
 from tunewheel_cli.doctor.clocks import clock_findings
 from tunewheel_cli.doctor.endpoints import ENGINE_CAFILE, look_at_engines, look_at_store
@@ -349,6 +350,10 @@ def test_the_engine_here_is_sent_what_its_gateway_sends(
     assert sent() == ("Bearer of-the-engine", "TUNEWHEEL_HTTP_CAFILE"), "as roster.environment hands it on"
     assert engines_of("http://a,http://a/", wheel, var)[1] == ENGINE_CAFILE
     assert len(engines_of("http://a,http://a/", wheel, var)[0]) == 1
+    found = [engine.url for engine in engines_of("http://a,dns+http://localhost:8000", wheel, var)[0]]
+    assert {"http://a", "http://127.0.0.1:8000"} <= set(found), "each address of a name is an engine"
+    with pytest.raises(InvalidOption, match=r"'dns\+http://nowhere.invalid:1' has no address"):
+        engines_of("dns+http://nowhere.invalid:1", wheel, var)
 
 
 async def test_a_look_that_fails_does_not_hide_the_others(

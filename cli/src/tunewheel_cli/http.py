@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,30 @@ def parse_urls(text: str | None, *, option: str, advice: str) -> tuple[str, ...]
                 f"{option}: {url!r} is no URL; write http://host:port, several separated by commas"
             )
     return urls
+
+
+def resolved(text: str | None, *, option: str) -> str:
+    """Return ``text`` with every address that a ``dns+http://name:port`` in it stands for, as the gateway
+    finds them.
+
+    Raises:
+        InvalidOption: a name has no address.
+    """
+    found: list[str] = []
+    for part in (text or "").split(","):
+        if not part.strip().startswith("dns+"):
+            found.append(part)
+            continue
+        parts = urlsplit(part.strip().removeprefix("dns+"))
+        try:
+            told = socket.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise InvalidOption(
+                f"{option}: {part.strip()!r} has no address ({error}); mend the name"
+            ) from error
+        hosts = sorted({str(address[0]) for *_, address in told})
+        found += [f"http://{f'[{host}]' if ':' in host else host}:{parts.port or 80}" for host in hosts]
+    return ",".join(found)
 
 
 def _is_http(url: str) -> bool:

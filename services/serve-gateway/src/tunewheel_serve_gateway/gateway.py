@@ -89,11 +89,14 @@ class Gateway:
         self.max_body_bytes = settings.max_body_bytes
         self.metrics = Metrics(meter)
         self.catalog = Catalog()
-        self.pool = make_pool(settings, lambda name: name not in self.catalog.base_names, self.metrics)
+        self.pool, discovery = make_pool(
+            settings, lambda name: name not in self.catalog.base_names, self.metrics
+        )
         self.reconciler = Reconciler(
             self.catalog,
             AdapterFiles(store, settings.adapter_root),
             self.pool,
+            discovery,
             self.metrics,
             adapter_root=settings.adapter_root,
             period_seconds=settings.reconcile_seconds,

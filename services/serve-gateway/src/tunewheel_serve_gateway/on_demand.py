@@ -48,6 +48,11 @@ class OnDemand:
     def drop(self, model_id: str) -> None:
         self._loaded.pop(model_id, None)
 
+    def leave(self, endpoint: Endpoint) -> None:
+        """Forget what is on an engine that is gone."""
+        for name in self.on(endpoint):
+            self.drop(name)
+
     def on(self, endpoint: Endpoint) -> dict[str, AdapterRef]:
         """Return what ``endpoint`` is to have of them, by name."""
         return {name: one.adapter for name, one in self._loaded.items() if one.home is endpoint}

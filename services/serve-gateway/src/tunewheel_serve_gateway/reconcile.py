@@ -15,10 +15,12 @@ from tunewheel_runtime.retry import Backoff
 from tunewheel_serve_gateway.adapter_files import AdapterFiles
 from tunewheel_serve_gateway.catalog import Catalog, Version
 from tunewheel_serve_gateway.errors import Unavailable
+from tunewheel_serve_gateway.fleet import Fleet
 from tunewheel_serve_gateway.loading import EngineAdapters, Failure
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.on_demand import OnDemand
 from tunewheel_serve_gateway.routing import RouteTable, Target, build_table, pinned_version
+from tunewheel_serve_gateway.upstream.discovery import Discovery
 from tunewheel_serve_gateway.upstream.endpoint import Endpoint
 from tunewheel_serve_gateway.upstream.pool import Pool
 
@@ -40,6 +42,7 @@ class Reconciler:
         catalog: Catalog,
         files: AdapterFiles,
         pool: Pool,
+        discovery: Discovery,
         metrics: Metrics,
         *,
         adapter_root: Path,
@@ -58,8 +61,9 @@ class Reconciler:
         self._warned: str | None = None
         self._reloads: dict[str, asyncio.Task[None]] = {}
         self._attempts: set[asyncio.Task[None]] = set()
-        self.engines = {
-            endpoint: EngineAdapters(
+
+        def adapters_of(endpoint: Endpoint) -> EngineAdapters:
+            return EngineAdapters(
                 endpoint,
                 pool,
                 self,
@@ -68,10 +72,14 @@ class Reconciler:
                 adapter_root=adapter_root,
                 backoff=backoff or Backoff(attempts=1, first=0.5, longest=60.0),
             )
-            for endpoint in pool.endpoints
-        }
+
+        self._fleet = Fleet(pool, discovery, adapters_of, self._on_demand.leave)
         pool.changed = self.rebuild
         pool.lost = self._on_lost
+
+    @property
+    def engines(self) -> dict[Endpoint, EngineAdapters]:
+        return self._fleet.engines
 
     @property
     def failures(self) -> dict[str, Failure]:
@@ -102,15 +110,14 @@ class Reconciler:
             engine.changed.set()
 
     async def run(self) -> None:
-        """Reconcile every engine until cancelled."""
+        """Reconcile every engine, those too that come later, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for engine in self.engines.values():
-                tasks.create_task(engine.run(self._period), name=f"reconcile {engine.endpoint.name}")
+            tasks.create_task(self._fleet.run(self._period), name="engines")
             tasks.create_task(self._keep_tidy(), name="adapter files")
 
     async def look(self) -> None:
         """Return once every engine was asked for the first time what it has."""
-        await asyncio.gather(*(engine.looked.wait() for engine in self.engines.values()))
+        await self._fleet.look()
 
     async def close(self) -> None:
         """Give up what is being loaded."""
@@ -118,8 +125,7 @@ class Reconciler:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for engine in self.engines.values():
-            await engine.close()
+        await self._fleet.close()
 
     async def reconcile(self) -> None:
         """Do one pass over every engine, and delete the files that nobody needs."""
@@ -173,7 +179,7 @@ class Reconciler:
         if name not in home.ready:
             await self.reload(name)
         if pool.up_with(target) is None:
-            failure = self.engines[home].failures.get(name)
+            failure = self.failures.get(name)
             reason = failure.reason if failure else "its engine does not answer"
             raise Unavailable(f"model {name} is not loaded: {reason}", param="model", retry_after="2")
         return target
@@ -260,7 +266,8 @@ class Reconciler:
     def _on_lost(self, endpoint: Endpoint, model_id: str) -> None:
         """Load ``model_id`` again before the table says that it is missing: a request that comes meanwhile
         waits for the load."""
-        self.engines[endpoint].changed.set()
+        if (engine := self.engines.get(endpoint)) is not None:  # else it is gone, and gives its last answers
+            engine.changed.set()
         if model_id not in self._pool.ready():
             self._begin_reload(model_id)
         self.rebuild()

@@ -17,7 +17,8 @@ class Settings(ServiceSettings):
 
     engine_url: str = "http://127.0.0.1:8110"
     """Where the inference engines (vLLM, TGI or ``tunewheel-engine``) listen: addresses, separated by
-    commas."""
+    commas. ``dns+http://name:port`` stands for every address of the name, which is asked for again and
+    again: a headless Service, say."""
     engine_protocol: Literal["openai", "tgi"] = "openai"
     engine_api_key: SecretStr | None = None
     """What the engine knows the gateway by; sent with every call to it."""
@@ -42,7 +43,8 @@ class Settings(ServiceSettings):
     adapter_dir: Path | None = None
     """Where adapters are laid for the engine, as both see it; default ``<cache_dir>/adapters``."""
     reconcile_seconds: float = Field(default=5.0, gt=0)
-    """Each engine's adapters are compared with what is desired this often, and on every change."""
+    """Each engine's adapters are compared with what is desired this often, and on every change. Names are
+    asked for their addresses as often."""
     on_demand_adapters: int = Field(default=4, ge=0)
     """Versions that no route names and that stay loaded because somebody asked for them by their id."""
 
@@ -113,8 +115,13 @@ class Settings(ServiceSettings):
     @classmethod
     def _are_engines(cls, text: str) -> str:
         urls = addresses(text)
-        if not urls or not all(url.startswith(("http://", "https://")) for url in urls):
+        if not urls or not all(url.startswith(("http://", "https://", "dns+http")) for url in urls):
             raise ValueError("must be addresses such as http://10.0.0.1:8110, separated by commas")
+        if any(url.startswith("dns+https") for url in urls):
+            raise ValueError(
+                "finds engines by their addresses (dns+), which no certificate bears; list each engine by "
+                "its name, or use dns+http"
+            )
         if any("@" in urlsplit(url).netloc for url in urls):
             raise ValueError(
                 "holds a name or password, which logs and metrics would tell; "

@@ -10,27 +10,31 @@ from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.settings import Settings
 from tunewheel_serve_gateway.upstream.breaker import Breaker
 from tunewheel_serve_gateway.upstream.chat_template import load_template
+from tunewheel_serve_gateway.upstream.discovery import BY_NAME, Discovery
 from tunewheel_serve_gateway.upstream.endpoint import Endpoint
 from tunewheel_serve_gateway.upstream.openai import OpenAiUpstream
 from tunewheel_serve_gateway.upstream.pool import Pool
 from tunewheel_serve_gateway.upstream.protocol import Timeouts, Upstream
 
 
-def make_pool(settings: Settings, is_adapter: Callable[[str], bool], metrics: Metrics) -> Pool:
-    """Return the engines that ``engine_url`` names. ``is_adapter`` tells adapters from base models by name.
+def make_pool(
+    settings: Settings, is_adapter: Callable[[str], bool], metrics: Metrics
+) -> tuple[Pool, Discovery]:
+    """Return the engines whose addresses ``engine_url`` lists, and who finds those behind its names.
+    ``is_adapter`` tells adapters from base models by name.
 
     Raises:
         InvalidTls, InvalidTemplate: see ``make_client``.
     """
-    endpoints = [
-        Endpoint(
-            url,
-            make_client(settings, url, is_adapter),
-            Breaker(failures=settings.engine_breaker_failures, seconds=settings.engine_breaker_seconds),
-        )
-        for url in settings.engine_urls
-    ]
-    return Pool(endpoints, metrics, retry_after=settings.retry_after_seconds)
+
+    def make(url: str) -> Endpoint:
+        breaker = Breaker(failures=settings.engine_breaker_failures, seconds=settings.engine_breaker_seconds)
+        return Endpoint(url, make_client(settings, url, is_adapter), breaker)
+
+    listed = [url for url in settings.engine_urls if not url.startswith(BY_NAME)]
+    names = [url for url in settings.engine_urls if url.startswith(BY_NAME)]
+    pool = Pool([make(url) for url in listed], metrics, retry_after=settings.retry_after_seconds)
+    return pool, Discovery(names, make, listed=listed)
 
 
 def make_client(settings: Settings, url: str, is_adapter: Callable[[str], bool]) -> Upstream:

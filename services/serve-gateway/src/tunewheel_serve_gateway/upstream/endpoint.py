@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -41,6 +42,8 @@ class Endpoint:
         self.ready: set[str] = set()
         self.outstanding = 0
         """Requests of this gateway that it has not finished."""
+        self.idle = asyncio.Event()
+        self.idle.set()
         self.answered_at = 0.0
         """Monotonic seconds: when it last gave an answer, or the first text of one."""
         self.in_use: Counter[str] = Counter()
@@ -54,6 +57,7 @@ class Endpoint:
         """Count a request, and keep ``model_id`` from being unloaded meanwhile."""
         self.breaker.begin()
         self.outstanding += 1
+        self.idle.clear()
         self.in_use[model_id] += 1
         self.last_used[model_id] = time.monotonic()
         try:
@@ -63,6 +67,8 @@ class Endpoint:
             raise
         finally:
             self.outstanding -= 1
+            if not self.outstanding:
+                self.idle.set()
             self.in_use[model_id] -= 1
             if not self.in_use[model_id]:
                 del self.in_use[model_id]

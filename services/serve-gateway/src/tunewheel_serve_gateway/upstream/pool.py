@@ -62,6 +62,11 @@ class Pool:
         for endpoint in self.endpoints:
             await endpoint.client.close()
 
+    def change(self, came: Collection[Endpoint], gone: Collection[Endpoint]) -> None:
+        """Let engines come and go. A request that one of the latter is answering goes on."""
+        self.endpoints = (*(e for e in self.endpoints if e not in gone), *came)
+        self.changed()
+
     async def complete(self, target: Target, body: dict[str, Any]) -> dict[str, Any]:
         """Return the whole ``chat.completion``.
 

@@ -1,0 +1,127 @@
+"""Engines behind a name come and go while the gateway answers."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+import pytest
+from tunewheel_serve_gateway.settings import Settings
+from tunewheel_serve_gateway.upstream import discovery
+from tunewheel_serve_gateway.upstream.discovery import addresses_of
+
+from .conftest import FakeEngine
+
+NAME = "dns+http://engines:8000"
+
+
+@pytest.fixture
+def behind(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[FakeEngine] | None]:
+    """The engines behind each name; None: the name server does not answer."""
+    names: dict[str, list[FakeEngine] | None] = {NAME: []}
+
+    async def addresses_of(name: str) -> frozenset[str]:
+        engines = names[name]
+        if engines is None:
+            raise OSError("Temporary failure in name resolution")
+        return frozenset(engine.url for engine in engines)
+
+    monkeypatch.setattr(discovery, "addresses_of", addresses_of)
+    return names
+
+
+@pytest.fixture
+async def engines() -> Any:
+    some = [FakeEngine() for _ in range(2)]
+    for engine in some:
+        await engine.start()
+    yield some
+    for engine in some:
+        await engine.stop()
+
+
+@pytest.fixture
+async def world(make_world: Any, behind: Any, engines: Any) -> Any:
+    """A gateway that knows its engines by a name alone, and has found the first."""
+    behind[NAME] = engines[:1]
+    made = await make_world(bases=(), engine_url=NAME)
+    made.declare()
+    await made.desire(production=("desk-1", 100))
+    await made.serving(production="desk-1")
+    return made
+
+
+async def test_an_engine_that_comes_has_its_adapters_loaded_and_is_asked(
+    world: Any, behind: Any, engines: Any, eventually: Any
+):
+    assert await world.said() == "desk-1: hello"
+    behind[NAME] = engines
+    await eventually(lambda: "desk-1" in engines[1].adapters)
+    await asyncio.gather(*(world.said() for _ in range(8)))
+    assert all(engine.asked for engine in engines)
+    assert len(world.gateway.status(None)["engine"]["endpoints"]) == 2
+
+
+async def test_an_engine_that_goes_finishes_its_answer_and_is_asked_no_more(
+    world: Any, behind: Any, engines: Any, eventually: Any
+):
+    first, second = engines
+    first.gate.clear()
+    answer = asyncio.create_task(world.said())
+    await eventually(lambda: first.running)
+    behind[NAME] = [second]
+    await world.gateway.reconciler._fleet.discover()
+    (endpoint,) = world.gateway.pool.endpoints
+    assert endpoint.url == second.url
+    first.gate.set()
+    assert await answer == "desk-1: hello"
+    first.asked.clear()
+    await eventually(lambda: "desk-1" in second.adapters)
+    assert await world.said() == "desk-1: hello"
+    assert not first.asked
+    await eventually(lambda: not world.gateway.reconciler._fleet._parting, "its connections to be closed")
+
+
+async def test_a_name_server_s_trouble_takes_no_engine_away(world: Any, behind: Any, eventually: Any):
+    behind[NAME] = None
+    await world.gateway.reconciler._fleet.discover()
+    assert await world.said() == "desk-1: hello"
+    behind[NAME] = []
+    await world.gateway.reconciler._fleet.discover()
+    async with await world.chat() as response:
+        assert response.status == 503
+
+
+async def test_a_version_on_an_engine_that_went_is_loaded_by_another(
+    world: Any, behind: Any, engines: Any, put_adapter: Any, eventually: Any
+):
+    from .test_on_demand import register
+
+    await register(world, put_adapter, "desk-7")
+    assert await world.said(model="desk-7") == "desk-7: hello"
+    behind[NAME] = engines[1:]
+    await world.gateway.reconciler._fleet.discover()
+    await eventually(lambda: "desk-1" in engines[1].adapters)
+    assert await world.said(model="desk-7") == "desk-7: hello"
+    assert "desk-7" in engines[1].adapters
+
+
+async def test_an_engine_that_is_listed_too_is_one_engine(make_world: Any, behind: Any, engines: Any):
+    behind[NAME] = engines
+    made = await make_world(bases=(), engine_url=f"{engines[0].url},{NAME}")
+    await made.gateway.reconciler.look()
+    assert [e.url for e in made.gateway.pool.endpoints] == [engine.url for engine in engines]
+
+
+async def test_addresses_are_asked_of_the_system():
+    found = await addresses_of("dns+http://localhost:8123/api")
+    assert "http://127.0.0.1:8123/api" in found
+    with pytest.raises(socket.gaierror):
+        await addresses_of("dns+http://nowhere.invalid:1")
+
+
+@pytest.mark.parametrize("url", ["dns+https://vllm:8000", "dns+ftp://vllm", "vllm:8000"])
+def test_a_name_that_cannot_be_asked_is_refused(url: str):
+    with pytest.raises(ValueError, match="engine_url"):
+        Settings(engine_url=url)
