@@ -226,14 +226,16 @@ def _clean(distinct: pl.DataFrame, spec: ProjectSpec, known: NearIndex, outside:
         singles, spec.task, threshold=dataset.near_duplicate_threshold, related=LEAK_SIMILARITY, known=known
     )
     review += [near.review, near_answer_conflicting(singles, near.alike, spec.task)]
-    stages += near.stages
+    for stage in near.stages:
+        _follow(stages, stage)
     pairs, report = near.pairs, None
     if dataset.semantic_duplicates.enabled:
         before = stages[-1].kept
         semantic = settle_semantic_duplicates(
             before, dataset.semantic_duplicates, spec.task, threshold=dataset.near_duplicate_threshold
         )
-        stages += [semantic.stage] if semantic.stage is not None else []
+        if semantic.stage is not None:
+            _follow(stages, semantic.stage)
         names, left = before["record_id"].to_list(), stages[-1].kept["record_id"].to_list()
         pairs, report = pairs_among(pairs.joined(semantic.pairs), names, left), semantic.report
     gave_way = pl.concat([stage.dropped for stage in stages])
