@@ -131,6 +131,13 @@ def test_the_table_is_for_people() -> None:
     assert "Prices are assumed as of 20" in " ".join(out.split())
 
 
+def test_what_serving_a_whole_model_takes_is_said_of_the_model_asked_about() -> None:
+    said = " ".join(run("--model", "meta-llama/Llama-3.2-1B-Instruct", "--method", "full")[1].split())
+    assert "full: each version takes tunewheel-engine 4.9 GB of weights" in said
+    assert "each version takes" not in run("--method", "full")[1], "not of six models"
+    assert "each version takes" not in run("--model", "meta-llama/Llama-3.2-1B-Instruct", "--method", "lora")[1]
+
+
 def test_no_figure_of_the_table_is_cut_off_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     code, out, _ = run("--device", "h100-80", "--model", "mistralai/Mistral-7B-Instruct-v0.3")

@@ -211,6 +211,9 @@ def _print(rows: list[Planned], advice: Advice | None, priced: str, measured: Me
     )
     for held in dict.fromkeys(_validation(row) for row in rows if row.plan.validation):
         console.print(held)
+    whole = {_serving(row) for row in rows if row.plan.method is TrainMethod.FULL}
+    if len(whole) == 1:  # of one model that was asked about
+        console.print(*whole)
     if measured and measured.tokenizer:
         console.print(f"The examples are counted in tokens of {measured.tokenizer}.")
     elif measured:
@@ -231,6 +234,13 @@ def _validation(row: Planned) -> str:
     return (
         f"{row.plan.method.value}: {validation.examples} examples are held back to validate on, every "
         f"{validation.every_steps} steps: {validation.share:.1%} of training, within the hours."
+    )
+
+
+def _serving(row: Planned) -> str:
+    return (
+        f"full: each version takes tunewheel-engine {4 * row.parameters / 1e9:.1f} GB of weights in float32, "
+        "and a cache, beside the base; vLLM and TGI take an engine for each version."
     )
 
 
