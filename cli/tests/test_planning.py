@@ -132,10 +132,10 @@ def test_the_table_is_for_people() -> None:
 
 
 def test_what_serving_a_whole_model_takes_is_said_of_the_model_asked_about() -> None:
-    said = " ".join(run("--model", "meta-llama/Llama-3.2-1B-Instruct", "--method", "full")[1].split())
+    said = " ".join(run("--model", ELSEWHERE, "--method", "full")[1].split())
     assert "full: each version takes tunewheel-engine 4.9 GB of weights" in said
     assert "each version takes" not in run("--method", "full")[1], "not of six models"
-    assert "each version takes" not in run("--model", "meta-llama/Llama-3.2-1B-Instruct", "--method", "lora")[1]
+    assert "each version takes" not in run("--model", ELSEWHERE, "--method", "lora")[1]
 
 
 def test_no_figure_of_the_table_is_cut_off_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
