@@ -352,8 +352,16 @@ def test_the_engine_here_is_sent_what_its_gateway_sends(
     assert len(engines_of("http://a,http://a/", wheel, var)[0]) == 1
     found = [engine.url for engine in engines_of("http://a,dns+http://localhost:8000", wheel, var)[0]]
     assert {"http://a", "http://127.0.0.1:8000"} <= set(found), "each address of a name is an engine"
-    with pytest.raises(InvalidOption, match=r"'dns\+http://nowhere.invalid:1' has no address"):
-        engines_of("dns+http://nowhere.invalid:1", wheel, var)
+    told = {
+        "dns+http://nowhere.invalid:1": "'nowhere.invalid' has no address",
+        "dns+https://localhost:1": "certificates bear no addresses",
+        "dns+http://localhost:abc": "is no URL",
+        "dns+http://me:secret@localhost:1": "holds a name or password",
+    }
+    for url, reason in told.items():
+        with pytest.raises(InvalidOption, match=reason) as caught:
+            engines_of(url, wheel, var)
+        assert "secret" not in str(caught.value)
 
 
 async def test_a_look_that_fails_does_not_hide_the_others(

@@ -60,34 +60,47 @@ def parse_urls(text: str | None, *, option: str, advice: str) -> tuple[str, ...]
     return urls
 
 
-def resolved(text: str | None, *, option: str) -> str:
-    """Return ``text`` with every address that a ``dns+http://name:port`` in it stands for, as the gateway
-    finds them.
+def resolved(text: str | None, *, option: str, advice: str) -> tuple[str, ...]:
+    """Return the addresses in ``text``, and every address that a ``dns+http://name:port`` in it stands for:
+    the IPv4 ones where it has any, as the gateway has it.
 
     Raises:
-        InvalidOption: a name has no address.
+        InvalidOption: as ``parse_urls`` raises it, or a name has no address.
     """
-    found: list[str] = []
-    for part in (text or "").split(","):
-        if not part.strip().startswith("dns+"):
-            found.append(part)
-            continue
-        parts = urlsplit(part.strip().removeprefix("dns+"))
-        try:
-            told = socket.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)
-        except OSError as error:
-            raise InvalidOption(
-                f"{option}: {part.strip()!r} has no address ({error}); mend the name"
-            ) from error
-        hosts = sorted({str(address[0]) for *_, address in told})
-        found += [f"http://{f'[{host}]' if ':' in host else host}:{parts.port or 80}" for host in hosts]
-    return ",".join(found)
+    parts = [part.strip() for part in (text or "").split(",")]
+    names = parse_urls(
+        ",".join(part.removeprefix("dns+") for part in parts if part.startswith("dns+")),
+        option=option,
+        advice=advice,
+    )
+    listed = [part for part in parts if not part.startswith("dns+")]
+    found = [url for name in names for url in _addresses(name, option)]
+    return parse_urls(",".join([*listed, *found]), option=option, advice=advice)
+
+
+def _addresses(name: str, option: str) -> list[str]:
+    parts = urlsplit(name)
+    if parts.scheme != "http":
+        raise InvalidOption(
+            f"{option}: a name of engines is dns+http://name:port; certificates bear no addresses"
+        )
+    try:
+        told = socket.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise InvalidOption(
+            f"{option}: {parts.hostname!r} has no address ({error}); mend the name"
+        ) from error
+    old = [address for family, *_, address in told if family == socket.AF_INET]
+    hosts = sorted({str(address[0]) for address in (old or [address for *_, address in told])})
+    port = parts.port or 80
+    return [f"http://{f'[{host}]' if ':' in host else host}:{port}{parts.path}" for host in hosts]
 
 
 def _is_http(url: str) -> bool:
     try:
         parts = urlsplit(url)
-    except ValueError:  # such as http://[::1
+        _ = parts.port
+    except ValueError:  # such as http://[::1, or a port that is no number
         return False
     return parts.scheme in ("http", "https") and bool(parts.hostname)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -71,7 +73,7 @@ async def test_an_engine_that_goes_finishes_its_answer_and_is_asked_no_more(
     answer = asyncio.create_task(world.said())
     await eventually(lambda: first.running)
     behind[NAME] = [second]
-    await world.gateway.reconciler._fleet.discover()
+    await looks(world)
     (endpoint,) = world.gateway.pool.endpoints
     assert endpoint.url == second.url
     first.gate.set()
@@ -83,14 +85,60 @@ async def test_an_engine_that_goes_finishes_its_answer_and_is_asked_no_more(
     await eventually(lambda: not world.gateway.reconciler._fleet._parting, "its connections to be closed")
 
 
-async def test_a_name_server_s_trouble_takes_no_engine_away(world: Any, behind: Any, eventually: Any):
+async def looks(world: Any) -> None:
+    """An address is let go once it was missing twice."""
+    for _ in range(2):
+        await world.gateway.reconciler._fleet.discover()
+
+
+async def test_a_name_server_s_trouble_takes_no_engine_away_and_is_told(world: Any, behind: Any):
     behind[NAME] = None
-    await world.gateway.reconciler._fleet.discover()
+    await looks(world)
     assert await world.said() == "desk-1: hello"
+    assert "Temporary failure" in world.warnings["engines_not_found"]
+    assert "Temporary failure" in world.gateway.status(None)["engine"]["error"]
     behind[NAME] = []
-    await world.gateway.reconciler._fleet.discover()
+    await looks(world)
     async with await world.chat() as response:
         assert response.status == 503
+    assert "no address is known" in world.warnings["engines_not_found"]
+
+
+async def test_one_look_without_an_address_changes_nothing(world: Any, behind: Any, engines: Any):
+    fleet = world.gateway.reconciler._fleet
+    before = world.gateway.pool.endpoints
+    for some in ([], engines[:1]) * 2:
+        behind[NAME] = some
+        await fleet.discover()
+    assert world.gateway.pool.endpoints == before
+    assert world.warnings["engines_not_found"] is None
+
+
+async def test_no_engine_loses_anything_to_one_that_was_never_heard_of(
+    make_world: Any, behind: Any, engines: Any
+):
+    """The engines do not name their base, and the second does not listen yet."""
+    engines[0].base = "/srv/models/base"
+    await engines[1].stop()
+    behind[NAME] = engines[:1]
+    world = await make_world(bases=(), engine_url=NAME)
+    world.declare()
+    await world.desire(production=("desk-1", 100))
+    await world.serving(production="desk-1")
+    behind[NAME] = engines
+    await world.gateway.reconciler._fleet.discover()
+    for _ in range(3):
+        await world.gateway.reconciler.reconcile()
+    assert list(engines[0].adapters) == ["desk-1"]
+    assert await world.said() == "desk-1: hello"
+
+
+async def test_without_an_engine_no_file_is_deleted(world: Any, behind: Any, tmp_path: Any):
+    behind[NAME] = []
+    await looks(world)
+    os.utime(tmp_path / "adapters" / ".laid" / "desk-1", (0, 0))
+    await world.gateway.reconciler._remove_unneeded()
+    assert (tmp_path / "adapters" / "desk-1").is_dir()
 
 
 async def test_a_version_on_an_engine_that_went_is_loaded_by_another(
@@ -101,7 +149,7 @@ async def test_a_version_on_an_engine_that_went_is_loaded_by_another(
     await register(world, put_adapter, "desk-7")
     assert await world.said(model="desk-7") == "desk-7: hello"
     behind[NAME] = engines[1:]
-    await world.gateway.reconciler._fleet.discover()
+    await looks(world)
     await eventually(lambda: "desk-1" in engines[1].adapters)
     assert await world.said(model="desk-7") == "desk-7: hello"
     assert "desk-7" in engines[1].adapters
@@ -115,13 +163,42 @@ async def test_an_engine_that_is_listed_too_is_one_engine(make_world: Any, behin
 
 
 async def test_addresses_are_asked_of_the_system():
-    found = await addresses_of("dns+http://localhost:8123/api")
-    assert "http://127.0.0.1:8123/api" in found
-    with pytest.raises(socket.gaierror):
-        await addresses_of("dns+http://nowhere.invalid:1")
+    assert await addresses_of("dns+http://localhost:8123/api") == {"http://127.0.0.1:8123/api"}
+    assert await addresses_of("dns+http://[::1]:8123") == {"http://[::1]:8123"}
 
 
-@pytest.mark.parametrize("url", ["dns+https://vllm:8000", "dns+ftp://vllm", "vllm:8000"])
+async def test_a_name_that_has_both_kinds_of_addresses_is_no_second_engine(monkeypatch: pytest.MonkeyPatch):
+    told = [
+        (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("fd00::1", 80, 0, 0)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", 80)),
+    ]
+    answers: list[Any] = [told, socket.gaierror(socket.EAI_NONAME, "not known"), told[:1]]
+
+    async def getaddrinfo(*_: Any, **__: Any) -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    loop = SimpleNamespace(getaddrinfo=getaddrinfo)
+    monkeypatch.setattr(discovery.asyncio, "get_running_loop", lambda: loop)
+    found = [await addresses_of("dns+http://engines") for _ in range(3)]
+    assert found == [{"http://10.0.0.1:80"}, frozenset(), {"http://[fd00::1]:80"}]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "dns+https://vllm:8000",
+        "dns+ftp://vllm",
+        "vllm:8000",
+        "dns+http://vllm:abc",
+        "dns+http://vllm:99999",
+        "dns+http://:8000",
+        "dns+http:vllm:8000",
+        "dns+http://vllm..svc:8000",
+    ],
+)
 def test_a_name_that_cannot_be_asked_is_refused(url: str):
     with pytest.raises(ValueError, match="engine_url"):
         Settings(engine_url=url)

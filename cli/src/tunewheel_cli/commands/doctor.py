@@ -105,12 +105,11 @@ def engines_of(engine_url: str | None, wheel: RunState | None, var: Var) -> tupl
     """
     from tunewheel_cli.doctor.endpoints import ENGINE_CAFILE
     from tunewheel_cli.endpoint import Endpoint, given_key
-    from tunewheel_cli.http import HTTP_CAFILE, parse_urls, resolved
+    from tunewheel_cli.http import HTTP_CAFILE, resolved
     from tunewheel_cli.wheel_secrets import local_key
 
     key = given_key("TUNEWHEEL_ENGINE_API_KEY")
-    told = resolved(engine_url, option="--engine-url")
-    urls = parse_urls(told, option="--engine-url", advice="give the key in TUNEWHEEL_ENGINE_API_KEY")
+    urls = resolved(engine_url, option="--engine-url", advice="give the key in TUNEWHEEL_ENGINE_API_KEY")
     if urls or wheel is None:
         return tuple(Endpoint("engine", url, key) for url in urls), ENGINE_CAFILE
     own = wheel.url_of("engine")

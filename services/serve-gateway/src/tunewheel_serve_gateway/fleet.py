@@ -16,7 +16,8 @@ log = structlog.get_logger(__name__)
 
 
 class Fleet:
-    """``make`` returns what reconciles an engine, ``left`` is told of one that is gone."""
+    """``make`` returns what reconciles an engine, ``left`` is told of one that is gone, ``warn`` of names
+    without an address."""
 
     def __init__(
         self,
@@ -24,12 +25,15 @@ class Fleet:
         discovery: Discovery,
         make: Callable[[Endpoint], EngineAdapters],
         left: Callable[[Endpoint], None],
+        warn: Callable[[str, str | None], None],
     ) -> None:
         self.engines = {endpoint: make(endpoint) for endpoint in pool.endpoints}
         self._pool = pool
         self._discovery = discovery
         self._make = make
         self._left = left
+        self._warn = warn
+        self._trouble: str | None = None
         self._runs: dict[Endpoint, asyncio.Task[None]] = {}
         self._parting: set[asyncio.Task[None]] = set()
         self._is_complete = asyncio.Event()
@@ -37,15 +41,18 @@ class Fleet:
     async def run(self, period_seconds: float) -> None:
         """Reconcile every engine, those too that come later, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            while True:
+            self._follow(tasks, period_seconds)  # who is listed does not wait for a name server
+            while self._discovery.names:
                 await self.discover()
-                for endpoint in self.engines.keys() - self._runs.keys():
-                    run = self.engines[endpoint].run(period_seconds)
-                    self._runs[endpoint] = tasks.create_task(run, name=f"reconcile {endpoint.name}")
+                self._follow(tasks, period_seconds)
                 self._is_complete.set()
-                if not self._discovery.names:
-                    return
                 await asyncio.sleep(period_seconds)
+            self._is_complete.set()
+
+    def _follow(self, tasks: asyncio.TaskGroup, period_seconds: float) -> None:
+        for endpoint in self.engines.keys() - self._runs.keys():
+            run = self.engines[endpoint].run(period_seconds)
+            self._runs[endpoint] = tasks.create_task(run, name=f"reconcile {endpoint.name}")
 
     async def look(self) -> None:
         """Return once every engine was asked for the first time what it has."""
@@ -55,6 +62,9 @@ class Fleet:
     async def discover(self) -> None:
         """Take up the engines that came behind a name, and let those go that are gone."""
         change = await self._discovery.look()
+        if self._discovery.trouble != self._trouble:
+            self._trouble = self._discovery.trouble
+            self._warn("engines_not_found", self._trouble)
         if not change.came and not change.gone:
             return
         for endpoint in change.came:

@@ -113,6 +113,7 @@ class EngineAdapters:
         self._root = adapter_root
         self._backoff = backoff
         self._one_pass = asyncio.Lock()
+        self._is_closed = False
 
     async def run(self, period_seconds: float) -> None:
         """Reconcile on every change, when a retry is due, and every period; until cancelled."""
@@ -125,7 +126,8 @@ class EngineAdapters:
                     await self.changed.wait()
 
     async def close(self) -> None:
-        """Give up what is being loaded."""
+        """Give up what is being loaded. The engine is asked nothing more."""
+        self._is_closed = True
         tasks = list(self.loads.values())
         for task in tasks:
             task.cancel()
@@ -141,6 +143,8 @@ class EngineAdapters:
     async def reconcile(self) -> None:
         """Do one pass. Nothing that is wrong with engine, store or an adapter escapes from it."""
         async with self._one_pass:
+            if self._is_closed:
+                return
             self._wishes.rebuild()
             before = set(self.endpoint.ready)
             try:

@@ -73,7 +73,8 @@ class Reconciler:
                 backoff=backoff or Backoff(attempts=1, first=0.5, longest=60.0),
             )
 
-        self._fleet = Fleet(pool, discovery, adapters_of, self._on_demand.leave)
+        self._fleet = Fleet(pool, discovery, adapters_of, self._on_demand.leave, warn)
+        self._discovery = discovery
         pool.changed = self.rebuild
         pool.lost = self._on_lost
 
@@ -95,9 +96,10 @@ class Reconciler:
     def engine_error(self) -> str | None:
         """Why engines do not list their models; None: all of them do."""
         errors = [(e.name, e.error) for e in self._pool.endpoints if e.error is not None]
-        if len(self._pool.endpoints) == 1:
+        if len(self._pool.endpoints) == 1 and self._discovery.trouble is None:
             return errors[0][1] if errors else None
-        return "; ".join(f"{name}: {error}" for name, error in errors) or None
+        told = [f"{name}: {error}" for name, error in errors]
+        return "; ".join([*told, self._discovery.trouble] if self._discovery.trouble else told) or None
 
     def on_change(self) -> None:
         """Route by the changed desired state at once, whatever the engines are doing, and ask for a pass."""
@@ -201,10 +203,14 @@ class Reconciler:
         return self._on_demand.on(endpoint) | self.desired(endpoint)
 
     def desired(self, endpoint: Endpoint) -> dict[str, AdapterRef]:
+        named = self._named().items()
+        return {name: one for name, one in named if endpoint in self._pool.homes(one)}
+
+    def _named(self) -> dict[str, AdapterRef]:
+        """Return what routes name, and what stands in for it."""
         routes = (route for project in self._catalog.projects() for route in project.routes)
         named = {route.model_id: route.adapter for route in routes if route.adapter is not None}
-        everything = named | self.table.adapters
-        return {name: one for name, one in everything.items() if endpoint in self._pool.homes(one)}
+        return named | self.table.adapters
 
     def bundles(self) -> dict[str, Bundle]:
         """Return what was judged of each model that may be asked for. A route's own word counts."""
@@ -281,9 +287,10 @@ class Reconciler:
         """Delete the files of adapters that nothing names any more. A champion's predecessor stays, so that a
         rollback need not fetch it. What engines have that do not answer is not known: then nothing is
         deleted."""
-        if any(endpoint.error is not None for endpoint in self._pool.endpoints):
+        engines = self._pool.endpoints
+        if not engines or any(endpoint.error is not None for endpoint in engines):
             return
-        here = set(self._catalog.predecessors)
+        here = {*self._catalog.predecessors, *self._named()}
         for endpoint, engine in self.engines.items():
             here |= {*self.wanted(endpoint), *endpoint.listed, *engine.loads, *engine.loaded_here}
             here |= {*endpoint.in_use}

@@ -115,7 +115,8 @@ class Settings(ServiceSettings):
     @classmethod
     def _are_engines(cls, text: str) -> str:
         urls = addresses(text)
-        if not urls or not all(url.startswith(("http://", "https://", "dns+http")) for url in urls):
+        names = [url for url in urls if url.startswith("dns+")]
+        if not urls or not all(url.startswith(("http://", "https://")) for url in set(urls) - set(names)):
             raise ValueError("must be addresses such as http://10.0.0.1:8110, separated by commas")
         if any(url.startswith("dns+https") for url in urls):
             raise ValueError(
@@ -127,6 +128,8 @@ class Settings(ServiceSettings):
                 "holds a name or password, which logs and metrics would tell; "
                 "give the key in TUNEWHEEL_ENGINE_API_KEY"
             )
+        if wrong := [name for name in names if not _is_name(name.removeprefix("dns+"))]:
+            raise ValueError(f"{wrong[0]!r} is no name of engines; write dns+http://name:port")
         if len(set(urls)) < len(urls):
             raise ValueError("names an engine twice; keep one")
         return text
@@ -138,6 +141,16 @@ class Settings(ServiceSettings):
     @property
     def adapter_root(self) -> Path:
         return (self.adapter_dir or self.cache_dir / "adapters").resolve()
+
+
+def _is_name(url: str) -> bool:
+    """Tell whether a name server can be asked for the host of ``url``."""
+    try:
+        parts = urlsplit(url)
+        (parts.hostname or "").encode("idna")
+        return parts.scheme == "http" and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:  # a UnicodeError is one
+        return False
 
 
 def addresses(text: str) -> tuple[str, ...]:

@@ -29,10 +29,12 @@ def make_pool(
 
     def make(url: str) -> Endpoint:
         breaker = Breaker(failures=settings.engine_breaker_failures, seconds=settings.engine_breaker_seconds)
-        return Endpoint(url, make_client(settings, url, is_adapter), breaker)
+        return Endpoint(url, make_client(settings, url, is_adapter), breaker, was_found=url not in listed)
 
     listed = [url for url in settings.engine_urls if not url.startswith(BY_NAME)]
     names = [url for url in settings.engine_urls if url.startswith(BY_NAME)]
+    for name in names:
+        make_client(settings, name.removeprefix(BY_NAME), is_adapter)  # what is wrong with it is said now
     pool = Pool([make(url) for url in listed], metrics, retry_after=settings.retry_after_seconds)
     return pool, Discovery(names, make, listed=listed)
 

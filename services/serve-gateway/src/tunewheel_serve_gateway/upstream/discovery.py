@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-import structlog
-
 from tunewheel_serve_gateway.upstream.endpoint import Endpoint
 
-log = structlog.get_logger(__name__)
 BY_NAME = "dns+"
-"""Before the URL of a name, as Thanos and Prometheus' kin write it."""
+"""Before the URL of a name, as Thanos writes it."""
+ANSWER_SECONDS = 3.0
+"""Longest wait for the name server."""
+MISSED = 2
+"""Looks in a row without an address, after which its engine is let go."""
+UNKNOWN = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
+"""The name server answers, and knows no address: a headless Service without a ready pod, or a wrong name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,43 +39,60 @@ class Discovery:
     def __init__(
         self, names: Sequence[str], make: Callable[[str], Endpoint], *, listed: Collection[str] = ()
     ) -> None:
-        self._names = {name: frozenset[str]() for name in names}
+        self._told = {name: frozenset[str]() for name in names}
         self._make = make
         self._listed = frozenset(listed)
         self._found: dict[str, Endpoint] = {}
-        self._silent: set[str] = set()
+        self._missed: Counter[str] = Counter()
+        self._troubles: dict[str, str] = {}
 
     @property
     def names(self) -> Collection[str]:
-        return self._names.keys()
+        return self._told.keys()
+
+    @property
+    def trouble(self) -> str | None:
+        """Why engines cannot be found; None: each name has an address."""
+        return "; ".join(f"{name}: {reason}" for name, reason in self._troubles.items()) or None
 
     async def look(self) -> Change:
-        """Ask for the addresses of every name. A name without an answer keeps those that it had: an engine
-        that is gone is noticed anyway, and one that serves must not be lost to a name server's trouble."""
-        for name in self._names:
-            try:
-                self._names[name] = await addresses_of(name)
-            except OSError as error:
-                if name not in self._silent:
-                    log.warning("engines_not_found", name=name, reason=str(error))
-                self._silent.add(name)
-            else:
-                self._silent.discard(name)
-        wanted = frozenset[str]().union(*self._names.values()) - self._listed
-        gone = [self._found.pop(url) for url in sorted(self._found.keys() - wanted)]
-        came = {url: self._make(url) for url in sorted(wanted - self._found.keys())}
+        """Ask for the addresses of every name. A name server that does not answer takes no engine away."""
+        await asyncio.gather(*(self._ask(name) for name in self._told))
+        told = frozenset[str]().union(*self._told.values()) - self._listed
+        self._missed = Counter({url: self._missed[url] + 1 for url in self._found.keys() - told})
+        gone = [self._found.pop(url) for url, missed in sorted(self._missed.items()) if missed >= MISSED]
+        came = {url: self._make(url) for url in sorted(told - self._found.keys())}
         self._found |= came
         return Change(tuple(came.values()), gone)
 
+    async def _ask(self, name: str) -> None:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                self._told[name] = await addresses_of(name)
+        except (OSError, UnicodeError) as error:
+            self._troubles[name] = str(error) or f"no answer within {ANSWER_SECONDS:g} s"
+            return
+        self._troubles.pop(name, None)
+        if not self._told[name]:
+            self._troubles[name] = "no address is known; is the name right, and a pod ready?"
+
 
 async def addresses_of(name: str) -> frozenset[str]:
-    """Return the URL of each address of ``name``, ``dns+http://host:port``.
+    """Return the URL of each address of ``name``, ``dns+http://host:port``: the IPv4 ones where it has any,
+    lest one engine be found twice.
 
     Raises:
-        OSError: the name server gives none.
+        OSError, UnicodeError: the name server does not answer, or cannot be asked.
     """
     parts = urlsplit(name.removeprefix(BY_NAME))
     port = parts.port or 80
-    told = await asyncio.get_running_loop().getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
-    hosts = {str(address[0]) for *_, address in told}
+    loop = asyncio.get_running_loop()
+    try:
+        told = await loop.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        if error.errno in UNKNOWN:
+            return frozenset()
+        raise
+    old = [address for family, *_, address in told if family == socket.AF_INET]
+    hosts = {str(address[0]) for address in (old or [address for *_, address in told])}
     return frozenset(f"http://{f'[{host}]' if ':' in host else host}:{port}{parts.path}" for host in hosts)

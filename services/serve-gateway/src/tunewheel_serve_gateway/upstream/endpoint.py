@@ -24,8 +24,10 @@ NOT_ASKED = "not asked yet"
 class Endpoint:
     """One engine. ``ready`` are the models that may be asked of it, beside its base."""
 
-    def __init__(self, url: str, client: Upstream, breaker: Breaker) -> None:
+    def __init__(self, url: str, client: Upstream, breaker: Breaker, *, was_found: bool = False) -> None:
+        """``was_found``: behind a name."""
         self.url = url
+        self.was_found = was_found
         self.name = urlsplit(url).netloc.rpartition("@")[2] or url
         """Host and port: the label of its metrics."""
         self.client = client
