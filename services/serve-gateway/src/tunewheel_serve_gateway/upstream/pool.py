@@ -153,9 +153,8 @@ class Pool:
         by_word = [e for e in self.endpoints if e.says(base)]
         if by_word:
             return by_word
-        # One that came later behind a name is as the others there are, until it says what it has.
-        listed = [e for e in self.endpoints if not e.was_found]
-        some_unknown = len(listed) > 1 and not all(e.is_known for e in listed)
+        # One that is found behind a name holds nobody up: it may have come a moment ago.
+        some_unknown = len(self.endpoints) > 1 and not all(e.is_known or e.was_found for e in self.endpoints)
         return [] if some_unknown else [e for e in self.endpoints if e.says(base) is None]
 
     def having(self, target: Target) -> list[Endpoint]:
