@@ -353,7 +353,7 @@ def test_the_engine_here_is_sent_what_its_gateway_sends(
     found = [engine.url for engine in engines_of("http://a,dns+http://localhost:8000", wheel, var)[0]]
     assert {"http://a", "http://127.0.0.1:8000"} <= set(found), "each address of a name is an engine"
     told = {
-        "dns+http://nowhere.invalid:1": "'nowhere.invalid' has no address",
+        "dns+http://nowhere.invalid:1": "'http://nowhere.invalid:1' has no address",
         "dns+https://localhost:1": "certificates bear no addresses",
         "dns+http://localhost:abc": "is no URL",
         "dns+http://me:secret@localhost:1": "holds a name or password",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,21 +78,19 @@ def resolved(text: str | None, *, option: str, advice: str) -> tuple[str, ...]:
 
 
 def _addresses(name: str, option: str) -> list[str]:
-    parts = urlsplit(name)
-    if parts.scheme != "http":
+    from tunewheel_runtime.named_addresses import addresses_behind
+
+    if not name.startswith("http://"):
         raise InvalidOption(
             f"{option}: a name of engines is dns+http://name:port; certificates bear no addresses"
         )
     try:
-        told = socket.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)
+        found = addresses_behind(name)
     except (OSError, UnicodeError) as error:
-        raise InvalidOption(
-            f"{option}: {parts.hostname!r} has no address ({error}); mend the name"
-        ) from error
-    old = [address for family, *_, address in told if family == socket.AF_INET]
-    hosts = sorted({str(address[0]) for address in (old or [address for *_, address in told])})
-    port = parts.port or 80
-    return [f"http://{f'[{host}]' if ':' in host else host}:{port}{parts.path}" for host in hosts]
+        raise InvalidOption(f"{option}: {name!r} has no address ({error}); mend the name") from error
+    if not found:
+        raise InvalidOption(f"{option}: {name!r} has no address; mend the name, or start an engine")
+    return sorted(found)
 
 
 def _is_http(url: str) -> bool:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tunewheel_serve_gateway.settings import Settings
 from tunewheel_serve_gateway.upstream import discovery
-from tunewheel_serve_gateway.upstream.discovery import addresses_of
 
 from .conftest import FakeEngine
 
@@ -23,13 +20,13 @@ def behind(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[FakeEngine] | None
     """The engines behind each name; None: the name server does not answer."""
     names: dict[str, list[FakeEngine] | None] = {NAME: []}
 
-    async def addresses_of(name: str) -> frozenset[str]:
-        engines = names[name]
+    def addresses_behind(url: str) -> frozenset[str]:
+        engines = names[f"dns+{url}"]
         if engines is None:
             raise OSError("Temporary failure in name resolution")
         return frozenset(engine.url for engine in engines)
 
-    monkeypatch.setattr(discovery, "addresses_of", addresses_of)
+    monkeypatch.setattr(discovery, "addresses_behind", addresses_behind)
     return names
 
 
@@ -160,30 +157,6 @@ async def test_an_engine_that_is_listed_too_is_one_engine(make_world: Any, behin
     made = await make_world(bases=(), engine_url=f"{engines[0].url},{NAME}")
     await made.gateway.reconciler.look()
     assert [e.url for e in made.gateway.pool.endpoints] == [engine.url for engine in engines]
-
-
-async def test_addresses_are_asked_of_the_system():
-    assert await addresses_of("dns+http://localhost:8123/api") == {"http://127.0.0.1:8123/api"}
-    assert await addresses_of("dns+http://[::1]:8123") == {"http://[::1]:8123"}
-
-
-async def test_a_name_that_has_both_kinds_of_addresses_is_no_second_engine(monkeypatch: pytest.MonkeyPatch):
-    told = [
-        (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("fd00::1", 80, 0, 0)),
-        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", 80)),
-    ]
-    answers: list[Any] = [told, socket.gaierror(socket.EAI_NONAME, "not known"), told[:1]]
-
-    async def getaddrinfo(*_: Any, **__: Any) -> Any:
-        answer = answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    loop = SimpleNamespace(getaddrinfo=getaddrinfo)
-    monkeypatch.setattr(discovery.asyncio, "get_running_loop", lambda: loop)
-    found = [await addresses_of("dns+http://engines") for _ in range(3)]
-    assert found == [{"http://10.0.0.1:80"}, frozenset(), {"http://[fd00::1]:80"}]
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ FULL = re.compile(r"no (free|available) .*slot|slots? .*(full|in use|taken)|max_
 """Of the words in which engines say that no more adapters fit. vLLM: "No free lora slots"."""
 
 NO_SLOT = "no free slot for a whole model"
-"""In the refusal of ``tunewheel-engine``, where it is these that fill it."""
+"""Of the words of ``tunewheel-engine``: whole models fill it, and unloading a LoRA does not help."""
 
 
 class NoSlot(TunewheelError):

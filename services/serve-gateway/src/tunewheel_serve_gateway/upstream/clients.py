@@ -20,7 +20,7 @@ from tunewheel_serve_gateway.upstream.protocol import Timeouts, Upstream
 def make_pool(
     settings: Settings, is_adapter: Callable[[str], bool], metrics: Metrics
 ) -> tuple[Pool, Discovery]:
-    """Return the engines whose addresses ``engine_url`` lists, and who finds those behind its names.
+    """Return the pool of engines that ``engine_url`` lists, and what finds more engines behind its names.
     ``is_adapter`` tells adapters from base models by name.
 
     Raises:

@@ -6,11 +6,12 @@ In a cluster a headless Service is such a name, and its addresses are the pods t
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+
+from tunewheel_runtime.named_addresses import addresses_behind
 
 from tunewheel_serve_gateway.upstream.endpoint import Endpoint
 
@@ -20,8 +21,6 @@ ANSWER_SECONDS = 3.0
 """Longest wait for the name server."""
 MISSED = 2
 """Looks in a row without an address, after which its engine is let go."""
-UNKNOWN = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
-"""The name server answers, and knows no address: a headless Service without a ready pod, or a wrong name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +44,8 @@ class Discovery:
         self._found: dict[str, Endpoint] = {}
         self._missed: Counter[str] = Counter()
         self._troubles: dict[str, str] = {}
+        # A name server that is silent holds these threads, and none that other work needs.
+        self._threads = ThreadPoolExecutor(max(1, len(names)), "names")
 
     @property
     def names(self) -> Collection[str]:
@@ -68,31 +69,12 @@ class Discovery:
     async def _ask(self, name: str) -> None:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                self._told[name] = await addresses_of(name)
+                url = name.removeprefix(BY_NAME)
+                asked = asyncio.get_running_loop().run_in_executor(self._threads, addresses_behind, url)
+                self._told[name] = await asked
         except (OSError, UnicodeError) as error:
             self._troubles[name] = str(error) or f"no answer within {ANSWER_SECONDS:g} s"
             return
         self._troubles.pop(name, None)
         if not self._told[name]:
             self._troubles[name] = "no address is known; is the name right, and a pod ready?"
-
-
-async def addresses_of(name: str) -> frozenset[str]:
-    """Return the URL of each address of ``name``, ``dns+http://host:port``: the IPv4 ones where it has any,
-    lest one engine be found twice.
-
-    Raises:
-        OSError, UnicodeError: the name server does not answer, or cannot be asked.
-    """
-    parts = urlsplit(name.removeprefix(BY_NAME))
-    port = parts.port or 80
-    loop = asyncio.get_running_loop()
-    try:
-        told = await loop.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
-    except socket.gaierror as error:
-        if error.errno in UNKNOWN:
-            return frozenset()
-        raise
-    old = [address for family, *_, address in told if family == socket.AF_INET]
-    hosts = {str(address[0]) for address in (old or [address for *_, address in told])}
-    return frozenset(f"http://{f'[{host}]' if ':' in host else host}:{port}{parts.path}" for host in hosts)

@@ -102,7 +102,7 @@ class Endpoint:
 
     @property
     def whole(self) -> frozenset[str]:
-        """The whole models that it loaded beside its base, by its own word."""
+        """The whole models that this engine says it has loaded beside its base."""
         return frozenset[str]().union(*(base.whole for base in self.client.bases.values()))
 
     def body_for(self, target: Target, body: dict[str, Any]) -> dict[str, Any]:
