@@ -154,11 +154,9 @@ def merge_adapter(model: PreTrainedModel, path: Path) -> PreTrainedModel:
     Raises:
         InvalidAdapter
     """
-    import torch
-
     whole: Any = model
     if getattr(model, "is_quantized", False):
-        whole = whole.dequantize(dtype=getattr(torch, str(model.dtype).removeprefix("torch.")))
+        whole = whole.dequantize(dtype=model.dtype)
         for name in ("quantization_config", "_pre_quantization_dtype"):
             if hasattr(whole.config, name):
                 delattr(whole.config, name)

@@ -1,4 +1,4 @@
-"""The engines that are reconciled: those that are listed, and those that come and go behind a name."""
+"""The engines that are reconciled: the listed ones, and the ones behind a name, which come and go."""
 
 from __future__ import annotations
 
@@ -33,10 +33,14 @@ class Fleet:
         self._make = make
         self._left = left
         self._warn = warn
-        self._trouble: str | None = None
         self._runs: dict[Endpoint, asyncio.Task[None]] = {}
         self._parting: set[asyncio.Task[None]] = set()
         self._is_complete = asyncio.Event()
+
+    @property
+    def trouble(self) -> str | None:
+        """Why engines cannot be found; None: each name has an address."""
+        return self._discovery.trouble
 
     async def run(self, period_seconds: float) -> None:
         """Reconcile every engine, those too that come later, until cancelled."""
@@ -62,9 +66,7 @@ class Fleet:
     async def discover(self) -> None:
         """Take up the engines that came behind a name, and let those go that are gone."""
         change = await self._discovery.look()
-        if self._discovery.trouble != self._trouble:
-            self._trouble = self._discovery.trouble
-            self._warn("engines_not_found", self._trouble)
+        self._warn("engines_not_found", self.trouble)
         if not change.came and not change.gone:
             return
         for endpoint in change.came:

@@ -97,7 +97,7 @@ def check_takes(adapter: AdapterRef, bases: Bases) -> None:
     if adapter.method is TrainMethod.FULL and not most_whole(adapter.base.name, bases):
         raise NoEngine(
             f"{adapter.model_id} is a whole model, which the engine does not load beside its base; start an "
-            "engine with it as its base model, and name that one in TUNEWHEEL_ENGINE_URL"
+            "engine with it as its base model, and name the engine in TUNEWHEEL_ENGINE_URL"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import structlog
@@ -58,7 +58,7 @@ class Reconciler:
         self._period = period_seconds
         self._on_demand = OnDemand(on_demand)
         self._warn = warn
-        self._warned: str | None = None
+        self._told: dict[str, str | None] = {}
         self._reloads: dict[str, asyncio.Task[None]] = {}
         self._attempts: set[asyncio.Task[None]] = set()
 
@@ -73,8 +73,7 @@ class Reconciler:
                 backoff=backoff or Backoff(attempts=1, first=0.5, longest=60.0),
             )
 
-        self._fleet = Fleet(pool, discovery, adapters_of, self._on_demand.leave, warn)
-        self._discovery = discovery
+        self._fleet = Fleet(pool, discovery, adapters_of, self._on_demand.leave, self._tell)
         pool.changed = self.rebuild
         pool.lost = self._on_lost
 
@@ -96,10 +95,11 @@ class Reconciler:
     def engine_error(self) -> str | None:
         """Why engines do not list their models; None: all of them do."""
         errors = [(e.name, e.error) for e in self._pool.endpoints if e.error is not None]
-        if len(self._pool.endpoints) == 1 and self._discovery.trouble is None:
+        trouble = self._fleet.trouble
+        if len(self._pool.endpoints) == 1 and trouble is None:
             return errors[0][1] if errors else None
         told = [f"{name}: {error}" for name, error in errors]
-        return "; ".join([*told, self._discovery.trouble] if self._discovery.trouble else told) or None
+        return "; ".join([*told, trouble] if trouble else told) or None
 
     def on_change(self) -> None:
         """Route by the changed desired state at once, whatever the engines are doing, and ask for a pass."""
@@ -238,20 +238,18 @@ class Reconciler:
             failed=lasting,
             refused={name: failure.reason for name, failure in lasting.items() if failure.final},
         )
-        self._tell(lasting)
+        self._tell("models_not_loaded", _not_loaded(lasting))
         for name, table in self.table.projects.items():
             old = before.projects.get(name)
             if old is None or [t.model_id for t in old.targets] != [t.model_id for t in table.targets]:
                 serving = {target.role.value: target.model_id for target in table.targets}
                 log.info("routes_changed", project=name, **serving, waiting_for=table.waiting_for)
 
-    def _tell(self, failures: dict[str, Failure]) -> None:
-        """Warn of what no engine loads, until one does."""
-        told = [f"{name} is not loaded: {failure.reason}" for name, failure in sorted(failures.items())]
-        text = "; ".join(told)[:LONGEST_WARNING] or None
-        if text != self._warned:
-            self._warned = text
-            self._warn("models_not_loaded", text)
+    def _tell(self, name: str, text: str | None) -> None:
+        """Warn, or take a warning back, once for each change of its text."""
+        if text != self._told.get(name):
+            self._told[name] = text
+            self._warn(name, text)
 
     def _failed_everywhere(self) -> dict[str, Failure]:
         """Return what every engine that should have it, and that answers, could not load: where it was tried
@@ -301,3 +299,9 @@ class Reconciler:
             return
         for model_id in removed:
             log.info("adapter_files_removed", model_id=model_id)
+
+
+def _not_loaded(failures: Mapping[str, Failure]) -> str | None:
+    """Return the warning of models that no engine loads; None: there is none."""
+    told = [f"{name} is not loaded: {failure.reason}" for name, failure in sorted(failures.items())]
+    return "; ".join(told)[:LONGEST_WARNING] or None

@@ -103,9 +103,10 @@ class StoredVersions:
         return DatasetManifest.model_validate_json(await self._read(version, version.manifest))
 
     async def memory_of(self, version: DatasetVersioned, *, stop: asyncio.Event) -> bytes | None:
-        """Return what ``version`` and those before it held out; None for one made before there was a memory.
+        """Return what ``version`` and earlier versions held out; None for a version made before there was a
+        memory.
 
-        A version that the store has lost is built again from the log, and those it rests on.
+        A version that the store has lost is built again from the log, and so are the versions it rests on.
 
         Raises:
             VersionLost: it cannot be, or what the store holds of it is damaged.

@@ -128,7 +128,7 @@ class ComparedRecords:
         self._clusters = {} if dropped is None else clusters_of(dropped)
 
     def members(self, record_ids: Sequence[Sequence[str]]) -> list[list[str]]:
-        """Return, for each example, its records and those that gave way to them."""
+        """Return, for each example, its records and the duplicates that gave way to its records."""
         return [[name for i in ids for name in (i, *self._clusters.get(i, ()))] for ids in record_ids]
 
     def marks(self, record_ids: Sequence[Sequence[str]]) -> list[Marks]:

@@ -129,8 +129,9 @@ class Pool:
         return found
 
     def homes(self, adapter: AdapterRef) -> list[Endpoint]:
-        """Return the engines that should have ``adapter``: those that name its base as theirs, else those
-        that name none. An engine that was never heard of may turn out to have the base."""
+        """Return the engines that should load ``adapter``: the engines that name the adapter's base, or,
+        where none does, the engines that name no base. An engine that was never heard of may turn out to
+        have the base."""
         if adapter.method is TrainMethod.FULL:
             return self._homes_of_whole(adapter)
         return self.of_base(adapter.base.name) or self._refusing()
