@@ -151,6 +151,7 @@ def test_errors_are_json_when_asked_for() -> None:
         (("up", "--services", "nope"), "no service is called 'nope'; choose from engine"),
         (("up", "--only", "ingest", "--services", "curate"), "--only: cannot be given together"),
         (("up", "--port", "console"), "is not NAME=N"),
+        (("up", "--port", "nope=8090"), "the names are engine, engine-health, ingest"),
         (("up", "--port", "console=99999"), "99999 is no port"),
         (("watch", "--topic", "nope"), "there is no topic 'nope'"),
         (

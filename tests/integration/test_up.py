@@ -18,7 +18,10 @@ from urllib.request import HTTPCookieProcessor, Request, build_opener, urlopen
 import psutil
 import pytest
 from tunewheel_cli.kafka.ports import free_port
+from tunewheel_cli.roster import choose
 from tunewheel_cli.run_state import RunState, living
+
+from .wheels import free_ports
 
 pytestmark = pytest.mark.integration
 
@@ -63,7 +66,8 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 
 def options(*services: str) -> list[str]:
     chosen = ["--services", ",".join(services)] if services else ["--only", "broker"]
-    return ["--detach", "--kafka-port", str(free_port()), "--auto-ports", *chosen]
+    ports = [f"--port={name}={port}" for name, port in free_ports(choose(services)).items()]
+    return ["--detach", "--kafka-port", str(free_port()), *ports, *chosen]
 
 
 def up(shell: Shell, *services: str) -> Any:
@@ -165,9 +169,7 @@ def everything_dies_with_a_killed_supervisor(shell: Shell) -> None:
 
 def test_a_service_that_cannot_start_ends_up_with_its_log(shell: Shell) -> None:
     shell.env["TUNEWHEEL_STORE_URL"] = "nonsense://store"
-    error = shell.run(
-        "up", "--detach", "--kafka-port", str(free_port()), "--auto-ports", "--services", "registry", code=1
-    )["error"]
+    error = shell.run("up", *options("registry"), code=1)["error"]
     assert error.startswith("registry: exited with code 1; given up after 1 restarts")
     assert "nonsense" in error
     assert living(shell.var / "run.json") is None

@@ -14,7 +14,7 @@ from tunewheel_cli.kafka.errors import JarUnavailable
 from tunewheel_cli.kafka.ports import free_port
 from tunewheel_cli.launch import Plan, Wheel
 from tunewheel_cli.places import Var
-from tunewheel_cli.roster import choose
+from tunewheel_cli.roster import Member, choose
 
 LOG_TAIL_CHARACTERS = 2_500
 
@@ -45,8 +45,7 @@ async def turning(
             members=members,
             connection=Connection(bootstrap_servers=kafka),
             kafka_port=free_port(),
-            ports={member.name: free_port() for member in members},
-            auto_ports=True,
+            ports=free_ports(members),
             base_model=base_model,
             extra_env=own | dict(environment or {}),
             pseudonym_secret=False,  # two wheels make the same versions of the same records
@@ -68,6 +67,14 @@ async def turning(
         raise
     finally:
         await wheel.stop()
+
+
+def free_ports(members: Iterable[Member]) -> dict[str, int]:
+    """Return a port for each name of ``members``, health's included.
+
+    The usual ports will not do: wheels that start at the same moment would all find them free.
+    """
+    return {name: free_port() for member in members for name in member.ports}
 
 
 def key_of(wheel: Wheel) -> str:

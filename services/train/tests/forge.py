@@ -36,10 +36,16 @@ def main() -> None:
         print(json.dumps(codes), flush=True)
 
 
+_reserved: list[socket.socket] = []
+
+
 def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    """It stays bound here: the system gives it to no other test, and PyTorch may still listen there."""
+    free = socket.socket()
+    free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    free.bind(("127.0.0.1", 0))
+    _reserved.append(free)
+    return int(free.getsockname()[1])
 
 
 def fork(request: dict[str, Any], rank: int, count: int, port: int) -> int:

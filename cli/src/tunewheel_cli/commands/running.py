@@ -31,7 +31,10 @@ def up(
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once all is ready.")] = False,
     kafka_port: Annotated[int, typer.Option(help="Port of the local Kafka.", rich_help_panel=_START)] = 9092,
     port: Annotated[
-        list[str] | None, typer.Option(help="NAME=N: another port for a service.", rich_help_panel=_START)
+        list[str] | None,
+        typer.Option(
+            help="NAME=N: another port for a service; NAME-health=N: for its health.", rich_help_panel=_START
+        ),
     ] = None,
     auto_ports: Annotated[
         bool,

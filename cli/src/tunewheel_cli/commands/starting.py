@@ -9,15 +9,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tunewheel_contracts.errors import TunewheelError
-
 from tunewheel_cli import leash
 from tunewheel_cli.connection import InvalidOption
 from tunewheel_cli.console_login import tell_login
 from tunewheel_cli.endpoint import Endpoint
 from tunewheel_cli.exits import leave, print_json
 from tunewheel_cli.launch import Plan, Wheel
-from tunewheel_cli.roster import BROKER, CONSOLE, choose
+from tunewheel_cli.roster import BROKER, CONSOLE, ROSTER, choose
 from tunewheel_cli.run_state import RunState, require_none
 from tunewheel_cli.supervisor import StartFailed
 
@@ -140,11 +138,12 @@ def summary(state: RunState) -> dict[str, object]:
 
 def _parse_port(text: str) -> tuple[str, int]:
     name, _, number = text.partition("=")
-    try:
-        port = int(number)
-        choose([name])
-    except (ValueError, TunewheelError) as error:
-        raise InvalidOption(f"--port: {text!r} is not NAME=N, such as console=8090") from error
+    names = [known for member in ROSTER for known in member.ports]
+    if name not in names or not number.isdecimal():
+        raise InvalidOption(
+            f"--port: {text!r} is not NAME=N, such as console=8090; the names are {', '.join(names)}"
+        )
+    port = int(number)
     if not 0 < port < 65_536:
         raise InvalidOption(f"--port: {port} is no port; give 1 to 65535")
     return name, port
