@@ -15,6 +15,7 @@ from tunewheel_runtime.store import ObjectStore
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.routing import Target
 from tunewheel_serve_gateway.settings import Settings
+from tunewheel_serve_gateway.upstream import asking
 from tunewheel_serve_gateway.upstream.breaker import Breaker
 from tunewheel_serve_gateway.upstream.endpoint import Endpoint
 from tunewheel_serve_gateway.upstream.pool import Pool
@@ -161,7 +162,7 @@ async def test_a_whole_answer_that_takes_too_long_is_no_fault_of_an_engine_that_
 
     async def meanwhile() -> None:
         if is_busy:
-            await pool.complete(target, {"text": "short"})
+            await asking.complete(pool, target, {"text": "short"})
 
     engines = [Alike(meanwhile) for _ in range(3)]
     found = [Endpoint(f"http://h:{n}", cast(Any, e), Breaker(failures=1)) for n, e in enumerate(engines)]
@@ -171,7 +172,7 @@ async def test_a_whole_answer_that_takes_too_long_is_no_fault_of_an_engine_that_
     target = Target("desk", "base", "base", "")
     found[0].outstanding -= 2  # the long request and the short ones go to the first
     with pytest.raises(UpstreamSilent):
-        await pool.complete(target, {"text": "long"})
+        await asking.complete(pool, target, {"text": "long"})
     asked = [text for engine in engines for text in engine.asked if text == "long"]
     assert len(asked) == (1 if is_busy else 2)
     assert sum(endpoint.breaker.is_open for endpoint in found) == (0 if is_busy else 2)
@@ -258,7 +259,7 @@ async def test_a_request_from_before_the_load_takes_no_loaded_model_out_of_servi
     target = Target("desk", "desk-1", "desk-1", "", adapter=adapter)
     for text, is_left in [("late", True), ("now", False)]:
         with pytest.raises(ModelNotLoaded):
-            await pool.complete(target, {"text": text})
+            await asking.complete(pool, target, {"text": text})
         assert ("desk-1" in endpoint.ready) is is_left
 
 

@@ -24,6 +24,7 @@ from tunewheel_serve_gateway.reconcile import Reconciler
 from tunewheel_serve_gateway.retrieval.retrieved import cite
 from tunewheel_serve_gateway.retrieval.retriever import Retriever
 from tunewheel_serve_gateway.routing import Target, sticky_draw
+from tunewheel_serve_gateway.upstream import asking
 from tunewheel_serve_gateway.upstream.pool import Pool
 from tunewheel_serve_gateway.upstream.protocol import AT_HAND, Chunk, ModelNotLoaded, UpstreamError
 from tunewheel_serve_gateway.upstream.refusal import TOO_LONG
@@ -110,7 +111,7 @@ class Answering:
             started = time.perf_counter()
             exchange, body = self._begin(request, caller, target, started - arrived)
             try:
-                answer = await self._pool.complete(target, body)
+                answer = await asking.complete(self._pool, target, body)
             except (UpstreamError, asyncio.CancelledError) as error:
                 if not _may_be_shorter(request, error):
                     await self._outcomes.failed(exchange, error, started)
@@ -134,7 +135,7 @@ class Answering:
             started = time.perf_counter()
             expect(told(target, request))
             exchange, body = self._begin(request, caller, target, started - arrived)
-            chunks = self._pool.stream(target, body)
+            chunks = asking.stream(self._pool, target, body)
             try:
                 first = await anext(chunks, None)
             except BaseException as error:

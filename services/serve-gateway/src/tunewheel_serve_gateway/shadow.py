@@ -17,6 +17,7 @@ from tunewheel_serve_gateway.completions.overrides import overrides_of
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.reconcile import Reconciler
 from tunewheel_serve_gateway.routing import Target
+from tunewheel_serve_gateway.upstream import asking
 from tunewheel_serve_gateway.upstream.pool import Pool
 from tunewheel_serve_gateway.upstream.protocol import UpstreamError
 
@@ -81,7 +82,7 @@ class ShadowCopies:
         async with self._slots:
             started = time.perf_counter()
             try:
-                exchange.take(await self._pool.complete(shadow, body))
+                exchange.take(await asking.complete(self._pool, shadow, body))
             except UpstreamError as error:
                 if error.fault in (None, "client"):
                     self._metrics.add("shadow.dropped")

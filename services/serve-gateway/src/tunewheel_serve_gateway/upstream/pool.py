@@ -1,22 +1,12 @@
-"""The engines behind the gateway: which one is asked, and who is asked when it fails.
+"""The engines behind the gateway: which are healthy, which have a model, and which of them is asked next.
 
-A request goes to the engine with the fewest requests under way among those that are healthy and have the
-model. Until the first token another engine is tried, each at most once:
-
-UpstreamAway, UpstreamSilent, UpstreamBroken   counts against the engine
-ModelFailed                                    counts if another engine answers the same request; two of it:
-                                               the request or its model is at fault, and nobody else is asked
-UpstreamSilent of a whole answer               where the engine answered others meanwhile the request is too
-                                               long: passed on at once; else one other engine is tried
-ModelNotLoaded                                 the engine lost the adapter: it is loaded there again
-UpstreamRefused 429                            its queue is full
-UpstreamRefused, any other                     the client's own fault: passed on at once
+The next request goes to the engine with the fewest requests under way, among the healthy engines that have
+the model.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import structlog
@@ -28,20 +18,14 @@ from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.routing import Target
 from tunewheel_serve_gateway.upstream.endpoint import Endpoint
 from tunewheel_serve_gateway.upstream.protocol import (
-    Chunk,
     KeyRefused,
-    ModelFailed,
     ModelNotLoaded,
     UpstreamAway,
     UpstreamError,
     UpstreamRefused,
-    UpstreamSilent,
-    says_something,
 )
 
 log = structlog.get_logger(__name__)
-MOST_HELD = 16
-"""Chunks without text that are held back, so that another engine can still be tried."""
 
 
 class Pool:
@@ -66,57 +50,6 @@ class Pool:
         """Let engines come and go. A request that one of the latter is answering goes on."""
         self.endpoints = (*(e for e in self.endpoints if e not in gone), *came)
         self.changed()
-
-    async def complete(self, target: Target, body: dict[str, Any]) -> dict[str, Any]:
-        """Return the whole ``chat.completion``.
-
-        Raises:
-            UpstreamError: no engine answered.
-        """
-        attempt = _Attempt(self, target, whole=True)
-        while True:
-            endpoint = attempt.next_engine()
-            with endpoint.answering(target.model_id):
-                try:
-                    answer = await endpoint.client.complete(endpoint.body_for(target, body))
-                except UpstreamError as error:
-                    attempt.note(error)
-                    continue
-            attempt.note_answer()
-            self._succeeded(endpoint)
-            return answer
-
-    async def stream(self, target: Target, body: dict[str, Any]) -> AsyncGenerator[Chunk, None]:
-        """Yield the chunks of one engine's answer; another engine is tried until the first text.
-
-        Raises:
-            UpstreamError: no engine answered, or the one that did broke off.
-        """
-        attempt = _Attempt(self, target, whole=False)
-        while True:
-            endpoint = attempt.next_engine()
-            chunks = endpoint.client.stream(endpoint.body_for(target, body))
-            held: list[Chunk] = []
-            with endpoint.answering(target.model_id):
-                try:
-                    async for chunk in chunks:
-                        held.append(chunk)
-                        if says_something(chunk) or len(held) == MOST_HELD:
-                            break
-                    attempt.has_begun = True
-                    attempt.note_answer()
-                    if endpoint.breaker.is_open:  # others need not wait for the end of its trial
-                        self._succeeded(endpoint)
-                    for chunk in held:
-                        yield chunk
-                    async for chunk in chunks:
-                        yield chunk
-                    self._succeeded(endpoint)
-                    return
-                except UpstreamError as error:
-                    attempt.note(error)
-                finally:
-                    await chunks.aclose()
 
     def ready(self) -> set[str]:
         """Return the models that some healthy engine has. An engine that does not answer counts too where no
@@ -246,9 +179,9 @@ class Pool:
         """Take over what a request that failed says of the engine. ``asked_at``: monotonic seconds; a
         request that was sent before the model was loaded again does not tell that the engine lacks it now."""
         if isinstance(error, UpstreamRefused):
-            self._succeeded(endpoint)
+            self.note_success(endpoint)
         elif isinstance(error, ModelNotLoaded):
-            self._succeeded(endpoint)
+            self.note_success(endpoint)
             if target.adapter is not None and endpoint.loaded_at.get(target.model_id, 0.0) <= asked_at:
                 log.warning("engine_lost_adapter", engine=endpoint.name, model_id=target.model_id)
                 endpoint.ready.discard(target.model_id)
@@ -267,7 +200,8 @@ class Pool:
     def count_retry(self, endpoint: Endpoint) -> None:
         self._metrics.add("engine.retries", of=endpoint.name)
 
-    def _succeeded(self, endpoint: Endpoint) -> None:
+    def note_success(self, endpoint: Endpoint) -> None:
+        """Take note that the engine works: it answered, or refused a request for the client's fault."""
         if endpoint.breaker.succeed():
             self.changed()
 
@@ -286,85 +220,10 @@ class Pool:
         return list(self.endpoints) if all(e.is_known for e in self.endpoints) else []
 
 
-class _Attempt:
-    """The engines that one request was sent to, and what they said."""
-
-    def __init__(self, pool: Pool, target: Target, *, whole: bool) -> None:
-        """``whole``: the answer is not streamed, so a long one is silent until it is there."""
-        self._pool = pool
-        self._target = target
-        self._whole = whole
-        self._tried: list[Endpoint] = []
-        self._asked_at = 0.0
-        self._suspects: list[tuple[Endpoint, ModelFailed]] = []
-        """Who failed where nobody can tell yet whether the request, or its model, is at fault."""
-        self._silences = 0
-        self._error: UpstreamError | None = None
-        self.has_begun = False
-        """Whether the client has a part of the answer: nobody else can be asked."""
-
-    def next_engine(self) -> Endpoint:
-        """Return the next engine to ask.
-
-        Raises:
-            UpstreamError: everybody was asked, or nobody can be.
-        """
-        endpoint = self._pool.choose(self._target, self._tried)
-        if endpoint is None:
-            raise self._error or self._pool.why_none(self._target)
-        if self._tried:
-            self._pool.count_retry(self._tried[-1])
-        self._tried.append(endpoint)
-        self._asked_at = time.monotonic()
-        return endpoint
-
-    def note_answer(self) -> None:
-        """Take note that the engine asked last answers: what others failed at can be done."""
-        self._tried[-1].answered_at = time.monotonic()
-        for endpoint, error in self._suspects:
-            self._pool.note_fault(endpoint, error)
-        self._suspects.clear()
-
-    def note(self, error: UpstreamError) -> None:
-        """Take note of a failure.
-
-        Raises:
-            UpstreamError: no other engine may be asked.
-        """
-        endpoint = self._tried[-1]
-        is_too_long = self._is_too_long(error, endpoint)
-        if isinstance(error, ModelFailed):
-            self._suspects.append((endpoint, error))
-        if isinstance(error, ModelFailed) or is_too_long:
-            endpoint.breaker.give_up()  # if this was its trial, it told nothing
-        else:
-            self._pool.note_failure(endpoint, self._target, error, asked_at=self._asked_at)
-        self._silences += self._whole and isinstance(error, UpstreamSilent)
-        is_refused = isinstance(error, UpstreamRefused) and error.status != 429
-        if self.has_begun or is_refused or is_too_long:
-            raise error
-        if self._error is None or _weight(error) >= _weight(self._error):
-            self._error = error
-        if max(len(self._suspects), self._silences) > 1:
-            raise self._error
-
-    def _is_too_long(self, error: UpstreamError, endpoint: Endpoint) -> bool:
-        """Tell whether a whole answer did not come in time though the engine gave others meanwhile."""
-        return self._whole and isinstance(error, UpstreamSilent) and endpoint.answered_at > self._asked_at
-
-
 def _why_not(endpoint: Endpoint) -> str | None:
     """Return why ``endpoint`` is not asked, without its own words on a request: they may quote it."""
     failure = endpoint.last_failure if endpoint.breaker.is_open else None
     return failure.message if failure else endpoint.error
-
-
-def _weight(error: UpstreamError) -> int:
-    """Return how much ``error`` tells the client, of those that several engines gave: a model that can be
-    loaded again comes before a full queue, and that before an engine that is away."""
-    if isinstance(error, ModelNotLoaded):
-        return 2
-    return 1 if isinstance(error, UpstreamRefused) else 0
 
 
 def _same_base(one: Endpoint, other: Endpoint) -> bool:

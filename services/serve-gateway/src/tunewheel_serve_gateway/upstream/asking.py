@@ -1,0 +1,164 @@
+"""One request to the engines of the pool: who is asked when an engine fails.
+
+Until the first token of the answer another engine is tried, each engine at most once. By the error:
+
+UpstreamAway, UpstreamSilent, UpstreamBroken   counts against the engine
+ModelFailed                                    counts against the engine if another engine answers the same
+                                               request; after two of it no other engine is asked: the request
+                                               or its model is at fault
+UpstreamSilent of a whole answer               the client gets it at once if the engine answered others
+                                               meanwhile: the request is too long; if not, one other is tried
+ModelNotLoaded                                 the engine lost the adapter: it is loaded there again
+UpstreamRefused 429                            the queue of the engine is full
+UpstreamRefused, any other                     the client's own fault: the client gets it at once
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from tunewheel_serve_gateway.routing import Target
+from tunewheel_serve_gateway.upstream.endpoint import Endpoint
+from tunewheel_serve_gateway.upstream.pool import Pool
+from tunewheel_serve_gateway.upstream.protocol import (
+    Chunk,
+    ModelFailed,
+    ModelNotLoaded,
+    UpstreamError,
+    UpstreamRefused,
+    UpstreamSilent,
+    says_something,
+)
+
+MOST_HELD = 16
+"""Chunks without text that are held back, so that another engine can still be tried."""
+
+
+async def complete(pool: Pool, target: Target, body: dict[str, Any]) -> dict[str, Any]:
+    """Return the whole ``chat.completion``.
+
+    Raises:
+        UpstreamError: no engine answered.
+    """
+    attempt = _Attempt(pool, target, whole=True)
+    while True:
+        endpoint = attempt.next_engine()
+        with endpoint.answering(target.model_id):
+            try:
+                answer = await endpoint.client.complete(endpoint.body_for(target, body))
+            except UpstreamError as error:
+                attempt.note(error)
+                continue
+        attempt.note_answer()
+        pool.note_success(endpoint)
+        return answer
+
+
+async def stream(pool: Pool, target: Target, body: dict[str, Any]) -> AsyncGenerator[Chunk, None]:
+    """Yield the chunks of one engine's answer; another engine is tried until the first text.
+
+    Raises:
+        UpstreamError: no engine answered, or the one that did broke off.
+    """
+    attempt = _Attempt(pool, target, whole=False)
+    while True:
+        endpoint = attempt.next_engine()
+        chunks = endpoint.client.stream(endpoint.body_for(target, body))
+        held: list[Chunk] = []
+        with endpoint.answering(target.model_id):
+            try:
+                async for chunk in chunks:
+                    held.append(chunk)
+                    if says_something(chunk) or len(held) == MOST_HELD:
+                        break
+                attempt.has_begun = True
+                attempt.note_answer()
+                if endpoint.breaker.is_open:  # others need not wait for the end of its trial
+                    pool.note_success(endpoint)
+                for chunk in held:
+                    yield chunk
+                async for chunk in chunks:
+                    yield chunk
+                pool.note_success(endpoint)
+                return
+            except UpstreamError as error:
+                attempt.note(error)
+            finally:
+                await chunks.aclose()
+
+
+class _Attempt:
+    """The engines that one request was sent to, and what they said."""
+
+    def __init__(self, pool: Pool, target: Target, *, whole: bool) -> None:
+        """``whole``: the answer is not streamed, so a long one is silent until it is there."""
+        self._pool = pool
+        self._target = target
+        self._whole = whole
+        self._tried: list[Endpoint] = []
+        self._asked_at = 0.0
+        self._suspects: list[tuple[Endpoint, ModelFailed]] = []
+        """Who failed where nobody can tell yet whether the request, or its model, is at fault."""
+        self._silences = 0
+        self._error: UpstreamError | None = None
+        self.has_begun = False
+        """Whether the client has a part of the answer: nobody else can be asked."""
+
+    def next_engine(self) -> Endpoint:
+        """Return the next engine to ask.
+
+        Raises:
+            UpstreamError: everybody was asked, or nobody can be.
+        """
+        endpoint = self._pool.choose(self._target, self._tried)
+        if endpoint is None:
+            raise self._error or self._pool.why_none(self._target)
+        if self._tried:
+            self._pool.count_retry(self._tried[-1])
+        self._tried.append(endpoint)
+        self._asked_at = time.monotonic()
+        return endpoint
+
+    def note_answer(self) -> None:
+        """Take note that the engine asked last answers: what others failed at can be done."""
+        self._tried[-1].answered_at = time.monotonic()
+        for endpoint, error in self._suspects:
+            self._pool.note_fault(endpoint, error)
+        self._suspects.clear()
+
+    def note(self, error: UpstreamError) -> None:
+        """Take note of a failure.
+
+        Raises:
+            UpstreamError: no other engine may be asked.
+        """
+        endpoint = self._tried[-1]
+        is_too_long = self._is_too_long(error, endpoint)
+        if isinstance(error, ModelFailed):
+            self._suspects.append((endpoint, error))
+        if isinstance(error, ModelFailed) or is_too_long:
+            endpoint.breaker.give_up()  # if this was its trial, it told nothing
+        else:
+            self._pool.note_failure(endpoint, self._target, error, asked_at=self._asked_at)
+        self._silences += self._whole and isinstance(error, UpstreamSilent)
+        is_refused = isinstance(error, UpstreamRefused) and error.status != 429
+        if self.has_begun or is_refused or is_too_long:
+            raise error
+        if self._error is None or _weight(error) >= _weight(self._error):
+            self._error = error
+        if max(len(self._suspects), self._silences) > 1:
+            raise self._error
+
+    def _is_too_long(self, error: UpstreamError, endpoint: Endpoint) -> bool:
+        """Tell whether a whole answer did not come in time though the engine gave others meanwhile."""
+        return self._whole and isinstance(error, UpstreamSilent) and endpoint.answered_at > self._asked_at
+
+
+def _weight(error: UpstreamError) -> int:
+    """Return how much ``error`` tells the client, of those that several engines gave: a model that can be
+    loaded again comes before a full queue, and that before an engine that is away."""
+    if isinstance(error, ModelNotLoaded):
+        return 2
+    return 1 if isinstance(error, UpstreamRefused) else 0
