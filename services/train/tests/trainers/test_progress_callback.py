@@ -6,13 +6,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tunewheel_train.trainers import progress_callback
 from tunewheel_train.trainers.course import Course
-from tunewheel_train.trainers.progress_callback import ProgressCallback
 
 
 def test_the_clock_is_read_when_the_gpu_has_done_what_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU that is given work at once and does it when it is waited for."""
+    from tunewheel_train.trainers import progress_callback  # seconds of a processor
+
     now, queued = [100.0], [0.0]
 
     def wait() -> None:
@@ -22,7 +22,7 @@ def test_the_clock_is_read_when_the_gpu_has_done_what_it_was_given(monkeypatch: 
     monkeypatch.setattr(progress_callback.time, "monotonic", lambda: now[0])
     course = Course(items=[], steps=[[0], [0]], micro_batch_size=1)
     trainer = SimpleNamespace(course=course, accelerator=SimpleNamespace(num_processes=1))
-    callback = ProgressCallback(trainer, lambda message: None, lambda: False)
+    callback = progress_callback.ProgressCallback(trainer, lambda message: None, lambda: False)
     args, control = SimpleNamespace(save_steps=1), SimpleNamespace(should_training_stop=False)
     for step, before, during in ((1, 5.0, 2.0), (2, 3.0, 4.0)):
         state: Any = SimpleNamespace(global_step=step, max_steps=2)
