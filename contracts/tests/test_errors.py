@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
+from typing import Annotated, Literal
 
 import pytest
-from pydantic import BaseModel, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from tunewheel_contracts.errors import (
     InvalidEvent,
     InvalidSpec,
@@ -12,6 +13,7 @@ from tunewheel_contracts.errors import (
     first_complaint,
     inconsistent,
 )
+from tunewheel_contracts.fields import Slug
 
 
 class _Inner(BaseModel):
@@ -54,6 +56,13 @@ class _Told(BaseModel):
     answer: dict[str, int] | str = ""
     turns: tuple[int, ...] = ()
     at: datetime | None = None
+    mode: Literal["on", "off"] = "on"
+    layers: Literal["all"] | list[str] = "all"
+    rate: float = 0.5
+    steps: Annotated[int, Field(gt=0, le=100)] = 1
+    enabled: bool = True
+    name: Slug = "a"
+    code: Annotated[str, Field(pattern=r"^\d+$")] = "1"
 
 
 @pytest.mark.parametrize(
@@ -65,16 +74,40 @@ class _Told(BaseModel):
         ({"turns": "abc"}, "turns", "is text; give a list in brackets"),
         ({"turns": {}}, "turns", "is an object; give a list in brackets"),
         ([], "(body)", "is a list; give an object in braces"),
+        ({"steps": "many"}, "steps", "is text; give a whole number"),
+        ({"steps": 1.5}, "steps", "is a number; give a whole number"),
+        ({"rate": {}}, "rate", "is an object; give a number"),
+        ({"enabled": "perhaps"}, "enabled", "is text; give true or false"),
+        ({"layers": 7}, "layers", "is a number; give 'all' or a list in brackets"),
+        (
+            {"mode": False},
+            "mode",
+            "is true or false, as YAML reads on, off, yes and no; give 'on' or 'off', in quotes",
+        ),
+        ({"mode": "of"}, "mode", "is none of the values that are known; give 'on' or 'off'"),
+        ({"steps": 0}, "steps", "is too small; give more than 0"),
+        ({"steps": 101}, "steps", "is too large; give at most 100"),
+        ({"code": "x"}, "code", r"does not match ^\d+$; give text of that form"),
         ({"turns": None}, "turns", "is null; give a list in brackets, or leave an optional field out"),
     ],
 )
-def test_a_value_of_another_type_is_named_as_json_names_it(data: object, field: str, reason: str) -> None:
+def test_a_wrong_value_is_told_what_to_give_instead(data: object, field: str, reason: str) -> None:
     for told in (data, json.dumps(data)):
         with pytest.raises(ValidationError) as caught:
             _Told.model_validate_json(told, strict=True) if isinstance(told, str) else _Told.model_validate(
                 told
             )
         assert first_complaint(caught.value) == (field, reason)
+
+
+@pytest.mark.parametrize("name", ["bank/desk", "Bank", "-a", "a" * 64])
+def test_the_form_of_a_name_is_said_in_words(name: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        _Told.model_validate({"name": name})
+    field, reason = first_complaint(caught.value)
+    assert field == "name"
+    assert "give a to z, 0 to 9, dots, - and _, 63 characters at most" in reason
+    assert name not in reason
 
 
 def test_a_time_that_is_none_is_told_how_to_be_written() -> None:

@@ -44,9 +44,9 @@ def test_a_config_is_read_and_its_gaps_are_filled_as_transformers_does() -> None
         ({}, "it has no hidden_size"),
         ({"model_type": "gpt2", "n_embd": 768}, "it has no hidden_size"),
         ({k: v for k, v in LLAMA.items() if k != "intermediate_size"}, "it has no intermediate_size"),
-        (LLAMA | {"hidden_size": "2048x"}, "hidden_size Input should be a valid integer"),
-        (LLAMA | {"vocab_size": 0}, "vocab_size Input should be greater than 0"),
-        (LLAMA | {"num_attention_heads": 0}, "num_attention_heads Input should be greater than 0"),
+        (LLAMA | {"hidden_size": "2048x"}, "hidden_size is text; give a whole number"),
+        (LLAMA | {"vocab_size": 0}, "vocab_size is too small; give more than 0"),
+        (LLAMA | {"num_attention_heads": 0}, "num_attention_heads is too small; give more than 0"),
         ({"text_config": [1]}, "it has no hidden_size"),
         # a dense model's formulas see an eighth of its weights
         (LLAMA | {"num_local_experts": 8}, "num_local_experts is 8, and it counts no mixtures of experts"),

@@ -62,35 +62,57 @@ _UNION_BRANCH = re.compile(r"(constrained-)?(str|int|float|bool)|[a-z-]+\[.*\]")
 _REASONS = {
     "missing": "is missing; add it",
     "extra_forbidden": "is no known field; correct its name or remove it",
+    "greater_than": "is too small; give more than {gt}",
+    "greater_than_equal": "is too small; give at least {ge}",
+    "less_than": "is too large; give less than {lt}",
+    "less_than_equal": "is too large; give at most {le}",
 }
 _WANTED = {
     "string_type": "text in quotes",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
     "dict_type": "an object in braces",
     "tuple_type": "a list in brackets",
     "list_type": "a list in brackets",
     "model_type": "an object in braces",
     "model_attributes_type": "an object in braces",
+    "literal_error": "{expected}",
+    "enum": "{expected}",
 }
 """What to give instead, by pydantic's types of error, which speak of Python's types."""
 _GIVEN: dict[type, str] = {
     type(None): "null", str: "text", bool: "true or false", int: "a number", float: "a number",
     dict: "an object",
 }  # fmt: skip
+SLUG = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+"""What names look like that are path segments, Kafka keys and model names."""
+_FORMS = {
+    SLUG: "a to z, 0 to 9, dots, - and _, 63 characters at most, of which the first is a letter or digit"
+}
+"""Patterns in words, for people who read no patterns."""
 
 
 def first_complaint(error: ValidationError) -> tuple[str, str]:
-    """Return (dotted field, reason) of the first of pydantic's errors; the reason counts the other fields."""
+    """Return (dotted field, reason) of the first of pydantic's errors; the reason counts the other fields.
+
+    The reason never repeats a value: it may be personal, and reasons stand in dead letters and logs.
+    """
     complaints = error.errors(include_url=False)
     first = complaints[0]
     parts = _parts(first)
-    reason = _REASONS.get(first["type"], first["msg"].removeprefix("Value error, "))
-    wanted = [_WANTED[c["type"]] for c in complaints if c["type"] in _WANTED and _parts(c) == parts]
-    if first["type"] in _WANTED:
-        reason = _of_another_type(first["input"], wanted)
-    elif first["type"].startswith("datetime"):
-        reason = f"is no time ({reason}); write it like 2026-01-31T09:30:00Z"
     if first["type"] == "json_invalid":
-        parts, reason = (), f"is not JSON: {reason.removeprefix('Invalid JSON: ')}"
+        parts, reason = (), f"is not JSON: {first['msg'].removeprefix('Invalid JSON: ')}"
+    elif first["type"] in _WANTED:
+        reason = _of_another_kind(
+            first, [c for c in complaints if c["type"] in _WANTED and _parts(c) == parts]
+        )
+    else:
+        reason = _reason(first)
     # a list that lost its only item to an error is then also called too short: no news
     others = {other for other in map(_parts, complaints) if other != parts[: len(other)]}
     if others:
@@ -98,8 +120,28 @@ def first_complaint(error: ValidationError) -> tuple[str, str]:
     return ".".join(parts) or "(body)", reason
 
 
-def _of_another_type(given: object, wanted: list[str]) -> str:
-    reason = f"is {_GIVEN.get(type(given), 'a list')}; give {' or '.join(wanted)}"
+def _reason(complaint: ErrorDetails) -> str:
+    kind, said, more = complaint["type"], complaint["msg"], complaint.get("ctx", {})
+    if kind in _REASONS:
+        return _REASONS[kind].format(**more)
+    if kind == "string_pattern_mismatch":
+        pattern = more["pattern"]
+        form = f"give {_FORMS[pattern]}" if pattern in _FORMS else "give text of that form"
+        return f"does not match {pattern}; {form}"
+    if kind.startswith("datetime"):
+        return f"is no time ({said}); write it like 2026-01-31T09:30:00Z"
+    return said.removeprefix("Value error, ")
+
+
+def _of_another_kind(first: ErrorDetails, alike: list[ErrorDetails]) -> str:
+    """Say what was given and what each branch of a union would take instead."""
+    given, kinds = first["input"], [complaint["type"] for complaint in alike]
+    wanted = " or ".join(dict.fromkeys(_WANTED[c["type"]].format(**c.get("ctx", {})) for c in alike))
+    if isinstance(given, bool) and first["type"] in ("literal_error", "enum"):
+        return f"is true or false, as YAML reads on, off, yes and no; give {wanted}, in quotes"
+    if isinstance(given, str) and {"literal_error", "enum"}.issuperset(kinds):
+        return f"is none of the values that are known; give {wanted}"
+    reason = f"is {_GIVEN.get(type(given), 'a list')}; give {wanted}"
     return f"{reason}, or leave an optional field out" if given is None else reason
 
 

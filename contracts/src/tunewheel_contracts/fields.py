@@ -11,7 +11,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
-Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+from tunewheel_contracts.errors import SLUG
+
+Slug = Annotated[str, StringConstraints(pattern=SLUG)]
 """A name that is safe as a path segment, a Kafka key and a model name."""
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
