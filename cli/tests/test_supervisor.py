@@ -84,6 +84,19 @@ async def test_one_that_always_crashes_is_given_up_with_the_end_of_its_log(
     await keeper.stop()
 
 
+async def test_a_fault_of_ours_at_a_start_is_told_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    class Faulty(HttpProgram):
+        async def start(self) -> None:
+            raise OverflowError("port must be 0-65535")
+
+    keeper = Supervisor()
+    faulty = Faulty("x", [], env={}, log=tmp_path / "x.log", ready_url="")
+    with pytest.raises(StartFailed, match="x: OverflowError: port must be 0-65535"):
+        async with asyncio.timeout(60):
+            await keeper.start(faulty)
+    await keeper.stop()
+
+
 async def test_one_that_cannot_be_run_fails_at_once(tmp_path: Path) -> None:
     keeper = Supervisor()
     nothing = HttpProgram("x", [str(tmp_path / "nothing")], env={}, log=tmp_path / "x.log", ready_url="")

@@ -77,7 +77,7 @@ ROSTER = (
 )
 
 
-def choose(names: Iterable[str] | None) -> tuple[Member, ...]:
+def choose(names: Iterable[str] | None, *, option: str = "--services") -> tuple[Member, ...]:
     """Return the members called ``names`` in roster order; all of them for None.
 
     Raises:
@@ -88,8 +88,9 @@ def choose(names: Iterable[str] | None) -> tuple[Member, ...]:
     wanted = set(names)
     unknown = wanted - {member.name for member in ROSTER}
     if unknown:
-        known = ", ".join(member.name for member in ROSTER)
-        raise UnknownService(f"--services: no service is called {sorted(unknown)[0]!r}; choose from {known}")
+        more = () if option == "--services" else (BROKER,)
+        known = ", ".join((*more, *(member.name for member in ROSTER)))
+        raise UnknownService(f"{option}: no service is called {sorted(unknown)[0]!r}; choose from {known}")
     return tuple(member for member in ROSTER if member.name in wanted)
 
 

@@ -176,7 +176,7 @@ class Supervisor:
         news = [Kept(program) for program in programs]
         self.kept += news
         for kept in news:
-            kept.keeper = asyncio.create_task(self._keep(kept), name=f"keep {kept.program.name}")
+            kept.keeper = asyncio.create_task(self._keep_or_tell(kept), name=f"keep {kept.program.name}")
         await asyncio.gather(*(kept.settled.wait() for kept in news))
         for kept in news:
             if kept.state is State.FAILED:
@@ -202,6 +202,14 @@ class Supervisor:
         if state in (State.READY, State.FAILED):
             kept.settled.set()
         self._report(kept)
+
+    async def _keep_or_tell(self, kept: Kept) -> None:
+        """Keep; a fault of ours fails the program too, or who waits for it would wait forever."""
+        try:
+            await self._keep(kept)
+        except Exception as error:
+            self._change(kept, State.FAILED, f"{type(error).__name__}: {error}; this is a fault of Tunewheel")
+            raise
 
     async def _keep(self, kept: Kept) -> None:
         while True:

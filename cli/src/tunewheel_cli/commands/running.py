@@ -29,7 +29,9 @@ def up(
         typer.Option(help="Comma-separated services to start.", show_default="all", rich_help_panel=_START),
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once all is ready.")] = False,
-    kafka_port: Annotated[int, typer.Option(help="Port of the local Kafka.", rich_help_panel=_START)] = 9092,
+    kafka_port: Annotated[
+        int, typer.Option(min=1, max=65_535, help="Port of the local Kafka.", rich_help_panel=_START)
+    ] = 9092,
     port: Annotated[
         list[str] | None,
         typer.Option(

@@ -13,7 +13,7 @@ from tunewheel_cli import leash
 from tunewheel_cli.connection import InvalidOption
 from tunewheel_cli.console_login import tell_login
 from tunewheel_cli.endpoint import Endpoint
-from tunewheel_cli.exits import leave, print_json
+from tunewheel_cli.exits import Exit, leave, print_json
 from tunewheel_cli.launch import Plan, Wheel
 from tunewheel_cli.roster import BROKER, CONSOLE, ROSTER, choose
 from tunewheel_cli.run_state import RunState, require_none
@@ -51,7 +51,7 @@ class StartOptions:
             names = [] if self.only == BROKER else [self.only]
         if names is not None:
             names = [name.strip() for name in names if name.strip()]
-        members = choose(names)
+        members = choose(names, option="--only" if self.only else "--services")
         if self.engine_url:
             members = tuple(member for member in members if member.name != "engine")
         return Plan(
@@ -68,7 +68,8 @@ class StartOptions:
 
 
 async def start_here(reach: Reach, plan: Plan) -> int:
-    """Run the wheel in this process until a signal; return the exit code."""
+    """Run the wheel in this process until a signal; return the exit code: 1 where it came before all was
+    ready."""
     from tunewheel_cli.commands.progress import StartDisplay
 
     stop = asyncio.Event()
@@ -81,7 +82,8 @@ async def start_here(reach: Reach, plan: Plan) -> int:
         stopped = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait([starting, stopped], return_when=asyncio.FIRST_COMPLETED)
-            if starting.done():
+            ready = starting.done()
+            if ready:
                 starting.result()
                 display.running(wheel)
                 if CONSOLE in plan.members:
@@ -97,7 +99,7 @@ async def start_here(reach: Reach, plan: Plan) -> int:
             await asyncio.gather(starting, stopped, return_exceptions=True)
             display.stopping()
             await wheel.stop()
-    return 0
+    return Exit.OK if ready else Exit.FAILED
 
 
 def start_detached(reach: Reach, plan: Plan) -> None:
