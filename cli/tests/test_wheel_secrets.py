@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from tunewheel_cli.kafka.broker import run_async
 from tunewheel_cli.places import Var
 from tunewheel_cli.wheel_secrets import (
     LOCAL,
@@ -17,6 +18,7 @@ from tunewheel_cli.wheel_secrets import (
 )
 from tunewheel_runtime.identity.keys import read_keys
 from tunewheel_runtime.identity.roles import Role
+from tunewheel_runtime.store import ObjectStore
 
 
 @pytest.fixture
@@ -84,9 +86,15 @@ def vars_of(made: object) -> dict[str, str]:
 
 @pytest.mark.parametrize("held", ["kafka", "store"])
 def test_a_folder_that_built_without_a_pseudonym_secret_goes_on_without(var: Var, held: str) -> None:
-    (var.root / held).mkdir(parents=True)
+    (var.root / held / "data").mkdir(parents=True)
     assert make_secrets(var, pseudonyms=True).pseudonym_secret is None
     assert make_secrets(var, pseudonyms=True).pseudonym_secret is None
+
+
+def test_a_look_at_a_store_that_is_not_there_yet_costs_no_pseudonym_secret(var: Var) -> None:
+    assert run_async(ObjectStore(var.store_url).exists("datasets/ds-1/manifest.json")) is False
+    assert var.store.is_dir(), "the look made it"
+    assert make_secrets(var, pseudonyms=True).pseudonym_secret is not None
 
 
 def test_a_folder_keeps_the_pseudonym_secret_that_its_versions_were_made_with(var: Var) -> None:

@@ -65,7 +65,7 @@ def make_secrets(var: Var, *, pseudonyms: bool) -> WheelSecrets:
     """
     folder = var.identity
     try:
-        is_new = not (var.kafka.exists() or var.store.exists())
+        is_new = not (_holds_anything(var.kafka) or _holds_anything(var.store))
         folder.mkdir(parents=True, exist_ok=True, mode=owner_files.OWNER_FOLDER)
         folder.chmod(owner_files.OWNER_FOLDER)  # one that was copied here may be open to others
         with owner_files.one_at_a_time(folder):
@@ -107,6 +107,11 @@ def _keep(path: Path, make: Callable[[], str]) -> SecretStr:
         found = SecretStr(make())
         owner_files.write(path, found.get_secret_value() + "\n")
     return found
+
+
+def _holds_anything(folder: Path) -> bool:
+    """An empty folder is no log and no store: commands that only look make one."""
+    return folder.is_dir() and any(folder.iterdir())
 
 
 def _read(path: Path) -> SecretStr | None:
