@@ -129,6 +129,17 @@ def test_the_table_is_for_people() -> None:
     assert out.startswith("hybrid: ")
     assert "tunewheel scorecard RUN" in " ".join(out.split())
     assert "Prices are assumed as of 20" in " ".join(out.split())
+    assert "Whether to fine-tune at all" not in out, "it was asked and answered"
+
+
+def test_who_asked_for_no_advice_is_told_how_to_get_it() -> None:
+    said = " ".join(run("--device", "t4", "--model", "meta-llama/Llama-3.1-8B-Instruct")[1].split())
+    assert "Whether to fine-tune at all: --knowledge-changes and --consistency decide together." in said
+
+
+def test_short_examples_need_no_second_option() -> None:
+    short = ("--device", "t4", "--model", "meta-llama/Llama-3.1-8B-Instruct", "--tokens-per-example", "60")
+    assert plans(*short) == plans(*short, "--answer-tokens", "15")
 
 
 def test_what_serving_a_whole_model_takes_is_said_of_the_model_asked_about() -> None:

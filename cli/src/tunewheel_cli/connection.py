@@ -123,7 +123,8 @@ async def unreachable(options: Mapping[str, Any], error: Exception) -> Tunewheel
         )
     return not_allowed(error) or TransientError(
         f"--bootstrap-servers: no connection to Kafka: {await why_unreachable(options)}; start one with "
-        "`tunewheel up`, or check the address and the security options"
+        "`tunewheel up`, give the folder where one was started with --var, or check the address and the "
+        "security options"
     )
 
 

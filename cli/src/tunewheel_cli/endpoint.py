@@ -95,7 +95,8 @@ class Endpoint:
         except (TimeoutError, aiohttp.ClientError) as error:
             raise TransientError(
                 f"{self.service}: nothing answers at {self.url} ({error}); start the wheel with "
-                f"`tunewheel up`, or name the {self.service} with {option}"
+                "`tunewheel up`, give the folder where it was started with --var, or name the "
+                f"{self.service} with {option}"
             ) from error
         self.require_allowed(status, text)
         return status, text

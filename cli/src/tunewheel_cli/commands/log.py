@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -66,6 +67,8 @@ async def _follow(
 ) -> None:
     from tunewheel_cli.reading import follow
 
+    if not reach.as_json:
+        print("watching; Ctrl-C stops", file=sys.stderr)
     async for event in follow(reach.client_options(), specs, from_beginning=from_beginning):
         if project not in (None, event.project):
             continue

@@ -74,7 +74,9 @@ def plan(
         int,
         typer.Option(min=2, help="Tokens of an example, on average; passages of documents come on top."),
     ] = 400,
-    answer_tokens: Annotated[int, typer.Option(min=1, help="Of these, tokens to learn.")] = 100,
+    answer_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Of these, tokens to learn.", show_default="a quarter")
+    ] = None,
     prompt_tokens: Annotated[
         int, typer.Option(min=0, help="Tokens of the system prompt that all begin with.")
     ] = 0,
@@ -109,12 +111,13 @@ def plan(
         models = {name: planning.find_shape(name)} if name else planning.FROM_1B
         preference = project.train.preference if project else None
         measured = _measured(version, preference)
+        answer = answer_tokens or max(1, tokens_per_example // 4)
         tokens = tokens_per_example + planning.passage_tokens(project)
         stats = measured.stats if measured else planning.stats_of(
-            examples=examples, tokens=tokens, answer=answer_tokens, prompt=prompt_tokens
+            examples=examples, tokens=tokens, answer=answer, prompt=prompt_tokens
         )  # fmt: skip
         answers = measured.pairs if measured and pairs is None else planning.pairs_of(
-            pairs=pairs or examples, tokens=tokens, answer=answer_tokens
+            pairs=pairs or examples, tokens=tokens, answer=answer
         )  # fmt: skip
         methods = method or ([project.train.method] if project else list(TrainMethod))
         recipes = [planning.recipe_of(project, m, epochs=epochs) for m in methods]
@@ -220,6 +223,8 @@ def _print(rows: list[Planned], advice: Advice | None, priced: str, measured: Me
         console.print(f"The examples are estimated at four characters a token: {measured.reason}.")
     if corrected := sum(row.plan.calibrated_by > 0 for row in rows):
         console.print(f"{corrected} of {len(rows)} plans are corrected by what earlier runs took.")
+    if not advice:
+        console.print("Whether to fine-tune at all: --knowledge-changes and --consistency decide together.")
 
 
 _CHECKED = (
