@@ -71,6 +71,13 @@ def test_a_spec_gives_model_and_recipe() -> None:
     assert found["memory"]["weights"] == 2 * found["parameters"]
 
 
+def test_a_spec_is_cautioned_as_declare_would() -> None:
+    code, _, err = run(str(SPEC))
+    assert code == 0
+    assert "caution: train.learning_rate 0.002 is above 0.0001" in err
+    assert "caution" not in run(str(SPEC), "--json")[2]
+
+
 def test_passages_in_the_prompts_are_counted(tmp_path: Path) -> None:
     """Three passages of 128 tokens, where the budget is 256."""
     spec, text = tmp_path / "project.yaml", SPEC.read_text()

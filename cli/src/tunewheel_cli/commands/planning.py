@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -127,6 +128,8 @@ def plan(
         advice, priced = _advice(knowledge_changes, consistency), known.as_of.isoformat()
         show = _print_json if as_json else _print
         show(rows, advice, priced, measured)
+        if project is not None and spec is not None and not as_json:
+            _caution(project)
 
     partial(told, as_json=as_json)(work)()
 
@@ -161,6 +164,14 @@ def _measured(version: Version | None, preference: PreferenceSpec | None) -> Mea
     from tunewheel_cli.kafka.broker import run_async
 
     return run_async(training_stats(version, preference)) if version else None
+
+
+def _caution(project: ProjectSpec) -> None:
+    """Say what ``declare`` would, before there is a wheel to declare it to."""
+    from tunewheel_cli.specs import cautions
+
+    for caution in cautions(project):
+        print(f"caution: {caution}", file=sys.stderr)
 
 
 def _advice(changes: Change | None, consistency: Consistency | None) -> Advice | None:

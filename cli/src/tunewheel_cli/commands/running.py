@@ -87,9 +87,12 @@ def up(
 @reaching
 def down(reach: Reach) -> None:
     """Stop the wheel that runs on this folder, in good order."""
+    from rich.console import Console
+
     from tunewheel_cli.stopping import stop_wheel
 
-    stopped = stop_wheel(reach.var)
+    with Console(stderr=True, quiet=reach.as_json).status("stopping; services checkpoint first …"):
+        stopped = stop_wheel(reach.var)
     if reach.as_json:
         print_json({"stopped": stopped})
     else:
