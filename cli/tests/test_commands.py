@@ -150,7 +150,7 @@ def test_errors_are_json_when_asked_for() -> None:
     [
         (("up", "--services", "nope"), "no service is called 'nope'; choose from engine"),
         (("up", "--only", "nope"), "--only: no service is called 'nope'; choose from broker, engine"),
-        (("up", "--kafka-port", "70000"), "70000"),
+        (("up", "--kafka-port", "70000"), "--kafka-port"),
         (("up", "--only", "ingest", "--services", "curate"), "--only: cannot be given together"),
         (("up", "--port", "console"), "is not NAME=N"),
         (("up", "--port", "nope=8090"), "the names are engine, engine-health, ingest"),
