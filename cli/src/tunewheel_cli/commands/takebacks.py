@@ -52,7 +52,10 @@ def forget(
     project: Project,
     requested_by: Annotated[str, typer.Option(help="Who asks; it stands in the proof.")],
     customer: Annotated[
-        str | None, typer.Option(help="Erase everything of this person (the customer of tickets).")
+        str | None,
+        typer.Option(
+            help="Erase everything of this person (the customer of tickets, the group of examples)."
+        ),
     ] = None,
     source: Annotated[
         str | None, typer.Option(help="Erase one source: the id of a ticket, a document, an example.")
