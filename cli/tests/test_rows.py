@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tunewheel_cli.connection import InvalidOption
 from tunewheel_cli.publishing.items import Found, Refusal, Source, SourceUnusable
 from tunewheel_cli.publishing.rows import parse_maps, read_csv
 
@@ -58,8 +59,9 @@ def test_columns_called_like_fields_need_no_map(tmp_path: Path) -> None:
 def test_what_cannot_work_says_so_before_anything_is_read(
     tmp_path: Path, content: bytes, maps: list[str], words: str
 ) -> None:
-    with pytest.raises(SourceUnusable, match=words):
+    with pytest.raises((InvalidOption, SourceUnusable), match=words) as caught:
         list(rows(tmp_path, content, *maps))
+    assert isinstance(caught.value, InvalidOption) is str(caught.value).startswith("--"), "exit code 2 or 1"
 
 
 def test_bad_rows_are_refused_by_themselves(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from tunewheel_cli import leash
 from tunewheel_cli.launch import Wheel
 from tunewheel_cli.main import app
-from tunewheel_cli.run_state import RunState
+from tunewheel_cli.run_state import RunState, started
 from typer.testing import CliRunner
 
 
@@ -43,6 +43,40 @@ def test_the_last_word_of_a_supervisor_is_heard_however_late_the_command_looks(
     result = CliRunner().invoke(app, ["up", "--detach", "--json"])
     assert result.exit_code == 1
     assert json.loads(result.stdout)["error"].startswith("registry: exited")
+
+
+def test_a_second_wheel_on_a_folder_says_nothing_of_stopping(tmp_path: Path) -> None:
+    RunState(
+        phase="running", bootstrap_servers="h:1", supervisor_pid=os.getpid(),
+        supervisor_started=started(os.getpid()) or 0.0,
+    ).write(tmp_path / "run.json")  # fmt: skip
+    result = CliRunner().invoke(app, ["up", "--var", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "a wheel already runs here" in result.stderr
+    assert "stopping" not in result.stderr
+
+
+def test_a_wheel_in_the_background_says_where_it_is_and_what_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = RunState(
+        phase="running", bootstrap_servers="127.0.0.1:1", supervisor_pid=1, supervisor_started=0.0,
+        services={"gateway": {"url": "http://127.0.0.1:2", "state": "ready", "note": ""}},
+    )  # fmt: skip
+
+    class Supervisor:
+        def poll(self) -> None:
+            state.write(tmp_path / "run.json")
+
+    def spawn(*_: Any, **__: Any) -> Any:
+        return Supervisor()
+
+    monkeypatch.setattr(leash, "spawn", spawn)
+    result = CliRunner().invoke(app, ["up", "--detach", "--services", "gateway", "--var", str(tmp_path)])
+    assert result.exit_code == 0
+    said = " ".join(result.stderr.split())
+    assert "Kafka 127.0.0.1:1 gateway http://127.0.0.1:2" in said
+    assert "`tunewheel down` stops everything." in said
 
 
 def test_a_wheel_that_is_stopped_before_it_was_ready_is_no_success(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from http import HTTPStatus
 
 from tunewheel_contracts.errors import TunewheelError
@@ -50,4 +51,5 @@ async def tell_login(console: Endpoint) -> str:
         link = await login_link(console)
     except TunewheelError as error:
         return f"no link: {error}"
-    return f"{link.url} (for one login, until {link.expires_at})"
+    until = datetime.fromisoformat(link.expires_at).astimezone()
+    return f"{link.url} (for one login, until {until:%H:%M:%S})"

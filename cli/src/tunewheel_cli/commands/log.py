@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -67,8 +66,6 @@ async def _follow(
 ) -> None:
     from tunewheel_cli.reading import follow
 
-    if not reach.as_json:
-        print("watching; Ctrl-C stops", file=sys.stderr)
     async for event in follow(reach.client_options(), specs, from_beginning=from_beginning):
         if project not in (None, event.project):
             continue

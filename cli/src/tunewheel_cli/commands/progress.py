@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -20,7 +21,6 @@ from rich.progress import (
 from tunewheel_cli.supervisor import Kept, State
 
 if TYPE_CHECKING:
-    from tunewheel_cli.launch import Wheel
     from tunewheel_cli.run_state import RunState
 
 _COLOURS = {
@@ -90,15 +90,15 @@ class StartDisplay:
         done = int(state in (State.READY, State.FAILED, State.STOPPED))
         self._progress.update(self._tasks[name], description=words, completed=done)
 
-    def running(self, wheel: Wheel) -> None:
-        """Say where everything is."""
+    def running(self, state: RunState, *, logs: Path, end: str) -> None:
+        """Say where everything is, and what ends it."""
         self._progress.stop()
         self._live = False
-        self._console.print(f"\n[bold]Kafka[/]    {wheel.bootstrap_servers}")
+        self._console.print(f"\n[bold]Kafka[/]    {state.bootstrap_servers}")
         for name in ("console", "gateway", "ingest"):
-            if name in wheel.ports:
-                self._console.print(f"[bold]{name:8}[/] {wheel.url_of(name)}")
-        self._console.print(f"[bold]logs[/]     {wheel.plan.var.logs}\nCtrl-C stops everything.")
+            if (url := state.url_of(name)) is not None:
+                self._console.print(f"[bold]{name:8}[/] {url}")
+        self._console.print(f"[bold]logs[/]     {logs}\n{end} stops everything.")
 
     @property
     def is_watched(self) -> bool:
@@ -106,9 +106,7 @@ class StartDisplay:
         return self._console.is_terminal
 
     def login(self, told: str) -> None:
-        """Show the console's login link."""
-        self._progress.stop()
-        self._live = False
+        """Show the console's login link, after ``running``."""
         self._console.print("[bold]login[/]    ", end="")
         self._console.print(told, markup=False, soft_wrap=True)
 

@@ -72,6 +72,7 @@ async def start_here(reach: Reach, plan: Plan) -> int:
     ready."""
     from tunewheel_cli.commands.progress import StartDisplay
 
+    require_none(plan.var.run_file)  # before anything is said of stopping
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -85,7 +86,7 @@ async def start_here(reach: Reach, plan: Plan) -> int:
             ready = starting.done()
             if ready:
                 starting.result()
-                display.running(wheel)
+                display.running(wheel.state, logs=plan.var.logs, end="Ctrl-C")
                 if CONSOLE in plan.members:
                     hint = "`tunewheel login` prints a link to the console"
                     watched = display.is_watched and not reach.as_json
@@ -127,6 +128,7 @@ def start_detached(reach: Reach, plan: Plan) -> None:
             if time.monotonic() > deadline:
                 leave(StartFailed(f"not ready after {BACKGROUND_SECONDS:g} s; its log is {log}"))
             time.sleep(0.1)
+        display.running(state, logs=plan.var.logs, end="`tunewheel down`")
         if CONSOLE in plan.members and not reach.as_json:
             display.login(asyncio.run(tell_login(Endpoint.of(CONSOLE.name, plan.var))))
     if reach.as_json:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tunewheel_cli.connection import InvalidOption
 from tunewheel_cli.publishing.items import Found, Refusal, Source, SourceUnusable
 from tunewheel_cli.publishing.lines import UTF8_BOM, OnBytes, split_lines
 
@@ -21,9 +22,9 @@ def parse_maps(maps: Sequence[str]) -> dict[str, str]:
     for text in maps:
         column, _, field = text.rpartition("=")
         if not column or not field:
-            raise SourceUnusable(f"--map: {text!r} is not column=field, such as text=input")
+            raise InvalidOption(f"--map: {text!r} is not column=field, such as text=input")
         if column in mapping or field in mapping.values():
-            raise SourceUnusable(f"--map: {text!r} names a column or a field a second time; map each once")
+            raise InvalidOption(f"--map: {text!r} names a column or a field a second time; map each once")
         mapping[column] = field
     return mapping
 
@@ -106,10 +107,10 @@ def _field_names(
 ) -> list[str | None]:
     for column in mapping:
         if column not in header:
-            raise SourceUnusable(f"--map: {path} has no column {column!r}; it has {', '.join(header)}")
+            raise InvalidOption(f"--map: {path} has no column {column!r}; it has {', '.join(header)}")
     for field in mapping.values():
         if field.split(".")[0] not in fields:
-            raise SourceUnusable(
+            raise InvalidOption(
                 f"--map: there is no field {field!r}; choose from {', '.join(sorted(fields))}"
             )
     names = [mapping.get(column, column if column in fields else None) for column in header]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tunewheel_contracts.formats.document import media_type_of
 
+from tunewheel_cli.connection import InvalidOption
 from tunewheel_cli.publishing.events import fields_of
 from tunewheel_cli.publishing.folder import document_files, known_endings, read_documents
 from tunewheel_cli.publishing.items import Kind, Source, SourceUnusable
@@ -28,7 +29,7 @@ def open_source(
         raise SourceUnusable(f"{path}: does not exist; check the path")
     suffix = path.suffix.lower()
     if maps and suffix != ".csv":
-        raise SourceUnusable("--map: is for CSV files; in JSON Lines and folders fields have their names")
+        raise InvalidOption("--map: is for CSV files; in JSON Lines and folders fields have their names")
     if path.is_dir():
         files = document_files(path)
         if not files:
@@ -39,7 +40,7 @@ def open_source(
     if suffix == ".csv":
         mapping = parse_maps(maps)
         if kind is None:
-            raise SourceUnusable("--kind: is needed for CSV; say ticket, example or document")
+            raise InvalidOption("--kind: is needed for CSV; say ticket, example or document")
         return read_csv(path, mapping=mapping, fields=fields_of(kind), max_bytes=max_bytes, on_bytes=on_bytes)
     if media_type_of(path.name):
         return read_documents(path.parent, [path], max_bytes=max_bytes, on_bytes=on_bytes)
