@@ -192,7 +192,8 @@ _WORDS: dict[type, Callable[[Any], str]] = {
         f"{e.turn_id}: {e.outcome}{_because('; '.join(e.reasons))}{f'. {e.next_step}' if e.next_step else ''}"
     ),
     retrieval.IndexVersioned: lambda e: (
-        f"{e.index_id}: {e.changed} documents changed, {e.counts.documents} with {e.counts.passages} passages"
+        f"{e.index_id}: {e.changed} documents changed; it holds {e.counts.documents}, as "
+        f"{e.counts.passages} passages"
     ),
     monitoring.TurnDecided: lambda e: f"{e.step}{f': {e.evidence}' if e.evidence else ''}",
 }

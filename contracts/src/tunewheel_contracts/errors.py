@@ -135,7 +135,8 @@ def _reason(complaint: ErrorDetails) -> str:
 
 def _of_another_kind(first: ErrorDetails, alike: list[ErrorDetails]) -> str:
     """Say what was given and what each branch of a union would take instead."""
-    given, kinds = first["input"], [complaint["type"] for complaint in alike]
+    given: object = first["input"]
+    kinds = [complaint["type"] for complaint in alike]
     wanted = " or ".join(dict.fromkeys(_WANTED[c["type"]].format(**c.get("ctx", {})) for c in alike))
     if isinstance(given, bool) and first["type"] in ("literal_error", "enum"):
         return f"is true or false, as YAML reads on, off, yes and no; give {wanted}, in quotes"
