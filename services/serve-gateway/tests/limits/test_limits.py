@@ -168,19 +168,20 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
     program = shutil.which("redis-server")
     if program is None:
         pytest.skip("no Redis is installed: apt-get install redis-server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-    folder = tmp_path_factory.mktemp("redis")
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
-    try:
-        _until_it_answers(port)
-        yield Redis(port, process)
-    finally:
-        process.kill()
-        process.wait()
+    with socket.socket() as reserved:  # while it is bound, the system gives its port to no other test
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+        command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        folder = tmp_path_factory.mktemp("redis")
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+        try:
+            _until_it_answers(port)
+            yield Redis(port, process)
+        finally:
+            process.kill()
+            process.wait()
 
 
 def _until_it_answers(port: int) -> None:
