@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 from tunewheel_cli.asking import ask_gateway
 from tunewheel_cli.connection import InvalidOption
 from tunewheel_cli.console_login import NoLogin, login_link, tell_login
@@ -173,6 +174,24 @@ def test_a_refusal_is_exit_7(var: Var, monkeypatch: pytest.MonkeyPatch, command:
     result = asyncio.run(run())
     assert result.exit_code == Exit.NOT_ALLOWED == 7  # type: ignore[attr-defined]
     assert json.loads(result.stdout)["kind"] == "NotAllowed"  # type: ignore[attr-defined]
+
+
+async def test_an_answer_comes_with_the_sources_of_its_passages() -> None:
+    asked: list[dict[str, object]] = []
+    sources = [{"document": "cards.md", "heading": "Delivery", "version": "rec-1"}]
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(await request.json())
+        body = {"id": "c-1", "model": "m", "choices": [{"message": {"content": "9 days"}}]}
+        return web.json_response(body, headers={"X-Tunewheel-Sources": json.dumps(sources)})
+
+    server = web.Application()
+    server.router.add_post("/v1/chat/completions", answer)
+    async with TestServer(server) as gateway:
+        url = str(gateway.make_url("")).rstrip("/")
+        found = await ask_gateway(Endpoint("gateway", url), "when?", project="p", retrieval="on")
+    assert (found.text, list(found.sources)) == ("9 days", sources)
+    assert asked[0]["retrieval"] == "on"
 
 
 async def test_a_login_link_is_the_consoles() -> None:

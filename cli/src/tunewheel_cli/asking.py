@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from tunewheel_contracts.errors import TransientError, TunewheelError
 from tunewheel_cli.endpoint import Endpoint
 
 TIMEOUT_SECONDS = 300.0
+SOURCES_HEADER = "x-tunewheel-sources"
 
 
 class AnswerRefused(TunewheelError):
@@ -24,6 +26,8 @@ class Answer:
     model: str
     """The model that answered."""
     completion_id: str
+    sources: tuple[Mapping[str, str], ...]
+    """``document``, ``heading`` and ``version`` of each passage in the prompt, the best first."""
     seconds: float
 
 
@@ -35,8 +39,10 @@ async def ask_gateway(
     model: str | None = None,
     user: str | None = None,
     temperature: float = 0.0,
+    retrieval: str | None = None,
 ) -> Answer:
-    """Ask one question; ``model`` is a model id, or ``base`` for the project's bare base model.
+    """Ask one question; ``model`` is a model id, or ``base`` for the project's bare base model, ``retrieval``
+    is on or off, else what the spec says.
 
     Raises:
         TransientError: the gateway does not answer, or is busy.
@@ -51,11 +57,14 @@ async def ask_gateway(
     }
     if user:
         body["user"] = user
+    if retrieval:
+        body["retrieval"] = retrieval
     began = time.monotonic()
-    status, text = await gateway.post(
+    status, text, headers = await gateway.post_for_headers(
         "/v1/chat/completions", body, patience=TIMEOUT_SECONDS, option="--gateway"
     )
-    return Answer(*_read(status, text), seconds=time.monotonic() - began)
+    seconds, answered = time.monotonic() - began, _read(status, text)
+    return Answer(*answered, sources=tuple(json.loads(headers.get(SOURCES_HEADER, "[]"))), seconds=seconds)
 
 
 def _read(status: int, text: str) -> tuple[str, str, str]:

@@ -67,21 +67,27 @@ class Endpoint:
             TransientError: nothing answers; the message names ``option``, which says where the service is.
             NotAllowed
         """
+        return (await self._ask("POST", path, patience=patience, option=option, json=body))[:2]
+
+    async def post_for_headers(
+        self, path: str, body: Any, *, patience: float, option: str
+    ) -> tuple[int, str, Mapping[str, str]]:
+        """As ``post``, with the answer's headers; their names are found in any case."""
         return await self._ask("POST", path, patience=patience, option=option, json=body)
 
     async def put(self, path: str, body: Any, *, patience: float, option: str) -> tuple[int, str]:
         """Send ``body`` as JSON to ``path``, which is quoted; see ``post``."""
-        return await self._ask("PUT", path, patience=patience, option=option, json=body)
+        return (await self._ask("PUT", path, patience=patience, option=option, json=body))[:2]
 
     async def get(
         self, path: str, query: Mapping[str, str], *, patience: float, option: str
     ) -> tuple[int, str]:
         """Read what is at ``path``, which is quoted; see ``post``."""
-        return await self._ask("GET", path, patience=patience, option=option, params=query)
+        return (await self._ask("GET", path, patience=patience, option=option, params=query))[:2]
 
     async def _ask(
         self, method: str, path: str, *, patience: float, option: str, **what: Any
-    ) -> tuple[int, str]:
+    ) -> tuple[int, str, Mapping[str, str]]:
         import aiohttp
         from yarl import URL
 
@@ -91,7 +97,7 @@ class Endpoint:
                 open_session(timeout=timeout, headers=self.headers) as http,
                 http.request(method, URL(f"{self.url}{path}", encoded=True), **what) as response,
             ):
-                status, text = response.status, await response.text()
+                status, text, headers = response.status, await response.text(), response.headers
         except (TimeoutError, aiohttp.ClientError) as error:
             raise TransientError(
                 f"{self.service}: nothing answers at {self.url} ({error}); start the wheel with "
@@ -99,7 +105,7 @@ class Endpoint:
                 f"{self.service} with {option}"
             ) from error
         self.require_allowed(status, text)
-        return status, text
+        return status, text, headers
 
     def require_allowed(self, status: int, body: str) -> None:
         """Raise ``NotAllowed`` for an answer of 401 or 403."""

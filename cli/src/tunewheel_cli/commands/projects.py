@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -97,6 +97,10 @@ def ask(
     model: Annotated[
         str | None, typer.Option(help="A model id, or base; else what the project serves now.")
     ] = None,
+    retrieval: Annotated[
+        Literal["on", "off"] | None,
+        typer.Option(help="With passages of documents or without.", show_default="as the spec says"),
+    ] = None,
     gateway: Annotated[
         str | None,
         typer.Option(
@@ -104,7 +108,7 @@ def ask(
         ),
     ] = None,
 ) -> None:
-    """Ask a project's model through the gateway.
+    """Ask a project's model through the gateway; the sources of its passages are named below the answer.
 
     The key is that of TUNEWHEEL_API_KEY, else, for the wheel's own gateway, the wheel's own.
     """
@@ -112,10 +116,12 @@ def ask(
     from tunewheel_cli.endpoint import Endpoint
 
     place = Endpoint.of("gateway", reach.var, url=gateway)
-    answer = asyncio.run(ask_gateway(place, question, project=project, model=model))
+    answer = asyncio.run(ask_gateway(place, question, project=project, model=model, retrieval=retrieval))
     if reach.as_json:
         print_json({"model": answer.model, "text": answer.text, "completion_id": answer.completion_id,
-                    "seconds": round(answer.seconds, 3)})  # fmt: skip
+                    "sources": answer.sources, "seconds": round(answer.seconds, 3)})  # fmt: skip
     else:
         print(answer.text)
         print(f"({answer.model}, {answer.seconds:.1f} s)", file=sys.stderr)
+        for source in answer.sources:
+            print(f"source: {source['document']}, {source['heading']} ({source['version']})", file=sys.stderr)
