@@ -88,3 +88,14 @@ def test_every_topic_has_a_place_but_those_that_move_no_project() -> None:
     unmoving = {"serving.desired", "drift.detected", "drift.resolved", "turn.decided", "turn.completed"}
     for name in {spec.name for spec in SHOWN} - {"model.promoted"}:
         assert bool(fold([event(name, 0)])) is (name not in unmoving), name
+
+
+def test_a_long_verdict_is_cut_in_the_table_and_whole_for_machines(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    reason = "missed " * 100
+    ended = {"from_stage": "evaluated", "to_stage": "retired", "decided_by": "rollout", "reason": reason}
+    projects = fold([event("eval.passed", 1), event("model.promoted", 2, model_id="p-1", **ended)])
+    assert reason.strip() in projects["p"].last
+    print_status(None, WheelReport(projects=projects))
+    assert capsys.readouterr().out.count("missed") < 20

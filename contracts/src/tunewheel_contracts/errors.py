@@ -91,9 +91,10 @@ _GIVEN: dict[type, str] = {
 }  # fmt: skip
 SLUG = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 """What names look like that are path segments, Kafka keys and model names."""
-_FORMS = {
-    SLUG: "a to z, 0 to 9, dots, - and _, 63 characters at most, of which the first is a letter or digit"
-}
+SLUG_IN_WORDS = (
+    "a to z, 0 to 9, dots, - and _, 63 characters at most, of which the first is a letter or digit"
+)
+_FORMS = {SLUG: SLUG_IN_WORDS}
 """Patterns in words, for people who read no patterns."""
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from tunewheel_contracts.topics import TOPICS
 
+from tunewheel_cli.commands.projects import named_project
 from tunewheel_cli.exits import print_json
 from tunewheel_cli.reach import Reach, reaching
 
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from tunewheel_contracts.event import Envelope
     from tunewheel_contracts.topics import TopicSpec
 
-Project = Annotated[str | None, typer.Option("--project", "-p", help="Only this project.")]
+Project = Annotated[
+    str | None, typer.Option("--project", "-p", help="Only this project.", callback=named_project)
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -120,7 +123,7 @@ def dead_letters(
 @reaching
 def lineage(
     reach: Reach,
-    project: Annotated[str, typer.Argument(help="The project.", show_default=False)],
+    project: Annotated[str, typer.Argument(help="The project.", show_default=False, callback=named_project)],
     name: Annotated[
         str,
         typer.Argument(

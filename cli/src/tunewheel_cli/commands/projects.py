@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from tunewheel_contracts.errors import SLUG, SLUG_IN_WORDS
 
 from tunewheel_cli.exits import print_json
 from tunewheel_cli.reach import Reach, reaching
 
-Project = Annotated[str, typer.Option("--project", "-p", help="The project, as in its project.yaml.")]
+
+def named_project(value: str | None) -> str | None:
+    """Refuse what cannot be a project's name before it becomes part of an address."""
+    if value is not None and not re.fullmatch(SLUG, value):
+        raise typer.BadParameter(f"{value!r} is no project's name; give {SLUG_IN_WORDS}")
+    return value
+
+
+Project = Annotated[
+    str,
+    typer.Option("--project", "-p", help="The project, as in its project.yaml.", callback=named_project),
+]
 
 
 def register(app: typer.Typer) -> None:

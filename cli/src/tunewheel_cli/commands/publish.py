@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tunewheel_cli.commands.projects import Project
 from tunewheel_cli.connection import InvalidOption
 from tunewheel_cli.exits import Exit, print_json
 from tunewheel_cli.publishing.items import Kind
@@ -36,7 +37,7 @@ def publish(
             "s3://bucket/prefix."
         ),
     ],
-    project: Annotated[str, typer.Option("--project", "-p", help="The project, as in its project.yaml.")],
+    project: Project,
     kind: Annotated[Kind | None, typer.Option(help="What each record is; else its id field tells.")] = None,
     map_: Annotated[
         list[str] | None,

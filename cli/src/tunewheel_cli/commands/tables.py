@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -21,6 +22,10 @@ from tunewheel_cli.wheel_status import ProjectStatus
 
 if TYPE_CHECKING:
     from tunewheel_runtime.identity.keys import ApiKey
+
+
+LAST_CHARACTERS = 100
+"""Of a project's last event: a verdict's reasons would fill the screen; `tunewheel scorecard` tells them."""
 
 
 def print_status(wheel: RunState | None, report: WheelReport) -> None:
@@ -149,6 +154,7 @@ def _projects(projects: Mapping[str, ProjectStatus]) -> Table:
         turns = (
             f"{len(project.datasets)} datasets, {len(project.runs)} runs, {len(project.promoted)} promoted"
         )
-        cells = (project.project, project.place, since, project.serving, turns, project.last)
+        last = shorten(project.last, LAST_CHARACTERS, placeholder=" …")
+        cells = (project.project, project.place, since, project.serving, turns, last)
         table.add_row(*map(escape, cells))
     return table

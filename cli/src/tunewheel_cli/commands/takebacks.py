@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
+from tunewheel_cli.commands.projects import Project
 from tunewheel_cli.connection import InvalidOption
 from tunewheel_cli.exits import Exit, print_json
 from tunewheel_cli.reach import Reach, reaching
 
-Project = Annotated[str, typer.Option("--project", "-p", help="The project, as in its project.yaml.")]
 Reason = Annotated[str, typer.Option(help="Why; it is kept with the event.")]
 
 

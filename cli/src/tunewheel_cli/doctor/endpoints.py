@@ -117,12 +117,17 @@ def _models(told: Any) -> list[str]:
 async def look_at_processes(urls: Sequence[str]) -> Look:
     """Ask processes how they are, at their ports of health."""
     answers = await ask_health(urls)
-    offsets = {f"{one.service} at {one.url}": one.offset for one in answers if one.offset is not None}
+    offsets = {_name(one): one.offset for one in answers if one.offset is not None}
     return Look(tuple(finding for one in answers for finding in _health(one)), offsets)
 
 
+def _name(one: ServiceHealth) -> str:
+    """An engine says no service's name at its port of health."""
+    return f"{one.service or 'an engine'} at {one.url}"
+
+
 def _health(one: ServiceHealth) -> list[Finding]:
-    name = f"{one.service} at {one.url}".strip()
+    name = _name(one)
     if one.error:
         fix = "start the process, or mend --health-urls"
         return [wrong("services", f"{one.url} does not tell its health: {one.error}", fix)]
