@@ -366,7 +366,7 @@ async def test_an_error_keeps_its_own_status_where_it_came_as_a_success(
     world: Any, code: int, status: int, name: str | None, stream: bool
 ):
     body = {"error": {"message": "not so", "type": "some", "code": code, "param": name}}
-    told = "not so" if code < 500 else "the inference engine is away; try again shortly"
+    told = "not so" if code < 500 else "the inference engine is unavailable; try again shortly"
     world.engine.fail_with = None if stream else (200, body, {})
     world.engine.stream_instead = [json.dumps(body).encode()]
     async with await world.chat(stream=stream) as response:

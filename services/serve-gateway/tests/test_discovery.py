@@ -98,7 +98,7 @@ async def test_a_name_server_s_trouble_takes_no_engine_away_and_is_told(world: A
     await looks(world)
     async with await world.chat() as response:
         assert response.status == 503
-    assert "no address is known" in world.warnings["engines_not_found"]
+    assert "has no address" in world.warnings["engines_not_found"]
 
 
 async def test_one_look_without_an_address_changes_nothing(world: Any, behind: Any, engines: Any):

@@ -129,7 +129,7 @@ async def test_what_is_not_on_the_log_can_be_rated_and_is_corrected_with_its_con
     body["correction"] = "No."
     status, answer = await send(other, body)
     assert (status, answer["error"]["param"]) == (422, "messages")
-    assert "send what was answered" in answer["error"]["message"]
+    assert "send the conversation in 'messages'" in answer["error"]["message"]
     asked = [{"role": "user", "content": "open on sundays?"}]
     assert (await send(other, body | {"messages": asked}))[0] == 202
     rated, corrected = other.broker.of("feedback.received")

@@ -1,5 +1,7 @@
-"""Adapters and whole models from the object store to the folder they are loaded from: verified, and
-safetensors only."""
+"""Downloads adapters and whole models from the object store into the folder from which engines load them.
+
+Files are verified by their hashes. Only safetensors are accepted.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +23,12 @@ PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
 """Formats that run code when they are loaded."""
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 WHOLE_MODEL = ("config.json", "*.safetensors")
-"""Files without which nothing can be loaded, as patterns: a whole model may have its weights in several."""
+"""Files that a model must have, as patterns: a whole model may have its weights in several files."""
 LONGEST_HEADER = 100_000_000
-"""Bytes; the bound that the safetensors format itself sets."""
+"""Bytes; the limit that the safetensors format sets."""
 KEPT_SECONDS = 3_600.0
-"""What was asked for so recently stays: another gateway on the same folder may know of it first."""
+"""Folders that were asked for this recently are not deleted: another gateway that shares the directory may
+already need a model that this gateway has not heard of."""
 
 
 class InvalidAdapter(TunewheelError):
@@ -33,8 +36,12 @@ class InvalidAdapter(TunewheelError):
 
 
 class AdapterFiles:
-    """Lays adapters out below ``root``, one folder per model id. Which are its own, and when each was asked
-    for last, tell empty files in ``.laid``: people may put adapters of their own beside them."""
+    """Downloads adapters into ``root``, one folder per model id.
+
+    ``root/.laid`` holds an empty file for each folder that a gateway made. Its modification time says when
+    the model was asked for last. Folders without such a file are other people's adapters and are never
+    deleted.
+    """
 
     def __init__(self, store: ObjectStore, root: Path) -> None:
         self._store = store
@@ -51,7 +58,8 @@ class AdapterFiles:
         """
         check_names(adapter)
         place = self._root / adapter.model_id
-        async with self._laying.setdefault(adapter.model_id, asyncio.Lock()):  # for several engines at once
+        # Several engines may need the same adapter at once; it is downloaded once.
+        async with self._laying.setdefault(adapter.model_id, asyncio.Lock()):
             await asyncio.to_thread(self._note, adapter.model_id)
             folder = await self._store.fetch_directory(adapter.files, adapter.path, place)
         for file in sorted(folder.glob("*.safetensors")):
@@ -59,18 +67,19 @@ class AdapterFiles:
         return folder
 
     def is_recent(self, model_id: str) -> bool:
-        """Tell whether any gateway on this folder asked for ``model_id`` lately."""
+        """Return whether a gateway that shares ``root`` asked for ``model_id`` in the last
+        ``KEPT_SECONDS``."""
         try:
             return time.time() - (self._laid / model_id).stat().st_mtime < KEPT_SECONDS
         except OSError:
             return False
 
     async def remove_except(self, kept: Collection[str]) -> list[str]:
-        """Delete the folders that were laid out here, are not ``kept`` and were not asked for lately; return
-        their model ids.
+        """Delete the folders that gateways made, except those in ``kept`` and those asked for recently.
+        Return the model ids of the deleted folders.
 
         Raises:
-            OSError: one cannot be deleted.
+            OSError: a folder cannot be deleted.
         """
         return await asyncio.to_thread(self._remove_except, kept)
 
@@ -80,7 +89,7 @@ class AdapterFiles:
 
     def _remove_except(self, kept: Collection[str]) -> list[str]:
         removed: list[str] = []
-        for unfinished in self._root.glob(".fetch-*"):  # of a process that was killed
+        for unfinished in self._root.glob(".fetch-*"):  # left behind by a process that was killed
             if time.time() - unfinished.stat().st_mtime >= KEPT_SECONDS:
                 shutil.rmtree(unfinished)
         for mark in sorted(self._laid.glob("*")):
@@ -89,12 +98,16 @@ class AdapterFiles:
             if (folder := self._root / mark.name).is_dir():
                 shutil.rmtree(folder)
                 removed.append(mark.name)
-            mark.unlink()  # last: a crash before it leaves the rest to the next time
+            mark.unlink()  # Last, so that a crash before this line leaves the folder to the next call.
         return removed
 
 
 def check_names(adapter: AdapterRef) -> None:
-    """Refuse what no engine could load, by the names of its files."""
+    """Refuse an adapter whose file names show that no engine can load it.
+
+    Raises:
+        InvalidAdapter: a file is a pickle, or a needed file is missing.
+    """
     names = [PurePosixPath(ref.path).name for ref in adapter.files]
     for name in names:
         if PurePosixPath(name).suffix in PICKLES:

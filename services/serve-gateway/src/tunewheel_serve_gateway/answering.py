@@ -1,4 +1,4 @@
-"""From a request to an answer: choose the model, ask the engine, pass on what it says."""
+"""Answers a chat request: chooses the model, sends the request to an engine, passes on the answer."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Opened:
-    """A streamed answer whose first chunk is there: from here on the status is 200."""
+    """A streamed answer whose first chunk has arrived. From here on the HTTP status is 200."""
 
     target: Target
     request: ChatRequest
@@ -44,11 +44,11 @@ class Opened:
     first: Chunk | None
     started: float
     begun: bool = False
-    """Somebody asked for the events."""
+    """Whether ``Answering.events`` was called for this answer."""
 
     @property
     def headers(self) -> Headers:
-        return told(self.target, self.request)
+        return _headers(self.target, self.request)
 
 
 class Answering:
@@ -72,8 +72,8 @@ class Answering:
         self._retriever = retriever
 
     def most_tokens(self, request: ChatRequest, caller: Caller) -> int:
-        """Return how many tokens the answer may have, and the passages in its prompt, before it is known who
-        answers."""
+        """Return an upper bound of the tokens of the answer and of the passages in its prompt. The bound
+        holds whichever model answers."""
         asked = [request.parameters[name] for name in LIMITS if name in request.parameters]
         table = self._reconciler.table.projects.get(request.model)
         usual = table.production.max_output_tokens if table and table.production else None
@@ -81,7 +81,7 @@ class Answering:
         return most * (request.parameters.get("n") or 1) + self._most_passages(request, caller)
 
     def _most_passages(self, request: ChatRequest, caller: Caller) -> int:
-        """Return how many tokens of passages the prompt may be given, by whichever project answers."""
+        """Return the most tokens of passages that any project which may answer puts into the prompt."""
         owners = self._reconciler.table.owners(request.model)
         version = None if owners else self._catalog.version(request.model)
         if version is not None:
@@ -99,7 +99,7 @@ class Answering:
     async def complete(
         self, request: ChatRequest, caller: Caller, sticky: str | None
     ) -> tuple[bytes, Headers, Exchange]:
-        """Return the whole answer, the headers that say who gave it, and what is remembered of it.
+        """Return the whole answer, the headers that name its model, and the exchange that is logged.
 
         Raises:
             ApiError: see ``errors`` and ``upstream.protocol``.
@@ -119,29 +119,34 @@ class Answering:
             exchange.take(answer)
             await self._outcomes.answered(target, request, exchange, started)
             cite(answer, request.citation)
-            return orjson.dumps(_signed(answer, exchange)), told(target, request), exchange
+            return orjson.dumps(_signed(answer, exchange)), _headers(target, request), exchange
 
         return await self._with_loaded_model(request, caller, sticky, ask)
 
     async def open_stream(
         self, request: ChatRequest, caller: Caller, sticky: str | None, expect: Callable[[Headers], None]
     ) -> Opened:
-        """Wait for the first chunk; failures until then raise ``ApiError``. Pass it on to ``events``.
-        ``expect`` is told the headers that say who answers as soon as that is known."""
+        """Wait for the first chunk of a streamed answer; ``events`` then yields the whole answer.
+
+        ``expect`` is called with the answer's headers as soon as the model is chosen.
+
+        Raises:
+            ApiError: the request failed before the first chunk.
+        """
 
         arrived = time.perf_counter()
 
         async def ask(target: Target, request: ChatRequest) -> Opened:
             started = time.perf_counter()
-            expect(told(target, request))
+            expect(_headers(target, request))
             exchange, body = self._begin(request, caller, target, started - arrived)
             chunks = asking.stream(self._pool, target, body)
             try:
                 first = await anext(chunks, None)
             except BaseException as error:
                 await chunks.aclose()
-                is_told = isinstance(error, UpstreamError | asyncio.CancelledError)
-                if is_told and not _may_be_shorter(request, error):
+                is_outcome = isinstance(error, UpstreamError | asyncio.CancelledError)
+                if is_outcome and not _may_be_shorter(request, error):
                     await self._outcomes.failed(exchange, error, started)
                 raise
             return Opened(target, request, exchange, chunks, first, started)
@@ -153,7 +158,7 @@ class Answering:
         exchange, request, started = opened.exchange, opened.request, opened.started
         opened.begun = True
         held = b""
-        """What came with the next chunk in one piece, and is sent with it in one piece."""
+        """Events that arrived from the engine together with the next chunk; both are sent as one piece."""
         try:
             async for chunk in _all(opened):
                 if exchange.take_chunk(chunk) and exchange.first_token_seconds is None:
@@ -181,7 +186,7 @@ class Answering:
         yield held + as_event(DONE)
 
     async def close(self, opened: Opened) -> None:
-        """Free the engine where the client left before it asked for the events."""
+        """Stop the engine's work on an answer whose client left before ``events`` was called."""
         if not opened.begun:
             opened.begun = True
             await self._outcomes.failed(opened.exchange, asyncio.CancelledError(), opened.started)
@@ -194,9 +199,10 @@ class Answering:
         sticky: str | None,
         ask: Callable[[Target, ChatRequest], Awaitable[T]],
     ) -> T:
-        """Look up what goes with the request and ask the model that should answer; where no engine has it any
-        more, reload and ask once more."""
-        chance = random.random()  # one draw: a heartbeat may have told who answers
+        """Choose the model, retrieve passages and call ``ask``. Where no engine has the model loaded any
+        more, reload the model and call ``ask`` once more."""
+        # Drawn once for both attempts: a heartbeat may already have sent the headers that name the model.
+        chance = random.random()
         target = await self._find(request, caller, sticky, chance)
         request = await self._with_passages(request, target.project)
         try:
@@ -215,8 +221,8 @@ class Answering:
     async def _within_context(
         self, target: Target, request: ChatRequest, ask: Callable[[Target, ChatRequest], Awaitable[T]]
     ) -> T:
-        """Ask; where the engine finds the prompt too long, leave out the last passage and ask again. What is
-        too long without any passage is the client's to shorten."""
+        """Call ``ask``. While the engine refuses the prompt as too long, drop the last passage and call it
+        again. A prompt that is too long without passages is refused: the client must shorten it."""
         while True:
             try:
                 return await ask(target, request)
@@ -228,8 +234,8 @@ class Answering:
                 self._outcomes.shortened()
 
     async def _find(self, request: ChatRequest, caller: Caller, sticky: str | None, chance: float) -> Target:
-        """Return who answers, by ``chance`` where no user is named; a version that no route names is loaded
-        for it."""
+        """Return the model that answers. ``chance`` decides between champion and canary where the request
+        names no user. A version that no route names is loaded first."""
         table, key = self._reconciler.table, sticky or request.user
         candidate = table.candidate(request.model)
         draw = sticky_draw(request.model, key, candidate) if key else chance
@@ -276,7 +282,7 @@ class Answering:
 
 
 def _may_be_shorter(request: ChatRequest, error: BaseException) -> bool:
-    """Tell whether ``request`` was refused as too long, and has passages in its prompt."""
+    """Return whether ``request`` was refused as too long and its prompt has a passage that can be dropped."""
     is_refused = isinstance(error, UpstreamError) and error.code == TOO_LONG
     return is_refused and request.retrieved is not None and request.retrieved.fewer is not None
 
@@ -294,8 +300,8 @@ def _signed(answer: dict[str, Any], exchange: Exchange) -> dict[str, Any]:
     return answer
 
 
-def told(target: Target, request: ChatRequest) -> Headers:
-    """Return the headers that tell a client who answered, and from which passages."""
+def _headers(target: Target, request: ChatRequest) -> Headers:
+    """Return the headers that name the model which answers, and the passages in its prompt."""
     return [
         *request.headers,
         (b"x-tunewheel-model", target.model_id.encode("latin-1", "replace")),

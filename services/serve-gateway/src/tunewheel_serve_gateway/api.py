@@ -1,4 +1,4 @@
-"""The HTTP surface: OpenAI's routes, feedback, and what the gateway says of itself."""
+"""The HTTP routes: OpenAI's, feedback, status and the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ INSTEAD = {
     "/v1/completions": "send the prompt as a user message to POST /v1/chat/completions",
     "/v1/responses": "send the input as messages to POST /v1/chat/completions",
 }
-"""Endpoints of OpenAI's that are not served, and what to use instead."""
+"""OpenAI's endpoints that are not served, and what to use instead."""
 LONGEST_PATH = 200
 
 
 class Surface(Protocol):
-    """What the routes need of the gateway."""
+    """The part of the gateway that the routes use."""
 
     chat: ChatCompletions
     embeddings: Embeddings
@@ -95,7 +95,7 @@ def make_api(gateway: Surface) -> Starlette:
             await gateway.publish_feedback(data)
         except TransientError as error:
             raise Unavailable(
-                f"the feedback was not taken: {error}; send it again", retry_after="2"
+                f"the feedback was not accepted: {error}; send it again", retry_after="2"
             ) from error
         except InvalidEvent as error:
             raise Unprocessable(str(error), param="messages") from error
@@ -117,7 +117,7 @@ def make_api(gateway: Surface) -> Starlette:
             headers={name.decode(): value.decode() for name, value in headers},
         )
 
-    # Applications learn why they are not answered, and whoever operates the gateway how it is.
+    # For applications that are not answered, and for operators.
     @needs(Role.APPLICATION, Role.VIEWER)
     async def read_status(request: Request) -> Response:
         allowed = caller_for(request).projects_of(Role.APPLICATION, Role.VIEWER)
@@ -178,24 +178,24 @@ async def on_api_error(_: Request, error: Exception) -> Response:
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
-    """Answer for the router: there is no such path, or it is not asked for so."""
+    """Put the router's errors (unknown path, wrong method) into OpenAI's shape."""
     assert isinstance(error, HTTPException)
     asked = f"{request.method} {request.scope['path'][:LONGEST_PATH]}"
-    told = ApiError(error.detail)
-    told.status = error.status_code
+    refusal = ApiError(error.detail)
+    refusal.status = error.status_code
     if error.status_code == 404:
-        told = UnknownUrl(f"there is no {asked}; see /openapi.json for what there is")
+        refusal = UnknownUrl(f"there is no {asked}; see /openapi.json for the endpoints")
     elif error.status_code == 405:
-        told = MethodNotAllowed(f"there is no {asked}; the header Allow names the methods")
-    answer = json_response(told.payload(), status=error.status_code)
+        refusal = MethodNotAllowed(f"there is no {asked}; the header Allow names the methods")
+    answer = json_response(refusal.payload(), status=error.status_code)
     answer.headers.update(error.headers or {})
     return answer
 
 
 async def on_unforeseen(_: Request, __: Exception) -> Response:
-    """Tell the client that it is not at fault, and nothing else; the server logs the error itself."""
+    """Answer 500 without details. The server logs the error."""
     return json_response(ApiError(UNFORESEEN).payload(), status=500)
 
 
 async def on_client_gone(_: Request, __: Exception) -> Response:
-    return Response(status_code=499)  # nobody reads it; nginx's number for the same
+    return Response(status_code=499)  # The client is gone; nginx logs the same status in this case.

@@ -1,5 +1,8 @@
-"""What the log says should be served: ``serving.desired``, and the specs of projects without any; and which
-versions there are, for whoever asks for one by its id."""
+"""The desired state of serving, as read from Kafka.
+
+Routes come from ``serving.desired``. A project without desired state is served by the base model of its spec.
+Registered versions are kept too, so that a client can ask for one by its id.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,12 @@ from tunewheel_serve_gateway.routing import DesiredProject
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A model that the registry knows, whether or not a route names it."""
+    """A registered model version. A route may name it, but need not."""
 
     adapter: AdapterRef
     desired: DesiredProject
     bundle: Bundle | None
-    """Of the version's newest verdict; None: nobody judged the version."""
+    """The bundle in the version's newest verdict; None: the version was not judged."""
 
     @property
     def project(self) -> str:
@@ -32,7 +35,8 @@ class Version:
 
 
 class Catalog:
-    """The newest of both per project. An older generation never replaces a newer one."""
+    """The newest spec and the newest desired state of each project. An older generation never replaces a
+    newer one."""
 
     def __init__(self) -> None:
         self._registered: dict[str, ModelRegistered] = {}
@@ -62,11 +66,11 @@ class Catalog:
 
     @property
     def judged(self) -> Mapping[str, Bundle]:
-        """Return what the newest verdict on each model judged."""
+        """Return the bundle of the newest verdict on each model, by model id."""
         return self._judged
 
     def version(self, model_id: str) -> Version | None:
-        """Return the registered version of this id, if its project is known here."""
+        """Return the registered version with this id; None where it or its project is unknown."""
         known = self._registered.get(model_id)
         if known is None or known.adapter is None:
             return None
@@ -75,23 +79,23 @@ class Catalog:
         return Version(known.adapter, self._project(known.project), self._judged.get(model_id))
 
     def on_desired_removed(self, project: str) -> None:
-        """Answer for ``project`` from its base again, if it is declared."""
+        """Serve ``project`` by its base model again, if the project is declared."""
         self._desired.pop(project, None)
         self._previous.pop(project, None)
 
     def on_declaration_removed(self, project: str) -> None:
-        """Know ``project`` no longer, unless a desired state names it."""
+        """Forget ``project``, unless it has a desired state."""
         self._declared.pop(project, None)
 
     def spec(self, project: str) -> ProjectSpec | None:
-        """Return what was declared last; None where nothing was. For any thread."""
+        """Return the project's newest spec; None where none was declared. May be called from any thread."""
         declared = self._declared.get(project)
         return declared.data.spec if declared is not None else None
 
     @property
     def predecessors(self) -> set[str]:
-        """Models that were in production before the present ones: what a rollback would ask for. Known as far
-        as the log still tells: its topic is compacted."""
+        """Return the models that were in production before the present ones, which a rollback would serve.
+        The list may lack some, because the topic is compacted."""
         return {route.model_id for route in self._previous.values()}
 
     @property
@@ -125,5 +129,5 @@ class Catalog:
 
 
 def _in_production(event: Envelope[ServingDesired]) -> Route | None:
-    """Return who answers for the project; None where no route says so and the bare base does."""
+    """Return the production route; None where the project is served by its base model."""
     return next((r for r in event.data.desired.routes if r.role is RouteRole.PRODUCTION), None)

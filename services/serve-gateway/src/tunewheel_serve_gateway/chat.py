@@ -1,4 +1,5 @@
-"""``POST /v1/chat/completions``, as plain ASGI: while it is answered, a second task watches the client."""
+"""``POST /v1/chat/completions``, as plain ASGI. While a request is answered, a second task watches for the
+client's disconnect."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.upstream.protocol import UpstreamError
 
 STICKY_HEADER = b"x-tunewheel-session"
-"""Requests with equal values are answered by the same model while a canary is out."""
+"""During a canary, requests with the same value are answered by the same model."""
 
 
 class ChatCompletions:
@@ -100,7 +101,7 @@ class ChatCompletions:
             self._count_refused(error)
             await stream.fail(error)
         except Exception:
-            if stream.begun:  # nobody else can tell the client any more
+            if stream.begun:  # The status was sent, so the framework can no longer answer with an error.
                 await stream.fail(ApiError(UNFORESEEN))
             raise
         finally:
@@ -132,7 +133,7 @@ class ChatCompletions:
 
 
 class _Watch:
-    """Cancels the task that made it when the client goes."""
+    """Cancels the task that created it when the client disconnects."""
 
     __slots__ = ("_task", "_worker", "is_gone")
 
@@ -149,7 +150,7 @@ class _Watch:
         self._worker.cancel()
 
     def forgive(self) -> None:
-        """Take the cancellation back: the worker ends by itself."""
+        """Take the cancellation back; the worker then ends by itself."""
         self._worker.uncancel()
 
     def end(self) -> None:

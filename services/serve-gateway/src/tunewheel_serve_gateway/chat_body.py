@@ -1,9 +1,10 @@
 """The body of ``POST /v1/chat/completions``: what is validated, and what the OpenAPI document shows.
 
-The part that reaches the engine is a closed list: engines also take parameters by which a client replaces the
-chat template, overtakes others or generates without end. A field of null asks for nothing.
+Only the parameters in ``PassedOn`` reach the engine. Engines also accept parameters with which a client could
+replace the chat template, raise its own priority or generate without end. A field that is null counts as
+absent.
 
-Source: OpenAI, "Create chat completion"; the bounds are those of vLLM where OpenAI names none.
+Source: OpenAI, "Create chat completion". Where OpenAI gives no bounds, vLLM's are used.
 """
 
 from __future__ import annotations
@@ -14,20 +15,23 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, TypeAdapter, with_co
 from typing_extensions import TypedDict
 
 MOST_CHOICES = 16
-"""Answers to one request; each costs as much as a request of its own."""
+"""Most answers to one request. Each answer costs as much as a request of its own."""
 MOST_STOPS = 16
 MOST_TOOLS = 128
 MOST_BIASES = 1024
 NAME = r"^[a-zA-Z0-9_-]{1,64}$"
 
-# Clients send back whole messages that they were sent, with fields that say nothing (``refusal: null``).
+# Clients send the assistant's messages back as they received them, with fields such as ``refusal: null``.
 _OPEN = ConfigDict(strict=True, extra="ignore", use_attribute_docstrings=True)
 CLOSED = ConfigDict(strict=True, extra="forbid", use_attribute_docstrings=True)
 
 
 def text_or(kind: type) -> Discriminator:
-    """Tell a union's branches apart by type: ``kind``, or else text. An error of pydantic names the branch,
-    and the brackets tell it from the names of fields."""
+    """Return what chooses a union's branch by the value's type: ``kind``, or else text.
+
+    Pydantic's errors include the branch in the path of a field. The brackets mark it, so that ``_param`` can
+    leave it out.
+    """
     return Discriminator(lambda value: "(other)" if isinstance(value, kind) else "(text)")
 
 
@@ -63,19 +67,20 @@ class ToolCall(TypedDict):
 class Message(TypedDict):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: NotRequired[Content | None]
-    """Text, or parts of type ``text``, which are joined. Only a message with ``tool_calls`` may have none."""
+    """Text, or a list of parts of type ``text``, which are joined. It may be missing only in a message with
+    ``tool_calls``."""
     tool_calls: NotRequired[Annotated[list[ToolCall], Field(max_length=MOST_TOOLS, fail_fast=True)] | None]
-    """What the assistant called, in a message of role ``assistant``."""
+    """The tools that the assistant called; only in a message of role ``assistant``."""
     tool_call_id: NotRequired[str | None]
-    """Which call a message of role ``tool`` answers."""
+    """The id of the call that a message of role ``tool`` answers."""
 
 
 @with_config(CLOSED)
 class StreamOptions(TypedDict, total=False):
     include_usage: bool | None
-    """A last chunk without choices bears the usage."""
+    """Send the usage in a last chunk, which has no choices."""
     include_obfuscation: bool | None
-    """Taken; nothing here is obfuscated."""
+    """Accepted without effect: the gateway does not obfuscate streams."""
 
 
 @with_config(CLOSED)
@@ -90,7 +95,7 @@ class JsonSchema(TypedDict):
 class ResponseFormat(TypedDict):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: NotRequired[JsonSchema | None]
-    """Goes with the type ``json_schema``."""
+    """Needed with the type ``json_schema``, and only then."""
 
 
 @with_config(CLOSED)
@@ -123,7 +128,7 @@ Biases = Annotated[
     dict[Annotated[str, Field(pattern=r"^[0-9]+$")], Annotated[float, Field(ge=-100, le=100)]],
     Field(max_length=MOST_BIASES),
 ]
-"""By a token's number."""
+"""Bias by token id."""
 Stop = Annotated[
     Annotated[str, Tag("(text)")]
     | Annotated[list[str], Field(max_length=MOST_STOPS, fail_fast=True), Tag("(other)")],
@@ -136,7 +141,7 @@ ToolChoice = Annotated[
 
 
 class PassedOn(TypedDict, total=False):
-    """Parameters that reach the engine, as they are."""
+    """Parameters that are passed to the engine unchanged."""
 
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None
     logit_bias: Biases | None
@@ -161,29 +166,30 @@ class PassedOn(TypedDict, total=False):
 
 
 class WithoutEffect(TypedDict, total=False):
-    """Parameters of OpenAI's that change no answer. They are taken, and end at the gateway."""
+    """OpenAI's parameters that do not change the answer. They are accepted and not passed to the engine."""
 
     metadata: Any
     prediction: Any
     prompt_cache_key: Any
     prompt_cache_retention: Any
     safety_identifier: str | None
-    """As ``user``, where that is not given."""
+    """Used in place of ``user`` where ``user`` is missing."""
     service_tier: Any
     store: Any
     user: str | None
-    """Who asks, as the application calls them: the name under which an erasure finds the completion."""
+    """The application's id of the user who asks. An erasure finds the user's completions by this id."""
 
 
 class OwnParameters(TypedDict, total=False):
-    """Parameters of the gateway's own."""
+    """The gateway's own parameters."""
 
     retrieval: Literal["on", "off"] | None
-    """Whether passages of the project's documents go into the prompt; else the project's spec says."""
+    """Whether passages of the project's documents are put into the prompt. Default: as the project's spec
+    says."""
 
 
 class NotServed(TypedDict, total=False):
-    """Parameters of OpenAI's that would change the answer: only the values that ask for nothing are taken."""
+    """OpenAI's parameters that would change the answer. Only values that have no effect are accepted."""
 
     audio: None
     function_call: Literal["none", "auto"] | None
@@ -199,8 +205,8 @@ class ChatBody(PassedOn, WithoutEffect, OwnParameters, NotServed, total=False):
     """A chat request."""
 
     model: Required[Annotated[str, Field(min_length=1)]]
-    """A project, a model's id, ``<project>/champion``, ``<project>/challenger``, ``<project>/base`` or the
-    name of a base."""
+    """The name of a project, a model's id, ``<project>/champion``, ``<project>/challenger``,
+    ``<project>/base`` or the name of a base model."""
     messages: Required[Annotated[list[Message], Field(min_length=1, fail_fast=True)]]
     stream: bool | None
     stream_options: StreamOptions | None

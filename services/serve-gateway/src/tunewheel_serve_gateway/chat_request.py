@@ -18,62 +18,64 @@ from tunewheel_serve_gateway.retrieval.retrieved import Retrieved
 from tunewheel_serve_gateway.routing import Target
 
 Messages = tuple[tuple[str, str], ...]
-"""(role, content) pairs as the log tells them; roles are system, user and assistant."""
+"""(role, content) pairs as they are logged. The roles are system, user and assistant."""
 
 LIMITS = ("max_tokens", "max_completion_tokens")
-"""Two names for the most tokens that an answer may have: an old one and a new one."""
+"""OpenAI's old and new name of the limit of output tokens."""
 LONGEST_NAME = 100
-"""Characters of an unknown parameter's name that are said back."""
+"""Most characters of an unknown parameter's name that an error message repeats."""
 LONGEST_VALUE = 40
 MOST_COMPLAINTS = 200
-"""Beyond it no complaint is read: to read those of a body full of errors would take a quarter second."""
+"""With more validation errors than this, none is read: reading those of a body full of errors would take a
+quarter of a second."""
 _ENGINE_ROLES = {"developer": "system"}
 _LOGGED_ROLES = {"developer": "system", "tool": "system"}
-"""The log knows no tools. What a tool returned is neither the user's question nor the model's answer."""
+"""Roles that are logged as another role. The log has no role for tools, and a tool's result is neither the
+user's question nor the model's answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
     model: str
     messages: Messages
-    """As the log tells them: of a message without text, its tool calls as JSON."""
+    """The messages as they are logged. A message without text is logged as the JSON of its tool calls."""
     conversation: tuple[dict[str, Any], ...]
-    """The same as the engine is sent them."""
+    """The messages as they are sent to the engine."""
     parameters: dict[str, Any]
-    """What is passed on, and is not null."""
+    """The parameters of ``PassedOn`` that the client sent and that are not null."""
     stream: bool
     include_usage: bool
     user: str | None
     retrieval: Literal["on", "off"] | None = None
     retrieved: Retrieved | None = None
-    """What was looked up for it; None: nothing was. The log names the passages, and does not repeat them."""
+    """The passages found for the request; None: no retrieval was asked for. The log holds only their ids."""
     retrieves_as_declared: bool = True
-    """Whether ``retrieval`` asks for what the project's spec does without being asked."""
+    """Whether the client's ``retrieval`` is absent or equals the default of the project's spec."""
 
     @property
     def question(self) -> str:
-        """What is looked up; "" where no user says anything."""
+        """The text that is searched for: the last user message; "" where there is none."""
         return question_of(self.conversation)
 
     @property
     def headers(self) -> Headers:
-        """What a client is told of the passages that stood in the prompt."""
+        """The response headers that name the passages in the prompt."""
         return self.retrieved.headers if self.retrieved is not None else []
 
     def without_last_passage(self) -> ChatRequest | None:
-        """Return the request with one passage less in its prompt; None: the prompt holds as few as it may."""
+        """Return the request without the last passage of its prompt; None: no passage can be dropped."""
         fewer = self.retrieved.fewer if self.retrieved is not None else None
         return replace(self, retrieved=fewer()) if fewer is not None else None
 
     @property
     def citation(self) -> str:
-        """What is put at the end of the answer: nothing where the client asks for JSON."""
+        """The text that is appended to the answer; "" where the client asks for JSON."""
         is_text = self.parameters.get("response_format", {}).get("type", "text") == "text"
         return self.retrieved.citation if self.retrieved is not None and is_text else ""
 
     def messages_with(self, system_prompt: str | None) -> Messages:
-        """Return the messages as the log tells them, after the project's system prompt unless the client sent
-        one of its own."""
+        """Return the messages as they are logged. The project's system prompt comes first, unless the client
+        sent a system prompt."""
         if not system_prompt or not self._lacks(system_prompt):
             return self.messages
         return (("system", system_prompt), *self.messages)
@@ -82,9 +84,12 @@ class ChatRequest:
         return bool(system_prompt) and all(one["role"] != "system" for one in self.conversation)
 
     def upstream_body(self, target: Target) -> dict[str, Any]:
-        """Return the body for the engine. Usage is always asked for: the completion log needs it.
-        The system prompt, the limit of tokens and the decoding parameters of ``target`` count where the
-        client set none. What was retrieved stands at the end of the system message, whose ever that is."""
+        """Return the body for the engine.
+
+        The system prompt, the token limit and the decoding parameters of ``target`` are used where the client
+        set none. Retrieved passages are appended to the system message. Usage is always requested, because
+        the completion log needs it.
+        """
         defaults = decoding_parameters(target.bundle) if target.bundle else {}
         body = {**defaults, **self.parameters} | {
             "model": target.upstream_model,
@@ -102,7 +107,7 @@ class ChatRequest:
         return body
 
     def check_limit(self, most: int) -> None:
-        """Refuse to ask for more than ``most`` tokens.
+        """Refuse a request for more than ``most`` output tokens.
 
         Raises:
             BadRequest
@@ -111,14 +116,14 @@ class ChatRequest:
             asked = self.parameters.get(name)
             if asked is not None and asked > most:
                 raise BadRequest(
-                    f"{name} is too large: {asked}; at most {most} tokens are answered here",
+                    f"{name} is {asked}; the limit here is {most} tokens: ask for fewer",
                     param=name,
                     code="invalid_value",
                 )
 
 
 def parse_json(raw: bytes) -> dict[str, Any]:
-    """Return the body as a JSON object. Of a name that is given twice the last one counts.
+    """Return the body as a JSON object. Where a name occurs twice, the last value counts.
 
     Raises:
         BadRequest: not UTF-8 JSON, or not an object.
@@ -165,15 +170,15 @@ def parse_chat_request(raw: bytes) -> ChatRequest:
 
 
 def text_of_calls(calls: Any) -> str:
-    """Return tool calls as JSON, which stands for the text of a message that has none."""
+    """Return tool calls as JSON. It is logged as the text of a message that has no text."""
     return orjson.dumps(calls).decode() if calls else ""
 
 
 def _passed_on(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of ``body`` that is for the engine.
+    """Return the parameters of ``body`` that are passed to the engine.
 
     Raises:
-        BadRequest: one parameter needs another, or it cannot be written.
+        BadRequest: a parameter needs another one that is missing, or the parameters are nested too deeply.
     """
     parameters = {name: body[name] for name in body.keys() & PASSED_ON}
     _check_tools(parameters)
@@ -181,17 +186,20 @@ def _passed_on(body: Mapping[str, Any]) -> dict[str, Any]:
         raise _missing("logprobs", "top_logprobs needs logprobs: true; send both, or leave top_logprobs out")
     form = parameters.get("response_format")
     if form is not None and (form["type"] == "json_schema") != bool(form.get("json_schema")):
-        reason = "response_format of type json_schema, and no other, needs json_schema: {name, schema}"
+        reason = (
+            "response_format needs json_schema: {name, schema} with the type json_schema, and takes none "
+            "with another type"
+        )
         raise _missing("response_format.json_schema", reason)
     try:
-        orjson.dumps(parameters)  # which writes fewer levels than it reads
+        orjson.dumps(parameters)  # orjson reads deeper nesting than it can write
     except orjson.JSONEncodeError as error:
         raise BadRequest(f"the body cannot be passed on ({error}); nest it less", param="(body)") from error
     return parameters
 
 
 def _check_tools(parameters: dict[str, Any]) -> None:
-    """Drop what says nothing without tools; refuse what needs them.
+    """Drop parameters that have no effect without tools, and refuse those that need tools.
 
     Raises:
         BadRequest
@@ -206,15 +214,17 @@ def _check_tools(parameters: dict[str, Any]) -> None:
     elif isinstance(choice, dict):
         named = choice["function"]["name"]
         if all(tool["function"]["name"] != named for tool in tools):
-            reason = f"tool_choice names {named!r}, which is none of tools; name one of them"
+            reason = f"tool_choice names {named!r}, which is not in tools; name one of them"
             raise BadRequest(reason, param="tool_choice", code="invalid_value")
 
 
 def _for_engine(message: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return ``message`` with its text in one piece.
+    """Return ``message`` with its text parts joined.
 
     Raises:
-        BadRequest: it has no text, calls tools in another's name, or answers no call.
+        BadRequest: the message has no text, has ``tool_calls`` in a role other than assistant, or has the
+        role
+            tool without ``tool_call_id``.
     """
     role, content, calls = message["role"], message.get("content"), message.get("tool_calls")
     sent: dict[str, Any] = {"role": _ENGINE_ROLES.get(role, role), "content": _text_of(content)}
@@ -251,10 +261,10 @@ def _missing(param: str, reason: str) -> BadRequest:
 
 
 def refusal_of(error: ValidationError, not_served: Collection[str]) -> BadRequest:
-    """Return the first of pydantic's complaints in OpenAI's words. ``not_served``: parameters of which only
-    the values that ask for nothing are taken."""
+    """Return pydantic's first error in OpenAI's shape. ``not_served``: parameters of which only values
+    without effect are accepted."""
     if error.error_count() > MOST_COMPLAINTS:
-        reason = f"the body has {error.error_count()} wrong fields; hold it against /openapi.json"
+        reason = f"the body has {error.error_count()} wrong fields; compare it with /openapi.json"
         return BadRequest(reason, param="(body)", code="invalid_value")
     first = error.errors(include_url=False)[0]
     param = _param(first["loc"])
@@ -284,7 +294,8 @@ def _reason(param: str, complaint: ErrorDetails) -> str:
 
 
 def _param(location: Sequence[int | str]) -> str:
-    """Return ``messages[0].role`` for ("messages", 0, "role"); branches of unions are in brackets."""
+    """Return ``messages[0].role`` for ("messages", 0, "role"). Names of a union's branches, which begin with
+    a parenthesis, are left out."""
     name = ""
     for step in location:
         if isinstance(step, int):

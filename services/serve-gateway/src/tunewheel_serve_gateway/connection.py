@@ -1,4 +1,4 @@
-"""Plain ASGI, where the hot path wants no framework between it and the server."""
+"""Reading requests and sending answers by plain ASGI. The hot path uses no framework, to save time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ JSON = (b"content-type", b"application/json")
 EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
 
 HEARTBEAT = b": still at work\n\n"
-"""A comment (WHATWG HTML §9.2.6), which every client of server-sent events skips."""
+"""A comment of the server-sent events format (WHATWG HTML §9.2.6). Clients ignore comments."""
 
 
 class ClientGone(Exception):
@@ -54,7 +54,7 @@ async def read_body(scope: Scope, receive: Receive, *, limit: int) -> bytes:
 
 
 async def until_gone(receive: Receive) -> None:
-    """Return when the client is gone; to be raced against the work done for it."""
+    """Return when the client has disconnected. Runs beside the work for that client."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
@@ -72,11 +72,12 @@ async def send_error(send: Send, error: ApiError) -> None:
 
 
 class EventStream:
-    """An answer that is sent piece by piece, each as soon as it is there.
+    """A streamed response. Each event is sent as soon as it is there.
 
-    A comment breaks every silence of ``heartbeat_seconds`` (0: none does), so that neither a proxy nor a
-    client takes a long prefill for a dead connection. The first comment makes the status 200 where nothing
-    was sent before; an error is then an event. ``headers``: those that are known before there is an answer.
+    After ``heartbeat_seconds`` of silence a comment is sent (0: never), so that neither a proxy nor the
+    client takes a long prefill for a dead connection. If the comment is the first thing sent, it also sends
+    the status 200; a later error is then sent as an event. ``headers``: headers that are known before the
+    answer.
     """
 
     def __init__(self, send: Send, *, heartbeat_seconds: float, headers: Headers | None = None) -> None:
@@ -89,16 +90,16 @@ class EventStream:
         self._loop = asyncio.get_running_loop()
         self._sent_at = self._loop.time()
         self._beating: asyncio.Task[None] | None = None
-        # One timer for the whole stream, which looks when the last piece went: a timer for each piece would
-        # cost more than the piece.
+        # One timer serves the whole stream and checks when the last event was sent. A timer per event would
+        # cost more than sending the event.
         self._timer = self._loop.call_later(heartbeat_seconds, self._look) if heartbeat_seconds else None
 
     def expect(self, headers: Headers) -> None:
-        """Know ``headers`` that the answer will have; a heartbeat before it sends them."""
+        """Note headers that the answer will have. A heartbeat before the answer sends them."""
         self._expected = headers
 
     async def begin(self, headers: Headers) -> None:
-        """Send status 200 and ``headers``, unless a heartbeat was faster."""
+        """Send status 200 and ``headers``, unless a heartbeat already did."""
         if self.begun:
             return
         self.begun = True
@@ -114,14 +115,14 @@ class EventStream:
         await self._send({"type": "http.response.body", "body": event, "more_body": True})
 
     async def end(self) -> None:
-        """End the answer as it should end."""
+        """End the response normally."""
         self._stop_beating()
         if self._beating is not None:
             await self._beating
         await self._send({"type": "http.response.body", "body": b""})
 
     async def fail(self, error: ApiError) -> None:
-        """Tell ``error``: by its status, or by an event where the answer has begun."""
+        """Send ``error``: with its status, or as an event where status 200 was already sent."""
         self._stop_beating()
         if self._beating is not None:
             await self._beating

@@ -1,4 +1,4 @@
-"""``POST /v1/embeddings``: texts as vectors, by the embedding of a project."""
+"""``POST /v1/embeddings``: embeds texts with the embedding model of a project."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tunewheel_serve_gateway.limits.admitting import Admission
 from tunewheel_serve_gateway.retrieval.embedders import Embedded, Embedders
 
 MOST_INPUTS = 2048
-"""Texts in one request, as OpenAI has it."""
+"""Most texts in one request; OpenAI has the same limit."""
 
 _Text = Annotated[str, Field(min_length=1)]
 Input = Annotated[
@@ -36,14 +36,14 @@ class EmbeddingsBody(TypedDict, total=False):
     """A request for vectors."""
 
     model: Required[Annotated[str, Field(min_length=1)]]
-    """A project: the embedding is the one that its questions are searched with."""
+    """The name of a project. Texts are embedded as the project's questions are for retrieval."""
     input: Required[Input]
-    """A text, or several of them. Lists of tokens are not taken."""
+    """A text, or a list of texts. Lists of token ids are not accepted."""
     encoding_format: Literal["float", "base64"] | None
-    """``base64``: of little-endian float32, as OpenAI's clients ask for."""
+    """``base64``: little-endian float32 in base64, which OpenAI's clients ask for by default."""
     user: str | None
     dimensions: None
-    """Not served: vectors have the dimensions of the project's embedding."""
+    """Not supported: vectors always have the dimensions of the project's embedding."""
 
 
 EMBEDDINGS_BODY = TypeAdapter(EmbeddingsBody)
@@ -64,7 +64,7 @@ def parse_embeddings(raw: bytes) -> EmbeddingsBody:
 
 
 class Embeddings:
-    """Embeds for whoever may ask the project. ``spec_of`` is asked for each project's present spec."""
+    """Answers requests for embeddings. ``spec_of`` returns a project's present spec."""
 
     def __init__(
         self, embedders: Embedders, spec_of: Callable[[str], ProjectSpec | None], admission: Admission
@@ -78,8 +78,8 @@ class Embeddings:
 
         Raises:
             BadRequest, LimitReached
-            UnknownModel: no project of that name, or not for this caller.
-            Unavailable: the project's endpoint of embeddings is away, or may not be asked.
+            UnknownModel: there is no project of that name, or this caller may not use it.
+            Unavailable: the project's embedding endpoint is unavailable or not allowed.
         """
         body = parse_embeddings(raw)
         project, spec = body["model"], self._spec_of(body["model"])
@@ -98,7 +98,7 @@ class Embeddings:
 
 
 def _answer(embedded: Embedded, *, as_base64: bool) -> bytes:
-    """Return the answer, up to 2,048 vectors. A row at a time is encoded: in between, others may run."""
+    """Encode the answer, one vector at a time, so that other threads can run in between."""
     rows = embedded.vectors.astype("<f4", order="C")
     if as_base64:
         said = [base64.b64encode(row.tobytes()).decode() for row in rows]

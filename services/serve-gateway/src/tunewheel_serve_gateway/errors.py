@@ -1,16 +1,16 @@
-"""What a client of the gateway is told when a request cannot be answered, in OpenAI's error shape.
+"""Errors that the gateway sends to a client, in OpenAI's error shape.
 
 A caller who is unknown (401) or lacks the role (403) is answered by ``tunewheel_runtime.identity.guard``.
 
 ApiError                     carries status, code and param; its type follows from its status
 ├── BadRequest        400    the request is wrong; ``param`` names the field
-├── UnknownModel      404    nobody of that name is served, or not for this caller
-├── UnknownCompletion 404    no gateway answered under that id, or not for this caller
+├── UnknownModel      404    no model of that name is served, or this caller may not use it
+├── UnknownCompletion 404    no gateway made that id, or this caller may not use its project
 ├── UnknownUrl        404    the gateway has no such endpoint
 ├── MethodNotAllowed  405
 ├── BodyTooLarge      413
 ├── Unprocessable     422    well-formed, but something needed is missing
-└── Unavailable       503    the engine, an adapter or the broker is away; with Retry-After
+└── Unavailable       503    the engine, an adapter or the broker is unavailable; with Retry-After
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from tunewheel_contracts.errors import TunewheelError
 
 Headers = list[tuple[bytes, bytes]]
 UNFORESEEN = "the gateway failed; send the request again, or look into its log"
-"""The client is not at fault, and learns nothing else; the log has the error itself."""
+"""Message of an unexpected error. The client gets no details; they are in the gateway's log."""
 
 
 class ApiError(TunewheelError):
-    """An answer other than 2xx. ``message`` is what the client is told."""
+    """An answer with an error status. ``message`` is sent to the client."""
 
     status = 500
     kind: str | None = None
-    """OpenAI's name for this kind of error, where the status does not say it."""
+    """OpenAI's type of this error, where it does not follow from the status."""
     code: str | None = None
     should_retry: bool | None = None
-    """What OpenAI's clients are told to do, where the status alone would tell them something else: by
-    themselves they ask again after 408, 409, 429 and 5xx."""
+    """Value of the header ``x-should-retry``, which OpenAI's clients obey. None: no header. Without it they
+    retry after 408, 409, 429 and 5xx."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class ApiError(TunewheelError):
 
     @property
     def type(self) -> str:
-        """OpenAI's name for this kind of error."""
+        """OpenAI's type of this error."""
         if self.kind is not None:
             return self.kind
         if self.status == 429:

@@ -1,4 +1,4 @@
-"""What users and experts say of a completion: joined with it, and turned into an event."""
+"""Feedback of users and experts on a completion. It is joined with the completion and becomes an event."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ WITH_TEXTS = ("full", "redacted")
 
 
 class FeedbackBody(Strict):
-    """The body of ``POST /v1/feedback``. All but the first two may be left out where the completion is on the
-    log, with its texts."""
+    """The body of ``POST /v1/feedback``. Only the first two fields are required, if the completion was logged
+    with its texts."""
 
     completion_id: SourceId
     rating: Literal["up", "down"]
@@ -35,7 +35,7 @@ class FeedbackBody(Strict):
     comment: Text | None = None
     submitted_by: SourceId | None = None
     customer: SourceId | None = None
-    """Whose request was answered; else the ``user`` of the completion."""
+    """The user whose request was answered. Default: the ``user`` of the completion."""
     project: Slug | None = None
     model_id: SourceId | None = None
     messages: tuple[ChatMessage, ...] = Field(default=(), max_length=1_000)
@@ -56,27 +56,30 @@ def parse_feedback(raw: bytes) -> FeedbackBody:
 
 
 def join(
-    body: FeedbackBody, project: str, known: InferenceCompleted | None, caller: Caller
+    body: FeedbackBody, project: str, completion: InferenceCompleted | None, caller: Caller
 ) -> FeedbackReceived:
-    """Complete ``body`` by the completion of ``project`` that it is about, as far as it is ``known``. The
-    same feedback sent twice is one event. What was logged of the conversation counts, whatever ``body`` says.
+    """Return the event for ``body``, with the conversation of its completion of ``project``.
+
+    ``completion``: None where it was not found on the log. A logged conversation is used even where ``body``
+    has another one. The same feedback sent twice gives the same event.
 
     Raises:
         Unprocessable: ``body`` names another project, or a correction lacks its conversation.
     """
     if body.project not in (None, project):
         raise Unprocessable(
-            f"completion {body.completion_id} is not of project {body.project}; leave 'project' out",
+            f"completion {body.completion_id} does not belong to project {body.project}; leave 'project' out",
             param="project",
         )
-    logged = known if known is not None and known.texts in WITH_TEXTS else None
+    logged = completion if completion is not None and completion.texts in WITH_TEXTS else None
     messages, output = (logged or body).messages, (logged or body).output
-    if known is not None and logged is None and body.correction is None:
-        messages, output = (), None  # they were left off the log on purpose, and a rating needs none
+    if completion is not None and logged is None and body.correction is None:
+        messages, output = (), None  # The project logs no texts on purpose, and a rating needs none.
     if body.correction is not None and not any(message.role == "user" for message in messages):
         raise Unprocessable(
-            f"the conversation of completion {body.completion_id} is not on the log (it was not logged, is "
-            "not there yet, or no more), so the correction needs 'messages': send what was answered",
+            f"the conversation of completion {body.completion_id} is not on the log (its texts were not "
+            "logged, it is not there yet, or it was deleted); send the conversation in 'messages', "
+            "along with the correction",
             param="messages",
         )
     said = body.model_dump(mode="json", include={"completion_id", "rating", "correction", "comment"})
@@ -85,25 +88,27 @@ def join(
         project=project,
         feedback_id=content_id("fb", identity),
         completion_id=body.completion_id,
-        customer=body.customer or (known.customer if known is not None else None),
-        model_id=known.model_id if known is not None else body.model_id,
+        customer=body.customer or (completion.customer if completion is not None else None),
+        model_id=completion.model_id if completion is not None else body.model_id,
         rating=body.rating,
         messages=messages,
         output=output,
         correction=body.correction,
         submitted_by=body.submitted_by or caller.name,
         comment=body.comment,
-        overrides=known.overrides if known is not None else (),
+        overrides=completion.overrides if completion is not None else (),
         principal=caller.principal,
     )
 
 
 def as_allowed(data: FeedbackReceived, spec: ProjectSpec | None) -> FeedbackReceived:
-    """Return ``data`` with what ``serving.log`` leaves of its texts. Only a correction, which is an example,
-    brings a conversation that the project does not log. Redaction takes milliseconds.
+    """Return ``data`` without the texts that ``serving.log`` excludes. Redaction takes milliseconds.
+
+    A correction keeps its conversation even where the project logs no texts, because it becomes a training
+    example. A rating whose texts cannot be redacted loses them.
 
     Raises:
-        Unprocessable: a correction cannot be redacted. A rating loses its texts then.
+        Unprocessable: a correction cannot be redacted.
     """
     policy = policy_of(spec)
     if policy not in WITH_TEXTS and data.correction is None:

@@ -1,4 +1,4 @@
-"""The engines that are reconciled: the listed ones, and the ones behind a name, which come and go."""
+"""The engines that are reconciled: those listed by address, and those found by name, which come and go."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ log = structlog.get_logger(__name__)
 
 
 class Fleet:
-    """``make`` returns what reconciles an engine, ``left`` is told of one that is gone, ``warn`` of names
-    without an address."""
+    """Runs one ``EngineAdapters`` per engine, and follows the changes that ``discovery`` finds.
+
+    ``make`` returns the ``EngineAdapters`` of an engine. ``left`` is called with an engine that is gone,
+    ``warn`` with the names that have no address.
+    """
 
     def __init__(
         self,
@@ -39,13 +42,13 @@ class Fleet:
 
     @property
     def trouble(self) -> str | None:
-        """Why engines cannot be found; None: each name has an address."""
+        """The names without an address, and why; None: each name has an address."""
         return self._discovery.trouble
 
     async def run(self, period_seconds: float) -> None:
-        """Reconcile every engine, those too that come later, until cancelled."""
+        """Reconcile every engine, including those found later, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            self._follow(tasks, period_seconds)  # who is listed does not wait for a name server
+            self._follow(tasks, period_seconds)  # Listed engines do not wait for a name server.
             while self._discovery.names:
                 await self.discover()
                 self._follow(tasks, period_seconds)
@@ -59,12 +62,12 @@ class Fleet:
             self._runs[endpoint] = tasks.create_task(run, name=f"reconcile {endpoint.name}")
 
     async def look(self) -> None:
-        """Return once every engine was asked for the first time what it has."""
+        """Return once every engine was asked for its models for the first time."""
         await self._is_complete.wait()
         await asyncio.gather(*(engine.looked.wait() for engine in self.engines.values()))
 
     async def discover(self) -> None:
-        """Take up the engines that came behind a name, and let those go that are gone."""
+        """Resolve the names; add the engines at new addresses and remove those whose address is gone."""
         change = await self._discovery.look()
         self._warn("engines_not_found", self.trouble)
         if not change.came and not change.gone:
@@ -84,7 +87,7 @@ class Fleet:
         self._pool.change(change.came, change.gone)
 
     async def close(self) -> None:
-        """Give up what is being loaded, and close what is gone."""
+        """Stop all loading, and close the connections to engines that are gone."""
         tasks = list(self._parting)
         for task in tasks:
             task.cancel()
@@ -94,7 +97,7 @@ class Fleet:
 
 
 async def _part(engine: EngineAdapters) -> None:
-    """Close the connections to an engine that is gone, once its last answers are given."""
+    """Close the connections to an engine that is gone, after its last answers."""
     try:
         await engine.close()
         await engine.endpoint.idle.wait()

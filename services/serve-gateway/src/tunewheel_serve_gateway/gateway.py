@@ -1,4 +1,4 @@
-"""The parts of one gateway, put together."""
+"""Builds the parts of one gateway, starts them and stops them."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ from tunewheel_serve_gateway.upstream.clients import make_pool
 log = structlog.get_logger(__name__)
 HOLDER = "serve-gateway"
 FORGET_SECONDS = 10.0
-"""Longest wait for the broker to take what lies in one file with what was erased."""
+"""Longest wait for the broker to accept the completions that share a file with an erased one."""
 FIRST_LOOK_SECONDS = 2.0
-"""Longest wait for the engines to say what they have, before the first request is answered: who may stand in
-depends on it."""
+"""Longest wait, before the first request is answered, for the engines to list their models. Which model may
+stand in for another depends on these lists."""
 FIRST_INDEXES_SECONDS = 10.0
-"""Longest wait for indexes to be read, before the first request is answered."""
+"""Longest wait, before the first request is answered, for the projects' indexes to be opened."""
 
 Wrap = Callable[[Any], Envelope[Any]]
 PublishMany = Callable[[Sequence[Envelope[Any]]], Awaitable[None]]
@@ -60,9 +60,12 @@ Warn = Callable[[str, str | None], None]
 
 
 class Gateway:
-    """Everything between the HTTP surface and the log. ``wrap``, ``publish_many``, ``send`` (the same for
-    encoded records), ``fail`` (stop the process, loudly) and ``warn`` (tell of a trouble, by its name, until
-    the text is None) are the service's; ``search`` finds a completion on the log by its id, from a moment on.
+    """Everything between the HTTP surface and the log.
+
+    The callables come from the service. ``wrap`` makes an envelope of an event. ``publish_many`` publishes
+    envelopes, ``send`` encoded records. ``fail`` stops the process with an error. ``warn`` shows a named
+    warning in the service's health; the text None takes the warning back. ``search`` finds a completion on
+    the log by its id, from a given time on.
 
     Raises:
         InvalidTemplate, InvalidTls: see ``make_pool``.
@@ -167,7 +170,7 @@ class Gateway:
         self._on_change()
 
     def on_model(self, event: Envelope[ModelRegistered] | Envelope[ModelPromoted]) -> None:
-        """Know a version that somebody may ask for by its id."""
+        """Remember a model version, so that a client can ask for it by its id."""
         self.catalog.on_model(event.data)
 
     def on_desired_removed(self, project: str) -> None:
@@ -186,12 +189,12 @@ class Gateway:
         self.retriever.indexes.on_removed(project)
 
     def on_erasure_requested(self, event: Envelope[ErasureRequested]) -> None:
-        """Drop what an erasure takes of what this process holds; every gateway does so for itself."""
+        """Drop the erased completions from this process's memory and disk. Every gateway process does so."""
         self._recent.forget(self._forgetting.apply(event))
         self.log.forget()
 
     async def forgotten(self, event: Envelope[ErasureRequested]) -> ErasureCompleted:
-        """Return the proof once what ``event`` erases is gone from this process and its disk.
+        """Return the proof of erasure once this process and its disk hold nothing that ``event`` erases.
 
         Raises:
             TransientError: the broker or the store is away.
@@ -202,11 +205,11 @@ class Gateway:
         return proof_of(event.data, holder=HOLDER, erased_by=HOLDER, records=int(first))
 
     def _on_change(self) -> None:
-        if self._reconciling is not None:  # else the views are being read: one table at their end will do
+        if self._reconciling is not None:  # While the views are read at the start, no table is needed yet.
             self.reconciler.on_change()
 
     async def start(self) -> None:
-        """Begin to answer. Engines may still be away: clients are told until they are there.
+        """Begin to answer. Engines need not be reachable yet; until then clients get 503.
 
         Raises:
             UnusableSpool
@@ -245,7 +248,7 @@ class Gateway:
             await self.pool.close()
 
     def require_started(self) -> None:
-        """Refuse requests that come before what should be served is known, or once the gateway stops.
+        """Refuse requests before the views have been read, and once the gateway is stopping.
 
         Raises:
             Unavailable
@@ -254,11 +257,12 @@ class Gateway:
             raise Unavailable("the gateway is starting or stopping; try again shortly", retry_after="2")
 
     async def recall(self, completion_id: str, caller: Caller) -> Recalled:
-        """Return which completion feedback is about; see ``Recall.find``."""
+        """Return the completion that a feedback is about; see ``Recall.find``."""
         return await self._recall.find(completion_id, caller, self.table.projects)
 
     async def publish_feedback(self, data: FeedbackReceived) -> None:
-        """Return once the broker has acknowledged what the project's ``serving.log`` leaves of it.
+        """Publish ``data`` without the texts that the project's ``serving.log`` excludes. Return once the
+        broker has acknowledged it.
 
         Raises:
             Unprocessable: see ``as_allowed``.
@@ -268,8 +272,11 @@ class Gateway:
         self.metrics.add("feedback.received")
 
     def status(self, allowed: Collection[str] | None) -> dict[str, Any]:
-        """Return what is served of the projects in ``allowed``, and why something is not. The engine's
-        address and the figures over all projects are told only where every project is allowed (None)."""
+        """Return what is served for the projects in ``allowed``, and the reasons for what is not served.
+
+        ``allowed`` None means every project. Only then are the engines' addresses and the figures over all
+        projects included.
+        """
         tables = self.table.projects.items()
         mine = {name: table for name, table in tables if allowed is None or name in allowed}
         projects = (project for project in self.catalog.projects() if project.project in mine)
@@ -288,7 +295,7 @@ class Gateway:
         return status
 
     def _on_end(self, task: asyncio.Task[None]) -> None:
-        """Neither reconciler nor log ends by itself: a gateway without them must not look alive."""
+        """Stop the process when the reconciler or the completion log has failed; neither ends by itself."""
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self._fail(error)

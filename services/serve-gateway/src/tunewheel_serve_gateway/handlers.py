@@ -1,5 +1,9 @@
-"""What the gateway follows: it serves what the views say, searches the newest indexes, knows every version,
-and drops what is erased."""
+"""The topics that the gateway reads.
+
+``project.declared`` and ``serving.desired`` decide which models are served, ``index.versioned`` which index
+is searched. ``model.registered`` and ``model.promoted`` name the versions that a client may ask for by id.
+``erasure.requested`` removes completions from memory and from the disk.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +17,11 @@ from tunewheel_serve_gateway.gateway import Gateway
 
 
 def register(service: Service, gateway: Gateway) -> None:
-    """Views and erasures are read to their end before the first request is answered, and followed from there.
-    Every gateway process takes out the completions that it holds; one process publishes the proof."""
+    """Subscribe the gateway. It reads all topics to their end before it answers the first request.
+
+    Every gateway process replays the erasures and removes the completions that it holds. One process of the
+    consumer group publishes ``erasure.completed``.
+    """
     declared, desired = service.view(topics.PROJECT_DECLARED), service.view(topics.SERVING_DESIRED)
     declared.on_change(gateway.on_project_declared)
     declared.on_removal(gateway.on_declaration_removed)

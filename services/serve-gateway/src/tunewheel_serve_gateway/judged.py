@@ -1,4 +1,4 @@
-"""What was judged of a model, held against the engine that is to serve it."""
+"""Checks that an engine serves a model as it was judged: same base model, same revision, same precision."""
 
 from __future__ import annotations
 
@@ -15,36 +15,37 @@ from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_contracts.formats.run import AdapterRef
 
 MODEL_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".model", ".txt"})
-"""Of the files that make a model, as ``tunewheel_basemodel.digest`` has them: the gateway needs no torch."""
+"""Suffixes of the files that make up a model. ``tunewheel_basemodel.digest`` has the same list, but the
+gateway does not import that package, because it needs no torch."""
 
 
 class UnfitEngine(TunewheelError):
-    """The engine serves another base, or in another precision, than was judged; the message says which."""
+    """The engine serves another base model, revision or precision than was judged; the message names it."""
 
 
 class NoEngine(TunewheelError):
-    """No engine serves a whole model; the message says what to do."""
+    """No engine serves the fully fine-tuned model; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineBase:
-    """What an engine tells of a base. ``revision`` and ``precision`` None: it does not tell."""
+    """What an engine reports about a base model. None: the engine does not report the field."""
 
     revision: str | None = None
     precision: str | None = None
     most_whole: int = 0
-    """How many models with weights of their own it loads beside the base."""
+    """How many fully fine-tuned models the engine can load beside the base."""
     whole: frozenset[str] = frozenset()
-    """The names of those that are loaded."""
+    """The names of the fully fine-tuned models that are loaded."""
 
 
 Bases = Mapping[str, EngineBase]
-"""By name: the base models of which an engine says anything. vLLM says nothing of any."""
+"""The base models that an engine reports, by name. vLLM reports none."""
 
 
 def bases_of(models: Iterable[Any]) -> dict[str, EngineBase]:
-    """Read the entries of ``/v1/models``: ``tunewheel-engine`` tells ``revision``, ``dtype`` and
-    ``max_whole_models`` with the names of ``whole_models``."""
+    """Read the entries of ``/v1/models``. ``tunewheel-engine`` reports ``revision``, ``dtype``,
+    ``max_whole_models`` and the names in ``whole_models``."""
     found = {
         str(model["id"]): EngineBase(
             _text(model.get("revision")), _text(model.get("dtype")), *_whole_models(model)
@@ -56,8 +57,8 @@ def bases_of(models: Iterable[Any]) -> dict[str, EngineBase]:
 
 
 def base_of_info(info: Mapping[str, Any]) -> dict[str, EngineBase]:
-    """Read TGI's ``/info``: ``model_id``, ``model_sha`` and ``model_dtype`` (``torch.bfloat16``); of
-    ``tunewheel-engine`` also what ``bases_of`` reads."""
+    """Read TGI's ``/info``: ``model_id``, ``model_sha`` and ``model_dtype`` (such as ``torch.bfloat16``).
+    ``tunewheel-engine`` also reports the fields that ``bases_of`` reads."""
     precision = _text(info.get("model_dtype"))
     precision = precision.removeprefix("torch.") if precision else None
     base = EngineBase(_text(info.get("model_sha")), precision, *_whole_models(info))
@@ -65,12 +66,12 @@ def base_of_info(info: Mapping[str, Any]) -> dict[str, EngineBase]:
 
 
 def says_base(name: str, bases: Bases) -> bool | None:
-    """Tell whether an engine serves the base ``name`` by its own word; None: it says nothing of any base."""
+    """Return whether an engine reports that it serves the base ``name``; None: it reports no base."""
     return _said_of(name, bases) is not None if bases else None
 
 
 def check_base(adapter: AdapterRef, bases: Bases) -> None:
-    """Refuse an engine that says it serves another base than ``adapter`` was trained on.
+    """Refuse an engine that reports another base than the one that ``adapter`` was trained on.
 
     Raises:
         UnfitEngine
@@ -83,16 +84,16 @@ def check_base(adapter: AdapterRef, bases: Bases) -> None:
 
 
 def most_whole(name: str, bases: Bases) -> int:
-    """Return how many whole models an engine of the base ``name`` says that it loads beside it."""
+    """Return how many fully fine-tuned models the engine can load beside the base ``name``."""
     base = _said_of(name, bases)
     return base.most_whole if base is not None else 0
 
 
 def check_takes(adapter: AdapterRef, bases: Bases) -> None:
-    """Refuse an engine that loads no whole model, before the files of one are brought to it.
+    """Refuse an engine that cannot load a fully fine-tuned model, before the model's files are downloaded.
 
     Raises:
-        NoEngine: somebody may start an engine on the model at any time.
+        NoEngine: the refusal is not final, as an operator may start an engine on the model at any time.
     """
     if adapter.method is TrainMethod.FULL and not most_whole(adapter.base.name, bases):
         raise NoEngine(
@@ -102,8 +103,11 @@ def check_takes(adapter: AdapterRef, bases: Bases) -> None:
 
 
 def whole_model_name(adapter: AdapterRef, listed: Collection[str], bases: Bases) -> str | None:
-    """Return the name under which an engine serves a fully trained model as its base: the model's id, the
-    path of a directory of that name, or any name if its revision is the hash of the model's files."""
+    """Return the name under which an engine serves a fully fine-tuned model as its base; None: it does not.
+
+    The name is the model's id, or the path of a directory called by the model's id. It is any name if its
+    revision is the hash of the model's files.
+    """
     if adapter.model_id in listed:
         return adapter.model_id
     revision = whole_model_revision(adapter) if bases else None
@@ -124,8 +128,10 @@ def whole_model_revision(adapter: AdapterRef) -> str:
 
 
 def check_engine(bundle: Bundle, bases: Bases, *, is_whole: bool = False) -> None:
-    """Refuse an engine that says it serves anything else than was judged. ``is_whole``: it was started on the
-    model itself, known by its id or files; then its base is no question.
+    """Refuse an engine that reports another base, revision or precision than was judged.
+
+    ``is_whole``: the engine was started on the fully fine-tuned model itself; then only the precision is
+    compared.
 
     Raises:
         UnfitEngine
@@ -150,22 +156,23 @@ def check_engine(bundle: Bundle, bases: Bases, *, is_whole: bool = False) -> Non
 
 
 def retrieves_as_judged(bundle: Bundle, retrieval: RetrievalSpec | None) -> bool:
-    """Tell whether a request that does not say is given passages by the same configuration as the questions
-    were by which the model was judged. ``retrieval``: of the project's present spec."""
+    """Return whether requests get passages by the same retrieval spec with which the model was judged.
+    ``retrieval``: the project's present retrieval spec. Requests that set ``retrieval`` are not
+    considered."""
     serves = retrieval.sha256 if retrieval is not None and retrieval.default == "on" else None
     return bundle.retrieval_sha256 == serves
 
 
 def unknown(bundle: Bundle, bases: Bases) -> list[str]:
-    """Name what the engine does not say of what was judged."""
+    """Return which judged properties (revision, precision) the engine does not report."""
     base = _said_of(bundle.base.name, bases) or EngineBase()
-    told = {"revision": base.revision, "precision": base.precision}
-    return [name for name, value in told.items() if value is None]
+    reported = {"revision": base.revision, "precision": base.precision}
+    return [name for name, value in reported.items() if value is None]
 
 
 def decoding_parameters(bundle: Bundle) -> dict[str, Any]:
-    """Return how the next token was chosen, as parameters of OpenAI's API; what has no effect is left out,
-    for engines that do not know it."""
+    """Return the decoding settings with which the model was judged, as parameters of OpenAI's API. Settings
+    without effect are left out, since not every engine accepts them."""
     decoding = bundle.decoding
     parameters: dict[str, Any] = {"temperature": decoding.temperature}
     if decoding.top_p < 1:
@@ -178,17 +185,20 @@ def decoding_parameters(bundle: Bundle) -> dict[str, Any]:
 
 
 def _said_of(name: str, bases: Bases) -> EngineBase | None:
-    """Return what the engine says of the base ``name``; None: it serves another. The path of a directory, as
-    which TGI names a base that it did not fetch, is no name: what lies there nobody can tell."""
+    """Return what the engine reports about the base ``name``; None: it serves another base.
+
+    TGI reports the path of a directory for a base that it loaded from there. Which base the directory holds
+    is unknown, so the path is accepted for any ``name``.
+    """
     if name in bases or not bases:
         return bases.get(name, EngineBase())
     return next((said for path, said in bases.items() if path.startswith("/") and not said.revision), None)
 
 
-def _whole_models(told: Mapping[str, Any]) -> tuple[int, frozenset[str]]:
-    most, names = told.get("max_whole_models"), told.get("whole_models")
-    known = frozenset(str(name) for name in names) if isinstance(names, list) else frozenset[str]()
-    return (most if isinstance(most, int) else 0), known
+def _whole_models(reported: Mapping[str, Any]) -> tuple[int, frozenset[str]]:
+    most, names = reported.get("max_whole_models"), reported.get("whole_models")
+    loaded = frozenset(str(name) for name in names) if isinstance(names, list) else frozenset[str]()
+    return (most if isinstance(most, int) else 0), loaded
 
 
 def _text(value: Any) -> str | None:

@@ -15,7 +15,7 @@ from tunewheel_serve_gateway.settings import Settings
 
 def make_app(settings: Settings) -> Service:
     """Build the service; see ``Gateway`` for errors."""
-    # completions wait on the disk while Kafka is away, and applications are answered
+    # While Kafka is away, applications are still answered and their completions wait on the disk.
     service = Service("serve-gateway", settings, needs_broker=False)
     search = RecordSearch(settings, topics.INFERENCE_COMPLETED)
     gateway = Gateway(

@@ -1,5 +1,8 @@
-"""What the gateway counts (``runtime.metrics``). ``BY_ENGINE`` are told per engine, with the label
-``engine``: host and port; ``BY_PROJECT`` and what is measured in seconds are told per project."""
+"""The gateway's metrics (see ``runtime.metrics``).
+
+Metrics in ``BY_ENGINE`` have the label ``engine`` (host and port). Those in ``BY_PROJECT`` and ``SECONDS``
+have the label ``project``.
+"""
 
 from __future__ import annotations
 

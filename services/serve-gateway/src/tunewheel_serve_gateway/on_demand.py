@@ -1,4 +1,4 @@
-"""Versions that no route names and that are loaded because somebody asked for them by their id."""
+"""Model versions without a route that are loaded because a client asked for them by id."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Loaded:
 
 
 class OnDemand:
-    """At most ``limit``, each on one engine. The one that was asked for longest ago makes room, unless it is
-    in the middle of an answer."""
+    """Holds at most ``limit`` versions, each on one engine. When a further one is wanted, the least recently
+    wanted version that is not answering is dropped."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -30,15 +30,15 @@ class OnDemand:
         """Keep ``adapter`` on ``home`` until others need its place.
 
         Raises:
-            Unavailable: all of the others are in the middle of answers, or no version may be loaded so.
+            Unavailable: all loaded versions are answering, or ``limit`` is 0.
         """
         self._loaded.pop(adapter.model_id, None)
         if len(self._loaded) >= self._limit:
             idle = next((name for name in self._loaded if not in_use(name)), None)
             if idle is None:
                 raise Unavailable(
-                    f"{self._limit} versions that no route names are loaded and answer; try again shortly, "
-                    "or raise TUNEWHEEL_ON_DEMAND_ADAPTERS",
+                    f"{self._limit} versions without a route are loaded, and all of them are answering; try "
+                    "again shortly, or raise TUNEWHEEL_ON_DEMAND_ADAPTERS",
                     param="model",
                     retry_after="2",
                 )
@@ -49,10 +49,10 @@ class OnDemand:
         self._loaded.pop(model_id, None)
 
     def leave(self, endpoint: Endpoint) -> None:
-        """Forget what is on an engine that is gone."""
+        """Forget the versions on an engine that is gone."""
         for name in self.on(endpoint):
             self.drop(name)
 
     def on(self, endpoint: Endpoint) -> dict[str, AdapterRef]:
-        """Return what ``endpoint`` is to have of them, by name."""
+        """Return the versions that ``endpoint`` should have loaded, by model id."""
         return {name: one.adapter for name, one in self._loaded.items() if one.home is endpoint}

@@ -1,4 +1,4 @@
-"""What the API says of itself, in OpenAPI 3.1: requests by the types that validate them.
+"""The gateway's OpenAPI 3.1 document. Request schemas are generated from the types that validate requests.
 
 python -m tunewheel_serve_gateway.openapi > services/serve-gateway/openapi.json
 """
@@ -43,7 +43,7 @@ class ErrorDetail(TypedDict):
 
 
 class Error(TypedDict):
-    """OpenAI's shape of an error."""
+    """An error in OpenAI's shape."""
 
     error: ErrorDetail
 
@@ -65,7 +65,7 @@ class AnsweredMessage(TypedDict):
     role: NotRequired[str | None]
     content: NotRequired[str | None]
     tool_calls: NotRequired[list[AnsweredCall] | None]
-    """In a stream: pieces, those of one call under one index."""
+    """In a stream these are pieces of tool calls. Pieces with the same index belong to one call."""
 
 
 class Choice(TypedDict):
@@ -93,11 +93,11 @@ class ChatCompletion(TypedDict):
     """A whole answer."""
 
     id: str
-    """What feedback names it by."""
+    """The completion's id; send it as ``completion_id`` with feedback."""
     object: Literal["chat.completion"]
     created: int
     model: str
-    """The model that answered, whatever was asked for."""
+    """The id of the model that answered. The request may have named a project or an alias."""
     choices: list[Choice]
     usage: NotRequired[Usage | None]
 
@@ -136,7 +136,8 @@ class Embedding(TypedDict):
     object: Literal["embedding"]
     index: int
     embedding: list[float] | str
-    """Of unit length; zeros for a text without a known token. As text: little-endian float32 in base64."""
+    """A vector of unit length, or of zeros for a text without a known token. A string is little-endian
+    float32 in base64."""
 
 
 class EmbeddingUsage(TypedDict):
@@ -149,7 +150,7 @@ class EmbeddingList(TypedDict):
     object: Literal["list"]
     data: list[Embedding]
     model: str
-    """The embedder: vectors of one name can be compared with each other, and with no others."""
+    """The name of the embedder. Only vectors of the same embedder can be compared."""
     usage: EmbeddingUsage
 
 
@@ -163,15 +164,15 @@ REFUSALS = {
     400: "The request is wrong; `param` names the field",
     401: "No key or token, or an unknown one",
     403: "The caller lacks the role, or another website's page sent the request",
-    404: "Nobody of that name is served, or not for the caller; no gateway gave that answer",
+    404: "No such model or completion, or the caller may not use it",
     413: "The body is too large",
     415: "The body is not JSON by its Content-Type",
     422: "Something needed is missing",
     429: "A limit is reached, or the engine's queue is full; Retry-After says when to come back",
     500: "The gateway failed",
     502: "The engine failed",
-    503: "The gateway starts or stops, or engine, model or broker are away; with Retry-After",
-    504: "The engine fell silent",
+    503: "The gateway is starting or stopping, or engine, model or broker is unavailable; with Retry-After",
+    504: "The engine did not answer in time",
 }
 _ALWAYS = (401, 403, 500, 503)
 _OF_BODIES = (400, 413, 415)
@@ -209,7 +210,7 @@ def _describe() -> Schema:
             "/v1/embeddings": {
                 "post": _operation(
                     "createEmbedding",
-                    "Texts as the vectors that a project's documents are searched by",
+                    "Embed texts with a project's embedding model",
                     {200: "EmbeddingList"},
                     404,
                     429,
@@ -217,18 +218,20 @@ def _describe() -> Schema:
                 )
             },
             "/v1/models": {
-                "get": _operation("listModels", "Every name that `model` may have", {200: "ModelList"})
+                "get": _operation("listModels", "List the values that `model` accepts", {200: "ModelList"})
             },
             "/v1/models/{name}": {
                 "get": _operation("readModel", "One of them", {200: "Model"}, 404, parameters=[_NAME])
             },
             "/v1/status": {
-                "get": _operation("readStatus", "Who answers, and why somebody does not", {200: "Status"})
+                "get": _operation(
+                    "readStatus", "Which models are served, and why others not", {200: "Status"}
+                )
             },
             "/v1/feedback": {
                 "post": _operation(
                     "sendFeedback",
-                    "What a user or an expert says of an answer",
+                    "Rate or correct an answer",
                     {202: "FeedbackReceipt"},
                     404,
                     422,
@@ -244,17 +247,17 @@ def _describe() -> Schema:
 
 
 TOLD = {
-    "x-tunewheel-model": "Who answered",
-    "x-tunewheel-role": "In which role",
-    "x-tunewheel-index": "Where passages were looked for: the version of the index, or `none`",
-    "x-tunewheel-sources": "JSON: `document`, `heading` and `version` of what is in the prompt",
+    "x-tunewheel-model": "Id of the model that answered",
+    "x-tunewheel-role": "Role of that model, such as production or canary",
+    "x-tunewheel-index": "Version of the index that was searched for passages, or `none`",
+    "x-tunewheel-sources": "JSON: `document`, `heading` and `version` of each passage in the prompt",
 }
 _TEXT: Schema = {"type": "string"}
 _NAME: Schema = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
 _STICKY: Schema = {
     "name": "X-Tunewheel-Session",
     "in": "header",
-    "description": "Requests with equal values stay with one model while a canary is out.",
+    "description": "During a canary, requests with the same value are answered by the same model.",
     "schema": {"type": "string"},
 }
 

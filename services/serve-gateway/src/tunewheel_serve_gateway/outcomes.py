@@ -1,4 +1,4 @@
-"""What is remembered of a request once its outcome is known: answered, failed, or left by its client."""
+"""Records the outcome of a request: answered, failed, or abandoned by its client."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from tunewheel_serve_gateway.upstream.protocol import ModelNotLoaded, UpstreamEr
 
 
 class Outcomes:
-    """Puts outcomes on the log and into the metrics, and has answered requests copied to shadows."""
+    """Writes outcomes to the completion log and the metrics, and offers answered requests to shadow
+    models."""
 
     def __init__(
         self,
@@ -38,7 +39,8 @@ class Outcomes:
     async def answered(
         self, target: Target, request: ChatRequest, exchange: Exchange, started: float
     ) -> None:
-        """Return once the log has the answer, which the client does not have whole before."""
+        """Record an answered request. Returns once the answer is on the disk; only then is the last part of
+        it sent to the client."""
         exchange.finish(time.perf_counter() - started)
         self._measure(exchange, "answered")
         await self._log.keep(exchange)
@@ -56,8 +58,12 @@ class Outcomes:
             metrics.add("tokens.answered", exchange.said_tokens, of=project)
 
     def _count_refused(self, target: Target, request: ChatRequest, answered: Exchange) -> None:
-        """Log a failed completion of a candidate that the engine will not serve, for its share of what others
-        answered. So its rollout ends, with the reason, as one does whose answers fail; no client sees it."""
+        """Log failed completions for candidates that no engine can serve.
+
+        Such a candidate gets no requests, so its rollout would never be judged. For its share of the answered
+        requests a failed completion is logged under its name, with the reason. The rollout then fails as if
+        the candidate's answers had failed. No client is affected.
+        """
         table = self._reconciler.table.projects.get(target.project)
         if table is None or target.pinned:
             return
@@ -70,7 +76,7 @@ class Outcomes:
                 completion_id=self._ids.new(refused.project),
                 model_id=refused.model_id,
                 role=refused.role,
-                messages=(),  # they are with what was answered, under the id that an erasure names
+                messages=(),  # The answered completion holds them; an erasure finds them there.
                 shadow_of=answered.completion_id if refused.role is RouteRole.SHADOW else None,
                 client=answered.client,
                 user=answered.user,
@@ -81,11 +87,12 @@ class Outcomes:
             self._log.offer(exchange)
 
     def shortened(self) -> None:
-        """Count a passage that was left out, and with it a request that the engine is sent once more."""
+        """Count a passage that was dropped from a prompt. The request is then sent to the engine again."""
         self._metrics.add("retrieval.shortened")
 
     async def failed(self, exchange: Exchange, error: BaseException, started: float) -> None:
-        """Log what came of a request without a whole answer. A client that left waits for nothing."""
+        """Log a request that failed or whose client left. For a client that left, the log is not waited
+        for."""
         seconds = time.perf_counter() - started
         if isinstance(error, UpstreamError):
             if error.fault is not None:
@@ -93,7 +100,7 @@ class Outcomes:
             exchange.finish(seconds)
             if error.fault is not None:
                 await self._log.keep(exchange)
-            if error.fault == "client":  # an application's long prompts are no outage
+            if error.fault == "client":  # An application's faulty requests are no outage.
                 self._measure(exchange, "refused")
             elif not isinstance(error, ModelNotLoaded):
                 self._metrics.add("completions.failed")

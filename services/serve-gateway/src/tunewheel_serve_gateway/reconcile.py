@@ -1,4 +1,4 @@
-"""Brings the adapters of every engine in line with what is desired, and routes only to what is loaded."""
+"""Loads the desired adapters on every engine, and routes only to models that are loaded."""
 
 from __future__ import annotations
 
@@ -26,16 +26,19 @@ from tunewheel_serve_gateway.upstream.pool import Pool
 
 log = structlog.get_logger(__name__)
 LASTING_ATTEMPTS = 3
-"""An adapter that could not be loaded so often is stood in for; one failure may be over in a moment."""
+"""After this many failed attempts to load an adapter, another model stands in. A single failure may be
+short."""
 REMOVE_SECONDS = 60.0
 LONGEST_WARNING = 1_000
 """Characters."""
 
 
 class Reconciler:
-    """Owns the route table, and has one ``EngineAdapters`` per engine of the pool. A model is routed to as
-    soon as one engine has it. One that cannot be loaded gets no traffic; see ``routing`` for who answers
-    instead."""
+    """Owns the route table and one ``EngineAdapters`` per engine of the pool.
+
+    A model gets requests as soon as one engine has loaded it. While no engine can load it, another model may
+    stand in; see ``routing``.
+    """
 
     def __init__(
         self,
@@ -83,7 +86,7 @@ class Reconciler:
 
     @property
     def failures(self) -> dict[str, Failure]:
-        """What some engine could not load, by model: where it failed most often."""
+        """The failure to load each model, from the engine with the most attempts."""
         found: dict[str, Failure] = {}
         for engine in self.engines.values():
             for name, failure in engine.failures.items():
@@ -93,7 +96,7 @@ class Reconciler:
 
     @property
     def engine_error(self) -> str | None:
-        """Why engines do not list their models; None: all of them do."""
+        """The engines that cannot list their models, and why; None: all can."""
         errors = [(e.name, e.error) for e in self._pool.endpoints if e.error is not None]
         trouble = self._fleet.trouble
         if len(self._pool.endpoints) == 1 and trouble is None:
@@ -102,7 +105,7 @@ class Reconciler:
         return "; ".join([*told, trouble] if trouble else told) or None
 
     def on_change(self) -> None:
-        """Route by the changed desired state at once, whatever the engines are doing, and ask for a pass."""
+        """Rebuild the route table at once for the changed desired state, and ask every engine for a pass."""
         self.rebuild()
         self.wake()
 
@@ -112,17 +115,17 @@ class Reconciler:
             engine.changed.set()
 
     async def run(self) -> None:
-        """Reconcile every engine, those too that come later, until cancelled."""
+        """Reconcile every engine, including those found later, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._fleet.run(self._period), name="engines")
             tasks.create_task(self._keep_tidy(), name="adapter files")
 
     async def look(self) -> None:
-        """Return once every engine was asked for the first time what it has."""
+        """Return once every engine was asked for its models for the first time."""
         await self._fleet.look()
 
     async def close(self) -> None:
-        """Give up what is being loaded."""
+        """Stop all loading."""
         tasks = [*self._reloads.values(), *self._attempts]
         for task in tasks:
             task.cancel()
@@ -135,9 +138,9 @@ class Reconciler:
         await self._remove_unneeded()
 
     async def reload(self, model_id: str) -> None:
-        """Have ``model_id`` loaded by the engines that should have it; once for all callers.
+        """Load ``model_id`` on the engines that should have it. Concurrent calls share one reload.
 
-        Returns when one has it, or when every attempt failed.
+        Returns when one engine has loaded it, or when all attempts failed.
         """
         await asyncio.shield(self._begin_reload(model_id))
 
@@ -171,7 +174,7 @@ class Reconciler:
         """Return the target of a version that no route names, loaded by one engine.
 
         Raises:
-            Unavailable: no engine can load it now, or it may not be loaded.
+            Unavailable: no engine can load it now, or no place for it is free.
         """
         name, pool = version.adapter.model_id, self._pool
         target = pinned_version(version.desired, version.adapter, version.bundle)
@@ -207,13 +210,14 @@ class Reconciler:
         return {name: one for name, one in named if endpoint in self._pool.homes(one)}
 
     def _named(self) -> dict[str, AdapterRef]:
-        """Return what routes name, and what stands in for it."""
+        """Return the adapters that routes name, and those that stand in for them."""
         routes = (route for project in self._catalog.projects() for route in project.routes)
         named = {route.model_id: route.adapter for route in routes if route.adapter is not None}
         return named | self.table.adapters
 
     def bundles(self) -> dict[str, Bundle]:
-        """Return what was judged of each model that may be asked for. A route's own word counts."""
+        """Return the judged bundle of each model that may be asked for. A route's bundle goes before the
+        newest verdict's."""
         projects = self._catalog.projects()
         routes = (route for project in projects for route in (*project.stand_ins, *project.routes))
         named = {r.model_id: r.bundle for r in routes if r.bundle is not None and r.adapter is not None}
@@ -226,7 +230,7 @@ class Reconciler:
         self._on_demand.drop(model_id)
 
     def rebuild(self) -> None:
-        """Route by what is desired and ready now; no I/O."""
+        """Rebuild the route table from the desired state and the loaded models. No I/O."""
         failed = self._failed_everywhere()
         lasting = {name: one for name, one in failed.items() if one.attempts >= LASTING_ATTEMPTS}
         before = self.table
@@ -246,14 +250,14 @@ class Reconciler:
                 log.info("routes_changed", project=name, **serving, waiting_for=table.waiting_for)
 
     def _tell(self, name: str, text: str | None) -> None:
-        """Warn, or take a warning back, once for each change of its text."""
+        """Set a warning, or take it back (None). Nothing happens while the text stays the same."""
         if text != self._told.get(name):
             self._told[name] = text
             self._warn(name, text)
 
     def _failed_everywhere(self) -> dict[str, Failure]:
-        """Return what every engine that should have it, and that answers, could not load: where it was tried
-        least often."""
+        """Return the models that none of their reachable engines could load, with the failure of the engine
+        that has tried least often."""
         names = {name for engine in self.engines.values() for name in engine.failures}
         if not names:
             return {}
@@ -268,9 +272,10 @@ class Reconciler:
         return found
 
     def _on_lost(self, endpoint: Endpoint, model_id: str) -> None:
-        """Load ``model_id`` again before the table says that it is missing: a request that comes meanwhile
-        waits for the load."""
-        if (engine := self.engines.get(endpoint)) is not None:  # else it is gone, and gives its last answers
+        """Start loading ``model_id`` again before the table shows that it is missing. Requests that arrive
+        meanwhile then wait for the load."""
+        # An engine that is gone may still be giving its last answers.
+        if (engine := self.engines.get(endpoint)) is not None:
             engine.changed.set()
         if model_id not in self._pool.ready():
             self._begin_reload(model_id)
@@ -282,9 +287,11 @@ class Reconciler:
             await self._remove_unneeded()
 
     async def _remove_unneeded(self) -> None:
-        """Delete the files of adapters that nothing names any more. A champion's predecessor stays, so that a
-        rollback need not fetch it. What engines have that do not answer is not known: then nothing is
-        deleted."""
+        """Delete the files of adapters that are no longer needed.
+
+        A champion's predecessor is kept, so that a rollback need not download it. While an engine does not
+        answer, its loaded models are unknown, so nothing is deleted.
+        """
         engines = self._pool.endpoints
         if not engines or any(endpoint.error is not None for endpoint in engines):
             return
@@ -302,6 +309,6 @@ class Reconciler:
 
 
 def _not_loaded(failures: Mapping[str, Failure]) -> str | None:
-    """Return the warning of models that no engine loads; None: there is none."""
-    told = [f"{name} is not loaded: {failure.reason}" for name, failure in sorted(failures.items())]
-    return "; ".join(told)[:LONGEST_WARNING] or None
+    """Return the text of the warning about models that no engine loads; None: there are none."""
+    texts = [f"{name} is not loaded: {failure.reason}" for name, failure in sorted(failures.items())]
+    return "; ".join(texts)[:LONGEST_WARNING] or None

@@ -1,4 +1,4 @@
-"""Which model answers: the desired state, narrowed to what the engine really has, as a table."""
+"""The route table: which model answers a request, given the desired state and the loaded models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tunewheel_serve_gateway.errors import Unavailable, UnknownModel
 
 @dataclass(frozen=True, slots=True)
 class DesiredProject:
-    """What the log says of one project: from ``serving.desired``, else from its spec alone."""
+    """The desired state of one project, from ``serving.desired``, or from its spec alone."""
 
     project: str
     base_name: str
@@ -24,25 +24,27 @@ class DesiredProject:
     max_output_tokens: int | None = None
     routes: tuple[Route, ...] = ()
     stand_ins: tuple[Route, ...] = ()
-    """Who may answer for a production that cannot be loaded, the best first."""
+    """The models that may answer while the production model cannot be loaded, best first."""
     before: Route | None = None
-    """In production before, as far as the log still tells; counts where no stand-ins are named."""
+    """The previous production route, if the compacted topic still has it. Used where ``stand_ins`` is
+    empty."""
     created: int = 0
-    """Unix seconds of the event behind it."""
+    """Time of the event, in Unix seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One model that can answer now. ``upstream_model`` is its name at the engine."""
+    """One model that can answer. ``upstream_model`` is its name at the engine."""
 
     project: str
     model_id: str
     upstream_model: str
     system_prompt: str
     max_output_tokens: int | None = None
-    """Asked for where the client sets no limit of its own."""
+    """Limit of output tokens where the client sets none."""
     bundle: Bundle | None = None
-    """What eval judged of the model, and the gateway therefore serves; None: no verdict says."""
+    """The prompt, limits and decoding settings with which the model was judged; it is served with the same.
+    None: the model has no verdict."""
     role: RouteRole = RouteRole.PRODUCTION
     percent: int = 100
     adapter: AdapterRef | None = None
@@ -60,11 +62,11 @@ class ProjectTable:
     waiting_for: str | None = None
     """The model that should answer but is not loaded."""
     refusal: str | None = None
-    """Why the engine will not load it, however often it is asked; None: it may."""
+    """Why no engine can ever load ``waiting_for``; None: a later attempt may succeed."""
     stand_ins: tuple[Target, ...] = ()
-    """Who may answer meanwhile: the first that is itself loaded does."""
+    """The models that may answer meanwhile. The first one that is loaded does."""
     refused: tuple[Target, ...] = ()
-    """Candidates that the engine will not serve, whose requests count as failed."""
+    """Candidates that no engine can serve; their share of the requests is logged as failed."""
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -76,12 +78,12 @@ class ProjectTable:
         return {target.model_id: target.adapter for target in targets if target.adapter is not None}
 
     def named(self, model: str) -> Target | None:
-        """Return the target that ``model`` names: the base, or one that can answer now."""
+        """Return the base or the loaded target that is called ``model``; None: there is none."""
         named = (target for target in self.targets if target.model_id == model)
         return self.base if model == self.base.upstream_model else next(named, None)
 
     def pick(self, draw: float) -> Target | None:
-        """Return canary or production by ``draw``, 0 ≤ draw < 1."""
+        """Return the canary for a ``draw`` (0 ≤ draw < 1) within its share, else production."""
         if self.canary is not None and draw * 100 < self.canary.percent:
             return self.canary
         return self.production
@@ -93,21 +95,21 @@ class RouteTable:
 
     @property
     def adapters(self) -> dict[str, AdapterRef]:
-        """Adapters that routes point to, or would if the engine had them."""
+        """The adapters of all targets and stand-ins, by model id."""
         return {name: ref for table in self.projects.values() for name, ref in table.adapters.items()}
 
     def candidate(self, model: str) -> str:
-        """Return whom a draw for project ``model`` is about: the canary, "" where there is none."""
+        """Return the id of the canary of project ``model``; "" where there is none."""
         table = self.projects.get(model)
         return table.canary.model_id if table is not None and table.canary is not None else ""
 
     def waiting_for(self, model: str) -> str | None:
-        """Return the model that project ``model`` waits for."""
+        """Return the model that should answer for project ``model`` but is not loaded."""
         table = self.projects.get(model)
         return None if table is None else table.waiting_for
 
     def owners(self, model: str) -> list[str]:
-        """Return the projects one of which answers for ``model``, a name that ``find`` knows."""
+        """Return the projects that may answer for ``model``, any name that ``find`` accepts."""
         project, _, rest = model.rpartition("/")
         if model in self.projects:
             return [model]
@@ -116,11 +118,11 @@ class RouteTable:
         return [name for name, table in self.projects.items() if table.named(model) is not None]
 
     def find(self, model: str, *, draw: float, allowed: Collection[str] | None = None) -> Target:
-        """Return who answers for ``model``: a project, ``<project>/base``, ``<project>/champion`` or
-        ``<project>/challenger``, a model id or a base's name.
+        """Return the target that answers for ``model``: a project, ``<project>/base``, ``<project>/champion``
+        or ``<project>/challenger``, a model id or a base's name.
 
-        ``allowed``: the projects that the caller may use; None: all of them. What others have is unknown to
-        the caller, so that no refusal tells what there is.
+        ``allowed``: the projects that the caller may use; None: all. Models of other projects are treated as
+        unknown, so that an error does not reveal them.
 
         Raises:
             UnknownModel
@@ -161,7 +163,7 @@ class RouteTable:
         target = table.pick(draw)
         if target is None and table.refusal is not None:
             raise Unavailable(
-                f"model {table.waiting_for} cannot be served, and nobody stands in: {table.refusal}",
+                f"model {table.waiting_for} cannot be served, and no model stands in: {table.refusal}",
                 param="model",
                 retry_after="60",
             )
@@ -183,12 +185,13 @@ def build_table(
     failed: Collection[str] = (),
     refused: Mapping[str, str] = MappingProxyType({}),
 ) -> RouteTable:
-    """Narrow ``desired`` to the adapters in ``ready``. ``tried`` are those that no engine has loaded yet
-    though each tried, ``failed`` those that failed several times, ``refused`` those of them that will not be
-    loaded however often an engine is asked, with the reason.
+    """Return the table for the ``desired`` projects, with only the adapters in ``ready``.
+
+    ``tried``: adapters that every engine has tried to load, without success. ``failed``: those of them that
+    failed several times. ``refused``: those of ``failed`` that no engine can ever load, with the reason.
 
     A canary or shadow whose adapter is not loaded gets no traffic. Where the production adapter is not
-    loaded, a stand-in answers: see ``_stand_ins``.
+    loaded, a stand-in answers; see ``_stand_ins``.
     """
     tables = (
         _project_table(project, ready, tried, failed, refused, previous.projects.get(project.project))
@@ -261,12 +264,14 @@ def _stand_ins(
     was_tried: bool,
     has_failed: bool,
 ) -> tuple[Target, ...]:
-    """Return who may answer until production is loaded, the best first.
+    """Return the models that may answer until production is loaded, best first.
 
-    Whoever answered ``before`` goes on, until production ``has_failed``: from then on only those that the log
-    has ``named`` may, for whoever answered before may have been rolled back. A gateway that has just started
-    saw nobody before: one that is loaded answers at once, and so does the bare base where it is named
-    (``may_be_base``). If none is loaded, all that are named are loaded once production ``was_tried`` in vain.
+    1. The model that answered ``before`` goes on answering, until production ``has_failed``. After that only
+       the ``named`` stand-ins may answer, because the earlier model may have been rolled back.
+    2. Otherwise the first named stand-in that is loaded answers. The base model counts as loaded if it is
+    named
+       and ``may_be_base``. A gateway that has just started is in this case.
+    3. If no named stand-in is loaded, all of them are returned, to be loaded, once production ``was_tried``.
     """
     if before is not None and not (named and has_failed):
         return (before,)
@@ -290,7 +295,8 @@ def _is_loaded(target: Target, ready: Collection[str]) -> bool:
 
 
 def _target(desired: DesiredProject, route: Route) -> Target:
-    """What was judged of the route's model, prompt and limit with it, serves whatever is declared by now."""
+    """Return the target of a route. A judged model is served with the prompt and the limit of its verdict,
+    even if the project's spec has changed since."""
     bundle = route.bundle
     return Target(
         project=desired.project,
@@ -306,7 +312,7 @@ def _target(desired: DesiredProject, route: Route) -> Target:
 
 
 def pinned_version(desired: DesiredProject, adapter: AdapterRef, bundle: Bundle | None) -> Target:
-    """Return the target of a version that no route names. Its completions count as pinned ones of
+    """Return the target of a version without a route. Its completions are logged as pinned, with the role
     production."""
     route = Route(
         model_id=adapter.model_id, role=RouteRole.PRODUCTION, percent=100, adapter=adapter, bundle=bundle
@@ -315,8 +321,8 @@ def pinned_version(desired: DesiredProject, adapter: AdapterRef, bundle: Bundle 
 
 
 def sticky_draw(project: str, key: str, candidate: str = "") -> float:
-    """Return a number in 0..1 that is the same for the same user of a project and the same ``candidate``: the
-    next candidate meets other users first."""
+    """Return a number from 0 to 1 that depends only on project, user and candidate. A user therefore keeps
+    the same model during a canary, and each candidate starts with other users."""
     salted = f"{project}\n{candidate}\n{key}" if candidate else f"{project}\n{key}"
     digest = blake2b(salted.encode("utf-8", "replace"), digest_size=8).digest()
     return int.from_bytes(digest) / 2**64

@@ -1,4 +1,4 @@
-"""Copies of answered requests to a model that answers nobody: bounded, and never in anyone's way."""
+"""Sends copies of answered requests to a shadow model. Its answers are logged and never sent to a client."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tunewheel_serve_gateway.upstream.protocol import UpstreamError
 
 
 class ShadowCopies:
-    """At most ``concurrency`` copies run and ``backlog`` wait; beyond it copies are dropped and counted."""
+    """At most ``concurrency`` copies run and ``backlog`` wait. Further copies are dropped and counted."""
 
     def __init__(
         self,
@@ -46,7 +46,8 @@ class ShadowCopies:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def offer(self, target: Target, request: ChatRequest, answered: Exchange) -> None:
-        """Copy ``request`` to the shadow of ``target``'s project, if it has one; returns at once."""
+        """Queue a copy of ``request`` for the shadow of ``target``'s project, if it has one. Does not
+        wait."""
         table = self._reconciler.table.projects.get(target.project)
         shadow = table.shadow if table is not None and not target.pinned else None
         if shadow is None or random.random() * 100 >= shadow.percent:
@@ -59,7 +60,7 @@ class ShadowCopies:
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Give up what is under way: a shadow copy has nobody waiting."""
+        """Cancel the copies that are running or waiting. No client waits for them."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

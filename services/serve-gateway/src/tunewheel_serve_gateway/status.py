@@ -1,4 +1,5 @@
-"""What ``/v1/status`` tells of a project: its routes, whether each was judged, and its index version."""
+"""The part of ``/v1/status`` about one project: its routes, whether each was judged, and its index
+version."""
 
 from __future__ import annotations
 
@@ -11,8 +12,11 @@ from tunewheel_serve_gateway.upstream.pool import Pool
 
 
 def project_status(table: ProjectTable, pool: Pool, retriever: Retriever) -> dict[str, Any]:
-    """Return one project's routes as plain data: also whether what serves is what was judged, its hash, and
-    what the engines do not say of it. Where the project retrieves, also its index."""
+    """Return one project's routes as plain data.
+
+    Each judged route has the hash of its bundle, whether it is served as it was judged, and which properties
+    the engines do not report. A project with retrieval also has the state of its index.
+    """
     spec = retriever.spec(table.project)
     routes = [
         {

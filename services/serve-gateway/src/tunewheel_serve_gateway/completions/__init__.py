@@ -1,1 +1,2 @@
-"""One completion, from what was answered to the log: recorded, kept on the disk, published, found again."""
+"""Completions after they were answered: recorded, kept on the disk, published to Kafka, found for
+feedback."""

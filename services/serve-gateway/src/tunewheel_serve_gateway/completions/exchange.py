@@ -1,4 +1,4 @@
-"""One answered request, as it is remembered and published."""
+"""One request and its answer, as they are logged."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tunewheel_serve_gateway.retrieval.retrieved import Retrieved
 _SOURCE_ID = TypeAdapter[SourceId](SourceId)
 OVERHEAD_BYTES = 512
 MESSAGE_BYTES = 64
-"""Of a message beside its text: the pair, and the reference to it."""
+"""Memory that a message takes beside its text: the pair and the reference to it."""
 
 
 @dataclass(slots=True)
 class Exchange:
-    """A plain object, filled in on the hot path; turned into an event off it."""
+    """One request and its answer. The hot path fills it in; a writer thread turns it into an event."""
 
     project: str
     completion_id: str
@@ -34,20 +34,20 @@ class Exchange:
     shadow_of: str | None = None
     client: str | None = None
     user: str | None = None
-    """As the client calls whoever asked."""
+    """The client's id of the user who asked."""
     streamed: bool = False
     overrides: tuple[str, ...] = ()
-    """What of the project's own the client replaced: see ``overrides``."""
+    """Names of the project's settings that the client replaced; see ``overrides``."""
     retrieved: Retrieved | None = None
-    """The passages that the model was shown beside the messages."""
+    """The passages that were put into the prompt."""
     trace: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
-    """Headers that carry the request's trace on; none where nothing is traced."""
+    """Trace headers of the request; empty where tracing is off."""
     output: str = ""
     finish_reason: str = ""
     error: str | None = None
     fault: Fault | None = None
     error_is_ours: bool = False
-    """The gateway's own words, in which nothing of the request stands."""
+    """Whether the gateway wrote ``error`` itself, so that it cannot quote the request."""
     cancelled: bool = False
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -55,18 +55,19 @@ class Exchange:
     first_token_seconds: float | None = None
     queue_seconds: float | None = None
     completed_at: float = 0.0
-    """Unix seconds; 0 until it is finished."""
+    """Unix seconds; 0 until ``finish`` was called."""
     _parts: list[str] = field(default_factory=list[str])
     _calls: dict[int, dict[str, Any]] = field(default_factory=dict[int, dict[str, Any]])
     """Tool calls of a stream, by their index."""
     _pieces: int = 0
-    """Of every answer of a stream, also those that the log does not tell."""
+    """Number of chunks with text or tool calls, of all answers of a stream. Only the first answer is
+    logged."""
     _size: int = field(default=0, compare=False)
 
     @property
     def size_bytes(self) -> int:
-        """About what it holds in memory once it is finished. It is the same whenever it is asked for, so that
-        what was added to a sum can be taken from it."""
+        """Estimated memory of the finished exchange, in bytes. The first value is kept, so that the same
+        number is added to a sum and later subtracted."""
         if not self._size:
             self._size = OVERHEAD_BYTES + sum(map(getsizeof, self._texts()))
             self._size += MESSAGE_BYTES * len(self.messages)
@@ -80,13 +81,13 @@ class Exchange:
 
     @property
     def said_tokens(self) -> int:
-        """About how many tokens were answered, also where the engine did not come to count them: most send
-        one with each piece."""
+        """Number of output tokens. Where the engine did not send its count, the number of chunks is the
+        estimate, since most engines send one token per chunk."""
         return self.completion_tokens or self._pieces or -(-len(self.output) // 4)
 
     @property
     def customer(self) -> str | None:
-        """Who asked; None too where the client calls them by what no event can hold."""
+        """The user who asked; None where there is none, or where the client's id is no valid ``SourceId``."""
         try:
             return _SOURCE_ID.validate_python(self.user)
         except ValidationError:
@@ -101,7 +102,7 @@ class Exchange:
         self._take_usage(answer.get("usage"))
 
     def take_chunk(self, chunk: dict[str, Any]) -> bool:
-        """Take over one ``chat.completion.chunk``; True where it brought text."""
+        """Take over one ``chat.completion.chunk``; return whether it brought text or a tool call."""
         self._take_usage(chunk.get("usage"))
         before = self._pieces
         for choice in chunk.get("choices") or ():
@@ -109,7 +110,7 @@ class Exchange:
             text, calls = delta.get("content"), delta.get("tool_calls")
             self._pieces += bool(text or calls)
             if choice.get("index"):
-                continue  # of several answers the log tells the first
+                continue  # Of several answers only the first is logged.
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
             if text:
                 self._parts.append(text)
@@ -118,8 +119,8 @@ class Exchange:
         return self._pieces > before
 
     def _take_call(self, piece: dict[str, Any]) -> None:
-        """Take over one piece of a tool call: the first one names the function, the others go on with what it
-        is called with."""
+        """Take over one piece of a tool call. The first piece names the function; the others continue its
+        arguments."""
         call = self._calls.setdefault(piece.get("index") or 0, {"function": {"arguments": ""}})
         function = piece.get("function") or {}
         for name in ("id", "type"):
@@ -130,7 +131,7 @@ class Exchange:
         call["function"]["arguments"] += function.get("arguments") or ""
 
     def fail(self, error: str, fault: Fault, *, ours: bool = False) -> None:
-        """Note that no answer came; ``ours``: ``error`` holds nothing that the engine was told."""
+        """Note that the request failed. ``ours``: the gateway wrote ``error``, so it quotes no request."""
         self.error, self.fault, self.error_is_ours = error, fault, ours
         self.finish_reason = "error"
 

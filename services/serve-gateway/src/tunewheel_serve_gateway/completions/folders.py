@@ -1,4 +1,7 @@
-"""One folder for each process, held by a lock: whoever lives takes over those that nobody holds."""
+"""One spool folder per gateway process, held by a file lock.
+
+When a process ends, its lock is released. Another process then takes the folder over.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +20,19 @@ UNNAMED = ".new"
 
 
 class Folders:
-    """Those below ``directory`` that this process holds. One descriptor locks each, whatever lies in it."""
+    """The folders below ``directory`` that this process holds, each by one locked file descriptor."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._held: dict[Path, int] = {}
         self.own: Path | None = None
-        """The one that this process writes to."""
+        """The folder that this process writes to."""
 
     def adopt(self) -> list[Path]:
-        """Hold the folders of processes that are gone; return them.
+        """Lock the folders of processes that have ended; return these folders.
 
         Raises:
-            OSError: none of them is held.
+            OSError: a folder cannot be read; then no new folder is held.
         """
         held: list[Path] = []
         try:
@@ -43,12 +46,13 @@ class Folders:
         return held
 
     def release(self, folders: Collection[Path]) -> None:
-        """Let go of some as they are: whoever looks next may hold them."""
+        """Unlock ``folders`` and leave their files, so that any process may take them over."""
         for folder in folders:
             os.close(self._held.pop(folder))
 
     def begin(self) -> None:
-        """Make this process its own. It is locked before it has the name that others look for.
+        """Create this process's own folder. It is locked under a temporary name and then renamed, so that no
+        other process can take it over in between.
 
         Raises:
             OSError
@@ -75,7 +79,7 @@ class Folders:
         self._held[folder] = descriptor
 
     def let_go(self, *, keep: Collection[Path]) -> None:
-        """Take away those, other than this process's own, that are not to be kept: nothing lies there."""
+        """Delete the held folders that are not in ``keep``, except this process's own. They are empty."""
         for folder in [folder for folder in self._held if folder != self.own and folder not in keep]:
             descriptor = self._held.pop(folder)
             with contextlib.suppress(OSError):
@@ -84,7 +88,8 @@ class Folders:
             os.close(descriptor)
 
     def close(self, *, keep: Collection[Path]) -> None:
-        """Let go of all; those to be kept stay for the next process."""
+        """Unlock all folders. Those in ``keep`` stay on the disk for another process; the rest are
+        deleted."""
         self.own = None
         self.let_go(keep=keep)
         for descriptor in self._held.values():
@@ -92,7 +97,7 @@ class Folders:
         self._held.clear()
 
     def _hold(self, folder: Path) -> bool:
-        """Lock a folder; False where its process lives, or another took it over."""
+        """Lock ``folder``; return False where its process is running or another process took it over."""
         try:
             descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:

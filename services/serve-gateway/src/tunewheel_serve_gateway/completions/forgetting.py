@@ -1,4 +1,7 @@
-"""What an erasure takes of what this gateway holds: completions that wait for the broker, or for feedback."""
+"""Decides which of the completions that this gateway holds are covered by an erasure.
+
+A gateway holds completions that wait for the broker, and recent ones that may get feedback.
+"""
 
 from __future__ import annotations
 
@@ -13,31 +16,31 @@ from tunewheel_serve_gateway.completions.kept import Kept
 
 
 class Forgetting:
-    """A fold over ``erasure.requested``, and what each took here; applying an event twice changes nothing."""
+    """All erasures so far, and the completions that each erased here. Applying an event twice is harmless."""
 
     def __init__(self) -> None:
         self._erasures = Erasures()
         self._asked: dict[str, Erasure] = {}
         self._newest: dict[str, float] = {}
-        """By project: Unix seconds from which on no erasure takes anything."""
+        """By project: Unix seconds after which no erasure covers a completion."""
         self._taken: dict[str, set[str]] = {}
-        """By event id: the completions that went."""
+        """By event id: the ids of the erased completions."""
 
     def apply(self, event: Envelope[ErasureRequested]) -> Callable[[Kept], bool]:
-        """Take note of one event; return what tells whether it takes a completion."""
+        """Add the erasure; return a function that says whether this erasure covers a completion."""
         self._asked[event.id] = erasure = self._erasures.asked_by(event)
         until = max(self._newest.get(event.project, 0.0), erasure.until.timestamp())
         self._newest[event.project] = until
         return lambda kept: self._takes(event.id, kept)
 
     def takes(self, kept: Kept) -> bool:
-        """Tell whether any erasure takes a completion."""
+        """Return whether any erasure covers ``kept``."""
         if kept.completed_at > self._newest.get(kept.project, -1.0):
-            return False  # nearly always: without going through the erasures of years
+            return False  # The usual case, decided without looking at every erasure of past years.
         return any(self._takes(event_id, kept) for event_id in self._asked)
 
     def count(self, event_id: str) -> int:
-        """Return how many completions an erasure took in this process."""
+        """Return how many completions the erasure ``event_id`` erased in this process."""
         return len(self._taken.get(event_id, ()))
 
     def _takes(self, event_id: str, kept: Kept) -> bool:

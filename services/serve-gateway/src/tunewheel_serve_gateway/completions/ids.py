@@ -1,9 +1,11 @@
-"""The names of completions. Each says when it was made and bears a signature over its project, so that every
-gateway of an installation knows a name that one of them gave, and nobody can invent one.
+"""Signed ids of completions.
 
-``chatcmpl-``, then in hex: milliseconds since 1970 (12 digits), random bits (20), and the beginning of an
-HMAC-SHA256 (RFC 2104) over the project and all of that (16). What was answered is not signed: a stream says
-its name before it says anything else.
+An id holds its time of creation and a signature that covers its project. Every gateway of an installation can
+therefore recognise an id that another gateway made, and nobody else can make a valid one.
+
+An id is ``chatcmpl-``, then in hex: milliseconds since 1970 (12 digits), random bits (20 digits), and the
+first 16 digits of an HMAC-SHA256 (RFC 2104) over the project and all before it. The answer's text is not
+signed, because a stream sends the id first.
 """
 
 from __future__ import annotations
@@ -26,18 +28,18 @@ PREFIX = "chatcmpl-"
 TIME_DIGITS = 12
 RANDOM_BYTES = 10
 SIGNATURE_DIGITS = 16
-"""64 bits: who may send feedback at all would have to send 2^63 names to hit one."""
+"""64 bits: a caller would have to send about 2^63 ids to guess a valid one."""
 _NAME = re.compile(rf"{PREFIX}([0-9a-f]{{{TIME_DIGITS}}})[0-9a-f]{{{2 * RANDOM_BYTES}}}[0-9a-f]{{16}}")
 UNSHARED = (
-    "TUNEWHEEL_COMPLETION_SECRET is not set: feedback for completions of gateways on other work folders is "
-    "refused, and so is that for earlier ones if this folder is lost; set the same secret, of 16 characters "
-    "or more, for every gateway"
+    "TUNEWHEEL_COMPLETION_SECRET is not set, so this work folder holds a secret of its own: feedback for "
+    "completions of gateways with another work folder is refused, and if this folder is lost, so is feedback "
+    "for earlier completions; set the same secret, of 16 characters or more, for every gateway"
 )
 
 
 class CompletionIds:
-    """``secret`` is shared by the gateways of an installation. Without one, those that share the ``folder``
-    share what the first of them made there."""
+    """Makes and checks ids. ``secret`` is shared by all gateways of an installation. None: the gateways that
+    share ``folder`` use a secret which the first of them wrote there."""
 
     def __init__(self, secret: str | None, folder: Path) -> None:
         self._secret = secret or ""
@@ -48,7 +50,7 @@ class CompletionIds:
         return self._secret
 
     def open(self) -> None:
-        """Read the folder's secret, or make it, where none was set.
+        """Where no secret was set, read the folder's secret, or create it.
 
         Raises:
             OSError: the folder cannot be read or written to.
@@ -58,12 +60,12 @@ class CompletionIds:
             log.warning("completion_secret_not_set", reason=UNSHARED)
 
     def new(self, project: str) -> str:
-        """Return an id that no other completion has, here or elsewhere."""
+        """Return a new id. Its random bits make it unique over all gateways."""
         made = f"{PREFIX}{time.time_ns() // 1_000_000:0{TIME_DIGITS}x}{secrets.token_hex(RANDOM_BYTES)}"
         return made + self._signature(project, made)
 
     def project_of(self, completion_id: str, projects: Iterable[str]) -> str | None:
-        """Return the one of ``projects`` that a gateway gave this id for; None where there is none."""
+        """Return the project among ``projects`` for which this id was made; None where there is none."""
         if _NAME.fullmatch(completion_id) is None:
             return None
         made, signature = completion_id[:-SIGNATURE_DIGITS], completion_id[-SIGNATURE_DIGITS:]
@@ -78,13 +80,14 @@ class CompletionIds:
 
 
 def made_at(completion_id: str) -> datetime:
-    """Return when an id that ``CompletionIds`` gave was made."""
+    """Return the time at which ``CompletionIds`` made this id."""
     milliseconds = int(completion_id[len(PREFIX) :][:TIME_DIGITS], 16)
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 def _kept_secret(path: Path) -> str:
-    """Return what the file holds, written now where there is none: whole, by the first of several."""
+    """Return the secret in the file. If the file is missing, create it with a new secret; of several
+    processes that try, the first wins."""
     with contextlib.suppress(FileNotFoundError):
         return path.read_text("ascii")
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""One completion as it lies on the disk, and in memory for feedback: its record for the log, framed.
+"""One completion as it is kept on the disk, and in memory for feedback: its Kafka record in a frame.
 
-A frame is its payload's length and CRC-32 (RFC 1952), then the payload: the length of the head, the head
-(JSON: what an erasure goes by, and the record's key and headers) and the record's value. Numbers are
-unsigned, of four bytes, little-endian.
+A frame is the payload's length, the payload's CRC-32 (RFC 1952) and the payload. The payload is the length of
+the head, the head and the record's value. The head is JSON: the fields by which erasures select completions,
+and the record's key and headers. Numbers are unsigned, four bytes, little-endian.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FRAME = struct.Struct("<II")
 _HEAD = struct.Struct("<I")
 _UNTRACED: Mapping[str, bytes] = MappingProxyType({})
 OVERHEAD_BYTES = 1024
-"""Of a completion in memory beside its value: its objects, key and headers, about."""
+"""Estimated memory of a completion beside its value: its objects, key and headers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +32,21 @@ class Kept:
     customer: str | None
     completion_id: str
     about: str
-    """The completion that an erasure may name: of a shadow copy the one that it copies."""
+    """The completion id that an erasure may name. For a shadow copy it is the id of the copied completion."""
     completed_at: float
     """Unix seconds."""
     record: KafkaRecord
 
     @property
     def size_bytes(self) -> int:
-        """About what it takes in memory."""
+        """Estimated memory in bytes."""
         return OVERHEAD_BYTES + len(self.record.value)
 
     def data(self) -> InferenceCompleted:
         return InferenceCompleted.model_validate_json(self.record.value)
 
     def frame(self) -> bytes:
-        """Return it as it is written."""
+        """Return the frame that is written to the disk."""
         headers = {name: value.decode() for name, value in self.record.headers.items()}
         values = [self.project, self.customer, self.completion_id, self.about, self.completed_at, headers]
         head = orjson.dumps([*values, self.record.key.decode()])
@@ -55,11 +55,11 @@ class Kept:
 
 
 def kept_as(event: Envelope[InferenceCompleted], trace: Mapping[str, bytes] = _UNTRACED) -> Kept:
-    """Return a completion as it is kept until the broker has it. ``trace``: headers by which whoever reads it
-    goes on with its request's trace.
+    """Return the completion of ``event`` in the form that is kept. ``trace``: the request's trace headers,
+    which become headers of the record.
 
     Raises:
-        ValueError: it holds text that no UTF-8 can.
+        ValueError: a text cannot be encoded as UTF-8.
     """
     data, record = event.data, event.to_kafka()
     record.headers.update(trace)
@@ -80,7 +80,8 @@ def whole_frames(data: bytes) -> Iterator[tuple[int, bytes]]:
         length, crc = FRAME.unpack_from(data, place)
         end = place + FRAME.size + length
         payload = data[place + FRAME.size : end]
-        if not length or len(payload) < length or zlib.crc32(payload) != crc:  # a lost tail may be zeros
+        # After a crash the end of a file may be zeros, which read as a frame of length 0.
+        if not length or len(payload) < length or zlib.crc32(payload) != crc:
             return
         yield end, payload
         place = end
@@ -90,7 +91,7 @@ def kept_of(payload: bytes) -> Kept:
     """Read the payload of a frame.
 
     Raises:
-        ValueError: it is not what ``Kept.frame`` writes.
+        ValueError: ``payload`` was not written by ``Kept.frame``.
     """
     try:
         (length,) = _HEAD.unpack_from(payload)
@@ -103,5 +104,5 @@ def kept_of(payload: bytes) -> Kept:
             headers={name: value.encode() for name, value in headers.items()},
         )
     except (struct.error, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"no completion: {error}") from error
+        raise ValueError(f"not a completion: {error}") from error
     return Kept(project, customer, completion_id, about, completed_at, record)

@@ -1,12 +1,12 @@
-"""Completions onto the log, off the hot path.
+"""Publishes completions to Kafka, outside the hot path.
 
-The disk is the queue (``spool``) and memory a window onto it. What was answered is handed to the operating
-system before its client has the whole answer: ``kill -9`` loses nothing, the next process publishes it. What
-was on its way to the broker just then comes twice, under the same event id.
+Completions wait in a queue on the disk (``spool``). A completion is written to the operating system before
+its client has the whole answer. After ``kill -9`` the next process publishes it, so nothing is lost. A
+completion that was being sent at the kill is published twice, under the same event id.
 
-Overflow policy: the queue is bounded in bytes. When it is full, or the disk takes nothing, the newest
-completion is dropped and counted (``log.dropped``). Answering users goes before observing them, and the
-oldest are kept because their order is what drift windows are made of.
+The queue is limited in bytes. When it is full, or the disk cannot be written to, new completions are dropped
+and counted (``log.dropped``): requests are still answered. The oldest completions are kept, because the
+monitor's drift windows are made of completions in their order.
 """
 
 from __future__ import annotations
@@ -31,14 +31,17 @@ log = structlog.get_logger(__name__)
 Publish = Callable[[Sequence[KafkaRecord]], Awaitable[None]]
 IsErased = Callable[[Kept], bool]
 ADOPT_SECONDS = 60.0
-"""Between two looks for what processes that are gone left behind."""
+"""Seconds between two searches for folders of processes that have ended."""
 DISK_SECONDS = 1.0
-"""A client waits no longer for the disk: one that hangs stops no answer."""
+"""Longest wait of a client for the disk. A disk that hangs must not stop answers."""
 
 
 class CompletionLog:
-    """``remember`` is told every completion that was recorded, before its client has the whole answer.
-    ``is_erased`` says, when it is a completion's turn, whether an erasure takes it."""
+    """Writes completions to the spool and publishes them from there.
+
+    ``remember`` is called with every recorded completion, before its client has the whole answer.
+    ``is_erased`` is called before a completion is remembered or published; an erased one is dropped.
+    """
 
     def __init__(
         self,
@@ -62,9 +65,9 @@ class CompletionLog:
         self._writer = Writer(recorder, spool, self._on_written)
         self._backoff = Backoff(attempts=1, first=0.1, longest=5.0)
         self._marks = 0
-        """Erasures whose end on the disk is not known yet."""
+        """Number of marks that were ordered for erasures and are not set yet; see ``Spool.mark``."""
         self._unmarked = False
-        """An erasure's end could not be set; ``forgotten`` has it tried again."""
+        """Whether the last mark could not be set; ``forgotten`` then orders it again."""
         self._error: BaseException | None = None
         self._arrived = asyncio.Event()
         self._changed = asyncio.Event()
@@ -75,8 +78,8 @@ class CompletionLog:
         metrics.gauge("log.full", "1 while the newest completions are dropped", lambda: int(spool.refuses))
 
     async def recover(self, projects: Sequence[str] = ()) -> None:
-        """Begin to take completions, behind what processes that were killed, or had no broker at their end,
-        left behind. The format's verdicts of ``projects`` are prepared.
+        """Take over the completions that ended processes left on the disk, and begin to accept new ones.
+        The output checks of ``projects`` are built in the background.
 
         Raises:
             UnusableSpool
@@ -92,11 +95,11 @@ class CompletionLog:
             self._arrived.set()
 
     def offer(self, exchange: Exchange) -> None:
-        """Take ``exchange``, for which nobody waits. Never blocks."""
+        """Queue ``exchange`` to be written. Never blocks."""
         self._offer(exchange, None)
 
     async def keep(self, exchange: Exchange) -> None:
-        """Return once the operating system has ``exchange``, or it is known that it is not going to."""
+        """Return once ``exchange`` was written, was refused, or ``DISK_SECONDS`` have passed."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if not self._offer(exchange, waiter):
             return
@@ -115,7 +118,7 @@ class CompletionLog:
     def _on_written(self, what: Told) -> None:
         if isinstance(what, Written):
             for one in what.kept:
-                if one is not None and not self._is_erased(one):  # since it was offered
+                if one is not None and not self._is_erased(one):  # It may have been erased since ``offer``.
                     self._remember(one)
             if lost := len(what.kept) - what.taken:
                 self._metrics.add("log.dropped", lost)
@@ -130,17 +133,18 @@ class CompletionLog:
             self._changed.set()
 
     def forget(self) -> None:
-        """Have what waits, and ``is_erased``, leave the disk, with what processes that are gone left behind.
-        See ``forgotten``."""
+        """Begin to remove erased completions from the disk, including those that ended processes left behind.
+        ``forgotten`` waits until that is done."""
         self._marks += 1
         self._writer.mark()
 
     async def forgotten(self, *, timeout_seconds: float) -> None:
-        """Return once nothing from before the latest ``forget`` is on this disk, but for what gateways that
-        live have in their own folders.
+        """Return once the disk holds no completion from before the latest ``forget``. The folders of other
+        running gateways are not waited for.
 
         Raises:
-            TransientError: the broker does not take what was there beside, or the disk tells nothing.
+            TransientError: the broker did not accept the other completions in time, or the disk cannot be
+            read.
         """
         if self._unmarked:
             self._unmarked = False
@@ -161,7 +165,7 @@ class CompletionLog:
         return self._worker
 
     async def close(self, *, timeout_seconds: float) -> None:
-        """Flush what is waiting; what the broker does not take in time stays on the disk."""
+        """Publish the waiting completions. Those that the broker does not accept in time stay on the disk."""
         await self._writer.stop()
         tasks = [task for task in (self._worker, self._adopter) if task is not None]
         for task in tasks:
@@ -196,8 +200,8 @@ class CompletionLog:
                 await self._publish_some()
 
     async def _publish_some(self) -> bool:
-        """Publish one batch, for as long as it takes; False where nothing waits. It leaves the disk only when
-        acknowledged."""
+        """Publish one batch and retry until the broker has it; return False where nothing waits. The batch is
+        removed from the disk only after the broker acknowledged it."""
         head: Head = await asyncio.to_thread(self._spool.read, self._batch)
         if not head.reached:
             return False

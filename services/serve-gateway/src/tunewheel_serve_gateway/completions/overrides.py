@@ -1,5 +1,8 @@
-"""What of a project's own a client replaces with its request. Such an answer says little of the model, and
-whoever measures the model leaves it out."""
+"""Finds the project's settings that a client replaces with its request.
+
+An answer under replaced settings says little about the model, so the monitor leaves it out of its
+measurements.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from tunewheel_serve_gateway.chat_request import LIMITS, ChatRequest
 from tunewheel_serve_gateway.routing import Target
 
 MAX_TOKENS = "max_tokens"
-"""The client's own limit is below the task's. What an answer is like says nothing of the model only where it
-ended at that limit."""
+"""The override of a client whose limit of tokens is below the task's. It matters only where the answer ended
+at that limit."""
 _WITHOUT_EFFECT: Mapping[str, tuple[Any, ...]] = {
     "frequency_penalty": (0,),
     "logit_bias": ({},),
@@ -22,15 +25,16 @@ _WITHOUT_EFFECT: Mapping[str, tuple[Any, ...]] = {
     "stop": ("", []),
     "top_k": (-1, 0),
 }
-"""Sampling parameters that no verdict names, and the values by which they change nothing."""
+"""Sampling parameters that a verdict's bundle does not hold, and the values at which they have no effect."""
 
 
 def overrides_of(request: ChatRequest, target: Target) -> tuple[str, ...]:
-    """Return what ``request`` replaces of what ``target`` serves, by name: ``system_prompt``,
+    """Return the names of the settings of ``target`` that ``request`` replaces: ``system_prompt``,
     ``retrieval``, ``response_format``, ``tools``, sampling parameters, ``max_tokens``.
 
-    Sampling is compared with what was judged; of a model that nobody judged the engine's own counts, which
-    nobody knows. A ``seed`` chooses among the answers of the same model, and is no override.
+    Sampling parameters are compared with the bundle that was judged. They are not compared for a model
+    without a verdict: it is sampled by the engine's defaults, which are unknown. A ``seed`` is no override,
+    because it only chooses among the same model's answers.
     """
     found: list[str] = []
     own = target.system_prompt

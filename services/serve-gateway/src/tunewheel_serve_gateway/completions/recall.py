@@ -1,4 +1,4 @@
-"""Which completion feedback is about: remembered here, else looked for on the log that all gateways share."""
+"""Finds the completion that a feedback is about: in memory, or else on the log that all gateways share."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tunewheel_serve_gateway.completions.recent import RecentCompletions
 from tunewheel_serve_gateway.errors import UnknownCompletion
 
 Search = Callable[[str, datetime], Awaitable[Envelope[InferenceCompleted] | None]]
-"""Finds a completion on the log by its id, from a moment on."""
+"""Finds a completion on the log by its id, reading from a given time on."""
 Recalled = tuple[str, InferenceCompleted | None]
-"""A completion's project, and the completion where it was found."""
+"""A completion's project, and the completion; None where it was not found."""
 
 
 class Recall:
-    """``is_erased``: what an erasure took is not found."""
+    """Finds completions. Those for which ``is_erased`` is true are not returned."""
 
     def __init__(
         self,
@@ -36,10 +36,10 @@ class Recall:
         self._is_erased = is_erased
 
     async def find(self, completion_id: str, caller: Caller, projects: Collection[str]) -> Recalled:
-        """Return what ``completion_id`` names; ``projects`` are those that are served here.
+        """Return the project and the completion of ``completion_id``. ``projects``: those served here.
 
         Raises:
-            UnknownCompletion: no gateway answered under this id, in a project that ``caller`` may use.
+            UnknownCompletion: no gateway made this id for a project that ``caller`` may use.
             TransientError: the broker is away.
         """
         kept = self._recent.get(completion_id)
@@ -49,7 +49,7 @@ class Recall:
         project = self._ids.project_of(completion_id, projects if allowed is None else allowed)
         if project is None:
             raise UnknownCompletion(
-                f"no completion {completion_id} of this caller's projects; send the 'id' that the answer had",
+                f"this caller's projects have no completion {completion_id}; send the 'id' of the answer",
                 param="completion_id",
             )
         found = await self._search(completion_id, made_at(completion_id))

@@ -1,4 +1,4 @@
-"""The latest completions, so that feedback need not look for them on the log."""
+"""The latest completions in memory, so that most feedback needs no search on the log."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from tunewheel_serve_gateway.completions.kept import Kept
 
 
 class RecentCompletions:
-    """Holds at most ``limit`` completions of at most ``limit_bytes`` together, as they are logged; the oldest
-    go first. Others, and all after a restart, are found on the log."""
+    """Holds at most ``limit`` logged completions of at most ``limit_bytes`` together. The oldest are dropped
+    first. Dropped ones, and after a restart all, are found on the log."""
 
     def __init__(self, *, limit: int, limit_bytes: int) -> None:
         self._limit = limit
@@ -32,6 +32,6 @@ class RecentCompletions:
         return self._held.get(completion_id)
 
     def forget(self, is_erased: Callable[[Kept], bool]) -> None:
-        """Drop what an erasure takes."""
+        """Drop the completions for which ``is_erased`` is true."""
         for kept in [one for one in self._held.values() if is_erased(one)]:
             self._bytes -= self._held.pop(kept.completion_id).size_bytes

@@ -1,7 +1,8 @@
-"""From an exchange to its record for the log: the format's verdict, the project's policy, the event.
+"""Turns an exchange into its Kafka record: checks the output's format, applies the project's log policy, and
+makes the event.
 
 Runs in the completion log's own threads, a batch at a time. Polars and presidio are imported there, and only
-where a project has a schema, rules, or asks for redaction.
+for projects with an output schema, output rules or redaction.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ SpecOf = Callable[[str], ProjectSpec | None]
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """What of one exchange's texts goes on the log, and by which policy."""
+    """The texts of one exchange after ``policy`` was applied."""
 
     policy: LogPolicy
     messages: Messages
@@ -46,8 +47,8 @@ class Texts:
 
 
 class Recorder:
-    """Makes records. ``spec_of`` is asked for each project's present spec, ``secret`` for the key of hashed
-    texts. May be used by several threads."""
+    """Makes records. ``spec_of`` returns a project's present spec, ``secret`` the key for hashed texts. May
+    be used by several threads."""
 
     def __init__(self, wrap: Wrap, spec_of: SpecOf, secret: Callable[[], str]) -> None:
         self._wrap = wrap
@@ -56,19 +57,19 @@ class Recorder:
         self._forms: dict[str, tuple[ProjectSpec, AnswerForm]] = {}
 
     def is_slow(self, exchange: Exchange) -> bool:
-        """Tell whether recording takes milliseconds, so that others should not wait for it."""
+        """Return whether recording ``exchange`` takes milliseconds, because its texts are redacted."""
         return self._policy(exchange) == "redacted"
 
     def record(self, exchanges: Sequence[Exchange]) -> list[Kept | None]:
-        """Return a record of each exchange; None of one that no event can hold."""
+        """Return a record of each exchange; None for an exchange that is no valid event."""
         texts = self._texts(exchanges)
         return [self._kept(one, said) for one, said in zip(exchanges, texts, strict=True)]
 
     def prepare(self, projects: Sequence[str]) -> None:
-        """Import, and build, what the verdicts of ``projects`` need, before the first answer waits for it."""
+        """Build the output checks of ``projects``, so that the first answer need not wait for them."""
         for project in projects:
             spec = self._spec_of(project)
-            with contextlib.suppress(Exception):  # told with the first answer
+            with contextlib.suppress(Exception):  # The first answer's check fails again and logs the error.
                 if spec is not None:
                     self._form(spec)
 
@@ -80,7 +81,7 @@ class Recorder:
             valid, violations = self._verdict(exchange)
             data = _event_data(exchange, texts, valid, violations)
             return kept_as(self._wrap(data), exchange.trace)
-        except ValueError as error:  # pydantic's, and that of text that no UTF-8 holds
+        except ValueError as error:  # pydantic's ValidationError, or UnicodeEncodeError
             log.error("completion_refused", completion_id=exchange.completion_id, error=str(error))
             return None
 
@@ -93,18 +94,17 @@ class Recorder:
             if form is None:
                 violations = () if exchange.output.strip() else ("empty",)
             else:
-                told = [content for role, content in exchange.messages if role != "system"]
+                sources = [content for role, content in exchange.messages if role != "system"]
                 if exchange.retrieved is not None:
-                    told.append(exchange.retrieved.context)  # what is cited may stand there
-                asked = "\n\n".join(told)
-                violations = form.violations(exchange.output, asked)
-        except Exception:  # whatever a schema or a rule does, the completion is logged
+                    sources.append(exchange.retrieved.context)  # The answer may quote the passages.
+                violations = form.violations(exchange.output, "\n\n".join(sources))
+        except Exception:  # The completion must be logged, whatever a schema or a rule raises.
             log.exception("format_not_judged", project=spec.project, completion_id=exchange.completion_id)
             return None, ()
         return not violations, violations
 
     def _form(self, spec: ProjectSpec) -> AnswerForm | None:
-        """Return what checks answers; None where any answer does that says something."""
+        """Return the project's output check; None where the task has neither schema nor rules."""
         if spec.task.output_schema is None and not spec.task.output_rules:
             return None
         known = self._forms.get(spec.project)
@@ -133,13 +133,13 @@ class Recorder:
         if policy == "hashed":
             try:
                 return hashed(exchange, self._secret())
-            except Exception as error:  # such as text that no UTF-8 holds
-                _tell_of_texts_left_out(exchange.project, error)
+            except Exception as error:  # for example a text that cannot be encoded as UTF-8
+                _log_missing_texts(exchange.project, error)
         return without_texts(exchange)
 
 
 def policy_of(spec: ProjectSpec | None) -> LogPolicy:
-    """Return what of texts goes on the log; none of a project whose declaration is gone, or unknown yet."""
+    """Return the project's log policy. Without a spec no text is logged."""
     return spec.serving.log if spec is not None else "off"
 
 
@@ -155,30 +155,32 @@ def without_texts(exchange: Exchange) -> Texts:
 
 
 def _bare_error(exchange: Exchange) -> str | None:
-    """Return what is said of a failure where texts are not: the engine's own words may quote the request."""
+    """Return the error to log where texts are not logged. The engine's message may quote the request, so only
+    the gateway's own message is kept."""
     if exchange.error is None or exchange.error_is_ours:
         return exchange.error
-    return f"failed by fault of the {exchange.fault}; serving.log leaves the engine's words out"
+    return f"failed by fault of the {exchange.fault}; the engine's message is left out, as serving.log asks"
 
 
 def redacted(spec: ProjectSpec, exchanges: Sequence[Exchange]) -> list[Texts]:
-    """Return the texts without personal data, see ``redacting.clean``. Where that is not possible, no text is
-    left."""
+    """Return the texts without personal data; see ``redacting.clean``. If redaction fails, all texts are left
+    out."""
     said = [content for one in exchanges for _, content in one.messages]
     said += [one.error or "" for one in exchanges]
     try:
         texts, answers = clean(spec, said, [one.output for one in exchanges])
-    except BaseException as error:  # a panic of polars is no Exception; no interrupt comes to this thread
-        _tell_of_texts_left_out(spec.project, error)
+    # BaseException: a panic of polars is no Exception. KeyboardInterrupt cannot occur in this thread.
+    except BaseException as error:
+        _log_missing_texts(spec.project, error)
         return [without_texts(one) for one in exchanges]
-    told = iter(texts)
-    messages = [tuple((role, next(told)) for role, _ in one.messages) for one in exchanges]
-    errors = [next(told) or None for _ in exchanges]
+    cleaned = iter(texts)
+    messages = [tuple((role, next(cleaned)) for role, _ in one.messages) for one in exchanges]
+    errors = [next(cleaned) or None for _ in exchanges]
     return [Texts("redacted", *one) for one in zip(messages, answers, errors, strict=True)]
 
 
-def _tell_of_texts_left_out(project: str, error: BaseException) -> None:
-    """Only what is ours to say is said: an error of a library may quote the text that it failed at."""
+def _log_missing_texts(project: str, error: BaseException) -> None:
+    """Log that texts were left out. A library's error may quote the text, so only its type is logged."""
     reason = str(error) if isinstance(error, TunewheelError) else type(error).__name__
     log.error("completions_without_texts", project=project, error=reason)
 
@@ -217,8 +219,8 @@ def _event_data(
 
 
 def _told_overrides(exchange: Exchange) -> tuple[str, ...]:
-    """Return what the client replaced. Its own limit counts where the answer ended there: one that ended
-    before is what it would have been without."""
+    """Return the settings that the client replaced. ``max_tokens`` is included only where the answer ended at
+    the client's limit; otherwise the limit did not change the answer."""
     if exchange.finish_reason == "length":
         return exchange.overrides
     return tuple(name for name in exchange.overrides if name != MAX_TOKENS)

@@ -1,8 +1,9 @@
-"""Personal data out of what goes on the log, as ``serving.log: redacted`` asks. Polars and presidio are
-imported here: not in the event loop's thread.
+"""Removes personal data from logged texts for ``serving.log: redacted``. It imports polars and presidio, so
+it is not called in the event loop's thread.
 
-A tool call's arguments are JSON in JSON, and an answer may break off within its JSON. A sign that is escaped
-there touches what follows: a recogniser that looks for whole words does not see a number behind ``\\n``.
+JSON is decoded before it is searched. In encoded JSON an escaped character such as ``\\n`` touches the next
+word, and a recogniser that looks for whole words then misses a number behind it. The arguments of a tool call
+are JSON within JSON, and an answer may break off in the middle of its JSON.
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
 
 
 def clean(spec: ProjectSpec, texts: Sequence[str], answers: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return both without the personal data that ``dataset.pii`` finds by patterns, as placeholders. Names
-    that only a spaCy pipeline finds stay. Of JSON among ``answers`` the strings, keys and whole numbers are
-    read, and it stays JSON; ``texts`` are read as they are, too.
+    """Return ``texts`` and ``answers`` with placeholders for the personal data that the patterns of
+    ``dataset.pii`` find.
+
+    Names, which only a spaCy pipeline finds, are not replaced. In an answer that is JSON the strings, keys
+    and whole numbers are redacted, and the answer stays JSON. ``texts`` are also searched in their encoded
+    form.
 
     Raises:
-        InvalidSpec, polars' errors, UnicodeEncodeError: no text can be redacted.
+        InvalidSpec, polars' errors, UnicodeEncodeError: the texts cannot be redacted.
     """
     from tunewheel_redaction.redaction import Redactor
 
@@ -41,7 +45,7 @@ def clean(spec: ProjectSpec, texts: Sequence[str], answers: Sequence[str]) -> tu
 
 
 def _answers(redactor: Redactor, answers: Sequence[str]) -> list[str]:
-    """Clean answers, and within them what tools are called with."""
+    """Redact answers, including the arguments of their tool calls."""
     cleaned = list(answers)
     calls = {n: found for n, answer in enumerate(answers) if (found := _calls(answer))}
     functions = [one["function"] for found in calls.values() for one in found if _is_call(one)]
@@ -53,7 +57,7 @@ def _answers(redactor: Redactor, answers: Sequence[str]) -> list[str]:
 
 
 def _calls(answer: str) -> list[Any]:
-    """Return the tool calls as which ``text_of_calls`` tells a message without text; none of another."""
+    """Return the tool calls of an answer that ``text_of_calls`` wrote; an empty list for any other answer."""
     if not answer.startswith("[{") or '"arguments"' not in answer:
         return []
     try:
@@ -69,7 +73,7 @@ def _is_call(found: Any) -> bool:
 
 
 def _json(redactor: Redactor, answers: Sequence[str]) -> list[str]:
-    """Clean JSON as JSON, and what is none as text, in which what was escaped may stand between words."""
+    """Redact JSON answers as JSON and the others as text. Text may hold escaped characters between words."""
     import polars as pl
     from tunewheel_redaction.answers import Kind, parts_of
 

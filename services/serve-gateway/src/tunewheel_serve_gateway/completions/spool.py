@@ -1,9 +1,9 @@
-"""The queue of completions: files on disk, appended to at one end and published from the other.
+"""The queue of completions on the disk.
 
-Each process has a folder of its own, and those that it took over (``folders``). Segments are files of frames
-(see ``kept``). What is appended was handed to the operating system, and no disk is waited for (no fsync): it
-survives ``kill -9`` of the process, not the loss of the machine's power. A frame that is not whole, or has
-another checksum, ends its segment.
+A process appends to its own folder, and publishes from it and from the folders that it took over
+(``folders``). A folder holds segments, which are files of frames (see ``kept``). Appended frames are written
+without fsync: they survive ``kill -9`` of the process, but not a loss of the machine's power. An incomplete
+frame, or one with a wrong checksum, ends its segment.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from tunewheel_serve_gateway.completions.kept import FRAME, Kept, kept_of, whole
 
 log = structlog.get_logger(__name__)
 SEGMENT_BYTES = 4 << 20
-"""A segment that has grown past this is followed by another; each goes when the broker has all of it."""
+"""Size from which on the next segment is begun. A segment is deleted when the broker has all of it."""
 READ_BYTES = 4 << 20
-"""Of the queue that are in memory at once, about: one completion is read however large it is."""
+"""Approximate limit of bytes read at once. At least one completion is read, however large it is."""
 SUFFIX = ".segment"
 
 
@@ -37,27 +37,29 @@ class UnusableSpool(TunewheelError):
 
 @dataclass(slots=True, eq=False)
 class Segment:
-    """``size``: bytes of whole frames; ``done``: bytes at the beginning that the broker has."""
+    """One file of frames. ``size``: bytes of whole frames. ``done``: bytes, from the start, that the broker
+    has."""
 
     path: Path
     number: int
     size: int = 0
     done: int = 0
     count: int = 0
-    """Completions in it that the broker does not have."""
+    """Number of completions in the segment that the broker does not have."""
 
 
 @dataclass(slots=True)
 class Head:
-    """What was read from the queue's head, until it is acknowledged."""
+    """Completions read from the head of the queue and not acknowledged yet."""
 
     kept: list[Kept] = field(default_factory=list[Kept])
     reached: list[tuple[Segment, int, int]] = field(default_factory=list[tuple[Segment, int, int]])
-    """Segment, the position after what was read, and how many frames that were."""
+    """For each segment that was read: the segment, the position after the last frame, the number of
+    frames."""
 
 
 class Spool:
-    """May be used by several threads: some append, one reads and acknowledges."""
+    """The queue. Several threads may append; one thread reads and acknowledges."""
 
     def __init__(
         self, directory: Path, *, limit_bytes: int = 1 << 30, segment_bytes: int = SEGMENT_BYTES
@@ -70,18 +72,19 @@ class Spool:
         self._segments: list[Segment] = []
         self._current: Segment | None = None
         self._descriptor = -1
-        """Of the current segment."""
+        """File descriptor of the current segment."""
         self._folders = Folders(directory)
         self._marked = -1
         self._adopting = threading.Lock()
-        """Of whoever looks for what others left behind: taken before the other lock."""
+        """Held while folders are taken over. Always acquired before ``_lock``."""
         self._scanning: tuple[Path, ...] = ()
-        """Folders that are held, and of which no segment is in the queue yet."""
+        """Folders that were taken over and whose segments are not in the queue yet."""
         self._closed = False
         self.refuses = False
-        """The newest completions were not taken: the limit is reached, or the disk takes nothing."""
+        """Whether the latest completions were refused: the limit is reached, or the disk cannot be
+        written."""
 
-    # A disk that hangs holds the lock: what the event loop asks for does without.
+    # The event loop reads these two without the lock: a thread may hold the lock while the disk hangs.
 
     @property
     def size_bytes(self) -> int:
@@ -93,7 +96,7 @@ class Spool:
         return sum(segment.count for segment in tuple(self._segments))
 
     def take_over(self) -> int:
-        """Begin, with what processes that are gone left behind at the head; return how much that is.
+        """Start the queue. Completions that ended processes left behind come first; return their number.
 
         Raises:
             UnusableSpool
@@ -111,11 +114,11 @@ class Spool:
         return left
 
     def adopt(self) -> int:
-        """Put what processes that are gone left behind at the head; return how many completions that is.
-        Nobody who appends waits while it is read.
+        """Put the completions that ended processes left behind at the head of the queue; return their number.
+        Appending is not blocked while the files are read.
 
         Raises:
-            OSError: nothing was taken over.
+            OSError: a file cannot be read; then nothing was taken over.
         """
         with self._adopting:
             with self._lock:
@@ -138,19 +141,19 @@ class Spool:
             return sum(segment.count for segment in left)
 
     def _in_use(self) -> set[Path]:
-        """Return the folders in which something lies, or is looked for."""
+        """Return the folders that hold a segment, or that are being read."""
         return {segment.path.parent for segment in self._segments} | set(self._scanning)
 
     def append(self, frames: Sequence[bytes]) -> int:
-        """Hand ``frames`` to the operating system by one write; return how many of them, from the first, it
-        has. The rest is refused."""
+        """Write ``frames``; return how many of them, counted from the first, were written. The rest is
+        refused."""
         with self._lock:
             room = self._limit_bytes - self.size_bytes
             ends = itertools.accumulate(len(frame) for frame in frames)
             fit = sum(end <= room for end in ends)
             if fit < len(frames):
                 self._refuse(
-                    f"they take {self.size_bytes} bytes and TUNEWHEEL_COMPLETION_LOG_BYTES is reached"
+                    f"they take {self.size_bytes} bytes, and TUNEWHEEL_COMPLETION_LOG_BYTES allows no more"
                 )
             if not fit:
                 return 0
@@ -170,7 +173,7 @@ class Spool:
             return fit
 
     def read(self, most: int) -> Head:
-        """Return what is at the head of the queue and not acknowledged: at most so many completions."""
+        """Return up to ``most`` completions from the head of the queue."""
         with self._lock:
             spans = [(s, s.done, s.size) for s in self._segments if s.size > s.done]
         head, room = Head(), READ_BYTES
@@ -189,7 +192,7 @@ class Spool:
         return head
 
     def acknowledge(self, head: Head) -> None:
-        """The broker has what was read; segments of which it has all go."""
+        """Remove the completions in ``head`` from the queue: the broker has them."""
         with self._lock:
             for segment, end, count in head.reached:
                 segment.done = end
@@ -198,26 +201,27 @@ class Spool:
             self._folders.let_go(keep=self._in_use())
 
     def mark(self) -> int:
-        """Write what comes from here on to another segment; see ``holds_marked``. What processes left
-        behind that are gone counts as of before: return how many completions of it were taken over.
+        """Set a mark behind the completions on the disk; see ``holds_marked``. Later completions go to
+        another segment. Folders of ended processes are taken over first and lie before the mark; return how
+        many completions they held.
 
         Raises:
-            OSError: it is not known what lies there; nothing is marked.
+            OSError: such a folder cannot be read; no mark is set.
         """
         left = self.adopt()
         with self._lock:
             self._marked = max((s.number for s in self._segments if s.size), default=-1)
             if self._current is not None and self._current.number <= self._marked:
-                with contextlib.suppress(OSError):  # told with the next completion
+                with contextlib.suppress(OSError):  # ``append`` tries again and reports the error.
                     self._begin()
         return left
 
     def holds_marked(self) -> bool:
-        """Tell whether something is on the disk from before the latest ``mark``."""
+        """Return whether the disk holds completions from before the latest ``mark``."""
         return any(segment.size and segment.number <= self._marked for segment in tuple(self._segments))
 
     def close(self) -> None:
-        """Let go of the files; what is not acknowledged stays for the next process."""
+        """Close the files. Completions that are not acknowledged stay on the disk for the next process."""
         with self._lock:
             if self._current is not None:
                 done, self._current = self._current, None
@@ -228,7 +232,7 @@ class Spool:
             self._segments.clear()
 
     def _scan(self, path: Path) -> Segment | None:
-        """Count what is whole in a segment that was taken over, and cut what is not."""
+        """Count the whole frames of a segment that was taken over, and cut off an incomplete end."""
         data = path.read_bytes()
         segment = Segment(path, next(self._numbers))
         for segment.size, _ in whole_frames(data):
@@ -242,7 +246,7 @@ class Spool:
         return None
 
     def _begin(self) -> None:
-        """Go on in another segment."""
+        """Create the next segment and append to it from now on."""
         assert self._folders.own is not None
         number = next(self._numbers)
         path = self._folders.own / f"{time.time_ns():020d}-{number:08d}{SUFFIX}"
@@ -259,8 +263,8 @@ class Spool:
             self._drop_if_done(done)
 
     def _drop_if_done(self, segment: Segment) -> None:
-        """Empty or delete a segment of which the broker has all. One that stays is published once more, under
-        the same event ids."""
+        """Empty or delete a segment if the broker has all of it. If the file cannot be deleted, the next
+        process publishes it again, under the same event ids."""
         if segment.done < segment.size:
             return
         if segment is self._current:
@@ -279,7 +283,7 @@ class Spool:
             segment.path.unlink(missing_ok=True)
 
     def _cut(self) -> None:
-        """Take back what was written of refused completions; where that is not possible, begin anew."""
+        """Cut off what a failed write left in the current segment. Where that fails too, end the segment."""
         if self._current is None:
             return
         try:
@@ -288,7 +292,7 @@ class Spool:
             self._end_current()
 
     def _give_up(self, segment: Segment, done: int, head: Head) -> None:
-        """Leave out the rest of a segment that cannot be read any more."""
+        """Skip the rest of a segment that cannot be read."""
         log.error("completions_unreadable", file=str(segment.path), lost=segment.count)
         head.reached.append((segment, max(segment.size, done), segment.count))
 
@@ -307,8 +311,9 @@ def _write(descriptor: int, data: bytes) -> int:
 
 
 def _payloads(path: Path, start: int, end: int, room: int) -> list[tuple[int, bytes]]:
-    """Return the payloads of the whole frames between two positions, with the position after each: for
-    ``room`` bytes, or the first alone where it is larger. None where they cannot be read."""
+    """Return the payloads of the whole frames between two positions, each with the position after it. At most
+    ``room`` bytes are read, or the first frame where it is larger. The list is empty where the file cannot be
+    read."""
     try:
         with path.open("rb") as file:
             file.seek(start)

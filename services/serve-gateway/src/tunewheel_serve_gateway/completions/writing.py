@@ -1,5 +1,7 @@
-"""The threads that make records of exchanges and hand them to the disk, a batch by one write: one of those
-that are redacted, which takes milliseconds each, and one of all others."""
+"""Two threads that turn exchanges into records and write them to the spool in batches.
+
+One thread handles the exchanges that are redacted, which takes milliseconds each. The other handles the rest.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,10 @@ from tunewheel_serve_gateway.completions.spool import Spool
 
 log = structlog.get_logger(__name__)
 BATCH = 500
-"""Exchanges that one write holds at most."""
+"""Most exchanges in one write."""
 PENDING_BYTES = 64 << 20
-"""Of exchanges that wait for one of the threads, in memory: more wait only where the disk hangs, or where
-redaction is slower than traffic."""
+"""Most bytes of exchanges that wait in memory for one of the threads. The limit is reached only where the
+disk hangs, or where redaction is slower than the traffic."""
 Waiter = asyncio.Future[None]
 
 
@@ -37,8 +39,8 @@ class Offered:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What became of some exchanges, in their order: the first ``taken`` of ``kept`` are on the disk. None of
-    one that no event can hold."""
+    """Result of one batch, in the order of ``offered``. ``kept`` holds None for an exchange that is no valid
+    event. The first ``taken`` of the other records are on the disk."""
 
     offered: Sequence[Offered]
     kept: Sequence[Kept | None]
@@ -46,20 +48,20 @@ class Written:
 
 
 class Order(Enum):
-    """What a thread is asked for beside writing."""
+    """An order to a thread, other than to write an exchange."""
 
     MARK = "see Spool.mark"
-    END = "write what waits, and end"
+    END = "write the waiting exchanges, then end"
 
 
 Told = Written | BaseException | int | None
-"""What was written; the error that ended a thread; how much was taken over with a mark; None where
-no mark could be set."""
+"""A thread's report: a written batch; the error that ended the thread; the number of completions taken over
+when a mark was set; None where a mark could not be set."""
 
 
 class Lane:
-    """A queue of exchanges and the thread that writes them. ``mark`` is called there where a mark was put in;
-    ``told`` on the event loop."""
+    """A queue of exchanges and the thread that writes them. ``mark`` is called on the thread for each
+    ``Order.MARK``. ``told`` is called on the event loop with each report."""
 
     def __init__(
         self,
@@ -87,12 +89,12 @@ class Lane:
         self._thread.start()
 
     async def stop(self) -> None:
-        """Write what waits, and end."""
+        """Write the waiting exchanges, then end the thread."""
         if self._thread is not None:
             thread, self._thread = self._thread, None
             self.order(Order.END)
             await asyncio.to_thread(thread.join)
-            await asyncio.sleep(0)  # what the thread told last is told now
+            await asyncio.sleep(0)  # lets the event loop deliver the thread's last reports
 
     def offer(self, exchange: Exchange, waiter: Waiter | None) -> bool:
         size = exchange.size_bytes
@@ -107,7 +109,7 @@ class Lane:
 
     def tell(self, what: Told) -> None:
         assert self._loop is not None
-        with contextlib.suppress(RuntimeError):  # the loop has ended
+        with contextlib.suppress(RuntimeError):  # The event loop may be closed already.
             self._loop.call_soon_threadsafe(self._tell_on_loop, what)
 
     def _run(self, prepare: Callable[[], None]) -> None:
@@ -119,7 +121,7 @@ class Lane:
             self.tell(error)
 
     def _write_some(self) -> bool:
-        """Write what waits; False at the end."""
+        """Write one batch; return False once ``Order.END`` was read."""
         batch, order = self._take()
         if batch:
             kept = self._recorder.record([one.exchange for one in batch])
@@ -130,7 +132,7 @@ class Lane:
         return order is not Order.END
 
     def _take(self) -> tuple[list[Offered], Order | None]:
-        """Return a batch of what waits, at least one, and the order that came after it, if one did."""
+        """Wait for the next item; return a batch of exchanges and the order that follows them, if any."""
         batch: list[Offered] = []
         item: Offered | Order | None = self._queue.get()
         while isinstance(item, Offered):
@@ -152,29 +154,29 @@ class Lane:
 
 
 class Writer:
-    """Takes exchanges on the event loop, where ``told`` is called too. No project waits for the redaction of
-    another, but for that of others that are redacted."""
+    """Accepts exchanges on the event loop and calls ``told`` there. Exchanges without redaction never wait
+    for redaction; all redacted ones share one thread."""
 
     def __init__(self, recorder: Recorder, spool: Spool, told: Callable[[Told], None]) -> None:
         self._recorder = recorder
         self._spool = spool
         self._slow = Lane("completion-redactor", recorder, spool, told, self._set_mark)
-        # a mark is set once all that was offered before it is on the disk: it goes through both
+        # A mark must come after everything that was offered before it, so it passes through both threads.
         self._quick = Lane("completion-writer", recorder, spool, told, lambda: self._slow.order(Order.MARK))
 
     def start(self, projects: Sequence[str] = ()) -> None:
-        """Begin to write; the verdicts of ``projects`` are prepared first."""
+        """Start the threads. The output checks of ``projects`` are built before the first write."""
         self._slow.start(lambda: None)
         self._quick.start(lambda: self._recorder.prepare(projects))
 
     async def stop(self) -> None:
-        """Write what waits, and end."""
+        """Write the waiting exchanges, then end both threads."""
         await self._quick.stop()
         await self._slow.stop()
 
     def offer(self, exchange: Exchange, waiter: Waiter | None = None) -> bool:
-        """Have ``exchange`` written; False where it is refused. ``waiter`` is set once it is written, or is
-        not going to be."""
+        """Queue ``exchange``; return False where it is refused. ``waiter`` is set once the exchange was
+        written or dropped."""
         lane = self._slow if self._recorder.is_slow(exchange) else self._quick
         return lane.offer(exchange, waiter)
 

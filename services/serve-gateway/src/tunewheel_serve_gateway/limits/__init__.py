@@ -1,1 +1,1 @@
-"""What each caller may use, and what is charged for a request before the engine is asked."""
+"""Rate limits and token budgets of callers. A request is charged before it is sent to an engine."""

@@ -1,8 +1,9 @@
-"""Whether a caller may ask now: requests and tokens per minute, and budgets of tokens. Pure.
+"""Computes whether a request fits its caller's limits: requests and tokens per minute, tokens per day and
+month.
 
-A minute slides: what was used in the clock's minute before counts for the share of it that is less than 60
-seconds ago (a sliding window counter). So each limit needs two numbers, however large it is. Days and months
-are those of the calendar, in UTC.
+Minutes are sliding window counters: the usage of the previous clock minute counts in proportion to the part
+of it that lies within the last 60 seconds. Each limit therefore needs only two numbers. Days and months are
+calendar days and months in UTC. This module does no I/O.
 """
 
 from __future__ import annotations
@@ -36,12 +37,14 @@ HEADERS: dict[Unit, tuple[bytes, bytes, bytes]] = {
 }
 SECONDS = {"minute": 60, "day": 86_400}
 BYTES_PER_TOKEN = 3
-"""Of a request's JSON. English has more than four bytes a token, so this counts rather too many."""
+"""Bytes of a request's JSON that count as one token. English has more than four bytes per token, so the
+estimate is on the high side."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One limit of one caller. ``share``: of ``amount``, what one of several gateways grants by itself."""
+    """One limit of one caller. ``share``: the part of ``amount`` that one gateway admits where no Redis
+    counts for all gateways."""
 
     name: str
     unit: Unit
@@ -51,7 +54,7 @@ class Rule:
 
 
 class Window(NamedTuple):
-    """A minute, day or month. Consecutive ones have consecutive numbers."""
+    """A minute, day or month. Consecutive windows have consecutive numbers."""
 
     number: int
     began: float
@@ -59,14 +62,14 @@ class Window(NamedTuple):
 
 
 class Count(NamedTuple):
-    """What was used in a window, and in the one before."""
+    """Usage in a window, and in the window before."""
 
     current: int
     previous: int
 
 
 class Charge(NamedTuple):
-    """What one request uses of one limit."""
+    """The amount that one request uses of one limit."""
 
     rule: Rule
     window: Window
@@ -74,13 +77,13 @@ class Charge(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """What is used of one limit, the request that asks included."""
+    """The usage of one limit, including the present request."""
 
     charge: Charge
     limit: int
     used: int
     reset_seconds: float
-    """Until nothing of it is used, if nobody asks."""
+    """Seconds until the usage is zero, if no further request comes."""
 
     @property
     def is_exceeded(self) -> bool:
@@ -96,7 +99,7 @@ class LimitReached(ApiError):
     def __init__(
         self, message: str, *, kind: str, code: str, retry_after: str | None, headers: Headers
     ) -> None:
-        """``retry_after`` None: the same request is never admitted."""
+        """``retry_after`` None: the request is larger than the limit, so a retry is never admitted."""
         super().__init__(message, code=code, retry_after=retry_after)
         self.kind = kind
         self.should_retry = False if retry_after is None or code == "insufficient_quota" else None
@@ -107,7 +110,7 @@ class LimitReached(ApiError):
 
 
 def rules_of(own: Limits | None, default: Limits, *, replicas: int) -> tuple[Rule, ...]:
-    """Return the limits that hold for a caller: its ``own``, and ``default`` where it has none of a kind."""
+    """Return a caller's limits. ``default`` supplies each limit that ``own`` does not have."""
     found: list[Rule] = []
     for name, unit, period in KINDS:
         amount = (getattr(own, name) if own else None) or getattr(default, name)
@@ -117,7 +120,7 @@ def rules_of(own: Limits | None, default: Limits, *, replicas: int) -> tuple[Rul
 
 
 def window_at(period: Period, now: float) -> Window:
-    """Return the window that ``now``, in seconds since 1970, lies in."""
+    """Return the window that contains ``now`` (Unix seconds)."""
     if period != "month":
         seconds = SECONDS[period]
         number = int(now // seconds)
@@ -129,7 +132,7 @@ def window_at(period: Period, now: float) -> Window:
 
 
 def standing(charge: Charge, count: Count, limit: int, now: float) -> Standing:
-    """Return what is used of ``limit``; ``count`` has the charge in it already."""
+    """Return the usage of ``limit``. ``count`` must already include the charge."""
     window = charge.window
     left = window.began + window.seconds - now
     if charge.rule.period != "minute":
@@ -140,8 +143,8 @@ def standing(charge: Charge, count: Count, limit: int, now: float) -> Standing:
 
 
 def seconds_until_free(standing: Standing, count: Count, now: float) -> float | None:
-    """Return when a refused request may come again, if nobody else asks; None: it is larger than its limit.
-    ``count`` has the charge in it still."""
+    """Return the seconds after which a refused request would be admitted, if no other request comes. None:
+    the request is larger than its limit. ``count`` still includes the charge."""
     charge = standing.charge
     window, current = charge.window, count.current - charge.amount
     room = standing.limit - charge.amount
@@ -150,13 +153,13 @@ def seconds_until_free(standing: Standing, count: Count, now: float) -> float | 
     left = window.began + window.seconds - now
     if charge.rule.period != "minute":
         return left
-    if current <= room:  # once enough of the minute before is over
+    if current <= room:  # The previous minute's share must shrink far enough.
         return left - window.seconds * (room - current) / max(1, count.previous)
     return left + window.seconds * (1 - room / current)
 
 
 def refusal(exceeded: Standing, wait: float | None, headers: Headers) -> LimitReached:
-    """Return what the caller is told of the limit that it has ``exceeded``."""
+    """Return the error for a caller who has exceeded a limit."""
     rule = exceeded.charge.rule
     is_budget = rule.period != "minute"
     retry_after = None if wait is None else str(max(1, math.ceil(wait)))
@@ -168,8 +171,8 @@ def refusal(exceeded: Standing, wait: float | None, headers: Headers) -> LimitRe
         )
     elif is_budget:
         message = (
-            f"{rule.name} is {exceeded.limit}, and this {rule.period}'s are used up; wait until the next "
-            f"{rule.period} begins (UTC), or ask for a larger budget"
+            f"{rule.name} is {exceeded.limit}, and this {rule.period}'s tokens are used up; wait until the "
+            f"next {rule.period} begins (UTC), or ask for a larger budget"
         )
     else:
         message = f"Rate limit reached: {rule.name} is {exceeded.limit}; try again in {retry_after} s"
@@ -179,8 +182,8 @@ def refusal(exceeded: Standing, wait: float | None, headers: Headers) -> LimitRe
 
 
 def headers_of(standings: Iterable[Standing]) -> Headers:
-    """Return OpenAI's ``x-ratelimit-*`` of the first limit on requests, and of the first on tokens."""
-    told: Headers = []
+    """Return OpenAI's ``x-ratelimit-*`` headers, for the first limit of requests and the first of tokens."""
+    headers: Headers = []
     seen: set[Unit] = set()
     for one in standings:
         unit = one.charge.rule.unit
@@ -188,16 +191,16 @@ def headers_of(standings: Iterable[Standing]) -> Headers:
             continue
         seen.add(unit)
         limit, remaining, reset = HEADERS[unit]
-        told += (
+        headers += (
             (limit, b"%d" % one.limit),
             (remaining, b"%d" % max(0, one.limit - one.used)),
             (reset, duration(one.reset_seconds).encode()),
         )
-    return told
+    return headers
 
 
 def duration(seconds: float) -> str:
-    """Return a time as OpenAI's headers have it, and Go writes one: ``120ms``, ``8.64s``, ``6m0s``."""
+    """Format a duration as OpenAI's headers and Go do: ``120ms``, ``8.64s``, ``6m0s``."""
     if seconds < 1:
         return f"{max(0, math.ceil(seconds * 1000))}ms"
     if seconds < 60:
@@ -208,12 +211,13 @@ def duration(seconds: float) -> str:
 
 
 def tokens_of(size: int) -> int:
-    """Return about how many tokens a prompt has, rather too many, by the bytes of its request. No tokenizer
-    is asked: the engine counts exactly, and its count is what stays charged."""
+    """Estimate the tokens of a prompt from the bytes of its request, on the high side. After the answer the
+    engine's exact count replaces the estimate."""
     return -(-size // BYTES_PER_TOKEN)
 
 
 def first_exceeded(standings: Sequence[Standing]) -> Standing | None:
-    """Return the limit to tell the caller of: a budget first, since waiting a minute does not help there."""
+    """Return the exceeded limit that is reported to the caller. A budget goes before a rate limit, because
+    waiting a minute does not help."""
     exceeded = [one for one in standings if one.is_exceeded]
     return exceeded[-1] if exceeded else None

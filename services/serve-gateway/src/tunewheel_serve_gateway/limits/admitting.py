@@ -1,4 +1,8 @@
-"""The door of the gateway: what a request may cost is charged to its caller before the engine is asked."""
+"""Charges a request to its caller before it is sent to an engine.
+
+The most that the request may cost is charged first. After the answer the charge is corrected to the real
+cost.
+"""
 
 from __future__ import annotations
 
@@ -32,11 +36,11 @@ from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.settings import Settings
 
 MOST_ACCOUNTS = 10_000
-"""Callers whose use is remembered here; beyond it, those that were silent longest are forgotten."""
+"""Most callers whose usage is kept in memory. When there are more, the least recently seen is forgotten."""
 
 
 class Account:
-    """What one caller may use, and has used by this gateway."""
+    """The limits of one caller, and the caller's usage at this gateway."""
 
     __slots__ = ("key", "limits", "rules", "tallies")
 
@@ -47,7 +51,8 @@ class Account:
         self.tallies: dict[str, Tally] = {}
 
     def add(self, charges: Sequence[Charge]) -> list[Count]:
-        """Return what is used then. A limit may have gone while a request of it was answered."""
+        """Add the charges; return the usage after them. A charge's limit may have been removed meanwhile, so
+        missing tallies are created."""
         tallies = self.tallies
         return [
             tallies.setdefault(rule.name, Tally()).add(window.number, amount)
@@ -56,7 +61,7 @@ class Account:
 
 
 class Admitted:
-    """What was charged for a request that may be answered."""
+    """The charge for an admitted request."""
 
     __slots__ = ("_prompt", "account", "charges", "everywhere", "headers", "tokens", "used")
 
@@ -70,8 +75,8 @@ class Admitted:
         tokens: int,
         everywhere: bool,
     ) -> None:
-        """``tokens``: charged; ``prompt``: of them, those of the prompt, as estimated. ``everywhere``: for
-        all gateways, not for this one alone."""
+        """``tokens``: all tokens that were charged. ``prompt``: the estimated tokens of the prompt among
+        them. ``everywhere``: whether the charge was counted in Redis, for all gateways."""
         self.account = account
         self.charges = charges
         self.headers = headers
@@ -79,21 +84,21 @@ class Admitted:
         self.everywhere = everywhere
         self._prompt = prompt
         self.used = 0
-        """Tokens: none, until something was answered."""
+        """Tokens that were really used; 0 until something was answered."""
 
     def take(self, exchange: Exchange) -> None:
-        """Take over what was used: as the engine counts, or as was seen of an answer that was broken off."""
+        """Set the tokens that were used: the engine's count, or an estimate for an answer that broke off."""
         said = exchange.said_tokens
         self.used = (exchange.prompt_tokens or self._prompt) + said if said or exchange.prompt_tokens else 0
 
     def abandon(self) -> None:
-        """Charge the prompt, where its caller went away: the engine may have read it by then."""
+        """Charge at least the prompt of a client that disconnected: the engine may have processed it."""
         self.used = self.used or self._prompt
 
 
 class Admission:
-    """Charges callers for what they ask: in Redis where there is one, for all gateways together. Without,
-    each gateway grants its share of every limit by itself."""
+    """Charges callers. Where Redis is configured, it counts for all gateways together. Otherwise each gateway
+    admits up to its share of every limit."""
 
     def __init__(
         self,
@@ -124,18 +129,18 @@ class Admission:
     async def admit(
         self, caller: Caller, *, size: int, output_tokens: int, param: str = "messages"
     ) -> Admitted:
-        """Charge ``caller`` for a request of ``size`` bytes, most of them in its field ``param``, whose
-        answer may have ``output_tokens``.
+        """Charge ``caller`` for a request of ``size`` bytes whose answer may have ``output_tokens``.
+        ``param`` is the request's largest field, which an error names.
 
         Raises:
             LimitReached
             BadRequest: the prompt is too long.
-            Unavailable: Redis is away, and nobody is to be admitted without.
+            Unavailable: Redis is unavailable, and the settings admit nobody without it.
         """
         prompt = tokens_of(size)
         if self._max_input is not None and prompt > self._max_input:
             raise BadRequest(
-                f"the prompt has up to {prompt} tokens, and at most {self._max_input} are taken here; "
+                f"the prompt has up to {prompt} tokens, and the limit here is {self._max_input}; "
                 f"shorten {param}",
                 param=param,
                 code="context_length_exceeded",
@@ -154,7 +159,7 @@ class Admission:
         return Admitted(account, charges, headers, prompt=prompt, tokens=tokens, everywhere=everywhere)
 
     async def settle(self, admitted: Admitted) -> None:
-        """Charge what was used in place of what might have been."""
+        """Replace the charge by the tokens that were really used."""
         difference = admitted.used - admitted.tokens
         if admitted.account is None or difference == 0:
             return
@@ -167,7 +172,7 @@ class Admission:
         await self._correct(admitted.account, charges, everywhere=admitted.everywhere)
 
     def _refuse_too_large(self, charges: Sequence[Charge], now: float) -> None:
-        """Refuse what no wait would admit before it is counted: Redis cannot add any number of tokens.
+        """Refuse a request that is larger than a limit, before it is counted: Redis' integers are bounded.
 
         Raises:
             LimitReached
@@ -184,13 +189,13 @@ class Admission:
             raise refusal(exceeded, None, headers_of([exceeded]))
 
     async def _charge(self, account: Account, charges: list[Charge], now: float) -> tuple[Headers, bool]:
-        """Return what the caller is told of its limits, and whether all gateways know of the charge."""
+        """Return the rate limit headers, and whether Redis counted the charge for all gateways."""
         here, everywhere = await self._add(account, charges)
         if self._shared is not None and everywhere is None:
             self._metrics.add("limits.away")
             if self._refuse_when_away:
                 await self._take_back(account, charges, everywhere=False)
-                reason = "the limits of callers cannot be looked up; try again shortly"
+                reason = "the limits of callers cannot be read from Redis; try again shortly"
                 raise Unavailable(reason, retry_after="2")
         counts = here if everywhere is None else everywhere
         standings = [
@@ -215,8 +220,8 @@ class Admission:
     async def _add(
         self, account: Account, charges: Sequence[Charge]
     ) -> tuple[list[Count], list[Count] | None]:
-        """Return what is used by this gateway, and by all of them. It is counted here too where Redis is
-        asked: if Redis goes away, this gateway goes on from there."""
+        """Add the charges; return the usage at this gateway, and at all gateways (None without Redis). The
+        local usage is always counted, so that this gateway can go on alone if Redis fails."""
         here = account.add(charges)
         if self._shared is None:
             return here, None
@@ -243,7 +248,7 @@ class Admission:
                 self._accounts.popitem(last=False)
         else:
             self._accounts.move_to_end(name)
-        if account.limits is not caller.limits:  # the file of keys was read anew
+        if account.limits is not caller.limits:  # The file of keys was reloaded.
             account.limits = caller.limits
             account.rules = rules_of(caller.limits, self._default, replicas=self._replicas)
             account.tallies = {r.name: account.tallies.get(r.name) or Tally() for r in account.rules}
@@ -251,14 +256,14 @@ class Admission:
 
 
 def _key_of(name: tuple[str | None, str | None]) -> str:
-    """Return what a caller is called in Redis, which need not know whose name it is."""
+    """Return the caller's key in Redis: a hash, so that Redis does not hold the caller's name."""
     return blake2b(
         "\n".join(part or "" for part in name).encode("utf-8", "replace"), digest_size=12
     ).hexdigest()
 
 
 def make_admission(settings: Settings, metrics: Metrics) -> Admission:
-    """Return what the settings say of limits."""
+    """Build the admission from the settings."""
     url = settings.limits_url
     shared = None
     if url is not None:

@@ -1,4 +1,4 @@
-"""What callers have used: counted in this process, and in Redis for all gateways together."""
+"""Counts the usage of callers: in this process, and in Redis for all gateways together."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ log = structlog.get_logger(__name__)
 PREFIX = "tunewheel:limits"
 CONNECTIONS = 32
 PAUSE_SECONDS = 1.0
-"""Redis that failed is left alone for so long: an outage costs one request in a second its time-out."""
+"""After a failure Redis is not called for this long. During an outage only one request per second then waits
+for the time-out."""
 PREVIOUS_SECONDS = 1.0
-"""The minute before changes only by answers that end late, so what is known of it counts for so long."""
+"""How long a read of the previous minute's usage is cached. That usage changes only by answers that end
+late."""
 MOST_KNOWN = 10_000
 MOST_OWED = 10_000
-"""Counters of Redis whose corrections wait; beyond it, the one that waits longest is let go."""
+"""Most counters whose corrections wait for Redis. When there are more, the oldest correction is dropped."""
 
 
 class Tally:
-    """A caller's use of one limit, as this process counts it."""
+    """A caller's usage of one limit, as counted by this process."""
 
     __slots__ = ("_current", "_number", "_previous")
 
@@ -38,7 +40,8 @@ class Tally:
         self._number, self._current, self._previous = -1, 0, 0
 
     def add(self, number: int, amount: int) -> Count:
-        """Add ``amount`` (negative: take back) to the window ``number``: this one, or the one before."""
+        """Add ``amount``, which may be negative, to the window ``number``; return the usage after it. Amounts
+        for windows older than the previous one are ignored."""
         if number > self._number:
             self._previous = self._current if number == self._number + 1 else 0
             self._number, self._current = number, 0
@@ -50,7 +53,7 @@ class Tally:
 
 
 class Owed(NamedTuple):
-    """What one counter of Redis is to be corrected by. ``until``: from then on it counts for nothing."""
+    """A correction that waits for Redis. ``until``: the time from which on the counter no longer matters."""
 
     amount: int
     expiry: int
@@ -58,11 +61,11 @@ class Owed(NamedTuple):
 
 
 class SharedCounts:
-    """The counts of all gateways, in Redis, by ``limits``' storage: one command per limit of the caller.
+    """The usage at all gateways, in Redis. Each limit of a caller costs one command (of ``limits``' storage).
 
-    No call takes longer than ``timeout_seconds`` or raises: None says that Redis is away. Corrections of what
-    was charged then wait until it is there again. A command that had no answer in time may have been carried
-    out: it is neither sent again nor taken back.
+    No call takes longer than ``timeout_seconds``, and none raises. ``add`` returns None while Redis is
+    unavailable; corrections wait until Redis is back. A command without an answer in time may have been
+    executed, so it is neither repeated nor reversed.
     """
 
     def __init__(
@@ -72,13 +75,13 @@ class SharedCounts:
         timeout_seconds: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``url``: ``redis://…`` or ``rediss://…``, as redis-py reads it."""
+        """``url``: ``redis://…`` or ``rediss://…``, in redis-py's format."""
         from limits.aio.storage import RedisStorage
         from redis.asyncio import BlockingConnectionPool
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
 
-        # One more try: the server may have closed a connection that was kept.
+        # Retry once, because the server may have closed an idle connection.
         options: dict[str, Any] = {"retry": Retry(NoBackoff(), 1), "socket_connect_timeout": timeout_seconds}
         self._pool = BlockingConnectionPool.from_url(url, max_connections=CONNECTIONS, **options)
         self._storage: RedisStorage = RedisStorage(
@@ -102,8 +105,8 @@ class SharedCounts:
         await self._pool.disconnect()
 
     async def add(self, account: str, charges: Sequence[Charge]) -> list[Count] | None:
-        """Add each charge to what ``account`` has used; return what is used now, None where Redis is away.
-        Charges that Redis took before it failed are then taken back."""
+        """Add the charges to the usage of ``account``; return the usage after them. None: Redis is
+        unavailable; charges that Redis accepted before it failed are reversed later."""
         if self._clock() < self._ask_at:
             return None
         taken: list[Charge] = []
@@ -120,7 +123,7 @@ class SharedCounts:
         return found
 
     async def correct(self, account: str, charges: Sequence[Charge]) -> None:
-        """Add each charge to what ``account`` has used: now, or as soon as Redis is there again."""
+        """Add the charges to the usage of ``account``, now or as soon as Redis is available again."""
         for charge in charges:
             self._owe(account, charge)
         if not self.is_away:
@@ -141,7 +144,7 @@ class SharedCounts:
             self._owed[counter] = owed._replace(amount=owed.amount + more.amount)
 
     async def _pay(self, counters: Sequence[str] = ()) -> None:
-        """Send what is owed to ``counters``; without, to all, a few at a time."""
+        """Send the waiting corrections of ``counters``. Without ``counters``, send all, in batches."""
         while self._clock() >= self._ask_at:
             chosen = counters or list(islice(self._owed, CONNECTIONS))
             sent = {name: self._owed.pop(name) for name in chosen if name in self._owed}
@@ -160,12 +163,12 @@ class SharedCounts:
         taken.add(counter)
 
     async def _ask(self, commands: Sequence[Coroutine[Any, Any, T]]) -> list[T] | Exception:
-        """Return what all ``commands`` return, or that Redis is away and why."""
+        """Return the results of all ``commands``, or the error where Redis is unavailable."""
         from limits.errors import StorageError
 
         try:
             async with asyncio.timeout(self._timeout):
-                # All are waited for, so that it is known of each what became of it.
+                # Wait for all, so that the outcome of each command is known.
                 found = await asyncio.gather(*commands, return_exceptions=True)
                 for one in found:
                     if isinstance(one, BaseException):
@@ -206,5 +209,5 @@ def _counter(account: str, charge: Charge) -> str:
 
 
 def _expiry(charge: Charge) -> int:
-    """Seconds that a counter is kept: for another window too, in which it is the one before."""
+    """Return the seconds that a counter is kept: two windows, because it is read as the previous one too."""
     return int(2 * charge.window.seconds) + 1

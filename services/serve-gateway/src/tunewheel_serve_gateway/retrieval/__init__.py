@@ -1,1 +1,1 @@
-"""Passages of a project's documents for the prompt: indexes, questions' vectors, what was found."""
+"""Retrieval: opens the projects' indexes, embeds questions, finds passages for the prompt."""

@@ -1,5 +1,7 @@
-"""Texts as vectors, by the embedding that a project's spec names. Nothing here loads torch, and numpy only
-where something is embedded."""
+"""Embeds texts with the embedding that a project's spec names.
+
+The module never imports torch. It imports numpy only when something is embedded.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +33,11 @@ log = structlog.get_logger(__name__)
 @dataclass(frozen=True, slots=True)
 class Embedded:
     name: str
-    """Of the embedder."""
+    """The embedder's name."""
     vectors: Vectors
     """(texts, dimensions), of unit length."""
     tokens: int
-    """Of the texts, estimated."""
+    """Estimated tokens of all texts."""
 
 
 @dataclass(slots=True)
@@ -45,8 +47,10 @@ class Endpoint:
 
 
 class Embedders:
-    """One table for all projects, and an embedder for each endpoint that a spec names. ``hosts``: those that
-    may be asked. ``seconds``: the longest wait for the vector of a question."""
+    """The static embedder, which all projects share, and one embedder per endpoint that a spec names.
+
+    ``hosts``: the hosts that endpoints may have. ``seconds``: the longest wait for a question's vector.
+    """
 
     def __init__(self, hosts: Hosts, *, seconds: float) -> None:
         self._allowed = AllowedSources(hosts=hosts)
@@ -54,7 +58,8 @@ class Embedders:
         self._session: aiohttp.ClientSession | None = None
         self._endpoints: dict[str, Endpoint] = {}
         self._batches = ThreadPoolExecutor(1, thread_name_prefix="embedding-batch")
-        """Of ``embed``: no question waits for the thousands of texts of one request."""
+        """Thread of ``embed``. Questions do not use it, so they never wait for a request of thousands of
+        texts."""
 
     async def close(self) -> None:
         self._batches.shutdown(wait=False, cancel_futures=True)
@@ -68,20 +73,20 @@ class Embedders:
         return StaticEmbedder()
 
     def prepare(self, manifest: IndexManifest) -> None:
-        """Load what the first question to this index would else wait for."""
+        """Load the static embedder if the index uses it, so that the first question need not wait."""
         if manifest.embedding == self._static.name:
             self._static.units(["ready"])
 
     def by_table(self, manifest: IndexManifest, text: str) -> Vectors | None:
-        """Return the vector of one question by the table, (dimensions,); None: the index was built with
-        another embedding. It takes 0.1 ms, and longer for a question of pages."""
+        """Embed one question with the static embedder. Return its vector, of shape (dimensions,); None: the
+        index was built with another embedding. Takes 0.1 ms, and longer for questions of several pages."""
         return self._static.units([text])[0] if manifest.embedding == self._static.name else None
 
     async def by_endpoint(
         self, embedding: EndpointEmbedding, manifest: IndexManifest, text: str
     ) -> Vectors | None:
-        """Return the vector of one question by the endpoint of ``embedding``, (dimensions,); None: there is
-        none now, or the index was built with another embedding."""
+        """Embed one question with the endpoint of ``embedding``. Return its vector, of shape (dimensions,).
+        None: the endpoint failed, or the index was built with another embedding."""
         try:
             one = self._endpoint(embedding)
             if manifest.embedding != one.embedder.name or not one.breaker.allows():
@@ -92,11 +97,11 @@ class Embedders:
             return None
 
     async def embed(self, embedding: Embedding, texts: Sequence[str]) -> Embedded:
-        """Return the vectors of ``texts``. What an endpoint does with them says nothing of questions, so
-        that no caller can have those go without.
+        """Return the vectors of ``texts``. A failure here does not open the breaker of questions: otherwise a
+        caller's bad texts could stop other callers' questions from being embedded.
 
         Raises:
-            Unavailable: the endpoint fails, or may not be asked.
+            Unavailable: the endpoint failed or is not allowed.
         """
         from tunewheel_retrieval.passages import estimated_tokens
 
@@ -114,10 +119,10 @@ class Embedders:
             ) from error
 
     def _endpoint(self, embedding: EndpointEmbedding) -> Endpoint:
-        """Return who asks the endpoint of ``embedding``.
+        """Return the client of the endpoint of ``embedding``.
 
         Raises:
-            InvalidSpec: its host, or its key there, is not listed, or the key is not set.
+            InvalidSpec: the endpoint's host or its key's variable is not allowed, or the variable is not set.
         """
         self._allowed.check_embedding(embedding)
         key = os.environ.get(embedding.api_key_env) if embedding.api_key_env else None
@@ -147,7 +152,7 @@ class Embedders:
         except (TransientError, TimeoutError):
             one.breaker.fail()
             raise
-        except (asyncio.CancelledError, TunewheelError):  # a refusal is about this question
+        except (asyncio.CancelledError, TunewheelError):  # A refusal concerns this question only.
             one.breaker.give_up()
             raise
         one.breaker.succeed()

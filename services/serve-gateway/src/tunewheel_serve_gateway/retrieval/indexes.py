@@ -1,4 +1,4 @@
-"""The index of each project: the newest version that could be opened serves."""
+"""Opens the newest index version of each project. Until it is open, the previous version is searched."""
 
 from __future__ import annotations
 
@@ -25,24 +25,27 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class Followed:
-    """One project's versions. ``changed`` is set with each that is told of."""
+    """The index versions of one project. ``changed`` is set when a newer version is announced."""
 
     newest: IndexVersioned | None = None
     index: Index | None = None
     built_for: str | None = None
-    """The ``retrieval_sha256`` of the spec that ``index`` was named for last."""
+    """The ``retrieval_sha256`` in the latest event that announced ``index``."""
     failure: str | None = None
-    """Why ``newest`` does not serve; None: it does, or is being opened for the first time."""
+    """Why ``newest`` could not be opened; None: it is open, or the first attempt is under way."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     tried: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once a version was opened, or was not."""
+    """Set after the first attempt to open a version."""
     task: asyncio.Task[None] | None = None
 
 
 class Indexes:
-    """Opens what ``index.versioned`` names, for the projects that ``is_wanted``. An index serves until a
-    newer one is open: a version that is broken, missing or cannot be read changes nothing, and is tried again
-    for as long as it is the newest. ``prepare`` is called in a thread before an index serves."""
+    """Opens the versions that ``index.versioned`` announces, for the projects for which ``is_wanted`` is
+    true.
+
+    An index is searched until a newer version is open. A version that cannot be opened is tried again for as
+    long as it is the newest. ``prepare`` is called in a thread before an index is used.
+    """
 
     def __init__(
         self,
@@ -75,18 +78,18 @@ class Indexes:
         one = self._followed.setdefault(event.project, Followed())
         one.newest = event
         if one.index is not None and one.index.manifest.index_id == event.index_id:
-            one.built_for = event.retrieval_sha256  # another spec may need the same index
+            one.built_for = event.retrieval_sha256  # Another spec may need the same index.
         self.on_change(event.project)
 
     def on_removed(self, project: str) -> None:
-        """Know of no index of ``project`` any more."""
+        """Forget the indexes of ``project``."""
         if project in self._followed:
             self._followed[project].newest = None
             self.on_change(project)
 
     def on_change(self, project: str) -> None:
-        """Open the newest version, if ``project`` wants one and has not got it; let go of one that it does
-        not want."""
+        """Open the newest version of ``project`` if it is wanted and not open. Close the index of a project
+        that no longer wants one."""
         one = self._followed.get(project)
         if one is None or not self._started:
             return
@@ -97,12 +100,12 @@ class Indexes:
             one.task = asyncio.create_task(self._follow(project, one), name=f"index of {project}")
 
     def of(self, project: str) -> Index | None:
-        """Return what to search; None: nothing is open."""
+        """Return the open index of ``project``; None: none is open."""
         one = self._followed.get(project)
         return one.index if one is not None else None
 
     def built_for(self, project: str) -> str | None:
-        """Return the ``retrieval_sha256`` of the spec that the index which is searched is for."""
+        """Return the ``retrieval_sha256`` of the spec for which the open index was announced."""
         one = self._followed.get(project)
         return one.built_for if one is not None else None
 
@@ -117,7 +120,7 @@ class Indexes:
         }
 
     async def start(self, *, timeout_seconds: float) -> None:
-        """Begin to open what was told of, and return once each was tried, or after ``timeout_seconds``."""
+        """Begin to open the announced indexes. Return once each was tried, or after ``timeout_seconds``."""
         self._started = True
         for project in self._followed:
             self.on_change(project)
@@ -139,7 +142,7 @@ class Indexes:
         return None if is_open else newest
 
     async def _follow(self, project: str, one: Followed) -> None:
-        """Open the newest version until it is open."""
+        """Try to open the newest version until it is open."""
         attempts = 0
         try:
             while (event := self._due(project, one)) is not None:
@@ -156,16 +159,18 @@ class Indexes:
             one.task = None
 
     async def _open_one(self, project: str, one: Followed, event: IndexVersioned) -> bool:
-        """Have ``event``'s version serve. False: it cannot be opened now, and the one before goes on."""
+        """Open the version of ``event`` and use it. Return False where it cannot be opened; the previous
+        version then stays in use."""
         try:
             index = await self._opened(event)
-        except Exception as error:  # whatever it is, it must not take down what serves
+        except Exception as error:  # No error here may stop the version that is in use.
             self._note_failure(project, one, event, error)
             return False
         finally:
             one.tried.set()
         if one.newest is not None and self._is_wanted(project):
-            named = one.newest if one.newest.index_id == event.index_id else event  # it may be named again
+            # The same index may have been announced again, for another spec, while it was being opened.
+            named = one.newest if one.newest.index_id == event.index_id else event
             one.index, one.built_for, one.failure = index, named.retrieval_sha256, None
             self._metrics.add("indexes.opened")
             passages = event.counts.passages
@@ -178,9 +183,10 @@ class Indexes:
 
         index = await open_index(self._store, event.manifest)
         for name in ("project", "index_id"):
-            said, told = getattr(index.manifest, name), getattr(event, name)
-            if said != told:
-                raise BrokenIndex(name, f"is {said} in {event.manifest.path}, and {told} in index.versioned")
+            in_manifest, in_event = getattr(index.manifest, name), getattr(event, name)
+            if in_manifest != in_event:
+                reason = f"is {in_manifest} in {event.manifest.path}, and {in_event} in index.versioned"
+                raise BrokenIndex(name, reason)
         await asyncio.to_thread(self._prepare, index.manifest)
         return index
 

@@ -1,4 +1,4 @@
-"""What was looked up for one request."""
+"""The passages that were found for one request."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ NO_INDEX = b"none"
 
 @dataclass(frozen=True, slots=True)
 class Retrieved:
-    """A canary, the shadow copy and a second attempt are given the same."""
+    """The passages for one request. Shadow copies and second attempts use the same passages."""
 
     context: str
-    """For the system message; "": nothing was found, or nothing could be looked up."""
+    """Text of the passages, for the system message; "": no passage was found, or there was no index."""
     citation: str
-    """For the end of an answer in plain text; "": the spec does not ask for it there."""
+    """Text that is appended to an answer in plain text; "": the spec asks for no citation in answers."""
     headers: Headers
     use: RetrievalUse | None
-    """For the log; None: there was no index."""
+    """The record of the retrieval for the completion log; None: there was no index."""
     fewer: Callable[[], Retrieved] | None = field(default=None, compare=False)
-    """The same without the last passage, for a prompt that is too long; None: it holds as few as the spec
-    allows."""
+    """Returns the same without the last passage, for a prompt that is too long. None: no passage can be
+    dropped."""
 
 
 WITHOUT_INDEX = Retrieved("", "", [(INDEX_HEADER, NO_INDEX)], None)
@@ -48,17 +48,20 @@ def retrieved(
     built_for: str | None,
     milliseconds: float,
 ) -> Retrieved:
-    """Return what becomes of ``hits``, the passages that fit. ``embedded``: the question had a vector.
-    ``built_for``: the hash of the spec that the index is for. How near passages of another lie says nothing
-    under ``spec``."""
+    """Return prompt text, citation, headers and log record for ``hits``, the passages that fit the budget.
+
+    ``embedded``: whether the question had a vector. ``built_for``: the hash of the spec for which the index
+    was built. The similarity is logged only where both are as ``spec`` has it; otherwise it cannot be
+    compared.
+    """
     sha256 = spec.sha256
-    told = embedded and built_for == sha256
+    is_comparable = embedded and built_for == sha256
     use = RetrievalUse(
         index_id=index_id,
         passage_ids=tuple(hit.passage.passage_id for hit in hits),
         scores=tuple(hit.score for hit in hits),
         milliseconds=milliseconds,
-        similarity=max((hit.similarity or 0.0 for hit in hits), default=0.0) if told else None,
+        similarity=max((hit.similarity or 0.0 for hit in hits), default=0.0) if is_comparable else None,
         retrieval_sha256=sha256,
     )
     return _with_passages(spec, hits, use)
@@ -77,14 +80,15 @@ def _with_passages(spec: RetrievalSpec, hits: tuple[Hit, ...], use: RetrievalUse
 
 
 def _shorter(spec: RetrievalSpec, fewer: tuple[Hit, ...], use: RetrievalUse) -> Retrieved:
-    """How well the documents fit the question does not depend on how many passages a prompt holds."""
-    told = {"passage_ids": use.passage_ids[: len(fewer)], "scores": use.scores[: len(fewer)]}
-    return _with_passages(spec, fewer, use.model_copy(update=told))
+    """Return the same with fewer passages. The similarity stays: it describes how well the documents fit the
+    question, not the prompt."""
+    kept = {"passage_ids": use.passage_ids[: len(fewer)], "scores": use.scores[: len(fewer)]}
+    return _with_passages(spec, fewer, use.model_copy(update=kept))
 
 
 def cite(answer: dict[str, Any], citation: str) -> None:
-    """Put ``citation`` at the end of each whole text in ``answer``: of a stream, into the chunk that ends it.
-    Calls of tools stay as they are."""
+    """Append ``citation`` to each finished text in ``answer``. In a stream it is added to the chunk that ends
+    the text. Tool calls stay unchanged."""
     if not citation:
         return
     for choice in answer.get("choices") or ():

@@ -1,4 +1,4 @@
-"""From a question to the passages that go into its prompt."""
+"""Finds the passages of a project's documents for a question."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 Switch = Literal["on", "off"]
 SEARCHES = 2
-"""At once, beside the event loop."""
+"""Number of threads for searches that are not run on the event loop."""
 SHORT_SEARCH = 12_000 * 384
-"""Numbers in the vectors of an index that is searched on the event loop, in a millisecond: 12,000 passages of
-the static embedder. A thread would be waited for longer than that, as it competes with the loop for the
-interpreter's lock."""
+"""Largest index, in vector components, that is searched on the event loop: 12,000 passages of the static
+embedder. The search takes a millisecond. A thread would take longer, because it competes with the event loop
+for the interpreter's lock."""
 SHORT_QUESTION = 500
-"""Characters of a question that is embedded on the event loop."""
+"""Longest question, in characters, that is embedded on the event loop."""
 
 
 class Retriever:
-    """Looks up what a project's spec asks for. ``spec_of`` is asked for each project's present spec."""
+    """Retrieves passages as a project's spec asks. ``spec_of`` returns a project's present spec."""
 
     def __init__(
         self,
@@ -63,21 +63,21 @@ class Retriever:
         return spec.retrieval if spec is not None else None
 
     def most_tokens(self, project: str, asked: Switch | None) -> int:
-        """Return how many tokens of passages a prompt may be given."""
+        """Return the most tokens of passages that a prompt may get."""
         spec = self.spec(project)
         return spec.budget_tokens if spec is not None and (asked or spec.default) == "on" else 0
 
     def is_declared(self, project: str, asked: Switch | None) -> bool:
-        """Tell whether ``asked`` is what the project's spec says too."""
+        """Return whether ``asked`` is absent or equals the default of the project's spec."""
         spec = self.spec(project)
         return asked is None or asked == (spec.default if spec is not None else "off")
 
     async def retrieve(self, project: str, question: str, asked: Switch | None) -> Retrieved | None:
-        """Return what goes with ``question``; None: nothing is to be looked up.
+        """Return the passages for ``question``; None: no retrieval is asked for.
 
         Raises:
-            BadRequest: the client asks for passages of a project without retrieval.
-            Unavailable: there is no index, and the spec would rather have no answer.
+            BadRequest: the client asks for retrieval, but the project declares none.
+            Unavailable: there is no index, and the spec has ``when_unavailable: refuse``.
         """
         spec = self.spec(project)
         if spec is None:
@@ -92,7 +92,7 @@ class Retriever:
             return self._without(project, spec)
         try:
             found = await self._look_up(spec, index, question, self.indexes.built_for(project))
-        except Exception:  # of our own making: the client is answered all the same
+        except Exception:  # An error in the search must not stop the answer.
             log.exception("retrieval_failed", project=project, index_id=index.manifest.index_id)
             return self._without(project, spec)
         self._metrics.add("retrieval.answered")
@@ -130,7 +130,7 @@ class Retriever:
         if by_words:
             self._metrics.add("retrieval.by_words")
         taken = (time.perf_counter() - started) * 1000
-        fits = not by_words and len(index.rows) > 0  # of an index without passages nothing can be said
+        fits = not by_words and len(index.rows) > 0  # An empty index gives no similarity.
         return retrieved(
             spec, manifest.index_id, hits, embedded=fits, built_for=built_for, milliseconds=round(taken, 3)
         )
@@ -139,7 +139,7 @@ class Retriever:
 def make_retriever(
     settings: Settings, store: ObjectStore, spec_of: Callable[[str], ProjectSpec | None], metrics: Metrics
 ) -> Retriever:
-    """Return what the settings say of retrieval."""
+    """Build the retriever from the settings."""
     embedders = Embedders(settings.spec_hosts, seconds=settings.vector_seconds)
 
     def is_wanted(project: str) -> bool:

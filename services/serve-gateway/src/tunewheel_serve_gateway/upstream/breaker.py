@@ -1,4 +1,4 @@
-"""When to stop asking an engine, and when to try it again."""
+"""A circuit breaker: decides when an engine gets no more requests, and when it is tried again."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ class Breaker:
     """Opens after ``failures`` in a row.
 
     closed     every request goes through
-    open       none does, for ``seconds``; after that one at a time is let through, and its outcome decides
-    half-open  a health check succeeded while it was open: all requests go through, the next outcome decides
+    open       no request goes through for ``seconds``; then one trial request at a time does, and its outcome
+               closes the breaker or keeps it open
+    half-open  a health check succeeded while the breaker was open: all requests go through, and the next
+               outcome closes or opens it
     """
 
     def __init__(
@@ -29,7 +31,7 @@ class Breaker:
         return self._open_until is not None
 
     def allows(self) -> bool:
-        """Tell whether a request may be sent now."""
+        """Return whether a request may be sent now."""
         return self._open_until is None or (not self._trial and self._now() >= self._open_until)
 
     def begin(self) -> None:
@@ -37,7 +39,7 @@ class Breaker:
         self._trial = self.is_open
 
     def give_up(self) -> None:
-        """Note that nobody waits any more for a request: its outcome stays unknown."""
+        """Note that a request was abandoned: its outcome stays unknown."""
         self._trial = False
 
     def succeed(self) -> bool:

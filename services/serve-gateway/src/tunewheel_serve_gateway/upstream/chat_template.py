@@ -1,4 +1,4 @@
-"""From messages to a prompt, for engines that take prompts."""
+"""Renders messages as a prompt, for engines that take prompts in place of messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CHATML = (
     "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-"""OpenAI's ChatML, which SmolLM2, Qwen and others speak."""
+"""The template of OpenAI's ChatML, which SmolLM2, Qwen and other models use."""
 
 
 class InvalidTemplate(TunewheelError):

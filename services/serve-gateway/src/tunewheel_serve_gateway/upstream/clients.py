@@ -1,4 +1,4 @@
-"""From settings to the pool of engines."""
+"""Builds the pool of engines from the settings."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tunewheel_serve_gateway.upstream.protocol import Timeouts, Upstream
 def make_pool(
     settings: Settings, is_adapter: Callable[[str], bool], metrics: Metrics
 ) -> tuple[Pool, Discovery]:
-    """Return the pool of engines that ``engine_url`` lists, and what finds more engines behind its names.
-    ``is_adapter`` tells adapters from base models by name.
+    """Return the pool of the engines that ``engine_url`` lists, and the discovery of engines behind its
+    names. ``is_adapter`` says by a model's name whether it is an adapter or a base model.
 
     Raises:
         InvalidTls, InvalidTemplate: see ``make_client``.
@@ -34,7 +34,7 @@ def make_pool(
     listed = [url for url in settings.engine_urls if not url.startswith(BY_NAME)]
     names = [url for url in settings.engine_urls if url.startswith(BY_NAME)]
     for name in names:
-        make_client(settings, name.removeprefix(BY_NAME), is_adapter)  # what is wrong with it is said now
+        make_client(settings, name.removeprefix(BY_NAME), is_adapter)  # raises now if the settings are wrong
     pool = Pool([make(url) for url in listed], metrics, retry_after=settings.retry_after_seconds)
     return pool, Discovery(names, make, listed=listed)
 

@@ -1,6 +1,6 @@
-"""Engines behind a name: each address that the name server gives for it is one.
+"""Finds engines by resolving a name. Each address of the name is one engine.
 
-In a cluster a headless Service is such a name, and its addresses are the pods that are ready.
+In Kubernetes such a name is a headless Service, whose addresses are its ready pods.
 """
 
 from __future__ import annotations
@@ -16,24 +16,25 @@ from tunewheel_runtime.named_addresses import addresses_behind
 from tunewheel_serve_gateway.upstream.endpoint import Endpoint
 
 BY_NAME = "dns+"
-"""Before the URL of a name, as Thanos writes it."""
+"""Prefix of a URL whose host is to be resolved; Thanos has the same notation."""
 ANSWER_SECONDS = 3.0
 """Longest wait for the name server."""
 MISSED = 2
-"""Looks in a row without an address, after which its engine is let go."""
+"""An engine is removed after its address was missing this many times in a row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Engines that came, and those whose address is the name's no more."""
+    """Engines at new addresses, and engines whose address is gone."""
 
     came: Sequence[Endpoint] = ()
     gone: Sequence[Endpoint] = ()
 
 
 class Discovery:
-    """``names``: URLs such as ``dns+http://vllm:8000``. ``make`` makes the engine at an address. ``listed``:
-    engines that have addresses of their own, and are not found twice."""
+    """Resolves ``names``, which are URLs such as ``dns+http://vllm:8000``. ``make`` builds the endpoint at an
+    address. ``listed``: URLs of engines that the settings list by address; they are not found a second
+    time."""
 
     def __init__(
         self, names: Sequence[str], make: Callable[[str], Endpoint], *, listed: Collection[str] = ()
@@ -44,7 +45,7 @@ class Discovery:
         self._found: dict[str, Endpoint] = {}
         self._missed: Counter[str] = Counter()
         self._troubles: dict[str, str] = {}
-        # A name server that is silent holds these threads, and none that other work needs.
+        # Threads of its own: a name server that does not answer must not block threads that other work needs.
         self._threads = ThreadPoolExecutor(max(1, len(names)), "names")
 
     @property
@@ -53,11 +54,12 @@ class Discovery:
 
     @property
     def trouble(self) -> str | None:
-        """Why engines cannot be found; None: each name has an address."""
+        """The names without an address, and why; None: each name has an address."""
         return "; ".join(f"{name}: {reason}" for name, reason in self._troubles.items()) or None
 
     async def look(self) -> Change:
-        """Ask for the addresses of every name. A name server that does not answer takes no engine away."""
+        """Resolve every name; return the changes. If the name server does not answer, no engine is
+        removed."""
         await asyncio.gather(*(self._ask(name) for name in self._told))
         told = frozenset[str]().union(*self._told.values()) - self._listed
         self._missed = Counter({url: self._missed[url] + 1 for url in self._found.keys() - told})
@@ -77,4 +79,4 @@ class Discovery:
             return
         self._troubles.pop(name, None)
         if not self._told[name]:
-            self._troubles[name] = "no address is known; is the name right, and a pod ready?"
+            self._troubles[name] = "has no address; check the name, and that a pod is ready"

@@ -1,4 +1,4 @@
-"""One engine of the pool: its client, and what is known of it."""
+"""One engine of the pool: its client, its loaded models and its state."""
 
 from __future__ import annotations
 
@@ -22,41 +22,41 @@ NOT_ASKED = "not asked yet"
 
 
 class Endpoint:
-    """One engine. ``ready`` are the models that may be asked of it, beside its base."""
+    """One engine. ``ready``: the names of the models, beside its base, that it can answer with."""
 
     def __init__(self, url: str, client: Upstream, breaker: Breaker, *, was_found: bool = False) -> None:
-        """``was_found``: behind a name."""
+        """``was_found``: whether the engine was found by resolving a name."""
         self.url = url
         self.was_found = was_found
         self.name = urlsplit(url).netloc.rpartition("@")[2] or url
-        """Host and port: the label of its metrics."""
+        """Host and port; also the label ``engine`` of metrics."""
         self.client = client
         self.breaker = breaker
         self.error: str | None = NOT_ASKED
-        """Why its models could not be listed last; None: they could."""
+        """Why the last attempt to list its models failed; None: it succeeded."""
         self.is_away = False
-        """Whether there was no connection when its models were to be listed last."""
+        """Whether the last attempt to list its models found no connection."""
         self.last_failure: UpstreamError | None = None
         self.listed: frozenset[str] = frozenset()
-        """The names that it answered to when it was asked last."""
+        """The model names in its last list."""
         self.is_known = False
         """Whether its models were ever listed."""
         self.ready: set[str] = set()
         self.outstanding = 0
-        """Requests of this gateway that it has not finished."""
+        """Number of this gateway's requests that the engine is answering."""
         self.idle = asyncio.Event()
         self.idle.set()
         self.answered_at = 0.0
-        """Monotonic seconds: when it last gave an answer, or the first text of one."""
+        """Monotonic time, in seconds, of its last answer, or of the first text of a streamed answer."""
         self.in_use: Counter[str] = Counter()
         self.last_used: dict[str, float] = {}
-        """Monotonic seconds by model."""
+        """By model: monotonic time of its last request, in seconds."""
         self.loaded_at: dict[str, float] = {}
-        """Monotonic seconds by model: when this gateway loaded it last."""
+        """By model: monotonic time at which this gateway last loaded it, in seconds."""
 
     @contextmanager
     def answering(self, model_id: str) -> Iterator[None]:
-        """Count a request, and keep ``model_id`` from being unloaded meanwhile."""
+        """Count a request while it runs. ``model_id`` is not unloaded meanwhile."""
         self.breaker.begin()
         self.outstanding += 1
         self.idle.clear()
@@ -76,25 +76,26 @@ class Endpoint:
                 del self.in_use[model_id]
 
     def take_listing(self, listed: set[str] | None, before: set[str]) -> None:
-        """Take over the names that the engine answers to; None: it cannot tell. ``before`` was ready when the
-        question went out: what was loaded since then is not in the answer."""
+        """Take over the engine's list of models; None: the engine cannot list them. ``before``: the models
+        that were ready when the list was requested. Models loaded since then stay ready, as the list lacks
+        them."""
         self.is_known = True
         if listed is not None:
             self.listed = frozenset(listed)
             self.ready = listed | self.ready - before
 
     def take_loaded(self, model_id: str) -> None:
-        """Take note that ``model_id`` was loaded just now."""
+        """Note that ``model_id`` was loaded just now."""
         self.ready.add(model_id)
         self.loaded_at[model_id] = time.monotonic()
 
     def says(self, base: str) -> bool | None:
-        """Tell whether it serves ``base`` by its own word; None: it does not say, or was never asked."""
+        """Return whether the engine reports that it serves ``base``; None: it reports no base."""
         return True if base in self.listed else says_base(base, self.client.bases)
 
     def name_of_whole(self, adapter: AdapterRef) -> str | None:
-        """Return the name of a whole model that this engine was started on; None: it was not. An engine of
-        the model's base may have loaded it, under its id, beside that base."""
+        """Return the name under which this engine serves a fully fine-tuned model as its base; None: it does
+        not. An engine of the model's base may have loaded the model beside that base, under its id."""
         base = adapter.base.name
         if adapter.method is not TrainMethod.FULL or base in self.listed or base in self.client.bases:
             return None
@@ -102,10 +103,10 @@ class Endpoint:
 
     @property
     def whole(self) -> frozenset[str]:
-        """The whole models that this engine says it has loaded beside its base."""
+        """The fully fine-tuned models that this engine reports as loaded beside its base."""
         return frozenset[str]().union(*(base.whole for base in self.client.bases.values()))
 
     def body_for(self, target: Target, body: dict[str, Any]) -> dict[str, Any]:
-        """Return ``body`` under the name by which this engine knows the model."""
+        """Return ``body`` with the model's name at this engine."""
         name = self.name_of_whole(target.adapter) if target.adapter else None
         return body if name is None else {**body, "model": name}

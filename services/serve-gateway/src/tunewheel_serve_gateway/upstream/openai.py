@@ -50,7 +50,7 @@ class OpenAiUpstream:
         timeouts: Timeouts | None = None,
         retry_after: int = 2,
     ) -> None:
-        """``tls``: whom to trust behind ``https``; None: the system's authorities."""
+        """``tls``: the trusted certificate authorities; None: the system's."""
         self._url = url.rstrip("/")
         self._tls = tls
         self._headers = {"content-type": "application/json"}
@@ -67,7 +67,7 @@ class OpenAiUpstream:
 
     @property
     def _session(self) -> aiohttp.ClientSession:
-        # Made on first use: a session belongs to the running loop.
+        # Created on first use, because a session belongs to the running event loop.
         if self._opened is None:
             connector = aiohttp.TCPConnector(
                 limit=0, keepalive_timeout=KEEPALIVE_SECONDS, ssl=self._tls or True
@@ -100,7 +100,7 @@ class OpenAiUpstream:
                 chunk = as_object(payload)
                 if _says(chunk, "delta"):
                     begun = True
-                elif chunk.get("choices") != [] or chunk.get("error"):  # usage comes without a choice
+                elif chunk.get("choices") != [] or chunk.get("error"):  # The chunk with usage has no choice.
                     raise self._no_answer(chunk)
                 if begun and not speaks and says_something(chunk):
                     speaks = True
@@ -112,7 +112,7 @@ class OpenAiUpstream:
         raise UpstreamBroken("the engine broke off its answer; send the request again")
 
     def _expect_tokens(self, response: aiohttp.ClientResponse) -> None:
-        """Hold the rest of a stream to the time between tokens."""
+        """Apply the time-out between tokens to the rest of a stream."""
         connection, seconds = response.connection, self._timeouts.between_tokens
         if (
             seconds != self._timeouts.first_byte
@@ -131,7 +131,7 @@ class OpenAiUpstream:
         return {str(model["id"]) for model in models if isinstance(model, dict) and "id" in model}
 
     async def read(self, path: str) -> dict[str, Any]:
-        """Return what the engine says of itself at ``path``."""
+        """Return the JSON object that the engine serves at ``path``."""
         async with self._answer("GET", path, patience=self._control) as response:
             return as_object(await response.read())
 
@@ -147,17 +147,17 @@ class OpenAiUpstream:
         async with self._answer("POST", path, body, patience=patience) as response:
             answer = await response.read()
         if answer.startswith(b"{") and (said := as_object(answer)).get("error"):
-            raise self._no_answer(said)  # success is told in plain text
+            raise self._no_answer(said)  # A success is answered in plain text, not in JSON.
 
     def _no_answer(self, answer: dict[str, Any]) -> UpstreamError:
-        """Return the error that an answer of status 200 stands for which is none. Proxies before engines
-        answer so, and engines once a stream has begun."""
+        """Return the error for an answer of status 200 that holds no completion. Proxies answer so, and
+        engines after a stream has begun."""
         error = answer.get("error") or answer
         code = error.get("code") if isinstance(error, dict) else None
         if isinstance(code, int) and 400 <= code < 600:
             body, retry_after = orjson.dumps(answer), self._retry_after
             return failure(code, body, retry_after=None, default_retry_after=retry_after)
-        reason = message_of(answer) or "its answer holds none; is engine_url an OpenAI server?"
+        reason = message_of(answer) or "the answer has no completion; is engine_url an OpenAI server?"
         return UpstreamBroken("the engine failed; send the request again", detail=reason)
 
     @asynccontextmanager
@@ -204,7 +204,7 @@ class OpenAiUpstream:
 
 
 def failure(status: int, body: bytes, *, retry_after: str | None, default_retry_after: str) -> UpstreamError:
-    """Return the error that an answer of ``status`` ≥ 400 stands for."""
+    """Return the error for an engine's answer of ``status`` ≥ 400."""
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -216,7 +216,7 @@ def failure(status: int, body: bytes, *, retry_after: str | None, default_retry_
         reason = "the engine refuses the gateway's key; check TUNEWHEEL_ENGINE_API_KEY"
         return KeyRefused(reason, detail=message, retry_after=default_retry_after)
     if status == 503:
-        reason = "the inference engine is away; try again shortly"
+        reason = "the inference engine is unavailable; try again shortly"
         return UpstreamAway(reason, detail=message, retry_after=retry_after or default_retry_after)
     if status >= 500:
         return ModelFailed("the engine failed; send the request again", detail=message)
@@ -228,7 +228,7 @@ def failure(status: int, body: bytes, *, retry_after: str | None, default_retry_
 
 
 def message_of(parsed: Any) -> str | None:
-    """Return the message in an error body of OpenAI's shape, of vLLM's older flat one, or FastAPI's."""
+    """Return the message of an error body in OpenAI's shape, vLLM's older flat shape or FastAPI's shape."""
     if not isinstance(parsed, dict):
         return None
     error = parsed.get("error", parsed)
@@ -239,11 +239,11 @@ def message_of(parsed: Any) -> str | None:
 
 
 def _says(answer: dict[str, Any], part: str) -> bool:
-    """Tell whether ``answer`` has choices that each hold ``part``, a ``message`` or ``delta``."""
+    """Return whether ``answer`` has choices and each has a valid ``part``, a ``message`` or ``delta``."""
     choices = answer.get("choices")
     if answer.get("error") or not isinstance(choices, list) or not choices:
         return False
-    for choice in choices:  # of each piece of a stream: a generator here would be dearer than the check
+    for choice in choices:  # Called for each chunk of a stream; a generator would cost more than the check.
         if not isinstance(choice, dict) or not _is_said(choice.get(part), part):
             return False
     return True
@@ -267,12 +267,12 @@ def as_object(payload: bytes) -> dict[str, Any]:
     """Parse an answer.
 
     Raises:
-        UpstreamBroken: it is no JSON object.
+        UpstreamBroken: the answer is not a JSON object.
     """
     try:
         parsed = orjson.loads(payload)
     except orjson.JSONDecodeError as error:
         raise UpstreamBroken("the engine's answer is not JSON; is engine_url an OpenAI server?") from error
     if not isinstance(parsed, dict):
-        raise UpstreamBroken("the engine's answer is no JSON object; is engine_url an OpenAI server?")
+        raise UpstreamBroken("the engine's answer is not a JSON object; is engine_url an OpenAI server?")
     return parsed

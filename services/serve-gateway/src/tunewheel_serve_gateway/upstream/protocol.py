@@ -1,13 +1,13 @@
-"""What the gateway needs of an engine, and how its failures are told apart.
+"""The interface of an engine's client, and the errors that it raises.
 
-UpstreamError              an ``ApiError``: what the client is told
+UpstreamError              an ``ApiError``, which is sent to the client
 ├── UpstreamAway     503   no connection
-│   └── KeyRefused         the engine does not know the gateway, or does not let it do that
+│   └── KeyRefused         the engine refuses the gateway's API key
 ├── UpstreamSilent   504   no answer in time
-├── UpstreamBroken   502   an answer that broke off, or makes no sense
-│   └── ModelFailed        the engine answered 5xx to this very request
-├── UpstreamRefused  4xx   the engine's own refusal (429 with Retry-After), in OpenAI's words
-└── ModelNotLoaded   404   the engine does not know the model: reload, or give up
+├── UpstreamBroken   502   an answer that broke off or is invalid
+│   └── ModelFailed        the engine answered 5xx to this request
+├── UpstreamRefused  4xx   the engine refused the request (429 with Retry-After); in OpenAI's shape
+└── ModelNotLoaded   404   the engine does not have the model loaded
 """
 
 from __future__ import annotations
@@ -26,24 +26,25 @@ from tunewheel_serve_gateway.upstream.refusal import refusal_of
 Chunk = dict[str, Any]
 """One ``chat.completion.chunk`` of OpenAI's streaming protocol."""
 AT_HAND = "tunewheel.more_at_hand"
-"""Key of a chunk behind which the next one, or the stream's end, is there already: both may go as one."""
+"""Key of a chunk after which the next chunk, or the stream's end, has already arrived. Both may then be sent
+to the client in one piece."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds that an engine has in each phase."""
+    """Longest wait for an engine in each phase, in seconds."""
 
     connect: float = 3.0
     first_byte: float = 300.0
-    """Silence before the first text: the engine's queue, and reading the prompt. An answer that is not
-    streamed comes whole, so this bounds all of it. Loading an adapter has as long."""
+    """Until the first text of a stream, or for a whole answer that is not streamed: the engine's queue and
+    the prefill. Loading an adapter has the same limit."""
     between_tokens: float = 300.0
     control: float = 10.0
-    """To list the models or to unload one: no work, so a longer silence is a fault."""
+    """To list the models or to unload one. Neither is work, so a longer wait means a fault."""
 
 
 def says_something(chunk: Chunk) -> bool:
-    """Tell whether a chunk brings more than the role of who speaks: text, a call of a tool, an end, usage."""
+    """Return whether a chunk holds more than the role: text, a tool call, a finish reason or usage."""
     choices = chunk.get("choices")
     if not choices:
         return True
@@ -55,13 +56,16 @@ def says_something(chunk: Chunk) -> bool:
 
 
 class UpstreamError(ApiError):
-    """The engine did not answer, or not with a completion. ``detail`` is for whoever operates the gateway:
-    what the engine, or a proxy before it, said. As it may quote the request, the completion log alone tells
-    it, by the project's policy; that of a health check is told in the process's log. No client is told."""
+    """The engine did not answer, or not with a completion.
+
+    ``detail`` holds the message of the engine, or of a proxy before it. It is for operators and never sent to
+    a client. Since it may quote the request, it is written only to the completion log, under the project's
+    log policy. The detail of a failed health check is written to the process's log.
+    """
 
     fault: Fault | None = None
-    """Whose fault it is, as the completion log has it. None: the request never came to an answer (the engine
-    is away, full, or lacks the model), so there is no completion to log."""
+    """The party at fault, for the completion log. None: no answer was begun (the engine is unavailable, full,
+    or lacks the model), so there is no completion to log."""
 
     def __init__(self, message: str, *, detail: str | None = None, **more: Any) -> None:
         super().__init__(message, **more)
@@ -77,7 +81,7 @@ class UpstreamAway(UpstreamError):
 
 
 class KeyRefused(UpstreamAway):
-    """No fault of the client, nor of its key."""
+    """The engine refused the gateway's key. The client's key is not involved."""
 
 
 class UpstreamSilent(UpstreamError):
@@ -85,7 +89,7 @@ class UpstreamSilent(UpstreamError):
     code = "engine_timeout"
     fault = "engine"
     should_retry = False
-    """By the client itself: it would wait as long again, for an engine that has too much to do already."""
+    """A retry would wait as long again, and add load to an engine that has too much already."""
 
 
 class UpstreamBroken(UpstreamError):
@@ -95,14 +99,14 @@ class UpstreamBroken(UpstreamError):
 
 
 class ModelFailed(UpstreamBroken):
-    """Others are answered meanwhile: the model that was asked is at fault, as far as anybody can tell."""
+    """The engine failed on this request while it answers others, so the model is assumed to be at fault."""
 
     fault = "model"
 
 
 class UpstreamRefused(UpstreamError):
     def __init__(self, status: int, error: Mapping[str, Any], *, retry_after: str | None = None) -> None:
-        """``error``: the engine's, of which message, param and code are told."""
+        """``error``: the engine's error object; its message, param and code are passed on."""
         said = refusal_of(status, error)
         super().__init__(said.message, param=said.param, code=said.code, retry_after=retry_after)
         self.status = said.status
@@ -115,23 +119,24 @@ class ModelNotLoaded(UpstreamError):
 
 
 class Upstream(Protocol):
-    """One engine. Every call raises ``UpstreamError`` on failure; cancelling a call frees the engine."""
+    """The client of one engine. A failed call raises ``UpstreamError``. Cancelling a call stops the engine's
+    work on it."""
 
     async def complete(self, body: dict[str, Any]) -> dict[str, Any]:
         """Return the whole ``chat.completion``."""
         ...
 
     def stream(self, body: dict[str, Any]) -> AsyncGenerator[Chunk, None]:
-        """Yield chunks; the last one bears ``usage`` where the engine counts."""
+        """Yield chunks. The last chunk has ``usage`` if the engine counts tokens."""
         ...
 
     async def list_models(self) -> set[str] | None:
-        """Return the names the engine answers to; None where it cannot tell."""
+        """Return the names of the engine's models; None where it cannot list them."""
         ...
 
     @property
     def bases(self) -> Bases:
-        """What the engine said of its weights when its models were listed last."""
+        """The base models that the engine reported when its models were listed last."""
         ...
 
     async def load_adapter(self, name: str, path: Path) -> None: ...

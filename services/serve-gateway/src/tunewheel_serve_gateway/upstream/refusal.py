@@ -1,7 +1,7 @@
-"""An engine's refusal in OpenAI's words.
+"""Translates an engine's refusal into OpenAI's error shape.
 
-Engines agree on the status and on little else: vLLM's ``code`` is the status once more and its ``type`` a
-name of its own, TGI has a message alone, and neither has a code for a prompt that is too long.
+Engines differ in all but the HTTP status. vLLM repeats the status as ``code`` and has its own names for
+``type``. TGI sends only a message. Neither has a code for a prompt that is too long.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Refusal:
 
 
 def refusal_of(status: int, error: Mapping[str, Any]) -> Refusal:
-    """Read an engine's error of ``status`` 4xx: its message, and its param and code where they are texts."""
+    """Read an engine's 4xx error: its message, and its param and code where they are strings."""
     message = str(error.get("message") or "the engine refuses the request")[:LONGEST_MESSAGE]
     param, code = (_text(error.get(name)) for name in ("param", "code"))
     if status == 429:

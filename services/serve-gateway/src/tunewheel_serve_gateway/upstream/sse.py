@@ -1,4 +1,4 @@
-"""Server-sent events, as far as inference engines use them (WHATWG HTML §9.2: ``data`` fields only)."""
+"""The part of server-sent events (WHATWG HTML §9.2) that inference engines use: ``data`` fields."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from tunewheel_serve_gateway.upstream.protocol import UpstreamBroken
 
 DONE = b"[DONE]"
 LONGEST_LINE = 16 << 20
-"""Bytes of one event; more come only from what is no engine, and would fill the memory."""
+"""Most bytes of one event. An engine never sends more; an endless line of another server would fill the
+memory."""
 
 
 async def read_data(parts: AsyncIterator[bytes]) -> AsyncIterator[tuple[bytes, bool]]:
@@ -18,7 +19,7 @@ async def read_data(parts: AsyncIterator[bytes]) -> AsyncIterator[tuple[bytes, b
     Engines send one line per event; comments, event names and empty lines are skipped.
 
     Raises:
-        UpstreamBroken: a line has no end.
+        UpstreamBroken: a line is longer than ``LONGEST_LINE``.
     """
     rest = b""
     async for part in parts:

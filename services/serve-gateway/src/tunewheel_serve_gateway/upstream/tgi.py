@@ -1,4 +1,4 @@
-"""TGI's protocol: prompts in, tokens out, the adapter named per request by ``adapter_id``.
+"""The client of a TGI server. TGI takes a prompt in place of messages; ``adapter_id`` names the adapter.
 
 Source: Text Generation Inference, "Messages and generate API" and "LoRA"; ``huggingface_hub``'s client.
 """
@@ -36,7 +36,7 @@ FINISH = {"length": "length", "eos_token": "stop", "stop_sequence": "stop"}
 
 
 class StopFilter:
-    """Hides stop strings: TGI sends them as part of the text, OpenAI's protocol leaves them out."""
+    """Removes stop strings from a text. TGI sends them as part of the text; OpenAI's protocol does not."""
 
     def __init__(self, stops: list[str]) -> None:
         self._stops = stops
@@ -44,7 +44,8 @@ class StopFilter:
         self._over = False
 
     def pass_on(self, text: str) -> str:
-        """Return what can be shown by now; what may yet become a stop string is held back."""
+        """Return the text that can be sent now. An end that may be the beginning of a stop string is held
+        back."""
         if self._over:
             return ""
         self._held += text
@@ -58,16 +59,17 @@ class StopFilter:
         return shown
 
     def rest(self) -> str:
-        """Return what was held back and became nothing."""
+        """Return the text that was held back and did not become a stop string."""
         shown, self._held = self._held, ""
         return shown
 
 
 class TgiUpstream:
-    """One TGI server. It takes prompts, so ``render`` applies the base model's chat template here.
+    """One TGI server. ``render`` applies the base model's chat template.
 
-    ``base_name`` requests (no adapter) send no ``adapter_id``. Adapters are loaded through the engine's
-    adapter endpoint where there is one; plain TGI knows only those it was started with.
+    Requests for the base model, for which ``is_adapter`` is false, send no ``adapter_id``. Adapters are
+    loaded through vLLM's adapter endpoints if the engine has them. Plain TGI has only the adapters that it
+    was started with.
     """
 
     def __init__(
@@ -84,12 +86,12 @@ class TgiUpstream:
         self._url = url.rstrip("/") + "/generate_stream"
         self._render = render
         self._is_adapter = is_adapter
-        # Without a token of ours the client would send the machine's Hugging Face token to the engine.
+        # Without a token here the library would send the machine's Hugging Face token to the engine.
         self._token = api_key or "none"
-        self._timeout = (timeouts or Timeouts()).first_byte  # the library has one for all phases
+        self._timeout = (timeouts or Timeouts()).first_byte  # The library has one time-out for all phases.
         self._retry_after = str(retry_after)
         self._bases: Bases = {}
-        if tls is not None:  # the library has one factory for the whole process, and takes no context itself
+        if tls is not None:  # The library takes a TLS context only through a factory for the whole process.
             set_async_client_factory(lambda: _client_trusting(tls))
         self._adapters = OpenAiUpstream(
             url, api_key=api_key, tls=tls, timeouts=timeouts, retry_after=retry_after
@@ -112,7 +114,7 @@ class TgiUpstream:
     async def stream(self, body: dict[str, Any]) -> AsyncGenerator[Chunk, None]:
         adapter_id = body["model"] if self._is_adapter(body["model"]) else None
         parameters = parameters_of(body, adapter_id=adapter_id)
-        # A client per request: a shared one keeps every streamed response open until it is closed itself.
+        # One client per request: a shared client keeps every streamed response open until it is closed.
         client = AsyncInferenceClient(
             model=self._url, token=self._token, timeout=self._timeout, headers=carried()
         )
@@ -122,7 +124,7 @@ class TgiUpstream:
                 self._render(body["messages"]), details=True, stream=True, **parameters
             )
             visible = StopFilter(stops_of(body))
-            delta = {"role": "assistant"}  # once: clients join the pieces of every field
+            delta = {"role": "assistant"}  # Sent once, because clients concatenate the values of each field.
             async for token in tokens:
                 text = visible.pass_on("" if token.token.special else token.token.text)
                 if token.details is not None:
@@ -166,7 +168,7 @@ class TgiUpstream:
         return self._bases
 
     async def list_models(self) -> set[str] | None:
-        with contextlib.suppress(ModelNotLoaded):  # raised where there is no such path
+        with contextlib.suppress(ModelNotLoaded):  # Raised where the server has no such path.
             self._bases = base_of_info(await self._adapters.read("/info"))
         try:
             return await self._adapters.list_models()
@@ -180,7 +182,7 @@ class TgiUpstream:
             await self._probe(name)
 
     async def _probe(self, name: str) -> None:
-        """Ask for one token: plain TGI answers only if it was started with the adapter."""
+        """Request one token. Plain TGI answers only if it was started with the adapter."""
         body = {
             "model": name,
             "messages": [{"role": "user", "content": "."}],
@@ -195,11 +197,11 @@ class TgiUpstream:
 
 
 def _client_trusting(tls: ssl.SSLContext) -> httpx2.AsyncClient:
-    """Return such a client as ``huggingface_hub`` makes for itself, but for ``tls``."""
+    """Return an HTTP client like the one that ``huggingface_hub`` creates, but with ``tls``."""
 
     async def read_refusal(response: httpx2.Response) -> None:
         if response.status_code >= 400:
-            await response.aread()  # for whoever raises an error from it
+            await response.aread()  # The code that raises the error needs the body.
 
     return httpx2.AsyncClient(
         verify=tls, event_hooks={"response": [read_refusal]}, follow_redirects=True, timeout=None
@@ -209,12 +211,12 @@ def _client_trusting(tls: ssl.SSLContext) -> httpx2.AsyncClient:
 def _body_of(error: HfHubHTTPError) -> bytes:
     try:
         return error.response.content
-    except httpx2.ResponseNotRead:  # the client reads only those whose length was announced
+    except httpx2.ResponseNotRead:  # The body is read only where its length was announced.
         return str(error).encode()
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Return how many characters at the end of ``text`` begin ``stop``."""
+    """Return the length of the longest end of ``text`` that is a beginning of ``stop``."""
     longest = min(len(text), len(stop) - 1)
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
 
@@ -227,6 +229,6 @@ def _chunk(
 
 
 def _usage(details: Any) -> dict[str, int]:
-    # Only newer servers say how long the prompt was.
+    # Only newer servers send the length of the prompt.
     prompt, answer = int(getattr(details, "input_length", None) or 0), int(details.generated_tokens)
     return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}

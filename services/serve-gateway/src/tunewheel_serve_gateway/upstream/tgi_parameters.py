@@ -1,4 +1,5 @@
-"""OpenAI's parameters as TGI's. What would change the answer and has no counterpart there is refused."""
+"""Translates OpenAI's parameters into TGI's. A parameter without a counterpart is refused, unless its value
+has no effect."""
 
 from __future__ import annotations
 
@@ -18,16 +19,16 @@ NOT_SERVED: dict[str, tuple[object, ...]] = {
     "logprobs": (False,),
     "top_logprobs": (0,),
 }
-"""Parameter → the values that mean its absence."""
+"""Parameters without a counterpart, and their values that have no effect."""
 NUMBERS = ("temperature", "top_p", "frequency_penalty", "repetition_penalty")
 WHOLE_NUMBERS = ("max_tokens", "max_completion_tokens", "seed", "top_k")
 
 
 def parameters_of(body: dict[str, Any], *, adapter_id: str | None) -> dict[str, Any]:
-    """Return what ``text_generation`` is to be called with.
+    """Return the arguments for ``text_generation``.
 
     Raises:
-        UpstreamRefused: a parameter has the wrong type, or none that TGI knows; ``param`` names it.
+        UpstreamRefused: a parameter has the wrong type or no counterpart in TGI; ``param`` names it.
     """
     _check(body)
     temperature, top_p, top_k = body.get("temperature"), body.get("top_p"), body.get("top_k")
