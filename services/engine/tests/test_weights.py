@@ -136,7 +136,7 @@ def test_one_that_memory_has_no_room_for_is_refused_before_it_is_read(
     free = [needed + 100 - 1, needed + 100]
     monkeypatch.setattr(weights, "free_bytes", lambda _: free.pop(0))
     monkeypatch.setattr(weights, "untouched_bytes", lambda _, promised: 100)
-    with pytest.raises(AdapterRefused, match=r"no free slot .* not promised to others"):
+    with pytest.raises(AdapterRefused, match=r"no free slot .* not reserved for other models"):
         engine.shelf.load("a", str(whole))
     engine.shelf.load("a", str(whole))
 

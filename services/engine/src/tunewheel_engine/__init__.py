@@ -1,1 +1,1 @@
-"""Local inference engine: a base model, its adapters, and whole models beside it."""
+"""Local inference engine: serves a base model, its adapters and fully fine-tuned models."""

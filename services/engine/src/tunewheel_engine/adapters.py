@@ -1,4 +1,8 @@
-"""The adapters and whole models that requests can name, and which files may become one."""
+"""The adapters and whole models that requests can name.
+
+A *whole model* has weights of its own: a fully fine-tuned model, or an adapter that is more than a LoRA. This
+module also checks which files may be loaded.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +24,16 @@ if TYPE_CHECKING:
     from tunewheel_generation.lora import LoraWeights
 
 NOTE = "tunewheel.json"
-"""Beside the weights: what the adapter was trained on."""
+"""File beside an adapter's weights that names the base and the precision it was trained on."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,199}")
 
 
 class AdapterShelf:
-    """Loaded adapters and whole models by name. ``read`` turns a directory, and the form of the base that its
-    note names, into weights; it may take seconds. ``drop`` is told what nobody can name any more."""
+    """Loaded adapters and whole models by name.
+
+    ``read`` loads the weights in a directory, for the form of the base that the directory's note names; it
+    may take seconds. ``drop`` is called with the form of an unloaded model.
+    """
 
     def __init__(
         self,
@@ -47,7 +54,7 @@ class AdapterShelf:
         return list(self._adapters.values())
 
     def find(self, name: str) -> Adapter | None:
-        """The adapter of this name, None for the base model.
+        """Return the adapter of this name; None for the base model.
 
         Raises ModelNotFound.
         """
@@ -63,16 +70,18 @@ class AdapterShelf:
     def load(self, name: str, path: str) -> Adapter:
         """Load the adapter, or the whole model, in ``path`` under ``name``.
 
-        Raises AdapterRefused for a name in use, a path outside the allowed directories, files that are
-        not in safetensors or do not fit the base, and a whole model that has no room; ModelNotFound when
-        there is no such directory.
+        Raises:
+            AdapterRefused: the name is invalid or in use, the path is outside the allowed directories, the
+            files
+                are not safetensors or do not fit the base, or memory for a whole model is missing.
+            ModelNotFound: there is no such directory.
         """
         if not _NAME.fullmatch(name):
             raise AdapterRefused(
                 f"lora_name {name!r} must be 1 to 200 letters, digits or ._/:-, the first a letter or digit",
                 param="lora_name",
             )
-        with self._locks.setdefault(name, threading.Lock()):  # two gateways may ask for one at once
+        with self._locks.setdefault(name, threading.Lock()):  # Two gateways may load the same model at once.
             if name in self._adapters or name == self._base.name:
                 raise AdapterRefused(
                     f"The lora adapter {name!r} has already been loaded; unload it or rename",
@@ -87,7 +96,7 @@ class AdapterShelf:
             return self._adapters[name]
 
     def unload(self, name: str) -> None:
-        """Forget ``name``; requests under way keep it. Raises ModelNotFound."""
+        """Unload ``name``. Requests that already use the model are finished. Raises ModelNotFound."""
         gone = self._adapters.pop(name, None)
         if gone is None:
             raise ModelNotFound(
@@ -96,7 +105,7 @@ class AdapterShelf:
         self._drop(gone.form)
 
     def _resolve(self, path: str) -> Path:
-        """The directory that ``path`` (absolute, or relative to a root) names, links followed."""
+        """Return the directory of ``path``, which is absolute or relative to a root. Links are followed."""
         if "\0" not in path:
             for root in self._roots:
                 directory = (root / path).resolve()
@@ -127,15 +136,15 @@ class AdapterShelf:
         quantization, dtype = note.get("quantization"), note.get("dtype") or "float32"
         if quantization not in (None, "nf4") or dtype not in ("float32", "bfloat16"):
             raise AdapterRefused(
-                f"{NOTE} has quantization {quantization!r} and dtype {dtype!r}; this engine knows null and "
-                "'nf4', 'float32' and 'bfloat16'",
+                f"{NOTE} has quantization {quantization!r} and dtype {dtype!r}; use quantization null or "
+                "'nf4', and dtype 'float32' or 'bfloat16'",
                 param="lora_path",
             )
         return BaseForm(quantization, dtype) if quantization else BaseForm()
 
     def _unnoted_form(self, directory: Path) -> BaseForm:
-        # peft writes the base's name, or whatever path it was loaded from; only a different hub id says
-        # anything.
+        # peft writes the base's name, or the path from which the base was loaded. Only another hub id proves
+        # that the base differs.
         config = _read_object(directory / ADAPTER_CONFIG) or {}
         trained_on = config.get("base_model_name_or_path")
         if (
@@ -161,5 +170,5 @@ def _read_object(path: Path) -> dict[str, Any] | None:
             f"{path.name} is not JSON ({error}); write it again", param="lora_path"
         ) from error
     if not isinstance(content, dict):
-        raise AdapterRefused(f"{path.name} is no JSON object; write it again", param="lora_path")
+        raise AdapterRefused(f"{path.name} is not a JSON object; write it again", param="lora_path")
     return content

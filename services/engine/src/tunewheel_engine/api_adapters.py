@@ -20,12 +20,12 @@ _log = structlog.get_logger(__name__)
 
 
 LOADS = 16
-"""Loads at a time; more wait."""
+"""Most loads at the same time; further loads wait."""
 
 
 def routes(engine: Engine) -> list[Route]:
-    # Reading takes milliseconds, or a minute for a whole model. It must not take the threads in which the
-    # grammars of other requests are compiled.
+    # Loading takes milliseconds, or a minute for a whole model. Threads of its own keep it from blocking the
+    # threads that compile grammars for other requests.
     loading = ThreadPoolExecutor(LOADS, "load")
 
     @needs(Role.OPERATOR, everywhere=True)

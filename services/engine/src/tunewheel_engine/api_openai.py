@@ -31,7 +31,7 @@ def routes(engine: Engine) -> list[Route]:
         body = parse(ChatRequest, await read_json(request, engine.settings.max_body_bytes))
         form = AnswerForm()
         if body.response_format or body.tools or body.tool_choice:
-            # Compiling a grammar may take a second, in which other answers go on.
+            # Compiling a grammar may take a second. In a thread it does not stop other answers.
             form = await asyncio.to_thread(answer_form, body, engine.grammars, engine.tokenizer)
         shape = _shape(engine, body, "chat", calls=form.calls, logprobs=body.logprobs_wanted())
         return await _answer(engine, request, body, chat_generations(engine, body, form), shape)
@@ -54,7 +54,7 @@ def routes(engine: Engine) -> list[Route]:
 
 
 def chat_generations(engine: Engine, body: ChatRequest, form: AnswerForm) -> list[Generation]:
-    """What to generate for a chat; an answer may fill the context. Raises Refused."""
+    """Return the generations for a chat. By default an answer may fill the context. Raises Refused."""
     newer = body.max_completion_tokens is not None
     prompt = chat_tokens(engine.tokenizer, body.chat_messages(), form.tools)
     limit = room(
@@ -69,7 +69,7 @@ def chat_generations(engine: Engine, body: ChatRequest, form: AnswerForm) -> lis
 
 
 def completion_generations(engine: Engine, body: CompletionRequest) -> list[Generation]:
-    """What to generate after a plain prompt; 16 tokens unless told, as OpenAI does. Raises Refused."""
+    """Return the generations for a plain prompt: 16 tokens by default, as OpenAI has it. Raises Refused."""
     if isinstance(body.prompt, str):
         prompt = text_tokens(engine.tokenizer, body.prompt, param="prompt")
     elif body.prompt and isinstance(body.prompt[0], str):
@@ -96,13 +96,14 @@ def _generations(
     *,
     logprobs: int | None,
 ) -> list[Generation]:
-    """One for each answer that ``body`` asks for."""
+    """Return one generation for each answer that ``body`` asks for."""
     adapter = engine.shelf.find(body.model)
     _check_biases(engine, body.logit_bias or ())
     rows = engine.settings.max_batch + engine.settings.max_queue
     if body.answers > rows:
         raise Refused(
-            f"n={body.answers} is more than this engine serves at a time; ask for {rows}", param="n"
+            f"n={body.answers} is more than this engine generates at a time; ask for at most {rows}",
+            param="n",
         )
     return [
         Generation(
@@ -124,7 +125,7 @@ def _check_biases(engine: Engine, tokens: Iterable[int]) -> None:
     size = len(engine.tokenizer)
     if wrong := [token for token in tokens if not 0 <= token < size]:
         raise Refused(
-            f"logit_bias names token {wrong[0]}; the vocabulary has 0 to {size - 1}", param="logit_bias"
+            f"logit_bias names token {wrong[0]}; use tokens from 0 to {size - 1}", param="logit_bias"
         )
 
 
@@ -135,7 +136,7 @@ def model_list(engine: Engine) -> list[dict[str, Any]]:
         {"id": one.name, **common, "root": str(one.path), "parent": engine.base.name}
         for one in engine.shelf.names()
     ]
-    # Beside OpenAI's fields and vLLM's: what the gateway holds against what was judged.
+    # In addition to OpenAI's and vLLM's fields: the gateway compares these with the model's verdict.
     weights = {"revision": engine.base.revision, "dtype": engine.settings.dtype, **engine.whole_models}
     return [{**base, "max_model_len": engine.max_context, **weights}, *adapters]
 

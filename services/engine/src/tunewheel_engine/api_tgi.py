@@ -1,4 +1,4 @@
-"""Text Generation Inference's API, for clients that speak it (``huggingface_hub``'s, the gateway's)."""
+"""Text Generation Inference's API, for its clients: ``huggingface_hub`` and the gateway."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PATHS = frozenset({"/", "/generate", "/generate_stream"})
 
 
 def error_body(error: Refused | EngineFailed) -> dict[str, str]:
-    """TGI's shape of an error."""
+    """Return ``error`` in TGI's shape."""
     kinds = {429: "overloaded", 500: "generation"}
     named = not error.param or error.message.startswith(error.param)
     message = error.message if named else f"{error.param}: {error.message}"
@@ -36,7 +36,7 @@ def error_body(error: Refused | EngineFailed) -> dict[str, str]:
 
 
 def status(error: Refused | EngineFailed) -> int:
-    """TGI answers 422 to what is wrong with a request."""
+    """Return the HTTP status. TGI answers 422 where OpenAI's API answers 400 or 404."""
     return 422 if error.status in (400, 404) else error.status
 
 
@@ -94,7 +94,7 @@ def describe(engine: Engine) -> dict[str, Any]:
 
 
 def compiled(grammars: Grammars, asked: GrammarParameter) -> Grammar:
-    """The grammar that is asked for. Raises Refused."""
+    """Return the compiled grammar of ``asked``. Raises Refused."""
     param = "parameters.grammar.value"
     if asked.type == "regex":
         source, schema = regex_source(str(asked.value)), {}
@@ -104,12 +104,12 @@ def compiled(grammars: Grammars, asked: GrammarParameter) -> Grammar:
     except (ValueError, RecursionError):
         schema = None
     if not isinstance(schema, dict):
-        raise Refused(f"{param} is no JSON schema; send an object", param=param)
+        raise Refused(f"{param} is not a JSON schema; send an object", param=param)
     return compile_or_refuse(grammars, json_source(schema, param=param), schema=schema, param=param)
 
 
 def generation_of(engine: Engine, body: GenerateRequest, grammar: Grammar | None) -> Generation:
-    """What to generate. Raises Refused."""
+    """Return the generation for a request. Raises Refused."""
     parameters = body.parameters
     try:
         adapter = engine.shelf.find(parameters.adapter_id or engine.base.name)

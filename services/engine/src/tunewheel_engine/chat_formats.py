@@ -1,4 +1,5 @@
-"""What form a chat's answer takes: free text, JSON, or calls of functions; and what enforces it."""
+"""Decides the form of a chat's answer (free text, JSON or tool calls) and builds the grammar that enforces
+it."""
 
 from __future__ import annotations
 
@@ -24,8 +25,8 @@ _SCHEMA = "response_format.json_schema.schema"
 
 @dataclass(frozen=True)
 class AnswerForm:
-    """``tools``: functions that the prompt describes. ``calls``: names of those whose calls are looked for in
-    the answer. ``stops``: strings that end it beside those of the client."""
+    """The form of an answer. ``tools``: the functions that the prompt describes. ``calls``: the names of the
+    functions whose calls are searched for in the answer. ``stops``: stop strings besides the client's."""
 
     tools: tuple[dict[str, Any], ...] = ()
     calls: frozenset[str] = frozenset()
@@ -34,7 +35,7 @@ class AnswerForm:
 
 
 def answer_form(body: ChatRequest, grammars: Grammars, tokenizer: PreTrainedTokenizerBase) -> AnswerForm:
-    """How the answer to ``body`` is to look. Compiles grammars, which may take a second. Raises Refused."""
+    """Return the form of the answer to ``body``. Compiling its grammar may take a second. Raises Refused."""
     schema, param = _wanted_schema(body)
     choice, named = _tool_choice(body)
     if choice == "none":
@@ -63,13 +64,13 @@ def _compile(grammars: Grammars, source: str, parts: list[tuple[dict[str, Any], 
     try:
         return grammars.compile(source)
     except InvalidGrammar as error:
-        for schema, param in parts:  # the one at fault names itself
+        for schema, param in parts:  # Compile each schema alone, to name the one at fault.
             compile_or_refuse(grammars, json_source(schema, param=param), schema=schema, param=param)
         raise Refused(f"tools are not served together ({error.reason}); send fewer", param="tools") from error
 
 
 def _wanted_schema(body: ChatRequest) -> tuple[dict[str, Any] | None, str]:
-    """The schema of the answer's content, None for free text, and the parameter that it comes from."""
+    """Return the schema of the answer's content (None for free text) and the parameter that it comes from."""
     wanted = body.response_format
     if wanted is None or wanted.type == "text":
         return None, _FORMAT
@@ -83,12 +84,12 @@ def _wanted_schema(body: ChatRequest) -> tuple[dict[str, Any] | None, str]:
 
 
 def _tool_choice(body: ChatRequest) -> tuple[Literal["none", "auto", "required", "function"], str | None]:
-    """Whether the model calls functions, and the name of the one that it has to call."""
+    """Return whether the model may or must call functions, and the name of the function that it must call."""
     names = [tool.function.name for tool in body.tools or []]
     for at, name in enumerate(names):
         if name in names[:at]:
             param = f"tools[{at}].function.name"
-            raise Refused(f"{param}={name!r} stands twice; rename one", param=param)
+            raise Refused(f"{param}={name!r} occurs twice; rename one of the functions", param=param)
     if body.tool_choice is None or body.tool_choice.type == "auto":
         return ("auto" if names else "none"), None
     if body.tool_choice.type == "none":
@@ -100,12 +101,12 @@ def _tool_choice(body: ChatRequest) -> tuple[Literal["none", "auto", "required",
     named = body.tool_choice.function.name if body.tool_choice.function else None
     if named not in names:
         param = "tool_choice.function.name"
-        raise Refused(f"{param}={named!r} is none of the tools; name one of them", param=param)
+        raise Refused(f"{param}={named!r} is not in tools; name one of them", param=param)
     return "function", named
 
 
 def _parameters(body: ChatRequest, at: int) -> tuple[dict[str, Any], str]:
-    """The schema of the arguments of function number ``at``, and the parameter that it comes from."""
+    """Return the schema of the arguments of function number ``at``, and the parameter that it comes from."""
     param = f"tools[{at}].function.parameters"
     given = (body.tools or [])[at].function.parameters
     if given is None:
@@ -116,7 +117,7 @@ def _parameters(body: ChatRequest, at: int) -> tuple[dict[str, Any], str]:
 
 
 def _marker(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """``text`` in a Lark grammar: the token of that name where the vocabulary has one, else its letters."""
+    """Return ``text`` for a Lark grammar: as a special token if the vocabulary has one, else as a string."""
     added: Mapping[int, Any] = tokenizer.added_tokens_decoder
     tokens = (id for id, token in added.items() if token.content == text and not token.special)
     return next((f"<[{id}]>" for id in tokens), json.dumps(text))

@@ -1,4 +1,4 @@
-"""The answers to one request: each is a row of the batch, and their steps come as one stream."""
+"""The answers to one request. Each answer is a row of the batch; their steps are merged into one stream."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from tunewheel_engine.errors import EngineFailed
 
 
 class Choices:
-    """Queues ``generations`` together. Raises Overloaded, EngineFailed, ModelNotFound."""
+    """The answers to one request. The constructor queues all ``generations`` together.
+
+    Raises Overloaded, EngineFailed, ModelNotFound.
+    """
 
     def __init__(self, engine: Engine, generations: Sequence[Generation]) -> None:
         self.generations = tuple(generations)
@@ -21,16 +24,16 @@ class Choices:
 
     @property
     def prompt_tokens(self) -> int:
-        """Tokens of the prompt, which all answers share."""
+        """Number of tokens of the prompt, which all answers share."""
         return len(self.generations[0].prompt)
 
     def cancel(self) -> None:
-        """Give all rows back before the next step."""
+        """Free all rows before the next step."""
         for generation in self.generations:
             generation.cancel()
 
     async def steps(self) -> AsyncGenerator[tuple[int, Progress]]:
-        """The number of an answer and its next step, in the order in which they are generated.
+        """Yield the number of an answer and its next step, in the order in which they are generated.
 
         Raises EngineFailed, and ends the other answers, when one of them fails.
         """

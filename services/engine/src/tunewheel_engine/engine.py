@@ -1,4 +1,4 @@
-"""The engine as its HTTP interfaces see it."""
+"""The engine, without its HTTP interfaces: base model, adapters, scheduler and metrics."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Engine:
-    """A base model with its adapters and whole models, the queue in front of it, and what it counts."""
+    """A base model with its adapters and whole models, the scheduler and the metrics."""
 
     base: BaseModel
     tokenizer: PreTrainedTokenizerBase
@@ -44,12 +44,14 @@ class Engine:
 
     @property
     def whole_models(self) -> dict[str, Any]:
-        """What the gateway asks before it brings one: how many may be loaded, and which are."""
+        """How many whole models may be loaded, and the names of those that are. The gateway reads this before
+        it downloads one."""
         loaded = [one.name for one in self.shelf.names() if isinstance(one.form, WholeModel)]
         return {"max_whole_models": self.settings.max_whole_models, "whole_models": loaded}
 
     def start(self, generation: Generation) -> AsyncGenerator[Progress]:
-        """Queue ``generation``; its steps come from the result, and closing that early frees its row.
+        """Queue ``generation`` and return an iterator over its steps. Closing the iterator early frees its
+        row.
 
         Raises Overloaded, EngineFailed, ModelNotFound; the steps raise EngineFailed.
         """
@@ -85,10 +87,10 @@ class Engine:
 def load_engine(
     settings: Settings, *, on_failure: Callable[[], None], telemetry: Telemetry | None = None
 ) -> Engine:
-    """Find and load the base model; takes seconds, and the first time the model's conversion.
+    """Find and load the base model. Takes seconds; the first time the model may also have to be converted.
 
-    ``on_failure`` is called in the event loop when generation breaks. ``telemetry`` None: as the settings
-    say. Raises BaseModelNotFound.
+    ``on_failure`` is called in the event loop when generation fails. ``telemetry`` None: made from the
+    settings. Raises BaseModelNotFound.
     """
     import torch
 

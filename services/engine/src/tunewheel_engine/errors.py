@@ -1,12 +1,12 @@
-"""What a client is told when it does not get what it asked for.
+"""Errors that the engine sends to a client.
 
 Refused                 400   a parameter is wrong; ``param`` names it
   ├── ModelNotFound     404   no base model or adapter of this name
-  ├── AdapterRefused    400   the adapter's files or name are not acceptable
+  ├── AdapterRefused    400   the adapter's files or name are not accepted
   ├── TooLarge          413   the body is over the limit
   └── Overloaded        429   the queue is full; ``retry_after`` says when to come back
-EngineFailed            500   the engine broke while it generated
-  └── ConstraintFailed  500   one answer's grammar outgrew its limits; other answers go on
+EngineFailed            500   generation failed; the process stops
+  └── ConstraintFailed  500   one answer's grammar exceeded its limits; other answers go on
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Overloaded(Refused):
 
 
 class EngineFailed(Exception):
-    """Generation broke; the process is about to stop, unless it is a ConstraintFailed."""
+    """Generation failed. The process then stops, except after a ConstraintFailed."""
 
     status = 500
     kind = "server_error"
@@ -64,7 +64,7 @@ class EngineFailed(Exception):
 
 
 class ConstraintFailed(EngineFailed):
-    """One answer cannot follow its grammar any further; the others go on."""
+    """One answer cannot be continued under its grammar. Other answers go on."""
 
     code = "constraint_failed"
 

@@ -1,4 +1,4 @@
-"""What both HTTP interfaces share: bodies, errors, streams, and clients that leave."""
+"""Shared by both HTTP interfaces: request bodies, errors, streams, clients that disconnect."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ Body = TypeVar("Body", bound=BaseModel)
 
 
 class Cancellable(Protocol):
-    """What is under way for a client: one generation, or several."""
+    """Work for a client that can be cancelled: one generation or several."""
 
     def cancel(self) -> None:
-        """Give the rows back before the next step."""
+        """Free the rows before the next step."""
         ...
 
 
 CLIENT_LEFT = 499
-"""nginx's status for a client that closed the connection; nobody reads it but the access log."""
+"""nginx's status for a client that closed the connection. It only shows in the access log."""
 
 
 async def read_json(request: Request, limit: int) -> dict[str, Any]:
-    """The JSON object in the body. Raises Refused, TooLarge."""
+    """Return the JSON object in the body. Raises Refused, TooLarge."""
     body = bytearray()
     async for part in request.stream():
         body += part
@@ -95,7 +95,7 @@ def event(content: dict[str, Any]) -> str:
 async def while_connected(
     request: Request, answer: Coroutine[Any, Any, Response], generation: Cancellable
 ) -> Response:
-    """``answer``, unless the client leaves before: then the row is freed."""
+    """Return ``answer``. If the client disconnects first, cancel ``generation``."""
     try:
         told, _ = await first_of(answer, _left(request))
     finally:

@@ -1,4 +1,4 @@
-"""``tunewheel-engine``: a base model, its adapters, and whole models beside it, over HTTP."""
+"""``tunewheel-engine``: serves a base model, its adapters and fully fine-tuned models over HTTP."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from tunewheel_engine.settings import Settings
 
 
 def make_app(engine: Engine, access: Access) -> Starlette:
-    """The HTTP application around a loaded engine; its lifespan runs the generating thread. Where the
+    """Return the HTTP application of a loaded engine. Its lifespan runs the thread that generates. If the
     engine's telemetry exports traces, each request is a span in its caller's trace."""
 
     @asynccontextmanager
@@ -70,7 +70,7 @@ def make_app(engine: Engine, access: Access) -> Starlette:
 
 
 def make_health_app(engine: Engine) -> Starlette:
-    """What anybody may ask, on a port of its own."""
+    """Return the application for health and metrics, which needs no key and has its own port."""
 
     async def health(request: Request) -> Response:
         return Response(status_code=200 if engine.scheduler.healthy else 503)
@@ -79,7 +79,7 @@ def make_health_app(engine: Engine) -> Starlette:
         return Response(engine.telemetry.metrics_text(), media_type=CONTENT_TYPE)
 
     routes = [
-        Route("/health", health, methods=["GET"]),  # as vLLM has it
+        Route("/health", health, methods=["GET"]),  # the same path as vLLM's
         Route("/metrics", metrics, methods=["GET"]),
         *health_routes(lambda: {"ready": engine.scheduler.healthy}),
     ]
@@ -93,17 +93,17 @@ async def _no_such_route(request: Request, error: Exception) -> Response:
 
 
 def read_settings(arguments: list[str]) -> Settings:
-    """Settings from the environment, with the command's options over them."""
+    """Return the settings from the environment; command line options go before them."""
     parser = argparse.ArgumentParser(prog="tunewheel-engine", description=__doc__)
     parser.add_argument("--base-model", help="Hugging Face id or directory")
-    parser.add_argument("--base-revision", help="of it: a commit of the hub, or sha256:… of its files")
+    parser.add_argument("--base-revision", help="commit of the hub, or sha256:… of the base model's files")
     parser.add_argument("--cache-dir", type=Path)
     parser.add_argument(
         "--adapter-root",
         type=Path,
         action="append",
         dest="adapter_roots",
-        help="adapters are loaded from below it only; may be given several times",
+        help="directory from which adapters may be loaded; may be given several times",
     )
     parser.add_argument("--host", dest="http_host")
     parser.add_argument("--port", type=int, dest="http_port")
@@ -118,7 +118,8 @@ def read_settings(arguments: list[str]) -> Settings:
 
 
 def serve(settings: Settings) -> int:
-    """Load and serve until told to stop; the exit status is 1 when generation broke."""
+    """Load the model and serve until SIGINT or SIGTERM. Return the exit status: 0, 1 after generation failed,
+    2 where the engine cannot start."""
     telemetry = make_telemetry("engine", settings.otlp_endpoint)
     configure_logs(
         service="engine",
@@ -185,8 +186,8 @@ async def _serve(
 
 
 def main() -> None:
-    # Read by OpenMP when torch is first imported: threads that spin between layers would take the cores from
-    # whoever shares the machine.
+    # OpenMP reads this when torch is first imported. Without it, threads spin between layers and take the
+    # cores from other processes.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     sys.exit(serve(read_settings(sys.argv[1:])))

@@ -1,4 +1,4 @@
-"""How much memory is left for weights."""
+"""Measures the memory that is left for weights."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Return the bytes that weights on ``device`` may still take; None where the system does not tell.
+    """Return the free bytes on ``device``; None where the system does not report them.
 
-    On CUDA: what the driver has free, and what torch holds without using it. Else: the machine's, within the
+    On CUDA: the driver's free memory plus torch's unused reserve. Otherwise: the free main memory within the
     limit of the process's control group.
     """
     if device.type != "cuda":
@@ -30,10 +30,10 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def untouched_bytes(device: torch.device, promised: int) -> int:
-    """Return how much of ``promised``, the bytes of weights and caches, is not in memory yet.
+    """Return how many of the ``promised`` bytes of weights and caches are not in memory yet.
 
-    A cache in main memory takes a page when it is first written; on a GPU it has all of them from the start.
-    Whatever else the process holds counts as if it had been promised.
+    A page of a cache in main memory is allocated when it is first written. On a GPU all memory is allocated
+    from the start. Other memory of the process is counted as if it belonged to ``promised``.
     """
     if device.type == "cuda":
         return 0
@@ -45,14 +45,14 @@ def untouched_bytes(device: torch.device, promised: int) -> int:
 
 
 def free_main_memory(*, meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int | None:
-    """Return the free bytes of main memory, or None.
+    """Return the free bytes of main memory; None where the system does not report them.
 
     Source: ``MemAvailable`` of proc_meminfo(5); ``memory.max``, ``memory.current`` and ``inactive_file`` of
-    the kernel's Control Group v2 documentation. Cached pages of files that were not read lately count as
-    free, as Kubernetes counts them.
+    the kernel's Control Group v2 documentation. Cached pages of files that were not read recently count as
+    free; Kubernetes does the same.
     """
-    told = [_of_machine(meminfo), _of_group(cgroup)]
-    return min((free for free in told if free is not None), default=None)
+    limits = [_of_machine(meminfo), _of_group(cgroup)]
+    return min((free for free in limits if free is not None), default=None)
 
 
 def _of_machine(meminfo: Path) -> int | None:
@@ -71,7 +71,7 @@ def _of_group(cgroup: Path) -> int | None:
 
 
 def _figures(file: Path) -> dict[str, int]:
-    """Read lines of a name and a number."""
+    """Read a file whose lines hold a name and a number."""
     try:
         lines = [line.split() for line in file.read_text().splitlines()]
     except OSError:

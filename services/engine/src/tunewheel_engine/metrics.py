@@ -1,7 +1,7 @@
-"""What the engine counts and measures, as every service tells it: to a collector, and at ``GET /metrics``.
+"""The engine's metrics. They are exported to a collector and served at ``GET /metrics``.
 
-Names are vLLM's where vLLM has the figure, so that one dashboard fits both engines; ``runtime.prometheus``
-writes ``vllm.`` as vLLM does.
+Metrics that vLLM has too are named as in vLLM, so that one dashboard fits both engines.
+``runtime.prometheus`` writes the prefix ``vllm.`` as vLLM does.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tunewheel_runtime.metrics import ANSWER_SECONDS, gauge
 
 
 class Metrics:
-    """Figures of one engine, most of them by the model that a request named."""
+    """The metrics of one engine. Most have a label for the model that a request named."""
 
     def __init__(
         self,

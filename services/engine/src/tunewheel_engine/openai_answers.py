@@ -1,4 +1,4 @@
-"""What generation gave, in OpenAI's shapes: whole, or as the chunks of a stream."""
+"""Writes generated answers in OpenAI's shapes: as a whole, or as the chunks of a stream."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from tunewheel_engine.tool_calls import ToolCall, ToolCallReader
 
 Kind = Literal["chat", "text"]
 _LEAST_LOGPROB = -9999.0
-"""JSON has no infinity; vLLM says this in its place."""
+"""Written in place of minus infinity, which JSON does not have; vLLM writes the same number."""
 
 
 @dataclass(frozen=True)
 class AnswerShape:
     """How the answers to one request are written.
 
-    ``stamp`` is what every chunk says of the whole: id, created, model. ``calls``: names of the functions
-    whose calls are looked for. ``logprobs``: how many likeliest tokens are told beside each chosen one; None:
-    no log probabilities at all.
+    ``stamp``: the fields that every chunk repeats: id, created, model. ``calls``: names of the functions
+    whose calls are searched for in the text. ``logprobs``: how many of the likeliest tokens are listed for
+    each chosen token; None: no log probabilities at all.
     """
 
     kind: Kind
@@ -38,14 +38,15 @@ class AnswerShape:
 
 
 def error_body(error: Refused | EngineFailed) -> dict[str, Any]:
-    """OpenAI's shape of an error."""
+    """Return ``error`` in OpenAI's shape."""
     details = {"message": error.message, "type": error.kind, "param": error.param, "code": error.code}
     return {"error": details}
 
 
 @dataclass
 class _Choice:
-    """One answer as it comes. Deltas of a chat are OpenAI's; those of a plain completion hold ``text``."""
+    """One answer while it is generated. Deltas have OpenAI's shape for chats, and ``text`` for
+    completions."""
 
     shape: AnswerShape
     reader: ToolCallReader | None
@@ -87,7 +88,7 @@ class _Choice:
         return out
 
     def take_logprobs(self) -> dict[str, Any] | None:
-        """Those of the tokens since the last call."""
+        """Return the log probabilities of the tokens since the last call."""
         tokens, self.tokens = self.tokens, []
         if self.shape.logprobs is None or not tokens:
             return None
@@ -136,7 +137,7 @@ def _choices(choices: Choices, shape: AnswerShape) -> list[_Choice]:
 
 
 async def whole(choices: Choices, shape: AnswerShape) -> Response:
-    """All answers in one body."""
+    """Return all answers in one body."""
     made = _choices(choices, shape)
     deltas: list[list[dict[str, Any]]] = [[] for _ in made]
     async with aclosing(choices.steps()) as steps:
@@ -170,7 +171,7 @@ def _said(deltas: list[dict[str, Any]], kind: Kind) -> dict[str, Any]:
 
 
 async def stream(choices: Choices, shape: AnswerShape, *, usage: bool) -> AsyncGenerator[str]:
-    """The chunks of all answers as they come, as server-sent events."""
+    """Yield the chunks of all answers as server-sent events, as soon as they are generated."""
     chat = shape.kind == "chat"
     stamp = {**shape.stamp, "object": "chat.completion.chunk" if chat else "text_completion"}
     unused = {"usage": None} if usage else {}

@@ -1,6 +1,7 @@
-"""The bodies of OpenAI's API, as far as this engine serves them.
+"""The request bodies of OpenAI's API.
 
-A parameter that would change the answer and is not served is refused by name, never ignored.
+The engine supports a part of the parameters. An unsupported one that would change the answer is refused by
+name.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _NOT_SERVED: dict[str, tuple[tuple[object, ...], str]] = {
     "echo": ((False,), "put the prompt before the answer yourself"),
     "suffix": (("",), "leave it out"),
 }
-"""Parameter → the values that mean its absence, and what to do instead."""
+"""Unsupported parameters: the values that have no effect and are accepted, and what to do instead."""
 _WITHOUT_EFFECT = frozenset(
     {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
 )
@@ -32,11 +33,11 @@ _NAME = r"^[a-zA-Z0-9_-]{1,64}$"
 
 
 def _text_of_parts(content: object) -> object:
-    """Content given as a list of text parts, joined."""
+    """Return the text of ``content``; a list of text parts is joined."""
     if not isinstance(content, list):
         return content
     if not all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in content):
-        raise ValueError("only parts of type 'text' are served; send text")
+        raise ValueError("only parts of type 'text' are supported; send text")
     return "".join(part["text"] for part in content)
 
 
@@ -81,7 +82,7 @@ def _choice_as_object(choice: object) -> object:
 
 
 class ToolChoice(BaseModel):
-    """Whether to call: ``"auto"`` stands for ``{"type": "auto"}``."""
+    """Whether the model may or must call a function. ``"auto"`` stands for ``{"type": "auto"}``."""
 
     type: Literal["none", "auto", "required", "function"]
     function: FunctionName | None = None
@@ -94,7 +95,7 @@ class JsonSchemaFormat(BaseModel):
     description: str | None = None
     schema_: Annotated[dict[str, Any], Field(alias="schema")]
     strict: bool | None = None
-    """Without effect: the schema is always kept."""
+    """Without effect: the schema is always enforced."""
 
 
 class ResponseFormat(BaseModel):
@@ -142,9 +143,9 @@ class _Common(BaseModel):
         return {name: value for name, value in content.items() if name not in ignored}
 
     def sampling(self, choice: int = 0) -> Sampling:
-        """How to choose the tokens of answer number ``choice``: with a seed, each answer has the next one.
+        """Return how the tokens of answer number ``choice`` are chosen. With a seed, answer i uses seed + i.
 
-        OpenAI's default temperature is 1.
+        The default temperature is 1, as OpenAI has it.
         """
         temperature = 1.0 if self.temperature is None else self.temperature
         return Sampling(
@@ -185,16 +186,15 @@ class ChatRequest(_Common):
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
 
     def logprobs_wanted(self) -> int | None:
-        """Of how many likeliest tokens beside the chosen one the log probability is told; None: of none.
-
-        Raises Refused.
-        """
+        """Return how many of the likeliest tokens are listed with their log probabilities, beside the chosen
+        token. None: no log probabilities at all. Raises Refused."""
         if self.top_logprobs and not self.logprobs:
             raise Refused("top_logprobs needs logprobs=true; send it", param="top_logprobs")
         return (self.top_logprobs or 0) if self.logprobs else None
 
     def chat_messages(self) -> list[dict[str, Any]]:
-        """The messages as chat templates expect them: arguments of calls as objects. Raises Refused."""
+        """Return the messages as chat templates expect them, with calls' arguments as objects. Raises
+        Refused."""
         return [_as_chat(message, f"messages[{at}]") for at, message in enumerate(self.messages)]
 
 
@@ -203,7 +203,8 @@ def _as_chat(message: Message, param: str) -> dict[str, Any]:
         raise Refused(f"{param}.content is missing; send text", param=f"{param}.content")
     if message.role == "tool" and not message.tool_call_id:
         raise Refused(
-            f"{param}.tool_call_id is missing; name the call that this answers", param=f"{param}.tool_call_id"
+            f"{param}.tool_call_id is missing; name the call that the message answers",
+            param=f"{param}.tool_call_id",
         )
     out: dict[str, Any] = {"role": message.role, "content": message.content or ""}
     if message.role == "tool":
@@ -222,7 +223,7 @@ def _as_called(call: ToolCallMessage, param: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         arguments = None
     if not isinstance(arguments, dict):
-        raise Refused(f"{param} is no JSON object; send the text of one", param=param)
+        raise Refused(f"{param} is not the text of a JSON object; send one", param=param)
     return {
         "id": call.id,
         "type": "function",
@@ -247,6 +248,6 @@ class LoadAdapterRequest(BaseModel):
 
 
 class UnloadAdapterRequest(BaseModel):
-    """``POST /v1/unload_lora_adapter``; vLLM takes ``lora_int_id`` beside it, which means nothing here."""
+    """``POST /v1/unload_lora_adapter``. vLLM also accepts ``lora_int_id``, which has no meaning here."""
 
     lora_name: str

@@ -1,4 +1,4 @@
-"""From what a client sends to token ids."""
+"""Turns a client's messages or text into token ids."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ def chat_tokens(
     messages: Sequence[Mapping[str, Any]],
     tools: Sequence[Mapping[str, Any]] = (),
 ) -> list[int]:
-    """Tokens of the chat up to where the assistant speaks; ``tools`` are functions in OpenAI's form.
+    """Return the tokens of the chat up to the beginning of the assistant's answer.
 
-    A chat template that knows tools writes them, calls and results itself. Raises Refused.
+    ``tools``: functions in OpenAI's form. A chat template that supports tools renders tools, calls and
+    results by itself; for others they are described in text. Raises Refused.
     """
     if "tools" not in str(tokenizer.chat_template):
         messages, tools = describe_in_text(messages, tools), ()
@@ -34,7 +35,8 @@ def chat_tokens(
 
 
 def text_tokens(tokenizer: PreTrainedTokenizerBase, text: str, *, param: str) -> list[int]:
-    """Tokens of a plain prompt, with the special tokens that the tokenizer adds. Raises Refused."""
+    """Return the tokens of a plain prompt, with the special tokens that the tokenizer adds. Raises
+    Refused."""
     tokens: list[int] = tokenizer(text).input_ids
     if not tokens:
         raise Refused(f"{param} is empty; give some text", param=param)
@@ -42,7 +44,7 @@ def text_tokens(tokenizer: PreTrainedTokenizerBase, text: str, *, param: str) ->
 
 
 def known_tokens(tokenizer: PreTrainedTokenizerBase, tokens: list[int], *, param: str) -> list[int]:
-    """``tokens`` as they are. Raises Refused when the vocabulary lacks one."""
+    """Return ``tokens`` unchanged. Raises Refused when the vocabulary lacks one of them."""
     if not tokens or not all(0 <= token < len(tokenizer) for token in tokens):
         raise Refused(f"{param} must hold token ids from 0 to {len(tokenizer) - 1}", param=param)
     return tokens
@@ -57,14 +59,14 @@ def room(
     param: str,
     prompt_param: str,
 ) -> int:
-    """Tokens that may be generated after ``prompt``; ``default`` None means all that fit.
+    """Return how many tokens may be generated after ``prompt``. ``default`` None: as many as fit.
 
-    Raises Refused when the prompt, or what is asked for, is too long.
+    Raises Refused when the prompt is too long, or ``asked`` tokens do not fit behind it.
     """
     left = limit - len(prompt)
     if left < 1:
         raise Refused(
-            f"the prompt has {len(prompt)} tokens and the context {limit}, answer included; shorten it",
+            f"the prompt has {len(prompt)} tokens; with the answer, {limit} are the limit; shorten it",
             param=prompt_param,
             code="context_length_exceeded",
         )

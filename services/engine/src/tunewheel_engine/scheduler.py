@@ -1,4 +1,4 @@
-"""The thread that generates: takes requests from a bounded queue and steps the batches."""
+"""The thread that generates. It takes requests from a bounded queue and advances the batches step by step."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Event = Progress | EngineFailed
 
 
 class Scheduler:
-    """A queue in front of one batch for each form of the base, and for each whole model.
+    """A queue of requests, and one batch (lane) for each form of the base and for each whole model.
 
-    ``on_failure`` is called in the event loop when generation breaks, after every request was told.
+    ``on_failure`` is called in the event loop when generation fails, after every request got the error.
     """
 
     def __init__(self, *, max_queue: int, max_batch: int, on_failure: Callable[[], None]) -> None:
@@ -45,12 +45,12 @@ class Scheduler:
         self._thread = threading.Thread(target=self._run, name="generate", daemon=True)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin to generate; events are handed over in ``loop``."""
+        """Start the thread. Events are delivered in ``loop``."""
         self._loop = loop
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread after its current step; requests under way are told."""
+        """End the thread after its current step. Unfinished requests get an error."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -63,13 +63,14 @@ class Scheduler:
             self._lanes[form] = lane
 
     def remove_lane(self, form: Form) -> None:
-        """Take no more requests for ``form``, and drop its weights once those under way are done."""
+        """Accept no more requests for ``form``. Its weights are dropped once its running requests are
+        done."""
         with self._changed:
             self._leaving.add(form)
             self._changed.notify_all()
 
     def wait_until_dropped(self, *, timeout_seconds: float) -> None:
-        """Return once every lane that was removed is gone, or after that time."""
+        """Return once all removed lanes are dropped, or after ``timeout_seconds``."""
         with self._changed:
             self._changed.wait_for(lambda: not self._leaving or not self.healthy, timeout_seconds)
 
@@ -106,7 +107,7 @@ class Scheduler:
             self._changed.notify_all()
 
     def deliver(self, generation: Generation, event: Progress | GrammarBroken) -> None:
-        """Note an event of the current step; called by the batches."""
+        """Note an event of the current step. The lanes call this."""
         if isinstance(event, GrammarBroken):
             self._outbox.append((generation, ConstraintFailed(event.reason)))
         else:
@@ -129,8 +130,8 @@ class Scheduler:
             self._loop.call_soon_threadsafe(self._on_failure)
 
     def _step(self) -> None:
-        """Do one step of every batch. A method of its own, so that no name of the waiting thread holds a lane
-        that is to be dropped."""
+        """Do one step of every batch. This is a method of its own, so that its local variables hold no
+        reference to a lane while the thread waits; such a reference would keep a dropped lane's memory."""
         for form, lane in list(self._lanes.items()):
             lane.work(lambda form=form: self._next_for(form))
 
@@ -151,7 +152,7 @@ class Scheduler:
                 self._waiting.remove(generation)
 
     def _drop_left(self) -> None:
-        """Drop the lanes that are to go and have no request any more."""
+        """Drop the removed lanes that have no requests any more."""
         if not self._leaving:
             return
         busy = {generation.form for generation in self._under_way}
@@ -181,10 +182,10 @@ class Scheduler:
 
     def _tell_all(self, message: str) -> None:
         with self._changed:
-            told: list[tuple[Generation, Event]] = [(one, EngineFailed(message)) for one in self._under_way]
+            events: list[tuple[Generation, Event]] = [(one, EngineFailed(message)) for one in self._under_way]
             self._under_way.clear()
             self._waiting.clear()
-        self._loop.call_soon_threadsafe(_deliver_all, told)
+        self._loop.call_soon_threadsafe(_deliver_all, events)
 
 
 def _deliver_all(events: list[tuple[Generation, Event]]) -> None:

@@ -11,34 +11,34 @@ from tunewheel_runtime.settings import HttpSettings
 
 
 class Settings(HttpSettings):
-    """What the engine can be told from outside."""
+    """The engine's settings, in addition to those in ``HttpSettings``."""
 
     base_model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
     """A Hugging Face id, or the path of a directory with safetensors and tokenizer."""
     base_revision: str | None = None
-    """Commit of the hub, or ``sha256:…`` of the files; the engine does not start with any other. None:
-    whatever is newest."""
+    """Commit of the hub, or ``sha256:…`` of the files. The engine does not start with another revision. None:
+    the newest revision."""
     cache_dir: Path = Field(default_factory=lambda: user_cache_path("tunewheel"))
     adapter_roots: list[Path] = []
-    """Adapters are loaded from below these directories only (JSON list); default ``<cache_dir>/adapters``."""
+    """Directories (JSON list) below which adapters must lie. Default: ``<cache_dir>/adapters``."""
 
     http_port: int = Field(default=8110, ge=0, le=65_535)
     health_port: int = Field(default=9110, ge=0, le=65_535)
     max_body_bytes: int = Field(default=4 << 20, gt=0)
 
     max_batch: int = Field(default=16, ge=1, le=256)
-    """Requests that generate together."""
+    """Most requests that generate at the same time."""
     max_queue: int = Field(default=64, ge=0)
-    """Requests that may wait for a place in the batch; beyond it the answer is 429."""
+    """Most requests that wait for a place in the batch. Further requests are answered 429."""
     max_context: int = Field(default=2048, ge=16)
-    """Tokens of prompt and answer together; the model's own limit holds where it is lower."""
+    """Most tokens of prompt and answer together. The model's own limit counts where it is lower."""
     max_whole_models: int = Field(default=4, ge=0)
-    """Models with weights of their own that may be loaded beside the base: fully trained ones, and adapters
-    that are more than a LoRA. Each takes the base's memory again."""
+    """Most whole models beside the base: fully fine-tuned models, and adapters that are more than a LoRA.
+    Each takes as much memory as the base."""
     prefill_tokens: int = Field(default=256, ge=1)
-    """Prompt tokens read between two steps of the running batch."""
+    """Most prompt tokens that are prefilled between two steps of the running batch."""
     threads: int | None = Field(default=None, ge=1)
-    """Threads to compute with; default: the processor's cores."""
+    """Number of threads that compute. Default: the processor's cores."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 halves the memory, but answers then depend on what else is in the batch."""
 

@@ -1,8 +1,8 @@
-"""From the format that a client asks for to the source of a grammar; what cannot be kept is refused by name.
+"""Turns the output format that a client asks for into the source of a grammar.
 
-Objects have their properties in the order of the schema. Between two parts of a JSON text may stand one
-space, or a line break with up to sixteen spaces: a model that only repeats white space cannot use up its
-budget.
+A schema that the grammar cannot enforce is refused, and the error names the keyword. Properties must appear
+in the order of the schema. Between two parts of a JSON text only one space, or a line break with up to
+sixteen spaces, is allowed. Otherwise a model could fill its token limit with white space.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tunewheel_generation.constraint import Grammar, Grammars, InvalidGrammar
 from tunewheel_engine.errors import Refused
 
 LARGEST_SCHEMA = 64 << 10
-"""Bytes of a schema, written without white space."""
+"""Most bytes of a schema, counted without white space."""
 _OPTIONS = {
     "whitespace_pattern": r"(\x20|\x0A\x20{0,16})",
     "coerce_one_of": False,
@@ -34,66 +34,70 @@ _REASONS = {
     "oneOf": "oneOf",
     "min/maxProperties": "minProperties",
 }
-"""How llguidance's reasons begin, and the keyword that they are about."""
+"""Beginnings of llguidance's error messages, and the JSON Schema keyword that each is about."""
 _MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
-"""Keywords whose value has names of the schema's author for keys."""
+"""Keywords whose value is an object with keys that the schema's author chose."""
 
 
 def json_object() -> dict[str, Any]:
-    """The schema of any JSON object."""
+    """Return the schema that any JSON object satisfies."""
     return dict(_ANY_OBJECT)
 
 
 def json_source(schema: Mapping[str, Any], *, param: str) -> str:
-    """The grammar of what ``schema`` describes. Raises Refused for a schema that is too large."""
+    """Return the source of a grammar for ``schema``. Raises Refused for a schema that is too large."""
     from llguidance import LLMatcher
 
     return LLMatcher.grammar_from_json_schema(_with_options(schema, param=param))
 
 
 def inline_json(schema: Mapping[str, Any], *, param: str) -> str:
-    """``schema`` as a part of a Lark grammar. Raises Refused."""
+    """Return ``schema`` as a part of a Lark grammar. Raises Refused."""
     return "%json " + _with_options(schema, param=param)
 
 
 def regex_source(pattern: str) -> str:
-    """The grammar of what ``pattern`` matches as a whole."""
+    """Return the source of a grammar for texts that ``pattern`` matches as a whole."""
     from llguidance import LLMatcher
 
     return LLMatcher.grammar_from_regex(pattern)
 
 
 def _with_options(schema: Mapping[str, Any], *, param: str) -> str:
-    """``schema`` as JSON, with our settings of llguidance in the place of the client's. Raises Refused."""
+    """Return ``schema`` as JSON, with this engine's settings of llguidance in place of the client's. Raises
+    Refused."""
     try:
         size = len(json.dumps(schema, separators=(",", ":")))
     except RecursionError as error:
         raise Refused(f"{param} is nested too deeply; flatten it", param=param) from error
     if size > LARGEST_SCHEMA:
-        raise Refused(f"{param} has {size} bytes; {LARGEST_SCHEMA} are served", param=param)
+        raise Refused(f"{param} has {size} bytes; send at most {LARGEST_SCHEMA}", param=param)
     return json.dumps({**schema, "x-guidance": _OPTIONS})
 
 
 def compile_or_refuse(grammars: Grammars, source: str, *, schema: Mapping[str, Any], param: str) -> Grammar:
-    """The grammar of ``source``. Raises Refused, which names the keyword of ``schema`` at fault."""
+    """Compile ``source``. Raises Refused, whose ``param`` leads to the keyword of ``schema`` at fault."""
     try:
         return grammars.compile(source)
     except InvalidGrammar as error:
         at = _path(schema, _keyword(error.reason), error.reason)
-        raise Refused(f"{param}{at} is not served ({error.reason}); change it", param=param + at) from error
+        raise Refused(
+            f"{param}{at} is not supported ({error.reason}); change it", param=param + at
+        ) from error
 
 
 def _keyword(reason: str) -> str | None:
-    """The keyword that llguidance's ``reason`` is about, where it can be told."""
+    """Return the keyword that llguidance's ``reason`` is about; None where it is unknown."""
     if found := re.search(r'Unimplemented keys: \["([^"]+)"', reason):
         return found[1]
     return next((keyword for begin, keyword in _REASONS.items() if reason.startswith(begin)), None)
 
 
 def _path(schema: Mapping[str, Any], keyword: str | None, reason: str) -> str:
-    """Where ``keyword`` stands in ``schema``: ``.properties.age.not``; empty when it does not.
+    """Return the path of ``keyword`` in ``schema``, such as ``.properties.age.not``; "" where it does not
+    occur.
 
-    Where it stands several times: the first one whose value ``reason`` quotes, or else the first.
+    If it occurs several times, the first one whose value ``reason`` quotes is meant, or else the first.
     """
     places: list[tuple[bool, str]] = []
     waiting: list[tuple[Any, str, bool]] = [(schema, "", False)]

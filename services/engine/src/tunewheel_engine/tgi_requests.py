@@ -1,7 +1,7 @@
-"""The body of Text Generation Inference's API, as far as this engine serves it.
+"""The request body of Text Generation Inference's API.
 
-Source: TGI's OpenAPI description (``GenerateParameters``). What would change the answer and is not served is
-refused by name.
+The engine supports a part of the parameters. An unsupported one that would change the answer is refused by
+name. Source: TGI's OpenAPI description (``GenerateParameters``).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _NOT_SERVED: dict[str, tuple[object, ...]] = {
     "typical_p": (1,),
     "watermark": (False,),
 }
-"""Parameter → the values that mean its absence."""
+"""Unsupported parameters, and their values that have no effect and are accepted."""
 
 
 class GrammarParameter(BaseModel):
-    """``json``, which TGI also calls ``json_schema``: a schema as an object or as its text; ``regex``: an
-    expression that matches the whole answer."""
+    """A constraint of the answer. Type ``json`` (TGI also has ``json_schema``): a schema, as an object or as
+    text. Type ``regex``: an expression that must match the whole answer."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -35,7 +35,8 @@ class GrammarParameter(BaseModel):
 
 
 class Parameters(BaseModel):
-    """How to generate. As in TGI, any of temperature, top_k and top_p draws tokens even without do_sample."""
+    """How to generate. As in TGI, setting temperature, top_k or top_p turns sampling on, even without
+    do_sample."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -60,7 +61,7 @@ class Parameters(BaseModel):
             return content
         for name, neutral in _NOT_SERVED.items():
             if content.get(name) is not None and content[name] not in neutral:
-                raise Refused(f"{name}={content[name]!r} is not served; leave it out", param=name)
+                raise Refused(f"{name}={content[name]!r} is not supported; leave it out", param=name)
         given = {name: value for name, value in content.items() if value is not None}
         return {name: value for name, value in given.items() if name not in _NOT_SERVED}
 
@@ -81,4 +82,4 @@ class GenerateRequest(BaseModel):
     inputs: str
     parameters: Parameters = Parameters()
     stream: bool = False
-    """Heeded at ``/`` only, as TGI does."""
+    """Has an effect only at ``/``, as in TGI."""

@@ -1,6 +1,7 @@
-"""Functions that the model may call, in the Hermes form.
+"""Tool calls in the Hermes format: describes tools in the prompt, constrains calls, reads calls from the
+text.
 
-A call is ``<tool_call>{"name": …, "arguments": …}</tool_call>``. Qwen's chat templates write it too.
+A call is ``<tool_call>{"name": …, "arguments": …}</tool_call>``. Qwen's chat templates use the same format.
 Source: https://github.com/NousResearch/Hermes-Function-Calling.
 """
 
@@ -41,10 +42,10 @@ class ToolCall:
 def describe_in_text(
     messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """``messages`` for a chat template that knows nothing of tools.
+    """Return ``messages`` for a chat template without support for tools.
 
-    The functions stand in the system message, calls in the assistant's text, and results, all that follow
-    each other together, in a user message.
+    The functions are described in the system message. Calls become part of the assistant's text. Consecutive
+    results are joined in one user message.
     """
     out: list[dict[str, Any]] = []
     for message in messages:
@@ -81,11 +82,12 @@ def calls_source(
     answer: str | None = None,
     among_text: bool = False,
 ) -> str:
-    """The Lark grammar of calls in the Hermes form.
+    """Return the Lark grammar of calls in the Hermes format.
 
-    ``arguments``: by function, the grammar of its arguments. ``markers``: what stands before and after a
-    call, as Lark has it. ``answer``: the grammar of what may stand in the place of calls. ``among_text``:
-    calls may follow any text, and there may be none; what begins like a call has to be one.
+    ``arguments``: the grammar of each function's arguments. ``markers``: the texts before and after a call,
+    in Lark's syntax. ``answer``: a grammar of answers that are allowed in place of calls. ``among_text``: any
+    text may come before and after calls, and there may be none; after a begin marker a valid call must
+    follow.
     """
     begin, end = markers
     rules = [f"call: {' | '.join(f'call_{at}' for at in range(len(arguments)))}"]
@@ -93,7 +95,7 @@ def calls_source(
         head, tail = (json.dumps(text) for text in (f'\n{{"name": "{name}", "arguments": ', "}\n"))
         rules += [f"call_{at}: {head} args_{at} {tail} {end}", f"args_{at}: {source}"]
     if among_text:
-        # A lazy rule ends where the marker first stands, so that text cannot hold one.
+        # A lazy rule ends at the first marker, so that the text itself cannot contain a marker.
         lazy = not begin.startswith("<")
         rules += ["TEXT: /(.|\\n)*/", f"begin{'[lazy]' if lazy else ''}: TEXT {begin}"]
         start = "(begin call)* TEXT" if several else "(begin call | TEXT)"
@@ -107,10 +109,10 @@ def calls_source(
 
 
 class ToolCallReader:
-    """Takes calls out of text that arrives piece by piece.
+    """Separates calls from text that arrives piece by piece.
 
-    Text is given out once it can no longer begin a call. A call is given out when it is whole. What looks
-    like a call and is none, because it is no JSON or ``names`` lacks its function, stays text.
+    Text is returned once it cannot be the beginning of a call. A call is returned when it is complete. A call
+    whose JSON is invalid, or whose function is not in ``names``, is returned as text.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -120,7 +122,7 @@ class ToolCallReader:
         self.calls = 0
 
     def feed(self, piece: str) -> list[str | ToolCall]:
-        """Text and calls that may be given out now, in their order."""
+        """Add ``piece``; return the text and the calls that are complete now, in their order."""
         self._pending += piece
         out: list[str | ToolCall] = []
         while True:
@@ -128,7 +130,7 @@ class ToolCallReader:
                 at = self._pending.find(OPEN)
                 if at < 0:
                     return out + self._text(len(self._pending) - self._held())
-                # White space before a call belongs to the form of calls, not to the text.
+                # White space before a call belongs to the call's format, not to the text.
                 out += self._text(len(self._pending[:at].rstrip()))
                 self._inside = True
             end = self._pending.find(CLOSE)
@@ -137,7 +139,8 @@ class ToolCallReader:
             out += self._take_call(end + len(CLOSE))
 
     def finish(self) -> list[str | ToolCall]:
-        """What is left once no more will come: a call without its end counts if its JSON is whole."""
+        """Return the rest at the end of the answer. A call without its end marker counts if its JSON is
+        complete."""
         if self._inside:
             return self._take_call(len(self._pending))
         rest, self._pending = self._pending, ""
@@ -167,7 +170,8 @@ class ToolCallReader:
         return [out] if out else []
 
     def _held(self) -> int:
-        """Length of the end of the pending text that may belong to a call: white space and a begun marker."""
+        """Return the length of the end of the pending text that may belong to a call: white space and the
+        beginning of a marker."""
         kept = self._pending
         for length in range(min(len(OPEN) - 1, len(kept)), 0, -1):
             if OPEN.startswith(kept[-length:]):

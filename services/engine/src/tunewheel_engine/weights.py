@@ -1,4 +1,4 @@
-"""The weights in the engine's memory: the base in each form that adapters need, and whole models."""
+"""Loads weights: the base, in each form (quantization, dtype) that adapters need, and whole models."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 NO_SLOT = "no free slot for a whole model"
-"""By it callers know that unloading another whole model helps."""
+"""Beginning of the message. Callers recognise by it that unloading another whole model helps."""
 ON_ITS_OWN = "start an engine on this one"
 DROP_SECONDS = 30.0
-"""Longest wait for the last requests of models that were dropped, before their memory counts as taken."""
+"""Longest wait for the last requests of dropped models; after that their memory counts as in use."""
 SHAPE = (
     *("model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
     *("num_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings"),
 )
-"""What training leaves as it is, of a model's configuration."""
+"""Fields of a model's configuration that training does not change."""
 
 
 class Weights:
-    """Loads weights, and gives each form of them a lane of ``scheduler``. Threads may load at the same time:
-    an adapter for a form that is there does not wait for a whole model."""
+    """Loads weights and adds a lane to ``scheduler`` for each form. Several threads may load at the same
+    time: an adapter for a form that is loaded does not wait for a whole model."""
 
     def __init__(self, base: BaseModel, settings: Settings, scheduler: Scheduler) -> None:
         self._base = base
@@ -50,7 +50,7 @@ class Weights:
         self._one_whole = threading.Lock()
 
     def of_base(self, form: BaseForm) -> Runner:
-        """Return the base in ``form``, loaded when it is first asked for."""
+        """Return the base in ``form``. It is loaded on the first call."""
         with self._one_form:
             if form not in self._forms:
                 runner = self._load(self._base, form)
@@ -59,14 +59,14 @@ class Weights:
             return self._forms[form]
 
     def read(self, path: Path, form: BaseForm) -> tuple[Form, LoraWeights | None]:
-        """Return what requests for the model in ``path`` run on, and what it adds to that.
+        """Load the model in ``path``; return the form that its requests run on, and its LoRA weights.
 
-        A plain LoRA adds to the base in ``form``. An adapter that is more than that, and a fully trained
-        model, becomes a whole model and adds nothing.
+        A plain LoRA runs on the base in ``form``. A fully fine-tuned model, or an adapter that is more than a
+        LoRA, becomes a whole model and has no LoRA weights.
 
         Raises:
-            ModelFilesError: the files do not load, or do not fit the base.
-            AdapterRefused: a whole model has no room, or is not of the base's shape.
+            ModelFilesError: the files cannot be loaded, or do not fit the base.
+            AdapterRefused: memory for a whole model is missing, or its shape differs from the base's.
         """
         from tunewheel_generation.lora import read_lora, takes_whole_model
 
@@ -78,7 +78,7 @@ class Weights:
         return form, read_lora(path, layers=runner.layers, dtype=runner.dtype, device=runner.device)
 
     def drop(self, form: Form) -> None:
-        """Give up a whole model once its requests are done. The base stays in all its forms."""
+        """Drop a whole model once its requests are done. The base always stays loaded."""
         if isinstance(form, WholeModel):
             self._whole.pop(form, None)
             self._scheduler.remove_lane(form)
@@ -121,7 +121,7 @@ class Weights:
                 )
 
     def _require_room(self, base: Runner) -> None:
-        """Refuse a whole model that would take memory from those that are served."""
+        """Refuse a whole model where the free slots or the free memory do not suffice."""
         most = self._settings.max_whole_models
         if most == 0:
             raise _refused("this engine loads no whole models (TUNEWHEEL_MAX_WHOLE_MODELS is 0)", ON_ITS_OWN)
@@ -130,18 +130,18 @@ class Weights:
                 f"{NO_SLOT}: {most} are loaded (TUNEWHEEL_MAX_WHOLE_MODELS)", f"unload one, or {ON_ITS_OWN}"
             )
         self._scheduler.wait_until_dropped(timeout_seconds=DROP_SECONDS)
-        gc.collect()  # peft leaves circles of references
+        gc.collect()  # peft leaves reference cycles.
         free = free_bytes(base.device)
         if free is None:
             return
         promised = sum(runner.memory_bytes for runner in (*self._forms.values(), *self._whole.values()))
         free -= untouched_bytes(base.device, promised)
-        needed = base.memory_bytes + base.weight_bytes  # once more while they are read
+        needed = base.memory_bytes + base.weight_bytes  # While weights are read, they are in memory twice.
         if free < needed:
             left = max(free, 0) / 1e9
             raise _refused(
-                f"{NO_SLOT}: it takes {needed / 1e9:.1f} GB of memory, its cache included, and {left:.1f} GB "
-                "are not promised to others",
+                f"{NO_SLOT}: it takes {needed / 1e9:.1f} GB of memory with its cache, and {left:.1f} GB "
+                "are not reserved for other models",
                 f"unload another, lower TUNEWHEEL_MAX_BATCH or TUNEWHEEL_MAX_CONTEXT, or {ON_ITS_OWN}",
             )
 
@@ -180,7 +180,7 @@ def _refused(what: str, do: str) -> AdapterRefused:
 
 
 def _unlike(runner: Runner, base: Runner) -> str | None:
-    """Return in what a loaded model differs from the base that requests are read for; None: in nothing."""
+    """Return the first property in which a loaded model differs from the base; None: they agree."""
     if runner.tokenizer.get_vocab() != base.tokenizer.get_vocab():
         return "vocabulary"
     if runner.tokenizer.chat_template != base.tokenizer.chat_template:
@@ -189,8 +189,8 @@ def _unlike(runner: Runner, base: Runner) -> str | None:
 
 
 def _shape(path: Path) -> dict[str, Any]:
-    """Return the shape of the model in ``path``. What its ``config.json`` leaves out is as transformers fills
-    it in, for training writes all of it. None for what such a model does not have."""
+    """Return the ``SHAPE`` fields of the model in ``path``. Fields that its ``config.json`` leaves out have
+    transformers' defaults. None: the model type has no such field."""
     from transformers import AutoConfig
 
     try:
