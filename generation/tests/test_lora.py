@@ -105,7 +105,7 @@ def test_more_than_a_lora_is_part_of_a_model_of_its_own(
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"bias": "lora_only"}, "bias"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights"),
-        ({"target_modules": ["embed_tokens"]}, "no linear layer"),
+        ({"target_modules": ["embed_tokens"]}, "not a linear layer"),
         ({"target_modules": ["lm_head"]}, "base_layer"),
     ],
 )

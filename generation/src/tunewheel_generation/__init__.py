@@ -1,1 +1,1 @@
-"""Batched generation on a loaded base model: one running batch, each row with its own adapter."""
+"""Batched generation on a loaded base model. Each row of the batch may have its own adapter."""

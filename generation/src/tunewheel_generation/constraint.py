@@ -1,8 +1,8 @@
-"""Answers that keep to a grammar. llguidance says for each row which tokens may come next.
+"""Constrains answers to a grammar. llguidance computes for each row which tokens may come next.
 
-The tokens that may come next follow from the tokens of the row alone, so a constrained answer does not depend
-on its neighbours in the batch. They are computed between two steps of the batch: llguidance takes
-microseconds for them, and a thread of their own would cost more in being woken.
+The allowed tokens depend only on the row's own tokens, so a constrained answer does not depend on its
+neighbours in the batch. They are computed between two steps of the batch. This takes microseconds; to wake a
+separate thread would take longer.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 KEPT_GRAMMARS = 64
-"""Compiled grammars that stay; the one that was not asked for longest goes first."""
+"""Most compiled grammars in the cache. The least recently used one is dropped first."""
 _LIMITS = {"max_grammar_size": 100_000, "max_lexer_states": 50_000, "verbose_errors": False}
 """llguidance's own limits are five times higher; a state of the lexer takes 1 to 2 kB."""
 _LONGEST_REASON = 300
 
 
 class InvalidGrammar(Exception):
-    """The grammar cannot be compiled, or not for this tokenizer. ``reason`` says why."""
+    """The grammar cannot be compiled at all, or not for this tokenizer. ``reason`` says why."""
 
     def __init__(self, reason: str) -> None:
         self.reason = " ".join(reason.split())[:_LONGEST_REASON]
@@ -34,7 +34,7 @@ class InvalidGrammar(Exception):
 
 
 class GrammarBroken(Exception):
-    """An answer cannot follow its grammar any further. ``reason`` says why."""
+    """An answer cannot be continued under its grammar. ``reason`` says why."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -42,7 +42,7 @@ class GrammarBroken(Exception):
 
 
 class Grammars:
-    """Compiles grammars for one tokenizer and keeps them by their hash. Used by several threads."""
+    """Compiles grammars for one tokenizer and caches them by their hash. Several threads may use it."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, end_tokens: frozenset[int]) -> None:
         self._tokenizer = tokenizer
@@ -56,10 +56,10 @@ class Grammars:
         return len(self._compiled)
 
     def compile(self, source: str) -> Grammar:
-        """The grammar of ``source``, which is Lark's syntax or llguidance's JSON.
+        """Return the grammar of ``source``, which is in Lark's syntax or llguidance's JSON.
 
-        Takes milliseconds, for a large schema up to a second, and the first time that of reading the
-        vocabulary. Raises InvalidGrammar.
+        Takes milliseconds, or up to a second for a large schema. The first call also reads the vocabulary.
+        Raises InvalidGrammar.
         """
         name = sha256(source.encode()).hexdigest()
         with self._lock:
@@ -100,22 +100,22 @@ class Grammars:
 
 
 class Grammar:
-    """A compiled grammar, of which any number of answers begin."""
+    """A compiled grammar, which any number of answers may use."""
 
     def __init__(self, matcher: LLMatcher, end_tokens: list[int]) -> None:
         self._matcher = matcher
         self._end_tokens = end_tokens
 
     def start(self) -> GrammarConstraint:
-        """The constraint of a new answer."""
+        """Return the constraint of a new answer."""
         return GrammarConstraint(self._matcher.deep_copy(), self._end_tokens)
 
 
 class GrammarConstraint:
-    """Where one answer stands in its grammar.
+    """The position of one answer in its grammar.
 
-    ``ended``: nothing may follow any more, or the answer gave an end token. ``failure`` says why the grammar
-    cannot be followed any further: it grew over llguidance's limits.
+    ``ended``: the grammar allows no further token, or the answer has its end token. ``failure``: why the
+    answer cannot be continued, for example because the grammar exceeded llguidance's limits; None: it can.
     """
 
     def __init__(self, matcher: LLMatcher, end_tokens: list[int]) -> None:
@@ -125,7 +125,7 @@ class GrammarConstraint:
         self._end_tokens = end_tokens
 
     def allowed(self, size: int) -> torch.Tensor:
-        """Return the tokens below ``size`` that may come next; after a failure the end tokens."""
+        """Return the tokens below ``size`` that may come next. After a failure these are the end tokens."""
         import numpy as np
         import torch
 
@@ -133,11 +133,11 @@ class GrammarConstraint:
         tokens = np.flatnonzero(np.unpackbits(words, bitorder="little")[:size])
         self._look_for_failure()
         if not len(tokens) and self.failure is None:
-            self.failure = "the grammar lets no token of the vocabulary follow"
+            self.failure = "the grammar allows no token of the vocabulary to follow"
         return torch.from_numpy(tokens) if len(tokens) else torch.tensor(self._end_tokens)
 
     def accept(self, token: int) -> None:
-        """Go on by ``token``."""
+        """Advance by ``token``."""
         self._matcher.consume_token(token)
         self._look_for_failure()
         self.ended = self._matcher.is_stopped()

@@ -1,4 +1,4 @@
-"""One request to generate, and what comes out of it."""
+"""One request to generate, and the events that it yields."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True)
 class BaseForm:
-    """The form of the base that an adapter was trained on; ``dtype`` counts where it was quantised from."""
+    """The form of the base that an adapter was trained on. ``dtype`` only matters with a quantization: it is
+    the precision that was quantised."""
 
     quantization: Literal["nf4"] | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -27,45 +28,47 @@ class BaseForm:
 
 @dataclass(frozen=True, eq=False)
 class WholeModel:
-    """Weights that no other model shares: a fully trained model, or the base changed by an adapter that is
-    more than a LoRA. Each load is one of its own, even of the same files."""
+    """A model with weights of its own: a fully fine-tuned model, or the base with an adapter merged into it
+    that is more than a LoRA. Loading the same files twice gives two different whole models."""
 
     path: Path
     adapter_on: BaseForm | None = None
-    """The form of the base that the adapter in ``path`` changes; None: a fully trained model lies there."""
+    """The form of the base that the adapter in ``path`` changes; None: ``path`` holds a fully fine-tuned
+    model."""
 
 
 Form = BaseForm | WholeModel
-"""The weights that requests run on; those of one form share a batch."""
+"""The weights that a request runs on. Requests of the same form share a batch."""
 
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """What a request can name beside the base. Requests hold on to it, so that unloading lets those under way
-    finish."""
+    """An adapter or whole model that requests can name. A request keeps a reference to it, so that it can be
+    finished after the model was unloaded."""
 
     name: str
     path: Path
     form: Form
     weights: LoraWeights | None
-    """What it adds to ``form``; None for a whole model."""
+    """The LoRA weights that are added to ``form``; None for a whole model."""
 
 
 @dataclass(frozen=True)
 class Token:
-    """A generated token and the text it adds, which is empty while a character is incomplete."""
+    """A generated token and its text. The text is empty while a character is incomplete."""
 
     id: int
     text: str
     special: bool
     logprob: float | None = None
     likeliest: tuple[tuple[int, float], ...] = ()
-    """The likeliest tokens in its place and their log probabilities, as many as were asked for."""
+    """The likeliest tokens at this position with their log probabilities, as many as were asked for."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """One step of one request: text that may be shown, the token, and the reason when it was the last."""
+    """One step of one request: the text that may be sent now, the token, and the finish reason if it is the
+    last step."""
 
     text: str
     token: Token
@@ -75,10 +78,11 @@ class Progress:
 
 @dataclass(eq=False)
 class Generation:
-    """A request to write up to ``max_tokens`` tokens after ``prompt``; 0: none, and no event comes.
+    """A request to generate up to ``max_tokens`` tokens after ``prompt``. With 0 no token is generated, and
+    no event comes.
 
-    Made and read in the event loop; the scheduler's thread writes to it by ``deliver`` and ``fail``. The
-    ``cancelled`` flag is the only thing that both threads touch.
+    Created and read in the event loop, which also receives its events by ``deliver``. Only the ``cancelled``
+    flag is used by both the event loop and the thread that generates.
     """
 
     prompt: list[int]
@@ -89,19 +93,20 @@ class Generation:
     include_stop: bool = False
     ignore_eos: bool = False
     want_logprobs: bool = False
-    """Of the model's own distribution: before temperature, penalties, biases and grammar."""
+    """Whether to return log probabilities of the model's own distribution: before temperature, penalties,
+    biases and grammar."""
     top_logprobs: int = 0
     grammar: Grammar | None = None
     cancelled: bool = False
     answers: Sequence[Sequence[int]] = ()
-    """Token ids of answers whose likelihoods are asked."""
+    """Token ids of given answers whose likelihoods are to be computed."""
     likelihoods: list[float] = field(default_factory=list)
-    """Log-likelihood in nats of each of ``answers``, once the prompt was read."""
+    """Log-likelihood in nats of each of ``answers``; set once the prompt was prefilled."""
     _events: asyncio.Queue[Progress | Exception] = field(default_factory=asyncio.Queue)
 
     @property
     def form(self) -> Form:
-        """The weights that it runs on."""
+        """The weights that the request runs on."""
         return self.adapter.form if self.adapter else BaseForm()
 
     def deliver(self, event: Progress | Exception) -> None:
@@ -109,13 +114,13 @@ class Generation:
         self._events.put_nowait(event)
 
     def cancel(self) -> None:
-        """Give the row back before the next step."""
+        """Free the row before the next step."""
         self.cancelled = True
 
     async def events(self) -> AsyncIterator[Progress]:
-        """Every step, the last one with its reason. Leaving the loop early frees the row.
+        """Yield every step; the last one has a finish reason. Leaving the loop early frees the row.
 
-        Raises the error that was delivered, which says that generation broke.
+        Raises the error that was delivered, if generation failed.
         """
         finished = False
         try:

@@ -1,8 +1,8 @@
-"""Keys and values of the running batch, in one preallocated block per layer.
+"""The key-value cache of the running batch: one preallocated block per layer.
 
-Each row of a block holds one request, from its first token on. The rows of a forward pass lie side by side:
-what it adds is written in place, and attention reads the block itself, so that no step copies what was there
-before.
+Each row of a block holds one request, from its first token on. A forward pass uses consecutive rows. It
+writes new keys and values in place, and attention reads the block itself. Earlier keys and values are
+therefore never copied.
 """
 
 from __future__ import annotations
@@ -18,26 +18,27 @@ from transformers.cache_utils import CacheLayerMixin
 class KvCache(Cache):
     """A transformers cache of ``rows`` rows of up to ``tokens`` tokens.
 
-    On a CPU, what was never written takes no memory.
+    On a CPU, parts that were never written take no memory.
     """
 
     def __init__(self, *, layers: int, rows: int, tokens: int) -> None:
         self.window = Window()
         self.tokens = tokens
-        # One row more, where padding is written to.
+        # One additional row, to which padding is written.
         self._scrap = rows * tokens
         self.row_layers = [RowLayer(self.window, rows + 1, tokens) for _ in range(layers)]
         super().__init__(layers=list(self.row_layers))
 
     @property
     def nbytes(self) -> int:
-        """What the blocks take when every page of them was written; 0 before the first forward pass."""
+        """Bytes of all blocks once every page was written; 0 before the first forward pass."""
         return sum(layer.nbytes for layer in self.row_layers)
 
     def aim(self, first: int, slots: torch.Tensor, *, width: int) -> None:
-        """Let the next forward pass write to the rows from ``first`` on and read ``width`` tokens of each.
+        """Set the window of the next forward pass: rows from ``first`` on, of which ``width`` tokens are
+        read.
 
-        ``slots`` [rows, columns] says where in its row each column is written; -1: nowhere.
+        ``slots`` [rows, columns]: the position in its row to which each column is written; -1: not written.
         """
         window = self.window
         window.first, window.count, window.width = first, slots.shape[0], width
@@ -46,15 +47,15 @@ class KvCache(Cache):
         window.places = (rows * self.tokens + slots).where(slots >= 0, self._scrap).flatten()
 
     def move(self, source: int, target: int, start: int, stop: int) -> None:
-        """Copy tokens ``start`` … ``stop`` - 1 of one row over those of another."""
+        """Copy tokens ``start`` … ``stop`` - 1 of row ``source`` to row ``target``."""
         if source != target and start < stop:
             for layer in self.row_layers:
                 layer.move(source, target, start, stop)
 
 
 class Window:
-    """What the next forward pass reads and writes: ``width`` tokens of ``count`` rows from ``first`` on, and
-    the ``places`` of what it adds, counted over all rows of a block."""
+    """The part of the cache for the next forward pass. It reads ``width`` tokens of ``count`` rows from
+    ``first`` on. It writes to ``places``, which are positions counted over all rows of a block."""
 
     first: int = 0
     count: int = 0
@@ -64,7 +65,7 @@ class Window:
 
 
 class RowLayer(CacheLayerMixin):
-    """One layer's block, [rows, tokens, heads, width of a head]: a row lies in one piece."""
+    """One layer's block, [rows, tokens, heads, head size], so that each row is contiguous."""
 
     is_sliding = False
 
@@ -75,7 +76,7 @@ class RowLayer(CacheLayerMixin):
         self._tokens = tokens
 
     def move(self, source: int, target: int, start: int, stop: int) -> None:
-        """Copy tokens ``start`` … ``stop`` - 1 of one row over those of another."""
+        """Copy tokens ``start`` … ``stop`` - 1 of row ``source`` to row ``target``."""
         if self.is_initialized:
             self._keys[target, start:stop] = self._keys[source, start:stop]
             self._values[target, start:stop] = self._values[source, start:stop]
@@ -94,7 +95,8 @@ class RowLayer(CacheLayerMixin):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write [rows, heads, columns, width] where the window is; returns all that those rows hold."""
+        """Write states of shape [rows, heads, columns, head size] to the window; return all states of its
+        rows."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         window = self._window
@@ -117,10 +119,10 @@ class RowLayer(CacheLayerMixin):
 
 
 def _zeros_on_demand(states: torch.Tensor, rows: int, tokens: int) -> torch.Tensor:
-    """Zeros [rows, tokens, heads, width] for ``states`` [_, heads, _, width]."""
+    """Return zeros [rows, tokens, heads, head size] for ``states`` [_, heads, _, head size]."""
     shape = (rows, tokens, states.shape[1], states.shape[3])
     if states.device.type != "cpu":
         return states.new_zeros(shape)
-    # torch.zeros writes its zeros, 1.6 GB for 16 rows of SmolLM2; fresh pages are zero unwritten.
+    # torch.zeros writes every zero: 1.6 GB for 16 rows of SmolLM2. Fresh pages are zero unwritten.
     pages = mmap.mmap(-1, math.prod(shape) * states.element_size())
     return torch.frombuffer(pages, dtype=states.dtype).view(shape)

@@ -1,4 +1,5 @@
-"""The running batch on a form of the base, or on a whole model: requests join and leave between its steps."""
+"""A lane: the running batch on one form of the base, or on a whole model. Requests join and leave between
+steps."""
 
 from __future__ import annotations
 
@@ -23,16 +24,17 @@ if TYPE_CHECKING:
 
 Deliver = Callable[[Generation, Progress | GrammarBroken], None]
 READ_AT_ONCE = 2048
-"""Tokens of prompts that one forward pass reads, padding included."""
+"""Most prompt tokens in one forward pass, padding included."""
 WORTH_COPYING = 8
-"""Tokens of another prompt's beginning that are worth waiting for."""
+"""Fewest tokens of a common prefix for which a request waits until another request has prefilled them."""
 WORTH_A_READING = 64
-"""Tokens that must be saved for one reading more, which passes over all weights once."""
+"""Fewest tokens, over all requests, that must be saved to justify one more forward pass."""
 
 
 @dataclass
 class Row:
-    """A request in the batch. ``length`` of its tokens are in the cache; the last one is not yet."""
+    """A request in the batch. ``length``: how many of its tokens are in the cache. The last generated token
+    is not in the cache yet."""
 
     generation: Generation
     sampler: Sampler
@@ -50,9 +52,10 @@ class Row:
 class Lane:
     """A batch of up to ``rows`` requests on one runner.
 
-    Row i of the cache holds the i-th running request; those whose prompts are being read lie behind them.
-    ``prefill_tokens``: how many tokens of prompts are read between two steps. ``remember`` keeps what
-    requests read and wrote, for later ones that begin alike.
+    Row i of the cache holds the i-th running request. Behind these lie the joining requests, whose prompts
+    are being prefilled. ``prefill_tokens``: most prompt tokens that are prefilled between two steps.
+    ``remember``: whether the cache rows of finished requests are kept, for later requests with the same
+    beginning.
     """
 
     def __init__(
@@ -77,14 +80,14 @@ class Lane:
         return self.running < self._max_rows
 
     def work(self, next_request: Callable[[], Generation | None]) -> None:
-        """Drop who left, read prompts of who joins, and make one step of the batch."""
+        """Drop cancelled requests, prefill joining ones, and make one step of the batch."""
         self._drop_cancelled()
         self._join(next_request)
         if self._rows:
             self._step()
 
     def read_ahead(self, tokens: Sequence[int], weights: LoraWeights | None) -> None:
-        """Read what later requests begin with, and keep it. No request may be under way."""
+        """Prefill ``tokens``, with which later requests begin, and keep them. No request may be running."""
         for start in range(0, len(tokens), READ_AT_ONCE):
             self._runner.read([tokens[start : start + READ_AT_ONCE]], [start], [weights])
         kept, held = self._kept.replace(weights, list(tokens))
@@ -99,13 +102,13 @@ class Lane:
                 self._remove(at)
 
     def _remove(self, at: int) -> None:
-        """Take a row out; the last one takes its place, so that the batch has no gaps."""
+        """Remove a row. The last row moves to its place, so that the batch has no gaps."""
         self._keep(self._rows[at], at)
         last = self._rows.pop()
         if at < len(self._rows):
             self._runner.move(len(self._rows), at, last.length)
             self._rows[at] = last
-        if self._joining:  # the last of these closes the gap before them
+        if self._joining:  # The last joining row moves into the gap before the joining rows.
             moved = self._joining.pop()
             self._runner.move(len(self._rows) + len(self._joining) + 1, len(self._rows), moved.length)
             self._joining.insert(0, moved)
@@ -118,7 +121,7 @@ class Lane:
             self._joining[at] = last
 
     def _keep(self, row: Row, at: int) -> None:
-        """Keep what ``row`` read and wrote: the next question of its conversation begins with it."""
+        """Keep the cache of ``row``: the next request of its conversation begins with the same tokens."""
         if self._remember:
             tokens = (row.generation.prompt + row.generated)[: row.length]
             kept, held = self._kept.replace(_weights(row), tokens)
@@ -141,13 +144,13 @@ class Lane:
             for row, chunk in zip(rows, chunks, strict=True):
                 row.length += len(chunk)
             done = [row for row in rows if row.length == len(row.generation.prompt)]
-            del self._joining[: len(done)]  # only the last of ``rows`` may have more to read
+            del self._joining[: len(done)]  # Only the last of ``rows`` may have prompt tokens left.
             if done:
                 self._begin(done, logits[: len(done)])
 
     def _readable(self, tokens: int) -> list[Row]:
-        """Those who are read next, together: first come, first served, and about ``tokens`` tokens, padding
-        included."""
+        """Return the joining rows that are prefilled next, together, in order of arrival: about ``tokens``
+        tokens, padding included."""
         self._reuse()
         rows: list[Row] = []
         widest = 0
@@ -160,10 +163,11 @@ class Lane:
         return rows
 
     def _reuse(self) -> None:
-        """Bring what was read before for the same adapter into the rows of the joining.
+        """Copy common prefixes, prefilled earlier for the same adapter, into the joining rows.
 
-        Requests share their system prompt, and a conversation its earlier turns; reading them costs more than
-        answering. At least one token is left to read, for what comes after it.
+        Requests share a system prompt, and requests of a conversation its earlier turns. Prefilling these
+        costs more than generating the answer. At least one token is left to prefill, since its logits are
+        needed.
         """
         for at, row in enumerate(self._joining, len(self._rows)):
             prompt, weights = row.generation.prompt, _weights(row)
@@ -177,16 +181,17 @@ class Lane:
                 row.length = most
 
     def _known(self) -> Iterator[tuple[LoraWeights | None, Sequence[int], int]]:
-        """What was read, for which adapter, and the row of the cache that holds it."""
+        """Yield the prefilled tokens in the cache, with their adapter and their row."""
         for at, row in enumerate([*self._rows, *self._joining]):
             if row.length:
                 yield _weights(row), row.generation.prompt[: row.length], at
         yield from self._kept
 
     def _leaders(self) -> int:
-        """How many of the joining, from the first on, are read before the others because those begin alike.
+        """Return how many joining rows, from the first on, are prefilled now. The others wait, because they
+        share a prefix with these and can then copy it.
 
-        All of them, unless reading less is worth a reading more, or nothing would stay of who is read first.
+        All rows are prefilled at once if waiting would save too little, or if finished rows are not kept.
         """
         if not self._remember:
             return len(self._joining)
@@ -212,15 +217,15 @@ class Lane:
         )
 
     def _begin(self, rows: list[Row], logits: torch.Tensor) -> None:
-        """Let ``rows``, which were just read, join the running ones behind which they lie."""
+        """Move ``rows``, whose prompts are prefilled, from the joining to the running rows."""
         before = len(self._rows)
         self._rows += rows
         self._weigh(rows, logits, first=before)
         writing = [at for at, row in enumerate(rows) if row.generation.max_tokens > 0]
         finished = [True] * len(rows)
         if writing:
-            told = self._advance([rows[at] for at in writing], logits[writing])
-            for at, done in zip(writing, told, strict=True):
+            results = self._advance([rows[at] for at in writing], logits[writing])
+            for at, done in zip(writing, results, strict=True):
                 finished[at] = done
         self._remove_finished(finished, first=before)
 
@@ -252,7 +257,7 @@ class Lane:
                 self._remove(first + at)
 
     def _advance(self, rows: list[Row], logits: torch.Tensor) -> list[bool]:
-        """Choose and hand out one token for each row; tells which rows are done."""
+        """Choose and deliver one token for each row; return which rows are finished."""
         tokens = choose_tokens(logits, [row.sampler for row in rows])
         wants = any(row.generation.want_logprobs for row in rows)
         logprobs: list[float] | list[None] = logprobs_of(logits, tokens) if wants else [None] * len(rows)

@@ -1,4 +1,4 @@
-"""Linear layers that serve: weights laid out for the processor, and each row's own adapter on top."""
+"""Linear layers for inference: weights in the processor's layout, plus each row's own LoRA update."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ import torch
 from torch import nn
 
 Layout = Literal["plain", "packed", "both"]
-"""How weights lie in memory: as loaded, in oneDNN's blocks, or in both ways at twice the memory."""
+"""Layout of weights in memory: ``plain`` as loaded, ``packed`` in oneDNN's blocks, ``both`` at twice the
+memory."""
 PACKED_FOR = 4
-"""Rows to pack for: at 1 and at 16 rows a tenth faster than packed for either (AVX512)."""
+"""Number of rows for which weights are packed. On AVX512 this is a tenth faster, at 1 and at 16 rows, than
+packing for exactly that number."""
 
 
 @dataclass(frozen=True)
 class Delta:
-    """Low-rank update of one layer: ``x @ a`` […, rank], masked by row, ``@ b`` [rank, out]."""
+    """The low-rank update of one layer: ``x @ a`` […, rank], masked by row, then ``@ b`` [rank, out]."""
 
     a: torch.Tensor
     b: torch.Tensor
     mask: torch.Tensor | None
-    """[rows, 1, rank]: which columns of ``x @ a`` are the row's; None when all are every row's."""
+    """[rows, 1, rank]: the columns of ``x @ a`` that belong to each row's adapter. None: all columns belong
+    to all rows."""
 
 
 class Deltas:
@@ -32,11 +35,12 @@ class Deltas:
 
 
 class ServingLinear(nn.Module):
-    """A linear layer for inference that adds the active low-rank update of its name.
+    """A linear layer for inference. It adds the active low-rank update that has the layer's name.
 
-    A packed weight is laid out for oneDNN once, instead of on every call: up to half the time at 16 rows on
-    the processors measured, but half more for one row, which reads the plain weight where both are there.
-    From two rows on, a packed layer gives a row the same bits whatever the others are.
+    A packed weight is brought into oneDNN's layout once, not on every call. On the processors measured this
+    halves the time at 16 rows, but takes half as much longer for one row; one row therefore uses the plain
+    weight where both layouts are there. From two rows on, a row's result has the same bits whatever the other
+    rows are.
     """
 
     def __init__(
@@ -69,7 +73,7 @@ class ServingLinear(nn.Module):
 
 
 class QuantizedLinear(nn.Module):
-    """A 4-bit layer as it was loaded, with the active low-rank update of its name."""
+    """A 4-bit layer as it was loaded, plus the active low-rank update that has the layer's name."""
 
     def __init__(self, name: str, inner: nn.Linear, deltas: Deltas) -> None:
         super().__init__()
@@ -90,7 +94,7 @@ def _updated(out: torch.Tensor, x: torch.Tensor, delta: Delta | None) -> torch.T
 
 
 def can_pack(device: torch.device) -> bool:
-    """True where oneDNN's packed linear layers are there."""
+    """Return whether oneDNN's packed linear layers are available on ``device``."""
     return (
         device.type == "cpu"
         and torch.backends.mkldnn.is_available()
@@ -101,10 +105,10 @@ def can_pack(device: torch.device) -> bool:
 def replace_linears(
     model: nn.Module, deltas: Deltas, *, dtype: torch.dtype, layout: Layout, unpack: bool = True
 ) -> dict[str, tuple[int, int]]:
-    """Replace every linear layer of ``model`` in place; returns their (in, out) sizes by name.
+    """Replace every linear layer of ``model`` in place; return their (in, out) sizes by name.
 
-    ``unpack``: 4-bit layers are unpacked once into ``dtype``, which gives the same rounded weights and no
-    unpacking at each step, at the memory of a full model. Else they stay as they are.
+    ``unpack``: whether 4-bit layers are unpacked once into ``dtype``. The rounded weights stay the same, and
+    steps need no unpacking, but the layers take the memory of a full model.
     """
     found = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     for name, module in found:

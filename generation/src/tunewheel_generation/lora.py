@@ -1,8 +1,8 @@
-"""LoRA adapters as the engine applies them: many in one batch (LoRA: arXiv:2106.09685).
+"""Reads LoRA adapters (arXiv:2106.09685) and applies several of them in one batch.
 
-The adapters of a batch are laid side by side, ``A = [A1 A2 …]`` and ``B = [B1; B2; …]``, and of ``x A`` each
-row keeps the columns of its own adapter. That is two dense products for any mixture, and what a row gets
-does not depend on the others: their columns are multiplied by exactly 0.
+The matrices of a batch's adapters are concatenated: ``A = [A1 A2 …]`` and ``B = [B1; B2; …]``. In ``x A``
+each row keeps the columns of its own adapter; the other columns are multiplied by exactly 0. Any mixture of
+adapters then takes two dense products, and a row's result does not depend on the other rows.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ _HARMLESS = frozenset(
         *("init_lora_weights", "eva_config", "loftq_config", "runtime_config", "megatron_core"),
     }
 )
-"""Options that say where and how strong the matrices are, or what no longer counts after training."""
+"""Options that plain LoRA may have: position and scaling of the matrices, and options that matter only in
+training."""
 _INSIDE = ("use_dora", "modules_to_save", "bias", "lora_bias")
-"""Options that peft carries out inside the layers that they name."""
+"""Options beyond plain LoRA that peft implements inside the layers that they name."""
 _KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<part>[AB])\.weight")
 
 
 class LoraWeights:
-    """An adapter's matrices by layer: ``a`` [in, rank] and ``b`` [rank, out], the scaling in ``b``."""
+    """An adapter's matrices by layer: ``a`` [in, rank] and ``b`` [rank, out]. ``b`` includes the scaling."""
 
     def __init__(self, layers: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
         self.layers = layers
@@ -61,7 +62,8 @@ def read_lora(
     for key, tensor in load_file(str(path / ADAPTER_WEIGHTS), device=str(device)).items():
         match = _KEY.fullmatch(key)
         if match is None or match["module"] not in layers:
-            raise _refused(path, f"changes {key!r}, no linear layer of the base model; train it on this base")
+            reason = f"changes {key!r}, which is not a linear layer of the base model; train it on this base"
+            raise _refused(path, reason)
         found.setdefault(match["module"], {})[match["part"]] = tensor
     for name, parts in found.items():
         _check_matrices(name, parts, layers[name], path)
@@ -100,7 +102,7 @@ def _scaling(config: LoraConfig, name: str, *, rank: int) -> float:
 
 
 def beyond_lora(path: Path) -> str | None:
-    """Return what makes the adapter in ``path`` more than plain LoRA, None where it is that.
+    """Return why the adapter in ``path`` is not plain LoRA; None: it is plain LoRA.
 
     Raises InvalidAdapter for files that cannot be read.
     """
@@ -118,15 +120,17 @@ def _more_than_lora(config: Any) -> str | None:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if field.name not in _HARMLESS and value and value != getattr(usual, field.name):
-            return f"has {field.name}={value!r}, not served; train plain LoRA, or use vLLM"
+            return f"has {field.name}={value!r}, which is not supported; train plain LoRA, or use vLLM"
     if (start := config.init_lora_weights) not in (True, False, "gaussian", "orthogonal", "eva"):
         return f"has init_lora_weights={start!r}, which changes the base too; train plain LoRA"
     return None
 
 
 def takes_whole_model(path: Path) -> bool:
-    """Tell whether the adapter in ``path`` is more than plain LoRA only in what peft does inside the layers:
-    DoRA (arXiv:2402.09353), biases, modules saved whole. Then it can be served as a model of its own.
+    """Return whether the adapter in ``path`` can be merged into the base and served as a whole model.
+
+    That is so if it exceeds plain LoRA only by options that peft implements inside the layers: DoRA
+    (arXiv:2402.09353), biases, modules saved whole.
 
     Raises InvalidAdapter for files that cannot be read.
     """
@@ -143,7 +147,7 @@ def takes_whole_model(path: Path) -> bool:
 
 
 class Mixture:
-    """The adapters that lie side by side for the running batch; laid anew only when one is missing."""
+    """The concatenated adapters of the running batch. They are concatenated anew only when one is missing."""
 
     def __init__(self) -> None:
         self._members: list[LoraWeights] = []
@@ -151,7 +155,8 @@ class Mixture:
         self._owners: dict[str, tuple[int, ...]] = {}
 
     def deltas(self, rows: Sequence[LoraWeights | None]) -> dict[str, Delta]:
-        """Updates for a batch in which row i uses adapter ``rows[i]`` (None: the base alone)."""
+        """Return the updates, by layer, for a batch in which row i uses adapter ``rows[i]`` (None: no
+        adapter)."""
         wanted = list(dict.fromkeys(lora for lora in rows if lora is not None))
         if not wanted:
             return {}

@@ -1,4 +1,5 @@
-"""Answers whole batches of prompts while nobody waits: all of a batch is read before its first step."""
+"""Generates answers for batches of prompts offline: all prompts of a batch are prefilled before its first
+step."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class Answer:
-    """``tokens`` without the end token; ``complete``: it was written to its end. ``likelihoods``:
-    log-likelihoods in nats of the answers that the request asked about."""
+    """One generated answer. ``tokens``: without the end token. ``complete``: whether it ended by itself.
+    ``likelihoods``: log-likelihoods in nats of the request's given answers."""
 
     tokens: list[int] = field(default_factory=list)
     text: str = ""
@@ -28,9 +29,9 @@ class Answer:
 
 
 class Writer:
-    """Answers prompts on one runner, one batch after another, all with one adapter.
+    """Answers prompts on one runner, one batch after another, all with the same adapter.
 
-    What a prompt gets depends on its batch and on what ``share`` was told, and on nothing that came before.
+    An answer depends on its batch and on the prefix set by ``share``, but not on earlier batches.
     """
 
     def __init__(self, runner: Runner, adapter: Adapter | None = None) -> None:
@@ -41,18 +42,19 @@ class Writer:
         self._answers: dict[Generation, Answer] = {}
 
     def share(self, prompts: Sequence[Sequence[int]]) -> int:
-        """Have what all of ``prompts`` begin with read once, for all batches to come; returns its length."""
+        """Prefill the common prefix of ``prompts`` once, for all later batches; return its length in
+        tokens."""
         self._shared, self._room = [], (0, 0, 0)
         if len(prompts) > 1:
-            # No prompt is read whole: each keeps a token for itself.
+            # The prefix leaves each prompt at least one token to prefill, since its logits are needed.
             length = min(common(prompts[0], other[:-1]) for other in prompts)
             self._shared = list(prompts[0][: length if length >= WORTH_COPYING else 0])
         return len(self._shared)
 
     def answer(self, requests: Sequence[Generation]) -> list[Answer]:
-        """Answer ``requests`` together. Their adapter is this writer's.
+        """Answer ``requests`` as one batch. They must use this writer's adapter.
 
-        Raises GrammarBroken where a request's grammar cannot be followed.
+        Raises GrammarBroken if a request's answer cannot be continued under its grammar.
         """
         self._make_room(requests)
         self._answers = {request: Answer() for request in requests}
@@ -71,7 +73,7 @@ class Writer:
         wanted = (len(requests), tokens, spare)
         if all(want <= have for want, have in zip(wanted, self._room, strict=True)):
             return
-        # Twice as much each time, since longer prompts come in later batches.
+        # Round up to powers of two, since later batches have longer prompts.
         self._room = (len(requests), *(1 << (size - 1).bit_length() for size in (tokens, spare)))
         rows, tokens, spare = self._room
         self._runner.reserve(rows=rows, tokens=tokens, spare=spare, kept=1)

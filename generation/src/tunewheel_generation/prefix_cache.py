@@ -1,4 +1,4 @@
-"""What former requests left in the cache, for later ones that begin alike."""
+"""The tokens of finished requests that are kept in the cache, for later requests with the same beginning."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class PrefixCache:
-    """Which tokens lie in the rows that are kept, and for which adapter."""
+    """Records which tokens each kept row holds, and for which adapter."""
 
     def __init__(self, rows: Iterable[int]) -> None:
         self._held: dict[int, tuple[LoraWeights | None, list[int]]] = {row: (None, []) for row in rows}
@@ -20,15 +20,15 @@ class PrefixCache:
             yield weights, tokens, row
 
     def touch(self, row: int) -> None:
-        """Note that ``row`` was of use: the one that was not for longest is the first to go."""
+        """Note that ``row`` was used. The least recently used row is replaced first."""
         if row in self._held:
             self._held[row] = self._held.pop(row)
 
     def replace(self, weights: LoraWeights | None, tokens: list[int]) -> tuple[int, int]:
-        """Return the row to write ``tokens`` to, which it holds from now on, and how many it held already.
+        """Assign a kept row to ``tokens``; return the row and how many of the tokens it already holds.
 
-        That is the row which shares half of them, so that a busy system prompt does not push out all
-        others, or else the one that was of no use for longest.
+        A row that already holds half of the tokens is taken, so that one busy system prompt does not replace
+        all others. Otherwise the least recently used row is taken.
         """
         shared = [(common(tokens, held), row) for of, held, row in self if of is weights]
         most, row = max(shared, default=(0, -1))
@@ -42,9 +42,9 @@ class PrefixCache:
 
 
 def common(one: Sequence[int], other: Sequence[int]) -> int:
-    """Length of the common beginning of two lists."""
+    """Return the length of the common prefix of two lists."""
     same, most = 0, min(len(one), len(other))
-    if one[:most] == other[:most]:  # slices compare much faster than tokens one by one
+    if one[:most] == other[:most]:  # Comparing slices is much faster than comparing token by token.
         return most
     while same + 1 < most:
         middle = (same + most) // 2

@@ -1,4 +1,4 @@
-"""A loaded base model that reads tokens into the rows of a batch, each row with its own adapter."""
+"""A loaded base model that runs forward passes on the rows of a batch, each row with its own adapter."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 KEPT_ROWS = 8
-"""Former requests whose keys and values stay: one for each system prompt in use at a time is enough."""
+"""Number of finished requests whose keys and values are kept. One per system prompt in use is enough."""
 _SMALL = 16
-"""A model that fits so often into the machine's memory may lie there twice."""
+"""Weights are kept in both layouts if they fit this many times into the machine's memory."""
 _LOGIT_BYTES = 256 << 20
-"""Logits of answers are computed in parts that stay below this."""
+"""Logits of given answers are computed in parts of at most this many bytes."""
 
 
 class Runner:
-    """The model, its cache and the adapters of the batch. Used by one thread at a time."""
+    """The model, its cache and the batch's adapters. Only one thread at a time may use it."""
 
     def __init__(
         self,
@@ -52,16 +52,16 @@ class Runner:
         self._sight = sight_of(model.config)
         self._deltas = Deltas()
         self._mixture = Mixture()
-        # A GPU's memory is why a base is quantised there; on a CPU unpacking at every step costs too much.
+        # On a GPU weights stay quantised, to save memory. On a CPU unpacking at every step costs too much.
         self.layers = replace_linears(
             model, self._deltas, dtype=dtype, layout=layout, unpack=self.device.type == "cpu"
         )
-        copies: dict[int, torch.Tensor] = {}  # by address: a head may share the embedding's weight
+        copies: dict[int, torch.Tensor] = {}  # By address, since the head may share the embedding's weight.
         for parameter in model.parameters():
-            # A copy, because what is left of the loaded tensors would keep the whole file mapped.
+            # Copied, because a single loaded tensor would keep the whole file mapped.
             at = parameter.data_ptr()
             parameter.requires_grad_(False)
-            if not parameter.is_floating_point():  # 4 bits each, packed into bytes
+            if not parameter.is_floating_point():  # 4-bit weights are packed into bytes.
                 continue
             if at not in copies:
                 copies[at] = parameter.data.to(dtype, copy=True)
@@ -71,19 +71,19 @@ class Runner:
 
     @property
     def memory_bytes(self) -> int:
-        """What weights and cache take once every row was full. The cache counts from the first reading on."""
+        """Bytes of the weights and of the cache with full rows. Before the first forward pass the cache
+        counts as 0."""
         return self.weight_bytes + self._cache.nbytes
 
     @property
     def longest(self) -> int:
-        """Tokens that the model can hold, however many are reserved."""
+        """The model's own context length in tokens, whatever length is reserved."""
         return self._sight.longest
 
     def reserve(self, *, rows: int, tokens: int, spare: int = 0, kept: int = KEPT_ROWS) -> None:
-        """Forget all that was read, and make room for ``rows`` requests of up to ``tokens`` tokens.
+        """Replace the cache by an empty one for ``rows`` requests of up to ``tokens`` tokens.
 
-        ``spare``: how much longer than that a row may get while answers are weighed. ``kept``: rows for
-        former requests.
+        ``spare``: additional tokens per row for ``weigh``. ``kept``: number of rows for finished requests.
         """
         self.max_tokens = min(tokens, self.longest)
         self.kept = range(rows, rows + kept)
@@ -102,13 +102,14 @@ class Runner:
         *,
         first: int = 0,
     ) -> torch.Tensor:
-        """Read ``tokens[i]``, one or more, into row ``first`` + i, from position ``starts[i]`` on.
+        """Run a forward pass over ``tokens[i]`` (at least one token) in row ``first`` + i, from position
+        ``starts[i]`` on.
 
         Returns the logits [rows, vocabulary] after the last token of each row.
         """
         columns = max(map(len, tokens))
         stops = [start + len(row) for start, row in zip(starts, tokens, strict=True)]
-        # Padded on the left, so that the last column is every row's last token.
+        # Padded on the left, so that the last column holds every row's last token.
         ids = self._tensor([[0] * (columns - len(row)) + list(row) for row in tokens])
         slots = self._tensor(stops)[:, None] - columns + torch.arange(columns, device=self.device)
         positions = slots.clamp(min=0)
@@ -127,10 +128,11 @@ class Runner:
         *,
         first: int = 0,
     ) -> list[list[float]]:
-        """Log-likelihoods in nats of the answers ``answers[i]`` after what row ``first`` + i holds.
+        """Return the log-likelihoods in nats of the answers ``answers[i]`` after the prompt in row ``first``
+        + i.
 
-        It holds ``lengths[i]`` tokens, and ``logits`` [rows, vocabulary] is what ``read`` returned after
-        them. What the rows hold stays.
+        The prompt has ``lengths[i]`` tokens. ``logits`` [rows, vocabulary] are those that ``read`` returned
+        for it. The prompts stay in the cache.
         """
         foretold = logits.float().log_softmax(-1)
         sums = [
@@ -153,10 +155,10 @@ class Runner:
         *,
         first: int,
     ) -> list[list[float]]:
-        """Log-likelihoods of the answers without their first tokens.
+        """Return the log-likelihoods of the answers without their first tokens.
 
-        All answers to a prompt lie one behind the other in its row, each at the positions that follow the
-        prompt, and none sees another.
+        All answers to a prompt are written to its row, one behind the other. Each has the positions that
+        follow the prompt, and the mask hides the other answers from it.
         """
         heads = [[token for answer in choices for token in answer[:-1]] for choices in answers]
         nexts = [[token for answer in choices for token in answer[1:]] for choices in answers]
@@ -190,12 +192,12 @@ class Runner:
 
     @torch.inference_mode()
     def move(self, source: int, target: int, stop: int, *, start: int = 0) -> None:
-        """Copy tokens ``start`` … ``stop`` - 1 of a row, of the batch or kept, over those of another."""
+        """Copy tokens ``start`` … ``stop`` - 1 of row ``source`` to row ``target``. Both may be kept rows."""
         self._cache.move(source, target, start, stop)
 
     @contextmanager
     def lent(self, lora: LoraWeights | None) -> Iterator[Any]:
-        """The model, for code that calls it in its own way; every row has this adapter meanwhile."""
+        """Yield the model, for code that calls it directly. ``lora`` is applied to every row meanwhile."""
         self._deltas.active = lora.alone if lora is not None else {}
         try:
             yield self._model
@@ -213,8 +215,8 @@ class Runner:
         *,
         keep: int,
     ) -> torch.Tensor:
-        """Logits [rows, keep, vocabulary]. ``distance`` [rows, columns, tokens]: how far back each token of
-        the row is; below 0 where it is not to be seen."""
+        """Return logits [rows, keep, vocabulary]. ``distance`` [rows, columns, tokens]: how far back each
+        token of the row is; negative for a token that must not be attended to."""
         self._deltas.active = self._mixture.deltas(loras)
         self._cache.aim(first, slots, width=distance.shape[-1])
         out = self._model(
@@ -232,7 +234,7 @@ class Runner:
 
 
 def _sums(row: list[float], answers: Sequence[Sequence[int]]) -> list[float]:
-    """``row`` summed up answer by answer, of which each has one number less than tokens."""
+    """Return the sum of ``row`` for each answer. An answer has one number fewer than tokens."""
     sums, at = list[float](), 0
     for answer in answers:
         sums.append(sum(row[at : at + len(answer) - 1]))
@@ -250,11 +252,11 @@ def load_runner(
     tokens: int,
     adapter: Path | None = None,
 ) -> Runner:
-    """Load ``base`` for ``rows`` requests of up to ``tokens`` tokens that generate together.
+    """Load ``base`` for a batch of ``rows`` requests of up to ``tokens`` tokens.
 
-    A quantised base is quantised from ``trained_dtype``, as it was for training, and then computed in
-    ``dtype``. ``adapter``: one that is merged into the weights, as DoRA must be to be fast; the model is then
-    no longer quantised. Raises BaseModelNotFound, InvalidAdapter.
+    A quantised base is quantised from ``trained_dtype``, as for training, and computes in ``dtype``.
+    ``adapter``: an adapter to merge into the weights; DoRA is fast only when merged. The merged model is not
+    quantised. Raises BaseModelNotFound, InvalidAdapter.
     """
     number = getattr(torch, dtype)
     packs = [True, False] if can_pack(torch.device("cpu")) and not torch.cuda.is_available() else [False]
@@ -268,7 +270,7 @@ def load_runner(
         runner = Runner(model, tokenizer, rows=rows, tokens=tokens, dtype=number, layout=layout)
         try:
             runner.read([[0, 1, 2]], [0], [None])
-        except AttributeError as error:  # the model's own code looks at a layer's weight
+        except AttributeError as error:  # The model's code uses a layer's weight, which packing removes.
             if not pack:
                 raise
             _log.info("packing_refused", reason=str(error))
@@ -278,7 +280,8 @@ def load_runner(
 
 
 def _layout(weight_bytes: int) -> Layout:
-    """Both layouts where they are small beside the machine's memory, packed weights alone otherwise."""
+    """Return the layout: both if the weights are small compared with the machine's memory, else packed
+    alone."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return "both" if weight_bytes * _SMALL <= memory else "packed"
 

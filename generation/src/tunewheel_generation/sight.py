@@ -1,4 +1,4 @@
-"""What a token sees of those before it: all of them, or those within a sliding window."""
+"""The tokens that a token attends to: all earlier tokens, or those within a sliding window."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ from tunewheel_basemodel.errors import BaseModelNotFound
 
 @dataclass(frozen=True)
 class Sight:
-    """``longest``: tokens that the model can hold. ``window``: how many of them the layers that slide see,
-    the token itself included; None where every layer sees all. ``everywhere``: whether all layers slide."""
+    """The attention pattern of a model. ``longest``: context length in tokens. ``window``: number of tokens,
+    including the present one, that layers with a sliding window attend to; None: no layer has one.
+    ``everywhere``: whether all layers have the window."""
 
     longest: int
     window: int | None = None
     everywhere: bool = False
 
     def mask(self, distance: torch.Tensor, dtype: torch.dtype) -> Any:
-        """What attention adds, [rows, 1, columns, tokens], by kind of layer where there are two kinds.
+        """Return the additive attention mask [rows, 1, columns, tokens]; where there are two kinds of layers,
+        a dict of both masks.
 
-        ``distance`` [rows, columns, tokens]: how far back each token is; below 0 where it is not to be seen.
+        ``distance`` [rows, columns, tokens]: how far back each token is; negative for a token that must not
+        be attended to.
         """
         seen = distance >= 0
         if self.window is None or distance.shape[-1] <= self.window:
@@ -34,9 +37,9 @@ class Sight:
 
 
 def sight_of(config: Any) -> Sight:
-    """What a model of this configuration sees.
+    """Return the attention pattern of a model with this configuration.
 
-    Raises BaseModelNotFound for layers that keep another state than keys and values.
+    Raises BaseModelNotFound for layers with another state than keys and values.
     """
     from transformers.cache_utils import get_layer_types_and_kwargs
 
@@ -56,6 +59,6 @@ def sight_of(config: Any) -> Sight:
 
 
 def _additive(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    # Additive once, or attention would convert the boolean mask in every layer.
+    # Convert the mask once; with a boolean mask every layer would convert it again.
     zeros = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
     return zeros.masked_fill_(~seen, float("-inf"))[:, None]

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 
 class StopMatcher:
-    """Gives out text as soon as it can no longer be the beginning of a stop string.
+    """Returns text as soon as it can no longer be the beginning of a stop string.
 
-    The text ends before the stop string, as OpenAI's API has it; with ``include`` it ends after the piece
-    that completes it and nothing is held back, as TGI has it.
+    The text ends before the stop string, as in OpenAI's API. With ``include`` it ends after the piece that
+    completes the stop string, and no text is held back, as in TGI.
     """
 
     def __init__(self, stops: Sequence[str], *, include: bool = False) -> None:
@@ -20,7 +20,8 @@ class StopMatcher:
         self.matched = False
 
     def feed(self, piece: str) -> str:
-        """Text that may be given out now. After a match (``matched``) nothing more comes."""
+        """Add ``piece``; return the text that may be sent now. After a match (``matched``) it is always
+        empty."""
         if self.matched or not self._stops:
             return "" if self.matched else piece
         self._pending += piece
@@ -34,7 +35,7 @@ class StopMatcher:
         return self._take(len(self._pending) - self._held())
 
     def flush(self) -> str:
-        """The text held back, once no more will come."""
+        """Return the text that was held back. Call it at the end of the answer."""
         return "" if self.matched or self._include else self._take(len(self._pending))
 
     def _take(self, length: int) -> str:
@@ -42,7 +43,7 @@ class StopMatcher:
         return out
 
     def _held(self) -> int:
-        """Length of the longest end of the pending text that begins a stop string."""
+        """Return the length of the longest end of the pending text that is the beginning of a stop string."""
         for length in range(min(self._longest - 1, len(self._pending)), 0, -1):
             tail = self._pending[-length:]
             if any(stop.startswith(tail) for stop in self._stops):
