@@ -312,7 +312,7 @@ def test_a_pin_ends_no_stop(desk: Any, log: Log, to: str):
 
 
 def test_only_the_champion_or_the_base_can_be_left_alone(desk: Any, log: Log):
-    assert "all traffic goes to the champion" in log.refusal(desk.commanded(3, "stop"))[1]
+    assert "stop can only leave the champion" in log.refusal(desk.commanded(3, "stop"))[1]
     empty = Log(desk)
     for name in ("champion", "base"):
         assert f"there is no {name}" in empty.refusal(desk.commanded(0, "stop", model_id=name))[1]

@@ -137,7 +137,7 @@ def test_a_pass_that_people_gave_says_what_they_overrode(desk: Any):
     registered = play(desk, desk.trained(1))
     evaluated = decide(registered, given, desk.rollout)[0]
     assert isinstance(evaluated, ModelPromoted)
-    assert evaluated.reason == "misses rouge_l, which Ada overrode"
+    assert evaluated.reason == "misses rouge_l; Ada overruled that"
 
 
 def test_a_rejection_between_the_steps_of_an_approval_comes_first(desk: Any):

@@ -126,7 +126,7 @@ def test_a_trial_that_waits_for_another_verdict_ends_with_a_reason_when_that_is_
     undecided = desk.undecided(3, against=1, judged=judged, cause=new_event(asked, source="/test"))
     (ended,) = log.play(undecided)
     assert (ended.to_stage, ended.decided_by) == (Stage.RETIRED, "criteria")
-    assert "whether it is better than desk-000000000001, which is in production by now" in ended.reason
+    assert "undecided whether it is better than desk-000000000001, which is in production now" in ended.reason
     assert "too few rows" in ended.reason
     assert log.play(undecided) == []
     assert log.play(desk.judged(3, "canary", "failed")) == []
@@ -142,7 +142,7 @@ def test_an_undecided_verdict_ends_no_trial_that_goes_on_and_moves_nobody_outsid
     undecided = desk.undecided(2, against=1)
     (told,) = log.play(undecided)
     assert (told.from_stage, told.to_stage, told.held_up) == (Stage.EVALUATED, Stage.EVALUATED, True)
-    assert "too few rows; promote it by command, or build a version that holds out more" in told.reason
+    assert "too few rows; promote it by command, or build a version with a larger holdout" in told.reason
     assert log.play(undecided) == []
     assert log.stages() == {1: "production", 2: "evaluated"}
     assert len(log.asked()) == 1, "nothing new is known: nobody asks for the same verdict again"
@@ -267,7 +267,7 @@ def test_a_candidate_on_another_base_ends_with_the_reason_and_is_promoted_by_a_p
     assert log.stages() == {1: "production", 2: "retired"}
     reason = log.state.models[desk.model_id(2)].history[-1].reason
     assert "org/Other-Base" in reason
-    assert "no trial" in reason
+    assert "a trial would get no requests" in reason
     assert log.play(desk.passed(2, base=other)) == []
     log.play(desk.commanded(2, "promote"))
     assert log.stages() == {1: "retired", 2: "production"}

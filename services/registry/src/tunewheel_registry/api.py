@@ -1,4 +1,4 @@
-"""The read API: what the registry knows, as JSON."""
+"""The read-only API: projects, models and their history, as JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tunewheel_registry.lifecycle import Model, State
 KnownSpec = Callable[[str], ProjectSpec | None]
 ProjectName = Annotated[str, Path(max_length=63)]
 BEARER = Depends(HTTPBearer(auto_error=False, description="An API key, or a token of the OIDC issuer."))
-"""Described by FastAPI, asked for by the guard of each route."""
+"""Only documents the key in OpenAPI. The guard of each route checks it."""
 
 
 class ProjectSummary(BaseModel):
@@ -59,7 +59,7 @@ class ModelDetail(ModelSummary):
 
 
 def make_api(ledger: Ledger, known_spec: KnownSpec) -> FastAPI:
-    """Build the API over ``ledger``; it only ever reads. To callers who may not read a project it does not
+    """Build the API. It only reads ``ledger``. Callers who may not read a project get 404, as if it did not
     exist."""
     api = FastAPI(
         title="Tunewheel registry",
@@ -83,7 +83,7 @@ def make_api(ledger: Ledger, known_spec: KnownSpec) -> FastAPI:
     @api.get("/v1/projects/{project}/models/{model_id}")
     @needs(Role.VIEWER)
     async def read_model_of(project: ProjectName, model_id: str) -> ModelDetail:
-        """``model_id`` may be ``champion`` or ``challenger`` (whoever is on trial)."""
+        """``model_id`` may also be ``champion`` or ``challenger`` (the model in shadow or canary)."""
         model = _named(_state(ledger, project), model_id)
         if model is None:
             raise HTTPException(

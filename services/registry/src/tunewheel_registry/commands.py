@@ -1,7 +1,7 @@
-"""What people command: each command is carried out, or refused with the reason, once.
+"""Carries out people's commands. Each command is carried out or refused, with the reason, exactly once.
 
-People outrank metrics: a command needs no verdict. But production stays with a model that somebody pinned,
-and what a person rejected never comes back.
+A command needs no verdict: a person may overrule metrics. Two limits remain. While a model is pinned in
+production, no other model replaces it. A model that a person rejected never comes back.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ COMMAND = "command"
 STOP = "stop"
 IN_TRAFFIC = (*CANDIDATE_STAGES, Stage.PRODUCTION)
 JUDGED = (Stage.EVALUATED, *CANDIDATE_STAGES, Stage.RETIRED)
-"""Where a model is that passed, and may be promoted by a word."""
+"""Stages of a model that passed its evaluation. From these a command may promote it without force."""
 
 
 def is_settled(state: State, command: ModelCommanded) -> bool:
-    """Tell whether ``command`` was carried out, at least in part, or refused."""
+    """Return whether ``command`` was refused, or carried out at least in part."""
     command_id = command.event_id()
     return command_id in state.refused or state.was_decided_by(command_id)
 
@@ -43,7 +43,7 @@ def refused(command: ModelCommanded, field: str, reason: str) -> CommandRefused:
 
 
 def carry_out(state: State, command: ModelCommanded) -> Iterator[Decision]:
-    """Yield the step that ``command`` still asks for, or its refusal; nothing where it is done."""
+    """Yield the next step of ``command``, or its refusal; nothing if the command is done."""
     if command.event_id() in state.refused:
         return
     model = _meant(state, command)
@@ -57,7 +57,8 @@ def carry_out(state: State, command: ModelCommanded) -> Iterator[Decision]:
 
 
 def _meant(state: State, command: ModelCommanded) -> Model | None:
-    """Return the model of a command. Whoever stops everything need not know who the champion is by now."""
+    """Return the model that a command names. The command ``stop`` may say "champion" or "base" in place of an
+    id, so that a person in a hurry need not look it up."""
     if command.action == STOP and command.model_id == "champion":
         return state.champion
     if command.action == STOP and command.model_id == "base":
@@ -71,17 +72,17 @@ Objection = tuple[str, str]
 
 def _objection(state: State, model: Model | None, command: ModelCommanded) -> Objection | None:
     if command.action not in _ACTIONS:
-        return "action", f"{command.action!r} is none of {', '.join(_ACTIONS)}"
+        return "action", f"{command.action!r} is unknown; use one of {', '.join(_ACTIONS)}"
     if model is None and command.action == STOP and command.model_id in ("champion", "base"):
         return "model_id", f"there is no {command.model_id} in project {state.project} now"
     if model is None:
         return "model_id", f"{command.model_id} is not registered in project {state.project}"
     if model.registration.kind == "base" and command.action not in (STOP, "unpin"):
-        return "model_id", f"{model.model_id} is a base model: it answers where no other does"
+        return "model_id", f"{model.model_id} is a base model: it only answers where no other model does"
     if command.generation not in (None, state.generation):
         return "generation", (
-            f"was {command.generation} when this was asked for and is {state.generation} now: "
-            "something else happened first; look again"
+            f"was {command.generation} when the command was given and is {state.generation} now: another "
+            "change came first; look at the models again, then repeat the command"
         )
     reason = _OBJECTIONS[command.action](state, model, command)
     return None if reason is None else ("model_id", reason)
@@ -98,7 +99,7 @@ def _against_promotion(state: State, model: Model, command: ModelCommanded) -> s
     fell_by_command = model.stage is Stage.ROLLED_BACK and model.decided_by == COMMAND
     if model.stage not in JUDGED and not fell_by_command and not command.force:
         why = "was not judged yet" if model.stage is Stage.REGISTERED else f"is {model.stage.value}"
-        return f"{model.model_id} {why}: {model.history[-1].reason}; promote it all the same with force"
+        return f"{model.model_id} {why}: {model.history[-1].reason}; to promote it anyway, use force"
     return None
 
 
@@ -118,16 +119,16 @@ def _against_rejection(state: State, model: Model, command: ModelCommanded) -> s
 
 def _against_pin(state: State, model: Model, command: ModelCommanded) -> str | None:
     stopped = state.stopped_to
-    if stopped is not None:  # a pin lets those on trial in: only unpin may
-        return f"{stopped.model_id} answers alone; unpin it first, which lets everybody else in again"
+    if stopped is not None:  # A pin would admit candidates again, which only unpin may do.
+        return f"{stopped.model_id} answers alone; unpin it first, so that other models may answer again"
     if model.stage is not Stage.PRODUCTION:
-        return f"{model.model_id} is {model.stage.value}; only what is in production can be pinned there"
+        return f"{model.model_id} is {model.stage.value}; only a model in production can be pinned"
     return f"{model.model_id} is pinned already" if state.pinned == model else None
 
 
 def _against_stop(state: State, model: Model, command: ModelCommanded) -> str | None:
     if model.registration.kind != "base" and model != state.champion:
-        return f"{model.model_id} is {model.stage.value}; all traffic goes to the champion or to the base"
+        return f"{model.model_id} is {model.stage.value}; stop can only leave the champion or the base"
     return f"{model.model_id} answers alone already" if state.stopped_to == model else None
 
 

@@ -1,8 +1,8 @@
-"""What the registry decides when a run, a verdict, a rollout judgement or a command arrives.
+"""Decides which events follow from a trained run, a verdict, a rollout judgement or a command.
 
-``decide`` derives one event at a time from the state alone and applies it before it looks for the next.
-Whatever prefix of a decision reached the log before a crash, the redelivered trigger therefore yields
-exactly the rest; a trigger that is wholly done yields nothing.
+``decide`` derives one event at a time from the trigger and the state, and applies it before it derives the
+next. If a crash interrupts the publishing of a decision, the redelivered trigger yields exactly the events
+that are missing on the log. A trigger whose events are all on the log yields none.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ from tunewheel_registry.steps import promotion, restorations, retirements, rollb
 from tunewheel_registry.waiting import advances, obstacle, request_of, requests, step_up, superseded
 
 DEADLINE, GUARD = "deadline", "guard"
-"""What may have decided a ``rollout.judged``, and is not the stage's own evidence."""
+"""Values of ``decided_by`` in ``rollout.judged`` where the stage's own measurements did not decide."""
 Trigger = TrainCompleted | EvalPassed | EvalFailed | EvalUndecided | RolloutJudged | ModelCommanded
 
 
 def decide(state: State, trigger: Envelope[Any], rollout: RolloutSpec) -> list[Decision]:
-    """Return the events that ``trigger`` (train.completed, eval.*, rollout.judged, model.commanded) still
-    asks for.
+    """Return the events that follow from ``trigger`` (train.completed, eval.*, rollout.judged,
+    model.commanded) and are not part of ``state`` yet.
 
     Raises:
-        InvalidEvent: the trigger contradicts what is known of the model.
+        InvalidEvent: the trigger contradicts the state of the model.
     """
     decided: list[Decision] = []
     while (event := next(_wanted(state, trigger, rollout), None)) is not None:
@@ -58,7 +58,7 @@ def decide(state: State, trigger: Envelope[Any], rollout: RolloutSpec) -> list[D
         after = apply(state, event)
         if after is state:
             raise RuntimeError(
-                f"{event.type} {event.event_id()} changes nothing and would be wanted for ever"
+                f"{event.type} {event.event_id()} does not change the state, so it would be derived for ever"
             )
         decided.append(event)
         state = after
@@ -66,8 +66,8 @@ def decide(state: State, trigger: Envelope[Any], rollout: RolloutSpec) -> list[D
 
 
 def has_begun(state: State, trigger: Envelope[EvalPassed | EvalFailed]) -> bool:
-    """Tell whether something that happened to the verdict's model follows from ``trigger`` already. The id
-    must be that of its data: another event could bear it."""
+    """Return whether a step of the verdict's model was already decided by ``trigger``. The envelope's id must
+    equal the id of its data, because a forged envelope could bear another event's id."""
     model = state.models.get(trigger.data.adapter.model_id)
     return model is not None and trigger.id == trigger.data.event_id() and model.was_decided_by(trigger.id)
 
@@ -91,7 +91,7 @@ def _wanted(state: State, trigger: Envelope[Any], rollout: RolloutSpec) -> Itera
             yield from carry_out(state, data)
         case _:
             pass
-    # Whatever was just told, or a crash left over: what follows from the state.
+    # These follow from the state alone. A crash may have left them undone.
     yield from superseded(state)
     yield from advances(state, rollout)
     yield from retirements(state)
@@ -125,7 +125,7 @@ def _registrations(state: State, data: TrainCompleted | EvalPassed | EvalFailed)
 
 
 def _after_pass(state: State, trigger: Envelope[EvalPassed]) -> Iterator[Decision]:
-    """Note whom the candidate beat. It goes on, or waits, by the champion of now: see ``waiting``."""
+    """Record the passed verdict. Whether the model then goes on or waits is decided by ``waiting``."""
     verdict = trigger.data
     model = known_model(state, verdict.adapter.model_id)
     if _is_done(model, trigger):
@@ -143,7 +143,7 @@ def _after_pass(state: State, trigger: Envelope[EvalPassed]) -> Iterator[Decisio
     kept = obstacle(state, replace(model, beaten=beaten))
     yield promotion(
         state, model, Stage.EVALUATED if first else model.stage, trigger.id,
-        reason if kept is None else f"{reason}, and waits: {kept}",
+        reason if kept is None else f"{reason}, but waits: {kept}",
         against=against, bundle=verdict.bundle, decided_by="criteria",
     )  # fmt: skip
 
@@ -156,19 +156,21 @@ def _met(verdict: EvalPassed) -> str:
     missed = [str(check.criterion.metric) for check in verdict.checks if not check.passed]
     if not missed:
         return f"meets all of its {len(verdict.checks)} criteria"
-    return f"misses {', '.join(missed)}, which {verdict.reviewed_by or 'a review'} overrode"
+    return f"misses {', '.join(missed)}; {verdict.reviewed_by or 'a review'} overruled that"
 
 
 def _is_done(model: Model, verdict: Envelope[Any]) -> bool:
-    """Tell whether ``verdict`` did more than let the model be registered."""
+    """Return whether ``verdict`` decided a step of the model other than its registration."""
     return model.stage is not Stage.REGISTERED and model.was_decided_by(verdict.id)
 
 
 def _after_fail(state: State, trigger: Envelope[EvalFailed]) -> Iterator[Decision]:
-    """A failed verdict, or a person's rejection, is final, also of what had passed or was approved before:
-    the model goes out of traffic, and if it served its predecessor does again. A version that has left
-    traffic is rejected too, so that the log says what the person decided. What a person promoted, metrics
-    alone do not take back; see also ``_says_little``."""
+    """Apply a failed verdict or a person's rejection. Both are final, even for a model that passed before.
+
+    The model leaves the traffic; if it was in production, its predecessor comes back. A person's rejection is
+    also recorded for a model that already left the traffic. There are two exceptions: metrics alone do not
+    roll back a model that a person promoted, and ``_says_little`` names failures that are ignored.
+    """
     model = known_model(state, trigger.data.adapter.model_id)
     if _is_done(model, trigger):
         return
@@ -186,12 +188,12 @@ def _after_fail(state: State, trigger: Envelope[EvalFailed]) -> Iterator[Decisio
 
 
 def _says_little(state: State, model: Model, verdict: EvalFailed) -> bool:
-    """Tell whether a failure in figures is no reason to move a model that passed before, and is judged again.
+    """Return whether a failed verdict by criteria is no reason to move a model that had passed before.
 
-    It may have lost to a champion that is gone since, while it beat the present one, or is the present one.
-    What is in production took over from one model, and only a verdict against that one is about its place. It
-    may not have been measured: its rows were erased, or eval had no memory. And a champion of before stays
-    what production falls back to, whoever is better now.
+    1. A former champion stays available as a fallback, even if other models are better now. 2. A model in
+    production is only judged against the model that it replaced. A verdict against another model, or
+       one without checks (its rows were erased, or eval lacked memory), does not count.
+    3. A model that has beaten the present champion stays, if it failed against another champion.
     """
     champion, against = state.champion, _champion_of(verdict)
     if model.stage is Stage.RETIRED:
@@ -204,24 +206,28 @@ def _says_little(state: State, model: Model, verdict: EvalFailed) -> bool:
 
 
 def _after_undecided(state: State, trigger: Envelope[EvalUndecided]) -> Iterator[Decision]:
-    """Say of a model that waits for just this verdict that no other is to come against this champion. In
-    traffic it would keep its share of the requests for ever, so its trial ends. Outside traffic it stays: a
-    newer version in traffic retires it, and a champion that it has beaten may come back."""
+    """Apply an undecided verdict to the model that waits for it. No further verdict against this champion
+    comes.
+
+    A model in traffic is retired, as it would otherwise keep its share of the requests for ever. A model
+    outside the traffic keeps waiting: a champion that it has beaten may come back, or a newer version retires
+    it.
+    """
     verdict, champion = trigger.data, state.champion
     model = state.models.get(verdict.adapter.model_id)
     if model is None or champion is None or _is_done(model, trigger):
         return
     asked = request_of(state, model)
-    # Where no row could be judged by, the verdict names no contestant; what it answers is known all the same.
+    # A verdict without any judged row names no contestant. Then the request that caused it identifies it.
     if asked is None or (
         _champion_of(verdict) != champion.model_id and trigger.causation_id != asked.event_id()
     ):
         return
-    told = "passed" if model.stage is Stage.EVALUATED else f"held up in {model.stage.value}"
+    so_far = "passed" if model.stage is Stage.EVALUATED else f"held up in {model.stage.value}"
     reason = (
-        f"{told}, but whether it is better than {champion.model_id}, which is in production by now, is "
-        f"undecided: {'; '.join(verdict.reasons)}; promote it by command, or build a version that holds out "
-        "more"
+        f"{so_far}, but it is undecided whether it is better than {champion.model_id}, which is in "
+        f"production now: {'; '.join(verdict.reasons)}; promote it by command, or build a "
+        "version with a larger holdout"
     )
     if model.stage is Stage.EVALUATED:
         yield promotion(
@@ -239,17 +245,17 @@ def _after_judgement(
     if judged.decided_by == GUARD:
         yield from _after_guard(state, trigger, model)
         return
-    # The first verdict on a stage counts; one that comes after the model left the stage is out of date.
+    # The first verdict on a stage counts. A verdict that arrives after the model left the stage is outdated.
     if model.stage is not stage:
         if not model.has_been(stage):
-            reason = f"is {stage.value}, but {model.model_id} never was there; it is in {model.stage.value}"
+            reason = f"is {stage.value}, but {model.model_id} never was in it; it is in {model.stage.value}"
             raise InvalidEvent(field="stage", reason=reason)
         return
     if model.held_up_in is stage:
         return
     if judged.verdict == "failed":
         reason = "; ".join(judged.reasons) or f"did worse than the champion in {stage.value}"
-        if judged.decided_by == DEADLINE:  # nothing was shown, so no harm either
+        if judged.decided_by == DEADLINE:  # Nothing was measured that speaks against the model.
             yield promotion(state, model, Stage.RETIRED, trigger.id, reason, decided_by="rollout")
         else:
             yield rollback(state, model, trigger.id, reason, "rollout")
@@ -260,14 +266,17 @@ def _after_judgement(
         yield step_up(state, model, rollout, trigger.id, reason)
     else:
         yield promotion(
-            state, model, stage, trigger.id, f"{reason}, and waits: {kept}",
+            state, model, stage, trigger.id, f"{reason}, but waits: {kept}",
             held_up=True, decided_by="rollout",
         )  # fmt: skip
 
 
 def _after_guard(state: State, trigger: Envelope[RolloutJudged], model: Model) -> Iterator[Decision]:
-    """Take back what a trial brought to production and what is worse there. Only while that very step put it
-    there: it may have come back since, by command or as a predecessor. A pin outranks figures."""
+    """Roll back a model that a trial promoted and that does worse in production.
+
+    Only the promotion by that trial is undone: the model may have come back to production later, by command
+    or as a predecessor. A pinned model stays.
+    """
     judged = trigger.data
     way = [step.stage for step in model.history[-2:]]
     is_its_step = way == [Stage(judged.stage), Stage.PRODUCTION] and model.decided_by != COMMAND

@@ -1,4 +1,4 @@
-"""What should be served, derived from the state of a project and its spec."""
+"""Derives ``serving.desired`` from the state of a project and its spec."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_registry.lifecycle import Model, State, base_model_id
 
 MOST_STAND_INS = 5
-"""What keeps an engine from loading one champion, a rank too high for one, holds for the next ones too."""
+"""Most stand-ins that are named. If an engine cannot load a champion, for example because of its rank, it can
+usually not load the earlier champions either."""
 
 
 def desired_state(state: State, spec: ProjectSpec) -> ServingDesired | None:
-    """Return what the gateway should serve; None while no model of the project is known.
+    """Return the desired state of serving; None while the project has no registered model.
 
-    The champion answers (the bare base where there is none) except for the share of the canary. Where a
-    person stopped everybody else, the model that is left answers alone.
+    The champion answers, or the base model where there is no champion. The canary answers its share. After
+    the command ``stop`` one model answers alone.
     """
     base = _base(state)
     if base is None:
@@ -42,7 +43,7 @@ def desired_state(state: State, spec: ProjectSpec) -> ServingDesired | None:
 
 
 def _base(state: State) -> BaseModelRef | None:
-    """Return the base of the model that answers, else the base that was registered last."""
+    """Return the base of the champion that answers, or else the base that was registered last."""
     answers = state.stopped_to or state.champion or state.base
     return answers.registration.base if answers else None
 
@@ -55,13 +56,14 @@ def _production(state: State, base: BaseModelRef, percent: int) -> Route:
 
 
 def _champion(state: State) -> Model | None:
-    """Return the champion that answers; None: the bare base does."""
+    """Return the champion that answers; None: the base model answers."""
     stopped = state.stopped_to
     return None if stopped is not None and stopped.registration.kind == "base" else state.champion
 
 
 def _stand_ins(state: State, base: BaseModelRef) -> tuple[Route, ...]:
-    """Who may answer for a champion that cannot be loaded: a gateway that starts saw nobody before it."""
+    """Return the models that may answer while the champion cannot be loaded. A gateway that has just started
+    needs this list, since it has no previous model that could go on answering."""
     if _champion(state) is None:
         return ()
     fitting = (model for model in state.predecessors if _may_fit(model, base))
@@ -70,8 +72,8 @@ def _stand_ins(state: State, base: BaseModelRef) -> tuple[Route, ...]:
 
 
 def _may_fit(model: Model, base: BaseModelRef) -> bool:
-    """Tell whether ``model`` can answer where ``base`` is wanted. The engine may still serve the revision of
-    before; a gateway knows, and lets no model that was judged answer on another."""
+    """Return whether ``model`` can answer on an engine of ``base``. Revisions are not compared: an engine may
+    still serve an earlier one, and the gateway checks the revision before it lets a judged model answer."""
     own = model.registration.base
     return own == base or (own.name == base.name and model.bundle is not None)
 

@@ -1,4 +1,4 @@
-"""What the registry does, event by event."""
+"""The topics that the registry reads. Every event goes to the ledger, which decides and publishes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from tunewheel_registry.ledger import Ledger
 
 
 def register(service: Service, ledger: Ledger) -> None:
-    """Each handler publishes by itself, in order and acknowledged: see ``Ledger.handle``."""
+    """Subscribe the registry. ``Ledger.handle`` publishes the resulting events itself, one after the other,
+    and waits for the broker after each."""
 
     @service.on(topics.TRAIN_COMPLETED)
     async def on_train_completed(event: Envelope[TrainCompleted]) -> None:

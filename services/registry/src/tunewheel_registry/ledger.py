@@ -1,4 +1,5 @@
-"""The registry's memory: the state of every project, rebuilt from the log, and how it grows."""
+"""Keeps the state of every project. It is rebuilt from the log, and changes as events are decided and
+published."""
 
 from __future__ import annotations
 
@@ -42,13 +43,16 @@ class Require(Protocol):
 FindSpec = Callable[[str], Awaitable[ProjectSpec | None]]
 """Return the newest spec of a project; None where it was never declared."""
 CatchUp = Callable[[], Awaitable[None]]
-"""Return once every lifecycle event that is on the log now went through ``Ledger.replay``, and every spec is
-the one that ``FindSpec`` finds."""
+"""Return once every lifecycle event now on the log went through ``Ledger.replay``, and ``FindSpec`` returns
+the newest specs."""
 
 
 class Ledger:
-    """Holds one ``State`` per project. An event is applied only once it is on the log: a crash, or a
-    broker that is away, between two events of a decision leaves memory and log in step."""
+    """Holds one ``State`` per project.
+
+    An event is applied to the state only after the broker acknowledged it. State and log therefore agree even
+    if the process crashes or the broker fails between two events of a decision.
+    """
 
     def __init__(self, log: Log, find_spec: FindSpec, catch_up: CatchUp, require: Require) -> None:
         self._log = log
@@ -67,10 +71,11 @@ class Ledger:
         return self._states.get(project, State(project))
 
     def replay(self, envelope: Envelope[Any]) -> None:
-        """Take one event that a registry published from the log.
+        """Apply one event from the log that a registry published.
 
-        The topics have no order between them, so an event whose turn has not come, or that does not fit yet,
-        is parked until those before it have come. The resulting state does not depend on the interleaving.
+        Events of different topics arrive in no fixed order. An event that arrives too early, or does not fit
+        yet, is parked until the earlier events have arrived. The resulting state does not depend on the order
+        of arrival.
         """
         self._parked.append(envelope)
         progress = True
@@ -82,16 +87,18 @@ class Ledger:
             progress = len(self._parked) < len(waiting) and bool(self._parked)
 
     async def handle(self, trigger: Envelope[Any]) -> None:
-        """Publish what ``trigger`` still asks for, one event at a time, then the desired state, and then what
-        others are asked for, who may look at that state.
+        """Publish the events that follow from ``trigger``.
+
+        Lifecycle events are published first, one at a time, then the desired state. ``eval.requested`` comes
+        last, because eval reads the desired state.
 
         Raises:
-            InvalidEvent: the project is not declared, the trigger rests on the review of somebody who may not
-                review, or it contradicts what is known. A command is refused on the log instead: a person
+            InvalidEvent: the project is not declared, the verdict's reviewer has no right to review, or the
+                trigger contradicts the state. A command is refused by an event instead, because a person
                 waits for the answer.
         """
         async with self._deciding:
-            # Another process may have held our partitions until a moment ago, or a spec just arrived.
+            # Another process may have published for these partitions until just now, or a spec just arrived.
             await self._catch_up()
             self._apply_parked(trigger.project)
             if isinstance(trigger.data, ModelCommanded) and not await self._is_taken(trigger):
@@ -113,8 +120,8 @@ class Ledger:
         self._apply(envelope)
 
     async def _is_taken(self, trigger: Envelope[ModelCommanded]) -> bool:
-        """Tell whether a command counts; one that does not is refused. What is settled stays so, whoever lost
-        a role in between."""
+        """Return whether a command is accepted; publish its refusal if not. A command that was already
+        accepted or refused stays so, even if its author lost the role since."""
         command, state = trigger.data, self.state(trigger.project)
         if is_settled(state, command):
             return command.event_id() not in state.refused
@@ -131,14 +138,14 @@ class Ledger:
         if not isinstance(verdict, EvalPassed | EvalFailed):
             return
         by_a_person = verdict.reviewed_by is not None or verdict.principal is not None
-        # The rest of a decision follows its beginning, whoever lost a role in between.
+        # A decision that was begun is finished, even if the reviewer lost the role since.
         if by_a_person and not has_begun(self.state(trigger.project), trigger):
             await self._require(verdict.principal, Role.REVIEWER, trigger.project, field="principal")
 
     async def redeclare(self, declared: Envelope[Any]) -> None:
-        """Publish the desired state anew: the system prompt or the canary's share may have changed.
+        """Publish the desired state again, since the system prompt or the canary's share may have changed.
 
-        The newest spec counts: ``declared`` may be an older one that is delivered again.
+        The newest spec is used; ``declared`` may be an older one that was redelivered.
 
         Raises:
             InvalidEvent: the project is not declared.
@@ -166,12 +173,14 @@ class Ledger:
         self._states[event.project] = apply(state, event, cause=envelope.causation_id, at=envelope.time)
 
     def _is_its_turn(self, envelope: Envelope[Any]) -> bool:
-        """Tell whether all lifecycle events before this one were applied, as far as it knows its place."""
+        """Return whether all earlier lifecycle events of the project were applied. Events without a
+        generation are never held back."""
         generation = getattr(envelope.data, "generation", None)
         return generation is None or generation <= self.state(envelope.project).generation + 1
 
     def _fits(self, envelope: Envelope[Any]) -> bool:
-        """Apply an event, or drop it where no other event can make it fit; False where one may."""
+        """Apply an event; return False if it does not fit yet but may fit after other events. A contradictory
+        registration never fits: it is logged and dropped."""
         try:
             self._apply(envelope)
         except InvalidEvent:
@@ -181,8 +190,9 @@ class Ledger:
         return True
 
     def _apply_parked(self, project: str) -> None:
-        """The log is read to its end: take what waits for an event that is not there, in its order; say
-        loudly, once, what fits nothing: another writer made it."""
+        """Apply the parked events of ``project``, ordered by generation. Called once the log is read to its
+        end, so no missing event will arrive. An event that still does not fit was written by somebody else;
+        it is logged as an error and dropped."""
         mine = [event for event in self._parked if event.project == project]
         self._parked = [event for event in self._parked if event.project != project]
         for envelope in sorted(mine, key=lambda event: getattr(event.data, "generation", None) or 0):

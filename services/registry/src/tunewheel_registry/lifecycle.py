@@ -1,12 +1,13 @@
-"""The life of a model, event-sourced: ``apply`` folds what happened into the state of a project.
+"""The lifecycle of models, event-sourced: ``apply`` folds events into the state of a project.
 
     registered ─▶ evaluated ─▶ shadow ─▶ canary ─▶ production ◀─▶ retired
         │             └───────────┴─────────┴──────────▲            │
         └─▶ rejected ◀──────────────────────────────────────────────┘
                                shadow, canary, production ─▶ rolled_back
 
-That is the way of the loop. By command a version also comes back from ``rolled_back``, or goes to production
-unjudged. ``apply`` knows an event again by its id, so a log that holds one twice folds to the same state.
+The diagram shows the automatic steps. A command may also bring a version back from ``rolled_back``, or
+promote it to production without an evaluation. ``apply`` recognises an event by its id, so an event that is
+on the log twice is applied once.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.identity import content_id
 
 LifecycleEvent = ModelRegistered | ModelPromoted | ModelRolledback | ModelPinned
-"""Each is one more generation of the state."""
+"""Events that change a model. Each increases the state's generation by one."""
 Decision = LifecycleEvent | CommandRefused | EvalRequested
-"""What the registry decides. That it refused or asked is known again, and changes no model."""
+"""Events that the registry decides. Refusals and requests are remembered in the state, but change no
+model."""
 
 CANDIDATE_STAGES = (Stage.SHADOW, Stage.CANARY)
 LEGAL: Mapping[Stage, frozenset[Stage]] = MappingProxyType(
@@ -45,9 +47,9 @@ LEGAL: Mapping[Stage, frozenset[Stage]] = MappingProxyType(
         Stage.SHADOW: frozenset({*CANDIDATE_STAGES, Stage.PRODUCTION, Stage.RETIRED, Stage.ROLLED_BACK}),
         Stage.CANARY: frozenset({Stage.CANARY, Stage.PRODUCTION, Stage.RETIRED, Stage.ROLLED_BACK}),
         Stage.PRODUCTION: frozenset({Stage.RETIRED, Stage.ROLLED_BACK}),
-        # a champion of before comes back, or is rejected and never will
+        # A former champion may come back, or be rejected for good.
         Stage.RETIRED: frozenset({Stage.PRODUCTION, Stage.REJECTED}),
-        # what metrics decided, a person may overrule
+        # A person may overrule a rejection by metrics, or confirm it.
         Stage.REJECTED: frozenset({Stage.PRODUCTION, Stage.REJECTED}),
         Stage.ROLLED_BACK: frozenset({Stage.PRODUCTION, Stage.REJECTED}),
     }
@@ -56,7 +58,7 @@ LEGAL: Mapping[Stage, frozenset[Stage]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing that happened to a model. ``cause`` is the id of the event that decided it."""
+    """One step in the life of a model. ``cause`` is the id of the event that decided it."""
 
     event_id: str
     stage: Stage
@@ -73,16 +75,16 @@ class Model:
     stage: Stage
     history: tuple[Step, ...]
     replaces: str | None = None
-    """The champion it took over from on reaching production."""
+    """The champion that the model replaced when it reached production."""
     bundle: Bundle | None = None
     """The bundle of the model's newest verdict; None: the verdict names none."""
     passed_by: str | None = None
-    """Id of the newest verdict that it passed."""
+    """Id of the newest verdict that the model passed."""
     beaten: frozenset[str] = frozenset()
-    """The champions that the model was compared with in verdicts that it passed."""
+    """The champions with which the model was compared in verdicts that it passed."""
     held_up_in: Stage | None = None
-    """The stage that it has done with and cannot leave at once: it passed its trial, or its next verdict was
-    undecided."""
+    """A stage that the model has completed but cannot leave yet: it passed its trial there, or its next
+    verdict was undecided."""
 
     @property
     def model_id(self) -> str:
@@ -100,12 +102,12 @@ class Model:
 
     @property
     def waits(self) -> bool:
-        """Whether it passed all that its stage asks for, and could go on."""
+        """Whether the model has completed its stage and waits to go on."""
         return self.stage is Stage.EVALUATED or self.held_up_in is self.stage
 
     @property
     def is_out_for_good(self) -> bool:
-        """Whether a person rejected it; where nobody said who did, a person may have."""
+        """Whether a person rejected the model. A rejection without ``decided_by`` counts as a person's."""
         if self.stage is Stage.REJECTED:
             return self.decided_by != "criteria"
         return self.stage is Stage.ROLLED_BACK and self.decided_by in (None, "review")
@@ -113,7 +115,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Every model of one project, in the order of registration."""
+    """The models of one project, in the order of registration."""
 
     project: str
     models: Mapping[str, Model] = field(default_factory=dict[str, Model])
@@ -121,23 +123,24 @@ class State:
     refused: frozenset[str] = frozenset()
     """Ids of the commands that were refused."""
     requested: frozenset[str] = frozenset()
-    """Ids of the events that asked for another evaluation."""
+    """Ids of the published ``eval.requested`` events."""
 
     @property
     def generation(self) -> int:
-        """Count of lifecycle events behind this state."""
+        """Number of lifecycle events that led to this state."""
         return len(self.pins) + sum(len(model.history) for model in self.models.values())
 
     @property
     def pinned(self) -> Model | None:
-        """The model that production stays with."""
+        """The model that is pinned in production; None: no model is."""
         if not self.pins or not self.pins[-1].pinned:
             return None
         return self.models.get(self.pins[-1].model_id)
 
     @property
     def stopped_to(self) -> Model | None:
-        """The model that answers everything, because a person stopped all others: the champion or a base."""
+        """The model that answers alone after the command ``stop``: the champion or a base. None: not
+        stopped."""
         return self.pinned if self.pinned is not None and self.pins[-1].alone else None
 
     def was_decided_by(self, cause: str) -> bool:
@@ -146,14 +149,15 @@ class State:
 
     @property
     def champion(self) -> Model | None:
-        """The model in production. While a replaced one has not retired yet, the one that replaced it."""
+        """The model in production. While two are, because the old one is not retired yet, the new one."""
         replaced = {m.replaces for m in self.models.values() if m.stage is Stage.PRODUCTION}
         serving = (model for model in self.models.values() if model.stage is Stage.PRODUCTION)
         return next((model for model in serving if model.model_id not in replaced), None)
 
     @property
     def base(self) -> Model | None:
-        """The base model that answers where no other does: the champion's, else the one registered last."""
+        """The base model that answers where no other model does: the champion's base, or else the base that
+        was registered last."""
         bases = [model for model in self.models.values() if model.registration.kind == "base"]
         champion = self.champion
         if champion is None:
@@ -162,12 +166,13 @@ class State:
 
     @property
     def candidates(self) -> tuple[Model, ...]:
-        """Models that see traffic on trial."""
+        """The models in shadow or canary."""
         return tuple(model for model in self.models.values() if model.stage in CANDIDATE_STAGES)
 
     @property
     def trial(self) -> Model | None:
-        """The candidate whose trial runs; None: there is none, or it held up and waits."""
+        """The candidate whose trial runs; None: there is no candidate, or it completed its trial and
+        waits."""
         return next((model for model in self.candidates if not model.waits), None)
 
     def newer_in_traffic(self, model: Model) -> Model | None:
@@ -178,14 +183,14 @@ class State:
 
     @property
     def predecessors(self) -> tuple[Model, ...]:
-        """The champions of before, which can serve again: those that were replaced in production, the one
-        registered last first. No version takes over from one that was registered after it."""
+        """The former champions that can serve again, newest registration first. A champion that was retired
+        by command is not among them. A version never replaces one that was registered after it."""
         was_champion = (m for m in list(self.models.values())[::-1] if m.has_been(Stage.PRODUCTION))
         return tuple(m for m in was_champion if m.stage is Stage.RETIRED and m.decided_by != "command")
 
     @property
     def predecessor(self) -> Model | None:
-        """The champion of before, which takes over where the present one is rolled back."""
+        """The former champion that takes over if the present one is rolled back."""
         return next(iter(self.predecessors), None)
 
     def in_stage(self, stage: Stage) -> Model | None:
@@ -193,7 +198,8 @@ class State:
 
 
 def base_model_id(base: BaseModelRef) -> str:
-    """Return the id under which a base model is registered: its name is no slug, so digits of its hash."""
+    """Return the id under which a base model is registered. It is made of a hash, since names of base models
+    are no valid ids."""
     return content_id("base", base.model_dump(mode="json"), digits=12)
 
 
@@ -207,11 +213,11 @@ def known_model(state: State, model_id: str) -> Model:
 
 
 def apply(state: State, event: Decision, *, cause: str | None = None, at: datetime | None = None) -> State:
-    """Return the state after ``event``; the same state where it was applied before.
+    """Return the state after ``event``; the same object if the event was applied before.
 
     Raises:
-        InvalidEvent: an unknown model, another registration under a known id, or a transition that is not
-            in ``LEGAL`` from where the model stands.
+        InvalidEvent: the model is not registered, is registered with other content, or may not make the
+            transition (see ``LEGAL``).
     """
     match event:
         case ModelRegistered():
@@ -243,13 +249,13 @@ def _move(state: State, event: ModelPromoted | ModelRolledback, *, at: datetime 
     if isinstance(event, ModelPromoted):
         moved = _learn(moved, event)
         replaced = state.models.get(event.replaces or "")
-        if replaced is not None and replaced.replaces == model.model_id:  # they took over from each other
+        if replaced is not None and replaced.replaces == model.model_id:  # Each replaced the other once.
             state = _with(state, replace(replaced, replaces=None))
     return _with(state, moved)
 
 
 def _learn(model: Model, event: ModelPromoted) -> Model:
-    """Note what ``event`` says beside where the model is."""
+    """Note the other fields of ``event``: bundle, verdict, beaten champion, completed trial."""
     if event.to_stage is Stage.PRODUCTION:
         return replace(model, replaces=event.replaces)
     if event.held_up:

@@ -26,12 +26,13 @@ OWN = (
     topics.MODEL_PINNED,
     topics.COMMAND_REFUSED,
 )
-"""What the registry alone writes: with what it asked of eval, the whole of its state."""
+"""Topics that only the registry writes. Together with its ``eval.requested`` events they hold its whole
+state."""
 
 
 def make_app(settings: Settings) -> Service:
-    """Build the service: its own events, specs and what lineage is made of are read to the end before any
-    handler runs."""
+    """Build the service. The registry's own events, the specs and the topics of lineage are read to their end
+    before any handler runs."""
     service = Service("registry", settings)
     service.one_at_a_time(topics.PROJECT_DECLARED, hot_standby=True)
     declared = service.view(topics.PROJECT_DECLARED)
@@ -45,7 +46,7 @@ def make_app(settings: Settings) -> Service:
         return envelope.data.spec if envelope else None
 
     async def catch_up() -> None:
-        # A spec that the view has not read yet would be undone by a desired state made from the one before.
+        # Without the newest spec, a desired state made from an older one would undo the newest.
         await asyncio.gather(log.refresh(), declared.refresh())
 
     ledger = Ledger(service, find_spec, catch_up, service.access.require)

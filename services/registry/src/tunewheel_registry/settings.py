@@ -1,4 +1,4 @@
-"""Settings of the registry: nothing beyond what every service has."""
+"""Settings of the registry: those that every service has, and no others."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from tunewheel_runtime.settings import ServiceSettings
 
 
 class Settings(ServiceSettings):
-    """See ``ServiceSettings``; the registry keeps no state of its own to configure."""
+    """See ``ServiceSettings``."""

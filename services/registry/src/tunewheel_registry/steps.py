@@ -1,4 +1,4 @@
-"""The steps that a model takes, as events; and who has to take one whatever the registry was just told."""
+"""Builds the events of a model's steps, and derives the steps that follow from the state alone."""
 
 from __future__ import annotations
 
@@ -42,8 +42,10 @@ def rollback(state: State, model: Model, cause: str, reason: str, decided_by: st
 
 
 def unpinnings(state: State) -> Iterator[ModelPinned | ModelPromoted]:
-    """End the pin of a model that production did not stay with: were it to come back, nobody pinned it. A
-    stop goes on: whoever takes over, the champion of before or the base, answers alone from then on."""
+    """End the pin of a model that has left production; if the model comes back later, it must not be pinned.
+
+    A stop goes on: the model that takes over, the former champion or the base, answers alone from then on.
+    """
     model = state.pinned
     if model is None or model.registration.kind == "base" or model.stage is Stage.PRODUCTION:
         return
@@ -63,8 +65,8 @@ def unpinnings(state: State) -> Iterator[ModelPinned | ModelPromoted]:
 
 
 def restorations(state: State) -> Iterator[ModelPromoted]:
-    """Bring the champion of before back where the one in production fell. Not tied to what the registry was
-    told: a crash may have left it over."""
+    """Bring the former champion back if the one in production was rolled back or rejected. Derived from the
+    state alone, because a crash may have left this step undone."""
     predecessor = state.predecessor
     if state.champion is not None or predecessor is None:
         return
@@ -77,7 +79,7 @@ def restorations(state: State) -> Iterator[ModelPromoted]:
 
 
 def _fell(model: Model) -> bool:
-    """Tell whether ``model`` left production though nobody took over."""
+    """Return whether ``model`` left production without a successor."""
     retired = model.stage is Stage.RETIRED and model.decided_by == "command"
     return model.has_been(Stage.PRODUCTION) and (retired or model.stage is Stage.ROLLED_BACK)
 
@@ -89,7 +91,7 @@ def _is_made_up_for(state: State, fallen: Model) -> bool:
 
 
 def retirements(state: State) -> Iterator[ModelPromoted]:
-    """Retire whoever a production model replaced. Not tied to what the registry was told, as above."""
+    """Retire the models that a production model has replaced. Derived from the state alone, as above."""
     for model in state.models.values():
         old = state.models.get(model.replaces or "")
         if old is not None and old.stage is model.stage is Stage.PRODUCTION:
@@ -97,5 +99,5 @@ def retirements(state: State) -> Iterator[ModelPromoted]:
 
 
 def reign(model: Model) -> str:
-    """Return the cause of its newest way into production."""
+    """Return the id of the event that decided the model's newest step into production."""
     return next(step.cause for step in reversed(model.history) if step.stage is Stage.PRODUCTION) or ""

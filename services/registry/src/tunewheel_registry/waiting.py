@@ -1,8 +1,9 @@
-"""Who passed and may go on, who waits, and for what: nobody goes up who has not beaten the champion of now.
+"""Decides which model that passed goes on, and which waits.
 
-What a verdict or a trial found stays true, but the champion may be another since. A model that passed then
-waits in its stage for a verdict against that one. One trial runs at a time: a candidate keeps its place until
-it is judged, however many newer versions pass meanwhile, else a slow trial would never end.
+A model goes on only if it has beaten the present champion. If the champion changed after the model's verdict
+or trial, the model waits in its stage for a verdict against the new champion. Only one trial runs at a time.
+A candidate keeps its place until it is judged, even if newer versions pass meanwhile; otherwise a slow trial
+would never end.
 """
 
 from __future__ import annotations
@@ -18,23 +19,25 @@ from tunewheel_registry.steps import promotion, reign
 
 
 def obstacle(state: State, model: Model) -> str | None:
-    """Return what keeps a model that passed from going up a stage; None: nothing.
+    """Return why a model that passed cannot go on to the next stage; None: it can.
 
-    Without a champion no verdict is missing: the base answers, which every verdict compares with.
+    Without a champion the base answers. Every verdict compares with the base, so none is missing then.
     """
     pinned, champion, trial = state.pinned, state.champion, state.trial
     if pinned is not None:
         return f"{pinned.model_id} is pinned in production"
     if champion is not None and champion.model_id not in model.beaten:
-        return f"it was never compared with {champion.model_id}, which is in production, and is judged again"
+        return (
+            f"it was never compared with {champion.model_id}, which is in production, so it is judged again"
+        )
     if trial is not None and trial.model_id != model.model_id:
         return f"{trial.model_id} is in {trial.stage.value}, and keeps its place until it is judged"
     return None
 
 
 def superseded(state: State) -> Iterator[ModelPromoted]:
-    """Retire whoever is on trial while a newer version is in production, and whoever waits for a trial while
-    a newer version has one, or is in production."""
+    """Retire outdated models: a candidate, if a newer version is in production; a model that waits for a
+    trial, if a newer version is on trial or in production."""
     for model in state.candidates:
         newer = state.newer_in_traffic(model)
         if newer is not None and newer.stage is Stage.PRODUCTION:
@@ -48,14 +51,14 @@ def superseded(state: State) -> Iterator[ModelPromoted]:
 
 
 def advances(state: State, rollout: RolloutSpec) -> Iterator[ModelPromoted]:
-    """Let the newest of those who wait go on, if nothing keeps it. Whoever held up on trial and waits for
-    something else than its turn makes room."""
+    """Let the newest waiting model go on, if it can. A candidate that completed its trial, and waits for
+    another reason than its turn, makes room."""
     for model in reversed(list(state.models.values())):
         if not model.waits or obstacle(state, model) is not None:
             continue
         cause = model.history[-1].cause or ""
         if model.stage is not Stage.EVALUATED:
-            yield step_up(state, model, rollout, cause, "held up, and nothing keeps it any more")
+            yield step_up(state, model, rollout, cause, "held up, and has nothing to wait for any more")
             continue
         stage, reason = _entry(state, rollout)
         if (misfit := _misfit(state, model, stage)) is not None:
@@ -68,9 +71,11 @@ def advances(state: State, rollout: RolloutSpec) -> Iterator[ModelPromoted]:
 
 
 def _misfit(state: State, model: Model, entry: Stage) -> str | None:
-    """Return why ``model`` cannot enter traffic at ``entry`` beside the champion: one engine serves one
-    revision of one base, so a trial of another would see errors alone, or nothing. A person may promote it,
-    who has the engine changed."""
+    """Return why ``model`` cannot enter the traffic at ``entry`` beside the champion; None: it can.
+
+    An engine serves one revision of one base. A trial on another base or revision would only get errors, or
+    no requests. A person may promote such a model and start an engine for it.
+    """
     champion = state.champion
     if champion is None:
         return None
@@ -83,19 +88,20 @@ def _misfit(state: State, model: Model, entry: Stage) -> str | None:
     else:
         return None
     return (
-        f"passed on {mine}, but the engine serves {theirs}: no trial beside it can see traffic; promote it "
-        "by command and start an engine of its base"
+        f"passed on {mine}, but the engine serves {theirs}, so a trial would get no requests; promote it by "
+        "command and start an engine of its base"
     )
 
 
 def step_up(state: State, model: Model, rollout: RolloutSpec, cause: str, reason: str) -> ModelPromoted:
-    """Return the step of a model that held up in its stage."""
+    """Return the step of a model that completed its stage to the next stage."""
     to_canary = model.stage is Stage.SHADOW and rollout.canary.enabled
     return promotion(state, model, Stage.CANARY if to_canary else Stage.PRODUCTION, cause, reason)
 
 
 def requests(state: State) -> Iterator[EvalRequested]:
-    """Ask for verdicts against the champion of now, each once: what was asked for is on the log."""
+    """Request the missing verdicts against the present champion. Each is requested once: earlier requests are
+    on the log."""
     if state.pinned is not None:
         return
     for model in state.models.values():
@@ -105,7 +111,7 @@ def requests(state: State) -> Iterator[EvalRequested]:
 
 
 def request_of(state: State, model: Model) -> EvalRequested | None:
-    """Return the request for the verdict that ``model`` waits for; None where it waits for none."""
+    """Return the request for the verdict that ``model`` waits for; None: it waits for none."""
     champion, run_id, verdict = state.champion, model.registration.run_id, model.passed_by
     if champion is None or not model.waits or champion.model_id in model.beaten:
         return None
@@ -121,7 +127,7 @@ def request_of(state: State, model: Model) -> EvalRequested | None:
 
 
 def _entry(state: State, rollout: RolloutSpec) -> tuple[Stage, str]:
-    """Return (stage, reason) of a passed candidate's first contact with traffic."""
+    """Return the stage in which a model that passed enters the traffic, and the reason."""
     if rollout.shadow.enabled:
         beside = " that the base answers" if state.champion is None else ""
         return Stage.SHADOW, f"starts on copies of the traffic{beside}"

@@ -154,10 +154,10 @@ async def test_the_card_says_what_made_the_model_and_how_sure_its_figures_are(
 ) -> None:
     text = card_of(client, wheel.desk.model_id(2))
     for words in (
-        "| version | `ds-2` |", "| version before | `ds-1` |", "| rank | 16 |", "| precision | bfloat16 |",
+        "| version | `ds-2` |", "| previous version | `ds-1` |", "| rank | 16 |", "| precision | bfloat16 |",
         "| label_accuracy | champion | +0.2 | +0.05 … +0.35 (each end 97.5%) | 0.01 | sign_flip | 40 | 31 |",
-        "looked at 2 times", "1 (too_long)", "> Be | brief.", "| decoding | temperature 0.5,",
-        "No person was asked.", "| 31 |",
+        "2 verdicts were based", "1 (too_long)", "> Be | brief.", "| decoding | temperature 0.5,",
+        "No review was asked for.", "| 31 |",
     ):  # fmt: skip
         assert words in text, words
     assert text == card_of(client, wheel.desk.model_id(2))
@@ -166,10 +166,10 @@ async def test_the_card_says_what_made_the_model_and_how_sure_its_figures_are(
 async def test_a_card_says_what_cannot_be_read(client: TestClient, wheel: Wheel) -> None:
     await wheel.store.delete(["datasets/ds-2/manifest.json", "scorecards/sc-2.json"])
     text = card_of(client, wheel.desk.model_id(2))
-    assert "## Not to be read\n\n- dataset: datasets/ds-2/manifest.json is not in" in text
+    assert "## Files that cannot be read\n\n- dataset: datasets/ds-2/manifest.json is not in" in text
     assert "Outcome: passed." in text
     base = base_model_id(wheel.desk.adapter(1).base)
-    assert "It was not evaluated yet." in card_of(client, base)
+    assert "It has not been evaluated yet." in card_of(client, base)
 
 
 async def test_two_models_are_compared_in_all_that_made_them(client: TestClient, wheel: Wheel) -> None:

@@ -1,1 +1,1 @@
-"""What can be said about a model by what made and what judged it: its card, and how two versions differ."""
+"""Describes models from the artifacts behind them: a model card, and a comparison of two versions."""

@@ -1,4 +1,4 @@
-"""The API's routes about a model: its card, and how it differs from another."""
+"""The API's routes about a single model: its card, and its comparison with another model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ModelName = Annotated[str, Path(max_length=63)]
 
 
 def add_about(api: FastAPI, ledger: Ledger, index: LineageIndex, store: Artifacts) -> None:
-    """Let ``api`` tell about single models."""
+    """Add the routes about single models to ``api``."""
 
     async def facts(project: str, model_id: str) -> ModelFacts:
         state = ledger.state(project)
@@ -40,7 +40,7 @@ def add_about(api: FastAPI, ledger: Ledger, index: LineageIndex, store: Artifact
     @api.get("/v1/projects/{project}/models/{model_id}/card", response_class=PlainTextResponse)
     @needs(Role.VIEWER)
     async def read_card(project: ProjectName, model_id: ModelName) -> PlainTextResponse:
-        """The model's card: Markdown with metadata in YAML, as the Hugging Face hub has them."""
+        """The model's card in the Hugging Face hub's format: Markdown with metadata in YAML."""
         return PlainTextResponse(model_card(await facts(project, model_id)), media_type="text/markdown")
 
     @api.get("/v1/projects/{project}/models/{model_id}/comparison/{other}")

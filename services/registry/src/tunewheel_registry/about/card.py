@@ -1,6 +1,6 @@
-"""The card of a model, as the Hugging Face hub has them: metadata in YAML, then words for people.
+"""Writes a model card in the Hugging Face hub's format: metadata in YAML, then text.
 
-Nobody's prompts, answers or names are in it, but for the system prompt, which is the project's own.
+The card holds the project's system prompt, but no users' prompts, answers or names.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from tunewheel_contracts.formats.scorecard import Contestant, Finding, Role, Sco
 from tunewheel_registry.about.facts import ModelFacts
 
 HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
-"""What the hub takes for the name of a model; a base that lies in a folder has none there."""
+"""The hub's pattern of model names. A base that was loaded from a folder has no such name."""
 COUNTS = frozenset({"examples", "regression_items"})
 SHOWN_RECIPE = (
     "rank", "alpha", "dropout", "rslora", "dora", "learning_rate", "epochs", "batch_size", "scheduler",
     "warmup_fraction", "weight_decay", "max_tokens", "seed",
 )  # fmt: skip
 LIMITS = (
-    "It was trained and judged on this project's task alone. What it does elsewhere was looked at no further "
-    "than the regression set above.",
+    "It was trained and judged on this project's task alone. On other tasks it was tested only by the "
+    "regression set above.",
     "Its answers can be well-formed and wrong.",
-    "Figures are of one holdout; the intervals say how far another one of the same kind could lie.",
+    "The figures come from one holdout. The intervals show how far the figures of another such holdout could "
+    "lie.",
 )
 
 
@@ -63,7 +64,7 @@ def _body(facts: ModelFacts) -> str:
         f"# {facts.model.model_id}\n\n{_what_for(facts)}",
         "## Base\n\n" + _base(facts),
         "## Data\n\n" + _data(facts),
-        "## Training\n\n" + (_training(facts.run) if facts.run else "Nothing is known of the run."),
+        "## Training\n\n" + (_training(facts.run) if facts.run else "The run's manifest is missing."),
         "## Evaluation\n\n" + _evaluation(facts),
         "## Review by people\n\n" + _review(facts),
         "## What serves\n\n" + _bundle(facts),
@@ -72,7 +73,7 @@ def _body(facts: ModelFacts) -> str:
     ]
     if facts.missing:
         told = "\n".join(f"- {name}: {_cell(reason)}" for name, reason in facts.missing.items())
-        parts.append("## Not to be read\n\n" + told)
+        parts.append("## Files that cannot be read\n\n" + told)
     return "\n\n".join(parts) + "\n"
 
 
@@ -82,9 +83,7 @@ def _what_for(facts: ModelFacts) -> str:
     if spec is not None:
         lines += [spec.description] if spec.description else []
         answer = "JSON that fits the project's schema" if spec.task.output_schema else "text"
-        lines.append(
-            f"**Intended use:** it answers with {answer}, under the system prompt below, and nothing else."
-        )
+        lines.append(f"**Intended use:** only to answer with {answer}, under the system prompt below.")
     return "\n\n".join(lines)
 
 
@@ -96,7 +95,7 @@ def _base(facts: ModelFacts) -> str:
         [
             ("model", f"`{known.base.name}`"),
             ("revision", f"`{known.base.revision}`"),
-            ("license", facts.license or "not said by its files"),
+            ("license", facts.license or "not stated in its files"),
             ("weights while training", quantized or "as published"),
         ],
     )
@@ -109,16 +108,16 @@ def _data(facts: ModelFacts) -> str:
     counts = dataset.counts
     rows: list[tuple[Any, ...]] = [
         ("version", f"`{dataset.dataset_id}`"),
-        ("version before", f"`{dataset.previous}`" if dataset.previous else "none"),
+        ("previous version", f"`{dataset.previous}`" if dataset.previous else "none"),
         ("records", counts.records),
         ("examples to train on", counts.train),
-        ("of these general replay", counts.replay),
+        ("of these, general replay", counts.replay),
         ("examples held out", counts.holdout),
     ]
     if dataset.replay:
-        rows.append(("replay", f"{dataset.replay.source}, license {dataset.replay.license or 'not said'}"))
+        rows.append(("replay", f"{dataset.replay.source}, license {dataset.replay.license or 'not stated'}"))
     told = _table(("", ""), rows)
-    return told + (f"\n\nA first try: {dataset.preliminary}" if dataset.preliminary else "")
+    return told + (f"\n\nA preliminary version: {dataset.preliminary}" if dataset.preliminary else "")
 
 
 def _training(run: RunManifest) -> str:
@@ -142,8 +141,8 @@ def _evaluation(facts: ModelFacts) -> str:
     card, evaluation = facts.scorecard, facts.evaluation
     outcome = evaluation.facts["outcome"] if evaluation else None
     if card is None:
-        return f"Outcome: {outcome}." if outcome else "It was not evaluated yet."
-    parts = [f"Outcome: **{outcome}**. Criteria `{card.criteria_sha256[:12]}`, stated before the training."]
+        return f"Outcome: {outcome}." if outcome else "It has not been evaluated yet."
+    parts = [f"Outcome: **{outcome}**. Criteria `{card.criteria_sha256[:12]}`, declared before the training."]
     if card.reason:
         parts.append(f"It could not be measured: {card.field} {card.reason}")
     roles = list(card.contestants)
@@ -171,21 +170,21 @@ def _evaluation(facts: ModelFacts) -> str:
     ]
     parts.append(_table(("criterion", "outcome", "why"), checks))
     if card.looks:
-        parts.append(f"These held-out rows were looked at {card.looks} times for a verdict.")
+        parts.append(f"{card.looks} verdicts were based on these held-out rows.")
     if card.left_out:
         told = ", ".join(f"{count} ({reason})" for reason, count in card.left_out.items())
-        parts.append(f"Held-out rows that nobody was measured on: {told}.")
+        parts.append(f"Held-out rows that were left out of the measurement: {told}.")
     return "\n\n".join(parts)
 
 
 def interval(finding: Finding) -> str:
-    """Return a finding's interval with what each end promises."""
+    """Return a finding's interval and the confidence of each end."""
     return f"{finding.low:+.4g} … {finding.high:+.4g} (each end {1 - finding.alpha:.1%})"
 
 
 def _review(facts: ModelFacts) -> str:
     if not facts.reviews:
-        return "No person was asked."
+        return "No review was asked for."
     lines: list[str] = []
     for review in facts.reviews:
         verdicts = [said.get("verdict") for said in review.facts.get("reviewers", {}).values()]
@@ -195,8 +194,8 @@ def _review(facts: ModelFacts) -> str:
     if outcome:
         alpha = "not known" if outcome["alpha"] is None else f"{outcome['alpha']:.2f}"
         lines.append(
-            f"Of {outcome['answers']} judgements {outcome['better']} preferred the candidate, "
-            f"{outcome['same']} neither, {outcome['worse']} the other: preference "
+            f"Of {outcome['answers']} judgements, {outcome['better']} preferred the candidate, "
+            f"{outcome['worse']} the other, and {outcome['same']} neither: preference "
             f"{outcome['preference']:.2f} ({outcome['preference_low']:.2f} … "
             f"{outcome['preference_high']:.2f}), Krippendorff's alpha {alpha}."
         )
@@ -206,7 +205,7 @@ def _review(facts: ModelFacts) -> str:
 def _bundle(facts: ModelFacts) -> str:
     bundle = bundle_of(facts)
     if bundle is None:
-        return "What was judged is not written down: it serves as the project's spec says now."
+        return "The verdict holds no bundle: the model is served as the project's present spec says."
     decoding = ", ".join(f"{name} {value}" for name, value in bundle.decoding.model_dump(mode="json").items())
     held = f"`{bundle.constraint_sha256[:12]}`" if bundle.constraint_sha256 else "none"
     rows = [
@@ -221,7 +220,7 @@ def _bundle(facts: ModelFacts) -> str:
 
 
 def bundle_of(facts: ModelFacts) -> Bundle | None:
-    """Return what was judged of the model."""
+    """Return the bundle with which the model was judged."""
     return facts.scorecard.bundle if facts.scorecard else None
 
 
@@ -248,7 +247,7 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
 
 
 def _cell(value: Any) -> str:
-    """Return a value on one line; what it says cannot end a table's cell."""
+    """Return a value as one line, escaped so that it cannot end a table's cell."""
     return " ".join(str(value).split()).replace("|", "\\|")
 
 

@@ -1,4 +1,4 @@
-"""What differs between two models of a project: what they learnt, how, how well, and what serves."""
+"""Compares two models of a project: datasets, training, evaluation and serving configuration."""
 
 from __future__ import annotations
 
@@ -21,28 +21,30 @@ from tunewheel_registry.lineage.records import Artifacts
 
 
 class DatasetChange(BaseModel):
-    """Records and examples are compared by their names, which their content gives them."""
+    """The difference of two datasets. Records and examples are compared by their ids, which are content
+    hashes."""
 
     datasets: Change
     records_added: int | None = None
-    """Used by the second version alone; null: a file of one of them cannot be read."""
+    """Number of records that only the second version uses; null: a file of a version cannot be read."""
     records_removed: int | None = None
     labels: dict[str, Change] = {}
-    """Training examples by label, where the numbers differ."""
+    """Number of training examples by label, for labels where it differs."""
     counts: dict[str, Change] = {}
     spec: dict[str, Change] = {}
-    """By dotted path; recipe and criteria aside."""
+    """Differences by dotted path, without recipe and criteria, which are compared elsewhere."""
 
 
 class Measured(BaseModel):
-    """One metric of both. ``findings`` say how far each lies from whom it was judged against."""
+    """One metric of both models. ``findings``: each model's difference from the models it was judged
+    against."""
 
     first: float | None
     second: float | None
     lower_is_better: bool | None
-    """Null: no scorecard says."""
+    """Null: no scorecard states it."""
     repeat_spread: float | None
-    """How far two measurements of one model lie apart."""
+    """Difference between two measurements of the same model."""
 
 
 class Comparison(BaseModel):
@@ -51,22 +53,23 @@ class Comparison(BaseModel):
     dataset: DatasetChange
     recipe: dict[str, Change]
     criteria: dict[str, Change]
-    """By position in the spec."""
+    """Differing criteria, by position in the spec."""
     metrics: dict[str, Measured]
     same_holdout: bool
-    """False: the figures are of different rows, and their difference says little."""
+    """False: the figures come from different rows, so their difference says little."""
     direct: list[Finding]
-    """The second against the first, where it was judged against it: row by row, with intervals."""
+    """Differences of the second model from the first, row by row, with intervals. Empty where the second was
+    not judged against the first."""
     bundle: dict[str, Change]
     missing: dict[str, str]
-    """What cannot be read, and why."""
+    """Artifacts that cannot be read, and why."""
 
 
 async def compare(store: Artifacts, first: ModelFacts, second: ModelFacts) -> Comparison:
     """Compare two models.
 
     Raises:
-        TransientError: the store is away.
+        TransientError: the store is unavailable.
     """
     missing = {f"{f.model.model_id} {n}": why for f in (first, second) for n, why in f.missing.items()}
     one, other = first.dataset, second.dataset
@@ -109,7 +112,7 @@ async def _datasets(
 
 
 async def _trained_on(store: Artifacts, ref: ArtifactRef) -> tuple[frozenset[str], dict[str, int]]:
-    """Return the records behind the training rows, and how many rows have each label."""
+    """Return the record ids of the training rows, and the number of rows per label."""
     data = await store.get(ref)
 
     def read() -> tuple[frozenset[str], dict[str, int]]:
@@ -127,7 +130,7 @@ def _rest_of_spec(dataset: DatasetManifest) -> dict[str, Any]:
 
 
 def _criteria(dataset: DatasetManifest | None) -> dict[str, Any]:
-    """Return the criteria by position, so that they are compared like any other document."""
+    """Return the criteria by position, so that they can be compared like the other documents."""
     criteria = dataset.spec.criteria if dataset else ()
     return {str(n): c.model_dump(mode="json", exclude_none=True) for n, c in enumerate(criteria, 1)}
 

@@ -1,4 +1,4 @@
-"""The artifacts behind one model: its version's manifest, its run's, its newest scorecard."""
+"""Reads the artifacts behind one model: dataset manifest, run manifest, newest scorecard."""
 
 from __future__ import annotations
 
@@ -23,25 +23,26 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What is None was never there, or ``missing`` says why it cannot be read."""
+    """The artifacts behind one model. None: the artifact does not exist, or ``missing`` says why it cannot be
+    read."""
 
     model: Model
     license: str | None
-    """Of the base."""
+    """License of the base model."""
     dataset: DatasetManifest | None
     run: RunManifest | None
     scorecard: Scorecard | None
     evaluation: Node | None
-    """The newest of the model."""
+    """The model's newest evaluation."""
     reviews: tuple[Node, ...]
     missing: dict[str, str] = field(default_factory=dict[str, str])
 
 
 async def facts_of(state: State, graph: Graph, store: Artifacts, model: Model) -> ModelFacts:
-    """Read what lies behind ``model``; a file that is gone or spoilt is told in ``missing``.
+    """Read the artifacts behind ``model``. A missing or corrupt file is listed in ``missing``.
 
     Raises:
-        TransientError: the store is away.
+        TransientError: the store is unavailable.
     """
     missing: dict[str, str] = {}
 

@@ -1,5 +1,5 @@
-"""What came of what: source records, datasets, runs, models, evaluations, reviews, rollouts, both ways.
+"""Lineage: from source records over datasets and runs to models, evaluations, reviews and rollouts, and back.
 
-``events`` says what one event tells, ``index`` folds them, ``records`` reads which records a version was made
-of, ``tracing`` walks the graph, ``answer`` is what the API returns.
+``events`` turns one event into facts of a node, ``index`` folds the facts into a graph, ``records`` reads
+which records a dataset was made of, ``tracing`` walks the graph, ``answer`` holds the API's response models.
 """

@@ -1,4 +1,4 @@
-"""What the API says of a lineage."""
+"""Response models of the lineage API."""
 
 from __future__ import annotations
 
@@ -14,39 +14,40 @@ class LineageNode(BaseModel):
     id: str
     kind: Kind
     at: datetime | None = None
-    """Of its newest event; null for a record."""
+    """Time of its newest event; null for a record."""
     event_ids: list[str] = []
     facts: dict[str, Any] = {}
 
 
 class LineageEdge(BaseModel):
     source: str
-    """What ``target`` came from."""
+    """The id of the node that ``target`` was made from."""
     target: str
     relation: str = "led to"
-    """Of a record and a dataset: ``used in`` or ``left out of``."""
+    """``used in`` or ``left out of`` between a record and a dataset, ``erased by`` between a record and an
+    erasure."""
     facts: dict[str, Any] = {}
 
 
 class RecordCounts(BaseModel):
-    """Of the records behind what was asked for; ``nodes`` has the first ``shown`` of them."""
+    """Number of records behind the requested node. ``nodes`` holds the first ``shown`` of them."""
 
     used: int = 0
     left_out: int = 0
     shown: int = 0
     by_kind: dict[str, int] = {}
-    """Of the used ones."""
+    """Number of used records by kind."""
 
 
 class Lineage(BaseModel):
-    """What led to the nodes that were asked for, and what came of them."""
+    """All ancestors and descendants of the requested nodes."""
 
     project: str
     asked: str
     found: list[str]
-    """The nodes that bear the name ``asked``."""
+    """The ids of the nodes that ``asked`` names."""
     nodes: list[LineageNode]
     edges: list[LineageEdge]
     records: RecordCounts = RecordCounts()
     unreadable: dict[str, str] = {}
-    """Dataset → why its records cannot be told."""
+    """Datasets whose records cannot be read, and why."""

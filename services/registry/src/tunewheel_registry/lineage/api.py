@@ -24,7 +24,7 @@ UNKNOWN = (
 
 
 def add_lineage(api: FastAPI, index: LineageIndex, files: RecordFiles) -> None:
-    """Let ``api`` answer what came of what."""
+    """Add the route of lineage to ``api``."""
 
     @api.get("/v1/projects/{project}/lineage/{name:path}")
     @needs(Role.VIEWER)
@@ -33,7 +33,7 @@ def add_lineage(api: FastAPI, index: LineageIndex, files: RecordFiles) -> None:
         name: Annotated[str, Path(max_length=512)],
         records: Annotated[int, Query(ge=0, le=MOST_RECORDS)] = 100,
     ) -> Lineage:
-        """What led to ``name``, and what came of it. ``records``: how many records to name at most."""
+        """All ancestors and descendants of ``name``. ``records``: most records to list."""
         try:
             found = await trace(index.graph(project), files, name, project=project, most_records=records)
         except TransientError as error:

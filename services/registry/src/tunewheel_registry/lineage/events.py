@@ -1,4 +1,4 @@
-"""What one event of the log tells of the graph: which node, what is known of it, and what it came from."""
+"""Turns one event into facts of the lineage graph: the node, its facts and its parents."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tunewheel_registry.lifecycle import base_model_id
 
 
 class Kind(StrEnum):
-    """Of a node."""
+    """The kind of a node."""
 
     RECORD = "record"
     """One normalised ticket, document, example or feedback."""
@@ -26,22 +26,22 @@ class Kind(StrEnum):
     EVALUATION = "evaluation"
     REVIEW = "review"
     ROLLOUT = "rollout"
-    """A verdict on the traffic of a shadow or canary stage."""
+    """A verdict on a shadow or canary stage."""
     STEP = "step"
-    """A model moved to another stage, or was pinned there."""
+    """A model changed its stage, or was pinned or unpinned."""
     COMMAND = "command"
-    """A person wanted a model in another stage."""
+    """A person's command about a model."""
     REQUEST = "request"
-    """A dataset version, or an evaluation, was asked for."""
+    """A request for a dataset version or an evaluation."""
     DRIFT = "drift"
     ERASURE = "erasure"
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What one event says of one node.
+    """The facts about one node that one event holds.
 
-    ``parents`` and ``names`` are keys of nodes or ids of events: a node is found by each of its names.
+    ``parents`` and ``names`` are keys of nodes or ids of events. A node is found by each of its names.
     """
 
     key: str
@@ -53,8 +53,8 @@ class Told:
 
 
 def told_by(event: Envelope[Any]) -> list[Told]:
-    """Return what ``event`` says; nothing where its type has no place in the graph. Nobody's words are in it:
-    no prompt, answer, correction or comment."""
+    """Return the facts in ``event``; an empty list for a type that is not part of the graph. They hold no
+    texts of people: no prompt, answer, correction or comment."""
     tell = _TELLS.get(type(event.data))
     return tell(event) if tell else []
 
@@ -176,7 +176,7 @@ def _evaluation_requested(event: Envelope[evaluation.EvalRequested]) -> list[Tol
 def _registered(event: Envelope[lifecycle.ModelRegistered]) -> list[Told]:
     model = event.data
     facts = {"kind": model.kind, "base": model.base.model_dump(mode="json")}
-    # what trained first on a base is no origin of it
+    # The run that first trained on a base model is not a parent of the base model.
     parents = (model.run_id,) if model.run_id else ()
     return [Told(model.model_id, Kind.MODEL, facts, parents)]
 

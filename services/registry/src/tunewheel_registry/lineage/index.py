@@ -1,7 +1,7 @@
-"""The graph of every project, folded from the log. It is a cache: each start reads it anew.
+"""The lineage graph of every project, in memory. It is rebuilt from the log at each start.
 
-Only topics are read that grow by the run, not by the record or the request: which records a version was made
-of stands in the version's own files, and what users asked is not part of the graph.
+Only topics with few events per run are read. Topics with an event per record or request are not: the records
+of a dataset are in its own files, and users' requests are not part of the graph.
 """
 
 from __future__ import annotations
@@ -43,26 +43,26 @@ TOPICS = (
 
 @dataclass(slots=True)
 class Node:
-    """One thing that happened, or came of it."""
+    """One node: an artifact or an event."""
 
     key: str
     kind: Kind
     at: datetime
-    """Of its newest event."""
+    """Time of its newest event."""
     facts: dict[str, Any] = field(default_factory=dict[str, Any])
     parents: dict[str, None] = field(default_factory=dict[str, None])
-    """Names of what it came from, in the order in which they were told. Some may have no node."""
+    """Names of its parents, in the order in which events named them. A parent may have no node."""
     event_ids: dict[str, None] = field(default_factory=dict[str, None])
     artifacts: dict[str, ArtifactRef] = field(default_factory=dict[str, ArtifactRef])
 
 
 @dataclass(slots=True)
 class Graph:
-    """Of one project."""
+    """The graph of one project."""
 
     nodes: dict[str, Node] = field(default_factory=dict[str, Node])
     names: dict[str, str] = field(default_factory=dict[str, str])
-    """Every name of a node, its own key and the ids of its events included → its key."""
+    """Maps every name of a node to its key. Names include the key and the ids of the node's events."""
 
     def find(self, name: str) -> Node | None:
         key = self.names.get(name)
@@ -72,12 +72,12 @@ class Graph:
         return [node for node in self.nodes.values() if node.kind is kind]
 
     def parents(self, node: Node) -> list[Node]:
-        """Return what ``node`` came from, as far as the log tells of it."""
+        """Return the parents of ``node`` that have a node."""
         found = (self.find(name) for name in node.parents)
         return [parent for parent in found if parent is not None and parent is not node]
 
     def children(self) -> dict[str, list[Node]]:
-        """Return, by key, what came of each node."""
+        """Return the children of every node, by its key."""
         children: dict[str, list[Node]] = {}
         for node in self.nodes.values():
             for parent in self.parents(node):
@@ -86,7 +86,7 @@ class Graph:
 
 
 class LineageIndex:
-    """The graphs of all projects; applying an event twice changes nothing."""
+    """The graphs of all projects. Applying an event twice changes nothing."""
 
     def __init__(self) -> None:
         self._graphs: dict[str, Graph] = {}
@@ -95,7 +95,7 @@ class LineageIndex:
         return self._graphs.get(project, Graph())
 
     def apply(self, event: Envelope[Any]) -> None:
-        """Take one event from the log, in any order."""
+        """Add one event. Events may arrive in any order."""
         for told in told_by(event):
             _add(self._graphs.setdefault(event.project, Graph()), told, event)
 
@@ -115,7 +115,7 @@ def _add(graph: Graph, told: Told, event: Envelope[Any]) -> None:
 
 
 def _merged(older: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
-    """Return the facts of both: the newer counts where they differ, what is nested is merged."""
+    """Return the facts of both. Newer values replace older ones; nested objects are merged."""
     merged = dict(older)
     for name, value in newer.items():
         before = older.get(name)

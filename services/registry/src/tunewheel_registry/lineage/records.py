@@ -1,7 +1,7 @@
-"""Which records a dataset version was made of: its own lineage file in the object store says it.
+"""Reads which records a dataset version was made of, from its lineage file in the object store.
 
-Nothing of ``record.ingested`` is read. Files are named by content, so what was read once is right for ever;
-only what an erasure deleted must not be told any more.
+``record.ingested`` is not read. Files are content-addressed, so a cached file never becomes outdated. Files
+that an erasure deleted must not be shown any more.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ COLUMNS = (
     "record_id", "source_event_id", "source_id", "kind", "validated_by", "example_id", "stage", "reason",
 )  # fmt: skip
 ASKED_BY = ("record_id", "source_event_id", "source_id", "example_id")
-"""The columns that a record is found by."""
+"""The columns by which a record can be found."""
 CACHED_BYTES = 256 << 20
 AT_ONCE = 4
 
 
 class Artifacts(Protocol):
-    """The part of the object store that is read."""
+    """The part of the object store that this package uses."""
 
     async def get(self, ref: ArtifactRef) -> bytes: ...
 
 
 class RecordFiles:
-    """Reads the lineage files of versions; the latest used stay in memory."""
+    """Reads the lineage files of dataset versions. The most recently used files are cached."""
 
     def __init__(self, store: Artifacts, *, cached_bytes: int = CACHED_BYTES) -> None:
         self._store = store
@@ -54,7 +54,8 @@ class RecordFiles:
         return self._manifests[ref.sha256]
 
     async def rows(self, manifest: ArtifactRef) -> pl.DataFrame:
-        """Return those of ``COLUMNS`` that the version's lineage file has, one row per record and example.
+        """Return the version's lineage file, one row per record and example, with those of ``COLUMNS`` that
+        the file has.
 
         Raises:
             ArtifactMissing: the file is gone, as after an erasure that deletes versions.
@@ -73,7 +74,7 @@ class RecordFiles:
         return frame
 
     async def erased(self, finding: ArtifactRef) -> frozenset[str]:
-        """Return the records that an erasure took; errors as ``rows``."""
+        """Return the ids of the records that an erasure erased. Raises as ``rows`` does."""
         if finding.sha256 not in self._erased:
             found = decode_data(ErasureFinding, await self._store.get(finding))
             self._erased[finding.sha256] = frozenset(found.record_ids)

@@ -1,4 +1,4 @@
-"""One walk both ways: from any name to all that led to it and all that came of it."""
+"""Walks the lineage graph in both directions: from any name to its ancestors and its descendants."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from tunewheel_registry.lineage.index import Graph, Node
 from tunewheel_registry.lineage.records import ASKED_BY, RecordFiles
 
 ENDS = frozenset({Kind.DRIFT, Kind.ERASURE})
-"""A walk does not go beyond these. A model that was trained after an alarm has not learnt what the model of
-before it had learnt."""
+"""Kinds at which a walk ends. A drift alarm, for example, leads from one model to the next, but the next
+model was not trained on the first one's data."""
 
 
 async def trace(
     graph: Graph, files: RecordFiles, asked: str, *, project: str, most_records: int
 ) -> Lineage | None:
-    """Return the lineage of what ``asked`` names: a record, a source, an example, a dataset, a run, a model,
-    an evaluation, a scorecard, a review, an erasure, or an event of one of them. None: nothing bears that
-    name.
+    """Return the lineage of ``asked``: the name of a record, a source, an example, a dataset, a run, a model,
+    an evaluation, a scorecard, a review, an erasure, or the id of an event of one of them. None: the name is
+    unknown.
 
     Raises:
-        TransientError: the store is away.
+        TransientError: the store is unavailable.
     """
     start = graph.find(asked)
     erased = await _erased(graph, files)
@@ -66,15 +66,15 @@ async def _of_records(
         return None
     lineage.found = [node.id for node in lineage.nodes]
     after = _walk(used, _children(graph))
-    told = _lineage(graph, [*(node.key for node in held), *after], project=project, asked=asked, found=[])
-    known = {node.id for node in lineage.nodes}
-    lineage.nodes += [node for node in told.nodes if node.id not in known]
-    lineage.edges += told.edges
+    graphed = _lineage(graph, [*(node.key for node in held), *after], project=project, asked=asked, found=[])
+    listed = {node.id for node in lineage.nodes}
+    lineage.nodes += [node for node in graphed.nodes if node.id not in listed]
+    lineage.edges += graphed.edges
     return lineage
 
 
 def _walk(starts: Iterable[Node], step: Callable[[Node], list[Node]]) -> dict[str, Node]:
-    """Return what can be reached from ``starts``, by key, themselves included."""
+    """Return all nodes that ``step`` reaches from ``starts``, by key, including ``starts``."""
     found = {node.key: node for node in starts}
     left = list(found.values())
     first = set(found)
@@ -103,15 +103,15 @@ def _lineage(graph: Graph, keys: Iterable[str], *, project: str, asked: str, fou
         for parent in {p.key: p for p in graph.parents(node)}.values()
         if parent.key in kept
     ]
-    told = [
+    answered = [
         LineageNode(id=n.key, kind=n.kind, at=n.at, event_ids=list(n.event_ids), facts=_plain(n.facts))
         for n in nodes
     ]
-    return Lineage(project=project, asked=asked, found=found, nodes=told, edges=edges)
+    return Lineage(project=project, asked=asked, found=found, nodes=answered, edges=edges)
 
 
 def _plain(facts: dict[str, Any]) -> dict[str, Any]:
-    """Return the facts as JSON has them: of the items that somebody answered, the number."""
+    """Return the facts as JSON values. A set, such as the reviewed items, is replaced by its size."""
     plain: dict[str, Any] = {}
     for name, value in facts.items():
         if value is None or value == []:
@@ -123,13 +123,13 @@ def _plain(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _deleted(graph: Graph) -> frozenset[str]:
-    """Return the versions whose files an erasure deleted."""
+    """Return the dataset versions whose files an erasure deleted."""
     erasures = graph.of_kind(Kind.ERASURE)
     return frozenset(name for node in erasures for name in node.facts.get("deleted_datasets", ()))
 
 
 async def _erased(graph: Graph, files: RecordFiles) -> dict[str, str]:
-    """Return the erasure that took each erased record."""
+    """Return the id of the erasure of each erased record."""
     erased: dict[str, str] = {}
     for node in graph.of_kind(Kind.ERASURE):
         finding = node.artifacts.get("finding")
@@ -142,7 +142,7 @@ async def _erased(graph: Graph, files: RecordFiles) -> dict[str, str]:
 
 
 async def _rows(files: RecordFiles, dataset: Node, deleted: frozenset[str]) -> pl.DataFrame | str:
-    """Return the rows of a version, or why there are none."""
+    """Return the rows of a version's lineage file, or the reason why they cannot be read."""
     if dataset.key in deleted:
         return "deleted by an erasure"
     try:
@@ -160,7 +160,7 @@ async def _add_records(
     *,
     most: int,
 ) -> None:
-    """Add the records that ``dataset`` was made of; of those that it left out, the number."""
+    """Add the records that ``dataset`` used, and the number of records that it left out."""
     table = await _rows(files, dataset, deleted)
     if isinstance(table, str):
         lineage.unreadable[dataset.key] = table
@@ -183,23 +183,23 @@ async def _add_records(
 def _show(
     lineage: Lineage, dataset_id: str, rows: pl.DataFrame, erased: dict[str, str], *, most: int
 ) -> None:
-    """Add a node for each of the first records of ``rows``, and its edge to the version."""
-    known = {node.id for node in lineage.nodes}
+    """Add a node and an edge to the version for each record of ``rows``, up to ``most`` records in all."""
+    listed = {node.id for node in lineage.nodes}
     ids = rows["record_id"].unique(maintain_order=True).head(max(0, most - lineage.records.shown))
     for (record_id,), group in rows.filter(rows["record_id"].is_in(ids.implode())).group_by(
         "record_id", maintain_order=True
     ):
         row = group.row(0, named=True)
         examples = sorted(group["example_id"].drop_nulls().to_list())
-        if record_id not in known:
-            told = {
+        if record_id not in listed:
+            source = {
                 name: row[name]
                 for name in ("kind", "source_id", "source_event_id", "validated_by")
                 if row[name]
             }
             if record_id in erased:
-                told["erased_by"] = erased[str(record_id)]
-            lineage.nodes.append(LineageNode(id=str(record_id), kind=Kind.RECORD, facts=told))
+                source["erased_by"] = erased[str(record_id)]
+            lineage.nodes.append(LineageNode(id=str(record_id), kind=Kind.RECORD, facts=source))
             lineage.records.shown += 1
         facts = {"examples": examples} if examples else {n: row[n] for n in ("stage", "reason") if row[n]}
         relation = "used in" if examples else "left out of"
@@ -209,9 +209,9 @@ def _show(
 
 
 def _add_erased(lineage: Lineage, graph: Graph, record_id: str, erasure_id: str) -> None:
-    """Add an erased record that no version tells of any more, and the erasure."""
+    """Add the erasure of an erased record; add the record too if no version lists it any more."""
     if record_id not in {node.id for node in lineage.nodes}:
         lineage.nodes.append(LineageNode(id=record_id, kind=Kind.RECORD, facts={"erased_by": erasure_id}))
-    told = _lineage(graph, [erasure_id], project=lineage.project, asked=record_id, found=[])
-    lineage.nodes += told.nodes
+    erasure = _lineage(graph, [erasure_id], project=lineage.project, asked=record_id, found=[])
+    lineage.nodes += erasure.nodes
     lineage.edges.append(LineageEdge(source=record_id, target=erasure_id, relation="erased by"))
