@@ -59,11 +59,11 @@ def test_a_certificate_and_its_key_are_used(files: dict[str, Path]) -> None:
     ("told", "field", "reason"),
     [
         (("missing", None, None, None), "ssl_cafile", "cannot be read: No such file"),
-        (("text", None, None, None), "ssl_cafile", "is no PEM file of certificates"),
+        (("text", None, None, None), "ssl_cafile", "is not a PEM file of certificates"),
         ((None, "missing", "key", None), "ssl_certfile", "cannot be read: No such file"),
         ((None, "certificate", "missing", None), "ssl_keyfile", "cannot be read: No such file"),
         ((None, "certificate", "other", None), "ssl_keyfile", "is not the key of ssl_certfile"),
-        ((None, "text", "key", None), "ssl_keyfile", "is no usable PEM file"),
+        ((None, "text", "key", None), "ssl_keyfile", "is not a usable PEM file"),
         ((None, "certificate", "encrypted", None), "ssl_keyfile", "set ssl_keyfile_password"),
         (
             (None, "certificate", "encrypted", "no"),

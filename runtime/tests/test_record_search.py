@@ -103,6 +103,6 @@ async def test_who_waits_behind_a_silent_question_is_told_too_and_ends_nothing_o
 ) -> None:
     monkeypatch.setattr(record_search, "LONGEST_SECONDS", 0.0)
     async with search._one_at_a_time:
-        with pytest.raises(TransientError, match="others"):
+        with pytest.raises(TransientError, match="earlier searches still run"):
             await search.find("c-1", LONG_AGO)
     assert consumers.made == []

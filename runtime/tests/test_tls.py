@@ -258,7 +258,7 @@ async def test_a_renewed_certificate_is_shown_without_a_restart(authority: Any, 
         assert len(told) == 3, "each state of the files is told once"
         assert "is not the key of the certificate" in str(told[1])
         assert str(keyfile) in str(told[2])
-        assert "still serves" in str(told[2])
+        assert "stays in use" in str(told[2])
         write(first)
         assert await seen() == first[0].read_bytes()
         assert told[3] is None

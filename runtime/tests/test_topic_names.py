@@ -111,7 +111,7 @@ def test_no_field_with_a_name_is_forgotten() -> None:
 
 def test_an_api_of_which_nobody_said_what_it_names_is_not_used() -> None:
     request = AlterPartitionReassignmentsRequest(1_000, [("ticket.published", [(0, [1], {})], {})], {})
-    with pytest.raises(NotImplementedError, match=r"say in .*topic_names which"):
+    with pytest.raises(NotImplementedError, match=r"list in .*topic_names which"):
         written(request)
     assert written(ApiVersionRequest()).API_KEY == 18
     fetch = written(FetchRequest(100, 1, 1 << 20, 0, [("ticket.published", [(0, 5, 1 << 20)])]), 3)

@@ -82,7 +82,7 @@ def test_a_log_that_lost_its_beginning_is_told_where_it_was_to_be_kept_for_ever(
     })  # fmt: skip
     ((name, text),) = told.warned
     assert name == "truncated model.promoted[0]"
-    assert "begins at offset 12: earlier events are gone from the log" in (text or "")
+    assert "begins at offset 12: earlier events were deleted from the log" in (text or "")
 
 
 class Partitions:

@@ -123,7 +123,7 @@ async def test_it_gives_up_and_says_so(
         (("hooks.example.com",), "hooks.example.com", "169.254.169.254", SECRET, "the private"),
         (("hooks.example.com", "nonsense/99"), "hooks.example.com", "::1", SECRET, "the private"),
         (("127.0.0.1",), "127.0.0.1", None, "", "WEBHOOK_SECRET is not set"),
-        (("127.0.0.1",), "user:password@127.0.0.1", None, SECRET, "no http or https URL"),
+        (("127.0.0.1",), "user:password@127.0.0.1", None, SECRET, "must be an http or https URL"),
     ],
 )
 async def test_nothing_is_sent_where_it_may_not_be(

@@ -51,7 +51,7 @@ async def test_what_another_website_makes_a_browser_send_is_refused(name: str, t
 
 @pytest.mark.parametrize("name", DOORS)
 async def test_no_door_opens_where_nobody_asks_who_calls(name: str, tmp_path: Path) -> None:
-    with pytest.raises(NoIdentity, match=f"{name} has nothing to tell callers by"):
+    with pytest.raises(NoIdentity, match=f"{name} cannot identify callers"):
         await build(name, tmp_path, identity="required").serve()
-    with pytest.raises(NoIdentity, match=f"{name} does not ask who calls"):
+    with pytest.raises(NoIdentity, match=f"{name} does not identify callers"):
         await build(name, tmp_path, identity="open", http_host="0.0.0.0").serve()

@@ -221,8 +221,8 @@ def way_in(secured: SecuredKafka, case: str, folder: Path) -> dict[str, Any]:
         ("a token for others", 'does not accept the token: {"status":"invalid_token"}'),
         ("no token", "holds no token: it is empty"),
         ("no certificate", "fails the TLS handshake: set ssl_certfile and ssl_keyfile"),
-        ("a stranger's certificate", "it does not know the authority behind ssl_certfile"),
-        ("another authority", "its certificate is not of the authority in ssl_cafile"),
+        ("a stranger's certificate", "it does not know the authority that signed ssl_certfile"),
+        ("another authority", "its certificate is not signed by an authority in ssl_cafile"),
         ("no TLS", "does it speak PLAINTEXT there?"),
     ],
 )
@@ -284,7 +284,7 @@ def test_who_has_no_rights_is_told_so(secured: SecuredKafka, tmp_path: Path) -> 
     ):
         code, out, err = cli(nobody, *command)
         assert (code, out) == (7, ""), command
-        assert "allow its principal what `tunewheel topics acls` prints" in err
+        assert "grant its principal the rights that `tunewheel topics acls` prints" in err
 
 
 def guest(name: str, settings: dict[str, Any]) -> tuple[Service, set[str]]:

@@ -1,1 +1,1 @@
-"""What a Tunewheel service needs to live on the bus."""
+"""The library on which every Tunewheel service is built: Kafka, HTTP, identity, telemetry, object store."""

@@ -1,16 +1,17 @@
-"""Which HTTP requests are let in: none that another website made somebody's browser send.
+"""Refuses HTTP requests that another website made a user's browser send.
 
-A browser reaches whatever its user can, and sends its cookies along. Any page can make it send forms there,
-and scripts' requests that look like a form's ("CORS-safelisted", Fetch §2.2.2). Three headers, which a page
-cannot forge, tell these requests from the others:
+A browser can reach all that its user can reach, and it adds the user's cookies. Any website can make it send
+forms, and scripts' requests that look like forms ("CORS-safelisted", Fetch §2.2.2). Three headers reveal such
+requests. A website cannot forge them:
 
-- ``Host``. A page whose own name was made to lead to this machine (DNS rebinding) sends that name.
-- ``Origin``, or without it ``Sec-Fetch-Site``. It says which site the page is from. Go's
-  ``http.CrossOriginProtection`` judges by the same two.
-- ``Content-Type``. No form sends JSON, and a script of another site must ask first whether it may.
+- ``Host``. A website whose name resolves to this machine (DNS rebinding) sends its own name. - ``Origin``, or
+where it is missing ``Sec-Fetch-Site``. They name the website that the request comes from. Go's
+  ``http.CrossOriginProtection`` uses the same two headers.
+- ``Content-Type``. A form cannot send JSON, and a script of another website needs permission first (CORS
+preflight).
 
-A page of ours within another site's would send the right ones, and take clicks that were meant for something
-else. So browsers are told to show none there (CSP ``frame-ancestors``).
+The headers do not help if another website shows a page of this service in a frame and misleads the user to
+click in it. So answers tell browsers not to show pages in frames (CSP ``frame-ancestors``).
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ from tunewheel_runtime.settings import HttpSettings
 log = structlog.get_logger(__name__)
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-"""They change nothing (RFC 9110 §9.2.1)."""
+"""Methods that change nothing (RFC 9110 §9.2.1)."""
 JSON_LINES = ("application/x-ndjson", "application/jsonl", "application/x-jsonlines")
 DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches ``host``, an address or a name."""
+    """Return whether ``host``, an address or a name, can be reached from this machine only."""
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
@@ -51,20 +52,21 @@ class _Refusal:
     reason: str
 
     def body(self) -> bytes:
-        """Return the refusal as JSON, in the shape of OpenAI's errors."""
+        """Return the refusal as JSON in OpenAI's error shape."""
         message = f"{self.field} {self.reason}"
         kind = {"message": message, "type": "invalid_request_error", "param": self.field, "code": None}
         return json.dumps({"error": kind}).encode()
 
 
 class Admission:
-    """ASGI middleware around a whole app, health included. A websocket is judged by its handshake.
+    """ASGI middleware around a whole app, including health. For a websocket the handshake is checked.
 
-    Status 421: ``Host`` is not this service (RFC 9110 §15.5.20); 403: another site's page; 415: not JSON.
+    Status 421: ``Host`` names another service (RFC 9110 §15.5.20). 403: the request comes from another
+    website. 415: the body is not JSON.
     """
 
     def __init__(self, app: ASGIApp, settings: HttpSettings, *, any_content: Sequence[str] = ()) -> None:
-        """``any_content``: beginnings of paths that take bodies of any content type."""
+        """``any_content``: prefixes of paths that accept bodies of any content type."""
         self._app = app
         self._hosts = frozenset(settings.allowed_hosts)
         self._origins = frozenset(settings.allowed_origins)
@@ -74,7 +76,7 @@ class Admission:
 
     @property
     def routes(self) -> list[BaseRoute]:
-        """Of the app behind it."""
+        """The routes of the wrapped app."""
         return getattr(self._app, "routes", [])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -104,7 +106,7 @@ class Admission:
         headers: dict[bytes, str] = {}
         for name, value in scope["headers"]:
             if name == b"host" and name in headers:
-                return _Refusal(421, "Host", "is given twice; send one")
+                return _Refusal(421, "Host", "is sent twice; send one")
             headers[name] = value.decode("latin-1")
         host = headers.get(b"host", "").lower()
         changes = scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS
@@ -137,8 +139,8 @@ class Admission:
         return _Refusal(
             403,
             "Origin",
-            f"is {origin[:80]!r}, another website than {host[:80]!r}; call from a page of this service, or "
-            "name the origin in TUNEWHEEL_HTTP_ALLOWED_ORIGINS",
+            f"is {origin[:80]!r}, a different website from {host[:80]!r}; call from a page of this service, "
+            "or name the origin in TUNEWHEEL_HTTP_ALLOWED_ORIGINS",
         )
 
     def _judge_content(self, headers: dict[bytes, str], path: str) -> _Refusal | None:
@@ -158,7 +160,7 @@ def _is_json(kind: str) -> bool:
 
 
 def _name_of(authority: str) -> str:
-    """Return a host without its port: ``[::1]:80`` is ``::1``."""
+    """Return the host without its port: ``::1`` for ``[::1]:80``."""
     if authority.startswith("["):
         return authority[1:].partition("]")[0]
     return authority.partition(":")[0].rstrip(".")
@@ -166,7 +168,7 @@ def _name_of(authority: str) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _is_address(name: str) -> bool:
-    """Return whether ``name`` is an IP address: no DNS can make it lead anywhere else."""
+    """Return whether ``name`` is an IP address, which DNS cannot redirect."""
     try:
         ip_address(name)
     except ValueError:
@@ -175,7 +177,8 @@ def _is_address(name: str) -> bool:
 
 
 def _is_of(origin: str, host: str) -> bool:
-    """Return whether ``origin`` is that of ``host``. Schemes are not compared: a proxy may speak TLS."""
+    """Return whether ``origin`` names ``host``. Schemes are not compared, because a proxy may terminate
+    TLS."""
     try:
         sent = urlsplit(origin.lower())
         ours = urlsplit(f"{sent.scheme}://{host}")

@@ -1,7 +1,8 @@
-"""How often a job was begun, noted in the object store: neither a restart nor a ``kill -9`` resets the count.
+"""Counts the attempts at a job in the object store, so that a restart or ``kill -9`` does not reset the
+count.
 
-A job that takes its process with it, for want of memory perhaps, would otherwise be begun again at every
-start and keep its partition from everything behind it.
+A job may kill its own process, for example for lack of memory. Without the count it would be started again at
+every restart, and would block all later events of its partition.
 """
 
 from __future__ import annotations
@@ -22,28 +23,29 @@ from tunewheel_runtime.store import ArtifactConflict, ObjectStore
 
 log = structlog.get_logger(__name__)
 
-UNFINISHED = "the process ended while it ran (killed for want of memory, perhaps)"
+UNFINISHED = "the process ended while the job ran (perhaps killed for lack of memory)"
 LONGEST_REASON = 500
-"""Characters of a reason that are kept."""
+"""Most characters of a reason that are stored."""
 
 
 class Attempt(Frozen):
-    """``attempts/<service>/<job>/<number>.json``: an attempt that was begun."""
+    """The content of ``attempts/<service>/<job>/<number>.json``: an attempt that was begun."""
 
     begun_at: Timestamp
     host: str
     token: str
-    """Tells two attempts apart that two processes begin in the same moment."""
+    """A random text that distinguishes two attempts which two processes begin at the same moment."""
 
 
 class Failure(Frozen):
-    """``attempts/<service>/<job>/<number>.failure.json``: how it ended, where its process lived to say so."""
+    """The content of ``attempts/<service>/<job>/<number>.failure.json``: how an attempt failed. The file is
+    missing if the process was killed."""
 
     reason: str
 
 
 class AttemptsSpent(TunewheelError):
-    """Every attempt that a job has failed. ``failures`` say how, the first one first."""
+    """All attempts at a job have failed. ``failures``: their reasons, in order."""
 
     def __init__(self, failures: Sequence[str]) -> None:
         super().__init__(f"gave up after {len(failures)} attempts; the last one: {failures[-1]}")
@@ -51,7 +53,7 @@ class AttemptsSpent(TunewheelError):
 
 
 class Attempts:
-    """The attempts of one service's jobs, ``limit`` for each."""
+    """The attempts at the jobs of one service. Each job has at most ``limit`` attempts."""
 
     def __init__(self, store: ObjectStore, service: str, *, limit: int) -> None:
         self._store = store
@@ -60,16 +62,17 @@ class Attempts:
 
     @contextlib.asynccontextmanager
     async def begin(self, job: str, *, spared: tuple[type[Exception], ...] = ()) -> AsyncGenerator[int, None]:
-        """Count an attempt at ``job`` (the id of its event) for as long as the block lasts; yield its number.
+        """Run the block as an attempt at ``job`` (the id of its event); yield the attempt's number.
 
-        A block that ends well clears the job's count. One that raises leaves its attempt counted, with the
-        error as the reason; so does one whose process dies. What is not the job's fault gives the attempt
-        back: a lost lease, a ``TransientError``, a cancellation, and the errors named in ``spared``.
+        If the block succeeds, the job's count is cleared. If it raises, or if the process dies, the attempt
+        stays counted. Failures that are not the job's fault are not counted: a lost lease, a
+        ``TransientError``, a cancellation, and the errors in ``spared``.
 
         Raises:
-            AttemptsSpent: the job has had all its attempts, so the block does not run; or it ran as the last
-                of them and failed.
-            TransientError: the store is away.
+            AttemptsSpent: no attempt is left, so the block does not run; or the block was the last attempt
+            and
+                failed.
+            TransientError: the store is unavailable.
         """
         folder = f"attempts/{self._service}/{content_sha256(job.encode())[:32]}"
         number = await self._next(folder)
@@ -80,7 +83,7 @@ class Attempts:
             if isinstance(error, (LeaseLost, TransientError, *spared)):
                 await self._give_back(note)
                 raise
-            # The words of other errors may hold what records say.
+            # The message of any other error may quote a record's content.
             reason = (
                 str(error) if isinstance(error, TunewheelError) else f"{type(error).__name__}; see the log"
             )
@@ -93,7 +96,7 @@ class Attempts:
         except BaseException:
             await self._give_back(note)
             raise
-        with contextlib.suppress(TransientError):  # what was done must not be done again for its count
+        with contextlib.suppress(TransientError):  # A finished job must not be repeated for its count.
             await self._store.delete(await self._store.list(folder))
 
     async def _next(self, folder: str) -> int:
@@ -107,7 +110,7 @@ class Attempts:
                 await self._store.put(f"{folder}/{number:04}.json", attempt.model_dump_json().encode())
                 return number
             except ArtifactConflict:
-                continue  # another process has begun at the same time
+                continue  # Another process took this number at the same moment.
 
     async def _begun(self, folder: str) -> list[str]:
         return [path for path in await self._store.list(folder) if not path.endswith(".failure.json")]
@@ -117,5 +120,5 @@ class Attempts:
         return UNFINISHED if data is None else Failure.model_validate_json(data).reason
 
     async def _give_back(self, note: str) -> None:
-        with contextlib.suppress(TransientError):  # counted after all; the error under way says more
+        with contextlib.suppress(TransientError):  # Then the attempt stays counted.
             await self._store.delete([f"{note}.json"])

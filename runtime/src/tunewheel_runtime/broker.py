@@ -1,4 +1,4 @@
-"""The FastStream broker of a service: how it connects, and what becomes of what it logs."""
+"""Builds the FastStream broker of a service: its connection options and its logging."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ log = structlog.get_logger(__name__)
 
 
 def make_broker(name: str, settings: ServiceSettings, failed: Callable[[BaseException], None]) -> KafkaBroker:
-    """Build the broker of the service ``name``; ``failed`` is told what Kafka does not allow."""
+    """Build the broker of the service ``name``. ``failed`` is called with an error for a missing Kafka
+    right."""
     options = client_options(settings)
     return KafkaBroker(
         options["bootstrap_servers"],
@@ -40,7 +41,7 @@ def make_broker(name: str, settings: ServiceSettings, failed: Callable[[BaseExce
 
 
 def _security(options: Mapping[str, Any]) -> BaseSecurity | None:
-    """Return what FastStream takes instead of aiokafka's ``options``."""
+    """Return FastStream's security object for aiokafka's ``options``."""
     context = options.get("ssl_context")
     tls: dict[str, Any] = {"ssl_context": context, "use_ssl": context is not None}
     mechanism = options.get("sasl_mechanism")
@@ -55,8 +56,10 @@ def _security(options: Mapping[str, Any]) -> BaseSecurity | None:
 
 
 class _Troubles:
-    """FastStream's logger. Its line per message would drown the service's own log; only what it meets while
-    it reads is told. It reads on after everything, so a missing right would stay unheard."""
+    """FastStream's logger. It drops the line per message and logs only errors in reading.
+
+    FastStream goes on reading after any error. A missing Kafka right is therefore reported to ``failed``.
+    """
 
     def __init__(self, failed: Callable[[BaseException], None]) -> None:
         self._failed = failed

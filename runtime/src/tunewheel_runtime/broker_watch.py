@@ -1,7 +1,7 @@
-"""Whether the broker answers this process, and how far behind its groups are.
+"""Watches whether the broker answers this process, and measures the lag of its consumer groups.
 
-The broker is asked every few seconds on the producer's connection, which every process has: one that has
-nothing to do knows as well. Nothing restarts because the broker is away; only readiness tells.
+The broker is asked every few seconds on the producer's connection, which every process has. So an idle
+process notices an outage too. An outage does not restart the process; it only shows in readiness.
 """
 
 from __future__ import annotations
@@ -18,15 +18,18 @@ log = structlog.get_logger(__name__)
 
 ASK_SECONDS = 5.0
 LAG_SECONDS = 15.0
-"""As often as Prometheus usually asks."""
+"""Seconds between two measurements; Prometheus usually scrapes as often."""
 
 Lag = Mapping[tuple[str, str, str], float]
-"""Records that wait, by group, topic and partition."""
+"""Number of unprocessed records, by group, topic and partition."""
 
 
 class BrokerWatch:
-    """``ask`` raises where the broker does not answer; ``measure`` returns the lag of the partitions that
-    this process has, and may raise as well. ``patience_seconds``: a broker silent for longer is lost."""
+    """Watches the broker.
+
+    ``ask`` raises if the broker does not answer. ``measure`` returns the lag of this process's partitions,
+    and may raise too. ``patience_seconds``: a broker that is silent for longer counts as lost.
+    """
 
     def __init__(
         self,
@@ -43,12 +46,12 @@ class BrokerWatch:
         self._clock = clock
         self._heard = clock()
         self._measured = clock() - LAG_SECONDS
-        self._silent = True  # until it was reached: a process that starts in an outage tells of it
+        self._silent = True  # Until the first answer, so that a process which starts in an outage reports it.
         self._watching: asyncio.Task[None] | None = None
         self.lag: Lag = {}
 
     def start(self) -> None:
-        """Begin, once the broker has been reached; harmless when repeated."""
+        """Begin to watch. Call it once the broker has been reached; repeated calls are harmless."""
         if self._watching is None:
             self._silent, self._heard = False, self._clock()
             self._watching = asyncio.create_task(self._watch(), name="broker-watch")
@@ -63,13 +66,13 @@ class BrokerWatch:
 
     @property
     def silent_seconds(self) -> float:
-        """For how long the broker has not answered, from the beginning of this process where it never has; 0
-        while it does."""
+        """Seconds since the broker's last answer, or since the start of this process if it never answered; 0
+        while it answers."""
         return self._clock() - self._heard if self._silent else 0.0
 
     @property
     def lost(self) -> bool:
-        """Whether it has not for longer than the patience."""
+        """Whether the broker has been silent for longer than ``patience_seconds``."""
         return self.silent_seconds > self._patience
 
     async def look(self) -> None:

@@ -1,8 +1,8 @@
-"""Jobs beside each other, whatever partition their events lie on, without losing one of them.
+"""Runs jobs concurrently, also those of one partition, without losing any.
 
-Kafka knows one number per partition: everything before it is done. Jobs end in any order, so what has ended
-is committed only as far as nothing before it is still under way. A worker that dies is told the rest again,
-and so is one whose group rebalances, in the middle of its jobs.
+Kafka stores one committed offset per partition, and all records before it count as done. Jobs end in any
+order, so an offset is committed only once all earlier jobs of its partition are done. After a crash or a
+rebalance Kafka delivers the uncommitted records again, even those whose jobs are running or done.
 """
 
 # aiokafka has no type stubs.
@@ -24,20 +24,20 @@ Work = Callable[[], Awaitable[None]]
 
 
 class ConcurrentJobs:
-    """Runs the jobs of a service as they come; whoever is called may let them wait.
+    """Starts the jobs of a service as their events arrive. A job may itself wait for its turn.
 
-    ``guard`` is what awaits a job, and sees its error.
+    ``guard`` awaits a job and handles its error.
     """
 
     def __init__(self, guard: Callable[[Awaitable[None]], Awaitable[None]]) -> None:
         self._guard = guard
         self._tasks: dict[Place, asyncio.Task[None]] = {}
         self._open: defaultdict[TopicPartition, dict[int, bool]] = defaultdict(dict)
-        """Of each partition, the offsets that were given and not committed: whether they are settled."""
+        """By partition: the delivered and uncommitted offsets, and whether the job of each is done."""
 
     def start(self, record: Record, consumer: AIOKafkaConsumer, work: Work) -> None:
-        """Run ``work`` on ``record`` now. One that comes again waits until the job that it has already ends,
-        and is left alone where that settled it."""
+        """Start ``work`` on ``record`` now. A record that is delivered again waits for its running job; if
+        that job settles the record, nothing more is done."""
         place = TopicPartition(record.topic, record.partition), record.offset
         self._leave_to_others(*place)
         self._open[place[0]].setdefault(place[1], False)
@@ -63,12 +63,12 @@ class ConcurrentJobs:
                 del self._tasks[place]
 
     def _leave_to_others(self, partition: TopicPartition, given: int) -> None:
-        """Forget the jobs that ended unsettled, of offsets before ``given``.
+        """Forget the jobs before offset ``given`` that ended without being settled.
 
-        Such a job lost its lease with the partition. Records come in order: when the partition is back and
-        its first record is behind the job's, another worker has settled the job. Until then the job's offset
-        holds up all later ones, since this worker may be given the record again, and a worker that stops
-        must not commit past it.
+        Such a job lost its lease when the partition moved away. Records are delivered in order. So if the
+        partition comes back with a later record, another worker has settled the job. Until then the job's
+        offset blocks the commit of later ones: its record may be delivered to this worker again, and must not
+        be committed past.
         """
         offsets = self._open[partition]
         ended = [
@@ -80,7 +80,7 @@ class ConcurrentJobs:
             del offsets[offset]
 
     async def settle(self, record: Record, consumer: AIOKafkaConsumer) -> None:
-        """Commit past ``record``, and what is settled behind it, once nothing before them is under way."""
+        """Note that ``record`` is done. Commit as far as all earlier records of the partition are done."""
         partition = TopicPartition(record.topic, record.partition)
         offsets = self._open[partition]
         offsets[record.offset] = True
@@ -91,6 +91,6 @@ class ConcurrentJobs:
                 offsets.pop(offset, None)
 
     async def ended(self) -> None:
-        """Return when every job has ended, however it did."""
+        """Return when every job has ended, successfully or not."""
         while self._tasks:
             await asyncio.wait([*self._tasks.values()])

@@ -1,8 +1,8 @@
-"""From the log to a handler and back: decode, retry, dead-letter, publish, commit.
+"""Consumes records: decodes them, calls the handler with retries, publishes its events, commits the offset.
 
-Delivery is at least once: what a handler returned is acknowledged by the broker before the offset is
-committed. A poison message goes to the dead letter and the partition moves on; where even that cannot be
-written, the service stops rather than skip it.
+Delivery is at least once: the offset is committed only after the broker acknowledged the handler's events. An
+invalid message becomes a dead letter, and the partition goes on. If the dead letter cannot be written, the
+service stops; it never skips a message.
 """
 
 # aiokafka has no type stubs.
@@ -34,7 +34,7 @@ E = TypeVar("E", bound=Event)
 
 @dataclass(frozen=True, slots=True)
 class Delivery(Generic[E]):
-    """One decoded event and where it lies on the log."""
+    """One decoded event and its position on the log."""
 
     event: Envelope[E]
     position: Position
@@ -47,7 +47,7 @@ BatchHandler = Callable[[Sequence[Delivery[Any]]], Awaitable[Produced]]
 
 @dataclass(frozen=True, slots=True)
 class Consumption:
-    """What all subscriptions of one service share."""
+    """The parts that all subscriptions of one service share."""
 
     publisher: Publisher
     dead_letters: DeadLetters
@@ -55,7 +55,8 @@ class Consumption:
     instruments: Instruments
 
     def expect(self, spec: TopicSpec) -> None:
-        """Tell of ``spec`` from the start: Prometheus sees no increase in a series that begins with 1."""
+        """Create the counters of ``spec`` with 0. Prometheus sees no increase in a series that begins with
+        1."""
         self.instruments.consumed.add(0, {"topic": spec.name})
         self.dead_letters.expect(spec.name)
 
@@ -72,7 +73,7 @@ class Consumption:
     def decode_all(
         self, spec: TopicSpec, records: Sequence[Record]
     ) -> tuple[list[Delivery[Any]], list[Refusal]]:
-        """Decode records in order; returned beside them is what cannot be decoded."""
+        """Decode records in order. Return the events, and the refusals of records that cannot be decoded."""
         deliveries: list[Delivery[Any]] = []
         refusals: list[Refusal] = []
         for record in _without_tombstones(spec, records):
@@ -91,7 +92,8 @@ class Consumption:
         return refusal
 
     async def consume_one(self, spec: TopicSpec, handler: Handler, record: Record) -> None:
-        """Handle one record and publish what came of it; an ``InvalidEvent`` becomes a dead letter."""
+        """Handle one record and publish the handler's events. After an ``InvalidEvent`` the record becomes a
+        dead letter."""
         self.instruments.consumed.add(1, {"topic": spec.name})
         if spec.is_tombstone(record.value):
             return
@@ -116,8 +118,11 @@ class Consumption:
         await self.publisher.publish_many(await call(handler, delivery.event))
 
     async def consume_each(self, spec: TopicSpec, handler: Handler, records: Sequence[Record]) -> None:
-        """Handle a batch item by item and publish all that came of it at once, dead letters last: a batch in
-        which something stops the service leaves none behind, to be written again with it."""
+        """Handle the records of a batch one by one, then publish all their events at once.
+
+        Dead letters are written last. If an error stops the service within the batch, none has been written,
+        and the repeated batch writes none twice.
+        """
         with self.instruments.handling(spec, records) as handling:
             await self._each(spec, handler, records, handling)
 
@@ -151,8 +156,8 @@ class Consumption:
     async def _send_all(
         self, spec: TopicSpec, made: Sequence[tuple[Record, list[KafkaRecord]]]
     ) -> list[Refusal]:
-        """Send what a batch made at once; where the log refuses something of it, record by record, so that
-        only the record behind it is refused (returned)."""
+        """Publish a batch's events at once. If the broker refuses one, publish them record by record, so that
+        only the record at fault is refused; return the refusals."""
 
         async def send(records: Sequence[KafkaRecord]) -> None:
             await retry(
@@ -172,7 +177,8 @@ class Consumption:
         return refusals
 
     async def consume_batch(self, spec: TopicSpec, handler: BatchHandler, records: Sequence[Record]) -> None:
-        """Hand a decoded batch to ``handler`` as a whole; dead letters last, as in ``consume_each``."""
+        """Pass a decoded batch to ``handler`` as a whole. Dead letters are written last, as in
+        ``consume_each``."""
         with self.instruments.handling(spec, records) as handling:
             deliveries, refusals = self.decode_all(spec, records)
 
@@ -185,18 +191,18 @@ class Consumption:
 
 
 def _without_tombstones(spec: TopicSpec, records: Sequence[Record]) -> Iterator[Record]:
-    """Leave out what takes a key of a compacted topic back: views take note of it, handlers see events."""
+    """Leave out the tombstones of a compacted topic. Only views handle tombstones; handlers get events."""
     return (record for record in records if not spec.is_tombstone(record.value))
 
 
 async def call(handler: Handler, event: Envelope[Any]) -> list[Envelope[Any]]:
-    """Call a handler, plain or async, and return what it produced."""
+    """Call a handler, plain or async, and return its events."""
     result = handler(event)
     return as_list(await result if inspect.isawaitable(result) else result)
 
 
 def traced(envelope: Envelope[Any], cause: Delivery[Any]) -> KafkaRecord:
-    """Encode ``envelope`` with the trace context its cause travelled with."""
+    """Encode ``envelope`` with the trace context of its cause."""
     record = envelope.to_kafka()
     for name in CARRIERS:
         if name in cause.headers:
@@ -229,11 +235,11 @@ async def commit(consumer: AIOKafkaConsumer, records: Sequence[Record]) -> bool:
 
 
 async def commit_past(consumer: AIOKafkaConsumer, last: Mapping[TopicPartition, int]) -> bool:
-    """Commit past the ``last`` offsets; False where a partition moved away meanwhile (its new owner repeats
-    them).
+    """Commit past the ``last`` offsets. Return False if a partition moved away meanwhile; its new owner then
+    handles the records again.
 
-    Offsets are explicit: after an eager rebalance the consumer's own position falls back to the last
-    commit, and committing "the position" would commit that.
+    Offsets are passed explicitly. After an eager rebalance the consumer's own position is the last commit, so
+    committing the position would commit too little.
     """
     held = {tp: offset + 1 for tp, offset in last.items() if tp in consumer.assignment()}
     if not held:

@@ -1,7 +1,7 @@
-"""Dead letters: the original bytes, why they were refused, and where they came from.
+"""Dead letters: the original bytes of a refused message, the reason, and the position that it came from.
 
-How many a project has on a topic never stops the service: others share its topics. A flood is told instead
-(``docs/adr/0013-a-flood-of-refusals-is-told.md``).
+The number of a project's dead letters never stops the service, because other projects share the topics. A
+flood of refusals is reported as a warning (``docs/adr/0013-a-flood-of-refusals-is-told.md``).
 """
 
 # aiokafka has no type stubs.
@@ -30,22 +30,24 @@ log = structlog.get_logger(__name__)
 HEADER_PREFIX = "dlq_"
 LONGEST_FIELD = 256
 LONGEST_REASON = 2_000
-"""Characters. A misspelt field's name comes from the message, and may be as long as that."""
+"""Most characters of a reason. It may quote the name of a misspelt field, which may be as long as the
+message."""
 LARGEST = MAX_MESSAGE_BYTES + DEAD_LETTER_OVERHEAD // 2
-"""Of key, value and headers together: what every dead-letter topic takes."""
+"""Most bytes of key, value and headers together that every dead-letter topic accepts."""
 LARGEST_KEY = 4_096
 PLACE_HEADERS = ("ce_type", "ce_project", "dlq_service", "dlq_source_topic", "dlq_source_partition",
                  "dlq_source_offset")  # fmt: skip
 ERASED = InvalidEvent(
-    field="(erased)", reason="what the message said was erased; the place it came from stays"
+    field="(erased)", reason="the message's content was erased; its position on the log is kept"
 )
 MOST_STREAMS = 1_000
-"""Topics and projects whose refusals are counted; made-up projects push out who was silent longest."""
+"""Most pairs of topic and project whose refusals are counted. If there are more (project names may be
+invented), the least recently seen pair is dropped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a record lies on the log."""
+    """The position of a record on the log."""
 
     topic: str
     partition: int
@@ -54,25 +56,25 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Undecoded:
-    """A record as it came: key, value and headers are the original bytes."""
+    """A record before decoding: key, value and headers are the original bytes."""
 
     position: Position
     key: bytes | None
     value: bytes | None
     headers: Mapping[str, bytes]
     logged_ms: int | None = None
-    """The record's own timestamp, milliseconds since 1970."""
+    """The record's timestamp, in milliseconds since 1970."""
 
 
 Refusal = tuple[Undecoded, InvalidEvent]
 
 
 Warn = Callable[[str, str | None], None]
-"""Tells users of a trouble by its name; None for the text: it is over."""
+"""Sets a named warning; the text None takes it back."""
 
 
 class DeadLetters:
-    """Writes dead letters of one service, and says when they get out of hand."""
+    """Writes the dead letters of one service, and warns of a flood of them."""
 
     def __init__(
         self,
@@ -96,32 +98,35 @@ class DeadLetters:
     def withhold(
         self, is_erased: Callable[[Undecoded], bool], refresh: Callable[[], Awaitable[None]]
     ) -> None:
-        """Write letters of what ``is_erased`` without what they carry; ``refresh`` learns of all erasures.
-        A service may read its topics again, and an erased letter must not come back by that."""
+        """Write the letters of erased messages without content. A service may read its topics again, and the
+        content of an erased letter must not come back by that.
+
+        ``is_erased`` says whether an erasure covers a message. ``refresh`` reads all erasures up to now.
+        """
         self._is_erased, self._refresh = is_erased, refresh
 
     def expect(self, topic: str) -> None:
-        """Tell from the start that ``topic`` has no dead letters yet."""
+        """Create the counter of ``topic`` with 0."""
         self._counter.add(0, {"topic": topic})
 
     def passed(self, topic: str, project: str) -> None:
-        """Note a message that was fine: only the share of refused ones counts. Call it once a message, in
-        the order of the log: behind a batch's refusals its other messages would come too late."""
+        """Note a valid message, since floods are measured by the share of refused messages. Call ``passed``
+        and ``refuse`` once per message, in the order of the log."""
         self._flood.note(topic, project)
 
     def refuse(self, record: Undecoded, error: InvalidEvent, *, project: str | None = None) -> None:
-        """Note a refused message, in its turn like ``passed``; its letter is to be ``put``. Without a
-        ``project`` (it could not be decoded) it counts for the one that its headers name."""
+        """Note a refused message; ``put`` writes its letter. ``project`` None: the message could not be
+        decoded, so the project in its headers is used."""
         if project is None:
             project = record.headers.get("ce_project", b"")[:LONGEST_FIELD].decode("utf-8", "replace")
         self._flood.note(record.position.topic, project, refused=str(error))
 
     async def put(self, refusals: Sequence[Refusal]) -> None:
-        """Put refused records on their dead-letter topics. Do it last before the offset moves: a letter is
-        written again for what is delivered again.
+        """Write refused records to their dead-letter topics. Call it last, right before the offset is
+        committed: a record that is delivered again gets a second letter.
 
         Raises:
-            TransientError: a dead letter could not be written; the source offset must not move.
+            TransientError: a dead letter could not be written; the offset must not be committed.
         """
         if refusals and self._refresh is not None:
             await retry(self._refresh, self._backoff, what="reading erasures")
@@ -141,24 +146,26 @@ class DeadLetters:
             )
 
     async def write(self, record: Undecoded, error: InvalidEvent, *, project: str | None = None) -> None:
-        """Note a refused message and put it on its dead-letter topic; see ``refuse`` and ``put``."""
+        """Note a refused message and write its dead letter; see ``refuse`` and ``put``."""
         self.refuse(record, error, project=project)
         await self.put([(record, error)])
 
 
 class Flood:
-    """Tells a topic and project of whose latest ``window`` messages more than ``limit`` were refused."""
+    """Warns of each topic and project of whose latest ``window`` messages more than ``limit`` were
+    refused."""
 
     def __init__(self, warn: Warn, *, limit: int, window: int) -> None:
         self._warn = warn
         self._limit = limit
         self._window = window
         self._recent: OrderedDict[tuple[str, str], deque[bool]] = OrderedDict()
-        """By topic and project: was each of the latest messages refused? Kept from the first refusal on."""
+        """By topic and project: whether each of the latest messages was refused. Recorded from the first
+        refusal on."""
         self._told: set[tuple[str, str]] = set()
 
     def note(self, topic: str, project: str, *, refused: str = "") -> None:
-        """Note one message, and why it was ``refused`` where it was."""
+        """Note one message. ``refused``: the reason; "" for a valid message."""
         stream = topic, project
         recent = self._recent.get(stream)
         if recent is None:
@@ -178,7 +185,7 @@ class Flood:
             self._told.add(stream)
             text = (
                 f"{count} of the latest {among} messages of project {project!r} on {topic} were refused, the "
-                f"latest: {latest}. Mend what publishes them; `tunewheel dead-letters` shows them all"
+                f"latest: {latest}. Correct their publisher; `tunewheel dead-letters` shows all of them"
             )
             self._warn(_named(stream), text)
         elif count <= self._limit and stream in self._told:
@@ -197,10 +204,11 @@ def _named(stream: tuple[str, str]) -> str:
 
 
 def refused(record: ConsumerRecord[bytes, bytes]) -> tuple[str, Position]:
-    """Return by whom, and where on the log, a dead letter was refused: it is counted once by that.
+    """Return the service that refused a message, and the message's position. Together they identify a dead
+    letter, so that duplicates can be counted once.
 
-    A service that is killed before its offset moves writes its latest letters again. What others put on a
-    dead-letter topic, without these headers, is itself.
+    A service that is killed before it commits writes its latest letters again. A record that somebody else
+    put on a dead-letter topic lacks these headers, and is identified by its own position.
     """
     told = {
         name.removeprefix(HEADER_PREFIX): (value or b"").decode("utf-8", "replace")
@@ -215,11 +223,11 @@ def refused(record: ConsumerRecord[bytes, bytes]) -> tuple[str, Position]:
 
 
 def dead_letter(record: Undecoded, error: InvalidEvent, *, service: str) -> KafkaRecord:
-    """Build the dead letter: the original value and headers, with ``dlq_*`` headers beside them.
+    """Build the dead letter: the original value and headers, with additional ``dlq_*`` headers.
 
-    A message that was compressed on its way can be larger than the log takes uncompressed: of such a one the
-    beginning is kept, ``dlq_cut_bytes`` and ``dlq_cut_sha256`` tell how long the value was and what it hashed
-    to, and the whole still lies at its source position.
+    A message that was sent compressed may be too large for a dead letter. Then only the beginning of the
+    value is kept. ``dlq_cut_bytes`` and ``dlq_cut_sha256`` hold the length and the hash of the whole value,
+    which is still at its source position.
     """
     told = {
         "service": service,
@@ -240,12 +248,12 @@ def dead_letter(record: Undecoded, error: InvalidEvent, *, service: str) -> Kafk
 
 
 def withheld(letter: KafkaRecord) -> KafkaRecord:
-    """Return ``letter`` without what it carries: that something was refused, by whom and where, stays."""
+    """Return ``letter`` without its content. The refusing service and the source position are kept."""
     places = {name: letter.headers[name] for name in PLACE_HEADERS if name in letter.headers}
     told = {"dlq_field": ERASED.field.encode(), "dlq_reason": ERASED.reason.encode()}
     return dataclasses.replace(letter, key=b"", value=b"", headers=places | told)
 
 
 def _size(key: bytes, value: bytes, headers: Mapping[str, bytes]) -> int:
-    # each header takes a few bytes beside its name and value
+    # Each header takes a few bytes in addition to its name and value.
     return len(key) + len(value) + sum(4 * len(name) + len(text) + 16 for name, text in headers.items())

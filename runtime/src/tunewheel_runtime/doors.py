@@ -1,4 +1,4 @@
-"""Sockets that answer HTTP. A service has one for its API, and one for health and metrics."""
+"""Listening HTTP sockets (doors). A service has one for its API, and one for health and metrics."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ _LINGER_SECONDS = 1.0
 
 
 IDLE_SECONDS = 75
-"""A kept connection may be idle for so long: longer than balancers and clients keep theirs (60 s and less).
-Else a request comes just as the connection is closed, and no client sends a lost POST again by itself."""
+"""Seconds that a connection may be idle. Load balancers and clients close idle connections after 60 s or
+less, so they close first. If the server closed first, a request could arrive at that moment and be lost; no
+client repeats a POST by itself."""
 
 
 class Door:
-    """One listening socket and the app behind it. The app's lifespan is not run."""
+    """One listening socket and its app. The app's lifespan is not run."""
 
     def __init__(
         self,
@@ -41,8 +42,8 @@ class Door:
         patience: float,
         certificate: Certificate | None,
     ) -> None:
-        """Bind the socket. ``port`` 0 takes a free one; ``patience``: seconds that requests in flight get
-        when it closes. With a ``certificate`` it speaks TLS only."""
+        """Bind the socket. ``port`` 0: any free port. ``patience``: seconds that running requests get when
+        the door closes. With a ``certificate`` only TLS is accepted."""
 
         def connect(**options: Any) -> asyncio.BaseProtocol:
             http = PatientHttp(**options)
@@ -53,14 +54,14 @@ class Door:
             timeout_graceful_shutdown=int(patience), timeout_keep_alive=IDLE_SECONDS, http=cast(Any, connect),
         )  # fmt: skip
         self._listener = self._config.bind_socket()
-        # asyncio sets it only on sockets that name their protocol, which this one does not: without it
-        # every answer on a kept connection waits 40 ms for the client's delayed ACK.
+        # asyncio sets TCP_NODELAY only on sockets that name their protocol, which this one does not. Without
+        # it every answer on a kept-alive connection waits 40 ms for the client's delayed ACK.
         self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._listener.listen(self._config.backlog)  # whoever comes before ``serve`` waits for it
+        self._listener.listen(self._config.backlog)  # Clients that connect before ``serve`` wait.
         self.port: int = self._listener.getsockname()[1]
 
     async def serve(self, closing: asyncio.Event) -> None:
-        """Answer until ``closing`` is set and the requests in flight are done."""
+        """Answer until ``closing`` is set and the running requests are done."""
         server = _Server(self._config)
 
         async def close() -> None:
@@ -75,7 +76,7 @@ class Door:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handling, which ends the process by the signal itself, not with code 0."""
+    """uvicorn without its signal handling, which would end the process by the signal and not with code 0."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -84,18 +85,21 @@ class _Server(uvicorn.Server):
 
 class _Tls(SSLProtocol):
     max_size: ClassVar[int] = 64 * 1024
-    """Held by each connection for as long as it lives; asyncio's own figure is four times that."""
+    """Size of the read buffer, which each connection holds while it is open. asyncio's default is four times
+    as large."""
 
 
 class TlsOnly(asyncio.BufferedProtocol):
-    """A new connection, until its first byte: then TLS takes it over, or plain HTTP is told what to do.
+    """Handles a new connection until its first byte. Then TLS takes over, or a plain HTTP client gets an
+    answer.
 
-    OpenSSL would drop it, and a client that forgot the ``s`` of ``https`` be told of a broken connection.
+    Without this class OpenSSL would drop plain HTTP, and a client that forgot the ``s`` of ``https`` would
+    only see a broken connection.
     """
 
     def __init__(self, http: PatientHttp, certificate: Certificate) -> None:
         patience: Any = http.patience_seconds
-        nobody: Any = None  # typeshed asks for a future that waits for the handshake
+        nobody: Any = None  # typeshed requires a future that waits for the handshake; asyncio accepts None.
         self._tls = _Tls(
             asyncio.get_running_loop(), http, certificate.context(), nobody, server_side=True,
             ssl_handshake_timeout=patience, ssl_shutdown_timeout=patience,
@@ -127,5 +131,6 @@ class TlsOnly(asyncio.BufferedProtocol):
         self._refused = True
         self._transport.write(_PLAIN_REFUSAL)
         self._transport.write_eof()
-        # Closed at once, with some of the request unread, the kernel would take the answer back.
+        # If the connection were closed at once, with unread bytes of the request, the kernel would drop the
+        # answer.
         asyncio.get_running_loop().call_later(_LINGER_SECONDS, self._transport.abort)

@@ -1,7 +1,8 @@
-"""Which dead letters are of what was erased, and how they leave their topics.
+"""Finds the dead letters of erased messages, and removes them from their topics.
 
-Kafka deletes from the beginning of a partition only. So the letters that stay are written anew at its end,
-under their first timestamps, and all up to the last erased one are deleted (``DeleteRecords``).
+Kafka can only delete the beginning of a partition. So all letters up to the last erased one are deleted
+(``DeleteRecords``). Those of them that must stay are first written again at the partition's end, with their
+original timestamps.
 """
 
 # aiokafka has no type stubs.
@@ -34,10 +35,12 @@ log = structlog.get_logger(__name__)
 
 
 def is_erased(record: Undecoded, erasures: Iterable[Erasure]) -> bool:
-    """Tell whether a refused message names who, or what, was erased, and may be from before that moment.
+    """Return whether an erasure covers a refused message: the message names the erased person or source, and
+    was published before the erasure.
 
-    It may be no valid event: it names its person or source as any value of its JSON, else as a word of its
-    text. In doubt it does. Requests for erasures, and proofs of them, say whom they are about, and stay.
+    A refused message may be no valid event. So any value in its JSON counts as a name, or any word if it is
+    not JSON. In doubt the message is covered. Requests and proofs of erasures are never covered, although
+    they name a person.
     """
     if record.position.topic.startswith("erasure."):
         return False
@@ -55,7 +58,7 @@ class _Said:
     project: str | None
     values: frozenset[str]
     texts: tuple[str, ...]
-    """What is no JSON, in the encodings that it may have."""
+    """The content of a message that is not JSON, decoded with each encoding that it may have."""
 
     @classmethod
     def of(cls, record: Undecoded) -> _Said:
@@ -72,7 +75,7 @@ class _Said:
         return cls(project, names.union(_scalars(data)), ())
 
     def names(self, subject: str) -> bool:
-        # The bare text first: to make a pattern for each of many erasures takes seconds.
+        # Search for the plain text first: to compile a pattern for each of many erasures takes seconds.
         texts = [text for text in self.texts if subject in text]
         word = rf"(?<![\w-]){re.escape(subject)}(?![\w-])"
         return subject in self.values or any(re.search(word, text) for text in texts)
@@ -92,7 +95,8 @@ def _scalars(data: Any) -> Iterator[str]:
 
 
 def _published(record: Undecoded) -> datetime | None:
-    """Return when a message was published: as it says, and no later than it was logged."""
+    """Return when a message was published: the time in its headers, but at most the time at which it was
+    logged."""
     sent = _sent(record.headers)
     if record.logged_ms is None:
         return sent
@@ -109,20 +113,20 @@ def _sent(headers: Mapping[str, bytes]) -> datetime | None:
 
 
 class ErasedLetters:
-    """The letters on ``topics`` that one erasure takes. Repeating it, or ending in the middle, is harmless: a
-    letter that was written anew already is not written again."""
+    """The letters on ``topics`` that one erasure covers. Repeating the removal, or interrupting it, is
+    harmless: a letter that was already written again is not written a third time."""
 
     def __init__(self, settings: ServiceSettings, publisher: Publisher, topics: Sequence[str]) -> None:
         self._settings = settings
         self._publisher = publisher
         self._topics = topics
         self._last: dict[TopicPartition, int] = {}
-        """Offset of the last erased letter of each partition that has any."""
+        """By partition: the offset of its last erased letter."""
         self._newest: dict[tuple[str, Position], tuple[TopicPartition, int]] = {}
-        """By what makes two letters one: where the newest lies."""
+        """By identity of a letter: partition and offset of its newest copy."""
 
     async def find(self, erasure: Erasure) -> int:
-        """Return how many letters go.
+        """Return how many letters the erasure covers.
 
         Raises:
             TransientError: the broker does not answer.
@@ -137,10 +141,10 @@ class ErasedLetters:
         return len(identities)
 
     async def remove(self, erasure: Erasure) -> None:
-        """Take out the letters that ``find`` found.
+        """Delete the letters that ``find`` found.
 
         Raises:
-            InvalidEvent: Kafka lets this user delete nothing.
+            InvalidEvent: this user has no right to delete records in Kafka.
             TransientError: the broker does not answer.
         """
         if not self._last:
@@ -162,7 +166,7 @@ class ErasedLetters:
             await admin.delete_records({p: RecordsToDelete(last + 1) for p, last in self._last.items()})
         except TopicAuthorizationFailedError as error:
             names = ", ".join(sorted({place.topic for place in self._last}))
-            reason = f"cannot be carried out: Kafka refuses to delete records of {names}; allow it, ask again"
+            reason = f"cannot be done: Kafka refuses to delete records of {names}; allow it, then ask again"
             raise InvalidEvent(field="(topic)", reason=reason) from error
         except (KafkaError, OSError) as error:
             raise TransientError(f"cannot delete dead letters: {error!r}") from error
@@ -171,7 +175,8 @@ class ErasedLetters:
         log.info("dead_letters_erased", upto={str(place): last + 1 for place, last in self._last.items()})
 
     async def _read(self, ends: Mapping[TopicPartition, int]) -> AsyncIterator[ConsumerRecord[bytes, bytes]]:
-        """Yield the letters before ``ends``; without any, of all partitions up to their present ends."""
+        """Yield the letters before ``ends``. If ``ends`` is empty, yield all letters up to the present
+        ends."""
         options = client_options(self._settings)
         consumer = AIOKafkaConsumer(
             **options, group_id=None, enable_auto_commit=False, max_partition_fetch_bytes=8 << 20
@@ -198,8 +203,8 @@ def _headers(record: ConsumerRecord[bytes, bytes]) -> dict[str, bytes]:
 
 
 def _undecoded(record: ConsumerRecord[bytes, bytes]) -> Undecoded:
-    """A letter's own timestamp says when it was refused, which may be long after it was published: it only
-    bounds what the message says."""
+    """Return the refused message in a letter. The letter's timestamp is the time of the refusal, which may be
+    long after publication; it is only an upper bound of the time of publication."""
     place, headers = Position(record.topic, record.partition, record.offset), _headers(record)
     logged_ms = record.timestamp if _sent(headers) is not None else None
     return Undecoded(place, record.key, record.value, headers, logged_ms)

@@ -1,4 +1,4 @@
-"""Whether a file changed since it was read."""
+"""Detects that a file changed since it was read."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 
 def mark_of(path: Path) -> tuple[int, ...]:
-    """Return what changes when the file does, or who may read it, through links too, as Kubernetes mounts a
-    secret."""
+    """Return a value that changes when the file or its permissions change. Links are followed, because
+    Kubernetes mounts secrets as links."""
     try:
         found = path.stat()
     except OSError:

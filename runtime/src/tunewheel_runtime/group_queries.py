@@ -1,4 +1,4 @@
-"""Questions about many consumer groups, a few at a time, so that a broker is not flooded."""
+"""Queries many consumer groups, a few at a time, so that the broker is not flooded."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 GROUPS_AT_ONCE = 8
-"""Most groups that are asked about at a time."""
+"""Most groups that are queried at the same time."""
 T = TypeVar("T")
 U = TypeVar("U")
 
 
 async def each(items: Iterable[T], ask: Callable[[T], Awaitable[U]]) -> list[U]:
-    """Return what ``ask`` returns for each of ``items``, in order; ``GROUPS_AT_ONCE`` are asked at a time."""
+    """Return the results of ``ask`` for ``items``, in order. At most ``GROUPS_AT_ONCE`` calls run at a
+    time."""
     places = asyncio.Semaphore(GROUPS_AT_ONCE)
 
     async def one(item: T) -> U:

@@ -1,6 +1,6 @@
-"""What is told of each call of a handler: a span in its event's trace, and its seconds.
+"""Traces and measures each call of a handler: a span in the event's trace, and the duration.
 
-A call handles one event, one batch of events, or one job, which lasts until its end.
+A call handles one event, one batch of events, or one job from its start to its end.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from tunewheel_runtime.telemetry import Telemetry, extract
 
 Record = ConsumerRecord[bytes, bytes]
 MOST_LINKS = 64
-"""Of a batch's span to the traces of its records."""
+"""Most links from a batch's span to the traces of its records."""
 
 
 class Outcome(StrEnum):
     DONE = "done"
     REFUSED = "refused"
-    """The event, or one of the batch's, became a dead letter."""
+    """The event, or one event of the batch, became a dead letter."""
     STOPPED = "stopped"
-    """The job's lease went to another process, or the service is stopping: it is delivered again."""
+    """The job's lease went to another process, or the service is stopping. The event is delivered again."""
     FAILED = "failed"
-    """The service stops for it."""
+    """An error stops the service."""
 
 
 @dataclass
 class Handling:
-    """One call under way; it is done unless something else is said."""
+    """One running call. Its outcome is ``DONE`` unless another one is set."""
 
     outcome: Outcome = Outcome.DONE
 
     def is_of(self, event: Envelope[Any]) -> None:
-        """Say on the span which event is being handled."""
+        """Set the event's attributes on the span."""
         span = trace.get_current_span()
         span.set_attribute("messaging.message.id", event.id)
         span.set_attribute("tunewheel.project", event.project)
@@ -53,7 +53,7 @@ class Handling:
 
 @dataclass(frozen=True, slots=True)
 class Instruments:
-    """Shared by all subscriptions of a service."""
+    """The tracer and the metrics that all subscriptions of a service share."""
 
     tracer: trace.Tracer
     traces: bool
@@ -77,7 +77,7 @@ class Instruments:
 
     @contextlib.contextmanager
     def handling(self, spec: TopicSpec, records: Sequence[Record]) -> Generator[Handling]:
-        """Tell of the body, which handles ``records``, as one call."""
+        """Trace and measure the ``with`` block, which handles ``records``, as one call."""
         handling, started = Handling(), time.perf_counter()
         with self._span(spec, records) as span:
             try:

@@ -1,4 +1,4 @@
-"""Liveness and readiness over HTTP, and ``python -m tunewheel_runtime.health``, which asks for it."""
+"""Liveness and readiness over HTTP. ``python -m tunewheel_runtime.health`` is the probe."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ LIVE = "/health/live"
 
 
 class Health:
-    """How one process is: ready or not, in which role, and warned of what."""
+    """The state of one process: whether it is ready, whether it is active or a standby, and its warnings."""
 
     def __init__(self, service: str, broker: BrokerWatch) -> None:
         self._service = service
         self._broker = broker
         self.started = False
-        """Everything is up, and nothing has failed since."""
+        """Whether the start has finished, and nothing has failed since."""
         self.is_reading = False
-        """The process starts, and has not yet read what it answers requests from."""
+        """Whether the process is starting and still reads the topics that it answers requests from."""
         self.needs_broker = True
-        """False: the work goes on while the broker is away, and readiness with it."""
+        """False: the process works, and stays ready, while the broker is unavailable."""
         self.leadership: Leadership | None = None
-        """Where one process of the service is active at a time."""
+        """Set for a service of which only one process at a time is active."""
         self.warnings: dict[str, str] = {}
-        """By name: see ``warn``."""
+        """Texts by name; see ``warn``."""
 
     @property
     def stands_by(self) -> bool:
-        """Whether this process waits for the end of the active process, as a standby should."""
+        """Whether this process is a standby that waits for the active process to end."""
         return self.leadership is not None and self.leadership.stands_by
 
     @property
@@ -53,8 +53,8 @@ class Health:
         return (self.started or self.stands_by) and not (self.needs_broker and self._broker.lost)
 
     def warn(self, name: str, text: str | None) -> None:
-        """Tell users of a trouble in which the service goes on: an error in the log, and a line at
-        ``/health/ready`` until ``text`` is None for the same ``name``."""
+        """Report a problem that does not stop the service. It is logged as an error, and shown at
+        ``/health/ready`` until ``warn`` is called with the same ``name`` and None."""
         if text is not None:
             self.warnings[name] = text
             log.error("warning", name=name, text=text)
@@ -62,7 +62,7 @@ class Health:
             log.info("warning_over", name=name)
 
     def state(self) -> dict[str, object]:
-        """Return what ``/health/ready`` answers."""
+        """Return the content of ``/health/ready``."""
         state: dict[str, object] = {"service": self._service, "ready": self.ready}
         if self.leadership is not None:
             state["role"] = "active" if self.leadership.held else "standby"
@@ -73,7 +73,7 @@ class Health:
         return state
 
     def measure(self, meter: Meter) -> None:
-        """Tell the same to whoever reads metrics."""
+        """Report the state as metrics."""
         broker, began = self._broker, time.time()
         gauge(meter, "tunewheel.process.start_seconds", "Unix time at which the process began", lambda: began)
         gauge(meter, "tunewheel.ready", "1 while /health/ready answers 200", lambda: int(self.ready))
@@ -101,10 +101,10 @@ class Health:
 
 
 def health_routes(state: Callable[[], dict[str, object]]) -> list[Route]:
-    """Return ``/health/live`` (the process answers, whatever is away) and ``/health/ready`` (it does its
-    work, or stands by for it).
+    """Return the routes ``/health/live`` and ``/health/ready``.
 
-    ``state()`` returns at least ``{"ready": bool}``; one that is not ready answers 503.
+    ``/health/live`` answers 200 whenever the process can answer. ``/health/ready`` answers ``state()``, which
+    holds at least ``{"ready": bool}``; where that is false the status is 503.
     """
 
     async def live(_: Request) -> JSONResponse:
@@ -118,7 +118,7 @@ def health_routes(state: Callable[[], dict[str, object]]) -> list[Route]:
 
 
 def ask(settings: HttpSettings, path: str = READY) -> str | None:
-    """Ask the service of ``settings`` on this machine how it is; return what is wrong, None if nothing is."""
+    """Probe the service of ``settings`` on this machine. Return the problem; None: there is none."""
     port = settings.health_port
     host = _reachable(settings.health_host or settings.http_host)
     try:
@@ -136,7 +136,8 @@ def ask(settings: HttpSettings, path: str = READY) -> str | None:
 
 
 def _reachable(host: str) -> str:
-    """Return where a socket that listens on ``host`` answers this machine: all addresses include loopback."""
+    """Return the address at which this machine reaches a socket that listens on ``host``. If ``host`` stands
+    for all addresses, that is loopback."""
     try:
         address = ip_address(host)
     except ValueError:
@@ -147,7 +148,8 @@ def _reachable(host: str) -> str:
 
 
 def main() -> int:
-    """Probe the service of this environment's settings, as images do; return 0, or 1 after the reason."""
+    """Probe the service of this environment's settings; images run this. Return 0, or print the problem and
+    return 1."""
     wrong = ask(HttpSettings())
     if wrong is not None:
         print(wrong, file=sys.stderr)

@@ -1,8 +1,8 @@
-"""HTTP connections that cannot hold the server's memory or be held open for nothing.
+"""Limits the memory and the time that a client's HTTP connection can take.
 
-uvicorn bounds neither the head of a request, nor the time that it takes to arrive, nor the time that an
-answer takes to be read. Headers without end fill the memory. A client that sends a byte now and then
-(Slowloris), or reads none of its answer, keeps its connection and all that is held for it for ever.
+uvicorn has no limit for the size of a request's head, for the time until it has arrived, or for the time in
+which an answer is read. Endless headers would fill the memory. A client that sends a byte now and then
+(Slowloris), or never reads its answer, would keep its connection and its memory for ever.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ _NOTHING_YET = -1
 
 
 class PatientHttp(HttpToolsProtocol):
-    """uvicorn's protocol, patient within limits."""
+    """uvicorn's protocol with limits of size and time."""
 
     head_bytes: ClassVar[int] = 64 * 1024
-    """Of the request line and headers together; beyond it the answer is 431 (RFC 6585 §5)."""
+    """Most bytes of request line and headers together. A larger head is answered 431 (RFC 6585 §5)."""
     patience_seconds: ClassVar[float] = 30.0
-    """For a whole head to arrive, and for the next bytes of a body that is read; then the answer is 408 (RFC
-    9110 §15.5.9). For an answer that waits for its reader too; then the connection is cut off."""
+    """Longest wait for a whole head, or for the next bytes of a body; then the answer is 408 (RFC 9110
+    §15.5.9). Also the longest wait for the client to read an answer; then the connection is closed."""
     unread_bytes: ClassVar[int] = 64 * 1024
-    """Of an answer, held here beside what the socket holds, before it waits for its reader."""
+    """Most bytes of an unread answer that are buffered here, besides those in the socket's buffer. Then
+    writing waits for the client."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -35,11 +36,11 @@ class PatientHttp(HttpToolsProtocol):
         self._look: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
         self.carrier: asyncio.Transport | None = None
-        """Under TLS: what carries the encrypted bytes."""
+        """Under TLS: the transport of the encrypted bytes."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        transport.set_write_buffer_limits(high=self.unread_bytes)  # under TLS asyncio would hold 512 KiB
+        transport.set_write_buffer_limits(high=self.unread_bytes)  # Under TLS asyncio's default is 512 KiB.
         self._look_in(self.patience_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -49,7 +50,8 @@ class PatientHttp(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Called once the client has left unread what the socket and ``unread_bytes`` hold for it."""
+        """Called when the socket's buffer and ``unread_bytes`` are full of data that the client has not
+        read."""
         super().pause_writing()
         self._unread = self.loop.call_later(self.patience_seconds, self._cut_off)
 
@@ -62,7 +64,7 @@ class PatientHttp(HttpToolsProtocol):
         self._received += len(data)
         self._ended = False
         super().data_received(data)
-        # Where a request ended in these bytes, most of them may have been its body, not the next one's head.
+        # If a request ended in these bytes, most of them may belong to its body and not to the next head.
         if self._in_head and not self._ended:
             self._head_size += len(data)
             if self._head_size > self.head_bytes:
@@ -83,14 +85,14 @@ class PatientHttp(HttpToolsProtocol):
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Called for bytes that are no HTTP, such as a length beside chunks. One program takes these for one
-        request, another for two (request smuggling)."""
+        """Called for bytes that are not valid HTTP, such as a length together with chunks. One program could
+        read these as one request, and another as two (request smuggling)."""
         self._refuse(400, f"{msg} Send HTTP/1.1 with one Content-Length or Transfer-Encoding.")
 
     def shutdown(self) -> None:
         """Called when the server closes."""
         super().shutdown()
-        # TLS waits for the client's farewell, and an idle client may send none before it calls again.
+        # TLS waits for the client's close_notify, which an idle client may not send until its next request.
         if self.carrier is not None and self.transport.is_closing() and not self._has_more_to_send():
             self.carrier.abort()
 
@@ -99,11 +101,12 @@ class PatientHttp(HttpToolsProtocol):
         return carried + self.transport.get_write_buffer_size() > 0
 
     def _look_in(self, seconds: float) -> None:
-        # One look per connection and spell: a timer for each request would cost more than the request.
+        # One timer per connection and waiting period: a timer per request would cost more than the request.
         self._look = self.loop.call_later(seconds, self._look_after)
 
     def _look_after(self) -> None:
-        """Close the connection if its client keeps us waiting; look again while a request is coming in."""
+        """Close the connection if the server has waited too long for the client. Check again while a request
+        is arriving."""
         self._look = None
         if self.transport.is_closing() or self.transport.get_protocol() is not self:
             return
@@ -118,12 +121,12 @@ class PatientHttp(HttpToolsProtocol):
             if self._received == self._seen and not is_ours:
                 self._refuse(408, f"No more of the body arrived within {self.patience_seconds:g} s.")
             else:
-                # A client that we keep waiting has a whole spell from when we no longer do.
+                # A client that waits for the server gets the full time once the server waits for it.
                 self._seen = _NOTHING_YET if is_ours else self._received
                 self._look_in(self.patience_seconds)
 
     def _cut_off(self) -> None:
-        # close() would wait for ever until the client has read the rest.
+        # close() would wait until the client has read the rest, perhaps for ever.
         self.transport.abort()
 
     def _is_waiting_for_us(self) -> bool:
@@ -133,9 +136,11 @@ class PatientHttp(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         error = {"message": reason, "type": "invalid_request_error", "param": None, "code": None}
-        body = json.dumps({"error": error}).encode()  # in the shape of OpenAI's errors, as all refusals here
+        body = json.dumps(
+            {"error": error}
+        ).encode()  # OpenAI's error shape, as in all refusals of the runtime
         head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
-        # Where an answer has begun, another would only be taken for a part of it.
+        # If an answer has begun, the client would read a second one as part of it.
         if not (self._in_body and self.cycle.response_started):
             self.transport.write(STATUS_LINE[status] + head.encode() + body)
         self.transport.close()

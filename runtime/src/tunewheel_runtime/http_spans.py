@@ -1,4 +1,5 @@
-"""A span for each HTTP request, in its caller's trace, with which goes on what the request leads to."""
+"""Creates a span for each HTTP request, in its caller's trace. All that the request causes belongs to that
+trace."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ LONGEST_PATH = 200
 
 
 class HttpSpans:
-    """ASGI middleware, for services that export traces. Names are those of OpenTelemetry's semantic
-    conventions for HTTP servers; neither bodies, queries nor errors' texts are told."""
+    """ASGI middleware for services that export traces. Attributes are named by OpenTelemetry's semantic
+    conventions for HTTP servers. Bodies, queries and error messages are not recorded."""
 
     def __init__(self, app: ASGIApp, tracer: Tracer) -> None:
         self._app = app
@@ -24,7 +25,7 @@ class HttpSpans:
 
     @property
     def routes(self) -> list[BaseRoute]:
-        """Of the app within."""
+        """The routes of the wrapped app."""
         return getattr(self._app, "routes", [])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -39,7 +40,9 @@ class HttpSpans:
             record_exception=False, set_status_on_exception=False,
         ) as span:  # fmt: skip
 
-            def send_and_note(message: Message) -> Awaitable[None]:  # no coroutine of its own for each piece
+            def send_and_note(
+                message: Message,
+            ) -> Awaitable[None]:  # Not async: saves a coroutine per message.
                 if message["type"] == "http.response.start":
                     status = message["status"]
                     span.set_attribute("http.response.status_code", status)

@@ -1,10 +1,10 @@
-"""Long work: a partition is a lease.
+"""Long work (jobs). A job runs under a lease, which it holds while its partition is assigned to this worker.
 
-A handler may run for hours while heartbeats go on in the background. When another worker joins, the
-partition can move at once; nothing tells the running handler, and its late commit raises nothing. So jobs
-hang on the rebalance listener: after every assignment, a job whose partition is no longer ours loses its
-lease, must stop, and publishes nothing. Rebalances are eager (all revoked, then assigned), so the
-assignment decides, not the revocation.
+A handler may run for hours, while heartbeats go on in the background. When another worker joins, the
+partition can move at once. Kafka does not tell the running handler, and its late commit raises no error. So
+leases depend on the rebalance listener: after every assignment, a job whose partition is no longer assigned
+here loses its lease. It must stop, and publishes nothing. In an eager rebalance all partitions are first
+revoked and then assigned, so only the assignment matters, not the revocation.
 """
 
 # aiokafka has no type stubs.
@@ -38,30 +38,30 @@ class LeaseLost(TunewheelError):
 
 
 class Lease:
-    """The right to work on one event for as long as its partition is ours."""
+    """The right to work on one event while its partition is assigned to this worker."""
 
     Lost = LeaseLost
 
     def __init__(self, partition: TopicPartition, offset: int = -1) -> None:
         self.partition = partition
         self.offset = offset
-        """Of the event."""
+        """The event's offset."""
         self.lost = asyncio.Event()
         self.reason = ""
 
     def lose(self, reason: str) -> None:
-        """Tell the job to stop; harmless when repeated."""
+        """Tell the job to stop. Repeated calls are harmless."""
         if not self.lost.is_set():
             self.reason = reason
             self.lost.set()
 
     def check(self) -> None:
-        """Raise ``LeaseLost`` if the lease is gone."""
+        """Raise ``LeaseLost`` if the lease is lost."""
         if self.lost.is_set():
             raise LeaseLost(self.reason)
 
     async def pause(self, seconds: float) -> None:
-        """Return after ``seconds``. Raises ``LeaseLost`` as soon as the lease is gone."""
+        """Return after ``seconds``. Raises ``LeaseLost`` as soon as the lease is lost."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.lost.wait()
@@ -74,7 +74,7 @@ Settle = Callable[[Record, AIOKafkaConsumer], Awaitable[None]]
 
 
 class LeaseListener(ConsumerRebalanceListener):
-    """Takes leases away when an assignment leaves their partition out."""
+    """Revokes the leases of partitions that a new assignment does not include."""
 
     def __init__(self) -> None:
         self._leases: set[Lease] = set()
@@ -92,17 +92,17 @@ class LeaseListener(ConsumerRebalanceListener):
 
     @property
     def running(self) -> int:
-        """How many jobs are under way, or wait for their turn in this process."""
+        """Number of jobs that are running, or waiting for their turn, in this process."""
         return len(self._leases)
 
     def close(self, reason: str) -> None:
-        """Take every lease away, those granted from now on included."""
+        """Revoke every lease, including those granted from now on."""
         self._closed = reason
         for lease in self._leases:
             lease.lose(reason)
 
     def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """Nothing yet: an eager rebalance revokes everything, and most comes back."""
+        """Do nothing: an eager rebalance revokes all partitions, and most are assigned again."""
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         held = set(assigned)
@@ -121,7 +121,8 @@ async def consume_job(
     consumer: AIOKafkaConsumer,
     settle: Settle,
 ) -> None:
-    """Run the job of one record; publish only while the lease holds, and ``settle`` what was published."""
+    """Run the job of one record. Publish its events only while the lease holds, then ``settle`` the
+    record."""
     consumption.instruments.consumed.add(1, {"topic": spec.name})
     with consumption.instruments.handling(spec, [record]) as handling:
         try:
@@ -138,7 +139,7 @@ async def consume_job(
             lease.lose(f"{partition} moved to another worker")
         try:
             await _run(consumption, spec, handler, lease, record, delivery, handling)
-            # Also where the service was told to stop since: what is on the log need not be done again.
+            # Settle even if the service was told to stop meanwhile: the events are on the log already.
             await settle(record, consumer)
         except LeaseLost as error:
             if not lease.lost.is_set():

@@ -1,4 +1,4 @@
-"""How to reach the broker, and how to leave it: one place turns settings into client options."""
+"""Turns the settings into options of Kafka clients, and stops clients cleanly."""
 
 # aiokafka has no type stubs.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportPrivateUsage=false
@@ -21,7 +21,7 @@ from tunewheel_runtime.topic_names import client_id
 
 
 class InvalidSetting(TunewheelError):
-    """A setting names something that cannot be used. ``field`` is the setting, ``reason`` says what to do."""
+    """A setting has an unusable value. ``field``: the setting. ``reason``: what is wrong and what to do."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}")
@@ -57,15 +57,16 @@ def _ssl_context(settings: KafkaSettings) -> ssl.SSLContext:
         file: Path | None = getattr(settings, name)
         try:
             if file is not None:
-                file.read_bytes()  # the ssl module does not say which of its files is missing
+                file.read_bytes()  # Checked here, because the ssl module does not say which file is missing.
         except OSError as error:
             raise InvalidSetting(name, f"{file} cannot be read: {error.strerror}") from error
     try:
         context = ssl.create_default_context(cafile=settings.ssl_cafile)
     except ssl.SSLError as error:
-        raise InvalidSetting("ssl_cafile", f"{settings.ssl_cafile} is no PEM file of certificates") from error
+        reason = f"{settings.ssl_cafile} is not a PEM file of certificates"
+        raise InvalidSetting("ssl_cafile", reason) from error
     if settings.ssl_certfile is not None:
-        # called for an encrypted key alone; without it OpenSSL would ask at the terminal
+        # Only used for an encrypted key. Without a password OpenSSL would ask for one at the terminal.
         password = _secret(settings.ssl_keyfile_password) or ""
         try:
             context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile, lambda: password)
@@ -75,14 +76,15 @@ def _ssl_context(settings: KafkaSettings) -> ssl.SSLContext:
 
 
 def _unusable(settings: KafkaSettings, error: Exception) -> InvalidSetting:
-    """Say which of certificate, key and password is wrong, as far as OpenSSL tells."""
+    """Return an error that names the wrong one of certificate, key and password, as far as OpenSSL reports
+    it."""
     told = str(getattr(error, "reason", None) or error)
     if told == "KEY_VALUES_MISMATCH":
         reason = f"{settings.ssl_keyfile} is not the key of ssl_certfile {settings.ssl_certfile}"
     elif settings.ssl_keyfile_password is None:
         reason = (
-            f"{settings.ssl_keyfile} or ssl_certfile {settings.ssl_certfile} is no usable PEM file ({told}); "
-            "if the key is encrypted, set ssl_keyfile_password"
+            f"{settings.ssl_keyfile} or ssl_certfile {settings.ssl_certfile} is not a usable PEM file "
+            f"({told}); if the key is encrypted, set ssl_keyfile_password"
         )
     else:
         reason = f"{settings.ssl_keyfile} cannot be opened with ssl_keyfile_password ({told})"
@@ -94,9 +96,11 @@ def _secret(value: SecretStr | None) -> str | None:
 
 
 def producer_options(settings: KafkaSettings, *, max_message_bytes: int) -> dict[str, Any]:
-    """Return options of a producer that loses nothing: all replicas acknowledge, retries cannot double.
+    """Return the options of a producer that loses and duplicates nothing: all replicas acknowledge, and
+    retries are idempotent.
 
-    No ``linger_ms``: it makes awaited sequential publishes crawl; batches form under load by themselves.
+    ``linger_ms`` is not set, because it would slow down publishes that are awaited one after the other. Under
+    load batches form anyway.
     """
     return client_options(settings) | {
         "acks": "all",
@@ -107,17 +111,17 @@ def producer_options(settings: KafkaSettings, *, max_message_bytes: int) -> dict
 
 
 async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
-    """Stop ``consumer``, in an outage too; see ``stop_in_full``."""
+    """Stop ``consumer``, even during an outage; see ``stop_in_full``."""
     await stop_in_full(consumer.stop)
-    await consumer._client.close()  # where it was not reached
+    await consumer._client.close()  # ``stop`` leaves it open if the broker was never reached.
 
 
 async def stop_in_full(stop: Callable[[], Awaitable[object]]) -> None:
     """Call ``stop`` until it returns.
 
-    aiokafka 0.14 cancels its fetches and awaits them. One that waits to try again, as in an outage, lets its
-    CancelledError out, and whoever called ``stop`` would be taken for cancelled: a service that starts would
-    give up without a word, a consume loop would end.
+    aiokafka 0.14 cancels its fetches and awaits them. A fetch that waits for a retry, as in an outage, lets
+    its CancelledError escape from ``stop``. The caller of ``stop`` would then seem to be cancelled: a
+    starting service would give up silently, and a consume loop would end.
     """
     while True:
         try:

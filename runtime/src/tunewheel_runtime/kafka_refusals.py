@@ -1,6 +1,6 @@
-"""Why a broker lets a client not in, or not do something: in words that say what to mend.
+"""Explains why a broker refuses a client or an operation, and what to correct.
 
-aiokafka logs why a connection fails, and raises only that none could be made.
+aiokafka only logs why a connection fails; its exception does not contain the reason.
 """
 
 # aiokafka has no type stubs.
@@ -33,18 +33,20 @@ _AUTHORIZATION_ERRORS = (
 )  # fmt: skip
 _WHAT_TO_MEND = {
     "CERTIFICATE_REQUIRED": "set ssl_certfile and ssl_keyfile",
-    "CERTIFICATE_VERIFY_FAILED": "its certificate is not of the authority in ssl_cafile, or of another host",
-    "CERTIFICATE_UNKNOWN": "it does not know the authority behind ssl_certfile",
-    "UNKNOWN_CA": "it does not know the authority behind ssl_certfile",
+    "CERTIFICATE_VERIFY_FAILED": (
+        "its certificate is not signed by an authority in ssl_cafile, or is for another host"
+    ),
+    "CERTIFICATE_UNKNOWN": "it does not know the authority that signed ssl_certfile",
+    "UNKNOWN_CA": "it does not know the authority that signed ssl_certfile",
     "CERTIFICATE_EXPIRED": "renew ssl_certfile",
 }
-"""By the end of OpenSSL's names for what a handshake failed by."""
+"""Advice by OpenSSL's name of the error (its end)."""
 _PASSWORD = "sasl_username and sasl_password"
 _IDENTIFIES = {
     "PLAIN": _PASSWORD, "SCRAM-SHA-256": _PASSWORD, "SCRAM-SHA-512": _PASSWORD,
     "OAUTHBEARER": "sasl_oauth_token_file, or the client behind sasl_oauth_token_url",
 }  # fmt: skip
-"""The settings by which a client says who it is."""
+"""By SASL mechanism: the settings by which a client authenticates."""
 _OF_A_CONNECTION = (
     "ssl_context", "security_protocol", "sasl_mechanism", "sasl_plain_username", "sasl_plain_password",
     "sasl_oauth_token_provider",
@@ -52,11 +54,11 @@ _OF_A_CONNECTION = (
 
 
 class NotAllowed(TunewheelError):
-    """The broker does not let this client do what it must; the message says what, and how to allow it."""
+    """This client lacks a right on the broker; the message names the right and how to grant it."""
 
 
 def not_allowed(error: BaseException) -> NotAllowed | None:
-    """Return ``error`` as ours where it is, or comes of, a missing right; None where it is something else."""
+    """Return a ``NotAllowed`` if ``error`` is a missing right or was caused by one; otherwise None."""
     cause = _first_cause(error)
     if not isinstance(cause, _AUTHORIZATION_ERRORS):
         return None
@@ -64,7 +66,8 @@ def not_allowed(error: BaseException) -> NotAllowed | None:
     names = ", ".join(_names(cause.args))
     what = f"use {kind} {names}" if names else "write to any topic" if kind == "cluster" else f"use a {kind}"
     return NotAllowed(
-        f"Kafka does not let this client {what}: allow its principal what `tunewheel topics acls` prints"
+        f"Kafka does not let this client {what}: grant its principal the rights that "
+        "`tunewheel topics acls` prints"
     )
 
 
@@ -76,7 +79,7 @@ def _names(arguments: Iterable[Any]) -> list[str]:
 
 
 async def why_unreachable(options: Mapping[str, Any]) -> str:
-    """Connect once more, and return why that fails.
+    """Connect once more, and return the reason for which that fails.
 
     Args:
         options: those of the aiokafka client that could not connect.
@@ -88,8 +91,8 @@ async def why_unreachable(options: Mapping[str, Any]) -> str:
 
 
 async def failing_addresses(options: Mapping[str, Any]) -> dict[str, str]:
-    """Connect to each of the bootstrap servers, and to each broker that they tell of; return why that fails,
-    by host:port, where it does.
+    """Connect to each bootstrap server, and to each broker that they name. Return the reason for each
+    connection that fails, by host:port.
 
     Args:
         options: those of an aiokafka client.
@@ -108,12 +111,14 @@ async def failing_addresses(options: Mapping[str, Any]) -> dict[str, str]:
         named, await asyncio.gather(*(_probe(*broker, connection) for broker in named)), strict=True
     ):
         if isinstance(answer, str):
-            failing[f"{host}:{port}"] = f"{answer}; the brokers send clients there: see advertised.listeners"
+            failing[f"{host}:{port}"] = (
+                f"{answer}; the brokers advertise this address: see advertised.listeners"
+            )
     return failing
 
 
 async def _probe(host: str, port: int, options: Mapping[str, Any]) -> str | list[tuple[str, int]]:
-    """Return the brokers that the one at ``host`` tells clients of, or why it does not answer."""
+    """Return the brokers that the broker at ``host`` names, or the reason why it does not answer."""
     connection = AIOKafkaConnection(host, port, **options)
     try:
         async with asyncio.timeout(PROBE_SECONDS):
@@ -121,7 +126,7 @@ async def _probe(host: str, port: int, options: Mapping[str, Any]) -> str | list
             answer = cast(Any, await connection.send(MetadataRequest([])))
     except TimeoutError:
         return f"does not answer within {PROBE_SECONDS:g} s"
-    except Exception as error:  # whatever it is, it is why there is no connection
+    except Exception as error:  # Any error is the reason why there is no connection.
         return _reason(_first_cause(error), options)
     finally:
         connection.close()
@@ -135,7 +140,7 @@ def _reason(cause: BaseException, options: Mapping[str, Any]) -> str:
         said = cause.args[0] or "authentication failed"
         return f"does not let this client in: {said} (check {_IDENTIFIES[options['sasl_mechanism']]})"
     if isinstance(cause, UnsupportedSaslMechanismError):
-        return f"does not take sasl_mechanism {options['sasl_mechanism']} there"
+        return f"does not accept sasl_mechanism {options['sasl_mechanism']} there"
     if isinstance(cause, ssl.SSLError) and cause.reason:
         mend = (advice for end, advice in _WHAT_TO_MEND.items() if cause.reason.endswith(end))
         return f"fails the TLS handshake: {next(mend, cause.reason)} ({cause.reason})"

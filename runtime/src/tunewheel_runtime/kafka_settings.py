@@ -1,4 +1,4 @@
-"""How a client reaches Kafka and says who it is: what services and the command line are told."""
+"""Settings of the connection to Kafka, for services and the command line."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ _ADDRESS = re.compile(r"([^\s:\[\]]+|\[[0-9a-fA-F:]+\]|[0-9a-fA-F:]*::[0-9a-fA-F
 
 
 class KafkaSettings(SecretFiles):
-    """The connection to Kafka. ``kafka.client_options`` makes a client's options of it."""
+    """The connection to Kafka. ``kafka.client_options`` turns it into options of a client."""
 
-    # An error of several settings together shows all of them, and so passwords, unless told not to.
+    # Without this, pydantic's error about several settings would show all values, including passwords.
     model_config = SettingsConfigDict(hide_input_in_errors=True)
 
     bootstrap_servers: str = "localhost:9092"
-    """``host:port``, several of them separated by commas."""
+    """``host:port``; several are separated by commas."""
     topic_prefix: str = ""
-    """Of the names of all topics and consumer groups on the brokers, so that several installations can share
-    them."""
+    """Prefix of the names of all topics and consumer groups on the brokers. With different prefixes several
+    installations can share one Kafka."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     ssl_cafile: Path | None = None
-    """PEM file of the authority behind the brokers; the system's authorities without it."""
+    """PEM file of the authority that signed the brokers' certificates. Default: the system's authorities."""
     ssl_certfile: Path | None = None
-    """PEM file of this client's certificate and those between it and its authority (mTLS)."""
+    """PEM file of this client's certificate and its intermediate certificates (mTLS)."""
     ssl_keyfile: Path | None = None
     """PEM file of the certificate's private key."""
     ssl_keyfile_password: SecretStr | None = None
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = "PLAIN"
     sasl_username: str | None = None
-    """For all mechanisms but OAUTHBEARER."""
+    """User name; for all mechanisms except OAUTHBEARER."""
     sasl_password: SecretStr | None = None
     sasl_oauth_token_file: Path | None = None
-    """A file that something else keeps a valid token in, such as Kubernetes; read for each connection."""
+    """File with a valid token, which something else, such as Kubernetes, renews. Read for each connection."""
     sasl_oauth_token_url: str | None = None
-    """Where a token is asked for with the client's credentials (RFC 6749 §4.4), instead of a file."""
+    """Token endpoint for the client credentials grant (RFC 6749 §4.4), in place of a file."""
     sasl_oauth_client_id: str | None = None
     sasl_oauth_client_secret: SecretStr | None = None
     sasl_oauth_scope: str | None = None
@@ -56,7 +56,7 @@ class KafkaSettings(SecretFiles):
         for address in value.split(","):
             found = _ADDRESS.fullmatch(address)
             if found is None or not 0 < int(found["port"] or 9092) < 65_536:
-                raise ValueError("must be host:port, several of them separated by commas")
+                raise ValueError("must be host:port; separate several by commas")
         return value
 
     @field_validator("topic_prefix")
@@ -92,7 +92,7 @@ class KafkaSettings(SecretFiles):
         if self.sasl_mechanism != "OAUTHBEARER":
             self._require("sasl_username", "sasl_password", by=f"sasl_mechanism {self.sasl_mechanism}")
         elif (self.sasl_oauth_token_file is None) == (self.sasl_oauth_token_url is None):
-            reason = "OAUTHBEARER takes its tokens from it or from sasl_oauth_token_url; set one of the two"
+            reason = "OAUTHBEARER reads its tokens from it or from sasl_oauth_token_url; set one of the two"
             raise _wrong("sasl_oauth_token_file", reason)
         elif self.sasl_oauth_token_url is not None:
             self._require("sasl_oauth_client_id", "sasl_oauth_client_secret", by="sasl_oauth_token_url")
@@ -105,7 +105,7 @@ class KafkaSettings(SecretFiles):
 
 
 def _wrong(field: str, reason: str) -> PydanticCustomError:
-    """An error of several settings together, which names the one to mend."""
+    """Return an error about several settings that names the setting to correct."""
     return PydanticCustomError("kafka_settings", "{reason}", {"field": field, "reason": reason})
 
 

@@ -1,7 +1,7 @@
-"""Tokens by which a client says who it is (SASL OAUTHBEARER, RFC 7628): from a file, or asked for.
+"""Tokens for authentication at Kafka (SASL OAUTHBEARER, RFC 7628), from a file or from a token endpoint.
 
-aiokafka asks for a token when it makes a connection, and never again on it (no KIP-368). A broker that ends
-connections when their tokens expire is reached anew, with a token of that moment.
+aiokafka asks for a token when it opens a connection, and never renews it on that connection (no KIP-368). If
+the broker closes a connection because its token expired, aiokafka connects again with a new token.
 """
 
 # aiokafka has no type stubs, and its provider's token() is taken to return nothing.
@@ -38,26 +38,27 @@ ATTEMPTS = 3
 FIRST_WAIT_SECONDS = 0.5
 REQUEST_SECONDS = 10.0
 RENEWED_SECONDS_BEFORE = 60.0
-"""At most; of a token that lives for less than five minutes, a fifth of its life."""
+"""Most seconds before its expiry at which a token is renewed. For a token that is valid for less than five
+minutes, a fifth of its lifetime."""
 LONGEST_ANSWER = 1 << 20
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
 class TokenUnavailable(KafkaError):
-    """There is no token to connect with; the message names the setting and never the token or secret.
+    """There is no token to connect with. The message names the setting, and never the token or the secret.
 
-    A ``KafkaError``, as aiokafka then goes on trying in its background tasks.
+    It is a ``KafkaError``, so that aiokafka's background tasks try again.
     """
 
 
 class TokenFile(AbstractTokenProvider):
-    """Reads a token for every connection from a file that something else keeps fresh."""
+    """Reads the token for every connection from a file that something else renews."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
 
     async def token(self) -> str:
-        """Return the token; ``TokenUnavailable`` where the file holds none."""
+        """Return the token. Raises ``TokenUnavailable`` if the file has none."""
         return await asyncio.to_thread(self._read)
 
     def _read(self) -> str:
@@ -69,8 +70,11 @@ class TokenFile(AbstractTokenProvider):
 
 
 class ClientCredentials(AbstractTokenProvider):
-    """Asks for a token with the client's id and secret (RFC 6749 §4.4), and keeps it until shortly before it
-    expires. One that comes without ``expires_in`` is not kept. All clients of a process may share it."""
+    """Requests a token with the client's id and secret (RFC 6749 §4.4), and caches it until shortly before
+    its expiry.
+
+    A token without ``expires_in`` is not cached. All Kafka clients of a process may share one object.
+    """
 
     def __init__(
         self,
@@ -88,13 +92,13 @@ class ClientCredentials(AbstractTokenProvider):
         self._scope = scope
         self._clock = clock
         self._sleep = sleep
-        # One thread of its own: a slow endpoint must not fill those that the service works in.
+        # A thread of its own, so that a slow endpoint does not block the threads in which the service works.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="token")
         self._token = SecretStr("")
         self._renewed_at = self._expires_at = -1.0
 
     async def token(self) -> str:
-        """Return a token that is valid for now.
+        """Return a valid token.
 
         Raises:
             TokenUnavailable: the endpoint does not answer, or refuses the client.
@@ -112,7 +116,7 @@ class ClientCredentials(AbstractTokenProvider):
         except TokenUnavailable as error:
             if self._clock() >= self._expires_at:
                 raise
-            log.warning("credentials_not_renewed", error=str(error))  # the old token still serves
+            log.warning("credentials_not_renewed", error=str(error))  # The old token is still valid.
             return
         now = self._clock()
         self._token, self._expires_at = SecretStr(token), now + lifetime
@@ -133,9 +137,9 @@ class ClientCredentials(AbstractTokenProvider):
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _ask(self) -> tuple[str, float]:
-        """Return a token and how many seconds it is valid for."""
+        """Request a token; return it and its lifetime in seconds."""
         body = {"grant_type": "client_credentials"} | ({"scope": self._scope} if self._scope else {})
-        # §2.3.1: both are form-encoded before they become user and password
+        # RFC 6749 §2.3.1: id and secret are form-encoded before they become user and password.
         pair = f"{quote_plus(self._client_id)}:{quote_plus(self._client_secret.get_secret_value())}"
         headers = {
             "Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}",
@@ -157,7 +161,7 @@ class ClientCredentials(AbstractTokenProvider):
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A secret goes to the address that the settings name, and to no other."""
+    """Refuses redirects, so that the secret is sent only to the address in the settings."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
@@ -167,7 +171,7 @@ _OPENER = urllib.request.build_opener(_NoRedirect)
 
 
 def _object(data: bytes) -> dict[str, Any]:
-    """Return a JSON object, an empty one where ``data`` is something else."""
+    """Return the JSON object in ``data``; an empty one where ``data`` is something else."""
     try:
         found = json.loads(data)
     except ValueError:
@@ -176,7 +180,7 @@ def _object(data: bytes) -> dict[str, Any]:
 
 
 def _refusal(error: urllib.error.HTTPError) -> str:
-    """Say why the endpoint refuses, in its words (RFC 6749 §5.2) where it has some."""
+    """Return why the endpoint refuses, with its error message (RFC 6749 §5.2) if it sent one."""
     with error:
         answer = _object(error.read(LONGEST_ANSWER))
     words = [str(answer[name])[:200] for name in ("error", "error_description") if answer.get(name)]
@@ -192,11 +196,11 @@ def _checked(token: str, where: str) -> str:
 
 
 class _Hearing(conn.OAuthAuthenticator):
-    """Hears a broker that refuses a token. aiokafka 0.14 takes every answer for a welcome: the broker answers
-    its next request with nothing, and a client without brokers has started."""
+    """Detects that a broker refuses a token. aiokafka 0.14 takes every answer for success: its next request
+    gets no answer, and the client starts without a broker."""
 
     async def step(self, payload: bytes | None) -> Any:
-        if payload:  # RFC 7628 §3.2.2: a JSON object, and only where it refuses
+        if payload:  # A refusal is a JSON object, a success is empty (RFC 7628 §3.2.2).
             words = payload.decode("utf-8", "replace")
             raise SaslAuthenticationFailed(f"the broker does not accept the token: {words}")
         return await super().step(payload)
@@ -206,12 +210,12 @@ class _Hearing(conn.OAuthAuthenticator):
 def _client_credentials(
     url: str, client_id: str, client_secret: SecretStr, scope: str | None
 ) -> ClientCredentials:
-    """All clients of a process share one token."""
+    """Return the provider for these arguments; cached, so that all clients of a process share one token."""
     return ClientCredentials(url, client_id, client_secret, scope)
 
 
 def token_provider(settings: KafkaSettings) -> AbstractTokenProvider:
-    """Return where the clients of ``settings`` take their tokens from."""
+    """Return the token provider of ``settings``."""
     conn.OAuthAuthenticator = _Hearing
     if settings.sasl_oauth_token_file is not None:
         return TokenFile(settings.sasl_oauth_token_file)

@@ -1,11 +1,13 @@
-"""One active process of a service: the group member that holds the first partition of a topic.
+"""Elects the active process of a service: the group member that holds the first partition of a topic.
 
-Kafka gives a partition to one member of a group at a time, and takes it from one that is dead or stalled
-after the session time-out. The assignor leaves it where it is for as long as its holder lives, so that a
-newcomer waits. A holder that stalled until another took over is told when it next reaches the broker; until
-then it may still publish what it was at. ``check`` right before a publish leaves that moment and no more.
-What services do under a leadership must bear it: events named by their causes, and records that are created
-once, do.
+Kafka assigns a partition to one member of a group at a time, and takes it from a dead or stalled member after
+the session time-out. The assignor leaves the partition with its holder as long as the holder lives, so a new
+process waits.
+
+A holder that stalled until another took over learns of it when it next reaches the broker. Until then it may
+still publish. Calling ``check`` right before a publish makes that window as short as possible, but does not
+close it. So a duplicate publish must be harmless; it is for events with ids derived from their causes, and
+for objects that are created once.
 """
 
 # aiokafka has no type stubs.
@@ -35,18 +37,20 @@ log = structlog.get_logger(__name__)
 
 
 class LeadershipLost(TunewheelError):
-    """Another process is the active one now: what this one knows of the log may be out of date."""
+    """Another process is active now, so this process's knowledge of the log may be outdated."""
 
 
 class IncumbentAssignor(AbstractPartitionAssignor):
-    """Gives partition 0 to the member that holds it; of two that say so, to the one that came to it last: the
-    other stalled, was taken for dead, and does not know it. aiokafka keeps an assignor's state in its class,
-    so each member takes a subclass of its own.
+    """Assigns partition 0 to the member that holds it.
+
+    If two members claim to hold it, the one that got it last keeps it: the other had stalled, was taken for
+    dead, and does not know it. aiokafka keeps an assignor's state in its class, so each member needs a
+    subclass of its own.
     """
 
     name = "incumbent"  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
     since: ClassVar[int] = 0
-    """Nanoseconds since the epoch; 0: does not hold it."""
+    """Time at which this member got the partition, in nanoseconds since 1970; 0: it does not hold it."""
 
     @classmethod
     def metadata(cls, topics: Iterable[str]) -> ConsumerProtocolMemberMetadata:
@@ -62,14 +66,14 @@ class IncumbentAssignor(AbstractPartitionAssignor):
 
     @classmethod
     def on_assignment(cls, assignment: ConsumerProtocolMemberAssignment) -> None:
-        """The listener is told as well, and knows what to make of it."""
+        """Do nothing: the rebalance listener gets the same assignment and handles it."""
 
 
 _SINCE = struct.Struct(">q")
 
 
 class Leadership(ConsumerRebalanceListener):
-    """The right to be the active process of ``group``. ``lost`` is called when it went to another."""
+    """The right to be the active process of ``group``. ``lost`` is called when another process gets it."""
 
     def __init__(
         self,
@@ -85,7 +89,7 @@ class Leadership(ConsumerRebalanceListener):
         self._lost = lost
         self._gained = asyncio.Event()
         self._told = False
-        """The group has said who is active."""
+        """Whether this member has got an assignment since it last joined the group."""
         self._assignor = type("Assignor", (IncumbentAssignor,), {})
         self._consumer: AIOKafkaConsumer | None = None
         self._polling: asyncio.Task[None] | None = None
@@ -101,16 +105,16 @@ class Leadership(ConsumerRebalanceListener):
 
     @property
     def stands_by(self) -> bool:
-        """Whether another process is the active one, and this one waits for its end."""
+        """Whether another process is active, and this process waits for its end."""
         return self._told and not self.held
 
     def check(self) -> None:
-        """Raise ``LeadershipLost`` if this process was told that another is the active one."""
+        """Raise ``LeadershipLost`` if this process has learnt that another one is active."""
         if not self.held:
-            raise LeadershipLost(f"another process is the active one of {self._group} now")
+            raise LeadershipLost(f"another process is active in {self._group} now")
 
     async def gain(self) -> None:
-        """Return once this process is the active one, however long that takes."""
+        """Return once this process is active, however long that takes."""
         session = self._settings.session_timeout_ms
         self._consumer = consumer = AIOKafkaConsumer(
             **client_options(self._settings),
@@ -130,7 +134,7 @@ class Leadership(ConsumerRebalanceListener):
         log.info("active", group=self._group)
 
     async def resign(self) -> None:
-        """Let the next process in at once; harmless when repeated."""
+        """Leave the group, so that the next process becomes active at once. Repeated calls are harmless."""
         if self._polling is not None:
             self._polling.cancel()
             await asyncio.gather(self._polling, return_exceptions=True)
@@ -141,7 +145,7 @@ class Leadership(ConsumerRebalanceListener):
         self._give_up()
 
     def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """Nothing yet: an eager rebalance revokes everything, and most comes back."""
+        """Do nothing: an eager rebalance revokes all partitions, and most are assigned again."""
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         self._told = True
@@ -150,7 +154,7 @@ class Leadership(ConsumerRebalanceListener):
             self._gained.set()
         elif self.held:
             self._give_up()
-            self._lost(LeadershipLost(f"another process is the active one of {self._group} now"))
+            self._lost(LeadershipLost(f"another process is active in {self._group} now"))
 
     def _give_up(self) -> None:
         self._told = False
@@ -158,12 +162,12 @@ class Leadership(ConsumerRebalanceListener):
         self._gained.clear()
 
     async def _poll(self, consumer: AIOKafkaConsumer) -> None:
-        """Poll, as every member must to stay one; what comes is of no interest."""
+        """Poll, which a member must do to stay in the group. The records are ignored."""
         while True:
             try:
                 await consumer.getmany(timeout_ms=1_000)
             except KafkaError as error:
-                if refusal := not_allowed(error):  # aiokafka would not ask again
+                if refusal := not_allowed(error):  # aiokafka would not try again.
                     self._lost(refusal)
                     return
                 log.warning("leadership_poll_failed", error=str(error))

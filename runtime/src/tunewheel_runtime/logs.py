@@ -1,4 +1,4 @@
-"""Structured logs on standard error, each line with the trace it belongs to."""
+"""Structured logs on standard error. Each line has the ids of its trace."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _SECRET_WORDS = ("password", "secret", "token", "api_key", "authorization")
 
 
 def configure_logs(*, service: str, level: str, json: bool, exported: LoggerProvider | None = None) -> None:
-    """Send structlog and the standard library's logging through one set of processors, to standard error and
-    to ``exported``."""
+    """Send the log lines of structlog and of the standard library through the same processors, to standard
+    error and to ``exported``."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -64,7 +64,7 @@ def configure_logs(*, service: str, level: str, json: bool, exported: LoggerProv
 
 
 class Exported(logging.Handler):
-    """Hands lines to OpenTelemetry: the event as the body, what else the line says as attributes."""
+    """Passes log lines to OpenTelemetry: the event becomes the body, the other fields become attributes."""
 
     def __init__(self, provider: LoggerProvider) -> None:
         super().__init__()
@@ -72,14 +72,14 @@ class Exported(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.name.startswith(("opentelemetry", "urllib3")):
-            return  # an export that fails would be told by another
+            return  # Otherwise a failed export would log a line that is exported again.
         try:
             told: dict[str, Any] = json_module.loads(self.format(record))
             body = told.pop("event", "")
             attributes = {
                 name: value if isinstance(value, str | bool | int | float) else json_module.dumps(value)
                 for name, value in told.items()
-                if name not in ("timestamp", "level", "trace_id", "span_id")  # told by themselves
+                if name not in ("timestamp", "level", "trace_id", "span_id")  # OpenTelemetry has own fields.
             }
             self._logger.emit(
                 timestamp=int(record.created * 1e9),

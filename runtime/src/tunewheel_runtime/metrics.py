@@ -1,4 +1,4 @@
-"""What a service counts and measures, told by OpenTelemetry: to a collector, and at ``GET /metrics``."""
+"""Metrics of a service by OpenTelemetry. They are exported to a collector and served at ``GET /metrics``."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 Key = str | tuple[str, ...]
 Reading = Callable[[], float | Mapping[Key, float] | Mapping[str, float] | Mapping[tuple[str, ...], float]]
-"""A figure, or one for each value of a label (of several labels: for each tuple of their values)."""
+"""A number, or a number for each value of a label (with several labels: for each tuple of values)."""
 
 ANSWER_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
-"""Bounds of a histogram's buckets for what a user waits for."""
+"""Bucket bounds, in seconds, of histograms of things that a user waits for."""
 WORK_SECONDS = (0.005, 0.025, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3_600, 14_400, 86_400)
-"""Bounds for what nobody waits for: from a handler's milliseconds to the hours of a training."""
+"""Bucket bounds, in seconds, of background work: from milliseconds of a handler to hours of a training."""
 
 
 def gauge(meter: Meter, name: str, text: str, read: Reading, labels: Sequence[str] = ()) -> None:
-    """Report ``read()`` as ``name`` whenever metrics are asked for, by the values of ``labels``."""
+    """Report ``read()`` as ``name`` whenever metrics are collected, with ``labels``."""
 
     def observe(_: CallbackOptions) -> Iterable[Observation]:
         return list(_observations(read(), labels))
@@ -41,8 +41,8 @@ def _observations(
 class Metrics:
     """Counters, gauges and histograms of one service, with names below ``tunewheel.<service>.``.
 
-    ``counters`` and ``seconds`` (histograms): what each counts or measures, by name. ``labels``: for counters
-    that are told apart, the label by which.
+    ``counters`` and ``seconds`` (histograms): descriptions by name. ``labels``: the label of each counter
+    that has one.
     """
 
     def __init__(
@@ -71,10 +71,10 @@ class Metrics:
         }
         for name, counter in self._counters.items():
             if name not in self._labels:
-                counter.add(0)  # Prometheus sees no increase in a series that begins with 1
+                counter.add(0)  # Prometheus sees no increase in a series that begins with 1.
 
     def add(self, name: str, amount: int = 1, *, of: str = "") -> None:
-        """Count; ``of`` is the value of the counter's label, where it has one."""
+        """Increase a counter. ``of``: the value of its label, if it has one."""
         self._values[name][of] += amount
         self._counters[name].add(amount, {self._labels[name]: of} if of else {})
 
@@ -86,6 +86,5 @@ class Metrics:
         self._seconds[name].record(seconds, labels)
 
     def gauge(self, name: str, text: str, read: Reading, *, label: str = "") -> None:
-        """Report ``read()`` under ``name`` whenever metrics are asked for; where there is a ``label``, by its
-        values."""
+        """Report ``read()`` under ``name`` whenever metrics are collected, with ``label`` if there is one."""
         gauge(self._meter, self._prefix + name, text, read, (label,) if label else ())

@@ -1,4 +1,4 @@
-"""The addresses behind a name, each as a URL of its own."""
+"""Resolves a URL's host name, and returns one URL per address."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import socket
 from urllib.parse import urlsplit
 
 UNKNOWN = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
-"""The name server answers, and knows no address: a headless Service without a ready pod, or a wrong name."""
+"""Errors by which the name server says that a name has no address. The name is wrong, or it is a headless
+Service without a ready pod."""
 
 
 def addresses_behind(url: str) -> frozenset[str]:
-    """Return ``url``, ``http://name:port``, once for each address of its name; none where the name server
-    knows none. Where a name has IPv4 addresses these alone count, lest one process be found twice.
+    """Return ``url``, of the form ``http://name:port``, once for each address of its name; empty where the
+    name has no address. If a name has IPv4 addresses, IPv6 addresses are left out, so that no process is
+    found twice.
 
     Raises:
         OSError: the name server does not answer.
-        UnicodeError: it cannot be asked for such a name.
+        UnicodeError: the name cannot be resolved, because it is no valid host name.
     """
     parts = urlsplit(url)
     port = parts.port or 80

@@ -1,4 +1,5 @@
-"""Which partitions topics have. The broker is asked, not the spec: operators add some as traffic grows."""
+"""The partitions of topics, their ends and committed offsets. The broker is asked and not the spec, because
+operators may add partitions."""
 
 # aiokafka has no type stubs.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -22,21 +23,22 @@ from tunewheel_runtime.group_queries import each
 from tunewheel_runtime.kafka import stop_consumer
 
 NOTICE_MS = 10_000
-"""``metadata_max_age_ms`` of consumers that follow: a new partition is read so long after it appears."""
+"""``metadata_max_age_ms`` of consumers that follow topics. A new partition is noticed after at most this
+long."""
 STALE_CONNECTIONS = 3
-"""One to each of the usual three brokers."""
+"""Most stale connections that are retried: one to each of the usual three brokers."""
 
 
 async def partitions_of(options: Mapping[str, Any], names: Sequence[str]) -> list[TopicPartition]:
-    """Return every partition of those topics that exist; ``options`` are aiokafka's.
+    """Return every partition of the topics that exist. ``options``: aiokafka's client options.
 
     Raises:
-        TopicAuthorizationFailedError: the broker does not let this client see one.
+        TopicAuthorizationFailedError: this client has no right to see a topic.
     """
     admin = AIOKafkaAdminClient(**options)
     try:
         await admin.start()
-        # all topics: to ask for one by its name creates it where the broker makes topics by itself
+        # Describe all topics: describing one by name creates it, if the broker creates topics automatically.
         described = {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}
         await require_sight(admin, [name for name in names if name not in described])
     finally:
@@ -45,10 +47,11 @@ async def partitions_of(options: Mapping[str, Any], names: Sequence[str]) -> lis
 
 
 async def require_sight(admin: AIOKafkaAdminClient, unseen: list[str]) -> None:
-    """Tell topics that do not exist from those that this client must not see: the broker leaves both out.
+    """Check whether a topic in ``unseen`` exists but is hidden from this client. The broker's list omits
+    hidden topics as well as missing ones.
 
     Raises:
-        TopicAuthorizationFailedError: it must not see one of ``unseen``.
+        TopicAuthorizationFailedError: this client has no right to see one of ``unseen``.
     """
     if not unseen:
         return
@@ -62,14 +65,14 @@ async def all_partitions_of(options: Mapping[str, Any], names: Sequence[str]) ->
     """Return every partition of topics that must exist.
 
     Raises:
-        TransientError: one does not exist (yet).
+        TransientError: a topic does not exist (yet).
         TopicAuthorizationFailedError: see ``partitions_of``.
     """
     return _of_each(await partitions_of(options, names), names)
 
 
 async def committed_offsets(options: Mapping[str, Any], topic: str, *, group: str) -> dict[int, int]:
-    """Return, by partition, up to where ``group`` has dealt with ``topic``; 0 where it never did.
+    """Return the committed offsets of ``group`` on ``topic``, by partition; 0 where nothing was committed.
 
     Raises:
         TransientError: the topic does not exist (yet).
@@ -87,12 +90,14 @@ async def committed_offsets(options: Mapping[str, Any], topic: str, *, group: st
 
 def _of_each(found: list[TopicPartition], names: Sequence[str]) -> list[TopicPartition]:
     if missing := sorted(set(names) - {tp.topic for tp in found}):
-        raise TransientError(f"no such topic on the broker: {', '.join(missing)}; make it (tunewheel topics)")
+        raise TransientError(
+            f"no such topic on the broker: {', '.join(missing)}; create it (tunewheel topics)"
+        )
     return found
 
 
 def added_partitions(consumer: AIOKafkaConsumer, names: Sequence[str]) -> set[TopicPartition]:
-    """Return the partitions that ``consumer`` has heard of and does not read yet."""
+    """Return the partitions that ``consumer`` knows of and does not read yet."""
     known = {TopicPartition(name, n) for name in names for n in consumer.partitions_for_topic(name) or ()}
     return known - consumer.assignment()
 
@@ -100,9 +105,10 @@ def added_partitions(consumer: AIOKafkaConsumer, names: Sequence[str]) -> set[To
 async def read_also(
     consumer: AIOKafkaConsumer, added: Collection[TopicPartition]
 ) -> dict[TopicPartition, int]:
-    """Let ``consumer`` read ``added`` from their beginnings, which are returned, beside what it reads.
+    """Assign the partitions ``added`` to ``consumer`` in addition to its present ones; return their first
+    offsets, from which they are read.
 
-    Call it between two fetches: an assignment is replaced as a whole and forgets what was fetched ahead.
+    Call it between two fetches: a new assignment replaces the old one and discards prefetched records.
     """
     begins: dict[TopicPartition, int] = await consumer.beginning_offsets(list(added))
     at = {tp: await consumer.position(tp) for tp in consumer.assignment()} | begins
@@ -114,30 +120,31 @@ async def read_also(
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """Of a topic that has so many ``partitions``: those that one process handles, and has handled to their
-    ends."""
+    """The partitions of a topic that one process handles and has handled to their ends. ``partitions``: how
+    many the topic has."""
 
     partitions: int
     own: frozenset[int]
 
     def holds(self, key: str) -> bool:
-        """Tell whether events with this record key lie there."""
+        """Return whether events with this record key are in these partitions."""
         return bool(self.partitions) and partition_of(key, self.partitions) in self.own
 
 
 def partition_of(key: str, partitions: int) -> int:
-    """Return where every producer of this project, as Kafka's own, puts a record key."""
+    """Return the partition of a record key. All producers of this project, and Kafka's own, compute it this
+    way."""
     return (murmur2(key.encode()) & 0x7FFFFFFF) % partitions
 
 
 def handles(consumer: AIOKafkaConsumer, topic: str, key: str) -> bool:
-    """Tell whether events on ``topic`` with this record key come to this member of a group."""
+    """Return whether events on ``topic`` with this record key are assigned to this member of a group."""
     count = len(consumer.partitions_for_topic(topic) or ())
     return bool(count) and TopicPartition(topic, partition_of(key, count)) in consumer.assignment()
 
 
 async def settled_of(consumer: AIOKafkaConsumer, topic: str) -> Settled:
-    """Return what a member of a group has handled: committed up to the end that it last heard of.
+    """Return the partitions that a member of a group has handled: committed up to the last known end.
 
     Raises:
         KafkaError: the broker does not answer.
@@ -152,18 +159,19 @@ async def settled_of(consumer: AIOKafkaConsumer, topic: str) -> Settled:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """By partition: where a topic ends, and up to where a group dealt with it, whichever member did."""
+    """By partition: the end of a topic, and the offset committed by any member of a group."""
 
     ends: Mapping[int, int]
     kept: Mapping[int, int]
 
     def has_kept(self, upto: Mapping[int, int]) -> bool:
-        """Tell whether everything before ``upto`` was dealt with."""
+        """Return whether everything before the offsets ``upto`` was handled."""
         return all(self.kept.get(partition, 0) >= end for partition, end in upto.items())
 
 
 async def backlog_of(consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> Backlog:
-    """Return how far the group of ``consumer`` is in ``partitions`` of one topic, its own and others.
+    """Return how far the group of ``consumer`` has handled ``partitions`` of one topic, including those of
+    other members.
 
     Raises:
         KafkaError: the broker does not answer.
@@ -173,15 +181,17 @@ async def backlog_of(consumer: AIOKafkaConsumer, partitions: Sequence[TopicParti
         consumer.end_offsets(partitions),
         asyncio.gather(*(consumer.committed(p) for p in partitions)),
     )
-    # Where nothing was ever consumed nothing is committed, be it that there is nothing left to consume.
+    # A group that never consumed has no commit. Records that were deleted meanwhile count as handled.
     kept = {p.partition: max(begins[p], at or 0) for p, at in zip(partitions, committed, strict=True)}
     return Backlog({p.partition: end for p, end in ends.items()}, kept)
 
 
 async def lag_of(members: Mapping[tuple[str, str], AIOKafkaConsumer]) -> dict[tuple[str, str, str], float]:
-    """Return how many records wait in the partitions that ``members``, by group and topic, have now; by
-    group, topic and partition. Few groups are asked at a time (``group_queries``): an answer comes behind the
-    long poll of its member, which takes half a second where nothing is published.
+    """Return the number of unprocessed records in the partitions that ``members`` have now, by group, topic
+    and partition. ``members``: consumers by group and topic.
+
+    Only a few groups are queried at a time (``group_queries``). An answer comes after the member's long poll,
+    which takes half a second while nothing is published.
 
     Raises:
         KafkaError: the broker does not answer.
@@ -201,10 +211,10 @@ async def lag_of(members: Mapping[tuple[str, str], AIOKafkaConsumer]) -> dict[tu
 
 
 class LogEnds:
-    """Asks where topics end, on connections of its own, made at the first need of them.
+    """Queries the ends of topics, on its own connections, which are opened at the first use.
 
-    The broker answers a connection in order: asked on a follower's, the ends would come only after its long
-    poll, half a second for each look.
+    The broker answers the requests of a connection in order. On a follower's connection the answer would come
+    only after its long poll, which takes half a second.
     """
 
     def __init__(self, options: Mapping[str, Any], names: Sequence[str]) -> None:
@@ -214,15 +224,15 @@ class LogEnds:
         self._clients: tuple[AIOKafkaAdminClient, AIOKafkaConsumer] | None = None
 
     async def ask(self) -> dict[TopicPartition, int]:
-        """Return the end of every partition that the topics have now.
+        """Return the end of every present partition of the topics.
 
         Raises:
             KafkaError: the broker does not answer.
-            TransientError: it does not know a topic (yet, where it has just been started).
+            TransientError: the broker does not know a topic; it may just have been started.
         """
         clients = await self._connected()
         for _ in range(STALE_CONNECTIONS):
-            # The broker ends connections that were idle, or whose session expired, when they are next used.
+            # The broker closes a connection that was idle or whose session expired when it is next used.
             with contextlib.suppress(KafkaConnectionError, NodeNotReadyError):
                 return await self._ask(*clients)
         return await self._ask(*clients)

@@ -1,4 +1,4 @@
-"""From the environment to a running process."""
+"""Starts a service process with the settings from the environment."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def run_service(
 ) -> NoReturn:
     """Run the service ``name`` until it is stopped; see ``Service.run`` for the exit codes.
 
-    For settings that cannot work it is 2, with a line for each of them on standard error. No line shows a
-    value: it may be a secret.
+    For invalid settings the exit code is 2, and each is named in a line on standard error. Values are not
+    shown, because they may be secrets.
     """
     try:
         settings = read_settings()
@@ -42,7 +42,7 @@ def run_service(
 
 
 def wrong_settings(error: ValidationError) -> list[tuple[str, str]]:
-    """Return the fields that are wrong, each with the reason."""
+    """Return the invalid fields, each with the reason."""
     found: list[tuple[str, str]] = []
     for one in error.errors(include_url=False, include_input=False):
         field = one.get("ctx", {}).get("field") or (one["loc"] or ("",))[0]

@@ -1,8 +1,8 @@
-"""OpenTelemetry's metrics as Prometheus reads them: the text exposition format 0.0.4.
+"""Writes OpenTelemetry's metrics in Prometheus' text exposition format 0.0.4.
 
-Names are translated as OpenTelemetry's page "Prometheus and OpenMetrics Compatibility" says: what Prometheus
-does not allow in a name is an underscore, and counters end in ``_total``. Every series bears the label
-``service``; what else is known of the process is in ``target_info``.
+Names are translated by OpenTelemetry's page "Prometheus and OpenMetrics Compatibility": characters that
+Prometheus does not allow become underscores, and counters end in ``_total``. Every series has the label
+``service``. Other attributes of the process are in ``target_info``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from opentelemetry.sdk.metrics.export import (
 
 CONTENT_TYPE = "text/plain; version=0.0.4"
 PREFIX = "tunewheel-"
-"""Of ``service.name``; the label ``service`` does without."""
+"""Prefix of ``service.name``, which the label ``service`` omits."""
 
 
 def as_text(data: MetricsData | None) -> str:
@@ -67,14 +67,14 @@ def _line(name: str, labels: Mapping[str, object], value: float) -> str:
     keys: dict[str, list[str]] = {}
     for key in labels:
         keys.setdefault(_name(key), []).append(key)
-    # where several keys become one name, that label has the values of all
+    # If several keys become the same label name, the label has the values of all of them.
     values = {label: ";".join(str(labels[key]) for key in sorted(of)) for label, of in keys.items()}
     told = ",".join(f'{label}="{_escaped(value, quoted=True)}"' for label, value in values.items())
     return f"{name}{{{told}}} {value}"
 
 
 def _name(name: str) -> str:
-    if name.startswith("vllm."):  # vLLM has a colon there, which OpenTelemetry allows in no name
+    if name.startswith("vllm."):  # vLLM uses a colon, which OpenTelemetry does not allow in names.
         return f"vllm:{_name(name.removeprefix('vllm.'))}"
     found = re.sub("_+", "_", re.sub("[^a-zA-Z0-9_]", "_", name))
     return f"key_{found}" if found[:1].isdigit() else found

@@ -1,4 +1,4 @@
-"""Events onto the log."""
+"""Publishes events to Kafka."""
 
 # aiokafka has no type stubs.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -34,14 +34,14 @@ Produced = Envelope[Any] | Iterable[Envelope[Any]] | None
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """Takes the newest record of ``key`` away, on a compacted topic."""
+    """A null record that deletes ``key`` from a compacted topic."""
 
     topic: str
     key: bytes
 
 
 class Publisher:
-    """One idempotent producer. A publish that returned is on the log, acknowledged by all replicas."""
+    """One idempotent producer. When a publish returns, all replicas have acknowledged the event."""
 
     def __init__(self, settings: ServiceSettings, telemetry: Telemetry) -> None:
         self._settings = settings
@@ -52,7 +52,7 @@ class Publisher:
         )
 
     async def start(self) -> None:
-        # Dead letters are larger than what they carry; of all else each topic refuses what is too large.
+        # Dead letters are larger than the messages in them. Other topics refuse messages that are too large.
         largest = MAX_MESSAGE_BYTES + DEAD_LETTER_OVERHEAD
         producer = AIOKafkaProducer(**producer_options(self._settings, max_message_bytes=largest))
         try:
@@ -60,14 +60,15 @@ class Publisher:
         except BaseException as error:
             await producer.stop()
             if isinstance(error, KafkaConnectionError):
-                # a service's first connection: the others go the same way
+                # This is a service's first connection; later ones would fail for the same reason.
                 reason = await why_unreachable(client_options(self._settings))
                 raise TransientError(f"no connection to Kafka: {reason}") from error
             raise
         self._producer = producer
 
     async def stop(self) -> None:
-        """Send what waits, for as long as a publish may take: in an outage it would wait for the broker."""
+        """Send waiting records and stop. Waits at most as long as a publish may take; in an outage it would
+        otherwise wait for the broker."""
         if self._producer is None:
             return
         producer, self._producer = self._producer, None
@@ -82,13 +83,13 @@ class Publisher:
         """Return once a broker has answered.
 
         Raises:
-            TransientError: none does.
+            TransientError: no broker answers.
         """
         if self._producer is None:
             raise TransientError("the broker is not connected yet")
         client = self._producer.client
         nodes = [broker.nodeId for broker in client.cluster.brokers()]
-        for node in random.sample(nodes, len(nodes)):  # the first may be the one that hangs
+        for node in random.sample(nodes, len(nodes)):  # In random order, since a broker may hang.
             with contextlib.suppress(KafkaError):
                 await client.send(node, MetadataRequest([], allow_auto_topic_creation=False))
                 return
@@ -98,7 +99,7 @@ class Publisher:
         """Publish one event and wait for it to be acknowledged.
 
         Raises:
-            InvalidEvent: the event is larger than the topic takes.
+            InvalidEvent: the event is larger than the topic accepts.
             TransientError: the broker cannot be reached.
         """
         await self.publish_many([envelope])
@@ -115,14 +116,14 @@ class Publisher:
             await self.send([_with_trace(envelope.to_kafka(), carried) for envelope in envelopes])
 
     async def send(self, records: Sequence[KafkaRecord | Tombstone]) -> None:
-        """Put encoded records on the log as they are and wait until all are acknowledged.
+        """Publish encoded records unchanged, and wait until all are acknowledged.
 
-        What was not acknowledged in time may still reach the log, once the broker is back: aiokafka never
-        drops an idempotent batch. To send it again is harmless, as ids follow from content.
+        A record that was not acknowledged in time may still reach the log later, because aiokafka never drops
+        an idempotent batch. Sending it again is harmless, because event ids are derived from content.
 
         Raises:
-            InvalidEvent: a record is larger than the topic takes.
-            TransientError: the broker did not acknowledge within ``publish_seconds``, or refuses for now.
+            InvalidEvent: a record is larger than the topic accepts.
+            TransientError: the broker did not acknowledge within ``publish_seconds``, or refused temporarily.
         """
         if self._producer is None:
             raise TransientError("the broker is not connected yet; try again shortly")
@@ -157,7 +158,7 @@ class Publisher:
 
 
 def as_list(produced: Produced) -> list[Envelope[Any]]:
-    """Return what a handler produced as a list."""
+    """Return the result of a handler (None, one event or several) as a list."""
     if produced is None:
         return []
     return [produced] if isinstance(produced, Envelope) else list(produced)

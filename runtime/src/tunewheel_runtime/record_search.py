@@ -1,4 +1,5 @@
-"""One record of a topic by its key, from a moment on: for questions too rare to follow the topic for."""
+"""Finds one record of a topic by its key, reading from a given time on. For queries that are too rare to
+justify following the topic."""
 
 # aiokafka has no type stubs.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -21,19 +22,21 @@ from tunewheel_runtime.kafka_settings import KafkaSettings
 from tunewheel_runtime.partitions import all_partitions_of
 
 SLACK = timedelta(seconds=1)
-"""Clocks that are set back by less than this hide no record."""
+"""Reading begins this much earlier than asked for, so that a clock that was set back a little hides no
+record."""
 MOST_RECORDS = 20_000
-"""Read for one question; a record further from its moment is not found."""
+"""Most records that are read for one query. A record further behind the given time is not found."""
 PATIENCE_SECONDS = 2.0
-"""How long a record is waited for that is not on the log yet, from a moment that is not long past."""
+"""If the given time is recent, the record may not be on the log yet; it is waited for this long."""
 RECENT = timedelta(minutes=1)
 LONGEST_SECONDS = 10.0
-"""For one question, the wait for those before it included: aiokafka says nothing of a broker that is away."""
+"""Longest time for one query, including the wait for earlier queries. aiokafka does not report an unavailable
+broker."""
 
 
 class RecordSearch:
-    """Reads all partitions of ``topic``, in no group, from the first record of the moment on. The connection
-    is made at the first question and kept; questions are answered one after another."""
+    """Reads all partitions of ``topic``, without a consumer group, from the given time on. The connection is
+    opened at the first query and kept. Queries run one after the other."""
 
     def __init__(self, settings: KafkaSettings, topic: TopicSpec) -> None:
         self._settings = settings
@@ -42,29 +45,29 @@ class RecordSearch:
         self._consumer: AIOKafkaConsumer | None = None
 
     async def find(self, key: str, since: datetime) -> Envelope[Any] | None:
-        """Return the first event with this record key that was logged from ``since`` on; None where there is
-        none, it cannot be decoded, or it comes too late to be waited for.
+        """Return the first event with this record key that was logged at ``since`` or later. None: there is
+        none, it cannot be decoded, or it did not arrive in time.
 
         Raises:
-            TransientError: the broker is away, answers too late, or the topic does not exist.
+            TransientError: the broker is unavailable or too slow, or the topic does not exist.
         """
         deadline = asyncio.get_running_loop().time() + LONGEST_SECONDS
         try:
             async with asyncio.timeout_at(deadline):
                 await self._one_at_a_time.acquire()
         except TimeoutError as error:
-            raise TransientError(f"cannot read {self._topic.name} yet: others are read for") from error
+            raise TransientError(f"cannot read {self._topic.name} yet: earlier searches still run") from error
         try:
             async with asyncio.timeout_at(deadline):
                 return await self._find(key.encode(), since)
-        except (KafkaError, OSError) as error:  # a TimeoutError is an OSError
+        except (KafkaError, OSError) as error:  # OSError includes TimeoutError.
             await self.close()
             raise TransientError(f"cannot read {self._topic.name}: {error!r}") from error
         finally:
             self._one_at_a_time.release()
 
     async def close(self) -> None:
-        """Let go of the connection; the next question makes another."""
+        """Close the connection. The next query opens another."""
         if self._consumer is not None:
             consumer, self._consumer = self._consumer, None
             await stop_consumer(consumer)

@@ -1,4 +1,4 @@
-"""One name for each request: on its answer, and on every log line that is written while it is answered."""
+"""Gives each request an id, which is in the answer and in every log line written for the request."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HEADER = b"x-request-id"
 _SANE = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
-"""What may stand in a log and in a header as it is, and is no way to fill either."""
+"""Ids of clients that are accepted: short, and safe to write into a log and a header."""
 
 
 def request_id_of(scope: Scope) -> str:
-    """Return the client's ``x-request-id`` where it sends one that can be used, else a new one."""
+    """Return the client's ``x-request-id`` if it is acceptable, else a new id."""
     for name, value in scope["headers"]:
         if name == HEADER:
             return value.decode() if _SANE.fullmatch(value) else _new()
@@ -28,14 +28,14 @@ def _new() -> str:
 
 
 class RequestIds:
-    """ASGI middleware around everything that a door answers, its own refusals included."""
+    """ASGI middleware around all answers of a door, including its own refusals."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     @property
     def routes(self) -> list[BaseRoute]:
-        """Of the app within."""
+        """The routes of the wrapped app."""
         return getattr(self._app, "routes", [])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,11 +45,11 @@ class RequestIds:
         request_id = request_id_of(scope)
         told = (HEADER, request_id.encode())
 
-        def send_with_id(message: Message) -> Awaitable[None]:  # no coroutine of its own for each piece
+        def send_with_id(message: Message) -> Awaitable[None]:  # Not async: saves a coroutine per message.
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), told]
             return send(message)
 
-        # Each request has a task, and with it a context of its own.
+        # Each request runs in its own task, and so in its own context.
         structlog.contextvars.bind_contextvars(request_id=request_id)
         await self._app(scope, receive, send_with_id)

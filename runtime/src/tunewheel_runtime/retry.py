@@ -24,8 +24,8 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """``attempts`` calls in all; the n-th wait is drawn between a half and the whole of
-    min(longest, first · 2ⁿ) seconds, n from 0."""
+    """``attempts``: number of calls in all. The n-th wait (from 0) is drawn between half of and the whole of
+    min(longest, first · 2ⁿ) seconds."""
 
     attempts: int
     first: float
@@ -33,7 +33,7 @@ class Backoff:
 
     @classmethod
     def of(cls, settings: ServiceSettings, *, attempts: int | None = None) -> Backoff:
-        """Return what ``settings`` say; ``attempts``: others than theirs."""
+        """Return the backoff of ``settings``; ``attempts`` replaces theirs."""
         tries = settings.retry_attempts if attempts is None else attempts
         return cls(tries, settings.retry_first_delay_seconds, settings.retry_max_delay_seconds)
 
@@ -49,11 +49,10 @@ async def retry(
     what: str,
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
 ) -> T:
-    """Await ``call()`` until it returns, as long as it fails with what time may mend. ``sleep`` waits for so
-    many seconds.
+    """Await ``call()`` again, with waits, as long as it raises a transient error. ``sleep`` does the waiting.
 
     Raises:
-        TransientError: the last attempt's failure.
+        TransientError: the last attempt failed.
     """
     for attempt in range(backoff.attempts):
         try:

@@ -1,4 +1,4 @@
-"""Settings in files, one for each, as Docker and Kubernetes mount secrets."""
+"""Reads settings from files, one per setting, as Docker and Kubernetes mount secrets."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class SecretFiles(BaseSettings):
-    """The base of all settings: what no ``TUNEWHEEL_*`` variable tells may lie in a file of its name."""
+    """The base class of all settings. A setting without a ``TUNEWHEEL_*`` variable may be in a file of that
+    name."""
 
     model_config = SettingsConfigDict(env_prefix="TUNEWHEEL_", extra="ignore")
 
     secrets_dir: Path | None = None
-    """A folder, such as ``/run/secrets``, whose files are read once: ``TUNEWHEEL_SASL_PASSWORD`` holds what
-    the variable of that name would. A variable that is set wins over the file."""
+    """A folder, such as ``/run/secrets``, whose files are read once. The file ``TUNEWHEEL_SASL_PASSWORD``,
+    for example, holds the value of the variable of that name. A variable that is set goes before the file."""
 
     @model_validator(mode="before")
     @classmethod
@@ -26,7 +27,7 @@ class SecretFiles(BaseSettings):
         if folder is None:
             return values
         if not Path(folder).is_dir():
-            raise _wrong("secrets_dir", f"{folder} is no folder; mount the secrets there, or name another")
+            raise _wrong("secrets_dir", f"{folder} is not a folder; mount the secrets there, or name another")
         files = {name: Path(folder) / f"TUNEWHEEL_{name.upper()}" for name in cls.model_fields}
         found = {name: _text(name, file) for name, file in files.items() if file.is_file()}
         return found | values

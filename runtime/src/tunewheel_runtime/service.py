@@ -1,4 +1,4 @@
-"""The app factory: one ``Service`` is one process on the bus."""
+"""``Service``: one process that consumes and publishes events. Every service's ``make_app`` builds one."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
 class Service:
-    """A process that consumes events, does its work and publishes what came of it.
+    """A process that consumes events, handles them and publishes the results.
 
-    Start order: telemetry, producer, leadership (where one process at a time is active), views and replays
-    (read to the end), startup hooks, subscriptions. A hot standby reads its views and replays before it asks
-    for the leadership.
-    Until then ``/health/ready`` answers 503, but for a process that stands by. A handler's ``InvalidEvent``
-    becomes a dead letter, its ``TransientError`` is retried, anything else stops the process with exit code 1
-    and the offset unmoved.
+    Start order: telemetry, producer, leadership (if only one process at a time is active), views and replays
+    (read to the end), startup hooks, subscriptions. A hot standby reads its views and replays before it waits
+    for the leadership. Until the start is complete ``/health/ready`` answers 503, except for a standby.
+
+    A handler's ``InvalidEvent`` makes a dead letter, and its ``TransientError`` is retried. Any other
+    exception stops the process with exit code 1; the offset is not committed.
     """
 
     def __init__(
@@ -123,17 +123,17 @@ class Service:
 
     @property
     def access(self) -> Access:
-        """Who callers, and the principals of events, are and what they may do."""
+        """Identifies callers and the principals of events, with their roles."""
         return self._doors.access
 
     @property
     def http_port(self) -> int | None:
-        """Of the API, once it listens."""
+        """Port of the API; None until it listens."""
         return self._doors.http_port
 
     @property
     def health_port(self) -> int | None:
-        """Of health and metrics, once it listens."""
+        """Port of health and metrics; None until it listens."""
         return self._doors.health_port
 
     @property
@@ -142,19 +142,20 @@ class Service:
         return self._subscriptions.broker
 
     def on(self, topic: TopicSpec, *, group: str | None = None) -> Callable[[H], H]:
-        """Handle events one at a time; what the handler returns is published, then the offset moves."""
+        """Handle events one at a time. The events that the handler returns are published, then the offset is
+        committed."""
         return self._subscriptions.single(topic, group)
 
     def on_each(
         self, topic: TopicSpec, *, group: str | None = None, max_records: int = 2_000
     ) -> Callable[[H], H]:
-        """Like ``on`` at high volume: records are fetched, published and committed in batches."""
+        """Like ``on``, for high volume: records are fetched, published and committed in batches."""
         return self._subscriptions.each(topic, group, max_records)
 
     def on_batch(
         self, topic: TopicSpec, *, group: str | None = None, max_records: int = 500
     ) -> Callable[[H], H]:
-        """Hand a whole batch of ``Delivery`` to the handler."""
+        """Pass whole batches of ``Delivery`` to the handler."""
         return self._subscriptions.batch(topic, group, max_records)
 
     def job(
@@ -162,28 +163,29 @@ class Service:
     ) -> Callable[[H], H]:
         """Run long work under a ``Lease`` on the event's partition.
 
-        ``concurrent``: the handler is called for every event as it comes, and chooses itself which goes
-        first; otherwise for one event after another.
+        ``concurrent``: the handler is called for every event at once, and must itself decide in which order
+        the jobs run. Otherwise it is called for one event after the other.
         """
         return self._subscriptions.job(topic, group, concurrent=concurrent)
 
     def withhold(self, erasures: Erasures, followed: LogReader) -> None:
-        """Keep what ``erasures`` take, as ``followed`` knows them, out of this service's dead letters."""
+        """Keep erased content out of this service's dead letters. ``followed`` reads the events behind
+        ``erasures``."""
         self._dead_letters.withhold(lambda record: is_erased(record, erasures.all()), followed.refresh)
 
     def check(self, topic: TopicSpec) -> None:
         """Write a dead letter for every event of ``topic`` that cannot be decoded.
 
-        For a topic that all its consumers only replay: a replay skips such an event, in every process and at
-        every start, and nobody would be told.
+        For a topic that all its consumers only replay. A replay skips an invalid event, in every process and
+        at every start, so nobody would notice it.
         """
 
         @self.on_batch(topic)
         async def accept(_: Sequence[Delivery[Any]]) -> None:
-            """What can be decoded is the replays' matter."""
+            """Accept valid events without effect; the replays handle them."""
 
     def view(self, topic: TopicSpec) -> View[Any]:
-        """Materialise the latest event per key; complete before any handler runs."""
+        """Keep the latest event per key in memory. The view is complete before any handler runs."""
         view: View[Any] = View(self.settings, topic, failed=self.fail)
         self._readers.append(view.reader)
         return view
@@ -191,8 +193,8 @@ class Service:
     def replay(
         self, topics: Sequence[TopicSpec], apply: Apply, *, forget: Forget = lambda _topic, _key: None
     ) -> LogReader:
-        """Feed every event of ``topics`` to ``apply``, to the end before any handler runs, then on; and the
-        tombstones of compacted topics to ``forget``."""
+        """Pass every event of ``topics`` to ``apply``: up to the end before any handler runs, then new ones
+        as they arrive. Tombstones of compacted topics are passed to ``forget``."""
         return self.replay_at(topics, lambda envelope, _: apply(envelope), forget=forget)
 
     def replay_at(
@@ -203,8 +205,8 @@ class Service:
         forget: Forget = lambda _topic, _key: None,
         begins: Begins | None = None,
     ) -> LogReader:
-        """Like ``replay``; ``apply`` is also told where on the log each event lies. ``begins`` says where to
-        start, asked once what was replayed before is complete."""
+        """Like ``replay``, but ``apply`` also gets the position of each event. ``begins`` returns the offsets
+        to start from; it is called once the earlier replays are complete."""
         reader = LogReader(
             self.settings, topics, apply, failed=self.fail, forget=forget, warn=self.warn, begins=begins
         )
@@ -212,7 +214,8 @@ class Service:
         return reader
 
     async def read_whole(self, topic: TopicSpec, apply: ApplyAt) -> None:
-        """Feed every event that is on ``topic`` now to ``apply``, once, in no order between partitions.
+        """Pass every event that is now on ``topic`` to ``apply``, once. Partitions are read in no fixed
+        order.
 
         Raises:
             TransientError: the broker does not answer.
@@ -230,40 +233,43 @@ class Service:
             await reader.stop()
 
     def one_at_a_time(self, topic: TopicSpec, *, hot_standby: bool = False) -> None:
-        """Let one process of this service be active; others stand by until it has gone.
+        """Let only one process of this service be active. Others are standbys until it ends.
 
         Args:
-            topic: the consumer group that decides which process is active subscribes to this topic. Any
-                topic will do that exists and is quiet.
-            hot_standby: a process that stands by follows the log too, and answers requests from what it
-                knows. For services whose views and replays fold in memory alone, and whose API only reads.
+            topic: the consumer group that elects the active process subscribes to this topic. Any existing
+            topic
+                with little traffic will do.
+            hot_standby: a standby also follows the log, and answers requests from its memory. Only for
+            services
+                whose views and replays change nothing but memory, and whose API only reads.
         """
         self._is_hot_standby = hot_standby
         self._leadership = Leadership(self.settings, topic, group=f"{self.name}.active", lost=self.fail)
         self._health.leadership = self._leadership
 
     def require_active(self) -> None:
-        """Call this right before publishing what only the one active process may publish.
+        """Check that this process is active. Call it right before publishing an event that only the active
+        process may publish.
 
         Raises:
-            LeadershipLost: it is another process now.
+            LeadershipLost: another process is active now.
         """
         if self._leadership is not None:
             self._leadership.check()
 
     def handles(self, topic: TopicSpec, key: str) -> bool:
-        """Tell whether events on ``topic`` with this record key come to this process, by what it last heard
-        from its group."""
+        """Return whether events on ``topic`` with this record key are assigned to this process, by the latest
+        assignment."""
         return self._subscriptions.handles(topic, key)
 
     async def settled(self, topic: TopicSpec) -> Settled:
-        """Return which partitions of ``topic``, that this service handles, this process has and has handled
-        to their ends. Raises ``TransientError`` where the broker does not answer."""
+        """Return the partitions of ``topic`` that this process has been assigned and has handled to their
+        ends. Raises ``TransientError`` if the broker does not answer."""
         return await self._subscriptions.settled(topic)
 
     async def backlog(self, topic: TopicSpec) -> Backlog:
-        """Return how far all processes of this service have handled ``topic``. Raises ``TransientError``
-        where the broker does not answer."""
+        """Return how far all processes of this service together have handled ``topic``. Raises
+        ``TransientError`` if the broker does not answer."""
         return await self._subscriptions.backlog(topic)
 
     @property
@@ -274,14 +280,14 @@ class Service:
 
     @property
     def replayed(self) -> set[str]:
-        """The topics that this process reads whole, without a group."""
+        """The topics that this process reads completely, without a consumer group."""
         return {name for reader in self._readers for name in reader.names}
 
     def mount(self, app: Starlette, *, any_content: Sequence[str] = ()) -> None:
         """Serve ``app``, whose routes name the roles that they need (``identity.guard``).
 
         Args:
-            any_content: beginnings of paths that take other bodies than JSON (``Admission``).
+            any_content: prefixes of paths that accept bodies other than JSON (``Admission``).
 
         Raises:
             UnguardedRoute: a route names no role.
@@ -289,8 +295,8 @@ class Service:
         self._doors.mount(app, any_content=any_content)
 
     def ask_who(self) -> None:
-        """Refuse to start where nobody could be told by name: this service has callers, or acts on what
-        events say of who caused them."""
+        """Refuse to start if callers cannot be identified. For a service that has callers, or that trusts the
+        principals in events."""
         self._doors.ask_who()
 
     def on_startup(self, hook: Hook) -> None:
@@ -298,7 +304,7 @@ class Service:
         self._startup.append(hook)
 
     def on_shutdown(self, hook: Hook) -> None:
-        """Await ``hook`` after handlers have stopped and while the producer still runs."""
+        """Await ``hook`` after handlers have stopped, while the producer still runs."""
         self._shutdown.append(hook)
 
     def new(
@@ -308,20 +314,20 @@ class Service:
         return new_event(data, source=f"/tunewheel/{self.name}", cause=cause, correlation_id=correlation_id)
 
     async def publish(self, envelope: Envelope[Any]) -> None:
-        """Publish one event, acknowledged; see ``Publisher.publish`` for errors."""
+        """Publish one event and wait for its acknowledgement; see ``Publisher.publish`` for errors."""
         await self.publisher.publish(envelope)
 
     async def take_back(self, topic: TopicSpec, key: str) -> None:
-        """Publish a tombstone: views of ``topic``, a compacted one, know ``key`` no longer; see
+        """Publish a tombstone, so that views of the compacted ``topic`` forget ``key``; see
         ``Publisher.send`` for errors."""
         await self.publisher.send([Tombstone(topic.name, key.encode())])
 
     async def publish_many(self, envelopes: Sequence[Envelope[Any]]) -> None:
-        """Publish events in order, all acknowledged."""
+        """Publish events in order, and wait until all are acknowledged."""
         await self.publisher.publish_many(envelopes)
 
     def fail(self, error: BaseException) -> None:
-        """Stop the process for an error that nobody here can answer."""
+        """Stop the process because of an error that cannot be handled."""
         if self.failure is None:
             self._health.started = False
             self.failure = not_allowed(error) or error
@@ -329,11 +335,11 @@ class Service:
             self._stopping.set()
 
     def stop(self) -> None:
-        """Ask the service to stop in good order."""
+        """Ask the service to stop cleanly."""
         self._stopping.set()
 
     async def start(self) -> None:
-        """Bring everything up. A failure leaves nothing half started, so that ``start`` can be repeated."""
+        """Start all parts. After a failure all parts are stopped again, so that ``start`` can be repeated."""
         self._doors.begin()
         try:
             await self.publisher.start()
@@ -353,20 +359,20 @@ class Service:
         except BaseException as error:
             await self._disconnect()
             if refusal := not_allowed(error):
-                raise TransientError(str(refusal)) from error  # it may be allowed meanwhile
+                raise TransientError(str(refusal)) from error  # An operator may grant the right meanwhile.
             raise
         self._health.started = self.failure is None
         log.info("ready", http_port=self.http_port, health_port=self.health_port)
 
     async def close(self) -> None:
-        """Take everything down in reverse order; jobs get the chance to checkpoint."""
+        """Stop all parts in reverse order. Running jobs can write a checkpoint."""
         self._health.started = False
         await self._subscriptions.stop()
         for hook in reversed(self._shutdown):
             try:
                 await hook()
             except Exception:
-                log.exception("shutdown_hook_failed")  # the others are still to be run
+                log.exception("shutdown_hook_failed")  # The other hooks must still run.
         await self._disconnect()
         self.telemetry.shutdown()
 
@@ -379,20 +385,19 @@ class Service:
             await self._leadership.resign()
 
     def warn(self, name: str, text: str | None) -> None:
-        """Tell users of a trouble in which the service goes on; None for the ``text``: it is over. See
-        ``Health.warn``."""
+        """Report a problem that does not stop the service; ``text`` None: it is over. See ``Health.warn``."""
         self._health.warn(name, text)
 
     def state(self) -> dict[str, object]:
-        """Return what ``/health/ready`` answers."""
+        """Return the content of ``/health/ready``."""
         return self._health.state()
 
     def asgi(self) -> RequestIds:
-        """Return the app behind the API's door."""
+        """Return the app of the API, with its middleware."""
         return self._doors.asgi()
 
     def health_asgi(self) -> Starlette:
-        """Return the app that anybody may ask: health, and metrics."""
+        """Return the app of health and metrics, which anybody may call."""
         return self._doors.health_asgi()
 
     @contextlib.asynccontextmanager
@@ -413,10 +418,10 @@ class Service:
             self.fail(error)
 
     async def serve(self) -> None:
-        """Run until stopped by ``stop`` or ``fail``; ``run`` adds the signals.
+        """Run until ``stop`` or ``fail`` is called. ``run`` adds signal handling.
 
         Raises:
-            NoIdentity: nobody would ask who calls.
+            NoIdentity: callers could not be identified.
             InvalidTls: the certificate or its key cannot be used.
         """
         self._doors.open()
@@ -430,7 +435,7 @@ class Service:
         await self.serve()
 
     def run(self, *, loop_factory: LoopFactory | None = None) -> NoReturn:
-        """Run the process; exits 0 after a clean stop, 1 after a failure, 2 where it must not start.
+        """Run the process. The exit code is 0 after a clean stop, 1 after a failure, 2 if it must not start.
 
         ``loop_factory`` None: asyncio's own event loop.
         """

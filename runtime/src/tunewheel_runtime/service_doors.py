@@ -1,4 +1,5 @@
-"""The two doors of a service: its API asks who calls, health and metrics answer anybody."""
+"""The two HTTP doors of a service: its API, which identifies callers, and health and metrics, which answer
+anybody."""
 
 from __future__ import annotations
 
@@ -33,15 +34,15 @@ class ServiceDoors:
         self._telemetry = telemetry
         self._health = health
         self.access = Access(settings, warn=health.warn)
-        """Who callers, and the principals of events, are and what they may do."""
+        """Identifies callers and the principals of events, with their roles."""
         self._asks_who = False
         self._mounted: Starlette | None = None
         self._any_content: Sequence[str] = ()
         self._doors: list[Door] = []
         self.http_port: int | None = None
-        """Of the API, once it listens."""
+        """Port of the API; None until it listens."""
         self.health_port: int | None = None
-        """Of health and metrics, once it listens."""
+        """Port of health and metrics; None until it listens."""
 
     def mount(self, app: Starlette, *, any_content: Sequence[str]) -> None:
         """Serve ``app``; see ``Service.mount``."""
@@ -50,17 +51,17 @@ class ServiceDoors:
         self.ask_who()
 
     def ask_who(self) -> None:
-        """Refuse to ``open`` where nobody could be told by name."""
+        """Make ``open`` refuse if callers cannot be identified."""
         self._asks_who = True
 
     def begin(self) -> None:
-        """Read who may call, where anybody can."""
+        """Begin to fetch the keys of the issuer of tokens, if the service has callers."""
         if self._mounted is not None:
             self.access.begin()
 
     def asgi(self) -> RequestIds:
-        """Return the app behind the API's door. What was mounted stands right behind the admission: another
-        Starlette between them would cost each piece of a streamed answer two calls."""
+        """Return the app of the API. The mounted app is wrapped by the admission directly: another Starlette
+        between them would cost two calls per piece of a streamed answer."""
         assert self._mounted is not None
         app: ASGIApp = self._mounted
         if self._health.leadership is not None:
@@ -69,19 +70,21 @@ class ServiceDoors:
         return RequestIds(HttpSpans(app, self._telemetry.tracer) if self._telemetry.traces else app)
 
     def health_asgi(self) -> Starlette:
-        """Return the app that anybody may ask: health, and metrics."""
+        """Return the app of health and metrics, which anybody may call."""
 
-        async def metrics(_: Request) -> PlainTextResponse:  # in the event loop, as all that is read is there
+        async def metrics(
+            _: Request,
+        ) -> PlainTextResponse:  # async: the gauges must be read in the event loop.
             return PlainTextResponse(self._telemetry.metrics_text(), media_type=CONTENT_TYPE)
 
         routes = [*health_routes(self._health.state), Route("/metrics", metrics)]
         return Starlette(routes=routes, middleware=[Middleware(Admission, self._settings)])
 
     def open(self) -> None:
-        """Listen; whoever comes before ``serve`` waits for it.
+        """Listen. Clients that connect before ``serve`` wait for it.
 
         Raises:
-            NoIdentity: nobody would ask who calls.
+            NoIdentity: callers could not be identified.
             InvalidTls: the certificate or its key cannot be used.
         """
         settings = self._settings
@@ -98,12 +101,12 @@ class ServiceDoors:
             self.http_port = self._doors[1].port
 
     async def serve(self, stopping: asyncio.Event) -> None:
-        """Answer until ``stopping`` is set and the requests in flight are done."""
+        """Answer until ``stopping`` is set and the running requests are done."""
         await asyncio.gather(*(door.serve(stopping) for door in self._doors))
 
     @contextlib.asynccontextmanager
     async def lifespan(self) -> AsyncGenerator[None]:
-        """Run the lifespan of what was mounted around the body."""
+        """Run the mounted app's lifespan around the ``with`` block."""
         async with contextlib.AsyncExitStack() as stack:
             if self._mounted is not None:
                 await stack.enter_async_context(self._mounted.router.lifespan_context(self._mounted))
@@ -115,8 +118,9 @@ class ServiceDoors:
 
 
 class ReadingFirst:
-    """ASGI middleware: a process that has not read the log to its end says so, instead of answering that
-    there is nothing. It closes the connection: the next one may lead to a process that has."""
+    """ASGI middleware: while the process has not read the log to its end it answers 503, since answers from
+    incomplete data would be wrong. It also closes the connection: the next one may reach a process that is
+    ready."""
 
     def __init__(self, app: ASGIApp, is_reading: Callable[[], bool]) -> None:
         self._app = app

@@ -1,7 +1,7 @@
-"""The object store: immutable artifacts, created once, verified when read.
+"""The object store: immutable artifacts, which are created once and verified when they are read.
 
-obstore's create-if-absent is atomic on every backend; compare-and-swap is missing on local disks, so
-nothing here is overwritten, but where text must go (``replace``).
+obstore's create-if-absent is atomic on every backend, but local disks have no compare-and-swap. So objects
+are never overwritten. The only exception is ``replace``, which removes text from an object.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from tunewheel_contracts.identity import content_sha256
 from tunewheel_runtime.store_requests import StoreRequests
 
 PART_BYTES = 5 << 20
-"""Of what is written or read a part at a time: the smallest that S3 takes."""
+"""Size of the parts in which large files are read and written; the smallest that S3 allows."""
 
 
 class ArtifactConflict(TunewheelError):
-    """The path is taken by different content: two causes were given one name."""
+    """The path already holds different content, so the same path was used for two artifacts."""
 
 
 class CorruptArtifact(TunewheelError):
-    """What was read does not hash to what its reference says."""
+    """The content does not match the hash in its reference."""
 
 
 class ArtifactMissing(TunewheelError):
-    """The reference points to nothing."""
+    """There is no object at the reference's path."""
 
 
 class ObjectStore:
     """Artifacts below one URL: ``file://``, ``s3://``, ``gs://``, ``az://`` or ``memory://``.
 
-    Credentials come from the environment, as the cloud's own tools read them. ``meter`` None: requests are
-    not measured.
+    Credentials are read from the environment, from the same variables as the cloud's own tools. ``meter``
+    None: requests are not measured.
     """
 
     def __init__(self, url: str, meter: Meter | None = None) -> None:
@@ -61,7 +61,7 @@ class ObjectStore:
             self._store = MemoryStore() if url.startswith("memory:") else from_url(url)
 
     async def put(self, path: str, data: bytes) -> ArtifactRef:
-        """Create ``path``, once. Repeating the same content is harmless.
+        """Create ``path``. Repeating it with the same content is harmless.
 
         Raises:
             ArtifactConflict: ``path`` holds other content.
@@ -79,7 +79,8 @@ class ObjectStore:
         return ref
 
     async def first(self, path: str, data: bytes) -> bytes:
-        """Create ``path``, or return what was put there first: the same for everybody who asks.
+        """Create ``path`` with ``data`` if it does not exist. Return its content, which is the same for all
+        callers.
 
         Raises:
             TransientError: the store cannot be reached.
@@ -89,13 +90,13 @@ class ObjectStore:
             return earlier
         try:
             await self.put(path, data)
-        except ArtifactConflict:  # another process was quicker
+        except ArtifactConflict:  # Another process created it first.
             return await self.read(path) or data
         return data
 
     async def replace(self, path: str, data: bytes) -> None:
-        """Write ``data`` over what lies at ``path``, whole: where text must go from an object whose name no
-        event holds. Everything else is created once.
+        """Replace the content of ``path``. Only to remove text from an object that no event refers to; all
+        other objects are created once.
 
         Raises:
             TransientError: the store cannot be reached.
@@ -105,7 +106,7 @@ class ObjectStore:
             moved(len(data))
 
     async def read(self, path: str) -> bytes | None:
-        """Return the bytes at ``path`` unverified, or None where there is nothing.
+        """Return the unverified bytes at ``path``; None where there is no object.
 
         Raises:
             TransientError: the store cannot be reached.
@@ -127,14 +128,17 @@ class ObjectStore:
         """
         data = await self.read(ref.path)
         if data is None:
-            raise ArtifactMissing(f"{ref.path} is not in {self.url}; is this the store it was written to?")
+            raise ArtifactMissing(
+                f"{ref.path} is not in {self.url}; check that TUNEWHEEL_STORE_URL is the store that "
+                "it was written to"
+            )
         if content_sha256(data) != ref.sha256:
             raise CorruptArtifact(f"{ref.path} hashes to {content_sha256(data)}, not to {ref.sha256}")
         return data
 
     async def put_file(self, path: str, file: Path, *, sha256: str) -> ArtifactRef:
-        """Create ``path`` from a file of any size, a part at a time. The path must name the content (hold
-        its hash, or be promised to it): what lies there already is then the same.
+        """Create ``path`` from a file of any size, in parts. The path must be unique to the content, for
+        example by holding its hash: an existing object is not compared.
 
         Raises:
             TransientError: the store cannot be reached.
@@ -147,8 +151,8 @@ class ObjectStore:
         return ref
 
     async def download(self, ref: ArtifactRef, destination: Path) -> None:
-        """Write the verified bytes of ``ref`` to ``destination``, a part at a time; see ``get`` for errors.
-        Where it raises, ``destination`` is not to be used."""
+        """Write the verified bytes of ``ref`` to ``destination``, in parts. Raises as ``get`` does; after an
+        error ``destination`` must not be used."""
         digest = hashlib.sha256()
         file = destination.open("wb")
         try:
@@ -164,7 +168,7 @@ class ObjectStore:
             raise CorruptArtifact(f"{ref.path} hashes to {digest.hexdigest()}, not to {ref.sha256}")
 
     async def exists(self, path: str) -> bool:
-        """Tell whether something lies at ``path``."""
+        """Return whether there is an object at ``path``."""
         try:
             with self._requests.one("find", path, answer=FileNotFoundError):
                 await obstore.head_async(self._store, path)
@@ -177,7 +181,7 @@ class ObjectStore:
         return sorted(await self.written(prefix))
 
     async def written(self, prefix: str) -> dict[str, datetime]:
-        """Return the paths below ``prefix``, and when each was written last, by the store's clock."""
+        """Return the paths below ``prefix``, each with its time of modification by the store's clock."""
         times: dict[str, datetime] = {}
         with self._requests.one("list", prefix):
             async for chunk in obstore.list(self._store, prefix):
@@ -185,18 +189,18 @@ class ObjectStore:
         return times
 
     async def read_folder(self, prefix: str) -> dict[str, bytes]:
-        """Return what lies below ``prefix``, unverified, by its path there."""
+        """Return the unverified content of all objects below ``prefix``, by path relative to it."""
         found = {path: await self.read(path) for path in await self.list(prefix)}
         return {path.removeprefix(f"{prefix}/"): data for path, data in found.items() if data is not None}
 
     async def folders(self, prefix: str) -> list[str]:
-        """Return the names of the folders right below ``prefix``, sorted."""
+        """Return the names of the folders directly below ``prefix``, sorted."""
         with self._requests.one("list", prefix):
             found = await obstore.list_with_delimiter_async(self._store, prefix)
         return sorted(path.rstrip("/").rpartition("/")[2] for path in found["common_prefixes"])
 
     async def delete(self, paths: Sequence[str]) -> None:
-        """Remove what is no artifact, such as an old checkpoint; absent paths are fine."""
+        """Delete objects that are not artifacts, such as old checkpoints. Missing paths are ignored."""
         for path in paths:
             with (
                 contextlib.suppress(FileNotFoundError),
@@ -207,7 +211,7 @@ class ObjectStore:
     async def put_directory(self, prefix: str, directory: Path, *, last: str = "") -> tuple[ArtifactRef, ...]:
         """Create every file of ``directory`` below ``prefix``; see ``put`` for errors.
 
-        ``last`` names the file that vouches for the others: it is not there before they are.
+        ``last``: name of the file whose presence says that all others are complete; it is created after them.
         """
         refs: list[ArtifactRef] = []
         files = await asyncio.to_thread(_files_below, directory)
@@ -218,12 +222,13 @@ class ObjectStore:
         return tuple(refs)
 
     async def fetch_directory(self, refs: Iterable[ArtifactRef], prefix: str, destination: Path) -> Path:
-        """Bring the files of ``refs`` to ``destination``, verified, all or none.
+        """Download the files of ``refs`` to ``destination`` and verify them. After an error none of them is
+        there.
 
-        A ``destination`` that is already there was brought whole by an earlier call and is verified again.
+        An existing ``destination`` is complete from an earlier call, and is verified again.
 
         Raises:
-            CorruptArtifact: a file's content, or a path outside ``prefix``.
+            CorruptArtifact: a file's content is wrong, or its path is outside ``prefix``.
             ArtifactMissing, TransientError
         """
         wanted = {_below(ref.path, prefix): ref for ref in refs}
@@ -235,13 +240,13 @@ class ObjectStore:
             for name, ref in wanted.items():
                 target = staged / name
                 target.parent.mkdir(parents=True, exist_ok=True)
-                await self.download(ref, target)  # a part at a time: whole models are larger than memory
+                await self.download(ref, target)  # In parts, because models may be larger than the memory.
             await asyncio.to_thread(_swap_in, staged, destination)
         return destination
 
 
 def local_root_of(url: str) -> Path | None:
-    """Return the folder that ``url`` names, None where it is of a remote or memory store."""
+    """Return the folder of a ``file://`` URL; None for other stores."""
     parts = urlsplit(url)
     if parts.scheme == "file":
         return Path(unquote(parts.netloc + parts.path)).resolve()
@@ -254,7 +259,7 @@ def _files_below(directory: Path) -> list[Path]:
 
 def _below(path: str, prefix: str) -> str:
     if not path.startswith(f"{prefix}/"):
-        raise CorruptArtifact(f"{path} does not lie below {prefix}")
+        raise CorruptArtifact(f"{path} is not below {prefix}")
     return path[len(prefix) + 1 :]
 
 

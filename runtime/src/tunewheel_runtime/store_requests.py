@@ -1,4 +1,4 @@
-"""Requests to the object store: measured, and what fails is a ``TransientError``."""
+"""Measures requests to the object store, and turns their failures into ``TransientError``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ Operation = Literal["write", "read", "find", "list", "delete"]
 
 
 class StoreRequests:
-    """``tunewheel.store.seconds``, by operation and outcome, and ``tunewheel.store.bytes``, by operation."""
+    """The metrics ``tunewheel.store.seconds`` (by operation and outcome) and ``tunewheel.store.bytes`` (by
+    operation)."""
 
     def __init__(self, meter: Meter) -> None:
         self._seconds = meter.create_histogram(
@@ -34,8 +35,10 @@ class StoreRequests:
     def one(
         self, operation: Operation, path: str, *, answer: type[Exception] | None = None
     ) -> Generator[Callable[[int], None]]:
-        """Measure the body, which is one request and tells the bytes that it moved. An ``answer`` is no
-        failure and goes on to the caller; what a task that is cancelled was told is not known.
+        """Measure the ``with`` block, which makes one request and reports the transferred bytes.
+
+        An exception of type ``answer`` is an answer of the store and not a failure; it is passed on. A
+        cancelled request is measured with an outcome of its own, because the store's answer is unknown.
 
         Raises:
             TransientError: the store cannot be reached, or refuses.
@@ -56,5 +59,5 @@ class StoreRequests:
 
 
 def _said(error: Exception) -> str:
-    """The message without the dump of Rust's data that obstore puts below it."""
+    """Return obstore's message without the dump of Rust data structures that follows it."""
     return str(error).partition("\n\nDebug source:")[0]

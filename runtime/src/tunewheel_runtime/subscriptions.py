@@ -1,4 +1,4 @@
-"""Handlers as FastStream subscribers."""
+"""Registers handlers as FastStream subscribers."""
 
 # aiokafka has no type stubs.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -30,15 +30,15 @@ from tunewheel_runtime.settings import ServiceSettings
 
 H = TypeVar("H", bound=Callable[..., Any])
 LONGEST_HANDLING_MS = 3_600_000
-"""Longer than a handler is retried: a member that does not poll for so long loses its partitions to another,
-which would find the same outage."""
+"""``max_poll_interval_ms``: longer than a handler is retried. A member that does not poll for this long loses
+its partitions; during an outage another member would only meet the same outage."""
 
 
 class Subscriptions:
-    """The subscribers of one service, and the one place that decides what an error does.
+    """The subscribers of one service. Errors of all handlers are handled here.
 
-    Acknowledgement is manual throughout: FastStream's default (``ACK_FIRST``) is at-most-once and
-    ``NACK_ON_ERROR`` re-reads a poison message for ever.
+    Offsets are always committed manually. FastStream's default (``ACK_FIRST``) is at-most-once, and
+    ``NACK_ON_ERROR`` reads an invalid message again for ever.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Subscriptions:
         *,
         failed: Callable[[BaseException], None],
     ) -> None:
-        """``name`` is the service's; ``failed`` is told an error that ends it."""
+        """``name``: the service's name. ``failed`` is called with an error that stops the service."""
         self._name = name
         self._settings = settings
         self._consumption = consumption
@@ -58,7 +58,7 @@ class Subscriptions:
         """Consumer group and topic of every subscription."""
         self._subscribers: dict[str, Any] = {}
         self._listeners: dict[str, LeaseListener] = {}
-        """By topic, of jobs."""
+        """The lease listeners of jobs, by topic."""
         self._concurrent = ConcurrentJobs(self._guard)
         self.broker = make_broker(name, settings, failed)
 
@@ -113,12 +113,12 @@ class Subscriptions:
         return self._register(topic, group, consume, listener=listener)
 
     def handles(self, topic: TopicSpec, key: str) -> bool:
-        """Tell whether events on ``topic`` with this record key are handled here."""
+        """Return whether events on ``topic`` with this record key are assigned to this process."""
         consumer = self._consumer_of(topic)
         return consumer is not None and handles(consumer, topic.name, key)
 
     async def settled(self, topic: TopicSpec) -> Settled:
-        """Return which partitions of ``topic`` are handled here, and have nothing left to handle.
+        """Return the partitions of ``topic`` that are assigned to this process and handled to their ends.
 
         Raises:
             TransientError: the broker does not answer.
@@ -132,10 +132,10 @@ class Subscriptions:
             raise TransientError(f"cannot tell how far {topic.name} was handled: {error!r}") from error
 
     async def backlog(self, topic: TopicSpec) -> Backlog:
-        """Return how far the group that handles ``topic`` has come, in all partitions.
+        """Return how far the service's group has handled all partitions of ``topic``.
 
         Raises:
-            TransientError: the broker does not answer, or was not heard of yet.
+            TransientError: the broker does not answer, or this process is not subscribed yet.
         """
         consumer = self._consumer_of(topic)
         numbers = consumer.partitions_for_topic(topic.name) if consumer is not None else None
@@ -147,7 +147,7 @@ class Subscriptions:
             raise TransientError(f"cannot tell how far {topic.name} was handled: {error!r}") from error
 
     async def lag(self) -> Lag:
-        """Return how many records wait in the partitions that this process has now.
+        """Return the number of unprocessed records in the partitions that are assigned to this process.
 
         Raises:
             KafkaError: the broker does not answer.
@@ -157,7 +157,7 @@ class Subscriptions:
 
     @property
     def running_jobs(self) -> dict[str, float]:
-        """By topic, how many jobs this process has taken on."""
+        """Number of running and waiting jobs of this process, by topic."""
         return {topic: listener.running for topic, listener in self._listeners.items()}
 
     def _consumer_of(self, topic: TopicSpec) -> Any:
@@ -186,7 +186,7 @@ class Subscriptions:
             "heartbeat_interval_ms": settings.session_timeout_ms // 4,
             "max_poll_interval_ms": LONGEST_JOB_MS if listener else LONGEST_HANDLING_MS,
             "max_partition_fetch_bytes": 8 << 20,
-            # The assignor keeps what it was given in its class: shared, each group would claim another's.
+            # The assignor keeps its assignment in its class; groups with the same class would mix them up.
             "partition_assignment_strategy": (type("Sticky", (StickyPartitionAssignor,), {}),),
             "parser": _parse_any_headers,
             "decoder": _leave_undecoded,
@@ -209,17 +209,19 @@ class Subscriptions:
         return decorate
 
     async def _guard(self, work: Awaitable[None]) -> None:
-        """Let nothing pass silently: FastStream would log an error and read on past the message."""
+        """Await a handler; stop the service after an error. FastStream would only log it and skip the
+        message."""
         try:
             await work
         except Exception as error:
             self._failed(error)
-            # Ends the consume loop for good; any other exception it would log, and read on.
+            # CancelledError ends the consume loop. FastStream would log any other exception and go on.
             raise asyncio.CancelledError from error
 
 
 async def _parse_any_headers(raw: Any, parse: Callable[[Any], Awaitable[StreamMessage[Any]]]) -> Any:
-    """Parse a record whose headers may be null or not UTF-8: it must reach the dead letter, not the log."""
+    """Parse a record whose headers may be null or not UTF-8. It must become a dead letter and not just a log
+    line."""
     try:
         return await parse(raw)
     except (UnicodeDecodeError, AttributeError):
@@ -231,7 +233,7 @@ async def _parse_any_headers(raw: Any, parse: Callable[[Any], Awaitable[StreamMe
 
 
 async def _leave_undecoded(message: StreamMessage[Any]) -> StreamMessage[Any]:
-    """Hand the whole message on: decoding is ours, so that its failure can become a dead letter."""
+    """Pass the message on undecoded. The service decodes it, so that a failure can become a dead letter."""
     return message
 
 

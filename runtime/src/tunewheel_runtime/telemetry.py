@@ -1,8 +1,8 @@
-"""OpenTelemetry of one process: metrics always, traces and logs where a collector is named.
+"""OpenTelemetry of one process: metrics always, traces and logs only if a collector is set.
 
-A collector is named by ``TUNEWHEEL_OTLP_ENDPOINT`` or by the SDK's own environment variables
-(``OTEL_EXPORTER_OTLP_ENDPOINT``, ``…_TRACES_ENDPOINT``, ``…_HEADERS``), which also hold for whatever
-Tunewheel has no setting for.
+A collector is set by ``TUNEWHEEL_OTLP_ENDPOINT`` or by the SDK's own environment variables
+(``OTEL_EXPORTER_OTLP_ENDPOINT``, ``…_TRACES_ENDPOINT``). The SDK's variables also set all that Tunewheel has
+no setting for, such as ``OTEL_EXPORTER_OTLP_HEADERS``.
 """
 
 from __future__ import annotations
@@ -29,33 +29,34 @@ from tunewheel_runtime.prometheus import PREFIX, as_text
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 CARRIERS = ("traceparent", "tracestate")
-"""Names of the headers of W3C's trace context."""
+"""Names of the headers of W3C Trace Context."""
 
 
 @dataclass(frozen=True, slots=True)
 class Telemetry:
-    """The providers of one process. Without an exporter spans go nowhere and cost next to nothing."""
+    """The OpenTelemetry providers of one process. Without an exporter spans are dropped and cost almost
+    nothing."""
 
     tracer: trace.Tracer
     meter: metrics.Meter
     tracer_provider: trace.TracerProvider
     meter_provider: MeterProvider
     logger_provider: LoggerProvider | None
-    """None: logs go to standard error alone."""
+    """None: logs are written to standard error only."""
     reader: InMemoryMetricReader
 
     @property
     def traces(self) -> bool:
-        """Whether spans go anywhere."""
+        """Whether spans are exported."""
         return isinstance(self.tracer_provider, TracerProvider)
 
     def metrics_text(self) -> str:
-        """Return what ``/metrics`` answers."""
+        """Return the content of ``/metrics``."""
         return as_text(self.reader.get_metrics_data())
 
     def shutdown(self) -> None:
-        """Export what waits; a collector that is away is waited for as long as an export may take
-        (``OTEL_EXPORTER_OTLP_TIMEOUT``, 10 s)."""
+        """Export what has not been exported yet. If the collector does not answer, each export is given up
+        after ``OTEL_EXPORTER_OTLP_TIMEOUT`` (10 s)."""
         if isinstance(self.tracer_provider, TracerProvider):
             self.tracer_provider.shutdown()
         self.meter_provider.shutdown()
@@ -72,8 +73,8 @@ def make_telemetry(
     metric_readers: Iterable[MetricReader] = (),
     log_processors: Iterable[LogRecordProcessor] = (),
 ) -> Telemetry:
-    """Build the providers. ``instance`` None: host and process say who it is. The processors and readers are
-    for tests and embedding."""
+    """Build the providers. ``instance``: name of the process; None: host name and process id. The processors
+    and readers are for tests and embedding."""
     readers, logs = list(metric_readers), list(log_processors)
     if (target := _target("metrics", endpoint)) is not None:
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -115,7 +116,7 @@ def make_tracer_provider(
     instance: str | None = None,
     span_processors: Iterable[SpanProcessor] = (),
 ) -> trace.TracerProvider:
-    """Build the provider of a process's spans; without a collector, a provider that makes no spans."""
+    """Build the tracer provider of a process. Without a collector it creates no spans."""
     processors = list(span_processors)
     if (target := _target("traces", endpoint)) is not None:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -130,7 +131,7 @@ def make_tracer_provider(
 
 
 def _target(signal: str, endpoint: str | None) -> dict[str, Any] | None:
-    """Return the arguments of the exporter of ``signal``; None where it goes nowhere."""
+    """Return the arguments of the exporter of ``signal``; None: the signal is not exported."""
     if os.environ.get(f"OTEL_{signal.upper()}_EXPORTER") == "none":
         return None
     if endpoint:
@@ -155,19 +156,19 @@ def _resource(service: str, instance: str | None) -> Resource:
 
 
 def extract(headers: Mapping[str, bytes]) -> otel_context.Context:
-    """Read the W3C trace context that a record travelled with."""
+    """Return the W3C trace context in a record's headers."""
     return _PROPAGATOR.extract(
         {name: headers[name].decode("ascii", "replace") for name in CARRIERS if name in headers}
     )
 
 
 def inject() -> dict[str, bytes]:
-    """Return the headers that carry the current trace on; empty outside any trace."""
+    """Return the headers of the current trace context; empty outside a trace."""
     return {name: value.encode("ascii") for name, value in carried().items()}
 
 
 def carried() -> dict[str, str]:
-    """Return the current trace as ``inject`` does, in text."""
+    """Return the headers of ``inject`` as text."""
     carrier: dict[str, str] = {}
     _PROPAGATOR.inject(carrier)
     return carrier

@@ -1,4 +1,5 @@
-"""TLS of a service's doors, and whom their clients trust. Nothing here turns verification off."""
+"""TLS certificates of a service's doors, and the authorities that clients trust. Verification is never turned
+off."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from tunewheel_runtime.settings import HttpSettings
 log = structlog.get_logger(__name__)
 
 LOOK_SECONDS = 1.0
-"""The files are compared with what was read of them this often, at most."""
+"""Least time, in seconds, between two checks whether the files have changed."""
 WARNING = "tls"
 _END = "-----END CERTIFICATE-----"
 
@@ -27,8 +28,8 @@ class InvalidTls(TunewheelError):
 
 
 class Certificate:
-    """The certificate and key that a service's doors show. A renewed pair serves every connection that is
-    made ``LOOK_SECONDS`` after its files were written, or later; those before keep what they have."""
+    """The certificate and key of a service's doors. A renewed pair is used for connections that are opened at
+    least ``LOOK_SECONDS`` after its files were written. Open connections keep the old pair."""
 
     def __init__(
         self,
@@ -39,8 +40,8 @@ class Certificate:
         warn: Callable[[str, str | None], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``warn`` is told when the files have become unusable, and with None when they are well again; the
-        pair read last serves until then.
+        """``warn`` is called when the files become unusable, and with None when they are usable again. Until
+        then the pair that was read last is used.
 
         Raises:
             InvalidTls: the pair cannot be used.
@@ -53,7 +54,7 @@ class Certificate:
         self._context = _load(certfile, keyfile, password)
 
     def context(self) -> ssl.SSLContext:
-        """Return what the next connection is served by."""
+        """Return the TLS context for the next connection."""
         if self._clock() >= self._next_look:
             self._next_look = self._clock() + LOOK_SECONDS
             marks = self._marks()
@@ -67,10 +68,10 @@ class Certificate:
 
     def _read_again(self) -> None:
         try:
-            # A new context: a pair that does not match would spoil the one that serves.
+            # Load into a new context: a certificate and key that do not match would break the one in use.
             self._context = _load(self._certfile, self._keyfile, self._password)
         except InvalidTls as error:
-            self._warn(WARNING, f"{error}; the certificate read before still serves")
+            self._warn(WARNING, f"{error}; the certificate read before stays in use")
         else:
             self._warn(WARNING, None)
             log.info("certificate_read", path=str(self._certfile))
@@ -80,7 +81,7 @@ def certificate_of(settings: HttpSettings, *, warn: Callable[[str, str | None], 
     """Return the certificate of ``settings``; None where no file is set.
 
     Raises:
-        InvalidTls: one of the two files is not named, or the pair cannot be used.
+        InvalidTls: only one of the two files is set, or the pair cannot be used.
     """
     certfile, keyfile, password = settings.tls_certfile, settings.tls_keyfile, settings.tls_keyfile_password
     if certfile is None and keyfile is None:
@@ -88,14 +89,14 @@ def certificate_of(settings: HttpSettings, *, warn: Callable[[str, str | None], 
     if certfile is None or keyfile is None:
         lacking = "CERTFILE" if certfile is None else "KEYFILE"
         raise InvalidTls(
-            f"TUNEWHEEL_TLS_{lacking} is not set, and the other one is: set TUNEWHEEL_TLS_CERTFILE and "
+            f"TUNEWHEEL_TLS_{lacking} is not set, but the other one is: set both TUNEWHEEL_TLS_CERTFILE and "
             "TUNEWHEEL_TLS_KEYFILE, or neither"
         )
     return Certificate(certfile, keyfile, password=password.get_secret_value() if password else "", warn=warn)
 
 
 def tell_of_clear_text(settings: HttpSettings) -> None:
-    """Say once, in the log, that keys come over the network unencrypted, unless a proxy sees to that."""
+    """Log a warning if API keys would be sent over the network unencrypted."""
     if settings.tls_certfile is None and not is_loopback(settings.http_host):
         log.warning(
             "keys_in_clear_text",
@@ -106,9 +107,9 @@ def tell_of_clear_text(settings: HttpSettings) -> None:
 
 
 def trust(cafile: Path | None, *, setting: str) -> ssl.SSLContext:
-    """Return what a client verifies servers by: the system's authorities, and those in ``cafile`` (PEM).
+    """Return a client's TLS context, which trusts the system's authorities and those in ``cafile`` (PEM).
 
-    ``setting`` is the name of what ``cafile`` was set by.
+    ``setting``: name of the setting of ``cafile``, for error messages.
 
     Raises:
         InvalidTls: ``cafile`` cannot be read, or holds no certificate.
@@ -117,7 +118,7 @@ def trust(cafile: Path | None, *, setting: str) -> ssl.SSLContext:
     if cafile is not None:
         try:
             context.load_verify_locations(cafile)
-        except OSError as error:  # ssl.SSLError is one too
+        except OSError as error:  # includes ssl.SSLError
             reason = "holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
             raise InvalidTls(
                 f"{setting} {cafile}: {reason}; name a PEM file of the authority that signed the server's "
@@ -127,8 +128,8 @@ def trust(cafile: Path | None, *, setting: str) -> ssl.SSLContext:
 
 
 def trust_own(certfile: Path) -> ssl.SSLContext:
-    """Return what a probe on this machine verifies a door by whose certificate is in ``certfile``: it must
-    show that very certificate, which need not bear the name that the probe calls.
+    """Return the TLS context of a probe on this machine. The door must use exactly the certificate in
+    ``certfile``; its host name is not checked.
 
     Raises:
         InvalidTls: ``certfile`` cannot be read.
@@ -157,7 +158,7 @@ def _load(certfile: Path, keyfile: Path, password: str) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     try:
-        # A password always: OpenSSL would ask a terminal for it.
+        # Always pass a password; otherwise OpenSSL would ask for one at the terminal.
         context.load_cert_chain(certfile, keyfile, password=lambda: password)
     except (ssl.SSLError, ValueError) as error:
         raise InvalidTls(_reason(error, certfile, keyfile)) from error

@@ -1,10 +1,9 @@
-"""What topics and consumer groups are called on a broker that several installations share: a prefix of this
-installation's own, then the name that the specs give them.
+"""Adds a prefix to the names of topics and consumer groups, so that several installations can share a broker.
 
-All code calls a topic as its spec does, which is its ``ce_type`` too. The prefix is put before a name where
-aiokafka writes a request, and taken away where it has read the answer. No code between the two can forget it,
-and what is kept (source positions in dead letters, checkpoints) is the same under every prefix. Topics and
-groups of others are left out of answers. See ``docs/adr/0042-names-are-prefixed-on-the-wire.md``.
+All code uses the name in the topic's spec, which is also its ``ce_type``. The prefix is added where aiokafka
+writes a request, and removed where it has read the answer. So no other code can forget it. Stored names
+(source positions in dead letters, checkpoints) are the same under every prefix. Topics and groups of other
+installations are removed from answers. See ``docs/adr/0042-names-are-prefixed-on-the-wire.md``.
 """
 
 # aiokafka has no type stubs.
@@ -21,16 +20,17 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, Cons
 from aiokafka.protocol.types import Array, Schema
 
 PREFIX = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,98}[._-])?")
-"""It ends in a separator: else ``a`` + ``bc`` and ``ab`` + ``c`` would be one topic."""
+"""Pattern of a prefix. It must end in a separator; otherwise ``a`` + ``bc`` and ``ab`` + ``c`` would be the
+same topic."""
 
 Rename = Callable[[str], str]
 Change = Callable[[Any, Mapping[str, Any], Rename], Any]
-"""Returns a field's value under other names; told the fields beside it."""
+"""Returns a field's value with renamed names. Also gets the other fields of the same structure."""
 
 
 class ClientId(str):
-    """What a client calls itself to a broker. It is all that aiokafka hands down to each connection, so that
-    it carries the prefix there."""
+    """A client's ``client_id``. It carries the prefix, because aiokafka passes only the ``client_id`` on to
+    each connection."""
 
     __slots__ = ("prefix",)
     prefix: str
@@ -42,7 +42,7 @@ class ClientId(str):
 
 
 def client_id(name: str, prefix: str) -> str:
-    """Return the ``client_id`` of a client whose topics and groups bear ``prefix`` on the broker."""
+    """Return the ``client_id`` of a client whose topics and groups have ``prefix`` on the broker."""
     if not prefix:
         return name
     conn.AIOKafkaConnection = _Connection
@@ -50,7 +50,7 @@ def client_id(name: str, prefix: str) -> str:
 
 
 class _Connection(conn.AIOKafkaConnection):
-    """Puts the prefix of its client, where that has one, on the wire."""
+    """A connection that adds the prefix of its client, if it has one, to requests."""
 
     def send(self, request: Any, expect_response: bool = True) -> Any:
         prefix = getattr(self._client_id, "prefix", "")
@@ -58,14 +58,16 @@ class _Connection(conn.AIOKafkaConnection):
 
 
 class Prefixed:
-    """A request of aiokafka whose names bear ``prefix``; those of its answer are as in the specs."""
+    """Wraps an aiokafka request. Names in the request get ``prefix``; it is removed from names in the
+    answer."""
 
     def __init__(self, request: Any, prefix: str) -> None:
         self._request = request
         self._prefix = prefix
 
     def prepare(self, versions: Any) -> Any:
-        """Return what is written, in the version that the broker takes. Its answer is read by the same."""
+        """Return the request to write, in a version that the broker accepts. The answer is read in the same
+        version."""
         written = self._request.prepare(versions)
         fields = _fields_of(written)
         for name, value in _renamed(written.SCHEMA, _values(written), fields, self._prefix.__add__).items():
@@ -75,7 +77,7 @@ class Prefixed:
 
 
 class _Answer:
-    """Reads an answer and takes the prefix away; stands where aiokafka has the answer's class."""
+    """Reads an answer and removes the prefix. It takes the place of aiokafka's response class."""
 
     def __init__(self, kind: Any, fields: Mapping[str, Change], prefix: str) -> None:
         self._kind = kind
@@ -94,7 +96,7 @@ class _Answer:
 
 
 class _Foreign(Exception):
-    """The name is of another installation."""
+    """The name belongs to another installation."""
 
 
 def _values(struct: Any) -> list[Any]:
@@ -104,7 +106,8 @@ def _values(struct: Any) -> list[Any]:
 def _renamed(
     schema: Schema, values: Sequence[Any], changes: Mapping[str, Change], rename: Rename
 ) -> dict[str, Any]:
-    """Return the values by field, under other names; what is in lists and not ours is left out."""
+    """Return the values by field, with names renamed. List items that belong to other installations are left
+    out."""
     before = dict(zip(schema.names, values, strict=True))
     after: dict[str, Any] = {}
     for (name, value), kind in zip(before.items(), schema.fields, strict=True):
@@ -134,15 +137,16 @@ def _name(value: Any, _: Mapping[str, Any], rename: Rename) -> Any:
 
 
 def _subscription(value: bytes, _: Mapping[str, Any], rename: Rename) -> bytes:
-    """What a member of a group wants to read. The broker reads it too: it forgets offsets of topics that no
-    member names (KIP-496)."""
+    """Rename the topics in a member's subscription. The broker reads it too: it deletes offsets of topics to
+    which no member is subscribed (KIP-496)."""
     told = ConsumerProtocolMemberMetadata.decode(value)
     topics = [rename(topic) for topic in told.subscription]
     return ConsumerProtocolMemberMetadata(told.version, topics, told.user_data).encode()
 
 
 def _assignment(value: bytes, _: Mapping[str, Any], rename: Rename) -> bytes:
-    """What a member of a group is to read, as tools show it; empty for a member that is given nothing."""
+    """Rename the topics in a member's assignment, which tools display. It is empty for a member without
+    partitions."""
     if not value:
         return value
     told = ConsumerProtocolMemberAssignment.decode(value)
@@ -151,12 +155,13 @@ def _assignment(value: bytes, _: Mapping[str, Any], rename: Rename) -> bytes:
 
 
 def _of_topic(value: str, beside: Mapping[str, Any], rename: Rename) -> str:
-    """A resource of any kind, by Kafka's numbers: 2 is a topic."""
+    """Rename a resource if it is a topic (Kafka's resource type 2)."""
     return rename(value) if beside["resource_type"] == 2 else value
 
 
 def _of_group(value: str, beside: Mapping[str, Any], rename: Rename) -> str:
-    """What a coordinator is looked for: 0 is a group, else a transaction, whose names we do not make."""
+    """Rename the key of a coordinator if it is a group (type 0). Other keys are transactions, which are not
+    prefixed."""
     return rename(value) if beside["coordinator_type"] == 0 else value
 
 
@@ -166,7 +171,7 @@ _OFFSETS = {"consumer_group": _name, "topic": _name}
 _RESOURCE = {"resource_name": _of_topic}
 _FIELDS: Mapping[int, Mapping[str, Change]] = {
     0: _TOPIC,  # Produce
-    1: _TOPIC | {"topics": _name},  # Fetch: the answer calls a topic ``topics``
+    1: _TOPIC | {"topics": _name},  # Fetch: in the answer a topic's field is called ``topics``
     2: _TOPIC,  # ListOffsets
     3: _TOPIC | {"topics": _name},  # Metadata
     8: _OFFSETS,  # OffsetCommit
@@ -176,7 +181,7 @@ _FIELDS: Mapping[int, Mapping[str, Change]] = {
     12: _GROUP,  # Heartbeat
     13: _GROUP,  # LeaveGroup
     14: _GROUP | {"member_metadata": _assignment, "member_assignment": _assignment},  # SyncGroup
-    15: _GROUP | {"groups": _name},  # DescribeGroups: of its members nobody reads what they subscribe to
+    15: _GROUP | {"groups": _name},  # DescribeGroups: the members' subscriptions are not used
     16: _GROUP,  # ListGroups
     17: {},  # SaslHandshake
     18: {},  # ApiVersions
@@ -196,7 +201,7 @@ def _fields_of(written: Any) -> Mapping[str, Change]:
     try:
         return _FIELDS[written.API_KEY]
     except KeyError:
-        # Sent as it is, it would reach topics of another installation.
+        # Without renaming, the request would reach topics of another installation.
         raise NotImplementedError(
-            f"{type(written).__name__}: say in {__name__} which of its fields hold names"
+            f"{type(written).__name__}: list in {__name__} which of its fields hold names"
         ) from None

@@ -1,4 +1,5 @@
-"""Materialised views: what a service knows of the log before it handles its first event."""
+"""Materialised views and log readers: they read topics to the end before a service handles its first
+event."""
 
 # aiokafka has no type stubs.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -34,26 +35,30 @@ E = TypeVar("E", bound=Event)
 Apply = Callable[[Envelope[Any]], Awaitable[None] | None]
 ApplyAt = Callable[[Envelope[Any], Position], Awaitable[None] | None]
 Forget = Callable[[TopicSpec, str], None]
-"""Told the topic and the key of a tombstone."""
+"""Called with the topic and the key of a tombstone."""
 Failed = Callable[[BaseException], None]
 Begins = Callable[[], Awaitable[Mapping[str, Mapping[str, int] | None]]]
-"""By topic, from which offset of each partition to read; None: from its end. What is not named is read
-whole."""
+"""Returns by topic the offset of each partition from which to read; None: from the topic's end. Topics and
+partitions that are not named are read from the beginning."""
 
 
 class LogReader:
-    """Reads whole topics from the beginning, without a group, and goes on following them.
+    """Reads whole topics from the beginning, without a consumer group, and goes on following them.
 
-    Partitions are those that the broker has, and those that are added meanwhile.
+    All partitions of the broker are read, including those that are added later. Within a partition events
+    come in log order. The initial read merges topics by log timestamp; at equal timestamps the order of
+    ``topics`` counts.
 
-    Within a partition events come in log order. The initial read merges topics by log timestamp, and at equal
-    timestamps in the order the topics were given. A record that cannot be decoded is skipped with an error in
-    the log: a view must not stop at what some producer once wrote. A tombstone (null, on a compacted topic)
-    goes to ``forget``. Any other error ends the reading and goes to ``failed``: what is then held grows old,
-    and nobody must go on working with it. With ``begins`` the reading starts where it says, and the initial
-    read applies events as they come, in no order between partitions, so that a long log need not fit into
-    memory: for folds that give the same in any order. ``warn`` is told of a topic that is to be kept for ever
-    and begins later than at its first event: what was there before is missing from what is held.
+    An invalid record is skipped, with an error in the log: a bad record must not stop a view for ever. A
+    tombstone (null, on a compacted topic) is passed to ``forget``. Any other error ends the reading and is
+    passed to ``failed``, because the state in memory would become outdated.
+
+    With ``begins`` the reading starts at the offsets that it returns. The initial read then applies events as
+    they arrive, in no order between partitions, so that a long log need not fit into memory. This is only for
+    folds whose result does not depend on the order.
+
+    ``warn`` is called for a topic with unlimited retention whose first events are missing; the state in
+    memory then lacks them.
     """
 
     def __init__(
@@ -84,11 +89,11 @@ class LogReader:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the topics."""
+        """The names of the topics."""
         return tuple(self._names)
 
     async def start(self) -> None:
-        """Read up to the present end, then keep following in the background.
+        """Read up to the present end, then go on following in the background.
 
         Raises:
             TransientError: a topic does not exist.
@@ -144,7 +149,7 @@ class LogReader:
             ) from error
 
     def upto(self, topic: TopicSpec) -> dict[str, int]:
-        """Return, by partition, the offset before which every event of ``topic`` has been applied."""
+        """Return, by partition, the offset up to which every event of ``topic`` has been applied."""
         applied = {tp.partition: end for tp, end in self._applied.items() if tp.topic == topic.name}
         return {str(partition): applied[partition] for partition in sorted(applied)}
 
@@ -155,7 +160,7 @@ class LogReader:
         for partition, first in self._applied.items():
             of_topic = begins.get(partition.topic, {})
             wanted = ends[partition] if of_topic is None else of_topic.get(str(partition.partition), 0)
-            if first < wanted <= ends[partition]:  # beyond the end it is of another log
+            if first < wanted <= ends[partition]:  # An offset beyond the end belongs to another log.
                 consumer.seek(partition, wanted)
                 self._applied[partition] = wanted
 
@@ -172,7 +177,9 @@ class LogReader:
                     for record in records:
                         await self._decode_and_apply(record)
                 self._applied[partition] = records[-1].offset + 1
-            for partition in ends:  # compaction and transactions leave gaps that only the position shows
+            for (
+                partition
+            ) in ends:  # Compaction and transactions leave gaps; only the position is beyond them.
                 self._applied[partition] = max(self._applied[partition], await consumer.position(partition))
         rank = {topic.name: n for n, topic in enumerate(self._topics)}
         for record in sorted(pending, key=lambda r: (r.timestamp, rank[r.topic], r.partition, r.offset)):
@@ -210,7 +217,7 @@ class LogReader:
             if begin > 0 and BY_NAME[partition.topic].is_kept_for_ever:
                 text = (
                     f"partition {partition.partition} of {partition.topic} begins at offset {begin}: earlier "
-                    "events are gone from the log, and this service knows nothing of them. The topic is to "
+                    "events were deleted from the log, so this service does not know them. The topic should "
                     "be kept for ever: compare its settings with `tunewheel topics`"
                 )
                 self._warn(f"truncated {partition.topic}[{partition.partition}]", text)
@@ -238,7 +245,7 @@ class LogReader:
 
 
 class View(Generic[E]):
-    """The latest event per record key of one topic; a tombstone takes its key away."""
+    """The latest event per record key of one topic. A tombstone removes its key."""
 
     def __init__(self, settings: KafkaSettings, topic: TopicSpec, *, failed: Failed) -> None:
         self._latest: dict[str, Envelope[E]] = {}
@@ -253,11 +260,11 @@ class View(Generic[E]):
         return list(self._latest.values())
 
     def on_change(self, observer: Callable[[Envelope[E]], None]) -> None:
-        """Call ``observer`` with every event, those of the initial read included."""
+        """Call ``observer`` with every event, including those of the initial read."""
         self._observers.append(observer)
 
     def on_removal(self, observer: Callable[[str], None]) -> None:
-        """Call ``observer`` with every key that a tombstone takes away."""
+        """Call ``observer`` with every key that a tombstone removes."""
         self._removal_observers.append(observer)
 
     async def refresh(self) -> None:
@@ -265,7 +272,7 @@ class View(Generic[E]):
         await self.reader.refresh()
 
     async def fresh(self, key: str) -> Envelope[E] | None:
-        """Return the latest for ``key``, reading up to the present end first if it is unknown."""
+        """Return the latest event for ``key``. If the key is unknown, read up to the present end first."""
         if key not in self._latest:
             await self.refresh()
         return self._latest.get(key)

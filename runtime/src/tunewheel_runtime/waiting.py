@@ -1,4 +1,4 @@
-"""Waiting for the first of several things."""
+"""Waits for the first of several coroutines."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import Any
 
 
 async def first_of(*waits: Coroutine[Any, Any, Any]) -> tuple[Any, ...]:
-    """Wait until one of ``waits`` is over. Return its result in its place and None for the others, which were
-    cancelled and have ended. What it raised is raised here. A caller that is cancelled cancels them all."""
+    """Wait until the first of ``waits`` has ended, and cancel the others.
+
+    Return a tuple with its result at its position, and None for the others. If it raised, its exception is
+    raised. All have ended on return. If the caller is cancelled, all are cancelled.
+    """
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -1,7 +1,8 @@
-"""Tells a project's webhook that people are waited for: a CloudEvent over HTTP in structured mode, signed.
+"""Notifies a project's webhook that work waits for people, by a signed CloudEvent over HTTP in structured
+mode.
 
-Sources: CloudEvents 1.0, HTTP protocol binding, §3.2; Standard Webhooks 1.0 (``webhook-id``,
-``webhook-timestamp``, ``webhook-signature``). Nothing of what customers wrote is told, only ids and counts.
+A notice holds ids and counts, but no texts of customers. Sources: CloudEvents 1.0, HTTP protocol binding,
+§3.2; Standard Webhooks 1.0 (``webhook-id``, ``webhook-timestamp``, ``webhook-signature``).
 """
 
 from __future__ import annotations
@@ -47,43 +48,43 @@ def _usable(secret: SecretStr | None) -> SecretStr | None:
         try:
             base64.b64decode(text.removeprefix(_SECRET_PREFIX), validate=True)
         except ValueError:
-            raise ValueError(f"begins with {_SECRET_PREFIX}, but what follows is not base64") from None
+            raise ValueError(f"begins with {_SECRET_PREFIX}, but the rest is not base64") from None
     return secret
 
 
 class WebhookSettings(ServiceSettings):
-    """Settings of a service that tells webhooks."""
+    """Settings of a service that calls webhooks."""
 
     webhook_hosts: str = ""
-    """Hosts that a spec's webhooks may name, separated by commas: names, addresses, networks. A name that
-    leads to a private address counts only where that address is listed too. Empty: none."""
+    """Hosts that a spec's webhooks may have, separated by commas: names, addresses, networks. If a name
+    resolves to a private address, that address must be listed too. Empty: no webhook is called."""
     webhook_secret: Annotated[SecretStr | None, AfterValidator(_usable)] = None
-    """Signs what webhooks are told, as Standard Webhooks has it; ``whsec_`` and base64, or any text."""
+    """Key of the signatures (Standard Webhooks): ``whsec_`` and base64, or any text."""
     console_url: str = ""
-    """Where people reach the console, such as ``https://console.example.org``: webhooks are told it."""
+    """URL of the console for people, such as ``https://console.example.org``; notices link to it."""
 
     @property
     def webhook_host_list(self) -> tuple[str, ...]:
         return tuple(part.strip().lower() for part in self.webhook_hosts.split(",") if part.strip())
 
     def page(self, path: str) -> str | None:
-        """Return the address of a page of the console; None where nobody said where the console is."""
+        """Return the URL of a page of the console; None where ``console_url`` is not set."""
         return f"{self.console_url.rstrip('/')}/{path}" if self.console_url else None
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What a receiver is told. Equal for every attempt, so that its id always means the same."""
+    """The content of a notice. It is the same for every attempt, as its id is."""
 
     event: Envelope[Any]
-    """What happened: it gives the notice its id, source and time."""
+    """The event that caused the notice; its id, source and time are the notice's too."""
     type: str
-    """Of the CloudEvent: what is told outside is less than the event on the log says."""
+    """Type of the CloudEvent. It differs from the event's type, because the notice holds less data."""
     subject: str
     field: str
-    """The field of the spec that names the URL, for complaints."""
+    """The field of the spec that holds the URL, for error messages."""
     data: Mapping[str, Any]
-    """What is None is left out."""
+    """The data of the CloudEvent. Values that are None are left out."""
 
     def body(self) -> bytes:
         """Return the CloudEvent as JSON."""
@@ -102,13 +103,13 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A URL whose host may be told, and the address that was checked."""
+    """A URL whose host is allowed, and the address that was checked."""
 
     url: httpx.URL
     host: str
-    """As the URL names it: what the certificate has to be for."""
+    """The host in the URL, for which the certificate must be valid."""
     authority: str
-    """Host and port as the URL names them."""
+    """Host and port in the URL."""
 
 
 async def resolve(host: str, port: int) -> list[Address]:
@@ -119,11 +120,11 @@ async def resolve(host: str, port: int) -> list[Address]:
 
 
 class Webhook:
-    """Sends to hosts that the service's operator lists.
+    """Sends notices to hosts that the service's operator allows.
 
-    ``hosts`` are names, addresses and networks. A name that leads to an address of a private network counts
-    only where that address, or its network, is listed too: whoever writes a spec, or runs a name server, is
-    not to reach what only this machine can reach.
+    ``hosts``: names, addresses and networks. If a name resolves to a private address, that address or its
+    network must be listed too. Otherwise the author of a spec, or the owner of a name server, could reach
+    private hosts through this service.
     """
 
     def __init__(
@@ -141,7 +142,7 @@ class Webhook:
 
     @classmethod
     def of(cls, settings: WebhookSettings) -> Self:
-        """Return what sends as ``settings`` say."""
+        """Build a webhook client from ``settings``."""
         secret = settings.webhook_secret
         return cls(
             hosts=settings.webhook_host_list,
@@ -149,10 +150,12 @@ class Webhook:
         )
 
     async def tell_under(self, lease: Lease, notice: Notice, url: str) -> bool:
-        """Like ``tell``, for as long as ``lease`` holds.
+        """Like ``tell``, but stops when ``lease`` is lost.
 
         Raises:
-            LeaseLost: the partition moved, or the service stops; whoever reads the event next tells it.
+            LeaseLost: the partition moved, or the service is stopping. The next process that reads the event
+            sends
+                the notice.
         """
         told, _ = await first_of(self.tell(notice, url), lease.lost.wait())
         if told is None:
@@ -161,7 +164,8 @@ class Webhook:
         return told
 
     async def tell(self, notice: Notice, url: str) -> bool:
-        """Send ``notice``; False, and a line in the log, where it was refused or nobody took it."""
+        """Send ``notice``. If the host is not allowed or does not accept it, log an error and return
+        False."""
 
         async def attempt() -> None:
             await self._send(notice, await self._target(url, notice.field))
@@ -177,11 +181,11 @@ class Webhook:
         return True
 
     async def _target(self, url: str, field: str) -> Target:
-        """Return where to connect.
+        """Return the address to connect to.
 
         Raises:
-            InvalidEvent: nothing may be sent there; ``field`` names the spec's field or the setting.
-            TransientError: the name server gives no address.
+            InvalidEvent: the URL is invalid or not allowed; ``field`` names the spec's field or the setting.
+            TransientError: the host's name cannot be resolved.
         """
         try:
             parts = urlsplit(url)
@@ -189,7 +193,7 @@ class Webhook:
         except ValueError as error:
             raise InvalidEvent(field=field, reason=f"is no URL: {error}") from error
         if parts.scheme not in _PORTS or not host or "@" in parts.netloc:
-            raise InvalidEvent(field=field, reason="is no http or https URL without a user name")
+            raise InvalidEvent(field=field, reason="must be an http or https URL without a user name")
         if not self._secret:
             raise InvalidEvent(
                 field="TUNEWHEEL_WEBHOOK_SECRET", reason="is not set; nothing is sent unsigned"
@@ -203,11 +207,11 @@ class Webhook:
             raise TransientError(f"{host} has no address: {error}") from error
         for address in addresses:
             if not address.is_global and not self._lists(address):
-                reason = f"lists {host}, but not {address}, the private address that it leads to"
+                reason = f"lists {host}, but not {address}, the private address that it resolves to"
                 raise InvalidEvent(field="TUNEWHEEL_WEBHOOK_HOSTS", reason=reason)
         try:
-            parts.netloc.encode("ascii")  # it becomes a header
-            # By the address that was checked: a second look at the name could lead elsewhere.
+            parts.netloc.encode("ascii")  # It becomes a header.
+            # Connect to the address that was checked: resolving the name again could give another address.
             target = httpx.URL(url).copy_with(host=str(addresses[0]), port=port)
         except (httpx.InvalidURL, ValueError) as error:
             raise InvalidEvent(field=field, reason=f"is no URL: {error}") from error
@@ -225,7 +229,7 @@ class Webhook:
         }
         extensions = {"sni_hostname": target.host}
         try:
-            # Redirects lead past the list, and a proxy from the environment past the address.
+            # No redirects, which could leave the allowed hosts, nor a proxy, which would resolve the name.
             async with httpx.AsyncClient(
                 follow_redirects=False, trust_env=False, timeout=PATIENCE_SECONDS
             ) as client:
@@ -254,8 +258,8 @@ def _network_of(text: str) -> IPv4Network | IPv6Network | None:
 
 
 def signed(message_id: str, body: bytes, *, secret: str, at: int) -> dict[str, str]:
-    """Return the headers by which a receiver tells that ``body`` came from here, and when (seconds since
-    1970). ``secret`` is taken as it is, or decoded where it begins with ``whsec_``."""
+    """Return the headers with the signature of ``body`` and the time (``at``, Unix seconds). A ``secret``
+    that begins with ``whsec_`` is decoded; any other is used as it is."""
     key = secret.encode()
     if secret.startswith(_SECRET_PREFIX):
         key = base64.b64decode(secret.removeprefix(_SECRET_PREFIX))

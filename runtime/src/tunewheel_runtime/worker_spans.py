@@ -1,7 +1,7 @@
-"""The span of a worker process, in the trace of the job that its parent carries out.
+"""Creates the span of a worker process, in the trace of the job for which its parent started it.
 
-The parent hands the trace down in the environment, under the names that OpenTelemetry specifies for it
-(``TRACEPARENT``, ``TRACESTATE``), or in the job. What a worker measures it tells its parent, which counts it.
+The parent passes the trace context in the environment, under OpenTelemetry's names (``TRACEPARENT``,
+``TRACESTATE``), or in the job. A worker exports no metrics; it reports its measurements to its parent.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _COLLECTORS = (ENDPOINT, "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRAC
 
 
 def trace_environment() -> dict[str, str]:
-    """Return the environment variables that hand the current trace down; empty outside any trace."""
+    """Return the environment variables with the current trace context; empty outside a trace."""
     from tunewheel_runtime.telemetry import carried
 
     return {name.upper(): value for name, value in carried().items()}
@@ -23,9 +23,10 @@ def trace_environment() -> dict[str, str]:
 
 @contextlib.contextmanager
 def worker_span(service: str, name: str, trace: Mapping[str, str] | None = None) -> Generator[None]:
-    """Tell of the body as a span ``name`` of ``service``, exported when it ends; a no-op without a collector.
+    """Create a span ``name`` of ``service`` for the ``with`` block, and export it at its end. Does nothing
+    without a collector.
 
-    ``trace``: the headers of the trace to be in; None: as the environment says.
+    ``trace``: the headers of the trace to join; None: those in the environment.
     """
     if not any(os.environ.get(variable) for variable in _COLLECTORS):
         yield
@@ -47,7 +48,7 @@ def worker_span(service: str, name: str, trace: Mapping[str, str] | None = None)
             try:
                 yield
             except BaseException:
-                span.set_status(StatusCode.ERROR)  # not in its words: they may hold what examples say
+                span.set_status(StatusCode.ERROR)  # Without the message, which may quote examples.
                 raise
     finally:
         if isinstance(provider, TracerProvider):

@@ -1,6 +1,7 @@
-"""Who asks, and what they may do: the same for every HTTP door and for every event that people cause.
+"""Identity and access: who calls, and what the caller may do. The same rules hold for HTTP requests and for
+events that people cause.
 
-``roles``: what a caller may do, and in which projects. ``limits``: how much of it. ``keys``: the file of
-hashed API keys. ``tokens`` and ``signing_keys``: the tokens of an OIDC issuer. ``access``: from a request or
-an event to its caller. ``guard``: each route names the role that it needs.
+``roles``: the roles of a caller by project. ``limits``: rate limits and budgets. ``keys``: the file of hashed
+API keys. ``tokens`` and ``signing_keys``: tokens of an OIDC issuer. ``access``: finds the caller of a request
+or an event. ``guard``: checks the role that a route needs.
 """

@@ -1,4 +1,4 @@
-"""From a request, or from an event, to who is behind it and what they may do now."""
+"""Finds the caller behind a request or an event, with the caller's present roles."""
 
 from __future__ import annotations
 
@@ -22,35 +22,36 @@ from tunewheel_runtime.settings import HttpSettings
 log = structlog.get_logger(__name__)
 
 LOOK_SECONDS = 1.0
-"""The file of keys is compared with what was read of it this often, at most."""
+"""Least time, in seconds, between two checks whether the file of keys has changed."""
 WARNING = "api_keys"
 
 Warn = Callable[[str, str | None], None]
 
 
 class NoIdentity(TunewheelError):
-    """The service must not start, since it could not tell who calls; the message names the setting."""
+    """The service must not start, because it could not identify callers; the message names the setting."""
 
 
 class Credential(Strict):
-    """What somebody showed to say who they are, without the secret: a browser's session lasts as long."""
+    """A key or token that a caller has sent, without the secret. A browser's session lasts as long as it is
+    valid."""
 
     principal: Principal
     key_fingerprint: str | None = None
-    """Of the API key; None: a token."""
+    """Fingerprint of the API key; None: the credential is a token."""
     expires_at: float | None = None
-    """When the token ends, in seconds since 1970."""
+    """Expiry of the token, in Unix seconds."""
 
 
 class Access:
-    """What the settings say of identity. Keys that were added, changed or taken away count within
-    ``LOOK_SECONDS`` of a change of their file, and the time to read it."""
+    """Identifies callers by the settings. A change of the file of keys takes effect within ``LOOK_SECONDS``,
+    plus the time to read the file."""
 
     def __init__(
         self, settings: HttpSettings, *, warn: Warn, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """``warn`` is told when the file has become unreadable, and with None when it is well again; the
-        keys read last hold until then. A file that is wrong from the beginning is refused by
+        """``warn`` is called when the file becomes invalid, and with None when it is valid again. Until then
+        the keys that were read last stay in force. A file that is invalid from the beginning is refused by
         ``require_identity``."""
         self._settings = settings
         self._path = settings.api_keys_file
@@ -70,11 +71,11 @@ class Access:
 
     @property
     def is_open(self) -> bool:
-        """Whether everybody is let in."""
+        """Whether callers are not identified at all (``TUNEWHEEL_IDENTITY=open``)."""
         return self._open
 
     def require_identity(self, service: str, *, host: str) -> None:
-        """Refuse to listen on ``host`` where nobody would ask who calls; warn where everybody is let in.
+        """Refuse to listen on ``host`` if callers cannot be identified. Warn if identity is open.
 
         Raises:
             NoIdentity
@@ -84,24 +85,24 @@ class Access:
             raise NoIdentity(complaint)
         if not self._open and self._path is None:
             raise NoIdentity(
-                f"{service} has nothing to tell callers by: name a file of keys, and of what an issuer's "
-                "groups may do, in TUNEWHEEL_API_KEYS_FILE, or set TUNEWHEEL_IDENTITY=open to let everybody "
-                "on this machine do everything"
+                f"{service} cannot identify callers: name a file of keys (and of the rights of an issuer's "
+                "groups) in TUNEWHEEL_API_KEYS_FILE, or set TUNEWHEEL_IDENTITY=open to let everybody on this "
+                "machine do everything"
             )
         if self._open and not is_loopback(host):
             raise NoIdentity(
-                f"TUNEWHEEL_HTTP_HOST {host} is open to the network, and by TUNEWHEEL_IDENTITY=open "
-                f"{service} does not ask who calls; listen on 127.0.0.1, or set TUNEWHEEL_IDENTITY=required "
-                "and name a file of keys in TUNEWHEEL_API_KEYS_FILE"
+                f"TUNEWHEEL_HTTP_HOST {host} is open to the network, and with TUNEWHEEL_IDENTITY=open "
+                f"{service} does not identify callers; listen on 127.0.0.1, or set "
+                "TUNEWHEEL_IDENTITY=required and name a file of keys in TUNEWHEEL_API_KEYS_FILE"
             )
         if self._open:
             log.warning("identity_open", service=service, mend="TUNEWHEEL_API_KEYS_FILE")
 
     async def identify(self, authorization: str | None) -> Caller:
-        """Return who sends ``Authorization: Bearer <key or token>``.
+        """Return the caller who sends ``Authorization: Bearer <key or token>``.
 
         Raises:
-            NotAuthenticated: no key or token, or one that does not count.
+            NotAuthenticated: the key or token is missing or not valid.
         """
         await self.refresh()
         try:
@@ -113,10 +114,10 @@ class Access:
         return self._ring.caller(principal)
 
     async def credential(self, authorization: str | None) -> Credential:
-        """Return what ``Authorization: Bearer <key or token>`` shows, also where identity is open.
+        """Return the credential in ``Authorization: Bearer <key or token>``, also where identity is open.
 
         Raises:
-            NotAuthenticated: no key or token, or one that does not count.
+            NotAuthenticated: the key or token is missing or not valid.
         """
         await self.refresh()
         secret = bearer_secret(authorization)
@@ -125,7 +126,7 @@ class Access:
         return Credential(principal=principal, key_fingerprint=fingerprint, expires_at=expires_at)
 
     async def _principal(self, secret: str) -> tuple[Principal, float | None]:
-        """Return whose key or token this is, and when a token ends."""
+        """Return the owner of this key or token, and the expiry of a token."""
         if not secret:
             wanted = "API key or token" if self._tokens else "API key"
             raise NotAuthenticated(
@@ -137,26 +138,27 @@ class Access:
         if not is_token(secret):
             raise NotAuthenticated("this API key is unknown; ask for a new one")
         if self._tokens is None:
-            raise NotAuthenticated("this is a token, and tokens are not taken here; send an API key")
+            raise NotAuthenticated("this is a token, and tokens are not accepted here; send an API key")
         return await self._tokens.read(secret, groups=self._ring.groups)
 
     async def caller_with(self, credential: Credential) -> Caller:
-        """Return what somebody may do now who showed ``credential`` earlier.
+        """Return the caller of an earlier ``credential``, with the present roles.
 
         Raises:
-            NotAuthenticated: the key was changed or taken away, or the token has ended.
+            NotAuthenticated: the key was changed or removed, or the token has expired.
         """
         await self.refresh()
         fingerprint = credential.key_fingerprint
         if fingerprint is not None and not self._ring.holds(credential.principal.name, fingerprint):
-            raise NotAuthenticated("this API key was changed or taken away; ask for a new one")
+            raise NotAuthenticated("this API key was changed or removed; ask for a new one")
         if credential.expires_at is not None and credential.expires_at <= time.time():
-            raise NotAuthenticated("this token has ended; get a new one")
+            raise NotAuthenticated("this token has expired; get a new one")
         return await self.caller_of(credential.principal)
 
     async def caller_of(self, principal: Principal | None) -> Caller:
-        """Return what ``principal`` may do now, ``NOBODY`` for None unless identity is open. Groups count
-        that the issuer set here vouches for: an event could name any other."""
+        """Return the caller for ``principal``, with the present roles. None gives ``NOBODY``, unless identity
+        is open. The principal's groups count only if the issuer is the one in the settings, because an event
+        could name any issuer."""
         if self._open:
             return ANYBODY
         await self.refresh()
@@ -168,7 +170,7 @@ class Access:
         return principal.issuer is None or principal.issuer == self._settings.oidc_issuer
 
     async def require(self, principal: Principal | None, role: Role, project: str, *, field: str) -> None:
-        """Refuse an event whose ``field`` names a principal without ``role`` in ``project``.
+        """Refuse an event whose principal, in ``field``, lacks ``role`` in ``project``.
 
         Raises:
             InvalidEvent
@@ -176,13 +178,14 @@ class Access:
         caller = await self.caller_of(principal)
         if principal is None and not caller.may(role, project):
             raise InvalidEvent(
-                field=field, reason=f"is missing; send it by a door that asks who calls, as a {role.value}"
+                field=field,
+                reason=f"is missing; send it through an API that identifies callers, as a {role.value}",
             )
         if principal is not None and not self._open and not self._trusts(principal):
             raise InvalidEvent(
                 field=f"{field}.issuer",
                 reason="is not the issuer that this service trusts; set TUNEWHEEL_OIDC_ISSUER here as at the "
-                "door that took the event",
+                "service that accepted the event",
             )
         try:
             caller.require(role, project)
@@ -190,13 +193,13 @@ class Access:
             raise InvalidEvent(field=field, reason=str(error)) from error
 
     def begin(self) -> asyncio.Task[None] | None:
-        """Ask the issuer of tokens for its keys, so that trouble is told before the first caller; see
+        """Fetch the keys of the issuer of tokens, so that a problem is reported before the first caller; see
         ``SigningKeys.refresh``."""
         return self._tokens.keys.refresh() if self._tokens is not None else None
 
     async def refresh(self) -> None:
-        """Read the file of keys anew where it has changed. Whoever comes meanwhile goes on with the keys read
-        before."""
+        """Read the file of keys again if it has changed. Meanwhile the keys that were read before stay in
+        force."""
         if self._path is None or self._reading or self._clock() < self._next_look:
             return
         self._reading = True
@@ -209,12 +212,13 @@ class Access:
             self._reading = False
 
     async def _read(self, path: Path) -> bool:
-        """Read the file; return False where it could not be opened, which may pass without a change of it."""
+        """Read the file. Return False if it could not be opened; that may pass without a change of the
+        file."""
         try:
             self._ring = await asyncio.to_thread(read_keys, path)
         except InvalidKeys as error:
             if str(error) != self._unreadable:
-                self._warn(WARNING, f"{error}; the keys read before still hold")
+                self._warn(WARNING, f"{error}; the keys read before stay in force")
             self._unreadable = str(error)
             return not isinstance(error.__cause__, OSError)
         self._warn(WARNING, None)
@@ -224,6 +228,6 @@ class Access:
 
 
 def bearer_secret(authorization: str | None) -> str:
-    """Return the key or token of an ``Authorization`` header; empty without one."""
+    """Return the key or token in an ``Authorization`` header; "" where there is none."""
     scheme, _, secret = (authorization or "").partition(" ")
     return secret.strip() if scheme.lower() == "bearer" else ""

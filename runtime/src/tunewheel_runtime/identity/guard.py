@@ -1,4 +1,4 @@
-"""Every route names the role that it needs; an app with a route that names none is not served."""
+"""Checks the caller's role on every route. An app with a route that names no role is not served."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class UnguardedRoute(TunewheelError):
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a route asks of its caller: one of ``roles``, in the project that a parameter of path or query
-    names.
+    """The requirement of a route: one of ``roles``, in the project that the path or query parameter
+    ``project`` names.
 
-    Without that parameter, the role in any project is enough to come in: then the route itself asks
-    ``caller_of(...).require(...)`` once it knows the project. If that raises, the guard answers 403.
+    If a request has no such parameter, the role in any project is enough for the guard. The route must then
+    call ``caller_of(...).require(...)`` once it knows the project. If that raises, the guard answers 403.
 
-    ``everywhere``: in all projects, of a service that does not tell them apart.
+    ``everywhere``: the role is needed in all projects, because the service does not separate projects.
     """
 
     roles: tuple[Role, ...]
@@ -54,7 +54,7 @@ class Need:
 
 
 def needs(*roles: Role, project: str = "project", everywhere: bool = False) -> Callable[[T], T]:
-    """Name the roles of which an endpoint needs one; see ``Need``."""
+    """Mark an endpoint with its roles, of which a caller needs one; see ``Need``."""
 
     def mark(endpoint: T) -> T:
         setattr(endpoint, _NEED, Need(roles, project, everywhere))
@@ -64,25 +64,26 @@ def needs(*roles: Role, project: str = "project", everywhere: bool = False) -> C
 
 
 def guard_descriptions(routes: Sequence[BaseRoute]) -> None:
-    """Mark the routes that FastAPI makes by itself, which describe an API, as read by whoever has a role."""
+    """Mark the routes that FastAPI creates for an API's description as readable by callers with any role."""
     for route in routes:
         if type(route) is Route and route.endpoint.__module__ == "fastapi.applications":
             needs(*Role)(route.endpoint)
 
 
 def caller_of(connection: HTTPConnection | Scope) -> Caller:
-    """Return who sends a request that the guard has let through."""
+    """Return the caller of a request that has passed the guard."""
     scope = connection.scope if isinstance(connection, HTTPConnection) else connection
     return scope[_CALLER]
 
 
 def set_caller(scope: Scope, caller: Caller) -> None:
-    """Say who sends a request, for a way of logging in other than ``Authorization``."""
+    """Set the caller of a request, for logins by other means than ``Authorization``."""
     scope[_CALLER] = caller
 
 
 def needs_of(routes: Sequence[BaseRoute], prefix: str = "") -> Iterator[tuple[str, Any, Need | None]]:
-    """Yield path, route and need of every route; of a ``Mount`` whose app has a need, the mount alone."""
+    """Yield path, route and need of every route. For a ``Mount`` whose app has a need, only the mount is
+    yielded."""
     for route in routes:
         path = prefix + getattr(route, "path", "")
         target = route.app if isinstance(route, Mount) else getattr(route, "endpoint", None)
@@ -106,21 +107,21 @@ def guard(routes: Sequence[BaseRoute], access: Access) -> None:
 
 
 class Guard:
-    """ASGI around one route: 401 without a caller who is known, 403 without the role, 503 where nobody can
-    tell for now."""
+    """ASGI wrapper of one route. It answers 401 for an unknown caller, 403 for a missing role, and 503 while
+    the issuer of tokens is unavailable."""
 
     def __init__(self, app: ASGIApp, access: Access, need: Need) -> None:
         self._app = app
         self._access = access
         self._need = need
-        setattr(self, _NEED, need)  # for ``needs_of``, which sees the guard of a mount
+        setattr(self, _NEED, need)  # ``needs_of`` reads it where a mount is guarded.
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             if _CALLER not in scope:
                 scope[_CALLER] = await self._access.identify(_authorization(scope))
             self._require(caller_of(scope), self._project(scope))
-            if scope.get("endpoint") is self:  # of a mount, whose app may look for itself there
+            if scope.get("endpoint") is self:  # A mounted app may expect itself as the endpoint.
                 scope["endpoint"] = self._app
             await self._app(scope, receive, send)
         except (NotAuthenticated, NotAuthorised) as error:
@@ -132,8 +133,8 @@ class Guard:
         if self._need.everywhere:
             if all(caller.projects_of(role) is not None for role in roles):
                 raise NotAuthorised(
-                    f"{caller.name or 'nobody'} lacks the role {roles[0].value} in all projects, which this "
-                    "service does not tell apart; ask for it, or use another key"
+                    f"{caller.name or 'nobody'} lacks the role {roles[0].value} in all projects (this "
+                    "service does not separate projects); ask for it, or use another key"
                 )
         elif not any(caller.may(role, project) for role in roles):
             caller.require(roles[0], project)
@@ -142,7 +143,7 @@ class Guard:
         name = self._need.project
         if project := scope.get("path_params", {}).get(name):
             return project
-        # A request of the gateway must not pay for parsing what it does not have.
+        # Saves the parsing of an empty query on the gateway's hot path.
         return QueryParams(scope["query_string"]).get(name) if scope["query_string"] else None
 
 
@@ -160,7 +161,7 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorResponse(BaseModel):
-    """The body of a 401, 403 or 503 of the guard, in the shape of OpenAI's errors."""
+    """The body of the guard's 401, 403 and 503, in OpenAI's error shape."""
 
     error: ErrorDetail
 
@@ -168,13 +169,16 @@ class ErrorResponse(BaseModel):
 RESPONSES: dict[int | str, dict[str, Any]] = {
     401: {"model": ErrorResponse, "description": "No key or token, or an unknown one"},
     403: {"model": ErrorResponse, "description": "The caller lacks the role in the project"},
-    503: {"model": ErrorResponse, "description": "The issuer of tokens is away; send a key, or try later"},
+    503: {
+        "model": ErrorResponse,
+        "description": "The issuer of tokens is unavailable; send a key, or try later",
+    },
 }
-"""For the description of a FastAPI app."""
+"""The guard's answers, for the OpenAPI document of a FastAPI app."""
 
 
 def refusal(error: NotAuthenticated | NotAuthorised) -> tuple[int, dict[str, str], dict[str, Any]]:
-    """Return status, headers and body, the body in the shape of OpenAI's errors."""
+    """Return status, headers and body. The body has OpenAI's error shape."""
     if isinstance(error, IssuerAway):
         status, headers = 503, {"retry-after": f"{PAUSE_SECONDS:.0f}"}
         kind, code = "server_error", "issuer_away"

@@ -1,4 +1,5 @@
-"""The file of API keys: hashes, and what each key may do. No key itself is kept, on disk or in memory."""
+"""Reads the file of API keys: their hashes and rights. The keys themselves are not stored on disk or in
+memory."""
 
 from __future__ import annotations
 
@@ -22,11 +23,11 @@ from tunewheel_runtime.identity.roles import Caller, Grant, Role
 
 
 class InvalidKeys(TunewheelError):
-    """The file of keys cannot be used; the message names the place and the fix."""
+    """The file of keys is invalid; the message names the place and the fix."""
 
 
 class GrantEntry(Strict):
-    """Without ``projects``, the roles hold in all of them."""
+    """Roles, and the projects in which they hold. Without ``projects`` they hold in all projects."""
 
     roles: tuple[Role, ...] = Field(default=(Role.APPLICATION,), min_length=1)
     projects: tuple[Slug, ...] | None = None
@@ -37,10 +38,11 @@ class GrantEntry(Strict):
 
 
 class ApiKey(GrantEntry):
-    """``sha256``: lower-case hex of the key's SHA-256; two of them while the key is being changed.
+    """The entry of one API key.
 
-    ``groups``: the key may do what these groups of the file may, and without ``roles`` nothing else.
-    ``limits``: how much of the gateway the key may use; None: as the gateway's settings say.
+    ``sha256``: lower-case hex of the key's SHA-256; two hashes while the key is being changed. ``groups``:
+    groups of the file whose roles the key has in addition to its own ``roles``. ``limits``: the key's limits
+    at the gateway; None: as in the gateway's settings.
     """
 
     sha256: tuple[Sha256, ...]
@@ -54,7 +56,8 @@ class ApiKey(GrantEntry):
 
 
 class KeyFile(Strict):
-    """``keys`` by name, and ``groups``: what the members of a group may do, keys and tokens alike."""
+    """The content of the file: ``keys`` by name, and the roles of ``groups``. Keys and tokens may have
+    groups."""
 
     keys: dict[SourceId, ApiKey] = {}
     groups: dict[SourceId, GrantEntry] = {}
@@ -62,21 +65,21 @@ class KeyFile(Strict):
 
 @dataclass(frozen=True, slots=True)
 class KeyRing:
-    """The keys of one state of the file. A look-up takes the same time however many keys there are.
+    """The keys in the file. A look-up takes the same time for any number of keys.
 
-    Its time tells nothing about the keys: a table of SHA-256 sums is asked for the sum of what was sent, and
-    nobody can choose that sum byte by byte.
+    The time of a look-up reveals nothing about the keys: the table is searched for the SHA-256 of the sent
+    key, and a caller cannot choose a hash byte by byte.
     """
 
     by_sum: Mapping[str, Principal] = field(default_factory=dict[str, Principal])
     own: Mapping[str, tuple[Grant, ...]] = field(default_factory=dict[str, tuple[Grant, ...]])
     sums: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
-    """The hashes of each name's keys."""
+    """The hashes of the keys, by the key's name."""
     groups: Mapping[str, Grant] = field(default_factory=dict[str, Grant])
     limits: Mapping[str, Limits] = field(default_factory=dict[str, Limits])
 
     def find(self, key: str) -> Principal | None:
-        """Return whose key this is."""
+        """Return the principal of ``key``; None where the key is unknown."""
         return self.by_sum.get(sum_of(key))
 
     def holds(self, name: str, fingerprint: str) -> bool:
@@ -84,24 +87,24 @@ class KeyRing:
         return any(fingerprint_of(known) == fingerprint for known in self.sums.get(name, ()))
 
     def caller(self, principal: Principal) -> Caller:
-        """Return ``principal`` with what it may do now; nothing for a key that is in the file no more."""
+        """Return ``principal`` with its present roles; a key that is no longer in the file has none."""
         if principal.issuer is None:
             own, limits = self.own.get(principal.name, ()), self.limits.get(principal.name)
         else:
             own, limits = (), None
-        # Only an issuer vouches for groups; a key's are in the file, whatever an event says of them.
+        # Groups in a principal are trusted only from an issuer. A key's groups are read from the file.
         named = principal.groups if principal.issuer is not None else ()
         by_groups = (self.groups[name] for name in named if name in self.groups)
         return Caller(principal, (*own, *by_groups), limits)
 
 
 def sum_of(key: str) -> str:
-    """Return the hash of ``key`` that the file has: lower-case hex of its SHA-256."""
+    """Return the hash of ``key`` as in the file: lower-case hex of its SHA-256."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def fingerprint_of(digest: str) -> str:
-    """Return what tells one key of the file from another where its hash in the file is not to be shown."""
+    """Return a fingerprint that identifies a key of the file without showing its hash."""
     return hashlib.sha256(f"fingerprint:{digest}".encode()).hexdigest()[:32]
 
 
@@ -120,7 +123,7 @@ def read_keys(path: Path) -> KeyRing:
 
 
 def read_key_file(path: Path) -> KeyFile:
-    """Read the file; what its parts say of each other is checked by ``ring_of``.
+    """Read the file. ``ring_of`` checks that its parts are consistent.
 
     Raises:
         InvalidKeys
@@ -135,7 +138,7 @@ def read_key_file(path: Path) -> KeyFile:
 
 
 def _parse(text: str) -> Any:
-    # JSON is YAML too, but ten thousand keys take a second as YAML, and a hundredth of it as JSON.
+    # JSON is valid YAML, but ten thousand keys take a second to read as YAML, and a hundredth of it as JSON.
     if text.lstrip().startswith("{"):
         with contextlib.suppress(json.JSONDecodeError):
             return json.loads(text, object_pairs_hook=_single_keys)
@@ -147,7 +150,7 @@ def _single_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice} is given twice; keep one of them")
+        raise ValueError(f"{twice} occurs twice; keep one of them")
     return found
 
 
@@ -164,15 +167,15 @@ def ring_of(file: KeyFile, path: Path) -> KeyRing:
         for known in key.groups:
             if known not in groups:
                 raise InvalidKeys(
-                    f"TUNEWHEEL_API_KEYS_FILE {path}: keys.{name}.groups: {known!r} is no group of the file; "
+                    f"TUNEWHEEL_API_KEYS_FILE {path}: keys.{name}.groups: the file has no group {known!r}; "
                     "add it below 'groups', or correct it"
                 )
         for digest in key.sha256:
             other = by_sum.setdefault(digest, Principal(name=name))
             if other.name != name:
                 raise InvalidKeys(
-                    f"TUNEWHEEL_API_KEYS_FILE {path}: keys.{name}.sha256: is the key of {other.name!r} too; "
-                    "make a key of its own"
+                    f"TUNEWHEEL_API_KEYS_FILE {path}: keys.{name}.sha256: is also the key of {other.name!r}; "
+                    "make a separate key for each"
                 )
         by_groups = tuple(groups[known] for known in key.groups)
         says_roles = "roles" in key.model_fields_set or not by_groups

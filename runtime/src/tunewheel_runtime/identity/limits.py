@@ -1,4 +1,4 @@
-"""How much a caller may use."""
+"""Rate limits and budgets of a caller."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from tunewheel_contracts.fields import PositiveInt, Strict
 
 
 class Limits(Strict):
-    """What one caller may use. A limit that is None is as the service's settings say.
+    """The limits of one caller. None: as in the service's settings.
 
-    Tokens are those of the prompt and of the answer together.
+    Tokens of the prompt and of the answer both count.
     """
 
     requests_per_minute: PositiveInt | None = None
     tokens_per_minute: PositiveInt | None = None
     tokens_per_day: PositiveInt | None = None
-    """A budget: from midnight to midnight, UTC."""
+    """A budget from midnight to midnight, UTC."""
     tokens_per_month: PositiveInt | None = None
-    """A budget: of a calendar month, UTC."""
+    """A budget of a calendar month, UTC."""

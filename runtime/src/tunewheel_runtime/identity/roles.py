@@ -1,4 +1,4 @@
-"""What a caller may do, and in which projects."""
+"""The roles of a caller, and the projects in which they hold."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from tunewheel_runtime.identity.limits import Limits
 
 
 class NotAuthenticated(TunewheelError):
-    """Nobody knows who calls; the message says what to send. HTTP 401."""
+    """The caller is unknown; the message says what to send. HTTP 401."""
 
 
 class InvalidToken(NotAuthenticated):
-    """A token is not taken; the message says why and names none of its text. HTTP 401, ``invalid_token``."""
+    """A token is refused; the message says why and quotes nothing of the token. HTTP 401,
+    ``invalid_token``."""
 
 
 class IssuerAway(NotAuthenticated):
-    """The issuer of tokens cannot be asked for its keys, so that no token can be judged. HTTP 503."""
+    """The issuer's keys cannot be fetched, so tokens cannot be verified. HTTP 503."""
 
 
 class NotAuthorised(TunewheelError):
-    """The caller lacks a role; the message names it, and the project. HTTP 403."""
+    """The caller lacks a role; the message names the role and the project. HTTP 403."""
 
 
 class Role(StrEnum):
-    """A role does not contain another, save that reviewers and operators read as viewers do."""
+    """The roles. No role includes another, except that reviewers and operators may read as viewers do."""
 
     VIEWER = "viewer"
     """Reads projects, models, runs and verdicts."""
@@ -47,7 +48,7 @@ READERS = frozenset({Role.VIEWER, Role.REVIEWER, Role.OPERATOR})
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """``roles`` in ``projects``; None: in every project."""
+    """Grants ``roles`` in ``projects``; None: in all projects."""
 
     roles: frozenset[Role]
     projects: frozenset[str] | None = None
@@ -58,9 +59,9 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A principal with its present grants. ``principal`` is None where no principal was named.
+    """A principal with its present grants. ``principal`` is None if none was named.
 
-    ``limits``: what the file of keys says beside the principal's key; None: nothing.
+    ``limits``: the limits of the principal's key in the file of keys; None: the file sets none.
     """
 
     principal: Principal | None
@@ -72,14 +73,14 @@ class Caller:
         return self.principal.name if self.principal else None
 
     def may(self, role: Role, project: str | None = None) -> bool:
-        """Return whether this caller has ``role`` in ``project``; None: in any project at all."""
+        """Return whether this caller has ``role`` in ``project``; None: in at least one project."""
         return any(
             grant.gives(role) and (project is None or grant.projects is None or project in grant.projects)
             for grant in self.grants
         )
 
     def projects_of(self, *roles: Role) -> frozenset[str] | None:
-        """Return the projects where this caller has one of ``roles``; None: all of them."""
+        """Return the projects in which this caller has one of ``roles``; None: all projects."""
         found: set[str] = set()
         for grant in self.grants:
             if any(grant.gives(role) for role in roles):
@@ -89,7 +90,7 @@ class Caller:
         return frozenset(found)
 
     def require(self, role: Role, project: str | None = None) -> None:
-        """Raise ``NotAuthorised`` unless this caller has ``role`` in ``project`` (None: in any)."""
+        """Raise ``NotAuthorised`` unless this caller has ``role`` in ``project`` (None: in at least one)."""
         if not self.may(role, project):
             place = f"in project {project!r}" if project is not None else "in any project"
             who = self.name or "nobody"
@@ -97,5 +98,5 @@ class Caller:
 
 
 ANYBODY = Caller(None, (Grant(frozenset(Role)),))
-"""Where identity is open: everybody may do everything."""
+"""The caller of every request where identity is open; may do everything."""
 NOBODY = Caller(None, ())

@@ -1,4 +1,4 @@
-"""The keys by which an OIDC issuer signs (JWKS): fetched when a token needs them, and kept."""
+"""The signing keys of an OIDC issuer (JWKS). They are fetched when a token needs them, and cached."""
 
 from __future__ import annotations
 
@@ -25,16 +25,18 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 REFRESH_SECONDS = 300.0
-"""Older keys are fetched anew while requests go on."""
+"""Keys older than this are fetched again in the background; requests do not wait."""
 STALE_SECONDS = 600.0
-"""Older keys count only once the issuer was asked again: so long, at most, does a withdrawn key count."""
+"""Keys older than this are used only after a new fetch. A key that the issuer withdrew is thus accepted for
+at most this long."""
 PAUSE_SECONDS = 10.0
-"""Between the beginnings of two fetches, at least: tokens of unknown keys make nobody fetch more often."""
+"""Least time between the starts of two fetches, so that tokens with unknown keys cannot cause more
+fetches."""
 HOLD_SECONDS = 24 * 3600.0
-"""While the issuer is away, the keys fetched last hold for so long."""
+"""While the issuer is unavailable, the keys that were fetched last are used for at most this long."""
 FETCH_SECONDS = 5.0
 MAX_BYTES = 256 * 1024
-"""Of a discovery document, and of a set of keys."""
+"""Most bytes of a discovery document or a key set."""
 MAX_KEYS = 100
 MIN_RSA_BITS = 2048
 DISCOVERY = "/.well-known/openid-configuration"
@@ -44,7 +46,7 @@ Warn = Callable[[str, str | None], None]
 
 
 class _Unusable(TunewheelError):
-    """What the issuer answers is of no use; the message names the address and the fault."""
+    """The issuer's answer cannot be used; the message names the address and the fault."""
 
 
 class _Discovery(BaseModel):
@@ -53,7 +55,8 @@ class _Discovery(BaseModel):
 
 
 class _KeySet(BaseModel):
-    """RFC 7517 §5. A key that cannot be read hides no other, so each is read for itself."""
+    """A key set (RFC 7517 §5). Each key is parsed separately, so that an invalid key does not hide the
+    others."""
 
     keys: list[Any]
 
@@ -68,9 +71,10 @@ class _Fetched:
 
 
 class SigningKeys:
-    """The keys of one issuer. It is asked by the first token, or by ``refresh``, never by a constructor.
+    """The keys of one issuer. They are fetched for the first token or by ``refresh``, never in the
+    constructor.
 
-    A token whose key is known waits for the issuer only where that key is stale, and only once.
+    A token with a known key waits for a fetch only if the key is stale, and only once.
     """
 
     def __init__(
@@ -82,8 +86,8 @@ class SigningKeys:
         warn: Warn,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``jwks_url`` None: the issuer's discovery document names it. ``warn`` is told when the issuer
-        cannot be asked, and with None when it can again."""
+        """``jwks_url`` None: the URL in the issuer's discovery document. ``warn`` is called when a fetch
+        fails, and with None when one succeeds again."""
         self._issuer = issuer
         self._jwks_url = jwks_url
         self._cafile = cafile
@@ -96,35 +100,36 @@ class SigningKeys:
         self._trouble: str | None = None
 
     async def find(self, kid: str | None, key_type: str) -> Key | None:
-        """Return the key named ``kid`` of a JWK's ``kty``; None: the issuer has none.
+        """Return the key named ``kid`` of type ``key_type`` (a JWK's ``kty``); None: the issuer has none.
 
-        A token that names no key takes the only one of the type (OpenID Connect Core §10.1).
+        For a token without ``kid`` the issuer's only key of the type is used (OpenID Connect Core §10.1).
 
         Raises:
-            IssuerAway: this key is not known, and the issuer cannot be asked.
+            IssuerAway: the key is unknown here, and the issuer's keys cannot be fetched.
         """
         key, fetching = self._known(kid, key_type), self.refresh()
         if key is None:
             fetching = self._begin()
-        # Nobody waits a second time for an issuer that is away.
+        # While the issuer is unavailable, no request waits for a second fetch.
         if fetching is not None and (key is None or (self._age() > STALE_SECONDS and not self._away)):
             await asyncio.shield(fetching)
             key = self._known(kid, key_type)
         if key is None and (self._away or self._age() > HOLD_SECONDS):
             raise IssuerAway(
-                f"the issuer of tokens, {self._issuer}, cannot be asked for its keys; try again in "
+                f"the keys of the issuer of tokens, {self._issuer}, cannot be fetched; try again in "
                 f"{PAUSE_SECONDS:.0f} seconds, or send an API key"
             )
         return key
 
     def refresh(self) -> asyncio.Task[None] | None:
-        """Begin to fetch keys that are too old; return the fetch, None where there is none."""
+        """Begin a fetch if the keys are too old; return its task, or None."""
         return self._begin() if self._age() > REFRESH_SECONDS else None
 
     def _begin(self) -> asyncio.Task[None] | None:
-        """Return the fetch under way, which may have begun now; None: the last one was a moment ago."""
+        """Return the running fetch, and start it if needed. None: the last fetch was less than
+        ``PAUSE_SECONDS`` ago."""
         running = self._fetching
-        # A task belongs to the loop that it was made in; another one cannot wait for it.
+        # A task belongs to its event loop; another loop cannot wait for it.
         if running is not None and not running.done() and running.get_loop() is asyncio.get_running_loop():
             return running
         if self._clock() < self._next_fetch:
@@ -162,12 +167,12 @@ class SigningKeys:
             if {key.kid for key in keys} != {key.kid for key in self._fetched.keys}:
                 log.info("oidc_keys_read", issuer=self._issuer, keys=len(keys))
             self._fetched, self._away = _Fetched(keys, self._clock()), False
-            self._tell(None if keys else "tells no key that can sign; every token is refused")
+            self._tell(None if keys else "has no key that can sign; every token is refused")
 
     def _fail(self, trouble: str) -> None:
         self._away = True
         if self._fetched.keys:
-            trouble += f"; the keys fetched before hold for {HOLD_SECONDS / 3600:.0f} hours"
+            trouble += f"; the keys fetched before are used for {HOLD_SECONDS / 3600:.0f} hours"
         self._tell(trouble)
 
     async def _ask(self) -> tuple[Key, ...]:
@@ -187,7 +192,7 @@ class SigningKeys:
         url = self._issuer.rstrip("/") + DISCOVERY
         told = await _get(client, url, _Discovery)
         if told.issuer != self._issuer:  # OpenID Connect Discovery §4.3
-            raise _Unusable(f"{url} speaks for another issuer; set TUNEWHEEL_OIDC_ISSUER to what it says")
+            raise _Unusable(f"{url} names another issuer; set TUNEWHEEL_OIDC_ISSUER to the 'issuer' in it")
         complaint = url_complaint(told.jwks_uri, beside=self._issuer)
         if complaint is not None:
             raise _Unusable(f"{url}: jwks_uri {complaint}")
@@ -201,17 +206,19 @@ class SigningKeys:
 
 
 def url_complaint(url: str, *, beside: str | None = None) -> str | None:
-    """Return why no signing keys may be fetched at ``url``: it must be https, or http on this machine.
+    """Return why signing keys may not be fetched from ``url``; None: they may. It must be https, or http on
+    this machine.
 
-    ``beside``: the address that named this one; an issuer elsewhere sends nobody to this machine.
+    ``beside``: the address that named ``url``. An issuer on another machine may not name an address on this
+    one.
     """
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port
     except ValueError:
-        return "is no URL"
+        return "is not a URL"
     if not host or parts.username is not None or parts.query or parts.fragment:
-        return "must be a URL with a host and a path alone, such as https://login.example.org/realms/main"
+        return "must be a URL with only a host and a path, such as https://login.example.org/realms/main"
     if parts.scheme == "https":
         return None
     at_home = is_loopback(host) and (beside is None or is_loopback(urlsplit(beside).hostname or ""))
@@ -219,10 +226,11 @@ def url_complaint(url: str, *, beside: str | None = None) -> str | None:
 
 
 async def _get(client: httpx.AsyncClient, url: str, form: type[M]) -> M:
-    """Return the JSON at ``url``. No redirect is followed, and the body is never inflated."""
+    """Return the JSON object at ``url``. Redirects are not followed, and compressed bodies are not
+    accepted."""
     async with client.stream("GET", url, headers={"accept-encoding": "identity"}) as answer:
         if answer.is_redirect:
-            raise _Unusable(f"{url} redirects elsewhere; name the address that answers itself")
+            raise _Unusable(f"{url} redirects to another address; name that address")
         if answer.status_code != 200:
             raise _Unusable(f"{url} answers with status {answer.status_code}")
         body = bytearray()
@@ -246,7 +254,7 @@ def _signing_key(entry: Any) -> Key | None:
         return None
     told = cast(dict[str, Any], entry)
     if told.get("kty") not in ("RSA", "EC", "OKP"):
-        return None  # a symmetric key must not be public (RFC 8725 §3.5)
+        return None  # A symmetric key must not be published (RFC 8725 §3.5).
     try:
         if told.get("use", "sig") != "sig" or "verify" not in told.get("key_ops", ["verify"]):
             return None

@@ -1,4 +1,4 @@
-"""Tokens of an OIDC issuer: JWTs that it signed for this service (RFC 7519, RFC 8725, RFC 9068)."""
+"""Verifies tokens of an OIDC issuer: JWTs signed for this service (RFC 7519, RFC 8725, RFC 9068)."""
 
 from __future__ import annotations
 
@@ -24,25 +24,26 @@ KEY_TYPES = {
     **dict.fromkeys(("ES256", "ES384", "ES512"), "EC"),
     **dict.fromkeys(("EdDSA", "Ed25519"), "OKP"),
 }
-"""The algorithms that count, and the type of their keys: asymmetric ones, neither ``none`` nor ``HS256``."""
+"""The accepted algorithms, and the type of their keys. Only asymmetric ones: neither ``none`` nor
+``HS256``."""
 TYPES = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})
-"""What a header's ``typ`` may be, in lower case: other kinds of JWT, such as logout tokens, are no tokens of
-access (RFC 8725 §3.11)."""
+"""Accepted values of the header ``typ``, in lower case. Other kinds of JWT, such as logout tokens, are no
+access tokens (RFC 8725 §3.11)."""
 MAX_CHARACTERS = 16 * 1024
 MAX_HEADER = 4 * 1024
 LEEWAY_SECONDS = 30
-"""Between the issuer's clock and ours."""
+"""Tolerated difference between the issuer's clock and this machine's."""
 END_OF_TIME = 253_402_300_799
-"""The last second of year 9999; ``exp`` may say any number."""
+"""The last second of the year 9999. A token's ``exp`` may be any number, so it is limited to this."""
 
 
 def is_token(secret: str) -> bool:
-    """Return whether ``secret`` has the form of a JWT: three parts, where an API key of ours has one."""
+    """Return whether ``secret`` has the form of a JWT: three parts. An API key has one part."""
     return secret.count(".") == 2
 
 
 def oidc_complaint(settings: HttpSettings) -> str | None:
-    """Return what is wrong with the settings of OIDC, by name and with the fix."""
+    """Return the problem with the OIDC settings, with the setting's name and the fix; None: there is none."""
     if settings.oidc_issuer is None:
         wanting = [name for name in ("audience", "jwks_url", "cafile") if getattr(settings, f"oidc_{name}")]
         if not wanting:
@@ -53,21 +54,21 @@ def oidc_complaint(settings: HttpSettings) -> str | None:
             return f"TUNEWHEEL_OIDC_{name} {complaint}"
     if not settings.oidc_audience:
         return (
-            "TUNEWHEEL_OIDC_AUDIENCE is missing: a token that the issuer made for somebody else would be let "
-            "in; set it to what 'aud' says in tokens for this service"
+            "TUNEWHEEL_OIDC_AUDIENCE is missing: without it a token that the issuer made for another service "
+            "would be accepted; set it to the 'aud' of tokens for this service"
         )
     if settings.oidc_cafile is not None and not settings.oidc_cafile.is_file():
-        return f"TUNEWHEEL_OIDC_CAFILE {settings.oidc_cafile} is no file; name a PEM file of authorities"
+        return f"TUNEWHEEL_OIDC_CAFILE {settings.oidc_cafile} is not a file; name a PEM file of authorities"
     if settings.api_keys_file is None:
         return (
-            "TUNEWHEEL_OIDC_ISSUER is set, but nothing says what the groups of its tokens may do; name a "
-            "file with 'groups' in TUNEWHEEL_API_KEYS_FILE"
+            "TUNEWHEEL_OIDC_ISSUER is set, but its tokens' groups have no roles; name a file with 'groups' "
+            "in TUNEWHEEL_API_KEYS_FILE"
         )
     return None
 
 
 class Tokens:
-    """Who a token speaks for. Its errors never hold any of the token's text."""
+    """Verifies tokens and returns their holders. Errors never quote a token."""
 
     def __init__(
         self,
@@ -77,7 +78,7 @@ class Tokens:
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """``clock`` tells how old signing keys are, ``now`` the seconds since 1970."""
+        """``clock``: monotonic seconds, for the age of signing keys. ``now``: Unix seconds."""
         assert settings.oidc_issuer is not None
         self._settings = settings
         self._issuer = settings.oidc_issuer
@@ -87,22 +88,23 @@ class Tokens:
         )
 
     async def read(self, token: str, *, groups: Collection[str]) -> tuple[Principal, float]:
-        """Return whom the issuer vouches for, and when the token ends, in seconds since 1970.
+        """Verify ``token``; return its holder and its expiry in Unix seconds.
 
-        ``groups``: of the token's groups, these are told; a directory may list hundreds of others.
+        ``groups``: the groups that are kept of the token's groups, since a directory may list hundreds of
+        others.
 
         Raises:
             InvalidToken
-            IssuerAway: nobody can tell, since the issuer's keys are not to be had.
+            IssuerAway: the issuer's keys cannot be fetched, so the token cannot be verified.
         """
         signature = _parse(token)
         header, claims = signature.protected, _claims_of(signature)
         if claims.get("iss") != self._issuer:
-            raise InvalidToken("this token is of another issuer; get one from the issuer that is set here")
+            raise InvalidToken("this token is from another issuer; get one from the issuer that is set here")
         kid = header.get("kid")
         key = await self.keys.find(kid if isinstance(kid, str) else None, KEY_TYPES[header["alg"]])
         if key is None:
-            raise InvalidToken("the issuer has no such key as this token names; get a new token")
+            raise InvalidToken("the issuer does not have the key that this token names; get a new token")
         if not _is_signed(signature, key):
             raise InvalidToken("the signature of this token is wrong; get a new one from the issuer")
         self._check(claims)
@@ -120,16 +122,18 @@ class Tokens:
         try:
             wanted.validate(claims)
         except ExpiredTokenError:
-            raise InvalidToken("this token has ended; get a new one") from None
+            raise InvalidToken("this token has expired; get a new one") from None
         except MissingClaimError as error:
             raise InvalidToken(f"this token lacks {error.claim}; its issuer must put it in") from None
         except ClaimError as error:
-            reason = _REASONS.get(error.claim, f"has a wrong {error.claim}; its issuer must mend it")
+            reason = _REASONS.get(error.claim, f"has a wrong {error.claim}; its issuer must correct it")
             raise InvalidToken(f"this token {reason}") from None
         if "cnf" in claims:  # RFC 9449 §7.1
-            raise InvalidToken("this token is bound to a key that is not asked for here; get a bearer token")
+            raise InvalidToken(
+                "this token is bound to a key, which is not supported here; get a bearer token"
+            )
         if "events" in claims:  # RFC 8417 §2.2
-            raise InvalidToken("this token tells of an event, such as a logout; send an access token")
+            raise InvalidToken("this token reports an event, such as a logout; send an access token")
 
     def _principal(self, claims: dict[str, Any], known: Collection[str]) -> Principal:
         claim = self._settings.oidc_name_claim
@@ -148,14 +152,14 @@ class Tokens:
 
 _OBJECT = TypeAdapter(dict[str, Any])
 _REASONS = {
-    "aud": "is for somebody else; get one whose 'aud' is TUNEWHEEL_OIDC_AUDIENCE of this service",
-    "nbf": "is not valid yet; wait, or set the clocks",
-    "iat": "is from the future; set the clocks",
+    "aud": "is for another service; get one whose 'aud' is this service's TUNEWHEEL_OIDC_AUDIENCE",
+    "nbf": "is not valid yet; wait, or correct the clocks",
+    "iat": "is from the future; correct the clocks",
 }
 
 
 def _parse(token: str) -> CompactSignature:
-    """Read a token, and refuse those that no key could make good. Nothing of it is trusted yet."""
+    """Parse a token, and refuse those that no key could make valid. The content is not trusted yet."""
     from joserfc.errors import JoseError
     from joserfc.jws import extract_compact
 
@@ -163,16 +167,16 @@ def _parse(token: str) -> CompactSignature:
         raise InvalidToken(f"this token is longer than {MAX_CHARACTERS} characters; let it name fewer groups")
     try:
         signature = extract_compact(token.encode("ascii"), registry=_registry())
-        header = _OBJECT.validate_python(signature.protected)  # joserfc takes a list for a header too
+        header = _OBJECT.validate_python(signature.protected)  # joserfc would also accept a list as header.
     except (JoseError, ValueError, TypeError, RecursionError):
-        raise InvalidToken("this is no signed token (JWS, RFC 7515 §7.1) that can be read") from None
+        raise InvalidToken("this is not a readable signed token (JWS, RFC 7515 §7.1)") from None
     algorithm, kind = header.get("alg"), header.get("typ", "JWT")
     if not isinstance(algorithm, str) or algorithm not in KEY_TYPES:
         raise InvalidToken(f"this token is not signed with one of {', '.join(KEY_TYPES)}")
     if not isinstance(kind, str) or kind.lower() not in TYPES:
-        raise InvalidToken("this token is no access token ('typ' of its header); send one")
+        raise InvalidToken("this token is not an access token ('typ' of its header); send an access token")
     if "crit" in header or "b64" in header:
-        raise InvalidToken("the header of this token asks for an extension that is not known here ('crit')")
+        raise InvalidToken("the header of this token needs an extension that is not supported here ('crit')")
     return signature
 
 
@@ -184,10 +188,10 @@ def _registry() -> JWSRegistry:
         max_header_length = MAX_HEADER
 
         def get_alg(self, name: str) -> Any:
-            # Without the warning that the name EdDSA is old (RFC 9864): issuers use it.
+            # Avoids joserfc's warning that the name EdDSA is deprecated (RFC 9864); issuers still use it.
             return self.algorithms[name]
 
-    # Issuers add parameters of their own to a header; RFC 7515 §4 has them ignored.
+    # Issuers add their own header parameters, which RFC 7515 §4 says to ignore.
     return Registry(algorithms=tuple(KEY_TYPES), strict_check_header=False)
 
 
@@ -195,7 +199,7 @@ def _claims_of(signature: CompactSignature) -> dict[str, Any]:
     try:
         return _OBJECT.validate_json(signature.payload)
     except ValidationError:
-        raise InvalidToken("the claims of this token are no JSON object") from None
+        raise InvalidToken("the claims of this token are not a JSON object") from None
 
 
 def _is_signed(signature: CompactSignature, key: Key) -> bool:
@@ -209,11 +213,11 @@ def _is_signed(signature: CompactSignature, key: Key) -> bool:
 
 
 def _names_in(value: Any, claim: str) -> set[str]:
-    """Return the groups of a claim: a list of names, or names in one text, separated by spaces."""
+    """Return the groups in a claim: a list of names, or one text of names separated by spaces."""
     if value is None:
         return set()
     if isinstance(value, str):
         return set(value.split())
     if isinstance(value, list):
         return {name for name in cast(list[Any], value) if isinstance(name, str)}
-    raise InvalidToken(f"the claim {claim} of this token is neither a list of names nor a text")
+    raise InvalidToken(f"the claim {claim} of this token is neither a list of names nor a text of names")
