@@ -163,7 +163,7 @@ def test_criteria_are_read_from_a_list_or_a_spec(tmp_path: Path, text: str) -> N
         ("a: 1\na: 2", "a is given in line 1 and again"),
         ("[]", "names none"),
         ("project: desk", "criteria:"),
-        ("- {metric: rouge_l}", "states no bound"),
+        ("- {metric: rouge_l}", "has no bound"),
     ],
 )
 def test_criteria_that_are_none_are_refused(tmp_path: Path, text: str | None, words: str) -> None:

@@ -107,7 +107,7 @@ def test_json_stays_json_and_a_link_stays_a_link(tmp_path: Path) -> None:
         (("add", "b"), "--role: say what the key may do"),
         (
             ("add", "b", "--role", "admin"),
-            "--role: is none of the values that are known; give 'viewer', 'publisher'",
+            "--role: is not one of the known values; give 'viewer', 'publisher'",
         ),
         (("add", "b", "--role", "viewer", "--project", "No Slug"), "--project: "),
         (("add", "b", "--group", "nope"), "--group: 'nope' is no group of"),

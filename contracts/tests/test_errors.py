@@ -84,7 +84,7 @@ class _Told(BaseModel):
             "mode",
             "is true or false, as YAML reads on, off, yes and no; give 'on' or 'off', in quotes",
         ),
-        ({"mode": "of"}, "mode", "is none of the values that are known; give 'on' or 'off'"),
+        ({"mode": "of"}, "mode", "is not one of the known values; give 'on' or 'off'"),
         ({"steps": 0}, "steps", "is too small; give more than 0"),
         ({"steps": 101}, "steps", "is too large; give at most 100"),
         ({"code": "x"}, "code", r"does not match ^\d+$; give text of that form"),
@@ -115,7 +115,7 @@ def test_a_time_that_is_none_is_told_how_to_be_written() -> None:
         _Told.model_validate({"at": "yesterday"})
     field, reason = first_complaint(caught.value)
     assert field == "at"
-    assert reason.startswith("is no time (Input should be a valid datetime")
+    assert reason.startswith("is not a time (Input should be a valid datetime")
     assert reason.endswith("; write it like 2026-01-31T09:30:00Z")
 
 

@@ -128,7 +128,7 @@ async def test_a_message_of_20_mb_is_refused_by_the_broker_and_the_next_one_flow
     [
         ("criteria", None, "criteria", "missing"),
         ("criteria", [], "criteria", "at least 1"),
-        ("criteria", [{"metric": "valid_output"}], "criteria", "states no bound"),
+        ("criteria", [{"metric": "valid_output"}], "criteria", "has no bound"),
         ("criteria", [{"metric": "valid_output", "minimum": 0.9, "maximum": 0.1}], "minimum", "contradicts"),
         ("criteria",
          [{"metric": "valid_output", "minimum": 0.9}, {"metric": "valid_output", "minimum": 0.1}],

@@ -1,8 +1,8 @@
 """CloudEvents 1.0 attributes as Kafka headers, in binary mode.
 
-Source: CloudEvents 1.0.2 core §3, and its Kafka protocol binding §3.2: attributes travel as ``ce_*`` headers,
-the type of the data as ``content-type``. Every record passes through here twice, and the SDK's binding took
-as long as all else that ingest does with one; a test holds this one to the SDK's.
+Source: CloudEvents 1.0.2 core §3, and its Kafka protocol binding §3.2. Attributes are ``ce_*`` headers; the
+data's type is ``content-type``. The SDK's binding is not used, because it took as long as all other work of
+ingest for a record. A test checks that this module gives the same results as the SDK.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _EXTENSION = re.compile(r"(?!data$)[a-z0-9]+")
 def to_headers(
     *, id: str, type: str, source: str, subject: str, time: datetime, extensions: Mapping[str, str | None]
 ) -> dict[str, bytes]:
-    """Return the headers of one event; extensions that are None or empty are left out.
+    """Return the headers of one event. Extensions that are None or empty are left out.
 
     Raises:
-        ValueError: an attribute is empty, or ``time`` names no zone.
+        ValueError: an attribute is empty, or ``time`` has no time zone.
     """
     if not (id and type and source and subject) or time.tzinfo is None:
-        raise ValueError(f"no CloudEvent: {id=}, {type=}, {source=}, {subject=}, {time=}")
+        raise ValueError(f"not a CloudEvent: {id=}, {type=}, {source=}, {subject=}, {time=}")
     stamp = time.isoformat()
     headers = {
         "ce_id": id.encode(),
@@ -51,10 +51,10 @@ def to_headers(
 
 
 def from_headers(headers: Headers) -> dict[str, str]:
-    """Return the attributes that ``headers`` carry, by name in lower case; the required ones are there.
+    """Return the attributes in ``headers``, by name in lower case. All required attributes are present.
 
     Raises:
-        InvalidEvent: they are no CloudEvent's; ``field`` names the header.
+        InvalidEvent: the headers are not those of a CloudEvent; ``field`` names the header.
     """
     pairs = cast("Mapping[str, bytes]", headers).items() if isinstance(headers, Mapping) else headers
     attributes = {
@@ -74,7 +74,7 @@ def from_headers(headers: Headers) -> dict[str, str]:
             raise InvalidEvent(field=f"ce_{name}", reason="is empty; give it a value, or leave it out")
     for name in attributes:
         if name not in _KNOWN and not _EXTENSION.fullmatch(name):
-            reason = "is no name of an attribute; use lower-case letters and digits, and not 'data'"
+            reason = "is not a valid attribute name; use lower-case letters and digits, but not 'data'"
             raise InvalidEvent(field=f"ce_{name}", reason=reason)
     return attributes
 

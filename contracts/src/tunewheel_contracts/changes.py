@@ -1,4 +1,4 @@
-"""What differs between two documents, by dotted path."""
+"""Compares two documents, and returns the differences by dotted path."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 Change = tuple[Any, Any]
-"""Before and after; None where a document has no such path."""
+"""The value before and after; None where a document lacks the path."""
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Change]:
-    """Return what differs. A mapping is compared value by value, a list as a whole."""
+    """Return the differences. Mappings are compared value by value, lists as a whole."""
     one, other = dict(_leaves(before)), dict(_leaves(after))
     return {n: (one.get(n), other.get(n)) for n in {**one, **other} if one.get(n) != other.get(n)}
 

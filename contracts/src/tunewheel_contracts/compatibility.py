@@ -1,17 +1,17 @@
-"""Hold the schemas compatible with those of an earlier commit.
+"""Check that the schemas are compatible with those of an earlier commit.
 
     python -m tunewheel_contracts.compatibility                     against the merge base with main
     python -m tunewheel_contracts.compatibility --against v1.2.0    against any git ref
 
-What is on the log stays there, and services are upgraded in any order: new readers must read old events,
-old readers new ones. So only what is listed here passes; whatever else differs is a violation.
+Events stay on the log, and services are upgraded in any order. So new readers must be able to read old
+events, and old readers new ones. Only these changes are allowed; every other difference is a violation:
 
-* documentation (title, description, examples), a new schema, a new optional field;
-* in ``x-topic``, more fields that join an event's identity where they are given;
-* in closed objects (``additionalProperties: false``: what people write, such as the project spec and the
-  upstream events) also wider values: another enum member, a looser bound, a required field made optional.
-  Readers are upgraded before anybody writes the new thing. In open objects, which services write, an old
-  reader would meet the new value unasked.
+* documentation (title, description, examples), a new schema, a new optional field; * in ``x-topic``, more
+fields in ``identity_when_given``; * in closed objects (``additionalProperties: false``) also wider values:
+another enum member, a looser bound, a
+  required field made optional. People write closed objects, such as the project spec and the upstream events,
+  and they use a new value only after the readers were upgraded. Services write the open objects, so an old
+  reader could get a new value at any time.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ APPLICATORS = frozenset(
 
 @dataclass(frozen=True, slots=True, order=True)
 class Violation:
-    """One incompatible change: where (schema, then the path of fields) and why."""
+    """One incompatible change: the schema, the path of the field, and the reason."""
 
     path: str
     reason: str
@@ -51,19 +51,19 @@ class Violation:
 
 
 def compare(old: Tree, new: Tree) -> list[Violation]:
-    """Return every incompatible change from ``old`` to ``new``, schema by name each."""
+    """Return every incompatible change from ``old`` to ``new``. Both map names to schemas."""
     found: list[Violation] = []
     for name, before in sorted(old.items()):
         after = new.get(name)
         if after is None:
-            found.append(Violation(name, "schema deleted; keep it, a replacement is a new topic beside it"))
+            found.append(Violation(name, "schema deleted; keep it, and add a replacement as a new topic"))
         else:
             found += _Comparison(before, after).run(name)
     return sorted(set(found))
 
 
 class _Comparison:
-    """One schema against its earlier self; references are followed on either side."""
+    """Compares one schema with its earlier version. References are followed in both."""
 
     def __init__(self, old_root: Schema, new_root: Schema) -> None:
         self._old_root, self._new_root = old_root, new_root
@@ -80,7 +80,7 @@ class _Comparison:
     def _schema(self, path: str, old: Any, new: Any, *, closed: bool) -> None:
         old_ref, new_ref = _reference(old), _reference(new)
         if old_ref and new_ref:
-            self._keywords(path, old, new, closed=closed)  # a default may stand beside a reference
+            self._keywords(path, old, new, closed=closed)  # A reference may have a default beside it.
             if (old_ref, new_ref, closed) in self._visited:
                 return
             self._visited.add((old_ref, new_ref, closed))
@@ -105,7 +105,7 @@ class _Comparison:
             if keyword in VALUES or (keyword == "default" and _extends(before, after)):
                 continue
             if closed and (_looser(keyword, before, after) or (keyword == "default" and keyword not in old)):
-                continue  # a default beside no default: a required field was made optional
+                continue  # A new default means that a required field was made optional.
             if keyword == "x-topic" and _joins(before, after):
                 continue
             self._report(path, f"{keyword} changed from {_short(before)} to {_short(after)}")
@@ -135,7 +135,7 @@ class _Comparison:
             self._schema(f"{path}.{name}", before[name], after[name], closed=closed)
 
     def _parts(self, path: str, old: Schema, new: Schema, *, closed: bool) -> None:
-        """Compare what a schema is made of: items, map values, branches of a union."""
+        """Compare the sub-schemas: items, map values, branches of a union."""
         for keyword, place in (("items", "[]"), ("additionalProperties", "{}")):
             if keyword in old and keyword in new:
                 self._schema(f"{path}{place}", old[keyword], new[keyword], closed=closed)
@@ -163,7 +163,7 @@ class _Comparison:
             self._schema(path, before[kind], after[kind], closed=closed)
 
     def _branch(self, branch: Any, root: Schema) -> str:
-        """Name a branch of a union, so that the old one finds its successor."""
+        """Return a name of a union's branch, by which old and new branches are matched."""
         return _reference(branch) or _kind(_resolve(branch, root))
 
 
@@ -172,7 +172,7 @@ def _reference(schema: Any) -> str | None:
 
 
 def _resolve(schema: Any, root: Schema) -> Any:
-    """Return ``schema`` with its reference replaced by its target; keywords beside it are kept."""
+    """Return ``schema`` with its reference replaced by the target. Other keywords are kept."""
     reference = _reference(schema)
     if reference is None:
         return schema
@@ -192,14 +192,15 @@ def _values(schema: Schema) -> list[Any] | None:
 
 
 def _looser(keyword: str, old: Any, new: Any) -> bool:
-    """Whether a bound moved outwards or fell away."""
+    """Return whether a bound became wider or was removed."""
     if keyword not in LOWER_BOUNDS | UPPER_BOUNDS or old is None:
         return False
     return new is None or (new < old if keyword in LOWER_BOUNDS else new > old)
 
 
 def _extends(old: Any, new: Any) -> bool:
-    """Whether ``new`` is ``old``, or an object that has more fields: a default gains optional fields."""
+    """Return whether ``new`` equals ``old``, or is the same object with more fields. Defaults may gain the
+    defaults of new optional fields."""
     if not isinstance(old, dict) or not isinstance(new, dict):
         return _same(old, new)
     before, after = cast(Schema, old), cast(Schema, new)
@@ -207,8 +208,8 @@ def _extends(old: Any, new: Any) -> bool:
 
 
 def _joins(old: Any, new: Any) -> bool:
-    """Whether nothing but more ``identity_when_given`` tells two ``x-topic`` apart: earlier events were
-    without those fields and keep their ids."""
+    """Return whether two ``x-topic`` differ only by additional ``identity_when_given``. Earlier events lack
+    those fields and keep their ids."""
     if not isinstance(old, dict) or not isinstance(new, dict):
         return False
     before, after = dict(cast(Schema, old)), dict(cast(Schema, new))
@@ -217,7 +218,7 @@ def _joins(old: Any, new: Any) -> bool:
 
 
 def _same(old: Any, new: Any) -> bool:
-    """Equal as JSON: True is not 1."""
+    """Return whether two values are equal as JSON, where True differs from 1."""
     return json.dumps(old, sort_keys=True) == json.dumps(new, sort_keys=True)
 
 
@@ -234,7 +235,7 @@ def _short(value: Any) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return the exit status: 1 when a change is incompatible, 2 when the ref is unknown."""
+    """Return the exit status: 0, 1 after an incompatible change, 2 if the ref is unknown."""
     parser = argparse.ArgumentParser(prog="python -m tunewheel_contracts.compatibility")
     parser.add_argument("--against", metavar="REF", help="default: the merge base with main, else HEAD~1")
     parser.add_argument("--root", type=Path, default=repository_root(), help="the repository's root")

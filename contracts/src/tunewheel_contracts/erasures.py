@@ -1,8 +1,9 @@
-"""What the right to be forgotten (GDPR article 17) takes out: a fold over ``erasure.requested``.
+"""Decides what an erasure (GDPR article 17) covers, from ``erasure.requested``.
 
-An erasure takes what was published up to its moment (``requested_at``, else the event's own time) about a
-person or from a source. What happened before that moment and is published again later stays out as well: a
-file that is sent once more must not bring anybody back. What happens afterwards is new.
+An erasure has a moment: ``requested_at``, or else the event's own time. It covers all data about a person, or
+from a source, that was published up to that moment. Data from before the moment that is published again later
+is covered too, so that sending a file once more brings nobody back. Data from after the moment is not
+covered.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from tunewheel_contracts.fields import Frozen, SourceId, Timestamp
 from tunewheel_contracts.identity import content_sha256
 
 HOLDERS = ("curate", "ingest", "eval", "monitor", "serve-gateway", "index")
-"""Who holds what people published, each for itself: an erasure is done when all have said so."""
+"""The services that hold published data. An erasure is complete when each of them has published its proof."""
 
 
 class Erasure(Frozen):
-    """Everything up to ``until`` of one ``customer`` or one ``source_id``; the other is None."""
+    """One erasure: all data up to ``until`` about one ``customer`` or from one ``source_id``; the other is
+    None."""
 
     project: str
     customer: SourceId | None = None
@@ -30,17 +32,18 @@ class Erasure(Frozen):
 
     @property
     def subject(self) -> str:
-        """The person or the source. A document's id is also its group, so it may stand in either field."""
+        """The person or the source. A document's id is also its group, so it may be in either field."""
         return self.source_id or self.customer or ""
 
     def takes(self, *, project: str, customer: str | None, source_id: str | None, at: datetime) -> bool:
-        """Tell whether what was published ``at`` about a person, from a source, is erased."""
+        """Return whether the erasure covers data that was published ``at`` about a person or from a
+        source."""
         named = self.customer == customer if self.customer is not None else self.source_id == source_id
         return named and project == self.project and at <= self.until
 
 
 def erasure_of(event: Envelope[ErasureRequested]) -> Erasure:
-    """Return what an event asks to erase."""
+    """Return the erasure that an event asks for."""
     data = event.data
     return Erasure(
         project=data.project,
@@ -51,10 +54,10 @@ def erasure_of(event: Envelope[ErasureRequested]) -> Erasure:
 
 
 class Erasures:
-    """A fold over ``erasure.requested``; applying an event twice changes nothing.
+    """All erasures so far. Applying an event twice changes nothing.
 
-    A request that comes again, perhaps sent anew and with a later time, asks for what it asked for first:
-    what was published since is not erased by it.
+    A request that is sent again, perhaps with a later time, keeps its first moment. It does not cover data
+    that was published since.
     """
 
     def __init__(self) -> None:
@@ -62,12 +65,12 @@ class Erasures:
         self._by_subject: dict[_Subject, dict[str, Erasure]] = {}
 
     def apply(self, envelope: Envelope[Any]) -> None:
-        """Take note of one event."""
+        """Add one event."""
         if isinstance(envelope.data, ErasureRequested):
             self.asked_by(envelope)
 
     def asked_by(self, event: Envelope[ErasureRequested]) -> Erasure:
-        """Return what ``event`` asks for, up to the moment at which it was asked for first."""
+        """Return the erasure of ``event``, with the moment of the first request."""
         known, erasure = self._by_project.setdefault(event.project, {}), erasure_of(event)
         first = known.get(event.id, erasure)
         known[event.id] = asked = min(first, erasure, key=lambda one: one.until)
@@ -76,7 +79,7 @@ class Erasures:
         return asked
 
     def of(self, project: str) -> tuple[Erasure, ...]:
-        """Return the erasures of ``project`` in an order that does not depend on the log's."""
+        """Return the erasures of ``project``, in an order that does not depend on the order of the log."""
         known = self._by_project.get(project, {})
         return tuple(known[event_id] for event_id in sorted(known))
 
@@ -85,15 +88,16 @@ class Erasures:
         return tuple(erasure for project in sorted(self._by_project) for erasure in self.of(project))
 
     def take(self, *, project: str, customer: str | None, source_id: str | None, at: datetime) -> bool:
-        """Tell whether any erasure takes what was published ``at`` about a person, from a source. Only
-        erasures that name the person or the source are looked at, however many there are."""
+        """Return whether any erasure covers data that was published ``at`` about a person or from a source.
+        Only the erasures that name the person or the source are compared, so the time does not grow with
+        their number."""
         by_person = self._by_subject.get((project, customer, None), {}) if customer is not None else {}
         by_source = self._by_subject.get((project, None, source_id), {})
         return any(at <= one.until for one in (*by_person.values(), *by_source.values()))
 
 
 _Subject = tuple[str, str | None, str | None]
-"""A project and what of it an erasure names: a person or a source; the other is None."""
+"""A project, and the person or the source that an erasure names; the other is None."""
 
 
 def _subject_of(erasure: Erasure) -> _Subject:
@@ -102,7 +106,7 @@ def _subject_of(erasure: Erasure) -> _Subject:
 
 
 def place_of(project: str, request_id: str) -> str:
-    """Return the path in the object store below which holders write down what they found, by the id of the
+    """Return the path in the object store below which holders write their findings. ``request_id``: id of the
     ``erasure.requested`` event."""
     return f"erasures/{project}/{content_sha256(request_id.encode())[:32]}"
 
@@ -110,9 +114,9 @@ def place_of(project: str, request_id: str) -> str:
 def proof_of(
     asked: ErasureRequested | ErasureCompleted, *, holder: str, erased_by: str, records: int, **found: Any
 ) -> ErasureCompleted:
-    """Return what ``holder`` says once it has carried out what was ``asked``; ``found`` are further fields.
+    """Return the proof that ``holder`` publishes after it carried out the erasure. ``found``: further fields.
 
-    ``asked`` may be the proof of another holder, which repeats the request.
+    ``asked``: the request, or another holder's proof, which repeats the request.
     """
     return ErasureCompleted(
         project=asked.project,

@@ -3,9 +3,9 @@
     TunewheelError
     ├── InvalidEvent     the input is wrong: dead letter, never retried
     ├── InvalidSpec      a project spec is wrong: refused before it is declared
-    └── TransientError   the world is wrong for now: retry with backoff
+    └── TransientError   something is unavailable for now: retried with backoff
 
-Anything else stops the service, loudly.
+Any other exception stops the service with an error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ class TunewheelError(Exception):
 
 
 class InvalidEvent(TunewheelError):
-    """An event that no retry can mend. ``field`` names what is wrong, ``reason`` says how to mend it."""
+    """An invalid event, which a retry cannot help. ``field``: the wrong field. ``reason``: the fault and the
+    fix."""
 
     def __init__(self, *, field: str, reason: str) -> None:
         super().__init__(f"{field} {reason}")
@@ -30,13 +31,13 @@ class InvalidEvent(TunewheelError):
 
     @classmethod
     def from_validation(cls, error: ValidationError) -> InvalidEvent:
-        """Take the first of pydantic's complaints, with the count of the others."""
+        """Return an error with pydantic's first complaint and the number of the others."""
         field, reason = first_complaint(error)
         return cls(field=field, reason=reason)
 
 
 class InvalidSpec(TunewheelError):
-    """A project spec that must not be declared. ``field`` is the dotted path in the YAML."""
+    """An invalid project spec. ``field``: the dotted path in the YAML."""
 
     def __init__(self, *, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}")
@@ -45,18 +46,19 @@ class InvalidSpec(TunewheelError):
 
 
 class TransientError(TunewheelError):
-    """The broker, the store or an upstream is away: the same call may succeed later."""
+    """The broker, the store or another system is unavailable; the same call may succeed later."""
 
 
 def inconsistent(field: str, reason: str) -> PydanticCustomError:
-    """Return what a validator of a whole model raises when one ``field`` contradicts another.
+    """Return the error that a validator of a whole model raises if ``field`` contradicts another field.
 
-    Pydantic knows no field for it, so it travels in the error's context to ``first_complaint``.
+    Pydantic records no field for such an error. So the field is put into the error's context, where
+    ``first_complaint`` reads it.
     """
     return PydanticCustomError("inconsistent", "{reason}", {"field": field, "reason": reason})
 
 
-# pydantic adds the branch of a union it tried to the location; no such field is in the data
+# Pydantic adds the tried branch of a union to the location. The data has no such field.
 _UNION_BRANCH = re.compile(r"(constrained-)?(str|int|float|bool)|[a-z-]+\[.*\]")
 
 _REASONS = {
@@ -84,7 +86,7 @@ _WANTED = {
     "literal_error": "{expected}",
     "enum": "{expected}",
 }
-"""What to give instead, by pydantic's types of error, which speak of Python's types."""
+"""The expected form by pydantic's error type. Pydantic's own messages name Python types."""
 _GIVEN: dict[type, str] = {
     type(None): "null", str: "text", bool: "true or false", int: "a number", float: "a number",
     dict: "an object",
@@ -95,13 +97,14 @@ SLUG_IN_WORDS = (
     "a to z, 0 to 9, dots, - and _, 63 characters at most, of which the first is a letter or digit"
 )
 _FORMS = {SLUG: SLUG_IN_WORDS}
-"""Patterns in words, for people who read no patterns."""
+"""Descriptions of patterns, for people who do not read regular expressions."""
 
 
 def first_complaint(error: ValidationError) -> tuple[str, str]:
-    """Return (dotted field, reason) of the first of pydantic's errors; the reason counts the other fields.
+    """Return the dotted field and the reason of pydantic's first error. The reason includes the number of
+    other fields with errors.
 
-    The reason never repeats a value: it may be personal, and reasons stand in dead letters and logs.
+    The reason never repeats a value: a value may be personal, and reasons go to dead letters and logs.
     """
     complaints = error.errors(include_url=False)
     first = complaints[0]
@@ -114,7 +117,7 @@ def first_complaint(error: ValidationError) -> tuple[str, str]:
         )
     else:
         reason = _reason(first)
-    # a list that lost its only item to an error is then also called too short: no news
+    # If a list's only item is invalid, pydantic also reports the list as too short; skip that.
     others = {other for other in map(_parts, complaints) if other != parts[: len(other)]}
     if others:
         reason = f"{reason} (and {len(others)} more)"
@@ -130,19 +133,19 @@ def _reason(complaint: ErrorDetails) -> str:
         form = f"give {_FORMS[pattern]}" if pattern in _FORMS else "give text of that form"
         return f"does not match {pattern}; {form}"
     if kind.startswith("datetime"):
-        return f"is no time ({said}); write it like 2026-01-31T09:30:00Z"
+        return f"is not a time ({said}); write it like 2026-01-31T09:30:00Z"
     return said.removeprefix("Value error, ")
 
 
 def _of_another_kind(first: ErrorDetails, alike: list[ErrorDetails]) -> str:
-    """Say what was given and what each branch of a union would take instead."""
+    """Return the reason: what was given, and what each branch of a union accepts instead."""
     given: object = first["input"]
     kinds = [complaint["type"] for complaint in alike]
     wanted = " or ".join(dict.fromkeys(_WANTED[c["type"]].format(**c.get("ctx", {})) for c in alike))
     if isinstance(given, bool) and first["type"] in ("literal_error", "enum"):
         return f"is true or false, as YAML reads on, off, yes and no; give {wanted}, in quotes"
     if isinstance(given, str) and {"literal_error", "enum"}.issuperset(kinds):
-        return f"is none of the values that are known; give {wanted}"
+        return f"is not one of the known values; give {wanted}"
     reason = f"is {_GIVEN.get(type(given), 'a list')}; give {wanted}"
     return f"{reason}, or leave an optional field out" if given is None else reason
 

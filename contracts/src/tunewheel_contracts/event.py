@@ -1,4 +1,5 @@
-"""The envelope: CloudEvents 1.0 over Kafka, attributes as headers (``binding.py``), JSON data as value."""
+"""Events and their envelope: CloudEvents 1.0 over Kafka, with attributes as headers (``binding.py``) and the
+data as JSON value."""
 
 from __future__ import annotations
 
@@ -14,16 +15,17 @@ from tunewheel_contracts.identity import event_id
 
 
 class Event(BaseModel):
-    """The data of one event. Frozen; fields that a newer producer added are ignored.
+    """The data of one event. Immutable. Unknown fields, which a newer producer may have added, are ignored.
 
     Class attributes:
-        type: topic name and ``ce_type``, ``<entity>.<past participle>``.
-        subject_field: the field that names the entity the event is about.
-        key_field: the field whose value keeps its order on the log (the record key).
-        identity_fields: with the subject, the fields that tell this event from its siblings. They hold
-            causes, never clocks, so that handling a cause twice gives the same id.
-        identity_when_given: fields that joined the identity later: they count where they are not their
-            default, so that an event without them keeps the id it always had.
+        type: topic name and ``ce_type``, ``<entity>.<past participle>``. subject_field: the field that names
+        the entity of the event. key_field: the field that is the record key. Events with the same key stay in
+        order on the log. identity_fields: the fields that, with the subject, determine the event's id. They
+        hold causes and never
+            times, so that handling a cause twice gives the same id.
+        identity_when_given: fields that joined the identity later. They count only where they differ from
+        their
+            default, so that earlier events keep their ids.
     """
 
     model_config = ConfigDict(
@@ -59,7 +61,7 @@ class Event(BaseModel):
 
 
 class UpstreamEvent(Event):
-    """An event that other people's systems publish: a misspelt field is refused, not ignored."""
+    """An event that other systems publish. An unknown field is refused, because it may be misspelt."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True, defer_build=True
@@ -67,17 +69,17 @@ class UpstreamEvent(Event):
 
 
 LOG_TICK = timedelta(milliseconds=1)
-"""The log counts whole milliseconds, rounded down."""
+"""Resolution of timestamps on the log, which are rounded down to milliseconds."""
 E = TypeVar("E", bound=Event)
 M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope(Generic[E]):
-    """An event with the attributes it travels under.
+    """An event with its CloudEvents attributes.
 
-    ``causation_id`` is the id of the event that caused this one, ``correlation_id`` names the turn of the
-    wheel. Walking causation back from an adapter reaches every source record: that is the lineage.
+    ``causation_id``: id of the event that caused this one. Following it back from an adapter leads to every
+    source record, which is the lineage. ``correlation_id``: the turn of the wheel.
     """
 
     data: E
@@ -112,7 +114,7 @@ class Envelope(Generic[E]):
         return KafkaRecord(
             topic=self.data.type,
             key=self.data.record_key.encode(),
-            # nulls stay: a field may be required and null, or null where its default is not
+            # Nulls are written, since a field may be required and null, or null with another default.
             value=self.data.model_dump_json().encode(),
             headers=headers,
         )
@@ -123,13 +125,14 @@ class Envelope(Generic[E]):
     ) -> Envelope[E]:
         """Decode one record of ``event_class``'s topic.
 
-        ``logged_ms`` is the record's own timestamp (milliseconds since 1970): when the event happened where
-        its headers do not say, so that it happened at the same time whenever it is read. An event that
-        claims a later time happened then too: a publication from the future would escape every erasure.
+        ``logged_ms`` is the record's own timestamp (milliseconds since 1970). It is the event's time if the
+        headers have none, so that the time is the same at every reading. It is also the latest time that an
+        event may have: an event from the future would escape every erasure.
 
         Raises:
-            InvalidEvent: the headers are not CloudEvents, or the value does not fit the schema; ``field``
-                names the first offender.
+            InvalidEvent: the headers are not those of a CloudEvent, or the value does not fit the schema;
+            ``field``
+                names the first wrong field.
         """
         if value is None:
             raise InvalidEvent(field="(body)", reason="is empty; send the event's data as JSON")
@@ -155,14 +158,14 @@ class Envelope(Generic[E]):
 
 @dataclass(frozen=True, slots=True)
 class KafkaRecord:
-    """What is handed to a Kafka producer: header values are UTF-8 bytes."""
+    """A record for a Kafka producer. Header values are UTF-8 bytes."""
 
     topic: str
     key: bytes
     value: bytes
     headers: dict[str, bytes] = field(default_factory=dict[str, bytes])
     timestamp_ms: int | None = None
-    """Of a record that is written anew: when it was written first. None: now."""
+    """Original timestamp of a record that is written again. None: the present time."""
 
 
 def new_event(
@@ -173,7 +176,8 @@ def new_event(
     correlation_id: str | None = None,
     time: datetime | None = None,
 ) -> Envelope[E]:
-    """Wrap ``data``; its id follows from the data's identity, its correlation from the cause."""
+    """Wrap ``data`` in an envelope. The id is derived from the data's identity, the correlation from the
+    cause."""
     identity = data.event_id()
     inherited = cause.correlation_id or cause.id if cause else None
     return Envelope(
@@ -189,10 +193,10 @@ def new_event(
 def decode_data(model: type[M], value: bytes) -> M:
     """Parse JSON bytes as ``model``: an event's data, or an artifact such as ``DatasetManifest``.
 
-    Types are taken strictly, as the JSON Schema does: ``"3"`` is no number.
+    Types are strict, as in JSON Schema: ``"3"`` is not a number.
 
     Raises:
-        InvalidEvent: not UTF-8, not JSON, or not of the schema; ``field`` names the first offender.
+        InvalidEvent: not UTF-8, not JSON, or not of the schema; ``field`` names the first wrong field.
     """
     try:
         text = value.decode("utf-8")
@@ -206,8 +210,8 @@ def decode_data(model: type[M], value: bytes) -> M:
 
 
 def _read_time(sent: str | None, logged_ms: int | None) -> datetime:
-    """Return when an event happened: what it says (UTC where it names no zone), at the latest when it was
-    logged; where nobody says, now."""
+    """Return an event's time: the time that it states (UTC if it has no zone), but at most the time at which
+    it was logged. Without both, the present time."""
     try:
         logged = None
         if logged_ms is not None and logged_ms >= 0:
@@ -216,7 +220,7 @@ def _read_time(sent: str | None, logged_ms: int | None) -> datetime:
             return logged or datetime.now(UTC)
         time = datetime.fromisoformat(sent)
         time = time if time.tzinfo else time.replace(tzinfo=UTC)
-        time.astimezone(UTC)  # or those who bring it there fail
+        time.astimezone(UTC)  # Fails here, and not in later code, for a time outside the supported years.
     except (ValueError, OverflowError, OSError) as error:
         raise InvalidEvent(field="ce_time", reason=f"is unreadable: {error}") from error
     return time if logged is None or time < logged + LOG_TICK else logged

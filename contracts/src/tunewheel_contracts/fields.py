@@ -1,4 +1,5 @@
-"""Field types shared by events and artifact formats, each refusing what could do harm further in."""
+"""Field types that events and artifact formats share. Each refuses values that could do harm in later
+code."""
 
 from __future__ import annotations
 
@@ -24,20 +25,18 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
-"""A number that JSON has a form for (RFC 8259 §6 knows no NaN and no infinity)."""
+"""A number that JSON can represent (RFC 8259 §6: no NaN, no infinity)."""
 
 
 def _utc(value: datetime) -> datetime:
     try:
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
-    except OverflowError:  # such as the first moment of year 1 in a zone east of Greenwich
-        raise ValueError(
-            "lies outside the years 1 to 9999 of UTC; send when it was, or leave it out"
-        ) from None
+    except OverflowError:  # For example the first moment of year 1 in a zone east of Greenwich.
+        raise ValueError("is outside the years 1 to 9999 in UTC; correct the time, or leave it out") from None
 
 
 Timestamp = Annotated[datetime, Field(json_schema_extra={"format": "date-time"}), AfterValidator(_utc)]
-"""An instant; one without an offset is taken as UTC, so that every machine reads the same."""
+"""A time. Without an offset it counts as UTC, so that all machines read the same time."""
 
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -50,7 +49,7 @@ def _no_control(value: str) -> str:
 
 
 SourceId = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_no_control)]
-"""An id given by an upstream system. It is data: it never becomes a path."""
+"""An id from an upstream system. It is untrusted data and never becomes a path."""
 
 
 def _relative_path(value: str) -> str:
@@ -66,7 +65,7 @@ RelativePath = Annotated[
     AfterValidator(_no_control),
     AfterValidator(_relative_path),
 ]
-"""A path below some root that the reader chooses: never absolute, never climbing."""
+"""A path relative to a root that the reader chooses. It is never absolute and never contains ``..``."""
 
 Text = Annotated[str, StringConstraints(max_length=1_000_000)]
 
@@ -76,20 +75,21 @@ _NOT_LINEAR = re.compile(r"\(\?(?:<?[=!]|>|\(|P=)|\\[1-9]|[*+?}]\+")
 
 
 def linear_engine(pattern: str) -> SchemaValidator:
-    """Return what takes texts that ``pattern`` matches by Rust's ``regex``: in linear time, whatever text.
+    """Return a validator that accepts texts in which Rust's ``regex`` finds ``pattern``. It takes linear time
+    for any text.
 
     Raises:
-        ValueError: what that crate has against the pattern.
+        ValueError: the crate's complaint about the pattern.
     """
     try:
-        # pydantic-core's own engine is that crate: what it compiles cannot backtrack
+        # pydantic-core's regex engine is that crate, which never backtracks.
         return SchemaValidator(core_schema.str_schema(pattern=pattern, regex_engine="rust-regex"))
     except SchemaError as error:
         raise ValueError(str(error).splitlines()[-1].strip()) from error
 
 
 def linear_complaint(pattern: str) -> str | None:
-    """Return what Rust's ``regex`` has against ``pattern``; None for one that it knows."""
+    """Return the complaint of Rust's ``regex`` about ``pattern``; None if the pattern is valid."""
     try:
         linear_engine(pattern)
     except ValueError as error:
@@ -101,23 +101,23 @@ def _linear(value: str) -> str:
     if _NOT_LINEAR.search(_CLASS.sub("c", _ESCAPED.sub("c", value))):  # "" would make \d+\s+ possessive
         raise ValueError(
             "uses look-around, back-references, possessive or atomic matching, which no linear-time engine "
-            "knows; write it without"
+            "supports; write it without these"
         )
     try:
         re.compile(value)
     except (re.error, OverflowError, RecursionError) as error:
-        if linear_complaint(value) is not None:  # such as \p{Lu}: Rust knows what Python does not
-            raise ValueError(f"is no regular expression ({error}); correct it") from None
+        if linear_complaint(value) is not None:  # Rust also accepts patterns that Python does not: \p{Lu}.
+            raise ValueError(f"is not a regular expression ({error}); correct it") from None
     return value
 
 
 LinearPattern = Annotated[str, StringConstraints(min_length=1, max_length=512), AfterValidator(_linear)]
-"""A regular expression that a linear-time engine (Rust's ``regex``, RE2) can run on hostile text. Run it with
-such an engine only: Python's ``re`` takes exponential time on some of them."""
+"""A regular expression for a linear-time engine (Rust's ``regex``, RE2), which is safe on hostile text. Run
+it only with such an engine: with Python's ``re`` some expressions take exponential time."""
 
 
 class Frozen(BaseModel):
-    """A value: immutable, and tolerant of fields that a newer producer added."""
+    """An immutable value. Unknown fields, which a newer producer may have added, are ignored."""
 
     model_config = ConfigDict(
         frozen=True, extra="ignore", protected_namespaces=(), use_attribute_docstrings=True, defer_build=True
@@ -125,7 +125,7 @@ class Frozen(BaseModel):
 
 
 class Strict(BaseModel):
-    """A value that people write: a misspelt field is an error, not silence."""
+    """An immutable value that people write. An unknown field is refused, because it may be misspelt."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True, defer_build=True
@@ -133,7 +133,7 @@ class Strict(BaseModel):
 
 
 class ArtifactRef(Frozen):
-    """One immutable object in the object store: where it lies and what it must hash to."""
+    """A reference to one immutable object in the object store: its path and its hash."""
 
     path: RelativePath
     sha256: Sha256
@@ -144,7 +144,7 @@ def _finite(value: dict[str, Any]) -> dict[str, Any]:
     try:
         json.dumps(value, allow_nan=False, default=str)
     except ValueError as error:
-        raise ValueError("holds NaN or an infinity, which JSON has no form for; remove it") from error
+        raise ValueError("holds NaN or an infinity, which JSON cannot represent; remove it") from error
     return value
 
 

@@ -1,6 +1,7 @@
-"""Write everything that is generated from the models: schemas, AsyncAPI documents, events and project.yaml.
+"""Write all files that are generated from the models: schemas, AsyncAPI documents, docs/events.md and
+docs/project-yaml.md.
 
-python -m tunewheel_contracts.generate            write what changed, remove what has no source any more
+python -m tunewheel_contracts.generate            write changed files, remove files without a source
 python -m tunewheel_contracts.generate --check    change nothing; exit 1 and list what is stale
 """
 
@@ -16,13 +17,14 @@ FOLDERS = (schemas.FOLDER, asyncapi.FOLDER)
 
 
 def repository_root() -> Path:
-    """Return the checkout this package is installed from, else the current folder."""
+    """Return the checkout from which this package is installed, or else the current folder."""
     candidate = Path(__file__).resolve().parents[3]
     return candidate if (candidate / "contracts" / "pyproject.toml").is_file() else Path.cwd()
 
 
 def generated() -> dict[str, str]:
-    """Return text by path, relative to the repository's root; the same on every machine."""
+    """Return the generated texts by path relative to the repository's root. They are the same on every
+    machine."""
     pages = catalogue.catalogue_files() | spec_page.spec_files()
     return schemas.schema_files() | asyncapi.asyncapi_files() | pages
 
@@ -40,7 +42,7 @@ def stale(root: Path, wanted: dict[str, str]) -> list[str]:
 
 
 def write(root: Path, wanted: dict[str, str], paths: list[str]) -> None:
-    """Make ``paths`` below ``root`` as ``wanted`` says; a path it does not name is removed."""
+    """Write the texts of ``paths`` below ``root``. A path that is not in ``wanted`` is deleted."""
     for path in paths:
         file = root / path
         if path not in wanted:
@@ -51,7 +53,7 @@ def write(root: Path, wanted: dict[str, str], paths: list[str]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return the exit status: 1 when ``--check`` finds something stale."""
+    """Return the exit status: 1 if ``--check`` finds a stale file, else 0."""
     parser = argparse.ArgumentParser(prog="python -m tunewheel_contracts.generate", description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 when anything is stale")
     parser.add_argument("--root", type=Path, default=repository_root(), help="the repository's root")

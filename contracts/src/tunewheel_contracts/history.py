@@ -1,4 +1,4 @@
-"""Earlier schemas, read from git."""
+"""Reads earlier schemas from git."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class UnknownRef(Exception):
 
 
 def base_commit(root: Path) -> str | None:
-    """Return the commit to compare with: the merge base with main, else (on main itself) the parent.
+    """Return the commit to compare with: the merge base with main, or on main itself the parent commit.
 
-    None: there is no earlier commit, or no git.
+    None: there is no earlier commit, or git is missing.
     """
     head = _git(root, "rev-parse", "--verify", "--quiet", "HEAD")
     if head is None:
@@ -32,7 +32,7 @@ def base_commit(root: Path) -> str | None:
 
 
 def schemas_at(root: Path, ref: str) -> dict[str, dict[str, Any]]:
-    """Return schema by name as committed at ``ref``; empty where that commit had none.
+    """Return the schemas, by name, as committed at ``ref``; empty if that commit has none.
 
     Raises:
         UnknownRef: there is no such commit.
@@ -49,7 +49,7 @@ def schemas_at(root: Path, ref: str) -> dict[str, dict[str, Any]]:
 
 
 def _git(root: Path, *arguments: str) -> str | None:
-    """Return git's output without the last newline, None when it refused or is not there."""
+    """Return git's output without the last newline; None if git failed or is missing."""
     command = ["git", "-C", str(root), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)

@@ -1,4 +1,4 @@
-"""Who asked for something, as events say it."""
+"""The principal of an event: the person or application that caused it."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from tunewheel_contracts.fields import SourceId, Strict
 
 
 class Principal(Strict):
-    """Who asked, as the HTTP door or the command line that took the wish made sure of it.
+    """The caller, as identified by the HTTP API or the command line that accepted the request.
 
-    What a principal may do is not part of it: each service that acts on an event looks that up for itself.
+    It does not hold the caller's roles. Each service that acts on an event looks them up.
     """
 
     name: SourceId
     """The name of an API key, or the subject of a token."""
     issuer: SourceId | None = None
-    """The OIDC issuer (``iss``) of the token; None: an API key."""
+    """The OIDC issuer (``iss``) of the token; None: the caller used an API key."""
     groups: Annotated[tuple[SourceId, ...], Field(max_length=256)] = ()
-    """Of the groups that the token named, those that the door's file of keys knows."""
+    """Those groups in the token that are also in the API's file of keys."""
 
 
 OptionalPrincipal = Annotated[
     Principal | None,
     Field(
-        description="Who is behind this event, as its door or its producer says; null: not said.",
-        exclude_if=lambda principal: principal is None,  # readers of before know no such field
+        description="The caller behind this event, as identified by the API or its producer; null: unknown.",
+        exclude_if=lambda principal: principal is None,  # Earlier releases do not know the field.
     ),
 ]

@@ -1,4 +1,4 @@
-"""Every topic, once. Topic creation, the catalogue in ``docs/`` and the tests are generated from here."""
+"""The list of all topics. Topic creation, the catalogue in ``docs/`` and tests are generated from it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DAY_MS = 86_400_000
 FOREVER = -1
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 DEAD_LETTER_OVERHEAD = 64 * 1024
-"""Bytes that a dead letter's headers may add to the message that it carries."""
+"""Most bytes that a dead letter's headers add to the original message."""
 
 Service = Literal[
     "upstream",
@@ -40,14 +40,13 @@ Service = Literal[
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
-    """How one topic is to exist.
+    """The specification of one topic.
 
-    ``retention_ms`` is milliseconds, ``FOREVER`` for topics that are the truth of some state. A topic whose
-    partitions some consumer shares has a dead-letter topic beside it. A consumer shares them in the consumer
-    group ``<service>.<topic>``; one of ``replayed_by`` only reads the topic in every process, without a
-    group: the whole, or what it looks for. Of the services that ``elects`` names, the group
-    ``<service>.active`` on this topic chooses the one active process. The console reads every topic but
-    ``NOT_SHOWN`` and is named nowhere.
+    ``retention_ms``: milliseconds, or ``FOREVER`` for topics from which state is rebuilt. ``consumers``:
+    services that share the partitions, in the consumer group ``<service>.<topic>``; a topic with consumers
+    has a dead-letter topic. ``replayed_by``: services of which every process reads the topic without a group.
+    ``elects``: services whose active process is elected by the group ``<service>.active`` on this topic. The
+    console reads every topic except ``NOT_SHOWN``, and is not listed.
     """
 
     event: type[Event]
@@ -66,22 +65,23 @@ class TopicSpec:
 
     @property
     def key(self) -> str:
-        """The field of the data that is the record key."""
+        """The field of the data whose value is the record key."""
         return self.event.key_field
 
     @property
     def stamped_by_log(self) -> bool:
-        """Whether the broker's clock, not the producer's, says when a record was logged. It does where
-        others produce: no event counts as later than that (``Envelope.from_kafka``)."""
+        """Whether the broker sets the timestamps of records. It does on topics of other systems' events,
+        because a record's timestamp is the latest time that its event may have (``Envelope.from_kafka``)."""
         return "upstream" in self.producers
 
     @property
     def is_kept_for_ever(self) -> bool:
-        """Whether every event ever written is to stay on the log."""
+        """Whether all events must stay on the log."""
         return self.cleanup == "delete" and self.retention_ms == FOREVER
 
     def is_tombstone(self, value: bytes | None) -> bool:
-        """Tell whether a record with this value takes its key back: null, on a compacted topic."""
+        """Return whether a record with this value is a tombstone, which removes its key: null, on a compacted
+        topic."""
         return value is None and self.cleanup == "compact"
 
     @property
@@ -253,7 +253,7 @@ SERVING_DESIRED = TopicSpec(
 )
 
 INFERENCE_COMPLETED = TopicSpec(
-    # a gateway looks for the completions that feedback is about
+    # The gateway searches it for the completions that feedback is about.
     production.InferenceCompleted,
     ("serve-gateway",),
     ("monitor", "serve-gateway"),
@@ -262,7 +262,7 @@ INFERENCE_COMPLETED = TopicSpec(
     replayed_by=("serve-gateway",),
 )
 DRIFT_DETECTED = TopicSpec(
-    # of earlier releases it shows what users asked: no longer than the log keeps the completions themselves
+    # Events of earlier releases contain users' questions, so they are kept no longer than completions.
     production.DriftDetected,
     ("monitor",),
     ("curate", "monitor", "registry"),
@@ -298,14 +298,15 @@ INDEX_VERSIONED = TopicSpec(
 
 TOPICS: tuple[TopicSpec, ...] = tuple(v for v in list(globals().values()) if isinstance(v, TopicSpec))
 COMES_AGAIN = (TICKET_PUBLISHED, DOCUMENT_PUBLISHED, EXAMPLE_PUBLISHED)
-"""Their content comes again as ``record.ingested``."""
+"""Topics whose content comes again as ``record.ingested``."""
 NOT_SHOWN = (*COMES_AGAIN, INFERENCE_SCORED)
-"""What the console does not read: of each completion it reads the completion."""
+"""Topics that the console does not read. In place of scores it reads the completions themselves."""
 BY_NAME: dict[str, TopicSpec] = {spec.name: spec for spec in TOPICS}
 ERASES_LETTERS: Service = "ingest"
-"""Takes what was erased out of everybody's dead-letter topics (``tunewheel_runtime.erased_letters``)."""
+"""The service that removes erased messages from all dead-letter topics
+(``tunewheel_runtime.erased_letters``)."""
 ERASED_LETTERS = tuple(
     spec.dead_letter for spec in TOPICS if spec.dead_letter_exists and not spec.name.startswith("erasure.")
 )
-"""The topics that it takes them out of. Requests for erasures, and proofs of them, say whom they are about,
-and stay."""
+"""The dead-letter topics from which erased messages are removed. Requests and proofs of erasures name the
+person, and are kept."""

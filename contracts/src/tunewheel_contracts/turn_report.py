@@ -1,4 +1,5 @@
-"""The alarms and turns of a project in plain words, and as JSON: ``tunewheel status`` and the console."""
+"""Reports the alarms and turns of a project in words and as JSON, for ``tunewheel status`` and the
+console."""
 
 from __future__ import annotations
 
@@ -16,14 +17,14 @@ UNDECIDED = "curate has decided nothing about it yet"
 
 
 class Line(NamedTuple):
-    """One sentence for people."""
+    """One line of the report for people."""
 
     about: About
     text: str
 
 
 def report(status: TurnStatus, now: datetime) -> list[Line]:
-    """Return what a person should know, most urgent first; nothing where there was no alarm and no turn."""
+    """Return the report, most urgent first; empty if there was no alarm and no turn."""
     lines: list[Line] = []
     decided = status.decision.data if status.decision is not None else None
     alarms = status.open_alarms
@@ -38,7 +39,7 @@ def report(status: TurnStatus, now: datetime) -> list[Line]:
 
 
 def next_steps(status: TurnStatus, now: datetime) -> list[str]:
-    """Return what a person should do: about open alarms, else about the turn that ended last."""
+    """Return what a person should do about open alarms, or else about the turn that ended last."""
     if status.open_alarms and status.decision is not None and (step := status.decision.data.next_step):
         return [step]
     last = status.last
@@ -46,7 +47,7 @@ def next_steps(status: TurnStatus, now: datetime) -> list[str]:
 
 
 def as_json(status: TurnStatus, now: datetime) -> dict[str, Any]:
-    """Return the same for machines."""
+    """Return the report as data for JSON."""
     decided = status.decision.data if status.decision is not None else None
     answers = _answers(decided)
     return {

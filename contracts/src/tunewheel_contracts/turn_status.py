@@ -1,6 +1,7 @@
-"""Where the alarms and turns of one project stand, folded from its events.
+"""The state of the alarms and turns of one project, folded from its events.
 
-Who shows it reads ``TOPICS``, which have no order between them. ``turn_report.py`` says the same in words.
+A reader passes in the events of ``TOPICS``, which have no order between topics. ``turn_report.py`` puts the
+state into words.
 """
 
 from __future__ import annotations
@@ -42,10 +43,10 @@ TOPICS = (
     topics.TURN_COMPLETED,
 )
 STALE = timedelta(days=7)
-"""A turn that has told nothing for so long is waited for no more: whoever was to carry it on is gone, or a
-person takes their time. One that is tried in production has longer: ``stale_after``."""
+"""A turn without any event for this long no longer counts as in flight: the service that should continue it
+is gone, or a person does not answer. A turn whose model is on trial has more time; see ``stale_after``."""
 OVER = ""
-"""The stage of a version that nothing is done with any more."""
+"""The stage of a version whose turn is over."""
 MOVES = {
     Stage.SHADOW: "in shadow",
     Stage.CANARY: "in canary",
@@ -56,8 +57,8 @@ MOVES = {
 
 
 def stale_after(rollout: RolloutSpec) -> timedelta:
-    """Return how long a turn may tell nothing: a stage of its trial is silent until its deadline, and a day
-    more is for who judges it."""
+    """Return how long a turn may be without an event: a trial may have none until its deadline, and one more
+    day is added for its verdict."""
     stages = (stage for stage in (rollout.shadow, rollout.canary) if stage.enabled)
     longest = max((stage.deadline_seconds for stage in stages), default=0)
     return max(STALE, timedelta(seconds=longest) + timedelta(days=1))
@@ -65,55 +66,55 @@ def stale_after(rollout: RolloutSpec) -> timedelta:
 
 @dataclass(frozen=True, slots=True)
 class TurnInFlight:
-    """A turn that goes on: where its version is, and since when."""
+    """A turn in flight: the stage of its version, and since when."""
 
     turn_id: str
     reason: str
-    """Who asked for the version: drift, records (``count``, ``quiet``) or a command."""
+    """The reason of the request: drift, new records (``count``, ``quiet``) or a command."""
     alarm_ids: tuple[str, ...]
     dataset_id: str | None
     began_at: datetime
     stage: str
     since: datetime
     news_at: datetime
-    """When it was heard of last."""
+    """Time of the turn's latest event."""
 
 
 class TurnStatus:
-    """A fold over one project's events; applying one twice, or in another order, changes nothing."""
+    """The state of one project. Applying an event twice, or in another order, changes nothing."""
 
     def __init__(self) -> None:
         self.decision: Envelope[TurnDecided] | None = None
-        """The latest: what curate does about the open alarms."""
+        """The latest decision of curate about the open alarms."""
         self._declared: tuple[datetime, timedelta] | None = None
-        """The latest spec: since when, and how long its turns may tell nothing."""
+        """For the latest spec: its time, and how long its turns may be without an event."""
         self._alarms: dict[str, Envelope[DriftDetected]] = {}
-        """By name: ``alarm_id``, or of an alarm from before they had one, the event's id."""
+        """By ``alarm_id``; for alarms of earlier releases, which have none, by event id."""
         self._resolved: set[str] = set()
         self._requests: dict[str, Envelope[DatasetRequested]] = {}
-        """Those that name their records: each began a turn."""
+        """The requests that name their records, by event id. Each of them began a turn."""
         self._answers: dict[str, Envelope[DatasetVersioned] | Envelope[DatasetRejected]] = {}
-        """By request."""
+        """The result of each request, by the request's event id."""
         self._stages: dict[str, tuple[datetime, str]] = {}
-        """By dataset version: what its latest event brought it to, and when."""
+        """By dataset version: its stage by training and evaluation, and since when."""
         self._moves: dict[str, tuple[datetime, str]] = {}
-        """By model."""
+        """By model: its stage by the registry, and since when."""
         self._models: dict[str, set[str]] = {}
-        """By dataset version."""
+        """By dataset version: the models that were trained on it."""
         self._runs: dict[str, str] = {}
         """By dataset version: the run that trains on it."""
         self._progress: dict[str, Envelope[TrainProgressed]] = {}
-        """By run: the furthest step."""
+        """By run: the latest step."""
         self._completed: dict[str, TurnCompleted] = {}
 
     def apply(self, envelope: Envelope[Any]) -> None:
-        """Take note of one event; those of other topics are left alone."""
+        """Add one event. Events of other topics are ignored."""
         at, data = envelope.time, envelope.data
         match data:
             case ProjectDeclared():
                 self._declared = max((at, stale_after(data.spec.rollout)), self._declared or (at, STALE))
             case DriftDetected():
-                # What users wrote is not needed here, and an erasure would not reach it.
+                # Users' texts are dropped: they are not needed here, and an erasure would not remove them.
                 bare = replace(envelope, data=data.model_copy(update={"examples": ()}))
                 self._alarms.setdefault(data.alarm_id or envelope.id, bare)
             case DriftResolved():
@@ -139,8 +140,8 @@ class TurnStatus:
 
     @property
     def open_alarms(self) -> dict[str, Envelope[DriftDetected]]:
-        """Return the alarms that nothing resolved, by name, oldest first. Nothing resolves one from before
-        alarms had names: it is over once a version is asked for."""
+        """Return the alarms that are not resolved, by id, oldest first. An alarm of an earlier release, which
+        has no id, is never resolved; it counts as over once a version is requested."""
         asked = max((request.time for request in self._requests.values()), default=None)
         left = {
             name: alarm
@@ -150,10 +151,10 @@ class TurnStatus:
         return dict(sorted(left.items(), key=lambda one: (one[1].time, one[0])))
 
     def in_flight(self, now: datetime) -> list[TurnInFlight]:
-        """Return the turns that go on, oldest first; those that told nothing for too long do not.
+        """Return the turns in flight, oldest first, without those that had no event for too long.
 
-        Requests of a project are answered in their order: one that a later one was answered before became a
-        dead letter.
+        Requests of a project are answered in order. So if a later request has a result, an earlier one
+        without a result became a dead letter.
         """
         stale = self._declared[1] if self._declared else STALE
         requests = sorted(self._requests.values(), key=lambda one: (one.time, one.id))
@@ -170,7 +171,7 @@ class TurnStatus:
         return max(ended, key=lambda turn: (turn.ended_at, turn.turn_id), default=None)
 
     def _follow(self, envelope: Envelope[Any]) -> None:
-        """Take note of what training and evaluation did with a version."""
+        """Note the progress of a version in training and evaluation."""
         data, at = envelope.data, envelope.time
         match data:
             case TrainStarted():
@@ -198,7 +199,7 @@ class TurnStatus:
         elif dataset_id is None:
             since, stage = answer.time, OVER
         else:
-            # A model that serves may be judged again: what the judge says then does not move it.
+            # A model in production may be evaluated again; that verdict does not change the version's stage.
             moves = [self._moves[model] for model in self._models.get(dataset_id, ()) if model in self._moves]
             judged = self._stages.get(dataset_id, (answer.time, "waits for training"))
             since, stage = max(moves, default=judged)

@@ -1,8 +1,8 @@
-"""Documents that were withdrawn: folded from the log, the same in whatever order it is read.
+"""Withdrawn documents, folded from the log. The result does not depend on the order of reading.
 
-A withdrawal takes back what was published up to its moment (``withdrawn_at``, else the event's own time); a
-publication exactly at that moment is taken back too, a later one brings the document back. Only these moments
-count, so neither the partitions nor the order in which the two topics are read make a difference.
+A withdrawal has a moment: ``withdrawn_at``, or else the event's own time. It covers all publications of the
+document up to and including that moment. A later publication brings the document back. Only these times
+count, so the partitions and the order in which the two topics are read make no difference.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from tunewheel_contracts.fields import Frozen, SourceId, Timestamp
 
 
 class Withdrawal(Frozen):
-    """What was published of ``document_id`` up to ``until`` is not to be learnt from."""
+    """Publications of ``document_id`` up to ``until`` are withdrawn."""
 
     document_id: SourceId
     until: Timestamp
 
 
 class Withdrawals:
-    """A fold over ``document.withdrawn``; applying an event twice changes nothing."""
+    """All withdrawals so far. Applying an event twice changes nothing."""
 
     def __init__(self) -> None:
         self._by_project: dict[str, dict[tuple[int, int], Withdrawal]] = {}
         self._latest: dict[tuple[str, str], datetime] = {}
 
     def apply(self, envelope: Envelope[Any], partition: int, offset: int) -> None:
-        """Take note of one event, and of where on the log it lies."""
+        """Add one event and its position on the log."""
         data = envelope.data
         if isinstance(data, DocumentWithdrawn):
             withdrawal = Withdrawal(document_id=data.document_id, until=data.withdrawn_at or envelope.time)
@@ -40,23 +40,23 @@ class Withdrawals:
             self._latest[data.project, data.document_id] = max(known, withdrawal.until)
 
     def takes(self, project: str, document_id: str, published_at: datetime) -> bool:
-        """Tell whether what was published of a document then is withdrawn."""
+        """Return whether the publication of a document at ``published_at`` is withdrawn."""
         until = self._latest.get((project, document_id))
         return until is not None and published_at <= until
 
     def upto(self, project: str) -> dict[str, int]:
-        """Return, by partition, the offset after the project's last withdrawal: all that is known of it."""
+        """Return, by partition, the offset after the project's last known withdrawal."""
         ends: dict[int, int] = {}
         for partition, offset in self._by_project.get(project, {}):
             ends[partition] = max(offset + 1, ends.get(partition, 0))
         return {str(partition): end for partition, end in sorted(ends.items())}
 
     def of(self, project: str) -> tuple[Withdrawal, ...]:
-        """Return all withdrawals of ``project`` that are known, the latest of each document."""
+        """Return the latest known withdrawal of each document of ``project``."""
         return self.before(project, self.upto(project))
 
     def before(self, project: str, upto: Mapping[str, int]) -> tuple[Withdrawal, ...]:
-        """Return the withdrawals before the offsets ``upto``, the latest of each document, sorted by it."""
+        """Return the latest withdrawal of each document before the offsets ``upto``, sorted by document."""
         latest: dict[str, Withdrawal] = {}
         for (partition, offset), withdrawal in self._by_project.get(project, {}).items():
             if offset >= upto.get(str(partition), 0):

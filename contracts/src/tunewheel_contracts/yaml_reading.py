@@ -1,7 +1,8 @@
-"""YAML that people write by hand: a key that is given twice is refused, where PyYAML keeps the last.
+"""Reads YAML that people write. A duplicate key is refused; PyYAML would silently keep the last value.
 
-libyaml finds the events, five times as fast as PyYAML does, and Python makes nodes of them. libyaml could do
-that too, but in one call that lets no other thread run: half a second for ten thousand API keys.
+libyaml parses the text into events, five times as fast as PyYAML. The nodes are composed in Python. libyaml
+could compose them too, but in one call that blocks all other threads: half a second for ten thousand API
+keys.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from yaml.resolver import Resolver
 
 
 class DuplicateKey(yaml.YAMLError):
-    """``field`` is the dotted path of the key, ``reason`` names both lines."""
+    """A mapping has the same key twice. ``field``: the dotted path of the key. ``reason``: names both
+    lines."""
 
     def __init__(self, field: str, first_line: int, second_line: int) -> None:
         self.field = field
@@ -26,7 +28,7 @@ class DuplicateKey(yaml.YAMLError):
 
 
 class _Loader(Composer, CParser, SafeConstructor, Resolver):
-    """``Composer`` comes first, so that its nodes are made of the events of ``CParser``."""
+    """``Composer`` comes first, so that it composes nodes from the events of ``CParser``."""
 
     def __init__(self, text: str) -> None:
         CParser.__init__(self, text)
@@ -36,13 +38,13 @@ class _Loader(Composer, CParser, SafeConstructor, Resolver):
 
 
 def read_yaml(text: str) -> Any:
-    """Return what a YAML document holds; None where it is empty.
+    """Return the content of a YAML document; None if it is empty.
 
     Raises:
-        DuplicateKey: a mapping has the same key twice (YAML 1.2.2 §3.2.1.3 forbids it).
-        yaml.YAMLError: it is not YAML, or asks for objects of Python.
-        ValueError: a date that does not exist.
-        RecursionError: it is nested too deeply.
+        DuplicateKey: a mapping has the same key twice (forbidden by YAML 1.2.2 §3.2.1.3).
+        yaml.YAMLError: the text is not YAML, or asks for Python objects.
+        ValueError: the text has a date that does not exist.
+        RecursionError: the document is nested too deeply.
     """
     loader: Any = _Loader(text)
     try:
@@ -57,7 +59,7 @@ def read_yaml(text: str) -> Any:
 
 def _require_single_keys(root: yaml.Node) -> None:
     waiting: deque[tuple[yaml.Node, str]] = deque([(root, "")])
-    seen: set[int] = set()  # an alias is the same node again
+    seen: set[int] = set()  # An alias refers to the same node again.
     while waiting:
         node, path = waiting.popleft()
         if id(node) in seen:
@@ -73,7 +75,7 @@ def _require_single_keys(root: yaml.Node) -> None:
             lines: dict[tuple[str, str], int] = {}
             for key, value in node.value:
                 if not isinstance(key, yaml.ScalarNode):
-                    continue  # SafeLoader refuses it
+                    continue  # SafeLoader refuses such keys later.
                 line = key.start_mark.line + 1
                 if (key.tag, key.value) in lines:
                     raise DuplicateKey(f"{path}{key.value}", lines[key.tag, key.value], line)

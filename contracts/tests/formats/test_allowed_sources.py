@@ -132,7 +132,7 @@ def test_what_leads_out_of_a_folder_is_not_in_it(tmp_path: Path) -> None:
 
 
 def test_what_is_no_path_is_refused() -> None:
-    with pytest.raises(InvalidSpec, match="is no path"):
+    with pytest.raises(InvalidSpec, match="is not a path"):
         AllowedSources(folders=("/",)).check_source("/data\0/a.jsonl")
 
 

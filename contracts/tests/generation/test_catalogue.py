@@ -18,7 +18,7 @@ def test_fields_show_type_need_and_documentation() -> None:
     lines = catalogue_files()[PATH].splitlines()
     assert "| `action` | `pause`, `resume`, `cancel` | required |  |" in lines
     assert any(line.startswith("| `request` | string (1+ characters") for line in lines)
-    assert any("| required | Id of the event that decided it. |" in line for line in lines)
+    assert any("| required | Id of the event that decided the step. |" in line for line in lines)
 
 
 def test_every_table_row_has_as_many_cells_as_its_table() -> None:

@@ -1,1 +1,1 @@
-"""Event classes by the service that produces them. ``topics.TOPICS`` lists them all."""
+"""Event classes, in one module per group of producers. ``topics.TOPICS`` lists all topics."""

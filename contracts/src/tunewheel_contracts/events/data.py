@@ -1,4 +1,4 @@
-"""What ingest and curate produce: records, dataset versions, the proof of an erasure."""
+"""Events of ingest and curate: records, dataset versions, proofs of erasure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RecordKind(StrEnum):
 
 
 class Trust(StrEnum):
-    """How far a record's output can be believed, least first."""
+    """How trustworthy a record's output is, from least to most."""
 
     UNVERIFIED = "unverified"
     CORRECTED = "corrected"
@@ -32,8 +32,8 @@ class Trust(StrEnum):
 
 class RecordIngested(Event):
     """One normalised record. ``record_id`` is ``rec-`` and digits of the hash of project, kind, source and
-    content: the same content twice is the same record. Its ``ce_time`` is that of the event it was made from,
-    however late ingest read it: withdrawals and erasures compare with it."""
+    content, so the same content twice is the same record. ``ce_time`` is the time of the event from which the
+    record was made, because withdrawals and erasures compare with it."""
 
     type: ClassVar[str] = "record.ingested"
     subject_field: ClassVar[str] = "record_id"
@@ -46,29 +46,29 @@ class RecordIngested(Event):
     source_event_id: str
     title: Text = ""
     input: Text
-    """What the model will be asked (ticket, question), or a document's text."""
+    """The model's input (ticket, question), or a document's text."""
     output: Text | None = None
-    """The answer; JSON text where the project's answers are JSON. None: nothing to learn from yet."""
+    """The answer; JSON text if the project's answers are JSON. None: there is no answer to learn from yet."""
     rejected_output: Text | None = None
     """An answer to avoid, in the form of ``output``."""
     rating: Literal["up", "down"] | None = None
-    """A thumb without a correction: such a record has no ``output``, and its ``rated_output`` counts where
-    the project's spec says so (``dataset.ratings``), less than what has any ``trust``."""
+    """A thumb without a correction. Such a record has no ``output``. Its ``rated_output`` is used only if the
+    project's spec says so (``dataset.ratings``), and counts less than an output with any ``trust``."""
     rated_output: Text | None = None
-    """The served answer that the thumb was for."""
+    """The served answer that was rated."""
     history: tuple[ChatMessage, ...] = ()
     """The conversation before ``input``, oldest first, without system messages."""
     sections: tuple[DocumentSection, ...] = ()
-    """A document in pieces with their places; ``input`` is the whole as Markdown."""
+    """The parts of a document with their positions; ``input`` is the whole document as Markdown."""
     group: SourceId
-    """Customer, thread or document: never split between train and holdout."""
+    """Customer, thread or document. Records of one group are never split between training and holdout."""
     trust: Trust = Trust.UNVERIFIED
     validated_by: SourceId | None = None
     validated_at: Timestamp | None = None
-    """When ``validated_by`` stood behind the answer, where the source says so."""
+    """When ``validated_by`` validated the answer, if the source states it."""
     occurred_at: Timestamp | None = None
-    """When the answer was validated or the document published; of a ticket that does not say when it was
-    validated: when it was created, which all its versions share."""
+    """When the answer was validated or the document was published. For a ticket without a time of validation:
+    when it was created, which is the same in all versions of the ticket."""
     attributes: dict[str, str] = {}
 
 
@@ -80,8 +80,8 @@ class BuildReason(StrEnum):
 
 
 class DatasetRequested(Event):
-    """Somebody, or the build policy, wants a new version. ``request`` tells requests apart: for a policy
-    it names the set of records that tripped it."""
+    """A person or the build policy requests a new dataset version. ``request`` identifies the request; for a
+    policy it names the set of records that triggered the build."""
 
     type: ClassVar[str] = "dataset.requested"
     subject_field: ClassVar[str] = "project"
@@ -92,20 +92,22 @@ class DatasetRequested(Event):
     reason: BuildReason
     request: Annotated[str, Field(min_length=1, max_length=256)]
     records_upto: RecordsUpto | None = None
-    """The records to build from, by partition of ``record.ingested``. None: those on the log when curate
-    reads the request; it answers with a request that names them."""
+    """The records to build from, as offsets by partition of ``record.ingested``. None: the records on the log
+    when curate reads the request; curate then publishes a request that names them."""
     withdrawals_upto: RecordsUpto | None = None
-    """The withdrawals to honour, by partition of ``document.withdrawn``. None: those known at the build."""
+    """The withdrawals to apply, as offsets by partition of ``document.withdrawn``. None: those known at the
+    build."""
     principal: OptionalPrincipal = None
     alarm_ids: Annotated[tuple[Slug, ...], Field(max_length=64, exclude_if=operator.not_)] = ()
-    """Open alarms that the turn is to mend: ``alarm_id`` of their ``drift.detected``."""
+    """Open alarms that the turn should resolve: ``alarm_id`` of their ``drift.detected``."""
     awaits_index: Annotated[bool, Field(exclude_if=operator.not_)] = False
-    """The project trains with passages, and has no index yet. Curate answers with a request that names
-    records and index once there is one."""
+    """The project trains with passages, but has no index yet. Once there is an index, curate publishes a
+    request that names records and index."""
     index_id: Annotated[Slug | None, Field(exclude_if=lambda name: name is None)] = None
-    """The index version to take passages from, beside the records; None: none, or the newest at the build."""
+    """The index version from which passages are taken. None: no passages, or the newest index at the
+    build."""
     index: Annotated[ArtifactRef | None, Field(exclude_if=lambda ref: ref is None)] = None
-    """Its ``IndexManifest``."""
+    """The index version's ``IndexManifest``."""
 
 
 class DatasetVersioned(Event):
@@ -126,22 +128,23 @@ class DatasetVersioned(Event):
     records_upto: RecordsUpto | None = None
     withdrawals_upto: RecordsUpto | None = None
     preliminary: Text | None = None
-    """Why this version is only a first try; None for one that is large enough."""
+    """Why this version is only preliminary; None: it is large enough."""
     previous: Slug | None = None
-    """The project's version before this one."""
+    """The project's previous version."""
     training_sha256: Annotated[Sha256 | None, Field(exclude_if=operator.not_)] = None
-    """Hash of the spec without what changes neither rows nor training. None: a release before this field."""
+    """Hash of the parts of the spec that affect rows or training. None: made by a release without this
+    field."""
     missing_records: Annotated[int | None, Field(ge=1, exclude_if=lambda count: count is None)] = None
-    """Records of all projects that were removed from the log before curate read them: this version may be
-    smaller for it. None where there are none."""
+    """Number of records, of all projects, that were deleted from the log before curate read them; this
+    version may lack some. None: no record is missing."""
     index_id: Annotated[Slug | None, Field(exclude_if=lambda name: name is None)] = None
-    """As in ``DatasetManifest``: the index version whose passages stand in the rows that train."""
+    """The index version whose passages are in the training rows; as in ``DatasetManifest``."""
     index: Annotated[ArtifactRef | None, Field(exclude_if=lambda ref: ref is None)] = None
-    """Its ``IndexManifest``."""
+    """The index version's ``IndexManifest``."""
 
 
 class DatasetRejected(Event):
-    """The records do not make a dataset; ``reasons`` say what to mend."""
+    """No dataset can be made of the records; ``reasons`` say what to correct."""
 
     type: ClassVar[str] = "dataset.rejected"
     subject_field: ClassVar[str] = "project"
@@ -159,8 +162,9 @@ class DatasetRejected(Event):
 
 
 class ErasureCompleted(Event):
-    """The proof that one holder of data carried an erasure out: what went, by whom, when. Every holder gives
-    its own. Kafka's topics keep what was published until their retention ends."""
+    """The proof that one holder of data carried out an erasure: what was erased, by which service, when.
+    Every holder publishes its own proof. The published events stay on Kafka's topics until their retention
+    ends."""
 
     type: ClassVar[str] = "erasure.completed"
     subject_field: ClassVar[str] = "erasure_id"
@@ -169,23 +173,23 @@ class ErasureCompleted(Event):
     project: Slug
     erasure_id: SourceId
     holder: Slug = "curate"
-    """Whose data it was: ``curate`` (records, dataset versions), ``ingest`` (stored files, dead letters),
-    ``eval`` (what models wrote on held-out examples), ``monitor`` (drift excerpts), ``serve-gateway``
+    """The holder of the data: ``curate`` (records, dataset versions), ``ingest`` (stored files, dead
+    letters), ``eval`` (models' answers to held-out examples), ``monitor`` (drift excerpts), ``serve-gateway``
     (completions that wait for the broker, or for feedback) or ``index`` (passages of documents)."""
     customer: SourceId | None = None
     source_id: SourceId | None = None
     requested_by: SourceId
     erased_by: SourceId
-    """The service that carried it out."""
+    """The service that carried out the erasure."""
     completed_at: Timestamp
     records: Annotated[int, Field(ge=0)]
-    """Records, files, letters, outputs, excerpts or completions that were known and are no more."""
+    """Number of erased records, files, letters, outputs, excerpts or completions."""
     dataset_ids: tuple[Slug, ...] = ()
-    """Versions that held some of them, sorted; named by ``curate`` alone."""
+    """Dataset versions that held some of the erased records, sorted; only from ``curate``."""
     deleted_dataset_ids: tuple[Slug, ...] = ()
-    """Of these, the versions whose rows were deleted with them; the others still hold them."""
+    """Those of ``dataset_ids`` whose rows were deleted; the others still hold the records."""
     model_ids: tuple[Slug, ...] = ()
-    """Adapters that were trained on these versions, sorted; they are not changed. One whose training ends
-    later names its version in ``train.completed``. Named by ``curate`` alone."""
+    """Models that were trained on these versions, sorted. They are not changed. A model whose training ends
+    later names its version in ``train.completed``. Only from ``curate``."""
     finding: ArtifactRef | None = None
-    """JSON of ``ErasureFinding``: which records went; named by ``curate`` alone."""
+    """JSON of ``ErasureFinding`` with the erased records; only from ``curate``."""

@@ -1,4 +1,4 @@
-"""What eval produces, and the human verdict it waits for."""
+"""Events of eval, and the reviews by people that it waits for."""
 
 from __future__ import annotations
 
@@ -31,18 +31,20 @@ class _Verdict(Event):
     checks: tuple[CriterionCheck, ...]
     reviewed_by: SourceId | None = None
     evaluation_id: Slug | None = None
-    """Which evaluation of the run this is of: a run can be judged again, against another champion."""
+    """Id of the evaluation. A run can be evaluated several times, against different champions."""
     bundle: Bundle | None = None
-    """What was judged of the candidate."""
+    """The configuration with which the candidate was judged."""
     review: ReviewOutcome | None = None
-    """What reviewers said, side by side with the checks."""
+    """The result of the review by people."""
 
 
-BEHIND_THE_REVIEW = "Who gave the review that this verdict rests on; ``reviewed_by`` is how they sign."
+BEHIND_THE_REVIEW = (
+    "Principal of the review behind this verdict; ``reviewed_by`` is the reviewer's own signature."
+)
 
 
 class EvalPassed(_Verdict):
-    """The candidate meets every criterion (and, where asked for, a person agreed)."""
+    """The candidate meets every criterion, and people approved it if a review was required."""
 
     type: ClassVar[str] = "eval.passed"
 
@@ -50,31 +52,30 @@ class EvalPassed(_Verdict):
 
 
 class EvalFailed(_Verdict):
-    """The candidate misses a criterion or was rejected by a person; final for that version."""
+    """The candidate misses a criterion, or a person rejected it. Final for that version."""
 
     type: ClassVar[str] = "eval.failed"
 
     reasons: Annotated[tuple[str, ...], Field(min_length=1)]
     field: str | None = None
-    """What to mend where the candidate could not be measured, or ``review`` after a person's rejection."""
+    """The field to correct if the candidate could not be measured; ``review`` after a person's rejection."""
     principal: OptionalPrincipal = Field(default=None, description=BEHIND_THE_REVIEW)
 
 
 class EvalUndecided(_Verdict):
-    """What was measured cannot tell whether the candidate is good enough. Nothing changes; the model stays
-    where it is."""
+    """The measurements do not show whether the candidate is good enough. The model stays in its stage."""
 
     type: ClassVar[str] = "eval.undecided"
 
     reasons: Annotated[tuple[str, ...], Field(min_length=1)]
     field: str | None = None
-    """What to mend: ``holdout`` where its rows were looked at too often."""
+    """The field to correct; ``holdout`` if its rows were used for too many verdicts."""
     more_examples: Annotated[int, Field(gt=0)] | None = None
-    """How many more held-out rows would do."""
+    """How many additional held-out rows would be enough for a verdict."""
 
 
 class EvalRequested(Event):
-    """A run is to be judged again: against a champion that came later, or by other criteria."""
+    """Requests another evaluation of a run: against a later champion, or by other criteria."""
 
     type: ClassVar[str] = "eval.requested"
     subject_field: ClassVar[str] = "run_id"
@@ -84,30 +85,31 @@ class EvalRequested(Event):
     project: Slug
     run_id: Slug
     against: Slug | None = None
-    """The champion to compare with; None: whoever is in production when eval reads this."""
+    """The champion to compare with. None: the model in production when eval reads the request."""
     criteria: tuple[Criterion, ...] = ()
-    """Other criteria than those of before the training: the scorecard informs, and decides nothing."""
+    """Criteria other than those declared before the training. The scorecard then informs and gives no
+    verdict."""
     request: Annotated[str, Field(min_length=1, max_length=256)]
-    """Tells repeated requests apart: the id of the event that led to it, or a person's own."""
+    """Distinguishes repeated requests: the id of the causing event, or a text chosen by a person."""
     reason: Text = ""
     principal: OptionalPrincipal = None
 
 
 class ReviewRequested(_Verdict):
-    """The automated part is done; people decide."""
+    """The automated checks are done; people must decide."""
 
     type: ClassVar[str] = "review.requested"
 
     review_id: Slug | None = None
     review_set: ArtifactRef | None = None
-    """The ``ReviewSet`` to answer; None: a verdict on the scorecard is all that is asked."""
+    """The ``ReviewSet`` to answer. None: only a verdict on the scorecard is required."""
     items: int | None = None
     reviewers: int | None = None
-    """How many people are to answer it."""
+    """How many people should answer the review."""
 
 
 class ReviewAnswered(Event):
-    """A person judged one item of a review set. A later answer of theirs to the same item replaces it."""
+    """A person judged one item of a review set. A later answer of the same person to the item replaces it."""
 
     type: ClassVar[str] = "review.answered"
     subject_field: ClassVar[str] = "review_id"
@@ -122,17 +124,18 @@ class ReviewAnswered(Event):
     item_id: Slug
     reviewer: SourceId
     revision: Annotated[int, Field(ge=1)] = 1
-    """Counts this person's answers to this item."""
+    """Number of this person's answers to this item, including this one."""
     preference: str
-    """Of the candidate: ``better``, ``same`` or ``worse``. The reviewer did not know which one it was."""
+    """The candidate's answer is ``better``, ``same`` or ``worse``. The reviewer did not know which answer was
+    the candidate's."""
     reasons: Annotated[tuple[SourceId, ...], Field(max_length=16)] = ()
     corrected: Text | None = None
-    """What should have been answered."""
+    """The answer that would have been correct."""
     principal: OptionalPrincipal = None
 
 
 class ReviewSubmitted(Event):
-    """What a person decided on a run; a rejection is final for that version."""
+    """A person's decision on a run. A rejection is final for that version."""
 
     type: ClassVar[str] = "review.submitted"
     subject_field: ClassVar[str] = "run_id"
@@ -145,5 +148,5 @@ class ReviewSubmitted(Event):
     verdict: Literal["approved", "rejected"]
     comment: Text = ""
     review_id: Slug | None = None
-    """The review set that was answered; None: the verdict alone."""
+    """The review set that was answered; None: only a verdict was given."""
     principal: OptionalPrincipal = None

@@ -1,4 +1,4 @@
-"""What the registry produces: the life of every model, and what should be served."""
+"""Events of the registry: the lifecycle of models, and the desired state of serving."""
 
 from __future__ import annotations
 
@@ -26,18 +26,21 @@ class Stage(StrEnum):
     ROLLED_BACK = "rolled_back"
 
 
-POSITION = "Place among the project's lifecycle events, from 1; None: of before they were counted."
-"""Their topics have no order between them."""
+POSITION = (
+    "Position among the project's lifecycle events, from 1; None: made by a release that did not count them."
+)
+"""Needed because events of different topics have no order."""
 Position = Annotated[Annotated[int, Field(ge=1)] | None, Field(description=POSITION)]
 DECIDED_BY = (
-    "``criteria``, ``review``, ``rollout`` or ``command``: what put the model where it is now. "
-    "None: it follows from what happened to another, or nobody said."
+    "What decided this step: ``criteria``, ``review``, ``rollout`` or ``command``. "
+    "None: the step followed from another model's step, or is unknown."
 )
 DecidedBy = Annotated[str | None, Field(description=DECIDED_BY)]
 
 
 class ModelRegistered(Event):
-    """A model is known. ``kind`` base: a base model, never promoted, always there to fall back on."""
+    """A model was registered. ``kind`` base: a base model, which is never promoted and always available as a
+    fallback."""
 
     type: ClassVar[str] = "model.registered"
     subject_field: ClassVar[str] = "model_id"
@@ -47,7 +50,7 @@ class ModelRegistered(Event):
     kind: Literal["base", "adapter", "full"]
     base: BaseModelRef
     base_facts: BaseModelFacts | None = None
-    """Of a base model: what the training that brought it here read in its files."""
+    """Facts of a base model, as read from its files by the training that used it."""
     adapter: AdapterRef | None = None
     run_id: Slug | None = None
     dataset_id: Slug | None = None
@@ -55,9 +58,9 @@ class ModelRegistered(Event):
 
 
 class ModelPromoted(Event):
-    """A model moved up a stage, stepped down in good order (``retired``, ``rejected``), or came back
-    (``production`` after ``retired``) because its successor was rolled back. Where both stages are the same,
-    it stays, and more is known of it: another verdict, or that it held up."""
+    """A model changed its stage: it was promoted, ``retired`` or ``rejected``, or it came back to
+    ``production`` because its successor was rolled back. If both stages are the same, the model stays in its
+    stage and the event adds a verdict, or that the model completed the stage (``held_up``)."""
 
     type: ClassVar[str] = "model.promoted"
     subject_field: ClassVar[str] = "model_id"
@@ -68,24 +71,25 @@ class ModelPromoted(Event):
     from_stage: Stage
     to_stage: Stage
     replaces: Slug | None = None
-    """On reaching production: the champion it takes over from, which retires next."""
+    """For a step to production: the champion that the model replaces, which retires next."""
     cause: str
-    """Id of the event that decided it."""
+    """Id of the event that decided the step."""
     reason: str
     against: Slug | None = None
-    """On a verdict: the champion that it compared with; None: there was none, or nobody said."""
+    """For a verdict: the champion that the model was compared with. None: there was none, or it is
+    unknown."""
     bundle: Bundle | None = None
-    """On a verdict: what was judged, which is what will serve."""
+    """For a verdict: the configuration that was judged, with which the model is served."""
     held_up: bool = False
-    """It has done what this stage asks for and waits there; ``reason`` says for what. In ``evaluated``: a
-    verdict against the present champion was undecided."""
+    """The model has completed this stage and waits; ``reason`` says for what. In ``evaluated``: a verdict
+    against the present champion was undecided."""
     decided_by: DecidedBy = None
     generation: Position = None
 
 
 class ModelRolledback(Event):
-    """A model was taken out of traffic because it did worse, or was rejected; ``restored`` serves instead
-    (None: the bare base)."""
+    """A model was taken out of the traffic because it did worse or was rejected. ``restored`` is served
+    instead (None: the base model)."""
 
     type: ClassVar[str] = "model.rolledback"
     subject_field: ClassVar[str] = "model_id"
@@ -102,7 +106,7 @@ class ModelRolledback(Event):
 
 
 class ModelCommanded(Event):
-    """A person wants a model in another stage, or production to stay as it is."""
+    """A person's command: to move a model to another stage, or to keep production as it is."""
 
     type: ClassVar[str] = "model.commanded"
     subject_field: ClassVar[str] = "model_id"
@@ -112,22 +116,25 @@ class ModelCommanded(Event):
     project: Slug
     model_id: Slug
     action: str
-    """``promote``, ``rollback``, ``pin``, ``unpin``, ``retire``, ``reject`` or ``stop``. To stop,
-    ``model_id`` may be ``champion`` or ``base``: whoever that is when the registry reads it."""
+    """``promote``, ``rollback``, ``pin``, ``unpin``, ``retire``, ``reject`` or ``stop``. For ``stop``,
+    ``model_id`` may also be ``champion`` or ``base``; the registry resolves them when it reads the
+    command."""
     reason: Annotated[Text, Field(min_length=1)]
     request: Annotated[str, Field(min_length=1, max_length=256)]
-    """Tells repeated commands apart."""
+    """Distinguishes repeated commands."""
     generation: Annotated[int, Field(ge=0)] | None = None
-    """Of the state that the person saw: the command counts only while it is the newest. None: whatever is."""
+    """Generation of the state that the person saw. If the state has changed since, the command is refused.
+    None: not compared."""
     force: bool = False
-    """Promote even what was never judged, or did not pass. What a person rejected stays out all the same."""
+    """Promote a model even if it was not evaluated or did not pass. A model that a person rejected is refused
+    nevertheless."""
     requested_by: SourceId | None = None
     principal: OptionalPrincipal = None
 
 
 class ModelPinned(Event):
-    """Production stays with a model until it is unpinned: no other is promoted. ``alone``: the model, which
-    may be a base, answers everything, and nobody else sees traffic."""
+    """A model is pinned in production: no other model replaces it until it is unpinned. ``alone``: the model,
+    which may be a base model, answers all requests, and no other model gets any."""
 
     type: ClassVar[str] = "model.pinned"
     subject_field: ClassVar[str] = "model_id"
@@ -143,14 +150,14 @@ class ModelPinned(Event):
 
 
 class CommandRefused(Event):
-    """A command on a model was not carried out."""
+    """A command about a model was refused."""
 
     type: ClassVar[str] = "command.refused"
     subject_field: ClassVar[str] = "command_id"
 
     project: Slug
     command_id: str
-    """Id of the ``model.commanded``."""
+    """Id of the ``model.commanded`` event."""
     model_id: Slug
     action: str
     field: str
@@ -158,7 +165,8 @@ class CommandRefused(Event):
 
 
 class ServingDesired(Event):
-    """The whole desired state of one project; the newest replaces all before (compacted topic)."""
+    """The whole desired state of serving of one project. The newest event replaces all earlier ones
+    (compacted topic)."""
 
     type: ClassVar[str] = "serving.desired"
     subject_field: ClassVar[str] = "project"
@@ -167,10 +175,10 @@ class ServingDesired(Event):
 
     project: Slug
     generation: Annotated[int, Field(ge=0)]
-    """Count of lifecycle events behind this state: a larger one is newer."""
+    """Number of lifecycle events behind this state. A larger number is newer."""
     base: BaseModelRef
     system_prompt: str
     desired: DesiredRoutes
     stand_ins: Annotated[tuple[Route, ...], Field(max_length=8)] = ()
-    """Who answers for production where its adapter cannot be loaded: the champions before it, newest first;
-    the bare base where there was none."""
+    """The models that may answer while the production adapter cannot be loaded: earlier champions, newest
+    first, or the base model if there was none."""

@@ -1,5 +1,5 @@
-"""What follows from production besides drift and rollout judgements: scores, resolved alarms, missing labels,
-decisions about turns, and how turns ended."""
+"""Events about production, other than drift and rollout judgements: scores, resolved alarms, requests for
+labels, decisions about turns, results of turns."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Outcome = Literal["answered", "failed", "cancelled"]
 
 
 class LogPosition(Frozen):
-    """Where an event lies on its topic: the way to its texts for as long as the log keeps them."""
+    """The position of an event on its topic. Its texts can be read there while the log keeps them."""
 
     partition: Annotated[int, Field(ge=0)]
     offset: Annotated[int, Field(ge=0)]
 
 
 class InferenceScored(Event):
-    """What the monitor keeps of one completion, or of one rating of it: figures, no text. Keyed by the
-    project, so that everything about one project has one order."""
+    """The monitor's scores of one completion, or of a rating of it: numbers and no texts. The key is the
+    project, so that all scores of a project are in order."""
 
     type: ClassVar[str] = "inference.scored"
     subject_field: ClassVar[str] = "completion_id"
@@ -35,77 +35,77 @@ class InferenceScored(Event):
     project: Slug
     completion_id: SourceId
     scored: str
-    """Id of the ``inference.completed`` or ``feedback.received``: scored twice, it bears the same name."""
+    """Id of the scored ``inference.completed`` or ``feedback.received``. Scoring it twice gives the same
+    event id."""
     of: Literal["completion", "rating"] = "completion"
     position: LogPosition | None = None
-    """Of the scored event on its topic."""
+    """Position of the scored event on its topic."""
     model_id: str
     role: RouteRole
     pinned: bool = False
     shadow_of: SourceId | None = None
     at: Timestamp
-    """When the answer was complete, or the rating given."""
+    """When the answer was complete, or the rating was given."""
     user: str | None = None
-    """Pseudonym of whose request it was: requests of one user are one cluster. Never their name: an erasure
-    destroys the key that leads from the one to the other."""
+    """Pseudonym of the user who asked; statistics treat one user's requests as a cluster. An erasure destroys
+    the key that links the pseudonym to the name."""
     client: str | None = None
     """Name of the API key that was used."""
     outcome: Outcome = "answered"
     fault: Fault | None = None
-    """Of a failed request: whose fault that is."""
+    """The party at fault for a failed request."""
     latency_seconds: NonNegative | None = None
     first_token_seconds: NonNegative | None = None
     prompt_tokens: Annotated[int, Field(ge=0)] = 0
     completion_tokens: Annotated[int, Field(ge=0)] = 0
     overrides: tuple[str, ...] = ()
-    """What of the project's own the client replaced: what such an answer is like says nothing of the
-    model."""
+    """Settings of the project that the client replaced. Such an answer says nothing about the model."""
     format_valid: bool | None = None
     violations: tuple[str, ...] = ()
     truncated: bool = False
     """The answer ended at its token limit."""
     label: str | None = None
-    """Of the answer, where the task has a label field and the answer one of the labels."""
+    """The answer's label, if the task has a label field and the answer has one of the labels."""
     language: Annotated[str | None, Field(json_schema_extra={"deprecated": True})] = None
-    """Never given: nothing judges by the language of questions."""
+    """Never set: no detector uses the language of questions."""
     refusal: bool | None = None
-    """The answer declines, by the task's own pattern."""
+    """Whether the answer is a refusal, by the task's pattern."""
     repetition: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
-    """Share of the answer's word 4-grams that were there before."""
+    """Share of the answer's word 4-grams that occur earlier in the answer."""
     invented: Annotated[int, Field(ge=0)] | None = None
-    """Terms of the answer that stand neither in the question nor in what was trained on."""
+    """Number of terms in the answer that occur neither in the question nor in the training data."""
     dataset_id: Slug | None = None
-    """The version that ``cell``, ``novelty`` and ``vector`` refer to; None: there is no reference, or no
-    text."""
+    """The dataset version that is the reference of ``cell``, ``novelty`` and ``vector``. None: there is no
+    reference, or no text."""
     cell: Annotated[int, Field(ge=0)] | None = None
-    """Which region of the reference's questions the question lies in."""
+    """The region of the reference's questions to which the question belongs."""
     novelty: FiniteFloat | None = None
-    """Cosine distance of the question to the nearest question of the reference. Where these bear labels, plus
-    how strange the question is to every label, on the same scale."""
+    """Cosine distance of the question to the nearest question of the reference. If the reference has labels,
+    a measure of how far the question is from every label is added, on the same scale."""
     novel: bool | None = None
-    """It lies farther from the reference than 95 in 100 of the reference's own questions lie from the
-    others."""
+    """Whether the question is farther from the reference than 95 % of the reference's own questions are from
+    the others."""
     vector: Annotated[str, Field(max_length=1024)] | None = None
-    """Of a novel question: its embedding's components as signed bytes, in base64; 127 stands for 1."""
+    """For a novel question: the components of its embedding as signed bytes in base64; 127 stands for 1."""
     similarity: FiniteFloat | None = None
-    """Cosine of the question and the passage of its prompt that fits best; None: no passage was looked up, or
+    """Cosine of the question and the best fitting passage of its prompt. None: no passage was retrieved, or
     the question had no vector."""
     retrieval_sha256: Sha256 | None = None
-    """Of the retrieval spec that ``similarity`` was found by."""
+    """Hash of the retrieval spec under which ``similarity`` was measured."""
     near: Annotated[tuple[Slug, ...], Field(max_length=16)] = ()
-    """Alarms whose cluster the question lies in, novel or not: what is known of that cluster's answers once a
-    version covers it. Of a rating: of the rated question."""
+    """Alarms to whose cluster the question belongs, novel or not. They show how the cluster is answered once
+    a version covers it. For a rating: those of the rated question."""
     rating: Literal["up", "down"] | None = None
-    """Of a rating: the thumb."""
+    """For a rating: the thumb."""
     corrected: bool | None = None
-    """Of a rating: it brought a correction."""
+    """For a rating: whether it has a correction."""
     agrees: bool | None = None
-    """Of a rating with a correction: the answer's label is the correction's."""
+    """For a rating with a correction: whether the labels of answer and correction are equal."""
 
 
 class DriftResolved(Event):
-    """An alarm is over: what it was about lies within its bounds again, or another version serves and was
-    trained on it."""
+    """An alarm is over: the signal is within its bounds again, or a version that was trained on the shift is
+    served."""
 
     type: ClassVar[str] = "drift.resolved"
     subject_field: ClassVar[str] = "alarm_id"
@@ -113,25 +113,27 @@ class DriftResolved(Event):
     project: Slug
     alarm_id: Slug
     detector: str
-    """The detector's own name: the ``signal`` of the ``drift.detected``."""
+    """The detector's own name: ``signal`` of the ``drift.detected``."""
     dataset_id: Slug
-    """The version in production when it was over."""
+    """The dataset version in production when the alarm was over."""
     model_id: str
     reason: str
-    """``calm``: the statistic returned, or there was nothing to measure for long; ``covered``: a version
-    serves that was trained on it, or has nothing to measure; ``unrated``: it is about ratings, and answers
-    went on for seven days without one; ``off``: nobody watches for it any more."""
+    """``calm``: the statistic is back in its bounds, or there was nothing to measure for long. ``covered``: a
+    version is served that was trained on the shift, or that has nothing to measure. ``unrated``: the alarm
+    was about ratings, and there was no rating for seven days of answers. ``off``: the detector was switched
+    off."""
     statistic: FiniteFloat | None = None
     threshold: FiniteFloat | None = None
     raised_at: Timestamp
     resolved_at: Timestamp
     inferences: Annotated[int, Field(ge=0)] = 0
-    """Completions between alarm and end."""
+    """Number of completions between the alarm and its end."""
 
 
 class LabelsRequested(Event):
-    """Prompts of production wait for a trusted answer: a version without them would learn nothing new. While
-    the alarm is open the request grows: each ``revision`` names all prompts of the one before, and more."""
+    """Prompts of production need a trusted answer; a dataset version without them would teach nothing new.
+    While the alarm is open the request grows: each ``revision`` names all prompts of the previous one, and
+    more."""
 
     type: ClassVar[str] = "labels.requested"
     subject_field: ClassVar[str] = "request_id"
@@ -142,42 +144,44 @@ class LabelsRequested(Event):
     alarm_id: Slug
     dataset_id: Slug
     wanted: Annotated[int, Field(gt=0)]
-    """Trusted examples near the cluster that a build should have."""
+    """How many trusted examples near the cluster a build should have."""
     keywords: tuple[str, ...] = ()
     centroid: Annotated[tuple[FiniteFloat, ...], Field(max_length=1024)] = ()
     """Mean of the cluster's unit vectors, of the static embedding."""
     radius: Annotated[FiniteFloat, Field(ge=0, le=2)] = 0.0
     """Cosine distance from the centroid within which an example is near the cluster."""
     completion_ids: Annotated[tuple[SourceId, ...], Field(max_length=200)] = ()
-    """Whose questions to answer, most typical first."""
+    """The completions whose questions need an answer, most typical first."""
     prompts: RelativePath | None = None
-    """JSON in the object store with the questions' texts, redacted; an erasure empties what it takes."""
+    """JSON in the object store with the redacted texts of the questions. An erasure empties the items that it
+    covers."""
     revision: Annotated[int, Field(gt=0, exclude_if=lambda number: number == 1)] = 1
-    """Of the events about one request, the one with the highest revision counts."""
+    """The event with the highest revision of a request replaces the others."""
     more_prompts: Annotated[tuple[RelativePath, ...], Field(max_length=200, exclude_if=operator.not_)] = ()
-    """Like ``prompts``: one file for each later revision, with the prompts that it added. A file that is not
-    there holds none: nothing that it would show may be read."""
+    """Further files like ``prompts``: one for each later revision, with the prompts that it added. If a file
+    is missing, its prompts may not be read any more."""
 
     @property
     def prompt_files(self) -> tuple[str, ...]:
-        """All files with prompts, in the order of the revisions that brought them."""
+        """All files with prompts, in the order of their revisions."""
         return (*((self.prompts,) if self.prompts else ()), *self.more_prompts)
 
 
 class AlarmAnswer(Frozen):
-    """What curate makes of one open alarm."""
+    """Curate's decision about one open alarm."""
 
     alarm_id: Slug
     detector: str
     follows: str
-    """``collect_labels``, ``retrain``, ``investigate`` or ``nothing``, as spec and alarm say."""
+    """``collect_labels``, ``retrain``, ``investigate`` or ``nothing``, by the spec and the alarm."""
     labels: Annotated[int, Field(ge=0)] | None = None
-    """Trusted examples near the alarm's cluster; None: this alarm waits for no labels."""
+    """Number of trusted examples near the alarm's cluster. None: the alarm does not wait for labels."""
     labels_needed: Annotated[int, Field(ge=0)] | None = None
 
 
 class TurnDecided(Event):
-    """What curate does now about a project's open alarms, and what it waits for. The latest one holds."""
+    """Curate's present decision about a project's open alarms: what it does, or what it waits for. The latest
+    event replaces the earlier ones."""
 
     type: ClassVar[str] = "turn.decided"
     subject_field: ClassVar[str] = "project"
@@ -197,50 +201,50 @@ class TurnDecided(Event):
     lasts``, ``cools down``, ``the budget is spent``, ``waits for approval``, ``was tried already``,
     ``a person should look``, ``nothing follows`` or ``no alarm is open``."""
     evidence: str = ""
-    """What speaks for it, in words."""
+    """The reasons, in words."""
     next_step: str = ""
-    """What a person should do; empty where nobody need do anything."""
+    """What a person should do; empty if nothing needs to be done."""
     alarm_ids: Annotated[tuple[Slug, ...], Field(max_length=64)] = ()
     """The alarms that ``step`` is about, oldest first."""
     alarms: Annotated[tuple[AlarmAnswer, ...], Field(max_length=64)] = ()
     """Every open alarm, oldest first."""
     until: Timestamp | None = None
-    """When the clock alone ends the wait."""
+    """The time at which the wait ends without further events."""
     spent: dict[str, FiniteFloat] = {}
-    """By ``gpu_hours`` and ``dollars``: what runs cost this calendar month (UTC), where the spec sets a
+    """Cost of runs in this calendar month (UTC), by ``gpu_hours`` and ``dollars``, where the spec sets a
     limit."""
     limits: dict[str, FiniteFloat] = {}
-    """The month's limits, as the spec sets them."""
+    """The spec's limits for the month."""
 
 
 class TurnCompleted(Event):
-    """A turn of the wheel is over: what led to it, what it did, whether it helped."""
+    """A turn of the wheel is over: its causes, its result, and whether it helped."""
 
     type: ClassVar[str] = "turn.completed"
     subject_field: ClassVar[str] = "turn_id"
 
     project: Slug
     turn_id: Slug
-    """Named by the request for the dataset version that began it."""
+    """Derived from the id of the ``dataset.requested`` that began the turn."""
     alarm_ids: tuple[Slug, ...] = ()
-    """The alarms that the turn was to mend; none: records or a person began the turn."""
+    """The alarms that the turn should resolve. Empty: new records or a person began the turn."""
     dataset_id: Slug | None = None
     run_id: Slug | None = None
     model_id: Slug | None = None
     outcome: str
-    """``helped``, ``did not help``, ``undecided``; ``promoted``: no alarm began it, and its model serves;
-    ``rejected``, ``failed``, ``undecided by evaluation``, ``rolled back``, ``retired``, ``superseded``,
-    ``unchanged``: it ended before anything could help."""
+    """``helped``, ``did not help``, ``undecided``; ``promoted``: no alarm began the turn, and its model is
+    served; ``rejected``, ``failed``, ``undecided by evaluation``, ``rolled back``, ``retired``,
+    ``superseded``, ``unchanged``: the turn ended before its effect could be measured."""
     reasons: tuple[str, ...] = ()
     before: dict[str, FiniteFloat] = {}
-    """Figures of the traffic that the alarm was about, before the turn."""
+    """Figures, before the turn, of the traffic that the alarm was about."""
     after: dict[str, FiniteFloat] = {}
     cost: dict[str, FiniteFloat] = {}
-    """``hours`` of training, ``gpu_hours`` where a GPU did it, ``dollars`` where the device has a price,
-    ``labels``: examples that the version before it did not have."""
+    """``hours`` of training; ``gpu_hours`` if it ran on a GPU; ``dollars`` if the device has a price;
+    ``labels``: number of examples that the previous version did not have."""
     verdicts: tuple[str, ...] = ()
-    """Ids of the events that judged: evaluation, shadow, canary."""
+    """Ids of the events with verdicts: evaluation, shadow, canary."""
     next_step: str = ""
-    """What a person should do where it did not help."""
+    """What a person should do if the turn did not help."""
     began_at: Timestamp
     ended_at: Timestamp

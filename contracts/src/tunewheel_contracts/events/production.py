@@ -1,4 +1,4 @@
-"""What the gateway and the monitor produce: completions, drift, rollout judgements."""
+"""Events of the gateway and the monitor: completions, drift, rollout judgements."""
 
 from __future__ import annotations
 
@@ -26,47 +26,48 @@ class InferenceCompleted(Event):
     model_id: str
     role: RouteRole
     pinned: bool = False
-    """The client named this very model: no routed traffic, so no part of a rollout's comparison."""
+    """The client asked for exactly this model. The request was not routed, so a rollout's comparison ignores
+    it."""
     shadow_of: SourceId | None = None
-    """The completion that a shadow copy belongs to."""
+    """For a shadow copy: id of the copied completion."""
     messages: tuple[ChatMessage, ...]
     output: Text
-    """The text of the answer; of several answers, of the first. Where it has no text, its tool calls as JSON,
-    in OpenAI's shape."""
+    """The text of the answer; of several answers, the first. An answer without text is logged as the JSON of
+    its tool calls, in OpenAI's shape."""
     finish_reason: str
     error: str | None = None
     prompt_tokens: Annotated[int, Field(ge=0)] = 0
     completion_tokens: Annotated[int, Field(ge=0)] = 0
     latency_seconds: Annotated[FiniteFloat, Field(ge=0)] = 0.0
-    """Of the whole answer, from the first question to the engine."""
+    """Seconds from the first request to an engine to the whole answer."""
     first_token_seconds: Annotated[FiniteFloat, Field(ge=0)] | None = None
     queue_seconds: Annotated[FiniteFloat, Field(ge=0)] | None = None
-    """How long the request waited in the gateway until the engine was asked."""
+    """Seconds from the request's arrival at the gateway to the request to the engine."""
     streamed: bool = False
     client: SourceId | None = None
-    """Name of the API key, never the key."""
+    """Name of the API key; never the key itself."""
     customer: SourceId | None = None
-    """Whose request it was, as the client's ``user`` says: the name under which an erasure finds it."""
+    """The user who asked: the client's ``user``. An erasure finds the completion by this name."""
     completed_at: Timestamp
     format_valid: bool | None = None
-    """Whether the whole answer has the form that the project's task asks for, by its schema and rules at that
-    time. None: there is no whole answer, or the gateway did not know the task."""
+    """Whether the whole answer fits the task's output schema and output rules at that time. None: the answer
+    is incomplete, or the gateway did not know the task."""
     violations: Annotated[tuple[str, ...], Field(max_length=60)] = ()
-    """What of the form the answer breaks: ``empty``, ``output_schema``, ``output_rules.<number>``."""
+    """The broken requirements: ``empty``, ``output_schema``, ``output_rules.<number>``."""
     cancelled: bool = False
-    """The client left before it had the whole answer; ``output`` is what had been said. Counts neither for
-    the model nor against it."""
+    """The client disconnected before it had the whole answer; ``output`` is the part until then. The
+    completion counts neither for nor against the model."""
     fault: Fault | None = None
-    """Of a failed request (``error``): whose fault that is. None: an older gateway did not say."""
+    """The party at fault for a failed request (``error``). None: an older gateway did not record it."""
     texts: LogPolicy = "full"
-    """What of the texts is here. ``redacted``: placeholders stand for personal data. ``hashed``: of each text
-    a keyed hash, equal for equal texts. ``off``: no messages, no output."""
+    """Which texts the event holds. ``redacted``: personal data is replaced by placeholders. ``hashed``: each
+    text is replaced by a keyed hash, which is equal for equal texts. ``off``: no messages and no output."""
     overrides: Annotated[tuple[str, ...], Field(max_length=32, exclude_if=operator.not_)] = ()
-    """What of the project's own the client replaced: ``system_prompt``, ``response_format``, ``tools``,
-    names of sampling parameters, ``max_tokens`` where the answer ended at a limit below the task's. Such an
-    answer says little of the model."""
+    """Settings of the project that the client replaced: ``system_prompt``, ``retrieval``,
+    ``response_format``, ``tools``, names of sampling parameters, ``max_tokens`` if the answer ended at a
+    limit below the task's. Such an answer says little about the model."""
     retrieval: Annotated[RetrievalUse | None, Field(exclude_if=operator.not_)] = None
-    """The passages that stood in the prompt; None: none was looked for."""
+    """The passages in the prompt; None: nothing was retrieved."""
 
 
 class DriftWindow(Frozen):
@@ -80,30 +81,29 @@ class DriftWindow(Frozen):
 class DriftExample(Frozen):
     completion_id: str
     excerpt: Annotated[str, Field(max_length=300)]
-    """Beginning of what was asked or answered. Nobody stores it but this topic, until its retention ends."""
+    """Beginning of the question or the answer. Only this topic stores it, until its retention ends."""
     score: FiniteFloat
 
 
 class DriftCluster(Frozen):
-    """Questions that belong together, and that the reference, or the documents, do not cover."""
+    """A cluster of questions that the reference, or the documents, do not cover."""
 
     prompts: Annotated[int, Field(gt=0)]
     share: Annotated[FiniteFloat, Field(ge=0, le=1)]
-    """Of the questions looked at."""
+    """Share of the cluster among the examined questions."""
     keywords: Annotated[tuple[str, ...], Field(max_length=20)] = ()
-    """What sets them apart, without personal data."""
+    """Words that are typical of the cluster, without personal data."""
     completion_ids: Annotated[tuple[SourceId, ...], Field(max_length=200)] = ()
-    """Most typical first."""
+    """The completions of the cluster, most typical first."""
     centroid: Annotated[tuple[FiniteFloat, ...], Field(max_length=1024)] = ()
-    """Mean of their unit vectors, of the static embedding. Empty: they have in common what they lack, not
-    where they lie."""
+    """Mean of the questions' unit vectors in the static embedding. Empty: the questions share a missing
+    answer, but not a region."""
     radius: Annotated[FiniteFloat, Field(ge=0, le=2)] = 0.0
-    """Cosine distance from the centroid that nine in ten of them keep."""
+    """Cosine distance from the centroid within which 90 % of the questions are."""
 
 
 class DriftDetected(Event):
-    """Production no longer looks like what the champion was trained on: an alarm, until
-    ``drift.resolved``."""
+    """An alarm: production differs from the champion's training data. It is open until ``drift.resolved``."""
 
     type: ClassVar[str] = "drift.detected"
     subject_field: ClassVar[str] = "project"
@@ -117,49 +117,50 @@ class DriftDetected(Event):
     p_value: Annotated[FiniteFloat, Field(ge=0, le=1)]
     threshold: FiniteFloat
     dataset_id: Slug
-    """The version whose own distribution is the reference."""
+    """The dataset version whose distribution is the reference."""
     model_id: str
     window: DriftWindow
     examples: Annotated[tuple[DriftExample, ...], Field(max_length=10)] = ()
     alarm_id: Annotated[Slug | None, Field(exclude_if=operator.not_)] = None
-    """The alarm's name, by which ``drift.resolved`` ends it."""
+    """The alarm's id, which ``drift.resolved`` repeats."""
     signal: Annotated[str | None, Field(exclude_if=operator.not_)] = None
-    """The detector's own name; ``detector`` says whether it looks at questions, answers or people's
-    verdicts."""
+    """The detector's own name. ``detector`` is its family: questions, answers or people's ratings."""
     effect: Annotated[FiniteFloat | None, Field(exclude_if=lambda effect: effect is None)] = None
-    """How large the change is, in ``effect_unit``."""
+    """Size of the change, in ``effect_unit``."""
     effect_unit: Annotated[str | None, Field(exclude_if=operator.not_)] = None
     reference: Annotated[str | None, Field(exclude_if=operator.not_)] = None
-    """What was compared with, in words."""
+    """Description of the reference that was compared with."""
     suggested_action: Annotated[str | None, Field(exclude_if=operator.not_)] = None
     """``collect_labels``, ``retrain``, ``update_documents`` or ``investigate``."""
     cluster: Annotated[DriftCluster | None, Field(exclude_if=operator.not_)] = None
     evidence: Annotated[RelativePath | None, Field(exclude_if=operator.not_)] = None
-    """JSON in the object store with the texts that show it, redacted; an erasure empties what it takes."""
+    """JSON in the object store with redacted texts that show the drift. An erasure empties the items that it
+    covers."""
 
 
 class RolloutBound(Frozen):
-    """One figure of candidate and champion, compared for as long as the trial runs (always valid)."""
+    """One figure of candidate and champion, compared during the trial. The bounds hold at every time
+    (always-valid inference)."""
 
     figure: str
-    """``errors``, ``incidents``, ``invalid``, ``latency``, ``first_token``, ``feedback``, ``labels``: a share
-    of requests, answers or ratings."""
+    """``errors``, ``incidents``, ``invalid``, ``latency``, ``first_token``, ``feedback`` or ``labels``. Each
+    is a share of requests, answers or ratings."""
     candidate: FiniteFloat
     champion: FiniteFloat
     low: FiniteFloat
-    """Lower end of the confidence sequence of the difference, candidate minus champion: above 0, the
+    """Lower end of the confidence sequence of the difference, candidate minus champion. If it is above 0, the
     candidate fails."""
     high: FiniteFloat
-    """Upper end, which one time in twenty is too low: below the margin, the candidate may pass."""
+    """Upper end, with an error probability of 5 %. If it is below the margin, the candidate may pass."""
     margin: FiniteFloat
     """Tolerated difference."""
     pairs: Annotated[int, Field(ge=0)] = 0
-    """Pairs, of answers or of small groups seen side by side, that it rests on."""
+    """Number of pairs (of answers, or of small groups of the same time) behind the bounds."""
 
 
 class RolloutJudged(Event):
-    """A shadow or canary stage has seen enough traffic for a verdict, or its time is over; or what it brought
-    to production is worse there."""
+    """The verdict on a shadow or canary stage, after enough traffic or at its deadline. Or: a model that the
+    stage brought to production does worse there."""
 
     type: ClassVar[str] = "rollout.judged"
     subject_field: ClassVar[str] = "model_id"
@@ -169,15 +170,16 @@ class RolloutJudged(Event):
     model_id: Slug
     stage: Literal["shadow", "canary"]
     generation: Annotated[int, Field(ge=0)]
-    """Of the ``serving.desired`` under which the traffic was seen."""
+    """Generation of the ``serving.desired`` that was in force during the trial."""
     verdict: Literal["passed", "failed"]
     requests: Annotated[int, Field(ge=0)]
     candidate: dict[str, FiniteFloat]
     champion: dict[str, FiniteFloat]
     reasons: tuple[str, ...]
     decided_by: Annotated[str | None, Field(exclude_if=operator.not_)] = None
-    """``bounds``: what was compared; ``incidents``: the engine failed the candidate more often;
-    ``deadline``: nothing was shown in time; ``guard``: of a model that ``stage`` brought to production."""
+    """``bounds``: the compared figures; ``incidents``: engine failures were more frequent for the candidate;
+    ``deadline``: nothing was shown in time; ``guard``: a model that ``stage`` brought to production does
+    worse there."""
     bounds: Annotated[tuple[RolloutBound, ...], Field(exclude_if=operator.not_)] = ()
     alpha: Annotated[FiniteFloat | None, Field(exclude_if=operator.not_)] = None
-    """Chance that an equal candidate, at any time, in any figure, would have failed."""
+    """Probability with which an equally good candidate would fail, at any time and in any figure."""

@@ -1,4 +1,4 @@
-"""What the index produces: versions of what can be retrieved from a project's documents."""
+"""Events of the index service: versions of the search index of a project's documents."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tunewheel_contracts.formats.index import Count, IndexCounts
 
 
 class IndexVersioned(Event):
-    """The newest index version of a project: gateways search it from here on."""
+    """A new index version of a project. Gateways search it from now on."""
 
     type: ClassVar[str] = "index.versioned"
     subject_field: ClassVar[str] = "project"
@@ -22,18 +22,19 @@ class IndexVersioned(Event):
     manifest: ArtifactRef
     """JSON of ``IndexManifest``."""
     retrieval_sha256: Sha256
-    """Of the retrieval spec that it is for."""
+    """Hash of the retrieval spec for which the index was built."""
     counts: IndexCounts
     changed: Count = 0
-    """Documents that are new, other or gone since ``previous``, or have passages in one of the two alone."""
+    """Number of documents that were added, changed or removed since ``previous``, or that have passages in
+    only one of the two versions."""
     previous: Slug | None = None
-    """The project's version before this one."""
+    """The project's previous index version."""
     versions: ArtifactRef
-    """Parquet, one row per version of a document that is known: document_id, record_id, group, published_at,
-    occurred_at. With the positions below, the next build goes on from here."""
+    """Parquet, one row per known version of a document: document_id, record_id, group, published_at,
+    occurred_at. The next build continues from this file and the offsets below."""
     records_upto: RecordsUpto
-    """Partition of ``record.ingested`` → the offset before which all documents are known."""
+    """Offsets by partition of ``record.ingested``: all records before them are included."""
     withdrawals_upto: RecordsUpto
-    """The same of ``document.withdrawn``."""
+    """The same for ``document.withdrawn``."""
     erasures_upto: RecordsUpto
-    """The same of ``erasure.requested``."""
+    """The same for ``erasure.requested``."""

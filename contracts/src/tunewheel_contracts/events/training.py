@@ -1,4 +1,4 @@
-"""What train produces, and the commands it takes."""
+"""Events of train, and the commands that it accepts."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class TrainControl(Event):
     run_id: Slug
     action: TrainAction
     request: Annotated[str, Field(min_length=1, max_length=256)]
-    """Tells repeated commands apart."""
+    """Distinguishes repeated commands."""
     principal: OptionalPrincipal = None
 
 
 class TrainPlanned(Event):
-    """What a run is about to take in memory, hours and dollars, said before it starts."""
+    """The estimated memory, hours and dollars of a run, published before it starts."""
 
     type: ClassVar[str] = "train.planned"
     subject_field: ClassVar[str] = "run_id"
@@ -49,11 +49,12 @@ class TrainPlanned(Event):
     base: BaseModelRef
     plan: TrainPlan
     cautions: tuple[str, ...] = ()
-    """What the project's spec allows and seldom means, such as to train hard without replay."""
+    """Warnings about settings in the project's spec that are allowed but seldom intended, such as long
+    training without replay."""
 
 
 class TrainStarted(Event):
-    """A run began, or was resumed from a checkpoint by this or another worker."""
+    """A run began, or was resumed from a checkpoint by the same or another worker."""
 
     type: ClassVar[str] = "train.started"
     subject_field: ClassVar[str] = "run_id"
@@ -67,11 +68,13 @@ class TrainStarted(Event):
     total_steps: Annotated[int, Field(ge=0)]
     resumed_from_step: Annotated[int, Field(ge=0)] = 0
     kernels: dict[str, str] = {}
-    """What computes the run on this machine: ``layers``, ``attention`` of padded batches, ``compiled``."""
+    """The implementations that the run uses on this machine: ``layers``, ``attention`` for padded batches,
+    ``compiled``."""
 
 
 class TrainProgressed(Event):
-    """One optimizer step of a run, for those who watch; told again while the next one takes long."""
+    """One optimizer step of a run, for progress displays. The event is repeated while the next step takes
+    long."""
 
     type: ClassVar[str] = "train.progressed"
     subject_field: ClassVar[str] = "run_id"
@@ -88,17 +91,17 @@ class TrainProgressed(Event):
     tokens_per_second: Annotated[FiniteFloat, Field(ge=0)]
     eta_seconds: Annotated[FiniteFloat, Field(ge=0)]
     memory_bytes: Annotated[int, Field(ge=0)] | None = None
-    """Of the machine, that the training process holds."""
+    """Main memory of the training process."""
     gpu_memory_bytes: Annotated[int, Field(ge=0)] | None = None
-    """That it has allocated on its GPU; null without one."""
+    """Memory that the training process has allocated on its GPU; null without a GPU."""
     since_step_seconds: Annotated[FiniteFloat, Field(ge=0)] | None = None
-    """Where the step is told again: how long ago it ended. The run lives, and is in a slow step."""
+    """In a repeated event: seconds since the step ended. It shows that the run is alive, in a slow step."""
     validation_loss: FiniteFloat | None = None
-    """Where this step was validated."""
+    """The validation loss, if this step was validated."""
 
 
 class TrainCompleted(Event):
-    """A run ended with a usable model in the object store; its verdict is still open."""
+    """A run ended with a usable model in the object store. The model has no verdict yet."""
 
     type: ClassVar[str] = "train.completed"
     subject_field: ClassVar[str] = "run_id"
@@ -115,12 +118,12 @@ class TrainCompleted(Event):
     tokens: Annotated[int, Field(ge=0)]
     wall_seconds: Annotated[FiniteFloat, Field(ge=0)]
     plan: TrainPlan | None = None
-    """What was estimated; with ``usage`` it corrects later estimates."""
+    """The estimate before the run. Together with ``usage`` it corrects later estimates."""
     usage: Usage | None = None
 
 
 class TrainFailed(Event):
-    """A run ended without a model, and running it again would end the same."""
+    """A run ended without a model. Running it again would fail in the same way."""
 
     type: ClassVar[str] = "train.failed"
     subject_field: ClassVar[str] = "run_id"
@@ -130,13 +133,13 @@ class TrainFailed(Event):
     run_id: Slug
     dataset_id: Slug
     field: str
-    """What to mend: a spec field such as ``base_model``, or ``(run)``."""
+    """The field to correct: a spec field such as ``base_model``, or ``(run)``."""
     reason: str
     step: Annotated[int, Field(ge=0)] = 0
     completed: Fraction = 0.0
     record_ids: tuple[str, ...] = ()
-    """Source records of the batch that did it, where a batch did."""
+    """Source records of the batch that caused the failure, if a batch did."""
     plan: TrainPlan | None = None
-    """What was estimated, where memory did not suffice."""
+    """The estimate, if the memory did not suffice."""
     superseded_by: Slug | None = None
-    """The newer dataset version because of which the run, which still waited, was dropped."""
+    """The newer dataset version that replaced this one while the run was still waiting."""

@@ -1,5 +1,5 @@
-"""What other systems publish: tickets, documents, validated examples, feedback, project specs; and what they
-take back."""
+"""Events that other systems publish: tickets, documents, validated examples, feedback, project specs,
+withdrawals and requests for erasure."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ MediaType = Literal[
     "text/x-python",
     "text/x-source",
 ]
-"""``text/x-source``: source code in a language that the ending of the document's id names."""
+"""``text/x-source``: source code in the language that the ending of the document's id names."""
 BINARY_TYPES: frozenset[str] = frozenset({"application/pdf", DOCX})
-"""What is no text: such a document is published as a file."""
+"""Media types that are not text. Such a document is published as a file."""
 
 
 class TicketPublished(UpstreamEvent):
-    """A support ticket, with the expert's answer where there is one."""
+    """A support ticket, with an expert's answer if there is one."""
 
     type: ClassVar[str] = "ticket.published"
     subject_field: ClassVar[str] = "ticket_id"
@@ -46,7 +46,7 @@ class TicketPublished(UpstreamEvent):
     ticket_id: SourceId
     subject: Text = ""
     body: Annotated[Text, Field(min_length=1)]
-    """What is to be answered: of a longer thread, the customer's last message."""
+    """The text to answer. In a longer thread it is the customer's last message."""
     thread: Turns = ()
     """The messages before ``body``, oldest first: ``user`` is the customer, ``assistant`` the agent."""
     customer: SourceId | None = None
@@ -60,8 +60,8 @@ class TicketPublished(UpstreamEvent):
 
 
 class DocumentPublished(UpstreamEvent):
-    """An SOP or other document, as text or as a file. ``document_id`` is the name it keeps over its
-    versions: the newest replaces the older ones."""
+    """An SOP or other document, as text or as a file. ``document_id`` is the same for all versions of a
+    document; the newest version replaces the older ones."""
 
     type: ClassVar[str] = "document.published"
     subject_field: ClassVar[str] = "document_id"
@@ -73,9 +73,9 @@ class DocumentPublished(UpstreamEvent):
     document_id: RelativePath
     title: Text = ""
     content: Text = ""
-    """The text itself; empty where there is a ``file``."""
+    """The text; empty if there is a ``file``."""
     file: ArtifactRef | None = None
-    """The bytes, in the object store, of a document that is no text or too long for an event."""
+    """The document's bytes in the object store, if it is not text or is too long for an event."""
     media_type: MediaType = "text/markdown"
     published_at: Timestamp | None = None
     attributes: Attributes = {}
@@ -88,14 +88,14 @@ class DocumentPublished(UpstreamEvent):
             raise inconsistent("content", f"{both} exactly one of the two")
         if self.file is None and self.media_type in BINARY_TYPES:
             raise inconsistent(
-                "media_type", f"is {self.media_type}, which is no text; send the bytes as a file instead"
+                "media_type", f"is {self.media_type}, which is not text; send the bytes as a file instead"
             )
         return self
 
 
 class DocumentWithdrawn(UpstreamEvent):
-    """A document is not to be learnt from any more: it is in no dataset version made from here on. A
-    publication after ``withdrawn_at`` brings it back. Its text is not erased: see ``erasure.requested``."""
+    """A document is withdrawn: later dataset versions do not contain it. A publication after ``withdrawn_at``
+    brings it back. Its text is not erased; see ``erasure.requested`` for that."""
 
     type: ClassVar[str] = "document.withdrawn"
     subject_field: ClassVar[str] = "document_id"
@@ -106,12 +106,12 @@ class DocumentWithdrawn(UpstreamEvent):
     document_id: RelativePath
     reason: Text = ""
     withdrawn_at: Timestamp | None = None
-    """What was published up to then is withdrawn; None: up to this event's ``ce_time``."""
+    """Publications up to this time are withdrawn. None: up to this event's ``ce_time``."""
     principal: OptionalPrincipal = None
 
 
 class ExamplePublished(UpstreamEvent):
-    """A question with the answer an expert stands behind."""
+    """A question with an answer that an expert has validated."""
 
     type: ClassVar[str] = "example.published"
     subject_field: ClassVar[str] = "example_id"
@@ -122,12 +122,12 @@ class ExamplePublished(UpstreamEvent):
     project: Slug
     example_id: SourceId
     input: Annotated[Text, Field(min_length=1)]
-    """What is asked: of a longer conversation, the last question."""
+    """The question. In a longer conversation it is the last one."""
     messages: Turns = ()
     """The conversation before ``input``, oldest first."""
     output: Answer
     rejected_output: Answer | None = None
-    """An answer to avoid, beside the right one: the pair is what preference training learns from."""
+    """An answer to avoid, in addition to the right one. Preference training learns from such pairs."""
     group: SourceId | None = None
     validated_by: SourceId | None = None
     validated_at: Timestamp | None = None
@@ -136,7 +136,7 @@ class ExamplePublished(UpstreamEvent):
 
 
 class FeedbackReceived(UpstreamEvent):
-    """What a user or an expert says of one completion; a correction is a new example."""
+    """Feedback of a user or an expert on one completion. A correction becomes a new example."""
 
     type: ClassVar[str] = "feedback.received"
     subject_field: ClassVar[str] = "feedback_id"
@@ -146,23 +146,25 @@ class FeedbackReceived(UpstreamEvent):
     feedback_id: SourceId
     completion_id: SourceId
     customer: SourceId | None = None
-    """Whose request was answered: the same name as in their tickets, so that an erasure finds it."""
+    """The user whose request was answered: the same name as in the user's tickets, so that an erasure finds
+    the feedback."""
     model_id: SourceId | None = None
     rating: Literal["up", "down"]
     messages: tuple[ChatMessage, ...] = ()
-    """The conversation that was answered, without the answer."""
+    """The conversation before the answer."""
     output: Text | None = None
     correction: Answer | None = None
     submitted_by: SourceId | None = None
     comment: Text | None = None
     overrides: Annotated[tuple[str, ...], Field(max_length=32, exclude_if=operator.not_)] = ()
-    """What of the project's own the client had replaced, as ``inference.completed`` says it of the answer."""
+    """Settings of the project that the client had replaced, as in the ``inference.completed`` of the
+    answer."""
     principal: OptionalPrincipal = None
 
 
 class ErasureRequested(UpstreamEvent):
-    """Somebody uses the right to be forgotten (GDPR article 17): what was published up to this request about
-    one person, or from one source, is erased. ``erasure.completed`` is the proof."""
+    """A request for erasure (GDPR article 17): all data that was published up to the request about one
+    person, or from one source, is erased. ``erasure.completed`` is the proof."""
 
     type: ClassVar[str] = "erasure.requested"
     subject_field: ClassVar[str] = "erasure_id"
@@ -170,26 +172,28 @@ class ErasureRequested(UpstreamEvent):
 
     project: Slug
     erasure_id: SourceId
-    """Names the request, such as the number of the letter that asked for it."""
+    """Id of the request, such as the number of the letter that asked for the erasure."""
     customer: SourceId | None = None
     """The person: the ``customer`` of tickets and feedback, the ``group`` of examples."""
     source_id: SourceId | None = None
-    """One source: the id of a ticket, document or example, or the completion that feedback was about."""
+    """One source: the id of a ticket, document or example, or of the completion that feedback is about."""
     requested_by: SourceId
     requested_at: Timestamp | None = None
-    """What was published up to then is erased; None: up to this event's ``ce_time``."""
+    """Data that was published up to this time is erased. None: up to this event's ``ce_time``."""
     reason: Text = ""
     principal: OptionalPrincipal = None
 
     @model_validator(mode="after")
     def _one_subject(self) -> Self:
         if (self.customer is None) == (self.source_id is None):
-            raise inconsistent("customer", "or source_id must say what to erase; send exactly one of the two")
+            raise inconsistent(
+                "customer", "or source_id must name what to erase; send exactly one of the two"
+            )
         return self
 
 
 class ProjectDeclared(UpstreamEvent):
-    """A project spec, in force from here on."""
+    """A project spec, which is in force from now on."""
 
     type: ClassVar[str] = "project.declared"
     subject_field: ClassVar[str] = "project"

@@ -1,1 +1,1 @@
-"""Artifact formats: what lies in the object store, and the project spec people write."""
+"""Formats of artifacts in the object store, and of the project spec that people write."""

@@ -1,4 +1,4 @@
-"""Which hosts and folders a project's spec may make services reach: their operator says, not the spec."""
+"""The hosts and folders that a project's spec may make services access. The services' operator lists them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ENTRY = re.compile(
 
 
 def listed(value: str) -> tuple[str, ...]:
-    """Return the entries of a list that is separated by commas."""
+    """Return the entries of a list whose entries are separated by commas."""
     return tuple(entry.strip() for entry in value.split(",") if entry.strip())
 
 
@@ -39,9 +39,8 @@ def _are_hosts(value: str) -> str:
     for entry in listed(value):
         if not _ENTRY.fullmatch(entry):
             raise ValueError(
-                f"{entry!r} is no host: write host, host:port, or either with =TUNEWHEEL_TEACHER_… or "
-                "=TUNEWHEEL_EMBEDDING_…, the variable whose key that host may get; several of them separated "
-                "by commas"
+                f"{entry!r} is not a host: write host, host:port, or either with =TUNEWHEEL_TEACHER_… or "
+                "=TUNEWHEEL_EMBEDDING_…, the variable whose key that host may get; separate several by commas"
             )
     return value
 
@@ -49,33 +48,34 @@ def _are_hosts(value: str) -> str:
 def _are_folders(value: str) -> str:
     for folder in listed(value):
         if not os.path.isabs(folder):
-            raise ValueError(f"{folder!r} is no absolute path; several of them are separated by commas")
+            raise ValueError(f"{folder!r} is not an absolute path; write one, and separate several by commas")
     return value
 
 
 Hosts = Annotated[str, AfterValidator(_are_hosts)]
-"""``host``, ``host:port``, or either with ``=VARIABLE``, separated by commas: the key in that variable may go
-there. A host stands for the hosts below it too (``hf.co`` for ``cdn.hf.co``)."""
+"""``host`` or ``host:port``, separated by commas. ``=VARIABLE`` after one allows sending it the key in that
+environment variable. A host includes its subdomains (``hf.co`` includes ``cdn.hf.co``)."""
 Folders = Annotated[str, AfterValidator(_are_folders)]
 """Absolute paths, separated by commas."""
 
 
 class AllowedSources(Frozen):
-    """What a spec's teacher, replay and embedding may name."""
+    """The hosts and folders that a spec's teacher, replay and embedding may name."""
 
     hosts: Hosts = DEFAULT_HOSTS
     folders: tuple[str, ...] = ()
-    """What lies below them may be read."""
+    """Folders whose content may be read."""
 
     @classmethod
     def configured(cls, *, hosts: str, folders: str, store_url: str) -> Self:
-        """Return what curate's settings allow, and ``general/`` of a store that is a folder."""
+        """Return the sources that curate's settings allow. If the store is a folder, its ``general/`` is
+        allowed too."""
         in_store = (f"{local_path(store_url)}/general",) if store_url.startswith("file://") else ()
         return cls(hosts=hosts, folders=(*listed(folders), *in_store))
 
     def check(self, spec: ProjectSpec) -> None:
-        """Refuse what ``spec`` must not reach, as far as the spec tells: paths that are relative depend on
-        where curate runs.
+        """Refuse a spec that names a host, key or folder that is not allowed. Relative paths are not checked
+        here, because they depend on where curate runs.
 
         Raises:
             InvalidSpec: ``field`` is the path of the host, the key or the folder in the spec.
@@ -93,7 +93,7 @@ class AllowedSources(Frozen):
             self.check_hub()
 
     def check_teacher(self, teacher: TeacherSpec) -> None:
-        """Refuse a teacher behind a host that is not listed, or a key that is not listed beside its host.
+        """Refuse a teacher whose host is not listed, or whose key is not listed for the host.
 
         Raises:
             InvalidSpec
@@ -101,7 +101,7 @@ class AllowedSources(Frozen):
         self._check_endpoint(teacher.base_url, teacher.api_key_env, TEACHER_FIELD)
 
     def check_embedding(self, embedding: Embedding) -> None:
-        """Refuse an endpoint of embeddings as ``check_teacher`` refuses a teacher's.
+        """Refuse an embedding endpoint whose host is not listed, or whose key is not listed for the host.
 
         Raises:
             InvalidSpec
@@ -119,7 +119,7 @@ class AllowedSources(Frozen):
             raise InvalidSpec(field=f"{field}.api_key_env", reason=reason)
 
     def check_url(self, url: str, field: str = REPLAY_FIELD) -> None:
-        """Refuse a URL of a host that is not listed.
+        """Refuse a URL whose host is not listed.
 
         Raises:
             InvalidSpec
@@ -128,14 +128,14 @@ class AllowedSources(Frozen):
             parts = urlsplit(url)
             known = any(True for _ in self._keys(parts))
         except ValueError:
-            raise InvalidSpec(field=field, reason=f"{url} is no URL; correct it") from None
+            raise InvalidSpec(field=field, reason=f"{url} is not a URL; correct it") from None
         if not known:
             host = parts.hostname or url
             reason = f"{host} is not a host that specs may name here; have the operator add it to "
             raise InvalidSpec(field=field, reason=reason + "TUNEWHEEL_SPEC_HOSTS, or choose another")
 
     def check_hub(self) -> None:
-        """Refuse data sets by their name on the Hugging Face hub where that is not listed.
+        """Refuse a data set on the Hugging Face hub if the hub's host is not listed.
 
         Raises:
             InvalidSpec
@@ -143,7 +143,7 @@ class AllowedSources(Frozen):
         self.check_url(f"https://{HUB}/")
 
     def check_source(self, source: str) -> None:
-        """Refuse a URL of a host, or a path in a folder, that is not listed.
+        """Refuse a URL whose host is not listed, or a path whose folder is not listed.
 
         Raises:
             InvalidSpec
@@ -152,15 +152,15 @@ class AllowedSources(Frozen):
             return self.check_url(source)
         try:
             path = os.path.realpath(local_path(source))
-        except ValueError:  # a null byte
-            raise InvalidSpec(field=REPLAY_FIELD, reason=f"{source!r} is no path; correct it") from None
+        except ValueError:  # The path has a null byte.
+            raise InvalidSpec(field=REPLAY_FIELD, reason=f"{source!r} is not a path; correct it") from None
         folders = [os.path.realpath(folder) for folder in self.folders]
         if not any(os.path.commonpath([path, folder]) == folder for folder in folders):
-            reason = f"{source} lies in no folder that specs may read; have the operator of curate add its "
+            reason = f"{source} is in no folder that specs may read; have the operator of curate add its "
             raise InvalidSpec(field=REPLAY_FIELD, reason=reason + "folder to TUNEWHEEL_SPEC_FOLDERS")
 
     def _keys(self, parts: SplitResult) -> Iterator[str | None]:
-        """Yield, for every entry that stands for the host of ``parts``, the variable of its key."""
+        """Yield the key's variable (or None) of every entry that matches the host of ``parts``."""
         host = parts.hostname or ""
         if parts.scheme not in ("http", "https") or not _HOST.fullmatch(host):
             return
@@ -175,7 +175,7 @@ class AllowedSources(Frozen):
 
 
 def local_path(source: str) -> str:
-    """Return the path that a ``file://`` URL, or a plain path, names."""
+    """Return the path of a ``file://`` URL, or a plain path unchanged."""
     if not source.startswith("file://"):
         return source
     parts = urlsplit(source)

@@ -1,4 +1,5 @@
-"""What is judged and then served: everything that decides what a model answers, as one hashed thing."""
+"""The bundle: all settings that decide a model's answers. It is hashed, judged as a whole, and served
+unchanged."""
 
 from __future__ import annotations
 
@@ -13,41 +14,42 @@ from tunewheel_contracts.identity import content_sha256
 
 
 class Decoding(Strict):
-    """How the next token is chosen. A client of the gateway may ask for another way with each request."""
+    """How the next token is chosen. A client of the gateway may override this for each request."""
 
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 0.0
-    """0: the likeliest token, always."""
+    """0: always the likeliest token."""
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
-    """Of the likeliest tokens, those that together reach this probability."""
+    """Choose among the likeliest tokens whose probabilities together reach this value."""
     repetition_penalty: Annotated[float, Field(gt=0, le=2, allow_inf_nan=False)] = 1.0
-    """1: none."""
+    """1: no penalty."""
     seed: int | None = None
-    """Of the random choice, where ``temperature`` is not 0."""
+    """Seed of the random choice, if ``temperature`` is not 0."""
 
 
 class Bundle(Frozen):
-    """What one contestant of an evaluation was made of, and what its route serves after it passed."""
+    """The configuration of one contestant of an evaluation. After the contestant passed, it is served with
+    it."""
 
     base: BaseModelRef
     model_id: Slug | None
-    """The adapter, or the whole model; None: the bare base."""
+    """The adapter, or the fully fine-tuned model; None: the base model."""
     adapter_sha256: Sha256 | None
-    """Of the adapter's files: the hash of their paths and hashes."""
+    """Hash of the paths and hashes of the adapter's files."""
     template_sha256: Sha256 | None
-    """Of the chat template that put messages into tokens."""
+    """Hash of the chat template."""
     system_prompt: Text
     decoding: Decoding
     max_output_tokens: PositiveInt
     constraint_sha256: Sha256 | None = None
-    """Of the JSON Schema that the answer was held to while it was written; None: nothing held it."""
+    """Hash of the JSON Schema by which decoding was constrained; None: it was not constrained."""
     precision: str
-    """Of the weights while they compute: ``bfloat16``, ``float16`` or ``float32``."""
+    """Precision of the computation: ``bfloat16``, ``float16`` or ``float32``."""
     quantization: str | None = None
-    """Form of the base's weights: ``nf4``; None: as published."""
+    """Quantization of the base's weights: ``nf4``; None: as published."""
 
     retrieval_sha256: Annotated[Sha256 | None, Field(exclude_if=operator.not_)] = None
-    """Of the retrieval spec by which it was answered: the configuration, not the index version. None:
-    nothing was retrieved."""
+    """Hash of the retrieval spec. It covers the configuration and not the index version. None: nothing was
+    retrieved."""
 
     @property
     def sha256(self) -> str:

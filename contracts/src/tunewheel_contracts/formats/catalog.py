@@ -1,4 +1,4 @@
-"""Every artifact format, once: schemas, examples and tests are generated from here."""
+"""The list of all artifact formats. Schemas, examples and tests are generated from it."""
 
 from __future__ import annotations
 

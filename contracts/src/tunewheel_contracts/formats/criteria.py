@@ -1,4 +1,5 @@
-"""Evaluation criteria: declared before training, hashed into the dataset version and the run."""
+"""Evaluation criteria. They are declared before the training, and are part of the hash of dataset version and
+run."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ class Metric(StrEnum):
     """The metrics that a scorecard's ``comparisons`` name. All are in ``tunewheel_outputs.metrics``."""
 
     VALID_OUTPUT = "valid_output"
-    """Fraction of outputs that parse, fit the project's output schema and hold to its output rules."""
+    """Fraction of outputs that parse, fit the project's output schema and follow its output rules."""
     LABEL_ACCURACY = "label_accuracy"
     """Fraction of outputs whose label field equals the expert's."""
     ROUGE_L = "rouge_l"
@@ -31,19 +32,20 @@ class Metric(StrEnum):
 
 
 class Criterion(Strict):
-    """One condition on the candidate; all given bounds must hold.
+    """One condition on the candidate. All of its bounds must hold.
 
-    Bounds against the base and the champion are in the metric's own unit and signed so that larger is
-    better for the candidate: ``over_base=0.2`` asks for at least 0.2 more accuracy (or 0.2 less
-    perplexity). A bound is met where the interval of the figure, or of the difference, lies beyond it: 0 asks
-    for a better model, a negative bound for one that is not worse by so much. ``significance`` is the
-    one-sided alpha of these intervals, .05 where it is not given; alone, it asks for any advantage over the
-    champion (the base, where there is no champion). Verdicts on held-out rows are given at a tenth of it, so
-    that ten versions may be judged by the same rows.
+    Bounds against the base and the champion are in the metric's unit, and larger is better for the candidate:
+    ``over_base=0.2`` requires at least 0.2 more accuracy (or 0.2 less perplexity). A bound is met if the
+    whole interval of the figure, or of the difference, is beyond it. So 0 requires a better model, and a
+    negative bound a model that is not worse by that much.
+
+    ``significance`` is the one-sided alpha of these intervals (default .05). Without another bound it
+    requires any advantage over the champion, or over the base if there is no champion. Verdicts on held-out
+    rows use a tenth of it, so that ten versions may be judged by the same rows.
     """
 
     metric: str
-    """Name of a metric; ``tunewheel declare`` refuses one that eval does not know."""
+    """Name of a metric. ``tunewheel declare`` refuses a name that eval does not know."""
     minimum: FiniteFloat | None = None
     maximum: FiniteFloat | None = None
     over_base: FiniteFloat | None = None
@@ -54,7 +56,9 @@ class Criterion(Strict):
     def _states_something(self) -> Self:
         bounds = (self.minimum, self.maximum, self.over_base, self.over_champion, self.significance)
         if all(bound is None for bound in bounds):
-            raise ValueError("states no bound; give minimum, maximum, over_base, over_champion, significance")
+            raise ValueError(
+                "has no bound; give at least one of minimum, maximum, over_base, over_champion, significance"
+            )
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
             raise inconsistent(
                 "minimum", f"{self.minimum} contradicts maximum {self.maximum}, which is smaller; swap them"

@@ -1,4 +1,4 @@
-"""What a project says about duplicates, labels, personal data and contamination of its dataset."""
+"""A project's settings for duplicates, labels, personal data and contamination of its dataset."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tunewheel_contracts.fields import RelativePath, Sha256, Slug, Strict, Text,
 
 
 class PiiPattern(Strict):
-    """Personal data of the project's own kind, such as customer numbers."""
+    """A pattern of personal data that is specific to the project, such as customer numbers."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{1,39}$")]
-    """What the placeholder says: CUSTOMER_ID becomes <CUSTOMER_ID>."""
+    """Name in the placeholder: CUSTOMER_ID gives <CUSTOMER_ID>."""
     regex: Annotated[str, Field(min_length=1, max_length=512)]
-    """In the syntax of Rust's ``regex``, which matches in linear time whatever the text: no look-around and
-    no back-references."""
+    """A pattern in the syntax of Rust's ``regex``, which matches any text in linear time. It has no
+    look-around and no back-references."""
 
     @model_validator(mode="after")
     def _linear(self) -> Self:
@@ -36,12 +36,13 @@ class PiiPattern(Strict):
 
 
 class NamedEntities(Strict):
-    """Names, which no pattern finds: a spaCy pipeline that is installed beside curate looks for them."""
+    """Names of people and places, which patterns cannot find. A spaCy pipeline, installed with curate, finds
+    them."""
 
     pipeline: Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}_[a-z0-9_]{1,60}$")]
-    """The name of its package, such as en_core_web_lg."""
+    """Name of the pipeline's package, such as en_core_web_lg."""
     version: Annotated[str, StringConstraints(pattern=r"^[0-9][0-9A-Za-z.]{0,30}$")]
-    """Of the package: another version may find other names, and make other datasets of the same records."""
+    """Version of the package. Another version may find other names, and so give another dataset."""
     entities: Annotated[
         tuple[Literal["PERSON", "LOCATION", "ORGANIZATION", "NRP"], ...], Field(min_length=1)
     ] = ("PERSON", "LOCATION")
@@ -50,55 +51,58 @@ class NamedEntities(Strict):
 
 class PiiPolicy(Strict):
     action: Literal["redact", "pseudonymise", "reject", "keep"] = "redact"
-    """redact: <EMAIL_ADDRESS>. pseudonymise: <EMAIL_ADDRESS_7c1f>, the same for the same value in one group.
-    reject: drop the record."""
+    """redact: replace by <EMAIL_ADDRESS>. pseudonymise: replace by <EMAIL_ADDRESS_7c1f>, which is the same
+    for the same value in one group. reject: drop the record. keep: change nothing."""
     entities: tuple[str, ...] = (
         "EMAIL_ADDRESS", "PHONE_NUMBER", "CREDIT_CARD", "IBAN_CODE", "IP_ADDRESS", "US_SSN",
     )  # fmt: skip
     patterns: Annotated[tuple[PiiPattern, ...], Field(max_length=50)] = ()
     named_entities: Annotated[NamedEntities | None, Field(exclude_if=operator.not_)] = None
-    """null: names of people and places stay where they are."""
+    """null: names of people and places are kept."""
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         for name in (pattern.name for pattern in self.patterns):
             if self.placeholders.count(name) > 1:
-                raise inconsistent("patterns", f"name {name!r} twice; give each pattern a name of its own")
+                raise inconsistent("patterns", f"name {name!r} twice; give each pattern its own name")
         return self
 
     @property
     def placeholders(self) -> tuple[str, ...]:
-        """All that may stand in a placeholder."""
+        """All names that may occur in a placeholder."""
         named = () if self.named_entities is None else self.named_entities.entities
         return (*self.entities, *(pattern.name for pattern in self.patterns), *named)
 
 
 class SemanticDuplicates(Strict):
-    """Inputs that say the same in other words, by static embeddings. Weaker than it sounds: read the
-    measurements before dropping by it."""
+    """Finds inputs with the same meaning in other words, by static embeddings. It is less reliable than it
+    sounds: read the measurements before you use ``drop``."""
 
     enabled: bool = False
     threshold: Annotated[float, Field(ge=0.5, le=1.0)] = 0.9
-    """Cosine similarity from which two inputs count as one."""
+    """Cosine similarity from which on two inputs count as duplicates."""
     action: Literal["report", "drop"] = "report"
-    """drop: all but one of those that say the same, where their answers say the same too."""
+    """drop: keep only one of several duplicates, if their answers are duplicates too."""
 
 
 BENCHMARKS = "benchmarks/"
-"""The folder of the object store that benchmarks lie in: elsewhere lies what is another project's too."""
+"""The folder of benchmarks in the object store. A spec may not name other paths, which may hold other
+projects' data."""
 
 
 class Benchmark(Strict):
-    """Texts that a model will be judged by and must not have been trained on."""
+    """Texts by which models will be judged, and which therefore must not be in the training data."""
 
     name: Slug
     path: RelativePath | None = None
-    """JSON Lines below ``benchmarks/`` of the object store: a text per line, or an object with ``field``."""
+    """JSON Lines file below ``benchmarks/`` in the object store. Each line is a text, or an object with
+    ``field``."""
     field: Annotated[str, Field(min_length=1, max_length=128)] = "text"
     sha256: Sha256 | None = None
-    """Pins the file; without it the version says what it hashed to."""
+    """The file's hash, which pins its content. Without it the dataset version records the hash that was
+    found."""
     texts: Annotated[tuple[Text, ...], Field(max_length=1000)] = ()
-    """The texts themselves, where they are few."""
+    """The texts themselves, if they are few."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -107,7 +111,7 @@ class Benchmark(Strict):
         return self
 
     def check_place(self, field: str) -> None:
-        """Refuse a file that lies elsewhere in the store. Specs that are on the log stay valid.
+        """Refuse a file outside ``benchmarks/``. Specs that are already on the log stay valid.
 
         Raises:
             InvalidSpec: with ``field``.
@@ -120,17 +124,19 @@ class ContaminationPolicy(Strict):
     """What to do with examples that overlap benchmarks or eval's regression set."""
 
     action: Literal["drop", "report"] = "drop"
-    """drop: they do not train. Held-out ones are reported only: nobody learns from those."""
+    """drop: leave them out of the training data. Held-out examples are only reported, since no model learns
+    from them."""
     words: Annotated[int, Field(ge=5, le=50)] = 13
-    """An example that holds a run of this many words of a benchmark overlaps it. 13 is GPT-3's; in a narrow
-    domain fewer words are a phrase that everybody uses."""
+    """An example overlaps a benchmark if both contain the same sequence of this many words. 13 is GPT-3's
+    value. In a narrow domain shorter sequences are common phrases."""
 
 
 class LabelReview(Strict):
-    """Labels that a classifier trained on the other examples doubts, listed for people to look at."""
+    """Lists labels, for people to check, that a classifier trained on the other examples predicts
+    differently."""
 
     suspects: bool = True
     min_examples: Annotated[int, Field(ge=20)] = 500
-    """Fewer labelled examples than this teach a classifier too little to doubt anybody."""
+    """With fewer labelled examples than this the classifier is too weak, so no list is made."""
     max_examples: Annotated[int, Field(ge=20)] = 5_000
-    """Of more, so many are looked at."""
+    """Most labelled examples that are checked."""

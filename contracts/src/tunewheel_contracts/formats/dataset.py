@@ -1,4 +1,4 @@
-"""A dataset version: examples in Parquet, a manifest that names them by content."""
+"""The files of a dataset version: examples in Parquet, and a manifest with their hashes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tunewheel_contracts.formats.quality_report import QualityReport
 from tunewheel_contracts.formats.spec import ProjectSpec
 
 RecordsUpto = dict[Annotated[str, Field(pattern=r"^[0-9]+$")], Annotated[int, Field(ge=0)]]
-"""Partition of a topic → the offset before which its events count: a set of events that the log names for
-good, so that building from it twice builds the same."""
+"""Offsets by partition of a topic: all events before them are included. This identifies a fixed set of
+events, so that building from it twice gives the same result."""
 
 
 class ChatMessage(Frozen):
@@ -23,46 +23,47 @@ class ChatMessage(Frozen):
 
 
 class ExampleFormat(StrEnum):
-    """What an example teaches. Only answers do the project's task: they alone are held out, validated
-    against ``task`` and taken for what users ask."""
+    """The kind of an example. Only answers are examples of the project's task. So only answers are held out,
+    checked against ``task``, and used as a reference for users' questions."""
 
     ANSWER = "answer"
     CHUNK = "chunk"
-    """A passage of a document, asked for by its place."""
+    """A passage of a document; the prompt asks for it by its position in the document."""
     QUESTION = "question"
     """A question about a section of a document, with its answer."""
     CODE_SUMMARY = "code_summary"
-    """A function, and what it does."""
+    """From a function to its description."""
     CODE_FUNCTION = "code_function"
-    """What a function does, and the function."""
+    """From a description to the function."""
     REPLAY = "replay"
-    """General instruction data, so that what the model knew is not forgotten."""
+    """General instruction data, so that the model does not forget its earlier abilities."""
 
 
 class ChatExample(Frozen):
-    """One row of ``train.parquet`` or ``holdout.parquet``; columns bear these names.
+    """One row of ``train.parquet`` or ``holdout.parquet``. The columns have the names of these fields.
 
-    ``messages`` is stored as a list of structs {role, content}; ``record_ids`` name the source records.
+    ``messages`` is stored as a list of structs {role, content}. ``record_ids`` are the source records.
     """
 
     example_id: str
     messages: tuple[ChatMessage, ...]
     label: str | None = None
     group: str
-    """A pseudonym of the customer or thread. Examples of one group never straddle train and holdout."""
+    """A pseudonym of the customer or thread. All examples of a group are in the same split."""
     trust: str
     record_ids: tuple[str, ...]
     format: ExampleFormat = ExampleFormat.ANSWER
     source: Annotated[str | None, Field(exclude_if=lambda source: source is None)] = None
-    """Kind of its first record: ``ticket``, ``document``, ``example``, ``feedback``; None: nobody said."""
+    """Kind of its first record: ``ticket``, ``document``, ``example``, ``feedback``; None: unknown."""
     language: Annotated[str | None, Field(exclude_if=lambda code: code is None)] = None
-    """Of a held-out row: that of its last question, as ISO 639-1 code. None: not certain, or nobody looked.
+    """For a held-out row: language of its last question, as ISO 639-1 code. None: uncertain, or not
+    determined.
 
-    Neither this nor ``source`` is part of what names a version: both follow from its records."""
+    Neither this field nor ``source`` is part of a version's hash, because both follow from the records."""
 
 
 class FunnelStage(Frozen):
-    """One stage of curation: what came in, what went out, and why the rest did not."""
+    """One stage of curation: the number of inputs and outputs, and the reasons for the difference."""
 
     stage: str
     entered: Annotated[int, Field(ge=0)]
@@ -71,27 +72,27 @@ class FunnelStage(Frozen):
 
 
 class DatasetCounts(Frozen):
-    """How many of what. ``examples`` are made of the project's own records; ``train`` holds
-    the replayed ones too."""
+    """Counts of a version. ``examples`` are made of the project's own records; ``train`` also includes replay
+    rows."""
 
     records: int
     examples: int
     train: int
     holdout: int
     replay: int = 0
-    """Rows of ``train`` that are general instruction data."""
+    """Number of rows in ``train`` that are general instruction data."""
     preferences: int = 0
     negatives: Annotated[int, Field(exclude_if=operator.not_)] = 0
-    """Answers that were rated down, with nothing to prefer to them."""
+    """Number of answers that were rated down and have no better answer."""
     formats: dict[ExampleFormat, int] = {}
-    """``train`` and ``holdout`` together, by format."""
+    """Number of rows in ``train`` and ``holdout`` together, by format."""
 
 
 class PreferencePair(Frozen):
-    """One row of ``preferences.parquet``: of two answers to one prompt, the one to prefer.
+    """One row of ``preferences.parquet``: two answers to the same prompt, of which one is better.
 
-    ``prompt`` is stored as a list of structs {role, content} and ends with the user; its prompts are among
-    those that are trained on, never among the held out.
+    ``prompt`` is stored as a list of structs {role, content} and ends with a user message. The prompts are
+    also in the training split, and never in the holdout.
     """
 
     pair_id: str
@@ -104,9 +105,10 @@ class PreferencePair(Frozen):
 
 
 class Negative(Frozen):
-    """One row of ``negatives.parquet``: an answer that was rated down, with nothing to prefer to it.
+    """One row of ``negatives.parquet``: an answer that was rated down and has no better answer.
 
-    ``prompt`` is as in ``PreferencePair``; its question is neither held out nor like one that is.
+    ``prompt`` is as in ``PreferencePair``. Its question is neither in the holdout nor similar to a held-out
+    one.
     """
 
     negative_id: str
@@ -121,59 +123,63 @@ class ReplayUse(Frozen):
     """The general instruction data that a version mixes into its training rows."""
 
     source: str
-    """As the spec names it."""
+    """The source, as in the spec."""
     sha256: Sha256
-    """Of the source's conversations, as canonical JSON Lines: the same content, wherever it was read from."""
+    """Hash of the source's conversations as canonical JSON Lines. It is the same wherever the content was
+    read."""
     available: Annotated[int, Field(ge=0)]
-    """Conversations in the source."""
+    """Number of conversations in the source."""
     reasons: dict[str, int] = {}
-    """Conversations that were not to be used, and why."""
+    """Number of conversations that were not usable, by reason."""
     sampled: Annotated[int, Field(ge=0)]
     share: Fraction
-    """Of all training rows, as it came out."""
+    """Resulting share of all training rows."""
     license: str | None = None
 
 
 class TokenizerUse(Frozen):
-    """By what the tokens of a version were counted."""
+    """The tokenizer with which a version's tokens were counted."""
 
     base_model: str
     sha256: Sha256 | None = None
-    """Of the tokenizer's files, names and contents; None: tokens were estimated."""
+    """Hash of the names and contents of the tokenizer's files; None: tokens were estimated."""
     reason: Text | None = None
-    """Why they were estimated."""
+    """Why tokens were estimated."""
     verified: Annotated[int, Field(ge=0)] = 0
-    """Conversations that went through the model's own chat template and came back whole."""
+    """Number of conversations that were rendered with the model's chat template and parsed back without
+    loss."""
 
 
 class TeacherUse(Frozen):
-    """What a teacher model contributed to a version."""
+    """The contribution of a teacher model to a version."""
 
     model: str
     sections: Annotated[int, Field(ge=0)]
     answered: Annotated[int, Field(ge=0)]
-    """Sections that it wrote questions and answers about; the others were asked extractively."""
+    """Number of sections for which the teacher wrote questions and answers. For the others the extractive
+    method was used."""
 
 
 class PassageUse(Frozen):
-    """What the rows that train were given of the project's documents: how many rows of which kind."""
+    """Number of training rows by the kind of passages in their prompts."""
 
     gold: Annotated[int, Field(ge=0)]
-    """With the passage that answers."""
+    """Rows with the passage that answers the question."""
     distractors_only: Annotated[int, Field(ge=0)]
-    """With other passages alone."""
+    """Rows with other passages only."""
     without: Annotated[int, Field(ge=0)]
-    """Without a passage: none was found, or none had room."""
+    """Rows without a passage: none was found, or none fitted."""
     left_out: Annotated[int, Field(ge=0)]
-    """Passages of the index that no row may hold: of a document that was taken back or that the version's
-    records lack, or with a held-out question, one of a benchmark, or a control token of the base model."""
+    """Number of the index's passages that no row may contain. Their document was withdrawn or is not among
+    the version's records, or they contain a held-out question, a benchmark text or a control token of the
+    base model."""
 
 
 class DatasetManifest(Frozen):
-    """``datasets/<dataset_id>/manifest.json``. ``dataset_id`` is ``ds-`` and 20 hex digits of the SHA-256
-    of the spec's hash, the canonical rows of both splits and, where there are any, the preference pairs and
-    the negatives; of rows with passages ``index_id`` too, and of rows that an earlier version had and the one
-    before this had not, ``previous``."""
+    """``datasets/<dataset_id>/manifest.json``. ``dataset_id`` is ``ds-`` and 20 hex digits of a SHA-256. The
+    hash covers the spec's hash, the canonical rows of both splits, and the preference pairs and negatives if
+    there are any. If rows have passages it also covers ``index_id``. If the rows equal those of an earlier
+    version but not those of the previous one, it also covers ``previous``."""
 
     dataset_id: Slug
     project: Slug
@@ -185,18 +191,18 @@ class DatasetManifest(Frozen):
     holdout: ArtifactRef
     card: ArtifactRef | None = None
     lineage: ArtifactRef | None = None
-    """Parquet: record_id, source_event_id, source_id, kind, validated_by and validated_at (where the source
-    said so), example_id or the stage that dropped it, flags (what was noticed about the record,
-    comma-separated); where ``format`` is ``passage``, the example's prompt shows a passage of the record.
+    """Parquet: record_id, source_event_id, source_id, kind, validated_by and validated_at (if the source
+    states them), example_id or the stage that dropped the record, flags (observations about the record,
+    comma-separated). If ``format`` is ``passage``, the example's prompt contains a passage of the record.
     ``source_id`` and ``validated_by`` are pseudonyms, as ``group`` is in all files."""
     preferences: ArtifactRef | None = None
-    """Parquet of ``PreferencePair``; None where no record tells an answer to avoid."""
+    """Parquet of ``PreferencePair``; None if no record has an answer to avoid."""
     negatives: Annotated[ArtifactRef | None, Field(exclude_if=lambda ref: ref is None)] = None
-    """Parquet of ``Negative``; None where the spec does not ask for ratings, or nothing was rated down."""
+    """Parquet of ``Negative``; None if the spec does not use ratings, or nothing was rated down."""
     holdout_memory: ArtifactRef | None = None
-    """Parquet: ``mark``, the hash of every question, source and group that this version or one before it held
-    out. The next version never trains on what bears one. ``key`` tells which secret keys the marks; it is not
-    there where no secret was set."""
+    """Parquet: ``mark`` is the hash of each question, source and group that this or an earlier version held
+    out. Later versions never train on data with such a mark. ``key`` identifies the secret of the marks; the
+    column is missing if no secret was set."""
     replay: ReplayUse | None = None
     tokenizer: TokenizerUse | None = None
     teacher: TeacherUse | None = None
@@ -206,12 +212,12 @@ class DatasetManifest(Frozen):
     funnel: tuple[FunnelStage, ...]
     versions: dict[str, str] = {}
     preliminary: Text | None = None
-    """Why this version is only a first try; None for one that is large enough."""
+    """Why this version is only preliminary; None: it is large enough."""
     previous: Slug | None = None
-    """The project's version before this one, whose ``holdout_memory`` it continues. The records it was built
-    from stand in ``dataset.versioned`` alone: offsets differ between logs that hold the same records."""
+    """The project's previous version, whose ``holdout_memory`` this version continues. The offsets of the
+    records are only in ``dataset.versioned``, because they differ between logs with the same records."""
     index_id: Annotated[Slug | None, Field(exclude_if=lambda name: name is None)] = None
-    """The index version whose passages stand in the rows that train; None: they hold no passages."""
+    """The index version whose passages are in the training rows; None: the rows have no passages."""
     index: Annotated[ArtifactRef | None, Field(exclude_if=lambda ref: ref is None)] = None
-    """Its ``IndexManifest``."""
+    """The index version's ``IndexManifest``."""
     passages: Annotated[PassageUse | None, Field(exclude_if=lambda use: use is None)] = None

@@ -1,4 +1,4 @@
-"""What was read out of a document: text in pieces, each with the place it came from."""
+"""The text of a document in sections, each with its position in the document."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ LANGUAGES: Mapping[str, str] = MappingProxyType(
 
 
 def media_type_of(document_id: str) -> str | None:
-    """Return the media type that the ending of ``document_id`` stands for, None where it stands for none."""
+    """Return the media type for the ending of ``document_id``; None for an unknown ending."""
     suffix = PurePosixPath(document_id).suffix.lower()
     if LANGUAGES.get(suffix) == "python":
         return "text/x-python"
@@ -74,22 +74,22 @@ Place = Annotated[int, Field(ge=1)]
 
 
 class DocumentSection(Frozen):
-    """One piece of a document, in reading order: the prose below one heading, one table, or one piece of
-    code. Sections do not overlap; together they hold the document's text."""
+    """One section of a document, in reading order: the prose below one heading, one table, or one piece of
+    code. Sections do not overlap; together they contain the document's text."""
 
     path: tuple[str, ...] = ()
-    """The headings above it, outermost first; for code the classes around it."""
+    """The headings above the section, outermost first; for code the enclosing classes."""
     text: Text
-    """Markdown for prose and tables, without the heading itself; code as it stands, without its fence."""
+    """Prose and tables as Markdown, without the heading itself; code unchanged, without its fence."""
     kind: Literal["prose", "table", "code"] = "prose"
     page: Place | None = None
-    """Page of a PDF, from 1: where the section begins."""
+    """For a PDF: the page, from 1, on which the section begins."""
     first_line: Place | None = None
-    """Lines of the source file, from 1, both ends included: for source code."""
+    """For source code: the lines in the source file, from 1, both ends included."""
     last_line: Place | None = None
     language: str | None = None
-    """Of code, in lower case, as after a Markdown fence; None where unknown."""
+    """Language of code, in lower case, as after a Markdown fence; None: unknown."""
     name: str | None = None
-    """Of a function or class, without the classes around it."""
+    """Name of a function or class, without enclosing classes."""
     summary: str | None = None
-    """The docstring of a function or class, as its author wrote it, indentation removed."""
+    """Docstring of a function or class, without indentation."""

@@ -1,4 +1,4 @@
-"""What counts as drift, and what follows from it."""
+"""A project's settings for drift: what counts as drift, and what an alarm leads to."""
 
 from __future__ import annotations
 
@@ -11,64 +11,66 @@ from tunewheel_contracts.fields import NonNegative, PositiveInt, Strict
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Follows = Literal["collect_labels", "retrain", "investigate", "nothing"]
-"""What an alarm leads to: a version once enough labels lie near it, one now, a person's look, nothing."""
+"""What an alarm leads to: a new version once there are enough labels near it, a new version now, an
+investigation by a person, or nothing."""
 
 
 class TurnBudget(Strict):
-    """What training may cost in a calendar month (UTC) before no further version is built unasked. A person's
-    command is never held up. An unset limit is none."""
+    """Limits of the cost of training in a calendar month (UTC). When a limit is reached, no further version
+    is built automatically. A person's command is not limited."""
 
     gpu_hours: Positive | None = None
-    """Hours of runs on GPUs, as they were measured; as planned while they go on. Several GPUs of one run
-    count once."""
+    """Hours of runs on GPUs: measured for finished runs, planned for running ones. Several GPUs of one run
+    count once. null: no limit."""
     dollars: Positive | None = None
-    """By the prices that the train service knows (``TUNEWHEEL_DEVICES``)."""
+    """Cost by the prices that the train service knows (``TUNEWHEEL_DEVICES``). null: no limit."""
 
 
 class TurnPolicy(Strict):
-    """Which drift leads to what, and when. One turn is in flight at a time; alarms that come meanwhile wait
-    for its end."""
+    """What alarms lead to, and when. Only one turn runs at a time; alarms that arrive meanwhile wait for its
+    end."""
 
     follow: dict[str, Follows] = {}
-    """By a detector's own name (``novelty``), its family (``input``, ``format``, ``feedback``) or the action
-    that the alarm suggests (``update_documents``); the first of the three that is listed counts. Where none
-    is, what the alarm suggests. A person has to ``investigate`` what asks for documents, and for labels
-    without telling where."""
+    """What an alarm leads to, by the detector's own name (``novelty``), its family (``input``, ``format``,
+    ``feedback``) or the action that the alarm suggests (``update_documents``). The first of the three that is
+    listed counts; without an entry, the suggested action does. An alarm that asks for documents, or for
+    labels without naming a cluster, leads to ``investigate``."""
     min_labels: PositiveInt = 20
-    """Trusted examples near the cluster that a turn waits for; each further turn for the same alarm waits for
-    so many more."""
+    """Number of trusted examples near the cluster that a turn waits for. Each further turn for the same alarm
+    waits for as many more."""
     alarm_seconds: NonNegative = 0.0
-    """An alarm must stay open so long before anything follows from it."""
+    """An alarm leads to nothing until it has been open for this long."""
     cooldown_seconds: NonNegative = 3600.0
-    """No turn begins sooner after the end of the one before that drift began."""
+    """Least time between the end of a turn that drift began and the start of the next one."""
     approval: bool = False
-    """A turn that is due waits for a person, who begins it with `tunewheel build` or in the console."""
+    """true: a turn that is due waits until a person begins it, with `tunewheel build` or in the console."""
     budget: TurnBudget = TurnBudget()
 
 
 class LabelsSpec(Strict):
-    """Who answers the prompts that drifted, beside the people at the console."""
+    """Who is asked for labels of drifted prompts, besides people at the console."""
 
     webhook: Annotated[str | None, Field(max_length=512, exclude_if=operator.not_)] = None
-    """URL that is told of every request for labels, by a signed CloudEvent. Curate's operator lists the hosts
-    that it may name."""
+    """URL that gets a signed CloudEvent for every request for labels. Curate's operator lists the allowed
+    hosts."""
     teacher_quota: Annotated[int, Field(ge=0, le=10_000)] = 0
-    """Answers a month, at most, that the teacher of ``dataset.formats.documents.questions.teacher`` is asked
-    for. They are marked and trusted least: nobody validated them. 0: no teacher is asked."""
+    """Most answers per month that the teacher of ``dataset.formats.documents.questions.teacher`` is asked
+    for. They are marked, and have the lowest trust, because nobody validated them. 0: the teacher is not
+    asked."""
 
 
 class DriftSpec(Strict):
     enabled: bool = True
     window: Annotated[int, Field(ge=10)] = 100
-    """Completions per window."""
+    """Number of completions per window."""
     p_value: Annotated[float, Field(gt=0, lt=1)] = 0.01
-    """What all detectors together may risk: the chance of a false alarm in ten windows in which nothing
-    changed. An alarm's own p-value lies below its share of that."""
+    """Probability of a false alarm, by all detectors together, in ten windows in which nothing changed. Each
+    detector gets a share of it, and alarms if its own p-value is below that share."""
     detectors: tuple[Literal["input", "format", "feedback"], ...] = ("input", "format", "feedback")
     cooldown_completions: Annotated[int, Field(ge=0)] = 100
-    """One shift is one alarm: after a detection the same detector speaks again only once so many completions
-    in a row (ratings, for ``feedback``), and at least three windows of them, showed no drift."""
+    """A detector alarms only once per shift. After an alarm it can alarm again only after this many
+    consecutive completions (ratings, for ``feedback``), and at least three windows, without drift."""
     rebuild: bool = True
-    """Whether anything follows from an alarm; ``turns`` says what."""
+    """Whether alarms lead to anything; ``turns`` says to what."""
     turns: Annotated[TurnPolicy, Field(exclude_if=lambda turns: turns == TurnPolicy())] = TurnPolicy()
     labels: Annotated[LabelsSpec, Field(exclude_if=lambda spec: spec == LabelsSpec())] = LabelsSpec()

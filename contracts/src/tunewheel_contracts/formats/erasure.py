@@ -1,4 +1,4 @@
-"""What curate found when it carried an erasure out, kept in the object store beside the proof."""
+"""Curate's finding about an erasure, which is stored in the object store in addition to the proof."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from tunewheel_contracts.fields import Frozen, Sha256, Slug
 
 
 class ErasureFinding(Frozen):
-    """``erasures/<project>/<hash of the request's event id>.json``: names and counts, nobody's words.
+    """``erasures/<project>/<hash of the request's event id>.json``: ids and counts, without texts.
 
-    It is written before anything is deleted, so that a repetition says what there was, not what was left.
+    It is written before anything is deleted, so that a repeated erasure reports the original data.
     """
 
     records: int = Field(ge=0)
-    """Distinct records in the record table."""
+    """Number of distinct erased records in the record table."""
     dataset_ids: tuple[Slug, ...] = ()
-    """Versions that hold some of them, sorted; also versions that were stored and never published."""
+    """Dataset versions that contain some of them, sorted, including versions that were stored but never
+    published."""
     lessons: tuple[Sha256, ...] = ()
-    """Names of what a teacher answered about an erased document, sorted."""
+    """Hashes of a teacher's answers about erased documents, sorted."""
     record_ids: tuple[Slug, ...] = ()
-    """The records, in the table or only in a version, sorted; none in findings of earlier releases."""
+    """Ids of the erased records, in the table or only in a version, sorted. Empty in findings of earlier
+    releases."""

@@ -1,4 +1,5 @@
-"""What one evaluation judges, and against whom: fixed before anything is measured."""
+"""The plan of one evaluation: what is judged, and against which models. It is fixed before anything is
+measured."""
 
 from __future__ import annotations
 
@@ -23,8 +24,8 @@ class Champion(Frozen):
 
 
 class EvaluationPlan(Frozen):
-    """``runs/<run_id>/evaluation.json`` for the first evaluation of a run, later ones at
-    ``runs/<run_id>/evaluations/<evaluation_id>.json``. Created once."""
+    """``runs/<run_id>/evaluation.json`` for the first evaluation of a run;
+    ``runs/<run_id>/evaluations/<evaluation_id>.json`` for later ones. Created once."""
 
     project: Slug
     run_id: Slug
@@ -36,29 +37,32 @@ class EvaluationPlan(Frozen):
     scorecard_id: Slug
     review_required: bool
     evaluation_id: Slug | None = None
-    """Named by run, champion, task, criteria, regression set, precision, method and, where there is one, the
-    index version; None: of an earlier release."""
+    """Hash of run, champion, task, criteria, regression set, precision, method and, if there is one, the
+    index version. None: made by an earlier release."""
     criteria: tuple[Criterion, ...] = ()
-    """Other criteria than those of before the training: the scorecard informs, and decides nothing."""
+    """Criteria other than those declared before the training. The scorecard then informs and gives no
+    verdict."""
     regression: ArtifactRef | None = None
-    """The general-regression set, JSON Lines; None: the one that eval has."""
+    """The general-regression set, JSON Lines; None: the set that comes with eval."""
     precision: Precision | None = None
-    """What is computed in; None: what eval is set to."""
+    """Precision of the computation; None: eval's setting."""
     in_production: Annotated[bool, Field(exclude_if=operator.not_)] = False
-    """The candidate was in production itself when a person asked: this puts nobody in its place."""
+    """Whether the candidate was itself in production when a person asked. Then no other model replaces it."""
     index: Annotated[ArtifactRef | None, Field(exclude_if=operator.not_)] = None
-    """Manifest of the index version that passages are taken from: the newest when this was planned. None:
-    the project retrieves nothing, or nothing was indexed; nobody is asked with passages."""
+    """Manifest of the index version from which passages are taken: the newest when the plan was made. None:
+    the project has no retrieval or no index, so prompts have no passages."""
     index_id: Annotated[Slug | None, Field(exclude_if=operator.not_)] = None
     completes: Annotated[Slug | None, Field(exclude_if=operator.not_)] = None
-    """An evaluation of the same contestants by the same criteria, whose scorecard lacks the four cells. This
-    evaluation measures the cells."""
+    """An earlier evaluation of the same contestants by the same criteria, whose scorecard lacks the four
+    cells. This evaluation measures the cells."""
 
     @property
     def informs(self) -> str | None:
-        """Why the scorecard informs and decides nothing; None: a verdict follows from it."""
+        """Why the scorecard only informs and gives no verdict; None: it gives a verdict."""
         if self.criteria:
-            return "by other criteria than those of before the training: this informs and decides nothing"
+            return (
+                "by criteria other than those declared before the training: this informs and decides nothing"
+            )
         if self.in_production:
             return "of the model that is in production itself: this informs and decides nothing"
         if self.completes:
@@ -67,8 +71,8 @@ class EvaluationPlan(Frozen):
 
     @property
     def contestants(self) -> dict[Role, AdapterRef | None]:
-        """Who is measured; None: the bare base. The candidate is first: if its files are no good, that is
-        known at once."""
+        """The measured models, by role; None: the base model. The candidate comes first, so that a fault in
+        its files is found at once."""
         found: dict[Role, AdapterRef | None] = {Role.CANDIDATE: self.adapter, Role.BASE: None}
         return found | ({Role.CHAMPION: self.champion.adapter} if self.champion else {})
 
@@ -78,33 +82,33 @@ class EvaluationPlan(Frozen):
 
     @property
     def page_path(self) -> str:
-        """Of the scorecard as one HTML page."""
+        """Path of the scorecard as an HTML page."""
         return f"scorecards/{self.scorecard_id}.html"
 
 
 class EvaluationRequest(Frozen):
-    """``runs/<run_id>/requests/<event_id>.json``: which evaluation an ``eval.requested`` led to.
-    ``runs/<run_id>/successors/<evaluation_id>.json``: which evaluation took the place of one whose index
-    version was deleted before it ended."""
+    """The id of an evaluation. ``runs/<run_id>/requests/<event_id>.json``: the evaluation that an
+    ``eval.requested`` led to. ``runs/<run_id>/successors/<evaluation_id>.json``: the evaluation that replaced
+    one whose index version was deleted before it ended."""
 
     evaluation_id: Slug
 
 
 def first_plan_path(run_id: str) -> str:
-    """Return where the plan of a run's first evaluation lies."""
+    """Return the path of the plan of a run's first evaluation."""
     return f"runs/{run_id}/evaluation.json"
 
 
 def later_plan_path(run_id: str, evaluation_id: str) -> str:
-    """Return where the plan of a later evaluation lies."""
+    """Return the path of the plan of a later evaluation."""
     return f"runs/{run_id}/evaluations/{evaluation_id}.json"
 
 
 def request_path(run_id: str, event_id: str) -> str:
-    """Return where eval notes what it made of an ``eval.requested``."""
+    """Return the path at which eval records the evaluation that an ``eval.requested`` led to."""
     return f"runs/{run_id}/requests/{event_id}.json"
 
 
 def successor_path(run_id: str, evaluation_id: str) -> str:
-    """Return where eval notes which evaluation took the place of one that lost its index."""
+    """Return the path at which eval records the evaluation that replaced one whose index was deleted."""
     return f"runs/{run_id}/successors/{evaluation_id}.json"

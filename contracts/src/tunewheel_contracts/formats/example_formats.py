@@ -1,4 +1,4 @@
-"""What examples are made of a project's documents, and how tickets are cleaned."""
+"""A project's settings for examples made of documents, and for the cleaning of tickets."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ Tokens = Annotated[int, Field(ge=16, le=8192)]
 
 
 class ChunkFormat(Strict):
-    """Passages of documents, each asked for by its place."""
+    """Makes examples of passages of documents; the prompt asks for a passage by its position."""
 
     enabled: bool = False
     max_tokens: Tokens = 256
-    """Longest passage, in the model's own tokens. Tables and code are cut only where one alone is longer."""
+    """Longest passage, in the model's own tokens. A table or a piece of code is cut only if it is longer than
+    this."""
     overlap: Annotated[int, Field(ge=0, le=1024)] = 0
-    """Tokens of prose, at most, that a passage repeats from the one before it below the same heading."""
+    """Most tokens of prose that a passage repeats from the previous passage below the same heading."""
 
     @model_validator(mode="after")
     def _moves_on(self) -> Self:
@@ -34,34 +35,35 @@ class TeacherSpec(Strict):
     """A model behind an OpenAI-compatible endpoint that writes questions and answers about a section."""
 
     base_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s@]+$", max_length=512)]
-    """Up to and including ``/v1``; without credentials. Curate asks only hosts that its operator lists in
-    ``TUNEWHEEL_SPEC_HOSTS``."""
+    """URL of the API, up to and including ``/v1``, without credentials. Its host must be listed by curate's
+    operator in ``TUNEWHEEL_SPEC_HOSTS``."""
     model: Annotated[str, StringConstraints(min_length=1, max_length=256)]
     api_key_env: Annotated[str, StringConstraints(pattern=r"^TUNEWHEEL_TEACHER_[A-Z0-9_]{1,64}$")] | None = (
         None
     )
-    """The variable of curate's environment that holds the key. The prefix keeps a spec from asking for any
-    other secret; ``TUNEWHEEL_SPEC_HOSTS`` lists beside each host the keys that may go there."""
+    """The variable of curate's environment that holds the API key. The prefix keeps a spec from naming any
+    other secret. ``TUNEWHEEL_SPEC_HOSTS`` lists the keys that may be sent to each host."""
     timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 60.0
     min_grounding: Annotated[float, Field(ge=0, le=1)] = 0.6
-    """Least share of an answer's words that its section must hold; what says more is dropped."""
+    """Least share of an answer's words that must occur in its section. Other answers are dropped."""
 
 
 class QuestionFormat(Strict):
-    """Questions about sections of documents, with answers."""
+    """Makes questions about sections of documents, with answers."""
 
     enabled: bool = False
     method: Literal["extractive", "teacher"] = "extractive"
-    """``extractive`` asks by the heading and answers in the section's own sentences: it needs no model, and
-    is weaker."""
+    """``extractive``: the question is made of the heading, the answer of the section's own sentences. It
+    needs no model and is weaker. ``teacher``: a model writes both."""
     per_section: Annotated[int, Field(ge=1, le=10)] = 2
-    """Pairs that a teacher is asked for; the extractive method makes one."""
+    """Number of pairs that a teacher is asked for. The extractive method makes one pair."""
     max_answer_tokens: Tokens = 192
     """Longest answer, in the model's own tokens."""
     teacher: TeacherSpec | None = None
     when_unavailable: Literal["extractive", "wait"] = "extractive"
-    """Without the teacher, sections it never answered for are asked extractively in this version, or the
-    version waits for it: some minutes, then its request is rejected."""
+    """If the teacher is unavailable. ``extractive``: sections without an earlier answer use the extractive
+    method in this version. ``wait``: the version waits for the teacher for some minutes, then its request is
+    rejected."""
 
     @model_validator(mode="after")
     def _has_its_teacher(self) -> Self:
@@ -71,16 +73,17 @@ class QuestionFormat(Strict):
 
 
 class CodeFormat(Strict):
-    """A function's docstring from its code, and its code from the docstring."""
+    """Makes examples of functions: the docstring from the code, and the code from the docstring."""
 
     enabled: bool = False
 
 
 class DocumentFormats(Strict):
-    """Examples made of documents. All off: documents are kept, and nothing is made of them."""
+    """Which examples are made of documents. With all off, documents are stored but give no examples."""
 
     system_prompt: Annotated[Text, Field(min_length=1)] = "You know this organisation's documents."
-    """Theirs instead of the task's: they do not answer in the task's form."""
+    """System prompt of these examples. The task's prompt is not used, because they do not have the task's
+    form."""
     chunks: ChunkFormat = ChunkFormat()
     questions: QuestionFormat = QuestionFormat()
     code: CodeFormat = CodeFormat()
@@ -95,15 +98,15 @@ class FormatsSpec(Strict):
 
 
 class CleaningSpec(Strict):
-    """What is cut out of tickets before anything is learnt from them, and which answers are too bad."""
+    """What is removed from tickets before they become examples, and which answers are dropped."""
 
     quoted_history: bool = True
     signatures: bool = True
     greetings: bool = True
     disclaimers: bool = True
     truncated_answers: bool = True
-    """Drop answers whose free text stops in mid-sentence, or inside a code block: answers that are one, and
-    the texts in structured ones."""
+    """Drop answers whose free text ends in mid-sentence or inside a code block. In a structured answer the
+    texts in it are checked."""
     min_answer_characters: Annotated[int, Field(ge=1, le=10_000)] = 1
-    """Letters and digits that an answer's free text has at least; of a structured answer all its texts
-    together, where any is not blank."""
+    """Fewest letters and digits in an answer's free text. In a structured answer its texts count together, if
+    any of them is not blank."""

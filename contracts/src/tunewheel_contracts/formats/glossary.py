@@ -1,4 +1,4 @@
-"""The words of a business: which terms an answer must, must not, and should no longer use."""
+"""A project's glossary: terms that answers must use, must not use, or should no longer use."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Term = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whit
 
 
 def glossary_words(text: str) -> list[str]:
-    """Return the words by which terms are looked for: letters and digits, whatever their case."""
+    """Return the words of ``text``, as terms are compared: letters and digits, with case folded."""
     return _WORD.findall(unicodedata.normalize("NFC", text).casefold())
 
 
 class TermFinder:
-    """Finds terms in texts as whole words, in time linear in the text (a term has at most 100 words)."""
+    """Finds terms in texts as whole words. The time is linear in the text (a term has at most 100 words)."""
 
     def __init__(self, terms: Iterable[str]) -> None:
         self._root: dict[str, Any] = {}
@@ -30,10 +30,10 @@ class TermFinder:
             node = self._root
             for word in glossary_words(term):
                 node = node.setdefault(word, {})
-            node.setdefault("", []).append(term)  # no word is empty
+            node.setdefault("", []).append(term)  # "" marks the end of a term, since no word is empty.
 
     def find(self, text: str) -> set[str]:
-        """Return the terms that stand in ``text``, as they were given."""
+        """Return the terms that occur in ``text``, in the form in which they were passed."""
         words = glossary_words(text) if self._root else []
         found: set[str] = set()
         for start in range(len(words)):
@@ -49,22 +49,22 @@ class TermFinder:
 class RequiredTerm(Strict):
     term: Term
     when: Term | None = None
-    """Asked for only where this term stands in what was asked; null: in every answer."""
+    """The term is required only if ``when`` occurs in the question; null: in every answer."""
 
 
 class DeprecatedTerm(Strict):
     term: Term
     use: Term
-    """What to say instead."""
+    """The term to use instead."""
 
 
 class Glossary(Strict):
-    """Terms are found as whole words, whatever their case."""
+    """Terms for answers. They are found as whole words, ignoring case."""
 
     required: Annotated[tuple[RequiredTerm, ...], Field(max_length=1_000)] = ()
     forbidden: Annotated[tuple[Term, ...], Field(max_length=1_000)] = ()
     deprecated: Annotated[tuple[DeprecatedTerm, ...], Field(max_length=1_000)] = ()
-    """Terms that have a better one."""
+    """Terms that should be replaced by another term."""
 
     @property
     def unwanted(self) -> tuple[str, ...]:
@@ -75,20 +75,20 @@ class Glossary(Strict):
     def _does_not_contradict_itself(self) -> Self:
         for field, term in self._fields():
             if not glossary_words(term):
-                raise inconsistent(field, f"{term!r} has neither letter nor digit; give a word")
+                raise inconsistent(field, f"{term!r} has no letter and no digit; give a word")
         self._says_each_once()
         unwanted = TermFinder(self.unwanted)
         for number, one in enumerate(self.required):
             for term in unwanted.find(one.term):
                 raise inconsistent(
                     f"required.{number}.term",
-                    f"{one.term!r} is asked for, but {term!r} in it is not to be used; remove one of them",
+                    f"{one.term!r} is required, but contains {term!r}, which is not to be used; remove one",
                 )
         for number, old in enumerate(self.deprecated):
             for term in unwanted.find(old.use):
                 raise inconsistent(
                     f"deprecated.{number}.use",
-                    f"{old.use!r} is to be used, but {term!r} in it is not; give another",
+                    f"{old.use!r} contains {term!r}, which is not to be used; give another term",
                 )
         return self
 

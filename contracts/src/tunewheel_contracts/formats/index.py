@@ -1,4 +1,4 @@
-"""A project's documents as passages that can be searched: one immutable version, named by its content."""
+"""A search index of a project's documents: one immutable version, whose id is a hash of its content."""
 
 from __future__ import annotations
 
@@ -21,62 +21,62 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class IndexCounts(Frozen):
-    """How many of what a version holds."""
+    """Counts of an index version."""
 
     documents: Count
-    """Documents with at least one passage."""
+    """Number of documents with at least one passage."""
     passages: Count
     tokens: Count
-    """Of all passages, estimated."""
+    """Estimated tokens of all passages."""
     left_out: dict[str, Count] = {}
-    """Documents without a passage, by reason: ``empty``, ``pii`` (the policy rejects them),
-    ``too_many_passages``, ``refused_by_embedder`` (one of its passages) or ``not_on_the_log``."""
+    """Number of documents without a passage, by reason: ``empty``, ``pii`` (rejected by the policy),
+    ``too_many_passages``, ``refused_by_embedder`` (for one of its passages) or ``not_on_the_log``."""
 
 
 class IndexManifest(Frozen):
-    """``indexes/<project>/<index_id>/manifest.json``. ``index_id`` is ``ix-`` and 20 hex digits of the
-    SHA-256 of what decides its content: the retrieval spec's part for the index, the policy on personal data,
-    the embedding's name, the ids of the documents' records, and which documents were left out for a reason
-    that may pass (``too_many_passages``, ``refused_by_embedder``, ``not_on_the_log``). Where on the log it
-    was read up to stands in ``index.versioned`` alone: offsets differ between logs that hold the same
+    """``indexes/<project>/<index_id>/manifest.json``. ``index_id`` is ``ix-`` and 20 hex digits of a SHA-256.
+    The hash covers all that decides the content: the part of the retrieval spec for the index, the policy on
+    personal data, the embedder's name, the ids of the documents' records, and the documents that were left
+    out for a temporary reason (``too_many_passages``, ``refused_by_embedder``, ``not_on_the_log``). The
+    offsets on the log are only in ``index.versioned``, because they differ between logs with the same
     documents."""
 
     index_id: Slug
     project: Slug
     config_sha256: Sha256
-    """Of all that decides the content beside the documents. The next version takes over passages and vectors
-    where it is the same."""
+    """Hash of all that decides the content except the documents. If it is unchanged, the next version reuses
+    passages and vectors."""
     embedding: str
-    """Name of the embedder: its kind and what it was made of. A question must be embedded by the same."""
+    """Name of the embedder: its kind and its model. Questions must be embedded by the same embedder."""
     dimensions: PositiveInt
     passages: ArtifactRef
-    """Parquet, one row per passage, by document and reading order: passage_id, document_id, record_id, title,
-    heading (the headings above it, joined by `` > ``), text, tokens, order (from 0, in its document)."""
+    """Parquet, one row per passage, sorted by document and reading order: passage_id, document_id, record_id,
+    title, heading (the headings above it, joined by `` > ``), text, tokens, order (from 0, within the
+    document)."""
     vectors: ArtifactRef
-    """Safetensors: ``vectors`` (passages, dimensions), float16 or float32, unit length; row i is of
-    passage i."""
+    """Safetensors: ``vectors`` of shape (passages, dimensions), float16 or float32, of unit length. Row i
+    belongs to passage i."""
     lexical: tuple[ArtifactRef, ...]
-    """What the search by words reads."""
+    """Files of the lexical search."""
     documents: ArtifactRef
-    """Parquet, one row per document: document_id, record_id, title, published_at, passages, left_out
-    (why it has none)."""
+    """Parquet, one row per document: document_id, record_id, title, published_at, passages, left_out (the
+    reason why it has no passages)."""
     counts: IndexCounts
 
 
 class RetrievalUse(Frozen):
-    """What the gateway retrieved for one request."""
+    """The passages that the gateway retrieved for one request."""
 
     index_id: Slug
     passage_ids: Annotated[tuple[Slug, ...], Field(max_length=32)] = ()
-    """Those that stood in the prompt, best first."""
+    """The passages in the prompt, best first."""
     scores: Annotated[tuple[FiniteFloat, ...], Field(max_length=32)] = ()
-    """By which they were ranked, in the order of ``passage_ids``."""
+    """Their ranking scores, in the order of ``passage_ids``."""
     milliseconds: NonNegative = 0.0
-    """From the question to the passages."""
+    """Time that the retrieval took."""
     similarity: Annotated[FiniteFloat | None, Field(exclude_if=lambda cosine: cosine is None)] = None
-    """How well the passage fits that fits best: the cosine of its vector and the question's. ``scores`` say
-    nothing of that. 0: no passage was found. None: the question had no vector, or the index was still the
-    one of an earlier retrieval spec."""
+    """How well the best passage fits: the cosine of its vector and the question's. ``scores`` do not show
+    that. 0: no passage was found. None: the question had no vector, or the index was built for an earlier
+    retrieval spec."""
     retrieval_sha256: Annotated[Sha256 | None, Field(exclude_if=operator.not_)] = None
-    """Of the retrieval spec that the passages were looked up by: similarities of two specs cannot be
-    compared."""
+    """Hash of the retrieval spec that was used. Similarities under different specs cannot be compared."""

@@ -1,4 +1,4 @@
-"""The prompts of production that wait for a trusted answer, and how answers say what they answer."""
+"""Prompts of production that need a trusted answer, and the attributes by which examples refer to them."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ from tunewheel_contracts.fields import Frozen, Slug, SourceId, Text
 from tunewheel_contracts.formats.dataset import ChatMessage
 
 LABEL_REQUEST = "label_request"
-"""The attribute of an example that answers a ``labels.requested``: its ``request_id``."""
+"""Attribute of an example that answers a ``labels.requested``. Its value is the ``request_id``."""
 TAUGHT_BY = "taught_by"
-"""The attribute of an example that a teacher answered: the teacher's model. Nobody validated it."""
+"""Attribute of an example that a teacher answered. Its value is the teacher's model. Nobody validated the
+answer."""
 
 
 class LabelPrompt(Frozen):
-    """One question that production was asked. The example that answers it is named by ``completion_id``: an
-    erasure of the completion takes the example too, and a second answer takes the place of the first."""
+    """One question from production. The id of the example that answers it is the ``completion_id``. So an
+    erasure of the completion also covers the example, and a second answer replaces the first."""
 
     completion_id: SourceId
     customer: SourceId | None = None
-    """Whose question it was: the ``group`` of the example, by which an erasure finds it."""
+    """The user who asked. It becomes the ``group`` of the example, by which an erasure finds it."""
     messages: tuple[ChatMessage, ...] = ()
-    """The conversation up to the question, redacted. Empty: it was erased."""
+    """The redacted conversation up to the question. Empty: it was erased."""
     output: Text = ""
-    """What the model answered, redacted: for people to see, never to be learnt from."""
+    """The model's redacted answer. It is shown to people and never used for training."""
 
     @property
     def is_erased(self) -> bool:
@@ -29,19 +30,19 @@ class LabelPrompt(Frozen):
 
     @property
     def turns(self) -> tuple[ChatMessage, ...]:
-        """The conversation without what the system was told."""
+        """The conversation without system messages."""
         return tuple(message for message in self.messages if message.role != "system")
 
     def emptied(self) -> LabelPrompt:
-        """Return what an erasure leaves: the place in the list."""
+        """Return the item without content, as an erasure leaves it in the list."""
         return LabelPrompt(completion_id=self.completion_id)
 
 
 class LabelPrompts(Frozen):
-    """``labels.requested`` names where it lies (``prompts``). An erasure empties items and keeps their
-    places, so that numbers keep their meaning."""
+    """A file of prompts; ``labels.requested`` names its path (``prompts``). An erasure empties items and
+    leaves them in the list, so that item numbers stay valid."""
 
     project: Slug
     request_id: Slug
     items: tuple[LabelPrompt, ...] = ()
-    """Most typical first."""
+    """The prompts, most typical first."""

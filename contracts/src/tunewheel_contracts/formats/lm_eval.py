@@ -1,4 +1,4 @@
-"""What a project says about tasks of lm-evaluation-harness that its models are judged by."""
+"""A project's settings for tasks of lm-evaluation-harness by which its models are judged."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from tunewheel_contracts.formats.data_quality import BENCHMARKS
 
 
 class LmEvalTask(Strict):
-    """A task that lm-evaluation-harness asks; criteria name its figures ``lm_eval.<task>.<metric>``."""
+    """A task of lm-evaluation-harness. Its metrics are called ``lm_eval.<task>.<metric>`` in criteria."""
 
     task: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")]
-    """Its name, as ``task:`` in its YAML."""
+    """The task's name, as ``task:`` in its YAML."""
     path: RelativePath
-    """The folder below ``benchmarks/`` of the object store that holds the YAML and its data."""
+    """The folder below ``benchmarks/`` in the object store that holds the YAML and its data."""
     sha256: Sha256
-    """Of the YAML's content and the data, as ``tunewheel lm-eval FOLDER`` prints it: so both stand in the
-    criteria's hash."""
+    """Hash of the YAML's content and the data, as ``tunewheel lm-eval FOLDER`` prints it. Through it both are
+    part of the criteria's hash."""
     limit: PositiveInt | None = None
-    """Ask the first so many questions only; null: all."""
+    """Use only this many questions, from the first; null: all."""
     chat_template: bool = False
-    """True: each prompt is asked as a user's message, by the model's chat template."""
+    """true: each prompt is sent as a user message, with the model's chat template."""
 
     def check_place(self, field: str) -> None:
-        """Refuse a folder that lies elsewhere in the store; see ``Benchmark.check_place``.
+        """Refuse a folder outside ``benchmarks/``; see ``Benchmark.check_place``.
 
         Raises:
             InvalidSpec: with ``field``.

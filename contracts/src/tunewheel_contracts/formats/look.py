@@ -1,6 +1,6 @@
-"""A look at held-out rows: one verdict that they were used for.
+"""Looks at held-out rows. A look is one verdict for which the rows were used.
 
-Eval writes looks; curate retires the groups that were looked at too often.
+Eval writes looks. Curate retires the groups that were used too often.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from pydantic import Field
 from tunewheel_contracts.fields import Frozen, Slug
 
 LOOKS = 10
-"""How many verdicts a held-out group is good for. Each is given at a tenth of alpha."""
+"""Most verdicts for which a held-out group may be used. Each verdict uses a tenth of alpha."""
 
 
 class Look(Frozen):
-    """``looks/<project>/<scorecard_id>.json``, created once: whatever is delivered again is one look."""
+    """``looks/<project>/<scorecard_id>.json``. It is created once, so a redelivered event adds no look."""
 
     project: Slug
     scorecard_id: Slug
     groups: tuple[str, ...]
-    """Pseudonyms of the groups that the verdict rests on, sorted."""
+    """Pseudonyms of the groups whose rows the verdict used, sorted."""
     looks: Annotated[int, Field(gt=0)]
-    """How often the group among them that was looked at most was, this time included."""
+    """Number of looks, including this one, at the group among them that was used most often."""
 
 
 def looks_folder(project: str) -> str:
@@ -37,5 +37,5 @@ def look_path(project: str, scorecard_id: str) -> str:
 
 
 def looks_by_group(looks: Iterable[Look]) -> Counter[str]:
-    """Count how often each group was looked at."""
+    """Return the number of looks at each group."""
     return Counter(group for look in looks for group in look.groups)

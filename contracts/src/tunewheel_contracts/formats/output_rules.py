@@ -1,4 +1,4 @@
-"""What an answer must look like beyond its JSON Schema: the form that the instructions ask for."""
+"""Output rules: requirements for the form of an answer that a JSON Schema cannot express."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ FieldPath = Annotated[str, StringConstraints(pattern=r"^[^.\s][^.]{0,99}(\.[^.]{
 
 class _Rule(Strict):
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")] | None = None
-    """What the funnel calls it; without one, the kind of rule."""
+    """The rule's name in the funnel. Default: the kind of rule."""
     field: FieldPath | None = None
-    """The property of a JSON answer that it is about, dotted; null: the whole answer's text."""
+    """The dotted path of the property of a JSON answer that the rule checks; null: the text of the whole
+    answer."""
 
 
 class SectionsRule(_Rule):
-    """The answer has these Markdown headings (of any level), each with something below it."""
+    """The answer must have these Markdown headings (of any level), each with content below it."""
 
     rule: Literal["sections"]
     headings: Annotated[tuple[Label, ...], Field(min_length=1, max_length=50)]
@@ -28,28 +29,29 @@ class SectionsRule(_Rule):
 
 
 class TableRule(_Rule):
-    """The answer has a Markdown table with these columns, and at least one row."""
+    """The answer must have a Markdown table with these columns and at least one row."""
 
     rule: Literal["table"]
     columns: Annotated[tuple[Label, ...], Field(min_length=1, max_length=50)]
 
 
 class PatternRule(_Rule):
-    """The pattern is found in the answer; anchor it (``^…$``) to hold the whole of it to the pattern."""
+    """The pattern must occur in the answer. To match the whole answer, anchor it (``^…$``)."""
 
     rule: Literal["pattern"]
     pattern: LinearPattern
 
 
 class AllowedValuesRule(_Rule):
-    """The answer, or its field, is one of these; of a list, every item is."""
+    """The answer, or its field, must be one of these values. In a list every item must be."""
 
     rule: Literal["allowed_values"]
     values: Annotated[tuple[Label, ...], Field(min_length=1, max_length=10_000)]
 
 
 class CitedRule(_Rule):
-    """What the pattern finds in the answer (order numbers, say) also stands in the conversation before it."""
+    """Whatever the pattern finds in the answer, such as order numbers, must also occur in the conversation
+    before it."""
 
     rule: Literal["cited"]
     pattern: LinearPattern
@@ -75,4 +77,5 @@ OutputRule = Annotated[
         custom_error_message="names no known rule; say sections, table, pattern, allowed_values or cited",
     ),
 ]
-"""Tags look like union branches (``rule[…]``) so that complaints leave them out of a field's path."""
+"""The tags have the form of union branches (``rule[…]``), so that error messages leave them out of a field's
+path."""

@@ -1,4 +1,4 @@
-"""What may stand in ``task.output_schema``; ``tunewheel_outputs`` checks answers by it."""
+"""Checks the JSON Schema in ``task.output_schema``, by which ``tunewheel_outputs`` checks answers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _SAMPLES: tuple[Any, ...] = (None, True, 0, "", [], {})
 
 @lru_cache(1024)
 def pattern_matcher(pattern: str) -> Matcher:
-    """Return what takes the texts in which a schema's ``pattern`` is found, in linear time.
+    """Return a function that searches texts for a schema's ``pattern`` in linear time.
 
-    Answers come from outside, and Python's engine takes exponential time on some; this is Rust's.
+    Answers are untrusted, and Python's engine takes exponential time on some texts. So Rust's engine is used.
 
     Raises:
-        jsonschema_rs.ValidationError: the engine does not know the pattern.
+        jsonschema_rs.ValidationError: the engine does not support the pattern.
     """
     from jsonschema_rs import Draft202012Validator, RegexOptions
 
@@ -33,10 +33,11 @@ def pattern_matcher(pattern: str) -> Matcher:
 
 
 def check_output_schema(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return ``schema``, if it is JSON Schema (2020-12), whole in itself, and can be checked in linear time.
+    """Return ``schema`` if it is a JSON Schema (2020-12), refers to nothing outside itself, and can be
+    checked in linear time.
 
     Raises:
-        PydanticCustomError, ValueError: it is not; says where inside, and why.
+        PydanticCustomError, ValueError: it is not. The message names the place and the reason.
     """
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError
@@ -49,20 +50,20 @@ def check_output_schema(schema: dict[str, Any]) -> dict[str, Any]:
         registry: Registry[Any] = Registry()
         _check(resource, registry.resolver_with_root(resource))
         validator = _without_patterns()(schema, registry=registry)
-        for sample in _SAMPLES:  # one that refers to itself without end fails on any
+        for sample in _SAMPLES:  # A schema with endless self-reference fails on any sample.
             validator.is_valid(sample)
     except SchemaError as error:
         where = ".".join(map(str, error.absolute_path))
-        reason = f"is not JSON Schema 2020-12: {error.message}; mend it"
+        reason = f"is not JSON Schema 2020-12: {error.message}; correct it"
         raise (inconsistent(where, reason) if where else ValueError(reason)) from error
     except RecursionError as error:
-        raise ValueError("refers to itself without end, or is nested too deep; make it flatter") from error
+        raise ValueError("refers to itself endlessly, or is nested too deeply; make it flatter") from error
     return schema
 
 
 @cache
 def _without_patterns() -> Any:
-    """Return a validator that leaves patterns aside: Python's engine does not know all of them."""
+    """Return a validator that ignores patterns, because Python's engine does not support all of them."""
     from jsonschema import Draft202012Validator, validators
 
     def leave(*_: Any) -> tuple[()]:
@@ -81,8 +82,8 @@ def _check(resource: Resource[Any], resolver: Resolver[Any]) -> None:
         _compile(keywords["pattern"])
     if "patternProperties" in keywords:
         raise ValueError(
-            "uses patternProperties, which are not checked in linear time; name the properties, or bound "
-            "their names by propertyNames"
+            "uses patternProperties, which cannot be checked in linear time; name the properties, or "
+            "restrict their names by propertyNames"
         )
     for inner in resource.subresources():
         _check(inner, resolver.in_subresource(inner))
@@ -106,7 +107,7 @@ def _compile(pattern: str) -> None:
         pattern_matcher(pattern)
     except ValidationError as error:
         raise ValueError(
-            f"holds the pattern {pattern!r}, which a linear-time engine does not know; write it without "
+            f"has the pattern {pattern!r}, which a linear-time engine does not support; write it without "
             "look-around and back-references"
         ) from error
 

@@ -1,4 +1,5 @@
-"""What a run will need, said before it starts and kept beside what it took."""
+"""The plan of a training run: its estimated needs. It is made before the run, and stored with the measured
+usage."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ Positive = Annotated[FiniteFloat, Field(gt=0)]
 
 
 class Interval(Frozen):
-    """An estimate between two bounds; roughly four of five runs end between them."""
+    """An estimate with bounds. About 80 % of runs are within the bounds."""
 
     low: Annotated[FiniteFloat, Field(ge=0)]
     expected: Annotated[FiniteFloat, Field(ge=0)]
@@ -25,19 +26,19 @@ class Interval(Frozen):
 
 
 class MemoryParts(Frozen):
-    """Bytes at the peak of a training step, by what they hold."""
+    """Bytes of memory at the peak of a training step, by content."""
 
     weights: Bytes
-    """The base model in the form it is trained on."""
+    """The base model, in the precision and quantization of the training."""
     adapters: Bytes
-    """LoRA's matrices in fp32; 0 for ``full``."""
+    """The LoRA matrices in fp32; 0 for ``full``."""
     gradients: Bytes
     optimizer: Bytes
     """Adam's two moments."""
     activations: Bytes
-    """What one micro-batch keeps for its backward pass."""
+    """Activations that one micro-batch keeps for its backward pass."""
     logits: Bytes
-    """Logits of the learnt positions, and their gradient."""
+    """Logits of the positions with a loss, and their gradient."""
     framework: Bytes
     """Python, PyTorch and kernels, before a model is loaded."""
 
@@ -47,48 +48,49 @@ class MemoryParts(Frozen):
 
 
 class ValidationPlan(Frozen):
-    """How often how much is validated on, and what that costs."""
+    """How often a run is validated, on how many rows, and the cost."""
 
     examples: Annotated[int, Field(gt=0)]
     every_steps: Annotated[int, Field(gt=0)]
-    """Optimizer steps between two validations, a multiple of ``checkpoint_steps``; the last step is one."""
+    """Optimizer steps between two validations, a multiple of ``checkpoint_steps``. The last step is always
+    validated."""
     times: Annotated[int, Field(gt=0)]
-    """Validations of a run that is not stopped early."""
+    """Number of validations in a run that is not stopped early."""
     share: Annotated[FiniteFloat, Field(ge=0)]
-    """Of the computation that training on the examples takes."""
+    """Cost of the validations, as a share of the computation for training on the examples."""
 
 
 class TrainPlan(Frozen):
-    """One way to train one dataset on one device, with what it will take."""
+    """One way to train a dataset on a device, with its estimated needs."""
 
     method: TrainMethod
     device: str
-    """A name of the device catalogue."""
+    """Name of the device in the device catalogue."""
     teraflops: Positive | None = None
-    """What the plan took for the device's peak in the run's precision; of a processor it was measured."""
+    """The device's peak in the run's precision, as used by the plan. For a processor it was measured."""
     parameters: Annotated[int, Field(gt=0)]
-    """Of the base model."""
+    """Number of parameters of the base model."""
     micro_batch_size: Annotated[int, Field(gt=0)]
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass instead of keeping them."""
+    """Whether activations are recomputed in the backward pass instead of being kept."""
     fits: bool
     advice: str = ""
-    """What to change where it does not fit."""
+    """What to change if the run does not fit into memory."""
     memory: MemoryParts
     peak_bytes: Bytes
-    """The parts' sum, corrected by earlier runs."""
+    """The sum of the parts, corrected by measurements of earlier runs."""
     available_bytes: Bytes
     tokens: Annotated[int, Field(ge=0)]
-    """Tokens of all epochs and stages, padding excluded."""
+    """Number of tokens in all epochs and stages, without padding."""
     tokens_per_second: Interval
     hours: Interval
-    """Of loading, training and validating."""
+    """Time for loading, training and validating."""
     dollars: Interval | None = None
-    """None: the device has no price."""
+    """Cost of the run; None: the device has no price."""
     speed_factor: Positive = 1.0
-    """By how much earlier runs were faster than the formulas say; contained in the figures."""
+    """How much faster earlier runs were than the formulas; the estimates include this factor."""
     memory_factor: Positive = 1.0
     calibrated_by: Annotated[int, Field(ge=0)] = 0
-    """Earlier runs that the factors come from."""
+    """Number of earlier runs from which the factors were computed."""
     validation: ValidationPlan | None = None
-    """None: nothing is held back to validate on."""
+    """None: there are no validation rows."""

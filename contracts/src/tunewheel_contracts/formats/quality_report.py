@@ -1,4 +1,4 @@
-"""What curation found wrong, beside what it dropped: for people to decide."""
+"""The quality report of a dataset version: problems that curation found, for people to decide about."""
 
 from __future__ import annotations
 
@@ -12,39 +12,40 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class BenchmarkOverlap(Frozen):
-    """How far examples overlap one benchmark, or the project's own "held-out questions": those that stand in
-    a conversation or a passage which would have trained. Items and examples are counted once each."""
+    """How far examples overlap one benchmark, or the project's own "held-out questions". The latter are
+    held-out questions that occur in a training conversation or passage. Each item and each example is counted
+    once."""
 
     benchmark: str
     sha256: Sha256
-    """Of the benchmark's texts, as canonical JSON."""
+    """Hash of the benchmark's texts as canonical JSON."""
     items: Count
     overlapping_items: Count
     dropped: Count = 0
-    """Examples that would have trained."""
+    """Number of overlapping examples that were dropped from the training data."""
     train: Count = 0
-    """Overlapping examples that train, where the project only reports."""
+    """Number of overlapping examples in the training data, if the project only reports them."""
     holdout: Count = 0
 
 
 class SemanticReport(Frozen):
-    """Inputs alike in meaning, by static embeddings, that are no near-duplicates by their words."""
+    """Inputs with similar meaning, by static embeddings, that are not near-duplicates by their words."""
 
     threshold: float
     pairs: Count
     clusters: Count
     examples: Count
-    """Examples in those clusters."""
+    """Number of examples in those clusters."""
     dropped: Count = 0
 
 
 class QualityReport(Frozen):
     review: ArtifactRef | None = None
-    """Parquet: who labelled what when, where experts contradict each other, labels are not in the schema or a
-    classifier doubts one. None where there is nothing to look at."""
+    """Parquet with labels to check, and who gave them when: experts contradict each other, a label is not in
+    the schema, or a classifier predicts another one. None: there is nothing to check."""
     review_counts: dict[str, Count] = {}
-    """Records to look at, by kind: conflict, near_conflict, off_schema, suspect."""
+    """Number of records to check, by kind: conflict, near_conflict, off_schema, suspect."""
     contamination: tuple[BenchmarkOverlap, ...] = ()
-    """By benchmark, documents included; the held-out questions last."""
+    """Overlap with each benchmark, documents included; the held-out questions are last."""
     semantic: SemanticReport | None = None
-    """None where the project does not ask."""
+    """None: the project does not ask for it."""

@@ -11,7 +11,7 @@ from tunewheel_contracts.errors import inconsistent
 from tunewheel_contracts.fields import Fraction, NonNegative, PositiveInt, Slug, Strict
 
 OPERATIONAL = frozenset({"priority", "keep_checkpoints", "on_out_of_memory"})
-"""Fields that decide how a run is carried out and not what comes of it: they are no part of its name."""
+"""Fields that affect how a run is carried out, but not its result. They are not part of the run's id."""
 
 
 class TrainMethod(StrEnum):
@@ -30,22 +30,23 @@ Weight = Annotated[float | None, Field(gt=0, le=1000, allow_inf_nan=False, exclu
 
 
 class PreferenceSpec(Strict):
-    """Learn from answers to avoid: the dataset's preference pairs and, by ``kto``, its negatives."""
+    """Preference training: it uses the dataset's preference pairs and, with ``kto``, its negatives."""
 
     method: PreferenceMethod = PreferenceMethod.DPO
-    """``dpo``: the better answer of each pair (arXiv:2305.18290). ``kto``: each answer by itself as desirable
-    or not (arXiv:2402.01306). ``orpo``: without a model to be held to, while the better answer is learnt
-    (arXiv:2403.07691)."""
+    """``dpo``: prefers the better answer of each pair (arXiv:2305.18290). ``kto``: treats each answer by
+    itself as desirable or not (arXiv:2402.01306). ``orpo``: learns the better answer at the same time,
+    without a reference model (arXiv:2403.07691)."""
     beta: Annotated[float, Field(gt=0, le=10)] = 0.1
-    """How strongly the model is held to what it was before; of ``orpo`` the weight of the preference (λ)."""
+    """How strongly the model is kept close to the reference model; for ``orpo`` the weight of the preference
+    (λ)."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-6
     epochs: Annotated[float, Field(gt=0, le=100)] = 1.0
     alone: bool = False
-    """True: the pairs only; else after training on the examples."""
+    """true: train on the pairs only. false: train on the examples first."""
     desirable_weight: Weight = None
-    """Of ``kto``: what the loss of a desirable answer counts. null: as the numbers of both kinds ask for."""
+    """For ``kto``: weight of the loss of desirable answers. null: computed from the numbers of both kinds."""
     undesirable_weight: Weight = None
-    """Of ``kto``: the same of an answer to avoid."""
+    """For ``kto``: weight of the loss of answers to avoid. null: computed from the numbers of both kinds."""
 
     @model_validator(mode="after")
     def _weighs_single_answers(self) -> Self:
@@ -53,7 +54,7 @@ class PreferenceSpec(Strict):
             if getattr(self, name) is not None and self.method is not PreferenceMethod.KTO:
                 raise inconsistent(
                     name,
-                    f"weighs answers one by one, but {self.method} looks at pairs; choose method kto, or "
+                    f"is the weight of a single answer, but {self.method} uses pairs; choose method kto, or "
                     "remove it",
                 )
         return self
@@ -63,10 +64,11 @@ _NAMES: TypeAdapter[tuple[str, ...]] = TypeAdapter(Annotated[tuple[str, ...], Fi
 
 
 class TrainSpec(Strict):
-    """The recipe. Defaults suit real models; tiny ones want a larger learning rate."""
+    """The training recipe. The defaults suit models of usual size; tiny models need a larger learning
+    rate."""
 
     method: TrainMethod = TrainMethod.LORA
-    """``lora``; ``qlora``: on a 4-bit base; ``full``: every weight of the base."""
+    """``lora``: an adapter. ``qlora``: an adapter on a 4-bit base. ``full``: all weights of the base."""
     rank: Annotated[int, Field(gt=0, le=512)] = 16
     alpha: Annotated[int, Field(gt=0, le=1024)] = 32
     """The adapter's output is scaled by alpha/rank."""
@@ -76,40 +78,44 @@ class TrainSpec(Strict):
     rslora: bool = False
     """Scale the adapter by alpha/√rank instead of alpha/rank, for large ranks (arXiv:2312.03732)."""
     dora: bool = False
-    """Learn the size of each weight column apart from its direction (arXiv:2402.09353); slower."""
+    """Learn the size of each weight column separately from its direction (arXiv:2402.09353). Slower."""
     quantization: Literal["nf4"] | None = None
-    """Of the base; ``qlora`` means nf4, the other methods have none."""
+    """Quantization of the base: nf4 for ``qlora``, none for the other methods."""
     continue_from: Slug | None = None
-    """A model id of this project: start from its adapter instead of from nothing."""
+    """A model id of this project. Training starts from its adapter and not from a new one."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-4
     epochs: Annotated[float, Field(gt=0, le=100)] = 2.0
     batch_size: PositiveInt = 8
-    """Examples per optimizer step, reached by accumulation where memory is short."""
+    """Examples per optimizer step. Gradients of several micro-batches are accumulated if needed."""
     micro_batch_size: PositiveInt = 8
-    """Examples that go through the model at once; divides batch_size."""
+    """Examples that go through the model at once; must divide batch_size."""
     warmup_fraction: Fraction = 0.05
     """Share of the steps in which the learning rate rises from 0."""
     weight_decay: NonNegative = 0.0
     max_grad_norm: NonNegative = 1.0
-    """Longer gradients are scaled down to it; 0: none is."""
+    """Gradients with a larger norm are scaled down to this norm; 0: never."""
     scheduler: Literal["linear", "cosine", "constant"] = "cosine"
-    """How the learning rate goes on after it."""
+    """How the learning rate changes after the warm-up."""
     max_tokens: PositiveInt = 1024
-    """Longest example that is trained on, in the base model's tokens; longer ones are left out."""
+    """Longest example that is trained on, in the base model's tokens. Longer examples are left out."""
     validation_fraction: Annotated[float, Field(ge=0, le=0.5, allow_inf_nan=False)] = 0.05
-    """Share of the training groups (never of the holdout) to stop early by, at most: fewer where they would
-    take more than a twentieth of training; small datasets keep theirs."""
+    """Largest share of the training groups that is used as validation rows, for early stopping. The holdout
+    is never used. In large datasets the share is reduced so that validation takes at most a twentieth of the
+    training."""
     patience: Annotated[int, Field(ge=0)] = 3
-    """Stop after this many validations without a better loss, and keep the best; 0: train to the end."""
+    """Stop after this many validations without a better loss, and keep the best model; 0: train to the
+    end."""
     preference: PreferenceSpec | None = None
     checkpoint_steps: PositiveInt = 20
-    """Steps between checkpoints; those between validations are a multiple, chosen by their cost."""
+    """Steps between two checkpoints. Validations happen at a multiple of these steps, which depends on their
+    cost."""
     keep_checkpoints: PositiveInt = 2
-    """The newest ones; the best by validation is kept too."""
+    """Number of newest checkpoints that are kept. The best by validation is always kept."""
     on_out_of_memory: Literal["fail", "shrink", "quantize"] = "shrink"
-    """Retry with smaller micro-batches, then with recomputed activations; ``quantize``: at last as qlora."""
+    """``shrink``: retry with smaller micro-batches, then with recomputed activations. ``quantize``: after
+    these, retry as qlora. ``fail``: do not retry."""
     priority: Annotated[int, Field(ge=0, le=9)] = 5
-    """Of runs that wait for one machine, the highest goes first."""
+    """Among runs that wait for the same machine, the one with the highest priority goes first."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 17
 
     @field_validator("target_modules", mode="before")
@@ -140,7 +146,7 @@ class TrainSpec(Strict):
             for name in ("rslora", "dora", "continue_from"):
                 if getattr(self, name):
                     raise inconsistent(
-                        name, "speaks of an adapter, but method full trains none; choose lora, or remove it"
+                        name, "is about an adapter, but method full trains none; choose lora, or remove it"
                     )
         return self
 
@@ -151,12 +157,11 @@ class TrainSpec(Strict):
         if self.method is TrainMethod.FULL and preference.method is not PreferenceMethod.ORPO:
             raise inconsistent(
                 "preference",
-                "needs an adapter beside the model it is held to; choose method lora or qlora, or preference "
-                "method orpo, which holds it to none",
+                "needs a reference model, which is the base without the adapter; choose method lora or "
+                "qlora, or preference method orpo, which has no reference model",
             )
         if preference.method is PreferenceMethod.KTO and self.batch_size < 2:
             raise inconsistent(
                 "batch_size",
-                "is 1, but kto measures how far the model has moved on another pair of the same step; "
-                "raise it to 2 or more",
+                "is 1, but kto compares an answer with another pair of the same step; raise it to 2 or more",
             )

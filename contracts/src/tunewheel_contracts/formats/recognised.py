@@ -1,4 +1,5 @@
-"""What curation can tell apart: languages, kinds of personal data and patterns that a spec may name."""
+"""The languages and kinds of personal data that curation can recognise, and checks of a spec that names
+them."""
 
 from __future__ import annotations
 
@@ -16,36 +17,39 @@ uk ur uz vi vo wa xh yo zh zu
 LANGUAGES = frozenset(_CODES.split())
 """ISO 639-1 codes."""
 _MISTAKEN = {"cz": "cs", "dk": "da", "gr": "el", "jp": "ja", "kr": "ko", "ua": "uk", "cn": "zh", "iw": "he"}
-"""Codes of countries, and an old one, that are taken for codes of languages."""
+"""Codes that are often mistaken for language codes (country codes and an outdated one), with the right
+code."""
 PII_ENTITIES = frozenset(
     {
         "EMAIL_ADDRESS", "PHONE_NUMBER", "CREDIT_CARD", "IBAN_CODE", "IP_ADDRESS", "US_SSN", "US_PASSPORT",
         "US_ITIN", "UK_NHS", "CRYPTO", "MAC_ADDRESS", "URL",
     }
 )  # fmt: skip
-"""Personal data that has a recogniser by pattern."""
+"""Kinds of personal data that a pattern recogniser can find."""
 
 
 def check_recognised(
     *, languages: Iterable[str], pii_entities: Iterable[str], patterns: Mapping[str, str]
 ) -> None:
-    """Refuse what no build could look for. Only people's specs are checked: what is on the log stays valid.
+    """Refuse a spec with languages, entities or patterns that curation cannot use. Specs that are already on
+    the log are not checked, and stay valid.
 
     Raises:
-        InvalidSpec: a language or an entity is unknown, or one of ``patterns`` (by field); ``field`` is its
-            path in a spec.
+        InvalidSpec: a language or an entity is unknown, or a pattern in ``patterns`` (by field) is invalid.
+        ``field``
+            is its path in the spec.
     """
     for field, pattern in patterns.items():
         if (cause := linear_complaint(pattern)) is not None:
             raise InvalidSpec(
-                field=field, reason=f"is no pattern of Rust's regex crate ({cause}); write it in its syntax"
+                field=field, reason=f"is not valid for Rust's regex crate ({cause}); write it in its syntax"
             )
     for number, code in enumerate(languages):
         if code not in LANGUAGES:
-            meant = f": is {_MISTAKEN[code]!r} meant?" if code in _MISTAKEN else ""
+            meant = f"; did you mean {_MISTAKEN[code]!r}?" if code in _MISTAKEN else ""
             raise InvalidSpec(
                 field=f"dataset.languages.{number}",
-                reason=f"{code!r} is no language that can be told apart{meant or '; give an ISO 639-1 code'}",
+                reason=f"{code!r} is not a recognised language{meant or '; give an ISO 639-1 code'}",
             )
     for number, entity in enumerate(pii_entities):
         if (complaint := entity_complaint(entity)) is not None:
@@ -53,7 +57,7 @@ def check_recognised(
 
 
 def entity_complaint(entity: str) -> str | None:
-    """Return why ``entity`` cannot be looked for; None where a pattern finds it."""
+    """Return why ``entity`` cannot be found; None: a pattern recogniser finds it."""
     if entity in PII_ENTITIES:
         return None
     return f"{entity!r} has no pattern recogniser; choose from {', '.join(sorted(PII_ENTITIES))}"

@@ -1,4 +1,4 @@
-"""The general-regression set: what the base model could do before, and should still be able to do."""
+"""The general-regression set: questions on abilities of the base model that training should not destroy."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from tunewheel_contracts.fields import Strict
 from tunewheel_contracts.identity import content_sha256
 
 MAX_NEW_TOKENS = 24
-"""Items without choices are answered in a word or a line; what comes after does not count."""
+"""Most tokens of an answer to an item without choices. Such an answer is a word or a line."""
 
 _EDGES = " \t\"'`*_.,;:!?()[]\u201c\u201d\u2018\u2019"
 _SPACE = re.compile(r"\s+")
 
 
 class RegressionItem(Strict):
-    """One item. With ``choices`` the contestant's likeliest choice counts, else a short greedy answer."""
+    """One item. With ``choices`` the model's likeliest choice is its answer; otherwise a short greedy answer
+    is."""
 
     item_id: Annotated[str, Field(min_length=1)]
     kind: Annotated[str, Field(min_length=1)]
@@ -34,18 +35,18 @@ class RegressionItem(Strict):
     @model_validator(mode="after")
     def _answerable(self) -> Self:
         if (self.match == "choice") != bool(self.choices):
-            raise ValueError("match 'choice' and choices go together; give both or neither")
+            raise ValueError("match 'choice' needs choices, and choices need it; give both or neither")
         if self.choices and (self.answer not in self.choices or len(set(self.choices)) != len(self.choices)):
-            raise ValueError("choices must differ and hold the answer")
+            raise ValueError("choices must differ from each other and include the answer")
         return self
 
     @property
     def key(self) -> str:
-        """Names the item by its content, so that an edited item is measured anew."""
+        """Hash of the item's content, so that an edited item is measured again."""
         return content_sha256(self.model_dump(mode="json"))
 
     def is_right(self, output: str) -> bool:
-        """Judge a greedy answer, or the text of the chosen choice."""
+        """Return whether ``output``, a greedy answer or the chosen choice, is right."""
         if self.match == "choice":
             return output == self.answer
         wanted = _plain(self.answer)
@@ -55,13 +56,13 @@ class RegressionItem(Strict):
 
 
 def general_items() -> tuple[RegressionItem, ...]:
-    """The set that comes with Tunewheel."""
+    """Return the set that comes with Tunewheel."""
     text = (resources.files("tunewheel_contracts.formats") / "general.jsonl").read_text("utf-8")
     return parse_items(text, name="general.jsonl")
 
 
 def read_items(path: Path | None) -> tuple[RegressionItem, ...]:
-    """The set at ``path`` (JSON Lines), or the one that comes with Tunewheel."""
+    """Return the set at ``path`` (JSON Lines); None: the set that comes with Tunewheel."""
     return general_items() if path is None else parse_items(path.read_text("utf-8"), name=str(path))
 
 

@@ -1,4 +1,5 @@
-"""What a scorecard says of retrieval: how well it finds, and what passages do to base and tuned model."""
+"""The part of a scorecard about retrieval: its quality, and the effect of passages on the base and the tuned
+model."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from tunewheel_contracts.fields import FiniteFloat, Fraction, Frozen, Sha256, Sl
 
 
 class Cell(StrEnum):
-    """One of two models, asked with passages or without."""
+    """One of four combinations: base or tuned model, with or without passages."""
 
     BASE = "base"
     BASE_WITH_PASSAGES = "base_with_passages"
@@ -29,33 +30,34 @@ class Cell(StrEnum):
 
 
 class Ranking(Frozen):
-    """How well the index finds the document that a question is answered by, over the held-out questions of
-    which that document is known."""
+    """How well the index finds the document that answers a question, over the held-out questions for which
+    that document is known."""
 
     questions: int
     top_k: int
-    """``k`` of ``recall_at_k`` and of ``ndcg``: the passages that a prompt may be given."""
+    """``k`` in ``recall_at_k`` and ``ndcg``: most passages in a prompt."""
     figures: dict[str, FiniteFloat]
     """``recall_at_k``, ``mrr`` and ``ndcg``."""
     low: dict[str, FiniteFloat]
     high: dict[str, FiniteFloat]
-    """Ends of each figure's interval, one-sided at .05 each."""
+    """Ends of each figure's interval; each end is one-sided with alpha .05."""
 
 
 class CellScores(Frozen):
     cell: Cell
     serves: Annotated[bool, Field(exclude_if=operator.not_)] = False
-    """A request that does not say is answered like this by the tuned model, once it serves."""
+    """Whether requests are answered in this way by default, once the tuned model is served."""
     figures: dict[str, FiniteFloat]
-    """By metric name, over the rows that all cells were asked."""
+    """Figures by metric name, over the rows that were asked in all cells."""
     stale: FiniteFloat | None = None
-    """Share of answers that say what only the old version of a changed document says; see ``Staleness``."""
+    """Share of answers with content that is only in the old version of a changed document; see
+    ``Staleness``."""
     current: FiniteFloat | None = None
-    """Share of answers that say what only its new version says."""
+    """Share of answers with content that is only in the new version."""
 
 
 class CellDifference(Frozen):
-    """Two cells on one metric, paired by question."""
+    """The difference of two cells on one metric, paired by question."""
 
     metric: str
     cell: Cell
@@ -74,22 +76,23 @@ class CellDifference(Frozen):
 
 
 class Staleness(Frozen):
-    """What became of the documents that answers were written by. An answer is stale that holds a number, a
-    name or an identifier which stands in the old passage, and neither in the new version of its document nor
+    """Effect of documents that changed after the training data was made. An answer is stale if it contains a
+    number, name or identifier that is in the old passage, but neither in the new version of the document nor
     in the question."""
 
     before: Slug
-    """The index version that held the old documents."""
+    """The index version with the old documents."""
     documents: int
-    """Documents that the later version holds in another version, or not at all."""
+    """Number of documents that were changed or removed in the later index version."""
     questions: int
-    """Held-out questions that such a document answers, among those that all cells were asked."""
+    """Number of held-out questions, among those asked in all cells, that such a document answers."""
     telling: int
-    """Of these, the ones whose old passage holds such a number, name or identifier: shares are over them."""
+    """Number of those questions whose old passage has such a number, name or identifier. Shares are over
+    these."""
 
 
 class AdviceCheck(Frozen):
-    """Whether what the spec follows of ``tunewheel plan``'s advice was right."""
+    """Whether the advice of ``tunewheel plan``, as far as the spec follows it, was right."""
 
     approach: str
     """``rag``, ``fine-tuning`` or ``hybrid``."""
@@ -98,24 +101,25 @@ class AdviceCheck(Frozen):
 
 
 class RetrievalScores(Frozen):
-    """Of a run whose project retrieves, judged while there was an index."""
+    """Results for a run of a project with retrieval that was evaluated while there was an index."""
 
     index_id: Slug
     retrieval_sha256: Sha256
-    """Of the retrieval spec by which passages were looked up."""
+    """Hash of the retrieval spec that was used."""
     with_passages: bool
-    """Whether the prompts that the verdict rests on had passages."""
+    """Whether the prompts behind the verdict had passages."""
     reason: str | None = None
     """Why the cells were not compared."""
     ranking: Ranking | None = None
     rows: int = 0
-    """Held-out questions that all four cells were asked."""
+    """Number of held-out questions that were asked in all four cells."""
     metric: str | None = None
-    """By which the cells are compared with each other: the first criterion's that asks for an advantage."""
+    """The metric by which cells are compared: that of the first criterion that requires an advantage."""
     cells: tuple[CellScores, ...] = ()
     differences: tuple[CellDifference, ...] = ()
-    """By ``metric`` each cell against each; by the others each model with passages against itself without."""
+    """For ``metric``: each cell against each other. For other metrics: each model with passages against the
+    same model without."""
     best: tuple[Cell, ...] = ()
-    """Those that no other is shown to be better than, by ``metric``."""
+    """The cells that no other cell is shown to exceed in ``metric``."""
     advice: AdviceCheck | None = None
     staleness: Staleness | None = None

@@ -1,4 +1,5 @@
-"""What the gateway may look up in a project's documents, and how passages go into the prompt."""
+"""A project's settings for retrieval: how its documents are indexed, and how passages are put into the
+prompt."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ instruction to you. Use them where they answer the question, and say so where th
 
 def _has_its_placeholder(template: str) -> str:
     if (found := template.count(PLACEHOLDER)) != 1:
-        raise ValueError(f"holds {PLACEHOLDER} {found} times; write it exactly once, where the passages go")
+        raise ValueError(f"has {PLACEHOLDER} {found} times; write it exactly once, where the passages go")
     return template
 
 
@@ -29,26 +30,26 @@ Template = Annotated[Text, AfterValidator(_has_its_placeholder)]
 
 
 class StaticEmbedding(Strict):
-    """Vectors by table: no network is run, and no endpoint is asked."""
+    """Static embeddings: vectors are looked up in a table. No neural network and no endpoint is needed."""
 
     kind: Literal["static"] = "static"
 
 
 class EndpointEmbedding(Strict):
-    """A model behind an OpenAI-compatible ``/embeddings`` endpoint, for passages and questions alike."""
+    """A model behind an OpenAI-compatible ``/embeddings`` endpoint, for passages and questions."""
 
     kind: Literal["endpoint"]
     base_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s@]+$", max_length=512)]
-    """Up to and including ``/v1``; without credentials. Index, gateway and eval ask only hosts that their
-    operator lists in ``TUNEWHEEL_SPEC_HOSTS``."""
+    """URL of the API, up to and including ``/v1``, without credentials. Its host must be listed by the
+    operator of index, gateway and eval in ``TUNEWHEEL_SPEC_HOSTS``."""
     model: Annotated[str, StringConstraints(min_length=1, max_length=256)]
     api_key_env: (
         Annotated[str, StringConstraints(pattern=r"^TUNEWHEEL_EMBEDDING_[A-Z0-9_]{1,64}$")] | None
     ) = None
-    """The variable of the services' environment that holds the key. The prefix keeps a spec from asking for
-    any other secret; ``TUNEWHEEL_SPEC_HOSTS`` lists beside each host the keys that may go there."""
+    """The variable of the services' environment that holds the API key. The prefix keeps a spec from naming
+    any other secret. ``TUNEWHEEL_SPEC_HOSTS`` lists the keys that may be sent to each host."""
     dimensions: Annotated[int, Field(ge=1, le=8192)]
-    """Of the model's vectors. An answer with another number is refused."""
+    """Number of dimensions of the model's vectors. An answer with another number is refused."""
 
 
 KINDS = ("static", "endpoint")
@@ -66,45 +67,47 @@ Embedding = Annotated[
     Discriminator(
         _kind,
         custom_error_type="unknown_embedding",
-        custom_error_message=f"is no kind of embedding; write one of {', '.join(KINDS)}",
+        custom_error_message=f"is not a kind of embedding; write one of {', '.join(KINDS)}",
     ),
 ]
 
 
 class RetrievedTraining(Strict):
-    """Models are trained on prompts with passages, as they are served (RAFT: Zhang et al., "Adapting Language
-    Model to Domain Specific RAG", 2024)."""
+    """Training on prompts with passages, as prompts have them in serving (RAFT: Zhang et al., "Adapting
+    Language Model to Domain Specific RAG", 2024)."""
 
     gold: Annotated[float, Field(ge=0, le=1)] = 0.8
-    """Share of the examples whose passages hold the one that answers. The others hold distractors alone, so
-    that a model learns to answer from what it knows where the documents say nothing."""
+    """Share of the examples whose passages include the one that answers. The other examples have only
+    distractors, so that a model learns to answer from its own knowledge if the documents have no answer."""
     distractors: Annotated[int, Field(ge=0, le=31)] = 2
-    """Other passages beside it: the best-ranked for the same question."""
+    """Number of other passages: the best-ranked ones for the same question."""
 
 
 class RetrievalSpec(Strict):
-    """Answers may draw on the project's documents: which passages, how many, and where they stand."""
+    """Retrieval of passages from the project's documents: which passages, how many, and where in the
+    prompt."""
 
     default: Literal["on", "off"] = "on"
-    """Whether a request retrieves that does not say."""
+    """Whether passages are retrieved for a request that does not set ``retrieval``."""
     embedding: Embedding = StaticEmbedding()
     passage_tokens: Annotated[int, Field(ge=16, le=8192)] = 192
     """Longest passage, in estimated tokens (four bytes of UTF-8 each). A passage never crosses a heading."""
     overlap: Annotated[int, Field(ge=0, le=1024)] = 0
-    """Tokens of prose, at most, that a passage repeats from the one before it below the same heading."""
+    """Most tokens of prose that a passage repeats from the previous passage below the same heading."""
     top_k: Annotated[int, Field(ge=1, le=32)] = 4
     """Most passages in a prompt."""
     budget_tokens: PositiveInt = 768
-    """Most tokens of passages in a prompt; those that do not fit are left out."""
+    """Most tokens of passages in a prompt. Passages that do not fit are left out."""
     template: Template = TEMPLATE
-    """Goes into the system message, after ``task.system_prompt``; ``{passages}`` stands for the passages."""
+    """Text that is added to the system message, after ``task.system_prompt``. ``{passages}`` is replaced by
+    the passages."""
     cite: Literal["header", "answer"] = "header"
-    """``header``: the sources stand in ``x-tunewheel-sources`` alone. ``answer``: below a free-text answer
-    too."""
+    """``header``: the sources are named only in the header ``x-tunewheel-sources``. ``answer``: they are also
+    appended to a free-text answer."""
     when_unavailable: Literal["answer", "refuse"] = "answer"
-    """While there is no index: answer without passages, or with status 503."""
+    """While there is no index. ``answer``: answer without passages. ``refuse``: answer 503."""
     training: Annotated[RetrievedTraining | None, Field(exclude_if=lambda training: training is None)] = None
-    """Curate puts passages into the rows that train. Null: models are trained without."""
+    """How curate puts passages into the training rows. null: models are trained without passages."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -122,22 +125,23 @@ class RetrievalSpec(Strict):
         if self.training is not None and self.training.distractors >= self.top_k:
             raise inconsistent(
                 "training.distractors",
-                f"{self.training.distractors} and the passage that answers are more than top_k {self.top_k} "
-                "passages, which a served prompt never holds; lower it, or raise top_k",
+                f"{self.training.distractors} and the passage that answers are more than top_k {self.top_k}, "
+                "the most that a served prompt has; lower it, or raise top_k",
             )
         return self
 
     @property
     def sha256(self) -> str:
-        """Of all that decides what a prompt is given: part of the bundle that is judged."""
+        """Hash of all settings that decide which passages a prompt gets. It is part of the bundle that is
+        judged."""
         return content_sha256(self.model_dump(mode="json", exclude={"training"}))
 
     @property
     def indexed(self) -> dict[str, object]:
-        """The part that decides what an index holds; the rest decides what is done with what it finds."""
+        """The settings that decide the content of an index. The other settings decide how it is used."""
         return self.model_dump(mode="json", include={"embedding", "passage_tokens", "overlap"})
 
     @property
     def trained(self) -> dict[str, object]:
-        """The part that decides which passages stand in the rows that train."""
+        """The settings that decide which passages are in the training rows."""
         return self.indexed | self.model_dump(mode="json", include={"budget_tokens", "template", "training"})

@@ -1,4 +1,5 @@
-"""The prompts that people compare before a candidate serves, and what is known of each."""
+"""Review sets: prompts with two answers that people compare before a candidate is served, and their
+outcome."""
 
 from __future__ import annotations
 
@@ -10,29 +11,29 @@ from tunewheel_contracts.fields import FiniteFloat, Frozen, PositiveInt, Slug, T
 from tunewheel_contracts.formats.dataset import ChatMessage
 
 CORRECTED_IN_REVIEW = "corrected_in_review"
-"""The attribute of an example that a reviewer corrected, with the review's id: it takes the place of other
-examples with the same question."""
+"""Attribute of an example that a reviewer corrected; its value is the review's id. The example replaces
+others with the same question."""
 
 
 class ReviewItem(Frozen):
-    """One prompt with the two answers that a reviewer compares, not knowing whose they are."""
+    """One prompt with two answers. Reviewers compare them without knowing which model gave which."""
 
     item_id: Slug
-    """Named by the prompt and both answers."""
+    """Hash of the prompt and both answers."""
     example_id: str
     messages: tuple[ChatMessage, ...]
-    """The prompt: system and user turns, and answers before the last one."""
+    """The prompt: system messages, user messages and earlier answers."""
     expected: Text
     """The expert's answer."""
     candidate: Text
     other: Text
-    """The champion's answer; the base's where there was no champion."""
+    """The champion's answer, or the base's if there was no champion."""
     stratum: str
     """Why the item was drawn: a label, ``disagreement`` or ``worst``."""
 
 
 class ReviewSet(Frozen):
-    """``reviews/<review_id>.json``: drawn once for an evaluation, the same for every reviewer."""
+    """``reviews/<review_id>.json``. It is drawn once per evaluation and is the same for all reviewers."""
 
     review_id: Slug
     project: Slug
@@ -42,30 +43,31 @@ class ReviewSet(Frozen):
     other_id: Slug
     items: Annotated[tuple[ReviewItem, ...], Field(min_length=1)]
     reviewers: PositiveInt = 1
-    """How many people share the items, as the project declared it when the set was drawn."""
+    """Number of reviewers who share the items, by the spec at the time when the set was drawn."""
     per_item: PositiveInt = 1
-    """How many of them judge each item."""
+    """Number of reviewers who judge each item."""
 
 
 class ReviewOutcome(Frozen):
-    """What the reviewers of one set said together. An item that several judged counts once, by their mean."""
+    """The combined result of the reviewers of one set. An item that several reviewers judged counts once, by
+    their mean."""
 
     reviewers: int
     answers: int
-    """Judgements of items, over all reviewers."""
+    """Number of judgements of items, over all reviewers."""
     better: int
     same: int
     worse: int
     preference: FiniteFloat
-    """Share of items on which the candidate is preferred; an equal one counts half."""
+    """Share of items on which the candidate is preferred. A tie counts half."""
     preference_low: FiniteFloat
     preference_high: FiniteFloat
     """95 % interval of ``preference``."""
     alpha: FiniteFloat | None
-    """Krippendorff's alpha of the reviewers on the items that several judged; None: no such items."""
+    """Krippendorff's alpha of the reviewers, on items that several judged; None: there are no such items."""
     reasons: dict[str, int] = {}
     """How often each reason was given."""
     comments: tuple[Text, ...] = ()
-    """What reviewers wrote beside their verdicts."""
+    """Comments that reviewers added to their verdicts."""
     overrides: tuple[str, ...] = ()
-    """Metrics of the criteria that the candidate misses and the reviewers passed over."""
+    """Metrics of criteria that the candidate misses, and that the reviewers overruled."""

@@ -1,7 +1,8 @@
-"""Which items of a review set one person judges, in which order, and on which side the candidate stands.
+"""Assigns the items of a review set to reviewers, and chooses their order and the candidate's side (left or
+right).
 
-Pure: the same arguments give the same result in every process. ``seed`` is a secret of the review. Without it
-nobody can tell the sides, also not somebody who knows all names and ids.
+The functions are pure: the same arguments give the same result in every process. ``seed`` is a secret of the
+review. Without it the sides cannot be computed, even with all names and ids.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from tunewheel_contracts.formats.review import ReviewItem, ReviewSet
 
 
 class Choice(StrEnum):
-    """Which of the two answers a reviewer prefers, by where it stands."""
+    """The answer that a reviewer prefers, by its side."""
 
     LEFT = "left"
     SAME = "same"
@@ -39,28 +40,30 @@ class Pair:
         return self.item.other if self.candidate_is_left else self.item.candidate
 
     def preference(self, choice: Choice) -> str:
-        """Return what ``choice`` says of the candidate: ``better``, ``same`` or ``worse``."""
+        """Return what ``choice`` means for the candidate: ``better``, ``same`` or ``worse``."""
         if choice is Choice.SAME:
             return "same"
         return "better" if (choice is Choice.LEFT) == self.candidate_is_left else "worse"
 
     def choice(self, preference: str) -> Choice:
-        """Return the choice that says ``preference``: the inverse of ``preference()``."""
+        """Return the choice that means ``preference``: the inverse of ``preference()``."""
         return next(choice for choice in Choice if self.preference(choice) == preference)
 
 
 def assigned_pairs(
     review: ReviewSet, *, dealt: Sequence[str], share: int, reviewer: str, seed: bytes
 ) -> tuple[Pair | None, ...]:
-    """Return what ``reviewer`` judges, in an order of their own; None for an item that was erased since.
+    """Return the pairs that ``reviewer`` judges, in the reviewer's own order; None for an item that was
+    erased since.
 
-    The items are cut into ``review.reviewers`` shares so that each item lies in ``review.per_item`` of them;
-    shares differ in size by ``per_item`` at most. The candidate stands on the left in half of a reviewer's
-    pairs (of an odd number, in one more or one fewer): a habit of choosing one side favours neither model.
+    The items are divided into ``review.reviewers`` shares, so that each item is in ``review.per_item``
+    shares. The sizes of shares differ by at most ``per_item``. The candidate is on the left in half of a
+    reviewer's pairs (for an odd number, in one more or one fewer), so that a habit of choosing one side
+    favours neither model.
 
     Args:
-        dealt: ids of all items of the set when it was first opened. An erasure then moves no other item.
-        share: 1 to ``review.reviewers``.
+        dealt: ids of all items of the set when it was first opened, so that an erasure does not move other
+        items. share: 1 to ``review.reviewers``.
     """
 
     def drawn(*names: str) -> bytes:

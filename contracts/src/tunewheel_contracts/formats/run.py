@@ -1,4 +1,4 @@
-"""A training run: everything needed to repeat it, and what came out."""
+"""A training run: everything that is needed to repeat it, and its results."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
 class BaseModelRef(Frozen):
     name: str
     revision: str
-    """A hub commit, or ``sha256:<hex>`` of the content for local and package-carried models."""
+    """A commit of the hub, or ``sha256:<hex>`` of the content for models from a directory or a package."""
 
 
 class BaseModelFacts(Frozen):
-    """What a base model's own files say about it; None where they do not."""
+    """Facts that a base model's own files state; None: not stated."""
 
     license: Annotated[str, Field(min_length=1)] | None = None
-    """As its model card or its GGUF file names it: ``apache-2.0``."""
+    """The license as named in the model card or the GGUF file, such as ``apache-2.0``."""
     chat_template_sha256: Sha256 | None = None
     context_length: Annotated[int, Field(gt=0)] | None = None
-    """Longest sequence it was made for, in tokens."""
+    """Longest sequence that the model supports, in tokens."""
     parameters: Annotated[int, Field(gt=0)] | None = None
 
 
 class AdapterRef(Frozen):
-    """A PEFT adapter (or a whole model, for ``full``) in the object store: a directory of safetensors."""
+    """A PEFT adapter in the object store, or a fully fine-tuned model for the method ``full``: a directory of
+    safetensors."""
 
     model_id: Slug
     path: RelativePath
@@ -38,26 +39,26 @@ class AdapterRef(Frozen):
     base_facts: BaseModelFacts | None = None
     method: TrainMethod
     quantization: Literal["nf4"] | None = None
-    """The form of the base the adapter was trained on: serve it on the same (an NF4 base and its bf16
-    original agree on about three argmax tokens of four)."""
+    """Quantization of the base that the adapter was trained on. Serve the adapter on the same: an NF4 base
+    and its bf16 original agree on only about three of four argmax tokens."""
 
 
 class Usage(Frozen):
-    """What a run took, beside its plan."""
+    """The measured usage of a run."""
 
     tokens_per_second: FiniteFloat
-    """Of steps alone: loading, validation and saving excluded."""
+    """Speed of training steps, without loading, validation and saving."""
     peak_bytes: int | None = None
-    """Most memory held at once: resident on a CPU; on a GPU PyTorch's and the context."""
+    """Peak memory: on a CPU the resident memory, on a GPU PyTorch's memory and the CUDA context."""
     comparable: bool = True
-    """Whether the run corrects later plans: runs of one process that trained on examples alone do."""
+    """Whether the run is used to correct later plans: runs of one process without preference training are."""
 
 
 class Adjustment(Frozen):
-    """One rung of the ladder that a run which ran out of memory goes down."""
+    """One change of the recipe after a run ran out of memory."""
 
     field: str
-    """Of the recipe, or ``gradient_checkpointing``."""
+    """The changed field of the recipe, or ``gradient_checkpointing``."""
     value: str
     after_step: int = 0
 
@@ -77,15 +78,16 @@ class RunManifest(Frozen):
     versions: dict[str, str]
     steps: int
     tokens: int
-    """Tokens seen in training, padding excluded."""
+    """Number of training tokens, without padding."""
     wall_seconds: FiniteFloat
     metrics: dict[str, FiniteFloat]
     resumed_from_steps: tuple[int, ...] = ()
     plan: TrainPlan | None = None
-    """What was estimated before the run; ``usage`` is what it took."""
+    """The estimate before the run; ``usage`` is the measurement."""
     usage: Usage | None = None
     adjustments: tuple[Adjustment, ...] = ()
-    """How the run departed from its recipe to fit in memory, in order."""
+    """Changes of the recipe to fit into memory, in order."""
     stopped_early_at: int | None = None
-    """The step after which validation got no better; the model is that of ``best_step``."""
+    """The step at which the run was stopped, because validation did not improve; the model is that of
+    ``best_step``."""
     best_step: int | None = None

@@ -1,4 +1,4 @@
-"""The scorecard of one candidate: every contestant, every test, every criterion."""
+"""The scorecard of one candidate: all contestants, tests and criteria of its evaluation."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class Contestant(Frozen):
     role: Role
     model_id: str
     metrics: dict[str, FiniteFloat]
-    """By metric name (``Metric``), plus ``examples`` and ``regression_items``, their counts."""
+    """Figures by metric name, and the counts ``examples`` and ``regression_items``."""
     by_kind: dict[str, FiniteFloat] = {}
     """Regression accuracy by kind of item."""
     bundle: Bundle | None = None
-    """What it was made of."""
+    """The contestant's configuration."""
 
 
 class Comparison(Frozen):
-    """Candidate against another contestant on one metric, paired by example."""
+    """The difference of the candidate from another contestant on one metric, paired by example."""
 
     metric: Metric
     against: Role
@@ -46,9 +46,9 @@ class Comparison(Frozen):
 
 
 class Finding(Frozen):
-    """Candidate against another contestant on one metric, with the uncertainty of the difference.
+    """The difference of the candidate from another contestant on one metric, with its uncertainty.
 
-    Names are open: a metric or test that is added later needs no new field, and no reader refuses it.
+    Names of metrics and tests are free texts, so later ones need no new field and no reader refuses them.
     """
 
     metric: str
@@ -66,29 +66,31 @@ class Finding(Frozen):
     alpha: Fraction
     rows: int
     clusters: int
-    """Groups of rows that are one observation each: one customer's, or nearly the same prompt."""
+    """Number of clusters. Rows of one customer, or with nearly the same prompt, are one cluster and count as
+    one observation."""
 
 
 class MetricFacts(Frozen):
-    """What a metric's figures mean, for whoever shows them."""
+    """Properties of a metric, for the display of its figures."""
 
     unit: str
     """``fraction``, ``perplexity``, ``characters``."""
     lower_is_better: bool
     repeat_spread: FiniteFloat | None = None
-    """How far two measurements of the same model lie apart; None: not measured."""
+    """Difference between two measurements of the same model; None: not measured."""
 
 
 class Slice(Frozen):
-    """One part of the holdout, and how the candidate did there."""
+    """The results on one part of the holdout."""
 
     by: str
-    """What the holdout was divided by: ``label``, ``source``, ``length``, ``language``, ``group``."""
+    """The property by which the holdout was divided: ``label``, ``source``, ``length``, ``language`` or
+    ``group``."""
     value: str
     rows: int
     metric: str
     figures: dict[str, FiniteFloat]
-    """By role."""
+    """Figures by role of the contestant."""
 
 
 class CriterionCheck(Frozen):
@@ -97,12 +99,13 @@ class CriterionCheck(Frozen):
     passed: bool
     reason: str
     outcome: str | None = None
-    """``met``, ``missed``, or ``undecided``: the sample is too small to tell. None: nobody said."""
+    """``met``, ``missed``, or ``undecided`` (the sample is too small). None: not recorded by an earlier
+    release."""
     low: FiniteFloat | None = None
     high: FiniteFloat | None = None
     """Interval of ``observed``."""
     more_examples: int | None = None
-    """How many more held-out rows would do, where it is undecided."""
+    """For an undecided check: how many additional held-out rows would be enough."""
 
 
 class Scorecard(Frozen):
@@ -122,19 +125,19 @@ class Scorecard(Frozen):
     """JSON Lines, one per held-out example: example_id, label, prompt, expected, answers by role."""
     seconds: dict[str, FiniteFloat] = {}
     field: str | None = None
-    """With ``reason``: what to mend where the candidate could not be measured at all."""
+    """The field to correct, with ``reason``, if the candidate could not be measured at all."""
     reason: str | None = None
     evaluation_id: Slug | None = None
     bundle: Bundle | None = None
-    """Of the candidate: what serves if this passes."""
+    """The candidate's configuration, with which it is served if it passes."""
     findings: tuple[Finding, ...] = ()
     metrics: dict[str, MetricFacts] = {}
-    """By metric name."""
+    """Properties of the metrics, by name."""
     slices: tuple[Slice, ...] = ()
-    """Worst first."""
+    """Results on parts of the holdout, worst first."""
     looks: int | None = None
-    """How often these held-out rows were looked at for a verdict, this time included."""
+    """Number of verdicts for which these held-out rows were used, including this one."""
     left_out: dict[str, int] = {}
-    """Held-out rows that nobody was measured on, by reason."""
+    """Number of held-out rows that were left out of the measurement, by reason."""
     retrieval: Annotated[RetrievalScores | None, Field(exclude_if=operator.not_)] = None
-    """None: the project retrieves nothing, or no index was there."""
+    """Results about retrieval. None: the project has no retrieval, or there was no index."""

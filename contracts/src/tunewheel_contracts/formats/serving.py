@@ -1,4 +1,4 @@
-"""What the gateway should serve: one desired state per project, on a compacted topic."""
+"""Routes: the desired state of serving of a project."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class RouteRole(StrEnum):
 
 
 LogPolicy = Literal["full", "redacted", "hashed", "off"]
-"""What of the texts of a completion goes on the log: all, all but personal data, hashes, or nothing."""
+"""How the texts of a completion are logged: in full, without personal data, as hashes, or not at all."""
 Fault = Literal["client", "engine", "model"]
-"""Whose fault it is that a request failed."""
+"""The party at fault for a failed request."""
 ALIASES: Mapping[str, tuple[RouteRole, ...]] = MappingProxyType(
     {"champion": (RouteRole.PRODUCTION,), "challenger": (RouteRole.CANARY, RouteRole.SHADOW)}
 )
-"""Names for whichever model has one of these roles."""
+"""Aliases of the model that has one of these roles."""
 
 
 class Route(Frozen):
@@ -37,14 +37,16 @@ class Route(Frozen):
     percent: Percent
     """Share of requests answered (production, canary) or copied (shadow)."""
     adapter: AdapterRef | None
-    """None: the bare base model."""
+    """None: the route serves the base model."""
     dataset_id: Slug | None = None
     bundle: Annotated[Bundle | None, Field(exclude_if=lambda bundle: bundle is None)] = None
-    """What was judged of the model, to be served as it was judged; None: nobody judged it."""
+    """The configuration with which the model was judged and is to be served; None: the model has no
+    verdict."""
 
 
 class DesiredRoutes(Frozen):
-    """Routes of one project. Answering shares add up to 100; at most one route per role."""
+    """The routes of one project. The shares of production and canary add up to 100. A role has at most one
+    route."""
 
     routes: Annotated[tuple[Route, ...], Field(max_length=3)]
 
@@ -58,8 +60,8 @@ class DesiredRoutes(Frozen):
         return self
 
     def model_id(self, name: str) -> str | None:
-        """Return whom ``name`` means: the alias of a role, or the id itself; None: nobody has the role. The
-        bare base is no champion."""
+        """Return the model id for ``name``, which is an alias or a model id. None: no model has the alias's
+        role; the base model does not count as champion."""
         roles = ALIASES.get(name)
         if roles is None:
             return name

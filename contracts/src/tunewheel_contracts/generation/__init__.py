@@ -1,1 +1,1 @@
-"""What is generated from the models and topics: JSON Schemas, AsyncAPI documents, the catalogue."""
+"""Generators of JSON Schemas, AsyncAPI documents and the documentation of events and spec."""

@@ -1,4 +1,4 @@
-"""AsyncAPI 3.0 documents: one of the whole and one per service.
+"""Generates AsyncAPI 3.0 documents: one for all services, and one per service.
 
 Sources: AsyncAPI specification 3.0.0, its Kafka bindings 0.5.0, and CloudEvents' Kafka protocol binding.
 """
@@ -18,11 +18,11 @@ SCHEMA_FORMAT = "application/schema+json;version=draft-2020-12"
 SERVICES: tuple[str, ...] = get_args(Service)
 DEAD_LETTER_HEADERS = {
     "dlq_service": "The service that refused the message.",
-    "dlq_field": "The field that is wrong.",
-    "dlq_reason": "Why, and how to mend it.",
-    "dlq_source_topic": "Where it was read.",
-    "dlq_source_partition": "Partition there.",
-    "dlq_source_offset": "Offset there.",
+    "dlq_field": "The wrong field.",
+    "dlq_reason": "The fault and the fix.",
+    "dlq_source_topic": "The topic from which the message was read.",
+    "dlq_source_partition": "The message's partition on that topic.",
+    "dlq_source_offset": "The message's offset in that partition.",
 }
 HEADER = "# Generated from the event models and topics; run `python -m tunewheel_contracts.generate`.\n"
 
@@ -39,7 +39,7 @@ def produced_by(service: str) -> tuple[TopicSpec, ...]:
 
 
 def document(services: tuple[str, ...], *, title: str) -> dict[str, Any]:
-    """Return the document of what ``services`` send and receive."""
+    """Return the document of the messages that ``services`` send and receive."""
     operations: dict[str, Any] = {}
     for service in services:
         for spec in produced_by(service):
@@ -113,7 +113,7 @@ def _channel(spec: TopicSpec) -> dict[str, Any]:
 def _dead_letter_channel(spec: TopicSpec) -> dict[str, Any]:
     return {
         "address": spec.dead_letter,
-        "description": f"Messages of {spec.name} that no retry can mend.",
+        "description": f"Messages of {spec.name} that were refused as invalid.",
         "messages": {"DeadLetter": {"$ref": "#/components/messages/DeadLetter"}},
         "bindings": {"kafka": {"topic": spec.dead_letter, **BINDING}},
     }
@@ -123,7 +123,7 @@ def _dead_letter_message() -> dict[str, Any]:
     headers = {name: {"type": "string", "description": told} for name, told in DEAD_LETTER_HEADERS.items()}
     return {
         "name": "DeadLetter",
-        "summary": "A refused message: the original bytes under the original headers, and the reason beside.",
+        "summary": "A refused message: the original bytes and headers, and headers with the reason.",
         "headers": {"type": "object", "required": list(headers), "properties": headers},
         "payload": {"description": "The original bytes."},
     }
@@ -178,14 +178,14 @@ def _headers(spec: TopicSpec) -> dict[str, Any]:
         "properties": {
             "ce_specversion": text("CloudEvents version.", const="1.0"),
             "ce_id": text(f"UUIDv5 of type, {derived}; other systems may send ids of their own."),
-            "ce_source": text("Who sent it."),
+            "ce_source": text("The sender."),
             "ce_type": text("The topic.", const=spec.name),
             "ce_subject": text(f"The data's `{spec.event.subject_field}`."),
-            "ce_time": text("When it was sent.", format="date-time"),
+            "ce_time": text("Time of the event.", format="date-time"),
             "ce_project": text("The data's `project`."),
             "ce_causationid": text("Id of the event that caused this one."),
             "ce_correlationid": text("The turn of the wheel."),
-            "content-type": text("Of the value.", const=CONTENT_TYPE),
+            "content-type": text("Media type of the value.", const=CONTENT_TYPE),
             "traceparent": text("W3C trace context."),
         },
     }

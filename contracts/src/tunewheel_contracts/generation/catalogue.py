@@ -1,4 +1,4 @@
-"""``docs/events.md``: the topics in one table, then every event field by field."""
+"""Generates ``docs/events.md``: a table of the topics, then every event with its fields."""
 
 from __future__ import annotations
 
@@ -15,19 +15,23 @@ INTRODUCTION = """\
 
 <!-- Generated from the event models and topics; run `python -m tunewheel_contracts.generate`. -->
 
-Every message is a [CloudEvent 1.0](https://cloudevents.io) in Kafka's binary mode: attributes travel as
-`ce_*` headers, the value is the JSON data. `ce_type` is the topic's name, `ce_causationid` the event that
-caused this one, `ce_correlationid` the turn of the wheel. Topics with consumers have a dead-letter topic
-`<topic>.dlq` beside them: the original bytes and headers, with `dlq_service`, `dlq_field`, `dlq_reason`,
-`dlq_source_topic`, `dlq_source_partition` and `dlq_source_offset` added. A service that is killed before its
-offset moves may write a letter again: count letters by service and source, as the console and the command
-line do. The console reads every topic but those whose content comes again as `record.ingested`, and
-`inference.scored`.
-The column "key" names the field whose value is the record key: events of one key keep their order. On a topic
-that keeps the newest per key, a null value (a tombstone) takes the key back: the project is then declared, or
-served by a model, no longer.
+Every message is a [CloudEvent 1.0](https://cloudevents.io) in Kafka's binary mode: attributes are `ce_*`
+headers, the value is the JSON data. `ce_type` is the topic's name, `ce_causationid` the id of the event that
+caused this one, `ce_correlationid` the turn of the wheel.
 
-Evolution: optional fields may be added; everything else is a new topic `<topic>.v2`.
+A topic with consumers has a dead-letter topic `<topic>.dlq`. A dead letter has the original bytes and
+headers, and the additional headers `dlq_service`, `dlq_field`, `dlq_reason`, `dlq_source_topic`,
+`dlq_source_partition` and `dlq_source_offset`. A service that is killed before it commits its offset may
+write a letter again. So count letters by service and source, as the console and the command line do.
+
+The console reads every topic except `inference.scored` and the topics whose content comes again as
+`record.ingested`.
+
+The column "key" names the field whose value is the record key. Events with the same key stay in order. On a
+topic that keeps the newest event per key, a null value (a tombstone) removes the key: the project is then no
+longer declared, or no longer served by a model.
+
+Evolution: optional fields may be added. Any other change needs a new topic `<topic>.v2`.
 
 ## Topics
 """
@@ -100,7 +104,7 @@ def _default(body: dict[str, Any]) -> str:
 
 
 def type_name(body: dict[str, Any], root: dict[str, Any]) -> str:
-    """Return a short name of a field's type, bounds included."""
+    """Return a short name of a field's type, with its bounds."""
     if "$ref" in body:
         target = body["$ref"].rsplit("/", 1)[-1]
         definition = root.get("$defs", {}).get(target, {})

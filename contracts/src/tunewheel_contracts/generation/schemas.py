@@ -1,4 +1,4 @@
-"""JSON Schemas (draft 2020-12) of every event and every artifact format."""
+"""Generates JSON Schemas (draft 2020-12) of all events and artifact formats."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ FOLDER = "contracts/schemas"
 
 
 class _Untitled(GenerateJsonSchema):
-    """Leaves out the titles that pydantic makes up from field names."""
+    """Leaves out the titles that pydantic derives from field names."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
 
     def enum_schema(self, schema: core_schema.EnumSchema) -> dict[str, Any]:
         described = super().enum_schema(schema)
-        # Python gives an enum without a docstring one of its own, another in each version
+        # Python gives an enum without a docstring a default one, which differs between versions.
         if not (schema["cls"].__dict__.get("__doc__") or "").strip():
             described.pop("description", None)
         return described
 
 
 def json_schema(name: str, model: type[BaseModel]) -> dict[str, Any]:
-    """Return the schema of what a reader of ``model`` accepts."""
+    """Return the schema of the JSON that a reader of ``model`` accepts."""
     schema = model.model_json_schema(schema_generator=_Untitled, mode="validation")
     return {
         "$schema": GenerateJsonSchema.schema_dialect,
@@ -41,8 +41,8 @@ def json_schema(name: str, model: type[BaseModel]) -> dict[str, Any]:
 
 
 def topic_schema(spec: TopicSpec) -> dict[str, Any]:
-    """Return the schema of a topic's data. ``x-topic`` holds what must not change either: the order and
-    the ids of events rest on it."""
+    """Return the schema of a topic's data. ``x-topic`` holds properties on which the order and the ids of
+    events depend, and which therefore must not change either."""
     later = spec.event.identity_when_given
     return {
         **json_schema(spec.name, spec.event),
@@ -58,7 +58,7 @@ def topic_schema(spec: TopicSpec) -> dict[str, Any]:
 
 
 def all_schemas() -> dict[str, dict[str, Any]]:
-    """Return schema by name: topic names and the keys of ``FORMATS``."""
+    """Return all schemas by name. The names are topic names and the keys of ``FORMATS``."""
     topics = {spec.name: topic_schema(spec) for spec in TOPICS}
     return topics | {name: json_schema(name, model) for name, model in FORMATS.items()}
 

@@ -1,4 +1,4 @@
-"""``docs/project-yaml.md``: every field of a project spec, section by section, with its default."""
+"""Generates ``docs/project-yaml.md``: every field of a project spec, by section, with its default."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ INTRODUCTION = """\
 
 <!-- Generated from the spec's models; run `python -m tunewheel_contracts.generate`. -->
 
-Every field of a project spec, with its default. [The guide](bring-your-own-project.md) shows them at work,
+Every field of a project spec, with its default. [The guide](bring-your-own-project.md) shows how to use them;
 [training](training.md) explains the recipe. A field that is not listed here is refused. A section that is
-left out takes its defaults.
-"""
+left out has its defaults."""
 
 Schema = dict[str, Any]
 
@@ -33,7 +32,8 @@ def spec_files() -> dict[str, str]:
 
 
 def _sections(path: str, schema: Schema, root: Schema) -> Iterator[str]:
-    """Yield the sections below ``schema``, which lies at the dotted ``path``, each before those in it."""
+    """Yield the sections of ``schema``, which is at the dotted ``path``. A section comes before its
+    sub-sections."""
     for field, body in schema["properties"].items():
         for inner in _objects(body, root):
             place = _place(path, field, body)
@@ -45,7 +45,7 @@ def _sections(path: str, schema: Schema, root: Schema) -> Iterator[str]:
 
 
 def _objects(body: Schema, root: Schema) -> list[Schema]:
-    """Return the objects that a field holds, or a list in it: none for a plain value."""
+    """Return the object schemas in a field, or in a list in it; empty for a plain value."""
     if "$ref" in body:
         found = root["$defs"][body["$ref"].rpartition("/")[2]]
         return [found] if "properties" in found else []
@@ -74,7 +74,7 @@ def _table(path: str, schema: Schema, root: Schema) -> str:
 
 
 def _kind(body: Schema) -> str:
-    """Return the kind of a field that has a section of its own."""
+    """Return the kind of a field that has its own section."""
     return "list" if body.get("type") == "array" else "section"
 
 
@@ -86,5 +86,5 @@ def _default(body: Schema, *, plain: bool) -> str:
 
 
 def _words(schema: Schema) -> str:
-    """Return a description on one line; what stands in it like a tag is text."""
+    """Return a description as one line, with text that looks like an HTML tag escaped."""
     return " ".join(str(schema.get("description", "")).split()).replace("<", "&lt;")
