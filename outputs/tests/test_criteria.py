@@ -111,7 +111,7 @@ def test_why_a_metric_is_not_measured() -> None:
         ({"metric": "rouge_l", "minimum": 0.9}, 333, "minimum 0.9) takes at least 51 held-out rows"),
         ({"metric": "rouge_l", "minimum": 0.9}, 340, None),
         ({"metric": "rouge_l", "maximum": 0.1}, 333, "maximum 0.1) takes at least 51 held-out rows"),
-        ({"metric": "rouge_l", "minimum": 1}, 5000, "minimum 1) is met by no number of rows"),
+        ({"metric": "rouge_l", "minimum": 1}, 5000, "minimum 1) cannot be met by any number of rows"),
         ({"metric": "rouge_l", "minimum": 0}, 20, None),
         ({"metric": "rouge_l", "over_base": -0.1}, 20, "over_base -0.1) takes at least 51 held-out rows"),
         ({"metric": "rouge_l", "over_base": -1}, 20, None),

@@ -1,1 +1,1 @@
-"""What an answer must be: read, checked against the spec's schema, rules and glossary, and scored."""
+"""Reads answers, checks them against the spec's schema, rules and glossary, and scores them."""

@@ -1,4 +1,4 @@
-"""What is wrong with one answer that somebody gives, in words that name the field."""
+"""Explains what is wrong with one answer that a person enters, and names the field."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from jsonschema import ValidationError
 
 ANSWER = "output"
-"""What the whole answer is called in a complaint."""
+"""The field name of the whole answer."""
 LONGEST_REASON = 300
 
 
 def answer_complaint(task: TaskSpec, answer: str, asked: str) -> tuple[str, str] | None:
-    """Return (field, reason) of the first thing that ``answer`` breaks of the task's form; None: it has the
-    form.
+    """Return field and reason of the first requirement of the task that ``answer`` breaks; None: it breaks
+    none.
 
     Args:
-        asked: all that was said before the answer, as one text.
+        asked: the conversation before the answer, as one text.
 
     The field is ``output``, or the path of a property below it, such as ``output.category``.
     """
@@ -45,7 +45,7 @@ def _schema_complaint(schema: dict[str, Any], answer: str) -> tuple[str, str] | 
     except Unparsed as unparsed:
         return ANSWER, f"is not JSON: {unparsed}"
     except (ArithmeticError, RecursionError):
-        return ANSWER, "is nested too deep, or holds a number too large, to be checked"
+        return ANSWER, "is nested too deeply, or has a number too large, to be checked; simplify it"
     return None if error is None else _told(error)
 
 
@@ -57,5 +57,5 @@ def _told(error: ValidationError) -> tuple[str, str]:
         return ".".join([*path, next(name for name in wanted if name not in given)]), "is missing; give it"
     if error.validator == "enum":
         values: Any = error.validator_value
-        return ".".join(path), f"is none of {', '.join(map(str, values))}"[:LONGEST_REASON]
+        return ".".join(path), f"must be one of {', '.join(map(str, values))}"[:LONGEST_REASON]
     return ".".join(path), error.message[:LONGEST_REASON]

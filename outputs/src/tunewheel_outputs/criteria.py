@@ -1,5 +1,5 @@
-"""What criteria may ask for, checked where people declare a project. What is on the log stays valid: there
-eval says that a criterion is missed, and why."""
+"""Checks the criteria of a project when people declare it. Criteria that are already on the log stay valid:
+eval then reports a criterion that cannot be measured as missed, with the reason."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from tunewheel_outputs.metric import Metric
 from tunewheel_outputs.metrics import find_metric, known_metrics
 
 ALPHA = 0.05
-"""Where a criterion states no significance."""
+"""Significance of a criterion that states none."""
 LEAST_ALPHA, MOST_ALPHA = 1e-9, 0.5
-"""What a significance counts as that no sample can reach, or that asks for less than the toss of a coin."""
+"""Limits of a significance. A smaller one could be reached by no sample; a larger one would require less than
+the toss of a coin."""
 
 
 def level_of(criterion: Criterion | None, *, on_holdout: bool) -> float:
-    """Return the level that one verdict by ``criterion`` is given at.
+    """Return the significance level of one verdict by ``criterion``.
 
-    A tenth of its significance on held-out rows, so that ten equal candidates together are called better no
-    more often than one (Bonferroni). Regression items are the operator's, not drawn from the project's data,
-    and are not used up.
+    On held-out rows it is a tenth of the criterion's significance. So ten equally good candidates together
+    are called better no more often than one would be (Bonferroni). Regression items do not come from the
+    project's data and may be used any number of times.
     """
     asked = criterion.significance if criterion is not None else None
     bounded = min(max(asked or ALPHA, LEAST_ALPHA), MOST_ALPHA)
@@ -34,8 +35,8 @@ def level_of(criterion: Criterion | None, *, on_holdout: bool) -> float:
 
 
 def hardly_decided(spec: ProjectSpec) -> tuple[str, ...]:
-    """Return a sentence for each bound on held-out rows that the smallest version which the spec allows could
-    not decide even if every row spoke for the candidate."""
+    """Return a warning for each bound on held-out rows that the smallest allowed version could not decide,
+    even if every row favoured the candidate."""
     fraction, smallest = spec.dataset.holdout_fraction, spec.dataset.min_examples
     rows = max(1, int(smallest * fraction))
     said: list[str] = []
@@ -47,19 +48,20 @@ def hardly_decided(spec: ProjectSpec) -> tuple[str, ...]:
             place = f"criteria.{number} ({criterion.metric}, {bound})"
             if least is None:
                 said.append(
-                    f"{place} is met by no number of rows, for intervals end before it; ask for less."
+                    f"{place} cannot be met by any number of rows: no interval reaches it; ask for less."
                 )
             elif least > rows:
                 said.append(
-                    f"{place} takes at least {least} held-out rows, and dataset.min_examples {smallest} "
-                    f"holds out about {rows}: verdicts on versions of fewer than {ceil(least / fraction)} "
-                    "examples are undecided; raise dataset.min_examples, or ask for less."
+                    f"{place} needs at least {least} held-out rows, but a version of dataset.min_examples "
+                    f"{smallest} holds out about {rows}: verdicts on versions with fewer than "
+                    f"{ceil(least / fraction)} examples are undecided; raise "
+                    "dataset.min_examples, or ask for less."
                 )
     return tuple(said)
 
 
 def _least_rows(criterion: Criterion, metric: Metric) -> Iterator[tuple[str, int | None]]:
-    """Yield each bound with the fewest rows that can meet it; None: there are not as many."""
+    """Yield each bound and the fewest rows with which it can be met; None: no number of rows is enough."""
     alpha = level_of(criterion, on_holdout=True)
     span = (metric.highest or float("inf")) - metric.lowest
     if span < float("inf"):
@@ -75,24 +77,29 @@ def _least_rows(criterion: Criterion, metric: Metric) -> Iterator[tuple[str, int
         yield f"significance {criterion.significance:g}", ceil(log2(1 / alpha))
     for name, bound in given.items():
         if bound >= 0:
-            yield f"{name} {bound:g}", ceil(log2(1 / alpha))  # as many signs that all agree
+            yield f"{name} {bound:g}", ceil(log2(1 / alpha))  # All rows favour the candidate (sign test).
         elif span < float("inf"):
-            yield f"{name} {bound:g}", _all_right(1 + bound / span, alpha)  # no row was lost
+            yield (
+                f"{name} {bound:g}",
+                _all_right(1 + bound / span, alpha),
+            )  # The candidate is worse on no row.
 
 
 def _all_right(share: float, alpha: float) -> int | None:
-    """Return of how many rows, all of them right, a share of ``share`` right ones is the low end."""
+    """Return the number of rows, all right, for which ``share`` is the lower end of the interval of the share
+    of right rows."""
     if share <= 0:
         return 1
     return None if share >= 1 else ceil(log(alpha) / log(share))
 
 
 def check_criteria(spec: ProjectSpec) -> None:
-    """Refuse criteria that nothing could meet or miss.
+    """Refuse criteria that cannot be measured, or whose bound is always met or never.
 
     Raises:
-        InvalidSpec: a metric is unknown, or lacks what it needs of the task, or a bound lies outside its
-            range; ``field`` is the path in the spec.
+        InvalidSpec: a metric is unknown, the task lacks a field that the metric needs, or a bound is outside
+        the
+            metric's range. ``field`` is the path in the spec.
     """
     tasks = [one.task for one in spec.evaluation.lm_eval]
     for number, criterion in enumerate(spec.criteria):
@@ -117,24 +124,26 @@ def _check_passages(spec: ProjectSpec, metric: Metric, criterion: Criterion, pla
         reason = f"is missing, but criteria ask for {metric.name}, which is about passages; add it"
         raise InvalidSpec(field="retrieval", reason=reason)
     if spec.retrieval is not None and spec.retrieval.default == "off" and metric.needs_passages:
-        reason = f"is off, so answers are judged without passages, of which {metric.name} speaks; write on"
+        reason = (
+            f"is off, so answers are judged without passages, but {metric.name} is about passages; write on"
+        )
         raise InvalidSpec(field="retrieval.default", reason=reason)
     if of_ranking and criterion.minimum is None and criterion.maximum is None:
-        reason = f"is missing: {metric.name} is the same whoever answers; give it, and nothing over a model"
+        reason = f"is missing: {metric.name} is the same for all models; give a minimum, and no other bound"
         raise InvalidSpec(field=f"{place}.minimum", reason=reason)
     for name in ("over_base", "over_champion"):
         if of_ranking and getattr(criterion, name) is not None:
-            reason = f"cannot be met: {metric.name} is the same whoever answers; give a minimum"
+            reason = f"cannot be met: {metric.name} is the same for all models; give a minimum instead"
             raise InvalidSpec(field=f"{place}.{name}", reason=reason)
 
 
 def unmeasurable(name: str, task: TaskSpec) -> str | None:
-    """Return why a metric is not measured for ``task``; None where it is."""
+    """Return why a metric is not measured for ``task``; None: it is measured."""
     metric = find_metric(name)
     if metric is None:
         return unknown_metric(name)
     field = metric.lacks(task)
-    return None if field is None else f"{name} needs task.{field}, which the project does not give"
+    return None if field is None else f"{name} needs task.{field}, which the project does not have"
 
 
 def unknown_metric(name: str) -> str:

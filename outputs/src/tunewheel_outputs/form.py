@@ -1,4 +1,4 @@
-"""Whether an answer has the form that a task asks for: its schema, and every output rule."""
+"""Checks the form of an answer: the task's output schema and output rules."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from tunewheel_outputs.schema import SchemaCheck
 
 
 class AnswerForm:
-    """One task's form. Without schema and rules every answer that says something has it.
+    """The required form of one task's answers. Without schema and rules every answer that is not empty is
+    valid.
 
-    A rule whose pattern no linear-time engine knows is left out: curate refuses to build by it.
+    A rule whose pattern no linear-time engine supports is ignored here; curate refuses to build with it.
     """
 
     def __init__(self, task: TaskSpec) -> None:
@@ -24,13 +25,14 @@ class AnswerForm:
         self._rules = tuple(rule for _, rule in known)
 
     def is_valid(self, answer: str, asked: str) -> bool:
-        """True where ``answer`` has the form; ``asked`` is all that was said before it, as one text."""
+        """Return whether ``answer`` is valid. ``asked``: the conversation before it, as one text."""
         if self._schema is not None and not self._schema.fits(answer):
             return False
         return not self.violations(answer, asked)
 
     def violations(self, answer: str, asked: str) -> tuple[str, ...]:
-        """Name what ``answer`` breaks of the form: ``empty``, ``output_schema``, ``output_rules.<n>``."""
+        """Return the requirements that ``answer`` breaks: ``empty``, ``output_schema``,
+        ``output_rules.<n>``."""
         if self._schema is None and not self._rules:
             return () if answer.strip() else ("empty",)
         fits = self._schema is None or self._schema.fits(answer)
@@ -39,10 +41,10 @@ class AnswerForm:
         return broken if fits else ("output_schema", *broken)
 
     def held(self, answer: str, asked: str) -> list[bool]:
-        """Tell of each output rule whether ``answer`` holds to it.
+        """Return for each output rule whether ``answer`` follows it.
 
-        A rule about a field is broken by an answer that is no JSON. One that lacks the field holds to it: see
-        ``rule_complaints``.
+        An answer that is not JSON breaks a rule about a field. A JSON answer without the field follows it;
+        see ``rule_complaints``.
         """
         if not self._rules:
             return []
@@ -55,7 +57,7 @@ class AnswerForm:
 
 
 def is_plain_label(task: TaskSpec) -> bool:
-    """Tell whether a whole answer is a label: free text that an output rule holds to certain values."""
+    """Return whether a whole answer is a label: free text that an output rule restricts to certain values."""
     return task.output_schema is None and any(
         isinstance(rule, AllowedValuesRule) and rule.field is None for rule in task.output_rules
     )

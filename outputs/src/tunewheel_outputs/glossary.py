@@ -1,4 +1,4 @@
-"""Whether an answer speaks the language of the business: ``task.glossary``."""
+"""Checks whether an answer follows ``task.glossary``."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class GlossaryCheck:
         self._unwanted = glossary.unwanted
 
     def violations(self, answer: str, asked: str) -> list[str]:
-        """Return what is wrong, a phrase each; ``asked`` is all that was said before, as one text.
+        """Return a phrase for each violation. ``asked``: the conversation before the answer, as one text.
 
-        Of an answer that is JSON the values are looked at, not the keys.
+        In a JSON answer the values are checked, but not the keys.
         """
         found: set[str] = set().union(*map(self._terms.find, spoken(answer)))
         triggered = self._triggers.find(asked)

@@ -1,4 +1,5 @@
-"""Whether an answer says only what a text says: who knows better invents."""
+"""Checks whether an answer is grounded in a text, or contains words, numbers and names that the text
+lacks."""
 
 from __future__ import annotations
 
@@ -20,8 +21,9 @@ _COMMON = frozenset(_COMMON_WORDS.split())
 
 
 def statements(answer: str) -> str:
-    """Return what an answer states, as one text: of JSON its values of three words or more, for labels and
-    names of classes state nothing; of free text all; "" where there is nothing."""
+    """Return the statements of an answer as one text. For JSON these are the values of three words or more,
+    since labels and class names state nothing. For free text it is the whole text. "" where there are
+    none."""
     said = spoken(answer)
     if said == [answer]:
         return answer
@@ -29,12 +31,13 @@ def statements(answer: str) -> str:
 
 
 def figures_in(text: str) -> set[str]:
-    """Return the numbers in ``text`` as they are written, single digits too."""
+    """Return the numbers in ``text`` as they are written, including single digits."""
     return set(_FIGURE.findall(text))
 
 
 def grounding(answer: str, section: str) -> float:
-    """Return the share of the answer's words, common ones aside, that the section holds: 0 to 1."""
+    """Return the share, from 0 to 1, of the answer's words that occur in the section. Common words are not
+    counted."""
     words = set(_WORD.findall(answer.casefold())) - _COMMON
     if not words:
         return 1.0
@@ -43,7 +46,8 @@ def grounding(answer: str, section: str) -> float:
 
 
 def invented(answer: str, section: str) -> str | None:
-    """Return the first figure or name in the answer that the section does not hold, or None."""
+    """Return the first number or name in the answer that does not occur in the section; None: there is
+    none."""
     figures = figures_in(section)
     known = section.casefold()
     for figure in _FIGURE.findall(answer):
@@ -56,5 +60,6 @@ def invented(answer: str, section: str) -> str | None:
 
 
 def _stem(word: str) -> str:
-    """Enough of a word to recognise it in another form: four letters, and all but the last three."""
+    """Return the beginning of a word by which its other forms are recognised: all but the last three letters,
+    and at least four."""
     return word[: max(4, len(word) - 3)]

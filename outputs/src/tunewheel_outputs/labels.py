@@ -1,4 +1,4 @@
-"""The label that an answer bears."""
+"""Reads the label of an answer."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class _Missing:
 
 
 MISSING = _Missing()
-"""The answer has no such label; unlike ``None``, which JSON can hold."""
+"""The answer has no label. Not ``None``, because a label may be JSON's null."""
 
 
 def label_of(answer: str, label_field: str) -> Any:
-    """Return the label that ``answer`` carries, ``MISSING`` where it is no JSON object with that field."""
+    """Return the label of ``answer``; ``MISSING`` if it is not a JSON object with that field."""
     try:
         value = parse(answer)
     except Unparsed:
@@ -26,6 +26,6 @@ def label_of(answer: str, label_field: str) -> Any:
 
 
 def same_label(answer: str, expected: str, label_field: str) -> bool:
-    """True when both carry the label, and it is the same JSON value."""
+    """Return whether both answers have a label, and the labels are the same JSON value."""
     left, right = label_of(answer, label_field), label_of(expected, label_field)
     return MISSING not in (left, right) and same(left, right)

@@ -1,8 +1,8 @@
-"""Figures of lm-evaluation-harness's tasks as metrics: ``lm_eval.<task>.<metric>``, with ``.<filter>`` where
-the task filters answers.
+"""Metrics of lm-evaluation-harness's tasks: ``lm_eval.<task>.<metric>``, with ``.<filter>`` if the task
+filters answers.
 
-Only what has a value per question is one: pairs of models are compared question by question. F1, BLEU and
-other figures of a whole set are not.
+Models are compared question by question, so only metrics with a value per question are supported. F1, BLEU
+and other figures of a whole set are not.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from tunewheel_outputs.metric import Metric
 
 PREFIX = "lm_eval."
 UNFILTERED = "none"
-"""What lm-eval calls the answers as they stand."""
+"""lm-eval's name for answers without a filter."""
 
 
 class Form(NamedTuple):
     about: str
     test: Literal["proportion", "ratio"]
     aggregation: str
-    """What lm-eval calls the way from questions to the figure."""
+    """lm-eval's name of the aggregation over questions."""
 
 
 FORMS = {
@@ -35,17 +35,17 @@ FORMS = {
     "word_perplexity": Form("The same per word of a text.", "ratio", "weighted_perplexity"),
     "byte_perplexity": Form("The same per byte of a text.", "ratio", "weighted_perplexity"),
 }  # fmt: skip
-"""By lm-eval's name of the metric."""
+"""The supported metrics, by lm-eval's name."""
 
 
 def figure_name(task: str, metric: str, filter_name: str = UNFILTERED) -> str:
-    """Return the name that criteria and scorecards have for a figure of a task."""
+    """Return the name of a task's figure in criteria and scorecards."""
     tail = "" if filter_name == UNFILTERED else f".{filter_name}"
     return f"{PREFIX}{task}.{metric}{tail}"
 
 
 def task_of(name: str) -> str | None:
-    """Return the task that a metric's name speaks of; None where it is none of lm-eval's."""
+    """Return the task in a metric's name; None: it is not a metric of lm-eval."""
     return name.removeprefix(PREFIX).partition(".")[0] if name.startswith(PREFIX) else None
 
 

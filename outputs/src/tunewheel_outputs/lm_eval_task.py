@@ -1,8 +1,8 @@
 """Reads a task of lm-evaluation-harness from a folder of YAML and JSON Lines, without lm-eval.
 
-A task is what lies in its folder: it names a task and the splits of its data, which are files of the folder
-or a data set of the Hugging Face hub at one commit. What would run code of the task's, or read what lies
-elsewhere, is refused. So is what gives no figure per question.
+The folder's YAML names the task and the splits of its data. The data is files in the folder, or a data set of
+the Hugging Face hub at a fixed commit. A task is refused if it would run code, read data from elsewhere, or
+give no figure per question.
 """
 
 from __future__ import annotations
@@ -33,39 +33,40 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _EXPRESSION = re.compile(r"\{[{%](.*?)[%}]\}", re.DOTALL)
 _WORD = re.compile(r"\w+")
 _FORMATS = frozenset({"json"})
-"""Values of ``dataset_path`` that mean files of the folder."""
+"""Values of ``dataset_path`` that stand for files in the folder."""
 _SPLITS = ("test_split", "validation_split", "fewshot_split", "training_split")
 
 
 @dataclass(frozen=True)
 class HubData:
-    """A data set of the hub at one commit."""
+    """A data set of the Hugging Face hub at a fixed commit."""
 
     path: str
     name: str | None
     revision: str
 
     def stored(self, split: str) -> str:
-        """Return where curate keeps a split in the object store, as JSON Lines."""
+        """Return the path of a split, as JSON Lines, at which curate keeps it in the object store."""
         cause = {"path": self.path, "name": self.name, "revision": self.revision, "split": split}
         return f"lm-eval/{content_id('data', cause)}.jsonl"
 
 
 @dataclass(frozen=True)
 class TaskSource:
-    """A task's YAML, read and checked. ``config`` is without what says where its data lies."""
+    """A task's YAML, read and checked. ``config`` does not contain the keys about the location of the
+    data."""
 
     name: str
     config: Mapping[str, Any]
     questions_split: str
     files: Mapping[str, bytes] = field(default_factory=dict)
-    """The data by split, where it lies in the folder."""
+    """The data by split, if it is in the folder."""
     hub: HubData | None = None
     hub_splits: tuple[str, ...] = ()
 
     @property
     def sha256(self) -> str:
-        """Hash the YAML's content and the data; a commit of the hub says what its data is."""
+        """Hash of the YAML's content and the data. For data of the hub its commit is hashed."""
         data: dict[str, Any] = {split: content_sha256(text) for split, text in sorted(self.files.items())}
         if self.hub is not None:
             data = {"hub": [self.hub.path, self.hub.name, self.hub.revision], "splits": self.hub_splits}
@@ -73,7 +74,7 @@ class TaskSource:
 
     @property
     def figures(self) -> tuple[str, ...]:
-        """The names by which criteria may ask for its figures."""
+        """The names of the task's figures in criteria."""
         listed = self.config.get("metric_list")
         names = [one["metric"] for one in listed] if listed else OUTPUT_TYPES[self.config["output_type"]]
         filters = [str(one.get("name")) for one in self.config.get("filter_list") or ()] or [UNFILTERED]
@@ -83,7 +84,7 @@ class TaskSource:
         """Return the task with its questions.
 
         Raises:
-            RefusedTask: a file is no JSON Lines, or there are too many questions.
+            RefusedTask: a file is not JSON Lines, or there are too many questions.
         """
         docs = [
             doc for split, text in data.items() for doc in _docs(split, text, wanted=self.questions_split)
@@ -101,14 +102,14 @@ class ReadTask:
     data: Mapping[str, bytes]
     """JSON Lines by split."""
     prompts: tuple[str, ...]
-    """What each question says, without the template around it."""
+    """The text of each question, without the template around it."""
 
     def limited(self, limit: int | None) -> tuple[str, ...]:
         return self.prompts[:limit]
 
 
 def task_names(files: Mapping[str, bytes]) -> list[str]:
-    """Return the tasks that a folder's YAML defines, in the order of its files."""
+    """Return the names of the tasks that a folder's YAML files define, in the order of the files."""
     found: list[str] = []
     for path in sorted(files):
         if path.endswith((".yaml", ".yml")) and isinstance(name := read_file(files, path).get("task"), str):
@@ -117,24 +118,24 @@ def task_names(files: Mapping[str, bytes]) -> list[str]:
 
 
 def find_task(name: str, files: Mapping[str, bytes]) -> TaskSource:
-    """Return the task ``name`` of a folder; ``files`` by their path in it.
+    """Return the task ``name`` of a folder. ``files``: the folder's files by path.
 
     Raises:
-        RefusedTask: it is not there, or is none that can be taken.
+        RefusedTask: the task is missing or not supported.
     """
     for path in sorted(files):
         if path.endswith((".yaml", ".yml")) and read_file(files, path).get("task") == name:
             config = check_config(name, with_includes(files, path, ()))
             return _located(name, config, posixpath.dirname(path), files)
     there = ", ".join(task_names(files)) or "none"
-    raise RefusedTask("task", f"{name!r} is no task of the folder; its YAML defines: {there}")
+    raise RefusedTask("task", f"the folder has no task {name!r}; its YAML defines: {there}")
 
 
 def find_pinned(task: LmEvalTask, files: Mapping[str, bytes]) -> TaskSource:
-    """Return the task that a spec names, of its folder; ``files`` by their path in it.
+    """Return the task that a spec names. ``files``: the files of its folder by path.
 
     Raises:
-        RefusedTask: it is not there, cannot be taken, or is another than the spec's hash says.
+        RefusedTask: the task is missing, is not supported, or does not match the hash in the spec.
     """
     if not files:
         raise RefusedTask("path", f"{task.path} is not in the object store; put it there")
@@ -146,7 +147,7 @@ def find_pinned(task: LmEvalTask, files: Mapping[str, bytes]) -> TaskSource:
 
 
 def check_figures(metrics: Sequence[str], source: TaskSource) -> None:
-    """Refuse criteria on figures of the task that it does not have.
+    """Refuse criteria on figures that the task does not have.
 
     Raises:
         InvalidSpec: ``field`` is the path of the metric in the spec.
@@ -154,12 +155,13 @@ def check_figures(metrics: Sequence[str], source: TaskSource) -> None:
     for number, metric in enumerate(metrics):
         if metric.startswith(figure_name(source.name, "")) and metric not in source.figures:
             offered = ", ".join(source.figures)
-            reason = f"{metric} is no figure of the task; it has {offered}"
+            reason = f"the task has no figure {metric}; it has {offered}"
             raise InvalidSpec(field=f"criteria.{number}.metric", reason=reason)
 
 
 def asked(config: Mapping[str, Any], doc: Mapping[str, Any]) -> str:
-    """Return what ``doc`` puts into its prompt; into its target where the prompt holds nothing of it."""
+    """Return the texts of ``doc`` that its prompt uses; those that its target uses, if the prompt uses
+    none."""
     for part in ("doc_to_text", "doc_to_target"):
         template = str(config.get(part) or "")
         named = [
@@ -195,16 +197,18 @@ def _located(name: str, config: dict[str, Any], folder: str, files: Mapping[str,
     if place in _FORMATS:
         data = _folder_data(name, options, folder, files)
         if missing := [split for split in splits if split not in data]:
-            reason = f"{name}: dataset_kwargs.data_files names no file of split {missing[0]!r}; add it"
+            reason = f"{name}: dataset_kwargs.data_files has no file for split {missing[0]!r}; add it"
             raise RefusedTask("path", reason)
         return TaskSource(name, config, str(questions), {split: data[split] for split in splits})
     if not isinstance(place, str) or place.count("/") != 1 or place.startswith(("/", ".")):
         reason = (
-            f"{name}: dataset_path {place!r} is neither json (files of the folder) nor owner/name of the "
+            f"{name}: dataset_path {place!r} must be json (files in the folder) or owner/name of the hub; "
+            "other loaders may run code, and other folders may hold anybody's data"
         )
-        raise RefusedTask("path", reason + "hub; loaders and folders elsewhere may run code, or be anybody's")
+        raise RefusedTask("path", reason)
     if rest := sorted(set(options) - {"revision"}):
-        raise RefusedTask("path", f"{name}: dataset_kwargs.{rest[0]} is not taken for hub data; leave it out")
+        reason = f"{name}: dataset_kwargs.{rest[0]} is not supported for hub data; leave it out"
+        raise RefusedTask("path", reason)
     revision = str(options.get("revision", ""))
     if not _COMMIT.fullmatch(revision):
         reason = f"{name}: dataset_kwargs.revision must be a commit of {place}, all 40 digits; branches move"
@@ -218,7 +222,7 @@ def _folder_data(
 ) -> dict[str, bytes]:
     named = options.get("data_files")
     if rest := sorted(set(options) - {"data_files"}):
-        raise RefusedTask("path", f"{name}: dataset_kwargs.{rest[0]} is not taken; only data_files is")
+        raise RefusedTask("path", f"{name}: dataset_kwargs.{rest[0]} is not supported; only data_files is")
     if not isinstance(named, dict) or not all(isinstance(one, str) for one in named.values()):
         raise RefusedTask("path", f"{name}: dataset_kwargs.data_files must name one file per split")
     return {str(split): files[inside(files, folder, one)] for split, one in named.items()}
@@ -236,6 +240,6 @@ def _docs(split: str, text: bytes, *, wanted: str) -> list[dict[str, Any]]:
             reason = f"split {split}, line {number} is not JSON ({error}); it must be JSON Lines"
             raise RefusedTask("path", reason) from error
         if not isinstance(doc, dict):
-            raise RefusedTask("path", f"split {split}, line {number} is no mapping; write one per line")
+            raise RefusedTask("path", f"split {split}, line {number} is not a mapping; write one per line")
         docs.append(doc)
     return docs if split == wanted else []

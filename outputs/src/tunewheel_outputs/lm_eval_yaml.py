@@ -1,5 +1,7 @@
-"""The YAML of a task of lm-evaluation-harness: read with what it includes, and refused by name where it would
-run code, reach beyond its folder, or give no figure per question."""
+"""Reads the YAML of a task of lm-evaluation-harness, with its includes.
+
+A key that would run code, read data outside the folder, or give no figure per question is refused by name.
+"""
 
 from __future__ import annotations
 
@@ -23,18 +25,18 @@ _KEYS = frozenset({
     "should_decontaminate", "doc_to_decontamination_query",
 })  # fmt: skip
 _LABELS = ("metadata", "tag", "task_alias")
-"""Keys that decide nothing."""
+"""Keys without effect on the result."""
 OUTPUT_TYPES = {
     "multiple_choice": ("acc", "acc_norm"),
     "generate_until": ("exact_match",),
     "loglikelihood": ("perplexity", "acc"),
     "loglikelihood_rolling": ("word_perplexity", "byte_perplexity"),
 }
-"""With the metrics of a task that lists none."""
+"""The supported output types, with the metrics of a task that lists none."""
 
 
 class RefusedTask(ValueError):
-    """A task that cannot be taken. ``field`` is the part of ``evaluation.lm_eval[]`` to mend."""
+    """A task that is not supported. ``field``: the field of ``evaluation.lm_eval[]`` to correct."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(reason)
@@ -42,12 +44,12 @@ class RefusedTask(ValueError):
         self.reason = reason
 
     def in_spec(self, place: str) -> InvalidSpec:
-        """Return the refusal of the spec whose entry at ``place`` names the task."""
+        """Return the error for a spec whose entry at ``place`` names the task."""
         return InvalidSpec(field=f"{place}.{self.field}", reason=self.reason)
 
 
 def read_file(files: Mapping[str, bytes], path: str) -> dict[str, Any]:
-    """Return what a YAML file of the folder holds. Raises RefusedTask where it is no mapping."""
+    """Return the content of a YAML file in the folder. Raises RefusedTask if it is not a mapping."""
     try:
         read = read_yaml(files[path].decode("utf-8"))
     except DuplicateKey as error:
@@ -63,7 +65,7 @@ def read_file(files: Mapping[str, bytes], path: str) -> dict[str, Any]:
 
 
 def with_includes(files: Mapping[str, bytes], path: str, seen: tuple[str, ...]) -> dict[str, Any]:
-    """Return a YAML file with what it includes below it: its own keys win. Raises RefusedTask."""
+    """Return a YAML file merged with its includes; its own keys take precedence. Raises RefusedTask."""
     if path in seen:
         raise RefusedTask("path", f"{path} includes itself")
     own = read_file(files, path)
@@ -75,17 +77,18 @@ def with_includes(files: Mapping[str, bytes], path: str, seen: tuple[str, ...]) 
 
 
 def inside(files: Mapping[str, bytes], folder: str, named: Any) -> str:
-    """Return the path of a file that a YAML file in ``folder`` names. Raises RefusedTask: it is not there."""
+    """Return the path of a file that a YAML file in ``folder`` names. Raises RefusedTask if it is missing."""
     path = posixpath.normpath(posixpath.join(folder, str(named)))
     if path not in files:
-        raise RefusedTask("path", f"{named} is no file of the folder; put it there")
+        raise RefusedTask("path", f"the folder has no file {named}; put it there")
     return path
 
 
 def check_config(name: str, config: dict[str, Any]) -> dict[str, Any]:
-    """Return what decides something of a task's YAML. Raises RefusedTask where it cannot be taken."""
+    """Return the keys of a task's YAML that affect the result. Raises RefusedTask if a key is not
+    supported."""
     for key in sorted(config.keys() - _KEYS):
-        raise RefusedTask("path", f"{name} has {key}, which is not taken here: {_why(key)}")
+        raise RefusedTask("path", f"{name} has {key}, which is not supported here: {_why(key)}")
     if config.get("output_type", "generate_until") not in OUTPUT_TYPES:
         known = ", ".join(OUTPUT_TYPES)
         raise RefusedTask("path", f"{name}: output_type must be one of {known}")
@@ -98,7 +101,8 @@ def check_config(name: str, config: dict[str, Any]) -> dict[str, Any]:
     try:
         content_sha256(config)
     except (TypeError, ValueError) as error:
-        raise RefusedTask("path", f"{name} holds what JSON cannot say ({error}); write it as text") from error
+        reason = f"{name} has a value that JSON cannot represent ({error}); write it as text"
+        raise RefusedTask("path", reason) from error
     return config
 
 
@@ -106,17 +110,17 @@ def _why(key: str) -> str:
     if key in ("class", "custom_dataset", "process_docs", "process_results", "unsafe_code"):
         return "it runs code"
     if key in ("doc_to_image", "doc_to_audio"):
-        return "only text is asked"
+        return "only text tasks are supported"
     if key in ("repeats", "use_prompt"):
-        return "each question is asked once, by the template that stands in the YAML"
-    return "only what makes one task is; groups are lists of tasks in the spec"
+        return "each question is asked once, with the template in the YAML"
+    return "only the keys of a single task are; list several tasks in the spec instead of a group"
 
 
 def _check_generation(name: str, said: Any) -> None:
     if not isinstance(said, dict) or said.get("do_sample") or said.get("temperature"):
-        raise RefusedTask("path", f"{name}: answers are greedy; take do_sample and temperature out")
+        raise RefusedTask("path", f"{name}: answers are generated greedily; remove do_sample and temperature")
     if rest := sorted(set(said) - {"until", "max_gen_toks", "do_sample", "temperature"}):
-        raise RefusedTask("path", f"{name}: generation_kwargs.{rest[0]} is not taken; leave it out")
+        raise RefusedTask("path", f"{name}: generation_kwargs.{rest[0]} is not supported; leave it out")
 
 
 def _check_metrics(name: str, listed: Any) -> None:
@@ -131,5 +135,7 @@ def _check_metrics(name: str, listed: Any) -> None:
             reason = f"{name}: metric {metric!r} gives no figure per question here; choose from {known}"
             raise RefusedTask("path", reason)
         if one.get("aggregation", FORMS[metric].aggregation) != FORMS[metric].aggregation:
-            reason = f"{name}: {metric} is aggregated by {FORMS[metric].aggregation} here; say so"
+            reason = (
+                f"{name}: {metric} is aggregated by {FORMS[metric].aggregation} here; write that in the YAML"
+            )
             raise RefusedTask("path", reason)

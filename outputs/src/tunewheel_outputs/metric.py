@@ -1,4 +1,4 @@
-"""What a metric is. Each stands in a file of its own, in ``metrics/``."""
+"""The definition of a metric. Each metric is in its own file in ``metrics/``."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from tunewheel_contracts.formats.spec import TaskSpec
 class Score(NamedTuple):
     value: float
     weight: float = 1.0
-    """Of a ``ratio``: what the value is divided by, summed over rows."""
+    """For a ``ratio``: the sum of values is divided by the sum of weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One item, and what one contestant made of it. All texts can be written as UTF-8: see ``readable``."""
+    """One item, and one contestant's result on it. All texts can be encoded as UTF-8; see ``readable``."""
 
     output: str
     asked: str = ""
-    """All that was said before the answer, without the system prompt, as one text."""
+    """The conversation before the answer, without the system prompt, as one text."""
     system: str = ""
     expected: str = ""
     """The expert's answer."""
@@ -29,51 +29,52 @@ class Row:
     """Negative log-likelihood of the expert's answer, in nats, summed over ``tokens``."""
     tokens: int = 1
     correct: bool = False
-    """Of an item of the regression set: whether it was answered right."""
+    """For an item of the regression set: whether the answer is right."""
     scores: Mapping[str, Score] = field(default_factory=dict)
-    """Of a question of lm-eval: what lm-eval made of the answer, by the metric's name."""
+    """For a question of lm-eval: lm-eval's scores of the answer, by metric name."""
     passages: tuple[str, ...] = ()
-    """Texts that stood in the prompt, out of the project's documents."""
+    """Passages of the project's documents in the prompt."""
     rank: int | None = None
-    """Of a question whose document is known: the place of its first passage in the index's ranking, from 1;
-    None: it was not found."""
+    """For a question whose document is known: rank of the document's first passage in the index's result,
+    from 1; None: it was not found."""
     top_k: int = 0
-    """With ``rank``: how many passages a prompt may be given."""
+    """With ``rank``: most passages in a prompt."""
 
 
 ScoreRow = Callable[[Row], Score | float | None]
-"""Scores one row, whatever its output; None where the metric says nothing about rows with such an expert's
-answer, or with such passages."""
+"""Scores one row, whatever its output. Returns None if the metric does not apply to the row's expected answer
+or passages."""
 Corpus = frozenset[str]
-"""The terms of the training rows (``tunewheel_outputs.terms``), for what has to know them."""
+"""The terms of the training rows (``tunewheel_outputs.terms``), for metrics that need them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """How one figure of a contestant comes about, and how two contestants are compared by it."""
+    """How a figure of a contestant is computed, and how two contestants are compared by it."""
 
     name: str
     about: str
-    """One sentence for people."""
+    """A description in one sentence, for people."""
     unit: str
     scorer: Callable[[TaskSpec, Corpus], ScoreRow]
-    """Prepares for one task; only called where ``lacks`` says that the task has what it needs."""
+    """Returns the function that scores the rows of one task. Only called if ``lacks`` returns None for the
+    task."""
     lower_is_better: bool = False
     lowest: float = 0.0
     highest: float | None = 1.0
     """Smallest and largest possible figure; None: there is no largest."""
     on: str = "holdout"
-    """The rows that it is about: ``holdout``, ``regression``, ``lm_eval.<task>``, or ``retrieval``: held-out
-    questions whose document is known, which are the same whoever answers."""
+    """The rows on which it is measured: ``holdout``, ``regression``, ``lm_eval.<task>`` or ``retrieval``. The
+    last are held-out questions whose document is known; their figures are the same for all models."""
     test: Literal["proportion", "mean", "ratio"] = "mean"
-    """``proportion``: each row is 0 or 1. ``mean``: from 0 to 1. ``ratio``: exp of the sum of the values over
-    the sum of the weights, as perplexity is."""
+    """``proportion``: each row scores 0 or 1. ``mean``: each row scores from 0 to 1. ``ratio``: exp of the
+    sum of the values divided by the sum of the weights, as for perplexity."""
     lacks: Callable[[TaskSpec], str | None] = lambda task: None
-    """Returns the field of ``task`` that is missing for it; None where all is there."""
+    """Returns the field of ``task`` that the metric needs and that is missing; None: nothing is missing."""
     needs_corpus: bool = False
-    """True: it costs a look at every training row, and is measured only where a criterion names it."""
+    """True: it reads every training row, so it is measured only if a criterion names it."""
     needs_passages: bool = False
-    """True: it says nothing about answers to prompts without passages."""
+    """True: it does not apply to answers to prompts without passages."""
     per_token: bool = False
-    """True: the weights are tokens. Contestants whose tokenizers differ are compared per token of the
-    candidate's; see ``perplexity_per_character`` for figures that are comparable as they stand."""
+    """True: the weights are tokens. Contestants with different tokenizers are compared per token of the
+    candidate's tokenizer. ``perplexity_per_character`` can be compared directly."""

@@ -1,8 +1,9 @@
-"""Answers that are JSON, read alike by whatever looks at them, and as strictly as a program downstream would.
+"""Parses answers that are JSON. All code parses them here, as strictly as a program that consumes answers
+would.
 
-An answer comes as text from outside: what its JSON says may be a character that no file holds (half a
-surrogate pair, where somebody cut an emoji in two) or nested deeper than Python goes. To whoever reads it
-here it is then no JSON, and ends neither a build nor an evaluation.
+Answers are untrusted. Their JSON may contain half a surrogate pair (a truncated emoji), which no file can
+hold, or be nested deeper than Python can handle. Such an answer counts as not JSON, so that it stops no build
+and no evaluation.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 DEEPEST = 100
-"""Levels of arrays and objects in an answer. How deep Python itself can go depends on where it is called
-from, and neither a dataset version nor a figure must."""
+"""Most levels of arrays and objects in an answer. Python's own limit depends on the depth of the call, and
+results must not depend on that."""
 _HALF = re.compile("[\ud800-\udfff]")
 
 
@@ -24,20 +25,22 @@ class Unparsed(ValueError):
 
 
 def parse(text: str) -> Any:
-    """Return the JSON value that ``text`` is, JSON's white space around it aside.
+    """Return the JSON value in ``text``, which may have JSON white space around it.
 
-    Fenced or chatty answers are not forgiven: whoever consumes them would have to be as forgiving.
+    JSON in a Markdown fence or between other text is refused, because consumers of answers would have to
+    accept it too.
 
     Raises:
-        Unparsed: not one JSON value (RFC 8259), or one that cannot be written again: NaN, numbers that are
-            infinite, halves of surrogate pairs, more than ``DEEPEST`` levels.
+        Unparsed: the text is not one JSON value (RFC 8259), or the value cannot be written again: NaN,
+        infinite
+            numbers, halves of surrogate pairs, more than ``DEEPEST`` levels.
     """
     try:
         value = _DECODER.decode(text)
         if text.count("[") + text.count("{") > DEEPEST and _is_deeper(value, DEEPEST):
             raise ValueError(f"is nested deeper than {DEEPEST} levels")
         if "\\ud" in text.lower():
-            json.dumps(value, ensure_ascii=False).encode()  # raises a ValueError on half a pair
+            json.dumps(value, ensure_ascii=False).encode()  # Raises a ValueError on half a surrogate pair.
         if not text.isascii():
             text.encode()
     except (ValueError, RecursionError) as error:
@@ -46,12 +49,13 @@ def parse(text: str) -> Any:
 
 
 def readable(text: str) -> str:
-    """Return ``text`` as UTF-8 can hold it: halves of surrogate pairs become U+FFFD."""
+    """Return ``text`` so that it can be encoded as UTF-8: halves of surrogate pairs become U+FFFD."""
     return text if text.isascii() else _HALF.sub("\ufffd", text)
 
 
 def same(left: Any, right: Any) -> bool:
-    """True for the same JSON value: ``1`` is ``1.0`` and is not ``true`` (JSON Schema 2020-12, §4.2.2)."""
+    """Return whether two JSON values are equal: ``1`` equals ``1.0``, but not ``true`` (JSON Schema 2020-12,
+    §4.2.2)."""
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
     if isinstance(left, dict) and isinstance(right, dict):
@@ -82,8 +86,8 @@ def _finite(digits: str) -> float:
 
 
 def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
-# Made once: json.loads makes one for every call that asks for something of its own.
+# Created once: json.loads would create a decoder for every call with these options.
 _DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)

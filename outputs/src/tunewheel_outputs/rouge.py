@@ -1,8 +1,8 @@
 """ROUGE F1 (Lin, "ROUGE: A Package for Automatic Evaluation of Summaries", 2004), as rouge-score computes it.
 
-rouge-score itself takes quadratic time in Python for the longest common subsequence, minutes for an answer of
-100,000 characters, and its tokeniser keeps a-z and 0-9 only, which leaves nothing of most scripts. A test
-holds both to the same figures.
+rouge-score itself is not used for two reasons. It computes the longest common subsequence in Python in
+quadratic time, which takes minutes for an answer of 100,000 characters. And its tokeniser keeps only a-z and
+0-9, so most scripts lose all text. A test checks that both give the same figures.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def rouge_words(text: str) -> list[str]:
 
 
 def rouge_n(answer: str, expected: str, n: int) -> float:
-    """Return the F1 of the n-grams that both share."""
+    """Return the F1 of the n-grams that answer and expected answer share."""
     ours, theirs = _grams(rouge_words(answer), n), _grams(rouge_words(expected), n)
     return _f1((ours & theirs).total(), ours.total(), theirs.total())
 

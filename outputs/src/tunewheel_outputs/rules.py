@@ -1,7 +1,7 @@
-"""Answers of the form that the instructions ask for: sections, tables, patterns, values, honest citations.
+"""Checks answers by output rules: sections, tables, patterns, allowed values, citations.
 
-Patterns come from people and meet hostile text, so they run in polars' engine (Rust's ``regex``), which is
-linear in the text whatever the pattern. See ``tunewheel_contracts.formats.output_rules``.
+Patterns come from people, and answers may be hostile. So patterns run in polars' engine (Rust's ``regex``),
+which is linear in the text for every pattern. See ``tunewheel_contracts.formats.output_rules``.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ _FENCE = ("```", "~~~")
 def rule_complaints(
     rules: Sequence[OutputRule], answers: Sequence[str], asked: Sequence[str]
 ) -> list[list[str | None]]:
-    """Return what each rule has against each answer, shape (rules, answers); None where it holds.
+    """Return the complaint of each rule about each answer, shape (rules, answers); None: the answer follows
+    the rule.
 
-    ``asked`` is all that was said before each answer, as one text. A rule about a field that the answer lacks
-    holds: whether it must be there, the schema says.
+    ``asked``: the conversation before each answer, as one text. An answer without the rule's field follows
+    the rule; the schema decides whether the field is required.
 
     Raises:
-        InvalidSpec: a pattern that the engine does not know.
+        InvalidSpec: the engine does not support a pattern.
     """
     parsed = [_parsed(text) for text in answers]
     found: list[list[str | None]] = []
@@ -55,7 +56,7 @@ def _parsed(text: str) -> Any:
 
 
 def _texts(text: str, value: Any, rule: OutputRule) -> list[str]:
-    """Return the texts that the rule is about; none where the field is absent. A list has several."""
+    """Return the texts that the rule checks: none if the field is absent, several for a list."""
     if rule.field is None:
         return [text]
     for part in rule.field.split("."):
@@ -106,12 +107,12 @@ def _found(pattern: str, texts: list[list[str]], field: str) -> list[list[str]]:
 
 def _run(texts: pl.Series, pattern: str, field: str, *, find: bool) -> list[Any]:
     try:
-        pl.Series([""]).str.contains(pattern)  # an empty series would let a wrong pattern pass
+        pl.Series([""]).str.contains(pattern)  # With an empty series a wrong pattern would raise no error.
         return (texts.str.extract_all(pattern) if find else texts.str.contains(pattern)).to_list()
     except pl.exceptions.PolarsError as error:
         first = str(error).strip().splitlines()[-1]
         raise InvalidSpec(
-            field=field, reason=f"is no pattern of Rust's regex crate ({first}); correct it"
+            field=field, reason=f"is not valid for Rust's regex crate ({first}); correct it"
         ) from error
 
 
@@ -138,7 +139,7 @@ def _sections_complaint(text: str, rule: SectionsRule) -> str | None:
 
 
 def _sections(text: str) -> list[tuple[str, bool]]:
-    """Return (heading, folded; whether something stands below it) of a Markdown text."""
+    """Return the headings of a Markdown text, case folded, each with whether there is content below it."""
     found: list[tuple[str, int, bool]] = []
     fenced = False
     for line in text.split("\n"):

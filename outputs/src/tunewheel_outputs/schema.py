@@ -1,4 +1,4 @@
-"""Whether an answer fits its schema, at a cost that a hundred thousand answers can bear."""
+"""Checks answers against a JSON Schema, fast enough for a hundred thousand answers."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ _PLAIN = {
 
 
 def answer_validator(schema: dict[str, Any]) -> Validator:
-    """Return what checks answers by ``schema`` (JSON Schema 2020-12), which ``check_output_schema`` let pass.
+    """Return a validator for ``schema`` (JSON Schema 2020-12), which ``check_output_schema`` has accepted.
 
-    References outside it are never fetched. Patterns run on a linear-time engine: answers come from outside.
+    References outside the schema are never fetched. Patterns run on a linear-time engine, because answers are
+    untrusted.
     """
     from referencing import Registry
 
@@ -41,10 +42,11 @@ def answer_validator(schema: dict[str, Any]) -> Validator:
 
 
 class SchemaCheck:
-    """One project's schema, by which curation, evaluation and drift go alike.
+    """One project's schema. Curation, evaluation and drift detection all check answers with it.
 
-    Of a plain schema ``jsonschema_rs`` is asked first, a hundredth of the cost for a list of many labels. Of
-    others (regular expressions, fractions, references) the two need not think alike, and it is not.
+    For a plain schema ``jsonschema_rs`` is tried first; with a long list of labels it takes a hundredth of
+    the time. It is not used for other schemas (regular expressions, fractions, references), on which the two
+    validators may differ.
     """
 
     def __init__(self, schema: dict[str, Any]) -> None:
@@ -54,10 +56,11 @@ class SchemaCheck:
         self._quick = RustValidator(schema) if is_plain(schema) else None
 
     def error(self, value: Any) -> ValidationError | None:
-        """Return what is wrong with ``value``, the most telling of several, or None.
+        """Return the most relevant error in ``value``; None: it fits.
 
         Raises:
-            ArithmeticError, RecursionError: a number is too large, or it is nested too deep, to be checked.
+            ArithmeticError, RecursionError: a number is too large, or the value is nested too deeply, to be
+            checked.
         """
         from jsonschema.exceptions import best_match
 
@@ -66,7 +69,7 @@ class SchemaCheck:
         return best_match(self._validator.iter_errors(value))
 
     def errors(self, answer: str) -> int:
-        """Return how many complaints there are of ``answer``; one where it cannot be read or checked."""
+        """Return the number of errors in ``answer``; 1 if it cannot be parsed or checked."""
         try:
             value = parse(answer)
             if self._quick is not None and self._quick.is_valid(value):
@@ -76,9 +79,8 @@ class SchemaCheck:
             return 1
 
     def fits(self, answer: str) -> bool:
-        """True when ``answer`` parses and fits. One that is nested too deep, or holds a number too large, for
-        the schema to be checked does not.
-        """
+        """Return whether ``answer`` parses and fits. An answer that is nested too deeply to be checked, or
+        has too large a number, does not fit."""
         try:
             value = parse(answer)
             if self._quick is not None and self._quick.is_valid(value):
@@ -89,7 +91,7 @@ class SchemaCheck:
 
 
 def is_plain(schema: Any) -> bool:
-    """Tell whether ``schema`` asks only for what every validator understands alike."""
+    """Return whether ``schema`` uses only keywords on which all validators agree."""
     if isinstance(schema, bool):
         return True
     if not isinstance(schema, dict):

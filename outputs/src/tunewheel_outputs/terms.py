@@ -1,9 +1,9 @@
-"""The identifiers, names and amounts in a text: what a model must not make up.
+"""Finds identifiers, names and amounts in a text, which a model must not make up.
 
-A term is a word, or words and digits joined by signs (``LM-0042``, ``3.5``, ``acme.com/help``). It names
-something where it has a digit and is longer than that, has capitals inside (``iPhone``, ``PDF``), or begins
-with a capital inside a sentence. Where a language writes all nouns with capitals, as German does, the corpus
-knows the ordinary ones. A digit alone is a step in a list and names nothing.
+A term is a word, or words and digits joined by signs (``LM-0042``, ``3.5``, ``acme.com/help``). A term is a
+name in three cases: it has a digit and is longer than the digit; it has capitals inside (``iPhone``,
+``PDF``); it begins with a capital inside a sentence. Languages such as German capitalise all nouns; ordinary
+nouns are then found in the training corpus. A single digit is a number in a list and no name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _ENDS_SENTENCE = frozenset('.!?:;\n*-("|#>\u2022\u2013\u2014\u201c\u201d\u201e\u
 
 
 def terms_of(texts: Iterable[str]) -> set[str]:
-    """Return every term in ``texts``, case folded, and the words that joined ones are made of."""
+    """Return every term in ``texts``, case folded, and the parts of joined terms."""
     found: set[str] = set()
     for text in texts:
         for term in map(str.casefold, _TERM.findall(text)):
@@ -27,7 +27,7 @@ def terms_of(texts: Iterable[str]) -> set[str]:
 
 
 def names_in(text: str) -> set[str]:
-    """Return the terms in ``text`` that name something, case folded."""
+    """Return the terms in ``text`` that are names, case folded."""
     found: set[str] = set()
     for match in _TERM.finditer(text):
         term = match.group()
@@ -39,7 +39,7 @@ def names_in(text: str) -> set[str]:
 def _is_name(term: str) -> bool:
     if any(map(str.isdigit, term)):
         return len(term) > 1
-    # most words are small letters alone, and need no second look
+    # Most words are all lower case; the first test sorts them out quickly.
     return term != term.lower() and any(part[1:] != part[1:].lower() for part in _parts(term))
 
 
@@ -48,6 +48,7 @@ def _parts(term: str) -> list[str]:
 
 
 def _begins(text: str, start: int) -> bool:
-    """Tell whether a sentence begins at ``start``: nothing stands before it, or what ends another."""
+    """Return whether a sentence begins at ``start``: at the beginning of the text, or after the end of a
+    sentence."""
     before = text[max(0, start - 20) : start].rstrip(" \t")
     return (start <= 20 and not before) or before[-1:] in _ENDS_SENTENCE

@@ -1,4 +1,4 @@
-"""What an answer says in words and numbers, whatever its form."""
+"""Returns the texts in conversations and answers, both free text and JSON."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tunewheel_outputs.parsing import Unparsed, parse
 
 
 def said_before(messages: Iterable[ChatMessage]) -> str:
-    """Return all that was said, the system prompt apart, as one text."""
+    """Return the messages, without the system prompt, as one text."""
     return "\n\n".join(message.content for message in messages if message.role != "system")
 
 
 def spoken(answer: str) -> list[str]:
-    """Return the texts of an answer: the values of one that is JSON, keys left out, else all of it."""
+    """Return the texts of an answer: for JSON its values without the keys, otherwise the whole answer."""
     try:
         value = parse(answer)
     except Unparsed:
@@ -25,7 +25,8 @@ def spoken(answer: str) -> list[str]:
 
 
 def leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    """Yield the path and value of all in ``value``, as ``parse`` returned it, that is no object or list."""
+    """Yield path and value of everything in ``value`` that is neither object nor list. ``value`` comes from
+    ``parse``."""
     if isinstance(value, dict):
         for key, inner in cast("dict[str, Any]", value).items():
             yield from leaves(inner, (*path, key))

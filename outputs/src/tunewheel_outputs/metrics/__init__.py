@@ -1,4 +1,4 @@
-"""All metrics: each module of this folder holds one, as ``METRIC``. A new one takes no more than a file."""
+"""All metrics. Each module of this folder has one, called ``METRIC``. A new metric needs only a new file."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def known_metrics() -> dict[str, Metric]:
 
 
 def find_metric(name: str) -> Metric | None:
-    """Return the metric of that name, of a file or of a task of lm-eval; None where there is none."""
+    """Return the metric of that name, from a file or a task of lm-eval; None: there is none."""
     return known_metrics().get(name) or lm_eval_metric(name)
 
 
 def metrics_for(task: TaskSpec, asked_for: frozenset[str] = frozenset()) -> dict[str, Metric]:
-    """Return the metrics that ``task`` has all for; those that need the corpus only where they are
-    ``asked_for``."""
+    """Return the metrics that can be measured for ``task``. Metrics that need the corpus are included only if
+    they are ``asked_for``."""
     return {
         name: metric
         for name, metric in known_metrics().items()

@@ -18,7 +18,7 @@ def _scorer(task: TaskSpec, corpus: Corpus) -> ScoreRow:
 
 METRIC = Metric(
     name="domain_language",
-    about="Share of answers that hold to the glossary: every required term, no forbidden or deprecated one.",
+    about="Share of answers that follow the glossary: every required term, no forbidden or deprecated one.",
     unit="fraction",
     test="proportion",
     lacks=lambda task: None if task.glossary != Glossary() else "glossary",

@@ -18,8 +18,8 @@ def _scorer(task: TaskSpec, corpus: Corpus) -> ScoreRow:
 
 METRIC = Metric(
     name="groundedness",
-    about="Share of an answer's words that stand in the passages of its prompt, or in the question; 0 where "
-    "it gives a number that stands in neither. Rows without passages do not count.",
+    about="Share of an answer's words that occur in the passages of its prompt, or in the question; 0 if the "
+    "answer has a number that occurs in neither. Rows without passages do not count.",
     unit="fraction",
     needs_passages=True,
     scorer=_scorer,

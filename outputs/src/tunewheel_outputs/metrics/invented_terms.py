@@ -21,7 +21,7 @@ def _scorer(task: TaskSpec, corpus: Corpus) -> ScoreRow:
 
 METRIC = Metric(
     name="invented_terms",
-    about="Share of answers with an identifier, a name or an amount that stands neither in the prompt nor in "
+    about="Share of answers with an identifier, a name or an amount that occurs neither in the prompt nor in "
     "the expert's answer nor in the training rows.",
     unit="fraction",
     lower_is_better=True,

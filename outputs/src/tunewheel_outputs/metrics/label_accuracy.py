@@ -25,7 +25,7 @@ def _lacks(task: TaskSpec) -> str | None:
 METRIC = Metric(
     name="label_accuracy",
     about="Share of answers whose label is the expert's: the label field of a JSON answer, or the whole "
-    "answer where it is free text that an allowed_values rule holds to certain values.",
+    "answer if it is free text that an allowed_values rule restricts to certain values.",
     unit="fraction",
     test="proportion",
     lacks=_lacks,

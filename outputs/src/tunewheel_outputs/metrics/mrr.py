@@ -14,8 +14,8 @@ def _scorer(task: TaskSpec, corpus: Corpus) -> ScoreRow:
 
 METRIC = Metric(
     name="mrr",
-    about="One by the place of a question's document in the index's ranking; 0 where it is not found "
-    "(mean reciprocal rank).",
+    about="Mean reciprocal rank: one divided by the rank of a question's document in the index's result; "
+    "0 if it is not found.",
     unit="fraction",
     on="retrieval",
     scorer=_scorer,

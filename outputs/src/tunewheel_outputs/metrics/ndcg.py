@@ -18,8 +18,8 @@ def _scorer(task: TaskSpec, corpus: Corpus) -> ScoreRow:
 
 METRIC = Metric(
     name="ndcg",
-    about="Discounted cumulative gain at `retrieval.top_k` with one right document: 1 where it comes first, "
-    "less the later it comes (Järvelin and Kekäläinen, 2002).",
+    about="Normalised discounted cumulative gain at `retrieval.top_k` with one right document: 1 if it is "
+    "first, less the later it comes (Järvelin and Kekäläinen, 2002).",
     unit="fraction",
     on="retrieval",
     scorer=_scorer,

@@ -12,7 +12,8 @@ from tunewheel_outputs.parsing import Unparsed, parse
 from tunewheel_outputs.texts import leaves
 
 _NUMBER = re.compile(r"(?<![\w.])[+-]?\d{1,300}(?:\.\d{1,300})?(?![\w])")
-"""As JSON writes it. Which of 1.234 and 1,234 is the larger, only the writer's country knows."""
+"""A number as JSON writes it. Other notations are ambiguous: 1,234 means different numbers in different
+countries."""
 
 
 def _scorer(task: TaskSpec, corpus: Corpus) -> ScoreRow:
@@ -77,13 +78,13 @@ def _numbers_at(value: Any) -> dict[tuple[str | int, ...], float]:
 def _float(number: float) -> float:
     try:
         return float(number)
-    except OverflowError:  # JSON's whole numbers have no limit
+    except OverflowError:  # Integers in JSON have no limit.
         return math.inf
 
 
 METRIC = Metric(
     name="numeric_accuracy",
-    about="Share of the expert's numbers that an answer has within the tolerance: in the same place of JSON, "
+    about="Share of the expert's numbers that an answer has within the tolerance: at the same path in JSON, "
     "anywhere in a text. Rows whose expert gives no number do not count.",
     unit="fraction",
     lacks=lambda task: None if task.number_tolerance is not None else "number_tolerance",

@@ -14,8 +14,7 @@ def _scorer(task: TaskSpec, corpus: Corpus) -> ScoreRow:
 
 METRIC = Metric(
     name="recall_at_k",
-    about="Share of questions whose document is among the passages that a prompt may be given "
-    "(`retrieval.top_k`).",
+    about="Share of questions whose document is among the first `retrieval.top_k` passages.",
     unit="fraction",
     on="retrieval",
     test="proportion",

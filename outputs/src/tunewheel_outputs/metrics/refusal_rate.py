@@ -24,7 +24,7 @@ def _lacks(task: TaskSpec) -> str | None:
 
 METRIC = Metric(
     name="refusal_rate",
-    about="Share of the prompts that the expert declines, as out of scope, which the model declines as well.",
+    about="Share of the prompts declined by the expert, as out of scope, that the model declines too.",
     unit="fraction",
     test="proportion",
     lacks=_lacks,

@@ -18,7 +18,7 @@ def _scorer(task: TaskSpec, corpus: Corpus) -> ScoreRow:
 
 METRIC = Metric(
     name="rule_compliance",
-    about="Share of the output rules that an answer holds to, on average.",
+    about="Share of the output rules that an answer follows, on average.",
     unit="fraction",
     lacks=lambda task: None if task.output_rules else "output_rules",
     scorer=_scorer,

@@ -32,7 +32,7 @@ def _score(row: Row) -> float | None:
 
 
 def _lists(value: Any, path: Path = ()) -> Iterator[tuple[Path, Counter[str]]]:
-    """Yield the lists in ``value`` that lie in no other list, as counts of their items."""
+    """Yield the lists in ``value`` that are not inside another list, as counts of their items."""
     if isinstance(value, list):
         yield path, Counter(map(_spelt, cast("list[Any]", value)))
     elif isinstance(value, dict):
@@ -41,7 +41,7 @@ def _lists(value: Any, path: Path = ()) -> Iterator[tuple[Path, Counter[str]]]:
 
 
 def _spelt(item: Any) -> str:
-    """One spelling for values that are the same to JSON Schema, as 1 and 1.0 are."""
+    """Return the same text for values that JSON Schema treats as equal, such as 1 and 1.0."""
     return json.dumps(_whole(item), sort_keys=True)
 
 

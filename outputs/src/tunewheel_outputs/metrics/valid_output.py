@@ -21,7 +21,7 @@ def _lacks(task: TaskSpec) -> str | None:
 
 METRIC = Metric(
     name="valid_output",
-    about="Share of answers that parse, fit the output schema and hold to every output rule.",
+    about="Share of answers that parse, fit the output schema and follow every output rule.",
     unit="fraction",
     test="proportion",
     lacks=_lacks,
