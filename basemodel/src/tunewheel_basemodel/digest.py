@@ -5,21 +5,21 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-# What transformers reads to build a model and its tokenizer; anything else does not change the model.
+# The files that transformers reads to build a model and its tokenizer. Other files do not change the model.
 _MODEL_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".model", ".txt"})
 
 
 def sha256_file(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
+    """Return the hex SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_directory(path: Path) -> str:
-    """Hex SHA-256 over the names and contents of the model files directly in ``path``.
+    """Return the hex SHA-256 over the names and contents of the model files directly in ``path``.
 
-    A rename, an added, a removed or a changed file each give another hash; the directory's own name does
-    not count, so that a copy is the same model.
+    Renaming, adding, removing or changing a file changes the hash. The directory's own name does not count,
+    so that a copy has the same hash.
     """
     whole = hashlib.sha256()
     files = sorted(file for file in path.iterdir() if file.is_file() and file.suffix in _MODEL_SUFFIXES)

@@ -1,8 +1,8 @@
-"""What can be wrong with the files of a model.
+"""Errors about the files of a model.
 
 ModelFilesError(ValueError)
   ├── BaseModelNotFound    the base model cannot be found, or its files are refused
-  │     └── BaseModelUnreachable   the hub does not answer: the same may work later
+  │     └── BaseModelUnreachable   the hub does not answer; a retry may succeed later
   └── InvalidAdapter       the adapter directory is not a PEFT adapter in safetensors
 InvalidChat(ValueError)    the messages, or the chat template, cannot be rendered
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 
 class ModelFilesError(ValueError):
-    """Carries the name of the field at fault and the reason, which says what to do about it."""
+    """Base class. ``field``: the field at fault. ``reason``: the fault and the fix."""
 
     field = "path"
 
@@ -27,7 +27,7 @@ class BaseModelNotFound(ModelFilesError):
 
 
 class BaseModelUnreachable(BaseModelNotFound):
-    """The hub did not answer, which says nothing about the model."""
+    """The hub did not answer, so it is unknown whether the model exists."""
 
 
 class InvalidAdapter(ModelFilesError):

@@ -1,4 +1,5 @@
-"""What a base model's own files say about it, read without loading a weight or running anything of it."""
+"""Reads facts about a base model from its own files. No weight is loaded, and none of the model's code is
+run."""
 
 from __future__ import annotations
 
@@ -18,19 +19,19 @@ from tunewheel_basemodel.locate import BaseModel
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """None: the files do not say."""
+    """Facts about a base model. None: the files do not state it."""
 
     license: str | None = None
-    """As the model card, or the GGUF file, names it: ``apache-2.0``."""
+    """The license as named in the model card or the GGUF file, such as ``apache-2.0``."""
     chat_template_sha256: str | None = None
     context_length: int | None = None
-    """Longest sequence the model was made for, in tokens."""
+    """Longest sequence that the model supports, in tokens."""
     parameters: int | None = None
-    """Numbers in its weights; a matrix that embeds and predicts counts once."""
+    """Number of parameters. A matrix that is used for both embedding and output counts once."""
 
 
 def facts_of(base: BaseModel) -> Facts:
-    """Read the facts of a located base model; what is missing or unreadable is None."""
+    """Return the facts of a located base model. Missing or unreadable facts are None."""
     config = _json(base.path / "config.json")
     told = config.get("text_config") or config
     context = told.get("max_position_embeddings") if isinstance(told, Mapping) else None
@@ -51,12 +52,13 @@ def _license(base: BaseModel) -> str | None:
 
 
 def _card_license(card: Path) -> Any:
-    """The ``license`` of a model card's metadata; a licence that has no known id goes by its name."""
+    """Return the ``license`` in a model card's metadata. For a license without a known id, return its
+    name."""
     from huggingface_hub.repocard import metadata_load
 
     try:
         metadata = metadata_load(card) if card.is_file() else None
-    except Exception:  # whatever its YAML makes a parser raise: a card is prose, not a contract
+    except Exception:  # Any error in the card's YAML is ignored: the card is written for people.
         return None
     if not isinstance(metadata, Mapping):
         return None
@@ -65,7 +67,7 @@ def _card_license(card: Path) -> Any:
 
 
 def _chat_template(directory: Path) -> str | None:
-    """The default chat template, where transformers looks for it."""
+    """Return the default chat template from the places where transformers looks for it."""
     file = directory / "chat_template.jinja"
     if file.is_file():
         return file.read_text("utf-8", errors="replace")

@@ -1,8 +1,8 @@
-"""Turns a GGUF file into a directory that transformers loads, once per content.
+"""Converts a GGUF file, once per content, into a directory that transformers can load.
 
-The result lies under ``<cache>/models/<sha256 of the GGUF file>``. It is written beside its place, checked,
-and moved there in one step, so that a reader sees all of it or nothing; ``conversion.json`` in it holds the
-hash of every file and is checked each time the directory is handed out.
+The result is in ``<cache>/models/<sha256 of the GGUF file>``. It is written into a temporary directory,
+checked, and then renamed, so that a reader never sees a part of it. Its ``conversion.json`` holds the hash of
+every file; the hashes are checked each time the directory is used.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ _PROBE = "Bike 3071 won't start!\n\n  Überprüfen: 12,5 km \u2013 \u2713 <|im_e
 
 
 def converted(gguf: Path, *, cache_dir: Path) -> tuple[Path, str]:
-    """Directory with the safetensors form of ``gguf``, and the hex SHA-256 of ``gguf``.
+    """Return the directory with ``gguf`` as safetensors, and the hex SHA-256 of ``gguf``. Convert it if
+    needed.
 
-    Raises BaseModelNotFound when the converted model does not give the original's tokens and weights.
+    Raises BaseModelNotFound if the converted model differs from the original in tokens or weights.
     """
     digest = sha256_file(gguf)
     models = cache_dir / "models"
@@ -35,7 +36,7 @@ def converted(gguf: Path, *, cache_dir: Path) -> tuple[Path, str]:
     target = models / digest
     if is_intact(target):
         return target, digest
-    # Without the lock every service of a fresh machine would convert at once, 2 GB of memory each.
+    # Without the lock all services of a new machine would convert at the same time, with 2 GB of memory each.
     with _locked(models / f".{digest}.lock"):
         if not is_intact(target):
             _convert_into(gguf, target)
@@ -43,7 +44,7 @@ def converted(gguf: Path, *, cache_dir: Path) -> tuple[Path, str]:
 
 
 def is_intact(directory: Path) -> bool:
-    """True when every file that the conversion wrote is there with the bytes that it wrote."""
+    """Return whether every file of the conversion exists and is unchanged."""
     try:
         hashes: dict[str, str] = json.loads((directory / _MANIFEST).read_text())["files"]
         return bool(hashes) and all(sha256_file(directory / name) == known for name, known in hashes.items())
@@ -65,7 +66,7 @@ def _convert_into(gguf: Path, target: Path) -> None:
         hashes = {file.name: sha256_file(file) for file in sorted(scratch.iterdir())}
         (scratch / _MANIFEST).write_text(json.dumps({"source": target.name, "files": hashes}, indent=1))
         _let_others_read(scratch)
-        if target.exists():  # damaged: processes that still map its files keep them
+        if target.exists():  # It is damaged. It is moved, since processes may still map its files.
             aside = tempfile.mkdtemp(prefix=f".{target.name}.bad.", dir=target.parent)
             target.rename(Path(aside) / "damaged")
         scratch.rename(target)
@@ -77,7 +78,7 @@ def _convert_into(gguf: Path, target: Path) -> None:
 
 
 def _let_others_read(directory: Path) -> None:
-    # mkdtemp and safetensors write for their owner alone; a cache is shared between services' users.
+    # mkdtemp and safetensors give rights to the owner only, but services of other users share the cache.
     directory.chmod(0o755)
     for file in directory.iterdir():
         file.chmod(0o644)
@@ -96,7 +97,7 @@ def _write_safetensors(gguf: Path, directory: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
-    # fp32 holds every dequantised value exactly; bf16 would round them.
+    # fp32 represents every dequantised value exactly; bf16 would round it.
     model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32)
     _forget_quantization(model)
     model.save_pretrained(directory)
@@ -105,7 +106,7 @@ def _write_safetensors(gguf: Path, directory: Path) -> None:
 
 
 def _forget_quantization(model: Any) -> None:
-    # save_pretrained would hand these dequantised weights to the GGUF quantizer, and a saved
+    # With these attributes save_pretrained would pass the dequantised weights to the GGUF quantizer. A saved
     # quantization_config would make every later load look for a GGUF file.
     for owner, name in (
         (model.config, "quantization_config"),

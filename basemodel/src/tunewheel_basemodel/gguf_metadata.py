@@ -1,7 +1,8 @@
-"""The key-value pairs at the head of a GGUF file, read without its tensors.
+"""Reads the key-value pairs at the beginning of a GGUF file, without its tensors.
 
-Format: "GGUF", ggml-org/ggml, docs/gguf.md. The ``gguf`` package reads it too, through a numpy view of each
-of a vocabulary's hundred thousand strings: seconds, where this takes a tenth of one.
+Format: "GGUF", ggml-org/ggml, docs/gguf.md. The ``gguf`` package is not used, because it creates a numpy view
+for each of a vocabulary's hundred thousand strings. That takes seconds; this module takes a tenth of a
+second.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ _SCALARS = {
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """Metadata by key; arrays are lists. Raises ValueError for what is no GGUF file of version 2 or 3."""
+    """Return the metadata by key; arrays are lists. Raises ValueError if it is not a GGUF file of version 2
+    or 3."""
     with path.open("rb") as file:
         if file.read(4) != _MAGIC or (version := _scalar(file, "<I")) not in _VERSIONS:
-            raise ValueError(f"{path.name} is no GGUF file of version 2 or 3")
+            raise ValueError(f"{path.name} is not a GGUF file of version 2 or 3")
         _scalar(file, "<Q")  # tensors
         try:
             return {_string(file): _value(file, _scalar(file, "<I")) for _ in range(_scalar(file, "<Q"))}

