@@ -190,10 +190,10 @@ def _after_fail(state: State, trigger: Envelope[EvalFailed]) -> Iterator[Decisio
 def _says_little(state: State, model: Model, verdict: EvalFailed) -> bool:
     """Return whether a failed verdict by criteria is no reason to move a model that had passed before.
 
-    1. A former champion stays available as a fallback, even if other models are better now. 2. A model in
-    production is only judged against the model that it replaced. A verdict against another model, or
-       one without checks (its rows were erased, or eval lacked memory), does not count.
-    3. A model that has beaten the present champion stays, if it failed against another champion.
+    - A former champion stays available as a fallback, even if other models are better now.
+    - A model in production is judged only against the model that it replaced. A verdict against another model
+      does not count, nor one without checks (its rows were erased, or eval lacked memory).
+    - A model that has beaten the present champion stays, if it failed against another champion.
     """
     champion, against = state.champion, _champion_of(verdict)
     if model.stage is Stage.RETIRED:
