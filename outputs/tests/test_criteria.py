@@ -93,27 +93,27 @@ def test_why_a_metric_is_not_measured() -> None:
     assert unmeasurable("rouge_l", task) is None
     assert "no known metric" in str(unmeasurable("rouge", task))
     assert unmeasurable("domain_language", task) == (
-        "domain_language needs task.glossary, which the project does not give"
+        "domain_language needs task.glossary, which the project does not have"
     )
 
 
 @pytest.mark.parametrize(
     ("criterion", "examples", "told"),
     [
-        ({"metric": "rouge_l", "over_champion": 0}, 53, "over_champion 0) takes at least 8 held-out rows"),
+        ({"metric": "rouge_l", "over_champion": 0}, 53, "over_champion 0) needs at least 8 held-out rows"),
         ({"metric": "rouge_l", "over_champion": 0}, 54, None),
         (
             {"metric": "rouge_l", "significance": 0.05},
             20,
-            "significance 0.05) takes at least 8 held-out rows",
+            "significance 0.05) needs at least 8 held-out rows",
         ),
-        ({"metric": "perplexity", "over_base": 1, "significance": 0.5}, 20, "takes at least 5 held-out rows"),
-        ({"metric": "rouge_l", "minimum": 0.9}, 333, "minimum 0.9) takes at least 51 held-out rows"),
+        ({"metric": "perplexity", "over_base": 1, "significance": 0.5}, 20, "needs at least 5 held-out rows"),
+        ({"metric": "rouge_l", "minimum": 0.9}, 333, "minimum 0.9) needs at least 51 held-out rows"),
         ({"metric": "rouge_l", "minimum": 0.9}, 340, None),
-        ({"metric": "rouge_l", "maximum": 0.1}, 333, "maximum 0.1) takes at least 51 held-out rows"),
+        ({"metric": "rouge_l", "maximum": 0.1}, 333, "maximum 0.1) needs at least 51 held-out rows"),
         ({"metric": "rouge_l", "minimum": 1}, 5000, "minimum 1) cannot be met by any number of rows"),
         ({"metric": "rouge_l", "minimum": 0}, 20, None),
-        ({"metric": "rouge_l", "over_base": -0.1}, 20, "over_base -0.1) takes at least 51 held-out rows"),
+        ({"metric": "rouge_l", "over_base": -0.1}, 20, "over_base -0.1) needs at least 51 held-out rows"),
         ({"metric": "rouge_l", "over_base": -1}, 20, None),
         ({"metric": "perplexity", "maximum": 20}, 20, None),  # which has no largest figure to be all right at
         ({"metric": "regression_accuracy", "over_base": 0}, 20, None),  # the operator's items, not the data's

@@ -80,7 +80,7 @@ def test_a_figure_is_named_by_its_filter() -> None:
     assert source.figures == ("lm_eval.quiz.acc.strict",)
     check_figures(["chrf", "lm_eval.quiz.acc.strict", "lm_eval.other.acc"], source)
     with pytest.raises(
-        InvalidSpec, match=r"criteria\.1\.metric: lm_eval\.quiz\.acc is no figure .*\.acc\.strict"
+        InvalidSpec, match=r"criteria\.1\.metric: the task has no figure lm_eval\.quiz\.acc; .*\.acc\.strict"
     ):
         check_figures(["chrf", "lm_eval.quiz.acc"], source)
 
@@ -101,7 +101,7 @@ def test_data_of_the_hub_is_named_by_its_commit() -> None:
 @pytest.mark.parametrize(
     ("text", "field", "complaint"),
     [
-        (QUIZ.replace("task: quiz", "task: other"), "task", "'quiz' is no task of the folder; .*: other"),
+        (QUIZ.replace("task: quiz", "task: other"), "task", "the folder has no task 'quiz'; .*: other"),
         (QUIZ + "process_docs: !function code.clean", "path", "!function, which runs code"),
         (QUIZ + "x: !!python/object/apply:os.system [ls]", "path", "is not YAML"),
         (QUIZ + "task: quiz", "path", "given in line 2 and again"),
@@ -143,7 +143,7 @@ def test_what_is_refused_says_why(text: str, field: str, complaint: str) -> None
     [
         (b"", "has no questions"),
         (b'{"question": "a"}\n\n', "line 2 is not JSON"),
-        (b'["a"]\n', "line 1 is no mapping"),
+        (b'["a"]\n', "line 1 is not a mapping"),
         (b"[" * 100_000, "line 1 is not JSON"),
         (b"{}\n" * 20_001, "has over 20,000 lines"),
     ],

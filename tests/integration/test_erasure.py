@@ -176,7 +176,7 @@ async def test_a_log_that_may_not_be_deleted_from_is_told(
         erasure = replace_until(asked(project, f"person-{project}"))
         await letters.find(erasure)
         monkeypatch.setattr(AIOKafkaAdminClient, "delete_records", forbidden)
-        with pytest.raises(InvalidEvent, match=r"ticket\.published\.dlq; allow it, ask again"):
+        with pytest.raises(InvalidEvent, match=r"ticket\.published\.dlq; allow it, then ask again"):
             await letters.remove(erasure)
 
 

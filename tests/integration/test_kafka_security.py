@@ -213,7 +213,7 @@ def way_in(secured: SecuredKafka, case: str, folder: Path) -> dict[str, Any]:
     ("case", "reason"),
     [
         ("wrong password", "does not let this client in: Authentication failed"),
-        ("another mechanism", "does not take sasl_mechanism SCRAM-SHA-256 there"),
+        ("another mechanism", "does not accept sasl_mechanism SCRAM-SHA-256 there"),
         (
             "wrong client secret",
             "token refuses with status 401: invalid_client, unknown client or wrong secret",

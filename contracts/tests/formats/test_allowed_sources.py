@@ -56,7 +56,7 @@ def test_a_key_goes_to_the_hosts_it_is_listed_for(url: str, key: str | None, fie
     if field is None:
         AllowedSources(hosts=hosts).check(asked)
         return
-    with pytest.raises(InvalidSpec, match=r"TUNEWHEEL_SPEC_HOSTS|is no URL") as refused:
+    with pytest.raises(InvalidSpec, match=r"TUNEWHEEL_SPEC_HOSTS|is not a URL") as refused:
         AllowedSources(hosts=hosts).check(asked)
     assert refused.value.field == f"dataset.formats.documents.questions.teacher.{field}"
 
@@ -143,5 +143,5 @@ def test_a_hub_that_is_not_listed_is_not_asked() -> None:
 
 @pytest.mark.parametrize("hosts", ["https://a", "a=KEY", "a b", "*", "a/b", "a:port"])
 def test_a_list_that_cannot_be_meant_is_refused(hosts: str) -> None:
-    with pytest.raises(ValidationError, match="separated by commas"):
+    with pytest.raises(ValidationError, match="separate several by commas"):
         AllowedSources(hosts=hosts)

@@ -58,11 +58,11 @@ def test_the_reason_says_what_to_do() -> None:
     [
         (
             {"languages": ["en", "jp"]},
-            "dataset.languages.1: 'jp' is no language that can be told apart: is 'ja' meant?",
+            "dataset.languages.1: 'jp' is not a recognised language; did you mean 'ja'?",
         ),
         (
             {"languages": ["qq"]},
-            "dataset.languages.0: 'qq' is no language that can be told apart; give an ISO 639-1 code",
+            "dataset.languages.0: 'qq' is not a recognised language; give an ISO 639-1 code",
         ),
         (
             {"pii": {"entities": ["EMAIL"]}},
@@ -154,7 +154,7 @@ def test_nan_in_a_schema_is_refused() -> None:
         ({"items": {"pattern": "("}}, "task.output_schema.items.pattern", "regex"),
         ({"not": {"pattern": "a(?=b)"}}, "task.output_schema", "look-around"),
         ({"patternProperties": {"^a": True}}, "task.output_schema", "propertyNames"),
-        ({"$ref": "#"}, "task.output_schema", "without end"),
+        ({"$ref": "#"}, "task.output_schema", "endlessly"),
         ({"properties": {"a": {"$ref": "#/$defs/b"}}}, "task.output_schema", "'#/$defs/b'"),
         ({"$ref": "http://localhost/schema.json"}, "task.output_schema", "put the definition under $defs"),
     ],

@@ -32,7 +32,7 @@ def test_every_schema_says_what_it_is() -> None:
 
 def test_field_docstrings_become_descriptions() -> None:
     schema = all_schemas()["model.promoted"]
-    assert "decided it" in schema["properties"]["cause"]["description"]
+    assert "decided the step" in schema["properties"]["cause"]["description"]
 
 
 def test_a_topic_schema_carries_what_order_and_ids_rest_on() -> None:

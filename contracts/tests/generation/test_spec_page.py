@@ -16,7 +16,7 @@ def test_fields_show_type_default_and_documentation() -> None:
         '| `entities` | list of `PERSON`, `LOCATION`, `ORGANIZATION`, `NRP` | `["PERSON", "LOCATION"]` |'
         in TEXT
     )
-    assert "redact: &lt;EMAIL_ADDRESS>." in TEXT
+    assert "redact: replace by &lt;EMAIL_ADDRESS>." in TEXT
 
 
 def test_every_section_that_a_field_points_to_is_there() -> None:

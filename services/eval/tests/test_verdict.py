@@ -183,7 +183,7 @@ def test_one_missed_criterion_outweighs_an_open_one() -> None:
     ("metric", "why"),
     [
         ("politeness", "'politeness' is no known metric; choose from answer_length, "),
-        ("domain_language", "domain_language needs task.glossary, which the project does not give"),
+        ("domain_language", "domain_language needs task.glossary, which the project does not have"),
         ("regression_accuracy", "it says nothing about any of the rows"),
     ],
 )

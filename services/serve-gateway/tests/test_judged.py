@@ -172,7 +172,9 @@ async def test_where_nobody_may_answer_the_client_is_told_why(make_world: Any, e
     async with await world.chat() as response:
         told = await response.json()
         assert (response.status, response.headers["retry-after"]) == (503, "60")
-    assert "desk-1 cannot be served, and nobody stands in: was judged in float32" in told["error"]["message"]
+    assert (
+        "desk-1 cannot be served, and no model stands in: was judged in float32" in told["error"]["message"]
+    )
     world.engine.told_of_base = {"revision": BASE.revision, "dtype": "float32"}
     await world.serving(production="desk-1")
     assert world.gateway.table.projects["desk"].refusal is None

@@ -9,7 +9,7 @@ from tunewheel_serve_gateway.upstream.refusal import LONGEST_MESSAGE, refusal_of
 
 TOO_LONG: list[dict[str, Any]] = [
     {  # tunewheel-engine
-        "message": "the prompt has 9 tokens and the context 8, answer included; shorten it",
+        "message": "the prompt has 9 tokens; with the answer, 8 are the limit; shorten it",
         "code": "context_length_exceeded",
     },
     # vLLM, of several years

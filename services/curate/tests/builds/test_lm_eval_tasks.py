@@ -73,7 +73,10 @@ async def test_its_questions_are_kept_out_of_training(store: ObjectStore, declar
     ("changes", "complaint"),
     [
         ({"sha256": "0" * 64}, r"evaluation\.lm_eval\.0\.sha256: benchmarks/quiz hashes to"),
-        ({"task": "none", "sha256": "0" * 64}, r"evaluation\.lm_eval\.0\.task: 'none' is no task .* quiz"),
+        (
+            {"task": "none", "sha256": "0" * 64},
+            r"evaluation\.lm_eval\.0\.task: the folder has no task 'none'; .* quiz",
+        ),
         (
             {"text": QUIZ + "process_docs: !function f.g", "sha256": "0" * 64},
             r"lm_eval\.0\.path: .*!function",
@@ -103,7 +106,7 @@ async def test_data_of_a_hub_is_kept_for_eval(
     (tmp_path / "owner" / "quiz").mkdir(parents=True)
     (tmp_path / "owner" / "quiz" / "test.jsonl").write_bytes(DATA)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InvalidSpec, match=r"lm_eval\.0\.path: owner/quiz lies in no folder"):
+    with pytest.raises(InvalidSpec, match=r"lm_eval\.0\.path: owner/quiz is in no folder"):
         await read_tasks(asked, store, NOWHERE)
     allowed = AllowedSources(hosts="example.org", folders=(str(tmp_path),))
     first = await read_tasks(asked, store, allowed)

@@ -375,7 +375,7 @@ async def test_a_spec_that_asks_for_a_replay_that_is_not_there_is_refused(bench,
     bench.table.append(rows)
     refused = await bench.build(spec(replay={"source": "/no/such.jsonl"}), "one", rows)
     assert isinstance(refused, DatasetRejected)
-    assert refused.reasons[0].startswith("dataset.replay.source: /no/such.jsonl lies in no folder")
+    assert refused.reasons[0].startswith("dataset.replay.source: /no/such.jsonl is in no folder")
 
 
 async def test_general_data_that_the_store_lost_refuses_its_own_project_alone(

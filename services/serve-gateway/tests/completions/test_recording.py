@@ -203,7 +203,7 @@ def test_without_texts_an_error_keeps_only_our_own_words():
     assert [(one.messages, one.output) for one in told] == [((), "")] * 3
     assert [one.error for one in told] == [
         None,
-        "failed by fault of the engine; serving.log leaves the engine's words out",
+        "failed by fault of the engine; the engine's message is left out, as serving.log asks",
         "cannot be served: no such rank",
     ]
 
