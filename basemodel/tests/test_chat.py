@@ -116,7 +116,7 @@ def test_white_space_before_what_opens_the_next_turn_is_not_learnt(tokenizer) ->
     assert masked(tokenizer, CONVERSATION) == ["Charge it.", '{"category": "battery"}']
 
 
-def test_what_opens_the_next_turn_ends_none(tokenizer) -> None:
+def test_the_header_of_the_next_turn_is_no_end_of_turn(tokenizer) -> None:
     tokenizer.chat_template = HEADERS_ALONE
     assert masked(tokenizer, CONVERSATION) == ["Charge it.", '{"category": "battery"}']
 
@@ -153,7 +153,7 @@ def test_the_generation_prompt_opens_the_turn_that_the_mask_starts_at(tokenizer)
         (REWRITES, CONVERSATION, "rewrites message"),
     ],
 )
-def test_what_cannot_be_rendered_is_explained(tokenizer, template, messages, reason: str) -> None:
+def test_a_chat_that_cannot_be_rendered_gets_a_reason(tokenizer, template, messages, reason: str) -> None:
     tokenizer.chat_template = template
     with pytest.raises(InvalidChat, match=reason):
         encode_chat(tokenizer, messages)

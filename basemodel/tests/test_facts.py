@@ -73,7 +73,7 @@ def test_the_template_is_found_wherever_transformers_keeps_it(copy: BaseModel) -
         assert facts_of(copy).chat_template_sha256 == TEMPLATE
 
 
-def test_what_cannot_be_read_is_unknown(copy: BaseModel) -> None:
+def test_facts_that_cannot_be_read_are_unknown(copy: BaseModel) -> None:
     (copy.path / "config.json").write_text("{")
     (copy.path / "model.safetensors").write_bytes(b"no tensors")
     found = facts_of(copy)

@@ -32,7 +32,7 @@ def conversions(monkeypatch) -> list[Path]:
     return done
 
 
-def test_it_is_converted_once(gguf: Path, tmp_path: Path, conversions: list[Path]) -> None:
+def test_a_model_is_converted_once(gguf: Path, tmp_path: Path, conversions: list[Path]) -> None:
     first, digest = converted(gguf, cache_dir=tmp_path / "cache")
     assert converted(gguf, cache_dir=tmp_path / "cache") == (first, digest)
 

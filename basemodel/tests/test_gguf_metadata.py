@@ -37,7 +37,7 @@ def test_pairs_are_read(tmp_path: Path) -> None:
     }
 
 
-def test_what_is_no_gguf_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_gguf_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"PK\x03\x04 and so on")
     for path in (tmp_path / "x", file(tmp_path, *PAIRS, version=1)):
         with pytest.raises(ValueError, match="not a GGUF"):

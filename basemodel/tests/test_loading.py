@@ -39,7 +39,7 @@ print("torch._inductor.compile_fx" in sys.modules)
 """
 
 
-def test_what_loads_models_does_not_import_torch_s_compiler(tiny_base: BaseModel) -> None:
+def test_loading_a_model_does_not_import_torch_s_compiler(tiny_base: BaseModel) -> None:
     command = [sys.executable, "-c", PROBE, str(tiny_base.path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"]

@@ -170,7 +170,7 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", [None, 404])
-def test_where_the_hub_gives_nothing_the_package_that_carries_a_model_is_named(
+def test_if_the_hub_fails_the_package_with_the_model_is_named(
     status: int | None, tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.setitem(locate.CARRIED, "owner/name", Carried("no_such_package", "model.gguf"))

@@ -39,7 +39,7 @@ def test_the_files_alone_tokenize_like_the_model(
 
 
 @pytest.mark.parametrize("name", ["", "../model", "a\0b", "/no/such/directory", "not a name!"])
-def test_what_is_not_to_be_had_is_named(name: str, tmp_path: Path) -> None:
+def test_a_missing_tokenizer_is_named(name: str, tmp_path: Path) -> None:
     with pytest.raises(BaseModelNotFound, match="base_model: "):
         save_tokenizer(name, tmp_path / "t")
 

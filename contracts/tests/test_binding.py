@@ -45,7 +45,7 @@ def test_headers_are_the_sdks_byte_for_byte_and_in_its_order(
 @example({"ce_with-hyphen": "x"})
 @example({"ce_": "x"})
 @example({"ce_specversion": "0.3"})
-def test_what_the_sdk_reads_is_read_alike_and_what_it_refuses_is_refused(others: dict[str, str]) -> None:
+def test_the_binding_accepts_and_refuses_the_same_messages_as_the_sdk(others: dict[str, str]) -> None:
     headers = MINIMUM | {name: text.encode() for name, text in others.items() if name.lower() != "ce_time"}
     message = KafkaMessage(headers=headers, key=None, value=b"")
     try:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from tunewheel_contracts.changes import changes
 
 
-def test_what_differs_is_named_by_its_path() -> None:
+def test_each_difference_is_named_by_its_path() -> None:
     before = {"task": {"prompt": "a", "rules": [1, 2]}, "same": {"x": 1}, "gone": {}, "": 1}
     after = {"task": {"prompt": "b", "rules": [1]}, "same": {"x": 1}, "new": {"deep": None}, "": 2}
     assert changes(before, after) == {

@@ -67,11 +67,11 @@ def test_an_unused_definition_may_go() -> None:
     ],
     ids=["upper bound", "lower bound", "requirement"],
 )
-def test_what_people_write_may_be_accepted_more_widely(change: Callable[[dict[str, Any]], object]) -> None:
+def test_events_that_people_write_may_accept_wider_values(change: Callable[[dict[str, Any]], object]) -> None:
     assert _changed(WRITTEN, change) == []
 
 
-def test_what_people_choose_from_may_grow() -> None:
+def test_choices_of_people_may_grow() -> None:
     assert _changed("project-spec", lambda s: s["$defs"]["TrainMethod"]["enum"].append("dora")) == []
 
 

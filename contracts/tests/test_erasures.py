@@ -35,7 +35,7 @@ EVENTS = st.lists(
 
 
 @given(events=EVENTS, project=NAMES, customer=st.none() | NAMES, source_id=st.none() | NAMES, minute=MINUTES)
-def test_what_is_looked_up_by_its_names_is_what_a_look_at_every_erasure_finds(
+def test_the_lookup_by_name_finds_the_same_as_a_search_of_all_erasures(
     events, project, customer, source_id, minute
 ) -> None:
     fold = Erasures()

@@ -230,7 +230,7 @@ def test_unknown_fields_of_a_newer_producer_are_ignored_but_not_upstream() -> No
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_what_json_cannot_say_never_reaches_the_log(number: float) -> None:
+def test_values_that_json_cannot_represent_are_refused(number: float) -> None:
     with pytest.raises(ValueError, match="finite number"):
         TrainProgressed(
             project="p", run_id="r", step=1, total_steps=2, epoch=0.5, loss=number, learning_rate=1e-3,

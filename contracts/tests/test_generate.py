@@ -13,7 +13,7 @@ def wanted() -> dict[str, str]:
     return generated()
 
 
-def test_what_is_committed_is_what_the_models_say(wanted: dict[str, str]) -> None:
+def test_committed_files_match_the_models(wanted: dict[str, str]) -> None:
     assert len(wanted) >= 44
     assert stale(repository_root(), wanted) == []
 

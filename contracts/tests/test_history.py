@@ -83,7 +83,9 @@ def test_the_schemas_of_an_earlier_commit_are_read(repository: Path) -> None:
     assert "scorecard" not in schemas_at(repository, "HEAD")
 
 
-def test_what_the_models_no_longer_have_fails(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_field_that_the_models_no_longer_have_fails(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     _edit(repository, "train.failed", hint={"type": "string"})
     (repository / FOLDER / "run.abandoned.json").write_text('{"type": "object"}')
     _commit(repository, "before")
@@ -93,7 +95,7 @@ def test_what_the_models_no_longer_have_fails(repository: Path, capsys: pytest.C
     assert "incompatible: run.abandoned: schema deleted" in errors
 
 
-def test_what_the_models_have_passes(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fields_that_the_models_have_pass(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _commit(repository, "before")
     assert main(["--root", str(repository), "--against", "HEAD"]) == 0
     assert f"{len(all_schemas())} schemas" in capsys.readouterr().out

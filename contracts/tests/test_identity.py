@@ -36,6 +36,6 @@ def test_type_subject_and_identity_each_tell_events_apart() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), {"a": [float("-inf")]}])
-def test_what_json_has_no_form_for_has_no_hash(value: object) -> None:
+def test_values_that_json_cannot_represent_have_no_hash(value: object) -> None:
     with pytest.raises(ValueError, match="JSON"):
         content_sha256(value)

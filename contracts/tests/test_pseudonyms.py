@@ -23,7 +23,7 @@ def test_a_pseudonym_is_the_same_for_the_same_one_and_only_there() -> None:
     assert len({one, *others}) == 6
 
 
-def test_it_is_the_hmac_that_it_says_it_is() -> None:
+def test_a_pseudonym_is_the_documented_hmac() -> None:
     key = hmac.new(SECRET.encode(), b"pseudonyms of shop", "sha256").digest()
     digest = hmac.new(key, b"group\0jane@acme.com", "sha256").hexdigest()
     assert Pseudonyms("shop", SECRET).of("group", "jane@acme.com") == f"group-{digest[:20]}"

@@ -211,7 +211,7 @@ def test_an_alarm_without_a_name_is_over_once_a_version_is_asked_for(story: Stor
     assert [*story.status().open_alarms] == [story.events[-1].id]
 
 
-def test_what_users_wrote_is_not_kept(story: Story) -> None:
+def test_texts_of_users_are_not_kept(story: Story) -> None:
     example = {"completion_id": "c-1", "excerpt": "my own words", "score": 0.5}
     story.say("drift.detected", alarm_id="alarm-1f", examples=[example])
     assert "my own words" in repr(story.events)

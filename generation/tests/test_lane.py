@@ -129,7 +129,7 @@ def test_prompts_are_read_together(answer, readings) -> None:
     assert readings == [(13, 11, 11, 10)]
 
 
-def test_those_who_begin_like_another_wait_where_that_saves_more_than_a_reading_costs(
+def test_a_request_waits_for_a_common_prefix_if_that_saves_more_than_a_prefill_costs(
     answer, readings, monkeypatch
 ) -> None:
     monkeypatch.setattr("tunewheel_generation.lane.WORTH_A_READING", 29)

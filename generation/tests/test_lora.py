@@ -109,7 +109,7 @@ def test_more_than_a_lora_is_part_of_a_model_of_its_own(
         ({"target_modules": ["lm_head"]}, "base_layer"),
     ],
 )
-def test_what_is_not_plain_lora_is_refused(runner, write_adapter, options, reason: str) -> None:
+def test_adapters_other_than_plain_lora_are_refused(runner, write_adapter, options, reason: str) -> None:
     with pytest.raises(InvalidAdapter, match=reason):
         read(runner, write_adapter("odd", seed=1, **options))
 

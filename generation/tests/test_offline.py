@@ -97,7 +97,7 @@ def test_answers_are_weighed_as_one_by_one_and_change_nothing(
             assert answer.tokens == plain_greedy(tiny_model, prompt, tokens=6)
 
 
-def test_where_nothing_is_to_be_written_answers_are_weighed(runner: Runner, tiny_model: Any) -> None:
+def test_a_request_for_no_tokens_only_scores_its_answers(runner: Runner, tiny_model: Any) -> None:
     requests = [Generation(PROMPTS[0], 0, answers=[[3]]), Generation(PROMPTS[1], 2, ignore_eos=True)]
     weighed, written = Writer(runner).answer(requests)
     assert weighed.likelihoods == pytest.approx([plain_likelihood(tiny_model, PROMPTS[0], [3])], abs=1e-3)

@@ -79,7 +79,7 @@ def test_rows_join_and_leave(runner, tiny_model) -> None:
         assert tokens == expected(tiny_model, PROMPTS[at], len(tokens))
 
 
-def test_what_an_earlier_request_left_does_not_show(runner, tiny_model) -> None:
+def test_an_earlier_request_in_the_row_has_no_effect(runner, tiny_model) -> None:
     read(runner, PROMPTS[2], 0)
     rows = [[read(runner, PROMPTS[3], 0)]]
     steps(runner, rows, [len(PROMPTS[3])], 5)
@@ -94,7 +94,7 @@ def test_the_context_is_the_smaller_of_model_and_setting(tiny_base) -> None:
         assert runner.max_tokens == most
 
 
-def test_what_a_model_sees_and_that_other_states_are_refused() -> None:
+def test_attention_windows_are_read_and_recurrent_states_refused() -> None:
     from transformers import LlamaConfig, MistralConfig, Qwen3NextConfig
 
     assert sight_of(LlamaConfig(max_position_embeddings=300)) == Sight(300)

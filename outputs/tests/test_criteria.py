@@ -39,7 +39,7 @@ def spec(criterion: dict[str, Any], *, retrieval: dict[str, Any] | None = None, 
         ({"metric": "perplexity", "maximum": 0.9}, "criteria.1.maximum", "1.., the range of perplexity"),
     ],
 )
-def test_what_nothing_could_meet_is_refused(criterion: dict[str, Any], field: str, word: str) -> None:
+def test_criteria_that_cannot_be_met_are_refused(criterion: dict[str, Any], field: str, word: str) -> None:
     with pytest.raises(InvalidSpec) as caught:
         check_criteria(spec(criterion))
     assert caught.value.field == field
@@ -84,7 +84,7 @@ def test_metrics_of_passages_need_retrieval(
         ({"metric": "refusal_rate", "minimum": 1}, {"refusal": "^Sorry"}),
     ],
 )
-def test_what_can_be_measured_passes(criterion: dict[str, Any], task: dict[str, Any]) -> None:
+def test_measurable_criteria_pass(criterion: dict[str, Any], task: dict[str, Any]) -> None:
     check_criteria(spec(criterion, **task))
 
 
@@ -119,7 +119,7 @@ def test_why_a_metric_is_not_measured() -> None:
         ({"metric": "regression_accuracy", "over_base": 0}, 20, None),  # the operator's items, not the data's
     ],
 )
-def test_what_the_smallest_version_could_not_decide_is_cautioned_against(
+def test_bounds_that_the_smallest_version_cannot_decide_give_a_warning(
     criterion: dict[str, Any], examples: int, told: str | None
 ) -> None:
     plain = {"project": "desk", "base_model": "b", "task": {"system_prompt": "s"}}

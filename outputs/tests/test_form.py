@@ -54,7 +54,7 @@ def test_every_rule_counts(answer: str, held: list[bool]) -> None:
     assert checked.is_valid(answer, "Where is LM-1?") is all(held)
 
 
-def test_what_is_broken_is_named_by_its_place_in_the_spec() -> None:
+def test_a_violation_is_named_by_its_place_in_the_spec() -> None:
     rules = [{"rule": "pattern", "pattern": r"\Z"}, *RULES]  # no engine knows the first
     checked = form(output_schema=SCHEMA, output_rules=rules)
     assert checked.violations('{"reply": "Hi, LM-2"}', "LM-1") == (

@@ -16,7 +16,7 @@ CHECK = GlossaryCheck(
 )
 
 
-def test_what_breaks_the_glossary_is_said() -> None:
+def test_violations_of_the_glossary_are_named() -> None:
     assert CHECK.violations("ACME sends a credit note.", "May I have a refund?") == []
     assert CHECK.violations("Acme helps.", "May I have a refund?") == ["'credit note' is missing"]
     assert CHECK.violations("Acme helps.", "Hello") == []

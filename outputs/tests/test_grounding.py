@@ -8,7 +8,7 @@ SECTION = (
 )
 
 
-def test_what_the_section_says_is_grounded() -> None:
+def test_facts_of_the_section_are_grounded() -> None:
     assert grounding("You press the reset button twice.", SECTION) == 1.0
     assert grounding("Pressing the button within seconds turned the light green.", SECTION) > 0.8
     assert grounding("Restart your router, unplug every cable and reinstall firmware.", SECTION) < 0.3

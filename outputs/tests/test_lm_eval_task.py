@@ -64,7 +64,7 @@ def test_a_spec_s_task_is_the_one_of_its_hash() -> None:
         assert caught.value.field == field
 
 
-def test_what_it_includes_counts_and_its_own_keys_win() -> None:
+def test_included_keys_count_and_own_keys_win() -> None:
     shared = QUIZ.replace("task: quiz", "metric_list: [{metric: acc}, {metric: acc_bytes}]")
     own = "include: shared.yaml\ntask: quiz\nmetric_list: [{metric: acc_norm}]\n"
     files = folder(own) | {"shared.yaml": shared.encode()}
@@ -132,7 +132,7 @@ def test_data_of_the_hub_is_named_by_its_commit() -> None:
         (QUIZ.replace("doc_to_target: gold", "doc_to_target: {a: b}"), "path", "must be a template"),
     ],
 )  # fmt: skip
-def test_what_is_refused_says_why(text: str, field: str, complaint: str) -> None:
+def test_a_refusal_gives_the_reason(text: str, field: str, complaint: str) -> None:
     with pytest.raises(RefusedTask, match=complaint) as caught:
         find_task("quiz", folder(text))
     assert caught.value.in_spec("evaluation.lm_eval.0").field == f"evaluation.lm_eval.0.{field}"

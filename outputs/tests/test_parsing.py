@@ -34,7 +34,7 @@ def test_json_parses(text: str) -> None:
         "[" * 100_000,
     ],
 )
-def test_what_a_program_could_not_read_or_write_again_does_not_parse(text: str) -> None:
+def test_values_that_a_json_program_could_not_read_or_write_do_not_parse(text: str) -> None:
     with pytest.raises(Unparsed):
         parse(text)
 

@@ -65,7 +65,7 @@ def test_others_are_left_to_one_validator(schema: dict[str, Any]) -> None:
     assert not is_plain(schema)
 
 
-def test_what_is_wrong_is_told_by_the_thorough_one() -> None:
+def test_errors_come_from_the_complete_validator() -> None:
     schema = {"properties": {"kind": {"enum": ["bell", "horn"]}}, "required": ["kind"]}
     error = SchemaCheck(schema).error({"kind": "drum"})
     assert error is not None
@@ -88,7 +88,7 @@ def test_an_answer_fits_or_does_not(answer: str, fits: bool) -> None:
     assert (SchemaCheck(FORM).errors(answer) == 0) is fits
 
 
-def test_what_is_nested_deeper_than_the_schema_can_be_followed_does_not_fit() -> None:
+def test_an_answer_nested_too_deeply_for_the_schema_does_not_fit() -> None:
     nested = {"$defs": {"list": {"type": "array", "items": {"$ref": "#/$defs/list"}}}, "$ref": "#/$defs/list"}
     assert SchemaCheck(nested).fits("[[[]]]")
     assert not SchemaCheck(nested).fits("[" * 700 + "]" * 700)

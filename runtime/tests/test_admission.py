@@ -51,7 +51,7 @@ def refusal(answer: object) -> tuple[int, str]:
 @pytest.mark.parametrize(
     "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""]
 )
-def test_what_a_form_can_send_is_no_json(kind: str) -> None:
+def test_content_types_that_a_form_can_send_are_refused(kind: str) -> None:
     headers = {"content-type": kind} if kind else {}
     assert refusal(client().post("/take", content=b"{}", headers=headers)) == (415, "Content-Type")
 

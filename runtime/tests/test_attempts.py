@@ -63,7 +63,7 @@ async def test_a_process_that_is_killed_leaves_its_attempt_counted(store: Object
     [TransientError("away"), LeaseLost("moved"), OSError("disk full"), asyncio.CancelledError()],
     ids=repr,
 )
-async def test_what_is_not_the_jobs_fault_gives_the_attempt_back(
+async def test_an_attempt_does_not_count_if_the_failure_was_not_the_jobs_fault(
     store: ObjectStore, error: BaseException
 ) -> None:
     for _ in range(3):

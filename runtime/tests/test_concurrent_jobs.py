@@ -118,7 +118,7 @@ async def test_a_job_that_lost_its_lease_is_run_again_when_it_comes_again() -> N
     assert jobs.consumer.committed == [(0, 3)]
 
 
-async def test_what_another_worker_settled_holds_nothing_up() -> None:
+async def test_a_job_settled_by_another_worker_does_not_hold_back_commits() -> None:
     jobs = Jobs()
     await jobs.start(1)
     await jobs.lose(1)  # and never comes back: its new owner committed it
@@ -140,7 +140,7 @@ async def test_nothing_is_committed_past_a_job_that_ended_unsettled() -> None:
     assert jobs.consumer.committed[-1] == (0, 7)
 
 
-async def test_what_could_not_be_committed_is_when_it_comes_again() -> None:
+async def test_a_finished_job_that_was_not_committed_is_committed_when_redelivered() -> None:
     jobs = Jobs()
     await jobs.start(1)
     jobs.consumer.held = set()

@@ -136,7 +136,7 @@ async def test_a_tombstone_is_no_event_and_no_dead_letter(how: str) -> None:
     assert (log.sent, seen) == ([], [])
 
 
-async def test_what_the_log_refuses_of_a_batch_is_one_dead_letter_and_the_rest_is_published() -> None:
+async def test_a_record_that_kafka_refuses_is_one_dead_letter_and_the_rest_is_published() -> None:
     log = Log()
     made = consumption(log, limit=5, window=10)
 

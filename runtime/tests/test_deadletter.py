@@ -39,7 +39,7 @@ def test_carries_the_original_bytes_the_reason_and_the_place() -> None:
     }
 
 
-def test_it_is_told_by_who_refused_what_wherever_it_lies() -> None:
+def test_a_dead_letter_is_identified_by_service_and_source_position() -> None:
     def on_log(offset: int, headers: dict[str, bytes]) -> Any:
         return ConsumerRecord(
             "ticket.published.dlq", 0, offset, 0, 0, None, b"", None, 0, 0, tuple(headers.items())
@@ -132,7 +132,7 @@ async def test_made_up_projects_do_not_fill_the_memory() -> None:
     assert sum(1 if text is not None else -1 for _, text in told) == MOST_STREAMS
 
 
-def test_what_names_the_field_is_kept_short_for_it_may_come_from_the_message() -> None:
+def test_a_long_field_name_is_cut_because_it_may_come_from_the_message() -> None:
     letter = dead_letter(RECORD, InvalidEvent(field="x" * 4_000_000, reason="is no field"), service="ingest")
     assert len(letter.headers["dlq_field"]) == LONGEST_FIELD
 

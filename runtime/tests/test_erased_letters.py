@@ -51,7 +51,7 @@ def test_a_message_that_names_the_person_goes(value: bytes) -> None:
         b"[" * 100_000,
     ],
 )
-def test_what_names_another_person_or_project_stays(value: bytes | None) -> None:
+def test_dead_letters_of_other_people_and_projects_stay(value: bytes | None) -> None:
     assert not is_erased(message(value), [PERSON])
 
 
@@ -83,7 +83,7 @@ def test_a_request_that_was_refused_can_still_be_read(topic: str) -> None:
     assert not is_erased(request, [PERSON])
 
 
-def test_what_was_published_since_stays() -> None:
+def test_dead_letters_published_after_the_erasure_stay() -> None:
     named = b'{"customer": "C-7"}'
     assert not is_erased(message(named, headers=LATER), [PERSON])
     logged = int(NOON.timestamp() * 1000)

@@ -47,7 +47,7 @@ def test_a_process_is_ready_once_it_is_up() -> None:
     assert world.ready() == (200, {"service": "registry", "ready": True})
 
 
-def test_one_that_stands_by_is_ready_and_says_so() -> None:
+def test_a_standby_process_is_ready_and_says_so() -> None:
     """Else a Deployment of two would never become available."""
     world = World()
     world.health.leadership = leading()
@@ -116,7 +116,7 @@ def test_every_service_tells_metrics_of_its_subscriptions_before_the_first_event
         assert line in text.splitlines()
 
 
-def test_one_that_has_not_read_the_log_refuses_requests_instead_of_saying_that_there_is_nothing() -> None:
+def test_a_process_that_has_not_read_the_log_answers_503_instead_of_an_empty_list() -> None:
     service = Service("desk", ServiceSettings(store_url="memory://", identity="open"))
     service.one_at_a_time(topics.PROJECT_DECLARED)
 

@@ -151,7 +151,7 @@ async def connection(*, received: int = 0) -> LooksWhenTold:
 @pytest.mark.parametrize(
     "sent", [b"GET / HTTP/1.1\r\nHost: x", b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf"]
 )
-async def test_one_that_stops_sending_is_answered_and_closed(sent: bytes) -> None:
+async def test_a_client_that_stops_sending_is_answered_and_closed(sent: bytes) -> None:
     """Its connection is looked after by itself, in head and body."""
     async with serving(App(), Impatient) as port, connected(port) as (reader, writer):
         writer.write(sent)
@@ -238,7 +238,7 @@ async def test_an_answer_may_take_longer_than_a_request() -> None:
         assert await status(reader) == 200
 
 
-async def test_one_that_reads_none_of_its_answer_is_cut_off() -> None:
+async def test_a_client_that_does_not_read_its_answer_is_cut_off() -> None:
     app = Endless(1 << 16)
     async with serving(app, Impatient) as port, connected(port) as (reader, writer):
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -249,7 +249,7 @@ async def test_one_that_reads_none_of_its_answer_is_cut_off() -> None:
                 pass
 
 
-async def test_one_that_reads_is_sent_more_for_as_long_as_it_reads() -> None:
+async def test_a_client_is_sent_more_as_long_as_it_reads() -> None:
     app = Endless(1 << 12)
     async with serving(app, LooksWhenTold) as port, connected(port) as (reader, writer):
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -33,7 +33,9 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": inject().get("traceparent", b"")})
 
 
-def test_what_a_request_leads_to_is_in_its_callers_trace(spans: InMemorySpanExporter, telemetry: Telemetry):
+def test_events_that_follow_from_a_request_are_in_its_callers_trace(
+    spans: InMemorySpanExporter, telemetry: Telemetry
+):
     client = TestClient(HttpSpans(echo, telemetry.tracer))
     carried = client.get("/v1/x?q=secret", headers={"traceparent": f"00-{TRACE}-{PARENT}-01"}).text
     (span,) = spans.get_finished_spans()

@@ -95,13 +95,13 @@ class Consumer:
             await fetch
 
 
-async def test_who_stops_a_consumer_in_an_outage_is_not_taken_for_cancelled() -> None:
+async def test_stopping_a_consumer_in_an_outage_does_not_count_as_cancelled() -> None:
     consumer = Consumer()
     await stop_in_full(consumer.stop)
     assert consumer.fetches == []
 
 
-async def test_who_is_cancelled_while_stopping_stays_so() -> None:
+async def test_a_task_cancelled_while_it_stops_a_consumer_stays_cancelled() -> None:
     entered = asyncio.Event()
 
     async def stop() -> None:

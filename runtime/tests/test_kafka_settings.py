@@ -59,7 +59,7 @@ def test_a_setting_that_is_wrong_or_missing_is_named(told: dict[str, Any], field
         {"sasl_mechanism": "OAUTHBEARER"},
     ],
 )
-def test_what_is_whole_is_taken_and_shows_no_secret(told: dict[str, Any]) -> None:
+def test_complete_settings_are_accepted_and_show_no_secret(told: dict[str, Any]) -> None:
     assert SECRET not in repr(KafkaSettings(**told))
 
 

@@ -130,7 +130,7 @@ async def test_the_old_token_serves_to_its_end_while_the_endpoint_is_away(endpoi
         await provider.token()
 
 
-async def test_what_time_may_mend_is_tried_again_and_nothing_else(endpoint: Endpoint) -> None:
+async def test_only_temporary_failures_are_retried(endpoint: Endpoint) -> None:
     clock = Clock()
     endpoint.then(503, b"")
     endpoint.then(429, b"")

@@ -31,7 +31,7 @@ def test_a_newcomer_waits_whatever_its_name() -> None:
     assert holder(m=0, z=5) == "z"
 
 
-def test_one_that_was_taken_for_dead_does_not_take_it_back() -> None:
+def test_a_member_that_was_taken_for_dead_does_not_take_the_lead_back() -> None:
     assert holder(a=9, z=5) == "a"
 
 
@@ -64,7 +64,7 @@ def test_each_group_of_a_service_claims_what_it_holds_itself(tmp_path: Any) -> N
     assert claimed.partitions == [TopicPartition("train.completed", 0), TopicPartition("train.completed", 2)]
 
 
-def test_who_is_not_the_active_one_any_more_is_told_before_a_publish() -> None:
+def test_a_former_active_process_is_stopped_before_it_publishes() -> None:
     told: list[BaseException] = []
     leadership = Leadership(ServiceSettings(), topics.PROJECT_DECLARED, group="test.active", lost=told.append)
     with pytest.raises(LeadershipLost):

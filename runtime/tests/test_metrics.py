@@ -42,7 +42,7 @@ def test_counters_and_gauges_are_told_with_and_without_a_label() -> None:
     )
 
 
-def test_what_is_not_there_any_more_is_not_told() -> None:
+def test_a_series_that_is_gone_is_not_exported() -> None:
     telemetry, found = make_telemetry("x", None), {"here": 1.0}
     Metrics(telemetry.meter, "x", {}).gauge("workers", "Workers by place", lambda: found, label="place")
     assert 'place="here"' in telemetry.metrics_text()

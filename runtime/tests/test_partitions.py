@@ -50,12 +50,12 @@ class Member:
         return {0, 1, 2, 3, 4}
 
 
-async def test_what_waits_or_was_not_heard_of_is_not_settled() -> None:
+async def test_partitions_that_wait_or_are_unknown_are_not_settled() -> None:
     member: Any = Member({0: (5, 5), 1: (5, 4), 2: (None, 5), 3: (0, None)})
     assert await settled_of(member, "t") == Settled(5, frozenset({0, 3}))
 
 
-def test_what_another_member_has_is_not_handled_here() -> None:
+def test_projects_of_another_members_partition_are_not_handled_here() -> None:
     own = partition_of("desk", 5)
     here, elsewhere = Member({own: (5, 4)}), Member({(own + 1) % 5: (5, 5)})
     told: list[Any] = [here, elsewhere]

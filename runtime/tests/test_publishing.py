@@ -43,7 +43,7 @@ def away(monkeypatch: pytest.MonkeyPatch) -> tuple[Publisher, Away]:
     return publisher, away
 
 
-async def test_what_the_broker_does_not_acknowledge_is_an_error_that_time_may_mend(
+async def test_a_missing_acknowledgement_is_a_transient_error(
     away: tuple[Publisher, Away],
 ) -> None:
     publisher, producer = away

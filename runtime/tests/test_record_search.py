@@ -98,7 +98,7 @@ async def test_a_silent_broker_is_told_and_the_next_question_is_answered_over_a_
     assert [one.stopped for one in consumers.made] == [True, False]
 
 
-async def test_who_waits_behind_a_silent_question_is_told_too_and_ends_nothing_of_it(
+async def test_a_search_that_waits_too_long_for_another_fails_and_does_not_end_it(
     consumers: type[Consumer], search: RecordSearch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(record_search, "LONGEST_SECONDS", 0.0)

@@ -41,7 +41,7 @@ def test_the_clients_own_counts(sent: str):
 
 
 @pytest.mark.parametrize("sent", ["", " ", "a b", "a" * 129, "a\x1b[31m", "é", '{"a":1}'])
-def test_what_should_stand_in_no_log_does_not(sent: Any):
+def test_an_invalid_request_id_is_replaced(sent: Any):
     answer = client().get("/tell", headers={"x-request-id": sent.encode()})
     assert answer.headers["x-request-id"].startswith("req_")
 

@@ -90,7 +90,7 @@ async def test_directories_travel_whole(store: ObjectStore, tmp_path: Path) -> N
     assert not list((tmp_path / "cache").glob(".fetch-*"))
 
 
-async def test_it_says_when_each_was_written_last(store: ObjectStore, tmp_path: Path) -> None:
+async def test_the_store_says_when_each_object_was_last_written(store: ObjectStore, tmp_path: Path) -> None:
     (tmp_path / "one").write_bytes(b"one")
     await store.put_file("files/a", tmp_path / "one", sha256=content_sha256(b"one"))
     first = (await store.written("files"))["files/a"]
@@ -109,7 +109,7 @@ async def test_a_file_outside_the_prefix_is_refused(store: ObjectStore, tmp_path
     assert not (tmp_path / "cache").exists()
 
 
-async def test_what_ails_it_is_said_in_one_line(tmp_path: Path) -> None:
+async def test_a_store_error_is_one_line(tmp_path: Path) -> None:
     store = ObjectStore((tmp_path / "store").as_uri())
     (tmp_path / "store").rmdir()
     (tmp_path / "store").write_text("a file in the place of a folder")

@@ -142,7 +142,9 @@ async def test_websockets_talk(authority: Any) -> None:
         assert await socket.recv() == "wss hello"
 
 
-async def test_who_does_not_trust_the_authority_says_nothing(authority: Any, tmp_path: Path) -> None:
+async def test_a_client_that_does_not_trust_the_certificate_sends_nothing(
+    authority: Any, tmp_path: Path
+) -> None:
     async with serving(App(), certificate(authority.issue("other.example"))) as port:
         async with client(port, authority.cafile) as http:
             with pytest.raises(httpx.ConnectError, match=r"not valid for"):

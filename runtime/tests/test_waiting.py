@@ -33,7 +33,7 @@ async def test_the_first_counts_and_the_others_have_ended() -> None:
     assert other.ended
 
 
-async def test_what_the_first_raised_is_raised_and_the_others_have_ended() -> None:
+async def test_the_first_tasks_error_is_raised_after_the_others_have_ended() -> None:
     other = Endless()
     with pytest.raises(ValueError, match="of its own"):
         await first_of(other.wait(), failing())

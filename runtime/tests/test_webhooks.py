@@ -93,7 +93,7 @@ async def test_a_receiver_gets_a_signed_cloudevent(receiver: Receiver, waiting: 
     assert (headers["webhook-id"], headers["webhook-signature"]) == (waiting.event.id, f"v1,{expected}")
 
 
-async def test_it_is_tried_again_under_the_same_id(receiver: Receiver, waiting: Notice) -> None:
+async def test_a_notice_is_sent_again_under_the_same_id(receiver: Receiver, waiting: Notice) -> None:
     receiver.statuses = [503, 429, 200]
     assert await webhook("127.0.0.1").tell(waiting, receiver.url())
     assert len({(headers["webhook-id"], body) for headers, body in receiver.got}) == 1
@@ -103,7 +103,7 @@ async def test_it_is_tried_again_under_the_same_id(receiver: Receiver, waiting: 
 @pytest.mark.parametrize(
     ("statuses", "attempts"), [([500], 3), ([302], 1), ([404], 1)], ids=["broken", "redirects", "gone"]
 )
-async def test_it_gives_up_and_says_so(
+async def test_a_notice_is_given_up_and_the_failure_reported(
     receiver: Receiver, waiting: Notice, statuses: list[int], attempts: int
 ) -> None:
     receiver.statuses = statuses
@@ -126,7 +126,7 @@ async def test_it_gives_up_and_says_so(
         (("127.0.0.1",), "user:password@127.0.0.1", None, SECRET, "must be an http or https URL"),
     ],
 )
-async def test_nothing_is_sent_where_it_may_not_be(
+async def test_a_notice_is_not_sent_to_a_host_that_is_not_allowed(
     receiver: Receiver,
     waiting: Notice,
     hosts: tuple[str, ...],
@@ -149,7 +149,7 @@ async def test_nothing_is_sent_where_it_may_not_be(
         "http://127.0.0.1/\ud800", "http://127.0.0.1/" + "a" * 70_000, "http://hoo\u212as.example/",
     ],
 )  # fmt: skip
-async def test_what_is_no_url_is_refused_and_stops_nothing(waiting: Notice, url: str) -> None:
+async def test_an_invalid_url_is_refused_and_stops_no_process(waiting: Notice, url: str) -> None:
     with capture_logs() as logs:
         listed = webhook("127.0.0.1", "hooks.example", "127.0.0.0/8", leads_to="127.0.0.1")
         assert not await listed.tell(waiting, url)
@@ -164,7 +164,7 @@ async def test_a_name_is_connected_to_at_the_address_that_was_checked(
     assert receiver.got[0][0]["host"] == f"hooks.example.com:{receiver.port}"
 
 
-async def test_nobody_who_listens_and_no_address_are_told_as_a_failure(waiting: Notice) -> None:
+async def test_a_closed_port_and_an_unknown_host_are_failures(waiting: Notice) -> None:
     async def fails(_: str, __: int) -> list[Any]:
         raise OSError("no such name")
 

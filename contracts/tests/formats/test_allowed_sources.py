@@ -113,13 +113,13 @@ def test_the_hub_may_be_read_by_default(source: str) -> None:
         "file:///etc/tunewheel/secrets.json",
     ],
 )
-def test_nothing_else_is_read_by_default(source: str) -> None:
+def test_no_other_source_is_allowed_by_default(source: str) -> None:
     with pytest.raises(InvalidSpec, match="TUNEWHEEL_SPEC_") as refused:
         AllowedSources().check(spec(source=source))
     assert refused.value.field == "dataset.replay.source"
 
 
-def test_what_leads_out_of_a_folder_is_not_in_it(tmp_path: Path) -> None:
+def test_a_path_that_leads_out_of_a_folder_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "general"
     folder.mkdir()
     (folder / "link.jsonl").symlink_to("/etc/passwd")
@@ -131,7 +131,7 @@ def test_what_leads_out_of_a_folder_is_not_in_it(tmp_path: Path) -> None:
             allowed.check_source(name)
 
 
-def test_what_is_no_path_is_refused() -> None:
+def test_an_invalid_path_is_refused() -> None:
     with pytest.raises(InvalidSpec, match="is not a path"):
         AllowedSources(folders=("/",)).check_source("/data\0/a.jsonl")
 

@@ -10,7 +10,7 @@ from tunewheel_contracts.formats.example_formats import FormatsSpec, QuestionFor
 TEACHER = {"base_url": "http://teacher:8000/v1", "model": "some/teacher"}
 
 
-def test_nothing_is_made_of_documents_unless_asked_for() -> None:
+def test_documents_give_no_examples_by_default() -> None:
     formats = FormatsSpec()
     assert not formats.documents.enabled
     assert FormatsSpec.model_validate({"documents": {"code": {"enabled": True}}}).documents.enabled
@@ -33,7 +33,7 @@ def test_a_teacher_can_be_named() -> None:
         ({"documents": {"system_prompt": ""}}, "documents.system_prompt"),
     ],
 )
-def test_what_does_not_fit_is_named(formats: dict[str, Any], field: str) -> None:
+def test_an_invalid_field_is_named(formats: dict[str, Any], field: str) -> None:
     with pytest.raises(ValidationError) as caught:
         FormatsSpec.model_validate(formats)
     assert first_complaint(caught.value)[0] == field

@@ -57,7 +57,7 @@ def test_training_changes_what_trains_and_nothing_that_serves() -> None:
         ({"top_k": 2, "training": {"distractors": 2}}, ["distractors", "top_k 2"]),
     ],
 )
-def test_what_cannot_work_is_refused_by_name(given: dict[str, Any], names: list[str]) -> None:
+def test_impossible_settings_are_refused_by_name(given: dict[str, Any], names: list[str]) -> None:
     with pytest.raises(ValidationError) as refused:
         RetrievalSpec.model_validate(given)
     assert all(name in str(refused.value) for name in names)

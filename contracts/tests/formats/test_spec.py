@@ -74,7 +74,7 @@ def test_the_reason_says_what_to_do() -> None:
         ),
     ],
 )
-def test_what_no_build_can_look_for_is_not_declared(dataset: dict[str, Any], told: str) -> None:
+def test_values_that_no_build_supports_are_refused(dataset: dict[str, Any], told: str) -> None:
     with pytest.raises(InvalidSpec, match=re.escape(told)):
         _spec(dataset=dataset)
     ProjectSpec.model_validate(_raw(dataset=dataset))  # what is on the log already stays valid

@@ -106,7 +106,7 @@ async def test_a_key_tells_who_calls_and_what_they_may_do(file: Path) -> None:
     assert (await known.identify("Bearer k-ops")).projects_of(Role.OPERATOR) is None
 
 
-async def test_what_a_key_showed_holds_until_it_is_changed_or_taken_away(file: Path) -> None:
+async def test_a_credential_is_valid_until_its_key_is_changed_or_removed(file: Path) -> None:
     clock = Clock()
     known = access(file, clock=clock)
     ops, old = await known.credential("Bearer k-ops"), await known.credential("Bearer k-old")
@@ -191,7 +191,7 @@ async def test_a_file_that_could_not_be_opened_is_read_once_it_can(
     assert told[1:] == [None]
 
 
-def test_who_may_read_a_file_is_a_change_of_it(file: Path) -> None:
+def test_a_change_of_a_files_permissions_counts_as_a_change(file: Path) -> None:
     assert file.stat().st_ctime_ns in mark_of(file), "a service that could not read it tries again"
 
 
@@ -459,7 +459,7 @@ def test_a_service_that_lets_everybody_in_says_so(capfd: pytest.CaptureFixture[s
     ],
     ids=str,
 )
-def test_it_ends_with_code_2_and_says_why(
+def test_the_process_ends_with_code_2_and_the_reason(
     settings: dict[str, str], named: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     desk = service(identity="required", **settings)

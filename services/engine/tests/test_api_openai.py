@@ -97,7 +97,7 @@ def test_a_stream(chat) -> None:
         ({"stream_options": {"include_usage": "perhaps"}}, "stream_options.include_usage"),
     ],
 )
-def test_what_is_wrong_is_named(chat, change: dict[str, object], param: str) -> None:
+def test_an_error_names_the_invalid_field(chat, change: dict[str, object], param: str) -> None:
     error = refusal(chat(**change))
     assert error["param"] == param
     assert (
@@ -115,7 +115,7 @@ def test_what_is_wrong_is_named(chat, change: dict[str, object], param: str) -> 
         {"top_k": -1, "top_p": 1, "stop": ["", "never said"]},
     ],
 )
-def test_what_changes_nothing_is_accepted(chat, change: dict[str, object]) -> None:
+def test_parameters_without_effect_are_accepted(chat, change: dict[str, object]) -> None:
     assert chat(**change).json()["choices"] == chat().json()["choices"]
 
 

@@ -99,7 +99,7 @@ def test_a_grammar_is_kept(http: TestClient, grammar: dict, expected: str) -> No
         ({"inputs": "x", "no_such": 1}, "no_such"),
     ],
 )
-def test_what_is_wrong_is_named(http: TestClient, body: dict, named: str) -> None:
+def test_an_error_names_the_invalid_field(http: TestClient, body: dict, named: str) -> None:
     for path in ("/", "/generate", "/generate_stream"):
         response = http.post(path, json=body)
         assert response.status_code == 422

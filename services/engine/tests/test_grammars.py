@@ -83,7 +83,7 @@ def write(constraint: GrammarConstraint, preferences: list[int]) -> tuple[str, b
 @pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS.keys())
 @given(preferences=st.lists(st.integers(0, SIZE), max_size=50))
 @settings(max_examples=12)
-def test_what_ended_is_valid(schema: dict[str, Any], preferences: list[int]) -> None:
+def test_an_answer_that_ended_is_valid(schema: dict[str, Any], preferences: list[int]) -> None:
     grammar = GRAMMARS.compile(json_source(schema, param="schema"))
     text, ended = write(grammar.start(), preferences)
     if ended:

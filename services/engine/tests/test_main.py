@@ -37,7 +37,9 @@ def test_a_base_model_that_is_not_there_is_named(tmp_path: Path, capsys) -> None
 
 
 @pytest.mark.usefixtures("default_logs")
-def test_it_does_not_start_with_another_revision_than_was_asked_for(tmp_path: Path, capsys) -> None:
+def test_the_engine_does_not_start_with_another_revision_than_the_configured_one(
+    tmp_path: Path, capsys
+) -> None:
     path = write_tiny_model(tmp_path / "base")
     settings = Settings(base_model=str(path), base_revision="sha256:0", cache_dir=tmp_path, identity="open")
     assert serve(settings) == 2
@@ -45,7 +47,7 @@ def test_it_does_not_start_with_another_revision_than_was_asked_for(tmp_path: Pa
 
 
 @pytest.mark.usefixtures("default_logs")
-def test_it_does_not_start_where_nobody_asks_who_calls(tmp_path: Path, capsys) -> None:
+def test_the_engine_does_not_start_without_identity_settings(tmp_path: Path, capsys) -> None:
     settings = Settings(base_model=str(tmp_path / "none"), cache_dir=tmp_path, identity="required")
     assert serve(settings) == 2
     assert "TUNEWHEEL_API_KEYS_FILE" in capsys.readouterr().err

@@ -167,7 +167,7 @@ def test_the_clients_of_both_protocols_say_that_the_key_is_wrong(serve: Any) -> 
     assert serve(drive)[0] == 0
 
 
-def test_what_is_under_way_is_finished_before_it_ends(serve: Any) -> None:
+def test_running_answers_are_finished_before_the_process_ends(serve: Any) -> None:
     def drive(engine: Running) -> list[str]:
         body = {"model": engine.model, "messages": HELLO, "stream": True}
         body |= {"max_tokens": 60, "ignore_eos": True}
@@ -184,7 +184,9 @@ def test_what_is_under_way_is_finished_before_it_ends(serve: Any) -> None:
     assert '"finish_reason":"length"' in lines[-2], "the answer came to its own end"
 
 
-def test_it_ends_with_code_1_when_generation_breaks(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_process_ends_with_code_1_when_generation_breaks(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_: Any) -> None:
         raise RuntimeError("the kernel is unhappy")
 

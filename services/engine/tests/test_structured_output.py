@@ -98,7 +98,7 @@ def test_a_streamed_answer_is_the_whole_one(ask) -> None:
         (as_format({"enum": ["x" * 70_000]}), "response_format.json_schema.schema"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_kept_is_refused_by_name(ask, format: dict[str, Any], param: str) -> None:
+def test_an_unsupported_keyword_is_refused_by_name(ask, format: dict[str, Any], param: str) -> None:
     answer = ask(format)
     assert answer.status_code == 400, answer.text
     error = answer.json()["error"]

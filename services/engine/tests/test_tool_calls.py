@@ -77,7 +77,7 @@ def test_calls_are_taken_out_of_text(pieces: int) -> None:
         "\n \n",
     ],
 )
-def test_what_is_no_call_stays_text(text: str, pieces: int) -> None:
+def test_text_that_is_no_call_stays_text(text: str, pieces: int) -> None:
     assert read(text, pieces) == [text]
 
 
@@ -242,7 +242,7 @@ def test_no_call_is_looked_for_where_none_is_wanted(ask, engine) -> None:
          "messages[0].tool_calls[0].function.arguments"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named(ask, change: dict[str, Any], param: str) -> None:
+def test_an_error_names_the_invalid_field(ask, change: dict[str, Any], param: str) -> None:
     answer = ask(**change)
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["param"] == param

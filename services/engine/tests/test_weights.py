@@ -123,7 +123,7 @@ def test_no_more_are_loaded_than_were_allowed(settings: Settings, whole: Path) -
     engine.shelf.load("b", str(whole))
 
 
-def test_one_that_memory_has_no_room_for_is_refused_before_it_is_read(
+def test_a_model_too_large_for_memory_is_refused_before_it_is_read(
     engine: Engine, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (lane,) = engine.scheduler._lanes.values()
@@ -166,7 +166,7 @@ def test_another_shape_is_refused_before_it_is_read(
         engine.shelf.load("a", str(whole))
 
 
-def test_what_the_base_s_configuration_leaves_out_is_no_difference(
+def test_a_field_missing_in_the_base_s_configuration_is_no_difference(
     settings: Settings, tiny_base: BaseModel, whole: Path, tmp_path: Path
 ) -> None:
     """Training writes every field; the hub's files of many models leave some out."""

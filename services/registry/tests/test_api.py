@@ -115,7 +115,7 @@ async def test_a_model_is_found_by_what_it_is(client: TestClient, desk: Any):
         assert model["model_id"] == desk.model_id(n)
 
 
-async def test_where_nobody_is_on_trial_there_is_no_challenger(desk: Any):
+async def test_without_a_trial_there_is_no_challenger(desk: Any):
     ledger = ledger_of(desk)
     await ledger.handle(desk.passed(1))
     answer = client_of(ledger, desk).get("/v1/projects/desk/models/challenger")
@@ -136,7 +136,9 @@ async def test_the_unknown_is_404_and_says_where_to_look(client: TestClient, pat
     assert "none" in answer.json()["detail"]
 
 
-async def test_what_a_caller_may_not_read_is_not_there(ledger: Ledger, desk: Any, tmp_path: Path):
+async def test_projects_that_a_caller_may_not_read_are_answered_404(
+    ledger: Ledger, desk: Any, tmp_path: Path
+):
     grants = {
         "reader": {"roles": ["viewer"], "projects": ["desk"]},
         "reviewer": {"roles": ["reviewer"]},

@@ -74,7 +74,7 @@ def test_an_older_candidate_on_trial_gives_way_to_a_newer_one_that_a_person_prom
 
 
 @pytest.mark.parametrize("verdict", ["none", "failed"])
-def test_what_did_not_pass_is_promoted_by_force_alone(desk: Any, log: Log, verdict: str):
+def test_a_model_that_did_not_pass_is_promoted_only_by_force(desk: Any, log: Log, verdict: str):
     log.play(desk.trained(4), *([desk.failed(4)] if verdict == "failed" else []))
     field, reason = log.refusal(desk.commanded(4, "promote"))
     assert (field, "force" in reason) == ("model_id", True)
@@ -87,7 +87,7 @@ def test_what_did_not_pass_is_promoted_by_force_alone(desk: Any, log: Log, verdi
 
 
 @pytest.mark.parametrize("way", ["verdict", "canary", "command", "rolled back first"])
-def test_what_a_person_rejected_never_comes_back(desk: Any, log: Log, way: str):
+def test_a_model_that_a_person_rejected_never_comes_back(desk: Any, log: Log, way: str):
     if way == "verdict":
         log.play(desk.trained(4), desk.failed(4, field="review"))
     elif way == "canary":
@@ -102,7 +102,7 @@ def test_what_a_person_rejected_never_comes_back(desk: Any, log: Log, way: str):
     assert log.stages()[2] == "production"
 
 
-def test_what_metrics_took_out_of_canary_a_person_may_promote(desk: Any, log: Log):
+def test_a_person_may_promote_a_model_that_metrics_took_out_of_canary(desk: Any, log: Log):
     log.play(desk.judged(3, "canary", "failed"))
     log.refusal(desk.commanded(3, "promote"))
     log.play(desk.commanded(3, "promote", force=True))
@@ -159,7 +159,7 @@ def test_while_production_is_pinned_nobody_goes_up_and_the_newest_goes_on_afterw
     assert log.stages() == {1: "retired", 2: "production", 3: "retired", 4: "retired", 5: "canary"}
 
 
-def test_who_waits_for_a_pin_and_did_not_beat_the_champion_is_judged_again_afterwards(desk: Any, log: Log):
+def test_a_model_that_waited_for_a_pin_is_judged_again_if_it_did_not_beat_the_champion(desk: Any, log: Log):
     log.play(desk.commanded(3, "retire"), desk.commanded(2, "pin"), desk.passed(4, against=1))
     _, asked = log.play(desk.commanded(2, "unpin"))
     assert isinstance(asked, EvalRequested)

@@ -157,7 +157,7 @@ def in_production(desk: Any, *numbers: int) -> State:
 
 
 @pytest.mark.parametrize("field", ["review", None])
-def test_what_is_in_production_and_rejected_gives_way_to_its_predecessor(make_desk: Any, field: str | None):
+def test_a_rejected_champion_is_replaced_by_its_predecessor(make_desk: Any, field: str | None):
     desk = make_desk(canary=False)
     state = in_production(desk, 1, 2)
     rejection = desk.failed(2, field=field, reasons=("rejected by ada: promises refunds",))
@@ -284,7 +284,7 @@ def guarded(desk: Any) -> State:
     return play(desk, desk.passed(2), desk.judged(2, "canary", "passed"), state=with_champion(desk))
 
 
-def test_what_is_worse_in_production_than_its_predecessor_was_gives_way_to_it(desk: Any):
+def test_a_champion_worse_than_its_predecessor_is_replaced_by_it(desk: Any):
     state = guarded(desk)
     assert stages(state, desk) == {1: "retired", 2: "production"}
     worse = desk.judged(2, "canary", "failed", generation=9, decided_by="guard")

@@ -90,7 +90,7 @@ def test_champions_of_before_may_stand_in_and_the_bare_base_before_the_first(mak
     assert stand_ins(desk, *verdicts) == [desk.model_id(n) for n in (8, 7, 6, 5, 4)]
 
 
-def test_what_was_judged_of_a_model_is_in_its_routes_whatever_is_declared_later(make_desk: Any):
+def test_a_models_routes_have_its_judged_bundle_whatever_is_declared_later(make_desk: Any):
     """Also where it stands in, and where it comes back after its successor was rolled back."""
     desk = make_desk(canary=True)
     before = (desk.passed(1, bundle=desk.bundle(1)), desk.passed(2, bundle=desk.bundle(2)))

@@ -303,7 +303,7 @@ async def test_a_command_of_somebody_without_the_role_is_refused_and_changes_not
 
 
 @pytest.mark.parametrize("published", range(3))
-async def test_what_was_settled_of_a_command_holds_whoever_loses_the_role(desk: Any, published: int):
+async def test_a_command_is_completed_even_if_its_sender_lost_the_role(desk: Any, published: int):
     """Killed after so many events of a rejection, which has two; the key is revoked meanwhile."""
     log, roster = MemoryLog(), Roster("olga")
     ledger = ledger_over(log, desk, require=roster.require)

@@ -183,7 +183,7 @@ def test_from_shadow_too_nobody_goes_up_who_was_not_compared_with_the_champion(m
     assert log.stages()[3] == "canary"
 
 
-def test_who_beat_a_champion_that_came_back_since_has_beaten_it(desk: Any):
+def test_a_verdict_counts_again_when_its_champion_comes_back(desk: Any):
     log = Log(desk, desk.passed(1), desk.passed(2), desk.judged(2, "canary", "passed"))
     log.play(desk.trained(3), desk.passed(3, against=1))
     assert (log.stages()[3], log.asked()) == ("evaluated", [("run-3", desk.model_id(2))])
@@ -207,7 +207,7 @@ def test_a_pass_of_before_champions_were_named_did_not_beat_the_present_one(desk
     assert (log.stages()[2], log.asked()) == ("evaluated", [("run-2", desk.model_id(1))])
 
 
-def test_who_waits_is_retired_once_a_newer_version_is_in_traffic(desk: Any):
+def test_a_waiting_model_is_retired_once_a_newer_version_is_in_traffic(desk: Any):
     log = queued(desk)
     log.play(desk.passed(3, against=1))
     assert log.stages() == {1: "production", 2: "retired", 3: "canary"}
@@ -232,7 +232,7 @@ def test_a_slow_trial_keeps_its_place_and_the_newest_of_those_who_wait_goes_next
     assert superseded == f"superseded: the newer version {desk.model_id(4)} is in {stage}"
 
 
-def test_who_waits_for_its_turn_is_judged_against_whoever_won_the_trial(desk: Any):
+def test_a_model_that_waits_for_a_trial_is_judged_against_the_winner_of_that_trial(desk: Any):
     log = Log(desk, desk.passed(1), desk.passed(2), desk.passed(3, against=1), desk.passed(4, against=1))
     log.play(desk.judged(2, "canary", "passed"))
     assert log.stages() == {1: "retired", 2: "production", 3: "evaluated", 4: "evaluated"}
@@ -243,7 +243,7 @@ def test_who_waits_for_its_turn_is_judged_against_whoever_won_the_trial(desk: An
     assert (log.stages()[3], log.stages()[4]) == ("canary", "evaluated")
 
 
-def test_who_held_up_and_waits_for_another_verdict_makes_room_for_a_newer_version(desk: Any):
+def test_a_model_that_passed_its_trial_and_waits_for_a_verdict_makes_room_for_a_newer_version(desk: Any):
     log = on_trial_while_the_champion_changes(desk)
     log.play(desk.judged(3, "canary", "passed"), desk.passed(4, against=1))
     assert log.stages() == {1: "production", 2: "retired", 3: "retired", 4: "canary"}
@@ -290,7 +290,7 @@ def test_a_candidate_on_another_revision_of_the_base_ends_before_its_trial(make_
 
 
 @pytest.mark.parametrize("ended", [False, True], ids=["on_trial", "in_production"])
-def test_who_lost_to_a_champion_that_is_gone_since_stays_where_it_is(desk: Any, ended: bool):
+def test_a_failure_against_a_former_champion_moves_no_model(desk: Any, ended: bool):
     """Eval pinned the champion when it began; a person took that one out before it answered."""
     log = Log(desk, desk.passed(1), desk.passed(2), desk.judged(2, "canary", "passed"))
     log.play(desk.trained(3), desk.passed(3, against=1), desk.commanded(2, "rollback"))

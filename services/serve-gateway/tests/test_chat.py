@@ -108,7 +108,7 @@ async def test_other_parameters_reach_the_engine(world: Any):
     assert (asked["temperature"], asked["max_tokens"], asked["seed"], asked["stop"]) == (0, 7, 3, ["x"])
 
 
-async def test_nothing_else_reaches_the_engine(world: Any):
+async def test_other_parameters_do_not_reach_the_engine(world: Any):
     async with client_of(world) as client:
         await client.chat.completions.create(
             model="desk",
@@ -298,7 +298,7 @@ async def test_an_engine_that_does_not_know_the_gateway_is_no_fault_of_the_clien
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_what_nobody_foresaw_is_told_in_openais_shape(
+async def test_an_unexpected_error_has_openais_shape(
     world: Any, stream: bool, monkeypatch: pytest.MonkeyPatch
 ):
     def broken(*_: Any, **__: Any) -> Any:
@@ -344,7 +344,9 @@ NO_ANSWERS: dict[str, Any] = {
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("body", NO_ANSWERS.values(), ids=NO_ANSWERS)
-async def test_what_is_no_answer_is_none_under_whatever_status(world: Any, body: Any, stream: bool):
+async def test_an_engine_response_that_is_no_answer_is_a_502_whatever_its_status(
+    world: Any, body: Any, stream: bool
+):
     world.engine.fail_with = (200, body, {})
     world.engine.stream_instead = [json.dumps(body).encode(), b"[DONE]"]
     if stream:

@@ -89,7 +89,7 @@ def test_null_asks_for_nothing(name: str):
 
 
 @pytest.mark.parametrize("name", sorted(WITHOUT_EFFECT))
-def test_what_changes_no_answer_is_taken_and_ends_here(name: str):
+def test_parameters_that_change_no_answer_are_accepted_and_not_passed_on(name: str):
     assert parsed(**{name: "x"}).parameters == {}
 
 
@@ -103,7 +103,7 @@ ASKS_FOR_NOTHING: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", sorted(NOT_SERVED))
-def test_what_would_change_the_answer_is_taken_only_where_it_asks_for_nothing(name: str):
+def test_an_unsupported_parameter_is_accepted_only_with_a_value_without_effect(name: str):
     if name in ASKS_FOR_NOTHING:
         assert parsed(**{name: ASKS_FOR_NOTHING[name]}).parameters == {}
     error = refused(**{name: ["something"]})
@@ -179,7 +179,7 @@ def test_a_tool_that_is_chosen_by_name_is_one_of_the_tools():
 @pytest.mark.parametrize(
     "said_nothing", [{"tools": []}, {"tool_choice": "auto"}, {"parallel_tool_calls": True}]
 )
-def test_what_is_said_of_tools_without_any_says_nothing(said_nothing: Any):
+def test_tool_settings_without_tools_have_no_effect(said_nothing: Any):
     assert parsed(**said_nothing).parameters == {}
 
 
@@ -239,7 +239,7 @@ def test_a_conversation_about_tools_reaches_the_engine_and_the_log():
     assert json.loads(request.messages[2][1]) == [CALL]
 
 
-def test_what_a_tool_returned_is_no_system_prompt():
+def test_a_tool_result_does_not_replace_the_system_prompt():
     asked = [
         {"role": "user", "content": "a"},
         {"role": "assistant", "tool_calls": [CALL]},
@@ -267,7 +267,7 @@ BAD_JSON: list[tuple[bytes, str]] = [
 
 
 @pytest.mark.parametrize(("raw", "code"), BAD_JSON, ids=[str(raw[:20]) for raw, _ in BAD_JSON])
-def test_what_is_no_json_object_is_refused(raw: bytes, code: str):
+def test_a_body_that_is_no_json_object_is_refused(raw: bytes, code: str):
     with pytest.raises(BadRequest) as caught:
         parse_chat_request(raw)
     assert (caught.value.param, caught.value.code) == ("(body)", code)

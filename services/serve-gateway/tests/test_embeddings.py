@@ -61,7 +61,7 @@ async def test_base64_holds_little_endian_floats(world: Any):
         ({"model": ""}, "model", "invalid_value"),
     ],
 )
-async def test_what_is_wrong_is_named(world: Any, wrong: dict[str, Any], param: str, code: str):
+async def test_an_error_names_the_invalid_field(world: Any, wrong: dict[str, Any], param: str, code: str):
     asked = {"model": "desk", "input": "hello"} | wrong
     async with world.session.post(f"{world.url}/v1/embeddings", json=asked) as response:
         error = (await response.json())["error"]
@@ -69,7 +69,7 @@ async def test_what_is_wrong_is_named(world: Any, wrong: dict[str, Any], param: 
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"\xff", b'{"input": "hello"}'])
-async def test_what_is_no_request_is_refused(world: Any, body: bytes):
+async def test_a_body_that_is_no_request_is_refused(world: Any, body: bytes):
     async with world.session.post(f"{world.url}/v1/embeddings", data=body) as response:
         assert response.status == 400
 
@@ -102,7 +102,7 @@ async def test_embeddings_are_charged_for_their_tokens(make_world: Any):
     assert reserved == used + 100 - int(raw.headers["x-ratelimit-remaining-tokens"])
 
 
-async def test_one_that_is_away_is_told(make_world: Any):
+async def test_an_endpoint_that_is_away_is_answered_503(make_world: Any):
     world = await make_world(spec_hosts="127.0.0.1")
     endpoint = {"kind": "endpoint", "base_url": "http://127.0.0.1:9/v1", "model": "any", "dimensions": 4}
     world.declare("desk", retrieval={"embedding": endpoint})

@@ -120,7 +120,7 @@ async def test_a_completion_of_another_gateway_is_found_on_the_log(world: Any, m
     assert (event.model_id, event.messages[-1].content) == ("desk-1", "where is my bike?")
 
 
-async def test_what_is_not_on_the_log_can_be_rated_and_is_corrected_with_its_conversation(
+async def test_a_completion_missing_on_the_log_can_be_rated_and_corrected_with_messages(
     world: Any, make_world: Any
 ):
     other = await make_world(beside=world, log=world.log)
@@ -137,7 +137,7 @@ async def test_what_is_not_on_the_log_can_be_rated_and_is_corrected_with_its_con
     assert corrected.messages[0].content == "open on sundays?"
 
 
-async def test_what_was_logged_counts_whatever_the_sender_says_was_asked(world: Any):
+async def test_the_logged_conversation_counts_whatever_the_sender_says(world: Any):
     body = {"completion_id": await completion(world), "rating": "down", "correction": "No."}
     invented = {
         "messages": [{"role": "user", "content": "another"}],
@@ -149,7 +149,7 @@ async def test_what_was_logged_counts_whatever_the_sender_says_was_asked(world: 
     assert (event.messages[-1].content, event.model_id) == ("where is my bike?", "desk-1")
 
 
-async def test_nobody_can_rate_what_no_gateway_answered(world: Any, make_world: Any):
+async def test_an_id_that_no_gateway_gave_cannot_be_rated(world: Any, make_world: Any):
     stranger = await make_world(completion_secret="of another installation")
     stranger.declare()
     await stranger.serving(production="org/Tiny-Base")
@@ -175,7 +175,7 @@ async def test_a_restart_forgets_no_completion(world: Any):
     assert (status, answer["error"]["param"]) == (422, "project")
 
 
-async def test_what_was_erased_is_not_brought_back_from_the_log(world: Any):
+async def test_feedback_does_not_bring_an_erased_completion_back_from_the_log(world: Any):
     async with await world.chat("where is my bike?", user="C-7") as response:
         completion_id = (await response.json())["id"]
     await world.completions()
@@ -266,14 +266,14 @@ def test_a_rating_brings_no_conversation_that_the_project_does_not_log(policy: s
         (None, None),
     ],
 )
-def test_where_texts_are_redacted_so_is_what_the_sender_says(correction: Any, clean: Any):
+def test_feedback_is_redacted_if_the_project_logs_redacted_texts(correction: Any, clean: Any):
     said = allowed("redacted", correction=correction)
     assert MAIL not in said.model_dump_json()
     assert said.messages[0].content == "I am <EMAIL_ADDRESS>"
     assert (said.correction, said.comment) == (clean, "ask <EMAIL_ADDRESS>")
 
 
-def test_what_cannot_be_redacted_is_a_bare_rating_and_no_correction():
+def test_if_redaction_fails_a_rating_loses_its_texts_and_a_correction_is_refused():
     declared = spec_of("desk", serving={"log": "redacted"})
     pii = declared.dataset.pii.model_copy(update={"entities": ("NO_SUCH",)})
     declared = declared.model_copy(update={"dataset": declared.dataset.model_copy(update={"pii": pii})})

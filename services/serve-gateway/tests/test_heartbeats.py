@@ -48,7 +48,7 @@ async def test_the_python_client_takes_no_notice(waiting: Any):
     assert text == "org/Tiny-Base: hello there"
 
 
-async def test_what_fails_after_a_heartbeat_is_told_as_an_event(waiting: Any):
+async def test_a_failure_after_a_heartbeat_is_sent_as_an_event(waiting: Any):
     waiting.engine.silent.add("/v1/chat/completions")
     async with openai.AsyncOpenAI(base_url=f"{waiting.url}/v1", api_key="none") as client:
         stream = await client.chat.completions.create(model="desk", messages=HELLO, stream=True)
@@ -61,7 +61,7 @@ async def test_what_fails_after_a_heartbeat_is_told_as_an_event(waiting: Any):
     assert event.finish_reason == "error"
 
 
-async def test_what_nobody_foresaw_after_a_heartbeat_is_told_too(
+async def test_an_unexpected_error_after_a_heartbeat_is_sent_too(
     waiting: Any, monkeypatch: pytest.MonkeyPatch
 ):
     def broken(*_: Any) -> Any:

@@ -161,7 +161,7 @@ async def test_an_engine_that_came_back_in_another_precision_is_served_by_no_mor
     await world.serving(production="desk-1")
 
 
-async def test_where_nobody_may_answer_the_client_is_told_why(make_world: Any, eventually: Any):
+async def test_if_no_model_may_answer_the_client_gets_the_reason(make_world: Any, eventually: Any):
     """The champion and the one before it were both judged in another precision than the engine's of today."""
     world = await make_world()
     world.engine.told_of_base = {"revision": BASE.revision, "dtype": "bfloat16"}
@@ -207,7 +207,7 @@ async def test_a_candidate_that_cannot_be_served_fails_its_rollout_with_the_reas
     assert len(await world.completions(3)) == 3, "a request that is pinned is no part of a rollout"
 
 
-def test_what_an_engine_does_not_say_is_no_reason_to_refuse_it():
+def test_an_engine_is_not_refused_for_facts_that_it_does_not_report():
     check_engine(bundle(), {})
     check_engine(bundle(), {BASE.name: EngineBase(revision=BASE.revision)})
     assert unknown(bundle(), {BASE.name: EngineBase(revision=BASE.revision)}) == ["precision"]
@@ -235,5 +235,5 @@ def test_tgi_says_it_at_info():
     assert base_of_info({"model_id": BASE.name}) == base_of_info({}) == {}
 
 
-def test_what_has_no_effect_is_not_sent():
+def test_decoding_parameters_without_effect_are_not_sent():
     assert decoding_parameters(bundle()) == {"temperature": 0.0}

@@ -79,7 +79,7 @@ async def test_the_one_asked_for_longest_ago_makes_room_unless_it_answers(
     assert await world.said(model="desk-4") == "desk-4: hello"
 
 
-async def test_what_routes_name_takes_the_place_of_what_somebody_asked_for(
+async def test_models_with_a_route_displace_models_loaded_on_demand(
     make_world: Any, put_adapter: Any, eventually: Any
 ):
     world = await make_world()

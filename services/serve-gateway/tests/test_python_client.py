@@ -77,7 +77,7 @@ async def test_log_probabilities_are_passed_on(client: Any):
 
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("stream", [False, True])
-async def test_what_passes_is_asked_for_again(world: Any, client: Any, status: int, stream: bool):
+async def test_the_client_retries_a_temporary_failure(world: Any, client: Any, status: int, stream: bool):
     world.engine.first["hello there"] = [(status, AWAY, {"retry-after": "0.01"})]
     answer = await client.chat.completions.create(model="desk", messages=HELLO, stream=stream)
     if stream:
@@ -85,7 +85,7 @@ async def test_what_passes_is_asked_for_again(world: Any, client: Any, status: i
     assert len(world.engine.asked) == 2
 
 
-async def test_what_does_not_pass_is_asked_for_once(world: Any, client: Any):
+async def test_the_client_does_not_retry_a_lasting_failure(world: Any, client: Any):
     too_long = "This model's maximum context length is 8 tokens. However, you requested 9 tokens."
     world.engine.fail_with = (400, {"object": "error", "message": too_long, "code": 400}, {})
     with pytest.raises(openai.BadRequestError) as caught:

@@ -30,13 +30,13 @@ TOO_LONG: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("error", TOO_LONG, ids=lambda error: error["message"][:30])
 @pytest.mark.parametrize("status", [400, 422])
-def test_what_does_not_fit_is_called_so(error: dict[str, Any], status: int):
+def test_a_prompt_too_long_becomes_context_length_exceeded(error: dict[str, Any], status: int):
     refusal = refusal_of(status, error)
     assert (refusal.status, refusal.code) == (400, "context_length_exceeded")
     assert (refusal.param, refusal.message) == ("messages", error["message"])
 
 
-def test_what_is_too_much_at_once_is_called_so():
+def test_an_overloaded_engine_becomes_rate_limit_exceeded():
     refusal = refusal_of(429, {"message": "Model is overloaded", "code": 429})
     assert (refusal.status, refusal.code) == (429, "rate_limit_exceeded")
     assert refusal_of(429, {"code": "queue_full"}).code == "queue_full"

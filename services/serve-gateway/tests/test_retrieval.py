@@ -156,7 +156,7 @@ async def test_a_request_may_say_otherwise_and_the_log_says_so(world: Any):
     assert (on.retrieval is not None, on.overrides) == (True, ())
 
 
-async def test_where_the_default_is_off_a_request_asks_for_passages(world: Any):
+async def test_a_request_may_ask_for_passages_if_the_default_is_off(world: Any):
     await retrieving(world, default="off")
     _, headers = await asked(world)
     assert "x-tunewheel-index" not in headers
@@ -201,7 +201,7 @@ async def test_the_last_message_of_the_user_is_looked_up(world: Any):
 
 
 @pytest.mark.parametrize("said", [[{"role": "system", "content": "x"}], [{"role": "user", "content": "  "}]])
-async def test_where_no_user_says_anything_nothing_is_looked_up(world: Any, said: Any):
+async def test_without_a_user_message_nothing_is_retrieved(world: Any, said: Any):
     await retrieving(world)
     _, headers = await asked(world, messages=said)
     assert "x-tunewheel-index" not in headers
@@ -213,7 +213,7 @@ async def test_a_very_long_question_is_looked_up_by_its_beginning(world: Any):
     assert sources_of(headers) == ["returns.md"]
 
 
-async def test_what_does_not_fit_the_budget_is_left_out(world: Any):
+async def test_passages_beyond_the_budget_are_left_out(world: Any):
     both = {"long.md": " ".join([SOPS["returns.md"].split("\n")[2]] * 9), "returns.md": SOPS["returns.md"]}
     await retrieving(world, both, passage_tokens=64, budget_tokens=128)
     _, headers = await asked(world)
@@ -247,7 +247,7 @@ async def test_passages_that_the_context_does_not_hold_are_left_out_from_the_las
     assert world.gateway.metrics.value("completions.failed") == 0
 
 
-async def test_what_is_too_long_without_any_passage_is_the_clients_to_shorten(world: Any):
+async def test_a_prompt_too_long_without_passages_is_refused(world: Any):
     await retrieving(world)
     world.engine.fail_with = (400, TOO_LONG, {})
     async with await world.chat(REFUND) as response:
@@ -263,7 +263,7 @@ async def test_what_is_too_long_without_any_passage_is_the_clients_to_shorten(wo
     assert world.gateway.metrics.value("retrieval.shortened") == len(SOPS)
 
 
-async def test_where_the_spec_would_rather_have_no_answer_one_passage_stays(world: Any):
+async def test_with_when_unavailable_refuse_one_passage_stays(world: Any):
     await retrieving(world, when_unavailable="refuse")
     world.engine.fail_with = (400, TOO_LONG, {})
     async with await world.chat(REFUND) as response:
@@ -448,7 +448,7 @@ async def test_so_does_a_stream_and_neither_json_nor_a_call(world: Any):
     assert answer["choices"][0]["message"]["content"] is None
 
 
-async def test_what_an_answer_cites_may_stand_in_a_passage(world: Any):
+async def test_an_answer_may_cite_a_passage(world: Any):
     """The engine of these tests begins each answer with the name of the model."""
     rule = {"rule": "cited", "pattern": "desk-[0-9]+"}
     world.declare(retrieval={"top_k": 1}, task={"output_rules": [rule]})

@@ -166,7 +166,7 @@ def test_for_one_that_cannot_be_loaded_the_newest_that_can_be_stands_in():
     assert stand_ins("base-0", failed="b") == ["base-0"]
 
 
-def test_whoever_answered_before_goes_on_but_not_for_good_if_the_log_does_not_name_it():
+def test_the_former_model_answers_on_but_not_for_good_if_the_log_does_not_name_it():
     before = built(desired(production=("d", 100)), ready="d")
     assert stand_ins("c", ready="cd", previous=before) == ["d"]
     assert stand_ins("c", ready="cd", failed="b", previous=before) == ["c"]
@@ -176,7 +176,7 @@ def test_whoever_answered_before_goes_on_but_not_for_good_if_the_log_does_not_na
     assert stand_ins("base-0", previous=built(desired())) == ["org/Base"]
 
 
-def test_where_the_log_names_nobody_it_tells_of_the_one_before():
+def test_the_model_before_answers_unless_this_gateway_saw_another_answer():
     project = replace(desired(production=("b", 100)), before=route("a"))
     assert built(project, ready="a").find("desk", draw=0.5).model_id == "a"
     answered = built(desired(production=("d", 100)), ready="d")
@@ -242,7 +242,7 @@ def test_whatever_a_request_names_its_projects_are_known_before_it_is_routed(mod
 
 
 @pytest.mark.parametrize("asked", ["first", "first/base", "a", "org/Base", "base-0"])
-def test_what_a_key_is_not_for_is_refused_before_anything_is_told_of_it(asked: str):
+def test_a_refusal_reveals_nothing_about_projects_of_other_keys(asked: str):
     """Nobody learns from a refusal which model a project waits for, nor which project has a model."""
     table = built(
         desired("first", production=("secret", 100), shadow=("a", 100)),

@@ -103,7 +103,7 @@ async def test_curl_snippets_run(helpdesk: Any):
     assert (feedback.rating, feedback.comment) == ("down", "too short")
 
 
-def test_what_the_page_says_of_codes_and_limits_is_so():
+def test_codes_and_limits_on_the_page_are_true():
     from tunewheel_serve_gateway import chat_body
     from tunewheel_serve_gateway.connection import HEARTBEAT
     from tunewheel_serve_gateway.openapi import REFUSALS

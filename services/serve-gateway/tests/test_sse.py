@@ -29,7 +29,7 @@ async def test_events_survive_any_cut(sent: list[bytes], data: st.DataObject):
     assert await payloads([whole[a:b] for a, b in itertools.pairwise(edges)]) == sent
 
 
-async def test_it_is_told_whether_another_is_at_hand():
+async def test_each_event_says_whether_another_is_already_received():
     async def body() -> AsyncIterator[bytes]:
         for part in (b"data: a\n\ndata: b\n\nda", b"ta: c\n\n"):
             yield part

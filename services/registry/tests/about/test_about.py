@@ -194,7 +194,9 @@ async def test_two_models_are_compared_in_all_that_made_them(client: TestClient,
     assert back["recipe"] == {"rank": [16, 8]}
 
 
-async def test_what_is_left_of_a_deleted_version_is_compared(client: TestClient, wheel: Wheel) -> None:
+async def test_the_remaining_facts_of_a_deleted_version_are_compared(
+    client: TestClient, wheel: Wheel
+) -> None:
     await wheel.store.delete(["datasets/ds-1/train.parquet"])
     one, other = wheel.desk.model_id(1), wheel.desk.model_id(2)
     found = client.get(f"/v1/projects/desk/models/{one}/comparison/{other}").json()

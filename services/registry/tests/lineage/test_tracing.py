@@ -172,7 +172,7 @@ async def test_few_frames_stay_in_memory_and_the_answer_is_the_same(wheel: Wheel
     assert not files._frames
 
 
-async def test_nothing_of_other_projects_is_told(wheel: Wheel) -> None:
+async def test_a_graph_holds_nothing_of_other_projects(wheel: Wheel) -> None:
     await turn(wheel)
     assert (
         await trace(wheel.index.graph("shop"), wheel.files, "rec-2", project="shop", most_records=9) is None

@@ -47,7 +47,7 @@ def test_a_completion_is_taken_by_its_id_with_its_shadow():
     assert [takes(one) for one in (kept("c-1"), shadow, kept("c-2"))] == [True, True, False]
 
 
-def test_it_is_counted_once_by_the_request_that_took_it():
+def test_an_erased_completion_is_counted_once_for_the_request_that_erased_it():
     forgetting = Forgetting()
     first, second = asked(1, customer="C-7"), asked(2, source_id="c-2")
     takes = forgetting.apply(first)

@@ -180,7 +180,7 @@ async def test_whatever_makes_a_completion_large_counts(
     await log.log.close(timeout_seconds=1)
 
 
-def test_what_is_remembered_is_bounded_in_number_and_in_bytes():
+def test_completions_in_memory_are_limited_in_number_and_bytes():
     made = Recorder(lambda data: new_event(data, source="/test"), lambda _: SPEC, lambda: "").record(
         [exchange(n, text="y" * 2_000) for n in range(3)]
     )
@@ -224,7 +224,9 @@ async def test_closing_without_a_broker_ends_and_the_next_process_publishes(make
     assert after.spool.size_bytes == 0
 
 
-async def test_what_was_published_and_not_noted_comes_again_under_the_same_id(make_log: Any, eventually: Any):
+async def test_an_unacknowledged_completion_is_published_again_under_the_same_id(
+    make_log: Any, eventually: Any
+):
     log = await make_log()
     await log.keep(exchange(0))
     await log._publish([one.record for one in log.spool.read(9).kept])  # and then it is killed
@@ -320,7 +322,7 @@ def on_disk(log: Any) -> bytes:
     return b"".join(path.read_bytes() for path in log.spool._directory.rglob("*.segment"))
 
 
-async def test_what_is_erased_leaves_the_queue_and_the_disk(make_log: Any, eventually: Any):
+async def test_erased_completions_leave_the_queue_and_the_disk(make_log: Any, eventually: Any):
     erased: set[str] = set()
     log = await make_log(batch=2, is_erased=lambda one: one.customer in erased)
     log.open.clear()
@@ -340,7 +342,7 @@ async def test_what_is_erased_leaves_the_queue_and_the_disk(make_log: Any, event
     assert log.spool.size_bytes == 0
 
 
-async def test_what_was_erased_while_a_process_was_down_is_not_published(make_log: Any):
+async def test_completions_erased_while_the_process_was_down_are_not_published(make_log: Any):
     log = await make_log()
     log.open.clear()
     await log.keep(by(0, "C-7"), by(1, "C-1"))
@@ -354,7 +356,7 @@ async def test_what_was_erased_while_a_process_was_down_is_not_published(make_lo
     await after.log.close(timeout_seconds=1)
 
 
-async def test_what_a_process_left_behind_that_is_gone_by_now_is_erased_too(make_log: Any):
+async def test_completions_left_behind_by_an_ended_process_are_erased_too(make_log: Any):
     gone, log = await make_log(), await make_log(is_erased=is_erased)
     gone.open.clear()
     await gone.keep(by(0, "C-7"), by(1, "C-1"))
@@ -389,7 +391,7 @@ async def test_no_erasure_is_told_done_while_the_folders_cannot_be_looked_at(
     assert log.published == ["c-0"]
 
 
-async def test_what_others_leave_behind_is_published_by_who_lives(
+async def test_completions_of_ended_processes_are_published_by_a_running_one(
     make_log: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(completion_log, "ADOPT_SECONDS", 0.0)
@@ -462,7 +464,7 @@ async def test_an_erasure_is_not_told_done_before_what_is_being_redacted_is_drop
     assert log.published == ["c-1"]
 
 
-async def test_nothing_waits_where_nothing_is_on_the_disk(make_log: Any):
+async def test_an_erasure_does_not_wait_if_the_disk_is_empty(make_log: Any):
     log = await make_log()
     log.log.forget()
     await log.log.forgotten(timeout_seconds=10)

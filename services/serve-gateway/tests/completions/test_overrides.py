@@ -34,7 +34,7 @@ def found(target: Target = JUDGED, *, system: str | None = None, **parameters: A
     return overrides_of(parse_chat_request(json.dumps(body).encode()), target)
 
 
-def test_who_asks_as_the_project_does_replaces_nothing():
+def test_a_request_with_the_projects_own_settings_overrides_nothing():
     assert found() == ()
     assert found(system=PROMPT) == ()
     same = {"temperature": 0.3, "top_p": 0.9, "repetition_penalty": 1, "max_tokens": 64, "seed": 7, "n": 2}
@@ -64,7 +64,7 @@ def test_passages_that_the_project_would_not_have_given_are_named():
         ({"max_tokens": 200}, set()),
     ],
 )
-def test_what_is_replaced_is_named(asked: dict[str, Any], names: set[str]):
+def test_each_overridden_setting_is_named(asked: dict[str, Any], names: set[str]):
     told = found(**asked)
     assert (set(told), len(told)) == (names, len(names))
 

@@ -71,7 +71,7 @@ def test_the_format_s_verdict_is_logged_whatever_else_is(
     assert (data.prompt_tokens, data.latency_seconds, data.customer) == (5, 0.25, "C-7")
 
 
-def test_nobody_judges_what_is_no_whole_answer_or_of_no_declared_task():
+def test_the_format_of_failed_and_cancelled_answers_is_not_judged():
     failed, left = exchange(""), exchange("Hel")
     failed.fail("boom", "model")
     left.cancel()
@@ -118,7 +118,7 @@ def called(arguments: str) -> dict[str, Any]:
     return {"id": "c1", "type": "function", "function": {"name": "note", "arguments": arguments}}
 
 
-def test_what_tools_are_called_with_is_redacted_as_what_it_says():
+def test_arguments_of_tool_calls_are_redacted_like_the_output():
     said = {"text": f"Card\n{CARD}", "customer": MAIL, "kept": 'a "b"\n7'}
     calls = [called(json.dumps(said)), called(f"Card\n{CARD}")]
     echoed, answered = exchange(asked=text_of_calls(calls)), exchange(text_of_calls(calls))
@@ -152,7 +152,7 @@ def test_an_escape_before_nothing_stays():
     assert (data.messages[-1].content, data.output) == (path, path)
 
 
-def test_what_cannot_be_redacted_is_not_logged():
+def test_texts_that_cannot_be_redacted_are_not_logged():
     declared = spec("redacted")
     pii = declared.dataset.pii.model_copy(update={"entities": ("NO_SUCH",)})
     declared = declared.model_copy(update={"dataset": declared.dataset.model_copy(update={"pii": pii})})
@@ -181,7 +181,7 @@ def test_whatever_redaction_raises_ends_no_thread_and_is_told_without_the_text(
     assert MAIL not in str(logs)
 
 
-def test_what_cannot_be_hashed_is_logged_without_texts_and_holds_up_no_other():
+def test_an_exchange_that_cannot_be_hashed_is_logged_without_texts_and_delays_no_other():
     told = recorded(spec("hashed"), exchange("\ud800"), exchange())
     assert [one.texts for one in told] == ["off", "hashed"]
 

@@ -43,7 +43,7 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path / "spool"
 
 
-def test_what_was_not_acknowledged_is_found_by_the_next_as_it_was(directory: Path):
+def test_the_next_process_finds_unacknowledged_entries_unchanged(directory: Path):
     spool = opened(directory)
     one, other = kept(1, text='line\nbreak "and" ü 🚲'), kept(2)
     assert spool.append([one.frame(), other.frame()]) == 2
@@ -54,7 +54,7 @@ def test_what_was_not_acknowledged_is_found_by_the_next_as_it_was(directory: Pat
     assert after.read(10).kept == [one, other]
 
 
-def test_it_is_published_in_the_order_it_came_and_the_disk_is_empty_at_the_end(directory: Path):
+def test_entries_are_published_in_order_and_the_disk_is_empty_at_the_end(directory: Path):
     spool = opened(directory, segment_bytes=200)
     for n in range(20):
         put(spool, n)
@@ -121,7 +121,7 @@ def test_a_segment_that_goes_bad_under_a_living_process_is_left_out(directory: P
     assert spool.count == 0
 
 
-def test_nobody_else_may_read_it(directory: Path):
+def test_only_the_own_user_may_read_the_spool(directory: Path):
     put(opened(directory), 1)
     (file,) = files(directory)
     assert (directory.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o700, 0o700)
@@ -183,7 +183,7 @@ def test_a_file_system_that_fails_leaves_nothing_open(
     assert names(spool)[-1] == "c-9"
 
 
-def test_what_was_there_at_a_mark_is_known_until_it_is_gone(directory: Path):
+def test_entries_from_before_a_mark_are_tracked_until_they_are_gone(directory: Path):
     gone = opened(directory)
     put(gone, 1)
     gone.close()

@@ -80,7 +80,7 @@ def test_the_minute_before_fades():
     limit=st.integers(1, 1_000),
     second=st.floats(0, 59.9),
 )
-def test_who_comes_again_when_told_is_admitted(
+def test_a_caller_is_admitted_after_the_wait_that_it_was_told(
     amount: int, current: int, previous: int, limit: int, second: float
 ):
     rule = Rule("tokens_per_minute", "tokens", "minute", limit, limit)
@@ -101,7 +101,7 @@ def test_who_comes_again_when_told_is_admitted(
         assert not again.is_exceeded
 
 
-def test_what_is_taken_back_late_goes_to_the_minute_that_it_was_charged_to():
+def test_a_late_refund_is_credited_to_the_minute_of_its_charge():
     tally = Tally()
     tally.add(7, 100)
     assert tally.add(8, 5) == Count(5, 100)
@@ -163,7 +163,7 @@ async def test_a_limit_may_go_while_a_request_of_it_is_answered():
     assert (b"x-ratelimit-remaining-tokens", b"78") in again.headers
 
 
-async def test_what_is_larger_than_its_limit_is_not_to_come_again():
+async def test_a_request_larger_than_its_limit_has_no_retry_time():
     door = admission(tokens_per_minute=100)
     with pytest.raises(LimitReached, match="Request too large") as refused:
         await door.admit(caller("app"), size=30, output_tokens=91)

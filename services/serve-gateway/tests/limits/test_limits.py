@@ -244,7 +244,7 @@ async def test_no_request_waits_for_a_redis_that_is_away(make_world: Any, tmp_pa
         assert (await ask(strict, "none"))[0] == 200, "who has no limit needs no Redis"
 
 
-async def test_what_is_given_back_in_an_outage_reaches_redis_after_it(redis: Redis):
+async def test_refunds_made_during_an_outage_reach_redis_afterwards(redis: Redis):
     now = [0.0]
     shared = SharedCounts(redis.url, timeout_seconds=UNHURRIED, clock=lambda: now[0])
     (rule,) = rules_of(None, Limits(tokens_per_day=5_000), replicas=1)
