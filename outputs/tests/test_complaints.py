@@ -35,7 +35,7 @@ def task(**fields: Any) -> TaskSpec:
         ("Dear A", "output", "is not JSON"),
         ("[" * 100_000, "output", "is not JSON"),
         ('{"reply": "Dear A"}', "output.category", "is missing"),
-        ('{"category": "roof", "reply": "Dear A"}', "output.category", "none of billing, solar"),
+        ('{"category": "roof", "reply": "Dear A"}', "output.category", "one of billing, solar"),
         ('{"category": "solar", "reply": 1}', "output.reply", "not of type 'string'"),
         ('{"category": "solar", "reply": "Dear A", "steps": [1, "b"]}', "output.steps.1", "integer"),
         ('{"category": "solar", "reply": "Dear A", "why": 1}', "output", "'why' was unexpected"),

@@ -398,7 +398,7 @@ async def test_what_an_engine_says_of_a_request_is_in_no_log_of_the_process(make
     assert "engine_breaker_opened" in [line["event"] for line in logs]
     told = await status_of(world)
     assert [one["up"] for one in told] == [False, True]
-    assert "away" in told[0]["error"]
+    assert "unavailable" in told[0]["error"]
     assert "4111" not in f"{logs} {told}"
 
 
