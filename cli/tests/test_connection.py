@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from pydantic import SecretStr
 from tunewheel_cli.connection import Connection, InvalidOption, as_environment
+from tunewheel_cli.reach import Reach, reaching
 from tunewheel_runtime.kafka_settings import KafkaSettings
 from tunewheel_runtime.settings import ServiceSettings
+from typer.testing import CliRunner
 
 WITHOUT_OPTION = {"ssl_keyfile_password", "sasl_oauth_client_secret", "secrets_dir"}
 """Secrets, and where they lie: other users of the machine see what a command is started with."""
@@ -60,3 +63,23 @@ def test_no_message_shows_a_password() -> None:
         Connection(security_protocol="SASL_SSL", sasl_password="hunter-two").client_options()
     assert "hunter-two" not in str(wrong.value)
     assert "--sasl-username: is missing" in str(wrong.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "noted"),
+    [((), True), (("--bootstrap-servers", "h:1"), False), (("--json",), False)],
+)
+def test_a_kafka_that_nobody_named_is_told_from_the_wheel_of_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], noted: bool
+) -> None:
+    monkeypatch.delenv("TUNEWHEEL_BOOTSTRAP_SERVERS", raising=False)
+
+    def command(reach: Reach) -> None:
+        reach.client_options()
+
+    app = typer.Typer()
+    app.command()(reaching(command))
+    result = CliRunner().invoke(app, ["--var", str(tmp_path), *arguments])
+    assert result.exit_code == 0
+    note = f"note: no wheel runs on {tmp_path}; this is the Kafka at localhost:9092"
+    assert (note in result.stderr) is noted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -32,9 +33,12 @@ class Reach:
     as_json: bool
     is_unnamed: bool = False
     """Whether ``principal`` was asked and is nobody."""
+    is_elsewhere: bool = False
+    """Whether a Kafka was asked that nobody named and that is not of a wheel on ``var``."""
 
     def client_options(self) -> dict[str, Any]:
         """Return the keyword arguments of an aiokafka client."""
+        self.is_elsewhere = self.connection.is_default(self.var)
         return self.connection.client_options(self.var)
 
     def principal(self) -> Principal | None:
@@ -127,6 +131,9 @@ def reaching(command: F) -> F:
         connection = Connection(**{name: given.pop(name) for name in Connection.__dataclass_fields__})
         reach = Reach(var, connection, as_json)
         outcome = told(command, as_json=as_json)(reach, **given)
+        if reach.is_elsewhere and not as_json:
+            servers = connection.settings(var).bootstrap_servers
+            print(f"note: no wheel runs on {var.root}; this is the Kafka at {servers}", file=sys.stderr)
         if reach.is_unnamed and not as_json:
             from tunewheel_cli.asker import tell_unnamed
 
