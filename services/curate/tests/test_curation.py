@@ -219,7 +219,7 @@ async def test_a_build_that_dies_again_and_again_is_rejected_with_the_reason(des
     desk.builder.deaths = [BuildFailed("killed"), BuildFailed("too long"), BuildFailed("killed again")]
     rejected = await desk.build()
     assert rejected.reasons == (
-        "build: gave up after 3 attempts; the last one: killed again. Mend that, then ask again",
+        "build: gave up after 3 attempts; the last one: killed again. Remove the cause, then ask again",
     )
     assert rejected.records_upto == {"0": 3}
     assert desk.builder.begun == 3

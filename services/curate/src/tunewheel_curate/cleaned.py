@@ -1,4 +1,4 @@
-"""Records made fit for examples: what is unusable, wrong or said twice is dropped, stage by stage."""
+"""Cleans records stage by stage: drops the unusable, invalid and repeated ones."""
 
 from __future__ import annotations
 
@@ -40,14 +40,15 @@ from tunewheel_curate.stage import Stage, without_texts
 
 @dataclass(frozen=True)
 class Cleaned:
-    """What cleaning left of the records, with every stage that they went through."""
+    """The result of cleaning: every stage, and what later steps need from them."""
 
     stages: list[Stage]
     unusable: pl.DataFrame
-    """What ``select_usable`` dropped, and why: documents and answers rated down have stages of their own."""
+    """What ``select_usable`` dropped, with reasons. Documents and answers rated down among it go on to stages
+    of their own."""
     compared: ComparedRecords
     pairs: SimilarPairs
-    """Similar pairs left, as positions in what the last stage kept."""
+    """The remaining similar pairs, as positions in the records that the last stage kept."""
     near_index: NearIndex
     review: list[pl.DataFrame]
     semantic: SemanticReport | None
@@ -57,7 +58,7 @@ class Cleaned:
         return self.stages[-1].kept
 
     def quality(self, spec: ProjectSpec, overlaps: Sequence[Overlap]) -> Quality:
-        """Return what people should look at."""
+        """Return the findings that people should review."""
         suspects = find_suspects(self.survivors, spec.dataset.label_review)
         review = review_list([*self.review, suspected(self.survivors, suspects.found)])
         told = tuple(overlap.report for overlap in overlaps)
@@ -65,10 +66,10 @@ class Cleaned:
 
 
 def clean(distinct: pl.DataFrame, spec: ProjectSpec, known: NearIndex, outside: Outside) -> Cleaned:
-    """Return what is left of ``distinct`` records once unusable, invalid and repeated ones are dropped.
+    """Drop the unusable, invalid and repeated records of ``distinct``.
 
     Raises:
-        InvalidSpec: the spec's own words are wrong.
+        InvalidSpec: the spec is faulty.
     """
     dataset, stages = spec.dataset, [select_usable(distinct)]
     unusable = stages[-1].dropped
@@ -103,8 +104,8 @@ def clean(distinct: pl.DataFrame, spec: ProjectSpec, known: NearIndex, outside: 
 def _settle_semantics(
     stages: list[Stage], pairs: SimilarPairs, spec: ProjectSpec
 ) -> tuple[SimilarPairs, SemanticReport]:
-    """Append the stage that drops what means the same; return the similar pairs that are left, its own among
-    them."""
+    """Append the stage that drops records with the same meaning. Return the remaining similar pairs,
+    including those of this stage."""
     before, dataset = stages[-1].kept, spec.dataset
     semantic = settle_semantic_duplicates(
         before, dataset.semantic_duplicates, spec.task, threshold=dataset.near_duplicate_threshold

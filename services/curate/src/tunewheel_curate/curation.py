@@ -1,4 +1,4 @@
-"""Curate's answers: which event follows from what happened."""
+"""What curate does about each event, and which event it publishes as the answer."""
 
 from __future__ import annotations
 
@@ -43,11 +43,12 @@ from tunewheel_curate.turns.labelling import LabelCount
 log = structlog.get_logger(__name__)
 
 CatchUp = Callable[[], Awaitable[None]]
-NO_INDEX = "retrieval.training wants passages, and there is no index yet; see that the index service runs"
+NO_INDEX = "retrieval.training needs passages, and the project has no index yet; start the index service"
 
 
 class Curation:
-    """The record table, what is known from the log, and the maker of versions of one service."""
+    """Answers events from three things: the record table, the state folded from the log (``known``), and the
+    ``Maker`` of versions."""
 
     def __init__(
         self,
@@ -81,19 +82,19 @@ class Curation:
         self.known = known
 
     async def keep(self, deliveries: Sequence[Delivery[RecordIngested]]) -> None:
-        """Append records to the table, each once; a build can be expected soon after."""
+        """Append records to the table, each once, and start the build worker: a build often follows."""
         rows, erasures = rows_of(deliveries), self.known.erasures.all()
         new = await asyncio.to_thread(self.table.append, rows, erasures=erasures)
         log.info("records_kept", delivered=len(deliveries), new=new)
         await self._builder.prepare()
 
     async def turn_for(self, event: Envelope[DriftDetected]) -> Envelope[DatasetRequested] | None:
-        """Ask for the turn that an alarm leads to, where one is due at once."""
-        await self._followed.refresh()  # or the alarm itself may not be known yet
+        """Return the request for a version if the alarm in ``event`` makes one due at once."""
+        await self._followed.refresh()  # the replayed log may not hold this alarm yet
         return await self.request_for_drift(event.project)
 
     async def request_for_drift(self, project: str) -> Envelope[DatasetRequested] | None:
-        """Ask for the turn that the open alarms of a project lead to, where one is due.
+        """Return the request for a version if the open alarms of a project make one due.
 
         Raises:
             TransientError: the store is away.
@@ -114,11 +115,12 @@ class Curation:
         )
 
     def decision(self, project: str) -> TurnDecided | None:
-        """Return what was decided last about a project's alarms; None: nothing yet."""
+        """Return the last decision of this process about a project's alarms; None: it made none yet."""
         return self._turns.decided(project)
 
     async def holds(self, project: str, reason: BuildReason) -> bool:
-        """Tell whether a version that records ask for has to wait: for a turn, or for one that waits too."""
+        """Return whether a version that is due because of records must wait for a turn, or for a request that
+        itself waits for the project's first index."""
         declared = self.projects.get(project)
         if self.known.history.waiting(project):
             return True
@@ -127,15 +129,14 @@ class Curation:
     def request_for_policy(
         self, project: str, reason: BuildReason, pending: Pending
     ) -> Envelope[DatasetRequested]:
-        """Ask for the build that the policy finds due, by the records it is about."""
+        """Return the request for the build that the policy finds due. It is named by its records."""
         data = DatasetRequested(
             project=project, reason=reason, request=pending.request, records_upto=pending.upto
         )
         return self._service.new(self._with_index(data))
 
     async def requests_that_waited(self, project: str) -> list[Envelope[DatasetRequested]]:
-        """Return what answers the requests that waited for the project's first index, once there is one, or
-        the spec asks for none any more.
+        """Return new requests in place of those that waited for the project's first index, once it is there.
 
         Raises:
             TransientError: the store is away.
@@ -147,17 +148,18 @@ class Curation:
         return [await self._naming_records(event, declared.data.spec) for event in waiting]
 
     async def withdraw(self, event: Envelope[DocumentWithdrawn]) -> Envelope[DatasetRequested] | None:
-        """Ask for a version without a document where the newest one, or one being built, may hold it."""
+        """Return the request for a version without the document; None if no version holds or may hold it."""
         await self._followed.refresh()
         if not await self._is_used(event.project, RecordKind.DOCUMENT, event.data.document_id):
             return None
-        # A document that was published again is withdrawn again by an event of the same id.
+        # Withdrawing a republished document gives an event of the same id, so the version joins the name.
         latest = self.known.history.latest(event.project)
         name = event.id if latest is None else f"{event.id}.{latest.dataset_id}"
         return await self._request_once(event, BuildReason.COMMAND, name=name)
 
     async def erase(self, event: Envelope[ErasureRequested]) -> list[Envelope[Any]]:
-        """Carry an erasure out; answer with the proof, and where needed ask for a version without the erased.
+        """Carry out an erasure. Return the proof and, if the newest version held erased records, the request
+        for a version without them.
 
         Raises:
             TransientError: another writer was faster, or the store is away.
@@ -191,17 +193,17 @@ class Curation:
         return answers
 
     async def answer(self, event: Envelope[DatasetRequested], lease: Lease) -> Envelope[Any] | None:
-        """Return the event that answers a request; None where the log has the answer already.
+        """Return the event that answers a request; None if the log has the answer already.
 
-        A request that names no records is answered by one that does: whatever happens from there on,
-        every attempt builds from the same records.
+        A request that names no records is answered by a request that names them. So every attempt at a build
+        has the same records.
 
         Raises:
-            InvalidEvent: a person asks who may not, or the project is not declared.
+            InvalidEvent: the person who asks is no operator of the project, or the project is not declared.
         """
         await self._followed.refresh()
         if self.known.history.has_answered(event.id) or event.data.awaits_index:
-            return None  # ``requests_that_waited`` answers one that waits
+            return None  # ``requests_that_waited`` answers a request that waits for an index
         if event.data.records_upto is None:  # curate's own requests name their records
             await self._service.access.require(
                 event.data.principal, Role.OPERATOR, event.project, field="principal"
@@ -221,7 +223,7 @@ class Curation:
         return answer
 
     async def _built(self, event: Envelope[DatasetRequested], spec: ProjectSpec, lease: Lease) -> Answer:
-        """Build until an attempt ends well; reject the request once it has had all its attempts."""
+        """Build until an attempt succeeds; reject the request once its attempts are spent."""
         failed = 0
         while True:
             newest = self.indexes.get(event.project)
@@ -233,7 +235,7 @@ class Curation:
             except BuildStopped as error:
                 raise lease.Lost(str(error)) from error
             except AttemptsSpent as error:
-                return self._maker.reject(event, spec, f"build: {error}. Mend that, then ask again")
+                return self._maker.reject(event, spec, f"build: {error}. Remove the cause, then ask again")
             except BuildFailed:
                 await lease.pause(self._backoff.delay(failed))
                 failed += 1
@@ -241,23 +243,23 @@ class Curation:
     async def _naming_records(
         self, event: Envelope[DatasetRequested], spec: ProjectSpec
     ) -> Envelope[DatasetRequested]:
-        """Return the request that answers ``event`` and names what to build from."""
+        """Return the request that answers ``event`` and names the records to build from."""
         upto = await self._records_on_the_log(event.project)
         alarms = event.data.alarm_ids
-        if not event.data.awaits_index:  # one that waited was asked for before, by whom and why stands in it
+        if not event.data.awaits_index:  # a request that waited got its alarms before it began to wait
             alarms = alarms or self._turns.mended_by_command(spec)
         data = event.data.model_copy(update={"request": event.id, "records_upto": upto, "alarm_ids": alarms})
         return self._service.new(self._with_index(data), cause=event)
 
     def _lacks_index(self, project: str) -> bool:
-        """Tell whether a project trains with passages and has no index yet."""
+        """Return whether a project trains with passages and has no index yet."""
         declared = self.projects.get(project)
         wanted = declared is not None and declared.data.spec.trains_with_passages
         return wanted and self.indexes.get(project) is None
 
     def _with_index(self, data: DatasetRequested) -> DatasetRequested:
-        """Return ``data`` with the newest index where the project trains with passages. Where there is none
-        yet, the request waits for one, and names no records until then."""
+        """Return ``data`` with the newest index if the project trains with passages. Without an index the
+        request waits for one (``awaits_index``) and names no records until then."""
         if self._lacks_index(data.project):
             log.warning("build_waits_for_index", project=data.project, reason=NO_INDEX)
             return data.model_copy(update={"records_upto": None, "awaits_index": True})
@@ -268,7 +270,7 @@ class Curation:
         return data.model_copy(update=named | {"awaits_index": False})
 
     async def _records_on_the_log(self, project: str) -> dict[str, int]:
-        # Records that were on the log before the request are part of it, delivered to us or not.
+        # A build includes every record that was on the log before its request, also undelivered ones.
         await self._catch_up()
         arrivals = await asyncio.to_thread(self.table.arrivals)
         return ends_of(arrivals.filter(arrivals["project"] == project))
@@ -288,10 +290,10 @@ class Curation:
         name: str | None = None,
         alarms: tuple[str, ...] = (),
     ) -> Envelope[DatasetRequested] | None:
-        """Return the request that ``event`` causes, for a version of the records on the log. ``name`` tells
-        it from others, by default the event's id; ``alarms`` are those that the version is to mend.
+        """Return the request that ``event`` causes, for a version of the records on the log. None if it is on
+        the log already: a second request would name later records.
 
-        None where the request is on the log already: a second one would name later records."""
+        ``name`` identifies the request (default: the event's id). The version should resolve ``alarms``."""
         upto = await self._records_on_the_log(event.project)
         data = DatasetRequested(
             project=event.project,

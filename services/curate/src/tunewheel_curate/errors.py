@@ -1,4 +1,4 @@
-"""Errors that curate tells apart beside those that all services know."""
+"""Curate's own errors, in addition to those of the runtime."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from tunewheel_contracts.errors import TransientError
 
 
 class SourceAway(TransientError):
-    """A source that one project names, a teacher or general data, does not answer."""
+    """A source that a project's spec names (a teacher, general data, an index) does not answer."""

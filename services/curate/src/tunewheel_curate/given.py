@@ -1,4 +1,4 @@
-"""What a build is given beside the records and the spec."""
+"""The inputs of a build other than the records and the spec."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ NOT_ASKED = "no tokenizer was asked for"
 
 @dataclass(frozen=True)
 class Outside:
-    """What is not on the log, pinned by the first attempt at the build (``builds/outside.py``)."""
+    """Inputs that are not on the log. The first attempt at a build pins them (``builds/outside.py``)."""
 
     tokens: Tokens = field(default_factory=lambda: estimating("", NOT_ASKED))
     lessons: Mapping[str, Lesson] = field(default_factory=dict)
     teacher: TeacherUse | None = None
     secret: str = field(default="", repr=False)
-    """Of pseudonyms; empty: they are hashes that anybody can make."""
+    """The key of pseudonyms. Without a key pseudonyms are plain hashes, which anybody can compute."""
 
 
 @dataclass(frozen=True)
 class Given:
-    """What a build depends on besides the records and the spec."""
+    """All inputs of a build other than the records and the spec."""
 
     withdrawals: tuple[Withdrawal, ...] = ()
     memory: HoldoutMemory = field(default_factory=HoldoutMemory)
-    """Of the project's version before."""
+    """The memory of the project's previous version."""
     replay: ReplayPool | None = None
-    """What ``dataset.replay`` names; None where it names nothing."""
+    """The conversations of ``dataset.replay``. None: the spec names no source."""
     outside: Outside = field(default_factory=Outside)
-    """The base model's tokenizer, and what a teacher made of documents."""
+    """The base model's tokenizer and the teacher's questions and answers about documents."""
     index: OpenIndex | None = None
-    """What passages are taken from; None where the spec trains without."""
+    """The index whose passages go into prompts. None: the spec trains without passages."""

@@ -1,4 +1,4 @@
-"""What became of every record: the examples it is in, or the stage that dropped it."""
+"""The lineage of a version: for every record, the examples made of it, or the stage that dropped it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LINEAGE_COLUMNS = (
     "stage", "reason", "duplicate_of", "flags", "format", "place",
 )  # fmt: skip
 RECORD_COLUMNS = LINEAGE_COLUMNS[:6]
-"""What a record says of itself; the others say what became of it."""
+"""The columns that describe the record. The other columns say what became of it."""
 PASSAGE = "passage"
 """The ``format`` of a row about a passage in the prompt of an example."""
 
@@ -27,9 +27,12 @@ def lineage_of(
     documents: DocumentExamples | None,
     shown: Shown | None = None,
 ) -> pl.DataFrame:
-    """Return rows of ``LINEAGE_COLUMNS``: one per record, and for a document one per example made of it, with
-    its ``place`` (heading path, page or lines), and one per row that holds a passage of it (``format`` is
-    ``PASSAGE``, ``place`` the heading)."""
+    """Return rows of ``LINEAGE_COLUMNS``.
+
+    A record has one row. A document has one row per example made of it, whose ``place`` is the heading path,
+    page or lines; and one row per training row with a passage of it in the prompt, whose ``format`` is
+    ``PASSAGE`` and whose ``place`` is the heading.
+    """
     dropped = pl.concat([stage.dropped.with_columns(pl.lit(stage.name).alias("stage")) for stage in stages])
     used = examples.select(
         pl.col("record_ids").alias("record_id"),
@@ -57,8 +60,8 @@ def lineage_of(
 
 
 def _shown(shown: Shown, distinct: pl.DataFrame, told: pl.DataFrame) -> pl.DataFrame:
-    """Return a row for each record whose passage stands in a row of the version that was not made of it: who
-    takes the record back finds it there."""
+    """Return a row for each record with a passage in the prompt of an example that was not made of that
+    record. A later withdrawal or erasure of the record finds the example by this row."""
     both = ["record_id", "example_id"]
     new = shown.origins.join(told.select(both), on=both, how="anti")
     rows = new.join(distinct.select(RECORD_COLUMNS), on="record_id", how="left")

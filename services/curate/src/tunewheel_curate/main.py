@@ -36,12 +36,12 @@ log = structlog.get_logger(__name__)
 
 NO_SECRET = (
     "TUNEWHEEL_PSEUDONYM_SECRET is not set: whoever reads a dataset can confirm a guess of a customer's id; "
-    "set it on every machine that builds, and keep it for good"
+    "set the same secret on every machine that builds, and never change it"
 )
 
 
 def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
-    """Build the service; nothing runs yet. ``worker`` is the command of a process that carries out builds.
+    """Assemble the service without starting it. ``worker`` is the command of the process that runs builds.
 
     Raises:
         ValueError: the store's URL cannot hold the record table.
@@ -69,7 +69,7 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
         await catch_up(table, settings, missing=missing, erasures=known.erasures.all)
 
     async def read_regression_set() -> None:
-        # A setting's fault stops the service; found by builds it would be every project's.
+        # A bad setting stops the service here. In a build it would look like a fault of every project.
         await asyncio.to_thread(regression_benchmark, settings.eval_regression_set)
 
     followed = service.replay_at(TOPICS, known.apply)

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OpenIndex:
-    """An index in memory, and how its questions are embedded."""
+    """An index in memory, and the embedder for questions to it."""
 
     index: Index
     manifest: ArtifactRef
     units: Callable[[Sequence[str]], Vectors] | None = None
-    """Returns (questions, dimensions) by the embedder that made the passages' vectors. None: questions are
-    searched by words alone, as the gateway does while an endpoint is away. An endpoint may give another
-    vector tomorrow, and a version must be built again to the byte."""
+    """Embeds questions as the passages were embedded: (questions, dimensions). None: the index was embedded
+    by an endpoint, and search uses words alone, as the gateway does while the endpoint is away. An endpoint
+    may give other vectors tomorrow, but building a version again must give the same bytes."""
 
     @property
     def index_id(self) -> str:
@@ -39,7 +39,7 @@ async def open_for_build(store: ObjectStore, ref: ArtifactRef, embedding: Embedd
     """Open the version whose manifest ``ref`` names.
 
     Raises:
-        SourceAway: it is not in the store, or damaged: the next attempt takes the newest one.
+        SourceAway: it is missing or damaged. The next attempt takes the newest index.
         TransientError: the store is away.
     """
     try:

@@ -1,7 +1,6 @@
-"""Curation from end to end: the records of a project and its spec in, a dataset version (or why not) out.
+"""Curation from end to end: turns a project's records into a dataset version, or says why there is none.
 
-Pure and deterministic: the same set of records gives the same build, in whatever order and however often
-they were delivered.
+Pure and deterministic: the same set of records gives the same build. Order and repetition do not matter.
 """
 
 from __future__ import annotations
@@ -44,35 +43,35 @@ from tunewheel_curate.stage import Stage
 
 @dataclass(frozen=True)
 class Build:
-    """One build. ``rejections`` is empty for a version that may be published."""
+    """The result of a build. ``rejections`` is empty if the version may be published."""
 
     split: Split
     funnel: tuple[FunnelStage, ...]
     lineage: pl.DataFrame
-    """Rows of ``LINEAGE_COLUMNS``; ``stage`` and ``reason`` where a record was dropped."""
+    """Rows of ``LINEAGE_COLUMNS``; ``stage`` and ``reason`` are set for dropped records."""
     redactions: dict[str, int]
-    """Personal data replaced, by entity."""
+    """How many pieces of personal data were replaced, by entity."""
     counts: DatasetCounts
     rejections: tuple[str, ...]
     near_index: NearIndex
-    """What spares the next build comparing these records again."""
+    """A cache of compared texts, so that the next build does not compare these records again."""
     quality: Quality
-    """What people should look at."""
+    """Findings that people should review."""
     figures: dict[str, dict[str, int]] = field(default_factory=dict)
-    """What else stages counted, by stage: what was cut, what was noticed."""
+    """``Stage.counts`` by stage."""
     memory: HoldoutMemory = field(default_factory=HoldoutMemory)
-    """Of what this version and all before it held out."""
+    """What this version and all earlier ones held out."""
     preferences: Preferences | None = None
     negatives: Negatives | None = None
     replayed: Replayed | None = None
     preliminary: str | None = None
-    """Why the version is only a first try."""
+    """Why the version is only preliminary; None: it has enough examples."""
     sources: tuple[SourceCount, ...] = ()
     outside: Outside = field(default_factory=Outside)
     extractive: int = 0
-    """Questions about documents that no teacher asked."""
+    """How many questions about documents were made from headings, without a teacher."""
     shown: Shown | None = None
-    """What the rows that train were given of the documents; None: they train without passages."""
+    """The passages in the prompts of training rows. None: the project trains without passages."""
 
 
 def build(
@@ -83,11 +82,10 @@ def build(
     known: NearIndex | None = None,
     benchmarks: Sequence[BenchmarkTexts] = (),
 ) -> Build:
-    """Curate ``records`` (``RECORD_SCHEMA``, one project) by ``spec``. What is wrong with the spec's own
-    words is a rejection too.
+    """Curate ``records`` (``RECORD_SCHEMA``, one project) by ``spec``. A faulty spec gives a rejection.
 
-    ``known`` is the ``near_index`` of an earlier build, or of none; it changes nothing but the time taken.
-    ``benchmarks`` are what no example may give away.
+    ``known`` is the ``near_index`` of an earlier build, if there was one. It saves time and does not change
+    the result. Examples that overlap ``benchmarks`` are dropped from training.
     """
     given = given or Given()
     records = with_taught(with_ratings(records, wanted=spec.dataset.ratings))
@@ -167,7 +165,8 @@ def _with_passages(
     given: Given,
     benchmarks: Sequence[BenchmarkTexts],
 ) -> tuple[Sides, Shown | None]:
-    """Put passages into the rows that train, last of all: what is compared before is what people wrote."""
+    """Put passages into the prompts of training rows. This comes last because every comparison before it must
+    see the texts as people wrote them."""
     if given.index is None or not spec.trains_with_passages:
         return sides, None
     places = documents.places if documents is not None else {}
@@ -177,7 +176,8 @@ def _with_passages(
 
 
 def _as_received(survivors: pl.DataFrame, records: pl.DataFrame) -> pl.DataFrame:
-    """Return ``survivors`` with their texts from before cleaning, which may change one turn in two ways."""
+    """Return ``survivors`` with their texts from before cleaning: the same turn, as a question and in another
+    record's history, may be cleaned differently."""
     received = records.select("record_id", "input", "history", "group")
     return survivors.select("record_id").join(received, on="record_id", how="left", maintain_order="left")
 
@@ -203,7 +203,7 @@ def _by_format(split: Split) -> dict[ExampleFormat, int]:
 
 
 def refused(distinct: pl.DataFrame, reason: str) -> Build:
-    """Return the build of ``distinct`` records that ``reason`` forbids."""
+    """Return a build of ``distinct`` records that is rejected for ``reason``."""
     nothing = pl.DataFrame(schema=EXAMPLE_SCHEMA)
     lineage = distinct.select(RECORD_COLUMNS).with_columns(
         pl.lit(None, dtype=pl.String).alias(name) for name in LINEAGE_COLUMNS[len(RECORD_COLUMNS) :]
@@ -221,6 +221,6 @@ def refused(distinct: pl.DataFrame, reason: str) -> Build:
 
 
 def label_counts(frame: pl.DataFrame) -> dict[str, int]:
-    """Return the number of examples by label, most frequent first; those without one are left out."""
+    """Return the number of examples by label, most frequent first; unlabelled examples do not count."""
     counted = Counter(label for label in frame["label"] if label is not None)
     return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))

@@ -1,4 +1,4 @@
-"""Whether what curation leaves is enough to train on."""
+"""Checks that a build has enough examples to train on."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from tunewheel_curate.holdout.splitting import Split
 
 
 def why_rejected(examples: pl.DataFrame, split: Split, spec: ProjectSpec) -> tuple[str, ...]:
-    """Return why no version may be made of ``examples``; empty where one may. Each names the spec's field and
-    what to publish."""
+    """Return the reasons against a version of ``examples``; empty if it may be published. Each reason names
+    the field and the fix."""
     reasons: list[str] = []
     wanted = spec.dataset.min_examples
     if examples.height < wanted:
@@ -21,8 +21,8 @@ def why_rejected(examples: pl.DataFrame, split: Split, spec: ProjectSpec) -> tup
     if examples.height and (split.holdout.is_empty() or split.train.is_empty()):
         groups = examples["group"].n_unique()
         reasons.append(
-            f"group: {groups} groups leave nothing to hold out or nothing to train on, for those whose "
-            "questions are much alike stay together; give unrelated records different groups (customers, "
+            f"group: {groups} groups leave nothing to hold out or nothing to train on, because groups with "
+            "similar questions stay together; give unrelated records different groups (customers, "
             "threads), and publish questions that differ"
         )
     if spec.task.label_field is not None and examples.height and examples["label"].n_unique() < 2:
@@ -35,7 +35,7 @@ def why_rejected(examples: pl.DataFrame, split: Split, spec: ProjectSpec) -> tup
 
 
 def why_preliminary(examples: int, spec: ProjectSpec) -> str | None:
-    """Return why a version of so many examples is only a first try; None where there are enough."""
+    """Return why a version with this many ``examples`` is only preliminary; None if there are enough."""
     wanted = spec.dataset.comfortable_examples
     if examples >= wanted:
         return None

@@ -1,7 +1,7 @@
-"""From examples to the sides of a version: what trains, what is held out, what neither may be.
+"""Splits examples into a training side and a holdout, and removes those that may be on neither.
 
-``part`` splits by the memory of earlier holdouts; once benchmarks have taken their toll, ``complete`` adds
-preference pairs from the training side and general data beside it.
+``part`` splits; it respects what earlier versions held out. After examples that overlap a benchmark were
+removed (``evaluation/contamination.py``), ``complete`` adds preference pairs, negatives and general data.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ from tunewheel_curate.stage import RATED, UNCHECKED, Stage, dropped_frame
 
 @dataclass(frozen=True)
 class Sides:
-    """The outcome: ``split`` has the replayed examples too, ``funnel`` what became of what was added."""
+    """The content of a version. ``split`` includes the replayed examples; ``funnel`` has the stages of
+    preference pairs, negatives and replay."""
 
     split: Split
     funnel: tuple[FunnelStage, ...]
     memory: HoldoutMemory
-    """Of this version and all before it."""
+    """What this version and all earlier ones held out."""
     preferences: Preferences | None
-    """None where no record tells an answer to avoid."""
+    """None: no record has a rejected answer."""
     negatives: Negatives | None
-    """None where nothing was rated down, or nobody asks for it."""
+    """None: no answer was rated down, or ``dataset.ratings`` is off."""
     replayed: Replayed | None
 
 
@@ -52,9 +53,9 @@ def part(
 ) -> tuple[Split, Stage]:
     """Split ``examples``; ``pairs`` are positions in them.
 
-    ``secret`` is that of pseudonyms, by which groups are retired. The stage drops what may be on neither
-    side. Reasons: ``held_out_before``; ``holdout_retired``; ``rated`` and ``taught`` (it fell to the holdout,
-    and nobody checked it: a model is not to be judged by what another one said).
+    ``secret`` keys the pseudonyms, by which the memory knows retired groups. The stage drops the examples
+    that may be on neither side. Reasons: ``held_out_before``; ``holdout_retired``; ``rated`` and ``taught``
+    for an answer that nobody checked and that would have been held out (see ``UNCHECKED``).
     """
     ids = examples["record_ids"].to_list()
     seen = [memory.seen(marks) for marks in compared.marks(ids)] if memory.marks else []
@@ -80,7 +81,7 @@ def part(
 
 
 def _retired(examples: pl.DataFrame, memory: HoldoutMemory, project: str, secret: str) -> list[bool]:
-    """Tell of each example whether its group is retired."""
+    """Return for each example whether its group is retired."""
     names = Pseudonyms(project, secret)
     groups = examples["group"].unique()
     resting = {group for group in groups if memory.retired(names.of("group", group))}
@@ -102,8 +103,10 @@ def complete(
     given: Given,
     benchmarks: Sequence[BenchmarkTexts] = (),
 ) -> Sides:
-    """Add to ``split`` what does not come from it alone, nor gives ``benchmarks`` away; ``distinct`` are all
-    records, ``unusable`` (``DROPPED_SCHEMA``) those that ``select_usable`` dropped."""
+    """Add preference pairs, negatives and general data to ``split``; no row overlaps ``benchmarks``.
+
+    ``distinct`` are all records; ``unusable`` (``DROPPED_SCHEMA``) are those that ``select_usable`` dropped.
+    """
     held = compared.marks(split.holdout["record_ids"].to_list())
     trained = compared.trained(split.train["record_ids"].to_list())
     memory = given.memory.extended(held, trained)

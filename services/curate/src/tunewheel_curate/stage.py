@@ -1,4 +1,5 @@
-"""What every stage of curation takes and gives: a frame of records in, fewer records and reasons out."""
+"""The interface of a curation stage: it takes a frame of records and returns the records that it keeps, and
+for every dropped record the reason."""
 
 from __future__ import annotations
 
@@ -34,8 +35,8 @@ RECORD_SCHEMA: dict[str, pl.DataType] = {
     "offset": pl.Int64(),
 }
 """One row per delivery of ``record.ingested``. ``attributes``, ``history`` and ``sections`` are canonical
-JSON (the latter two null where there are none), ``published_at`` is the event's ``ce_time``, ``partition``
-and ``offset`` its place on the log."""
+JSON; ``history`` and ``sections`` are null where the record has none. ``published_at`` is the event's
+``ce_time``. ``partition`` and ``offset`` are the event's place on the log."""
 
 DROPPED_SCHEMA: dict[str, pl.DataType] = {
     "record_id": pl.String(),
@@ -44,24 +45,27 @@ DROPPED_SCHEMA: dict[str, pl.DataType] = {
 }
 
 RATED = "rated"
-"""The trust in an answer that nobody but a user's thumb speaks for."""
+"""The trust level of an answer that only a user's rating supports."""
 TAUGHT = "taught"
-"""The trust in an answer that a teacher gave to a prompt of production, and nobody validated."""
+"""The trust level of a teacher's answer to a production prompt that nobody validated."""
 UNCHECKED = (RATED, TAUGHT)
-"""What nobody checked is never held out: a model is not to be judged by what another one said."""
+"""Trust levels of answers that no person checked. Such answers are never held out: a model must not be judged
+by what another model said."""
 RATED_DOWN = "rated_down"
-"""The reason by which ``select_usable`` hands answers to avoid over that come with nothing to prefer."""
+"""The reason with which ``select_usable`` drops an answer that was only rated down: there is an answer to
+avoid and no better one. ``negatives_of`` takes these records up."""
 TRUST_RANK = {RATED: -1, TAUGHT: -1, "unverified": 0, "corrected": 1, "expert": 2}
 
 
 _CORRECTS = f'"{CORRECTED_IN_REVIEW}":'
-"""As it stands in canonical JSON; in a value its quotes would be escaped."""
+"""The key as canonical JSON writes it. In a value the quotes would be escaped, so only the key matches."""
 
 
 def trust_rank() -> pl.Expr:
-    """Rank ``trust``; a level this version does not know counts least.
+    """Return the rank of ``trust``; an unknown level ranks as ``unverified``.
 
-    An expert who corrected an answer in a review saw the other expert's: the correction counts more.
+    An expert who corrected an answer in a review had seen the other expert's answer, so the correction ranks
+    above ``expert``.
     """
     corrects = pl.col("attributes").str.contains(_CORRECTS, literal=True).fill_null(False)
     rank = pl.col("trust").replace_strict(TRUST_RANK, default=0, return_dtype=pl.Int32)
@@ -72,8 +76,8 @@ def trust_rank() -> pl.Expr:
 class Stage:
     """The outcome of one stage.
 
-    ``kept`` has the columns of what came in; ``dropped`` those of ``DROPPED_SCHEMA``, one row per record.
-    ``counts`` holds figures that are no drops, such as redactions by entity.
+    ``kept`` has the columns of the records that came in. ``dropped`` has the columns of ``DROPPED_SCHEMA``,
+    one row per record. ``counts`` holds figures that are not drops, such as redactions by entity.
     """
 
     name: str
@@ -93,12 +97,12 @@ class Stage:
 
 
 def without_texts(stage: Stage) -> Stage:
-    """Return ``stage`` with what the funnel and the lineage need of what it kept; the rest takes memory."""
+    """Return ``stage`` with only the columns that funnel and lineage need: texts take memory."""
     return replace(stage, kept=stage.kept.select(pl.col("^(record_id|flags)$")))
 
 
 def drop(name: str, records: pl.DataFrame, reason: pl.Expr | pl.Series) -> Stage:
-    """Split ``records`` by ``reason``: null keeps a record, a text drops it for that reason."""
+    """Keep the records whose ``reason`` is null; drop the others, each for its reason."""
     marked = records.with_columns(reason.alias("reason"))
     dropped = marked.filter(pl.col("reason").is_not_null())
     return Stage(

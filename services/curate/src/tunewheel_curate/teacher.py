@@ -1,4 +1,4 @@
-"""A teacher: a model behind an OpenAI-compatible endpoint, which a project's spec names."""
+"""The teacher: a model behind an OpenAI-compatible endpoint that a project's spec names."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 CONCURRENT = 4
-"""Questions that a teacher is asked at once."""
+"""How many questions a teacher is asked at the same time."""
 GIVE_UP_AFTER = 3
-"""Questions without an answer, for want of a teacher, after which the others are not asked."""
+"""After so many failed requests to a teacher the remaining questions are not asked."""
 
 
 class TeacherAway(Exception):
@@ -22,7 +22,7 @@ class TeacherAway(Exception):
 
 
 def open_teacher(teacher: TeacherSpec) -> AsyncOpenAI:
-    """Return a client, to be closed. Whether the host may be asked, ``AllowedSources`` says."""
+    """Return a client, which the caller closes. Check the host with ``AllowedSources`` first."""
     from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
     key = os.environ.get(teacher.api_key_env, "") if teacher.api_key_env else ""
@@ -31,7 +31,7 @@ def open_teacher(teacher: TeacherSpec) -> AsyncOpenAI:
         api_key=key or "none",
         timeout=teacher.timeout_seconds,
         max_retries=2,
-        # The host was allowed, not those that it may send us to.
+        # Only this host is allowed, so do not follow redirects to others.
         http_client=DefaultAsyncHttpxClient(follow_redirects=False),
     )
 
@@ -39,7 +39,8 @@ def open_teacher(teacher: TeacherSpec) -> AsyncOpenAI:
 async def reply_of(
     client: AsyncOpenAI, model: str, messages: Sequence[dict[str, str]], *, as_json: bool = True
 ) -> str:
-    """Return what the teacher says; empty where it says nothing. ``as_json``: ask for JSON, where it can.
+    """Return the teacher's reply; empty if it has no content. ``as_json`` asks for JSON mode, if the server
+    supports it.
 
     Raises:
         TeacherAway
@@ -55,10 +56,10 @@ async def reply_of(
         except BadRequestError:
             if not options:
                 raise
-            reply = await client.chat.completions.create(**asked)  # some servers know no JSON mode
+            reply = await client.chat.completions.create(**asked)  # some servers have no JSON mode
         return _text_of(reply)
     except (APIError, AttributeError, LookupError, TypeError, ValueError) as error:
-        # The client passes on what is no JSON, or no completion, as it came: a proxy's page, say.
+        # The client does not check the body. It may be no completion at all, such as a proxy's HTML page.
         raise TeacherAway(f"{type(error).__name__}: {error}") from error
 
 
@@ -70,6 +71,6 @@ def _text_of(reply: Any) -> str:
 
 
 def json_in(said: str) -> str:
-    """Return the JSON object in a reply that may stand in a fence."""
+    """Return the JSON object in a reply, without a code fence around it."""
     start, end = said.find("{"), said.rfind("}")
     return said[start : end + 1] if 0 <= start < end else said

@@ -1,8 +1,9 @@
-"""Asks the policies, again and again, whether a version is due: by records, or by open alarms.
+"""Checks regularly whether a version is due: because of new records, or because of open alarms.
 
-The answer follows from the table and the history alone, not from the events that happen to pass by, so a
-restart, a rebalance or a project declared after its records lose nothing. A table that does not grow while
-records wait on the log is no silence: whoever appends them is busy, or was stalled.
+Each check looks at the whole table and history, not at single events. So nothing is lost by a restart, a
+rebalance, or a project that is declared after its records. The table can also stop growing because the
+replica that appends records is busy or stalled. So a project counts as silent only once the table holds
+all its records on the log.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from tunewheel_curate.records.backlog import ReadBacklog
 
 log = structlog.get_logger(__name__)
 TELL_AGAIN_SECONDS = 60.0
-"""A decision that the log contradicts for so long is told again: whoever told the other one may be gone."""
+"""Publish a decision again after the log has contradicted it for so long: the replica that published the
+other decision may be gone."""
 
 
 class Watch:
-    """The background task of the build policies; it also keeps the table's files few."""
+    """The background task that requests the builds that are due. It also merges the table's files."""
 
     def __init__(
         self,
@@ -52,13 +54,13 @@ class Watch:
         self._arrivals: dict[str, pl.DataFrame] = {}
         self._last_arrival: dict[str, float] = {}
         self._awaited: dict[str, Mapping[int, int]] = {}
-        """By project that seems silent: where the log ended then."""
+        """By project that seems silent: the end of the log, by partition, when it first seemed so."""
         self._silent: set[str] = set()
-        """Projects of which everything before that end is in the table."""
+        """Projects whose records before the end in ``_awaited`` are all in the table."""
         self._told: dict[str, TurnDecided] = {}
-        """By project: the latest decision that this process saw on the log, or put there."""
+        """By project: the latest decision that this process read from the log or published."""
         self._contradicted: dict[str, float] = {}
-        """By project: since when the log says otherwise than what is decided and was told."""
+        """By project: since when the log holds another decision than the one in ``_told``."""
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -81,7 +83,7 @@ class Watch:
             await asyncio.sleep(self._seconds)
 
     async def look(self) -> None:
-        """Read what arrived since the last look, request the builds that are due, and tell what waits."""
+        """Read new records, request the builds that are due, and publish changed decisions about alarms."""
         await self._read_arrivals()
         for project in self._curation.known.history.projects_waiting():
             for request in await self._curation.requests_that_waited(project):
@@ -120,9 +122,12 @@ class Watch:
         self._curation.known.requested(request)
 
     async def _tell(self, project: str) -> None:
-        """Put on the log what was decided about a project's alarms, where the log does not say so yet. What
-        this process told is told again only once the log has contradicted it for a minute: replicas that
-        decide differently seldom contradict each other, and one that is gone has not the last word."""
+        """Publish the decision about a project's alarms unless the log's latest decision is the same.
+
+        A decision that this process published before is published again only after the log has contradicted
+        it for ``TELL_AGAIN_SECONDS``. So replicas that decide differently do not flood the log, and a
+        decision of a replica that is gone does not stay the latest.
+        """
         decided = self._curation.decision(project)
         if decided is None:
             return
@@ -142,12 +147,12 @@ class Watch:
         self._told[project] = decided
 
     async def _is_silent(self, project: str) -> bool:
-        """Tell whether the table held all of ``project`` already when it was read for this look."""
+        """Return whether the table held all records of ``project`` when it was read for this check."""
         if project in self._silent:
             return True
         backlog = await self._read_backlog()
         if backlog.has_kept(self._awaited.setdefault(project, backlog.ends)):
-            self._silent.add(project)  # the next look reads what was appended since this one began
+            self._silent.add(project)  # records appended since this check began are read by the next one
         return False
 
     def _hear(self, project: str) -> None:
@@ -155,7 +160,7 @@ class Watch:
         self._silent.discard(project)
 
     async def _sweep(self) -> None:
-        """Erase what another replica appended before it knew of an erasure."""
+        """Erase rows that another replica appended before it had read their erasure."""
         erasures = self._curation.known.erasures.all()
         if not erasures:
             return
@@ -183,5 +188,6 @@ class Watch:
 
 
 def _written(arrivals: pl.DataFrame) -> int:
-    """Return how many records people wrote: thumbs come all day, and no build waits for their end."""
+    """Return how many records are not ratings. Ratings arrive all day, so a build must not wait for silence
+    among them."""
     return arrivals["rating"].null_count()

@@ -1,4 +1,4 @@
-"""Builds, kept away from the event loop: heartbeats and health go on while a worker process curates."""
+"""Runs builds in a worker process, so that the event loop stays free for heartbeats and health checks."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from tunewheel_curate.builds.worker import SCRATCH_PREFIX, TAKEN, BuildOrder, Bu
 log = structlog.get_logger(__name__)
 
 WORKER = (sys.executable, "-m", "tunewheel_curate.builds.worker")
-"""The command of a worker that carries out builds."""
+"""The command that starts a build worker."""
 
 STDERR_TAIL = 2_000
 _LINE_LIMIT = 64 * 1024 * 1024
 
 
 class WorkerFailed(TunewheelError):
-    """A worker died before it had a build to carry out: a fault of this machine, not of a project."""
+    """The worker died before it took a build: a fault of this machine, not of a project."""
 
 
 class BuildFailed(TunewheelError):
-    """A build died, took too long, or a source of its project's is away. Says nothing that records say."""
+    """A build died, took too long, or needs a source that does not answer. The message quotes no record."""
 
 
 class BuildStopped(TunewheelError):
@@ -46,7 +46,8 @@ class BuildStopped(TunewheelError):
 
 
 class Builder:
-    """Runs one build at a time, in a worker started ahead of need (``prepare``) or on demand, and kept."""
+    """Runs one build at a time in a worker process. ``prepare`` starts the worker ahead of need; otherwise
+    the first build does. The worker is kept for the next build."""
 
     def __init__(
         self,
@@ -68,11 +69,11 @@ class Builder:
         self._turn = asyncio.Lock()
 
     def pseudonyms(self, project: str) -> Pseudonyms:
-        """Return those that builds of ``project`` give to customers, sources and experts."""
+        """Return the pseudonyms that builds of ``project`` give to customers, sources and experts."""
         return Pseudonyms(project, self._pseudonym_secret.get_secret_value())
 
     async def prepare(self) -> None:
-        """Have a worker load its libraries now, so that the next build starts at once."""
+        """Start a worker if none runs. It loads its libraries, so that the next build starts at once."""
         if self._worker is not None and self._worker.returncode is None:
             return
         self._worker = await _start_worker(self._command)
@@ -87,16 +88,16 @@ class Builder:
     async def build(
         self, order: BuildOrder, *, stop: asyncio.Event, memory: bytes | None = None
     ) -> AsyncIterator[tuple[BuildOutcome, Path]]:
-        """Yield the outcome and the folder that holds the version's files, for as long as the block lasts.
+        """Yield the outcome and the folder with the version's files. The folder is deleted after the block.
 
-        ``order.folder`` and ``order.memory`` are replaced by a fresh folder and a file that holds ``memory``,
-        ``order.regression_set``, ``order.pseudonym_secret`` and ``order.allowed`` by the builder's,
-        ``order.trace`` by the current one.
+        The builder fills in these fields of ``order``: ``folder`` (a fresh folder), ``memory`` (a file that
+        holds ``memory``), ``trace`` (the current one), and from the builder's own settings
+        ``regression_set``, ``pseudonym_secret`` and ``allowed``.
 
         Raises:
-            BuildStopped: ``stop`` was set meanwhile.
-            BuildFailed: the build died or takes too long, or a source that its spec names is away.
-            WorkerFailed: the worker cannot be started.
+            BuildStopped: ``stop`` was set during the build.
+            BuildFailed: the build died or took too long, or a source that its spec names does not answer.
+            WorkerFailed: the worker died before it took the build.
             TransientError: the records have not all reached the table yet, or the store is away.
         """
         async with self._turn:
@@ -179,17 +180,18 @@ async def _ask(worker: asyncio.subprocess.Process, order: BuildOrder) -> BuildOu
 
 
 def _death(code: int) -> str:
-    """Say how a process ended whose exit code was ``code``; of a fork that a signal ended it is 128 more."""
+    """Return how a process with exit ``code`` ended. The worker exits with 128 + the signal that killed its
+    fork."""
     killer = -code if code < 0 else code - 128
     if killer == signal.SIGKILL:
-        return "its process was killed (signal 9), most likely for want of memory; give curate more"
+        return "its process was killed (signal 9), most likely for want of memory; give curate more memory"
     if killer > 0:
         return f"its process was ended by signal {killer}; curate's log may say more"
     return f"its process ended with exit code {code}; curate's log says why"
 
 
 async def _end(worker: asyncio.subprocess.Process) -> None:
-    """Kill the worker and the build it has forked, which share a process group."""
+    """Kill the process group of the worker, which includes the build that it forked."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(worker.pid, signal.SIGKILL)
     await worker.wait()

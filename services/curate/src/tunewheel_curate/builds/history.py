@@ -1,4 +1,4 @@
-"""What was requested, built and answered so far: folded from the log, so that a restart forgets nothing."""
+"""Which builds were requested and how they were answered, folded from the log: a restart forgets nothing."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ TOPICS = (DATASET_REQUESTED, DATASET_VERSIONED, DATASET_REJECTED)
 
 
 class History:
-    """A fold over ``TOPICS``, which keep a project's events in one partition; applying an event twice changes
-    nothing."""
+    """A fold over ``TOPICS``. Each of these topics keeps a project's events in one partition. Applying an
+    event twice changes nothing."""
 
     def __init__(self) -> None:
         self._built_upto: dict[str, dict[str, int]] = {}
         self._answered: set[str] = set()
         self._requested: dict[str, dict[str, None]] = {}
-        """By project: the requests that name their records, or wait to, in their order."""
+        """By project, in the log's order: the requests that name their records or wait for an index."""
         self._waiting: dict[str, dict[str, Envelope[DatasetRequested]]] = {}
-        """By project: those that wait."""
+        """By project: the requests that wait for an index."""
         self._versions: dict[str, Envelope[DatasetVersioned]] = {}
 
     def apply(self, envelope: Envelope[Any]) -> None:
-        """Take note of one event."""
+        """Apply one event; other topics are ignored."""
         data = envelope.data
         if not isinstance(data, DatasetRequested | DatasetVersioned | DatasetRejected):
             return
         if self.has_requested(data.project, envelope.id):
-            return  # the first one is built, whatever records another of the same name would add
+            return  # the first request of this id is built; a repeated one may name later records
         self.cover(data.project, data.records_upto or {})
         if isinstance(data, DatasetVersioned):
             self._versions.setdefault(data.dataset_id, envelope)
         is_request = isinstance(data, DatasetRequested)
         if is_request and data.records_upto is None and not data.awaits_index:
-            return  # a command, which is answered by a request
+            return  # a command: curate answers it with a request that names records
         if is_request:
             self._requested.setdefault(data.project, {})[envelope.id] = None
         if is_request and data.awaits_index:
@@ -47,7 +47,7 @@ class History:
             self._waiting.get(data.project, {}).pop(envelope.causation_id, None)
 
     def cover(self, project: str, upto: Mapping[str, int]) -> None:
-        """Note that records before ``upto`` are in a build, or asked for."""
+        """Note that the records before the offsets ``upto`` are built or requested."""
         covered = self._built_upto.setdefault(project, {})
         for partition, end in upto.items():
             covered[partition] = max(end, covered.get(partition, 0))
@@ -57,7 +57,7 @@ class History:
         return dict(self._built_upto.get(project, {}))
 
     def has_requested(self, project: str, request_id: str) -> bool:
-        """Tell whether a ``dataset.requested`` that names its records, or waits to, is on the log."""
+        """Return whether the log has this request, and it names its records or waits for an index."""
         return request_id in self._requested.get(project, {})
 
     def waiting(self, project: str) -> list[Envelope[DatasetRequested]]:
@@ -65,11 +65,11 @@ class History:
         return list(self._waiting.get(project, {}).values())
 
     def projects_waiting(self) -> list[str]:
-        """Return the projects that ``waiting`` is about."""
+        """Return the projects with requests that wait for an index."""
         return [project for project, waiting in self._waiting.items() if waiting]
 
     def has_answered(self, request_id: str) -> bool:
-        """Tell whether a ``dataset.requested`` has its outcome on the log."""
+        """Return whether the log holds the answer to a ``dataset.requested``."""
         return request_id in self._answered
 
     def versions(self, project: str) -> list[DatasetVersioned]:
@@ -87,10 +87,10 @@ class History:
         return versions[-1] if versions else None
 
     def is_building(self, project: str) -> bool:
-        """Tell whether a request that names its records waits for its outcome.
+        """Return whether the project's newest request is still unanswered.
 
-        Requests of a project are answered in their order, so the newest tells; one that became a dead letter
-        waits for nothing once a later one is there.
+        Requests of a project are answered in order, so earlier ones need no check. An earlier request without
+        an answer became a dead letter.
         """
         newest = next(reversed(self._requested.get(project, {})), None)
         return newest is not None and newest not in self._answered

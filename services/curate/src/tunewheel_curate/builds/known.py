@@ -1,4 +1,5 @@
-"""What curate knows from the log besides the records: what was declared, asked, built and taken back."""
+"""Curate's state from the log, other than the records: specs, requests, versions, turns, withdrawals,
+erasures, and trained adapters."""
 
 from __future__ import annotations
 
@@ -42,7 +43,7 @@ TOPICS = tuple(
 
 
 class Known:
-    """The folds, fed together; applying an event twice changes nothing."""
+    """All folds over ``TOPICS``. Applying an event twice changes nothing."""
 
     def __init__(self) -> None:
         self.history = History()
@@ -50,16 +51,16 @@ class Known:
         self.withdrawals = Withdrawals()
         self.erasures = Erasures()
         self.specs: dict[str, ProjectSpec] = {}
-        """By hash: every spec that the log still holds, the earlier ones too."""
+        """By hash: every spec that the log still holds, including earlier ones."""
         self._decided: dict[str, Envelope[TurnDecided]] = {}
         """By project: the latest decision on the log."""
         self._decided_at: dict[str, Position] = {}
-        """By project: where the log holds it; not yet of one that this process put there."""
+        """By project: the position of the latest decision that was read from the log."""
         self._adapters: dict[str, str] = {}
-        """By model id: the dataset version that an adapter was trained on."""
+        """By model id: the dataset version that the adapter was trained on."""
 
     def apply(self, envelope: Envelope[Any], position: Position) -> None:
-        """Take note of one event on the log."""
+        """Apply one event that was read from the log."""
         if isinstance(envelope.data, ProjectDeclared):
             self.specs[envelope.data.spec.sha256] = envelope.data.spec
         if isinstance(envelope.data, TrainCompleted):
@@ -71,17 +72,17 @@ class Known:
         self.erasures.apply(envelope)
 
     def requested(self, envelope: Envelope[Any]) -> None:
-        """Take note of a request that is on the log, wherever it lies there, or of what became of one."""
+        """Apply a request, or the answer to one, whose position on the log is not known."""
         self.history.apply(envelope)
         self.turns.apply(envelope)
 
     def decided(self, envelope: Envelope[Any]) -> None:
-        """Take note of a decision that was put on the log just now."""
+        """Keep a decision that this process just published."""
         self._decided[envelope.project] = envelope
 
     def _read_decision(self, envelope: Envelope[TurnDecided], position: Position) -> None:
-        """Take note of a decision where it lies on the log: the last one there holds, whatever the clock of
-        who told it said. Two partitions have no order but that of time."""
+        """Keep a decision from the log if it is the latest. Within a partition the greater offset is later,
+        because replicas' clocks differ. Between partitions only the events' times can be compared."""
         project = envelope.project
         known = self._decided_at.get(project, position)
         if known.partition == position.partition:
@@ -92,14 +93,14 @@ class Known:
             self._decided[project], self._decided_at[project] = envelope, position
 
     def decision(self, project: str) -> TurnDecided | None:
-        """Return the latest decision that the log tells of a project."""
+        """Return the latest decision about a project; None: there is none."""
         return self._decided[project].data if project in self._decided else None
 
     def alarmed(self) -> list[str]:
-        """Return the projects that have an open alarm, and those whose latest decision knows one."""
+        """Return the projects that have an open alarm, or whose latest decision names one."""
         told = (name for name, event in self._decided.items() if event.data.alarms)
         return list(dict.fromkeys((*self.turns.alarmed(), *told)))
 
     def adapters_of(self, dataset_ids: Collection[str]) -> tuple[str, ...]:
-        """Return the adapters that were trained on any of these versions, sorted."""
+        """Return the model ids of the adapters that were trained on any of these versions, sorted."""
         return tuple(sorted(model for model, version in self._adapters.items() if version in dataset_ids))

@@ -1,7 +1,8 @@
-"""The questions of the project's tasks of lm-evaluation-harness, as benchmarks that must not be learnt from.
+"""Reads the questions of the project's lm-evaluation-harness tasks, as benchmarks that examples must not
+overlap.
 
-Data sets of the hub are kept in the object store, where eval takes them from: what was compared with the
-examples is what the models are asked, and eval needs no hub.
+Data sets of the hub are copied to the object store, and eval reads the copies. So the models are asked
+exactly the questions that the examples were compared with, and eval needs no hub.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ async def read_tasks(
     """Return the questions of each task that ``spec`` names.
 
     Raises:
-        InvalidSpec: a task is not there, hashes to something else, is refused, or lacks a figure of the
-            criteria; the field says which.
+        InvalidSpec: a task does not exist, has another hash than the spec says, is refused, or lacks a metric
+            that the criteria name. The field names the task.
         SourceAway, TransientError: the hub or the store is away.
     """
     found: list[BenchmarkTexts] = []
@@ -72,7 +73,7 @@ async def _data(
 def _fetched(hub: HubData, split: str, allowed: AllowedSources, field: str) -> bytes:
     """Return a split as JSON Lines. Raises InvalidSpec and SourceAway."""
     try:
-        if Path(hub.path).exists():  # datasets would take the folder
+        if Path(hub.path).exists():  # datasets prefers a local folder to the hub
             allowed.check_source(hub.path)
         else:
             allowed.check_hub()
@@ -82,11 +83,12 @@ def _fetched(hub: HubData, split: str, allowed: AllowedSources, field: str) -> b
             )
             if len(rows) > MAX_QUESTIONS:
                 raise InvalidSpec(
-                    field=field, reason=f"{split} of {hub.path} has over {MAX_QUESTIONS:,} rows"
+                    field=field,
+                    reason=f"{split} of {hub.path} has over {MAX_QUESTIONS:,} rows; choose a smaller one",
                 )
             return b"".join(canonical_json(dict(row)) + b"\n" for row in rows)
     except InvalidSpec as error:
         raise InvalidSpec(field=field, reason=error.reason) from error
     except (TypeError, ValueError) as error:
-        reason = f"{split} of {hub.path} holds what JSON cannot say ({error}); choose another data set"
+        reason = f"{split} of {hub.path} holds values that JSON cannot ({error}); choose another data set"
         raise InvalidSpec(field=field, reason=reason) from error

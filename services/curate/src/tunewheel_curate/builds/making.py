@@ -1,4 +1,4 @@
-"""Makes one dataset version: what it is built from, the build, its files in the store, the event about it."""
+"""Makes one dataset version: collects the inputs, runs the build, stores the files, and returns the event."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ Answer = Envelope[DatasetVersioned] | Envelope[DatasetRejected]
 
 @dataclass(frozen=True)
 class Basis:
-    """What a build rests on besides records and spec. A build during which it changed is built anew."""
+    """The withdrawals and erasures that a build respects. If they change during a build, it is repeated."""
 
     withdrawals_upto: Mapping[str, int]
     erasures: tuple[Erasure, ...]
 
 
 class Maker:
-    """Builds versions and puts them into the store."""
+    """Answers requests: builds versions and puts them into the store."""
 
     def __init__(
         self,
@@ -77,10 +77,10 @@ class Maker:
         stop: asyncio.Event,
         newest: IndexVersioned | None = None,
     ) -> Answer:
-        """Return the event that answers a request which names its records. Passages come from the index that
-        it names, or from the ``newest`` where that one is deleted.
+        """Return the event that answers a request which names its records.
 
-        What was withdrawn or erased while the build ran must not be published: it is built again without.
+        Passages come from the index that the request names, or from the ``newest`` one if that is deleted. A
+        record that is withdrawn or erased during the build must not be published, so the build is repeated.
 
         Raises:
             BuildStopped: ``stop`` was set.
@@ -111,12 +111,13 @@ class Maker:
             log.info("build_repeated", project=event.project, reason="a source was taken back meanwhile")
 
     def reject(self, event: Envelope[DatasetRequested], spec: ProjectSpec, reason: str) -> Answer:
-        """Return the event that says why nothing is built."""
+        """Return the event that rejects a request for ``reason``, without a build."""
         outcome = BuildOutcome(rows_sha256=NO_ROWS)
         return self._rejected(event, spec, self._basis(event), outcome, (reason,))
 
     async def uses(self, version: DatasetVersioned, kind: RecordKind, source_id: str) -> bool:
-        """Tell whether ``version`` has an example of a source; True where nobody can tell any more."""
+        """Return whether ``version`` has an example of a source; True if its lineage is missing or
+        damaged."""
         store = self._service.store
         try:
             manifest = DatasetManifest.model_validate_json(await store.get(version.manifest))
@@ -126,7 +127,7 @@ class Maker:
         if not lineage:
             return True
         rows = await asyncio.to_thread(pl.read_parquet, BytesIO(lineage))
-        # Versions made before there were pseudonyms hold the id itself.
+        # Versions from before pseudonyms hold the id itself.
         named = [source_id, self._builder.pseudonyms(version.project).of("source", source_id)]
         source = (pl.col("kind") == kind.value) & pl.col("source_id").is_in(named)
         return not rows.filter(source & pl.col("example_id").is_not_null()).is_empty()
@@ -134,8 +135,11 @@ class Maker:
     async def _index_for(
         self, asked: DatasetRequested, spec: ProjectSpec, newest: IndexVersioned | None
     ) -> ArtifactRef | None:
-        """Return the index to build from, by its manifest. The index service keeps some versions: of a build
-        that waited long, or follows an erasure, the named one may be gone."""
+        """Return the manifest of the index to build from: the named one, or the newest if that is deleted.
+
+        The index service keeps only some versions. The named one may be gone if the request waited for long
+        or an erasure came between.
+        """
         if not spec.trains_with_passages:
             return None
         named = asked.index
@@ -149,7 +153,7 @@ class Maker:
         return Basis(upto, self._known.erasures.of(event.project))
 
     async def _forget_meanwhile(self, project: str, *, before: tuple[Erasure, ...]) -> None:
-        """Delete what a teacher answered, while a build ran, about a document that was erased meanwhile."""
+        """Delete the answers that a teacher gave during a build about documents erased during that build."""
         store = self._service.store
         for erasure in self._known.erasures.of(project):
             if erasure not in before:
@@ -202,8 +206,11 @@ class Maker:
         return self._service.new(data, cause=event, correlation_id=f"turn-{manifest.dataset_id}")
 
     def _unchanged(self, event: Envelope[DatasetRequested], previous: DatasetVersioned) -> str | None:
-        """Return why nothing is built that would give ``previous`` again; None where somebody asks for it by
-        command and its turn ended badly: the same may end well against another champion."""
+        """Return why a build with the same content as ``previous`` is rejected, or None if it is allowed.
+
+        It is allowed by command if the turn of ``previous`` ended badly: the same data may win against
+        another champion.
+        """
         name, failure = previous.dataset_id, self._known.turns.failure(event.project, previous.dataset_id)
         if failure is None:
             return f"records: nothing changed since {name}; publish new records first"

@@ -1,4 +1,4 @@
-"""What the curate service measures of its builds (``runtime.metrics``)."""
+"""The metrics of builds (``runtime.metrics``)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What a build takes from outside the log, pinned before it begins.
+"""Pins the inputs of a build that are not on the log: the tokenizer and a teacher's answers.
 
-The log names a build's records for good. A tokenizer from a hub and a teacher's answers it does not: so the
-first attempt at a build notes in ``builds/<build id>/inputs.json`` what it had, and every other attempt, on
-whatever replica, has the same. See docs/adr/0006-what-builds-take-from-outside.md.
+The log fixes a build's records, but a hub or a teacher may give something else tomorrow. So the first attempt
+at a build writes its inputs to ``builds/<build id>/inputs.json``. Every other attempt, on any replica, uses
+the same ones. See docs/adr/0006-what-builds-take-from-outside.md.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ NOT_HERE = "its tokenizer was not to be had where this version was built"
 
 
 class TokenizerChoice(Frozen):
-    """The files of a tokenizer in the store; none: tokens are estimated."""
+    """The files of a tokenizer in the store. Without files, token counts are estimated."""
 
     files: tuple[ArtifactRef, ...] = ()
     sha256: Sha256 | None = None
 
 
 class BuildInputs(Frozen):
-    """``builds/<build id>/inputs.json``."""
+    """The content of ``builds/<build id>/inputs.json``."""
 
     tokenizer: TokenizerChoice = TokenizerChoice()
     lessons: tuple[Sha256, ...] = ()
-    """Names of the teacher's answers that the build uses."""
+    """The keys (``section_key``) of the teacher's answers that the build uses."""
 
 
 async def take_from_outside(
@@ -56,13 +56,13 @@ async def take_from_outside(
     allowed: AllowedSources,
     secret: str = "",
 ) -> Outside:
-    """Return what the build named ``build_id`` uses, deciding it where no attempt did before.
+    """Return the pinned inputs of the build ``build_id``. The first attempt chooses and pins them.
 
-    ``secret`` (of pseudonyms) is kept nowhere: every machine that builds must be told the same.
+    ``secret`` keys the pseudonyms. It is stored nowhere, so every machine that builds needs the same one.
 
     Raises:
         TransientError: the store is away.
-        SourceAway: the teacher is, and the spec says to wait.
+        SourceAway: the teacher does not answer, and the spec says to wait.
         InvalidSpec: see ``question_sections``; or ``allowed`` does not list the teacher.
     """
     questions = spec.dataset.formats.documents.questions
@@ -79,8 +79,8 @@ async def take_from_outside(
         lessons = await ask_teacher(store, sections, questions) if sections else {}
         if len(lessons) < len(sections) and questions.when_unavailable == "wait":
             raise SourceAway(
-                f"the teacher answered for {len(lessons)} of {len(sections)} sections; bring it back, or set "
-                "dataset.formats.documents.questions.when_unavailable to extractive"
+                f"the teacher answered for {len(lessons)} of {len(sections)} sections; restore the teacher, "
+                "or set dataset.formats.documents.questions.when_unavailable to extractive"
             )
         chosen = BuildInputs(
             tokenizer=await choose_tokenizer(store, spec.base_model), lessons=tuple(sorted(lessons))
@@ -102,9 +102,9 @@ async def take_from_outside(
 
 
 async def choose_tokenizer(store: ObjectStore, base_model: str) -> TokenizerChoice:
-    """Return the tokenizer of ``base_model``, kept in the store when it is first found.
+    """Return the tokenizer of ``base_model``. The first tokenizer found for a model id is kept in the store.
 
-    A local directory is looked at each time: its content is its own.
+    A local directory is read each time, because its content may change.
     """
     from tunewheel_basemodel.digest import sha256_directory
     from tunewheel_basemodel.errors import ModelFilesError

@@ -1,4 +1,4 @@
-"""When a new version is built without anybody asking: enough new records, or some and then silence."""
+"""When new records alone make a version due: once there are enough, or some followed by silence."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tunewheel_curate.records.withdrawals import not_taken_back
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """What arrived for one project since its last build."""
+    """The records of one project since its last build."""
 
     count: int
-    """Distinct records that could become examples; unanswered tickets do not count."""
+    """How many distinct new records could become examples; unanswered tickets do not count."""
     request: str
-    """Names this set of records."""
+    """A name of this set of new records; the same set has the same name."""
     upto: dict[str, int]
-    """By partition, the offset after the project's last record: all that a build would see."""
+    """By partition, the offset after the project's last record. A build uses the records before it."""
 
 
 def pending_records(
@@ -35,11 +35,11 @@ def pending_records(
     ratings: bool = False,
     withdrawals: Iterable[Withdrawal] = (),
 ) -> Pending:
-    """Compare one project's ``RecordTable.arrivals`` with what its last build covered.
+    """Return the records in one project's ``RecordTable.arrivals`` that its last build did not cover.
 
-    ``documents`` says whether examples are made of documents, so that a new one, or another text of an old
-    one, counts too; ``ratings`` whether they are made of answers rated up. A record that was there before and
-    is delivered again is not new, unless ``withdrawals`` took it back meanwhile.
+    With ``documents``, new documents and new texts of old documents count too. With ``ratings``, answers that
+    were rated up count too. A record that is delivered again is not new, unless one of ``withdrawals`` took
+    it back in between.
     """
     limits = {int(partition): end for partition, end in built_upto.items()}
     limit = pl.col("partition").replace_strict(limits, default=0, return_dtype=pl.Int64)
@@ -58,8 +58,8 @@ def pending_records(
 
 
 def _named(new: pl.DataFrame, known: pl.DataFrame) -> Iterator[str]:
-    """Name each record once; one that was known, withdrawn and is back also by its place on the log, or
-    asking for it would look like what was asked and answered before."""
+    """Yield a name for each record, once. The name of a record that was withdrawn and is back includes its
+    place on the log. Otherwise the request for it would have the id of an earlier, answered request."""
     back = set(new.join(known, on="record_id", how="semi")["record_id"])
     last = new.sort("partition", "offset").unique("record_id", keep="last", maintain_order=True)
     for record_id, partition, offset in last.select("record_id", "partition", "offset").iter_rows():
@@ -67,7 +67,8 @@ def _named(new: pl.DataFrame, known: pl.DataFrame) -> Iterator[str]:
 
 
 def due(policy: BuildPolicy, *, count: int, quiet_seconds: float) -> BuildReason | None:
-    """Return why a build is due, or None: ``count`` new records, the last of them ``quiet_seconds`` ago."""
+    """Return why a build is due, or None. There are ``count`` new records; the last came ``quiet_seconds``
+    ago."""
     if count >= policy.min_new_records:
         return BuildReason.COUNT
     is_quiet = policy.quiet_seconds is not None and quiet_seconds >= policy.quiet_seconds

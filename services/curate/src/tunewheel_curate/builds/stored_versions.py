@@ -1,4 +1,4 @@
-"""The versions that lie in the store. One that the store lost is built again from the log."""
+"""The dataset versions in the store. A version that the store lost is built again from the log."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ log = structlog.get_logger(__name__)
 
 
 class VersionLost(TunewheelError):
-    """The version that the next one continues is missing from the store or damaged, and only an operator can
-    bring it back."""
+    """The previous version is missing from the store or damaged, and cannot be built again. The next version
+    needs it, so an operator must restore it."""
 
     def __init__(self, dataset_id: str, why: str) -> None:
         super().__init__(
-            f"previous: {dataset_id} {why}; bring back datasets/{dataset_id}, which knows what must never be "
-            "trained on"
+            f"previous: {dataset_id} {why}; restore datasets/{dataset_id}, which holds the memory of what "
+            "must never be trained on"
         )
 
     @classmethod
@@ -39,7 +39,7 @@ class VersionLost(TunewheelError):
 
 
 class StoredVersions:
-    """Reads and writes versions, and orders the builds that make them."""
+    """Reads and writes versions, and prepares the orders of builds."""
 
     def __init__(self, store: ObjectStore, known: Known, builder: Builder, *, table_url: str) -> None:
         self._store = store
@@ -59,7 +59,10 @@ class StoredVersions:
         index: ArtifactRef | None,
     ) -> BuildOrder:
         """Return the order for a version of ``spec``'s project that follows the version ``previous``.
-        ``published``: all versions before. Offsets that are None stand for no records, and no withdrawals."""
+
+        ``published`` are all earlier versions. None for ``records_upto`` or ``withdrawals_upto`` means no
+        records, or no withdrawals.
+        """
         return BuildOrder(
             table_url=self._table_url,
             spec=spec,
@@ -73,7 +76,7 @@ class StoredVersions:
         )
 
     async def keep(self, manifest: DatasetManifest, folder: Path) -> tuple[DatasetManifest, ArtifactRef]:
-        """Put the version's files; a version that lies there already is left as it is.
+        """Store the version's files. A version with the same name and rows stays as it is and is returned.
 
         Raises:
             ArtifactConflict: other content lies under the version's name.
@@ -84,7 +87,8 @@ class StoredVersions:
             refs = await self._store.put_directory(prefix, folder, last=MANIFEST)
             return manifest, refs[-1]
         except ArtifactConflict:
-            # The same rows reached by other records (say, of a log since deleted): the first version stays.
+            # Other records, say of a log that was deleted since, may give the same rows: keep the first
+            # version.
             data = await self._store.read(f"{prefix}/{MANIFEST}")
             if data is None:
                 raise
@@ -103,13 +107,13 @@ class StoredVersions:
         return DatasetManifest.model_validate_json(await self._read(version, version.manifest))
 
     async def memory_of(self, version: DatasetVersioned, *, stop: asyncio.Event) -> bytes | None:
-        """Return what ``version`` and earlier versions held out; None for a version made before there was a
-        memory.
+        """Return the Parquet file of what ``version`` and earlier versions held out; None for a version that
+        was made before this file existed.
 
-        A version that the store has lost is built again from the log, and so are the versions it rests on.
+        If the store lost the version, it is built again from the log, after the versions before it.
 
         Raises:
-            VersionLost: it cannot be, or what the store holds of it is damaged.
+            VersionLost: the version cannot be built again, or its files in the store are damaged.
             TransientError
         """
         try:
@@ -135,7 +139,7 @@ class StoredVersions:
         if version.index is not None and not await self._store.exists(version.index.path):
             raise VersionLost.for_good(
                 name,
-                f"{version.index.path}, whose passages it holds, is deleted; bringing that back helps too",
+                f"{version.index.path}, whose passages it holds, is deleted; restoring that index helps too",
             )
         earlier = self._known.history.before(version)
         before = next((one for one in earlier if one.dataset_id == version.previous), None)
@@ -156,7 +160,7 @@ class StoredVersions:
                     "its records now give another version: some were erased since, or "
                     "TUNEWHEEL_PSEUDONYM_SECRET changed",
                 )
-            # The name must never hold other bytes: whoever read them would find the version damaged.
+            # Other bytes under this name would not match the hash that dataset.versioned published.
             written = await asyncio.to_thread((folder / MANIFEST).read_bytes)
             if manifest_ref(outcome.manifest, written) != version.manifest:
                 raise VersionLost.for_good(name, "the libraries that write its files have changed since")

@@ -1,9 +1,9 @@
-"""Builds in processes of their own: ``python -m tunewheel_curate.builds.worker``.
+"""The worker process that runs builds: ``python -m tunewheel_curate.builds.worker``.
 
-It loads once what builds need, ten seconds of a processor, and waits for ``BuildOrder``s (lines of JSON on
-stdin). Each is carried out by a fork of it, which writes the version's files to the order's folder and
-answers with a ``BuildOutcome`` (a line of JSON on stdout): what a build leaves in memory goes with its
-process. The service keeps stdin open; when that closes, the service is gone, and so are worker and fork.
+The worker loads the libraries of a build once, which takes ten seconds of a processor. Then it reads
+``BuildOrder``s from stdin, a line of JSON each. It forks for each order. The fork writes the version's files
+to the order's folder, answers with a ``BuildOutcome`` (a line of JSON on stdout) and exits, which frees its
+memory. The service keeps stdin open. When stdin closes, the service is gone, and worker and fork exit too.
 """
 
 from __future__ import annotations
@@ -45,13 +45,14 @@ if TYPE_CHECKING:
 
 
 SCRATCH_PREFIX = "tunewheel-curate-"
-"""Of the temporary folders that builds are given; the order's folder lies in one."""
+"""The name prefix of the temporary folder that contains the order's folder."""
 
 TAKEN = b"taken\n"
-"""The line that comes before an answer, once the order is read: what fails before it is no build's fault."""
+"""The line that says that the worker has read the order. A failure before this line is not the build's
+fault."""
 
 NEEDED = ("similarity.near_cache", "pipeline", "records.table", "versions.suite", "versions.versioning")
-"""Modules of curate that a build imports: with what they import, seconds of loading."""
+"""The modules of curate that a build imports. The worker imports them ahead, because that takes seconds."""
 
 
 class BuildOrder(Frozen):
@@ -62,23 +63,23 @@ class BuildOrder(Frozen):
     records_upto: RecordsUpto
     folder: str
     regression_set: str | None = None
-    """Path of eval's regression set; None: the one that comes with Tunewheel."""
+    """Path of eval's regression set; None: the set that comes with Tunewheel."""
     withdrawals: tuple[Withdrawal, ...] = ()
     erasures: tuple[Erasure, ...] = ()
     previous: str | None = None
-    """The project's version before."""
+    """The ``dataset_id`` of the project's previous version."""
     published: tuple[str, ...] = ()
-    """All versions before, by name."""
+    """The ``dataset_id`` of every earlier version of the project."""
     memory: str | None = None
-    """The file that holds the previous version's memory of what was held out."""
+    """Path of the file with the previous version's memory of what was held out."""
     pseudonym_secret: SecretStr = SecretStr("")
-    """Empty: pseudonyms are hashes that anybody can make."""
+    """The key of pseudonyms. Empty: pseudonyms are plain hashes, which anybody can compute."""
     allowed: AllowedSources = AllowedSources()
-    """What the spec may make the build reach."""
+    """The hosts and folders that the spec may name."""
     index: Annotated[ArtifactRef | None, Field(exclude_if=lambda ref: ref is None)] = None
-    """Manifest of the index version that passages are taken from; None: none are."""
+    """The manifest of the index version that passages are taken from; None: the version gets no passages."""
     trace: dict[str, str] = {}
-    """Headers of the trace that the build is in."""
+    """The trace headers of the request."""
 
     @field_serializer("pseudonym_secret", when_used="json")
     def _for_the_worker(self, secret: SecretStr) -> str:
@@ -86,9 +87,9 @@ class BuildOrder(Frozen):
 
 
 class BuildOutcome(Frozen):
-    """What came of it. ``manifest`` is None where the records make no dataset (``rejections``), something of
-    ours is not to be had yet, such as the last records (``behind``), or a source of the project's is
-    (``away``)."""
+    """The result of a build. ``manifest`` is None for one of three reasons: the records make no dataset
+    (``rejections``); the table lacks the last records or the store is away (``behind``); a source that the
+    project names does not answer (``away``)."""
 
     manifest: DatasetManifest | None = None
     rows_sha256: str = ""
@@ -100,7 +101,7 @@ class BuildOutcome(Frozen):
 
 
 def run_build(order: BuildOrder) -> BuildOutcome:
-    """Read the records, curate them, write the version's files below ``order.folder``."""
+    """Read the records, curate them, and write the version's files below ``order.folder``."""
     from tunewheel_curate.versions.pseudonymity import under_pseudonyms
     from tunewheel_curate.versions.suite import run_suite
     from tunewheel_curate.versions.versioning import DATA_DOCS, rows_sha256, write_version
@@ -135,16 +136,16 @@ def _records(order: BuildOrder) -> pl.DataFrame:
     from tunewheel_curate.records.table import RecordTable
 
     rows = RecordTable(order.table_url).read(order.spec.project, order.records_upto)
-    # The table may not be rid of them yet.
+    # Erased rows may still be in the table.
     return rows.filter(~erased(order.erasures))
 
 
 async def _curated(order: BuildOrder, records: pl.DataFrame) -> Build:
-    """Curate ``records`` beside what the store knows of the project.
+    """Curate ``records`` with the build's other inputs, which are read from the store.
 
     Raises:
         TransientError: the store is away.
-        SourceAway: a source that the spec names is.
+        SourceAway: a source that the spec names does not answer.
     """
     from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
@@ -164,7 +165,7 @@ async def _curated(order: BuildOrder, records: pl.DataFrame) -> Build:
         given = await _given(order, records, store)
     except (InvalidSpec, ArtifactMissing, CorruptArtifact) as error:
         counted = with_ratings(records, wanted=spec.dataset.ratings)
-        reason = str(error) if isinstance(error, InvalidSpec) else f"store: {error}; bring it back"
+        reason = str(error) if isinstance(error, InvalidSpec) else f"store: {error}; restore it"
         return refused(distinct_records(counted), reason)
     cache = NearCache(store)
     known = await cache.read(spec.project)
@@ -230,7 +231,7 @@ def _names(order: BuildOrder) -> Pseudonyms:
 
 
 def load() -> None:
-    """Import what takes seconds, so that a waiting worker starts at once."""
+    """Import everything that takes seconds to load, so that a build starts at once."""
     from tunewheel_basemodel.tokenizer import import_library
     from tunewheel_redaction.folding import fold
     from tunewheel_redaction.recognizers import ENTITIES, recognizers_of
@@ -242,7 +243,7 @@ def load() -> None:
         importlib.import_module(f"tunewheel_curate.{name}")
     importlib.import_module("great_expectations.expectations")
     for name in ("feature_extraction.text", "linear_model", "model_selection"):
-        importlib.import_module(f"sklearn.{name}")  # for labels in doubt
+        importlib.import_module(f"sklearn.{name}")  # for labels/suspects.py
     language_of("In which language do people ask?")
     for entity in ENTITIES:
         recognizers_of(entity)
@@ -250,17 +251,17 @@ def load() -> None:
 
 
 def main() -> None:
-    """Serve orders one after the other, until stdin ends or a build dies."""
+    """Run orders one after the other, until stdin ends or a build dies."""
     answers = os.dup(sys.stdout.fileno())
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # libraries print; stdout is for the answers
-    # Disabled and frozen, as gc.freeze says, so that no fork copies what it shares, or looks through it, a
-    # quarter of a second in every build.
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # libraries print; stdout is only for answers
+    # A collection in the fork would copy the shared pages and take a quarter of a second per build. Hence
+    # disable and freeze, as the documentation of gc.freeze advises.
     gc.disable()
     load()
     gc.freeze()
     while line := sys.stdin.readline():
         os.write(answers, TAKEN)
-        # Nothing has computed here, so the libraries have no thread pools yet and each fork makes its own.
+        # No library has started its thread pool here, so each fork starts its own.
         build = os.fork()
         if build == 0:
             _answer(BuildOrder.model_validate_json(line), answers)
@@ -271,7 +272,7 @@ def main() -> None:
 
 
 def _answer(order: BuildOrder, answers: int) -> NoReturn:
-    """Carry ``order`` out and end the process."""
+    """Run ``order``, write the answer and end the process."""
     code = 1
     gc.enable()
     try:
@@ -289,9 +290,9 @@ def _answer(order: BuildOrder, answers: int) -> NoReturn:
 
 
 def _end_with_service(order: BuildOrder) -> None:
-    """When the service is gone, take the order's folder away and end the process at once."""
+    """Wait until the service is gone. Then delete the order's folder and end the process at once."""
     hangup = select.poll()
-    hangup.register(sys.stdin, 0)  # nothing is read: the next order is not this process's
+    hangup.register(sys.stdin, 0)  # waits for a hang-up only: the next order is for the worker to read
     hangup.poll()
     scratch = Path(order.folder).parent
     ours = scratch.name.startswith(SCRATCH_PREFIX)

@@ -1,6 +1,7 @@
-"""Greetings, signatures and disclaimers: lines that frame a message and say nothing about it.
+"""Removes greetings, signatures and disclaimers: lines around a message that are not about its subject.
 
-Conservative: what might carry a fact stays. Works line by line with bounded patterns, linear in the text.
+A line that may hold a fact stays. Works line by line with bounded patterns, so the time is linear in the
+text.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import re
 
 LONGEST_LINE = 80
 SIGNATURE_LINES = 8
-"""Below its first, blank ones aside."""
+"""How many lines a signature may have below its first, without blank lines."""
 _NAME = (
     r"(?:\s+(?-i:[^\W\d_a-zß-öø-ÿ][\w.'-]{0,30})|\s+(?:team|support|there|all|everybody|everyone|folks|sirs?|"
 )
@@ -57,7 +58,7 @@ _PRINTING = "the environment before printing"
 
 
 def without_greeting(text: str) -> str:
-    """Return ``text`` without a first line that only greets, where something follows."""
+    """Return ``text`` without a first line that only greets. A text that is only a greeting stays."""
     first, separator, rest = text.lstrip().partition("\n")
     if not separator or not rest.strip() or len(first) > LONGEST_LINE:
         return text
@@ -65,8 +66,9 @@ def without_greeting(text: str) -> str:
 
 
 def without_signature(text: str) -> str:
-    """Return ``text`` without its signature: what follows ``--`` (RFC 3676 §4.3), a sign-off or a device's
-    own line near the end. Lines that seem to carry a fact (a postscript, an order's number) keep it."""
+    """Return ``text`` without its signature: the lines after ``--`` (RFC 3676 §4.3), and a sign-off or a
+    device's own line ("sent from my …") near the end. The signature stays if a line in it seems to hold a
+    fact, such as a postscript or an order number."""
     lines = text.rstrip().split("\n")
     filled = [number for number, line in enumerate(lines) if line.strip()]
     for place in range(max(1, len(filled) - SIGNATURE_LINES - 1), len(filled)):
@@ -77,7 +79,8 @@ def without_signature(text: str) -> str:
 
 
 def without_disclaimers(text: str) -> str:
-    """Return ``text`` without paragraphs, the first excepted, that are legal or printing notices."""
+    """Return ``text`` without paragraphs that are legal or printing notices. The first paragraph always
+    stays."""
     first, *others = text.split("\n\n")
     kept = [first, *(paragraph for paragraph in others if not _is_disclaimer(paragraph))]
     return text if len(kept) == len(others) + 1 else "\n\n".join(kept).strip()

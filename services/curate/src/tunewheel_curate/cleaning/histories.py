@@ -20,9 +20,9 @@ def turns_of(history: str | None) -> list[Turn]:
 
 
 def cleaned_history(history: str | None, cuts: Mapping[str, Callable[[str], str]]) -> str | None:
-    """Normalise the turns, cut what ``cuts`` cut from the user's, leave out empty ones and foreign roles.
+    """Normalise the turns, apply ``cuts`` to the user's turns, and leave out empty turns and unknown roles.
 
-    A conversation that the assistant opened starts with its first question: templates ask for that.
+    Assistant turns before the first user turn are left out: chat templates require that the user begins.
     """
     turns: list[Turn] = []
     for turn in turns_of(history):

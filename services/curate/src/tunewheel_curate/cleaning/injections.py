@@ -1,7 +1,7 @@
-"""Text that talks to the model instead of about the matter. It is data: it stays, marked.
+"""Marks text that addresses the model (prompt injection). The text is data and stays in the record.
 
-The signs of a model's own chat template (``<|im_start|>``) are the exception: inside a message they would be
-tokenised as control tokens and end the user's turn, so a space breaks them up.
+Control tokens of chat templates (``<|im_start|>``) are the exception: inside a message they would be
+tokenised as control tokens and end the user's turn. So a space is inserted into them.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import polars as pl
 PROMPT_INJECTION = "prompt_injection"
 CONTROL_TOKENS = "control_tokens"
 
-# Run by polars on Rust's regex crate, which is linear in the text whatever the pattern. Words end where ASCII
-# says so: the crate's fast engine knows no other borders, and leaves texts beyond ASCII to a slow one.
+# polars runs this on Rust's regex crate, whose time is linear in the text. Word borders are ASCII only: with
+# Unicode borders the crate would use a slow engine for texts that are not ASCII.
 _INJECTION = (
     r"(?i)\b(?:ignore|disregard|forget|override|bypass)\b[^\n.!?]{0,40}"
     r"\b(?:instructions?|prompts?|rules|directions|guidelines)\b"
@@ -33,12 +33,12 @@ _CONTROL = re.compile(
 
 
 def injected(texts: pl.Expr) -> pl.Expr:
-    """Return whether a text addresses the model: tries to replace its instructions, or speaks as a role."""
+    """Return whether a text addresses the model: it tries to replace the instructions, or imitates a role."""
     return texts.str.contains(_INJECTION)
 
 
 def broken_up(text: str) -> str:
-    """Return ``text`` with a space inside every sign that chat templates use for control."""
+    """Return ``text`` with a space inside every control token of chat templates."""
     if "<" not in text and "[" not in text:
         return text
     return _CONTROL.sub(_spaced, text)

@@ -1,4 +1,4 @@
-"""Which language a text is in, by character n-grams (Lui & Baldwin, "langid.py", ACL 2012)."""
+"""Finds the language of a text by character n-grams (Lui & Baldwin, "langid.py", ACL 2012)."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ import polars as pl
 from tunewheel_curate.stage import Stage, drop
 
 LEAST_LETTERS = 24
-"""Below that a guess is a coin toss."""
+"""A shorter text gives no reliable guess."""
 LETTERS_OF_A_SIGN = 3
-"""What a character of Chinese, Japanese or Korean says, in letters of an alphabet."""
+"""A Chinese, Japanese or Korean character counts as so many letters of an alphabet."""
 FIRST_SIGN = "\u2e80"
 LEAST_PROBABILITY = 0.9
 ALIKE = (("ar", "ary", "arz"), ("zh", "wuu", "yue"), ("no", "nb", "nn"), ("hr", "bs", "sr"), ("id", "ms"))
-"""Languages that share their n-grams: none of them is certain by itself, and together they are."""
+"""Groups of languages with similar n-grams. A guess within a group is certain only for the group as a
+whole."""
 _FAMILY = {code: family[0] for family in ALIKE for code in family}
 
 
 def language_of(text: str) -> str | None:
-    """Return the ISO 639-1 code of ``text``'s language, of ``ALIKE`` ones the first; None where that is not
-    certain."""
+    """Return the ISO 639-1 code of the language of ``text``; None: it is not certain. For a language in a
+    group of ``ALIKE``, return the group's first language."""
     start = text[:2_000]
     if sum(_letters(character) for character in start) < LEAST_LETTERS:
         return None
@@ -42,7 +43,7 @@ def _letters(character: str) -> int:
 def keep_languages(records: pl.DataFrame, languages: tuple[str, ...]) -> Stage:
     """Drop records whose input is certainly in a language that is not listed. Reasons: ``language: <code>``.
 
-    ``counts`` says how many were kept unsure.
+    ``counts`` says how many records of uncertain language were kept.
     """
     found = [language_of(text) for text in records["input"]]
     wanted = {_FAMILY.get(code, code) for code in languages}

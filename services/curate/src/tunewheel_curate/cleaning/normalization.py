@@ -1,4 +1,4 @@
-"""Text as people meant it: mojibake repaired, control characters gone, white space regular."""
+"""Normalises text: repairs mojibake, removes control characters, makes white space regular."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ftfy.chardata import CONTROL_CHARS, HTML_ENTITY_RE, LIGATURES, WIDTH_MAP
 
 from tunewheel_curate.stage import Stage, drop
 
-# Curly quotes stay: production inputs come with them, and the model should see what it will meet.
+# Curly quotes stay, because production inputs have them too.
 _REPAIR = ftfy.TextFixerConfig(uncurl_quotes=False, explain=False)
 _ODD_SPACE = re.compile(r"[^\S\n ]")
 _BLANK_LINES = re.compile(r"\n{3,}")
@@ -21,17 +21,17 @@ _QUOTES = {"‘": "'", "’": "'", "“": '"', "”": '"'}  # noqa: RUF001
 
 
 DOUBTFUL = r"[^\n -~]|&|  |\n | \n|\n\n\n"
-"""In a text without it there is nothing to repair: no characters but printable ASCII, no entities, no blanks
-that would go. Valid for Python and for Rust alike."""
+"""A text that does not match this pattern needs no normalisation: it has only printable ASCII, no entities
+and no superfluous blanks. The pattern is valid in Python and in Rust."""
 _DOUBTFUL = re.compile(DOUBTFUL)
 _SINGLE = "".join(map(chr, [*CONTROL_CHARS, *LIGATURES, *WIDTH_MAP]))
 _REPLACED = re.compile(
     f"[{re.escape(_SINGLE)}\r\x1b\x80-\x9f\u2028\u2029\ud800-\udfff]|{HTML_ENTITY_RE.pattern}"
 )
-"""What ftfy replaces wherever it stands."""
+"""Characters that ftfy replaces everywhere."""
 _FOREIGN = re.compile(r"[^\x00-\x7f]+")
 LONGEST_SIGN = 8
-"""Characters of the longest sign of mojibake that ftfy knows, and one around it."""
+"""The length of the longest mojibake sequence that ftfy knows, plus the characters around it."""
 
 
 def normalize_text(text: str) -> str:
@@ -43,12 +43,12 @@ def normalize_text(text: str) -> str:
 
 @lru_cache(1 << 14)
 def normalize_remark(text: str) -> str:
-    """Return ``normalize_text(text)``, remembered: for answers, which teams write once and send often."""
+    """Return ``normalize_text(text)`` from a cache. For answers: the same answer is sent often."""
     return normalize_text(text)
 
 
 def normalize_texts(texts: pl.Series) -> pl.Series:
-    """Return ``texts``, none of them null, each as ``normalize_text`` returns it."""
+    """Return ``normalize_text`` of each of ``texts``, none of which is null."""
     normal = texts.str.strip_chars().to_list()
     places = texts.str.contains(DOUBTFUL).arg_true()
     for place, text in zip(places, texts.gather(places).to_list(), strict=True):
@@ -68,8 +68,8 @@ def _regular(text: str) -> str:
 
 
 def _repaired(text: str) -> str:
-    """Return what ftfy makes of ``text``. It takes a text through eleven steps, twice; most pass unchanged,
-    which these tests foretell."""
+    """Return ``text`` repaired by ftfy. ftfy runs eleven steps twice, and most texts pass unchanged. Quick
+    tests find these texts first."""
     plain = text.isascii()
     if plain and "&" not in text and text.isprintable():
         return text
@@ -81,8 +81,8 @@ def _repaired(text: str) -> str:
 
 
 def _is_mojibake(text: str) -> bool:
-    """Return what ``ftfy.badness.is_bad`` says, which looks for short signs around characters that are not
-    ASCII: looking there alone is quicker where those are few."""
+    """Return ``ftfy.badness.is_bad(text)``. It searches for short sequences around non-ASCII characters, so a
+    text with few of these is searched only around them, which is quicker."""
     places = [match.span() for match in _FOREIGN.finditer(text)]
     if len(places) * 4 * LONGEST_SIGN > len(text):
         return BADNESS_RE.search(text) is not None
@@ -92,8 +92,8 @@ def _is_mojibake(text: str) -> bool:
 
 
 def comparison_key(text: str) -> str:
-    """Return the form in which two texts count as the same: NFKC, case folded, straight quotes, white
-    space collapsed."""
+    """Return the form by which texts are compared: NFKC, case folded, straight quotes, single blanks. Two
+    texts with the same key count as the same."""
     if text.isascii():
         folded = text.lower()
     else:
@@ -104,8 +104,8 @@ def comparison_key(text: str) -> str:
 
 
 def comparison_keys(texts: pl.Series) -> pl.Series:
-    """Return ``texts``, none of them null, each as ``comparison_key`` returns it."""
-    # White space that is no single blank; to replace those as well takes four times as long.
+    """Return ``comparison_key`` of each of ``texts``, none of which is null."""
+    # Replace only white space other than single blanks: replacing those too takes four times as long.
     spaced = texts.str.to_lowercase().str.replace_all(r"[\t-\r\x1c-\x1f][\t-\r\x1c- ]*| [\t-\r\x1c- ]+", " ")
     keys = spaced.str.strip_chars(" ").to_list()
     places = texts.str.contains(r"[^\x00-\x7f]").arg_true()
@@ -115,7 +115,8 @@ def comparison_keys(texts: pl.Series) -> pl.Series:
 
 
 def normalize_records(records: pl.DataFrame, *, min_characters: int) -> Stage:
-    """Normalise ``title``, ``input`` and ``output``; drop inputs that say next to nothing.
+    """Normalise ``title``, ``input`` and ``output``; drop records with a nearly empty input or a blank
+    output.
 
     Reasons: ``near_empty`` (the input has fewer than ``min_characters`` characters), ``no_output`` (the
     output is blank).

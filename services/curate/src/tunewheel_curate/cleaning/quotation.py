@@ -1,6 +1,6 @@
-"""What somebody wrote earlier, quoted in a message: below an attribution, or behind ``>``.
+"""Removes quoted earlier messages: below an attribution, or behind ``>``.
 
-Works line by line, and looks at no line longer than ``LONGEST_LINE``: linear in the text, whatever it holds.
+Works line by line and ignores lines longer than ``LONGEST_LINE``, so the time is linear in the text.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SEPARATOR = re.compile(
 )
 _OPENINGS = ("on ", "am ", "le ", "el ", "il ", "op ", "em ")
 _ADDRESSED = re.compile(r".{0,200}<[^<>\s@]{1,64}@[^<>\s@]{3,100}>.{0,40}:")
-"""Who wrote what is quoted below, in whatever language."""
+"""The line above a quotation that says who wrote it, in several languages."""
 _FIELDS = (
     ("from:", "von:", "de:", "da:", "van:", "发件人:", "差出人:"),
     ("sent:", "date:", "gesendet:", "datum:", "envoyé:", "enviado:", "fecha:", "inviato:", "data:",
@@ -29,15 +29,15 @@ _FIELDS = (
 )  # fmt: skip
 _FORWARD_LINES = 6
 _RULE = re.compile(r"[-_*=]{5,}")
-"""What Outlook draws above what it quotes."""
+"""The rule that Outlook draws above a quotation."""
 
 
 def without_quotation(text: str) -> str:
     """Return ``text`` without quoted history.
 
-    What stands below an attribution or a forwarded head is cut where something was written above it; lines
-    behind ``>`` go where there are at least two, or an attribution announces them. A text that is all
-    quotation stays as it is.
+    The text below an attribution or a forwarded head is cut if there is text above it. Lines behind ``>`` are
+    cut if there are at least two, or if an attribution comes before them. A text that is only a quotation
+    stays.
     """
     lines = text.split("\n")
     announced = False
@@ -48,7 +48,7 @@ def without_quotation(text: str) -> str:
         above = _without_rule(lines[:index])
         if any(line.strip() and not line.startswith(">") for line in above):
             lines = above
-        else:  # the answer stands below what it quotes
+        else:  # the answer is below its quotation
             lines = above + lines[index + length :]
             announced = True
         break
@@ -79,13 +79,13 @@ def _head_length(lines: list[str], index: int) -> int:
 
 
 def _quotes(lines: list[str], index: int) -> bool:
-    """Tell whether quotation begins on line ``index``, or the next where that one is blank."""
+    """Return whether a quotation begins on line ``index``, or on the next line if that one is blank."""
     return next((line for line in lines[index : index + 2] if line.strip()), "").startswith(">")
 
 
 def _broken_length(line: str, lines: list[str], index: int) -> int:
-    """Return over how many lines an attribution goes that a mail program broke: two, or three with an
-    address; 0: it is none."""
+    """Return the number of lines of an attribution that a mail program wrapped: two, or three with an
+    address; 0: there is none."""
     two = f"{line} {_folded(lines[index + 1])}" if index + 1 < len(lines) else line
     if _ATTRIBUTION.fullmatch(two):
         return 2
@@ -103,5 +103,6 @@ def _forwarded_length(lines: list[str], index: int) -> int:
 
 
 def _folded(line: str) -> str:
-    """Return a line as heads are known by: ``*From:*`` is one, and so is ``De :``."""
+    """Return a line in the form by which forwarded heads are recognised: ``*From:*`` and ``De :`` are
+    heads."""
     return line.casefold().replace("*", "").replace(" :", ":").strip() if len(line) <= LONGEST_LINE else ""

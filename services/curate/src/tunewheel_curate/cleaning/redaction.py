@@ -1,4 +1,4 @@
-"""Personal data out of the questions and answers of records."""
+"""Redacts personal data in the questions and answers of records."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def redact_records(
 ) -> Stage:
     """Apply ``policy`` to ``COLUMNS``.
 
-    ``redact`` puts placeholders, ``pseudonymise`` stand-ins that agree within a group, ``reject`` drops with
-    reason ``pii``, ``keep`` changes nothing. ``secret`` and ``own_words`` are as ``Redactor`` takes them.
-    ``counts`` of the stage holds what was found, by entity.
+    ``redact`` writes placeholders. ``pseudonymise`` writes stand-ins, the same for one value within a group.
+    ``reject`` drops the record with reason ``pii``. ``keep`` changes nothing. ``secret`` and ``own_words``
+    are passed to ``Redactor``. The stage's ``counts`` holds the number of findings by entity.
 
     Raises:
         InvalidSpec: see ``Redactor``.

@@ -1,4 +1,4 @@
-"""Tickets as what their writers had to say: without quoted history, greetings, signatures and notices."""
+"""Cleans tickets: removes quoted history, greetings, signatures and legal notices."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from tunewheel_curate.cleaning.truncation import is_truncated
 from tunewheel_curate.stage import Stage, drop
 
 WRITTEN = ("ticket", "feedback")
-"""Kinds that people typed into a mail or a form. What experts wrote as an example stays as they wrote it."""
+"""Kinds of records that people typed into a mail or a form. Examples by experts are not cleaned."""
 TEXTS = ("title", "input", "output", "history")
 
 Cut = Callable[[str], str]
 
 
 def clean_records(records: pl.DataFrame, spec: ProjectSpec) -> Stage:
-    """Clean inputs, histories and free-text answers of tickets; mark what addresses the model.
+    """Clean inputs, histories and free-text answers of tickets; mark texts that address the model.
 
-    Adds the column ``flags``: what was noticed, comma-separated, or null. ``counts`` holds the number of
-    records by what was cut or noticed. Reasons: ``near_empty`` (nothing was left of the input),
-    ``near_empty_answer``, ``truncated_answer``.
+    Adds the column ``flags``: the marks, comma-separated, or null. ``counts`` holds the number of records by
+    cut and by mark. Reasons: ``near_empty`` (nothing was left of the input), ``near_empty_answer``,
+    ``truncated_answer``.
     """
     policy, tally = spec.dataset.cleaning, Counter[str]()
     marked = _marked(records, tally)
@@ -54,7 +54,8 @@ def clean_records(records: pl.DataFrame, spec: ProjectSpec) -> Stage:
 
 
 def _cuts(policy: CleaningSpec, *, question: bool) -> dict[str, Cut]:
-    """Of answers only what is certainly not theirs is cut: how an expert greets and signs is style."""
+    """Return the cuts for questions, or for answers. Greetings and signatures of answers stay: they are the
+    expert's style."""
     cuts: dict[str, Cut] = {}
     if policy.quoted_history:
         cuts["quoted_history"] = without_quotation
@@ -68,7 +69,7 @@ def _cuts(policy: CleaningSpec, *, question: bool) -> dict[str, Cut]:
 
 
 def _without(text: str, cuts: dict[str, Cut], tally: Counter[str]) -> str:
-    if "\n" not in text:  # lines are cut, and never the only one
+    if "\n" not in text:  # cuts remove whole lines, and never the only one
         return text
     for name, cut in cuts.items():
         shorter = cut(text)
@@ -79,7 +80,7 @@ def _without(text: str, cuts: dict[str, Cut], tally: Counter[str]) -> str:
 
 
 def _marked(records: pl.DataFrame, tally: Counter[str]) -> pl.DataFrame:
-    """Break up control signs, and name in ``flags`` what addresses the model."""
+    """Break up control tokens, and write the marks into ``flags``."""
     broken = records.with_columns(all_broken_up(records[name]) for name in TEXTS)
     control = pl.select(
         pl.any_horizontal(pl.lit(broken[name].ne_missing(records[name])) for name in TEXTS)

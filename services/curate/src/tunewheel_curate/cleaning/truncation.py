@@ -1,4 +1,4 @@
-"""Answers that stop in the middle. Conservative: a text that merely lacks its full stop is whole."""
+"""Finds answers that stop in the middle. A text that only lacks its full stop counts as whole."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ _TAIL = 40
 
 
 def is_truncated(answer: str) -> bool:
-    """Tell whether a free-text answer stops inside a code block, or in mid-sentence: long, and ending in a
-    comma, an opening bracket, a hyphenated half or a word that cannot end a sentence."""
+    """Return whether a free-text answer stops inside a code block or in mid-sentence. A long answer stops in
+    mid-sentence if it ends in a comma, an opening bracket, a hyphenated half of a word, or a word that cannot
+    end a sentence."""
     text = answer.rstrip()
     if sum(line.lstrip().startswith("```") for line in text.split("\n")) % 2:
         return True

@@ -1,4 +1,4 @@
-"""Functions and what they do: each way round, from code that its author documented."""
+"""Makes pairs of a documented function and its summary. They train in both directions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEAST_LINES = 2
 
 @dataclass(frozen=True)
 class CodePair:
-    """A function's name with the classes around it, its code, its code without documentation, its summary."""
+    """A documented function: its qualified name, its code with and without documentation, and its summary."""
 
     name: str
     language: str
@@ -25,7 +25,8 @@ class CodePair:
 
 
 def code_pair(piece: DocumentSection, path: tuple[str, ...]) -> CodePair | str | None:
-    """Return the pair in a piece of code; a text: why it is not used; None: it is no documented one."""
+    """Return the pair in a piece of code. A string says why the pair is not used. None: the piece is no
+    documented function."""
     if piece.kind != "code" or piece.name is None or not piece.summary:
         return None
     summary = piece.summary.strip()
@@ -58,6 +59,6 @@ def _without_docstring(code: str) -> str | None:
 
 
 def _without_comment(code: str, summary: str) -> str:
-    """Leave out lines that are the summary's, behind whatever marks a comment."""
+    """Return ``code`` without the comment lines that hold the summary."""
     told = {line.strip() for line in summary.split("\n") if line.strip()}
     return "\n".join(line for line in code.split("\n") if line.strip(" \t/*#-!;") not in told)

@@ -1,4 +1,4 @@
-"""First drafts of examples, section by section: passages, questions, code with its summary."""
+"""Drafts examples from each section of a document: passages, questions, code with its summary."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from tunewheel_curate.documents.teaching import Lesson, section_key
 from tunewheel_curate.examples.tokens import Tokens
 
 LEAST_CHARACTERS = 24
-"""Letters and digits of a passage that is worth learning."""
+"""A passage with fewer letters and digits is not worth learning."""
 _SLACK = 8
-"""Tokens that a count by parts may miss."""
+"""A reserve, because counting the parts of a text may give fewer tokens than counting the whole."""
 
 
 def drafts_of(
     sections: list[Section], spec: ProjectSpec, tokens: Tokens, lessons: Mapping[str, Lesson]
 ) -> Iterator[dict[str, Any]]:
-    """Yield, as rows of records with a ``place`` and a ``format``, all that ``spec`` wants of ``sections``,
-    good or not: ``reason`` says why one is not."""
+    """Yield the drafts that ``spec`` asks for, as rows of records with a ``place`` and a ``format``. A row
+    with a ``reason`` is not good enough for an example."""
     formats = spec.dataset.formats.documents
     numbers = Counter[str]()
     for section in sections:
@@ -50,7 +50,7 @@ def drafts_of(
 
 
 def is_told(section: Section) -> bool:
-    """Tell whether a section says something in prose, which can be asked about."""
+    """Return whether a section has prose that one can ask a question about."""
     return any(piece.kind == "prose" for piece in section.pieces)
 
 

@@ -33,7 +33,7 @@ from tunewheel_curate.similarity.near_index import empty_index
 from tunewheel_curate.stage import RECORD_SCHEMA, Stage, drop, dropped_frame
 
 DOCUMENT = "document"
-"""The reason by which ``select_usable`` hands documents over."""
+"""The reason with which ``select_usable`` drops documents. This module takes them up."""
 PROVENANCE = {
     "record_id": pl.String(),
     "example_id": pl.String(),
@@ -47,8 +47,8 @@ _DRAFT = {**RECORD_SCHEMA, "label": pl.String(), "document": pl.String(), "forma
 
 _SENTENCE_END = re.compile(r"(?<=[.?!])\s+|\n")
 _MARK = re.compile(r"^[\s#>*-]*(?:Q:|\d+[.)])?\s*|(?<![\s*])[\s*]+$")
-"""Of a heading, a list or a question in a FAQ. A run of blanks or stars is tried from its beginning alone:
-from each of them, a long run would take hours."""
+"""The mark before a heading, a list item or a question in a FAQ. It matches only at the beginning of a run of
+blanks or stars: tried from every character, a long run would take hours."""
 
 
 class TakenFromOutside(Protocol):
@@ -64,24 +64,25 @@ class TakenFromOutside(Protocol):
 
 @dataclass(frozen=True)
 class DocumentExamples:
-    """``examples`` have the columns of a split; ``provenance`` names their records and places in them."""
+    """``examples`` has the columns of a split. ``provenance`` has the record and the place of each
+    example."""
 
     examples: pl.DataFrame
     provenance: pl.DataFrame
     stages: tuple[Stage, ...]
-    """Of sections, then of examples: their ids are no records'."""
+    """The stages of sections, then those of examples. Their rows have ids of their own, not record ids."""
     unused: pl.DataFrame
-    """Documents without an example, as ``DROPPED_SCHEMA``."""
+    """Rows of ``DROPPED_SCHEMA`` for the documents without an example."""
     flags: pl.DataFrame
-    """``record_id`` and ``flags`` of the documents that address the model."""
+    """``record_id`` and ``flags`` of the documents whose text addresses the model."""
     extractive: int
-    """Questions that no teacher asked."""
+    """How many questions were made from headings, without a teacher."""
     overlaps: tuple[Overlap, ...] = ()
-    """What was made of the documents and left out: see ``decontaminate``."""
+    """The overlaps of the documents' examples with benchmarks; see ``decontaminate``."""
 
     @property
     def places(self) -> dict[str, tuple[str, str]]:
-        """Return, by example, the record and the heading in it that it was made of."""
+        """Return, by example id, the record and the heading that the example was made of."""
         rows = self.provenance.select("example_id", "record_id", "heading").iter_rows()
         return {name: (record_id, heading) for name, record_id, heading in rows}
 
@@ -95,8 +96,11 @@ def add_documents(
     *,
     memory: HoldoutMemory,
 ) -> DocumentExamples | None:
-    """Return what is made of ``documents``, or None where ``spec`` asks for nothing. Left out is what holds a
-    held-out question or asks one like it, what overlaps a benchmark, what an earlier version held out."""
+    """Return the examples made of ``documents``; None: ``spec`` asks for none.
+
+    An example is left out if it holds or resembles a held-out question, overlaps a benchmark, or asks a
+    question that an earlier version held out.
+    """
     if not spec.dataset.formats.documents.enabled:
         return None
     made = document_examples(documents, spec, outside)
@@ -118,13 +122,14 @@ def add_documents(
 
 
 def handed_over(records: pl.DataFrame, unusable: pl.DataFrame) -> pl.DataFrame:
-    """Return the documents among ``unusable``, which ``select_usable`` dropped: the newest of each source."""
+    """Return the documents among ``unusable``, the records that ``select_usable`` dropped. They are the
+    newest of their source."""
     ids = unusable.filter(pl.col("reason") == DOCUMENT)["record_id"]
     return records.filter(pl.col("record_id").is_in(ids.implode()))
 
 
 def with_documents(split: Split, documents: DocumentExamples | None) -> Split:
-    """Return ``split`` with the examples made of documents among those that train."""
+    """Return ``split`` with the examples of documents added to the training side."""
     if documents is None:
         return split
     return replace(split, train=pl.concat([split.train, documents.examples]).sort("example_id"))
@@ -142,8 +147,8 @@ def document_examples(
     read, sections = read_sections(documents, spec.dataset.pii, secret=outside.secret)
     drafts = pl.DataFrame(list(drafts_of(sections, spec, tokens, outside.lessons)), schema=_DRAFT)
     stages = [_named(drop("drafts", drafts.drop("reason"), drafts["reason"]))]
-    # A teacher may spell out what its section hid. Names are not searched for again: placeholders look like
-    # names to a pipeline.
+    # A teacher may write personal data that redaction did not recognise in the section, so redact again.
+    # Without named entities: a pipeline would take placeholders for names.
     policy = spec.dataset.pii.model_copy(update={"named_entities": None})
     stages.append(_named(redact_records(stages[-1].kept, policy, secret=outside.secret)))
     system_prompt, limit = formats.system_prompt, spec.dataset.max_tokens
@@ -169,7 +174,7 @@ def document_examples(
 
 
 def question_sections(documents: pl.DataFrame, spec: ProjectSpec, *, secret: str = "") -> dict[str, Section]:
-    """Return the sections that a teacher is to be asked about, redacted, by key.
+    """Return the redacted sections that a teacher should be asked about, by key.
 
     Raises:
         InvalidSpec: see ``read_sections``.
@@ -180,8 +185,9 @@ def question_sections(documents: pl.DataFrame, spec: ProjectSpec, *, secret: str
 
 
 def not_held_out(examples: pl.DataFrame, memory: HoldoutMemory) -> Stage:
-    """Drop of ``examples`` (with ``example_id`` and ``messages``) what asks a question that was ever held
-    out, or has one as a line or a sentence: its ticket may be gone by now."""
+    """Drop the ``examples`` (with ``example_id`` and ``messages``) that ask a question which was ever held
+    out, or that hold one as a line or a sentence. The memory is asked because the ticket itself may be
+    gone."""
     held = [
         any(memory.holds_question(comparison_key(text)) for text in _parts(turns))
         for turns in examples["messages"]
@@ -192,7 +198,8 @@ def not_held_out(examples: pl.DataFrame, memory: HoldoutMemory) -> Stage:
 
 
 def _parts(turns: Iterable[Mapping[str, str]]) -> Iterator[str]:
-    """Yield what a user asks, and every line and sentence of all turns, with and without a mark before it."""
+    """Yield the user's questions, and every line and sentence of all turns, with and without its list
+    mark."""
     for turn in turns:
         if turn["role"] == "user":
             yield turn["content"]
@@ -212,8 +219,8 @@ def _named(stage: Stage) -> Stage:
 
 
 def _without_repetition(drafts: pl.DataFrame) -> Stage:
-    """Documents repeat each other (a contact list in every SOP): of equal answers of one format one stays,
-    that with the smallest id."""
+    """Drop all but one of the drafts with the same answer and format; the smallest id stays. Documents repeat
+    each other: every SOP may have the same contact list."""
     keys = [
         comparison_key(f"{asked}\n{told}") for asked, told in drafts.select("input", "output").iter_rows()
     ]

@@ -1,7 +1,7 @@
-"""Questions asked by a section's heading and answered in its own sentences: no model, and no invention.
+"""Makes a question from a section's heading and answers it with the section's own sentences, without a model.
 
-The weak fallback, and named so: the question is as general as the heading, and the answer begins where the
-section does. It teaches where things stand and how they are put, not how people ask.
+This is the weak fallback where no teacher answers. The question is as general as the heading, and the answer
+is the beginning of the section. It teaches the documents' content and wording, but not how people ask.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tunewheel_retrieval.sections import Section
 from tunewheel_curate.examples.tokens import Tokens
 
 LEAST_CHARACTERS = 30
-"""A section that says less is no answer."""
+"""A section with less text gives no answer."""
 _HOW_TO = re.compile(r"how to (\w)(.*)", re.IGNORECASE | re.DOTALL)
 _NUMBERING = re.compile(r"^(?:\d{1,3}(?:\.\d{1,3}){0,5}[.):]?|[A-Za-z][.)])\s+")
 
@@ -34,8 +34,8 @@ def question_about(section: Section) -> str:
 
 
 def answer_from(section: Section, tokens: Tokens, *, max_tokens: int) -> str | None:
-    """Return the section's first paragraphs of prose within ``max_tokens``, or its first sentences; None
-    where it says too little or its first sentence is too long."""
+    """Return the section's first paragraphs of prose within ``max_tokens``, or else its first sentences.
+    None: the section is too short, or its first sentence too long."""
     prose = "\n\n".join(piece.text for piece in section.pieces if piece.kind == "prose")
     for joint, parts in (("\n\n", paragraphs(prose)), (" ", sentences(prose))):
         kept: list[str] = []

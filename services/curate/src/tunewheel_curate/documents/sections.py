@@ -1,4 +1,4 @@
-"""The sections of documents, redacted, ready to make examples of."""
+"""Reads the sections of documents and redacts them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from tunewheel_curate.stage import Stage
 
 _MARK = "\n"
 _SUMMARY = "summary: "
-"""Before a summary while it is redacted, so that none is taken for JSON, whose keys redaction leaves."""
+"""A prefix of summaries during redaction. Without it, a summary that looks like JSON would be redacted as
+JSON, and its keys would stay."""
 
 
 def read_sections(
@@ -44,8 +45,8 @@ def read_sections(
 
 
 def _rows(document: dict[str, object]) -> Iterator[dict[str, object]]:
-    """Return one row per piece with a text, as a record whose title holds the heading path, and whose output
-    its summary: what is told apart is redacted apart."""
+    """Yield a record for each piece with text: the title is the heading path, the output is the summary. So
+    each of the three texts is redacted by itself."""
     title = on_one_line(str(document["title"]) or str(document["source_id"]))
     for number, piece in enumerate(_pieces(document)):
         text = broken_up(repaired(piece.text, verbatim=piece.kind == "code"))
@@ -65,5 +66,5 @@ def _rows(document: dict[str, object]) -> Iterator[dict[str, object]]:
 def _pieces(document: dict[str, object]) -> Sequence[DocumentSection]:
     if document["sections"]:
         return [DocumentSection.model_validate(raw) for raw in json.loads(str(document["sections"]))]
-    # Ingested before sections were: one piece without a place.
+    # A document that was ingested before sections existed is one piece without a place.
     return [DocumentSection(text=str(document["input"]))]

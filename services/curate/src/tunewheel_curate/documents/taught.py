@@ -1,6 +1,6 @@
-"""Which of a teacher's answers were made of which document, so that an erasure finds them.
+"""Notes which of a teacher's answers were made from which document, so that an erasure finds them.
 
-``teacher-sources/<hash of project and document>/<key>`` is there before ``teacher/<key>.json`` is.
+The note ``teacher-sources/<hash of project and document>/<key>`` is written before ``teacher/<key>.json``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from tunewheel_curate.documents.teaching import lesson_path
 
 
 async def note_sources(store: ObjectStore, project: str, sections: Mapping[str, Section]) -> None:
-    """Note of ``sections``, by key, which documents they are of: a document is its own group.
+    """Note, for each of ``sections`` (by key), which document it belongs to. A section's group is its
+    document.
 
     Raises:
         TransientError: the store is away.
@@ -26,12 +27,12 @@ async def note_sources(store: ObjectStore, project: str, sections: Mapping[str, 
 
 
 async def taught_of(store: ObjectStore, project: str, document_id: str) -> tuple[str, ...]:
-    """Return the keys of what a teacher was asked about a document, sorted."""
+    """Return the sorted keys of a teacher's answers about a document."""
     return tuple(path.rpartition("/")[2] for path in await store.list(_folder(project, document_id)))
 
 
 async def forget_taught(store: ObjectStore, project: str, document_id: str, keys: Sequence[str]) -> None:
-    """Delete answers about a document, and the note that they are about it. Repeating it is harmless."""
+    """Delete answers about a document, and their notes. Repeating it is harmless."""
     await store.delete([lesson_path(key) for key in keys])
     await store.delete([f"{_folder(project, document_id)}/{key}" for key in keys])
 

@@ -1,8 +1,8 @@
-"""A teacher model's questions and answers about sections: asked for once, kept as artifacts, read by builds.
+"""Asks a teacher model for questions and answers about sections, once, and keeps them for all builds.
 
-The answer to a section is kept under a name that follows from all that was asked: the section, the model and
-these words. The first answer stands, so that every build and every replica reads the same one, whatever the
-teacher would say today. Docs: docs/adr/0006-what-builds-take-from-outside.md.
+A teacher's answer is stored under a key that follows from the section, the model and the prompt. The first
+answer is kept for good, so every build and every replica reads the same one, even if the teacher would answer
+differently today. See docs/adr/0006-what-builds-take-from-outside.md.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ INSTRUCTIONS = (
     '{{"pairs": [{{"question": "...", "answer": "..."}}]}}'
 )
 ATTEMPTS = 2
-"""Times that an unreadable reply is asked for; connections are retried by the client beside that."""
+"""How often a section is asked until the reply is readable. The client also retries connections."""
 
 
 class QuestionAnswer(Frozen):
@@ -51,20 +51,21 @@ class QuestionAnswer(Frozen):
 
 
 class Lesson(Frozen):
-    """What a teacher made of one section: ``teacher/<key>.json``. No pairs: it gave no readable ones."""
+    """A teacher's questions and answers about one section (``teacher/<key>.json``). Without pairs: no reply
+    was readable."""
 
     pairs: Annotated[tuple[QuestionAnswer, ...], Field(max_length=20)] = ()
 
 
 def section_key(section: Section, questions: QuestionFormat) -> str:
-    """Return the name, 64 hex digits, of what is asked about ``section``."""
+    """Return the key (64 hex digits) of the teacher's answer about ``section``."""
     assert questions.teacher is not None
     asked = {"model": questions.teacher.model, "messages": _messages(section, questions.per_section)}
     return content_sha256(asked)
 
 
 async def read_lessons(store: ObjectStore, keys: Sequence[str]) -> dict[str, Lesson]:
-    """Return the lessons that are there already.
+    """Return the stored lessons among ``keys``.
 
     Raises:
         TransientError: the store is away.
@@ -80,9 +81,9 @@ async def ask_teacher(
     *,
     client: AsyncOpenAI | None = None,
 ) -> dict[str, Lesson]:
-    """Return the lessons of ``sections`` (by key), asking for those that are not kept yet and keeping them.
+    """Return the lessons about ``sections`` (by key). Missing ones are asked for and stored.
 
-    Sections that the teacher could not be asked about are missing.
+    If the teacher does not answer, the lessons of the remaining sections are missing from the result.
 
     Raises:
         TransientError: the store is away.
@@ -105,7 +106,8 @@ async def ask_teacher(
                     failures.append(str(error))
                 else:
                     data = canonical_json(lesson.model_dump(mode="json"))
-                    # Another replica may have asked at the same time, and was told something else.
+                    # Another replica may have asked at the same time and got another answer: the first
+                    # counts.
                     lessons[key] = Lesson.model_validate_json(await store.first(lesson_path(key), data))
 
         await asyncio.gather(*(learn(key) for key in missing))
@@ -115,7 +117,7 @@ async def ask_teacher(
 
 
 async def _lesson(client: AsyncOpenAI, section: Section, questions: QuestionFormat) -> Lesson:
-    """Return what the teacher makes of a section. Raises TeacherAway."""
+    """Ask the teacher about a section. Raises TeacherAway."""
     assert questions.teacher is not None
     messages = _messages(section, questions.per_section)
     for _ in range(ATTEMPTS):
@@ -141,5 +143,5 @@ def _messages(section: Section, count: int) -> list[dict[str, str]]:
 
 
 def lesson_path(key: str) -> str:
-    """Return where the answer named ``key`` lies."""
+    """Return the path of the lesson ``key`` in the store."""
     return f"teacher/{key}.json"

@@ -1,1 +1,1 @@
-"""What goes because another is the same, or nearly."""
+"""Drops exact, near and semantic duplicates."""

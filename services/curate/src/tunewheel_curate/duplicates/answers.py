@@ -1,9 +1,9 @@
-"""Whether two answers say the same: inputs that are nearly alike are duplicates only where their answers are.
+"""Decides whether two answers say the same. Similar inputs are duplicates only if their answers say the same.
 
-Two tickets may differ in an error code alone and need different answers: to keep one of them would drop what
-the other one teaches. Two people may also put the same answer in slightly different words. So free text is
-compared as inputs are, by the Jaccard similarity of its word pairs; all else must be equal, and so must the
-figures (words with a digit) that an answer does not repeat from its own question.
+Two tickets may differ only in an error code and need different answers; dropping one would lose its answer.
+And two people may give the same answer in slightly different words. So the free text of answers is compared
+like inputs, by the Jaccard similarity of word pairs. Everything else must be equal, including the figures
+(words with a digit), unless an answer repeats a figure from its own question.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def answered_alike(
 ) -> SimilarPairs:
     """Return those of ``pairs`` whose answers say the same, and further pairs that link equal answers.
 
-    ``pairs`` are positions in ``records``, which has ``key``, ``label`` and ``output``. ``threshold`` is the
-    similarity from which two texts are nearly the same. In a flood of alike inputs each is compared with few
-    others, and those may have other answers. So all records that ``pairs`` connect, directly or not, and that
-    have equal answers are linked as well.
+    ``pairs`` are positions in ``records``, which has ``key``, ``label`` and ``output``. Two texts are nearly
+    the same from the similarity ``threshold`` on. Among very many similar inputs, each is compared with only
+    a few others, which may have other answers. So records with equal answers are linked too if ``pairs``
+    connect them, directly or not.
     """
     agreed = agreeing(records, pairs)
     if not len(agreed):
@@ -53,7 +53,7 @@ def answered_alike(
 
 
 def _equal_answers(involved: Integers, linked: Integers, answers: Integers) -> SimilarPairs:
-    """Pair each record with the first that has the same answer and is linked with it."""
+    """Pair each record with the first linked record that has the same answer."""
     both = np.stack([linked, answers], axis=1)
     first, group = np.unique(both, axis=0, return_index=True, return_inverse=True)[1:]
     leader = first[group.reshape(-1)]
@@ -64,7 +64,8 @@ def _equal_answers(involved: Integers, linked: Integers, answers: Integers) -> S
 def _say_the_same(
     rows: pl.DataFrame, one: Integers, other: Integers, task: TaskSpec, threshold: float
 ) -> npt.NDArray[np.bool_]:
-    """Tell of the pairs (``one``, ``other``) of ``rows`` whose answers differ whether it is in words only."""
+    """Return for each pair (``one``, ``other``) of ``rows`` with unequal answers whether only words
+    differ."""
     shape = shape_of_answers(task)
     bounded, texts = zip(*(_parts(answer, shape) for answer in rows["output"]), strict=True)
     keys = comparison_keys(pl.Series(texts, dtype=pl.String))
@@ -86,7 +87,7 @@ def _say_the_same(
 
 
 def _parts(answer: str, shape: AnswerShape | None) -> tuple[str, str]:
-    """Return what of ``answer`` is bounded, as JSON, and its free text."""
+    """Return the parts of ``answer`` that are not free text, as JSON, and its free text."""
     if shape is None:
         return "", answer
     value = json.loads(answer)
@@ -95,5 +96,5 @@ def _parts(answer: str, shape: AnswerShape | None) -> tuple[str, str]:
 
 
 def _numbered(texts: pl.Series) -> Integers:
-    """Return a number for each of ``texts``; equal ones have the same."""
+    """Return a number for each of ``texts``; equal texts have the same number."""
     return texts.rank("dense").fill_null(0).cast(pl.Int64).to_numpy()

@@ -1,4 +1,4 @@
-"""One example per question: the most trusted stays, then the newest, whatever order the records came in."""
+"""Keeps one record per question: the most trusted one, and among those the newest. Order does not matter."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ def drop_clusters(name: str, records: pl.DataFrame, pairs: Sequence[SimilarPair]
 
 
 def _keep_best(name: str, records: pl.DataFrame, cluster: pl.Expr, *, reason: str) -> Stage:
-    """Best is: the higher trust, an answer present, the later ``occurred_at`` (of what does not say: when it
-    was published), the later published, the smaller ``record_id``."""
+    """Keep the best record of each ``cluster``. Criteria, in this order: higher trust, an answer present,
+    later ``occurred_at`` (or publication time, if the record has none), later publication, smaller
+    ``record_id``."""
     ranked = records.with_columns(
         cluster.alias("_cluster"),
         trust_rank().alias("_rank"),

@@ -1,4 +1,4 @@
-"""From records without exact duplicates to records without near ones, labels in doubt put aside first."""
+"""Drops near-duplicates, after records whose labels contradict more trusted ones."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tunewheel_curate.stage import Stage
 
 @dataclass(frozen=True)
 class NearOutcome:
-    """What is left, what was found, and what spares the next build finding it again."""
+    """The stages, the review list, the remaining pairs, and the index for the next build."""
 
     stages: tuple[Stage, ...]
     pairs: SimilarPairs
-    """Similar pairs left, as positions in what the last stage kept."""
+    """The remaining similar pairs, as positions in the records that the last stage kept."""
     alike: SimilarPairs
-    """Those that ask nearly the same, as positions in what came in."""
+    """The pairs with nearly the same question, as positions in ``singles``."""
     review: pl.DataFrame
     index: NearIndex
 
@@ -32,12 +32,12 @@ class NearOutcome:
 def settle_near_duplicates(
     singles: pl.DataFrame, task: TaskSpec, *, threshold: float, related: float, known: NearIndex
 ) -> NearOutcome:
-    """Drop those of ``singles`` (columns ``key``, ``label`` and ``output``) that repeat another, or that
-    somebody more trusted contradicts.
+    """Drop the records in ``singles`` (columns ``key``, ``label`` and ``output``) that repeat another record,
+    or that a more trusted record contradicts.
 
-    ``threshold`` is the similarity from which two texts are nearly the same, ``related`` the one from which
-    ``pairs`` are told. Nearly equal inputs repeat each other where their answers do, see ``answered_alike``.
-    ``known`` spares work and changes nothing.
+    Two texts are nearly the same from the similarity ``threshold`` on. Two records are duplicates if their
+    inputs are nearly the same and their answers say the same (``answered_alike``). The returned ``pairs``
+    have at least the similarity ``related``. ``known`` saves time and does not change the result.
     """
     pairs, index = near_pairs(singles["key"], minimum=min(threshold, related), known=known)
     near = pairs.at_least(threshold)

@@ -1,9 +1,9 @@
-"""Inputs that say the same in other words, by static embeddings.
+"""Finds inputs that say the same in other words, by static embeddings.
 
-Sentence vectors are those of ``static_embedding``, rounded to whole numbers before they are compared, so that
-every processor finds the same pairs. All pairs are compared: the work grows with the square of the inputs.
-Averages of word vectors see topics rather than statements ("cancel my order" and "do not cancel my order" are
-one to them), which is why this is off unless asked for, and reports unless told to drop.
+Sentence vectors are rounded to whole numbers before they are compared, so that every processor finds the same
+pairs. All pairs are compared: the work grows with the square of the inputs. Averages of word vectors see
+topics rather than statements: "cancel my order" and "do not cancel my order" look the same. So this stage is
+off by default, and by default it only reports.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ from tunewheel_curate.similarity.shingling import text_hashes
 from tunewheel_curate.stage import Stage
 
 LEVELS = 4_096
-"""Steps per unit that a coordinate is rounded to; products of 384 of them are exact in float64."""
+"""Steps per unit to which a coordinate is rounded. Sums of 384 products of such numbers are exact in
+float64."""
 REFERENCE_TEXTS = 4_096
-"""Texts that the common component is taken from: those with the smallest hashes."""
+"""How many texts the common component is computed from: those with the smallest hashes."""
 _BLOCK_ROWS = 1_024
 _BATCH_TEXTS = 8_192
 
 
 @dataclass(frozen=True)
 class SemanticOutcome:
-    """``pairs`` are positions in what the stage took in; ``stage`` is None where the project only reports."""
+    """``pairs`` are positions in the stage's input. ``stage`` is None if the project only reports."""
 
     pairs: SimilarPairs
     stage: Stage | None
@@ -45,11 +46,11 @@ class SemanticOutcome:
 def settle_semantic_duplicates(
     records: pl.DataFrame, policy: SemanticDuplicates, task: TaskSpec, *, threshold: float
 ) -> SemanticOutcome:
-    """Find the records (columns ``key``, ``label``, ``output``) alike in meaning; drop all but the best where
-    told to.
+    """Find records (columns ``key``, ``label``, ``output``) with the same meaning. Drop all but the best one
+    if ``policy.action`` is ``drop``.
 
-    Pairs whose answers differ are reported and never dropped; ``threshold`` is the similarity from which two
-    answers say the same. Reason: ``semantic_duplicate``.
+    Pairs whose answers differ are reported and never dropped. Two answers say the same from the similarity
+    ``threshold`` on. Reason: ``semantic_duplicate``.
     """
     pairs = semantic_pairs(records["key"].to_list(), threshold=policy.threshold)
     roots = np.array(components(records.height, pairs), np.int64)

@@ -1,1 +1,1 @@
-"""What a model is judged by, and what gives it away."""
+"""Benchmarks and held-out questions, and the training examples that overlap them."""

@@ -1,4 +1,4 @@
-"""The texts a model will be judged by: eval's regression set, and what the project declares."""
+"""Reads the texts that a model will be judged by: eval's regression set and the project's benchmarks."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ REGRESSION = "regression-set"
 
 @dataclass(frozen=True)
 class BenchmarkTexts:
-    """One benchmark, read."""
+    """The texts of one benchmark."""
 
     name: str
     texts: tuple[str, ...]
     whole: bool = False
-    """Whether an example overlaps by holding a whole text anywhere, however long or short it is."""
+    """Whether an example also overlaps if one of its conversations holds a whole text of the benchmark."""
 
     @property
     def sha256(self) -> str:
@@ -34,17 +34,17 @@ class BenchmarkTexts:
 
 @dataclass(frozen=True)
 class Overlap:
-    """What examples have in common with one benchmark; see ``BenchmarkOverlap``."""
+    """The overlap of examples with one benchmark; see ``BenchmarkOverlap``."""
 
     benchmark: BenchmarkTexts
     items: frozenset[int]
-    """Positions of the texts that some example overlaps."""
+    """Positions of the benchmark's texts that an example overlaps."""
     dropped: int = 0
     train: int = 0
     holdout: int = 0
 
     def joined(self, other: Overlap) -> Overlap:
-        """Return what these and other examples have in common with the same benchmark."""
+        """Return the overlap of both sets of examples with the same benchmark."""
         assert self.benchmark == other.benchmark
         counts = (self.dropped + other.dropped, self.train + other.train, self.holdout + other.holdout)
         return Overlap(self.benchmark, self.items | other.items, *counts)
@@ -75,7 +75,7 @@ def regression_benchmark(path: Path | None) -> BenchmarkTexts:
     """Return the prompts of the regression set at ``path``, or of the one that comes with Tunewheel.
 
     Raises:
-        ValueError, OSError: the file is malformed or away; this is a setting's fault, not a project's.
+        ValueError, OSError: the file is malformed or missing: correct the setting ``EVAL_REGRESSION_SET``.
     """
     return BenchmarkTexts(REGRESSION, tuple(item.prompt for item in read_items(path)))
 
@@ -84,7 +84,7 @@ async def read_benchmarks(declared: Sequence[Benchmark], store: ObjectStore) -> 
     """Read what a spec declares.
 
     Raises:
-        InvalidSpec: a file is away, is not what its hash says, or holds no texts; the field says which.
+        InvalidSpec: a file is missing, has another hash, or holds no texts. The field names the file.
         TransientError: the store is away.
     """
     return tuple([await _read(benchmark, number, store) for number, benchmark in enumerate(declared)])
@@ -103,7 +103,8 @@ async def _read(benchmark: Benchmark, number: int, store: ObjectStore) -> Benchm
     found = content_sha256(data)
     if benchmark.sha256 not in (None, found):
         raise InvalidSpec(
-            field=f"{where}.sha256", reason=f"{benchmark.path} hashes to {found}; restore it, or say so"
+            field=f"{where}.sha256",
+            reason=f"{benchmark.path} hashes to {found}; restore the file, or give this hash",
         )
     return BenchmarkTexts(benchmark.name, tuple(_texts(data, benchmark.field, f"{where}.path")))
 

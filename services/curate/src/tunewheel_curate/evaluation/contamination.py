@@ -1,9 +1,10 @@
-"""Examples that give away what the model will be judged by: benchmarks, and the project's own holdout.
+"""Removes training examples that overlap a benchmark or hold a question of the project's own holdout.
 
-Three tests, each by the words alone (case, punctuation and spacing do not count): the same text; a common run
-of ``words`` words (13 in Brown et al. 2020, "Language models are few-shot learners", appendix C); a
-near-duplicate by the similarity that also counts among examples. Questions and answers are searched, and
-near-duplicates sought among questions. How held-out questions are found: see ``leakage``.
+An example overlaps a benchmark's text by one of three tests. All compare words only, without case,
+punctuation and spacing: the same text; a common run of ``words`` words (13 in Brown et al. 2020, "Language
+models are few-shot learners", appendix C); or a near-duplicate, with the similarity that also makes two
+examples duplicates. The first two tests look at questions and answers, the third at questions. How held-out
+questions are found: see ``leakage``.
 """
 
 from __future__ import annotations
@@ -42,19 +43,19 @@ from tunewheel_curate.stage import Stage, dropped_frame
 
 REASON = "contaminated"
 _PIECES_AT_ONCE = 20_000
-"""They are looked for together, by an automaton that takes about a kilobyte for each."""
+"""How many texts are searched at once. The search automaton takes about a kilobyte per text."""
 
 OVERLAP_SCHEMA: dict[str, pl.DataType] = {
     "text": pl.Int64(),
     "item": pl.Int64(),
     "how": pl.String(),
 }
-"""Positions of an example's text and of a benchmark's item, and what they have in common: same, run, near."""
+"""Positions of an example's text and of a benchmark's item, and the test that found them: same, run, near."""
 
 
 @dataclass(frozen=True)
 class Decontaminated:
-    """The split after examples were taken out, the stage that did it, and what each benchmark lost."""
+    """The split without the removed examples, the stage that removed them, and the overlap per benchmark."""
 
     split: Split
     stage: Stage
@@ -69,12 +70,12 @@ def decontaminate(
     threshold: float,
     index: NearIndex,
 ) -> Decontaminated:
-    """Take out of training what overlaps ``benchmarks``, where ``policy`` says so, and always what holds a
-    question of the holdout.
+    """Remove training examples that overlap ``benchmarks``, if ``policy`` says so, and always those that hold
+    a question of the holdout.
 
-    ``threshold`` is the similarity of a near-duplicate; ``index`` spares sketching texts it holds. Where
-    there is a holdout, the last overlap is that with it. Reasons: ``contaminated: <benchmark>``, and
-    ``too_common`` of a held-out question.
+    ``threshold`` is the similarity of a near-duplicate. ``index`` saves sketching the texts that it has. If
+    there is a holdout, its overlap is the last one. Reasons: ``contaminated: <benchmark>``, and for a
+    held-out question ``too_common``.
     """
     train, holdout = (said_in(side) for side in (split.train, split.holdout))
     both = pl.concat([train, holdout.with_columns(pl.col("owner") + split.train.height)])
@@ -111,8 +112,8 @@ def decontaminate(
 def given_away(
     examples: pl.DataFrame, benchmarks: Sequence[BenchmarkTexts], *, words: int, threshold: float
 ) -> dict[int, str]:
-    """Return why ``examples`` (with ``messages``) must not train, by the position of each that overlaps one
-    of ``benchmarks``. See ``decontaminate``."""
+    """Return, by position, why ``examples`` (with ``messages``) must not train: they overlap one of
+    ``benchmarks``. See ``decontaminate``."""
     said = said_in(examples)
     reasons: dict[int, str] = {}
     for benchmark in benchmarks:
@@ -150,7 +151,7 @@ def find_overlaps(
 
 
 def find_repeated(keys: pl.Series, items: pl.Series, *, words: int) -> pl.DataFrame:
-    """Return what ``find_overlaps`` finds word for word."""
+    """Return the overlaps that ``find_overlaps`` finds word for word: the same text, or a common run."""
     distinct = keys.unique(maintain_order=True)
     return _told(keys, distinct, _repeated(distinct, items, words))
 
@@ -182,11 +183,11 @@ def _runs(keys: pl.Series, items: pl.Series, words: int, positions: Integers) ->
 
 
 def _may_hold_runs(said: pl.Series, asked: pl.Series, words: int) -> npt.NDArray[np.bool_]:
-    """Tell which texts are worth searching for runs of ``words`` words of an item: (texts,). Both are as
-    ``_only_words`` returns them.
+    """Return for each text in ``said`` whether it may share a run of ``words`` words with an item: (texts,).
+    Both series are as ``_only_words`` returns them.
 
-    An item is cut into pieces of half that many words, so that every run of it holds one of them whole. To
-    look for those is quicker than to hash all runs there are.
+    Each item is cut into pieces of ``words`` / 2 words, so every run of it holds a whole piece. Searching for
+    the pieces is quicker than hashing all runs.
     """
     half = (words + 1) // 2
     items = [item.split(" ") for item in asked.to_list()]
@@ -221,7 +222,7 @@ def _near(keys: pl.Series, items: pl.Series, threshold: float, index: NearIndex)
 def _near_among(
     bands: np.ndarray, index: NearIndex, numbers: Integers, positions: Integers
 ) -> tuple[Integers, Integers]:
-    """Return pairs (item, position) that share a band, of the texts that bear ``numbers`` in ``index``."""
+    """Return pairs (item, position) that share a band. ``numbers`` are the texts' numbers in ``index``."""
     position_of = np.full(len(index), -1, np.int64)
     position_of[numbers] = positions
     item, number = sharing_bands(index, bands)
@@ -240,7 +241,8 @@ def _keys(texts: Sequence[str]) -> pl.Series:
 
 
 def _without(split: Split, reasons: Mapping[int, str]) -> tuple[Split, Stage]:
-    """Take rows out of ``split``; those of the holdout are counted behind those that train."""
+    """Remove rows from ``split``. Positions in ``reasons`` count the training rows first, then the
+    holdout."""
     rows = pl.concat([split.train, split.holdout])
     trains = pl.int_range(rows.height, eager=True) < split.train.height
     reason = pl.Series("reason", [reasons.get(row) for row in range(rows.height)], dtype=pl.String)

@@ -1,9 +1,9 @@
-"""Training conversations that hold a held-out question: the answer often stands beside it.
+"""Finds training conversations that hold a held-out question. The answer often stands beside it.
 
-A question leaks through whatever is learnt from: another user's longer question, an earlier turn of a
-thread, an answer, a passage of a document. So whole conversations are searched, all roles but the system's,
-which says the same to every example. A question is found by its words (``containment``), and in the earlier
-turns of a thread by similarity too.
+A question can leak through any training text: another user's longer question, an earlier turn of a thread, an
+answer, a passage of a document. So whole conversations are searched, except the system prompt, which is the
+same everywhere. A question is found by its words (``containment``), and in earlier turns of a thread also by
+similarity.
 """
 
 from __future__ import annotations
@@ -23,45 +23,47 @@ from tunewheel_curate.similarity.shingling import Integers
 
 HELD_OUT = "held-out questions"
 TOO_COMMON = "too_common"
-"""The reason of a held-out question that more than ``MOST_HOLDERS`` training conversations hold: to take them
-all out of training would cost more than the question tells."""
+"""The drop reason of a held-out question that more than ``MOST_HOLDERS`` training conversations hold.
+Removing all of them from training would cost more than the question is worth."""
 MOST_HOLDERS = 20
 FOLLOW_UP_WORDS = 8
-"""Words of a thread's last question that is looked for without what led to it: shorter ones ("thank you very
-much") mean nothing alone."""
+"""A thread's last question with so many words is also searched without the turns before it. Shorter ones
+("thank you very much") mean nothing alone."""
 
 Turns = Sequence[Mapping[str, str]]
 
 
 @dataclass(frozen=True)
 class Leaks:
-    """Rows of the training side and of the holdout to leave out."""
+    """The rows of the training side and of the holdout to drop."""
 
     train: frozenset[int]
     holdout: frozenset[int]
     questions: frozenset[str]
-    """Those that the rows of the training side hold."""
+    """The held-out questions that rows of the training side hold."""
 
 
 def questions_of(turns: Turns) -> list[str]:
-    """Return what is asked in ``turns``, the last of which is the answer: all that was said before it, and of
-    a thread the last question by itself too, where it has ``FOLLOW_UP_WORDS``."""
+    """Return the questions in ``turns``, whose last turn is the answer: all text before the answer, and in a
+    thread also the last question by itself if it has ``FOLLOW_UP_WORDS``."""
     asked = [turn["content"] for turn in turns[:-1] if turn["role"] != "system"]
     alone = len(asked) > 1 and len(asked[-1].split()) >= FOLLOW_UP_WORDS
     return ["\n\n".join(asked), *([asked[-1]] if alone else [])]
 
 
 def held_out_questions(holdout: pl.DataFrame) -> BenchmarkTexts:
-    """Return the questions of ``holdout`` (with ``messages``), which nothing that trains may hold."""
+    """Return the questions of ``holdout`` (with ``messages``) as a benchmark that no training row may
+    hold."""
     asked = [text for turns in holdout["messages"].to_list() for text in questions_of(turns)]
     return BenchmarkTexts(HELD_OUT, tuple(dict.fromkeys(asked)), whole=True)
 
 
 def said_in(examples: pl.DataFrame) -> pl.DataFrame:
-    """Return what is said in ``examples`` (with ``messages``) but for the system's part: ``owner`` (the row),
-    ``role`` and ``key``, a normalised turn, in their order.
+    """Return the turns of ``examples`` (with ``messages``) in order, without system prompts: ``owner`` (the
+    row), ``role`` and ``key`` (the normalised text).
 
-    An answer may be JSON, where the end of a line is two characters that would stick to the next word.
+    In a JSON answer the end of a line is the two characters ``\\n``, which become a blank: otherwise the
+    ``n`` would join the next word.
     """
     turns = (
         examples.select("messages")
@@ -75,14 +77,16 @@ def said_in(examples: pl.DataFrame) -> pl.DataFrame:
 
 
 def holders(said: pl.DataFrame, keys: pl.Series) -> tuple[Integers, Integers]:
-    """Return pairs (owner, position in ``keys``) where a whole conversation of ``said`` holds the text."""
+    """Return pairs (owner, position in ``keys``) of conversations in ``said`` that hold a text of
+    ``keys``."""
     whole = said.group_by("owner", maintain_order=True).agg(pl.col("key").str.join(" "))
     text, item = holding(only_words(whole["key"]), only_words(keys))
     return whole["owner"].to_numpy()[text], item
 
 
 def find_leaks(said: pl.DataFrame, holdout: pl.DataFrame) -> Leaks:
-    """Find the training conversations, told by ``said``, that hold a question of ``holdout``."""
+    """Find the training conversations (``said``, as ``said_in`` returns them) that hold a question of
+    ``holdout``."""
     asked = [
         (row, text) for row, turns in enumerate(holdout["messages"].to_list()) for text in questions_of(turns)
     ]
@@ -91,7 +95,7 @@ def find_leaks(said: pl.DataFrame, holdout: pl.DataFrame) -> Leaks:
     near_owners, near_items = _in_earlier_turns(said, keys)
     held_by = defaultdict[int, set[int]](set)
     for owner, item in zip([*owners.tolist(), *near_owners], [*items.tolist(), *near_items], strict=True):
-        if len(held_by[item]) <= MOST_HOLDERS:  # what has more is too common, however many
+        if len(held_by[item]) <= MOST_HOLDERS:  # one more than the limit is enough to be too common
             held_by[item].add(owner)
     common = frozenset(asked[item][0] for item, rows in held_by.items() if len(rows) > MOST_HOLDERS)
     left = [item for item in held_by if asked[item][0] not in common]
@@ -103,9 +107,10 @@ def find_leaks(said: pl.DataFrame, holdout: pl.DataFrame) -> Leaks:
 
 
 def _in_earlier_turns(said: pl.DataFrame, keys: pl.Series) -> tuple[list[int], list[int]]:
-    """Return pairs (owner, position in ``keys``) where an earlier question of a thread is like the text.
+    """Return pairs (owner, position in ``keys``) where an earlier question of a thread resembles the text.
 
-    Of the threads that have one question, as many as make a text too common: a greeting may stand in all.
+    At most ``MOST_HOLDERS`` + 1 threads with the same question are returned, which is enough to be too
+    common: a greeting may be in every thread.
     """
     users = said.filter(pl.col("role") == "user")
     last = pl.int_range(pl.len()).reverse().over("owner") == 0

@@ -1,4 +1,4 @@
-"""What a schema says of the parts of an answer: in place, by reference, or in a combination."""
+"""Reads from a JSON Schema what it says about each part of an answer, through references and combinations."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _CONSEQUENCES = ("then", "else")
 
 
 class AnswerShape:
-    """All that is said of an answer, or of one part of it; see ``shape_of``."""
+    """All schemas that apply to an answer, or to one part of it; see ``shape_of``."""
 
     def __init__(self, parts: tuple[dict[str, Any], ...], source: _Source) -> None:
         self.parts = parts
-        """Schemas that each say something of the value."""
+        """The schemas that apply to the value."""
         self._source = source
         self._members: dict[str, AnswerShape] = {}
 
@@ -34,7 +34,7 @@ class AnswerShape:
         return tuple(dict.fromkeys(name for part in self.parts for name in part.get("properties", {})))
 
     def member(self, name: str) -> AnswerShape:
-        """Return what is said of an object's property ``name``."""
+        """Return the shape of an object's property ``name``."""
         if name not in self.names:
             return self._other_member
         if name not in self._members:
@@ -47,7 +47,7 @@ class AnswerShape:
         return self._source.shape([part.get("additionalProperties") for part in self.parts])
 
     def item(self, place: int) -> AnswerShape:
-        """Return what is said of an array's item at ``place``."""
+        """Return the shape of an array's item at ``place``."""
         said: list[Any] = []
         for part in self.parts:
             first = part.get("prefixItems", [])
@@ -56,15 +56,15 @@ class AnswerShape:
 
 
 def shape_of(schema: dict[str, Any]) -> AnswerShape:
-    """Return the shape of what fits ``schema``, which ``check_output_schema`` let pass.
+    """Return the shape of ``schema``, which has passed ``check_output_schema``.
 
-    References whose meaning a nested ``$id`` changes are not followed, nor are dynamic ones.
+    Dynamic references are not followed, nor are references relative to a nested ``$id``.
     """
     return _Source(schema).shape([schema])
 
 
 def shape_of_answers(task: TaskSpec) -> AnswerShape | None:
-    """Return the shape of the answers to ``task``; None where they are free text."""
+    """Return the shape of the answers to ``task``; None: answers are free text."""
     return None if task.output_schema is None else shape_of(task.output_schema)
 
 
@@ -82,7 +82,7 @@ def words_of(schema: Any) -> frozenset[str]:
 
 
 class _Source:
-    """One whole schema. Its parts are known by their identity: it stays, and so do they."""
+    """One whole schema. It is kept alive so that its parts can be identified by ``id()``."""
 
     def __init__(self, schema: dict[str, Any]) -> None:
         registry: Registry[Any] = Registry()

@@ -1,4 +1,4 @@
-"""A question with the turns that led to it, as one conversation, redacted together."""
+"""Joins a question and its history into one conversation, and redacts them together."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tunewheel_curate.stage import Stage
 
 
 def conversation(title: str, text: str, history: str | None) -> list[Turn]:
-    """Return the turns up to the answer: the subject belongs to the first, and turns of one role in a row
-    are one. The last is the user's."""
+    """Return the turns before the answer. The title is part of the first turn. Consecutive turns of one role
+    are merged. The last turn is the user's."""
     if not history:  # as in most records
         return [{"role": "user", "content": f"{title}\n\n{text}" if title else text}]
     turns = [*turns_of(history), {"role": "user", "content": text}]
@@ -32,7 +32,7 @@ def conversation(title: str, text: str, history: str | None) -> list[Turn]:
 
 
 def asked_text(title: str, text: str, history: str | None) -> str:
-    """Return all that was said before the answer as one text: by it, two questions count as the same."""
+    """Return all turns before the answer as one text. Two questions are the same if these texts are."""
     return "\n\n".join(turn["content"] for turn in conversation(title, text, history))
 
 
@@ -41,8 +41,8 @@ def redact_conversations(
 ) -> Stage:
     """Redact records together with their histories; see ``redact_records``.
 
-    A turn is redacted as a record of the same group, so that stand-ins agree within a conversation. Where
-    the policy rejects, personal data in a turn rejects the whole record.
+    Each turn is redacted as a record of the same group, so the same value gets the same stand-in within a
+    conversation. If the policy is ``reject``, personal data in any turn drops the whole record.
     """
     threads = records.filter(pl.col("history").is_not_null())
     if threads.is_empty():

@@ -1,4 +1,4 @@
-"""The free text in structured answers, such as the ``reply`` beside a label."""
+"""Finds the free text in structured answers, such as a ``reply`` beside a label."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tunewheel_curate.examples.answer_shape import AnswerShape
 
 
 def is_free_text(shape: AnswerShape) -> bool:
-    """Tell whether ``shape`` is that of a text in nobody's words but the writer's."""
+    """Return whether ``shape`` is free text: a string without listed values, a pattern or a format."""
     return any(map(_is_text, shape.parts)) and not any(map(_is_bounded, shape.parts))
 
 
@@ -54,10 +54,10 @@ def without_free_text(value: Any, shape: AnswerShape) -> Any:
 def flaw_of_texts(
     value: Any, shape: AnswerShape, policy: CleaningSpec, *, label_field: str | None = None
 ) -> str | None:
-    """Return why an answer says too little, or stops midway; None for a good one.
+    """Return why an answer is too short or truncated; None: it is neither.
 
-    Blank texts are for the schema to forbid (``minLength``): what is not there may well be said by one. The
-    others count together, but for the label.
+    A blank text is no flaw: it may mean "nothing", and a schema can forbid it (``minLength``). The lengths of
+    the other texts, without the label, are added.
     """
     texts = [(where, text) for where, text in free_texts(value, shape) if text and where != label_field]
     signs = (character for _, text in texts for character in text if character.isalnum())

@@ -1,4 +1,4 @@
-"""Only answers of the promised form teach: JSON that fits the project's schema, in one spelling."""
+"""Drops answers that do not fit the project's schema, and writes JSON answers in one canonical form."""
 
 from __future__ import annotations
 
@@ -19,23 +19,25 @@ from tunewheel_curate.examples.free_text import flaw_of_texts
 from tunewheel_curate.stage import Stage, drop
 
 LONGEST_REMARK = 1_000
-"""Characters of a string that is worth remembering."""
+"""Only strings up to so many characters are cached."""
 _SAID_OF_PARTS = {"$schema", "$id", "$defs", "definitions", "properties"}
-"""What a schema says of single properties, and what that may refer to; not which of them there must be."""
+"""Keywords that describe single properties, and the definitions that they refer to. ``required`` is not
+one."""
 
 
 def validate_outputs(records: pl.DataFrame, task: TaskSpec, cleaning: CleaningSpec = CleaningSpec()) -> Stage:
-    """Drop broken outputs, spelt as ``spelt_answers`` spells them, and add the column ``label``.
+    """Drop invalid outputs, write the others as ``spelt_answers`` does, and add the column ``label``.
 
-    Without an output schema every text is valid. Its label is the whole text where an output rule holds that
-    to certain values, else what a JSON object has in ``label_field``. Reasons: ``not_json``,
-    ``off_schema: <what>``,
-    ``off_schema: (root) too large`` (a number that the schema cannot be checked with); and as ``cleaning``
-    says, of the free text in an answer, ``near_empty_answer`` and ``truncated_answer: <where>``.
+    Without an output schema every text is valid. The label is the whole text if an output rule restricts it
+    to certain values, else the value of ``label_field`` in a JSON object.
+
+    Reasons: ``not_json``; ``off_schema: <what>``; ``off_schema: (root) too large`` (it has a number that
+    cannot be checked); and for the free text in an answer, as ``cleaning`` says, ``near_empty_answer`` and
+    ``truncated_answer: <where>``.
     """
     answers, schema = records["output"], task.output_schema
     known = (SchemaCheck(schema), shape_of(schema)) if schema is not None else None
-    # Each once: many questions have the same answer.
+    # Validate each distinct answer once: many questions have the same answer.
     distinct = answers.unique().to_list()
     if task.label_field is None and is_plain_label(task):
         settled = {text: (text.strip(), None) for text in distinct}
@@ -48,9 +50,10 @@ def validate_outputs(records: pl.DataFrame, task: TaskSpec, cleaning: CleaningSp
 
 
 def spelt_answers(answers: pl.Series, task: TaskSpec) -> pl.Series:
-    """Return ``answers`` normalised, nulls left: JSON that has a schema in one spelling, all else as text.
+    """Return ``answers`` normalised; nulls stay. With a schema, JSON gets its canonical form; everything else
+    is normalised as text.
 
-    It comes before redaction, and nothing that decodes or repairs a text may come after.
+    This must come before redaction. After redaction, nothing may decode or repair a text.
     """
     shape = shape_of_answers(task)
     distinct = answers.drop_nulls().unique(maintain_order=True)
@@ -63,7 +66,7 @@ def _spelt(text: str, shape: AnswerShape | None) -> str:
         return normalize_text(text)
     with contextlib.suppress(Unparsed):
         return canonical_output(_normalized(parse(text)), shape)
-    # What is no JSON as it came may be JSON once its entities are resolved.
+    # A text that is not JSON may become JSON once its HTML entities are resolved.
     text = normalize_text(text)
     with contextlib.suppress(Unparsed):
         return canonical_output(_normalized(parse(text)), shape)
@@ -71,8 +74,8 @@ def _spelt(text: str, shape: AnswerShape | None) -> str:
 
 
 def with_unknown_labels(outputs: pl.Series, task: TaskSpec) -> pl.Series:
-    """Return those of ``outputs`` that bear a label which the schema does not allow, whatever else may be
-    wrong with them: of several errors ``validate_outputs`` names one, and not always the label's."""
+    """Return the ``outputs`` with a label that the schema does not allow. ``validate_outputs`` cannot tell:
+    it names only one of several errors, and that need not be the label's."""
     if task.output_schema is None or task.label_field is None:
         return outputs.clear()
     alone = SchemaCheck({name: part for name, part in task.output_schema.items() if name in _SAID_OF_PARTS})
@@ -92,14 +95,14 @@ def _has_unknown_label(text: str, alone: SchemaCheck, field: str) -> bool:
 
 
 def canonical_output(value: Any, shape: AnswerShape) -> str:
-    """Return ``value`` as JSON with keys in the order of the schema's properties (others after, sorted), so
-    that the model has one form to learn."""
+    """Return ``value`` as JSON with its keys in the schema's order, then the other keys, sorted. So the model
+    learns one form."""
     return _ENCODER.encode(_ordered(value, shape))
 
 
 def label_of(value: Any, label_field: str | None) -> str | None:
-    """Return the label in a parsed output, as text, or None. 1.0 is the label 1: to JSON Schema they are
-    equal."""
+    """Return the label in a parsed output as text, or None. 1.0 gives the label 1, since JSON Schema treats
+    both as equal."""
     if label_field is None or not isinstance(value, dict) or value.get(label_field) is None:
         return None
     label = value[label_field]
@@ -130,7 +133,7 @@ def _validated(
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
-"""Made once: json.dumps makes one for every call that asks for something of its own."""
+"""A shared encoder: ``json.dumps`` with options of its own creates one per call."""
 
 
 def _normalized(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The stages that questions and answers of every kind go through, in their order."""
+"""The stages that the questions and answers of all kinds of examples go through, in order."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from tunewheel_curate.examples.tokens import Tokens
 from tunewheel_curate.stage import Stage
 
 Step = Callable[[pl.DataFrame], Stage]
-"""One stage, of what the one before kept."""
+"""Runs one stage on the records that the previous stage kept."""
 
 
 def cleaning(spec: ProjectSpec, *, secret: str) -> list[Step]:
-    """Return what is done before anybody looks at the answers; ``secret`` is of pseudonyms.
+    """Return the stages from normalisation to redaction; ``secret`` keys the pseudonyms.
 
     Redaction comes last: a text must have its final form before personal data can be found in it.
     """
@@ -43,7 +43,7 @@ def _normalize(records: pl.DataFrame, spec: ProjectSpec) -> Stage:
 
 
 def fitting(spec: ProjectSpec, tokens: Tokens) -> list[Step]:
-    """Return what makes sure that the model can read a conversation: its length and its template."""
+    """Return the stages that drop conversations which are too long or which the chat template damages."""
     prompt, limit = spec.task.system_prompt, spec.dataset.max_tokens
     steps: list[Step] = [partial(drop_long, system_prompt=prompt, max_tokens=limit, tokens=tokens)]
     if tokens.tokenizer is not None:

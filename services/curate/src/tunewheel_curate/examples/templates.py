@@ -1,7 +1,7 @@
-"""Conversations as the base model reads them: through its own chat template, and back whole.
+"""Checks that conversations survive the base model's own chat template.
 
-A conversation is sound when rendering and tokenising it loses nothing, the mask covers what the assistant
-says and nothing a user says, and no message holds a token that the template uses for control.
+A conversation is sound if three things hold: rendering and tokenising it loses nothing; the mask covers the
+assistant's text and no user's text; no message holds a control token of the template.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tunewheel_basemodel.tokenizer import PreTrainedTokenizerBase
 
 SAMPLE = 2_000
-"""Conversations that are sent through; where one of them is unsound, all are."""
+"""How many conversations are checked. If one of them is unsound, all conversations are checked."""
 VERIFIED = "verified"
 
 
@@ -28,8 +28,8 @@ def check_conversations(
 ) -> Stage:
     """Drop records whose conversation does not survive the template. Reasons: ``template: <why>``.
 
-    Of many records those with the smallest ids (digits of hashes, so a random sample) are sent through;
-    ``counts`` says how many came back whole.
+    First the ``sample`` records with the smallest ids are checked; ids are hashes, so this is a random
+    sample. ``counts`` says how many were checked and sound.
     """
     spoken = [
         [{"role": "system", "content": system_prompt}, *conversation(title, text, history),
@@ -51,7 +51,7 @@ def check_conversations(
 
 
 def flaw_of(messages: Sequence[Turn], tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """Return what is lost on the way render → tokenise → mask → decode, or None."""
+    """Return what a conversation loses by render → tokenise → mask → decode; None: it loses nothing."""
     from tunewheel_basemodel.chat import encode_chat, render
     from tunewheel_basemodel.errors import InvalidChat
 
@@ -66,16 +66,16 @@ def flaw_of(messages: Sequence[Turn], tokenizer: PreTrainedTokenizerBase) -> str
     answers = [turn["content"] for turn in messages if turn["role"] == "assistant"]
     if len(runs) != len(answers):
         return "mask does not fit the answers"
-    # Turns end with a special token, which need not be ``eos_token`` (Gemma's is ``<end_of_turn>``).
+    # The special token at the end of a turn need not be ``eos_token`` (Gemma's is ``<end_of_turn>``).
     learnt = [_decoded(tokenizer, run, skip_special_tokens=True).strip() for run in runs]
-    # A template may put something of its own before the content (an empty think block), not into it.
+    # A template may put text before the content, such as an empty think block, but not into it.
     if not all(said.endswith(answer.strip()) for said, answer in zip(learnt, answers, strict=True)):
         return "mask does not fit the answers"
     return None
 
 
 def holds_control_token(texts: pl.Series, tokenizer: Any) -> pl.Series:
-    """Tell which of ``texts`` hold a token that the template of ``tokenizer`` uses for control."""
+    """Return for each of ``texts`` whether it holds a control token of the template of ``tokenizer``."""
     signs = sorted({str(token) for token in tokenizer.all_special_tokens} - {""})
     return texts.str.contains_any(signs) if signs else pl.repeat(False, len(texts), eager=True)
 

@@ -1,4 +1,4 @@
-"""How long a text is for the model: by its own tokenizer, or estimated where there is none."""
+"""Counts the tokens of texts: with the model's own tokenizer, or by an estimate if there is none."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class Tokens(Protocol):
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
-        """The model's own, for its chat template; None where tokens are estimated."""
+        """The model's tokenizer, which also has its chat template; None: tokens are estimated."""
         ...
 
     def sizes(self, texts: Sequence[str]) -> list[int]:
-        """Return the tokens of each text."""
+        """Return the number of tokens of each text."""
         ...
 
     def conversation_sizes(self, conversations: Sequence[Sequence[str]]) -> list[int]:
-        """Return the tokens of each conversation, given its messages' contents."""
+        """Return the number of tokens of each conversation, given the contents of its messages."""
         ...
 
 
@@ -53,7 +53,8 @@ class EstimatedTokens:
 
 
 class ModelTokens:
-    """The base model's own tokens. What its chat template writes around a message is measured once."""
+    """Counts with the base model's tokenizer. The tokens that the template adds per message are measured
+    once."""
 
     def __init__(self, use: TokenizerUse, tokenizer: PreTrainedTokenizerBase) -> None:
         self.use = use
@@ -84,5 +85,5 @@ class ModelTokens:
 
 
 def estimating(base_model: str, reason: str) -> EstimatedTokens:
-    """Return the estimate, and why there is nothing better."""
+    """Return a counter that estimates; ``reason`` says why there is no tokenizer."""
     return EstimatedTokens(TokenizerUse(base_model=base_model, reason=reason))

@@ -1,1 +1,1 @@
-"""What trains, what is held out, and what was ever held out."""
+"""Splits examples into training and holdout, and remembers what was ever held out."""

@@ -1,10 +1,10 @@
-"""What was ever held out, and what trained: hashes that the next version reads, so that neither moves.
+"""The memory of holdouts: it records what was held out and what trained, so that no example changes sides.
 
-A held out example leaves *marks*: of its question (the normalised input), of its sources and of its group,
-and of those of every duplicate it stands for, since one of them may take its place one day. An example that
-trained leaves one of its group. A mark is a hash: the memory outlives a source that is withdrawn or a person
-who is forgotten, without holding their words. Where the installation has a secret, the memory holds the marks
-keyed by it: nobody else can ask it whether a customer was held out.
+The memory holds *marks*, which are hashes. A held-out example leaves a mark of its question (the normalised
+input), of each of its sources and of its group. Its duplicates leave the same marks, since one of them may
+replace it in a later version. A training example leaves only a mark of its group. The memory holds no text,
+so it may outlive a withdrawn source or an erased person. With ``TUNEWHEEL_PSEUDONYM_SECRET`` set, the marks
+are keyed: nobody without the secret can find out whether a customer was held out.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from tunewheel_contracts.identity import content_sha256
 from tunewheel_contracts.pseudonyms import Pseudonyms
 
 HELD_OUT_BEFORE = "held_out_before"
-"""The reason by which what an earlier version held out is left out."""
+"""The drop reason of an example that an earlier version held out and that can be on neither side now."""
 RETIRED = "holdout_retired"
-"""The reason by which a group is left out that too many verdicts were based on."""
+"""The drop reason of an example whose group was used for too many verdicts."""
 SECRET = "TUNEWHEEL_PSEUDONYM_SECRET"
 ANOTHER_SECRET = (
     "is not the one that the version before was built with, and without that one nothing tells what was held "
@@ -34,7 +34,7 @@ MARKED_COLUMNS = ("record_id", "kind", "source_id", "group", "key")
 
 
 class Seen(IntEnum):
-    """How a new example is related to earlier versions; the more, the stronger."""
+    """How an example is related to earlier versions. A greater value is a closer relation."""
 
     NEVER = 0
     TRAINED = 1
@@ -50,26 +50,26 @@ class Marks:
     """The marks of one example."""
 
     own: frozenset[str]
-    """Of its questions and sources."""
+    """The marks of its questions and sources."""
     group: frozenset[str]
     trained: frozenset[str]
-    """Of its group too; what it leaves where it trains."""
+    """The mark of its group, which an example leaves even if it trains."""
 
 
 class HoldoutMemory:
-    """A set of marks, keyed where ``names`` are; it only grows."""
+    """A set of marks, which only grows. The marks are keyed if ``names`` has a secret."""
 
     def __init__(self, marks: Iterable[str] = (), names: Pseudonyms | None = None) -> None:
         self.marks = frozenset(marks)
-        """As they are kept."""
+        """The marks as stored: keyed if there is a secret."""
         self._names = names if names is not None and names.keyed else None
 
     @classmethod
     def read(cls, data: bytes, names: Pseudonyms) -> HoldoutMemory:
-        """Read a written ``to_frame``, as Parquet. Marks from before there was a secret are keyed.
+        """Read a memory that ``to_frame`` wrote as Parquet. Marks without a key become keyed.
 
         Raises:
-            InvalidSpec: they are keyed by another secret, and nothing could be recognised.
+            InvalidSpec: the marks are keyed by another secret, so no example could be recognised.
         """
         frame = pl.read_parquet(BytesIO(data))
         memory = cls(frame["mark"], names)
@@ -80,12 +80,12 @@ class HoldoutMemory:
         return memory
 
     def to_frame(self) -> pl.DataFrame:
-        """Return the marks, sorted, in the column ``mark``; ``key`` tells which secret keys them."""
+        """Return the sorted marks in the column ``mark``. The column ``key`` identifies the secret."""
         frame = pl.DataFrame({"mark": sorted(self.marks)}, schema={"mark": pl.String()})
         return frame if self._names is None else frame.with_columns(key=pl.lit(self._names.check))
 
     def seen(self, marks: Marks) -> Seen:
-        """Tell how an example is related to earlier versions."""
+        """Return how an example is related to earlier versions."""
         if self._holds_any(marks.own):
             return Seen.EXAMPLE
         if self._holds_any(marks.group):
@@ -93,19 +93,19 @@ class HoldoutMemory:
         return Seen.TRAINED if self._holds_any(marks.trained) else Seen.NEVER
 
     def retired(self, group: str) -> bool:
-        """Tell whether the group with this pseudonym is never held out nor trained on again."""
+        """Return whether the group with this pseudonym is retired: never held out nor trained on again."""
         return self._holds_any([_mark("retired", group)])
 
     def retiring(self, groups: Iterable[str]) -> HoldoutMemory:
-        """Return the memory that also knows the ``groups``, by their pseudonyms, as retired."""
+        """Return this memory with the ``groups`` (pseudonyms) added as retired."""
         return self.extended((), (_mark("retired", group) for group in groups))
 
     def holds_question(self, key: str) -> bool:
-        """Tell whether the question with this ``comparison_key`` was held out."""
+        """Return whether the question with this ``comparison_key`` was held out."""
         return self._holds_any([_mark("question", key)])
 
     def extended(self, held: Iterable[Marks], trained: Iterable[str] = ()) -> HoldoutMemory:
-        """Return the memory that also knows the examples ``held`` out now and the marks ``trained``."""
+        """Return this memory with the marks of newly held-out examples and of training examples added."""
         new = set(trained)
         for one in held:
             new.update(one.own, one.group)
@@ -119,20 +119,20 @@ class HoldoutMemory:
 
 
 class ComparedRecords:
-    """The records that were good enough to be compared with others, and which of them gave way to which."""
+    """The records that reached deduplication, and for each dropped one the record that replaced it."""
 
     def __init__(self, records: pl.DataFrame, dropped: pl.DataFrame | None = None) -> None:
-        """``records`` has ``MARKED_COLUMNS`` (``key`` is the normalised question), ``dropped``
-        ``DROPPED_SCHEMA``; without it, none gave way to another."""
+        """``records`` has ``MARKED_COLUMNS`` (``key`` is the normalised question), ``dropped`` has
+        ``DROPPED_SCHEMA``. Without ``dropped`` there are no duplicates."""
         self.records = records
         self._clusters = {} if dropped is None else clusters_of(dropped)
 
     def members(self, record_ids: Sequence[Sequence[str]]) -> list[list[str]]:
-        """Return, for each example, its records and the duplicates that gave way to its records."""
+        """Return, for each example, its records and their dropped duplicates."""
         return [[name for i in ids for name in (i, *self._clusters.get(i, ()))] for ids in record_ids]
 
     def marks(self, record_ids: Sequence[Sequence[str]]) -> list[Marks]:
-        """Return the marks of examples, given the records each was made of."""
+        """Return the marks of each example, given the records that it was made of."""
         members = self.members(record_ids)
         marked_records = self._named(members)
         held = {group: _mark("group", group) for group in marked_records["group"].unique()}
@@ -156,7 +156,7 @@ class ComparedRecords:
         return marked
 
     def trained(self, record_ids: Sequence[Sequence[str]]) -> frozenset[str]:
-        """Return the marks that examples leave where they train; see ``marks``."""
+        """Return the marks that training examples leave; the arguments are as in ``marks``."""
         groups = self._named(self.members(record_ids))["group"].unique()
         return frozenset(_mark("trained", group) for group in groups)
 
@@ -166,7 +166,7 @@ class ComparedRecords:
 
 
 def clusters_of(duplicates: pl.DataFrame) -> dict[str, list[str]]:
-    """Return, for every record that stayed, the records that gave way to it, directly or not."""
+    """Return, for every record that stayed, the duplicates that were dropped for it, directly or not."""
     pairs = duplicates.filter(pl.col("duplicate_of").is_not_null()).select("record_id", "duplicate_of")
     gave_way: dict[str, str] = dict(pairs.iter_rows())
     clusters: dict[str, list[str]] = {}

@@ -1,7 +1,7 @@
-"""Groups of the holdout that too many verdicts were based on: they are never judged nor trained on again.
+"""Retires groups of the holdout after too many verdicts: they are never judged nor trained on again.
 
-Eval counts its looks in the store, not on the log. So the first attempt at a build notes in
-``builds/<build id>/retired.json`` which groups it retired, and every other attempt retires the same.
+Eval counts the uses of a group in the store, not on the log. So the first attempt at a build writes the
+groups that it retires to ``builds/<build id>/retired.json``, and every other attempt retires the same groups.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Records of one conversation: of two answers in it, the later one's history holds the earlier question.
+"""Finds records of one conversation: the history of the later record holds the question of the earlier one.
 
-Feedback on two turns of one session has the customer as its group. Where nobody names the customer, each
-turn is a group of its own, and so are two tickets of one thread. They are recognised by what was asked, and
-must be on one side of the split: the history of the one holds the answer of the other.
+Records of one customer share a group. If a source names no customer, each turn of a session is a group of its
+own, and so is each ticket of a thread. Such records are recognised by their questions. They must be on the
+same side of the split, because the history of the later one holds the answer of the earlier one.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from tunewheel_curate.similarity.containment import LEAST_WORDS
 from tunewheel_curate.similarity.pairs import SimilarPairs
 
 MOST_GROUPS = 20
-"""Groups whose histories hold one question. Where there are more, it is an everyday question ("I need help
-with my order") and does not tell who asks."""
+"""The most groups whose histories may hold a question. A question in more of them is an everyday question ("I
+need help with my order") and does not identify a conversation."""
 
 Moment = tuple[str | None, str]
-"""What the assistant said last, and what the user says then; of the first turn None and the question."""
+"""The assistant's last turn and the user's turn after it; (None, question) at the start of a conversation."""
 
 
 def conversation_pairs(records: pl.DataFrame) -> SimilarPairs:
     """Return pairs of positions in ``records`` (``input``, ``history`` and ``group``) of one conversation.
 
-    A question without a history is looked for in histories by its own words (as a later turn of one only
-    where it has ``LEAST_WORDS``), any other together with the answer before it.
+    A question with a history is searched in other histories together with the answer before it. A question
+    without one is searched alone; as a later turn it counts only if it has ``LEAST_WORDS``.
     """
     threads = records.with_row_index("row").filter(pl.col("history").is_not_null())
     holders = defaultdict[Moment, dict[str, int]](dict)

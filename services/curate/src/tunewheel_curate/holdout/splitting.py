@@ -1,12 +1,17 @@
-"""Train and holdout: nothing of the holdout was seen in training, and a newcomer moves nobody.
+"""Splits examples into training and holdout. No training example resembles a held-out one, and new examples
+do not move old ones to the other side.
 
-A *unit* is what must stay together: all examples of a group, joined with the groups that hold texts alike
-(similarity ``LEAK_SIMILARITY`` and more) or are of the same conversation (``sessions.py``). Which new units
-are held out is decided by label (``stratification.py``); where the others are, the memory tells
-(``memory.py``): a unit of which anything was ever held out is held out whole, one that trained trains. Where
-that would take too much out of training, because a small unit grew into a large one, the large one trains
-without what was held out and without what resembles it. A unit with a retired group is on neither side: too
-many verdicts were based on it, and new units take its place in the holdout.
+A *unit* is a set of examples that must stay together: all examples of a group, joined with the groups that
+have similar texts (similarity at least ``LEAK_SIMILARITY``) or belong to the same conversation
+(``sessions.py``).
+
+- A new unit: ``stratification.py`` chooses which new units are held out, by label.
+- A unit with an example that was ever held out (``memory.py``) is held out whole.
+- A unit that trained goes on training.
+- A unit that was held out and grew too large for the holdout trains, without the examples that were held out
+  and without those that resemble them.
+- Retired groups are on neither side: too many verdicts were based on them. A held-out unit leaves the holdout
+  whole if one of its groups is retired, and new units replace it.
 """
 
 from __future__ import annotations
@@ -36,20 +41,20 @@ class Split:
     train: pl.DataFrame
     holdout: pl.DataFrame
     neither: pl.DataFrame = field(default_factory=_no_examples)
-    """Once held out, and now retired, or part of a unit that is too large to be."""
+    """Examples that were held out before, and whose unit is now retired or too large for the holdout."""
 
 
 @dataclass
 class _Rows:
-    """A unit's examples, by position."""
+    """A unit, as positions of its examples."""
 
     all: list[int] = field(default_factory=list)
     held_before: list[int] = field(default_factory=list)
-    """Those that were held out themselves."""
+    """The positions of the examples that were held out themselves."""
     retired: bool = False
-    """One of them is of a retired group."""
+    """Whether an example belongs to a retired group."""
     seen: Seen = Seen.NEVER
-    """The strongest relation that one of them has to earlier versions."""
+    """The closest relation of any of its examples to earlier versions."""
 
 
 def split_examples(
@@ -62,8 +67,8 @@ def split_examples(
 ) -> Split:
     """Split ``examples`` so that about the fraction ``holdout`` is held out.
 
-    ``pairs`` are positions in ``examples``; ``seen`` says for each position how it is related to earlier
-    versions (empty: there were none), ``retired`` which are of a retired group (empty: none). A unit larger
+    ``pairs`` are positions in ``examples``. ``seen`` is each example's relation to earlier versions (empty:
+    there were none). ``retired`` says which examples belong to a retired group (empty: none). A unit larger
     than the fraction trains, unless half of it was held out before.
     """
     rows = _units(examples, pairs, seen, retired)
@@ -109,7 +114,7 @@ def _side(unit: _Rows, largest: float) -> Side:
 def _units(
     examples: pl.DataFrame, pairs: Sequence[SimilarPair], seen: Sequence[Seen], retired: Sequence[bool]
 ) -> dict[str, _Rows]:
-    """Return the units by name, which is that of their first group."""
+    """Return the units by name. A unit has the name of its first group."""
     groups = examples["group"].unique().sort().to_list()
     of_row = (examples["group"].rank("dense").cast(pl.Int64) - 1).to_numpy()
     columns = SimilarPairs.of(pairs)

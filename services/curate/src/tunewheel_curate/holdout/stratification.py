@@ -1,13 +1,14 @@
-"""Which units are held out, so that every label has its share of the holdout and nobody changes sides.
+"""Chooses the units to hold out, so that every label has its share of the holdout and no unit changes sides.
 
-A label's *goal* is its part of the holdout in whole examples: the labels' exact parts are rounded so that
-they add up to the holdout's size (largest remainders, as scikit-learn's ``StratifiedShuffleSplit`` rounds).
-Units come whole and may carry several labels, so goals are met as nearly as units allow, measured by the
-chi-square distance: the sum over labels of (goal - held out)² / (examples of the label). In the order of
-their hashes units are taken that bring the holdout nearer to its goals; then, the other way round, those are
-released without which it is nearer still; and again, until neither changes anything. (Sechidis, Tsoumakas and
-Vlahavas, "On the Stratification of Multi-Label Data", ECML 2011, fill the rarest label first and look back at
-nothing.)
+A label's *goal* is the number of its examples to hold out. The exact shares are rounded so that they add up
+to the holdout's size (largest remainders, as scikit-learn's ``StratifiedShuffleSplit`` rounds).
+
+Units cannot be divided and may have several labels, so goals are met only approximately. The chi-square
+distance measures how nearly: the sum over labels of (goal - held out)² / (examples of the label). The search
+goes through the units in the order of their hashes and takes each one that brings the holdout nearer to its
+goals. Then it goes backwards and releases each unit without which the holdout is nearer still. Both steps
+repeat until nothing changes. (Sechidis, Tsoumakas and Vlahavas, "On the Stratification of Multi-Label Data",
+ECML 2011, fill the rarest label first and release nothing.)
 """
 
 from __future__ import annotations
@@ -20,23 +21,24 @@ from enum import StrEnum
 from math import fsum
 
 AT_MOST = 4 / 3
-"""How far rare labels may take the holdout over its fraction, as a factor."""
+"""The holdout may exceed its fraction by this factor, so that rare labels are in it."""
 PASSES = 20
-"""A few are enough; rounding must not have a unit taken and released for ever."""
+"""The most repetitions of the search. A few are enough. Without a limit, rounding could have a unit taken and
+released for ever."""
 
 
 class Side(StrEnum):
-    """Where a unit was in the version before."""
+    """The side of a unit in the previous version."""
 
     HOLDOUT = "holdout"
     TRAIN = "train"
     NEW = "new"
-    """On neither: it may go to either."""
+    """It was on neither side, and may go to either."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What stays together. ``labels`` counts its examples by label ("" for those without one)."""
+    """Examples that stay together. ``labels`` counts them by label ("" for unlabelled examples)."""
 
     name: str
     labels: Mapping[str, int]
@@ -50,11 +52,11 @@ class Unit:
 def choose_holdout(units: Iterable[Unit], *, fraction: float) -> frozenset[str]:
     """Return the names of the units to hold out, about ``fraction`` (0..1) of the examples of every label.
 
-    What was held out is, and what trained does, whatever came since. Of the new units none is held out that
-    is larger than the whole holdout should be, that is a label's last in training, or that would leave
-    training less than half of what is new of a label. A label without any held out gets one new unit, the
-    most frequent label first, as long as the holdout stays below ``AT_MOST``. A unit that trained is held
-    out only where nothing would be held out otherwise.
+    Units that were held out stay held out, and units that trained go on training. A new unit is not held out
+    if it is larger than the whole holdout should be, if it is the last one of a label in training, or if it
+    would leave training less than half of a label's new examples. Each label without a held-out example gets
+    one new unit, the most frequent label first, as long as the holdout stays below ``AT_MOST``. A unit that
+    trained is held out only if the holdout would be empty otherwise.
     """
     ordered = sorted(units, key=lambda unit: (_position(unit.name), unit.name))
     choice = _Choice(ordered, fraction)
@@ -103,7 +105,8 @@ class _Choice:
         self.held = Counter[str]()
         self._goals = goals_of(self.totals, fraction)
         self._lacking = {label for label, goal in self._goals.items() if goal > 0}
-        """Labels of which less is held out than should be: without one of them no unit brings it nearer."""
+        """Labels below their goal. Only a unit with one of these labels brings the holdout nearer to its
+        goals."""
         self._largest = max(1.0, fraction * self.totals.total())
         self._units_in_training = Counter(label for unit in units for label in unit.labels)
         for unit in units:
@@ -127,7 +130,7 @@ class _Choice:
                 return
 
     def take_nearer(self, units: Sequence[Unit]) -> bool:
-        """Take of ``units`` those that bring the holdout nearer to its goals; tell whether there were any."""
+        """Hold out each unit that brings the holdout nearer to its goals; return whether there was one."""
         before = len(self.names)
         for unit in units:
             if self._lacking.isdisjoint(unit.labels) or unit.name in self.names:
@@ -137,7 +140,7 @@ class _Choice:
         return len(self.names) > before
 
     def release_farther(self, units: Sequence[Unit]) -> bool:
-        """Release of ``units``, the last first, those without which the holdout is nearer to its goals."""
+        """Release, from the last to the first, each unit without which the holdout is nearer to its goals."""
         before = len(self.names)
         for unit in reversed(units):
             if unit.name in self.names and self._loss(unit) > 0:
@@ -148,7 +151,7 @@ class _Choice:
         return len(self.names) < before
 
     def _gain(self, unit: Unit) -> float:
-        """How much smaller the chi-square distance is once ``unit`` is held out."""
+        """Return how much the chi-square distance shrinks if ``unit`` is held out."""
         gains = [
             count * (2 * self._missing(label) - count) / self.totals[label]
             for label, count in unit.labels.items()
@@ -156,7 +159,7 @@ class _Choice:
         return gains[0] if len(gains) == 1 else fsum(gains)  # most units have one label
 
     def _loss(self, unit: Unit) -> float:
-        """How much larger it is because ``unit`` is."""
+        """Return how much larger the chi-square distance is because ``unit`` is held out."""
         return fsum(
             -count * (2 * self._missing(label) + count) / self.totals[label]
             for label, count in unit.labels.items()
@@ -166,7 +169,7 @@ class _Choice:
         return self._goals[label] - self.held[label]
 
     def can_spare(self, unit: Unit) -> bool:
-        """Tell whether training can do without ``unit``."""
+        """Return whether training has enough of every label without ``unit``."""
         return unit.size <= self._largest and all(
             self._units_in_training[label] > 1 and self.held[label] + count <= self._room.get(label, count)
             for label, count in unit.labels.items()

@@ -1,8 +1,8 @@
-"""Experts who contradict each other: the same question under different labels teaches noise.
+"""Drops records that contradict each other: the same question with different labels teaches noise.
 
-Who is trusted less contradicts nobody: an unverified record does not take an expert's out. Where questions
-are only nearly the same, their difference may be the reason why the labels differ: of records that are
-trusted alike both stay.
+A record with less trust does not count against one with more: an unverified record cannot remove an expert's.
+If two questions are only nearly the same, their difference may explain the different labels. So if both
+records have equal trust, both stay.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ REASON = "conflicting_label"
 
 
 def drop_conflicts(records: pl.DataFrame) -> Stage:
-    """Drop every record whose normalised input also occurs under another label, unless all of those others
-    are trusted less.
+    """Drop every record whose normalised input also has another label in a record of equal or higher trust.
 
     Needs the columns ``key`` and ``label``; a null label contradicts nothing.
     """
@@ -35,8 +34,8 @@ def drop_conflicts(records: pl.DataFrame) -> Stage:
 
 
 def drop_near_conflicts(records: pl.DataFrame, pairs: Sequence[SimilarPair]) -> Stage:
-    """Drop, of every pair (positions in ``records``) whose labels differ, the one that is trusted less; none,
-    where neither is."""
+    """Drop the less trusted record of every pair (positions in ``records``) whose labels differ. If both have
+    equal trust, both stay."""
     contested = contradicting(records, pairs)
     ranks = records.select(trust_rank()).to_series().to_numpy()
     one, other = ranks[contested.first], ranks[contested.second]

@@ -1,4 +1,4 @@
-"""What a build found for people to decide, and how a version tells them."""
+"""The findings of a build that people should decide about, and their sections in the data card."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _HELD_OUT = f"{HELD_OUT.capitalize()} are the project's own: what holds one does
 
 @dataclass(frozen=True)
 class Quality:
-    """Findings beside the funnel."""
+    """Findings that are not in the funnel."""
 
     review: pl.DataFrame = field(default_factory=lambda: review_list([]))
     """``REVIEW_SCHEMA``."""
@@ -36,7 +36,7 @@ class Quality:
     semantic: SemanticReport | None = None
 
     def report(self, review: ArtifactRef | None) -> QualityReport:
-        """Return what the manifest says; ``review`` is where the list lies, if it has rows."""
+        """Return the report for the manifest; ``review`` refers to the review list, if it has rows."""
         return QualityReport(
             review=review,
             review_counts=review_counts(self.review),

@@ -1,7 +1,7 @@
-"""Labels for people to look at: who said what, when, where it contradicts somebody or something.
+"""Lists labels for people to review: conflicting records, labels that the schema does not know, and suspects.
 
-Nobody is averaged and nothing is decided here. Conflicting records are out of the dataset already, suspects
-stay in it; both are listed with what a person needs to settle them.
+This module decides nothing. Conflicting records were dropped before; suspects stay in the dataset. Both are
+listed with what a person needs to decide: who said what, and when.
 """
 
 from __future__ import annotations
@@ -45,28 +45,28 @@ REVIEW_SCHEMA: dict[str, pl.DataType] = {
     "published_at": pl.Datetime("us", "UTC"),
     "output": pl.String(),
 }
-"""``cluster`` is the smallest ``record_id`` of those that contradict each other, or the record's own.
-``confidence`` is what a classifier that never saw the record gives its label, ``suggested`` what it would
-say; both null for other kinds. ``validated_at`` is null where the source did not say;
-``occurred_at`` may then be when a ticket was created. Texts are as they would be trained on: personal data is
-out already."""
+"""``cluster`` is the smallest ``record_id`` of the records that contradict each other, or the record's own.
+For suspects, ``confidence`` is the probability of the label by a classifier that never saw the record, and
+``suggested`` is the classifier's label; other kinds have null. ``validated_at`` is null if the source did not
+give it; ``occurred_at`` may then be the time when a ticket was created. Texts are redacted, as in
+training."""
 
 _ORDER = (CONFLICT, NEAR_CONFLICT, ANSWER_CONFLICT, OFF_SCHEMA, SUSPECT)
 
 
 def conflicting(before: pl.DataFrame, stage: Stage) -> pl.DataFrame:
-    """List what ``drop_conflicts`` took out of ``before`` (columns ``key`` and ``label``) and what it
-    contradicted, by question."""
+    """List the records that ``drop_conflicts`` dropped from ``before`` (columns ``key`` and ``label``), and
+    the records that they contradicted, by question."""
     contested = before.join(stage.dropped.select("record_id"), on="record_id", how="semi").select("key")
     rows = before.join(contested.unique(), on="key", how="semi").filter(pl.col("label").is_not_null())
     return _clustered(rows.sort("record_id"), "key", CONFLICT)
 
 
 def answer_conflicting(records: pl.DataFrame, task: TaskSpec) -> pl.DataFrame:
-    """List experts' records that answer one question (``key``) differently, though their labels agree: of
-    them the newest stays.
+    """List experts' records that answer the same question (``key``) differently although their labels agree.
+    The newest of them stays in the dataset.
 
-    Of an answer with a schema only what is no free text counts, or two ways to put the same would.
+    In an answer with a schema, free text does not count: it may say the same in other words.
     """
     expert = records.filter(pl.lit(pl.Series(_of_experts(records))))
     rows = expert.filter(pl.len().over("key") > 1).sort("record_id")
@@ -99,8 +99,8 @@ def near_conflicting(before: pl.DataFrame, pairs: Sequence[SimilarPair]) -> pl.D
 def near_answer_conflicting(
     before: pl.DataFrame, pairs: Sequence[SimilarPair], task: TaskSpec
 ) -> pl.DataFrame:
-    """List experts' records that answer nearly the same question differently (``pairs`` of positions in
-    ``before``), though their labels agree. See ``answer_conflicting``."""
+    """List experts' records that answer nearly the same question differently although their labels agree.
+    ``pairs`` are positions in ``before``. See ``answer_conflicting``."""
     expert = _of_experts(before)
     agreed = agreeing(before, pairs)
     told = agreed.where(expert[agreed.first] & expert[agreed.second])
@@ -126,7 +126,8 @@ def _connected(before: pl.DataFrame, contested: SimilarPairs, kind: str) -> pl.D
 
 
 def off_schema(before: pl.DataFrame, stage: Stage, task: TaskSpec) -> pl.DataFrame:
-    """List the records that ``validate_outputs`` took out of ``before`` and whose label is unknown."""
+    """List the records that ``validate_outputs`` dropped from ``before`` and whose label the schema does not
+    know."""
     off = stage.dropped.filter(pl.col("reason").str.starts_with("off_schema: "))
     rows = before.join(off.select("record_id", "reason"), on="record_id", how="inner").sort("record_id")
     named = pl.col("reason").str.starts_with(f"off_schema: {task.label_field} ")
@@ -147,7 +148,7 @@ def suspected(records: pl.DataFrame, suspects: pl.DataFrame) -> pl.DataFrame:
 
 
 def review_list(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """Put the lists together: conflicts first, then by cluster; suspects by confidence."""
+    """Join the lists: conflicts first, sorted by cluster; then suspects, sorted by confidence."""
     rows = pl.concat([pl.DataFrame(schema=REVIEW_SCHEMA), *parts])
     place = pl.col("kind").replace_strict({kind: n for n, kind in enumerate(_ORDER)}, return_dtype=pl.Int32)
     return rows.sort([place, "confidence", "cluster", "record_id"], nulls_last=True)
@@ -160,7 +161,7 @@ def review_counts(review: pl.DataFrame) -> dict[str, int]:
 
 
 def _clustered(rows: pl.DataFrame, by: str, kind: str) -> pl.DataFrame:
-    """List ``rows``, sorted by ``record_id``; those alike in ``by`` are a cluster."""
+    """List ``rows``, sorted by ``record_id``. Rows with the same value of ``by`` form a cluster."""
     return _listed(rows.with_columns(pl.col("record_id").first().over(by).alias("cluster")), kind)
 
 

@@ -1,9 +1,9 @@
-"""Labels that the other examples do not bear out: confident learning, out of fold.
+"""Finds labels that a classifier trained on the other examples doubts (confident learning, out of fold).
 
-Northcutt, Jiang and Chuang (2021), "Confident learning: estimating uncertainty in dataset labels", as
-cleanlab implements it. The classifier is TF-IDF of words and word pairs under logistic regression (fitted
-by stochastic gradient): it reads the words, not the meaning, so what it doubts is a hint for people and never
-a reason to drop.
+Source: Northcutt, Jiang and Chuang (2021), "Confident learning: estimating uncertainty in dataset labels", as
+cleanlab implements it. The classifier is logistic regression (fitted by stochastic gradient) on TF-IDF of
+words and word pairs. It sees words, not their meaning. So a doubt is a hint for people and never a reason to
+drop.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ FOLDS = 5
 SEED = 17
 EPOCHS = 6
 MIN_ACCURACY = 0.6
-"""A classifier that is right less often out of fold doubts labels for want of anything better."""
+"""The least accuracy out of fold. Below it the classifier's doubts mean nothing."""
 HOPEFUL = 0.5
-"""What one epoch must reach for the others to be worth their time: on banking77, with noise in texts and
-labels or without, they added at most .13 to a few hundred examples, .02 to five thousand."""
+"""The accuracy that the first epoch must reach; otherwise the other epochs are not run. On banking77, with
+and without noise in texts and labels, more epochs added at most .13 with a few hundred examples and .02 with
+five thousand."""
 DECIMALS = 3
-"""Of the confidence: finer differences are those of processors, not of examples."""
+"""Decimals of the confidence. Smaller differences come from the processor, not from the examples."""
 
 SUSPECT_SCHEMA: dict[str, pl.DataType] = {
     "record_id": pl.String(),
@@ -34,28 +35,28 @@ SUSPECT_SCHEMA: dict[str, pl.DataType] = {
 
 @dataclass(frozen=True)
 class Suspects:
-    """What a classifier doubts, and how far it looked."""
+    """The labels that a classifier doubts, and how many it judged."""
 
     found: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SUSPECT_SCHEMA))
-    """``SUSPECT_SCHEMA``, the least believed first."""
+    """Rows of ``SUSPECT_SCHEMA``, lowest confidence first."""
     labelled: int = 0
-    """Examples with a label."""
+    """How many examples have a label."""
     looked_at: int = 0
-    """Those of them that the classifier judged."""
+    """How many labelled examples the classifier judged."""
     why_not: str | None = None
-    """Why it judged none."""
+    """Why the classifier judged none."""
 
 
 def find_suspects(records: pl.DataFrame, policy: LabelReview) -> Suspects:
     """Look for records (columns ``record_id``, ``key``, ``label``) whose label is in doubt.
 
-    Records without a label, and labels with fewer than ``FOLDS`` records, are left out. Nobody is doubted
-    where the words do not tell the labels apart (``MIN_ACCURACY``).
+    Unlabelled records, and labels with fewer than ``FOLDS`` records, are left out. If words do not tell the
+    labels apart (``MIN_ACCURACY``), no label is doubted.
     """
     all_labelled = records.select("record_id", "key", "label").drop_nulls("label")
     labelled = (
         all_labelled.filter(pl.len().over("label") >= FOLDS)
-        .sort("record_id")  # a hash: the first of many are a fair sample of them
+        .sort("record_id")  # ids are hashes, so the first ones are a random sample
         .head(policy.max_examples)
         .filter(pl.len().over("label") >= FOLDS)
     )
@@ -79,7 +80,7 @@ def _why_not(labelled: pl.DataFrame, policy: LabelReview) -> str | None:
 
 
 def _doubted(labelled: pl.DataFrame) -> pl.DataFrame | None:
-    """Return ``SUSPECT_SCHEMA`` rows; None where the words do not tell the labels apart."""
+    """Return ``SUSPECT_SCHEMA`` rows; None: the words do not tell the labels apart."""
     import numpy as np
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import SGDClassifier
@@ -96,14 +97,14 @@ def _doubted(labelled: pl.DataFrame) -> pl.DataFrame | None:
     model = make_pipeline(vectors, SGDClassifier(max_iter=EPOCHS, **options))
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=SEED)
     texts = labelled["key"].to_numpy()
-    # One fold tells whether the others are worth their time, and mostly the first epoch whether it is itself.
+    # The first epoch of one fold mostly shows whether more epochs and folds are worth running.
     known, asked = next(folds.split(texts, labels))
     read, unread = vectors.fit_transform(texts[known]), vectors.transform(texts[asked])
     for epochs, enough in ((1, HOPEFUL), (EPOCHS, MIN_ACCURACY)):
         tried = SGDClassifier(max_iter=epochs, **options).fit(read, labels[known])
         if tried.score(unread, labels[asked]) < enough:
             return None
-    from cleanlab.filter import find_label_issues  # half as much again to load as scikit-learn
+    from cleanlab.filter import find_label_issues  # slow to import, so only if it is needed
 
     chances = np.asarray(cross_val_predict(model, texts, labels, cv=folds, method="predict_proba", n_jobs=1))
     issues = find_label_issues(labels, chances, return_indices_ranked_by="self_confidence", n_jobs=1)

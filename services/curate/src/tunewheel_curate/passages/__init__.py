@@ -1,1 +1,1 @@
-"""Passages of the project's documents in the rows that train, written as the gateway writes a prompt."""
+"""Puts passages of the project's documents into training prompts, in the form that the gateway uses."""

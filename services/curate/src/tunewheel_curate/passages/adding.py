@@ -1,8 +1,8 @@
-"""Puts passages into the prompts of what trains: examples, preference pairs and negatives.
+"""Puts passages into the prompts of training rows: examples, preference pairs and negatives.
 
-Held-out rows stay as they are: eval asks its questions with and without passages. General data and what is
-asked by its place in a document ("Quote the section …", code) stay too: nobody asks them where passages are
-looked up.
+Held-out rows stay without passages: eval asks their questions with and without passages itself. General data,
+and examples that ask for a place in a document ("Quote the section …", code), stay without passages too:
+nobody asks such questions through retrieval.
 """
 
 from __future__ import annotations
@@ -31,19 +31,20 @@ if TYPE_CHECKING:
 
 STAGE = "passages"
 ASKED = (ExampleFormat.ANSWER.value, ExampleFormat.QUESTION.value)
-"""The formats of rows that ask what users ask."""
+"""The formats of rows whose questions are like those of users."""
 ORIGINS = {
     "record_id": pl.String(),
     "example_id": pl.String(),
     "place": pl.String(),
 }
-"""A record whose passage stands in the prompt of a row, the row's name, and the passage's heading."""
+"""The columns: the record of a passage, the name of the row whose prompt holds it, and the passage's
+heading."""
 _EMBEDDED_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What rows were given of an index version."""
+    """The passages that rows got from an index version."""
 
     index_id: str
     index: ArtifactRef
@@ -52,7 +53,7 @@ class Shown:
     origins: pl.DataFrame
     """Rows of ``ORIGINS``."""
     passages: int
-    """Of the index."""
+    """How many passages the index has."""
 
 
 def add_passages(
@@ -65,11 +66,11 @@ def add_passages(
     tokens: Tokens,
     benchmarks: Sequence[BenchmarkTexts] = (),
 ) -> tuple[Sides, Shown]:
-    """Return ``sides`` with passages of ``opened`` in the prompts of what trains.
+    """Return ``sides`` with passages of ``opened`` in the prompts of training rows.
 
-    ``places`` tells of which section a row was made; ``records`` are the ids of those that the build may use.
-    A row keeps as many of its passages, the best ranked, as leave it within ``dataset.max_tokens``.
-    Reasons in the funnel why it has none: ``nothing_found`` (that may be shown) and ``no_room``.
+    ``places`` has the section that a row was made of. ``records`` are the ids of the records that the build
+    may use. A row keeps its best-ranked passages that fit into ``dataset.max_tokens``. Reasons in the funnel
+    for a row without passages: ``nothing_found`` (no passage that may be shown) and ``no_room``.
     """
     assert spec.retrieval is not None
     allowed = allowed_passages(
@@ -131,7 +132,7 @@ def _vectors(rows: Sequence[Row], opened: OpenIndex) -> Iterator[Vectors | None]
 
 
 class _Contexts:
-    """The texts that stand for ``chosen`` in the prompts of ``rows``."""
+    """The texts of the ``chosen`` passages in the prompts of ``rows``."""
 
     def __init__(
         self, rows: Sequence[Row], chosen: dict[str, Choice], chooser: Chooser, spec: RetrievalSpec
@@ -140,8 +141,8 @@ class _Contexts:
         self.texts = {row.name: self._text(row) for row in rows}
 
     def fit(self, tokens: Tokens, max_tokens: int) -> None:
-        """Take passages from rows that are longer than ``max_tokens`` with them, the worst ranked first. A
-        row without passages fits: longer ones were dropped before."""
+        """Remove passages, worst ranked first, from rows that are longer than ``max_tokens``. Without
+        passages every row fits: longer ones were dropped before."""
         left = [row for row in self._rows if self.texts[row.name]]
         while left:
             left = [
@@ -156,7 +157,7 @@ class _Contexts:
         return context_of(self._spec, self._chooser.ordered(row, self._chosen[row.name]))
 
     def _sizes(self, rows: Sequence[Row], tokens: Tokens) -> list[int]:
-        """Return the tokens of each row with its passages and its longest answer."""
+        """Return the number of tokens of each row with its passages and its longest answer."""
         prompts = [
             [turn["content"] for turn in with_context(row.prompt, self.texts[row.name])] for row in rows
         ]

@@ -1,4 +1,4 @@
-"""Which passages of an index may stand in rows that train."""
+"""Decides which passages of an index may appear in training prompts."""
 
 from __future__ import annotations
 
@@ -34,13 +34,15 @@ def allowed_passages(
     memory: HoldoutMemory,
     benchmarks: Sequence[BenchmarkTexts],
 ) -> frozenset[str]:
-    """Return the ids of the passages that may train.
+    """Return the ids of the passages that may appear in training prompts.
 
-    ``records`` are those that the build may use: a passage of any other was withdrawn or erased, or is newer
-    than what the build was asked for. Left out, too, is what examples made of documents must not hold: a
-    question that is (``holdout``) or was (``memory``) held out, and what gives a benchmark away; what holds a
-    token that the base model's template uses for control; and that in which the spec's policy finds personal
-    data: the index may have been built under an earlier one.
+    A passage is left out for one of these reasons:
+
+    - Its record is not in ``records``: it was withdrawn or erased, or is newer than the build's records.
+    - It holds a question that is held out (``holdout``), or was in an earlier version (``memory``).
+    - It overlaps a benchmark.
+    - It holds a control token of the base model's chat template.
+    - The spec's policy finds personal data in it: the index may have been built with an earlier policy.
     """
     own = [passage for passage in index.rows if passage.record_id in records]
     own = _without_personal_data(own, spec)

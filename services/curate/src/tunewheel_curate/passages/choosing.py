@@ -1,8 +1,8 @@
-"""Which passages stand in the prompt of one row: the one that answers, and others that do not.
+"""Chooses the passages for the prompt of one row: the one that answers ("gold"), and distractors.
 
-Source: Zhang et al., "RAFT: Adapting Language Model to Domain Specific RAG", 2024: a share of the rows has
-the "oracle" passage among distractors, the others distractors alone. Here every choice follows from the names
-of the row and of the index version, so that the same version is built again.
+Source: Zhang et al., "RAFT: Adapting Language Model to Domain Specific RAG", 2024. A share of the rows has
+the gold passage among distractors; the other rows have distractors only. Every choice follows from the names
+of the row and of the index version, so building the version again gives the same rows.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ if TYPE_CHECKING:
     from tunewheel_embedding.static import Vectors
 
 Place = tuple[str, str]
-"""A record, and a heading in it."""
+"""A section: the record's id and the heading."""
 _DIGITS = 13
-"""Hex digits of a hash that make a number from 0 to 1."""
+"""How many hex digits of a hash are used for a number from 0 to 1."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What is to have passages: an example, a preference pair or a negative."""
+    """A training row: an example, a preference pair or a negative."""
 
     name: str
     prompt: Sequence[Mapping[str, str]]
     answers: tuple[str, ...]
-    """What may follow the prompt: the longest must have room."""
+    """The answers that may follow the prompt. The longest must fit."""
     place: Place | None = None
-    """The section that the row was made of; None: of none."""
+    """The section that the row was made of; None: it was not made of a document."""
 
 
 @dataclass(frozen=True)
 class Choice:
     hits: tuple[Hit, ...]
-    """The passage that answers, if any, then the others, the best first."""
+    """The gold passage, if there is one, then the others, best ranked first."""
     has_gold: bool
 
     def without_last(self) -> Choice:
@@ -64,11 +64,12 @@ class Chooser:
                 self._records.setdefault(passage.record_id, []).append(passage)
 
     def choose(self, row: Row, vector: Vectors | None) -> Choice:
-        """Return what ``row`` is shown: at most what a served prompt may hold. ``vector`` is its question's.
+        """Return the passages for ``row``, at most as many as a served prompt may hold. ``vector`` is the
+        vector of its question.
 
-        What answers ("gold") is, for a row that was made of a section, the passage of that section that
-        shares most words with the answer; for any other row the best-ranked passage. Where it is not to be
-        shown, nothing of its section, and no copy of it, is.
+        For a row that was made of a section, the gold passage is the one of that section that shares most
+        words with the answer. For any other row it is the best-ranked passage. A row that gets only
+        distractors gets no passage of the gold section, and no copy of the gold passage.
         """
         found = self._index.search(question_of(row.prompt), vector, DEPTH)
         ranked = [hit for hit in found if hit.passage.passage_id in self._allowed]
@@ -83,8 +84,8 @@ class Chooser:
         return Choice(hits, has_gold=gold in hits)
 
     def ordered(self, row: Row, choice: Choice) -> list[Hit]:
-        """Return the hits in the order in which they stand in the prompt, which says nothing of their ranks:
-        a model must not learn that the first passage answers."""
+        """Return the hits in the order of the prompt. It is independent of their ranks: a model must not
+        learn that the first passage answers."""
         index_id = self._index.manifest.index_id
         return sorted(
             choice.hits, key=lambda hit: content_sha256([row.name, index_id, hit.passage.passage_id])
@@ -111,6 +112,6 @@ def _place_of(passage: Passage) -> Place:
 
 
 def _tells_as_much(passage: Passage, gold: Passage, place: Place | None) -> bool:
-    """Tell whether ``passage`` may answer what ``gold`` does: it is of the section of ``gold``, or of the one
-    that the row was made of, or a copy."""
+    """Return whether ``passage`` may answer like ``gold``: it is a copy of it, or belongs to its section or
+    to the row's section."""
     return _place_of(passage) in (_place_of(gold), place) or passage.text == gold.text

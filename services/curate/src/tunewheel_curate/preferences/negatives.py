@@ -1,8 +1,8 @@
-"""Answers that users rated down and nobody corrected: to avoid, with nothing to prefer to them.
+"""Negatives: answers that users rated down and nobody corrected. There is no better answer to prefer.
 
-They go through what the questions and answers of examples go through, but for the form that answers must
-have: that may be what is wrong with them. None is about a question that is, or ever was, held out, nor about
-one like it, or like a benchmark's.
+Negatives go through the stages of examples, except the check of the answer's form: a wrong form may be why
+the answer was rated down. No negative is about a question that is or was held out, about one that resembles
+it, or about one that resembles a benchmark's question.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ NEGATIVE_SCHEMA: dict[str, pl.DataType] = {
 
 @dataclass(frozen=True)
 class Negatives:
-    """Rows sorted by ``negative_id``, and what became of every answer that was rated down."""
+    """Rows sorted by ``negative_id``, and the funnel of the answers that were rated down."""
 
     rows: pl.DataFrame
     funnel: FunnelStage
@@ -59,11 +59,12 @@ def negatives_of(
     memory: HoldoutMemory,
     benchmarks: Sequence[BenchmarkTexts],
 ) -> Negatives | None:
-    """Return the answers rated down of ``distinct`` records, None where there are none.
+    """Return the negatives among ``distinct`` records; None: no answer was rated down.
 
-    ``unusable`` (``DROPPED_SCHEMA``) is what ``select_usable`` dropped, ``secret`` is of pseudonyms,
-    ``memory`` of this version and all before it. Reasons in the funnel, beside those of the stages:
-    ``held_out``, ``contaminated: …``, ``accepted`` (it is trained on as a right answer), ``repeated``.
+    ``unusable`` (``DROPPED_SCHEMA``) are the records that ``select_usable`` dropped. ``secret`` keys the
+    pseudonyms. ``memory`` covers this version and all earlier ones. Reasons in the funnel, in addition to
+    those of the stages: ``held_out``, ``contaminated: …``, ``accepted`` (another example trains on this
+    answer as a right one), ``repeated``.
     """
     ids = unusable.filter(pl.col("reason") == RATED_DOWN)["record_id"]
     if ids.is_empty():
@@ -123,7 +124,7 @@ def _prepared(handed: pl.DataFrame, spec: ProjectSpec, tokens: Tokens, secret: s
 
 
 def _away_from_holdout(records: pl.DataFrame, split: Split, memory: HoldoutMemory) -> Stage:
-    """Drop what asks a question, or is of a source or a group, that is or was held out."""
+    """Drop records whose question, source or group is or was held out."""
     asked = records.select("title", "input", "history").iter_rows()
     keys = [comparison_key(asked_text(*row)) for row in asked]
     keyed = records.with_columns(pl.Series("key", keys, dtype=pl.String))

@@ -1,8 +1,8 @@
-"""Answers to avoid, as preference training takes them: a prompt, the answer to prefer, the one to reject.
+"""Preference pairs: a prompt, the answer to prefer (chosen), and the answer to avoid (rejected).
 
-Pairs come from corrections and negative examples. The chosen answer went through every stage that examples go
-through; the rejected one is normalised and redacted like it, but need not be valid: that may be what is wrong
-with it. A pair belongs to the training side: its record, or the one it gave way to, is trained on.
+Pairs come from corrections and negative examples. The chosen answer went through all stages of examples. The
+rejected answer is normalised and redacted too, but need not be valid: that may be what is wrong with it. A
+pair belongs to the training side: its record, or the duplicate that replaced the record, is trained on.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PREFERENCE_SCHEMA: dict[str, pl.DataType] = {
 
 @dataclass(frozen=True)
 class Preferences:
-    """Pairs sorted by ``pair_id``, and what became of every rejected answer."""
+    """Pairs sorted by ``pair_id``, and the funnel of the rejected answers."""
 
     pairs: pl.DataFrame
     funnel: FunnelStage
@@ -52,11 +52,11 @@ def preference_pairs(
 ) -> Preferences:
     """Return the pairs of a version.
 
-    ``offered`` are the records with a ``rejected_output``, ``cleaned`` those of them that came through the
-    stages up to the comparison with others, ``trained`` the ids whose question is on the training side. One
-    that gave way to another of those may still hold a question of ``holdout``. Reasons in the funnel:
-    ``record_dropped`` (see the lineage), ``held_out``, ``blank``, ``same_answer``, ``too_long``,
-    ``repeated``.
+    ``offered`` are the records with a ``rejected_output``; ``cleaned`` are those of them that reached
+    deduplication; ``trained`` are the ids of records whose question is on the training side. A record that
+    was dropped as a duplicate of one of these may still hold a question of ``holdout``, so this is checked
+    here. Reasons in the funnel: ``record_dropped`` (see the lineage), ``held_out``, ``blank``,
+    ``same_answer``, ``too_long``, ``repeated``.
     """
     examples = format_examples(cleaned, system_prompt=spec.task.system_prompt)
     leaks = find_leaks(said_in(examples), holdout).train

@@ -1,1 +1,1 @@
-"""What was ingested: the record table, what fills it, and which of its records count."""
+"""The record table, how it is filled from the log, and which of its records count."""

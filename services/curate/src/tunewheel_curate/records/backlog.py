@@ -1,4 +1,4 @@
-"""Records that are on the log and not in the table yet, whichever replica is to append them."""
+"""Finds how many records are on the log and not yet in the table, over all replicas."""
 
 # aiokafka has no type stubs.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -16,7 +16,8 @@ from tunewheel_runtime.partitions import Backlog, all_partitions_of, backlog_of
 from tunewheel_runtime.settings import ServiceSettings
 
 GROUP = "curate.record-ingested"
-"""The consumer group of the replicas: it commits what is in the table, or a dead letter."""
+"""The consumer group of the replicas. It commits an offset once the record is in the table or a dead
+letter."""
 ReadBacklog = Callable[[], Awaitable[Backlog]]
 
 
@@ -24,7 +25,7 @@ async def read_backlog(settings: ServiceSettings) -> Backlog:
     """Ask the broker.
 
     Raises:
-        TransientError: it does not answer.
+        TransientError: the broker does not answer.
     """
     options = client_options(settings)
     consumer = AIOKafkaConsumer(**options, group_id=GROUP, enable_auto_commit=False)

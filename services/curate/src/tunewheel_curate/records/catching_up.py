@@ -1,7 +1,7 @@
-"""The record table is rebuilt from the log: at every start it reads what it misses.
+"""Appends to the record table, at every start, the records of the log that it lacks.
 
-The consumer group's offsets only say what was handled once. A table that was deleted, or restored from a
-backup, is behind them, and nobody would deliver those records again.
+The consumer group's offsets only say which records were handled once. A table that was deleted or restored
+from a backup lacks some of them, and the group would not deliver them again.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ async def catch_up(
     missing: MissingRecords,
     erasures: Callable[[], Sequence[Erasure]],
 ) -> int:
-    """Append every record of the log that the table does not hold yet and that is not erased; return how
-    many. Those that the log holds no longer are ``missing``.
+    """Append every record of the log that is neither in the table nor erased; return how many. Records that
+    the log no longer holds are noted in ``missing``.
 
     Raises:
         TransientError: the broker or the store is away.
         ForeignRecordTable: see ``RecordTable.append``.
     """
-    # Subscribed without a group it is given every partition there is, however many the operators made.
+    # A consumer without a group reads every partition.
     consumer = AIOKafkaConsumer(
         RECORD_INGESTED.name,
         **client_options(settings),
@@ -80,7 +80,7 @@ async def catch_up(
 
 
 def _readable(records: Sequence[ConsumerRecord[bytes, bytes]]) -> list[Delivery[RecordIngested]]:
-    """Decode what can be decoded; the rest became, or will become, dead letters when delivered."""
+    """Decode the valid records. The others become dead letters when they are delivered."""
     deliveries: list[Delivery[RecordIngested]] = []
     for record in records:
         try:

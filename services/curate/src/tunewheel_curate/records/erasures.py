@@ -1,4 +1,4 @@
-"""Which rows of the record table an erasure takes; who asked for what is folded in ``contracts``."""
+"""Selects the rows of the record table that erasures concern. ``contracts`` folds the erasures themselves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tunewheel_contracts.erasures import Erasure
 
 
 def erased(erasures: Iterable[Erasure]) -> pl.Expr:
-    """Return, for rows of the record table, whether one of ``erasures`` takes them."""
+    """Return, for rows of the record table, whether one of ``erasures`` concerns them."""
     expression = pl.lit(False)
     for erasure in erasures:
         subject = (

@@ -1,9 +1,9 @@
-"""Carries an erasure out: rows leave the record table and its files, what a teacher made of them goes too.
+"""Carries out an erasure: deletes rows from the record table and its files, and a teacher's answers about
+them.
 
-A proof says what they were part of.
-
-What is found is written down before anything is deleted, under a name that follows from the request: a
-service that dies half-way finds it again, and the proof says what there was, not what was left.
+The finding (which records there were, and which versions hold them) is stored before anything is deleted,
+under a name that follows from the request. A service that dies half-way finds it again. So the proof always
+says what there was before, not what was left.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tunewheel_curate.similarity.near_cache import NearCache
 log = structlog.get_logger(__name__)
 
 WITHOUT_ROWS = ("manifest.json", "holdout_memory.parquet")
-"""What stays of a version whose rows are deleted: it holds hashes and counts, nobody's words."""
+"""The files of a version that stay when its rows are deleted: they hold hashes and counts, and no texts."""
 
 
 async def forget(
@@ -44,9 +44,10 @@ async def forget(
     names: Pseudonyms,
     delete_versions: bool,
 ) -> ErasureFinding:
-    """Erase what ``event`` asks for (``Erasures.asked_by``) and return what was found. Repeating it is
-    harmless, also after the same was published and versioned again. Versions know the person by one of
-    ``names``.
+    """Erase the records that ``event`` asks for (``Erasures.asked_by``), and return what was found.
+
+    ``names`` gives the pseudonym of the person in versions. Repeating an erasure is harmless, even after the
+    same records were published and versioned again.
 
     Raises:
         TransientError: another writer was faster, or the store is away.
@@ -66,7 +67,7 @@ async def forget(
 
 
 async def finding_ref(event: Envelope[ErasureRequested], store: ObjectStore) -> ArtifactRef | None:
-    """Return where what ``forget`` found for ``event`` is written down."""
+    """Return the stored finding of ``forget`` for ``event``; None: there is none."""
     path = f"{place_of(event.project, event.id)}.json"
     data = await store.read(path)
     return None if data is None else ArtifactRef(path=path, sha256=content_sha256(data), size_bytes=len(data))
@@ -93,14 +94,14 @@ async def _written_down(
         lessons=await taught_of(store, event.project, erasure.subject),
         record_ids=tuple(sorted(known.union(*held.values()))),
     )
-    # Another replica may have looked at the same moment, before or after a record arrived.
+    # Another replica may have searched at the same time and found other records: the first finding counts.
     return ErasureFinding.model_validate_json(await store.first(path, finding.model_dump_json().encode()))
 
 
 async def _held_by_versions(
     project: str, record_ids: Set[str], groups: Sequence[str], store: ObjectStore
 ) -> dict[str, set[str]]:
-    """Return, by version in the store that holds any, the records among ``record_ids`` and of ``groups``."""
+    """Return, by version in the store, its records that are among ``record_ids`` or belong to ``groups``."""
     found: dict[str, set[str]] = {}
     for path in await store.list("datasets"):
         if not path.endswith("/manifest.json"):
@@ -121,7 +122,7 @@ async def _held(
     files = (manifest.lineage, manifest.train, manifest.holdout, manifest.preferences, manifest.negatives)
     held: set[str] = set()
     for ref in (*files, review):
-        # Read by path: the rows of a version may have been deleted by an earlier erasure.
+        # ``read`` returns None for a missing file: an earlier erasure may have deleted the version's rows.
         data = await store.read(ref.path) if ref is not None else None
         if data is not None:
             held |= await asyncio.to_thread(_taken, BytesIO(data), record_ids, groups)
@@ -133,7 +134,7 @@ def _taken(parquet: BytesIO, record_ids: Set[str], groups: Sequence[str]) -> set
     rows = pl.read_parquet(parquet, columns=sorted(columns))
     if "record_ids" in columns:
         rows = rows.explode("record_ids").rename({"record_ids": "record_id"})
-    if "example_id" in columns:  # lineage only names the records that became no example
+    if "example_id" in columns:  # lineage rows without one only name a record: its text is in no file
         rows = rows.filter(pl.col("example_id").is_not_null())
     taken = pl.col("record_id").is_in(list(record_ids))
     if "group" in columns:
@@ -144,7 +145,7 @@ def _taken(parquet: BytesIO, record_ids: Set[str], groups: Sequence[str]) -> set
 async def _once(
     event: Envelope[ErasureRequested], what: str, store: ObjectStore, delete: Callable[[], Awaitable[None]]
 ) -> None:
-    """Delete ``what``, once: the same may have been published since, and has the same name."""
+    """Delete ``what`` only once: it may have been published again since, under the same name."""
     done = f"{place_of(event.project, event.id)}.{what}-deleted"
     if await store.exists(done):
         return

@@ -1,9 +1,8 @@
-"""Records that were gone from the log before they reached the record table.
+"""Notes records that were removed from the log before they reached the record table.
 
-The log of records is to be kept for ever. Where somebody removed its beginning, a table that had not read
-that far, or is built anew, lacks what was there, and every version is smaller for it without a reason in
-its funnel. Each such gap is noted in the object store, so that it is told at every start and in every
-version from then on.
+The log of records should be kept for ever. If its beginning was removed, a table that had not read it, or
+that is rebuilt, lacks those records. Every version is then smaller, and no funnel says why. So each such gap
+is noted in the object store, and reported at every start and in every later version.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class Gap(NamedTuple):
 
 
 class MissingRecords:
-    """The gaps of one store. ``warn`` is told of each by its name."""
+    """The gaps of one store. ``warn`` is called for each, with its name."""
 
     def __init__(self, store: ObjectStore, warn: Callable[[str, str], None]) -> None:
         self._store = store
@@ -41,7 +40,7 @@ class MissingRecords:
 
     @property
     def count(self) -> int:
-        """How many records are missing, of all projects together; offsets that gaps share count once."""
+        """How many records are missing in all projects. Offsets in several gaps count once."""
         total, partition, reached = 0, -1, 0
         for gap in sorted(self._gaps):
             if gap.partition != partition:
@@ -51,7 +50,7 @@ class MissingRecords:
         return total
 
     async def recall(self) -> None:
-        """Read what was noted before; a note that somebody removed is forgotten at the next start.
+        """Read the noted gaps. Deleting a note from the store ends its reports at the next start.
 
         Raises:
             TransientError: the store is away.
@@ -61,8 +60,9 @@ class MissingRecords:
                 self._remember(Gap(*map(int, found.groups())))
 
     async def compare(self, *, begins: Mapping[int, int], reached: Mapping[int, int]) -> None:
-        """Note, by partition, what lies between what the table has ``reached`` and where the log ``begins``.
-        Call it before the table moves on: afterwards nobody could tell.
+        """Note for each partition the gap between the offset that the table has ``reached`` and the first
+        offset of the log (``begins``). Call this before the table appends: afterwards the gap cannot be
+        found.
 
         Raises:
             TransientError: the store is away.

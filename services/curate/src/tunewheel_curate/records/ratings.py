@@ -1,7 +1,6 @@
-"""Thumbs without a correction: what users say of served answers, weaker than anything a person wrote.
+"""Turns ratings without a correction into outputs and rejected outputs, with the lowest trust.
 
-They count where ``dataset.ratings`` is on. Elsewhere a build is as if there were none: it does not even tell
-of records that it left out.
+Ratings count only if ``dataset.ratings`` is on. Otherwise a build ignores them; they are not in its funnel.
 """
 
 from __future__ import annotations
@@ -14,8 +13,9 @@ COLUMNS = ("rating", "rated_output")
 
 
 def with_ratings(records: pl.DataFrame, *, wanted: bool) -> pl.DataFrame:
-    """Return ``records`` (``RECORD_SCHEMA``) without ``COLUMNS``: what was rated up is an output, what was
-    rated down one to avoid, both trusted least; without those records where they are not ``wanted``."""
+    """Return ``records`` (``RECORD_SCHEMA``) without ``COLUMNS``. An answer rated up becomes the output, an
+    answer rated down the rejected output, both with the lowest trust. Unless ratings are ``wanted``, these
+    records are left out."""
     rated = pl.col("rating").is_not_null()
     if not wanted:
         return records.filter(~rated).drop(COLUMNS)

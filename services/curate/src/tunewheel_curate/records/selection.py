@@ -1,16 +1,19 @@
-"""Which records count: one copy of each, the newest of each source, those with something to learn from.
+"""Selects the records that count: one copy of each record, the newest record of each source, with an output.
 
-The rules look only at what the records say and at the time their event bears, never at where Kafka put
-them, so any order and any split over partitions selects the same records:
+The rules use only the records' content and the time of their events, never their place in Kafka. So the order
+of delivery and the partitions do not matter.
 
-1. Of several copies of one ``record_id`` the most trusted counts, then the earliest published: of those
-   since another record of its source was. A source that went back to what it said before says it anew.
-2. Of several records of one source (same kind and ``source_id``) the newest counts: the latest by what they
-   say of themselves (a ticket when it was validated, others when they ``occurred``) where every one of them
-   says so, then the higher trust, then the later published, then the greater ``record_id``. Where one says
-   nothing, what the others say orders nothing: a file that came without a date must not lose to the dated
-   one it replaces, nor the dated one to it. ingest publishes the versions of one source in
-   their order, so "later published" is "later on the log" even where they lie on different partitions.
+1. Of several copies of one ``record_id`` the most trusted one counts, then the earliest published. Only
+copies
+   published after the last other record of the same source are compared: a source that returns to an earlier
+   content says it anew.
+2. Of several records of one source (same kind and ``source_id``) the newest counts. "Newest" is decided by,
+in
+   this order: the record's own date (for a ticket when it was validated, otherwise ``occurred_at``); higher
+   trust; later publication; greater ``record_id``. The record's own date is used only if every record of the
+   source has one. Otherwise a file without a date would lose to the dated file that it replaces, or the other
+   way round. ingest publishes the versions of a source in order, so "later published" holds even between
+   partitions.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import polars as pl
 from tunewheel_curate.stage import RATED, RATED_DOWN, Stage, drop, trust_rank
 
 TOLD = ("validated_at", "validated_by", "source_event_id", "attributes")
-"""What lineage and card tell of a record, and its id does not follow from."""
+"""Columns that lineage and card show but that do not enter the record's id."""
 SOURCE = ("kind", "source_id")
 
 
@@ -38,7 +41,7 @@ def distinct_records(records: pl.DataFrame) -> pl.DataFrame:
 
 
 def _said_last(records: pl.DataFrame) -> pl.DataFrame:
-    """Return (record_id, _since): when its source began to say it, the last time that it did."""
+    """Return (record_id, _since): when the source last began to have this content."""
     told = records.select(*SOURCE, "published_at", "record_id").sort(*SOURCE, "published_at", "record_id")
     begins = pl.col("record_id") != pl.col("record_id").shift().over(SOURCE)
     return (
@@ -49,14 +52,14 @@ def _said_last(records: pl.DataFrame) -> pl.DataFrame:
 
 
 def _dated() -> pl.Expr:
-    """When a version was made, by its own words; null where not every version of its source says so."""
+    """Return the record's own date; null unless every record of its source has one."""
     ticket = pl.col("kind") == "ticket"
     said = pl.when(ticket).then(pl.col("validated_at")).otherwise(pl.col("occurred_at"))
     return pl.when(said.is_not_null().all().over(SOURCE)).then(said)
 
 
 def select_usable(records: pl.DataFrame) -> Stage:
-    """Drop superseded records, documents, and records without an output (rule 2).
+    """Drop superseded records (rule 2), documents, answers rated down, and records without an output.
 
     ``records`` holds distinct ``record_id``s. Reasons: ``replaced``, ``document``, ``rated_down``,
     ``no_output``.

@@ -1,4 +1,4 @@
-"""Where a version's examples come from, and under which licences: what the records' own attributes say."""
+"""Counts a version's records by source and licence, as the records' attributes give them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SourceCount:
 
 
 def count_sources(records: pl.DataFrame, used: pl.DataFrame) -> tuple[SourceCount, ...]:
-    """Return the sources of ``records`` (distinct), sorted; ``used`` are examples."""
+    """Return the sorted sources of the distinct ``records``; ``used`` are the version's examples."""
     in_use = used["record_ids"].explode().drop_nulls().unique()
     seen: Counter[tuple[str, str, str]] = Counter()
     taken: Counter[tuple[str, str, str]] = Counter()

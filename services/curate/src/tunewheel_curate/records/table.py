@@ -1,8 +1,8 @@
 """The record table: every record that was ever ingested, in Delta Lake on the object store.
 
-Appends are idempotent by application transaction: for each partition of ``record.ingested`` the table
-remembers the last offset in it (Delta protocol, "Transaction Identifiers"), in the same atomic commit as the
-rows. A redelivered batch appends only what is not there yet.
+Appends are idempotent by application transactions (Delta protocol, "Transaction Identifiers"). For each
+partition of ``record.ingested`` the table keeps the last appended offset, in the same atomic commit as the
+rows. A redelivered batch appends only the rows after that offset.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from tunewheel_curate.stage import RECORD_SCHEMA
 SUBJECT_COLUMNS = (
     "project", "record_id", "source_id", "group", "published_at", "occurred_at", "partition", "offset",
 )  # fmt: skip
-"""What erasures look at, and what names a row."""
+"""The columns that erasures compare, and those that identify a row."""
 STATISTICS = {"delta.dataSkippingStatsColumns": "partition,offset"}
-"""Delta notes the least and greatest value of every column in its log, which no erasure would reach: only
-those of columns that hold nobody's words."""
+"""Delta writes the least and greatest value of columns into its log, which an erasure does not reach. So it
+may do this only for columns without personal data."""
 IN_FLIGHT_HOURS = 1
 ARRIVAL_COLUMNS = (
     "project", "record_id", "kind", "output", "rating", "source_id", "published_at", "partition", "offset",
@@ -36,7 +36,7 @@ ARRIVAL_COLUMNS = (
 
 
 class ForeignRecordTable(TunewheelError):
-    """The table remembers another log than the one being read."""
+    """The table was filled from another log than the one being read."""
 
 
 class TableBehind(TransientError):
@@ -52,11 +52,11 @@ class RecordTable:
         self._opened: DeltaTable | None = None
 
     def append(self, rows: pl.DataFrame, *, erasures: Sequence[Erasure] = ()) -> int:
-        """Append what is not in the table yet and not erased; return how many rows that were.
+        """Append the rows that are neither in the table nor erased; return how many.
 
         Raises:
             TransientError: another writer was faster, or the store is away.
-            ForeignRecordTable: the table claims offsets whose records it does not hold.
+            ForeignRecordTable: the table's offsets cover records that it does not hold.
         """
         if rows.is_empty():
             return 0
@@ -84,8 +84,9 @@ class RecordTable:
             return None if table is None else table.version()
 
     def arrivals(self) -> pl.DataFrame:
-        """Return what the build policy looks at: the log position of every row, whether it can become an
-        example by itself (``usable``), its ``kind`` and ``rating``, and which version of a document it is."""
+        """Return the columns that the build policy needs: the log position of every row, whether it can
+        become an example by itself (``usable``), its ``kind`` and ``rating``, and its source and time, by
+        which a withdrawal finds it."""
         document = pl.col("kind") == "document"
         usable = ~document & pl.col("output").is_not_null()
         source = pl.when(document).then("source_id").alias("source_id")
@@ -103,13 +104,14 @@ class RecordTable:
         return self._collected(chosen)
 
     def subjects(self, erasures: Sequence[Erasure]) -> pl.DataFrame:
-        """Return ``SUBJECT_COLUMNS`` of the rows that ``erasures`` take."""
+        """Return ``SUBJECT_COLUMNS`` of the rows that ``erasures`` concern."""
         return self._collected(self._scan(SUBJECT_COLUMNS).filter(erased(erasures)))
 
     def erase(self, rows: pl.DataFrame) -> None:
-        """Delete ``rows`` (of ``subjects``) and every file that held them, the table's past included.
+        """Delete ``rows`` (from ``subjects``) and every file that held them, including files of older table
+        versions.
 
-        A reader that is at it meanwhile fails with ``TransientError``. Repeating it is harmless.
+        A concurrent reader fails with ``TransientError``. Repeating it is harmless.
 
         Raises:
             TransientError: another writer was faster, or the store is away.
@@ -122,7 +124,8 @@ class RecordTable:
                 if not rows.is_empty():
                     table.delete(_predicate(rows))
                 table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
-                # Files that Delta's log has forgotten; younger ones may belong to an append under way.
+                # Also delete files that Delta's log no longer names. Recent ones may belong to a running
+                # append.
                 table.vacuum(IN_FLIGHT_HOURS, enforce_retention_duration=False, dry_run=False, full=True)
 
     def read(self, project: str, upto: Mapping[str, int]) -> pl.DataFrame:
@@ -130,10 +133,10 @@ class RecordTable:
 
         Raises:
             TableBehind: the table does not reach that far.
-            TransientError: an erasure took the files away meanwhile.
+            TransientError: a concurrent erasure deleted the files.
         """
         for partition, end in upto.items():
-            # Not the rows' own offsets: the last of them may have been erased.
+            # The offset of the last row does not tell: that row may have been erased.
             if (reached := self.reached(int(partition))) < end:
                 raise TableBehind(
                     f"partition {partition} of record.ingested is in the table up to {reached}, "
@@ -145,8 +148,8 @@ class RecordTable:
         return rows.filter(pl.col("offset") < limit)
 
     def newer(self, project: str, upto: Mapping[str, int], columns: Sequence[str]) -> pl.DataFrame:
-        """Return ``columns`` of the rows of ``project`` from the offsets ``upto`` on, by partition: all of a
-        partition that is not named.
+        """Return ``columns`` of the rows of ``project`` at or after the offsets ``upto`` (by partition). A
+        partition that is not named is returned whole.
 
         Raises:
             TransientError: an erasure took the files away meanwhile.
@@ -159,7 +162,7 @@ class RecordTable:
     def compact(self, *, min_files: int) -> bool:
         """Merge small files once there are ``min_files``; older versions stay readable.
 
-        Returns whether it was done; losing a race against an append is no error.
+        Return whether files were merged. Losing a race against an append is no error.
 
         Raises:
             TransientError: the store is away.
@@ -176,7 +179,7 @@ class RecordTable:
 
     @contextmanager
     def _reaching(self, purpose: str) -> Iterator[None]:
-        """Let what the store cannot do now be tried again, on a table that is opened anew."""
+        """Turn errors of the store into ``TransientError``, and open the table anew at the next use."""
         try:
             yield
         except (DeltaError, OSError, pl.exceptions.ComputeError) as error:
@@ -200,10 +203,10 @@ class RecordTable:
             if table is None:
                 return pl.LazyFrame(schema={name: RECORD_SCHEMA[name] for name in columns})
             with self._reaching("open"):
-                # Compaction and appends move on meanwhile: pin the version that is read.
+                # Pin the version to be read: compaction and appends go on.
                 rows = pl.scan_delta(DeltaTable(self.url, version=table.version()))
                 known = rows.collect_schema().names()
-        # A table that was filled before a column existed says nothing about it.
+        # A column that is newer than the table reads as null.
         return rows.select(
             pl.col(name) if name in known else pl.lit(None, dtype=RECORD_SCHEMA[name]).alias(name)
             for name in columns
@@ -227,14 +230,15 @@ class RecordTable:
                 self.url if table is None else table,
                 rows,
                 mode="append",
-                schema_mode="merge",  # of a table that older rows gave fewer columns
+                schema_mode="merge",  # an older table may have fewer columns
                 partition_by=["project"],
                 configuration=STATISTICS if table is None else None,
                 commit_properties=properties,
             )
 
     def _check_same_log(self, table: DeltaTable, old: pl.DataFrame) -> None:
-        """One record per partition is enough to tell another log, and keeps a long redelivery quick."""
+        """Compare one record per partition with the table. That is enough to detect another log, and keeps a
+        long redelivery quick."""
         for row in old.sort("offset").unique("partition", keep="last").iter_rows(named=True):
             place = (pl.col("partition") == row["partition"]) & (pl.col("offset") == row["offset"])
             held = self._collected(pl.scan_delta(table).filter(place).select("record_id"))["record_id"]
@@ -258,7 +262,8 @@ def _last_offsets(rows: pl.DataFrame) -> dict[int, int]:
 
 
 def _predicate(rows: pl.DataFrame) -> str:
-    """Name rows by their place on the log: numbers alone, whatever people are called."""
+    """Return a predicate that selects rows by their place on the log: it holds numbers and no personal
+    data."""
     places = rows.group_by("partition").agg(pl.col("offset").unique().sort()).sort("partition")
     return " OR ".join(
         f"(partition = {int(partition)} AND offset IN ({', '.join(str(int(offset)) for offset in offsets)}))"

@@ -1,4 +1,4 @@
-"""Records of documents that were withdrawn leave the table's rows; ``contracts`` folds who withdrew what."""
+"""Removes the records of withdrawn documents. ``contracts`` folds the withdrawals themselves."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from tunewheel_curate.stage import Stage, dropped_frame
 
 
 def drop_withdrawn(rows: pl.DataFrame, withdrawals: Iterable[Withdrawal]) -> Stage:
-    """Return one row per record (``distinct_records``) of what is not withdrawn. Reason: ``withdrawn``.
+    """Drop withdrawn records and keep one row for each other record (``distinct_records``). Reason:
+    ``withdrawn``.
 
-    ``rows`` holds every delivery: a record that was withdrawn and published again with the same words is the
+    ``rows`` has every delivery. A record that was withdrawn and published again with the same text is the
     same record, and its later delivery counts.
     """
     kept = distinct_records(not_taken_back(rows, withdrawals))
@@ -28,7 +29,7 @@ def drop_withdrawn(rows: pl.DataFrame, withdrawals: Iterable[Withdrawal]) -> Sta
 
 
 def not_taken_back(rows: pl.DataFrame, withdrawals: Iterable[Withdrawal]) -> pl.DataFrame:
-    """Return those of ``rows`` (with ``kind``, ``source_id``, ``published_at``) that no withdrawal takes."""
+    """Return the ``rows`` (with ``kind``, ``source_id``, ``published_at``) that no withdrawal concerns."""
     until = {withdrawal.document_id: withdrawal.until for withdrawal in withdrawals}
     if not until:
         return rows

@@ -1,7 +1,7 @@
-"""General instruction data mixed into training, so that the model keeps what it could do before.
+"""Mixes general instruction data into training, so that the model keeps what it could do before.
 
-Pure: the pool was read elsewhere (``sources.py``). Nothing of it is taken that is like an example of
-the project, held out or trained on, now or in an earlier version; none of it is ever held out.
+Pure: ``sources.py`` reads the pool. A conversation is not taken if it resembles an example of the project,
+now or in an earlier version. General data is never held out.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ STAGE = "replay"
 LIKE_OURS = 0.6
 """Jaccard similarity from which a conversation is too much like one of the project's, or like another."""
 SPARE = 2
-"""Candidates per wanted row: some are too much alike."""
+"""How many candidates are drawn per wanted row, because some are too similar and are dropped."""
 LEAST_BATCH = 256
 
 Turns = list[dict[str, str]]
@@ -38,7 +38,7 @@ Turns = list[dict[str, str]]
 
 @dataclass(frozen=True)
 class ReplayPool:
-    """Conversations in the order in which they are taken, which follows from their content."""
+    """Conversations in the order in which they are taken. The order follows from their content."""
 
     conversations: tuple[Turns, ...]
     sha256: str
@@ -47,7 +47,7 @@ class ReplayPool:
 
 @dataclass(frozen=True)
 class Replayed:
-    """What a version takes from the pool."""
+    """The conversations that a version takes from the pool."""
 
     examples: pl.DataFrame
     """With the columns of the examples."""
@@ -72,12 +72,12 @@ def choose_replay(
     benchmarks: Sequence[BenchmarkTexts] = (),
     words: int = ContaminationPolicy().words,
 ) -> Replayed:
-    """Take as many conversations from ``pool`` as make ``spec.share`` of the training rows.
+    """Take so many conversations from ``pool`` that they make up ``spec.share`` of the training rows.
 
-    A larger version takes the same ones and more. Reasons in the funnel: ``too_long``, ``asked_by_project``
-    (the same question), ``held_out`` (now or before), ``contaminated: <benchmark>`` (``words`` in a row are a
-    common run; the questions held out now are a benchmark too), ``like_project``, ``like_another`` and
-    ``not_needed``.
+    A larger version takes the same conversations and more. Reasons in the funnel: ``too_long``,
+    ``asked_by_project`` (the same question), ``held_out`` (now or before), ``contaminated: <benchmark>`` (by
+    a common run of ``words`` words; the held-out questions count as a benchmark), ``like_project``,
+    ``like_another`` and ``not_needed``.
     """
     held_out = held_out_questions(holdout)
     wanted = int(spec.share / (1 - spec.share) * train.height)
@@ -174,5 +174,5 @@ def _questions(frames: Iterable[pl.DataFrame]) -> Iterable[str]:
 
 
 def _question(turns: Turns) -> str:
-    """Return what the user says, all turns of it: short follow-ups alone are alike by chance."""
+    """Return all user turns as one text: short follow-ups alone would resemble each other by chance."""
     return "\n".join(turn["content"] for turn in turns if turn["role"] == "user")

@@ -1,4 +1,5 @@
-"""General data is kept in the store when a build first reads it: a source may change, a version must not."""
+"""Keeps general data in the store when a build first reads it: the source may change, the version must
+not."""
 
 from __future__ import annotations
 
@@ -24,8 +25,8 @@ class ReplayPin(Frozen):
 async def pinned_replay(
     store: ObjectStore, build_id: str, spec: ReplaySpec, allowed: AllowedSources
 ) -> ReplayPool:
-    """Return the conversations that the build named ``build_id`` takes from, reading the source only where no
-    attempt did before.
+    """Return the conversations for the build ``build_id``. The first attempt reads the source and keeps them;
+    every other attempt uses the kept ones.
 
     Raises:
         InvalidSpec, SourceAway: see ``read_replay``.

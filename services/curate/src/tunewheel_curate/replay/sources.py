@@ -1,8 +1,7 @@
-"""Reads general instruction data: JSON from a file or URL, a row a line or in one list, or a Hugging Face
-dataset.
+"""Reads general instruction data: a file or URL with JSON Lines or one JSON list, or a Hugging Face dataset.
 
-Whatever the source, it becomes the same thing: conversations, each once, ordered by their hash, and the hash
-of them all. Two machines that read the same content agree on both; the hash in the spec refuses any other.
+Every source gives distinct conversations, ordered by their hash, and a hash of all of them. Two machines that
+read the same content get the same result. The hash in the spec refuses any other content.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from tunewheel_curate.replay.mixing import ReplayPool, Turns
 
 MAX_BYTES = 256 << 20
 MAX_LISTED_BYTES = 64 << 20
-"""Of a file that is one list: it is read at once."""
+"""The largest file that is one JSON list: such a file is parsed at once."""
 MAX_ROWS = 200_000
 TIMEOUT_SECONDS = 60
 _ALPACA = re.compile(
@@ -69,7 +68,7 @@ def read_replay(spec: ReplaySpec, allowed: AllowedSources) -> ReplayPool:
 
 
 def pool_of(rows: Iterable[Mapping[str, Any]]) -> ReplayPool:
-    """Return the conversations in ``rows``; what is none is left out."""
+    """Return the conversations in ``rows``; other rows are left out."""
     lines = {canonical_json(turns) for row in rows if (turns := conversation(row)) is not None}
     ordered = sorted(lines, key=lambda line: hashlib.sha256(line).digest())
     digest = hashlib.sha256()
@@ -79,10 +78,10 @@ def pool_of(rows: Iterable[Mapping[str, Any]]) -> ReplayPool:
 
 
 def conversation(row: Mapping[str, Any]) -> Turns | None:
-    """Return a row as turns that end with an answer; None where it is no conversation.
+    """Return a row as turns that end with an answer; None: it is no conversation.
 
-    Known forms: OpenAI's ``messages``, ShareGPT's ``conversations``, instruction/context/response under the
-    usual names, and prompts in Alpaca's frame, which is taken off.
+    Known forms: OpenAI's ``messages``; ShareGPT's ``conversations``; instruction, context and response under
+    the usual names; prompts in Alpaca's frame, which is removed.
     """
     listed = next((row[name] for name in _LISTS if row.get(name)), None)
     turns = _listed_turns(listed) if isinstance(listed, list) else _asked_and_answered(row)
@@ -142,7 +141,7 @@ def _read_bytes(source: str, allowed: AllowedSources) -> bytes:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows a server only to what is allowed."""
+    """Follows redirects only to allowed hosts."""
 
     def __init__(self, allowed: AllowedSources) -> None:
         self._allowed = allowed
@@ -189,7 +188,7 @@ def _jsonl_rows(data: bytes) -> Iterator[Mapping[str, Any]]:
 
 
 def _listed_rows(data: bytes) -> Iterator[Mapping[str, Any]]:
-    """Yield the rows of a file that is one list, as Alpaca's."""
+    """Yield the rows of a file that is one JSON list, as Alpaca's is."""
     if len(data) > MAX_LISTED_BYTES:
         raise InvalidSpec(
             field=_FIELD, reason=f"is a list of over {MAX_LISTED_BYTES >> 20} MiB; write it as JSON Lines"
@@ -225,13 +224,13 @@ def _dataset_rows(spec: ReplaySpec, allowed: AllowedSources) -> Iterator[Mapping
     else:
         allowed.check_hub()
     with tempfile.TemporaryDirectory(prefix="replay-") as scratch:
-        # a folder whose card names its files is cached by its card: what changed in them would not be seen
+        # datasets caches a folder by its card, and would not see that the files changed: use no shared cache
         cache = scratch if is_local else None
         rows = load_split(spec.source, spec.split, revision=spec.revision, allowed=allowed, cache=cache)
         if len(rows) > MAX_ROWS:
             reason = f"{spec.source} has over {MAX_ROWS:,} rows; name a smaller split"
             raise InvalidSpec(field=_FIELD, reason=reason)
-        # of the other columns nothing is wanted, and some, such as pictures, would be decoded row by row
+        # leave out the other columns: some, such as pictures, would be decoded row by row
         told = [name for name in rows.column_names if name in _COLUMNS]
         for row in rows.select_columns(told) if told else ():
             yield dict(row)
@@ -246,17 +245,17 @@ def load_split(
     name: str | None = None,
     cache: str | None = None,
 ) -> Any:
-    """Return a split of a data set of the hub, or of a folder; ``name`` picks one of several in one.
+    """Return a split of a data set from the hub or from a folder. ``name`` selects a configuration.
 
     Raises:
-        InvalidSpec: it is not there, or its card names files that ``allowed`` does not list.
+        InvalidSpec: it does not exist, or its card names files that ``allowed`` does not list.
         SourceAway: the hub did not answer.
     """
     import datasets
     from datasets.exceptions import DatasetsError
     from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 
-    if source in _PACKAGED_DATASETS_MODULES:  # it would read whatever lies where curate runs
+    if source in _PACKAGED_DATASETS_MODULES:  # "json" and the like would read files of the working directory
         raise InvalidSpec(field=_FIELD, reason=f"{source} is no data set; name one, as owner/name")
     try:
         builder = datasets.load_dataset_builder(source, name=name, revision=revision, cache_dir=cache)
@@ -264,7 +263,7 @@ def load_split(
         builder.download_and_prepare()
         return builder.as_dataset(split=split)
     except (DatasetsError, FileNotFoundError, ValueError) as error:
-        cause = error.__cause__  # what reading ended with; the error itself says only that it did
+        cause = error.__cause__  # the error itself does not say why reading failed
         if isinstance(cause, ConnectionError):
             raise SourceAway(f"{source} cannot be fetched: {cause}") from error
         named = ", ".join(filter(None, (name, split, revision)))
@@ -275,7 +274,7 @@ def load_split(
 
 
 def _check_files(data_files: Mapping[Any, Iterable[str]], allowed: AllowedSources) -> None:
-    """Refuse files that a data set's card names and that lie neither on the hub nor where specs may read."""
+    """Refuse a data set whose card names files that are neither on the hub nor where specs may read."""
     for name in (name for files in data_files.values() for name in files):
         if not name.startswith("hf://datasets/"):
             allowed.check_source(name)

@@ -1,1 +1,1 @@
-"""How alike texts are: their bigrams, and an index of them that grows."""
+"""Similarity of texts by word bigrams, and a growing index of near-duplicates."""

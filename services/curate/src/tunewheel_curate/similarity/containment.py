@@ -1,13 +1,13 @@
-"""Which texts hold another text: a short one word for word, a long one nearly.
+"""Finds texts that hold another text ("item"): a short item word for word, a long item approximately.
 
-Containment is the share of a text's word pairs that another text has too (Broder 1997, "On the resemblance
-and containment of documents"). Jaccard similarity does not see it: a question in the middle of a long page is
-next to nothing of the page. A text of fewer than ``LONG_WORDS`` words must stand in the other in one piece,
-since its few everyday word pairs occur in any long page; one of fewer than ``LEAST_WORDS`` is not looked for.
+Containment is the share of an item's word pairs that the other text has too (Broder 1997, "On the resemblance
+and containment of documents"). Jaccard similarity would miss a question in the middle of a long page. An item
+of fewer than ``LONG_WORDS`` words must occur in one piece, since its few everyday word pairs occur in any
+long page. An item of fewer than ``LEAST_WORDS`` words is not searched.
 
-A text that holds an item lacks few of its word pairs, so it has most of any number chosen from them. The
-rarest are chosen, and only texts that have enough of those are compared with the item (prefix filtering:
-Bayardo, Ma and Srikant 2007, "Scaling up all pairs similarity search").
+A text that holds an item lacks few of its word pairs. So it has most of any subset of them. The rarest pairs
+are chosen as the subset, and only texts that have enough of them are compared with the item (prefix
+filtering: Bayardo, Ma and Srikant 2007, "Scaling up all pairs similarity search").
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ LEAST_WORDS = 4
 LONG_WORDS = 13
 CONTAINED = 0.8
 MOST_ITEMS = 256
-"""Items that a word pair leads to, at most: of a flood of alike items the others are not looked for by it."""
+"""The most items that one word pair leads to. Among very many similar items, it does not find the others."""
 FEW_ITEMS = 32
-"""A word pair in more items tells little of any: it is chosen only where a rarer one is missing."""
+"""A word pair in more items says little about each. It is chosen only if there are not enough rarer ones."""
 
 _CHOSEN = 0.5
-"""Share of an item's word pairs by which it is looked for; a larger one leaves fewer texts to compare."""
+"""The share of an item's word pairs that are chosen. A larger share leaves fewer texts to compare."""
 _ROWS_AT_ONCE = 1 << 10
 _SLOT_BITS = 22
 _LEFT, _RIGHT = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
@@ -41,7 +41,7 @@ _MASK, _SHIFT = np.uint64((1 << HASH_BITS) - 1), np.uint64(HASH_BITS)
 
 @dataclass(frozen=True)
 class _Wanted:
-    """Items, and the word pairs by which they are looked for, ascending, with the item of each."""
+    """The items' chosen word pairs, ascending, and the item of each pair."""
 
     texts: pl.Series
     short: npt.NDArray[np.bool_]
@@ -53,7 +53,7 @@ class _Wanted:
 
     @cached_property
     def slots(self) -> npt.NDArray[np.int32]:
-        """Where in ``pairs`` those with the same first bits begin: a search for each would take longer."""
+        """The position in ``pairs`` where each value of the first bits begins. It saves a search per pair."""
         counts = np.bincount(_slot(self.pairs) + 1, minlength=(1 << _SLOT_BITS) + 1)
         return np.cumsum(counts, dtype=np.int32)
 
@@ -97,7 +97,7 @@ def _wanted(items: pl.Series, short: npt.NDArray[np.bool_]) -> _Wanted:
     order = np.lexsort((place, often, rows))
     pairs, often = pairs[order], often[order]
     rank = np.arange(len(rows)) - (ends - sizes)[rows]
-    # So many are needed, or a text could have none of them; more of them save comparisons.
+    # With fewer pairs a text could hold the item and have none of them. More pairs save comparisons.
     chosen = (rank <= lacking[rows]) | ((rank < _CHOSEN * sizes[rows]) & (often <= FEW_ITEMS))
     enough = np.bincount(rows[chosen], minlength=len(items)) - lacking
     order = np.argsort(pairs[chosen], kind="stable")
@@ -107,7 +107,7 @@ def _wanted(items: pl.Series, short: npt.NDArray[np.bool_]) -> _Wanted:
 
 
 def _occurrences(values: UInt64s) -> Integers:
-    """Return how often each of ``values`` occurs among them."""
+    """Return for each of ``values`` how often it occurs in ``values``."""
     order = np.argsort(values)
     number = np.cumsum(_begins(values[order])) - 1
     occurrences = np.empty(len(values), np.int64)
@@ -116,7 +116,7 @@ def _occurrences(values: UInt64s) -> Integers:
 
 
 def _begins(ordered: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Tell where in ``ordered`` a value differs from the one before it."""
+    """Return for each value in ``ordered`` whether it differs from the one before it."""
     begins = np.ones(len(ordered), np.bool_)
     np.not_equal(ordered[1:], ordered[:-1], out=begins[1:])
     return begins
@@ -170,8 +170,8 @@ def _sets_of(rows: Integers, pairs: UInt64s, count: int) -> ShingleSets:
 
 
 def _word_pairs(texts: pl.Series) -> tuple[Integers, UInt64s]:
-    """Return the row of every two words in a row, and ``HASH_BITS`` bits of a hash of them. Other versions of
-    polars make other hashes."""
+    """Return, for every pair of consecutive words, its row and ``HASH_BITS`` bits of its hash. The hashes
+    differ between versions of polars."""
     words = texts.str.split(" ")
     rows = np.repeat(np.arange(len(texts)), words.list.len().to_numpy())
     hashes = words.explode().hash().to_numpy()

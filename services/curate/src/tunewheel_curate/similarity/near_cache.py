@@ -1,7 +1,7 @@
-"""The near-duplicate index between builds: one object per project, beside the record table.
+"""Stores the near-duplicate index between builds: one object per project, beside the record table.
 
-It is a cache. An absent, broken or foreign object means that the build does the work again; one that cannot
-be written means that the next build will. Neither is an error, and no dataset shows it.
+It is a cache and never changes a dataset. If the object is missing, broken or of another version, the build
+compares everything again. If it cannot be written, the next build does. Neither is an error.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class NearCache:
         self._store = store
 
     async def read(self, project: str) -> NearIndex:
-        """Return the index of ``project``'s last build; an empty one where there is none to be had."""
+        """Return the index of ``project``'s last build; an empty one if it is missing or unusable."""
         try:
             for path in await self._store.list(f"{_folder(project)}/{ALGORITHM}"):
                 data = await self._store.read(path)
@@ -46,7 +46,8 @@ class NearCache:
         return empty_index()
 
     async def write(self, project: str, index: NearIndex, *, known: NearIndex | None = None) -> None:
-        """Replace what is kept for ``project``, unless it holds the texts of ``known``, which was read."""
+        """Store the index of ``project``, unless it has the same texts as ``known``, the index that was
+        read."""
         if known is not None and len(known) == len(index) and bool((known.high == index.high).all()):
             return
         data = packed(index)
@@ -60,7 +61,7 @@ class NearCache:
             log.warning("near_index_unwritten", project=project, error=str(error))
 
     async def forget(self, project: str) -> None:
-        """Delete what is kept for ``project``.
+        """Delete the stored index of ``project``.
 
         Raises:
             TransientError: the store is away.
@@ -74,7 +75,7 @@ def packed(index: NearIndex) -> bytes:
     buffer = BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name in _FIELDS:
-            member = zipfile.ZipInfo(f"{name}.npy")  # dated 1980, so that no clock gets in
+            member = zipfile.ZipInfo(f"{name}.npy")  # dated 1980, so that equal indexes give equal bytes
             with archive.open(member, "w", force_zip64=True) as stream:
                 np.lib.format.write_array(stream, getattr(index, name), allow_pickle=False)
     return buffer.getvalue()

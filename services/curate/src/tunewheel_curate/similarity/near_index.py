@@ -1,11 +1,11 @@
-"""An index of near-duplicates that grows: what was compared once is not compared again.
+"""A growing index of near-duplicates: texts that were compared once are not compared again.
 
-It holds hashes, never texts. For the same set of texts it is the same to the byte, whatever it grew from and
-in whatever order, so it may be kept, thrown away or rebuilt without any dataset noticing: it is a cache.
+It holds hashes, never texts. The same set of texts always gives the same bytes, whatever the index grew from.
+So it is a cache: deleting or rebuilding it changes no dataset.
 
-Texts are numbered by their digest. A bucket (texts that share a band) of up to ``FULL_BUCKET`` texts is
-compared pair by pair. In a larger one each text is compared with the first ``PIVOTS`` by digest only, or a
-flood of a million alike texts would make 10^12 comparisons; they still end in one cluster.
+Texts are numbered by the order of their digests. A bucket holds texts that share a band. In a bucket of up to
+``FULL_BUCKET`` texts all pairs are compared. In a larger one each text is compared only with the first
+``PIVOTS`` texts: a million similar texts would otherwise need 10^12 comparisons. They still form one cluster.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tunewheel_curate.similarity.sketching import BANDS, band_keys
 FULL_BUCKET = 48
 PIVOTS = 4
 FLOOR = 0.5
-"""The least similarity anybody may ask for: pairs whose sizes alone rule it out are not compared."""
+"""The least similarity that can be asked for. Pairs whose sizes rule it out are not compared."""
 
 UInt32s = npt.NDArray[np.uint32]
 
@@ -43,7 +43,7 @@ _MERGE_CODES = 1 << 22
 
 @dataclass(frozen=True)
 class NearIndex:
-    """Texts, their bands, and how many shingles each candidate pair shares."""
+    """Texts, their bands, and the number of shingles that each candidate pair shares."""
 
     high: UInt64s
     """(texts,): the first 64 bits of each text's SHA-256; with ``low`` it orders and names the texts."""
@@ -76,10 +76,10 @@ def empty_index() -> NearIndex:
 
 
 def grow(index: NearIndex, keys: pl.Series) -> tuple[NearIndex, Integers]:
-    """Return the index of exactly the texts ``keys``, and the number of each of them in it.
+    """Return the index of exactly the texts ``keys``, and the number of each text in it.
 
-    Only texts that ``index`` does not hold are sketched, only pairs it does not hold are compared; texts that
-    are gone leave it. Equal texts share one number.
+    Only texts and pairs that are not in ``index`` are sketched and compared. Texts that are not in ``keys``
+    leave the index. Equal texts have the same number.
     """
     high, low = _digests(keys.to_list())
     order = np.lexsort((low, high))
@@ -116,8 +116,8 @@ def numbers_in(index: NearIndex, keys: pl.Series) -> Integers:
 
 
 def sharing_bands(index: NearIndex, keys: UInt32s) -> tuple[Integers, Integers]:
-    """Return which queries, texts whose band ``keys`` these are (BANDS, queries), share a band with which
-    texts of ``index``: pairs (query, text number), each once."""
+    """Return the distinct pairs (query, text number) of queries and texts of ``index`` that share a band.
+    ``keys`` are the queries' bands: (BANDS, queries)."""
     found: list[UInt64s] = [np.empty(0, np.uint64)]
     for band, wanted in zip(_ordered(index.bands), keys, strict=True):
         held = band >> _HALF
@@ -137,7 +137,7 @@ def _digests(texts: Sequence[str]) -> tuple[UInt64s, UInt64s]:
 
 def _places(index: NearIndex, high: UInt64s, low: UInt64s) -> Integers:
     """Return, for every text of ``index``, its number among the texts (``high``, ``low``), or -1."""
-    # Equal first halves of two different texts do not occur in practice: such a text would count as gone.
+    # Two different texts with equal first halves do not occur in practice; one of them would count as gone.
     place = np.searchsorted(high, index.high)
     inside = np.minimum(place, max(len(high) - 1, 0))
     if not len(high):
@@ -237,7 +237,7 @@ def shared_counts(sets: ShingleSets, one: Integers, other: Integers) -> UInt32s:
     """Return how many shingles the sets ``one[i]`` and ``other[i]`` have in common: (pairs,)."""
     from scipy.sparse import csr_array
 
-    # Rows of a matrix that nobody could hold, as their ascending columns: a product of two merges them.
+    # Each set is a row of a huge sparse matrix. The element-wise product of two rows is their intersection.
     shape = (len(sets.sizes), 1 << HASH_BITS)
     rows = csr_array((np.ones(len(sets.values), np.bool_), sets.values.view(np.int64), sets.offsets), shape)
     counts = np.empty(len(one), np.uint32)

@@ -1,7 +1,7 @@
-"""Which texts are nearly the same: MinHash candidates, then the exact Jaccard similarity.
+"""Finds texts that are nearly the same: MinHash gives candidates, then the exact Jaccard similarity decides.
 
-A pair becomes a candidate by its bands and is believed only after its true similarity was computed, so the
-result follows from the set of texts alone, never from their order (see ``near_index`` for floods).
+The result depends only on the set of texts, not on their order. ``near_index`` says how very many similar
+texts are handled.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class SimilarPair:
 
 
 class SimilarPairs(Sequence[SimilarPair]):
-    """Pairs of positions in columns, ordered by ``first``, then ``second``; a flood has millions."""
+    """Pairs of positions, ordered by ``first``, then ``second``. Kept in columns, since there may be
+    millions."""
 
     def __init__(self, first: Integers, second: Integers, similarity: Floats) -> None:
         first, second = np.minimum(first, second), np.maximum(first, second)
@@ -92,8 +93,7 @@ def similar_pairs(texts: Sequence[str], *, minimum: float) -> SimilarPairs:
 def near_pairs(keys: pl.Series, *, minimum: float, known: NearIndex) -> tuple[SimilarPairs, NearIndex]:
     """Return the similar pairs of ``keys`` (as ``comparison_key`` returns them) and the index they make.
 
-    ``known`` spares the work it already holds and changes nothing else. Of equal keys each is paired with
-    the one that comes first.
+    ``known`` saves comparisons and does not change the result. Each key is paired with the first equal key.
     """
     index, numbers = grow(known, keys)
     distinct, representative, inverse = np.unique(numbers, return_index=True, return_inverse=True)

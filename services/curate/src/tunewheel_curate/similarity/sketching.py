@@ -1,7 +1,7 @@
 """MinHash signatures, cut into bands: two texts that share a band are worth comparing.
 
-Candidates: Broder (1997); banding: Leskovec, Rajaraman, Ullman, "Mining of Massive Datasets" §3.4. A text's
-bands follow from that text alone, so neither order nor company changes them.
+Candidates: Broder (1997); banding: Leskovec, Rajaraman, Ullman, "Mining of Massive Datasets" §3.4. The bands
+of a text depend on that text alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ BANDS = 32
 """With 4 rows each: a pair of similarity 0.6 is found with probability 0.99, one of 0.8 nearly always."""
 SEED = 17
 ALGORITHM = f"bigrams50-rminhash{RMinHash.ALGORITHM_VERSION}-{PERMUTATIONS}x{BANDS}-seed{SEED}-2"
-"""Names everything that a signature depends on; another name means that none can be taken over."""
+"""Names everything that a signature depends on. Signatures under another name cannot be reused."""
 
 _ROWS_AT_ONCE = 2_048
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)

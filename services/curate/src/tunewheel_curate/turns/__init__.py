@@ -1,5 +1,5 @@
-"""Turns of the wheel: what an alarm leads to, when, and what became of each turn.
+"""Decides what open alarms lead to, and follows how each turn of the wheel ended.
 
-``facts.py`` keeps what the log says, ``deciding.py`` is the policy, ``labelling.py`` counts the labels that a
-turn waits for, ``dispatch.py`` brings them together.
+``facts.py`` folds the log, ``deciding.py`` is the policy, ``labelling.py`` counts the labels that a turn
+waits for, ``dispatch.py`` brings them together.
 """

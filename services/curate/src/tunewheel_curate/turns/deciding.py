@@ -1,5 +1,7 @@
-"""The policy: which turn an alarm leads to, and what it waits for. Pure; the clock opens gates and names
-nothing."""
+"""The policy: which turn an alarm leads to, and what the turn waits for.
+
+Pure. The time decides whether a gate is open. It enters no name, so every replica names the same request.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,10 @@ from tunewheel_planner.spending import Cost, next_month, spent_in_month
 from tunewheel_curate.turns.state import GOOD, Alarm, State, Turn
 
 FORGOTTEN = timedelta(milliseconds=DRIFT_DETECTED.retention_ms)
-"""The log keeps an alarm no longer: whoever starts later does not know of it."""
+"""How long the log keeps an alarm. A replica that starts later does not know of it, so older alarms are
+ignored by all."""
 MOST_ALARMS = 64
-"""That a request can name, as ``DatasetRequested`` says."""
+"""The most alarms that a request can name (``DatasetRequested.alarm_ids``)."""
 BY_ACTION: dict[str, Follows] = {
     "collect_labels": "collect_labels",
     "retrain": "retrain",
@@ -30,7 +33,7 @@ UNKNOWN_ACTION: Follows = "investigate"
 
 
 class Step(StrEnum):
-    """What is done about a project's alarms now."""
+    """What happens now about a project's open alarms."""
 
     CALM = "no alarm is open"
     NOTHING = "nothing follows"
@@ -47,20 +50,21 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A step, with what speaks for it."""
+    """A step, and the evidence for it."""
 
     step: Step
     evidence: str = ""
     alarms: tuple[str, ...] = ()
-    """Names of those that it is about, oldest first."""
+    """The names of the alarms that the step is about, oldest first."""
     until: datetime | None = None
-    """When the clock alone opens the gate."""
+    """When waiting ends by itself; None: something else must happen first."""
     request: str = ""
-    """Of a turn: names it. Follows from alarms and earlier turns, so it is the same whoever decides when."""
+    """The name of the request, where the step is ``TURN``. It follows from alarms and earlier turns, so every
+    replica gives the same name."""
 
 
 def decide(state: State, now: datetime) -> Decision:
-    """Return what follows from the open alarms of a project at ``now``."""
+    """Return the step that the open alarms of a project lead to at ``now``."""
     if not state.alarms:
         return Decision(Step.CALM)
     drift, everyone = state.drift, _names(state.alarms)
@@ -89,10 +93,10 @@ def decide(state: State, now: datetime) -> Decision:
 
 
 def hold(state: State, reason: BuildReason, now: datetime) -> str | None:
-    """Return why a version that records alone ask for has to wait; None where it does not.
+    """Return why a version that is due because of new records must wait; None: it need not.
 
-    ``reason`` is COUNT or QUIET. Silence builds no labels that a turn waits for: that turn does. Where a
-    person approves of turns, neither builds what an alarm waits for.
+    ``reason`` is COUNT or QUIET. Silence builds nothing while a turn collects labels: the turn will use them.
+    Where turns need approval, neither reason builds while an alarm waits for it.
     """
     if (turn := state.in_flight(now, begun=True)) is not None:
         return f"one turn at a time: {turn.place} is under way"
@@ -112,7 +116,7 @@ def hold(state: State, reason: BuildReason, now: datetime) -> str | None:
 
 
 def to_mend(state: State, now: datetime) -> list[Alarm]:
-    """Return the open alarms that a version is to be built for, now or later, oldest first."""
+    """Return the open alarms for which a version should be built, now or later, oldest first."""
     return [
         alarm
         for alarm in state.alarms
@@ -121,8 +125,12 @@ def to_mend(state: State, now: datetime) -> list[Alarm]:
 
 
 def follows(policy: TurnPolicy, alarm: Alarm) -> Follows:
-    """Return what ``alarm`` leads to; one that tells of no place for labels is a person's to look at. What
-    holds for a family holds for none of it that asks for documents: training writes none."""
+    """Return what ``alarm`` leads to: the spec's ``follow`` for its detector, family or action, else the
+    default.
+
+    ``collect_labels`` needs a place near which labels count; without one a person must investigate. The
+    family's entry does not apply to an alarm that asks for documents: training writes no documents.
+    """
     family = () if alarm.action == "update_documents" else (alarm.family,)
     keys = [key for key in (alarm.detector, *family, alarm.action) if key in policy.follow]
     what = policy.follow[keys[0]] if keys else BY_ACTION.get(alarm.action, UNKNOWN_ACTION)
@@ -130,7 +138,7 @@ def follows(policy: TurnPolicy, alarm: Alarm) -> Follows:
 
 
 def over_budget(state: State, now: datetime) -> str | None:
-    """Return which limit the next run would break this month, and by how much; None: it breaks none."""
+    """Return which monthly limit the next run would exceed, and by how much; None: it exceeds none."""
     budget = state.drift.turns.budget
     spent, coming = spent_in_month(state.runs, now), state.runs[-1].cost if state.runs else Cost()
     for name in ("gpu_hours", "dollars"):
@@ -145,7 +153,7 @@ def over_budget(state: State, now: datetime) -> str | None:
 
 
 def _gated(state: State, ready: Sequence[Alarm], now: datetime) -> Decision:
-    """Return the turn for ``ready``, or the gate that it waits at."""
+    """Return the turn for the alarms ``ready``, or the gate that blocks it: cooldown, budget or approval."""
     policy, names = state.drift.turns, _names(ready)
     cool = (turn for turn in state.turns if turn.reason is BuildReason.DRIFT or _serves_against(turn))
     over = (turn.over_at or turn.ended_at for turn in cool)
@@ -178,23 +186,24 @@ def _collects(state: State, alarm: Alarm) -> bool:
 
 
 def _labels_may_come(state: State, alarms: Sequence[Alarm], now: datetime) -> bool:
-    """Tell whether a turn should wait for labels that another alarm asks for: often both have one cause, and
-    a version without them learns nothing of it."""
+    """Return whether a turn should wait for labels that another alarm asks for. Often both alarms have one
+    cause, and a version without those labels would not learn about it."""
     return any(
         _collects(state, alarm) and not state.turns_for(alarm) and now - alarm.at < STALE for alarm in alarms
     )
 
 
 def labels_needed(state: State, alarm: Alarm) -> int:
-    """Return how many labels the next turn for ``alarm`` waits for: the same data is not tried again, unless
-    it is trained otherwise now. A person's command that made no version tried none."""
+    """Return how many labels the next turn for ``alarm`` needs: ``min_labels`` more after each try, so that
+    the same data is not tried twice. A changed training spec allows one more try with the same labels. A
+    person's command that gave no version is no try."""
     tried = [turn for turn in state.turns_for(alarm) if turn.dataset_id or turn.reason is BuildReason.DRIFT]
     again = bool(tried) and _trains_otherwise(state, tried)
     return state.drift.turns.min_labels * (len(tried) + (0 if again else 1))
 
 
 def _trains_otherwise(state: State, tried: Sequence[Turn]) -> bool:
-    """Tell whether the same records would give another model than in the last of ``tried``."""
+    """Return whether the training spec changed since the last of ``tried``."""
     last = tried[-1]
     if last.training_sha256 is None:
         return last.spec_sha256 != state.spec_sha256
@@ -202,7 +211,7 @@ def _trains_otherwise(state: State, tried: Sequence[Turn]) -> bool:
 
 
 def _missing(state: State, alarms: Sequence[Alarm]) -> Decision:
-    """Return what none of ``alarms`` has enough of."""
+    """Return what ``alarms`` wait for: labels, or a change since the last try."""
     waiting = [alarm for alarm in alarms if _collects(state, alarm)]
     if waiting:
         return Decision(Step.LABELS, "; ".join(_reason(state, alarm) for alarm in waiting), _names(waiting))

@@ -1,4 +1,4 @@
-"""Brings log, record table and clock together to the decision that holds now."""
+"""Decides with the state from the log, the labels in the record table, and the clock."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def utc_now() -> datetime:
 
 
 class Dispatch:
-    """Says what is due, and keeps the latest decision of each project."""
+    """Decides what is due, and keeps the latest decision about each project."""
 
     def __init__(
         self, facts: TurnFacts, labels: LabelCount, *, clock: Callable[[], datetime] = utc_now
@@ -37,10 +37,10 @@ class Dispatch:
         self._decided: dict[str, TurnDecided] = {}
         """By project: the latest decision."""
         self._held: dict[str, str | None] = {}
-        """By project: what held builds up."""
+        """By project: why builds wait, as last logged."""
 
     async def decide(self, spec: ProjectSpec) -> Decision:
-        """Return what follows now from the open alarms of a project.
+        """Return the decision about the open alarms of a project at this moment.
 
         Raises:
             TransientError: the store is away.
@@ -51,11 +51,11 @@ class Dispatch:
         return decision
 
     def decided(self, project: str) -> TurnDecided | None:
-        """Return what was decided last; None: nothing yet."""
+        """Return the last decision; None: there is none yet."""
         return self._decided.get(project)
 
     async def hold(self, spec: ProjectSpec, reason: BuildReason) -> str | None:
-        """Return why a version that records ask for has to wait; None where it does not.
+        """Return why a version that is due because of new records must wait; None: it need not.
 
         Raises:
             TransientError: the store is away.
@@ -67,8 +67,8 @@ class Dispatch:
         return held
 
     def mended_by_command(self, spec: ProjectSpec) -> tuple[str, ...]:
-        """Return the open alarms that a version which a person asks for is to mend: as many, from the oldest
-        on, as a request can name."""
+        """Return the open alarms that a version requested by a person should resolve: the oldest ones, as
+        many as a request can name."""
         alarms = to_mend(self._facts.state(spec), self._clock())
         return tuple(alarm.name for alarm in alarms[:MOST_ALARMS])
 

@@ -1,7 +1,7 @@
-"""What the log says of alarms, turns and their ends.
+"""Folds the log's events about alarms, turns and their ends.
 
-A fold: topics have no order between them and events come twice, so what each event says is kept by its name,
-and a state is put together when it is asked for.
+Topics have no order between them, and events may come twice. So each event's content is kept under a name,
+and the state is computed when it is asked for.
 """
 
 from __future__ import annotations
@@ -49,17 +49,17 @@ TOPICS = (
 @dataclass(slots=True)
 class _Project:
     alarms: dict[str, Envelope[DriftDetected]] = field(default_factory=dict[str, Any])
-    """By name: ``alarm_id``, or of an alarm from before they had one, the event's id."""
+    """By alarm name: the ``alarm_id``, or the event's id for an alarm from before there were ids."""
     raised_by: dict[str, str] = field(default_factory=dict[str, str])
-    """By event: the name of its alarm."""
+    """By event id: the name of the alarm that the event raised."""
     resolved: dict[str, datetime] = field(default_factory=dict[str, datetime])
-    """By name: when it was over."""
+    """By alarm name: when the alarm was resolved."""
     alarmed: dict[str, bool] = field(default_factory=dict[str, bool])
-    """By request: whether an alarm was open then. Found out again once an alarm comes or goes."""
+    """By request: whether an alarm was open then. A cache, cleared when an alarm is raised or resolved."""
     wanted: dict[str, LabelsRequested] = field(default_factory=dict[str, Any])
-    """By alarm: the newest revision."""
+    """By alarm: the newest revision of its request for labels."""
     requests: dict[str, Envelope[DatasetRequested]] = field(default_factory=dict[str, Any])
-    """Those that name their records."""
+    """By id: the requests that name their records."""
     versions: dict[str, Envelope[DatasetVersioned]] = field(default_factory=dict[str, Any])
     """By request."""
     rejected: dict[str, Envelope[DatasetRejected]] = field(default_factory=dict[str, Any])
@@ -77,12 +77,12 @@ class TurnFacts:
         self._projects: defaultdict[str, _Project] = defaultdict(_Project)
 
     def apply(self, envelope: Envelope[Any]) -> None:
-        """Take note of one event; those of other topics are left alone."""
+        """Apply one event; other topics are ignored."""
         known, data = self._projects[envelope.project], envelope.data
         known.fates.apply(envelope)
         match data:
             case DriftDetected():
-                # What users wrote is not needed here, and an erasure would not reach it.
+                # Drop users' texts: they are not needed here, and an erasure would not reach this copy.
                 bare = replace(envelope, data=data.model_copy(update={"examples": ()}))
                 known.alarms.setdefault(data.alarm_id or envelope.id, bare)
                 known.raised_by.setdefault(envelope.id, data.alarm_id or envelope.id)
@@ -116,22 +116,21 @@ class TurnFacts:
         return self._projects[project].alarms[name]
 
     def wanted(self, project: str, name: str) -> LabelsRequested | None:
-        """Return where the questions of an alarm lie, as its request for labels says, else the alarm itself;
-        None: nobody said."""
+        """Return the labels that an alarm needs: its request for labels, or one made from the alarm's
+        cluster. None: neither says where the alarm's questions lie."""
         known = self._projects[project]
         return known.wanted.get(name) or _asked_by_alarm(name, known.alarms[name].data)
 
     def failure(self, project: str, dataset_id: str) -> str | None:
-        """Say how the turn of a version ended where its model does not serve for it; None: it goes on, or
-        ended well."""
+        """Return how the turn of a version failed; None: the turn goes on or ended well."""
         fate = self._projects[project].fates.of(dataset_id)
         if fate.outcome not in BAD:
             return None
         return f"{fate.outcome} ({fate.why})" if fate.why else fate.outcome
 
     def state(self, spec: ProjectSpec, labelled: Mapping[str, int] | None = None) -> State:
-        """Put together what decisions rest on. ``labelled`` counts, by alarm, what lies in the record table:
-        trusted examples near its cluster."""
+        """Return the state that decisions depend on. ``labelled`` is, by alarm, the number of trusted
+        examples near its cluster in the record table."""
         known = self._projects[spec.project]
         turns = _turns(known)
         return State(
@@ -147,8 +146,8 @@ class TurnFacts:
 
 
 def _turns(known: _Project) -> tuple[Turn, ...]:
-    """Return the turns. Requests of a project are answered in their order: one that a later one was answered
-    before became a dead letter, and waits for nothing."""
+    """Return the turns, oldest first. Requests of a project are answered in order. So an unanswered request
+    before an answered one became a dead letter, and its turn has ended."""
     turns = [_turn(known, request) for request in known.requests.values()]
     answered = [at for at, turn in enumerate(turns) if turn.dataset_id or turn.ended_at]
     for at, turn in enumerate(turns[: max(answered, default=0)]):
@@ -182,8 +181,8 @@ def _turn(known: _Project, request: Envelope[DatasetRequested]) -> Turn:
 
 
 def _was_alarmed(known: _Project, request: Envelope[DatasetRequested]) -> bool:
-    """Tell whether an alarm was open: the monitor then says whether the turn helped, as of one that names
-    its alarms."""
+    """Return whether an alarm was open at the time of the request. If so, the monitor will say whether the
+    turn helped, even if the request names no alarm."""
     if request.id not in known.alarmed:
         at = request.time
         known.alarmed[request.id] = any(
@@ -196,7 +195,7 @@ def _was_alarmed(known: _Project, request: Envelope[DatasetRequested]) -> bool:
 
 
 def _alarm_behind(known: _Project, request: Envelope[DatasetRequested]) -> tuple[str, ...]:
-    """Of a request from before they named alarms: the one that caused it."""
+    """Return the alarm that caused a request from before requests named their alarms."""
     name = known.raised_by.get(request.causation_id or "")
     return () if name is None else (name,)
 
@@ -218,7 +217,7 @@ def _open_alarms(known: _Project, turns: tuple[Turn, ...]) -> tuple[Alarm, ...]:
 
 def _asked_by_alarm(name: str, alarm: DriftDetected) -> LabelsRequested | None:
     cluster = alarm.cluster
-    if alarm.suggested_action == "update_documents":  # no label, and no training, writes a document
+    if alarm.suggested_action == "update_documents":  # labels do not help: a document must be written
         return None
     if cluster is None or not (cluster.centroid or cluster.completion_ids):
         return None
@@ -230,8 +229,11 @@ def _asked_by_alarm(name: str, alarm: DriftDetected) -> LabelsRequested | None:
 
 
 def _heard_until(turns: tuple[Turn, ...]) -> datetime | None:
-    """Return until when alarms that nothing will resolve, of a monitor from before alarms had names, had
-    their turn: any that was asked for later, or that was under way and gave a version."""
+    """Return the time up to which nameless alarms count as handled.
+
+    An older monitor raised alarms without ids and never resolved them. A turn handles the ones raised before
+    its request; a turn that gave a version, those raised before its end; a turn under way, all of them.
+    """
     if any(turn.ended_at is None for turn in turns):
         return datetime.max.replace(tzinfo=UTC)
     ends = [turn.ended_at for turn in turns if turn.dataset_id is not None and turn.ended_at is not None]
@@ -240,7 +242,7 @@ def _heard_until(turns: tuple[Turn, ...]) -> datetime | None:
 
 
 def _runs(known: _Project) -> tuple[Run, ...]:
-    """Return the runs in the order of their plans, each at what it cost, or will."""
+    """Return the runs in the order of their plans, each with its measured or planned cost."""
     runs = [Run(at, _cost(plan, known.ends.get(run_id))) for run_id, (at, plan) in known.plans.items()]
     return tuple(sorted(runs, key=lambda run: run.planned_at))
 

@@ -1,4 +1,4 @@
-"""What became of each version: trained, judged, rolled out, or dropped on the way."""
+"""Follows how far each version came: training, evaluation, rollout, and where it ended."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BAD = frozenset(
         "did not help",
     }
 )
-"""Ends after which the same data may be tried again by command."""
+"""Outcomes after which a command may try the same data again."""
 STAGES = {
     Stage.PRODUCTION: GOOD,
     Stage.REJECTED: "was rejected",
@@ -35,7 +35,7 @@ STAGES = {
 
 
 class Ending(NamedTuple):
-    """One event that ended a turn, or took its end back (``outcome`` empty)."""
+    """One event that ended a turn. With an empty ``outcome``: an event that cancels an earlier end."""
 
     at: datetime
     event_id: str
@@ -45,8 +45,8 @@ class Ending(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """How far a version has come. ``ended_at`` is when its turn was over first, ``outcome`` the latest word
-    on it."""
+    """How far a version has come. ``ended_at`` is the time of its turn's first end, ``outcome`` the latest
+    outcome."""
 
     begun: bool = False
     news_at: datetime | None = None
@@ -57,7 +57,7 @@ class Fate:
 
 
 class Fates:
-    """A fold over one project's events; the order in which they come does not matter."""
+    """A fold over one project's events. Their order does not matter."""
 
     def __init__(self) -> None:
         self._begun: set[str] = set()
@@ -67,12 +67,12 @@ class Fates:
         self._training: defaultdict[str, set[Ending]] = defaultdict(set)
         self._verdicts: defaultdict[str, set[Ending]] = defaultdict(set)
         self._completed: defaultdict[str, set[Ending]] = defaultdict(set)
-        """By version, as all before; those that follow by model."""
+        """By ``dataset_id``, like the fields above; the fields below are by model id."""
         self._stages: defaultdict[str, set[Ending]] = defaultdict(set)
         self._moved: dict[str, datetime] = {}
 
     def apply(self, envelope: Envelope[Any]) -> None:
-        """Take note of one event; those that say nothing of a version's fate are left alone."""
+        """Apply one event; events that do not concern a version's fate are ignored."""
         data = envelope.data
         match data:
             case TrainStarted():
@@ -104,8 +104,8 @@ class Fates:
             self._news[version] = max(envelope.time, self._news.get(version, envelope.time))
 
     def of(self, dataset_id: str) -> Fate:
-        """Return how far a version has come; of one that a newer one superseded while it waited for its
-        training, how far that one has."""
+        """Return how far a version has come. If a newer version superseded it before its training, the fate
+        of the newer version counts."""
         passed = {dataset_id}
         while not self._training[dataset_id] and (newer := self._superseded.get(dataset_id)):
             if newer in passed:
@@ -130,8 +130,8 @@ class Fates:
         )
 
     def _ends(self, dataset_id: str, stages: list[Ending]) -> list[Ending]:
-        """Return what ended the turn, the latest word last: a stage outweighs a verdict, a verdict a
-        training."""
+        """Return the events that ended the turn, latest last. A model's stage outweighs its verdict, and a
+        verdict outweighs the training."""
         served = any(one.outcome == GOOD for one in stages)
         if placed := [one for one in stages if not (served and one.outcome == STAGES[Stage.RETIRED])]:
             return placed

@@ -1,4 +1,4 @@
-"""What a project's webhook is told of prompts that wait for answers: ids and counts, no customer's word."""
+"""The webhook notice about prompts that wait for answers. It has ids and counts, and no customer's text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FIELD = "drift.labels.webhook"
 
 
 def notice_of(event: Envelope[LabelsRequested], *, page: str | None) -> Notice:
-    """Return what is told of ``event``; ``page`` is where people answer."""
+    """Return the notice about ``event``; ``page`` is the URL where people answer."""
     asked = event.data
     told = {
         "project": asked.project,

@@ -1,4 +1,4 @@
-"""How many trusted examples lie near what each alarm is about. A row of the table is looked at once."""
+"""Counts the trusted examples near each alarm's cluster. Each row of the table is read once."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from tunewheel_curate.records.table import SUBJECT_COLUMNS, RecordTable
 from tunewheel_curate.turns.near_cluster import NEAR_COLUMNS, Embed, NearCluster
 
 COLUMNS = tuple(dict.fromkeys((*NEAR_COLUMNS, *SUBJECT_COLUMNS)))
-"""What is read of a row: what is counted by, and what tells whether it is erased."""
+"""The columns that are read: those for counting, and those that say whether a row is erased."""
 
 
 def static_embed() -> Embed:
-    """Return the monitor's own embedding, which loads on first use."""
+    """Return the embedding that the monitor uses. It loads on first use."""
     from tunewheel_embedding.static import StaticEmbedder
 
     return StaticEmbedder().embed
 
 
 class LabelCount:
-    """Counts in the record table, and remembers what it has counted. Safe to use from several threads."""
+    """Counts examples in the record table and keeps the counts. Safe to use from several threads."""
 
     def __init__(
         self,
@@ -33,8 +33,9 @@ class LabelCount:
         *,
         embed: Embed | None = None,
     ) -> None:
-        """``erasures`` are those of a project: each has all be counted anew, without the rows that it takes,
-        which may still lie in the table. So has a request for labels that names more prompts."""
+        """``erasures`` returns the erasures of a project. Erased rows may still be in the table, so every new
+        erasure makes the project be counted again without them. A changed request for labels is counted again
+        too."""
         self._table = table
         self._erasures = erasures
         self._embed = embed or static_embed()
@@ -42,10 +43,10 @@ class LabelCount:
         self._clusters: dict[tuple[str, str], NearCluster] = {}
         self._erased: dict[str, int] = {}
         self._looked: dict[tuple[str, str], int | None] = {}
-        """By project and alarm: the table's version that was counted."""
+        """By project and alarm: the table's version at the last count."""
 
     def count(self, project: str, wanted: Mapping[str, LabelsRequested]) -> dict[str, int]:
-        """Return by alarm how many questions near its cluster an expert has answered.
+        """Return, by alarm, how many questions near its cluster have an expert's answer.
 
         Raises:
             TransientError: the store is away.

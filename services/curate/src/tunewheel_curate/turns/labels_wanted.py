@@ -1,4 +1,4 @@
-"""What happens at once when prompts wait for answers: people are told, and a teacher may answer."""
+"""Acts on a request for labels at once: tells the project's webhook, and lets a teacher answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tunewheel_curate.turns.taught_answers import TaughtAnswers
 
 
 class LabelsWanted:
-    """Tells of requests for labels as their projects' specs say."""
+    """Passes requests for labels on to the webhook and the teacher of the project's spec."""
 
     def __init__(
         self, projects: View[ProjectDeclared], taught: TaughtAnswers, settings: WebhookSettings
@@ -26,7 +26,7 @@ class LabelsWanted:
         """Tell the project's webhook, and let its teacher answer.
 
         Raises:
-            LeaseLost: the partition moved; whoever reads the event next does it, a notice under the same id.
+            LeaseLost: the partition moved. Its next owner repeats this; the notice keeps its id.
             TransientError: the broker or the store is away.
         """
         declared = await self._projects.fresh(event.project)

@@ -1,8 +1,8 @@
-"""How many trusted answers lie near a cluster of questions that drifted.
+"""Counts the answers near a cluster of questions that drifted.
 
-The geometry is the monitor's own: the last question of a conversation as a static embedding, scaled to unit
-length, compared with the cluster's centre by cosine distance. Each row is embedded once, so that a look costs
-what came since the last one.
+Distances are measured as in the monitor: the last question of a conversation becomes a static embedding of
+unit length, and is compared with the cluster's centre by cosine distance. Each row is embedded once, so a
+count costs only the rows since the last one.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from tunewheel_curate.records.taught import is_taught
 
 log = structlog.get_logger(__name__)
 LONGEST_TEXT = 4_000
-"""Characters of a question that are embedded, as in the monitor."""
+"""Only so many characters of a question are embedded, as in the monitor."""
 NEAR_COLUMNS = (
     "record_id", "kind", "source_id", "title", "input", "output", "history", "trust", "attributes",
     "published_at", "partition", "offset",
 )  # fmt: skip
-"""What is looked at of a row of the record table."""
+"""The columns of the record table that counting needs."""
 Embed = Callable[[Sequence[str]], Vectors]
 
 
 @dataclass(frozen=True, slots=True)
 class NearCount:
-    """Distinct questions near a cluster that have an answer. The same question twice counts once."""
+    """The numbers of distinct answered questions near a cluster."""
 
     trusted: int
-    """An expert stands behind the answer (``validated_by``), wherever it was given."""
+    """Questions with an answer that an expert validated (``validated_by``)."""
     taught: int
-    """A teacher answered, and no expert: trusted least."""
+    """Questions that only a teacher answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,25 +52,25 @@ class _Answer:
 class NearCluster:
     """Counts, for one request for labels, the answers near its cluster.
 
-    What counts is what people or a teacher answered. Tickets that nobody validated, corrections and ratings
-    of users, and what the project's own model said, never do.
+    Answers of experts and of a teacher count. Tickets that nobody validated, users' corrections and ratings,
+    and answers of the project's own model do not.
     """
 
     def __init__(self, asked: LabelsRequested, embed: Embed) -> None:
-        """``embed`` as ``StaticEmbedder.embed``: (texts, dimensions), not normalised."""
+        """``embed`` works as ``StaticEmbedder.embed``: it returns (texts, dimensions), not normalised."""
         self._centre = unit_length(np.asarray(asked.centroid, dtype=np.float64).reshape(1, -1))[0]
         self._radius = asked.radius
         self.asked = asked
         self._named = frozenset(asked.completion_ids)
         self._mark = f'"{LABEL_REQUEST}":"{asked.request_id}"'
-        """As it stands in the canonical JSON of an answer's attributes."""
+        """The request's id as it appears in the canonical JSON of an answer's attributes."""
         self._embed = embed
         self._near: dict[tuple[str, str], _Answer] = {}
         self._reached: dict[str, int] = {}
 
     @property
     def reached(self) -> dict[str, int]:
-        """By partition of ``record.ingested``, the offset after the last row that was looked at."""
+        """By partition of ``record.ingested``, the offset after the last row that was counted."""
         return dict(self._reached)
 
     def count(self) -> NearCount:
@@ -79,8 +79,8 @@ class NearCluster:
         return NearCount(len(trusted), len(taught - trusted))
 
     def add(self, rows: pl.DataFrame) -> NearCount:
-        """Look at further ``rows`` (``NEAR_COLUMNS``) of the project; those before ``reached`` are passed
-        over. The newest record of a source counts, and a teacher never takes an expert's place."""
+        """Count further ``rows`` (``NEAR_COLUMNS``) of the project; rows before ``reached`` are skipped. The
+        newest record of a source counts. A teacher's answer never replaces an expert's."""
         known = (
             pl.col("partition")
             .cast(pl.String)
@@ -99,7 +99,7 @@ class NearCluster:
         return self.count()
 
     def clear(self) -> None:
-        """Forget what was counted, after an erasure; ``add`` then needs all rows again."""
+        """Reset the count, for use after an erasure. ``add`` then needs all rows again."""
         self._near.clear()
         self._reached.clear()
 
@@ -113,9 +113,11 @@ class NearCluster:
             self._near[source] = _Answer(" ".join(question.casefold().split()), trusted)
 
     def _are_near(self, rows: Sequence[dict[str, Any]], questions: Sequence[str]) -> Iterable[bool]:
-        """Tell of each row whether it is near. An answer to a prompt of the request is, and one that names
-        the request, whatever its distance: a cluster's own questions may lie beyond the radius, which nine in
-        ten of them keep, and a request without a cluster has no other answers."""
+        """Return for each row whether it is near the cluster.
+
+        An answer to a prompt of the request, or one that names the request, counts at any distance: the
+        radius covers only nine in ten of a cluster's own questions, and some requests have no cluster.
+        """
         if not questions:
             return []
         if not self._centre.size:
@@ -139,5 +141,5 @@ class NearCluster:
 
 
 def _question(row: dict[str, Any]) -> str:
-    """Return the last thing that the user said, as examples of the record ask it."""
+    """Return the last user turn of the conversation that an example of this record would have."""
     return conversation(row["title"] or "", row["input"], row["history"])[-1]["content"]

@@ -1,4 +1,4 @@
-"""A project as its turns are decided by: open alarms, turns so far, what they cost."""
+"""The state of a project that turns are decided from: open alarms, turns so far, and their cost."""
 
 from __future__ import annotations
 
@@ -21,83 +21,85 @@ class Alarm:
 
     name: str
     detector: str
-    """Its own name, such as ``novelty``; ``family`` is the part of production that it looks at."""
+    """The detector's name, such as ``novelty``."""
     family: str
+    """The group of detectors that it belongs to: the part of production that they watch."""
     action: str
-    """What it suggests."""
+    """The action that the alarm suggests."""
     at: datetime
     places: bool = False
-    """It says where its questions lie, so that labels near them can be counted."""
+    """Whether the alarm says where its questions lie, so that labels near them can be counted."""
     keywords: tuple[str, ...] = ()
-    """What its questions are about."""
+    """Words that describe the alarm's questions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A turn of the wheel, from the request for a version on."""
+    """A turn of the wheel. It begins with the request for a version."""
 
     name: str
     """Id of the ``dataset.requested`` that names its records."""
     reason: BuildReason
     requested_at: datetime
     news_at: datetime
-    """When its latest event happened."""
+    """The time of its latest event."""
     alarms: tuple[str, ...] = ()
-    """Names of those that it is to mend."""
+    """The names of the alarms that it should resolve."""
     alarmed: bool = False
-    """It was asked for while alarms were open, whether it names them or not: the records that it was built
-    of may mend them too."""
+    """Whether alarms were open when it was requested. Its records may resolve them even if it does not name
+    them."""
     dataset_id: str | None = None
     spec_sha256: str | None = None
     training_sha256: str | None = None
-    """Of what of the spec decides rows and training; None: curate did not say so then."""
+    """Hash of the parts of the spec that decide rows and training; None: the event is from before this
+    hash."""
     begun: bool = False
-    """Its training began: no newer version supersedes it any more."""
+    """Whether its training began. From then on no newer version supersedes it."""
     ended_at: datetime | None = None
-    """Nothing is trained, judged or tried any more."""
+    """When training, evaluation and rollout were over."""
     completed_at: datetime | None = None
-    """``turn.completed`` says whether it helped."""
+    """When ``turn.completed`` said whether it helped."""
     outcome: str = ""
     why: str = ""
 
     @property
     def over_at(self) -> datetime | None:
-        """Return when it was over: of one that serves against an alarm, when it was told whether that
-        helped."""
+        """Return when the turn was over. A turn that was promoted while alarms were open is over only when
+        ``turn.completed`` says whether it helped."""
         if self.alarmed and self.outcome == GOOD:
             return self.completed_at
         return self.ended_at
 
     @property
     def place(self) -> str:
-        """How messages call it."""
+        """The turn's name in messages."""
         return self.dataset_id or f"the request {self.name}"
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """All that a decision rests on, but the time."""
+    """Everything that a decision depends on, except the time."""
 
     drift: DriftSpec
     spec_sha256: str
     training_sha256: str
     alarms: tuple[Alarm, ...] = ()
-    """The open ones, oldest first."""
+    """The open alarms, oldest first."""
     turns: tuple[Turn, ...] = ()
     """Oldest first."""
     runs: tuple[Run, ...] = ()
-    """What training cost so far, oldest first."""
+    """The training runs so far with their cost, oldest first."""
     labelled: Mapping[str, int] = field(default_factory=dict[str, int])
-    """By alarm: trusted examples near its cluster."""
+    """By alarm: the number of trusted examples near its cluster."""
     stale: timedelta = STALE
-    """How long a turn may tell nothing."""
+    """A turn without an event for so long no longer blocks others."""
 
     def turns_for(self, alarm: Alarm) -> tuple[Turn, ...]:
         return tuple(turn for turn in self.turns if alarm.name in turn.alarms)
 
     def in_flight(self, now: datetime, *, begun: bool = False) -> Turn | None:
-        """Return the oldest turn that is not over; with ``begun``, the oldest whose training began and that
-        has not ended."""
+        """Return the oldest turn that is not over. With ``begun``: the oldest turn whose training began and
+        that has not ended."""
         for turn in self.turns:
             goes_on = turn.begun and turn.ended_at is None if begun else turn.over_at is None
             if goes_on and now - turn.news_at < self.stale:

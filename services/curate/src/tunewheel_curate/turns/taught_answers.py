@@ -1,8 +1,11 @@
-"""A teacher answers prompts that drifted, where the spec gives it a quota. Each answer is checked against the
-task's form, marked with the teacher's model, and validated by nobody, so that it is trusted least.
+"""Lets a teacher model answer prompts that drifted, within the quota that the spec gives it.
 
-``teacher-answers/<project>/<month>/<hash of completion>`` notes, without a text, what is asked: the notes of
-a month are what its quota counts. The month is that of the request, so that a redelivery counts the same.
+Each answer is checked against the task's form and marked with the teacher's model. Nobody validated it, so it
+has the lowest trust.
+
+For each prompt that is asked, the store gets an empty object
+``teacher-answers/<project>/<month>/<hash of completion>``. The quota counts the objects of a month. The month
+is that of the request, so a redelivered request counts for the same month.
 """
 
 from __future__ import annotations
@@ -44,7 +47,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 ATTEMPTS = 2
-"""Times that an answer without the task's form is asked for."""
+"""How often a prompt is asked until the answer has the task's form."""
 JSON_WANTED = "\n\nReply with JSON only, by this JSON Schema: "
 Publish = Callable[[ExamplePublished, Envelope[Any]], Awaitable[None]]
 
@@ -63,17 +66,17 @@ class TaughtAnswers:
         self._store, self._allowed, self._publish = store, allowed, publish
         self._open_client = open_client
         self._one_at_a_time = defaultdict[str, asyncio.Lock](asyncio.Lock)
-        """By project: requests of other partitions count against the same quota."""
+        """By project: requests from several partitions share one quota, so they are handled one by one."""
 
     async def answer(self, event: Envelope[LabelsRequested], spec: ProjectSpec, lease: Lease) -> int:
-        """Let the spec's teacher answer what its quota allows; return how many answers were published.
+        """Let the spec's teacher answer as many prompts as its quota allows; return how many it answered.
 
-        A prompt that was asked before is not asked again. A teacher that may not be asked, or is away, leaves
-        its prompts to people; the log says why.
+        A prompt that was asked before is not asked again. If the teacher may not be asked or does not answer,
+        the prompts are left to people, and the log says why.
 
         Raises:
             TransientError: the broker or the store is away.
-            LeaseLost: the partition moved; whoever reads the event next goes on.
+            LeaseLost: the partition moved. Its next owner goes on.
         """
         teacher, quota = spec.dataset.formats.documents.questions.teacher, spec.drift.labels.teacher_quota
         if quota == 0 or teacher is None:
@@ -131,8 +134,8 @@ class TaughtAnswers:
 
     @asynccontextmanager
     async def _noted(self, path: str) -> AsyncIterator[None]:
-        """Keep a note while a prompt is asked, so that other replicas count it, and after it; where that
-        fails, the prompt was not asked. A teacher that is away is no error here."""
+        """Note that a prompt is asked, so that every replica counts it. If the block fails, delete the note:
+        the prompt does not count as asked. ``TeacherAway`` is swallowed."""
         await self._store.put(path, b"")
         try:
             yield
@@ -142,7 +145,8 @@ class TaughtAnswers:
                 raise
 
     async def _prompts(self, asked: LabelsRequested) -> tuple[LabelPrompt, ...]:
-        """Return the prompts that this revision of the request brought; those before it were asked for."""
+        """Return the prompts that this revision of the request added; earlier revisions had their own
+        event."""
         data = await self._store.read(asked.prompt_files[-1]) if asked.prompt_files else None
         if data is None:
             return ()
@@ -155,7 +159,7 @@ class TaughtAnswers:
 
 
 async def taught(client: AsyncOpenAI, model: str, task: TaskSpec, item: LabelPrompt) -> str | None:
-    """Return what a teacher answers, in the task's form; None where it gives no such answer.
+    """Return a teacher's answer in the task's form; None: it gave no such answer in ``ATTEMPTS`` tries.
 
     Raises:
         TeacherAway
@@ -176,8 +180,8 @@ async def taught(client: AsyncOpenAI, model: str, task: TaskSpec, item: LabelPro
 
 
 def check_is_another(teacher: TeacherSpec, spec: ProjectSpec) -> None:
-    """Refuse a teacher that is the project's own model, by the names that the gateway serves it under, or its
-    base.
+    """Refuse a teacher that is the project's base model, or its own model under a name that the gateway
+    serves.
 
     Raises:
         InvalidSpec
@@ -186,14 +190,14 @@ def check_is_another(teacher: TeacherSpec, spec: ProjectSpec) -> None:
     if teacher.model in own or teacher.model.startswith(f"{spec.project}/"):
         raise InvalidSpec(
             field="dataset.formats.documents.questions.teacher.model",
-            reason=f"{teacher.model} is the model that is to learn; name another, or set "
+            reason=f"{teacher.model} is the model to be trained; name another model, or set "
             "drift.labels.teacher_quota to 0",
         )
 
 
 def _example(asked: LabelsRequested, item: LabelPrompt, output: str, model: str) -> ExamplePublished | None:
-    """Return the example; None for a conversation that no example can have. It has no date, so that a
-    person's answer to the same prompt counts, whichever comes first."""
+    """Return the example; None: the conversation is not valid as an example. The example has no date, so a
+    person's answer to the same prompt wins, whichever comes first."""
     turns = item.turns
     value = _object_in(output)
     try:
@@ -223,5 +227,6 @@ def _object_in(output: str) -> dict[str, Any] | None:
 
 
 def _name(item: LabelPrompt) -> str:
-    """Name a prompt by its completion: alarms of one cause ask about the same ones."""
+    """Return a prompt's name. It follows from the completion, because several alarms may ask about the
+    same."""
     return content_sha256([item.completion_id])[:32]

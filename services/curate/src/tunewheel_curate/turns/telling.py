@@ -1,4 +1,5 @@
-"""What the log is told of a decision: step, open alarms, the month's budget, what a person should do."""
+"""Writes a decision as ``turn.decided``: step, open alarms, the month's budget, and what a person should
+do."""
 
 from __future__ import annotations
 
@@ -20,12 +21,12 @@ NEXT_STEPS = {
     Step.BUDGET: f"Raise `drift.turns.budget` in the spec, or run {BUILD}.",
     Step.APPROVAL: f"Approve of the turn: run {BUILD}, or press Build in the console.",
 }
-"""By step; the others need nobody."""
+"""By step: what a person should do. The other steps need nobody."""
 PUBLISH = "Publish documents about {about}: `tunewheel publish FILES --project {project}`."
 
 
 def tell(state: State, decision: Decision, project: str, now: datetime) -> TurnDecided:
-    """Return the event that says what was decided about ``project`` at ``now``."""
+    """Return the event for a decision about ``project`` at ``now``."""
     budget = state.drift.turns.budget.model_dump(exclude_none=True)
     spent = spent_in_month(state.runs, now)
     return TurnDecided(
@@ -42,8 +43,8 @@ def tell(state: State, decision: Decision, project: str, now: datetime) -> TurnD
 
 
 def _next_step(state: State, decision: Decision, project: str) -> str:
-    """Return what a person should do. Documents that are missing are published beside everything else: no
-    version of the model would know what they say."""
+    """Return what a person should do. Missing documents are named whatever the step is: no training can
+    replace them."""
     lacking = [alarm for alarm in state.alarms if alarm.action == "update_documents" and alarm.keywords]
     about = ", ".join(dict.fromkeys(word for alarm in lacking for word in alarm.keywords))
     told = [PUBLISH.format(about=about, project=project)] if lacking else []

@@ -1,1 +1,1 @@
-"""A build as an immutable version: its files, its card, its suite."""
+"""Writes a build as an immutable version: files, data card, validation suite."""

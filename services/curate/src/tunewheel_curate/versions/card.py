@@ -56,9 +56,9 @@ def data_card(
     data_docs: str | None = None,
     previous: str | None = None,
 ) -> str:
-    """Return the card as Markdown. It holds no clock, so that a version's card is always the same.
+    """Return the card as Markdown. It holds no date, so a version's card always has the same bytes.
 
-    ``data_docs`` is the path of the Data Docs beside the card, ``previous`` the version before this one.
+    ``data_docs`` is the path of the Data Docs relative to the card, ``previous`` the previous version.
     """
     counts, keyed = build.counts, bool(build.outside.secret)
     marks = "hashes keyed by the secret of who built this" if keyed else "hashes"

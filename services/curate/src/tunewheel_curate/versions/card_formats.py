@@ -1,4 +1,4 @@
-"""What a data card says of examples made of documents, and of how tokens were counted."""
+"""The sections of the data card about documents, passages and token counts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ MADE = {
 
 
 def documents_section(build: Build) -> str:
-    """Return how many examples of which kind, and how far they can be trusted."""
+    """Return the section about examples made of documents: how many of each kind, and how reliable they
+    are."""
     made = [
         f"- {text}: {build.counts.formats[name]}"
         for name, text in MADE.items()
@@ -43,7 +44,7 @@ def documents_section(build: Build) -> str:
 
 
 def tokens_section(build: Build, spec: ProjectSpec) -> str:
-    """Return by what tokens were counted, and what went through the chat template."""
+    """Return the section about token counts and about the check with the chat template."""
     use = build.outside.tokens.use
     if use.sha256 is None:
         return (
@@ -58,7 +59,7 @@ def tokens_section(build: Build, spec: ProjectSpec) -> str:
 
 
 def passages_section(shown: Shown) -> str:
-    """Return what of the documents stands in the prompts that train."""
+    """Return the section about passages in training prompts."""
     use = shown.use
     asked = use.gold + use.distractors_only + use.without
     parts = [

@@ -1,4 +1,4 @@
-"""What the suite looks at: one row per example, with what is to be expected of it as numbers."""
+"""Prepares the frame that the suite checks: one row per example, with violations as numbers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tunewheel_curate.examples.tokens import Tokens
 from tunewheel_curate.holdout.splitting import Split
 
 NO_LABEL = ""
-"""Of what is no answer."""
+"""The label in this frame of rows that are no answers, such as passages of documents."""
 LOOKED_AT = 10_000
-"""Examples that are searched for personal data: the search costs more than all the rest."""
+"""How many examples are searched for personal data. The search costs more than all other checks."""
 
 
 def observed(split: Split, spec: ProjectSpec, tokens: Tokens) -> pl.DataFrame:
-    """Return the examples of both sides, general data apart, in the columns that the suite names."""
+    """Return the examples of both sides, without general data, in the columns that the suite names."""
     both = pl.concat(
         [
             split.train.with_columns(pl.lit("train").alias("split")),
@@ -39,14 +39,14 @@ def observed(split: Split, spec: ProjectSpec, tokens: Tokens) -> pl.DataFrame:
     return both.select(
         "example_id",
         asked,
-        # Two documents may be asked the same; two tickets may not.
+        # Questions of answers must be distinct; the same question about two documents is allowed.
         pl.when(pl.lit(answers)).then(pl.lit(asked)).otherwise("example_id").alias("question"),
         said,
         _schema_violations(said, answers, spec).alias("schema_violations"),
         _rule_violations(asked, said, answers, spec).alias("rule_violations"),
         _personal_data(both["example_id"], asked, said, both["group"], spec).alias("personal_data"),
         pl.Series("tokens", sizes, dtype=pl.Int64),
-        # What is no answer has no label: the share of those without one is the answers' alone.
+        # Only answers carry a label, so the share of unlabelled rows is computed over answers.
         pl.when(pl.lit(answers)).then("label").otherwise(pl.lit(NO_LABEL)).alias("label"),
         "group",
         "split",
@@ -55,7 +55,7 @@ def observed(split: Split, spec: ProjectSpec, tokens: Tokens) -> pl.DataFrame:
 
 
 def allowed_labels(spec: ProjectSpec) -> list[str]:
-    """Return the labels that the schema lists, and that of what is no answer; empty where it lists none."""
+    """Return the labels that the schema lists, and ``NO_LABEL``; empty if the schema lists none."""
     schema, field = spec.task.output_schema, spec.task.label_field
     if schema is None or field is None:
         return []
@@ -68,7 +68,7 @@ def allowed_labels(spec: ProjectSpec) -> list[str]:
 def _schema_violations(said: pl.Series, answers: pl.Series, spec: ProjectSpec) -> pl.Series:
     if spec.task.output_schema is None:
         return pl.repeat(0, len(said), dtype=pl.Int64, eager=True)
-    # Great Expectations' own JSON Schema expectation checks the schema anew for every row: 4 ms each.
+    # Great Expectations' own JSON Schema expectation checks the schema again for every row: 4 ms each.
     schema = SchemaCheck(spec.task.output_schema)
     counts = [schema.errors(text) if check else 0 for text, check in zip(said, answers, strict=True)]
     return pl.Series(counts, dtype=pl.Int64)
@@ -85,10 +85,11 @@ def _rule_violations(asked: pl.Series, said: pl.Series, answers: pl.Series, spec
 def _personal_data(
     names: pl.Series, asked: pl.Series, said: pl.Series, groups: pl.Series, spec: ProjectSpec
 ) -> pl.Series:
-    """Tell of each example whether a pattern would be redacted once more; a placeholder is nobody's data, and
-    what a pipeline takes for a name depends on what stands around it.
+    """Return for each example whether a pattern still finds personal data. Placeholders do not count. Named
+    entities are not searched: what a pipeline takes for a name depends on the text around it.
 
-    Of more than ``LOOKED_AT`` the others say null: ids are hashes, so the smallest are a random sample.
+    Only the ``LOOKED_AT`` examples with the smallest ids are searched; ids are hashes, so this is a random
+    sample. The others are null.
     """
     policy = spec.dataset.pii
     nothing = pl.repeat(None, len(said), dtype=pl.Int64, eager=True)

@@ -1,6 +1,6 @@
-"""Tells beside each row of a version where it comes from, so that eval can say for whom a model got worse.
+"""Adds the origin of each row of a version, so that eval can say for whom a model got worse.
 
-This is no part of what names a version: the same records make the same version, whoever looked at them.
+The origin does not enter the version's id.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from tunewheel_curate.cleaning.languages import language_of
 
 
 def with_origin(rows: pl.DataFrame, lineage: pl.DataFrame, *, languages: bool = False) -> pl.DataFrame:
-    """Return ``rows`` (of ``EXAMPLE_SCHEMA``) with the columns ``source``, the kind of the first record, and
-    ``language``, that of the last question; null without ``languages``, which take a while each."""
+    """Return ``rows`` (``EXAMPLE_SCHEMA``) with the columns ``source``, the kind of the first record, and
+    ``language``, the language of the last question. ``language`` is null unless ``languages`` is set: finding
+    it takes time."""
     kinds = lineage.select("record_id", pl.col("kind").alias("source")).unique("record_id", keep="first")
     first = pl.col("record_ids").list.first().alias("record_id")
     spoken = [language_of(_asked(messages)) if languages else None for messages in rows["messages"].to_list()]

@@ -1,4 +1,4 @@
-"""What a version says of customers, sources and experts: pseudonyms, in every file of it."""
+"""Replaces customers, sources and experts by pseudonyms in every file of a version."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from tunewheel_curate.pipeline import Build
 
 NOUNS = {"group": "group", "source_id": "source", "validated_by": "expert"}
-"""Columns that hold names from outside, each with the noun that its pseudonyms begin with."""
+"""Columns with names from the sources, and the noun with which their pseudonyms begin."""
 
 
 def under_pseudonyms(build: Build, names: Pseudonyms) -> Build:
-    """Return ``build`` with pseudonyms in all columns of ``NOUNS``, whichever frame they are in."""
+    """Return ``build`` with pseudonyms in the columns of ``NOUNS`` of every frame."""
     split, preferences, negatives, replayed = build.split, build.preferences, build.negatives, build.replayed
     return replace(
         build,

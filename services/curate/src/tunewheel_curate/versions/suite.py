@@ -1,8 +1,8 @@
 """The Great Expectations suite of a dataset version, and its Data Docs.
 
-Curation already enforces all of this row by row; the suite is the independent second look that data teams
-read. Great Expectations stamps its pages with clocks and random ids; both are replaced, so that the docs of
-a version are always the same bytes.
+Curation already enforces all of this row by row. The suite is an independent second check, in the form that
+data teams read. Great Expectations writes dates and random ids into its pages. Both are replaced, so that the
+pages of a version always have the same bytes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tunewheel_curate.holdout.splitting import Split
 from tunewheel_curate.versions.observations import allowed_labels, observed
 
 CLEAN = 0.99
-"""Share of examples in which the recognisers find nothing any more."""
+"""The share of examples in which the recognisers must find no personal data."""
 _RUN_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 _REMOTE_LOGO = re.compile(r"https://great-expectations-web-assets\.s3\.[^\"')]*?\.png(?:\?d=[\w.]+)?")
 _CLOCK = re.compile(r"\b\d{8}T\d{6}\.\d{6}Z")
@@ -32,7 +32,7 @@ _UNUSED = ("static/fonts", "static/images/validation_failed_unexpected_values.gi
 
 
 def run_suite(split: Split, spec: ProjectSpec, dataset_id: str, folder: Path, *, tokens: Tokens) -> list[str]:
-    """Validate a version, write Data Docs below ``folder``; return what failed, empty for a good version."""
+    """Validate a version and write Data Docs below ``folder``; return the failed expectations."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations as gx
     import pandas
@@ -71,7 +71,7 @@ def run_suite(split: Split, spec: ProjectSpec, dataset_id: str, folder: Path, *,
 
 
 def _remove_default_site(context: Any) -> None:
-    """Every ephemeral context brings a docs site in a temporary folder that nobody would delete."""
+    """Remove the context's default docs site, which would leave a temporary folder behind."""
     for name, config in dict(context.variables.data_docs_sites).items():
         shutil.rmtree(config["store_backend"]["base_directory"], ignore_errors=True)
         context.delete_data_docs_site(name)
@@ -106,7 +106,7 @@ def _expectations(spec: ProjectSpec) -> list[Any]:
             gxe.ExpectColumnMaxToBeBetween(column="rule_violations", min_value=0, max_value=0)
         )
     if spec.dataset.pii.action != "keep":
-        # Texts that stood apart stand together now: one in a hundred may look like a number to somebody.
+        # Joined texts may look like a number to a recogniser, so one example in a hundred may match.
         expectations.append(
             gxe.ExpectColumnValuesToBeBetween(column="personal_data", max_value=0, mostly=CLEAN)
         )
@@ -122,7 +122,7 @@ def _failures(result: Any) -> list[str]:
 
 
 def _settle(folder: Path, dataset_id: str) -> None:
-    """Take clocks, random ids and unused weight out of the pages."""
+    """Remove dates, random ids and unused files from the pages."""
     for name in _UNUSED:
         target = folder / name
         shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)

@@ -1,4 +1,5 @@
-"""A build as an immutable version: ids from content, Parquet, manifest, card, lineage."""
+"""Writes a build as an immutable version: Parquet files, lineage, card and manifest, with ids from
+content."""
 
 from __future__ import annotations
 
@@ -36,8 +37,7 @@ _ROWS_AT_ONCE = 2_048
 def rows_sha256(
     split: Split, preferences: Preferences | None = None, negatives: Negatives | None = None
 ) -> str:
-    """Return the SHA-256 of the canonical rows of both splits, and of the preference pairs and the negatives
-    where there are any."""
+    """Return the SHA-256 of the canonical rows of both sides, the preference pairs and the negatives."""
     rows = {"train": split.train.sort("example_id"), "holdout": split.holdout.sort("example_id")}
     if preferences is not None and not preferences.pairs.is_empty():
         rows["preferences"] = preferences.pairs
@@ -50,7 +50,7 @@ def rows_sha256(
 
 
 def _canonical(frames: Mapping[str, pl.DataFrame]) -> Iterator[bytes]:
-    """Yield ``canonical_json`` of the rows of ``frames`` in pieces: whole, it takes more than a build."""
+    """Yield ``canonical_json`` of the rows of ``frames`` in pieces: in one piece it takes too much memory."""
     for number, name in enumerate(sorted(frames)):
         yield b"," if number else b"{"
         yield canonical_json(name) + b":["
@@ -69,12 +69,12 @@ def dataset_id_of(
     previous: str | None = None,
     published: Collection[str] = (),
 ) -> str:
-    """Return ``ds-`` and 20 hex digits that follow from the spec, the rows' hash and the index that passages
-    were taken from, if any.
+    """Return ``ds-`` and 20 hex digits that follow from the spec, the rows' hash, and the index of the
+    passages.
 
-    Rows that come back (what was withdrawn is published again) make a version of their own, whose name
-    follows from ``previous`` too: under the one among ``published`` every service would take it for what it
-    has done long ago, and its memory would not be that of the versions since.
+    The rows of an earlier version can come back, for example when a withdrawn document is published again.
+    They make a new version, whose id follows from ``previous`` too. Under an id in ``published`` every
+    service would take it for work that is done, and it would lack the memory of the versions since.
     """
     content: dict[str, str | None] = {"spec_sha256": spec.sha256, "rows_sha256": rows}
     if index_id is not None:
@@ -92,10 +92,10 @@ def write_version(
     previous: str | None = None,
     published: Collection[str] = (),
 ) -> DatasetManifest:
-    """Write the version's files below ``folder`` as they will lie below ``datasets/<dataset_id>/``.
+    """Write the version's files below ``folder``, in the layout of ``datasets/<dataset_id>/``.
 
-    The same build writes the same bytes. ``data_docs`` says whether Data Docs are written beside them,
-    ``previous`` which version this one follows, ``published`` all that there were of the project.
+    The same build writes the same bytes. ``data_docs`` says whether the manifest and the card refer to Data
+    Docs. ``previous`` is the version before this one; ``published`` are all earlier versions of the project.
     """
     rows, shown = rows_sha256(build.split, build.preferences, build.negatives), build.shown
     dataset_id = dataset_id_of(
@@ -162,7 +162,7 @@ def _tokenizer(build: Build) -> TokenizerUse | None:
 
 
 def manifest_ref(manifest: DatasetManifest, data: bytes) -> ArtifactRef:
-    """Return the reference of a manifest whose bytes are ``data``."""
+    """Return the reference to ``manifest``, whose bytes are ``data``."""
     path = f"datasets/{manifest.dataset_id}/{MANIFEST}"
     return ArtifactRef(path=path, sha256=content_sha256(data), size_bytes=len(data))
 
