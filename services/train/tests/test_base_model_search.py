@@ -17,6 +17,8 @@ from tunewheel_train.progress import Failed
 from tunewheel_train.runs import bases
 from tunewheel_train.worker import of_shortage
 
+NO_MEMORY = "cannot be converted in this machine's memory; add memory, or choose a smaller model"
+
 
 async def test_a_base_model_that_does_not_exist_fails_with_its_field(bench, tmp_path: Path):
     made = await bench(base_model=str(tmp_path / "nowhere"))
@@ -122,7 +124,7 @@ async def test_a_hub_that_is_down_once_training_began_is_asked_again(bench):
     ("error", "field", "words"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), "(disk)", "has no space left"),
-        (MemoryError(), "base_model", "cannot be converted in this machine's memory"),
+        (MemoryError(), "base_model", NO_MEMORY),
     ],
     ids=str,
 )
@@ -151,7 +153,7 @@ async def test_a_search_that_the_kernel_killed_for_want_of_memory_is_told_as_suc
     made = (await bench()).whose_worker_first_runs("import os; os.kill(os.getpid(), 9)")
     event = await made.train()
     assert isinstance(event, TrainFailed)
-    assert (event.field, event.reason) == ("base_model", "cannot be converted in this machine's memory")
+    assert (event.field, event.reason) == ("base_model", NO_MEMORY)
 
 
 async def test_runs_that_begin_together_each_find_their_own_base(bench, tmp_path: Path):

@@ -203,7 +203,7 @@ async def test_a_process_that_keeps_dying_fails_the_run(bench):
     assert isinstance(event, TrainFailed)
     assert event.field == "(run)"
     assert event.reason == (
-        "stopped 3 times without coming further: the training process ended with exit code 1: no such device"
+        "stopped 3 times without progress: the training process ended with exit code 1: no such device"
     )
 
 
@@ -223,7 +223,7 @@ async def test_a_failure_that_names_thousands_of_records_is_heard(bench):
 @pytest.mark.parametrize(
     ("fault", "told"),
     [
-        ("hang", "it lived, but came no further for 90 s (TUNEWHEEL_STUCK_SECONDS) and was killed"),
+        ("hang", "but made no progress for 90 s (TUNEWHEEL_STUCK_SECONDS) and was killed"),
         ("freeze", "it gave no sign of life for 6 s (TUNEWHEEL_SILENT_SECONDS) and was killed"),
     ],
 )
@@ -248,7 +248,7 @@ async def test_a_process_that_is_stuck_is_killed_and_started_again(bench, monkey
     event = await made.train()
     assert isinstance(event, TrainFailed)
     assert told in event.reason
-    assert event.reason.startswith("stopped 2 times without coming further: the training process ended: ")
+    assert event.reason.startswith("stopped 2 times without progress: the training process ended: ")
     assert event.step == 1
     assert training_processes() == []
 

@@ -67,7 +67,7 @@ def test_a_continued_adapter_begins_where_the_first_ended(trained, case):
 @pytest.mark.parametrize(
     ("changes", "field", "words"),
     [
-        ({"rank": 8}, "train.rank", "is 8, but the adapter to continue from has 4; set it to that"),
+        ({"rank": 8}, "train.rank", "is 8, but the adapter to continue from has 4; set it to 4"),
         ({"rslora": True}, "train.rslora", "has False"),
     ],
 )

@@ -329,7 +329,7 @@ def test_gradients_that_are_no_numbers_end_the_run_at_their_own_step_be_it_the_l
 
     monkeypatch.setattr(TokenCrossEntropy, "apply", diverging)
     run = case()
-    with pytest.raises(RunFailed, match="made the gradients diverge to no number") as caught:
+    with pytest.raises(RunFailed, match="made the gradients diverge to a value that is not finite") as caught:
         run.train()
     assert (caught.value.field, caught.value.step) == ("train.learning_rate", 6)
     assert len(calls) == 2 * 6

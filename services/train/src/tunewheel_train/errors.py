@@ -1,12 +1,12 @@
-"""What can stop a run.
+"""The errors of a run:
 
-RunFailed(TunewheelError)    the run cannot succeed as it stands: train.failed, never retried
-RunStopped(TunewheelError)   the worker wrote a checkpoint and stopped because it was asked to
+RunFailed(TunewheelError)    the run cannot succeed without a change: train.failed, never retried
+RunStopped(TunewheelError)   the worker was asked to stop, and stopped after writing a checkpoint
 
-And an export:
+And of an export:
 
-NotExported(TunewheelError)  there is nothing to export, or not in the form that was asked for
-  └── NotEqual               what was written gives other answers than what was trained
+NotExported(TunewheelError)  there is nothing to export, or not in the requested form
+  └── NotEqual               the written model gives other answers than the trained one
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from tunewheel_contracts.errors import TunewheelError
 
 
 class RunFailed(TunewheelError):
-    """``field`` names what to mend in the spec (``(run)``: nothing in it), ``reason`` says how."""
+    """``field`` names the field of the spec to change, or ``(run)`` if it is none. ``reason`` says what is
+    wrong and how to mend it."""
 
     def __init__(
         self,
@@ -51,4 +52,4 @@ class NotExported(TunewheelError):
 
 
 class NotEqual(NotExported):
-    """What was written gave other answers than what was trained, and was removed."""
+    """The written model gave other answers than the trained one, and was removed."""

@@ -1,4 +1,4 @@
-"""One run from its dataset version to its adapter: everything but the bus."""
+"""Executes a run, from its dataset version to its adapter. Knows nothing of Kafka."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Outcome = TrainCompleted | TrainFailed
 
 
 class Trainings:
-    """Executes runs, one call at a time per run, in processes started as ``worker``."""
+    """Executes runs in processes that the command ``worker`` starts. A run is executed once at a time."""
 
     def __init__(
         self,
@@ -71,23 +71,24 @@ class Trainings:
     async def train(
         self, event: DatasetVersioned, *, lease: Lease, tell: Tell, tries: Tries | None = None
     ) -> Outcome:
-        """Train what ``event`` asks for, or find that it was trained; ``tell`` publishes what happens. With
-        ``tries`` this is node 0 of several.
+        """Train the run that ``event`` asks for, unless it is complete, and return the outcome.
+
+        ``tell`` publishes the run's progress. With ``tries`` this is node 0 of several nodes.
 
         Raises:
             InvalidEvent: the event does not fit the manifest it points to.
-            Lease.Lost: a checkpoint was written and uploaded; nothing must be published any more.
+            Lease.Lost: the partition moved. A checkpoint was written and uploaded; publish nothing more.
             TransientError: the store is away.
         """
         run = await self._plan(event, lease)
         if isinstance(run, TrainFailed):
             return run
-        async with self._turns[run.run_id]:  # an event may come twice, the second time while it is trained
+        async with self._turns[run.run_id]:  # the same event may be delivered again during the training
             lease.check()
             return await self._trained(run, lease, tell, tries)
 
     async def follow(self, event: DatasetVersioned, *, lease: Lease, tries: Tries) -> None:
-        """Take part, as a node that is not the first, in training what ``event`` asks for.
+        """Take part in the run that ``event`` asks for, as a node other than node 0.
 
         Raises:
             InvalidEvent: the event does not fit the manifest it points to.
@@ -95,7 +96,7 @@ class Trainings:
             TransientError: the store is away.
         """
         manifest = await fetch_dataset(self._store, event)
-        # of its own: nodes may share a volume
+        # a directory per node: nodes may share a volume
         directory = self._settings.runs_dir / f"node-{tries.node.rank}-of-{event.dataset_id}"
 
         async def prepare_as(said: Job) -> Job:
@@ -120,7 +121,7 @@ class Trainings:
         run_dir = self._settings.runs_dir / run.run_id
         found = await adapters.find(self._store, run)
         if found is not None:
-            await self._clean(run, run_dir)  # whoever completed it may have been killed before it did
+            await self._clean(run, run_dir)  # the worker that completed it may have died before it cleaned up
             return completed(*found)
         busy = {run_id for run_id, turn in self._turns.items() if turn.locked()}
         await leftovers.sweep(self._store, self._settings.runs_dir, busy=busy)
@@ -144,8 +145,8 @@ class Trainings:
 
     async def _failed(self, run: Run, error: RunFailed, attempt: Attempt, tracker: Tracker) -> TrainFailed:
         await tracker.failed(f"{error.field}: {error.reason}")
-        # A run that lost its lease is somebody else's, maybe in this very directory; one that was cancelled
-        # or kept dying may be wanted again as it is.
+        # Delete files only if the run can never go on. After a lost lease another worker owns it, maybe in
+        # this very directory. A run that was cancelled or kept dying may be resumed.
         never_again = error.field != "(run)" or error.superseded_by is not None
         if never_again and not attempt.lease_is_lost:
             await self._forget(run)
@@ -162,10 +163,10 @@ class Trainings:
         return plan_run(manifest, event.manifest, base, facts)
 
     async def _forget(self, run: Run) -> None:
-        """Delete the checkpoints and the data of a run that failed for good; its log stays."""
+        """Delete checkpoints and data of a run that failed for good. Its log stays."""
         try:
             await remote_checkpoints.remove(self._store, run.checkpoints_prefix)
-        except TransientError as error:  # to fail again would be to train again
+        except TransientError as error:  # raising would repeat the training
             log.warning("checkpoints_not_deleted", run_id=run.run_id, error=str(error))
         await asyncio.to_thread(_remove_all_but_logs, self._settings.runs_dir / run.run_id)
 
@@ -176,8 +177,8 @@ class Trainings:
 
 @contextlib.contextmanager
 def _full_disk_fails() -> Iterator[None]:
-    """A full disk in the body, or in the object store where that is a directory, is the run's failure: no
-    time mends it, and the next run may need less."""
+    """Turn a full disk into the run's failure. Waiting does not help, and the next run may need less space.
+    The disk may also be that of an object store in a directory."""
     try:
         yield
     except (OSError, TransientError) as error:

@@ -1,4 +1,4 @@
-"""The map of the service."""
+"""The map of the train service: dataset versions become runs, commands pause, cancel or resume them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tunewheel_train.settings import Settings
 
 @dataclass(frozen=True)
 class Followed:
-    """What is known of runs from the log, in the service and in the process of a launched run alike."""
+    """The state of runs from the log. Both the service and the process of a launched run have it."""
 
     service: Service
     settings: Settings
@@ -40,7 +40,8 @@ class Followed:
     versions: Versions
 
     def local(self, worker: Sequence[str]) -> Trainings:
-        """Return who trains runs in processes of this machine; see ``Settings.require_what_trains``."""
+        """Return what trains runs in processes of this machine. Raises as
+        ``Settings.require_what_trains``."""
         self.settings.require_what_trains()
         return Trainings(
             self.service.store,
@@ -54,8 +55,8 @@ class Followed:
 
 
 def follow(service: Service, settings: Settings) -> Followed:
-    """Read what runs depend on: every command and every outcome, also from before this process started, so
-    without a consumer group."""
+    """Replay what runs depend on: versions, starts, outcomes and commands. The log is read from its
+    beginning, so without a consumer group."""
     known = Followed(service, settings, _commands(service, settings), Controls(), Calibration(), Versions())
 
     async def follow_command(event: Envelope[TrainControl], position: Position) -> None:
@@ -77,7 +78,7 @@ def register(service: Service, settings: Settings, *, worker: Sequence[str] = WO
 
     @service.on(topics.TRAIN_CONTROL)
     async def on_train_control(event: Envelope[TrainControl]) -> None:
-        await known.commands.demand_accepted(event)  # those that count are the replay's matter
+        await known.commands.demand_accepted(event)  # accepted commands take effect in ``follow_command``
 
     if settings.train_job_template is not None:
         nodes = settings.train_nodes
@@ -86,14 +87,14 @@ def register(service: Service, settings: Settings, *, worker: Sequence[str] = WO
         raise InvalidSetting(
             "train_nodes",
             f"is {settings.train_nodes}, but runs are processes of this machine; set "
-            "TUNEWHEEL_TRAIN_JOB_TEMPLATE, or TUNEWHEEL_TRAIN_PROCESSES for several GPUs of it",
+            "TUNEWHEEL_TRAIN_JOB_TEMPLATE, or TUNEWHEEL_TRAIN_PROCESSES for several GPUs of this machine",
         )
     else:
         _train_here(known, worker)
 
 
 def telling(service: Service, cause: Envelope[DatasetVersioned]) -> Tell:
-    """Return what publishes news of the run that ``cause`` asked for."""
+    """Return a function that publishes events about the run that ``cause`` asked for."""
 
     async def tell(news: Event) -> None:
         await service.publish(service.new(news, cause=cause))

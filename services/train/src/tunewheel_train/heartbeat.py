@@ -1,4 +1,4 @@
-"""The sign of life of a training process between two messages: a step may last minutes."""
+"""Signs of life of a training process between two messages: a step may last minutes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from tunewheel_train.progress import Alive, Message, Searching
 
 _IO = Path("/proc/self/io")
 _MUCH = 1 << 20
-"""Bytes between two signs; what a process writes that waits for ever, a log, is less."""
+"""So many bytes must be read or written between two signs. A process that hangs writes less into its log."""
 
 
 def moved_bytes() -> int:
-    """What this process has read from files and written to them so far (proc_pid_io(5)); 0 where the system
-    does not say."""
+    """Return how many bytes this process has read from and written to files (proc_pid_io(5)); 0: unknown."""
     try:
         counted = dict(line.split(": ") for line in _IO.read_text().splitlines())
     except OSError:
@@ -25,7 +24,7 @@ def moved_bytes() -> int:
 
 
 class SearchSigns:
-    """The signs of a process that looks for a base model: a download of hours has no steps to tell of."""
+    """The signs of a process that searches a base model: a download of hours has no steps to report."""
 
     def __init__(self, moved: Callable[[], int] = moved_bytes) -> None:
         self._moved = moved
@@ -42,8 +41,8 @@ class SearchSigns:
 class Heartbeat:
     """Calls ``beat`` every ``seconds`` from a thread of its own while the body runs.
 
-    PyTorch lets other threads run while it computes. A process that is stopped, swapped out or dead beats no
-    more; one that waits for ever still does.
+    PyTorch lets other threads run while it computes. The beat ends when the process is stopped, swapped out
+    or dead. It does not end when the process hangs.
     """
 
     def __init__(self, beat: Callable[[], None], seconds: float) -> None:
@@ -60,6 +59,6 @@ class Heartbeat:
         self._thread.join()
 
     def _run(self) -> None:
-        with contextlib.suppress(OSError):  # nobody listens any more; the process ends by itself
+        with contextlib.suppress(OSError):  # the service is gone; the process will end by itself
             while not self._over.wait(self._seconds):
                 self._beat()

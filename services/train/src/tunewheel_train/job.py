@@ -1,4 +1,4 @@
-"""What a training process is told: one JSON file."""
+"""The job of a training process: one JSON file."""
 
 from __future__ import annotations
 
@@ -18,29 +18,31 @@ class Job(BaseModel):
     run_id: str
     base_model: str
     base_revision: str | None = None
-    """As the run was planned with; None: whatever is newest."""
+    """The revision that the run was planned with; None: the newest one."""
     train_path: Path
     preferences_path: Path | None = None
     negatives_path: Path | None = None
-    """Of answers to avoid with nothing to prefer to them, which one method can use."""
+    """Answers that were only rated down. Only the method ``kto`` can use them."""
     start_from: Path | None = None
-    """Directory of an adapter to go on from."""
+    """Directory of the adapter to continue from."""
     output_dir: Path
     work_dir: Path
-    """Of checkpoints; the newest whole one found there is resumed from."""
+    """Directory of checkpoints. The run resumes from the newest whole one."""
     cache_dir: Path
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     sharding: Literal["none", "fsdp"] = "none"
-    """Where several processes train together: whether each holds the whole model or a part of it."""
+    """If several processes train together: ``none``, each holds the whole model; ``fsdp``, each holds a
+    part."""
     packed: bool = True
     alive_seconds: float = 10.0
-    """Between two signs of life."""
+    """Seconds between two signs of life."""
     stuck_seconds: float = 3_600.0
-    """How long processes that train together wait for each other before they give up."""
+    """Seconds that processes which train together wait for each other before they give up."""
     gradient_checkpointing: bool | None = None
-    """None: as the plan says, which may also cut micro-batches."""
+    """None: the plan decides. It may also choose smaller micro-batches."""
     devices: Path | None = None
-    """A catalogue of cards and prices instead of the package's."""
+    """A catalogue of GPUs and prices that replaces the package's."""
     corrections: dict[str, Correction] = {}
-    """By device and size (``calibration.key``), what earlier runs of this method say about estimates."""
+    """By device and size (``calibration.key``): corrections of estimates, from earlier runs of this
+    method."""
     recipe: TrainSpec = TrainSpec()

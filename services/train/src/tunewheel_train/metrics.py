@@ -1,4 +1,4 @@
-"""What the train service counts (``runtime.metrics``), and what its training processes tell it."""
+"""The metrics of the train service (``runtime.metrics``), some of them reported by its training processes."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ class Metrics(metrics.Metrics):
     def __init__(self, meter: Meter) -> None:
         super().__init__(meter, "train", COUNTERS, labels=LABELS)
         self._latest: dict[str, Progressed] = {}
-        """By run that is under way: how far it is."""
+        """By run that is under way: its latest progress."""
         self.gauge("tokens_per_second", "Tokens a second, by run", self._speeds, label="run")
         self.gauge("memory_bytes", "Memory of the training process, by run", self._memory, label="run")
         self.gauge("gpu_memory_bytes", "Memory taken on its GPUs, by run", self._gpu_memory, label="run")
 
     def saw(self, message: Message, *, run_id: str, project: str) -> None:
-        """Take note of what a training process says."""
+        """Record a message of a training process."""
         if isinstance(message, Progressed):
             self._latest[run_id] = message
         elif isinstance(message, Completed):
             self.add("tokens", message.tokens, of=project)
 
     def ended(self, run_id: str) -> None:
-        """Tell no more of a run: no process of this service trains it now."""
+        """Remove a run from the gauges: no process of this service trains it now."""
         self._latest.pop(run_id, None)
 
     def _speeds(self) -> dict[str, float]:

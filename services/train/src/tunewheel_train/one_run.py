@@ -1,10 +1,10 @@
-"""The process that trains one launched run: ``tunewheel-train-run NAME``, a Job's container.
+"""The process that trains one launched run: ``tunewheel-train-run NAME``, the container of a Job.
 
-It fetches data, base model and checkpoints from the object store, puts its own there, publishes what happens
-as the service would, and writes the outcome. SIGTERM, as before a node goes away: a checkpoint after the
-present step, then exit 75; the next pod goes on from it. With ``TUNEWHEEL_TRAIN_NODES`` it is one of several
-pods that train the run together (``runs/tries.py``). It has no consumer group, no port but health's,
-and nothing on its disk that another pod would miss.
+It downloads data, base model and checkpoints from the object store, uploads its own checkpoints, publishes
+progress as the service would, and writes the outcome. On SIGTERM it writes a checkpoint after the current
+step and exits with 75; the next pod continues from the checkpoint. With ``TUNEWHEEL_TRAIN_NODES`` it is one
+of several pods that train the run together (``runs/tries.py``). It has no consumer group and opens only the
+health port. No other pod needs anything from its disk.
 """
 
 from __future__ import annotations
@@ -36,12 +36,11 @@ log = structlog.get_logger(__name__)
 
 
 class NoSuchLaunch(TunewheelError):
-    """The store holds no event of that name: this is another store, or nobody launched it."""
+    """The store has no launch of that name: this is another store, or the run was not launched."""
 
 
 class OneRun:
-    """Trains ``name`` within ``service`` and stops it then. Of several nodes the first does; the others take
-    part."""
+    """Trains the launch ``name`` and then stops ``service``. Node 0 leads; other nodes take part."""
 
     def __init__(
         self,
@@ -62,7 +61,7 @@ class OneRun:
         self._backoff = Backoff.of(settings)
         self._task: asyncio.Task[None] | None = None
         self.ended = False
-        """The outcome is written."""
+        """Whether the outcome is written."""
 
     async def begin(self) -> None:
         self._task = asyncio.create_task(self._run(), name=self._name)
@@ -77,7 +76,7 @@ class OneRun:
         try:
             await retry(self._once, self._backoff, what=self._name)
             self.ended = True
-        except (LeaseLost, TransientError) as error:  # another pod goes on, and costs no attempt
+        except (LeaseLost, TransientError) as error:  # another pod goes on; this is no failed attempt
             log.warning("run_stopped", launch=self._name, reason=str(error))
         except Exception as error:
             self._service.fail(error)
@@ -87,7 +86,10 @@ class OneRun:
         store = self._service.store
         launch = await read_launch(store, self._name)
         if launch is None:
-            raise NoSuchLaunch(f"launches/{self._name}/event.json is not in {store.url}")
+            raise NoSuchLaunch(
+                f"launches/{self._name}/event.json is not in {store.url}; set TUNEWHEEL_STORE_URL to the "
+                "store of the train service"
+            )
         if await launch.outcome(store) is None:
             if self._node.count > 1:
                 self._tries = self._tries or Tries(store, launch.prefix, self._node, every=self._every)
@@ -99,7 +101,7 @@ class OneRun:
     async def _follow(self, launch: Launch, tries: Tries) -> None:
         try:
             await self._trainings.follow(launch.event.data, lease=self._lease, tries=tries)
-        except InvalidEvent as error:  # node 0 makes it the outcome, or finds the event whole after all
+        except InvalidEvent as error:  # node 0 decides whether this is the outcome
             raise TransientError(str(error)) from error
 
     async def _outcome(self, launch: Launch, tries: Tries | None) -> Outcome:
@@ -113,7 +115,7 @@ class OneRun:
 
 
 def make_app(settings: Settings, name: str, *, worker: Sequence[str] = WORKER) -> tuple[Service, OneRun]:
-    """Build the process that trains the launch ``name``; nothing runs yet."""
+    """Assemble the process that trains the launch ``name``, without starting it."""
     node = node_of(settings.train_nodes, os.environ)
     service = Service("train", settings)
     run = OneRun(service, settings, name, follow(service, settings).local(worker), node=node)
@@ -123,8 +125,8 @@ def make_app(settings: Settings, name: str, *, worker: Sequence[str] = WORKER) -
 
 
 def main() -> None:
-    """Train the launch that the first argument names. Exit codes: 0 the outcome is written; 1 an error, try
-    again; 2 it must not start; 75 stopped before its end."""
+    """Train the launch that the first argument names. Exit codes: 0 the outcome is written; 1 an error, to be
+    retried; 2 a wrong argument or setting; 75 stopped before the run ended."""
     if len(sys.argv) != 2:
         print("usage: tunewheel-train-run NAME", file=sys.stderr)
         sys.exit(2)

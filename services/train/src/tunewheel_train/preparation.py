@@ -1,4 +1,4 @@
-"""What is known of a run before its model is loaded: token ids, what to hold back, and the plan."""
+"""Prepares a run before its model is loaded: token ids, validation examples, and the plan."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ Report = Callable[[Message], None]
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is trained on, what is watched and when, and the base model's ``config.json``."""
+    """Training data, validation data with its schedule, and the base model's ``config.json``."""
 
     examples: Sequence[Encoded]
     validation: Sequence[Encoded]
@@ -62,7 +62,7 @@ class Prepared:
 
 
 def prepare(base: BaseModel, job: Job, report: Report) -> Prepared:
-    """Read and encode what ``job`` trains on. Raises RunFailed."""
+    """Read and encode the data of ``job``. Raises RunFailed."""
     from tunewheel_train.model.modeling import load_tokenizer
 
     recipe, tokenizer = job.recipe, load_tokenizer(base)
@@ -79,8 +79,8 @@ def prepare(base: BaseModel, job: Job, report: Report) -> Prepared:
 def _held_back(
     examples: Sequence[Encoded], recipe: TrainSpec
 ) -> tuple[Sequence[Encoded], Sequence[Encoded], ValidationPlan | None]:
-    """(to train on, to validate on, when); all are trained on where validating would say too little or cost
-    too much."""
+    """Return (training examples, validation examples, schedule). If validation would say too little or cost
+    too much, all examples are trained on."""
     training, validation = carve(
         examples, fraction=recipe.validation_fraction, most=most_validated(len(examples), recipe),
         seed=recipe.seed,
@@ -96,8 +96,8 @@ def _held_back(
 def _told_apart(
     job: Job, examples: Sequence[Encoded], tokenizer: Any, limits: Limits, report: Report
 ) -> list[EncodedPair]:
-    """What preference training learns from: pairs, and by ``kto`` answers that were rated down too. Where
-    these have no pair beside them, the examples are what is desirable."""
+    """Return the data of preference training: pairs, and for ``kto`` also answers that were rated down. If
+    there are only such answers, the examples serve as the desirable ones."""
     recipe = job.recipe
     assert recipe.preference is not None
     paired = job.preferences_path is not None
@@ -121,10 +121,10 @@ def _told_apart(
 
 
 def limits_of(config: Mapping[str, Any], tokenizer: Any) -> Limits:
-    """What the model can take, by its config and its tokenizer."""
+    """Return the model's limits, from its config and its tokenizer."""
     told = text_config(config)
     unknown = tokenizer.unk_token_id
-    # Byte-level vocabularies know every character; theirs is another special token by a second name.
+    # A byte-level vocabulary has every character. Its "unknown" token is another special token.
     if unknown in (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id):
         unknown = None
     return Limits(
@@ -144,8 +144,8 @@ def _warn(report: Report, what: str, refused: Sequence[Refused], total: int) -> 
 
 
 def follow_plan(job: Job, prepared: Prepared, precision: Precision, report: Report) -> Job:
-    """Plan ``job`` on this machine, report the plan, and return the job as it is planned. A model whose shape
-    the formulas do not know has no plan; a warning says so."""
+    """Plan ``job`` on this machine, report the plan, and return the job with the planned values. A model
+    whose shape the formulas do not cover gets a warning instead of a plan."""
     device = this_device(precision, read_catalogue(job.devices) if job.devices else catalogue())
     try:
         plan = make(prepared, job, device, precision)
@@ -164,8 +164,8 @@ def _with(job: Job, *, checkpointing: bool) -> Job:
 
 
 def make(prepared: Prepared, job: Job, device: Device, precision: Precision) -> TrainPlan:
-    """What ``job`` will take of each process that trains it. Raises InvalidSpec for a model whose shape the
-    formulas do not know."""
+    """Return the plan of ``job``: memory and time of each process. Raises InvalidSpec for a model whose shape
+    the formulas do not cover."""
     shape, recipe = shape_of(prepared.config), job.recipe
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     return make_plan(
@@ -186,7 +186,7 @@ def _of_examples(prepared: Prepared, job: Job) -> DatasetStats:
 
 
 def _of_pairs(pairs: Sequence[EncodedPair]) -> DatasetStats:
-    """Pairs as a plan counts them: a micro-batch holds both sides of each."""
+    """Return the statistics of pairs for a plan. A micro-batch holds both answers of each pair."""
     stats = token_stats([side for pair in pairs for side in pair.sides()])
     return DatasetStats(
         examples=len(pairs), tokens=stats.tokens, longest=stats.longest, learnt=stats.assistant,

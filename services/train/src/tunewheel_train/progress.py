@@ -1,8 +1,8 @@
-"""What a training process tells the service: one JSON object per line.
+"""The messages of a training process to the service: one JSON object per line.
 
 planned → started → (progressed | checkpointed | warned)* → completed | stopped | failed
 
-or, where it looks for a base model, searching* → located | failed; and alive between any two of them.
+A process that searches a base model sends searching* → located | failed. ``alive`` may come between any two.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Located(_Message):
 
 
 class Planned(_Message):
-    """Before the model is loaded, once the examples are counted and the machine is known."""
+    """Sent before the model is loaded, once the examples are counted and the machine is known."""
 
     kind: Literal["planned"] = "planned"
     plan: TrainPlan
@@ -52,7 +52,7 @@ class Progressed(_Message):
     learning_rate: float
     grad_norm: float | None
     tokens_per_second: float
-    """Since the process began to train; padding excluded."""
+    """Averaged since the process began to train; padding does not count."""
     eta_seconds: float
     memory_bytes: int | None = None
     gpu_memory_bytes: int | None = None
@@ -66,18 +66,18 @@ class Checkpointed(_Message):
 
 
 class Alive(_Message):
-    """Between the others, every so often: the process runs, though no step ended meanwhile."""
+    """Sent regularly between other messages: the process runs, although no step has ended."""
 
     kind: Literal["alive"] = "alive"
 
 
 class Searching(_Message):
-    """While a base model is looked for, in place of ``Alive`` where much was read or written since the last
-    one: it is downloaded, converted or hashed."""
+    """Sent while a base model is downloaded, converted or hashed. It replaces ``Alive`` if many bytes were
+    read or written since the last one."""
 
     kind: Literal["searching"] = "searching"
     moved_bytes: int
-    """Since the process began."""
+    """Bytes read and written since the process began."""
 
 
 class Warned(_Message):
@@ -113,7 +113,7 @@ class Failed(_Message):
     record_ids: tuple[str, ...] = ()
     out_of_memory: bool = False
     unreachable: bool = False
-    """The hub does not answer: the same may succeed later."""
+    """Whether the hub did not answer, so that a later attempt may succeed."""
 
 
 Message = Annotated[
@@ -134,13 +134,13 @@ _ADAPTER: TypeAdapter[Message] = TypeAdapter(Message)
 
 
 def write(stream: IO[str], message: Message) -> None:
-    """Send one message; it is out of this process when the call returns."""
+    """Send one message and flush it."""
     stream.write(message.model_dump_json() + "\n")
     stream.flush()
 
 
 def parse(line: str | bytes) -> Message | None:
-    """Read one line; None for anything that is no message (a library that prints)."""
+    """Parse one line; None: it is no message, but printed by a library."""
     try:
         return _ADAPTER.validate_python(json.loads(line))
     except ValueError:

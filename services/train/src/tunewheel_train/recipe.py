@@ -31,12 +31,12 @@ def train(
 ) -> Completed:
     """Train and write the adapter (``full``: the whole model) to ``job.output_dir``.
 
-    The result depends on the job alone (on one machine, with one number of threads), not on how often it was
-    interrupted.
+    On one machine with one number of threads the result depends only on the job. Interruptions do not change
+    it.
 
     Raises:
-        RunFailed: it cannot succeed as it stands; names the field to mend.
-        RunStopped: ``should_stop`` said so; a checkpoint of the last finished step is in ``job.work_dir``.
+        RunFailed: the run cannot succeed without a change; names the field to change. RunStopped:
+        ``should_stop`` returned True; ``job.work_dir`` has a checkpoint of the last finished step.
         BaseModelUnreachable: the hub does not answer.
     """
     from tunewheel_basemodel.loading import import_bitsandbytes
@@ -50,11 +50,11 @@ def train(
     # setup
     base = locate(job)
     modeling.make_deterministic(job.recipe.seed)
-    # the first one holds the directory's lock before anybody looks for checkpoints
+    # the first process takes the lock of the directory before any process looks for checkpoints
     modeling.meet(job.stuck_seconds)
     handover.share_newest(job.work_dir, job.recipe.method)
     own: Precision = compute_dtype() if job.dtype == "auto" else job.dtype
-    precision: Precision = handover.from_first(own)  # nodes may differ, and all do what the first one does
+    precision: Precision = handover.from_first(own)  # nodes may differ; all use the first one's precision
     prepared = preparation.prepare(base, job, report)
     job = preparation.follow_plan(job, prepared, precision, report)
     said = handover.from_first(job.model_dump(mode="json", include={"recipe", "gradient_checkpointing"}))
@@ -86,17 +86,17 @@ def _shards(job: Job, report: Callable[[Message], None]) -> int:
 
 
 def _warn_of_idle(job: Job, report: Callable[[Message], None]) -> None:
-    """A step is divided by whole examples: any number of processes takes part, some with nothing to do."""
+    """Warn if some processes have nothing to do: a step is divided into whole examples."""
     processes, batch = int(os.environ.get("WORLD_SIZE", "1")), job.recipe.batch_size
     if processes > batch:
         idle = f"{processes - batch} of {processes} processes have nothing to do"
-        report(Warned(reason=f"{idle}: train.batch_size is {batch}; raise it, or train by fewer"))
+        report(Warned(reason=f"{idle}: train.batch_size is {batch}; raise it, or use fewer processes"))
 
 
 def locate(job: Job) -> BaseModel:
-    """The base model's files, of the job's revision.
+    """Return the base model's files at the job's revision.
 
-    Raises RunFailed naming ``base_model``, or BaseModelUnreachable, which says nothing about the model.
+    Raises RunFailed naming ``base_model``, or BaseModelUnreachable, in which case the model may be fine.
     """
     from tunewheel_basemodel.errors import BaseModelNotFound, BaseModelUnreachable
     from tunewheel_basemodel.locate import locate_base_model
@@ -143,7 +143,8 @@ def _completed(
 
 
 def _describe(job: Job, base: BaseModel, precision: str) -> None:
-    """``tunewheel.json``: on which form of which base the adapter was trained, for whoever serves it."""
+    """Write ``tunewheel.json``: the base and its form (precision, quantisation) that serving the adapter
+    needs."""
     described: dict[str, Any] = {
         "base_model": base.name,
         "base_revision": base.revision,

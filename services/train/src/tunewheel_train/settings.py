@@ -18,49 +18,49 @@ class Settings(ServiceSettings):
     """The shared settings and those of training."""
 
     train_job_template: Path | None = None
-    """A Job of Kubernetes (YAML) that every run's Job is made from; None: runs are trained by processes of
-    this machine."""
+    """The Kubernetes Job (YAML) from which every run's Job is made; None: runs are processes of this
+    machine."""
     job_poll_seconds: float = Field(default=5.0, gt=0)
-    """Between two looks at a run's Job, and of its pods at what the others say."""
+    """Seconds between two polls: of the service for a run's Job, and of its pods for each other's notes."""
     train_threads: int = Field(default=0, ge=0)
-    """Threads of the training process; 0: as many as this process may use."""
+    """Threads of the training process; 0: all that this process may use."""
     train_slots: int = Field(default=1, ge=1)
-    """Runs that this worker trains at once; on GPUs each has its own."""
+    """How many runs this worker trains at once. Each run gets GPUs of its own."""
     train_gpus: str = Field(default_factory=lambda: os.environ.get("CUDA_VISIBLE_DEVICES", ""))
-    """GPUs of this worker, numbers or UUIDs with commas between: slots times processes of them. Where nothing
-    is said, the first ones of the machine."""
+    """The GPUs of this worker, as numbers or UUIDs separated by commas. ``train_slots`` times
+    ``train_processes`` are needed. Empty: the first GPUs of the machine."""
     train_processes: int = Field(default=1, ge=1)
-    """Processes that train one run together: as many as it has GPUs."""
+    """How many processes train one run together, one per GPU."""
     train_nodes: int = Field(default=1, ge=1)
-    """Pods of a run's Job that train it together, ``train_processes`` each."""
+    """How many pods of a run's Job train it together, each with ``train_processes`` processes."""
     train_sharding: Literal["none", "fsdp"] = "none"
-    """``none``: each of them holds the whole model (DDP). ``fsdp``: each holds a part of it."""
+    """``none``: each process holds the whole model (DDP). ``fsdp``: each process holds a part of it."""
     train_dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """``auto`` asks the processor."""
+    """``auto``: bfloat16 if the device computes fast in it, else float32."""
     train_attempts: int = Field(default=3, ge=1)
-    """How often a training process that dies is started again without having come further."""
+    """How often a training process may die without progress before its run fails."""
     hub_attempts: int = Field(default=20, ge=1)
-    """How often a base model is looked for on a hub that does not answer before its run fails; the waits
-    between are those of ``retry_first_delay_seconds`` and ``retry_max_delay_seconds``."""
+    """How often a hub that does not answer is asked for a base model before the run fails. The waits between
+    are set by ``retry_first_delay_seconds`` and ``retry_max_delay_seconds``."""
     devices: Path | None = None
-    """Cards and prices that plans reckon with, like the planner's ``devices.json``."""
+    """A file of GPUs and prices for plans, in the form of the planner's ``devices.json``."""
     upload_full_checkpoints: bool = True
-    """Also upload checkpoints of ``full`` runs, which hold 12 bytes per parameter; without them such a run
-    begins anew on another machine."""
+    """Whether to upload checkpoints of ``full`` runs, which have 12 bytes per parameter. Without them such a
+    run starts from the beginning on another machine."""
     progress_seconds: float = Field(default=1.0, ge=0)
-    """At most one train.progressed per run in this time."""
+    """The least time between two ``train.progressed`` of a run."""
     stop_seconds: float = Field(default=300.0, gt=0)
-    """How long a run that is stopped may take over its last checkpoint and the checkpoint's upload; then the
+    """How long a run may take for its last checkpoint and its upload after it is told to stop. Then the
     training process is killed."""
 
     silent_seconds: float = Field(default=600.0, gt=0)
-    """A training process that gives no sign of life for so long is killed and started again. It gives sixty
-    in this time, also in the middle of a step."""
+    """A training process without a sign of life for so long is killed and started again. A healthy process
+    gives 60 signs in this time, also during a step."""
     stuck_seconds: float = Field(default=3_600.0, gt=0)
-    """A training process that lives, but comes no further for so long, is killed and started again: longer
-    than the slowest step."""
+    """A training process that gives signs of life but makes no progress for so long is killed and started
+    again. Set it longer than the slowest step."""
     mlflow_tracking_uri: SecretStr | None = None
-    """MLflow store that runs are told to as well, such as ``http://localhost:5000``."""
+    """An MLflow store to which runs are also reported, such as ``http://localhost:5000``."""
 
     @field_validator("devices")
     @classmethod
@@ -73,12 +73,13 @@ class Settings(ServiceSettings):
         return path
 
     def require_what_trains(self) -> None:
-        """Raises InvalidSetting: what trains a run on this machine, or tracks it, is not installed."""
+        """Raise InvalidSetting if a package that training or tracking on this machine needs is not
+        installed."""
         if find_spec("torch") is None:
             raise InvalidSetting(
                 "train_job_template",
-                "runs are trained here, and torch is not installed; install tunewheel-train[worker], as the "
-                "image train has it and the image train-launcher has not, or name the Job that trains them",
+                "runs are trained here, but torch is not installed; install tunewheel-train[worker] (the "
+                "image train has it, the image train-launcher has not), or name the Job that trains them",
             )
         if self.mlflow_tracking_uri is not None and find_spec("mlflow") is None:
             raise InvalidSetting(
@@ -102,13 +103,13 @@ class Settings(ServiceSettings):
 
     @property
     def gpus(self) -> tuple[str, ...]:
-        """The GPUs that the slots are given, in order. A machine without any does not mind."""
+        """The GPUs that are given to the slots, in order. Harmless on a machine without GPUs."""
         named = tuple(part.strip() for part in self.train_gpus.split(",") if part.strip())
         return named or tuple(str(number) for number in range(self._gpus_needed))
 
     @property
     def grace_seconds(self) -> float:
-        """As every service's, after a last checkpoint and its upload."""
+        """The grace period of every service, plus the time for a last checkpoint and its upload."""
         return super().grace_seconds + self.stop_seconds
 
     @property

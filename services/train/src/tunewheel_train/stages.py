@@ -1,4 +1,4 @@
-"""The two stages of a run: training on examples, then on pairs of answers."""
+"""Runs the two stages of a run: training on examples, then on pairs of answers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tunewheel_train.trainers.progress_callback import ProgressCallback
 
 @dataclass(frozen=True)
 class Frame:
-    """What both stages share."""
+    """The objects that both stages share."""
 
     job: Job
     model: Any
@@ -40,9 +40,9 @@ class Frame:
 
 
 def train(frame: Frame, prepared: Prepared) -> Any:
-    """Go through the stages from where the newest checkpoint left them; returns the last one's trainer.
+    """Run the stages, starting from the newest checkpoint; return the trainer of the last stage.
 
-    Raises RunFailed, or RunStopped with a checkpoint written.
+    Raises RunFailed, or RunStopped after a checkpoint was written.
     """
     recipe = frame.job.recipe
     newest = checkpoints.latest(frame.job.work_dir, recipe.method)
@@ -64,7 +64,7 @@ def train(frame: Frame, prepared: Prepared) -> Any:
 
 
 def courses(job: Job, prepared: Prepared) -> tuple[Course, Course | None]:
-    """The stages' courses; without examples to train on the first has no steps."""
+    """Return the courses of both stages. Without examples the first course has no steps."""
     recipe, preference = job.recipe, job.recipe.preference
 
     def steps(items: Sequence[Any], epochs: float) -> list[list[int]]:
@@ -127,8 +127,8 @@ def _takes_packed(frame: Frame, examples: Sequence[Encoded]) -> bool:
 
 
 def _train_on_pairs(frame: Frame, course: Course, begun: Path | None) -> Any:
-    """``begun`` is the newest checkpoint where it is of this stage: the weights that the model is held to
-    are in it."""
+    """``begun`` is the newest checkpoint if it belongs to this stage. It has the reference weights, which
+    keep the model close to where the stage began."""
     preference = frame.job.recipe.preference
     assert preference is not None
     modeling.leave_packed_rows(frame.model)
@@ -185,7 +185,7 @@ def _arguments(frame: Frame, course: Course, rate: float) -> dict[str, Any]:
 
 
 def _run(trainer: Any, frame: Frame) -> None:
-    """Train to the end of the course, or until its patience is over; then take its best weights."""
+    """Train to the end of the course or until early stopping, then load the best weights."""
     course, work_dir = trainer.course, frame.job.work_dir
     newest = checkpoints.latest(work_dir, course.method)
     resumed = newest if newest and checkpoints.read_state(newest)["stage"] == course.stage else None
@@ -215,7 +215,7 @@ def _was_at_its_end(checkpoint: Path, course: Course) -> bool:
 
 
 def _carry(before: Course, after: Course) -> None:
-    """Counters go on from stage to stage."""
+    """Copy the counters of one stage to the next."""
     if before.tokens_seen:
         after.tokens_seen, after.resumed_from = before.tokens_seen, before.resumed_from
         after.step_seconds, after.step_tokens = before.step_seconds, before.step_tokens
@@ -240,10 +240,10 @@ _WEIGHTS = ("desirable_weight", "undesirable_weight")
 
 
 def _preference_metrics(trainer: Any) -> dict[str, float]:
-    """Over the last tenth of the steps, what the method tells of: loss, how often and by how much the chosen
-    answer is preferred (KTO: where a step has both kinds), how far the model has moved and what either kind
-    counts (KTO), the chosen answer's loss per token (ORPO). ``final_loss`` where no examples were trained
-    on."""
+    """Return means over the last tenth of the steps, depending on the method: the loss; how often and by how
+    much the chosen answer is preferred (KTO: in steps with both kinds); the KL estimate and the weight of
+    either kind (KTO); the chosen answer's loss per token (ORPO). ``final_loss`` is set if no examples were
+    trained on."""
     entries = [entry for entry in trainer.state.log_history if "loss" in entry]
     tail = entries[-max(1, len(entries) // 10) :]
     found = {

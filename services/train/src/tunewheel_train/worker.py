@@ -1,9 +1,9 @@
 """The training process: ``python -m tunewheel_train.worker train|locate JOB``.
 
-It runs apart from the service so that the service stays small and answers while a step takes minutes, and so
-that memory goes back when the run ends. Progress goes to stdout as JSON lines (``progress.py``), with a sign
-of life now and then (``heartbeat.py``); whatever a library prints goes to stderr. SIGTERM: a checkpoint after
-the present step, then exit 75.
+It is a process of its own for two reasons: the service stays small and responsive while a step takes minutes,
+and memory is freed when the run ends. It reports progress on stdout as JSON lines (``progress.py``), with
+regular signs of life (``heartbeat.py``). Output of libraries goes to stderr. On SIGTERM it writes a
+checkpoint after the current step and exits with 75.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from tunewheel_train.runs.shortage import disk_full, is_disk_full, is_out_of_mem
 from tunewheel_train.trainers import checkpoints
 
 EXIT_FAILED = 65
-"""EX_DATAERR of sysexits.h: the run cannot succeed as it stands."""
+"""EX_DATAERR of sysexits.h: the run cannot succeed without a change."""
 EXIT_UNREACHABLE = 69
-"""EX_UNAVAILABLE of sysexits.h: the hub does not answer; the same may work later."""
+"""EX_UNAVAILABLE of sysexits.h: the hub does not answer; a later attempt may succeed."""
 EXIT_STOPPED = 75
 """EX_TEMPFAIL of sysexits.h: stopped on request, to be continued."""
 _PR_SET_PDEATHSIG = 1
@@ -63,7 +63,7 @@ class StopRequest:
 
 
 class Voice:
-    """What this process tells the service, a line at a time from whichever thread."""
+    """Sends messages to the service, one line at a time. Threads may share it."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -71,18 +71,18 @@ class Voice:
         self.first = os.environ.get("LOCAL_RANK", "0") == "0"
 
     def report(self, message: Message) -> None:
-        """Tell ``message``; of processes that train together the first one of every machine speaks."""
+        """Send ``message``. If several processes train together, only the first one of each machine sends."""
         if self.first:
             self.insist(message)
 
     def insist(self, message: Message) -> None:
-        """Tell what no other process knows."""
+        """Send ``message`` from any process, because no other process knows of it."""
         with self._lock:
             write(self._stream, message)
 
 
 def main(arguments: list[str] | None = None, *, recipe: Recipe | None = None) -> int:
-    """Run one job; returns the exit code. ``recipe`` stands in for ``recipe.train``."""
+    """Run one job; return the exit code. ``recipe`` replaces ``recipe.train``."""
     action, path = arguments if arguments is not None else sys.argv[1:]
     stop = StopRequest()
     stop.listen()
@@ -116,16 +116,16 @@ def _run(action: str, job: Job, voice: Voice, stop: StopRequest, recipe: Recipe 
         report(Failed(field=error.field, reason=error.reason, unreachable=True))
         return EXIT_UNREACHABLE
     except Exception as error:
-        with contextlib.suppress(OSError):  # on a full disk the log takes nothing either
+        with contextlib.suppress(OSError):  # the disk of the log may be full
             traceback.print_exc()
         if (shortage := of_shortage(error)) is None:
             return 1
-        voice.insist(shortage)  # whichever of the processes that train together it is
+        voice.insist(shortage)  # only this process knows, even if it is not the first
         return EXIT_FAILED
 
 
 def failed(error: RunFailed) -> Failed:
-    """What the service is told of a run that cannot succeed."""
+    """Return the message for a run that cannot succeed."""
     return Failed(
         field=error.field, reason=error.reason, step=error.step, total_steps=error.total_steps,
         record_ids=error.record_ids,
@@ -133,14 +133,14 @@ def failed(error: RunFailed) -> Failed:
 
 
 def of_shortage(error: Exception) -> Failed | None:
-    """What the service is told where the machine is too small; None for any other error."""
+    """Return the message for a machine with too little memory or disk; None: it is another error."""
     if is_out_of_memory(error):
         return out_of_memory()
     return failed(disk_full(error)) if is_disk_full(error) else None
 
 
 def locate(job: Job) -> Located:
-    """Find (and where needed download or convert) the job's base model."""
+    """Find the job's base model; download or convert it if needed."""
     from tunewheel_basemodel.facts import facts_of
 
     from tunewheel_train.recipe import locate as find
@@ -162,8 +162,8 @@ def train(
 
 
 class exclusive:
-    """Hold the run's directory: a worker that is still writing its last checkpoint is waited for, and what a
-    killed one left of its last is deleted."""
+    """Hold the lock of the run's directory. Wait for a worker that is still writing its last checkpoint, then
+    delete unfinished checkpoints."""
 
     def __init__(self, work_dir: Path, stop: StopRequest) -> None:
         work_dir.mkdir(parents=True, exist_ok=True)
@@ -197,7 +197,7 @@ def die_with_parent() -> None:
 
 
 def claim_stdout() -> IO[str]:
-    """Keep stdout for messages; file descriptor 1 becomes stderr for everybody else."""
+    """Return stdout for messages. File descriptor 1 becomes stderr for everything else in this process."""
     ours = os.dup(1)
     os.dup2(2, 1)
     return os.fdopen(ours, "w", encoding="utf-8")

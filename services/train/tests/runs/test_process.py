@@ -52,7 +52,7 @@ async def test_a_slow_step_whose_process_lives_is_waited_for(run):
 
 
 async def test_one_that_lives_and_comes_no_further_is_killed(run):
-    with pytest.raises(ProcessDied, match=r"it lived, but came no further for 1800 s \(TUNEWHEEL_STUCK_SEC"):
+    with pytest.raises(ProcessDied, match=r"but made no progress for 1800 s \(TUNEWHEEL_STUCK_SEC"):
         await run([Alive(), Alive()], an_hour_passes(patience=HOUR / 2), "input()")
 
 

@@ -14,7 +14,7 @@ def complaint(losses: list[float]) -> str | None:
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_no_number_is_told_at_once(bad: float):
-    assert complaint([2.0, bad]) == "made the loss diverge to no number"
+    assert complaint([2.0, bad]) == "made the loss diverge to a value that is not finite"
 
 
 def test_a_loss_that_left_for_good_is_told():

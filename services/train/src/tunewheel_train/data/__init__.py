@@ -1,1 +1,1 @@
-"""What is learnt from: token ids, in which order, and how they lie in a batch."""
+"""Training data: examples as token ids, the order of steps, and the layout of batches."""

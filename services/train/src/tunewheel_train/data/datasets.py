@@ -1,4 +1,4 @@
-"""A dataset version's Parquet as token ids with the tokens that the assistant wrote marked."""
+"""Reads a dataset version's Parquet and encodes it as token ids, with a mask on the assistant's tokens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OPTIONAL = frozenset({"group", "record_ids", "format"})
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One conversation; ``mask`` is 1 on the tokens to learn and as long as ``input_ids``."""
+    """One conversation. ``mask`` is as long as ``input_ids`` and 1 on the tokens to learn."""
 
     example_id: str
     input_ids: tuple[int, ...]
@@ -34,7 +34,7 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """``field`` is what to change for the example to be taken."""
+    """An example that is not trained on. ``field`` names the part of the spec to change."""
 
     example_id: str
     field: str
@@ -43,7 +43,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class TokenStats:
-    """Counts of tokens over all kept examples; ``assistant`` are those that the loss is taken on."""
+    """Token counts over all kept examples. ``assistant`` counts the tokens that enter the loss."""
 
     examples: int
     tokens: int
@@ -52,10 +52,10 @@ class TokenStats:
 
 
 def read_examples(path: Path) -> list[dict[str, Any]]:
-    """Rows ``example_id`` and ``messages`` ({role, content}) of ``train.parquet``, and where the file has
-    them ``group`` and ``record_ids``.
+    """Return the rows of ``train.parquet``: ``example_id``, ``messages`` ({role, content}), and if the file
+    has them ``group`` and ``record_ids``.
 
-    Raises RunFailed when the file is no Parquet or lacks these columns.
+    Raises RunFailed when the file is no Parquet or lacks the first two columns.
     """
     import polars as pl
 
@@ -73,7 +73,7 @@ def read_examples(path: Path) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the base model can take: ``context`` tokens, ids below ``vocabulary``; ``unknown`` is the id of
+    """The base model's limits: at most ``context`` tokens, ids below ``vocabulary``. ``unknown`` is the id of
     the tokenizer's unknown token."""
 
     context: int | None = None
@@ -88,8 +88,8 @@ def encode_examples(
     max_tokens: int,
     limits: Limits = Limits(),
 ) -> tuple[list[Encoded], list[Refused]]:
-    """Encode every row; those longer than ``max_tokens`` or the context, or unfit for the template or the
-    vocabulary, are refused.
+    """Encode every row. Rows that are longer than ``max_tokens`` or the context, or that do not fit the
+    template or the vocabulary, are refused.
 
     Raises RunFailed when nothing is left to train on, or the tokenizer belongs to another model.
     """
@@ -126,7 +126,7 @@ def encode_examples(
 def _complaint(
     ids: Sequence[int], mask: Sequence[int], max_tokens: int, limits: Limits
 ) -> tuple[str, str] | None:
-    """(what to change, why an example cannot be trained on)."""
+    """Return (field to change, why the example cannot be trained on); None: it can."""
     if len(ids) > max_tokens:
         return "train.max_tokens", f"has {len(ids)} tokens, more than train.max_tokens {max_tokens}"
     if limits.context is not None and len(ids) > limits.context:
@@ -140,8 +140,8 @@ def _complaint(
 
 
 def _endless(ids: Sequence[int], mask: Sequence[int], tokenizer: Any) -> tuple[str, str] | None:
-    """A complaint about an answer whose end is no special token: nobody could tell the model's from text, so
-    it is not learnt, and the model would talk on."""
+    """Return a complaint if an answer does not end with a special token. The model could not learn such an
+    end, and would not stop."""
     last = max(at for at, wanted in enumerate(mask) if wanted)
     added = tokenizer.added_tokens_decoder.get(ids[last])
     if ids[last] == tokenizer.eos_token_id or (added is not None and added.special):

@@ -1,11 +1,11 @@
-"""Several conversations in one row without padding, their common beginning stored once.
+"""Packs several conversations into one row without padding, and stores their common beginning once.
 
     | prefix (P) | rest of example 0 | rest of example 1 | …
 
-A causal model's states of a token depend only on what stands before it. Examples of one project begin
-with the same system prompt, so its states are equal in all of them: computing them once, and letting every
-rest attend to them, gives the same loss and the same gradients for fewer tokens. Everything but attention
-works token by token and does not notice; attention is in ``model/attention.py``.
+In a causal model the states of a token depend only on the tokens before it. The examples of a project begin
+with the same system prompt, so the prompt's states are equal in all of them. They are computed once, and
+every rest attends to them. Loss and gradients stay the same, with fewer tokens. All layers but attention work
+token by token and need no change; attention is in ``model/attention.py``.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class PackedLayout:
-    """Where each rest lies in the row, and where in a padded [examples, longest] block.
+    """Maps the rests' tokens in the row to a padded [examples, longest] block and back.
 
-    ``to_block`` [examples · longest] indexes the rests' tokens (padding repeats an example's last token);
-    ``from_block`` [tokens of all rests] indexes the flattened block and undoes it.
+    ``to_block`` [examples · longest] has for each place in the block the token's index in the row (padding
+    repeats an example's last token). ``from_block`` [tokens of all rests] has for each token its place in the
+    flattened block.
     """
 
     prefix: int
@@ -51,7 +52,7 @@ class PackedBatch:
     targets: torch.Tensor
     layout: PackedLayout
     tokens: int
-    """Tokens of the examples, each counted with its own copy of the prefix."""
+    """The number of tokens of the examples, with the prefix counted once per example."""
 
     def to(self, device: Any, **options: Any) -> PackedBatch:
         return PackedBatch(**{f.name: _moved(getattr(self, f.name), device, options) for f in fields(self)})
@@ -62,17 +63,18 @@ def _moved(value: Any, device: Any, options: dict[str, Any]) -> Any:
 
 
 def shared_prefix(examples: Sequence[Encoded]) -> int:
-    """How many leading tokens can be stored once: equal in all, and before anything that is learnt."""
+    """Return how many leading tokens can be stored once: equal in all examples, and before any learnt
+    token."""
     if len(examples) < 2:
         return 0
     common = _common_prefix([example.input_ids for example in examples])
-    # Every target must be predicted from its own example's part of the row.
+    # The token before each target must be in the example's own part of the row.
     first_targets = (example.mask.index(1, 1) - 1 for example in examples)
     return min(common, *first_targets)
 
 
 def _common_prefix(sequences: Sequence[tuple[int, ...]]) -> int:
-    # The smallest and the largest in lexical order differ earliest.
+    # The smallest and the largest sequence in lexical order have the shortest common prefix.
     first, last = min(sequences), max(sequences)
     pairs = enumerate(zip(first, last, strict=False))
     return next((at for at, (a, b) in pairs if a != b), min(len(first), len(last)))

@@ -1,4 +1,4 @@
-"""Answers to prefer and to avoid as token ids: pairs of them to one prompt, and single ones."""
+"""Reads and encodes preference data: pairs of a chosen and a rejected answer, and single answers."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ _COLUMNS = ("pair_id", "prompt", "chosen", "rejected", "record_id")
 
 @dataclass(frozen=True, slots=True)
 class EncodedPair:
-    """``prompt_ids`` followed by either answer is a whole conversation. One of the answers may be missing: of
-    what was only rated down there is no better one, of an example no worse one."""
+    """A prompt with a chosen and a rejected answer. ``prompt_ids`` followed by either answer is a
+    conversation. One answer may be missing: an answer that was only rated down has no chosen one, an example
+    no rejected one."""
 
     pair_id: str
     prompt_ids: tuple[int, ...]
@@ -34,8 +35,8 @@ class EncodedPair:
         return sum(len(side) for side in self.sides())
 
     def sides(self) -> tuple[Encoded, ...]:
-        """The chosen and the rejected conversation, as far as there are both, with only their answers to
-        learn."""
+        """The chosen and the rejected conversation, without a missing one. The mask covers only the
+        answer."""
         return tuple(self._side(answer) for answer in (self.chosen_ids, self.rejected_ids) if answer)
 
     def _side(self, answer: tuple[int, ...]) -> Encoded:
@@ -43,7 +44,7 @@ class EncodedPair:
         return Encoded(self.pair_id, self.prompt_ids + answer, mask, record_ids=self.record_ids)
 
     def as_row(self) -> dict[str, list[int]]:
-        """As TRL's collator for preferences takes it."""
+        """Return the row for TRL's collator for preferences."""
         return {
             "prompt_ids": list(self.prompt_ids),
             "chosen_ids": list(self.chosen_ids),
@@ -60,7 +61,8 @@ def read_pairs(path: Path) -> list[dict[str, Any]]:
 
 
 def read_negatives(path: Path) -> list[dict[str, Any]]:
-    """Rows of ``negatives.parquet``, as ``encode_answers`` takes them. Raises RunFailed likewise."""
+    """Return the rows of ``negatives.parquet`` for ``encode_answers``. Raises RunFailed like
+    ``read_pairs``."""
     rows = _rows(path, _NEGATIVE_COLUMNS, field="dataset.negatives")
     return [{"pair_id": row.pop("negative_id"), **row} for row in rows]
 
@@ -75,11 +77,12 @@ def _rows(path: Path, columns: Sequence[str], *, field: str) -> list[dict[str, A
 
 
 def no_pairs(*, negatives: bool = False) -> RunFailed:
-    """The failure of a run whose method needs pairs, on a dataset that at most has ``negatives``."""
+    """Return the failure of a run whose method needs pairs while the dataset has none. ``negatives``: it has
+    answers that were rated down."""
     if negatives:
         return RunFailed(
             field="train.preference.method",
-            reason="learns from pairs, but the dataset has only answers that were rated down; choose kto, "
+            reason="needs pairs, but the dataset has only answers that were rated down; choose kto, "
             "which learns from these, or publish examples with rejected answers",
         )
     return RunFailed(
@@ -90,7 +93,7 @@ def no_pairs(*, negatives: bool = False) -> RunFailed:
 
 
 def desirable(example: Encoded) -> EncodedPair:
-    """``example``'s answer as one to prefer, with none beside it to avoid."""
+    """Return the answer of ``example`` as a chosen answer without a rejected one."""
     start, end = _answer(example)
     return EncodedPair(
         pair_id=example.example_id,
@@ -102,11 +105,12 @@ def desirable(example: Encoded) -> EncodedPair:
 
 
 def class_weights(pairs: Sequence[EncodedPair], preference: PreferenceSpec) -> tuple[float, float]:
-    """What the loss of a desirable answer (λ_D), and of an undesirable one (λ_U), counts.
+    """Return the weights of the loss of desirable (λ_D) and undesirable (λ_U) answers.
 
-    Both kinds are to weigh alike: ``λ_D n_D / (λ_U n_U)`` within 1 to 4/3 (arXiv:2402.01306, equation 8; 1
-    here), by less weight for the kind that there is more of: more for the other would be clipped away with
-    its gradients. What ``preference`` says stands, and the other follows from it.
+    Both kinds should have the same total weight: ``λ_D n_D / (λ_U n_U)`` between 1 and 4/3 (arXiv:2402.01306,
+    equation 8; 1 here). The more frequent kind gets less weight. Giving the other kind more would have no
+    effect, because gradients are clipped. A weight that ``preference`` sets is kept, and the other one
+    follows from it.
     """
     n_desirable = sum(bool(pair.chosen_ids) for pair in pairs)
     n_undesirable = sum(bool(pair.rejected_ids) for pair in pairs)
@@ -119,11 +123,11 @@ def class_weights(pairs: Sequence[EncodedPair], preference: PreferenceSpec) -> t
 
 
 def demand_enough(pairs: Sequence[EncodedPair], method: PreferenceMethod) -> None:
-    """Raise RunFailed where ``method`` needs more pairs than there are."""
+    """Raise RunFailed if ``method`` needs more pairs than there are."""
     if method is PreferenceMethod.KTO and len(pairs) < 2:
         raise RunFailed(
             field="train.preference.method",
-            reason="kto holds each pair against another one, but the dataset has one that can be used; "
+            reason="kto compares each pair with another one, but the dataset has only one usable pair; "
             "publish more, or choose dpo",
         )
 
@@ -143,7 +147,7 @@ def encode_pairs(
 
 
 def none_left(refused: Sequence[Refused], rows: int, what: str) -> RunFailed:
-    """The failure of a run all of whose ``rows`` pairs or answers (``what``) were refused."""
+    """Return the failure of a run in which all ``rows`` pairs or answers (``what``) were refused."""
     first = refused[0]
     return RunFailed(
         field=first.field, reason=f"leaves none of {rows} {what} ({first.example_id} {first.reason})"
@@ -157,7 +161,8 @@ def encode_answers(
     max_tokens: int,
     limits: Limits = Limits(),
 ) -> tuple[list[EncodedPair], list[Refused]]:
-    """Encode every row whose conversations fit: of a pair both, of a row without ``chosen`` its one."""
+    """Encode every row whose conversations fit: both of a pair, or the only one of a row without
+    ``chosen``."""
     kept: list[EncodedPair] = []
     refused: list[Refused] = []
     for row in rows:
@@ -201,7 +206,7 @@ def _encode(
 
 
 def _answer(example: Encoded) -> tuple[int, int]:
-    """Where the last thing that the assistant wrote stands; what it wrote earlier is prompt."""
+    """Return (start, end) of the assistant's last turn. Its earlier turns belong to the prompt."""
     end = len(example) - example.mask[::-1].index(1)
     start = end
     while start > 0 and example.mask[start - 1]:

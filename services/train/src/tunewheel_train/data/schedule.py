@@ -1,4 +1,4 @@
-"""Which examples each optimizer step sees: a function of the seed and the lengths, never of the clock."""
+"""Plans which examples each optimizer step has. The plan depends only on the seed and the lengths."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import math
 import random
 from collections.abc import Sequence
 
-# Batches within a window are of similar length; a window this wide keeps their order random enough.
+# Examples are sorted by length within a window of so many batches. This keeps the order random enough.
 _WINDOW_BATCHES = 8
 
 
 def plan_steps(lengths: Sequence[int], *, batch_size: int, epochs: float, seed: int) -> list[list[int]]:
-    """Indices of the examples of each optimizer step, in order.
+    """Return the indices of the examples of each optimizer step, in order.
 
-    Every epoch is its own shuffle. Within windows of a few batches examples are sorted by length, so that
-    those of one step are similar, and the batches of an epoch are shuffled again. A fractional last epoch
-    keeps its first steps.
+    Every epoch is shuffled anew. Within windows of a few batches the examples are sorted by length, so that
+    the examples of a step have similar lengths. Then the batches of the epoch are shuffled. Of a fractional
+    last epoch only the first steps are kept.
     """
     steps: list[list[int]] = []
     per_epoch = math.ceil(len(lengths) / batch_size)

@@ -1,4 +1,4 @@
-"""A part of the training examples that is watched instead of trained on, and when to stop because of it."""
+"""Splits validation examples off the training examples, and decides on early stopping."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from tunewheel_train.data.datasets import Encoded
 def carve(
     examples: Sequence[Encoded], *, fraction: float, most: int, seed: int
 ) -> tuple[list[Encoded], list[Encoded]]:
-    """(to train on, to validate on). Whole groups move, chosen by hash, until there are ``most`` or no more
-    groups in ``fraction``: an example that is added moves no other, unless there are ``most``."""
+    """Return (training examples, validation examples).
+
+    Whole groups are chosen by hash, until ``most`` examples are reached or no group is left in ``fraction``.
+    A new example does not move others, unless the limit ``most`` is reached.
+    """
     bound = round(fraction * 2**64)
     drawn = [(_draw(f"{seed}/{example.group}"), example) for example in examples]
     chosen: list[Encoded] = []
@@ -39,9 +42,9 @@ def _draw(text: str) -> int:
 
 @dataclass(slots=True)
 class Patience:
-    """Which validation was best, and whether later ones were bad often enough to stop.
+    """Keeps the best validation, and stops after ``patience`` validations in a row without improvement.
 
-    ``patience`` 0 never stops. Kept in checkpoints, so that a resumed run decides alike.
+    ``patience`` 0 never stops. The state is kept in checkpoints, so that a resumed run decides the same.
     """
 
     patience: int
@@ -63,7 +66,7 @@ class Patience:
         return {name: value for name, value in asdict(self).items() if name != "patience"}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from ``state()`` of an earlier process."""
+        """Continue from ``state()`` of an earlier process."""
         if state.get("best_step") is not None:
             self.best_loss, self.best_step = float(state["best_loss"]), int(state["best_step"])
             self.bad = int(state["bad"])

@@ -1,1 +1,1 @@
-"""A finished run as files for other software."""
+"""Exports the model of a finished run for other software."""

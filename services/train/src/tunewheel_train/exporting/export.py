@@ -1,10 +1,10 @@
-"""``python -m tunewheel_train.exporting.export RUN_ID DIRECTORY``: a run's model as a directory others load.
+"""Exports a run's model: ``python -m tunewheel_train.exporting.export RUN_ID DIRECTORY``.
 
-``tunewheel export`` calls it. It reads the store that the train service uses (``TUNEWHEEL_STORE_URL``). The
-files are read back and compared with what was trained on 20 prompts of its training examples, and get their
-name only if both agree (``merging.py``). Standard output is JSON Lines: ``{"step", "done", "of"}`` as it
-goes, then ``{"directory", "format", "dtype", "parity"}``. Exit codes: 0 written, 1 refused or not found,
-2 wrong option, 5 the store does not answer.
+``tunewheel export`` calls this. It reads the store of the train service (``TUNEWHEEL_STORE_URL``). The
+written files are read back and compared with the trained model on 20 prompts of the training examples. They
+get their final name only if both agree (``merging.py``). Standard output is JSON Lines: ``{"step", "done",
+"of"}`` for progress, then ``{"directory", "format", "dtype", "parity"}``. Exit codes: 0 written, 1 refused or
+not found, 2 wrong option, 5 the store does not answer.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ DTYPES: Mapping[str, tuple[str, ...]] = {
     "safetensors": ("float32", "bfloat16"),
     "gguf": ("float16", "float32", "q8_0"),
 }
-"""What each format can hold; the first is the default."""
+"""The dtypes of each format. The first is the default."""
 
 Tell = Callable[[Mapping[str, Any]], None]
 
@@ -128,7 +128,7 @@ def _write(
 
 
 def _fetch(store: ObjectStore, manifest: RunManifest, folder: Path, settings: Settings) -> Trained:
-    """The base where it lies, and the files of the run in ``folder``. Raises BaseModelNotFound."""
+    """Find the base model, and download the run's files to ``folder``. Raises BaseModelNotFound."""
     from tunewheel_basemodel.locate import locate_base_model
 
     from tunewheel_train.exporting.merging import Trained
@@ -155,7 +155,7 @@ async def _read(store: ObjectStore, run_id: str) -> tuple[RunManifest, list[dict
 
 
 def _prompts(rows: Iterable[dict[str, Any]], tokenizer: Any, max_tokens: int) -> list[list[int]]:
-    """The first of ``rows`` that could be trained on: of the others nothing was learnt."""
+    """Return the prompts of the first ``rows`` that the run trained on; refused rows are left out."""
     from tunewheel_basemodel.chat import encode_chat
     from tunewheel_basemodel.errors import InvalidChat
 
@@ -169,8 +169,8 @@ def _prompts(rows: Iterable[dict[str, Any]], tokenizer: Any, max_tokens: int) ->
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # else what was fetched stays behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that downloaded files are deleted
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # threads of polars and the store, caught beginning by the interpreter's end, abort it
+    os._exit(code)  # a normal exit may abort if threads of polars or the store are just starting

@@ -1,8 +1,7 @@
-"""A byte-level BPE tokenizer in the terms of GGUF (ggml-org/ggml, docs/gguf.md, "Tokenizer").
+"""Writes a byte-level BPE tokenizer into GGUF (ggml-org/ggml, docs/gguf.md, "Tokenizer").
 
-GGUF names how text is cut before merging (``tokenizer.ggml.pre``) instead of describing it. Only cuts that
-are known under a name are written; a tokenizer that cuts otherwise is refused, for llama.cpp would read its
-text into other tokens without a word.
+GGUF has only a name for how text is cut before merging (``tokenizer.ggml.pre``), not a description. A
+tokenizer whose way of cutting has no such name is refused: llama.cpp would silently give other tokens.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _SPECIAL = ("bos", "eos", "unk", "pad")
 def add_vocabulary(writer: GGUFWriter, tokenizer: Any, *, rows: int) -> None:
     """Write tokens, merges, special ids and chat template of ``tokenizer``, for ``rows`` embeddings.
 
-    Raises NotExported for what is no byte-level BPE, or is cut in a way that has no name.
+    Raises NotExported for a tokenizer that is not byte-level BPE, or that cuts text in a way without a name.
     """
     described: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
     writer.add_tokenizer_model("gpt2")
@@ -40,7 +39,8 @@ def add_vocabulary(writer: GGUFWriter, tokenizer: Any, *, rows: int) -> None:
             )
         if token is not None:
             getattr(writer, f"add_{name}_token_id")(int(token))
-    # The chat template writes the special tokens; whether plain text gets one is the tokenizer's to say.
+    # The chat template writes its special tokens itself. Ask the tokenizer whether plain text gets a BOS
+    # token.
     plain = tokenizer("a").input_ids
     writer.add_add_bos_token(bool(plain) and plain[0] == tokenizer.bos_token_id)
     if tokenizer.chat_template:
@@ -48,7 +48,7 @@ def add_vocabulary(writer: GGUFWriter, tokenizer: Any, *, rows: int) -> None:
 
 
 def name_of_cut(described: Mapping[str, Any]) -> str:
-    """llama.cpp's name of how ``tokenizer.json`` cuts text. Raises NotExported."""
+    """Return llama.cpp's name for how ``tokenizer.json`` cuts text. Raises NotExported."""
     if described["model"]["type"] != "BPE" or described["model"].get("byte_fallback"):
         raise NotExported(
             f"its tokenizer is {described['model']['type']}, and only byte-level BPE is written as GGUF; "
@@ -56,7 +56,7 @@ def name_of_cut(described: Mapping[str, Any]) -> str:
         )
     cut = _known_cut(described.get("pre_tokenizer") or {})
     normalizer = (described.get("normalizer") or {}).get("type")
-    # llama.cpp leaves NFC out for Qwen; it takes whole words that are tokens without merging for Llama 3.
+    # llama.cpp does no NFC for Qwen. For Llama 3 it takes whole words that are tokens without merging.
     normalizes = {"qwen2": (None, "NFC")}.get(cut or "", (None,))
     if (
         cut is None
@@ -88,7 +88,8 @@ def _known_cut(pre_tokenizer: Mapping[str, Any]) -> str | None:
 
 
 def _tokens(described: Mapping[str, Any], rows: int) -> tuple[list[str], list[int]]:
-    """Every embedding's token and what it is; rows that no token has are filled up, as llama.cpp asks."""
+    """Return the token and the token type of every embedding. Rows without a token get a placeholder, as
+    llama.cpp requires."""
     from gguf import TokenType
 
     known: dict[int, tuple[str, int]] = {

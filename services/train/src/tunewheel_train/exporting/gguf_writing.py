@@ -1,7 +1,8 @@
-"""A whole model as one GGUF file, the format of llama.cpp, by the ``gguf`` package that llama.cpp keeps.
+"""Writes a whole model as one GGUF file, the format of llama.cpp, with llama.cpp's ``gguf`` package.
 
-The package knows the format, the names of tensors and the quantisations. How a model's own numbers map to
-them is stated here for each architecture, after llama.cpp's convert_hf_to_gguf.py; any other is refused.
+The package knows the format, the names of tensors and the quantisations. How a model's config and tensors map
+to them is defined here per architecture, after llama.cpp's convert_hf_to_gguf.py. Other architectures are
+refused.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ Encoding = Literal["float32", "float16", "q8_0"]
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """``permutes``: llama.cpp rotates neighbouring dimensions of a head where transformers rotates its two
-    halves, so rows of the query and key projections change places."""
+    """``permutes``: the rows of the query and key projections must be reordered, because llama.cpp rotates
+    neighbouring dimensions of a head and transformers rotates its two halves."""
 
     name: str
     permutes: bool
@@ -59,7 +60,8 @@ def write_gguf(model: Any, tokenizer: Any, path: Path, *, encoding: Encoding, na
 
 
 def architecture_of(config: Any) -> Architecture:
-    """How ``config``'s model is written. Raises NotExported, naming what is not known."""
+    """Return the architecture of the model of ``config``. Raises NotExported, naming what is not
+    supported."""
     found = ARCHITECTURES.get(config.model_type)
     if found is None:
         raise NotExported(
@@ -114,7 +116,7 @@ def _add_tensors(writer: GGUFWriter, model: Any, architecture: Architecture, enc
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[architecture.name.upper()], config.num_hidden_layers)
     for key, tensor in model.state_dict().items():
         if key == "lm_head.weight" and config.tie_word_embeddings:
-            continue  # llama.cpp takes the embeddings where there is no output matrix
+            continue  # without an output matrix llama.cpp uses the embeddings
         name = names.get_name(key, try_suffixes=(".weight", ".bias"))
         if name is None:
             raise NotExported(f"GGUF has no name for {key} of a {architecture.name}; export safetensors")
@@ -127,13 +129,14 @@ def _add_tensors(writer: GGUFWriter, model: Any, architecture: Architecture, enc
 
 
 def _neighbours(rows: np.ndarray, heads: int) -> np.ndarray:
-    """Rows [half a, half b] of every head as [a0, b0, a1, b1, …]."""
+    """Reorder the rows of every head from [half a, half b] to [a0, b0, a1, b1, …]."""
     split = rows.reshape(heads, 2, rows.shape[0] // heads // 2, rows.shape[1])
     return split.swapaxes(1, 2).reshape(rows.shape)
 
 
 def _kind_of(data: np.ndarray, encoding: Encoding) -> GGMLQuantizationType:
-    """As llama.cpp has it: vectors stay fp32, rows that are no whole number of blocks fp16."""
+    """Return the type as llama.cpp chooses it: fp32 for vectors, fp16 for rows that are not a whole number of
+    blocks."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
     if data.ndim == 1 or encoding == "float32":

@@ -1,7 +1,7 @@
-"""What a run trained as one whole model, exported only if the files give the same answers.
+"""Exports the model of a run as one whole model, if the written files give the same answers.
 
-An adapter trained on a 4-bit base is merged into that base as it was expanded in training, not into the
-original: rounding the sum to 4 bits again would lose what was learnt, and the original is another model.
+An adapter that was trained on a 4-bit base is merged into the expanded weights of that 4-bit base. The
+original base is another model. Rounding the merged weights to 4 bits again would lose what was learnt.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from tunewheel_train.errors import NotEqual
 from tunewheel_train.exporting.gguf_writing import Encoding, write_gguf
 
 TOLERANCE: dict[Precision, float] = {"float32": 1e-3, "bfloat16": 0.05}
-"""Largest mean difference of log-probabilities, over the vocabulary's likely tokens. bf16 keeps eight bits:
-the weights' sum is rounded once where the adapter's product was rounded apart."""
+"""The largest allowed mean difference of log-probabilities, over the likeliest tokens. bf16 has eight bits of
+precision: merging rounds the sum of weights once, while the adapter's product is rounded separately."""
 GGUF_TOLERANCE: dict[Encoding, float] = {"float32": 1e-3, "float16": 0.01, "q8_0": 0.15}
-"""The same for GGUF, read back and expanded to fp32; q8_0 keeps eight bits and a scale per 32 weights."""
+"""The same for GGUF files, read back and expanded to fp32. q8_0 has eight bits and a scale per 32 weights."""
 GGUF_FILE = "model.gguf"
 LIKELY = 20
-"""Tokens per position that are compared: the likeliest by the adapter."""
+"""How many tokens per position are compared: the likeliest ones by the trained model."""
 STEPS = ("load", "answer", "merge", "write", "read back")
 
 OnStep = Callable[[str], None]
@@ -37,7 +37,7 @@ OnStep = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What a run left: an adapter on ``base``, or (``whole``) a model of its own, in ``directory``."""
+    """The trained model in ``directory``: an adapter on ``base``, or with ``whole`` a model of its own."""
 
     name: str
     base: BaseModel
@@ -48,7 +48,7 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What is written. GGUF is made of fp32 weights, and compared in fp32."""
+    """The form to write. GGUF is made from fp32 weights, and compared in fp32."""
 
     precision: Precision = "float32"
     gguf: Encoding | None = None
@@ -60,14 +60,14 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """How near an export is to what was trained over the positions of some prompts."""
+    """How close an export is to the trained model, over the positions of some prompts."""
 
     prompts: int
     positions: int
     mean_difference: float
     worst_difference: float
     same_choice: float
-    """Share of positions where both think the same token likeliest."""
+    """The share of positions where both have the same likeliest token."""
     tolerance: float
 
 
@@ -81,11 +81,11 @@ def export_merged(
 ) -> Parity:
     """Write ``trained`` as a whole model to ``output_dir``: safetensors, or one GGUF file.
 
-    ``prompts`` are token ids. The files are read back and compared before they get their name; ``on_step`` is
-    told each of ``STEPS`` as it begins.
+    ``prompts`` are token ids. The files are read back and compared before they get their final name.
+    ``on_step`` is called with each of ``STEPS`` as it begins.
 
-    Raises NotExported, of which NotEqual where they differ by more than the form's tolerance; InvalidAdapter,
-    BaseModelNotFound.
+    Raises NotExported; NotEqual if the files differ from the trained model by more than the form's tolerance;
+    InvalidAdapter; BaseModelNotFound.
     """
     on_step("load")
     model, tokenizer = _loaded(trained, form.precision)
@@ -105,21 +105,21 @@ def export_merged(
         _demand_same_tokens(tokenizer, reader, prompts)
         parity = compare(expected, [log_probabilities(again, ids) for ids in prompts], form.tolerance)
         _demand_equal(parity)
-        scratch.rename(output_dir)  # which fails where meanwhile something lies there
+        scratch.rename(output_dir)  # fails if something was put there in the meantime
     return parity
 
 
 @contextlib.contextmanager
 def beside(directory: Path) -> Iterator[Path]:
-    """A new folder on the file system of ``directory``, gone after the body. Nobody else's bears its name: a
-    hidden one that is called like ``directory`` may be somebody's (``.venv`` beside ``venv``)."""
+    """Create a new folder on the file system of ``directory``, and delete it after the body. Its name is
+    unique: a hidden folder named after ``directory`` may exist already (``.venv`` beside ``venv``)."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as made:
         yield Path(made)
 
 
 def _loaded(trained: Trained, precision: Precision) -> tuple[Any, Any]:
-    """What was trained as it is served: the whole model, or the adapter beside its base."""
+    """Return the trained model as it is served: the whole model, or the base with the adapter beside it."""
     if trained.whole:
         whole = BaseModel(trained.base.name, trained.directory, trained.base.revision)
         return load_base(whole, dtype=precision)
@@ -153,7 +153,7 @@ def _read_back(trained: Trained, directory: Path, form: Form) -> tuple[Any, Any]
 
 
 def _demand_same_tokens(tokenizer: Any, reader: Any, prompts: Sequence[Sequence[int]]) -> None:
-    """What is written must read text into the tokens that were trained on."""
+    """Raise NotEqual unless the written tokenizer gives the tokens that were trained on."""
     for ids in prompts:
         text = tokenizer.decode(list(ids))
         wanted, found = (one(text, add_special_tokens=False).input_ids for one in (tokenizer, reader))
@@ -182,7 +182,7 @@ def log_probabilities(model: Any, ids: Sequence[int]) -> torch.Tensor:
 
 
 def compare(expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor], tolerance: float) -> Parity:
-    """Hold ``found`` against ``expected``, prompt by prompt."""
+    """Compare ``found`` with ``expected``, prompt by prompt."""
     differences: list[torch.Tensor] = []
     same: list[torch.Tensor] = []
     for wanted, given in zip(expected, found, strict=True):

@@ -1,1 +1,1 @@
-"""Runs that are trained elsewhere: in a Job of a Kubernetes cluster. Nothing here loads torch."""
+"""Launches runs as Jobs of a Kubernetes cluster. Nothing here loads torch."""

@@ -1,4 +1,4 @@
-"""Runs in a cluster, seen from the service: launched, looked at, and taken over from another process."""
+"""Launches runs as Jobs in a cluster, polls them, and takes over Jobs that another process launched."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from tunewheel_train.runs.versions import Versions
 
 log = structlog.get_logger(__name__)
 MOST_HICCUPS = 20
-"""Looks in a row that fail before the service tells that it cannot go on."""
+"""After so many failed polls in a row the service reports that it cannot go on."""
 
 
 class Launcher(Protocol):
-    """Starts and stops what trains; ``jobs.Jobs`` is one."""
+    """Starts, pauses and polls Jobs; ``jobs.Jobs`` implements it."""
 
     async def ensure(self, name: str, *, labels: dict[str, str]) -> None: ...
 
@@ -42,9 +42,9 @@ class Launcher(Protocol):
 
 
 class ClusterTrainings:
-    """Has each run trained by a Job of its own and returns what came of it. The Job needs nothing of this
-    process: it goes on while the service restarts, or its partition moves, and whoever handles the event next
-    finds it by its name."""
+    """Trains each run in a Job of its own and publishes the outcome. The Job does not depend on this process:
+    it goes on while the service restarts or the partition moves. The process that handles the event next
+    finds the Job by its name."""
 
     def __init__(
         self,
@@ -56,8 +56,8 @@ class ClusterTrainings:
         every: float,
         patience: float,
     ) -> None:
-        """``every``: seconds between two looks at a Job. ``patience``: seconds that a cancelled run may take
-        to say how far it came."""
+        """``every``: seconds between two polls of a Job. ``patience``: seconds that a cancelled run may take
+        to report how far it came."""
         self._store = store
         self._launcher = launcher
         self._controls = controls
@@ -67,12 +67,12 @@ class ClusterTrainings:
         self._choosing = asyncio.Lock()
 
     async def train(self, event: Envelope[DatasetVersioned], lease: Lease, tell: Tell) -> None:
-        """``tell`` the outcome of the run that ``event`` asks for, unless it was told.
+        """Train the run that ``event`` asks for, and publish its outcome with ``tell`` unless that was done.
 
         Raises:
             InvalidEvent: the event does not fit the manifest it points to.
-            LeaseLost: another process waits for the Job from now on; it goes on.
-            TransientError: store or cluster are away.
+            LeaseLost: the partition moved. Its next owner waits for the Job, which goes on.
+            TransientError: the store or the cluster is away.
         """
         async with self._choosing:
             launch = launch_of(event, lease)
@@ -92,7 +92,7 @@ class ClusterTrainings:
         await launch_of(event, lease).note_told(self._store)
 
     async def _ended(self, launch: Launch, lease: Lease) -> Outcome:
-        """Have a Job train it and return how it ended."""
+        """Make the Job and return its outcome."""
         try:
             await self._make_job(launch)
             return await self._awaited(launch, lease)
@@ -105,7 +105,7 @@ class ClusterTrainings:
         log.info("run_launched", job=launch.name, dataset_id=version.dataset_id)
 
     async def _awaited(self, launch: Launch, lease: Lease) -> Outcome:
-        """Look until it has ended."""
+        """Poll the Job until it has ended, and return its outcome."""
         hiccups, watched = 0, _Watched(launch)
         while True:
             try:
@@ -123,14 +123,14 @@ class ClusterTrainings:
             await lease.pause(self._every)
 
     async def _looked_at(self, watched: _Watched) -> Outcome | None:
-        """Return how it ended; None: it has not, and the Job is as commands want it."""
+        """Poll the Job once and apply the latest command. Return its outcome; None: it has not ended."""
         launch = watched.launch
         state = await self._launcher.state(launch.name)
-        # after the state: a Job that has ended has written its outcome before
+        # read after the state: a Job writes its outcome before it ends
         outcome = await launch.outcome(self._store)
         if outcome is not None:
             return outcome
-        if state is None and watched.first:  # one of that name was still being deleted when this one was made
+        if state is None and watched.first:  # an older Job of this name was still being deleted
             await self._make_job(launch)
             return None
         if state is None or state.failure is not None or state.complete:
@@ -139,7 +139,7 @@ class ClusterTrainings:
             return await launch.end(self._store, await self._failed(launch, reason))
         wanted = self._command(launch.event.data)
         cancelled = watched.cancelled_for(wanted)
-        # a run that has begun says by itself how far, unless its first pod is the one that is missing
+        # a run that has begun reports its cancellation itself, unless its first pod is missing
         if cancelled is not None and (not state.begun or cancelled >= self._patience):
             reason = "was cancelled; `tunewheel train resume` trains it after all"
             outcome = await launch.end(self._store, await self._failed(launch, reason))
@@ -150,7 +150,7 @@ class ClusterTrainings:
         return None
 
     def _command(self, version: DatasetVersioned) -> TrainAction:
-        """Return the last command to the run, as far as one is known to have begun."""
+        """Return the last command to the run of ``version``, if a run is known to have begun."""
         run_id = self._versions.run_of(version.dataset_id)
         return self._controls.latest(version.project, run_id) if run_id else TrainAction.RESUME
 
@@ -168,15 +168,15 @@ class ClusterTrainings:
 
 @dataclass(slots=True)
 class _Watched:
-    """A launch that is looked at."""
+    """A launch that is polled."""
 
     launch: Launch
     first: bool = True
-    """No look was taken before."""
+    """Whether the next poll is the first."""
     _cancelled_at: float | None = None
 
     def cancelled_for(self, wanted: TrainAction) -> float | None:
-        """Return for how many seconds ``wanted`` has been to cancel it; None: something else is wanted."""
+        """Return how many seconds ago ``wanted`` became "cancel"; None: it is another command."""
         if wanted is not TrainAction.CANCEL:
             self._cancelled_at = None
             return None
@@ -186,7 +186,8 @@ class _Watched:
 
 
 def _labels(version: DatasetVersioned) -> dict[str, str]:
-    """For people who look for a run's pods. A label's value ends with a letter or digit."""
+    """Return labels by which people find a run's pods. The value of a label must end with a letter or
+    digit."""
     return {
         "tunewheel.io/project": version.project.strip("._-"),
         "tunewheel.io/dataset": version.dataset_id.strip("._-"),

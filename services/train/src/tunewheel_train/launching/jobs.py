@@ -18,36 +18,38 @@ from tunewheel_runtime.kafka import InvalidSetting
 
 CONTAINER = "train"
 EXIT_STOPPED = 75
-"""Of a pod that was told to end before its run had; see ``worker.EXIT_STOPPED``."""
+"""The exit code of a pod that was told to stop before its run ended; see ``worker.EXIT_STOPPED``."""
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 PAUSED = "tunewheel.io/paused"
-"""Annotation of a Job that this service suspended. One that a queue or a person suspended is theirs."""
+"""Annotation of a Job that this service suspended. A Job that a queue or a person suspended is not
+resumed."""
 UNAUTHORIZED, NOT_FOUND, CONFLICT = 401, 404, 409
 REFUSED = (400, 422)
-"""Answers to a Job that is not valid: to ask again would change nothing."""
+"""Status codes of an invalid Job. Retrying is useless."""
 
 
 class JobRefused(TunewheelError):
-    """The cluster takes no such Job; the message is the API server's."""
+    """The cluster refuses the Job. The message is that of the API server."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobState:
     paused: bool = False
-    """Suspended by this service."""
+    """Whether this service suspended it."""
     begun: bool = False
-    """One of its pods is ready."""
+    """Whether one of its pods is ready."""
     failure: str | None = None
-    """Why the cluster starts no further pod."""
+    """Why the cluster starts no further pod; None: it may start more."""
     complete: bool = False
 
 
 def read_template(path: Path, *, nodes: int = 1) -> dict[str, Any]:
-    """Return the Job that every run's is made from.
+    """Return the Job from which every run's Job is made.
 
     Raises:
-        InvalidSetting: it is no Job, has no container ``train``, or, for several ``nodes``, no name by which
-            its pods find each other; the field and the mend are named.
+        InvalidSetting: it is no Job, has no container ``train``, or, for several ``nodes``, no ``subdomain``
+        by
+            which its pods find each other. The message names the field and the fix.
     """
 
     def refuse(reason: str) -> InvalidSetting:
@@ -66,7 +68,9 @@ def read_template(path: Path, *, nodes: int = 1) -> dict[str, Any]:
     except (KeyError, TypeError) as error:
         raise refuse(f"lacks spec.template.spec.containers: {error!r}") from error
     if CONTAINER not in named:
-        raise refuse(f"has no container named {CONTAINER}, only {', '.join(map(str, named))}; name it so")
+        raise refuse(
+            f"has no container named {CONTAINER}, only {', '.join(map(str, named))}; give it that name"
+        )
     if nodes > 1 and not job["spec"]["template"]["spec"].get("subdomain"):
         raise refuse(
             f"lacks spec.template.spec.subdomain, and TUNEWHEEL_TRAIN_NODES is {nodes}; write the name of a "
@@ -76,16 +80,19 @@ def read_template(path: Path, *, nodes: int = 1) -> dict[str, Any]:
 
 
 def job_of(template: dict[str, Any], name: str, *, labels: dict[str, str], nodes: int = 1) -> dict[str, Any]:
-    """Return the Job ``name``. What the template says stays; what it leaves out is filled in so that a node
-    that goes away costs no attempt, and a pod that was told to end is started again. Several ``nodes`` are an
-    Indexed Job, whose first pod the others find by its name."""
+    """Return the Job ``name``.
+
+    Values of the template are kept. Defaults are added, so that a lost node costs no attempt and a pod that
+    was told to stop is started again. With several ``nodes`` it is an Indexed Job, whose first pod the others
+    find by its host name.
+    """
     job = copy.deepcopy(template)
     metadata = job.setdefault("metadata", {})
     metadata["name"] = name
     metadata.pop("generateName", None)
     metadata["labels"] = {**metadata.get("labels", {}), **labels}
     spec = job["spec"]
-    # Kubernetes counts the pods of all nodes together, and one want of memory may end all of them.
+    # backoffLimit counts the pods of all nodes together, and one lack of memory may end all of them.
     spec["backoffLimit"] = spec.get("backoffLimit", 3) * nodes
     spec.setdefault("ttlSecondsAfterFinished", 86_400)
     spec.setdefault("podFailurePolicy", _failure_policy())
@@ -104,9 +111,9 @@ def job_of(template: dict[str, Any], name: str, *, labels: dict[str, str], nodes
 
 
 def _place(name: str, subdomain: str | None, nodes: int) -> dict[str, str]:
-    """Return what tells a pod how many train the run, also when the setting changes while the Job lives, and
-    where all meet. Kubernetes itself adds JOB_COMPLETION_INDEX. The host names of an Indexed Job's pods are
-    its name and their index."""
+    """Return the environment that tells a pod the number of nodes and the address of node 0. So the number
+    stays the same even if the setting changes while the Job lives. Kubernetes itself sets
+    JOB_COMPLETION_INDEX. The host name of a pod of an Indexed Job is the Job's name and the pod's index."""
     count = {"TUNEWHEEL_TRAIN_NODES": str(nodes)}
     if nodes == 1:
         return count
@@ -124,8 +131,8 @@ def _failure_policy() -> dict[str, Any]:
 
 
 class Jobs:
-    """The Jobs of one namespace, by the API server that ``KUBECONFIG`` names, or else that of the cluster
-    that this process runs in."""
+    """The Jobs of one namespace. The API server is the one in ``KUBECONFIG``, else that of the cluster that
+    this process runs in."""
 
     def __init__(self, template: dict[str, Any], *, nodes: int = 1) -> None:
         self._template = template
@@ -145,12 +152,12 @@ class Jobs:
         await self._call("create_namespaced_job", self._namespace, body)
 
     async def state(self, name: str) -> JobState | None:
-        """Return how the Job is; None: there is none. Raises TransientError."""
+        """Return the state of the Job; None: it does not exist. Raises TransientError."""
         job = await self._call("read_namespaced_job", name, self._namespace)
         return _state(job) if job is not None else None
 
     async def pause(self, name: str, *, paused: bool) -> None:
-        """Have its pods end, or start again. Raises TransientError."""
+        """Suspend the Job, which ends its pods, or resume it. Raises TransientError."""
         annotations = {PAUSED: "true" if paused else None}
         body = {"metadata": {"annotations": annotations}, "spec": {"suspend": paused}}
         await self._call("patch_namespaced_job", name, self._namespace, body)
@@ -166,7 +173,7 @@ class Jobs:
                 return await getattr(api, method)(*arguments)
         except ApiException as error:
             said = f"{error.status} {error.reason}: {str(error.body)[:500]}"
-            # a quota that others use at once is a conflict too, and made no Job
+            # a conflict can also come from a quota that others use at the same time; then no Job was made
             if error.status == NOT_FOUND or (error.status == CONFLICT and '"AlreadyExists"' in said):
                 return None
             if error.status in REFUSED:

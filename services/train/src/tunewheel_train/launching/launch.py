@@ -1,9 +1,12 @@
-"""A run that is trained in another process: its event and its outcome, both in the object store.
+"""A launch: a run that is trained in another process. Event and outcome are passed through the object store.
 
-``launches/<name>/event.json`` is the event that asked for the run; ``launches/<name>/outcome.json`` what came
-of it, and ``told`` lies beside it once that is on the log. All are written once. The name follows from the
-event's place on the log: whoever handles the event again, after a kill or elsewhere, finds the launch that is
-under way. An event that is sent once more is another launch, unless one of it is still under way.
+- ``launches/<name>/event.json``: the event that asked for the run
+- ``launches/<name>/outcome.json``: how the run ended
+- ``launches/<name>/told``: the outcome is on the log
+
+Each object is written once. The name follows from the event's position on the log. So a process that handles
+the event again, after a kill or on another machine, finds the launch that is under way. An event that is
+published again is a new launch, unless a launch of it is still under way.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ _EVENT: TypeAdapter[Envelope[DatasetVersioned]] = TypeAdapter(Envelope[DatasetVe
 
 
 class Refused(Frozen):
-    """The event does not fit what it points to: a dead letter."""
+    """The event does not fit the manifest that it points to, and becomes a dead letter."""
 
     field: str
     reason: str
@@ -41,14 +44,14 @@ class Outcome(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """``name`` is also that of its Job: up to 63 characters, lower case, digits and hyphens (RFC 1123)."""
+    """``name`` is also the name of its Job: up to 63 lower-case letters, digits and hyphens (RFC 1123)."""
 
     name: str
     event: Envelope[DatasetVersioned]
 
     @property
     def prefix(self) -> str:
-        """Of all that is written of it."""
+        """The path prefix of all its objects."""
         return f"launches/{self.name}"
 
     async def put(self, store: ObjectStore) -> None:
@@ -56,23 +59,24 @@ class Launch:
         await store.first(_event_path(self.name), _EVENT.dump_json(self.event))
 
     async def is_told(self, store: ObjectStore) -> bool:
-        """Tell whether its outcome is on the log: to publish it again would be to say it last."""
+        """Return whether its outcome is on the log. Publishing an old outcome again would make it the
+        latest."""
         return await store.read(f"launches/{self.name}/told") is not None
 
     async def note_told(self, store: ObjectStore) -> None:
         await store.first(f"launches/{self.name}/told", b"")
 
     async def delete_tries(self, store: ObjectStore) -> None:
-        """Delete what its pods told each other, once it has ended."""
+        """Delete the notes of its pods (``runs/tries.py``), once it has ended."""
         await store.delete(await store.list(f"{self.prefix}/{TRIES}"))
 
     async def outcome(self, store: ObjectStore) -> Outcome | None:
-        """Return how it ended; None: it has not."""
+        """Return its outcome; None: it has not ended."""
         data = await store.read(_outcome_path(self.name))
         return Outcome.model_validate_json(data) if data is not None else None
 
     async def end(self, store: ObjectStore, outcome: Outcome) -> Outcome:
-        """Write down how it ended, unless that was done; returns what is written."""
+        """Store its outcome, unless there is one; return the stored one."""
         data = await store.first(
             _outcome_path(self.name), outcome.model_dump_json(exclude_none=True).encode()
         )
@@ -85,8 +89,8 @@ def launch_of(event: Envelope[DatasetVersioned], lease: Lease) -> Launch:
 
 
 async def under_way(store: ObjectStore, event: Envelope[DatasetVersioned]) -> Launch | None:
-    """Return the launch of ``event`` that has not ended; None: all have, or there was none. Two Jobs of one
-    run would delete each other's checkpoints."""
+    """Return the launch of ``event`` that has not ended, if there is one. Two Jobs of one run would delete
+    each other's checkpoints."""
     for path in await store.list(_index(event)):
         launch = Launch(path.rpartition("/")[2], event)
         if await launch.outcome(store) is None:
@@ -95,7 +99,7 @@ async def under_way(store: ObjectStore, event: Envelope[DatasetVersioned]) -> La
 
 
 async def read_launch(store: ObjectStore, name: str) -> Launch | None:
-    """Return the launch of that name; None: nobody ever made one."""
+    """Return the launch of that name; None: it does not exist."""
     data = await store.read(_event_path(name))
     if data is None:
         return None

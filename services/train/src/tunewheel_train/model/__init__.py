@@ -1,1 +1,1 @@
-"""The model that is trained: loaded, made fast, measured and saved."""
+"""The model to train: loading, acceleration, measuring and saving."""

@@ -1,4 +1,4 @@
-"""The machine asked for what ``kernels.choose`` wants to know, and its choice put into a model."""
+"""Collects the facts for ``kernels.choose`` from the machine, and applies the chosen kernels to a model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tunewheel_train.model.kernels import Facts, Kernels
 
 
 def facts_of(model_type: str | None, recipe: TrainSpec, precision: Precision) -> Facts:
-    """Facts of this machine's first visible GPU, and of a model of ``model_type``."""
+    """Return the facts of this machine's first visible GPU and of a model of ``model_type``."""
     import torch
 
     cuda = torch.cuda.is_available()
@@ -36,7 +36,7 @@ def _liger_knows(model_type: str | None) -> bool:
 
 
 def use(kernels: Kernels, model: Any) -> None:
-    """Let ``model``, with or without an adapter, compute by ``kernels``."""
+    """Make ``model``, with or without an adapter, use ``kernels``."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     if kernels.layers == "liger":
         from liger_kernel.transformers.monkey_patch import (  # pyright: ignore[reportMissingImports]
@@ -45,6 +45,6 @@ def use(kernels: Kernels, model: Any) -> None:
 
         _apply_liger_kernel_to_instance(model=base, cross_entropy=False, fused_linear_cross_entropy=False)
     if kernels.attention != "sdpa":
-        # Else its backward adds up in whatever order, and a resumed run ends elsewhere.
+        # Without it the backward pass sums in varying order, and a resumed run gives other weights.
         os.environ["FLASH_ATTENTION_DETERMINISTIC"] = "1"
         base.set_attn_implementation(kernels.attention)

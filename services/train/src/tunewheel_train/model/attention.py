@@ -1,8 +1,9 @@
-"""Attention over a packed row (``data/packing.py``), and the proof that a model can be trained with it.
+"""Attention over a packed row (``data/packing.py``), and the check that a model can be trained with it.
 
-Each rest attends to the prefix and, causally, to itself; the prefix to itself. Models whose attention is
-given more than that (capped scores, sinks, a window shorter than the examples), or whose tokens mix outside
-of transformers' attention interface, are refused and are trained on padded batches instead.
+Each rest attends to the prefix and, causally, to itself. The prefix attends to itself. Some models are
+refused and trained on padded batches instead: those with other features in their attention (capped scores,
+sinks, a window shorter than the examples), and those that mix tokens outside transformers' attention
+interface.
 """
 
 from __future__ import annotations
@@ -18,22 +19,22 @@ from tunewheel_train.data.datasets import Encoded
 from tunewheel_train.data.packing import PackedLayout, pack
 
 NAME = "tunewheel_packed"
-# Up to here explicit matrix products beat PyTorch's CPU flash kernel, whose backward is slow on short rows.
+# Up to this length explicit matrix products beat PyTorch's CPU flash kernel, whose backward is slow.
 _EXPLICIT_UP_TO = 768
 _HIDDEN = -1e9
 _WITHOUT_EFFECT = frozenset(
     {"dropout", "position_ids", "use_cache", "output_attentions", "output_hidden_states",
      "output_router_logits", "return_dict"}
 )  # fmt: skip
-"""What models hand on to their attention that changes no score; ``dropout`` is looked up in the config, since
-the proof runs without."""
+"""Arguments that models pass to their attention and that change no score. ``dropout`` is checked in the
+config, since the check runs in evaluation mode."""
 
 
 class _Rearrange(torch.autograd.Function):
-    """Rows of ``x`` by ``index``; the gradient comes back by ``inverse``.
+    """Select the rows ``index`` of ``x``. The gradient is selected by ``inverse``.
 
-    Padding repeats a row, but nothing reads what becomes of the copies: their gradients are zero, and
-    picking beats the scatter-add that autograd would use.
+    Padding repeats rows, but the results of the copies are not used, so their gradients are zero. Hence
+    selecting is enough, and it is faster than the scatter-add that autograd would use.
     """
 
     @staticmethod
@@ -62,7 +63,7 @@ def packed_attention(
     Returns [1, tokens, heads, size]. Raises NotEquivalent for an argument that asks for another attention.
     """
     if packed is None:
-        raise NotEquivalent("its attention is not told the layout of the row")
+        raise NotEquivalent("its attention does not get the layout of the row")
     _demand_plain(packed.prefix + packed.longest, others)
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # [tokens, heads, size]
@@ -93,7 +94,7 @@ def _demand_plain(longest: int, arguments: Mapping[str, Any]) -> None:
             plain = name in _WITHOUT_EFFECT or value is None or value is False
         if not plain:
             told = f"{name} {value}" if isinstance(value, int | float) else name
-            raise NotEquivalent(f"its attention takes {told}, which packed rows do not know")
+            raise NotEquivalent(f"its attention takes {told}, which packed rows do not support")
 
 
 def _to_block(x: torch.Tensor, packed: PackedLayout) -> torch.Tensor:
@@ -126,7 +127,8 @@ def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> 
 
 @contextlib.contextmanager
 def implementation(model: Any, name: str) -> Iterator[None]:
-    """Run the body with attention ``name``; the model keeps it after a body that ends well."""
+    """Run the body with attention ``name``. If the body raises, the model gets its previous attention
+    back."""
     before = model.config._attn_implementation
     model.set_attn_implementation(name)
     try:
@@ -139,8 +141,8 @@ def implementation(model: Any, name: str) -> Iterator[None]:
 def use_packed_attention(model: Any, examples: Sequence[Encoded]) -> None:
     """Switch ``model`` (a transformers causal LM) to packed attention if it gives the same answers.
 
-    The longest two of ``examples``, which are all that the model will be given, are scored both ways. Raises
-    NotEquivalent, with the reason; the model then has the attention that it had.
+    The two longest of ``examples``, which must be all that the model will be given, are scored both ways.
+    Raises NotEquivalent, with the reason; the model then keeps its attention.
     """
     from transformers import AttentionInterface
 
@@ -164,24 +166,24 @@ def use_packed_attention(model: Any, examples: Sequence[Encoded]) -> None:
 
 
 def _demand_plain_config(config: Any, longest: int) -> None:
-    """Raise NotEquivalent for what a model's attention does that no argument tells of."""
+    """Raise NotEquivalent for features of the attention that are only in the config, not in its arguments."""
     chunk = getattr(config, "attention_chunk_size", None)
     if chunk is not None and chunk < longest:
         raise NotEquivalent(f"its attention_chunk_size {chunk} is shorter than an example of {longest}")
     for name in ("attention_dropout", "attn_pdrop"):
         if getattr(config, name, 0.0):
-            raise NotEquivalent(f"its attention has dropout ({name}), which packed rows do not know")
+            raise NotEquivalent(f"its attention has dropout ({name}), which packed rows do not support")
 
 
 def leave_packed_attention(model: Any) -> None:
-    """Give ``model`` the attention back that it had: not every one can compute by the same (Gemma 2)."""
+    """Give ``model`` its own attention back. The default may not suit every model (Gemma 2)."""
     before = vars(model).pop("before_packed", None)
     if before is not None:
         model.set_attn_implementation(before)
 
 
 class NotEquivalent(Exception):
-    """The packed row would give other log-probabilities than the examples one by one; says why."""
+    """A packed row would give other log-probabilities than single examples. The message says why."""
 
 
 def _scores(model: Any, examples: Sequence[Encoded], *, packed: bool = False) -> torch.Tensor:

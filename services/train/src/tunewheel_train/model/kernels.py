@@ -1,11 +1,11 @@
-"""Which kernels compute a run, by what the machine can do.
+"""Chooses the kernels of a run by what the machine can do.
 
     layers      liger: RMSNorm, rotary positions and SwiGLU in one pass each (arXiv:2410.10989), in Triton
     attention   of padded batches; packed rows have their own (``attention.py``)
     compiled    never: it costs more than it gives, see docs/training.md
 
-Liger's fused linear cross-entropy is not taken: it puts every position through the vocabulary, where our loss
-takes the learnt ones alone.
+Liger's fused linear cross-entropy is not used: it computes logits for every position, while our loss computes
+them only for the learnt ones.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 AMPERE = (8, 0)
-"""The first compute capability with bf16, and the one that both libraries ask for."""
+"""The first compute capability with bf16. Both libraries require it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What decides. ``capability`` is the GPU's compute capability; None: there is no GPU."""
+    """The facts that decide. ``capability`` is the GPU's compute capability; None: there is no GPU."""
 
     capability: tuple[int, int] | None
     liger: bool
-    """Installed, and knows the model."""
+    """Whether liger is installed and supports the model."""
     flash_attention: bool
     """Installed."""
     half_precision: bool
-    """Whether the model's weights are in bf16: flash attention takes no others."""
+    """Whether the model's weights are in bf16. Flash attention needs that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,12 @@ class Kernels:
     compiled: Literal["no"] = "no"
 
     def told(self) -> dict[str, str]:
-        """As events and manifests hold it."""
+        """The form in events and manifests."""
         return {name: str(value) for name, value in asdict(self).items()}
 
 
 def choose(facts: Facts) -> Kernels:
-    """The fastest kernels that ``facts`` allow, all of them deterministic."""
+    """Return the fastest deterministic kernels that ``facts`` allow."""
     if facts.capability is None or facts.capability < AMPERE:
         return Kernels()
     return Kernels(

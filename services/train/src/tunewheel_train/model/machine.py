@@ -1,4 +1,4 @@
-"""The device at hand, as the planner wants it."""
+"""Describes this machine's device for the planner, and measures memory."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _SECONDS = 0.2
 
 
 def this_device(precision: Precision, known: Catalogue) -> Device:
-    """The first GPU, or the processor with the rate that a matrix product in ``precision`` reaches on it.
+    """Return the first GPU, or the processor with its measured rate of matrix products in ``precision``.
 
-    A GPU that ``known`` does not name is given the figures of the known one nearest in memory.
+    A GPU that is not in ``known`` gets the figures of the known GPU with the nearest memory size.
     """
     import torch
 
@@ -31,7 +31,8 @@ def this_device(precision: Precision, known: Catalogue) -> Device:
 
 
 def nearest(name: str, gib: float, known: Catalogue) -> Device:
-    """The device of ``known`` that a driver's ``name`` speaks of, else the nearest in memory, renamed."""
+    """Return the device of ``known`` that matches a driver's ``name``; else the one with the nearest memory
+    size, under this name."""
     words = name.lower().replace("-", " ").split()
     devices = [device for device in known.devices if device.kind == "cuda"] or list(known.devices)
     same = [device for device in devices if _model(device.name) in words]
@@ -42,12 +43,12 @@ def nearest(name: str, gib: float, known: Catalogue) -> Device:
 
 
 def _model(name: str) -> str:
-    """What tells a card from its siblings: the first part with a digit."""
+    """Return the part of a card's name that identifies the model: the first part with a digit."""
     return next((part for part in name.split("-") if any(letter.isdigit() for letter in part)), name)
 
 
 def memory_limit() -> int:
-    """Bytes this process may hold: the control group's limit, else the machine's memory."""
+    """Return how many bytes this process may hold: the control group's limit, else the machine's memory."""
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
@@ -59,8 +60,8 @@ def memory_limit() -> int:
 
 @functools.cache
 def _teraflops(precision: Precision) -> float:
-    """Best of the products of two square matrices in a fifth of a second: what else the machine does for a
-    moment is not to pass for its speed."""
+    """Return the best rate among products of two square matrices in a fifth of a second. The best one counts,
+    because other work may slow some of them down."""
     import torch
 
     matrix = torch.ones(_SIZE, _SIZE, dtype=getattr(torch, precision))
@@ -72,7 +73,7 @@ def _teraflops(precision: Precision) -> float:
 
 
 def synchronize() -> None:
-    """Wait until the GPU has done what it was given, so that a clock read now tells of it."""
+    """Wait until the GPU has finished its work, so that a time measured now includes it."""
     import torch
 
     if torch.cuda.is_available():
@@ -80,8 +81,8 @@ def synchronize() -> None:
 
 
 def peak_bytes() -> int:
-    """Most memory this process held at once, as a plan counts it: resident; on a GPU what PyTorch had taken,
-    gaps included, and the context, which it does not count."""
+    """Return the peak memory of this process as a plan counts it. On a processor: resident memory. On a GPU:
+    PyTorch's reserved memory, including gaps, plus the context, which PyTorch does not count."""
     import torch
 
     if not torch.cuda.is_available():
@@ -90,8 +91,8 @@ def peak_bytes() -> int:
 
 
 def _context_bytes() -> int:
-    """What lies on the GPU beside PyTorch's memory: the context of this process, which has the GPU to
-    itself (``slots.devices_of``)."""
+    """Return the GPU memory in use beyond PyTorch's: the context of this process. No other process uses the
+    GPU (``slots.devices_of``)."""
     import torch
 
     free, total = torch.cuda.mem_get_info()
@@ -105,16 +106,16 @@ def _peak_resident() -> int:
 
 
 def gpu_bytes() -> int | None:
-    """Memory that this process has allocated on its GPU now; None without one."""
+    """Return how many bytes this process has allocated on its GPU now; None: it has no GPU."""
     import torch
 
     return int(torch.cuda.memory_allocated()) if torch.cuda.is_available() else None
 
 
 def present_bytes() -> int:
-    """Memory of the machine that this process holds now, a GPU's aside."""
+    """Return how many bytes of main memory this process holds now."""
     try:
         resident = Path("/proc/self/statm").read_text().split()[1]
-    except OSError:  # no /proc: the most it ever held
+    except OSError:  # without /proc only the peak is known
         return _peak_resident()
     return int(resident) * os.sysconf("SC_PAGE_SIZE")

@@ -1,4 +1,4 @@
-"""The model to train: loaded, given its adapter, and switched to the fast paths."""
+"""Loads the model to train, adds its adapter, and switches it to the fast paths."""
 
 from __future__ import annotations
 
@@ -25,9 +25,12 @@ from tunewheel_train.model.projection import fuse_lora, unfuse_lora
 
 
 def meet(seconds: float) -> None:
-    """Where several processes train together: make them a group in which none waits for another for longer
-    than ``seconds``, and return when all have come. PyTorch's own 10 minutes of NCCL, or 30 of gloo, are
-    shorter than the first one may take to hash a large checkpoint."""
+    """Join the process group, and return when all processes that train together have joined; alone, do
+    nothing.
+
+    No process waits longer than ``seconds`` for another. PyTorch's defaults (10 minutes for NCCL, 30 for
+    gloo) are too short: the first process may take longer to hash a large checkpoint.
+    """
     if (backend := group_backend()) is not None:
         from accelerate import PartialState
 
@@ -36,7 +39,7 @@ def meet(seconds: float) -> None:
 
 
 def wait_for_all() -> None:
-    """Where several processes train together: return when all have come here."""
+    """Return when all processes that train together have called this."""
     if group_backend() is not None:
         from accelerate import PartialState
 
@@ -44,7 +47,7 @@ def wait_for_all() -> None:
 
 
 def group_backend() -> str | None:
-    """How processes that train together talk; None for one that trains alone."""
+    """Return the backend of the process group; None: this process trains alone."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return None
     return "nccl" if torch.cuda.is_available() else "gloo"
@@ -66,10 +69,10 @@ def load(
     start_from: Path | None = None,
     shards: int = 1,
 ) -> tuple[Any, Any]:
-    """Model with its adapter (that of ``start_from``, or a new one), and tokenizer.
+    """Return the model with its adapter (that of ``start_from``, or a new one), and the tokenizer.
 
-    Products are computed in ``precision``. ``full`` keeps fp32 weights to update (bf16 would round small
-    updates away) and computes under autocast. ``shards``: see ``load_base``. Raises RunFailed.
+    Matrix products are computed in ``precision``. The method ``full`` keeps fp32 weights, because bf16 would
+    round small updates away, and computes under autocast. ``shards``: see ``load_base``. Raises RunFailed.
     """
     full = recipe.method is TrainMethod.FULL
     quantization: Literal["nf4"] | None = "nf4" if recipe.method is TrainMethod.QLORA else None
@@ -91,13 +94,13 @@ def load(
 
 
 def device_of_process() -> str:
-    """``auto``, or this process's own GPU where several train together."""
+    """Return ``auto``, or the GPU of this process if several processes train together."""
     rank = os.environ.get("LOCAL_RANK")
     return f"cuda:{rank}" if rank is not None and torch.cuda.is_available() else "auto"
 
 
 def load_tokenizer(base: BaseModel) -> Any:
-    """The tokenizer alone. Raises RunFailed."""
+    """Return the tokenizer of ``base``. Raises RunFailed."""
     from transformers import AutoTokenizer
 
     try:
@@ -111,7 +114,7 @@ def load_tokenizer(base: BaseModel) -> Any:
 
 
 def give_padding(tokenizer: Any) -> None:
-    """Any token will do: it is masked, and nothing is learnt of it."""
+    """Set a padding token if there is none. Any token will do, because padding is masked."""
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
 
@@ -138,7 +141,8 @@ def _with_adapter(model: Any, recipe: TrainSpec) -> Any:
 
 
 def _demand_reachable(model: Any, targets: str | Sequence[str]) -> None:
-    """``all-linear`` must mean all: experts that lie in one tensor are no layers, and get no adapter."""
+    """Raise RunFailed if ``all-linear`` would not reach all weights: experts in one tensor are no linear
+    layers, and would get no adapter."""
     if targets != "all-linear":
         return
     experts = sum(_holds_experts(module) for module in model.modules())
@@ -146,36 +150,36 @@ def _demand_reachable(model: Any, targets: str | Sequence[str]) -> None:
         reached = _last_parts(_adapted(model, "all-linear"))
         raise RunFailed(
             field="train.target_modules",
-            reason=f"is 'all-linear', but no adapter reaches the experts of this mixture, which lie in "
-            f"{experts} layers; choose a dense base_model, or name the layers to train without them, of "
+            reason=f"is 'all-linear', but no adapter can be put on the experts of this mixture, which lie in "
+            f"{experts} layers; choose a dense base_model, or name the layers to train instead: some of "
             f"{reached}",
         )
 
 
 def _holds_experts(module: torch.nn.Module) -> bool:
-    """Whether ``module`` keeps matrices, an expert each, in one tensor [experts, …, …]."""
+    """Return whether ``module`` keeps the matrices of all experts in one tensor [experts, …, …]."""
     stacked = any(p.ndim == 3 and min(p.shape) > 1 for p in module.parameters(recurse=False))
     return stacked and not isinstance(module, torch.nn.modules.conv._ConvNd)
 
 
 def _demand_modules(model: Any, targets: str | Sequence[str]) -> None:
-    """PEFT is content with one that it finds, and trains less than was asked for without a word."""
+    """Raise RunFailed if a target matches no layer. PEFT would accept one match and silently ignore the
+    others."""
     if isinstance(targets, str):
         return
     head = next((name for name, one in model.named_modules() if one is model.get_output_embeddings()), None)
-    # TRL takes the head's weights as they are
+    # an adapter on the output head would have no effect: TRL uses the head's own weights
     wrong = [target for target in targets if not (found := _adapted(model, [target])) or head in found]
     if wrong:
         fit = _last_parts(_adapted(model, "all-linear"))
         raise RunFailed(
             field="train.target_modules",
-            reason=f"names {', '.join(wrong)}, but in this base model there are {fit}; correct it, or use "
-            "'all-linear'",
+            reason=f"names {', '.join(wrong)}, but the layers here are {fit}; mend it, or use 'all-linear'",
         )
 
 
 def _adapted(model: Any, targets: str | Sequence[str]) -> set[str]:
-    """Names of the layers that ``targets`` mean."""
+    """Return the names of the layers that ``targets`` match."""
     if targets == "all-linear":
         head = model.get_output_embeddings()
         layers = ((name, layer) for name, layer in model.named_modules() if layer is not head)
@@ -189,9 +193,9 @@ def _last_parts(names: Iterable[str]) -> str:
 
 
 def continue_adapter(model: Any, recipe: TrainSpec, directory: Path) -> Any:
-    """The adapter in ``directory`` on ``model``, to be trained further.
+    """Return ``model`` with the adapter in ``directory``, to be trained further.
 
-    Raises RunFailed when it was made with other parameters, or does not fit the base.
+    Raises RunFailed if the adapter was made with other parameters, or does not fit the base.
     """
     from peft import LoraConfig, PeftModel
     from tunewheel_basemodel.errors import InvalidAdapter
@@ -215,14 +219,14 @@ def continue_adapter(model: Any, recipe: TrainSpec, directory: Path) -> Any:
 
 
 def _demand_same_shape(written: dict[str, Any], recipe: TrainSpec) -> None:
-    """An adapter's shape and scale cannot change under it."""
+    """Raise RunFailed if the recipe has another shape or scale than the adapter: these cannot change."""
     keys = {"rank": "r", "alpha": "lora_alpha", "rslora": "use_rslora", "dora": "use_dora"}
     for name, key in keys.items():
         wanted, found = getattr(recipe, name), written.get(key, False)
         if wanted != found:
             raise RunFailed(
                 field=f"train.{name}",
-                reason=f"is {wanted}, but the adapter to continue from has {found}; set it to that",
+                reason=f"is {wanted}, but the adapter to continue from has {found}; set it to {found}",
             )
 
 
@@ -236,18 +240,20 @@ def _demand_same_modules(model: Any, written: dict[str, Any], recipe: TrainSpec)
 
 
 def use_packed_rows(model: Any, examples: Sequence[Encoded]) -> None:
-    """Let the model take packed rows of ``examples``, where it provably can. Raises NotEquivalent."""
+    """Switch the model to packed rows of ``examples``. Raises NotEquivalent if it gives other results on
+    them."""
     use_packed_attention(model.get_base_model() if hasattr(model, "get_base_model") else model, examples)
 
 
 def leave_packed_rows(model: Any) -> None:
-    """Undo ``use_packed_rows`` and the fused layers: the model takes padded batches."""
+    """Undo ``use_packed_rows`` and the fused layers, so that the model takes padded batches."""
     unfuse_lora(model)
     leave_packed_attention(model.get_base_model() if hasattr(model, "get_base_model") else model)
 
 
 def prepare_parameters(model: Any) -> None:
-    """Hold what is trained in fp32 (TRL rounds QLoRA's to bf16) and fuse the LoRA layers."""
+    """Convert the trained parameters to fp32 (TRL rounds those of QLoRA to bf16), and fuse the LoRA
+    layers."""
     from tunewheel_basemodel.loading import keep_linear4bit_unpacked
 
     for parameter in model.parameters():
@@ -259,15 +265,16 @@ def prepare_parameters(model: Any) -> None:
 
 
 def optimizer_name(method: TrainMethod, *, cuda: bool) -> str:
-    """AdamW; for a 4-bit base on a GPU with 8-bit moments that are paged to the host under pressure
-    (arXiv:2305.14314 §3)."""
+    """Return AdamW. For a 4-bit base on a GPU: AdamW with 8-bit moments that are paged to main memory when
+    GPU memory is short (arXiv:2305.14314 §3)."""
     return "paged_adamw_8bit" if cuda and method is TrainMethod.QLORA else "adamw_torch"
 
 
 def trl_arguments(
     job: Job, *, total_steps: int, learning_rate: float, precision: Precision
 ) -> dict[str, Any]:
-    """What every trainer is told: one epoch over the plan, whose items are optimizer steps."""
+    """Return the arguments of every trainer: one epoch over the planned steps, each item an optimizer
+    step."""
     recipe, cuda = job.recipe, torch.cuda.is_available()
     constant = recipe.scheduler == "constant"
     recomputing = {"use_reentrant": False} if job.gradient_checkpointing else None
@@ -289,11 +296,11 @@ def trl_arguments(
         "logging_nan_inf_filter": False,
         "save_strategy": "steps",
         "save_steps": recipe.checkpoint_steps,
-        "save_only_model": True,  # of Trainer's own checkpoints, which are not written
+        "save_only_model": True,  # Trainer's own checkpoints are not written
         "seed": recipe.seed,
         "use_cpu": not cuda,
         "ddp_backend": group_backend(),
-        "average_tokens_across_devices": False,  # ``PlannedSteps`` weighs every process's share itself
+        "average_tokens_across_devices": False,  # ``PlannedSteps`` weights the processes' shares itself
         # TRL adds a router's balance loss once per micro-batch, however many make up a step.
         "router_aux_loss_coef": 0.0,
         "dataloader_pin_memory": False,
@@ -322,7 +329,7 @@ def preference_config(
 
         desirable, undesirable = class_weights(pairs, preference)
         common |= {"desirable_weight": desirable, "undesirable_weight": undesirable}
-        # An item is a whole step, but TRL asks for more than one to measure how far the model has moved.
+        # An item is a whole step, but TRL needs more than one item to estimate the KL divergence.
         in_order = {"train_sampling_strategy": "sequential", "per_device_train_batch_size": 2}
         return KTOConfig(**common | in_order)
     from trl.trainer.dpo_config import DPOConfig

@@ -1,9 +1,9 @@
-"""LoRA layers as one autograd step each: LoRA's result for about half of its time.
+"""LoRA layers as one autograd function each: the same result in about half of the time.
 
 PEFT computes ``W x + s B(A x)`` as a chain of operations that each keep their input, and casts ``x`` to the
-adapter's fp32. Here the frozen product and both small ones share one function: fp32 parameters, products in
-the base's dtype, nothing kept but ``x`` and ``A x``. 4-bit weights are expanded when needed and dropped.
-LoRA: arXiv:2106.09685, NF4: arXiv:2305.14314.
+adapter's fp32. Here one function computes all three products. The parameters are fp32, the products are in
+the base's dtype, and only ``x`` and ``A x`` are kept. 4-bit weights are expanded when they are needed, and
+then dropped. LoRA: arXiv:2106.09685, NF4: arXiv:2305.14314.
 """
 
 from __future__ import annotations

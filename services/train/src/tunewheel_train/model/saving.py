@@ -1,4 +1,4 @@
-"""A finished model as files."""
+"""Writes a finished model to files."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def save(trainer: Any, base: BaseModel, number: Precision, directory: Path) -> N
 
 
 def _whole_weights(model: Any, number: torch.dtype, *, keep: bool) -> dict[str, Any]:
-    """The model's tensors in main memory, tied ones once; nothing where ``keep`` is false."""
+    """Return the model's tensors in main memory, tied ones once; empty if ``keep`` is false."""
     reshard(model)
     tensors = model.state_dict(keep_vars=True)
     once: dict[int, Any] = {}
@@ -60,15 +60,15 @@ def _as_saved(tensor: torch.Tensor, number: torch.dtype) -> torch.Tensor:
 
 
 def _save_adapter(model: Any, base: BaseModel, directory: Path) -> None:
-    # Told what to save, PEFT looks at nothing else: not at a base that lies in parts.
+    # With a given state_dict PEFT does not look at the base, which may be sharded.
     weights = {name: value for name, value in model.state_dict().items() if "lora_" in name}
     model.save_pretrained(directory, state_dict=weights)
     (directory / "README.md").unlink(missing_ok=True)
     config = directory / "adapter_config.json"
-    # PEFT writes sets in hash order: sorted, equal runs give equal bytes.
+    # PEFT writes sets in hash order. Sort them, so that equal runs give equal bytes.
     content = json.loads(config.read_text())
     if isinstance(content.get("target_modules"), list):
         content["target_modules"].sort()
-    # The name, not the place of its files on this machine.
+    # Write the base's name instead of its path on this machine.
     content["base_model_name_or_path"] = base.name
     config.write_text(json.dumps(content, indent=2, sort_keys=True))

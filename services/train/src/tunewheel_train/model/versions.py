@@ -1,4 +1,4 @@
-"""Versions of what decides a run's result."""
+"""The versions of the packages that influence a run's result."""
 
 from __future__ import annotations
 

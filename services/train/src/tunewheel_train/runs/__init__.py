@@ -1,1 +1,1 @@
-"""Runs as the service sees them: found, started, watched, told of. Free of torch."""
+"""Starts runs, watches their processes, and reports on them. Nothing here loads torch."""

@@ -1,4 +1,4 @@
-"""A finished adapter on its way into the object store."""
+"""Publishes a finished adapter in the object store, and finds published ones."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tunewheel_runtime.store import ArtifactConflict, ObjectStore
 from tunewheel_train.runs.runs import Result, Run, make_adapter, make_manifest, manifest_path
 
 CONTENTS = "contents.json"
-"""Beside an adapter's files: their names and SHA-256, written before any of them."""
+"""The list of an adapter's files with their SHA-256. It is written before the files."""
 
 
 async def find(store: ObjectStore, run: Run) -> tuple[RunManifest, ArtifactRef] | None:
-    """The manifest of ``run`` if it was completed before, by whomever. Raises TransientError."""
+    """Return the manifest of ``run`` if any worker completed it before. Raises TransientError."""
     content = await store.read(run.manifest_path)
     if content is None:
         return None
@@ -27,8 +27,8 @@ async def find(store: ObjectStore, run: Run) -> tuple[RunManifest, ArtifactRef] 
 
 
 async def find_model(store: ObjectStore, model_id: str) -> RunManifest | None:
-    """The manifest of the completed run that made ``model_id``, whose digits its run's begin with; None where
-    there is none. Raises TransientError."""
+    """Return the manifest of the completed run that made ``model_id``; None: there is none. The run's id
+    begins with the digits of the model's. Raises TransientError."""
     digits = model_id.rpartition("-")[2]
     for run_id in await store.folders("runs"):
         if run_id.startswith(f"run-{digits}") and (content := await store.read(manifest_path(run_id))):
@@ -41,9 +41,9 @@ async def find_model(store: ObjectStore, model_id: str) -> RunManifest | None:
 async def publish(
     store: ObjectStore, run: Run, directory: Path, result: Result
 ) -> tuple[RunManifest, ArtifactRef]:
-    """Upload the adapter, then the manifest, whose creation decides: the first complete upload wins.
+    """Upload the adapter, then create the manifest. If another worker created it first, that manifest counts.
 
-    Returns the winner, which is somebody else's when another worker was faster. Raises TransientError.
+    Returns the manifest that counts. Raises TransientError.
     """
     path, files = await _upload(store, run, directory)
     manifest = make_manifest(run, make_adapter(run, result.recipe, path, files), result)
@@ -57,14 +57,14 @@ async def publish(
 
 
 async def _upload(store: ObjectStore, run: Run, directory: Path) -> tuple[str, tuple[ArtifactRef, ...]]:
-    """Put the files up a part at a time: a whole model is larger than memory. Whoever first says below a path
-    what is to lie there has the path, so that nothing is overwritten by anything else."""
+    """Upload the files in parts, since a whole model may be larger than memory. The worker that first writes
+    the list of files (``CONTENTS``) below a path owns the path, so nothing is overwritten."""
     contents = await asyncio.to_thread(_contents, directory)
     path = run.adapter_path
     try:
         await store.put(f"{path}/{CONTENTS}", canonical_json(contents))
     except ArtifactConflict:
-        # A worker elsewhere, with other rounding, has begun to put its adapter here: this one goes beside it.
+        # Another worker, with other rounding, has begun to upload its adapter here: use another path.
         path = f"{path}.{content_sha256(contents)[:12]}"
     refs = [
         await store.put_file(f"{path}/{name}", directory / name, sha256=sha256)
@@ -74,6 +74,6 @@ async def _upload(store: ObjectStore, run: Run, directory: Path) -> tuple[str, t
 
 
 def _contents(directory: Path) -> dict[str, str]:
-    """Path below ``directory`` and SHA-256 of each of its files."""
+    """Return the SHA-256 of each file, by its path below ``directory``."""
     files = sorted(path for path in directory.rglob("*") if path.is_file())
     return {file.relative_to(directory).as_posix(): sha256_file(file) for file in files}

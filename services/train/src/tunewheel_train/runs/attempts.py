@@ -1,4 +1,4 @@
-"""The processes of one run, until one of them completes it."""
+"""Starts the processes of one run, one after the other, until one completes it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Tell = Callable[[Event], Awaitable[None]]
 
 
 class Lease(Protocol):
-    """The right to go on; ``tunewheel_runtime.service.Lease`` is one."""
+    """The right to work on the run; ``tunewheel_runtime.service.Lease`` implements it."""
 
     lost: asyncio.Event
 
@@ -51,8 +51,8 @@ class Lease(Protocol):
 
 
 class Attempt:
-    """One worker's attempt at one run; ``corrections`` are what earlier runs say about estimates. With
-    ``tries`` it is node 0 of several, and leads them."""
+    """One worker's attempt at one run. ``corrections`` adjust the plan's estimates, as earlier runs showed.
+    With ``tries`` this is node 0 of several nodes, and leads them."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class Attempt:
         self._dir = settings.runs_dir / run.run_id
         self._uploads: asyncio.Task[None] | None = None
         self._stopped_at: float | None = None
-        """Monotonic seconds: when the process that runs, or ran last, was told to stop."""
+        """Monotonic seconds at which the latest process was told to stop; None: it was not."""
         self._pending: Path | None = None
 
     @property
@@ -117,13 +117,14 @@ class Attempt:
                 self._metrics.saw(last, run_id=self._run.run_id, project=self._run.project)
                 return Result(last, job.recipe, self.teller.plan, tuple(adjustments))
             if isinstance(last, Failed) and last.unreachable:
-                raise TransientError(last.reason)  # the search for the base model bounds how often
+                raise TransientError(last.reason)  # ``Bases.search`` limits how often this is retried
             if isinstance(last, Failed):
                 job, adjustment = self._lower(job, last)
                 adjustments.append(adjustment)
 
     def _lower(self, job: Job, last: Failed) -> tuple[Job, Adjustment]:
-        """The next rung of the ladder for a process without memory. Raises RunFailed for any other."""
+        """Return the job of the next rung of the ladder, if the process had too little memory. Raises
+        RunFailed for any other failure."""
         rung = next_rung(job, self.teller.plan, after_step=self.teller.step) if last.out_of_memory else None
         if rung is None:
             raise RunFailed(
@@ -135,13 +136,13 @@ class Attempt:
         return rung
 
     async def _prepare(self) -> Job:
-        """Bring the training data, the adapter to go on from and the newest checkpoint here."""
+        """Download the training data, the adapter to continue from and the newest checkpoint."""
         job = await prepare(self._run, self._store, self._settings, self._dir, self._corrections)
         await remote_checkpoints.download(self._store, self._run.checkpoints_prefix, job.work_dir)
         return job
 
     async def _may_go_on(self) -> None:
-        """Return when nothing speaks against training; waits out a pause."""
+        """Wait while the run is paused. Raises RunFailed if it is cancelled or superseded."""
         named = self._run.project, self._run.run_id
         going_on = self._controls.wait(*named, lambda a: a is not TrainAction.PAUSE)
         await first_of(going_on, self._lease.lost.wait(), self._versions.wait(self._is_superseded))
@@ -154,8 +155,8 @@ class Attempt:
             )  # fmt: skip
 
     def _superseding(self) -> str | None:
-        """The newer version because of which this run is dropped; None where it began, or somebody asked
-        for it by name."""
+        """Return the newer version that supersedes this run; None: there is none, the run has begun, or a
+        person resumed it."""
         if self._began or self._controls.is_resumed(self._run.project, self._run.run_id):
             return None
         return self._versions.superseding(self._run)
@@ -174,7 +175,7 @@ class Attempt:
             )
 
     async def _one_process(self, job: Job) -> Last | None:
-        """Run one process once this machine has a slot; None where the run was stopped while it waited."""
+        """Run one process once this machine has a slot; None: the run was stopped while it waited."""
         stop, self._stopped_at = asyncio.Event(), None
         watcher = asyncio.create_task(self._watch(stop), name="watch-run")
         try:
@@ -215,7 +216,8 @@ class Attempt:
             await self.teller.tell(message)
 
     def _upload_soon(self, checkpoint: Path) -> None:
-        """Upload beside training, always the newest: one that is overtaken while waiting is left out."""
+        """Upload the checkpoint while training goes on. If a newer one comes before its upload begins, it is
+        skipped."""
         if self._run.recipe.method is TrainMethod.FULL and not self._settings.upload_full_checkpoints:
             return
         self._pending = checkpoint
@@ -223,8 +225,8 @@ class Attempt:
             self._uploads = asyncio.create_task(self._upload(), name="upload-checkpoints")
 
     async def _finish_upload(self) -> None:
-        """Wait for what is being uploaded. Once the lease is lost, as when this process is to end, for no
-        longer than the rest of its time."""
+        """Wait for the running upload. If the lease is lost, as when this process must end, wait no longer
+        than the rest of ``stop_seconds``."""
         if self._uploads is None:
             return
         began = self._stopped_at if self._lease.lost.is_set() else None
@@ -248,11 +250,11 @@ class Attempt:
                     self._store, self._run.checkpoints_prefix, checkpoint,
                     keep=self._run.recipe.keep_checkpoints,
                 )  # fmt: skip
-            except TransientError as error:  # it is also on this disk; the next one may get through
+            except TransientError as error:  # the checkpoint is also on this disk; a later upload may succeed
                 log.warning("checkpoint_not_uploaded", run_id=self._run.run_id, error=str(error))
 
     def _gave_up(self, error: ProcessDied, deaths: int) -> RunFailed:
         return RunFailed(
-            field="(run)", reason=f"stopped {deaths} times without coming further: {error}",
+            field="(run)", reason=f"stopped {deaths} times without progress: {error}",
             step=self.teller.step, total_steps=self.teller.total_steps,
         )  # fmt: skip

@@ -1,7 +1,7 @@
-"""The base model of a run, found by a process of its own, and the commit that a dataset version keeps of it.
+"""Finds the base model of a run in a process of its own, and pins its commit for each dataset version.
 
-A hub id names whatever its main branch holds. Without a pin a version whose training is taken up again would
-be trained on another base than before, under the name of another run.
+A hub id means the current commit of its main branch. Without a pin, a resumed training could get another base
+than before, and with it another run id.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Base = tuple[BaseModelRef, BaseModelFacts | None]
 
 
 class Bases:
-    """Finds base models, one at a time, in processes started as ``worker``."""
+    """Finds base models, one at a time, in processes that the command ``worker`` starts."""
 
     def __init__(self, store: ObjectStore, settings: Settings, worker: Sequence[str]) -> None:
         self._store = store
@@ -44,9 +44,11 @@ class Bases:
         self._turn = asyncio.Lock()
 
     async def of(self, manifest: DatasetManifest, lease: Lease) -> Base:
-        """Locate the base model of a dataset version, and remember the commit of one that came from the hub.
-        One that lies on this machine may be mended and tried again: its revision is the hash of its files,
-        and names another run. Raises RunFailed, TransientError, Lease.Lost."""
+        """Find the base model of a dataset version, and pin the commit if it comes from the hub.
+
+        A local model is not pinned: it may be corrected and tried again. Its revision is the hash of its
+        files, so another content gives another run. Raises RunFailed, TransientError, Lease.Lost.
+        """
         revision = await pinned(self._store, manifest)
         base, facts = await self.search(manifest.spec.base_model, revision, lease)
         if not base.revision.startswith("sha256:"):
@@ -54,8 +56,8 @@ class Bases:
         return base, facts
 
     async def search(self, name: str, revision: str | None, lease: Lease) -> Base:
-        """Locate the base model, again and again while the hub does not answer, but not for ever: that a
-        machine is offline for good looks the same. Raises RunFailed, TransientError, Lease.Lost."""
+        """Find the base model. Retry while the hub does not answer, but not for ever: a machine that is
+        always offline looks the same. Raises RunFailed, TransientError, Lease.Lost."""
         backoff = Backoff.of(self._settings, attempts=self._settings.hub_attempts)
         locating = retry(lambda: self._locate(name, revision), backoff, what="the search")
         try:
@@ -68,7 +70,7 @@ class Bases:
 
     async def _locate(self, name: str, revision: str | None) -> Base:
         """Find the base model in a process of its own: converting one takes gigabytes."""
-        async with self._turn:  # they share a directory
+        async with self._turn:  # the processes share a cache directory
             last = await self._last_word(name, revision)
         if isinstance(last, Located):
             return BaseModelRef(name=last.name, revision=last.revision), last.facts
@@ -77,12 +79,15 @@ class Bases:
         if last.unreachable:
             raise TransientError(last.reason)
         if last.out_of_memory:
-            raise RunFailed(field="base_model", reason="cannot be converted in this machine's memory")
+            raise RunFailed(
+                field="base_model",
+                reason="cannot be converted in this machine's memory; add memory, or choose a smaller model",
+            )
         raise RunFailed(field=last.field, reason=last.reason)
 
     async def _last_word(self, name: str, revision: str | None) -> Last:
-        """Search until a process lives to say what it found. Raises RunFailed: one that dies each time is no
-        outage, and must not keep the service from other runs."""
+        """Search until a process reports a result. Raises RunFailed if the process dies every time: that is
+        no outage, and must not block other runs."""
         attempts = self._settings.train_attempts
         for attempt in range(1, attempts + 1):
             kills = oom_kills()
@@ -101,7 +106,7 @@ class Bases:
         raise AssertionError("unreachable: attempts is at least one")
 
     async def _locating_process(self, name: str, revision: str | None) -> Last:
-        # of its own: processes that share a volume would read each other's job
+        # a directory of its own: on a shared volume, processes would read each other's job
         directory = self._settings.runs_dir.parent / "locating" / uuid4().hex
         job = Job(
             run_id="locate", base_model=name, base_revision=revision, cache_dir=self._settings.cache_dir,
@@ -120,7 +125,7 @@ class Bases:
 
 
 async def pinned(store: ObjectStore, manifest: DatasetManifest) -> str | None:
-    """Return the commit that an earlier look at the hub found for this version; None before the first.
+    """Return the commit that is pinned for this version; None: it was not found on the hub yet.
 
     Raises:
         TransientError: the store is away.

@@ -1,8 +1,7 @@
-"""Which commands to runs count: those whose sender was an operator when train read them first.
+"""Decides which commands to runs are accepted: those whose sender was an operator when train first read them.
 
-Every worker reads every command, at each start from the beginning of the log. What was decided on a command
-lies in the store, written once: all workers agree on it, and whoever gets or loses a role later changes
-nothing about commands of before.
+Every worker reads all commands from the beginning of the log at each start. The decision on a command is
+stored once, so all workers agree. A role that a person gets or loses later does not change earlier decisions.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ FOLDER = "commands"
 ACCEPTED = b"accepted"
 
 Check = Callable[[TrainControl], Awaitable[None]]
-"""Raises ``InvalidEvent`` unless who sent a command may send it now."""
+"""Raises ``InvalidEvent`` unless the sender of a command may send it now."""
 Handled = Callable[[], Awaitable[Mapping[int, int]]]
-"""Return, by partition of the commands, up to where the service had dealt with them."""
+"""Returns, by partition of the commands, the offset up to which the service has handled them."""
 
 
 class Commands:
-    """Decides once on each command, or finds what was decided."""
+    """Decides once on each command, and finds earlier decisions."""
 
     def __init__(self, store: ObjectStore, check: Check, handled: Handled, backoff: Backoff) -> None:
         self._store = store
@@ -37,8 +36,8 @@ class Commands:
         self._of_before: dict[str, int] | None = None
 
     async def begin(self) -> None:
-        """Write down, the first time, which commands are of before: those that a release had dealt with which
-        asked nobody. To be awaited before the service deals with any.
+        """Store, at the first start only, which commands an older release had handled. It checked no roles,
+        so these commands stay accepted. Await this before the service handles any command.
 
         Raises:
             TransientError: the store is away.
@@ -49,7 +48,7 @@ class Commands:
             self._of_before = json.loads(await self._store.first(f"{FOLDER}/asked-from", handled.encode()))
 
     async def is_accepted(self, event: Envelope[TrainControl], position: Position) -> bool:
-        """Tell whether a command on the log counts.
+        """Return whether a command on the log is accepted.
 
         Raises:
             TransientError: the store or the broker stays away.
@@ -62,10 +61,10 @@ class Commands:
         return await retry(ask, self._backoff, what="deciding on a command")
 
     async def demand_accepted(self, event: Envelope[TrainControl]) -> None:
-        """Refuse a command that does not count.
+        """Raise an error for a command that is not accepted.
 
         Raises:
-            InvalidEvent: with the field and the reason of the first refusal.
+            InvalidEvent: with the field and the reason of the stored decision.
             TransientError: the store is away.
         """
         decided = await self._decided(event.data)

@@ -1,6 +1,7 @@
-"""Commands to runs, as the log has them: the latest per run counts, also for a worker that starts later.
+"""Folds the accepted commands to runs. The latest command to a run counts, also for a worker that starts
+later.
 
-A command counts for the run of its own project: its sender is an operator there, and maybe nowhere else.
+A command counts only for a run of its own project, because its sender is an operator of that project.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from tunewheel_contracts.events.training import TrainAction, TrainControl
 
 
 class Controls:
-    """Fed with every train.control from the beginning of the log."""
+    """The latest command to each run. Give it every accepted ``train.control`` from the beginning of the
+    log."""
 
     def __init__(self) -> None:
         self._latest: dict[tuple[str, str], TrainAction] = {}
@@ -26,11 +28,11 @@ class Controls:
         self._changed = asyncio.Event()
 
     def latest(self, project: str, run_id: str) -> TrainAction:
-        """The last command to this run; without one it may go on."""
+        """Return the last command to this run; without one it may go on."""
         return self._latest.get((project, run_id), TrainAction.RESUME)
 
     def is_resumed(self, project: str, run_id: str) -> bool:
-        """Whether somebody asked, last, for this run to be trained."""
+        """Return whether the last command to this run resumes it."""
         return self._latest.get((project, run_id)) is TrainAction.RESUME
 
     async def wait(self, project: str, run_id: str, wanted: Callable[[TrainAction], bool]) -> TrainAction:

@@ -1,5 +1,8 @@
-"""The part of a node that is not the first: it trains what node 0 says, as often as node 0 says, and keeps
-nothing. Checkpoints come from node 0's processes, and go to the object store from node 0 alone."""
+"""The part of the nodes other than node 0: they train the job that node 0 gives, as often as node 0 begins a
+try.
+
+They keep nothing. Node 0's processes send them checkpoints, and only node 0 uploads checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,11 @@ from tunewheel_train.runs.tries import Tries, Try
 ABOUT_THE_RUN = (
     "recipe", "gradient_checkpointing", "packed", "dtype", "sharding", "corrections", "base_revision",
 )  # fmt: skip
-"""What node 0's job says for all; the rest are this machine's paths."""
+"""The fields of node 0's job that all nodes use. The other fields are paths of each machine."""
 
 
 class Follower:
-    """``prepare`` brings here what node 0's job needs and returns this machine's job; ``train`` runs it."""
+    """``prepare`` downloads what node 0's job needs and returns this machine's job; ``train`` runs it."""
 
     def __init__(
         self,
@@ -38,12 +41,11 @@ class Follower:
         self._train = train
 
     async def follow(self) -> None:
-        """Take part until the launch has an outcome, or ``stop`` is set. Whether a run that keeps dying is
-        given up is decided by node 0.
+        """Take part until the launch has an outcome, or ``stop`` is set. Node 0 decides when to give up.
 
         Raises:
-            LeaseLost: a newer pod is in the place of this one, whose processes were killed.
-            TransientError: the store is away; to be called again, it takes up the same try.
+            LeaseLost: a newer pod replaced this one. The processes here were killed.
+            TransientError: the store is away. Call this again: it continues with the same try.
         """
         number = 0
         while (this := await self._tries.next(number, self._stop)) is not None:
@@ -51,7 +53,7 @@ class Follower:
             try:
                 if not await self._tries.is_taken(this):
                     await self._take_part(this)
-            except RunFailed as error:  # this machine's trouble: node 0 found and fetched the same
+            except RunFailed as error:  # a fault of this machine: node 0 found and downloaded the same files
                 await this.lose(f"{error.field}: {error.reason}")
             except ProcessDied as error:
                 await this.lose(str(error), went=self._stop.is_set())
@@ -61,7 +63,7 @@ class Follower:
         if begun is None:
             return
         own = await self._prepare(begun.job)
-        if self._stop.is_set():  # the pod in this one's place joins
+        if self._stop.is_set():  # the pod that replaces this one will join
             return
         if not await self._tries.join(this):
             return
@@ -71,7 +73,8 @@ class Follower:
             await this.lose(last.reason, last)
 
     async def _train_with_all(self, this: Try, job: Job) -> Last | None:
-        """Train once all nodes have joined: processes that wait for others give up. None: it is over."""
+        """Train once all nodes have joined, because processes that wait for others give up after a time.
+        None: the try is over."""
         over, stopping, _ = await first_of(self._tries.over(this), self._stop.wait(), this.all_joined())
         if over:
             return None
@@ -83,4 +86,4 @@ class Follower:
 
 
 async def ignore(message: Message) -> None:
-    """Node 0 tells what happens."""
+    """Ignore a message: node 0 reports progress."""

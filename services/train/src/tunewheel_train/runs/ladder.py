@@ -1,9 +1,9 @@
-"""What to do without enough memory: rung by rung, each once.
+"""The ladder of changes when memory is not enough. A run goes down one rung after each failure:
 
-1. smaller micro-batches, halved down to one example: the same optimizer steps, more slowly
+1. smaller micro-batches, halved down to one example: the same optimizer steps, but slower
 2. gradient checkpointing: activations are computed twice instead of kept
-3. QLoRA instead of LoRA, where ``on_out_of_memory`` is ``quantize``: another model comes out, and its adapter
-   says so
+3. QLoRA instead of LoRA, if ``on_out_of_memory`` is ``quantize``: this gives another model, and the adapter's
+   metadata says so
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from tunewheel_train.job import Job
 
 
 def next_rung(job: Job, plan: TrainPlan | None, *, after_step: int) -> tuple[Job, Adjustment] | None:
-    """The job with less memory to take, and what changed; None at the ladder's foot.
+    """Return the job that needs less memory, and the change; None: there is no further rung.
 
-    ``plan`` is what the job was run as where it left the choice to the plan.
+    ``plan`` has the values that were used where the job left the choice to the plan.
     """
     if plan is not None and job.gradient_checkpointing is None:
         recipe = job.recipe.model_copy(update={"micro_batch_size": plan.micro_batch_size})
@@ -40,7 +40,7 @@ def next_rung(job: Job, plan: TrainPlan | None, *, after_step: int) -> tuple[Job
 
 
 def _half(batch_size: int, micro_batch_size: int) -> int:
-    """The largest divisor of ``batch_size`` that is at most half of ``micro_batch_size``."""
+    """Return the largest divisor of ``batch_size`` that is at most half of ``micro_batch_size``."""
     return next(size for size in range(micro_batch_size // 2, 0, -1) if batch_size % size == 0)
 
 

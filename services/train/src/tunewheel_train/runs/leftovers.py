@@ -1,4 +1,4 @@
-"""Directories of runs that nobody goes on with on this machine."""
+"""Deletes directories of runs that no process of this machine needs any more."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from tunewheel_train.runs.runs import manifest_path
 
 
 async def sweep(store: ObjectStore, runs_dir: Path, *, busy: Collection[str] = ()) -> None:
-    """Delete the directories of runs that are complete: those that another worker finished after this one had
-    lost them, and those whose worker was killed before it tidied up. A checkpoint of ``full`` is 12 bytes per
-    parameter, and nobody else would. Runs that are ``busy`` here tidy up themselves. Raises TransientError.
+    """Delete the directories of complete runs.
+
+    These are left if another worker finished the run, or if this one was killed before it cleaned up. They
+    can be large: a checkpoint of ``full`` has 12 bytes per parameter. Runs in ``busy`` are skipped; they
+    clean up themselves. Raises TransientError.
     """
     for directory in await asyncio.to_thread(lambda: sorted(runs_dir.glob("run-*"))):
         if directory.name not in busy and await store.exists(manifest_path(directory.name)):

@@ -1,6 +1,6 @@
-"""Runs in an MLflow tracking store. Calls block; whoever makes them decides what a store that is down means.
+"""Writes runs to an MLflow tracking store. Calls block and raise; the caller handles a store that is down.
 
-A run of ours is one run of MLflow's, found again by its tag, in an experiment named like the project.
+Each run is one MLflow run, found again by its tag, in an experiment with the project's name.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _FIGURES = (
 _AT_ONCE = 100
 """Steps per request: MLflow takes a thousand metrics."""
 _LONGEST_TAG = 5_000
-# MLflow's own are two minutes and seven times, in which a run would have ended long ago.
+# MLflow's defaults (two minutes, seven retries) are longer than the end of a run may wait.
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 
 
 @dataclass(frozen=True, slots=True)
 class Tracked:
-    """MLflow's id of a run, and the last step it was told of (0: none)."""
+    """MLflow's id of a run, and the last step that was sent to it (0: none)."""
 
     mlflow_id: str
     last_step: int
@@ -55,7 +55,7 @@ class MlflowStore:
         return self._connected
 
     def open(self, run: Run) -> Tracked:
-        """Find the run, or begin it, with its recipe as parameters and where it comes from as tags."""
+        """Find the run, or create it with its recipe as parameters and its origin as tags."""
         from mlflow.entities import Param, RunTag
 
         experiment = self._experiment(run.project)
@@ -134,7 +134,7 @@ def _origin(run: Run) -> dict[str, str]:
 
 
 def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """``{"a": {"b": 1}}`` as ``{"a.b": "1"}``; what is None is left out."""
+    """Return ``{"a": {"b": 1}}`` as ``{"a.b": "1"}``, without values that are None."""
     found: dict[str, str] = {}
     for name, value in nested.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""A machine's place among the machines that train one run together."""
+"""The rank of a machine among those that train one run together."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tunewheel_runtime.kafka import InvalidSetting
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """Node ``rank`` of ``count``. All meet at ``master``, a name or address of node 0."""
+    """Node ``rank`` of ``count``. All connect to ``master``, the name or address of node 0."""
 
     rank: int = 0
     count: int = 1
@@ -21,13 +21,13 @@ ALONE = Node()
 
 
 def node_of(count: int, environment: Mapping[str, str]) -> Node:
-    """Return this pod's place among the ``count`` pods of an Indexed Job.
+    """Return this pod's node among the ``count`` pods of an Indexed Job.
 
-    ``JOB_COMPLETION_INDEX`` is Kubernetes' own; ``MASTER_ADDR`` stands in the Job. A pod that has neither
-    index nor address is alone, whatever the setting says: its Job was made before the setting was raised.
+    Kubernetes sets ``JOB_COMPLETION_INDEX``; the Job sets ``MASTER_ADDR``. A pod with neither is alone: its
+    Job was made before the setting was raised.
 
     Raises:
-        InvalidSetting: several nodes, and the environment does not say which one this is, or where they meet.
+        InvalidSetting: there are several nodes, but one of the two variables is missing.
     """
     index, master = environment.get("JOB_COMPLETION_INDEX", ""), environment.get("MASTER_ADDR", "")
     if count == 1 or (not index and not master):

@@ -1,4 +1,4 @@
-"""What a run needs, brought to this machine from the object store."""
+"""Downloads what a run needs from the object store to this machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tunewheel_train.runs.starting import fetch_start
 from tunewheel_train.settings import Settings
 
 BEATS = 60
-"""Signs of life that a process has missed when it is taken for dead."""
+"""A process that misses so many signs of life counts as dead."""
 
 
 async def fetch_dataset(store: ObjectStore, event: DatasetVersioned) -> DatasetManifest:
@@ -44,8 +44,8 @@ async def prepare(
     directory: Path,
     corrections: Mapping[str, Correction],
 ) -> Job:
-    """Bring the training data and the adapter to go on from to ``directory``, and return the job that says
-    where they are. Raises RunFailed, TransientError."""
+    """Download the training data and the adapter to continue from to ``directory``, and return the job with
+    their paths. Raises RunFailed, TransientError."""
     await asyncio.to_thread((directory / "work").mkdir, parents=True, exist_ok=True)
     train_path = await _fetch(store, directory, run.train, "dataset.train")
     preferences = run.preferences if run.recipe.preference else None
@@ -53,7 +53,7 @@ async def prepare(
         await _fetch(store, directory, preferences, "dataset.preferences") if preferences else None
     )
     unpaired = run.recipe.preference and run.recipe.preference.method is PreferenceMethod.KTO
-    # Another method cannot use them; where it has nothing else, it is told of them.
+    # Other methods cannot use them. Without pairs they still get them, for a better error message.
     negatives = run.negatives if unpaired or (run.recipe.preference and not preferences) else None
     negatives_path = await _fetch(store, directory, negatives, "dataset.negatives") if negatives else None
     start_from = await fetch_start(store, run, directory / "start")

@@ -1,4 +1,4 @@
-"""The training process seen from the service: started, listened to, stopped."""
+"""Starts a training process, reads its messages, and stops it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from tunewheel_train.runs.node import ALONE, Node
 Last = Completed | Failed | Located | Stopped
 OnMessage = Callable[[Message], Awaitable[None]]
 Silence = Callable[[float], contextlib.AbstractAsyncContextManager[object]]
-"""Raises ``TimeoutError`` in its body once so many seconds have passed, as ``asyncio.timeout`` does."""
+"""Raises ``TimeoutError`` in its body after the given seconds, like ``asyncio.timeout``."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How many seconds a process may give no sign of life, and how many it may live without news, in one step
-    for instance. ``silence`` and ``clock`` measure them."""
+    """How long a process may give no sign of life (``silent_seconds``), and how long it may make no progress
+    (``stuck_seconds``), such as within one step. ``silence`` and ``clock`` measure the time."""
 
     silent_seconds: float = 600.0
     stuck_seconds: float = 3_600.0
@@ -38,20 +38,23 @@ class Patience:
 
 
 WORKER = (sys.executable, "-m", "tunewheel_train.worker")
-"""The command of a training process, without action and job."""
+"""The command of a training process; action and job are appended."""
 
 SPELLS = 10
-"""A silence is waited out in so many parts. One in which this service was stalled itself ends at once however
-long it was: the others are for what the process had to say meanwhile."""
+"""The time-out for a sign of life is divided into so many parts. If this service itself was stalled, only the
+part in which it was stalled times out at once. The other parts give it time to read what the process wrote
+meanwhile."""
 
 MEETING_PORT = 29500
-"""PyTorch's own, of node 0's pod, where the processes of several nodes meet. No other run is in that pod."""
+"""The port of node 0's pod where the processes of several nodes connect: PyTorch's default. A pod has one
+run, so the port is free."""
 
 _LONGEST_LINE = 16 << 20
-"""Bytes of a message; a failure names the records of its step, which asyncio's 64 KiB do not hold."""
+"""The most bytes of a message. A failure names the records of its step, for which asyncio's 64 KiB are too
+few."""
 
-# glibc gives freed blocks back to the kernel above 128 KiB and takes them again page by page at the next
-# step. Keeping them made steps 10-25 % faster.
+# By default glibc returns freed blocks above 128 KiB to the kernel, and gets them back page by page at the
+# next step. Keeping them made steps 10-25 % faster.
 _MALLOC = {
     "MALLOC_TOP_PAD_": str(512 << 20),
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
@@ -60,7 +63,7 @@ _MALLOC = {
 
 
 class ProcessDied(Exception):
-    """The process ended without a last word: killed, or an error it did not foresee."""
+    """The process ended without a last message: it was killed, or had an unexpected error."""
 
     def __init__(self, code: int | None, tail: str) -> None:
         how = "" if code is None else f" with signal {-code}" if code < 0 else f" with exit code {code}"
@@ -69,19 +72,19 @@ class ProcessDied(Exception):
 
 
 def environment(threads: int, devices: Sequence[str] = ()) -> dict[str, str]:
-    """The environment of a training process that computes on ``threads`` threads (0: all it may use), and on
-    no GPUs but ``devices``."""
+    """Return the environment of a training process that uses ``threads`` threads (0: all it may use) and only
+    the GPUs ``devices``."""
     count = str(threads or len(os.sched_getaffinity(0)))
-    # A waiting OpenMP thread spins: briefly, so as not to take the core from the thread it waits for where
-    # others compute on this machine too. Never to spin cost 20 % on an idle machine, libgomp's own (a
-    # hundred times longer) half the speed on a busy one.
+    # Let a waiting OpenMP thread spin only briefly. On a busy machine it would take the core from the thread
+    # that it waits for: libgomp's default, a hundred times longer, halved the speed. Not spinning at all cost
+    # 20 % on an idle machine.
     seen = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices else {}
     return {
         **os.environ, **trace_environment(), **_MALLOC, **seen,
         "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count,
         "GOMP_SPINCOUNT": "2000", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1", "TRL_EXPERIMENTAL_SILENCE": "1",
-        # Without it products on a GPU are no two times the same, whatever PyTorch is told.
+        # cuBLAS needs this for deterministic products, in addition to PyTorch's settings.
         "CUBLAS_WORKSPACE_CONFIG": os.environ.get("CUBLAS_WORKSPACE_CONFIG", ":4096:8"),
     }  # fmt: skip
 
@@ -101,13 +104,14 @@ async def run_process(
     worker: Sequence[str] = WORKER,
     node: Node = ALONE,
 ) -> Last:
-    """Run one job in a process of its own; returns its last word.
+    """Run one job in a process of its own; return its last message.
 
-    ``stop`` asks it to checkpoint and end, ``stop_seconds`` later it is killed. Its job file and its log
-    lie in ``directory``. ``devices`` are the GPUs it sees. Of several nodes this is ``node``'s part.
+    If ``stop`` is set, the process must write a checkpoint and end; after ``stop_seconds`` it is killed. Its
+    job file and its log are in ``directory``. It sees only the GPUs ``devices``. With several nodes this runs
+    the part of ``node``.
 
     Raises:
-        ProcessDied: it ended without a last word, or exhausted the ``patience`` and was killed.
+        ProcessDied: it ended without a last message, or was killed because it exceeded ``patience``.
     """
     log_file = directory / f"{action}.log"
     several = together(worker, processes, stop_seconds, node)
@@ -118,7 +122,7 @@ async def run_process(
         last: Last | None = None
         async for message in _messages(process, patience):
             if isinstance(message, Last):
-                # of processes that train together one fails, and the others are stopped
+                # if one of several processes fails, the others report Stopped: keep the failure
                 last = last if isinstance(last, Failed) else message
             else:
                 await on_message(message)
@@ -131,17 +135,17 @@ async def run_process(
 def together(
     worker: Sequence[str], processes: int, stop_seconds: float, node: Node = ALONE
 ) -> tuple[str, ...]:
-    """``worker`` as so many processes of this machine that train one model, by PyTorch's launcher.
+    """Return the command that starts ``worker`` as ``processes`` processes of this machine, with PyTorch's
+    launcher.
 
     The launcher gives the processes ``stop_seconds`` for their last checkpoint; its default is 30. It ends
-    all processes of this machine when one dies; ``tries.py`` ends those of other nodes.
-
-    accelerate, which TRL trains by, takes part in the group it finds in the environment.
+    all processes of this machine when one dies. ``tries.py`` ends those of other nodes. accelerate, which TRL
+    uses, joins the process group that the environment describes.
     """
-    if processes == 1:  # a launcher would be a process that waits for one
+    if processes == 1:  # no launcher needed
         return tuple(worker)
     python, *rest = worker
-    # not --standalone: its launcher unpickles what any visitor of a port leaves there
+    # not --standalone: its launcher unpickles whatever any client sends to its port
     port = MEETING_PORT if node.count > 1 else _free_port()
     return (
         python, "-m", "torch.distributed.run", f"--nnodes={node.count}", f"--node-rank={node.rank}",
@@ -151,14 +155,14 @@ def together(
 
 
 def _free_port() -> int:
-    """Several runs of one machine meet at a port each."""
+    """Return a free port: each run of this machine needs its own."""
     with socket.socket() as free:
         free.bind((ALONE.master, 0))
         return int(free.getsockname()[1])
 
 
 def one_of(node: Node) -> dict[str, str]:
-    """What PyTorch's launcher would tell the only process of ``node``."""
+    """Return the environment that PyTorch's launcher would give to the only process of ``node``."""
     return {
         "RANK": str(node.rank), "WORLD_SIZE": str(node.count), "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1",
         "MASTER_ADDR": node.master, "MASTER_PORT": str(MEETING_PORT),
@@ -196,7 +200,7 @@ def _gave_no_sign(patience: Patience) -> ProcessDied:
 
 def _came_no_further(patience: Patience) -> ProcessDied:
     seconds = f"{patience.stuck_seconds:.0f} s (TUNEWHEEL_STUCK_SECONDS)"
-    return ProcessDied(None, f"it lived, but came no further for {seconds} and was killed")
+    return ProcessDied(None, f"it gave signs of life, but made no progress for {seconds} and was killed")
 
 
 async def _start(
@@ -216,7 +220,7 @@ async def _start(
 async def _stopping(
     process: asyncio.subprocess.Process, stop: asyncio.Event, stop_seconds: float
 ) -> AsyncIterator[None]:
-    """Bring ``stop`` to the process during the body; after the body it is gone in any case."""
+    """Stop the process if ``stop`` is set during the body. After the body it is ended in any case."""
 
     async def watch() -> None:
         await stop.wait()

@@ -1,9 +1,9 @@
-"""Checkpoints in the object store, so that another machine can go on where this one stopped.
+"""Copies checkpoints to the object store and back, so that another machine can continue a run.
 
     runs/<run_id>/checkpoints/checkpoint-000020.<12 hex of its manifest's hash>/…
 
-The name holds the content's hash: objects are never overwritten, and two workers' checkpoints of one step do
-not collide. The manifest goes up last; a checkpoint without one does not exist.
+The name has the content's hash. So objects are never overwritten, and two workers' checkpoints of the same
+step do not collide. The manifest is uploaded last; a checkpoint without a manifest is ignored.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ log = structlog.get_logger(__name__)
 
 
 async def upload(store: ObjectStore, prefix: str, directory: Path, *, keep: int) -> None:
-    """Put the checkpoint ``directory`` below ``prefix``, and keep there the newest ``keep`` and the best.
+    """Upload the checkpoint ``directory`` below ``prefix``. Keep only the newest ``keep`` and the best one
+    there.
 
-    A checkpoint that the training process has meanwhile replaced is left out. Raises TransientError.
+    A checkpoint that the training process has deleted in the meantime is skipped. Raises TransientError.
     """
     manifest = await asyncio.to_thread(checkpoints.read_manifest, directory)
     if manifest is None:
@@ -45,7 +46,7 @@ async def upload(store: ObjectStore, prefix: str, directory: Path, *, keep: int)
 
 
 async def _prune(store: ObjectStore, prefix: str, *, keep: int, best: int | None) -> None:
-    """Keep the newest ones and the best by validation."""
+    """Delete all checkpoints but the newest ``keep`` and the best one by validation."""
     newest_first = sorted((await _listed(store, prefix)).items(), reverse=True)
     for name, files in newest_first[keep:]:
         if _step_of(name) != best:
@@ -58,9 +59,10 @@ async def remove(store: ObjectStore, prefix: str) -> None:
 
 
 async def download(store: ObjectStore, prefix: str, run_dir: Path) -> int:
-    """Bring the newest whole checkpoint to ``run_dir`` unless one as new is there already, and the best one.
+    """Download the newest whole checkpoint to ``run_dir``, unless it has one as new. Download the best one
+    too.
 
-    Returns the step of the newest whole checkpoint in ``run_dir``, 0 without one. Raises TransientError.
+    Returns the step of the newest whole checkpoint in ``run_dir``; 0: there is none. Raises TransientError.
     """
     found = await asyncio.to_thread(checkpoints.latest, run_dir)
     local = checkpoints.step_of(found) if found else 0
@@ -91,7 +93,7 @@ def _step_of(name: str) -> int:
 
 
 async def _listed(store: ObjectStore, prefix: str) -> dict[str, list[str]]:
-    """Paths by checkpoint name."""
+    """Return the paths of files by checkpoint name."""
     by_name: dict[str, list[str]] = defaultdict(list)
     for path in await store.list(prefix):
         below = PurePosixPath(path).relative_to(prefix).parts
@@ -101,7 +103,7 @@ async def _listed(store: ObjectStore, prefix: str) -> dict[str, list[str]]:
 
 
 async def _fetch(store: ObjectStore, files: list[str], run_dir: Path, name: str) -> bool:
-    """Download to a scratch directory and move it in place if every hash matches."""
+    """Download to a scratch directory, and move it into place if every hash matches."""
     scratch = run_dir / f".fetched-{name}"
     await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
     await asyncio.to_thread(scratch.mkdir, parents=True)
@@ -120,7 +122,7 @@ async def _fetch(store: ObjectStore, files: list[str], run_dir: Path, name: str)
 
 
 async def _fetch_files(store: ObjectStore, files: list[str], scratch: Path) -> None:
-    """The manifest, and what it names, a part at a time: checkpoints may be larger than memory."""
+    """Download the manifest and the files that it names, in parts: checkpoints may be larger than memory."""
     (manifest,) = (path for path in files if PurePosixPath(path).name == checkpoints.MANIFEST)
     content = await store.read(manifest)
     if content is None:

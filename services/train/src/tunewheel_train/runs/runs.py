@@ -1,4 +1,4 @@
-"""A run as its dataset version determines it: names, job and manifest."""
+"""A run and everything that follows from its dataset version: its ids, its events and its manifest."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from tunewheel_train.errors import RunFailed
 from tunewheel_train.progress import Completed
 
 MAX_RECORD_IDS = 200
-"""As many as an event names."""
+"""The most refused examples that an event names."""
 
 
 def manifest_path(run_id: str) -> str:
-    """Of what makes a run complete, in the object store."""
+    """Return the path of a run's manifest in the object store. A run with a manifest is complete."""
     return f"runs/{run_id}/manifest.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run. Equal dataset, base revision and recipe give equal names."""
+    """One run. The same dataset, base revision and recipe give the same ids."""
 
     run_id: str
     model_id: str
@@ -59,10 +59,10 @@ class Run:
 
 
 def read_dataset(event: DatasetVersioned, content: bytes) -> DatasetManifest:
-    """Parse the manifest that ``event`` points to, and hold both against each other.
+    """Parse the manifest that ``event`` points to, and compare both.
 
-    Raises InvalidEvent: not a manifest, of another dataset, or with criteria that were changed after they
-    were hashed.
+    Raises InvalidEvent: it is no manifest, it belongs to another dataset, or its criteria do not match their
+    hash.
     """
     try:
         manifest = DatasetManifest.model_validate_json(content)
@@ -114,13 +114,13 @@ def plan_run(
 
 
 def unresolved_base(name: str) -> BaseModelRef:
-    """Stands for a base model that could not be found, so that its failed run has a name."""
+    """Return a placeholder for a base model that was not found, so that the failed run has an id."""
     return BaseModelRef(name=name, revision="unresolved")
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a run ended: its process's last word, on which form of the recipe, and what had been planned."""
+    """The result of a run: the last message of its process, the recipe as it was used, and the plan."""
 
     outcome: Completed
     recipe: TrainSpec
@@ -129,7 +129,7 @@ class Result:
 
 
 def make_adapter(run: Run, recipe: TrainSpec, path: str, files: tuple[ArtifactRef, ...]) -> AdapterRef:
-    """Refer to the uploaded adapter of ``run``, which was trained by ``recipe``."""
+    """Return the reference to the uploaded adapter of ``run``, which was trained with ``recipe``."""
     return AdapterRef(
         model_id=run.model_id,
         path=path,
@@ -142,7 +142,7 @@ def make_adapter(run: Run, recipe: TrainSpec, path: str, files: tuple[ArtifactRe
 
 
 def make_manifest(run: Run, adapter: AdapterRef, result: Result) -> RunManifest:
-    """Everything needed to repeat ``run``, and what came out."""
+    """Return the manifest: everything needed to repeat ``run``, and its result."""
     outcome = result.outcome
     return RunManifest(
         run_id=run.run_id,
@@ -169,7 +169,7 @@ def make_manifest(run: Run, adapter: AdapterRef, result: Result) -> RunManifest:
 
 
 def completed(manifest: RunManifest, ref: ArtifactRef) -> TrainCompleted:
-    """The event of a finished run, from its manifest alone: the same however often it is asked for."""
+    """Return the event of a finished run. It follows from the manifest, so it is always the same."""
     return TrainCompleted(
         project=manifest.project,
         run_id=manifest.run_id,
@@ -187,7 +187,8 @@ def completed(manifest: RunManifest, ref: ArtifactRef) -> TrainCompleted:
 
 
 def failed(run: Run, error: RunFailed, plan: TrainPlan | None = None) -> TrainFailed:
-    """The event of a run that cannot succeed as it stands; ``plan`` where memory did not suffice."""
+    """Return the event of a run that cannot succeed without a change. ``plan`` is given if memory was too
+    small."""
     return TrainFailed(
         project=run.project,
         run_id=run.run_id,

@@ -1,4 +1,5 @@
-"""Who trains next on a machine: the highest priority, then the project that had least, then the first."""
+"""Decides which run trains next on a machine: the highest priority, then the project with the fewest runs so
+far, then the first to arrive."""
 
 from __future__ import annotations
 
@@ -26,8 +27,8 @@ class _Waiting:
 
 
 def devices_of(slot: int, *, processes: int, gpus: Sequence[str]) -> tuple[str, ...]:
-    """The GPUs of ``slot``, one per process, as ``CUDA_VISIBLE_DEVICES`` names them: no two slots share one,
-    and a run sees no other."""
+    """Return the GPUs of ``slot``, one per process, as ``CUDA_VISIBLE_DEVICES`` names them. Slots share no
+    GPU."""
     return tuple(gpus[slot * processes : (slot + 1) * processes])
 
 
@@ -42,13 +43,12 @@ class Slots:
 
     @contextlib.asynccontextmanager
     async def hold(self, run: Run, lost: asyncio.Event) -> AsyncIterator[int | None]:
-        """Wait for a slot and hold it during the body, which is told its number; None where ``lost`` was set
-        first."""
+        """Wait for a slot, and hold it during the body. Yield its number; None: ``lost`` was set first."""
         mine = _Waiting(run.project, run.recipe.priority, self._arrivals)
         self._arrivals += 1
         self._waiting.append(mine)
         self._admit()
-        if mine.slot is None:  # no event names it before it begins
+        if mine.slot is None:  # log it: there is no event about a run that waits
             log.info("run_waits", run_id=run.run_id, project=run.project, ahead=len(self._waiting) - 1)
         try:
             await first_of(mine.turn.wait(), lost.wait())

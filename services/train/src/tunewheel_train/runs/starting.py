@@ -1,4 +1,4 @@
-"""The adapter that a run goes on from, brought here and held against the run's base."""
+"""Downloads the adapter that a run continues from, and checks that it fits the run's base."""
 
 from __future__ import annotations
 
@@ -17,25 +17,24 @@ _FILES = ("adapter_config.json", "adapter_model.safetensors", "tunewheel.json")
 
 
 async def fetch_start(store: ObjectStore, run: Run, directory: Path) -> Path | None:
-    """Bring the adapter that the recipe continues from to ``directory``, as its own run published it; None
-    where it starts anew.
+    """Download the adapter that the recipe continues from to ``directory``; None: the recipe names none.
 
-    Raises RunFailed when there is no such adapter of this project, it belongs to another base or to another
-    form of it, or is damaged. Raises TransientError.
+    Raises RunFailed if the project has no such adapter, if it belongs to another base or to another form of
+    it, or if it is damaged. Raises TransientError.
     """
     model_id = run.recipe.continue_from
     if model_id is None:
         return None
     if not model_id.startswith(f"{run.project[:50]}-"):
         raise RunFailed(
-            field=FIELD, reason=f"{model_id} is no model of {run.project}; name one of this project"
+            field=FIELD, reason=f"{model_id} is no model of {run.project}; name a model of this project"
         )
     found = await adapters.find_model(store, model_id)
     if found is None:
         raise RunFailed(
             field=FIELD, reason=f"{model_id} is not in the store; name the model_id of a completed run"
         )
-    if found.project != run.project:  # helpdesk-eu's begin like helpdesk's
+    if found.project != run.project:  # "helpdesk-eu-…" also begins with "helpdesk-"
         raise RunFailed(
             field=FIELD, reason=f"{model_id} is a model of {found.project}; name one of {run.project}"
         )
@@ -45,7 +44,7 @@ async def fetch_start(store: ObjectStore, run: Run, directory: Path) -> Path | N
     try:
         return await store.fetch_directory(wanted, adapter.path, directory)
     except (ArtifactMissing, CorruptArtifact) as error:
-        reason = f"{model_id} is damaged in the store: {error}; bring the file back, or remove it"
+        reason = f"{model_id} is damaged in the store: {error}; restore the file, or remove {FIELD}"
         raise RunFailed(field=FIELD, reason=reason) from error
 
 

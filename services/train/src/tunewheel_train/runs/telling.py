@@ -1,4 +1,4 @@
-"""The training process's messages as events, at a bounded rate."""
+"""Publishes the training process's messages as events, at a limited rate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tunewheel_train.runs.runs import Run
 
 log = structlog.get_logger(__name__)
 RETOLD_SECONDS = 30.0
-"""A run whose step takes longer is seen to live so often."""
+"""During a long step the latest progress is published again after so many seconds."""
 
 
 class Teller:
@@ -36,10 +36,10 @@ class Teller:
         self.step = 0
         self.total_steps = 0
         self.plan: TrainPlan | None = None
-        """The latest; what an attempt was planned to take."""
+        """The latest plan."""
 
     async def tell(self, message: Message) -> None:
-        """Publish ``message`` if it is news."""
+        """Publish the event for ``message``, if there is one."""
         if isinstance(message, Planned):
             await self._planned(message)
         elif isinstance(message, Started):
@@ -88,7 +88,7 @@ class Teller:
             await self._publish_step(message, now)
 
     async def _alive(self) -> None:
-        """Tell the latest step again, with how long the next one has lasted."""
+        """Publish the latest step again, with the time that the next one has taken so far."""
         now = self._clock()
         if self._latest is not None and now - self._last >= max(RETOLD_SECONDS, self._progress_seconds):
             await self._publish_step(self._latest, now, waited=now - self._stepped)

@@ -1,7 +1,7 @@
-"""A run told to an experiment tracker beside the log.
+"""Reports a run to an experiment tracker, in addition to the log.
 
-The tracker may be slow or away: a run waits for it at most some seconds at its end, and never fails
-because of it.
+The tracker may be slow or away. A run waits for it only some seconds at its end, and never fails because of
+it.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from tunewheel_train.runs.runs import Run
 
 log = structlog.get_logger(__name__)
 MOST_STEPS = 10_000
-"""Steps that wait for a store that is away; then the oldest are dropped."""
+"""The most steps that are kept while the store is away. Then the oldest are dropped."""
 RETRY_SECONDS = 30.0
 END_SECONDS = 30.0
 
 
 class Store(Protocol):
-    """``MlflowStore`` is one."""
+    """An experiment tracker; ``MlflowStore`` implements it."""
 
     def open(self, run: Run) -> Tracked: ...
     def log(self, mlflow_id: str, steps: list[Progressed]) -> None: ...
@@ -37,7 +37,7 @@ class Store(Protocol):
 
 
 class Tracker:
-    """One run's figures on their way to ``store``; without one, nothing happens."""
+    """Sends one run's figures to ``store``; without a store it does nothing."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Tracker:
         self._warned = False
 
     def saw(self, message: Message) -> None:
-        """Note the figures of a step; they are sent meanwhile."""
+        """Keep the figures of a step, and send them in the background."""
         if self._store is None or not isinstance(message, Progressed):
             return
         self._steps.append(message)
@@ -66,11 +66,11 @@ class Tracker:
             self._sending = asyncio.create_task(self._try(self._send), name="track-run")
 
     async def completed(self, manifest: RunManifest) -> None:
-        """Send what is left, and the manifest."""
+        """Send the remaining figures and the manifest."""
         await self._end(lambda store, mlflow_id: store.completed(mlflow_id, manifest))
 
     async def failed(self, reason: str) -> None:
-        """Send what is left, and why the run failed."""
+        """Send the remaining figures and why the run failed."""
         await self._end(lambda store, mlflow_id: store.failed(mlflow_id, reason))
 
     async def _end(self, last: Callable[[Store, str], None]) -> None:
@@ -91,7 +91,7 @@ class Tracker:
     async def _try(self, send: Callable[[], None]) -> None:
         try:
             await asyncio.to_thread(send)
-        except Exception as error:  # whatever ails the tracker, the run goes on
+        except Exception as error:  # no fault of the tracker may stop the run
             self._not_before = self._clock() + RETRY_SECONDS
             self._warn(_without_password(f"{type(error).__name__}: {error}")[:300])
 
@@ -100,7 +100,7 @@ class Tracker:
         tracked = self._store.open(self._run)
         known = tracked.last_step
         while self._steps:
-            # Equal runs have equal steps: one that was told before an interruption is not told twice.
+            # A resumed run repeats steps with the same figures: do not send them twice.
             news = {step.step: step for step in tuple(self._steps) if step.step > known}
             self._store.log(tracked.mlflow_id, list(news.values()))
             known = max([known, *news])

@@ -1,4 +1,4 @@
-"""The training processes of this machine, started once."""
+"""Starts the training processes of this machine once."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ async def train_once(
     slot: int = 0,
     node: Node = ALONE,
 ) -> Last:
-    """Train ``job`` in the processes, and on the GPUs, that ``settings`` give to ``slot``; see
-    ``run_process``. A process that the kernel killed for want of memory has that for its last word."""
+    """Train ``job`` in the processes and on the GPUs that ``settings`` give to ``slot``; see ``run_process``.
+    If the kernel killed a process for lack of memory, return that as its failure."""
     processes, kills = settings.train_processes, oom_kills()
     try:
         return await run_process(
@@ -38,7 +38,7 @@ async def train_once(
             devices=devices_of(slot, processes=processes, gpus=settings.gpus), worker=worker, node=node,
         )  # fmt: skip
     except ProcessDied as error:
-        # the kernel's way is SIGKILL; a launcher of several processes, one of which got it, says 1
+        # the kernel kills with SIGKILL; a launcher whose process was killed so exits with 1
         killed = error.code == -signal.SIGKILL or (processes > 1 and error.code == 1)
         if stop.is_set() or not killed or oom_kills() == kills:
             raise

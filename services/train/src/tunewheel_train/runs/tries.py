@@ -1,15 +1,17 @@
-"""What the nodes that train one run together tell each other, in the object store.
+"""Coordinates the nodes that train one run together, by notes in the object store.
 
-    <launch>/tries/000003/job.json     node 0: how the run is trained this time, and which pod of node 0 leads
+A try is one attempt of all nodes at the run. Its notes are:
+
+    <launch>/tries/000003/job.json     node 0: the job of this try, and which pod of node 0 leads
     <launch>/tries/000003/joined.1     node 1 has the data and the base, and starts its processes
-    <launch>/tries/000003/lost.1.json  node 1 is out of this try, and why: it is over for all
+    <launch>/tries/000003/lost.1.json  node 1 has left the try, and why. The try is then over for all nodes.
 
-Every object is written once. A node that dies says nothing; the pod that comes in its place says it. Nobody
-needs to reach another but the training processes, which meet anew in every try.
+Every note is written once. If a node dies, the pod that replaces it writes the note. Only the training
+processes connect to each other, anew in every try.
 
-A node that the cluster has lost may live: its pod then trains beside the pod in its place. Of two pods of one
-node the pod that came last stays. A pod that took part in a try, and finds another pod of its node in that
-try or a later one, stops like a pod that was told to end (``LeaseLost``).
+A node that the cluster has lost may still run: its old pod then trains beside its new one. The newer pod of a
+node stays. A pod that took part in a try, and finds another pod of its node in that try or a later one, stops
+as if it had been told to end (``LeaseLost``).
 """
 
 from __future__ import annotations
@@ -37,27 +39,27 @@ from tunewheel_train.runs.process import Last, ProcessDied
 
 log = structlog.get_logger(__name__)
 OUTCOME, TRIES = "outcome.json", "tries"
-"""What lies of a launch in the store: how it ended, and what its pods tell each other until then."""
+"""The names below a launch in the store: its outcome, and the notes of its pods."""
 LAST_WORDS_SECONDS = 15.0
-"""At least, for the other nodes to say why, when the processes of one died: the failure of another node's
-processes may be the cause."""
+"""When the processes of one node died, wait at least so long for notes of the other nodes: a failure there
+may be the cause."""
 AWAITED_SECONDS = 60.0
-"""Between two log lines about nodes that have not joined."""
+"""Seconds between two log lines about nodes that have not joined."""
 REPLACED = "another pod is in the place of this one"
 ENDED = "the launch has ended"
 Found = TypeVar("Found")
 
 
 class Begun(BaseModel):
-    """What node 0 begins a try with. The paths of ``job`` are of its machine."""
+    """The note by which node 0 begins a try. The paths in ``job`` are those of node 0."""
 
     pod: str
     job: Job
 
 
 class Lost(BaseModel):
-    """Why a node is out of a try. ``failed`` is what its processes said, if they said something. ``went``:
-    its pod is going or gone and another comes in its place, which speaks of the cluster, not of the run."""
+    """The note of a node that has left a try, and why. ``failed`` is the failure that its processes reported,
+    if any. ``went``: its pod ends or is gone and will be replaced, which is no fault of the run."""
 
     node: int
     pod: str
@@ -79,20 +81,20 @@ class Try:
 
     @property
     def patience(self) -> float:
-        """Seconds that a node waits for the other nodes to say why they are out."""
+        """Seconds that a node waits for the other nodes' notes."""
         return max(LAST_WORDS_SECONDS, 2 * self.every)
 
     async def begun(self) -> Begun | None:
-        """Return what node 0 said; None: the launch has ended, and its tries are deleted."""
+        """Return node 0's note; None: the launch has ended, and its tries are deleted."""
         data = await self.store.read(f"{self.prefix}/job.json")
         return Begun.model_validate_json(data) if data is not None else None
 
     async def join(self) -> None:
-        """Say that this node starts its processes, unless another pod of this node said so before."""
+        """Note that this node starts its processes, unless another pod of this node did."""
         await self.store.first(f"{self.prefix}/joined.{self.node.rank}", self.pod.encode())
 
     async def lose(self, reason: str, failed: Failed | None = None, *, went: bool = False) -> None:
-        """Say that this node is out of the try. Where the store is away, repeat until it has the note."""
+        """Note that this node has left the try. Retry while the store is away."""
         lost = Lost(node=self.node.rank, pod=self.pod, reason=reason, failed=failed, went=went)
         log.warning("try_lost", number=self.number, node=lost.node, reason=reason)
 
@@ -103,17 +105,17 @@ class Try:
         await _until(say, self.every)
 
     async def was_joined_by_another(self) -> bool:
-        """Tell whether another pod of this node joined it."""
+        """Return whether another pod of this node joined the try."""
         joined = await self.store.read(f"{self.prefix}/joined.{self.node.rank}")
         return joined is not None and joined != self.pod.encode()
 
     async def was_ended_by_another(self) -> bool:
-        """Tell whether another pod of this node said that the node is out of it."""
+        """Return whether another pod of this node noted that the node has left the try."""
         lost = await self.store.read(f"{self.prefix}/lost.{self.node.rank}.json")
         return lost is not None and Lost.model_validate_json(lost).pod != self.pod
 
     async def all_joined(self) -> Literal[True]:
-        """Return when all but node 0, which leads, have."""
+        """Return when all nodes other than node 0 have joined."""
         told = -math.inf
 
         async def look() -> Literal[True] | None:
@@ -129,8 +131,9 @@ class Try:
         return await _until(look, self.every)
 
     async def lost(self) -> Lost:
-        """Return why it is over. What the processes of a node failed by comes first, and that a pod went
-        comes second; processes that died may have died of either, so other nodes are given time to say it."""
+        """Wait until the try is over, and return why. A failure that a node's processes reported comes first,
+        then a pod that went away. Processes that merely died may have died of either, so other nodes get time
+        for their notes."""
         since: float | None = None
 
         async def look() -> Lost | None:
@@ -152,8 +155,7 @@ class Try:
 
 
 class Tries:
-    """The tries of the launch below ``prefix``, as this pod of ``node`` takes part in them for as long as it
-    lives."""
+    """The tries of the launch below ``prefix``, and this pod's part in them. The pod belongs to ``node``."""
 
     def __init__(self, store: ObjectStore, prefix: str, node: Node, *, every: float) -> None:
         self._store = store
@@ -162,17 +164,17 @@ class Tries:
         self._pod = uuid4().hex
         self._every = every
         self._last: Try | None = None
-        """That this pod took part in."""
+        """The last try that this pod took part in."""
 
     async def lead(
         self, job: Job, stop: asyncio.Event, train: Callable[[], Coroutine[Any, Any, Last]]
     ) -> Last | None:
-        """Have all nodes train ``job``, this one by ``train``. Return the last word of this one, or of one
-        that failed; None: ``stop`` was set before all had come, however long that took, or a pod went away.
+        """Make all nodes train ``job``; this node runs ``train``. Return the last message of this node, or of
+        a node that failed. None: ``stop`` was set before all nodes had joined, or a pod went away.
 
         Raises:
-            ProcessDied: of this node, or another; this one's processes were killed then.
-            LeaseLost: another pod leads since, or the launch has ended; this one's processes were killed.
+            ProcessDied: the processes of a node died. This node's processes were killed.
+            LeaseLost: another pod leads now, or the launch has ended. This node's processes were killed.
         """
         this = await self._begin(job)
         joined, lost, over, _ = await first_of(this.all_joined(), this.lost(), self.over(this), stop.wait())
@@ -183,7 +185,8 @@ class Tries:
         return await self._outcome(this, train) if joined else None
 
     async def _outcome(self, this: Try, train: Callable[[], Coroutine[Any, Any, Last]]) -> Last | None:
-        """Return what came of a try: this node's own last word counts, unless its processes just died."""
+        """Return the outcome of a try. This node's last message counts, unless its processes died without
+        one."""
         try:
             last, lost, over = await first_of(train(), this.lost(), self.over(this))
         except ProcessDied:
@@ -200,10 +203,11 @@ class Tries:
         return last or _of(lost)
 
     async def is_taken(self, this: Try) -> bool:
-        """Tell whether another pod of this node is in ``this``, which is over then: that pod is gone.
+        """Return whether another pod of this node is in the try ``this``. If so, end the try: that pod is
+        gone.
 
         Raises:
-            LeaseLost: the other pod came later than this one.
+            LeaseLost: the other pod came later than this one, which must stop.
         """
         taken = await this.was_joined_by_another()
         if self._last is not None and (taken or await self._last.was_ended_by_another()):
@@ -213,8 +217,8 @@ class Tries:
         return taken
 
     async def join(self, this: Try) -> bool:
-        """Say that this node starts its processes. Return False, or raise LeaseLost, where another pod of
-        this node is in the try (``is_taken``)."""
+        """Note that this node starts its processes. If another pod of this node is in the try, return False
+        or raise LeaseLost, as ``is_taken`` says."""
         await this.join()
         if await self.is_taken(this):
             return False
@@ -222,8 +226,8 @@ class Tries:
         return True
 
     async def next(self, after: int, stop: asyncio.Event) -> Try | None:
-        """Return the newest try behind ``after`` as soon as node 0 begins one; None: the launch has ended, or
-        ``stop`` was set."""
+        """Wait for a try with a number above ``after`` and return the newest one; None: the launch has ended,
+        or ``stop`` was set."""
 
         async def look() -> Try | bool | None:
             if stop.is_set() or await self.has_ended():
@@ -235,8 +239,8 @@ class Tries:
         return found if isinstance(found, Try) else None
 
     async def over(self, this: Try) -> str:
-        """Return why ``this`` is over, in words for the pod that leads it, once node 0 began another try or
-        the launch has ended."""
+        """Wait until node 0 began another try or the launch has ended, and return the reason for the pod that
+        led ``this``."""
         newer = await self.next(this.number, asyncio.Event())
         return ENDED if newer is None else REPLACED
 
@@ -244,7 +248,7 @@ class Tries:
         return await self._store.exists(f"{self._prefix}/{OUTCOME}")
 
     async def _begin(self, job: Job) -> Try:
-        """Begin the next try. Raises LeaseLost where another pod has led since this one did, or the launch
+        """Begin the next try. Raises LeaseLost if another pod has led since this one did, or if the launch
         has ended and its tries are deleted."""
         begun = Begun(pod=self._pod, job=job).model_dump_json().encode()
         while True:
@@ -281,7 +285,8 @@ def _of(lost: Lost) -> Last | None:
 async def _until(
     look: Callable[[], Awaitable[Found | None]], every: float, stop: asyncio.Event | None = None
 ) -> Found:
-    """Return what ``look`` finds, as soon as it finds something; a store that is away is asked again."""
+    """Call ``look`` every ``every`` seconds until it finds something, and return that. Go on while the store
+    is away."""
     while True:
         try:
             if (found := await look()) is not None:

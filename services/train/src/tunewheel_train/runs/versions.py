@@ -1,4 +1,4 @@
-"""The versions of each project in the order of the log, and which runs began, for every worker alike."""
+"""Folds the versions of each project in the order of the log, and the runs that began."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tunewheel_train.runs.runs import Run
 
 
 class Versions:
-    """Fed with every dataset.versioned and train.started from the beginning of the log.
+    """Give it every ``dataset.versioned`` and ``train.started`` from the beginning of the log.
 
-    A version is superseded by the one that follows it on the log, whatever comes later: a worker that decides
-    again, after a kill, finds the same. A version that is told of again keeps its place.
+    A version is superseded by the next version on the log, even if more follow. So a worker that decides
+    again after a kill decides the same. A version that is published again keeps its place.
     """
 
     def __init__(self) -> None:
@@ -35,17 +35,17 @@ class Versions:
         self._begun[event.data.run_id] = event.data.dataset_id
 
     def run_of(self, dataset_id: str) -> str | None:
-        """Return the run on ``dataset_id`` that began last; None: none has."""
+        """Return the run on ``dataset_id`` that began last; None: no run has begun."""
         return next((run for run, of in reversed(self._begun.items()) if of == dataset_id), None)
 
     def superseding(self, run: Run) -> str | None:
-        """The version that came after that of ``run``, where no process of the run ever began to train."""
+        """Return the version that supersedes that of ``run``; None: there is none, or the run has begun."""
         known = list(self._order[run.project])
         if run.run_id in self._begun or run.dataset_id not in known[:-1]:
             return None
         return known[known.index(run.dataset_id) + 1]
 
     async def wait(self, wanted: Callable[[], bool]) -> None:
-        """Return as soon as ``wanted`` holds after a new version."""
+        """Return when ``wanted`` is true. It is checked now and after every new version."""
         while not wanted():
             await self._changed.wait()

@@ -1,1 +1,1 @@
-"""TRL's trainers on planned steps, and what they have in common."""
+"""TRL's trainers, changed to train on planned steps, and their common parts."""

@@ -1,16 +1,16 @@
-"""Checkpoints: all that a resumed run needs to end with the weights of an uninterrupted one.
+"""Checkpoints: everything that a resumed run needs to end with the same weights as an uninterrupted one.
 
     checkpoint-000020/
       trainable.safetensors   the parameters that training changes, in fp32 masters
       optimizer.safetensors   Adam's moments, named by parameter
       state.json              scheduler, optimizer scalars, random state, counters, stage, validation, losses
       trainer_state.json      transformers' own record of where it is
-      reference.safetensors   DPO and KTO: what the model is held to
+      reference.safetensors   DPO and KTO: the reference weights
       checkpoint.json         step, best step and SHA-256 of the other files; written last
 
-A checkpoint is written beside its place and moved there in one step; it is used only after every hash
-matched. What a killed process left beside it is deleted when the run is taken up again. No pickle is written
-or read.
+A checkpoint is written to a scratch directory and moved into place in one step. It is used only if every hash
+matches. Scratch directories of killed processes are deleted when the run is resumed. No pickle is written or
+read.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ def name_of(step: int) -> str:
 
 
 def step_of(directory: Path) -> int:
-    """Optimizer steps in a checkpoint directory, by its name; -1 for any other name."""
+    """Return the optimizer steps in a checkpoint directory, by its name; -1 for any other name."""
     head, _, digits = directory.name.partition("-")
     return int(digits) if head == "checkpoint" and digits.isdigit() else -1
 
 
 def read_manifest(directory: Path) -> dict[str, Any] | None:
-    """The manifest of a checkpoint all of whose files hash to what it says, else None."""
+    """Return the manifest of a checkpoint if all its files have the hashes in it, else None."""
     try:
         manifest = json.loads((directory / MANIFEST).read_text())
         files: dict[str, str] = manifest["files"]
@@ -60,27 +60,27 @@ def read_manifest(directory: Path) -> dict[str, Any] | None:
 
 
 def candidates(run_dir: Path) -> list[Path]:
-    """Checkpoint directories, newest first, whole or not."""
+    """Return the checkpoint directories, newest first, including damaged ones."""
     return sorted((path for path in run_dir.glob("checkpoint-*") if step_of(path) >= 0), key=step_of)[::-1]
 
 
 def latest(run_dir: Path, method: str | None = None) -> Path | None:
-    """The newest whole checkpoint (of ``method``); damaged ones are passed over."""
+    """Return the newest undamaged checkpoint (of ``method``, if given)."""
     whole = (path for path in candidates(run_dir) if read_manifest(path) is not None)
     return next((path for path in whole if method is None or read_state(path)["method"] == method), None)
 
 
 def at_step(run_dir: Path, step: int) -> Path | None:
-    """The checkpoint of ``step``, if it is there and whole."""
+    """Return the checkpoint of ``step``; None: it is missing or damaged."""
     directory = run_dir / name_of(step)
     return directory if read_manifest(directory) is not None else None
 
 
 def save(trainer: Any, run_dir: Path) -> Path:
-    """Write the trainer's present state as a checkpoint in ``run_dir``.
+    """Write the trainer's current state as a checkpoint in ``run_dir``.
 
-    Dropped are all but the newest ``course.keep`` and the best by validation. Processes that train together
-    call this together; the first writes.
+    All checkpoints but the newest ``course.keep`` and the best one by validation are deleted. Processes that
+    train together call this together; the first one writes.
     """
     course = trainer.course
     tensors = _tensors(trainer, keep=trainer.accelerator.is_main_process)
@@ -93,7 +93,7 @@ def save(trainer: Any, run_dir: Path) -> Path:
     try:
         scratch.mkdir(parents=True)
         _write(trainer, tensors, scratch, step)
-    except BaseException:  # on a full disk its bytes are missed first
+    except BaseException:  # free the space at once: the disk may be full
         shutil.rmtree(scratch, ignore_errors=True)
         raise
     if target.exists():
@@ -107,7 +107,7 @@ def save(trainer: Any, run_dir: Path) -> Path:
 
 
 def drop_unfinished(run_dir: Path) -> None:
-    """Delete what killed processes left of checkpoints they were writing; the caller alone writes there."""
+    """Delete unfinished checkpoints of killed processes. No other process may write to ``run_dir``."""
     for scratch in run_dir.glob(".checkpoint-*"):
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -125,7 +125,7 @@ def _write(trainer: Any, tensors: dict[str, dict[str, Any]], scratch: Path, step
 
 
 def _tensors(trainer: Any, *, keep: bool) -> dict[str, dict[str, Any]]:
-    """What each file holds, whole, wherever its parts are; nothing where ``keep`` is false."""
+    """Return the whole tensors of each file, gathered from all processes; empty if ``keep`` is false."""
     parameters = dict(trainable(trainer.model))
     frozen = {
         name.replace(".ref.", ".default."): value
@@ -134,7 +134,7 @@ def _tensors(trainer: Any, *, keep: bool) -> dict[str, dict[str, Any]]:
     }
     files = {WEIGHTS: parameters, OPTIMIZER: _moments(trainer, parameters)}
     files |= {REFERENCE: frozen} if frozen else {}
-    # One after the other: a model that is cut because no GPU holds it must not come together on one here.
+    # Gather one tensor at a time: a sharded model may be too large for one GPU.
     return {name: _gathered(tensors, keep=keep) for name, tensors in files.items()}
 
 
@@ -155,7 +155,8 @@ def _write_tensors(trainer: Any, files: dict[str, dict[str, Any]], directory: Pa
 
 
 def _moments(trainer: Any, parameters: dict[str, Any]) -> dict[str, Any]:
-    """What the optimizer keeps per parameter. 8-bit optimizers count their steps in plain integers."""
+    """Return the optimizer's state per parameter. 8-bit optimizers keep their step counts as plain
+    integers."""
     import torch
 
     states = _optimizer(trainer).state
@@ -167,7 +168,7 @@ def _moments(trainer: Any, parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def trainable(model: Any) -> Iterator[tuple[str, Any]]:
-    """Parameters that training changes, by name, each once."""
+    """Yield the parameters that training changes, by name, each once."""
     reshard(model)
     return ((name, value) for name, value in model.named_parameters() if value.requires_grad)
 
@@ -211,7 +212,7 @@ def _sync(path: Path) -> None:
 
 
 def read_state(directory: Path) -> dict[str, Any]:
-    """The scalars of a checkpoint that ``latest`` returned."""
+    """Return the scalars of a checkpoint that ``latest`` returned."""
     state: dict[str, Any] = json.loads((directory / STATE).read_text())
     return state
 
@@ -248,7 +249,7 @@ def load_optimizer(trainer: Any, directory: Path) -> None:
     for key, value in moments.items():
         name, _, moment = key.rpartition("|")
         parameter = parameters[name]
-        # Adam keeps its step count on the CPU, wherever the parameter lives; 8-bit ones as an integer.
+        # Adam keeps its step count on the CPU, 8-bit optimizers keep it as an integer.
         scalar = value if value.is_floating_point() else int(value) if value.dim() == 0 else value
         optimizer.state[parameter][moment] = scalar if value.dim() == 0 else like(value, parameter)
     for group, saved in zip(optimizer.param_groups, state["groups"], strict=True):

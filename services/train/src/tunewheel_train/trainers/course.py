@@ -1,4 +1,4 @@
-"""What one stage of a run trains on, in which order, and how far it is."""
+"""The course of one stage of a run: its data, the order of its steps, and its progress."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ Stage = Literal["examples", "preferences"]
 
 @dataclass
 class Course:
-    """``steps`` are indices into ``items``, a list per optimizer step; the counters travel in checkpoints."""
+    """``steps`` has for each optimizer step a list of indices into ``items``. Checkpoints hold the
+    counters."""
 
     items: Sequence[Any]
     steps: Sequence[Sequence[int]]
@@ -24,24 +25,24 @@ class Course:
     stage: Stage = "examples"
     method: str = "lora"
     first_step: int = 0
-    """Optimizer steps of the stages before."""
+    """The number of optimizer steps in earlier stages."""
     total_steps: int = 0
-    """Of all stages; 0: of this one."""
+    """The number of optimizer steps in all stages; 0: this is the only stage."""
     epochs: float = 1.0
-    """That ``steps`` amount to."""
+    """The number of epochs in ``steps``."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """Of the stages before."""
+    """The metrics of earlier stages."""
     keep: int = 2
-    """Newest checkpoints that are kept; the best by validation is kept too."""
+    """How many of the newest checkpoints are kept. The best one by validation is kept too."""
     validation: Sequence[Encoded] = ()
     validate_every: int = 0
-    """Steps of the stage between validations, at each of which a checkpoint is written; 0: there are none."""
+    """Validate and write a checkpoint after every so many steps of the stage; 0: never."""
     patience: Patience = field(default_factory=lambda: Patience(0))
     divergence: Divergence = field(default_factory=Divergence)
     tokens_seen: int = 0
     resumed_from: tuple[int, ...] = ()
     step_seconds: float = 0.0
-    """Of steps in this process alone: no loading, validating or saving."""
+    """Seconds spent in steps by this process, without loading, validating and saving."""
     step_tokens: int = 0
     last_step: int = 0
     stopped_early_at: int | None = None
@@ -56,7 +57,7 @@ class Course:
 
     @property
     def seconds(self) -> float:
-        """Seconds of training, those of earlier attempts up to their checkpoint included."""
+        """Seconds of training, including those of earlier attempts up to their last checkpoint."""
         return time.monotonic() - self._clock
 
     def counted(self, tokens: int) -> None:
@@ -64,18 +65,20 @@ class Course:
         self.step_tokens += tokens
 
     def ended(self, stage_step: int) -> None:
-        """Note after which of the stage's steps training ended."""
+        """Note the step of the stage after which training ended."""
         self.last_step = self.first_step + stage_step
         if stage_step < len(self.steps):
             self.stopped_early_at = self.last_step
 
     def validates_at(self, stage_step: int) -> bool:
-        """Whether the stage's step ``stage_step`` is validated; the last one is."""
+        """Return whether to validate after the stage's step ``stage_step``. The last step is always
+        validated."""
         at_all = bool(self.validation) and self.validate_every > 0
         return at_all and (stage_step % self.validate_every == 0 or stage_step == len(self.steps))
 
     def record_ids(self, step: int) -> tuple[str, ...]:
-        """Source records of the examples of the stage's optimizer step ``step``, which counts from 1."""
+        """Return the source records of the examples in the stage's optimizer step ``step``, counted from
+        1."""
         if not 0 < step <= len(self.steps):
             return ()
         ids = (record for index in self.steps[step - 1] for record in self.items[index].record_ids)

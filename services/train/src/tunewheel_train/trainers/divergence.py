@@ -1,4 +1,4 @@
-"""Whether a loss has left for good."""
+"""Detects that the loss diverged."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 
 FIRST, LAST = 5, 10
-"""Steps whose median is the beginning, and the present: a few hard batches are no trend."""
+"""The medians of the first ``FIRST`` and of the last ``LAST`` steps are compared. Medians ignore a few hard
+batches."""
 TIMES, MORE = 2.0, 1.0
-"""The present is both so many times and so much more than the beginning: noise is neither."""
+"""The loss diverged if the last median is more than ``TIMES`` times the first, and larger by more than
+``MORE``."""
 
 
 class Divergence:
-    """Shown every step's loss; ``saw`` returns what is wrong, once something is. Kept in checkpoints: to a
-    process that began in the midst of it, losses that have left would be the beginning."""
+    """Call ``saw`` with every step's loss; it returns a complaint once the loss diverged. The state is kept
+    in checkpoints. Otherwise a resumed process would take high losses for the beginning."""
 
     def __init__(self) -> None:
         self._first: list[float] = []
@@ -23,7 +25,7 @@ class Divergence:
 
     def saw(self, loss: float) -> str | None:
         if not math.isfinite(loss):
-            return "made the loss diverge to no number"
+            return "made the loss diverge to a value that is not finite"
         if len(self._first) < FIRST:
             self._first.append(loss)
             return None
@@ -39,6 +41,6 @@ class Divergence:
         return {"first": list(self._first), "last": list(self._last)}
 
     def restore(self, state: Mapping[str, Sequence[float]]) -> None:
-        """Go on from ``state()`` of an earlier process; one from before there was any begins anew."""
+        """Continue from ``state()`` of an earlier process. A checkpoint without this state starts anew."""
         self._first = list(state.get("first", ()))
         self._last = deque(state.get("last", ()), maxlen=LAST)

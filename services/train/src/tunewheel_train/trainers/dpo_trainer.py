@@ -15,8 +15,8 @@ from tunewheel_train.trainers.stepping import PlannedSteps
 
 
 class DpoTrainer(PlannedSteps, DPOTrainer):
-    """Trains the adapter of a PEFT model on the pairs of ``course``; what it is before the first step is the
-    reference, which TRL keeps as a second, frozen adapter ``ref``."""
+    """Trains the adapter of a PEFT model on the pairs of ``course``. The reference is the adapter before the
+    first step, which TRL keeps as a second, frozen adapter ``ref``."""
 
     def __init__(self, *, course: Course, **trl: Any) -> None:
         self.course = course
@@ -27,7 +27,7 @@ class DpoTrainer(PlannedSteps, DPOTrainer):
         self.remove_callback(PrinterCallback)
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
-        return dataset  # pairs are encoded already, with the masks that examples have
+        return dataset  # pairs are already encoded, with masks like those of examples
 
     def lay_out(self, items: Sequence[EncodedPair]) -> dict[str, torch.Tensor]:
         return self._lay_out([item.as_row() for item in items])

@@ -1,8 +1,8 @@
-"""Checkpoints where nodes have disks of their own: the first process says which one all resume from, and
-hands its files to the nodes that lack them, over the connections that gradients take.
+"""Sends checkpoints to nodes with disks of their own. The first process chooses the checkpoint that all
+resume from, and sends its files to the nodes that lack them, over the connections of the process group.
 
-Whoever reaches the port where processes meet can answer in the first one's place. So what comes from there is
-JSON or the bytes of a file, never a pickle, and names nothing outside the checkpoint's folder.
+Anybody who reaches the group's port could pretend to be the first process. So only JSON and the bytes of
+files are received, never a pickle, and no name may lie outside the checkpoint's folder.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from tunewheel_train.model.modeling import group_backend, wait_for_all
 from tunewheel_train.trainers import checkpoints
 
 PART_BYTES = 64 << 20
-"""Sent at once: a checkpoint may be larger than a GPU's memory."""
+"""The most bytes that are sent at once: a checkpoint may be larger than a GPU's memory."""
 LENGTH_BYTES = 8
 
 
 def from_first(value: Any) -> Any:
-    """Return the first process's ``value``, which JSON can hold, in each of those that train together: its
-    length goes first, then its bytes."""
+    """Return the first process's ``value`` in every process that trains together. It must be valid as
+    JSON."""
     if group_backend() is None:
         return value
     said = json.dumps(value).encode() if _rank() == 0 else None
@@ -33,8 +33,8 @@ def from_first(value: Any) -> Any:
 
 
 def share_newest(work_dir: Path, method: str) -> None:
-    """Leave every node with the first one's newest whole checkpoint of ``method``, and with no other, so that
-    all go on from the same step whatever lies on their disks. All processes call this together."""
+    """Give every node the first node's newest undamaged checkpoint of ``method``, and delete all others
+    there, so that all nodes resume from the same step. All processes call this together."""
     if not _several_nodes():
         return
     newest = checkpoints.latest(work_dir, method) if _rank() == 0 else None
@@ -43,13 +43,13 @@ def share_newest(work_dir: Path, method: str) -> None:
         for other in checkpoints.candidates(work_dir):
             if checkpoints.step_of(other) != step:
                 shutil.rmtree(other)
-    wait_for_all()  # the other processes of a node look there too
+    wait_for_all()  # other processes of the node read this directory too
     if step is not None:
         _hand_over(work_dir / checkpoints.name_of(step))
 
 
 def share_step(work_dir: Path, step: int) -> None:
-    """Bring the first node's checkpoint of ``step``, if it has that, to every node. All processes call this
+    """Send the first node's checkpoint of ``step``, if it has one, to every node. All processes call this
     together."""
     if not _several_nodes():
         return
@@ -67,12 +67,12 @@ def _rank() -> int:
 
 
 def _writes() -> bool:
-    """Whether this process puts what is sent on its node's disk."""
+    """Return whether this process writes received files to its node's disk."""
     return _rank() > 0 and os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _hand_over(directory: Path) -> None:
-    """Send the files of ``directory`` to the nodes that have others there, or none."""
+    """Send the files of ``directory`` to the nodes that lack them or have other ones."""
     manifest = directory / checkpoints.MANIFEST
     said = from_first(manifest.read_text() if _rank() == 0 else None)
     lacks = _writes() and (checkpoints.read_manifest(directory) is None or manifest.read_text() != said)
@@ -112,8 +112,8 @@ def _send(source: Path, target: Path | None, size: int) -> None:
 
 
 def _broadcast(content: bytes | None, size: int) -> Any:
-    """Return the ``size`` bytes of the first process's ``content`` in each process, as a tensor of its
-    device; the others give None."""
+    """Return the ``size`` bytes of the first process's ``content`` in every process, as a tensor on its
+    device. The other processes pass None."""
     import torch
     import torch.distributed as dist
 
@@ -131,7 +131,7 @@ def _bytes_of(part: Any) -> bytes:
 
 
 def _any(wanted: bool) -> bool:
-    """Whether any of the processes wants it."""
+    """Return whether ``wanted`` is true in any process."""
     import torch
     import torch.distributed as dist
 

@@ -17,14 +17,14 @@ from tunewheel_train.trainers.stepping import PlannedSteps, Step, on_device
 
 @dataclass(frozen=True, slots=True)
 class Mismatched:
-    """A pair beside ``other``, whose answers do not belong to its prompt: how much likelier training has made
-    them is how far the model has moved."""
+    """A pair, and an ``other`` pair whose answers do not belong to its prompt. How much likelier training
+    made these mismatched answers estimates the KL divergence from the reference."""
 
     pair: EncodedPair
     other: EncodedPair
 
     def as_rows(self) -> list[dict[str, Any]]:
-        """As TRL's collator for unpaired preferences takes them."""
+        """Return the rows for TRL's collator for unpaired preferences."""
         prompt, pair, other = list(self.pair.prompt_ids), self.pair, self.other
         sides = (
             (pair.chosen_ids, other.chosen_ids or other.rejected_ids, True),
@@ -43,12 +43,12 @@ class Mismatched:
 
 
 class KtoTrainer(PlannedSteps, KTOTrainer):
-    """Trains the adapter of a PEFT model on the answers of every pair of ``course``, some of which have but
-    one; what it is before the first step is the reference, which TRL keeps as a second, frozen adapter
+    """Trains the adapter of a PEFT model on the answers of every pair of ``course``; a pair may have only
+    one. The reference is the adapter before the first step, which TRL keeps as a second, frozen adapter
     ``ref``.
 
-    TRL measures how far the model has moved on each micro-batch. Here it is measured once per step and on all
-    of it, so that a step means the same in whatever pieces it is done.
+    TRL estimates the KL divergence on each micro-batch. Here it is estimated once per step, on the whole
+    step, so the result does not depend on the size of micro-batches.
     """
 
     def __init__(self, *, course: Course, **trl: Any) -> None:
@@ -62,10 +62,10 @@ class KtoTrainer(PlannedSteps, KTOTrainer):
         self.remove_callback(PrinterCallback)
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
-        return dataset  # pairs are encoded already, with the masks that examples have
+        return dataset  # pairs are already encoded, with masks like those of examples
 
     def arrange(self, step: Sequence[EncodedPair]) -> Sequence[Mismatched]:
-        if len(step) == 1:  # what is left over of an epoch
+        if len(step) == 1:  # the rest of an epoch
             other = next(pair for pair in self.course.items if pair is not step[0])
             return [Mismatched(step[0], other)]
         return [Mismatched(pair, other) for pair, other in zip(step, (step[-1], *step), strict=False)]
@@ -84,8 +84,8 @@ class KtoTrainer(PlannedSteps, KTOTrainer):
         return self.compute_loss(model, piece) * (len(piece["label"]) / weight)
 
     def _measured(self, model: Any, step: Step) -> Step:
-        """``step`` with what the reference says of its answers; how far the model has moved is noted, as the
-        mean log-ratio of the step's mismatched answers, over all processes."""
+        """Return ``step`` with the reference's log-probabilities of its answers. Set the KL estimate: the
+        mean log-ratio of the step's mismatched answers over all processes."""
         total = torch.zeros((), device=self.args.device)
         pieces: list[tuple[Any, float]] = []
         for piece, weight in step.pieces:
@@ -99,5 +99,5 @@ class KtoTrainer(PlannedSteps, KTOTrainer):
         return replace(step, pieces=tuple(pieces))
 
     def _compute_kl_logps(self, model: Any, batch: Any) -> torch.Tensor:
-        """TRL takes the mean of what this exceeds the reference by."""
+        """Return log-probabilities for TRL, which takes the mean of their difference from the reference's."""
         return batch["ref_KL_logps"] + self._moved

@@ -1,7 +1,7 @@
-"""Odds ratio preference optimisation (arXiv:2403.07691): the better answer is learnt, and the other made less
-likely than it, without a model that the trained one is held to.
+"""Odds ratio preference optimisation (arXiv:2403.07691): learns the chosen answer and makes the rejected one
+less likely, without a reference model.
 
-TRL's own trainer of it is experimental. The loss is ours, in the frame of SFTTrainer; a test holds it to
+TRL's own ORPO trainer is experimental. Here the loss is our own, used in SFTTrainer. A test compares it with
 TRL's.
 """
 
@@ -22,13 +22,13 @@ from tunewheel_train.trainers.course import Course
 from tunewheel_train.trainers.loss import TokenCrossEntropy
 from tunewheel_train.trainers.stepping import PlannedSteps, on_device
 
-# An answer as sure as this has infinite odds.
+# Log-probabilities are capped here: the odds of a certain answer are infinite.
 _SURE = -1e-6
 
 
 @dataclass(frozen=True)
 class PairBatch:
-    """Chosen and rejected answers by turns; ``lengths`` are their tokens."""
+    """Chosen and rejected answers, alternating; ``lengths`` are their numbers of tokens."""
 
     row: PackedBatch | dict[str, torch.Tensor]
     lengths: tuple[int, ...]
@@ -38,7 +38,7 @@ class PairBatch:
 
 
 class OrpoTrainer(PlannedSteps, SFTTrainer):
-    """Trains on the pairs of ``course``; ``beta`` weighs the odds ratio against learning the chosen answer.
+    """Trains on the pairs of ``course``. ``beta`` is the weight of the odds ratio in the loss.
 
     ``packed``: the model takes packed rows (``model/attention.py``), else padded batches.
     """

@@ -1,5 +1,5 @@
-"""Tells the service how far training is, and brings wishes to stop to the trainer: the service's, those of
-validation, and those of a loss that has left for good."""
+"""Reports the progress of training to the service, and stops the trainer: on the service's request, by early
+stopping, or because the loss diverged."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tunewheel_train.trainers.handover import from_first
 
 
 class ProgressCallback(TrainerCallback):
-    """Reports every step and every checkpoint; on ``should_stop`` has a checkpoint written and stops.
+    """Reports every step and every checkpoint. On ``should_stop`` it writes a checkpoint and stops.
 
-    A trainer is validated where its course says so, and stopped when the course's patience is over.
+    It validates when the course says so, and stops when the course's patience is over.
     """
 
     def __init__(
@@ -41,16 +41,16 @@ class ProgressCallback(TrainerCallback):
         self._began = (time.monotonic(), self._trainer.course.tokens_seen, state.global_step)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        synchronize()  # else a GPU would still be at what came before, such as a validation
+        synchronize()  # a GPU may still be busy with earlier work, such as a validation
         self._step_began = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         course = self._trainer.course
-        synchronize()  # a GPU is given work faster than it does it
+        synchronize()  # work is queued on a GPU faster than it is done
         course.step_seconds += time.monotonic() - self._step_began
         self._validated = None
         if course.validates_at(state.global_step):
-            # another node's processor may round another way, and all must lose patience together
+            # nodes may round differently, but all must stop together: use the first process's loss
             self._validated = from_first(float(self._trainer.validate()))
             course.patience.saw(self._validated, course.first_step + state.global_step)
             control.should_training_stop |= course.patience.over
@@ -60,7 +60,7 @@ class ProgressCallback(TrainerCallback):
         return control
 
     def _all_should_stop(self) -> bool:
-        """Whether any of the processes that train together was asked to stop: they stop together."""
+        """Return whether any process that trains together was asked to stop. Then all of them stop."""
         accelerator = self._trainer.accelerator
         wanted = self._should_stop()
         if accelerator.num_processes == 1:
@@ -98,12 +98,12 @@ class ProgressCallback(TrainerCallback):
         )
 
     def _demand_convergence(self, loss: float, norm: float | None, stage_step: int) -> None:
-        """Raise RunFailed when training diverged: no later step mends such weights."""
+        """Raise RunFailed if training diverged: later steps cannot repair the weights."""
         course = self._trainer.course
         complaint = course.divergence.saw(loss)
         if complaint is None and norm is not None and not math.isfinite(norm):
-            # the next loss would be none either, of another batch, and after the last step there is none
-            complaint = "made the gradients diverge to no number"
+            # report it now, with the records of this step; after the last step there is no further loss
+            complaint = "made the gradients diverge to a value that is not finite"
         if complaint is None:
             return
         of_pairs = course.stage == "preferences"

@@ -1,4 +1,4 @@
-"""Where random sequences stand, as JSON, so that dropout goes on after an interruption as it would have."""
+"""Saves the state of random generators as JSON, so that dropout is the same after an interruption."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def random_state() -> dict[str, Any]:
-    """Return the states of Python's sequence, PyTorch's, and that of this process's GPU, if it has one."""
+    """Return the states of Python's generator, of PyTorch's, and of this process's GPU, if it has one."""
     import torch
 
     gpu = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
@@ -22,10 +22,10 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Continue the sequences where ``random_state`` found them.
+    """Restore the generators from a state of ``random_state``.
 
-    It is the first process's: where several train together, the others' GPUs are seeded by their rank, or
-    all would drop the same units.
+    The state is that of the first process. If several processes train together, the other GPUs are seeded by
+    their rank: otherwise all would drop the same units.
     """
     import torch
 

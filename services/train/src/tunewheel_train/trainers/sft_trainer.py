@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer with the loss on what the assistant wrote, and nothing computed that the loss ignores."""
+"""TRL's SFTTrainer with the loss on the assistant's tokens only. Logits of other tokens are not computed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class SftTrainer(PlannedSteps, SFTTrainer):
 
     def loss_of(self, model: Any, piece: Micro, weight: float) -> torch.Tensor:
         if isinstance(piece, dict):
-            # TRL divides by at least one token, and a process's share of them can be less.
+            # TRL divides by at least 1, but ``weight`` can be smaller. So divide by it here.
             return self.compute_loss(model, dict(piece), num_items_in_batch=torch.tensor(1.0)) / weight
         logits = model(
             input_ids=piece.input_ids, position_ids=piece.position_ids, use_cache=False,
@@ -53,7 +53,7 @@ class SftTrainer(PlannedSteps, SFTTrainer):
         return TokenCrossEntropy.apply(logits, piece.targets).sum() / weight
 
     def validate(self) -> float:
-        """Mean loss per learnt token of the course's validation examples."""
+        """Return the mean loss per learnt token over the course's validation examples."""
         model: Any = self.model
         ordered = sorted(self.course.validation, key=len)
         rows = micro_batches(range(len(ordered)), self.course.micro_batch_size)

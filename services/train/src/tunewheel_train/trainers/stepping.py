@@ -1,6 +1,6 @@
-"""What our trainers change in transformers' Trainer, whichever loss TRL gives them.
+"""The changes that all our trainers make to transformers' Trainer, independent of the loss.
 
-One item of the data loader is one optimizer step, a list of micro-batches; checkpoints are our own.
+An item of the data loader is a whole optimizer step, as a list of micro-batches. Checkpoints are our own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tunewheel_train.trainers.course import Course
 
 @dataclass(frozen=True)
 class Step:
-    """What one process does of one optimizer step: micro-batches, each with what its loss is divided by."""
+    """One process's part of one optimizer step: micro-batches, each with the divisor of its loss."""
 
     pieces: tuple[tuple[Any, float], ...]
     tokens: int
@@ -30,10 +30,10 @@ class Step:
 
 
 class PlannedSteps:
-    """Comes before TRL's class among the bases; set ``course`` before that class's ``__init__``.
+    """A mix-in that comes before TRL's class among the bases. Set ``course`` before calling its ``__init__``.
 
-    Where several processes train together each takes every n-th item of a step. DDP averages their gradients,
-    so each scales its loss by their number: together they do exactly what one would.
+    If n processes train together, each takes every n-th item of a step. DDP averages their gradients, so each
+    process multiplies its loss by n. The result is the same as with one process.
     """
 
     course: Course
@@ -41,19 +41,19 @@ class PlannedSteps:
     accelerator: Any
 
     def arrange(self, step: Sequence[Any]) -> Sequence[Any]:
-        """The items of one step, given what each has to know of the others."""
+        """Return the items of one step, combined with other items of the step if the method needs that."""
         return step
 
     def lay_out(self, items: Sequence[Any]) -> Any:
-        """One micro-batch of ``items``."""
+        """Return one micro-batch of ``items``."""
         raise NotImplementedError
 
     def weight_of(self, items: Sequence[Any]) -> int:
-        """What the losses of a step's items are averaged by."""
+        """Return the divisor by which the losses of a step's items are averaged."""
         raise NotImplementedError
 
     def loss_of(self, model: Any, piece: Any, weight: float) -> torch.Tensor:
-        """The micro-batch's share of the step's loss, ``weight`` being the step's."""
+        """Return the micro-batch's share of the step's loss. ``weight`` is that of the whole step."""
         raise NotImplementedError
 
     def get_train_dataloader(self) -> DataLoader[Any]:
@@ -65,13 +65,14 @@ class PlannedSteps:
         return loader
 
     def cut(self, step: Sequence[Any]) -> Step:
-        """This process's part of one step."""
+        """Return this process's part of one step."""
         count, index = self.accelerator.num_processes, self.accelerator.process_index
         items = self.arrange(step)
         mine, weight = items[index::count], self.weight_of(items) / count
         rows = micro_batches(range(len(mine)), self.course.micro_batch_size)
         pieces = [(self.lay_out([mine[at] for at in row]), weight) for row in rows]
-        # Processes exchange something at every micro-batch: each has as many as the first, be they nothing.
+        # Processes communicate at every micro-batch, so each needs as many as the first one. Fill up with
+        # micro-batches whose loss is divided by infinity.
         rounds = math.ceil(math.ceil(len(items) / count) / self.course.micro_batch_size)
         pieces += [(self.lay_out(items[:1]), math.inf)] * (rounds - len(pieces))
         return Step(tuple(pieces), sum(len(item) for item in step))
@@ -90,7 +91,7 @@ class PlannedSteps:
         return total
 
     def _exchanging(self, model: Any, last: bool) -> contextlib.AbstractContextManager[None]:
-        """Gradients are exchanged once a step, after its last micro-batch."""
+        """Return a context in which gradients are exchanged only for the last micro-batch of a step."""
         return contextlib.nullcontext() if last else self.accelerator.no_sync(model)
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> Any:
@@ -117,7 +118,7 @@ class PlannedSteps:
 
 
 def on_device(piece: Any, device: torch.device) -> Any:
-    """A micro-batch there: a mapping of tensors, or something with ``to``."""
+    """Return a micro-batch on ``device``. It is a mapping of tensors, or an object with ``to``."""
     if isinstance(piece, dict):
         return {name: tensor.to(device) for name, tensor in piece.items()}
     return piece.to(device)
