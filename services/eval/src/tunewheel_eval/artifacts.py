@@ -1,4 +1,4 @@
-"""Brings what an evaluation needs from the object store to this machine, and keeps what it measured."""
+"""Downloads the files that an evaluation needs from the object store, and stores its measurements."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from tunewheel_eval.generations import MARK, Generation, read_generations
 from tunewheel_eval.measurement import Header, Measurement, Row, read_measurement
 
 MOST_FILES = 40
-"""Stored measurements of one model that are looked through: a base may have been measured for years."""
+"""The most stored measurements of one model that are read: a base may have years of them."""
 _PICKLED = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 async def read_holdout(store: ObjectStore, ref: ArtifactRef) -> tuple[ChatExample, ...]:
-    """Fetch and read ``holdout.parquet``. Raises InvalidEvent where it is not what the format says."""
+    """Download and read ``holdout.parquet``. Raises InvalidEvent if it does not have the declared format."""
     try:
         frame = pl.read_parquet(io.BytesIO(await store.get(ref)))
     except (ArtifactMissing, CorruptArtifact, pl.exceptions.PolarsError) as error:
@@ -48,10 +48,10 @@ async def read_holdout(store: ObjectStore, ref: ArtifactRef) -> tuple[ChatExampl
 
 
 async def read_terms(store: ObjectStore, ref: ArtifactRef) -> frozenset[str]:
-    """Fetch ``train.parquet`` and return every term in it: what a model may know of the project.
+    """Download ``train.parquet`` and return every term in it: the terms that a model may have learnt.
 
     Raises:
-        InvalidEvent: the rows are gone, or not what the format says.
+        InvalidEvent: the rows are missing, or do not have the declared format.
     """
     try:
         frame = pl.read_parquet(io.BytesIO(await store.get(ref)), columns=["messages"])
@@ -63,10 +63,10 @@ async def read_terms(store: ObjectStore, ref: ArtifactRef) -> frozenset[str]:
 
 
 async def fetch_candidate(store: ObjectStore, adapter: AdapterRef, destination: Path) -> Path:
-    """Bring the candidate's files, verified.
+    """Download and verify the candidate's files.
 
     Raises:
-        UnfitCandidate: files are missing, corrupt, pickled or not the ones that its method needs.
+        UnfitCandidate: files are missing, damaged or pickled, or a file that the method needs is not there.
     """
     check_files(adapter)
     try:
@@ -76,7 +76,7 @@ async def fetch_candidate(store: ObjectStore, adapter: AdapterRef, destination: 
 
 
 async def fetch_champion(store: ObjectStore, adapter: AdapterRef, destination: Path) -> Path:
-    """Bring the champion's files, verified. Raises InvalidEvent where they are gone."""
+    """Download and verify the champion's files. Raises InvalidEvent if they are missing."""
     try:
         return await fetch_model(store, adapter, destination)
     except (ArtifactMissing, CorruptArtifact) as error:
@@ -85,12 +85,12 @@ async def fetch_champion(store: ObjectStore, adapter: AdapterRef, destination: P
 
 
 async def fetch_model(store: ObjectStore, adapter: AdapterRef, destination: Path) -> Path:
-    """Bring an adapter's or a whole model's files, verified; see ``ObjectStore.fetch_directory``."""
+    """Download and verify the files of an adapter or a whole model; see ``ObjectStore.fetch_directory``."""
     return await store.fetch_directory(adapter.files, adapter.path, destination)
 
 
 def check_files(adapter: AdapterRef) -> None:
-    """Refuse, by their names, files that must not or cannot be loaded. Raises UnfitCandidate."""
+    """Raise UnfitCandidate if, by their names, files must not be loaded or are missing."""
     paths = [PurePosixPath(file.path) for file in adapter.files]
     if pickled := sorted(path.name for path in paths if path.suffix in _PICKLED):
         reason = f"holds pickled files ({', '.join(pickled)}), which can run code; save it as safetensors"
@@ -108,14 +108,14 @@ def check_files(adapter: AdapterRef) -> None:
 
 
 async def keep_measurement(store: ObjectStore, measurement: Measurement, *, dataset_id: str) -> None:
-    """Put a complete measurement where later evaluations of the same model look for it."""
-    # A conflict: another worker measured the same meanwhile, perhaps a last bit differently. The first stays.
+    """Store a complete measurement where later evaluations of the same model look for it."""
+    # On a conflict another worker stored the same measurement, maybe with other last bits: keep the first.
     with contextlib.suppress(ArtifactConflict):
         await store.put(*measurement_file(measurement, dataset_id))
 
 
 def measurement_file(measurement: Measurement, dataset_id: str) -> tuple[str, bytes]:
-    """Return the path, which names the items, and the content of a stored measurement."""
+    """Return the path and the content of a measurement to store. The path depends on the measured items."""
     cause: dict[str, Any] = {
         "header": measurement.header.model_dump(mode="json"),
         "items": sorted(measurement.rows),
@@ -125,7 +125,7 @@ def measurement_file(measurement: Measurement, dataset_id: str) -> tuple[str, by
 
 
 async def read_written(store: ObjectStore, scorecard_path: str) -> tuple[Generation, ...]:
-    """Return what the contestants of a scorecard wrote. An erasure may have given the file another name."""
+    """Return the outputs of a scorecard's contestants. An erasure may have renamed the file."""
     begin = f"{scorecard_path.removesuffix('.json')}{MARK}"
     paths = [path for path in await store.list("scorecards") if path.startswith(begin)]
     return read_generations(b"".join([await store.read(path) or b"" for path in paths]))
@@ -134,8 +134,11 @@ async def read_written(store: ObjectStore, scorecard_path: str) -> tuple[Generat
 async def known_rows(
     store: ObjectStore, header: Header, keys: Sequence[str], *, dataset_ids: Sequence[str]
 ) -> Measurement:
-    """Return what was measured of a model before on the items of ``keys``, by evaluations on whatever dataset
-    versions: on those of ``dataset_ids`` first, then the newest first. At most ``MOST_FILES`` are read."""
+    """Return stored rows of a model for the items ``keys``, from evaluations on any dataset version.
+
+    Measurements on the versions ``dataset_ids`` are read first, then the newest. At most ``MOST_FILES`` are
+    read.
+    """
     rows: dict[str, Row] = {}
     for path in (await _kept(store, header.model_key, dataset_ids))[:MOST_FILES]:
         missing = [key for key in keys if key not in rows]
@@ -156,5 +159,5 @@ async def _kept(store: ObjectStore, model_key: str, dataset_ids: Sequence[str]) 
 
 
 def measurements_of(model_key: str, dataset_id: str) -> str:
-    """Return the folder of what is known of a model from evaluations on a dataset version."""
+    """Return the folder of a model's measurements on a dataset version."""
     return f"measurements/{model_key}/{dataset_id}"

@@ -1,4 +1,4 @@
-"""What each contestant was made of when it was measured: what serves if the candidate passes."""
+"""The bundle of each contestant: everything that determines its answers. If it passes, this bundle serves."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def bundle_of(
     precision: str,
     with_passages: bool = False,
 ) -> Bundle:
-    """Return what ``adapter`` is measured as under ``spec``; None: the bare base.
+    """Return the bundle in which ``adapter`` is measured under ``spec``; None: the bare base.
 
-    ``form``: the adapter whose base plays, in the form that it was trained on. ``precision``: of the weights
-    while they compute. ``with_passages``: the prompts had those that ``spec.retrieval`` finds. Nothing holds
-    an answer to the schema while it is written, here or where it is served.
+    ``form``: the adapter whose base is used, in the form that it was trained on. ``precision``: that of the
+    computation. ``with_passages``: the prompts had the passages that ``spec.retrieval`` finds. Decoding is
+    not constrained by the schema, neither here nor where the model serves.
     """
     return Bundle(
         base=form.base,
@@ -39,7 +39,7 @@ def bundle_of(
 
 
 def bundle_for(plan: EvaluationPlan, role: Role, spec: ProjectSpec, *, precision: str) -> Bundle:
-    """Return what the contestant of ``role`` is measured as. See ``bundle_of``."""
+    """Return the bundle in which the contestant of ``role`` is measured. See ``bundle_of``."""
     adapter = plan.contestants[role]
     looks_up = plan.index is not None and spec.retrieval is not None and spec.retrieval.default == "on"
     return bundle_of(adapter, adapter or plan.adapter, spec, precision=precision, with_passages=looks_up)

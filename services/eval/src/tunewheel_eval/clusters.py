@@ -1,8 +1,8 @@
 """Joins rows into observations: the rows of one group, and the rows whose prompts are nearly the same.
 
-Two prompts are nearly the same where they are equal once letter case, digits and punctuation are gone, or
-where their pairs of neighbouring words have a Jaccard similarity of ``ALIKE``: one template with other names
-in it. Curate's own notion also has an index for millions of texts; a holdout is compared pair by pair.
+Two prompts are nearly the same if they are equal without letter case, digits and punctuation, or if their
+word bigrams have a Jaccard similarity of at least ``ALIKE``, such as one template with different names.
+Curate has an index for millions of texts; a holdout is small enough to compare all pairs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tunewheel_eval.significance import Clusters
 ALIKE = 0.8
 _WORD = re.compile(r"[^\W\d_]+")
 _COMMON = 200
-"""A pair of words that so many prompts share tells nothing apart, and would make every pair a candidate."""
+"""A word bigram in more prompts than this is ignored: it would make every pair of prompts a candidate."""
 
 
 def of_examples(examples: Sequence[ChatExample]) -> Clusters:
@@ -36,7 +36,8 @@ def of_items(items: Sequence[RegressionItem]) -> Clusters:
 
 
 def clusters_of(groups: Sequence[Hashable], prompts: Sequence[str]) -> Clusters:
-    """Join rows of one group and rows of nearly the same prompt; both arguments and the result are by row."""
+    """Return the cluster of each row. Rows of one group, and rows with nearly the same prompt, share a
+    cluster. Both arguments are by row."""
     parents = list(range(len(prompts)))
 
     def root(row: int) -> int:
@@ -47,7 +48,7 @@ def clusters_of(groups: Sequence[Hashable], prompts: Sequence[str]) -> Clusters:
     words = [tuple(_WORD.findall(prompt.casefold())) for prompt in prompts]
     first: dict[Hashable, int] = {}
     for row, (group, said) in enumerate(zip(groups, words, strict=True)):
-        # a prompt without words, such as "?", is like no other
+        # a prompt without words, such as "?", is compared as it is
         for key in (("group", group), ("words", said or prompts[row])):
             parents[root(row)] = root(first.setdefault(key, row))
     for one, other in _alike([frozenset(pairwise(said)) for said in words]):

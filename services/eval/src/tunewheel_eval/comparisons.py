@@ -1,4 +1,4 @@
-"""The candidate against every other contestant, metric by metric, on the same rows."""
+"""Compares the candidate with every other contestant, metric by metric, on the same rows."""
 
 from __future__ import annotations
 
@@ -26,37 +26,37 @@ from tunewheel_eval.significance import (
 
 @dataclass(frozen=True)
 class Measured:
-    """One metric of all contestants, on the same rows."""
+    """One metric, measured for all contestants on the same rows."""
 
     name: str
     test: Test
     lower_is_better: bool
     lowest: float
     highest: float
-    """What the figure can be; may be infinite."""
+    """The range of the figure; may be infinite."""
     on: str
     """``holdout``, ``regression``, or ``lm_eval.<task>``."""
     scores: Mapping[Role, Scores]
     clusters: Clusters
     unit: str = "fraction"
     repeat_spread: float = 0.0
-    """How far two measurements of one model lie apart; no claim is finer."""
+    """How much two measurements of one model differ. No smaller difference is claimed."""
     _compared: dict[tuple[Role, float, int], Advantage] = field(
         default_factory=dict[tuple[Role, float, int], Advantage], compare=False, repr=False
     )
-    """What was compared before: findings and checks ask for the same sign flips."""
+    """A cache of comparisons: findings and checks need the same sign flips."""
 
     def alpha(self, criterion: Criterion | None) -> float:
-        """Return the level that one verdict is given at."""
+        """Return the significance level of one verdict."""
         return level_of(criterion, on_holdout=self.on == "holdout")
 
     def facts(self, *, repeated: bool = True) -> MetricFacts:
-        """Return what a reader must know of the figures. ``repeated``: it is known how far repeats differ."""
+        """Return the facts that explain the figures. ``repeated``: the spread of repeats was measured."""
         spread = self.repeat_spread if repeated else None
         return MetricFacts(unit=self.unit, lower_is_better=self.lower_is_better, repeat_spread=spread)
 
     def against(self, role: Role, *, alpha: float, seed: int) -> Advantage | None:
-        """Compare the candidate with the contestant ``role``; None where that one was not measured."""
+        """Compare the candidate with the contestant ``role``; None: it was not measured."""
         if role not in self.scores or Role.CANDIDATE not in self.scores:
             return None
         if (known := self._compared.get((role, alpha, seed))) is not None:
@@ -94,8 +94,8 @@ def measured(
     tasks: Mapping[str, Clusters] | None = None,
     repeat_spreads: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, Measured]:
-    """Return every metric that the candidate has, by name; the clusters are those of the rows, of lm-eval's
-    tasks by what their metrics are ``on``."""
+    """Return every metric that the candidate has, by name. ``holdout``, ``regression`` and ``tasks`` are the
+    rows' clusters; ``tasks`` is by the value of ``on`` of an lm-eval task's metrics."""
     clusters_of = {"holdout": holdout, "regression": regression, **(tasks or {})}
     found: dict[str, Measured] = {}
     for name, candidates in outcomes[Role.CANDIDATE].by_metric.items():
@@ -121,8 +121,8 @@ def measured(
 
 
 def comparable(metric: Definition, scores: Scores, candidates: Scores) -> Scores:
-    """Return ``scores`` per token of the candidate's tokenizer: per token of its own, whoever cuts the same
-    text into more of them looks better."""
+    """Return ``scores`` per token of the candidate's tokenizer. With its own tokens, a contestant whose
+    tokenizer cuts the text into more tokens would look better."""
     return Scores(scores.values, candidates.weights) if metric.per_token else scores
 
 
@@ -141,13 +141,13 @@ def findings(measured: Mapping[str, Measured], criteria: Mapping[str, Criterion]
 
 
 def signed(advantage: Advantage, *, lower_is_better: bool) -> tuple[float, float, float]:
-    """Return an advantage and its ends as a difference of figures, in the metric's unit."""
+    """Return an advantage and the ends of its interval as differences of figures, in the metric's unit."""
     ends = (advantage.low, advantage.high)
     return (-advantage.difference, -ends[1], -ends[0]) if lower_is_better else (advantage.difference, *ends)
 
 
 def comparisons(findings: tuple[Finding, ...]) -> tuple[Comparison, ...]:
-    """Return the findings that readers of earlier releases have words for."""
+    """Return the findings in the form that readers of earlier releases understand."""
     return tuple(
         Comparison(
             metric=Metric(one.metric),

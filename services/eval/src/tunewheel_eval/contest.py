@@ -1,4 +1,4 @@
-"""Who is measured in one evaluation, and the job that tells the measuring process so."""
+"""The contestants and items of one evaluation, and the job for the measuring process."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ NOTHING_FOUND = "the index has no document that is known to answer one of the he
 
 
 def asked_for(plan: EvaluationPlan, manifest: DatasetManifest) -> frozenset[str]:
-    """Return the metrics that criteria name."""
+    """Return the metrics that the criteria name."""
     return frozenset(one.metric for one in plan.criteria or manifest.spec.criteria)
 
 
 @dataclass(frozen=True)
 class Contest:
-    """One evaluation's material. ``directory`` is its work directory: the job, the models and the rows
-    measured so far, kept when the worker dies, removed when the scorecard is out."""
+    """The inputs of one evaluation. ``directory`` is its work directory, with the job, the models and the
+    rows measured so far. It is kept if the worker dies, and removed after the scorecard is stored."""
 
     plan: EvaluationPlan
     manifest: DatasetManifest
@@ -53,7 +53,7 @@ class Contest:
 
     @property
     def examples(self) -> tuple[ChatExample, ...]:
-        """The held-out rows as they are judged: with passages where a request is given them."""
+        """The held-out rows as they are judged: with passages if served requests get passages."""
         return self.as_served(self.fresh.examples)
 
     def as_served(self, examples: Sequence[ChatExample]) -> tuple[ChatExample, ...]:
@@ -64,7 +64,8 @@ class Contest:
 
     @cached_property
     def others(self) -> tuple[ChatExample, ...]:
-        """What base and candidate are asked as well: the cells' sample in the way that does not serve."""
+        """Further prompts for base and candidate: the cells' sample with passages if serving has none, or
+        without them if serving has some."""
         looked = self.looked
         if looked is None or looked.reason is not None:
             return ()
@@ -80,7 +81,7 @@ class Contest:
 
     @property
     def not_yet(self) -> dict[str, str]:
-        """Why those metrics of criteria may be without a figure that rest on passages, by name."""
+        """By name of a criterion's metric that depends on passages: why it has no figure yet."""
         about = about_passages(self.asked_for, self.manifest.spec.retrieval)
         why = NO_INDEX if self.looked is None else self.looked.reason
         if why is not None:
@@ -89,7 +90,7 @@ class Contest:
 
     @property
     def asked_for(self) -> frozenset[str]:
-        """The metrics that criteria name."""
+        """The metrics that the criteria name."""
         return asked_for(self.plan, self.manifest)
 
     def key_of(self, example: ChatExample) -> str:
@@ -101,14 +102,14 @@ class Contest:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """What every contestant is measured on. Rows of an earlier attempt may name an example that was
-        erased since."""
+        """The keys of the items that every contestant is measured on. Rows of an earlier attempt may include
+        examples that were erased since; these are not among the keys."""
         questions = (key for task in self.tasks for key in task.keys)
         return (*self._example_keys, *(item.key for item in self.items), *questions)
 
     def keys_of(self, role: Role) -> tuple[str, ...]:
-        """What one contestant is measured on: the candidate on repeats as well, where tokens are drawn, and
-        all but the champion on ``others``."""
+        """The keys of the items that one contestant is measured on. The candidate is also measured on
+        repeats, if tokens are sampled. Base and candidate are also measured on ``others``."""
         if role is Role.CHAMPION:
             return self.keys
         others = [self.key_of(one) for one in self.others]
@@ -116,7 +117,7 @@ class Contest:
 
     @property
     def repeats(self) -> dict[str, tuple[str, int]]:
-        """What the candidate answers again; see ``repeats_of``."""
+        """The prompts that the candidate answers again; see ``repeats_of``."""
         return repeats_of(self._example_keys, self.manifest.spec.evaluation)
 
     @property
@@ -133,7 +134,7 @@ class Contest:
 
 
 async def known_of(contest: Contest, store: ObjectStore, settings: Settings) -> dict[Role, Measurement]:
-    """Return what was measured of every contestant before, by this evaluation's way of measuring."""
+    """Return stored rows of every contestant that were measured in the same way."""
     champion = contest.plan.champion
     # The base and the champion were measured on the champion's dataset, when it was the candidate.
     likely = [contest.plan.dataset_id, *([champion.dataset_id] if champion and champion.dataset_id else [])]
@@ -147,11 +148,11 @@ async def known_of(contest: Contest, store: ObjectStore, settings: Settings) -> 
 async def prepare_job(
     contest: Contest, known: Mapping[Role, Measurement], store: ObjectStore, settings: Settings
 ) -> Job:
-    """Bring every model and what is already known of it to this machine.
+    """Download every model and the rows already measured, and return the job.
 
     Raises:
         UnfitCandidate: the candidate's files are unusable.
-        InvalidEvent: the champion's are.
+        InvalidEvent: the champion's files are unusable.
     """
     contestants = [
         await _contestant(contest, store, role, adapter, known[role])
@@ -198,7 +199,8 @@ async def _contestant(
 
 
 def _form(contest: Contest, adapter: AdapterRef | None) -> AdapterRef:
-    """The base plays in the form the candidate was trained on, so that the adapter alone is what differs."""
+    """Return the adapter whose form of the base is used. The base is measured in the form that the candidate
+    was trained on, so that only the adapter differs."""
     return adapter or contest.plan.adapter
 
 

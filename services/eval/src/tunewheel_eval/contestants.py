@@ -1,4 +1,4 @@
-"""The models of one evaluation: each base is loaded once, adapters are switched on it."""
+"""Loads the models of one evaluation. Each base is loaded once, and adapters are switched on it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.tx
 
 
 class LoadedGroup:
-    """Contestants that share one loaded model. ``adapters``: what each puts on it, by role; None: nothing."""
+    """Contestants that share one loaded model. ``adapters``: each contestant's adapter by role; None: it has
+    none."""
 
     def __init__(self, group: Sequence[ContestantJob], *, cache_dir: Path, dtype: str) -> None:
         """Load the model and every adapter of ``group``.
@@ -29,7 +30,7 @@ class LoadedGroup:
         Raises:
             UnfitCandidate: the candidate's files or its base do not load.
             UnusableContestant: another contestant's files do not load.
-            BaseModelUnreachable: the hub does not answer, for which no candidate is refused.
+            BaseModelUnreachable: the hub does not answer. This says nothing about the candidate.
         """
         from tunewheel_basemodel.errors import BaseModelUnreachable, ModelFilesError
 
@@ -46,7 +47,7 @@ class LoadedGroup:
             raise UnfitCandidate(field=error.field, reason=error.reason) from error
 
     def close(self) -> None:
-        """Drop the weights before the next group's are loaded."""
+        """Free the weights, before the next group is loaded."""
         del self.runner, self.adapters
         gc.collect()
 
@@ -69,7 +70,7 @@ class LoadedGroup:
 
 
 def groups(contestants: Sequence[ContestantJob]) -> list[list[ContestantJob]]:
-    """Contestants by the model that they share, in order of first appearance."""
+    """Return the contestants grouped by the model that they share, in order of first appearance."""
     found: dict[tuple[object, ...], list[ContestantJob]] = {}
     for job in contestants:
         own = job.directory if _is_a_model(job) else None
@@ -78,8 +79,8 @@ def groups(contestants: Sequence[ContestantJob]) -> list[list[ContestantJob]]:
 
 
 def _is_a_model(job: ContestantJob) -> bool:
-    """Whether a model of its own is loaded for a contestant: a whole one, or the base with an adapter that
-    does more than a LoRA, which no row of a batch can have for itself."""
+    """Return whether a contestant needs a loaded model of its own: it is a whole model, or its adapter is
+    more than a LoRA and cannot be applied per row of a batch."""
     return job.whole_model or _beyond_lora(job)
 
 
@@ -90,7 +91,7 @@ def _beyond_lora(job: ContestantJob) -> bool:
     try:
         return job.directory is not None and not job.whole_model and beyond_lora(job.directory) is not None
     except InvalidAdapter:
-        return False  # loading it says whose fault that is
+        return False  # loading it will report the fault
 
 
 def _located(job: ContestantJob, cache_dir: Path) -> BaseModel:
@@ -104,7 +105,7 @@ def _located(job: ContestantJob, cache_dir: Path) -> BaseModel:
 
 
 def _lend_tokenizer(source: Path, directory: Path) -> None:
-    """A whole model saved without its tokenizer is read with its base's."""
+    """Copy the base's tokenizer to a whole model that was saved without one."""
     if any((directory / name).is_file() for name in _TOKENIZER_FILES):
         return
     for pattern in ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "chat_template*"):

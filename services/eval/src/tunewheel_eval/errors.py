@@ -1,10 +1,10 @@
 """What can stop an evaluation without the service being at fault.
 
 EvaluationError
-├── UnfitCandidate      the candidate cannot be measured at all: it fails, with the field to mend
-├── PassagesAway        what a verdict rests on cannot be looked up now: this evaluation waits, others go on
-├── UnusableContestant  another contestant cannot be measured: the measuring process says so and ends
-├── NoNumber            the measuring process met NaN: the candidate is unfit, else as above
+├── UnfitCandidate      the candidate cannot be measured: it fails, with the field to mend
+├── PassagesAway        the passages that the verdict needs cannot be looked up now: this evaluation waits
+├── UnusableContestant  base or champion cannot be measured: the measuring process ends with this reason
+├── NoNumber            a likelihood is NaN: UnfitCandidate for the candidate's, else UnusableContestant
 └── WorkerFailed        the measuring process broke: another attempt; after the last one the run fails
 """
 
@@ -16,11 +16,12 @@ from tunewheel_contracts.errors import TunewheelError
 
 
 class EvaluationError(TunewheelError):
-    """Root of the errors that the eval service raises on purpose."""
+    """Base class of eval's own errors."""
 
 
 class UnfitCandidate(EvaluationError):
-    """The candidate's files, or what it was trained on, cannot be measured. ``field`` names what to mend."""
+    """The candidate cannot be measured, because of its files or of its dataset. ``field`` names what to
+    mend."""
 
     def __init__(self, *, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}")
@@ -32,8 +33,8 @@ async def _nobody() -> None: ...
 
 
 class PassagesAway(EvaluationError):
-    """The endpoint for vectors does not answer, or the index is being built anew. ``field``: what to mend
-    where that lasts. ``ask_again`` raises TransientError for as long as it is known to last."""
+    """The endpoint for vectors does not answer, or the index is being rebuilt. ``field`` names what to mend
+    if this lasts. ``ask_again`` raises TransientError while it is known to last."""
 
     def __init__(
         self, reason: str, *, field: str, ask_again: Callable[[], Awaitable[object]] = _nobody

@@ -1,4 +1,4 @@
-"""One evaluation from the event to the verdict: plan, fetch, measure, judge, keep."""
+"""Runs one evaluation from the event to the verdict: plan, download, measure, judge, store."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ from tunewheel_eval.worker_process import WORKER, Stopped, run_worker
 
 log = structlog.get_logger(__name__)
 _SHRINK = 4
-"""What the size of batches is divided by with each further attempt: memory may have been short."""
+"""Each further attempt divides the batch size by this, since memory may have been short."""
 
 
 class Evaluator:
-    """Evaluates runs. Between two of them nothing is kept in memory but how often groups were looked at."""
+    """Evaluates runs. Between two evaluations it keeps in memory only how often each group was used."""
 
     def __init__(
         self,
@@ -69,12 +69,12 @@ class Evaluator:
         self._judge = Judge(store, self._looks, settings.eval_dtype)
 
     async def prepare(self) -> None:
-        """Read the regression set. Raises ValueError, which stops the service, where it is malformed."""
+        """Read the regression set. Raises ValueError if it is malformed, which stops the service."""
         await self._regression.take(self._settings.eval_regression_set)
         await self.sweep()
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
         await self._look_up.close()
 
     async def evaluate(
@@ -85,13 +85,13 @@ class Evaluator:
         *,
         index: IndexVersioned | None = None,
     ) -> Verdict:
-        """Return the verdict on the run that ``event`` completed; the same one for every delivery. ``index``:
-        the project's newest version.
+        """Return the verdict on the run that ``event`` completed. Every delivery of the event gives the same
+        verdict. ``index`` is the project's newest index version.
 
         Raises:
             InvalidEvent: the event or the dataset's manifest is wrong.
-            LeaseLost: the partition moved; what was measured is kept for the next owner.
-            PassagesAway: the verdict rests on passages that cannot be looked up now.
+            LeaseLost: the partition moved. Measured rows are kept for the next owner.
+            PassagesAway: the verdict depends on passages that cannot be looked up now.
             TransientError: the object store cannot be reached.
         """
         manifest = await read_manifest(self._store, event.dataset)
@@ -107,8 +107,8 @@ class Evaluator:
         return await self._verdict(plan, manifest, lease)
 
     async def evaluate_again(self, asked: Asked, lease: Lease) -> tuple[EvaluationPlan, Verdict | None]:
-        """Return the evaluation that a request leads to, and its verdict; None where its scorecard decides
-        nothing: see ``EvaluationPlan.informs``.
+        """Return the evaluation that a request leads to, and its verdict. The verdict is None if the
+        scorecard only informs: see ``EvaluationPlan.informs``.
 
         Raises: see ``evaluate`` and ``plan_again``.
         """
@@ -145,7 +145,7 @@ class Evaluator:
         return verdict_of(plan, *known)
 
     async def _show(self, plan: EvaluationPlan, scorecard: Scorecard) -> None:
-        """Draw the page. What keeps it from being drawn must not keep the verdict from being told."""
+        """Make and store the page. A failure here must not prevent the verdict."""
         if await self._store.exists(plan.page_path):
             return
         try:
@@ -158,7 +158,7 @@ class Evaluator:
         await self._store.replace(plan.page_path, page)
 
     async def sweep(self) -> None:
-        """Remove the work of every run that is judged: of this one, and of those whose lease moved away."""
+        """Remove the work directories of all judged runs, including those whose lease moved away."""
         root = self._settings.work_for("eval")
         for directory in await asyncio.to_thread(lambda: list(root.glob("*"))):
             if await self._store.exists(f"scorecards/{directory.name}.json"):
@@ -190,7 +190,7 @@ class Evaluator:
                 scorecard = await self._attempt(contest, lease)
             except WorkerFailed:
                 self._metrics.add("processes.died")
-                continue  # Attempts has counted and logged the failure
+                continue  # ``Attempts`` has counted and logged the failure
             except UnfitCandidate as fault:
                 scorecard = refusal(contest.plan, fault)
             except AttemptsSpent as spent:
@@ -200,12 +200,12 @@ class Evaluator:
         return scorecard
 
     async def _attempt(self, contest: Contest, lease: Lease) -> Scorecard:
-        """Measure and judge once. Attempts are counted per row that they begin at: whoever kills a long
-        evaluation now and then does not use them up.
+        """Measure and judge once. Attempts are counted per starting row, so an attempt that made progress
+        before it died does not use up the limit.
 
         Raises:
-            AttemptsSpent: this was the last one, or there was none left.
-            UnfitCandidate: nothing is left to measure on, or see ``run_worker``.
+            AttemptsSpent: this was the last attempt, or no attempt was left.
+            UnfitCandidate: no example is left to measure on, or see ``run_worker``.
         """
         if not contest.examples and contest.fresh.spent:
             return worn_out(contest.plan)
@@ -227,7 +227,7 @@ class Evaluator:
     async def _measure(
         self, contest: Contest, known: Mapping[Role, Measurement], lease: Lease, *, attempt: int
     ) -> dict[str, float]:
-        """Run the measuring process on what is not ``known``; returns seconds by contestant."""
+        """Run the measuring process on the items that are not ``known``; return seconds by contestant."""
         job = await prepare_job(contest, known, self._store, self._settings)
         batch = max(1, job.batch_size // _SHRINK ** (attempt - 1))
         job = job.model_copy(update={"batch_size": batch})
@@ -254,7 +254,7 @@ class Evaluator:
         try:
             return scorecard, await self._store.put(plan.scorecard_path, data)
         except ArtifactConflict:
-            # Another worker finished first. A run has one scorecard, and that is the one.
+            # Another worker stored its scorecard first. A run has one scorecard, so return that one.
             known = await read_scorecard(self._store, plan)
             if known is None:
                 raise

@@ -1,8 +1,8 @@
-"""Takes out of the store what models wrote about examples whose records were erased.
+"""Deletes models' outputs about examples whose records were erased.
 
-Curate's proof (``erasure.completed``) says which dataset versions held them, and where the records are named.
-What is left of a file is written under a new name before the old file goes: a repetition finds one of them.
-The figures of scorecards stay: they are numbers.
+Curate's proof (``erasure.completed``) says which dataset versions held the records, and where the records are
+listed. The rest of a file is written under a new name before the old file is deleted, so a repetition finds
+one of the two. Scorecards keep their figures, which are only numbers.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ HOLDER = "eval"
 
 
 class Erased:
-    """A fold over curate's proofs: which records of which dataset versions are erased. Applying a proof twice
-    changes nothing."""
+    """A fold over curate's proofs: the erased records by dataset version. Applying a proof twice changes
+    nothing."""
 
     def __init__(self) -> None:
         self._proofs: dict[str, dict[str, ErasureCompleted]] = {}
         """By project and event id."""
 
     def apply(self, event: Envelope[Any]) -> None:
-        """Take note of one event."""
+        """Apply one event; others than curate's proofs are ignored."""
         data = event.data
         if isinstance(data, ErasureCompleted) and data.holder == "curate" and data.finding is not None:
             self._proofs.setdefault(data.project, {})[event.id] = data
@@ -55,7 +55,7 @@ class Erased:
     async def left_of(
         self, examples: tuple[ChatExample, ...], project: str, dataset_id: str, store: ObjectStore
     ) -> tuple[ChatExample, ...]:
-        """Return ``examples`` of a version without those that were made of erased records."""
+        """Return the ``examples`` of a version that were not made of erased records."""
         for proof in self._proofs.get(project, {}).values():
             if dataset_id in proof.dataset_ids:
                 records = await _record_ids(proof, store) or frozenset()
@@ -63,8 +63,8 @@ class Erased:
         return examples
 
     async def forget_in(self, project: str, dataset_id: str, store: ObjectStore) -> None:
-        """Take out what was written on a version about erased examples, or with passages of erased documents,
-        while nobody knew of the erasure."""
+        """Delete outputs on a version about erased examples, or with passages of erased documents, that were
+        written before this process knew of the erasure."""
         known = [await _record_ids(proof, store) for proof in self._proofs.get(project, {}).values()]
         records = frozenset[str]().union(*(one for one in known if one is not None))
         if records:
@@ -74,13 +74,13 @@ class Erased:
 
 @dataclass(frozen=True, slots=True)
 class _Version:
-    """A dataset version; ``manifest`` is None where it cannot be read."""
+    """A dataset version. ``manifest`` is None if it cannot be read."""
 
     manifest: DatasetManifest | None
 
 
 async def forget(event: Envelope[ErasureCompleted], store: ObjectStore) -> ErasureCompleted | None:
-    """Carry out what curate's proof says; return eval's own proof, None where ``event`` is not curate's.
+    """Carry out the erasure of curate's proof, and return eval's own proof. None: ``event`` is not curate's.
 
     Raises:
         TransientError: the store is away.
@@ -101,7 +101,7 @@ async def forget(event: Envelope[ErasureCompleted], store: ObjectStore) -> Erasu
 
 
 async def _record_ids(proof: ErasureCompleted, store: ObjectStore) -> frozenset[str] | None:
-    """Return the erased records; None where nobody can say any more which they were."""
+    """Return the ids of the erased records; None: they cannot be found any more."""
     if proof.finding is None:  # a proof of an earlier release
         return None
     try:
@@ -115,8 +115,8 @@ async def _record_ids(proof: ErasureCompleted, store: ObjectStore) -> frozenset[
 async def erase_corrections(
     event: Envelope[ErasureCompleted], store: ObjectStore
 ) -> tuple[ErasureRequested, ...]:
-    """Return the requests that erase what reviewers corrected of the erased examples: ingest has it as
-    examples of their own. To be called before ``forget``, which takes the answers that tell.
+    """Return requests to erase reviewers' corrections of the erased examples, which ingest has as examples of
+    their own. Call this before ``forget``, which deletes the answers by which they are found.
 
     Raises:
         TransientError: the store is away.
@@ -147,9 +147,10 @@ async def erase_corrections(
 async def _files_of(
     project: str, dataset_id: str, records: frozenset[str] | None, store: ObjectStore
 ) -> list[StoredFile]:
-    """Return the files with outputs on held-out examples of ``records``, or on prompts that held passages of
-    these. Where the records, or the version's manifest or rows, cannot be read any more, all outputs on the
-    version are concerned."""
+    """Return the files with outputs on held-out examples of ``records``, or on prompts with passages of these
+    records. If the records, the manifest or the rows cannot be read any more, return all outputs on the
+    version.
+    """
     version = await _version(project, dataset_id, store)
     if version is None:
         return []
@@ -159,7 +160,7 @@ async def _files_of(
     if names is not None and records is not None:
         lines = [json.loads(line) for data in written.values() for line in data.splitlines()]
         names |= {one["example_id"] for one in lines if not records.isdisjoint(one.get("shown", ()))}
-    # The lines go last: they tell a repetition what there is to do.
+    # The generations come last, because a repetition needs them to find the work.
     return [
         *await _measurements(dataset_id, keys, records or frozenset(), store),
         *(await review_files(dataset_id, names, store) if names is None or names else ()),
@@ -168,7 +169,7 @@ async def _files_of(
 
 
 async def _version(project: str, dataset_id: str, store: ObjectStore) -> _Version | None:
-    """Return a version of ``project``; None where there is no such one."""
+    """Return a version of ``project``; None: it has no such version."""
     content = await store.read(f"datasets/{dataset_id}/manifest.json")
     if content is None:
         return None
@@ -179,7 +180,8 @@ async def _version(project: str, dataset_id: str, store: ObjectStore) -> _Versio
 async def _erased(
     version: _Version, records: frozenset[str] | None, store: ObjectStore
 ) -> tuple[set[str] | None, set[str] | None]:
-    """Return the ids and the keys of the held-out examples of ``records``; None where nobody can tell."""
+    """Return the ids and the keys of the held-out examples of ``records``; None for both if they are
+    unknown."""
     manifest = version.manifest
     holdout = await _holdout(manifest, store) if manifest is not None else None
     if manifest is None or holdout is None or records is None:
@@ -193,7 +195,7 @@ async def _erased(
 def _manifest(content: bytes, dataset_id: str) -> DatasetManifest | None:
     try:
         return DatasetManifest.model_validate_json(content)
-    except ValidationError:  # its words may hold what the file says
+    except ValidationError:  # do not log the error: it may quote the file
         log.error("manifest_damaged", dataset_id=dataset_id)
         return None
 
@@ -225,7 +227,7 @@ async def _measurements(
 
 
 def _names(row: Row) -> set[str]:
-    """Return the keys of the example that a row is about: as it was asked, and as its dataset has it."""
+    """Return the keys of a row's example: that of its prompt, and that of the example in its dataset."""
     of = row.of if isinstance(row, HoldoutRow | RepeatRow) else None
     return {row.key} if of is None else {row.key, of}
 
@@ -244,7 +246,7 @@ async def _asked_with_passages(project: str, store: ObjectStore) -> set[str]:
 
 
 async def _written(plans: Sequence[EvaluationPlan], store: ObjectStore) -> dict[str, bytes]:
-    """Return the files of what contestants wrote in the evaluations ``plans``, by their paths."""
+    """Return the files with the outputs of the evaluations ``plans``, by path."""
     cards = {plan.scorecard_id for plan in plans}
     found: dict[str, bytes] = {}
     for path in await store.list("scorecards") if cards else ():
@@ -260,7 +262,7 @@ async def _generations(
     names: set[str] | None,
     store: ObjectStore,
 ) -> list[StoredFile]:
-    # Pages first: they are made of the generations.
+    # Pages come first, because they are made from the generations.
     found: list[StoredFile] = []
     found += [page for plan in plans if (page := await _page(plan, names, store)) is not None]
     for path, data in written.items():
@@ -275,7 +277,7 @@ async def _generations(
 
 
 async def _page(plan: EvaluationPlan, names: set[str] | None, store: ObjectStore) -> StoredFile | None:
-    """Return a scorecard's page without the examples of ``names``; without any where that is None."""
+    """Return a scorecard's page without the examples ``names``; None: without any example."""
     known = await read_scorecard(store, plan) if await store.exists(plan.page_path) else None
     if known is None:
         return None
@@ -285,5 +287,5 @@ async def _page(plan: EvaluationPlan, names: set[str] | None, store: ObjectStore
 
 
 def _outputs(lines: list[bytes]) -> int:
-    """Earlier releases wrote a line per contestant."""
+    """Return how many outputs ``lines`` hold. Earlier releases wrote a line per contestant."""
     return sum(len(json.loads(line).get("answers", [line])) for line in lines)

@@ -1,4 +1,4 @@
-"""What the contestants wrote, one line per held-out example: the rows that a scorecard's page shows."""
+"""The contestants' outputs, one line per held-out example: the rows that a scorecard's page shows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tunewheel_contracts.identity import content_sha256
 from tunewheel_eval.measurement import HoldoutRow, Measurement, Shown, example_key
 
 MARK = ".generations-"
-"""Between a scorecard's id and the hash of what it shows."""
+"""The part of the file name between a scorecard's id and the content's hash."""
 
 
 class Written(Frozen):
@@ -31,17 +31,17 @@ class Generation(Frozen):
     example_id: str
     label: str | None = None
     prompt: tuple[ChatMessage, ...]
-    """As the dataset has it: passages are named, not repeated."""
+    """The conversation as in the dataset. Passages are named in ``passages`` instead of repeated."""
     expected: str
     answers: dict[Role, Written]
     passages: Annotated[tuple[str, ...], Field(exclude_if=operator.not_)] = ()
-    """Ids of those that stood in the prompt, in the index version of the scorecard."""
+    """The ids of the passages in the prompt, in the index version of the scorecard."""
     shown: Shown = ()
 
     @model_validator(mode="before")
     @classmethod
     def _of_an_earlier_release(cls, raw: Any) -> Any:
-        """Lines had one contestant's answer each."""
+        """Read a line of an earlier release, which had one contestant's answer."""
         if not isinstance(raw, dict) or "role" not in raw:
             return raw
         rest = {name: value for name, value in raw.items() if name not in ("role", "output", "complete")}
@@ -50,7 +50,7 @@ class Generation(Frozen):
 
 
 def generations_path(scorecard_id: str, lines: bytes) -> str:
-    """Return where what the contestants wrote lies, by its content."""
+    """Return the path of the contestants' outputs. It contains the hash of ``lines``."""
     return f"scorecards/{scorecard_id}{MARK}{content_sha256(lines)[:12]}.jsonl"
 
 
@@ -62,8 +62,8 @@ def generation_lines(
     max_output_tokens: int,
     passages: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
 ) -> bytes:
-    """Return what every contestant wrote, as JSON Lines. ``asked``: the examples as contestants were asked
-    them. ``passages``: ids of those in the prompts, by example. Raises KeyError where a row is missing."""
+    """Return the outputs of all contestants as JSON Lines. ``asked``: the examples as they were prompted.
+    ``passages``: ids of the passages in the prompts, by example. Raises KeyError if a row is missing."""
     lines: list[str] = []
     for example, prompted in zip(examples, asked, strict=True):
         key = example_key(prompted, max_output_tokens=max_output_tokens)

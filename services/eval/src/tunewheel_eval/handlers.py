@@ -1,4 +1,4 @@
-"""The map of the eval service."""
+"""The map of the eval service: finished runs, requests, reviews and erasures."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def register(
         return newest.data if newest else None
 
     async def forget_late(project: str, dataset_id: str) -> None:
-        """While a run was measured, others may have erased without finding its rows."""
+        """Repeat erasures that happened during a measurement and did not find its rows yet."""
         await proofs.refresh()
         await erased.forget_in(project, dataset_id, service.store)
 

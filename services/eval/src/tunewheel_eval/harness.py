@@ -1,7 +1,8 @@
 """Asks a loaded model the questions of lm-evaluation-harness's tasks, by lm-eval's own code.
 
-lm-eval is loaded by the measuring process only. Prompts, few-shot examples, answers, filters and scores are
-lm-eval's, as its ``simple_evaluate`` has them; what is ours is that rows are kept a few batches at a time.
+Only the measuring process loads lm-eval. Prompts, few-shot examples, answers, filters and scores are
+lm-eval's own, as in its ``simple_evaluate``. The only difference is that rows are stored after every few
+batches.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _BATCHES = 8
-"""Asked before rows are kept: lm-eval sorts questions by length, so that little is padding."""
+"""How many batches are asked before rows are stored. lm-eval sorts these questions by length, to reduce
+padding."""
 
 
 def ask(
@@ -36,7 +38,7 @@ def ask(
     batch_size: int,
     holds: Callable[[Sequence[str]], bool],
 ) -> Iterator[list[LmEvalRow]]:
-    """Yield the rows of the questions ``keys``, a few batches at a time; what ``holds`` has is skipped.
+    """Yield the rows of the questions ``keys``, a few batches at a time. Rows that ``holds`` has are skipped.
 
     Raises:
         UnfitCandidate: lm-eval cannot make questions of the task, with the field to mend.
@@ -62,7 +64,8 @@ def ask(
 
 
 def _built(job: LmEvalJob, lm: HFLM) -> Task:
-    """Return the task with all its requests: few-shot examples are drawn in the order of the questions."""
+    """Return the task with all its requests. All are built, because few-shot examples are drawn in the order
+    of the questions."""
     from lm_eval.defaults import DEFAULT_OTHER_SEED
     from lm_eval.tasks import TaskManager
 
@@ -85,7 +88,7 @@ def _built(job: LmEvalJob, lm: HFLM) -> Task:
         )
     except (MemoryError, OSError):
         raise
-    except Exception as error:  # whatever its templates and options make of the data
+    except Exception as error:  # the task's templates and options may raise anything
         reason = f"lm-eval cannot ask {job.name}: {type(error).__name__}: {str(error)[:300]}; mend its YAML"
         raise UnfitCandidate(field=f"{job.place}.path", reason=reason) from error
     return task
@@ -113,7 +116,7 @@ def _by_question(task: Task) -> dict[int, list[Instance]]:
 
 
 def _answer(task: Task, lm: HFLM, instances: list[Instance]) -> None:
-    """Put the model's answers, and what the task's filters make of them, into ``instances``."""
+    """Set the model's answers, and the results of the task's filters, in ``instances``."""
     by_kind: defaultdict[str, list[Instance]] = defaultdict(list)
     for one in instances:
         one.resps.clear()
@@ -149,7 +152,8 @@ def _response(said: Any) -> Response:
 
 
 def _score(metric: str, value: Any) -> tuple[float, float]:
-    """Return a metric's value and weight: of likelihoods nats, over as many targets, words or bytes."""
+    """Return a metric's value and weight. For likelihoods: nats, and the number of targets, words or
+    bytes."""
     if FORMS[metric].test != "ratio":
         return float(value), 1.0
     likelihood, weight = value if isinstance(value, tuple) else (value, 1)

@@ -1,4 +1,4 @@
-"""What the measuring process is told, and what it says: both sides of the pipe, as data."""
+"""The job of the measuring process, and the messages that it sends back."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_retrieval.hits import Hit
 
 UNFIT_EXIT = 3
-"""Exit status of a worker that found the candidate unfit; its last line says why."""
+"""Exit status of a worker that cannot measure the candidate. Its last line says why."""
 
 UNREACHABLE_EXIT = 4
-"""Exit status of a worker whose base model cannot be fetched at the moment."""
+"""Exit status of a worker whose base model cannot be downloaded at the moment."""
 
 
 class ContestantJob(Frozen):
@@ -32,9 +32,9 @@ class ContestantJob(Frozen):
     directory: Path | None = None
     whole_model: bool = False
     rows: Path
-    """Where its rows go; rows that are there already are not measured again."""
+    """The file for its rows. Rows that are in the file are not measured again."""
     seeds: tuple[Path, ...] = ()
-    """Measurements of the same contestant on other datasets: rows of equal items are taken over."""
+    """Measurements of the same contestant on other datasets. Rows of the same items are copied from them."""
 
 
 class LmEvalJob(Frozen):
@@ -44,11 +44,11 @@ class LmEvalJob(Frozen):
     place: str
     """Its path in the project's spec."""
     config: JsonObject
-    """Its YAML, without what says where its data lies."""
+    """Its YAML, without the location of its data."""
     data: dict[str, Path]
     """JSON Lines by split."""
     keys: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Names of its questions' rows, in order."""
+    """The keys of its questions' rows, in order."""
     chat_template: bool = False
 
 
@@ -56,9 +56,10 @@ class WithPassages(Frozen):
     """A held-out question whose prompt has passages."""
 
     example: ChatExample
-    """As its dataset has it."""
+    """The example as in its dataset."""
     hits: tuple[Hit, ...]
-    """Whose passages it is asked with; where a model's context does not hold all, the last are left out."""
+    """The hits whose passages are in the prompt. If a model's context is too small, the last ones are left
+    out."""
 
 
 class Job(Frozen):
@@ -72,14 +73,16 @@ class Job(Frozen):
     cache_dir: Path
     dtype: Literal["float32", "bfloat16"] = "float32"
     decoding: Decoding = Decoding()
-    """How answers to the held-out prompts are written."""
+    """How answers to the held-out prompts are decoded."""
     repeats: dict[str, tuple[str, int]] = {}
-    """What the candidate answers again: the new row's key → (key of the example, number of the repeat)."""
+    """The prompts that the candidate answers again: key of the new row → (key of the example, repeat
+    number)."""
     others: tuple[ChatExample, ...] = ()
-    """What base and candidate are asked as well: with passages where ``examples`` have none, or without."""
+    """Further prompts for base and candidate: with passages if ``examples`` have none, otherwise without."""
     retrieval: RetrievalSpec | None = None
     with_passages: dict[Sha256, WithPassages] = {}
-    """By the key of the prompt with all its passages; ``retrieval`` says how they stand there."""
+    """By the key of the prompt with all its passages. ``retrieval`` says how passages are written into a
+    prompt."""
     batch_size: Annotated[int, Field(gt=0)] = 32
     threads: Annotated[int, Field(ge=0)] = 0
 
@@ -91,12 +94,12 @@ class Progress(Frozen):
     role: Role
     done: int
     total: int
-    """Items of this contestant, whatever they are."""
+    """The number of this contestant's items, of all kinds."""
     seconds: float
 
 
 class Unfit(Frozen):
-    """The worker's last line where the candidate cannot be measured."""
+    """The worker's last line if the candidate cannot be measured."""
 
     line: Literal["unfit"] = "unfit"
     field: str
@@ -104,7 +107,7 @@ class Unfit(Frozen):
 
 
 class Broken(Frozen):
-    """The worker's last line where it ends for any other reason."""
+    """The worker's last line if it fails for any other reason."""
 
     line: Literal["broken"] = "broken"
     reason: str

@@ -1,4 +1,4 @@
-"""From what was measured to the scorecard: every metric, who is compared with whom, and the look it takes."""
+"""Turns measurements into a scorecard: metrics, comparisons, and the count of looks at the holdout."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tunewheel_eval.slices import slices_by
 
 @dataclass(frozen=True)
 class Judge:
-    """Judges complete measurements. ``precision``: what eval computes in where a plan does not say."""
+    """Judges complete measurements. ``precision``: that of the computation, if a plan does not name it."""
 
     store: ObjectStore
     looks: Looks
@@ -41,10 +41,10 @@ class Judge:
     async def scorecard(
         self, contest: Contest, measured: Mapping[Role, Measurement], seconds: Mapping[str, float]
     ) -> Scorecard:
-        """Return the scorecard, and keep what contestants wrote beside it.
+        """Return the scorecard, and store the contestants' outputs.
 
         Raises:
-            UnfitCandidate: too little is left to judge by.
+            UnfitCandidate: too few rows are left to judge by.
             InvalidEvent: a criterion needs training rows that cannot be read.
         """
         plan = contest.plan
@@ -54,7 +54,7 @@ class Judge:
             items=contest.items,
             max_output_tokens=contest.manifest.spec.task.max_output_tokens,
         )
-        keep(contest.examples)  # what refuses the candidate is no look
+        keep(contest.examples)  # raises UnfitCandidate before a look is counted
         fresh = await self._look(contest)
         if not fresh.examples:
             return worn_out(plan)
@@ -81,8 +81,8 @@ class Judge:
         )
 
     async def _look(self, contest: Contest) -> Fresh:
-        """Return the rows to judge by, and note the look where a verdict follows: by what only informs nobody
-        chooses a model."""
+        """Return the rows to judge by. Count a look unless the scorecard only informs: then no model is
+        chosen by it."""
         plan = contest.plan
         if plan.informs is not None:
             return contest.fresh
@@ -97,7 +97,7 @@ class Judge:
 
 @dataclass(frozen=True)
 class Judged:
-    """The rows that are judged: as they were asked (``kept``), and as the dataset has them (``plain``)."""
+    """The rows that are judged: as they were prompted (``kept``), and as in the dataset (``plain``)."""
 
     contest: Contest
     measured: Mapping[Role, Measurement]
@@ -120,7 +120,7 @@ class Judged:
         )
 
     def written(self) -> bytes:
-        """Return what every contestant wrote, as JSON Lines."""
+        """Return the outputs of all contestants as JSON Lines."""
         looked = self.contest.looked
         found = looked.found if looked is not None and looked.serves else {}
         return generation_lines(
@@ -132,7 +132,8 @@ class Judged:
         )
 
     def clustered(self, fresh: Fresh) -> Clustered:
-        """Return which rows count as one observation, with looks, repeats and left-out rows."""
+        """Return the clusters of rows that count as one observation, with looks, repeats and left-out
+        rows."""
         contest, spec = self.contest, self.contest.manifest.spec
         holdout = of_examples(self.plain)
         spreads = repeat_spreads(
@@ -154,7 +155,7 @@ class Judged:
         )
 
     def retrieval(self, candidate: Outcomes, rows: Clustered) -> RetrievalScores | None:
-        """Return what the index finds and what passages do; None where nothing is retrieved."""
+        """Return the scores of retrieval; None: the project retrieves nothing."""
         contest = self.contest
         if contest.looked is None:
             return None
@@ -191,6 +192,6 @@ class Judged:
 
 
 def _plain(examples: Sequence[ChatExample], kept: Kept) -> tuple[ChatExample, ...]:
-    """Return those of ``examples`` that were kept, as the dataset has them, in the order of ``kept``."""
+    """Return the kept ``examples`` as in the dataset, in the order of ``kept``."""
     by_id = {one.example_id: one for one in examples}
     return tuple(by_id[one.example_id] for one in kept.examples)

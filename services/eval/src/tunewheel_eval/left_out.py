@@ -1,4 +1,5 @@
-"""Rows that some contestant could not be measured on: they are left out for all, and counted by reason."""
+"""Leaves out rows that some contestant could not be measured on, for all contestants, and counts the
+reasons."""
 
 from __future__ import annotations
 
@@ -14,19 +15,19 @@ from tunewheel_eval.errors import UnfitCandidate
 from tunewheel_eval.measurement import Measurement, SkippedRow, SkipReason, example_key
 
 LARGEST_SHARE = 0.05
-"""Of the held-out rows, and of the general items, that may be left out; one may always be."""
+"""The share of the held-out rows, and of the general items, that may be left out. One row may always be."""
 _GENERAL = "general_"
-"""Before the reason of a general item that is left out."""
+"""The prefix of the reason for a general item that is left out."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What every contestant was measured on."""
+    """The rows that every contestant was measured on."""
 
     examples: tuple[ChatExample, ...]
     items: tuple[RegressionItem, ...]
     left_out: dict[str, int]
-    """How many were not kept, by reason."""
+    """The number of left-out rows, by reason."""
 
 
 def keep_measured(
@@ -39,7 +40,7 @@ def keep_measured(
     """Return the rows that no contestant skipped.
 
     Raises:
-        UnfitCandidate: so many were skipped that what is left no longer says how the candidate does.
+        UnfitCandidate: so many rows were skipped that the rest is too small to judge by.
     """
     skipped: dict[str, SkippedRow] = {
         key: row

@@ -1,4 +1,4 @@
-"""The tasks of lm-evaluation-harness that an evaluation asks, as far as they are known without loading it."""
+"""Reads the lm-evaluation-harness tasks of an evaluation, without loading lm-eval."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PACKAGE = "lm-eval"
 
 @dataclass(frozen=True)
 class AskedTask:
-    """A task, and the names of its questions' rows."""
+    """A task, and the keys of its questions' rows."""
 
     spec: LmEvalTask
     place: str
@@ -35,11 +35,11 @@ class AskedTask:
 
     @property
     def rows(self) -> str:
-        """What its metrics are ``on``."""
+        """The value of ``on`` of its metrics."""
         return f"{PREFIX}{self.spec.task}"
 
     def clusters(self) -> Clusters:
-        """Return each question's cluster by number: nearly the same questions are one observation."""
+        """Return the cluster number of each question. Nearly the same questions share a cluster."""
         prompts = self.read.prompts[: len(self.keys)]
         return clusters_of(list(range(len(prompts))), prompts)
 
@@ -48,7 +48,7 @@ async def read_asked(store: ObjectStore, spec: ProjectSpec) -> tuple[AskedTask, 
     """Return the tasks that a project is judged by.
 
     Raises:
-        InvalidEvent: lm-eval is not installed, or a task is not in the store as the spec has it.
+        InvalidEvent: lm-eval is not installed, or the store does not have a task as the spec names it.
         TransientError: the store cannot be reached.
     """
     if not spec.evaluation.lm_eval:
@@ -69,7 +69,7 @@ async def read_asked(store: ObjectStore, spec: ProjectSpec) -> tuple[AskedTask, 
 
 
 async def write_jobs(tasks: Sequence[AskedTask], directory: Path) -> tuple[LmEvalJob, ...]:
-    """Write the tasks' data below ``directory``; return what the measuring process is told of them."""
+    """Write the tasks' data below ``directory``; return the tasks' part of the job."""
     return tuple([await asyncio.to_thread(_write, task, directory / task.spec.task) for task in tasks])
 
 
@@ -90,7 +90,7 @@ def _write(task: AskedTask, folder: Path) -> LmEvalJob:
 
 
 def _version() -> dict[str, str]:
-    """Return which lm-eval asks. Another one may ask otherwise: its rows are others."""
+    """Return the version of lm-eval. Another version may prompt differently, so its rows are not mixed."""
     try:
         return {"lm_eval": version(PACKAGE)}
     except PackageNotFoundError:

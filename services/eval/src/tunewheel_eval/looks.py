@@ -1,9 +1,11 @@
-"""Counts the looks at a holdout. Whoever picks the best of many models by the same rows fits them by chance;
-so each verdict spends a tenth of alpha, and a row that ten verdicts rest on is not judged by any more.
+"""Counts the looks at a holdout. A look is the use of a row for a verdict.
 
-Two evaluations of one project may run at once. So a look is noted first and counted afterwards: of two that
-want the tenth look, whoever counts second sees both, and leaves the rows out. A row may thus be given up one
-look early, where both counted after both had noted; eleven verdicts never rest on it.
+The best of many models on the same rows may be the best by chance. So each verdict uses a tenth of alpha, and
+a row is not used after ten verdicts.
+
+Two evaluations of a project may run at the same time. So a look is first noted and then counted. If two
+evaluations want the tenth look, the one that counts second sees both notes and leaves the rows out. If both
+count after both notes, both leave the rows out, one look early. A row is never used for eleven verdicts.
 """
 
 from __future__ import annotations
@@ -27,28 +29,28 @@ WORN_OUT = (
 
 @dataclass(frozen=True)
 class Fresh:
-    """The held-out rows that may still be judged by."""
+    """The held-out rows that may still be used for a verdict."""
 
     examples: tuple[ChatExample, ...]
     looks: int
-    """How often the most seen of them was looked at, this time included."""
+    """The largest number of looks at any of them, including this one."""
     spent: int
-    """Rows left out."""
+    """The number of rows that are left out."""
 
 
 class Looks:
-    """Reads and writes the looks of every project. A look is created once, so each is read once by a process
-    and then only counted."""
+    """Reads and writes the looks of all projects. A look never changes, so a process reads each only once."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self._counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        """By project and group."""
+        """By project: the number of looks at each group."""
         self._counted: set[str] = set()
-        """Paths of looks that are in the counts."""
+        """The paths of the looks that are counted."""
 
     async def fresh(self, examples: Sequence[ChatExample], *, project: str, scorecard_id: str) -> Fresh:
-        """Return what of ``examples`` was not looked at too often; after ``take`` what that one noted."""
+        """Return the ``examples`` that were not looked at too often; after ``take``, the rows that it
+        noted."""
         own = await self._read(look_path(project, scorecard_id))
         if own is not None:
             seen = set(own.groups)
@@ -60,8 +62,8 @@ class Looks:
         return Fresh(kept, most + 1, len(examples) - len(kept))
 
     async def take(self, fresh: Fresh, *, project: str, scorecard_id: str) -> Fresh:
-        """Note that a verdict rests on ``fresh``; return those of its rows that it may rest on, as others may
-        have looked since. Noted once, however often this is called."""
+        """Note that a verdict uses ``fresh``; return the rows that it may use, since others may have looked
+        in the meantime. Repeated calls note one look."""
         groups = tuple(sorted({one.group for one in fresh.examples}))
         look = Look(project=project, scorecard_id=scorecard_id, groups=groups, looks=fresh.looks)
         await self._store.first(look_path(project, scorecard_id), look.model_dump_json().encode())
@@ -74,7 +76,7 @@ class Looks:
         for path in await self._store.list(looks_folder(project)):
             if path not in self._counted:
                 look = await self._read(path)
-                if path not in self._counted:  # somebody else may have read it meanwhile
+                if path not in self._counted:  # a concurrent call may have counted it
                     self._counted.add(path)
                     counts.update(look.groups if look is not None else ())
         return counts

@@ -1,4 +1,4 @@
-"""What the eval service counts of its measuring processes (``runtime.metrics``)."""
+"""The metrics of the eval service about its measuring processes (``runtime.metrics``)."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ class Measured(Metrics):
     def __init__(self, meter: Meter) -> None:
         super().__init__(meter, "eval", COUNTERS, labels=LABELS)
         self._done: dict[tuple[str, str], int] = {}
-        """By evaluation under way and contestant: the items that are counted already."""
+        """By evaluation under way and contestant: the number of items already counted."""
 
     def saw(self, progress: Progress, evaluation: str) -> None:
-        """Count what is new in ``progress``. The first one of a process also tells what was on the disk."""
+        """Count the new items in ``progress``. The first message of a process includes items already on
+        disk."""
         contestant = progress.role.value
         before = self._done.get((evaluation, contestant), 0)
         self._done[evaluation, contestant] = max(before, progress.done)
         self.add("items.measured", max(0, progress.done - before), of=contestant)
 
     def over(self, evaluation: str) -> None:
-        """Forget an evaluation whose verdict is there, or that another process goes on with."""
+        """Forget an evaluation that has its verdict, or that another process continues."""
         self._done = {place: done for place, done in self._done.items() if place[0] != evaluation}

@@ -1,7 +1,7 @@
-"""What one contestant did, item by item: the rows that every figure of a scorecard is computed from.
+"""A measurement of one contestant, item by item. Every figure of a scorecard is computed from these rows.
 
-Rows are named by the content of their item and kept as JSON Lines: one header, then rows, in any order.
-A file may end in half a line (its writer was killed): that line does not count.
+The key of a row follows from the content of its item. Rows are stored as JSON Lines: a header, then rows in
+any order. If the writer was killed, the file may end in half a line, which is ignored.
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ from tunewheel_contracts.identity import content_id, content_sha256
 from tunewheel_eval.bundles import files_of
 
 METHOD = 3
-"""Raised when measuring changes, so that rows of the old way are not mixed with the new."""
+"""Increase this when measuring changes, so that old and new rows are not mixed."""
 
 GREEDY = Decoding()
 Of = Annotated[Sha256 | None, Field(exclude_if=operator.not_)]
-"""Key of the example as its dataset has it, where the prompt had passages as well: erasures know that one."""
+"""The key of the example in its dataset, if the prompt had passages too. Erasures find rows by this key."""
 Shown = Annotated[tuple[str, ...], Field(exclude_if=operator.not_)]
-"""The record of each passage that stood in the prompt, in order: as many as the model's context held."""
+"""The record of each passage in the prompt, in order. Passages that did not fit the model's context are not
+named."""
 
 
 class Header(Frozen):
     row: Literal["header"] = "header"
     model_key: str
     dtype: str
-    """Rows computed in another precision are measured anew rather than mixed."""
+    """The precision of the computation. Rows in another precision are measured again, not mixed."""
     method: int = METHOD
 
 
@@ -56,12 +57,12 @@ class RegressionRow(Frozen):
     key: Sha256
     output: str
     correct: bool
-    """As it was judged when it was measured. Scoring judges ``output`` anew."""
+    """Whether it was right when it was measured. Scoring judges ``output`` again."""
 
 
 Response = str | float | tuple[FiniteFloat, bool]
-"""What a model made of one request of lm-eval: text, the log-likelihood of a text, or that of a continuation
-and whether it is the greedy one."""
+"""A model's response to one request of lm-eval: text; or the log-likelihood of a text; or the log-likelihood
+of a continuation, and whether it is the greedy one."""
 
 
 class LmEvalRow(Frozen):
@@ -70,13 +71,13 @@ class LmEvalRow(Frozen):
     row: Literal["lm_eval"] = "lm_eval"
     key: Sha256
     responses: tuple[Response, ...]
-    """By request: several choices are several."""
+    """The responses by request. A question with several choices has several requests."""
     scores: dict[str, tuple[FiniteFloat, FiniteFloat]]
-    """What lm-eval made of them by figure: a value, and the weight that it is divided by."""
+    """lm-eval's scores by metric: a value, and the weight by which it is divided."""
 
 
 class RepeatRow(Frozen):
-    """Another answer to a held-out prompt, by another seed."""
+    """Another answer to a held-out prompt, with another seed."""
 
     row: Literal["repeat"] = "repeat"
     key: Sha256
@@ -90,13 +91,13 @@ class SkipReason(StrEnum):
     """Why a contestant could not be measured on an item."""
 
     TOO_LONG = "too_long"
-    """It does not fit into the model's context, with its answer."""
+    """Prompt and answer do not fit into the model's context."""
     NO_ANSWER = "no_answer"
-    """It does not end with an assistant's answer that says something."""
+    """The conversation does not end with a non-empty answer of the assistant."""
 
 
 class SkippedRow(Frozen):
-    """An item that this contestant cannot be measured on, whoever measures it."""
+    """An item that this contestant cannot be measured on, on any machine."""
 
     row: Literal["skipped"] = "skipped"
     key: Sha256
@@ -131,7 +132,7 @@ class Measurement(Frozen):
 
 
 def read_measurement(text: str) -> Measurement | None:
-    """Read JSON Lines; None without a header. What follows the first unreadable line is left out."""
+    """Read JSON Lines; None: there is no header. Everything from the first unreadable line on is ignored."""
     header: Header | None = None
     rows: dict[str, Row] = {}
     for line in text.split("\n"):  # not splitlines(): an output may hold U+2028
@@ -147,7 +148,8 @@ def read_measurement(text: str) -> Measurement | None:
 
 
 def example_key(example: ChatExample, *, max_output_tokens: int) -> str:
-    """Name an example by what a model is asked and measured against: equal in every dataset version."""
+    """Return an example's key. It follows from the prompt and the expected answer, so it is the same in every
+    dataset version."""
     messages = [[message.role, message.content] for message in example.messages]
     return content_sha256({"messages": messages, "max_output_tokens": max_output_tokens})
 
@@ -159,8 +161,8 @@ def model_key(
     quantization: str | None,
     decoding: Decoding = GREEDY,
 ) -> str:
-    """Name a contestant by its weights (base revision, quantisation, the adapter's files) and by how it
-    writes."""
+    """Return a contestant's key. It follows from the weights (base revision, quantisation, the adapter's
+    files) and from the decoding."""
     files: Mapping[str, str] = files_of(adapter) if adapter is not None else {}
     method = adapter.method.value if adapter else None
     return content_id(

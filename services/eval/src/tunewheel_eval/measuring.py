@@ -1,4 +1,5 @@
-"""Measures contestants: generates on the holdout, weighs the experts' answers, asks the regression set."""
+"""Measures contestants: generates on the holdout, computes the likelihood of the experts' answers, and asks
+the regression set."""
 
 from __future__ import annotations
 
@@ -48,12 +49,12 @@ Answered = tuple[Prompt, list[float], str, bool]
 Finish = Callable[[Prompt, list[float], str, bool], Row]
 
 _BATCH_TOKENS = 32_768
-"""Positions in a batch, so that the keys and values of long prompts fit into memory."""
+"""The most positions in a batch, so that the keys and values of long prompts fit into memory."""
 
 
 def measure(job: Job, report: Report) -> None:
-    """Bring every contestant's row file to completeness, reporting after each batch. Items that cannot be
-    measured are noted as skipped.
+    """Complete the row file of every contestant, and report after each batch. Items that cannot be measured
+    are recorded as skipped.
 
     Raises:
         UnfitCandidate: the candidate or its base cannot be measured.
@@ -78,7 +79,7 @@ def measure(job: Job, report: Report) -> None:
 
 
 class _Work:
-    """What is left to measure of one contestant."""
+    """The remaining work for one contestant."""
 
     def __init__(self, job: Job, contestant: ContestantJob, dtype: str, report: Report) -> None:
         self.contestant = contestant
@@ -117,7 +118,7 @@ class _Work:
             writer = Writer(runner, adapter)
             writer.share([prompt.context for prompt in prompts])
             for batch in _batches(prompts, self._job.batch_size):
-                # A batch is measured whole or not at all: what shares a batch decides the last bits.
+                # A batch is measured whole or not at all: its composition influences the last bits.
                 if not self._file.holds([prompt.key for prompt in batch]):
                     with self._computing():
                         rows = [finish(*one) for one in _answer(writer, adapter, batch)]
@@ -143,7 +144,7 @@ class _Work:
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
-        """Say whose weights do not compute, where the block finds that some do not."""
+        """Turn ``NoNumber`` in the block into an error that names the contestant."""
         try:
             yield
         except NoNumber as error:
@@ -154,7 +155,7 @@ class _Work:
             raise UnfitCandidate(field="adapter.files", reason=reason) from error
 
     def _parts(self, runner: Runner) -> Iterator[tuple[list[Prompt], Finish]]:
-        """Holdout, choices and short answers, each without the rows that a seed brought."""
+        """Yield the prompts of holdout, choices and short answers, without rows that were copied."""
         examples = {key: one for key, one in self._examples.items() if key not in self._seeded}
         silent = {key: row for key, one in examples.items() if (row := unanswered(one, key=key)) is not None}
         self._skip([*silent.values()])
@@ -181,7 +182,7 @@ class _Work:
     def _again(
         self, runner: Runner, again: Mapping[str, tuple[str, int]]
     ) -> Iterator[tuple[list[Prompt], Finish]]:
-        """The prompts that are answered again, each by a seed of its own."""
+        """Yield the prompts that are answered again, each with a seed of its own."""
         prompts: list[Prompt] = []
         for key, (of, number) in again.items():
             if (silent := unanswered(self._examples[of], key=key)) is not None:
@@ -193,8 +194,8 @@ class _Work:
         yield prompts, self._repeat_row
 
     def _prompt(self, runner: Runner, key: str, example: ChatExample) -> Prompt:
-        """Return the prompt of ``example``, which lies under ``key``; one with passages as the gateway would
-        send it."""
+        """Return the prompt of ``example``, whose row has ``key``. Passages are written as the gateway
+        would."""
         job, tokenizer = self._job, runner.tokenizer
         asked = job.with_passages.get(key)
         if asked is None or job.retrieval is None:
@@ -209,7 +210,7 @@ class _Work:
         )
 
     def _of(self, key: str) -> str | None:
-        """Return the key of the example of ``key`` as its dataset has it; None: ``key`` is that."""
+        """Return the key of the example in its dataset; None: it is ``key`` itself."""
         asked = self._job.with_passages.get(key)
         if asked is None:
             return None
@@ -238,7 +239,7 @@ class _Work:
         return RegressionRow(key=prompt.key, output=said, correct=item.is_right(said))
 
     def tell(self) -> None:
-        """Report how far this contestant is."""
+        """Report this contestant's progress."""
         seconds = round(time.monotonic() - self._started, 2)
         done = len(self._file.rows)
         self._report(Progress(role=self.contestant.role, done=done, total=self._total, seconds=seconds))
@@ -249,7 +250,8 @@ def _shown(prompt: Prompt) -> tuple[str, ...]:
 
 
 def _answer(writer: Writer, adapter: Adapter | None, batch: Sequence[Prompt]) -> Iterator[Answered]:
-    """Each prompt with its answers' log-likelihoods, the text it generated and whether that ended."""
+    """Yield each prompt with the log-likelihoods of its answers, the generated text, and whether it is
+    complete."""
     from tunewheel_generation.generation import Generation
 
     requests = [
@@ -267,14 +269,16 @@ def _answer(writer: Writer, adapter: Adapter | None, batch: Sequence[Prompt]) ->
 
 
 def _likeliest(item: RegressionItem, weights: Sequence[float]) -> str:
-    """Log-likelihood per byte of the choice, as lm-evaluation-harness's ``acc_norm`` has it."""
+    """Return the choice with the highest log-likelihood per byte, as in lm-evaluation-harness's
+    ``acc_norm``."""
     choices = item.choices or ()
     per_byte = [weight / len(text.encode()) for text, weight in zip(choices, weights, strict=True)]
     return choices[per_byte.index(max(per_byte))]
 
 
 def _batches(prompts: Sequence[Prompt], size: int) -> Iterator[list[Prompt]]:
-    """Similar lengths together, so that little is padding; by key among equals, so that order is fixed."""
+    """Return batches of prompts with similar lengths, to reduce padding. Equal lengths are sorted by key, so
+    that the order is always the same."""
     ordered = sorted(prompts, key=lambda prompt: (len(prompt.context), prompt.key))
     batch: list[Prompt] = []
     for prompt in ordered:

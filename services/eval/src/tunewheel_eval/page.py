@@ -1,7 +1,7 @@
-"""A scorecard as one HTML page that can be mailed: nothing in it is fetched from anywhere, and nothing runs.
+"""Renders a scorecard as one HTML page that can be mailed: it loads nothing and runs no script.
 
-What models and customers wrote is text, whatever it looks like: it is escaped, characters that control a
-terminal or the direction of writing are shown as such, and long texts are cut.
+Texts of models and customers are shown only as text: they are escaped, control and direction characters are
+made visible, and long texts are cut.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'none'; ba
 
 
 def render_page(scorecard: Scorecard, rows: Sequence[Generation], *, informs: str | None = None) -> str:
-    """Return the page. ``rows``: what was written on held-out examples, those that are not erased.
-    ``informs``: why nothing is decided by it; see ``EvaluationPlan.informs``."""
+    """Return the page. ``rows``: the outputs on held-out examples that are not erased. ``informs``: why the
+    scorecard decides nothing; see ``EvaluationPlan.informs``."""
     outcome, sentence = verdict_sentence(scorecard)
     parts = [
         "<!doctype html>",
@@ -123,7 +123,7 @@ def _contestants(scorecard: Scorecard) -> Iterable[str]:
 
 
 def _repeats(scorecard: Scorecard, facts: MetricFacts) -> str:
-    """Say how far two measurements of one model lie apart."""
+    """Return a sentence about how much two measurements of one model differ."""
     if scorecard.bundle is not None and scorecard.bundle.decoding.temperature == 0:
         return "greedy: repeats do not differ"
     if facts.repeat_spread is None:

@@ -1,4 +1,4 @@
-"""A scorecard's page in the store: made of the scorecard and of what was written, anew after an erasure."""
+"""Makes a scorecard's page from the stored scorecard and outputs. After an erasure it is made again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from tunewheel_eval.page import render_page
 async def make_page(
     store: ObjectStore, plan: EvaluationPlan, scorecard: Scorecard, *, without: Collection[str] | None = ()
 ) -> bytes:
-    """Return the page of a plan's scorecard. ``without``: examples that it must not show; None: all.
+    """Return the page of a plan's scorecard. ``without``: examples that it must not show; None: it shows
+    none.
 
     Raises:
         TransientError: the store cannot be reached.
@@ -29,7 +30,7 @@ async def make_page(
 
 
 async def _written(store: ObjectStore, scorecard: Scorecard, path: str) -> tuple[Generation, ...]:
-    """Return what was written. After an erasure, what is left lies under another name."""
+    """Return the outputs. After an erasure the rest of them has another name."""
     if scorecard.generations is None:
         return ()
     data = await store.read(scorecard.generations.path)

@@ -1,8 +1,8 @@
-"""What one run will be judged against, fixed before anything is measured.
+"""The plan of an evaluation: contestants, criteria and method, fixed before anything is measured.
 
-A plan is pinned in the store, created once. So an event that is delivered again, perhaps after another
-champion took over, is judged against the same contestants and gives the same scorecard. The first evaluation
-of a run lies at ``runs/<run_id>/evaluation.json``, later ones at ``runs/<run_id>/evaluations/``.
+A plan is stored once. So an event that is delivered again, maybe after the champion changed, is judged
+against the same contestants and gives the same scorecard. The plan of a run's first evaluation is
+``runs/<run_id>/evaluation.json``; those of later evaluations are below ``runs/<run_id>/evaluations/``.
 """
 
 from __future__ import annotations
@@ -33,14 +33,15 @@ from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStor
 from tunewheel_eval.measurement import METHOD
 
 SCORING = 3
-"""Raised when metrics, statistics or what a scorecard says change: a run that is judged again then gets a
-scorecard of its own, of the rows that were measured before."""
+"""Increase this when metrics, statistics or the content of scorecards change. A run that is judged again then
+gets a new scorecard, from the rows that were measured before."""
 CELLS = 1
-"""The same of what a scorecard says of retrieval."""
+"""The same for the retrieval part of a scorecard."""
 
 
 def champion_of(desired: ServingDesired | None, *, candidate_id: str) -> Champion | None:
-    """Return the adapter in production; None for the bare base, for nothing, and for the candidate."""
+    """Return the adapter in production; None: the base serves, nothing serves, or it is the candidate
+    itself."""
     for route in _production(desired):
         if route.adapter and route.model_id != candidate_id:
             return Champion(adapter=route.adapter, dataset_id=route.dataset_id)
@@ -68,16 +69,19 @@ def make_plan(
     index: IndexVersioned | None = None,
     completes: str | None = None,
 ) -> EvaluationPlan:
-    """Return what ``run`` is to be judged against. ``run``: the event that completed it, or the plan of its
-    first evaluation. ``criteria``: others than those of before its training. ``precision``: what is computed
-    in, which with the task, the decoding and the run makes the bundle that is judged. ``in_production``: the
-    candidate serves, and the scorecard decides nothing about it. ``index``: the project's newest version, of
-    which a project that retrieves nothing takes no notice. ``completes``: the evaluation, the same otherwise,
-    whose scorecard lacks cells and whose verdict stands.
+    """Return the plan by which ``run`` is judged.
+
+    - ``run``: the event that completed the run, or the plan of its first evaluation.
+    - ``criteria``: criteria other than those that were declared before training.
+    - ``precision``: the precision of the computation. It is part of the judged bundle.
+    - ``in_production``: the candidate serves, so the scorecard only informs.
+    - ``index``: the project's newest index version; ignored if the project retrieves nothing.
+    - ``completes``: an evaluation that is equal otherwise, whose scorecard lacks cells. Its verdict stays.
 
     Raises:
-        InvalidEvent: ``run`` and the manifest it points to do not belong together, the criteria are not those
-            that the run was trained under, or ``criteria`` do not fit the project's task.
+        InvalidEvent: ``run`` and its manifest do not belong together, the criteria are not those under which
+        the run
+            was trained, or ``criteria`` do not fit the project's task.
     """
     _belongs(run, manifest)
     other = _other_criteria(manifest.spec, criteria)
@@ -121,7 +125,7 @@ def make_plan(
 
 
 async def read_manifest(store: ObjectStore, ref: ArtifactRef) -> DatasetManifest:
-    """Fetch the dataset's manifest. Raises InvalidEvent where the reference leads to no manifest."""
+    """Download the dataset's manifest. Raises InvalidEvent if the reference does not lead to a manifest."""
     try:
         return DatasetManifest.model_validate_json(await store.get(ref))
     except (ArtifactMissing, CorruptArtifact) as error:
@@ -132,12 +136,12 @@ async def read_manifest(store: ObjectStore, ref: ArtifactRef) -> DatasetManifest
 
 
 async def pin(store: ObjectStore, plan: EvaluationPlan) -> EvaluationPlan:
-    """Create the plan of a run's first evaluation, or return the one that is there already."""
+    """Store the plan of a run's first evaluation, or return the one that is stored already."""
     return await _first(store, first_plan_path(plan.run_id), plan)
 
 
 async def pin_later(store: ObjectStore, plan: EvaluationPlan) -> EvaluationPlan:
-    """Create the plan of a later evaluation, or return the one of that name."""
+    """Store the plan of a later evaluation, or return the stored one of that name."""
     first = await read_plan(store, plan.run_id)
     if first is not None and first.evaluation_id == plan.evaluation_id:
         return first
@@ -147,7 +151,7 @@ async def pin_later(store: ObjectStore, plan: EvaluationPlan) -> EvaluationPlan:
 async def read_plan(
     store: ObjectStore, run_id: str, evaluation_id: str | None = None
 ) -> EvaluationPlan | None:
-    """Return the plan of one evaluation of a run, if there is one; by default of the first."""
+    """Return the plan of an evaluation of a run, by default of the first; None: there is none."""
     first = await _read(store, first_plan_path(run_id))
     if evaluation_id is None or (first is not None and first.evaluation_id == evaluation_id):
         return first
@@ -155,7 +159,7 @@ async def read_plan(
 
 
 async def read_plans(store: ObjectStore, run_id: str) -> list[EvaluationPlan]:
-    """Return the plans of all evaluations of a run, the first one first, the others by name."""
+    """Return the plans of all evaluations of a run: the first evaluation, then the others by name."""
     later = await store.list(f"runs/{run_id}/evaluations")
     found = [await _read(store, path) for path in (first_plan_path(run_id), *later)]
     return [plan for plan in found if plan is not None]
@@ -173,7 +177,7 @@ async def _read(store: ObjectStore, path: str) -> EvaluationPlan | None:
 
 
 def _other_criteria(spec: ProjectSpec, criteria: Sequence[Criterion]) -> list[object]:
-    """Return the criteria as JSON; empty where they are those of the spec."""
+    """Return the criteria as JSON; empty if they are those of the spec."""
     asked: list[object] = [one.model_dump(mode="json") for one in criteria]
     if spec.sha256_of(criteria) == spec.criteria_sha256 or not asked:
         return []

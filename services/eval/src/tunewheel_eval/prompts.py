@@ -1,4 +1,4 @@
-"""Items as tokens: what a contestant is given, and the answers whose likelihood is asked."""
+"""Turns items into token ids: the prompt of a contestant, and the answers whose likelihood is computed."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ Messages = Sequence[dict[str, str]]
 
 @dataclass(frozen=True)
 class Prompt:
-    """``context``: token ids up to where the answer starts. ``answers``: token ids of each answer to weigh.
-    ``max_new_tokens`` 0: nothing is generated."""
+    """``context``: token ids up to the start of the answer. ``answers``: token ids of each answer whose
+    likelihood is computed. ``max_new_tokens`` 0: nothing is generated."""
 
     key: str
     name: str
@@ -34,20 +34,20 @@ class Prompt:
     answers: tuple[tuple[int, ...], ...]
     max_new_tokens: int
     sampling: Sampling = field(default_factory=Sampling)
-    """How the answer is written; the likeliest tokens, unless told."""
+    """How the answer is decoded; greedy by default."""
     hits: tuple[Hit, ...] = ()
-    """Whose passages it holds."""
+    """The hits whose passages it holds."""
 
     @property
     def longest(self) -> int:
-        """Most positions the prompt can come to take."""
+        """The most positions that the prompt can need."""
         return len(self.context) + max([self.max_new_tokens, *(len(answer) for answer in self.answers)])
 
 
 def example_prompt(
     tokenizer: PreTrainedTokenizerBase, example: ChatExample, *, key: str, max_output_tokens: int
 ) -> Prompt:
-    """The conversation up to the expert's answer, and that answer; see ``unanswered``."""
+    """Return the conversation up to the expert's answer, and that answer; see ``unanswered``."""
     messages = [{"role": message.role, "content": message.content} for message in example.messages]
     from tunewheel_basemodel.chat import render
 
@@ -63,7 +63,7 @@ def example_prompt(
 
 
 def with_hits(example: ChatExample, spec: RetrievalSpec, hits: Sequence[Hit]) -> ChatExample:
-    """Return ``example`` with the passages of ``hits`` in its prompt, as the gateway makes its prompts."""
+    """Return ``example`` with the passages of ``hits`` in its prompt, written as the gateway does."""
     *before, answer = example.messages
     messages = [{"role": one.role, "content": one.content} for one in before]
     told = with_context(messages, context_of(spec, hits))
@@ -79,8 +79,8 @@ def fitting_prompt(
     max_output_tokens: int,
     longest: int | None,
 ) -> Prompt:
-    """Return the prompt of an example with as many of its passages, the best ranked, as a model holds whose
-    context is ``longest`` tokens. Where it holds none of them, see ``too_long``."""
+    """Return the prompt of an example with its best-ranked passages, as many as fit into a context of
+    ``longest`` tokens. If not even one fits, see ``too_long``."""
     hits: tuple[Hit, ...] | None = asked.hits
     while True:
         example = with_hits(asked.example, spec, hits)
@@ -92,9 +92,12 @@ def fitting_prompt(
 
 
 def sampling_of(decoding: Decoding, *, key: str, repeat: int = 0) -> Sampling:
-    """How the answer to the prompt of ``key`` is written: by the seed that the project names, as each request
-    is where it serves, else by one of the prompt's own, so that measuring again writes the same. A ``repeat``
-    has a key of its own, and where the project names a seed one of those that follow it."""
+    """Return how the answer to the prompt of ``key`` is sampled.
+
+    The seed is the one that the project names, as for served requests. Otherwise it follows from ``key``, so
+    that measuring again gives the same answer. A ``repeat`` has a key of its own; with a project's seed it
+    uses one of the seeds after it.
+    """
     seed = decoding.seed + repeat if decoding.seed is not None else int(key[:15], 16)
     return Sampling(
         temperature=decoding.temperature,
@@ -105,7 +108,7 @@ def sampling_of(decoding: Decoding, *, key: str, repeat: int = 0) -> Sampling:
 
 
 def item_prompt(tokenizer: PreTrainedTokenizerBase, item: RegressionItem) -> Prompt:
-    """A regression item as a user's message, without the project's system prompt."""
+    """Return a regression item as a user's message, without the project's system prompt."""
     from tunewheel_basemodel.chat import render
 
     context = _ids(tokenizer, render(tokenizer, [{"role": "user", "content": item.prompt}], True))
@@ -114,7 +117,8 @@ def item_prompt(tokenizer: PreTrainedTokenizerBase, item: RegressionItem) -> Pro
 
 
 def unanswered(example: ChatExample, *, key: str) -> SkippedRow | None:
-    """Return why nobody can be measured on a conversation that does not end with an assistant's answer."""
+    """Return why no contestant can be measured on the example: it does not end with an assistant's answer.
+    None: it does."""
     last = example.messages[-1] if len(example.messages) > 1 else None
     if last is not None and last.role == "assistant" and last.content.strip():
         return None
@@ -123,7 +127,7 @@ def unanswered(example: ChatExample, *, key: str) -> SkippedRow | None:
 
 
 def too_long(prompt: Prompt, limit: int | None) -> SkippedRow | None:
-    """Return why a model whose context holds ``limit`` tokens cannot be measured on a prompt, if so."""
+    """Return why a model with a context of ``limit`` tokens cannot be measured on a prompt; None: it can."""
     if limit is None or prompt.longest <= limit:
         return None
     detail = f"{prompt.name}, which takes {prompt.longest} tokens with its answer; the model holds {limit}"
@@ -131,13 +135,14 @@ def too_long(prompt: Prompt, limit: int | None) -> SkippedRow | None:
 
 
 def _answer_text(tokenizer: PreTrainedTokenizerBase, messages: Messages, asked: str) -> str:
-    """What the model would have to write: the answer and its end of turn, as the template renders them."""
+    """Return the text that the model should write: the answer and its end of turn, as the template renders
+    them."""
     from tunewheel_basemodel.chat import render
 
     whole = render(tokenizer, messages, False)
     if whole.startswith(asked):
         return whole[len(asked) :].rstrip()
-    # A template that adds to the prompt what it leaves out of history (an empty think block, say).
+    # The template adds text to the prompt that it leaves out of the history, such as an empty think block.
     return f"{messages[-1]['content']}{tokenizer.eos_token or ''}"
 
 

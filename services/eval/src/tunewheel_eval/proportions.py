@@ -19,16 +19,17 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 EXACT_UP_TO = 300
-"""Pairs: from there on the normal approximation of the score holds: 5.1 % where 5 % are asked for."""
+"""From so many pairs on the normal approximation of the score is used. Its error rate is 5.1 % instead of 5
+%."""
 _NUISANCE = 32
-"""Values of the discordance that are tried for the worst."""
+"""How many values of the discordance are tried to find the worst one."""
 _STEPS = 17
 _ROUNDING = 1e-9
 
 
 def mcnemar(only_candidate: int, only_other: int) -> float:
-    """Return the one-sided p-value: at least so many pairs that only the candidate gets right, were each
-    discordant pair a fair coin."""
+    """Return the one-sided p-value: the probability of at least so many pairs that only the candidate gets
+    right, if each discordant pair is a fair coin."""
     from scipy.special import bdtrc  # scipy.stats takes a second to import
 
     discordant = only_candidate + only_other
@@ -62,13 +63,14 @@ def paired_low(only_candidate: float, only_other: float, pairs: int, *, alpha: f
 
 
 def _p_value(only_candidate: float, only_other: float, pairs: int, difference: float) -> float:
-    """Return the probability of so large a score, were the true difference ``difference``."""
+    """Return the probability of at least this score if the true difference is ``difference``."""
     from scipy.special import bdtr, ndtr
 
     observed = float(_score(np.array(only_candidate), np.array(only_other), pairs, difference))
     if pairs > EXACT_UP_TO:
         return float(ndtr(-observed))
-    # The score falls with the pairs that only the other gets right: how many of them are still as extreme?
+    # The score falls with the number of pairs that only the other gets right. Find the largest number that is
+    # still as extreme.
     candidate = np.arange(pairs + 1, dtype=np.float64)
     most = _most(candidate, pairs, difference, observed)
     other = _nuisance(difference)[:, None]
@@ -81,14 +83,16 @@ def _p_value(only_candidate: float, only_other: float, pairs: int, difference: f
 
 
 def _nuisance(difference: float) -> Floats:
-    """Values of the other's share of discordant pairs: from none to as many as ``difference`` allows."""
+    """Return values to try for the other's share of discordant pairs, from 0 to the most that ``difference``
+    allows.
+    """
     lowest, highest = max(0.0, -difference), (1 - difference) / 2
     return lowest + (highest - lowest) * np.linspace(0, 1, _NUISANCE) ** 2
 
 
 def _most(candidate: Floats, pairs: int, difference: float, observed: float) -> Floats:
-    """Return, for every count of the candidate's, the largest count of the other's whose score is at least
-    ``observed``; -1 where there is none."""
+    """Return, for every count of the candidate, the largest count of the other for which the score is at
+    least ``observed``; -1 if there is none."""
     low, high = np.full(pairs + 1, -1.0), pairs - candidate
     while np.any(low < high):
         middle = np.ceil((low + high) / 2)

@@ -1,7 +1,7 @@
-"""The general-regression set that runs are judged by, kept in the store by its content.
+"""Stores the general regression set by which runs are judged, under the hash of its content.
 
-A plan names its set. So a run that was planned before an upgrade, or before the operator chose another
-set, is judged by the set of its plan.
+A plan names its set. So a run that was planned before an upgrade, or before the operator chose another set,
+is judged by the set of its plan.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class RegressionSet:
         return self._ref
 
     async def take(self, path: Path | None) -> None:
-        """Read the set at ``path``, by default the one that comes with Tunewheel, and keep it in the store.
+        """Read the set at ``path``, by default the one that comes with Tunewheel, and store it.
 
         Raises:
             ValueError: it is malformed.
@@ -42,7 +42,8 @@ class RegressionSet:
         self._ref = await self._store.put(f"regression/{content_id('set', data)}.jsonl", data)
 
     async def items(self, ref: ArtifactRef | None) -> tuple[RegressionItem, ...]:
-        """Return the items of a plan's set. ``ref`` None, of an earlier release's plan: those of ``take``.
+        """Return the items of a plan's set. ``ref`` is None in plans of an earlier release: use the set of
+        ``take``.
 
         Raises:
             InvalidEvent: the set is gone from the store.

@@ -1,9 +1,9 @@
-"""How far do two measurements of one model lie apart? Asked where tokens are drawn: there each answer is one
-of many that the model could have given, and so are the figures.
+"""Estimates how much two measurements of one model differ, if tokens are sampled. Each answer is then one of
+many that the model could give, so figures vary too.
 
-A few held-out prompts are answered again by other seeds. The variance of a row's scores over its answers,
-averaged over rows, is what one answer adds; a figure over n rows varies by an n-th of it, and the difference
-of two such figures by twice as much. ``repeat_spread`` is the standard deviation of that difference.
+A few held-out prompts are answered again with other seeds. The variance of a row's score over its answers,
+averaged over rows, is the variance of one answer. A figure over n rows has 1/n of this variance, and the
+difference of two such figures twice as much. ``repeat_spread`` is the standard deviation of that difference.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ from tunewheel_eval.metrics import RowScorer
 
 
 def is_greedy(decoding: Decoding) -> bool:
-    """Tell whether a model that writes so gives one answer to a prompt, whenever it is asked."""
+    """Return whether decoding is greedy, so that a prompt always gets the same answer."""
     return decoding.temperature == 0
 
 
 def repeat_key(key: str, number: int) -> str:
-    """Name the ``number``-th repeated answer to the prompt of ``key``."""
+    """Return the key of the ``number``-th repeated answer to the prompt of ``key``."""
     return content_sha256({"of": key, "repeat": number})
 
 
 def all_keys(key: str) -> set[str]:
-    """Return every key that an answer to the prompt of ``key`` may lie under, its own among them."""
+    """Return all keys that answers to the prompt of ``key`` may have, including ``key``."""
     return {key, *(repeat_key(key, number) for number in range(1, MOST_REPEATS + 1))}
 
 
 def repeats_of(keys: Iterable[str], spec: EvaluationSpec) -> dict[str, tuple[str, int]]:
-    """Return which of the rows ``keys`` are answered again, by the key of the repeated answer: (key of the
-    row, number from 1). Those first by key: digits of a hash, so a random sample, and always the same."""
+    """Return the prompts that are answered again: key of the repeated answer → (key of the row, number from
+    1). The first rows by key are chosen. Keys are hashes, so this is a random sample that is always the
+    same."""
     if is_greedy(spec.decoding):
         return {}
     numbers = range(1, spec.repeats + 1)
@@ -51,8 +52,9 @@ def repeat_spreads(
     scorers: Mapping[str, RowScorer],
     spec: EvaluationSpec,
 ) -> dict[str, float]:
-    """Return ``repeat_spread`` of each metric of ``scorers``, in its unit, for figures over ``examples``, by
-    key; empty where nobody looked. What does not depend on what was written, as perplexity, is left out."""
+    """Return the ``repeat_spread`` of each metric of ``scorers``, in the metric's unit, for figures over
+    ``examples`` (by key). Empty if no repeats were measured. Metrics that do not depend on the output, such
+    as perplexity, are left out."""
     answers: dict[str, list[HoldoutRow]] = {}
     for again, (key, _) in repeats_of(examples, spec).items():
         row, first = measurement.rows.get(again), measurement.rows.get(key)

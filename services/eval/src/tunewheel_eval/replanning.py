@@ -1,9 +1,8 @@
-"""Plans whose index version was deleted before their evaluation ended.
+"""Replaces plans whose index version was deleted before their evaluation ended.
 
-The index service keeps a few versions. An evaluation that is taken up again, by another process or hours
-later, may find the version of its plan deleted. The evaluation is then planned anew, on the newest index.
-Which plan took its place is noted in the store, created once: whoever takes it up again judges by the
-same plan.
+The index service keeps only a few versions. An evaluation that is resumed, by another process or hours later,
+may find the version of its plan deleted. Then it gets a new plan on the newest index. The store notes once
+which plan replaces which, so every resumption uses the same plan.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from tunewheel_eval.reviews import read_scorecard
 async def standing_plan(
     store: ObjectStore, plan: EvaluationPlan, manifest: DatasetManifest, newest: IndexVersioned | None
 ) -> EvaluationPlan:
-    """Return ``plan``, or the one that takes its place: the same on the ``newest`` index. Where no plan has
-    its index any more, the last of them is returned."""
+    """Return ``plan``, or the plan that replaces it: the same one on the ``newest`` index. If every plan lost
+    its index, return the last one."""
     tried: set[str | None] = set()
     while plan.evaluation_id not in tried and await _lost_its_index(store, plan):
         tried.add(plan.evaluation_id)

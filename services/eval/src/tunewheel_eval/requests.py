@@ -1,7 +1,7 @@
-"""Requests to judge a run again: who may ask, against whom, and by which criteria.
+"""Handles requests to judge a run again: who may ask, against which champion, and by which criteria.
 
-What a request led to lies in the store beside the plans, created once: a request that is delivered again,
-perhaps after another champion took over, leads to the same evaluation.
+The store notes once, beside the plans, which evaluation a request led to. So a request that is delivered
+again, maybe after the champion changed, leads to the same evaluation.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from tunewheel_eval.reviews import read_scorecard
 
 @dataclass(frozen=True)
 class Asked:
-    """One request, with what is known when it is read."""
+    """A request, with the state at the time when it is read."""
 
     request: EvalRequested
     desired: ServingDesired | None
-    """What serves now: its production model is the champion."""
+    """The models that serve now. The one in production is the champion."""
     check: Callable[[EvalRequested], Awaitable[None]]
-    """Raises InvalidEvent unless who asks may ask now."""
+    """Raises InvalidEvent unless the person may ask now."""
     index: IndexVersioned | None = None
     """The project's newest index version."""
 
@@ -59,11 +59,13 @@ async def plan_again(
     regression: ArtifactRef,
     precision: Precision = "float32",
 ) -> tuple[EvaluationPlan, DatasetManifest]:
-    """Return the plan that a request leads to, pinned by its first delivery. What a person asks about the
-    model in production informs: they have commands to take it out, and looking must not.
+    """Return the plan that a request leads to. Its first delivery pins the plan.
+
+    A person's request about the model in production only informs. There are commands to take a model out of
+    production; an evaluation must not do that.
 
     Raises:
-        InvalidEvent: the run was never judged, who asks may not, the criteria do not fit the task, or
+        InvalidEvent: the run was never judged, the person may not ask, the criteria do not fit the task, or
             ``against`` names a model that is not in production.
     """
     request = asked.request
@@ -99,7 +101,7 @@ async def plan_again(
     made = make()
     while not by_registry and await _lacks_cells(store, made):
         if not await look_up.works(made, manifest.spec.retrieval):
-            break  # another scorecard would lack them too
+            break  # another scorecard would lack the cells too
         made = make(completes=made.evaluation_id)
     plan = await pin_later(store, made)
     await store.first(
@@ -109,17 +111,17 @@ async def plan_again(
 
 
 async def _lacks_cells(store: ObjectStore, plan: EvaluationPlan) -> bool:
-    """Tell whether a plan was judged while nothing could be looked up. Its scorecard and verdict stay. Who
-    asks again gets another scorecard, which informs: nobody gets a second verdict by asking."""
+    """Return whether a plan was judged while no passages could be looked up. Its scorecard and verdict stay.
+    A new request gives another scorecard, which only informs: a request never gives a second verdict."""
     known = await read_scorecard(store, plan)
     told = known[0].retrieval if known is not None else None
     return told is not None and told.reason not in (None, NO_ROWS)
 
 
 async def _follows_a_pass(store: ObjectStore, request: EvalRequested) -> bool:
-    """Tell whether the registry asks. It names nobody and brings no criteria; its ``request`` is the id of a
-    pass of this run, which it found to be against a champion of yesterday. All that follows from such a
-    request is one more evaluation of a run that eval passed, so a copy of it does no harm."""
+    """Return whether the request is the registry's. It names no person and has no criteria. Its ``request``
+    is the id of a pass of this run against a champion that has been replaced. Anybody could copy such a
+    request, but it only leads to one more evaluation of a run that eval passed."""
     if request.principal is not None or request.criteria:
         return False
     plans = await read_plans(store, request.run_id)
@@ -127,6 +129,6 @@ async def _follows_a_pass(store: ObjectStore, request: EvalRequested) -> bool:
 
 
 def _pass_id(plan: EvaluationPlan) -> str:
-    """A verdict is named by its run and its evaluation, whatever else it says."""
+    """Return the event id of the pass of ``plan``. It follows from the run and the evaluation alone."""
     values = {"project": plan.project, "run_id": plan.run_id, "evaluation_id": plan.evaluation_id}
     return EvalPassed.model_construct(**values).event_id()

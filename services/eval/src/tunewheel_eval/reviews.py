@@ -1,7 +1,8 @@
-"""The human part of a verdict. A rejection is final for its run; an approval lets an automated pass through.
+"""Reviews without a review set: a person approves or rejects by a verdict alone.
 
-What was decided lies in the store beside the plan, each created once: so the service keeps no state, and
-a review that is delivered again gives the same verdict again, also when its reviewer may not review any more.
+A rejection is final for its run; an approval lets an automated pass through. Decisions are stored once,
+beside the plan. So the service keeps no state, and a review that is delivered again gives the same verdict,
+even if its reviewer has lost the role.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from tunewheel_eval.plan import read_plan
 from tunewheel_eval.scorecards import Verdict, approved, rejected
 
 Check = Callable[[ReviewSubmitted], Awaitable[None]]
-"""Raises ``InvalidEvent`` unless who gave a review may give it now."""
+"""Raises ``InvalidEvent`` unless the person may review now."""
 
 
 async def settle(store: ObjectStore, review: ReviewSubmitted, *, check: Check) -> EvalPassed | EvalFailed:
     """Turn a review into the final verdict.
 
     Raises:
-        InvalidEvent: its reviewer may not review, no such run waits for a review, or it was rejected before.
+        InvalidEvent: the person may not review, no such run waits for a review, or it was rejected before.
     """
     before = await _read(store, review.run_id, review.verdict)
-    if before is None or before.event_id() != review.event_id():  # else it was accepted, maybe long ago
+    if before is None or before.event_id() != review.event_id():  # a repeated review was checked before
         await check(review)
     plan = await _waiting(store, review)
     scorecard, ref = await _scorecard(store, plan)
@@ -43,8 +44,8 @@ async def settle(store: ObjectStore, review: ReviewSubmitted, *, check: Check) -
 
 
 async def after_review(store: ObjectStore, plan: EvaluationPlan, verdict: Verdict) -> Verdict:
-    """Return the verdict of a later evaluation with what people decided on the run before: their approval
-    holds, so that nobody is asked twice; their rejection is final."""
+    """Return the verdict of a later evaluation under people's earlier decision on the run. An approval holds,
+    so nobody is asked twice. A rejection is final."""
     final = await _read(store, plan.run_id, "rejected")
     approval = await _read(store, plan.run_id, "approved")
     scorecard = await read_scorecard(store, plan)
@@ -57,13 +58,13 @@ async def after_review(store: ObjectStore, plan: EvaluationPlan, verdict: Verdic
 
 
 async def reviewed_without_set(store: ObjectStore, run_id: str) -> bool:
-    """Tell whether people decided on a run by a verdict alone, as releases before review sets asked for."""
+    """Return whether people decided on a run by a verdict alone, as in releases before review sets."""
     found = [await store.exists(_path(run_id, verdict)) for verdict in ("approved", "rejected")]
     return any(found)
 
 
 async def read_scorecard(store: ObjectStore, plan: EvaluationPlan) -> tuple[Scorecard, ArtifactRef] | None:
-    """Return the run's scorecard with its reference, if it was judged already."""
+    """Return the run's scorecard with its reference; None: it is not judged yet."""
     data = await store.read(plan.scorecard_path)
     if data is None:
         return None
@@ -82,8 +83,8 @@ async def _refuse_after_rejection(store: ObjectStore, plan: EvaluationPlan) -> N
 
 
 async def _told(first: ReviewSubmitted, review: ReviewSubmitted, check: Check) -> ReviewSubmitted:
-    """Return the decision that the verdict names: the first of its kind, however often and by whomever it is
-    repeated, unless the registry would refuse it because its reviewer may not review any more."""
+    """Return the decision that the verdict names. It is the first one of its kind, unless that reviewer has
+    lost the role, because the registry would then refuse the verdict."""
     if first.event_id() == review.event_id():
         return first
     try:

@@ -1,4 +1,4 @@
-"""The file that a contestant's rows are appended to: what survives a worker that is killed."""
+"""The file to which a contestant's rows are appended. It survives a killed worker."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from tunewheel_eval.measurement import Header, Measurement, Row, read_measuremen
 
 
 class RowFile:
-    """Rows of one contestant on disk, appended a batch at a time."""
+    """The rows of one contestant on disk. Rows are appended batch by batch."""
 
     def __init__(self, path: Path, header: Header) -> None:
-        """Take up ``path`` where an earlier worker left it; rows of another header are discarded."""
+        """Continue the file of an earlier worker at ``path``. Rows with another header are discarded."""
         self._path = path
         found = read_existing(path, header) or Measurement(header=header)
         self.rows: dict[str, Row] = dict(found.rows)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Rewritten whole, so that half a line left by a kill does not swallow the next.
+        # Rewrite the whole file, so that no row is appended to half a line of a killed worker.
         scratch = path.with_suffix(".tmp")
         scratch.write_text(found.to_lines(), "utf-8")
         os.replace(scratch, path)
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Append ``rows`` and hand them to the operating system before returning."""
+        """Append ``rows`` and flush them to the operating system."""
         with self._path.open("a", encoding="utf-8") as file:
             file.write("".join(f"{row.model_dump_json()}\n" for row in rows))
         self.rows.update({row.key: row for row in rows})
@@ -34,7 +34,7 @@ class RowFile:
 
 
 def read_existing(path: Path, header: Header) -> Measurement | None:
-    """Read ``path`` if it is there and was written under an equal header."""
+    """Read ``path``; None: it is missing or has another header."""
     try:
         found = read_measurement(path.read_text("utf-8", errors="replace"))
     except FileNotFoundError:

@@ -1,4 +1,5 @@
-"""Builds scorecards. A scorecard is named by its evaluation: run, champion, task, criteria and method."""
+"""Builds scorecards. A scorecard's id follows from its evaluation: run, champion, task, criteria and
+method."""
 
 from __future__ import annotations
 
@@ -32,21 +33,22 @@ from tunewheel_eval.verdict import UNDECIDED, judge, outcome_of
 
 Verdict = EvalPassed | EvalFailed | EvalUndecided | ReviewRequested
 HOLDOUT = "holdout"
-"""The field of a verdict that is undecided because its rows were looked at too often."""
+"""The field that an undecided verdict names if its rows were looked at too often."""
 
 
 @dataclass(frozen=True)
 class Clustered:
-    """What is known of the rows beside the outcomes: which are one observation, and who was left out."""
+    """Facts about the rows other than outcomes: clusters, looks, repeats, and left-out rows."""
 
     holdout: Clusters
     regression: Clusters
     looks: int | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
     tasks: Mapping[str, Clusters] = field(default_factory=dict)
-    """Of lm-eval's tasks, and of questions whose document is known, by what their metrics are ``on``."""
+    """The clusters of lm-eval's questions, and of questions whose document is known, by the metrics'
+    ``on``."""
     repeat_spreads: Mapping[str, float] = field(default_factory=dict)
-    """By metric; see ``repeats``."""
+    """The spread of repeats by metric; see ``repeats``."""
 
 
 def build_scorecard(
@@ -62,8 +64,8 @@ def build_scorecard(
     retrieval: RetrievalScores | None = None,
     not_yet: Mapping[str, str] = MappingProxyType({}),
 ) -> Scorecard:
-    """Compare the candidate with every other contestant and judge it by the plan's own criteria, else by the
-    spec's. ``not_yet``: see ``judge``."""
+    """Compare the candidate with every other contestant, and judge it by the plan's own criteria, or else by
+    those of the spec. ``not_yet``: see ``judge``."""
     seed = seed_of(plan)
     bundles = {role: bundle_for(plan, role, spec, precision=precision) for role in outcomes}
     contestants = tuple(
@@ -113,12 +115,12 @@ def build_scorecard(
 
 
 def seed_of(plan: EvaluationPlan) -> int:
-    """Return what picks the flips: they must not differ from one handling of the run to the next."""
+    """Return the seed of the sign flips. It follows from the plan, so a repetition gives the same result."""
     return int(plan.scorecard_id.rpartition("-")[2], 16)
 
 
 def refusal(plan: EvaluationPlan, fault: UnfitCandidate) -> Scorecard:
-    """Return the scorecard of a candidate that could not be measured at all."""
+    """Return the scorecard of a candidate that could not be measured."""
     return Scorecard(
         **_names(plan),
         contestants=(),
@@ -131,12 +133,13 @@ def refusal(plan: EvaluationPlan, fault: UnfitCandidate) -> Scorecard:
 
 
 def worn_out(plan: EvaluationPlan) -> Scorecard:
-    """Return the scorecard of a candidate whose held-out rows were all looked at too often."""
+    """Return the scorecard of a candidate for which all held-out rows were looked at too often."""
     return refusal(plan, UnfitCandidate(field=HOLDOUT, reason=WORN_OUT))
 
 
 def verdict_of(plan: EvaluationPlan, scorecard: Scorecard, ref: ArtifactRef) -> Verdict:
-    """Return the event that follows from the automated part: where a person is asked, a pass waits."""
+    """Return the event for the automated part of the verdict. If a review is required, a pass waits for
+    it."""
     if (undecided := _undecided(scorecard)) is not None:
         return EvalUndecided(**_evidence(plan, scorecard, ref), **undecided)
     if not scorecard.passed:
@@ -151,7 +154,7 @@ def verdict_of(plan: EvaluationPlan, scorecard: Scorecard, ref: ArtifactRef) -> 
 def approved(
     plan: EvaluationPlan, scorecard: Scorecard, ref: ArtifactRef, review: ReviewSubmitted
 ) -> EvalPassed:
-    """Return the pass that a person agreed to."""
+    """Return the pass that a person approved."""
     return EvalPassed(
         **_evidence(plan, scorecard, ref), reviewed_by=review.reviewer, principal=review.principal
     )
@@ -160,7 +163,7 @@ def approved(
 def rejected(
     plan: EvaluationPlan, scorecard: Scorecard, ref: ArtifactRef, review: ReviewSubmitted
 ) -> EvalFailed:
-    """Return the failure that a person decided on, whatever the figures say."""
+    """Return the failure that a person decided, independent of the figures."""
     return EvalFailed(
         **_evidence(plan, scorecard, ref),
         field="review",
@@ -171,20 +174,20 @@ def rejected(
 
 
 def why_rejected(review: ReviewSubmitted) -> tuple[str, ...]:
-    """Return the reasons of a rejection, as the failed verdict tells them."""
+    """Return the reasons of a rejection for the failed verdict."""
     comment = shortened(review.comment, MOST_QUOTED)
     return (f"rejected by {review.reviewer}" + (f": {comment}" if comment else ""),)
 
 
 def failures(scorecard: Scorecard) -> tuple[str, ...]:
-    """Say why a scorecard is no pass, a reason per missed criterion."""
+    """Return why a scorecard is no pass: a reason for each missed criterion."""
     if scorecard.reason is not None:
         return (f"{scorecard.field}: {scorecard.reason}",)
     return tuple(check.reason for check in scorecard.checks if not check.passed)
 
 
 def _undecided(scorecard: Scorecard) -> dict[str, Any] | None:
-    """Return why nobody can tell whether the candidate passes; None where it is known."""
+    """Return why it is undecided whether the candidate passes; None: it is decided."""
     if scorecard.field == HOLDOUT:
         return {"field": HOLDOUT, "reasons": (str(scorecard.reason),)}
     if scorecard.reason is not None or outcome_of(scorecard.checks) != UNDECIDED:

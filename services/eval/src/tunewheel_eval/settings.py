@@ -1,4 +1,4 @@
-"""What the eval service can be told from outside, by ``TUNEWHEEL_*`` environment variables."""
+"""The settings of the eval service, by ``TUNEWHEEL_*`` environment variables."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from tunewheel_runtime.webhooks import WebhookSettings
 
 
 class Settings(WebhookSettings):
-    """Settings of the eval service."""
+    """The shared settings and those of eval."""
 
     eval_threads: int = Field(default=0, ge=0)
-    """Processor threads for measuring; 0 leaves the choice to torch."""
+    """Processor threads for measuring; 0: torch decides."""
     eval_batch_size: int = Field(default=32, ge=1)
-    """Prompts that are answered together."""
+    """How many prompts are answered in one batch."""
     eval_attempts: int = Field(default=3, ge=1)
-    """Attempts at measuring a run, each with smaller batches, before it fails. Those that came further than
-    the one before do not count."""
+    """Attempts at measuring a run before it fails, each with smaller batches. Attempts that made progress do
+    not count."""
     eval_dtype: Literal["float32", "bfloat16"] = "float32"
-    """What the engine that serves computes in, which is judged: the gateway refuses any other."""
+    """The precision of the engine that serves. It is part of the judged bundle; the gateway serves no
+    other."""
     eval_regression_set: Path | None = None
-    """A regression set of one's own (JSON Lines) instead of the one that comes with the service."""
+    """Path of a regression set (JSON Lines) that replaces the one that comes with the service."""
     eval_wait_seconds: float = Field(default=259_200.0, ge=0)
-    """Longest time that an evaluation waits in one process for passages that its verdict rests on, while the
-    endpoint for vectors is away or an index is being built; three days. A restart begins it anew."""
+    """The longest time (default: three days) that an evaluation waits for the passages that its verdict
+    needs, while the endpoint for embeddings is away or an index is being built. A restart of the process
+    starts it again."""
     spec_hosts: Hosts = DEFAULT_HOSTS
-    """Hosts that specs may have it ask for the vectors of questions, and the variable whose key a host may
-    get."""
+    """The hosts that a spec may name for embeddings of questions, separated by commas. ``host=VARIABLE`` also
+    names the environment variable whose key that host gets."""

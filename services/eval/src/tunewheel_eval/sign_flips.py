@@ -1,13 +1,15 @@
-"""Sign flips on clusters: is an advantage more than luck, where rows of one cluster are one observation?
+"""Tests by sign flips whether an advantage is more than luck. The rows of a cluster count as one observation.
 
-Were candidate and other equally good, they could be exchanged within any cluster, which flips the sign of the
-cluster's advantage. So the advantages that all choices of signs give are how far luck goes (Fisher, "The
-Design of Experiments", 1935, §21; for language models: Dror et al., "The Hitchhiker's Guide to Testing
-Statistical Significance in NLP", ACL 2018). An advantage of at least ``d`` is tested by flips of what exceeds
-``d``: rejecting it is the same as ``d`` lying below a quantile of the means over random subsets of clusters,
-Hartigan's typical values ("Using subsample values as typical values", JASA 64, 1969), which is the interval
-in closed form. It is exact for differences that are symmetric about their mean, which those of two equal
-models are; skewed ones about a mean of zero have no exact test.
+If candidate and other are equally good, they can be exchanged within any cluster, which flips the sign of the
+cluster's advantage. So the advantages under all choices of signs show how far luck goes (Fisher, "The Design
+of Experiments", 1935, §21; for language models: Dror et al., "The Hitchhiker's Guide to Testing Statistical
+Significance in NLP", ACL 2018).
+
+The hypothesis of an advantage ``d`` is tested by flipping the differences from ``d``. It is rejected exactly
+if ``d`` lies below a quantile of the means over random subsets of clusters (Hartigan's typical values: "Using
+subsample values as typical values", JASA 64, 1969). This gives the interval in closed form. The test is exact
+for differences that are symmetric about their mean, as for two equal models. For skewed differences there is
+no exact test.
 """
 
 from __future__ import annotations
@@ -20,33 +22,35 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 ENUMERATED = 14
-"""Up to so many clusters all signs are tried: 2^14 of them."""
+"""Up to so many clusters all 2^n choices of signs are tried, at most 2^14."""
 DRAWS = 20_000
-"""Random choices of signs where there are more clusters: at alpha .005, 100 of them lie beyond."""
+"""The number of random choices of signs for more clusters. At alpha .005, 100 of them lie in the tail."""
 _CHUNK = 4_000_000
-"""Signs at once: 32 MB."""
+"""How many signs are computed at once: 32 MB."""
 _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
 class Flips:
-    """The subset means of one comparison, sorted, with the share of choices that pick no cluster."""
+    """The sorted subset means of one comparison, and the share of choices that pick no cluster."""
 
     means: Floats
-    """Shape (choices,); without the choice that flips no cluster, which no value can beat."""
+    """Shape (choices,). The choice that picks no cluster has no mean and is left out."""
 
     def p_value(self, advantage: float) -> float:
-        """Return the probability of what was observed, were the true advantage ``advantage``."""
+        """Return the probability of the observed advantage or more, if the true advantage is
+        ``advantage``."""
         reached = int(np.searchsorted(self.means, advantage + _ROUNDING, side="right"))
         return (1 + reached) / (1 + len(self.means))
 
     def low(self, alpha: float) -> float:
-        """Return the smallest advantage that is not rejected at ``alpha``; -inf where none is."""
+        """Return the smallest advantage that is not rejected at ``alpha``; -inf: none is rejected."""
         beyond = int(alpha * (1 + len(self.means)) + _ROUNDING)
         return float(self.means[beyond - 1]) if beyond else -np.inf
 
     def high(self, alpha: float) -> float:
-        """Return the largest advantage that is not rejected from above at ``alpha``; inf where none is."""
+        """Return the largest advantage that is not rejected from above at ``alpha``; inf: none is
+        rejected."""
         beyond = int(alpha * (1 + len(self.means)) + _ROUNDING)
         return float(self.means[-beyond]) if beyond else np.inf
 

@@ -1,19 +1,20 @@
-"""Is an advantage more than luck, and how large may it be? Paired, one-sided, clusters are one observation.
+"""Tests whether an advantage is more than luck, and bounds its size. Tests are paired and one-sided, and the
+rows of a cluster count as one observation.
 
-``compare`` tests candidate against other, ``figure_interval`` bounds a figure by itself. Each end of an
-interval holds with probability 1 - alpha.
+``compare`` tests candidate against other; ``figure_interval`` bounds one figure. Each end of an interval
+holds with probability 1 - alpha.
 
-Where every row is a cluster of its own, proportions are compared exactly (``proportions.py``). Everything
-else is compared by sign flips of cluster sums (``sign_flips.py``). Flips take differences to be symmetric
-about their mean. Where half of the clusters or more show one and the same difference, they are not, and
-unseen ones decide: there the bound also has to hold for Tango's exact interval of as many pairs as there are
-clusters, whose parts are the clusters' gains and losses.
+If every row is its own cluster, proportions are compared exactly (``proportions.py``). Everything else is
+compared by sign flips of cluster sums (``sign_flips.py``). Sign flips assume differences that are symmetric
+about their mean. If half of the clusters or more have the same difference, this does not hold, and rare
+clusters matter. Then the bound must also hold for Tango's exact interval, with one pair per cluster and the
+clusters' gains and losses as counts.
 
-Ratios, such as perplexity, are compared by what each cluster adds to the logarithm of the ratio: with equal
-weights that is the exchange of the two models. The bound is put back into the metric's unit against the
+Ratios, such as perplexity, are compared by each cluster's contribution to the logarithm of the ratio. With
+equal weights, flipping its sign exchanges the two models. The bound is converted to the metric's unit at the
 other's observed figure.
 
-A figure by itself: Clopper and Pearson's interval with the effective number of rows of Korn and Graubard
+One figure has Clopper and Pearson's interval with the effective number of rows of Korn and Graubard
 ("Confidence intervals for proportions with small expected number of positive counts estimated from survey
 data", Survey Methodology 24, 1998); for ratios Student's t on the clusters' linearised logarithms.
 """
@@ -34,21 +35,21 @@ Test = Literal["proportion", "mean", "ratio"]
 Clusters = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 MAX_MEAN_NLL = 100.0
-"""Nats per token from which perplexity is cut off, so that it stays a number that JSON can hold."""
+"""Perplexity is cut off at so many nats per token, so that JSON can hold it."""
 UNBOUNDED = 1e9
 """Stands for infinity, which JSON cannot hold."""
 POWER_Z = 0.8416212335729143
-"""The normal quantile of power .8."""
+"""The normal quantile for a power of .8."""
 MOST_ROWS = 1_000_000_000
-"""Stands for more rows than anybody has."""
+"""The upper limit of ``rows_needed``: more rows than anybody has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
     """One contestant on one metric, row by row: shape (rows,).
 
-    ``values`` are hits (0 or 1), scores from 0 to 1, or with ``weights`` the numerators of a ratio: nats,
-    over as many tokens.
+    ``values`` are hits (0 or 1), or scores from 0 to 1, or with ``weights`` the numerators of a ratio, such
+    as nats with tokens as weights.
     """
 
     values: Floats
@@ -56,7 +57,7 @@ class Scores:
 
     @property
     def known(self) -> Bools:
-        """Which rows have a score; the others are NaN."""
+        """Return for each row whether it has a score; the others are NaN."""
         return ~np.isnan(self.values)
 
     def only(self, rows: Bools) -> Scores:
@@ -72,17 +73,17 @@ class Scores:
         return float(self.values.sum()) / self.total_weight
 
     def figure(self, test: Test) -> float:
-        """Return the figure of these rows, in the unit of a metric that is compared by ``test``."""
+        """Return the figure of these rows, for a metric that is compared by ``test``."""
         return perplexity(self.mean) if test == "ratio" else self.mean
 
 
 @dataclass(frozen=True, slots=True)
 class Advantage:
-    """How much better the candidate is, in the metric's unit: larger is better, whatever the metric."""
+    """How much better the candidate is, in the metric's unit. Larger is always better for the candidate."""
 
     difference: float
     p_value: float
-    """One-sided: the probability of so large an advantage if there were none."""
+    """One-sided: the probability of at least this advantage if there is none."""
     low: float
     high: float
     alpha: float
@@ -90,7 +91,7 @@ class Advantage:
     rows: int
     clusters: int
     spread: float
-    """Standard deviation of a row's advantage, times the square root of what clusters cost."""
+    """The standard deviation of a row's advantage, times the square root of the design effect of clusters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +118,13 @@ def compare(
     span: float | None = 1.0,
     seed: int = 0,
 ) -> Advantage:
-    """Compare two contestants on the same rows; ``clusters`` says which rows are one observation.
+    """Compare two contestants on the same rows. The rows of a cluster count as one observation.
 
-    ``span`` is the distance of the highest possible score of a row from the lowest; None: there is none.
+    ``span`` is the difference between the highest and the lowest possible score of a row; None: it is
+    unlimited.
 
     Raises:
-        ValueError: the rows are not the same ones, or there are none.
+        ValueError: the arguments have different rows, or no rows.
     """
     _check_pairs(candidate.values, other.values, clusters)
     sign = -1.0 if lower_is_better else 1.0
@@ -186,9 +188,9 @@ def _compare_ratios(
 def figure_interval(
     scores: Scores, clusters: Clusters, *, test: Test, alpha: float, lowest: float = 0.0, highest: float = 1.0
 ) -> Interval:
-    """Bound one contestant's figure by itself, as an absolute minimum or maximum needs it.
+    """Return the interval of one contestant's figure, for an absolute minimum or maximum.
 
-    ``lowest`` and ``highest`` are what a row can score; ``highest`` may be infinite.
+    A row scores from ``lowest`` to ``highest``; ``highest`` may be infinite.
     """
     _check_pairs(scores.values, scores.values, clusters)
     rows, span = len(scores.values), highest - lowest
@@ -208,7 +210,7 @@ def figure_interval(
 
 
 def _share(values: Floats, clusters: Clusters, test: Test, alpha: float) -> tuple[float, float, float, float]:
-    """Return the mean of values from 0 to 1, its ends, and how many independent rows it is worth."""
+    """Return the mean of values from 0 to 1, the ends of its interval, and the effective number of rows."""
     sums, sizes = _by_cluster(values, clusters), _by_cluster(np.ones_like(values), clusters)
     exact = test == "proportion" and len(sums) == len(values)
     share, size = float(values.mean()), float(len(values)) if exact else _effective_rows(sums, sizes, test)
@@ -218,7 +220,8 @@ def _share(values: Floats, clusters: Clusters, test: Test, alpha: float) -> tupl
 def _student(
     values: Floats, weights: Floats, clusters: Clusters, alpha: float
 ) -> tuple[float, float, float, float]:
-    """Return the ratio of sums, its ends and its standard error; one cluster bounds nothing."""
+    """Return the ratio of sums, the ends of its interval and its standard error. One cluster gives no
+    bounds."""
     from scipy.special import stdtrit
 
     sums, sizes = _by_cluster(values, clusters), _by_cluster(weights, clusters)
@@ -228,7 +231,7 @@ def _student(
 
 
 def rows_needed(*, spread: float, distance: float, alpha: float) -> int:
-    """Return how many rows tell ``distance`` from no advantage with power .8; at most ``MOST_ROWS``."""
+    """Return how many rows detect an advantage of ``distance`` with power .8; at most ``MOST_ROWS``."""
     from scipy.special import ndtri
 
     root = (float(ndtri(1 - alpha)) + POWER_Z) * spread
@@ -236,7 +239,7 @@ def rows_needed(*, spread: float, distance: float, alpha: float) -> int:
 
 
 def perplexity(mean_nll: float) -> float:
-    """exp of nats per token; cut off at exp(``MAX_MEAN_NLL``)."""
+    """Return exp of the nats per token, cut off at exp(``MAX_MEAN_NLL``)."""
     return float(np.exp(min(mean_nll, MAX_MEAN_NLL)))
 
 
@@ -248,14 +251,14 @@ def _paired(gained: float, lost: float, pairs: int, alpha: float) -> tuple[float
 
 
 def _parts(sums: Floats, sizes: Floats) -> tuple[float, float]:
-    """Return the clusters' gains and losses as if ``_effective`` clusters had been compared."""
+    """Return the clusters' gains and losses, scaled to ``_effective`` clusters."""
     total, pairs = sizes.sum(), _effective(sizes)
     gains, losses = np.maximum(sums, 0).sum(), np.maximum(-sums, 0).sum()
     return float(gains / total * pairs), float(losses / total * pairs)
 
 
 def _effective(sizes: Floats) -> int:
-    """Kish's number of equal clusters that are worth as much as these of different sizes."""
+    """Return Kish's effective number of clusters: so many clusters of equal size give the same variance."""
     return max(1, int(sizes.sum() ** 2 / (sizes**2).sum() + 1e-9))
 
 
@@ -267,14 +270,14 @@ def _effective_rows(sums: Floats, sizes: Floats, test: Test) -> float:
     error = _error(sums, sizes)
     if count < 2 or error <= 1e-9 or not 0 < share < 1:
         return float(_effective(sizes))
-    # few clusters know their own spread badly: Korn and Graubard's ratio of Student's quantiles
+    # few clusters estimate their spread badly: correct by Korn and Graubard's ratio of Student's quantiles
     cost = (stdtrit(max(1.0, rows - 1), 0.975) / stdtrit(count - 1, 0.975)) ** 2
     size = share * (1 - share) / error**2 * cost
     return float(min(size, rows)) if test == "proportion" else float(min(size, 50 * rows))
 
 
 def _error(sums: Floats, sizes: Floats) -> float:
-    """Standard error of the ratio of sums, linearised over clusters."""
+    """Return the standard error of the ratio of sums, linearised over clusters."""
     count = len(sums)
     if count < 2:
         return 0.0
@@ -283,7 +286,7 @@ def _error(sums: Floats, sizes: Floats) -> float:
 
 
 def _lumped(means: Floats) -> bool:
-    """Tell whether half of the clusters or more show one and the same difference."""
+    """Return whether half of the clusters or more have the same difference."""
     _, counts = np.unique(np.round(means, 9), return_counts=True)
     return bool(2 * counts.max() >= len(means))
 

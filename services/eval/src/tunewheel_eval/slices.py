@@ -1,4 +1,4 @@
-"""The holdout in parts, so that it shows for whom a candidate got worse."""
+"""Splits the holdout into slices, to show for whom a candidate got worse."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST_SLICES = 200
 _LENGTHS = ((200, "up to 200 characters"), (1000, "201 to 1,000 characters"))
 _LONGER = "more than 1,000 characters"
 _SEEN = 500
-"""Characters of a prompt that its script is told by."""
+"""How many characters of a prompt are used to find its script."""
 
 
 def slices_of(
@@ -32,10 +32,10 @@ def slices_of(
     metric: str,
     lower_is_better: bool,
 ) -> tuple[Slice, ...]:
-    """Return every part of the holdout with each contestant's mean score, worst first: by the candidate's
-    lead over the champion, where there is none over nobody. A part that is the whole is left out.
+    """Return the slices of the holdout with each contestant's mean score, worst first.
 
-    ``clusters`` and ``scores`` are by row, shape (examples,); rows of one cluster are nearly the same prompt.
+    They are sorted by the candidate's lead over the champion, or by the candidate's own score if there is no
+    champion. A slice with all rows is left out. ``clusters`` and ``scores`` are by row, shape (examples,).
     """
     sign = -1.0 if lower_is_better else 1.0
     found = [
@@ -63,8 +63,8 @@ def slices_by(
     examples: Sequence[ChatExample],
     clusters: Clusters,
 ) -> tuple[Slice, ...]:
-    """Return the slices by the first criterion's metric that has a mean over held-out rows, else by the first
-    metric that has one."""
+    """Return the slices for the first criterion's metric that is a mean over held-out rows, or else for the
+    first such metric."""
     asked = [str(one.metric) for one in spec.criteria]
     for metric in (*asked, Metric.LABEL_ACCURACY.value, Metric.VALID_OUTPUT.value, Metric.ROUGE_L.value):
         known = known_metrics().get(metric)
@@ -113,7 +113,7 @@ def _plain_parts(example: ChatExample) -> Iterator[tuple[str, str]]:
 
 
 def _script(text: str) -> str:
-    """Return the writing system of most letters, as Unicode names it: ``latin``, ``cyrillic``, ``cjk``."""
+    """Return the script of most letters, by its Unicode name: ``latin``, ``cyrillic``, ``cjk``."""
     letters = [letter for letter in text[:_SEEN] if letter.isalpha()]
     names = Counter(unicodedata.name(letter, "unknown").split()[0].casefold() for letter in letters)
     return names.most_common(1)[0][0] if names else "no letters"

@@ -1,4 +1,4 @@
-"""A file of the object store out of which something goes."""
+"""A file of the object store from which an erasure deletes something."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from tunewheel_runtime.store import ObjectStore
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A stored file, and what of it stays."""
+    """A stored file, and the part of it that stays."""
 
     path: str
     taken: int
-    """Outputs that go."""
+    """The number of outputs that are deleted."""
     left: tuple[str, bytes] | None
-    """The path and content afterwards; None where nothing stays."""
+    """The new path and content; None: nothing stays."""
 
     async def rewrite(self, store: ObjectStore) -> None:
-        """Write what stays, then remove what was there. A repetition finds one of the two."""
+        """Write the part that stays, then delete the old file. A repetition finds one of the two."""
         if self.left is not None and self.left[0] == self.path:
             await store.replace(*self.left)
             return

@@ -1,8 +1,9 @@
-"""The verdict: every declared criterion against what was measured, met, missed or undecided.
+"""The verdict: for every declared criterion whether the measured figures meet it, miss it, or leave it
+undecided.
 
-A bound is met where the interval's end reaches it, and missed where the other end lies below. In between the
-sample decides: it was large enough to tell the distance that matters and did not, so the bound is missed; or
-it was too small, and nobody knows.
+A bound is met if the whole interval is on its good side, and missed if the whole interval is on its bad side.
+If the bound lies within the interval, the size of the sample decides. If the sample was large enough to show
+a difference that matters, the bound is missed. If it was too small, the bound is undecided.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tunewheel_eval.significance import Advantage, Interval, rows_needed
 
 MET, MISSED, UNDECIDED = "met", "missed", "undecided"
 _SLACK = 1e-9
-"""An interval that ends at the bound by a rounding of binary fractions neither meets nor misses it."""
+"""Tolerance for rounding: an interval that ends at the bound must not miss it by the last bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,30 +31,30 @@ class _Clause:
     outcome: str
     text: str
     more: int | None = None
-    """How many more rows would do, where it is undecided."""
+    """If undecided: how many more rows would decide."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
-    """That a figure or an advantage exceeds ``bound``. ``low`` to ``high`` is where it may lie."""
+    """The claim that a figure or an advantage exceeds ``bound``. Its interval is ``low`` to ``high``."""
 
     bound: float
     observed: float
     low: float
     high: float
     distance: float
-    """The smallest one from the bound that matters."""
+    """The smallest difference from the bound that matters."""
     spread: float
-    """Standard deviation of a row."""
+    """The standard deviation of a row's value."""
     alpha: float
     rows: int
     certain: bool = False
-    """No figure can lie below the bound."""
+    """Whether no figure can lie below the bound."""
     luck: float = 0.0
-    """p-value that has to lie below alpha as well."""
+    """A p-value that must also be below alpha."""
 
     def outcome(self) -> tuple[str, int | None]:
-        """Return ``MET``, ``MISSED``, or ``UNDECIDED`` with how many more rows would do."""
+        """Return ``MET``, ``MISSED``, or ``UNDECIDED`` with the number of further rows that would decide."""
         if self.certain or (self.low - self.bound > _SLACK and self.luck <= self.alpha):
             return MET, None
         if self.bound - self.high > _SLACK or self.rows >= self._needed(self.distance):
@@ -62,7 +63,7 @@ class _Claim:
         return UNDECIDED, max(1, would_do - self.rows)
 
     def _needed(self, distance: float) -> int:
-        # 2^-n is the smallest p-value of n rows
+        # n rows cannot give a p-value below 2^-n
         fewest = ceil(log2(1 / self.alpha))
         return max(fewest, rows_needed(spread=self.spread, distance=distance, alpha=self.alpha))
 
@@ -76,10 +77,10 @@ def judge(
     seed: int,
     not_yet: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[CriterionCheck, ...]:
-    """Check each criterion. Bounds against a champion count as met where there is none yet.
+    """Check each criterion. Without a champion, bounds against the champion count as met.
 
-    ``resolution`` is the smallest difference that matters, as a fraction; ``seed`` picks the flips.
-    ``not_yet``: why metrics may be without a figure that a later evaluation may have, by name.
+    ``resolution`` is the smallest difference that matters, as a fraction. ``seed`` is that of the sign flips.
+    ``not_yet``: by metric, why it has no figure now that a later evaluation may have.
     """
     return tuple(
         _check(criterion, metric, resolution=resolution, seed=seed)
@@ -90,7 +91,7 @@ def judge(
 
 
 def outcome_of(checks: Sequence[CriterionCheck]) -> str:
-    """Return the outcome of all checks together: one that is missed outweighs one that is undecided."""
+    """Return the outcome of all checks together. Missed outweighs undecided."""
     outcomes = {check.outcome or (MET if check.passed else MISSED) for check in checks}
     return MISSED if MISSED in outcomes else UNDECIDED if UNDECIDED in outcomes else MET
 
@@ -191,16 +192,16 @@ def _bounds(criterion: Criterion, metric: Measured) -> Iterator[tuple[Role, floa
 
 
 def _smallest(resolution: float, metric: Measured, figure: float) -> float:
-    """Return the smallest difference that matters, in the metric's unit; none is finer than what two
-    measurements of one model differ by."""
+    """Return the smallest difference that matters, in the metric's unit: at least the difference between two
+    measurements of one model."""
     span = metric.highest - metric.lowest
     told = resolution * (span if span < float("inf") else max(abs(figure), _SLACK))
     return max(told, metric.repeat_spread)
 
 
 def _implied(metric: Measured, bound: float) -> float:
-    """Return the spread of rows whose mean lies at ``bound``, were each all or nothing: what is seen of a
-    few equal rows is no spread to plan with."""
+    """Return the spread of rows with mean ``bound`` if each is all or nothing. The observed spread of a few
+    equal rows would be too small for planning."""
     span = metric.highest - metric.lowest
     if metric.test != "proportion" or not 0 < span < float("inf"):
         return 0.0

@@ -1,9 +1,9 @@
-"""Evaluations one after the other. One that waits for its passages lets the others go first.
+"""Runs evaluations one after the other. An evaluation that waits for its passages lets others go first.
 
-An endpoint for vectors, or the service that builds indexes, may be away for days, and only some projects need
-them. Such an evaluation keeps its event: nothing is committed until its verdict is on the log, so whoever
-takes over after a ``kill -9`` waits on. It ends without a verdict where what it waits for does not come back:
-one without the passages that it rests on would tell of the outage, not of the model.
+An endpoint for embeddings, or the index service, may be away for days, and only some projects need them. A
+waiting evaluation keeps its event: the offset is committed only when its verdict is on the log. So after a
+``kill -9`` the next owner goes on waiting. If the passages never come back, the evaluation ends without a
+verdict: a verdict without them would be about the outage, not about the model.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from tunewheel_eval.errors import PassagesAway
 
 T = TypeVar("T")
 BETWEEN_TRIES = Backoff(attempts=1, first=1.0, longest=60.0)
-"""What ends the attempts is time, not their number."""
+"""The waits between tries. Only time limits the tries, not their number."""
 
 
 class Turns:
-    """The evaluations of one topic. ``warn`` tells at ``/health/ready`` which evaluation waits for what. An
-    evaluation that waited for ``longest_seconds`` in this process waits no longer."""
+    """The evaluations of one topic. ``warn`` shows at ``/health/ready`` which evaluation waits for what. An
+    evaluation waits at most ``longest_seconds`` in this process."""
 
     def __init__(self, warn: Warn, longest_seconds: float, *, between_tries: Backoff = BETWEEN_TRIES) -> None:
         self._warn, self._longest_seconds = warn, longest_seconds
@@ -35,7 +35,7 @@ class Turns:
         self._turn = asyncio.Lock()
 
     async def take(self, run_id: str, lease: Lease, judge: Callable[[], Awaitable[T]]) -> T:
-        """Return what ``judge`` returns, called again after each of its ``PassagesAway``.
+        """Return the result of ``judge``. It is called again after each ``PassagesAway``.
 
         Raises:
             InvalidEvent: it waited for too long.
@@ -69,11 +69,11 @@ def _given_up(away: PassagesAway) -> str:
 
 
 async def _may_be_back(away: PassagesAway) -> bool:
-    """Ask outside of the turn: an endpoint may take a minute to give no answer."""
+    """Return whether the passages may be back. This runs outside the turn: a time-out may take a minute."""
     try:
         await away.ask_again()
     except TransientError:
         return False
     except TunewheelError:
-        return True  # an answer of another kind, which the evaluation tells of
+        return True  # another error: the evaluation will report it
     return True

@@ -1,7 +1,7 @@
 """The measuring process: ``python -m tunewheel_eval.worker job.json``.
 
-Writes a line of JSON per batch to standard output and rows to the files that the job names. It ends when
-its standard input does, that is with its parent, however the parent dies.
+It writes a line of JSON per batch to standard output, and rows to the files that the job names. It ends when
+its standard input closes, which happens when the parent ends in any way.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def main() -> None:
     """Run the job named on the command line."""
     threading.Thread(target=_die_with_parent, daemon=True).start()
     path = Path(sys.argv[1])
-    # Libraries that print would garble the protocol: theirs goes to standard error.
+    # Output that libraries print would garble the protocol, so it goes to standard error.
     protocol = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
 
@@ -38,7 +38,7 @@ def main() -> None:
 
     try:
         job = Job.model_validate_json(path.read_text("utf-8"))
-        # A worker whose lease has just moved to a neighbour on this disk may still be writing its last rows.
+        # Another worker on this disk, whose lease has just moved here, may still be writing its last rows.
         with path.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             with worker_span("eval", "measuring process"):
@@ -55,11 +55,11 @@ def main() -> None:
 
 
 def _told(error: Exception) -> str:
-    """Say what broke the worker, but not in the words of a library: they may hold what examples say."""
+    """Return what broke the worker, without a library's message, which may quote examples."""
     if isinstance(error, TunewheelError):
         return str(error)
     if isinstance(error, MemoryError) or "allocate" in str(error) or "out of memory" in str(error):
-        return "memory ran out; give eval more, or lower TUNEWHEEL_EVAL_BATCH_SIZE"
+        return "memory ran out; give eval more memory, or lower TUNEWHEEL_EVAL_BATCH_SIZE"
     return f"{type(error).__name__}; the measuring process's log says more"
 
 

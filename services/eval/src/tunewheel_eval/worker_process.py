@@ -1,4 +1,4 @@
-"""The measuring process as its parent sees it: started, listened to, and never left behind."""
+"""Starts the measuring process, reads its messages, and makes sure that it ends."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tunewheel_eval.job import UNFIT_EXIT, UNREACHABLE_EXIT, Broken, Progress, U
 OnProgress = Callable[[Progress], Awaitable[None]]
 
 WORKER = (sys.executable, "-m", "tunewheel_eval.worker")
-"""The command of a measuring process, without its job."""
+"""The command of a measuring process; the job is appended."""
 
 _LINE: TypeAdapter[Progress | Unfit | Broken] = TypeAdapter(WorkerLine)
 _TERMINATE_SECONDS = 5.0
 
 
 class Stopped(Exception):
-    """The worker was stopped because ``lost`` was set; what it had measured is on disk."""
+    """The worker was stopped because ``lost`` was set. Its rows are on disk."""
 
 
 async def run_worker(
@@ -38,9 +38,9 @@ async def run_worker(
 
     Raises:
         UnfitCandidate: the worker could not measure the candidate.
-        Stopped: ``lost`` was set first; the process is gone.
-        TransientError: the base model is not on this machine and the hub does not answer.
-        WorkerFailed: the process ended in any other way.
+        Stopped: ``lost`` was set first. The process has ended.
+        TransientError: the base model is not on this machine, and the hub does not answer.
+        WorkerFailed: the process ended in another way.
     """
     process = await asyncio.create_subprocess_exec(
         *worker, str(job),
@@ -63,15 +63,15 @@ async def run_worker(
 
 def _death(status: int) -> str:
     if status == -signal.SIGKILL:
-        return "the measuring process was killed (signal 9), most likely for want of memory; give eval more"
+        return "the measuring process was killed (signal 9), most likely for want of memory; give it more"
     return f"the measuring process ended with status {status}; its log says why"
 
 
 async def _listen(
     process: asyncio.subprocess.Process, on_progress: OnProgress
 ) -> tuple[Unfit | Broken | None, int]:
-    """Hand progress on until the worker has ended; return the line that says why, where there is one, and its
-    status."""
+    """Pass progress on until the worker has ended. Return its last line, if it says why it failed, and its
+    exit status."""
     last: Unfit | Broken | None = None
     assert process.stdout is not None
     async for raw in process.stdout:
@@ -97,14 +97,14 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 def _environment() -> dict[str, str]:
-    # Decoding frees and asks for the same large blocks at every step: keep glibc from returning them to the
-    # system. 32 MiB is the largest mmap threshold that it takes.
+    # Decoding frees and allocates the same large blocks at every step. Keep glibc from returning them to the
+    # system. 32 MiB is the largest mmap threshold that it accepts.
     keep = {
         "MALLOC_TOP_PAD_": str(64 << 20),
         "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
         "MALLOC_TRIM_THRESHOLD_": str(512 << 20),
     }
     quiet = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    # A waiting OpenMP thread that spins takes the core from whoever else computes here, the engine above all.
+    # A waiting OpenMP thread that spins takes the core from other processes, above all from the engine.
     polite = {"OMP_WAIT_POLICY": "PASSIVE"}
     return {**keep, **quiet, **polite, **os.environ, **trace_environment()}

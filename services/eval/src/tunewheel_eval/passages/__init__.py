@@ -1,1 +1,2 @@
-"""Held-out questions with passages: what is looked up for them, and what that does to answers."""
+"""Evaluates retrieval: looks passages up for held-out questions, and compares answers with and without
+them."""

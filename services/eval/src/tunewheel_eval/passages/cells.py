@@ -1,4 +1,4 @@
-"""Base and tuned model, each asked with passages and without: four cells over the same questions."""
+"""Compares four cells on the same questions: base and tuned model, each with and without passages."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from tunewheel_eval.metrics import Outcomes, metric_of
 from tunewheel_eval.significance import Advantage, Clusters, compare
 
 ORDERED_PAIRS = 12
-"""Of four cells: each claim about one is made at a twelfth of .05, so that of equal cells all together are
-called different no more often than one pair would be (Bonferroni)."""
+"""The significance level of one comparison of two cells. It is .05 / 12, so that among four equal cells the
+probability of any wrong claim is at most .05 (Bonferroni)."""
 _EFFECTS = ((Cell.BASE_WITH_PASSAGES, Cell.BASE), (Cell.TUNED_WITH_PASSAGES, Cell.TUNED))
 _SLACK = 1e-9
 
 
 @dataclass(frozen=True)
 class Cells:
-    """What the four cells made of the same rows."""
+    """The outcomes of the four cells on the same rows."""
 
     outcomes: Mapping[Cell, Outcomes]
     clusters: Clusters
-    """Of these rows."""
+    """The clusters of these rows."""
     seed: int
 
     def figures(self, cell: Cell) -> dict[str, float]:
@@ -41,7 +41,7 @@ class Cells:
         return [name for name in first if all(name in one for one in others)]
 
     def advantage(self, metric: str, cell: Cell, against: Cell, *, alpha: float) -> Advantage:
-        """Compare two cells on the rows that the metric speaks of."""
+        """Compare two cells on the rows to which the metric applies."""
         definition = metric_of(metric)
         mine, theirs = (self.outcomes[one].by_metric[metric] for one in (cell, against))
         known = mine.known & theirs.known
@@ -76,8 +76,8 @@ class Cells:
         )
 
     def differences(self, decides: str) -> tuple[CellDifference, ...]:
-        """Return by ``decides`` each cell against each that comes before it, and by the other metrics what
-        passages do to each model."""
+        """Return the differences: for the metric ``decides`` between every two cells, for the other metrics
+        only between the same model with and without passages."""
         cells = list(Cell)
         pairs = [(cell, other) for n, cell in enumerate(cells) for other in cells[:n]]
         found = [self.difference(decides, *pair, alpha=ALPHA / ORDERED_PAIRS) for pair in pairs]
@@ -85,7 +85,7 @@ class Cells:
         return (*found, *(self.difference(name, *pair, alpha=ALPHA) for name in others for pair in _EFFECTS))
 
     def better(self, metric: str) -> set[tuple[Cell, Cell]]:
-        """Return the pairs (winner, loser) that the rows show."""
+        """Return the pairs (winner, loser) with a significant difference."""
         alpha = ALPHA / ORDERED_PAIRS
         found: set[tuple[Cell, Cell]] = set()
         for one, other in permutations(Cell, 2):
@@ -96,8 +96,8 @@ class Cells:
 
 
 def deciding(criteria: Sequence[Criterion], metrics: Sequence[str]) -> str | None:
-    """Return the metric that cells are compared by: that of the first criterion which asks for an advantage,
-    else of the first, else perplexity; None where ``metrics`` has none of them."""
+    """Return the metric by which cells are compared: that of the first criterion that asks for an advantage,
+    else that of the first criterion, else perplexity. None: ``metrics`` has none of them."""
     asked = [one for one in criteria if one.metric in metrics]
     ahead = [one for one in asked if one.over_base is not None or one.over_champion is not None]
     ahead += [one for one in asked if one.significance is not None and one not in ahead]
@@ -106,5 +106,5 @@ def deciding(criteria: Sequence[Criterion], metrics: Sequence[str]) -> str | Non
 
 
 def best_of(better: set[tuple[Cell, Cell]]) -> tuple[Cell, ...]:
-    """Return the cells that no other is shown to be better than."""
+    """Return the cells that no other cell beats."""
     return tuple(cell for cell in Cell if all(loser is not cell for _, loser in better))

@@ -1,9 +1,9 @@
-"""Which passage a held-out question is answered by, where that is known.
+"""Finds the gold passage of a held-out question: the passage that answers it, if that is known.
 
-An example that was drafted from a document names its record. Any other is answered by the passage that its
-expert's answer rests on: which holds its numbers, and more of its words than any passage of another document.
-It is looked for among the passages that share most words with the answer, not with the question: how well
-questions find passages is what is to be measured.
+An example that was drafted from a document names its record. For any other example it is the passage on which
+the expert's answer rests: a passage with the answer's numbers, and with more of its words than any passage of
+another document has. It is searched by the answer's words, not by the question's. Otherwise the measured
+quality of retrieval would depend on retrieval itself.
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ from tunewheel_retrieval.hits import Passage
 from tunewheel_retrieval.index import Index
 
 GROUNDED = 0.75
-"""Share of an answer's words that the passage it rests on holds."""
+"""The gold passage must have at least this share of the answer's words."""
 CANDIDATES = 20
 
 
 def gold_passages(examples: Iterable[ChatExample], index: Index) -> dict[str, Passage]:
-    """Return the passage that each example is answered by, by its id; those where nobody can tell are not
-    there."""
+    """Return the gold passages by example id. Examples without a known one are left out."""
     of_record: defaultdict[str, list[Passage]] = defaultdict(list)
     for passage in index.rows:
         of_record[passage.record_id].append(passage)
@@ -50,8 +49,8 @@ def _grounding(example: ChatExample, said: str, index: Index) -> Passage | None:
 
 
 def _best(said: str, passages: Sequence[Passage]) -> tuple[Passage | None, float, float]:
-    """Return the passage that holds most of ``said``, its share, and the largest share of a passage of
-    another document."""
+    """Return the passage with most words of ``said``, its share of the words, and the largest share among
+    passages of other documents."""
     shares = [(grounding(said, passage.searched), passage) for passage in passages]
     share, best = max(shares, key=lambda one: one[0], default=(0.0, None))
     others = [one for one, passage in shares if best and passage.document_id != best.document_id]

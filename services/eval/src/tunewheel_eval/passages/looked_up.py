@@ -1,4 +1,4 @@
-"""What was looked up for the held-out questions of one evaluation, and the prompts that follow from it."""
+"""The passages found for the held-out questions of one evaluation, and the prompts made with them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from tunewheel_eval.prompts import with_hits
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was found for one question."""
+    """The search result for one question."""
 
     hits: tuple[Hit, ...] = ()
-    """Whose passages a prompt is given."""
+    """The hits whose passages go into the prompt."""
     document: str | None = None
-    """The document that answers the question; None: nobody can tell which does."""
+    """The document that answers the question; None: it is not known."""
     rank: int | None = None
-    """Place of that document's first passage in the index's ranking, from 1; None: it was not found."""
+    """The rank, from 1, of that document's first passage in the search result; None: it was not found."""
     change: Change | None = None
-    """What became of that document since the answer was written; None: nothing, or nobody can tell."""
+    """How that document changed since the answer was written; None: it did not change, or it is not known."""
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -35,32 +35,33 @@ class Found:
 
 @dataclass(frozen=True)
 class LookedUp:
-    """By the id of each held-out example."""
+    """The search results of all held-out examples."""
 
     index_id: str
     spec: RetrievalSpec
     found: Mapping[str, Found] = field(default_factory=dict[str, Found])
     reason: str | None = None
-    """Why nothing was looked up."""
+    """Why no passages were looked up; None: they were."""
     before_id: str | None = None
-    """The index version that the answers were written by; None: it is not known, or not there any more."""
+    """The index version at the time when the answers were written; None: it is not known or was deleted."""
     documents_changed: int = 0
 
     @property
     def serves(self) -> bool:
-        """Whether a request that does not say is given passages, and so are the prompts that are judged."""
+        """Return whether a served request gets passages by default. Then the judged prompts have passages
+        too."""
         return self.spec.default == "on"
 
     def asked(self, example: ChatExample, *, with_passages: bool) -> ChatExample:
-        """Return ``example`` as a model is asked it: made as the gateway makes its prompts."""
+        """Return ``example`` with the prompt that the gateway would make."""
         found = self.found.get(example.example_id)
         if not with_passages or found is None or not found.hits:
             return example
         return with_hits(example, self.spec, found.hits)
 
     def by_key(self, examples: Sequence[ChatExample], *, max_output_tokens: int) -> dict[str, WithPassages]:
-        """Return those of ``examples`` whose prompts have passages, by the key of the prompt with all of
-        them."""
+        """Return the ``examples`` whose prompts have passages, by the key of the prompt with all its
+        passages."""
         asked = [(self.asked(one, with_passages=True), one) for one in examples]
         return {
             example_key(one, max_output_tokens=max_output_tokens): WithPassages(
@@ -71,10 +72,10 @@ class LookedUp:
         }
 
     def texts(self) -> dict[str, tuple[str, ...]]:
-        """Return the passages of each prompt that has any, as texts."""
+        """Return the texts of the passages by example, for prompts that have any."""
         return {name: found.texts for name, found in self.found.items() if found.hits}
 
     def labelled(self, examples: Sequence[ChatExample]) -> list[int]:
-        """Return the rows of ``examples`` whose document is known."""
+        """Return the positions of the ``examples`` whose answering document is known."""
         known = [self.found.get(one.example_id, Found()).document is not None for one in examples]
         return [row for row, is_known in enumerate(known) if is_known]

@@ -1,4 +1,4 @@
-"""Looks passages up for held-out questions, as the gateway does for those that it is asked."""
+"""Looks passages up for held-out questions, in the same way as the gateway does for requests."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from tunewheel_eval.passages.staleness import Changes
 
 log = structlog.get_logger(__name__)
 EMBEDDING, INDEX = "dataset.spec.retrieval.embedding", "plan.index"
-"""Fields of refusals."""
+"""The fields that errors name."""
 
 
 class LookUp:
-    """Opens index versions and searches them. ``allowed``: the hosts that may be asked for vectors."""
+    """Opens index versions and searches them. ``allowed``: the hosts that may be asked for embeddings."""
 
     def __init__(self, store: ObjectStore, allowed: AllowedSources) -> None:
         self._store = store
@@ -53,14 +53,15 @@ class LookUp:
         before: ArtifactRef | None = None,
         needed: bool = False,
     ) -> LookedUp | None:
-        """Return what the index of ``plan`` has for ``examples``; None where there is none. ``before``: the
-        manifest of the version that held the documents when the answers were written. ``needed``: a criterion
-        rests on what is found, whether or not prompts have passages.
+        """Search the index of ``plan`` for ``examples``; None: the plan has no index.
+
+        ``before``: the manifest of the index version at the time when the answers were written. ``needed``: a
+        criterion depends on the search result, even if prompts have no passages.
 
         Raises:
-            InvalidEvent: the verdict rests on passages, and the index cannot be searched.
-            PassagesAway: the endpoint for vectors does not answer, or the index was deleted, and the verdict
-                cannot do without.
+            InvalidEvent: the verdict depends on passages, and the index cannot be searched. PassagesAway: the
+            verdict depends on passages, and the endpoint for embeddings does not answer or the
+                index was deleted.
             TransientError: the store does not answer.
         """
         if plan.index is None or plan.index_id is None or spec is None:
@@ -86,14 +87,14 @@ class LookUp:
             # an erasure may delete the newest version before the next one is built
             if rests and await is_deleted(self._store, plan.index):
                 raise PassagesAway(f"no index: {error}", field=INDEX) from error
-            if rests:  # the same answer as long as the plan stands
+            if rests:  # a retry would fail in the same way
                 field = EMBEDDING if isinstance(error, InvalidSpec) else INDEX
                 reason = f"cannot be searched: {error}; mend that, and have the run judged again"
                 raise InvalidEvent(field=field, reason=reason) from error
             return _not_looked_up(plan, spec, error)
 
     async def works(self, plan: EvaluationPlan, spec: RetrievalSpec | None) -> bool:
-        """Tell whether passages can be looked up now. Raises TransientError: the store does not answer."""
+        """Return whether passages can be looked up now. Raises TransientError: the store does not answer."""
         if plan.index is None or spec is None:
             return False
         try:
@@ -112,20 +113,20 @@ class LookUp:
             return await open_index(self._store, ref)
         except TransientError:
             raise
-        except TunewheelError as error:  # an index keeps a few versions
+        except TunewheelError as error:  # the index service keeps only a few versions
             log.info("old_index_gone", manifest=ref.path, reason=str(error))
             return None
 
 
 async def _probe(embedder: Embedder) -> None:
-    """Ask an endpoint for a vector, from this loop: it may take a minute to give no answer, and a thread that
-    waited for it would be missing to the evaluation whose turn it is."""
+    """Ask an endpoint for an embedding, on the event loop. The time-out may be a minute, and a thread that
+    waits would be missing for the running evaluation."""
     if isinstance(embedder, FromThread):
         await embedder.endpoint.units([PROBE])
 
 
 async def is_deleted(store: ObjectStore, index: ArtifactRef) -> bool:
-    """Tell whether the manifest of an index version, or a file that it names, was deleted."""
+    """Return whether the manifest of an index version, or a file that it names, was deleted."""
     data = await store.read(index.path)
     if data is None:
         return True
@@ -154,7 +155,7 @@ def _look_up_all(
     changes = Changes(before, now) if before is not None else None
     found: dict[str, Found] = {}
     for example, question, vector in zip(examples, questions, vectors, strict=True):
-        # the gateway looks nothing up for a question without a word
+        # the gateway looks nothing up for a blank question
         ranking = now.search(question, vector, DEPTH) if question.strip() else ()
         own = gold.get(example.example_id)
         document = own.document_id if own is not None else None
@@ -177,8 +178,8 @@ def _look_up_all(
 
 
 def _vectors(index: Index, embedder: Embedder, questions: Sequence[str]) -> list[Vectors | None]:
-    """Return each question's vector; None where the index was built by another embedder than the spec names,
-    or where an endpoint refuses this one question: then words alone find, here as at the gateway."""
+    """Return each question's embedding; None if the index was built with another embedder than the spec
+    names, or if the endpoint refuses this question. Then search uses words alone, as in the gateway."""
     if index.manifest.embedding != embedder.name or not questions:
         return [None] * len(questions)
     try:

@@ -10,7 +10,7 @@ from tunewheel_eval.page_parts import as_text, figure, table
 
 
 def retrieval_part(scores: RetrievalScores | None) -> Iterable[str]:
-    """Yield what the index finds, the four cells, and whether the plan's advice was right."""
+    """Yield the quality of search, the four cells, and whether the plan's advice was right."""
     if scores is None:
         return
     judged = "with passages" if scores.with_passages else "without passages"

@@ -1,4 +1,4 @@
-"""What a scorecard says of retrieval."""
+"""The retrieval part of a scorecard."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ NO_ROWS = "evaluation.cells is 0, or the prompts with passages are too long for 
 
 
 def cell_sample(examples: Sequence[ChatExample], spec: ProjectSpec) -> tuple[ChatExample, ...]:
-    """Return the examples that all four cells are asked: the first by key, which is digits of a hash, so a
-    random sample and always the same."""
+    """Return the examples for all four cells: the first ones by key. Keys are hashes, so this is a random
+    sample that is always the same."""
     limit = spec.task.max_output_tokens
     ordered = sorted(examples, key=lambda one: example_key(one, max_output_tokens=limit))
     return tuple(ordered[: spec.evaluation.cells])
@@ -40,23 +40,23 @@ def cell_sample(examples: Sequence[ChatExample], spec: ProjectSpec) -> tuple[Cha
 
 @dataclass(frozen=True)
 class Answers:
-    """What base and candidate made of held-out prompts with passages and without."""
+    """The measurements of base and candidate with and without passages."""
 
     spec: ProjectSpec
     looked: LookedUp
     measured: Mapping[Role, Measurement]
     trained_with_passages: bool = False
-    """Whether rows that the candidate was trained on hold passages."""
+    """Whether the candidate was trained on prompts with passages."""
 
     def row(self, cell: Cell, example: ChatExample) -> HoldoutRow | None:
-        """Return a cell's answer; None where it was not asked, or could not be."""
+        """Return a cell's row; None: the cell was not asked, or could not be measured."""
         asked = self.looked.asked(example, with_passages=cell.has_passages)
         key = example_key(asked, max_output_tokens=self.spec.task.max_output_tokens)
         row = self._of(cell).rows.get(key)
         return row if isinstance(row, HoldoutRow) else None
 
     def asked_everywhere(self, examples: Sequence[ChatExample]) -> list[ChatExample]:
-        """Return those of the cells' sample of ``examples`` that every cell answered."""
+        """Return the examples of the cells' sample that every cell answered."""
         sample = cell_sample(examples, self.spec)
         return [one for one in sample if all(self.row(cell, one) is not None for cell in Cell)]
 
@@ -101,10 +101,10 @@ def retrieval_scores(
     corpus: Corpus,
     seed: int,
 ) -> RetrievalScores:
-    """Return what the index finds, and what passages do to answers.
+    """Return the quality of search, and the effect of passages on answers.
 
-    ``examples``: the held-out rows that are judged, as the dataset has them. ``judged``: the candidate's
-    outcomes on them. ``clusters``: which of the rows whose document is known are one observation.
+    ``examples``: the judged held-out rows, as in the dataset. ``judged``: the candidate's outcomes on them.
+    ``clusters``: the clusters of the rows whose document is known.
     """
     looked, spec = answers.looked, answers.spec
     told = RetrievalScores(

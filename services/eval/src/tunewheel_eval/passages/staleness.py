@@ -1,8 +1,8 @@
-"""Answers that say what a document said before it changed.
+"""Finds stale answers: those that repeat what a document said before it changed.
 
-An answer is stale where it holds a number, a name or an identifier that stands in the old passage and neither
-in the new version of its document nor in the question. One that was changed in ordinary words alone cannot be
-told, and does not count. Documents are compared by what they say: one that was renamed is as it was.
+An answer is stale if it has a number, a name or an identifier that is in the old passage, but neither in the
+new version of the document nor in the question. Changes in ordinary words alone cannot be recognised, and do
+not count. Documents are compared by their text, so a renamed document is unchanged.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from tunewheel_retrieval.index import Index
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What tells answers by the old version of a document from answers by the new one."""
+    """The terms that tell an answer by the old version of a document from one by the new version."""
 
     old: frozenset[str]
-    """Numbers, names and identifiers of the old passage alone."""
+    """Numbers, names and identifiers that only the old passage has."""
     new: frozenset[str]
-    """Those of the new version alone."""
+    """Those that only the new version has."""
 
     def is_stale(self, answer: str) -> bool:
         return not self.old.isdisjoint(_said(answer))
 
     def is_current(self, answer: str) -> bool:
-        """Tell whether an answer holds what only the new version says, and nothing that only the old does."""
+        """Return whether an answer has a term of the new version only, and none of the old version only."""
         said = _said(answer)
         return self.old.isdisjoint(said) and not self.new.isdisjoint(said)
 
 
 class Changes:
-    """The documents of index version ``before``, held against those of ``now``."""
+    """The changes of documents from index version ``before`` to ``now``."""
 
     def __init__(self, before: Index, now: Index) -> None:
         self._before, self._now = before, now
@@ -51,22 +51,22 @@ class Changes:
 
     @cached_property
     def documents(self) -> frozenset[str]:
-        """Those whose text no document of ``now`` has."""
+        """The documents of ``before`` whose text no document of ``now`` has."""
         then, now = self._said
         standing = set(now.values())
         return frozenset(name for name, said in then.items() if said not in standing)
 
     def name_now(self, gold: Passage) -> str | None:
-        """Return what ``now`` calls the document of ``gold``, a passage of the old version: the same, else
-        the first that holds the passage; None: it was withdrawn."""
+        """Return the name in ``now`` of the document of ``gold``, a passage of the old version. If no
+        document has the same name, return the first that holds the passage; None: it was withdrawn."""
         now = self._said[1]
         if gold.document_id in now:
             return gold.document_id
         return next((name for name, said in now.items() if any(gold.text in one for one in said)), None)
 
     def of(self, example: ChatExample, gold: Passage) -> Change | None:
-        """Return what became of the document that ``gold``, a passage of the old version, is part of; None:
-        it is as it was."""
+        """Return the change of the document of ``gold``, a passage of the old version; None: it is
+        unchanged."""
         if gold.document_id not in self.documents:
             return None
         old, new = self._searched
@@ -79,7 +79,8 @@ class Changes:
 
     @cached_property
     def _said(self) -> tuple[Mapping[str, tuple[str, ...]], Mapping[str, tuple[str, ...]]]:
-        """The old passages and the new, without titles: those may be made of a document's name."""
+        """Return the old and the new passages by document, without titles, which may be made from file
+        names."""
         text = attrgetter("text")
         return _by_document(self._before, text), _by_document(self._now, text)
 
@@ -101,6 +102,6 @@ def _named(text: str) -> set[str]:
 
 
 def _said(answer: str) -> set[str]:
-    """Every term, for a sentence may begin with the name."""
+    """Return all terms, including those at the beginning of a sentence, which may be a name."""
     said = spoken(answer)
     return terms_of(said) | figures_in("\n".join(said))

@@ -1,1 +1,1 @@
-"""Human review: which prompts people compare, what they said together, and what follows from it."""
+"""Human review: draws the prompts that people compare, collects their answers, and decides."""

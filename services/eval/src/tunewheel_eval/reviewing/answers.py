@@ -1,4 +1,4 @@
-"""What reviewers answered so far: a fold over ``review.answered``."""
+"""The reviewers' answers so far: a fold over ``review.answered``."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from tunewheel_eval.reviewing.preference import SCORES
 
 
 class Answers:
-    """The newest answer of every person to every item. Applying an answer twice changes nothing, and one that
-    comes late does not replace a newer one."""
+    """The newest answer of every person to every item. Applying an answer twice changes nothing. An answer
+    that arrives late does not replace a newer one."""
 
     def __init__(self) -> None:
         self._newest: defaultdict[tuple[str, str], dict[str, ReviewAnswered]] = defaultdict(dict)
         """By review and person, then by item."""
 
     def apply(self, event: Envelope[Any]) -> None:
-        """Take note of one event. One with a preference that does not exist is no answer."""
+        """Apply one event. An answer with an unknown preference is ignored."""
         answer = event.data
         if not isinstance(answer, ReviewAnswered) or answer.preference not in SCORES:
             return
@@ -40,7 +40,7 @@ class Answers:
 
 
 def check_answer(answer: ReviewAnswered, reviewed: ReviewSet | None) -> None:
-    """Refuse an answer that says nothing of an item of the set. Raises InvalidEvent."""
+    """Raise InvalidEvent for an answer with an unknown preference, or about no item of the set."""
     if answer.preference not in SCORES:
         reason = f"is {answer.preference!r}; send one of {', '.join(SCORES)}"
         raise InvalidEvent(field="preference", reason=reason)
@@ -50,21 +50,21 @@ def check_answer(answer: ReviewAnswered, reviewed: ReviewSet | None) -> None:
 
 
 def counted(answer: ReviewAnswered, submission: Submission) -> bool:
-    """Tell whether a submission rests on this answer, or on a newer one to the same item."""
+    """Return whether a submission contains this answer, or a newer one to the same item."""
     return any(
         one.item_id == answer.item_id and one.revision >= answer.revision for one in submission.answers
     )
 
 
 def missing(submission: Submission, case: ReviewCase, reviewed: ReviewSet | None) -> int:
-    """Return how many answers a person still owes at least: those that lack to the smallest share of the set
-    as it was drawn. What was erased since, nobody can answer any more."""
+    """Return how many answers a person still owes, at least: up to the smallest share of the set as it was
+    drawn. Items that were erased since are not owed."""
     erased = len(case.drawn) - (len(reviewed.items) if reviewed is not None else 0)
     return max(0, smallest_share(len(case.drawn), case.rule) - len(submission.answers) - erased)
 
 
 def smallest_share(items: int, rule: ReviewSpec) -> int:
-    """Return how many of ``items`` the person judges who judges fewest (``review_assignment``). Which ones is
-    known to the door alone, whose secret deals them."""
+    """Return the smallest number of ``items`` that a person must judge (``review_assignment``). Only the HTTP
+    service knows which items a person gets, because it assigns them by its secret."""
     people, copies = rule.reviewers, min(rule.per_item, rule.reviewers)
     return min(sum((share - n) % people < copies for n in range(items)) for share in range(people))

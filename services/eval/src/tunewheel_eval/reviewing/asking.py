@@ -1,4 +1,4 @@
-"""What a verdict of figures has to wait for: people, unless they decided on the run before."""
+"""Turns an automated verdict into a request for review, if people must decide and have not yet."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tunewheel_eval.reviews import reviewed_without_set
 from tunewheel_eval.scorecards import Verdict
 
 OTHER_IS_BASE = "base"
-"""``ReviewSet.other_id`` where there was no champion: a base's name need not be a slug."""
+"""``ReviewSet.other_id`` if there was no champion. The base's name cannot be used: it need not be a slug."""
 _EVIDENCE = (
     "project", "run_id", "dataset_id", "dataset", "adapter", "scorecard", "criteria_sha256", "contestants",
     "checks", "evaluation_id", "bundle",
@@ -32,9 +32,9 @@ _EVIDENCE = (
 
 
 async def ask(store: ObjectStore, verdict: Verdict) -> Verdict:
-    """Return what is published of an automated verdict: itself, or the request that people look at it.
+    """Return the event to publish for an automated verdict: the verdict itself, or a request for review.
 
-    People are asked once about a run. What they decided then holds for its later evaluations.
+    People are asked once about a run. Their decision also holds for its later evaluations.
 
     Raises:
         InvalidEvent: the run's manifest cannot be read.
@@ -54,7 +54,7 @@ async def ask(store: ObjectStore, verdict: Verdict) -> Verdict:
 
 
 def decided(case: ReviewCase, decision: Decision) -> EvalPassed | EvalFailed:
-    """Return the verdict that people's decision makes of what they were asked."""
+    """Return the final verdict on a case, by the people's decision."""
     return _with_decision(case.requested, decision)
 
 
@@ -62,7 +62,7 @@ def _asks(verdict: Verdict, rule: ReviewSpec) -> bool:
     if isinstance(verdict, ReviewRequested):
         return True
     missed = isinstance(verdict, EvalFailed | EvalUndecided)
-    return missed and rule.override and bool(verdict.checks)  # without checks nothing was measured
+    return missed and rule.override and bool(verdict.checks)  # no checks: the candidate was not measured
 
 
 async def _opened(cases: Cases, store: ObjectStore, verdict: Verdict, manifest: DatasetManifest) -> Verdict:
@@ -70,7 +70,7 @@ async def _opened(cases: Cases, store: ObjectStore, verdict: Verdict, manifest: 
     lines = await read_written(store, verdict.scorecard.path)
     items = draw(lines, manifest.spec.task, size=rule.sample, seed=verdict.scorecard.path)
     others = [one.model_id for one in verdict.contestants if one.role is Role.CHAMPION]
-    if not items:  # every output was erased: the figures are all that people could be asked about
+    if not items:  # every output was erased, so there is nothing to compare
         return verdict
     drawn, ref = await cases.open(
         ReviewSet(
@@ -100,8 +100,8 @@ async def _opened(cases: Cases, store: ObjectStore, verdict: Verdict, manifest: 
 
 
 def _held(verdict: Verdict, case: ReviewCase, decision: Decision) -> Verdict:
-    """Hold a later evaluation against what people decided. Their approval stands in for the review, not for
-    the figures: what they did not pass over has to be met."""
+    """Return the verdict of a later evaluation under an earlier decision. An approval replaces the review,
+    but not the criteria: those that it did not override must be met."""
     if not decision.passed or isinstance(verdict, ReviewRequested):
         return _with_decision(verdict, decision)
     missed = _missed(verdict)
@@ -126,7 +126,7 @@ def _plain(verdict: Verdict) -> ReviewRequested:
 
 
 def _request(verdict: Verdict, asked: ReviewRequested) -> ReviewRequested:
-    """Ask for the review that is under way, now for another evaluation."""
+    """Return a request for the review that is under way, for another evaluation."""
     names = ("review_id", "review_set", "items", "reviewers")
     return _plain(verdict).model_copy(update={name: getattr(asked, name) for name in names})
 

@@ -1,12 +1,12 @@
-"""What the store holds of a review. Everything is created once; only an erasure takes text out again.
+"""The files of a review in the store. Each is written once; only an erasure changes one later.
 
-| path below ``reviews/`` | holds |
+| path below ``reviews/`` | content |
 |---|---|
 | ``<review_id>.json`` | the ``ReviewSet`` |
-| ``<review_id>/case.json`` | what was asked, and by which rule it is decided |
-| ``<review_id>/submitted/<person>.json`` | what one person decided, with their answers at that moment |
-| ``<review_id>/decided.json`` | what the people asked for decided together |
-| ``<review_id>/rejected.json`` | the rejection that ended it |
+| ``<review_id>/case.json`` | the question to the reviewers, and the rule by which it is decided |
+| ``<review_id>/submitted/<person>.json`` | one person's decision, with their answers at that moment |
+| ``<review_id>/decided.json`` | the common decision of the required reviewers |
+| ``<review_id>/rejected.json`` | the rejection that ended the review |
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class ReviewCase(Frozen):
     requested: ReviewRequested
     rule: ReviewSpec
     drawn: tuple[str, ...]
-    """The items of the set as it was drawn: an erasure may have taken some since."""
+    """The number of items when the set was drawn. An erasure may have removed some since."""
     missed: tuple[str, ...] = ()
-    """Metrics of the criteria that the candidate does not meet: an approval overrides them."""
+    """The metrics of the criteria that the candidate misses. An approval overrides them."""
 
     @property
     def review_id(self) -> str:
@@ -52,7 +52,7 @@ class Decision(Frozen):
     """``decided.json`` or ``rejected.json``."""
 
     decided_by: ReviewSubmitted
-    """The submission that decided: the last that was needed, or the rejection."""
+    """The submission that decided: the last required approval, or the rejection."""
     passed: bool
     outcome: ReviewOutcome | None
     field: str | None = None
@@ -61,12 +61,13 @@ class Decision(Frozen):
 
 
 def review_id_of(project: str, run_id: str) -> str:
-    """Name the review of a run: a run is reviewed once, however often it is evaluated."""
+    """Return the id of a run's review. A run has one review, even if it is evaluated several times."""
     return content_id("review", {"project": project, "run_id": run_id})
 
 
 def person_of(said: ReviewSubmitted | ReviewAnswered) -> str:
-    """Name whoever said it, safe as a path: by the principal, who is known, else as they sign."""
+    """Return the person's name in a form that is safe in a path: the principal, or else the name as
+    signed."""
     who = said.principal
     cause = {"reviewer": said.reviewer} if who is None else {"issuer": who.issuer, "name": who.name}
     return content_id("person", cause)
@@ -85,24 +86,24 @@ def submissions_folder(review_id: str) -> str:
 
 
 class Cases:
-    """Reads and keeps what belongs to reviews."""
+    """Reads and writes the files of reviews."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
 
     async def open(self, drawn: ReviewSet) -> tuple[ReviewSet, ArtifactRef]:
-        """Keep the set that was drawn, or return the one that was drawn first."""
+        """Store the drawn set, or return the one that was stored first."""
         path = set_path(drawn.review_id)
         data = await self._store.first(path, drawn.model_dump_json(indent=1).encode())
         ref = ArtifactRef(path=path, sha256=content_sha256(data), size_bytes=len(data))
         return ReviewSet.model_validate_json(data), ref
 
     async def read_set(self, review_id: str) -> ReviewSet | None:
-        """Return the set as it is now; None where all of its examples were erased."""
+        """Return the set as it is now; None: all its examples were erased."""
         return await self._read(set_path(review_id), ReviewSet)
 
     async def keep(self, case: ReviewCase) -> ReviewCase:
-        """Keep ``case``, or return the one that was kept first."""
+        """Store ``case``, or return the one that was stored first."""
         return await self._first(case_path(case.review_id), case)
 
     async def read(self, review_id: str) -> ReviewCase | None:
@@ -112,11 +113,11 @@ class Cases:
         return await self._read(f"{submissions_folder(review_id)}/{person}.json", Submission)
 
     async def submit(self, review_id: str, submission: Submission) -> Submission:
-        """Keep what a person decided, or return what they decided first."""
+        """Store a person's submission, or return their first one."""
         return await self._first(submission_path(review_id, submission.review), submission)
 
     async def submissions(self, review_id: str) -> Sequence[Submission]:
-        """Return what everybody decided, in an order that does not depend on who came first."""
+        """Return all submissions, in an order that does not depend on their time."""
         paths = await self._store.list(submissions_folder(review_id))
         found = [await self._read(path, Submission) for path in paths]
         return [one for one in found if one is not None]
@@ -128,7 +129,7 @@ class Cases:
         return await self._read(_decision_path(review_id, rejected=True), Decision)
 
     async def decide(self, review_id: str, decision: Decision) -> Decision:
-        """Keep a decision, or return the first of its kind."""
+        """Store a decision, or return the first one of its kind."""
         rejected = decision.decided_by.verdict == "rejected"
         return await self._first(_decision_path(review_id, rejected=rejected), decision)
 

@@ -1,6 +1,7 @@
-"""What reviewers would have answered, as expert examples for ingest.
+"""Publishes reviewers' corrected answers as expert examples for ingest.
 
-Their prompts were held out, so curate holds these out too: the expected answer changes, nothing trains.
+Their prompts were held out, so curate holds the corrections out too. They change expected answers, and never
+train.
 """
 
 from __future__ import annotations
@@ -23,9 +24,12 @@ log = structlog.get_logger(__name__)
 def corrections(
     reviewed: ReviewSet | None, submissions: Sequence[Submission]
 ) -> tuple[ExamplePublished, ...]:
-    """Return an example for every corrected answer whose prompt is still in the set: of what was erased
-    nothing is published. The same answer gives the same example. A prompt that no example can have, without
-    a question or too long, gives none: the verdict that comes with them must not be lost to it."""
+    """Return an example for every corrected answer whose prompt is still in the set; erased prompts give
+    none.
+
+    The same answer gives the same example. A prompt that is not valid as an example (without a question, or
+    too long) is skipped, so that the verdict is still published.
+    """
     items = {item.item_id: item for item in (reviewed.items if reviewed else ())}
     found = (
         _example(items[answer.item_id], answer)
@@ -37,7 +41,7 @@ def corrections(
 
 
 def correction_id(answer: ReviewAnswered) -> str:
-    """Name the example by the review, the item and the person."""
+    """Return the example's id. It follows from the review, the item and the person."""
     cause = {"review": answer.review_id, "item": answer.item_id, "person": person_of(answer)}
     return content_id("correction", cause)
 

@@ -1,7 +1,7 @@
-"""What people's submissions decide: nothing yet, an approval by all who were asked, or a rejection.
+"""Decides by people's submissions: nothing yet, an approval by all required reviewers, or a rejection.
 
-A rejection counts at once and for good. What was accepted lies in the store: a submission that is delivered
-again leads to the same events, also when its reviewer may not review any more.
+A rejection counts at once and is final. Accepted submissions are stored. So a submission that is delivered
+again leads to the same events, even if its reviewer has lost the role.
 """
 
 from __future__ import annotations
@@ -23,24 +23,25 @@ from tunewheel_eval.reviews import settle
 from tunewheel_eval.scorecards import why_rejected
 
 Check = Callable[[ReviewSubmitted | ReviewAnswered], Awaitable[None]]
-"""Raises ``InvalidEvent`` unless who said something may review now."""
+"""Raises ``InvalidEvent`` unless the person may review now."""
 _SLACK = 1e-9
-"""A preference met exactly on paper must not fail by a rounding of binary fractions."""
+"""Tolerance for rounding: a preference that equals the limit must not fail by the last bits."""
 
 
 class Reviews:
-    """Takes what reviewers answer and submit."""
+    """Handles reviewers' answers and submissions."""
 
     def __init__(self, store: ObjectStore, answers: Answers, check: Check) -> None:
         self._store, self._cases = store, Cases(store)
         self._answers, self._check = answers, check
 
     async def accept(self, answer: ReviewAnswered) -> None:
-        """Refuse an answer that cannot count. Others are counted when their reviewer submits.
+        """Check an answer. It counts when its reviewer submits.
 
         Raises:
-            InvalidEvent: the review or the item does not exist, who answered may not review, or the answer
-                comes after they submitted or after the review was decided.
+            InvalidEvent: the review or the item does not exist, the person may not review, or the answer
+            comes after
+                the person's submission or after the decision.
         """
         case = await self._case(answer)
         assert case is not None  # an answer names its review
@@ -55,12 +56,13 @@ class Reviews:
             raise InvalidEvent(field="review_id", reason=reason)
 
     async def settle(self, review: ReviewSubmitted) -> Sequence[Event]:
-        """Return what follows from a submission: nothing while others are to submit, else the verdict and the
-        corrected examples.
+        """Return the events that follow from a submission: none while other submissions are missing, else the
+        verdict and the corrected examples.
 
         Raises:
-            InvalidEvent: who submits may not review, no such review waits, it is decided, or the submission
-                lacks answers or a comment.
+            InvalidEvent: the person may not review, no such review waits, it is decided, or the submission
+            lacks
+                answers or a comment.
         """
         case = await self._case(review)
         if case is None:
@@ -88,7 +90,7 @@ class Reviews:
         if before is None or before.review.event_id() != review.event_id():
             await self._check(review)
             await self._refuse_after_rejection(case)
-            if before is not None:  # they said so before, in other words
+            if before is not None:  # this person approved before
                 return None
             decision = await self._cases.decision(case.review_id)
             if decision is not None:
@@ -98,7 +100,7 @@ class Reviews:
         return decision if decision is not None and _is_by(decision, review) else None
 
     async def _complete(self, case: ReviewCase, review: ReviewSubmitted) -> Submission:
-        """Return the approval with its answers. Raises InvalidEvent where something is missing."""
+        """Return the approval with its answers. Raises InvalidEvent if something is missing."""
         rule, submission = case.rule, await self._submission(case, review)
         if review.review_id is None:
             if rule.reviewers > 1 or rule.min_preference is not None or case.missed:
@@ -154,8 +156,9 @@ class Reviews:
         return await self._cases.decide(case.review_id, decision)
 
     async def _agreed(self, case: ReviewCase, decision: Decision, review: ReviewSubmitted) -> Decision:
-        """Return the approval that was decided, in the name of a later approver where its own counts no more:
-        the registry takes no verdict of somebody who lost the role. Raises InvalidEvent where it counts."""
+        """Return the decided approval under the name of this later approver, if the first approver has lost
+        the role: the registry accepts no verdict from a person without it. Raises InvalidEvent if the first
+        approver still has the role: the review is decided."""
         named = await self._named(decision, review)
         if _is_by(named, review):
             return named
@@ -181,7 +184,7 @@ class Reviews:
             raise InvalidEvent(field=field, reason=f"{reason}; build a new dataset version and train on it")
 
     async def _submission(self, case: ReviewCase, review: ReviewSubmitted) -> Submission:
-        """Return a person's answers; of what was erased since, the preference alone."""
+        """Return a person's submission. Answers to items that were erased since keep only the preference."""
         reviewed = await self._cases.read_set(case.review_id)
         left = {item.item_id for item in reviewed.items} if reviewed is not None else set[str]()
         answers = tuple(
@@ -197,7 +200,7 @@ def _is_by(decision: Decision, review: ReviewSubmitted) -> bool:
 
 
 def _outcome(case: ReviewCase, submissions: Sequence[Submission]) -> ReviewOutcome | None:
-    """Sum up what was answered; None where everybody gave a verdict alone."""
+    """Summarise the answers; None: all reviewers gave only a verdict."""
     if not any(one.answers for one in submissions) and not case.missed:
         return None
     answers = {person_of(one.review): one.answers for one in submissions}

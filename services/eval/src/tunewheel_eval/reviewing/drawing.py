@@ -1,6 +1,7 @@
-"""Which held-out prompts people compare: some of every label, those that the models disagree on, the worst.
+"""Draws the held-out prompts that people compare: some of every label, some on which the models disagree, and
+the candidate's worst ones.
 
-Pure, and the same for the same seed: whoever draws again draws the same set.
+Pure: the same seed gives the same set.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tunewheel_eval.generations import Generation, joined
 
 DISAGREEMENT, WORST, ANY = "disagreement", "worst", "all"
 _EACH = 4
-"""One part in so many of the set is given to disagreements, and as much to the worst rows."""
+"""One in so many items of the set is a disagreement, and one in so many is among the worst rows."""
 
 
 def draw(
@@ -30,9 +31,9 @@ def draw(
     """Return at most ``size`` prompts with the answers of the candidate and of the other: the champion, or
     the base where there was none.
 
-    A quarter goes to prompts on which the two differ in label or validity, a quarter to those whose answer by
-    the candidate is worst; each takes what there is of its kind. The rest is shared out among the labels, by
-    how frequent they are, one prompt of each first.
+    Up to a quarter are prompts on which the two differ in label or validity. Up to a quarter are prompts with
+    the candidate's worst answers. The rest is distributed over the labels by their frequency, with one prompt
+    of each label first.
     """
     rows = _shuffled(_pairs(generations), seed)
     if not rows:
@@ -101,7 +102,8 @@ def _validity_differs(row: ReviewItem, schema: SchemaCheck | None) -> bool:
 
 
 def _scores(rows: Sequence[ReviewItem], task: TaskSpec) -> list[float]:
-    """How near each of the candidate's answers is to the expert's: label, then words; 1 is the same."""
+    """Return how similar each of the candidate's answers is to the expert's, by label and then by words; 1:
+    equal."""
     near = [rouge_l(row.candidate, row.expected) for row in rows]
     if task.label_field is None:
         return near
@@ -111,7 +113,8 @@ def _scores(rows: Sequence[ReviewItem], task: TaskSpec) -> list[float]:
 
 
 def _by_label(rows: Sequence[ReviewItem], task: TaskSpec) -> list[ReviewItem]:
-    """Order ``rows`` so that every beginning of the list holds the labels about as they are distributed."""
+    """Order ``rows`` so that every prefix of the list has about the same distribution of labels as all
+    rows."""
     labelled: dict[str, list[ReviewItem]] = defaultdict(list)
     for row in rows:
         labelled[_stratum(row, task)].append(row)

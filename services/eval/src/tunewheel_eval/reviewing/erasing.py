@@ -1,7 +1,7 @@
-"""Takes erased examples out of reviews: out of the sets, and what reviewers wrote about them.
+"""Removes erased examples from review sets, and reviewers' texts about them.
 
-A set keeps its path, for whoever serves it: after an erasure its content differs from what
-``review.requested`` says of it. What was decided stays, in figures.
+A set keeps its path, because services read it by path. So after an erasure its hash differs from the one in
+``review.requested``. Decisions stay, as figures.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from tunewheel_eval.stored_file import StoredFile
 async def review_files(
     dataset_id: str, names: Collection[str] | None, store: ObjectStore
 ) -> list[StoredFile]:
-    """Return the files of reviews on a dataset version that hold something of the examples ``names``, or of
-    any example where that is None."""
+    """Return the files of reviews on a dataset version with text about the examples ``names``; None: about
+    any example."""
     cases, found = Cases(store), list[StoredFile]()
     for review_id in await _reviews_on(dataset_id, cases, store):
         reviewed = await cases.read_set(review_id)
@@ -37,7 +37,7 @@ async def review_files(
         gone = {item.item_id for item in reviewed.items} - kept
         if not gone:
             continue
-        # The set goes last: it is what tells whose the answers are.
+        # The set comes last, because a repetition needs it to find the answers.
         for one in await cases.submissions(review_id):
             found += _answers_file(review_id, one, gone)
         path = set_path(review_id)
@@ -49,7 +49,7 @@ async def review_files(
 async def published_corrections(
     dataset_id: str, names: Collection[str] | None, store: ObjectStore
 ) -> tuple[str, ...]:
-    """Return the ids of the examples that decided reviews published of the examples ``names``."""
+    """Return the ids of the corrections that decided reviews published about the examples ``names``."""
     cases, found = Cases(store), list[str]()
     for review_id in await _reviews_on(dataset_id, cases, store):
         reviewed = await cases.read_set(review_id)
@@ -81,8 +81,8 @@ def _left(reviewed: ReviewSet, names: Collection[str] | None) -> ReviewSet | Non
 
 
 def _answers_file(review_id: str, submission: Submission, gone: Collection[str]) -> list[StoredFile]:
-    """Return one person's file with their answers to what is gone shorn of all text; none where it holds
-    nothing of it. The preference stays: it is a figure."""
+    """Return one person's file without the text of answers to the items ``gone``. Empty if the file has none.
+    The preferences stay."""
     answers = tuple(
         one.model_copy(update={"corrected": None}) if one.item_id in gone else one
         for one in submission.answers

@@ -1,4 +1,4 @@
-"""Who is told that a review waits: the webhook that the project's spec names."""
+"""Tells the webhook of the project's spec that a review waits."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from tunewheel_eval.reviewing.cases import Cases
 from tunewheel_eval.settings import Settings
 
 TYPE = "review.waiting"
-"""Of the CloudEvent: what is told outside is less than ``review.requested`` on the log says."""
+"""The type of the CloudEvent. It differs from ``review.requested`` because it contains less."""
 
 
 class Notices:
-    """Tells of reviews. A notice that a crash cut short is sent again, under the same id."""
+    """Sends notices about reviews. After a crash a notice is sent again with the same id."""
 
     def __init__(self, store: ObjectStore, webhook: Webhook, settings: Settings) -> None:
         self._cases, self._webhook, self._settings = Cases(store), webhook, settings
 
     async def tell(self, event: Envelope[ReviewRequested], lease: Lease) -> None:
-        """Tell of one review, unless it is decided, or its project names nobody to tell.
+        """Send the notice of one review, unless it is decided or the project has no webhook.
 
         Raises:
-            LeaseLost: the partition moved, or the service stops; whoever reads the event next tells it.
+            LeaseLost: the partition moved, or the service stops. The next owner sends the notice.
         """
         url = await self._wants_to_know(event.data.review_id)
         if url is not None:
@@ -41,7 +41,7 @@ class Notices:
 
 
 def notice_of(event: Envelope[ReviewRequested], *, page: str | None) -> Notice:
-    """Return what is told of ``event``; ``page`` is where people review."""
+    """Return the notice for ``event``; ``page`` is the URL where people review."""
     asked = event.data
     told = {
         "project": asked.project,

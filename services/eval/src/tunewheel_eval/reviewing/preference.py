@@ -1,8 +1,8 @@
-"""What several reviewers said together: the preference with its interval, and how far they agree.
+"""Summarises the answers of several reviewers: the preference with its interval, and their agreement.
 
 Sources: Wilson, "Probable inference, the law of succession, and statistical inference" (JASA 22, 1927), for
-the interval; Krippendorff, "Content Analysis" (4th edition, 2018), chapter 12, for alpha, whose ordinal form
-takes ``worse`` and ``better`` to lie further apart than ``same`` and either of them.
+the interval; Krippendorff, "Content Analysis" (4th edition, 2018), chapter 12, for alpha. In its ordinal form
+the distance between ``worse`` and ``better`` is larger than between ``same`` and either of them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def outcome_of(
     comments: Iterable[str] = (),
     overrides: Iterable[str] = (),
 ) -> ReviewOutcome:
-    """Sum up the answers of every person, by person; each item at most once per person."""
+    """Summarise the answers, given by person. A person answers an item at most once."""
     said = [answer for own in answers.values() for answer in own]
     counts = Counter(answer.preference for answer in said)
     preference, low, high = preferred(item_scores(said))
@@ -47,8 +47,8 @@ def outcome_of(
 
 
 def item_scores(said: Iterable[ReviewAnswered]) -> list[float]:
-    """Return each item's mean score. Reviewers of one item see the same two answers, so what they say of it
-    is one observation."""
+    """Return each item's mean score. All reviewers of an item see the same two answers, so an item is one
+    observation."""
     by_item: dict[str, list[float]] = defaultdict(list)
     for answer in said:
         by_item[answer.item_id].append(SCORES[answer.preference])
@@ -56,10 +56,10 @@ def item_scores(said: Iterable[ReviewAnswered]) -> list[float]:
 
 
 def preferred(scores: Sequence[float]) -> tuple[float, float, float]:
-    """Return the mean of items' scores (0 to 1) with its 95 % interval; of none, one half and everything.
+    """Return the mean of the items' scores (0 to 1) with its 95 % interval. Without items: 0.5, from 0 to 1.
 
-    Wilson's interval takes each item for a coin. Scores between 0 and 1 vary less than coins of the same mean
-    do, so with ties the interval is wider than it has to be, never narrower.
+    Wilson's interval treats each item as a coin flip. Scores between 0 and 1 vary less than coin flips with
+    the same mean. So with ties the interval is wider than needed, never narrower.
     """
     from scipy.special import ndtri
 
@@ -74,8 +74,8 @@ def preferred(scores: Sequence[float]) -> tuple[float, float, float]:
 
 
 def agreement(answers: Mapping[str, Sequence[ReviewAnswered]]) -> float | None:
-    """Return Krippendorff's ordinal alpha of the people; None where no item has two answers, or where all
-    those answers are the same: nobody can tell then whether the reviewers could have differed."""
+    """Return Krippendorff's ordinal alpha. None: no item has two answers, or all those answers are equal, so
+    alpha is undefined."""
     scores = [{one.item_id: SCORES[one.preference] for one in own} for own in answers.values()]
     times = Counter(item for own in scores for item in own)
     shared = sorted(item for item, count in times.items() if count > 1)
