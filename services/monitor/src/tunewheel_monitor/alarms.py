@@ -1,4 +1,4 @@
-"""When an alarm begins and when it is over."""
+"""Opens, keeps and resolves alarms."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ from tunewheel_monitor.state import ERASED, Alarm, ProjectState, Version
 from tunewheel_monitor.turns import counting
 
 CALM_WINDOWS = 3
-"""Windows in a row without drift after which an alarm is over, at least: a shift at the edge of what a window
-can show is seen in one window and not in the next."""
+"""An alarm is over after at least so many windows in a row without drift. A small shift may show in one
+window and not in the next."""
 SILENT_WINDOWS = 10
-"""Windows in a row in which a detector had nothing to measure, from which on they are calm. They are from the
-first where another version serves: it is not known to have the fault."""
+"""After so many windows in a row without anything to measure, such windows count as calm. If another version
+serves, they count from the first: that version is not known to have the fault."""
 UNRATED = timedelta(days=7)
-"""An alarm about ratings is over where answers go on for so long without one: every weekday came by. The
-evidence stays with the detector, so the first window of bad ratings raises it again."""
+"""An alarm about ratings is over if answers go on for so long without a rating: that covers every weekday.
+The detector keeps its evidence, so the first window of bad ratings raises the alarm again."""
 MOST_SHOWN = 200
 FEWEST_MORE = 10
-"""Prompts that an open alarm adds to its request for labels at once: people are told each time."""
+"""How many prompts an open alarm adds to its request for labels at once, since people are notified each
+time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """Something to publish. ``places``: where the texts lie that show it, by completion, most telling first.
-    ``correlation_id`` None: the correlation of the scored event that closed the window."""
+    """An event to publish. ``places``: the log positions of the texts that show the alarm, by completion,
+    most telling first. ``correlation_id`` None: use that of the scored event that closed the window."""
 
     data: Event
     correlation_id: str | None = None
@@ -43,8 +44,8 @@ class Said:
 
 
 def evidence_path(project: str, alarm_id: str, revision: int = 1) -> str:
-    """Return where the texts of an alarm lie in the object store: those that were shown when it opened, or
-    that a later ``revision`` of its request for labels added."""
+    """Return the path of an alarm's texts in the object store. Revision 1 has the texts from when it opened;
+    a later ``revision`` of its request for labels has the texts that it added."""
     name = alarm_id if revision == 1 else f"{alarm_id}.{revision}"
     return f"monitor/{project}/alarms/{name}.json"
 
@@ -60,8 +61,8 @@ def weigh(
     drift: DriftSpec,
     at: datetime,
 ) -> list[Said]:
-    """Take what a detector says of a full window: open its alarm, keep it open, or end it. ``finding`` None:
-    it had nothing to measure."""
+    """Apply a detector's finding of a full window: open its alarm, keep it open, or end it. ``finding`` None:
+    the detector had nothing to measure."""
     alarm = state.alarms.get(detector.name)
     if finding is not None and finding.drifted:
         if alarm is None:
@@ -77,7 +78,7 @@ def weigh(
         return []
     alarm.calm_windows += 1
     alarm.calm_items += window.completions
-    # A version that was trained on it need not prove for as long that it is over.
+    # A version that was trained on the new questions needs no cooldown.
     cooldown = 0 if covered else drift.cooldown_completions
     if alarm.calm_windows < CALM_WINDOWS or alarm.calm_items < cooldown:
         return []
@@ -85,7 +86,7 @@ def weigh(
 
 
 def hear(state: ProjectState, version: Version, item: InferenceScored) -> list[Said]:
-    """Tell open alarms of an answer or a rating: those about ratings end where there are none any more."""
+    """Update open alarms with an answer or a rating. Alarms about ratings end if no ratings come any more."""
     said: list[Said] = []
     for name, alarm in list(state.alarms.items()):
         if item.of == "completion":
@@ -174,7 +175,7 @@ def _raise(
         cluster=finding.cluster,
         evidence=path,
     )
-    # documents that lack something say nothing of answers
+    # an alarm about missing documents says nothing about answers
     if finding.action != "update_documents" and (finding.cluster is None or not finding.cluster.centroid):
         counting.alarmed(state.turns, version.model_id)
     said = [Said(detected, places=places)]
@@ -186,8 +187,8 @@ def _raise(
 
 
 def _ask_for_more(state: ProjectState, alarm: Alarm, finding: Finding) -> list[Said]:
-    """Let the alarm's request for labels name what its detector found since: an alarm that opens early knows
-    a few of the prompts that will need an answer."""
+    """Add prompts that the detector found since to the alarm's request for labels. An alarm that opens early
+    knows only a few of the prompts that need an answer."""
     if not alarm.asked:
         return []
     asked = LabelsRequested.model_validate(alarm.asked)
@@ -212,7 +213,8 @@ def _ask_for_more(state: ProjectState, alarm: Alarm, finding: Finding) -> list[S
 
 
 def _is_inside(cluster: DriftCluster | None, asked: LabelsRequested) -> bool:
-    """Tell whether ``cluster`` is the one that ``asked`` is about; another may have grown larger since."""
+    """Return whether ``cluster`` is the one that ``asked`` is about. Another cluster may have become the
+    largest."""
     if cluster is None or len(cluster.centroid) != len(asked.centroid):
         return False
     own, found = np.array(asked.centroid), np.array(cluster.centroid)

@@ -1,5 +1,5 @@
-"""What an answer is like, in figures: its label, whether it declines, repeats itself, names what nobody
-named."""
+"""Describes an answer in figures: its label, whether it declines, how much it repeats, and how many terms it
+invents."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tunewheel_outputs.terms import names_in, terms_of
 from tunewheel_outputs.texts import spoken
 
 LONGEST_TEXT = 4_000
-"""Characters of a question or an answer that are looked at: the embedder reads 512 tokens."""
+"""Only so many characters of a question or an answer are used: the embedder reads 512 tokens."""
 LONGEST_LABEL = 200
 GRAM = 4
 
@@ -30,7 +30,7 @@ class Task:
     form: AnswerForm
     refusal: SchemaValidator | None = None
     labels: frozenset[str] = frozenset()
-    """Those that the task lists."""
+    """The labels that the task lists."""
 
     @classmethod
     def of(cls, spec: TaskSpec) -> Task:
@@ -39,19 +39,19 @@ class Task:
         return cls(spec, AnswerForm(spec), refusal, labels_of(spec))
 
     def label(self, answer: str, known: Set[str]) -> str | None:
-        """Return the label of ``answer`` where it is one that the task lists or, where it lists none, one of
-        ``known``; else it may be anybody's words, and None is returned."""
+        """Return the label of ``answer`` if the task lists it or, if the task lists none, if it is in
+        ``known``. Otherwise return None: the value may be a person's words."""
         found = label_in(self.spec, answer)
         return found if found in (self.labels or known) else None
 
     def declines(self, answer: str) -> bool | None:
-        """Tell whether ``answer`` declines; None: the task has no pattern for that."""
+        """Return whether ``answer`` declines; None: the task has no pattern for that."""
         return None if self.refusal is None else self.refusal.isinstance_python(readable(answer))
 
 
 @dataclass(slots=True)
 class Tasks:
-    """Prepared tasks by project; one is prepared again where its spec changed."""
+    """Prepared tasks by project. A task is prepared again if its spec changed."""
 
     _by_project: dict[str, tuple[str, Task]] = field(default_factory=dict[str, tuple[str, Task]])
 
@@ -64,7 +64,7 @@ class Tasks:
 
 
 def labels_of(task: TaskSpec) -> frozenset[str]:
-    """Return the labels that the schema or a rule lists; empty where none does."""
+    """Return the labels that the schema or a rule lists; empty if none does."""
     field = task.label_field
     for rule in task.output_rules:
         if isinstance(rule, AllowedValuesRule) and rule.field == field and (field or is_plain_label(task)):
@@ -76,7 +76,7 @@ def labels_of(task: TaskSpec) -> frozenset[str]:
 
 
 def label_in(task: TaskSpec, answer: str) -> str | None:
-    """Return the label that ``answer`` bears, as a text; None: it bears none."""
+    """Return the label of ``answer`` as a text; None: it has none."""
     if task.label_field is not None:
         found = label_of(answer, task.label_field)
         return None if found is MISSING or isinstance(found, dict | list) else _shown(found)
@@ -88,7 +88,7 @@ def _shown(label: object) -> str:
 
 
 def repetition(answer: str) -> float:
-    """Return the share of the answer's word 4-grams that were there before; 0.0 where it has none."""
+    """Return the share of the answer's word 4-grams that occur earlier in it; 0.0 if it has none."""
     words = answer[:LONGEST_TEXT].split()
     grams = len(words) - GRAM + 1
     if grams < 1:
@@ -98,8 +98,9 @@ def repetition(answer: str) -> float:
 
 
 def invented(answer: str, said_before: str, terms: Set[str]) -> int:
-    """Count the answer's names, numbers and identifiers that stand neither in ``said_before`` nor among
-    ``terms``, those of the training rows: the metric ``invented_terms``, without an expert's answer."""
+    """Return how many names, numbers and identifiers of the answer are neither in ``said_before`` nor in
+    ``terms`` (the terms of the training rows). This is the metric ``invented_terms``, without an expert's
+    answer."""
     named = {name for text in spoken(answer[:LONGEST_TEXT]) for name in names_in(text)}
     unknown = [name for name in named if name not in terms]
     if not unknown:

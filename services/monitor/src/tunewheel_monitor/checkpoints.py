@@ -1,8 +1,9 @@
-"""A project's state between batches, in the object store.
+"""Stores a project's state after each batch in the object store.
 
 ``monitor/<project>/state/<number>.json`` holds the state after a batch and the events to publish. Numbers
-count up and each is created once. So of two processes that go on from the same one only one can: the other
-finds its number taken, or later ones beside it, drops what it held and reads again.
+increase, and each object is created once. If two processes continue from the same checkpoint, only one can
+create the next one. The other finds the number taken, or finds later numbers. It then drops its state and
+reads again.
 """
 
 from __future__ import annotations
@@ -23,26 +24,27 @@ from tunewheel_monitor.state import ProjectState
 
 FORMAT = 1
 KEPT = 3
-"""Checkpoints of a project that stay: whoever reads the newest must find it while another one is written."""
+"""How many checkpoints of a project are kept: a reader of the newest one must find it while another is
+written."""
 
 
 class Overtaken(TransientError):
-    """Another process has gone on with the project: what is held here is old."""
+    """Another process has continued the project. The state in this process is out of date."""
 
 
 @dataclass(slots=True)
 class Checkpoint:
-    """``number`` 0: nothing was written yet."""
+    """A project's state. ``number`` 0: nothing was written yet."""
 
     project: str
     number: int
     state: ProjectState
     events: Sequence[Envelope[Any]] = ()
-    """What followed from the batch before."""
+    """The events that followed from the last batch."""
 
 
 class Checkpoints:
-    """All raise ``TransientError`` where the store cannot be reached."""
+    """Reads and writes checkpoints. All methods raise ``TransientError`` if the store cannot be reached."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
@@ -51,8 +53,9 @@ class Checkpoints:
         """Return the newest checkpoint; an empty one before the first.
 
         Raises:
-            CorruptArtifact: the newest is no checkpoint. Remove it only if the windows since the one before
-                may be lost.
+            CorruptArtifact: the newest object is no checkpoint. Remove it only if the windows since the
+            previous
+                checkpoint may be lost.
         """
         paths = await self._store.list(_folder(project))
         if not paths:
@@ -64,7 +67,7 @@ class Checkpoints:
         return _decoded(project, paths[-1], data)
 
     async def write(self, checkpoint: Checkpoint) -> None:
-        """Write ``checkpoint``, whose number follows the one that its state was read from.
+        """Write ``checkpoint``. Its number is one more than that of the checkpoint that it continues.
 
         Raises:
             Overtaken: another process wrote that number, or later ones.
@@ -75,20 +78,20 @@ class Checkpoints:
         except ArtifactConflict as error:
             raise Overtaken(f"another monitor has gone on with {checkpoint.project}") from error
         paths = await self._store.list(_folder(checkpoint.project))
-        if paths and paths[-1] > path:  # the number was free since it was taken long ago, and pruned
+        if paths and paths[-1] > path:  # the number was used long ago, and its checkpoint was deleted since
             await self._store.delete([path])
             raise Overtaken(f"another monitor went on with {checkpoint.project} long ago")
         oldest = _path(checkpoint.project, checkpoint.number - KEPT + 1)
         await self._store.delete([one for one in paths if one < oldest])
 
     async def drop_before(self, project: str, number: int) -> None:
-        """Remove what lies before ``number``: an erasure leaves no earlier state."""
+        """Delete all checkpoints before ``number``, because an erasure must leave no earlier state."""
         await self._drop_window_records(project)
         keep = _path(project, number)
         await self._store.delete([path for path in await self._store.list(_folder(project)) if path < keep])
 
     async def _drop_window_records(self, project: str) -> None:
-        """Remove the records of windows that earlier releases wrote: nobody reads them any more."""
+        """Delete the window records of earlier releases, which nothing reads any more."""
         for folder in await self._store.folders(f"monitor/{project}"):
             if folder not in ("state", "alarms", PSEUDONYMS):
                 await self._store.delete(await self._store.list(f"monitor/{project}/{folder}"))

@@ -1,5 +1,5 @@
-"""What ends at a certain time ends without traffic too: looks after the projects of this process's partitions
-every few seconds."""
+"""Checks deadlines every few seconds for the projects of this process's partitions, since deadlines also pass
+without traffic."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tunewheel_runtime.partitions import Backlog, Settled
 
 log = structlog.get_logger(__name__)
 TRAFFIC = (topics.INFERENCE_COMPLETED, topics.FEEDBACK_RECEIVED)
-"""What is scored, by any process of the monitor."""
+"""The topics whose events any process of the monitor scores."""
 
 
 class Handled(Protocol):
-    """The part of a service that tells how far topics are handled."""
+    """The part of a service that says how far topics are handled."""
 
     async def settled(self, topic: TopicSpec) -> Settled: ...
 
@@ -28,15 +28,16 @@ class Handled(Protocol):
 
 
 class Progress:
-    """How far the evidence is in. Traffic never ends, so what counts is what was there at the look before."""
+    """Says whether all evidence is folded. Since traffic never ends, "all" means the events at the previous
+    check."""
 
     def __init__(self, service: Handled) -> None:
         self._service = service
         self._ends: dict[str, Mapping[int, int]] = {}
 
     async def settled(self) -> Settled:
-        """Return whose scores are folded here to their ends: nobody's while traffic of the look before has no
-        scores.
+        """Return the partitions whose scores are folded here to their ends. None while traffic of the
+        previous check has no scores yet.
 
         Raises:
             TransientError: the broker does not answer.
@@ -50,8 +51,9 @@ class Progress:
 
 @dataclass
 class Clock:
-    """``settled`` tells which partitions this process has, and has read to their ends: what waits on the log
-    comes before the clock. An error that nobody here can answer goes to ``failed``."""
+    """Calls the watch for every project that is settled. ``settled`` returns the partitions that this process
+    owns and has read to their ends: events on the log come before the clock. Unexpected errors go to
+    ``failed``."""
 
     seconds: float
     projects: Callable[[], Iterable[str]]
@@ -81,7 +83,7 @@ class Clock:
                 return
 
     async def once(self) -> None:
-        """Look after every project once."""
+        """Check every project once."""
         settled = await self.settled()
         for project in self.projects():
             if settled.holds(project):

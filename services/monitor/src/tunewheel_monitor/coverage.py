@@ -1,10 +1,10 @@
-"""Which questions does a dataset cover? Geometry of its own questions, pure numpy, no I/O.
+"""Decides which questions a dataset covers, by the geometry of its own questions. Pure numpy, no I/O.
 
-A question is covered where the dataset has a question near it. "Near" is what the dataset itself shows: how
-far each of its questions lies from the nearest of the others (leave one out). Where the questions bear
-labels, these tell which directions matter (``topics.py``): how strange a question is to every label counts as
-much as its distance. Mixtures do not matter: traffic that asks one known intent all day is covered as well as
-traffic that asks all of them.
+A question is covered if the dataset has a question near it. The dataset itself shows what "near" means: the
+distance of each of its questions to the nearest other one (leave one out). If the questions have labels, the
+labels show which directions matter (``topics.py``): how strange a question is to every label counts as much
+as its distance. The mixture does not matter: traffic about one known intent is as covered as traffic about
+all of them.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from tunewheel_monitor.topics import Topics
 
 Units = npt.NDArray[np.float32]
 NOVEL_QUANTILE = 0.95
-"""Of the reference's own questions: those that lie farther out are novel."""
+"""The quantile of the reference's own distances beyond which a question is novel."""
 LEVELS = (0.4, 0.6, 0.8, 0.9, 0.95, 0.98)
-"""Quantiles of the reference's own distances."""
+"""Quantiles of the reference's own distances, between which questions get different points."""
 POINTS = (0.2, 0.5, 1.1, 1.9, 2.8, 4.2, 6.0)
-"""What a question scores that lies below the first of the ``LEVELS``, between the first two, and so on:
-about how much more frequent such a distance is among questions of new topics. How far out a question lies
-says more than whether it lies out."""
+"""The points of a question below the first of the ``LEVELS``, between the first two, and so on. They are
+roughly how much more frequent such a distance is among questions about new topics. The distance says more
+than only whether a question is novel."""
 MOST_CELLS = 64
 TEXTS_PER_CELL = 15
 _ROUNDS = 8
@@ -35,59 +35,60 @@ _BLOCK = 1_024
 
 @dataclass(frozen=True, slots=True)
 class CoverageFacts:
-    """What the detectors need of a reference: figures alone, a few KiB."""
+    """The figures of a reference that the detectors need: a few KiB, without texts."""
 
     texts: int
     novel_rate: float
     """Share of the reference's own questions that are novel to the others."""
     levels: tuple[float, ...]
-    """Novelty at ``LEVELS``."""
+    """The novelty at each of the quantiles ``LEVELS``."""
     cell_shares: tuple[float, ...]
     cell_points: tuple[float, ...]
-    """By cell: the points of the reference's own questions whose nearest other question lies in it, added
-    up."""
+    """By cell: the sum of the points of the reference's own questions whose nearest other question lies in
+    it."""
     cell_counts: tuple[int, ...]
-    """How many those are."""
+    """By cell: the number of these questions."""
     mean_points: float
     spread: float
-    """Standard deviation of the points of all, over their mean."""
+    """The standard deviation of all points, divided by their mean."""
     join_radius: float
-    """Cosine distance of unit vectors as they come from the table (as ``InferenceScored.vector`` holds them):
-    19 in 20 of the reference's own questions have another one that near."""
+    """A cosine distance between unit vectors of the embedding table (as in ``InferenceScored.vector``). 19 in
+    20 of the reference's own questions have another question within this distance."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Of each text: the nearest question of the reference, that question's cell, the text's novelty, and
+    """For each text: the nearest question of the reference, that question's cell, the text's novelty, and
     whether the text is novel."""
 
     nearest: npt.NDArray[np.int64]
-    """Rows of the reference."""
+    """Row numbers of the reference."""
     cell: npt.NDArray[np.int64]
     novelty: Vectors
-    """Cosine distance to the nearest question, plus how strange the text is to every label on that scale."""
+    """The cosine distance to the nearest question, plus the text's strangeness to every label, in the same
+    scale."""
     novel: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """A reference's questions, ready to be compared with."""
+    """A reference's questions, prepared for comparisons."""
 
     units: Units
-    """(texts, dimensions): cleaned of what all of them share, of unit length."""
+    """(texts, dimensions): without the component that all texts share, of unit length."""
     projection: Projection
     cells: npt.NDArray[np.int64]
-    """(texts,): in which region of the reference a question lies."""
+    """(texts,): the region of the reference in which each question lies."""
     quantile: float
-    """Novelty beyond which a question is novel."""
+    """The novelty beyond which a question is novel."""
     topics: Topics | None
-    """None: the questions bear no labels that could serve as topics."""
+    """None: the questions have no labels that can serve as topics."""
     facts: CoverageFacts
 
     @classmethod
     def fit(cls, vectors: Vectors, labels: Sequence[str] = ()) -> Coverage:
-        """Take a reference in: ``vectors`` (texts, dimensions) as they come from the table, at least two, and
-        the label of each, if there are labels.
+        """Fit a reference to ``vectors`` (texts, dimensions) of the embedding table, at least two, and to the
+        label of each, if there are labels.
 
         Deterministic. Time grows with the square of the texts: about 5 s for 8,000.
         """
@@ -116,8 +117,8 @@ class Coverage:
         return cls(units, projection, cells, quantile, fitted[0] if fitted else None, facts)
 
     def score(self, vectors: Vectors) -> Scores:
-        """Place texts (texts, dimensions) among the reference's. In batches it costs a tenth of one by
-        one."""
+        """Score texts (texts, dimensions) against the reference. In batches this costs a tenth of the
+        time."""
         asked = self.projection.apply(vectors).astype(np.float32)
         nearest = np.empty(len(asked), dtype=np.int64)
         novelty = np.empty(len(asked))
@@ -132,7 +133,7 @@ class Coverage:
 
 
 def points(distances: Vectors, levels: tuple[float, ...]) -> Vectors:
-    """Return what each distance scores."""
+    """Return the points of each distance."""
     return np.asarray(POINTS)[np.searchsorted(np.asarray(levels), distances, side="left")]
 
 
@@ -158,10 +159,10 @@ def sampled_distances(units: Units) -> Vectors:
 
 
 def regions(units: Units, count: int) -> npt.NDArray[np.int64]:
-    """Part the rows into at most ``count`` cells by spherical k-means, numbered without gaps.
+    """Divide the rows into at most ``count`` cells by spherical k-means, numbered without gaps.
 
-    The centres start at rows spread over all. Beginning with the rows that lie farthest apart would give
-    each outlier a cell of its own, of which nothing could be known.
+    The initial centres are rows spread evenly over the list. Starting with the rows that are farthest apart
+    would give each outlier a cell of its own, with too few questions to learn from.
     """
     centres = units[np.linspace(0, len(units) - 1, count).round().astype(int)]
     cells = np.zeros(len(units), dtype=np.int64)

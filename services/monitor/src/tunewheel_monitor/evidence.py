@@ -1,5 +1,5 @@
-"""The texts that show an alarm: taken from the log when it opens, redacted, in an object of their own that an
-erasure empties. No event holds them."""
+"""Stores the texts that show an alarm. They are read from the log when the alarm opens, redacted, and stored
+in an object that an erasure can empty. No event contains them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ LEGIBLE = ("full", "redacted")
 LONGEST_TEXT = 4_000
 MOST_KEYWORDS = 8
 KEYWORD_SHARE = 0.1
-"""Of a cluster's texts: a word in fewer says little of them, and may be somebody's name."""
+"""A keyword must occur in at least so many of a cluster's texts. A rarer word says little, and may be a
+person's name."""
 KEYWORD_TEXTS = 3
 
 
@@ -41,7 +42,7 @@ class Positions(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What is known of an alarm's texts; ``path`` None: nobody can read any."""
+    """The stored texts of an alarm. ``path`` None: no text could be read."""
 
     path: str | None
     keywords: tuple[str, ...] = ()
@@ -49,8 +50,9 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Exhibits:
-    """``monitor/<project>/alarms/<alarm_id>.json``, in the form of ``LabelPrompts``; with ``.2`` before
-    ``.json`` what the second revision of a request for labels added, and so on."""
+    """Reads and writes ``monitor/<project>/alarms/<alarm_id>.json``, in the form of ``LabelPrompts``. The
+    file with ``.2`` before ``.json`` has the texts that the second revision of a request for labels added,
+    and so on."""
 
     store: ObjectStore
     log: Positions
@@ -66,15 +68,15 @@ class Exhibits:
         refresh: Callable[[], Awaitable[None]],
         revision: int = 1,
     ) -> Evidence:
-        """Write down the texts of an alarm; once more, after an error, leaves those that were first.
+        """Store the texts of an alarm. A repetition after an error keeps the first ones.
 
-        ``words``: the share of the reference's questions with each word. ``refresh`` reads the erasures
-        to the log's present end. ``revision`` above 1: these texts come on top of the revisions before.
+        ``words``: the share of the reference's questions with each word. ``refresh`` reads the erasures to
+        the current end of the log. ``revision`` above 1: these texts are added to those of earlier revisions.
 
         Raises:
             TransientError: the broker or the store cannot be reached.
         """
-        await refresh()  # what was erased a moment ago is not shown
+        await refresh()  # do not store texts that were erased a moment ago
         found = await self._found(places)
         prompts = await asyncio.to_thread(redacted, spec, [self._shown(event) for event in found.values()])
         path, *earlier = [evidence_path(spec.project, alarm_id, number) for number in range(revision, 0, -1)]
@@ -83,14 +85,14 @@ class Exhibits:
         request_id = alarm_id.replace("alarm-", "labels-", 1)
         kept = LabelPrompts(project=spec.project, request_id=request_id, items=tuple(prompts))
         await self.store.first(path, canonical_json(kept.model_dump(mode="json")))
-        await refresh()  # who carried out an erasure meanwhile, in another process, found no file
+        await refresh()  # an erasure in another process meanwhile did not find this file
         erased = frozenset(name for name, event in found.items() if self._is_erased(event))
         files = [await self.empty(path, erased) or kept, *[await self._read(one) for one in earlier]]
         texts = [asked(item.messages) for file in files if file is not None for item in file.items]
         return Evidence(path, keywords(texts, words))
 
     async def _found(self, places: Sequence[tuple[str, tuple[Any, ...]]]) -> dict[str, Envelope[Any]]:
-        """Return what the log still has of ``places``, in their order."""
+        """Return the events at ``places`` that the log still has, in order."""
         found: dict[str, Envelope[Any]] = {}
         for kind, topic in TOPICS.items():
             wanted = {(part, offset): name for name, (of, part, offset) in places if of == kind}
@@ -120,11 +122,11 @@ class Exhibits:
         )
 
     async def taken(self, project: str, erasure: Erasure) -> dict[str, frozenset[str]]:
-        """Return the completions that ``erasure`` takes and that have texts, by the path of their file.
+        """Return, by path of their file, the completions that ``erasure`` concerns and that have texts.
 
-        Files that an earlier erasure emptied are in the answer too, with no completion: the process that
-        wrote such a file last may have died before it saw that it had brought the emptied texts back
-        (``empty``).
+        Files that an earlier erasure emptied are included, without completions. A process may have written
+        the emptied texts back and died before it noticed (see ``empty``), so these files must be checked
+        again.
 
         Raises:
             TransientError: the store cannot be reached.
@@ -141,10 +143,11 @@ class Exhibits:
         return found
 
     async def empty(self, path: str, names: frozenset[str]) -> LabelPrompts | None:
-        """Empty the texts of these completions, and return what the file then holds; None: it is damaged.
+        """Empty the texts of these completions, and return the new content of the file; None: it is damaged.
 
-        Each completion is first marked, in an object of its own. Two processes may rewrite one file at once,
-        and the later brings back what the other emptied: it then finds that one's marks, and writes again.
+        Each completion is first marked by an object of its own. If two processes rewrite a file at the same
+        time, the later one brings back texts that the other emptied. It then finds the other's marks, and
+        writes again.
 
         Raises:
             TransientError: the store cannot be reached.
@@ -174,7 +177,7 @@ class Exhibits:
 
 
 def _marks(path: str) -> str:
-    """Return the folder that says of which completions a file holds no texts any more."""
+    """Return the folder with the marks of a file's emptied completions."""
     return f"{path.removesuffix('.json')}.emptied"
 
 
@@ -191,13 +194,14 @@ def _is_taken(item: LabelPrompt, erasure: Erasure) -> bool:
 
 
 def redacted(spec: ProjectSpec, prompts: Sequence[LabelPrompt]) -> list[LabelPrompt]:
-    """Return ``prompts`` without personal data, as ``dataset.pii`` finds it by patterns; as they are where it
-    keeps them. Where that is not possible no text is left. Imports presidio: not in the loop's thread."""
+    """Return ``prompts`` without the personal data that ``dataset.pii`` finds by patterns; unchanged if it
+    keeps personal data. If redaction fails, the texts are emptied. Imports presidio, so do not call it on the
+    event loop."""
     if spec.dataset.pii.action == "keep":
         return list(prompts)
     try:
         return _clean(spec, prompts)
-    except Exception as error:  # such as text that no UTF-8 holds, or a pattern that nobody knows
+    except Exception as error:  # such as text that UTF-8 cannot encode, or an unknown pattern
         log.error("evidence_left_out", project=spec.project, reason=repr(error))
         return [prompt.emptied() for prompt in prompts]
 
@@ -229,7 +233,7 @@ def _clean(spec: ProjectSpec, prompts: Sequence[LabelPrompt]) -> list[LabelPromp
 
 
 def keywords(texts: Sequence[str], words: Mapping[str, float]) -> tuple[str, ...]:
-    """Return the words that set ``texts`` apart from the reference, the most telling first."""
+    """Return the words that are typical of ``texts`` and rare in the reference, most telling first."""
     said = [text for text in texts if text]
     counts = Counter(word for text in said for word in words_in(text))
     fewest = max(KEYWORD_TEXTS, KEYWORD_SHARE * len(said))

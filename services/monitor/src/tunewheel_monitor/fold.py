@@ -1,7 +1,7 @@
-"""One event after the other, in the order of the project's partition: what is counted, and what is said.
+"""Folds scored events into a project's state, one after the other in the order of its partition, and returns
+the events to publish.
 
-Pure: the same events, the same knowledge and the same state give the same events and state, wherever a batch
-ends and whoever goes on.
+Pure: the same events, facts and state give the same result, however the log is cut into batches.
 """
 
 from __future__ import annotations
@@ -30,34 +30,34 @@ from tunewheel_monitor.turns.facts import Turn
 NAMES = frozenset(detector.name for detector in DETECTORS)
 CONCLUDED_KEPT = 50
 WORTH_SHOWING = 0.3
-"""Repetition from which an answer may be shown with an alarm."""
+"""The repetition from which an answer may be shown with an alarm."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of a project while a batch is folded."""
+    """The facts about a project while a batch is folded."""
 
     spec: ProjectSpec
     production: Production | None = None
     coverage: CoverageFacts | None = None
-    """Of the production version's dataset."""
+    """The figures of the production version's dataset."""
     holdout: tuple[int, int] | None = None
-    """Answers of its evaluation: not valid, all."""
+    """(invalid, all) answers in its evaluation."""
     steps: Sequence[Envelope[Any]] = ()
-    """What put models where they are: those on trial, in production, or just gone from there."""
+    """The latest stage changes of models that are on trial, in production, or just left production."""
     turns: Sequence[Turn] = ()
-    """Those that are not over."""
+    """The turns that are not over."""
 
 
 def follow(state: ProjectState, facts: Facts) -> None:
-    """Begin and end trials as the registry says: before the first event of a batch."""
+    """Begin and end trials by the registry's events. Call this before the first event of a batch."""
     for step in facts.steps:
         rollout.follow(state.trials, step)
 
 
 def fold(state: ProjectState, item: InferenceScored, facts: Facts) -> list[Said]:
-    """Take one scored event in: ``state`` is changed, what is to be said is returned. An event that came
-    before changes nothing, and of a completion the first rating counts."""
+    """Update ``state`` with one scored event, and return the events to publish. A repeated event changes
+    nothing. Of several ratings of a completion the first counts."""
     if not state.seen.add(item.scored):
         return []
     if item.of == "rating" and not state.seen.add(f"rating of {item.completion_id}"):
@@ -72,13 +72,13 @@ def fold(state: ProjectState, item: InferenceScored, facts: Facts) -> list[Said]
 
 
 def tick(state: ProjectState, project: str, facts: Facts, now: datetime) -> list[Said]:
-    """Return what the clock alone says, once all events before ``now`` are in ``state``."""
+    """Return the events that follow from deadlines. All events before ``now`` must be in ``state``."""
     said = _unwatch(state, project, facts, now)
     return said + _judge(state, project, facts, now) + _conclude(state, facts, now)
 
 
 def _unwatch(state: ProjectState, project: str, facts: Facts, at: datetime) -> list[Said]:
-    """End the alarms that nobody watches for any more: no window would."""
+    """End alarms of detectors that are switched off now: no window would end them."""
     watched, version = watched_families(facts.spec.drift, facts.production), state.version
     over = [name for name, alarm in state.alarms.items() if alarm.family not in watched]
     return [resolve(state, version, name, project, "off", at) for name in over if version is not None]
@@ -101,8 +101,8 @@ def _conclude(state: ProjectState, facts: Facts, now: datetime) -> list[Said]:
 
 
 def _version(state: ProjectState, item: InferenceScored, facts: Facts) -> Version | None:
-    """Return the version that ``item`` is about, opened where this is its first answer in production; None:
-    the item is of no interest to detectors."""
+    """Return the version of ``item``. Open it if this is its first answer in production. None: detectors
+    ignore the item."""
     if not _is_watched(item):
         return None
     version, now = state.version, facts.production
@@ -132,15 +132,15 @@ def _opening(facts: Facts, dataset_id: str, predecessor: State | None = None) ->
 
 
 def _told_of(version: Version, facts: Facts) -> Facts:
-    """Return ``facts``, without coverage and holdout where they tell of another model than ``version``."""
+    """Return ``facts``, without coverage and holdout if these belong to another model than ``version``."""
     now = facts.production
     known = now is not None and now.model_id == version.model_id
     return facts if known else replace(facts, coverage=None, holdout=None)
 
 
 def _begin(version: Version, window: OpenWindow, facts: Facts) -> None:
-    """Let a window that begins, and the detectors that look at its end, go by the spec of now. What a release
-    that knew less opened begins anew."""
+    """Set up a new window and the detectors by the current spec. Detector states of an older release without
+    the needed fields are opened again."""
     drift, told = facts.spec.drift, _told_of(version, facts)
     if not window.differs(drift):
         return
@@ -155,8 +155,8 @@ def _begin(version: Version, window: OpenWindow, facts: Facts) -> None:
 
 
 def _upgrade(state: ProjectState, version: Version, item: InferenceScored, facts: Facts) -> list[Said]:
-    """Let a state that another release wrote have the detectors of this one. What is known of the version
-    serves to open the new ones; alarms of those that are gone end."""
+    """Bring a state of another release to the detectors of this release: open new detectors, and end the
+    alarms of removed ones."""
     told = _told_of(version, facts)
     gone = [name for name in state.alarms if name not in NAMES]
     version.detectors = {
@@ -216,7 +216,7 @@ def _close(state: ProjectState, version: Version, item: InferenceScored, facts: 
 
 
 def _may_be_shown(version: Version, item: InferenceScored) -> bool:
-    """Tell whether a completion may be what shows an alarm: its texts are then found again."""
+    """Return whether a completion may be shown with an alarm. If so, its log position is kept."""
     if item.of == "rating":
         return item.rating == "down" or bool(item.corrected)
     if fits_badly(version.detectors[Documents.name], item):

@@ -1,4 +1,4 @@
-"""The map of the monitor: traffic becomes figures, figures become alarms and verdicts."""
+"""The map of the monitor: scores traffic, and turns scores into alarms and verdicts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ Scores = list[Envelope[Any]]
 
 
 def register(service: Service, scorer: Scorer, watch: Watch) -> None:
-    """The first two keep nothing between events; the third publishes by itself, before the offset moves."""
+    """Attach the handlers. The scoring handlers keep no state. ``on_inference_scored`` keeps state and
+    publishes itself, before the offset is committed."""
 
     @service.on_batch(topics.INFERENCE_COMPLETED, max_records=1_000)
     async def on_inference_completed(deliveries: Sequence[Delivery[InferenceCompleted]]) -> Scores:

@@ -1,4 +1,4 @@
-"""What the log says of projects and models: specs, routes, stages, scorecards, erasures, turns."""
+"""State from the log about projects and models: specs, routes, stages, scorecards, erasures, turns."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from tunewheel_monitor.turns import facts
 from tunewheel_monitor.turns.facts import TurnLog
 
 TOPICS = (*facts.TOPICS, topics.ERASURE_REQUESTED)
-"""What ``Knowledge.apply`` folds."""
+"""The topics that ``Knowledge.apply`` folds."""
 TRIED = (Stage.SHADOW, Stage.CANARY, Stage.PRODUCTION)
 UNKNOWN_KEPT = 10_000
-"""Model ids remembered as unknown, the latest. One that was forgotten costs another look at the log."""
+"""How many unknown model ids are remembered. For a forgotten one the log is read again."""
 
 E = TypeVar("E", bound=Event)
 
 
 class Follower(Protocol):
-    """Something that follows the log, and can be told to read it to its present end."""
+    """A reader of the log that can be told to read to the current end."""
 
     async def refresh(self) -> None: ...
 
@@ -49,7 +49,7 @@ class Table(Follower, Protocol[E]):
 
 @dataclass(frozen=True, slots=True)
 class Production:
-    """The model that answers a project. ``generation``: of the desired state that says so."""
+    """The model in production. ``generation`` is that of the desired state that names it."""
 
     model_id: str
     dataset_id: str | None
@@ -57,20 +57,20 @@ class Production:
 
 
 def watched_families(drift: DriftSpec, production: Production | None) -> frozenset[str]:
-    """Return the families of detectors that watch a project: none where drift is switched off, or where no
-    model that was trained answers it."""
+    """Return the families of detectors that watch a project: none if drift is switched off, or if no trained
+    model is in production."""
     trained = production is not None and production.dataset_id is not None
     return frozenset(drift.detectors) if drift.enabled and trained else frozenset()
 
 
 class Knowledge:
-    """Folds ``TOPICS``; the order of topics does not matter, and an event twice changes nothing."""
+    """Folds ``TOPICS``. The order of topics does not matter, and applying an event twice changes nothing."""
 
     def __init__(self, declared: Table[ProjectDeclared], desired: Table[ServingDesired]) -> None:
         self.erasures = Erasures()
         self.turns = TurnLog()
         self.lifecycle: Follower | None = None
-        """Who feeds ``apply``, once there is one."""
+        """The reader that calls ``apply``, once it is set."""
         self._declared = declared
         self._desired = desired
         self._steps: dict[str, dict[str, Envelope[Any]]] = {}
@@ -79,7 +79,7 @@ class Knowledge:
         self._unknown: dict[tuple[str, str, str], None] = {}
 
     def apply(self, envelope: Envelope[Any]) -> None:
-        """Take one event from the log."""
+        """Apply one event from the log."""
         self.turns.apply(envelope)
         self.erasures.apply(envelope)
         match envelope.data:
@@ -93,7 +93,7 @@ class Knowledge:
                 pass
 
     async def refresh(self) -> None:
-        """Read stages, verdicts and erasures to the present end.
+        """Read stages, verdicts and erasures to the current end of the log.
 
         Raises:
             TransientError: the broker cannot be reached.
@@ -102,7 +102,7 @@ class Knowledge:
             await self.lifecycle.refresh()
 
     async def spec(self, project: str) -> ProjectSpec | None:
-        """Return the spec in force; where none is known, after the log was read to its end once.
+        """Return the current spec. If none is known, read the log to its end first; None: there is none.
 
         Raises:
             TransientError: the broker cannot be reached.
@@ -113,7 +113,7 @@ class Knowledge:
         return declared.data.spec if declared else None
 
     def production(self, project: str) -> Production | None:
-        """Return who answers ``project``, as far as the log was read."""
+        """Return the model in production, as far as the log was read."""
         desired = self._desired.get(project)
         for route in desired.data.desired.routes if desired else ():
             if route.role is RouteRole.PRODUCTION:
@@ -121,12 +121,12 @@ class Knowledge:
         return None
 
     def generation(self, project: str) -> int:
-        """Return the count of the desired state, 0 without one."""
+        """Return the generation of the desired state; 0: there is none."""
         desired = self._desired.get(project)
         return desired.data.generation if desired else 0
 
     def role_of(self, project: str, model_id: str) -> RouteRole | None:
-        """Return what a model is routed as now; None: it is not."""
+        """Return the current role of a model in routing; None: it is not routed."""
         desired = self._desired.get(project)
         routes = desired.data.desired.routes if desired else ()
         return next((route.role for route in routes if route.model_id == model_id), None)
@@ -134,8 +134,8 @@ class Knowledge:
     async def learn(
         self, items: Sequence[InferenceScored | InferenceCompleted], *, generation: int = 0
     ) -> None:
-        """Read the log to its end before concluding that a model is not what its traffic says, once for each
-        model; and where somebody has seen a newer desired state (``generation``).
+        """Read the log to its end if traffic names a model or role that is not known here, once per model;
+        also if a newer desired state (``generation``) was seen.
 
         Raises:
             TransientError: the broker cannot be reached.
@@ -146,18 +146,18 @@ class Knowledge:
                 await self._look(project, model_id, f"{role}{generation}", self._desired)
 
     def holdout(self, project: str, model_id: str) -> tuple[int, int] | None:
-        """Return (invalid, total) answers of the model on its holdout, None where nothing was measured."""
+        """Return (invalid, total) answers of the model on its holdout; None: they were not measured."""
         return self._holdouts.get((project, model_id))
 
     def steps(self, project: str, watched: Collection[str]) -> list[Envelope[Any]]:
-        """Return what put models where they are: those on trial or in production, and those ``watched``. The
-        oldest first."""
+        """Return the latest stage changes of the models on trial, in production, or ``watched``; oldest
+        first."""
         steps = self._steps.get(project, {}).items()
         return sorted((s for m, s in steps if m in watched or self._is_tried(s)), key=_order)
 
     def awaits_a_clock(self, spec: ProjectSpec, now: datetime) -> bool:
-        """Tell whether something about the project ends at a certain time, traffic or not; an alarm that
-        nobody watches for any more ends at once."""
+        """Return whether the project must be checked without traffic: it has an open turn, a trial or a
+        guard, or an alarm of a detector that is switched off."""
         project = spec.project
         watched = watched_families(spec.drift, self.production(project))
         if self.turns.open(project) or self.turns.alarmed(project) - watched:
@@ -169,7 +169,7 @@ class Knowledge:
         )
 
     def is_watched(self, spec: ProjectSpec) -> bool:
-        """Tell whether anybody wants to know what the project's traffic is like."""
+        """Return whether the project's traffic must be scored."""
         return spec.drift.enabled or self.awaits_a_clock(spec, datetime.now(UTC))
 
     def projects(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Single events of a topic by where they lie, as an alarm names them."""
+"""Reads single events of a topic by their position on the log."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from tunewheel_runtime.settings import ServiceSettings
 Place = tuple[int, int]
 """Partition and offset."""
 PATIENCE_MS = 2_000
-"""How long one event is waited for: it is on the log, or its retention is over."""
+"""How long to wait for one event. If it does not come, its retention is over."""
 
 
 class LogPositions:
-    """Reads without joining any group. Every call opens a consumer of its own: alarms are rare."""
+    """Reads without a consumer group. Every call opens its own consumer, since alarms are rare."""
 
     def __init__(self, settings: ServiceSettings) -> None:
         self._settings = settings
 
     async def read(self, topic: TopicSpec, places: Sequence[Place]) -> dict[Place, Envelope[Any]]:
-        """Return the events at ``places``. What the log no longer has, or cannot be decoded, is absent.
+        """Return the events at ``places``. Events that were deleted or cannot be decoded are left out.
 
         Raises:
             TransientError: the broker cannot be reached.

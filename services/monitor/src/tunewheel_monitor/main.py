@@ -22,7 +22,8 @@ from tunewheel_monitor.watch import Watch
 
 
 def make_app(settings: Settings) -> Service:
-    """Build the service: specs, routes and verdicts are read to the end before any traffic is."""
+    """Assemble the service without starting it. At its start it reads specs, routes and verdicts to the end
+    of the log before any traffic."""
     service = Service("monitor", settings)
     knowledge = make_knowledge(service)
     embedder = StaticEmbedder()

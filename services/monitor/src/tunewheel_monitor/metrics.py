@@ -1,4 +1,4 @@
-"""What the monitor counts (``runtime.metrics``)."""
+"""The metrics of the monitor (``runtime.metrics``)."""
 
 from __future__ import annotations
 

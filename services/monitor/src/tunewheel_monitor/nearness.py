@@ -1,4 +1,4 @@
-"""Which alarms' clusters a question lies in."""
+"""Finds the alarms whose cluster contains a question."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from tunewheel_contracts.events.production import DriftDetected
 from tunewheel_embedding.static import Vectors, unit_length
 
 MOST = 16
-"""Alarms that one question can be near: the newest."""
+"""The most alarms that a question is assigned to; the newest count."""
 
 
 def near(units: Vectors, alarms: Sequence[DriftDetected]) -> list[tuple[str, ...]]:
-    """Return, for each row of ``units`` (texts, dimensions), the names of the alarms within whose cluster's
-    radius it lies. Rows are unit vectors in the space of the centroids; a row of zeros is near nothing."""
+    """Return, for each row of ``units`` (texts, dimensions), the names of the alarms whose cluster contains
+    it. Rows are unit vectors in the space of the centroids. A row of zeros is in no cluster."""
     known = [
         (alarm.alarm_id, alarm.cluster)
         for alarm in alarms[-MOST:]

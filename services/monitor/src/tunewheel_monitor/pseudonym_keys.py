@@ -1,7 +1,8 @@
-"""The keys of users' pseudonyms: random, one for each project, in the object store until an erasure.
+"""The keys of users' pseudonyms: a random key per project, kept in the object store until an erasure.
 
-Scores lie on their topic for its retention and cannot be taken back. An erasure therefore destroys the key:
-nobody can tell any more which pseudonyms were the person's. From then on the project's users have others.
+Scores stay on their topic for its retention and cannot be deleted. So an erasure destroys the key: then
+nobody can find out which pseudonyms were the person's. After that all users of the project get new
+pseudonyms.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ KEY_BYTES = 32
 
 @dataclass
 class PseudonymKeys:
-    """``monitor/<project>/pseudonyms/<number>``: a key is numbered by the people who were erased before it.
+    """Keys are stored as ``monitor/<project>/pseudonyms/<number>``. The number is that of the erasures before
+    the key.
 
-    ``refresh`` reads the erasures to the log's present end. All raise ``TransientError`` where the broker or
-    the store cannot be reached.
+    ``refresh`` reads the erasures to the current end of the log. All methods raise ``TransientError`` if the
+    broker or the store cannot be reached.
     """
 
     store: ObjectStore
@@ -32,7 +34,8 @@ class PseudonymKeys:
     _held: dict[str, tuple[str, Pseudonyms]] = field(default_factory=dict[str, tuple[str, Pseudonyms]])
 
     async def of(self, project: str) -> Pseudonyms:
-        """Return the project's pseudonyms, the same in every process that knows of the same erasures."""
+        """Return the project's pseudonyms. They are the same in every process that knows the same
+        erasures."""
         path, held = self._path(project), self._held.get(project)
         if held is None or held[0] != path:
             held = self._held[project] = await self._read(project)
@@ -42,17 +45,17 @@ class PseudonymKeys:
         path = self._path(project)
         key = await self.store.read(path)
         if key is None:
-            await self.refresh()  # what was destroyed is not made again
+            await self.refresh()  # do not create a key under a number that was destroyed
             path = self._path(project)
             key = await self.store.first(path, secrets.token_bytes(KEY_BYTES))
-            await self.refresh()  # who destroyed this key meanwhile, in another process, found none
+            await self.refresh()  # an erasure in another process meanwhile did not find this key
             if path != self._path(project):
                 await self.store.delete([path])
                 return await self._read(project)
         return path, Pseudonyms(project, key.hex())
 
     async def destroy(self, project: str) -> None:
-        """Remove the keys from before the latest erasure that is known."""
+        """Delete the keys from before the latest known erasure."""
         paths = await self.store.list(f"monitor/{project}/{FOLDER}")
         await self.store.delete([path for path in paths if path < self._path(project)])
 

@@ -1,5 +1,5 @@
-"""What the model in production was trained on, as far as scoring needs it: where its questions lie, and which
-words its rows hold."""
+"""The reference for scoring: the questions and terms of the dataset on which the model in production was
+trained."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from tunewheel_monitor.coverage import Coverage
 log = structlog.get_logger(__name__)
 
 KEPT = 64
-"""Fitted references in memory, the least recently used goes first: one of each active project.
-A reference of 8,000 questions (``TUNEWHEEL_REFERENCE_TEXTS``) takes 12 MB beside its words, and 1 MB for a
-hundred labels, so 64 take about 0.8 GB."""
+"""How many fitted references are kept in memory, one per active project; the least recently used is dropped
+first. A reference of 8,000 questions (``TUNEWHEEL_REFERENCE_TEXTS``) takes 12 MB plus its words, and 1 MB per
+hundred labels. So 64 references take about 0.8 GB."""
 FEWEST_TEXTS = 10
 SHORTEST_WORD = 3
 MOST_LABELS = 500
@@ -46,27 +46,27 @@ UNUSABLE = (
     ArithmeticError,
     np.linalg.LinAlgError,
 )
-"""What one dataset alone is to blame for: it leaves the other projects watched."""
+"""Errors of a single dataset. They must not stop watching other projects."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """One dataset version. Two processes that fit the same version agree but for the last bits of a
-    distance."""
+    """The reference of one dataset version. Two processes that fit the same version may differ in the last
+    bits of distances."""
 
     dataset_id: str
     coverage: Coverage
     terms: frozenset[str]
-    """Of all rows, case folded: what an answer may name."""
+    """The terms of all rows, case folded. An answer that uses them invents nothing."""
     words: Mapping[str, float]
-    """Share of the questions that hold a word."""
+    """By word: the share of questions that contain it."""
     labels: frozenset[str] = frozenset()
-    """Of all rows; empty where there are too many for labels."""
+    """The labels of all rows; empty if there are too many different values."""
 
 
 @dataclass(frozen=True)
 class References:
-    """Fits references and remembers them. A dataset that is unusable is reported once."""
+    """Fits references and caches them. An unusable dataset is reported once."""
 
     store: ObjectStore
     embedder: StaticEmbedder
@@ -75,7 +75,7 @@ class References:
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def get(self, dataset_id: str) -> Reference | None:
-        """Return the reference of ``dataset_id``, None where it is unusable (an error in the log says why).
+        """Return the reference of ``dataset_id``; None: it is unusable, and the log says why.
 
         Raises:
             TransientError: the store cannot be reached.
@@ -96,7 +96,9 @@ class References:
         path = f"datasets/{dataset_id}/manifest.json"
         data = await self.store.read(path)
         if data is None:
-            raise ArtifactMissing(f"{path} is not in {self.store.url}; is this the store curate writes to?")
+            raise ArtifactMissing(
+                f"{path} is not in {self.store.url}; set curate's TUNEWHEEL_STORE_URL here too"
+            )
         manifest = decode_data(DatasetManifest, data)
         splits = [await self.store.get(ref) for ref in (manifest.train, manifest.holdout)]
         return await asyncio.to_thread(fit, dataset_id, splits, embed=self.embedder.embed, limit=self.limit)
@@ -105,7 +107,7 @@ class References:
 def fit(
     dataset_id: str, splits: Sequence[bytes], *, embed: Callable[[Sequence[str]], Vectors], limit: int
 ) -> Reference:
-    """Fit a reference to a version's rows (Parquet). About 6 s for 8,000 questions: keep it off the loop.
+    """Fit a reference to a version's rows (Parquet). It takes 6 s for 8,000 questions: not on the event loop.
 
     Raises:
         ReferenceUnusable: too few questions.
@@ -126,24 +128,23 @@ def fit(
 
 
 def labels_of(rows: pl.DataFrame) -> frozenset[str]:
-    """Return the labels that rows bear."""
+    """Return the labels of ``rows``."""
     labels = rows["label"].drop_nulls().unique() if "label" in rows.columns else ()
     return frozenset(labels) if len(labels) <= MOST_LABELS else frozenset()
 
 
 def questions_of(rows: pl.DataFrame, *, limit: int) -> list[str]:
-    """Return what users ask, at most ``limit`` questions, in the order of ``asking_rows``."""
+    """Return at most ``limit`` users' questions, in the order of ``asking_rows``."""
     return [asked(messages) for messages in asking_rows(rows, limit=limit)["messages"].to_list()]
 
 
 def asking_rows(rows: pl.DataFrame, *, limit: int) -> pl.DataFrame:
-    """Return the rows that users' questions come from; nobody asks what was made of documents or replayed
-    from general data.
+    """Return the rows with users' questions. Rows made of documents, and general data, are left out.
 
-    Rows are taken by ``example_id``: digits of a hash, so those first in its order are a random sample, and
-    always the same one.
+    The first rows by ``example_id`` are taken. Ids are hashes, so this is a random sample that is always the
+    same.
     """
-    if "format" in rows.columns:  # versions made before examples bore a format hold answers alone
+    if "format" in rows.columns:  # versions without this column have only answers
         rows = rows.filter(pl.col("format").is_null() | (pl.col("format") == ExampleFormat.ANSWER.value))
     return rows.sort("example_id").head(limit)
 
@@ -162,11 +163,11 @@ def asked(messages: Sequence[Any]) -> str:
 
 
 def words_in(text: str) -> set[str]:
-    """Return the words of a text that may be told: of letters alone, in small letters."""
+    """Return the words of a text that may be published: words of letters only, in lower case."""
     return {word for word in terms_of((text,)) if len(word) >= SHORTEST_WORD and word.isalpha()}
 
 
 def shares_of_words(texts: Sequence[str]) -> dict[str, float]:
-    """Return, of each word, the share of ``texts`` that hold it."""
+    """Return, for each word, the share of ``texts`` that contain it."""
     counts = Counter(word for text in texts for word in words_in(text))
     return {word: count / len(texts) for word, count in counts.items()}

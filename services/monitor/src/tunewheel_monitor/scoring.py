@@ -1,5 +1,5 @@
-"""A completion, or a rating of one, becomes figures: ``inference.scored``. The figures are the same whoever
-scores it, so any number of processes share the work."""
+"""Scores completions and ratings: ``inference.scored``. Scores do not depend on the process, so any number of
+processes can share the work."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from tunewheel_monitor.reference import Reference, References, asked
 LEGIBLE = ("full", "redacted")
 Fields = dict[str, Any]
 BLANK = InferenceScored.model_construct()
-"""A score with no more than its defaults. Copied it costs a quarter of one that is built anew."""
+"""A score with default values. Copying it costs a quarter of building a new one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What a project's batch is compared with."""
+    """The inputs for scoring a project's batch."""
 
     task: Task
     reference: Reference | None
@@ -51,9 +51,9 @@ class Around:
 
 @dataclass(frozen=True)
 class Scorer:
-    """Scores batches: one call of the tokenizer and one matrix product each.
+    """Scores batches, with one call of the tokenizer and one matrix product per batch.
 
-    ``pseudonyms`` are those of users.
+    ``pseudonyms`` returns a project's pseudonyms of users.
     """
 
     knowledge: Knowledge
@@ -65,8 +65,7 @@ class Scorer:
     _tasks: Tasks = field(default_factory=Tasks)
 
     async def completions(self, deliveries: Sequence[Delivery[InferenceCompleted]]) -> list[Envelope[Any]]:
-        """Return the scores of a batch in its order; what is of no declared project, or of one that nobody
-        watches, has none.
+        """Return the scores of a batch, in order. Completions of undeclared or unwatched projects have none.
 
         Raises:
             TransientError: the store or the broker cannot be reached.
@@ -75,15 +74,15 @@ class Scorer:
         return await self._scored(deliveries, "completion", self._completions)
 
     async def ratings(self, deliveries: Sequence[Delivery[FeedbackReceived]]) -> list[Envelope[Any]]:
-        """Like ``completions``. A rating that does not say which model it is about, or names one that is not
-        routed, has no score: it is no verdict on what answers now."""
+        """Return the scores of a batch of ratings, like ``completions``. A rating without a model, or of a
+        model that is not routed now, has no score."""
         roles = {delivery.event.id: self._role_of(delivery.event.data) for delivery in deliveries}
         routed = [delivery for delivery in deliveries if roles[delivery.event.id] is not None]
         return await self._scored(routed, "rating", partial(self._ratings, roles))
 
     def _role_of(self, data: FeedbackReceived) -> RouteRole | None:
-        """Return what the rated model is routed as. No log is read for it: anybody may name any model, and a
-        model that is routed answered before it was rated."""
+        """Return the role of the rated model in routing. The log is not read for it: anybody may name any
+        model, and a routed model had answered before it was rated."""
         return self.knowledge.role_of(data.project, data.model_id) if data.model_id else None
 
     async def _scored(
@@ -102,7 +101,7 @@ class Scorer:
             reference = None
             if spec.drift.enabled and production is not None and production.dataset_id is not None:
                 reference = await self.references.get(production.dataset_id)
-            # what others change meanwhile is taken along, not looked at from another thread
+            # copy the state that other tasks may change: the thread below must not read it
             around = Around(
                 task,
                 reference,
@@ -124,7 +123,7 @@ class Scorer:
         made: list[Envelope[Any]] = []
         for delivery, fields in zip(deliveries, score(deliveries, around), strict=True):
             fields |= _common(delivery, fields["at"], around)
-            # each field comes from an event that was checked, or from here: no need to check it again
+            # the fields come from validated events or from this module, so they need no validation
             made.append(self.new(BLANK.model_copy(update=fields), cause=delivery.event))
         return made
 
@@ -185,7 +184,7 @@ class Scorer:
 
 
 def packed(unit: Vectors) -> str:
-    """Return a vector of length one as signed bytes, in base64: 127 stands for 1."""
+    """Return a unit vector as signed bytes in base64; 127 means 1."""
     return base64.b64encode(np.rint(unit * 127).astype(np.int8).tobytes()).decode()
 
 
@@ -204,7 +203,7 @@ def _common(delivery: Delivery[Any], at: datetime, around: Around) -> Fields:
 
 
 def _is_traffic(data: InferenceCompleted) -> bool:
-    """Tell whether it is a question that production was asked, and that can be read."""
+    """Return whether it is a readable production question."""
     routed = data.role is RouteRole.PRODUCTION and not data.pinned and not data.cancelled
     return routed and data.fault != "client" and data.texts in LEGIBLE and bool(data.messages)
 
@@ -245,7 +244,7 @@ def _of_answer(data: InferenceCompleted, around: Around) -> Fields:
     fields["label"] = task.label(data.output, reference.labels if reference else frozenset())
     fields["refusal"] = task.declines(data.output)
     fields["repetition"] = repetition(data.output)
-    # The log names the passages that the model was shown; their terms are none of its inventions.
+    # With passages in the prompt their terms are no inventions, but the log does not hold their texts.
     if reference is not None and reference.terms and data.retrieval is None:
         system = " ".join(message.content for message in data.messages if message.role == "system")
         said = f"{task.spec.system_prompt}\n{system}\n{said_before(data.messages)}"
@@ -254,7 +253,7 @@ def _of_answer(data: InferenceCompleted, around: Around) -> Fields:
 
 
 def _agrees(data: FeedbackReceived, task: Task) -> bool | None:
-    """Tell whether the answer's label is the correction's; None: one of them has none."""
+    """Return whether answer and correction have the same label; None: one of them has none."""
     if data.correction is None or data.output is None:
         return None
     correction = data.correction if isinstance(data.correction, str) else json.dumps(data.correction)

@@ -1,4 +1,4 @@
-"""What the monitor can be told from outside."""
+"""The settings of the monitor."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ class Settings(ServiceSettings):
     """``TUNEWHEEL_*`` variables of the monitor."""
 
     reference_texts: int = Field(default=8_000, ge=20)
-    """At most so many of a dataset's questions are what questions are compared with."""
+    """The most questions of a dataset in the reference."""
     clock_seconds: float = Field(default=5.0, gt=0)
-    """How often deadlines are looked at."""
+    """Seconds between two checks of deadlines."""

@@ -1,5 +1,5 @@
-"""What the monitor knows of one project between two events. All of it is JSON, written down with every
-checkpoint: bounded, and without text."""
+"""The monitor's state of one project. It is JSON, stored with every checkpoint, of bounded size and without
+texts."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ from tunewheel_monitor.turns import counting
 
 DetectorState = dict[str, Any]
 REMEMBERED = 40_000
-"""Scored events that are known again when they come twice. What may come again: the segment of its disk queue
-that a gateway publishes anew after a kill, and the batch of a scorer that was killed, whose partitions others
-get only after a session timeout; they go on with theirs meanwhile. 320 KB of a checkpoint."""
+"""How many scored events are remembered, to recognise repetitions. After a kill, a gateway publishes a
+segment of its disk queue again, and a scorer's batch is scored again by another process, after a session
+timeout in which other partitions go on. It takes 320 KB of a checkpoint."""
 DIGEST_BYTES = 6
 ERASED = "erased"
-"""Stands where an erased name stood."""
+"""Replaces an erased name."""
 NAMING = ("ids", "farthest", "first", "last", "completion_ids")
-"""Fields of detectors, windows and alarms that hold names of completions, or lists of them."""
+"""The fields of detectors, windows and alarms with ids of completions, or lists of ids."""
 PLACES_KEPT = 1_000
-"""Completions of late whose texts may be shown with an alarm."""
+"""The most recent completions whose log positions are kept, because their texts may be shown with an
+alarm."""
 
 
 class Seen:
-    """The latest ``REMEMBERED`` names, by six bytes of a hash: two of them are alike once in
-    7 * 10^9 names."""
+    """The latest ``REMEMBERED`` names, as six bytes of a hash each. A new name collides once in 7 * 10^9
+    names."""
 
     def __init__(self, packed: str = "") -> None:
         raw = base64.b64decode(packed)
@@ -40,7 +41,7 @@ class Seen:
         self._digests: OrderedDict[bytes, None] = OrderedDict.fromkeys(parts)
 
     def add(self, name: str) -> bool:
-        """Remember ``name``; False where it is known."""
+        """Add ``name``; return False if it was there already."""
         digest = hashlib.blake2b(name.encode(), digest_size=DIGEST_BYTES).digest()
         if digest in self._digests:
             return False
@@ -55,8 +56,8 @@ class Seen:
 
 @dataclass(slots=True)
 class OpenWindow:
-    """What was counted since the last window was full. ``size`` and ``p_value`` are those of the spec when it
-    began; 0: it has not begun."""
+    """The current window. ``size`` and ``p_value`` are those of the spec at its beginning; 0: it has not
+    begun."""
 
     size: int = 0
     p_value: float = 0.0
@@ -74,7 +75,7 @@ class OpenWindow:
         self.started_at, self.ended_at = min(self.started_at, moment), max(self.ended_at, moment)
 
     def differs(self, drift: DriftSpec) -> bool:
-        """Tell whether the spec asks for other windows by now."""
+        """Return whether the spec's windows have changed since this one began."""
         return (self.size, self.p_value) != (drift.window, drift.p_value)
 
     @property
@@ -85,7 +86,7 @@ class OpenWindow:
         return OpenWindow(self.size, self.p_value)
 
     def closed(self) -> DriftWindow:
-        """Return the window as alarms name it."""
+        """Return the window in the form of alarms."""
         return DriftWindow(
             first_completion_id=self.first,
             last_completion_id=self.last,
@@ -97,8 +98,8 @@ class OpenWindow:
 
 @dataclass(slots=True)
 class Version:
-    """The model in production, and what the detectors have of it. ``generation``: of the desired state that
-    put it there."""
+    """The model in production, and the detectors' states. ``generation`` is that of the desired state that
+    put it into production."""
 
     model_id: str
     dataset_id: str
@@ -131,18 +132,18 @@ class Alarm:
     calm_windows: int = 0
     calm_items: int = 0
     silent_windows: int = 0
-    """Those of late in a row in which the detector had nothing to measure."""
+    """The latest windows in a row in which the detector had nothing to measure."""
     inferences: int = 0
     asked: dict[str, Any] = field(default_factory=dict[str, Any])
-    """The newest ``labels.requested``; empty: the alarm asked for none."""
+    """The newest ``labels.requested``; empty: the alarm requested no labels."""
     rated_at: str = ""
-    """When the latest rating was given, or it was raised. Empty: an earlier release took no note of it, and
-    the first item that comes stands for it."""
+    """When the latest rating was given, or else when the alarm was raised. Empty: the state is of an earlier
+    release; the next item sets it."""
 
 
 @dataclass(slots=True)
 class ProjectState:
-    """``offsets``: partition of ``inference.scored`` → the offset before which all is in here."""
+    """``offsets``: partition of ``inference.scored`` → the offset before which all events are folded."""
 
     offsets: dict[str, int] = field(default_factory=dict[str, int])
     seen: Seen = field(default_factory=Seen)
@@ -150,14 +151,14 @@ class ProjectState:
     alarms: dict[str, Alarm] = field(default_factory=dict[str, Alarm])
     """By detector."""
     places: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
-    """Completion id → [``completion`` or ``rating``, partition, offset], the latest last."""
+    """Completion id → [``completion`` or ``rating``, partition, offset], latest last."""
     trials: rollout.Trials = field(default_factory=rollout.new)
     turns: counting.State = field(default_factory=counting.fresh)
     concluded: list[str] = field(default_factory=list[str])
-    """Turns that were said to be over, the latest last."""
+    """Turns whose ``turn.completed`` was published, latest last."""
     windows: Counter[str] = field(default_factory=Counter[str])
     looks: Counter[str] = field(default_factory=Counter[str])
-    """What was judged since somebody asked, for metrics alone: of ``answers`` or ``ratings``, by detector."""
+    """For metrics: what was judged since the last reading, of ``answers`` or ``ratings``, and by detector."""
 
     def note_place(self, completion_id: str, place: list[Any]) -> None:
         self.places.pop(completion_id, None)
@@ -204,9 +205,9 @@ def _version(told: dict[str, Any]) -> Version:
 
 
 def without(told: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
-    """Return a state, as JSON, that names none of these completions: ``ERASED`` stands for them.
+    """Return a state, as JSON, in which ``ERASED`` replaces the ids of these completions.
 
-    Only where completions stand: a completion, or a ticket, may bear any name, such as "3" or "answers".
+    Only fields with completion ids are changed: an id may be any string, such as "3" or "answers".
     """
     version, trials = told["version"], told["trials"]
     opened = {

@@ -1,8 +1,9 @@
-"""How much likelier is a question if it is about a new topic than if it is about one of the known labels?
+"""Estimates how much likelier a question is under a new topic than under the known labels.
 
 Probabilistic linear discriminant analysis (Ioffe, "Probabilistic linear discriminant analysis", ECCV 2006):
-questions of one label scatter about a centre with one covariance for all labels, and the centres scatter with
-another. A label's centre is known from its n questions only, and the model says how well. Pure numpy, no I/O.
+the questions of a label scatter about its centre, with the same covariance for all labels; the centres
+scatter with another covariance. A label's centre is estimated from its n questions, and the model includes
+the error of the estimate. Pure numpy, no I/O.
 """
 
 from __future__ import annotations
@@ -17,19 +18,20 @@ from tunewheel_embedding.static import Vectors
 
 Matrix = npt.NDArray[np.floating[Any]]
 FEWEST_LABELS = 10
-"""With fewer, a label is too broad to be one topic."""
+"""The least number of labels. With fewer, a label is too broad to be one topic."""
 FEWEST_TEXTS = 4
-"""Questions by label, on average."""
+"""The least average number of questions per label."""
 FOLDS = 10
 _FLAT = 1e-6
-"""A standard deviation up to here is what rounding makes of questions that are all alike."""
+"""A standard deviation up to this value is only rounding: the questions are all the same."""
 _LEAST = 1e-3
-"""Variance of the centres, in variances within a label: no direction is quite without."""
+"""The least variance of the centres in any direction, relative to the variance within a label."""
 
 
 @dataclass(frozen=True)
 class Axes:
-    """Directions in which questions of one label have variance 1, and centres of labels ``between``."""
+    """The directions in which the questions of a label have variance 1, and the centres have variance
+    ``between``."""
 
     mean: Matrix
     """(dimensions,)"""
@@ -56,21 +58,21 @@ class Axes:
 
 @dataclass(frozen=True)
 class Topics:
-    """The labels of a reference. ``offset`` and ``scale`` bring what is said of a question to the scale of
-    another measure: the reference's own questions have mean 0, and that measure's standard deviation."""
+    """The labels of a reference. ``offset`` and ``scale`` convert strangeness to the scale of another
+    measure, so that the reference's own questions have mean 0 and that measure's standard deviation."""
 
     axes: Axes
     counts: Matrix
     """(labels,)"""
     sums: Matrix
-    """(labels, dimensions): of the questions, along the axes."""
+    """(labels, dimensions): the sums of the questions' coordinates along the axes."""
     offset: float
     scale: float
 
     @classmethod
     def fit(cls, units: Matrix, labels: Sequence[str], *, spread: float) -> tuple[Topics, Vectors] | None:
-        """Return the topics and what each row's own question scores, as if it had not been there; None: the
-        labels are too few or have too few questions, or their questions are all alike. ``spread``: the
+        """Return the topics, and the strangeness of each row's question if it is left out of the fit. None:
+        there are too few labels, too few questions per label, or all questions are the same. ``spread``: the
         standard deviation to scale to."""
         names, places = np.unique(np.asarray(labels), return_inverse=True)
         if len(names) < FEWEST_LABELS or len(units) < FEWEST_TEXTS * len(names):
@@ -85,16 +87,17 @@ class Topics:
         )
 
     def strangeness(self, units: Matrix) -> Vectors:
-        """Return for each row of ``units`` (texts, dimensions) the logarithm of how much likelier it is under
-        a new topic than under the known label that suits it best, to scale."""
+        """Return for each row of ``units`` (texts, dimensions) its scaled strangeness: the logarithm of how
+        much likelier it is under a new topic than under the best known label."""
         found = self.axes.apply(units)
         known = log_densities(found, self.counts, self.sums, self.axes.between).max(axis=1)
         return (log_density_of_new(found, self.axes.between) - known - self.offset) * self.scale
 
 
 def left_out(units: Matrix, labels: npt.NDArray[np.int64]) -> Vectors:
-    """Return the strangeness, not to scale, of each row as if it had not been there. The axes come from other
-    rows (``FOLDS``), the centres from all rows but this one: in what was fitted to it no row is strange."""
+    """Return the unscaled strangeness of each row if it is left out of the fit. The axes come from the rows
+    of other folds (``FOLDS``), the centres from all other rows. A row that was part of the fit would never be
+    strange."""
     found = np.empty(len(units))
     folds = np.empty(len(units), dtype=np.int64)
     folds[np.argsort(labels, kind="stable")] = np.arange(len(units)) % FOLDS  # each label in all of them
@@ -111,7 +114,7 @@ def left_out(units: Matrix, labels: npt.NDArray[np.int64]) -> Vectors:
 
 
 def totals(rows: Matrix, labels: npt.NDArray[np.int64]) -> tuple[Matrix, Matrix]:
-    """Return how many rows each label has, (labels,), and their sum, (labels, dimensions)."""
+    """Return the number of rows of each label, (labels,), and their sum, (labels, dimensions)."""
     counts = np.bincount(labels).astype(np.float32)
     sums = np.zeros((len(counts), rows.shape[1]), dtype=np.float32)
     np.add.at(sums, labels, rows)
@@ -119,13 +122,13 @@ def totals(rows: Matrix, labels: npt.NDArray[np.int64]) -> tuple[Matrix, Matrix]
 
 
 def predicted(counts: Matrix, sums: Matrix, between: Matrix) -> tuple[Matrix, Matrix]:
-    """Return mean and variance of a label's next question by direction, from its questions so far."""
+    """Return mean and variance of a label's next question in each direction, given its questions so far."""
     known = between * counts[:, None] + 1.0
     return between / known * sums, 1.0 + between / known
 
 
 def log_densities(rows: Matrix, counts: Matrix, sums: Matrix, between: Matrix) -> Vectors:
-    """Return (rows, labels), but for a constant."""
+    """Return the log densities, (rows, labels), up to a constant."""
     means, variances = predicted(counts, sums, between)
     inverse = 1.0 / variances
     squares = (rows**2) @ inverse.T - 2 * rows @ (means * inverse).T + (means**2 * inverse).sum(axis=1)
@@ -133,19 +136,19 @@ def log_densities(rows: Matrix, counts: Matrix, sums: Matrix, between: Matrix) -
 
 
 def log_density_without(rows: Matrix, counts: Matrix, sums: Matrix, between: Matrix) -> Vectors:
-    """Return (rows,): of each row under its own label, given that label's other questions."""
+    """Return (rows,): the log density of each row under its own label, given the label's other questions."""
     means, variances = predicted(counts - 1, sums - rows, between)
     found = -0.5 * ((rows - means) ** 2 / variances + np.log(variances)).sum(axis=1)
     return np.where(counts > 1, found, -np.inf).astype(np.float64)
 
 
 def log_density_of_new(rows: Matrix, between: Matrix) -> Vectors:
-    """Return (rows,): under a label of which no question is known."""
+    """Return (rows,): the log density of each row under a label without known questions."""
     return -0.5 * (rows**2 / (1.0 + between) + np.log(1.0 + between)).sum(axis=1).astype(np.float64)
 
 
 def shrunk_covariance(rows: Matrix) -> npt.NDArray[np.float64]:
-    """Return the covariance of centred rows, drawn towards a multiple of the identity (Ledoit and Wolf, "A
+    """Return the covariance of centred rows, shrunk towards a multiple of the identity (Ledoit and Wolf, "A
     well-conditioned estimator for large-dimensional covariance matrices", JMVA 2004)."""
     count, width = rows.shape
     raw = (rows.T @ rows).astype(np.float64) / count

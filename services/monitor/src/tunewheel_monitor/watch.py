@@ -1,8 +1,9 @@
-"""Folds the scored traffic of the projects whose partitions this process has, and says what follows.
+"""Folds the scored traffic of the projects on this process's partitions, and publishes the events that
+follow.
 
-A batch ends, for each project in it, in this order: texts of new alarms are written down, the checkpoint is
-created, its events are published; then the offset is committed. Whoever goes on after a kill begins with the
-newest checkpoint and publishes its events again, under the same ids. See ``checkpoints``.
+For each project, a batch ends with these steps in this order: the texts of new alarms are stored; the
+checkpoint is created; its events are published. Then the offset is committed. After a kill, the next process
+starts with the newest checkpoint and publishes its events again, under the same ids. See ``checkpoints.py``.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ from tunewheel_monitor.state import ProjectState, without
 log = structlog.get_logger(__name__)
 HOLDER = "monitor"
 Outcome = tuple[Said, Envelope[InferenceScored] | None]
-"""What is to be said, and the scored event that led to it; None: the clock did."""
+"""An event to publish, and the scored event that caused it; None: a deadline caused it."""
 KEPT = 256
-"""Projects whose states are in memory, those of late."""
+"""How many projects' states are kept in memory; the most recently used are kept."""
 
 
 class Log(Protocol):
@@ -58,7 +59,7 @@ class Log(Protocol):
 
 @dataclass
 class Watch:
-    """Takes one batch, one tick or one erasure at a time."""
+    """Handles one batch, one tick or one erasure at a time."""
 
     log: Log
     knowledge: Knowledge
@@ -71,20 +72,21 @@ class Watch:
     _next: dict[int, int] = field(default_factory=dict[int, int])
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _alarms: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
-    """Of each project that is held: the detectors whose alarms are open."""
+    """By project in memory: the detectors with an open alarm."""
     _folded: tuple[str, float] = ("", 0.0)
-    """The project folded last, and how old its latest score was then, in seconds."""
+    """The project that was folded last, and the age of its latest score then, in seconds."""
 
     def __post_init__(self) -> None:
         self.metrics.gauge("alarms.open", "Alarms that are open", self._open_alarms, label="detector")
         self.metrics.gauge("fold.lag_seconds", "Age of the latest score when it was folded", self._lag)
 
     async def take(self, deliveries: Sequence[Delivery[InferenceScored]]) -> None:
-        """Fold a batch; repeating it, after an error or a restart, changes nothing.
+        """Fold a batch. Repeating it after an error or a restart changes nothing.
 
         Raises:
-            TransientError: the broker or the store is away, or another process has gone on with a project;
-                call again with the same batch.
+            TransientError: the broker or the store is away, or another process has continued a project. Call
+            again
+                with the same batch.
         """
         async with self._lock:
             self._forget_old(deliveries)
@@ -97,7 +99,7 @@ class Watch:
                 self._next[delivery.position.partition] = delivery.position.offset + 1
 
     async def tick(self, project: str, now: datetime | None = None) -> None:
-        """Say what the clock alone says of a project of whose traffic nothing waits.
+        """Publish the events that follow from a project's deadlines. All its traffic must be folded.
 
         Raises:
             TransientError: see ``take``.
@@ -115,22 +117,22 @@ class Watch:
             self._keep(held)
 
     async def forget(self, event: Envelope[ErasureRequested]) -> ErasureCompleted:
-        """Take what ``event`` erases out of the evidence of alarms and out of the state, and destroy the
-        project's key of pseudonyms; return the proof.
+        """Delete what ``event`` erases from the texts of alarms and from the state, destroy the project's
+        pseudonym key, and return the proof.
 
         Raises:
             TransientError: see ``take``.
         """
         project, erasure = event.project, erasure_of(event)
         async with self._lock:
-            self.knowledge.erasures.apply(event)  # who follows the log may not have come to it yet
+            self.knowledge.erasures.apply(event)  # the log reader may not have read this event yet
             await self.pseudonyms.destroy(project)
             taken = await self.exhibits.taken(project, erasure)
             path, count = f"{place_of(project, event.id)}.{HOLDER}", sum(map(len, taken.values()))
             first = await self.exhibits.store.first(path, str(count).encode())
             held = await self._load(project)
             if held.number:
-                # before the texts go, as they alone say which completions are the person's
+                # before the texts are deleted: only they say which completions are the person's
                 names = frozenset[str]().union(*taken.values(), {erasure.source_id or ""})
                 state = ProjectState.from_json(without(held.state.as_json(), names))
                 held = Checkpoint(project, held.number + 1, state)
@@ -143,7 +145,8 @@ class Watch:
         return proof_of(event.data, holder=HOLDER, erased_by=HOLDER, records=int(first))
 
     def _forget_old(self, deliveries: Sequence[Delivery[Any]]) -> None:
-        """Drop what is held where a partition does not go on where it was left: another process had it."""
+        """Drop the states of a partition that does not continue at the last offset: another process owned it
+        since."""
         seen: set[int] = set()
         for partition, offset in ((d.position.partition, d.position.offset) for d in deliveries):
             if partition not in seen and self._next.get(partition) != offset:
@@ -154,7 +157,7 @@ class Watch:
     async def _take(self, project: str, deliveries: Sequence[Delivery[InferenceScored]]) -> None:
         spec = await self.knowledge.spec(project)
         if spec is None or not self.knowledge.is_watched(spec):
-            return  # nothing is read, and nothing written
+            return  # do not read or write a state
         held = await self._load(project)
         offsets = held.state.offsets
         fresh = [d for d in deliveries if d.position.offset >= offsets.get(str(d.position.partition), 0)]
@@ -185,7 +188,7 @@ class Watch:
         return Counter(name for names in own for name in names)
 
     def _is_here(self, project: str) -> bool:
-        """Tell whether this process folds the project's scores: what it holds of another's is out of date."""
+        """Return whether this process folds the project's scores. Other states in memory are out of date."""
         return self.log.handles(topics.INFERENCE_SCORED, project)
 
     async def _facts(self, spec: ProjectSpec, state: ProjectState) -> Facts:
@@ -207,7 +210,7 @@ class Watch:
         )
 
     async def _settle(self, held: Checkpoint, spec: ProjectSpec, said: Sequence[Outcome]) -> None:
-        """Write down where the project is now, then publish what was said."""
+        """Store the project's checkpoint, then publish its events."""
         shown: dict[tuple[str, int], Evidence] = {}
         held.events = [await self._event(spec, one, cause, shown) for one, cause in said]
         held.number += 1
@@ -242,11 +245,12 @@ class Watch:
         return replace(made, causation_id=cause.data.scored)
 
     async def _load(self, project: str) -> Checkpoint:
-        """Return the project's state for one use: it is held again only once it was used well (``_keep``)."""
+        """Return the project's state and remove it from memory. ``_keep`` puts it back after a successful
+        use."""
         held = self._held.pop(project, None)
         if held is None:
             held = await self.checkpoints.latest(project)
-            await self._publish(held)  # whoever wrote it may have died before that
+            await self._publish(held)  # the process that wrote it may have died before it published
         return held
 
     def _keep(self, held: Checkpoint) -> None:
@@ -264,7 +268,7 @@ class Watch:
 
 
 def _with_evidence(data: DriftDetected | LabelsRequested, found: Evidence) -> Event:
-    """Return the event with where its texts lie, and the words that set them apart."""
+    """Return the event with the path of its texts, and with their keywords."""
     if isinstance(data, LabelsRequested):
         first = {"prompts": found.path} if data.revision == 1 else {}
         return data.model_copy(update=first | {"keywords": found.keywords})

@@ -64,7 +64,7 @@ def missing(submission: Submission, case: ReviewCase, reviewed: ReviewSet | None
 
 
 def smallest_share(items: int, rule: ReviewSpec) -> int:
-    """Return the smallest number of ``items`` that a person must judge (``review_assignment``). Only the HTTP
-    service knows which items a person gets, because it assigns them by its secret."""
+    """Return the smallest number of ``items`` that a person must judge (``review_assignment``). Only the
+    console knows which items a person gets, because it assigns them by its secret."""
     people, copies = rule.reviewers, min(rule.per_item, rule.reviewers)
     return min(sum((share - n) % people < copies for n in range(items)) for share in range(people))

@@ -1,5 +1,5 @@
-"""The detectors, one file each. ``protocol.py`` says what one is; a new one is a file, a test and a line
-here."""
+"""The detectors, one file each. ``protocol.py`` defines the interface. A new detector is a file, a test and a
+line here."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Does the answer's label differ from people's correction more often than under the version before? The
-test is ``rates.py``'s, on votes (``ratings.py``)."""
+"""Detects that the answer's label differs from people's correction more often than under the previous
+version. The test is that of ``rates.py``, on votes (``ratings.py``)."""
 
 from __future__ import annotations
 

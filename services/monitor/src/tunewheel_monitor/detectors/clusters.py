@@ -1,11 +1,11 @@
-"""Do novel questions belong together? A new topic is a cluster; outliers are not.
+"""Detects clusters of novel questions: a new topic forms a cluster, outliers do not.
 
-Leader clustering of the novel questions, as they come: a question joins the nearest cluster within the
-radius, or begins one of its own. What is to be expected of a cluster's growth follows from exchangeability:
-its first question had none of the reference's n questions near it, so the next question lies near it with a
-chance of about 1 / (n + 1) (Laplace's rule of succession). Joining it more often than ``TOLERATED`` is
-evidence, gathered for each cluster as in ``evidence.py``; clusters that stay alone are forgotten. The bets
-on all clusters together are worth one for each window, so their sum is one e-detector.
+Novel questions are clustered as they come (leader clustering): a question joins the nearest cluster within
+the radius, or begins a new one. The expected growth of a cluster follows from exchangeability: its first
+question had none of the reference's n questions near it, so the next question lies near it with a probability
+of about 1 / (n + 1) (Laplace's rule of succession). Questions that join it more often than ``TOLERATED`` are
+evidence, gathered per cluster as in ``evidence.py``. Clusters that do not grow are dropped. The bets on all
+clusters together are worth one per window, so their sum is one e-detector.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ from tunewheel_monitor.detectors.protocol import Finding, Opening, State
 from tunewheel_monitor.detectors.votes import admitted
 
 TOLERATED = 0.005
-"""Share of all questions that one cluster may have."""
+"""The share of all questions that one cluster may have without being evidence."""
 ALIKE = 10.0
-"""A region's share is known from n questions only: so many times the chance of one joining is tolerated."""
+"""A region's share is estimated from only n questions, so this multiple of the expected growth is
+tolerated."""
 EFFECT = 0.02
 FEWEST = 4
-"""Questions that make a cluster."""
+"""The least number of questions in a cluster."""
 BETS = (0.01, 0.03, 0.1)
 STAKE = 0.1
-"""Of a new cluster; at most ``NEWCOMERS`` begin in a window."""
+"""The stake on a new cluster. At most ``NEWCOMERS`` clusters begin in a window."""
 NEWCOMERS = 10
 MOST_CLUSTERS = 24
 MOST_IDS = 40
-"""Of a cluster: people answer them, and a version asks for twenty answers or more."""
+"""How many completions a cluster names. People answer them, and a version needs at least twenty answers."""
 MOST_WORDINGS = 50
 """Of a cluster: the same words again are no further question. A topic is asked about in many ways."""
 PER_USER = 2
@@ -144,7 +145,7 @@ class Clusters:
 
 
 def settle(state: State) -> None:
-    """Take out of every cluster's wealth what the questions cost that came since and lay apart from it."""
+    """Apply to every cluster's wealth the bets lost on questions since the last call that did not join it."""
     apart, state["apart"] = state["apart"], 0
     if not apart:
         return
@@ -156,7 +157,7 @@ def settle(state: State) -> None:
 def join(
     state: State, joined: State, vector: npt.NDArray[np.float32], distance: float, completion_id: str
 ) -> None:
-    """Let a question join: its cluster wins the bet, the others lose it."""
+    """Add a question to the cluster ``joined``, which wins the bet; the other clusters lose it."""
     most = evidence.CEILING / state["threshold"]
     for cluster in state["clusters"]:
         e_value = 1.0 / state["tolerated"] if cluster is joined else 0.0
@@ -199,7 +200,7 @@ def nearest_cluster(clusters: list[State], vector: npt.NDArray[np.float32]) -> t
 
 
 def decoded(vector: str) -> npt.NDArray[np.float32]:
-    """Return the unit vector that ``encoded`` wrote; zeros stay zeros."""
+    """Return the unit vector of ``encoded``; zeros stay zeros."""
     components = np.frombuffer(base64.b64decode(vector), dtype=np.int8).astype(np.float32)
     length = float(np.linalg.norm(components))
     return components / length if length else components

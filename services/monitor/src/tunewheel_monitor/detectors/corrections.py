@@ -1,6 +1,6 @@
-"""Do people correct a larger share of the answers that they rate than under the version before? The test is
-``rates.py``'s, on votes (``ratings.py``). A correction is a trusted answer: what it teaches can be trained
-on."""
+"""Detects that people correct a larger share of the rated answers than under the previous version. The test
+is that of ``rates.py``, on votes (``ratings.py``). Corrections are trusted answers, so the alarm suggests
+training on them."""
 
 from __future__ import annotations
 

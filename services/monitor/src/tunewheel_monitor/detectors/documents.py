@@ -1,19 +1,22 @@
-"""Do people ask what the documents hold nothing about, more often than before?
+"""Detects that people ask more often about things that the documents do not cover.
 
-How far a question lies from its best passage is 1 less the cosine of their vectors. What is far depends on
-the embedder, on how documents are cut and on how people ask, so the project's own questions say it: the first
-``CALIBRATION`` of them that were looked up. From then on a question scores by its place among these, as in
-``novelty.py``: little where most of them lay as far, much where hardly one did. The mean of the scores is
-compared with that of the healthy windows of late. Its standard error follows from the ranks alone: under any
-distribution they are even (Vovk, Gammerman and Shafer, "Algorithmic learning in a random world", 2005).
+The distance of a question from its best passage is 1 minus the cosine of their vectors. Which distance is
+large depends on the embedder, on how documents are cut and on how people ask. So the project's own questions
+define it: the first ``CALIBRATION`` questions with a search. After that a question gets points by its rank
+among these, as in ``novelty.py``: few points if most of them were as far away, many if hardly any was. The
+mean points are compared with those of recent healthy windows. Their standard error follows from the ranks
+alone, which are uniform under any distribution (Vovk, Gammerman and Shafer, "Algorithmic learning in a random
+world", 2005).
 
-Neither a new model nor a new version of the index changes what is compared: documents that come bring
-passages nearer, and the alarm ends; documents that go take them away. Another retrieval spec begins anew.
-Each answer names the spec that it is by, and from the answers alone follows which one counts: what the
-project declares by now says nothing of answers that are folded late. Another spec counts once ``IN_A_ROW``
-answers name it, all given after the latest by the spec before. So neither a late answer, nor two gateways
-that change one after the other, begin anew twice. A gateway whose clock ran ahead makes all answers after it
-late. So another spec also counts after ``LATE_IN_A_ROW`` late answers, none by the spec before among them.
+A new model or a new index version does not change the comparison. New documents bring passages nearer, and
+the alarm ends; removed documents do the opposite.
+
+Another retrieval spec starts a new calibration, because its distances cannot be compared. Each answer names
+its spec, and only the answers decide which spec is current: answers may be folded late, when the project has
+declared a newer one. Another spec becomes current once ``IN_A_ROW`` answers name it, all given after the
+latest answer by the current spec. So a late answer, or two gateways that change one after the other, do not
+restart the calibration twice. A gateway whose clock ran ahead makes all later answers look late. So another
+spec also becomes current after ``LATE_IN_A_ROW`` late answers in a row.
 """
 
 from __future__ import annotations
@@ -35,31 +38,30 @@ from tunewheel_monitor.detectors.votes import admitted
 
 CALIBRATION = 500
 MARGIN = 1.3
-"""Standard errors of the usual mean that are no evidence; twice as many while only the calibration is known,
-whose own mean is the same whatever the sample."""
+"""A mean within so many standard errors of the usual mean is no evidence. Twice as many count while only the
+calibration is known, since ranks in their own sample have a fixed mean."""
 RECENT = 300.0
-"""Questions that say how large a change is; older ones fade."""
+"""The size of a change is measured over about so many recent questions; older ones fade."""
 MEMORY = 2_000.0
-"""Questions of healthy windows that say what is usual; older ones fade."""
+"""The usual mean is taken over about so many questions of healthy windows; older ones fade."""
 HEALTHY = 0.2
-"""p-value from which a window counts as healthy."""
+"""The p-value from which a window counts as healthy."""
 EFFECT = 0.03
-"""Rise of the share of questions that fit badly that is worth an alarm."""
+"""The least rise of the share of badly covered questions that raises an alarm."""
 IN_A_ROW = 20
-"""So many answers by another retrieval spec, with no answer by the spec before among them, and the other spec
-counts."""
+"""Another retrieval spec becomes current after so many answers in a row by it."""
 PER_USER = 3
-"""Questions of one user in a hundred that count."""
+"""Of a hundred questions, at most so many of one user count."""
 SHOWN = 60
-"""Questions that an alarm names: a person reads them to see what is missing."""
+"""How many questions an alarm names. A person reads them to see which documents are missing."""
 LATE_IN_A_ROW = 2_000
-"""The same for answers that are older than ``latest``: more answers than a partition usually lags behind."""
+"""The same for answers that are older than ``latest``. It is more than the usual lag of a partition."""
 ABOUT_THE_NEXT = ("latest", "next", "late")
 _BADLY = LEVELS.index(NOVEL_QUANTILE)
 _SHARES = [after - before for before, after in pairwise((0.0, *LEVELS, 1.0))]
 _MEAN = sum(share * points for share, points in zip(_SHARES, POINTS, strict=True))
 SPREAD = sqrt(sum(share * points**2 for share, points in zip(_SHARES, POINTS, strict=True)) - _MEAN**2)
-"""Standard deviation of the points where nothing changed."""
+"""The standard deviation of the points if nothing changed."""
 
 
 class Documents:
@@ -138,7 +140,8 @@ class Documents:
 
 
 def fits_badly(state: State, item: InferenceScored) -> bool:
-    """Tell whether a question lies farther from its best passage than 95 in 100 of the first ones did."""
+    """Return whether a question lies farther from its best passage than 95 in 100 questions of the
+    calibration."""
     if not state["levels"] or item.similarity is None or item.retrieval_sha256 != state["spec"]:
         return False
     return distance(item.similarity) > state["levels"][_BADLY]
@@ -149,14 +152,14 @@ def distance(similarity: float) -> float:
 
 
 def limit(state: State) -> float:
-    """Return the points that a question may have on average without being evidence."""
+    """Return the mean points up to which there is no evidence."""
     points, _, seen = state["usual"]
     return points / seen + MARGIN * (1 + CALIBRATION / seen) * SPREAD / sqrt(seen)
 
 
 def _is_compared(state: State, item: InferenceScored) -> bool:
-    """Tell whether an answer is by the retrieval spec that counts, having begun anew where another one counts
-    from this answer on. An earlier release kept none of ``ABOUT_THE_NEXT``."""
+    """Return whether an answer is by the current retrieval spec. If another spec becomes current with this
+    answer, start a new calibration. States of an earlier release lack the fields ``ABOUT_THE_NEXT``."""
     spec, at = item.retrieval_sha256, item.at.timestamp()
     latest = state.setdefault("latest", 0.0)
     if spec is None:
@@ -174,15 +177,15 @@ def _is_compared(state: State, item: InferenceScored) -> bool:
 
 
 def _begin(state: State, spec: str) -> None:
-    """Begin anew: distances under another retrieval spec cannot be compared."""
+    """Start a new calibration for ``spec``."""
     state.update(spec=spec, sample=[], levels=[], usual=[0.0, 0.0, 0.0], window=[0.0, 0, 0])
     state.update(recent=[0.0, 0.0], ids=[])
     state["evidence"]["wealth"] = [1.0] * len(evidence.BETS)
 
 
 def _calibrate(state: State, far: float) -> None:
-    """Take in one question of the sample that decides which distances are far; the last one of the sample
-    sets the levels. The same questions are the first from which the usual share is counted."""
+    """Add one question to the calibration. The last one sets the levels. The same questions also start the
+    usual mean."""
     sample = state["sample"] = sorted([*state["sample"], far])
     if len(sample) < CALIBRATION:
         return

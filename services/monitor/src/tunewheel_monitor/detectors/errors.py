@@ -1,6 +1,6 @@
-"""Do more requests fail than the error budget allows? All failures count but the client's own: an engine
-that is away fails everybody. The test is ``rates.py``'s with a budget of ``BUDGET``; a total outage is seen
-after a handful of requests, at the end of the window that holds them.
+"""Detects that more requests fail than the error budget allows. All failures count except those that the
+client caused. The test is that of ``rates.py`` with the budget ``BUDGET``. A total outage needs only a
+handful of requests, and is detected at the end of their window.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Do more people turn their thumbs down than under the version before? The test is ``rates.py``'s, on votes
-(``ratings.py``). The baseline is not this version's own first window: a version that is worse from its first
-day would never be found out."""
+"""Detects that people rate more answers down than under the previous version. The test is that of
+``rates.py``, on votes (``ratings.py``). The baseline is not this version's own first window: a version that
+is worse from its first day would never be detected."""
 
 from __future__ import annotations
 

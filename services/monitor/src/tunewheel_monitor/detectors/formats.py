@@ -1,6 +1,6 @@
-"""Do more answers break the form that the task asks for than did on the version's holdout and under the
-version before? The test is ``rates.py``'s. Answers whose prompt, schema or limits the client replaced say
-nothing of the model."""
+"""Detects that more answers break the task's form than on the version's holdout or under the previous
+version. The test is that of ``rates.py``. Answers for which the client replaced the prompt, schema or limits
+do not count."""
 
 from __future__ import annotations
 

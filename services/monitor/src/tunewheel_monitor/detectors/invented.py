@@ -1,6 +1,6 @@
-"""Do more answers bring terms that stand neither in the question nor in what was trained on, than under the
-version before? The test is ``rates.py``'s. Most of what is invented stands in documents that the dataset does
-not have yet."""
+"""Detects that more answers contain terms that are neither in the question nor in the training rows than
+under the previous version. The test is that of ``rates.py``. Most such terms are in documents that the
+dataset lacks."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Does the model sort into other labels than it lately did? Beside a calm ``mixture`` that is the model's
-doing.
+"""Detects that the mixture of the model's labels moved. If the ``mixture`` of questions did not move, the
+model is the cause.
 
-The standard is the last healthy windows', of this version or the one before (``shares.py``).
+The standard is the last healthy windows of this version or the previous one (``shares.py``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from tunewheel_monitor.detectors.protocol import State
 from tunewheel_monitor.detectors.shares import Shift
 
 LONGEST = 60
-"""Characters of a label that tell it from others."""
+"""Labels are told apart by so many characters."""
 
 
 class Labels(Shift):

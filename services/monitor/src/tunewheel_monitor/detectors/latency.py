@@ -1,8 +1,7 @@
-"""Do more answers take longer than the slowest ones did, under the version before or at this one's beginning?
+"""Detects that more answers are slow than under the previous version, or at the beginning of this one.
 
-An answer is slow where it takes more than ``SLOW`` times the baseline's 95th percentile, read off a
-histogram of quarter octaves. The test is ``rates.py``'s, with ``BUDGET`` as the share of slow answers that
-is no alarm.
+An answer is slow if it takes more than ``SLOW`` times the baseline's 95th percentile, which comes from a
+histogram of quarter octaves. The test is that of ``rates.py`` with the budget ``BUDGET`` of slow answers.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from tunewheel_monitor.detectors.rates import FEWEST, Rise
 SLOW = 1.25
 BUDGET = 0.1
 STEPS = 4
-"""Bins of the histogram by octave."""
+"""How many bins the histogram has per octave."""
 SHORTEST = 0.001
 MOST = 5_000
-"""Answers that the histogram remembers; older ones fade."""
+"""The histogram holds about so many answers; older ones fade."""
 
 
 class Latency(Rise):
@@ -63,7 +62,7 @@ class Latency(Rise):
 
 
 def slow_from(histogram: State) -> float | None:
-    """Return the seconds from which an answer is slow; None while too few were seen."""
+    """Return the seconds from which an answer is slow; None: too few answers were seen."""
     total = sum(histogram.values())
     if total < FEWEST:
         return None
@@ -76,7 +75,7 @@ def slow_from(histogram: State) -> float | None:
 
 
 def remember(state: State) -> None:
-    """Add a healthy window to the histogram, for the version to come. This version's limit stays."""
+    """Add a healthy window to the histogram for the next version. This version's limit stays."""
     histogram = state["histogram"]
     for step, count in state["fresh"].items():
         histogram[step] = histogram.get(step, 0) + count

@@ -1,7 +1,7 @@
-"""Are answers longer or shorter than they lately were?
+"""Detects that answers became longer or shorter.
 
-Lengths are sorted into half octaves of tokens (16 to 22, 23 to 31, ...); answers that end at their token
-limit are a kind of their own. The standard is the last healthy windows', of this version or the one before
+Lengths are sorted into half octaves of tokens (16 to 22, 23 to 31, ...). Answers that end at their token
+limit are a kind of their own. The standard is the last healthy windows of this version or the previous one
 (``shares.py``).
 """
 

@@ -1,9 +1,9 @@
-"""Has the mixture of known questions moved from what it was lately? Retraining mends no mixture by itself,
-so the alarm asks somebody to look.
+"""Detects that the mixture of known questions moved. Training does not change the mixture, so the alarm asks
+a person to investigate.
 
-The mixture of the training set is no standard: it was curated. The standard is the last healthy windows'
-(``shares.py``), by the cells of the reference in which questions lie. It follows slow changes, such as
-seasons. Novel questions lie in no cell; they are ``novelty``'s.
+The training set's mixture is no standard, because the set was curated. The standard is the last healthy
+windows (``shares.py``), counted by the cells of the reference. It follows slow changes, such as seasons.
+Novel questions lie in no cell; ``novelty.py`` watches them.
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
-"""Do people ask what the dataset does not cover, more often than its own questions would make one think?
+"""Detects that people ask more often about things that the dataset does not cover.
 
-Every question scores by its novelty: little where most of the dataset's own questions lie as far from the
-others (leave one out), much where hardly one does (``coverage.py``). The score is compared with what is usual
-*in the same region*: a mixture that prefers a region where questions are diverse is no novelty. What is usual
-is known from the reference's own questions there and, more and more, from production's healthy windows. The
-ratio is an e-value; ``evidence.py`` gathers it.
+Every question gets points by its novelty: few if most of the dataset's own questions lie as far from the
+others (leave one out), many if hardly any does (``coverage.py``). The points are compared with the usual
+points *in the same region*: more traffic in a region where questions are diverse is no novelty. The usual
+points are estimated from the reference's own questions in the region and, increasingly, from production's
+healthy windows. The ratio is an e-value, which ``evidence.py`` gathers.
 
-Each region's usual score is known by its standard error. Errors of many regions cancel out, so what is
-allowed for is the standard error of the mean over the regions that are asked about lately: small where
-traffic is spread, larger where few regions have most of it.
+Each region's usual points have a standard error. Errors of many regions cancel out. So the margin is the
+standard error of the mean over the regions with recent traffic: small if traffic is spread, larger if few
+regions have most of it.
 
-The scores' ranks among the reference's are conformal p-values (Vovk, Gammerman and Shafer, "Algorithmic
-learning in a random world", 2005), the points a step-shaped calibrator of them (Vovk and Wang, "E-values:
+The ranks among the reference's distances are conformal p-values (Vovk, Gammerman and Shafer, "Algorithmic
+learning in a random world", 2005). The points are a step-shaped calibrator of them (Vovk and Wang, "E-values:
 calibration, combination and applications", Annals of Statistics 2021).
 """
 
@@ -31,24 +31,27 @@ from tunewheel_monitor.detectors.rates import recalled
 from tunewheel_monitor.detectors.votes import admitted
 
 SHRINKAGE = 20.0
-"""What is usual in a region is drawn towards the whole reference's as if so many more questions had been
-seen."""
+"""The usual points of a region are shrunk towards those of the whole reference, as if so many more questions
+had been seen there."""
 MARGIN = 1.0
-"""Standard errors of what is usual in the present mixture of regions that are no evidence."""
+"""A mean within so many standard errors of the usual mean, in the current mixture of regions, is no
+evidence."""
 RECENT = 400.0
-"""Questions that say what the present mixture is, and how large a change is; older ones fade."""
+"""The current mixture and the size of a change are taken from about so many recent questions; older ones
+fade."""
 EFFECT = 0.015
-"""Rise of the share of novel questions that is worth an alarm."""
+"""The least rise of the share of novel questions that raises an alarm."""
 HEALTHY = 0.005
-"""p-value from which a window counts as healthy. A region that grows popular is known soon after."""
+"""The p-value from which a window counts as healthy. It is low, so that a region that becomes popular is
+learnt soon."""
 LAG = 2
-"""Windows until a healthy one changes what is usual. What begins to drift is noticed before."""
+"""A healthy window changes the usual points only after so many windows. A drift is noticed before that."""
 MEMORY = 4_000.0
-"""Questions of production that say what is usual in a region, at most; older ones fade."""
+"""The usual points are taken from at most about so many production questions; older ones fade."""
 PER_USER = 3
-"""Questions of one user in a hundred that count."""
+"""Of a hundred questions, at most so many of one user count."""
 SHOWN = 60
-"""Questions that an alarm names, at most: people answer them, and a version asks for twenty or more."""
+"""The most questions that an alarm names. People answer them, and a version needs at least twenty answers."""
 _NOVEL = LEVELS.index(NOVEL_QUANTILE)
 
 
@@ -132,23 +135,24 @@ class Novelty:
 
 
 def usual(state: State, cell: int) -> float:
-    """Return the points that a question of this region may have on average without being evidence."""
+    """Return the mean points of this region's questions up to which there is no evidence."""
     known = state["counts"][cell] + SHRINKAGE
     mean = (state["sums"][cell] + SHRINKAGE * state["mean"]) / known
     return mean * (1 + state["margin"])
 
 
 def margin(mixture: Sequence[float], counts: Sequence[float], spread: float) -> float:
-    """Return the share by which the mean over a mixture of regions may exceed the usual one without being
-    evidence. ``mixture``: questions asked lately, by region; ``counts``: those that say what is usual."""
+    """Return the share by which the mean over a mixture of regions may exceed the usual mean without being
+    evidence. ``mixture``: recent questions by region. ``counts``: the questions by region from which the
+    usual points come."""
     total = sum(mixture)
     squares = sum((n / total) ** 2 / (known + SHRINKAGE) for n, known in zip(mixture, counts, strict=True))
     return MARGIN * spread * sqrt(squares)
 
 
 def learn(state: State, *, healthy: bool) -> None:
-    """Take the window that ends into the mixture and let it wait; take in what waited long enough. Where the
-    window is not healthy, the windows that still wait are dropped with it."""
+    """Add the window that ends to the mixture and to the waiting windows, and learn from the one that waited
+    ``LAG`` windows. If the window is not healthy, drop it and all waiting windows."""
     lately, mixture = state["lately"], state["mixture"]
     kept = RECENT / (RECENT + sum(count for _, count in lately.values()))
     state["mixture"] = [

@@ -1,8 +1,8 @@
-"""A detector: its methods, what is known when a version reaches production, and the finding of a window.
+"""The interface of a detector: its methods, its inputs when a version reaches production, and its findings.
 
-A detector is one file beside this one, and one test: it compares what production does now with what it
-should do, one question, answer or rating at a time. Its state is JSON: plain dicts, lists, strings and
-numbers, of bounded size, so that whoever folds the project's events can write it down and go on from there.
+A detector is one file beside this one, and one test. It compares production with its expected behaviour, one
+question, answer or rating at a time. Its state is JSON (dicts, lists, strings and numbers) of bounded size,
+so that it can be stored in checkpoints.
 """
 
 from __future__ import annotations
@@ -20,73 +20,75 @@ State = dict[str, Any]
 Action = Literal["collect_labels", "retrain", "update_documents", "investigate"]
 Family = Literal["input", "format", "feedback"]
 HORIZON = 10
-"""Windows without any change in which all detectors together may give a false alarm with a chance of
-``drift.p_value``: a bound. How much less they do give is for ``make bench NAME=drift`` to measure."""
+"""In so many windows without a change, all detectors together give a false alarm with a probability of at
+most ``drift.p_value``. ``make bench NAME=drift`` measures the actual rate, which is lower."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one detector says at the end of a window."""
+    """A detector's result at the end of a window."""
 
     detector: str
     drifted: bool
     statistic_name: str
     statistic: float
     p_value: float
-    """1 / evidence, at most 1. Valid however often it was looked at before."""
+    """1 / evidence, at most 1. It is valid however often it was checked before."""
     threshold: float
-    """The detector's share of what all of them may risk per window."""
+    """The p-value at which the detector raises an alarm: its share of the risk per window."""
     effect: float
     effect_unit: str
     reference: str
-    """What was compared with, in words."""
+    """The standard of the comparison, in words."""
     action: Action
     completion_ids: tuple[str, ...] = ()
-    """That show it, most telling first."""
+    """The completions that show the drift, most telling first."""
     cluster: DriftCluster | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What is known when a version reaches production."""
+    """The inputs of a detector when a version reaches production."""
 
     drift: DriftSpec
     dataset_id: str | None = None
     coverage: CoverageFacts | None = None
-    """Of the dataset's questions. None: it cannot serve as a reference."""
+    """The figures of the dataset's questions. None: the dataset cannot serve as a reference."""
     holdout: tuple[int, int] | None = None
-    """Answers of the version's evaluation: not valid, all."""
+    """(invalid, all) answers in the version's evaluation."""
     predecessor: State | None = None
-    """The same detector's state at the end of the version before. None: this is the first."""
+    """The same detector's state at the end of the previous version. None: this is the first version."""
 
 
 class Detector(Protocol):
-    """``see`` takes an answer of the model in production (routed, not pinned, no shadow), failed ones too,
-    or a rating of one; the detector leaves out what it does not measure."""
+    """Watches one property of production. ``see`` gets every answer of the model in production (routed, not
+    pinned, no shadow), including failed ones, and every rating of them. The detector ignores items that it
+    does not measure."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def family(self) -> Family:
-        """Switched on and off by ``drift.detectors``; ``DriftDetected.detector``."""
+        """The name by which ``drift.detectors`` switches it on and off, and the value of
+        ``DriftDetected.detector``."""
         ...
 
     @property
     def weight(self) -> float:
-        """Share of the false alarms that all detectors together may give; those of ``DETECTORS`` add up to
+        """The detector's share of the false alarms of all detectors. The shares of ``DETECTORS`` add up to
         1."""
         ...
 
     def open(self, opening: Opening) -> State:
-        """Begin for a version that reached production."""
+        """Return the initial state for a version that reached production."""
         ...
 
     def see(self, state: State, item: InferenceScored) -> None:
-        """Take one item in. Changes ``state``; takes microseconds."""
+        """Update ``state`` with one item. This takes microseconds."""
         ...
 
     def look(self, state: State) -> Finding | None:
-        """Close a window: once at the end of each, as it closes the detector's account of it in ``state``.
-        None: nothing, or too little, was seen to say anything."""
+        """Return the finding of the window that ends, and prepare ``state`` for the next one. Call it once
+        per window. None: too few items were measured."""
         ...

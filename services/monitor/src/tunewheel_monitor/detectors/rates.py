@@ -1,9 +1,9 @@
-"""Has the share of bad items risen above what it was? For every detector that counts bad ones.
+"""The base class of detectors that count bad items: tests whether their share rose above the baseline.
 
-The baseline is what the version before showed in its healthy windows, or what the version's own evaluation
-found. A version without either gives its first items as a baseline. A baseline is a sample, so a rate is
-tolerated up to the upper end of its interval (Wilson, "Probable inference", JASA 1927; one-sided, about 1
-%). Where there is a budget, it is the standard, whatever was before.
+The baseline comes from the healthy windows of the previous version, or from the version's own evaluation.
+Without either, the version's first items are the baseline. A baseline is a sample, so a rate is tolerated up
+to the upper end of its interval (Wilson, "Probable inference", JASA 1927; one-sided, about 1 %). If a
+detector has a budget, the budget replaces the baseline.
 """
 
 from __future__ import annotations
@@ -19,49 +19,49 @@ from tunewheel_monitor.detectors.votes import admitted
 
 Z = 2.33
 FEWEST = 100
-"""Items that make a baseline."""
+"""The least number of items in a baseline."""
 MOST = 2_000
-"""Healthy items that are remembered for the version to come; older ones fade."""
+"""About so many healthy items are kept for the next version's baseline; older ones fade."""
 ENOUGH = 500
-"""A smaller baseline takes the version's first healthy windows in."""
+"""A baseline with fewer items is extended by the version's first healthy windows."""
 HEALTHY = 0.2
-"""p-value from which a window counts as healthy."""
+"""The p-value from which a window counts as healthy."""
 SHOWN = 10
-"""Bad items that a finding names."""
+"""How many bad items a finding names."""
 SHOWN_TO_LABEL = 60
-"""Those where people are to answer them: a version asks for twenty answers or more."""
+"""The same if people should answer them: a version needs at least twenty answers."""
 
 
 class Rise(ABC):
-    """A detector of a rate that must not rise. A subclass says what is measured, in ``bad``."""
+    """A detector of a rate that must not rise. A subclass defines the bad items in ``bad``."""
 
     name: str
     family: Family = "format"
     weight: float
     floor: float
-    """The smallest rise, as a share of items, that is worth an alarm."""
+    """The least rise of the rate that raises an alarm."""
     action: Action
     unit: str
     standard = "the healthy windows of the version before"
     tolerated = 0.0
-    """A rate below which nothing is ever wrong."""
+    """A rate that is always tolerated."""
     budget: float | None = None
     per_user = 5
-    """In a hundred items of a window."""
+    """Of a hundred items of a window, at most so many of one user count."""
     margin = Z
-    """Standard errors of the baseline that are no evidence."""
+    """A rate within so many standard errors of the baseline is no evidence."""
 
     @abstractmethod
     def bad(self, state: State, item: InferenceScored) -> bool | None:
-        """Tell whether ``item`` is bad; None: it is not measured here."""
+        """Return whether ``item`` is bad; None: this detector does not measure it."""
 
     @property
     def shown(self) -> int:
         return SHOWN_TO_LABEL if self.action == "collect_labels" else SHOWN
 
     def measured(self, opening: Opening) -> tuple[int, int]:
-        """Return (bad, all) of the version's own evaluation. The version before counts only where that is too
-        little."""
+        """Return (bad, all) in the version's own evaluation. The previous version's baseline is used only if
+        these are too few."""
         return 0, 0
 
     def open(self, opening: Opening) -> State:
@@ -86,7 +86,7 @@ class Rise(ABC):
             self.count(state, bad, completion_id=item.completion_id)
 
     def admits(self, state: State, item: InferenceScored) -> bool:
-        """Tell whether a measured item counts: not where its user had a say already."""
+        """Return whether a measured item counts: its user must not have reached the limit."""
         return admitted(state["votes"], item.user, state["most"])
 
     def count(self, state: State, bad: bool, *, completion_id: str) -> None:
@@ -102,7 +102,7 @@ class Rise(ABC):
             state["ids"] = [completion_id, *state["ids"][: self.shown - 1]]
 
     def limit(self, state: State) -> float:
-        """Return the highest rate that is no evidence of a change."""
+        """Return the highest rate that is still no evidence of a change."""
         if self.budget is not None:
             return self.budget
         bad, total = state["baseline"]
@@ -113,11 +113,12 @@ class Rise(ABC):
         return self.budget if self.budget is not None else max(bad / max(total, 1), self.tolerated)
 
     def reference(self, state: State) -> str:
-        """Say what is compared with."""
+        """Return the standard of the comparison, in words."""
         return f"{self.standard}: {self.usual(state):.1%}, by {state['baseline'][1]:.0f} items"
 
     def _remember(self, state: State, bad: int, seen: int) -> None:
-        """Take a healthy window in: for the next version, and into a small baseline of this one."""
+        """Add a healthy window to the baseline of the next version, and to this version's baseline if it is
+        small."""
         state["healthy"] = recalled(state["healthy"], bad, seen, MOST)
         baseline = state["baseline"]
         if baseline[1] < ENOUGH:
@@ -132,7 +133,7 @@ class Rise(ABC):
         if seen and p_value >= HEALTHY:
             self._remember(state, bad, seen)
         if not seen:
-            return None  # what earlier windows showed was said then
+            return None  # earlier windows were reported at their own end
         rate, threshold = bad_lately / seen_lately, state["evidence"]["threshold"]
         effect = rate - usual
         return Finding(
@@ -151,8 +152,8 @@ class Rise(ABC):
 
 
 def inherited(predecessor: State | None) -> tuple[float, float]:
-    """Return (bad, all) of the version before: of its healthy windows or, while those are few, of its own
-    baseline. Windows in which it was bad are no standard for the next version."""
+    """Return (bad, all) of the previous version: of its healthy windows or, if those are too few, of its
+    baseline. Its bad windows must not become a standard."""
     if predecessor is None or "baseline" not in predecessor:
         return 0.0, 0.0
     healthy, baseline = predecessor["healthy"], predecessor["baseline"]
@@ -161,13 +162,14 @@ def inherited(predecessor: State | None) -> tuple[float, float]:
 
 
 def recalled(before: list[float], bad: int, seen: int, memory: float) -> list[float]:
-    """Return (bad, all) with a window's added; the older ones fade so that about ``memory`` items count."""
+    """Return (bad, all) with a window's items added. Older items fade, so that about ``memory`` items
+    count."""
     kept = memory / (memory + seen)
     return [round(kept * before[0] + bad, 3), round(kept * before[1] + seen, 3)]
 
 
 def upper(bad: float, total: float, z: float = Z) -> float:
-    """Return the upper end of Wilson's interval of a rate, ``z`` standard errors wide."""
+    """Return the upper end of Wilson's interval of a rate, ``z`` standard errors above it."""
     rate = bad / total
     middle = rate + z * z / (2 * total)
     width = z * sqrt(rate * (1 - rate) / total + z * z / (4 * total * total))

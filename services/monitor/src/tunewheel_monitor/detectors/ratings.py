@@ -1,9 +1,10 @@
-"""What people say of answers, weighed so that nobody alone can say much.
+"""Counts people's ratings so that no user and no API key alone can raise an alarm.
 
-A user has one vote a day. A key can invent users, so the key is bounded too: of a window's ratings it may
-give twice the share that it had under the version before, and ``STRANGER`` of a window where it had none.
-Keys change: while none that rates may go on, those that are refused gain standing day by day, so that nobody
-is deaf for good. A key that floods beside the others, or for some hours, stays a stranger.
+A user has one vote a day. The holder of a key can invent users, so the key is limited too: to twice the share
+of a window's ratings that it had under the previous version, or to the share ``STRANGER`` if it had none.
+Keys may be replaced. So if for a day or more every rating comes from a key beyond its limit, these keys gain
+a share, and the detector does not become deaf. A key that floods while other keys rate, or only for some
+hours, gains none.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ STRANGER = 0.05
 MOST_KEYS = 32
 LASTING = timedelta(days=1)
 GAINED = 0.1
-"""Of the standard: what refused keys gain at once."""
+"""The share of the standard that refused keys gain at once."""
 MOST_VOTERS = 500
-"""Users whose vote of the day is remembered; those who come later that day have none."""
+"""How many users' votes of the day are remembered. Users who come later that day have no vote."""
 
 
 class Votes(Rise):
-    """A rate among the ratings that count."""
+    """A detector of a rate among the ratings that count."""
 
     family: Family = "feedback"
     standard = "votes on the version before, while it was healthy"
@@ -39,7 +40,7 @@ class Votes(Rise):
 
 
 def opened(opening: Opening) -> State:
-    """Begin with the keys that rated under the version before."""
+    """Return the initial state, with the keys that rated under the previous version."""
     before = (opening.predecessor or {}).get("voters")
     known = (
         before["fresh"] if before and sum(before["fresh"].values()) >= FEWEST else (before or {}).get("keys")
@@ -57,7 +58,7 @@ def opened(opening: Opening) -> State:
 
 
 def counts(voters: State, item: InferenceScored) -> bool:
-    """Whether a rating counts; if so, its user and its key gave one more."""
+    """Return whether a rating counts. If so, record it for its user and its key."""
     key = bucket(item.client or "")
     if voters["given"].get(key, 0) >= share_of(voters, key) * voters["window"]:
         _refuse(voters, key, item.at)
@@ -78,8 +79,8 @@ def share_of(voters: State, key: str) -> float:
 
 
 def _refuse(voters: State, key: str, at: datetime) -> None:
-    """Take note of a rating that its key may not give. Once a window of them came in a row, for a day or
-    more, the keys that might go on are gone: the refused ones join the standard, and a window begins."""
+    """Record a rating beyond its key's limit. After a window of such ratings in a row, over a day or more,
+    the other keys are assumed to be gone: the refused keys join the standard, and a new window begins."""
     refused: dict[str, int] = voters.setdefault("refused", {})
     if not refused:
         voters["since"] = at.isoformat()
@@ -96,7 +97,7 @@ def _refuse(voters: State, key: str, at: datetime) -> None:
 
 def _first_today(voters: State, item: InferenceScored) -> bool:
     day = item.at.date().isoformat()
-    if day > voters["day"]:  # what comes late counts for the day that is on
+    if day > voters["day"]:  # a late rating counts for the current day
         voters["day"], voters["voted"] = day, []
     name = int(bucket(item.user or ""))
     if name in voters["voted"] or len(voters["voted"]) >= MOST_VOTERS:
@@ -106,8 +107,8 @@ def _first_today(voters: State, item: InferenceScored) -> bool:
 
 
 def _end_window(voters: State) -> None:
-    """A share of a window is one of so many ratings, however many windows of answers those take. Without a
-    version before, the first window's keys are the standard."""
+    """End a window of ratings. It has as many ratings as a window has answers, and may span many windows of
+    answers. Without a previous version, the keys of the first window are the standard."""
     voters["fresh"] = _joined(voters["fresh"], voters["given"])
     if sum(voters["keys"].values()) < FEWEST:
         voters["keys"] = dict(voters["fresh"])
@@ -115,7 +116,7 @@ def _end_window(voters: State) -> None:
 
 
 def _joined(before: dict[str, float], more: dict[str, float]) -> dict[str, float]:
-    """Return both added up, of the keys with most."""
+    """Return the sum of both by key, for the keys with the most ratings."""
     both = {key: before.get(key, 0) + more.get(key, 0) for key in {**before, **more}}
     kept = sorted(both, key=lambda key: (-both[key], key))[:MOST_KEYS]
     return {key: both[key] for key in kept}

@@ -1,5 +1,5 @@
-"""Does the model decline more often, by the task's own pattern, than the version before? The test is
-``rates.py``'s."""
+"""Detects that the model declines more often, by the task's own pattern, than the previous version. The test
+is that of ``rates.py``."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Do more answers go round in circles than under the version before? An answer does where ``REPEATED`` of
-its word 4-grams were there before. The test is ``rates.py``'s."""
+"""Detects that more answers repeat themselves than under the previous version. An answer does so if at least
+the share ``REPEATED`` of its word 4-grams occur earlier in it. The test is that of ``rates.py``."""
 
 from __future__ import annotations
 

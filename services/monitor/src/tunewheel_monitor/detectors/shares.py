@@ -1,10 +1,11 @@
-"""Has a mixture moved from what it was in the last healthy windows? For cells, labels and lengths.
+"""The base class of detectors of a mixture (of cells, labels or lengths): tests whether it moved from the
+last healthy windows.
 
-Before each window the kinds are chosen whose share rose lately; in the window the share of just those is
-tested against the healthy one plus a floor. What was chosen by earlier windows alone leaves the next one's
-chance untouched, so the test stays valid although it looks where the change seems to be (predictable bets:
-Waudby-Smith and Ramdas, JRSS B 2024). The floor holds what a sample of some windows misses of the true
-shares, and what is not worth an alarm.
+Before each window, the kinds whose share rose recently are chosen. In the window, the total share of these
+kinds is tested against their healthy share plus a floor. The choice depends only on earlier windows, so the
+test stays valid although it looks where a change seems to be (predictable bets: Waudby-Smith and Ramdas, JRSS
+B 2024). The floor allows for the sampling error of the healthy shares and for changes that are not worth an
+alarm.
 """
 
 from __future__ import annotations
@@ -18,41 +19,41 @@ from tunewheel_monitor.detectors.protocol import Action, Family, Finding, Openin
 from tunewheel_monitor.detectors.votes import admitted
 
 FEWEST = 300
-"""Items that make a standard to compare with."""
+"""The least number of items in the standard."""
 STANDARD = 700.0
-"""Healthy items that are the standard, about; older ones fade, so that it follows the seasons."""
+"""The standard holds about so many healthy items. Older ones fade, so that it follows the seasons."""
 RECENT = 100.0
-"""Items from before a window that say, with the window, which shares rise."""
+"""About so many items before a window decide, together with the window, which shares rise."""
 HEALTHY = 0.2
-"""p-value from which a window counts as healthy."""
+"""The p-value from which a window counts as healthy."""
 STAYS = 30
-"""Windows after which a mixture that does not go back is the new standard: the alarm then ends."""
+"""After so many windows a mixture that does not return becomes the new standard, and the alarm ends."""
 PER_USER = 3
-"""Items of one user in a hundred of a window."""
+"""Of a hundred items of a window, at most so many of one user count."""
 KINDS = 200
-"""Kinds that are remembered; the rarest go first."""
+"""The most kinds that are remembered. The rarest are dropped first."""
 OTHER = "(other)"
-"""All kinds of a window beyond its first ``KINDS``."""
+"""The kind of all further kinds of a window, after its first ``KINDS``."""
 SHOWN = 10
 Counts = dict[str, float]
 
 
 class Shift(ABC):
-    """A detector of a mixture that should stay as it is. A subclass says what is counted, in ``kind``."""
+    """A detector of a mixture that should not change. A subclass defines the kinds in ``kind``."""
 
     name: str
     family: Family = "format"
     weight = 0.04
     floor = 0.25
-    """The share of items that has to change its kind."""
+    """The least share of items that must change its kind to raise an alarm."""
     action: Action = "investigate"
     unit = "share of answers that moved"
     inherits = True
-    """The kinds mean the same in every version, so the standard of the one before holds on."""
+    """Whether the kinds mean the same in every version, so that the previous version's standard is kept."""
 
     @abstractmethod
     def kind(self, state: State, item: InferenceScored) -> str | None:
-        """Return of which kind ``item`` is; None: it is not measured here."""
+        """Return the kind of ``item``; None: this detector does not measure it."""
 
     def open(self, opening: Opening) -> State:
         before = (opening.predecessor or {}) if self.inherits else {}
@@ -99,7 +100,7 @@ class Shift(ABC):
         return self._finding(state, standard, p_value) if enough else None
 
     def _endure(self, state: State) -> None:
-        """Count a window that is not healthy; after many the mixture has come to stay."""
+        """Count a window that is not healthy. After ``STAYS`` of them the mixture becomes the standard."""
         state["unhealthy"] += 1
         if state["unhealthy"] >= STAYS:
             total = sum(state["recent"].values())
@@ -109,7 +110,7 @@ class Shift(ABC):
             state["unhealthy"] = 0
 
     def _choose(self, state: State) -> None:
-        """Choose for the next window the kinds whose share rose."""
+        """Choose the kinds whose share rose, for the next window."""
         if sum(state["standard"].values()) < FEWEST:
             return
         usual, now = shares(state["standard"]), shares(state["recent"])
@@ -136,7 +137,7 @@ class Shift(ABC):
 
 
 def faded(before: Counts, window: Counts, memory: float) -> Counts:
-    """Return ``before`` with a window's counts added; older items fade so that about ``memory`` of them
+    """Return ``before`` with a window's counts added. Older items fade, so that about ``memory`` items
     count."""
     kept = memory / (memory + sum(window.values()))
     counts = {kind: round(count * kept, 3) for kind, count in before.items()}

@@ -1,4 +1,4 @@
-"""How much one user may weigh: requests of one user are not independent, and a user may mean harm."""
+"""Limits how many items of one user count: they are not independent, and a user may be malicious."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import zlib
 from tunewheel_monitor.detectors.protocol import State
 
 BUCKETS = 4_096
-"""Users share a bucket by chance: two of a hundred once in fifty windows, which then weigh as one."""
+"""The number of buckets. Two of a hundred users share one by chance once in fifty windows, and then count as
+one."""
 
 
 def bucket(name: str) -> str:
@@ -16,8 +17,8 @@ def bucket(name: str) -> str:
 
 
 def admitted(votes: State, user: str | None, most: int) -> bool:
-    """Whether one more item of ``user`` counts: at most ``most`` do until ``votes`` is cleared. Items
-    without a user all count: nobody can tell whose they are."""
+    """Return whether one more item of ``user`` counts. At most ``most`` items count until ``votes`` is
+    cleared. Items without a user all count, because their user is not known."""
     if user is None:
         return True
     name = bucket(user)

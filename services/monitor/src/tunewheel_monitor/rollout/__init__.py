@@ -1,1 +1,2 @@
-"""Rollouts: candidate beside champion, judged by bounds that always hold. ``trials.py`` is the way in."""
+"""Judges rollouts: compares candidate and champion by bounds that hold at any time. Start with
+``trials.py``."""

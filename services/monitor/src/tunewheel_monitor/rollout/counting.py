@@ -1,4 +1,4 @@
-"""Which figures of a trial one scored completion or rating belongs to."""
+"""Counts a scored completion or rating in the figures of a trial."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from tunewheel_monitor.rollout.figures import (
 )
 
 Trial = dict[str, Any]
-"""One stage of one candidate, or its guard; times in seconds since 1970.
+"""The state of one stage of one candidate, or of its guard. Times are seconds since 1970.
 
-``candidate``, ``champion``: what was counted of each side. ``figures``: see ``figures``. ``waiting``: answers
-whose copy, or original, was not seen yet. ``users``: a mark for each that was counted. ``reference``: of a
-guard, by figure the champion's share in the trial, and how large it may have been; None: there was nobody,
-and the limits of the spec stand for it. ``verdict``:
-None, or ``verdict``, ``decided_by`` and ``reasons``."""
+- ``candidate``, ``champion``: the counts of each side - ``figures``: see ``figures.py`` - ``waiting``:
+answers whose copy or original was not seen yet - ``users``: a mark for each counted user - ``reference``: for
+a guard, by figure, the champion's share in the trial and its upper bound. None: there was no
+  champion, and the spec's limits are used.
+- ``verdict``: None, or ``verdict``, ``decided_by`` and ``reasons``"""
 WAITING = 128
-"""Answers that wait for their pair at most. While there are so many, others are left out, whatever they are
-like: none is dropped for being slow."""
+"""The most answers that wait for their pair. While so many wait, further ones are left out. None is dropped
+for being slow, which would bias the comparison."""
 PATIENCE = 60.0
-"""Seconds that one waits: few requests are copied, or the copy was lost."""
+"""The longest time in seconds that an answer waits. Most requests have no copy, and a copy may be lost."""
 GUARDED = ("errors", "invalid", "feedback", "labels")
-"""What a busy hour does not change."""
+"""The figures that do not depend on the load."""
 
 
 def new_trial(
@@ -46,7 +46,7 @@ def new_trial(
     guard: bool = False,
     reference: dict[str, Any] | None = None,
 ) -> Trial:
-    """Return a trial that saw nothing yet."""
+    """Return a trial without any counts."""
     return {
         "stage": stage,
         "since": since,
@@ -66,8 +66,8 @@ def new_trial(
 def count_beside(
     trial: Trial, model_id: str, item: InferenceScored, policy: StagePolicy, *, alone: bool
 ) -> bool:
-    """Count ``item`` where it is the candidate's or the champion's of the same time; tell whether there is
-    more evidence now."""
+    """Count ``item`` if it belongs to the candidate, or to the champion during the trial. Return whether this
+    added evidence."""
     side = _side(trial, model_id, item)
     if side is None or (alone and side == "champion"):
         return False
@@ -81,7 +81,7 @@ def count_beside(
         grew = _count_alone(trial, item) if alone else _count_failure(trial["figures"], side, item)
     if alone or (not another and side == "candidate"):
         return grew
-    if trial["stage"] == "shadow":  # whether a pair counts is up to the copy
+    if trial["stage"] == "shadow":  # the copy decides whether a pair counts
         return _pair(trial, side, item, policy.max_slowdown) or grew
     if another and item.outcome == "answered":
         grew |= _count_answer(trial["figures"], side, item, policy.max_slowdown)
@@ -89,7 +89,7 @@ def count_beside(
 
 
 def count_guarded(trial: Trial, model_id: str, item: InferenceScored, policy: StagePolicy) -> bool:
-    """Count ``item`` where it is the guarded model's; tell whether there is more evidence now."""
+    """Count ``item`` if it belongs to the guarded model. Return whether this added evidence."""
     if item.role is not RouteRole.PRODUCTION or item.model_id != model_id:
         return False
     if item.of == "completion":
@@ -112,7 +112,7 @@ def _side(trial: Trial, model_id: str, item: InferenceScored) -> Side | None:
 
 
 def _counts(item: InferenceScored) -> bool:
-    """Tell whether the request says anything of the model: not one whose client left, or was at fault."""
+    """Return whether the request counts. It does not if the client left or caused the failure."""
     return item.outcome != "cancelled" and item.fault != "client"
 
 
@@ -123,7 +123,7 @@ def _tally(tally: dict[str, int], item: InferenceScored) -> None:
 
 
 def _is_another(trial: Trial, whose: str, item: InferenceScored, policy: StagePolicy) -> bool:
-    """Tell whether ``item`` is an observation of its own. Requests that name nobody are."""
+    """Return whether ``item`` is a new observation. Requests without a user always are."""
     return not policy.one_per_user or is_first(trial["users"].setdefault(whose, []), item.user)
 
 
@@ -137,15 +137,17 @@ def _rate(trial: Trial, side: Side, item: InferenceScored, policy: StagePolicy) 
 
 
 def _count_alone(trial: Trial, item: InferenceScored) -> bool:
-    """Count a request of a candidate beside whom nobody answers: what the engine failed may be its fault."""
+    """Count a request of a candidate without a champion. Failures of the engine count, as they may be its
+    fault."""
     grew = against(trial["figures"]["errors"], float(item.outcome == "failed"), 0.0)
     invalid = _observations(item).get("invalid")
     return grew if invalid is None else against(trial["figures"]["invalid"], invalid, 0.0)
 
 
 def _count_failure(figures: dict[str, Any], side: Side, item: InferenceScored) -> bool:
-    """Count whether a request failed, and by whose fault. Both sides' requests, in shadow too: what the
-    champion fails is not copied, so pairs would show the candidate's failures alone."""
+    """Count whether a request failed, and what caused it. Requests of both sides count by themselves, in
+    shadow too: requests on which the champion fails are not copied, so pairs would show only the candidate's
+    failures."""
     grew = observe(figures["incidents"], side, float(item.fault == "engine"))
     if item.fault != "engine":
         grew |= observe(figures["errors"], side, float(item.outcome == "failed"))
@@ -164,8 +166,8 @@ def _count_answer(figures: dict[str, Any], side: Side, item: InferenceScored, sl
 
 
 def _observations(item: InferenceScored) -> dict[str, float]:
-    """Return what ``item`` shows by itself, 1 for the bad. Where the client replaced what belongs to the
-    project, its answer shows nothing of the model."""
+    """Return the observations of ``item``, 1 for bad. If the client replaced parts of the project's prompt,
+    the answer does not count."""
     shown: dict[str, float] = {}
     if item.of == "completion":
         shown["errors"] = float(item.outcome == "failed")
@@ -180,7 +182,7 @@ def _observations(item: InferenceScored) -> dict[str, float]:
 
 
 def _pair(trial: Trial, side: Side, item: InferenceScored, slowdown: float) -> bool:
-    """Compare an answer with that of the other side to the same question, once both are there."""
+    """Compare the answers of both sides to the same question, once both are there."""
     name = item.completion_id if side == "champion" else item.shadow_of
     waiting: dict[str, Any] = trial["waiting"]
     if name is None:

@@ -1,15 +1,15 @@
-"""What candidate and champion are compared by: each figure is a share, each request a yes or a no.
+"""The figures by which candidate and champion are compared. Each figure is a share; each request is 0 or 1.
 
-Where the same question was answered by both (shadow), a difference is that of one pair. Else (canary) a
-difference is that of two small groups: as soon as each side has seen something since the last one, the mean
-of the candidate's is compared with the mean of the champion's. So both are compared over the same stretch of
-time: an outage, or an hour of hard questions, is held against neither.
+In shadow both sides answer the same question, and a difference is that of one pair. In canary a difference is
+that of two small groups: once each side has an observation since the last difference, the means of both
+groups are compared. So both sides are compared over the same time, and an outage or an hour of hard questions
+does not count against one side.
 
-How slow a request is is a share too: of the requests that take longer than ``slowdown`` times the champion's
-90th percentile until then. The limit stays the same for both sides of a difference, and is known before.
+Slowness is a share too: that of requests that take longer than ``slowdown`` times the champion's 90th
+percentile so far. The limit is the same for both sides of a difference, and is fixed before it.
 
-The requests of one user are no independent observations: they are alike, and in canary they all go to one
-side. Each user counts once by side, with the first request, and once more with the first rating.
+Requests of one user are not independent: they are similar, and in canary all go to one side. So each user
+counts once per side, with the first request, and once more with the first rating.
 """
 
 from __future__ import annotations
@@ -22,22 +22,24 @@ from tunewheel_monitor.rollout.sequences import key
 
 Side = Literal["candidate", "champion"]
 Figure = dict[str, Any]
-"""``counts``: differences, of which there are ``pairs`` with this ``sum``; ``candidate``, ``champion``: [sum,
-number] of all observations; ``open``: of those that no difference holds yet."""
+"""``counts``: how often each difference occurred. ``pairs``: the number of differences, ``sum``: their sum.
+``candidate``, ``champion``: [sum, number] of all observations. ``open``: the same for observations that are
+in no difference yet."""
 FIGURES = ("errors", "incidents", "invalid", "latency", "first_token", "feedback", "labels")
 SIDES: tuple[Side, Side] = ("candidate", "champion")
 MOST_IN_A_GROUP = 8
-"""Of a side that sees far more requests the first eight: the ninth tells next to nothing more, and the
-differences stay few different ones."""
+"""A group has at most its first eight observations, for a side with far more requests. A ninth adds almost
+nothing, and the number of distinct differences stays small."""
 WARM_UP = 10
-"""Answers of the champion that say what slow means, before any request is called slow."""
+"""So many answers of the champion set the first limit of slowness. Until then no request counts as slow."""
 WORDS, BITS = 128, 64
-"""Room for the users that were counted. Of 1,000 users 6 % are left out, of 10,000 half."""
+"""The size of the bit set of counted users. By collisions 6 % of 1,000 users are left out, and half of
+10,000."""
 STEP = math.log(1.05)
-"""Width of a class of times: the percentile is right to five in a hundred."""
+"""The width of a histogram bin of times: the percentile is exact to 5 %."""
 SHORTEST = 0.001
 SLOW = 0.9
-"""Not the 95th: with a heavy tail twice as slow would lie within the margin."""
+"""The percentile for slowness. With the 95th, a heavy tail would hide that answers are twice as slow."""
 
 
 def new_figure() -> Figure:
@@ -46,7 +48,7 @@ def new_figure() -> Figure:
 
 
 def observe(figure: Figure, side: Side, value: float) -> bool:
-    """Note one observation; tell whether it made a difference complete."""
+    """Add one observation. Return whether it completed a difference."""
     _add(figure[side], value)
     waiting = figure["open"]
     if waiting[side][1] < MOST_IN_A_GROUP:
@@ -59,7 +61,7 @@ def observe(figure: Figure, side: Side, value: float) -> bool:
 
 
 def compare(figure: Figure, candidate: float, champion: float) -> bool:
-    """Note a pair of observations of the same question."""
+    """Add a pair of observations of the same question."""
     _add(figure["candidate"], candidate)
     _add(figure["champion"], champion)
     _note(figure, candidate - champion)
@@ -67,24 +69,24 @@ def compare(figure: Figure, candidate: float, champion: float) -> bool:
 
 
 def against(figure: Figure, value: float, reference: float) -> bool:
-    """Note an observation of the candidate, beside which nobody answers: ``reference`` stands for them."""
+    """Add an observation of a candidate without a champion; ``reference`` takes the champion's place."""
     _add(figure["candidate"], value)
     _note(figure, value - reference)
     return True
 
 
 def rise(figure: Figure) -> float:
-    """Return the mean difference; 0 where there is none."""
+    """Return the mean difference; 0 if there is none."""
     return figure["sum"] / figure["pairs"] if figure["pairs"] else 0.0
 
 
 def share(figure: Figure, side: Side) -> float:
-    """Return the side's share of yes; 0 where nothing was observed."""
+    """Return the side's share of 1; 0 if nothing was observed."""
     return _mean(figure[side])
 
 
 def observe_time(figure: Figure, side: Side, seconds: float, slowdown: float) -> bool:
-    """Note how long one request took, as slow or not; what comes before the warm-up's end only warms up."""
+    """Add one request's time as slow or not slow. During the warm-up it only sets the limit."""
     waiting = figure["open"]
     if not (waiting["candidate"][1] or waiting["champion"][1]):
         figure["limit"] = _limit(figure, slowdown)
@@ -95,21 +97,21 @@ def observe_time(figure: Figure, side: Side, seconds: float, slowdown: float) ->
 
 
 def compare_times(figure: Figure, candidate: float, champion: float, slowdown: float) -> bool:
-    """Note how long both took over the same question."""
+    """Add both sides' times for the same question."""
     figure["limit"] = limit = _limit(figure, slowdown)
     _learn(figure, champion)
     return limit is not None and compare(figure, float(candidate > limit), float(champion > limit))
 
 
 def is_timed(figure: Figure) -> bool:
-    """Tell whether the champion's answers took any time."""
+    """Return whether the champion's times were measured."""
     return bool(figure.get("times"))
 
 
 def is_first(seen: list[int], user: str | None) -> bool:
-    """Tell whether ``user`` was not counted before; note that they are now. ``seen`` has a bit for each user,
-    and two who share one pass for one: some requests are left out, whatever they are like, and it stays
-    small."""
+    """Return whether ``user`` was not counted before, and mark the user as counted. ``seen`` has one bit per
+    hash, so two users may share a bit, and the second is left out. This keeps the state small, and is
+    independent of the answers."""
     if user is None:
         return True
     word, bit = divmod(zlib.crc32(user.encode()) % (WORDS * BITS), BITS)

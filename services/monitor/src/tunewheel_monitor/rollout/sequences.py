@@ -1,21 +1,21 @@
-"""Is one share larger than another? Answers that hold at every moment, however often somebody looks.
+"""Tests whether one share is larger than another. The result holds at any time, however often it is checked.
 
-A comparison is a row of differences, candidate minus champion, each between -1 and 1: of one pair of answers,
-or of the means of two small groups that were seen side by side (see ``figures``). Against the hypothesis
-"their mean is at least b" a gambler bets on smaller ones: with the stake s, the difference d turns one coin
-into ``1 + s (b - d) / (1 - b)`` coins, which is never less than none. If the hypothesis is true, the wealth
-is a non-negative supermartingale: by Ville's inequality it reaches 1/alpha, ever, with probability alpha at
-most. That also holds where the shares change with time, or where one difference depends on those before it,
-as long as each is expected to be at least b.
+A comparison is a sequence of differences, candidate minus champion, each between -1 and 1: of one pair of
+answers, or of the means of two small groups from the same time (see ``figures``). Against the hypothesis "the
+mean is at least b" a gambler bets on smaller differences. With the stake s, the difference d multiplies the
+wealth by ``1 + s (b - d) / (1 - b)``, which is never negative. If the hypothesis is true, the wealth is a
+non-negative supermartingale: by Ville's inequality the probability that it ever reaches 1/alpha is at most
+alpha. That also holds if the shares change with time, or if a difference depends on earlier ones, as long as
+each has an expectation of at least b.
 
-Nobody knows the best stake beforehand, so the wealth is the mean of several gamblers with fixed stakes
-("diversified Kelly": Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting",
-JRSS B 86(1), 2024, sections 3 to 5). Fixed stakes make the wealth depend on how often each difference was
-seen, not on the order: a comparison is a small table. The values b that were not refuted are a confidence
-sequence (Howard, Ramdas, McAuliffe and Sekhon, "Time-uniform, nonparametric, nonasymptotic confidence
-sequences", Annals of Statistics 49(2), 2021).
+The best stake is not known beforehand, so the wealth is the mean over several fixed stakes ("diversified
+Kelly": Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", JRSS B 86(1),
+2024, sections 3 to 5). With fixed stakes the wealth depends only on how often each difference occurred, not
+on the order, so a comparison is a small table. The values b that are not rejected form a confidence sequence
+(Howard, Ramdas, McAuliffe and Sekhon, "Time-uniform, nonparametric, nonasymptotic confidence sequences",
+Annals of Statistics 49(2), 2021).
 
-What that takes in requests: ``make bench NAME=rollout``.
+``make bench NAME=rollout`` shows how many requests a verdict needs.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Counts = dict[str, int]
-"""How often each difference was seen; a difference is written with ``DIGITS`` decimals."""
+"""How often each difference occurred. A difference is written with ``DIGITS`` decimals."""
 
 STAKES = (0.1, 0.25, 0.5, 0.75, 0.95)
-"""Of what can be lost at most."""
+"""The stakes, as shares of the largest stake that cannot make the wealth negative."""
 DIGITS = 4
 NARROW = 1e-4
-"""How exactly an end of an interval is found."""
+"""The precision of an interval's end."""
 
 
 def key(difference: float) -> str:
@@ -42,7 +42,7 @@ def key(difference: float) -> str:
 
 
 def mean(counts: Counts) -> float:
-    """Return the mean difference; 0 where none was seen."""
+    """Return the mean difference; 0 if there is none."""
     seen = sum(counts.values())
     return sum(float(value) * times for value, times in counts.items()) / seen if seen else 0.0
 
@@ -50,8 +50,8 @@ def mean(counts: Counts) -> float:
 def evidence_below(values: Floats, times: Any, bound: float) -> Any:
     """Return the logarithm of the wealth against "the mean is at least ``bound``".
 
-    ``values`` (k) are differences; ``times`` (…, k) says how often each was seen. The result has the shape
-    of ``times`` without its last axis. ``bound`` lies in [-1, 1).
+    ``values`` (k) are differences; ``times`` (…, k) says how often each occurred. The result has the shape of
+    ``times`` without its last axis. ``bound`` lies in [-1, 1).
     """
     gains = (bound - values) / (1 - bound)
     wealth = times @ np.log1p(np.outer(gains, STAKES))
@@ -64,21 +64,23 @@ def evidence_above(values: Floats, times: Any, bound: float) -> Any:
 
 
 def is_below(counts: Counts, bound: float, alpha: float) -> bool:
-    """Tell whether the mean is shown to be below ``bound``; wrongly, ever, with probability ``alpha``."""
+    """Return whether the mean is shown to be below ``bound``. The probability that this is ever wrong is
+    ``alpha``."""
     return bound < 1 and bool(counts) and evidence_below(*_table(counts), bound) >= -math.log(alpha)
 
 
 def is_above(counts: Counts, bound: float, alpha: float) -> bool:
-    """Tell whether the mean is shown to be above ``bound``; wrongly, ever, with probability ``alpha``."""
+    """Return whether the mean is shown to be above ``bound``. The probability that this is ever wrong is
+    ``alpha``."""
     return is_below(_mirrored(counts), -bound, alpha)
 
 
 def upper(counts: Counts, alpha: float) -> float:
-    """Return the upper end of the one-sided confidence sequence of the mean, now."""
+    """Return the current upper end of the one-sided confidence sequence of the mean."""
     if not counts:
         return 1.0
     values, times = _table(counts)
-    low, high = mean(counts), 1 - NARROW  # the mean of what was seen is never refuted
+    low, high = mean(counts), 1 - NARROW  # the observed mean is never rejected
     if evidence_below(values, times, high) < -math.log(alpha):
         return 1.0
     while high - low > NARROW:
@@ -89,12 +91,12 @@ def upper(counts: Counts, alpha: float) -> float:
 
 
 def lower(counts: Counts, alpha: float) -> float:
-    """Return the lower end of the one-sided confidence sequence of the mean, now."""
+    """Return the current lower end of the one-sided confidence sequence of the mean."""
     return -upper(_mirrored(counts), alpha)
 
 
 def shares(hits: int, of: int) -> Counts:
-    """Return the table of ``of`` observations that are 1 ``hits`` times and else 0."""
+    """Return the table of ``of`` observations, of which ``hits`` are 1 and the others 0."""
     return {value: times for value, times in ((key(1), hits), (key(0), of - hits)) if times}
 
 

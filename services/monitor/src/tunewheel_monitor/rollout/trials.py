@@ -1,20 +1,21 @@
-"""Is a candidate holding up in shadow or canary, and in its first time in production? Pure: no clock, no I/O.
+"""Runs the trials of candidates in shadow and canary, and guards them at first in production. Pure: no clock,
+no I/O.
 
-The state of one project is a dict that JSON can hold, of some KiB while a trial runs:
+The state of a project is a dict that JSON can hold. It has some KiB while a trial runs:
 
     trials = new()
     follow(trials, envelope)               model.promoted, model.rolledback: in any order, twice is harmless
     count(trials, scored, rollout)         each inference.scored once, in the order of the project's partition
     judge(trials, project, rollout, now)   what to publish; it leaves the state with that
 
-A verdict falls while something is counted, and what comes later does not change it: how the log is cut into
-batches, and how often ``judge`` is called between them, makes no difference. ``judge`` adds the deadlines.
-``now`` is the clock where the project's partition is read to its end, else the time of the last item read:
-evidence that waits on the log comes before the deadline.
+A verdict is reached when an item is counted, and later items do not change it. So it does not matter how the
+log is cut into batches, or how often ``judge`` is called. ``judge`` adds the deadlines. ``now`` is the
+current time if the project's partition is read to its end, else the time of the last item read: evidence on
+the log comes before the deadline.
 
-A trial of a model that reached production through it goes on as ``guard``: the same tests, against the share
-that the predecessor had in the trial. Nobody answers beside it, so what an hour of the day could bring about,
-latency and failures of the engine, is not judged.
+If a model reaches production through its trial, the trial goes on as a ``guard``: the same tests, against the
+champion's share in the trial. No other model answers at the same time, so figures that depend on the load
+(latency, failures of the engine) are not judged.
 """
 
 from __future__ import annotations
@@ -42,12 +43,12 @@ from tunewheel_monitor.rollout.verdicts import (
 )
 
 Trials = dict[str, Any]
-"""``open``: trials by model; ``passed``: those whose model may reach production; ``closed``: "model/stage" of
-those that will not begin again."""
+"""``open``: trials by model. ``passed``: passed trials whose model may reach production. ``closed``:
+"model/stage" of trials that must not begin again."""
 STAGES: dict[Stage, Literal["shadow", "canary"]] = {Stage.SHADOW: "shadow", Stage.CANARY: "canary"}
 GUARD = "guard"
 REMEMBERED = 60
-"""Stages that are known to be over, the latest."""
+"""How many closed stages are remembered, the latest."""
 KEPT_PASSED = 3
 
 
@@ -62,7 +63,7 @@ def new() -> Trials:
 
 
 def follow(trials: Trials, event: Envelope[ModelPromoted] | Envelope[ModelRolledback]) -> None:
-    """Begin, or end, what a model's step begins or ends."""
+    """Begin or end trials by a model's stage change."""
     data = event.data
     if isinstance(data, ModelRolledback):
         _end(trials, data.model_id)
@@ -76,7 +77,7 @@ def follow(trials: Trials, event: Envelope[ModelPromoted] | Envelope[ModelRolled
 
 
 def count(trials: Trials, item: InferenceScored, rollout: RolloutSpec) -> None:
-    """Count one completion or rating in every trial that it belongs to. It may decide the trial."""
+    """Count one completion or rating in every trial that it belongs to. This may decide a trial."""
     for model_id, trial in trials["open"].items():
         at = item.at.timestamp()
         if trial["verdict"] is not None or item.pinned or at < trial["since"]:
@@ -92,7 +93,7 @@ def count(trials: Trials, item: InferenceScored, rollout: RolloutSpec) -> None:
 
 
 def judge(trials: Trials, project: str, rollout: RolloutSpec, now: datetime) -> list[Judgement]:
-    """Return the verdicts that fell, each once, and let their trials go."""
+    """Return the verdicts that were reached, each once, and end their trials."""
     return list(_judged(trials, project, rollout, now.timestamp()))
 
 
@@ -143,7 +144,8 @@ def _begin(trials: Trials, event: Envelope[Any], stage: Literal["shadow", "canar
 
 
 def _guard(trials: Trials, event: Envelope[Any]) -> None:
-    """Watch a model on that its trial brought to production. What a person promoted is that person's."""
+    """Begin the guard of a model that reached production through its trial. A model that a person promoted
+    has no guard."""
     data = event.data
     passed = trials["passed"].pop(data.model_id, None)
     known = trials["open"].get(data.model_id)
@@ -180,7 +182,7 @@ def _close(trials: Trials, model_id: str, stage: str) -> None:
 
 
 def _keep_passed(trials: Trials, model_id: str, trial: Trial, *, alone: bool) -> None:
-    """Keep what the champion was like beside the model; None: there was nobody beside it."""
+    """Keep the champion's figures of the trial for the guard; None: there was no champion."""
     trials["passed"].pop(model_id, None)
     trials["passed"][model_id] = {"stage": trial["stage"], "reference": None if alone else reference(trial)}
     for oldest in list(trials["passed"])[:-KEPT_PASSED]:
@@ -192,7 +194,7 @@ def _policy(trial: Trial, rollout: RolloutSpec) -> StagePolicy:
 
 
 def _is_alone(trial: Trial, rollout: RolloutSpec) -> bool:
-    """Tell whether the candidate answers everything, so that there is nobody to compare it with."""
+    """Return whether the candidate gets all traffic, so that there is no champion to compare it with."""
     return trial["stage"] == "canary" and rollout.canary.percent == 100
 
 
@@ -202,7 +204,7 @@ def _deadline(trial: Trial, rollout: RolloutSpec) -> float:
 
 
 def _expire(trial: Trial, rollout: RolloutSpec) -> None:
-    """End a trial whose time is over. A guard that found nothing ends without a word."""
+    """End a trial at its deadline. A guard that found nothing ends without a verdict."""
     if trial["guard"]:
         trial["verdict"] = {"verdict": "passed", "decided_by": None, "reasons": []}
         return

@@ -1,11 +1,14 @@
-"""The verdict on a trial: what was shown, by bounds that hold at every moment.
+"""The verdict on a trial, by bounds that hold at any time.
 
-*Failed*: one figure's lower end lies above 0, the candidate is worse than the champion of the same hours, and
-by at least half the margin. All figures together do that to an equal candidate with probability ``ALPHA``.
-*Passed*: every figure that a pass rests on has its upper end below the margin: the candidate is not worse by
-more than that. One that is worse by the margin passes with probability ``BETA``. Besides, the shares seen
-must keep the spec's limits, and both sides must have seen ``min_requests``. Neither: the trial goes on, to
-its deadline.
+- *Failed*: a figure's lower end is above 0, and its observed rise is at least half the margin. The candidate
+is worse
+  than the champion at the same time. The probability that an equal candidate fails, over all figures, is
+  ``ALPHA``.
+- *Passed*: every required figure has its upper end below the margin, so the candidate is not worse by more
+than that.
+  The probability that a candidate which is worse by the margin passes is ``BETA``. The observed shares must
+  also keep the spec's limits, and both sides must have ``min_requests``.
+- Neither: the trial goes on until its deadline.
 """
 
 from __future__ import annotations
@@ -22,9 +25,9 @@ from tunewheel_monitor.rollout.figures import FIGURES, Figure, Side, is_timed, r
 from tunewheel_monitor.rollout.sequences import Counts, is_above, is_below, lower, shares, upper
 
 ALPHA = 0.01
-"""Chance that an equal candidate ever fails, over all figures."""
+"""The probability that an equal candidate ever fails, over all figures."""
 BETA = 0.05
-"""Chance that a candidate which is worse by the margin in one figure ever passes."""
+"""The probability that a candidate which is worse by the margin in one figure ever passes."""
 EACH = ALPHA / len(FIGURES)
 """Bonferroni's share of one figure."""
 WORDS = {
@@ -51,7 +54,7 @@ Verdict = dict[str, Any]
 
 
 def decide(trial: Trial, policy: StagePolicy, *, alone: bool) -> Verdict | None:
-    """Return the verdict of what was counted until now, None while it can be neither."""
+    """Return the verdict by the counts so far; None: it is neither failed nor passed yet."""
     harmed = [name for name, figure in _seen(trial) if _is_harmed(trial, name, figure, policy, alone=alone)]
     if harmed:
         decided_by = "incidents" if harmed == ["incidents"] else "bounds"
@@ -69,15 +72,15 @@ def decide(trial: Trial, policy: StagePolicy, *, alone: bool) -> Verdict | None:
 
 
 def undecided(trial: Trial, policy: StagePolicy, began: datetime, *, alone: bool) -> Verdict:
-    """Return the verdict at the deadline: what was not shown until then."""
+    """Return the verdict at the deadline, with the conditions of a pass that were not shown."""
     missing = _obstacles(trial, policy, alone=alone)
     since = f"undecided {policy.deadline_seconds:,} s after it began ({began:%Y-%m-%d %H:%M} UTC)"
     return _verdict("failed", "deadline", [since, *missing])
 
 
 def decide_guard(trial: Trial, policy: StagePolicy) -> Verdict | None:
-    """Return the verdict on a model in production, None while it is not shown to be worse than its
-    predecessor was in the trial. Half the risk goes to that predecessor's share, which is an estimate."""
+    """Return the verdict on a model in production; None: it is not shown to be worse than the champion was in
+    the trial. Half of the error probability is used for the champion's share, which is an estimate."""
     for name, figure in _seen(trial):
         if name not in GUARDED:
             continue
@@ -94,8 +97,8 @@ def decide_guard(trial: Trial, policy: StagePolicy) -> Verdict | None:
 
 
 def reference(trial: Trial) -> dict[str, tuple[float, float]]:
-    """Return by figure the champion's share in a trial, and the upper end of its confidence sequence. Labels
-    of copies were compared with the champion's, not with people's: they say nothing of it."""
+    """Return, by figure, the champion's share in a trial and the upper end of its confidence sequence. The
+    labels of copies are left out: they were compared with the champion's labels, not with people's."""
     told: dict[str, tuple[float, float]] = {}
     for name in GUARDED:
         hits, of = trial["figures"][name]["champion"]
@@ -105,12 +108,12 @@ def reference(trial: Trial) -> dict[str, tuple[float, float]]:
 
 
 def bounds(trial: Trial, policy: StagePolicy) -> tuple[RolloutBound, ...]:
-    """Return what was compared, as far as it was."""
+    """Return the bounds of the figures that were compared."""
     return tuple(_bound(trial, name, figure, policy) for name, figure in _seen(trial))
 
 
 def summary(trial: Trial, side: Side) -> dict[str, float]:
-    """Return the figures of one side, as far as anything was observed."""
+    """Return one side's figures that were observed."""
     told = {"requests": float(trial[side]["requests"])}
     for name, figure in trial["figures"].items():
         if name in NAMES and (figure[side][1] or name in ALWAYS_TOLD):
@@ -121,14 +124,14 @@ def summary(trial: Trial, side: Side) -> dict[str, float]:
 
 def _is_harmed(trial: Trial, name: str, figure: Figure, policy: StagePolicy, *, alone: bool) -> bool:
     floor = _floor(trial, name, policy, alone=alone)
-    # What is shown but small does not matter: the margin tolerates it.
+    # A small rise is tolerated by the margin, even if it is significant.
     matters = rise(figure) >= (floor or policy.margin / 2)
     return matters and is_above(figure["counts"], floor, EACH)
 
 
 def _floor(trial: Trial, name: str, policy: StagePolicy, *, alone: bool) -> float:
-    """Return the difference above which a figure is worse. Where nobody answers beside the candidate the
-    spec's own limits are what it is compared with; that copies are labelled otherwise is no harm yet."""
+    """Return the difference above which a figure counts as worse. Without a champion it is the spec's limit.
+    For labels of copies it is ``max_label_changes``: another label than the champion's need not be wrong."""
     if alone:
         return {"errors": policy.max_error_rate, "invalid": policy.max_invalid_increase}.get(name, 0.0)
     if name == "labels" and isinstance(policy, ShadowPolicy):
@@ -137,7 +140,7 @@ def _floor(trial: Trial, name: str, policy: StagePolicy, *, alone: bool) -> floa
 
 
 def _conditions(trial: Trial, policy: StagePolicy, *, alone: bool) -> Iterator[bool]:
-    """Yield whether each condition of a pass holds, the cheap ones first."""
+    """Yield for each condition of a pass whether it holds, cheap ones first."""
     yield not _unseen(trial, policy, alone=alone)
     yield not _excesses(trial, policy)
     for name in _required(trial, alone=alone):
@@ -145,7 +148,7 @@ def _conditions(trial: Trial, policy: StagePolicy, *, alone: bool) -> Iterator[b
 
 
 def _obstacles(trial: Trial, policy: StagePolicy, *, alone: bool) -> list[str]:
-    """Return in words which condition of a pass does not hold."""
+    """Return in words which conditions of a pass do not hold."""
     wide = [
         f"{_words(name, policy)} {_at_most(counts)}; at most {policy.margin:.1%} more is tolerated"
         for name in _required(trial, alone=alone)
@@ -168,7 +171,7 @@ def _unseen(trial: Trial, policy: StagePolicy, *, alone: bool) -> list[str]:
 
 
 def _excesses(trial: Trial, policy: StagePolicy) -> list[str]:
-    """Return which shares seen break the spec's limits."""
+    """Return in words which observed shares exceed the spec's limits."""
     figures = trial["figures"]
     seen = {
         "errors": (share(figures["errors"], "candidate"), policy.max_error_rate),
@@ -185,8 +188,8 @@ def _excesses(trial: Trial, policy: StagePolicy) -> list[str]:
 
 
 def _required(trial: Trial, *, alone: bool) -> list[str]:
-    """Return the figures that a pass rests on: latency where it was measured, the outputs' form unless every
-    client replaced what decides it."""
+    """Return the figures that a pass requires: errors; validity, unless clients replaced parts of the prompt
+    in all answers; latency, if both sides were measured."""
     tally, figures = trial["candidate"], trial["figures"]
     is_theirs = tally["answers"] > 0 and tally["answers"] == tally["overridden"]
     required = ["errors"] + ([] if is_theirs else ["invalid"])
@@ -217,7 +220,7 @@ def _bound(trial: Trial, name: str, figure: Figure, policy: StagePolicy) -> Roll
 
 
 def _guard_ends(trial: Trial, name: str, policy: StagePolicy) -> tuple[float, float]:
-    if trial["reference"] is None:  # there was nobody beside it in its trial either
+    if trial["reference"] is None:  # its trial had no champion either
         limit = {"errors": policy.max_error_rate, "invalid": policy.max_invalid_increase}.get(name, 1.0)
         return limit, limit
     share_then, limit = trial["reference"].get(name, (0.0, 1.0))

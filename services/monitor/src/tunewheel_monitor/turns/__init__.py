@@ -1,5 +1,5 @@
 """Turns of the wheel: the alarms behind a turn, the fate of its version, and whether the turn helped.
 
-``facts.py`` knows the turns from the log, ``counting.py`` counts the traffic that an alarm was about,
-``conclusion.py`` compares before and after and says ``turn.completed``.
+``facts.py`` folds the turns from the log, ``counting.py`` counts the traffic that an alarm was about, and
+``conclusion.py`` compares the traffic before and after, and makes ``turn.completed``.
 """

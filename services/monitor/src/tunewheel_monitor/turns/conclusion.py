@@ -1,9 +1,9 @@
-"""Whether a turn helped: the traffic that its alarms were about, before and after.
+"""Decides whether a turn helped, by the traffic of its alarms before and after.
 
-The difference of two rates is given with Newcombe's interval (R. G. Newcombe, "Interval estimation for the
-difference between independent proportions", Statistics in Medicine 17, 1998, method 10), which holds at small
-counts. When to look is decided by counts and by the calendar, never by the figures themselves, so there is
-one look; four figures share ``ERROR`` (Bonferroni).
+The difference of two rates has Newcombe's interval (R. G. Newcombe, "Interval estimation for the difference
+between independent proportions", Statistics in Medicine 17, 1998, method 10), which holds for small counts.
+Counts and time decide when to compare, never the figures themselves, so there is only one comparison. Four
+figures share ``ERROR`` (Bonferroni).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from tunewheel_monitor.turns.counting import Counts, State, as_figures, counted
 from tunewheel_monitor.turns.facts import End, Turn
 
 ERROR = 0.05
-"""Chance that any of the four intervals misses its true difference."""
+"""The probability that any of the four intervals misses its true difference."""
 FEWEST_QUESTIONS = 30
 FEWEST_RATINGS = 10
 RATINGS_AWAITED = 30
 PATIENCE = timedelta(days=3)
 """How long after the promotion the comparison waits for traffic and ratings."""
 SAME = 0.1
-"""Differences of quality that lie wholly within this of zero are none."""
+"""If a difference's interval lies within plus or minus this value, quality did not change."""
 
 NEXT_STEPS = {
     "did not help": "Read the questions of the alarm beside what the model answers now. Correct labels that "
@@ -46,12 +46,12 @@ NEXT_STEPS = {
     "not load.",
     "unchanged": "Answer the labels that wait: without new records every version is the same.",
 }
-"""What a person does, by outcome."""
+"""By outcome: what a person should do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One rate after, less the rate before; all of them are of something bad."""
+    """The change of one rate: after minus before. Every rate is of something bad."""
 
     name: str
     before: tuple[float, float]
@@ -82,7 +82,7 @@ class Change:
 
 
 def conclude(state: State, turn: Turn, spec: DriftSpec, now: datetime) -> TurnCompleted | None:
-    """Return the end of ``turn``; None while it goes on, or while too little was seen after the promotion."""
+    """Return the end of ``turn``; None: it goes on, or there is too little traffic after the promotion."""
     if turn.end is not None:
         return _completed(turn, turn.end)
     if turn.promoted_at is None or turn.model_id is None:
@@ -100,7 +100,7 @@ def conclude(state: State, turn: Turn, spec: DriftSpec, now: datetime) -> TurnCo
 
 
 def changes(before: Counts, after: Counts) -> dict[str, Change]:
-    """Return the figures of which both sides have enough, by name."""
+    """Return the changes, by name, of figures with enough items before and after."""
     pairs = {
         "novel": ((before.novel, before.measured), (after.novel, after.measured), FEWEST_QUESTIONS),
         "invalid": ((before.invalid, before.judged), (after.invalid, after.judged), FEWEST_QUESTIONS),
@@ -121,7 +121,7 @@ def changes(before: Counts, after: Counts) -> dict[str, Change]:
 def difference(
     now: tuple[float, float], then: tuple[float, float], *, error: float = ERROR / 4
 ) -> tuple[float, float]:
-    """Return the interval of the difference of two rates, each (bad, total): ``now`` less ``then``."""
+    """Return the interval of the difference ``now`` minus ``then`` of two rates, each (bad, total)."""
     quantile = NormalDist().inv_cdf(1 - error / 2)
     (p, low, high), (q, low_then, high_then) = _wilson(*now, quantile), _wilson(*then, quantile)
     return (
@@ -138,8 +138,8 @@ def _wilson(bad: float, total: float, quantile: float) -> tuple[float, float, fl
 
 
 def _traffic(state: State, turn: Turn) -> tuple[Counts, Counts]:
-    """Return the traffic of the turn's alarms before and after: that near the clusters' centroids, where any
-    has one."""
+    """Return the traffic of the turn's alarms before and after: near the clusters' centroids, or all traffic
+    if no alarm has one."""
     assert turn.model_id is not None
     clusters = [
         alarm.alarm_id
@@ -157,8 +157,8 @@ def _enough(before: Counts, after: Counts, spec: DriftSpec) -> bool:
 
 
 def _judged(before: Counts, after: Counts) -> tuple[str, tuple[str, ...]]:
-    """Return outcome and reasons. It helped where answers got better and none of the figures got worse; that
-    the questions are covered now is no proof that the answers are right."""
+    """Return outcome and reasons. A turn helped if answers got better and no figure got worse. That the
+    questions are covered now does not prove that the answers are right."""
     found = changes(before, after)
     told = tuple(str(change) for change in found.values())
     if after.questions < FEWEST_QUESTIONS:

@@ -1,7 +1,7 @@
-"""Counts the traffic that an alarm was about, for each model that answered it.
+"""Counts the traffic that an alarm was about, by the model that answered.
 
-What came before a turn's model and what came after it is told apart by who answered, so no clock is needed,
-and an item that arrives late counts where it belongs.
+The answering model separates the traffic before and after a turn. So no clock is needed, and a late item is
+counted correctly.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_contracts.formats.serving import RouteRole
 
 State = dict[str, dict[str, dict[str, float]]]
-"""JSON: by cluster, by model, figures by name. A cluster is the names of the alarms that a question lies
-near, joined by blanks; ``ALL`` holds the whole traffic."""
+"""JSON: figures by cluster, model and name. A cluster's key is the names of the alarms near a question,
+joined by blanks. ``ALL`` has the whole traffic."""
 ALL = ""
 CLUSTERS_KEPT = 16
 MODELS_KEPT = 4
 REMEMBERED = 2_000
-"""Questions of the whole traffic after which a model's counts are halved: they tell of the last few
-thousand."""
+"""After so many questions a model's counts of the whole traffic are halved, so that they describe the last
+few thousand."""
 FIGURES: tuple[str, ...] = (
     "questions",
     "measured",
@@ -37,29 +37,29 @@ FIGURES: tuple[str, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What some traffic looked like. Each rate is one of the counts over its own total."""
+    """The counts of some traffic. Each rate is a count divided by its own total."""
 
     questions: float = 0.0
     measured: float = 0.0
-    """Questions that were compared with a reference; ``novel`` of them lie outside."""
+    """Questions that were compared with a reference; ``novel`` of them are novel."""
     novel: float = 0.0
     judged: float = 0.0
-    """Answers to the project's own prompt whose form was checked; ``invalid`` of them break it."""
+    """Answers to the project's own prompt whose form was checked; ``invalid`` of them are invalid."""
     invalid: float = 0.0
     rated: float = 0.0
     down: float = 0.0
     labelled: float = 0.0
-    """Corrections that bring a label; in ``disagree`` of them it is another one than the answer's."""
+    """Corrections with a label; ``disagree`` of them have another label than the answer."""
     disagree: float = 0.0
 
 
 def fresh() -> State:
-    """Return the state of a project of which nothing was seen."""
+    """Return the initial state of a project."""
     return {}
 
 
 def see(state: State, item: InferenceScored) -> None:
-    """Count one completion or rating of production; copies, pinned requests and failures are none."""
+    """Count one completion or rating of production. Copies, pinned requests and failures do not count."""
     if item.role is not RouteRole.PRODUCTION or item.pinned or item.shadow_of or item.outcome != "answered":
         return
     keys = (ALL, " ".join(sorted(item.near))) if item.near else (ALL,)
@@ -71,14 +71,14 @@ def see(state: State, item: InferenceScored) -> None:
 
 
 def alarmed(state: State, model_id: str) -> None:
-    """Begin anew with the whole traffic of ``model_id``: an alarm that does not say where its questions lie
-    is about what it answers from now on."""
+    """Reset the counts of the whole traffic of ``model_id``: an alarm without a cluster is about the traffic
+    from now on."""
     state.get(ALL, {}).pop(model_id, None)
 
 
 def counted(state: State, alarm_ids: Iterable[str], model_ids: Iterable[str]) -> Counts:
-    """Return the counts of the questions near any of the alarms, each question once; of all questions where
-    no alarm is named."""
+    """Return the counts of questions near any of the alarms, each question once. Without alarms: of all
+    questions."""
     wanted, models = set(alarm_ids), set(model_ids)
     total: dict[str, float] = dict.fromkeys(FIGURES, 0.0)
     for key, by_model in state.items():
@@ -91,7 +91,8 @@ def counted(state: State, alarm_ids: Iterable[str], model_ids: Iterable[str]) ->
 
 
 def _row(table: dict[str, dict[str, Any]], key: str, most: int) -> dict[str, Any]:
-    """Return ``table[key]``, made if it is missing; the oldest but ``ALL`` goes where there are too many."""
+    """Return ``table[key]``; add it if it is missing. If there are too many, the oldest is dropped, except
+    ``ALL``."""
     if key not in table:
         while len(table) >= most:
             del table[next(name for name in table if name != ALL)]
@@ -123,7 +124,7 @@ def _add(counts: dict[str, float], **more: float) -> None:
 
 
 def as_figures(counts: Counts) -> Mapping[str, float]:
-    """Return counts and rates by the names under which ``turn.completed`` shows them."""
+    """Return counts and rates under their names in ``turn.completed``."""
     rates = {
         "novel": (counts.novel, counts.measured),
         "invalid": (counts.invalid, counts.judged),

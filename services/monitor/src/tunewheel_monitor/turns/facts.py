@@ -1,7 +1,8 @@
-"""Which turns there are and how far each has come, from the log.
+"""Folds the turns, and how far each has come, from the log.
 
-A turn is named by the request for a dataset version. Events of different topics come in any order, and all of
-them again after a restart: ``TurnLog`` keeps what each says and puts a turn together when asked.
+A turn has the id of the request for its dataset version. Events of different topics come in any order, and
+all of them come again after a restart. So ``TurnLog`` keeps the content of each event, and computes a turn
+when it is asked for.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ TOPICS = (
     topics.TURN_COMPLETED,
 )
 HELD_OUT = ("label_accuracy", "valid_output")
-"""Figures of the evaluation that are shown beside those of the traffic."""
+"""The figures of the evaluation that are shown beside those of the traffic."""
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How a turn ended without, or after, reaching production."""
+    """How a turn ended, before or after reaching production."""
 
     outcome: str
     reasons: tuple[str, ...]
@@ -53,36 +54,36 @@ class End:
 
 @dataclass(slots=True)
 class Turn:
-    """One turn, as far as the log tells it."""
+    """One turn, by the events on the log so far."""
 
     project: str
     turn_id: str
     request: Envelope[DatasetRequested]
     alarms: tuple[DriftDetected, ...] = ()
-    """What the version is to mend, the oldest first."""
+    """The alarms that the version should resolve, oldest first."""
     dataset_id: str | None = None
     run_id: str | None = None
     model_id: str | None = None
     promoted_at: datetime | None = None
     left_at: datetime | None = None
-    """When a later model took over."""
+    """When a later model replaced it in production."""
     end: End | None = None
     verdicts: tuple[str, ...] = ()
     cost: dict[str, float] = field(default_factory=dict[str, float])
     held_out: tuple[dict[str, float], dict[str, float]] = ({}, {})
-    """Of the evaluation: the champion's figures and the candidate's."""
+    """The evaluation's figures: the champion's, and the candidate's."""
 
 
 @dataclass(slots=True)
 class _Project:
-    """What the topics say, by what links them."""
+    """A project's events, by the ids that link them."""
 
     requests: dict[str, Envelope[DatasetRequested]] = field(default_factory=dict[str, Any])
-    """By turn id: those that name their records."""
+    """By turn id: the requests that name their records."""
     versions: dict[str, dict[str, Envelope[DatasetVersioned]]] = field(
         default_factory=lambda: defaultdict(dict)
     )
-    """By dataset id and request: the same records make the same version again."""
+    """By dataset id and request, since the same records give the same version again."""
     refused: dict[str, Envelope[DatasetRejected]] = field(default_factory=dict[str, Any])
     runs: dict[str, Envelope[TrainCompleted]] = field(default_factory=dict[str, Any])
     failures: dict[str, Envelope[TrainFailed]] = field(default_factory=dict[str, Any])
@@ -95,13 +96,13 @@ class _Project:
 
 
 class TurnLog:
-    """Folds ``TOPICS``; applying an event twice, or in another order, changes nothing."""
+    """Folds ``TOPICS``. Repeated events, and another order of events, change nothing."""
 
     def __init__(self) -> None:
         self._projects: dict[str, _Project] = defaultdict(_Project)
 
     def apply(self, envelope: Envelope[Any]) -> None:
-        """Take note of one event; those of other topics are left alone."""
+        """Apply one event; other topics are ignored."""
         known, data = self._projects[envelope.project], envelope.data
         match data:
             case DatasetRequested() if data.records_upto is not None:
@@ -134,13 +135,13 @@ class TurnLog:
         return [name for name, known in self._projects.items() if known.requests]
 
     def alarmed(self, project: str) -> frozenset[str]:
-        """Return the families of detectors that have an alarm which no ``drift.resolved`` ends."""
+        """Return the families of detectors that have an open alarm."""
         known = self._projects.get(project)
         open_ = known.alarms.keys() - known.resolved.keys() if known else ()
         return frozenset(known.alarms[name].data.detector for name in open_) if known else frozenset()
 
     def open(self, project: str) -> list[Turn]:
-        """Return the turns that no ``turn.completed`` ends, the oldest first."""
+        """Return the turns without a ``turn.completed``, oldest first."""
         known = self._projects.get(project)
         if known is None:
             return []
@@ -148,8 +149,8 @@ class TurnLog:
         return [_turn(known, request) for request in sorted(waiting, key=lambda one: (one.time, one.id))]
 
     def clusters(self, project: str) -> list[DriftDetected]:
-        """Return the alarms with a cluster that are open, or that an open turn is to mend: their questions
-        are told apart from others."""
+        """Return the alarms with a cluster that are open, or that an open turn should resolve. Their
+        questions are counted separately."""
         known = self._projects.get(project)
         if known is None:
             return []
@@ -175,7 +176,7 @@ def _turn(known: _Project, request: Envelope[DatasetRequested]) -> Turn:
 
 
 def _alarms_at(known: _Project, request: Envelope[DatasetRequested]) -> tuple[DriftDetected, ...]:
-    """Return the alarms that the request names; where it names none, those that were open then."""
+    """Return the alarms that the request names or, if it names none, those that were open at its time."""
     named = request.data.alarm_ids
 
     def was_open(alarm: Envelope[DriftDetected]) -> bool:
@@ -189,7 +190,7 @@ def _alarms_at(known: _Project, request: Envelope[DatasetRequested]) -> tuple[Dr
 
 
 def _earlier(known: _Project, version: Envelope[DatasetVersioned]) -> datetime | None:
-    """Return when the same version was made for an earlier request."""
+    """Return when the same version was made for an earlier request; None: it was not."""
     same = known.versions[version.data.dataset_id].values()
     first = min(same, key=lambda one: (one.time, one.causation_id or ""))
     return None if first.causation_id == version.causation_id else first.time
@@ -201,7 +202,7 @@ def _new_examples(known: _Project, version: DatasetVersioned) -> int:
 
 
 def _follow(known: _Project, turn: Turn, dataset_id: str) -> None:
-    """Put training, evaluation and rollout of the turn's version into ``turn``."""
+    """Add the training, evaluation and rollout of the turn's version to ``turn``."""
     if (failed := known.failures.get(dataset_id)) is not None:
         newer = failed.data.superseded_by
         reason = f"{newer} is newer" if newer else f"{failed.data.field}: {failed.data.reason}"
@@ -239,7 +240,7 @@ def _held_out(data: Any) -> tuple[dict[str, float], dict[str, float]]:
 
 
 def _move(known: _Project, turn: Turn, model_id: str) -> None:
-    """Follow the model through its stages: production, and how it left them."""
+    """Add the model's stage changes to ``turn``: when it reached production, and how it left it."""
     for step in sorted(known.moves.get(model_id, {}).values(), key=lambda one: (one.time, one.id)):
         match step.data:
             case ModelRolledback() as data:
