@@ -1,1 +1,1 @@
-"""Builds what answers can be retrieved from."""
+"""Builds each project's search index from its published documents."""

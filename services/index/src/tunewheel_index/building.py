@@ -1,12 +1,12 @@
 """Builds a project's next version and names it on the log.
 
-In this order: how far the log was read is noted, files are stored, then their manifest, then the table of
-document versions, and then ``index.versioned`` names them. A process that is killed in between has named
-nothing; the next reads the log from where the last named version says, and comes to the same version under
-the same name.
+A build notes its position on the log, then stores the files, their manifest and the table of document
+versions. Only then does ``index.versioned`` name the version. A process that is killed before that has named
+nothing. The next process reads the log from the position in the last named version, and builds the same
+version under the same name.
 
-Vectors may be waited for long. Meanwhile an erasure takes its document out of the version that stands, and
-the build begins again with what is left.
+An endpoint may take long to return vectors. If a document is erased meanwhile, the erasure removes it from
+the newest version, and the build starts over without it.
 """
 
 from __future__ import annotations
@@ -49,16 +49,19 @@ from tunewheel_index.storing import IndexStore
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 AT_ONCE = 8
-"""Projects that are built at the same time: one whose endpoint is slow, or whose log is read again, delays no
-other. Each has a thread of its own, so that whoever waits for an endpoint takes none from the store."""
+"""How many projects are built at the same time. A slow endpoint or a long read of the log delays only its own
+project. Builds have threads of their own: one that waits for an endpoint takes no thread from the store."""
 FARTHEST_BEHIND = 50_000
-"""Records of all projects that a process which starts reads again for the sake of one: a few seconds."""
+"""How many records a version may lie behind the log before it is named again. A starting process reads at
+most about so many records, of all projects, for one project's sake: a few seconds."""
 
 
 @dataclass
 class Builder:
-    """Builds versions in threads; ``read_again`` reads the whole log for a project, and takes the texts of
-    some records, or of all (None)."""
+    """Builds versions in threads.
+
+    ``read_again`` reads the whole log for a project and keeps the texts of the given records; None: of all.
+    """
 
     service: Service
     store: IndexStore
@@ -74,25 +77,28 @@ class Builder:
     )
 
     async def close(self) -> None:
-        """Wait for threads that still build; whoever waits for an endpoint must have been told before."""
+        """Wait for the threads of builds. Close the embedders first, so that no thread waits for an
+        endpoint."""
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
 
     async def build(self, project: Project) -> None:
-        """Build the version that the documents make now, unless it is the newest already.
+        """Build a version of the current documents, unless the newest version already is that one.
 
         Raises:
-            InvalidSpec: the spec asks for what is not allowed, or cannot be, here.
+            InvalidSpec: this installation does not allow, or cannot do, what the spec asks for.
             EmbeddingRefused: the endpoint does not give the vectors that the spec asks for.
-            TransientError: broker, store or endpoint are away.
+            TransientError: the broker, the store or the endpoint is away.
             LeadershipLost: another process is the active one now.
         """
         while not await self._build_once(project):
             log.info("build_begun_again", project=project.name)
 
     async def take_out(self, project: Project, document_id: str, known: Sequence[Version]) -> None:
-        """Name a version without what was taken back of a document: the rest of the newest version, which is
-        in ``project.index``. No text is read and nothing is embedded. ``known``: what the table of the newest
-        version names. Call it with ``project.writing`` held.
+        """Remove the withdrawn and erased versions of a document from the newest index version, and name the
+        result.
+
+        The rest of ``project.index`` is reused: no text is read and nothing is embedded. ``known``: the
+        document versions that the newest index version's table lists. Hold ``project.writing`` meanwhile.
 
         Raises:
             TransientError, LeadershipLost: see ``build``.
@@ -108,7 +114,7 @@ class Builder:
             is_gone = records_in(index).get(document_id) not in standing
             return without(index, {document_id} if is_gone else ())
 
-        files = await asyncio.to_thread(rest)  # not in a thread of builds, which may all wait for endpoints
+        files = await asyncio.to_thread(rest)  # not in a build thread: all of them may wait for endpoints
         changed = {
             "index_id": files.index_id,
             "manifest": await self.store.write(files),
@@ -120,8 +126,8 @@ class Builder:
         project.documents.forgotten.pop(document_id, None)
 
     async def move_on(self, project: Project) -> None:
-        """Name the newest version again where the log was read far beyond it: the next process begins to
-        read where the version says that lies farthest behind, for all projects.
+        """Name the newest version again if its position lies far behind the log. The next process starts to
+        read, for all projects, at the earliest position that any project's newest version names.
 
         Raises:
             TransientError, LeadershipLost: see ``build``.
@@ -136,7 +142,8 @@ class Builder:
                 await self._name_again(project, documents.known(), upto, forgotten, newest.retrieval_sha256)
 
     async def _build_once(self, project: Project) -> bool:
-        """Return False where something was erased or named meanwhile, and what was built is out of date."""
+        """Build once. False: the result is out of date because, meanwhile, a document was erased or another
+        version was named."""
         spec, pii = project.spec.retrieval, project.spec.dataset.pii
         assert spec is not None
         began = time.monotonic()
@@ -147,7 +154,7 @@ class Builder:
         if not await self._in_thread(lambda: plan.is_newest):
             files = await self._in_thread(lambda: self._files(plan, embedder))
             if plan.previous is not None and files.index_id == plan.previous.manifest.index_id:
-                files = None  # what was left out is left out again
+                files = None  # the documents that were tried again are left out again
         async with project.writing:
             if plan.is_outdated(project):
                 return False
@@ -161,7 +168,7 @@ class Builder:
                 await self._name_again(project, plan.known, plan.upto, plan.forgotten, spec.sha256)
             project.tries_again = False
             if plan.previous is None:
-                project.tried_at = time.monotonic()  # it was the turn of every document
+                project.tried_at = time.monotonic()  # every document was tried
         for record_id in plan.texts:
             project.documents.texts.pop(record_id, None)
         return True
@@ -169,7 +176,7 @@ class Builder:
     async def _plan_with_texts(
         self, project: Project, spec: RetrievalSpec, pii: PiiPolicy, config: str
     ) -> Plan:
-        """Return a plan whose texts are read, but those that the log does not hold any more."""
+        """Return a plan after reading the texts that it lacks. Texts that have left the log stay missing."""
         if not project.is_whole:
             await self.read_again(project, None)
             return await self._plan(project, spec, pii, config)
@@ -177,13 +184,13 @@ class Builder:
         while missing := (await self._in_thread(lambda plan=plan: plan.missing_texts)) - asked:
             asked |= missing
             await self.read_again(project, missing)
-            # another version may have been named meanwhile, whose passages cannot be taken over
+            # meanwhile another version may have been named, whose passages cannot be reused
             plan = await self._plan(project, spec, pii, config)
         return plan
 
     async def _plan(self, project: Project, spec: RetrievalSpec, pii: PiiPolicy, config: str) -> Plan:
         index = await self.open_newest(project)
-        documents = project.documents  # no other task runs from here on: positions and documents agree
+        documents = project.documents  # no await from here on, so that positions and documents agree
         return Plan(
             project=project.name,
             spec=spec,
@@ -226,8 +233,8 @@ class Builder:
         )
 
     async def _store_and_name(self, project: Project, plan: Plan, files: IndexFiles) -> int:
-        """Return how many documents changed."""
-        self.service.require_active()  # or it would store what another process has erased meanwhile
+        """Store and name a version; return how many documents changed."""
+        self.service.require_active()  # else this process could store what another one has just erased
         event = IndexVersioned(
             project=project.name,
             index_id=files.index_id,
@@ -256,7 +263,7 @@ class Builder:
         forgotten: Counter[str],
         retrieval_sha256: str,
     ) -> None:
-        """Say what is known now beside the newest version, which stays as it is, and for which spec it is."""
+        """Name the newest version again, unchanged, with a new position, table of documents and spec hash."""
         assert project.newest is not None
         changed = {
             "changed": 0,
@@ -270,10 +277,10 @@ class Builder:
         project.documents.forgotten -= forgotten
 
     async def _name(self, project: Project, event: IndexVersioned) -> None:
-        """Make ``event``, whose files are stored, the newest version after the one that was."""
+        """Publish ``event``, whose files are stored: it names the newest version from now on."""
         before = project.newest
         event = event.model_copy(update={"previous": before.index_id if before else None})
-        self.service.require_active()  # right before the log is told: this process may have stalled
+        self.service.require_active()  # right before publishing: this process may have stalled
         project.published.append(event)
         await self.service.publish(self.service.new(event))
         project.newest = event
@@ -283,7 +290,7 @@ class Builder:
         await self.store.drop_old(project.name, keep=keep, most=self.kept_versions, versions=event.versions)
 
     async def open_newest(self, project: Project) -> Index | None:
-        """Return the newest version, open; None: there is none, or it cannot be read."""
+        """Open and return the newest version. None: there is none, or it cannot be read."""
         while project.index is None and (newest := project.newest) is not None:
             index = await self._open(project, newest.manifest)
             if project.newest is newest:
@@ -303,7 +310,7 @@ class Builder:
 
 
 def _document(version: Version, left_out: str | None) -> Document:
-    """Return a document as the version before has it, or one that has no passages."""
+    """Return a document whose passages are reused from the newest version, or one that is ``left_out``."""
     return Document(
         version.document_id,
         version.record_id,

@@ -1,9 +1,9 @@
-"""Which version of each document counts: a fold over ``record.ingested``, the same in any order.
+"""Chooses the current version of each document from the ``record.ingested`` events.
 
-Of the versions of one document that nobody took back, the newest counts: the latest by ``occurred_at`` where
-every one of them says so, else the latest published, then the greater ``record_id``. That is curate's rule
-for the newest record of a source, so that an answer is retrieved from the version that is learnt from. The
-moments stand in the events: neither the order on the log nor how often an event comes makes a difference.
+The newest version that is neither withdrawn nor erased is current. The newest has the latest ``occurred_at``
+if all of them have one, else the latest publication; ties go to the greater ``record_id``. Curate chooses the
+newest record of a source by the same rule, so that retrieval and training use the same version. All times
+come from the events, so neither their order on the log nor a repeated event changes the result.
 """
 
 from __future__ import annotations
@@ -26,39 +26,40 @@ COLUMNS = {
 
 
 class Version(Frozen):
-    """One version of a document: what was published of it once, without the text."""
+    """One published version of a document, without its text."""
 
     document_id: SourceId
     record_id: Slug
     group: SourceId
     published_at: Timestamp
-    """Last, where the same was published more than once."""
+    """The last publication, if the same version was published more than once."""
     occurred_at: Timestamp | None = None
 
     @property
     def told(self) -> tuple[datetime, bool, datetime]:
-        """By which of two publications of one record the later is known."""
+        """The sort key that tells which of two publications of one record is the later."""
         return self.published_at, self.occurred_at is not None, self.occurred_at or self.published_at
 
 
 Takes = Callable[[Version], bool]
 """Tells whether a version was withdrawn or erased."""
 _Key = tuple[str, datetime | None]
-"""A record and when it happened. The last of its publications decides: what takes it takes all before it."""
+"""A record and its ``occurred_at``. Its last publication decides whether it is withdrawn or erased, because
+whatever takes that one takes all earlier ones too."""
 
 
 class Documents:
-    """The versions of one project's documents that nobody took back, and the texts that are still to be
-    indexed. An event costs the document that it names, however many others there are."""
+    """One project's document versions that are neither withdrawn nor erased, and the texts that are still to
+    be indexed. The cost of an event does not grow with the number of documents."""
 
     def __init__(self, takes: Takes, versions: Iterable[Version] = ()) -> None:
         self.takes = takes
         self._by_document: dict[str, dict[_Key, Version]] = {}
         self._current: dict[str, Version] = {}
         self.texts: dict[str, RecordIngested] = {}
-        """By record, of versions that count and are in no index yet."""
+        """By record id, the texts of current versions that are in no index yet."""
         self.forgotten = Counter[str]()
-        """By document, versions that were taken back and that the last table of versions may still name."""
+        """By document, how many withdrawn or erased versions the last stored table may still list."""
         for version in versions:
             if takes(version):
                 self.forgotten[version.document_id] += 1
@@ -68,9 +69,9 @@ class Documents:
             self._choose(document_id)
 
     def apply(self, record: RecordIngested, published_at: datetime, *, again: bool = False) -> bool:
-        """Take note of a record of kind ``document``; return whether it changes what is known.
+        """Apply a record of kind ``document``; return whether it is a new version or a later publication.
 
-        ``again``: its text was let go, and is wanted once more.
+        ``again``: keep the text although the version is known. Its text was dropped and is needed once more.
         """
         version = Version(
             document_id=record.source_id,
@@ -92,8 +93,8 @@ class Documents:
         return is_news
 
     def take_back(self, document_id: str) -> bool:
-        """Forget the versions of a document that were taken back, and return whether there were any: one that
-        comes again is taken back again."""
+        """Forget the withdrawn and erased versions of a document; return whether there were any. ``apply``
+        refuses such a version if the log delivers it again."""
         known = self._by_document.get(document_id, {})
         taken = [key for key, version in known.items() if self.takes(version)]
         for key in taken:
@@ -105,19 +106,19 @@ class Documents:
         return bool(taken)
 
     def current(self) -> dict[str, Version]:
-        """Return the version that counts of each document, by its id."""
+        """Return the current version of each document, by document id."""
         return dict(self._current)
 
     def known(self) -> list[Version]:
-        """Return all versions: what the next process has to know."""
+        """Return all versions. The next process continues from them."""
         return [version for known in self._by_document.values() for version in known.values()]
 
     def standing(self, document_id: str) -> set[str]:
-        """Return the records of a document."""
+        """Return the record ids of a document's versions."""
         return {record_id for record_id, _ in self._by_document.get(document_id, {})}
 
     def _choose(self, document_id: str) -> None:
-        """Decide which version of a document counts, and let go of the texts of the others."""
+        """Choose the current version of a document, and drop the texts of its other versions."""
         known = self._by_document[document_id]
         if not known:
             del self._by_document[document_id]
@@ -148,11 +149,11 @@ def _newest(standing: Iterable[Version]) -> Version:
 
 
 def to_frame(versions: Iterable[Version]) -> pl.DataFrame:
-    """Return one row of ``COLUMNS`` per version, in an order that does not depend on theirs."""
+    """Return one row of ``COLUMNS`` per version. The order of the rows does not depend on the input's."""
     rows = [tuple(getattr(version, name) for name in COLUMNS) for version in versions]
     return pl.DataFrame(rows, schema=COLUMNS, orient="row").sort("document_id", "record_id", "occurred_at")
 
 
 def from_frame(frame: pl.DataFrame) -> list[Version]:
-    """Return the versions that ``to_frame`` made a table of."""
+    """Return the versions in a table that ``to_frame`` made."""
     return [Version.model_validate(row) for row in frame.select(list(COLUMNS)).iter_rows(named=True)]

@@ -1,6 +1,6 @@
-"""Carries an erasure out: what was erased is in no newer version, and the files of those that hold it go.
+"""Carries out an erasure: names a version without the erased document, and deletes all versions that hold it.
 
-Neither an endpoint nor the log is asked: the rest of the newest version is a version.
+The new version is the rest of the newest one, so neither an endpoint nor the log is needed.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ async def carry_out(
     store: ObjectStore,
     take_back: Callable[[str], Awaitable[None]],
 ) -> ErasureCompleted:
-    """Name a version without what ``erasure`` takes, which ``indexer`` knows already; delete the files of
-    every version that holds it, and return the proof. Repeating it is harmless.
+    """Name a version without the records that ``erasure`` takes, delete every version that holds one of them,
+    and return the proof. Repeating it is harmless.
 
-    ``take_back`` tells everybody that a project has no index any more.
+    ``indexer`` must have read the erasure already. ``take_back`` publishes that a project has no index.
 
     Raises:
         TransientError: the broker or the store is away; call again.
@@ -49,11 +49,12 @@ async def carry_out(
         standing = _standing(project, subject, known or ())
         held = await versions.holding(name, subject, standing=standing)
         records = set[str]().union(*held.values())
-        # written down before anything is deleted: who does it again says the same
+        # stored before anything is deleted, so that a repetition reports the same number
         told = await store.first(f"{place_of(name, event.id)}.{HOLDER}", str(len(records)).encode())
         if project is not None and not await _is_taken_out(project, subject, indexer, known, held):
-            # nobody can search until the log was read: better than that everybody finds what was erased.
-            # Before its files go: who does it again would not know that gateways have it in memory
+            # No search works until the log is read again. That is better than a search that finds erased
+            # text. Publish it before deleting files: after a crash in between, the repetition could not tell
+            # that gateways still hold the version in memory.
             log.error("newest_version_deleted", project=name)
             await take_back(name)
             project.newest = project.index = None
@@ -66,7 +67,7 @@ async def carry_out(
 
 
 async def _known(project: Project | None, versions: IndexStore) -> Sequence[Version] | None:
-    """Return the document versions that the newest index version names; None: nobody can read them."""
+    """Return the document versions that the newest index version lists. None: there is no list to read."""
     if project is None or project.newest is None:
         return None
     try:
@@ -77,7 +78,7 @@ async def _known(project: Project | None, versions: IndexStore) -> Sequence[Vers
 
 
 def _standing(project: Project | None, subject: str, known: Sequence[Version]) -> set[str]:
-    """Return the records of a document that nobody took back."""
+    """Return the record ids of a document that are neither withdrawn nor erased."""
     if project is None:
         return set()
     project.documents.take_back(subject)
@@ -93,8 +94,8 @@ async def _is_taken_out(
     known: Sequence[Version] | None,
     held: Collection[str],
 ) -> bool:
-    """Have the newest version, and its table of document versions, hold nothing that was taken back of a
-    document. False: they cannot be read."""
+    """Make sure that neither the newest version nor its table of document versions holds a withdrawn or
+    erased version of the document. False: they cannot be read."""
     project.erased.append(subject)
     if project.newest is None:
         return True

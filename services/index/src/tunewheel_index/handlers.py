@@ -1,4 +1,5 @@
-"""The map of the index: records, withdrawals and specs make versions; an erasure takes versions away."""
+"""What the index does with each event: records, withdrawals and specs lead to new versions; an erasure
+deletes versions."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ from tunewheel_index.storing import IndexStore
 
 
 def register(service: Service, indexer: Indexer, versions: IndexStore) -> tuple[LogReader, LogReader]:
-    """Attach what is read; return the readers of what is taken back, and of records, in the order of their
-    start: a record is compared with what was taken back."""
+    """Register the handlers. Return two log readers: of withdrawals and erasures, and of records. Start them
+    in this order, because each record is checked against the withdrawals and erasures."""
     takebacks = service.replay_at((topics.DOCUMENT_WITHDRAWN, topics.ERASURE_REQUESTED), indexer.on_takeback)
     records = service.replay_at((topics.RECORD_INGESTED,), indexer.on_record, begins=indexer.begins)
     service.withhold(indexer.erasures, takebacks)

@@ -1,4 +1,4 @@
-"""Every project that retrieves, and when its next version is built."""
+"""Keeps every project that has an index, and decides when its next version is built."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from tunewheel_index.storing import IndexStore
 
 log = structlog.get_logger(__name__)
 IN_MEMORY = 4
-"""Newest versions that stay in memory between builds; others are read again when they are needed."""
+"""How many newest versions stay in memory between builds. Others are read from the store when needed."""
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 60.0
 
 
 class Indexer:
-    """Takes note of what happens, and has ``builder`` build: one version at a time for each project."""
+    """Applies events to projects, and has ``builder`` build: one version at a time for each project."""
 
     def __init__(
         self,
@@ -60,19 +60,19 @@ class Indexer:
         self._builds: dict[str, asyncio.Task[None]] = {}
         self._has_begun = False
         self._read = 0
-        """Records since projects were looked through for those that lie far behind on the log."""
+        """Records read since the last check for projects whose newest version lies far behind the log."""
         declared.on_change(self._on_declared)
         declared.on_removal(self._on_removed)
         newest.on_change(self._on_versioned)
 
     def _on_removed(self, project: str) -> None:
-        """What is being built of it would know of no erasure from now on."""
+        """Forget a project and cancel its build, which would not learn of erasures any more."""
         self.projects.pop(project, None)
         if (build := self._builds.get(project)) is not None:
             build.cancel()
 
     def _on_versioned(self, envelope: Envelope[IndexVersioned]) -> None:
-        """A former process that had stalled may have the last word: then what it named is built on."""
+        """Accept a version that another process named: a stalled former leader may have published last."""
         project, event = self.projects.get(envelope.project), envelope.data
         if not self._has_begun or project is None:
             return
@@ -84,8 +84,10 @@ class Indexer:
             self.touch(project)
 
     async def begins(self) -> dict[str, dict[str, int] | None]:
-        """Take every project up where its newest version left it; return from where records are to be read.
-        For a project without a version the whole log is read when it is built first."""
+        """Restore every project from its newest version; return the positions from which to read records.
+
+        A project without a version reads the whole log at its first build.
+        """
         for envelope in self._declared.values():
             await self._take_up(envelope.data.spec)
         self._has_begun = True
@@ -98,7 +100,7 @@ class Indexer:
         }
 
     def on_record(self, envelope: Envelope[Any], _: Position) -> None:
-        """Take note of one record."""
+        """Apply one record."""
         project = self.projects.get(envelope.project)
         if project is not None and apply(project, envelope):
             self.touch(project)
@@ -107,7 +109,7 @@ class Indexer:
             self._wake.set()
 
     def on_takeback(self, envelope: Envelope[Any], position: Position) -> None:
-        """Take note of one withdrawal or erasure."""
+        """Apply one withdrawal or erasure."""
         data = envelope.data
         self.withdrawals.apply(envelope, position.partition, position.offset)
         self.erasures.apply(envelope)
@@ -122,7 +124,7 @@ class Indexer:
             self.touch(project)
 
     async def start(self) -> None:
-        """Begin to build, at once what is to be built already."""
+        """Start building. Every restored project is due at once."""
         for project in self.projects.values():
             self.touch(project)
         self._worker = asyncio.create_task(self._work(), name="indexer")
@@ -135,7 +137,7 @@ class Indexer:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def settle(self, name: str) -> Project | None:
-        """Build now what is to be built of one project, and return it; None where it does not retrieve.
+        """Build one project now and return it. None: the project has no index.
 
         Raises:
             InvalidSpec, EmbeddingRefused, TransientError: see ``Builder.build``.
@@ -149,15 +151,15 @@ class Indexer:
         return project
 
     def touch(self, project: Project) -> None:
-        """Note that a version is to be built."""
+        """Mark a project as changed and wake the worker."""
         project.touch(time.monotonic())
         self._wake.set()
 
     def _on_declared(self, envelope: Envelope[ProjectDeclared]) -> None:
-        """A spec that retrieves for the first time, or differently, makes another version."""
+        """Build a version when a spec asks for retrieval for the first time or with other settings."""
         spec = envelope.data.spec
         if not self._has_begun:
-            return  # ``begins`` takes up what was declared before
+            return  # ``begins`` restores the projects that were declared before
         if spec.retrieval is None:
             self._on_removed(spec.project)
             return
@@ -216,10 +218,10 @@ class Indexer:
             return
         try:
             await self.settle(name)
-        except (InvalidSpec, EmbeddingRefused) as error:  # until the spec, or a document, changes
+        except (InvalidSpec, EmbeddingRefused) as error:  # no retry until the spec or a document changes
             self._metrics.add("builds.failed", of="refused")
             self._warn(topic, f"the index of {name} cannot be built: {error}")
-        except TunewheelError as error:  # whatever it is, it must not stop other projects
+        except TunewheelError as error:  # must not stop the builds of other projects
             self._metrics.add("builds.failed", of="unavailable")
             self._warn(topic, f"the index of {name} waits: {error}")
             wait = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**project.troubles)
@@ -234,7 +236,7 @@ class Indexer:
         try:
             async with self._room:
                 await self.builder.move_on(project)
-        except TunewheelError as error:  # it is tried again with the next build, or many records later
+        except TunewheelError as error:  # tried again after the next build, or after many records
             log.warning("not_moved_on", project=project.name, error=str(error))
 
     def _built(self, name: str, build: asyncio.Task[None]) -> None:
@@ -256,8 +258,10 @@ class Indexer:
 def apply(
     project: Project, envelope: Envelope[RecordIngested], *, again: Collection[str] | None = ()
 ) -> bool:
-    """Tell a project's documents of a record; return whether that changes them. ``again``: the whole log is
-    read once more, for the texts of these records; None: for all."""
+    """Apply a record to a project's documents; return whether it changes them.
+
+    ``again``: the records whose texts are kept, while the whole log is read once more; None: all records.
+    """
     record = envelope.data
     if record.kind is not RecordKind.DOCUMENT or record.project != project.name:
         return False

@@ -23,7 +23,7 @@ from tunewheel_index.storing import IndexStore
 
 
 def make_app(settings: Settings) -> Service:
-    """Build the service: specs, the newest versions and what was taken back are read before any record is."""
+    """Build the service. It reads specs, newest versions, withdrawals and erasures before any record."""
     service = Service("index", settings)
     service.one_at_a_time(topics.PROJECT_DECLARED)
     metrics = Metrics(service.telemetry)
@@ -67,8 +67,9 @@ def make_app(settings: Settings) -> Service:
 
 
 async def read_again(project: Project, wanted: Collection[str] | None, service: Service) -> None:
-    """Read all records that are on the log now for one project, and take the texts of those ``wanted``, which
-    were let go; None: of all, as none was read.
+    """Read the whole log of records for one project, and keep the texts of the ``wanted`` records.
+
+    None: keep all texts, because the project has read no record yet.
 
     Raises:
         TransientError: the broker does not answer.
@@ -82,7 +83,7 @@ async def read_again(project: Project, wanted: Collection[str] | None, service: 
 
 
 def main() -> None:
-    """Run the service from the environment's settings."""
+    """Run the service with settings from the environment."""
     run_service("index", Settings, make_app)
 
 

@@ -1,4 +1,4 @@
-"""What is known when a version is begun, and what of it is to be done."""
+"""The plan of one build: what is known when it starts, and what has to be done."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Upto:
 
 @dataclass(frozen=True)
 class Plan:
-    """One version to be built: what was known when it was begun. What is derived from it takes a moment for
-    each document, and is asked for in a thread."""
+    """What is known at the start of a build. Use its properties and methods in a thread: they go through all
+    documents."""
 
     project: str
     spec: RetrievalSpec
@@ -44,23 +44,23 @@ class Plan:
     texts: dict[str, RecordIngested]
     newest: IndexVersioned | None
     index: Index | None
-    """The newest version, where it can be read."""
+    """The newest version. None: there is none, or it cannot be read."""
     forgotten: Counter[str]
     erasures: int
     upto: Upto
     tries_again: bool = False
-    """Whether documents that were left out are tried again."""
+    """Whether this build tries the left-out documents again."""
 
     @property
     def previous(self) -> Index | None:
-        """The newest version, where its passages can be taken over."""
+        """The newest version, if its passages can be reused."""
         index = self.index
         return index if index is not None and index.manifest.config_sha256 == self.config else None
 
     @cached_property
     def left_out_before(self) -> set[str]:
-        """Documents that the newest version leaves out, and this one may not: it is their turn, or their
-        texts came again."""
+        """Documents that the newest version leaves out and that this build tries again, because their retry
+        is due or their texts were published again."""
         if self.previous is None:
             return set()
         told = self.previous.documents.filter(pl.col("left_out").is_in(list(MAY_PASS)))
@@ -69,13 +69,13 @@ class Plan:
 
     @cached_property
     def held(self) -> dict[str, str]:
-        """By document, the record whose passages can be taken over."""
+        """By document, the record whose passages can be reused."""
         before = records_in(self.previous)
         return {name: record for name, record in before.items() if name not in self.left_out_before}
 
     @cached_property
     def missing_texts(self) -> set[str]:
-        """The records whose passages are to be made, and whose texts were let go or never read."""
+        """The records that need passages, and whose texts were dropped or never read."""
         fresh = {one.record_id for one in self.current if self.held.get(one.document_id) != one.record_id}
         return fresh - self.texts.keys()
 
@@ -85,18 +85,18 @@ class Plan:
 
     @cached_property
     def is_newest(self) -> bool:
-        """Whether it is what the newest version holds, and nothing is tried again."""
+        """Whether the newest version already holds all of it, and nothing is tried again."""
         return self.previous is not None and not self.left_out_before and self.held == self.records
 
     def changed(self, files: IndexFiles) -> int:
-        """Return how many documents are new, other, or gone since the newest version, or have passages in one
-        of the two alone."""
+        """Return how many documents were added, replaced or removed since the newest version, or have
+        passages in only one of the two."""
         before, after = _told_by(self.index), _told_by(files)
         return sum(before.get(name) != after.get(name) for name in before.keys() | after.keys())
 
     def is_outdated(self, project: Project) -> bool:
-        """Tell whether a document of it was erased, or another version named, since it was made. Most
-        erasures are of people who wrote no document."""
+        """Return whether one of the plan's documents was erased, or another version was named, since the plan
+        was made. Most erasures concern people who wrote no document."""
         gone = set(project.erased[self.erasures :])
         is_gone = bool(gone) and any(one.document_id in gone or one.group in gone for one in self.known)
         return project.newest is not self.newest or is_gone
@@ -110,7 +110,7 @@ def records_in(index: Index | None) -> dict[str, str]:
 
 
 def _told_by(version: Index | IndexFiles | None) -> dict[str, tuple[str, bool]]:
-    """Return, by document, its record, and whether it has passages."""
+    """Return, by document, its record and whether it has passages."""
     if version is None:
         return {}
     table = (

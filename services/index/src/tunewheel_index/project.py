@@ -1,4 +1,4 @@
-"""What the index holds of one project in memory."""
+"""The state of one project's index in memory."""
 
 from __future__ import annotations
 
@@ -16,53 +16,54 @@ from tunewheel_retrieval.index import Index
 from tunewheel_index.documents import Documents, Takes, Version
 
 LONGEST_QUIET = 10
-"""Changes that do not end are waited for so many quiet times, then a version is built all the same."""
+"""After so many quiet times a version is built even if documents go on changing."""
 
 
 @dataclass
 class Project:
-    """Its documents, its newest version, and whether something is still to be done."""
+    """A project's documents, its newest version, and whether a build is due."""
 
     spec: ProjectSpec
     documents: Documents
     newest: IndexVersioned | None = None
     published: list[IndexVersioned] = field(default_factory=list[IndexVersioned])
-    """What this process published, and has not read from the log yet."""
+    """Versions that this process published and has not yet read back from the log."""
     index: Index | None = None
-    """The newest version, where it is in memory."""
+    """The newest version, if it is in memory."""
     is_whole: bool = True
-    """False: the log is still to be read from its beginning for it."""
+    """False: the log has to be read from its beginning for this project."""
     changed_at: float | None = None
-    """When something changed last that is in no version yet, by a clock that never goes back; None: nothing
-    did."""
+    """Monotonic time of the last change that is in no version yet. None: there is no such change."""
     waits_since: float = 0.0
-    """When the first such change came."""
+    """Monotonic time of the first such change."""
     tries_again: bool = False
-    """Whether the next build tries again what the newest version leaves out."""
+    """Whether the next build tries again the documents that the newest version leaves out."""
     tried_at: float = -math.inf
-    """When it last was the turn of those documents. A process that starts tries them soon: it may be of
-    another release, or have other settings."""
+    """Monotonic time of the last try of those documents. A process tries them soon after its start, because
+    its release or settings may be new."""
     troubles: int = 0
-    """Builds that failed one after the other."""
+    """How many builds failed in a row."""
     erased: list[str] = field(default_factory=list[str])
-    """Subjects of the erasures that this process carried out: what was planned before one, and holds it, must
-    not be named after it."""
+    """Subjects of the erasures that this process carried out. A version that was planned before an erasure
+    and holds its subject must not be named."""
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while versions are stored and named, or deleted. Vectors are waited for without it."""
+    """Held while versions are stored, named or deleted, but not while vectors are awaited."""
 
     @property
     def name(self) -> str:
         return self.spec.project
 
     def touch(self, now: float) -> None:
-        """Note that something changed."""
+        """Note a change."""
         if self.changed_at is None:
             self.waits_since = now
         self.changed_at = now
 
     def due_at(self, quiet_seconds: float, retry_seconds: float) -> float | None:
-        """Return when a version is to be built; None: nothing changed, and nothing is to be tried again.
-        What changed goes first: the log is read for what is tried again, which takes long."""
+        """Return when the next build is due. None: nothing changed, and nothing is to be tried again.
+
+        A change goes before a retry, because a retry reads the whole log, which takes long.
+        """
         if self.changed_at is not None:
             at_the_latest = self.waits_since + LONGEST_QUIET * quiet_seconds
             return min(self.changed_at + quiet_seconds, at_the_latest)
@@ -70,11 +71,11 @@ class Project:
 
     @property
     def leaves_out(self) -> bool:
-        """Whether the newest version lacks a document that may pass another time."""
+        """Whether the newest version leaves out a document that a later build may be able to include."""
         return self.newest is not None and not MAY_PASS.isdisjoint(self.newest.counts.left_out)
 
     def begin(self, now: float, retry_seconds: float) -> None:
-        """Note that a build begins: of what changed, or, where nothing did, of what is tried again."""
+        """Note that a build begins. If nothing changed, it tries the left-out documents again."""
         if not self.leaves_out:
             self.tried_at = now
         elif self.changed_at is None and now >= self.tried_at + retry_seconds:
@@ -83,7 +84,7 @@ class Project:
 
 
 def takes_of(project: str, withdrawals: Withdrawals, erasures: Erasures) -> Takes:
-    """Return what tells whether a version of a document was withdrawn or erased, as is known when asked."""
+    """Return a function that tells whether a version has been withdrawn or erased by now."""
 
     def takes(version: Version) -> bool:
         if withdrawals.takes(project, version.document_id, version.published_at):

@@ -1,4 +1,4 @@
-"""Records as documents that can be cut into passages: repaired, and without personal data."""
+"""Turns records into documents for passages: repairs their text and removes personal data."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tunewheel_index.documents import Version
 
 PII = "pii"
 AT_ONCE = 200
-"""Documents that are redacted together: a call costs more than a text."""
+"""How many documents are redacted in one call; a call has a cost of its own."""
 
 
 @dataclass(frozen=True)
 class _Piece:
     at: int
-    """Which of the documents it is of."""
+    """The position of the piece's document."""
     piece: DocumentSection
     path: tuple[str, ...]
     text: str
@@ -32,9 +32,10 @@ class _Piece:
 def documents_of(
     told: Sequence[tuple[Version, RecordIngested]], policy: PiiPolicy, *, secret: str = ""
 ) -> Iterator[Document]:
-    """Yield the documents as the project's ``policy`` leaves them.
+    """Yield the documents, with personal data treated by the project's ``policy``.
 
-    Where it rejects, pieces with personal data are left out, and documents whose title holds some.
+    If the policy is to reject, pieces with personal data are left out, and so are documents whose title
+    holds any.
 
     Raises:
         InvalidSpec: see ``Redactor``.

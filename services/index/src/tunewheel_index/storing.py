@@ -1,4 +1,4 @@
-"""Index versions in the object store: ``indexes/<project>/<index_id>/``, created once."""
+"""Index versions in the object store, under ``indexes/<project>/<index_id>/``."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ from tunewheel_index.documents import Version, from_frame, to_frame
 log = structlog.get_logger(__name__)
 MANIFEST = "manifest.json"
 UNNAMED = "unnamed"
-"""Lies in a version's folder from before its files until an event has named it."""
+"""The name of a mark in a version's folder. It is written before the files and deleted once an event has
+named the version."""
 STRAY_SECONDS = 86_400.0
-"""After so long nobody will name a version that still has this mark: the process that stored it has died, or
-lost its place to another."""
+"""The age at which a version that still has this mark is deleted: no process will name it, because the one
+that stored it has died or is no longer the leader."""
 VERSIONS = "versions"
 """The folder of tables of document versions, beside those of index versions."""
 
 
 def folder_of(project: str) -> str:
-    """Return where a project's versions lie."""
+    """Return the folder of a project's versions."""
     return f"indexes/{project}"
 
 
@@ -45,8 +46,9 @@ class IndexStore:
         self._store = store
 
     async def write(self, files: IndexFiles) -> ArtifactRef:
-        """Store a version and return its manifest; of two processes that store one version, both return what
-        was stored first. The manifest comes last. A damaged file is replaced.
+        """Store a version and return its manifest, which is written last. A damaged file is replaced.
+
+        If two processes store the same version, both return the manifest that was stored first.
 
         Raises:
             TransientError: the store cannot be reached.
@@ -54,7 +56,7 @@ class IndexStore:
         folder = f"{folder_of(files.project)}/{files.index_id}"
         lies, mark = await self._store.written(folder), f"{folder}/{UNNAMED}"
         if mark in lies or f"{folder}/{MANIFEST}" not in lies:
-            await self._store.replace(mark, b"")  # anew, as its age counts
+            await self._store.replace(mark, b"")  # even if it exists, to renew its age
         refs = {name: await self._put(f"{folder}/{name}", data) for name, data in files.by_name().items()}
         path, ours = f"{folder}/{MANIFEST}", files.manifest(refs).model_dump_json().encode()
         data = await self._store.first(path, ours)
@@ -71,7 +73,7 @@ class IndexStore:
         return True
 
     async def _put(self, path: str, data: bytes) -> ArtifactRef:
-        """Store ``data`` under a name that holds its hash: other content there is a damaged file."""
+        """Store ``data``. ``path`` holds its hash, so a file there with other content is damaged."""
         try:
             return await self._store.put(path, data)
         except ArtifactConflict:
@@ -80,12 +82,12 @@ class IndexStore:
             return ArtifactRef(path=path, sha256=content_sha256(data), size_bytes=len(data))
 
     async def write_versions(self, project: str, versions: Sequence[Version]) -> ArtifactRef:
-        """Store the table that the next process goes on from, under a name that follows from its content."""
-        data = await asyncio.to_thread(_parquet, versions)  # there may be hundreds of thousands
+        """Store the table from which the next process continues. Its name follows from its content."""
+        data = await asyncio.to_thread(_parquet, versions)  # hundreds of thousands of rows block the loop
         return await self._put(f"{folder_of(project)}/{VERSIONS}/{content_sha256(data)[:32]}.parquet", data)
 
     async def versions(self, event: IndexVersioned) -> list[Version]:
-        """Return the document versions that ``event`` names.
+        """Return the document versions in the table that ``event`` names.
 
         Raises:
             ArtifactMissing, CorruptArtifact, TransientError
@@ -100,8 +102,10 @@ class IndexStore:
     async def drop_old(
         self, project: str, *, keep: Collection[str], most: int, versions: ArtifactRef
     ) -> None:
-        """Erase all versions but those to ``keep``, which events name, and the newest, ``most`` together; and
-        those that were never named. See ``erase``."""
+        """Delete old versions, and versions that were never named; see ``erase``.
+
+        Kept are the versions in ``keep`` and as many of the newest ones as make ``most`` altogether.
+        """
         await self._store.delete([_mark_of(project, index_id) for index_id in keep])
         folders = await self._folders(project)
         latest = datetime.now(UTC) - timedelta(seconds=STRAY_SECONDS)
@@ -121,13 +125,13 @@ class IndexStore:
     async def holding(
         self, project: str, document_id: str, *, standing: Collection[str]
     ) -> dict[str, set[str]]:
-        """Return, by version in the store, the records of a document that it holds and that are not among
-        ``standing``. A version that cannot be read may hold any: it is in the answer, with no record."""
+        """Return, by index version, the records of the document that it holds and that are not in
+        ``standing``. A version that cannot be read may hold some, so it is included, without a record."""
         found: dict[str, set[str]] = {}
         for index_id in await self._folders(project):
             data = await self._store.read(_manifest_of(project, index_id))
             if data is None:
-                continue  # ``erase`` deletes it in any case
+                continue  # ``erase`` deletes a version without a manifest in any case
             try:
                 table = await self._store.get(decode_data(IndexManifest, data).documents)
             except (InvalidEvent, ArtifactMissing, CorruptArtifact) as error:
@@ -140,19 +144,19 @@ class IndexStore:
         return found
 
     async def erase(self, project: str, index_ids: Collection[str], *, versions: ArtifactRef | None) -> None:
-        """Delete ``index_ids``, what is left of versions without a manifest, and all tables of document
-        versions but ``versions``. No version of the project may be being written meanwhile."""
+        """Delete the versions ``index_ids``, all versions without a manifest, and all tables of document
+        versions except ``versions``. No version of the project may be written at the same time."""
         for index_id, files in (await self._folders(project)).items():
             manifest = _manifest_of(project, index_id)
             if index_id in index_ids or manifest not in files:
-                # the manifest goes last: a version of which a file is left is still found. The mark follows
+                # The manifest goes last, so that a half-deleted version is found again; then the mark.
                 last = [manifest, _mark_of(project, index_id)]
                 await self._store.delete([*(files.keys() - last), *last])
         tables = await self._store.list(f"{folder_of(project)}/{VERSIONS}")
         await self._store.delete([path for path in tables if versions is None or path != versions.path])
 
     async def _folders(self, project: str) -> dict[str, dict[str, datetime]]:
-        """Return, by version, the paths of its files, and when each was written."""
+        """Return, by version, the paths of its files and the time at which each was written."""
         found: dict[str, dict[str, datetime]] = {}
         for path, moment in (await self._store.written(folder_of(project))).items():
             found.setdefault(path.split("/")[2], {})[path] = moment
