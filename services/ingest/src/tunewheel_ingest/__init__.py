@@ -1,1 +1,1 @@
-"""Takes tickets, documents and examples in, normalises them, emits records."""
+"""Accepts tickets, documents, examples and feedback, normalises them, and publishes records."""

@@ -1,4 +1,4 @@
-"""A published document, from wherever its bytes are, to what is in it."""
+"""Reads a published document, whose bytes are in the event or in the store."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tunewheel_ingest.parsing.text import parse_markdown, parse_plain
 
 FOLDER = "documents"
 READ_HERE = {"text/markdown": parse_markdown, "text/plain": parse_plain}
-"""Formats that are read line by line, in linear time, by code of our own: no process is needed."""
+"""Formats that need no process with limits: our own code reads them line by line, in linear time."""
 
 
 def folder_of(project: str, document_id: str) -> str:
-    """Return where the files of one document lie: deleting it deletes them and no other's."""
+    """Return the folder of one document's files. It holds no other document's files."""
     return f"{FOLDER}/{project}/{content_id('doc', document_id)}"
 
 
@@ -38,8 +38,8 @@ class Documents:
         """Return the document as Markdown and sections.
 
         Raises:
-            InvalidEvent: it cannot be read; the field is ``content`` or ``file``.
-            TransientError: the store, or the reading process, is away.
+            InvalidEvent: the document cannot be read; the field is ``content`` or ``file``.
+            TransientError: the store or the reading process is away.
         """
         if document.file is None and document.media_type in READ_HERE:
             return READ_HERE[document.media_type](document.content)
@@ -57,8 +57,8 @@ class Documents:
     async def stored(self, project: str, document_id: str, *, until: datetime) -> list[str]:
         """Return the files of a document that were stored up to ``until``.
 
-        The door stores a file before it publishes it, and again where it is there already: a later one
-        belongs to something published since.
+        The HTTP API stores a file before it publishes the document, and stores it again if it already
+        exists. A file with a later time therefore belongs to a later publication.
         """
         written = await self._store.written(folder_of(project, document_id))
         return [path for path, moment in written.items() if moment <= until]
@@ -81,7 +81,7 @@ class Documents:
 
 
 def too_large(size: int | None, limit: int) -> str:
-    """Return why a document over the limit is refused; ``size`` is None where nobody counted to its end."""
+    """Return why a document over the limit is refused; ``size`` is None if it was not read to its end."""
     has = f"has {size} bytes" if size is not None else "goes on"
     return (
         f"{has}, {limit} are allowed; split the document, or raise TUNEWHEEL_MAX_DOCUMENT_BYTES "

@@ -1,4 +1,4 @@
-"""Carries an erasure out on what ingest holds: files stored at its door, and everybody's dead letters."""
+"""Carries out an erasure on what ingest holds: uploaded files, and the dead letters of all services."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ HOLDER = "ingest"
 async def carry_out(
     event: Envelope[ErasureRequested], erasure: Erasure, *, service: Service, documents: Documents
 ) -> ErasureCompleted:
-    """Delete the files and dead letters that ``erasure`` takes; return the proof, which says what there was
-    when the request was handled first.
+    """Delete the files and dead letters that ``erasure`` takes, and return the proof.
+
+    The proof gives the number found when the request was handled for the first time.
 
     Raises:
         InvalidEvent: Kafka does not let ingest delete dead letters.

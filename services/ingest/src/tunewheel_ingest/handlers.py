@@ -1,4 +1,5 @@
-"""The map of ingest: four upstream topics become one of records; an erasure takes files and dead letters."""
+"""What ingest does with each event: four upstream topics become one topic of records; an erasure deletes
+files and dead letters."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ Made = Envelope[RecordIngested] | None
 
 
 def register(service: Service, projects: View[ProjectDeclared], documents: Documents) -> None:
-    """Attach the handlers; ``projects`` is the view of declared projects."""
+    """Register the handlers; ``projects`` is the view of declared projects."""
     erasures = Erasures()
     asked = service.replay((topics.ERASURE_REQUESTED,), erasures.apply)
     service.withhold(erasures, asked)
@@ -66,8 +67,8 @@ def register(service: Service, projects: View[ProjectDeclared], documents: Docum
 
 
 def made(record: RecordIngested | None, cause: Envelope[Any]) -> Made:
-    """Wrap a record. It bears its cause's time: withdrawals and erasures compare with when something was
-    published, not with when ingest came to read it."""
+    """Wrap a record in an event with the time of its cause. Withdrawals and erasures compare with the time of
+    publication, not with the time at which ingest read it."""
     if record is None:
         return None
     require_size(record)
@@ -75,7 +76,7 @@ def made(record: RecordIngested | None, cause: Envelope[Any]) -> Made:
 
 
 async def require_project(projects: View[ProjectDeclared], project: str) -> None:
-    """Raise ``InvalidEvent`` unless ``project`` is declared, reading the log to its end before saying so."""
+    """Raise ``InvalidEvent`` unless ``project`` is declared. The log is read to its end before raising."""
     if await projects.fresh(project) is None:
         reason = f"{project!r} is not declared; run 'tunewheel declare project.yaml' first"
         raise InvalidEvent(field="project", reason=reason)

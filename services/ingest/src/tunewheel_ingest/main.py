@@ -19,7 +19,7 @@ from tunewheel_ingest.settings import Settings
 
 
 class Door:
-    """The HTTP API's way into the service."""
+    """The HTTP API's access to the service."""
 
     def __init__(self, service: Service, projects: View[ProjectDeclared]) -> None:
         self._service = service
@@ -58,7 +58,7 @@ def make_app(settings: Settings) -> Service:
 
 
 def main() -> None:
-    """Run the service from the environment's settings."""
+    """Run the service with settings from the environment."""
     run_service("ingest", Settings, make_app)
 
 

@@ -1,4 +1,4 @@
-"""Text brought to one form, in time linear in its length whatever it holds."""
+"""Normalises text, in time linear in its length."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ _BLANK_LINES = re.compile(r"\n{3,}")
 
 def normalise(text: str) -> str:
     """Return ``text`` in Unicode NFC (UAX #15) with LF line ends, without control characters, lone
-    surrogates, trailing spaces and runs of blank lines. Words, case and spelling are left as people wrote
-    them."""
+    surrogates, trailing spaces and runs of blank lines. Words, case and spelling stay unchanged."""
     if text.isprintable() and unicodedata.is_normalized("NFC", text):
-        return text.strip()  # one line without control characters, as titles and most questions are
+        return text.strip()  # one line without control characters, like titles and most questions
     text = unicodedata.normalize("NFC", _CONTROL.sub("", text)).replace("\r\n", "\n").replace("\r", "\n")
-    # no pattern for trailing spaces: one that looks ahead reads a long run of spaces again from each of them
+    # not a regular expression: with lookahead it would take quadratic time on a long run of spaces
     lines = (line.rstrip(" \t") for line in text.split("\n"))
     return _BLANK_LINES.sub("\n\n", "\n".join(lines)).strip()

@@ -1,4 +1,4 @@
-"""What upstream says, as records: one shape for tickets, documents, examples and feedback."""
+"""Turns upstream events into records: one shape for tickets, documents, examples and feedback."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ BLANK = "is blank; send text, or do not send the event"
 
 
 def ticket_record(event: Envelope[TicketPublished]) -> RecordIngested:
-    """Turn a ticket into a record; one without an answer is kept, but teaches nothing yet."""
+    """Turn a ticket into a record. A ticket without an answer becomes a record too, but trains nothing
+    yet."""
     ticket = event.data
     attributes = dict(ticket.attributes) | ({"channel": ticket.channel} if ticket.channel else {})
     return _record(
@@ -50,7 +51,7 @@ def ticket_record(event: Envelope[TicketPublished]) -> RecordIngested:
 
 
 def document_record(event: Envelope[DocumentPublished], parsed: ParsedDocument) -> RecordIngested:
-    """Turn a document that was read as ``parsed`` into a record."""
+    """Turn a document, whose content is ``parsed``, into a record."""
     document = event.data
     if not parsed.markdown.strip():
         raise InvalidEvent(field="content", reason=BLANK)
@@ -95,11 +96,13 @@ def example_record(event: Envelope[ExamplePublished]) -> RecordIngested:
 
 
 def feedback_record(event: Envelope[FeedbackReceived]) -> RecordIngested | None:
-    """Turn a correction into a record, or a thumb by itself: the answer that a thumb down was for is the one
-    to avoid. A thumb for an answer or a question that nobody tells is for the monitor alone and makes none.
+    """Turn a correction, or a thumb without a correction, into a record.
+
+    The answer that got a thumb down becomes the record's rejected answer. A thumb without its question and
+    answer makes no record; only the monitor uses it.
 
     Raises:
-        InvalidEvent: a correction without the conversation it corrects.
+        InvalidEvent: a correction comes without its conversation.
     """
     feedback = event.data
     asked = [n for n, message in enumerate(feedback.messages) if message.role == "user"]
@@ -149,7 +152,7 @@ def _record(
 ) -> RecordIngested:
     title, text, earlier = normalise(title), _answer_text(output), _turns(history)
     cause = [event.project, fields["kind"], fields["source_id"], title, input, text, fields["trust"]]
-    # what records did not always have joins their identity where it is there: the others keep their ids
+    # Newer fields enter the id only if they are set, so that records without them keep their ids.
     cause += [["rejected", rejected_output]] if rejected_output else []
     cause += [["history", [turn.model_dump() for turn in earlier]]] if earlier else []
     cause += [["rating", fields["rating"], fields["rated_output"]]] if fields.get("rating") else []
@@ -166,7 +169,7 @@ def _record(
             history=earlier,
             **fields,
         )
-    except ValidationError as error:  # normalising, or writing an answer as JSON, made a text too long
+    except ValidationError as error:  # normalising a text, or writing an answer as JSON, made it too long
         raise InvalidEvent.from_validation(error) from error
 
 
@@ -176,14 +179,14 @@ def _name_of(document: DocumentPublished) -> str:
 
 
 def _turns(messages: Iterable[ChatMessage]) -> tuple[ChatMessage, ...]:
-    """Return the turns of a conversation; what the system was told is the project's, not the record's."""
+    """Return the turns of a conversation without system messages, which belong to the project."""
     kept = [turn for turn in messages if turn.role != "system"]
     turns = (turn.model_copy(update={"content": normalise(turn.content)}) for turn in kept)
     return tuple(turn for turn in turns if turn.content)
 
 
 def _rejected(feedback: FeedbackReceived) -> str | None:
-    """Return the answer that a thumb down was for, unless the correction says the same."""
+    """Return the answer that got a thumb down; None if the correction is the same."""
     if feedback.rating != "down" or feedback.output is None:
         return None
     rejected = normalise(feedback.output)

@@ -1,4 +1,4 @@
-"""What ingest can be told from outside."""
+"""Settings of the ingest service."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from tunewheel_ingest.parsing.limits import Limits
 
 MAX_WALL_SECONDS = 120
 DOCUMENTS_AT_ONCE = 4
-"""Documents that are fetched together: the slowest possible still leave time before Kafka takes the member
-for dead, 600 s after the last fetch."""
+"""How many documents are fetched together. Even the slowest ones must be read before Kafka removes the
+consumer from its group, 600 s after the last fetch."""
 
 
 class Settings(ServiceSettings):
     """``TUNEWHEEL_*`` variables of the ingest service."""
 
     max_body_bytes: int = Field(default=MAX_MESSAGE_BYTES, ge=1_024)
-    """Largest single JSON body, and largest line of a JSON Lines body. The body as a whole is streamed."""
+    """Largest single JSON body, and largest line of a JSON Lines body, which is streamed."""
     max_document_bytes: int = Field(default=64 << 20, ge=1_024)
     """Largest document that is taken as a file."""
     parse_memory_mb: int = Field(default=1_024, ge=256)
@@ -28,9 +28,9 @@ class Settings(ServiceSettings):
     parse_wall_seconds: int = Field(default=MAX_WALL_SECONDS, ge=1, le=MAX_WALL_SECONDS)
     """Time that reading one document may take."""
     max_parsed_mb: int = Field(default=16, ge=1)
-    """What one document may make, in MiB: its Markdown and its sections together."""
+    """Largest result of reading one document, in MiB: its Markdown and its sections together."""
     publish_batch: int = Field(default=500, ge=1)
-    """Lines of a JSON Lines body that are published, and acknowledged, together."""
+    """How many lines of a JSON Lines body are published and acknowledged together."""
 
     @property
     def parse_limits(self) -> Limits:

@@ -1,4 +1,4 @@
-"""How large a record may be on the log."""
+"""Limits the size of a record on the log."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from tunewheel_contracts.events.data import RecordIngested
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
 
 MAX_RECORD_BYTES = MAX_MESSAGE_BYTES - 16 * 1024
-"""Kafka counts key and headers too; this is what it leaves for the value."""
+"""The largest value of a message. Kafka's limit includes the key and the headers."""
 LONGEST_CHARACTER = 6
-"""Bytes of one character in JSON at most: \\u00XX."""
+"""The most bytes that one character takes in JSON: \\u00XX."""
 
 
 def require_size(record: RecordIngested, limit: int = MAX_RECORD_BYTES) -> None:
-    """Raise ``InvalidEvent`` if the log would not take ``record``: it holds a document twice, whole and in
-    sections, and an answer's quotes are escaped twice."""
+    """Raise ``InvalidEvent`` if ``record`` is too large for the log. A record can be larger than its event:
+    it holds a document twice, whole and in sections, and escapes an answer's quotes twice."""
     characters = sum(
         map(len, (record.title, record.input, record.output or "", record.rejected_output or ""))
     )
@@ -24,7 +24,7 @@ def require_size(record: RecordIngested, limit: int = MAX_RECORD_BYTES) -> None:
         len(s.text) + len(s.summary or "") + sum(map(len, s.path)) + 300 for s in record.sections
     )
     if characters * LONGEST_CHARACTER < limit:
-        return  # sparing most records a second encoding
+        return  # most records need no second encoding
     size = len(record.model_dump_json().encode())
     if size > limit:
         raise InvalidEvent(

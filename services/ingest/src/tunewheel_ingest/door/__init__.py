@@ -1,1 +1,1 @@
-"""HTTP: what comes in, file by file or line by line, and what is taken back."""
+"""The HTTP API: takes files and events, and withdraws documents."""

@@ -1,4 +1,4 @@
-"""The HTTP API: its routes."""
+"""The routes of the HTTP API."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Project = Annotated[str | None, Query(description="For events that name none.")]
 Key = Annotated[str | None, Header(alias=HEADER, description="Names the request, to be sent again safely.")]
 TAKEN: dict[str, Any] = {"status_code": 202, "response_model": Receipt, "responses": RESPONSES}
 BEARER = Depends(HTTPBearer(auto_error=False, description="An API key, or a token of the OIDC issuer."))
-"""Described by FastAPI, asked for by the guard of each route."""
+"""For the API's description only. The guard of each route checks the token."""
 FILES = "/v1/documents/files"
 PUBLISHED: dict[str, type[UpstreamEvent]] = {
     "/v1/tickets": TicketPublished,
@@ -110,11 +110,10 @@ def _add_withdrawal(app: FastAPI, bulk: Bulk, once: Once) -> None:
     async def delete(
         request: Request, document_id: str, project: Project = None, reason: str = "", key: Key = None
     ) -> JSONResponse:
-        """Withdraw a document: it is in no dataset version made from here on.
+        """Withdraw a document: no later dataset version holds it.
 
-        The event is named by what is asked, without a clock: the same request again is the same event. The
-        moment up to which it takes is the event's time, so that a request takes what was published since the
-        one before it.
+        The event's id follows from the request alone, so that a repeated request is the same event. The event
+        withdraws everything published up to its time, so a later request also takes what came since.
         """
         told = {"project": project, "document_id": document_id, "reason": reason}
         body = json.dumps({name: value for name, value in told.items() if value is not None}).encode()
@@ -126,7 +125,7 @@ def _add_withdrawal(app: FastAPI, bulk: Bulk, once: Once) -> None:
 
 
 async def _no_route(_: Request, error: Exception) -> JSONResponse:
-    """Answer in the form of all answers: a document id with a line break leads to no route either."""
+    """Answer an unknown path with a ``Receipt``. A document id with a line break matches no route either."""
     status, reason = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, "")
     receipt = Receipt()
     receipt.refuse(1, InvalidEvent(field="(path)", reason=f"{reason}; see /docs for what there is"))

@@ -1,4 +1,4 @@
-"""Events as JSON, or as JSON Lines of any length in constant memory."""
+"""Takes events as JSON, or as JSON Lines of any length in constant memory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FLUSH_BYTES = 8 << 20
 
 
 class Bulk:
-    """Takes a body's events in; a line that is wrong is refused by itself."""
+    """Publishes the events of a body. A faulty line is refused without affecting the others."""
 
     def __init__(self, intake: Intake, *, max_body_bytes: int, publish_batch: int) -> None:
         self._intake = intake
@@ -50,12 +50,12 @@ class Bulk:
         """Publish the events in ``body`` and say what became of each.
 
         Args:
-            role: what the caller must have in the project of each event.
-            project: of the events that name none.
+            role: the role that the caller needs in the project of each event.
+            project: the project of events that name none.
 
-        Status 202: everything was accepted, or what was refused is listed; 422: nothing was accepted; 403:
-        nothing, and all for want of the role; 413: a single body over the limit; 503: the broker is away
-        (accepted lines so far are kept).
+        Status 202: something was accepted, or nothing was refused; refusals are listed. 422: nothing was
+        accepted. 403: nothing was accepted, because the caller lacks the role everywhere. 413: a single body
+        is over the limit. 503: the broker is away; lines accepted before that stay accepted.
         """
         if (refused := encoded(request)) is not None:
             return refused
@@ -79,7 +79,7 @@ class Bulk:
         if receipt.accepted or not statuses:
             return answer(receipt, 202)
         (status,) = statuses if len(statuses) == 1 else (422,)
-        # Of JSON Lines, a line is too long, not the body.
+        # With JSON Lines, only a line was too long, not the body, so 413 would be wrong.
         return answer(receipt, 422 if status == 413 and is_json_lines(request) else status)
 
     async def _lines(self, request: Request, body: AsyncIterator[bytes]) -> AsyncIterator[Line]:
@@ -114,13 +114,13 @@ def is_json_lines(request: Request) -> bool:
 
 
 def with_project(body: bytes, project: str | None) -> bytes:
-    """Fill in the project given in the query where the body names none."""
+    """Fill in the project of the query if the body names none."""
     if project is None:
         return body
     try:
-        value = json.loads(body.decode("utf-8"))  # of bytes it would take UTF-16 as well
+        value = json.loads(body.decode("utf-8"))  # json.loads accepts UTF-16 in bytes as well
     except (ValueError, RecursionError):
-        return body  # refused, with the better message, when it is decoded
+        return body  # decoding the event refuses it with a better message
     if isinstance(value, dict):
         value.setdefault("project", project)
     return json.dumps(value).encode()

@@ -1,4 +1,4 @@
-"""Bodies in the API's description: the routes read streams, so FastAPI cannot see what is in them."""
+"""Describes request bodies in OpenAPI. The routes read streams, so FastAPI cannot derive their schemas."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _REFERENCE = "#/components/schemas/{model}"
 
 
 def json_body(event_class: type[UpstreamEvent], *, lines: bool = True) -> dict[str, Any]:
-    """Return the description of a body that is one event, or JSON Lines of them."""
+    """Return the description of a body: one event, or one event per line as JSON Lines."""
     schema = {"$ref": _REFERENCE.format(model=event_class.__name__)}
     content: dict[str, Any] = {"application/json": {"schema": schema}}
     if lines:
@@ -53,7 +53,7 @@ def json_body(event_class: type[UpstreamEvent], *, lines: bool = True) -> dict[s
 
 
 def describe(app: FastAPI, events: tuple[type[UpstreamEvent], ...]) -> None:
-    """Add the schemas of ``events`` to what ``/openapi.json`` says."""
+    """Add the schemas of ``events`` to ``/openapi.json``."""
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -64,8 +64,8 @@ def describe(app: FastAPI, events: tuple[type[UpstreamEvent], ...]) -> None:
             definitions = found["$defs"]
             for event in events:
                 described = definitions[event.__name__]
-                described["required"].remove("project")  # it may stand in the query
-                del described["properties"]["principal"]  # the caller is
+                described["required"].remove("project")  # it may be in the query instead
+                del described["properties"]["principal"]  # always the caller
             del definitions["Principal"]
             plain()["components"]["schemas"].update(definitions)
         return plain()

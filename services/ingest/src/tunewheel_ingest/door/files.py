@@ -1,4 +1,4 @@
-"""Documents as files: through a temporary file into the object store, in constant memory."""
+"""Takes documents as files, through a temporary file into the object store, in constant memory."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tunewheel_ingest.door.intake import (
 
 FIELDS = ("project", "document_id", "title", "media_type", "published_at", "attributes")
 FORM_BYTES = 256 * 1024
-"""What a form may hold beside the file."""
+"""The most bytes that a form may hold beside the file."""
 _UNKNOWN = ArtifactRef(path="unknown", sha256="0" * 64, size_bytes=0)
 
 
@@ -51,10 +51,10 @@ class Files:
     async def take(
         self, request: Request, body: AsyncIterator[bytes], fields: Mapping[str, str]
     ) -> JSONResponse:
-        """Store the file in ``body`` and publish the document; ``fields`` are those of the query.
+        """Store the file in ``body`` and publish the document. ``fields`` come from the query.
 
-        Status 202: published; 403: the caller is no publisher of the document's project; 413: over the
-        limit; 422: refused; 503: the broker or the store is away.
+        Status 202: published. 403: the caller is not a publisher of the document's project. 413: the document
+        is over the limit. 422: it is refused. 503: the broker or the store is away.
         """
         if (refused := encoded(request)) is not None:
             return refused
@@ -81,7 +81,7 @@ class Files:
             given, size, sha256 = await self._read_form(request, body, target)
             document = await self._document(request, {**fields, **given}, "")
         else:
-            # What is refused is refused before the body is read.
+            # first, so that a faulty request is refused before its body is read
             document = await self._document(request, fields, _type(request))
             size, sha256 = await spool(body, target, max_bytes=self._max_bytes)
         if size == 0:
@@ -129,7 +129,7 @@ async def spool(chunks: AsyncIterator[bytes], target: Path, *, max_bytes: int) -
     """Write chunks to ``target``; return their size and their SHA-256.
 
     Raises:
-        TooLarge: they go on beyond ``max_bytes``; the rest is not read.
+        TooLarge: the chunks exceed ``max_bytes``; the rest is not read.
     """
     size, digest = 0, hashlib.sha256()
     with target.open("wb") as file:
@@ -162,11 +162,11 @@ def _type(request: Request) -> str:
 
 
 def _told_type(sent_as: str, document_id: str) -> str:
-    """Return the media type: the one it was sent as where that is one of ours, else by the id's ending."""
+    """Return the media type: ``sent_as`` if a parser reads it, else by the ending of the document's id."""
     known = get_args(MediaType)
     told = sent_as if sent_as in known else media_type_of(document_id)
     if told is None:
-        reason = f"is told neither by Content-Type nor by document_id; send one of {', '.join(known)}"
+        reason = f"follows neither from Content-Type nor from document_id; send one of {', '.join(known)}"
         raise InvalidEvent(field="media_type", reason=reason)
     return told
 

@@ -1,4 +1,4 @@
-"""What the API needs of the service, and what it answers."""
+"""The API's interface to the service, and its answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from tunewheel_runtime.identity.roles import NotAuthorised, Role
 log = structlog.get_logger(__name__)
 E = TypeVar("E", bound=UpstreamEvent)
 LISTED = 1_000
-"""Ids and refusals that a receipt lists; beyond it they are only counted, so that memory stays bounded."""
+"""How many ids, and how many refusals, a receipt lists. More are only counted, so that memory stays
+bounded."""
 RETRY_SECONDS = 5
 
 
@@ -30,7 +31,7 @@ class Intake(Protocol):
 
 
 class Refusal(BaseModel):
-    """One line that was not taken, and why. A body that is not JSON Lines is line 1."""
+    """One line that was refused, and the reason. A body that is not JSON Lines counts as line 1."""
 
     line: int
     field: str
@@ -38,16 +39,16 @@ class Refusal(BaseModel):
 
 
 class Receipt(BaseModel):
-    """What became of a request: what was accepted is on the log, acknowledged."""
+    """The outcome of a request. Accepted events are on the log, acknowledged by the broker."""
 
     accepted: int = 0
     refusals: int = 0
     event_ids: list[str] = []
-    """Of the first 1,000 accepted."""
+    """The ids of the first 1,000 accepted events."""
     refused: list[Refusal] = []
-    """The first 1,000 refused."""
+    """The first 1,000 refusals."""
     error: str | None = Field(default=None, exclude_if=lambda error: error is None)
-    """Why the rest was not looked at (status 503)."""
+    """Why the rest of the body was not read (status 503)."""
 
     def accept(self, envelopes: Sequence[Envelope[Any]]) -> None:
         self.accepted += len(envelopes)
@@ -64,13 +65,13 @@ class TooLarge(InvalidEvent):
 
 
 class RoleMissing(InvalidEvent):
-    """The caller may not do this in the project that a body names."""
+    """The caller lacks the role in the project that a body names."""
 
 
 def sent_by(request: Request, event: E, role: Role) -> E:
     """Return ``event`` with the caller as its principal.
 
-    A body may name another project than the query, which is all that the guard of the route knows.
+    The guard of the route checked only the project of the query. A body may name another one.
 
     Raises:
         RoleMissing: the caller lacks ``role`` in the event's project.
@@ -90,7 +91,7 @@ def sent_by(request: Request, event: E, role: Role) -> E:
 
 
 def status_of(error: InvalidEvent) -> int:
-    """Return the status of an answer to a request of which only ``error`` is to be told."""
+    """Return the HTTP status of an answer that reports only ``error``."""
     if isinstance(error, RoleMissing):
         return 403
     return 413 if isinstance(error, TooLarge) else 422
@@ -102,15 +103,15 @@ def answer(receipt: Receipt, status: int) -> JSONResponse:
 
 
 def refusal(error: InvalidEvent) -> JSONResponse:
-    """Return the answer to a request that is refused as a whole."""
+    """Return the answer to a request that is wholly refused."""
     receipt = Receipt()
     receipt.refuse(1, error)
     return answer(receipt, status_of(error))
 
 
 def encoded(request: Request) -> JSONResponse | None:
-    """Return the refusal of a compressed body, None for any other: nothing here unpacks one, so that no few
-    bytes become gigabytes."""
+    """Return the refusal of a compressed body; None if it is not compressed. Bodies are never decompressed,
+    so that a few bytes cannot become gigabytes."""
     encoding = request.headers.get("content-encoding", "").strip().lower()
     if encoding in ("", "identity"):
         return None
@@ -120,5 +121,5 @@ def encoded(request: Request) -> JSONResponse | None:
 
 
 def unavailable(receipt: Receipt, error: TransientError) -> JSONResponse:
-    """Return the answer while the broker or the store is away: what was accepted so far is on the log."""
+    """Return the answer while the broker or the store is away. Events accepted before that are on the log."""
     return answer(receipt.model_copy(update={"error": str(error)}), 503)

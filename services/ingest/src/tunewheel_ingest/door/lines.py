@@ -1,4 +1,4 @@
-"""JSON Lines, read as they arrive: memory is bounded by the longest line that is allowed."""
+"""Reads JSON Lines as they arrive. The longest allowed line bounds the memory."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One non-blank line; ``number`` counts from 1. ``data`` is None where the line was too long."""
+    """One non-blank line; ``number`` counts from 1. ``data`` is None if the line was too long."""
 
     number: int
     data: bytes | None
 
 
 async def split_lines(chunks: AsyncIterator[bytes], *, max_bytes: int) -> AsyncIterator[Line]:
-    """Yield the lines of a byte stream; of one longer than ``max_bytes`` only that it was there."""
+    """Yield the lines of a byte stream. A line longer than ``max_bytes`` comes without its data."""
     rest, number, skipping = bytearray(), 0, False
     async for chunk in chunks:
         rest += chunk

@@ -1,10 +1,10 @@
-"""``Idempotency-Key``: a request that is sent again is answered as it was, and not carried out again.
+"""``Idempotency-Key``: a repeated request gets the first answer again, and is not carried out again.
 
-Each caller has keys of its own: nobody is answered what another caller was, nor finds a key taken by one.
+Keys are kept by caller: no caller gets another one's answer, or finds a key used by another one.
 
-Source: IETF draft-ietf-httpapi-idempotency-key-header-07. Receipts lie in the object store, so that any
-replica answers; a lifecycle rule on ``receipts/`` may take them away after a day. Where one was lost,
-carrying the request out again is harmless: events are named by their content.
+Source: IETF draft-ietf-httpapi-idempotency-key-header-07. Receipts are kept in the object store, so that any
+replica can answer. A lifecycle rule may delete ``receipts/`` after a day: repeating a request whose receipt
+is gone is harmless, because event ids follow from the content.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FOLDER = "receipts"
 
 
 class Fingerprint:
-    """A body that is hashed as it is read, with what else makes the request what it is."""
+    """Hashes a body while it is read, together with the other parts that identify the request."""
 
     def __init__(self, request: Request) -> None:
         self._chunks = request.stream()
@@ -42,14 +42,14 @@ class Fingerprint:
             yield chunk
 
     async def finish(self) -> str:
-        """Read what nobody has read yet and return the fingerprint."""
+        """Read the rest of the body and return the fingerprint."""
         async for chunk in self._chunks:
             self._digest.update(chunk)
         return self._digest.hexdigest()
 
 
 class KeptReceipt(Frozen):
-    """``receipts/<hash of caller, path and key>.json``."""
+    """The file ``receipts/<hash of caller, path and key>.json``."""
 
     fingerprint: str
     receipt: Receipt
@@ -59,13 +59,13 @@ Work = Callable[[AsyncIterator[bytes]], Awaitable[JSONResponse]]
 
 
 class Once:
-    """Carries requests out, those with a key once."""
+    """Carries out requests; a request with a key only once."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
 
     async def run(self, request: Request, key: str | None, work: Work) -> JSONResponse:
-        """Return the answer to ``request``: what ``work`` makes of its body, or what it made of it before.
+        """Return the answer to ``request``: the kept one if its key was used before, else that of ``work``.
 
         Status 422: the key was used for another request.
         """
@@ -81,7 +81,7 @@ class Once:
             if known is not None:
                 return _again(KeptReceipt.model_validate_json(known), await body.finish())
             done = await work(aiter(body))
-            if done.status_code == 202:  # what was refused may be mended and sent again under its key
+            if done.status_code == 202:  # a refused request may be corrected and sent again with its key
                 await self._keep(place, done, await body.finish())
         except TransientError as error:
             return unavailable(Receipt(), error)
@@ -92,7 +92,7 @@ class Once:
         try:
             await self._store.put(place, kept.model_dump_json().encode())
         except ArtifactConflict:
-            return  # two at once: the first receipt stands
+            return  # a concurrent request stored its receipt first
 
 
 def _place(request: Request, key: str) -> str:

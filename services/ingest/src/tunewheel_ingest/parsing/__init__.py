@@ -1,1 +1,1 @@
-"""Documents as Markdown and sections. What reads formats that others made runs in a process with limits."""
+"""Reads documents as Markdown and sections. Parsers of complex formats run in a process with limits."""

@@ -1,4 +1,4 @@
-"""Source code: kept verbatim; Python is cut into its functions and classes."""
+"""Reads source code verbatim. Python is cut into its functions and classes."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class _Piece:
 
 
 def parse_code(text: str, name: str) -> ParsedDocument:
-    """Return source code in pieces with their lines; ``name`` ends in what tells the language.
+    """Return source code in pieces with their line numbers. The ending of ``name`` tells the language.
 
-    Python that does not parse (another version, a template) is one piece, as is every other language.
+    Every other language is one piece, and so is Python that does not parse (another version, a template).
     """
     language = LANGUAGES.get(PurePosixPath(name).suffix.lower())
     lines = text.split("\n")
@@ -44,7 +44,7 @@ def parse_code(text: str, name: str) -> ParsedDocument:
 
 def _tree(text: str) -> ast.Module | None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of invalid escapes in other people's strings
+        warnings.simplefilter("ignore")  # the source may hold invalid escapes
         try:
             return ast.parse(text)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -52,13 +52,13 @@ def _tree(text: str) -> ast.Module | None:
 
 
 def _pieces(tree: ast.Module, lines: int) -> list[_Piece]:
-    """Return the whole file in pieces: definitions, and the lines between them."""
+    """Return the whole file in pieces: the definitions and the lines between them."""
     return list(_fill(_Piece(1, lines, summary=_docstring(tree)), tree.body, ()))
 
 
 def _fill(whole: _Piece, body: list[ast.stmt], path: tuple[str, ...]) -> Iterator[_Piece]:
-    """Yield ``whole`` as the definitions in ``body`` and what is between them. The first of the rest bears
-    the name and the docstring of the whole."""
+    """Yield ``whole`` as the definitions in ``body`` and the lines between them. The first piece that is no
+    definition gets the name and the docstring of the whole."""
     start, place, name, summary = whole.first, whole.path, whole.name, whole.summary
     for node in _definitions(body):
         first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
@@ -79,13 +79,13 @@ def _fill(whole: _Piece, body: list[ast.stmt], path: tuple[str, ...]) -> Iterato
 
 
 def _docstring(node: ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> str | None:
-    """Return a docstring, its escapes read, without lone surrogates, which UTF-8 cannot hold."""
+    """Return a docstring with its escapes decoded, without lone surrogates, which UTF-8 cannot encode."""
     text = ast.get_docstring(node)
     return text and text.encode("utf-8", "ignore").decode()
 
 
 def _definitions(body: list[ast.stmt]) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
-    """Yield functions and classes in their order, also those that depend on a version or an import."""
+    """Yield functions and classes in order, including those inside ``if`` and ``try``."""
     waiting: list[ast.AST] = [*reversed(body)]
     while waiting:
         node = waiting.pop()
@@ -97,7 +97,7 @@ def _definitions(body: list[ast.stmt]) -> Iterator[ast.FunctionDef | ast.AsyncFu
 
 
 def _section(piece: _Piece, lines: list[str], language: str | None) -> DocumentSection | None:
-    """Return a piece without the blank lines around it, None where it has no other."""
+    """Return a piece without the blank lines around it; None if it has only blank lines."""
     first, last = piece.first, piece.last
     while first <= last and not lines[first - 1].strip():
         first += 1

@@ -1,4 +1,4 @@
-"""What every parser returns, and how it refuses."""
+"""The result that every parser returns, and the error by which it refuses a document."""
 
 from __future__ import annotations
 
@@ -9,37 +9,40 @@ from tunewheel_contracts.fields import Frozen
 from tunewheel_contracts.formats.document import DocumentSection
 
 PARSER_VERSION = 2
-"""Counts up when a document would be read in another way: the same document then is a new record."""
+"""Raise this number when a change of the parsers changes their results. The same document, published again,
+then becomes a new record."""
 
 
 class ParsedDocument(Frozen):
-    """A document as Markdown with its structure kept, and in pieces that know their place."""
+    """A document as Markdown, and as sections, each with its place in the document."""
 
     markdown: str
     sections: tuple[DocumentSection, ...] = ()
     title: str = ""
-    """What the document calls itself; empty where it does not say."""
+    """The document's own title; empty if it has none."""
     attributes: dict[str, str] = {}
 
 
 class Unreadable(Exception):
-    """The bytes are not what they are said to be, or hold no text. The message says how to mend it."""
+    """The bytes do not fit the media type, or hold no text. The message says how to correct it."""
 
 
 @contextmanager
 def refusing_damage(kind: str, mend: str) -> Generator[None]:
-    """Turn whatever a library ends with into ``Unreadable``: it was led there by the document's bytes.
+    """Turn every exception of a library into ``Unreadable``: the document's bytes caused it.
 
-    No list of classes would be complete. ``zipfile`` alone raises ``zlib.error``, ``lzma.LZMAError``,
-    ``OSError`` (bzip2), ``struct.error``, ``NotImplementedError`` and ``RuntimeError``; decoders raise
-    ``LookupError`` and ``UnicodeError``; mammoth, pdfminer and html.parser have no class of their own.
+    A list of exception classes would never be complete. ``zipfile`` alone raises ``zlib.error``,
+    ``lzma.LZMAError``, ``OSError`` (bzip2), ``struct.error``, ``NotImplementedError`` and ``RuntimeError``.
+    Decoders raise ``LookupError`` and ``UnicodeError``. mammoth, pdfminer and html.parser have no class of
+    their own.
 
     Args:
-        kind: what the document is said to be, as in "is no readable PDF".
-        mend: what its author can do about it.
+        kind: the document's format, as in "is no readable PDF".
+        mend: what the author can do about it.
 
     Raises:
-        Unreadable: anything else was raised, ``MemoryError`` excepted: the limit tells of that.
+        Unreadable: the library raised an exception. ``MemoryError`` passes through and is reported as the
+            memory limit.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""DOCX as Markdown. The archive is judged before anything in it is unpacked."""
+"""Reads DOCX as Markdown. The archive is checked before anything in it is unpacked."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from tunewheel_ingest.parsing.markdown import sections_of, title_of
 MAX_ENTRIES = 2_000
 MAX_UNPACKED_BYTES = 200 << 20
 MAX_RATIO = 200
-"""Unpacked to packed, of one part that is over ``FREE_BYTES``: XML packs 10- to 50-fold."""
+"""The largest ratio of unpacked to packed size for a part over ``FREE_BYTES``. XML compresses 10- to
+50-fold."""
 FREE_BYTES = 1 << 20
 OLE_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-"""Of a compound file: an old .doc, or a .docx that is encrypted ([MS-OFFCRYPTO] §1.3)."""
+"""The first bytes of a compound file: an old .doc, or an encrypted .docx ([MS-OFFCRYPTO] §1.3)."""
 STYLES = """
 p[style-name='Title'] => h1:fresh
 p[style-name='Subtitle'] => p:fresh
@@ -28,10 +29,10 @@ r[style-name='Code'] => code
 
 
 def parse_docx(path: Path) -> ParsedDocument:
-    """Return a DOCX as Markdown: headings, lists, tables and code kept, pictures left out.
+    """Return a DOCX as Markdown. Headings, lists, tables and code are kept, pictures left out.
 
     Raises:
-        Unreadable: no DOCX, encrypted, or an archive made to exhaust its reader.
+        Unreadable: the file is no DOCX, is encrypted, or is a zip bomb.
     """
     import mammoth
     from bs4 import BeautifulSoup
@@ -51,8 +52,8 @@ def _no_image(_: object) -> list[object]:
 
 
 def _judge(data: io.BytesIO) -> None:
-    """Refuse what is no DOCX, and bombs: by number of parts, size and ratio, and DTDs in the XML, which
-    OPC forbids (ECMA-376 part 2 §7.2.1)."""
+    """Refuse files that are no DOCX, and zip and XML bombs: too many parts, too large, too high a ratio, or
+    DTDs in the XML, which OPC forbids (ECMA-376 part 2 §7.2.1)."""
     if data.getvalue()[:8] == OLE_MAGIC:
         raise Unreadable("is encrypted, or an old .doc; save it as .docx without a password")
     with zipfile.ZipFile(data) as archive:
@@ -67,7 +68,7 @@ def _judge(data: io.BytesIO) -> None:
 
 
 def _read(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> bytes:
-    """Return a part. ``archive.read`` would unpack one to its end, whatever size it says that it has."""
+    """Return a part, unpacked up to its stated size. ``archive.read`` would ignore the stated size."""
     with archive.open(part) as stream:
         return stream.read(part.file_size)
 

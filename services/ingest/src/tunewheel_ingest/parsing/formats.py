@@ -1,4 +1,4 @@
-"""Which parser reads which media type."""
+"""Chooses the parser by media type."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tunewheel_ingest.parsing.text import decode, decode_python, parse_markdown,
 
 
 def parse_file(path: Path, media_type: str, name: str) -> ParsedDocument:
-    """Read the file at ``path``; ``name`` is the document's id, whose ending names a language.
+    """Read the file at ``path``. ``name`` is the document's id; for code, its ending tells the language.
 
     Raises:
-        Unreadable: it is not what ``media_type`` says, or holds no text.
+        Unreadable: the file does not fit ``media_type``, or holds no text.
     """
     parsed = _parse(path, media_type, name)
     if not parsed.markdown.strip():
@@ -57,5 +57,5 @@ def _parse_text(text: str, media_type: str, name: str) -> ParsedDocument:
 
 
 def _lines_ended(text: str) -> str:
-    """Return code with LF line ends and without a byte-order mark, else as it stands."""
+    """Return code with LF line ends and without a byte-order mark, otherwise unchanged."""
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")

@@ -1,4 +1,4 @@
-"""HTML as Markdown: what a reader reads, without what runs, decorates or navigates."""
+"""Reads HTML as Markdown: the text that a person reads, without scripts, decoration and navigation."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ DROPPED = (
     "applet", "svg", "canvas", "audio", "video", "head", "button", "input", "select", "textarea", "dialog",
 )  # fmt: skip
 PERMALINKS = frozenset({"", "#", "\u00a7", "\u00b6", "\U0001f517"})
-"""What generators of documentation write into a heading as a link to itself."""
+"""The texts of permalinks, which documentation generators add to headings."""
 RUNNING_SCHEMES = ("javascript:", "vbscript:", "data:")
 HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
 BLOCKS = {"details": "div", "center": "div", "fieldset": "div", "summary": "p", "legend": "p"}
-"""What markdownify takes for words within a line, and what it knows instead."""
+"""Block elements that markdownify treats as inline, and the elements that replace them."""
 _POWER = re.compile(r"[+\u2212-]?\d{1,9}")
 
 
 def parse_html(html: str | bytes) -> ParsedDocument:
-    """Return a page's main part as Markdown: headings, lists, tables and code kept.
+    """Return a page's main part as Markdown. Headings, lists, tables and code are kept.
 
-    Bytes are decoded as HTML 5 has it: byte-order mark, ``<meta charset>``, else by their look.
+    Bytes are decoded as in HTML 5: by byte-order mark, then ``<meta charset>``, then by detection.
 
     Raises:
-        Unreadable: it is damaged, or nested too deeply to be read.
+        Unreadable: the page is damaged, or nested too deeply.
     """
     from bs4 import BeautifulSoup
 
@@ -47,15 +47,14 @@ def parse_html(html: str | bytes) -> ParsedDocument:
 
 
 def to_markdown(tree: Tag) -> str:
-    """Return a tree as Markdown, words unescaped: they are read by a model, not rendered. The tree is
-    changed."""
+    """Return a tree as Markdown, and change the tree. Text is not escaped: a model reads it, no renderer."""
     from markdownify import MarkdownConverter
 
     settle_tables(tree)
     for tag in tree.find_all(list(BLOCKS)):
         tag.name = BLOCKS[tag.name]
     for tag in tree.find_all("sup"):
-        if _POWER.fullmatch(tag.get_text(strip=True)):  # or 10 to the 6th becomes 106, and a note a figure
+        if _POWER.fullmatch(tag.get_text(strip=True)):  # else 10 to the 6th becomes 106
             tag.insert(0, "^")
     converter = MarkdownConverter(
         heading_style="atx",
@@ -76,7 +75,7 @@ def _clean(soup: BeautifulSoup) -> None:
     for tag in soup.find_all("form"):
         if tag.find(HEADINGS) is None:
             tag.decompose()
-        else:  # ASP.NET wraps a whole page in one
+        else:  # ASP.NET wraps the whole page in a form
             tag.unwrap()
     for tag in soup.find_all(_is_hidden):
         tag.decompose()
@@ -87,7 +86,7 @@ def _clean(soup: BeautifulSoup) -> None:
     for tag in soup.find_all("a", href=lambda href: href is not None and href.startswith("#")):
         if tag.get_text(strip=True) in PERMALINKS:
             tag.decompose()
-        else:  # leads nowhere out of its page
+        else:  # the link stays within the page
             tag.unwrap()
     for tag in soup.find_all(["a", "img"]):
         target = str(tag.get("href") or tag.get("src") or "").strip().lower()
@@ -104,7 +103,7 @@ def _is_hidden(tag: Tag) -> bool:
 
 
 def _main_part(soup: BeautifulSoup) -> Any:
-    """Return ``<main>``, or the only ``<article>``, or the body without the page's own header and footer."""
+    """Return ``<main>``, else the only ``<article>``, else the body without the page's header and footer."""
     main = soup.find("main") or soup.find(role="main")
     if main is not None and main.get_text(strip=True):
         return main
@@ -118,7 +117,7 @@ def _main_part(soup: BeautifulSoup) -> Any:
 
 
 def _language(pre: Tag) -> str:
-    """Return the language that highlighters write into the class of ``<pre>`` or its ``<code>``."""
+    """Return the language that a highlighter names in the class of ``<pre>`` or of its ``<code>``."""
     inner = pre.find("code")
     for tag in (pre, inner):
         for name in (tag.get_attribute_list("class") if tag else ()) or ():

@@ -1,7 +1,8 @@
-"""Tables of HTML as Markdown can say them: a cell in every column of every row, no table within another.
+"""Changes HTML tables into what Markdown can express: a cell in every column of every row, and no nested
+tables.
 
-Merged cells are what Word and wikis make most tables with; Markdown has none, and a row that lacks the cell
-merged into it from above has all its other cells below the wrong heads.
+Most tables of Word and of wikis have merged cells, which Markdown lacks. Without its merged cell, the other
+cells of a row would stand below the wrong headers.
 """
 
 from __future__ import annotations
@@ -13,15 +14,19 @@ if TYPE_CHECKING:
     from bs4 import BeautifulSoup, Tag
 
 LONGEST_REPEATED = 200
-"""Characters of a merged cell that is said again in the rows it reaches into; a longer one is blank there."""
+"""A merged cell of at most so many characters is repeated in each row that it spans. A longer one is blank in
+the rows after its first."""
 MOST_COLUMNS = 1_000
-"""That one cell may reach over: what HTML 5 (§4.9.11) allows."""
+"""The most columns that one cell may span, as in HTML 5 (§4.9.11)."""
 _OF_TABLES = ("table", "thead", "tbody", "tfoot", "tr", "td", "th", "caption")
 
 
 def settle_tables(soup: BeautifulSoup | Tag) -> None:
-    """Change the tables below ``soup`` in place: those around other tables only lay out a page and become
-    plain blocks, merged cells are said once per row, and bars in cells are escaped (GFM §4.10)."""
+    """Change the tables below ``soup`` in place.
+
+    A table around other tables only lays out the page, so it becomes plain blocks. Merged cells are repeated
+    once per row. Bars in cells are escaped (GFM §4.10).
+    """
     parts = [(part, part.find_parent("table")) for part in soup.find_all(_OF_TABLES)]
     around = {id(owner) for part, owner in parts if owner is not None and part.name == "table"}
     for part, owner in parts:
@@ -34,7 +39,7 @@ def settle_tables(soup: BeautifulSoup | Tag) -> None:
 
 
 def _fill(table: Tag) -> None:
-    below: dict[int, tuple[int, Tag]] = {}  # by column: how many rows a cell above still reaches into
+    below: dict[int, tuple[int, Tag]] = {}  # by column: a cell from above, and how many more rows it spans
     rows = table.find_all("tr")
     for left, row in zip(range(len(rows), 0, -1), rows, strict=True):
         column, reaching, below = 0, below, {}
@@ -52,7 +57,7 @@ def _fill(table: Tag) -> None:
             if count:
                 below[column] = (count, cell)
             column += _span(cell, "colspan", MOST_COLUMNS)
-        # what stands beyond the row's last cell, with a gap before it, reaches on as it is
+        # a cell from above that lies beyond the row's last cell, after a gap, continues downwards unchanged
         below |= {place: (count - 1, above) for place, (count, above) in reaching.items() if count > 1}
 
 

@@ -1,4 +1,4 @@
-"""What reading one document may take, enforced by the kernel: no document can ask for more."""
+"""Limits for reading one document, enforced by the kernel."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from tunewheel_contracts.fields import Frozen
 
 
 class Limits(Frozen):
-    """Of the process that reads one document."""
+    """Limits of the process that reads one document."""
 
     memory_bytes: int
     """Address space. Linux enforces it, macOS does not."""
     cpu_seconds: int
     wall_seconds: int
     output_bytes: int
-    """Of the Markdown and the sections together."""
+    """Size of the Markdown and the sections together."""
 
     def apply(self) -> None:
-        """Take these limits on, for good, in this process."""
+        """Set these limits for this process; they cannot be raised again."""
         for what, limit in (
             (resource.RLIMIT_CORE, 0),
             (resource.RLIMIT_AS, self.memory_bytes),
             (resource.RLIMIT_FSIZE, self.output_bytes),
         ):
             _lower(what, limit)
-        # beyond the soft limit comes SIGXCPU, whose default ends the process, and a second later SIGKILL
+        # the soft limit sends SIGXCPU, whose default ends the process; a second later comes SIGKILL
         _lower(resource.RLIMIT_CPU, self.cpu_seconds, self.cpu_seconds + 1)
         for number in (signal.SIGXCPU, signal.SIGALRM, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, self.wall_seconds)
 
     def exceeded(self, ended_by: int) -> str | None:
-        """Return what a process that was ended by a signal had exceeded, None where that is not known."""
+        """Return the limit that a process exceeded when a signal ended it; None if that is not known."""
         return {
             signal.SIGXCPU: f"takes over {self.cpu_seconds} s of processor time to read; split it, or raise "
             "TUNEWHEEL_PARSE_CPU_SECONDS",
@@ -54,7 +54,7 @@ class Limits(Frozen):
 
 
 def _lower(what: int, soft: int, hard: int | None = None) -> None:
-    """Set a limit, but never above what this process was given itself."""
+    """Set a limit, but never above this process's own limit."""
     _, ceiling = resource.getrlimit(what)
     wanted = soft if hard is None else hard
     top = wanted if ceiling == resource.RLIM_INFINITY else min(wanted, ceiling)

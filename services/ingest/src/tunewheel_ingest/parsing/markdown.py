@@ -1,7 +1,7 @@
-"""Markdown into sections: line by line, in time linear in the text, so that no input can make it slow.
+"""Cuts Markdown into sections, line by line, in time linear in the text, so that no input can make it slow.
 
-Follows CommonMark 0.31 §4.2 (ATX headings), §4.3 (setext headings), §4.5 (fenced code) and the GFM table
-extension (§4.10), as far as structure goes; what is inside a block is left as it stands.
+The structure follows CommonMark 0.31 §4.2 (ATX headings), §4.3 (setext headings), §4.5 (fenced code) and the
+GFM table extension (§4.10). The text inside a block stays unchanged.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Literal
 from tunewheel_contracts.formats.document import DocumentSection
 
 LONGEST_FRONT_MATTER = 200
-"""Lines. What is longer is no front matter."""
+"""The most lines of front matter."""
 LONGEST_HEADING = 300
-"""Characters. What is longer is no heading, whatever its marks say: every section repeats those above it."""
+"""The most characters of a heading. A longer line is text: every section repeats the headings above it."""
 
 
 @dataclass(slots=True)
@@ -27,7 +27,7 @@ class _Block:
 
 
 def sections_of(text: str) -> tuple[DocumentSection, ...]:
-    """Return the pieces of a Markdown text (LF line ends), each below the headings above it."""
+    """Return the sections of a Markdown text (LF line ends), each with the headings above it."""
     sections: list[DocumentSection] = []
     path = HeadingPath()
     for block in _blocks(text.split("\n")):
@@ -44,7 +44,7 @@ def sections_of(text: str) -> tuple[DocumentSection, ...]:
 
 
 class HeadingPath:
-    """The headings above a place: one of level n closes all of level n and deeper."""
+    """The headings above a place. A heading of level n closes all headings of level n and deeper."""
 
     def __init__(self) -> None:
         self._open: list[tuple[int, str]] = []
@@ -61,8 +61,8 @@ class HeadingPath:
 
 
 def title_of(text: str) -> str:
-    """Return the heading that a text begins with, else its first of level 1; empty where there is none: a
-    deeper one below other text names a part of it."""
+    """Return the heading at the start of a text, else its first heading of level 1, else an empty string. A
+    deeper heading that follows other text names only a part."""
     begun = False
     for block in _blocks(text.split("\n")):
         if block.kind == "heading" and (block.level == 1 or not begun):
@@ -72,7 +72,7 @@ def title_of(text: str) -> str:
 
 
 def front_matter_title(text: str) -> str:
-    """Return the title that YAML front matter gives, empty where it gives none."""
+    """Return the title from YAML front matter; empty if there is none."""
     lines = text.split("\n")
     for line in lines[: _after_front_matter(lines)]:
         key, _, value = line.partition(":")
@@ -82,7 +82,7 @@ def front_matter_title(text: str) -> str:
 
 
 def fence_for(text: str) -> str:
-    """Return a fence that no line of ``text`` can close."""
+    """Return a code fence that no line of ``text`` can close."""
     longest = 0
     for line in text.split("\n"):
         stripped = line.lstrip()
@@ -115,7 +115,8 @@ def _blocks(lines: list[str]) -> Iterator[_Block]:
 
 
 def _special(lines: list[str], number: int) -> tuple[_Block | None, int]:
-    """Return the block that begins on line ``number``, if it is not prose, and where the next begins."""
+    """Return the block that begins on line ``number``, if it is not prose, and the next block's first
+    line."""
     line = lines[number]
     if fence := _opening_fence(line):
         end = next((n for n in range(number + 1, len(lines)) if _closes(fence, lines[n])), len(lines))
@@ -135,7 +136,7 @@ def _special(lines: list[str], number: int) -> tuple[_Block | None, int]:
 
 
 def _after_front_matter(lines: list[str]) -> int:
-    """Return the first line after YAML front matter: metadata for a site generator, no text."""
+    """Return the first line after YAML front matter, which is metadata for a site generator."""
     if lines[0].rstrip() != "---" or len(lines) < 2 or ":" not in lines[1]:
         return 0
     for number in range(1, min(len(lines), LONGEST_FRONT_MATTER)):
@@ -155,7 +156,7 @@ def _opening_fence(line: str) -> str | None:
 
 
 def _outdented(line: str, indent: int) -> str:
-    """Return a line of code without the indentation of its fence: that of the list it stands in."""
+    """Return a line of code without the indentation of its fence, which comes from the list around it."""
     return line[min(indent, len(line) - len(line.lstrip(" "))) :]
 
 
@@ -180,7 +181,7 @@ def _heading(line: str) -> tuple[int, str] | None:
 
 
 def _underline(line: str) -> int:
-    """Return the level of the setext heading that ``line`` underlines, 0 where it is no underline."""
+    """Return the level of the setext heading that ``line`` underlines; 0 if it is no underline."""
     stripped = line.strip()
     if not stripped or line.startswith("    ") or stripped.strip(stripped[0]):
         return 0
@@ -188,7 +189,7 @@ def _underline(line: str) -> int:
 
 
 def _paragraph(lines: list[str]) -> list[str]:
-    """Return the one or two lines of text that end ``lines``; more are no heading, whatever stands below."""
+    """Return the one or two lines of text at the end of ``lines``. A longer paragraph cannot be a heading."""
     found: list[str] = []
     for line in reversed(lines[-3:]):
         stripped = line.strip()
@@ -218,7 +219,7 @@ def _plain(name: str) -> str:
 
 
 def _opening(name: str, end: int) -> int:
-    """Return where the bracket opens that closes at ``end``, -1 where none does."""
+    """Return the position of the bracket that the one at ``end`` closes; -1 if there is none."""
     depth = 0
     for place in range(end, -1, -1):
         depth += {"]": 1, "[": -1}.get(name[place], 0)

@@ -1,4 +1,4 @@
-"""PDF into lines and tables, page by page; ``pdf_layout`` makes Markdown of them."""
+"""Reads a PDF as lines and tables, page by page. ``pdf_layout`` turns them into Markdown."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from tunewheel_ingest.parsing.pdf_pieces import WORD_GAP, PdfLine, PdfTable, Pie
 
 _MAGIC = b"%PDF-"
 MAGIC_WITHIN = 1_024
-"""Bytes before which ``%PDF-`` must stand (PDF 1.7, appendix H, note 13)."""
+"""``%PDF-`` must be within so many bytes from the start (PDF 1.7, appendix H, note 13)."""
 SINGLE_FONT = 0.9
 FIXED_CHARACTERS = 6
-"""Different characters of a font that must have been seen, all of one width, to call the font fixed."""
+"""A font is fixed-width if at least so many different characters were seen, all of one width."""
 MOST_UNMAPPED = 0.2
-"""Share of glyphs without a character beyond which the text is none."""
+"""The largest share of glyphs without a known character. Beyond it the text is unusable."""
 
 
 Widths = dict[str, dict[str, float]]
-"""Width in units of the size by font and character."""
+"""By font and character, the width in units of the font size."""
 
 
 def parse_pdf(path: Path) -> ParsedDocument:
-    """Return a PDF's text: headings by font size, ruled tables as tables, text in fonts of one width as code,
-    the page with every section.
+    """Return a PDF's text, with the page of every section.
+
+    Headings are found by font size, tables by their rules, and code by its fixed-width font.
 
     Raises:
-        Unreadable: no PDF, damaged, encrypted with a password, or without text (a scan).
+        Unreadable: the file is no PDF, is damaged, is encrypted with a password, or has no text (a scan).
     """
     with path.open("rb") as file:
         if _MAGIC not in file.read(MAGIC_WITHIN):
@@ -44,7 +45,7 @@ def parse_pdf(path: Path) -> ParsedDocument:
         pages = len(pdf.pages)
         for page in pdf.pages:
             pieces.extend(_pieces(page, widths))
-            page.close()  # else every page's characters stay in memory
+            page.close()  # else the characters of all pages stay in memory
         title = _told_title(pdf.metadata)
         _require_text(pieces, pages)
         markdown, sections = lay_out(pieces, _fixed(widths))
@@ -66,7 +67,7 @@ def _opened(path: Path) -> Iterator[Any]:
             with pdfplumber.open(path) as pdf:
                 yield pdf
         except (PdfminerException, MalformedPDFException, PSException) as error:
-            cause = error.args[0] if error.args else error  # pdfplumber wraps whatever pdfminer ends with
+            cause = error.args[0] if error.args else error  # pdfplumber wraps pdfminer's exceptions
             if isinstance(cause, PDFEncryptionError) or isinstance(error, PDFEncryptionError):
                 raise Unreadable(
                     "is encrypted; publish it decrypted (qpdf --password=… --decrypt in.pdf out.pdf)"
@@ -116,7 +117,7 @@ def _line(page: Any, line: dict[str, Any], widths: Widths) -> PdfLine:
 
 
 def _fixed(widths: Widths) -> frozenset[str]:
-    """Return the fonts whose characters are all of one width."""
+    """Return the fixed-width fonts."""
     return frozenset(
         font
         for font, seen in widths.items()
@@ -125,7 +126,7 @@ def _fixed(widths: Widths) -> frozenset[str]:
 
 
 def _rows(table: Any) -> list[tuple[str, ...]]:
-    """Return a table's cells as text; nothing where it is a frame around text rather than a table."""
+    """Return a table's cells as text; an empty list if it is a frame around text."""
     rows = [tuple(" ".join(normalise(cell or "").split()) for cell in row) for row in table.extract()]
     rows = [row for row in rows if any(row)]
     return rows if len(rows) > 1 and max(map(len, rows)) > 1 else []

@@ -1,4 +1,4 @@
-"""Two columns side by side are read one after the other, not across."""
+"""Orders a page with two columns, so that one column is read after the other."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import Any
 from tunewheel_ingest.parsing.pdf_pieces import WORD_GAP, Piece
 
 Line = dict[str, Any]
-"""As pdfplumber has it: text, x0, x1, top, bottom, chars; lengths are points."""
+"""A line as pdfplumber returns it: text, x0, x1, top, bottom, chars; lengths are in points."""
 RUN_GAP = 0.8
-"""Of the size: characters further apart than this are not of one column's line."""
+"""In units of the font size: characters further apart than this belong to different columns."""
 MIDDLE = (0.35, 0.65)
-"""Of the page's width: where the gutter between two columns can be."""
+"""As fractions of the page's width: where the gutter between two columns can be."""
 STEP = 2.0
 FEWEST_LINES = 8
 MOST_CROSSING = 0.3
-"""Share of lines that may run across: titles, abstracts, page numbers."""
+"""The largest share of lines that cross the gutter: titles, abstracts, page numbers."""
 FILLED = 0.12
-"""Of the page's width: how near to the gutter the left column's lines end. Those of a list of names and
-values end anywhere, and are read across."""
+"""As a fraction of the page's width: how near to the gutter the left column's lines must end. In a list of
+names and values they end anywhere, so such a list is read across."""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Where a page is divided; nowhere where ``gutter`` is None."""
+    """Where a page is divided into columns. ``gutter`` None: it has one column."""
 
     gutter: float | None
 
@@ -59,7 +59,7 @@ class Columns:
         return parts if len(parts) > 1 else [line]
 
     def order(self, pieces: Iterable[Piece]) -> list[Piece]:
-        """Return pieces as they are read: what runs across divides the columns above and below it."""
+        """Return the pieces in reading order. A piece across both columns separates those above and below."""
         sorted_down = sorted(pieces, key=lambda piece: piece.top)
         if self.gutter is None:
             return sorted_down
@@ -76,7 +76,7 @@ class Columns:
 
 
 def _runs(line: Line) -> list[tuple[float, float]]:
-    """Return from where to where a line has text, gaps between words aside."""
+    """Return the intervals in which a line has text. Gaps between words do not interrupt one."""
     chars = sorted((char for char in line["chars"] if char["text"].strip()), key=lambda char: char["x0"])
     if not chars:
         return []

@@ -1,4 +1,4 @@
-"""Lines with a size and a place become headings, paragraphs, lists, code and tables."""
+"""Turns a PDF's lines into headings, paragraphs, lists, code and tables, by their size and place."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from tunewheel_ingest.parsing.pdf_margins import without_margins
 from tunewheel_ingest.parsing.pdf_pieces import PdfLine, PdfTable, Piece, table_markdown
 
 HEADING_RATIO = 1.12
-"""A line this much larger than the text is a heading."""
+"""A line whose font is larger than the text's by this factor is a heading."""
 LONGEST_HEADING = 200
 PARAGRAPH_GAP = 0.6
-"""Of the line's size: a larger gap than this begins a paragraph."""
+"""In units of the line's font size: a larger gap begins a paragraph."""
 CODE_GAP = 2.2
-"""Of the line's size: a larger gap than this ends a piece of code; one above 0.9 is a blank line in it."""
+"""In units of the line's font size: a larger gap ends a block of code. A gap above 0.9 is a blank line in
+it."""
 _BULLET = re.compile(r"[•‣▪▸●○◦∙·\u2013*-]\s+")
 _NUMBERED = re.compile(r"\d{1,3}[.)]\s")
 _SENTENCE_END = (".", "!", "?", ":", "。", "؟")
@@ -73,7 +74,8 @@ class _Sections:
 
 
 def lay_out(pieces: Sequence[Piece], fixed: Collection[str]) -> tuple[str, tuple[DocumentSection, ...]]:
-    """Return (Markdown, sections) of pieces in reading order; lines in a ``fixed`` font are code."""
+    """Return (Markdown, sections) of the pieces, which are in reading order. Lines in ``fixed`` fonts are
+    code."""
     kept = without_margins(pieces)
     levels = _heading_levels([piece for piece in kept if isinstance(piece, PdfLine)])
     sections = _Sections()
@@ -84,7 +86,7 @@ def lay_out(pieces: Sequence[Piece], fixed: Collection[str]) -> tuple[str, tuple
 
 
 def _heading_levels(lines: Sequence[PdfLine]) -> dict[float, int]:
-    """Return the level of each size that headings have: the largest is 1, at most 6."""
+    """Return the heading level of each heading font size: 1 for the largest, at most 6."""
     written: Counter[float] = Counter()
     for line in lines:
         written[line.size] += len(line.text)
@@ -128,12 +130,12 @@ def _begun(line: PdfLine, levels: dict[float, int], fixed: Collection[str]) -> _
 
 
 def _continues(block: _Block, begun: _Block, line: PdfLine) -> bool:
-    """Whether ``line`` goes on with what ``block`` says, rather than begin a block of its own."""
+    """Whether ``line`` continues ``block`` and does not begin a block of its own."""
     last, near = block.lines[-1], _gap(block.lines[-1], line)
     if block.kind == "code":
         return begun.kind == "code" and near <= CODE_GAP
     if begun.kind == "code" and (last.text.endswith(_SENTENCE_END) or abs(line.left - last.left) > 2):
-        return False  # else it is a name that fills one line of a sentence
+        return False  # otherwise the line is a name in code font within a sentence
     if block.level != begun.level or last.size != line.size or begun.kind == "item":
         return False
     if line.page != last.page or line.top < last.top:  # another page, or the next column
@@ -144,7 +146,7 @@ def _continues(block: _Block, begun: _Block, line: PdfLine) -> bool:
 
 
 def _gap(upper: PdfLine, lower: PdfLine) -> float:
-    """Return the space between two lines in units of the lower one's size; none across pages or columns."""
+    """Return the space between two lines in units of the lower one's font size; 0 across pages or columns."""
     if upper.page != lower.page or lower.top < upper.top or not lower.size:
         return 0.0
     return (lower.top - upper.bottom) / lower.size
@@ -163,14 +165,14 @@ def _code(lines: Sequence[PdfLine]) -> str:
 
 
 def _run_on(text: str, more: str) -> str:
-    """Join two lines; a word that was divided at the line's end is made whole."""
+    """Join two lines, and a word that was hyphenated between them."""
     if text.endswith("-") and more[:1].islower() and text[-2:-1].isalpha():
         return text[:-1] + more
     return f"{text} {more}"
 
 
 def _joined(blocks: Sequence[str]) -> str:
-    """Join blocks by blank lines, the items of a list by line ends."""
+    """Join blocks by blank lines, and the items of a list by line ends."""
     parts: list[str] = []
     for number, block in enumerate(blocks):
         if number:

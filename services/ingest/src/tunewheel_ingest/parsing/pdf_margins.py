@@ -1,4 +1,4 @@
-"""What a page says about the book rather than about its subject: running headers, page numbers, contents."""
+"""Removes running headers, page numbers and tables of contents from pages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from tunewheel_ingest.parsing.pdf_pieces import PdfLine, Piece
 
 RUNNING_PAGES = 3
-"""What stands in the margin of so many pages in a row, or of every other one, is a running header."""
+"""A text in the margin of so many consecutive pages, or of every other page, is a running header."""
 LEADER_DOTS = 3
 _DIGITS = re.compile(r"\d+")
 _ROMAN = re.compile(r"[ivxl]{1,7}")
@@ -31,7 +31,7 @@ def without_margins(pieces: Sequence[Piece]) -> list[Piece]:
 
 
 def _running(edge: Iterable[PdfLine]) -> set[str]:
-    """Return what the margins of neighbouring pages repeat, numbers aside."""
+    """Return the texts that the margins of neighbouring pages repeat, ignoring numbers."""
     seen: dict[str, set[int]] = defaultdict(set)
     for line in edge:
         seen[_key(line)].add(line.page)
@@ -45,7 +45,8 @@ def _running(edge: Iterable[PdfLine]) -> set[str]:
 
 
 def _numbering(edge: Iterable[PdfLine]) -> set[int]:
-    """Return by how much page numbers differ from the count of pages, where enough margins hold one."""
+    """Return the differences between printed page numbers and the position of the page in the file, if enough
+    margins show one."""
     pages: dict[int, set[int]] = defaultdict(set)
     for line in edge:
         for offset in _offsets(line):
@@ -59,7 +60,7 @@ def _is_number(line: PdfLine, numbering: set[int]) -> bool:
 
 
 def _offsets(line: PdfLine) -> set[int]:
-    """Return what a number at either end of the line, taken as a page number, would be ahead of its page."""
+    """Return, for a number at either end of the line, its difference from the page's position in the file."""
     words = line.text.split()
     ends = {words[0], words[-1]} if words else set[str]()
     return {int(word) - line.page for word in ends if word.isascii() and word.isdigit() and len(word) < 6}
@@ -70,7 +71,7 @@ def _key(line: PdfLine) -> str:
 
 
 def _is_contents(text: str) -> bool:
-    """Whether dots lead to a page number, as in "2.1 Syntax . . . . . 7"."""
+    """Whether a line has leader dots and a page number, as in "2.1 Syntax . . . . . 7"."""
     words = text.rstrip("0123456789ivxlc ")
     leader = words[len(words.rstrip(". ")) :]
     return leader.count(".") > LEADER_DOTS and words != text

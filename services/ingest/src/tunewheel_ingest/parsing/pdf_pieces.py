@@ -1,4 +1,4 @@
-"""What is found on the pages of a PDF: lines of text and tables, each with its place."""
+"""The pieces of a PDF's pages: lines of text and tables, each with its place."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 WORD_GAP = 0.15
-"""Of the size: a wider gap between characters is a space. pdfplumber's own 3 points join the words of
-justified text, where a space may be a fifth of the size."""
+"""In units of the font size: a wider gap between characters is a space. pdfplumber's default of 3 points
+would join the words of justified text, where a space may be a fifth of the font size."""
 
 
 @dataclass(frozen=True, slots=True)
 class PdfLine:
-    """One line of text; lengths are points from the page's top left corner."""
+    """One line of text. Lengths are in points from the page's top left corner."""
 
     page: int
     top: float
@@ -22,9 +22,9 @@ class PdfLine:
     size: float
     text: str
     at_edge: bool = False
-    """In the margin where running headers and page numbers stand."""
+    """Whether it is in the margin of running headers and page numbers."""
     font: str = ""
-    """The font of nearly all of it, empty where it is mixed."""
+    """The font of nearly the whole line; empty if the fonts are mixed."""
     advance: float = 0.0
     """Mean width of a character."""
 

@@ -1,4 +1,4 @@
-"""The parent's end of the reading process: started when the first document needs it."""
+"""Starts the reading process, when the first document needs it, and gives it documents."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tunewheel_ingest.parsing.worker import Order, Outcome
 
 COMMAND = (sys.executable, "-m", "tunewheel_ingest.parsing.worker")
 GRACE_SECONDS = 30
-"""On top of a document's own time, for loading libraries on a busy machine."""
+"""Time beyond the document's own limit, for loading libraries on a busy machine."""
 
 
 class ParserProcess:
@@ -33,8 +33,8 @@ class ParserProcess:
         """Read the file at ``source``; ``name`` is the document's id.
 
         Raises:
-            Unreadable: the document is not what it is said to be, holds no text, or exceeds a limit.
-            TransientError: the reading process itself was lost; a new one starts at the next call.
+            Unreadable: the document does not fit its media type, holds no text, or exceeds a limit.
+            TransientError: the reading process died; the next call starts a new one.
         """
         with tempfile.TemporaryDirectory(prefix="parsed-") as scratch:
             target = Path(scratch) / "document.json"
@@ -48,7 +48,7 @@ class ParserProcess:
             return ParsedDocument.model_validate_json(await asyncio.to_thread(target.read_bytes))
 
     async def close(self) -> None:
-        """End the process, and with it a document that is being read."""
+        """End the process, even while it reads a document."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -63,7 +63,7 @@ class ParserProcess:
                 *COMMAND,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
-                start_new_session=True,  # a group of its own, to be ended with its children
+                start_new_session=True,  # a process group of its own, so that its children end with it
             )
         assert process.stdin is not None
         assert process.stdout is not None
@@ -77,7 +77,7 @@ class ParserProcess:
         except (ConnectionError, TimeoutError) as error:
             raise TransientError(f"the reading process does not answer ({error!r})") from error
         finally:
-            if not answered:  # or cancelled: the next answer would belong to this order
+            if not answered:  # also if cancelled, else the next order would get this order's answer
                 await asyncio.shield(self.close())
         if not answered:
             raise TransientError("the reading process ended; another is started")

@@ -1,4 +1,4 @@
-"""Bytes as text, whatever encoding they are in."""
+"""Decodes bytes as text, and reads plain text and Markdown."""
 
 from __future__ import annotations
 
@@ -17,20 +17,22 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-"""The longer before those they begin with."""
+"""Byte-order marks, with a longer mark before a shorter one that it starts with."""
 USUAL = ("cp1252", "cp1251", "cp1250")
-"""What Windows writes where nobody asks for UTF-8: western, Cyrillic, central European."""
+"""The default encodings of Windows: western, Cyrillic and central European."""
 SLACK = 0.1
-"""Of charset_normalizer's coherence (0 to 1), within which two encodings fit about as well."""
+"""Two encodings fit about equally well if charset_normalizer's coherence (0 to 1) differs by less than
+this."""
 SAMPLE_BYTES = 256 * 1024
-"""What an unknown encoding is told from: looking at more is slow and tells no more."""
+"""The size of the sample from which an unknown encoding is detected. A larger one is slower, not better."""
 
 
 def decode(data: bytes) -> tuple[str, str]:
-    """Return (text, encoding): by byte-order mark, as UTF-8, else the encoding that the bytes look like.
+    """Return (text, encoding). The encoding follows from the byte-order mark, else is UTF-8 if the bytes are
+    valid, else is detected.
 
     Raises:
-        Unreadable: it is no text, or looks like none.
+        Unreadable: the bytes are no text in any known encoding.
     """
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
     try:
@@ -53,7 +55,7 @@ def decode(data: bytes) -> tuple[str, str]:
 
 
 def decode_python(data: bytes) -> str:
-    """Return Python source as text, in the encoding that it declares (PEP 263)."""
+    """Return Python source as text, decoded from the encoding that it declares (PEP 263)."""
     try:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
         return _whole(data, encoding)
@@ -62,11 +64,11 @@ def decode_python(data: bytes) -> str:
 
 
 def _whole(data: bytes, encoding: str) -> str:
-    """Return ``data`` as text that UTF-8 can hold: UTF-7 and unicode_escape also make halves of surrogate
-    pairs.
+    """Return ``data`` as text that UTF-8 can encode. Decoding UTF-7 or unicode_escape may give lone
+    surrogates.
 
     Raises:
-        UnicodeError: it is not in that encoding, or holds such a half.
+        UnicodeError: ``data`` is not in that encoding, or holds a lone surrogate.
     """
     text = data.decode(encoding)
     text.encode("utf-8")
@@ -74,14 +76,14 @@ def _whole(data: bytes, encoding: str) -> str:
 
 
 def parse_markdown(text: str) -> ParsedDocument:
-    """Return Markdown as it stands, normalised, with its sections."""
+    """Return normalised Markdown with its sections."""
     text = normalise(text)
     title = title_of(text) or front_matter_title(text)
     return ParsedDocument(markdown=text, sections=sections_of(text), title=title)
 
 
 def parse_plain(text: str) -> ParsedDocument:
-    """Return plain text: one section per paragraph would lose what belongs together, so it is one."""
+    """Return plain text as one section: a section per paragraph would separate what belongs together."""
     text = normalise(text)
     parsed = ParsedDocument(markdown=text)
     if not text:
@@ -92,11 +94,14 @@ def parse_plain(text: str) -> ParsedDocument:
 
 
 def _guess(data: bytes, where: int) -> str:
-    """Return the encoding that the bytes around ``where`` look like; one of ``USUAL`` where it fits about as
-    well: with few accents to go by many do, and the first by name is seldom what people saved."""
+    """Detect the encoding from the bytes around ``where``.
+
+    One of ``USUAL`` wins if it fits about as well as the best: with few accented letters many encodings fit,
+    and an unusual one is seldom right.
+    """
     from charset_normalizer import from_bytes
 
-    # a sample around the first byte that is no ASCII: the beginning may be ASCII for long
+    # a sample around the first byte that is not ASCII, because a text may begin with much ASCII
     start = max(0, where - SAMPLE_BYTES // 8)
     found = from_bytes(data[start : start + SAMPLE_BYTES])
     best = found.best()

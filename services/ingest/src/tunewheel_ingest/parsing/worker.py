@@ -1,8 +1,9 @@
-"""A process that reads documents for its parent: ``python -m tunewheel_ingest.parsing.worker``.
+"""The process that reads documents for its parent: ``python -m tunewheel_ingest.parsing.worker``.
 
-One ``Order`` (a line of JSON) on stdin, one ``Outcome`` (a line of JSON) on stdout. Each document is read
-in a child of its own, forked once the libraries are loaded: so each has the whole of its limits, and what
-happens to one happens to no other. When stdin closes, the parent is gone and so is this process.
+For each ``Order`` (a line of JSON) on stdin it writes one ``Outcome`` (a line of JSON) to stdout. Each
+document is read in a child of its own, which is forked after the libraries are loaded. So the limits apply to
+each document alone, and a crash affects no other document. When stdin closes, the parent is gone, and the
+process ends.
 """
 
 from __future__ import annotations
@@ -33,11 +34,12 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "text/markdown": ("charset_normalizer",),
     "text/plain": ("charset_normalizer",),
 }
-"""What a media type's first document loads, before the fork: once for all that follow."""
+"""By media type, the modules that are loaded before the first fork, so that later documents need not load
+them."""
 
 
 class _End(IntEnum):
-    """How the child that reads a document says what became of it."""
+    """The exit status by which the child reports the outcome."""
 
     READ = 0
     REFUSED = 10
@@ -64,8 +66,8 @@ class Outcome(Frozen):
 def main() -> None:
     """Serve orders until stdin closes."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # libraries print; stdout is for answers
-    # a damaged document makes them complain thousandfold; what matters is in the outcome
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # libraries print; stdout is for outcomes only
+    # libraries may log thousands of warnings about a damaged document; the outcome holds what matters
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     while line := sys.stdin.readline():
@@ -77,7 +79,7 @@ def main() -> None:
 
 
 def outcome_of(order: Order, parse: Callable[[Path, str, str], ParsedDocument]) -> Outcome:
-    """Run ``parse`` in a child under the order's limits and say what became of it."""
+    """Run ``parse`` in a child process under the order's limits and return the outcome."""
     child = os.fork()
     if child == 0:
         status = _End.BROKEN
@@ -109,7 +111,7 @@ def outcome_of(order: Order, parse: Callable[[Path, str, str], ParsedDocument]) 
 
 def _read(order: Order, parse: Callable[[Path, str, str], ParsedDocument]) -> _End:
     nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)  # the parent's orders are not for this process
+    os.dup2(nothing, 0)  # the child must not read the parent's orders
     order.limits.apply()
     target = Path(order.target)
     try:
@@ -120,7 +122,7 @@ def _read(order: Order, parse: Callable[[Path, str, str], ParsedDocument]) -> _E
     except MemoryError:
         return _End.NO_MEMORY
     except OSError as error:
-        if error.errno == errno.EFBIG:  # what a write beyond RLIMIT_FSIZE fails with
+        if error.errno == errno.EFBIG:  # a write exceeded RLIMIT_FSIZE
             return _End.TOO_LONG
         raise
     return _End.READ
