@@ -1,1 +1,1 @@
-"""Texts as vectors. An embedder has a ``name`` that says what made its vectors, and their ``dimensions``."""
+"""Turns texts into vectors. Vectors of embedders with the same ``name`` can be compared."""

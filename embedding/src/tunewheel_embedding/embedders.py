@@ -1,4 +1,4 @@
-"""The embedder that a project's spec asks for, for whoever embeds in a thread beside an event loop."""
+"""Makes the embedder that a project's spec asks for, to be called in a thread beside an event loop."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from tunewheel_embedding.endpoint import EndpointEmbedder
 
 PROBE = "ready"
-"""A text that nobody has a reason to refuse: an embedder that does so refuses whatever it is asked."""
+"""A harmless text. An embedder that refuses even this one refuses every text."""
 
 
 class Embedder(Protocol):
-    """Makes vectors; two embedders of one ``name`` make the same."""
+    """Makes vectors. Two embedders of the same ``name`` make the same vectors."""
 
     @property
     def name(self) -> str: ...
@@ -42,7 +42,7 @@ class Embedder(Protocol):
 
 
 class Embedders:
-    """Makes embedders; the table of the static one is read once. Endpoints need the extra ``endpoint``."""
+    """Makes embedders. All static embedders share one table. Endpoints need the extra ``endpoint``."""
 
     def __init__(self, allowed: AllowedSources) -> None:
         self._allowed = allowed
@@ -75,14 +75,14 @@ class Embedders:
         return FromThread(endpoint, asyncio.get_running_loop())
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close the connections to endpoints."""
         if self._session is not None:
             await self._session.close()
 
 
 @dataclass(frozen=True)
 class FromThread:
-    """An endpoint's embedder for work in a thread."""
+    """Lets a thread use an endpoint's embedder, which runs in the event loop."""
 
     endpoint: EndpointEmbedder
     loop: asyncio.AbstractEventLoop

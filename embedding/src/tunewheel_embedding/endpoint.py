@@ -1,4 +1,4 @@
-"""Vectors from an OpenAI-compatible ``/embeddings`` endpoint."""
+"""Gets vectors from an OpenAI-compatible ``/embeddings`` endpoint."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from tunewheel_embedding.errors import EmbeddingRefused, EndpointAway
 from tunewheel_embedding.static import Vectors, unit_length
 
 AT_ONCE = 128
-"""Texts of one request."""
+"""How many texts one request holds."""
 PATIENCE_SECONDS = 60.0
 LARGEST_ANSWER = 64 << 20
 
 
 ABOUT_THE_TEXTS = (400, 413, 422)
-"""Statuses by which an endpoint may refuse one text and embed others: it is too long, or not allowed."""
+"""Statuses that may concern a single text, which is too long or not allowed, while others can be embedded."""
 
 
 class EndpointEmbedder:
     """Asks ``base_url`` (up to and including ``/v1``) for vectors of ``model``.
 
-    Whether the host may be asked, and gets the key, is the caller's to check (``AllowedSources``).
+    The caller must check that the host may be asked and may receive the key (``AllowedSources``).
     """
 
     def __init__(
@@ -51,8 +51,8 @@ class EndpointEmbedder:
         """Return one vector of length one per text, (texts, dimensions); zeros for a blank text.
 
         Raises:
-            EndpointAway: the endpoint does not answer, or asks to come later.
-            EmbeddingRefused: it refuses, or answers with other vectors than asked for.
+            EndpointAway: the endpoint does not answer, or asks to retry later.
+            EmbeddingRefused: it refuses, or its vectors are not as asked for.
         """
         vectors = np.zeros((len(texts), self.dimensions))
         wanted = [at for at, text in enumerate(texts) if text.strip()]
@@ -64,7 +64,7 @@ class EndpointEmbedder:
     async def _ask(self, texts: Sequence[str]) -> Vectors:
         body = {"model": self._model, "input": list(texts), "encoding_format": "float"}
         try:
-            # a redirect could lead a key to a host that must not have it
+            # no redirects: one could send the key to a host that must not have it
             async with self._session.post(
                 self._url, json=body, headers=self._headers, timeout=self._timeout, allow_redirects=False
             ) as answer:

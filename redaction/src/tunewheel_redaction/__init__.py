@@ -1,1 +1,1 @@
-"""Personal data: found by patterns, and taken out of texts and structured answers."""
+"""Finds personal data by patterns, and removes it from texts and structured answers."""

@@ -1,4 +1,4 @@
-"""Answers in parts, in which personal data is looked for: strings, keys and numbers of JSON, or text."""
+"""Splits answers into the parts to search for personal data: strings, keys and numbers of JSON, or text."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from decimal import Decimal, InvalidOperation
 from enum import Enum
 
 MAX_BRACKETS = 500
-"""JSON with more is taken for text: it could be nested deeper than Python's stack is high."""
+"""JSON with more brackets counts as text: it could be nested too deeply for Python's stack."""
 LONGEST_NUMBER = 40
-"""Digits of a number that could be somebody's."""
+"""The most digits of a number that could be personal data."""
 _PHONE_WORDS = {"call", "cell", "fax", "handy", "mobile", "msisdn", "tel", "telefon", "whatsapp"}
 PHONE_KEY = rf'(?i)(?:{"|".join(sorted(_PHONE_WORDS))}|phone)[^"]*"\s*:'
-"""What stands in an answer with a key that announces a telephone number, for Python and for Rust alike."""
+"""A pattern, for Python and for Rust alike, for a key that announces a telephone number."""
 _JOINT = re.compile(r"(?<=[a-z])(?=[A-Z])|[\W_]")
-"""Between the words of a key: ``homePhone``, ``tel_2``."""
+"""Separates the words of a key: ``homePhone``, ``tel_2``."""
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"(?P<key>\s*:)?|-?[0-9][0-9.eE+-]*', re.DOTALL)
 _KEY_OR_BRACE = re.compile(r'"(?:[^"\\]|\\.)*"(?P<key>\s*:)?|[{}]', re.DOTALL)
 
 
 class Kind(Enum):
-    """What a part of an answer is."""
+    """The kind of a part of an answer."""
 
     TEXT = "text"
     STRING = "string"
@@ -33,20 +33,20 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What stands in an answer between two positions; ``text`` is what it says."""
+    """A part of an answer between two positions. ``text`` is its decoded content."""
 
     kind: Kind
     start: int
     end: int
     text: str
     phone: bool = False
-    """Whether the key before it announces a telephone number, as a word before it does in a text."""
+    """Whether its key announces a telephone number, like a word such as "call" in a text."""
 
 
 def parts_of(answer: str) -> list[Part]:
-    """Return the strings, keys and whole numbers of JSON, in their order; of anything else the text it is.
+    """Return the strings, keys and whole numbers of a JSON answer in order; any other answer is one part.
 
-    A key that stands twice in an object is two parts: a reader sees both. Fractions are nobody's numbers.
+    A repeated key in an object is two parts, because a reader sees both. Fractions are no personal data.
     """
     if not _is_json(answer):
         return [Part(Kind.TEXT, 0, len(answer), answer)]
@@ -71,10 +71,10 @@ def _parts(answer: str) -> Iterator[Part]:
 
 
 def with_parts(answer: str, parts: Sequence[Part], said: Sequence[str]) -> str:
-    """Return ``answer`` in which ``parts`` of it say what ``said`` holds.
+    """Return ``answer`` with each of ``parts`` replaced by the text at the same position in ``said``.
 
-    JSON stays JSON, and a number a number of its kind: one that says something else is 0. Keys of one object
-    that say the same now are numbered.
+    JSON stays JSON: a number whose new text is no number of its kind becomes 0, and keys of one object that
+    became equal are numbered.
     """
     pieces: list[str] = []
     last = 0
@@ -90,7 +90,7 @@ def with_parts(answer: str, parts: Sequence[Part], said: Sequence[str]) -> str:
 
 
 def _is_json(answer: str) -> bool:
-    """Tell whether ``answer`` is a JSON object, array or string. A lone number may be text as well."""
+    """Return whether ``answer`` is a JSON object, array or string. A lone number may be plain text."""
     if answer.lstrip()[:1] not in {"{", "[", '"'} or answer.count("{") + answer.count("[") > MAX_BRACKETS:
         return False
     try:
@@ -104,7 +104,7 @@ def _said(token: str) -> str:
     if "\\" not in token:
         return token[1:-1]
     text: str = json.loads(token)
-    # Half of a surrogate pair, which no file holds.
+    # A lone surrogate cannot be encoded as UTF-8.
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -119,8 +119,8 @@ def _whole(token: str) -> str | None:
     if len(token) > LONGEST_NUMBER:
         return None
     try:
-        number = Decimal(token).copy_abs()  # abs() raises Overflow for an exponent of a million
-    except InvalidOperation:  # an exponent that no Decimal can hold
+        number = Decimal(token).copy_abs()  # abs() would raise Overflow for an exponent of a million
+    except InvalidOperation:  # the exponent is too large for a Decimal
         return None
     if number.adjusted() > LONGEST_NUMBER or number != number.to_integral_value():
         return None
@@ -136,8 +136,9 @@ def _spelt(part: Part, said: str, token: str) -> str:
 
 
 def _with_keys_told_apart(answer: str) -> str:
-    """Return JSON whose objects hold no key twice. Nothing else of it is spelt anew: Python would write a
-    number beyond its floats as Infinity, and half of a surrogate pair as what no file holds."""
+    """Return JSON in which no object repeats a key. The rest of the text stays as it is: written again by
+    Python, a number too large for a float would become Infinity, and a lone surrogate could not be
+    encoded."""
     pieces: list[str] = []
     last = 0
     objects: list[set[str]] = []

@@ -1,8 +1,8 @@
-"""Texts as people read them, so that no spelling hides personal data from a recogniser.
+"""Folds texts to what people read, so that no spelling hides personal data from a recogniser.
 
 ``jane&#64;acme.com``, ``jane%40acme.com``, fullwidth letters, digits of other scripts, no-break spaces and
-invisible characters: a recogniser is shown what they stand for. What it finds is taken out of the text as it
-was written.
+invisible characters are replaced by the characters that they stand for. A recogniser searches the folded
+text. Its findings are then mapped back to positions in the original text.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from tunewheel_redaction.recognizers import Finding
 _ENTITY = r"&(?:amp;)*(?:#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][0-9A-Za-z]{1,31});?"
 _PERCENT = r"%[2-7][0-9A-Fa-f]"
 _ESCAPE = r"\\u(?:[0-9A-Ca-cE-Fe-f][0-9A-Fa-f]{3}|[Dd][0-7][0-9A-Fa-f]{2})|\\x[0-9A-Fa-f]{2}"
-"""What JSON and many languages write for a character; halves of surrogate pairs stay as they are."""
+"""The escapes of a character in JSON and many languages. Lone surrogates stay as they are."""
 _AGAIN = re.compile(r"&(?:amp;)+(?=[#A-Za-z])")
-"""The begin of what was escaped more than once: ``&amp;amp;#64;``."""
+"""The start of an entity that was escaped more than once: ``&amp;amp;#64;``."""
 _LAST = 0x20000
-"""Beyond the first two planes of Unicode there are ideographs, and nothing that stands for ASCII."""
+"""The first code point that is not folded. Unicode's planes from here on hold no equivalents of ASCII."""
 
 
 @cache
 def _meanings() -> dict[str, str]:
-    """Return what characters outside ASCII stand for, where that is ASCII or nothing (UAX 15, NFKC)."""
+    """Return, by character outside ASCII, its ASCII equivalent by NFKC (UAX 15); "" for an invisible one."""
     meanings: dict[str, str] = {}
     for character in map(chr, range(0x80, _LAST)):
         category = unicodedata.category(character)
@@ -51,7 +51,7 @@ def _meanings() -> dict[str, str]:
 
 @cache
 def _pattern() -> str:
-    """Return what there is to fold, for Python and for Rust alike; linear in both."""
+    """Return the pattern of everything that is folded, for Python and for Rust alike; linear in both."""
     codes = sorted(map(ord, _meanings()))
     runs: list[list[int]] = []
     for code in codes:
@@ -69,12 +69,12 @@ def _compiled() -> re.Pattern[str]:
 
 
 def fold(text: str) -> str:
-    """Return ``text`` as people read it."""
+    """Return ``text`` folded to what people read."""
     return _compiled().sub(lambda match: _meant(match.group()), text)
 
 
 def fold_texts(texts: pl.Series) -> tuple[pl.Series, list[int]]:
-    """Return ``texts`` as people read them, and the positions of those that were written otherwise."""
+    """Return ``texts`` folded, and the positions of the texts that folding changed."""
     places = texts.str.contains(_pattern()).fill_null(False).arg_true().to_list()
     if not places:
         return texts, places
@@ -85,7 +85,7 @@ def fold_texts(texts: pl.Series) -> tuple[pl.Series, list[int]]:
 
 
 def as_written(findings: Iterable[Finding], text: str) -> list[Finding]:
-    """Return findings in ``fold(text)`` by their positions in ``text``."""
+    """Map findings in ``fold(text)`` to positions in ``text``."""
     starts: list[int] = []
     ends: list[int] = []
     last = 0

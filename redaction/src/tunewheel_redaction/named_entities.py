@@ -1,4 +1,4 @@
-"""Names of people and places, which no pattern finds: by a spaCy pipeline installed where curate runs."""
+"""Finds names of people and places, which patterns cannot find, by a spaCy pipeline installed with curate."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from spacy.language import Language
 
 SCORE = 0.85
-"""What presidio gives a finding of a pipeline, which has no probabilities of its own."""
+"""The score of a pipeline's findings, which have no probabilities; presidio uses the same."""
 FIELD = "dataset.pii.named_entities"
 _ENTITIES = {
     "PER": "PERSON", "PERSON": "PERSON", "GPE": "LOCATION", "LOC": "LOCATION", "FAC": "LOCATION",
     "ORG": "ORGANIZATION", "NORP": "NRP",
 }  # fmt: skip
-"""Labels of spaCy's pipelines (OntoNotes 5, WikiNER) and what presidio calls them."""
+"""By label of spaCy's pipelines (OntoNotes 5, WikiNER), the name of the entity in presidio."""
 _NOT_NEEDED = ("tagger", "morphologizer", "parser", "senter", "attribute_ruler", "lemmatizer", "textcat")
 
 
 def find_named_entities(texts: pl.Series, policy: NamedEntities) -> dict[int, list[Finding]]:
-    """Return what the pipeline of ``policy`` finds, by the text's position in ``texts``.
+    """Return the findings of the pipeline of ``policy``, by the text's position in ``texts``.
 
     Raises:
-        InvalidSpec: the pipeline is not installed here, is another version, or cannot be loaded.
+        InvalidSpec: the pipeline is not installed here, has another version, or cannot be loaded.
     """
     found: dict[int, list[Finding]] = {}
     for place, document in enumerate(_pipeline(policy.pipeline, policy.version).pipe(texts)):
@@ -52,7 +52,7 @@ def _pipeline(name: str, version: str) -> Language:
         )
     try:
         pipeline = util.load_model_from_package(name, exclude=_NOT_NEEDED)
-    except Exception as error:  # whatever the package's own code raises
+    except Exception as error:  # the package's own code may raise anything
         reason = f"{name!r} cannot be loaded ({error}); install one that fits the spaCy there"
         raise InvalidSpec(field=f"{FIELD}.pipeline", reason=reason) from error
     installed = str(pipeline.meta["version"])

@@ -1,4 +1,4 @@
-"""Personal data of the project's own kind, by patterns in Rust's regular expressions: linear in the text."""
+"""Finds personal data by the project's own patterns: Rust's regular expressions, linear in the text."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tunewheel_contracts.formats.data_quality import PiiPattern
 from tunewheel_redaction.recognizers import ENTITIES, Finding
 
 _OPEN, _CLOSE = "\ufdd0", "\ufdd1"
-"""Unicode noncharacters, for use inside a process (Unicode 16, §23.7)."""
+"""Noncharacters that mark findings; Unicode reserves them for use inside a process (Unicode 16, §23.7)."""
 
 
 def check_patterns(patterns: Sequence[PiiPattern]) -> None:
-    """Refuse what would be mistaken for a recogniser of ours.
+    """Check the names of patterns.
 
     Raises:
-        InvalidSpec: a pattern bears the name of a built-in entity.
+        InvalidSpec: a pattern has the name of a built-in entity.
     """
     for number, pattern in enumerate(patterns):
         if pattern.name in ENTITIES:
@@ -29,7 +29,7 @@ def check_patterns(patterns: Sequence[PiiPattern]) -> None:
 
 
 def find_by_patterns(texts: pl.Series, patterns: Sequence[PiiPattern]) -> dict[int, list[Finding]]:
-    """Return what ``patterns`` find, by the text's position in ``texts``, then by position in it."""
+    """Return the findings of ``patterns``, by the text's position in ``texts``, in order within a text."""
     found: dict[int, list[Finding]] = {}
     if patterns:
         texts = texts.str.replace_all(f"[{_OPEN}{_CLOSE}]", " ")

@@ -1,6 +1,6 @@
-"""Recognisers of personal data by pattern: presidio's own, and two of ours for what those miss.
+"""Recognisers of personal data by pattern: presidio's, and our own for what presidio's miss.
 
-No language model and no download: each recogniser is called by itself, without presidio's engine.
+Each recogniser is called directly, without presidio's engine, which would need a language model.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from functools import cache, lru_cache
 import polars as pl
 
 MIN_SCORE = 0.35
-"""Presidio scores a bare, unvalidated pattern lower than this (nine digits that might be an SSN)."""
+"""Findings with a lower score are dropped. Presidio scores an unvalidated match lower than this, such as nine
+digits that might be an SSN."""
 
 # presidio's default regions name "UK" and "FE", which phonenumbers does not know.
 PHONE_REGIONS = ("US", "GB", "DE", "FR", "IT", "ES", "NL", "IL", "IN", "AU", "BR")
@@ -30,8 +31,8 @@ _DIGIT_RUN = re.compile(r"[+(]?\d(?:[^0-9A-WYZa-wyz]{0,4}\d){6,}")
 _NATIONAL_SHAPE = re.compile(
     r"\d(?:[^0-9A-WYZa-wyz]{0,4}\d){8}|\d{2,4}[ ().\-]{1,2}\d{2,4}[ ().\-]{1,2}\d{2,4}|\d{3}[ .\-]\d{4}"
 )
-"""Nine digits, or fewer in groups: bare numbers of seven or eight digits (bug numbers, dates) are no national
-numbers of ``PHONE_REGIONS``, unless a word announces them."""
+"""Nine digits, or fewer in groups. A number of seven or eight digits without groups (a bug number, a date)
+counts as a national number of ``PHONE_REGIONS`` only after a word that announces it."""
 _TIME_SHAPE = re.compile(r"\d{14,}|\(?(?:19|20)\d\d-\d\d-\d\d(?:\D{1,2}\d\d:\d\d(?::\d\d)?)?")
 _WINDOW_CHARACTERS = 16
 _REMEMBERED_WINDOWS = 1 << 15
@@ -69,12 +70,12 @@ ENTITIES: dict[str, tuple[str, ...]] = {
     "MAC_ADDRESS": ("MacAddressRecognizer",),
     "URL": ("UrlRecognizer",),
 }
-"""What a spec may ask for, and presidio's recognisers for it."""
+"""The entities that a spec may name, each with presidio's recognisers for it."""
 
 
 @cache
 def recognizers_of(entity: str) -> tuple[Recognizer, ...]:
-    """Return what finds ``entity``, a key of ``ENTITIES``."""
+    """Return the recognisers of ``entity``, a key of ``ENTITIES``."""
     with _without_models():
         from presidio_analyzer import predefined_recognizers
     _stay_offline()
@@ -87,7 +88,7 @@ def recognizers_of(entity: str) -> tuple[Recognizer, ...]:
 
 
 def find_loose_phones(text: str) -> list[Finding]:
-    """Find digit groups that a word such as "call" announces; presidio wants a valid national number."""
+    """Find digit groups after a word such as "call". Presidio finds only valid national numbers."""
     findings: list[Finding] = []
     for match in _PHONE_SHAPE.finditer(text):
         before = text[max(0, match.start() - _PHONE_CONTEXT_CHARACTERS) : match.start()]
@@ -116,7 +117,8 @@ def find_ibans(text: str) -> list[Finding]:
 
 
 def find_ipv6(text: str) -> list[Finding]:
-    """Find IPv6 addresses (RFC 4291 §2.2) that hold a digit: ``::`` stands between names of programs too."""
+    """Find IPv6 addresses (RFC 4291 §2.2) that hold a digit. Without one, ``::`` may belong to source
+    code."""
     findings: list[Finding] = []
     for match in _IPV6_SHAPE.finditer(text):
         run = match.group()
@@ -136,12 +138,13 @@ SIGNS = {
     "IP_ADDRESS": r"\d\.\d{1,3}\.\d{1,3}\.\d|::[0-9A-Fa-f:]*\d|\d[0-9A-Fa-f:]*::|(?:[0-9A-Fa-f]{1,4}:){7}",
     "US_SSN": r"\d(?:[-. ]?\d){8}",
 }
-"""What every text holds in which the costly recognisers could find something: most texts hold none of it.
-Valid for Python and for Rust alike, linear in both. Entities without a sign are always searched for."""
+"""By entity with a costly recogniser, a cheap pattern that every text with such an entity matches. Most texts
+match none. The patterns are valid for Python and for Rust alike, and linear in both. Entities without a
+pattern here are always searched for."""
 
 
 def may_contain(entity: str, texts: pl.Series) -> pl.Series:
-    """Tell at little cost which of ``texts`` are worth searching for ``entity``: (texts,) booleans."""
+    """Return, cheaply, which of ``texts`` may contain ``entity``, as booleans."""
     return texts.str.contains(SIGNS.get(entity, ""))
 
 
@@ -179,9 +182,9 @@ def _adapted(recognizer: object, entity: str) -> Recognizer:
 
 
 def _near_digits(find: Recognizer) -> Recognizer:
-    """Show ``find`` only where digits run together: presidio reads a text once per country, 3 ms in all.
+    """Call ``find`` only for stretches with many digits: presidio reads a text once per country, 3 ms in all.
 
-    The same version, build or order number stands in many texts: what was read is remembered.
+    Results are remembered, because many texts hold the same version, build or order numbers.
     """
     find = lru_cache(_REMEMBERED_WINDOWS)(find)
 
@@ -199,8 +202,8 @@ def _near_digits(find: Recognizer) -> Recognizer:
 
 
 def _whole(find: Recognizer) -> Recognizer:
-    """Keep of what ``find`` finds what is no part of a longer word or number and holds a digit: to presidio
-    the ``::`` of ``std::vector`` is an address, and of ``fe80::1`` all but the end."""
+    """Keep only findings of ``find`` that hold a digit and are no part of a longer word or number. Presidio
+    takes the ``::`` of ``std::vector`` for an address, and finds ``fe80::1`` without its end."""
 
     def find_whole(text: str) -> list[Finding]:
         around = [(f, text[max(f.start - 1, 0) : f.start] + text[f.end : f.end + 1]) for f in find(text)]
@@ -221,9 +224,9 @@ _NARROWED: dict[str, Callable[[Recognizer], Recognizer]] = {
 
 @cache
 def _stay_offline() -> None:
-    """Have presidio judge the domains of addresses by the public suffix list that comes with tldextract.
+    """Make presidio check domains against the public suffix list that is packaged with tldextract.
 
-    Left to itself it fetches today's list: what is redacted would depend on the network and on the day.
+    By default it downloads the current list, so that results would depend on the network and on the day.
     """
     import tldextract.tldextract
 
@@ -234,8 +237,8 @@ def _stay_offline() -> None:
 def _without_models() -> Iterator[None]:
     """Import presidio as if torch and transformers were not installed.
 
-    It imports both wherever they are, for recognisers that are never used here: ten seconds and a
-    gigabyte.
+    It imports both if they are installed, for recognisers that are not used here. That takes ten seconds and
+    a gigabyte of memory.
     """
     hidden = [name for name in ("torch", "transformers") if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]

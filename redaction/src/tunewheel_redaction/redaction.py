@@ -1,4 +1,4 @@
-"""Personal data out of inputs and outputs, under placeholders that say what was there."""
+"""Replaces personal data in inputs and outputs by placeholders that name the kind of data."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from tunewheel_redaction.project_patterns import check_patterns, find_by_pattern
 from tunewheel_redaction.recognizers import Finding, may_contain, recognizers_of
 
 ANNOUNCED = "phone: "
-"""What a recogniser is shown before the value of a key that announces a telephone number."""
+"""Text put before the value of a key that announces a telephone number, so that the recognisers find it."""
 STAND_IN_DIGITS = 4
-"""Hex digits of a stand-in. Few, so that trying all telephone numbers finds thousands that fit, not one."""
+"""Hex digits of a pseudonym. They are few, so that thousands of telephone numbers fit the same pseudonym."""
 
 PLAIN = " ; "
-"""Stands for a placeholder where texts are looked through that were redacted before."""
+"""Replaces a placeholder when a redacted text is searched again."""
 
 
 def check_entities(entities: Iterable[str]) -> None:
-    """Refuse what no pattern can find.
+    """Check the names of entities.
 
     Raises:
-        InvalidSpec: an entity that is not in ``PII_ENTITIES``.
+        InvalidSpec: an entity is not in ``PII_ENTITIES``.
     """
     for entity in entities:
         if (complaint := entity_complaint(entity)) is not None:
@@ -42,16 +42,16 @@ def check_entities(entities: Iterable[str]) -> None:
 def find_entities(texts: Sequence[str], entities: Sequence[str]) -> list[list[Finding]]:
     """Return the findings in each of ``texts``, without overlaps, by position.
 
-    Of overlapping findings the higher score stays, then the longer, then the one named first in
-    ``entities``.
+    Of overlapping findings the one with the higher score stays, then the longer one, then the one whose
+    entity comes first in ``entities``.
     """
     found = find_all(pl.Series(texts, dtype=pl.String), entities)
     return [without_overlaps(found.get(place, ())) for place in range(len(texts))]
 
 
 def find_all(texts: pl.Series, entities: Sequence[str]) -> dict[int, list[Finding]]:
-    """Return what the recognisers of ``entities`` find, in their order, overlaps and all, by the text's
-    position in ``texts``. They are shown each text as people read it; positions are those in the text."""
+    """Return the findings for ``entities``, in their order and with overlaps, by the text's position in
+    ``texts``. The recognisers search folded texts; a finding's positions are those in the original text."""
     found: dict[int, list[Finding]] = {}
     read, folded = fold_texts(texts)
     for entity in entities:
@@ -65,7 +65,7 @@ def find_all(texts: pl.Series, entities: Sequence[str]) -> dict[int, list[Findin
 
 
 def without_overlaps(findings: Sequence[Finding]) -> list[Finding]:
-    """Return the best of ``findings`` where they overlap: by score, length, then place in the list."""
+    """Return the best of overlapping ``findings``: by score, then length, then place in the list."""
     chosen: list[Finding] = []
     for finding in sorted(findings, key=lambda f: (-f.score, f.start - f.end)):
         if all(finding.end <= other.start or other.end <= finding.start for other in chosen):
@@ -74,13 +74,13 @@ def without_overlaps(findings: Sequence[Finding]) -> list[Finding]:
 
 
 class Redactor:
-    """Takes personal data out of texts as a policy says, and counts it.
+    """Removes personal data from texts by a policy, and counts it.
 
-    ``own_words`` are the project's own: keys and strings of answers that are one of them stay, whatever they
-    look like. With a ``secret`` a stand-in is an HMAC (RFC 2104): without it nobody can confirm a guess.
+    ``own_words`` are the project's own words: keys and strings of answers that equal one of them stay. With a
+    ``secret`` a pseudonym is an HMAC (RFC 2104), so that nobody without the secret can confirm a guess.
 
     Raises:
-        InvalidSpec: the policy names an unknown entity, or a pattern like a built-in one.
+        InvalidSpec: the policy names an unknown entity, or gives a pattern the name of a built-in one.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Redactor:
         self.tally: Counter[str] = Counter()
 
     def clean(self, texts: pl.Series, groups: pl.Series) -> pl.Series:
-        """Return ``texts`` with placeholders; equal values in texts of one group get equal stand-ins."""
+        """Return ``texts`` with placeholders. Equal values in texts of one group get equal pseudonyms."""
         distinct = texts.drop_nulls().unique(maintain_order=True)
         findings = self._findings(distinct)
         touched = pl.Series([distinct[place] for place in findings], dtype=pl.String)
@@ -105,8 +105,8 @@ class Redactor:
         return pl.Series(texts.name, cleaned, dtype=pl.String)
 
     def holds_any(self, texts: pl.Series) -> pl.Series:
-        """Tell which of ``texts`` hold personal data. A placeholder of this policy is none, whatever a
-        project's pattern, or a pipeline that looks for names, makes of the words in it."""
+        """Return which of ``texts`` hold personal data. A placeholder of this policy never counts, even if a
+        project's pattern or a pipeline for names matches its words."""
         names = "|".join(map(re.escape, self._policy.placeholders))
         bare = texts.str.replace_all(rf"<(?:{names})(?:_[0-9a-f]{{{STAND_IN_DIGITS}}})?>", PLAIN)
         distinct = bare.drop_nulls().unique(maintain_order=True)
@@ -122,7 +122,7 @@ class Redactor:
         return {place: without_overlaps(findings) for place, findings in found.items() if findings}
 
     def _by_patterns(self, texts: pl.Series) -> dict[int, list[Finding]]:
-        """A project's pattern may look for a sign that folding replaces: it is shown both."""
+        """Search original and folded texts, since folding may replace a character that a pattern needs."""
         patterns = self._policy.patterns
         found = find_by_patterns(texts, patterns)
         read, folded = fold_texts(texts) if patterns else (texts, [])
@@ -149,8 +149,12 @@ class Redactor:
         return [part for part in parts_of(answer) if part.kind is Kind.TEXT or part.text not in own]
 
     def _worth_reading(self, answers: pl.Series) -> pl.Series:
-        """Tell which answers may hold something. A string in JSON stands there as it is, unless something is
-        escaped; but a project's pattern may look for its ends, and names may stand anywhere."""
+        """Return which answers may hold personal data, by a cheap search of their whole text.
+
+        JSON holds strings unchanged unless they have escapes, so an answer with a backslash always counts.
+        With the project's own patterns or with names every answer counts: a pattern may match at the ends of
+        a string, and names may be anywhere.
+        """
         if self._policy.patterns or self._policy.named_entities is not None:
             return answers.is_not_null()
         worth = answers.str.contains("\\", literal=True)
