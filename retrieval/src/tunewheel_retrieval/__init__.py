@@ -1,1 +1,1 @@
-"""Documents as passages, and the index that finds them: no Kafka, no HTTP."""
+"""Cuts documents into passages, and builds and searches the index of them; without Kafka or HTTP."""

@@ -1,4 +1,4 @@
-"""A version of an index from documents: what is unchanged is taken over from the version before."""
+"""Builds an index version from documents. Unchanged passages are reused from the previous version."""
 
 from __future__ import annotations
 
@@ -28,33 +28,33 @@ from tunewheel_retrieval.sections import Section
 from tunewheel_retrieval.words import Postings
 
 FORMAT = 1
-"""Of the files: raise it when another build of the same documents is to have another name."""
+"""The format of the files. Raise it when the same documents must give a version with another name."""
 MAX_PASSAGES = 200_000
 EMPTY, TOO_MANY, REFUSED = "empty", "too_many_passages", "refused_by_embedder"
 NOT_ON_THE_LOG = "not_on_the_log"
 MAY_PASS = frozenset({TOO_MANY, REFUSED, NOT_ON_THE_LOG})
-"""Reasons to leave a document out that lie outside of the document: another attempt may have its passages."""
+"""Reasons to leave out a document that do not lie in the document. A later build may include it."""
 EMBEDDED_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True)
 class Document:
-    """The version of a document that counts."""
+    """The current version of a document."""
 
     document_id: str
     record_id: str
     title: str = ""
     sections: Sequence[Section] | None = None
-    """Redacted. None: as the version of the index before has this record."""
+    """The redacted sections. None: reuse the passages that the previous index version has for this record."""
     left_out: str | None = None
-    """Why it must have no passages."""
+    """Why the document gets no passages; None: it gets them."""
     published_at: datetime | None = None
-    """Told in the table of documents."""
+    """Goes into the table of documents."""
 
 
 @dataclass(frozen=True)
 class IndexFiles:
-    """What a build made, not yet stored."""
+    """The files of a build, not yet stored."""
 
     index_id: str
     project: str
@@ -68,8 +68,8 @@ class IndexFiles:
     counts: IndexCounts
 
     def by_name(self) -> dict[str, bytes]:
-        """Return the files by their names in the version's folder, which hold digits of their hashes: two
-        machines may round a vector differently, and nothing is ever overwritten."""
+        """Return the files by their names in the version's folder. A name holds digits of the file's hash, so
+        that no file is overwritten by another machine, which may round a vector differently."""
         named = {
             "passages": (self.passages, "parquet"),
             "vectors": (self.vectors, "safetensors"),
@@ -98,7 +98,8 @@ class IndexFiles:
 
 
 def config_sha256_of(spec: RetrievalSpec, pii: PiiPolicy, embedding: str, *, secret: str = "") -> str:
-    """Return the hash of all that decides an index beside its documents; ``secret`` keys stand-ins."""
+    """Return a hash of everything except the documents that determines an index. ``secret``: of
+    pseudonyms."""
     keyed = content_sha256(secret.encode())[:12] if secret and pii.action == "pseudonymise" else None
     return content_sha256(
         {
@@ -112,10 +113,12 @@ def config_sha256_of(spec: RetrievalSpec, pii: PiiPolicy, embedding: str, *, sec
 
 
 def index_id_of(config_sha256: str, records: Mapping[str, str], left_out: Collection[str] = ()) -> str:
-    """Return the name of the version that these records make, by document. ``left_out``: the documents that
-    it lacks for one of the reasons ``MAY_PASS``: with their passages it is another version. It is named even
-    where it is empty: names of a former release told nothing of it, and a version that bears such a name may
-    lack any."""
+    """Return the name of the version that is made of ``records``, given by document.
+
+    ``left_out``: the documents that the version lacks for a reason in ``MAY_PASS``; with them it would be
+    another version. They enter the name even if there are none: names of an earlier release did not depend on
+    them, and a version with such a name may lack any document.
+    """
     content = {"config": config_sha256, "documents": sorted(records.items()), "left_out": sorted(left_out)}
     return content_id("ix", content)
 
@@ -130,16 +133,16 @@ def build(
     config_sha256: str,
     max_passages: int = MAX_PASSAGES,
 ) -> IndexFiles:
-    """Return the files of the version that ``documents`` make, each document once.
+    """Return the files of a version of ``documents``, which holds each document once.
 
-    ``previous`` has the same configuration, or is None; from it come the passages of documents without
-    sections, and the vectors and postings of every passage that is the same.
+    ``previous`` has the same configuration, or is None. It provides the passages of documents without
+    sections, and the vectors and postings of all unchanged passages.
 
-    A document of which the embedder refuses a passage is left out whole.
+    A document is left out entirely if the embedder refuses one of its passages.
 
     Raises:
         ValueError: a document without sections is not in ``previous``.
-        EmbeddingRefused: the embedder refuses whatever it is asked.
+        EmbeddingRefused: the embedder refuses every text.
     """
     rows: list[Passage] = []
     told: list[_Told] = []
@@ -173,8 +176,8 @@ def build(
 
 
 def without(previous: Index, document_ids: Collection[str]) -> IndexFiles:
-    """Return the files of the version that is left of ``previous`` without some documents: those that
-    ``build`` makes of the others, and nothing is embedded."""
+    """Return the files of ``previous`` without some documents. They equal a ``build`` of the other documents,
+    but nothing is embedded."""
     stays = [row.document_id not in document_ids for row in previous.rows]
     rows = [row for row, stay in zip(previous.rows, stays, strict=True) if stay]
     told = [_Told(*row) for row in previous.documents.select(list(DOCUMENTS)).iter_rows()]
@@ -194,7 +197,7 @@ def without(previous: Index, document_ids: Collection[str]) -> IndexFiles:
 
 
 class _Told(NamedTuple):
-    """A row of the table of documents: the columns ``DOCUMENTS``."""
+    """A row of the table of documents, with the columns ``DOCUMENTS``."""
 
     document_id: str
     record_id: str
@@ -239,7 +242,7 @@ def _files(
 
 
 Cut = tuple[str, list[Passage], str | None]
-"""A document's title, its passages, and why it has none."""
+"""A document's title, its passages, and the reason if it has none."""
 
 
 def _cut(document: Document, spec: RetrievalSpec) -> Cut:
@@ -257,7 +260,7 @@ def _passages(document: Document, spec: RetrievalSpec) -> Iterator[Passage]:
             content = [document.document_id, document.title, section.heading, text]
             name = content_id("ps", content)
             seen[name] += 1
-            if seen[name] > 1:  # the same words twice below one heading
+            if seen[name] > 1:  # the same text occurs twice below one heading
                 name = content_id("ps", [*content, seen[name]])
             yield Passage(
                 passage_id=name,
@@ -273,7 +276,7 @@ def _passages(document: Document, spec: RetrievalSpec) -> Iterator[Passage]:
 
 
 class _Taken:
-    """Documents as a version has them."""
+    """Looks up documents in the previous version."""
 
     def __init__(self, previous: Index | None) -> None:
         self._documents: dict[str, tuple[str, str, str | None]] = {}
@@ -289,19 +292,19 @@ class _Taken:
     def of(self, document: Document) -> Cut:
         record_id, title, left_out = self._documents.get(document.document_id, (None, "", None))
         if record_id != document.record_id:
-            raise ValueError(f"{document.document_id} has no sections, and was not in the version before")
+            raise ValueError(f"{document.document_id} has no sections, and is not in the previous version")
         return title, self._passages.get(document.document_id, []), left_out
 
 
 def _split(rows: Sequence[Passage], previous: Index | None) -> tuple[list[tuple[int, int]], list[int]]:
-    """Return (row in ``previous``, row here) of passages that are the same, and the rows of the others."""
+    """Return the pairs (row in ``previous``, row here) of unchanged passages, and the rows of the others."""
     before = {} if previous is None else {row.passage_id: at for at, row in enumerate(previous.rows)}
     kept = [(before[row.passage_id], at) for at, row in enumerate(rows) if row.passage_id in before]
     return kept, [at for at, row in enumerate(rows) if row.passage_id not in before]
 
 
 def _vectors(rows: Sequence[Passage], embedder: Embedder, previous: Index | None) -> np.ndarray:
-    """Return the vectors (passages, dimensions) of ``rows``, float16; NaN where the embedder refuses."""
+    """Return the vectors of ``rows``, (passages, dimensions) in float16; NaN for refused passages."""
     kept, fresh = _split(rows, previous)
     vectors = np.zeros((len(rows), embedder.dimensions), np.float16)
     if previous is not None and kept:
@@ -313,8 +316,8 @@ def _vectors(rows: Sequence[Passage], embedder: Embedder, previous: Index | None
 
 
 def _units(texts: Sequence[str], embedder: Embedder) -> Vectors:
-    """Return (texts, dimensions), NaN for a text that is refused. What is refused together is asked for in
-    halves, until the texts that are refused are known."""
+    """Return (texts, dimensions), with NaN for refused texts. A refused batch is halved and tried again,
+    until the refused texts are known."""
     try:
         return embedder.units(texts)
     except EmbeddingRefused as error:

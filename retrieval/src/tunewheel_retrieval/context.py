@@ -1,12 +1,13 @@
-"""Passages as a part of a prompt: what fits, how a passage stands there as data, and what an answer cites.
+"""Puts passages into a prompt, as data, within a budget of tokens, and makes the sources that an answer
+cites.
 
-A passage is written by whoever may publish documents, and read by a model that follows instructions (indirect
-prompt injection: Greshake et al., "Not what you've signed up for", AISec 2023). Nothing makes a model ignore
-what it reads. What is done here makes sure that a passage cannot leave its place in the prompt:
+Whoever may publish documents writes the passages, and a model that follows instructions reads them (indirect
+prompt injection: Greshake et al., "Not what you've signed up for", AISec 2023). No measure makes a model
+ignore instructions in a passage. The measures here keep a passage within its place in the prompt:
 
-- It stands between two fences that are longer than any run of the same character within the passages.
+- Each passage is between two fences that are longer than any run of the same character in the passages.
 - Special tokens of chat templates are broken up, so that no tokenizer reads the end of a message in them.
-- Characters that a reader cannot see are taken out: controls, overrides of the writing direction, tags.
+- Invisible characters are removed: controls, overrides of the writing direction, tags.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ FENCE = "`"
 SHORTEST_FENCE = 3
 LARGEST_HEADER_BYTES = 4096
 LONGEST_LINE = 200
-"""Characters of a heading or title, in a prompt and in a source."""
+"""The most characters of a heading or title, in a prompt and in a source."""
 
 _LINE_BREAKS = re.compile(r"\r\n?|[\v\f\x85\u2028\u2029]")
 _UNSEEN = re.compile(
@@ -43,23 +44,25 @@ _SPECIAL_TOKENS = re.compile(
 _PLAIN = re.compile(
     r"[\t\n -;=-Z\\-~\u00a0-\u00ac\u00ae-\u1fff\u2010-\u2027\u2030-\u205f\u2070-\ufefe\uff00-\uffff]*"
 )
-"""Text in which the three patterns above find nothing: to see that takes a fiftieth of their time."""
+"""Matches only text in which the three patterns above find nothing, in a fiftieth of their time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What an answer cites: a section of one version of a document."""
+    """A section of one version of a document, cited by an answer."""
 
     document: str
     heading: str
     version: str
-    """The id of the record: it changes with every change of the document."""
+    """The record's id, which changes with every change of the document."""
 
 
 def fit(hits: Iterable[Hit], *, budget: int) -> tuple[Hit, ...]:
-    """Return the hits whose passages fit into ``budget`` tokens together, in their order. One that is too
-    long for what is left is skipped, and a shorter one after it may still come in. Tokens are those that the
-    index counted; titles, headings and fences come on top."""
+    """Return the hits whose passages fit into ``budget`` tokens together, in their order.
+
+    A hit that is too long for the rest of the budget is skipped, and a shorter one after it may still fit.
+    Tokens are as counted by the index, without titles, headings and fences.
+    """
     taken: list[Hit] = []
     left = budget
     for hit in hits:
@@ -70,8 +73,8 @@ def fit(hits: Iterable[Hit], *, budget: int) -> tuple[Hit, ...]:
 
 
 def with_passages(template: str, hits: Sequence[Hit]) -> str:
-    """Return ``template`` with the passages of ``hits`` in place of its ``{passages}``, each in a fence and
-    under the number of its source (see ``sources``)."""
+    """Return ``template`` with ``{passages}`` replaced by the passages of ``hits``, each in a fence and with
+    the number of its source (see ``sources``)."""
     numbers = {source: n for n, source in enumerate(sources(hits), 1)}
     texts = [f"{_label(hit.passage)}\n\n{as_data(hit.passage.text)}".strip() for hit in hits]
     fence = _fence_around(texts)
@@ -89,8 +92,8 @@ def sources(hits: Iterable[Hit]) -> tuple[Source, ...]:
 
 
 def sources_header(cited: Sequence[Source]) -> str:
-    """Return ``cited`` as JSON for a header of HTTP: ASCII in one line, at most 4 KiB. Where that is too
-    little, the last sources are left out."""
+    """Return ``cited`` as JSON for an HTTP header: one line of ASCII, at most 4 KiB. The last sources are
+    left out if they do not fit."""
     told = [json.dumps(_as_json(source), separators=(",", ":")) for source in cited]
     while told and sum(map(len, told)) + len(told) + 1 > LARGEST_HEADER_BYTES:
         told.pop()
@@ -98,14 +101,14 @@ def sources_header(cited: Sequence[Source]) -> str:
 
 
 def sources_text(cited: Sequence[Source]) -> str:
-    """Return ``cited`` as the end of an answer in plain text; "" where there is none."""
+    """Return ``cited`` as plain text for the end of an answer; "" if there is none."""
     lines = [f"[{n}] {_line_of(source)}" for n, source in enumerate(cited, 1)]
     return "\n\nSources:\n" + "\n".join(lines) if lines else ""
 
 
 def as_data(text: str) -> str:
-    """Return ``text`` without characters that nobody sees, and with special tokens of chat templates broken
-    up by a space. Words, layout and every visible character stay."""
+    """Return ``text`` without invisible characters, and with special tokens of chat templates broken up by a
+    space. All visible characters and the layout stay."""
     text = _UNSEEN.sub("", _LINE_BREAKS.sub("\n", text))
     return _SPECIAL_TOKENS.sub(lambda found: f"{found[0]} ", text)
 
@@ -118,7 +121,7 @@ def _fence_around(texts: Iterable[str]) -> str:
 
 
 def _label(passage: Passage) -> str:
-    """Return title and heading in one line. A document chooses them, so they stand inside the fence."""
+    """Return title and heading in one line. They come from the document, so they belong inside the fence."""
     return " > ".join(part for part in (_line(passage.title), _line(passage.heading)) if part)
 
 

@@ -1,4 +1,4 @@
-"""Reciprocal rank fusion: one ranking out of several whose scores cannot be compared.
+"""Reciprocal rank fusion: merges several rankings whose scores cannot be compared.
 
 score(row) = sum over the rankings that have the row of 1 / (k + rank), ranks from 1.
 
@@ -12,21 +12,21 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 K = 60
-"""How little the first places count above the later ones."""
+"""A larger value makes the first places count less above later ones."""
 
 
 class Fused(NamedTuple):
     row: int
     score: float
     ranks: tuple[int | None, ...]
-    """The row's place in each ranking, from 1; None: that ranking does not have it."""
+    """The row's place in each ranking, from 1. None: that ranking does not have the row."""
 
 
 def fused(rankings: Sequence[Sequence[int]], *, limit: int, k: int = K) -> list[Fused]:
-    """Return the best ``limit`` rows of all ``rankings``, the best first. Rows with equal scores come by
-    their number, so that the same rankings always give the same order.
+    """Return the best ``limit`` rows of all ``rankings``, the best first. Rows with equal scores are ordered
+    by their number, so that the same rankings always give the same order.
 
-    ``rankings``: rows, the best first, each once in a ranking.
+    ``rankings``: each holds rows, the best first, and no row twice.
     """
     places = [{int(row): rank for rank, row in enumerate(ranking, 1)} for ranking in rankings]
     scores: dict[int, float] = {}

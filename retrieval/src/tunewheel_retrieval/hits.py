@@ -1,4 +1,4 @@
-"""A passage of an index, and how a question found it."""
+"""A passage of an index, and its scores for a question."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ class Passage:
 
     passage_id: str
     document_id: str
-    """As its publisher calls the document: the ``source_id`` of its record."""
+    """The publisher's id of the document: the ``source_id`` of its record."""
     record_id: str
-    """Which version of the document this is."""
+    """The id of the record: one version of the document."""
     title: str
     heading: str
-    """The path of headings above the passage, joined; empty where there is none."""
+    """The headings above the passage, joined; empty if there is none."""
     text: str
     tokens: int
     order: int
-    """Place among the passages of its document."""
+    """The passage's position in its document."""
 
     @property
     def searched(self) -> str:
-        """What of the passage is embedded, and searched by words: its place and its text."""
+        """The text that is embedded and searched by words: title, heading and passage."""
         return "\n".join(part for part in (self.title, self.heading, self.text) if part)
 
 
@@ -34,9 +34,9 @@ class Hit:
 
     passage: Passage
     score: float
-    """By ``fusion.fused``: higher is better, and says nothing across questions."""
+    """The score of ``fusion.fused``: higher is better. Scores of different questions cannot be compared."""
     ranks: tuple[int | None, ...] = ()
-    """Its place in each ranking that was fused, from 1; None: that ranking does not have it."""
+    """The passage's place in each fused ranking, from 1. None: that ranking does not have the passage."""
     similarity: float | None = None
-    """Cosine of its vector and the question's: it says how well the passage fits. None: the question had no
-    vector."""
+    """The cosine of the passage's and the question's vectors: how well the passage fits. None: the question
+    had no vector."""

@@ -1,4 +1,4 @@
-"""One version of an index: opened from its files, and searched by words and by vectors."""
+"""Opens an index version from its files, and searches it by words and by vectors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tunewheel_retrieval.hits import Hit, Passage
 from tunewheel_retrieval.words import Postings, WordSearch, best_of
 
 DEPTH = 50
-"""Rows of each ranking that are fused: 20 finds nearly the same."""
+"""How many rows of each ranking are fused. 20 would find nearly the same."""
 PASSAGES = {
     "passage_id": pl.String,
     "document_id": pl.String,
@@ -42,11 +42,11 @@ DOCUMENTS = {
     "left_out": pl.String,
 }
 Files = Mapping[str, bytes] | Callable[[ArtifactRef], bytes]
-"""The files by their paths, or what reads one."""
+"""The files by path, or a function that reads one."""
 
 
 class BrokenIndex(TunewheelError):
-    """An index version whose files are not what its manifest says. ``field`` is the manifest's."""
+    """The files of an index version do not fit its manifest. ``field`` is the manifest's field."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field} {reason}")
@@ -56,23 +56,23 @@ class BrokenIndex(TunewheelError):
 
 @dataclass(frozen=True)
 class Index:
-    """A version in memory. Nothing in it changes, so any thread may search, and no search reads a file."""
+    """A version in memory. It is immutable, so any thread may search it, and no search reads a file."""
 
     manifest: IndexManifest
     rows: tuple[Passage, ...]
     vectors: npt.NDArray[np.float32]
-    """(rows, dimensions), unit length; zeros where no token of a passage is known."""
+    """(rows, dimensions), unit length; zeros if no token of a passage is known."""
     postings: Postings
     documents: pl.DataFrame
-    """Columns ``DOCUMENTS``."""
+    """The table of documents, with the columns ``DOCUMENTS``."""
     _words: WordSearch
 
     @classmethod
     def open(cls, manifest: IndexManifest, files: Files) -> Index:
-        """Read a version's files, and check that each is what ``manifest`` says.
+        """Read a version's files and check them against ``manifest``.
 
         Raises:
-            BrokenIndex: a file is missing, hashes to something else, or does not fit the others.
+            BrokenIndex: a file is missing, has another hash, or does not fit the other files.
         """
         passages = _frame(_read(files, "passages", manifest.passages), "passages", PASSAGES)
         documents = _frame(_read(files, "documents", manifest.documents), "documents", DOCUMENTS)
@@ -90,12 +90,12 @@ class Index:
     def search(self, question: str, vector: Vectors | None, k: int) -> tuple[Hit, ...]:
         """Return the ``k`` best passages for ``question``, the best first.
 
-        ``vector`` is the question's own, (dimensions,), by the embedder that ``manifest.embedding`` names;
-        None searches by words alone. Passages that share no word with the question and do not point its way
-        are not found.
+        ``vector``: the question's vector, (dimensions,), by the embedder that ``manifest.embedding`` names.
+        None: search by words alone. A passage is found only if it shares a word with the question or its
+        cosine with the question is positive.
         """
         rankings = [self._words.best(question, max(k, DEPTH))]
-        # in this thread: BLAS would share the rows among threads, and wait for the one that has to wait
+        # vecdot runs in this thread; BLAS would use several threads and wait for the slowest of them
         cosines = None if vector is None else np.vecdot(self.vectors, np.asarray(vector, np.float32))
         if cosines is not None and np.any(cosines):
             rankings.append(best_of(cosines, max(k, DEPTH)))

@@ -1,4 +1,4 @@
-"""Opens an index version that lies in an object store."""
+"""Opens an index version from an object store."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from tunewheel_retrieval.index import Index
 
 
 class Store(Protocol):
-    """What reads artifacts: the runtime's object store."""
+    """Reads artifacts, like the runtime's object store."""
 
     async def get(self, ref: ArtifactRef) -> bytes:
-        """Return an artifact whose bytes are what ``ref`` says."""
+        """Return the bytes of an artifact, checked against ``ref``."""
         ...
 
     async def read(self, path: str) -> bytes | None:
-        """Return what lies at ``path``; None: nothing."""
+        """Return the file at ``path``; None: there is none."""
         ...
 
 
 async def open_index(store: Store, ref: ArtifactRef) -> Index:
-    """Return the version whose manifest ``ref`` names, all of it read and verified.
+    """Read and verify the version whose manifest ``ref`` names.
 
     Raises:
-        BrokenIndex: a file is missing, or is not what the manifest says.
-        InvalidEvent: the manifest is none.
+        BrokenIndex: a file is missing, or does not fit the manifest.
+        InvalidEvent: the file that ``ref`` names is no manifest.
         ArtifactMissing, CorruptArtifact, TransientError: see ``ObjectStore.get``.
     """
     manifest = decode_data(IndexManifest, await store.get(ref))
     read = {one.path: await store.read(one.path) for one in files_of(manifest)}
     files = {path: data for path, data in read.items() if data is not None}
-    # what is read is as large as an index: its hashes are checked beside the event loop
+    # in a thread, because hashing a whole index would block the event loop
     return await asyncio.to_thread(Index.open, manifest, files)
 
 
 def files_of(manifest: IndexManifest) -> tuple[ArtifactRef, ...]:
-    """Return the files of a version, beside its manifest."""
+    """Return the files of a version, without its manifest."""
     return (manifest.passages, manifest.vectors, manifest.documents, *manifest.lexical)

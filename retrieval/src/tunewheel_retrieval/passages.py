@@ -1,8 +1,8 @@
-"""Sections as passages within a budget of tokens. A passage never crosses a heading.
+"""Cuts sections into passages within a budget of tokens. A passage never crosses a heading.
 
-Paragraphs, tables and code blocks stay whole where the budget allows it. One that alone exceeds it is cut:
-prose between sentences, then words; a table between rows, its head repeated; code between lines, each part
-fenced.
+Paragraphs, tables and code blocks stay whole if the budget allows it. A block that exceeds the budget is cut:
+prose between sentences, then between words; a table between rows, with its head repeated; code between lines,
+with each part fenced.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _PARAGRAPHS = re.compile(r"\n{2,}")
 _SENTENCE_END = re.compile(r"(?<=[.!?。؟])\s+")
 Measure = Callable[[str], int]
 Sizes = Callable[[Sequence[str]], list[int]]
-"""Returns the tokens of each text."""
+"""Returns the number of tokens of each text."""
 BYTES_PER_TOKEN = 4
 
 
 def estimated_tokens(text: str) -> int:
-    """Return about how many tokens a text has for a byte-level tokenizer: bytes of UTF-8 by four, rounded up.
-    It needs no tokenizer, so that index and gateway count alike."""
+    """Estimate a text's tokens for a byte-level tokenizer: a quarter of its UTF-8 bytes, rounded up. No
+    tokenizer is needed, so that index and gateway count alike."""
     return -(-len(text.encode("utf-8", "surrogatepass")) // BYTES_PER_TOKEN)
 
 
@@ -36,8 +36,8 @@ def estimated_sizes(texts: Sequence[str]) -> list[int]:
 def passages_of(section: Section, sizes_of: Sizes, *, max_tokens: int, overlap: int) -> list[str]:
     """Return the passages of ``section``, in order, each at most ``max_tokens`` tokens.
 
-    ``overlap`` is the most tokens of prose that a passage repeats from the one before it. A single word or
-    line longer than the budget is a passage of its own, and too long.
+    ``overlap``: the most tokens of prose that a passage repeats from the previous one. A single word or line
+    longer than the budget becomes a passage of its own, which exceeds the budget.
     """
 
     def measure(text: str) -> int:
@@ -60,17 +60,17 @@ def passages_of(section: Section, sizes_of: Sizes, *, max_tokens: int, overlap: 
 
 
 def sentences(text: str) -> list[str]:
-    """Return the sentences of ``text``; list items and lines stand for themselves."""
+    """Return the sentences of ``text``. A list item or a line ends a sentence."""
     return [part.strip() for line in text.split("\n") for part in _SENTENCE_END.split(line) if part.strip()]
 
 
 def paragraphs(text: str) -> list[str]:
-    """Return the paragraphs of ``text``: what blank lines separate."""
+    """Return the paragraphs of ``text``, which blank lines separate."""
     return [part for part in (raw.strip("\n") for raw in _PARAGRAPHS.split(text)) if part.strip()]
 
 
 def _blocks(piece: DocumentSection, measure: Measure, budget: int) -> list[tuple[str, bool]]:
-    """Return (text, is it prose) of blocks within the budget."""
+    """Return the blocks, each within the budget, as (text, whether it is prose)."""
     if piece.kind == "prose":
         found = [
             part for paragraph in paragraphs(piece.text) for part in _cut_prose(paragraph, measure, budget)
@@ -130,7 +130,8 @@ def _cut_code(piece: DocumentSection, measure: Measure, budget: int) -> list[str
 
 
 def _packed(parts: Sequence[str], measure: Measure, budget: int, joint: str) -> list[str]:
-    """Join neighbours while they fit together. Sums sizes, so that a part is measured once."""
+    """Join neighbours while they fit the budget together. Sizes are added, so that each part is measured
+    once."""
     joined: list[list[str]] = []
     room = 0
     for part in parts:
@@ -147,7 +148,7 @@ def _packed(parts: Sequence[str], measure: Measure, budget: int, joint: str) -> 
 def _joined(
     groups: Sequence[Sequence[str]], join: Callable[[Sequence[str]], str], measure: Measure, budget: int
 ) -> list[str]:
-    """Join each group; one that is longer together than its parts were alone is halved."""
+    """Join each group. A joined group that exceeds the budget, unlike the sum of its parts, is halved."""
     texts: list[str] = []
     for group in groups:
         text = join(group)

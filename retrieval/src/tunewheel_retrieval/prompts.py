@@ -1,5 +1,5 @@
-"""How a prompt with passages is made, in one place: the gateway serves by it, curate trains and eval judges
-by it, so that all three show a model the same."""
+"""Makes prompts with passages. The gateway, curate and eval all use it, so that a model sees the same prompts
+in serving, training and evaluation."""
 
 from __future__ import annotations
 
@@ -17,42 +17,41 @@ if TYPE_CHECKING:  # the gateway makes prompts before it has loaded numpy
     from tunewheel_retrieval.index import Index
 
 LONGEST_QUESTION = 4_000
-"""Characters that are searched for; what follows them is for the model alone."""
+"""How many characters of a question are used for the search. The model gets the whole question."""
 Message = Mapping[str, Any]
-"""``role`` and ``content``, and what else a client sends."""
+"""A message with ``role``, ``content`` and any other fields of the client."""
 
 
 def question_of(messages: Sequence[Message]) -> str:
-    """Return what is searched for: the beginning of the user's last message; "" where no user says
-    anything."""
+    """Return the text to search for: the beginning of the user's last message; "" if there is none."""
     said = (one["content"] for one in reversed(messages) if one["role"] == "user")
     return (next(said, None) or "")[:LONGEST_QUESTION]
 
 
 def look_up(index: Index, spec: RetrievalSpec, question: str, vector: Vectors | None) -> tuple[Hit, ...]:
-    """Return the passages that go with ``question``, the best first: those of the best ``spec.top_k`` that
-    fit into ``spec.budget_tokens``.
+    """Return the passages for ``question``, the best first: those of the best ``spec.top_k`` that fit into
+    ``spec.budget_tokens``.
 
-    ``vector`` is the question's own, (dimensions,), by the embedder of the index; None: words alone."""
+    ``vector``: the question's vector, (dimensions,), by the index's embedder; None: search by words alone."""
     return fit(index.search(question, vector, spec.top_k), budget=spec.budget_tokens)
 
 
 def without_last(spec: RetrievalSpec, hits: Sequence[Hit]) -> tuple[Hit, ...] | None:
-    """Return ``hits`` without the last passage, for a prompt that the model's context does not hold; None
-    where ``spec`` allows no fewer: rather no answer than one without passages."""
+    """Return ``hits`` without the last passage, for a prompt that exceeds the model's context. None: ``spec``
+    allows no fewer passages, and no answer is better than one without them."""
     fewest = 1 if spec.when_unavailable == "refuse" else 0
     return tuple(hits[:-1]) if len(hits) > fewest else None
 
 
 def context_of(spec: RetrievalSpec, hits: Sequence[Hit]) -> str:
-    """Return what a prompt says of ``hits``: the spec's template with each passage in its fence; "" where
-    there is none."""
+    """Return the part of a prompt that holds ``hits``: the spec's template with each passage in a fence; ""
+    if there is no hit."""
     return with_passages(spec.template, hits) if hits else ""
 
 
 def with_context(messages: Sequence[Message], context: str) -> list[dict[str, Any]]:
-    """Return ``messages`` with ``context`` at the end of the first system message, whoever wrote it, or in a
-    system message before all others. ``messages`` themselves stay; without ``context`` a copy is returned."""
+    """Return a copy of ``messages`` with ``context`` at the end of the first system message. If there is
+    none, a system message with ``context`` is put before all others. An empty ``context`` adds nothing."""
     told = [dict(message) for message in messages]
     if not context:
         return told

@@ -1,4 +1,4 @@
-"""Documents in pieces that know their place: what lies below one heading is one section."""
+"""Sections of documents: the pieces below one heading, with their place."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Section:
 
     @property
     def place(self) -> str:
-        """Heading path and page or lines, for the lineage."""
+        """Heading path, and page or lines, for the lineage."""
         parts = [" > ".join(self.path)] if self.path else []
         first = self.pieces[0]
         if first.page is not None:
@@ -48,7 +48,7 @@ class Section:
 
 
 def markdown_of(piece: DocumentSection) -> str:
-    """Return a piece as Markdown: code in a fence that it cannot close, the rest as it is."""
+    """Return a piece as Markdown: code in a fence that it cannot close, other text unchanged."""
     if piece.kind != "code":
         return piece.text
     longest = max((len(run) for run in re.findall(r"`{3,}", piece.text)), default=2)
@@ -57,8 +57,8 @@ def markdown_of(piece: DocumentSection) -> str:
 
 
 def joined(sections: Iterable[Section]) -> list[Section]:
-    """Return ``sections`` with neighbours of one record and one heading in one; a piece of code that has a
-    name stays alone."""
+    """Return ``sections`` with neighbours of the same record and heading joined. A named piece of code stays
+    alone."""
     found: list[Section] = []
     for one in sections:
         last = found[-1] if found else None
@@ -71,12 +71,12 @@ def joined(sections: Iterable[Section]) -> list[Section]:
 
 
 def repaired(text: str, *, verbatim: bool) -> str:
-    """Repair encoding; white space stays where it means something: list indentation, code."""
+    """Repair encoding errors, and keep white space with a meaning: list indentation and code."""
     fixed = unicodedata.normalize("NFC", ftfy.fix_text(text, _REPAIR))
     trimmed = "\n".join(line.rstrip() for line in fixed.split("\n"))
     return trimmed.strip("\n") if verbatim else _BLANK_LINES.sub("\n\n", trimmed).strip()
 
 
 def on_one_line(text: str) -> str:
-    """Return a title or heading repaired, its white space single spaces."""
+    """Return a title or heading repaired, with single spaces as its white space."""
     return " ".join(repaired(text, verbatim=False).split())

@@ -1,7 +1,7 @@
 """Search by words: BM25 over postings in numpy.
 
-Postings hold counts and lengths alone. What depends on the whole collection (idf, mean length) is computed
-when they are opened: one changed passage changes its own postings and nothing else.
+Postings hold only counts and lengths. Values that depend on the whole collection (idf, mean length) are
+computed when the postings are opened, so a changed passage changes only its own postings.
 
 Source: Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond", 2009, with Lucene's
 idf, log(1 + (N - df + 0.5) / (df + 0.5)), which is never negative.
@@ -26,15 +26,15 @@ _HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _UNSPACED = re.compile(
     r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]{2,}"
 )
-"""Runs of scripts that put no spaces between words: Thai, Lao, Burmese, Khmer, kana, Han."""
+"""Runs of scripts without spaces between words: Thai, Lao, Burmese, Khmer, kana, Han."""
 
 Numbers = npt.NDArray[np.int32]
 Offsets = npt.NDArray[np.int64]
 
 
 def words_of(text: str) -> list[str]:
-    """Return the words of ``text`` in lower case, in order; beside a name such as ``KubePodCrash`` also its
-    parts, and of scripts without spaces every pair of neighbouring characters."""
+    """Return the words of ``text`` in lower case, in order. A name such as ``KubePodCrash`` also gives its
+    parts. Scripts without spaces give every pair of neighbouring characters."""
     found: list[str] = []
     for word in _WORD.findall(text):
         found.append(word.lower())
@@ -48,18 +48,18 @@ def words_of(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Postings:
-    """Which passages hold which words, how often: the same passages always give the same arrays."""
+    """Which passages hold which words, and how often. The same passages always give the same arrays."""
 
     vocabulary: tuple[str, ...]
-    """Sorted."""
+    """All words, sorted."""
     begins: Offsets
     """(words + 1,): the postings of word i are ``begins[i]`` up to ``begins[i + 1]``."""
     rows: Numbers
     """The passage of each posting, ascending within a word."""
     counts: Numbers
-    """How often the word stands in that passage."""
+    """How often the word occurs in that passage."""
     lengths: Numbers
-    """(passages,): words of each."""
+    """(passages,): the number of words of each passage."""
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Postings:
@@ -74,11 +74,11 @@ class Postings:
         rows: Sequence[int],
         texts: Sequence[str],
     ) -> Postings:
-        """Return postings of what is taken over from ``previous`` and of new ``texts``.
+        """Return the postings of passages kept from ``previous`` and of new ``texts``.
 
         Args:
-            kept: (row in ``previous``, row here) of passages that are the same.
-            rows: the row of each of ``texts``; with those of ``kept``, every row from 0 once.
+            kept: pairs (row in ``previous``, row here) of unchanged passages.
+            rows: the row here of each of ``texts``. Together with ``kept`` it gives every row from 0 once.
         """
         previous = previous or _EMPTY
         read = [words_of(text) for text in texts]
@@ -113,7 +113,7 @@ class Postings:
         )
 
     def to_bytes(self) -> bytes:
-        """Return safetensors; the vocabulary is UTF-8, one word a line."""
+        """Return the postings as safetensors. The vocabulary is UTF-8 with one word per line."""
         words = np.frombuffer("\n".join(self.vocabulary).encode("utf-8", "surrogatepass"), np.uint8)
         return save(
             {
@@ -127,10 +127,10 @@ class Postings:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Postings:
-        """Read what ``to_bytes`` wrote.
+        """Read the output of ``to_bytes``.
 
         Raises:
-            ValueError: it is no such file, or its arrays do not fit together.
+            ValueError: ``data`` is no such output, or its arrays do not fit together.
         """
         try:
             arrays = load(data)
@@ -169,11 +169,11 @@ class WordSearch:
         idf = np.log1p((len(lengths) - frequency + 0.5) / (frequency + 0.5))
         weights = postings.counts / (postings.counts + norms[postings.rows]) * np.repeat(idf, frequency)
         self._weights = weights.astype(np.float32)
-        """What each posting adds to the score of its passage."""
+        """The contribution of each posting to the score of its passage."""
 
     def best(self, question: str, depth: int) -> list[int]:
-        """Return the ``depth`` best rows that share a word with ``question``, the best first; rows with equal
-        scores come by their number. Only postings of the question's words are read."""
+        """Return the ``depth`` best rows that share a word with ``question``, the best first, ties by row
+        number. Only the postings of the question's words are read."""
         begins, number = self._postings.begins, self._number
         rows: list[Numbers] = []
         weights: list[npt.NDArray[np.float32]] = []
