@@ -1,9 +1,10 @@
-"""Whether to fine-tune at all: two questions decide.
+"""Advises whether to fine-tune at all, from the answers to two questions.
 
-Facts that change belong where they can be exchanged, in retrieval; form, tone and judgement that must always
-be the same belong into weights (Ovadia et al., arXiv:2312.05934, compare both ways of giving a model facts).
+Facts that change belong into documents for retrieval, where they can be exchanged. Form, tone and judgement
+that must always be the same belong into weights. (Ovadia et al., arXiv:2312.05934, compare both ways of
+giving a model facts.)
 
-Whether that was right, each evaluation of a project that retrieves can tell: see ``held_against``.
+Each evaluation of a project with retrieval can check the advice: see ``held_against``.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Change(StrEnum):
 
 
 class Consistency(StrEnum):
-    """How much it matters that equal questions get equal answers in equal form."""
+    """How important it is that equal questions get equal answers in equal form."""
 
     LOW = "low"
     MEDIUM = "medium"
@@ -61,7 +62,7 @@ _TABLE = {
 
 
 def advise(changes: Change, consistency: Consistency) -> Advice:
-    """Answer the two questions."""
+    """Return the approach for the two answers, and the reason."""
     default = Approach.RAG if consistency is Consistency.LOW else Approach.HYBRID
     approach = _TABLE.get((changes, consistency), default)
     return Advice(approach=approach, reason=_REASONS[approach])
@@ -75,7 +76,7 @@ _CELLS = {
 
 
 def approach_of(spec: ProjectSpec) -> Approach:
-    """Return what ``spec`` does where a request does not say: every project trains."""
+    """Return the approach of ``spec``: how it serves requests that name none. Every project trains."""
     looks_up = spec.retrieval is not None and spec.retrieval.default == "on"
     return Approach.HYBRID if looks_up else Approach.FINE_TUNING
 
@@ -88,12 +89,13 @@ def held_against(
     metric: str,
     trained_with_passages: bool,
 ) -> AdviceCheck:
-    """Hold ``approach`` against what was measured: wrong where any cell is shown to be better than the one
-    that it stands for, right where that one is shown to be better than all others, else undecided. A cell
-    that the adapter was not trained for may lose for want of training, which says nothing of the approach.
+    """Check ``approach`` against an evaluation.
 
-    ``better``: pairs (winner, loser) that the data show, by intervals that hold together. ``figures``: each
-    cell's, by ``metric``.
+    The approach is wrong if any cell is shown to be better than the approach's own cell. It is right if its
+    cell is shown to be better than all others. Otherwise the check is undecided. A cell that the adapter was
+    not trained for may lose because of that, which says nothing about the approach.
+
+    ``better``: pairs (winner, loser), shown by simultaneous intervals. ``figures``: the ``metric`` by cell.
     """
     own = _CELLS[approach]
     winners = [one for one in Cell if (one, own) in better]

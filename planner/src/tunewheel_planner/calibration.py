@@ -1,4 +1,4 @@
-"""Earlier runs correct later estimates: a fold over plans and what came of them."""
+"""Corrects estimates by earlier runs: compares their plans with what was measured."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import Usage
 
 REMEMBERED = 20
-"""Runs per method, device and size: older ones ran other versions."""
+"""How many runs are remembered per method, device and size. Older runs had older software."""
 NARROWEST = 0.1
-"""No number of runs makes an estimate surer than this share: machines are shared."""
+"""The least relative width of a corrected estimate, however many runs there are: machines are shared."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A plan and the run it was made for."""
+    """A plan, and the measurements of its run."""
 
     plan: TrainPlan
     tokens_per_second: float
@@ -28,7 +28,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """Factors on speed and memory from ``runs`` runs; ``spread`` is the share by which these differed."""
+    """Factors for speed and memory from ``runs`` runs. ``spread``: the relative difference among the runs."""
 
     speed: float = 1.0
     memory: float = 1.0
@@ -36,17 +36,17 @@ class Correction:
     spread: float = 0.0
 
     def around(self, estimate: Interval) -> Interval:
-        """``estimate`` corrected; with runs behind it, bounded by how much these differed."""
+        """Return ``estimate`` corrected. With earlier runs, their spread determines its bounds."""
         if not self.runs:
             return estimate
         middle = estimate.expected * self.speed
-        # One run says where the middle is and little about the width.
+        # A single run determines the middle, and hardly the width.
         width = max(NARROWEST, 1.3 * self.spread, 0.25 / self.runs)
         return Interval(low=middle / (1 + width), expected=middle, high=middle * (1 + width))
 
 
 class Calibration:
-    """Feed it outcomes in any order; equal sets of up to ``REMEMBERED`` runs give equal corrections."""
+    """Collects outcomes. Equal sets of up to ``REMEMBERED`` runs, in any order, give equal corrections."""
 
     def __init__(self, outcomes: Iterable[Outcome] = ()) -> None:
         self._known: dict[tuple[TrainMethod, str], deque[Outcome]] = defaultdict(
@@ -56,18 +56,18 @@ class Calibration:
             self.add(outcome)
 
     def learn(self, plan: TrainPlan | None, usage: Usage | None) -> None:
-        """Remember a run that was planned and measured, and did what the plan foresaw."""
+        """Remember a run that was planned and measured, and went as planned."""
         if plan is not None and usage is not None and usage.comparable:
             self.add(Outcome(plan, usage.tokens_per_second, usage.peak_bytes))
 
     def add(self, outcome: Outcome) -> None:
-        """Remember one run; one that took no time says nothing."""
+        """Remember a run. A run that took no time is ignored."""
         if outcome.tokens_per_second > 0 and outcome.plan.tokens_per_second.expected > 0:
             plan = outcome.plan
             self._known[plan.method, key(plan.device, plan.parameters)].append(outcome)
 
     def corrections(self, method: TrainMethod) -> dict[str, Correction]:
-        """By ``key``, what earlier runs of ``method`` say about the next one."""
+        """Return, by ``key``, the corrections from earlier runs of ``method``."""
         return {name: self._of(known) for (m, name), known in sorted(self._known.items()) if m is method}
 
     def _of(self, known: Iterable[Outcome]) -> Correction:
@@ -81,8 +81,8 @@ class Calibration:
 
 
 def key(device: str, parameters: int) -> str:
-    """What runs are compared by: the device, and the model's size to a factor of about three. A small model
-    reaches another share of a device than a large one."""
+    """Return the key of comparable runs: the device, and the model's size to a factor of about three. A small
+    model reaches another share of a device's peak than a large one."""
     return f"{device}/{round(2 * math.log10(parameters))}"
 
 

@@ -1,4 +1,4 @@
-"""The catalogue of devices, and the processor at hand as one of them."""
+"""The catalogue of devices, and this machine's processor as a device."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from tunewheel_planner.memory import Precision
 
 GIB = 1 << 30
 ON_GPU = Interval(low=0.2, expected=0.35, high=0.5)
-"""Share of a GPU's peak that LoRA on models from 1B reaches: published model-flops utilisation of dense
-training lies between 0.3 and 0.55 (PaLM, arXiv:2204.02311 §4.1), short rows cost the rest."""
+"""The share of a GPU's peak that LoRA reaches on models from 1B. The published model-flops utilisation of
+dense training is between 0.3 and 0.55 (PaLM, arXiv:2204.02311 §4.1). Short rows reach less."""
 ON_CPU = Interval(low=0.35, expected=0.56, high=0.75)
-"""Share of what a large matrix product reaches on the same cores; measured by the bench ``planner``."""
+"""The share of a large matrix product's speed on the same cores, measured by the bench ``planner``."""
 
 
 class Device(Frozen):
-    """Something to train on."""
+    """A kind of GPU, or a processor, to train on."""
 
     name: Annotated[str, Field(min_length=1)]
     kind: Literal["cuda", "cpu"]
     memory_gib: Positive
-    """What a process can use."""
+    """The memory that a process can use."""
     teraflops: Positive
-    """In bf16 where the device has it."""
+    """Peak speed in bf16, or in fp32 if the device lacks bf16."""
     teraflops_float32: Positive | None = None
-    """Of a GPU without bf16, which trains in fp32; None: ``teraflops`` holds for both."""
+    """Peak speed in fp32. None: the same as ``teraflops``."""
     dollars_per_hour: tuple[NonNegative, NonNegative] | None = None
-    """The least and the most that one pays."""
+    """The lowest and the highest usual price."""
     bfloat16: bool = True
     efficiency: Interval = ON_GPU
-    """Shares of the peak, up to 1."""
+    """The share of the peak that training reaches, up to 1."""
 
     @model_validator(mode="after")
     def _bounds_are_in_order(self) -> Self:
@@ -60,7 +60,7 @@ class Device(Frozen):
 
 class Catalogue(Frozen):
     as_of: date
-    """The day for which the prices are assumed."""
+    """The date of the prices."""
     about: str
     devices: tuple[Device, ...]
 
@@ -70,14 +70,14 @@ class Catalogue(Frozen):
 
 @cache
 def catalogue() -> Catalogue:
-    """``devices.json`` of this package."""
+    """Return the catalogue in this package's ``devices.json``."""
     return Catalogue.model_validate(
         json.loads(resources.files("tunewheel_planner").joinpath("devices.json").read_text())
     )
 
 
 def read_catalogue(path: Path) -> Catalogue:
-    """A catalogue of one's own, with the cards and prices that one pays. Raises InvalidSpec (``devices``)."""
+    """Read a user's own catalogue of devices and prices. Raises InvalidSpec (``devices``)."""
     try:
         found = Catalogue.model_validate_json(path.read_bytes())
     except OSError as error:
@@ -94,7 +94,7 @@ def read_catalogue(path: Path) -> Catalogue:
 
 
 def processor(*, memory_bytes: int, teraflops: float, bfloat16: bool) -> Device:
-    """This machine's CPU, of which a large matrix product reaches ``teraflops``."""
+    """Return this machine's processor as a device; a large matrix product reaches ``teraflops`` on it."""
     return Device(
         name="cpu", kind="cpu", memory_gib=memory_bytes / GIB, teraflops=teraflops, bfloat16=bfloat16,
         efficiency=ON_CPU,

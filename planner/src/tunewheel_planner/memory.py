@@ -1,9 +1,9 @@
-"""Bytes at the peak of a training step, part by part.
+"""Estimates the bytes at the peak of a training step, part by part.
 
-Weights, gradients and Adam's moments follow from counts (ZeRO, arXiv:1910.02054 §3.1; QLoRA's 4-bit blocks,
-arXiv:2305.14314 §3). Activations follow arXiv:2205.05198 §4, counted anew for a gated MLP, grouped attention
-and this project's training code: a LoRA layer keeps its input and ``A x`` (``projection.py`` of train),
-frozen norms keep their input in fp32, and only learnt positions reach the vocabulary.
+Weights, gradients and Adam's moments follow from parameter counts (ZeRO, arXiv:1910.02054 §3.1; QLoRA's 4-bit
+blocks, arXiv:2305.14314 §3). Activations follow arXiv:2205.05198 §4, adapted to a gated MLP, grouped
+attention and this project's training code: a LoRA layer keeps its input and ``A x`` (``projection.py`` of
+train), frozen norms keep their input in fp32, and only positions with a loss reach the vocabulary.
 """
 
 from __future__ import annotations
@@ -22,18 +22,20 @@ Precision = Literal["bfloat16", "float32"]
 SIZE: dict[Precision, int] = {"bfloat16": 2, "float32": 4}
 FP32 = 4
 NF4_BLOCK = 64
-"""Weights that share one scale; scales are 8-bit themselves, 256 share an fp32 (double quantisation)."""
+"""How many weights share one scale. Scales are 8-bit, and 256 of them share an fp32 (double quantisation)."""
 NF4_BYTES = 0.5 + 1 / NF4_BLOCK + FP32 / (NF4_BLOCK * 256)
 EXPLICIT_UP_TO = 768
-"""Up to this many tokens attention on the CPU keeps its scores (``attention.py`` of train)."""
+"""For rows of at most this many tokens, attention on the CPU keeps its scores (``attention.py`` of train)."""
 FRAMEWORK: dict[str, int] = {"cpu": 1_300_000_000, "cuda": 1_200_000_000}
-"""CPU: 0.9 GB resident after the imports, and what glibc keeps between steps instead of giving it back
-(``process.py`` of train); measured by the bench ``planner``. CUDA: context, cuBLAS workspaces, gaps."""
+"""Memory of the framework, by kind of device. CPU: 0.9 GB resident after the imports, and memory that glibc
+keeps between steps (``process.py`` of train), measured by the bench ``planner``. CUDA: the context, cuBLAS
+workspaces and gaps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The largest micro-batch: ``tokens`` in its row, ``longest`` in an example, ``learnt`` of all."""
+    """The largest micro-batch, in tokens: ``tokens`` in all, ``longest`` in one example, ``learnt`` with a
+    loss."""
 
     tokens: int
     longest: int
@@ -54,10 +56,10 @@ def estimate_memory(
     reference: bool = False,
     shards: int = 1,
 ) -> MemoryParts:
-    """Sum up one step of ``method`` in one process; ``kind`` is where it runs.
+    """Estimate the memory of one step of ``method`` in one process on a device of ``kind``.
 
-    ``reference``: the adapter that the trained one is held to lies beside it. ``shards``: of so many parts of
-    the base each process holds one; adapters are whole in all.
+    ``reference``: the reference adapter is in memory too. ``shards``: the base is divided into so many parts,
+    and each process holds one part. Every process holds whole adapters.
     """
     adapter = 0 if method is TrainMethod.FULL else shape.adapter_parameters(rank, targets)
     trained = adapter or math.ceil(shape.parameters / shards)
@@ -75,9 +77,9 @@ def estimate_memory(
 
 
 def weights_bytes(shape: ModelShape, method: TrainMethod, precision: Precision) -> int:
-    """The base as it lies in memory while it is trained on.
+    """Return the bytes of the base model's weights during training.
 
-    ``full``: fp32 masters, and the copies that autocast makes of them when it computes in bf16.
+    With ``full``, these are the fp32 master weights, and autocast's copies if it computes in bf16.
     """
     if method is TrainMethod.FULL:
         copies = SIZE[precision] if precision != "float32" else 0
@@ -89,8 +91,8 @@ def weights_bytes(shape: ModelShape, method: TrainMethod, precision: Precision) 
 
 
 def _weights_in_process(shape: ModelShape, method: TrainMethod, precision: Precision, shards: int) -> int:
-    """A process's part of the base, and what it gathers to compute with: the block at hand and the next, or
-    the embeddings."""
+    """Return the bytes of a process's part of the base, and of the weights gathered for the computation: the
+    current block and the next one, or the embeddings."""
     whole = weights_bytes(shape, method, precision)
     if shards == 1:
         return whole
@@ -111,20 +113,20 @@ def _activations(
     ends = rows.tokens * shape.hidden * (SIZE[precision] + FP32)
     if not gradient_checkpointing:
         return shape.layers * layer + ends
-    # Every block keeps its input; one block at a time is computed again (arXiv:1604.06174).
+    # Every block keeps its input, and one block at a time is recomputed (arXiv:1604.06174).
     return shape.layers * rows.tokens * shape.hidden * SIZE[precision] + layer + ends
 
 
 def _per_token(
     shape: ModelShape, method: TrainMethod, rank: int, targets: str | Sequence[str], precision: Precision
 ) -> int:
-    """Bytes that one token keeps in one block on average, attention's scores aside."""
+    """Return the bytes that one token keeps in one block on average, without the attention scores."""
     h, q, k, i = shape.hidden, shape.query, shape.key, shape.intermediate
     trained = ALL_LINEAR if method is TrainMethod.FULL else targets
     shares = [blocks / shape.layers for blocks in shape.adapted(trained)]
-    # a frozen layer keeps no input: those of qkv, o, gate/up and down
+    # the inputs of qkv, o, gate/up and down; a frozen layer keeps none
     inputs = h * max(shares[:3]) + q * shares[3] + h * max(shares[4:6]) + i * shares[6]
-    # q, k and v as attention takes them; gate, its SiLU, up
+    # attention's q, k and v; then gate, its SiLU, and up
     kept = inputs + (q + 4 * k) + 3 * i
     norms = 2 * h * FP32
     of_layers = 2 * h if method is TrainMethod.FULL else sum(shares) * rank
@@ -132,7 +134,8 @@ def _per_token(
 
 
 def _scores(shape: ModelShape, rows: Rows, precision: Precision, kind: Literal["cpu", "cuda"]) -> int:
-    """Attention's probabilities: in fp32 and rounded where kept, one fp32 per row and head where not."""
+    """Return the bytes of attention's probabilities: in fp32 and in the lower precision if they are kept,
+    otherwise one fp32 number per row and head."""
     if kind == "cuda" or rows.longest > EXPLICIT_UP_TO:
         return rows.tokens * shape.heads * FP32
     rounded = SIZE[precision] if precision != "float32" else 0

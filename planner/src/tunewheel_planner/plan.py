@@ -1,4 +1,4 @@
-"""From a model, a dataset, a recipe and a device to what a run will take."""
+"""Plans a run: estimates memory, time and cost from a model, a dataset, a recipe and a device."""
 
 from __future__ import annotations
 
@@ -17,31 +17,32 @@ from tunewheel_planner.speed import operations_per_token, tokens_per_second
 from tunewheel_planner.validation import count_steps, most_validated, plan_validation
 
 HEADROOM = 0.93
-"""Share of a device's memory that a plan fills: allocators leave gaps."""
+"""The share of a device's memory that a plan may fill. Allocators leave gaps."""
 START_SECONDS = 20.0
-"""Imports, loading, and the last save."""
+"""Time for imports, loading and the last save."""
 _PASSES: Mapping[PreferenceMethod | None, int] = {
     None: 0, PreferenceMethod.DPO: 1, PreferenceMethod.KTO: 3, PreferenceMethod.ORPO: 0,
 }  # fmt: skip
-"""Forward passes beside training's own: the reference's, and kto's of both models over mismatched answers."""
+"""Forward passes in addition to training's: the reference's, and in kto both models' over mismatched
+answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetStats:
-    """Token counts over one epoch; ``learnt`` are those that the loss is taken on."""
+    """Token counts of one epoch. ``learnt`` counts the tokens with a loss."""
 
     examples: int
-    """What a step's ``batch_size`` counts: examples, or pairs of answers."""
+    """The number of units that ``batch_size`` counts: examples, or pairs of answers."""
     tokens: int
     longest: int
     """Tokens of the longest sequence."""
     learnt: int
     prefix: int = 0
-    """Tokens that all examples begin with; a micro-batch holds them once."""
+    """Tokens at the start of all examples. A micro-batch holds them once."""
     sequences: int = 0
-    """Conversations in all: a pair has two. 0: each example is one."""
+    """The number of conversations; a pair has two. 0: each example is one conversation."""
     validation: ValidationPlan | None = None
-    """Of further examples, which are validated on."""
+    """The validation on further examples."""
 
     def __post_init__(self) -> None:
         if self.examples < 1 or self.tokens < self.examples or self.longest < 1:
@@ -49,15 +50,15 @@ class DatasetStats:
 
     @property
     def mean(self) -> float:
-        """Tokens of a sequence."""
+        """Mean tokens of a sequence."""
         return self.tokens / (self.sequences or self.examples)
 
     def sequences_of(self, micro_batch_size: int) -> int:
-        """Conversations in a micro-batch."""
+        """Return the number of conversations in a micro-batch."""
         return micro_batch_size * math.ceil((self.sequences or self.examples) / self.examples)
 
     def rows(self, micro_batch_size: int) -> Rows:
-        """The largest micro-batch there can be: as many of the longest."""
+        """Return the largest possible micro-batch, which holds only sequences of the greatest length."""
         sequences = self.sequences_of(micro_batch_size)
         tokens = self.prefix + sequences * (self.longest - self.prefix)
         learnt = math.ceil(self.learnt * sequences * self.longest / self.tokens)
@@ -65,8 +66,8 @@ class DatasetStats:
 
 
 def hold_back(stats: DatasetStats, recipe: TrainSpec) -> DatasetStats:
-    """``stats`` of all examples as those of the ones that ``recipe`` trains on: it validates on the others.
-    The train service counts what it holds back instead."""
+    """Estimate, from the ``stats`` of all examples, those of the training examples: ``recipe`` validates on
+    the others. The train service counts exactly instead."""
     held = most_validated(stats.examples, recipe)
     examples = stats.examples - held
     tokens = round(stats.tokens * examples / stats.examples)
@@ -92,15 +93,17 @@ def make_plan(
     processes: int = 1,
     shards: int = 1,
 ) -> TrainPlan:
-    """Plan ``recipe`` as it is written, changed only where it would not fit; ``correction`` is what earlier
-    runs of its method on ``device`` say.
+    """Plan ``recipe`` as written, or with changes if it would not fit the memory.
 
-    ``stats`` are of the examples, ``pairs`` of the answers that its ``preference`` learns from. ``processes``
-    train together and hold the base in ``shards``; each has a GPU of its own, or its part of the processor's
-    memory, and the plan's bytes are those of one. Together they are taken to be that many times as fast.
+    ``stats``: the examples. ``pairs``: the pairs of answers for ``preference``. ``correction``: from earlier
+    runs of the method on ``device``.
 
-    Tried in order: as written; with gradient checkpointing; with smaller micro-batches, which divide
-    ``batch_size``. What fits none of these is planned in the smallest form, with advice.
+    ``processes`` train together and hold the base in ``shards``. Each has a GPU of its own, or its part of
+    the processor's memory. The plan's bytes are those of one process. The speed is assumed to grow in
+    proportion to the number of processes.
+
+    Tried in order: the recipe as written; with gradient checkpointing; with smaller micro-batches, which
+    divide ``batch_size``. If none fits, the plan is for the smallest form and holds advice.
     """
     number = precision or ("bfloat16" if device.bfloat16 else "float32")
     frame = _Frame(shape, recipe, device, correction, number, processes, shards)
@@ -123,7 +126,7 @@ def _ladder(recipe: TrainSpec) -> Iterator[tuple[int, bool]]:
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """What all stages of a run share, on whichever rung it is planned."""
+    """The inputs that are the same for all stages of a run and all forms that are tried."""
 
     shape: ModelShape
     recipe: TrainSpec
@@ -135,11 +138,11 @@ class _Frame:
 
     @property
     def available_bytes(self) -> int:
-        """Of one process."""
+        """Memory available to one process."""
         return self.device.memory_bytes // (self.processes if self.device.kind == "cpu" else 1)
 
     def in_process(self, micro_batch_size: int) -> int:
-        """Examples of a micro-batch in one process, which has its part of each step."""
+        """Return the examples of a micro-batch in one process, which computes its part of each step."""
         return min(micro_batch_size, math.ceil(self.recipe.batch_size / self.processes))
 
 
@@ -198,7 +201,7 @@ def _memory(frame: _Frame, stage: _Stage, micro: int, checkpointing: bool) -> Me
 
 
 def _speed(frame: _Frame, stage: _Stage, micro: int, checkpointing: bool) -> Interval:
-    """Tokens a second of all processes."""
+    """Return the tokens per second of all processes."""
     stats, recipe = stage.stats, frame.recipe
     mean, sequences = stats.mean, stats.sequences_of(frame.in_process(micro))
     operations = operations_per_token(
@@ -206,14 +209,14 @@ def _speed(frame: _Frame, stage: _Stage, micro: int, checkpointing: bool) -> Int
         longest=round(mean), learnt_share=stats.learnt / stats.tokens, row_tokens=round(mean * sequences),
         gradient_checkpointing=checkpointing, further_passes=_PASSES[stage.preference],
     )  # fmt: skip
-    # Shared beginnings are computed once and counted with every example.
+    # A shared prefix is computed once, but the tokens count it in every example.
     operations *= (stats.prefix + sequences * (mean - stats.prefix)) / (sequences * mean)
     one = frame.correction.around(tokens_per_second(frame.device, operations, precision=frame.precision))
     return one.scaled(frame.processes)
 
 
 def _mean_speed(stages: Sequence[_Stage], speeds: Sequence[Interval]) -> Interval:
-    """Tokens a second over all stages."""
+    """Return the mean tokens per second over all stages."""
     if len(stages) == 1:
         return speeds[0]
     tokens = sum(stage.tokens for stage in stages)

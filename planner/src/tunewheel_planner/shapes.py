@@ -1,4 +1,4 @@
-"""How large a model is in every dimension that costs memory or time."""
+"""The shape of a model: all dimensions that determine memory and time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LINEARS = (
 )  # fmt: skip
 """Names of a block's linear layers, in the order of ``ModelShape.linears``."""
 _FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
-"""Layers that some models keep in one."""
+"""Layers that some models fuse into one."""
 
 
 class ModelShape(Frozen):
@@ -31,9 +31,9 @@ class ModelShape(Frozen):
     intermediate: Count
     vocabulary: Count
     context: Count = 2048
-    """Longest sequence the model was made for, in tokens."""
+    """The longest sequence that the model supports, in tokens."""
     tied: bool = False
-    """One matrix embeds and predicts."""
+    """Whether the output layer uses the embedding matrix."""
 
     @property
     def query(self) -> int:
@@ -60,7 +60,7 @@ class ModelShape(Frozen):
 
     @property
     def parameters(self) -> int:
-        """All of them; norms are two vectors per block and one at the end."""
+        """All parameters. Norms are two vectors per block and one at the end."""
         return self.linear_parameters + self.embedding_parameters + (2 * self.layers + 1) * self.hidden
 
     @property
@@ -68,10 +68,10 @@ class ModelShape(Frozen):
         return sum(a * b for a, b in self.linears) + 2 * self.hidden
 
     def adapted(self, targets: str | Sequence[str] = ALL_LINEAR) -> tuple[int, ...]:
-        """In how many blocks each of ``linears`` gets an adapter.
+        """Return in how many blocks each of ``linears`` gets an adapter.
 
-        ``targets``: see ``TrainSpec.target_modules``. Models name their layers in their own ways: a name that
-        no block has here is taken for all of them.
+        ``targets``: see ``TrainSpec.target_modules``. Models differ in the names of their layers, so a name
+        that is unknown here counts as all layers.
         """
         everywhere = (self.layers,) * len(LINEARS)
         if targets == ALL_LINEAR:
@@ -84,14 +84,14 @@ class ModelShape(Frozen):
         return tuple(map(len, blocks))
 
     def _named(self, target: str) -> tuple[set[int], ...]:
-        """Of each of ``LINEARS``, the blocks whose layer's name ends with ``target``."""
+        """Return, for each of ``LINEARS``, the blocks whose layer name ends with ``target``."""
         return tuple(
             {block for block in range(self.layers) if f".model.layers.{block}.{name}".endswith(f".{target}")}
             for name in LINEARS
         )
 
     def adapter_parameters(self, rank: int, targets: str | Sequence[str] = ALL_LINEAR) -> int:
-        """LoRA on ``targets``: A [rank, in] and B [out, rank] each (arXiv:2106.09685)."""
+        """Return the parameters of LoRA on ``targets``: A [rank, in] and B [out, rank] (arXiv:2106.09685)."""
         sizes = zip(self.adapted(targets), self.linears, strict=True)
         return sum(blocks * rank * (a + b) for blocks, (a, b) in sizes)
 
@@ -101,12 +101,12 @@ _NAMES = {
     "kv_heads": "num_key_value_heads", "head_size": "head_dim", "intermediate": "intermediate_size",
     "vocabulary": "vocab_size", "context": "max_position_embeddings",
 }  # fmt: skip
-"""Sizes as ``config.json`` calls them."""
+"""The names of sizes in ``config.json``."""
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The part of a ``config.json`` that is about text: models that also see have one of its own."""
+    """Return the text model of a ``config.json``. Multimodal models have it under ``text_config``."""
     told: Mapping[str, Any] | None = config.get("text_config")
     return told if told and hasattr(told, "get") else config
 
@@ -114,7 +114,7 @@ def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
 def shape_of(config: Mapping[str, Any]) -> ModelShape:
     """Read a transformers ``config.json``.
 
-    Raises InvalidSpec naming ``base_model`` when it describes no model that the formulas know.
+    Raises InvalidSpec (``base_model``) if the formulas do not cover such a model.
     """
     told = text_config(config)
     _demand_one_expert(told)

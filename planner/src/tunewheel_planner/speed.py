@@ -1,8 +1,9 @@
-"""Tokens per second, from floating-point operations and how much of a device's peak training reaches.
+"""Estimates tokens per second, from floating-point operations and the share of a device's peak that training
+reaches.
 
-A forward pass costs 2 operations per parameter and token, a backward pass 2 for the gradients of activations
-and 2 for those of weights (Kaplan et al., arXiv:2001.08361 §2.1). Frozen weights have no gradients of their
-own.
+A forward pass costs 2 operations per parameter and token. A backward pass costs 2 for the gradients of
+activations and 2 for those of weights (Kaplan et al., arXiv:2001.08361 §2.1). Frozen weights have no
+gradients.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from tunewheel_planner.memory import Precision
 from tunewheel_planner.shapes import ALL_LINEAR, ModelShape
 
 EXPANDING_4_BIT = 40.0
-"""Operations that expanding one 4-bit weight costs as much as, each time; done twice per micro-batch."""
+"""The cost of dequantising one 4-bit weight, in operations. It is done twice per micro-batch."""
 
 
 def operations_per_token(
@@ -32,19 +33,19 @@ def operations_per_token(
     gradient_checkpointing: bool = False,
     further_passes: int = 0,
 ) -> float:
-    """Floating-point operations per trained token.
+    """Return the floating-point operations per trained token.
 
-    ``longest`` is the length attention sees, ``learnt_share`` the share of tokens that reach the vocabulary,
-    ``row_tokens`` those of a micro-batch, over which 4-bit weights are expanded once per pass.
-    ``further_passes`` are forward passes without gradients, such as a reference's.
+    ``longest``: the length of a sequence for attention. ``learnt_share``: the share of tokens that reach the
+    vocabulary. ``row_tokens``: the tokens of a micro-batch; 4-bit weights are dequantised once for them per
+    pass. ``further_passes``: forward passes without gradients, such as a reference's.
     """
     head = shape.vocabulary * shape.hidden * learnt_share
-    attention = 2.0 * shape.layers * shape.query * longest  # QKᵀ and AV, a product of two each
+    attention = 2.0 * shape.layers * shape.query * longest  # two products: QKᵀ and AV
     forward = 2.0 * (shape.linear_parameters + head + attention)
     if method is TrainMethod.FULL:
         total = 3.0 * forward
     else:
-        # activations' gradients only; attention has two inputs that need one
+        # gradients of activations only; attention needs them for both inputs of each product
         total = 2.0 * forward + 2.0 * attention + 6.0 * shape.adapter_parameters(rank, targets)
     passes = further_passes + (1 if gradient_checkpointing else 0)
     if method is TrainMethod.QLORA:
@@ -54,7 +55,7 @@ def operations_per_token(
 
 
 def tokens_per_second(device: Device, operations: float, *, precision: Precision) -> Interval:
-    """What ``device`` makes of it in ``precision``."""
+    """Return the tokens per second of ``device`` in ``precision``, at ``operations`` per token."""
     share = device.efficiency
     peak = device.teraflops_in(precision) * 1e12 / operations
     return Interval(low=peak * share.low, expected=peak * share.expected, high=peak * share.high)

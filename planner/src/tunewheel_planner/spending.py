@@ -1,4 +1,4 @@
-"""What runs have cost, and what the next one will: hours on GPUs, and dollars."""
+"""The cost of past runs and of the next one, in GPU hours and dollars."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ SECONDS_PER_HOUR = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """``gpu_hours`` is 0 on a processor, ``dollars`` where the device has no price. The hours of several GPUs
-    of one run count once, the dollars count for each."""
+    """The cost of a run. ``gpu_hours`` is 0 on a processor; ``dollars`` is 0 if the device has no price. A
+    run on several GPUs counts its hours once, and its dollars for each GPU."""
 
     gpu_hours: float = 0.0
     dollars: float = 0.0
@@ -25,19 +25,19 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run and what it has cost, or will where it goes on."""
+    """One run and its cost so far, or its expected cost while it runs."""
 
     planned_at: datetime
     cost: Cost
 
 
 def planned_cost(plan: TrainPlan, *, completed: float = 1.0) -> Cost:
-    """Return what the expected part ``completed`` (0 to 1) of a planned run costs."""
+    """Return the expected cost of the share ``completed`` (0 to 1) of a planned run."""
     return _cost(plan, plan.hours.expected * completed)
 
 
 def measured_cost(plan: TrainPlan, *, wall_seconds: float) -> Cost:
-    """Return what a run cost that was planned as ``plan`` and took ``wall_seconds``."""
+    """Return the cost of a run that was planned as ``plan`` and took ``wall_seconds``."""
     return _cost(plan, wall_seconds / SECONDS_PER_HOUR)
 
 
@@ -48,7 +48,7 @@ def spent_in_month(runs: Iterable[Run], now: datetime) -> Cost:
 
 
 def next_month(now: datetime) -> datetime:
-    """Return the moment at which the calendar month of ``now`` ends, in UTC."""
+    """Return the end of the calendar month of ``now``, in UTC."""
     year, month = _month(now)
     return datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
 

@@ -1,7 +1,8 @@
-"""How much of the training examples is validated on, and how often, so that it costs little of the training.
+"""Decides how many examples are held back for validation, and how often to validate, at a small share of the
+training's cost.
 
-To validate a token takes one forward pass: half of what an adapter is trained on it for, a third of what all
-weights are (Kaplan et al., arXiv:2001.08361 §2.1).
+Validating a token takes one forward pass. That is half the cost of training an adapter on it, and a third of
+the cost of training all weights (Kaplan et al., arXiv:2001.08361 §2.1).
 """
 
 from __future__ import annotations
@@ -12,17 +13,17 @@ from tunewheel_contracts.formats.plan import ValidationPlan
 from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
 
 SHARE = 0.05
-"""Of the computation of training, that validating may take at most."""
+"""The largest share of the training's computation that validation may take."""
 TIMES = 10
-"""Validations that are aimed at: patience wants some, and the best checkpoint is chosen among them."""
+"""The intended number of validations. Patience needs several, and the best checkpoint is chosen by them."""
 FEWEST = 20
-"""Fewer validation examples than this say too little; then all are trained on."""
+"""The fewest useful validation examples. If there would be fewer, all examples are trained on."""
 MOST = 512
-"""More say little more; a larger dataset is validated on more often instead."""
+"""The most validation examples; more would add little. A larger dataset is validated more often instead."""
 
 
 def most_validated(examples: int, recipe: TrainSpec) -> int:
-    """How many of ``examples`` are held back at most; 0 where nothing is to be validated on."""
+    """Return how many of ``examples`` are held back at most; 0: no validation."""
     stages = recipe.preference is None or not recipe.preference.alone
     wanted = recipe.validation_fraction * examples
     if not (stages and recipe.patience) or wanted < FEWEST:
@@ -34,8 +35,11 @@ def most_validated(examples: int, recipe: TrainSpec) -> int:
 def plan_validation(
     *, examples: int, tokens: int, trained_tokens: float, steps: int, recipe: TrainSpec
 ) -> ValidationPlan | None:
-    """When to validate on ``examples`` of ``tokens`` tokens in all, in ``steps`` steps that train on
-    ``trained_tokens``; None where even once would take more than ``SHARE`` of them."""
+    """Plan when to validate.
+
+    The validation set has ``examples`` with ``tokens`` in all. Training takes ``steps`` and
+    ``trained_tokens``. None: even a single validation would cost more than ``SHARE`` of the training.
+    """
     if examples < FEWEST or steps < 1:
         return None
     cost = tokens * _cost(recipe.method) / trained_tokens
@@ -49,12 +53,13 @@ def plan_validation(
 
 
 def count_steps(examples: int, *, batch_size: int, epochs: float) -> int:
-    """Optimizer steps of ``epochs``; a fractional last epoch keeps its first."""
+    """Return the optimizer steps of ``epochs``. Of a fractional last epoch, only the first part is
+    trained."""
     per_epoch = math.ceil(examples / batch_size)
     shares = (min(1.0, epochs - epoch) for epoch in range(math.ceil(epochs)))
     return sum(min(per_epoch, max(1, round(per_epoch * share))) for share in shares)
 
 
 def _cost(method: TrainMethod) -> float:
-    """Of validating on a token, beside training on it."""
+    """Return the cost of validating a token as a share of the cost of training on it."""
     return 1 / 3 if method is TrainMethod.FULL else 1 / 2
