@@ -1,1 +1,1 @@
-"""One live page of every project's place on the wheel."""
+"""The console: a live page of all projects, pages for reviews and labels, and an API for the same actions."""

@@ -1,4 +1,4 @@
-"""What people do on the page or over HTTP: every action is one event, which names who asked for it."""
+"""The actions of people on the page or over HTTP. Every action is one event, which names the person."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ class ModelAction(StrEnum):
     RETIRE = "retire"
     REJECT = "reject"
     STOP = "stop"
-    """All traffic goes to the model at once. It counts whatever else happened meanwhile."""
+    """Send all traffic to the model at once. It takes effect whatever else happened meanwhile."""
 
 
 ALONE = ("champion", "base")
-"""Who may be left to answer everything: whoever that is when the registry reads the command."""
+"""The models that may answer all traffic alone: whichever model has the alias when the registry reads the
+command."""
 
 
 class Actions:
-    """Publishes; raises ``TransientError`` while the broker is away."""
+    """Publishes actions. Every method raises ``TransientError`` while the broker is away."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -45,8 +46,8 @@ class Actions:
         verdict: Literal["approved", "rejected"],
         comment: str,
     ) -> Envelope[ReviewSubmitted]:
-        """Submit a person's verdict, caused by the request for it; a rejection is final for that version.
-        Return what is on the log now.
+        """Publish a person's verdict and return its event, whose cause is ``request``. A rejection is final
+        for that version.
 
         Raises:
             ValidationError: the reviewer's name is empty or has control characters.
@@ -64,7 +65,7 @@ class Actions:
         return await self.answer(request, data)
 
     async def answer(self, request: Envelope[Any], answer: E) -> Envelope[E]:
-        """Put a person's answer to a request on the log, caused by it; return what is on the log now."""
+        """Publish a person's answer and return its event, whose cause is ``request``."""
         answered = self._service.new(answer, cause=request)
         await self._service.publish(answered)
         return answered
@@ -103,10 +104,10 @@ class Actions:
         generation: int | None,
         principal: Principal | None,
     ) -> str:
-        """Command what becomes of a model; return the command's id, which the registry's answer names.
+        """Publish a command on a model. Return the command's id, which the registry's answer names.
 
         Raises:
-            ValidationError: the model's id or the reason cannot be.
+            ValidationError: the model's id or the reason is invalid.
         """
         data = ModelCommanded(
             project=project,

@@ -1,4 +1,4 @@
-"""What people do to runs and models, for programs."""
+"""The HTTP API of runs and models, for programs."""
 
 from __future__ import annotations
 
@@ -25,11 +25,13 @@ PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'; sandbox"
 )
-"""Of a page that shows what models and customers wrote: nothing in it runs, and it belongs to no origin."""
+"""The content security policy of a page with texts of models and customers: no script runs, and the page has
+no origin."""
 
 
 class ModelOrder(BaseModel):
-    """``generation``: of the state that was looked at; else that of now, as the console knows it."""
+    """``generation``: of the state on which the order is based. None: the newest one that the console
+    knows."""
 
     reason: Annotated[str, Field(min_length=1, max_length=10_000)]
     force: bool = False
@@ -39,9 +41,9 @@ class ModelOrder(BaseModel):
 def add_routes(api: FastAPI, state: ConsoleState, actions: Actions) -> None:
     """Add the routes.
 
-    ``POST /v1/projects/{project}/runs/{run_id}/{action}``, ``action`` being pause, resume or cancel: 202 once
-    the command is on the log, 404 for a run that no event told of, 409 for one that has ended, 503 while the
-    broker is away.
+    ``POST /v1/projects/{project}/runs/{run_id}/{action}``, where ``action`` is pause, resume or cancel.
+    Status 202: the command is on the log. 404: the run is unknown. 409: it has ended. 503: the broker is
+    away.
     """
 
     @api.post("/v1/projects/{project}/runs/{run_id}/{action}", status_code=HTTPStatus.ACCEPTED)
@@ -61,10 +63,12 @@ def add_routes(api: FastAPI, state: ConsoleState, actions: Actions) -> None:
 
 
 def add_model_commands(api: FastAPI, state: ConsoleState, actions: Actions) -> None:
-    """Add ``POST /v1/projects/{project}/models/{model_id}/{action}``, ``model_id`` being an id, ``champion``
-    or ``challenger``, and to stop ``champion`` or ``base``: 202 once the command is on the log, 404 for a
-    model that no event told of, 503 while the broker is away. The registry's answer names ``command_id``: an
-    event with it as ``cause``, or ``command.refused``."""
+    """Add ``POST /v1/projects/{project}/models/{model_id}/{action}``.
+
+    ``model_id`` is an id, ``champion`` or ``challenger``. For the action ``stop`` it is ``champion`` or
+    ``base``. Status 202: the command is on the log. 404: the model is unknown. 503: the broker is away. The
+    registry answers by an event whose cause is ``command_id``, or by ``command.refused``, which names it.
+    """
 
     @api.post("/v1/projects/{project}/models/{model_id}/{action}", status_code=HTTPStatus.ACCEPTED)
     @needs(Role.OPERATOR)
@@ -94,8 +98,10 @@ def add_model_commands(api: FastAPI, state: ConsoleState, actions: Actions) -> N
 
 
 def add_scorecard_page(api: FastAPI, state: ConsoleState, store: ObjectStore) -> None:
-    """Add ``GET /v1/projects/{project}/runs/{run_id}/scorecard``, the page of a run's last verdict: 404 where
-    there is none, 409 while a review of the project's answers is open, 503 while the store is away."""
+    """Add ``GET /v1/projects/{project}/runs/{run_id}/scorecard``, the page of a run's last verdict.
+
+    Status 404: there is none. 409: a review of the project's answers is open. 503: the store is away.
+    """
 
     @api.get("/v1/projects/{project}/runs/{run_id}/scorecard")
     @needs(Role.VIEWER)
@@ -104,7 +110,8 @@ def add_scorecard_page(api: FastAPI, state: ConsoleState, store: ObjectStore) ->
         run = known.runs.get(run_id) if known else None
         if known is None or run is None or run.verdict is None:
             raise HTTPException(HTTPStatus.NOT_FOUND, f"run_id: {project} has no verdict on {run_id}")
-        # Of whichever run: versions are held against the same champion and base, on the same prompts.
+        # A review of any run counts, because all versions are compared with the same models on the same
+        # prompts.
         waiting = [one.request.data.run_id for one in known.reviews.waiting if one.request is not None]
         if waiting:
             raise HTTPException(
@@ -123,8 +130,8 @@ def add_scorecard_page(api: FastAPI, state: ConsoleState, store: ObjectStore) ->
 
 
 def add_login_links(api: FastAPI, links: LoginLinks, access: Access) -> None:
-    """Add ``POST /v1/login-links``: 201 with ``path``, below which this console logs a browser in once, and
-    with ``expires_at``. 409 where identity is open, and nobody logs in."""
+    """Add ``POST /v1/login-links``. Status 201 with ``path``, a link that logs a browser in once, and
+    ``expires_at``. 409: identity is open, so nobody logs in."""
 
     @api.post("/v1/login-links", status_code=HTTPStatus.CREATED)
     @needs(Role.VIEWER)
@@ -133,7 +140,7 @@ def add_login_links(api: FastAPI, links: LoginLinks, access: Access) -> None:
             raise HTTPException(HTTPStatus.CONFLICT, "identity is open: the page asks nobody to log in")
         try:
             credential = await access.credential(request.headers.get("authorization"))
-        except NotAuthenticated as error:  # a session's cookie makes no further session
+        except NotAuthenticated as error:  # a session's cookie does not suffice for another session
             raise HTTPException(HTTPStatus.UNAUTHORIZED, str(error)) from error
         secret, ends = links.make(credential)
         return {"path": f"/login?link={secret}", "expires_at": datetime.fromtimestamp(ends, UTC).isoformat()}

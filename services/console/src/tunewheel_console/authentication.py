@@ -1,6 +1,6 @@
-"""Who a request of a browser is from: logging in and out, the session's cookie, and CSRF tokens.
+"""Authenticates browsers: login and logout, the session's cookie, and CSRF tokens.
 
-``identity.guard``, behind this, asks every request for its caller and judges what the caller may do.
+``identity.guard`` comes after this middleware. It authorises every request by its caller.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from tunewheel_console.sessions import Session, Sessions, SessionTooLarge, set_s
 log = structlog.get_logger(__name__)
 
 FORM_BYTES = 32_768
-"""Most bytes of a login form; a token is of some kilobytes."""
+"""The most bytes of a login form. A token takes some kilobytes."""
 
 
 class Authentication:
     """ASGI middleware around the whole console.
 
-    It answers ``/login`` and ``/logout`` itself, none of it with a 2xx. A browser that asks for a page
+    It answers ``/login`` and ``/logout`` itself, never with status 2xx. A browser that asks for a page
     without a session gets the login form with status 401.
     """
 
     def __init__(
         self, app: ASGIApp, access: Access, sessions: Sessions, links: LoginLinks, *, socket: str
     ) -> None:
-        """``socket``: the beginning of the paths of the page's own connection."""
+        """``socket``: the path prefix of the page's own connection."""
         self._app = app
         self._access = access
         self._sessions = sessions
@@ -58,7 +58,7 @@ class Authentication:
         await (self._app if answer is None else answer)(scope, receive, send)
 
     async def _enter(self, connection: HTTPConnection) -> Session | None:
-        """Tell the guard who a valid cookie is from."""
+        """Read the cookie's session and pass it to the guard."""
         session = self._sessions.read(connection)
         if session is None:
             return None
@@ -71,7 +71,7 @@ class Authentication:
         return session
 
     async def _answer(self, request: Request, session: Session | None, *, bearer: bool) -> Response | None:
-        """Return what is answered here, None for what goes on to the guard."""
+        """Return the answer to a request. None: the guard handles the request."""
         path = request.url.path
         if path == "/login" and request.method in ("GET", "POST"):
             return await self._login(request, session)
@@ -82,8 +82,8 @@ class Authentication:
             return _form(request, HTTPStatus.UNAUTHORIZED) if asks else None
         if _asks_for_page(request) and not caller_of(request).may(Role.VIEWER):
             return _form(request, HTTPStatus.FORBIDDEN, _may_read_nothing(session.credential))
-        # The page's own connection needs no token: Admission lets it in from pages of this origin alone, and
-        # each of its messages names the id of a tab, which no other website can read.
+        # The page's own connection needs no CSRF token: Admission accepts it only from pages of this origin,
+        # and each of its messages names the id of a tab, which no other website can read.
         if request.method in SAFE_METHODS or path.startswith(self._socket):
             return None
         return None if session.repeats(request.headers.get("x-csrf-token", "")) else _not_repeated()
@@ -95,7 +95,8 @@ class Authentication:
         elif "link" not in form:
             return _to_root(request) if session else _form(request, HTTPStatus.UNAUTHORIZED)
         elif request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-            # Another website's link must not log anybody in unasked; nor would the browser send the cookie.
+            # A person must confirm, because another website may hold the link. A form of this page also makes
+            # the browser send the cookie.
             return _form(request, HTTPStatus.UNAUTHORIZED, "This link logs you in.", link=form["link"])
         address = request.client.host if request.client else ""
         if not self._attempts.begin(address):
@@ -123,7 +124,7 @@ class Authentication:
         return await self._access.credential(f"Bearer {form['key']}")
 
     def _begin(self, request: Request, credential: Credential, before: Session | None) -> Response:
-        """Begin a session; that which the browser had ends, and no value of it goes on."""
+        """Begin a new session. The browser's previous session ends, and none of its values are reused."""
         response = _to_root(request)
         try:
             self._sessions.write(self._sessions.begin(credential), request, response)
@@ -172,7 +173,7 @@ def _not_repeated() -> Response:
 
 
 async def _posted(request: Request) -> dict[str, str]:
-    """Return the fields of a form; none where the body is larger than ``FORM_BYTES``."""
+    """Return the fields of a form; no fields if the body is larger than ``FORM_BYTES``."""
     body = b""
     async for chunk in request.stream():
         body += chunk

@@ -1,4 +1,4 @@
-"""Requests for labels for programs: the list, their prompts, and answers to them."""
+"""The HTTP API of requests for labels, for programs: lists requests, shows prompts, takes answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LABELS = "/v1/projects/{project}/labels"
 
 
 class LabelAnswer(Strict):
-    """The body of an answer: ``output``, as the task asks for it, or that no answer is needed."""
+    """The body of an answer: ``output`` in the task's form, or ``out_of_scope``."""
 
     output: JsonObject | Text | None = None
     out_of_scope: bool = False
@@ -41,9 +41,9 @@ class LabelAnswer(Strict):
 def add_label_routes(api: FastAPI, state: ConsoleState, labelling: Labelling) -> None:
     """Add the routes, all for the role reviewer.
 
-    400s name the field: 404 an unknown request or item; 409 a project that is not declared; 410 what was
-    erased, or prompts that are not in the store; 422 an answer that has not the task's form. 503 while the
-    broker or the store is away.
+    Refusals name the field. Status 404: the request or item is unknown. 409: the project is not declared.
+    410: the item was erased, or the prompts are not in the store. 422: the answer does not have the task's
+    form. 503: the broker or the store is away.
     """
 
     @api.get(LABELS)
@@ -110,7 +110,7 @@ def add_label_routes(api: FastAPI, state: ConsoleState, labelling: Labelling) ->
 
 
 def told_of(request: Envelope[LabelsRequested], outcome: str | None) -> dict[str, Any]:
-    """Return what a request says, without its prompts."""
+    """Return a request without its prompts."""
     asked = request.data
     return {
         "request_id": asked.request_id,
@@ -130,7 +130,7 @@ def counted(counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def progress(queue: LabelQueue) -> dict[str, Any]:
-    """Return how far a request is."""
+    """Return the progress of a request."""
     told = told_of(queue.request, queue.outcome) | counted(queue.counts)
     return told | {"prompts": len(queue.items), "next": queue.next_after(0)}
 

@@ -1,4 +1,4 @@
-"""A task's answer as a form: one field for each property, or one for the whole answer. Pure."""
+"""Makes a form for a task's answer: one field for each property, or one for the whole answer. Pure."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from tunewheel_console.refusals import Refused
 
 Kind = Literal["choice", "text", "number", "yes_no", "json"]
 WHOLE = ""
-"""Name of the field that is the whole answer."""
+"""The name of the field that holds the whole answer."""
 _KINDS: dict[Any, Kind] = {"string": "text", "number": "number", "integer": "number", "boolean": "yes_no"}
 _NOT_BY_PROPERTY = {"$ref", "allOf", "anyOf", "oneOf", "not", "if", "patternProperties"}
-"""Keywords of a schema that its properties alone do not tell of."""
+"""Keywords of a schema with conditions that fields for its properties could not express."""
 
 
 class FormField(Frozen):
-    """What a person fills in."""
+    """A field of the form."""
 
     name: str
     """The answer's property; empty: the whole answer."""
     kind: Kind
     choices: tuple[Any, ...] = ()
-    """Of a choice: the values that there are, as JSON."""
+    """The allowed values of a choice, as JSON."""
     required: bool = True
     description: str = ""
 
@@ -47,7 +47,7 @@ def fields_of(task: TaskSpec) -> tuple[FormField, ...]:
 
 
 def answer_of(task: TaskSpec, values: Mapping[str, Any]) -> str:
-    """Return the answer, as text, that ``values`` of the fields make. What is empty is left out.
+    """Return the answer, as text, made of the fields' ``values``. Empty fields are left out.
 
     Raises:
         Refused: a value cannot be read as its field's kind; the field is named.

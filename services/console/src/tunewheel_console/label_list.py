@@ -1,4 +1,4 @@
-"""The prompts of production that wait for a trusted answer: one line for each request."""
+"""Lists the requests for labels: prompts of production that wait for trusted answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ TITLES = ("Waiting for answers", "Ended")
 
 
 async def label_lines(state: ConsoleState, labelling: Labelling, caller: Caller) -> list[Line]:
-    """Return the requests that ``caller`` may answer; other consoles take answers too, so the store is read.
+    """Return the requests that ``caller`` may answer. The progress is read from the store, because other
+    consoles take answers too.
 
     Raises:
         TransientError: the store is away.

@@ -1,6 +1,6 @@
-"""One request for labels as a page: a prompt at a time, with a form for its answer.
+"""The page of one request for labels. It shows one prompt at a time, with a form for the answer.
 
-What a form has, ``label_form`` says; what becomes of an answer, ``labelling``.
+``label_form`` determines the form's fields; ``labelling`` handles answers.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from tunewheel_console.refusals import NOT_KEPT, reason_of, reviewer_of
 from tunewheel_console.review_drawing import draw_header, draw_name_form, draw_text
 
 FEW_CHOICES = 8
-"""Choices that are all shown at once; of more, a list is searched."""
+"""Up to this many choices are shown at once. More are shown as a list with a search."""
 Values = dict[str, Callable[[], Any]]
-"""By field: what its control holds."""
+"""By field, a function that returns its control's value."""
 
 
 class LabelPage:
-    """One browser tab with one request. Each click is judged by what the caller may do by then."""
+    """One browser tab with one request. The caller's roles are checked again at each click."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class LabelPage:
         name: str | None,
         refresh_seconds: float,
     ) -> None:
-        """``name``: who answers, where identity is open."""
+        """``name``: the name of the person, if identity is open."""
         self._labelling = labelling
         self._caller = caller
         self._who = who
@@ -54,7 +54,7 @@ class LabelPage:
         self._values: Values = {}
 
     def build(self, *, csrf: str | None, root: str) -> None:
-        """Draw the frame; the first prompt comes once the browser has opened the page's connection."""
+        """Draw the frame. The first prompt is drawn once the browser has opened the page's connection."""
         draw_header(self._caller, csrf=csrf, root=root)
         self._root = root
         self._told = ui.label().props("role=status aria-live=polite tabindex=-1 id=told").mark("told")
@@ -67,7 +67,7 @@ class LabelPage:
         self._timer = ui.timer(self._refresh_seconds, self._refresh)
 
     async def _refresh(self) -> None:
-        """Open the request; later notice that the session has ended."""
+        """Open the request at the first call. Later calls check whether the session has ended."""
         if not await self._ask_who() or self._queue is not None:
             return
         try:
@@ -82,7 +82,7 @@ class LabelPage:
         return await self._labelling.open(self._project, self._request_id)
 
     async def _ask_who(self) -> bool:
-        """Take what the caller may do now; False once nobody is logged in."""
+        """Update the caller and its roles. False: nobody is logged in any more."""
         try:
             self._caller = await self._who()
         except NotAuthenticated as error:
@@ -98,7 +98,7 @@ class LabelPage:
     async def _act(
         self, number: int, work: Callable[[LabelQueue, str], Awaitable[LabelQueue]], *, done: str
     ) -> None:
-        """Do ``work`` about the prompt ``number``, and go on; a second click on the same prompt is none."""
+        """Do ``work`` for the prompt ``number``, and show the next one. A second click on it is ignored."""
         async with self._one_click:
             if number != self._number or not await self._ask_who():
                 return
@@ -126,7 +126,7 @@ class LabelPage:
         await self._act(number, leave_out, done="noted as out of scope")
 
     async def _show(self, number: int | None) -> None:
-        """Go to another prompt, keeping nothing of this one."""
+        """Show another prompt. Unsent input for the present one is dropped."""
         if not await self._ask_who() or self._queue is None:
             return
         try:
@@ -136,7 +136,7 @@ class LabelPage:
             ui.notify(reason_of(error), type="negative")
 
     def _draw(self, queue: LabelQueue, number: int | None) -> None:
-        """Show a prompt; without one, that all are done."""
+        """Draw a prompt. ``number`` None: draw that all prompts are done."""
         self._queue, self._number, self._values = queue, number or 0, {}
         asked, counts = queue.request.data, queue.counts
         far = f"{counts['answered']} answered of {asked.wanted} wanted, {counts['open']} open"
@@ -167,7 +167,8 @@ class LabelPage:
 
 
 def _draw_field(field: FormField) -> Callable[[], Any]:
-    """Draw a control; return what tells its value. Nothing is filled in: an answer is a person's own."""
+    """Draw a control and return a function for its value. It starts empty, so that the answer is the person's
+    own."""
     name = f"field-{field.name or 'answer'}"
     label = f"{field.name or 'answer'}{'' if field.required else ' (optional)'}"
     if field.kind == "choice":

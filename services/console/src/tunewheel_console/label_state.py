@@ -1,4 +1,4 @@
-"""What the log says of requests for labels: which wait, and how the others ended. Pure."""
+"""The state of requests for labels, folded from events: which wait, and why the others ended. Pure."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from tunewheel_contracts.events.monitoring import DriftResolved, LabelsRequested
 
 @dataclass
 class LabelRequests:
-    """Those of one project. Their events come from topics of their own, in any order."""
+    """The requests for labels of one project. Their events come from several topics, in any order."""
 
     by_id: dict[str, Envelope[LabelsRequested]] = field(default_factory=dict[str, Envelope[LabelsRequested]])
-    """The newest revision of each. As many answers are ``wanted`` as curate waits for now: after a turn that
-    failed these are more than the monitor asked for."""
+    """The newest revision of each request. ``wanted`` is the number of answers for which curate waits now.
+    After a failed turn it is larger than the monitor's."""
     answered: set[str] = field(default_factory=set[str])
-    """Completions that an expert answered, wherever, as the latest records say: others are not read."""
+    """Completions that an expert has answered, here or elsewhere, according to the latest records. Older
+    records are not read."""
     _resolved: dict[str, str] = field(default_factory=dict[str, str])
-    """By alarm: why it is over."""
+    """By alarm, why it was resolved."""
     _decided: Envelope[TurnDecided] | None = None
-    """The latest."""
+    """The latest decision."""
 
     def apply(self, envelope: Envelope[Any]) -> None:
-        """Fold one event in; the same event a second time changes nothing."""
+        """Apply one event. The same event a second time changes nothing."""
         match envelope.data:
             case LabelsRequested() as data:
                 newest = self.by_id.get(data.request_id, envelope)
@@ -53,7 +54,7 @@ class LabelRequests:
         return any(completion_id in one.data.completion_ids for one in self.by_id.values())
 
     def outcome_of(self, request_id: str) -> str | None:
-        """Return why nobody needs labels for a request any more; None while it waits."""
+        """Return why a request needs no labels any more; None while it waits."""
         return self._resolved.get(self.by_id[request_id].data.alarm_id)
 
     @property

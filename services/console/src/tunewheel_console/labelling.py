@@ -1,7 +1,7 @@
-"""How a person answers a prompt of production: the request for labels, the answer, the example made of it.
+"""Labelling: opens requests for labels, and publishes people's answers as examples.
 
-The page and the API both come here. An answer is ``example.published`` on the log; which prompts have one is
-noted in the store, without texts, so that a restart, or another console, goes on where this one was.
+Both the page and the API use it. An answer is ``example.published`` on the log. Which prompts are answered is
+kept in the store, without texts, so that labelling continues after a restart or at another console.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ State = Literal["open", "answered", "out_of_scope", "erased"]
 
 
 class Mark(Frozen):
-    """``labels/<project>/<request_id>/<hash of the completion>.json``: what was said of one prompt last."""
+    """The latest state of one prompt: ``labels/<project>/<request_id>/<hash of the completion>.json``."""
 
     completion_id: SourceId
     state: Literal["answered", "out_of_scope"]
@@ -44,17 +44,17 @@ class Mark(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class LabelQueue:
-    """One request with its prompts. They are numbered from 1, later revisions add to their end, and an erased
-    prompt leaves a gap."""
+    """One request with its prompts, numbered from 1. A later revision appends prompts. An erased prompt
+    leaves a gap in the numbers."""
 
     request: Envelope[LabelsRequested]
     items: tuple[LabelPrompt, ...]
     marks: dict[str, Mark]
-    """By completion."""
+    """The marks by completion id."""
     answered: frozenset[str]
     """Completions that experts answered elsewhere."""
     outcome: str | None
-    """Why nobody needs the labels any more; None while they are waited for."""
+    """Why the labels are not needed any more; None while they are needed."""
 
     def state_of(self, item: LabelPrompt) -> State:
         if item.is_erased:
@@ -66,17 +66,16 @@ class LabelQueue:
 
     @property
     def counts(self) -> Counter[str]:
-        """Return how many prompts are in which state."""
+        """Return the number of prompts in each state."""
         return Counter[str](self.state_of(item) for item in self.items)
 
     def next_after(self, number: int) -> int | None:
-        """Return the first open prompt after ``number``, from the beginning where there is none; None once
-        all are done."""
+        """Return the next open prompt after ``number``, continuing from the beginning; None: all are done."""
         numbers = [n for n, item in enumerate(self.items, 1) if self.state_of(item) == "open"]
         return next((n for n in numbers if n > number), numbers[0] if numbers else None)
 
     def item(self, number: int) -> LabelPrompt:
-        """Return a prompt. Raises Refused for a number that there is not, or whose text was erased."""
+        """Return a prompt. Raises Refused if the number does not exist or its text was erased."""
         if not 1 <= number <= len(self.items):
             reason = f"{number} does not exist; there are 1 to {len(self.items)}"
             raise Refused(HTTPStatus.NOT_FOUND, "item", reason)
@@ -94,17 +93,18 @@ class Labelling:
     actions: Actions
     store: ObjectStore
     refresh: Callable[[], Awaitable[None]]
-    """Reads the log to its present end."""
+    """Reads the log to its current end."""
 
     def task_of(self, project: str) -> TaskSpec:
-        """Return the task whose form answers must have. Raises Refused where the project is not declared."""
+        """Return the task, which defines the form of answers. Raises Refused if the project is not
+        declared."""
         known = self.state.projects.get(project)
         if known is None or known.spec is None:
             raise Refused(HTTPStatus.CONFLICT, "project", f"{project} is not declared; declare its spec")
         return known.spec.task
 
     async def open(self, project: str, request_id: str) -> LabelQueue:
-        """Read a request with its prompts and what was said of them.
+        """Read a request with its prompts and their states.
 
         Raises:
             Refused: there is no such request, or its prompts are not in the store.
@@ -126,7 +126,7 @@ class Labelling:
         )
 
     async def done(self, asked: LabelsRequested) -> Counter[str]:
-        """Return how many prompts of a request were answered, or left out: without reading the prompts."""
+        """Return how many prompts of a request were answered or left out, without reading the prompts."""
         marks = await self._marks(asked.project, asked.request_id)
         elsewhere = self.state.projects[asked.project].labels.answered - marks.keys()
         done = Counter[str](mark.state for mark in marks.values())
@@ -136,12 +136,13 @@ class Labelling:
     async def answer(
         self, queue: LabelQueue, number: int, output: str, *, person: str, caller: Caller
     ) -> LabelQueue:
-        """Publish ``output`` as what the prompt should have been answered; once this returns, it is kept.
-        Another answer to the same prompt, whoever gives it, takes the place of this one.
+        """Publish ``output`` as the right answer to a prompt. Once this returns, the answer is kept.
+
+        A later answer to the same prompt, by any person, replaces this one.
 
         Raises:
-            Refused: the answer has not the task's form; the field is named. Or there is no such prompt.
-            TransientError: the broker or the store is away; ask again.
+            Refused: the answer does not have the task's form (the field is named), or there is no such
+            prompt. TransientError: the broker or the store is away; try again.
         """
         from tunewheel_outputs.complaints import answer_complaint
         from tunewheel_outputs.texts import said_before
@@ -157,7 +158,7 @@ class Labelling:
         return await self._marked(queue, item, "answered", person)
 
     async def leave_out(self, queue: LabelQueue, number: int, *, person: str) -> LabelQueue:
-        """Note that nobody need answer a prompt: it is none of the task's business. Nothing is published.
+        """Mark a prompt as out of the task's scope, so that it needs no answer. Nothing is published.
 
         Raises:
             Refused: there is no such prompt.
@@ -171,7 +172,7 @@ class Labelling:
         return None if known is None or request is None else (known, request)
 
     async def _read_prompts(self, asked: LabelsRequested) -> tuple[LabelPrompt, ...]:
-        """Read the prompts anew each time: an erasure empties some."""
+        """Read the prompts. They are read again each time, because an erasure empties some."""
         files = [data for path in asked.prompt_files if (data := await self.store.read(path)) is not None]
         if not files:
             reason = f"of {asked.request_id} are not in the store; answer by example.published instead"
@@ -208,10 +209,10 @@ def label_example(
     at: datetime,
     caller: Caller,
 ) -> ExamplePublished:
-    """Return what ``person`` says a prompt should have been answered.
+    """Return an example with ``output`` as the answer that ``person`` gives to a prompt.
 
     Raises:
-        ValidationError: the conversation does not end with a question, or something is too long.
+        ValidationError: the conversation does not end with a question, or a text is too long.
     """
     turns = item.turns
     return ExamplePublished(
@@ -229,7 +230,7 @@ def label_example(
 
 
 def _as_answer(task: TaskSpec, output: str) -> dict[str, Any] | str:
-    """Return a JSON object as what it is; anything else as its text."""
+    """Return a JSON object as an object, and any other answer as text."""
     value = json.loads(output) if task.output_schema is not None else None
     return value if isinstance(value, dict) else output.strip()
 

@@ -1,4 +1,4 @@
-"""The form to log in by: one page that needs no other file and no script."""
+"""The login form: one page without other files or scripts."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def login_page(status: HTTPStatus, *, root: str, told: str = "", link: str | Non
     """Return the form as the body of a refusal.
 
     Args:
-        root: from the page's address to the console's root.
-        told: why the page is shown, for people.
-        link: the secret of a one-time link that another website led to; a click then confirms it.
+        root: the console's root, relative to the page's address.
+        told: a message for the person.
+        link: the secret of a one-time link, which the person confirms by a click.
     """
     form = _BY_KEY if link is None else _BY_LINK
     page = _PAGE.format(
@@ -66,5 +66,5 @@ def login_page(status: HTTPStatus, *, root: str, told: str = "", link: str | Non
 
 
 def root_of(path: str) -> str:
-    """Return the console's root relative to ``path``, since a proxy may serve it below a prefix."""
+    """Return the console's root relative to ``path``, because a proxy may serve it below a prefix."""
     return "../" * (path.count("/") - 1) or "./"

@@ -1,4 +1,4 @@
-"""What begins a session: one-time links, and how often somebody may try."""
+"""One-time login links, and a limit on failed logins."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tunewheel_runtime.identity.roles import NotAuthenticated
 
 LINK_SECONDS = 600.0
 LINKS_EACH = 8
-"""Unused links that one principal may have; a further one takes the place of the oldest."""
+"""How many unused links one principal may have. One more replaces the oldest."""
 FAILURES = 20
-"""Failed attempts to log in that one address has per ``FAILURE_SECONDS``."""
+"""How many failed logins one address may have per ``FAILURE_SECONDS``."""
 FAILURE_SECONDS = 60.0
 ADDRESSES = 10_000
-"""Addresses whose failures are remembered at once."""
+"""How many addresses with failed logins are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +34,15 @@ class _Link:
 
 
 class LoginLinks:
-    """Links that log a browser in once, as whoever asked for them. Only their hashes are kept, in this
-    process: a link is used up by its first use, by ``LINK_SECONDS``, and by a restart."""
+    """Links that log a browser in once, as the person who asked for the link. Only hashes are kept, in this
+    process. A link ends with its first use, after ``LINK_SECONDS``, or with a restart."""
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._links: dict[str, _Link] = {}
 
     def make(self, credential: Credential) -> tuple[str, float]:
-        """Return a link's secret, and when it ends in seconds since 1970."""
+        """Return a new link's secret, and its end in seconds since 1970."""
         now = self._clock()
         self._links = {known: link for known, link in self._links.items() if link.expires_at > now}
         own = [known for known, link in self._links.items() if link.principal == credential.principal]
@@ -53,10 +53,10 @@ class LoginLinks:
         return secret, now + LINK_SECONDS
 
     def use(self, secret: str) -> Credential:
-        """Return who asked for this link, and let nobody use it again.
+        """Use up a link and return the credential of the person who asked for it.
 
         Raises:
-            NotAuthenticated: it is unknown, was used, or is too old.
+            NotAuthenticated: the link is unknown, was used, or is too old.
         """
         link = self._links.pop(_hash(secret), None)
         if link is None or link.expires_at <= self._clock():
@@ -69,15 +69,15 @@ def _hash(secret: str) -> str:
 
 
 class Attempts:
-    """How often each address has failed to log in of late."""
+    """Counts the recent failed logins of each address."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._failures: dict[str, deque[float]] = {}
 
     def begin(self, address: str) -> bool:
-        """Count an attempt as failed until ``succeed``; False where there were too many, which is not
-        counted. Counted first, so that attempts sent all at once are limited too."""
+        """Count an attempt as failed, until ``succeed`` is called. False: there were too many already, and
+        this attempt is not counted. Counting first also limits attempts that are sent at the same time."""
         since = self._clock() - FAILURE_SECONDS
         failures = self._failures.pop(address, deque[float]())
         while failures and failures[0] <= since:
@@ -91,6 +91,6 @@ class Attempts:
         return allowed
 
     def succeed(self, address: str) -> None:
-        """Take back what the last ``begin`` counted."""
+        """Undo the count of the last ``begin``."""
         if failures := self._failures.get(address):
             failures.pop()

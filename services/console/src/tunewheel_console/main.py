@@ -30,13 +30,13 @@ from tunewheel_console.state import ConsoleState
 from tunewheel_console.traffic import Traffic
 
 TRAFFIC = (topics.RECORD_INGESTED, topics.INFERENCE_COMPLETED, topics.FEEDBACK_RECEIVED)
-"""Only the latest of these are read."""
+"""Topics of which only the latest events are read."""
 ASKED_PATH = re.compile(r"/(?P<of>reviews|labels)(/(?P<project>[^/]+)/(?P<id>[^/]+))?/?$")
-"""The pages of reviews and of requests for labels, below whatever prefix a proxy adds."""
+"""The paths of pages for reviews and for requests for labels, after any prefix that a proxy adds."""
 REFRESH_SECONDS = 5.0
-"""How long whoever submits a review waits for the log to be read to its end."""
+"""The longest time to read the log to its end, for example before a review is submitted."""
 PAGE_SOCKET = "/_nicegui_ws/"
-"""The page's connection. Where no websocket gets through, its messages are posted as ``text/plain``."""
+"""The path of the page's connection. Without websockets, its messages are posted as ``text/plain``."""
 
 
 def make_app(settings: Settings) -> Service:
@@ -128,7 +128,7 @@ def make_web(
 
 
 def main() -> None:
-    """Run the service from the environment's settings."""
+    """Run the service with settings from the environment."""
     run_service("console", Settings, make_app)
 
 

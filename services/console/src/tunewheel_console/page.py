@@ -1,4 +1,4 @@
-"""The one page. It draws itself from the state, and again whenever the state has news."""
+"""The main page. It draws the state, and draws it again after every change."""
 
 from __future__ import annotations
 
@@ -21,21 +21,23 @@ from tunewheel_console.state import ConsoleState, Project
 
 FINAL = "A rejection is final for this version."
 Who = Callable[[], Awaitable[Caller]]
-"""Says what the person at the page may do by now; raises ``NotAuthenticated`` once they are logged out."""
+"""Returns the caller with its current roles; raises ``NotAuthenticated`` once the person is logged out."""
 RELOAD_WHEN_LOGGED_OUT = """
 window.socket.on('connect_error', async () => {
   const answer = await fetch(window.location.href, {method: 'HEAD'});
   if (answer.status === 401) window.location.reload();
 });
 """
-"""The page's connection is refused once nobody is logged in, and then cannot say so."""
+"""After logout the page's connection is refused without a reason, so the page asks over HTTP and reloads."""
 
 
 class Page:
-    """One open browser tab. A project's card is drawn anew when its turn has news, not with its traffic. The
-    reviewer's name and the dialog of each review stand outside the cards, so that typing is never lost.
+    """One open browser tab.
 
-    The tab shows what its caller may read, and asks at every refresh and at every click who that is by now.
+    A project's card is drawn again when its turn changes, but not for traffic. The reviewer's name and the
+    dialogs of reviews are outside the cards, so that input is never lost.
+
+    The tab shows what its caller may read. The caller's roles are checked at every refresh and every click.
     """
 
     def __init__(
@@ -50,14 +52,14 @@ class Page:
         self._cards: dict[str, ui.card] = {}
         self._drawn_cards: dict[str, int] = {}
         self._comments: dict[str, str] = {}
-        """What was typed into each dialog: by a request's id, or by the command."""
+        """The input of each dialog, by the request's id or by the command."""
 
     def build(self, *, csrf: str | None = None, root: str = "./") -> None:
         """Draw the page and keep it fresh.
 
         Args:
-            csrf: the session's token, for the button that ends it; None where there is no session.
-            root: from the page's address to the console's root.
+            csrf: the session's token, for the logout button; None: there is no session.
+            root: the console's root, relative to the page's address.
         """
         self._root = root
         ui.query(".nicegui-content").classes("w-full")
@@ -90,7 +92,7 @@ class Page:
             self._draw()
 
     async def _ask_who(self) -> bool:
-        """Take what the caller may do now; False once nobody is logged in."""
+        """Update the caller and its roles. False: nobody is logged in any more."""
         try:
             caller = await self._who()
         except NotAuthenticated as error:
@@ -103,14 +105,14 @@ class Page:
         return True
 
     def _end(self, reason: str) -> None:
-        """Show nothing any more: the browser is told to reload, but need not."""
+        """Clear the page and make the browser reload. Clearing is needed because a browser may not reload."""
         self._timer.cancel()
         self._dialogs.clear()
         self._projects.clear()
         self._signature.set_visibility(False)
         self._letters.set_visibility(False)
         self._name.set_text(reason)
-        with self._client:  # the click may have come from what is gone by now
+        with self._client:  # the clicked element may not exist any more
             ui.navigate.reload()
 
     def _draw_caller(self) -> None:
@@ -140,7 +142,8 @@ class Page:
                 self._draw_card(project)
 
     def _draw_letters(self, *, shown: bool) -> None:
-        """Draw the count of dead letters, which is one for all projects, for who may read them all."""
+        """Draw the number of dead letters. It covers all projects, so only callers who may read all see
+        it."""
         letters = self._state.dead_letters if shown else {}
         total = sum(letters.values())
         self._letters.set_visibility(shown)
@@ -162,7 +165,7 @@ class Page:
         return self._caller.may(role, project)
 
     def link_to(self, path: str) -> str:
-        """Return the address of a review, from this page's own."""
+        """Return the address of a path of the console, relative to this page."""
         return f"{self._root}{path}"
 
     async def build_dataset(self, project: str) -> None:
@@ -178,7 +181,7 @@ class Page:
         await self._act(Role.OPERATOR, project, control, done=f"{action.value} sent to {run_id}")
 
     def review(self, request: Envelope[ReviewRequested], *, approved: bool) -> None:
-        """Ask for a comment on this run alone, and send the verdict once it is confirmed."""
+        """Ask for a comment on this run, and send the verdict once it is confirmed."""
         if not self._signed:
             ui.notify("Enter your name first: a review is signed", type="warning")
             return
@@ -193,8 +196,11 @@ class Page:
         self._ask(title, request.id, send, word=f"{word} this version", text="comment", warning=warning)
 
     def command(self, project: str, model_id: str, action: ModelAction) -> None:
-        """Ask why, and send the command once it is confirmed: it counts while nothing else has happened since
-        the question was asked. To stop counts always; ``model_id`` is then who goes on answering."""
+        """Ask for a reason, and send the command once it is confirmed.
+
+        The command takes effect only if nothing has changed since the dialog opened. ``stop`` always takes
+        effect; then ``model_id`` is the model that answers all traffic.
+        """
         known, stops = self._state.projects.get(project), action is ModelAction.STOP
         desired = known.desired if known is not None and not stops else None
         seen = desired.generation if desired is not None else None
@@ -229,8 +235,8 @@ class Page:
         text: str,
         warning: str | None,
     ) -> None:
-        """Open a dialog with a field for ``text``, which is kept under ``key``; it closes once ``send`` is
-        content."""
+        """Open a dialog with a field for ``text``. The input is kept under ``key``. The dialog closes once
+        ``send`` returns True."""
 
         async def confirm() -> None:
             if await send():
@@ -249,7 +255,7 @@ class Page:
 
     @property
     def _signed(self) -> str:
-        """The name below a review: what was typed, or else the caller's own."""
+        """Return the name that signs a review: the typed one, else the caller's."""
         return (self._reviewer.value or "").strip() or self._caller.name or ""
 
     async def _send_review(self, request: Envelope[ReviewRequested], *, approved: bool) -> None:
@@ -266,7 +272,7 @@ class Page:
     async def _act(
         self, role: Role, project: str, work: Callable[[Principal | None], Awaitable[None]], *, done: str
     ) -> None:
-        """Do ``work`` as the caller, who must have ``role`` now, whatever buttons the tab has."""
+        """Do ``work`` as the caller, if the caller has ``role`` now. The tab's buttons may be outdated."""
         if not await self._ask_who():
             return
         try:
@@ -282,7 +288,7 @@ class Page:
 
 
 def draw_logout(csrf: str, root: str) -> None:
-    """Draw a form, not a command of the page's connection: only an answer over HTTP takes a cookie away."""
+    """Draw the logout button. It is a form, because only an answer over HTTP can delete the cookie."""
     with ui.element("form").props(f'method=post action="{root}logout"'):
         ui.element("input").props(f'type=hidden name=csrf value="{csrf}"')
         ui.button("Log out").props("type=submit flat dense color=white")

@@ -1,4 +1,4 @@
-"""What waits for people and what has ended, as a page: one line for each."""
+"""A page that lists reviews, or requests for labels: the waiting ones and the ended ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tunewheel_console.page import RELOAD_WHEN_LOGGED_OUT, Who
 from tunewheel_console.review_drawing import draw_header
 
 ENDED = 20
-"""Latest lines that have ended and are still listed."""
+"""How many of the latest ended lines are listed."""
 
 
 class Line(NamedTuple):
@@ -21,23 +21,24 @@ class Line(NamedTuple):
 
     name: str
     path: str
-    """Of its own page, from the console's root."""
+    """The path of its page, relative to the console's root."""
     told: str
-    """How far it is."""
+    """Its progress."""
     waits: bool
 
 
 Read = Callable[[Caller], Awaitable[list[Line]]]
-"""Returns the lines that a caller may see, the oldest first; ``TransientError`` while the store is away."""
+"""Returns the lines that a caller may see, the oldest first. Raises ``TransientError`` while the store is
+away."""
 
 
 class QueueList:
-    """One browser tab with a list, read at every refresh and drawn anew when it has news."""
+    """One browser tab with a list. The list is read at every refresh, and drawn again after a change."""
 
     def __init__(
         self, read: Read, titles: tuple[str, str], caller: Caller, who: Who, *, refresh_seconds: float
     ) -> None:
-        """``titles`` of what waits, and of what has ended."""
+        """``titles``: of the waiting lines, and of the ended ones."""
         self._read = read
         self._titles = titles
         self._caller = caller

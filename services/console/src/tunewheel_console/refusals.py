@@ -1,4 +1,4 @@
-"""What people are refused on a page or over HTTP, and in whose name they speak."""
+"""Refusals on pages and over HTTP, and the name under which a person answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from tunewheel_runtime.identity.roles import Caller, NotAuthorised
 
 
 class Refused(TunewheelError):
-    """What was asked cannot be done; ``field`` names what to mend, ``status`` is what HTTP answers."""
+    """A request that cannot be carried out. ``field`` is the field to correct; ``status`` is the HTTP
+    status."""
 
     def __init__(self, status: HTTPStatus, field: str, reason: str) -> None:
         self.status = status
@@ -22,11 +23,11 @@ class Refused(TunewheelError):
 
 
 NOT_KEPT = (Refused, TransientError, InvalidEvent, NotAuthorised, ValidationError)
-"""Why something that a person did on a page is not kept."""
+"""The errors after which a person's input on a page is not kept."""
 
 
 def reason_of(error: Exception) -> str:
-    """Return one of ``NOT_KEPT`` in words."""
+    """Return the text of an error of ``NOT_KEPT``."""
     if isinstance(error, ValidationError):
         field, reason = first_complaint(error)
         return f"{field} {reason}"
@@ -35,8 +36,8 @@ def reason_of(error: Exception) -> str:
 
 @asynccontextmanager
 async def told_over_http() -> AsyncGenerator[None]:
-    """Turn what cannot be done into the answer that says why: 503 while the broker or the store is away, 413
-    for an event that is too long, 422 for a value that cannot be."""
+    """Turn errors into HTTP answers with the reason. 503: the broker or the store is away. 413: the event is
+    too long. 422: a value is invalid."""
     try:
         yield
     except Refused as error:
@@ -51,11 +52,10 @@ async def told_over_http() -> AsyncGenerator[None]:
 
 
 def reviewer_of(caller: Caller, name: str | None) -> str:
-    """Return whose answers these are: the caller's, by the one name that nobody else has; ``name`` where
-    identity is open.
+    """Return the reviewer's name: the caller's unique name, or ``name`` if identity is open.
 
     Raises:
-        Refused: nobody is named, or somebody else than the caller.
+        Refused: no name is given, or ``name`` is not the caller's.
     """
     principal = caller.principal
     if principal is None:

@@ -1,4 +1,4 @@
-"""Reviews of answers for programs. No answer tells the sides before its reviewer has submitted."""
+"""The HTTP API of reviews of answers, for programs. It tells a reviewer the sides only after submission."""
 
 from __future__ import annotations
 
@@ -39,10 +39,9 @@ class Submission(Strict):
 def add_review_routes(api: FastAPI, state: ConsoleState, reviewing: Reviewing) -> None:
     """Add the routes, all for the role reviewer.
 
-    400s name the field: 404 an unknown review or an item that is not the caller's; 410 what was erased; 409 a
-    review that the caller has submitted, that has ended, or whose items are not all answered; 422 a value
-    that cannot be.
-    503 while the broker or the store is away: then nothing is kept.
+    Refusals name the field. Status 404: the review is unknown, or the item is not the caller's. 410: the item
+    was erased. 409: the caller has submitted the review, the review has ended, or items are not answered.
+    422: a value is invalid. 503: the broker or the store is away, and nothing is kept.
     """
 
     @api.get(REVIEWS)
@@ -97,7 +96,7 @@ def add_review_routes(api: FastAPI, state: ConsoleState, reviewing: Reviewing) -
 
 
 def told_of(review_id: str, review: Review, reviewer: str) -> dict[str, Any]:
-    """Return what ``reviewer`` may know of a review before they open it."""
+    """Return what ``reviewer`` may know about a review before opening it."""
     assert review.request is not None
     asked = review.request.data
     mine = review.submission_of(reviewer)
@@ -115,7 +114,7 @@ def told_of(review_id: str, review: Review, reviewer: str) -> dict[str, Any]:
 
 
 def progress(sitting: Sitting) -> dict[str, Any]:
-    """Return how far a person is; once they are done, also what they said of which model."""
+    """Return a person's progress. Once they are done, it includes their preferences by model."""
     told = told_of(sitting.review_id, sitting.review, sitting.reviewer)
     following = None if sitting.is_over else sitting.first_unanswered
     told |= {"items": len(sitting.numbers), "answered": sitting.answered, "next": following}

@@ -1,5 +1,5 @@
-"""What a review's page looks like. Nothing here knows on which side the candidate stands, but
-``draw_revealed``, which is drawn when its reviewer is done."""
+"""Draws the parts of a review's page. Only ``draw_revealed``, for a reviewer who is done, knows the
+candidate's side."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REASONS = {
     "t": "tone",
     "s": "unsafe",
 }
-"""Key of each tag that says why."""
+"""By key, the tag that gives a reason."""
 ITEM_KEYS = f"1 2 3 e ArrowLeft ArrowRight Enter {' '.join(REASONS)}"
 END_KEYS = "a r ArrowLeft Enter"
 _TEXT = (
@@ -40,7 +40,8 @@ def draw_header(caller: Caller, *, csrf: str | None, root: str) -> None:
 
 
 def draw_name_form() -> None:
-    """Ask who answers, where no login says so. The browser opens this page again with the name."""
+    """Ask for the reviewer's name, if identity is open. The browser then opens this page again with the
+    name."""
     with ui.element("form").props("method=get"):
         ui.label("Identity is open: say who you are.")
         field = ui.element("input").props('name=reviewer required autofocus aria-label="your name"')
@@ -49,7 +50,7 @@ def draw_name_form() -> None:
 
 
 def draw_item(sitting: Sitting, number: int) -> tuple[Element, ui.label]:
-    """Draw one item; return the box of the expert's answer, hidden, and its still empty text."""
+    """Draw one item. Return the hidden box of the expert's answer, and the label for its text."""
     pair, given = sitting.pair(number), sitting.given(number)
     with ui.element("main").props(f'data-number={number} data-keys="{ITEM_KEYS}"').classes("w-full"):
         for message in pair.item.messages:
@@ -76,7 +77,7 @@ def draw_item(sitting: Sitting, number: int) -> tuple[Element, ui.label]:
 
 
 def draw_end(sitting: Sitting) -> None:
-    """Draw what comes after the last item: what is missing, or the question for a verdict."""
+    """Draw the page after the last item: the missing answers, or the question for a verdict."""
     with ui.element("main").props(f'data-number=0 data-keys="{END_KEYS}"').classes("w-full"):
         if sitting.missing:
             ui.label(f"Not answered yet: {', '.join(map(str, sitting.missing))}")
@@ -105,7 +106,7 @@ def told_at_the_end(sitting: Sitting) -> str:
 
 
 def draw_revealed(sitting: Sitting, *, root: str) -> None:
-    """Tell a person who is done which model was which."""
+    """Show a person who is done which model was which."""
     said, found = sitting.review.preferences_of(sitting.reviewer), sitting.set
     with ui.element("main").classes("w-full").mark("revealed"):
         ui.label(
@@ -116,13 +117,13 @@ def draw_revealed(sitting: Sitting, *, root: str) -> None:
 
 
 def press_reasons(shown: Element, reasons: set[str]) -> None:
-    """Show which tags are given."""
+    """Mark the given tags."""
     for key, reason in REASONS.items():
         _press(shown, key, pressed=reason in reasons)
 
 
 def press_verdict(shown: Element, key: str) -> None:
-    """Show which verdict is chosen."""
+    """Mark the chosen verdict."""
     for one in ("a", "r"):
         _press(shown, one, pressed=one == key)
 
@@ -145,7 +146,7 @@ def _key(key: str, label: str, *, pressed: bool = False, small: bool = False, sh
 
 
 def draw_text(name: str, text: str, *, height: str) -> tuple[Element, ui.label]:
-    """Draw a text that people or models wrote: as text, whatever it holds, in a box that scrolls."""
+    """Draw a text of a person or a model in a box that scrolls. Markup in it is shown as text."""
     with ui.element("section").classes("w-full") as box:
         ui.label(name).classes("text-caption text-grey-8")
         label = ui.label(text).style(

@@ -1,7 +1,8 @@
-"""The keys of a review's page, as the browser handles them. Buttons send what their keys would.
+"""The browser's script for the keys of a review's page. A button sends the same message as its key.
 
-Each message names the item that the page shows. A key that was pressed twice, or before the next item came,
-is then about an item that the server has left, and is ignored there: nobody answers what they have not seen.
+Each message names the item that the page shows. If a key is pressed twice, or before the next item is shown,
+the message names an item that the server has left. The server ignores it, so that nobody answers an unseen
+item.
 """
 
 from __future__ import annotations
@@ -42,5 +43,6 @@ if (!window.tunewheelReview) {
   });
 }
 """
-"""``data-number`` stands on what is shown, ``data-keys`` beside it lists the keys that it takes,
-``data-text`` marks the field whose text goes along, ``data-key`` a button."""
+"""Attributes that the script uses: ``data-number`` is the number of the shown item, and ``data-keys`` lists
+its keys. ``data-text`` marks the field whose text is sent with each message. ``data-key`` is a button's
+key."""

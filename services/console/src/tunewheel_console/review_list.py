@@ -1,4 +1,4 @@
-"""The reviews of answers that wait for somebody, and those that have ended: one line for each."""
+"""Lists the reviews of answers."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""One review as a page: an item at a time, by keyboard alone. It never holds which side is which model.
+"""The page of one review. It shows one item at a time, and can be used by keyboard alone.
 
-What it shows is drawn here; what the keys mean is in ``review_keys``; what may be done is in ``reviewing``.
+The page does not know which side is which model. ``review_keys`` handles the keys in the browser;
+``reviewing`` decides which actions are allowed.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from tunewheel_console.review_keys import EVENT, KEYS
 from tunewheel_console.reviewing import Given, Reviewing, Sitting
 
 END = 0
-"""Stands for the page after the last item, where a number of an item would."""
+"""The number of the page after the last item."""
 CHOICES = {"1": Choice.LEFT, "2": Choice.SAME, "3": Choice.RIGHT}
 VERDICTS: dict[str, Literal["approved", "rejected"]] = {"a": "approved", "r": "rejected"}
 
 
 class ReviewPage:
-    """One browser tab with one review. Each key is judged by what the caller may do by then."""
+    """One browser tab with one review. The caller's roles are checked again at each key."""
 
     def __init__(
         self,
@@ -39,7 +40,7 @@ class ReviewPage:
         name: str | None,
         refresh_seconds: float,
     ) -> None:
-        """``name``: who answers, where identity is open."""
+        """``name``: the name of the person, if identity is open."""
         self._reviewing = reviewing
         self._caller = caller
         self._who = who
@@ -55,7 +56,7 @@ class ReviewPage:
         self._verdict: Literal["approved", "rejected"] | None = None
 
     def build(self, *, csrf: str | None, root: str) -> None:
-        """Draw the frame; the first item comes once the browser has opened the page's connection."""
+        """Draw the frame. The first item is drawn once the browser has opened the page's connection."""
         drawing.draw_header(self._caller, csrf=csrf, root=root)
         self._root = root
         self._told = ui.label().props("role=status aria-live=polite tabindex=-1 id=told").mark("told")
@@ -72,7 +73,7 @@ class ReviewPage:
         self._timer = ui.timer(self._refresh_seconds, self._refresh)
 
     async def _begin(self) -> None:
-        """Open the review; where that cannot be done, say why and try again with each refresh."""
+        """Open the review. If that fails, show the reason; each refresh tries again."""
         try:
             self._caller.require(Role.REVIEWER, self._project)
             reviewer = reviewer_of(self._caller, self._name_given)
@@ -83,7 +84,7 @@ class ReviewPage:
             self._draw(self._sitting.first_unanswered or END)
 
     async def _refresh(self) -> None:
-        """Notice that the session ended, or the role, or the review."""
+        """Check whether the session, the role or the review has ended."""
         if not await self._ask_who():
             return
         if self._sitting is None:
@@ -94,7 +95,7 @@ class ReviewPage:
             self._draw(END)
 
     async def _ask_who(self) -> bool:
-        """Take what the caller may do now; False once nobody is logged in."""
+        """Update the caller and its roles. False: nobody is logged in any more."""
         try:
             self._caller = await self._who()
         except NotAuthenticated as error:
@@ -103,7 +104,7 @@ class ReviewPage:
         return True
 
     def _end(self, reason: str) -> None:
-        """Show nothing of the review any more."""
+        """Clear the review from the page."""
         self._timer.cancel()
         answered = self._sitting.answered if self._sitting else 0
         self._sitting = None
@@ -115,7 +116,7 @@ class ReviewPage:
             ui.link("Log in again", self._root)
 
     async def _on_key(self, event: GenericEventArguments) -> None:
-        """Do what a key says, one after another, unless it was meant for what the page has left."""
+        """Carry out a key's action, one key after another. A key for an item that is not shown is ignored."""
         said: dict[str, Any] = event.args if isinstance(event.args, dict) else {}
         key, text = str(said.get("key", "")), str(said.get("text", ""))
         async with self._one_key:
@@ -157,8 +158,8 @@ class ReviewPage:
         await self._reviewing.answer(sitting, self._number, given, self._caller)
 
     async def _keep_changes(self, sitting: Sitting, text: str) -> bool:
-        """Answer anew where tags or text of an earlier answer changed; False where there is no choice yet
-        that they could go with."""
+        """Save changed tags or text of an earlier answer. False: they cannot be saved, because no choice has
+        been made."""
         known = sitting.given(self._number)
         if known is not None:
             await self._answer(sitting, known.choice, text)
@@ -169,7 +170,8 @@ class ReviewPage:
         return False
 
     def _after(self, sitting: Sitting) -> int:
-        """Return what comes after the present item; after the last, what was passed over."""
+        """Return the next item after the present one; after the last, the first unanswered one, or
+        ``END``."""
         after = [number for number in sitting.numbers if number > self._number]
         return after[0] if after else sitting.first_unanswered or END
 
@@ -188,7 +190,7 @@ class ReviewPage:
             ui.notify("choose a or r first", type="warning")
 
     def _draw(self, number: int) -> None:
-        """Show an item, the page after the last, or what is known once the review is over."""
+        """Draw an item, the page after the last one, or the result once the review is over."""
         sitting = self._sitting
         assert sitting is not None
         self._number, self._is_over = number, sitting.is_over

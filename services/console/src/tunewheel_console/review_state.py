@@ -1,4 +1,4 @@
-"""What the log says of the reviews of answers: who answered what, who has submitted, how they ended. Pure."""
+"""The state of reviews of answers, folded from events: answers, submissions and outcomes. Pure."""
 
 from __future__ import annotations
 
@@ -19,37 +19,38 @@ from tunewheel_contracts.events.evaluation import (
 from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRolledback, Stage
 
 TAKEN_OUT = (Stage.RETIRED, Stage.REJECTED)
-"""Stages of a model that nobody asks people about any more."""
+"""The stages of a model in which its reviews are cancelled."""
 Moment = tuple[datetime, str]
 
 
 @dataclass
 class Review:
-    """Its events come from topics of their own, in any order: an answer may come before the request."""
+    """One review of answers. Its events come from several topics, so an answer may come before the
+    request."""
 
     request: Envelope[ReviewRequested] | None = None
-    """The first: a run that is judged again meanwhile waits for the same review."""
+    """The first request. A run that is evaluated again meanwhile waits for the same review."""
     evaluations: dict[str | None, datetime] = field(default_factory=dict[str | None, datetime])
-    """Which evaluations wait for this review, and since when."""
+    """The evaluations that wait for this review, and since when."""
     answers: dict[str, dict[str, Envelope[ReviewAnswered]]] = field(
         default_factory=dict[str, dict[str, Envelope[ReviewAnswered]]]
     )
-    """By reviewer, then by item: the last one. Given up when the review ends."""
+    """By reviewer and item, the last answer. Dropped when the review ends."""
     submissions: dict[str, ReviewSubmitted] = field(default_factory=dict[str, ReviewSubmitted])
     """By the id of the event."""
     outcome: str | None = None
     """How it ended; None while it waits."""
     _counts: dict[str, Counter[str]] = field(default_factory=dict[str, Counter[str]])
-    """What is left of the answers when it has ended: by reviewer, how often each preference was given."""
+    """By reviewer, how often each preference was given. Kept from the answers when the review ends."""
 
     def add_request(self, request: Envelope[ReviewRequested]) -> None:
-        """Keep ``request``, whichever of several comes first."""
+        """Keep ``request`` if it is the first one."""
         if self.request is None or request.time < self.request.time:
             self.request = request
         self.evaluations.setdefault(request.data.evaluation_id, request.time)
 
     def add_answer(self, answer: Envelope[ReviewAnswered]) -> None:
-        """Keep ``answer`` unless a later one of the same person to the same item is known."""
+        """Keep ``answer`` unless the same person has given a later one to the same item."""
         if self.outcome is not None:
             return
         of_reviewer = self.answers.setdefault(answer.data.reviewer, {})
@@ -58,7 +59,7 @@ class Review:
             of_reviewer[answer.data.item_id] = answer
 
     def end(self, outcome: str) -> None:
-        """Note how the review ended. The texts of its answers are on the log; here they are given up."""
+        """Set the outcome, and drop the answers' texts, which are on the log."""
         self._counts = {reviewer: self.preferences_of(reviewer) for reviewer in self.answers}
         self.answers.clear()
         self.outcome = outcome
@@ -93,14 +94,14 @@ class Reviews:
     )
     """The last verdict of each evaluation, by run and evaluation."""
     _taken_out: dict[str, Moment] = field(default_factory=dict[str, Moment])
-    """When a model was taken out last, and how."""
+    """By model, when it last came to a stage of ``TAKEN_OUT``, and which."""
 
     @property
     def waiting(self) -> list[Review]:
         return [one for one in self.by_id.values() if one.request is not None and one.outcome is None]
 
     def apply(self, envelope: Envelope[Any]) -> None:
-        """Fold one event in; the same event a second time changes nothing."""
+        """Apply one event. The same event a second time changes nothing."""
         match envelope.data:
             case ReviewRequested() as data if data.review_id is not None and data.review_set is not None:
                 self._of(data.review_id).add_request(envelope)
@@ -123,7 +124,7 @@ class Reviews:
         self._end_decided()
 
     def refuse(self, event_id: str) -> None:
-        """Take a submission back: who sent it may not review."""
+        """Remove a submission whose sender may not review."""
         for review in self.by_id.values():
             review.submissions.pop(event_id, None)
 
@@ -134,7 +135,7 @@ class Reviews:
         self._taken_out[model_id] = max(moment, self._taken_out.get(model_id, moment))
 
     def _end_decided(self) -> None:
-        """End what a verdict, or a command on the model, came after."""
+        """End the reviews that a later verdict, or a later command on the model, has decided."""
         for review in self.waiting:
             assert review.request is not None
             asked, at = review.request.data, review.request.time

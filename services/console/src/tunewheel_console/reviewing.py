@@ -1,7 +1,7 @@
-"""How a person answers a review: which items are theirs, what they said, when they are done.
+"""Reviewing: gives each person their items, and takes their answers and their verdict.
 
-The page and the API both come here. Which side the candidate stands on never leaves this module before its
-reviewer has submitted.
+Both the page and the API use it. The candidate's side does not leave this module before the reviewer has
+submitted.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ from tunewheel_console.review_state import Review
 from tunewheel_console.state import ConsoleState
 
 PLACES = 1_000
-"""Places of reviewers held in memory."""
+"""How many reviewers' places are held in memory."""
 CORRECTED_CHARACTERS = 100_000
 SEED_BYTES = 32
 
 
 class _Place(Frozen):
-    """``reviews/<review_id>/places/<n>.json``: the n-th person who opened the review, and their share."""
+    """The n-th person who opened the review, and their share: ``reviews/<review_id>/places/<n>.json``."""
 
     reviewer: SourceId
     share: PositiveInt
 
 
 class _Deal(Frozen):
-    """``reviews/<review_id>/deal.json``: made when the review is first opened."""
+    """The file ``reviews/<review_id>/deal.json``, written when the review is first opened."""
 
     seed: Annotated[str, Field(min_length=2 * SEED_BYTES, pattern=r"^[0-9a-f]+$")]
-    """Secret: it decides the sides."""
+    """Decides the sides, and therefore is secret."""
     items: tuple[Slug, ...]
-    """Ids of all items that the set had then."""
+    """The ids of all items in the set at that time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """One reviewer's answer to one item: the side, not yet what the side means for the candidate."""
+    """One reviewer's answer to one item, by side. It does not tell which side is the candidate."""
 
     choice: Choice
     reasons: tuple[str, ...]
@@ -60,8 +60,8 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Sitting:
-    """One person at one review. Items are numbered from 1, in this person's order; an erased one leaves a
-    gap."""
+    """One person's part of one review. Items are numbered from 1, in this person's order. An erased item
+    leaves a gap in the numbers."""
 
     review_id: str
     request: Envelope[ReviewRequested]
@@ -78,7 +78,7 @@ class Sitting:
 
     @property
     def numbers(self) -> list[int]:
-        """Return the numbers of the items that there are."""
+        """Return the numbers of the items that were not erased."""
         return [number for number, pair in enumerate(self.pairs, 1) if pair is not None]
 
     @property
@@ -96,11 +96,11 @@ class Sitting:
 
     @property
     def is_over(self) -> bool:
-        """Whether this person has nothing left to answer: then, and only then, are the sides told."""
+        """Whether this person's part is over. Only then are the sides told."""
         return self.is_submitted or self.review.outcome is not None
 
     def pair(self, number: int) -> Pair:
-        """Return an item. Raises Refused for a number that this person does not have."""
+        """Return an item. Raises Refused if the number is not one of this person's."""
         if not 1 <= number <= len(self.pairs):
             reason = f"{number} is not yours; yours are 1 to {len(self.pairs)}"
             raise Refused(HTTPStatus.NOT_FOUND, "item", reason)
@@ -120,14 +120,14 @@ class Sitting:
 
 @dataclass
 class Reviewing:
-    """Opens reviews and takes answers. What it keeps is in the store and on the log, so that a restart, or
-    another console, goes on where this one was."""
+    """Opens reviews and takes answers. Its state is in the store and on the log, so that a review continues
+    after a restart or at another console."""
 
     state: ConsoleState
     actions: Actions
     store: ObjectStore
     refresh: Callable[[], Awaitable[None]]
-    """Reads the log to its present end."""
+    """Reads the log to its current end."""
     _places: dict[tuple[str, str], tuple[_Deal, int]] = field(default_factory=dict, init=False)
 
     def _find(self, project: str, review_id: str) -> tuple[Review, Envelope[ReviewRequested]]:
@@ -140,7 +140,7 @@ class Reviewing:
         return review, review.request
 
     async def open(self, project: str, review_id: str, reviewer: str) -> Sitting:
-        """Give ``reviewer`` their items: a place of their own, once, in the order in which people come.
+        """Return the items of ``reviewer``, who gets a place at the first call, in the order of arrival.
 
         Raises:
             Refused: there is no such review, or it ended before this person opened it.
@@ -148,7 +148,7 @@ class Reviewing:
         """
         try:
             review, request = self._find(project, review_id)
-        except Refused:  # it may be on the log already: this process may have just started
+        except Refused:  # this process may have just started, and not have read the request yet
             await self.refresh()
             review, request = self._find(project, review_id)
         found = await self._read_set(review_id, request)
@@ -158,12 +158,12 @@ class Reviewing:
         return Sitting(review_id, request, reviewer, found, pairs, review)
 
     async def answer(self, sitting: Sitting, number: int, given: Given, caller: Caller) -> None:
-        """Put an answer on the log; once this returns, it is kept. The same answer again changes nothing.
+        """Publish an answer. Once this returns, it is kept. The same answer again changes nothing.
 
         Raises:
-            Refused: the item is not this person's, or they have submitted, or the review has ended.
+            Refused: the item is not this person's, they have submitted, or the review has ended.
             TransientError: the broker is away; nothing is kept.
-            ValidationError: a reason is no name.
+            ValidationError: a reason is no valid name.
         """
         pair = sitting.pair(number)
         _require_open(sitting)
@@ -191,13 +191,13 @@ class Reviewing:
     async def submit(
         self, sitting: Sitting, verdict: Literal["approved", "rejected"], comment: str, caller: Caller
     ) -> None:
-        """Put a person's verdict on the log. It is their last word on this review.
+        """Publish a person's verdict. They cannot change their review afterwards.
 
         Raises:
-            Refused: items are not answered, or they have submitted, or the review has ended.
+            Refused: items are not answered, the person has submitted, or the review has ended.
             TransientError: the broker is away; nothing is submitted.
         """
-        await self.refresh()  # another console may have taken answers, or another tab the verdict
+        await self.refresh()  # another console or tab may have taken answers or the verdict
         _require_open(sitting)
         if sitting.missing:
             reason = f"{len(sitting.missing)} of {len(sitting.numbers)} are not answered; answer them first"
@@ -212,7 +212,8 @@ class Reviewing:
         self.state.apply(submitted)
 
     async def _read_set(self, review_id: str, request: Envelope[ReviewRequested]) -> ReviewSet:
-        """Read the set anew each time, and not by its hash: an erasure takes items out of it."""
+        """Read the set. It is read again each time, and not checked by its hash, because an erasure removes
+        items."""
         assert request.data.review_set is not None
         data = await self.store.read(request.data.review_set.path)
         if data is None:
@@ -228,7 +229,7 @@ class Reviewing:
     async def _place_of(
         self, review_id: str, review: Review, found: ReviewSet, reviewer: str
     ) -> tuple[_Deal, int]:
-        """Return what was dealt, and the share of ``reviewer``, who takes a place if they have none."""
+        """Return the deal and the share of ``reviewer``, who gets a place if they have none."""
         key = (review_id, reviewer)
         if key not in self._places:
             share = await self._take_place(review_id, review, found, reviewer)
@@ -241,7 +242,8 @@ class Reviewing:
         return self._places[key]
 
     async def _take_place(self, review_id: str, review: Review, found: ReviewSet, reviewer: str) -> int:
-        """Places are taken from 1 up and never given back, so that a person finds their own again."""
+        """Take the next place and return its share. Places are never given back, so that a person finds their
+        own again."""
         holders: list[_Place] = []
         while True:
             path = f"reviews/{review_id}/places/{len(holders) + 1}.json"
@@ -259,8 +261,8 @@ class Reviewing:
 
 
 def _next_share(review: Review, found: ReviewSet, holders: list[_Place]) -> int:
-    """Return the share of whoever comes after ``holders``. When each share has its person, the one whose
-    people have got least far is given out again: somebody may have opened the review and gone on holiday."""
+    """Return the share of the person after ``holders``. When every share has a person, the share with the
+    least progress is given out again, because a person may have opened the review and never answered it."""
     if len(holders) < found.reviewers:
         return len(holders) + 1
 

@@ -1,4 +1,4 @@
-"""State as what tables and charts show. Pure."""
+"""Turns the state into rows of tables and options of charts. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tunewheel_console.state import Project, Run
 
 Row = dict[str, Any]
 CURVES = 4
-"""Loss curves drawn at once: those of the latest runs."""
+"""How many loss curves are drawn, of the latest runs."""
 SHOWN_ROLES = (Role.VIEWER, Role.REVIEWER, Role.OPERATOR)
 
 
@@ -67,7 +67,7 @@ def progress(run: Run) -> str:
 
 
 def _figures(step: TrainProgressed) -> list[str]:
-    """What a step is told with, the loss aside."""
+    """Return the figures of a step, without the loss."""
     figures = [f"lr {step.learning_rate:.2g}"]
     if step.grad_norm is not None:
         figures.append(f"gradient {step.grad_norm:.2g}")
@@ -150,13 +150,13 @@ _ACTIONS: Mapping[Stage, tuple[ModelAction, ...]] = MappingProxyType(
         Stage.ROLLED_BACK: (ModelAction.PROMOTE, ModelAction.REJECT),
     }
 )
-"""What people may do to a model by its stage; the registry has the last word. What needs force is for the
-command line."""
+"""By stage of a model, the actions that the page offers. The registry decides whether it carries them out.
+Actions that need force are left to the command line."""
 MOST_COMMANDED = 8
 
 
 def commanded_models(project: Project) -> list[tuple[str, Stage, tuple[ModelAction, ...]]]:
-    """Return the models that something can be done to, those that moved last first."""
+    """Return the models with possible actions, the last changed first."""
     latest = sorted(project.stages, key=lambda model: project.moved[model], reverse=True)
     found = [(model, project.stages[model], _actions(project, model)) for model in latest]
     return [one for one in found if one[2]][:MOST_COMMANDED]
@@ -199,7 +199,7 @@ def loss_options(project: Project) -> Row:
 
 
 def roles(caller: Caller) -> str:
-    """Return the roles of ``caller`` on this page, and the projects where they hold."""
+    """Return the roles of ``caller`` on this page, each with its projects."""
     return "; ".join(
         f"{role.value} in {'every project' if projects is None else ', '.join(sorted(projects))}"
         for role in SHOWN_ROLES

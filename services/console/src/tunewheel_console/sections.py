@@ -1,4 +1,4 @@
-"""The parts of a project's card. Each draws once; the page clears and draws anew on news."""
+"""Draws the parts of a project's card. The page clears the card and draws it again after a change."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COLOURS: dict[Tone, str] = {
 
 
 class Commands(Protocol):
-    """What the buttons do, each of which tells the person how it went; and who gets which button."""
+    """The actions of the buttons, which show the person the result, and the roles that get each button."""
 
     def may(self, role: Role, project: str) -> bool: ...
     async def build_dataset(self, project: str) -> None: ...
@@ -41,7 +41,7 @@ class Commands(Protocol):
 
 
 def draw_wheel(place: Place | None) -> None:
-    """Draw the seven steps, the present one lit."""
+    """Draw the seven steps, with the current one highlighted."""
     with ui.row().classes("items-center gap-1"):
         for number, step in enumerate(Step):
             if number:
@@ -83,7 +83,8 @@ def draw_project(project: Project, commands: Commands) -> None:
 
 
 def draw_turns(project: Project) -> None:
-    """Draw the open alarms, why a turn waits, the turn in flight, how the last one ended, what to do next."""
+    """Draw the open alarms, the reason why a turn waits, the running turn, the last turn's end, and what to
+    do next."""
     lines = report(project.turns, datetime.now(UTC))
     if not lines:
         return
@@ -95,7 +96,7 @@ def draw_turns(project: Project) -> None:
 
 
 def draw_review(request: Envelope[ReviewRequested], commands: Commands) -> None:
-    """Draw what waits for a person: what it is judged by, and the two answers."""
+    """Draw a run that waits for a person's verdict: its figures, and the two buttons."""
     run_id = request.data.run_id
     with ui.card().classes("w-full bg-amber-1 text-black gap-1").mark(f"review-{run_id}"):
         with ui.row().classes("w-full items-center"):
@@ -108,7 +109,7 @@ def draw_review(request: Envelope[ReviewRequested], commands: Commands) -> None:
 
 
 def draw_review_of_answers(review: Review, commands: Commands) -> None:
-    """Draw that answers wait for people to compare them. Their page tells no model; this one may."""
+    """Draw a review of answers. Its own page hides the models; this card may name them."""
     assert review.request is not None
     asked = review.request.data
     assert asked.review_id is not None
@@ -123,7 +124,7 @@ def draw_review_of_answers(review: Review, commands: Commands) -> None:
 
 
 def draw_request_for_labels(request: Envelope[LabelsRequested], commands: Commands) -> None:
-    """Draw that prompts of production wait for people to answer them."""
+    """Draw a request for labels: prompts of production that wait for people's answers."""
     asked = request.data
     card = ui.card().classes("w-full bg-amber-1 text-black").mark(f"labels-{asked.request_id}")
     with card, ui.row().classes("w-full items-center"):
@@ -143,7 +144,7 @@ def draw_answers(request: Envelope[ReviewRequested], commands: Commands) -> None
 
 
 def draw_figures(found: Verdict) -> None:
-    """Draw every contestant's figures, and each criterion with what was observed."""
+    """Draw every contestant's figures, and each criterion with the observed value."""
     metrics, contestants = rows.contestant_rows(found.contestants)
     _table(("role", "model", *metrics), contestants)
     for check in found.checks:
@@ -209,7 +210,7 @@ def draw_production(project: Project, commands: Commands) -> None:
 
 
 def draw_models(project: Project, commands: Commands) -> None:
-    """Draw what can be done to each model, and which command was refused last."""
+    """Draw the possible actions for each model, and the command that was refused last."""
     for model, stage, actions in rows.commanded_models(project):
         with ui.row().classes("items-center").mark(f"model-{model}"):
             pinned = ", pinned" if model == project.pinned else ""
@@ -227,7 +228,7 @@ def draw_models(project: Project, commands: Commands) -> None:
 
 
 def draw_stop(project: Project, commands: Commands) -> None:
-    """Draw how all traffic goes to one model, and how a base that answers alone lets the others in again."""
+    """Draw the buttons that send all traffic to one model, and the one that ends this for a pinned base."""
     pinned, in_production = project.pinned, Stage.PRODUCTION in project.stages.values()
     with ui.row().classes("items-center"):
         ui.label("stop all traffic but to the").classes("text-caption")

@@ -1,4 +1,4 @@
-"""Sessions of browsers. A signed cookie says who logged in; what they may do is looked up each time."""
+"""Sessions of browsers. A signed cookie names the person; their roles are looked up at each request."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from tunewheel_runtime.identity.access import Access, Credential, bearer_secret
 from tunewheel_runtime.identity.roles import Caller, NotAuthenticated
 
 COOKIE_BYTES = 3_800
-"""Browsers refuse cookies of more than 4,096 bytes, name and attributes included (RFC 6265 §6.1)."""
+"""The largest value of a cookie. Browsers may refuse cookies of more than 4,096 bytes, including name and
+attributes (RFC 6265 §6.1)."""
 _SESSION = "tunewheel.session"
 
 
 class SessionTooLarge(TunewheelError):
-    """The token names more groups than a cookie holds."""
+    """The token names more groups than a cookie can hold."""
 
 
 class Session(Strict):
@@ -33,9 +34,9 @@ class Session(Strict):
     session_id: str
     credential: Credential
     csrf: str
-    """What a request that changes something repeats, since another website cannot read it."""
+    """The CSRF token, which a request with changes must repeat. Another website cannot read it."""
     expires_at: float
-    """In seconds since 1970."""
+    """The end of the session, in seconds since 1970."""
 
     def repeats(self, csrf: str) -> bool:
         """Return whether a request sent this session's CSRF token."""
@@ -43,18 +44,19 @@ class Session(Strict):
 
 
 class Sessions:
-    """Begins, reads and ends sessions. All that a session says is in its cookie; what is kept here is which
-    sessions ended by logout before their time, in this process alone."""
+    """Begins, reads and ends sessions. A session's values are all in its cookie. This process remembers only
+    the sessions that ended early by logout."""
 
     def __init__(
         self, access: Access, *, secret: str | None, seconds: float, clock: Callable[[], float] = time.time
     ) -> None:
-        """Without ``secret`` one is made: then no session outlives this process, nor holds in another."""
+        """``secret`` None: a random one is made. Then sessions end with this process, and are valid only in
+        it."""
         self._access = access
         self._seconds = seconds
         self._clock = clock
         self._ended: dict[str, float] = {}
-        """Session id → when it would have ended by itself."""
+        """By id of a session that was logged out, the time at which it would have ended."""
         self._seal = URLSafeSerializer(
             secret or secrets.token_urlsafe(32),
             salt=_SESSION,
@@ -62,7 +64,7 @@ class Sessions:
         )
 
     def begin(self, credential: Credential) -> Session:
-        """Return a new session, whatever session the browser had before."""
+        """Return a new session."""
         ends = self._clock() + self._seconds
         if credential.expires_at is not None:
             ends = min(ends, credential.expires_at)
@@ -74,27 +76,27 @@ class Sessions:
         )
 
     def end(self, session: Session) -> None:
-        """End a session, whoever else has a copy of its cookie."""
+        """End a session, so that copies of its cookie are invalid too."""
         now = self._clock()
         self._ended = {known: until for known, until in self._ended.items() if until > now}
         self._ended[session.session_id] = session.expires_at
 
     async def caller(self, session: Session) -> Caller:
-        """Return what the person behind ``session`` may do now.
+        """Return the person of ``session`` with their current roles.
 
         Raises:
-            NotAuthenticated: the session has ended, or the key or token that it began with.
+            NotAuthenticated: the session has ended, or its key or token is not valid any more.
         """
         if session.expires_at <= self._clock() or session.session_id in self._ended:
             raise NotAuthenticated("this session has ended; log in again")
         return await self._access.caller_with(session.credential)
 
     async def identify(self, connection: HTTPConnection) -> Caller:
-        """Return who sent ``connection``, by ``Authorization`` or by cookie, and what they may do now: a page
-        that stays open asks again.
+        """Return the caller of ``connection`` with its current roles, by ``Authorization`` or by cookie. An
+        open page calls this again and again.
 
         Raises:
-            NotAuthenticated: neither tells.
+            NotAuthenticated: neither identifies a caller.
         """
         authorization = connection.headers.get("authorization")
         session = self.read(connection)
@@ -103,7 +105,7 @@ class Sessions:
         return await self.caller(session)
 
     def read(self, connection: HTTPConnection) -> Session | None:
-        """Return the session of a cookie that was signed here, ended or not."""
+        """Return the session of a cookie with a valid signature, even if the session has ended."""
         names = _names(connection)
         for name in names[:1] if _is_under_tls(connection) else names:
             try:
@@ -113,7 +115,7 @@ class Sessions:
         return None
 
     def write(self, session: Session, connection: HTTPConnection, response: Response) -> None:
-        """Give ``session`` to the browser that sent ``connection``.
+        """Set the cookie of ``session`` in the browser that sent ``connection``.
 
         Raises:
             SessionTooLarge
@@ -139,17 +141,18 @@ class Sessions:
         )
 
     def erase(self, connection: HTTPConnection, response: Response) -> None:
-        """Take the cookie from the browser that sent ``connection``."""
+        """Delete the cookie in the browser that sent ``connection``."""
         for name in _names(connection):
             secure = name.startswith("__Host-")
             response.delete_cookie(name, path="/", secure=secure, httponly=True, samesite="strict")
 
 
 def _names(connection: HTTPConnection) -> tuple[str, str]:
-    """Return the cookie's names under TLS and without. The first counts before the second, and under TLS
-    alone, since browsers take it from nobody but this host, under TLS (``__Host-``).
+    """Return the cookie's names with and without TLS.
 
-    Browsers keep cookies by host, not by port, so the port is in the name: two consoles on one machine.
+    Under TLS the first name takes precedence: browsers accept a ``__Host-`` cookie only from this host and
+    only under TLS. Browsers keep cookies by host, not by port. The port is part of the name, so that two
+    consoles can run on one machine.
     """
     port = connection.headers.get("host", "").rpartition(":")[2]
     name = f"tunewheel-{port}" if port.isdecimal() else "tunewheel"
@@ -157,9 +160,9 @@ def _names(connection: HTTPConnection) -> tuple[str, str]:
 
 
 def _is_under_tls(connection: HTTPConnection) -> bool:
-    """Return whether the browser speaks TLS, with this process or with a proxy before it.
+    """Return whether the browser uses TLS, to this process or to a proxy before it.
 
-    Whoever sends these headers without TLS only keeps a cookie from themselves.
+    A client that forges these headers without TLS only prevents its own login.
     """
     if connection.url.scheme in ("https", "wss"):
         return True
@@ -174,5 +177,5 @@ def set_session(scope: Scope, session: Session) -> None:
 
 
 def session_of(scope: Scope) -> Session | None:
-    """Return the session that a request came with, None for ``Authorization``."""
+    """Return the session of a request; None: it has none, as with ``Authorization``."""
     return scope.get(_SESSION)

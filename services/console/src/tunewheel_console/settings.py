@@ -1,4 +1,4 @@
-"""What the console can be told from outside."""
+"""Settings of the console."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ class Settings(ServiceSettings):
     """``TUNEWHEEL_*`` variables of the console."""
 
     refresh_seconds: float = Field(default=1.0, gt=0)
-    """How often an open page looks for news."""
+    """How often an open page checks for changes."""
     recent_events: int = Field(default=1_000, ge=1)
-    """Of topics that carry traffic, so many of the latest events per partition are read at start."""
+    """How many of the latest events per partition are read at the start, of topics that carry traffic."""
 
     session_secret: SecretStr | None = Field(default=None, min_length=32)
-    """Signs the cookies of sessions. Without it each process makes one of its own: a session then ends with
-    the process, and holds in no other replica."""
+    """The secret that signs the cookies of sessions. Without it each process makes its own. Then a session
+    ends with the process, and is not valid in other replicas."""
     session_seconds: float = Field(default=28_800.0, gt=0)
-    """How long a login lasts; never longer than the token that it was made with."""
+    """How long a login lasts. It ends earlier if its token expires."""

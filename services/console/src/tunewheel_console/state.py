@@ -1,4 +1,4 @@
-"""What the console knows, folded from events. Pure: ``apply`` changes the state, the page draws it."""
+"""The console's state, folded from events. Pure: ``apply`` changes the state, and the page draws it."""
 
 from __future__ import annotations
 
@@ -46,77 +46,78 @@ from tunewheel_console.review_state import Reviews
 from tunewheel_console.wheel import Place, place_after, says_the_same
 
 KEPT = 50
-"""Latest drifts, judgements and rejections shown per project."""
+"""How many of the latest drifts, rollout verdicts and rejections are kept per project."""
 LOSS_POINTS = 2_000
-"""Most losses kept per run."""
+"""The most losses that are kept per run."""
 T = TypeVar("T", datetime, tuple[datetime, str], tuple[datetime, TrainAction])
 Verdict = EvalPassed | EvalFailed | EvalUndecided | ReviewRequested
 _REPEATED = (TrainStarted, TrainCompleted, TrainFailed, TrainControl, TurnDecided)
-"""Events that happen anew under the id of an earlier one: a run is trained again, a decision holds again."""
+"""Events that may occur again under the same id: a run is trained again, or a decision is repeated."""
 
 
 @dataclass
 class Run:
-    """One training run as it goes."""
+    """One training run and its progress."""
 
     run_id: str
     dataset_id: str = ""
     total_steps: int = 0
     step: int = 0
     latest: TrainProgressed | None = None
-    """The last step told of."""
+    """The last reported step."""
     started_at: datetime | None = None
-    """When it began last: a run that failed or was cancelled can be trained again."""
+    """The last start. A run that failed or was cancelled can be trained again."""
     end: tuple[datetime, str] | None = None
-    """When it ended last, and how: ``completed``, or why it failed."""
+    """The last end, and how it ended: ``completed``, or the reason for the failure."""
     controls: dict[str, tuple[datetime, TrainAction]] = field(
         default_factory=dict[str, tuple[datetime, TrainAction]]
     )
-    """When somebody asked for what, by the id of the command."""
+    """By the command's id, its time and action."""
     losses: dict[int, tuple[int, float]] = field(default_factory=dict[int, tuple[int, float]])
-    """(step, loss) by the number of its stretch of ``stretch`` steps: the last one told of in each."""
+    """The last reported (step, loss) of each stretch of ``stretch`` steps, by the number of the stretch."""
     stretch: int = 1
     verdict: Verdict | None = None
     asked: Envelope[ReviewRequested] | None = None
-    """The request for a person's verdict: a review is caused by it, so that lineage does not break here."""
+    """The request for a person's verdict. It becomes the cause of the review, to keep the lineage."""
     reviews: dict[str, ReviewSubmitted] = field(default_factory=dict[str, ReviewSubmitted])
     """By the id of the event."""
 
     @property
     def awaits_review(self) -> bool:
-        """Whether a person's word on the scorecard is asked for. Reviews of answers are
+        """Whether the scorecard waits for a person's verdict. Reviews of answers are in
         ``Project.reviews``."""
         asked = self.verdict
         return isinstance(asked, ReviewRequested) and asked.review_set is None and not self.reviews
 
     @property
     def ended(self) -> str | None:
-        """How it ended; None while it runs or waits, also where it began again since."""
+        """How it ended; None while it waits or runs, including after a new start."""
         if self.end is None or (self.started_at is not None and self.end[0] < self.started_at):
             return None
         return self.end[1]
 
     @property
     def paused(self) -> bool:
-        """Whether somebody asked for it; the step under way is still told of."""
+        """Whether a pause is asked for. The current step is still reported."""
         asked = max(self.controls.values(), default=None)
         return asked is not None and asked[1] is TrainAction.PAUSE
 
     def add_loss(self, step: int, loss: float) -> None:
-        """Keep the loss of ``step``; beyond ``LOSS_POINTS`` of them, those of every other stretch go."""
+        """Keep the loss of ``step``. With more than ``LOSS_POINTS`` losses, every other one is dropped."""
         self.losses[step // self.stretch] = step, loss
         if len(self.losses) > LOSS_POINTS:
             self.stretch *= 2
             self.losses = {at // self.stretch: (at, value) for at, value in sorted(self.losses.values())}
 
     def curve(self) -> list[list[float]]:
-        """Return (step, loss) in order, the last value of a step that was repeated after a resume."""
+        """Return the pairs (step, loss) in order. A step that was repeated after a resume has its last
+        value."""
         return [[step, loss] for step, loss in sorted(self.losses.values())]
 
 
 @dataclass
 class Project:
-    """Everything about one project, newest last."""
+    """The state of one project. Collections have the newest entry last."""
 
     name: str
     spec: ProjectSpec | None = None
@@ -125,37 +126,37 @@ class Project:
     rejections: deque[DatasetRejected] = field(default_factory=lambda: deque(maxlen=KEPT))
     runs: dict[str, Run] = field(default_factory=dict[str, Run])
     reviews: Reviews = field(default_factory=Reviews)
-    """Those of answers."""
+    """The reviews of answers."""
     labels: LabelRequests = field(default_factory=LabelRequests)
     turns: TurnStatus = field(default_factory=TurnStatus)
-    """Open alarms, what curate decided about them, turns in flight, how the last one ended."""
+    """Open alarms, curate's decision about them, running turns, and the end of the last turn."""
     models: set[str] = field(default_factory=set[str])
-    """Every model that was registered, bases too."""
+    """All registered models, including bases."""
     stages: dict[str, Stage] = field(default_factory=dict[str, Stage])
     moved: dict[str, datetime] = field(default_factory=dict[str, datetime])
-    """When each model came to its stage: a later step may be read before an earlier one of another topic."""
+    """When each model came to its stage. A later event may be read before an earlier one of another topic."""
     pin: tuple[datetime, str, bool] | None = None
-    """The last pin: when, of which model, and whether it is pinned or was unpinned."""
+    """The last pin or unpin: its time, the model, and whether it is pinned."""
     refusals: deque[CommandRefused] = field(default_factory=lambda: deque(maxlen=KEPT))
     """Commands on models that the registry did not carry out."""
     desired: ServingDesired | None = None
     drifts: deque[tuple[datetime, DriftDetected]] = field(default_factory=lambda: deque(maxlen=KEPT))
     rollouts: deque[RolloutJudged] = field(default_factory=lambda: deque(maxlen=KEPT))
     recent: dict[str, int] = field(default_factory=dict[str, int])
-    """Event type → how many were seen, of topics that carry traffic."""
+    """By event type of topics that carry traffic, how many events were read."""
     thumbs_down: int = 0
     version: int = 0
-    """Grows with every change except that of traffic's counts, which never rest."""
+    """Grows with every change, except of the traffic counts, which change all the time."""
 
     @property
     def traffic(self) -> str:
-        """What was counted of the topics that carry traffic; empty where there is none."""
+        """The traffic counts as text; empty if there is no traffic."""
         counts = ", ".join(f"{name} {count}" for name, count in sorted(self.recent.items()))
         return f"recent traffic: {counts}; thumbs down {self.thumbs_down}" if counts else ""
 
     @property
     def pinned(self) -> str | None:
-        """The model that production stays with."""
+        """The pinned model."""
         return self.pin[1] if self.pin is not None and self.pin[2] else None
 
     @property
@@ -172,19 +173,21 @@ class Project:
 
 @dataclass
 class ConsoleState:
-    """All projects. ``version`` grows with every change, so that a page knows when to draw anew."""
+    """The state of all projects. ``version`` grows with every change, so that a page knows when to draw
+    again."""
 
     projects: dict[str, Project] = field(default_factory=dict[str, Project])
     dead_letters: dict[str, int] = field(default_factory=dict[str, int])
-    """Dead letters by the topic they came from."""
+    """The number of dead letters, by original topic."""
     version: int = 0
     _seen: set[str] = field(default_factory=set[str])
     _refused: set[str] = field(default_factory=set[str])
 
     def apply(self, envelope: Envelope[Any]) -> None:
-        """Fold one event in; the same event a second time changes nothing.
+        """Apply one event. The same event a second time changes nothing.
 
-        Topics that carry traffic repeat no ids within what is read of them, so theirs are not remembered.
+        Ids of topics that carry traffic are not remembered, because no id occurs twice in the part that is
+        read.
         """
         data = envelope.data
         traffic = isinstance(data, RecordIngested | InferenceCompleted | FeedbackReceived)
@@ -206,7 +209,7 @@ class ConsoleState:
         self.version += 1
 
     def forget(self, topic: TopicSpec, project: str) -> None:
-        """Take note of a tombstone: ``project`` is declared, or served, no longer."""
+        """Apply a tombstone: ``project`` is not declared, or not served, any more."""
         known = self.projects.get(project)
         if known is None:
             return
@@ -218,7 +221,7 @@ class ConsoleState:
         self.version += 1
 
     def refuse(self, envelope: Envelope[Any]) -> None:
-        """Take a review or a command back that became a dead letter: whoever sent it decides nothing, so the
+        """Undo a review or a command that became a dead letter, because its sender had no right to it. The
         run still waits for a review, or goes on."""
         project = self.projects.get(envelope.project)
         self._refused.add(envelope.id)
@@ -270,7 +273,7 @@ def _fold(project: Project, envelope: Envelope[Any]) -> None:
             if project.desired is None or data.generation >= project.desired.generation:
                 project.desired = data
         case DriftDetected() as data:
-            # of earlier releases, what users wrote: an erasure would not reach it
+            # examples of earlier releases hold users' texts, which an erasure would not reach here
             project.drifts.append((envelope.time, data.model_copy(update={"examples": ()})))
         case RolloutJudged() as data:
             project.rollouts.append(data)
@@ -284,7 +287,8 @@ def _fold(project: Project, envelope: Envelope[Any]) -> None:
 def _fold_training(
     run: Run, data: TrainStarted | TrainProgressed | TrainCompleted | TrainFailed, at: datetime
 ) -> None:
-    """Fold one event of a run in. Each comes from a topic of its own, so the latest counts, not the last."""
+    """Apply one event of a run. The types have topics of their own, so the event's time decides, not the
+    order of reading."""
     match data:
         case TrainStarted():
             run.dataset_id, run.total_steps = data.dataset_id, data.total_steps
@@ -306,7 +310,7 @@ def _latest(known: T | None, new: T) -> T:
 
 
 def _fold_verdict(run: Run, data: Verdict) -> None:
-    """Keep the final verdict: what is still open never replaces it, whichever comes first."""
+    """Keep a final verdict. An open one never replaces it, in whatever order they are read."""
     run.dataset_id = data.dataset_id
     if run.verdict is None or isinstance(run.verdict, ReviewRequested | EvalUndecided):
         run.verdict = data

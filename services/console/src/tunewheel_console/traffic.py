@@ -1,5 +1,5 @@
-"""Topics that carry traffic: only their latest events are read; and dead letters, which are counted, and take
-back what was shown of reviews and commands."""
+"""Reads the latest events of topics that carry traffic. Counts dead letters, and undoes reviews and commands
+that became dead letters."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tunewheel_runtime.settings import ServiceSettings
 log = structlog.get_logger(__name__)
 COUNT_SECONDS = 3.0
 DECISIONS = (REVIEW_SUBMITTED.name, TRAIN_CONTROL.name)
-"""Topics of which a refused event was shown as if it counted."""
+"""Topics whose events are shown before a service may refuse them."""
 
 
 class Traffic:
-    """Follows the tails of topics and counts dead letters, in the background, for as long as it runs."""
+    """Follows the ends of topics and counts dead letters, in the background."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class Traffic:
             for partition, records in (await consumer.getmany(timeout_ms=1_000)).items():
                 spec = BY_NAME[partition.topic]
                 for record in records:
-                    with contextlib.suppress(InvalidEvent):  # its dead letter is counted
+                    with contextlib.suppress(InvalidEvent):  # such an event is counted as a dead letter
                         self._apply(Envelope.from_kafka(spec.event, record.value, record.headers))
 
     async def _count_letters(self, consumer: AIOKafkaConsumer) -> None:
@@ -108,5 +108,5 @@ class Traffic:
 
     def _take_back(self, spec: TopicSpec, letters: Sequence[Any]) -> None:
         for letter in letters:
-            with contextlib.suppress(InvalidEvent):  # what cannot be decoded was never shown
+            with contextlib.suppress(InvalidEvent):  # an event that cannot be decoded was never shown
                 self._refuse(Envelope.from_kafka(spec.event, letter.value, letter.headers))

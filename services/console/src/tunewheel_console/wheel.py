@@ -1,4 +1,4 @@
-"""Where a project is on the wheel, event by event."""
+"""Determines a project's place on the wheel from events."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tunewheel_contracts.events.upstream import ProjectDeclared
 
 
 class Step(StrEnum):
-    """The services a turn passes, in order."""
+    """The services that a turn passes through, in order."""
 
     INGEST = "ingest"
     CURATE = "curate"
@@ -45,7 +45,7 @@ Tone = Literal["working", "done", "waiting", "refused"]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The step that has the project now, and what it is doing."""
+    """The step at which the project is, and what happens there."""
 
     step: Step
     note: str
@@ -54,13 +54,12 @@ class Place:
 
 
 RESTING = (None, Step.INGEST, Step.SERVE, Step.MONITOR)
-"""Steps between turns: traffic and alarms move a project only from these, never out of the middle of a
-turn."""
+"""The steps between turns. Traffic and alarms move a project only from these, never out of a turn."""
 _SERVED = (Stage.SHADOW, Stage.CANARY, Stage.PRODUCTION)
 
 
 def place_after(place: Place | None, envelope: Envelope[Any]) -> Place | None:
-    """Return the place after ``envelope``; events older than the present place do not move it."""
+    """Return the place after ``envelope``. Events older than the current place do not move it."""
     if place is not None and envelope.time < place.at:
         return place
     moved = _by_traffic(place, envelope.data) or _by_turn(envelope.data)
@@ -68,7 +67,7 @@ def place_after(place: Place | None, envelope: Envelope[Any]) -> Place | None:
 
 
 def says_the_same(one: Place | None, other: Place | None) -> bool:
-    """Tell whether both read alike, whenever they came about."""
+    """Return whether both have the same step and text, at whatever time."""
     if one is None or other is None:
         return one is other
     return (one.step, one.note, one.tone) == (other.step, other.note, other.tone)
