@@ -306,7 +306,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_names_learning_rate_and_recor
 
     monkeypatch.setattr(TokenCrossEntropy, "apply", diverging)
     run = case(train_path=tmp_path / "with-records.parquet")
-    with pytest.raises(RunFailed, match="no number; lower it") as caught:
+    with pytest.raises(RunFailed, match="not finite; lower it") as caught:
         run.train()
     assert (caught.value.field, caught.value.step) == ("train.learning_rate", 3)
     assert len(caught.value.record_ids) == 4

@@ -87,6 +87,6 @@ async def test_a_damaged_adapter_is_refused_and_nothing_is_left_of_it(
     await store_run(store, MODEL)
     weights = tmp_path / "store" / "adapters" / MODEL / "adapter_model.safetensors"
     weights.unlink() if damage is None else weights.write_bytes(damage)
-    with pytest.raises(RunFailed, match=r"is damaged in the store: .*bring the file back"):
+    with pytest.raises(RunFailed, match=r"is damaged in the store: .*restore the file"):
         await fetch_start(store, run, tmp_path / "start")
     assert not (tmp_path / "start").exists()
