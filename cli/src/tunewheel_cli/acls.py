@@ -1,8 +1,8 @@
-"""The least that Kafka must allow each principal, from the ``TopicSpec``s and what the code asks of a broker.
+"""The least rights of each principal in Kafka, from the ``TopicSpec``s and the requests that the code sends.
 
-What an operation implies is not named (Kafka's ``AclAuthorizer``): Read, Write, Delete and Alter imply
-Describe, AlterConfigs implies DescribeConfigs. An idempotent producer needs no IdempotentWrite, but to write
-one topic (KIP-679, Kafka 2.8). Groups and topics are named in full, so that nothing else is allowed by them.
+Implied operations are not listed (Kafka's ``AclAuthorizer``): Read, Write, Delete and Alter imply Describe,
+and AlterConfigs implies DescribeConfigs. An idempotent producer needs no IdempotentWrite if it may write one
+topic (KIP-679, Kafka 2.8). Groups and topics are named in full, so that no right covers more than it should.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ PRINCIPALS = {
     "viewer": "people who only look: status, models, watch, dead-letters, lineage",
     "topics": "whoever runs `tunewheel topics --apply`, or `up` with --bootstrap-servers",
 }
-"""Who is to be allowed something, and what they are."""
+"""By principal, who it is."""
 
 Kind = Literal["topic", "group"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Acl:
-    """What one principal may do with one topic or consumer group."""
+    """The rights of one principal on one topic or consumer group."""
 
     name: str
-    """Of the principal, a key of ``PRINCIPALS``."""
+    """The principal, a key of ``PRINCIPALS``."""
     kind: Kind
     resource: str
     operations: tuple[str, ...]
-    """In Kafka's words, sorted."""
+    """Kafka's names of the operations, sorted."""
 
 
 def least_acls(names: Collection[str] = tuple(PRINCIPALS), *, prefix: str = "") -> tuple[Acl, ...]:
-    """Return what ``names`` need, sorted by principal as in ``PRINCIPALS``, then by resource.
+    """Return the rights that ``names`` need, sorted by principal as in ``PRINCIPALS``, then by resource.
 
-    ``prefix`` is that of topics and groups (``KafkaSettings.topic_prefix``).
+    ``prefix``: of topics and groups (``KafkaSettings.topic_prefix``).
 
     Raises:
         InvalidOption: there is no such principal.
@@ -91,7 +91,8 @@ def _of(name: str) -> list[Acl]:
 
 
 def _refuses(service: str, spec: TopicSpec) -> bool:
-    """Whether ``service`` writes dead letters of the topic: who only replays it skips what it cannot read."""
+    """Whether ``service`` writes dead letters of the topic. A service that only replays it skips such
+    events."""
     return service in spec.consumers and service not in spec.replayed_by
 
 
@@ -107,7 +108,7 @@ def principal(name: str, template: str) -> str:
 
 
 def commands(acls: Iterable[Acl], *, template: str, bootstrap_servers: str) -> list[str]:
-    """Return one ``kafka-acls.sh`` command for all resources of which a principal needs the same."""
+    """Return ``kafka-acls.sh`` commands: one for all resources on which a principal needs the same rights."""
     alike: dict[tuple[str, Kind, tuple[str, ...]], list[str]] = {}
     for acl in acls:
         alike.setdefault((acl.name, acl.kind, acl.operations), []).append(acl.resource)

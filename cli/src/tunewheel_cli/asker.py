@@ -1,4 +1,4 @@
-"""Who asks, as the events say it that the command line writes to Kafka."""
+"""The principal in events that the command line writes to Kafka."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ UNNAMED = (
 
 
 def principal_of(var: Var, bootstrap_servers: str) -> Principal | None:
-    """Return the name in ``TUNEWHEEL_PRINCIPAL``, else of the key in ``TUNEWHEEL_API_KEY``, else, on the
-    Kafka of the wheel that runs on ``var``, of that wheel's own key.
+    """Return the principal of events: ``TUNEWHEEL_PRINCIPAL``, else the name of the key in
+    ``TUNEWHEEL_API_KEY``. On the Kafka of the wheel on ``var``, that wheel's own key is the last resort.
 
-    Kafka does not check the name: whoever may write to the topic may write any.
+    Kafka does not check the name: any client with the right to write the topic can give any name.
 
     Raises:
-        InvalidOption: a variable holds what is no name, or no key.
+        InvalidOption: a variable holds no valid name, or no known key.
         InvalidKeys: the file of keys cannot be read.
     """
     name = os.environ.get(NAME, "").strip()
@@ -52,7 +52,7 @@ def principal_of(var: Var, bootstrap_servers: str) -> Principal | None:
 
 
 def tell_unnamed(var: Var) -> None:
-    """Say on standard error what an event without a name comes to, unless this wheel's identity is open."""
+    """Warn on standard error about events without a principal, unless this wheel's identity is open."""
     running = living(var.run_file)
     if running is None or running.identity != "open":
         print(f"tunewheel: {UNNAMED}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""A question to a project's model, through the gateway."""
+"""Asks a project's model a question, through the gateway."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ async def ask_gateway(
 
     Raises:
         TransientError: the gateway does not answer, or is busy.
-        NotAllowed: it does not know the key, or the key lacks the role.
-        AnswerRefused: it refuses; its own words are in the message.
+        NotAllowed: the gateway does not know the key, or the key lacks the role.
+        AnswerRefused: the gateway refuses; the message holds its reason.
     """
     asked = project if model is None else f"{project}/base" if model == "base" else model
     body: dict[str, Any] = {

@@ -1,8 +1,9 @@
-"""A cluster as its brokers describe it: topics with their copies, groups with their members, and what
-they let this client do with each.
+"""Describes a Kafka cluster: topics with their replicas, groups with their members, and this client's rights
+on each.
 
-aiokafka 0.14 cannot ask for operations on topics (KIP-430), and reads answers about several groups wrongly
-(version 3 of DescribeGroups by the schema of version 2); hence two requests of our own.
+aiokafka 0.14 cannot ask for the allowed operations on topics (KIP-430). It also misreads answers about
+several groups (version 3 of DescribeGroups by the schema of version 2). Both requests are therefore defined
+here.
 """
 
 # aiokafka has no type stubs.
@@ -23,23 +24,23 @@ from tunewheel_runtime.group_queries import each
 from tunewheel_cli.connection import unreachable
 
 _OPERATIONS = {3: "Read", 4: "Write", 5: "Create", 6: "Delete", 7: "Alter", 8: "Describe", 11: "AlterConfigs"}
-"""Kafka protocol, ``AclOperation``: those that ``acls`` names, by their bit."""
+"""Kafka protocol, ``AclOperation``: the operations of ``acls`` by their bit."""
 _NOT_TOLD = -(1 << 31)
 _TOPIC_NOT_ALLOWED, _GROUP_NOT_ALLOWED = 29, 30
 """Kafka protocol, error codes TOPIC_AUTHORIZATION_FAILED and GROUP_AUTHORIZATION_FAILED."""
 _COORDINATOR_MOVES = frozenset({14, 15, 16})
-"""COORDINATOR_LOAD_IN_PROGRESS, COORDINATOR_NOT_AVAILABLE and NOT_COORDINATOR: ask again."""
+"""COORDINATOR_LOAD_IN_PROGRESS, COORDINATOR_NOT_AVAILABLE and NOT_COORDINATOR: a retry may succeed."""
 _MOVES = -1
 COORDINATOR_SECONDS = 20.0
-"""A new cluster makes the topic of groups' offsets when somebody first asks for a coordinator."""
+"""A new cluster creates the topic of group offsets at the first request for a coordinator."""
 
 Operations = frozenset[str] | None
-"""What this client may do; None where the broker does not tell."""
+"""The operations that this client may do; None: the broker does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
 class Copies:
-    """One partition: its leader (-1: none), the brokers that should have a copy, and those in sync."""
+    """The replicas of one partition: its leader (-1: none), the brokers with a replica, and those in sync."""
 
     leader: int
     replicas: tuple[int, ...]
@@ -50,7 +51,7 @@ class Copies:
 class SeenTopic:
     exists: bool
     visible: bool = True
-    """False: this client must not see it; whether it exists is not known."""
+    """False: this client may not see the topic, so it is not known whether it exists."""
     partitions: tuple[Copies, ...] = ()
     operations: Operations = None
 
@@ -58,10 +59,10 @@ class SeenTopic:
 @dataclass(frozen=True, slots=True)
 class Cluster:
     brokers: Mapping[int, str]
-    """host:port of each, as clients are told."""
+    """The advertised host:port of each broker."""
     topics: Mapping[str, SeenTopic]
     apis: Mapping[int, tuple[int, int]]
-    """Kafka protocol: by API key the versions that a broker speaks."""
+    """By API key of the Kafka protocol, the versions that a broker supports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +70,20 @@ class SeenGroup:
     coordinator: int = -1
     exists: bool = False
     visible: bool = True
-    """False: this client must not see it."""
+    """False: this client may not see the group."""
     hosts: tuple[str, ...] = ()
-    """Of its members, one each."""
+    """The hosts of its members, one per member."""
     operations: Operations = None
 
 
 @asynccontextmanager
 async def admin_client(options: Mapping[str, Any]) -> AsyncIterator[Any]:
-    """Connect an ``AIOKafkaAdminClient``; what it fails to reach, or must not do, is told as ours.
+    """Connect an ``AIOKafkaAdminClient``, and turn its errors into ours.
 
     Raises:
         TransientError: no Kafka answers, now or while the client is in use.
-        IncompatibleKafka: it is too old.
-        NotAllowed: it does not let this client do something.
+        IncompatibleKafka: the broker is too old.
+        NotAllowed: the broker does not allow a request.
     """
     from aiokafka.admin import AIOKafkaAdminClient
     from aiokafka.errors import KafkaError
@@ -117,7 +118,8 @@ def _topic(told: Mapping[str, Any]) -> SeenTopic:
 
 
 async def describe_groups(admin: Any, names: Sequence[str]) -> dict[str, SeenGroup]:
-    """Return the groups called ``names``, also those that do not exist or that this client must not see."""
+    """Return the groups called ``names``, including those that do not exist or that this client may not
+    see."""
     deadline = time.monotonic() + COORDINATOR_SECONDS
     seen: dict[str, SeenGroup] = {}
     while moving := [name for name in names if name not in seen]:
@@ -128,7 +130,7 @@ async def describe_groups(admin: Any, names: Sequence[str]) -> dict[str, SeenGro
 
 
 async def _groups(admin: Any, names: Sequence[str], *, is_last: bool) -> dict[str, SeenGroup]:
-    """Return those of ``names`` whose coordinators answer for them; where ``is_last``, all must."""
+    """Return the groups of ``names`` whose coordinators answer. ``is_last``: raise if one does not."""
     from aiokafka.errors import for_code
 
     coordinators = await each(names, lambda name: _coordinator(admin, name, is_last=is_last))
@@ -152,8 +154,8 @@ async def _groups(admin: Any, names: Sequence[str], *, is_last: bool) -> dict[st
 
 
 async def _coordinator(admin: Any, group: str, *, is_last: bool) -> int | None:
-    """Return the broker that keeps ``group``, None where this client must not know, and ``_MOVES`` where
-    there is none yet, unless ``is_last``."""
+    """Return the coordinator of ``group``. None: this client may not know it. ``_MOVES``: there is none yet,
+    and ``is_last`` is False."""
     from aiokafka.errors import (
         CoordinatorLoadInProgressError,
         CoordinatorNotAvailableError,

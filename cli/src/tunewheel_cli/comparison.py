@@ -1,4 +1,4 @@
-"""How two models differ, for the terminal."""
+"""Prints the differences between two models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SHOWN = 60
 
 
 def print_comparison(found: Mapping[str, Any], console: Console | None = None) -> None:
-    """Print what the registry answers to ``GET …/models/{first}/comparison/{second}``."""
+    """Print the registry's answer to ``GET …/models/{first}/comparison/{second}``."""
     console = console or Console(highlight=False)
     first, second = found["first"], found["second"]
     _print_metrics(console, found)

@@ -1,4 +1,4 @@
-"""Which Kafka a command talks to, and how."""
+"""A command's connection to Kafka."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ WANTED_KAFKA = "use Apache Kafka 3.7 or later, or a service that speaks its prot
 
 
 class InvalidOption(TunewheelError):
-    """An option of the command line, or a ``TUNEWHEEL_*`` variable, has a value that cannot be."""
+    """An option of the command line, or a ``TUNEWHEEL_*`` variable, has an invalid value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """What the command line says; what it leaves open comes from ``TUNEWHEEL_*`` variables, then from the
-    wheel that runs on this ``var`` folder, then from the defaults."""
+    """The connection options of the command line. An option that is not given comes from its ``TUNEWHEEL_*``
+    variable, then from the wheel on the ``var`` folder, then from the defaults."""
 
     bootstrap_servers: str | None = None
     topic_prefix: str | None = None
@@ -48,10 +48,10 @@ class Connection:
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def settings(self, var: Var | None = None) -> KafkaSettings:
-        """Return settings as the services know them.
+        """Return the settings of the connection, as services have them.
 
         Raises:
-            InvalidOption: a value is not of its kind, or is missing; the option is named.
+            InvalidOption: an option's value is invalid or missing.
         """
         from pydantic import ValidationError
         from tunewheel_runtime.kafka_settings import KafkaSettings
@@ -68,7 +68,7 @@ class Connection:
             raise self._invalid(error) from error
 
     def wheel(self, var: Var) -> RunState | None:
-        """Return the wheel that runs on ``var``, None where this connection is to the Kafka of another."""
+        """Return the wheel on ``var``; None: there is none, or this connection is to another Kafka."""
         running = living(var.run_file)
         if running is None:
             return None
@@ -92,14 +92,15 @@ class Connection:
         return InvalidOption(f"{self._option(name)}: {wanted}{got}")
 
     def _option(self, name: str) -> str:
-        """Return how a user sets ``name``: some secrets have no option, which other users would see."""
+        """Return the option or variable of ``name``. Some secrets have no option: other users could read
+        it."""
         return f"--{name.replace('_', '-')}" if name in self.__dataclass_fields__ else _variable(name)
 
     def client_options(self, var: Var | None = None) -> dict[str, Any]:
         """Return the keyword arguments of an aiokafka client.
 
         Raises:
-            InvalidOption: as ``settings``, or a certificate or key cannot be used.
+            InvalidOption: see ``settings``; or a certificate or key cannot be used.
         """
         from tunewheel_runtime.kafka import InvalidSetting, client_options
 
@@ -110,16 +111,16 @@ class Connection:
 
 
 class IncompatibleKafka(TunewheelError):
-    """A broker answers, and does not speak a request in a version that Tunewheel sends."""
+    """A broker does not support a version of a request that Tunewheel sends."""
 
 
 async def unreachable(options: Mapping[str, Any], error: Exception) -> TunewheelError:
-    """Return what to tell of a Kafka that does not answer, does not allow or is too old; ``options`` are
-    those of the aiokafka client."""
+    """Return the error to report if Kafka does not answer, refuses, or is too old. ``options``: of the
+    aiokafka client."""
     from aiokafka.errors import IncompatibleBrokerVersion
     from tunewheel_runtime.kafka_refusals import not_allowed, why_unreachable
 
-    # aiokafka raises the second one for a request that the broker speaks in older versions alone.
+    # aiokafka raises NotImplementedError if the broker supports only older versions of the request.
     if isinstance(error, IncompatibleBrokerVersion | NotImplementedError):
         return IncompatibleKafka(
             f"--bootstrap-servers: this Kafka does not speak a request that Tunewheel sends ({error}); "
@@ -133,7 +134,7 @@ async def unreachable(options: Mapping[str, Any], error: Exception) -> Tunewheel
 
 
 def as_environment(settings: KafkaSettings) -> dict[str, str]:
-    """Return the connection of ``settings`` as the variables that a service reads."""
+    """Return the connection of ``settings`` as a service's environment variables."""
     from pydantic import SecretStr
 
     told = ((name, getattr(settings, name)) for name in type(settings).model_fields)

@@ -1,4 +1,4 @@
-"""What the console answers to commands."""
+"""Reads the console's answers."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from tunewheel_contracts.errors import TransientError, TunewheelError
 from tunewheel_cli.endpoint import detail_of
 
 CALL: dict[str, Any] = {"patience": 30.0, "option": "--console-url"}
-"""How every call to the console is made."""
+"""Options of every request to the console."""
 
 
 class ConsoleRefused(TunewheelError):
-    """The console refuses; the message is its own and names the field."""
+    """The console refuses a request. The message is the console's and names the field."""
 
 
 def answer_of(said: tuple[int, str]) -> dict[str, Any]:
-    """Return what was answered, given status and text.
+    """Return the console's answer from (status, text).
 
     Raises:
-        TransientError: the console, or what it needs, is away: nothing was kept.
-        ConsoleRefused
+        TransientError: the console, or a service that it needs, is away, and nothing was kept.
+        ConsoleRefused: the console refuses the request.
     """
     status, text = said
     if status in (HTTPStatus.OK, HTTPStatus.CREATED):
@@ -37,5 +37,6 @@ def answer_of(said: tuple[int, str]) -> dict[str, Any]:
 
 
 def printable(text: str) -> str:
-    """Return ``text`` without what would steer a terminal: models and customers write anything."""
+    """Return ``text`` without characters that control a terminal, because models and customers may write
+    anything."""
     return "".join(one if one.isprintable() or one in "\n\t" else "\ufffd" for one in text)

@@ -1,4 +1,4 @@
-"""The console's one-time login link: whoever opens it is logged in as the key that asked for it."""
+"""Gets a one-time login link from the console. It logs in as the key that asked for it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ PATIENCE_SECONDS = 10.0
 
 
 class NoLogin(TunewheelError):
-    """The console makes no link; the message is its own."""
+    """The console makes no link. The message is the console's."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoginLink:
-    """``url`` is a secret until it was opened; ``expires_at``: ISO 8601."""
+    """A login link. ``url`` is a secret until it is opened; ``expires_at`` is in ISO 8601."""
 
     url: str
     expires_at: str
@@ -31,9 +31,9 @@ async def login_link(console: Endpoint) -> LoginLink:
     """Ask the console for a link.
 
     Raises:
-        TransientError: nothing answers.
+        TransientError: the console does not answer.
         NotAllowed: the console does not know the key.
-        NoLogin: it answers with something else.
+        NoLogin: the console makes no link.
     """
     status, text = await console.post(
         "/v1/login-links", {}, patience=PATIENCE_SECONDS, option="--console-url"
@@ -46,7 +46,7 @@ async def login_link(console: Endpoint) -> LoginLink:
 
 
 async def tell_login(console: Endpoint) -> str:
-    """Return the link for a person to open, or why there is none."""
+    """Return the link for a person, or the reason why there is none."""
     try:
         link = await login_link(console)
     except TunewheelError as error:

@@ -1,4 +1,4 @@
-"""Reviews of answers and requests for labels, worked off item by item through the console's API."""
+"""Works on reviews of answers and requests for labels, item by item, through the console's API."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from tunewheel_cli.endpoint import Endpoint
 
 @dataclass(frozen=True, slots=True)
 class ConsoleQueue:
-    """The ``reviews`` or the ``labels`` of one project at one console. ``reviewer`` names who answers, where
+    """The ``reviews`` or the ``labels`` of one project at one console. ``reviewer``: the person's name, if
     identity is open.
 
-    Each method returns what the console answers, as ``services/console/README.md`` describes it.
+    Each method returns the console's answer, which ``services/console/README.md`` describes.
 
-    Raises, each of them:
-        TransientError: the console, or what it needs, is away: nothing was kept.
-        NotAllowed: it does not know the key, or the key lacks the role reviewer in the project.
-        ConsoleRefused
+    Each method raises:
+        TransientError: the console, or a service that it needs, is away, and nothing was kept.
+        NotAllowed: the console does not know the key, or the key lacks the role reviewer in the project.
+        ConsoleRefused: the console refuses the request.
     """
 
     console: Endpoint
@@ -35,7 +35,7 @@ class ConsoleQueue:
         return await self._get(name)
 
     async def show(self, name: str, number: int | None) -> tuple[dict[str, Any], dict[str, Any] | None]:
-        """Return how far it is, and the item ``number``; without one, the first that is not answered."""
+        """Return the progress, and the item ``number``; None: the first unanswered item."""
         progress = await self.progress(name)
         number = progress["next"] if number is None else number
         return progress, None if number is None else await self._get(name, "items", str(number))
@@ -57,7 +57,7 @@ class ConsoleQueue:
 
 
 def print_item(found: dict[str, Any], texts: dict[str, str]) -> None:
-    """Print an item: the conversation, then ``texts`` by what they are."""
+    """Print an item: the conversation, then ``texts`` under their headings."""
     print(f"item {found['number']} of {found['of']}")
     said = [(message["role"], message["content"]) for message in found["messages"]]
     for name, text in (*said, *texts.items()):

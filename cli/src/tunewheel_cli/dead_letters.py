@@ -1,4 +1,4 @@
-"""What services refused: the dead letters, read from the log."""
+"""Reads dead letters: the messages that services refused."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from aiokafka import ConsumerRecord
 
 SHOWN_CHARACTERS = 300
-"""Of the message itself."""
+"""How many characters of the message are shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One refused message: where it lies, who refused it, and what is to be mended."""
+    """One refused message: its place on the log, the service that refused it, the field and the reason."""
 
     topic: str
     partition: int
@@ -29,7 +29,7 @@ class DeadLetter:
     field: str
     reason: str
     message: str
-    """Its beginning; bytes that are not UTF-8 are escaped."""
+    """The message's beginning. Bytes that are not UTF-8 are escaped."""
     event_id: str = ""
 
     @classmethod
@@ -52,7 +52,7 @@ class DeadLetter:
 
 
 def letter_topics(topics: Sequence[TopicSpec] = TOPICS) -> list[str]:
-    """Return the dead-letter topics beside ``topics``."""
+    """Return the dead-letter topics of ``topics``."""
     return [topic.dead_letter for topic in topics if topic.dead_letter_exists]
 
 
@@ -74,7 +74,7 @@ async def read_dead_letters(
 
 
 async def dead_letter_counts(options: Mapping[str, Any]) -> dict[str, int]:
-    """Return how many messages of each topic were refused, of those of which any was.
+    """Return the number of refused messages by topic, without topics that have none.
 
     Raises:
         TransientError: no Kafka answers.

@@ -1,4 +1,4 @@
-"""One line per event, for people."""
+"""Describes each event in one line, for people."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _EXCERPT = 60
 
 
 def describe(envelope: Envelope[Any]) -> str:
-    """Return what happened, in a few words; the event's type is not among them."""
+    """Return an event's content in a few words, without its type."""
     words = _WORDS.get(type(envelope.data))
     return words(envelope.data) if words else envelope.data.ce_subject
 

@@ -1,4 +1,4 @@
-"""What the runs in the object store took beside their plans: it corrects the next plan."""
+"""Reads the measurements of runs in the object store, which correct the next plan."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from tunewheel_runtime.store import ObjectStore
 
 MOST = 10 * REMEMBERED
-"""Manifests that are read: a correction remembers the latest of its kind."""
+"""How many manifests are read. A correction uses only the latest runs of its kind."""
 
 
 async def read_runs(store: ObjectStore) -> list[RunManifest]:
-    """The manifests of the latest runs in ``store``, oldest first; what is none is left out.
+    """Return the manifests of the latest runs in ``store``, oldest first, without unreadable ones.
 
     Raises TransientError: the store is away.
     """
@@ -35,7 +35,7 @@ async def read_runs(store: ObjectStore) -> list[RunManifest]:
 
 
 def calibrated_by(runs: Sequence[RunManifest]) -> Calibration:
-    """What the train service would know after ``runs``."""
+    """Return the calibration that the train service would have after ``runs``."""
     calibration = Calibration()
     for run in runs:
         calibration.learn(run.plan, run.usage)
@@ -43,7 +43,7 @@ def calibrated_by(runs: Sequence[RunManifest]) -> Calibration:
 
 
 def as_it_ran(device: Device, runs: Sequence[RunManifest]) -> Device:
-    """A processor with the memory and the speed of the one that trained last; any other device as it is."""
+    """Return a processor with the memory and the speed of the last run's. Any other device stays as it is."""
     for run in reversed(runs) if device.kind == "cpu" else ():
         plan = run.plan
         if plan is not None and plan.device == device.name and plan.teraflops is not None:

@@ -1,4 +1,4 @@
-"""A service as the command line calls it: where it listens, and the key that it is sent."""
+"""The address of a service, and the key that the command line sends to it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ VARIABLE = "TUNEWHEEL_API_KEY"
 
 
 class NotAllowed(TunewheelError):
-    """A service knows no such key (401), or the key lacks a role (403)."""
+    """A service does not know the key (401), or the key lacks a role (403)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """``key`` None: nothing is sent."""
+    """A service's address. ``key`` None: no key is sent."""
 
     service: str
     url: str
@@ -38,14 +38,15 @@ class Endpoint:
 
     @classmethod
     def of(cls, service: str, var: Var, *, url: str | None = None) -> Self:
-        """Return ``service`` at ``url``, else where the wheel on ``var`` has it, else at its usual place.
+        """Return ``service`` at ``url``, else at its address in the wheel on ``var``, else at its default
+        port.
 
-        The key of ``TUNEWHEEL_API_KEY`` is for whatever the caller names. The wheel's own key is sent to the
-        wheel's own addresses only, as ``run.json`` of a living wheel has them.
+        The key in ``TUNEWHEEL_API_KEY`` is sent to any address. The wheel's own key is sent only to the
+        wheel's own addresses, which are in ``run.json`` while it runs.
 
         Raises:
-            InvalidOption: ``TUNEWHEEL_API_KEY`` cannot be sent.
-            SecretsUnusable
+            InvalidOption: ``TUNEWHEEL_API_KEY`` cannot be sent in a header.
+            SecretsUnusable: the wheel's secrets cannot be read.
         """
         running = living(var.run_file)
         own = running.url_of(service) if running else None
@@ -64,8 +65,8 @@ class Endpoint:
         """Send ``body`` as JSON; return status and text of the answer, which may take ``patience`` seconds.
 
         Raises:
-            TransientError: nothing answers; the message names ``option``, which says where the service is.
-            NotAllowed
+            TransientError: the service does not answer; the message names ``option``, which sets its address.
+            NotAllowed: the service refuses the key.
         """
         return (await self._ask("POST", path, patience=patience, option=option, json=body))[:2]
 
@@ -76,13 +77,13 @@ class Endpoint:
         return await self._ask("POST", path, patience=patience, option=option, json=body)
 
     async def put(self, path: str, body: Any, *, patience: float, option: str) -> tuple[int, str]:
-        """Send ``body`` as JSON to ``path``, which is quoted; see ``post``."""
+        """Send ``body`` as JSON to the URL-quoted ``path``; see ``post``."""
         return (await self._ask("PUT", path, patience=patience, option=option, json=body))[:2]
 
     async def get(
         self, path: str, query: Mapping[str, str], *, patience: float, option: str
     ) -> tuple[int, str]:
-        """Read what is at ``path``, which is quoted; see ``post``."""
+        """Get the URL-quoted ``path``; see ``post``."""
         return (await self._ask("GET", path, patience=patience, option=option, params=query))[:2]
 
     async def _ask(
@@ -121,7 +122,7 @@ class Endpoint:
 
 
 def _reason(status: int, body: str) -> str:
-    """Return the message of an error in OpenAI's shape, the body's beginning where it has another."""
+    """Return the message of an error in OpenAI's shape; for another shape, the beginning of the body."""
     try:
         return str(json.loads(body)["error"]["message"])
     except (ValueError, KeyError, TypeError):
@@ -129,8 +130,8 @@ def _reason(status: int, body: str) -> str:
 
 
 def detail_of(status: int, body: str) -> str:
-    """Return what FastAPI says of an error, which lists what is wrong with a request's body; the answer's
-    beginning where it has another shape."""
+    """Return the message of an error in FastAPI's shape, which lists faults of a request's body; for another
+    shape, the beginning of the answer."""
     try:
         detail = json.loads(body)["detail"]
         if isinstance(detail, str):
@@ -141,11 +142,10 @@ def detail_of(status: int, body: str) -> str:
 
 
 def given_key(variable: str = VARIABLE) -> SecretStr | None:
-    """Return the key in ``variable``, else in the file of that name in ``TUNEWHEEL_SECRETS_DIR``, None where
-    there is none.
+    """Return the key in ``variable``, else in the file of that name in ``TUNEWHEEL_SECRETS_DIR``, else None.
 
     Raises:
-        InvalidOption: no header can carry it.
+        InvalidOption: the key cannot be sent in a header.
     """
     value = os.environ.get(variable, "").strip()
     folder = os.environ.get("TUNEWHEEL_SECRETS_DIR")

@@ -1,4 +1,4 @@
-"""Evaluations of a run as they lie in the object store, and requests for another one."""
+"""Reads evaluations of a run from the object store, and requests another one."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ _CRITERIA: TypeAdapter[tuple[Criterion, ...]] = TypeAdapter(tuple[Criterion, ...
 
 
 class UnknownEvaluation(TunewheelError):
-    """The store holds no such evaluation, or it is not judged yet."""
+    """The store holds no such evaluation, or the evaluation is not finished yet."""
 
 
 class RequestRefused(TunewheelError):
-    """Eval refused to judge a run again."""
+    """Eval refused to evaluate a run again."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """One evaluation and what came of it."""
+    """One finished evaluation."""
 
     plan: EvaluationPlan
     scorecard: Scorecard
@@ -62,17 +62,17 @@ async def read_first_plan(store: ObjectStore, run_id: str) -> EvaluationPlan:
     """Return the plan of a run's first evaluation.
 
     Raises:
-        UnknownEvaluation: no such run was given to eval.
+        UnknownEvaluation: eval has no such run.
         TransientError: the store is away.
     """
     return await _plan(store, run_id, None)
 
 
 async def read_judged(store: ObjectStore, run_id: str, evaluation_id: str | None = None) -> Judged:
-    """Return an evaluation of a run by its id; without one, the last that was judged.
+    """Return a run's evaluation by its id; None: the last finished one.
 
     Raises:
-        UnknownEvaluation: there is none, or it is not judged yet.
+        UnknownEvaluation: there is none, or it is not finished yet.
         TransientError: the store is away.
     """
     plan = await read_first_plan(store, run_id)
@@ -88,7 +88,7 @@ async def read_judged(store: ObjectStore, run_id: str, evaluation_id: str | None
 
 
 async def _last_judged(store: ObjectStore, first: EvaluationPlan) -> EvaluationPlan:
-    """Return the plan of the newest scorecard of ``first``'s run; ``first`` where there is none."""
+    """Return the plan of the newest scorecard of ``first``'s run; ``first`` if there is no scorecard."""
     later = await store.list(f"runs/{first.run_id}/evaluations")
     plans = [first, *[EvaluationPlan.model_validate_json(await store.read(path) or b"") for path in later]]
     cards = await store.written("scorecards")
@@ -100,7 +100,9 @@ async def read_page(store: ObjectStore, judged: Judged) -> bytes:
     """Return the scorecard as an HTML page.
 
     Raises:
-        UnknownEvaluation: there is none: an earlier release judged, or the candidate was never measured.
+        UnknownEvaluation: there is none, because an earlier release evaluated the run or the candidate was
+        never
+            measured.
     """
     page = await store.read(judged.plan.page_path)
     if page is None:
@@ -115,7 +117,7 @@ def read_criteria(path: Path) -> tuple[Criterion, ...]:
     """Read criteria from YAML: a list as in ``project.yaml``, alone or under ``criteria``.
 
     Raises:
-        InvalidOption: the file cannot be read, or is no such list.
+        InvalidOption: the file cannot be read, or holds no such list.
     """
     try:
         raw: Any = read_yaml(path.read_text("utf-8"))
@@ -136,7 +138,7 @@ def read_criteria(path: Path) -> tuple[Criterion, ...]:
 async def judge_again(
     options: Mapping[str, Any], store: ObjectStore, event: Envelope[EvalRequested], *, timeout_seconds: float
 ) -> Judged | None:
-    """Publish a request and wait for the scorecard that it leads to; None where it does not come in time.
+    """Publish a request and wait for its scorecard; None: it does not come in time.
 
     Raises:
         RequestRefused: eval refused the request, with the field and the reason.
@@ -155,7 +157,7 @@ async def judge_again(
                     try:
                         return await read_judged(store, run_id, evaluation_id)
                     except UnknownEvaluation:
-                        pass  # it is being measured
+                        pass  # the evaluation is not finished yet
                 else:
                     await _check_refused(options, event)
                 await asyncio.sleep(LOOK_SECONDS)

@@ -1,4 +1,4 @@
-"""Exit codes, and how an error reaches the person at the terminal."""
+"""Exit codes, and the output of errors on the terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Exit(IntEnum):
-    """What the shell is told."""
+    """Exit codes."""
 
     OK = 0
     FAILED = 1
@@ -30,9 +30,9 @@ class Exit(IntEnum):
     UNREACHABLE = 5
     """Kafka or a service does not answer."""
     UNFINISHED = 6
-    """An erasure or a command on a model was asked for, and not carried out in time."""
+    """An erasure, a command on a model or an evaluation was not carried out in time."""
     NOT_ALLOWED = 7
-    """A service knows no such key, or the key lacks a role; or Kafka lets the client not do something."""
+    """A service does not know the key, or the key lacks a role, or Kafka refuses a request."""
 
 
 EPILOG = (

@@ -1,4 +1,4 @@
-"""Everything that happens on the wheel, as it happens: waited for, counted, looked up."""
+"""Follows all events of the wheel: waits for them, counts them, finds them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Where = Callable[[Envelope[Any]], bool]
 class EventFeed:
     """Follows every topic from the beginning of the log.
 
-    An event is counted once, however often it was delivered: ids are derived from causes.
+    An event counts once, however often it is delivered, because its id follows from its cause.
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
@@ -39,14 +39,14 @@ class EventFeed:
         await self._reader.stop()
 
     def observe(self, observer: Callable[[Envelope[Any]], None]) -> None:
-        """Call ``observer`` with every new event from here on."""
+        """Call ``observer`` with every new event from now on."""
         self._observers.append(observer)
 
     def forget(self, observer: Callable[[Envelope[Any]], None]) -> None:
         self._observers.remove(observer)
 
     def counts(self) -> dict[str, int]:
-        """Return how many distinct events each topic holds; silent topics are left out."""
+        """Return the number of distinct events by topic, without topics that have none."""
         return {topic: len(events) for topic, events in sorted(self.by_topic.items())}
 
     def find(self, topic: TopicSpec, where: Where = lambda _: True) -> Envelope[Any] | None:
@@ -59,7 +59,7 @@ class EventFeed:
         """Return the earliest event of ``topic`` that fits, waiting for it.
 
         Raises:
-            TimeoutError: none within ``patience`` seconds.
+            TimeoutError: no such event came within ``patience`` seconds.
         """
         return await self.first_of((topic,), where, patience=patience)
 
@@ -77,7 +77,7 @@ class EventFeed:
         return found[0]
 
     async def until(self, condition: Callable[[], bool], *, patience: float, what: str) -> None:
-        """Wait until ``condition`` holds, looking again whenever something arrives."""
+        """Wait until ``condition`` holds. It is checked after every event."""
         try:
             async with asyncio.timeout(patience):
                 while not condition():

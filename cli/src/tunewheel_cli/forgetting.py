@@ -1,4 +1,5 @@
-"""The outcome of an erasure: the services that carried it out, those that have not answered, what remains."""
+"""The outcome of an erasure: which services have carried it out, which have not answered, and what
+remains."""
 
 from __future__ import annotations
 
@@ -18,22 +19,23 @@ from tunewheel_cli.reading import follow
 
 @dataclass
 class Outcome:
-    """A fold over the log, for one request: one that is sent anew, under its old name, has proofs already."""
+    """The outcome of one request, folded from the log. A request that is repeated under the same name has
+    proofs already."""
 
     project: str
     erasure_id: str
     event_id: str
-    """Of the ``erasure.requested``."""
+    """The id of the ``erasure.requested`` event."""
     proofs: dict[str, ErasureCompleted] = field(default_factory=dict[str, ErasureCompleted])
-    """By holder: what it said last."""
+    """By holder, its last proof."""
     trained: dict[str, str] = field(default_factory=dict[str, str])
-    """Adapter → the dataset version that it was trained on."""
+    """By adapter, the dataset version on which it was trained."""
 
     def apply(self, event: Envelope[Any]) -> None:
-        """Take note of one event; a second time changes nothing."""
+        """Apply one event. The same event a second time changes nothing."""
         match event.data:
             case ErasureCompleted(project=self.project, erasure_id=self.erasure_id) as proof:
-                # eval answers curate's proof, which lies before its own in the one partition there is
+                # eval's cause is curate's proof, which precedes it in the topic's single partition
                 if event.causation_id == self.event_id or (
                     proof.holder == "eval" and "curate" in self.proofs
                 ):
@@ -45,18 +47,18 @@ class Outcome:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Holders that have not said that it is done."""
+        """The holders without a proof."""
         return tuple(name for name in HOLDERS if name not in self.proofs)
 
     @property
     def dataset_ids(self) -> tuple[str, ...]:
-        """Versions that still hold some of what was erased, sorted."""
+        """Dataset versions that still hold erased data, sorted."""
         curate = self.proofs.get("curate")
         return tuple(sorted({*curate.dataset_ids} - {*curate.deleted_dataset_ids})) if curate else ()
 
     @property
     def model_ids(self) -> tuple[str, ...]:
-        """Adapters that were trained on versions that held it, those since the proof too, sorted."""
+        """Adapters that were trained on versions with erased data, including later ones, sorted."""
         curate = self.proofs.get("curate")
         if curate is None:
             return ()
@@ -64,7 +66,7 @@ class Outcome:
         return tuple(sorted({*curate.model_ids, *since}))
 
     def as_json(self) -> dict[str, Any]:
-        """Return what machines are told."""
+        """Return the outcome as JSON."""
         return {
             "holders": {name: proof.records for name, proof in self.proofs.items()},
             "missing": list(self.missing),
@@ -76,7 +78,7 @@ class Outcome:
 async def wait_for_holders(
     options: Mapping[str, Any], outcome: Outcome, *, timeout_seconds: float
 ) -> Outcome:
-    """Return what became of an erasure once all holders have said so, or the time is over.
+    """Return the outcome of an erasure once all holders have answered, or the time is over.
 
     Raises:
         TransientError: no Kafka answers.
@@ -90,12 +92,12 @@ async def wait_for_holders(
                 if not outcome.missing and isinstance(event.data, ErasureCompleted):
                     break
     except TimeoutError:
-        pass  # who is missing is told
+        pass  # the outcome shows the missing holders
     return outcome
 
 
 def print_outcome(outcome: Outcome) -> None:
-    """Print one line a holder, and what remains."""
+    """Print one line per holder, and what remains."""
     print(f"erasure {outcome.erasure_id} of {outcome.project}")
     for name in HOLDERS:
         proof = outcome.proofs.get(name)

@@ -1,4 +1,4 @@
-"""HTTP to the doors of a wheel. Whoever answers is verified, always."""
+"""HTTP sessions to a wheel's services. TLS certificates are always verified."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ HTTP_CAFILE = "TUNEWHEEL_HTTP_CAFILE"
 
 
 def open_session(*, probe: Path | None = None, authority: str = HTTP_CAFILE, **options: Any) -> ClientSession:
-    """Return a session that trusts the system's authorities and the one in the file that the variable
+    """Return a session that trusts the system's authorities, and those in the file that the variable
     ``authority`` names.
 
-    ``probe``: the certificate of a door on this machine; then that very certificate is trusted, and nothing
-    else. ``options`` are aiohttp's.
+    ``probe``: the certificate of a service on this machine. Then only that certificate is trusted.
+    ``options`` are aiohttp's.
 
     Raises:
         InvalidTls: a file of certificates cannot be used.
@@ -39,12 +39,12 @@ def open_session(*, probe: Path | None = None, authority: str = HTTP_CAFILE, **o
 
 
 def parse_urls(text: str | None, *, option: str, advice: str) -> tuple[str, ...]:
-    """Return the addresses in ``text``, separated by commas, each of them once.
+    """Return the comma-separated addresses in ``text``, without repetitions.
 
-    ``advice`` says what to do instead of writing a name or password into one.
+    ``advice``: what to do instead of writing a name or password into an address.
 
     Raises:
-        InvalidOption: one is no URL, or holds a name or password; these are not repeated in the message.
+        InvalidOption: an address is no URL, or holds a name or password, which the message does not repeat.
     """
     urls = tuple(dict.fromkeys(url for part in (text or "").split(",") if (url := part.strip().rstrip("/"))))
     for url in urls:
@@ -60,11 +60,11 @@ def parse_urls(text: str | None, *, option: str, advice: str) -> tuple[str, ...]
 
 
 def resolved(text: str | None, *, option: str, advice: str) -> tuple[str, ...]:
-    """Return the addresses in ``text``, and every address that a ``dns+http://name:port`` in it stands for:
-    the IPv4 ones where it has any, as the gateway has it.
+    """Return the addresses in ``text``, with every ``dns+http://name:port`` replaced by the addresses of the
+    name: the IPv4 ones if it has any, as in the gateway.
 
     Raises:
-        InvalidOption: as ``parse_urls`` raises it, or a name has no address.
+        InvalidOption: see ``parse_urls``; or a name has no address.
     """
     parts = [part.strip() for part in (text or "").split(",")]
     names = parse_urls(
@@ -97,12 +97,12 @@ def _is_http(url: str) -> bool:
     try:
         parts = urlsplit(url)
         _ = parts.port
-    except ValueError:  # such as http://[::1, or a port that is no number
+    except ValueError:  # for example http://[::1, or a port that is no number
         return False
     return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def own_certificate(environment: Mapping[str, str]) -> Path | None:
-    """Return the certificate that services with this environment show, None where they speak plain HTTP."""
+    """Return the certificate of services with this environment; None: they use plain HTTP."""
     certfile = environment.get("TUNEWHEEL_TLS_CERTFILE")
     return Path(certfile) if certfile else None

@@ -1,4 +1,4 @@
-"""Changes to a file of API keys: the new key is returned once, the file keeps its hash."""
+"""Changes a file of API keys. A new key is returned once; the file holds only its hash."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HEADER = (
 
 
 PREFIX = "tw-"
-"""What keys begin with: one that lies in a wrong place is then seen to be a key."""
+"""The prefix of all keys, by which a key in a wrong place is recognised."""
 
 
 class KeyFileUnwritable(TunewheelError):
@@ -38,7 +38,7 @@ def new_key() -> str:
 
 
 def make(path: Path, name: str, key: str) -> None:
-    """Make the file with ``key``, called ``name``, which may do everything everywhere. Raises OSError."""
+    """Create the file with ``key``, named ``name``, which has all roles in all projects. Raises OSError."""
     from tunewheel_runtime.identity.keys import ApiKey, KeyFile, sum_of
     from tunewheel_runtime.identity.roles import Role
 
@@ -51,7 +51,7 @@ def read(path: Path) -> KeyFile:
 
     Raises:
         InvalidOption: there is no such file.
-        InvalidKeys: it cannot be read, or is wrong.
+        InvalidKeys: the file cannot be read, or is invalid.
     """
     from tunewheel_runtime.identity.keys import read_key_file, ring_of
 
@@ -67,11 +67,11 @@ def read(path: Path) -> KeyFile:
 def add(
     path: Path, name: str, *, roles: Sequence[str], projects: Sequence[str], groups: Sequence[str]
 ) -> str:
-    """Add a key and return it; a file that does not exist is made. Without ``projects``: in all of them.
+    """Add a key and return it. A missing file is created. Empty ``projects``: all projects.
 
     Raises:
-        InvalidOption: the name is taken, or a value cannot be.
-        InvalidKeys, KeyFileUnwritable
+        InvalidOption: the name is taken, or a value is invalid.
+        InvalidKeys, KeyFileUnwritable: the file cannot be used.
     """
     from tunewheel_runtime.identity.keys import ApiKey, sum_of
 
@@ -100,7 +100,7 @@ def add(
 
 
 def rotate(path: Path, name: str, *, keep_old: bool) -> str:
-    """Give ``name`` a new key and return it; with ``keep_old`` the one before holds beside it.
+    """Give ``name`` a new key and return it. ``keep_old``: the previous key stays valid too.
 
     Raises:
         InvalidOption: nobody is called so.
@@ -120,7 +120,7 @@ def rotate(path: Path, name: str, *, keep_old: bool) -> str:
 
 
 def revoke(path: Path, name: str, *, old_only: bool) -> None:
-    """Take ``name`` out of the file; with ``old_only`` the keys before its newest one alone.
+    """Remove ``name`` from the file. ``old_only``: remove only the keys before its newest one.
 
     Raises:
         InvalidOption: nobody is called so.
@@ -138,7 +138,7 @@ def revoke(path: Path, name: str, *, old_only: bool) -> None:
 
 
 def _dump(file: KeyFile, path: Path) -> str:
-    """Return the text of ``file``: JSON where ``path`` ends so, else YAML."""
+    """Return the text of ``file``: JSON if ``path`` ends in .json, else YAML."""
     import yaml
 
     said = file.model_dump(mode="json", exclude_unset=True)
@@ -148,7 +148,8 @@ def _dump(file: KeyFile, path: Path) -> str:
 
 
 def _change(path: Path, edit: Callable[[KeyFile], KeyFile], *, make: bool = False) -> None:
-    """Replace the file by what ``edit`` makes of it, one command at a time; a link stays a link."""
+    """Replace the file by the result of ``edit``. Only one command can do so at a time. A link stays a
+    link."""
     from tunewheel_runtime.identity.keys import KeyFile, ring_of
 
     path = path.resolve()
@@ -156,7 +157,7 @@ def _change(path: Path, edit: Callable[[KeyFile], KeyFile], *, make: bool = Fals
         with owner_files.one_at_a_time(path.parent):
             is_new = make and not path.exists()
             changed = edit(KeyFile() if is_new else read(path))
-            # model_copy checks nothing, and what services cannot read must not be written
+            # model_copy does not validate, and an invalid file would stop services from reading it
             changed = KeyFile.model_validate(changed.model_dump(mode="json", exclude_unset=True))
             ring_of(changed, path)
             header = HEADER if is_new else _header(path.read_text("utf-8"))
@@ -182,7 +183,7 @@ def _choose(names: Any) -> str:
 
 
 def _header(text: str) -> str:
-    """Return the comment that a file begins with."""
+    """Return the comment at the start of a file."""
     lines = text.splitlines(keepends=True)
     end = next((n for n, line in enumerate(lines) if not line.startswith("#")), len(lines))
     return "".join(lines[:end])

@@ -1,4 +1,4 @@
-"""Which projects are declared, read from the log."""
+"""Reads the declared projects from the log."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def require_project(options: Mapping[str, Any], project: str) -> ProjectDe
     """Return the declaration of ``project``.
 
     Raises:
-        UnknownProject: there is none; those that exist are named.
+        UnknownProject: there is none; the message lists the declared projects.
     """
     declared = await declared_projects(options)
     if project not in declared:

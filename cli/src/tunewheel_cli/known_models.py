@@ -16,14 +16,14 @@ LIFE: tuple[TopicSpec, ...] = (topics.MODEL_REGISTERED, topics.MODEL_PROMOTED, t
 
 @dataclass(slots=True)
 class KnownModel:
-    """One model: as it was registered, and where it stands."""
+    """One model: its registration and its stage."""
 
     registration: ModelRegistered
     stage: Stage = Stage.REGISTERED
 
     @property
     def about(self) -> str:
-        """What a base model's own files say, in a line; what they do not say is left out."""
+        """What a base model's own files say about it, in one line."""
         facts = self.registration.base_facts
         if facts is None:
             return ""
@@ -42,7 +42,7 @@ class KnownModel:
 
 
 def fold(events: Iterable[Envelope[Any]]) -> list[KnownModel]:
-    """Return every model in the order of registration; events count in the order of their time."""
+    """Return every model in the order of registration. Events are applied in the order of their time."""
     ordered = sorted(events, key=lambda event: event.time)
     found: dict[tuple[str, str], KnownModel] = {}
     for event in ordered:  # a base model has one id in every project

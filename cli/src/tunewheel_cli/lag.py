@@ -1,4 +1,4 @@
-"""Who reads the log, and how far each consumer group is behind its end."""
+"""Reads the members of consumer groups, and how far each group is behind the end of the log."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ class GroupLag:
     group: str
     topic: str
     behind: int
-    """Records that the group has not committed."""
+    """How many records the group has not committed."""
     hosts: tuple[str, ...] = ()
-    """Where its members run, one host each; several members of one host name it several times."""
+    """The hosts of its members, one per member, so that a host may occur several times."""
     visible: bool = True
-    """False: this client must not see the group; nothing else is known of it."""
+    """False: this client may not see the group, so nothing else is known about it."""
 
     @property
     def service(self) -> str:
-        """Whose group it is; empty where it is of no service of ours."""
+        """The service of the group; empty if it belongs to no service of Tunewheel."""
         return self.group.partition(".")[0] if self.group in groups_of_services() else ""
 
 
 @cache
 def groups_of_services() -> dict[str, set[str]]:
-    """Return the topics of each consumer group that a whole installation has."""
+    """Return the topics of each consumer group of a complete installation."""
     groups: dict[str, set[str]] = defaultdict(set)
     for spec in TOPICS:
         for service in SERVICES:
@@ -50,13 +50,15 @@ def groups_of_services() -> dict[str, set[str]]:
 
 
 async def read_lag(options: Mapping[str, Any]) -> list[GroupLag]:
-    """Return the lag and the members of every group of a service, also where no process of it has come yet,
-    and of every other group that reads a topic of ours; sorted by group.
+    """Return the lag and the members of consumer groups, sorted by group.
+
+    They are all groups of services, even of those that never ran, and all other groups that read a topic of
+    Tunewheel.
 
     Raises:
         TransientError: no Kafka answers.
-        NotAllowed: it does not let this client see a topic.
-        TopicsMissing
+        NotAllowed: this client may not see a topic.
+        TopicsMissing: the cluster has none of the topics.
     """
     wanted = groups_of_services()
     async with admin_client(options) as admin:
@@ -82,7 +84,7 @@ async def read_lag(options: Mapping[str, Any]) -> list[GroupLag]:
     for group, offsets in committed.items():
         for topic in sorted(wanted.get(group, set()) | {topic for topic, _ in offsets} & BY_NAME.keys()):
             behind = 0
-            if not group.endswith(".active"):  # elects a process, reads nothing
+            if not group.endswith(".active"):  # such a group elects a leader and reads nothing
                 kept = {tp: max(begin, offsets.get(tp, 0)) for tp, begin in begins.items() if tp[0] == topic}
                 behind = sum(max(0, ends[tp] - offset) for tp, offset in kept.items())
             found.append(GroupLag(group, topic, behind, groups[group].hosts))
@@ -90,8 +92,8 @@ async def read_lag(options: Mapping[str, Any]) -> list[GroupLag]:
 
 
 def silent_services(lags: Sequence[GroupLag]) -> list[str]:
-    """Return the services that have consumer groups and no process in any of them. One with a group that this
-    client must not see may have a process there."""
+    """Return the services whose consumer groups have no member. A service with a hidden group is left out,
+    because it may have a process there."""
     with_groups = {group.partition(".")[0] for group in groups_of_services()}
     absent = with_groups - {lag.service for lag in lags if lag.hosts or not lag.visible}
     return [service for service in SERVICES if service in absent]
@@ -100,7 +102,7 @@ def silent_services(lags: Sequence[GroupLag]) -> list[str]:
 async def committed_offsets(
     admin: Any, groups: Mapping[str, SeenGroup]
 ) -> dict[str, dict[tuple[str, int], int]]:
-    """Return the offsets that each group has committed, by topic and partition; none of hidden groups."""
+    """Return the committed offsets of each group, by topic and partition. Hidden groups have none."""
     visible = [name for name, group in groups.items() if group.visible]
     found = await each(
         visible, lambda name: admin.list_consumer_group_offsets(name, groups[name].coordinator)

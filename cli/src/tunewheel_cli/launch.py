@@ -1,4 +1,4 @@
-"""One wheel on this machine: broker, topics, services. ``up`` and ``demo`` are this with a face."""
+"""Runs a wheel on this machine: broker, topics, services. ``up`` and ``demo`` use it and show it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ KAFKA_PORT = 9092
 
 
 class TopicsDiffer(TunewheelError):
-    """The cluster's topics are not what the specs say."""
+    """The cluster's topics differ from their specs."""
 
     def __init__(self, report: TopicReport) -> None:
         lines = "\n".join(f"  {difference}" for difference in report.differences)
@@ -47,7 +47,7 @@ class TopicsDiffer(TunewheelError):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to start. ``connection`` with bootstrap servers means that Kafka, and no local one."""
+    """What to start. If ``connection`` has bootstrap servers, that Kafka is used instead of a local one."""
 
     var: Var
     members: tuple[Member, ...]
@@ -59,10 +59,11 @@ class Plan:
     """Start although topics differ from their specs."""
     base_model: str | None = None
     engine_url: str | None = None
-    """An engine that already runs (vLLM, TGI); the local one is then not needed."""
+    """The address of an engine that already runs (vLLM, TGI). Then no local engine is started."""
     extra_env: Mapping[str, str] = field(default_factory=dict)
     pseudonym_secret: bool = True
-    """Whether a new folder gets one. Without, the same records make the same versions on every folder."""
+    """Whether a new folder gets a pseudonym secret. Without it, the same records make the same versions in
+    every folder."""
 
     @property
     def is_local(self) -> bool:
@@ -70,7 +71,7 @@ class Plan:
 
 
 class Wheel:
-    """Starts and stops what a ``Plan`` names, and keeps ``var/run.json`` true."""
+    """Starts and stops the processes of a ``Plan``, and keeps ``var/run.json`` up to date."""
 
     def __init__(
         self,
@@ -84,7 +85,7 @@ class Wheel:
         self.ports: dict[str, int] = {}
         self.topics = TopicReport()
         self.on_report = report or (lambda _: None)
-        """Called at every change of a process's state."""
+        """Is called at every change of a process's state."""
         self._jar_progress = jar_progress
         self._owns = False
         self.state = RunState(
@@ -101,12 +102,12 @@ class Wheel:
         self.state.keys_file = told.get("TUNEWHEEL_API_KEYS_FILE") or str(plan.var.keys_file)
 
     async def start(self) -> None:
-        """Start everything and return when all of it is ready.
+        """Start all processes and return when they are ready.
 
         Raises:
             AlreadyRunning, ServicePortTaken, SecretsUnusable, InvalidKeys, BrokerError, TransientError,
-                TopicsDiffer, StartFailed: each says what to do. What was started until then still runs: call
-                ``stop``.
+                TopicsDiffer, StartFailed: each says what to do. Processes that were started before the error
+                still run: call ``stop``.
         """
         run_state.require_none(self.plan.var.run_file)
         self._owns = True
@@ -121,14 +122,14 @@ class Wheel:
         self._write()
 
     async def stop(self) -> None:
-        """Stop everything in the reverse order and take the state file away."""
+        """Stop all processes in the reverse order and delete the state file."""
         if not self._owns:
             return
         if self.state.phase != "failed":
             self.state.phase = "stopping"
             self._write()
         await self.supervisor.stop()
-        if self.state.phase != "failed":  # a failure stays to be read
+        if self.state.phase != "failed":  # after a failure the file stays, so that it can be read
             self.plan.var.run_file.unlink(missing_ok=True)
 
     @property
@@ -137,14 +138,14 @@ class Wheel:
 
     @property
     def ready_count(self) -> int:
-        """How many processes, the local broker included, are ready."""
+        """The number of ready processes, including the local broker."""
         return sum(kept.state is State.READY for kept in self.supervisor.kept)
 
     def url_of(self, service: str) -> str:
         return url(self.ports[service])
 
     def endpoint(self, service: str) -> Endpoint:
-        """Return where ``service`` listens, with the key that the wheel's user has."""
+        """Return the address of ``service``, with the key of the wheel's user."""
         return Endpoint.of(service, self.plan.var)
 
     async def _start(self) -> None:
@@ -177,9 +178,9 @@ class Wheel:
         return self.plan.engine_url or url(self.ports.get(ENGINE.name, ENGINE.port))
 
     def _make_secrets(self) -> WheelSecrets:
-        """Make what is missing, before there is a log or a store of this wheel's own."""
+        """Create missing secrets. This happens before the wheel has a log or a store."""
         told = {**os.environ, **self.plan.extra_env}
-        # A log or a store from elsewhere may hold versions under pseudonyms that nobody here knows of.
+        # A log or a store from elsewhere may hold versions with pseudonyms of another secret.
         given = told.get("TUNEWHEEL_STORE_URL") or told.get("TUNEWHEEL_PSEUDONYM_SECRET")
         wanted = self.plan.pseudonym_secret and self.plan.is_local and not given
         return make_secrets(self.plan.var, pseudonyms=wanted)
@@ -220,7 +221,7 @@ class Wheel:
 
 
 def _fresh_log(log: Path) -> Path:
-    """Keep the last run's log beside as ``.1.log``, so that each file tells of one run."""
+    """Rename the last run's log to ``.1.log``, so that each file holds one run."""
     if log.exists():
         log.replace(log.with_suffix(".1.log"))
     return log

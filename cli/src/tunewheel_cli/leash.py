@@ -13,7 +13,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 PR_SET_PDEATHSIG = 1
-"""prctl(2): the signal this process gets when its parent dies."""
+"""prctl(2): sets the signal that a process gets when its parent dies."""
 
 
 def spawn(
@@ -25,11 +25,12 @@ def spawn(
     leashed: bool = True,
     keep_open: tuple[int, ...] = (),
 ) -> subprocess.Popen[bytes]:
-    """Start ``argv`` with its output appended to ``log``; leashed, SIGTERM reaches it when we die.
+    """Start ``argv`` with its output appended to ``log``. ``leashed``: it gets SIGTERM when this process
+    dies.
 
-    It gets its own process group, so that Ctrl-C in a terminal reaches it through us and in our order.
-    ``keep_open`` are file descriptors that the child holds for as long as it lives, such as locks.
-    Where the system knows no parent-death signal (not Linux), a leash holds only while we stop in order.
+    The child gets its own process group, so that Ctrl-C in a terminal reaches only this process, which stops
+    its children in order. ``keep_open``: file descriptors that the child keeps open, such as locks. Only
+    Linux has a parent-death signal. Elsewhere a leashed child ends only if this process stops normally.
 
     Raises:
         OSError: ``argv[0]`` cannot be run.
@@ -57,8 +58,8 @@ def spawn(
         started.put(process)
         process.wait()
 
-    # The kernel sends the signal when the *thread* that forked ends, so a thread of its own, which stays
-    # for as long as the child, does the forking.
+    # The kernel sends the signal when the *thread* that forked ends. So the fork happens in a thread that
+    # lives as long as the child.
     threading.Thread(target=keep, name=f"leash {argv[0]}", daemon=True).start()
     outcome = started.get()
     if isinstance(outcome, BaseException):
@@ -67,7 +68,8 @@ def spawn(
 
 
 def stop(process: subprocess.Popen[bytes], *, patience: float) -> bool:
-    """SIGTERM, wait up to ``patience`` seconds, then SIGKILL its group; return whether it went by itself."""
+    """Send SIGTERM, wait up to ``patience`` seconds, then kill its group. Return whether it ended by
+    itself."""
     if process.poll() is not None:
         return True
     process.terminate()
@@ -81,7 +83,7 @@ def stop(process: subprocess.Popen[bytes], *, patience: float) -> bool:
 
 
 def kill_group(pid: int) -> None:
-    """SIGKILL the process group that ``spawn`` gave the child ``pid``."""
+    """Kill (SIGKILL) the process group of the child ``pid`` that ``spawn`` started."""
     try:
         os.killpg(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
@@ -95,7 +97,7 @@ def _die_with_parent(parent: int) -> Callable[[], None] | None:
 
     def in_child() -> None:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died before the leash was on
+        if os.getppid() != parent:  # the parent died before prctl took effect
             os._exit(1)
 
     return in_child

@@ -1,4 +1,4 @@
-"""What came of what, as the registry answers it: asked by any name, drawn for the terminal."""
+"""Asks the registry for the lineage of a name, and draws it for the terminal."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 SHOWN_RECORDS = 5
 Answer = Mapping[str, Any]
-"""Of ``GET /v1/projects/{project}/lineage/{name}``, as the registry's OpenAPI page describes it."""
+"""The answer to ``GET /v1/projects/{project}/lineage/{name}``, described in the registry's OpenAPI page."""
 Node = Mapping[str, Any]
 
 
 async def ask_lineage(
     registry: Endpoint, project: str, name: str, *, records: int = 100, secret: SecretStr | None = None
 ) -> Answer:
-    """Return what led to ``name`` and what came of it. A source may be called by its own name: it is asked
-    for by the pseudonym that versions give it, which ``secret`` keys.
+    """Return the causes and the results of ``name``. A source may be given by its own id. It is then looked
+    up by its pseudonym in dataset versions, which is computed with ``secret``.
 
     Raises:
-        Unknown: nothing in the project bears that name.
-        RegistryRefused, NotAllowed, TransientError
+        Unknown: nothing in the project has that name.
+        RegistryRefused, NotAllowed, TransientError: the registry refuses, or does not answer.
     """
     path = ("projects", project, "lineage")
     try:
@@ -44,7 +44,7 @@ async def ask_lineage(
 
 
 def lineage_tree(answer: Answer) -> Tree:
-    """Draw a lineage: what was asked for, what led to it, and what it led to."""
+    """Draw a lineage: the item, its causes and its results."""
     from rich.tree import Tree
 
     drawing = _Drawing(answer)
@@ -88,7 +88,7 @@ class _Drawing:
         return f"[cyan]{node['kind']}[/] {self.escape(key)} {self.escape(words)}{at}"
 
     def add(self, branch: Tree, title: str, key: str, step: Mapping[str, Sequence[str]]) -> None:
-        """Add what ``step`` leads to from ``key``, each node once."""
+        """Add the nodes that ``step`` reaches from ``key``, each node once."""
         if any(other not in self.drawn for other in step.get(key, ())):
             self._grow(branch.add(f"[dim]{title}[/]"), key, step)
 

@@ -1,4 +1,4 @@
-"""The tasks of lm-evaluation-harness in a folder of this machine, as curate and eval will read them."""
+"""Reads the tasks of lm-evaluation-harness in a local folder, in the same way as curate and eval."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tunewheel_outputs.lm_eval_task import RefusedTask, find_task, task_names
 
 
 def tasks_in(folder: Path) -> list[dict[str, Any]]:
-    """Return each task with its hash, questions and figures, or with why it is refused.
+    """Return each task with its hash, questions and figures, or with the reason for its refusal.
 
     Raises:
-        InvalidSpec: the folder holds no YAML that can be read.
+        InvalidSpec: the folder holds no readable YAML.
     """
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}

@@ -1,4 +1,4 @@
-"""The ``tunewheel`` command. Each command imports what it needs when it runs, so that --help is quick."""
+"""The ``tunewheel`` command. Each command imports its modules only when it runs, so that --help is quick."""
 
 from __future__ import annotations
 

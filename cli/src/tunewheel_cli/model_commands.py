@@ -1,4 +1,4 @@
-"""Commands on models as events, and the registry's answer to them."""
+"""Publishes commands on models, and waits for the registry's answers."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from tunewheel_cli.publishing.sender import publish_events
 from tunewheel_cli.reading import follow, read_latest
 
 BASE = "base"
-"""Means the bare base model while it answers."""
+"""The alias of the bare base model, while it serves."""
 ANSWERS = (MODEL_PROMOTED, MODEL_ROLLEDBACK, MODEL_PINNED, COMMAND_REFUSED)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of a command; ``event`` None: nothing yet."""
+    """The answer to a command. ``event`` None: there is no answer yet."""
 
     command: Envelope[ModelCommanded]
     event: Envelope[Any] | None
@@ -54,16 +54,16 @@ class Answer:
 
 
 async def desired_of(options: Mapping[str, Any], project: str) -> ServingDesired | None:
-    """Return what should be served of ``project``, None where nothing was ever said."""
+    """Return the desired serving state of ``project``; None: there is none yet."""
     found = (await read_latest(options, SERVING_DESIRED)).get(project)
     return found.data if found else None
 
 
 def meant(desired: ServingDesired | None, name: str) -> str:
-    """Return the model that ``name`` means: an id, or an alias.
+    """Return the id of the model that ``name``, an id or an alias, stands for.
 
     Raises:
-        InvalidOption: nobody has the role of the alias.
+        InvalidOption: no model has the alias.
     """
     if name == BASE:
         routes = desired.desired.routes if desired else ()

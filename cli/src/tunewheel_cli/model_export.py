@@ -1,4 +1,5 @@
-"""``tunewheel export``: the train package's export in a process of its own, which loads torch; we do not."""
+"""``tunewheel export``: runs the train package's export in a separate process, so that only that loads
+torch."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ MODULE = f"{PACKAGE}.exporting.export"
 _PREFIXES = ("export: ", f"{MODULE}: error: ")
 
 OnStep = Callable[[str, int, int], None]
-"""Told a step as it begins, how many are done, and of how many."""
+"""Is called at the start of a step, with its name, the number of completed steps, and the number of all
+steps."""
 
 
 class ModelFormat(StrEnum):
@@ -40,15 +42,16 @@ class ModelDtype(StrEnum):
 
 
 class NotExported(TunewheelError):
-    """Nothing was written; the message is the export's own."""
+    """Nothing was written. The message is the export's."""
 
 
 def export_model(
     run_id: str, directory: Path, *, form: str, dtype: str | None, store_url: str, on_step: OnStep
 ) -> dict[str, Any]:
-    """Export a run's model to ``directory``; returns what was written and how near it is.
+    """Export a run's model to ``directory``. Return the export's report, which includes the difference from
+    the trained model.
 
-    Raises NotExported, InvalidOption, and TransientError where the store does not answer.
+    Raises NotExported, InvalidOption, and TransientError if the store does not answer.
     """
     if importlib.util.find_spec(PACKAGE) is None:
         raise NotExported(
@@ -61,7 +64,7 @@ def export_model(
 
 
 def run_export(command: Sequence[str], *, store_url: str, on_step: OnStep) -> dict[str, Any]:
-    """Run ``command``, which speaks JSON Lines; returns its last line. Raises as ``export_model``."""
+    """Run ``command``, which writes JSON Lines, and return its last line. Raises as ``export_model``."""
     environment = {
         **os.environ, "TUNEWHEEL_STORE_URL": store_url, "TUNEWHEEL_CACHE_DIR": str(cache_dir()),
         "PYTHONUNBUFFERED": "1",

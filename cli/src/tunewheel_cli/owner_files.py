@@ -1,4 +1,4 @@
-"""Files that only their owner reads: replaced as a whole, by one process at a time."""
+"""Writes files that only their owner can read: atomically, and by one process at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OWNER_FOLDER = 0o700
 
 @contextlib.contextmanager
 def one_at_a_time(folder: Path) -> Iterator[None]:
-    """Keep other processes that do the same on ``folder`` waiting. Raises OSError where it is no folder."""
+    """Hold a lock on ``folder``, for which other processes wait. Raises OSError if it is no folder."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -25,15 +25,16 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
 
 
 def write(path: Path, text: str) -> None:
-    """Put ``text`` in place of the file, which keeps its mode and owner; a new one is its owner's alone.
+    """Replace the file's content by ``text``. The file keeps its mode and owner; only its owner can read a
+    new file.
 
-    A reader sees the old text or the new one, whole, and so does a restart after a loss of power.
+    A reader, or a restart after a power cut, sees either the whole old text or the whole new one.
 
     Raises:
         OSError
     """
     found = path.stat() if path.exists() else None
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # of mode 600
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # with mode 600
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             if found is not None:

@@ -1,4 +1,4 @@
-"""Where things lie: the cache outside the checkout, and everything of one running wheel below ``var/``."""
+"""The cache folder, and the folders of one wheel below ``var/``."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ class Var:
 
     @property
     def watches(self) -> Path:
-        """What watched folders held last."""
+        """The last known contents of watched folders."""
         return self.root / "watches"
 
     @property
     def identity(self) -> Path:
-        """The wheel's secrets, its owner's alone."""
+        """The folder of the wheel's secrets, which only its owner can read."""
         return self.root / "identity"
 
     @property
     def keys_file(self) -> Path:
-        """What its services know callers by: hashes of keys."""
+        """The file with the hashes of the API keys that the wheel's services accept."""
         return self.identity / "keys.yaml"
 
     @property

@@ -1,4 +1,4 @@
-"""``tunewheel plan``: what training would take, on every device, before anything is downloaded or rented."""
+"""``tunewheel plan``: estimates training on every device, before anything is downloaded or rented."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tunewheel_planner.shapes import KNOWN, ModelShape, shape_of
 from tunewheel_cli.connection import InvalidOption
 
 FROM_1B = {name: shape for name, shape in KNOWN.items() if shape.parameters > 1e9}
-"""What a plan without a model is made for: 1B to 70B."""
+"""The models of a plan that names none: 1B to 70B."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,10 @@ class Planned:
 
 
 def find_shape(name: str) -> ModelShape:
-    """The shape of a model known by its hub id, or of the directory or ``config.json`` at ``name``.
+    """Return the shape of the model with the hub id ``name``, or in the directory or ``config.json`` at
+    ``name``.
 
-    Raises InvalidSpec naming ``base_model``.
+    Raises InvalidSpec (``base_model``).
     """
     if name in KNOWN:
         return KNOWN[name]
@@ -60,7 +61,8 @@ def find_shape(name: str) -> ModelShape:
 
 
 def find_devices(names: Sequence[str], known: Catalogue) -> tuple[Device, ...]:
-    """Devices of ``known``; all without names. Raises InvalidOption."""
+    """Return the devices of ``known`` called ``names``; all devices if ``names`` is empty. Raises
+    InvalidOption."""
     if not names:
         return known.devices
     found: list[Device] = []
@@ -73,10 +75,10 @@ def find_devices(names: Sequence[str], known: Catalogue) -> tuple[Device, ...]:
 
 
 def stats_of(*, examples: int, tokens: int, answer: int, prompt: int) -> DatasetStats:
-    """Statistics of ``examples`` of ``tokens`` tokens on average, ``answer`` of which are learnt.
+    """Return statistics of ``examples`` with ``tokens`` on average, of which ``answer`` tokens have a loss.
 
-    ``prompt`` is the system prompt that all begin with. The longest example is taken as twice the average.
-    Raises InvalidOption.
+    ``prompt``: tokens of the system prompt at the start of all examples. The longest example is assumed to
+    have twice the average. Raises InvalidOption.
     """
     if not 0 < answer < tokens:
         raise InvalidOption(f"--answer-tokens {answer}: must be between 1 and --tokens-per-example {tokens}")
@@ -87,7 +89,7 @@ def stats_of(*, examples: int, tokens: int, answer: int, prompt: int) -> Dataset
 
 
 def passage_tokens(spec: ProjectSpec | None) -> int:
-    """Most tokens of passages in a prompt that trains, as the index counts them; 0: it holds none."""
+    """Return the most tokens of passages in a training prompt, as counted by the index; 0: it has none."""
     retrieval = spec.retrieval if spec is not None else None
     if retrieval is None or retrieval.training is None:
         return 0
@@ -96,7 +98,8 @@ def passage_tokens(spec: ProjectSpec | None) -> int:
 
 
 def pairs_of(*, pairs: int, tokens: int, answer: int) -> DatasetStats:
-    """Statistics of ``pairs`` whose two conversations are as long as ``stats_of`` takes examples to be."""
+    """Return statistics of ``pairs``. Each of their conversations is as long as an example of
+    ``stats_of``."""
     return DatasetStats(
         examples=pairs, tokens=2 * pairs * tokens, longest=2 * tokens, learnt=2 * pairs * answer,
         sequences=2 * pairs,
@@ -104,7 +107,7 @@ def pairs_of(*, pairs: int, tokens: int, answer: int) -> DatasetStats:
 
 
 def recipe_of(spec: ProjectSpec | None, method: TrainMethod, **changes: Any) -> TrainSpec:
-    """The spec's recipe (or the default one) with another method. Raises InvalidOption."""
+    """Return the spec's recipe, or the default one, with ``method`` and ``changes``. Raises InvalidOption."""
     written = spec.train.model_dump(mode="json", exclude_unset=True) if spec else {}
     wanted = {name: value for name, value in changes.items() if value is not None}
     try:
@@ -122,8 +125,8 @@ def plan_all(
     calibration: Calibration = Calibration(),
     pairs: DatasetStats | None = None,
 ) -> Iterator[Planned]:
-    """Every model by every method on every device, corrected by earlier runs. ``stats`` are of all examples,
-    ``pairs`` of the answers that a preference is learnt from."""
+    """Yield a plan for every model, method and device, corrected by earlier runs. ``stats``: of all examples.
+    ``pairs``: of the answers for preference training."""
     known = {recipe.method: calibration.corrections(recipe.method) for recipe in recipes}
     for name, shape in models.items():
         for recipe in recipes:

@@ -1,4 +1,4 @@
-"""The options that every command takes: which folder, which Kafka, text or JSON."""
+"""The options of every command: the wheel's folder, Kafka, and JSON output."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _PANEL = "Kafka"
 
 @dataclass(slots=True)
 class Reach:
-    """What the shared options say."""
+    """The values of the shared options."""
 
     var: Var
     connection: Connection
     as_json: bool
     is_unnamed: bool = False
-    """Whether ``principal`` was asked and is nobody."""
+    """Whether ``principal`` was called and found no name."""
     is_elsewhere: bool = False
-    """Whether a Kafka was asked that nobody named and that is not of a wheel on ``var``."""
+    """Whether the command used a Kafka that no option names and that belongs to no wheel on ``var``."""
 
     def client_options(self) -> dict[str, Any]:
         """Return the keyword arguments of an aiokafka client."""
@@ -42,7 +42,7 @@ class Reach:
         return self.connection.client_options(self.var)
 
     def principal(self) -> Principal | None:
-        """Return who asks, for the events of this command.
+        """Return the principal for the events of this command.
 
         Raises:
             InvalidOption, InvalidKeys: see ``asker.principal_of``.
@@ -112,9 +112,9 @@ _SHARED: dict[str, Any] = {
 
 
 def reaching(command: F) -> F:
-    """Give a command whose first parameter is ``reach: Reach`` the shared options instead of it.
+    """Replace a command's first parameter, ``reach: Reach``, by the shared options.
 
-    Errors that Tunewheel raises on purpose become one line on standard error and an exit code.
+    Tunewheel's own errors become one line on standard error and an exit code.
     """
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
     keyword_only = inspect.Parameter.KEYWORD_ONLY
@@ -125,7 +125,7 @@ def reaching(command: F) -> F:
 
     @wraps(command)
     def run(**given: Any) -> Any:
-        # Its failures come back as ours; on standard error they would only stand beside them.
+        # aiokafka's failures are raised as our errors; logging them too would only repeat them.
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
         var, as_json = Var.at(given.pop("var")), given.pop("as_json")
         connection = Connection(**{name: given.pop(name) for name in Connection.__dataclass_fields__})

@@ -1,4 +1,4 @@
-"""Reading the log from its beginning, without a consumer group."""
+"""Reads the log from its beginning, without a consumer group."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def consumer(options: Mapping[str, Any]) -> AsyncIterator[AIOKafkaConsumer
 
     Raises:
         TransientError: no Kafka answers, now or while the consumer is in use.
-        NotAllowed: it does not let this client read.
+        NotAllowed: Kafka does not let this client read.
     """
     from aiokafka import AIOKafkaConsumer
     from aiokafka.errors import KafkaError
@@ -42,7 +42,7 @@ async def consumer(options: Mapping[str, Any]) -> AsyncIterator[AIOKafkaConsumer
     except (KafkaError, OSError) as error:
         await client.stop()
         raise await unreachable(options, error) from error
-    # aiokafka 0.14 stops badly (CancelledError) before its background task has taken a first step.
+    # aiokafka 0.14 raises CancelledError if it is stopped before its background task has run once.
     await asyncio.sleep(0)
     try:
         yield client
@@ -55,9 +55,9 @@ async def consumer(options: Mapping[str, Any]) -> AsyncIterator[AIOKafkaConsumer
 async def read_topics(
     options: Mapping[str, Any], topics: Sequence[TopicSpec], *, skipped: list[str] | None = None
 ) -> AsyncIterator[Envelope[Any]]:
-    """Yield every event of ``topics`` up to their present end, per partition in order.
+    """Yield every event of ``topics`` up to their current ends, in order within a partition.
 
-    What cannot be decoded is left out, and told in ``skipped``.
+    Events that cannot be decoded are left out and listed in ``skipped``.
     """
     names = [topic.name for topic in topics]
     async for record in read_records(options, names):
@@ -68,7 +68,7 @@ async def read_topics(
 
 
 async def read_latest(options: Mapping[str, Any], topic: TopicSpec) -> dict[str, Envelope[Any]]:
-    """Return the newest event per key of a compacted topic; a tombstone takes its key away."""
+    """Return the newest event per key of a compacted topic. A tombstone removes its key."""
     latest: dict[str, Envelope[Any]] = {}
     async for record in read_records(options, [topic.name]):
         if topic.is_tombstone(record.value):
@@ -81,7 +81,7 @@ async def read_latest(options: Mapping[str, Any], topic: TopicSpec) -> dict[str,
 async def read_records(
     options: Mapping[str, Any], names: Sequence[str]
 ) -> AsyncGenerator[ConsumerRecord[bytes, bytes]]:
-    """Yield every record of those topics that exist, up to their present end, per partition in order."""
+    """Yield every record of the topics that exist, up to their current ends, in order within a partition."""
     from tunewheel_runtime.partitions import partitions_of
 
     async with consumer(options) as client:
@@ -124,7 +124,7 @@ def _place(record: ConsumerRecord[bytes, bytes]) -> TopicPartition:
 async def follow(
     options: Mapping[str, Any], topics: Sequence[TopicSpec], *, from_beginning: bool = False
 ) -> AsyncIterator[Envelope[Any]]:
-    """Yield events of ``topics`` as they come, for ever; from the beginning or from now."""
+    """Yield the events of ``topics`` as they come, without end, from the beginning or from now on."""
     from tunewheel_runtime.partitions import NOTICE_MS, added_partitions, partitions_of, read_also
 
     names = [topic.name for topic in topics]

@@ -1,4 +1,4 @@
-"""Questions to the registry, and what it says of a project's models."""
+"""Reads from the registry."""
 
 from __future__ import annotations
 
@@ -13,29 +13,28 @@ from tunewheel_cli.endpoint import Endpoint, detail_of
 
 PATIENCE_SECONDS = 60.0
 WAITS_SECONDS = (0.1, 0.3, 0.6, 1.0)
-"""Before an answer of 503 is asked for again. A registry answers so while it starts, until it has read
-the log."""
+"""Seconds to wait before each retry after status 503, which a registry gives until it has read the log."""
 
 
 class RegistryRefused(TunewheelError):
-    """The registry answered with an error; its own words are in the message."""
+    """The registry answered with an error. The message holds its reason."""
 
 
 class Unknown(RegistryRefused):
-    """Nothing is called so (404)."""
+    """Nothing has this name (404)."""
 
 
 async def read(registry: Endpoint, *path: str, **query: Any) -> str:
-    """Return the text at ``/v1/<path…>``; each part of the path may be any name.
+    """Return the text at ``/v1/<path…>``. The parts of the path are quoted here.
 
     Raises:
-        Unknown, RegistryRefused, NotAllowed
-        TransientError: nothing answers, or the registry cannot read the store.
+        Unknown, RegistryRefused, NotAllowed: the registry refuses.
+        TransientError: the registry does not answer, or cannot read the store.
     """
     where = "/v1/" + "/".join(quote(part, safe="") for part in path)
     asked = {name: str(value) for name, value in query.items()}
     waits = iter(WAITS_SECONDS)
-    while True:  # each time on a connection of its own
+    while True:  # every try uses a new connection
         status, text = await registry.get(where, asked, patience=PATIENCE_SECONDS, option="--registry")
         wait = next(waits, None) if status == HTTPStatus.SERVICE_UNAVAILABLE else None
         if wait is None:

@@ -1,4 +1,4 @@
-"""Which processes make a wheel, where each listens, and what each is told by its environment."""
+"""The processes of a wheel, their ports, and their environment variables."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tunewheel_cli.wheel_secrets import WheelSecrets
 
 BROKER = "broker"
 
-# Without these glibc gives every freed tensor back to the system and faults it in again: 10-25 % of a
-# training step. The mmap threshold is the largest that glibc takes.
+# Without these, glibc returns every freed tensor to the system and faults it in again, which takes 10-25 % of
+# a training step. The mmap threshold is glibc's maximum.
 MALLOC = {
     "MALLOC_TOP_PAD_": str(64 << 20),
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
@@ -26,7 +26,7 @@ MALLOC = {
 
 
 class UnknownService(TunewheelError):
-    """``--services`` names what is not in the roster."""
+    """``--services`` names a service that is not in the roster."""
 
 
 class ServicePortTaken(TunewheelError):
@@ -39,19 +39,19 @@ class Member:
 
     name: str
     port: int
-    """Of its API; of health where it has none."""
+    """The port of its API, or of health if it has no API."""
     module: str
     runs_torch: bool = False
     has_api: bool = True
 
     @property
     def health(self) -> str:
-        """What the port of health is called: its own name where it has no other."""
+        """The name of its health port; the member's own name if that is its only port."""
         return f"{self.name}-health" if self.has_api else self.name
 
     @property
     def ports(self) -> dict[str, int]:
-        """Its usual ports by their names."""
+        """Its default ports by name."""
         return {self.name: self.port} | ({self.health: self.port + 1_000} if self.has_api else {})
 
 
@@ -62,7 +62,7 @@ GATEWAY = Member("gateway", 8100, "tunewheel_serve_gateway.main")
 MONITOR = Member("monitor", 8106, "tunewheel_monitor.main", has_api=False)
 INDEX = Member("index", 8107, "tunewheel_index.main", has_api=False)
 
-# In the order of their start; they stop in the reverse order. The engine takes longest, so it goes first.
+# In the order of their start; they stop in the reverse order. The engine is first because it takes longest.
 ROSTER = (
     ENGINE,
     Member("ingest", 8101, "tunewheel_ingest.main"),
@@ -81,7 +81,7 @@ def choose(names: Iterable[str] | None, *, option: str = "--services") -> tuple[
     """Return the members called ``names`` in roster order; all of them for None.
 
     Raises:
-        UnknownService: a name is none of theirs.
+        UnknownService: a name is not in the roster.
     """
     if names is None:
         return ROSTER
@@ -97,10 +97,11 @@ def choose(names: Iterable[str] | None, *, option: str = "--services") -> tuple[
 def assign_ports(
     members: Iterable[Member], *, overrides: Mapping[str, int] | None = None, auto: bool = False
 ) -> dict[str, int]:
-    """Return the ports of all, by name: the usual ones, or with ``auto`` a free one where that is taken.
+    """Return the ports of all ``members`` by name: the default ones, or with ``auto`` a free port for a taken
+    one.
 
     Raises:
-        ServicePortTaken: without ``auto``, somebody listens there.
+        ServicePortTaken: a port is in use, and ``auto`` is not set.
     """
     from tunewheel_cli.kafka.ports import holder
 
@@ -132,7 +133,7 @@ def environment(
     engine_url: str,
     wheel_secrets: WheelSecrets,
 ) -> dict[str, str]:
-    """Return the whole environment of one service: ours, what all share, and its own."""
+    """Return the whole environment of one service: this process's, the shared variables, and its own."""
     own = {
         "TUNEWHEEL_STORE_URL": var.store_url,
         "TUNEWHEEL_CACHE_DIR": str(cache_dir()),
@@ -154,10 +155,10 @@ def environment(
 def _identity(
     member: Member, wheel_secrets: WheelSecrets, said: Mapping[str, str], *, has_engine: bool
 ) -> dict[str, str]:
-    """Return the secrets that ``member`` needs, save where the user has ``said`` others.
+    """Return the secrets that ``member`` needs, except those that the user has set (``said``).
 
-    The engine's only caller is the gateway. So it knows callers by the wheel's own file even where the other
-    services have one of the user's, which lacks the wheel's key.
+    The engine's only caller is the gateway, which sends the wheel's key. So the engine always uses the
+    wheel's own file of keys: the user's file, which other services may use, lacks that key.
     """
     own = {"TUNEWHEEL_API_KEYS_FILE": str(wheel_secrets.keys_file)}
     if member is GATEWAY and has_engine:
@@ -171,5 +172,6 @@ def _identity(
 
 
 def url(port: int) -> str:
-    """Return a door of this machine's wheel; under TLS by the name that certificates for it bear."""
+    """Return the URL of a port of this machine's wheel. Under TLS it has the host name of the
+    certificates."""
     return f"http://127.0.0.1:{port}" if own_certificate(os.environ) is None else f"https://localhost:{port}"

@@ -1,4 +1,4 @@
-"""Commands to training runs, as events."""
+"""Publishes commands to training runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ENDS = (TRAIN_STARTED, TRAIN_COMPLETED, TRAIN_FAILED)
 def make_control(
     project: str, run_id: str, action: TrainAction, request: str, principal: Principal | None
 ) -> Envelope[TrainControl]:
-    """The command as an event. Raises InvalidOption for a run id that cannot be one."""
+    """Return the command as an event. Raises InvalidOption for an invalid run id."""
     try:
         data = TrainControl(
             project=project, run_id=run_id, action=action, request=request, principal=principal
@@ -48,26 +48,27 @@ async def control(
     options: Mapping[str, Any],
     principal: Principal | None,
 ) -> Envelope[TrainControl]:
-    """Publish one command; ``request`` tells repeated ones apart."""
+    """Publish one command. ``request`` distinguishes repeated commands."""
     envelope = make_control(project, run_id, action, request, principal)
     await publish_events(options, envelope)
     return envelope
 
 
 async def unheard_of(run_id: str, options: Mapping[str, Any]) -> bool:
-    """Tell whether no event names this run. One that waits for a machine has none yet either."""
+    """Return whether no event names this run. A run that waits for a machine has no event yet either."""
     told = (TRAIN_PLANNED, *ENDS)
     return not any([event.data.run_id == run_id async for event in read_topics(options, told)])
 
 
 async def train_again(run_id: str, options: Mapping[str, Any]) -> bool:
-    """Send the dataset of a run that failed to training once more; returns whether the run had failed.
+    """Publish the dataset of a failed run once more; return whether the run had failed.
 
-    The event goes onto the log as it was, so that whoever knows it sees nothing new; training, which has no
-    result of it, takes it up. Publish the command to resume first: a cancelled run stays cancelled without.
+    The event is published unchanged, so that services that know it see nothing new. Training has no result
+    for it, and therefore trains it. Publish the command to resume first; otherwise a cancelled run stays
+    cancelled.
 
     Raises:
-        InvalidOption: the event is no longer on the log.
+        InvalidOption: the dataset's event is no longer on the log.
     """
     failed = last_failure(run_id, [event async for event in read_topics(options, ENDS)])
     if failed is None:
@@ -83,7 +84,7 @@ async def train_again(run_id: str, options: Mapping[str, Any]) -> bool:
 
 
 def last_failure(run_id: str, events: Iterable[Envelope[Any]]) -> Envelope[TrainFailed] | None:
-    """The failure of a run that was neither completed nor taken up again since."""
+    """Return the last failure of a run, if the run was neither completed nor started again since."""
     of_run = [event for event in events if event.data.run_id == run_id]
     last = max(of_run, key=lambda event: event.time, default=None)
     return last if last is not None and isinstance(last.data, TrainFailed) else None

@@ -1,4 +1,4 @@
-"""``var/run.json``: what runs where, so that the other commands find it."""
+"""``var/run.json``: the state of the running wheel, for the other commands."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class NothingRuns(TunewheelError):
 
 @dataclass(slots=True)
 class RunState:
-    """One running wheel. Secrets are not written: whoever needs a password gives it again."""
+    """One running wheel. Secrets are not written; commands must be given passwords again."""
 
     supervisor_pid: int
     supervisor_started: float
-    """Creation time of that process, so that a pid used again is not taken for it."""
+    """The creation time of that process, which tells it from a later process with the same pid."""
     phase: str
     """``starting``, ``running``, ``failed`` or ``stopping``."""
     bootstrap_servers: str
@@ -35,17 +35,17 @@ class RunState:
     store_url: str = ""
     spec_hosts: str = DEFAULT_HOSTS
     spec_folders: str = ""
-    """With ``spec_hosts``: what its curate lets specs reach."""
+    """With ``spec_hosts``: the sources that its curate allows in specs."""
     identity: str = ""
     """``open``, or ``required`` with the ``keys_file`` of its services."""
     keys_file: str = ""
     services: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Per name: pid, port, url, state, restarts, log, note."""
+    """By name: pid, port, url, state, restarts, log, note."""
     error: str = ""
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
-        """Return what ``path`` says, None where there is nothing or something unreadable."""
+        """Return the state in ``path``; None if the file is missing or unreadable."""
         try:
             return cls(**json.loads(path.read_text("utf-8")))
         except (OSError, ValueError, TypeError):
@@ -67,7 +67,8 @@ class RunState:
 
 
 def started(pid: int) -> float | None:
-    """Return when the process was created (seconds since the epoch), None if there is none."""
+    """Return the creation time of the process in seconds since the epoch; None if there is no such
+    process."""
     import psutil
 
     try:
@@ -78,7 +79,7 @@ def started(pid: int) -> float | None:
 
 
 def living(path: Path) -> RunState | None:
-    """Return the state of the wheel that runs now, None if none does."""
+    """Return the state of the running wheel; None if none runs."""
     state = RunState.read(path)
     return state if state is not None and state.alive else None
 

@@ -1,4 +1,4 @@
-"""A scorecard at the terminal."""
+"""Prints a scorecard on the terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COLOURS = {"met": "green", "missed": "red", "undecided": "yellow"}
 
 
 def print_scorecard(judged: Judged, console: Console | None = None) -> None:
-    """Print what was decided, each criterion with its interval, and the differences that criteria name."""
+    """Print the verdict, each criterion with its interval, and the differences that the criteria name."""
     console = console or Console(highlight=False)
     card, plan = judged.scorecard, judged.plan
     champion = plan.champion.adapter.model_id if plan.champion else "no champion"
@@ -44,7 +44,7 @@ def print_scorecard(judged: Judged, console: Console | None = None) -> None:
 
 
 def _print_retrieval(scores: RetrievalScores, console: Console) -> None:
-    """Print how well documents are found, the four cells by the metric that compares them, and the advice."""
+    """Print the ranking metrics, the four cells with the metric that compares them, and the advice."""
     if (ranking := scores.ranking) is not None:
         told = ", ".join(
             f"{name} {value:.3g} ({ranking.low[name]:.3g} to {ranking.high[name]:.3g})"
@@ -76,7 +76,7 @@ def _figure(value: float | None) -> str:
 
 
 def _repeats(card: Scorecard, named: Collection[str]) -> str | None:
-    """Say how far two measurements of the candidate lie apart; None where nothing was measured."""
+    """Return how far two measurements of the candidate differ, as text; None if nothing was measured."""
     if card.bundle is None:
         return None
     if card.bundle.decoding.temperature == 0:

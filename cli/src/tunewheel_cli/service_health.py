@@ -1,4 +1,4 @@
-"""What services say of themselves at ``/health/ready``: whether they are ready, and what they warn of."""
+"""Reads the readiness and the warnings of services from ``/health/ready``."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ PATIENCE_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ServiceHealth:
-    """``error``: why nothing is known of a process that does not answer."""
+    """The health of one process. ``error``: why it is unknown."""
 
     url: str
     service: str = ""
     ready: bool = False
     role: str = ""
-    """``active`` or ``standby``, where one process of the service is active at a time."""
+    """``active`` or ``standby``, if only one process of the service is active at a time."""
     warnings: tuple[str, ...] = ()
     error: str = ""
     offset: timedelta | None = None
-    """By how much its clock, which it tells to the second, is ahead of this machine's."""
+    """By how much its clock is ahead of this machine's, to the second."""
 
     @property
     def state(self) -> str:
@@ -34,7 +34,7 @@ class ServiceHealth:
 
 
 def parse_health_urls(text: str | None) -> tuple[str, ...]:
-    """Return the addresses in ``--health-urls``, with or without the path, each of them once.
+    """Return the addresses in ``--health-urls``, which may lack the path, without repetitions.
 
     Raises:
         InvalidOption: see ``parse_urls``.
@@ -44,7 +44,7 @@ def parse_health_urls(text: str | None) -> tuple[str, ...]:
 
 
 async def ask_health(urls: Sequence[str]) -> list[ServiceHealth]:
-    """Ask the processes whose port of health is at ``urls``; return what each says, in that order."""
+    """Return the health of the processes with health ports at ``urls``, in that order."""
     import aiohttp
 
     async with open_session(timeout=aiohttp.ClientTimeout(total=PATIENCE_SECONDS)) as session:
@@ -75,8 +75,8 @@ async def _ask(session: Any, url: str) -> ServiceHealth:
 
 
 def offset_of(headers: Mapping[str, str]) -> timedelta | None:
-    """Return by how much the ``Date`` of an answer that has just come is ahead of this machine's clock, None
-    where it tells none."""
+    """Return by how much the ``Date`` of an answer that has just arrived is ahead of this machine's clock;
+    None: it has no ``Date``."""
     from email.utils import parsedate_to_datetime
 
     now = datetime.now(UTC)
@@ -88,14 +88,14 @@ def offset_of(headers: Mapping[str, str]) -> timedelta | None:
 
 
 def local_urls(services: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Return the ports of health of ``services``, those of ``RunState``, by name; the broker has none."""
+    """Return the health URLs of ``services`` of a ``RunState``, by name. The broker has none."""
     urls = {name: str(service.get("health_url") or "") for name, service in services.items()}
     return {name: url for name, url in urls.items() if url.startswith("http")}
 
 
 def by_name(answers: Sequence[ServiceHealth], taken: Container[str] = ()) -> dict[str, ServiceHealth]:
-    """Return processes elsewhere by their services. The address is added to a name that several have, or that
-    is ``taken`` by a process of this machine."""
+    """Return processes elsewhere by the name of their service. The name includes the address if several
+    processes have it, or if it is ``taken`` by a process of this machine."""
     count = Counter(one.service for one in answers)
 
     def is_clear(name: str) -> bool:
@@ -107,7 +107,7 @@ def by_name(answers: Sequence[ServiceHealth], taken: Container[str] = ()) -> dic
 
 
 def as_services(named: Mapping[str, ServiceHealth]) -> dict[str, dict[str, Any]]:
-    """Return processes elsewhere as ``RunState`` has those of this machine."""
+    """Return processes elsewhere in the form of ``RunState.services``."""
     return {
         name: {"pid": None, "url": one.url, "health_url": one.url, "state": one.state, "restarts": 0,
                "note": one.error or one.role}
@@ -116,7 +116,7 @@ def as_services(named: Mapping[str, ServiceHealth]) -> dict[str, dict[str, Any]]
 
 
 def warnings_of(named: Mapping[str, ServiceHealth]) -> dict[str, list[str]]:
-    """Return what processes warn of, by the names given; a certificate that is not trusted counts too."""
+    """Return the warnings of processes by name. An untrusted certificate counts as a warning."""
     told = {name: list(one.warnings) for name, one in named.items()}
     for name, one in named.items():
         if HTTP_CAFILE in one.error:

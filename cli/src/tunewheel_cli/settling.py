@@ -1,4 +1,4 @@
-"""Waiting until ingest has made records of all that was published, so that a build asked for now has them."""
+"""Waits until ingest has made records of everything published so far, so that a build includes them."""
 
 from __future__ import annotations
 
@@ -24,20 +24,21 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.2
 RECORDS_FROM = (TICKET_PUBLISHED, DOCUMENT_PUBLISHED, EXAMPLE_PUBLISHED, FEEDBACK_RECEIVED)
-"""The topics of which ingest makes records."""
+"""The topics from which ingest makes records."""
 
 
 class IngestBehind(TunewheelError):
-    """Not everything that was published has become a record."""
+    """Ingest has not read everything that was published."""
 
 
 async def settled(
     options: Mapping[str, Any], *, patience_seconds: float, on_behind: Callable[[int], None]
 ) -> None:
-    """Wait until ingest has read what is on the log now; ``on_behind`` is told how much is left.
+    """Wait until ingest has read the log up to its current end. ``on_behind`` is called with the number of
+    events left.
 
     Raises:
-        IngestBehind: not within ``patience_seconds``.
+        IngestBehind: ingest was not done within ``patience_seconds``.
         TransientError: no Kafka answers.
     """
     from aiokafka.admin import AIOKafkaAdminClient
@@ -70,7 +71,7 @@ async def settled(
 async def _behind(admin: AIOKafkaAdminClient, wanted: Mapping[TopicPartition, int]) -> int:
     from aiokafka import errors
 
-    # A broker that never had a group makes room for groups when first asked.
+    # A broker that never had a group creates the topic of groups at the first request.
     not_yet = (
         errors.GroupCoordinatorNotAvailableError,
         errors.GroupLoadInProgressError,

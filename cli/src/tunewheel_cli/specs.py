@@ -1,4 +1,4 @@
-"""Declaring a project: the YAML is checked here, before anything is on the log."""
+"""Declares a project. The YAML is checked here, before anything is published."""
 
 from __future__ import annotations
 
@@ -55,13 +55,14 @@ def read_spec(path: Path) -> ProjectSpec:
 
 
 def cautions(spec: ProjectSpec) -> tuple[str, ...]:
-    """Return what the spec allows and people seldom mean, a sentence each."""
+    """Return warnings, a sentence each, about settings that are valid but seldom intended."""
     return (*spec.cautions, *hardly_decided(spec))
 
 
 def check_sources(spec: ProjectSpec, var: Var, bootstrap_servers: str) -> None:
-    """Refuse what the curate of the wheel on ``var`` would refuse. What another Kafka's curate lets specs
-    reach is not known here: it rejects the build.
+    """Check the spec's sources against those that the curate of the wheel on ``var`` allows.
+
+    The sources that the curate of another Kafka allows are not known here; it rejects the build if necessary.
 
     Raises:
         InvalidSpec: see ``AllowedSources.check``.
@@ -76,14 +77,14 @@ def check_sources(spec: ProjectSpec, var: Var, bootstrap_servers: str) -> None:
 async def declare(
     spec: ProjectSpec, options: Mapping[str, Any], principal: Principal | None
 ) -> Envelope[ProjectDeclared]:
-    """Put a spec in force; declaring the same again is the same event again."""
+    """Publish a spec. Declaring the same spec again gives the same event."""
     return await _publish(ProjectDeclared(project=spec.project, spec=spec, principal=principal), options)
 
 
 def untold_change(before: ProjectSpec | None, after: ProjectSpec) -> str | None:
-    """Say what declaring ``after`` does not change yet; None where nothing of the kind was changed.
+    """Return a sentence about changes of ``after`` that do not take effect yet; None if there are none.
 
-    What decides an answer serves as it was judged, with the version that was judged with it.
+    Settings that determine answers are served as they were evaluated, together with the evaluated version.
     """
     if before is None:
         return None
@@ -102,7 +103,7 @@ def untold_change(before: ProjectSpec | None, after: ProjectSpec) -> str | None:
 
 
 async def declared_before(project: str, options: Mapping[str, Any]) -> ProjectSpec | None:
-    """Return the spec in force; None too where this client may not read it."""
+    """Return the current spec; None if there is none, or if this client may not read it."""
     try:
         declared = (await declared_projects(options)).get(project)
     except NotAllowed:
@@ -113,7 +114,7 @@ async def declared_before(project: str, options: Mapping[str, Any]) -> ProjectSp
 async def request_build(
     project: str, request: str, options: Mapping[str, Any], principal: Principal | None
 ) -> Envelope[DatasetRequested]:
-    """Ask for a dataset version; ``request`` tells repeated requests apart."""
+    """Request a dataset version. ``request`` distinguishes repeated requests."""
     data = DatasetRequested(project=project, reason=BuildReason.COMMAND, request=request, principal=principal)
     return await _publish(data, options)
 

@@ -1,4 +1,4 @@
-"""Ending a wheel that another process supervises."""
+"""Stops a wheel that another process supervises."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tunewheel_cli.places import Var
 from tunewheel_cli.run_state import living, started
 
 PATIENCE_SECONDS = 300.0
-"""Services checkpoint one after the other."""
+"""How long to wait. It is long because services stop one after the other, and write checkpoints."""
 
 
 class StillRunning(TunewheelError):
@@ -21,15 +21,15 @@ class StillRunning(TunewheelError):
 
 
 def stop_wheel(var: Var, *, patience: float = PATIENCE_SECONDS) -> bool:
-    """Ask the supervisor on ``var`` to stop all and wait until it is gone; False where none runs.
+    """Ask the supervisor on ``var`` to stop, and wait until it has ended. False: none runs.
 
     Raises:
-        StillRunning: it is still there after ``patience`` seconds.
+        StillRunning: it still runs after ``patience`` seconds.
     """
     state = living(var.run_file)
     if state is None:
         return False
-    with contextlib.suppress(ProcessLookupError):  # it ended just now
+    with contextlib.suppress(ProcessLookupError):  # it may have ended just now
         os.kill(state.supervisor_pid, signal.SIGTERM)
     deadline = time.monotonic() + patience
     while started(state.supervisor_pid) == state.supervisor_started:

@@ -1,4 +1,4 @@
-"""Keeps processes running: starts them, waits until they are ready, brings back those that die."""
+"""Keeps processes running: starts them, waits until they are ready, and restarts those that die."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from tunewheel_cli.kafka.errors import BrokerError
 
 POLL_SECONDS = 0.1
 STOP_SECONDS = 40.0
-"""A service has 30 s to checkpoint and leave."""
+"""How long a program may take to stop. A service has 30 s to write a checkpoint and end."""
 READY_SECONDS = 300.0
-"""The first start of the engine converts its model."""
+"""How long a program may take to become ready. The first start of the engine converts its model."""
 PATIENCE_SECONDS = 900.0
-"""A program that was ready once is given up after crashes for so long without ``STEADY_SECONDS`` of peace: a
-store or a broker may be away for ten minutes."""
+"""A program that was ready once is given up after crashing for so long, without running for
+``STEADY_SECONDS`` in between. A store or a broker may be away for ten minutes."""
 STEADY_SECONDS = 120.0
 MAX_FAILED_STARTS = 1
-"""One that has never been ready is tried again so often only: what keeps it down is mostly a setting."""
+"""How often a program that was never ready is restarted. The cause is usually a wrong setting."""
 _TAIL_LINES = 30
 
 
@@ -47,7 +47,7 @@ class StartFailed(TunewheelError):
 
 
 class Program(Protocol):
-    """What can be kept running."""
+    """A program that the supervisor can run."""
 
     @property
     def name(self) -> str: ...
@@ -62,8 +62,8 @@ class Program(Protocol):
 
 
 class HttpProgram:
-    """A process that answers 200 at ``ready_url`` once it can do its work; one that says there that it stands
-    by for another wheel's does all it can for now."""
+    """A process that answers 200 at ``ready_url`` once it can work. A process that reports there that it is a
+    standby for another wheel's process counts as ready too."""
 
     def __init__(
         self, name: str, argv: Sequence[str], *, env: Mapping[str, str], log: Path, ready_url: str
@@ -106,7 +106,7 @@ class HttpProgram:
 
 
 class BrokerProgram:
-    """The local Kafka: ready as soon as ``start`` returns."""
+    """The local Kafka, which is ready as soon as ``start`` returns."""
 
     name = "broker"
 
@@ -135,7 +135,7 @@ class BrokerProgram:
 
 @dataclass(slots=True)
 class Kept:
-    """A program and how it fares."""
+    """A program and its state."""
 
     program: Program
     state: State = State.WAITING
@@ -144,7 +144,7 @@ class Kept:
     crashing_since: float | None = None
     restarts: int = 0
     settled: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once it is ready or given up."""
+    """Is set once the program is ready or given up."""
     keeper: asyncio.Task[None] | None = None
 
 
@@ -152,8 +152,8 @@ Report = Callable[[Kept], None]
 
 
 class Supervisor:
-    """Runs programs until told to stop. ``report`` is called at every change of one's state; ``now`` and
-    ``sleep`` are the clock, in seconds."""
+    """Runs programs until it is told to stop. ``report`` is called at every change of a program's state.
+    ``now`` and ``sleep`` are the clock, in seconds."""
 
     def __init__(
         self,
@@ -168,10 +168,10 @@ class Supervisor:
         self._sleep = sleep
 
     async def start(self, *programs: Program) -> None:
-        """Start programs side by side and return when all are ready.
+        """Start programs concurrently and return when all are ready.
 
         Raises:
-            StartFailed: one of them was given up; those that run go on running.
+            StartFailed: one of them was given up. The others keep running.
         """
         news = [Kept(program) for program in programs]
         self.kept += news
@@ -183,7 +183,7 @@ class Supervisor:
                 raise StartFailed(f"{kept.program.name}: {kept.note}")
 
     async def stop(self) -> None:
-        """Stop all in the reverse order of their start."""
+        """Stop all programs in the reverse order of their start."""
         for kept in reversed(self.kept):
             await self.stop_one(kept)
 
@@ -217,7 +217,7 @@ class Supervisor:
             try:
                 why = await self._run_once(kept)
             except (OSError, BrokerError) as error:
-                # A port or a data directory does not mend itself: no second try at the first start.
+                # No restart at the first start: a taken port or a damaged data directory needs a person.
                 if not kept.restarts:
                     self._change(kept, State.FAILED, str(error))
                     return
@@ -240,7 +240,7 @@ class Supervisor:
         return self._now() - kept.crashing_since > PATIENCE_SECONDS
 
     async def _run_once(self, kept: Kept) -> str:
-        """Start and watch one process to its end; return how it ended."""
+        """Start one process and wait for its end; return how it ended."""
         program = kept.program
         began = self._now()
         await program.start()

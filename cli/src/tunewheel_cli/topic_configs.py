@@ -1,7 +1,8 @@
 """Kafka's IncrementalAlterConfigs (KIP-339), which aiokafka's admin client lacks.
 
-The older AlterConfigs replaces all settings of a topic: what is not sent falls back to the broker's default,
-an operator's ``min.insync.replicas`` too. This request changes only what it names.
+The older AlterConfigs replaces all settings of a topic: a setting that is not sent, such as an operator's
+``min.insync.replicas``, falls back to the broker's default. IncrementalAlterConfigs changes only the settings
+that it names.
 """
 
 # aiokafka has no type stubs.
@@ -16,14 +17,14 @@ from typing import Any
 _TOPIC = 2
 """Kafka protocol, resource type TOPIC."""
 _SET = 0
-"""Kafka protocol, operation of IncrementalAlterConfigs: give the setting this value."""
+"""Kafka protocol, operation of IncrementalAlterConfigs: set the value."""
 
 Answer = tuple[int, str | None, int, str]
 """Error code (0 is none), error message, resource type, topic."""
 
 
 async def set_configs(admin: Any, changes: Mapping[str, Mapping[str, str]]) -> list[Answer]:
-    """Set the settings that ``changes`` name by topic and leave all others; return the answer for each topic.
+    """Set the settings in ``changes``, by topic, and leave all others. Return the answer for each topic.
 
     ``admin`` is a started ``AIOKafkaAdminClient``.
     """

@@ -1,4 +1,4 @@
-"""The log's topics: made from the ``TopicSpec``s, compared with what a cluster has."""
+"""Creates the log's topics from the ``TopicSpec``s, and compares them with a cluster's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tunewheel_cli.cluster import admin_client
 from tunewheel_cli.topic_configs import set_configs
 
 REPLICAS = 3
-"""Copies of each partition where the cluster has so many brokers."""
+"""Replicas of each partition, if the cluster has so many brokers."""
 SETTLE_SECONDS = 30.0
 _ALREADY_EXISTS = 36
 """Kafka protocol, error code TOPIC_ALREADY_EXISTS."""
@@ -24,12 +24,12 @@ PARTITIONS = "partitions"
 
 
 class TopicRefused(TunewheelError):
-    """The cluster does not make or alter a topic; the message carries its words."""
+    """The cluster does not create or alter a topic. The message holds its reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic as it should be, or as a cluster has it."""
+    """A topic as specified, or as found in a cluster."""
 
     name: str
     partitions: int
@@ -38,7 +38,7 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One setting of one topic that is not what the spec says."""
+    """One setting of one topic that differs from the spec."""
 
     topic: str
     setting: str
@@ -47,7 +47,7 @@ class Difference:
 
     @property
     def curable(self) -> bool:
-        """Kafka cannot take partitions away."""
+        """Whether Kafka can alter the setting. It cannot remove partitions."""
         return self.setting != PARTITIONS or int(self.wanted) > int(self.actual)
 
     def __str__(self) -> str:
@@ -60,14 +60,14 @@ class TopicReport:
     created: tuple[str, ...] = ()
     altered: tuple[Difference, ...] = ()
     differences: tuple[Difference, ...] = field(default=())
-    """Those that are still there."""
+    """The differences that remain."""
 
     @property
     def in_order(self) -> bool:
         return not self.missing and not self.differences
 
     def under(self, prefix: str) -> TopicReport:
-        """Return it with the names that the topics bear on a cluster (``KafkaSettings.topic_prefix``)."""
+        """Return the report with the topics' names on the cluster (``KafkaSettings.topic_prefix``)."""
 
         def named(found: Iterable[Difference]) -> tuple[Difference, ...]:
             return tuple(replace(difference, topic=prefix + difference.topic) for difference in found)
@@ -77,7 +77,7 @@ class TopicReport:
 
 
 def wanted_topics(specs: Iterable[TopicSpec] = TOPICS) -> tuple[Topic, ...]:
-    """Return the topics of ``specs``, and a dead letter beside each that somebody consumes."""
+    """Return the topics of ``specs``, and a dead-letter topic for each topic with consumers."""
     topics: list[Topic] = []
     for spec in specs:
         configs = {
@@ -96,7 +96,7 @@ def wanted_topics(specs: Iterable[TopicSpec] = TOPICS) -> tuple[Topic, ...]:
 
 
 def compare(wanted: Iterable[Topic], actual: Mapping[str, Topic]) -> TopicReport:
-    """Return what is missing and what differs; settings that the specs do not name are the operator's."""
+    """Return missing topics and different settings. Settings that the specs do not name are not compared."""
     missing: list[str] = []
     differences: list[Difference] = []
     for topic in wanted:
@@ -116,7 +116,7 @@ def compare(wanted: Iterable[Topic], actual: Mapping[str, Topic]) -> TopicReport
 
 
 async def check_topics(options: Mapping[str, Any], topics: Iterable[Topic] | None = None) -> TopicReport:
-    """Compare the cluster's topics with the specs and change nothing; ``options`` are aiokafka's."""
+    """Compare the cluster's topics with the specs, without changes. ``options`` are aiokafka's."""
     async with admin_client(options) as admin:
         wanted = wanted_topics() if topics is None else tuple(topics)
         return compare(wanted, await _read(admin, wanted))
@@ -125,12 +125,12 @@ async def check_topics(options: Mapping[str, Any], topics: Iterable[Topic] | Non
 async def ensure_topics(
     options: Mapping[str, Any], topics: Iterable[Topic] | None = None, *, apply: bool = False
 ) -> TopicReport:
-    """Make the topics that are missing; with ``apply``, also alter those that differ where Kafka can.
+    """Create missing topics. With ``apply``, also alter different settings that Kafka can alter.
 
     Raises:
         TransientError: the cluster does not answer.
-        TopicRefused: the cluster refuses a topic, for instance for want of rights.
-        NotAllowed: it does not let this client see one.
+        TopicRefused: the cluster refuses a topic, for example because this client lacks rights.
+        NotAllowed: this client may not see a topic.
     """
     wanted = wanted_topics() if topics is None else tuple(topics)
     async with admin_client(options) as admin:
@@ -154,10 +154,10 @@ async def _read(admin: Any, wanted: Iterable[Topic]) -> dict[str, Topic]:
 
 
 async def read_configs(admin: Any, settings: Mapping[str, Iterable[str]]) -> dict[str, dict[str, str]]:
-    """Return the settings of topics that exist: by topic, those that ``settings`` names.
+    """Return, by topic, the values of the settings that ``settings`` names. The topics must exist.
 
     Raises:
-        TopicRefused: the cluster does not tell this client.
+        TopicRefused: this client may not read the settings.
     """
     from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
@@ -184,8 +184,8 @@ async def settled(
     *,
     altered: Collection[Difference],
 ) -> TopicReport:
-    """Compare once the brokers have heard from the controller of what was just made and ``altered``; what
-    they have not heard of within ``SETTLE_SECONDS`` is in the report."""
+    """Compare once the brokers know the topics that were created and ``altered``. Changes that they do not
+    know within ``SETTLE_SECONDS`` are in the report."""
     deadline = time.monotonic() + SETTLE_SECONDS
     mended = {(difference.topic, difference.setting) for difference in altered}
     while True:
@@ -205,7 +205,7 @@ async def _create(admin: Any, topics: list[Topic]) -> None:
     new = [NewTopic(t.name, t.partitions, replicas, topic_configs=dict(t.configs)) for t in topics]
     response = await admin.create_topics(new)
     for name, code, message in response.topic_errors:
-        # Another `up` beside us may have been quicker.
+        # Another `up` may have created the topic meanwhile.
         if code not in (0, _ALREADY_EXISTS):
             raise TopicRefused(f"{name}: Kafka does not make the topic ({message or f'error {code}'})")
 

@@ -1,4 +1,4 @@
-"""Which topics one looks at."""
+"""Chooses the topics for ``tunewheel watch``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tunewheel_contracts.topics import BY_NAME, TOPICS, TopicSpec
 
 from tunewheel_cli.connection import InvalidOption
 
-# Thousands of these fill the wheel; the others turn it.
+# Topics with thousands of events, which are not shown by default.
 BUSY = (
     topics.TICKET_PUBLISHED,
     topics.DOCUMENT_PUBLISHED,
@@ -21,15 +21,15 @@ BUSY = (
 
 
 def watched_topics(*, everything: bool) -> tuple[TopicSpec, ...]:
-    """Return all topics, the busy ones only if ``everything`` is wanted."""
+    """Return the topics to show; the busy ones only if ``everything`` is set."""
     return tuple(spec for spec in TOPICS if everything or spec not in BUSY)
 
 
 def topics_called(names: Iterable[str]) -> tuple[TopicSpec, ...]:
-    """Return the topics of these names.
+    """Return the topics called ``names``.
 
     Raises:
-        InvalidOption: there is none of one name.
+        InvalidOption: a name is unknown.
     """
     found: list[TopicSpec] = []
     for name in names:

@@ -1,4 +1,4 @@
-"""What ``tunewheel status`` shows: gathered from Kafka, and from processes whose addresses are known."""
+"""Gathers the report of ``tunewheel status`` from Kafka and from processes."""
 
 from __future__ import annotations
 
@@ -18,27 +18,28 @@ from tunewheel_cli.wheel_status import SHOWN, ProjectStatus, fold
 class WheelReport:
     lags: Sequence[GroupLag] = ()
     refused: Mapping[str, int] = field(default_factory=dict[str, int])
-    """Dead letters by their topic."""
+    """The number of dead letters by topic."""
     projects: Mapping[str, ProjectStatus] = field(default_factory=dict[str, ProjectStatus])
     services: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
-    """The processes of this machine and those at the health URLs, by name, as ``RunState`` holds them."""
+    """The processes of this machine and those at the health URLs, by name, in the form of
+    ``RunState.services``."""
     warnings: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
 
     @property
     def silent_services(self) -> list[str]:
-        """Those with consumer groups of which no process is a member."""
+        """The services whose consumer groups have no member."""
         return silent_services(self.lags)
 
     @property
     def hidden_groups(self) -> list[str]:
-        """Consumer groups that this client must not see."""
+        """The consumer groups that this client may not see."""
         return sorted({lag.group for lag in self.lags if not lag.visible})
 
 
 async def read_report(
     options: Mapping[str, Any], wheel: RunState | None, health_urls: Sequence[str], project: str | None
 ) -> WheelReport:
-    """Read the log, and ask the processes; ``options`` are aiokafka's, ``wheel`` runs on this machine.
+    """Read the log, and ask the processes. ``options`` are aiokafka's; ``wheel`` is the one on this machine.
 
     Raises:
         TransientError, NotAllowed, TopicsMissing: see ``read_lag``.

@@ -1,4 +1,4 @@
-"""The secrets of one wheel on this machine: made once, by the first ``up`` on its folder, and kept."""
+"""The secrets of one wheel on this machine. The first ``up`` on its folder creates them."""
 
 from __future__ import annotations
 
@@ -24,41 +24,43 @@ class SecretsUnusable(TunewheelError):
 
 @dataclass(frozen=True, slots=True)
 class WheelSecrets:
-    """What the services of one wheel share; ``keys_file`` holds the hash of ``api_key``."""
+    """The secrets that the services of one wheel share. ``keys_file`` holds the hash of ``api_key``."""
 
     api_key: SecretStr
     keys_file: Path
     session_secret: SecretStr
     pseudonym_secret: SecretStr | None
-    """None: this folder's versions were made without, or its first log or store was from elsewhere."""
+    """None: this folder's dataset versions were made without a secret, or its first log or store came from
+    elsewhere."""
 
 
 def local_key(var: Var) -> SecretStr | None:
-    """Return the key of the wheel on ``var``, None where none was made.
+    """Return the key of the wheel on ``var``; None: none was made.
 
     Raises:
-        SecretsUnusable: the file is there and cannot be read.
+        SecretsUnusable: the file exists but cannot be read.
     """
     return _read(var.identity / "api-key")
 
 
 def pseudonym_secret(var: Var) -> SecretStr | None:
-    """Return what keys the pseudonyms in versions of the wheel on ``var``: ``TUNEWHEEL_PSEUDONYM_SECRET``,
-    else the folder's own; None where it has none.
+    """Return the secret of the pseudonyms in dataset versions of the wheel on ``var``:
+    ``TUNEWHEEL_PSEUDONYM_SECRET``, else the folder's own, else None.
 
     Raises:
-        SecretsUnusable: the file is there and cannot be read.
+        SecretsUnusable: the file exists but cannot be read.
     """
     given = os.environ.get("TUNEWHEEL_PSEUDONYM_SECRET")
     return SecretStr(given) if given else _read(var.identity / "pseudonym-secret")
 
 
 def make_secrets(var: Var, *, pseudonyms: bool) -> WheelSecrets:
-    """Return the secrets of the wheel on ``var``; those that are missing are made.
+    """Return the secrets of the wheel on ``var``, and create missing ones.
 
     Args:
-        pseudonyms: whether a folder without a log and a store of its own yet gets a ``pseudonym_secret``. A
-            folder that has one of them never does: its versions were made without.
+        pseudonyms: whether a folder without a log and a store gets a ``pseudonym_secret``. A folder with one
+        of
+            them never gets one, because its dataset versions were made without it.
 
     Raises:
         SecretsUnusable
@@ -67,7 +69,7 @@ def make_secrets(var: Var, *, pseudonyms: bool) -> WheelSecrets:
     try:
         is_new = not (_holds_anything(var.kafka) or _holds_anything(var.store))
         folder.mkdir(parents=True, exist_ok=True, mode=owner_files.OWNER_FOLDER)
-        folder.chmod(owner_files.OWNER_FOLDER)  # one that was copied here may be open to others
+        folder.chmod(owner_files.OWNER_FOLDER)  # a copied folder may be readable by others
         with owner_files.one_at_a_time(folder):
             key = _keep(folder / "api-key", key_file.new_key)
             if not var.keys_file.exists():
@@ -84,8 +86,8 @@ def make_secrets(var: Var, *, pseudonyms: bool) -> WheelSecrets:
 
 
 def rotate_local_key(var: Var, *, keep_old: bool) -> str:
-    """Give the wheel another key of its own and return it. Wherever this ends early, the key in the folder is
-    one that the file of keys knows.
+    """Replace the wheel's own key and return the new one. If this is interrupted at any point, the file of
+    keys still holds the hash of the key in the folder.
 
     Raises:
         InvalidKeys, KeyFileUnwritable, SecretsUnusable
@@ -101,7 +103,7 @@ def rotate_local_key(var: Var, *, keep_old: bool) -> str:
 
 
 def _keep(path: Path, make: Callable[[], str]) -> SecretStr:
-    """Return the secret in ``path``, made now where there is none."""
+    """Return the secret in ``path``; create it if there is none."""
     found = _read(path)
     if found is None:
         found = SecretStr(make())
@@ -127,7 +129,8 @@ def _read(path: Path) -> SecretStr | None:
 
 
 def _require_known(path: Path, key: SecretStr) -> None:
-    """Refuse a file of keys without the wheel's own: its gateway could not reach its engine."""
+    """Raise if the file of keys lacks the wheel's own key, without which the gateway could not use the
+    engine."""
     from tunewheel_runtime.identity.keys import read_keys
 
     if read_keys(path).find(key.get_secret_value()) is None:

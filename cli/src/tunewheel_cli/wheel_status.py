@@ -1,4 +1,4 @@
-"""Where each project is on the wheel, folded from its events."""
+"""Determines each project's place on the wheel from its events."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tunewheel_contracts.turn_status import TurnStatus
 from tunewheel_cli.describing import describe
 
 SHOWN: tuple[TopicSpec, ...] = (*TURN_TOPICS, topics.SERVING_DESIRED, topics.ROLLOUT_JUDGED)
-"""All that a status is folded from. An alarm moves no project: curate decides what follows from it. The busy
-topics (tickets, records, completions) only fill a project."""
+"""The topics from which a status is made. An alarm does not move a project, because curate decides about it.
+Busy topics (tickets, records, completions) do not move one either."""
 
 ENDED = "ended without a rollout, collecting records"
 _PLACES = {
@@ -41,7 +41,7 @@ _PLACES = {
 
 @dataclass(slots=True)
 class ProjectStatus:
-    """One project: its place on the wheel, what it serves, what happened last."""
+    """One project: its place on the wheel, the model in production, and its last events."""
 
     project: str
     place: str = ""
@@ -73,7 +73,7 @@ class ProjectStatus:
                 self.promoted.add(event.model_id)
             stage = event.to_stage.value
             place = {"production": "serving", "retired": ENDED}.get(stage, stage)
-            # Who was replaced, or superseded, has left the project to another.
+            # A model that was replaced or superseded does not move the project: another model has it now.
             by_itself = stage == "retired" and event.decided_by in ("rollout", "criteria")
             if stage in ("retired", "rejected", "evaluated") and not by_itself:
                 return
@@ -102,7 +102,7 @@ class ProjectStatus:
 
 
 def fold(events: Iterable[Envelope[Any]]) -> dict[str, ProjectStatus]:
-    """Return the status of every declared project; events count in the order of their time."""
+    """Return the status of every declared project. Events are applied in the order of their time."""
     found: dict[str, ProjectStatus] = {}
     for envelope in sorted(events, key=lambda e: e.time):
         found.setdefault(envelope.project, ProjectStatus(envelope.project)).apply(envelope)

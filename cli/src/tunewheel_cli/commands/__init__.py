@@ -1,1 +1,1 @@
-"""The commands by what they deal with: the running wheel, projects, the log."""
+"""The commands, grouped by subject: the running wheel, projects, the log."""

@@ -1,4 +1,5 @@
-"""Bars of commands that take a while: on standard error, as output is for results, where somebody looks."""
+"""Progress bars of slow commands. They are shown on a terminal only, on standard error: output is for
+results."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 @contextmanager
 def published_bar(*, silent: bool) -> Iterator[Callable[[Summary], None]]:
-    """Show a bar of bytes, with what was published and refused beside it, as ``publish_path`` tells of it."""
+    """Show a bar of bytes with the numbers of published and refused events. Pass the result to
+    ``publish_path``."""
     columns = (
         TextColumn("publishing"), BarColumn(), DownloadColumn(), TextColumn("{task.description}"),
         TimeRemainingColumn(),
@@ -43,18 +45,18 @@ def published_bar(*, silent: bool) -> Iterator[Callable[[Summary], None]]:
 
 
 class Rows:
-    """Rows of several files on one bar."""
+    """One bar for the rows of several files."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._task = progress.add_task("reading", total=None)
 
     def expect(self, rows: int) -> None:
-        """Say how many rows there are in all."""
+        """Set the total number of rows."""
         self._progress.update(self._task, total=rows)
 
     def note(self, name: str, rows: int) -> None:
-        """Show that the ``rows`` of one file are written."""
+        """Show that one file with ``rows`` was written."""
         self._progress.update(self._task, advance=rows, description=f"wrote {name}")
 
 
@@ -67,7 +69,8 @@ def rows_bar(*, silent: bool) -> Iterator[Rows]:
 
 @contextmanager
 def steps_bar(*, silent: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """Show a bar of named steps; what is given is told that a step begins after so many of so many."""
+    """Show a bar of named steps. Call the result with a step's name, its position, and the number of
+    steps."""
     with _named(TimeElapsedColumn(), silent=silent) as progress:
         task = progress.add_task("starting", total=None)
         yield lambda step, done, of: progress.update(task, completed=done, total=of, description=step)

@@ -1,4 +1,4 @@
-"""dataset show, diff, export: what lies in the object store."""
+"""dataset show, diff, export: dataset versions in the object store."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def export(
 
     async def read(bar: Rows) -> Contents:
         version = await open_version(dataset_id, store or reach.var.store_url)
-        check_folder(folder)  # after the id is known for one: the folder's name may come from it
+        check_folder(folder)  # only once the id is known, because it may give the folder its name
         counts = version.manifest.counts
         bar.expect(counts.train + counts.holdout + counts.preferences + counts.negatives)
         return await read_contents(version)

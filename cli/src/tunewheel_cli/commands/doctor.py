@@ -1,4 +1,4 @@
-"""doctor: whether everything that an installation needs is as it must be."""
+"""doctor: checks everything that an installation needs."""
 
 from __future__ import annotations
 
@@ -78,12 +78,13 @@ def _installation(
     engine_url: str | None,
     health_urls: str | None,
 ) -> Installation:
-    """Return what the options say; what they leave open is that of the wheel here, if it is meant."""
+    """Return the installation to check: from the options, else from the wheel here, if the connection is
+    its."""
     from tunewheel_cli.acls import least_acls
     from tunewheel_cli.doctor.examination import Installation
     from tunewheel_cli.service_health import local_urls, parse_health_urls
 
-    least_acls(names or ())  # refuses a name that is none
+    least_acls(names or ())  # raises for an unknown name
     wheel = reach.connection.wheel(reach.var)
     engines, authority = engines_of(engine_url, wheel, reach.var)
     local = local_urls(wheel.services).values() if wheel else ()
@@ -99,9 +100,9 @@ def _installation(
 
 
 def engines_of(engine_url: str | None, wheel: RunState | None, var: Var) -> tuple[tuple[Endpoint, ...], str]:
-    """Return the engines with the key that the gateway sends, and the variable that names whom it trusts.
+    """Return the engines, with the key that the gateway sends, and the variable of the trusted authority.
 
-    The gateway of the wheel here has what ``roster.environment`` gives it.
+    For the wheel here, these are the gateway's values from ``roster.environment``.
     """
     from tunewheel_cli.doctor.endpoints import ENGINE_CAFILE
     from tunewheel_cli.endpoint import Endpoint, given_key

@@ -1,4 +1,4 @@
-"""scorecard, eval, lm-eval: what was judged of a run, judging it again, and by which public tasks."""
+"""scorecard, eval, lm-eval: shows a run's evaluation, repeats it, and checks public tasks for it."""
 
 from __future__ import annotations
 

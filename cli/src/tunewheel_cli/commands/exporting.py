@@ -1,4 +1,4 @@
-"""export: a trained model as files that other tools load."""
+"""export: writes a trained model as files for other tools."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def export(
 
 
 def describe(told: dict[str, Any]) -> str:
-    """Say in a line or two what was written, and how near it is to what was trained."""
+    """Return a line or two about the written files, and their difference from the trained model."""
     parity = told["parity"]
     return (
         f"wrote {told['format']} in {told['dtype']} to {told['directory']}\n"

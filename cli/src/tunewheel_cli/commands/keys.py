@@ -1,4 +1,4 @@
-"""keys, key, login: who may call, and the wheel's own key."""
+"""keys, key, login: the file of API keys, the wheel's own key, and login links for the console."""
 
 from __future__ import annotations
 
@@ -165,10 +165,10 @@ def login(
 
 
 def _own_or(file: Path | None, reach: Reach) -> Path:
-    """Return the file to change. The wheel's own is made by ``up`` alone, with the wheel's key in it.
+    """Return the file to change. Only ``up`` creates the wheel's own file, together with the wheel's key.
 
     Raises:
-        InvalidOption: there is none yet.
+        InvalidOption: the wheel has no file yet.
     """
     own = reach.var.keys_file
     if file is None and not own.exists():

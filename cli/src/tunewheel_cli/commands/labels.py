@@ -1,4 +1,4 @@
-"""labels list, show, answer: the prompts of production that wait for a trusted answer."""
+"""labels list, show, answer: prompts of production that wait for trusted answers."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def answer(
 
 
 def _far(told: dict[str, Any]) -> str:
-    """Say how far a request is."""
+    """Return the progress of a request as text."""
     left_out = f", {told['out_of_scope']} out of scope" if told["out_of_scope"] else ""
     ended = f" (ended: {told['outcome']})" if told["outcome"] else ""
     following = f"; next is {told['next']}" if told.get("next") else ""

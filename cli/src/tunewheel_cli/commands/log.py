@@ -1,4 +1,4 @@
-"""models, watch, dead-letters, lineage: what the log tells."""
+"""models, watch, dead-letters, lineage: read the log."""
 
 from __future__ import annotations
 

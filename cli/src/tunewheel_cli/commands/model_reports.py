@@ -1,4 +1,4 @@
-"""model card, compare: what the registry tells about single models."""
+"""model card, compare: reports of the registry on single models."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Registry = Annotated[
 
 
 def add_to(group: typer.Typer) -> None:
-    """Add the commands to those on models."""
+    """Add the commands to the group ``model``."""
     for command in (card, compare):
         group.command()(command)
 

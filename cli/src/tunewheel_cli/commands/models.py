@@ -1,4 +1,4 @@
-"""model promote, rollback, pin, unpin, retire, reject, stop: what people decide of a model."""
+"""model promote, rollback, pin, unpin, retire, reject, stop: people's commands on models."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Request = Annotated[
 
 
 class Remaining(StrEnum):
-    """Who answers once all others were stopped."""
+    """The model that answers all traffic after ``stop``."""
 
     CHAMPION = "champion"
     BASE = "base"
@@ -57,7 +57,7 @@ ORDERS = {
     "retire": "Take a model out in good order; only a command brings it back.",
     "reject": "Take a version out for good.",
 }
-"""Beside ``promote``, which can be forced: what each is for."""
+"""By action, except ``promote``, which can be forced, the help text."""
 
 
 def register(app: typer.Typer) -> None:
@@ -124,7 +124,8 @@ def _order(
     async def send() -> Answer:
         options = reach.client_options()
         await require_project(options, project)
-        # Who stops everything counts whatever else happened: the registry knows who is champion by then.
+        # ``stop`` takes effect whatever else happened, so it names no generation; the registry resolves the
+        # alias.
         desired = None if action == STOP else await desired_of(options, project)
         named = model if action == STOP else meant(desired, model)
         seen = desired.generation if desired and generation is None else generation

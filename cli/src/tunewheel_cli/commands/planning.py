@@ -1,4 +1,4 @@
-"""plan: what training would take."""
+"""plan: estimates memory, time and cost of training."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 _WIDEST = 300
-"""Columns that no table of plans needs."""
+"""A width, in columns, that every table of plans fits."""
 
 
 def register(app: typer.Typer) -> None:
@@ -135,7 +135,7 @@ def plan(
 
 
 def _stored(dataset: str | None, store: str | None) -> tuple[Version | None, list[RunManifest]]:
-    """The version of that name and the runs of ``store``; a folder that is not there yet holds none."""
+    """Return the dataset version, and the runs in ``store``. A folder that does not exist holds none."""
     from tunewheel_runtime.store import ObjectStore
 
     from tunewheel_cli.datasets.versions import open_version
@@ -213,7 +213,7 @@ def _print(rows: list[Planned], advice: Advice | None, priced: str, measured: Me
     )  # fmt: skip
     for row in rows:
         table.add_row(*_cells(row))
-    # As wide as it is, on a narrow terminal or in a file too: a figure whose end is cut off is another one.
+    # Print the whole width even on a narrow terminal or to a file: a figure that is cut off would be wrong.
     needed = Measurement.get(console, console.options.update(width=_WIDEST), table).maximum
     wide = Console(highlight=False, width=max(needed, console.width))
     with wide.capture() as held:
@@ -226,7 +226,7 @@ def _print(rows: list[Planned], advice: Advice | None, priced: str, measured: Me
     for held in dict.fromkeys(_validation(row) for row in rows if row.plan.validation):
         console.print(held)
     whole = {_serving(row) for row in rows if row.plan.method is TrainMethod.FULL}
-    if len(whole) == 1:  # of one model that was asked about
+    if len(whole) == 1:  # only if the plan is for a single model
         console.print(*whole)
     if measured and measured.tokenizer:
         console.print(f"The examples are counted in tokens of {measured.tokenizer}.")

@@ -1,4 +1,4 @@
-"""What ``up`` shows while the wheel starts: a line per process, or plain lines where nobody watches."""
+"""Shows the start of the wheel (``up``): a table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _COLOURS = {
 
 
 class StartDisplay:
-    """Shows states; ``silent`` shows nothing. Everything goes to standard error: output is for results."""
+    """Shows states on standard error, as output is for results. ``silent``: shows nothing."""
 
     def __init__(self, *, silent: bool = False) -> None:
         self._console = Console(file=sys.stderr, quiet=silent, highlight=False)
@@ -59,7 +59,7 @@ class StartDisplay:
         self._progress.stop()
 
     def jars(self, ready: int, total: int) -> None:
-        """Show how many of Kafka's jars are there; nothing where none had to be fetched."""
+        """Show how many of Kafka's jars are present. Shows nothing if none has to be fetched."""
         if "jars" not in self._tasks and ready == total:
             return
         if self._live:
@@ -73,7 +73,7 @@ class StartDisplay:
         self.show(kept.program.name, kept.state, kept.note)
 
     def state(self, state: RunState) -> None:
-        """Show the states that another supervisor wrote down."""
+        """Show the states in another supervisor's file."""
         for name, service in state.services.items():
             self.show(name, State(service["state"]), service["note"])
 
@@ -91,7 +91,7 @@ class StartDisplay:
         self._progress.update(self._tasks[name], description=words, completed=done)
 
     def running(self, state: RunState, *, logs: Path, end: str) -> None:
-        """Say where everything is, and what ends it."""
+        """Show the addresses of the running wheel, the folder of logs, and how to stop it."""
         self._progress.stop()
         self._live = False
         self._console.print(f"\n[bold]Kafka[/]    {state.bootstrap_servers}")
@@ -102,7 +102,7 @@ class StartDisplay:
 
     @property
     def is_watched(self) -> bool:
-        """Whether a person sees this: what goes to a file is no place for secrets."""
+        """Whether the output goes to a terminal. Secrets must not be written to a file."""
         return self._console.is_terminal
 
     def login(self, told: str) -> None:

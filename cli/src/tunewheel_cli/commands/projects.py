@@ -1,4 +1,4 @@
-"""declare, build, ask: what one does with a project."""
+"""declare, build, ask: commands on a project."""
 
 from __future__ import annotations
 

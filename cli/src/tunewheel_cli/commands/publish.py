@@ -1,4 +1,4 @@
-"""publish: files, folders, repositories and object stores onto the log."""
+"""publish: publishes files, folders, repositories and object stores."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def _tell_step(step: Step, *, as_json: bool) -> None:
 
 
 def tell(summary: Summary) -> None:
-    """Print what became of a path; refusals go to standard error."""
+    """Print the result for a path; refusals go to standard error."""
     for refusal in summary.refusals[:SHOWN_REFUSALS]:
         print(f"{summary.path}: {refusal}", file=sys.stderr)
     if summary.refused > SHOWN_REFUSALS:

@@ -1,4 +1,4 @@
-"""review list, show, answer, submit: compare answers without being told whose they are."""
+"""review list, show, answer, submit: blind comparisons of models' answers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Choice(StrEnum):
 
 
 class Verdict(StrEnum):
-    """A reviewer's last word, as it is typed."""
+    """A reviewer's verdict, as typed."""
 
     APPROVE = "approve"
     REJECT = "reject"
@@ -134,7 +134,7 @@ def queue_of(
     console_url: str | None,
     reviewer: str | None = None,
 ) -> ConsoleQueue:
-    """Return what people work off in ``project`` at the console."""
+    """Return the console's queue of reviews or labels of ``project``."""
     from tunewheel_cli.console_queue import ConsoleQueue
     from tunewheel_cli.endpoint import Endpoint
 
@@ -142,7 +142,7 @@ def queue_of(
 
 
 def _far(progress: dict[str, Any]) -> str:
-    """Say how far a person is."""
+    """Return a person's progress as text."""
     told = f"{progress['answered']} of {progress['items']} answered"
     if progress["state"] == "waiting":
         following = progress["next"]

@@ -1,4 +1,4 @@
-"""up, down: the running wheel."""
+"""up, down: start and stop the wheel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How ``up`` starts a wheel here or in the background, and shows it."""
+"""Starts a wheel in this process or in the background, for ``up``."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class StartOptions:
         """Return the plan.
 
         Raises:
-            InvalidOption, UnknownService: an option's value cannot be.
+            InvalidOption, UnknownService: an option has an invalid value.
         """
         if self.only and self.services:
             raise InvalidOption("--only: cannot be given together with --services; use one of them")
@@ -116,7 +116,7 @@ def start_detached(reach: Reach, plan: Plan) -> None:
     deadline = time.monotonic() + BACKGROUND_SECONDS
     with StartDisplay(silent=reach.as_json) as display:
         while True:
-            ended = process.poll() is not None  # before its last word is read, or that is missed
+            ended = process.poll() is not None  # before reading the state, so that none is missed
             state = RunState.read(plan.var.run_file)
             if state is not None:
                 display.state(state)

@@ -1,4 +1,4 @@
-"""status: what a wheel is doing, on this machine or anywhere else."""
+"""status: shows the state of a wheel, on this machine or elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``status`` and ``models`` print."""
+"""Tables of ``status``, ``models``, ``topics acls`` and ``keys``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LAST_CHARACTERS = 100
 
 
 def print_status(wheel: RunState | None, report: WheelReport) -> None:
-    """Print processes, their warnings, who reads the log, and projects; ``wheel`` runs on this machine."""
+    """Print processes, their warnings, consumer groups and projects. ``wheel``: the one on this machine."""
     console = Console(highlight=False)
     if report.services:
         console.print(_services(report.services))
@@ -50,7 +50,7 @@ def print_status(wheel: RunState | None, report: WheelReport) -> None:
 def _print_groups(console: Console, report: WheelReport) -> None:
     members: dict[str, int] = {}
     for lag in report.lags:
-        if lag.hosts and lag.service:  # each process of a service is in all its groups, a standby too
+        if lag.hosts and lag.service:  # each process of a service, even a standby, is in all its groups
             members[lag.service] = max(members.get(lag.service, 0), len(lag.hosts))
     if members and not report.services:
         console.print("processes: " + ", ".join(f"{name} {count}" for name, count in members.items()))
@@ -72,7 +72,7 @@ def _print_groups(console: Console, report: WheelReport) -> None:
 
 
 def _print_turns(console: Console, project: ProjectStatus) -> None:
-    """Print the project's alarms and turns, and last what a person should do."""
+    """Print the project's alarms and turns, and then what a person should do."""
     lines = report(project.turns, datetime.now(UTC))
     if lines:
         console.print(f"\n[bold]{escape(project.project)}[/]")
@@ -82,7 +82,7 @@ def _print_turns(console: Console, project: ProjectStatus) -> None:
 
 
 def print_models(models: Sequence[KnownModel]) -> None:
-    """Print one line a model; a base model's line says what is known of it."""
+    """Print one line per model. A base model's line shows what is known about it."""
     console = Console(highlight=False)
     if not models:
         console.print("no model is registered")
@@ -97,7 +97,7 @@ def print_models(models: Sequence[KnownModel]) -> None:
 
 
 def print_acls(acls: Sequence[Acl], principals: Mapping[str, str]) -> None:
-    """Print one line a topic or group below each principal; ``principals`` are Kafka's names by ours."""
+    """Print each principal with one line per topic or group. ``principals``: Kafka's names by ours."""
     console = Console(highlight=False)
     for name, called in principals.items():
         table = Table(box=None, pad_edge=False, show_header=False)
@@ -115,7 +115,7 @@ def _identity(wheel: RunState) -> str:
 
 
 def print_keys(keys: Mapping[str, ApiKey]) -> None:
-    """Print one line a key."""
+    """Print one line per key."""
     table = Table("name", "roles", "projects", "groups", "keys", box=None, pad_edge=False)
     for name, entry in keys.items():
         roles = entry.roles if "roles" in entry.model_fields_set or not entry.groups else ()

@@ -1,4 +1,4 @@
-"""withdraw, forget: what was published is taken back."""
+"""withdraw, forget: withdraws documents, and erases data of a person or a source."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def forget(
 
 
 def _checked(event_class: Any, **fields: Any) -> Any:
-    """Return the event; a field that cannot be is named in our words, not pydantic's."""
+    """Return the event. An invalid field raises our error instead of pydantic's."""
     from pydantic import ValidationError
     from tunewheel_contracts.errors import InvalidEvent
 

@@ -1,4 +1,4 @@
-"""topics, topics acls: what a Kafka must have, and what it must allow."""
+"""topics, topics acls: the topics that Kafka needs, and the rights of each principal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What differs between two dataset versions: examples, labels, stages, spec."""
+"""Compares two dataset versions: examples, labels, stages, spec."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _EXCERPT = 80
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """From ``before`` to ``after``; everything that is equal is left out."""
+    """The changes from ``before`` to ``after``."""
 
     before: str
     after: str
@@ -33,18 +33,18 @@ class Difference:
     moved: dict[str, int]
     """Examples of both versions that changed sides: train → holdout, never the other way."""
     answers_changed: int
-    """Questions of both versions whose answer differs; they are in ``added`` and ``removed`` too."""
+    """Questions of both versions with different answers. They count in ``added`` and ``removed`` too."""
     changed_questions: tuple[str, ...]
     labels: dict[str, Change]
-    """Training examples by label."""
+    """By label, the number of training examples."""
     funnel: dict[str, dict[str, Change]]
-    """By stage: entered, left, and each reason."""
+    """By stage, how many records entered and left, and the number for each reason."""
     spec: dict[str, Change]
     """By dotted path."""
 
     @property
     def is_none(self) -> bool:
-        """Whether the versions are alike in everything that is compared."""
+        """Whether the versions do not differ."""
         return not any(value for name, value in asdict(self).items() if name not in ("before", "after"))
 
     def as_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A dataset version as files that other tools read: JSON Lines, Parquet, Hugging Face ``datasets``."""
+"""Exports a dataset version for other tools: as JSON Lines, Parquet, or Hugging Face ``datasets``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ExportFormat(StrEnum):
 
 
 class FolderTaken(TunewheelError):
-    """The folder to export to holds something already."""
+    """The folder to export to is not empty."""
 
 
 class FolderUnusable(TunewheelError):
@@ -34,10 +34,10 @@ class FolderUnusable(TunewheelError):
 
 @dataclass(frozen=True)
 class Contents:
-    """What an export writes."""
+    """The contents of an export."""
 
     frames: dict[str, pl.DataFrame]
-    """By split; ``preferences`` and ``negatives`` where the version has any."""
+    """The rows by split. The version may also have ``preferences`` and ``negatives``."""
     manifest: str
     card: str | None
 
@@ -61,10 +61,10 @@ async def read_contents(version: Version) -> Contents:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder that holds something.
+    """Check that an export can write to ``folder``.
 
     Raises:
-        FolderTaken: ``folder`` is not empty, or no folder.
+        FolderTaken: ``folder`` is not empty, or is no folder.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FolderTaken(f"--to: {folder} is not an empty folder; name another, or empty it")
@@ -75,11 +75,11 @@ def write_contents(
 ) -> dict[str, int]:
     """Write a version to ``folder``; return the rows of each split.
 
-    ``on_rows`` is called with a split's name and rows when it was written. ``hf`` is a folder for
-    ``datasets.load_from_disk``; what has other columns than examples lies in folders of its own.
+    ``on_rows`` is called with a split's name and number of rows after it was written. ``hf`` writes a folder
+    for ``datasets.load_from_disk``; splits with other columns than examples get folders of their own.
 
     Raises:
-        FolderUnusable: it cannot be written, or not to its end.
+        FolderUnusable: the folder cannot be written, or the disk is full.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

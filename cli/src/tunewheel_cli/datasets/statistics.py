@@ -1,4 +1,4 @@
-"""How long the examples of a dataset version are, as a plan wants it."""
+"""Measures the lengths of a dataset version's examples, for a plan."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ if TYPE_CHECKING:
     from tunewheel_cli.datasets.versions import Version
 
 CHARACTERS_PER_TOKEN = 4
-"""The usual estimate for English, and curate's, where there is no tokenizer."""
+"""Characters per token if there is no tokenizer: the usual estimate for English, as in curate."""
 AROUND = 5
-"""Tokens that a chat template writes around a message."""
+"""Tokens that a chat template adds to each message."""
 MOST_COUNTED = 2_000
-"""Conversations; of more, every n-th stands for n. One takes a millisecond."""
+"""The most conversations that are tokenised. Of more, every n-th counts n times. One takes a millisecond."""
 LONGEST = 20
-"""Conversations of most characters, among which the one of most tokens is looked for."""
+"""The longest conversation in tokens is searched among so many of the longest in characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """``tokenizer`` is the base model's whose tokens ``stats`` counts; None: they are estimated, because of
-    ``reason``."""
+    """Token counts. ``tokenizer``: the base model's, with which ``stats`` were counted. None: they are
+    estimated, for ``reason``."""
 
     stats: DatasetStats
     tokenizer: str | None
     reason: str | None = None
     pairs: DatasetStats | None = None
-    """Of the answers that a preference is learnt from."""
+    """The counts of the answers for preference training."""
 
 
 async def training_stats(version: Version, preference: PreferenceSpec | None = None) -> Measured:
-    """Statistics of the rows that ``version`` trains on, and of the answers that ``preference`` learns from.
+    """Return statistics of the training rows of ``version``, and of the answers for ``preference``.
 
     Raises:
         InvalidSpec: there are no such rows.
-        ArtifactMissing, CorruptArtifact, TransientError: the store does not hold them.
+        ArtifactMissing, CorruptArtifact, TransientError: the rows cannot be read from the store.
     """
     frame = await version.frame(version.manifest.train)
     rows = frame.select(name for name in frame.columns if name in ("messages", "format")).to_dicts()
@@ -60,7 +60,7 @@ async def training_stats(version: Version, preference: PreferenceSpec | None = N
     except NoTokenizer as error:
         pairs = estimate_tokens([row["messages"] for row in answers]) if answers else None
         stats, name, reason = estimate_tokens([row["messages"] for row in rows]), None, str(error)
-    if pairs is not None:  # which lie in padded batches: no beginning is shared
+    if pairs is not None:  # pairs are trained in padded batches, which share no prefix
         pairs = replace(pairs, examples=items, sequences=len(answers), prefix=0)
     return Measured(stats, name, reason, pairs)
 
@@ -68,8 +68,8 @@ async def training_stats(version: Version, preference: PreferenceSpec | None = N
 async def _answers(
     version: Version, preference: PreferenceSpec | None, examples: Sequence[Mapping[str, Any]]
 ) -> tuple[list[Mapping[str, Any]], int]:
-    """Conversations that ``preference`` learns from, and how many pairs and single answers they make. Only
-    kto takes single ones; where it has no pairs, the examples are its better answers."""
+    """Return the conversations for ``preference``, and how many pairs and single answers they make. Only kto
+    uses single answers. If it has no pairs, the examples are its better answers."""
     if preference is None:
         return [], 0
     manifest = version.manifest
@@ -89,9 +89,9 @@ def _conversation(row: Mapping[str, Any], side: str) -> Mapping[str, Any]:
 
 
 def count_tokens(rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase) -> DatasetStats:
-    """Statistics of ``rows`` (``messages`` and maybe ``format``) in tokens, as training encodes them.
+    """Return statistics of ``rows`` (``messages`` and maybe ``format``) in tokens, encoded as in training.
 
-    Raises NoTokenizer where the chat template refuses all.
+    Raises NoTokenizer if the chat template refuses all rows.
     """
     every = math.ceil(len(rows) / MOST_COUNTED)
     by_characters = sorted(rows, key=lambda row: sum(len(turn["content"]) for turn in row["messages"]))
@@ -113,7 +113,8 @@ def count_tokens(rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokeniz
 def _encoded(
     row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase
 ) -> tuple[list[int], list[int]] | None:
-    """Token ids, and which of them are learnt: the last answer, of general data every one."""
+    """Return the token ids, and which of them have a loss: those of the last answer; in general data, those
+    of every answer."""
     from tunewheel_basemodel.chat import encode_chat, last_answer
     from tunewheel_basemodel.errors import InvalidChat
 
@@ -125,8 +126,8 @@ def _encoded(
 
 
 def estimate_tokens(conversations: Sequence[Sequence[Mapping[str, Any]]]) -> DatasetStats:
-    """The same by four characters a token: of each conversation the last answer is learnt; the system prompt
-    that all begin with is shared."""
+    """Estimate the statistics by four characters per token. The last answer of each conversation has a loss.
+    A system prompt at the start of all conversations is shared."""
     lengths = [sum(_tokens(message["content"]) for message in turns) for turns in conversations]
     learnt = sum(_tokens(turns[-1]["content"]) for turns in conversations)
     first = [turns[0]["content"] if turns[0]["role"] == "system" else "" for turns in conversations]
@@ -137,7 +138,8 @@ def estimate_tokens(conversations: Sequence[Sequence[Mapping[str, Any]]]) -> Dat
 
 
 def _shared(least: Sequence[Any], most: Sequence[Any]) -> int:
-    """How much two sequences begin with alike; all that lie between them in order begin with it too."""
+    """Return the length of the common prefix of two sequences. All sequences between them in order share
+    it."""
     pairs = enumerate(zip(least, most, strict=False))
     return next((place for place, (a, b) in pairs if a != b), min(len(least), len(most)))
 

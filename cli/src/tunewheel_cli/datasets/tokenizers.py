@@ -1,4 +1,4 @@
-"""The tokenizer that a dataset version's tokens are counted by: no model, no torch, no hub."""
+"""Opens the tokenizer of a dataset version, without a model, torch, or the hub."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class NoTokenizer(TunewheelError):
-    """The base model's tokenizer is not to be had here, or of no use; the message says why."""
+    """The base model's tokenizer is not available here, or cannot be used. The message gives the reason."""
 
 
 async def open_tokenizer_of(version: Version) -> PreTrainedTokenizerBase:
-    """The tokenizer that ``version`` was built by, else its base model's as far as it is on this machine.
+    """Return the tokenizer that ``version`` was built with, else its base model's if it is on this machine.
 
     Raises NoTokenizer, TransientError.
     """
@@ -41,7 +41,7 @@ async def open_tokenizer_of(version: Version) -> PreTrainedTokenizerBase:
 
 
 async def _fetch(version: Version, folder: Path) -> bool:
-    """Bring the files of the tokenizer that the version pinned to ``folder``; tell whether they are whole."""
+    """Copy the version's pinned tokenizer files to ``folder``; return whether they are complete."""
     from tunewheel_basemodel.digest import sha256_directory
 
     use = version.manifest.tokenizer

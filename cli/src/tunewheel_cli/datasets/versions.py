@@ -1,4 +1,4 @@
-"""One dataset version as it lies in the object store, every file verified against its manifest."""
+"""Reads a dataset version from the object store, and verifies every file against its manifest."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Version:
         """Return the rows of one of its Parquet files.
 
         Raises:
-            ArtifactMissing: it is gone, as after an erasure that deletes versions.
+            ArtifactMissing: the file is gone, for example after an erasure that deletes versions.
             CorruptArtifact, TransientError
         """
         import polars as pl
@@ -42,7 +42,7 @@ class Version:
         return pl.read_parquet(BytesIO(await self.store.get(ref)))
 
     async def text(self, ref: ArtifactRef) -> str:
-        """Return one of its text files; errors as ``frame``."""
+        """Return one of its text files. Raises as ``frame``."""
         return (await self.store.get(ref)).decode("utf-8")
 
 
@@ -50,7 +50,7 @@ async def open_version(dataset_id: str, store_url: str) -> Version:
     """Find a version by its id.
 
     Raises:
-        UnknownDataset: there is none; those that are there are named.
+        UnknownDataset: there is none; the message lists the existing versions.
         TransientError: the store is away.
     """
     from tunewheel_runtime.store import ObjectStore

@@ -1,1 +1,1 @@
-"""The whole loop on the bundled example: two turns of the wheel, told as they happen."""
+"""The demo: two turns of the wheel on the bundled example, shown as they happen."""

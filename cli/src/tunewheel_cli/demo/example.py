@@ -15,11 +15,11 @@ from tunewheel_cli.demo.gateway import CitedAnswer
 
 IN_CHECKOUT = Path("examples/helpdesk")
 PACKAGE = "tunewheel_example"
-"""What the distribution ``tunewheel`` installs the example's folder in."""
+"""The package in which the distribution ``tunewheel`` installs the example's folder."""
 
 
 def bundled() -> Path:
-    """Return the bundled example's folder: of the checkout that this is run in, else the installed one."""
+    """Return the bundled example's folder: in the checkout that runs this, else the installed one."""
     installed = None if IN_CHECKOUT.is_dir() else find_spec(PACKAGE)
     places = installed.submodule_search_locations if installed is not None else None
     return Path(places[0]) / IN_CHECKOUT.name if places else IN_CHECKOUT
@@ -27,7 +27,7 @@ def bundled() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """One ticket as the question that a customer asks, with the answer of an expert."""
+    """One ticket: a customer's question and an expert's answer."""
 
     ticket_id: str
     question: str
@@ -43,14 +43,14 @@ class Change:
     question: str
     document: str
     heading: str
-    """Of the section that holds the answer."""
+    """The heading of the section that holds the answer."""
     before: str
-    """What the section says in ``sops``."""
+    """The section's text in ``sops``."""
     after: str
-    """What it says in ``sops_changed`` instead."""
+    """The section's text in ``sops_changed``."""
 
     def cited_by(self, answer: CitedAnswer) -> str | None:
-        """Return the version of the section that ``answer`` cites, None where it cites another."""
+        """Return the version of the section that ``answer`` cites; None: it does not cite the section."""
         for source in answer.sources:
             if source["document"] == self.document and source["heading"].endswith(self.heading):
                 return source["version"]
@@ -93,12 +93,12 @@ class Example:
         return self.root / "sops_changed"
 
     def change(self) -> Change | None:
-        """Return what ``changed_sops`` changes; None for an example without."""
+        """Return the change in ``changed_sops``; None if the example has none."""
         path = self.root / "question_changed.json"
         return Change(**json.loads(path.read_text("utf-8"))) if path.is_file() else None
 
     def first_wave(self) -> list[Ticket]:
-        """Return the tickets of the first wave that an expert answered in the form that is asked for."""
+        """Return the tickets of the first wave that an expert answered in the task's form."""
         field = self.spec.task.label_field or ""
         answered = (
             ticket for ticket in map(_ticket, _lines(self.tickets)) if isinstance(ticket.answer, dict)
@@ -110,7 +110,8 @@ class Example:
         return [_ticket(raw) for raw in _lines(self.root / "second_wave.jsonl")]
 
     def third_wave(self) -> list[Ticket]:
-        """Return tickets about the same as the second wave that nothing is trained on: asked afterwards."""
+        """Return tickets on the subject of the second wave that are not trained on. They are asked
+        afterwards."""
         return [_ticket(raw) for raw in _lines(self.root / "third_wave.jsonl")]
 
     def questions(self, *, second: bool = False) -> list[str]:

@@ -1,4 +1,4 @@
-"""The demo as a client of the gateway: asks, and says what was wrong with the answers."""
+"""The demo's client of the gateway: asks questions and gives feedback on answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tunewheel_cli.http import open_session
 
 @dataclass(frozen=True, slots=True)
 class CitedAnswer:
-    """An answer that drew on passages of documents."""
+    """An answer with passages of documents in its prompt."""
 
     text: str
     sources: tuple[dict[str, str], ...]
@@ -40,7 +40,7 @@ class GatewayClient:
         await self._session.close()
 
     async def status_without_key(self) -> int:
-        """Return how the gateway answers a request that does not say who it is from."""
+        """Return the status of a request without a key."""
         async with open_session() as stranger, stranger.get(f"{self._url}/v1/models") as answer:
             return answer.status
 
@@ -54,14 +54,14 @@ class GatewayClient:
         """Wait until ``model`` can be asked: its adapter is then loaded.
 
         Raises:
-            TimeoutError: it is not after ``patience`` seconds.
+            TimeoutError: it still cannot after ``patience`` seconds.
         """
         async with asyncio.timeout(patience):
             while model not in await self.models():  # noqa: ASYNC110 - nothing to wait for over HTTP
                 await asyncio.sleep(0.1)
 
     async def ask(self, model: str, question: str, *, max_tokens: int = 80) -> dict[str, Any]:
-        """Return the whole completion; greedy, so that a second demo shows the same answers.
+        """Return the whole completion. Decoding is greedy, so that a second demo shows the same answers.
 
         Raises:
             TransientError: the gateway or its engine is busy or away.
@@ -101,8 +101,8 @@ class GatewayClient:
 
     @asynccontextmanager
     async def _post(self, path: str, body: dict[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Post, as OpenAI's clients do: a connection that broke, such as one that the server found idle for
-        too long, is worth another try."""
+        """Post, and raise ``TransientError`` if the connection broke, so that callers try again, as OpenAI's
+        clients do. The server may have closed an idle connection."""
         try:
             async with self._session.post(self._url + path, json=body) as answer:
                 yield answer

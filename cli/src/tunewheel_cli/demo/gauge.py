@@ -1,4 +1,4 @@
-"""How long each stage took, and how much memory all processes held at once."""
+"""Measures the time of each stage, and the peak memory of all processes together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Stage:
 
 @dataclass(slots=True)
 class Stopwatch:
-    """Times named stages; ``elapsed`` counts from its making."""
+    """Times named stages. ``elapsed`` counts from the creation of the stopwatch."""
 
     stages: list[Stage] = field(default_factory=list)
     _began: float = field(default_factory=time.monotonic)
@@ -37,9 +37,9 @@ class Stopwatch:
 
 @dataclass(slots=True)
 class MemoryGauge:
-    """Samples the resident memory of this process and everything below it.
+    """Samples the resident memory of this process and its descendants, in bytes.
 
-    Summed over processes, so pages they share are counted once for each: an upper bound, in bytes.
+    The sum counts shared pages once per process, so it is an upper bound.
     """
 
     peak_bytes: int = 0

@@ -1,4 +1,4 @@
-"""One SOP changes: the same question before and after, with its citation, and no training in between."""
+"""Changes one SOP, and asks the same question before and after, with its citation and without training."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ PATIENCE_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class KnowledgeChange:
-    """What was answered around the change of one SOP."""
+    """The answers before and after the change of one SOP."""
 
     before: CitedAnswer
     after: CitedAnswer
     index_seconds: float
-    """From the publishing of the changed SOP to the ``index.versioned`` that holds it."""
+    """Seconds from the publication of the changed SOP to the ``index.versioned`` that holds it."""
     answer_seconds: float
-    """From the publishing to the end of the first answer that cites the changed SOP."""
+    """Seconds from the publication to the end of the first answer that cites the changed SOP."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -64,7 +64,7 @@ async def change_an_sop(
 
 
 def show(found: KnowledgeChange, change: Change, screen: Screen) -> None:
-    """Print both answers, what each cites, and whether the model said what the SOP says."""
+    """Print both answers, the citation of each, and whether the model repeats the SOP's statement."""
     screen.answers("before", "after", [(change.question, found.before.text, found.after.text)])
     for name, answer, fact in (
         ("before", found.before, change.before),
@@ -90,8 +90,8 @@ def index_versions(feed: EventFeed, project: str) -> list[Envelope[Any]]:
 async def _cited(
     gateway: GatewayClient, project: str, change: Change, *, other_than: str | None
 ) -> CitedAnswer:
-    """Ask until an answer cites the section, in a version ``other_than`` this: the gateway opens an index
-    version a moment after its event."""
+    """Ask until an answer cites the section in a version ``other_than`` the given one. The gateway opens an
+    index version a moment after its event."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         answer = await retry(

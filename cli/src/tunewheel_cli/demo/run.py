@@ -1,4 +1,5 @@
-"""``run_demo``: a wheel of the demo's own, the story on it, the summary, and everything stopped again."""
+"""Runs the demo: starts a wheel of its own, tells the story on it, writes the summary, and stops the
+wheel."""
 
 from __future__ import annotations
 
@@ -51,7 +52,7 @@ async def run_demo(options: DemoOptions) -> int:
     members = choose(None)
     plan = Plan(
         var=Var(options.var.resolve()), members=members, auto_ports=True, base_model=example.spec.base_model,
-        # The example's customers are invented; without a secret each demo makes the same versions.
+        # The example's customers are invented. Without a secret every demo makes the same versions.
         pseudonym_secret=False,
     )  # fmt: skip
     wheel: Wheel | None = None
@@ -73,7 +74,7 @@ async def run_demo(options: DemoOptions) -> int:
 
 
 def _empty(var: Path) -> None:
-    """Remove what an earlier demo left; anything else is not ours to remove."""
+    """Remove the files of an earlier demo, and refuse a folder with other files."""
     run_state.require_none(Var(var.resolve()).run_file)
     if var.exists() and any(var.iterdir()) and not (var / "logs").is_dir():
         raise InvalidOption(f"--var: {var} holds something that no demo left there; name another folder")

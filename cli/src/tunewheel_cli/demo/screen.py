@@ -1,4 +1,4 @@
-"""What the demo shows: stages with bars, answers side by side, the lineage."""
+"""Shows the demo on the terminal: stages with bars, answers side by side, the lineage."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHOWN_METRICS = ("valid_output", "label_accuracy", "rouge_l", "perplexity", "reg
 
 
 class Screen:
-    """Writes to the terminal, or, with ``quiet``, nowhere: the summary file is for machines."""
+    """Writes to the terminal. ``quiet``: writes nothing; the summary file is for machines."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.console = Console(quiet=quiet, highlight=False)
@@ -50,7 +50,7 @@ class Screen:
             bar.finish()
 
     def contestants(self, verdict: Envelope[Any]) -> None:
-        """Show the figures a verdict rests on."""
+        """Show the figures on which a verdict is based."""
         table = Table("", *SHOWN_METRICS, title=f"{verdict.data.type}: {verdict.data.adapter.model_id}")
         for contestant in verdict.data.contestants:
             figures = [contestant.metrics.get(name) for name in SHOWN_METRICS]

@@ -1,5 +1,5 @@
-"""The second turn: customers ask what no version was trained on, experts answer once they are asked to, and
-the wheel says whether the new version helped."""
+"""The second turn. Customers ask questions that no version was trained on. Experts answer them on request.
+Then the wheel reports whether the new version helped."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from tunewheel_cli.publishing.sender import publish_events
 
 PATIENCE_SECONDS = 900.0
 RATINGS = 24
-"""Thumbs that experts give before the turn, and as many after it: a fall from .9 to .4 down is seen
-with these in nine of ten cases, and they fill no window of the monitor's."""
+"""How many thumbs experts give before the turn, and after it. With so many, a fall of thumbs down from 0.9 to
+0.4 is detected in nine of ten cases. They are too few to fill a window of the monitor."""
 
 
 @dataclass
 class Shift:
-    """Customers, experts and what the wheel says of them, around the second turn."""
+    """The customers, the experts and the wheel's reports around the second turn."""
 
     feed: EventFeed
     gateway: GatewayClient
@@ -45,20 +45,20 @@ class Shift:
     settings: KafkaSettings
     principal: Principal | None
     heard: list[Answered] = field(default_factory=list[Answered])
-    """The second wave as production answered it, before any expert saw it."""
+    """Production's answers to the second wave, before any expert saw it."""
 
     @property
     def project(self) -> str:
         return self.example.spec.project
 
     async def ask(self) -> None:
-        """Send the second wave as customers do: nobody corrects anything."""
+        """Send the second wave as customers, without corrections."""
         wave = self.example.second_wave()
         with self.watch.stage("second wave"), self.screen.bar("second wave", len(wave)) as bar:
             self.heard = await ask_all(self.gateway, self.project, wave, lambda n: bar.to(n, len(wave)))
 
     async def alarm(self) -> LabelsRequested:
-        """Wait until the monitor wants labels; show the alarms."""
+        """Wait until the monitor requests labels, and show the alarms."""
         with self.watch.stage("detect drift"), self.screen.bar("detect drift"):
             first = await self.feed.first(topics.LABELS_REQUESTED, patience=PATIENCE_SECONDS)
         revisions = self.feed.by_topic[topics.LABELS_REQUESTED.name]
@@ -77,7 +77,7 @@ class Shift:
         return wanted.data
 
     async def answer(self, wanted: LabelsRequested) -> None:
-        """Let the experts answer what customers asked; see ``expert_answers``."""
+        """Publish the experts' answers to the customers' questions; see ``expert_answers``."""
         answers = expert_answers(self.heard, wanted, principal=self.principal)
         before = self._records()
         with self.watch.stage("experts answer"), self.screen.bar("experts", len(answers)) as bar:
@@ -93,7 +93,7 @@ class Shift:
         return len(self.feed.by_topic[topics.RECORD_INGESTED.name])
 
     async def rate(self) -> None:
-        """Let the experts rate what the champion answered about the new product line."""
+        """Send the experts' ratings of the champion's answers about the new product line."""
         rated = [one for one in self.heard if self._is_new(one.ticket)][:RATINGS]
         with self.watch.stage("ratings"), self.screen.bar("ratings", len(rated)) as bar:
             for count, one in enumerate(rated, 1):
@@ -101,8 +101,9 @@ class Shift:
                 bar.to(count, len(rated))
 
     async def conclude(self, model_id: str) -> TurnCompleted:
-        """Go on asking about old and new until the monitor says whether it helped, and for a while until the
-        alarms are over. Experts rate the answers to questions that no version was trained on."""
+        """Keep asking old and new questions until the monitor reports whether the turn helped, and then, for
+        a while, until the alarms are resolved. Experts rate answers to questions that no version was trained
+        on."""
         unrated = {ticket.ticket_id for ticket in self.example.third_wave()}
 
         async def hear(one: Answered) -> None:
@@ -141,7 +142,7 @@ class Shift:
         """Wait for ``condition`` while customers ask.
 
         Raises:
-            TimeoutError: it does not come to hold.
+            TimeoutError: the condition does not hold in time.
         """
         await self.feed.until(
             lambda: asking.done() or condition(), patience=PATIENCE_SECONDS / 3, what=topic.name
@@ -166,13 +167,13 @@ class Shift:
         return None if found is None else found.data
 
     def _open_alarms(self) -> set[str]:
-        """Return the alarms that asked for labels and are not over."""
+        """Return the open alarms that requested labels."""
         resolved = {event.data.alarm_id for event in self.feed.by_topic[topics.DRIFT_RESOLVED.name]}
         wanted = {event.data.alarm_id for event in self.feed.by_topic[topics.LABELS_REQUESTED.name]}
         return wanted - resolved
 
     def _is_new(self, ticket: Ticket) -> bool:
-        """Tell whether no ticket of the first wave has this label."""
+        """Return whether no ticket of the first wave has this ticket's label."""
         return ticket.answer[self._label_field] not in self._known
 
     @cached_property
@@ -189,8 +190,8 @@ class Shift:
 def expert_answers(
     heard: Sequence[Answered], wanted: LabelsRequested, *, principal: Principal | None = None
 ) -> list[Envelope[ExamplePublished]]:
-    """Return the experts' answers to everything that was heard. All of them name the request; those to the
-    prompts that wait bear the completion's name and come last."""
+    """Return the experts' answers to all of ``heard``. All of them name the request. Answers to the waiting
+    prompts have the completion's id, and come last."""
     asked = set(wanted.completion_ids)
     answers: list[Envelope[ExamplePublished]] = []
     for one in sorted(heard, key=lambda one: one.completion_id in asked):
@@ -210,7 +211,7 @@ def expert_answers(
 
 
 def shown(drift: Sequence[Envelope[Any]]) -> list[dict[str, Any]]:
-    """Return alarms as the summary file shows them."""
+    """Return alarms for the summary file."""
     return [
         {
             "alarm_id": event.data.alarm_id,

@@ -1,4 +1,4 @@
-"""The story: a first turn from tickets to a served adapter, a drift, a second turn, an SOP that changes."""
+"""The demo's story: a first turn from tickets to a served adapter, a drift, a second turn, a changed SOP."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tunewheel_cli.publishing.sender import publish_events
 
 @dataclass(slots=True)
 class Outcome:
-    """What the summary file tells."""
+    """The contents of the summary file."""
 
     watch: Stopwatch = field(default_factory=Stopwatch)
     memory: MemoryGauge = field(default_factory=MemoryGauge)
@@ -41,7 +41,7 @@ class Outcome:
     completed: dict[str, Any] | None = None
     """The second turn's ``turn.completed``."""
     changed_sop: dict[str, Any] | None = None
-    """The question about an SOP before and after it changed."""
+    """The answers about an SOP before and after its change."""
     events: dict[str, int] = field(default_factory=dict)
     dead_letters: int = 0
 
@@ -68,7 +68,7 @@ class Story:
         self, feed: EventFeed, gateway: GatewayClient, example: Example, screen: Screen,
         outcome: Outcome, settings: KafkaSettings, principal: Principal | None,
     ) -> None:  # fmt: skip
-        """``principal`` stands in the events that the story publishes."""
+        """``principal``: of the events that the story publishes."""
         self._feed = feed
         self._gateway = gateway
         self._example = example
@@ -82,7 +82,7 @@ class Story:
         self._turns = TurnWatcher(feed, screen, outcome.watch, self._project)
 
     async def first_turn(self) -> Turn:
-        """Publish the first wave and follow it to a served adapter, or to an honest refusal."""
+        """Publish the first wave, and follow it until its adapter is served or refused."""
         self._screen.title("First turn: what the experts answered so far")
         with self._watch.stage("publish first wave"):
             await self._declare()
@@ -101,7 +101,7 @@ class Story:
         return turn
 
     async def second_turn(self, champion: Turn) -> Turn:
-        """Send traffic that the champion was not trained on, until the wheel has turned again and says
+        """Send traffic that the champion was not trained on, until the wheel has turned again and reports
         whether that helped."""
         self._screen.title("Second turn: customers ask about a new product line")
         shift = Shift(
@@ -128,7 +128,7 @@ class Story:
             )
             return turn
         questions = self._example.questions(second=True)
-        # Asked now: a champion that was replaced is served no more.
+        # Ask now, because a replaced champion is not served any more.
         before = await self._answers("champion's answers", champion.model_id, questions)
         self._outcome.second_promoted = await self._roll_out(turn, "2", self._example.second_wave())
         if self._outcome.second_promoted:
@@ -140,7 +140,8 @@ class Story:
         return turn
 
     async def changed_sop(self) -> None:
-        """Change one SOP and ask the same question before and after; nothing for an example without."""
+        """Change one SOP, and ask the same question before and after. Skipped if the example has no
+        change."""
         change = self._example.change()
         if change is None or self._spec.retrieval is None:
             return
@@ -179,14 +180,14 @@ class Story:
         return await publish_path(path, project=self._project, options=options, principal=self._principal)
 
     async def _answers(self, name: str, model: str, questions: list[str]) -> list[str]:
-        """Ask ``model`` all questions by its own name: that is no traffic of the project."""
+        """Ask ``model`` all questions by its own id. Such requests do not count as the project's traffic."""
         answers: list[str] = []
         with self._watch.stage(name), self._screen.bar(name, len(questions)) as bar:
             for question in questions:
                 answers.append(text_of(await self._gateway.ask(model, question)))
                 if (
                     self._outcome.first_tuned_answer_seconds is None
-                ):  # the first turn asks the tuned one first
+                ):  # the first turn asks the tuned model first
                     self._outcome.first_tuned_answer_seconds = round(self._watch.elapsed, 2)
                 bar.to(len(answers), len(questions))
         return answers
@@ -203,8 +204,8 @@ class Story:
         )
 
     async def _roll_out(self, turn: Turn, number: str, tickets: Sequence[Ticket]) -> bool:
-        """Keep customers asking until shadow and canary are judged; tell whether the candidate won and can be
-        asked."""
+        """Keep customers asking until shadow and canary are judged. Return whether the candidate won and is
+        served."""
         name, judged = f"roll out {number}", len(self._feed.by_topic[topics.ROLLOUT_JUDGED.name])
         with self._watch.stage(name), self._screen.bar(name) as bar:
             asking = asyncio.create_task(

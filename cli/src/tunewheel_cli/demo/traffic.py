@@ -1,4 +1,4 @@
-"""Customers, who ask through the gateway, and experts, who rate what it answered."""
+"""Simulates customers, who ask through the gateway, and experts, who rate its answers."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ PATIENT = Backoff(attempts=40, first=0.2, longest=3.0)
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A ticket's question, and what production answered."""
+    """A ticket, and production's answer to its question."""
 
     ticket: Ticket
     completion_id: str
     text: str
 
     def thumb(self, label_field: str) -> Literal["up", "down"]:
-        """Return the expert's thumb: up where the answer's label is that of the expert's answer."""
+        """Return the expert's thumb: up if the answer's label equals the label of the expert's answer."""
         try:
             said = json.loads(self.text)
         except ValueError:
@@ -39,8 +39,8 @@ class Answered:
 async def ask_all(
     gateway: GatewayClient, project: str, tickets: Sequence[Ticket], done: Callable[[int], None]
 ) -> list[Answered]:
-    """Ask every ticket's question; return the answers in the tickets' order. ``done`` is told how many were
-    answered."""
+    """Ask every ticket's question, and return the answers in the tickets' order. ``done`` is called with the
+    number of answers so far."""
     slots, finished = asyncio.Semaphore(CONCURRENT), itertools.count(1)
 
     async def one(ticket: Ticket) -> Answered:
@@ -59,7 +59,7 @@ async def keep_asking(
     done: Callable[[int], None],
     heard: Callable[[Answered], Awaitable[None]] | None = None,
 ) -> None:
-    """Ask the tickets' questions over and over, until cancelled; ``heard`` is told every answer."""
+    """Ask the tickets' questions again and again until cancelled. ``heard`` is called with every answer."""
     slots, finished = asyncio.Semaphore(CONCURRENT), itertools.count(1)
 
     async def one(ticket: Ticket) -> None:

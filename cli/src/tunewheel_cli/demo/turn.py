@@ -1,4 +1,4 @@
-"""One turn of the wheel, waited for stage by stage."""
+"""Waits for one turn of the wheel, stage by stage."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ LONGEST_STAGE_SECONDS = 1_800.0
 
 
 class TurnStopped(TunewheelError):
-    """The wheel refused to go on, and said why."""
+    """The wheel stopped the turn. The message holds the reason."""
 
 
 @dataclass(slots=True)
 class Turn:
-    """What one turn made."""
+    """The results of one turn."""
 
     dataset: Envelope[DatasetVersioned]
     trained: Envelope[Any]
     verdict: Envelope[Any]
     promoted: bool = False
-    """Its model reached production."""
+    """Whether its model reached production."""
 
     @property
     def model_id(self) -> str:
@@ -41,7 +41,7 @@ class Turn:
         return self.verdict.data.type == topics.EVAL_PASSED.name
 
     def summary(self) -> dict[str, Any]:
-        """Return the turn as the summary file shows it."""
+        """Return the turn for the summary file."""
         figures = {c.role.value: _figures(c.metrics) for c in self.verdict.data.contestants}
         return {
             "dataset_id": self.dataset.data.dataset_id,
@@ -68,10 +68,10 @@ class TurnWatcher:
         self._project = project
 
     async def dataset(self, name: str, *, after: set[str]) -> Envelope[DatasetVersioned]:
-        """Wait for a version that is none of ``after``.
+        """Wait for a version that is not in ``after``.
 
         Raises:
-            TurnStopped: curate rejected it.
+            TurnStopped: curate rejected the version.
         """
         with self._watch.stage(name), self._screen.bar(name) as bar:
             event = await self._feed.first_of(
@@ -122,12 +122,12 @@ class TurnWatcher:
         return Turn(dataset, trained, await self.judged(f"evaluate {suffix}", trained))
 
     def in_stage(self, model_id: str, stage: Stage) -> bool:
-        """Tell whether the registry has moved ``model_id`` to ``stage``."""
+        """Return whether the registry has moved ``model_id`` to ``stage``."""
         moved = self._feed.by_topic[topics.MODEL_PROMOTED.name]
         return any(e.data.model_id == model_id and e.data.to_stage is stage for e in moved)
 
     def is_settled(self, model_id: str) -> bool:
-        """Tell whether the model's rollout is over: it serves, or never will."""
+        """Return whether the model's rollout is over: the model is in production, or never will be."""
         back = any(e.data.model_id == model_id for e in self._feed.by_topic[topics.MODEL_ROLLEDBACK.name])
         return back or any(
             self.in_stage(model_id, stage) for stage in (Stage.PRODUCTION, Stage.RETIRED, Stage.REJECTED)
@@ -138,6 +138,6 @@ class TurnWatcher:
 
 
 def _figures(metrics: dict[str, float]) -> dict[str, float]:
-    """Name the figures as people look for them, beside the metrics' own names."""
+    """Return the figures by common names, and by the metrics' own names."""
     named = {"valid": metrics.get("valid_output"), "category_accuracy": metrics.get("label_accuracy")}
     return {k: round(v, 4) for k, v in (named | metrics).items() if v is not None}

@@ -1,1 +1,1 @@
-"""``tunewheel doctor``: whether a Kafka, an object store and engines are as an installation needs them."""
+"""``tunewheel doctor``: checks the Kafka, object store, engines and processes of an installation."""

@@ -1,4 +1,4 @@
-"""Whether the clocks of an installation agree: events are ordered by their time, and tokens end by it."""
+"""Checks that the clocks of an installation agree: events are ordered by time, and tokens expire by time."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from tunewheel_cli.doctor.findings import Finding, fine, wrong
 from tunewheel_cli.reading import consumer
 
 TOLERANCE = timedelta(seconds=30)
-"""As long as tokens of an issuer may be early or late; HTTP and S3 tell their time to the second."""
+"""The allowed difference, the same as for tokens of an issuer. HTTP and S3 give their time to the second."""
 _FETCH_MS = 2_000
 _FIX = "run NTP (chrony, systemd-timesyncd) on both machines"
 
 
 def clock_findings(offsets: Mapping[str, timedelta], logged: timedelta | None) -> list[Finding]:
-    """Return which clocks are not within ``TOLERANCE`` of this machine's.
+    """Return findings about clocks that differ by more than ``TOLERANCE`` from this machine's.
 
     Args:
-        offsets: by how much each clock was ahead of this machine's when it was read, by whose clock it is.
-        logged: the same for the newest event in the log, which a broker stamped. It can only show that the
-            broker's clock is ahead.
+        offsets: by name of the clock, by how much it is ahead of this machine's.
+        logged: by how much the newest event in the log, stamped by a broker, is ahead. It can only show that
+            the broker's clock is ahead.
     """
     off = {name: offset for name, offset in offsets.items() if abs(offset) > TOLERANCE}
     if logged is not None and logged > TOLERANCE:
@@ -41,8 +41,8 @@ def clock_findings(offsets: Mapping[str, timedelta], logged: timedelta | None) -
 
 
 async def newest_logged(options: Mapping[str, Any], names: Sequence[str]) -> timedelta | None:
-    """Return by how much the newest event on ``names``, topics that brokers stamp, lies ahead of this
-    machine's clock; None where there is no event."""
+    """Return by how much the newest event on the topics ``names``, stamped by brokers, is ahead of this
+    machine's clock; None: there is no event."""
     from tunewheel_runtime.partitions import partitions_of
 
     async with consumer(options) as client:
@@ -57,7 +57,7 @@ async def newest_logged(options: Mapping[str, Any], names: Sequence[str]) -> tim
         stamps: dict[Any, int] = {}
         while len(stamps) < len(filled):
             batches = await client.getmany(timeout_ms=_FETCH_MS)
-            if not batches:  # the last offsets may hold the marks of transactions
+            if not batches:  # the last offsets may be transaction markers
                 break
             stamps |= {tp: records[-1].timestamp for tp, records in batches.items()}
         now = datetime.now(UTC)

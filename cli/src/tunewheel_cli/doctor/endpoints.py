@@ -1,4 +1,4 @@
-"""The doctor's look at what lies beside Kafka: the object store, the engines, the ports of health."""
+"""Checks the object store, the engines and the health ports."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from tunewheel_cli.http import open_session
 from tunewheel_cli.service_health import ServiceHealth, ask_health, offset_of
 
 FOLDER = "doctor"
-"""In the store, for an object that is removed again."""
+"""A folder in the store for an object that the check creates and removes."""
 ENGINE_SECONDS = 10.0
 ENGINE_CAFILE = "TUNEWHEEL_ENGINE_CAFILE"
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What was found, and by the name of what was asked how far its clock is ahead of this machine's."""
+    """The findings of one check, and by name of each clock how far it is ahead of this machine's."""
 
     findings: tuple[Finding, ...]
     offsets: Mapping[str, timedelta]
 
 
 async def look_at_store(url: str) -> Look:
-    """Create, read, list and remove an object, and see that what is there is not overwritten."""
+    """Create, read, list and remove an object, and check that an existing object is not overwritten."""
     from obstore.exceptions import BaseError
     from tunewheel_runtime.store import ArtifactConflict, ObjectStore, local_root_of
 
@@ -64,7 +64,8 @@ async def look_at_store(url: str) -> Look:
 
 
 async def look_at_engines(engines: Sequence[Endpoint], authority: str = ENGINE_CAFILE) -> Look:
-    """Ask each engine for its models, as the gateway does; it trusts the file that ``authority`` names."""
+    """Ask each engine for its models, like the gateway. ``authority``: the variable that names the file of
+    trusted certificates."""
     import aiohttp
 
     findings: list[Finding] = []
@@ -104,7 +105,7 @@ async def _ask_engine(session: Any, url: str) -> tuple[Finding, timedelta | None
 
 
 def _models(told: Any) -> list[str]:
-    """Raises ``ValueError``: this is no answer of an engine."""
+    """Return the models in an engine's answer. Raises ``ValueError`` if it is no such answer."""
     try:
         models = [told["model_id"]] if "model_id" in told else [model["id"] for model in told["data"]]
     except (KeyError, TypeError) as error:
@@ -115,7 +116,7 @@ def _models(told: Any) -> list[str]:
 
 
 async def look_at_processes(urls: Sequence[str]) -> Look:
-    """Ask processes how they are, at their ports of health."""
+    """Check processes at their health ports."""
     answers = await ask_health(urls)
     offsets = {_name(one): one.offset for one in answers if one.offset is not None}
     return Look(tuple(finding for one in answers for finding in _health(one)), offsets)

@@ -1,4 +1,4 @@
-"""All that the doctor looks at, in order."""
+"""Runs all checks of the doctor, in order."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from tunewheel_cli.endpoint import Endpoint
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """Where everything is. What has no address is not looked at."""
+    """The addresses of an installation. A part without an address is not checked."""
 
     options: Mapping[str, Any]
-    """Of an aiokafka client."""
+    """Options of an aiokafka client."""
     prefix: str = ""
     names: Sequence[str] = ("cli",)
-    """Whose rights the client must have."""
+    """The principals whose rights the client must have."""
     store_url: str = ""
     engines: Sequence[Endpoint] = ()
     engine_authority: str = ENGINE_CAFILE
-    """The variable that names the file of the authority behind the engines."""
+    """The variable that names the file of the engines' certificate authority."""
     health_urls: Sequence[str] = ()
 
 
 async def examine(installation: Installation) -> list[Finding]:
-    """Return what is wrong with ``installation``, and what is right."""
+    """Return the findings about ``installation``, good and bad."""
     url, engines = installation.store_url, installation.engines
     *looks, logged = await asyncio.gather(
         _completed("kafka", _look_at_kafka(installation)),
@@ -63,7 +63,8 @@ async def examine(installation: Installation) -> list[Finding]:
 
 
 async def _completed(about: str, look: Awaitable[Look]) -> Look:
-    """Return what ``look`` does. Its failure is a finding, so that the others are told all the same."""
+    """Return the result of ``look``. Its failure becomes a finding, so that other findings are still
+    shown."""
     try:
         return await look
     except TunewheelError as error:
@@ -83,8 +84,8 @@ async def _nothing(finding: Finding) -> Look:
 
 
 async def _logged(options: Mapping[str, Any]) -> timedelta | None:
-    """Return what ``newest_logged`` does, None where Kafka does not answer or allow it."""
+    """Return the result of ``newest_logged``; None if Kafka does not answer or allow it."""
     try:
         return await newest_logged(options, [spec.name for spec in TOPICS if spec.stamped_by_log])
-    except Exception:  # kafka's own look tells why
+    except Exception:  # the check of Kafka reports the reason
         return None

@@ -1,4 +1,4 @@
-"""A finding of the doctor: a thing that is in order, or a fault and its mend."""
+"""A finding of the doctor: something in order, or a fault with its fix."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 NAMED = 6
-"""So many topics or groups are named; of more, their number is told."""
+"""How many topics or groups are listed by name. Of the rest only the number is given."""
 
 
 class Verdict(StrEnum):
@@ -38,7 +38,7 @@ def unknown(about: str, text: str, fix: str = "") -> Finding:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Return the names for a person to read, the first of them where there are many."""
+    """Return the names as text; of many names, only the first ones and the number of the rest."""
     found = sorted(names)
     more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
     return ", ".join(found[:NAMED]) + more

@@ -1,4 +1,4 @@
-"""The doctor's look at a Kafka: its brokers, topics, rights and groups."""
+"""Checks Kafka: its brokers, topics, rights and groups."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ NEEDED = {
     32: ("DescribeConfigs", 1),
     44: ("IncrementalAlterConfigs", 0),
 }
-"""Kafka protocol: by API key, the request and its version without which something of Tunewheel does not work:
-headers, idempotent producers, static members, erasing records, altering single settings. Requests that this
-look sends itself are not in it: without them it ends before."""
+"""By API key of the Kafka protocol, a request and the least version that Tunewheel needs: for headers,
+idempotent producers, static members, erasing records, and altering single settings. Requests that this check
+itself sends are not listed, because it fails earlier without them."""
 
 
 async def kafka_findings(
     options: Mapping[str, Any], names: Sequence[str], *, prefix: str = ""
 ) -> list[Finding]:
-    """Return what is wrong with the Kafka behind ``options``, those of an aiokafka client, and what is right.
+    """Return the findings about a Kafka, good and bad. ``options``: of an aiokafka client.
 
     Args:
-        names: whose rights this client must have, keys of ``acls.PRINCIPALS``.
+        names: the principals whose rights this client must have, keys of ``acls.PRINCIPALS``.
     """
     from tunewheel_runtime.kafka_refusals import failing_addresses
 
@@ -63,8 +63,8 @@ async def kafka_findings(
 
 
 def broker_findings(cluster: Cluster, failing: Mapping[str, str]) -> list[Finding]:
-    """Return the addresses that cannot be reached from here, by ``failing``, and the requests that a broker
-    does not know."""
+    """Return findings about broker addresses that cannot be reached from here (``failing``), and about
+    requests that a broker does not support."""
     fix = "each broker's advertised.listeners must be an address that services reach"
     found = [wrong("kafka", f"{address} {reason}", fix) for address, reason in failing.items()]
     lacks = [
@@ -79,11 +79,11 @@ def broker_findings(cluster: Cluster, failing: Mapping[str, str]) -> list[Findin
 
 
 def process_findings(groups: Mapping[str, SeenGroup]) -> list[Finding]:
-    """Return the services of an installation of which no process reads the log.
+    """Return findings about services without a process that reads the log.
 
-    One that never came may be switched off on purpose. So may one that came before: Kafka keeps its groups
-    for ``offsets.retention.minutes``, and knows no difference between a service that was switched off and
-    one that crashed.
+    A service that never read the log may be switched off on purpose. So may one that read it before: Kafka
+    keeps its groups for ``offsets.retention.minutes``, and cannot tell whether the service was switched off
+    or crashed.
     """
     by_service = {
         service: [group for name, group in groups.items() if name.partition(".")[0] == service]

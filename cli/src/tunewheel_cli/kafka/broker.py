@@ -1,4 +1,4 @@
-"""``LocalKafka``: one real broker process, started, waited for, stopped."""
+"""``LocalKafka`` starts and stops one real broker process."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ _LOG_LIMIT = 16 * 1024 * 1024
 
 
 class LocalKafka:
-    """A single-node KRaft Kafka whose data lies in ``root/data``.
+    """A single-node KRaft Kafka with its data in ``root/data``.
 
-    Starting formats the directory the first time and finds the data again every other time. The process
-    dies with ours unless ``leashed`` is False.
+    The first start formats the directory. Later starts find the data again. The process dies with ours unless
+    ``leashed`` is False.
     """
 
     def __init__(
@@ -67,10 +67,10 @@ class LocalKafka:
         """Choose what to start.
 
         Args:
-            port: None takes any free one.
-            cache: where the jars lie; the platform's cache by default.
+            port: None: any free port.
+            cache: the folder of the jars; None: the platform's cache.
             properties: of the broker; see ``server_properties``.
-            java_options: they come last.
+            java_options: appended to the other options.
             formatting: further arguments of the first start's ``format``, such as ``--add-scram``.
         """
         self.root = root
@@ -97,7 +97,7 @@ class LocalKafka:
         """Start and return once the broker answers; ``patience`` is in seconds.
 
         Raises:
-            BrokerError: of the kind that says what to do.
+            BrokerError: the broker does not run; each subclass says what to do.
         """
         self.root.mkdir(parents=True, exist_ok=True)
         with _locked(self.root) as lock:
@@ -130,7 +130,7 @@ class LocalKafka:
                 self._startup.keep()
 
     def kill(self) -> None:
-        """SIGKILL: what a power cut does to it."""
+        """Kill the process (SIGKILL), like a power cut."""
         if self.process is not None:
             leash.kill_group(self.process.pid)
             self.process.wait()
@@ -152,7 +152,7 @@ class LocalKafka:
         return config
 
     def _open_log(self) -> int:
-        """Set a long log aside and return where this run's part begins, in bytes."""
+        """Rotate a long log, and return the offset in bytes at which this run's part begins."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         size = self.log.stat().st_size if self.log.exists() else 0
         if size > _LOG_LIMIT:
@@ -190,7 +190,7 @@ class LocalKafka:
         assert self.process is not None
         deadline = time.monotonic() + patience
         while True:
-            # Asked first: who waits may have been stalled itself, and the broker is ready by now.
+            # Check the broker before the time: this process may have stalled while the broker became ready.
             code = self.process.poll()
             if code is None and _accepts(self.port) and run_async(_answers(self.bootstrap_servers)):
                 return
@@ -206,10 +206,11 @@ class LocalKafka:
 
 @contextmanager
 def _locked(root: Path) -> Iterator[int]:
-    """Hold the directory's lock and yield its descriptor; a child that inherits it holds it on.
+    """Hold the directory's lock and yield its descriptor. A child that inherits the descriptor keeps the
+    lock.
 
-    Kafka's own lock comes too late: a second node has already led, and written to, the metadata log of the
-    first when it finds ``.lock`` taken, and the first then hangs.
+    Kafka's own lock comes too late: before a second node finds ``.lock`` taken, it has already written to the
+    first node's metadata log as its leader, and the first node then hangs.
     """
     descriptor = os.open(root / "broker.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
@@ -223,7 +224,7 @@ def _locked(root: Path) -> Iterator[int]:
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
-    """Run ``work`` to its end, also where this thread already runs a loop."""
+    """Run ``work`` to its end, even if this thread already runs an event loop."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, work).result()
 
@@ -235,7 +236,8 @@ def _accepts(port: int) -> bool:
 
 
 async def _answers(bootstrap_servers: str) -> bool:
-    """Ask for the cluster's brokers: a KRaft broker lists itself once it is unfenced and serves."""
+    """Return whether the cluster lists a broker. A KRaft broker lists itself once it is unfenced and
+    ready."""
     from aiokafka.admin import AIOKafkaAdminClient
     from aiokafka.errors import KafkaError
 

@@ -1,4 +1,4 @@
-"""From a broker that stopped to an error that says what to do."""
+"""Turns a broker's log into an error that says what to do."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _CORRUPT = (
 
 
 def diagnose(*, log: Path, start: int, data: Path, port: int, reason: str) -> BrokerError:
-    """Return the error for a broker whose log, from byte ``start`` on, is the run that failed."""
+    """Return the error for a failed run of the broker, whose log begins at byte ``start``."""
     lines = read_log(log, start).splitlines()
     told = "\n".join(lines)
     if "Failed to acquire lock on file" in told:
@@ -44,7 +44,7 @@ def diagnose(*, log: Path, start: int, data: Path, port: int, reason: str) -> Br
 
 
 def read_log(log: Path, start: int = 0) -> str:
-    """Return the log from byte ``start`` on, its last part where that is long."""
+    """Return the log from byte ``start`` on; of a long log, only its last part."""
     try:
         with log.open("rb") as file:
             file.seek(max(start, log.stat().st_size - _READ_BYTES))

@@ -1,4 +1,4 @@
-"""What can keep the local broker from running; every message says what to do.
+"""Errors of the local broker. Every message says what to do.
 
 BrokerError
 ├── NoJava          no Java 17 or newer

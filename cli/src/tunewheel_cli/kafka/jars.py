@@ -1,7 +1,7 @@
-"""Kafka's jars: what ``jars.lock`` names, downloaded one coordinate at a time, verified, cached.
+"""Downloads, verifies and caches Kafka's jars, which ``jars.lock`` names.
 
-Each coordinate is fetched by itself: resolving Kafka together with a log binding lets a foreign BOM
-replace ``kafka-clients`` by an older one.
+Each coordinate is fetched separately. If Kafka were resolved together with a log binding, the binding's BOM
+could replace ``kafka-clients`` by an older version.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Jar:
 
     @property
     def path(self) -> Path:
-        """Where it lies below a repository folder (Maven's own layout)."""
+        """Its path below a repository folder, in Maven's layout."""
         return Path(
             *self.group.split("."), self.artifact, self.version, f"{self.artifact}-{self.version}.jar"
         )
@@ -80,8 +80,8 @@ def fetch_jars(
     """Return the paths of all jars below ``cache``, downloading those that are missing or damaged.
 
     Raises:
-        JarUnavailable: no repository has it, or none answers.
-        JarCorrupt: what was downloaded is not what the lock names.
+        JarUnavailable: no repository has the jar, or none answers.
+        JarCorrupt: a downloaded jar does not have the hash in the lock.
     """
     wanted = read_lock() if jars is None else tuple(jars)
     folder = cache / "maven"
@@ -121,8 +121,8 @@ def _is_good(path: Path, sha256: str) -> bool:
 def _fetch(jar: Jar, folder: Path) -> None:
     target = folder / jar.path
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target and renamed over it, so that a kill never leaves half a jar under its name and
-    # two processes that fetch at once do not meet.
+    # Download beside the target, then rename: an interruption leaves no half jar under the final name, and
+    # two processes can fetch at the same time.
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as scratch:
         found = _in_local_repository(jar) or _download(jar, Path(scratch))
         actual = sha256_of(found)

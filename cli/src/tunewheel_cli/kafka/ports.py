@@ -1,4 +1,4 @@
-"""TCP ports on this machine: who has one, and which are free."""
+"""TCP ports on this machine: which are free, and which process holds one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tunewheel_cli.kafka.errors import PortInUse
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
     """Return whether a server could listen on ``host:port`` now."""
     with socket.socket() as probe:
-        # As servers do: a connection that lingers in TIME_WAIT does not hold a port.
+        # Servers set it too, so a connection in TIME_WAIT does not block a port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
@@ -24,10 +24,10 @@ _reserved: list[socket.socket] = []
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """Return a port that nobody listens on, for a server that may start seconds later.
+    """Return a free port, for a server that may start seconds later.
 
-    On Linux the system gives it to nobody who asks for any port meanwhile, for as long as this process lives:
-    it stays bound here, and Linux lets a server that names it (``SO_REUSEADDR``) listen all the same.
+    On Linux the port stays bound by this process, so the system gives it to no process that asks for any
+    port. A server that names it can still listen, because Linux allows that with ``SO_REUSEADDR``.
     """
     probe = socket.socket()
     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -41,13 +41,13 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 def require_free(port: int) -> None:
-    """Raise ``PortInUse``, with the holder's name where the system tells it, unless ``port`` is free."""
+    """Raise ``PortInUse``, with the holder's name if it is known, unless ``port`` is free."""
     if not is_free(port):
         raise PortInUse(port, holder(port))
 
 
 def holder(port: int) -> str | None:
-    """Return ``name (pid 12)`` of the process that listens on ``port``, if we may know."""
+    """Return ``name (pid 12)`` of the process that listens on ``port``; None if the system does not tell."""
     import psutil
 
     try:

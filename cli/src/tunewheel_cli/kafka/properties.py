@@ -1,4 +1,4 @@
-"""The local broker's configuration, and what lies in its data directory."""
+"""The local broker's configuration, and checks of its data directory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def server_properties(
 ) -> dict[str, str]:
     """Return the properties of one node that is broker and controller (KRaft).
 
-    Those of ``more`` replace ours, but for lists of listeners, which are added to ours.
+    Properties in ``more`` replace ours, except lists of listeners, which are appended to ours.
     """
     values: dict[str, object] = {
         "process.roles": "broker,controller",
@@ -35,7 +35,7 @@ def server_properties(
         "log.dirs": str(data),
         "auto.create.topics.enable": "false",
         "message.max.bytes": MAX_MESSAGE_BYTES + DEAD_LETTER_OVERHEAD,
-        # One node has nobody to replicate to, and a few partitions are made faster than fifty.
+        # A single node cannot replicate, and a few partitions are created faster than fifty.
         "default.replication.factor": 1,
         "offsets.topic.replication.factor": 1,
         "offsets.topic.num.partitions": 4,
@@ -46,10 +46,10 @@ def server_properties(
         "share.coordinator.state.topic.min.isr": 1,
         "share.coordinator.state.topic.num.partitions": 1,
         "group.initial.rebalance.delay.ms": 0,
-        # The only voter: nobody else's vote is worth a second's wait at every start.
+        # This node is the only voter, so an election need not wait a second at every start.
         "controller.quorum.election.timeout.ms": 50,
         "controller.quorum.election.backoff.max.ms": 50,
-        # Offsets of a wheel that stood still for a season are still its memory.
+        # A wheel that was stopped for months must keep its offsets.
         "offsets.retention.minutes": 525_600,
         "num.network.threads": 2,
         "num.io.threads": 4,
@@ -65,7 +65,7 @@ def check_data(data: Path) -> bool:
     """Return whether ``data`` is already formatted; an absent or empty directory is not.
 
     Raises:
-        DataCorrupt: it holds something that this broker did not leave there whole.
+        DataCorrupt: the directory's contents are damaged, or are not of this broker.
     """
     if not data.exists():
         return False
@@ -84,7 +84,7 @@ def check_data(data: Path) -> bool:
     check_strays(data)
     partitions = {name for name in names if name.rpartition("-")[2].isdigit()}
     if partitions and METADATA_LOG not in partitions:
-        # Kafka would take every partition for a stray one and set it aside.
+        # Kafka would treat every partition as a stray and set it aside.
         raise DataCorrupt(data, f"{METADATA_LOG} is missing beside {len(partitions)} partitions")
     if METADATA_LOG in partitions:
         _check_metadata_log(data)
@@ -92,7 +92,7 @@ def check_data(data: Path) -> bool:
 
 
 def check_strays(data: Path) -> None:
-    """Refuse partitions that Kafka set aside because its metadata log no longer names their topic."""
+    """Raise if Kafka set partitions aside because its metadata log does not name their topic any more."""
     strays = sorted(path.name for path in data.glob("*-stray"))
     if strays:
         reason = f"{METADATA_LOG} was damaged and has lost topics; Kafka set {len(strays)} partitions aside"
@@ -100,7 +100,7 @@ def check_strays(data: Path) -> None:
 
 
 def _check_metadata_log(data: Path) -> None:
-    """Refuse a metadata log that Kafka would cut back to nothing, and every topic with it.
+    """Raise for a metadata log that Kafka would truncate to nothing, which would lose every topic.
 
     Record batch, Kafka protocol: base offset (int64), length and leader epoch (int32 each), magic 2.
     """

@@ -1,7 +1,7 @@
-"""Kafka's classes as Java loaded and linked them before: half the processor time of a broker's start.
+"""A cache of Kafka's loaded and linked classes, which halves the processor time of a broker's start.
 
-Java writes them when a broker ends whose start found none (JEP 483 and 514, Java 25: an ahead-of-time cache),
-which takes it some seconds, once per machine. Older versions of Java are told to ignore the options.
+It is Java's ahead-of-time cache (JEP 483 and 514, Java 25). If a start finds no cache, Java writes one when
+that broker ends, which takes some seconds once per machine. Older versions of Java ignore the options.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _TRIED = ("-XX:+IgnoreUnrecognizedVMOptions", "-XX:+VerifySharedSpaces")
 
 
 class StartupCache:
-    """The cache for ``java`` and ``jars`` in the folder ``cache``; written below ``scratch`` first."""
+    """The cache for ``java`` and ``jars`` in the folder ``cache``. It is first written below ``scratch``."""
 
     def __init__(self, cache: Path, java: Path, jars: Sequence[Path], *, scratch: Path) -> None:
         about = [str(java.resolve()), str(java.stat().st_mtime_ns), *map(str, jars)]
@@ -27,7 +27,7 @@ class StartupCache:
         self._written = scratch / "startup.aot"
 
     def options(self, *, write: bool = False) -> tuple[str, ...]:
-        """Return Java's options: to use the cache, or, with ``write``, to write it where there is none."""
+        """Return Java's options to use the cache, or, with ``write``, to write it if there is none."""
         if self.file.exists():
             return *_TRIED, f"-XX:AOTCache={self.file}"
         if not write:
@@ -36,7 +36,7 @@ class StartupCache:
         return *_TRIED, f"-XX:AOTCacheOutput={self._written}"
 
     def keep(self) -> None:
-        """Put what a broker that ended by itself has written in its place; a full disk is no error."""
+        """Move a cache that an ended broker has written to its place. A full disk is no error."""
         if not self._written.exists():
             return
         beside = self.file.with_suffix(f".{os.getpid()}.part")

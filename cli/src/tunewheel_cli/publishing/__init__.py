@@ -1,1 +1,1 @@
-"""Files onto the log: JSON Lines, CSV, folders of documents and object stores, streamed; and off it again."""
+"""Publishes JSON Lines, CSV, folders of documents and object stores, streamed, and withdraws documents."""

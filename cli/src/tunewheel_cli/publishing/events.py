@@ -1,4 +1,4 @@
-"""From a record of a file to an event, or to a refusal that names line and field."""
+"""Turns a record of a file into an event, or into a refusal that names line and field."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ EVENTS: dict[Kind, type[UpstreamEvent]] = {
     Kind.DOCUMENT: DocumentPublished,
 }
 IDS = {kind: event.subject_field for kind, event in EVENTS.items()}
-# A record's size on the log is that of key, value and headers; leave room for the latter.
+# Kafka's limit includes key, value and headers, so leave room for key and headers.
 MAX_VALUE_BYTES = MAX_MESSAGE_BYTES - 16 * 1024
 
 
 def fields_of(kind: Kind | None) -> frozenset[str]:
-    """Return the fields that records of ``kind`` (or of any) can have, the project aside."""
+    """Return the fields that records of ``kind`` (None: of any kind) can have, without the project."""
     events = EVENTS.values() if kind is None else (EVENTS[kind],)
     return frozenset(name for event in events for name in event.model_fields) - {"project", "principal"}
 
@@ -35,10 +35,10 @@ def fields_of(kind: Kind | None) -> frozenset[str]:
 def make_event(
     found: Found, *, project: str, kind: Kind | None, principal: Principal | None = None
 ) -> Envelope[Any] | Refusal:
-    """Check one record and wrap it, as published by ``principal``, whatever the record says of that.
+    """Check one record and wrap it in an event. ``principal`` replaces any principal in the record.
 
-    Without ``kind`` the record's id field tells what it is. With it a record may lack an id: it is then
-    named by its content, so that publishing it again names it the same.
+    Without ``kind`` the record's id field tells its kind. With ``kind`` a record may lack an id. Then its id
+    is made from its content, so that publishing it again gives the same id.
     """
     known = kind or _tell_kind(found.fields)
     if known is None:
@@ -64,7 +64,7 @@ def make_event(
 
 
 def encode(found: Found, envelope: Envelope[Any]) -> KafkaRecord | Refusal:
-    """Encode an event for the log, refusing what no topic takes."""
+    """Encode an event for the log, or return why it cannot be published."""
     try:
         record = envelope.to_kafka()
     except ValueError:
@@ -86,5 +86,5 @@ def _refuse(found: Found, field: str, reason: str) -> Refusal:
 
 
 def _lower(reason: str) -> str:
-    """pydantic's messages begin with a capital; ours go on after the field's name."""
+    """Return a message of pydantic with a lower-case first letter, as it follows the field's name."""
     return reason[:1].lower() + reason[1:]

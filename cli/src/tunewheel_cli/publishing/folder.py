@@ -1,4 +1,4 @@
-"""A folder of documents, or a repository of source code: each file is a document, named by its path."""
+"""Reads a folder of documents or a repository of source code. Each file is a document with its path as id."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tunewheel_cli.publishing.lines import OnBytes
 VENDORED = frozenset(
     {"node_modules", "bower_components", "vendor", "third_party", "site-packages", "__pycache__"}
 )
-"""Folders of other people's code: not what the project is to learn."""
+"""Folders of third-party code, which is not published."""
 DECLARING_TYPES = frozenset({"text/html", "text/x-python"})
-"""Types whose files may declare an encoding of their own, which ingest honours."""
+"""Media types whose files may declare their encoding, which ingest reads."""
 CODE_TYPES = frozenset({"text/x-python", "text/x-source"})
 TITLED_TYPES = frozenset({"text/markdown", "text/html"})
-"""Types whose title ingest reads out of the text."""
+"""Media types whose title ingest reads from the text."""
 GIT_SECONDS = 60
 
 
@@ -50,7 +50,7 @@ def document_files(folder: Path) -> list[Path]:
 def read_documents(
     root: Path, files: list[Path], *, max_bytes: int, on_bytes: OnBytes | None = None
 ) -> Source:
-    """Yield each file as a document; its id is its path below ``root``. Code without a character is none."""
+    """Yield each file as a document; its id is its path below ``root``. Blank source code is left out."""
     inside = root.resolve()
     for path in files:
         name = path.relative_to(root).as_posix()
@@ -65,7 +65,7 @@ def read_documents(
 def read_document(
     path: Path, name: str, *, max_bytes: int, on_bytes: OnBytes | None = None
 ) -> Found | FoundFile | Refusal | None:
-    """Return the file at ``path`` as the document ``name``, None for source code that is blank."""
+    """Return the file at ``path`` as the document ``name``; None for blank source code."""
     media_type = media_type_of(name) or "text/plain"
     size = 0
     try:
@@ -94,7 +94,7 @@ def read_document(
 
 
 def _is_marked(path: Path) -> bool:
-    """Whether a file begins with the mark of UTF-16 (or UTF-32 in that order): it says how it is encoded."""
+    """Return whether a file begins with a byte-order mark of UTF-16 or UTF-32, which tells its encoding."""
     with path.open("rb") as file:
         return file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -110,8 +110,8 @@ def _is_shown(path: Path) -> bool:
 
 
 def _git_files(folder: Path) -> list[Path] | None:
-    """Return what git tracks or would track, None where git cannot tell."""
-    # a repository's own settings must not run a program
+    """Return the files that git tracks or would track; None if git cannot tell."""
+    # fsmonitor off: a repository's own settings must not run a program
     command = ["git", "-c", "core.fsmonitor=false", "-C", str(folder), "ls-files", "-z", "-co"]
     try:
         listed = subprocess.run(

@@ -1,4 +1,4 @@
-"""What a source yields: records that are still to be checked, files for ingest to read, and refusals."""
+"""The items of a source: records that are not checked yet, files for ingest, and refusals."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Kind(StrEnum):
 
 
 class SourceUnusable(TunewheelError):
-    """The path, or an option about it, cannot be used at all: nothing was published."""
+    """The path, or an option for it, cannot be used, and nothing was published."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One record as its source has it. ``where`` is ``line 12`` or a file's name."""
+    """One record as found in its source. ``where`` is ``line 12`` or a file's name."""
 
     where: str
     line: int | None
@@ -32,7 +32,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
-    """A document whose bytes go to ingest: it is no text, or text that only ingest can decode."""
+    """A document whose bytes are sent to ingest, because only ingest can read or decode it."""
 
     where: str
     path: Path
@@ -43,7 +43,7 @@ class FoundFile:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One record that is not published, and how to mend it."""
+    """One record that is not published, and how to correct it."""
 
     where: str
     line: int | None

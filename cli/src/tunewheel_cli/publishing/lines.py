@@ -1,4 +1,4 @@
-"""Lines of a file of any size: memory is bounded by the longest line that is allowed."""
+"""Reads the lines of a file of any size. The longest allowed line bounds the memory."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ CHUNK_BYTES = 1 << 20
 UTF8_BOM = b"\xef\xbb\xbf"
 
 OnBytes = Callable[[int], None]
-"""Called with the count of bytes read since the last call."""
+"""Is called with the number of bytes read since the last call."""
 
 
 def split_lines(
     file: BinaryIO, *, max_bytes: int, on_bytes: OnBytes | None = None
 ) -> Iterator[tuple[int, bytes | None]]:
-    """Yield (number from 1, line) of every line; None instead of a line that is over ``max_bytes``."""
+    """Yield (number from 1, line) for every line; the line is None if it is over ``max_bytes``."""
     rest, number, skipping = b"", 0, False
     while chunk := file.read(CHUNK_BYTES):
         if on_bytes:
@@ -37,7 +37,7 @@ def split_lines(
 
 
 def read_json_lines(path: Path, *, max_bytes: int, on_bytes: OnBytes | None = None) -> Source:
-    """Yield the objects of a JSON Lines file; a line that is none of them is refused by itself."""
+    """Yield the objects of a JSON Lines file. A faulty line is refused without affecting the others."""
     with path.open("rb") as file:
         for number, line in split_lines(file, max_bytes=max_bytes, on_bytes=on_bytes):
             if line is None:
@@ -57,7 +57,7 @@ def parse_object(number: int, line: bytes) -> Found | Refusal:
     except UnicodeDecodeError as error:
         return _refuse(number, "(line)", f"is not UTF-8 (byte {error.start}); save the file as UTF-8")
     except ValueError as error:
-        what = str(error).replace(" at line 1 column", " at column")  # of this line, which has a number
+        what = str(error).replace(" at line 1 column", " at column")  # the refusal gives the line's number
         return _refuse(number, "(line)", f"is not JSON: {what}; write one whole object a line")
     if not isinstance(value, dict):
         return _refuse(number, "(line)", 'is JSON, but not an object; write {"field": value, …}')

@@ -1,4 +1,4 @@
-"""``publish_path``: a file or folder onto the log, the good records of it."""
+"""``publish_path`` publishes the valid records of a file or folder."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ async def publish_path(
     ingest: Endpoint = USUAL,
     principal: Principal | None = None,
 ) -> Summary:
-    """Publish every good record of ``path`` and return what was refused.
+    """Publish every valid record of ``path``; return the numbers and the refusals.
 
-    ``options`` are aiokafka's; ``ingest`` is where files that are no text go; ``principal`` publishes. Ids
-    follow from content: publishing again what is on the log already changes nothing.
+    ``options`` are aiokafka's. ``ingest`` gets the files that are not text. ``principal`` is the publisher.
+    Ids follow from the content, so publishing records again changes nothing.
 
     Raises:
-        SourceUnusable: there is nothing to read, or an option does not fit it.
+        SourceUnusable: there is nothing to read, or an option does not fit the path.
         TransientError: Kafka or ingest cannot be reached or does not acknowledge.
         NotAllowed: ingest does not know the key, or the key lacks the role.
     """
@@ -62,7 +62,7 @@ async def publish_path(
 
 @dataclass(slots=True)
 class Pump:
-    """Takes what a source yields where it belongs, and counts."""
+    """Sends the items of a source to Kafka or to ingest, and counts them."""
 
     sender: Sender
     uploader: Uploader
@@ -73,7 +73,7 @@ class Pump:
     principal: Principal | None = None
 
     async def run(self, source: Source) -> None:
-        """Publish all of ``source``; after it everything is acknowledged. See ``publish_path`` for errors."""
+        """Publish all of ``source`` and wait until it is acknowledged. Raises as ``publish_path``."""
         for number, found in enumerate(source, 1):
             if isinstance(found, FoundFile):
                 await self._upload(found)

@@ -1,4 +1,4 @@
-"""Everything below a URL of an object store, object by object: ``s3://``, ``gs://``, ``az://``, ``file://``."""
+"""Publishes the objects below a URL of an object store: ``s3://``, ``gs://``, ``az://``, ``file://``."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ async def publish_url(
     ingest: Endpoint = USUAL,
     principal: Principal | None = None,
 ) -> Summary:
-    """Publish the documents and JSON Lines below ``url``; a document's id is its path below it.
+    """Publish the documents and JSON Lines below ``url``. A document's id is its path below ``url``.
 
-    Credentials and region come from the environment, as the cloud's own tools read them. See
-    ``publish_path`` for the rest.
+    Credentials and region come from the environment, in the variables of the cloud's own tools. The other
+    arguments are those of ``publish_path``.
 
     Raises:
-        SourceUnusable: the URL is none, or nothing below it can be published.
+        SourceUnusable: ``url`` is invalid, or nothing below it can be published.
         TransientError: the store, Kafka or ingest cannot be reached.
         NotAllowed: ingest does not know the key, or the key lacks the role.
     """
@@ -91,7 +91,7 @@ class Prefix:
             raise SourceUnusable(f"{url}: cannot be opened: {_said(error)}") from error
 
     async def objects(self) -> dict[str, int]:
-        """Return size by path of what can be published, sorted; hidden objects are left out."""
+        """Return the size by path of the objects that can be published, sorted, without hidden ones."""
         import obstore
         from obstore.exceptions import BaseError
 
@@ -121,7 +121,7 @@ class Prefix:
 
 
 def _said(error: Exception) -> str:
-    """Return what went wrong, without obstore's dump of its own data structures."""
+    """Return an error's message without obstore's dump of its data structures."""
     return str(error).partition("\n\nDebug source")[0]
 
 

@@ -1,4 +1,4 @@
-"""CSV with a header line: columns become fields."""
+"""Reads CSV with a header line. Columns become fields."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def parse_maps(maps: Sequence[str]) -> dict[str, str]:
     """Return {column: field} of ``column=field`` options; a field may be dotted, as ``output.category``.
 
     Raises:
-        SourceUnusable: one is not of that form, or a column or field is named twice.
+        SourceUnusable: an option has another form, or a column or field is named twice.
     """
     mapping: dict[str, str] = {}
     for text in maps:
@@ -39,8 +39,8 @@ def read_csv(
 ) -> Source:
     """Yield the rows of a CSV file.
 
-    Columns that ``mapping`` does not name keep their name where it is one of ``fields``; others are left
-    out. Empty cells are absent.
+    A column that ``mapping`` does not name keeps its name if that is one of ``fields``; otherwise it is left
+    out. Empty cells are left out too.
 
     Raises:
         SourceUnusable: the header is missing, or lacks a mapped column.
@@ -66,11 +66,12 @@ def read_csv(
 
 
 class _Lines:
-    """The lines of a file as text; remembers where a row began and which lines were too long for any."""
+    """The lines of a file as text. It remembers the first line of a row, and refuses lines that are too
+    long."""
 
     def __init__(self, lines: Iterator[tuple[int, bytes | None]], max_bytes: int) -> None:
         self.first = 0
-        """Number of the first line that was read since this was last set to 0."""
+        """The number of the first line that was read since this was set to 0."""
         self.overlong: list[Refusal] = []
         self._lines = lines
         self._max_bytes = max_bytes
@@ -87,7 +88,7 @@ class _Lines:
             self.first = self.first or number
             if number == 1:
                 line = line.removeprefix(UTF8_BOM)
-            # Bytes that are no UTF-8 stay visible, so that only their own row is refused.
+            # Keep bytes that are not UTF-8 as surrogates, so that only their row is refused.
             return line.decode("utf-8", "surrogateescape") + "\n"
         raise StopIteration
 
@@ -127,7 +128,7 @@ def _field_names(
 
 
 def _check_names(path: Path, names: list[str]) -> None:
-    """Refuse a header whose columns would write over each other."""
+    """Refuse a header in which one column would overwrite another."""
     for name in names:
         if names.count(name) > 1:
             raise SourceUnusable(f"{path}: two columns are {name!r}; rename one, or map it to another field")

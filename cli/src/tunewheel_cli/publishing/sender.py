@@ -1,4 +1,4 @@
-"""Records onto the log in whole batches: an order of magnitude less work per record than one by one."""
+"""Sends records in whole batches, which takes an order of magnitude less work per record than one by one."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 BATCH_BYTES = 256 * 1024
 BATCH_RECORDS = 1_000
 IN_FLIGHT = 16
-"""Batches that may wait for their acknowledgement: with ``BATCH_BYTES`` this bounds the memory."""
+"""How many batches may wait for acknowledgement. With ``BATCH_BYTES`` this bounds the memory."""
 
 
 class Sender:
-    """An idempotent producer. After ``flush`` everything that was sent is acknowledged by all replicas."""
+    """An idempotent producer. After ``flush`` all replicas have acknowledged all records."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self._options = options
@@ -57,11 +57,11 @@ class Sender:
         await self._producer.stop()
 
     async def send(self, record: KafkaRecord) -> None:
-        """Put a record into its partition's batch; waits while too much is unacknowledged.
+        """Add a record to its partition's batch. Waits while too many batches are unacknowledged.
 
         Raises:
             TransientError: the broker does not acknowledge.
-            NotAllowed: it does not let this client write.
+            NotAllowed: the broker does not let this client write.
         """
         place = (record.topic, await self._place(record))
         batch, count = self._filling.get(place) or (self._producer.create_batch(), 0)
@@ -75,14 +75,14 @@ class Sender:
             await self._submit(place, batch, count + 1)
 
     async def flush(self) -> None:
-        """Send what is left and wait until all is acknowledged; see ``send`` for errors."""
+        """Send the remaining records and wait until all are acknowledged. Raises as ``send``."""
         for place, (batch, count) in list(self._filling.items()):
             await self._submit(place, batch, count)
         while self._waiting:
             await self._settle()
 
     async def _place(self, record: KafkaRecord) -> int:
-        # Keys are placed as every other producer places them, so that their order holds.
+        # Use the partitioner of all other producers, so that events of one key stay in order.
         if record.topic not in self._partitions:
             from aiokafka.errors import KafkaError
 

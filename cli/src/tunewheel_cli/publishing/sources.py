@@ -1,4 +1,4 @@
-"""Which reader reads a path."""
+"""Chooses the reader of a path."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ JSON_LINES = (".jsonl", ".ndjson", ".jsonlines")
 def open_source(
     path: Path, *, kind: Kind | None, maps: Sequence[str], max_bytes: int, on_bytes: OnBytes | None = None
 ) -> Source:
-    """Return the records of ``path``, chosen by what it is.
+    """Return the items of ``path``, read according to its type.
 
     Raises:
-        SourceUnusable: there is nothing to read, or an option does not fit it.
+        SourceUnusable: there is nothing to read, or an option does not fit the path.
     """
     if not path.exists():
         raise SourceUnusable(f"{path}: does not exist; check the path")
@@ -54,7 +54,7 @@ def is_publishable(name: str) -> bool:
 
 
 def size_of(path: Path) -> int:
-    """Return how many bytes ``path`` holds that would be read."""
+    """Return how many bytes of ``path`` would be read."""
     if path.is_dir():
         return sum(file.stat().st_size for file in document_files(path) if file.is_file())
     return path.stat().st_size if path.exists() else 0

@@ -1,4 +1,4 @@
-"""What became of a path."""
+"""The result of publishing a path."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 from tunewheel_cli.publishing.items import Refusal
 
 KEPT_REFUSALS = 1_000
-"""Refusals that are remembered; beyond it they are only counted."""
+"""How many refusals are kept. More are only counted."""
 
 
 @dataclass(slots=True)
 class Summary:
-    """What became of a path."""
+    """The result of publishing a path."""
 
     path: str
     total_bytes: int
     read_bytes: int = 0
     published: Counter[str] = field(default_factory=Counter)
-    """Acknowledged events by topic."""
+    """By topic, the number of acknowledged events."""
     refused: int = 0
     refusals: list[Refusal] = field(default_factory=list)
     seconds: float = 0.0

@@ -1,4 +1,4 @@
-"""Document files to ingest, over HTTP: the command line needs no object store of its own."""
+"""Uploads document files to ingest over HTTP, so that the command line needs no object store."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TIMEOUT_SECONDS = 600.0
 
 
 class Uploader:
-    """Sends files to ingest, one after the other; connects when there is a first."""
+    """Sends files to ingest, one after the other. It connects for the first file."""
 
     def __init__(self, ingest: Endpoint) -> None:
         self._ingest = ingest
@@ -34,11 +34,11 @@ class Uploader:
             await self._session.close()
 
     async def send(self, file: FoundFile, project: str) -> Refusal | None:
-        """Upload one file; returned is why it was refused, None once it is on the log.
+        """Upload one file. Return its refusal, or None once it is on the log.
 
         Raises:
             TransientError: ingest does not answer, or cannot reach its broker or store.
-            NotAllowed: it does not know the key, or the key lacks the role.
+            NotAllowed: ingest does not know the key, or the key lacks the role.
         """
         import aiohttp
 

@@ -1,4 +1,4 @@
-"""What a watch of a folder saw last, on disk: so that the next one knows what was deleted in between."""
+"""Keeps the last known contents of a watched folder on disk, so that the next watch sees what was deleted."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from tunewheel_contracts.identity import content_id
 
 
 class WatchForgotten(TunewheelError):
-    """What a watch saw last cannot be read or written."""
+    """The last known contents of a watched folder cannot be read or written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """The documents of one folder, by name, that were published for one project. The log cannot tell them: a
-    document's name there says nothing of the folder, and others publish to the project, too."""
+    """The names of the documents of one folder that were published for one project. The log cannot tell them:
+    its document ids do not name the folder, and others publish to the project too."""
 
     path: Path
 
     @classmethod
     def of(cls, below: Path, folder: Path, project: str) -> Self:
-        """Return the memory of that watch; its file lies in ``below``, a folder of one wheel."""
+        """Return the record of that watch. Its file is in ``below``, a folder of one wheel."""
         return cls(below / f"{content_id('watch', [str(folder.resolve()), project])}.json")
 
     def read(self) -> frozenset[str]:
-        """Return the names; none where no watch ran before.
+        """Return the names; an empty set if no watch ran before.
 
         Raises:
-            WatchForgotten: the file is there and cannot be read.
+            WatchForgotten: the file exists but cannot be read.
         """
         try:
             return frozenset(json.loads(self.path.read_text("utf-8"))["documents"])
@@ -46,7 +46,7 @@ class Watched:
             ) from error
 
     def write(self, names: Collection[str]) -> None:
-        """Remember ``names`` instead of those before, all or none.
+        """Replace the remembered names by ``names``, atomically.
 
         Raises:
             WatchForgotten: the file cannot be written.

@@ -1,4 +1,4 @@
-"""A folder that is kept in step: what is new or changed in it is published, what is gone can be withdrawn."""
+"""Watches a folder: publishes new and changed documents, and can withdraw deleted ones."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ from tunewheel_cli.publishing.watched import Watched
 
 RETRY_MS = 5_000
 Snapshot = dict[str, tuple[int, int]]
-"""Time of change (ns) and size by path below the folder."""
+"""By path below the folder, the time of change (ns) and the size."""
 EARLIER = (-1, -1)
-"""The state of a document that was seen and is to be published again."""
+"""The state of a known document that must be published again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one look at the folder led to."""
+    """The result of one scan of the folder."""
 
     summary: Summary
     gone: tuple[str, ...] = ()
     withdrawn: bool = False
     """Whether ``gone`` was withdrawn."""
     error: TransientError | None = None
-    """Why nothing was published; the same is tried again shortly."""
+    """Why nothing was published. It is tried again shortly."""
 
 
 @dataclass(slots=True)
 class FolderWatch:
-    """Publishes a folder and follows it; ``options`` are aiokafka's."""
+    """Publishes a folder and then its changes. ``options`` are aiokafka's."""
 
     folder: Path
     project: str
@@ -52,16 +52,16 @@ class FolderWatch:
     ingest: Endpoint = USUAL
     withdraw_deleted: bool = False
     watched: Watched | None = None
-    """What the last watch saw: what is gone since counts as deleted. None: nothing is remembered."""
+    """The documents of the last watch. Those that are gone now count as deleted. None: nothing is
+    remembered."""
     principal: Principal | None = None
-    """Who publishes and withdraws."""
+    """The principal of the published events."""
 
     async def run(self, on_step: Callable[[Step], None], *, stop: asyncio.Event | None = None) -> None:
-        """Publish what is there, then every change, until ``stop`` is set. A Kafka that is away for a while
-        is waited for.
+        """Publish the folder, then every change, until ``stop`` is set. While Kafka is away, it waits.
 
         Raises:
-            WatchForgotten: what was seen last cannot be read or written.
+            WatchForgotten: the last known contents cannot be read or written.
         """
         from watchfiles import awatch
 
@@ -79,14 +79,14 @@ class FolderWatch:
         if not changed and not gone:
             return now
         summary = Summary(str(self.folder), total_bytes=sum(now[name][1] for name in changed))
-        self._remember(known.keys() | now.keys())  # before it is on the log, lest a crash forget it
+        self._remember(known.keys() | now.keys())  # before publishing, so that a crash forgets no document
         try:
             await self._publish(changed, summary)
             if gone and self.withdraw_deleted:
                 await self._withdraw(gone, summary)
         except TransientError as error:
             on_step(Step(summary, error=error))
-            return dict.fromkeys(now, EARLIER) | known  # some may be on the log
+            return dict.fromkeys(now, EARLIER) | known  # some may be on the log already
         self._remember(now.keys())
         on_step(Step(summary, gone, withdrawn=self.withdraw_deleted))
         return now
@@ -117,6 +117,6 @@ def snapshot(folder: Path) -> Snapshot:
         try:
             stat = path.stat()
         except OSError:
-            continue  # gone since it was listed, or a link to nothing
+            continue  # deleted after it was listed, or a broken link
         states[path.relative_to(folder).as_posix()] = (stat.st_mtime_ns, stat.st_size)
     return states
