@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 from tunewheel_contracts.formats.criteria import Criterion
-from tunewheel_contracts.formats.scorecard import CriterionCheck, Role
+from tunewheel_contracts.formats.scorecard import CriterionCheck, Role, Scorecard
 from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_eval.comparisons import Measured
+from tunewheel_eval.scorecards import failures
 from tunewheel_eval.significance import Scores
 from tunewheel_eval.verdict import judge, outcome_of
 
@@ -236,3 +237,21 @@ def test_a_figure_that_can_never_be_is_missed_and_one_that_may_be_is_undecided()
     assert (never.outcome, later.outcome) == ("missed", "undecided")
     assert "needs task.label_field" in never.reason
     assert later.reason == "recall_at_k was not measured: there is no index yet"
+
+
+def test_a_refusal_names_first_what_decided_it() -> None:
+    def check(reason: str, outcome: str | None, *, passed: bool = False) -> CriterionCheck:
+        criterion = Criterion(metric="chrf", minimum=0.5)
+        return CriterionCheck(
+            criterion=criterion, observed=0.4, passed=passed, reason=reason, outcome=outcome
+        )
+
+    checks = (
+        check("too few rows", "undecided"),
+        check("fine", "met", passed=True),
+        check("too low", "missed"),
+        check("of an earlier release", None),
+        check("too few as well", "undecided"),
+    )
+    reasons = failures(Scorecard.model_construct(reason=None, checks=checks))
+    assert reasons == ("too low", "of an earlier release", "too few rows", "too few as well")

@@ -180,10 +180,11 @@ def why_rejected(review: ReviewSubmitted) -> tuple[str, ...]:
 
 
 def failures(scorecard: Scorecard) -> tuple[str, ...]:
-    """Return why a scorecard is no pass: a reason for each missed criterion."""
+    """Return why a scorecard is no pass: a reason for each criterion that is not met, missed ones first."""
     if scorecard.reason is not None:
         return (f"{scorecard.field}: {scorecard.reason}",)
-    return tuple(check.reason for check in scorecard.checks if not check.passed)
+    unmet = [check for check in scorecard.checks if not check.passed]
+    return tuple(check.reason for check in sorted(unmet, key=lambda check: check.outcome == UNDECIDED))
 
 
 def _undecided(scorecard: Scorecard) -> dict[str, Any] | None:
