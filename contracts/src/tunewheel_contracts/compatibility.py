@@ -6,12 +6,12 @@
 Events stay on the log, and services are upgraded in any order. So new readers must be able to read old
 events, and old readers new ones. Only these changes are allowed; every other difference is a violation:
 
-* documentation (title, description, examples), a new schema, a new optional field; * in ``x-topic``, more
-fields in ``identity_when_given``; * in closed objects (``additionalProperties: false``) also wider values:
-another enum member, a looser bound, a
-  required field made optional. People write closed objects, such as the project spec and the upstream events,
-  and they use a new value only after the readers were upgraded. Services write the open objects, so an old
-  reader could get a new value at any time.
+* documentation (title, description, examples), a new schema, a new optional field;
+* in ``x-topic``, more fields in ``identity_when_given``;
+* in closed objects (``additionalProperties: false``) also wider values: another enum member, a looser bound,
+  a required field made optional. People write closed objects, such as the project spec and the upstream
+  events, and they use a new value only after the readers were upgraded. Services write the open objects, so
+  an old reader could get a new value at any time.
 """
 
 from __future__ import annotations

@@ -4,11 +4,11 @@ A browser can reach all that its user can reach, and it adds the user's cookies.
 forms, and scripts' requests that look like forms ("CORS-safelisted", Fetch §2.2.2). Three headers reveal such
 requests. A website cannot forge them:
 
-- ``Host``. A website whose name resolves to this machine (DNS rebinding) sends its own name. - ``Origin``, or
-where it is missing ``Sec-Fetch-Site``. They name the website that the request comes from. Go's
-  ``http.CrossOriginProtection`` uses the same two headers.
+- ``Host``. A website whose name resolves to this machine (DNS rebinding) sends its own name.
+- ``Origin``, or where it is missing ``Sec-Fetch-Site``. They name the website that the request comes from.
+  Go's ``http.CrossOriginProtection`` uses the same two headers.
 - ``Content-Type``. A form cannot send JSON, and a script of another website needs permission first (CORS
-preflight).
+  preflight).
 
 The headers do not help if another website shows a page of this service in a frame and misleads the user to
 click in it. So answers tell browsers not to show pages in frames (CSP ``frame-ancestors``).

@@ -23,11 +23,14 @@ from tunewheel_monitor.rollout.figures import (
 Trial = dict[str, Any]
 """The state of one stage of one candidate, or of its guard. Times are seconds since 1970.
 
-- ``candidate``, ``champion``: the counts of each side - ``figures``: see ``figures.py`` - ``waiting``:
-answers whose copy or original was not seen yet - ``users``: a mark for each counted user - ``reference``: for
-a guard, by figure, the champion's share in the trial and its upper bound. None: there was no
-  champion, and the spec's limits are used.
-- ``verdict``: None, or ``verdict``, ``decided_by`` and ``reasons``"""
+- ``candidate``, ``champion``: the counts of each side
+- ``figures``: see ``figures.py``
+- ``waiting``: answers whose copy or original was not seen yet
+- ``users``: a mark for each counted user
+- ``reference``: for a guard, by figure, the champion's share in the trial and its upper bound. None: there
+  was no champion, and the spec's limits are used.
+- ``verdict``: None, or ``verdict``, ``decided_by`` and ``reasons``
+"""
 WAITING = 128
 """The most answers that wait for their pair. While so many wait, further ones are left out. None is dropped
 for being slow, which would bias the comparison."""
