@@ -213,8 +213,7 @@ def test_an_address_that_is_none_is_named(servers: str) -> None:
     code, _, err = run("status", "--bootstrap-servers", servers)
     assert code == 2
     assert err == (
-        "tunewheel: --bootstrap-servers: must be host:port, several of them separated by commas, "
-        f"not {servers!r}\n"
+        f"tunewheel: --bootstrap-servers: must be host:port; separate several by commas, not {servers!r}\n"
     )
 
 
