@@ -9,6 +9,7 @@ process of its own.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -85,6 +86,7 @@ def in_a_fork(finder: Locked, module: str, allowed: Collection[str]) -> dict[str
 
 def main() -> None:
     asked = json.load(sys.stdin)
+    gc.disable()  # it would find nothing to free
     finder = Locked(set.intersection(*(set(one["distributions"]) for one in asked)))
     sys.meta_path[sys.meta_path.index(PathFinder)] = finder
     for module in SHARED:

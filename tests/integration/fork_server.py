@@ -14,6 +14,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import gc
 import importlib
 import json
 import os
@@ -71,7 +72,10 @@ def ask(address: str, arguments: list[str]) -> int:
 
 def bear(module: str, address: str) -> None:
     """Import what the worker needs, then fork it for everybody who asks, until stdin ends."""
+    gc.disable()
     main = LOADERS[module]()
+    gc.freeze()  # no fork copies what it shares, or looks through it
+    gc.enable()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the guards
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(address)

@@ -9,6 +9,7 @@ each other to ``<job>.<rank>.patience``. A process that would unpickle what anot
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -19,14 +20,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tunewheel_basemodel.loading import import_bitsandbytes
+
 STEP = 4
 """Of the checkpoint that is interrupted."""
 
 
 def main() -> None:
-    import tunewheel_train.stages
-    import tunewheel_train.trainers.sft_trainer  # noqa: F401
-
+    gc.disable()
+    import_bitsandbytes()  # before anything that imports peft
+    for name in ("stages", "trainers.sft_trainer"):
+        importlib.import_module(f"tunewheel_train.{name}")
+    gc.freeze()  # no fork copies what it shares, or looks through it
+    gc.enable()
     for line in sys.stdin:
         request = json.loads(line)
         count = max(request["processes"], len(request["jobs"]))
