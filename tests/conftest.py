@@ -66,6 +66,14 @@ def fresh_kafka(broker_factory: BrokerFactory) -> str:
     return broker_factory().bootstrap_servers
 
 
+@pytest.fixture(scope="module")
+def module_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Bootstrap servers of a broker that only this module's tests use; all topics exist."""
+    broker = start_broker(tmp_path_factory.mktemp("kafka"))
+    yield broker.bootstrap_servers
+    broker.stop()
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real public data beside the checkout; skips the test where it is missing."""

@@ -167,14 +167,14 @@ async def hold_to_a_form(client: openai.AsyncOpenAI, model: str) -> None:
 
 
 async def test_both_protocols_give_the_same_words(
-    fresh_kafka: str, project: str, engine: Engine, adapter: AdapterRef
+    module_kafka: str, project: str, engine: Engine, adapter: AdapterRef
 ):
     await engine.start()
     words: dict[str, dict[str, str]] = {}
-    async with Bus(fresh_kafka) as bus:
+    async with Bus(module_kafka) as bus:
         await bus.publish(declared(project), desired(project, 1, (adapter, 100)))
         for protocol in ("openai", "tgi"):
-            service = in_front_of(engine, fresh_kafka, engine_protocol=protocol)
+            service = in_front_of(engine, module_kafka, engine_protocol=protocol)
             async with running(service), client_of(service) as client:
                 await answered_by(client, project, adapter.model_id)
                 tuned, base = await said(client, project), await said(client, f"{project}/base")
@@ -219,12 +219,12 @@ async def whole(engine: Engine, project: str) -> AdapterRef:
 
 
 async def test_a_fully_trained_model_comes_and_goes_as_an_adapter_does(
-    fresh_kafka: str, project: str, engine: Engine, adapter: AdapterRef, whole: AdapterRef
+    module_kafka: str, project: str, engine: Engine, adapter: AdapterRef, whole: AdapterRef
 ):
     await engine.start()
-    async with Bus(fresh_kafka) as bus:
+    async with Bus(module_kafka) as bus:
         await bus.publish(declared(project), desired(project, 1, (whole, 100)))
-        service = in_front_of(engine, fresh_kafka)
+        service = in_front_of(engine, module_kafka)
         async with running(service), client_of(service) as client:
             await answered_by(client, project, whole.model_id)
             assert await said(client, project) != await said(client, f"{project}/base")

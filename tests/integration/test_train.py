@@ -10,7 +10,6 @@ import asyncio
 import json
 import math
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -102,10 +101,9 @@ class Ground:
 
 
 @pytest.fixture
-def ground(broker_factory: Callable[..., Any], tmp_path: Path) -> Ground:
-    # A broker of its own: the group reads every dataset.versioned there is, those of other tests too.
-    kafka = broker_factory().bootstrap_servers
-    return Ground(kafka, tmp_path, str(write_tiny_model(tmp_path / "base")))
+def ground(module_kafka: str, tmp_path: Path) -> Ground:
+    # A broker of their own: the group reads every dataset.versioned there is, those of other tests too.
+    return Ground(module_kafka, tmp_path, str(write_tiny_model(tmp_path / "base")))
 
 
 def service(ground: Ground) -> Service:
