@@ -39,7 +39,10 @@ _TOGETHER = (
     ("tests/engine/",),
     ("tests/integration/test_curate.py", "tests/integration/test_versions.py"),
     ("tests/integration/test_eval.py", "tests/integration/test_judged_models.py"),
-    (f"{_TRAIN}test_kills.py", f"{_TRAIN}trainers/test_sharded.py", f"{_TRAIN}trainers/test_together.py"),
+    (
+        f"{_TRAIN}test_kills.py",
+        *(f"{_TRAIN}trainers/test_{name}.py" for name in ("handover", "sharded", "together")),
+    ),
 )
 """Files that go to one worker: they share an engine, or a process that others are forked from, and to start
 either takes ten seconds of a processor."""

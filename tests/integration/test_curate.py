@@ -55,7 +55,8 @@ def curate(kafka: str, store: Path, *, worker: Sequence[str] = ()) -> Service:
         policy_seconds=0.1,
         spec_folders=str(store.parent),
     )
-    return make_app(settings, worker=worker or forked("tunewheel_curate.builds.worker"))
+    # Of this seed ``test_versions`` has one anyway, in this very process.
+    return make_app(settings, worker=worker or forked("tunewheel_curate.builds.worker", hash_seed="1"))
 
 
 def records(project: str) -> list[Envelope[RecordIngested]]:
