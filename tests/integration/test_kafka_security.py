@@ -246,7 +246,7 @@ def test_who_may_only_look_sees_all_and_publishes_nothing(secured: SecuredKafka,
     assert cli(viewer, "dead-letters", "--json")[0] == 0
     code, out, err = cli(viewer, "publish", str(lines), "--project", "seen")
     assert (code, out) == (7, "")
-    assert "Kafka does not let this client write to any topic: allow its principal what" in err
+    assert "Kafka does not let this client write to any topic: grant its principal the rights that" in err
 
 
 def test_the_doctor_tells_whose_rights_a_client_has(secured: SecuredKafka, tmp_path: Path) -> None:

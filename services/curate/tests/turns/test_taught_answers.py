@@ -163,7 +163,7 @@ async def test_an_answer_without_the_form_is_asked_for_once_more_and_then_left(
     teacher.replies = ['{"category": "drum"}', f"```json\n{BELL}\n```"]
     assert await desk.taught(await desk.ask(prompts=2), desk.spec()) == 1
     said = teacher.asked[1]["messages"][-1]["content"]
-    assert "output.category is none of bell, horn" in said
+    assert "output.category must be one of bell, horn" in said
     teacher.replies = ["no"]
     assert await desk.taught(await desk.ask("alarm-2", prompts=2), desk.spec()) == 0
     assert len(teacher.asked) == 4
