@@ -100,6 +100,7 @@ def measure(name: str, chosen: argparse.Namespace) -> dict[str, Any]:
     from tunewheel_train.data.schedule import plan_steps
     from tunewheel_train.job import Job
     from tunewheel_train.model import modeling
+    from tunewheel_train.trainers import trl_config
 
     base = locate_base_model(BASE, cache_dir=chosen.cache_dir)
     method = "lora" if name == "llamafactory" else name.removeprefix("trl_").removesuffix("_padded")
@@ -123,8 +124,8 @@ def measure(name: str, chosen: argparse.Namespace) -> dict[str, Any]:
             run_id="run-bench", base_model=BASE, train_path=folder, output_dir=folder, work_dir=folder,
             cache_dir=chosen.cache_dir, recipe=recipe,
         )  # fmt: skip
-        told = modeling.trl_arguments(job, total_steps=len(plan), learning_rate=rate, precision=number)
-        arguments = modeling.examples_config(told)
+        told = trl_config.trl_arguments(job, total_steps=len(plan), learning_rate=rate, precision=number)
+        arguments = trl_config.examples_config(told)
         trainer = make_trainer(name, model, tokenizer, arguments, examples, plan)
         trainer.add_callback(clock.callback())
         trainer.train()
@@ -178,6 +179,7 @@ def make_trainer(
     plan: Sequence[Sequence[int]],
 ) -> Any:
     from tunewheel_train.model import modeling
+    from tunewheel_train.trainers import trl_config
     from tunewheel_train.trainers.course import Course
     from tunewheel_train.trainers.sft_trainer import SftTrainer
 
@@ -188,7 +190,7 @@ def make_trainer(
         modeling.use_packed_rows(model, examples)
     trainer = SftTrainer(
         course=Course(examples, plan, BATCH), model=model, processing_class=tokenizer, args=arguments,
-        train_dataset=modeling.as_dataset([{"input_ids": list(e.input_ids)} for e in examples]),
+        train_dataset=trl_config.as_dataset([{"input_ids": list(e.input_ids)} for e in examples]),
         packed=packed, share_prefix=True,
     )  # fmt: skip
     modeling.prepare_parameters(trainer.model)

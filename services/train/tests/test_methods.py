@@ -11,7 +11,7 @@ import pytest
 import torch
 from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_train.errors import RunFailed
-from tunewheel_train.model.modeling import optimizer_name
+from tunewheel_train.trainers.trl_config import optimizer_name
 
 
 @pytest.mark.parametrize(

@@ -44,14 +44,14 @@ def train(
 
     import_bitsandbytes()  # before anything that imports peft
     from tunewheel_train import preparation, stages
-    from tunewheel_train.model import acceleration, modeling, saving
+    from tunewheel_train.model import acceleration, modeling, process_group, saving
     from tunewheel_train.trainers import handover
 
     # setup
     base = locate(job)
     modeling.make_deterministic(job.recipe.seed)
     # the first process takes the lock of the directory before any process looks for checkpoints
-    modeling.meet(job.stuck_seconds)
+    process_group.meet(job.stuck_seconds)
     handover.share_newest(job.work_dir, job.recipe.method)
     own: Precision = compute_dtype() if job.dtype == "auto" else job.dtype
     precision: Precision = handover.from_first(own)  # nodes may differ; all use the first one's precision

@@ -21,7 +21,7 @@ from tunewheel_train.model.attention import NotEquivalent
 from tunewheel_train.model.kernels import Kernels
 from tunewheel_train.preparation import Prepared
 from tunewheel_train.progress import Message, Started, Warned
-from tunewheel_train.trainers import checkpoints, handover
+from tunewheel_train.trainers import checkpoints, handover, trl_config
 from tunewheel_train.trainers.course import Course
 from tunewheel_train.trainers.progress_callback import ProgressCallback
 
@@ -107,8 +107,8 @@ def _train_on_examples(frame: Frame, course: Course) -> Any:
     takes_packed = _takes_packed(frame, [*course.items, *course.validation])
     trainer = SftTrainer(
         course=course, packed=takes_packed, share_prefix=job.recipe.dropout == 0.0, model=frame.model,
-        processing_class=frame.tokenizer, args=modeling.examples_config(_arguments(frame, course, rate)),
-        train_dataset=modeling.as_dataset([{"input_ids": list(e.input_ids)} for e in course.items]),
+        processing_class=frame.tokenizer, args=trl_config.examples_config(_arguments(frame, course, rate)),
+        train_dataset=trl_config.as_dataset([{"input_ids": list(e.input_ids)} for e in course.items]),
     )  # fmt: skip
     modeling.prepare_parameters(trainer.model)
     _run(trainer, frame)
@@ -138,8 +138,8 @@ def _train_on_pairs(frame: Frame, course: Course, begun: Path | None) -> Any:
     trainer = _preference_trainer(preference.method)(
         frame, course,
         model=frame.model, processing_class=frame.tokenizer,
-        args=modeling.preference_config(arguments, preference, course.items),
-        train_dataset=modeling.as_dataset([pair.as_row() for pair in course.items]),
+        args=trl_config.preference_config(arguments, preference, course.items),
+        train_dataset=trl_config.as_dataset([pair.as_row() for pair in course.items]),
     )  # fmt: skip
     modeling.prepare_parameters(trainer.model)
     _run(trainer, frame)
@@ -179,7 +179,7 @@ def _orpo_trainer(frame: Frame, course: Course, **trl: Any) -> Any:
 
 
 def _arguments(frame: Frame, course: Course, rate: float) -> dict[str, Any]:
-    return modeling.trl_arguments(
+    return trl_config.trl_arguments(
         frame.job, total_steps=len(course.steps), learning_rate=rate, precision=frame.precision
     )
 

@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from tunewheel_train.model.modeling import group_backend, wait_for_all
+from tunewheel_train.model.process_group import group_backend, wait_for_all
 from tunewheel_train.trainers import checkpoints
 
 PART_BYTES = 64 << 20

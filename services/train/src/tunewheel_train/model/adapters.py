@@ -1,0 +1,134 @@
+"""The adapter that is trained: a new one, or one that is trained further, on layers that it can reach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.pytorch_utils import Conv1D
+from tunewheel_contracts.formats.recipe import TrainSpec
+
+from tunewheel_train.errors import RunFailed
+
+
+def with_adapter(model: Any, recipe: TrainSpec) -> Any:
+    """Return ``model`` with a new adapter. Raises RunFailed if the recipe's target modules do not fit it."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import set_seed
+
+    targets = recipe.target_modules
+    _demand_modules(model, targets)
+    config = LoraConfig(
+        r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        use_rslora=recipe.rslora, use_dora=recipe.dora, task_type="CAUSAL_LM",
+    )  # fmt: skip
+    set_seed(recipe.seed)
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise RunFailed(
+            field="train.target_modules",
+            reason=f"does not fit this base model ({str(error).splitlines()[0]}); use 'all-linear'",
+        ) from error
+
+
+def demand_reachable(model: Any, targets: str | Sequence[str]) -> None:
+    """Raise RunFailed if ``all-linear`` would not reach all weights: experts in one tensor are no linear
+    layers, and would get no adapter."""
+    if targets != "all-linear":
+        return
+    experts = sum(_holds_experts(module) for module in model.modules())
+    if experts:
+        reached = _last_parts(_adapted(model, "all-linear"))
+        raise RunFailed(
+            field="train.target_modules",
+            reason=f"is 'all-linear', but no adapter can be put on the experts of this mixture, which lie in "
+            f"{experts} layers; choose a dense base_model, or name the layers to train instead: some of "
+            f"{reached}",
+        )
+
+
+def _holds_experts(module: torch.nn.Module) -> bool:
+    """Return whether ``module`` keeps the matrices of all experts in one tensor [experts, …, …]."""
+    stacked = any(p.ndim == 3 and min(p.shape) > 1 for p in module.parameters(recurse=False))
+    return stacked and not isinstance(module, torch.nn.modules.conv._ConvNd)
+
+
+def _demand_modules(model: Any, targets: str | Sequence[str]) -> None:
+    """Raise RunFailed if a target matches no layer. PEFT would accept one match and silently ignore the
+    others."""
+    if isinstance(targets, str):
+        return
+    head = next((name for name, one in model.named_modules() if one is model.get_output_embeddings()), None)
+    # an adapter on the output head would have no effect: TRL uses the head's own weights
+    wrong = [target for target in targets if not (found := _adapted(model, [target])) or head in found]
+    if wrong:
+        fit = _last_parts(_adapted(model, "all-linear"))
+        raise RunFailed(
+            field="train.target_modules",
+            reason=f"names {', '.join(wrong)}, but the layers here are {fit}; mend it, or use 'all-linear'",
+        )
+
+
+def _adapted(model: Any, targets: str | Sequence[str]) -> set[str]:
+    """Return the names of the layers that ``targets`` match."""
+    if targets == "all-linear":
+        head = model.get_output_embeddings()
+        layers = ((name, layer) for name, layer in model.named_modules() if layer is not head)
+        return {name for name, layer in layers if isinstance(layer, torch.nn.Linear | Conv1D)}
+    names = (name for name, _ in model.named_modules() if name)
+    return {name for name in names if any(f".{name}".endswith(f".{target}") for target in targets)}
+
+
+def _last_parts(names: Iterable[str]) -> str:
+    return ", ".join(sorted({name.rpartition(".")[2] for name in names}))
+
+
+def continue_adapter(model: Any, recipe: TrainSpec, directory: Path) -> Any:
+    """Return ``model`` with the adapter in ``directory``, to be trained further.
+
+    Raises RunFailed if the adapter was made with other parameters, or does not fit the base.
+    """
+    from peft import LoraConfig, PeftModel
+    from tunewheel_basemodel.errors import InvalidAdapter
+    from tunewheel_basemodel.loading import check_adapter
+
+    try:
+        written = check_adapter(directory)
+        _demand_same_shape(written, recipe)
+        _demand_same_modules(model, written, recipe)
+        config: Any = LoraConfig.from_pretrained(str(directory))
+        config.lora_dropout = recipe.dropout
+        return PeftModel.from_pretrained(model, str(directory), is_trainable=True, config=config)
+    except InvalidAdapter as error:
+        raise RunFailed(field="train.continue_from", reason=str(error)) from error
+    except (ValueError, KeyError, RuntimeError) as error:
+        raise RunFailed(
+            field="train.continue_from",
+            reason=f"does not fit the base model ({str(error).strip().splitlines()[0]}); "
+            "name an adapter of it",
+        ) from error
+
+
+def _demand_same_shape(written: dict[str, Any], recipe: TrainSpec) -> None:
+    """Raise RunFailed if the recipe has another shape or scale than the adapter: these cannot change."""
+    keys = {"rank": "r", "alpha": "lora_alpha", "rslora": "use_rslora", "dora": "use_dora"}
+    for name, key in keys.items():
+        wanted, found = getattr(recipe, name), written.get(key, False)
+        if wanted != found:
+            raise RunFailed(
+                field=f"train.{name}",
+                reason=f"is {wanted}, but the adapter to continue from has {found}; set it to {found}",
+            )
+
+
+def _demand_same_modules(model: Any, written: dict[str, Any], recipe: TrainSpec) -> None:
+    found = _adapted(model, written.get("target_modules") or ())
+    if found != _adapted(model, recipe.target_modules):
+        raise RunFailed(
+            field="train.target_modules",
+            reason=f"is not what the adapter to continue from has, [{_last_parts(found)}]; set it to that",
+        )
