@@ -62,7 +62,7 @@ def _print_groups(console: Console, report: WheelReport) -> None:
     if hidden := report.hidden_groups:
         console.print(
             f"[yellow]not shown:[/] this client may not see the groups {escape(', '.join(hidden))}; "
-            "allow its principal what `tunewheel topics acls viewer` prints"
+            "grant its principal the rights that `tunewheel topics acls viewer` prints"
         )
     if silent := report.silent_services:
         console.print(
