@@ -209,6 +209,7 @@ async def test_a_command_is_for_the_alarms_that_are_open(desk: Desk) -> None:
     named = await desk.curation.answer(new_event(command, source="/test"), lease)
     assert named is not None
     assert named.data.alarm_ids == (alarm("input").id,)
+    desk.log.append(named)
     assert await desk.curation.request_for_drift("shop") is None
     told = desk.curation.decision("shop")
     assert told is not None
@@ -229,6 +230,16 @@ async def test_a_build_that_dies_once_is_built(desk: Desk) -> None:
     desk.builder.deaths = [BuildFailed("killed")]
     assert (await desk.build()).reasons == ("dataset.min_examples: 3 clean examples",)
     assert desk.builder.begun == 2
+
+
+async def test_an_answer_that_did_not_reach_the_log_is_given_again(desk: Desk) -> None:
+    """The broker was away when it was published, or the partition moved, and came back."""
+    first = await desk.build()
+    assert await desk.build() == first
+    command = DatasetRequested(project="shop", reason=BuildReason.COMMAND, request="another")
+    named = [await answer_of(desk, new_event(command, source="/test")) for _ in range(2)]
+    assert named[0] is not None
+    assert named[1] is None, "the log has it"
 
 
 async def test_an_error_that_stops_the_service_is_counted_over_its_restarts(desk: Desk) -> None:

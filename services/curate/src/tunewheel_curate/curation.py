@@ -214,13 +214,10 @@ class Curation:
             raise InvalidEvent(field="project", reason=reason)
         if declared.data.spec.trains_with_passages:
             await self.indexes.fresh(event.project)
-        answer: Envelope[Any]
+        # The log alone says what was answered: what is returned here may never get there.
         if event.data.records_upto is None or (event.data.index is None and self._lacks_index(event.project)):
-            answer = await self._naming_records(event, declared.data.spec)
-        else:
-            answer = await self._built(event, declared.data.spec, lease)
-        self.known.requested(answer)
-        return answer
+            return await self._naming_records(event, declared.data.spec)
+        return await self._built(event, declared.data.spec, lease)
 
     async def _built(self, event: Envelope[DatasetRequested], spec: ProjectSpec, lease: Lease) -> Answer:
         """Build until an attempt succeeds; reject the request once its attempts are spent."""
