@@ -305,6 +305,19 @@ def test_a_turn_that_would_break_the_months_budget_waits_for_the_next_month(
         assert hold(desk.state(), BuildReason.COUNT, decision.until) is None
 
 
+def test_a_run_that_was_dropped_before_it_began_does_not_make_the_next_one_free(log: Make) -> None:
+    desk = log(**BUDGET)
+    for name, told in (("ds-1", {"wall_seconds": 3000}), ("ds-2", None)):
+        desk.version(desk.ask(), name)
+        desk.train(name)
+        if told is not None:
+            desk.trained(name, **told)
+            desk.move(name, "production")
+    desk.say("train.failed", "superseded", run_id="run-ds-2", dataset_id="ds-2", superseded_by="ds-1")
+    desk.alarm()
+    assert desk.decide().step is Step.BUDGET
+
+
 @pytest.mark.parametrize(
     ("canary", "days"), [({}, 8), ({"deadline_seconds": 86_400}, 7), ({"enabled": False}, 7)]
 )

@@ -140,7 +140,9 @@ def follows(policy: TurnPolicy, alarm: Alarm) -> Follows:
 def over_budget(state: State, now: datetime) -> str | None:
     """Return which monthly limit the next run would exceed, and by how much; None: it exceeds none."""
     budget = state.drift.turns.budget
-    spent, coming = spent_in_month(state.runs, now), state.runs[-1].cost if state.runs else Cost()
+    spent = spent_in_month(state.runs, now)
+    # A run that was dropped before it began cost nothing, and says nothing of the next one.
+    coming = next((run.cost for run in reversed(state.runs) if run.cost != Cost()), Cost())
     for name in ("gpu_hours", "dollars"):
         limit = getattr(budget, name)
         so_far, more = getattr(spent, name), getattr(coming, name)
