@@ -354,6 +354,9 @@ def test_a_canary_that_answers_everything_is_held_to_the_limits():
 
     verdicts = [alone(0), alone(0.5), alone(0.5, "failed")]
     assert [found and found.verdict for found in verdicts] == ["passed", "failed", "failed"]
+    told = [reason for found in verdicts[1:] if found for reason in found.reasons]
+    assert len(told) == 2
+    assert all("at most 5.0% is tolerated" in reason and "champion" not in reason for reason in told), told
 
 
 def guarded(share: float = 0.0, **spec: Any) -> Story:

@@ -58,7 +58,7 @@ def decide(trial: Trial, policy: StagePolicy, *, alone: bool) -> Verdict | None:
     harmed = [name for name, figure in _seen(trial) if _is_harmed(trial, name, figure, policy, alone=alone)]
     if harmed:
         decided_by = "incidents" if harmed == ["incidents"] else "bounds"
-        return _verdict("failed", decided_by, [_worse(trial, name, policy) for name in harmed])
+        return _verdict("failed", decided_by, [_worse(trial, name, policy, alone=alone) for name in harmed])
     if any(not holds for holds in _conditions(trial, policy, alone=alone)):
         return None
     candidate, champion = summary(trial, "candidate"), summary(trial, "champion")
@@ -227,8 +227,14 @@ def _guard_ends(trial: Trial, name: str, policy: StagePolicy) -> tuple[float, fl
     return share_then, limit
 
 
-def _worse(trial: Trial, name: str, policy: StagePolicy) -> str:
+def _worse(trial: Trial, name: str, policy: StagePolicy, *, alone: bool) -> str:
     bound = _bound(trial, name, trial["figures"][name], policy)
+    if alone:
+        limit = _floor(trial, name, policy, alone=alone)
+        return (
+            f"{_words(name, policy)}: {bound.candidate:.1%} of {bound.pairs} ({bound.low:.1%} at least); "
+            f"at most {limit:.1%} is tolerated"
+        )
     return (
         f"{_words(name, policy)}: {bound.candidate:.1%} against {bound.champion:.1%} of the champion's, "
         f"{rise(trial['figures'][name]):+.1%} ({bound.low:+.1%} at least) over {bound.pairs} "
