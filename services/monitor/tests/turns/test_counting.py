@@ -84,6 +84,15 @@ def test_an_alarm_without_a_cluster_begins_the_count_anew() -> None:
     assert counted(state, [], ["desk-2"]).questions == 1
 
 
+def test_a_champion_to_which_production_fell_back_again_and_again_is_still_what_was_before() -> None:
+    state = fresh()
+    for candidate in range(2, 2 + MODELS_KEPT):  # each served for a while and was rolled back
+        see(state, scored(2 * candidate, model_id="desk-1", near=("alarm-1",)))
+        see(state, scored(2 * candidate + 1, model_id=f"desk-{candidate}", near=("alarm-1",)))
+    assert counted(state, ["alarm-1"], ["desk-1"]).questions == MODELS_KEPT
+    assert counted(state, ["alarm-1"], ["desk-2"]).questions == 0
+
+
 def test_the_state_stays_small_however_much_is_seen() -> None:
     state = fresh()
     for n in range(3 * REMEMBERED):

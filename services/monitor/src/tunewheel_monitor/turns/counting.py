@@ -91,13 +91,13 @@ def counted(state: State, alarm_ids: Iterable[str], model_ids: Iterable[str]) ->
 
 
 def _row(table: dict[str, dict[str, Any]], key: str, most: int) -> dict[str, Any]:
-    """Return ``table[key]``; add it if it is missing. If there are too many, the oldest is dropped, except
-    ``ALL``."""
-    if key not in table:
-        while len(table) >= most:
-            del table[next(name for name in table if name != ALL)]
-        table[key] = {}
-    return table[key]
+    """Return ``table[key]``; add it if it is missing. If there are too many, the one that was counted longest
+    ago is dropped, except ``ALL``."""
+    row = table.pop(key, {})
+    while len(table) >= most:
+        del table[next(name for name in table if name != ALL)]
+    table[key] = row
+    return row
 
 
 def _completion(counts: dict[str, float], item: InferenceScored) -> None:
