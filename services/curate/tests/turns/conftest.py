@@ -94,10 +94,9 @@ class Log:
         adapter = like["adapter"] | {"model_id": f"model-{name}"}
         self.say(topic, example, run_id=f"run-{name}", dataset_id=name, adapter=adapter, **told)
 
-    def move(self, name: str, stage: str) -> None:
-        self.say(
-            "model.promoted", "to-production", model_id=f"model-{name}", to_stage=stage, cause=f"{self.now}"
-        )
+    def move(self, name: str, stage: str, **told: Any) -> None:
+        told |= {"model_id": f"model-{name}", "to_stage": stage, "cause": f"{self.now}"}
+        self.say("model.promoted", "to-production", **told)
 
     def roll_back(self, name: str) -> None:
         self.say("model.rolledback", "to-champion", model_id=f"model-{name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -132,6 +133,41 @@ def test_a_version_failed_where_its_model_does_not_serve_for_it(
     happens(desk)
     told = desk.facts().failure(desk.spec.project, "ds-1")
     assert told is None if failure is None else told.startswith(failure)
+
+
+@pytest.mark.parametrize("verdict", ["failed", "undecided"])
+@pytest.mark.parametrize("stage", ["evaluated", "canary"])
+def test_what_passed_goes_on_whatever_a_late_verdict_says_until_a_step_ends_it(
+    log: Make, stage: str, verdict: str
+) -> None:
+    """The registry leaves a candidate where it is that lost to a champion of before, or about which a person
+    asked eval once more and eval could not tell."""
+    desk = log()
+    desk.version(desk.ask(), "ds-1")
+    desk.train("ds-1")
+    desk.trained("ds-1")
+    desk.judge("ds-1", "passed")
+    desk.move("ds-1", stage)
+    desk.judge("ds-1", verdict)
+    desk.alarm()
+    assert desk.decide().step is Step.IN_FLIGHT
+    desk.move("ds-1", "evaluated", held_up=True)
+    assert desk.decide().step is Step.TURN
+    desk.move("ds-1", "shadow")
+    assert desk.decide().step is Step.IN_FLIGHT, "the champion that it beat is back"
+    desk.move("ds-1", "retired")
+    assert desk.decide().step is Step.TURN
+
+
+def test_steps_have_the_registry_s_order_whatever_the_clock_of_the_one_that_took_over(log: Make) -> None:
+    desk = log()
+    desk.version(desk.ask(), "ds-1")
+    desk.train("ds-1")
+    desk.trained("ds-1")
+    desk.move("ds-1", "production", generation=5)
+    desk.now -= timedelta(minutes=5)
+    desk.move("ds-1", "rejected", generation=6)
+    assert desk.facts().failure(desk.spec.project, "ds-1").startswith("was rejected")
 
 
 def test_nothing_that_users_wrote_is_kept(log: Make) -> None:

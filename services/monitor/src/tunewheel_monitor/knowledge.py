@@ -22,7 +22,7 @@ from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
 
 from tunewheel_monitor.turns import facts
-from tunewheel_monitor.turns.facts import TurnLog
+from tunewheel_monitor.turns.facts import TurnLog, order_of
 
 TOPICS = (*facts.TOPICS, topics.ERASURE_REQUESTED)
 """The topics that ``Knowledge.apply`` folds."""
@@ -153,7 +153,7 @@ class Knowledge:
         """Return the latest stage changes of the models on trial, in production, or ``watched``; oldest
         first."""
         steps = self._steps.get(project, {}).items()
-        return sorted((s for m, s in steps if m in watched or self._is_tried(s)), key=_order)
+        return sorted((s for m, s in steps if m in watched or self._is_tried(s)), key=order_of)
 
     def awaits_a_clock(self, spec: ProjectSpec, now: datetime) -> bool:
         """Return whether the project must be checked without traffic: it has an open turn, a trial or a
@@ -194,7 +194,9 @@ class Knowledge:
     def _move(self, envelope: Envelope[Any], model_id: str) -> None:
         steps = self._steps.setdefault(envelope.project, {})
         before = steps.get(model_id)
-        if before is None or (_order(before) < _order(envelope) and _stage(before) is not _stage(envelope)):
+        if before is None or (
+            order_of(before) < order_of(envelope) and _stage(before) is not _stage(envelope)
+        ):
             steps[model_id] = envelope
 
     def _measure(self, data: EvalPassed) -> None:
@@ -211,7 +213,3 @@ class Knowledge:
 
 def _stage(step: Envelope[Any]) -> Stage:
     return step.data.to_stage if isinstance(step.data, ModelPromoted) else Stage.ROLLED_BACK
-
-
-def _order(step: Envelope[Any]) -> tuple[int, Any, str]:
-    return step.data.generation or 0, step.time, step.id

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 import pytest
 from tunewheel_contracts.events.evaluation import EvalFailed, EvalUndecided
@@ -145,6 +146,44 @@ def test_a_run_that_is_judged_again_and_passes_goes_on() -> None:
     story.hour += 1
     story.verdict()
     assert only(story).end is None
+
+
+@pytest.mark.parametrize("kind", [EvalFailed, EvalUndecided])
+@pytest.mark.parametrize("stage", [Stage.EVALUATED, Stage.CANARY])
+def test_what_passed_goes_on_whatever_a_late_verdict_says_until_a_step_ends_it(
+    stage: Stage, kind: Any
+) -> None:
+    """The registry leaves a candidate where it is that lost to a champion of before, or about which a person
+    asked eval once more and eval could not tell."""
+    story = Story()
+    story.version(story.request())
+    story.trained()
+    story.verdict()
+    story.moved(stage)
+    story.verdict(kind)
+    assert only(story).end is None
+    story.moved(Stage.EVALUATED, reason="cannot tell", held_up=True)
+    end = only(story).end
+    assert end is not None
+    assert (end.outcome, end.reasons) == ("undecided by evaluation", ("cannot tell",))
+    story.moved(Stage.CANARY)
+    assert only(story).end is None
+    story.rolled_back()
+    end = only(story).end
+    assert end is not None
+    assert end.outcome == "rolled back"
+
+
+def test_steps_have_the_registry_s_order_whatever_the_clock_of_the_one_that_took_over() -> None:
+    story = Story()
+    story.version(story.request())
+    story.trained()
+    story.moved(Stage.PRODUCTION, generation=5)
+    story.hour -= 2
+    story.rolled_back(generation=6)
+    end = only(story).end
+    assert end is not None
+    assert end.outcome == "rolled back"
 
 
 def test_a_model_that_a_later_one_replaced_has_left() -> None:

@@ -114,17 +114,17 @@ class Story:
         }  # fmt: skip
         return self.tell(kind(**values, **({} if kind is EvalPassed else {"reasons": ("is .4",)})))
 
-    def moved(self, to: Stage, model_id: str = "desk-2", reason: str = "as told") -> Envelope[Any]:
+    def moved(self, to: Stage, reason: str = "as told", **changes: Any) -> Envelope[Any]:
         data = ModelPromoted(
-            project="desk", model_id=model_id, from_stage=Stage.EVALUATED, to_stage=to, cause=f"c{self.hour}",
-            reason=reason,
+            project="desk", model_id="desk-2", from_stage=Stage.EVALUATED, to_stage=to,
+            cause=f"c{self.hour}", reason=reason, **changes,
         )  # fmt: skip
         return self.tell(data)
 
-    def rolled_back(self) -> Envelope[Any]:
+    def rolled_back(self, **changes: Any) -> Envelope[Any]:
         data = ModelRolledback(
             project="desk", model_id="desk-2", from_stage=Stage.CANARY, restored="desk-1", cause="c",
-            reason="10 % invalid",
+            reason="10 % invalid", **changes,
         )  # fmt: skip
         return self.tell(data)
 

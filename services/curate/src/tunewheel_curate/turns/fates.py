@@ -15,11 +15,12 @@ from tunewheel_contracts.events.training import TrainCompleted, TrainFailed, Tra
 
 from tunewheel_curate.turns.state import GOOD
 
+UNDECIDED = "was undecided in its evaluation"
 BAD = frozenset(
     {
         "failed in training",
         "failed its evaluation",
-        "was undecided in its evaluation",
+        UNDECIDED,
         "was rejected",
         "was rolled back",
         "was retired before it served",
@@ -28,6 +29,9 @@ BAD = frozenset(
 )
 """Outcomes after which a command may try the same data again."""
 STAGES = {
+    Stage.EVALUATED: "",
+    Stage.SHADOW: "",
+    Stage.CANARY: "",
     Stage.PRODUCTION: GOOD,
     Stage.REJECTED: "was rejected",
     Stage.RETIRED: "was retired before it served",
@@ -68,7 +72,8 @@ class Fates:
         self._verdicts: defaultdict[str, set[Ending]] = defaultdict(set)
         self._completed: defaultdict[str, set[Ending]] = defaultdict(set)
         """By ``dataset_id``, like the fields above; the fields below are by model id."""
-        self._stages: defaultdict[str, set[Ending]] = defaultdict(set)
+        self._stages: defaultdict[str, set[tuple[int, Ending]]] = defaultdict(set)
+        """Sorted by the registry's generation, because the clocks of two registries differ."""
         self._moved: dict[str, datetime] = {}
 
     def apply(self, envelope: Envelope[Any]) -> None:
@@ -90,7 +95,9 @@ class Fates:
             case EvalFailed():
                 self._judged(envelope, "failed its evaluation", data.reasons[0])
             case EvalUndecided():
-                self._judged(envelope, "was undecided in its evaluation", data.reasons[0])
+                self._judged(envelope, UNDECIDED, data.reasons[0])
+            case ModelPromoted(to_stage=Stage.EVALUATED, held_up=True):
+                self._move(envelope, UNDECIDED, data.reason)
             case ModelPromoted():
                 self._move(envelope, STAGES.get(data.to_stage), data.reason)
             case ModelRolledback():
@@ -113,7 +120,8 @@ class Fates:
             passed.add(newer)
             dataset_id = newer
         models = self._models[dataset_id]
-        stages = sorted(ending for model in models for ending in self._stages[model])
+        steps = sorted(step for model in models for step in self._stages[model])
+        stages = [ending for _, ending in steps]
         ends = self._ends(dataset_id, stages)
         news = [self._news.get(dataset_id), *(self._moved.get(model) for model in models)]
         told = [at for at in news if at is not None]
@@ -133,8 +141,9 @@ class Fates:
         """Return the events that ended the turn, latest last. A model's stage outweighs its verdict, and a
         verdict outweighs the training."""
         served = any(one.outcome == GOOD for one in stages)
-        if placed := [one for one in stages if not (served and one.outcome == STAGES[Stage.RETIRED])]:
-            return placed
+        if stages:
+            first = 1 + max((at for at, one in enumerate(stages) if not one.outcome), default=-1)
+            return [one for one in stages[first:] if not (served and one.outcome == STAGES[Stage.RETIRED])]
         for words in (self._verdicts[dataset_id], self._training[dataset_id]):
             if words:
                 latest = max(words)
@@ -150,7 +159,7 @@ class Fates:
         model = envelope.data.model_id
         self._moved[model] = max(envelope.time, self._moved.get(model, envelope.time))
         if outcome is not None:
-            self._stages[model].add(_ending(envelope, outcome, why))
+            self._stages[model].add((envelope.data.generation or 0, _ending(envelope, outcome, why)))
 
 
 def _ending(envelope: Envelope[Any], outcome: str, why: str = "") -> Ending:

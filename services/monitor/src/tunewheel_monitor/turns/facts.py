@@ -240,13 +240,17 @@ def _held_out(data: Any) -> tuple[dict[str, float], dict[str, float]]:
 
 
 def _move(known: _Project, turn: Turn, model_id: str) -> None:
-    """Add the model's stage changes to ``turn``: when it reached production, and how it left it."""
-    for step in sorted(known.moves.get(model_id, {}).values(), key=lambda one: (one.time, one.id)):
+    """Add the model's stage changes to ``turn``: its trial, production, and how it left them."""
+    for step in sorted(known.moves.get(model_id, {}).values(), key=order_of):
         match step.data:
             case ModelRolledback() as data:
                 turn.end = End("rolled back", (data.reason,), step.time)
             case ModelPromoted(to_stage=Stage.PRODUCTION):
                 turn.promoted_at, turn.left_at, turn.end = turn.promoted_at or step.time, None, None
+            case ModelPromoted(to_stage=Stage.EVALUATED, held_up=True) as data:
+                turn.end = End("undecided by evaluation", (data.reason,), step.time)
+            case ModelPromoted(to_stage=Stage.EVALUATED | Stage.SHADOW | Stage.CANARY):
+                turn.end = None  # once a model passed, only the registry's steps end its turn
             case ModelPromoted(to_stage=Stage.REJECTED) as data if turn.end is None:
                 turn.end = End("rejected", (data.reason,), step.time)
             case ModelPromoted(to_stage=Stage.RETIRED) as data:
@@ -256,6 +260,12 @@ def _move(known: _Project, turn: Turn, model_id: str) -> None:
                     turn.left_at = step.time
             case _:
                 pass
+
+
+def order_of(step: Envelope[Any]) -> tuple[int, datetime, str]:
+    """Return the sort key of a registry's steps: the clocks of two registries may differ, generations do
+    not."""
+    return step.data.generation or 0, step.time, step.id
 
 
 def _cost_of(run: TrainCompleted) -> dict[str, float]:
