@@ -192,14 +192,29 @@ def test_a_turn_that_tells_nothing_for_a_week_is_waited_for_no_more(story: Story
     assert not story.in_flight(later=timedelta(days=11))
 
 
-def test_a_model_that_serves_goes_on_serving_though_it_is_judged_again(story: Story) -> None:
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [("evaluated", "waits for its rollout"), ("canary", "in canary"), ("production", "in production")],
+)
+def test_a_model_that_passed_keeps_its_stage_though_it_is_judged_again(
+    story: Story, stage: str, words: str
+) -> None:
     story.say("dataset.versioned", story.request(), dataset_id="ds-1")
     story.trained()
-    story.move("production")
+    story.move(stage)
     adapter = story.events[-2].data.adapter.model_dump(mode="json")
     for verdict in ("eval.passed", "eval.failed"):
         story.say(verdict, dataset_id="ds-1", adapter=adapter)
-        assert [turn.stage for turn in story.in_flight()] == ["in production, its effect is being measured"]
+        (turn,) = story.in_flight()
+        assert words in turn.stage
+
+
+def test_a_model_whose_verdict_against_the_present_champion_is_undecided_ends_its_turn(story: Story) -> None:
+    story.say("dataset.versioned", story.request(), dataset_id="ds-1")
+    story.trained()
+    story.move("evaluated")
+    story.say("model.promoted", model_id=MODEL, from_stage="evaluated", to_stage="evaluated", held_up=True)
+    assert not story.in_flight()
 
 
 def test_an_alarm_without_a_name_is_over_once_a_version_is_asked_for(story: Story) -> None:

@@ -47,7 +47,9 @@ STALE = timedelta(days=7)
 is gone, or a person does not answer. A turn whose model is on trial has more time; see ``stale_after``."""
 OVER = ""
 """The stage of a version whose turn is over."""
+PASSED = "passed its evaluation and waits for its rollout"
 MOVES = {
+    Stage.EVALUATED: PASSED,
     Stage.SHADOW: "in shadow",
     Stage.CANARY: "in canary",
     Stage.PRODUCTION: "in production, its effect is being measured",
@@ -132,7 +134,8 @@ class TurnStatus:
             case ModelRolledback():
                 _keep_latest(self._moves, data.model_id, (at, OVER))
             case ModelPromoted() if data.to_stage in MOVES:
-                _keep_latest(self._moves, data.model_id, (at, MOVES[data.to_stage]))
+                undecided = data.to_stage is Stage.EVALUATED and data.held_up
+                _keep_latest(self._moves, data.model_id, (at, OVER if undecided else MOVES[data.to_stage]))
             case TurnCompleted():
                 self._completed.setdefault(data.turn_id, data)
             case _:
@@ -180,7 +183,7 @@ class TurnStatus:
             case TrainCompleted():
                 stage = "in evaluation"
             case EvalPassed():
-                stage = "passed its evaluation and waits for its rollout"
+                stage = PASSED
             case ReviewRequested():
                 stage = "waits for people to review it"
             case TrainFailed() | EvalFailed() | EvalUndecided():
@@ -199,7 +202,7 @@ class TurnStatus:
         elif dataset_id is None:
             since, stage = answer.time, OVER
         else:
-            # A model in production may be evaluated again; that verdict does not change the version's stage.
+            # A model that passed may be evaluated again. Only the registry's steps change its stage then.
             moves = [self._moves[model] for model in self._models.get(dataset_id, ()) if model in self._moves]
             judged = self._stages.get(dataset_id, (answer.time, "waits for training"))
             since, stage = max(moves, default=judged)
