@@ -52,8 +52,8 @@ class Story:
         adapter = json.loads(file.read_text())["adapter"] | {"model_id": MODEL}
         self.say("train.completed", dataset_id="ds-1", run_id="run-1", adapter=adapter)
 
-    def move(self, stage: str) -> None:
-        self.say("model.promoted", model_id=MODEL, from_stage="evaluated", to_stage=stage)
+    def move(self, stage: str, **told: Any) -> None:
+        self.say("model.promoted", model_id=MODEL, from_stage="evaluated", to_stage=stage, **told)
 
     def status(self) -> TurnStatus:
         return fold(self.events)
@@ -213,7 +213,15 @@ def test_a_model_whose_verdict_against_the_present_champion_is_undecided_ends_it
     story.say("dataset.versioned", story.request(), dataset_id="ds-1")
     story.trained()
     story.move("evaluated")
-    story.say("model.promoted", model_id=MODEL, from_stage="evaluated", to_stage="evaluated", held_up=True)
+    story.move("evaluated", held_up=True)
+    assert not story.in_flight()
+
+
+def test_the_latest_step_is_that_of_the_highest_generation(story: Story) -> None:
+    story.say("dataset.versioned", story.request(), dataset_id="ds-1")
+    story.trained()
+    story.move("rejected", generation=6)
+    story.move("canary", generation=5)
     assert not story.in_flight()
 
 

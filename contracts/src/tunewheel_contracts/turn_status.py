@@ -99,8 +99,9 @@ class TurnStatus:
         """The result of each request, by the request's event id."""
         self._stages: dict[str, tuple[datetime, str]] = {}
         """By dataset version: its stage by training and evaluation, and since when."""
-        self._moves: dict[str, tuple[datetime, str]] = {}
-        """By model: its stage by the registry, and since when."""
+        self._moves: dict[str, tuple[int, datetime, str]] = {}
+        """By model: the generation of the registry's latest step, its time, and the stage. The clocks of two
+        registries differ, so generations come first."""
         self._models: dict[str, set[str]] = {}
         """By dataset version: the models that were trained on it."""
         self._runs: dict[str, str] = {}
@@ -132,10 +133,11 @@ class TurnStatus:
                 if known is None or (known.data.step, known.time) <= (data.step, at):
                     self._progress[data.run_id] = envelope
             case ModelRolledback():
-                _keep_latest(self._moves, data.model_id, (at, OVER))
+                self._move(data.model_id, (data.generation or 0, at, OVER))
             case ModelPromoted() if data.to_stage in MOVES:
                 undecided = data.to_stage is Stage.EVALUATED and data.held_up
-                _keep_latest(self._moves, data.model_id, (at, OVER if undecided else MOVES[data.to_stage]))
+                stage = OVER if undecided else MOVES[data.to_stage]
+                self._move(data.model_id, (data.generation or 0, at, stage))
             case TurnCompleted():
                 self._completed.setdefault(data.turn_id, data)
             case _:
@@ -192,7 +194,11 @@ class TurnStatus:
                 return
         if isinstance(data, TrainCompleted | EvalPassed | EvalFailed | EvalUndecided | ReviewRequested):
             self._models.setdefault(data.dataset_id, set()).add(data.adapter.model_id)
-        _keep_latest(self._stages, data.dataset_id, (at, stage))
+        said = (at, stage)
+        self._stages[data.dataset_id] = max(said, self._stages.get(data.dataset_id, said))
+
+    def _move(self, model_id: str, step: tuple[int, datetime, str]) -> None:
+        self._moves[model_id] = max(step, self._moves.get(model_id, step))
 
     def _turn(self, request: Envelope[DatasetRequested]) -> TurnInFlight:
         answer = self._answers.get(request.id)
@@ -205,7 +211,7 @@ class TurnStatus:
             # A model that passed may be evaluated again. Only the registry's steps change its stage then.
             moves = [self._moves[model] for model in self._models.get(dataset_id, ()) if model in self._moves]
             judged = self._stages.get(dataset_id, (answer.time, "waits for training"))
-            since, stage = max(moves, default=judged)
+            since, stage = max(moves)[1:] if moves else judged
         news_at = since
         progress = self._progress.get(self._runs.get(dataset_id or "", ""))
         if stage == "in training" and progress is not None:
@@ -221,7 +227,3 @@ class TurnStatus:
             since=since,
             news_at=news_at,
         )
-
-
-def _keep_latest(known: dict[str, tuple[datetime, str]], name: str, said: tuple[datetime, str]) -> None:
-    known[name] = max(said, known.get(name, said))
