@@ -105,6 +105,11 @@ ENDS: dict[str, tuple[Callable[[Story], object], str, str]] = {
         "retired",
         "no traffic",
     ),
+    "undecided in its trial": (
+        _after_training(lambda s: s.undecided_in_trial("cannot tell")),
+        "undecided by evaluation",
+        "cannot tell",
+    ),
     "by people": (_after_training(lambda s: s.moved(Stage.REJECTED, reason="wrong")), "rejected", "wrong"),
 }
 

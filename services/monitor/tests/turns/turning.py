@@ -121,6 +121,13 @@ class Story:
         )  # fmt: skip
         return self.tell(data)
 
+    def undecided_in_trial(self, reason: str) -> Envelope[Any]:
+        """Judge a candidate in a canary again, because the champion changed meanwhile."""
+        self.verdict()
+        self.moved(Stage.CANARY)
+        self.verdict(EvalUndecided)
+        return self.moved(Stage.RETIRED, reason, decided_by="criteria")
+
     def rolled_back(self, **changes: Any) -> Envelope[Any]:
         data = ModelRolledback(
             project="desk", model_id="desk-2", from_stage=Stage.CANARY, restored="desk-1", cause="c",

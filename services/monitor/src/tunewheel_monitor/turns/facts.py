@@ -255,7 +255,9 @@ def _move(known: _Project, turn: Turn, model_id: str) -> None:
                 turn.end = End("rejected", (data.reason,), step.time)
             case ModelPromoted(to_stage=Stage.RETIRED) as data:
                 if turn.promoted_at is None:
-                    turn.end = turn.end or End("retired", (data.reason,), step.time)
+                    # By criteria: a new verdict, against the present champion, was undecided.
+                    outcome = "undecided by evaluation" if data.decided_by == "criteria" else "retired"
+                    turn.end = turn.end or End(outcome, (data.reason,), step.time)
                 else:
                     turn.left_at = step.time
             case _:
