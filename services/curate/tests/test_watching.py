@@ -60,11 +60,14 @@ class Shop:
             ),
             request_for_drift=self._due,
             holds=self._holds,
+            built_upto=self._built_upto,
             decision=lambda _: self.decided,
         )
         self.decided: TurnDecided | None = None
         self.due: Envelope[DatasetRequested] | None = None
         self.held = False
+        self.meanwhile: Envelope[DatasetRequested] | None = None
+        """A request that is on the log, and that was not read from it yet."""
         service: Any = SimpleNamespace(
             publish=self._publish, new=lambda data: new_event(data, source="/test")
         )
@@ -78,6 +81,11 @@ class Shop:
 
     async def _holds(self, _: str, __: BuildReason) -> bool:
         return self.held
+
+    async def _built_upto(self, project: str) -> dict[str, int]:
+        if self.meanwhile is not None:
+            self.known.requested(self.meanwhile)
+        return self.known.history.built_upto(project)
 
     async def _publish(self, event: Envelope[Any]) -> None:
         self.published.append(event)
@@ -179,6 +187,17 @@ async def test_fewer_records_than_the_floor_wait_for_others(shop: Shop) -> None:
         shop.now += HOUR
         await shop.look()
     assert counts(shop) == [{"0": 3}, {"0": 6}], "two waited, and then were three with the next"
+
+
+async def test_records_that_a_request_on_the_log_names_are_not_asked_for_again(shop: Shop) -> None:
+    shop.log(3)
+    shop.keep(3)
+    await shop.look()
+    shop.now += HOUR
+    asked = DatasetRequested(project="shop", reason=BuildReason.COMMAND, request="r", records_upto={"0": 3})
+    shop.meanwhile = new_event(asked, source="/test")
+    await shop.look()
+    assert counts(shop) == []
 
 
 async def test_what_records_ask_for_waits_for_as_long_as_a_turn_holds_it_up(shop: Shop) -> None:

@@ -126,6 +126,11 @@ class Curation:
             return True
         return declared is not None and await self._turns.hold(declared.data.spec, reason) is not None
 
+    async def built_upto(self, project: str) -> dict[str, int]:
+        """Return up to which offsets the log names a project's records in builds and requests, now."""
+        await self._followed.refresh()
+        return self.known.history.built_upto(project)
+
     def request_for_policy(
         self, project: str, reason: BuildReason, pending: Pending
     ) -> Envelope[DatasetRequested]:

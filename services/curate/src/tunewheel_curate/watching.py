@@ -112,6 +112,8 @@ class Watch:
                 continue
             if reason is BuildReason.QUIET and not await self._is_silent(project):
                 continue
+            if await self._curation.built_upto(project) != covered:
+                continue  # another request names these records; the next look counts what is left
             await self._ask(self._curation.request_for_policy(project, reason, pending))
             self._hear(project)
 

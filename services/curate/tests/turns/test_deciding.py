@@ -318,6 +318,18 @@ def test_a_run_that_was_dropped_before_it_began_does_not_make_the_next_one_free(
     assert desk.decide().step is Step.BUDGET
 
 
+def test_a_run_that_cost_nothing_makes_the_next_one_free(log: Make) -> None:
+    """A project that trained on GPUs trains on a processor now."""
+    desk = log(**BUDGET)
+    for name, plan in (("ds-1", "qlora-on-a-gpu"), ("ds-2", "lora-on-two-cores")):
+        desk.version(desk.ask(), name)
+        desk.train(name, plan=plan)
+        desk.trained(name, wall_seconds=3000)
+        desk.move(name, "production")
+    desk.alarm()
+    assert desk.decide().step is Step.TURN
+
+
 @pytest.mark.parametrize(
     ("canary", "days"), [({}, 8), ({"deadline_seconds": 86_400}, 7), ({"enabled": False}, 7)]
 )

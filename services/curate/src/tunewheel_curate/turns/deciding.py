@@ -141,8 +141,7 @@ def over_budget(state: State, now: datetime) -> str | None:
     """Return which monthly limit the next run would exceed, and by how much; None: it exceeds none."""
     budget = state.drift.turns.budget
     spent = spent_in_month(state.runs, now)
-    # A run that was dropped before it began cost nothing, and says nothing of the next one.
-    coming = next((run.cost for run in reversed(state.runs) if run.cost != Cost()), Cost())
+    coming = state.runs[-1].cost if state.runs else Cost()
     for name in ("gpu_hours", "dollars"):
         limit = getattr(budget, name)
         so_far, more = getattr(spent, name), getattr(coming, name)

@@ -242,9 +242,18 @@ def _heard_until(turns: tuple[Turn, ...]) -> datetime | None:
 
 
 def _runs(known: _Project) -> tuple[Run, ...]:
-    """Return the runs in the order of their plans, each with its measured or planned cost."""
-    runs = [Run(at, _cost(plan, known.ends.get(run_id))) for run_id, (at, plan) in known.plans.items()]
+    """Return the runs in the order of their plans, each with its measured or planned cost. A run that was
+    dropped before its first step is left out: it cost nothing, and does not show what the next run costs."""
+    runs = [
+        Run(at, _cost(plan, known.ends.get(run_id)))
+        for run_id, (at, plan) in known.plans.items()
+        if not _was_dropped(known.ends.get(run_id))
+    ]
     return tuple(sorted(runs, key=lambda run: run.planned_at))
+
+
+def _was_dropped(end: tuple[datetime, TrainCompleted | TrainFailed] | None) -> bool:
+    return end is not None and isinstance(end[1], TrainFailed) and end[1].completed == 0
 
 
 def _cost(plan: TrainPlan, end: tuple[datetime, TrainCompleted | TrainFailed] | None) -> Cost:

@@ -127,7 +127,9 @@ class Fates:
         told = [at for at in news if at is not None]
         completed = sorted(self._completed[dataset_id])
         latest = next((one for one in reversed(completed) if one.outcome), ends[-1] if ends else None)
-        ended = [one.at for one in (*ends, *completed)]
+        # The registry may take up a model again that the monitor called undecided: its champion came back.
+        is_tried = bool(stages) and not stages[-1].outcome
+        ended = [] if is_tried else [one.at for one in (*ends, *completed)]
         return Fate(
             begun=dataset_id in self._begun,
             news_at=max(told, default=None),
