@@ -9,7 +9,10 @@ import pytest
 import typer
 from pydantic import SecretStr
 from tunewheel_cli.connection import Connection, InvalidOption, as_environment
+from tunewheel_cli.main import app as main
+from tunewheel_cli.places import Var
 from tunewheel_cli.reach import Reach, reaching
+from tunewheel_contracts.errors import TunewheelError
 from tunewheel_runtime.kafka_settings import KafkaSettings
 from tunewheel_runtime.settings import ServiceSettings
 from typer.testing import CliRunner
@@ -83,3 +86,40 @@ def test_a_kafka_that_nobody_named_is_told_from_the_wheel_of_the_folder(
     assert result.exit_code == 0
     note = f"note: no wheel runs on {tmp_path}; this is the Kafka at localhost:9092"
     assert (note in result.stderr) is noted
+
+
+@pytest.mark.parametrize("leaves", [TunewheelError("broken"), SystemExit(1), typer.Exit(1)])
+def test_a_command_that_fails_has_said_once_which_kafka_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leaves: BaseException
+) -> None:
+    monkeypatch.delenv("TUNEWHEEL_BOOTSTRAP_SERVERS", raising=False)
+
+    def command(reach: Reach) -> None:
+        reach.client_options()
+        reach.client_options()
+        raise leaves
+
+    app = typer.Typer()
+    app.command()(reaching(command))
+    result = CliRunner().invoke(app, ["--var", str(tmp_path)])
+    assert result.exit_code == 1
+    assert result.stderr.count("note: no wheel runs on") == 1
+    assert result.stderr.startswith("note: no wheel runs on")
+
+
+def test_forget_says_which_kafka_it_is_before_it_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TUNEWHEEL_BOOTSTRAP_SERVERS", raising=False)
+    asked = ["--project", "desk", "--requested-by", "privacy", "--customer", "C-7"]
+    result = CliRunner().invoke(main, ["forget", *asked, "--var", str(tmp_path)], input="n\n")
+    assert result.exit_code == 1
+    assert "note: no wheel runs on" in result.stderr
+
+
+def test_a_kafka_in_a_folder_of_secrets_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TUNEWHEEL_BOOTSTRAP_SERVERS", raising=False)
+    assert Connection().is_default(Var.at(tmp_path))
+    (tmp_path / "TUNEWHEEL_BOOTSTRAP_SERVERS").write_text("h:1")
+    monkeypatch.setenv("TUNEWHEEL_SECRETS_DIR", str(tmp_path))
+    assert not Connection().is_default(Var.at(tmp_path))

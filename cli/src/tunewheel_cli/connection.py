@@ -78,7 +78,7 @@ class Connection:
 
     def is_default(self, var: Var) -> bool:
         """Whether nobody named a Kafka and no wheel runs on ``var``: what answers is some other wheel's."""
-        return not self._names_servers() and living(var.run_file) is None
+        return "bootstrap_servers" not in self.settings().model_fields_set and living(var.run_file) is None
 
     def _names_servers(self) -> bool:
         return self.bootstrap_servers is not None or _variable("bootstrap_servers") in os.environ

@@ -33,13 +33,21 @@ class Reach:
     as_json: bool
     is_unnamed: bool = False
     """Whether ``principal`` was called and found no name."""
-    is_elsewhere: bool = False
-    """Whether the command used a Kafka that no option names and that belongs to no wheel on ``var``."""
+    is_noted: bool = False
+    """Whether ``client_options`` has already said which Kafka this is, where that needs saying."""
 
     def client_options(self) -> dict[str, Any]:
-        """Return the keyword arguments of an aiokafka client."""
-        self.is_elsewhere = self.connection.is_default(self.var)
-        return self.connection.client_options(self.var)
+        """Return the keyword arguments of an aiokafka client.
+
+        The first call notes on standard error, before anything is sent, a Kafka that nobody named and that
+        belongs to no wheel on ``var``.
+        """
+        options = self.connection.client_options(self.var)
+        if not (self.is_noted or self.as_json) and self.connection.is_default(self.var):
+            servers = self.connection.settings(self.var).bootstrap_servers
+            print(f"note: no wheel runs on {self.var.root}; this is the Kafka at {servers}", file=sys.stderr)
+        self.is_noted = True
+        return options
 
     def principal(self) -> Principal | None:
         """Return the principal for the events of this command.
@@ -131,9 +139,6 @@ def reaching(command: F) -> F:
         connection = Connection(**{name: given.pop(name) for name in Connection.__dataclass_fields__})
         reach = Reach(var, connection, as_json)
         outcome = told(command, as_json=as_json)(reach, **given)
-        if reach.is_elsewhere and not as_json:
-            servers = connection.settings(var).bootstrap_servers
-            print(f"note: no wheel runs on {var.root}; this is the Kafka at {servers}", file=sys.stderr)
         if reach.is_unnamed and not as_json:
             from tunewheel_cli.asker import tell_unnamed
 

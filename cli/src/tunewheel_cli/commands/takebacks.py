@@ -85,11 +85,12 @@ def forget(
         ErasureRequested, project=project, erasure_id=name, customer=customer, source_id=source,
         requested_by=requested_by, requested_at=now, reason=reason, principal=reach.principal(),
     )  # fmt: skip
+    options = reach.client_options()  # before the question: it notes which Kafka this is
     if not yes and not reach.as_json:
         typer.confirm(f"Erase everything of {customer or source} in {project}, for good?", abort=True)
     (event_id,) = asyncio.run(_send(reach, project, [event]))
     outcome = asyncio.run(
-        wait_for_holders(reach.client_options(), Outcome(project, name, event_id), timeout_seconds=timeout)
+        wait_for_holders(options, Outcome(project, name, event_id), timeout_seconds=timeout)
     )
     if reach.as_json:
         print_json({"project": project, "erasure_id": name, "event_ids": [event_id], **outcome.as_json()})
