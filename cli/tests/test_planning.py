@@ -75,7 +75,10 @@ def test_a_spec_is_cautioned_as_declare_would() -> None:
     code, _, err = run(str(SPEC))
     assert code == 0
     assert "caution: train.learning_rate 0.002 is above 0.0001" in err
-    assert "caution" not in run(str(SPEC), "--json")[2]
+    _, out, err = run(str(SPEC), "--json")
+    assert "caution" not in err
+    assert any("train.learning_rate 0.002" in caution for caution in json.loads(out)["cautions"])
+    assert json.loads(run("--device", "l4", "--json")[1])["cautions"] == []
 
 
 def test_passages_in_the_prompts_are_counted(tmp_path: Path) -> None:

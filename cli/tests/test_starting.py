@@ -72,11 +72,16 @@ def test_a_wheel_in_the_background_says_where_it_is_and_what_ends_it(
         return Supervisor()
 
     monkeypatch.setattr(leash, "spawn", spawn)
-    result = CliRunner().invoke(app, ["up", "--detach", "--services", "gateway", "--var", str(tmp_path)])
+    monkeypatch.delenv("TUNEWHEEL_VAR", raising=False)
+    command = ["up", "--detach", "--services", "gateway"]
+    result = CliRunner().invoke(app, [*command, "--var", str(tmp_path)])
     assert result.exit_code == 0
     said = " ".join(result.stderr.split())
     assert "Kafka 127.0.0.1:1 gateway http://127.0.0.1:2" in said
-    assert "`tunewheel down` stops everything." in said
+    assert f"`tunewheel down --var {tmp_path}` stops everything." in said
+    monkeypatch.setenv("TUNEWHEEL_VAR", str(tmp_path))
+    (tmp_path / "run.json").unlink()
+    assert "`tunewheel down` stops everything." in CliRunner().invoke(app, command).stderr
 
 
 def test_a_wheel_that_is_stopped_before_it_was_ready_is_no_success(

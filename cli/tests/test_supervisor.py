@@ -91,9 +91,23 @@ async def test_a_fault_of_ours_at_a_start_is_told_and_nobody_waits_for_it(tmp_pa
 
     keeper = Supervisor()
     faulty = Faulty("x", [], env={}, log=tmp_path / "x.log", ready_url="")
-    with pytest.raises(StartFailed, match="x: OverflowError: port must be 0-65535"):
+    with pytest.raises(
+        StartFailed, match=r"x: OverflowError: port must be 0-65535; this is a fault of Tunewheel$"
+    ):
         async with asyncio.timeout(60):
             await keeper.start(faulty)
+    await keeper.stop()
+
+
+async def test_a_full_disk_is_told_and_is_no_fault_of_ours(tmp_path: Path) -> None:
+    def report(kept: Kept) -> None:
+        if kept.state is State.STARTING:
+            raise OSError("the disk is full")
+
+    keeper = Supervisor(report)
+    with pytest.raises(StartFailed, match=r"a: OSError: the disk is full$"):
+        async with asyncio.timeout(60):
+            await keeper.start(program("a", tmp_path))
     await keeper.stop()
 
 

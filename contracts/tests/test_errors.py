@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Literal
 
 import pytest
@@ -82,7 +82,13 @@ class _Told(BaseModel):
         (
             {"mode": False},
             "mode",
-            "is true or false, as YAML reads on, off, yes and no; give 'on' or 'off', in quotes",
+            "is true or false (YAML reads on, off, yes and no so); give 'on' or 'off' in quotes",
+        ),
+        (
+            {"layers": False},
+            "layers",
+            "is true or false (YAML reads on, off, yes and no so); "
+            "give 'all' in quotes or a list in brackets",
         ),
         ({"mode": "of"}, "mode", "is not one of the known values; give 'on' or 'off'"),
         ({"steps": 0}, "steps", "is too small; give more than 0"),
@@ -98,6 +104,13 @@ def test_a_wrong_value_is_told_what_to_give_instead(data: object, field: str, re
                 told
             )
         assert first_complaint(caught.value) == (field, reason)
+
+
+@pytest.mark.parametrize("given", [date(2026, 1, 31), datetime(2026, 1, 31, 9, 30)])
+def test_a_date_that_yaml_reads_without_quotes_is_called_one(given: date) -> None:
+    with pytest.raises(ValidationError) as caught:
+        _Told.model_validate({"name": given})
+    assert first_complaint(caught.value) == ("name", "is a date; give text in quotes")
 
 
 @pytest.mark.parametrize("name", ["bank/desk", "Bank", "-a", "a" * 64])

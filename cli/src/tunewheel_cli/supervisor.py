@@ -204,11 +204,15 @@ class Supervisor:
         self._report(kept)
 
     async def _keep_or_tell(self, kept: Kept) -> None:
-        """Keep; a fault of ours fails the program too, or who waits for it would wait forever."""
+        """Keep; a fault of ours fails the program too, or who waits for it would wait forever.
+
+        An ``OSError`` is the machine's fault, such as a full disk.
+        """
         try:
             await self._keep(kept)
         except Exception as error:
-            self._change(kept, State.FAILED, f"{type(error).__name__}: {error}; this is a fault of Tunewheel")
+            whose = "" if isinstance(error, OSError) else "; this is a fault of Tunewheel"
+            self._change(kept, State.FAILED, f"{type(error).__name__}: {error}{whose}")
             raise
 
     async def _keep(self, kept: Kept) -> None:

@@ -11,6 +11,7 @@ Any other exception stops the service with an error.
 from __future__ import annotations
 
 import re
+from datetime import date, datetime
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -87,9 +88,11 @@ _WANTED = {
     "enum": "{expected}",
 }
 """The expected form by pydantic's error type. Pydantic's own messages name Python types."""
+_VALUES = {"literal_error", "enum"}
+"""The types of error of a field that accepts known values only."""
 _GIVEN: dict[type, str] = {
     type(None): "null", str: "text", bool: "true or false", int: "a number", float: "a number",
-    dict: "an object",
+    dict: "an object", date: "a date", datetime: "a date",
 }  # fmt: skip
 SLUG = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 """What names look like that are path segments, Kafka keys and model names."""
@@ -141,13 +144,20 @@ def _of_another_kind(first: ErrorDetails, alike: list[ErrorDetails]) -> str:
     """Return the reason: what was given, and what each branch of a union accepts instead."""
     given: object = first["input"]
     kinds = [complaint["type"] for complaint in alike]
-    wanted = " or ".join(dict.fromkeys(_WANTED[c["type"]].format(**c.get("ctx", {})) for c in alike))
-    if isinstance(given, bool) and first["type"] in ("literal_error", "enum"):
-        return f"is true or false, as YAML reads on, off, yes and no; give {wanted}, in quotes"
-    if isinstance(given, str) and {"literal_error", "enum"}.issuperset(kinds):
+    is_bare_word = isinstance(given, bool) and not _VALUES.isdisjoint(kinds)
+    wanted = " or ".join(dict.fromkeys(_wanted(c, in_quotes=is_bare_word) for c in alike))
+    if is_bare_word:
+        return f"is true or false (YAML reads on, off, yes and no so); give {wanted}"
+    if isinstance(given, str) and _VALUES.issuperset(kinds):
         return f"is not one of the known values; give {wanted}"
     reason = f"is {_GIVEN.get(type(given), 'a list')}; give {wanted}"
     return f"{reason}, or leave an optional field out" if given is None else reason
+
+
+def _wanted(complaint: ErrorDetails, *, in_quotes: bool) -> str:
+    """Return the form that one branch accepts. ``in_quotes``: say of known values that they need quotes."""
+    wanted = _WANTED[complaint["type"]].format(**complaint.get("ctx", {}))
+    return f"{wanted} in quotes" if in_quotes and complaint["type"] in _VALUES else wanted
 
 
 def _parts(complaint: ErrorDetails) -> tuple[str, ...]:

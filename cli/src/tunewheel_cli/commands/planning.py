@@ -126,10 +126,9 @@ def plan(
         found = [as_it_ran(one, runs) for one in planning.find_devices(device or [], known)]
         rows = list(planning.plan_all(models, recipes, found, stats, calibrated_by(runs), answers))
         advice, priced = _advice(knowledge_changes, consistency), known.as_of.isoformat()
+        warned = _cautions(project) if project is not None and spec is not None else ()
         show = _print_json if as_json else _print
-        show(rows, advice, priced, measured)
-        if project is not None and spec is not None and not as_json:
-            _caution(project)
+        show(rows, advice, priced, measured, warned)
 
     partial(told, as_json=as_json)(work)()
 
@@ -166,12 +165,11 @@ def _measured(version: Version | None, preference: PreferenceSpec | None) -> Mea
     return run_async(training_stats(version, preference)) if version else None
 
 
-def _caution(project: ProjectSpec) -> None:
-    """Say what ``declare`` would, before there is a wheel to declare it to."""
+def _cautions(project: ProjectSpec) -> tuple[str, ...]:
+    """Return what ``declare`` would caution against, before there is a wheel to declare it to."""
     from tunewheel_cli.specs import cautions
 
-    for caution in cautions(project):
-        print(f"caution: {caution}", file=sys.stderr)
+    return cautions(project)
 
 
 def _advice(changes: Change | None, consistency: Consistency | None) -> Advice | None:
@@ -187,7 +185,13 @@ def _advice(changes: Change | None, consistency: Consistency | None) -> Advice |
     return None
 
 
-def _print_json(rows: list[Planned], advice: Advice | None, priced: str, measured: Measured | None) -> None:
+def _print_json(
+    rows: list[Planned],
+    advice: Advice | None,
+    priced: str,
+    measured: Measured | None,
+    warned: tuple[str, ...],
+) -> None:
     tokens = {"tokenizer": measured.tokenizer, "estimated_because": measured.reason} if measured else None
     print_json(
         {
@@ -195,11 +199,18 @@ def _print_json(rows: list[Planned], advice: Advice | None, priced: str, measure
             "prices_as_of": priced,
             "tokens": tokens,
             "plans": [row.as_json() for row in rows],
+            "cautions": warned,
         }
     )
 
 
-def _print(rows: list[Planned], advice: Advice | None, priced: str, measured: Measured | None) -> None:
+def _print(
+    rows: list[Planned],
+    advice: Advice | None,
+    priced: str,
+    measured: Measured | None,
+    warned: tuple[str, ...],
+) -> None:
     from rich.console import Console
     from rich.measure import Measurement
     from rich.table import Table
@@ -236,6 +247,8 @@ def _print(rows: list[Planned], advice: Advice | None, priced: str, measured: Me
         console.print(f"{corrected} of {len(rows)} plans are corrected by what earlier runs took.")
     if not advice:
         console.print("Whether to fine-tune at all: --knowledge-changes and --consistency decide together.")
+    for caution in warned:
+        print(f"caution: {caution}", file=sys.stderr)
 
 
 _CHECKED = (

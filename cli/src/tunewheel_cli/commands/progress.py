@@ -98,7 +98,7 @@ class StartDisplay:
         for name in ("console", "gateway", "ingest"):
             if (url := state.url_of(name)) is not None:
                 self._console.print(f"[bold]{name:8}[/] {url}")
-        self._console.print(f"[bold]logs[/]     {logs}\n{end} stops everything.")
+        self._console.print(f"[bold]logs[/]     {logs}\n{end} stops everything.", soft_wrap=True)
 
     @property
     def is_watched(self) -> bool:

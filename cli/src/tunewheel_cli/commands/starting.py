@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import signal
 import sys
 import time
@@ -15,6 +16,7 @@ from tunewheel_cli.console_login import tell_login
 from tunewheel_cli.endpoint import Endpoint
 from tunewheel_cli.exits import Exit, leave, print_json
 from tunewheel_cli.launch import Plan, Wheel
+from tunewheel_cli.places import Var
 from tunewheel_cli.roster import BROKER, CONSOLE, ROSTER, choose
 from tunewheel_cli.run_state import RunState, require_none
 from tunewheel_cli.supervisor import StartFailed
@@ -126,13 +128,21 @@ def start_detached(reach: Reach, plan: Plan) -> None:
                 reason = state.error if state and state.error else f"the supervisor ended; its log is {log}"
                 leave(StartFailed(reason), as_json=reach.as_json)
             if time.monotonic() > deadline:
-                leave(StartFailed(f"not ready after {BACKGROUND_SECONDS:g} s; its log is {log}"))
+                leave(
+                    StartFailed(f"not ready after {BACKGROUND_SECONDS:g} s; its log is {log}"),
+                    as_json=reach.as_json,
+                )
             time.sleep(0.1)
-        display.running(state, logs=plan.var.logs, end="`tunewheel down`")
+        display.running(state, logs=plan.var.logs, end=f"`{_down(plan.var)}`")
         if CONSOLE in plan.members and not reach.as_json:
             display.login(asyncio.run(tell_login(Endpoint.of(CONSOLE.name, plan.var))))
     if reach.as_json:
         print_json(summary(state))
+
+
+def _down(var: Var) -> str:
+    """Return the command that stops the wheel on ``var``."""
+    return "tunewheel down" if var == Var.at() else f"tunewheel down --var {shlex.quote(str(var.root))}"
 
 
 def summary(state: RunState) -> dict[str, object]:

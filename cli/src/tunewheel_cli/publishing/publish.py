@@ -45,7 +45,8 @@ async def publish_path(
     Ids follow from the content, so publishing records again changes nothing.
 
     Raises:
-        SourceUnusable: there is nothing to read, or an option does not fit the path.
+        SourceUnusable: there is nothing to read.
+        InvalidOption: ``kind`` is missing for CSV, or ``maps`` do not fit the path.
         TransientError: Kafka or ingest cannot be reached or does not acknowledge.
         NotAllowed: ingest does not know the key, or the key lacks the role.
     """

@@ -16,7 +16,7 @@ def parse_maps(maps: Sequence[str]) -> dict[str, str]:
     """Return {column: field} of ``column=field`` options; a field may be dotted, as ``output.category``.
 
     Raises:
-        SourceUnusable: an option has another form, or a column or field is named twice.
+        InvalidOption: an option has another form, or a column or field is named twice.
     """
     mapping: dict[str, str] = {}
     for text in maps:
@@ -43,7 +43,8 @@ def read_csv(
     out. Empty cells are left out too.
 
     Raises:
-        SourceUnusable: the header is missing, or lacks a mapped column.
+        SourceUnusable: the header is missing, is not UTF-8, or its columns are no fields or overlap.
+        InvalidOption: ``mapping`` names a column or a field that does not exist.
     """
     with path.open("rb") as file:
         lines = _Lines(split_lines(file, max_bytes=max_bytes, on_bytes=on_bytes), max_bytes)

@@ -23,7 +23,8 @@ def open_source(
     """Return the items of ``path``, read according to its type.
 
     Raises:
-        SourceUnusable: there is nothing to read, or an option does not fit the path.
+        SourceUnusable: there is nothing to read.
+        InvalidOption: ``kind`` is missing for CSV, or ``maps`` do not fit the path.
     """
     if not path.exists():
         raise SourceUnusable(f"{path}: does not exist; check the path")
