@@ -280,7 +280,7 @@ def test_a_message_that_is_no_cloud_event_is_told_what_to_be() -> None:
         (b"[]", "(body)", "object"),
         (b'{"project": "helpdesk", "ticket_id": "T-1"}', "body", "missing"),
         (b'{"project": "helpdesk", "ticket_id": 1, "body": "b"}', "ticket_id", "text in quotes"),
-        (b'{"project": "../x", "ticket_id": "T-1", "body": "b"}', "project", "pattern"),
+        (b'{"project": "../x", "ticket_id": "T-1", "body": "b"}', "project", "does not match"),
     ],
 )
 def test_a_wrong_value_is_named(value: bytes | None, field: str, word: str) -> None:
@@ -304,6 +304,9 @@ FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 TIMES = st.datetimes(
     min_value=datetime(1970, 1, 1), max_value=datetime(2200, 1, 1), timezones=st.just(UTC)
 )  # fmt: skip
+
+for model in (TicketPublished, RecordIngested, DatasetRequested, RolloutJudged):
+    model.model_rebuild()  # models are built at first use, and hypothesis reads the required fields before
 
 EVENTS = st.one_of(
     st.builds(

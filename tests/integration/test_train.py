@@ -144,7 +144,7 @@ async def test_what_cannot_be_trained_on_is_told_and_the_next_run_still_flows(gr
     assert "more than the base model's context of 512" in failed["long"].reason
     assert "has 80 embeddings, but its tokenizer writes token" in failed["unwritable"].reason
     assert "was trained on some/other at abc" in failed["foreign"].reason
-    assert "no number" in failed["wild"].reason
+    assert "not finite" in failed["wild"].reason
     assert failed["wild"].step == 1
     assert set(failed["wild"].record_ids) < {f"rec-{n}" for n in range(24)}
     assert len(failed["wild"].record_ids) == 4
