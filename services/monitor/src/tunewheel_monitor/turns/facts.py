@@ -176,7 +176,7 @@ def _turn(known: _Project, request: Envelope[DatasetRequested]) -> Turn:
 
 
 def _alarms_at(known: _Project, request: Envelope[DatasetRequested]) -> tuple[DriftDetected, ...]:
-    """Return the alarms that the request names or, if it names none, those that were open at its time."""
+    """Return the alarms that the request names, or else every alarm that was open when it was made."""
     named = request.data.alarm_ids
 
     def was_open(alarm: Envelope[DriftDetected]) -> bool:

@@ -90,7 +90,7 @@ async def stream(pool: Pool, target: Target, body: dict[str, Any]) -> AsyncGener
 
 
 class _Attempt:
-    """The engines that one request was sent to, and what they said."""
+    """One request: the engines that were asked, and the errors of those engines."""
 
     def __init__(self, pool: Pool, target: Target, *, whole: bool) -> None:
         """``whole``: the answer is not streamed, so a long one is silent until it is there."""
