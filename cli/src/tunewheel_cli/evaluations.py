@@ -101,8 +101,7 @@ async def read_page(store: ObjectStore, judged: Judged) -> bytes:
 
     Raises:
         UnknownEvaluation: there is none, because an earlier release evaluated the run or the candidate was
-        never
-            measured.
+            never measured.
     """
     page = await store.read(judged.plan.page_path)
     if page is None:

@@ -59,8 +59,7 @@ def make_secrets(var: Var, *, pseudonyms: bool) -> WheelSecrets:
 
     Args:
         pseudonyms: whether a folder without a log and a store gets a ``pseudonym_secret``. A folder with one
-        of
-            them never gets one, because its dataset versions were made without it.
+            of them never gets one, because its dataset versions were made without it.
 
     Raises:
         SecretsUnusable

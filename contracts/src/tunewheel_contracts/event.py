@@ -24,8 +24,7 @@ class Event(BaseModel):
         hold causes and never
             times, so that handling a cause twice gives the same id.
         identity_when_given: fields that joined the identity later. They count only where they differ from
-        their
-            default, so that earlier events keep their ids.
+            their default, so that earlier events keep their ids.
     """
 
     model_config = ConfigDict(
@@ -131,8 +130,7 @@ class Envelope(Generic[E]):
 
         Raises:
             InvalidEvent: the headers are not those of a CloudEvent, or the value does not fit the schema;
-            ``field``
-                names the first wrong field.
+                ``field`` names the first wrong field.
         """
         if value is None:
             raise InvalidEvent(field="(body)", reason="is empty; send the event's data as JSON")

@@ -98,8 +98,7 @@ def check_criteria(spec: ProjectSpec) -> None:
 
     Raises:
         InvalidSpec: a metric is unknown, the task lacks a field that the metric needs, or a bound is outside
-        the
-            metric's range. ``field`` is the path in the spec.
+            the metric's range. ``field`` is the path in the spec.
     """
     tasks = [one.task for one in spec.evaluation.lm_eval]
     for number, criterion in enumerate(spec.criteria):

@@ -32,8 +32,7 @@ def parse(text: str) -> Any:
 
     Raises:
         Unparsed: the text is not one JSON value (RFC 8259), or the value cannot be written again: NaN,
-        infinite
-            numbers, halves of surrogate pairs, more than ``DEEPEST`` levels.
+            infinite numbers, halves of surrogate pairs, more than ``DEEPEST`` levels.
     """
     try:
         value = _DECODER.decode(text)

@@ -70,8 +70,7 @@ class Attempts:
 
         Raises:
             AttemptsSpent: no attempt is left, so the block does not run; or the block was the last attempt
-            and
-                failed.
+                and failed.
             TransientError: the store is unavailable.
         """
         folder = f"attempts/{self._service}/{content_sha256(job.encode())[:32]}"

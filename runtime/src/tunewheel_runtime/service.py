@@ -237,11 +237,9 @@ class Service:
 
         Args:
             topic: the consumer group that elects the active process subscribes to this topic. Any existing
-            topic
-                with little traffic will do.
+                topic with little traffic will do.
             hot_standby: a standby also follows the log, and answers requests from its memory. Only for
-            services
-                whose views and replays change nothing but memory, and whose API only reads.
+                services whose views and replays change nothing but memory, and whose API only reads.
         """
         self._is_hot_standby = hot_standby
         self._leadership = Leadership(self.settings, topic, group=f"{self.name}.active", lost=self.fail)

@@ -154,8 +154,7 @@ class Webhook:
 
         Raises:
             LeaseLost: the partition moved, or the service is stopping. The next process that reads the event
-            sends
-                the notice.
+                sends the notice.
         """
         told, _ = await first_of(self.tell(notice, url), lease.lost.wait())
         if told is None:

@@ -36,8 +36,7 @@ def check_recognised(
 
     Raises:
         InvalidSpec: a language or an entity is unknown, or a pattern in ``patterns`` (by field) is invalid.
-        ``field``
-            is its path in the spec.
+            ``field`` is its path in the spec.
     """
     for field, pattern in patterns.items():
         if (cause := linear_complaint(pattern)) is not None:

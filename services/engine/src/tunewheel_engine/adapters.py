@@ -72,8 +72,7 @@ class AdapterShelf:
 
         Raises:
             AdapterRefused: the name is invalid or in use, the path is outside the allowed directories, the
-            files
-                are not safetensors or do not fit the base, or memory for a whole model is missing.
+                files are not safetensors or do not fit the base, or memory for a whole model is missing.
             ModelNotFound: there is no such directory.
         """
         if not _NAME.fullmatch(name):

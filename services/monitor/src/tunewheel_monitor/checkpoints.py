@@ -54,8 +54,7 @@ class Checkpoints:
 
         Raises:
             CorruptArtifact: the newest object is no checkpoint. Remove it only if the windows since the
-            previous
-                checkpoint may be lost.
+                previous checkpoint may be lost.
         """
         paths = await self._store.list(_folder(project))
         if not paths:

@@ -85,8 +85,7 @@ class Watch:
 
         Raises:
             TransientError: the broker or the store is away, or another process has continued a project. Call
-            again
-                with the same batch.
+                again with the same batch.
         """
         async with self._lock:
             self._forget_old(deliveries)

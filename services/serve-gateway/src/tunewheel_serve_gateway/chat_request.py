@@ -223,8 +223,7 @@ def _for_engine(message: Mapping[str, Any], where: str) -> dict[str, Any]:
 
     Raises:
         BadRequest: the message has no text, has ``tool_calls`` in a role other than assistant, or has the
-        role
-            tool without ``tool_call_id``.
+            role tool without ``tool_call_id``.
     """
     role, content, calls = message["role"], message.get("content"), message.get("tool_calls")
     sent: dict[str, Any] = {"role": _ENGINE_ROLES.get(role, role), "content": _text_of(content)}

@@ -269,8 +269,7 @@ def _stand_ins(
     1. The model that answered ``before`` goes on answering, until production ``has_failed``. After that only
        the ``named`` stand-ins may answer, because the earlier model may have been rolled back.
     2. Otherwise the first named stand-in that is loaded answers. The base model counts as loaded if it is
-    named
-       and ``may_be_base``. A gateway that has just started is in this case.
+       named and ``may_be_base``. A gateway that has just started is in this case.
     3. If no named stand-in is loaded, all of them are returned, to be loaded, once production ``was_tried``.
     """
     if before is not None and not (named and has_failed):

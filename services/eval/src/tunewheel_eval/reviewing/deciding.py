@@ -61,8 +61,7 @@ class Reviews:
 
         Raises:
             InvalidEvent: the person may not review, no such review waits, it is decided, or the submission
-            lacks
-                answers or a comment.
+                lacks answers or a comment.
         """
         case = await self._case(review)
         if case is None:

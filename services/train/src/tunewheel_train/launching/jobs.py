@@ -48,8 +48,7 @@ def read_template(path: Path, *, nodes: int = 1) -> dict[str, Any]:
 
     Raises:
         InvalidSetting: it is no Job, has no container ``train``, or, for several ``nodes``, no ``subdomain``
-        by
-            which its pods find each other. The message names the field and the fix.
+            by which its pods find each other. The message names the field and the fix.
     """
 
     def refuse(reason: str) -> InvalidSetting:
