@@ -1,23 +1,38 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-from tunewheel_outputs.labels import MISSING, label_of, same_label
+from tunewheel_contracts.formats.spec import TaskSpec
+from tunewheel_outputs.labels import label_of, same_label
+
+BY_FIELD = TaskSpec(system_prompt="Answer.", label_field="c")
+PLAIN = TaskSpec.model_validate(
+    {"system_prompt": "Answer.", "output_rules": [{"rule": "allowed_values", "values": ["bell", "horn"]}]}
+)
 
 
 @pytest.mark.parametrize(
-    ("output", "label"),
+    ("answer", "label"),
     [
-        ('{"category": "billing", "x": 1}', "billing"),
-        ('{"category": null}', None),
-        ("{}", MISSING),
-        ("[]", MISSING),
-        ("category: billing", MISSING),
+        ('{"c": "bell", "x": 1}', "bell"),
+        ('{"c": true}', "true"),
+        ('{"c": 3}', "3"),
+        ('{"c": 3.0}', "3"),
+        ('{"c": 0.5}', "0.5"),
+        ('{"c": ["bell"]}', '["bell"]'),
+        ('{"c": null}', None),
+        ("{}", None),
+        ("[]", None),
+        ("c: bell", None),
     ],
 )
-def test_label_is_read_from_the_answer(output: str, label: Any) -> None:
-    assert label_of(output, "category") == label
+def test_a_label_is_the_text_of_a_json_field(answer: str, label: str | None) -> None:
+    assert label_of(answer, BY_FIELD) == label
+
+
+def test_a_whole_answer_is_a_label_only_if_a_rule_lists_its_values() -> None:
+    assert label_of(" bell\n", PLAIN) == "bell"
+    assert label_of(" ", PLAIN) is None
+    assert label_of("bell", TaskSpec(system_prompt="Answer.")) is None
 
 
 @pytest.mark.parametrize(
@@ -32,6 +47,7 @@ def test_label_is_read_from_the_answer(output: str, label: Any) -> None:
         ('{"c": {"d": 1}}', '{"c": {"e": 1}}', False),
         ('{"c": "1"}', '{"c": 1}', False),
         ('{"c": ["a"]}', '{"c": ["a"]}', True),
+        ('{"c": null}', '{"c": null}', True),
         ("{}", "{}", False),
         ('{"c": "A"}', '{"c": "a"}', False),
     ],

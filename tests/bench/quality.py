@@ -291,12 +291,13 @@ def score(answers: Sequence[str], intents: Sequence[str]) -> dict[str, Any]:
     """Share of right answers with its 95 % interval (Wilson's), and of answers that are JSON with a known
     intent."""
     from scipy.stats import binomtest
+    from tunewheel_contracts.formats.spec import TaskSpec
     from tunewheel_outputs.labels import label_of, same_label
 
     right = sum(same_label(a, answer(i), "intent") for a, i in zip(answers, intents, strict=True))
     interval = binomtest(right, len(intents)).proportion_ci(method="wilson")
-    known = {json.dumps(intent) for intent in intents}
-    valid = sum(json.dumps(label_of(a, "intent"), default=str) in known for a in answers)
+    known, task = set(intents), TaskSpec(system_prompt="Answer.", label_field="intent")
+    valid = sum(label_of(a, task) in known for a in answers)
     return {
         "accuracy": right / len(intents),
         "accuracy_95": [round(interval.low, 3), round(interval.high, 3)],

@@ -1,31 +1,48 @@
-"""Reads the label of an answer."""
+"""Reads and compares the labels of answers. All code that names a label as text takes it from here."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+from tunewheel_contracts.formats.spec import TaskSpec
+
+from tunewheel_outputs.form import is_plain_label
 from tunewheel_outputs.parsing import Unparsed, parse, same
 
 
-class _Missing:
-    def __repr__(self) -> str:
-        return "MISSING"
-
-
-MISSING = _Missing()
-"""The answer has no label. Not ``None``, because a label may be JSON's null."""
-
-
-def label_of(answer: str, label_field: str) -> Any:
-    """Return the label of ``answer``; ``MISSING`` if it is not a JSON object with that field."""
+def label_of(answer: str, task: TaskSpec) -> str | None:
+    """Return the label of ``answer`` as text: the value of the label field, or the whole answer if a rule
+    restricts free text to certain values. None: the answer has no label."""
+    if task.label_field is None:
+        return (answer.strip() or None) if is_plain_label(task) else None
     try:
-        value = parse(answer)
+        return label_in(parse(answer), task.label_field)
     except Unparsed:
-        return MISSING
-    return value.get(label_field, MISSING) if isinstance(value, dict) else MISSING
+        return None
+
+
+def label_in(value: Any, label_field: str | None) -> str | None:
+    """Return the label in a parsed answer as text. None: it has no such field, or the field is null."""
+    if label_field is None or not isinstance(value, dict) or value.get(label_field) is None:
+        return None
+    return label_text(value[label_field])
+
+
+def label_text(label: Any) -> str:
+    """Return a JSON value as the text of a label: ``true``, ``0.5``; 1.0 gives ``1``, since JSON Schema
+    treats both as equal."""
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)
+    return label if isinstance(label, str) else json.dumps(label, sort_keys=True, ensure_ascii=False)
 
 
 def same_label(answer: str, expected: str, label_field: str) -> bool:
-    """Return whether both answers have a label, and the labels are the same JSON value."""
-    left, right = label_of(answer, label_field), label_of(expected, label_field)
-    return MISSING not in (left, right) and same(left, right)
+    """Return whether both answers have a label, and the labels are the same JSON value. Null is one."""
+    try:
+        left, right = parse(answer), parse(expected)
+    except Unparsed:
+        return False
+    if not isinstance(left, dict) or not isinstance(right, dict):
+        return False
+    return label_field in left and label_field in right and same(left[label_field], right[label_field])

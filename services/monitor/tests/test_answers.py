@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from tunewheel_contracts.formats.spec import TaskSpec
-from tunewheel_monitor.answers import Task, Tasks, invented, label_in, repetition
+from tunewheel_monitor.answers import Task, Tasks, invented, repetition
 
 from .conftest import spec_of
 
@@ -28,16 +28,6 @@ def test_names_that_nobody_named_are_invented() -> None:
     assert invented("Order LM-0042 is under warranty.", "", terms) == 0
     assert invented("Order LM-0099 costs 350 EUR, ask Mr. Smith.", "What is LM-0099?", terms) == 3
     assert invented('{"order": "LM-0099"}', "", terms) == 1
-
-
-def test_a_label_is_a_field_of_json_or_a_plain_answer() -> None:
-    by_field = task(output_schema=SCHEMA, label_field="category")
-    assert label_in(by_field, '{"category": "bell"}') == "bell"
-    assert label_in(by_field, '{"category": ["bell"]}') is None
-    assert label_in(by_field, "no JSON") is None
-    plain = task(output_rules=[{"rule": "allowed_values", "values": ["bell", "horn"]}])
-    assert label_in(plain, " bell\n") == "bell"
-    assert label_in(task(), "bell") is None
 
 
 def test_only_what_is_a_label_is_told() -> None:

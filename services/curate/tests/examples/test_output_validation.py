@@ -9,7 +9,6 @@ from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_curate.examples.answer_shape import shape_of
 from tunewheel_curate.examples.output_validation import (
     canonical_output,
-    label_of,
     spelt_answers,
     validate_outputs,
 )
@@ -102,15 +101,6 @@ def test_free_text_is_valid_without_a_schema(records) -> None:
     kept = checked(records({"output": "Ring  it."}, {"output": '{"a": 1}'}), task).kept
     assert kept["output"].to_list() == ["Ring it.", '{"a": 1}']
     assert kept["label"].to_list() == [None, None]
-
-
-def test_labels_are_text() -> None:
-    assert label_of({"c": "x"}, "c") == "x"
-    assert label_of({"c": 3}, "c") == label_of({"c": 3.0}, "c") == "3"
-    assert label_of({"c": 0.5}, "c") == "0.5"
-    assert label_of({"c": None}, "c") is None
-    assert label_of(["x"], "c") is None
-    assert label_of({"c": "x"}, None) is None
 
 
 LONG = "Take the lever off, oil the spring inside the bell and put it back. " * 3

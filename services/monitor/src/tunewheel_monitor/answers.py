@@ -11,14 +11,13 @@ from tunewheel_contracts.fields import linear_complaint, linear_engine
 from tunewheel_contracts.formats.output_rules import AllowedValuesRule
 from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
 from tunewheel_outputs.form import AnswerForm, is_plain_label
-from tunewheel_outputs.labels import MISSING, label_of
+from tunewheel_outputs.labels import label_of, label_text
 from tunewheel_outputs.parsing import readable
 from tunewheel_outputs.terms import names_in, terms_of
 from tunewheel_outputs.texts import spoken
 
 LONGEST_TEXT = 4_000
 """Only so many characters of a question or an answer are used: the embedder reads 512 tokens."""
-LONGEST_LABEL = 200
 GRAM = 4
 
 
@@ -41,7 +40,7 @@ class Task:
     def label(self, answer: str, known: Set[str]) -> str | None:
         """Return the label of ``answer`` if the task lists it or, if the task lists none, if it is in
         ``known``. Otherwise return None: the value may be a person's words."""
-        found = label_in(self.spec, answer)
+        found = label_of(answer, self.spec)
         return found if found in (self.labels or known) else None
 
     def declines(self, answer: str) -> bool | None:
@@ -68,23 +67,11 @@ def labels_of(task: TaskSpec) -> frozenset[str]:
     field = task.label_field
     for rule in task.output_rules:
         if isinstance(rule, AllowedValuesRule) and rule.field == field and (field or is_plain_label(task)):
-            return frozenset(map(_shown, rule.values))
+            return frozenset(map(label_text, rule.values))
     if field is None or task.output_schema is None:
         return frozenset()
     known = task.output_schema["properties"][field]
-    return frozenset(map(_shown, known.get("enum", ()))) if isinstance(known, dict) else frozenset()
-
-
-def label_in(task: TaskSpec, answer: str) -> str | None:
-    """Return the label of ``answer`` as a text; None: it has none."""
-    if task.label_field is not None:
-        found = label_of(answer, task.label_field)
-        return None if found is MISSING or isinstance(found, dict | list) else _shown(found)
-    return _shown(answer.strip()) if is_plain_label(task) and answer.strip() else None
-
-
-def _shown(label: object) -> str:
-    return str(label)[:LONGEST_LABEL]
+    return frozenset(map(label_text, known.get("enum", ()))) if isinstance(known, dict) else frozenset()
 
 
 def repetition(answer: str) -> float:

@@ -22,10 +22,11 @@ from tunewheel_contracts.events.upstream import FeedbackReceived
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_contracts.pseudonyms import Pseudonyms
 from tunewheel_embedding.static import StaticEmbedder, Vectors, unit_length
+from tunewheel_outputs.labels import label_of
 from tunewheel_outputs.texts import said_before
 from tunewheel_runtime.service import Delivery
 
-from tunewheel_monitor.answers import LONGEST_TEXT, Task, Tasks, invented, label_in, repetition
+from tunewheel_monitor.answers import LONGEST_TEXT, Task, Tasks, invented, repetition
 from tunewheel_monitor.knowledge import Knowledge
 from tunewheel_monitor.metrics import Metrics
 from tunewheel_monitor.nearness import near
@@ -257,5 +258,5 @@ def _agrees(data: FeedbackReceived, task: Task) -> bool | None:
     if data.correction is None or data.output is None:
         return None
     correction = data.correction if isinstance(data.correction, str) else json.dumps(data.correction)
-    labels = label_in(task.spec, data.output), label_in(task.spec, correction)
+    labels = label_of(data.output, task.spec), label_of(correction, task.spec)
     return None if None in labels else labels[0] == labels[1]

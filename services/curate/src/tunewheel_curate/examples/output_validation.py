@@ -10,6 +10,7 @@ import polars as pl
 from tunewheel_contracts.formats.example_formats import CleaningSpec
 from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_outputs.form import is_plain_label
+from tunewheel_outputs.labels import label_in
 from tunewheel_outputs.parsing import Unparsed, parse
 from tunewheel_outputs.schema import SchemaCheck
 
@@ -87,7 +88,7 @@ def with_unknown_labels(outputs: pl.Series, task: TaskSpec) -> pl.Series:
 def _has_unknown_label(text: str, alone: SchemaCheck, field: str) -> bool:
     try:
         value = parse(text)
-        if label_of(value, field) is None:
+        if label_in(value, field) is None:
             return False
         return alone.error({field: value[field]}) is not None
     except (Unparsed, RecursionError, ArithmeticError):
@@ -100,17 +101,6 @@ def canonical_output(value: Any, shape: AnswerShape) -> str:
     return _ENCODER.encode(_ordered(value, shape))
 
 
-def label_of(value: Any, label_field: str | None) -> str | None:
-    """Return the label in a parsed output as text, or None. 1.0 gives the label 1, since JSON Schema treats
-    both as equal."""
-    if label_field is None or not isinstance(value, dict) or value.get(label_field) is None:
-        return None
-    label = value[label_field]
-    if isinstance(label, float) and label.is_integer():
-        label = int(label)
-    return label if isinstance(label, str) else json.dumps(label, sort_keys=True, ensure_ascii=False)
-
-
 def _validated(
     text: str, known: tuple[SchemaCheck, AnswerShape] | None, task: TaskSpec, cleaning: CleaningSpec
 ) -> tuple[str | None, str | None]:
@@ -119,7 +109,7 @@ def _validated(
     except Unparsed:
         return None, None if known is None else "not_json"
     if known is None:
-        return label_of(value, task.label_field), None
+        return label_in(value, task.label_field), None
     schema, shape = known
     try:
         error = schema.error(value)
@@ -129,7 +119,7 @@ def _validated(
         where = ".".join(str(part) for part in error.absolute_path) or "(root)"
         return None, f"off_schema: {where} {error.validator}"
     flaw = flaw_of_texts(value, shape, cleaning, label_field=task.label_field)
-    return label_of(value, task.label_field), flaw
+    return label_in(value, task.label_field), flaw
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False)

@@ -15,10 +15,11 @@ import numpy.typing as npt
 import polars as pl
 from tunewheel_contracts.events.data import Trust
 from tunewheel_contracts.formats.spec import TaskSpec
+from tunewheel_outputs.labels import label_of
 
 from tunewheel_curate.examples.answer_shape import AnswerShape, shape_of_answers
 from tunewheel_curate.examples.free_text import without_free_text
-from tunewheel_curate.examples.output_validation import label_of, with_unknown_labels
+from tunewheel_curate.examples.output_validation import with_unknown_labels
 from tunewheel_curate.labels.conflicts import agreeing, contradicting
 from tunewheel_curate.similarity.pairs import SimilarPair, SimilarPairs, components
 from tunewheel_curate.stage import Stage
@@ -132,7 +133,7 @@ def off_schema(before: pl.DataFrame, stage: Stage, task: TaskSpec) -> pl.DataFra
     rows = before.join(off.select("record_id", "reason"), on="record_id", how="inner").sort("record_id")
     named = pl.col("reason").str.starts_with(f"off_schema: {task.label_field} ")
     rows = rows.filter(named | pl.col("output").is_in(with_unknown_labels(rows["output"], task).implode()))
-    labels = [label_of(json.loads(output), task.label_field) for output in rows["output"]]
+    labels = [label_of(output, task) for output in rows["output"]]
     rows = rows.with_columns(
         pl.Series("label", labels, dtype=pl.String), pl.col("record_id").alias("cluster")
     )

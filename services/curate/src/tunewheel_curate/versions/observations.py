@@ -5,12 +5,12 @@ from __future__ import annotations
 import polars as pl
 from tunewheel_contracts.formats.dataset import ExampleFormat
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_outputs.labels import label_text
 from tunewheel_outputs.rules import rule_complaints
 from tunewheel_outputs.schema import SchemaCheck
 from tunewheel_redaction.redaction import Redactor
 
 from tunewheel_curate.examples.answer_shape import words_of
-from tunewheel_curate.examples.output_validation import label_of
 from tunewheel_curate.examples.tokens import Tokens
 from tunewheel_curate.holdout.splitting import Split
 
@@ -61,8 +61,7 @@ def allowed_labels(spec: ProjectSpec) -> list[str]:
         return []
     known = schema["properties"][field]
     values = known.get("enum", []) if isinstance(known, dict) else []
-    labels = [label_of({field: value}, field) for value in values]
-    return [*(label for label in labels if label is not None), NO_LABEL] if labels else []
+    return [*(label_text(value) for value in values if value is not None), NO_LABEL] if values else []
 
 
 def _schema_violations(said: pl.Series, answers: pl.Series, spec: ProjectSpec) -> pl.Series:

@@ -13,8 +13,7 @@ from tunewheel_contracts.formats.review import ReviewItem
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_contracts.identity import content_id, content_sha256
-from tunewheel_outputs.form import is_plain_label
-from tunewheel_outputs.labels import MISSING, label_of, same_label
+from tunewheel_outputs.labels import label_of, same_label
 from tunewheel_outputs.rouge import rouge_l
 from tunewheel_outputs.schema import SchemaCheck
 
@@ -87,14 +86,11 @@ def _disagreements(rows: Sequence[ReviewItem], task: TaskSpec) -> list[ReviewIte
     schema = SchemaCheck(task.output_schema) if task.output_schema is not None else None
     if task.label_field is None and schema is None:
         return [row for row in rows if row.candidate != row.other]
-    return [row for row in rows if _labels_differ(row, task.label_field) or _validity_differs(row, schema)]
+    return [row for row in rows if _labels_differ(row, task) or _validity_differs(row, schema)]
 
 
-def _labels_differ(row: ReviewItem, field: str | None) -> bool:
-    if field is None:
-        return False
-    neither = all(label_of(text, field) is MISSING for text in (row.candidate, row.other))
-    return not neither and not same_label(row.candidate, row.other, field)
+def _labels_differ(row: ReviewItem, task: TaskSpec) -> bool:
+    return task.label_field is not None and label_of(row.candidate, task) != label_of(row.other, task)
 
 
 def _validity_differs(row: ReviewItem, schema: SchemaCheck | None) -> bool:
@@ -126,7 +122,4 @@ def _by_label(rows: Sequence[ReviewItem], task: TaskSpec) -> list[ReviewItem]:
 
 
 def _stratum(row: ReviewItem, task: TaskSpec) -> str:
-    if task.label_field is None:
-        return row.expected.strip() if is_plain_label(task) else ANY
-    label = label_of(row.expected, task.label_field)
-    return ANY if label is MISSING else str(label)
+    return label_of(row.expected, task) or ANY
