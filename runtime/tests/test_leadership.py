@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from tunewheel_contracts import topics
+from tunewheel_contracts.errors import TransientError
 from tunewheel_runtime.leadership import IncumbentAssignor, Leadership, LeadershipLost
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.settings import ServiceSettings
@@ -75,3 +77,40 @@ def test_a_former_active_process_is_stopped_before_it_publishes() -> None:
     with pytest.raises(LeadershipLost, match=r"test\.active"):
         leadership.check()
     assert len(told) == 1
+
+
+async def test_a_process_that_hears_nothing_from_the_broker_for_a_session_publishes_nothing(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have stalled, and another one may be active by now."""
+    made = Service("test", ServiceSettings(store_url=tmp_path.as_uri()))
+    made.one_at_a_time(topics.PROJECT_DECLARED)
+    leadership, beats = made._leadership, [True, False]
+    assert leadership is not None
+
+    class Coordinator:
+        async def _do_heartbeat(self) -> bool:
+            return beats.pop()
+
+    leadership._note_heartbeats(coordinator := Coordinator())
+    leadership.on_partitions_assigned([TopicPartition("project.declared", 0)])
+    made.require_active()
+    monkeypatch.setattr(leadership, "_confirmed", time.monotonic() - 3_600)
+    for confirmed in (False, True):
+        with pytest.raises(TransientError, match=r"still the active one of test\.active"):
+            await made.publisher.send([])
+        assert await coordinator._do_heartbeat() is confirmed
+    made.publisher.check()
+
+
+def test_lost_leadership_drops_what_waits_and_stops_the_service(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, done = Service("test", ServiceSettings(store_url=tmp_path.as_uri())), list[str]()
+    made.one_at_a_time(topics.PROJECT_DECLARED)
+    assert made._leadership is not None
+    monkeypatch.setattr(made.publisher, "drop", lambda: done.append("dropped"))
+    made._leadership.on_partitions_assigned([TopicPartition("project.declared", 0)])
+    made._leadership.on_partitions_assigned([])
+    assert done == ["dropped"]
+    assert isinstance(made.failure, LeadershipLost)

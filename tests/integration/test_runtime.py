@@ -321,13 +321,23 @@ async def test_one_process_at_a_time_is_active_and_the_next_takes_over(
 
 
 ACTIVE = """
-import sys
+import asyncio, sys
 from tunewheel_contracts import topics
+from tunewheel_contracts.events.training import TrainControl
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.settings import ServiceSettings
 
 service = Service(sys.argv[1], ServiceSettings())
 service.one_at_a_time(topics.PROJECT_DECLARED)
+
+@service.on_startup
+async def publish_when_asked():
+    def publish():
+        data = TrainControl(project=sys.argv[1], run_id="run-1", action="pause", request=sys.stdin.readline())
+        publishing.add(asyncio.create_task(service.publish(service.new(data))))
+    publishing = set()
+    asyncio.get_running_loop().add_reader(sys.stdin, publish)
+
 service.run()
 """
 
@@ -340,27 +350,53 @@ async def test_a_process_that_stalled_gives_up_when_another_became_the_active_on
         "TUNEWHEEL_STORE_URL": (tmp_path / "store").as_uri(),
         "TUNEWHEEL_SESSION_TIMEOUT_MS": "6000",
     }
+    pipes = {"stdin": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE}
     stalled = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", ACTIVE, project, env=environment, stderr=asyncio.subprocess.PIPE
+        sys.executable, "-c", ACTIVE, project, env=environment, **pipes
     )
     assert stalled.stderr is not None
+    assert stalled.stdin is not None
+    bus = await Bus(kafka).__aenter__()
     try:
+        stalled.stdin.write(b"active\n")
         async with asyncio.timeout(PATIENCE_SECONDS):
             async for line in stalled.stderr:
                 if b'"event": "ready"' in line:
                     break
+        await bus.collect(topics.TRAIN_CONTROL, 1, where=lambda e: e.project == project)
         stalled.send_signal(signal.SIGSTOP)
         other = service(kafka, tmp_path, project)
         other.one_at_a_time(topics.PROJECT_DECLARED)
         async with running(other):
+            stalled.stdin.write(b"stale\n")  # what it was about to publish
             stalled.send_signal(signal.SIGCONT)
             said = await asyncio.wait_for(stalled.stderr.read(), PATIENCE_SECONDS)
             assert await stalled.wait() == 1
             assert b"another process is active in" in said
             assert other.state()["ready"]
+            data = TrainControl(project=project, run_id="run-1", action=TrainAction.PAUSE, request="last")
+            await other.publish(other.new(data))
+        found = await bus.collect(topics.TRAIN_CONTROL, 2, where=lambda e: e.project == project)
+        assert [event.data.request.strip() for event in found] == ["active", "last"]
     finally:
+        await bus.__aexit__()
         if stalled.returncode is None:
             stalled.kill()
+
+
+async def test_a_dropped_publisher_sends_nothing_that_waits(kafka: str, tmp_path: Path, project: str) -> None:
+    async with Bus(kafka) as bus, running(service(kafka, tmp_path, project)) as made:
+        await made.publish(request(project, "acknowledged"))
+        waiting = asyncio.create_task(made.publish(request(project, "waiting")))
+        await asyncio.sleep(0)  # the record is in the producer, whose sender has not run yet
+        made.publisher.drop()
+        waiting.cancel()
+        with pytest.raises(TransientError):
+            await made.publish(request(project, "later"))
+        await made.publisher.stop()
+        await bus.publish(request(project, "end"))
+        found = await bus.collect(topics.DATASET_REQUESTED, 2, where=lambda e: e.project == project)
+    assert [event.data.request for event in found] == ["acknowledged", "end"]
 
 
 async def test_a_batch_is_whole_and_a_bad_record_in_it_is_dead_lettered(

@@ -4,15 +4,16 @@ Kafka assigns a partition to one member of a group at a time, and takes it from 
 the session time-out. The assignor leaves the partition with its holder as long as the holder lives, so a new
 process waits.
 
-A holder that stalled until another took over learns of it when it next reaches the broker. Until then it may
-still publish. Calling ``check`` right before a publish makes that window as short as possible, but does not
-close it. So a duplicate publish must be harmless; it is for events with ids derived from their causes, and
-for objects that are created once.
+A holder that stalled until another took over learns of it when it next reaches the broker. ``check``, which
+the publisher calls right before each publish, therefore also refuses while the last heartbeat that the broker
+confirmed is older than the session time-out. That makes the window for a stale publish as short as possible,
+but does not close it: a record may already be on its way. So a duplicate publish must be harmless; it is for
+events with ids derived from their causes, and for objects that are created once.
 """
 
 # aiokafka has no type stubs.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false, reportPrivateUsage=false
 from __future__ import annotations
 
 import asyncio
@@ -26,7 +27,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
 from aiokafka.errors import KafkaError
-from tunewheel_contracts.errors import TunewheelError
+from tunewheel_contracts.errors import TransientError, TunewheelError
 from tunewheel_contracts.topics import TopicSpec
 
 from tunewheel_runtime.kafka import client_options, stop_consumer
@@ -88,6 +89,8 @@ class Leadership(ConsumerRebalanceListener):
         self._group = group
         self._lost = lost
         self._gained = asyncio.Event()
+        self._confirmed = 0.0
+        """``time.monotonic()`` before the latest heartbeat or assignment that the broker confirmed."""
         self._told = False
         """Whether this member has got an assignment since it last joined the group."""
         self._assignor = type("Assignor", (IncumbentAssignor,), {})
@@ -109,9 +112,16 @@ class Leadership(ConsumerRebalanceListener):
         return self._told and not self.held
 
     def check(self) -> None:
-        """Raise ``LeadershipLost`` if this process has learnt that another one is active."""
+        """Check that this process is active.
+
+        Raises:
+            LeadershipLost: this process has learnt that another one is active.
+            TransientError: the broker has confirmed no heartbeat for a session, so another one may be active.
+        """
         if not self.held:
             raise LeadershipLost(f"another process is active in {self._group} now")
+        if time.monotonic() - self._confirmed > self._settings.session_timeout_ms / 1000:
+            raise TransientError(f"cannot tell whether this process is still the active one of {self._group}")
 
     async def gain(self) -> None:
         """Return once this process is active, however long that takes."""
@@ -127,6 +137,7 @@ class Leadership(ConsumerRebalanceListener):
         )
         consumer.subscribe([self._partition.topic], listener=self)
         await consumer.start()
+        self._note_heartbeats(consumer._coordinator)
         self._polling = asyncio.create_task(self._poll(consumer), name="leadership")
         if not self.held:
             log.info("standing_by", group=self._group)
@@ -149,12 +160,26 @@ class Leadership(ConsumerRebalanceListener):
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         self._told = True
+        self._confirmed = time.monotonic()
         if self._partition in assigned:
             self._assignor.since = self._assignor.since or time.time_ns()
             self._gained.set()
         elif self.held:
             self._give_up()
             self._lost(LeadershipLost(f"another process is active in {self._group} now"))
+
+    def _note_heartbeats(self, coordinator: Any) -> None:
+        """Note the time of each heartbeat that the broker confirms. aiokafka does not publish it."""
+        beat = coordinator._do_heartbeat
+
+        async def noted() -> bool:
+            began = time.monotonic()
+            confirmed = await beat()
+            if confirmed:
+                self._confirmed = began
+            return confirmed
+
+        coordinator._do_heartbeat = noted
 
     def _give_up(self) -> None:
         self._told = False

@@ -2,14 +2,14 @@
 
 # aiokafka has no type stubs.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false, reportPrivateUsage=false
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,9 @@ class Publisher:
         self._settings = settings
         self._tracer = telemetry.tracer
         self._producer: AIOKafkaProducer | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self.check: Callable[[], None] = lambda: None
+        """Called right before each publish; raises if this process must not publish now."""
         self._published: metrics.Counter = telemetry.meter.create_counter(
             "tunewheel.events.published", description="Events acknowledged by the broker, by topic"
         )
@@ -69,6 +72,8 @@ class Publisher:
     async def stop(self) -> None:
         """Send waiting records and stop. Waits at most as long as a publish may take; in an outage it would
         otherwise wait for the broker."""
+        if self._closing is not None:
+            await self._closing
         if self._producer is None:
             return
         producer, self._producer = self._producer, None
@@ -78,6 +83,24 @@ class Publisher:
         except TimeoutError:
             log.warning("stopped_unacknowledged")
             await producer.client.close()
+
+    def drop(self) -> None:
+        """Stop without sending the records that wait, and without sending any record again.
+
+        Only bytes that the operating system has taken over may still reach the broker. Without its task the
+        sender fetches no waiting batch, and a request that waits for a connection gets none.
+        """
+        if self._producer is None:
+            return
+        producer, self._producer = self._producer, None
+        producer._closed = True
+        producer.client.ready = _never_ready
+        if sender := producer._sender.sender_task:
+            sender.cancel()
+        for connection in producer.client._conns.values():
+            if connection._writer is not None:
+                connection._writer.transport.abort()
+        self._closing = asyncio.create_task(producer.client.close(), name="drop")
 
     async def reach(self) -> None:
         """Return once a broker has answered.
@@ -124,7 +147,9 @@ class Publisher:
         Raises:
             InvalidEvent: a record is larger than the topic accepts.
             TransientError: the broker did not acknowledge within ``publish_seconds``, or refused temporarily.
+            LeadershipLost: another process is active now (``Service.one_at_a_time``).
         """
+        self.check()
         if self._producer is None:
             raise TransientError("the broker is not connected yet; try again shortly")
         patience = self._settings.publish_seconds
@@ -155,6 +180,10 @@ class Publisher:
             raise TransientError(f"cannot publish: {not_allowed(error) or repr(error)}") from error
         for topic, count in Counter(record.topic for record in records).items():
             self._published.add(count, {"topic": topic})
+
+
+async def _never_ready(*_: Any, **__: Any) -> bool:
+    return False
 
 
 def as_list(produced: Produced) -> list[Envelope[Any]]:

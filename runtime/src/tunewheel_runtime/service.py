@@ -242,15 +242,21 @@ class Service:
                 services whose views and replays change nothing but memory, and whose API only reads.
         """
         self._is_hot_standby = hot_standby
-        self._leadership = Leadership(self.settings, topic, group=f"{self.name}.active", lost=self.fail)
+        self._leadership = Leadership(self.settings, topic, group=f"{self.name}.active", lost=self._lose)
         self._health.leadership = self._leadership
+        self.publisher.check = self._leadership.check
+
+    def _lose(self, error: BaseException) -> None:
+        # Events that still wait were decided with outdated knowledge of the log.
+        self.publisher.drop()
+        self.fail(error)
 
     def require_active(self) -> None:
-        """Check that this process is active. Call it right before publishing an event that only the active
-        process may publish.
+        """Check that this process is active. Call it right before a write to the store that only the active
+        process may do; the publisher itself checks before each publish.
 
         Raises:
-            LeadershipLost: another process is active now.
+            LeadershipLost, TransientError: see ``Leadership.check``.
         """
         if self._leadership is not None:
             self._leadership.check()

@@ -96,12 +96,14 @@ class World:
             raise LeadershipLost("another process is the active one now")
 
     async def publish(self, envelope: Envelope[Any]) -> None:
+        self.require_active()
         if self.refuses:
             self.refuses -= 1
             raise TransientError("the broker is away")
         self.named.append(envelope.data)
 
     async def take_back(self, project: str) -> None:
+        self.require_active()
         self.taken_back.append(project)
 
     def publish_record(self, document_id: str, text: str, minute: int = 0, **changes: Any) -> Envelope[Any]:

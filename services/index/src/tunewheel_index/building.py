@@ -280,7 +280,6 @@ class Builder:
         """Publish ``event``, whose files are stored: it names the newest version from now on."""
         before = project.newest
         event = event.model_copy(update={"previous": before.index_id if before else None})
-        self.service.require_active()  # right before publishing: this process may have stalled
         project.published.append(event)
         await self.service.publish(self.service.new(event))
         project.newest = event

@@ -23,7 +23,6 @@ def register(service: Service, indexer: Indexer, versions: IndexStore) -> tuple[
     service.withhold(indexer.erasures, takebacks)
 
     async def take_back(project: str) -> None:
-        service.require_active()
         await service.take_back(topics.INDEX_VERSIONED, project)
 
     @service.on(topics.ERASURE_REQUESTED)
