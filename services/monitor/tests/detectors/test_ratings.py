@@ -6,10 +6,12 @@ from datetime import timedelta
 from typing import Any
 
 import numpy as np
+import pytest
 from tunewheel_contracts.formats.drift_spec import DriftSpec
 from tunewheel_monitor.detectors import Opening, evidence
+from tunewheel_monitor.detectors.corrections import Corrections
 from tunewheel_monitor.detectors.feedback import Feedback
-from tunewheel_monitor.detectors.ratings import counts, opened
+from tunewheel_monitor.detectors.ratings import Votes, counts, opened
 
 from .conftest import START, alarms, opening, rating, windows
 
@@ -59,6 +61,41 @@ def test_from_10_to_30_in_a_hundred_is_seen_within_200_ratings():
     ]
     assert sum(seen[:20]) >= 17
     assert sum(seen[20:]) == 0
+
+
+def until_heard(detector: Votes, a_day: int, *, named: bool) -> int:
+    """Return how many ratings an alarm takes from 09:00 on, when bad ones rise from 10 % to 60 %."""
+    rng, rise, state = np.random.default_rng((5, a_day)), a_day * 9 // 24, detector.open(opening())
+    for n in range(a_day):
+        bad = bool(rng.random() < (0.1 if n < rise else 0.6))
+        at, user = START + timedelta(days=n / a_day), f"u-{n}" if named else None
+        detector.see(state, rating("down" if bad else "up", corrected=bad, client="app", user=user, at=at))
+        if n % 20 == 0 and (finding := detector.look(state)) is not None and finding.drifted:
+            return n - rise
+    return a_day
+
+
+@pytest.mark.parametrize("a_day", [1_000, 3_000, 10_000])
+@pytest.mark.parametrize("detector", [Feedback(), Corrections()], ids=lambda one: one.name)
+def test_a_project_of_many_named_raters_is_heard_at_every_hour(a_day: int, detector: Votes):
+    named, unnamed = (until_heard(detector, a_day, named=named) for named in (True, False))
+    assert 0 <= unnamed <= 100
+    assert 0 <= named <= unnamed + 100
+
+
+def test_one_user_among_thousands_has_at_most_one_vote_in_two_thousand():
+    voters = opened(opening())
+    crowd = [rating(user=f"u-{n}", client="app") for n in range(10_000)]
+    assert sum(counts(voters, one) for one in crowd) > 8_000
+    voters, loud = opened(opening()), rating("down", user="loud", client="app")
+    assert sum(counts(voters, loud) for one in crowd if counts(voters, one) or True) <= 5
+
+
+def test_a_state_of_an_earlier_release_counts_on():
+    voters = opened(opening())
+    voters["voted"] = list(range(500))
+    del voters["marks"]
+    assert [counts(voters, rating(user="u-1", client="app")) for _ in range(2)] == [True, False]
 
 
 def test_a_key_that_invents_users_cannot_poison():

@@ -14,9 +14,9 @@ from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_contracts.events.production import RolloutJudged
 from tunewheel_contracts.formats.rollout_spec import CanaryPolicy, RolloutSpec, ShadowPolicy
 from tunewheel_contracts.formats.serving import RouteRole
+from tunewheel_monitor.detectors.votes import is_first
 from tunewheel_monitor.rollout import trials as rollout
 from tunewheel_monitor.rollout.counting import WAITING
-from tunewheel_monitor.rollout.figures import is_first
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)

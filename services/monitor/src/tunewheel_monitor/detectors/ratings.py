@@ -1,10 +1,10 @@
 """Counts people's ratings so that no user and no API key alone can raise an alarm.
 
-A user has one vote a day. The holder of a key can invent users, so the key is limited too: to twice the share
-of a window's ratings that it had under the previous version, or to the share ``STRANGER`` if it had none.
-Keys may be replaced. So if for a day or more every rating comes from a key beyond its limit, these keys gain
-a share, and the detector does not become deaf. A key that floods while other keys rate, or only for some
-hours, gains none.
+A user has one vote a day, or one in some two thousand votes of a busy day. The holder of a key can invent
+users, so the key is limited too: to twice the share of a window's ratings that it had under the previous
+version, or to the share ``STRANGER`` if it had none. Keys may be replaced. So if for a day or more every
+rating comes from a key beyond its limit, these keys gain a share, and the detector does not become deaf. A
+key that floods while other keys rate, or only for some hours, gains none.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ from tunewheel_contracts.events.monitoring import InferenceScored
 
 from tunewheel_monitor.detectors.protocol import Family, Opening, State
 from tunewheel_monitor.detectors.rates import FEWEST, Rise
-from tunewheel_monitor.detectors.votes import bucket
+from tunewheel_monitor.detectors.votes import bucket, is_first
 
 STRANGER = 0.05
 MOST_KEYS = 32
 LASTING = timedelta(days=1)
 GAINED = 0.1
 """The share of the standard that refused keys gain at once."""
-MOST_VOTERS = 500
-"""How many users' votes of the day are remembered. Users who come later that day have no vote."""
+MOST_MARKS = 2_048
+"""After so many users' votes they may all vote again on the same day. If late users had no vote instead, a
+large project would be deaf until midnight. At this number, a new user has no vote one time in four, because
+the mark of another is set."""
 
 
 class Votes(Rise):
@@ -47,7 +49,7 @@ def opened(opening: Opening) -> State:
     )
     return {
         "day": "",
-        "voted": [],
+        "marks": [],
         "keys": dict(known or {}),
         "fresh": {},
         "given": {},
@@ -96,14 +98,11 @@ def _refuse(voters: State, key: str, at: datetime) -> None:
 
 
 def _first_today(voters: State, item: InferenceScored) -> bool:
-    day = item.at.date().isoformat()
-    if day > voters["day"]:  # a late rating counts for the current day
-        voters["day"], voters["voted"] = day, []
-    name = int(bucket(item.user or ""))
-    if name in voters["voted"] or len(voters["voted"]) >= MOST_VOTERS:
-        return False
-    voters["voted"].append(name)
-    return True
+    day, marks = item.at.date().isoformat(), voters.get("marks", [])  # earlier releases kept a list of users
+    if day > voters["day"] or sum(map(int.bit_count, marks)) >= MOST_MARKS:  # a late rating counts for today
+        marks = []
+    voters["day"], voters["marks"] = max(day, voters["day"]), marks
+    return is_first(marks, item.user)
 
 
 def _end_window(voters: State) -> None:

@@ -8,13 +8,13 @@ from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_contracts.formats.rollout_spec import StagePolicy
 from tunewheel_contracts.formats.serving import RouteRole
 
+from tunewheel_monitor.detectors.votes import is_first
 from tunewheel_monitor.rollout.figures import (
     FIGURES,
     Side,
     against,
     compare,
     compare_times,
-    is_first,
     new_figure,
     observe,
     observe_time,

@@ -15,7 +15,6 @@ counts once per side, with the first request, and once more with the first ratin
 from __future__ import annotations
 
 import math
-import zlib
 from typing import Any, Literal
 
 from tunewheel_monitor.rollout.sequences import key
@@ -32,9 +31,6 @@ MOST_IN_A_GROUP = 8
 nothing, and the number of distinct differences stays small."""
 WARM_UP = 10
 """So many answers of the champion set the first limit of slowness. Until then no request counts as slow."""
-WORDS, BITS = 128, 64
-"""The size of the bit set of counted users. By collisions 6 % of 1,000 users are left out, and half of
-10,000."""
 STEP = math.log(1.05)
 """The width of a histogram bin of times: the percentile is exact to 5 %."""
 SHORTEST = 0.001
@@ -106,20 +102,6 @@ def compare_times(figure: Figure, candidate: float, champion: float, slowdown: f
 def is_timed(figure: Figure) -> bool:
     """Return whether the champion's times were measured."""
     return bool(figure.get("times"))
-
-
-def is_first(seen: list[int], user: str | None) -> bool:
-    """Return whether ``user`` was not counted before, and mark the user as counted. ``seen`` has one bit per
-    hash, so two users may share a bit, and the second is left out. This keeps the state small, and is
-    independent of the answers."""
-    if user is None:
-        return True
-    word, bit = divmod(zlib.crc32(user.encode()) % (WORDS * BITS), BITS)
-    seen.extend([0] * (WORDS - len(seen)))
-    if seen[word] >> bit & 1:
-        return False
-    seen[word] |= 1 << bit
-    return True
 
 
 def _limit(figure: Figure, slowdown: float) -> float | None:
