@@ -40,7 +40,7 @@ class Member:
     def assignment(self) -> set[TopicPartition]:
         return {TopicPartition("t", partition) for partition in self._partitions}
 
-    def highwater(self, tp: TopicPartition) -> int | None:
+    def last_stable_offset(self, tp: TopicPartition) -> int | None:
         return self._partitions[tp.partition][0]
 
     async def committed(self, tp: TopicPartition) -> int | None:

@@ -76,7 +76,7 @@ def consumers(monkeypatch: pytest.MonkeyPatch) -> type[Consumer]:
 
     monkeypatch.setattr(Consumer, "made", [], raising=False)
     monkeypatch.setattr(Consumer, "away", True)
-    monkeypatch.setattr(record_search, "AIOKafkaConsumer", Consumer)
+    monkeypatch.setattr(record_search, "make_consumer", lambda _: Consumer())
     monkeypatch.setattr(record_search, "all_partitions_of", partitions)
     return Consumer
 

@@ -27,16 +27,10 @@ async def consumer(options: Mapping[str, Any]) -> AsyncIterator[AIOKafkaConsumer
         TransientError: no Kafka answers, now or while the consumer is in use.
         NotAllowed: Kafka does not let this client read.
     """
-    from aiokafka import AIOKafkaConsumer
     from aiokafka.errors import KafkaError
+    from tunewheel_runtime.kafka import make_consumer
 
-    client = AIOKafkaConsumer(
-        **options,
-        group_id=None,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        max_partition_fetch_bytes=_FETCH_BYTES,
-    )
+    client = make_consumer(options, max_partition_fetch_bytes=_FETCH_BYTES)
     try:
         await client.start()
     except (KafkaError, OSError) as error:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 from tunewheel_contracts.erasures import Erasure
@@ -26,7 +26,7 @@ from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import KafkaRecord
 
 from tunewheel_runtime.deadletter import Position, Undecoded, refused, withheld
-from tunewheel_runtime.kafka import client_options
+from tunewheel_runtime.kafka import client_options, make_consumer
 from tunewheel_runtime.partitions import partitions_of
 from tunewheel_runtime.publishing import Publisher
 from tunewheel_runtime.settings import ServiceSettings
@@ -178,9 +178,7 @@ class ErasedLetters:
         """Yield the letters before ``ends``. If ``ends`` is empty, yield all letters up to the present
         ends."""
         options = client_options(self._settings)
-        consumer = AIOKafkaConsumer(
-            **options, group_id=None, enable_auto_commit=False, max_partition_fetch_bytes=8 << 20
-        )
+        consumer = make_consumer(options, max_partition_fetch_bytes=8 << 20)
         try:
             await consumer.start()
             partitions = list(ends) or await partitions_of(options, self._topics)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,25 @@ def producer_options(settings: KafkaSettings, *, max_message_bytes: int) -> dict
         "max_request_size": max_message_bytes,
         "max_batch_size": 262_144,
     }
+
+
+COMMITTED: dict[str, Any] = {"isolation_level": "read_committed"}
+"""Upstream systems may write in transactions (Kafka Streams, Flink, Connect). What they abort is no event."""
+
+
+def make_consumer(options: Mapping[str, Any], *names: str, **others: Any) -> AIOKafkaConsumer:
+    """Return a consumer that belongs to no group, unless ``others`` name one, and sees no aborted record.
+
+    The ends that it reports are those of committed records. Transactions leave offsets without a record, so
+    only the consumer's position, never a record's offset, says that it has reached an end.
+
+    Args:
+        options: aiokafka's client options.
+        names: topics to subscribe to.
+        others: further options, which replace the usual ones.
+    """
+    usual: dict[str, Any] = {"group_id": None, "enable_auto_commit": False, "auto_offset_reset": "earliest"}
+    return AIOKafkaConsumer(*names, **{**usual, **COMMITTED, **options, **others})
 
 
 async def stop_consumer(consumer: AIOKafkaConsumer) -> None:

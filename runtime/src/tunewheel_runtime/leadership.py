@@ -30,7 +30,7 @@ from aiokafka.errors import KafkaError
 from tunewheel_contracts.errors import TransientError, TunewheelError
 from tunewheel_contracts.topics import TopicSpec
 
-from tunewheel_runtime.kafka import client_options, stop_consumer
+from tunewheel_runtime.kafka import client_options, make_consumer, stop_consumer
 from tunewheel_runtime.kafka_refusals import not_allowed
 from tunewheel_runtime.settings import ServiceSettings
 
@@ -126,10 +126,9 @@ class Leadership(ConsumerRebalanceListener):
     async def gain(self) -> None:
         """Return once this process is active, however long that takes."""
         session = self._settings.session_timeout_ms
-        self._consumer = consumer = AIOKafkaConsumer(
-            **client_options(self._settings),
+        self._consumer = consumer = make_consumer(
+            client_options(self._settings),
             group_id=self._group,
-            enable_auto_commit=False,
             auto_offset_reset="latest",
             session_timeout_ms=session,
             heartbeat_interval_ms=session // 4,

@@ -20,11 +20,13 @@ from aiokafka.protocol.metadata import MetadataRequest
 from tunewheel_contracts.errors import TransientError
 
 from tunewheel_runtime.group_queries import each
-from tunewheel_runtime.kafka import stop_consumer
+from tunewheel_runtime.kafka import make_consumer, stop_consumer
 
 NOTICE_MS = 10_000
 """``metadata_max_age_ms`` of consumers that follow topics. A new partition is noticed after at most this
 long."""
+GAP_SECONDS = 10.0
+"""Longest search for a record between a group's offset and a partition's end."""
 STALE_CONNECTIONS = 3
 """Most stale connections that are retried: one to each of the usual three brokers."""
 
@@ -78,7 +80,7 @@ async def committed_offsets(options: Mapping[str, Any], topic: str, *, group: st
         TransientError: the topic does not exist (yet).
         KafkaError: the broker does not answer.
     """
-    consumer = AIOKafkaConsumer(**options, group_id=group, enable_auto_commit=False)
+    consumer = make_consumer(options, group_id=group)
     try:
         await consumer.start()
         partitions = await all_partitions_of(options, [topic])
@@ -151,7 +153,7 @@ async def settled_of(consumer: AIOKafkaConsumer, topic: str) -> Settled:
     """
     own: set[int] = set()
     for tp in consumer.assignment():
-        end = consumer.highwater(tp)
+        end = consumer.last_stable_offset(tp)
         if end is not None and (await consumer.committed(tp) or 0) >= end:
             own.add(tp.partition)
     return Settled(len(consumer.partitions_for_topic(topic) or ()), frozenset(own))
@@ -210,6 +212,29 @@ async def lag_of(members: Mapping[tuple[str, str], AIOKafkaConsumer]) -> dict[tu
     }
 
 
+async def pass_gap(consumer: AIOKafkaConsumer, partition: TopicPartition, options: Mapping[str, Any]) -> None:
+    """Commit up to the end of ``partition`` if no record lies before it. Aborted records and the markers of
+    transactions have offsets too, but a group commits past records only, so it would wait for them for ever.
+
+    Raises:
+        KafkaError, TimeoutError: the broker does not answer.
+    """
+    async with asyncio.timeout(GAP_SECONDS):
+        reader = make_consumer(options)
+        try:
+            await reader.start()
+            reader.assign([partition])
+            end = (await reader.end_offsets([partition]))[partition]
+            reader.seek(partition, await consumer.committed(partition) or 0)
+            while await reader.position(partition) < end:
+                if await reader.getmany(partition, timeout_ms=200, max_records=1):
+                    return
+        finally:
+            await stop_consumer(reader)
+        if partition in consumer.assignment():
+            await consumer.commit({partition: end})
+
+
 class LogEnds:
     """Queries the ends of topics, on its own connections, which are opened at the first use.
 
@@ -252,7 +277,7 @@ class LogEnds:
         async with self._connecting:
             if self._clients is None:
                 admin = AIOKafkaAdminClient(**self._options)
-                consumer = AIOKafkaConsumer(**self._options, group_id=None, enable_auto_commit=False)
+                consumer = make_consumer(self._options)
                 try:
                     await admin.start()
                     await consumer.start()

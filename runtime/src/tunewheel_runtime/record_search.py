@@ -17,7 +17,7 @@ from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.topics import TopicSpec
 
-from tunewheel_runtime.kafka import client_options, stop_consumer
+from tunewheel_runtime.kafka import client_options, make_consumer, stop_consumer
 from tunewheel_runtime.kafka_settings import KafkaSettings
 from tunewheel_runtime.partitions import all_partitions_of
 
@@ -83,9 +83,7 @@ class RecordSearch:
     async def _connected(self) -> tuple[AIOKafkaConsumer, list[TopicPartition]]:
         options = client_options(self._settings)
         if self._consumer is None:
-            consumer = AIOKafkaConsumer(
-                **options, group_id=None, enable_auto_commit=False, auto_offset_reset="earliest"
-            )
+            consumer = make_consumer(options)
             try:
                 await consumer.start()
                 consumer.assign(await all_partitions_of(options, [self._topic.name]))

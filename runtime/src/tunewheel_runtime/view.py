@@ -19,7 +19,7 @@ from tunewheel_contracts.event import Envelope, Event
 from tunewheel_contracts.topics import BY_NAME, TopicSpec
 
 from tunewheel_runtime.deadletter import Position, Warn
-from tunewheel_runtime.kafka import client_options, stop_consumer
+from tunewheel_runtime.kafka import client_options, make_consumer, stop_consumer
 from tunewheel_runtime.kafka_refusals import not_allowed
 from tunewheel_runtime.kafka_settings import KafkaSettings
 from tunewheel_runtime.partitions import (
@@ -99,11 +99,8 @@ class LogReader:
             TransientError: a topic does not exist.
             KafkaError: the broker does not answer.
         """
-        self._consumer = consumer = AIOKafkaConsumer(
-            **self._options,
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
+        self._consumer = consumer = make_consumer(
+            self._options,
             max_partition_fetch_bytes=8 << 20,
             metadata_max_age_ms=NOTICE_MS,
         )
@@ -199,9 +196,17 @@ class LogReader:
             for partition, records in batches.items():
                 for record in records:
                     await self._decode_and_apply(record)
-                async with self._advanced:
-                    self._applied[partition] = records[-1].offset + 1
-                    self._advanced.notify_all()
+                await self._advance({partition: records[-1].offset + 1})
+            # Aborted records and markers of transactions are never delivered; only the position passes them.
+            held = consumer.assignment() & self._applied.keys()
+            await self._advance({partition: await consumer.position(partition) for partition in held})
+
+    async def _advance(self, reached: Mapping[TopicPartition, int]) -> None:
+        ahead = {tp: offset for tp, offset in reached.items() if offset > self._applied.get(tp, -1)}
+        if ahead:
+            async with self._advanced:
+                self._applied |= ahead
+                self._advanced.notify_all()
 
     async def _take_up_added(self, consumer: AIOKafkaConsumer) -> None:
         added = (self._announced | added_partitions(consumer, self._names)) - self._applied.keys()

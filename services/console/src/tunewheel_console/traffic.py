@@ -16,7 +16,7 @@ from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.topics import BY_NAME, REVIEW_SUBMITTED, TOPICS, TRAIN_CONTROL, TopicSpec
 from tunewheel_runtime.deadletter import Position, refused
-from tunewheel_runtime.kafka import client_options, stop_consumer
+from tunewheel_runtime.kafka import client_options, make_consumer, stop_consumer
 from tunewheel_runtime.partitions import NOTICE_MS, added_partitions, all_partitions_of, read_also
 from tunewheel_runtime.settings import ServiceSettings
 
@@ -61,9 +61,7 @@ class Traffic:
 
     async def _patiently(self, work: Callable[[AIOKafkaConsumer], Any]) -> None:
         while True:
-            consumer = AIOKafkaConsumer(
-                **self._options, group_id=None, enable_auto_commit=False, metadata_max_age_ms=NOTICE_MS
-            )
+            consumer = make_consumer(self._options, metadata_max_age_ms=NOTICE_MS)
             try:
                 await consumer.start()
                 await work(consumer)

@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaError
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.topics import TopicSpec
-from tunewheel_runtime.kafka import client_options, stop_consumer
+from tunewheel_runtime.kafka import client_options, make_consumer, stop_consumer
 from tunewheel_runtime.settings import ServiceSettings
 
 Place = tuple[int, int]
@@ -33,13 +33,7 @@ class LogPositions:
         """
         if not places:
             return {}
-        consumer = AIOKafkaConsumer(
-            **client_options(self._settings),
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            fetch_max_wait_ms=100,
-        )
+        consumer = make_consumer(client_options(self._settings), fetch_max_wait_ms=100)
         try:
             await consumer.start()
             return await self._read(consumer, topic, sorted(set(places)))

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.topics import RECORD_INGESTED
-from tunewheel_runtime.kafka import client_options, stop_consumer
+from tunewheel_runtime.kafka import client_options, make_consumer, stop_consumer
 from tunewheel_runtime.partitions import Backlog, all_partitions_of, backlog_of
 from tunewheel_runtime.settings import ServiceSettings
 
@@ -28,7 +27,7 @@ async def read_backlog(settings: ServiceSettings) -> Backlog:
         TransientError: the broker does not answer.
     """
     options = client_options(settings)
-    consumer = AIOKafkaConsumer(**options, group_id=GROUP, enable_auto_commit=False)
+    consumer = make_consumer(options, group_id=GROUP)
     try:
         await consumer.start()
         partitions = await all_partitions_of(options, [RECORD_INGESTED.name])

@@ -10,14 +10,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka import ConsumerRecord
 from aiokafka.errors import KafkaError
 from tunewheel_contracts.erasures import Erasure
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import RecordIngested
 from tunewheel_contracts.topics import RECORD_INGESTED
-from tunewheel_runtime.kafka import client_options, stop_consumer
+from tunewheel_runtime.kafka import client_options, make_consumer, stop_consumer
 from tunewheel_runtime.service import Delivery, Position
 from tunewheel_runtime.settings import ServiceSettings
 
@@ -43,13 +43,7 @@ async def catch_up(
         ForeignRecordTable: see ``RecordTable.append``.
     """
     # A consumer without a group reads every partition.
-    consumer = AIOKafkaConsumer(
-        RECORD_INGESTED.name,
-        **client_options(settings),
-        group_id=None,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-    )
+    consumer = make_consumer(client_options(settings), RECORD_INGESTED.name)
     new = 0
     try:
         await consumer.start()
