@@ -54,11 +54,12 @@ class Health:
 
     def warn(self, name: str, text: str | None) -> None:
         """Report a problem that does not stop the service. It is logged as an error, and shown at
-        ``/health/ready`` until ``warn`` is called with the same ``name`` and None."""
-        if text is not None:
+        ``/health/ready`` until ``warn`` is called with the same ``name`` and None. Nothing happens while the
+        text stays the same."""
+        if text is not None and self.warnings.get(name) != text:
             self.warnings[name] = text
             log.error("warning", name=name, text=text)
-        elif self.warnings.pop(name, None) is not None:
+        elif text is None and self.warnings.pop(name, None) is not None:
             log.info("warning_over", name=name)
 
     def state(self) -> dict[str, object]:

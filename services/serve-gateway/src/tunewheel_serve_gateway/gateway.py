@@ -120,6 +120,7 @@ class Gateway:
             Spool(folder / "completions", limit_bytes=settings.completion_log_bytes),
             remember=self._recent.remember,
             is_erased=self._forgetting.takes,
+            warn=warn,
             batch=settings.completion_batch,
             linger_seconds=settings.completion_linger_seconds,
         )

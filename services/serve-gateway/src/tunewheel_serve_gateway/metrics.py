@@ -19,7 +19,7 @@ COUNTERS: Mapping[str, str] = {
     "limits.refused": "Requests refused by a limit or a budget of their caller",
     "limits.away": "Requests admitted or refused by this gateway alone, since Redis was away",
     "log.published": "inference.completed events acknowledged by the broker",
-    "log.dropped": "inference.completed events dropped: the disk was full, or the event is not acceptable",
+    "log.dropped": "inference.completed events lost: disk full or damaged, or the event is not acceptable",
     "log.unspooled": "Answers sent before the disk had them, as it hung: a kill in that moment loses them",
     "log.recovered": "Completions that an earlier process answered and did not come to publish",
     "shadow.copied": "Requests copied to a shadow model",

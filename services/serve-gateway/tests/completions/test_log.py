@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from tunewheel_runtime.telemetry import make_telemetry
 from tunewheel_serve_gateway.completions import log as completion_log
 from tunewheel_serve_gateway.completions import recording, writing
 from tunewheel_serve_gateway.completions.exchange import Exchange
-from tunewheel_serve_gateway.completions.folders import Folders
 from tunewheel_serve_gateway.completions.kept import Kept
 from tunewheel_serve_gateway.completions.log import CompletionLog
 from tunewheel_serve_gateway.completions.recent import RecentCompletions
@@ -49,6 +49,7 @@ class Log:
         self.open = asyncio.Event()
         self.open.set()
         self.errors: list[Exception] = []
+        self.warnings: dict[str, str | None] = {}
         self.event_ids: list[str] = []
         self.asked = 0
         self.remembered: list[str] = []
@@ -62,6 +63,7 @@ class Log:
             self.metrics,
             self.spool,
             remember=lambda kept: self.remembered.append(kept.completion_id),
+            warn=self.warnings.__setitem__,
             **options,
         )
 
@@ -248,6 +250,30 @@ async def test_a_disk_that_hangs_stops_no_answer(make_log: Any, monkeypatch: pyt
     assert log.published == ["c-0"]
 
 
+async def test_completions_that_cannot_be_read_wait_with_a_warning_and_damaged_ones_are_counted(
+    make_log: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: Any) -> None:
+        raise OSError(24, "Too many open files")
+
+    log = await make_log()
+    await log.keep(*map(exchange, range(3)))
+    (file,) = log.spool._directory.rglob("*.segment")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", refuse)
+        log.log.start()
+        await eventually(lambda: log.warnings.get("completions_unread"))
+        await log.keep(exchange(3))
+        assert (log.published, log.tells("log_waiting"), log.tells("log_dropped_total")) == ([], 4, 0)
+    await eventually(lambda: log.published == ["c-0", "c-2", "c-3"])
+    await eventually(lambda: log.tells("log_dropped_total") == 1)
+    assert log.warnings["completions_unread"] is None
+    await log.log.close(timeout_seconds=1)
+
+
 @pytest.mark.parametrize("text", ["x" * 200, "\ud800"], ids=["too large", "no unicode"])
 async def test_an_event_that_is_not_acceptable_does_not_hold_up_the_others(
     make_log: Any, eventually: Any, text: str
@@ -379,7 +405,7 @@ async def test_no_erasure_is_told_done_while_the_folders_cannot_be_looked_at(
 
     log = await make_log()
     with monkeypatch.context() as patched:
-        patched.setattr(Folders, "adopt", refuse)
+        patched.setattr(os, "listdir", refuse)
         log.log.forget()
         with pytest.raises(TransientError):
             await log.log.forgotten(timeout_seconds=0.01)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import io
 import os
 import signal
 import subprocess
@@ -11,6 +13,7 @@ import psutil
 import pytest
 from structlog.testing import capture_logs
 from tunewheel_contracts.event import KafkaRecord
+from tunewheel_serve_gateway.completions import spool as spools
 from tunewheel_serve_gateway.completions.kept import Kept
 from tunewheel_serve_gateway.completions.spool import Spool, UnusableSpool
 
@@ -104,21 +107,142 @@ def test_a_torn_tail_is_cut_and_what_is_before_it_kept(directory: Path, tail: by
     whole = file.read_bytes()
     file.write_bytes(whole + tail)
     after = opened(directory)
-    assert (names(after), file.read_bytes()) == (["c-1", "c-2"], whole)
-    after.acknowledge(after.read(10))
+    head = after.read(10)
+    assert ([one.completion_id for one in head.kept], head.lost) == (["c-1", "c-2"], 0)
+    after.acknowledge(head)
     assert not file.exists()
 
 
-def test_a_segment_that_goes_bad_under_a_living_process_is_left_out(directory: Path):
+def drained(spool: Spool, most: int = 2) -> tuple[list[str], int]:
+    """Acknowledge what can be read; return its names, and the number of lost completions."""
+    said: list[str] = []
+    lost = 0
+    while (head := spool.read(most)).reached:
+        said += [one.completion_id for one in head.kept]
+        lost += head.lost
+        spool.acknowledge(head)
+    return said, lost
+
+
+def test_a_segment_that_goes_bad_under_a_living_process_is_counted_and_set_aside(directory: Path):
     spool = opened(directory, segment_bytes=1)
-    put(spool, 1)
-    put(spool, 2)
+    put(spool, 1, 2)
+    put(spool, 3)
     first = files(directory)[0]
     first.write_bytes(bytes(first.stat().st_size))
-    head = spool.read(10)
-    assert [one.completion_id for one in head.kept] == ["c-2"]
-    spool.acknowledge(head)
-    assert spool.count == 0
+    assert drained(spool) == (["c-3"], 2)
+    assert (spool.count, [path.stem for path in directory.glob("*.damaged")]) == (0, [first.stem])
+    spool.mark()
+    assert not list(directory.glob("*.damaged")), "nobody can tell whose data it holds"
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+@pytest.mark.parametrize("window", [4 << 20, 1])
+def test_whichever_byte_of_a_segment_flips_at_most_one_completion_is_lost_and_it_is_counted(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, is_restarted: bool, window: int
+):
+    monkeypatch.setattr(spools, "READ_BYTES", window)
+    spool = opened(directory)
+    put(spool, 1, 2, 3, text='{"a": ["b"]}')
+    (file,) = files(directory)
+    whole = file.read_bytes()
+    for place in range(0, len(whole), 5 if is_restarted else 1):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        file.write_bytes(damaged)
+        if is_restarted:
+            spool.close()
+            spool = opened(directory)
+        segment, said, lost = spool._segments[0], 0, 0
+        while (head := spool.read(10)).reached:
+            said, lost = said + len(head.kept), lost + head.lost
+            ((_, segment.done, passed),) = head.reached
+            segment.count -= passed
+        segment.done, segment.count, segment.is_damaged = 0, 3, False
+        assert (said + lost, lost <= 1) == (3, True), place
+
+
+@pytest.mark.parametrize("damage", [bytes(150), b"\xff" * 150, b'["a"]' * 30])
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_completions_before_and_after_a_damaged_block_are_delivered(
+    directory: Path, damage: bytes, is_restarted: bool
+):
+    spool = opened(directory)
+    put(spool, *range(6))
+    (file,) = files(directory)
+    if is_restarted:
+        spool.close()
+    content = bytearray(file.read_bytes())
+    content[len(content) // 3 : len(content) // 3 + len(damage)] = damage
+    file.write_bytes(content)
+    said, lost = drained(opened(directory) if is_restarted else spool)
+    assert {"c-0", "c-5"} < set(said)
+    assert 1 <= lost <= 6 - len(said)
+    assert is_restarted or lost == 6 - len(said)
+
+
+ERRORS = (errno.EMFILE, errno.ENFILE, errno.EIO, errno.EACCES, errno.ESTALE, errno.ENOSPC)
+
+
+class Unreadable(io.BytesIO):
+    error = 0
+
+    def read(self, *_: Any) -> bytes:
+        raise OSError(self.error, os.strerror(self.error))
+
+
+@pytest.mark.parametrize("is_once", [False, True])
+@pytest.mark.parametrize(
+    "call",
+    ["os.open", "io.open", "read", "os.write", "os.ftruncate", "os.rename", "os.unlink", "os.rmdir",
+     "os.fstat", "os.listdir", "fcntl.flock"],
+)  # fmt: skip
+def test_nothing_is_lost_where_the_file_system_fails_for_a_while(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, call: str, is_once: bool
+):
+    module, _, name = ("io.open" if call == "read" else call).partition(".")
+    real = getattr(sys.modules[module], name)
+    for error in ERRORS:
+        failures = 0
+
+        def fail(*values: Any, error: int = error, **options: Any) -> Any:
+            nonlocal failures
+            failures += 1
+            if is_once and failures > 1:
+                return real(*values, **options)
+            if call == "read":
+                Unreadable.error = error
+                return Unreadable()
+            raise OSError(error, os.strerror(error))
+
+        folder = directory / errno.errorcode[error]
+        before = psutil.Process().num_fds()
+        gone, other, spool = (opened(folder, segment_bytes=200) for _ in range(3))
+        for n in range(3):
+            put(gone, n, n + 10)
+        put(other, 20)
+        put(spool, 30)
+        damaged = files(spool._folders.own or folder)[0]  # so that a file is renamed, too
+        damaged.write_bytes(bytes(damaged.stat().st_size))
+        gone.close()
+        spool.adopt()
+        with monkeypatch.context() as patched:
+            patched.setattr(sys.modules[module], name, fail)
+            other.close()
+            taken = [f"c-{n}" for n in (40, 41, 42) if put(spool, n)]
+            spool.adopt()
+            said, lost = drained(spool)
+            spool.mark()
+        assert failures
+        assert call == "os.write" or len(taken) == 3
+        taken += [f"c-{n}" for n in (50,) if put(spool, n)]
+        spool.mark()
+        more, lost_later = drained(spool)
+        assert {*said, *more} >= {"c-0", "c-10", "c-1", "c-11", "c-2", "c-12", "c-20", "c-50", *taken}
+        assert (lost + lost_later, spool.count, spool.unread, spool.holds_marked()) == (1, 0, None, False)
+        spool.close()
+        assert not files(folder)
+        assert psutil.Process().num_fds() == before
 
 
 def test_only_the_own_user_may_read_the_spool(directory: Path):

@@ -28,27 +28,22 @@ class Folders:
         self.own: Path | None = None
         """The folder that this process writes to."""
 
-    def adopt(self) -> list[Path]:
-        """Lock the folders of processes that have ended; return these folders.
-
-        Raises:
-            OSError: a folder cannot be read; then no new folder is held.
-        """
+    def adopt(self, failed: list[OSError]) -> list[Path]:
+        """Lock the folders of processes that have ended; return these folders. Errors of folders that cannot
+        be looked at are added to ``failed``; the others are locked all the same."""
         held: list[Path] = []
         try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for path in self._directory.iterdir():
-                if path not in self._held and path.suffix != UNNAMED and path.is_dir() and self._hold(path):
+            found = [self._directory / name for name in os.listdir(self._directory)]
+        except OSError as error:
+            failed.append(error)
+            return []
+        for path in found:
+            try:
+                if path not in self._held and path.suffix != UNNAMED and self._hold(path):
                     held.append(path)
-        except OSError:
-            self.release(held)
-            raise
+            except OSError as error:
+                failed.append(error)
         return held
-
-    def release(self, folders: Collection[Path]) -> None:
-        """Unlock ``folders`` and leave their files, so that any process may take them over."""
-        for folder in folders:
-            os.close(self._held.pop(folder))
 
     def begin(self) -> None:
         """Create this process's own folder. It is locked under a temporary name and then renamed, so that no
@@ -57,6 +52,7 @@ class Folders:
         Raises:
             OSError
         """
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in self._directory.glob("*.jsonl"):
             log.error(
                 "completions_of_an_earlier_release",
@@ -79,12 +75,15 @@ class Folders:
         self._held[folder] = descriptor
 
     def let_go(self, *, keep: Collection[Path]) -> None:
-        """Delete the held folders that are not in ``keep``, except this process's own. They are empty."""
+        """Unlock the held folders that are not in ``keep``, except this process's own, and delete those that
+        are empty."""
         for folder in [folder for folder in self._held if folder != self.own and folder not in keep]:
             descriptor = self._held.pop(folder)
+            # A folder without its lock is never taken over, so the lock stays where another file does.
             with contextlib.suppress(OSError):
-                (folder / LOCK).unlink(missing_ok=True)
-                folder.rmdir()
+                if os.listdir(folder) == [LOCK]:
+                    (folder / LOCK).unlink()
+                    folder.rmdir()
             os.close(descriptor)
 
     def close(self, *, keep: Collection[Path]) -> None:
@@ -100,15 +99,15 @@ class Folders:
         """Lock ``folder``; return False where its process is running or another process took it over."""
         try:
             descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(descriptor).st_nlink:
+                self._held[folder] = descriptor
         except BlockingIOError:
-            os.close(descriptor)
-            return False
-        if not os.fstat(descriptor).st_nlink:
-            os.close(descriptor)
-            return False
-        self._held[folder] = descriptor
-        return True
+            pass
+        finally:
+            if folder not in self._held:
+                os.close(descriptor)
+        return folder in self._held

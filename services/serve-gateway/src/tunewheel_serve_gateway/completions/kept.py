@@ -73,18 +73,45 @@ def kept_as(event: Envelope[InferenceCompleted], trace: Mapping[str, bytes] = _U
     )
 
 
-def whole_frames(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the payload of every whole frame at the beginning of ``data``, with the position after it."""
+def read_frames(data: bytes, *, is_end: bool = True) -> Iterator[tuple[int, bytes | None]]:
+    """Yield the payload of every frame in ``data``, with the position after the frame. The payload is None
+    where the bytes are damaged; reading goes on at the next whole frame.
+
+    An incomplete last frame, or zeros, are not yielded: a process that was killed while it wrote, or a crash
+    of the machine, leaves such an end. ``is_end``: no frame goes on after ``data``.
+    """
     place = 0
-    while place + FRAME.size <= len(data):
+    while (begin := place + FRAME.size) <= len(data):
         length, crc = FRAME.unpack_from(data, place)
-        end = place + FRAME.size + length
-        payload = data[place + FRAME.size : end]
-        # After a crash the end of a file may be zeros, which read as a frame of length 0.
+        end = begin + length
+        payload = data[begin:end]
         if not length or len(payload) < length or zlib.crc32(payload) != crc:
-            return
+            following = _next_frame(data, place + 1)
+            until = len(data) if following is None else following
+            if following is None and not is_end:
+                return
+            if begin < until and zlib.crc32(memoryview(data)[begin:until]) == crc:
+                end, payload = until, data[begin:until]  # Only the length is wrong.
+            elif following is None and (end > until or not any(data[place:])):
+                return
+            else:
+                end, payload = (end if length and end <= until else until), None
         yield end, payload
         place = end
+
+
+def _next_frame(data: bytes, start: int) -> int | None:
+    """Return the position of the first whole frame at ``start`` or later. Heads begin with ``["``. A text in
+    a payload is never taken for a frame: its bytes, read as a length, are more than ``data`` has."""
+    before = FRAME.size + _HEAD.size
+    found = data.find(b'["', start + before)
+    while found >= 0:
+        begin = found - _HEAD.size
+        length, crc = FRAME.unpack_from(data, found - before)
+        if length and begin + length <= len(data) and zlib.crc32(data[begin : begin + length]) == crc:
+            return found - before
+        found = data.find(b'["', found + 1)
+    return None
 
 
 def kept_of(payload: bytes) -> Kept:

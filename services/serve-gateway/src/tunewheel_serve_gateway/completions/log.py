@@ -30,6 +30,7 @@ from tunewheel_serve_gateway.metrics import Metrics
 log = structlog.get_logger(__name__)
 Publish = Callable[[Sequence[KafkaRecord]], Awaitable[None]]
 IsErased = Callable[[Kept], bool]
+Warn = Callable[[str, str | None], None]
 ADOPT_SECONDS = 60.0
 """Seconds between two searches for folders of processes that have ended."""
 DISK_SECONDS = 1.0
@@ -52,6 +53,7 @@ class CompletionLog:
         *,
         remember: Callable[[Kept], None] = lambda _: None,
         is_erased: IsErased = lambda _: False,
+        warn: Warn = lambda _, __: None,
         batch: int = 500,
         linger_seconds: float = 0.02,
     ) -> None:
@@ -60,14 +62,13 @@ class CompletionLog:
         self._spool = spool
         self._remember = remember
         self._is_erased = is_erased
+        self._warn = warn
         self._batch = batch
         self._linger = linger_seconds
         self._writer = Writer(recorder, spool, self._on_written)
         self._backoff = Backoff(attempts=1, first=0.1, longest=5.0)
         self._marks = 0
-        """Number of marks that were ordered for erasures and are not set yet; see ``Spool.mark``."""
-        self._unmarked = False
-        """Whether the last mark could not be set; ``forgotten`` then orders it again."""
+        """Number of marks that were ordered for erasures and were not tried yet; see ``Spool.mark``."""
         self._error: BaseException | None = None
         self._arrived = asyncio.Event()
         self._changed = asyncio.Event()
@@ -89,6 +90,8 @@ class CompletionLog:
         self._on_recovered(left)
 
     def _on_recovered(self, count: int) -> None:
+        unread = self._spool.unread
+        self._warn("completions_left", unread and f"completions of an ended gateway wait: {unread}")
         self._metrics.add("log.recovered", count)
         if count:
             log.info("completions_recovered", count=count)
@@ -128,8 +131,7 @@ class CompletionLog:
             self._arrived.set()
         else:
             self._marks -= 1
-            self._unmarked = what is None
-            self._on_recovered(what or 0)
+            self._on_recovered(what)
             self._changed.set()
 
     def forget(self) -> None:
@@ -146,12 +148,11 @@ class CompletionLog:
             TransientError: the broker did not accept the other completions in time, or the disk cannot be
             read.
         """
-        if self._unmarked:
-            self._unmarked = False
+        if not self._marks and not self._spool.is_marked:
             self.forget()
         try:
             async with asyncio.timeout(timeout_seconds):
-                while self._marks or self._unmarked or self._spool.holds_marked():
+                while self._marks or self._spool.holds_marked():
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError as error:
@@ -194,19 +195,27 @@ class CompletionLog:
             if self._error is not None:
                 raise self._error
             self._arrived.clear()
+            failures = 0
             while waiting := self._spool.count:
                 if waiting < self._batch:
                     await asyncio.sleep(self._linger)
-                await self._publish_some()
+                if await self._publish_some():
+                    failures = 0
+                else:  # No descriptor was free, for example.
+                    await asyncio.sleep(self._backoff.delay(failures))
+                    failures += 1
 
     async def _publish_some(self) -> bool:
-        """Publish one batch and retry until the broker has it; return False where nothing waits. The batch is
-        removed from the disk only after the broker acknowledged it."""
+        """Publish one batch and retry until the broker has it; return False where nothing can be read. The
+        batch is removed from the disk only after the broker acknowledged it."""
         head: Head = await asyncio.to_thread(self._spool.read, self._batch)
+        reason = head.error and f"completions on the disk cannot be read and are tried again: {head.error}"
+        self._warn("completions_unread", reason)
         if not head.reached:
             return False
         await self._publish_patiently([one.record for one in head.kept if not self._is_erased(one)])
         await asyncio.to_thread(self._spool.acknowledge, head)
+        self._metrics.add("log.dropped", head.lost)
         self._changed.set()
         return True
 

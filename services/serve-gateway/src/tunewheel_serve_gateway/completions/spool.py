@@ -2,8 +2,11 @@
 
 A process appends to its own folder, and publishes from it and from the folders that it took over
 (``folders``). A folder holds segments, which are files of frames (see ``kept``). Appended frames are written
-without fsync: they survive ``kill -9`` of the process, but not a loss of the machine's power. An incomplete
-frame, or one with a wrong checksum, ends its segment.
+without fsync: they survive ``kill -9`` of the process, but not a loss of the machine's power.
+
+A file is deleted once the broker has its completions, and for no other reason. A file that cannot be opened,
+read or deleted for a moment is tried again. Damaged frames are counted as lost, the others are delivered, and
+the file is set aside.
 """
 
 from __future__ import annotations
@@ -21,14 +24,15 @@ import structlog
 from tunewheel_contracts.errors import TunewheelError
 
 from tunewheel_serve_gateway.completions.folders import Folders
-from tunewheel_serve_gateway.completions.kept import FRAME, Kept, kept_of, whole_frames
+from tunewheel_serve_gateway.completions.kept import FRAME, Kept, kept_of, read_frames
 
 log = structlog.get_logger(__name__)
 SEGMENT_BYTES = 4 << 20
 """Size from which on the next segment is begun. A segment is deleted when the broker has all of it."""
 READ_BYTES = 4 << 20
 """Approximate limit of bytes read at once. At least one completion is read, however large it is."""
-SUFFIX = ".segment"
+SUFFIX, DAMAGED = ".segment", ".damaged"
+"""Names of segments, and of the segments with damaged frames that were set aside."""
 
 
 class UnusableSpool(TunewheelError):
@@ -46,6 +50,7 @@ class Segment:
     done: int = 0
     count: int = 0
     """Number of completions in the segment that the broker does not have."""
+    is_damaged: bool = False
 
 
 @dataclass(slots=True)
@@ -56,6 +61,10 @@ class Head:
     reached: list[tuple[Segment, int, int]] = field(default_factory=list[tuple[Segment, int, int]])
     """For each segment that was read: the segment, the position after the last frame, the number of
     frames."""
+    lost: int = 0
+    """Number of frames that are damaged."""
+    error: OSError | None = None
+    """Why a segment could not be read. It stays in the queue."""
 
 
 class Spool:
@@ -74,11 +83,14 @@ class Spool:
         self._descriptor = -1
         """File descriptor of the current segment."""
         self._folders = Folders(directory)
-        self._marked = -1
+        self._marked: int | None = -1
+        """Highest number of the segments before the latest mark; None where that mark could not be set."""
         self._adopting = threading.Lock()
         """Held while folders are taken over. Always acquired before ``_lock``."""
-        self._scanning: tuple[Path, ...] = ()
-        """Folders that were taken over and whose segments are not in the queue yet."""
+        self._scanning = set[Path]()
+        """Folders that were taken over and of which segments may not be in the queue yet."""
+        self.unread: OSError | None = None
+        """Why files of ended processes were not taken over; ``adopt`` tries again."""
         self._closed = False
         self.refuses = False
         """Whether the latest completions were refused: the limit is reached, or the disk cannot be
@@ -102,7 +114,6 @@ class Spool:
             UnusableSpool
         """
         try:
-            left = self.adopt()
             with self._lock:
                 self._folders.begin()
                 self._begin()
@@ -111,38 +122,38 @@ class Spool:
                 f"completions cannot be kept in {self._directory} ({error}); name a folder that can be "
                 "written to in TUNEWHEEL_WORK_DIR"
             ) from error
-        return left
+        return self.adopt()
 
     def adopt(self) -> int:
         """Put the completions that ended processes left behind at the head of the queue; return their number.
-        Appending is not blocked while the files are read.
-
-        Raises:
-            OSError: a file cannot be read; then nothing was taken over.
-        """
+        Files that cannot be read are left for the next call, and ``unread`` is set. Appending is not blocked
+        while the files are read."""
+        left: list[Segment] = []
+        failed: list[OSError] = []
         with self._adopting:
             with self._lock:
-                self._scanning = () if self._closed else tuple(self._folders.adopt())
-            try:
-                found = [path for one in self._scanning for path in one.glob(f"*{SUFFIX}")]
-                left = [s for path in sorted(found, key=lambda p: p.name) if (s := self._scan(path))]
-            except OSError:
-                with self._lock:
-                    if not self._closed:
-                        self._folders.release(self._scanning)
-                    self._scanning = ()
-                raise
+                if not self._closed:
+                    self._scanning |= set(self._folders.adopt(failed))
+                queued = {segment.path for segment in self._segments}
+            again: set[Path] = set()
+            for folder in self._scanning:
+                try:
+                    found = [folder / name for name in os.listdir(folder) if name.endswith(SUFFIX)]
+                    left += [self._scan(path) for path in found if path not in queued]
+                except OSError as error:
+                    failed.append(error)
+                    again.add(folder)
             with self._lock:
-                self._scanning = ()
+                self._scanning, self.unread = again, next(iter(failed), None)
                 if self._closed:
                     return 0
-                self._segments[:0] = left
-                self._folders.let_go(keep=self._in_use())
-            return sum(segment.count for segment in left)
+                self._segments[:0] = sorted(left, key=lambda segment: segment.path.name)
+                self._sweep()
+        return sum(segment.count for segment in left)
 
     def _in_use(self) -> set[Path]:
         """Return the folders that hold a segment, or that are being read."""
-        return {segment.path.parent for segment in self._segments} | set(self._scanning)
+        return {segment.path.parent for segment in self._segments} | self._scanning
 
     def append(self, frames: Sequence[bytes]) -> int:
         """Write ``frames``; return how many of them, counted from the first, were written. The rest is
@@ -158,8 +169,7 @@ class Spool:
             if not fit:
                 return 0
             try:
-                if self._current is None or self._current.size >= self._segment_bytes:
-                    self._begin()
+                self._begin_if_full()
                 assert self._current is not None
                 self._current.size += _write(self._descriptor, b"".join(frames[:fit]))
             except OSError as error:
@@ -173,19 +183,29 @@ class Spool:
             return fit
 
     def read(self, most: int) -> Head:
-        """Return up to ``most`` completions from the head of the queue."""
+        """Return up to ``most`` completions from the head of the queue. Segments that cannot be read are
+        passed over."""
         with self._lock:
-            spans = [(s, s.done, s.size) for s in self._segments if s.size > s.done]
+            spans = [(s, s.done, s.size, s.count) for s in self._segments if s.size > s.done]
         head, room = Head(), READ_BYTES
-        for segment, done, size in spans:
-            payloads = _payloads(segment.path, done, size, room)
-            if not payloads:
-                self._give_up(segment, done, head)
+        for segment, done, size, count in spans:
+            try:
+                frames, is_end = _frames(segment.path, done, size, room)
+            except FileNotFoundError:
+                frames, is_end = [], True
+            except OSError as error:
+                head.error = error
                 continue
-            payloads = payloads[: most - len(head.kept)]
-            end = payloads[-1][0]
-            head.kept += [one for _, payload in payloads if (one := _read(payload, segment)) is not None]
-            head.reached.append((segment, end, len(payloads)))
+            taken = frames[: most - len(head.kept)]
+            found = [one for _, payload in taken if (one := _kept(payload)) is not None]
+            is_end = is_end and len(taken) == len(frames)
+            end, passed = (size, count) if is_end else (taken[-1][0], len(taken))
+            if lost := passed - len(found):
+                log.error("completions_damaged", file=str(segment.path), lost=lost)
+                segment.is_damaged = True
+            head.lost += lost
+            head.kept += found
+            head.reached.append((segment, end, passed))
             room -= end - done
             if end < size or room <= 0 or len(head.kept) >= most:
                 break
@@ -197,53 +217,76 @@ class Spool:
             for segment, end, count in head.reached:
                 segment.done = end
                 segment.count -= count
-                self._drop_if_done(segment)
-            self._folders.let_go(keep=self._in_use())
+            self._sweep()
 
     def mark(self) -> int:
         """Set a mark behind the completions on the disk; see ``holds_marked``. Later completions go to
         another segment. Folders of ended processes are taken over first and lie before the mark; return how
-        many completions they held.
-
-        Raises:
-            OSError: such a folder cannot be read; no mark is set.
-        """
+        many completions they held. No mark is set where such a folder cannot be read. Files that were set
+        aside are deleted, because nobody can tell whose data they hold."""
         left = self.adopt()
         with self._lock:
             self._marked = max((s.number for s in self._segments if s.size), default=-1)
             if self._current is not None and self._current.number <= self._marked:
                 with contextlib.suppress(OSError):  # ``append`` tries again and reports the error.
                     self._begin()
+            try:
+                for name in os.listdir(self._directory):
+                    if name.endswith(DAMAGED):
+                        (self._directory / name).unlink(missing_ok=True)
+            except OSError as error:
+                self.unread = self.unread or error
+            if self.unread is not None:
+                self._marked = None
         return left
 
+    @property
+    def is_marked(self) -> bool:
+        """Whether the latest mark could be set."""
+        return self._marked is not None
+
     def holds_marked(self) -> bool:
-        """Return whether the disk holds completions from before the latest ``mark``."""
-        return any(segment.size and segment.number <= self._marked for segment in tuple(self._segments))
+        """Return whether the disk may hold completions from before the latest ``mark``."""
+        marked = self._marked
+        return marked is None or any(s.size and s.number <= marked for s in tuple(self._segments))
 
     def close(self) -> None:
         """Close the files. Completions that are not acknowledged stay on the disk for the next process."""
         with self._lock:
-            if self._current is not None:
-                done, self._current = self._current, None
-                os.close(self._descriptor)
-                self._drop_if_done(done)
+            self._end_current()
             self._closed = True
+            self._sweep()
             self._folders.close(keep=self._in_use())
             self._segments.clear()
 
-    def _scan(self, path: Path) -> Segment | None:
-        """Count the whole frames of a segment that was taken over, and cut off an incomplete end."""
+    def _scan(self, path: Path) -> Segment:
+        """Count the frames of a segment that was taken over. An incomplete end is left out.
+
+        Raises:
+            OSError
+        """
         data = path.read_bytes()
         segment = Segment(path, next(self._numbers))
-        for segment.size, _ in whole_frames(data):
+        for segment.size, _ in read_frames(data):
             segment.count += 1
         if segment.size < len(data):
             log.warning("spool_cut", file=path.name, kept=segment.count, bytes_cut=len(data) - segment.size)
-            os.truncate(path, segment.size)
-        if segment.count:
-            return segment
-        path.unlink(missing_ok=True)
-        return None
+        return segment
+
+    def _begin_if_full(self) -> None:
+        """Begin the first or the next segment, where it is due. Without a free descriptor the present one
+        grows.
+
+        Raises:
+            OSError: there is no segment to write to.
+        """
+        if self._current is not None and self._current.size < self._segment_bytes:
+            return
+        try:
+            self._begin()
+        except OSError:
+            if self._current is None:
+                raise
 
     def _begin(self) -> None:
         """Create the next segment and append to it from now on."""
@@ -258,29 +301,41 @@ class Spool:
 
     def _end_current(self) -> None:
         if self._current is not None:
-            done, self._current = self._current, None
-            os.close(self._descriptor)
-            self._drop_if_done(done)
+            self._current = None
+            with contextlib.suppress(OSError):
+                os.close(self._descriptor)
 
-    def _drop_if_done(self, segment: Segment) -> None:
-        """Empty or delete a segment if the broker has all of it. If the file cannot be deleted, the next
-        process publishes it again, under the same event ids."""
-        if segment.done < segment.size:
-            return
-        if segment is self._current:
-            if not segment.size:
-                return
-            try:
-                os.ftruncate(self._descriptor, 0)
-            except OSError:
+    def _sweep(self) -> None:
+        """Delete the segments of which the broker has all, and the folders that are empty then. A file that
+        cannot be deleted is tried again with the next call."""
+        for segment in [s for s in self._segments if s.done >= s.size and (s.size or s is not self._current)]:
+            if segment is self._current:
+                if not segment.is_damaged and self._empty_current():
+                    continue
                 self._end_current()
-            else:
-                segment.size = segment.done = 0
-            return
-        with contextlib.suppress(ValueError):
+            try:
+                # An erasure waits until the segments before its mark are gone, so these are not set aside.
+                if segment.is_damaged and not (self._marked is not None and segment.number <= self._marked):
+                    segment.path.rename(self._directory / f"{segment.path.stem}{DAMAGED}")
+                else:
+                    segment.path.unlink()
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                log.warning("completions_not_deleted", file=str(segment.path), error=str(error))
+                continue
             self._segments.remove(segment)
-        with contextlib.suppress(OSError):
-            segment.path.unlink(missing_ok=True)
+        self._folders.let_go(keep=self._in_use())
+
+    def _empty_current(self) -> bool:
+        """Empty the current segment, of which the broker has all; return whether that was possible."""
+        assert self._current is not None
+        try:
+            os.ftruncate(self._descriptor, 0)
+        except OSError:
+            return False
+        self._current.size = self._current.done = 0
+        return True
 
     def _cut(self) -> None:
         """Cut off what a failed write left in the current segment. Where that fails too, end the segment."""
@@ -290,11 +345,6 @@ class Spool:
             os.ftruncate(self._descriptor, self._current.size)
         except OSError:
             self._end_current()
-
-    def _give_up(self, segment: Segment, done: int, head: Head) -> None:
-        """Skip the rest of a segment that cannot be read."""
-        log.error("completions_unreadable", file=str(segment.path), lost=segment.count)
-        head.reached.append((segment, max(segment.size, done), segment.count))
 
     def _refuse(self, reason: str) -> None:
         if not self.refuses:
@@ -310,25 +360,31 @@ def _write(descriptor: int, data: bytes) -> int:
     return len(data)
 
 
-def _payloads(path: Path, start: int, end: int, room: int) -> list[tuple[int, bytes]]:
-    """Return the payloads of the whole frames between two positions, each with the position after it. At most
-    ``room`` bytes are read, or the first frame where it is larger. The list is empty where the file cannot be
-    read."""
-    try:
-        with path.open("rb") as file:
-            file.seek(start)
-            data = file.read(min(end - start, room))
-            if len(data) >= FRAME.size and (first := FRAME.size + FRAME.unpack_from(data)[0]) > len(data):
-                data += file.read(min(first, end - start) - len(data))
-    except OSError as error:
-        log.error("completions_unreadable", file=str(path), error=str(error))
-        return []
-    return [(start + place, payload) for place, payload in whole_frames(data)]
+def _frames(path: Path, start: int, end: int, room: int) -> tuple[list[tuple[int, bytes | None]], bool]:
+    """Return the frames between two positions of a file, as ``read_frames`` does, and whether all of them are
+    among them. ``room``: bytes to read; more are read only where they hold no whole frame.
+
+    Raises:
+        OSError
+    """
+    data, more = b"", max(room, FRAME.size)
+    with path.open("rb") as file:
+        file.seek(start)
+        while True:
+            part = file.read(min(more, end - start - len(data)))
+            data += part
+            is_end = not part or len(data) == end - start
+            frames = [(start + place, payload) for place, payload in read_frames(data, is_end=is_end)]
+            if frames or is_end:
+                return frames, is_end
+            # The first frame is larger than what was read, or damaged.
+            first = FRAME.size + FRAME.unpack_from(data)[0] - len(data)
+            more = first if first > 0 else end - start
 
 
-def _read(payload: bytes, segment: Segment) -> Kept | None:
+def _kept(payload: bytes | None) -> Kept | None:
     try:
-        return kept_of(payload)
+        return None if payload is None else kept_of(payload)
     except ValueError as error:
-        log.error("completion_unreadable", file=segment.path.name, error=str(error))
+        log.error("completion_unreadable", error=str(error))
         return None

@@ -54,9 +54,9 @@ class Order(Enum):
     END = "write the waiting exchanges, then end"
 
 
-Told = Written | BaseException | int | None
+Told = Written | BaseException | int
 """A thread's report: a written batch; the error that ended the thread; the number of completions taken over
-when a mark was set; None where a mark could not be set."""
+when a mark was ordered."""
 
 
 class Lane:
@@ -160,7 +160,7 @@ class Writer:
     def __init__(self, recorder: Recorder, spool: Spool, told: Callable[[Told], None]) -> None:
         self._recorder = recorder
         self._spool = spool
-        self._slow = Lane("completion-redactor", recorder, spool, told, self._set_mark)
+        self._slow = Lane("completion-redactor", recorder, spool, told, lambda: self._slow.tell(spool.mark()))
         # A mark must come after everything that was offered before it, so it passes through both threads.
         self._quick = Lane("completion-writer", recorder, spool, told, lambda: self._slow.order(Order.MARK))
 
@@ -182,10 +182,3 @@ class Writer:
 
     def mark(self) -> None:
         self._quick.order(Order.MARK)
-
-    def _set_mark(self) -> None:
-        try:
-            self._slow.tell(self._spool.mark())
-        except OSError as error:
-            log.error("completions_not_taken_over", error=str(error))
-            self._slow.tell(None)
