@@ -41,7 +41,9 @@ class EngineStub:
             await runner.cleanup()
 
     async def _models(self, _: web.Request) -> web.Response:
-        return web.json_response({"object": "list", "data": [{"id": name} for name in self.adapters]})
+        return web.json_response(
+            {"object": "list", "data": [{"id": name, "parent": "base"} for name in self.adapters]}
+        )
 
     async def _load(self, request: web.Request) -> web.Response:
         body = await request.json()

@@ -68,7 +68,7 @@ class Embedders:
             reason = f"names {embedding.api_key_env}, which is not set where this service runs; set it"
             raise InvalidSpec(field=f"{EMBEDDING_FIELD}.api_key_env", reason=reason)
         if self._session is None:
-            self._session = aiohttp.ClientSession()
+            self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
         endpoint = EndpointEmbedder(
             self._session, embedding.base_url, embedding.model, dimensions=embedding.dimensions, api_key=key
         )

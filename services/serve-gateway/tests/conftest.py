@@ -73,6 +73,7 @@ class FakeEngine:
         self.asked: list[dict[str, Any]] = []
         self.traces: list[str] = []
         """``traceparent`` of each chat."""
+        self.cookies: dict[str, str] = {}
         self.calls: list[str] = []
         self.loads: list[str] = []
         self.refuse_loads = False
@@ -142,10 +143,12 @@ class FakeEngine:
     async def _models(self, _: web.Request) -> web.Response:
         if self.models_instead is not None:
             return web.json_response(self.models_instead)
-        names = [self.base, *self.adapters]
-        listed = [{"id": n, "object": "model"} for n in names]
-        listed[0] |= self.told_of_base
-        return web.json_response({"object": "list", "data": listed})
+        base = {"id": self.base, "object": "model", "root": self.base, "parent": None} | self.told_of_base
+        adapters = [
+            {"id": name, "object": "model", "root": path, "parent": self.base}
+            for name, path in self.adapters.items()
+        ]
+        return web.json_response({"object": "list", "data": [base, *adapters]})
 
     async def _load(self, request: web.Request) -> web.Response:
         body = await request.json()
@@ -173,6 +176,7 @@ class FakeEngine:
         body = await request.json()
         self.asked.append(body)
         self.traces.append(request.headers.get("traceparent", ""))
+        self.cookies |= request.cookies
         if self.dies:
             assert request.transport is not None
             request.transport.abort()

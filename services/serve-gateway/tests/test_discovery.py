@@ -62,6 +62,30 @@ async def test_an_engine_that_comes_has_its_adapters_loaded_and_is_asked(
     assert len(world.gateway.status(None)["engine"]["endpoints"]) == 2
 
 
+@pytest.mark.parametrize("told", [{}, {"parent": None, "root": "org/Tiny-Base-2"}, {"dtype": "float32"}])
+async def test_where_the_last_engine_of_a_base_goes_no_other_base_takes_its_adapters(
+    world: Any, behind: Any, engines: Any, eventually: Any, told: dict[str, Any]
+):
+    first, second = engines
+    second.base, second.told_of_base = "org/Tiny-Base-2", told
+    behind[NAME] = [first, second]
+    await looks(world)
+    behind[NAME] = [second]
+    await looks(world)
+    reconciler = world.gateway.reconciler
+    await eventually(lambda: "desk-1" in reconciler.failures)
+    assert "the engine serves org/Tiny-Base-2" in reconciler.failures["desk-1"].reason
+    async with await world.chat() as response:
+        assert response.status == 503
+    async with await world.chat(model="desk/base") as response:
+        assert response.status == 503
+    assert (second.loads, second.asked) == ([], [])
+    behind[NAME] = [first, second]
+    await looks(world)
+    await world.serving(production="desk-1")
+    assert await world.said() == "desk-1: hello"
+
+
 async def test_an_engine_that_goes_finishes_its_answer_and_is_asked_no_more(
     world: Any, behind: Any, engines: Any, eventually: Any
 ):
@@ -115,7 +139,7 @@ async def test_no_engine_loses_anything_to_one_that_was_never_heard_of(
     make_world: Any, behind: Any, engines: Any
 ):
     """The engines do not name their base, and the second does not listen yet."""
-    engines[0].base = "/srv/models/base"
+    engines[0].told_of_base = {"parent": "unknown"}
     await engines[1].stop()
     behind[NAME] = engines[:1]
     world = await make_world(bases=(), engine_url=NAME)

@@ -8,16 +8,16 @@ import pytest
 from structlog import make_filtering_bound_logger, wrap_logger
 from structlog.testing import LogCapture
 from tunewheel_contracts.formats.bundle import Bundle, Decoding
-from tunewheel_contracts.formats.run import BaseModelRef
+from tunewheel_contracts.formats.recipe import TrainMethod
+from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_serve_gateway import loading
 from tunewheel_serve_gateway.judged import (
     EngineBase,
+    EngineIdentity,
     UnfitEngine,
-    base_of_info,
-    bases_of,
-    check_engine,
     decoding_parameters,
-    unknown,
+    identity_of,
+    identity_of_info,
 )
 
 BASE = BaseModelRef(name="org/Tiny-Base", revision="sha256:" + "0" * 64)
@@ -207,32 +207,59 @@ async def test_a_candidate_that_cannot_be_served_fails_its_rollout_with_the_reas
     assert len(await world.completions(3)) == 3, "a request that is pinned is no part of a rollout"
 
 
+ADAPTER = AdapterRef(model_id="desk-1", path="adapters/desk-1", files=(), base=BASE, method=TrainMethod.LORA)
+
+
 def test_an_engine_is_not_refused_for_facts_that_it_does_not_report():
-    check_engine(bundle(), {})
-    check_engine(bundle(), {BASE.name: EngineBase(revision=BASE.revision)})
-    assert unknown(bundle(), {BASE.name: EngineBase(revision=BASE.revision)}) == ["precision"]
-    assert bases_of([{"id": "vllm/model", "root": "x", "parent": None}, "nonsense", {"id": 3}]) == {}
+    EngineIdentity().check(ADAPTER, bundle())
+    some = EngineIdentity({BASE.name: EngineBase(revision=BASE.revision)})
+    some.check(ADAPTER, bundle())
+    assert some.unknown(bundle()) == ["precision"]
+    EngineIdentity({BASE.name: EngineBase(revision="another")}).check(ADAPTER, None)
 
 
-def test_an_engine_with_another_base_is_refused():
-    with pytest.raises(UnfitEngine, match="was judged on org/Tiny-Base, and the engine serves org/Other"):
-        check_engine(bundle(), {"org/Other": EngineBase(precision="float32")})
+OTHER_BASES: list[list[Any]] = [
+    [{"id": "org/Tiny-Base-2", "root": "org/Tiny-Base-2", "parent": None}],
+    [{"id": "org/Other"}],
+    [{"id": "org/Other", "revision": BASE.revision, "dtype": "float32"}],
+    [{"id": "/srv/models/tiny", "root": "/srv/models/tiny", "parent": None}],
+    [{"id": "desk-9", "root": "/srv/models/desk-9"}, {"id": "desk-1", "parent": "desk-9"}, "x", {"a": 1}],
+]
 
 
-def test_an_engine_that_names_a_directory_is_held_to_the_precision_alone():
-    local = base_of_info({"model_id": "/data/model", "model_sha": None, "model_dtype": "torch.float32"})
-    check_engine(bundle(), local)
-    assert unknown(bundle(), local) == ["revision"]
+@pytest.mark.parametrize("listed", OTHER_BASES)
+def test_an_engine_that_names_other_bases_is_refused_whatever_else_it_reports(listed: list[Any]):
+    for judged in (bundle(), None):
+        with pytest.raises(UnfitEngine, match="was trained on org/Tiny-Base, and the engine serves"):
+            identity_of(listed).check(ADAPTER, judged)
+
+
+def test_a_base_may_have_a_served_name_and_the_directory_of_a_base_any():
+    served = identity_of([{"id": "prod", "root": BASE.name, "parent": None}])
+    assert (served.name_of(BASE.name), served.name_of("org/Other")) == ("prod", None)
+    served.check(ADAPTER, bundle())
+    for name in (BASE.name, "/srv/models/Tiny-Base"):
+        named = identity_of([{"id": name, "root": "/srv/models/Tiny-Base", "parent": None}])
+        named.check(ADAPTER, bundle())
+        assert named.name_of(BASE.name) == name
+    identity_of([{"id": "desk-1", "root": "/adapters/desk-1", "parent": "x"}]).check(ADAPTER, bundle())
+
+
+def test_a_tgi_that_names_a_directory_is_held_to_the_precision_alone():
+    local = identity_of_info({"model_id": "/data/model", "model_sha": None, "model_dtype": "torch.float32"})
+    local.check(ADAPTER, bundle())
+    assert local.unknown(bundle()) == ["revision"]
     with pytest.raises(UnfitEngine, match="judged in bfloat16, and the engine computes in float32"):
-        check_engine(bundle(precision="bfloat16"), local)
+        local.check(ADAPTER, bundle(precision="bfloat16"))
     with pytest.raises(UnfitEngine, match="the engine serves /data/model"):
-        check_engine(bundle(), {"/data/model": EngineBase(revision="sha256:1")})
+        identity_of_info({"model_id": "/data/model", "model_sha": "sha256:1"}).check(ADAPTER, bundle())
 
 
 def test_tgi_says_it_at_info():
     told = {"model_id": BASE.name, "model_sha": None, "model_dtype": "torch.bfloat16"}
-    assert base_of_info(told) == {BASE.name: EngineBase(precision="bfloat16")}
-    assert base_of_info({"model_id": BASE.name}) == base_of_info({}) == {}
+    assert identity_of_info(told).bases == {BASE.name: EngineBase(precision="bfloat16")}
+    assert identity_of_info({"model_id": BASE.name}).bases == {BASE.name: EngineBase()}
+    assert identity_of_info({}) == EngineIdentity()
 
 
 def test_decoding_parameters_without_effect_are_not_sent():

@@ -12,7 +12,13 @@ from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRegistered, Stage
 from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_runtime.store import ObjectStore
-from tunewheel_serve_gateway.judged import EngineBase, base_of_info, whole_model_name, whole_model_revision
+from tunewheel_serve_gateway.judged import (
+    EngineBase,
+    EngineIdentity,
+    identity_of_info,
+    whole_model_name,
+    whole_model_revision,
+)
 from tunewheel_serve_gateway.loading import Failure
 from tunewheel_serve_gateway.upstream.breaker import Breaker
 from tunewheel_serve_gateway.upstream.endpoint import Endpoint
@@ -237,7 +243,7 @@ async def test_a_whole_model_is_not_brought_to_an_engine_that_takes_none(
     await eventually(lambda: "desk-9 is not loaded" in (world.warnings.get("models_not_loaded") or ""))
     assert not world.gateway.reconciler.failures["desk-9"].final, "an operator may start one"
     assert not (tmp_path / "adapters" / "desk-9").exists()
-    assert whole_model_name(world.adapters["desk-9"], {BASE.name}, {}) is None
+    assert whole_model_name(world.adapters["desk-9"], {BASE.name}, EngineIdentity()) is None
     world.engine.base = "desk-9"
     await world.serving(production="desk-9")
     await eventually(lambda: world.warnings["models_not_loaded"] is None)
@@ -259,13 +265,13 @@ async def test_an_engine_that_was_started_on_a_model_and_restarts_is_waited_for(
 
 def test_an_engine_says_over_tgi_s_protocol_too_what_it_takes():
     ours = {"model_id": BASE.name, "model_sha": "r", "max_whole_models": 2, "whole_models": ["desk-9"]}
-    assert base_of_info(ours) == {BASE.name: EngineBase("r", None, 2, frozenset({"desk-9"}))}
+    assert identity_of_info(ours).bases == {BASE.name: EngineBase("r", None, 2, frozenset({"desk-9"}))}
 
 
 async def test_a_tgi_that_was_started_on_the_directory_of_a_whole_model_serves_it(put_adapter: Any):
     adapter = await put_adapter(ObjectStore("memory://"), "desk-9", method=TrainMethod.FULL)
     folder = "/srv/models/desk-9"
     told = {"model_id": folder, "model_sha": None, "model_dtype": "torch.bfloat16"}
-    client: Any = SimpleNamespace(bases=base_of_info(told))
+    client: Any = SimpleNamespace(identity=identity_of_info(told))
     endpoint = Endpoint("http://tgi:80", client, Breaker())
     assert endpoint.name_of_whole(adapter) == folder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import pytest
 from opentelemetry.metrics import NoOpMeter
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from structlog.testing import capture_logs
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_serve_gateway.judged import EngineIdentity
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.routing import Target
 from tunewheel_serve_gateway.settings import Settings
@@ -139,10 +140,28 @@ async def test_a_request_that_fails_on_two_engines_is_held_against_none(make_wor
     assert "hello" in await world.said()
 
 
+@pytest.mark.parametrize("status", [301, 303, 307])
+async def test_the_redirect_of_an_engine_is_not_followed(make_pair: Any, eventually: Any, status: int):
+    world = await make_pair(engine_breaker_failures=1)
+    stranger = world.engines[1].url + "/v1/chat/completions"
+    world.engines[1].silent.add("/v1/models")
+    for engine in world.engines:
+        engine.fail_with = (status, {}, {"location": stranger, "set-cookie": "pin=1; Path=/"})
+    for stream in (False, True):
+        world.gateway.reconciler.wake()
+        async with await world.chat(stream=stream) as response:
+            told = (await response.json())["error"]
+            assert (response.status, told["code"]) == (503, "engine_unavailable")
+            assert f"answers {status}, a redirect" in told["message"]
+    calls = [path for engine in world.engines for path in engine.calls if "chat" in path]
+    assert len(calls) == sum(len(engine.asked) for engine in world.engines) <= 4
+    assert not any(engine.cookies for engine in world.engines)
+
+
 class Alike:
     """An engine that gives no answer to ``long``, and lets ``meanwhile`` happen first."""
 
-    bases: ClassVar[dict[str, Any]] = {}
+    identity = EngineIdentity()
 
     def __init__(self, meanwhile: Callable[[], Awaitable[Any]]) -> None:
         self.asked: list[str] = []
@@ -245,7 +264,7 @@ async def test_an_engine_without_its_adapter_is_left_out_until_it_is_loaded_agai
 
 async def test_a_request_from_before_the_load_takes_no_loaded_model_out_of_service(put_adapter: Any):
     class Late:
-        bases: ClassVar[dict[str, Any]] = {}
+        identity = EngineIdentity()
 
         async def complete(self, body: dict[str, Any]) -> dict[str, Any]:
             if body["text"] == "late":
@@ -343,7 +362,6 @@ async def test_a_project_is_answered_by_the_engines_of_its_base(
     make_world: Any, put_adapter: Any, eventually: Any
 ):
     world = await make_world(bases=("org/Tiny-Base", "org/Other"))
-    world.engines[1].told_of_base = {"revision": "r", "dtype": "float32"}
     other = BaseModelRef(name="org/Other", revision="r")
     world.adapters["shop-1"] = await put_adapter(world.store, "shop-1", base=other)
     world.declare()
@@ -356,15 +374,13 @@ async def test_a_project_is_answered_by_the_engines_of_its_base(
     assert {await world.said(model="shop") for _ in range(3)} == {"shop-1: hello"}
     assert await world.said(model="desk/base") == "org/Tiny-Base: hello"
     assert [set(engine.adapters) for engine in world.engines] == [{"desk-1"}, {"shop-1"}]
-    assert [one["bases"] for one in await status_of(world)] == [[], ["org/Other"]]
+    assert [one["bases"] for one in await status_of(world)] == [["org/Tiny-Base"], ["org/Other"]]
 
 
 async def test_an_adapter_whose_base_no_engine_serves_is_told(
     make_world: Any, put_adapter: Any, eventually: Any
 ):
     world = await make_world(bases=TWO)
-    for engine in world.engines:
-        engine.told_of_base = {"revision": "r", "dtype": "float32"}
     other = BaseModelRef(name="org/Other", revision="r")
     world.adapters["shop-1"] = await put_adapter(world.store, "shop-1", base=other)
     await world.desire("shop", production=("shop-1", 100))
@@ -372,6 +388,35 @@ async def test_an_adapter_whose_base_no_engine_serves_is_told(
     reason = world.gateway.reconciler.failures["shop-1"].reason
     assert "was trained on org/Other, and the engine serves org/Tiny-Base" in reason
     assert not any(engine.loads for engine in world.engines)
+
+
+async def test_an_adapter_that_an_engine_of_another_base_has_loaded_does_not_answer(
+    make_world: Any, eventually: Any
+):
+    """An earlier gateway may have loaded it there: vLLM compares shapes alone."""
+    world = await make_world(bases=("org/Tiny-Base", "org/Other"))
+    world.engines[1].adapters["desk-1"] = "/somewhere"
+    world.declare()
+    await world.desire(production=("desk-1", 100))
+    await world.serving(production="desk-1")
+    assert {await world.said() for _ in range(4)} == {"desk-1: hello"}
+    assert not world.engines[1].asked
+    await world.engines[0].stop()
+    async with await world.chat() as response:
+        assert response.status == 503
+    assert not world.engines[1].asked
+
+
+async def test_an_engine_is_asked_for_its_base_by_the_name_that_it_serves(make_world: Any):
+    """vLLM's ``--served-model-name`` is any name; ``root`` is what was loaded."""
+    world = await make_world(bases=("prod",))
+    world.engine.told_of_base = {"root": "org/Tiny-Base"}
+    await world.gateway.reconciler.reconcile()
+    world.declare()
+    assert await world.said(model="desk/base") == "prod: hello"
+    await world.desire(production=("desk-1", 100))
+    await world.serving(production="desk-1")
+    assert await world.said() == "desk-1: hello"
 
 
 async def test_a_gateway_that_starts_into_an_unloadable_champion_answers_at_once(

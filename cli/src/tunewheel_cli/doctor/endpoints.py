@@ -89,7 +89,7 @@ async def look_at_engines(engines: Sequence[Endpoint], authority: str = ENGINE_C
 
 async def _ask_engine(session: Any, url: str) -> tuple[Finding, timedelta | None]:
     for path in ("/v1/models", "/info"):  # vLLM and the local engine, TGI
-        async with session.get(f"{url}{path}") as answer:
+        async with session.get(f"{url}{path}", allow_redirects=False) as answer:
             offset = offset_of(answer.headers)
             if answer.status in (401, 403):
                 fix = "set TUNEWHEEL_ENGINE_API_KEY to a key that the engine knows"

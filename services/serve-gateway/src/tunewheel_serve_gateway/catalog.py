@@ -69,6 +69,11 @@ class Catalog:
         """Return the bundle of the newest verdict on each model, by model id."""
         return self._judged
 
+    @property
+    def adapters(self) -> dict[str, AdapterRef]:
+        """Return the adapter of each registered version, by model id."""
+        return {name: one.adapter for name, one in self._registered.items() if one.adapter is not None}
+
     def version(self, model_id: str) -> Version | None:
         """Return the registered version with this id; None where it or its project is unknown."""
         known = self._registered.get(model_id)

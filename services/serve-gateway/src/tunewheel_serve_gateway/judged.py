@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -37,72 +37,138 @@ class EngineBase:
     """How many fully fine-tuned models the engine can load beside the base."""
     whole: frozenset[str] = frozenset()
     """The names of the fully fine-tuned models that are loaded."""
+    root: str | None = None
+    """vLLM: the repository or directory from which the base was loaded, where its name is another
+    (``--served-model-name``)."""
+    is_any: bool = False
+    """Whether the base's name does not tell which base it is. TGI reports the path of a directory from which
+    it loaded the base, and cannot be given another name."""
 
 
-Bases = Mapping[str, EngineBase]
-"""The base models that an engine reports, by name. vLLM reports none."""
+@dataclass(frozen=True, slots=True)
+class EngineIdentity:
+    """The base models that an engine reports, by name. Empty: the engine reports none.
 
+    An engine that reports bases is taken at its word: it serves these and no others.
+    """
 
-def bases_of(models: Iterable[Any]) -> dict[str, EngineBase]:
-    """Read the entries of ``/v1/models``. ``tunewheel-engine`` reports ``revision``, ``dtype``,
-    ``max_whole_models`` and the names in ``whole_models``."""
-    found = {
-        str(model["id"]): EngineBase(
-            _text(model.get("revision")), _text(model.get("dtype")), *_whole_models(model)
+    bases: Mapping[str, EngineBase] = field(default_factory=dict[str, EngineBase])
+
+    def name_of(self, base: str) -> str | None:
+        """Return the name under which the engine reports that it serves ``base``; None: it does not. A
+        directory counts as the base that has its name: ``/srv/models/Tiny`` as ``org/Tiny``."""
+        if base in self.bases:
+            return base
+        return next(
+            (name for name, said in self.bases.items() if _is(base, name) or _is(base, said.root)), None
         )
-        for model in models
-        if isinstance(model, dict) and "id" in model
-    }
-    return {name: base for name, base in found.items() if base != EngineBase()}
+
+    def base(self, name: str) -> EngineBase | None:
+        """Return what the engine reports about the base ``name``; None: it serves other bases."""
+        if (at := self.name_of(name)) is not None:
+            return self.bases[at]
+        return next(
+            (said for said in self.bases.values() if said.is_any), None if self.bases else EngineBase()
+        )
+
+    def check(self, adapter: AdapterRef, bundle: Bundle | None, *, is_whole: bool = False) -> None:
+        """Refuse an engine that serves another base than ``adapter`` was trained on, or another revision or
+        precision than ``bundle`` was judged with. ``bundle`` None: the model was not judged.
+
+        ``is_whole``: the engine was started on the fully fine-tuned model itself; then only the precision is
+        compared.
+
+        Raises:
+            UnfitEngine
+        """
+        name = adapter.base.name
+        base = next(iter(self.bases.values()), EngineBase()) if is_whole else self.base(name)
+        if base is None:
+            raise UnfitEngine(
+                f"was trained on {name}, and the engine serves {', '.join(sorted(self.bases))}; start an "
+                f"engine with that base, or give the engine its name (vLLM: --served-model-name {name})"
+            )
+        if bundle is None:
+            return
+        if not is_whole and base.revision not in (None, bundle.base.revision):
+            raise UnfitEngine(
+                f"was judged on {name} at {bundle.base.revision}, and the engine serves {base.revision}; "
+                "start it with that revision, or train again"
+            )
+        if base.precision not in (None, bundle.precision):
+            raise UnfitEngine(
+                f"was judged in {bundle.precision}, and the engine computes in {base.precision}; start it in "
+                f"{bundle.precision}, or set eval to {base.precision} and train again"
+            )
+
+    def check_takes(self, adapter: AdapterRef) -> None:
+        """Refuse an engine that cannot load a fully fine-tuned model, before the model's files are
+        downloaded.
+
+        Raises:
+            NoEngine: the refusal is not final, as an operator may start an engine on the model at any time.
+        """
+        if adapter.method is TrainMethod.FULL and not self.most_whole(adapter.base.name):
+            raise NoEngine(
+                f"{adapter.model_id} is a whole model, which the engine does not load beside its base; start "
+                "an engine with it as its base model, and name the engine in TUNEWHEEL_ENGINE_URL"
+            )
+
+    def most_whole(self, name: str) -> int:
+        """Return how many fully fine-tuned models the engine can load beside the base ``name``."""
+        base = self.base(name)
+        return base.most_whole if base is not None else 0
+
+    @property
+    def whole(self) -> frozenset[str]:
+        """The fully fine-tuned models that the engine reports as loaded beside its base."""
+        return frozenset[str]().union(*(base.whole for base in self.bases.values()))
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of the bases, and those of the repositories from which the bases were loaded."""
+        return frozenset({*self.bases, *(base.root for base in self.bases.values() if base.root)})
+
+    def unknown(self, bundle: Bundle) -> list[str]:
+        """Return which judged properties (revision, precision) the engine does not report."""
+        base = self.base(bundle.base.name) or EngineBase()
+        reported = {"revision": base.revision, "precision": base.precision}
+        return [name for name, value in reported.items() if value is None]
 
 
-def base_of_info(info: Mapping[str, Any]) -> dict[str, EngineBase]:
+def identity_of(models: Iterable[Any]) -> EngineIdentity:
+    """Read the entries of ``/v1/models``. An entry with a ``parent`` is an adapter; any other is a base.
+
+    vLLM reports ``root``. ``tunewheel-engine`` also reports ``revision``, ``dtype``, ``max_whole_models`` and
+    the names in ``whole_models``.
+    """
+    return EngineIdentity(
+        {
+            str(model["id"]): EngineBase(
+                _text(model.get("revision")),
+                _text(model.get("dtype")),
+                *_whole_models(model),
+                root=_text(model.get("root")),
+            )
+            for model in models
+            if isinstance(model, dict) and "id" in model and model.get("parent") is None
+        }
+    )
+
+
+def identity_of_info(info: Mapping[str, Any]) -> EngineIdentity:
     """Read TGI's ``/info``: ``model_id``, ``model_sha`` and ``model_dtype`` (such as ``torch.bfloat16``).
-    ``tunewheel-engine`` also reports the fields that ``bases_of`` reads."""
+    ``tunewheel-engine`` also reports the fields that ``identity_of`` reads."""
+    name, revision = _text(info.get("model_id")), _text(info.get("model_sha"))
     precision = _text(info.get("model_dtype"))
     precision = precision.removeprefix("torch.") if precision else None
-    base = EngineBase(_text(info.get("model_sha")), precision, *_whole_models(info))
-    return {str(info["model_id"]): base} if "model_id" in info and base != EngineBase() else {}
+    if name is None:
+        return EngineIdentity()
+    is_any = name.startswith("/") and revision is None
+    return EngineIdentity({name: EngineBase(revision, precision, *_whole_models(info), is_any=is_any)})
 
 
-def says_base(name: str, bases: Bases) -> bool | None:
-    """Return whether an engine reports that it serves the base ``name``; None: it reports no base."""
-    return _said_of(name, bases) is not None if bases else None
-
-
-def check_base(adapter: AdapterRef, bases: Bases) -> None:
-    """Refuse an engine that reports another base than the one that ``adapter`` was trained on.
-
-    Raises:
-        UnfitEngine
-    """
-    if says_base(adapter.base.name, bases) is False:
-        raise UnfitEngine(
-            f"was trained on {adapter.base.name}, and the engine serves {', '.join(sorted(bases))}; start an "
-            "engine with that base"
-        )
-
-
-def most_whole(name: str, bases: Bases) -> int:
-    """Return how many fully fine-tuned models the engine can load beside the base ``name``."""
-    base = _said_of(name, bases)
-    return base.most_whole if base is not None else 0
-
-
-def check_takes(adapter: AdapterRef, bases: Bases) -> None:
-    """Refuse an engine that cannot load a fully fine-tuned model, before the model's files are downloaded.
-
-    Raises:
-        NoEngine: the refusal is not final, as an operator may start an engine on the model at any time.
-    """
-    if adapter.method is TrainMethod.FULL and not most_whole(adapter.base.name, bases):
-        raise NoEngine(
-            f"{adapter.model_id} is a whole model, which the engine does not load beside its base; start an "
-            "engine with it as its base model, and name the engine in TUNEWHEEL_ENGINE_URL"
-        )
-
-
-def whole_model_name(adapter: AdapterRef, listed: Collection[str], bases: Bases) -> str | None:
+def whole_model_name(adapter: AdapterRef, listed: Collection[str], identity: EngineIdentity) -> str | None:
     """Return the name under which an engine serves a fully fine-tuned model as its base; None: it does not.
 
     The name is the model's id, or the path of a directory called by the model's id. It is any name if its
@@ -110,8 +176,8 @@ def whole_model_name(adapter: AdapterRef, listed: Collection[str], bases: Bases)
     """
     if adapter.model_id in listed:
         return adapter.model_id
-    revision = whole_model_revision(adapter) if bases else None
-    for name, base in bases.items():
+    revision = whole_model_revision(adapter) if identity.bases else None
+    for name, base in identity.bases.items():
         if base.revision == revision or PurePosixPath(name).name == adapter.model_id:
             return name
     return None
@@ -127,47 +193,12 @@ def whole_model_revision(adapter: AdapterRef) -> str:
     return f"sha256:{whole.hexdigest()}"
 
 
-def check_engine(bundle: Bundle, bases: Bases, *, is_whole: bool = False) -> None:
-    """Refuse an engine that reports another base, revision or precision than was judged.
-
-    ``is_whole``: the engine was started on the fully fine-tuned model itself; then only the precision is
-    compared.
-
-    Raises:
-        UnfitEngine
-    """
-    name = bundle.base.name
-    base = next(iter(bases.values()), EngineBase()) if is_whole else _said_of(name, bases)
-    if base is None:
-        raise UnfitEngine(
-            f"was judged on {name}, and the engine serves {', '.join(sorted(bases))}; start an engine with "
-            "that base"
-        )
-    if not is_whole and base.revision not in (None, bundle.base.revision):
-        raise UnfitEngine(
-            f"was judged on {name} at {bundle.base.revision}, and the engine serves {base.revision}; start "
-            "it with that revision, or train again"
-        )
-    if base.precision not in (None, bundle.precision):
-        raise UnfitEngine(
-            f"was judged in {bundle.precision}, and the engine computes in {base.precision}; start it in "
-            f"{bundle.precision}, or set eval to {base.precision} and train again"
-        )
-
-
 def retrieves_as_judged(bundle: Bundle, retrieval: RetrievalSpec | None) -> bool:
     """Return whether requests get passages by the same retrieval spec with which the model was judged.
     ``retrieval``: the project's present retrieval spec. Requests that set ``retrieval`` are not
     considered."""
     serves = retrieval.sha256 if retrieval is not None and retrieval.default == "on" else None
     return bundle.retrieval_sha256 == serves
-
-
-def unknown(bundle: Bundle, bases: Bases) -> list[str]:
-    """Return which judged properties (revision, precision) the engine does not report."""
-    base = _said_of(bundle.base.name, bases) or EngineBase()
-    reported = {"revision": base.revision, "precision": base.precision}
-    return [name for name, value in reported.items() if value is None]
 
 
 def decoding_parameters(bundle: Bundle) -> dict[str, Any]:
@@ -184,17 +215,6 @@ def decoding_parameters(bundle: Bundle) -> dict[str, Any]:
     return parameters
 
 
-def _said_of(name: str, bases: Bases) -> EngineBase | None:
-    """Return what the engine reports about the base ``name``; None: it serves another base.
-
-    TGI reports the path of a directory for a base that it loaded from there. Which base the directory holds
-    is unknown, so the path is accepted for any ``name``.
-    """
-    if name in bases or not bases:
-        return bases.get(name, EngineBase())
-    return next((said for path, said in bases.items() if path.startswith("/") and not said.revision), None)
-
-
 def _whole_models(reported: Mapping[str, Any]) -> tuple[int, frozenset[str]]:
     most, names = reported.get("max_whole_models"), reported.get("whole_models")
     loaded = frozenset(str(name) for name in names) if isinstance(names, list) else frozenset[str]()
@@ -203,3 +223,10 @@ def _whole_models(reported: Mapping[str, Any]) -> tuple[int, frozenset[str]]:
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
+
+
+def _is(base: str, named: str | None) -> bool:
+    """Tell whether ``named``, a repository or the path of a directory, is ``base``."""
+    if named is None or not named.startswith("/"):
+        return named == base
+    return PurePosixPath(named).name == PurePosixPath(base).name

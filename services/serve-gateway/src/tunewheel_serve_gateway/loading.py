@@ -18,7 +18,7 @@ from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_runtime.retry import Backoff
 
 from tunewheel_serve_gateway.adapter_files import AdapterFiles, InvalidAdapter
-from tunewheel_serve_gateway.judged import UnfitEngine, check_base, check_engine, check_takes, most_whole
+from tunewheel_serve_gateway.judged import UnfitEngine
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.upstream.endpoint import Endpoint
 from tunewheel_serve_gateway.upstream.pool import Pool
@@ -63,6 +63,10 @@ class Wishes(Protocol):
 
     def desired(self, endpoint: Endpoint) -> Mapping[str, AdapterRef]:
         """Return those of them that a route names: the others give way to them."""
+        ...
+
+    def adapters(self) -> Mapping[str, AdapterRef]:
+        """Return every adapter that this gateway knows."""
         ...
 
     def bundles(self) -> Mapping[str, Bundle]:
@@ -168,21 +172,25 @@ class EngineAdapters:
         endpoint.ready |= whole
         for name in sorted(before & wanted.keys() - endpoint.ready):
             self._pool.lost(endpoint, name)
-        bundles = self._wishes.bundles()
-        endpoint.ready -= {name for name, bundle in bundles.items() if not self._fits(bundle, name in whole)}
+        self.drop_unfit(self._wishes.adapters(), self._wishes.bundles())
         for name in endpoint.ready:
             self.failures.pop(name, None)
         self._pool.note_listing(endpoint, None)
         self._wishes.rebuild()
 
-    def _fits(self, bundle: Bundle, is_whole: bool) -> bool:
-        """Tell whether this engine may serve a model: by its own word it may have another base, revision or
-        precision than eval judged the model with."""
-        try:
-            check_engine(bundle, self.endpoint.client.bases, is_whole=is_whole)
-        except UnfitEngine:
-            return False
-        return True
+    def drop_unfit(self, adapters: Mapping[str, AdapterRef], bundles: Mapping[str, Bundle]) -> None:
+        """Let no model answer that this engine may not serve. By its own word the engine may have another
+        base than the model was trained on, or another revision or precision than eval judged the model
+        with."""
+        for name in self.endpoint.ready & adapters.keys():
+            try:
+                self._check(adapters[name], bundles.get(name))
+            except UnfitEngine:
+                self.endpoint.ready.discard(name)
+
+    def _check(self, adapter: AdapterRef, bundle: Bundle | None) -> None:
+        is_whole = self.endpoint.name_of_whole(adapter) is not None
+        self.endpoint.identity.check(adapter, bundle, is_whole=is_whole)
 
     def _load_missing(self) -> None:
         for name, adapter in self._wishes.wanted(self.endpoint).items():
@@ -204,12 +212,8 @@ class EngineAdapters:
         try:
             if adapter.model_id != model_id:
                 raise InvalidAdapter(f"the route to {model_id} names the adapter of {adapter.model_id}")
-            bundle = self._wishes.bundles().get(model_id)
-            if bundle is not None:
-                is_whole = self.endpoint.name_of_whole(adapter) is not None
-                check_engine(bundle, self.endpoint.client.bases, is_whole=is_whole)
-            check_base(adapter, self.endpoint.client.bases)
-            check_takes(adapter, self.endpoint.client.bases)
+            self._check(adapter, self._wishes.bundles().get(model_id))
+            self.endpoint.identity.check_takes(adapter)
             if adapter.method is TrainMethod.FULL:
                 await self._make_slot(adapter)
             folder = await self._files.materialise(adapter)
@@ -260,8 +264,8 @@ class EngineAdapters:
             NoSlot: the others of the engine are in use.
         """
         endpoint, name = self.endpoint, adapter.base.name
-        loaded = (endpoint.listed | endpoint.ready) & endpoint.whole - {adapter.model_id}
-        most = most_whole(name, endpoint.client.bases)
+        loaded = (endpoint.listed | endpoint.ready) & endpoint.identity.whole - {adapter.model_id}
+        most = endpoint.identity.most_whole(name)
         if len(loaded) >= most and not await self._make_room(adapter.model_id, NO_SLOT):
             raise NoSlot(f"{NO_SLOT}: {', '.join(sorted(loaded))} are loaded, {most} fit")
 
@@ -273,7 +277,7 @@ class EngineAdapters:
         desired = self._wishes.desired(endpoint)
         others = (endpoint.listed | endpoint.ready) - desired.keys() - {model_id}
         if NO_SLOT in refusal:
-            others &= endpoint.whole
+            others &= endpoint.identity.whole
         idle = [name for name in others if self._may_unload(name, even_recent=model_id in desired)]
         victim = min(idle, key=lambda name: used.get(name, 0.0), default=None)
         if victim is None:

@@ -215,6 +215,9 @@ class Reconciler:
         named = {route.model_id: route.adapter for route in routes if route.adapter is not None}
         return named | self.table.adapters
 
+    def adapters(self) -> dict[str, AdapterRef]:
+        return self._catalog.adapters | self._named()
+
     def bundles(self) -> dict[str, Bundle]:
         """Return the judged bundle of each model that may be asked for. A route's bundle goes before the
         newest verdict's."""
@@ -231,6 +234,11 @@ class Reconciler:
 
     def rebuild(self) -> None:
         """Rebuild the route table from the desired state and the loaded models. No I/O."""
+        adapters, bundles = self.adapters(), self.bundles()
+        for engine in self.engines.values():
+            engine.drop_unfit(
+                adapters, bundles
+            )  # An engine may have had a model before this gateway heard of the model.
         failed = self._failed_everywhere()
         lasting = {name: one for name, one in failed.items() if one.attempts >= LASTING_ATTEMPTS}
         before = self.table

@@ -133,7 +133,7 @@ class Embedders:
         if name not in self._endpoints:
             from tunewheel_embedding.endpoint import EndpointEmbedder
 
-            self._session = self._session or aiohttp.ClientSession()
+            self._session = self._session or aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
             embedder = EndpointEmbedder(
                 self._session,
                 embedding.base_url,

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef
 
-from tunewheel_serve_gateway.judged import says_base, whole_model_name
+from tunewheel_serve_gateway.judged import EngineIdentity, whole_model_name
 from tunewheel_serve_gateway.routing import Target
 from tunewheel_serve_gateway.upstream.breaker import Breaker
 from tunewheel_serve_gateway.upstream.protocol import Upstream, UpstreamError
@@ -89,24 +89,21 @@ class Endpoint:
         self.ready.add(model_id)
         self.loaded_at[model_id] = time.monotonic()
 
-    def says(self, base: str) -> bool | None:
-        """Return whether the engine reports that it serves ``base``; None: it reports no base."""
-        return True if base in self.listed else says_base(base, self.client.bases)
+    @property
+    def identity(self) -> EngineIdentity:
+        """What the engine reported about itself when its models were listed last."""
+        return self.client.identity
 
     def name_of_whole(self, adapter: AdapterRef) -> str | None:
         """Return the name under which this engine serves a fully fine-tuned model as its base; None: it does
         not. An engine of the model's base may have loaded the model beside that base, under its id."""
         base = adapter.base.name
-        if adapter.method is not TrainMethod.FULL or base in self.listed or base in self.client.bases:
+        if adapter.method is not TrainMethod.FULL or base in self.listed or self.identity.name_of(base):
             return None
-        return whole_model_name(adapter, self.listed, self.client.bases)
-
-    @property
-    def whole(self) -> frozenset[str]:
-        """The fully fine-tuned models that this engine reports as loaded beside its base."""
-        return frozenset[str]().union(*(base.whole for base in self.client.bases.values()))
+        return whole_model_name(adapter, self.listed, self.identity)
 
     def body_for(self, target: Target, body: dict[str, Any]) -> dict[str, Any]:
         """Return ``body`` with the model's name at this engine."""
-        name = self.name_of_whole(target.adapter) if target.adapter else None
-        return body if name is None else {**body, "model": name}
+        adapter = target.adapter
+        name = self.name_of_whole(adapter) if adapter else self.identity.name_of(target.upstream_model)
+        return body if name in (None, target.upstream_model) else {**body, "model": name}

@@ -16,7 +16,7 @@ import orjson
 from aiohttp.http_exceptions import HttpProcessingError
 from tunewheel_runtime.telemetry import carried
 
-from tunewheel_serve_gateway.judged import Bases, bases_of
+from tunewheel_serve_gateway.judged import EngineIdentity, identity_of
 from tunewheel_serve_gateway.upstream.protocol import (
     AT_HAND,
     Chunk,
@@ -63,7 +63,7 @@ class OpenAiUpstream:
         self._control = aiohttp.ClientTimeout(total=given.control, sock_connect=given.connect)
         self._retry_after = str(retry_after)
         self._opened: aiohttp.ClientSession | None = None
-        self.bases: Bases = {}
+        self.identity = EngineIdentity()
 
     @property
     def _session(self) -> aiohttp.ClientSession:
@@ -72,8 +72,12 @@ class OpenAiUpstream:
             connector = aiohttp.TCPConnector(
                 limit=0, keepalive_timeout=KEEPALIVE_SECONDS, ssl=self._tls or True
             )
+            # A balancer's cookie would pin all requests to one engine.
             self._opened = aiohttp.ClientSession(
-                connector=connector, timeout=self._timeout, headers=self._headers
+                connector=connector,
+                timeout=self._timeout,
+                headers=self._headers,
+                cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._opened
 
@@ -127,7 +131,7 @@ class OpenAiUpstream:
         models = answer.get("data")
         if not isinstance(models, list):
             raise self._no_answer(answer)
-        self.bases = bases_of(models)
+        self.identity = identity_of(models)
         return {str(model["id"]) for model in models if isinstance(model, dict) and "id" in model}
 
     async def read(self, path: str) -> dict[str, Any]:
@@ -172,9 +176,14 @@ class OpenAiUpstream:
         data = orjson.dumps(body) if body is not None else None
         try:
             async with self._session.request(
-                method, self._url + path, data=data, timeout=patience or self._timeout, headers=carried()
+                method,
+                self._url + path,
+                data=data,
+                timeout=patience or self._timeout,
+                headers=carried(),
+                allow_redirects=False,  # A redirect could send the conversation to any host.
             ) as response:
-                if response.status >= 400:
+                if response.status >= 300:
                     raise failure(
                         response.status,
                         await response.read(),
@@ -204,7 +213,9 @@ class OpenAiUpstream:
 
 
 def failure(status: int, body: bytes, *, retry_after: str | None, default_retry_after: str) -> UpstreamError:
-    """Return the error for an engine's answer of ``status`` ≥ 400."""
+    """Return the error for an engine's answer of ``status`` ≥ 300."""
+    if status < 400:
+        return redirected(status, default_retry_after)
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -225,6 +236,15 @@ def failure(status: int, body: bytes, *, retry_after: str | None, default_retry_
     if status == 429:
         retry_after = retry_after or default_retry_after
     return UpstreamRefused(status, error, retry_after=retry_after)
+
+
+def redirected(status: int, retry_after: str) -> UpstreamAway:
+    """Return the error for a redirect, which is never followed."""
+    reason = (
+        f"the engine's address answers {status}, a redirect, which is never followed; name the address "
+        "of the engine itself in TUNEWHEEL_ENGINE_URL"
+    )
+    return UpstreamAway(reason, retry_after=retry_after)
 
 
 def message_of(parsed: Any) -> str | None:

@@ -13,7 +13,6 @@ import structlog
 from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef
 
-from tunewheel_serve_gateway.judged import most_whole, unknown
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.routing import Target
 from tunewheel_serve_gateway.upstream.endpoint import Endpoint
@@ -62,41 +61,38 @@ class Pool:
         return found
 
     def homes(self, adapter: AdapterRef) -> list[Endpoint]:
-        """Return the engines that should load ``adapter``: the engines that name the adapter's base, or,
-        where none does, the engines that name no base. An engine that was never heard of may turn out to
-        have the base."""
-        if adapter.method is TrainMethod.FULL:
-            return self._homes_of_whole(adapter)
-        return self.of_base(adapter.base.name) or self._refusing()
+        """Return the engines that should load ``adapter``: those of its base.
 
-    def _homes_of_whole(self, adapter: AdapterRef) -> list[Endpoint]:
-        """Return the engines that were started on ``adapter``, once one of them serves it; until then, and
-        while none is up, also those that load whole models beside the base. Where no engine does either,
-        those of the base say why."""
+        A fully fine-tuned model is loaded by the engines that were started on it, once one of them serves it;
+        until then, and while none is up, also by those of its base that load whole models. Where no engine
+        fits, though all were heard of, those that do not fit are returned: each will say why.
+        """
+        base, is_full = adapter.base.name, adapter.method is TrainMethod.FULL
         own = [e for e in self.endpoints if e.name_of_whole(adapter) is not None]
         if any(adapter.model_id in e.ready and not e.breaker.is_open for e in own):
             return own
-        of_base = self.of_base(adapter.base.name)
-        found = own + [e for e in of_base if most_whole(adapter.base.name, e.client.bases)]
+        of_base = self.of_base(base)
+        found = own + [e for e in of_base if not is_full or e.identity.most_whole(base)]
         if found or not all(e.is_known for e in self.endpoints):
             return found
-        return of_base or self._refusing()
+        return of_base or list(self.endpoints)
 
     def of_base(self, base: str) -> list[Endpoint]:
-        """Return the engines that serve ``base``."""
-        by_word = [e for e in self.endpoints if e.says(base)]
-        if by_word:
+        """Return the engines that report ``base``, or, where none does, those that report no base. An engine
+        that was never heard of may turn out to have the base."""
+        found = [e for e in self.endpoints if e.identity.base(base) is not None]
+        if by_word := [e for e in found if e.identity.bases]:
             return by_word
         # One that is found behind a name holds nobody up: it may have come a moment ago.
         some_unknown = len(self.endpoints) > 1 and not all(e.is_known or e.was_found for e in self.endpoints)
-        return [] if some_unknown else [e for e in self.endpoints if e.says(base) is None]
+        return [] if some_unknown else found
 
     def having(self, target: Target) -> list[Endpoint]:
         """Return the engines that have ``target``, healthy or not."""
         if target.adapter is not None:
             return [e for e in self.endpoints if target.model_id in e.ready]
         found = self.of_base(target.upstream_model)
-        return found or [e for e in self.endpoints if e.says(target.upstream_model) is None]
+        return found or [e for e in self.endpoints if not e.identity.bases]
 
     def up_with(self, target: Target) -> Endpoint | None:
         """Return a healthy engine that has ``target``."""
@@ -111,9 +107,7 @@ class Pool:
         if target.bundle is None:
             return []
         engines = self.having(target) or self.endpoints
-        return sorted(
-            {part for e in engines for part in unknown(target.bundle, e.client.bases)}, reverse=True
-        )
+        return sorted({part for e in engines for part in e.identity.unknown(target.bundle)}, reverse=True)
 
     def choose(self, target: Target, tried: Collection[Endpoint]) -> Endpoint | None:
         """Return the engine to ask next: that with the fewest requests under way, in turn where equal. Where
@@ -135,7 +129,7 @@ class Pool:
                 "url": endpoint.url,
                 "up": not endpoint.breaker.is_open,
                 "error": _why_not(endpoint),
-                "bases": sorted(endpoint.client.bases),
+                "bases": sorted(endpoint.identity.bases),
                 "models": sorted(endpoint.ready),
                 "outstanding": endpoint.outstanding,
             }
@@ -215,10 +209,6 @@ class Pool:
     def _up(self) -> list[Endpoint]:
         return [endpoint for endpoint in self.endpoints if not endpoint.breaker.is_open]
 
-    def _refusing(self) -> list[Endpoint]:
-        """Return the engines that were all heard of, where none serves the base: each will say so."""
-        return list(self.endpoints) if all(e.is_known for e in self.endpoints) else []
-
 
 def _why_not(endpoint: Endpoint) -> str | None:
     """Return why ``endpoint`` is not asked, without its own words on a request: they may quote it."""
@@ -227,6 +217,6 @@ def _why_not(endpoint: Endpoint) -> str | None:
 
 
 def _same_base(one: Endpoint, other: Endpoint) -> bool:
-    """Tell whether two engines serve one base, as far as they say."""
-    ours, theirs = set(one.client.bases), set(other.client.bases)
+    """Tell whether two engines serve one base, as far as they report."""
+    ours, theirs = one.identity.names, other.identity.names
     return not ours or not theirs or bool(ours & theirs)

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from tunewheel_contracts.formats.serving import Fault
 
 from tunewheel_serve_gateway.errors import ApiError
-from tunewheel_serve_gateway.judged import Bases
+from tunewheel_serve_gateway.judged import EngineIdentity
 from tunewheel_serve_gateway.upstream.refusal import refusal_of
 
 Chunk = dict[str, Any]
@@ -135,8 +135,8 @@ class Upstream(Protocol):
         ...
 
     @property
-    def bases(self) -> Bases:
-        """The base models that the engine reported when its models were listed last."""
+    def identity(self) -> EngineIdentity:
+        """What the engine reported about itself when its models were listed last."""
         ...
 
     async def load_adapter(self, name: str, path: Path) -> None: ...

@@ -18,8 +18,8 @@ from huggingface_hub import AsyncInferenceClient, set_async_client_factory
 from huggingface_hub.errors import HfHubHTTPError, InferenceTimeoutError, OverloadedError, TextGenerationError
 from tunewheel_runtime.telemetry import carried
 
-from tunewheel_serve_gateway.judged import Bases, base_of_info
-from tunewheel_serve_gateway.upstream.openai import OpenAiUpstream, failure
+from tunewheel_serve_gateway.judged import EngineIdentity, identity_of_info
+from tunewheel_serve_gateway.upstream.openai import OpenAiUpstream, failure, redirected
 from tunewheel_serve_gateway.upstream.protocol import (
     Chunk,
     ModelNotLoaded,
@@ -90,9 +90,9 @@ class TgiUpstream:
         self._token = api_key or "none"
         self._timeout = (timeouts or Timeouts()).first_byte  # The library has one time-out for all phases.
         self._retry_after = str(retry_after)
-        self._bases: Bases = {}
-        if tls is not None:  # The library takes a TLS context only through a factory for the whole process.
-            set_async_client_factory(lambda: _client_trusting(tls))
+        self.identity = EngineIdentity()
+        # The library takes options of its client only through a factory for the whole process.
+        set_async_client_factory(lambda: _client(tls, self._retry_after))
         self._adapters = OpenAiUpstream(
             url, api_key=api_key, tls=tls, timeouts=timeouts, retry_after=retry_after
         )
@@ -163,17 +163,14 @@ class TgiUpstream:
             return ModelNotLoaded(f"the engine has no adapter {model}: {message}", param="model")
         return UpstreamRefused(400, {"message": message})
 
-    @property
-    def bases(self) -> Bases:
-        return self._bases
-
     async def list_models(self) -> set[str] | None:
+        info, listed = EngineIdentity(), None
         with contextlib.suppress(ModelNotLoaded):  # Raised where the server has no such path.
-            self._bases = base_of_info(await self._adapters.read("/info"))
-        try:
-            return await self._adapters.list_models()
-        except ModelNotLoaded:
-            return None
+            info = identity_of_info(await self._adapters.read("/info"))
+        with contextlib.suppress(ModelNotLoaded):
+            listed = await self._adapters.list_models()
+        self.identity = info if info.bases else self._adapters.identity
+        return listed
 
     async def load_adapter(self, name: str, path: Path) -> None:
         try:
@@ -196,15 +193,18 @@ class TgiUpstream:
         await self._adapters.unload_adapter(name)
 
 
-def _client_trusting(tls: ssl.SSLContext) -> httpx2.AsyncClient:
-    """Return an HTTP client like the one that ``huggingface_hub`` creates, but with ``tls``."""
+def _client(tls: ssl.SSLContext | None, retry_after: str) -> httpx2.AsyncClient:
+    """Return an HTTP client like the one that ``huggingface_hub`` creates, but with ``tls`` and without
+    redirects."""
 
-    async def read_refusal(response: httpx2.Response) -> None:
+    async def look_at(response: httpx2.Response) -> None:
+        if 300 <= response.status_code < 400:
+            raise redirected(response.status_code, retry_after)
         if response.status_code >= 400:
             await response.aread()  # The code that raises the error needs the body.
 
     return httpx2.AsyncClient(
-        verify=tls, event_hooks={"response": [read_refusal]}, follow_redirects=True, timeout=None
+        verify=True if tls is None else tls, event_hooks={"response": [look_at]}, timeout=None
     )
 
 
