@@ -4,7 +4,10 @@ Corpus: the sections of PagerDuty's incident documents in two versions (same pat
 section, often edited since), and sections of other runbooks with so many of their words changed. A pair is a
 duplicate where its true similarity, the Jaccard of word bigrams, is at least 0.8: all pairs are compared to
 know. Then bug reports that people marked as duplicates (gitbugs SeaMonkey): those are said in other words,
-and reported apart.
+and reported apart. Then distinct answers to nearly equal questions, which must all stay: each dolly question
+is asked for two models, and one word of the second answer is exchanged or negated. And pairs of sentences
+with people's scores of likeness (STS 2016), as two answers to one question. And names and addresses of
+places, of which it is known which are the same (dedupe's example), as questions with one answer.
 
 The contenders are installed into var/bench/contenders on first use; they are no dependency.
 """
@@ -12,6 +15,7 @@ The contenders are installed into var/bench/contenders on first use; they are no
 from __future__ import annotations
 
 import csv
+import json
 import os
 import random
 import re
@@ -26,16 +30,25 @@ from typing import Any
 import polars as pl
 from corpus import DATA, require_data
 from report import BENCH_DIR, write_report
+from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_curate.cleaning.normalization import comparison_key, normalize_text
+from tunewheel_curate.duplicates.answers import answered_alike
+from tunewheel_curate.duplicates.near import settle_near_duplicates
 from tunewheel_curate.duplicates.semantics import semantic_pairs
 from tunewheel_curate.similarity.near_index import empty_index
-from tunewheel_curate.similarity.pairs import near_pairs
+from tunewheel_curate.similarity.pairs import SimilarPair, near_pairs
 from tunewheel_curate.similarity.shingling import jaccard, shingles
+from tunewheel_curate.stage import RECORD_SCHEMA
 
 THRESHOLD = 0.8
 PERMUTATIONS = 128
 CONTENDERS = BENCH_DIR / "contenders"
 EDITED_SHARES = (0.02, 0.05, 0.1, 0.2)
+LEAST_WORDS = 14
+"""Of a question and of an answer, so that two of a template are near-duplicates."""
+ALIKE = 4.0
+"""From this score on people call two sentences mostly equivalent (5: completely)."""
+TASK = TaskSpec(system_prompt="Answer.")
 Pairs = set[tuple[int, int]]
 
 
@@ -63,6 +76,8 @@ def main() -> None:
         documents=len(keys),
         true_pairs=len(truth),
         semantic=semantic_figures(),
+        answers=answer_figures(),
+        places=place_figures(),
         load_average=os.getloadavg(),
     )
 
@@ -192,6 +207,80 @@ def semantic_figures() -> dict[str, Any]:
                 "recall": round(hits / len(marked), 3),
             }  # fmt: skip
     return figures
+
+
+def answer_figures() -> dict[str, Any]:
+    """Return how many of the twins' distinct answers are kept, and how many pairs of sentences count as
+    equal answers."""
+    path = DATA / "dolly_hh_1k/dolly_hhrlhf_train_small.jsonl"
+    rows = twins([json.loads(line) for line in path.read_text("utf-8").splitlines()])
+    outcome = settle_near_duplicates(
+        compared(rows), TASK, threshold=THRESHOLD, related=THRESHOLD, known=empty_index()
+    )
+    kept = outcome.stages[-1].kept["output"].n_unique()
+    scored = [
+        (float(score), asked, other)
+        for file in sorted((DATA / "sts2016_pairs").glob("*.tsv"))
+        for score, asked, other in csv.reader(file.open(encoding="utf-8"), delimiter="\t", quoting=3)
+        if score.strip()
+    ]
+    question = "How do I set up the pump at the north side of the building?"
+    frame = compared([(question, answer) for _, one, other in scored for answer in (one, other)])
+    sent = [SimilarPair(2 * place, 2 * place + 1, 1.0) for place in range(len(scored))]
+    equal = {pair.first // 2 for pair in answered_alike(frame, sent, TASK)}
+    alike = {place for place, (score, _, _) in enumerate(scored) if score >= ALIKE}
+    return {
+        "twins": len(rows), "twins_kept": kept / len({answer for _, answer in rows}),
+        "scored_pairs": len(scored), "equal": len(equal), "of_alike": len(equal & alike) / len(alike),
+        "precision": len(equal & alike) / len(equal) if equal else None,
+    }  # fmt: skip
+
+
+def place_figures() -> dict[str, Any]:
+    """Return precision and recall of the dropped repetitions among the records of places."""
+    path = DATA / "dedupe_records/csv_example_input_with_true_ids.csv"
+    place_of: dict[str, str] = {}
+    for row in csv.DictReader(path.open(encoding="utf-8")):
+        said = " ".join(row[name] for name in ("Site name", "Address", "Phone", "Program Name") if row[name])
+        place_of.setdefault(comparison_key(said), row["True Id"])
+    names, places = list(place_of), list(place_of.values())
+    outcome = settle_near_duplicates(
+        compared([(name, "Call them.") for name in names]), TASK, threshold=THRESHOLD, related=THRESHOLD,
+        known=empty_index(),
+    )  # fmt: skip
+    dropped = outcome.stages[-1].dropped.select("record_id", "duplicate_of").rows()
+    right = sum(places[int(one[4:])] == places[int(other[4:])] for one, other in dropped)
+    repeated = len(places) - len(set(places))
+    return {"dropped": len(dropped), "precision": right / len(dropped), "recall": right / repeated}
+
+
+def twins(conversations: list[dict[str, str]]) -> list[tuple[str, str]]:
+    """Return questions and answers: each question for two models, with answers that differ in one word."""
+    rng, rows = random.Random(11), list[tuple[str, str]]()
+    for one in conversations:
+        question = one["prompt"].partition("### Instruction:\n")[2].partition("\n\n### Response:")[0].strip()
+        words = one["response"].split()
+        if len(question.split()) < LEAST_WORDS or len(words) < LEAST_WORDS:
+            continue
+        place = rng.randrange(len(words))
+        changed = [*words[:place], *rng.choice((("not", words[place]), ("blue",))), *words[place + 1 :]]
+        rows += [
+            (f"{question} I ask for Model {model}.", " ".join(answer))
+            for model, answer in (("Alpha", words), ("Beta", changed))
+        ]
+    return rows
+
+
+def compared(rows: list[tuple[str, str]]) -> pl.DataFrame:
+    """Return records as the near-duplicate stage gets them."""
+    asked = [comparison_key(normalize_text(question)) for question, _ in rows]
+    told = {"record_id": [f"rec-{number:06}" for number, _ in enumerate(rows)], "input": asked}
+    told |= {"output": [answer for _, answer in rows], "trust": ["expert"] * len(rows)}
+    frame = pl.DataFrame(told, schema_overrides=RECORD_SCHEMA)
+    missing = [
+        pl.lit(None, dtype=RECORD_SCHEMA[name]).alias(name) for name in RECORD_SCHEMA if name not in told
+    ]
+    return frame.with_columns(*missing, pl.Series("key", asked), pl.lit(None, dtype=pl.String).alias("label"))
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ class DatasetSpec(Strict):
     """Of the examples of every label, as nearly as groups allow. A change takes effect as data comes."""
     near_duplicate_threshold: Annotated[float, Field(ge=0.5, le=1.0)] = 0.8
     """Jaccard similarity of word shingles from which two inputs are nearly the same. They count as one where
-    their answers say the same: free text alike by this measure and with the same figures, all else equal."""
+    their answers are equal but for case, punctuation, and figures that an answer takes from its question."""
     cleaning: CleaningSpec = CleaningSpec()
     languages: tuple[LanguageCode, ...] = ()
     """Languages that are learnt from, as ISO 639-1 codes; inputs certainly in another one are dropped. Empty:

@@ -106,10 +106,8 @@ def _settle_semantics(
 ) -> tuple[SimilarPairs, SemanticReport]:
     """Append the stage that drops records with the same meaning. Return the remaining similar pairs,
     including those of this stage."""
-    before, dataset = stages[-1].kept, spec.dataset
-    semantic = settle_semantic_duplicates(
-        before, dataset.semantic_duplicates, spec.task, threshold=dataset.near_duplicate_threshold
-    )
+    before = stages[-1].kept
+    semantic = settle_semantic_duplicates(before, spec.dataset.semantic_duplicates, spec.task)
     if semantic.stage is not None:
         _follow(stages, semantic.stage)
     names, left = before["record_id"].to_list(), stages[-1].kept["record_id"].to_list()

@@ -63,7 +63,7 @@ def test_dropped_only_where_asked_for_and_answers_agree(
         json.dumps({"category": label, "reply": reply}) for label, reply in zip(labels, replies, strict=True)
     ]
     frame = frame.with_columns(pl.Series("output", [*said, *frame["output"][len(said) :]]))
-    outcome = settle_semantic_duplicates(frame, policy, spec().task, threshold=0.8)
+    outcome = settle_semantic_duplicates(frame, policy, spec().task)
     assert outcome.report.model_dump() == {
         "threshold": 0.7, "pairs": 1, "clusters": 1, "examples": 2, "dropped": dropped,
     }  # fmt: skip

@@ -9,11 +9,14 @@ from tunewheel_contracts.formats.spec import TaskSpec
 
 from tunewheel_curate.duplicates.answers import answered_alike
 from tunewheel_curate.duplicates.exact import drop_near_duplicates
-from tunewheel_curate.labels.conflicts import drop_near_conflicts
+from tunewheel_curate.labels.conflicts import agreeing, drop_near_conflicts
 from tunewheel_curate.labels.review import near_conflicting
 from tunewheel_curate.similarity.near_index import NearIndex
-from tunewheel_curate.similarity.pairs import SimilarPairs, near_pairs, pairs_among
+from tunewheel_curate.similarity.pairs import SimilarPairs, components, near_pairs, pairs_among
 from tunewheel_curate.stage import Stage
+
+ANSWERED_OTHERWISE = "answered_otherwise"
+"""Records that stay although they ask nearly the same as another one, because the answers differ."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,10 @@ def settle_near_duplicates(
     names = singles["record_id"].to_list()
     agreed = drop_near_conflicts(singles, near)
     among = pairs_among(near, names, agreed.kept["record_id"].to_list())
-    repeated = answered_alike(agreed.kept, among, task, threshold=threshold)
+    repeated = answered_alike(agreed.kept, among, task)
     single = drop_near_duplicates(agreed.kept, repeated)
+    by_question = {*components(agreed.kept.height, agreeing(agreed.kept, among))}
+    single.counts[ANSWERED_OTHERWISE] = single.kept.height - len(by_question)
     return NearOutcome(
         stages=(agreed, single),
         pairs=pairs_among(pairs, names, single.kept["record_id"].to_list()),

@@ -44,20 +44,19 @@ class SemanticOutcome:
 
 
 def settle_semantic_duplicates(
-    records: pl.DataFrame, policy: SemanticDuplicates, task: TaskSpec, *, threshold: float
+    records: pl.DataFrame, policy: SemanticDuplicates, task: TaskSpec
 ) -> SemanticOutcome:
     """Find records (columns ``key``, ``label``, ``output``) with the same meaning. Drop all but the best one
     if ``policy.action`` is ``drop``.
 
-    Pairs whose answers differ are reported and never dropped. Two answers say the same from the similarity
-    ``threshold`` on. Reason: ``semantic_duplicate``.
+    Pairs whose answers differ are reported and never dropped. Reason: ``semantic_duplicate``.
     """
     pairs = semantic_pairs(records["key"].to_list(), threshold=policy.threshold)
     roots = np.array(components(records.height, pairs), np.int64)
     sizes = np.bincount(roots, minlength=records.height)
     stage = None
     if policy.action == "drop":
-        repeated = answered_alike(records, pairs, task, threshold=threshold)
+        repeated = answered_alike(records, pairs, task)
         stage = drop_clusters("semantic_duplicates", records, repeated, reason="semantic_duplicate")
     report = SemanticReport(
         threshold=policy.threshold,

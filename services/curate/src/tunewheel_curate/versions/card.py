@@ -5,6 +5,7 @@ from __future__ import annotations
 from tunewheel_contracts.formats.dataset import FunnelStage
 from tunewheel_contracts.formats.spec import ProjectSpec
 
+from tunewheel_curate.duplicates.near import ANSWERED_OTHERWISE
 from tunewheel_curate.labels.quality import quality_sections
 from tunewheel_curate.pipeline import Build, label_counts
 from tunewheel_curate.records.sources import SourceCount
@@ -15,7 +16,8 @@ NOTHING = "–"  # noqa: RUF001
 NO_DOCUMENTS = "Documents (SOPs) are kept in the record table; no examples are made from them."
 LIMITS = (
     "Records without an answer are kept in the record table and not used.",
-    "Two inputs that differ in one word can be near-duplicates; of such a pair one is kept.",
+    "Two inputs that differ in one word can be near-duplicates; of such a pair with equal answers one is "
+    "kept.",
     "An answer that is well-formed and wrong, and whose question nobody else answered, is not found.",
 )
 PATTERNS_ALONE = (
@@ -37,6 +39,10 @@ KEYED = " They are keyed by the secret of who built this: without it none confir
 NEGATIVES = (
     "{count} answers that users rated down, with nothing to prefer to them: in `negatives.parquet`. What "
     "became of the others stands in the funnel."
+)
+OTHERWISE = (
+    "{count} records ask nearly the same as another record. They stay, because the answers differ by more "
+    "than case, punctuation or a figure of the question."
 )
 CLEANED = {
     "quoted_history": "tickets whose quoted history was cut",
@@ -76,6 +82,8 @@ def data_card(
     if data_docs:
         parts.append(f"Every expectation that was checked, and what came of it: [Data Docs]({data_docs}).")
     parts.append("## Funnel\n\n" + _funnel(build.funnel))
+    if kept := build.figures.get("near_duplicates", {}).get(ANSWERED_OTHERWISE):
+        parts.append(OTHERWISE.format(count=kept))
     parts.append("## Sources\n\n" + _sources(build.sources))
     parts.append("## Cleaning\n\n" + _cleaning(build.figures.get("cleaning", {})))
     parts.append("## Personal data\n\n" + _personal_data(spec, build.redactions, build.outside.secret))
