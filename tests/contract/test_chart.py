@@ -72,6 +72,7 @@ def test_the_chart_knows_every_service_and_what_it_is() -> None:
     assert {name for name in names if "bus" not in facts[name]} == {"engine"}
     elected = {service for spec in TOPICS for service in spec.elects}
     assert {name for name in names if "activeStandby" in facts[name]} == elected
+    assert {name for name in names if "oneRelease" in facts[name]} == {"monitor"}
     for service in SERVICES:
         source = "".join(path.read_text("utf-8") for path in (service / "src").rglob("*.py"))
         listens = "service.mount(" in source or service.name == "engine"

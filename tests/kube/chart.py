@@ -61,6 +61,18 @@ def pods(manifests: Manifests) -> dict[str, dict[str, Any]]:
     return made | {name: one["spec"] for name, one in of_kind(manifests, "Pod").items()}
 
 
+def test_pods_of_two_releases_of_the_monitor_never_run_beside_each_other(
+    manifests: dict[str, Manifests],
+) -> None:
+    for found in manifests.values():
+        replaced = {
+            name
+            for name, one in workloads(found).items()
+            if one["spec"].get("strategy") == {"type": "Recreate"}
+        }
+        assert replaced == {"monitor"}
+
+
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_helm_finds_nothing_to_complain_of(helm: str, chart: Path, example: str) -> None:
     run(helm, "lint", "--strict", str(chart), "--values", str(EXAMPLES[example]))

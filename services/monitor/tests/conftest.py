@@ -181,9 +181,13 @@ class Broker:
         self.traffic: dict[tuple[str, int, int], Envelope[Any]] = {}
         self.failures = 0
         self.elsewhere: set[str] = set()
+        self.warnings: dict[str, str | None] = {}
 
     def handles(self, topic: TopicSpec, key: str) -> bool:
         return key not in self.elsewhere
+
+    def warn(self, name: str, text: str | None) -> None:
+        self.warnings[name] = text
 
     def new(self, data: Any, *, cause: Any = None, correlation_id: str | None = None) -> Envelope[Any]:
         return new_event(data, source="/tunewheel/monitor", cause=cause, correlation_id=correlation_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from tunewheel_contracts.event import new_event
 from tunewheel_monitor.checkpoints import KEPT, Checkpoint, Checkpoints, Overtaken
 from tunewheel_monitor.fold import fold
 from tunewheel_monitor.state import ProjectState
-from tunewheel_runtime.store import CorruptArtifact, ObjectStore
+from tunewheel_runtime.store import ObjectStore
 
 from .scores import facts, novel
 
@@ -87,8 +88,53 @@ async def test_an_erasure_leaves_no_earlier_state(store: ObjectStore) -> None:
     assert await store.list("monitor/desk") == ["monitor/desk/state/000000000003.json"]
 
 
-@pytest.mark.parametrize("content", [b"{", b'{"format": 2}', b'{"format": 1, "number": 1}'])
-async def test_a_damaged_checkpoint_stops_the_project_loudly(store: ObjectStore, content: bytes) -> None:
-    await store.put("monitor/desk/state/000000000001.json", content)
-    with pytest.raises(CorruptArtifact, match=r"000000000001\.json is"):
-        await Checkpoints(store).latest("desk")
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b'{"format": 2}', b'{"format": 1, "number": 1}', b'{"format": 1, "state": []}'],
+)
+async def test_a_project_goes_on_with_an_older_state_if_the_newest_cannot_be_read(
+    store: ObjectStore, content: bytes
+) -> None:
+    checkpoints = Checkpoints(store)
+    await store.put("monitor/desk/state/000000000002.json", content)
+    empty = await checkpoints.latest("desk")
+    assert (empty.number, empty.state.offsets) == (2, {})
+    assert "000000000002.json" in empty.unreadable
+    await store.delete(["monitor/desk/state/000000000002.json"])
+    await write(checkpoints, 1, a=1)
+    await store.put("monitor/desk/state/000000000002.json", content)
+    older = await checkpoints.latest("desk")
+    assert (older.number, older.state.offsets) == (2, {"a": 1})
+    await write(checkpoints, older.number + 1, a=3)
+    newest = await checkpoints.latest("desk")
+    assert (newest.number, newest.state.offsets, newest.unreadable) == (3, {"a": 3}, "")
+
+
+def with_more(value: Any) -> Any:
+    """Return JSON with one more field in every object that has fixed fields."""
+    more = {"of_a_later_release": {"a": 1}}
+    state = value["state"]
+    version = state["version"]
+    opened = {name: alarm | more for name, alarm in state["alarms"].items()}
+    detectors = {name: found | more for name, found in version["detectors"].items()}
+    windows = {name: version[name] | more for name in ("answers", "ratings")}
+    version = version | windows | {"detectors": detectors} | more
+    state = state | {"alarms": opened, "version": version, "trials": state["trials"] | more} | more
+    return value | {"state": state} | more
+
+
+async def test_fields_of_a_later_release_are_ignored_at_each_level(store: ObjectStore) -> None:
+    state = ProjectState(offsets={"1": 40})
+    for n in range(40):
+        fold(state, novel(n), facts())
+    checkpoints, path = Checkpoints(store), "monitor/desk/state/000000000001.json"
+    await checkpoints.write(Checkpoint("desk", 1, state))
+    written = await store.read(path)
+    assert written is not None
+    await store.replace(path, json.dumps(with_more(json.loads(written))).encode())
+    found = await checkpoints.latest("desk")
+    assert (found.unreadable, found.state.alarms) == ("", state.alarms)
+    assert found.state.version is not None
+    assert found.state.version.answers == state.version.answers  # type: ignore[union-attr]
+    for n in range(40, 80):
+        fold(found.state, novel(n), facts())

@@ -12,13 +12,13 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.lifecycle import Stage
-from tunewheel_contracts.events.upstream import ErasureRequested
+from tunewheel_contracts.events.upstream import ErasureRequested, ProjectDeclared
 from tunewheel_contracts.formats.index import RetrievalUse
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_contracts.pseudonyms import Pseudonyms
 from tunewheel_monitor.checkpoints import Overtaken
 
-from .conftest import START, bike_texts, route_of, tax_texts
+from .conftest import START, Traffic, bike_texts, route_of, spec_of, tax_texts
 
 BIKES = bike_texts(200)
 MORE_BIKES = bike_texts(200, start=200)
@@ -459,3 +459,18 @@ async def test_what_is_of_no_declared_project_is_left_alone(desk: Any) -> None:
     desk.declared.latest.clear()
     await desk.watch.take(scored)
     assert desk.files() == {}
+
+
+@pytest.mark.parametrize("damaged", ['{"format": 1, "numb', '{"format": 99}'])
+async def test_an_unreadable_state_of_one_project_stops_no_other(desk: Any, damaged: str) -> None:
+    await in_production(desk)
+    desk.declared.put(ProjectDeclared(project="shop", spec=spec_of("shop")))
+    await desk.store.put("monitor/shop/state/000000000007.json", damaged.encode())
+    shop = Traffic("shop")
+    known = [shop.completion(text) for text in BIKES[:5]]
+    await desk.send([*known, *desk.ask(tax_texts(40))])
+    assert "novelty" in desk.alarms
+    assert "000000000007.json" in desk.broker.warnings["checkpoint of shop"]
+    assert "checkpoint of desk" not in desk.broker.warnings
+    assert "tunewheel_monitor_checkpoints_unreadable_total 1\n" in desk.metrics_text()
+    assert "monitor/shop/state/000000000008.json" in desk.files()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -41,6 +41,8 @@ class Checkpoint:
     state: ProjectState
     events: Sequence[Envelope[Any]] = ()
     """The events that followed from the last batch."""
+    unreadable: str = ""
+    """Why the newest checkpoint cannot be read, and what the state is then; empty: it can be read."""
 
 
 class Checkpoints:
@@ -52,18 +54,25 @@ class Checkpoints:
     async def latest(self, project: str) -> Checkpoint:
         """Return the newest checkpoint; an empty one before the first.
 
-        Raises:
-            CorruptArtifact: the newest object is no checkpoint. Remove it only if the windows since the
-                previous checkpoint may be lost.
+        If the newest one is damaged, or of a later release, return the state of the newest readable one, or
+        an empty state, under the newest number: one project's checkpoint must not stop the others.
         """
         paths = await self._store.list(_folder(project))
         if not paths:
             await self._drop_window_records(project)
             return Checkpoint(project, 0, ProjectState())
-        data = await self._store.read(paths[-1])
-        if data is None:
-            raise Overtaken(f"{paths[-1]} has just been replaced")
-        return _decoded(project, paths[-1], data)
+        reasons: list[str] = []
+        for path in reversed(paths):
+            data = await self._store.read(path)
+            if data is None:
+                raise Overtaken(f"{path} has just been replaced")
+            try:
+                found = _decoded(project, path, data)
+            except CorruptArtifact as error:
+                reasons.append(str(error))
+                continue
+            return replace(found, number=_number(paths[-1]), unreadable=_told(project, reasons, path))
+        return Checkpoint(project, _number(paths[-1]), ProjectState(), unreadable=_told(project, reasons))
 
     async def write(self, checkpoint: Checkpoint) -> None:
         """Write ``checkpoint``. Its number is one more than that of the checkpoint that it continues.
@@ -104,6 +113,15 @@ def _path(project: str, number: int) -> str:
     return f"{_folder(project)}/{number:012d}.json"
 
 
+def _number(path: str) -> int:
+    return int(path.rsplit("/", 1)[1].removesuffix(".json"))
+
+
+def _told(project: str, reasons: Sequence[str], path: str = "") -> str:
+    state = f"the state of {path}" if path else "an empty state: baselines and open alarms are lost"
+    return f"{'; '.join(reasons)}. {project} goes on with {state}" if reasons else ""
+
+
 def _encoded(checkpoint: Checkpoint) -> bytes:
     told = {
         "format": FORMAT,
@@ -132,7 +150,7 @@ def _decoded(project: str, path: str, data: bytes) -> Checkpoint:
             raise CorruptArtifact(f"{path} is of format {told['format']}; this release reads {FORMAT}")
         state = ProjectState.from_json(told["state"])
         return Checkpoint(project, told["number"], state, tuple(map(_event, told["events"])))
-    except (InvalidEvent, KeyError, TypeError, ValueError) as error:
+    except (InvalidEvent, AttributeError, KeyError, TypeError, ValueError) as error:
         raise CorruptArtifact(f"{path} is no checkpoint of the monitor: {error!r}") from error
 
 

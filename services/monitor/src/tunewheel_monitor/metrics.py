@@ -10,6 +10,7 @@ from tunewheel_runtime.telemetry import Telemetry
 COUNTERS: Mapping[str, str] = {
     "scores.made": "Completions and ratings scored",
     "scores.folded": "Scores taken into the state of their project",
+    "checkpoints.unreadable": "Checkpoints that could not be read: the project went on with an older state",
     "windows.judged": "Windows of answers, and of ratings, that were full",
     "looks": "Windows in which a detector had something to measure",
 }

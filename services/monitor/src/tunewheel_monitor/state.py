@@ -6,9 +6,9 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter, OrderedDict
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from tunewheel_contracts.events.production import DriftWindow
 from tunewheel_contracts.formats.drift_spec import DriftSpec
@@ -17,6 +17,7 @@ from tunewheel_monitor.rollout import trials as rollout
 from tunewheel_monitor.turns import counting
 
 DetectorState = dict[str, Any]
+T = TypeVar("T")
 REMEMBERED = 40_000
 """How many scored events are remembered, to recognise repetitions. After a kill, a gateway publishes a
 segment of its disk queue again, and a scorer's batch is scored again by another process, after a session
@@ -185,12 +186,18 @@ class ProjectState:
             offsets=told["offsets"],
             seen=Seen(told["seen"]),
             version=None if version is None else _version(version),
-            alarms={name: Alarm(**alarm) for name, alarm in told["alarms"].items()},
+            alarms={name: _read(Alarm, alarm) for name, alarm in told["alarms"].items()},
             places=told["places"],
             trials=told["trials"],
             turns=told["turns"],
             concluded=told["concluded"],
         )
+
+
+def _read(kind: type[T], told: dict[str, Any]) -> T:
+    """Return a ``kind``, a dataclass, without the fields of ``told`` that a later release added."""
+    names = {one.name for one in fields(kind)}  # pyright: ignore[reportArgumentType]
+    return kind(**{name: value for name, value in told.items() if name in names})
 
 
 def _version(told: dict[str, Any]) -> Version:
@@ -199,8 +206,8 @@ def _version(told: dict[str, Any]) -> Version:
         dataset_id=told["dataset_id"],
         generation=told["generation"],
         detectors=told["detectors"],
-        answers=OpenWindow(**told["answers"]),
-        ratings=OpenWindow(**told["ratings"]),
+        answers=_read(OpenWindow, told["answers"]),
+        ratings=_read(OpenWindow, told["ratings"]),
     )
 
 

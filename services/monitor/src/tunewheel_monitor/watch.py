@@ -54,6 +54,8 @@ class Log(Protocol):
 
     def handles(self, topic: TopicSpec, key: str) -> bool: ...
 
+    def warn(self, name: str, text: str | None) -> None: ...
+
     async def publish_many(self, envelopes: Sequence[Envelope[Any]]) -> None: ...
 
 
@@ -249,6 +251,9 @@ class Watch:
         held = self._held.pop(project, None)
         if held is None:
             held = await self.checkpoints.latest(project)
+            if held.unreadable:
+                self.metrics.add("checkpoints.unreadable")
+                self.log.warn(f"checkpoint of {project}", held.unreadable)
             await self._publish(held)  # the process that wrote it may have died before it published
         return held
 
