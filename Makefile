@@ -24,7 +24,7 @@ ROUNDS ?= 10
 # of what a start takes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install node-packages demo test test-all test-unit test-integration test-e2e test-vllm test-images test-kube chart fuzz lint fmt bench generate lock clean
+.PHONY: help install node-packages demo test test-all test-unit test-integration test-e2e test-vllm test-images test-kube chart fuzz lint fmt bench generate lock clean wipe
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -113,5 +113,9 @@ lock: ## resolve the lock and each service's own anew (ARGS go to the script)
 	@$(WITH_UV)
 	UV="$(UV)" scripts/lock.sh $(ARGS)
 
-clean: ## remove what was built and everything below var/
-	rm -rf $(VENV) .uv var .pytest_cache .ruff_cache .hypothesis
+clean: ## remove what was built; a wheel on var/ stays
+	rm -rf $(VENV) .uv .pytest_cache .ruff_cache .hypothesis
+
+wipe: ## delete var/ for good, with the wheel's log, its models and its secrets (asks first)
+	@read -r -p "Delete var/ with the log, the models and the pseudonym secret of its wheel? Type wipe: " answer; \
+	    [ "$$answer" = wipe ] || { echo "nothing was deleted"; exit 1; }; rm -rf var

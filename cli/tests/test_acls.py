@@ -7,7 +7,7 @@ import shlex
 from collections import defaultdict
 
 import pytest
-from tunewheel_cli.acls import PRINCIPALS, SERVICES, commands, least_acls, principal
+from tunewheel_cli.acls import PRINCIPALS, SERVICES, UPSTREAM, commands, least_acls, principal
 from tunewheel_cli.connection import InvalidOption
 from tunewheel_cli.main import app
 from tunewheel_contracts.topics import BY_NAME, ERASED_LETTERS, TICKET_PUBLISHED, TOPICS, TRAIN_CONTROL
@@ -33,7 +33,19 @@ def run(*arguments: str) -> tuple[int, str, str]:
 
 def test_everybody_whom_the_topics_name_is_a_principal(rights: dict[str, Rights]) -> None:
     named = {name for spec in TOPICS for name in (*spec.producers, *spec.consumers)}
-    assert named <= set(PRINCIPALS) == set(rights)
+    assert named - {"upstream"} <= set(PRINCIPALS) == set(rights)
+
+
+def test_each_upstream_system_writes_topics_of_its_own_and_only_privacy_erases(
+    rights: dict[str, Rights],
+) -> None:
+    written = [spec.name for topics in UPSTREAM.values() for spec in topics]
+    assert sorted(written) == sorted(spec.name for spec in TOPICS if "upstream" in spec.producers)
+    assert len(written) == len(set(written)) > 5
+    for name, topics in UPSTREAM.items():
+        assert rights[name] == {("topic", spec.name): ("Write",) for spec in topics}
+    erasing = {name for name in UPSTREAM if ("topic", "erasure.requested") in rights[name]}
+    assert erasing == {"upstream-privacy"}
 
 
 def test_a_service_reads_what_it_consumes_and_writes_what_it_produces(rights: dict[str, Rights]) -> None:
@@ -75,7 +87,6 @@ def test_people_look_and_publish_or_only_look_and_who_makes_topics_reads_none(
     assert rights["cli"]["topic", TICKET_PUBLISHED.name] == ("Read", "Write")
     assert rights["cli"]["group", "ingest.ticket-published"] == ("Describe",)
     assert set(rights["topics"].values()) == {("Alter", "AlterConfigs", "Create")}
-    assert set(rights["upstream"].values()) == {("Write",)}
 
 
 def test_a_principal_is_named_by_a_prefix_or_by_a_whole_subject() -> None:
@@ -87,7 +98,7 @@ def test_a_principal_is_named_by_a_prefix_or_by_a_whole_subject() -> None:
 
 
 def test_the_commands_allow_the_same_as_the_list() -> None:
-    acls = least_acls(["ingest", "upstream"])
+    acls = least_acls(["ingest", "upstream-tickets"])
     allowed: set[tuple[str, str, str, str]] = set()
     for line in commands(acls, template="CN={name},O=Acme Corp", bootstrap_servers="kafka:9093"):
         words = shlex.split(line)
@@ -111,9 +122,12 @@ def test_the_command_prints_for_people_for_machines_and_to_paste() -> None:
     assert code == 0
     assert out.startswith("User:acme-registry  the service registry")
     assert "registry.active" in out
-    code, out, _ = run("registry", "upstream", "--json")
+    code, out, _ = run("registry", "upstream-privacy", "--json")
     found = json.loads(out)
-    assert {acl["principal"] for acl in found} == {"User:tunewheel-registry", "User:tunewheel-upstream"}
+    assert {acl["principal"] for acl in found} == {
+        "User:tunewheel-registry",
+        "User:tunewheel-upstream-privacy",
+    }
     assert {acl["pattern_type"] for acl in found} == {"literal"}
     code, out, _ = run("viewer", "--commands", "--bootstrap-servers", "kafka:9093")
     assert out.count("\n") == 2, "topics, and groups"
@@ -122,7 +136,7 @@ def test_the_command_prints_for_people_for_machines_and_to_paste() -> None:
 def test_an_unknown_name_is_told_with_those_that_there_are() -> None:
     code, _, err = run("gateway")
     assert code == 2
-    assert "there is no principal 'gateway'; choose from upstream, ingest" in err
+    assert "there is no principal 'gateway'; choose from upstream-tickets, " in err
 
 
 def test_the_names_are_those_on_the_broker(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,7 +134,7 @@ def test_a_missing_or_foreign_spec_file_says_so(tmp_path: Path) -> None:
 def test_no_kafka_is_exit_5_and_says_what_to_do(command: tuple[str, ...]) -> None:
     code, _, err = run(*command, "--bootstrap-servers", NOWHERE)
     assert code == 5
-    assert err.count("\n") == 1
+    assert err.splitlines()[:-1] == ([f"writing to the Kafka at {NOWHERE}"] if "-p" in command else [])
     assert f"no connection to Kafka: {NOWHERE} cannot be reached" in err
     assert "tunewheel up" in err
 
@@ -198,7 +198,7 @@ def test_ask_without_a_gateway_says_so() -> None:
 def test_what_is_taken_back_is_checked_before_anything_is_sent() -> None:
     code, _, err = run("withdraw", "../x.md", "-p", "p", "--bootstrap-servers", NOWHERE)
     assert code == 1
-    assert err.startswith("tunewheel: document_id must be a relative path")
+    assert "tunewheel: document_id must be a relative path" in err
 
 
 def test_an_erasure_asks_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 from pydantic import SecretStr
-from tunewheel_cli.connection import Connection, InvalidOption, as_environment
+from tunewheel_cli.connection import Connection, InvalidOption, NoWheel, as_environment
 from tunewheel_cli.main import app as main
 from tunewheel_cli.places import Var
 from tunewheel_cli.reach import Reach, reaching
@@ -68,58 +69,62 @@ def test_no_message_shows_a_password() -> None:
     assert "--sasl-username: is missing" in str(wrong.value)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "noted"),
-    [((), True), (("--bootstrap-servers", "h:1"), False), (("--json",), False)],
+@pytest.fixture
+def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The options of a folder without a wheel, where no variable names a Kafka."""
+    monkeypatch.delenv("TUNEWHEEL_BOOTSTRAP_SERVERS", raising=False)
+    return ["--var", str(tmp_path)]
+
+
+COMMANDS = (
+    ("declare", "examples/helpdesk/project.yaml"),
+    ("publish", "x.jsonl", "-p", "desk"),
+    ("build", "-p", "desk"),
+    ("forget", "-p", "desk", "--requested-by", "privacy", "--customer", "C-7", "--yes"),
+    ("withdraw", "a.md", "-p", "desk"),
+    ("project", "remove", "desk", "--yes"),
+    ("model", "promote", "desk", "desk-1", "--reason", "better"),
+    ("topics", "--apply"),
+    ("status",),
+    ("labels", "list", "-p", "desk"),
+    ("ask", "Hello?", "-p", "desk"),
 )
-def test_a_kafka_that_nobody_named_is_told_from_the_wheel_of_the_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], noted: bool
-) -> None:
-    monkeypatch.delenv("TUNEWHEEL_BOOTSTRAP_SERVERS", raising=False)
 
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command[:2]))
+def test_a_command_that_names_no_wheel_asks_nobody(command: tuple[str, ...], nobody: list[str]) -> None:
+    result = CliRunner().invoke(main, [*command, *nobody, "--json"])
+    assert result.exit_code == 2, result.output
+    assert json.loads(result.stdout)["kind"] == "NoWheel"
+
+
+def test_a_command_says_before_it_writes_which_wheel_it_writes_to(nobody: list[str]) -> None:
     def command(reach: Reach) -> None:
         reach.client_options()
+        reach.principal()
+        reach.principal()
+        raise TunewheelError("broken")
 
     app = typer.Typer()
     app.command()(reaching(command))
-    result = CliRunner().invoke(app, ["--var", str(tmp_path), *arguments])
-    assert result.exit_code == 0
-    note = f"note: no wheel runs on {tmp_path}; this is the Kafka at localhost:9092"
-    assert (note in result.stderr) is noted
+    named = [*nobody, "--bootstrap-servers", "h:1", "--topic-prefix", "acme."]
+    result = CliRunner().invoke(app, named, env={"TUNEWHEEL_PRINCIPAL": "operator"})
+    assert result.stderr == "writing to the Kafka at h:1, topics acme.*\ntunewheel: broken\n"
 
 
-@pytest.mark.parametrize("leaves", [TunewheelError("broken"), SystemExit(1), typer.Exit(1)])
-def test_a_command_that_fails_has_said_once_which_kafka_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leaves: BaseException
-) -> None:
-    monkeypatch.delenv("TUNEWHEEL_BOOTSTRAP_SERVERS", raising=False)
-
-    def command(reach: Reach) -> None:
-        reach.client_options()
-        reach.client_options()
-        raise leaves
-
-    app = typer.Typer()
-    app.command()(reaching(command))
-    result = CliRunner().invoke(app, ["--var", str(tmp_path)])
-    assert result.exit_code == 1
-    assert result.stderr.count("note: no wheel runs on") == 1
-    assert result.stderr.startswith("note: no wheel runs on")
-
-
-def test_forget_says_which_kafka_it_is_before_it_asks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("TUNEWHEEL_BOOTSTRAP_SERVERS", raising=False)
+def test_forget_says_which_wheel_it_is_before_it_asks(nobody: list[str]) -> None:
     asked = ["--project", "desk", "--requested-by", "privacy", "--customer", "C-7"]
-    result = CliRunner().invoke(main, ["forget", *asked, "--var", str(tmp_path)], input="n\n")
+    named = ["forget", *asked, *nobody, "--bootstrap-servers", "h:1"]
+    result = CliRunner().invoke(main, named, input="n\n")
     assert result.exit_code == 1
-    assert "note: no wheel runs on" in result.stderr
+    assert result.stderr.startswith("writing to the Kafka at h:1")
 
 
-def test_a_kafka_in_a_folder_of_secrets_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TUNEWHEEL_BOOTSTRAP_SERVERS", raising=False)
-    assert Connection().is_default(Var.at(tmp_path))
+def test_a_kafka_in_a_folder_of_secrets_is_named(
+    nobody: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(NoWheel):
+        Connection().require_named(Var.at(tmp_path))
     (tmp_path / "TUNEWHEEL_BOOTSTRAP_SERVERS").write_text("h:1")
     monkeypatch.setenv("TUNEWHEEL_SECRETS_DIR", str(tmp_path))
-    assert not Connection().is_default(Var.at(tmp_path))
+    Connection().require_named(Var.at(tmp_path))

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
+from tunewheel_cli.connection import InvalidOption
 from tunewheel_cli.demo.example import Example, Ticket, bundled
+from tunewheel_cli.demo.gauge import Stopwatch
+from tunewheel_cli.demo.run import _empty, _failed
 from tunewheel_cli.demo.shift import RATINGS, expert_answers
 from tunewheel_cli.demo.traffic import Answered
+from tunewheel_cli.places import Var
 from tunewheel_contracts.events.monitoring import LabelsRequested
 from tunewheel_contracts.formats.label_prompts import LABEL_REQUEST
 
 ROOT = Path(__file__).resolve().parents[2]
 HELPDESK = Example.at(ROOT / "examples" / "helpdesk")
+ALIEN = ("logs/engine.log", "store/adapters/a.safetensors", "identity/pseudonym-secret", "thesis.tex")
 TICKET = Ticket("t-1", "No power", {"category": "solar_output"}, "expert-01", "c-7")
 
 
@@ -77,3 +84,45 @@ def test_the_bundled_example_is_the_checkouts_or_the_installed_one(
     installed.mkdir(parents=True)
     monkeypatch.syspath_prepend(tmp_path / "site-packages")
     assert bundled() == installed
+
+
+def files_below(root: Path, names: tuple[str, ...] = ALIEN) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("kept")
+
+
+@pytest.mark.parametrize("count", range(1, len(ALIEN) + 1))
+def test_a_demo_deletes_no_folder_that_no_demo_made(tmp_path: Path, count: int) -> None:
+    files_below(tmp_path, ALIEN[:count])
+    with pytest.raises(InvalidOption, match=r"--var: .* is not empty"):
+        _empty(tmp_path)
+    assert all((tmp_path / name).read_text() == "kept" for name in ALIEN[:count])
+
+
+def test_a_demo_empties_an_earlier_demos_folder_but_not_what_a_link_in_it_names(tmp_path: Path) -> None:
+    folder, other = tmp_path / "var" / "demo", tmp_path / "other"
+    _empty(folder)
+    files_below(folder)
+    files_below(other)
+    (folder / "link").symlink_to(other)
+    _empty(folder)
+    assert [entry.name for entry in folder.iterdir()] == [".tunewheel-demo"]
+    assert (other / "thesis.tex").is_file()
+
+
+def test_a_failed_step_says_what_failed_what_is_kept_and_where_its_traceback_is(tmp_path: Path) -> None:
+    watch = Stopwatch()
+    with pytest.raises(ZeroDivisionError) as raised, watch.stage("first turn"), watch.stage("roll out 1"):
+        raise ZeroDivisionError("404, message='Not Found'")
+    told = str(_failed(raised.value, watch.failed, Var(tmp_path)))
+    assert "\n" not in told
+    assert "'roll out 1' failed: 404, message='Not Found'" in told
+    assert f"`tunewheel up --var {tmp_path}`" in told
+    assert "ZeroDivisionError: 404" in (tmp_path / "logs" / "demo.log").read_text()
+
+
+def test_what_cleans_the_checkout_leaves_the_wheel_on_var() -> None:
+    for target, deletes in (("clean", False), ("wipe", True)):
+        plan = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert (re.search(r"rm -rf [^\n]*\bvar\b", plan.stdout) is not None) is deletes, plan.stdout

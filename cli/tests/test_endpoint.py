@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from tunewheel_cli.asking import ask_gateway
-from tunewheel_cli.connection import InvalidOption
+from tunewheel_cli.connection import InvalidOption, NoWheel
 from tunewheel_cli.console_login import NoLogin, login_link, tell_login
 from tunewheel_cli.demo.gateway import GatewayClient
 from tunewheel_cli.endpoint import Endpoint, NotAllowed
@@ -67,7 +67,11 @@ def test_the_wheels_key_goes_to_the_wheels_own_addresses_alone(var: Var) -> None
 
 def test_nobody_gets_the_key_of_a_wheel_that_does_not_run(var: Var) -> None:
     make_secrets(var, pseudonyms=True)
-    assert Endpoint.of("gateway", var) == Endpoint("gateway", "http://127.0.0.1:8100", None)
+    gateway = Endpoint.of("gateway", var)
+    assert (gateway.url, gateway.key) == ("http://127.0.0.1:8100", None)
+    with pytest.raises(NoWheel):
+        gateway.require_named("--gateway")
+    Endpoint.of("gateway", var, url=gateway.url).require_named("--gateway")
     note(var, supervisor=1, gateway="http://127.0.0.1:8100")
     assert Endpoint.of("gateway", var).key is None
 

@@ -227,6 +227,8 @@ def test_prometheus_asks_every_service_and_grafana_asks_prometheus(file: dict[st
     (targets,) = [one for job in asked for one in job["dns_sd_configs"]]
     assert sorted(targets["names"]) == NAMES
     assert str(targets["port"]) == image_environment("service")["TUNEWHEEL_HEALTH_PORT"]
+    (group,) = yaml.safe_load((COMPOSE / "services.yaml").read_text("utf-8"))["groups"]
+    assert sorted(rule["labels"]["service"] for rule in group["rules"]) == sorted(NAMES)
     (source,) = yaml.safe_load((COMPOSE / "grafana/datasources.yaml").read_text("utf-8"))["datasources"]
     assert source["url"].removeprefix("http://").split(":")[0] in file["services"]
     pipelines = yaml.safe_load((COMPOSE / "collector.yaml").read_text("utf-8"))["service"]["pipelines"]

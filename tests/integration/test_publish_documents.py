@@ -14,16 +14,24 @@ import httpx
 import pytest
 from obstore.store import S3Store
 from tunewheel_cli.endpoint import Endpoint
+from tunewheel_cli.known import declared_projects
 from tunewheel_cli.publishing.publish import publish_path
 from tunewheel_cli.publishing.remote import publish_url
 from tunewheel_cli.publishing.watched import Watched
 from tunewheel_cli.publishing.watching import FolderWatch, Step
+from tunewheel_cli.reading import read_latest
 from tunewheel_contracts.errors import TransientError
+from tunewheel_contracts.event import new_event
+from tunewheel_contracts.events.lifecycle import ServingDesired
+from tunewheel_contracts.events.upstream import DocumentPublished
+from tunewheel_contracts.formats.run import BaseModelRef
+from tunewheel_contracts.formats.serving import DesiredRoutes
 from tunewheel_contracts.topics import (
     DOCUMENT_PUBLISHED,
     DOCUMENT_WITHDRAWN,
     ERASURE_REQUESTED,
     RECORD_INGESTED,
+    SERVING_DESIRED,
 )
 from tunewheel_ingest.main import make_app
 from tunewheel_ingest.settings import Settings
@@ -267,9 +275,37 @@ async def test_a_watch_outlives_a_kafka_that_is_away(tmp_path: Path, project: st
     assert all(step.error is not None and step.summary.events == 0 for step in steps)
 
 
+async def test_a_removed_project_is_neither_declared_nor_served_until_it_is_declared_again(
+    kafka: str, project: str
+) -> None:
+    options = {"bootstrap_servers": kafka}
+    base = BaseModelRef(name="tiny", revision="a" * 40)
+    served = ServingDesired(
+        project=project, generation=3, base=base, system_prompt="", desired=DesiredRoutes(routes=())
+    )
+    async with Bus(kafka) as bus:
+        await bus.publish(declared(project))
+        await bus.publish(declared(f"{project}-2"))
+        await bus.publish(new_event(served, source="/test"))
+        assert (await tunewheel("project", "remove", project, kafka=kafka))["removed"]
+        assert project not in await declared_projects(options)
+        assert project not in await read_latest(options, SERVING_DESIRED)
+        assert f"{project}-2" in await declared_projects(options)
+        refused = await tunewheel("project", "remove", project, kafka=kafka, code=1)
+        assert refused["kind"] == "UnknownProject"
+        await bus.publish(declared(project))
+        assert project in await declared_projects(options)
+
+
 async def test_documents_are_withdrawn_and_people_forgotten_by_command(kafka: str, project: str) -> None:
     async with Bus(kafka) as bus:
         await bus.publish(declared(project))
+        for owner, name in ((project, "sops/a.md"), (project, "b.md"), (f"{project}-2", "c.md")):
+            published = DocumentPublished(project=owner, document_id=name, content="# Lockers")
+            await bus.publish(new_event(published, source="/test"))
+        for unknown in ("sops/b.md", "c.md"):
+            told = await tunewheel("withdraw", "b.md", unknown, "-p", project, kafka=kafka, code=1)
+            assert told["kind"] == "UnknownDocument", "a name of nobody's, and one of another project"
         assert (
             await tunewheel("withdraw", "sops/a.md", "b.md", "-p", project, "--reason", "old", kafka=kafka)
         )["withdrawn"] == ["sops/a.md", "b.md"]

@@ -239,7 +239,11 @@ def test_strimzi_is_asked_for_every_topic_and_the_least_rights(manifests: dict[s
 def test_rules_and_dashboards_arrive_as_they_are(manifests: dict[str, Manifests], chart: Path) -> None:
     found = manifests["minimal"]
     files = [path.read_text("utf-8") for path in (chart / "observability" / "rules").glob("*.y*ml")]
-    specs = [one["spec"] for one in of_kind(found, "PrometheusRule").values()]
+    rules = {name: one["spec"] for name, one in of_kind(found, "PrometheusRule").items()}
+    (of_services,) = [rules.pop(name) for name in list(rules) if name.endswith("-services")]
+    labels = [rule["labels"] for group in of_services["groups"] for rule in group["rules"]]
+    assert {one["service"] for one in labels} == set(workloads(found))
+    specs = list(rules.values())
     written = [json.dumps(yaml.safe_load(text), sort_keys=True) for text in files]
     assert sorted(json.dumps(spec, sort_keys=True) for spec in specs) == sorted(written)
     arrived = {name: json.loads(text) for one in of_kind(found, "ConfigMap").values()

@@ -13,14 +13,37 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from tunewheel_contracts.generation.asyncapi import consumed_by, produced_by
-from tunewheel_contracts.topics import ERASED_LETTERS, ERASES_LETTERS, TOPICS, TopicSpec
+from tunewheel_contracts.topics import (
+    DOCUMENT_PUBLISHED,
+    DOCUMENT_WITHDRAWN,
+    ERASED_LETTERS,
+    ERASES_LETTERS,
+    ERASURE_REQUESTED,
+    EXAMPLE_PUBLISHED,
+    FEEDBACK_RECEIVED,
+    TICKET_PUBLISHED,
+    TOPICS,
+    TopicSpec,
+)
 
 from tunewheel_cli.connection import InvalidOption
 
 NAME = "{name}"
 SERVICES = ("ingest", "curate", "train", "eval", "registry", "serve-gateway", "monitor", "index", "console")
+UPSTREAM = {
+    "upstream-tickets": (TICKET_PUBLISHED,),
+    "upstream-documents": (DOCUMENT_PUBLISHED, DOCUMENT_WITHDRAWN),
+    "upstream-examples": (EXAMPLE_PUBLISHED,),
+    "upstream-feedback": (FEEDBACK_RECEIVED,),
+    "upstream-privacy": (ERASURE_REQUESTED,),
+}
+"""By principal of an upstream system, what it writes. The ticket system, say, cannot erase anything."""
 PRINCIPALS = {
-    "upstream": "programs that publish; each needs no more than its own topics",
+    "upstream-tickets": "the ticket system",
+    "upstream-documents": "programs that publish and withdraw documents",
+    "upstream-examples": "programs that publish examples",
+    "upstream-feedback": "programs that pass on what users say of answers",
+    "upstream-privacy": "whoever requests erasures",
     **{service: f"the service {service}" for service in SERVICES},
     "cli": "people who declare, publish, build, steer and look by `tunewheel`",
     "viewer": "people who only look: status, models, watch, dead-letters, lineage",
@@ -67,7 +90,7 @@ def _of(name: str) -> list[Acl]:
             needs.setdefault((kind, resource), set()).add(operation)
 
     letters = [spec.dead_letter for spec in TOPICS if spec.dead_letter_exists]
-    allow("Write", "topic", (spec.name for spec in produced_by(name)))
+    allow("Write", "topic", (spec.name for spec in UPSTREAM.get(name) or produced_by(name)))
     if name in SERVICES:
         allow("Read", "topic", (spec.name for spec in consumed_by(name)))
         allow("Read", "group", (group for spec in TOPICS for group in spec.groups_of(name)))

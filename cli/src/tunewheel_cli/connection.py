@@ -24,6 +24,17 @@ class InvalidOption(TunewheelError):
     """An option of the command line, or a ``TUNEWHEEL_*`` variable, has an invalid value."""
 
 
+class NoWheel(InvalidOption):
+    """No wheel runs on the folder, and nobody named an address. What listens at the usual port may be
+    another team's."""
+
+    def __init__(self, var: Var, what: str, how: str) -> None:
+        super().__init__(
+            f"--var: no wheel runs on {var.root}, and nobody named {what}; start one with `tunewheel up`, "
+            f"give the folder of one that runs with --var, or name {what} with {how}"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Connection:
     """The connection options of the command line. An option that is not given comes from its ``TUNEWHEEL_*``
@@ -76,9 +87,10 @@ class Connection:
         own = (running.bootstrap_servers, running.topic_prefix)
         return running if (told.bootstrap_servers, told.topic_prefix) == own else None
 
-    def is_default(self, var: Var) -> bool:
-        """Whether nobody named a Kafka and no wheel runs on ``var``: what answers is some other wheel's."""
-        return "bootstrap_servers" not in self.settings().model_fields_set and living(var.run_file) is None
+    def require_named(self, var: Var) -> None:
+        """Raise ``NoWheel`` where nobody named a Kafka and no wheel runs on ``var``."""
+        if "bootstrap_servers" not in self.settings().model_fields_set and living(var.run_file) is None:
+            raise NoWheel(var, "a Kafka", f"--bootstrap-servers or {_variable('bootstrap_servers')}")
 
     def _names_servers(self) -> bool:
         return self.bootstrap_servers is not None or _variable("bootstrap_servers") in os.environ

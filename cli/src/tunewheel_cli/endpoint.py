@@ -13,7 +13,7 @@ from typing import Any, Self
 from pydantic import SecretStr
 from tunewheel_contracts.errors import TransientError, TunewheelError
 
-from tunewheel_cli.connection import InvalidOption
+from tunewheel_cli.connection import InvalidOption, NoWheel
 from tunewheel_cli.http import open_session
 from tunewheel_cli.places import Var
 from tunewheel_cli.roster import ROSTER
@@ -35,11 +35,13 @@ class Endpoint:
     service: str
     url: str
     key: SecretStr | None = None
+    guessed_on: Var | None = None
+    """The folder without a wheel for which ``url`` is only the usual port, where anybody may listen."""
 
     @classmethod
     def of(cls, service: str, var: Var, *, url: str | None = None) -> Self:
-        """Return ``service`` at ``url``, else at its address in the wheel on ``var``, else at its default
-        port.
+        """Return ``service`` at ``url``, else at its address in the wheel on ``var``. Where there is neither,
+        the endpoint may be made but not asked.
 
         The key in ``TUNEWHEEL_API_KEY`` is sent to any address. The wheel's own key is sent only to the
         wheel's own addresses, which are in ``run.json`` while it runs.
@@ -55,17 +57,23 @@ class Endpoint:
         key = given_key()
         if key is None and running and address == own and running.keys_file == str(var.keys_file):
             key = local_key(var)
-        return cls(service, address, key)
+        return cls(service, address, key, None if url or own else var)
 
     @property
     def headers(self) -> dict[str, str]:
         return {} if self.key is None else {"Authorization": f"Bearer {self.key.get_secret_value()}"}
 
+    def require_named(self, option: str) -> None:
+        """Raise ``NoWheel`` if nobody named an address; ``option`` names one."""
+        if self.guessed_on is not None:
+            raise NoWheel(self.guessed_on, f"the {self.service}", option)
+
     async def post(self, path: str, body: Any, *, patience: float, option: str) -> tuple[int, str]:
         """Send ``body`` as JSON; return status and text of the answer, which may take ``patience`` seconds.
 
         Raises:
-            TransientError: the service does not answer; the message names ``option``, which sets its address.
+            NoWheel: nobody named the service's address; the message names ``option``, which does.
+            TransientError: the service does not answer.
             NotAllowed: the service refuses the key.
         """
         return (await self._ask("POST", path, patience=patience, option=option, json=body))[:2]
@@ -92,6 +100,7 @@ class Endpoint:
         import aiohttp
         from yarl import URL
 
+        self.require_named(option)
         timeout = aiohttp.ClientTimeout(total=patience)
         try:
             async with (

@@ -64,5 +64,10 @@ class Var:
         return self.store.as_uri()
 
     @property
+    def demo_mark(self) -> Path:
+        """Marks the folder of a demo, which the next demo may delete."""
+        return self.root / ".tunewheel-demo"
+
+    @property
     def run_file(self) -> Path:
         return self.root / "run.json"

@@ -33,33 +33,48 @@ class Reach:
     as_json: bool
     is_unnamed: bool = False
     """Whether ``principal`` was called and found no name."""
-    is_noted: bool = False
-    """Whether ``client_options`` has already said which Kafka this is, where that needs saying."""
+    is_writing: bool = False
+    """Whether this command has said which wheel it writes to."""
 
     def client_options(self) -> dict[str, Any]:
         """Return the keyword arguments of an aiokafka client.
 
-        The first call notes on standard error, before anything is sent, a Kafka that nobody named and that
-        belongs to no wheel on ``var``.
+        Raises:
+            NoWheel: no wheel runs on ``var``, and nobody named a Kafka.
+            InvalidOption: see ``Connection.client_options``.
         """
         options = self.connection.client_options(self.var)
-        if not (self.is_noted or self.as_json) and self.connection.is_default(self.var):
-            servers = self.connection.settings(self.var).bootstrap_servers
-            print(f"note: no wheel runs on {self.var.root}; this is the Kafka at {servers}", file=sys.stderr)
-        self.is_noted = True
+        self.connection.require_named(self.var)
         return options
 
+    def place(self) -> str:
+        """Return the wheel that this command works on, in words."""
+        kafka = self.connection.settings(self.var)
+        address = f"the Kafka at {kafka.bootstrap_servers}"
+        if kafka.topic_prefix:
+            address += f", topics {kafka.topic_prefix}*"
+        return f"the wheel on {self.var.root} ({address})" if self.connection.wheel(self.var) else address
+
     def principal(self) -> Principal | None:
-        """Return the principal for the events of this command.
+        """Return the principal for the events of this command. The first call says where they are written.
 
         Raises:
+            NoWheel: see ``client_options``.
             InvalidOption, InvalidKeys: see ``asker.principal_of``.
         """
         from tunewheel_cli.asker import principal_of
 
+        self.connection.require_named(self.var)
         found = principal_of(self.var, self.connection.settings(self.var).bootstrap_servers)
         self.is_unnamed = found is None
+        self.tell_place()
         return found
+
+    def tell_place(self) -> None:
+        """Say on standard error, once, which wheel this command writes to."""
+        if not (self.is_writing or self.as_json):
+            print(f"writing to {self.place()}", file=sys.stderr)
+        self.is_writing = True
 
 
 def _kafka(name: str, help_text: str, default: str | None = None) -> Any:
@@ -80,7 +95,7 @@ _SHARED: dict[str, Any] = {
     "as_json": Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")],
     "bootstrap_servers": Annotated[
         str | None,
-        _kafka("bootstrap-servers", "host:port,… of a Kafka.", "what runs here, or localhost:9092"),
+        _kafka("bootstrap-servers", "host:port,… of a Kafka.", "the wheel's on --var"),
     ],
     "topic_prefix": Annotated[
         str | None, _kafka("topic-prefix", "What the names of its topics and groups begin with.", "none")

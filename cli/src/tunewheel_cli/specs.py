@@ -13,13 +13,15 @@ from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.spec import ProjectSpec, parse_spec
 from tunewheel_contracts.principal import Principal
+from tunewheel_contracts.topics import PROJECT_DECLARED, SERVING_DESIRED
 from tunewheel_outputs.criteria import check_criteria, hardly_decided
 
 from tunewheel_cli.endpoint import NotAllowed
-from tunewheel_cli.known import declared_projects
+from tunewheel_cli.known import declared_projects, require_project
 from tunewheel_cli.places import Var
 from tunewheel_cli.publishing.events import SOURCE
-from tunewheel_cli.publishing.sender import publish_events
+from tunewheel_cli.publishing.sender import Sender, publish_events
+from tunewheel_cli.reading import read_latest
 from tunewheel_cli.run_state import living
 
 MAX_SPEC_BYTES = 1 << 20
@@ -79,6 +81,23 @@ async def declare(
 ) -> Envelope[ProjectDeclared]:
     """Publish a spec. Declaring the same spec again gives the same event."""
     return await _publish(ProjectDeclared(project=spec.project, spec=spec, principal=principal), options)
+
+
+async def remove(project: str, options: Mapping[str, Any]) -> None:
+    """Take back the declaration of ``project``, then its serving state. What was published, built and trained
+    stays: declaring the project again brings all of it back.
+
+    Raises:
+        UnknownProject: the project is neither declared nor served.
+        TransientError: see ``publish_events``.
+    """
+    if project not in await read_latest(options, SERVING_DESIRED):
+        await require_project(options, project)
+    async with Sender(options) as sender:
+        await sender.take_back(PROJECT_DECLARED, project)
+        await sender.flush()
+        await sender.take_back(SERVING_DESIRED, project)
+        await sender.flush()
 
 
 def untold_change(before: ProjectSpec | None, after: ProjectSpec) -> str | None:

@@ -246,7 +246,7 @@ MODEL_PINNED = TopicSpec(lifecycle.ModelPinned, ("registry",), ("registry",), 1)
 COMMAND_REFUSED = TopicSpec(lifecycle.CommandRefused, ("registry",), ("registry",), 1)
 SERVING_DESIRED = TopicSpec(
     lifecycle.ServingDesired,
-    ("registry",),
+    ("registry", "cli"),
     ("serve-gateway", "eval", "monitor"),
     cleanup="compact",
     replayed_by=("serve-gateway", "monitor"),

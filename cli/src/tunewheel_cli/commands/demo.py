@@ -19,7 +19,9 @@ def demo(
     example: Annotated[
         Path | None, typer.Option(help="Folder of the example.", show_default="the bundled one")
     ] = None,
-    var: Annotated[Path, typer.Option(help="Folder of the demo's wheel; emptied first.")] = Path("var/demo"),
+    var: Annotated[
+        Path, typer.Option(help="Folder of the demo's wheel; that of an earlier demo is emptied first.")
+    ] = Path("var/demo"),
     keep: Annotated[bool, typer.Option("--keep", help="Leave it all running, print the URLs.")] = False,
     one_turn: Annotated[bool, typer.Option("--one-turn", help="Stop after the first turn.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print only the summary, as JSON.")] = False,
@@ -28,7 +30,7 @@ def demo(
 
     Exit code 0: an adapter was promoted; 4: the first one was refused; 1: something stopped on the way.
     """
-    from tunewheel_contracts.errors import TransientError, TunewheelError
+    from tunewheel_contracts.errors import TunewheelError
 
     from tunewheel_cli.demo.example import bundled
     from tunewheel_cli.demo.run import DemoOptions, run_demo
@@ -39,8 +41,6 @@ def demo(
         code = asyncio.run(run_demo(options))
     except TunewheelError as error:
         leave(error, as_json=as_json)
-    except TimeoutError as error:
-        leave(TransientError(f"{error}; the logs are in {var / 'logs'}"), as_json=as_json)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     if as_json:

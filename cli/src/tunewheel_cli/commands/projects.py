@@ -1,4 +1,4 @@
-"""declare, build, ask: commands on a project."""
+"""declare, build, ask, project remove: commands on a project."""
 
 from __future__ import annotations
 
@@ -31,6 +31,10 @@ Project = Annotated[
 def register(app: typer.Typer) -> None:
     for command in (declare, build, ask):
         app.command()(command)
+    own = typer.Typer(help="Take a project back.", no_args_is_help=True)
+    own.callback()(lambda: None)
+    own.command()(remove)
+    app.add_typer(own, name="project")
 
 
 @reaching
@@ -56,6 +60,30 @@ def declare(
             print(f"caution: {caution}", file=sys.stderr)
         if (note := untold_change(before, checked)) is not None:
             print(f"note: {note}", file=sys.stderr)
+
+
+@reaching
+def remove(
+    reach: Reach,
+    project: Annotated[str, typer.Argument(help="The project's name.", callback=named_project)],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Take back a project's declaration: nothing of it is built, trained, watched or served any more.
+
+    What was published, built and trained stays, and `tunewheel declare` brings it back. To erase what was
+    published about a person, use `tunewheel forget` first.
+    """
+    from tunewheel_cli.specs import remove as take_back
+
+    reach.principal()
+    options = reach.client_options()
+    if not yes and not reach.as_json:
+        typer.confirm(f"Stop building, training, watching and serving {project}?", abort=True)
+    asyncio.run(take_back(project, options))
+    if reach.as_json:
+        print_json({"project": project, "removed": True})
+    else:
+        print(f"removed {project}; `tunewheel declare` brings it back")
 
 
 @reaching

@@ -75,6 +75,7 @@ async def start_here(reach: Reach, plan: Plan) -> int:
     from tunewheel_cli.commands.progress import StartDisplay
 
     require_none(plan.var.run_file)  # before anything is said of stopping
+    plan.var.demo_mark.unlink(missing_ok=True)  # From now on the folder is a wheel's that no demo may delete.
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -31,15 +32,29 @@ def withdraw(
     project: Project,
     reason: Reason = "",
 ) -> None:
-    """Keep documents out of every dataset version from here on; publishing one again brings it back."""
+    """Keep documents out of every dataset version from here on; publishing one again brings it back.
+
+    An id that the project never had is an error, and nothing is withdrawn.
+    """
+    from rich.console import Console
     from tunewheel_contracts.events.upstream import DocumentWithdrawn
+
+    from tunewheel_cli.known import require_documents, require_project
 
     principal = reach.principal()
     events = [
         _checked(DocumentWithdrawn, project=project, document_id=name, reason=reason, principal=principal)
         for name in documents
     ]
-    ids = asyncio.run(_send(reach, project, events))
+    options = reach.client_options()
+
+    async def send() -> list[str]:
+        await require_project(options, project)
+        with Console(stderr=True, quiet=reach.as_json).status("reading the published documents …"):
+            await require_documents(options, project, documents)
+        return await _send(options, events)
+
+    ids = asyncio.run(send())
     if reach.as_json:
         print_json({"project": project, "withdrawn": documents, "event_ids": ids})
     else:
@@ -76,6 +91,7 @@ def forget(
     from tunewheel_contracts.identity import content_id
 
     from tunewheel_cli.forgetting import Outcome, print_outcome, wait_for_holders
+    from tunewheel_cli.known import require_project
 
     if (customer is None) == (source is None):
         raise InvalidOption("--customer: or --source must say what to erase; give exactly one of the two")
@@ -85,10 +101,15 @@ def forget(
         ErasureRequested, project=project, erasure_id=name, customer=customer, source_id=source,
         requested_by=requested_by, requested_at=now, reason=reason, principal=reach.principal(),
     )  # fmt: skip
-    options = reach.client_options()  # before the question: it notes which Kafka this is
+    options = reach.client_options()
     if not yes and not reach.as_json:
         typer.confirm(f"Erase everything of {customer or source} in {project}, for good?", abort=True)
-    (event_id,) = asyncio.run(_send(reach, project, [event]))
+
+    async def send() -> list[str]:
+        await require_project(options, project)
+        return await _send(options, [event])
+
+    (event_id,) = asyncio.run(send())
     outcome = asyncio.run(
         wait_for_holders(options, Outcome(project, name, event_id), timeout_seconds=timeout)
     )
@@ -111,15 +132,12 @@ def _checked(event_class: Any, **fields: Any) -> Any:
         raise InvalidEvent.from_validation(error) from error
 
 
-async def _send(reach: Reach, project: str, events: list[Any]) -> list[str]:
+async def _send(options: Mapping[str, Any], events: list[Any]) -> list[str]:
     from tunewheel_contracts.event import new_event
 
-    from tunewheel_cli.known import require_project
     from tunewheel_cli.publishing.events import SOURCE
     from tunewheel_cli.publishing.sender import publish_events
 
-    options = reach.client_options()
-    await require_project(options, project)
     envelopes = [new_event(event, source=SOURCE) for event in events]
     await publish_events(options, *envelopes)
     return [envelope.id for envelope in envelopes]

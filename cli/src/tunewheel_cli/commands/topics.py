@@ -30,6 +30,8 @@ def topics(
     if ctx.invoked_subcommand is not None:
         return
     options = reach.client_options()
+    if apply:
+        reach.tell_place()
     report = asyncio.run(ensure_topics(options, apply=True) if apply else check_topics(options))
     report = report.under(reach.connection.settings(reach.var).topic_prefix)
     if reach.as_json:
@@ -59,7 +61,9 @@ def acls(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME]…", help="Services, upstream, cli, viewer or topics.", show_default="all"
+            metavar="[NAME]…",
+            help="Services, upstream-tickets and its like, cli, viewer or topics.",
+            show_default="all",
         ),
     ] = None,
     principals: Annotated[

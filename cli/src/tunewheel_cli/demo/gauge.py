@@ -20,6 +20,8 @@ class Stopwatch:
     """Times named stages. ``elapsed`` counts from the creation of the stopwatch."""
 
     stages: list[Stage] = field(default_factory=list)
+    failed: str | None = None
+    """The stage in which the first exception arose."""
     _began: float = field(default_factory=time.monotonic)
 
     @property
@@ -31,6 +33,9 @@ class Stopwatch:
         began = time.monotonic()
         try:
             yield
+        except Exception:
+            self.failed = self.failed or name
+            raise
         finally:
             self.stages.append(Stage(name, round(time.monotonic() - began, 2)))
 

@@ -7,9 +7,11 @@ import asyncio
 import json
 import shutil
 import signal
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunewheel_contracts.errors import TunewheelError
 from tunewheel_runtime.kafka import client_options
 
 from tunewheel_cli import run_state
@@ -32,6 +34,10 @@ EXIT_REFUSED = 4
 """The first turn's adapter was refused, or nothing was promoted."""
 
 
+class DemoFailed(TunewheelError):
+    """A step of the demo failed."""
+
+
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
     example: Path
@@ -45,7 +51,8 @@ async def run_demo(options: DemoOptions) -> int:
     """Run the demo; return the exit code: 0, or ``EXIT_REFUSED``.
 
     Raises:
-        TunewheelError: something did not start, or the wheel stopped on the way; the message says what to do.
+        DemoFailed: a step failed; the message says which one, what was kept and how to go on.
+        TunewheelError: something did not start; the message says what to do.
     """
     example, screen, outcome = Example.at(options.example), Screen(quiet=options.quiet), Outcome()
     await asyncio.to_thread(_empty, options.var)
@@ -62,7 +69,10 @@ async def run_demo(options: DemoOptions) -> int:
                 ready: set[str] = set()
                 wheel = Wheel(plan, report=lambda kept: _show_start(bar, ready, kept, len(members) + 1))
                 await wheel.start()
-            await _tell(wheel, example, screen, outcome, options)
+            try:
+                await _tell(wheel, example, screen, outcome, options)
+            except Exception as error:
+                raise _failed(error, outcome.watch.failed, plan.var) from error
         if options.keep:
             await _wait_for_the_end(wheel, screen)
     finally:
@@ -74,11 +84,38 @@ async def run_demo(options: DemoOptions) -> int:
 
 
 def _empty(var: Path) -> None:
-    """Remove the files of an earlier demo, and refuse a folder with other files."""
+    """Make the demo's folder, or remove the files of an earlier demo from it, the mark of the folder last.
+
+    Raises:
+        InvalidOption: the folder has other files, and no demo's mark.
+        AlreadyRunning: a wheel runs on the folder.
+    """
     run_state.require_none(Var(var.resolve()).run_file)
-    if var.exists() and any(var.iterdir()) and not (var / "logs").is_dir():
-        raise InvalidOption(f"--var: {var} holds something that no demo left there; name another folder")
-    shutil.rmtree(var, ignore_errors=True)
+    mark = Var(var).demo_mark
+    if not mark.is_file() and var.exists() and any(var.iterdir()):
+        raise InvalidOption(
+            f"--var: {var} is not empty, and its files are no demo's; name another folder, or delete this one"
+        )
+    var.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    for entry in var.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry != mark:
+            entry.unlink()
+
+
+def _failed(error: Exception, step: str | None, var: Var) -> DemoFailed:
+    """Return what to tell about ``error``, whose traceback is written beside the logs."""
+    file = var.logs / "demo.log"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(traceback.format_exception(error)), "utf-8")
+    return DemoFailed(
+        f"demo: the step {step or 'follow the wheel'!r} failed: {str(error) or type(error).__name__}; the "
+        f"traceback is in {file}, and the services' logs lie beside it. What was published, built and trained "
+        f"is kept in {var.root}: `tunewheel up --var {var.root}` starts this wheel again, and `tunewheel demo` "
+        "deletes it and begins anew"
+    )
 
 
 def _show_start(bar: Bar, ready: set[str], kept: Kept, total: int) -> None:

@@ -96,7 +96,7 @@ class Story:
             return turn
         questions = self._example.questions()
         tuned = await self._answers("first answers", turn.model_id, questions)
-        plain = await self._answers("base's answers", self._spec.base_model, questions)
+        plain = await self._answers("base's answers", f"{self._project}/base", questions)
         self._screen.answers("base model", "tuned model", list(zip(questions, plain, tuned, strict=True)))
         return turn
 

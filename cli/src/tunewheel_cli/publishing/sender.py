@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tunewheel_contracts.errors import TransientError, TunewheelError
 from tunewheel_contracts.event import Envelope, KafkaRecord
-from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
+from tunewheel_contracts.topics import MAX_MESSAGE_BYTES, TopicSpec
 
 from tunewheel_cli.connection import unreachable
 
@@ -63,13 +63,19 @@ class Sender:
             TransientError: the broker does not acknowledge.
             NotAllowed: the broker does not let this client write.
         """
-        place = (record.topic, await self._place(record))
+        await self._add(record.topic, record.key, record.value, list(record.headers.items()))
+
+    async def take_back(self, topic: TopicSpec, key: str) -> None:
+        """Add a tombstone, which removes ``key`` from the compacted ``topic``. Raises as ``send``."""
+        await self._add(topic.name, key.encode(), None, [])
+
+    async def _add(self, topic: str, key: bytes, value: bytes | None, headers: list[Any]) -> None:
+        place = (topic, await self._place(topic, key))
         batch, count = self._filling.get(place) or (self._producer.create_batch(), 0)
-        headers = list(record.headers.items())
-        if batch.append(timestamp=None, key=record.key, value=record.value, headers=headers) is None:
+        if batch.append(timestamp=None, key=key, value=value, headers=headers) is None:
             await self._submit(place, batch, count)
             batch, count = self._producer.create_batch(), 0
-            batch.append(timestamp=None, key=record.key, value=record.value, headers=headers)
+            batch.append(timestamp=None, key=key, value=value, headers=headers)
         self._filling[place] = (batch, count + 1)
         if count + 1 >= BATCH_RECORDS:
             await self._submit(place, batch, count + 1)
@@ -81,18 +87,18 @@ class Sender:
         while self._waiting:
             await self._settle()
 
-    async def _place(self, record: KafkaRecord) -> int:
+    async def _place(self, topic: str, key: bytes) -> int:
         # Use the partitioner of all other producers, so that events of one key stay in order.
-        if record.topic not in self._partitions:
+        if topic not in self._partitions:
             from aiokafka.errors import KafkaError
 
             try:
-                found = await self._producer.partitions_for(record.topic)
+                found = await self._producer.partitions_for(topic)
             except KafkaError as error:
                 raise _unpublished(error) from error
-            self._partitions[record.topic] = sorted(found)
-        partitions = self._partitions[record.topic]
-        return self._partition(record.key, partitions, partitions)
+            self._partitions[topic] = sorted(found)
+        partitions = self._partitions[topic]
+        return self._partition(key, partitions, partitions)
 
     async def _submit(self, place: tuple[str, int], batch: BatchBuilder, count: int) -> None:
         from aiokafka.errors import KafkaError

@@ -37,11 +37,13 @@ class Uploader:
         """Upload one file. Return its refusal, or None once it is on the log.
 
         Raises:
+            NoWheel: nobody named ingest's address.
             TransientError: ingest does not answer, or cannot reach its broker or store.
             NotAllowed: ingest does not know the key, or the key lacks the role.
         """
         import aiohttp
 
+        self._ingest.require_named("--ingest-url")
         if self._session is None:
             self._session = open_session(
                 timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS), headers=self._ingest.headers

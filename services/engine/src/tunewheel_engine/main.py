@@ -26,6 +26,7 @@ from tunewheel_runtime.http_spans import HttpSpans
 from tunewheel_runtime.identity.access import Access, NoIdentity
 from tunewheel_runtime.identity.guard import guard
 from tunewheel_runtime.logs import configure_logs
+from tunewheel_runtime.metrics import gauge
 from tunewheel_runtime.prometheus import CONTENT_TYPE
 from tunewheel_runtime.telemetry import Telemetry, make_telemetry
 from tunewheel_runtime.tls import Certificate, InvalidTls, certificate_of, tell_of_clear_text
@@ -71,6 +72,9 @@ def make_app(engine: Engine, access: Access) -> Starlette:
 
 def make_health_app(engine: Engine) -> Starlette:
     """Return the application for health and metrics, which needs no key and has its own port."""
+
+    meter, scheduler = engine.telemetry.meter, engine.scheduler
+    gauge(meter, "tunewheel.ready", "1 while /health/ready answers 200", lambda: int(scheduler.healthy))
 
     async def health(request: Request) -> Response:
         return Response(status_code=200 if engine.scheduler.healthy else 503)
