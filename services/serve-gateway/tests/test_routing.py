@@ -217,11 +217,35 @@ def test_the_bare_base_is_routed_under_its_id_and_asked_under_its_name():
     assert (target.model_id, target.upstream_model) == ("base-0123", "org/Base")
 
 
-def test_a_base_of_several_projects_is_ambiguous_unless_the_key_tells():
-    table = built(desired("one"), desired("two"))
+@pytest.mark.parametrize("asked", ["org/Base", "base-0"])
+def test_a_base_is_served_for_one_of_its_projects_while_all_mean_the_same(asked: str):
+    """A second project on the base takes nothing from the first one's clients."""
+    routes: dict[str, Any] = {"production": ("base-0", 100)}
+    table = built(desired("one", **routes), desired("two", **routes), desired("three", **routes))
+    assert table.find(asked, draw=0.5).project == "one"
+    assert table.find(asked, draw=0.5, allowed={"three", "two"}).project == "two"
+    with_canary = desired("two", production=("base-0", 90), canary=("a", 10))
+    table = built(desired("one", **routes), with_canary, ready="a")
+    assert table.find(asked, draw=0.5).project == "one"
+
+
+OTHER_MEANINGS: list[dict[str, Any]] = [
+    {"system_prompt": "another"},
+    {"max_output_tokens": 7},
+    {"retrieves": True},
+]
+
+
+@pytest.mark.parametrize("other", OTHER_MEANINGS)
+@pytest.mark.parametrize("asked", ["org/Base", "base-0"])
+def test_a_base_that_projects_use_in_different_ways_is_ambiguous_unless_the_key_tells(
+    asked: str, other: dict[str, Any]
+):
+    one, two = (desired(name, production=("base-0", 100)) for name in ("one", "two"))
+    table = built(one, replace(two, **other))
     with pytest.raises(UnknownModel, match="one/base, two/base"):
-        table.find("org/Base", draw=0.5)
-    assert table.find("org/Base", draw=0.5, allowed={"two"}).project == "two"
+        table.find(asked, draw=0.5)
+    assert table.find(asked, draw=0.5, allowed={"two"}).project == "two"
 
 
 @pytest.mark.parametrize(
@@ -257,13 +281,6 @@ def test_a_refusal_reveals_nothing_about_projects_of_other_keys(asked: str):
         told.append(json.loads(json.dumps(caught.value.payload()).replace(repr(name), "")))
     assert told[0] == told[1], "as if there were none of that name"
     assert not any(name in str(told[0]) for name in ("secret", "first", "org/", "base"))
-
-
-def test_a_model_that_several_projects_have_is_the_one_of_the_key():
-    table = built(desired("one", production=("base-0", 100)), desired("two", production=("base-0", 100)))
-    assert table.find("base-0", draw=0.5, allowed={"two"}).project == "two"
-    with pytest.raises(UnknownModel, match="one/base, two/base"):
-        table.find("base-0", draw=0.5)
 
 
 def test_a_key_reaches_only_its_projects():

@@ -36,7 +36,8 @@ class Version:
 
 class Catalog:
     """The newest spec and the newest desired state of each project. An older generation never replaces a
-    newer one."""
+    newer one. Of two equal generations with other models the first stays: a registry that was no longer
+    active published one of them."""
 
     def __init__(self) -> None:
         self._registered: dict[str, ModelRegistered] = {}
@@ -44,15 +45,26 @@ class Catalog:
         self._desired: dict[str, Envelope[ServingDesired]] = {}
         self._declared: dict[str, Envelope[ProjectDeclared]] = {}
         self._previous: dict[str, Route] = {}
+        self._refused: dict[str, str] = {}
 
-    def on_serving_desired(self, event: Envelope[ServingDesired]) -> None:
+    def on_serving_desired(self, event: Envelope[ServingDesired]) -> str | None:
+        """Take over ``event``. Return why a desired state of this generation was refused; None: none was."""
         known = self._desired.get(event.project)
-        if known is None or event.data.generation >= known.data.generation:
+        if known is not None and _contradict(known, event):
+            self._refused[event.project] = (
+                f"two registries decided on generation {event.data.generation} of {event.project}: the "
+                f"routes of event {known.id} serve, those of {event.id} are refused; compare `tunewheel "
+                "status` with the registry, and decide again by `tunewheel model promote` or `rollback`"
+            )
+        elif known is None or event.data.generation >= known.data.generation:
+            if known is None or event.data.generation > known.data.generation:
+                self._refused.pop(event.project, None)
             self._desired[event.project] = event
             before = _in_production(known) if known is not None else None
             after = _in_production(event)
             if before is not None and (after is None or before.model_id != after.model_id):
                 self._previous[event.project] = before
+        return self._refused.get(event.project)
 
     def on_project_declared(self, event: Envelope[ProjectDeclared]) -> None:
         self._declared[event.project] = event
@@ -87,6 +99,7 @@ class Catalog:
         """Serve ``project`` by its base model again, if the project is declared."""
         self._desired.pop(project, None)
         self._previous.pop(project, None)
+        self._refused.pop(project, None)
 
     def on_declaration_removed(self, project: str) -> None:
         """Forget ``project``, unless it has a desired state."""
@@ -118,10 +131,16 @@ class Catalog:
             spec, created = declared.data.spec, int(declared.time.timestamp())
             task = spec.task
             return DesiredProject(
-                name, spec.base_model, task.system_prompt, task.max_output_tokens, created=created
+                name,
+                spec.base_model,
+                task.system_prompt,
+                task.max_output_tokens,
+                retrieves=_retrieves(spec),
+                created=created,
             )
         task = declared.data.spec.task if declared else None
         return DesiredProject(
+            retrieves=declared is not None and _retrieves(declared.data.spec),
             project=name,
             base_name=desired.data.base.name,
             system_prompt=task.system_prompt if task else desired.data.system_prompt,
@@ -136,3 +155,17 @@ class Catalog:
 def _in_production(event: Envelope[ServingDesired]) -> Route | None:
     """Return the production route; None where the project is served by its base model."""
     return next((r for r in event.data.desired.routes if r.role is RouteRole.PRODUCTION), None)
+
+
+def _contradict(one: Envelope[ServingDesired], other: Envelope[ServingDesired]) -> bool:
+    """Tell whether two events of one generation come from two decisions. A newly declared spec changes shares
+    and prompts without a new generation, but never which models have a role."""
+    if one.data.generation != other.data.generation or one.causation_id == other.causation_id:
+        return False
+    return {(r.role, r.model_id) for r in one.data.desired.routes} != {
+        (r.role, r.model_id) for r in other.data.desired.routes
+    }
+
+
+def _retrieves(spec: ProjectSpec) -> bool:
+    return spec.retrieval is not None and spec.retrieval.default == "on"

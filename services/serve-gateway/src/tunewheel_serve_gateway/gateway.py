@@ -89,6 +89,7 @@ class Gateway:
         self._wrap = wrap
         self._publish_many = publish_many
         self._fail = fail
+        self._warn = warn
         self.max_body_bytes = settings.max_body_bytes
         self.metrics = Metrics(meter)
         self.catalog = Catalog()
@@ -162,7 +163,8 @@ class Gateway:
         return self.reconciler.table
 
     def on_serving_desired(self, event: Envelope[ServingDesired]) -> None:
-        self.catalog.on_serving_desired(event)
+        refusal = self.catalog.on_serving_desired(event)
+        self._warn(f"desired_refused {event.project}", refusal)
         self._on_change()
 
     def on_project_declared(self, event: Envelope[ProjectDeclared]) -> None:
@@ -176,6 +178,7 @@ class Gateway:
 
     def on_desired_removed(self, project: str) -> None:
         self.catalog.on_desired_removed(project)
+        self._warn(f"desired_refused {project}", None)
         self._on_change()
 
     def on_declaration_removed(self, project: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from types import MappingProxyType
@@ -28,6 +28,8 @@ class DesiredProject:
     before: Route | None = None
     """The previous production route, if the compacted topic still has it. Used where ``stand_ins`` is
     empty."""
+    retrieves: bool = False
+    """Whether requests get passages from the project's index unless they say otherwise."""
     created: int = 0
     """Time of the event, in Unix seconds."""
 
@@ -49,6 +51,8 @@ class Target:
     percent: int = 100
     adapter: AdapterRef | None = None
     pinned: bool = False
+    retrieves: bool = False
+    """Whether the project's passages are put into the prompt unless a request says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +152,11 @@ class RouteTable:
         mine = found if allowed is None else [target for target in found if target.project in allowed]
         if not mine:
             raise self._unknown(model, allowed)
-        if len(mine) > 1:
+        if not _mean_the_same(mine):
             names = ", ".join(f"{target.project}/base" for target in mine)
-            raise UnknownModel(f"several projects use {model}; name one of {names}", param="model")
+            raise UnknownModel(
+                f"several projects use {model}, each in its own way; name one of {names}", param="model"
+            )
         return replace(mine[0], pinned=True)
 
     def _unknown(self, model: str, allowed: Collection[str] | None) -> UnknownModel:
@@ -174,6 +180,13 @@ class RouteTable:
                 retry_after="2",
             )
         return target
+
+
+def _mean_the_same(targets: Sequence[Target]) -> bool:
+    """Tell whether a request gets the same answer whichever of ``targets`` it is given to. Passages come from
+    the project's own index."""
+    alike = [replace(target, project="", percent=0) for target in targets]
+    return len(alike) == 1 or all(one == alike[0] and not one.retrieves for one in alike)
 
 
 def build_table(
@@ -214,6 +227,7 @@ def _project_table(
         desired.base_name,
         desired.system_prompt,
         desired.max_output_tokens,
+        retrieves=desired.retrieves,
     )
     wanted = {route.role: _target(desired, route) for route in desired.routes}
     found = {role: target for role, target in wanted.items() if _is_loaded(target, ready)}
@@ -307,6 +321,7 @@ def _target(desired: DesiredProject, route: Route) -> Target:
         role=route.role,
         percent=route.percent,
         adapter=route.adapter,
+        retrieves=desired.retrieves,
     )
 
 
