@@ -110,11 +110,12 @@ def _failed(error: Exception, step: str | None, var: Var) -> DemoFailed:
     file = var.logs / "demo.log"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("".join(traceback.format_exception(error)), "utf-8")
+    why = str(error) or type(error).__name__
     return DemoFailed(
-        f"demo: the step {step or 'follow the wheel'!r} failed: {str(error) or type(error).__name__}; the "
-        f"traceback is in {file}, and the services' logs lie beside it. What was published, built and trained "
-        f"is kept in {var.root}: `tunewheel up --var {var.root}` starts this wheel again, and `tunewheel demo` "
-        "deletes it and begins anew"
+        f"demo: the step {step or 'follow the wheel'!r} failed: {why}; the traceback is in {file}, and the "
+        f"services' logs lie beside it. What was published, built and trained is kept in {var.root}: "
+        f"`tunewheel up --var {var.root}` starts this wheel again, and `tunewheel demo` deletes it and begins "
+        "anew"
     )
 
 
