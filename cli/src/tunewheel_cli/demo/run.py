@@ -114,7 +114,7 @@ def _failed(error: Exception, step: str | None, var: Var) -> DemoFailed:
     return DemoFailed(
         f"demo: the step {step or 'follow the wheel'!r} failed: {why}; the traceback is in {file}, and the "
         f"services' logs lie beside it. What was published, built and trained is kept in {var.root}: "
-        f"`tunewheel up --var {var.root}` starts this wheel again, and `tunewheel demo` deletes it and begins "
+        f"`tunewheel up --var {var.root}` starts this wheel again; `tunewheel demo` deletes it and begins "
         "anew"
     )
 
