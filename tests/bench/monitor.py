@@ -184,6 +184,9 @@ class Nowhere:
     def new(self, data: Any, *, cause: Any = None, correlation_id: str | None = None) -> Envelope[Any]:
         return new_event(data, source="/bench", cause=cause, correlation_id=correlation_id)
 
+    def warn(self, name: str, text: str | None) -> None:
+        print(name, text, file=sys.stderr)
+
     async def publish_many(self, envelopes: Sequence[Envelope[Any]]) -> None:
         """Nobody listens."""
 
@@ -196,10 +199,10 @@ async def make(root: Path, count: int) -> tuple[Scorer, Watch]:
     dataset_id = await store_dataset(store, "desk", count)
     declared = new_event(ProjectDeclared(project="desk", spec=spec("desk")), source="/bench")
     knowledge = Knowledge(Table(declared), Table(desired("desk", dataset_id)))
-    references = References(store, embedder, 8_000)
+    metrics = Metrics(make_telemetry("monitor", None))
+    references = References(store, embedder, 8_000, metrics)
     exhibits = Exhibits(store, log, knowledge.erasures)
     pseudonyms = PseudonymKeys(store, knowledge.erasures, knowledge.refresh)
-    metrics = Metrics(make_telemetry("monitor", None))
     watch = Watch(log, knowledge, references, Checkpoints(store), exhibits, pseudonyms, metrics)
     return Scorer(knowledge, references, embedder, log.new, pseudonyms, metrics), watch
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -41,7 +40,7 @@ from tunewheel_runtime.telemetry import make_telemetry
 
 SHA = "0" * 64
 START = datetime(2026, 1, 1, tzinfo=UTC)
-FITTED: OrderedDict[str, Reference | None] = OrderedDict()
+FITTED: dict[str, Reference | None] = {}
 """References that any test had fitted: one dataset id stands for the same texts in all of them."""
 
 THINGS = ("bike", "battery", "charger", "saddle", "brake", "lamp", "lock", "tyre", "pedal", "chain", "bell")
@@ -223,7 +222,8 @@ class Desk:
         self.lifecycle: list[Envelope[Any]] = []
         self.traffic = Traffic()
         self.scored: list[Delivery[Any]] = []
-        self._embedder, self._references = embedder, References(store, embedder, 500, FITTED)
+        self._embedder = embedder
+        self._references = References(store, embedder, 500, Metrics(make_telemetry("monitor", None)), FITTED)
         self.revive()
 
     def revive(self) -> None:

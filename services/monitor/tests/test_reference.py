@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from structlog.testing import capture_logs
 from tunewheel_embedding.static import StaticEmbedder, Vectors
+from tunewheel_monitor.metrics import Metrics
 from tunewheel_monitor.reference import (
     Reference,
     References,
@@ -17,11 +18,17 @@ from tunewheel_monitor.reference import (
     labels_of,
     questions_of,
     shares_of_words,
+    size_of,
     words_in,
 )
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_runtime.telemetry import make_telemetry
 
 from .conftest import bike_texts, spec_of, store_dataset
+
+
+def metrics() -> Metrics:
+    return Metrics(make_telemetry("monitor", None))
 
 
 def split(*rows: tuple[str, str, str | None]) -> pl.DataFrame:
@@ -91,7 +98,7 @@ async def test_a_dataset_that_is_gone_is_no_reference_and_others_are_remembered(
     embedder: StaticEmbedder, tmp_path: Path
 ) -> None:
     store = ObjectStore(tmp_path.as_uri())
-    references = References(store, embedder, 100)
+    references = References(store, embedder, 100, metrics())
     assert await references.get("ds-gone") is None
     await store_dataset(store, spec_of(), "ds-1", bike_texts(40))
     assert await references.get("ds-1") is await references.get("ds-1") is not None
@@ -105,18 +112,46 @@ async def test_a_dataset_whose_vectors_cannot_be_fitted_is_no_reference(tmp_path
     store = ObjectStore(tmp_path.as_uri())
     await store_dataset(store, spec_of(), "ds-1", bike_texts(40))
     with capture_logs() as said:
-        assert await References(store, Broken(), 100).get("ds-1") is None
+        assert await References(store, Broken(), 100, metrics()).get("ds-1") is None
     assert [line["event"] for line in said] == ["reference_unusable"]
 
 
-async def test_a_round_of_many_projects_reads_each_dataset_once(
-    embedder: StaticEmbedder, tmp_path: Path
+@pytest.mark.parametrize("projects", [65, 200])
+async def test_projects_that_take_turns_have_their_references_fitted_once(
+    embedder: StaticEmbedder, tmp_path: Path, projects: int
 ) -> None:
-    references = References(ObjectStore(tmp_path.as_uri()), embedder, 100)
-    with capture_logs() as said:
-        for n in (*range(20), *range(20)):
+    store = ObjectStore(tmp_path.as_uri())
+    references = References(store, embedder, 100, metrics())
+    for n in range(projects):
+        await store_dataset(store, spec_of(), f"ds-{n}", bike_texts(12))
+    for _ in range(3):
+        for n in range(projects):
+            assert await references.get(f"ds-{n}") is not None
+    assert references.metrics.value("references.fitted") == projects
+
+
+async def test_where_memory_is_short_some_references_are_fitted_again_and_some_are_found(
+    embedder: StaticEmbedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ObjectStore(tmp_path.as_uri())
+    references = References(store, embedder, 100, metrics())
+    for n in range(10):
+        await store_dataset(store, spec_of(), f"ds-{n}", bike_texts(12))
+    one = await references.get("ds-0")
+    monkeypatch.setattr("tunewheel_monitor.reference.MOST_BYTES", 9 * size_of(one))
+    for _ in range(5):
+        for n in range(10):
             await references.get(f"ds-{n}")
-    assert len(said) == 20
+    assert references.metrics.value("references.missed") < 25
+
+
+async def test_a_round_of_unusable_datasets_reads_each_once(embedder: StaticEmbedder, tmp_path: Path) -> None:
+    references = References(ObjectStore(tmp_path.as_uri()), embedder, 100, metrics())
+    with capture_logs() as said:
+        for n in (*range(100), *range(100)):
+            await references.get(f"ds-{n}")
+    assert len(said) == 100
+    assert references.metrics.value("references.fitted") == 0
 
 
 def test_words_are_told_without_what_may_be_personal() -> None:

@@ -11,6 +11,8 @@ COUNTERS: Mapping[str, str] = {
     "scores.made": "Completions and ratings scored",
     "scores.folded": "Scores taken into the state of their project",
     "checkpoints.unreadable": "Checkpoints that could not be read: the project went on with an older state",
+    "references.missed": "Datasets whose reference was not in memory when scores needed it",
+    "references.fitted": "References that were fitted: more than datasets in production if memory is short",
     "windows.judged": "Windows of answers, and of ratings, that were full",
     "looks": "Windows in which a detector had something to measure",
 }

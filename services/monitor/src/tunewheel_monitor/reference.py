@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections import Counter, OrderedDict
+import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,13 +22,13 @@ from tunewheel_outputs.terms import terms_of
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
 from tunewheel_monitor.coverage import Coverage
+from tunewheel_monitor.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
-KEPT = 64
-"""How many fitted references are kept in memory, one per active project; the least recently used is dropped
-first. A reference of 8,000 questions (``TUNEWHEEL_REFERENCE_TEXTS``) takes 12 MB plus its words, and 1 MB per
-hundred labels. So 64 references take about 0.8 GB."""
+MOST_BYTES = 1 << 30
+"""About how much memory fitted references may take. A reference of 8,000 questions
+(``TUNEWHEEL_REFERENCE_TEXTS``) takes 12 MB plus its words, and 1 MB per hundred labels."""
 FEWEST_TEXTS = 10
 SHORTEST_WORD = 3
 MOST_LABELS = 500
@@ -71,8 +72,10 @@ class References:
     store: ObjectStore
     embedder: StaticEmbedder
     limit: int
-    _fitted: OrderedDict[str, Reference | None] = field(default_factory=OrderedDict[str, Reference | None])
+    metrics: Metrics
+    _fitted: dict[str, Reference | None] = field(default_factory=dict[str, Reference | None])
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _random: random.Random = field(default_factory=lambda: random.Random(0))
 
     async def get(self, dataset_id: str) -> Reference | None:
         """Return the reference of ``dataset_id``; None: it is unusable, and the log says why.
@@ -82,15 +85,24 @@ class References:
         """
         async with self._one_at_a_time:
             if dataset_id not in self._fitted:
+                self.metrics.add("references.missed")
                 try:
-                    self._fitted[dataset_id] = await self._fit(dataset_id)
+                    fitted = await self._fit(dataset_id)
+                    self.metrics.add("references.fitted")
                 except UNUSABLE as error:
                     log.error("reference_unusable", dataset_id=dataset_id, reason=str(error))
-                    self._fitted[dataset_id] = None
-                while len(self._fitted) > KEPT:
-                    self._fitted.popitem(last=False)
-            self._fitted.move_to_end(dataset_id)
+                    fitted = None
+                self._make_room(fitted)
+                self._fitted[dataset_id] = fitted
             return self._fitted[dataset_id]
+
+    def _make_room(self, fitted: Reference | None) -> None:
+        """Drop references at random until ``fitted`` fits into ``MOST_BYTES``. If the least recently used one
+        were dropped instead, projects that take turns would find none of theirs."""
+        sizes = {name: size_of(one) for name, one in self._fitted.items()}
+        while sizes and sum(sizes.values()) + size_of(fitted) > MOST_BYTES:
+            dropped = self._random.choice(list(sizes))
+            del sizes[dropped], self._fitted[dropped]
 
     async def _fit(self, dataset_id: str) -> Reference:
         path = f"datasets/{dataset_id}/manifest.json"
@@ -102,6 +114,16 @@ class References:
         manifest = decode_data(DatasetManifest, data)
         splits = [await self.store.get(ref) for ref in (manifest.train, manifest.holdout)]
         return await asyncio.to_thread(fit, dataset_id, splits, embed=self.embedder.embed, limit=self.limit)
+
+
+def size_of(reference: Reference | None) -> int:
+    """Return about how many bytes a reference takes; also an unusable one takes some."""
+    if reference is None:
+        return 1_000
+    coverage, words = reference.coverage, len(reference.terms) + len(reference.words)
+    topics = coverage.topics
+    arrays = (coverage.units, coverage.cells, *((topics.sums, topics.axes.turn) if topics else ()))
+    return sum(array.nbytes for array in arrays) + 150 * words
 
 
 def fit(
