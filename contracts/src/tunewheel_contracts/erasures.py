@@ -83,6 +83,10 @@ class Erasures:
         known = self._by_project.get(project, {})
         return tuple(known[event_id] for event_id in sorted(known))
 
+    def by_request(self) -> dict[str, Erasure]:
+        """Return the erasures of every project by the id of the event that asked for it."""
+        return {name: erasure for known in self._by_project.values() for name, erasure in known.items()}
+
     def all(self) -> tuple[Erasure, ...]:
         """Return the erasures of every project."""
         return tuple(erasure for project in sorted(self._by_project) for erasure in self.of(project))

@@ -33,7 +33,7 @@ from tunewheel_curate.builds.known import Known
 from tunewheel_curate.builds.making import Answer, Maker
 from tunewheel_curate.builds.policy import Pending
 from tunewheel_curate.records.arrivals import rows_of
-from tunewheel_curate.records.forgetting import finding_ref, forget
+from tunewheel_curate.records.forgetting import finding_ref, forget, recall
 from tunewheel_curate.records.missing import MissingRecords
 from tunewheel_curate.records.table import RecordTable, ends_of
 from tunewheel_curate.turns.deciding import Step
@@ -80,6 +80,8 @@ class Curation:
         self.projects = projects
         self.indexes = indexes
         self.known = known
+        self._recalled: set[str] = set()
+        """The requests for erasure whose findings the table remembers."""
 
     async def keep(self, deliveries: Sequence[Delivery[RecordIngested]]) -> None:
         """Append records to the table, each once, and start the build worker: a build often follows."""
@@ -87,6 +89,16 @@ class Curation:
         new = await asyncio.to_thread(self.table.append, rows, erasures=erasures)
         log.info("records_kept", delivered=len(deliveries), new=new)
         await self._builder.prepare()
+
+    async def recall_erasures(self) -> None:
+        """Let the table remember the erased records that stored findings name, each finding once.
+
+        Raises:
+            TransientError: the store is away.
+        """
+        asked = self.known.erasures.by_request()
+        new = {name: erasure for name, erasure in asked.items() if name not in self._recalled}
+        self._recalled |= await recall(self.table, self._service.store, new)
 
     async def turn_for(self, event: Envelope[DriftDetected]) -> Envelope[DatasetRequested] | None:
         """Return the request for a version if the alarm in ``event`` makes one due at once."""

@@ -66,6 +66,7 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
     missing = MissingRecords(service.store, service.warn)
 
     async def fill() -> None:
+        await curation.recall_erasures()
         await catch_up(table, settings, missing=missing, erasures=known.erasures.all)
 
     async def read_regression_set() -> None:

@@ -166,6 +166,7 @@ class Watch:
         erasures = self._curation.known.erasures.all()
         if not erasures:
             return
+        await self._curation.recall_erasures()
         rows = await asyncio.to_thread(self._curation.table.subjects, erasures)
         if not rows.is_empty():
             await asyncio.to_thread(self._curation.table.erase, rows)

@@ -36,6 +36,28 @@ def test_a_person_and_a_source_are_taken_up_to_the_moment(records) -> None:
     assert taken == ["rec-0000", "rec-0002", "rec-0003"]
 
 
+def test_copies_of_an_erased_record_are_taken_whoever_they_name(records) -> None:
+    fold = Erasures()
+    fold.apply(requested(1, customer="jane"))
+    copy = {"record_id": "rec-a", "source_id": "T-1", "published_at": NOON - MINUTE}
+    rows = records(
+        copy | {"group": "T-1"},
+        copy | {"group": "jane", "published_at": NOON},
+        copy | {"group": "bob", "published_at": NOON + MINUTE},
+        copy | {"group": "bob", "published_at": NOON + MINUTE, "occurred_at": NOON},
+        copy | {"group": "T-1", "project": "other"},
+        {"source_id": "T-1", "group": "T-1", "published_at": NOON - MINUTE, "project": "other"},
+        {"source_id": "T-1", "group": "T-1", "published_at": NOON - MINUTE, "kind": "example"},
+        {"source_id": "T-1", "group": "T-1", "published_at": NOON - MINUTE, "title": "named nobody"},
+        {"source_id": "T-1", "group": "ann", "published_at": NOON - MINUTE},
+        {"group": "T-1", "published_at": NOON - MINUTE},
+    )
+    for frame in (rows, rows.reverse()):
+        taken = frame.filter(erased(fold.all()))
+        assert sorted(taken["group"]) == ["T-1", "T-1", "bob", "jane"]
+        assert "named nobody" in taken["title"].to_list()
+
+
 def test_the_moment_may_be_named() -> None:
     fold = Erasures()
     fold.apply(requested(1, customer="C-1", requested_at=NOON - MINUTE))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -18,13 +18,14 @@ from tunewheel_contracts.pseudonyms import Pseudonyms
 from tunewheel_curate.documents.taught import note_sources, taught_of
 from tunewheel_curate.documents.teaching import read_lessons
 from tunewheel_curate.pipeline import build
-from tunewheel_curate.records.forgetting import finding_ref, forget
+from tunewheel_curate.records.forgetting import finding_ref, forget, recall
 from tunewheel_curate.records.table import RecordTable
 from tunewheel_curate.versions.pseudonymity import under_pseudonyms
 from tunewheel_curate.versions.versioning import write_version
 from tunewheel_retrieval.sections import Section
 from tunewheel_runtime.store import ObjectStore
 
+NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 NAMES = Pseudonyms("shop", "a secret of the installation")
 
 
@@ -114,6 +115,29 @@ async def test_a_version_that_only_lists_a_contradiction_for_review_is_named(
     found = await carried_out(event, table=table, store=store, delete_versions=True)
     assert found == ErasureFinding(records=1, dataset_ids=(held,), record_ids=("rec-0030",))
     assert not await store.exists(f"datasets/{held}/review.parquet")
+
+
+async def test_a_record_that_was_published_under_another_customer_too_is_forgotten_whole(
+    store, records, varied_rows, spec, tmp_path: Path
+) -> None:
+    text = "my name is Jane Roe and the bell of my Heron is silent"
+    wrong = {"record_id": "rec-jane", "source_id": "T-jane", "input": text, "group": "somebody", "offset": 90}
+    right = wrong | {"group": "jane", "offset": 91, "published_at": NOON}
+    rows = records(*varied_rows(30), wrong, right)
+    table = RecordTable(str(tmp_path / "records"))
+    table.append(rows)
+    held = await stored_version(rows[:31], spec(), store, tmp_path)  # of the time of the wrong customer
+    event = letter(rows, customer="jane")
+    found = await carried_out(event, table=table, store=store, delete_versions=True)
+    assert (found.records, found.record_ids, found.dataset_ids) == (1, ("rec-jane",), (held,))
+    assert not table.read("shop", {}).filter(pl.col("input") == text).height
+    assert not await store.exists(f"datasets/{held}/train.parquet")
+
+    # A process that did not carry it out refuses the old text too, whoever it is sent for.
+    other = RecordTable(str(tmp_path / "elsewhere"))
+    erasure = Erasures().asked_by(event)
+    assert await recall(other, store, {event.id: erasure}) == {event.id}
+    assert other.append(records(wrong), erasures=(erasure,)) == 0
 
 
 async def test_a_source_is_forgotten_too(table, store, rows, spec, tmp_path: Path) -> None:

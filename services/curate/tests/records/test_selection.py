@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
+from tunewheel_curate.pipeline import build
 from tunewheel_curate.records.selection import distinct_records, select_usable
 
 OLD, NEW = datetime(2026, 2, 1, tzinfo=UTC), datetime(2026, 3, 1, tzinfo=UTC)
@@ -14,6 +15,28 @@ def test_copies_of_a_record_count_once_whatever_their_order(records) -> None:
     twice = records({}, {"record_id": "rec-a"}, {"record_id": "rec-a", "published_at": OLD})
     assert distinct_records(twice).equals(distinct_records(twice.reverse()))
     assert distinct_records(twice)["record_id"].to_list() == ["rec-0000", "rec-a"]
+
+
+@pytest.mark.parametrize("kind", ["ticket", "example"])
+def test_the_latest_publication_names_the_customer_and_the_dates(records, kind: str) -> None:
+    first = {"record_id": "rec-a", "kind": kind, "source_id": "T", "group": "T", "published_at": OLD}
+    mended = first | {"group": "jane", "validated_at": OLD, "occurred_at": OLD, "published_at": NEW}
+    for order in ((first, mended), (mended, first)):
+        named = distinct_records(records(*order)).row(0, named=True)
+        assert (named["group"], named["validated_at"], named["occurred_at"]) == ("jane", OLD, OLD)
+        assert named["published_at"] == OLD
+
+
+def test_tickets_that_are_published_again_with_their_customers_are_split_by_customer(
+    records, varied_rows, spec
+) -> None:
+    rows = [row | {"source_id": f"T-{n}", "group": f"T-{n}"} for n, row in enumerate(varied_rows(60))]
+    named = [row | {"group": f"customer-{n % 20}", "published_at": NEW} for n, row in enumerate(rows)]
+    first, again = records(*rows), records(*named)
+    made = build(pl.concat([first, again.with_columns(pl.col("offset") + 1000)]), spec())
+    sides = [set(side["group"]) for side in (made.split.train, made.split.holdout)]
+    assert sides[0] | sides[1] == {f"customer-{n}" for n in range(20)}
+    assert sides[0].isdisjoint(sides[1])
 
 
 def test_a_source_that_went_back_to_an_earlier_version_says_that_one(records) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -10,6 +11,9 @@ from hypothesis import strategies as st
 from tunewheel_contracts.erasures import Erasure
 from tunewheel_contracts.errors import TransientError
 from tunewheel_curate.records.table import ForeignRecordTable, RecordTable, TableBehind, ends_of, table_url
+
+NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
+OTHER = {"partition": 1, "offset": 0}
 
 
 @pytest.fixture
@@ -155,6 +159,29 @@ def test_a_rebuilt_table_leaves_the_erased_out_and_reaches_as_far(table, records
     assert table.reached(0) == 1
     assert table.append(rows[:3].with_columns(pl.col("offset") + 1), erasures=erasures) == 3
     assert table.read("shop", {"0": 2, "1": 2, "2": 2}).height == 3
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0), (1, 2, 0)])
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_a_rebuilt_table_leaves_copies_of_the_erased_out_in_any_order(
+    table, records, order: tuple[int, ...], at_once: int
+) -> None:
+    copies = [
+        {"record_id": "rec-a", "group": group, "published_at": NOON} for group in ("T-1", "jane", "bob")
+    ]
+    places = [{"partition": 0, "offset": place} for place in range(5)]
+    rows = records(
+        *(copies[n] | place for n, place in zip(order, places, strict=False)),
+        {"record_id": "rec-a", "group": "bob", "published_at": NOON + timedelta(days=1)} | places[3],
+        {"record_id": "rec-b", "group": "T-1", "published_at": NOON} | places[4],
+        {"record_id": "rec-a", "group": "T-1", "project": "other", "published_at": NOON} | OTHER,
+    )
+    erasures = (Erasure(project="shop", customer="jane", until=NOON),)
+    for start in range(0, rows.height, at_once):
+        table.append(rows[start : start + at_once], erasures=erasures)
+    assert sorted(table.read("shop", {"0": 5})["offset"]) == [3, 4]
+    assert table.read("other", {"1": 1}).height == 1
+    assert table.append(rows, erasures=erasures) == 0
 
 
 def test_a_reader_whose_files_are_erased_tries_again(tmp_path: Path, records) -> None:

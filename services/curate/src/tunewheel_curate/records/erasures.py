@@ -2,22 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
+from datetime import datetime
 
 import polars as pl
 from tunewheel_contracts.erasures import Erasure
 
+Copy = tuple[str, str]
+"""A project and a ``record_id``, which several rows may share: the same content, perhaps under another
+customer."""
+_MOMENT = pl.Datetime("us", "UTC")
 
-def erased(erasures: Iterable[Erasure]) -> pl.Expr:
-    """Return, for rows of the record table, whether one of ``erasures`` concerns them."""
-    expression = pl.lit(False)
+
+def erased(erasures: Collection[Erasure], remembered: Mapping[Copy, datetime] | None = None) -> pl.Expr:
+    """Return, for rows of the record table, whether one of ``erasures`` concerns them: they name the person
+    or the source, or they are copies of a row that does. ``remembered``: see ``erased_until``."""
+    return _up_to(erased_until(erasures, remembered))
+
+
+def erased_until(erasures: Collection[Erasure], remembered: Mapping[Copy, datetime] | None = None) -> pl.Expr:
+    """Return up to when the copies of a row's record are erased; null: no erasure takes one of them.
+
+    A ticket that was published under a wrong customer and then under the right one is one record in two rows,
+    and both hold the text of the person. The same is true of an earlier version of the ticket that names
+    nobody. ``remembered`` has the moments of copies that are erased already.
+    """
+    found = [pl.lit(None, dtype=_MOMENT)]
     for erasure in erasures:
         subject = (
             pl.col("group") == erasure.customer
             if erasure.customer is not None
             else pl.col("source_id") == erasure.source_id
         )
-        until = pl.lit(erasure.until, dtype=pl.Datetime("us", "UTC"))
-        before = (pl.col("published_at") <= until) | (pl.col("occurred_at") <= until).fill_null(False)
-        expression = expression | ((pl.col("project") == erasure.project) & subject & before)
-    return expression
+        until = pl.lit(erasure.until, dtype=_MOMENT)
+        named = (pl.col("project") == erasure.project) & subject & _up_to(until)
+        found.append(pl.when(named).then(until))
+    if remembered:
+        places = [f"{project}/{record_id}" for project, record_id in remembered]
+        found.append(
+            pl.concat_str("project", "record_id", separator="/").replace_strict(
+                places, list(remembered.values()), default=None, return_dtype=_MOMENT
+            )
+        )
+    if len(found) == 1:
+        return found[0]
+    until = pl.max_horizontal(found)
+    of_source = pl.when(pl.col("group") == pl.col("source_id")).then(
+        until.max().over("project", "kind", "source_id")
+    )
+    return pl.max_horizontal(until.max().over("project", "record_id"), of_source)
+
+
+def _up_to(until: pl.Expr) -> pl.Expr:
+    return ((pl.col("published_at") <= until) | (pl.col("occurred_at") <= until)).fill_null(False)

@@ -9,7 +9,7 @@ says what there was before, not what was left.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence, Set
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from functools import partial
 from io import BytesIO
 
@@ -54,6 +54,8 @@ async def forget(
     """
     rows = await asyncio.to_thread(table.subjects, (erasure,))
     finding = await _written_down(event, erasure, rows, store, names)
+    table.remember(event.project, finding.record_ids, erasure.until)
+    rows = await asyncio.to_thread(table.subjects, (erasure,))
     if delete_versions:
         await _once(event, "versions", store, partial(_delete_versions, finding, store))
     lessons = (event.project, erasure.subject, finding.lessons)
@@ -64,6 +66,22 @@ async def forget(
         "erased", erasure_id=event.data.erasure_id, records=finding.records, dataset_ids=finding.dataset_ids
     )
     return finding
+
+
+async def recall(table: RecordTable, store: ObjectStore, erasures: Mapping[str, Erasure]) -> set[str]:
+    """Let ``table`` remember the records in the stored findings of ``erasures`` (by id of the request), which
+    another process may have carried out. Return the requests that have a finding.
+
+    Raises:
+        TransientError: the store is away.
+    """
+    found: set[str] = set()
+    for request_id, erasure in erasures.items():
+        if (data := await store.read(f"{place_of(erasure.project, request_id)}.json")) is not None:
+            finding = ErasureFinding.model_validate_json(data)
+            table.remember(erasure.project, finding.record_ids, erasure.until)
+            found.add(request_id)
+    return found
 
 
 async def finding_ref(event: Envelope[ErasureRequested], store: ObjectStore) -> ArtifactRef | None:

@@ -3,10 +3,9 @@
 The rules use only the records' content and the time of their events, never their place in Kafka. So the order
 of delivery and the partitions do not matter.
 
-1. Of several copies of one ``record_id`` the most trusted one counts, then the earliest published. Only
-copies
-   published after the last other record of the same source are compared: a source that returns to an earlier
-   content says it anew.
+1. Of several copies of one ``record_id`` the latest published counts: it may mend the customer or a date.
+   The copy keeps the time of the earliest publication after the last other record of the same source, so that
+   an export that is sent again changes nothing. A source that returns to an earlier content says it anew.
 2. Of several records of one source (same kind and ``source_id``) the newest counts. "Newest" is decided by,
 in
    this order: the record's own date (for a ticket when it was validated, otherwise ``occurred_at``); higher
@@ -29,15 +28,14 @@ SOURCE = ("kind", "source_id")
 
 def distinct_records(records: pl.DataFrame) -> pl.DataFrame:
     """Return one row per ``record_id``, sorted by it (rule 1)."""
-    ties = ["published_at", "occurred_at", "group", "title", "input", "output", *TOLD]
-    current = records.join(_said_last(records), on="record_id", how="left")
-    current = current.filter((pl.col("published_at") >= pl.col("_since")).fill_null(True)).drop("_since")
-    ranked = current.with_columns(trust_rank().alias("_rank")).sort(
-        ["record_id", "_rank", *ties],
+    ties = ["occurred_at", "group", "title", "input", "output", *TOLD]
+    ranked = records.join(_said_last(records), on="record_id", how="left").sort(
+        ["record_id", "published_at", *ties],
         descending=[False, True, *(False for _ in ties)],
         nulls_last=True,
     )
-    return ranked.unique("record_id", keep="first", maintain_order=True).drop("_rank")
+    latest = ranked.unique("record_id", keep="first", maintain_order=True)
+    return latest.with_columns(pl.coalesce("_since", "published_at").alias("published_at")).drop("_since")
 
 
 def _said_last(records: pl.DataFrame) -> pl.DataFrame:

@@ -8,8 +8,9 @@ rows. A redelivered batch appends only the rows after that offset.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from tunewheel_contracts.erasures import Erasure
 from tunewheel_contracts.errors import TransientError, TunewheelError
 
-from tunewheel_curate.records.erasures import erased
+from tunewheel_curate.records.erasures import Copy, erased, erased_until
 from tunewheel_curate.stage import RECORD_SCHEMA
 
 SUBJECT_COLUMNS = (
-    "project", "record_id", "source_id", "group", "published_at", "occurred_at", "partition", "offset",
+    "project", "record_id", "kind", "source_id", "group", "published_at", "occurred_at", "partition",
+    "offset",
 )  # fmt: skip
 """The columns that erasures compare, and those that identify a row."""
 STATISTICS = {"delta.dataSkippingStatsColumns": "partition,offset"}
@@ -48,8 +50,10 @@ class RecordTable:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._opened: DeltaTable | None = None
+        self._erased: dict[Copy, datetime] = {}
+        """Up to when the copies of a record are erased. The table itself forgets an erased record."""
 
     def append(self, rows: pl.DataFrame, *, erasures: Sequence[Erasure] = ()) -> int:
         """Append the rows that are neither in the table nor erased; return how many.
@@ -61,16 +65,33 @@ class RecordTable:
         if rows.is_empty():
             return 0
         with self._lock:
+            self._take_copies(rows, erasures)
             table = self._open()
             seen = {p: self._last_offset(table, p) for p in rows["partition"].unique().to_list()}
             known = pl.col("partition").replace_strict(seen, return_dtype=pl.Int64)
             old, new = rows.filter(pl.col("offset") <= known), rows.filter(pl.col("offset") > known)
-            kept = ~erased(erasures)
+            kept = ~erased(erasures, self._erased)
             if table is not None and not old.is_empty():
                 self._check_same_log(table, old.filter(kept))
             if not new.is_empty():
                 self._write(table, new.filter(kept), reached=_last_offsets(new))
             return new.filter(kept).height
+
+    def remember(self, project: str, record_ids: Iterable[str], until: datetime) -> None:
+        """Erase copies of these records that come later and were published up to ``until``, whoever they
+        name."""
+        for copy in ((project, record_id) for record_id in record_ids):
+            self._erased[copy] = max(until, self._erased.get(copy, until))
+
+    def _take_copies(self, rows: pl.DataFrame, erasures: Collection[Erasure]) -> None:
+        """Remember the records of erased ``rows``, and erase their earlier copies from the table."""
+        until = erased_until(erasures).alias("until")
+        taken = rows.select("project", "record_id", until).drop_nulls().unique()
+        for project, record_id, moment in taken.iter_rows():
+            self.remember(project, (record_id,), moment)
+        earlier = self.subjects(()) if taken.height else taken
+        if earlier.height:
+            self.erase(earlier)
 
     def reached(self, partition: int) -> int:
         """Return the offset of ``record.ingested`` after the last one appended from ``partition``."""
@@ -104,8 +125,9 @@ class RecordTable:
         return self._collected(chosen)
 
     def subjects(self, erasures: Sequence[Erasure]) -> pl.DataFrame:
-        """Return ``SUBJECT_COLUMNS`` of the rows that ``erasures`` concern."""
-        return self._collected(self._scan(SUBJECT_COLUMNS).filter(erased(erasures)))
+        """Return ``SUBJECT_COLUMNS`` of the rows that ``erasures`` concern, or that are copies of erased
+        records."""
+        return self._collected(self._scan(SUBJECT_COLUMNS).filter(erased(erasures, self._erased)))
 
     def erase(self, rows: pl.DataFrame) -> None:
         """Delete ``rows`` (from ``subjects``) and every file that held them, including files of older table
