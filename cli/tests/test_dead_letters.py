@@ -27,6 +27,7 @@ def test_a_letter_says_who_refused_what_and_why() -> None:
         "reason": "is blank; send text",
         "message": '{"body": ""}',
         "event_id": "1",
+        "kind": "invalid",
     }
 
 

@@ -12,10 +12,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 from tunewheel_contracts import topics
-from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.errors import InvalidEvent, TransientError, TunewheelError
 from tunewheel_contracts.event import Envelope, KafkaRecord, new_event
 from tunewheel_contracts.events.data import BuildReason, DatasetRequested
-from tunewheel_runtime.consuming import Consumption
+from tunewheel_contracts.events.upstream import TicketPublished
+from tunewheel_runtime.consuming import CRASHES, Consumption
 from tunewheel_runtime.deadletter import DeadLetters
 from tunewheel_runtime.handling import Instruments
 from tunewheel_runtime.retry import Backoff
@@ -223,3 +224,81 @@ async def test_a_span_is_in_the_trace_of_its_event_and_a_batchs_is_linked_to_all
     (span,) = spans.get_finished_spans()
     assert [link.context.trace_id for link in span.links] == [7, 8]
     assert span.parent is None
+
+
+def ticket(name: str) -> Envelope[TicketPublished]:
+    data = TicketPublished(project="desk", ticket_id=name, body="The bell is broken.")
+    return new_event(data, source="/test")
+
+
+def on_log(*events: Envelope[Any]) -> list[Any]:
+    return [
+        ConsumerRecord(
+            event.data.type, 0, n, 0, 0, b"k", event.to_kafka().value, None, 0, 0,
+            tuple(event.to_kafka().headers.items()),
+        )
+        for n, event in enumerate(events)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["consume_one", "consume_each", "consume_batch"])
+async def test_an_upstream_record_on_which_the_handler_fails_is_parked_alone(how: str) -> None:
+    log, tried = Log(), list[str]()
+    made = consumption(log)
+
+    def handle(event: Envelope[TicketPublished]) -> Envelope[DatasetRequested]:
+        tried.append(event.data.ticket_id)
+        if event.data.ticket_id == "bad":
+            raise UnicodeError("a secret")
+        return request(event.data.ticket_id)
+
+    async def handle_one(event: Envelope[Any]) -> Envelope[Any]:
+        return handle(event)
+
+    async def handle_all(deliveries: Sequence[Any]) -> list[Envelope[Any]]:
+        return [handle(delivery.event) for delivery in deliveries]
+
+    batch = on_log(ticket("first"), ticket("bad"), ticket("last"))
+    if how == "consume_one":
+        for record in batch:
+            await made.consume_one(topics.TICKET_PUBLISHED, handle_one, record)
+    else:
+        handler: Any = handle_one if how == "consume_each" else handle_all
+        await getattr(made, how)(topics.TICKET_PUBLISHED, handler, batch)
+    (letter,) = log.letters
+    assert letter.headers["dlq_kind"] == b"crashed"
+    assert letter.headers["dlq_source_offset"] == b"1"
+    assert b"UnicodeError at tunewheel_runtime/consuming.py" in letter.headers["dlq_reason"]
+    assert b"a secret" not in letter.headers["dlq_reason"]
+    assert tried.count("bad") == CRASHES + (how == "consume_batch")
+    sent = {record.value for record in log.sent} - {letter.value}
+    assert len(sent) == 2
+
+
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError(), OSError(28, "disk full"), TunewheelError("a decision")]
+)
+async def test_an_error_of_the_machine_or_on_a_topic_of_our_own_stops_the_service(error: Exception) -> None:
+    log, seen = Log(), list[Any]()
+
+    async def broken(event: Any) -> None:
+        seen.append(event)
+        raise error
+
+    own = isinstance(error, ZeroDivisionError)
+    event = request("one") if own else ticket("T-1")
+    with pytest.raises((type(error), TransientError)):
+        await consumption(log).consume_one(SPEC if own else topics.TICKET_PUBLISHED, broken, on_log(event)[0])
+    assert (log.letters, len(seen)) == ([], 1)
+
+
+async def test_an_error_that_goes_away_parks_nothing() -> None:
+    log, seen = Log(), list[Any]()
+
+    async def fails_twice(event: Any) -> None:
+        seen.append(event)
+        if len(seen) < CRASHES:
+            raise ZeroDivisionError
+
+    await consumption(log).consume_one(topics.TICKET_PUBLISHED, fails_twice, on_log(ticket("T-1"))[0])
+    assert (log.letters, len(seen)) == ([], CRASHES)

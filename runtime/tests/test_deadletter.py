@@ -31,6 +31,7 @@ def test_carries_the_original_bytes_the_reason_and_the_place() -> None:
     assert letter.headers == {
         "ce_id": b"1",
         "dlq_service": b"ingest",
+        "dlq_kind": b"invalid",
         "dlq_field": b"body",
         "dlq_reason": b"is blank; send text",
         "dlq_source_topic": b"ticket.published",

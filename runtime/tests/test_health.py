@@ -110,7 +110,7 @@ def test_every_service_tells_metrics_of_its_subscriptions_before_the_first_event
     text = TestClient(service.health_asgi(), base_url=HERE).get("/metrics").text
     for line in (
         'tunewheel_events_consumed_total{service="desk",topic="dataset.requested"} 0',
-        'tunewheel_events_dead_lettered_total{service="desk",topic="dataset.requested"} 0',
+        'tunewheel_events_dead_lettered_total{service="desk",topic="dataset.requested",kind="crashed"} 0',
         'tunewheel_jobs_running{service="desk",topic="dataset.requested"} 0',
     ):
         assert line in text.splitlines()

@@ -31,6 +31,8 @@ class DeadLetter:
     message: str
     """The message's beginning. Bytes that are not UTF-8 are escaped."""
     event_id: str = ""
+    kind: str = "invalid"
+    """``invalid``, or ``crashed``: the service failed on the message again and again."""
 
     @classmethod
     def of(cls, record: ConsumerRecord[bytes, bytes]) -> DeadLetter:
@@ -45,6 +47,7 @@ class DeadLetter:
             reason=told.get("dlq_reason", ""),
             message=text[:SHOWN_CHARACTERS],
             event_id=told.get("ce_id", ""),
+            kind=told.get("dlq_kind", "invalid"),
         )
 
     def as_json(self) -> dict[str, Any]:

@@ -69,10 +69,15 @@ class TopicSpec:
         return self.event.key_field
 
     @property
+    def is_from_upstream(self) -> bool:
+        """Whether other systems write this topic, so that its records cannot be trusted."""
+        return "upstream" in self.producers
+
+    @property
     def stamped_by_log(self) -> bool:
         """Whether the broker sets the timestamps of records. It does on topics of other systems' events,
         because a record's timestamp is the latest time that its event may have (``Envelope.from_kafka``)."""
-        return "upstream" in self.producers
+        return self.is_from_upstream
 
     @property
     def is_kept_for_ever(self) -> bool:

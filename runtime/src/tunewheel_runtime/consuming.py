@@ -1,8 +1,9 @@
 """Consumes records: decodes them, calls the handler with retries, publishes its events, commits the offset.
 
 Delivery is at least once: the offset is committed only after the broker acknowledged the handler's events. An
-invalid message becomes a dead letter, and the partition goes on. If the dead letter cannot be written, the
-service stops; it never skips a message.
+invalid message becomes a dead letter, and the partition goes on. So does a message of an upstream topic on
+which its handler fails again and again. If the dead letter cannot be written, the service stops; it never
+skips a message.
 """
 
 # aiokafka has no type stubs.
@@ -10,19 +11,20 @@ service stops; it never skips a message.
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import CommitFailedError, IllegalStateError
-from tunewheel_contracts.errors import InvalidEvent
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from tunewheel_contracts.errors import InvalidEvent, TunewheelError
 from tunewheel_contracts.event import Envelope, Event, KafkaRecord
 from tunewheel_contracts.topics import TopicSpec
 
-from tunewheel_runtime.deadletter import DeadLetters, Position, Refusal, Undecoded
+from tunewheel_runtime.deadletter import Crashed, DeadLetters, Position, Refusal, Undecoded
 from tunewheel_runtime.handling import Handling, Instruments, Outcome, Record
 from tunewheel_runtime.publishing import Produced, Publisher, as_list
 from tunewheel_runtime.retry import Backoff, retry
@@ -30,6 +32,11 @@ from tunewheel_runtime.telemetry import CARRIERS
 
 log = structlog.get_logger(__name__)
 E = TypeVar("E", bound=Event)
+T = TypeVar("T")
+FORESEEN = (TunewheelError, KafkaError, OSError)
+"""Errors that name their decision, or that the machine causes. No record is blamed for them."""
+CRASHES = 3
+"""How often a record of an upstream topic may make its handler fail by any other error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +74,41 @@ class Consumption:
             InvalidEvent: see ``Envelope.from_kafka``.
         """
         headers = headers_of(record)
-        envelope = Envelope.from_kafka(spec.event, record.value, headers, logged_ms=record.timestamp)
+        try:
+            envelope = Envelope.from_kafka(spec.event, record.value, headers, logged_ms=record.timestamp)
+        except FORESEEN:
+            raise
+        except Exception as error:
+            if not spec.is_from_upstream:
+                raise
+            raise Crashed.by(error) from error  # The same bytes give the same error: no second attempt.
         return Delivery(envelope, position_of(record), headers)
+
+    async def survive(self, spec: TopicSpec, record: Record, work: Callable[[], Awaitable[T]]) -> T:
+        """Await ``work()``, which handles ``record``, with retries.
+
+        An error that nobody foresaw stops the service, and the record is read again at the next start. With
+        such a record anyone upstream could stop the service for all projects. So a record of an upstream
+        topic is tried ``CRASHES`` times, and then refused.
+
+        Raises:
+            Crashed: ``work`` failed at each attempt.
+        """
+        crash: Crashed | None = None
+        for attempt in range(CRASHES if spec.is_from_upstream else 1):
+            if attempt:
+                await asyncio.sleep(self.backoff.delay(attempt))
+            try:
+                return await retry(work, self.backoff, what=f"handling {spec.name}")
+            except FORESEEN:
+                raise
+            except Exception as error:
+                if not spec.is_from_upstream:
+                    raise
+                crash = Crashed.by(error)
+                log.exception("handler_crashed", attempt=attempt + 1, **asdict(position_of(record)))
+        assert crash is not None
+        raise crash
 
     def decode_all(
         self, spec: TopicSpec, records: Sequence[Record]
@@ -103,11 +143,7 @@ class Consumption:
                 delivery = self.decode(spec, record)
                 project = delivery.event.project
                 handling.is_of(delivery.event)
-                await retry(
-                    lambda: self._handle_and_publish(handler, delivery),
-                    self.backoff,
-                    what=f"handling {spec.name}",
-                )
+                await self.survive(spec, record, lambda: self._handle_and_publish(handler, delivery))
             except InvalidEvent as error:
                 handling.outcome = Outcome.REFUSED
                 await self.dead_letters.write(undecoded(record), error, project=project)
@@ -136,14 +172,12 @@ class Consumption:
             try:
                 delivery = self.decode(spec, record)
                 project = delivery.event.project
-                produced = await retry(
-                    lambda d=delivery: call(handler, d.event), self.backoff, what=f"handling {spec.name}"
-                )
+                outs = await self.survive(spec, record, lambda d=delivery: _made_of(handler, d))
             except InvalidEvent as error:
                 refusals.append(self._refuse(record, error, project=project))
                 continue
             self.dead_letters.passed(spec.name, project)
-            made.append((record, [traced(envelope, delivery) for envelope in produced]))
+            made.append((record, outs))
         self.instruments.consumed.add(len(records), {"topic": spec.name})
         refusals += await self._send_all(spec, made)
         await self._put(refusals, handling)
@@ -182,12 +216,42 @@ class Consumption:
         with self.instruments.handling(spec, records) as handling:
             deliveries, refusals = self.decode_all(spec, records)
 
-            async def handle() -> None:
-                await self.publisher.publish_many(as_list(await handler(deliveries)))
+            async def handle(some: Sequence[Delivery[Any]]) -> None:
+                await self.publisher.publish_many(as_list(await handler(some)))
 
-            if deliveries:
-                await retry(handle, self.backoff, what=f"handling {spec.name}")
+            try:
+                if deliveries:
+                    await retry(lambda: handle(deliveries), self.backoff, what=f"handling {spec.name}")
+            except FORESEEN:
+                raise
+            except Exception:
+                if not spec.is_from_upstream:
+                    raise
+                log.exception("batch_crashed", topic=spec.name, records=len(deliveries))
+                refusals += await self._one_by_one(spec, handle, deliveries, records)
             await self._put(refusals, handling)
+
+    async def _one_by_one(
+        self,
+        spec: TopicSpec,
+        handle: Callable[[Sequence[Delivery[Any]]], Awaitable[None]],
+        deliveries: Sequence[Delivery[Any]],
+        records: Sequence[Record],
+    ) -> list[Refusal]:
+        """Handle each event of a batch alone; return the refusals of those on which the handler fails."""
+        by_position = {position_of(record): record for record in records}
+        refusals: list[Refusal] = []
+        for delivery in deliveries:
+            record = by_position[delivery.position]
+            try:
+                await self.survive(spec, record, lambda d=delivery: handle([d]))
+            except InvalidEvent as error:
+                refusals.append(self._refuse(record, error, project=delivery.event.project))
+        return refusals
+
+
+async def _made_of(handler: Handler, delivery: Delivery[Any]) -> list[KafkaRecord]:
+    return [traced(envelope, delivery) for envelope in await call(handler, delivery.event)]
 
 
 def _without_tombstones(spec: TopicSpec, records: Sequence[Record]) -> Iterator[Record]:

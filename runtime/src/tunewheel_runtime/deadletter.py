@@ -10,9 +10,12 @@ flood of refusals is reported as a warning (``docs/adr/0013-a-flood-of-refusals-
 from __future__ import annotations
 
 import dataclasses
+import logging
+import traceback
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 from aiokafka import ConsumerRecord
@@ -36,7 +39,7 @@ LARGEST = MAX_MESSAGE_BYTES + DEAD_LETTER_OVERHEAD // 2
 """Most bytes of key, value and headers together that every dead-letter topic accepts."""
 LARGEST_KEY = 4_096
 PLACE_HEADERS = ("ce_type", "ce_project", "dlq_service", "dlq_source_topic", "dlq_source_partition",
-                 "dlq_source_offset")  # fmt: skip
+                 "dlq_source_offset", "dlq_kind")  # fmt: skip
 ERASED = InvalidEvent(
     field="(erased)", reason="the message's content was erased; its position on the log is kept"
 )
@@ -64,6 +67,19 @@ class Undecoded:
     headers: Mapping[str, bytes]
     logged_ms: int | None = None
     """The record's timestamp, in milliseconds since 1970."""
+
+
+class Crashed(InvalidEvent):
+    """A message on which its handler fails again and again, by an error that nobody foresaw."""
+
+    @classmethod
+    def by(cls, error: Exception) -> Crashed:
+        """Name the error's type and place. Its text is left out: it may quote the message."""
+        frames = traceback.extract_tb(error.__traceback__)
+        frame = next((frame for frame in reversed(frames) if "tunewheel_" in frame.filename), frames[-1])
+        place = f"{'/'.join(Path(frame.filename).parts[-2:])}, line {frame.lineno}, in {frame.name}"
+        reason = f"failed with {type(error).__name__} at {place}; report it, and change the message"
+        return cls(field="(handler)", reason=reason)
 
 
 Refusal = tuple[Undecoded, InvalidEvent]
@@ -107,7 +123,8 @@ class DeadLetters:
 
     def expect(self, topic: str) -> None:
         """Create the counter of ``topic`` with 0."""
-        self._counter.add(0, {"topic": topic})
+        for kind in ("invalid", "crashed"):
+            self._counter.add(0, {"topic": topic, "kind": kind})
 
     def passed(self, topic: str, project: str) -> None:
         """Note a valid message, since floods are measured by the share of refused messages. Call ``passed``
@@ -131,13 +148,15 @@ class DeadLetters:
         if refusals and self._refresh is not None:
             await retry(self._refresh, self._backoff, what="reading erasures")
         for record, error in refusals:
-            letter = dead_letter(record, error, service=self._service)
+            letter, kind = dead_letter(record, error, service=self._service), _kind(error)
             if self._is_erased(record):
                 letter, error = withheld(letter), ERASED
             await retry(lambda one=letter: self._publisher.send([one]), self._backoff, what="dead letter")
-            self._counter.add(1, {"topic": record.position.topic})
-            log.warning(
+            self._counter.add(1, {"topic": record.position.topic, "kind": kind})
+            log.log(
+                logging.ERROR if kind == "crashed" else logging.WARNING,
                 "dead_lettered",
+                kind=kind,
                 topic=record.position.topic,
                 partition=record.position.partition,
                 offset=record.position.offset,
@@ -231,6 +250,7 @@ def dead_letter(record: Undecoded, error: InvalidEvent, *, service: str) -> Kafk
     """
     told = {
         "service": service,
+        "kind": _kind(error),
         "field": error.field[:LONGEST_FIELD],
         "reason": error.reason[:LONGEST_REASON],
         "source_topic": record.position.topic,
@@ -245,6 +265,10 @@ def dead_letter(record: Undecoded, error: InvalidEvent, *, service: str) -> Kafk
         key, value = key[:LARGEST_KEY], value[: MAX_MESSAGE_BYTES // 2]
     added = {HEADER_PREFIX + name: text.encode("utf-8", "replace") for name, text in told.items()}
     return KafkaRecord(topic=f"{record.position.topic}.dlq", key=key, value=value, headers=kept | added)
+
+
+def _kind(error: InvalidEvent) -> str:
+    return "crashed" if isinstance(error, Crashed) else "invalid"
 
 
 def withheld(letter: KafkaRecord) -> KafkaRecord:

@@ -59,7 +59,8 @@ class Service:
     for the leadership. Until the start is complete ``/health/ready`` answers 503, except for a standby.
 
     A handler's ``InvalidEvent`` makes a dead letter, and its ``TransientError`` is retried. Any other
-    exception stops the process with exit code 1; the offset is not committed.
+    exception stops the process with exit code 1; the offset is not committed. But a record of an upstream
+    topic on which a handler fails again and again becomes a dead letter of the kind ``crashed``.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class Service:
 
     def _make_dead_letters(self) -> DeadLetters:
         counter = self.telemetry.meter.create_counter(
-            "tunewheel.events.dead_lettered", description="Events refused, by topic"
+            "tunewheel.events.dead_lettered", description="Events refused, by topic and kind"
         )
         return DeadLetters(
             self.publisher,

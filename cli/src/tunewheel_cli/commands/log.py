@@ -112,7 +112,8 @@ def dead_letters(
             if reach.as_json:
                 print_json(letter.as_json())
             else:
-                print(f"{letter.topic}[{letter.partition}]@{letter.offset}  {letter.service} refused it")
+                verb = "crashed on" if letter.kind == "crashed" else "refused"
+                print(f"{letter.topic}[{letter.partition}]@{letter.offset}  {letter.service} {verb} it")
                 print(f"  {letter.field} {letter.reason}\n  {letter.message!r}")
         return count
 

@@ -18,6 +18,7 @@ SCHEMA_FORMAT = "application/schema+json;version=draft-2020-12"
 SERVICES: tuple[str, ...] = get_args(Service)
 DEAD_LETTER_HEADERS = {
     "dlq_service": "The service that refused the message.",
+    "dlq_kind": "invalid: a field is wrong. crashed: the service failed on the message again and again.",
     "dlq_field": "The wrong field.",
     "dlq_reason": "The fault and the fix.",
     "dlq_source_topic": "The topic from which the message was read.",
@@ -124,7 +125,11 @@ def _dead_letter_message() -> dict[str, Any]:
     return {
         "name": "DeadLetter",
         "summary": "A refused message: the original bytes and headers, and headers with the reason.",
-        "headers": {"type": "object", "required": list(headers), "properties": headers},
+        "headers": {
+            "type": "object",
+            "required": [name for name in headers if name != "dlq_kind"],
+            "properties": headers,
+        },
         "payload": {"description": "The original bytes."},
     }
 

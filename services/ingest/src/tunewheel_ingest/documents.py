@@ -12,7 +12,7 @@ from tunewheel_contracts.events.upstream import DocumentPublished
 from tunewheel_contracts.identity import content_id
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
-from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable
+from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable, refusing_length
 from tunewheel_ingest.parsing.process import ParserProcess
 from tunewheel_ingest.parsing.text import parse_markdown, parse_plain
 
@@ -41,18 +41,20 @@ class Documents:
             InvalidEvent: the document cannot be read; the field is ``content`` or ``file``.
             TransientError: the store or the reading process is away.
         """
+        try:
+            return await self._read(document)
+        except Unreadable as error:
+            field = "content" if document.file is None else "file"
+            raise InvalidEvent(field=field, reason=str(error)) from error
+
+    async def _read(self, document: DocumentPublished) -> ParsedDocument:
         if document.file is None and document.media_type in READ_HERE:
-            return READ_HERE[document.media_type](document.content)
+            with refusing_length():
+                return READ_HERE[document.media_type](document.content)
         with tempfile.TemporaryDirectory(prefix="document-") as folder:
             source = Path(folder) / "source"
             await self._fetch(document, source)
-            try:
-                return await self._parser.parse(
-                    source, media_type=document.media_type, name=document.document_id
-                )
-            except Unreadable as error:
-                field = "content" if document.file is None else "file"
-                raise InvalidEvent(field=field, reason=str(error)) from error
+            return await self._parser.parse(source, media_type=document.media_type, name=document.document_id)
 
     async def stored(self, project: str, document_id: str, *, until: datetime) -> list[str]:
         """Return the files of a document that were stored up to ``until``.

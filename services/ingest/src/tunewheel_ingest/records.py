@@ -158,17 +158,18 @@ def _record(
     cause += [["rating", fields["rating"], fields["rated_output"]]] if fields.get("rating") else []
     cause += [["sections", PARSER_VERSION]] if fields.get("sections") else []
     try:
-        return RecordIngested(
-            project=event.project,
-            record_id=content_id("rec", cause),
-            source_event_id=event.id,
-            title=title,
-            input=input,
-            output=text,
-            rejected_output=rejected_output,
-            history=earlier,
-            **fields,
-        )
+        # As one dict, because pydantic would not check again the models that a field gets.
+        own = {
+            "project": event.project,
+            "record_id": content_id("rec", cause),
+            "source_event_id": event.id,
+            "title": title,
+            "input": input,
+            "output": text,
+            "rejected_output": rejected_output,
+            "history": [turn.model_dump() for turn in earlier],
+        }
+        return RecordIngested.model_validate(own | fields)
     except ValidationError as error:  # normalising a text, or writing an answer as JSON, made it too long
         raise InvalidEvent.from_validation(error) from error
 

@@ -53,6 +53,16 @@ async def test_a_refusal_travels_and_the_next_document_is_read(parser: ParserPro
     assert (await parser.parse(good, media_type="text/html", name="good.html")).markdown == "text"
 
 
+@pytest.mark.parametrize("name", ["long.txt", "long.md"])
+async def test_a_section_longer_than_the_contract_allows_is_refused_with_advice(
+    parser: ParserProcess, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_text("word " * 300_000)
+    media_type = "text/plain" if name.endswith("txt") else "text/markdown"
+    with pytest.raises(Unreadable, match=r"1,?000,?000 .*divide it by headings"):
+        await parser.parse(tmp_path / name, media_type=media_type, name=name)
+
+
 async def test_bombs_are_refused_in_bounded_memory_and_the_next_document_is_read(tmp_path: Path) -> None:
     """Gigabytes out of two megabytes, and out of some hundred bytes."""
     parser = ParserProcess(LIMITS.model_copy(update={"memory_bytes": 512 << 20}))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 
+from pydantic import ValidationError
+from tunewheel_contracts.errors import first_complaint
 from tunewheel_contracts.fields import Frozen
 from tunewheel_contracts.formats.document import DocumentSection
 
@@ -25,6 +27,21 @@ class ParsedDocument(Frozen):
 
 class Unreadable(Exception):
     """The bytes do not fit the media type, or hold no text. The message says how to correct it."""
+
+
+@contextmanager
+def refusing_length() -> Generator[None]:
+    """Turn a text that is longer than the contract allows into ``Unreadable``. Even a document within the
+    limits may give such a text, because Unicode's NFC turns some characters into two or three.
+
+    Raises:
+        Unreadable: a section is too long.
+    """
+    try:
+        yield
+    except ValidationError as error:
+        advice = "divide it by headings, or publish the document in parts"
+        raise Unreadable(f"has a section whose text {first_complaint(error)[1]}; {advice}") from error
 
 
 @contextmanager

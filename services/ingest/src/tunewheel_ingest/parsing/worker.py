@@ -23,7 +23,7 @@ from typing import Literal
 from tunewheel_contracts.fields import Frozen
 from tunewheel_contracts.formats.document import DOCX
 
-from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable
+from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable, refusing_length
 from tunewheel_ingest.parsing.formats import parse_file
 from tunewheel_ingest.parsing.limits import Limits
 
@@ -115,7 +115,9 @@ def _read(order: Order, parse: Callable[[Path, str, str], ParsedDocument]) -> _E
     order.limits.apply()
     target = Path(order.target)
     try:
-        target.write_bytes(parse(Path(order.source), order.media_type, order.name).model_dump_json().encode())
+        with refusing_length():
+            document = parse(Path(order.source), order.media_type, order.name)
+        target.write_bytes(document.model_dump_json().encode())
     except Unreadable as error:
         target.write_text(str(error), "utf-8", errors="replace")
         return _End.REFUSED
