@@ -91,6 +91,9 @@ class FakeEngine:
         self.base = BASE.name
         self.dies = False
         """Whether it closes the connection of every chat before the first byte."""
+        self.poison = ""
+        """How it ends the connection of a chat that says ``poison``: ``closed``, ``reset``, or what it sends
+        before it closes the connection."""
         self.fail_with: tuple[int, dict[str, Any], dict[str, str]] | None = None
         self.stream_instead: list[bytes] | None = None
         self.break_off_after: int | None = None
@@ -184,6 +187,8 @@ class FakeEngine:
             status, payload, headers = self.fail_with
             return web.json_response(payload, status=status, headers=headers)
         asked = engine_answers.asked_of(body)
+        if self.poison and asked == "poison":
+            _end(request, self.poison)
         if self.first.get(asked):
             status, payload, headers = self.first[asked].pop(0)
             return web.json_response(payload, status=status, headers=headers)
@@ -226,6 +231,19 @@ class FakeEngine:
             await _send(response, engine_answers.last_chunk(body))
         await response.write(b"data: [DONE]\n\n")
         return response
+
+
+def _end(request: web.Request, how: str) -> None:
+    """End the connection of ``request`` as an engine does that dies."""
+    transport = request.transport
+    assert transport is not None
+    if how == "reset":
+        connection = transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    elif how != "closed":
+        transport.write(how.encode())
+        return transport.close()
+    transport.abort()
 
 
 async def _send(response: web.StreamResponse, chunk: dict[str, Any]) -> None:

@@ -140,6 +140,67 @@ async def test_a_request_that_fails_on_two_engines_is_held_against_none(make_wor
     assert "hello" in await world.said()
 
 
+HEAD = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 900\r\n"
+DEATHS = {
+    "closed": "closed",
+    "reset": "reset",
+    "after one byte of the head": "H",
+    "in the middle of the head": HEAD[:40],
+    "after the head": HEAD + "\r\n",
+    "after the role": HEAD + '\r\ndata: {"choices": [{"index": 0, "delta": {"role": "assistant"}}]}\n\n',
+    "without speaking HTTP": "CUDA error: device-side assert triggered\r\n\r\n",
+    "without speaking JSON": "HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\ndata: nonsense\n",
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("death", DEATHS)
+async def test_a_request_that_ends_engines_reaches_two_of_four(make_world: Any, stream: bool, death: str):
+    world = await make_world(bases=TWO * 2, reconcile_seconds=3600)
+    world.declare()
+    for engine in world.engines:
+        engine.poison = DEATHS[death]
+    async with await world.chat("poison", stream=stream) as response:
+        assert (response.status, response.headers["x-should-retry"]) == (502, "false")
+        assert (await response.json())["error"]["code"] == "engine_error"
+    assert sum(len(engine.asked) for engine in world.engines) == 2
+    assert "hello" in await world.said()
+    for engine in world.engines:
+        engine.poison = ""
+    world.engines[0].poison = DEATHS[death]
+    for _ in range(4):
+        async with await world.chat("poison", stream=stream) as response:
+            assert response.status == 200, "a single engine that dies is replaced"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_engines_that_cannot_be_reached_or_are_full_are_no_reason_to_give_up(
+    make_world: Any, stream: bool
+):
+    world = await make_world(bases=TWO * 2, reconcile_seconds=3600)
+    world.declare()
+    for engine in world.engines[:2]:
+        await engine.stop()
+    world.engines[2].fail_with = (429, {"error": {"message": "full"}}, {})
+    for _ in range(4):
+        async with await world.chat(stream=stream) as response:
+            assert response.status == 200
+    for engine in world.engines[2:]:
+        engine.fail_with, engine.dies = None, True
+    async with await world.chat(stream=stream) as response:
+        assert (response.status, response.headers["x-should-retry"]) == (502, "false")
+
+
+async def test_a_lone_engine_that_dies_may_be_asked_again(make_world: Any):
+    """It may have been restarted; clients retry after a while."""
+    world = await make_world(reconcile_seconds=3600)
+    world.declare()
+    world.engine.dies = True
+    async with await world.chat() as response:
+        assert (response.status, response.headers["retry-after"]) == (503, "2")
+        assert "x-should-retry" not in response.headers
+
+
 @pytest.mark.parametrize("status", [301, 303, 307])
 async def test_the_redirect_of_an_engine_is_not_followed(make_pair: Any, eventually: Any, status: int):
     world = await make_pair(engine_breaker_failures=1)

@@ -46,7 +46,9 @@ class FakeTgi:
         self.tokens.append(request.headers.get("authorization"))
         adapter = body["parameters"].get("adapter_id")
         if self.fail_with is not None:
-            return web.json_response(self.fail_with[1], status=self.fail_with[0])
+            status, content = self.fail_with
+            headers = {"location": f"{self.url}/generate_stream"} if status < 400 else {}
+            return web.json_response(content, status=status, headers=headers)
         if adapter is not None and adapter not in self.known:
             error = {"error": f"adapter {adapter} not found", "error_type": "validation"}
             return web.json_response(error, status=422)
@@ -115,6 +117,14 @@ async def test_a_stream_names_its_role_once(upstream: TgiUpstream):
     chunks = [chunk async for chunk in upstream.stream(body())]
     roles = [choice["delta"].get("role") for chunk in chunks for choice in chunk["choices"]]
     assert roles == ["assistant", *[None] * (len(roles) - 1)]
+
+
+@pytest.mark.parametrize("status", [302, 307, 308])
+async def test_a_redirect_is_not_followed(tgi: FakeTgi, upstream: TgiUpstream, status: int):
+    tgi.fail_with = (status, {})
+    with pytest.raises(UpstreamAway, match=f"answers {status}, a redirect"):
+        await upstream.complete(body())
+    assert len(tgi.asked) == 1
 
 
 async def test_the_base_is_asked_without_an_adapter(tgi: FakeTgi, upstream: TgiUpstream):

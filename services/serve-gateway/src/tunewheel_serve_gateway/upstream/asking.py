@@ -4,8 +4,9 @@ Until the first token of the answer another engine is tried, each engine at most
 
 UpstreamAway, UpstreamSilent, UpstreamBroken   counts against the engine
 ModelFailed                                    counts against the engine if another engine answers the same
-                                               request; after two of it no other engine is asked: the request
-                                               or its model is at fault
+                                               request
+any of these, once the request was sent        after two no other engine is asked, and the client is told not
+                                               to ask again: the request may end every engine that gets it
 UpstreamSilent of a whole answer               the client gets it at once if the engine answered others
                                                meanwhile: the request is too long; if not, one other is tried
 ModelNotLoaded                                 the engine lost the adapter: it is loaded there again
@@ -26,7 +27,10 @@ from tunewheel_serve_gateway.upstream.protocol import (
     Chunk,
     ModelFailed,
     ModelNotLoaded,
+    UpstreamAway,
+    UpstreamBroken,
     UpstreamError,
+    UpstreamLost,
     UpstreamRefused,
     UpstreamSilent,
     says_something,
@@ -101,7 +105,8 @@ class _Attempt:
         self._asked_at = 0.0
         self._suspects: list[tuple[Endpoint, ModelFailed]] = []
         """Who failed where nobody can tell yet whether the request, or its model, is at fault."""
-        self._silences = 0
+        self._doubts = 0
+        """How many engines were sent the request and gave no answer: it may be the request's fault."""
         self._error: UpstreamError | None = None
         self.has_begun = False
         """Whether the client has a part of the answer: nobody else can be asked."""
@@ -142,18 +147,29 @@ class _Attempt:
             endpoint.breaker.give_up()  # if this was its trial, it told nothing
         else:
             self._pool.note_failure(endpoint, self._target, error, asked_at=self._asked_at)
-        self._silences += self._whole and isinstance(error, UpstreamSilent)
+        self._doubts += isinstance(error, UpstreamLost | UpstreamSilent | UpstreamBroken)
         is_refused = isinstance(error, UpstreamRefused) and error.status != 429
         if self.has_begun or is_refused or is_too_long:
             raise error
+        if self._doubts > 1:
+            raise _given_up(error)
         if self._error is None or _weight(error) >= _weight(self._error):
             self._error = error
-        if max(len(self._suspects), self._silences) > 1:
-            raise self._error
 
     def _is_too_long(self, error: UpstreamError, endpoint: Endpoint) -> bool:
         """Tell whether a whole answer did not come in time though the engine gave others meanwhile."""
         return self._whole and isinstance(error, UpstreamSilent) and endpoint.answered_at > self._asked_at
+
+
+def _given_up(error: UpstreamError) -> UpstreamError:
+    """Return the error for a request that a second engine did not answer. A retry would reach two more."""
+    if isinstance(error, UpstreamAway):
+        error = UpstreamBroken(
+            "two engines were lost while they worked on this request; it is not sent to a third. Change it "
+            "before you send it again"
+        )
+    error.should_retry = False
+    return error
 
 
 def _weight(error: UpstreamError) -> int:

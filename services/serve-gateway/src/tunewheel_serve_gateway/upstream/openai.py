@@ -27,6 +27,7 @@ from tunewheel_serve_gateway.upstream.protocol import (
     UpstreamAway,
     UpstreamBroken,
     UpstreamError,
+    UpstreamLost,
     UpstreamRefused,
     UpstreamSilent,
     says_something,
@@ -197,12 +198,14 @@ class OpenAiUpstream:
             raise UpstreamSilent(
                 "the engine did not answer in time; try again, or send a shorter request"
             ) from error
-        except (aiohttp.ClientPayloadError, HttpProcessingError) as error:
+        except (aiohttp.ClientPayloadError, aiohttp.ClientResponseError, HttpProcessingError) as error:
             raise UpstreamBroken("the engine broke off its answer; send the request again") from error
         except (aiohttp.ClientError, OSError) as error:
             raise self._away(error) from error
 
     def _away(self, error: Exception) -> UpstreamAway:
+        if not isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+            return lost(error, self._retry_after)
         reason = f"the inference engine cannot be reached ({type(error).__name__}); try again shortly"
         if isinstance(error, aiohttp.ClientConnectorCertificateError):
             reason = (
@@ -210,6 +213,12 @@ class OpenAiUpstream:
                 "name the PEM file of its authority in TUNEWHEEL_ENGINE_CAFILE"
             )
         return UpstreamAway(reason, retry_after=self._retry_after)
+
+
+def lost(error: Exception, retry_after: str) -> UpstreamLost:
+    """Return the error for a connection that ended after the request was sent."""
+    reason = f"the connection to the inference engine was lost ({type(error).__name__}); try again shortly"
+    return UpstreamLost(reason, retry_after=retry_after)
 
 
 def failure(status: int, body: bytes, *, retry_after: str | None, default_retry_after: str) -> UpstreamError:

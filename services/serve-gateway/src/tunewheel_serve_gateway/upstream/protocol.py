@@ -2,6 +2,7 @@
 
 UpstreamError              an ``ApiError``, which is sent to the client
 ├── UpstreamAway     503   no connection
+│   ├── UpstreamLost       the connection was lost after the request was sent
 │   └── KeyRefused         the engine refuses the gateway's API key
 ├── UpstreamSilent   504   no answer in time
 ├── UpstreamBroken   502   an answer that broke off or is invalid
@@ -78,6 +79,10 @@ class UpstreamError(ApiError):
 class UpstreamAway(UpstreamError):
     status = 503
     code = "engine_unavailable"
+
+
+class UpstreamLost(UpstreamAway):
+    """The connection was lost after the request was sent: the request itself may have ended the engine."""
 
 
 class KeyRefused(UpstreamAway):

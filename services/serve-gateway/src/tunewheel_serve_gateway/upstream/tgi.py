@@ -19,7 +19,7 @@ from huggingface_hub.errors import HfHubHTTPError, InferenceTimeoutError, Overlo
 from tunewheel_runtime.telemetry import carried
 
 from tunewheel_serve_gateway.judged import EngineIdentity, identity_of_info
-from tunewheel_serve_gateway.upstream.openai import OpenAiUpstream, failure, redirected
+from tunewheel_serve_gateway.upstream.openai import OpenAiUpstream, failure, lost, redirected
 from tunewheel_serve_gateway.upstream.protocol import (
     Chunk,
     ModelNotLoaded,
@@ -152,6 +152,8 @@ class TgiUpstream:
         except (InferenceTimeoutError, httpx2.ReadTimeout) as error:
             raise UpstreamSilent("the engine did not answer in time; send a shorter request") from error
         except httpx2.TransportError as error:
+            if not isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
+                raise lost(error, self._retry_after) from error
             reason = f"the inference engine cannot be reached ({type(error).__name__}); try again shortly"
             raise UpstreamAway(reason, retry_after=self._retry_after) from error
         finally:
