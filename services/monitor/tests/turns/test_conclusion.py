@@ -11,8 +11,8 @@ import pytest
 from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.events.monitoring import TurnCompleted
 from tunewheel_contracts.formats.drift_spec import DriftSpec
-from tunewheel_monitor.turns.conclusion import PATIENCE, conclude, difference
-from tunewheel_monitor.turns.counting import State, fresh, see
+from tunewheel_monitor.turns.conclusion import PATIENCE, _judged, conclude, difference
+from tunewheel_monitor.turns.counting import Counts, State, fresh, see
 
 from .test_facts import only
 from .turning import Story, scored
@@ -155,3 +155,42 @@ def test_equal_rates_are_seldom_told_apart() -> None:
     now, then = rng.binomial(80, 0.4, 1_000), rng.binomial(80, 0.4, 1_000)
     intervals = [difference((a, 80), (b, 80)) for a, b in zip(now.tolist(), then.tolist(), strict=True)]
     assert sum(low > 0 or high < 0 for low, high in intervals) <= 25
+
+
+@pytest.mark.parametrize("ratings", [12, 30, 100])
+@pytest.mark.parametrize(
+    ("novel", "down"),
+    [
+        ((0.2, 0.05), (0.24, 0.12)),
+        ((0.15, 0.05), (0.2, 0.1)),
+        ((1.0, 0.1), (0.8, 0.2)),
+    ],
+    ids=["a fifth", "a tenth", "a cluster"],
+)
+def test_a_turn_that_helped_is_seldom_called_useless_however_few_rate(
+    ratings: int, novel: tuple[float, float], down: tuple[float, float]
+) -> None:
+    draw = np.random.default_rng(7)
+    outcomes = [
+        _judged(*(
+            Counts(
+                questions=100, measured=100, judged=100, rated=ratings, invalid=draw.binomial(100, 0.02),
+                novel=draw.binomial(100, new), down=draw.binomial(ratings, bad),
+            )
+            for new, bad in zip(novel, down, strict=True)
+        ))[0]
+        for _ in range(1_000)
+    ]  # fmt: skip
+    assert outcomes.count("did not help") <= 20
+
+
+def test_a_turn_that_changed_nothing_is_said_to_help_by_luck_alone() -> None:
+    draw = np.random.default_rng(7)
+
+    def traffic() -> Counts:
+        novel, down = draw.binomial(5_000, 0.2), draw.binomial(2_000, 0.3)
+        return Counts(questions=5_000, measured=5_000, rated=2_000, novel=novel, down=down)
+
+    many = [_judged(traffic(), traffic())[0] for _ in range(500)]
+    assert many.count("helped") <= 10
+    assert many.count("did not help") >= 450

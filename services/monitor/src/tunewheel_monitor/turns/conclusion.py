@@ -27,8 +27,8 @@ FEWEST_RATINGS = 10
 RATINGS_AWAITED = 30
 PATIENCE = timedelta(days=3)
 """How long after the promotion the comparison waits for traffic and ratings."""
-SAME = 0.1
-"""If a difference's interval lies within plus or minus this value, quality did not change."""
+USEFUL = 0.1
+"""A fall of a rate by so much, or by half of the rate if that is less, is a useful improvement."""
 
 NEXT_STEPS = {
     "did not help": "Read the questions of the alarm beside what the model answers now. Correct labels that "
@@ -69,8 +69,11 @@ class Change:
         return self.low > 0
 
     @property
-    def is_none(self) -> bool:
-        return self.low >= -SAME and self.high <= SAME
+    def is_not_better(self) -> bool:
+        """Whether the interval excludes a useful improvement. A wide interval excludes nothing: that too
+        little is known does not show that nothing changed."""
+        bad, total = self.before
+        return self.low > -min(USEFUL, bad / total / 2)
 
     def __str__(self) -> str:
         (bad, total), (bad_before, total_before) = self.after, self.before
@@ -169,13 +172,13 @@ def _judged(before: Counts, after: Counts) -> tuple[str, tuple[str, ...]]:
     quality = [change for name, change in found.items() if name != "novel"]
     if any(change.is_better for change in quality):
         return "helped", told
-    if "novel" in found and before.novel / before.measured > SAME and not found["novel"].is_better:
+    if "novel" in found and before.novel / before.measured > USEFUL and found["novel"].is_not_better:
         return "did not help", ("the questions are as novel to the new version as to the old", *told)
     rated = [found[name] for name in ("thumbs_down", "label_disagreement") if name in found]
     if not rated:
         few = "too few people rated answers before and after to tell whether they are better"
         return "undecided", (few, *told)
-    if all(change.is_none for change in rated):
+    if all(change.is_not_better for change in rated):
         return "did not help", ("people rate the answers as they did before", *told)
     return "undecided", ("the ratings are too few to tell", *told)
 
