@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
-from tunewheel_outputs.criteria import check_criteria, hardly_decided, unmeasurable
+from tunewheel_outputs.criteria import check_criteria, hardly_decided, level_of, unmeasurable
 
 
 def spec(criterion: dict[str, Any], *, retrieval: dict[str, Any] | None = None, **task: Any) -> ProjectSpec:
@@ -37,6 +37,12 @@ def spec(criterion: dict[str, Any], *, retrieval: dict[str, Any] | None = None, 
         ({"metric": "rouge_l", "minimum": 1.5}, "criteria.1.minimum", "0..1, the range of rouge_l"),
         ({"metric": "rouge_l", "maximum": -1}, "criteria.1.maximum", "0..1"),
         ({"metric": "perplexity", "maximum": 0.9}, "criteria.1.maximum", "1.., the range of perplexity"),
+        ({"metric": "rouge_l", "significance": 0.9}, "criteria.1.significance", "write 0.5 or less"),
+        (
+            {"metric": "rouge_l", "over_base": 0, "significance": 0.51},
+            "criteria.1.significance",
+            "0.51 is above",
+        ),
     ],
 )
 def test_criteria_that_cannot_be_met_are_refused(criterion: dict[str, Any], field: str, word: str) -> None:
@@ -73,6 +79,7 @@ def test_metrics_of_passages_need_retrieval(
     ("criterion", "task"),
     [
         ({"metric": "perplexity", "maximum": 40}, {}),
+        ({"metric": "rouge_l", "over_base": 0, "significance": 0.5}, {}),
         ({"metric": "invented_terms", "maximum": 0.1}, {}),
         ({"metric": "valid_output", "minimum": 1}, {"output_rules": [{"rule": "pattern", "pattern": "a"}]}),
         (
@@ -86,6 +93,13 @@ def test_metrics_of_passages_need_retrieval(
 )
 def test_measurable_criteria_pass(criterion: dict[str, Any], task: dict[str, Any]) -> None:
     check_criteria(spec(criterion, **task))
+
+
+@pytest.mark.parametrize(("stated", "level"), [(0.9, 0.5), (1.0, 0.5), (0.3, 0.3)])
+def test_too_large_a_significance_on_the_log_counts_as_the_largest(stated: float, level: float) -> None:
+    stored = spec({"metric": "rouge_l", "over_base": 0, "significance": stated}).criteria[1]
+    assert level_of(stored, on_holdout=False) == level
+    assert level_of(stored, on_holdout=True) == level / 10
 
 
 def test_why_a_metric_is_not_measured() -> None:

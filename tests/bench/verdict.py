@@ -1,4 +1,8 @@
-"""How often verdicts are wrong: simulated comparisons of equal models, and the power to see what is there.
+"""How often verdicts are wrong: simulated comparisons of equal models, and the power to see differences.
+
+``whole_verdict`` and ``absolute_bounds`` simulate customers of unequal sizes. Rows of one customer correlate
+in two ways: by rates of its own (Dirichlet), or by outcomes that repeat (Lunn and Davies, "A note on
+generating correlated binary variables", Biometrika 85, 1998).
 
 Equal models are called better where the lower end of the interval exceeds 0. ``alpha`` is .05; a verdict on
 held-out rows spends a tenth of it (``.005``), so both are told. Differences of two equal models with skewed
@@ -19,7 +23,7 @@ from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_eval.comparisons import Measured
-from tunewheel_eval.significance import Scores, Test, compare
+from tunewheel_eval.significance import Scores, Test, compare, figure_interval
 from tunewheel_eval.verdict import judge
 
 Floats = NDArray[np.float64]
@@ -28,18 +32,125 @@ ROUNDS = 2_000
 SIZES = (5, 20, 60, 500)
 ALPHAS = (0.05, 0.005)
 PER_CLUSTER = 4
+JUDGED = 20_000
+"""The draws of each configuration of customers."""
+CORRELATIONS = (0.0, 0.2, 1.0)
 
 
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
+    judged = int(sys.argv[2]) if len(sys.argv) > 2 else JUDGED
     rng = np.random.default_rng(14)
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {
+        "customers: met, missed at +.10; met at -.15": whole_verdict(judged, rng),
+        "customers: a minimum that is the truth is met": absolute_bounds(judged, rng),
+    }
     for name, draw in DRAWS.items():
         found[name] = {f"n = {rows}": false_better(draw, rows, rounds, rng) for rows in SIZES}
         print(name, found[name], file=sys.stderr, flush=True)
     found["power at +5 points, n = 500, discordance .2"] = power(rounds, rng)
     found["forgetting, margin -.10, 200 items"] = forgetting(rounds, rng)
-    write_report("verdict", packages=("numpy", "scipy"), contenders=found, ratios={}, rounds=rounds)
+    write_report(
+        "verdict", packages=("numpy", "scipy"), contenders=found, ratios={}, rounds=rounds, judged=judged
+    )
+
+
+def zipf(rows: int, customers: int) -> list[int]:
+    sizes = np.maximum(
+        1, (rows / np.arange(1, customers + 1) / sum(1 / np.arange(1, customers + 1))).astype(int)
+    )
+    sizes[0] += max(0, rows - sizes.sum())
+    while sizes.sum() > rows:
+        sizes[sizes.argmax()] -= 1
+    return sizes.tolist()
+
+
+CUSTOMERS = {
+    "each row its own": [1] * 200,
+    "one of 30 %, 140 of one row": [60] + [1] * 140,
+    "40, Zipf": zipf(200, 40),
+    "80, lognormal": [46, 28, 20, 14, 10, 7, 5, 4, 3, 3, *[2] * 10, *[1] * 40],
+    "50 of four rows": [4] * 50,
+    "4": [50] * 4,
+    "5": [40] * 5,
+    "6, unequal": [80, 50, 30, 20, 12, 8],
+    "8": [25] * 8,
+    "8, unequal": [60, 40, 30, 25, 15, 12, 10, 8],
+}
+
+
+def whole_verdict(rounds: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Return, by customers and correlation, how ``over_champion: -0.15, significance: .5`` comes out for a
+    candidate that is ten points better, and how often a candidate at the margin meets it (nominal .05)."""
+    found: dict[str, Any] = {}
+    for name, sizes in CUSTOMERS.items():
+        for way, correlation in (("rates", 0.0), ("rates", 0.2), ("repeats", 0.2), ("rates", 1.0)):
+            if name == "each row its own" and correlation:
+                continue
+            better = [judged(rng, sizes, way, correlation, 0.1) for _ in range(rounds)]
+            worse = [judged(rng, sizes, way, correlation, -0.15) for _ in range(rounds)]
+            figures = (better.count("met"), better.count("missed"), worse.count("met"))
+            found[f"{name}, {way} {correlation:g}"] = [round(one / rounds, 4) for one in figures]
+            print(f"{name}, {way} {correlation:g}", figures, rounds, file=sys.stderr, flush=True)
+    return found
+
+
+def judged(rng: np.random.Generator, sizes: list[int], way: str, correlation: float, advantage: float) -> str:
+    won, lost = (0.2 + advantage) / 2, (0.2 - advantage) / 2
+    shares = np.array([won, lost, 0.75 - won, 0.25 - lost])  # candidate alone, champion alone, both, neither
+    outcome = outcomes(rng, sizes, way, correlation, shares)
+    hits = {Role.CANDIDATE: np.isin(outcome, (0, 2)), Role.CHAMPION: np.isin(outcome, (1, 2))}
+    metric = Measured(
+        name="label_accuracy", test="proportion", lower_is_better=False, lowest=0.0, highest=1.0,
+        on="holdout", clusters=np.repeat(np.arange(len(sizes)), sizes),
+        scores={role: Scores(hit.astype(np.float64)) for role, hit in hits.items()},
+    )  # fmt: skip
+    criterion = Criterion(metric="label_accuracy", over_champion=-0.15, significance=0.5)
+    (check,) = judge(
+        (criterion,), {metric.name: metric}, TaskSpec(system_prompt="s"), resolution=0.05, seed=0
+    )
+    return str(check.outcome)
+
+
+def outcomes(
+    rng: np.random.Generator, sizes: list[int], way: str, correlation: float, shares: Floats
+) -> NDArray[np.int64]:
+    """Draw one of ``len(shares)`` outcomes for every row: shape (rows,)."""
+    clusters, rows = np.repeat(np.arange(len(sizes)), sizes), sum(sizes)
+    if way == "rates" and 0 < correlation < 1:
+        own = rng.gamma(shares * (1 / correlation - 1), size=(len(sizes), len(shares))) + 1e-300
+        limits = (own / own.sum(axis=1, keepdims=True)).cumsum(axis=1)[clusters]
+        return (rng.random((rows, 1)) > limits[:, :-1]).sum(axis=1)
+    common = rng.choice(len(shares), len(sizes), p=shares)[clusters]
+    repeats = rng.random(rows) < correlation**0.5
+    return np.where(repeats, common, rng.choice(len(shares), rows, p=shares))
+
+
+def absolute_bounds(rounds: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Return, by customers, truth and correlation, how often a figure whose truth is the minimum meets it at
+    .05 and at .005. The base is right in a third of the rows."""
+    found: dict[str, Any] = {}
+    for rows, customers, truth in ((200, 40, 0.95), (200, 40, 0.85), (200, 150, 0.95), (60, 40, 0.8)):
+        sizes = zipf(rows, customers)
+        clusters = np.repeat(np.arange(customers), sizes)
+        for correlation in (0.1, 0.2, 1.0):
+            met = dict.fromkeys(ALPHAS, 0)
+            for _ in range(rounds):
+                mine, base = (
+                    outcomes(rng, sizes, "rates", correlation, np.array([1 - share, share])).astype(
+                        np.float64
+                    )
+                    for share in (truth, 0.35)
+                )
+                for alpha in ALPHAS:
+                    one = figure_interval(
+                        Scores(mine), clusters, test="proportion", alpha=alpha, others=[base]
+                    )
+                    met[alpha] += one.low >= truth
+            name = f"n = {rows}, {customers} of Zipf sizes, truth {truth:g}, correlation {correlation:g}"
+            found[name] = {f"alpha {alpha:g}": count / rounds for alpha, count in met.items()}
+            print(name, found[name], file=sys.stderr, flush=True)
+    return found
 
 
 def false_better(

@@ -19,7 +19,7 @@ ALPHA = 0.05
 """Significance of a criterion that states none."""
 LEAST_ALPHA, MOST_ALPHA = 1e-9, 0.5
 """Limits of a significance. A smaller one could be reached by no sample; a larger one would require less than
-the toss of a coin."""
+the toss of a coin. ``check_criteria`` refuses a larger one; in a spec on the log it counts as the limit."""
 
 
 def level_of(criterion: Criterion | None, *, on_holdout: bool) -> float:
@@ -97,8 +97,8 @@ def check_criteria(spec: ProjectSpec) -> None:
     """Refuse criteria that cannot be measured, or whose bound is always met or never.
 
     Raises:
-        InvalidSpec: a metric is unknown, the task lacks a field that the metric needs, or a bound is outside
-            the metric's range. ``field`` is the path in the spec.
+        InvalidSpec: a metric is unknown, the task lacks a field that the metric needs, a bound is outside the
+            metric's range, or a significance is above ``MOST_ALPHA``. ``field`` is the path in the spec.
     """
     tasks = [one.task for one in spec.evaluation.lm_eval]
     for number, criterion in enumerate(spec.criteria):
@@ -113,6 +113,9 @@ def check_criteria(spec: ProjectSpec) -> None:
         if (field := metric.lacks(spec.task)) is not None:
             reason = f"is missing, but criteria ask for {metric.name}; add one of them"
             raise InvalidSpec(field=f"task.{field}", reason=reason)
+        if (criterion.significance or 0.0) > MOST_ALPHA:
+            reason = f"{criterion.significance:g} is above {MOST_ALPHA:g}: write {MOST_ALPHA:g} or less"
+            raise InvalidSpec(field=f"criteria.{number}.significance", reason=reason)
         _check_passages(spec, metric, criterion, f"criteria.{number}")
         _check_range(criterion, metric, f"criteria.{number}")
 

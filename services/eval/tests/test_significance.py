@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tunewheel_eval.design_effect import effective_rows
 from tunewheel_eval.proportions import clopper_pearson, mcnemar, paired_low
 from tunewheel_eval.sign_flips import DRAWS, flip
 from tunewheel_eval.significance import (
@@ -61,7 +62,7 @@ def test_three_rows_never_tell_anything(test: str, rows: int) -> None:
 def test_a_cluster_is_one_observation() -> None:
     better, worse = table(0, 15, 0, 0)
     assert compared(better, worse).p_value == 0.5**15
-    assert compared(better, worse, [0, 1, 2] * 5).p_value == 0.5**3
+    assert compared(better, worse, [0, 1, 2] * 5).p_value == pytest.approx(0.5**3)
     assert compared(better, worse, [0, 1, 2] * 5).clusters == 3
 
 
@@ -164,6 +165,47 @@ def test_figure_of_clusters_is_as_uncertain_as_their_number() -> None:
     assert grouped.low < alone.low - 0.1
     unanimous = figure_interval(Scores(np.ones(80)), np.arange(80) // 10, test="proportion", alpha=0.05)
     assert unanimous.low == pytest.approx(0.05 ** (1 / 8))
+
+
+SHAPES = [[1] * 25 + [2] * 6 + [5] * 5, [30] + [1] * 32, [9] * 7, [20, 20, 22], [62], [1] * 62]
+
+
+@pytest.mark.parametrize("sizes", SHAPES, ids=str)
+@pytest.mark.parametrize("others", ["none", "equal", "alike in a customer", "independent"])
+@pytest.mark.parametrize("alpha", [0.05, 0.005])
+def test_no_figure_has_a_better_end_than_the_perfect_one(sizes: list[int], others: str, alpha: float) -> None:
+    clusters = np.repeat(np.arange(len(sizes)), sizes)
+    rows, rng = len(clusters), np.random.default_rng(62)
+    base = {
+        "none": [],
+        "equal": [np.zeros(rows)],
+        "alike in a customer": [(clusters % 2).astype(np.float64)],
+        "independent": [(rng.random(rows) < 0.35).astype(np.float64)],
+    }[others]
+
+    def ends(values: Any) -> tuple[float, float]:
+        found = figure_interval(Scores(values), clusters, test="proportion", alpha=alpha, others=base)
+        return found.low, found.high
+
+    lowest, highest = ends(np.ones(rows))[0], ends(np.zeros(rows))[1]
+    for wrong in (1, 2, 5, rows // 2):
+        for where in (np.arange(wrong), rows - 1 - np.arange(wrong), rng.choice(rows, wrong, replace=False)):
+            values = np.ones(rows)
+            values[where] = 0.0
+            assert ends(values)[0] <= lowest
+            assert ends(1 - values)[1] >= highest
+
+
+def test_the_largest_customer_does_not_hide_the_others() -> None:
+    clusters = np.repeat(np.arange(141), [60] + [1] * 140)
+    values = np.random.default_rng(1).permuted(np.repeat([1.0, 0.0], [150, 50]))
+    kish = 200**2 / (60**2 + 140)
+    assert effective_rows(values, clusters, alpha=0.05) > 1.5 * kish
+    assert effective_rows(values, np.arange(200), alpha=0.05) == 200
+    assert effective_rows((clusters == 0).astype(float), clusters, alpha=0.05) <= kish
+    assert effective_rows(np.ones(200), clusters, alpha=0.05) == pytest.approx(kish)
+    alone = np.zeros(200, dtype=np.int64)
+    assert effective_rows(values, alone, alpha=0.05) == 1
 
 
 def test_metric_without_a_highest_value_is_bounded_by_its_spread() -> None:

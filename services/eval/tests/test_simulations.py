@@ -13,7 +13,7 @@ from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_eval.comparisons import Measured
-from tunewheel_eval.significance import Scores, compare
+from tunewheel_eval.significance import Scores, compare, figure_interval
 from tunewheel_eval.verdict import judge
 
 Floats = NDArray[np.float64]
@@ -84,3 +84,96 @@ def test_forgetting_is_told_from_keeping(true: float, least: float, most: float)
         (check,) = judge((criterion,), {metric.name: metric}, task, resolution=0.05, seed=0)
         met += check.outcome == "met"
     assert least <= met / 40 <= most
+
+
+def zipf(rows: int, customers: int) -> list[int]:
+    shares = 1 / np.arange(1, customers + 1)
+    sizes = np.maximum(1, (shares / shares.sum() * rows).astype(int))
+    sizes[0] += max(0, rows - sizes.sum())
+    while sizes.sum() > rows:
+        sizes[sizes.argmax()] -= 1
+    return sizes.tolist()
+
+
+SIZES = {
+    "each row its own": [1] * 200,
+    "one of 30 %": [60] + [1] * 140,
+    "40, Zipf": zipf(200, 40),
+    "80, lognormal": [46, 28, 20, 14, 10, 7, 5, 4, 3, 3, *[2] * 10, *[1] * 40],
+    "5 customers": [40] * 5,
+    "8 customers": [25] * 8,
+}
+CORRELATIONS = (0.0, 0.2, 1.0)
+
+
+def paired_customers(
+    rng: np.random.Generator, sizes: list[int], correlation: float, advantage: float
+) -> dict[str, Measured]:
+    """Draw hits of candidate and champion, of which a fifth differ. A row repeats its customer's outcome with
+    a probability that gives two rows of a customer this correlation (Lunn and Davies, 1998)."""
+    clusters = np.repeat(np.arange(len(sizes)), sizes)
+    won, lost = (0.2 + advantage) / 2, (0.2 - advantage) / 2
+    shares = [won, lost, 0.75 - won, 0.25 - lost]  # candidate alone right, champion alone, both, neither
+    own = rng.choice(4, len(clusters), p=shares)
+    common = rng.choice(4, len(sizes), p=shares)[clusters]
+    outcome = np.where(rng.random(len(clusters)) < correlation**0.5, common, own)
+    hit = {Role.CANDIDATE: (0, 2), Role.CHAMPION: (1, 2)}
+    return {
+        "label_accuracy": Measured(
+            name="label_accuracy", test="proportion", lower_is_better=False, lowest=0.0, highest=1.0,
+            on="holdout", clusters=clusters,
+            scores={role: Scores(np.isin(outcome, right).astype(np.float64)) for role, right in hit.items()},
+        )
+    }  # fmt: skip
+
+
+def outcomes(sizes: list[int], correlation: float, advantage: float, draws: int) -> list[str]:
+    rng = np.random.default_rng(26)
+    criterion = Criterion(metric="label_accuracy", over_champion=-0.15, significance=0.5)
+    task = TaskSpec(system_prompt="s")
+    return [
+        str(judge((criterion,), drawn, task, resolution=0.05, seed=0)[0].outcome)
+        for drawn in (paired_customers(rng, sizes, correlation, advantage) for _ in range(draws))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "least", "draws"),
+    [("each row its own", 0.95, 20), ("one of 30 %", 0.8, 100), ("40, Zipf", 0.7, 100)],
+)
+def test_ten_points_more_meet_the_margin_whatever_the_customers_sizes(
+    sizes: str, least: float, draws: int
+) -> None:
+    assert outcomes(SIZES[sizes], 0.0, 0.1, draws).count("met") >= least * draws
+
+
+@pytest.mark.parametrize("correlation", CORRELATIONS)
+@pytest.mark.parametrize("sizes", [name for name in SIZES if name != "each row its own"])
+def test_customers_of_any_size_neither_reject_a_better_model_nor_pass_a_worse_one(
+    sizes: str, correlation: float
+) -> None:
+    assert "missed" not in outcomes(SIZES[sizes], correlation, 0.1, 40)
+    # at the margin .05 may pass; 133 of each correlation are 400 of each shape
+    assert outcomes(SIZES[sizes], correlation, -0.15, 133).count("met") <= 14
+
+
+@pytest.mark.parametrize("correlation", [0.1, 0.2, 1.0])
+@pytest.mark.parametrize(("rows", "customers", "truth"), [(200, 40, 0.95), (200, 150, 0.85), (60, 40, 0.8)])
+def test_a_minimum_that_is_the_truth_is_seldom_met_by_customers_of_unequal_size(
+    rows: int, customers: int, truth: float, correlation: float
+) -> None:
+    rng, sizes = np.random.default_rng(6), zipf(rows, customers)
+    clusters = np.repeat(np.arange(customers), sizes)
+
+    def drawn(share: float) -> Floats:
+        common = (rng.random(customers) < share)[clusters]
+        repeats = rng.random(rows) < correlation**0.5
+        return np.where(repeats, common, rng.random(rows) < share).astype(np.float64)
+
+    met = 0
+    for _ in range(133):
+        found = figure_interval(
+            Scores(drawn(truth)), clusters, test="proportion", alpha=0.05, others=[drawn(0.35)]
+        )
+        met += found.low >= truth
+    assert met <= 14

@@ -39,9 +39,9 @@ class Criterion(Strict):
     whole interval of the figure, or of the difference, is beyond it. So 0 requires a better model, and a
     negative bound a model that is not worse by that much.
 
-    ``significance`` is the one-sided alpha of these intervals (default .05). Without another bound it
-    requires any advantage over the champion, or over the base if there is no champion. Verdicts on held-out
-    rows use a tenth of it, so that ten versions may be judged by the same rows.
+    ``significance`` is the one-sided alpha of these intervals, at most .5 (default .05). Without another
+    bound it requires any advantage over the champion, or over the base if there is no champion. Verdicts on
+    held-out rows use a tenth of it, so that ten versions may be judged by the same rows.
     """
 
     metric: str

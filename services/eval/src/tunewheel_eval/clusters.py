@@ -2,13 +2,14 @@
 
 Two prompts are nearly the same if they are equal without letter case, digits and punctuation, or if their
 word bigrams have a Jaccard similarity of at least ``ALIKE``, such as one template with different names.
+Instructions that most prompts share, before or after the question, are not compared.
 Curate has an index for millions of texts; a holdout is small enough to compare all pairs.
 """
 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 from itertools import pairwise
 
@@ -20,6 +21,10 @@ from tunewheel_eval.significance import Clusters
 
 ALIKE = 0.8
 _WORD = re.compile(r"[^\W\d_]+")
+_INSTRUCTION = 12
+"""Fewer shared words are no instruction, and make prompts with different questions seldom alike."""
+_FEW = 8
+"""In fewer prompts than this, shared words may be those of one question that came several times."""
 _COMMON = 200
 """A word bigram in more prompts than this is ignored: it would make every pair of prompts a candidate."""
 
@@ -45,7 +50,7 @@ def clusters_of(groups: Sequence[Hashable], prompts: Sequence[str]) -> Clusters:
             parents[row] = row = parents[parents[row]]
         return row
 
-    words = [tuple(_WORD.findall(prompt.casefold())) for prompt in prompts]
+    words = _without_instructions([tuple(_WORD.findall(prompt.casefold())) for prompt in prompts])
     first: dict[Hashable, int] = {}
     for row, (group, said) in enumerate(zip(groups, words, strict=True)):
         # a prompt without words, such as "?", is compared as it is
@@ -54,6 +59,34 @@ def clusters_of(groups: Sequence[Hashable], prompts: Sequence[str]) -> Clusters:
     for one, other in _alike([frozenset(pairwise(said)) for said in words]):
         parents[root(one)] = root(other)
     return np.unique([root(row) for row in range(len(prompts))], return_inverse=True)[1].astype(np.int64)
+
+
+def _without_instructions(prompts: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Return the words of each prompt without the first and the last words that most prompts share."""
+    before = _shared(prompts)
+    after = _shared([prompt[::-1] for prompt in prompts])
+    if len(before) + len(after) < _INSTRUCTION:
+        return list(prompts)
+    stripped: list[tuple[str, ...]] = []
+    for prompt in prompts:
+        start = len(before) if prompt[: len(before)] == before else 0
+        end = len(prompt) - (len(after) if prompt[::-1][: len(after)] == after else 0)
+        stripped.append(prompt[start:end] or prompt)
+    return stripped
+
+
+def _shared(prompts: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the longest beginning that more than half of the prompts share; of a few prompts none."""
+    shared: tuple[str, ...] = ()
+    rest = list(prompts)
+    while len(prompts) >= _FEW:
+        following = Counter(prompt[len(shared)] for prompt in rest if len(prompt) > len(shared))
+        (word, count), *_ = following.most_common(1) or [("", 0)]
+        if 2 * count <= len(prompts):
+            break
+        shared = (*shared, word)
+        rest = [prompt for prompt in rest if prompt[: len(shared)] == shared]
+    return shared
 
 
 def _alike(shingles: Sequence[frozenset[Hashable]]) -> list[tuple[int, int]]:

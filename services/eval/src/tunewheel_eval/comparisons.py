@@ -80,9 +80,14 @@ class Measured:
 
     def figure(self, *, alpha: float) -> Interval:
         """Bound the candidate's own figure."""
-        bounds = {"lowest": self.lowest, "highest": self.highest}
         return figure_interval(
-            self.scores[Role.CANDIDATE], self.clusters, test=self.test, alpha=alpha, **bounds
+            self.scores[Role.CANDIDATE],
+            self.clusters,
+            test=self.test,
+            alpha=alpha,
+            lowest=self.lowest,
+            highest=self.highest,
+            others=[its.values for role, its in self.scores.items() if role is not Role.CANDIDATE],
         )
 
 

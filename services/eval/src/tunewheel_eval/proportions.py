@@ -46,29 +46,35 @@ def clopper_pearson(hits: float, size: float, *, alpha: float) -> tuple[float, f
 
 
 @lru_cache(maxsize=4_096)
-def paired_low(only_candidate: float, only_other: float, pairs: int, *, alpha: float) -> float:
+def paired_low(only_candidate: float, only_other: float, pairs: float, *, alpha: float) -> float:
     """Return the smallest difference of two paired proportions that is not rejected at ``alpha``.
 
-    ``only_candidate`` and ``only_other`` count the discordant pairs; they may be fractions where clusters
-    are pairs. The other end is ``-paired_low(only_other, only_candidate, ...)``.
+    ``only_candidate`` and ``only_other`` count the discordant pairs. All three may be fractions where the
+    pairs are clustered; the test of a fractional number of pairs is not exact. The other end is
+    ``-paired_low(only_other, only_candidate, ...)``.
     """
+    if only_candidate == only_other == 0:
+        return alpha ** (1 / pairs) - 1  # exact: no pair is lost with probability (1 + difference)^pairs
+    if not _exact(pairs):
+        return _score_low(np.array(only_candidate), np.array(only_other), pairs, alpha)
     below, above = -1.0, (only_candidate - only_other) / pairs
     for _ in range(_STEPS):
         middle = (below + above) / 2
-        if _p_value(only_candidate, only_other, pairs, middle) <= alpha:
+        if paired_p_value(only_candidate, only_other, pairs, middle) <= alpha:
             below = middle
         else:
             above = middle
     return below
 
 
-def _p_value(only_candidate: float, only_other: float, pairs: int, difference: float) -> float:
+def paired_p_value(only_candidate: float, only_other: float, pairs: float, difference: float) -> float:
     """Return the probability of at least this score if the true difference is ``difference``."""
     from scipy.special import bdtr, ndtr
 
     observed = float(_score(np.array(only_candidate), np.array(only_other), pairs, difference))
-    if pairs > EXACT_UP_TO:
+    if not _exact(pairs):
         return float(ndtr(-observed))
+    pairs = int(pairs)
     # The score falls with the number of pairs that only the other gets right. Find the largest number that is
     # still as extreme.
     candidate = np.arange(pairs + 1, dtype=np.float64)
@@ -80,6 +86,23 @@ def _p_value(only_candidate: float, only_other: float, pairs: int, difference: f
     left = np.arange(pairs, -1, -1)
     tail = np.where(most < 0, 0.0, bdtr(np.maximum(most, 0), left, given))
     return float(np.max(np.sum(np.exp(log_mass) * tail, axis=1)))
+
+
+def _exact(pairs: float) -> bool:
+    return pairs <= EXACT_UP_TO and pairs == int(pairs)
+
+
+def _score_low(only_candidate: Floats, only_other: Floats, pairs: float, alpha: float) -> float:
+    """Return the smallest difference whose score is below the normal quantile."""
+    from scipy.special import ndtri
+
+    below, above, quantile = -1.0, float(only_candidate - only_other) / pairs, float(ndtri(1 - alpha))
+    for _ in range(3):
+        tried = np.linspace(below, above, 65)
+        rejected = _score(only_candidate, only_other, pairs, tried) >= quantile
+        last = max(0, int(rejected.sum()) - 1)  # the score falls with the difference
+        below, above = float(tried[last]), float(tried[min(64, last + 1)])
+    return below
 
 
 def _nuisance(difference: float) -> Floats:
@@ -101,7 +124,7 @@ def _most(candidate: Floats, pairs: int, difference: float, observed: float) -> 
     return low
 
 
-def _score(only_candidate: Floats, only_other: Floats, pairs: int, difference: float) -> Floats:
+def _score(only_candidate: Floats, only_other: Floats, pairs: float, difference: float | Floats) -> Floats:
     """Tango's score: how many standard deviations the observed difference lies above ``difference``."""
     b = -only_candidate - only_other + (2 * pairs - only_candidate + only_other) * difference
     c = -only_other * difference * (1 - difference)

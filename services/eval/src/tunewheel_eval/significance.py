@@ -4,23 +4,23 @@ rows of a cluster count as one observation.
 ``compare`` tests candidate against other; ``figure_interval`` bounds one figure. Each end of an interval
 holds with probability 1 - alpha.
 
-If every row is its own cluster, proportions are compared exactly (``proportions.py``). Everything else is
-compared by sign flips of cluster sums (``sign_flips.py``). Sign flips assume differences that are symmetric
-about their mean. If half of the clusters or more have the same difference, this does not hold, and rare
-clusters matter. Then the bound must also hold for Tango's exact interval, with one pair per cluster and the
-clusters' gains and losses as counts.
+Proportions have Tango's and Clopper and Pearson's intervals (``proportions.py``), exact if every row is its
+own cluster. Otherwise they are computed for ``effective_rows`` (``design_effect.py``), the number of
+independent rows that tell as much.
+Means are compared by sign flips of cluster sums (``sign_flips.py``). Sign flips assume differences that are
+symmetric about their mean. If half of the clusters or more have the same difference, this does not hold, and
+rare clusters matter. Then the bound must also hold for Tango's interval of the gains and losses.
 
 Ratios, such as perplexity, are compared by each cluster's contribution to the logarithm of the ratio. With
 equal weights, flipping its sign exchanges the two models. The bound is converted to the metric's unit at the
 other's observed figure.
 
-One figure has Clopper and Pearson's interval with the effective number of rows of Korn and Graubard
-("Confidence intervals for proportions with small expected number of positive counts estimated from survey
-data", Survey Methodology 24, 1998); for ratios Student's t on the clusters' linearised logarithms.
+One figure without an upper limit, or a ratio, has Student's t on the clusters' (linearised) sums.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Literal
@@ -28,7 +28,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tunewheel_eval.proportions import clopper_pearson, mcnemar, paired_low
+from tunewheel_eval.design_effect import TINY, effective_rows
+from tunewheel_eval.proportions import clopper_pearson, mcnemar, paired_low, paired_p_value
 from tunewheel_eval.sign_flips import Floats, flip
 
 Test = Literal["proportion", "mean", "ratio"]
@@ -133,18 +134,24 @@ def compare(
     scale = span or max(1e-9, float(np.abs(candidate.values - other.values).max()))
     difference = sign * (candidate.values - other.values) / scale
     sums, sizes = _by_cluster(difference, clusters), _by_cluster(np.ones_like(difference), clusters)
-    alone, exact = len(sums) == len(difference), test == "proportion"
-    gained, lost = _parts(sums, sizes)
-    if alone and exact:
+    size = effective_rows(difference, clusters, alpha=alpha)
+    gained, lost = (float(np.maximum(one, 0).mean()) * size for one in (difference, -difference))
+    if test == "proportion" and size == len(difference):
         gained, lost = round(gained), round(lost)
         p_value, name = mcnemar(gained, lost), "mcnemar_exact"
-        low, high = _paired(gained, lost, len(difference), alpha)
+        low, high = _paired(gained, lost, size, alpha)
+    elif test == "proportion":
+        # n observations never have a p-value below 2^-n
+        least, name = 2.0 ** -len(sums), "mcnemar_clustered"
+        p_value = max(least, paired_p_value(gained, lost, size, 0.0))
+        low, high = _paired(gained, lost, size, alpha) if least <= alpha else (-1.0, 1.0)
     else:
         flips, name = flip(sums, sizes, seed=seed), "sign_flip"
         p_value, low, high = flips.p_value(0.0), max(-1.0, flips.low(alpha)), min(1.0, flips.high(alpha))
         if _lumped(sums / sizes):
-            paired = _paired(gained, lost, _effective(sizes), alpha)
+            paired = _paired(gained, lost, size, alpha)
             low, high = min(low, paired[0]), max(high, paired[1])
+    error = float(difference.std()) / size**0.5 if test == "proportion" else _error(sums, sizes)
     return Advantage(
         difference=scale * float(difference.mean()),
         p_value=p_value,
@@ -154,7 +161,7 @@ def compare(
         test=name,
         rows=len(difference),
         clusters=len(sums),
-        spread=scale * _error(sums, sizes) * float(np.sqrt(len(difference))),
+        spread=scale * error * float(np.sqrt(len(difference))),
     )
 
 
@@ -186,11 +193,19 @@ def _compare_ratios(
 
 
 def figure_interval(
-    scores: Scores, clusters: Clusters, *, test: Test, alpha: float, lowest: float = 0.0, highest: float = 1.0
+    scores: Scores,
+    clusters: Clusters,
+    *,
+    test: Test,
+    alpha: float,
+    lowest: float = 0.0,
+    highest: float = 1.0,
+    others: Sequence[Floats] = (),
 ) -> Interval:
     """Return the interval of one contestant's figure, for an absolute minimum or maximum.
 
-    A row scores from ``lowest`` to ``highest``; ``highest`` may be infinite.
+    A row scores from ``lowest`` to ``highest``; ``highest`` may be infinite. ``others``: the values of other
+    contestants on these rows. They say how alike a cluster's rows are where all values are equal.
     """
     _check_pairs(scores.values, scores.values, clusters)
     rows, span = len(scores.values), highest - lowest
@@ -203,17 +218,27 @@ def figure_interval(
         figure, low, high, error = _student(scores.values, np.ones(rows), clusters, alpha)
         ends, spread = (figure, max(lowest, low), high), error * np.sqrt(rows)
     else:
-        share, low, high, size = _share((scores.values - lowest) / span, clusters, test, alpha)
+        scaled = ((values - lowest) / span for values in (scores.values, *others))
+        share, low, high, size = _share(*scaled, clusters=clusters, test=test, alpha=alpha)
         spread = span * np.sqrt(share * (1 - share) * rows / size)
         ends = lowest + span * share, lowest + span * low, lowest + span * high
     return Interval(*ends, alpha, rows, len(np.unique(clusters)), float(spread))
 
 
-def _share(values: Floats, clusters: Clusters, test: Test, alpha: float) -> tuple[float, float, float, float]:
+def _share(
+    values: Floats, *others: Floats, clusters: Clusters, test: Test, alpha: float
+) -> tuple[float, float, float, float]:
     """Return the mean of values from 0 to 1, the ends of its interval, and the effective number of rows."""
-    sums, sizes = _by_cluster(values, clusters), _by_cluster(np.ones_like(values), clusters)
-    exact = test == "proportion" and len(sums) == len(values)
-    share, size = float(values.mean()), float(len(values)) if exact else _effective_rows(sums, sizes, test)
+    share, variance = float(values.mean()), float(values.var())
+    size = effective_rows(values, clusters, alpha=alpha, others=others)
+    if test == "proportion":
+        low, high = clopper_pearson(share * size, size, alpha=alpha)
+        # no figure has a better end than the perfect figure of the same rows
+        perfect = effective_rows(np.ones_like(values), clusters, alpha=alpha, others=others)
+        end = alpha ** (1 / perfect)
+        return share, min(low, end), max(high, 1 - end), size
+    # scores between 0 and 1 vary less than hits with the same mean
+    size *= min(share * (1 - share) / variance, 50.0) if variance > TINY else 1.0
     return share, *clopper_pearson(share * size, size, alpha=alpha), size
 
 
@@ -243,37 +268,11 @@ def perplexity(mean_nll: float) -> float:
     return float(np.exp(min(mean_nll, MAX_MEAN_NLL)))
 
 
-def _paired(gained: float, lost: float, pairs: int, alpha: float) -> tuple[float, float]:
+def _paired(gained: float, lost: float, pairs: float, alpha: float) -> tuple[float, float]:
     return (
         paired_low(gained, lost, pairs, alpha=alpha),
         -paired_low(lost, gained, pairs, alpha=alpha),
     )
-
-
-def _parts(sums: Floats, sizes: Floats) -> tuple[float, float]:
-    """Return the clusters' gains and losses, scaled to ``_effective`` clusters."""
-    total, pairs = sizes.sum(), _effective(sizes)
-    gains, losses = np.maximum(sums, 0).sum(), np.maximum(-sums, 0).sum()
-    return float(gains / total * pairs), float(losses / total * pairs)
-
-
-def _effective(sizes: Floats) -> int:
-    """Return Kish's effective number of clusters: so many clusters of equal size give the same variance."""
-    return max(1, int(sizes.sum() ** 2 / (sizes**2).sum() + 1e-9))
-
-
-def _effective_rows(sums: Floats, sizes: Floats, test: Test) -> float:
-    from scipy.special import stdtrit
-
-    rows, count = float(sizes.sum()), len(sums)
-    share = float(sums.sum()) / rows
-    error = _error(sums, sizes)
-    if count < 2 or error <= 1e-9 or not 0 < share < 1:
-        return float(_effective(sizes))
-    # few clusters estimate their spread badly: correct by Korn and Graubard's ratio of Student's quantiles
-    cost = (stdtrit(max(1.0, rows - 1), 0.975) / stdtrit(count - 1, 0.975)) ** 2
-    size = share * (1 - share) / error**2 * cost
-    return float(min(size, rows)) if test == "proportion" else float(min(size, 50 * rows))
 
 
 def _error(sums: Floats, sizes: Floats) -> float:

@@ -2,8 +2,8 @@
 undecided.
 
 A bound is met if the whole interval is on its good side, and missed if the whole interval is on its bad side.
-If the bound lies within the interval, the size of the sample decides. If the sample was large enough to show
-a difference that matters, the bound is missed. If it was too small, the bound is undecided.
+If the bound lies within the interval, the bound is undecided. The verdict then says how many more
+observations would show the observed difference, or at least a difference that matters.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from math import ceil, log2
 from types import MappingProxyType
 
+import numpy as np
 from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.scorecard import CriterionCheck, Role
 from tunewheel_contracts.formats.spec import TaskSpec
@@ -30,8 +31,8 @@ _SLACK = 1e-9
 class _Clause:
     outcome: str
     text: str
-    more: int | None = None
-    """If undecided: how many more rows would decide."""
+    more: int = 0
+    """If undecided: how many more rows would decide; 0: more rows show nothing that matters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,27 +46,26 @@ class _Claim:
     distance: float
     """The smallest difference from the bound that matters."""
     spread: float
-    """The standard deviation of a row's value."""
+    """The standard deviation of a row's value, times the square root of the design effect."""
     alpha: float
     rows: int
+    clusters: int
     certain: bool = False
     """Whether no figure can lie below the bound."""
     luck: float = 0.0
     """A p-value that must also be below alpha."""
 
-    def outcome(self) -> tuple[str, int | None]:
+    def outcome(self) -> tuple[str, int]:
         """Return ``MET``, ``MISSED``, or ``UNDECIDED`` with the number of further rows that would decide."""
         if self.certain or (self.low - self.bound > _SLACK and self.luck <= self.alpha):
-            return MET, None
-        if self.bound - self.high > _SLACK or self.rows >= self._needed(self.distance):
-            return MISSED, None
-        would_do = self._needed(max(self.distance, self.observed - self.bound))
-        return UNDECIDED, max(1, would_do - self.rows)
-
-    def _needed(self, distance: float) -> int:
-        # n rows cannot give a p-value below 2^-n
-        fewest = ceil(log2(1 / self.alpha))
-        return max(fewest, rows_needed(spread=self.spread, distance=distance, alpha=self.alpha))
+            return MET, 0
+        if self.bound - self.high > _SLACK:
+            return MISSED, 0
+        distance = max(self.distance, self.observed - self.bound)
+        needed = rows_needed(spread=self.spread, distance=distance, alpha=self.alpha)
+        # n observations cannot give a p-value below 2^-n
+        fewest = ceil(ceil(log2(1 / self.alpha)) * self.rows / self.clusters)
+        return UNDECIDED, max(0, max(needed, fewest) - self.rows)
 
 
 def judge(
@@ -117,15 +117,15 @@ def _check(criterion: Criterion, metric: Measured, *, resolution: float, seed: i
     ]
     outcomes = {clause.outcome for clause in clauses}
     outcome = MISSED if MISSED in outcomes else UNDECIDED if UNDECIDED in outcomes else MET
-    more = max((clause.more or 0 for clause in clauses), default=0) if outcome == UNDECIDED else 0
-    asked = f"; {_more(more, metric)} would tell" if more else ""
+    more = max((clause.more for clause in clauses), default=0) if outcome == UNDECIDED else 0
+    would = f"{_more(more, metric)} would tell" if more else "a difference that matters would have shown"
     return CriterionCheck(
         criterion=criterion,
         observed=figure.figure,
         passed=outcome == MET,
         reason=f"{metric.name} is {_between(figure.figure, figure.low, figure.high)}: "
         + "; ".join(clause.text for clause in clauses)
-        + asked,
+        + (f"; {would}" if outcome == UNDECIDED else ""),
         outcome=outcome,
         low=figure.low,
         high=figure.high,
@@ -149,6 +149,7 @@ def _absolute(
             spread=max(figure.spread, _implied(metric, bound)),
             alpha=figure.alpha,
             rows=figure.rows,
+            clusters=figure.clusters,
             certain=bound <= metric.lowest if sign > 0 else bound >= metric.highest,
         )
         outcome, more = claim.outcome()
@@ -175,6 +176,7 @@ def _relative(
             spread=max(advantage.spread, _implied(metric, metric.lowest + distance)),
             alpha=alpha,
             rows=advantage.rows,
+            clusters=advantage.clusters,
             certain=bound <= metric.lowest - metric.highest,
             luck=advantage.p_value if bound >= 0 else 0.0,
         )
@@ -221,6 +223,11 @@ def _words(advantage: Advantage, role: Role, theirs: float, outcome: str, bound:
 
 
 def _more(count: int, metric: Measured) -> str:
+    rows, clusters = len(metric.clusters), len(np.unique(metric.clusters))
+    if metric.on == "holdout" and clusters < rows:
+        # rows of customers that the holdout has already would tell little
+        count = ceil(count * clusters / rows)
+        return "one more customer or document" if count == 1 else f"about {count} more customers or documents"
     nouns = {
         "holdout": ("held-out row", "held-out rows"),
         "regression": ("regression item", "regression items"),
