@@ -19,9 +19,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
+from tunewheel_runtime import doors
 from tunewheel_runtime.doors import Door
 from tunewheel_runtime.health import ask, main
 from tunewheel_runtime.http import PatientHttp
+from tunewheel_runtime.identity.guard import set_caller
+from tunewheel_runtime.identity.roles import Caller
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.settings import HttpSettings, ServiceSettings
 from tunewheel_runtime.tls import (
@@ -89,7 +92,7 @@ def ignore(name: str, text: str | None) -> None:
 
 
 @contextlib.asynccontextmanager
-async def serving(app: App, shown: Certificate | None) -> AsyncIterator[int]:
+async def serving(app: Any, shown: Certificate | None) -> AsyncIterator[int]:
     door = Door(app.asgi, host="127.0.0.1", port=0, patience=30, certificate=shown)
     closing = asyncio.Event()
     task = asyncio.create_task(door.serve(closing))
@@ -117,6 +120,52 @@ async def test_one_connection_answers_many_requests(authority: Any) -> None:
         spoken = first.extensions["network_stream"].get_extra_info("ssl_object")
         assert spoken.version() == "TLSv1.3"
         assert spoken.selected_alpn_protocol() in (None, "http/1.1")
+
+
+class Keys:
+    """Lets those in who send any ``Authorization``, as the guard does."""
+
+    @staticmethod
+    async def asgi(scope: Any, receive: Any, send: Any) -> None:
+        status = 401
+        if any(name == b"authorization" for name, _ in scope["headers"]):
+            set_caller(scope, Caller(None, ()))
+            status = 200
+        await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+
+
+@pytest.mark.parametrize("is_tls", [False, True])
+async def test_sockets_without_a_key_give_way_and_connections_with_one_stay(
+    authority: Any, monkeypatch: pytest.MonkeyPatch, is_tls: bool
+) -> None:
+    monkeypatch.setattr(doors, "most_clients", lambda: 10)  # eight places
+    shown = certificate(authority.issue(*LOCAL)) if is_tls else None
+    verify = ssl.create_default_context(cafile=str(authority.cafile)) if is_tls else None
+    async with serving(Keys(), shown) as port, contextlib.AsyncExitStack() as stack:
+
+        async def connect_and_ask(*headers: str) -> Any:
+            stream = await asyncio.open_connection("localhost", port, ssl=verify)
+            stack.callback(stream[1].close)
+            return (await ask_again(stream, *headers)), stream
+
+        async def ask_again(stream: Any, *headers: str) -> str:
+            stream[1].write("\r\n".join(["GET / HTTP/1.1", "Host: localhost", *headers, "", ""]).encode())
+            return (await stream[0].readuntil(b"\r\n\r\n")).decode().split()[1]
+
+        keyed = [await connect_and_ask("Authorization: x") for _ in range(3)]
+        assert [status for status, _ in keyed] == ["200"] * 3
+        idle = [await asyncio.open_connection("localhost", port) for _ in range(40)]
+        for _, writer in idle:
+            stack.callback(writer.close)
+        assert (await connect_and_ask())[0] == "401"
+        gone = [reader for reader, _ in idle[:35]]
+        await asyncio.gather(*(asyncio.wait_for(one.read(), 60) for one in gone), return_exceptions=True)
+        assert [await ask_again(stream) for _, stream in keyed] == ["401"] * 3, "the connection stays"
+        more = [await connect_and_ask("Authorization: x") for _ in range(4)]
+        assert [status for status, _ in more] == ["200"] * 4
+        with pytest.raises((OSError, EOFError)):  # Its place goes to the newest, and seven have a key.
+            await asyncio.wait_for(idle[-1][0].readexactly(1), 60)
 
 
 async def test_an_answer_comes_piece_by_piece(authority: Any) -> None:

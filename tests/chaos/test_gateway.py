@@ -7,10 +7,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,13 +95,27 @@ class Load:
                 self.rated.add((await response.json())["feedback_id"])
 
 
+DESCRIPTORS = 200
+"""A gateway's limit of open files: less than the sockets that strangers open."""
+
+
 def start(environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
     with log.open("ab") as stream:
         command = [sys.executable, "-m", "tunewheel_serve_gateway.main"]
+        command = ["prlimit", f"--nofile={DESCRIPTORS}", *command]
         return subprocess.Popen(command, env=os.environ | environment, stdout=stream, stderr=stream)
 
 
-async def test_killed_twice_under_load_it_comes_back_and_nothing_is_lost(
+@contextmanager
+def strangers(port: int) -> Iterator[None]:
+    """Hold idle connections without a key, more than the gateway has descriptors for."""
+    with ExitStack() as stack:
+        for _ in range(2 * DESCRIPTORS):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        yield
+
+
+async def test_killed_twice_under_load_and_beset_by_strangers_it_comes_back_and_nothing_is_lost(
     broker_factory: Any, tmp_path: Path, project: str
 ):
     broker = await asyncio.to_thread(broker_factory)
@@ -127,6 +142,11 @@ async def test_killed_twice_under_load_it_comes_back_and_nothing_is_lost(
             async with load.applied():
                 await load.goes_on()
                 load.rates = False
+                with ExitStack() as beset:
+                    with silent(broker.process.pid):
+                        await load.goes_on()
+                        await asyncio.to_thread(beset.enter_context, strangers(port))
+                    await load.goes_on()
                 with silent(broker.process.pid):
                     await load.goes_on()
                     os.kill(process.pid, signal.SIGKILL)

@@ -12,7 +12,8 @@ from typing import Any, ClassVar, cast
 import uvicorn
 from starlette.types import ASGIApp
 
-from tunewheel_runtime.http import PatientHttp
+from tunewheel_runtime.descriptors import most_clients
+from tunewheel_runtime.http import PatientHttp, Places
 from tunewheel_runtime.tls import Certificate
 
 _HANDSHAKE = 22
@@ -41,12 +42,15 @@ class Door:
         port: int,
         patience: float,
         certificate: Certificate | None,
+        for_health: bool = False,
     ) -> None:
         """Bind the socket. ``port`` 0: any free port. ``patience``: seconds that running requests get when
-        the door closes. With a ``certificate`` only TLS is accepted."""
+        the door closes. With a ``certificate`` only TLS is accepted. A door ``for_health`` gets an eighth of
+        the process's connections."""
+        places = Places(max(1, most_clients() * (1 if for_health else 7) // 8))
 
         def connect(**options: Any) -> asyncio.BaseProtocol:
-            http = PatientHttp(**options)
+            http = PatientHttp(places=places, **options)
             return http if certificate is None else TlsOnly(http, certificate)
 
         self._config = uvicorn.Config(
@@ -87,6 +91,11 @@ class _Tls(SSLProtocol):
     max_size: ClassVar[int] = 64 * 1024
     """Size of the read buffer, which each connection holds while it is open. asyncio's default is four times
     as large."""
+    http: PatientHttp
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.http.leave()  # The handshake may have failed: then nobody else tells the HTTP protocol.
+        super().connection_lost(exc)
 
 
 class TlsOnly(asyncio.BufferedProtocol):
@@ -104,11 +113,12 @@ class TlsOnly(asyncio.BufferedProtocol):
             asyncio.get_running_loop(), http, certificate.context(), nobody, server_side=True,
             ssl_handshake_timeout=patience, ssl_shutdown_timeout=patience,
         )  # fmt: skip
-        self._http = http
+        self._http = self._tls.http = http
         self._refused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = self._http.carrier = cast(asyncio.Transport, transport)
+        self._transport = cast(asyncio.Transport, transport)
+        self._http.enter(self._transport)
         self._tls.connection_made(transport)
 
     def get_buffer(self, sizehint: int) -> Any:

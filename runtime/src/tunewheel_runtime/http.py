@@ -13,7 +13,38 @@ from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from tunewheel_runtime.identity.guard import has_caller
+
 _NOTHING_YET = -1
+
+
+class Places:
+    """The connections of one door, ``most`` at the same time.
+
+    When all places are taken, the oldest connection that has shown no key gives way to a new one. Where all
+    have shown a key, the new one is closed.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._strangers: dict[PatientHttp, None] = {}
+        """Connections in the order in which they came. Those that have shown a key since are moved when they
+        are looked at."""
+        self._keyed: set[PatientHttp] = set()
+
+    def enter(self, connection: PatientHttp) -> None:
+        self._strangers[connection] = None
+        while len(self._strangers) + len(self._keyed) > self._most:
+            oldest = next(iter(self._strangers))
+            del self._strangers[oldest]
+            if oldest.has_shown_key():
+                self._keyed.add(oldest)
+            else:
+                oldest.abort()
+
+    def leave(self, connection: PatientHttp) -> None:
+        self._strangers.pop(connection, None)
+        self._keyed.discard(connection)
 
 
 class PatientHttp(HttpToolsProtocol):
@@ -28,18 +59,40 @@ class PatientHttp(HttpToolsProtocol):
     """Most bytes of an unread answer that are buffered here, besides those in the socket's buffer. Then
     writing waits for the client."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, places: Places | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._places = places
+        self._has_key = False
         self._in_head, self._in_body, self._ended = True, False, False
         self._head_began = self.loop.time()
         self._head_size = self._received = self._seen = 0
         self._look: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
         self.carrier: asyncio.Transport | None = None
-        """Under TLS: the transport of the encrypted bytes."""
+        """The transport of the socket. Under TLS it carries the encrypted bytes."""
+
+    def enter(self, transport: asyncio.Transport) -> None:
+        """Take a place. Under TLS this happens before the handshake, which ``connection_made`` follows."""
+        if self.carrier is None:
+            self.carrier = transport
+            if self._places is not None:
+                self._places.enter(self)
+
+    def leave(self) -> None:
+        if self._places is not None:
+            self._places.leave(self)
+
+    def abort(self) -> None:
+        assert self.carrier is not None
+        self.carrier.abort()
+
+    def has_shown_key(self) -> bool:
+        cycle: Any = self.cycle  # None before the first request
+        return self._has_key or (cycle is not None and has_caller(cycle.scope))
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.enter(transport)
         transport.set_write_buffer_limits(high=self.unread_bytes)  # Under TLS asyncio's default is 512 KiB.
         self._look_in(self.patience_seconds)
 
@@ -47,6 +100,7 @@ class PatientHttp(HttpToolsProtocol):
         for timer in (self._look, self._unread):
             if timer is not None:
                 timer.cancel()
+        self.leave()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -78,11 +132,16 @@ class PatientHttp(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head, self._in_body = False, True
+        self._has_key = self.has_shown_key()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         self._in_body, self._ended = False, True
         super().on_message_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        self.leave()
+        super().handle_websocket_upgrade()
 
     def send_400_response(self, msg: str) -> None:
         """Called for bytes that are not valid HTTP, such as a length together with chunks. One program could
@@ -93,8 +152,9 @@ class PatientHttp(HttpToolsProtocol):
         """Called when the server closes."""
         super().shutdown()
         # TLS waits for the client's close_notify, which an idle client may not send until its next request.
-        if self.carrier is not None and self.transport.is_closing() and not self._has_more_to_send():
-            self.carrier.abort()
+        is_tls = self.carrier is not None and self.carrier is not self.transport
+        if is_tls and self.transport.is_closing() and not self._has_more_to_send():
+            self.abort()
 
     def _has_more_to_send(self) -> bool:
         carried = self.carrier.get_write_buffer_size() if self.carrier is not None else 0

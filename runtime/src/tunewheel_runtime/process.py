@@ -9,6 +9,7 @@ from typing import NoReturn, TypeVar
 from pydantic import ValidationError
 from tunewheel_contracts.errors import TunewheelError
 
+from tunewheel_runtime.descriptors import raise_limit
 from tunewheel_runtime.kafka import InvalidSetting
 from tunewheel_runtime.service import LoopFactory, Service
 from tunewheel_runtime.settings import ServiceSettings
@@ -32,6 +33,7 @@ def run_service(
         settings = read_settings()
     except ValidationError as error:
         _refuse(name, *(_told(*found) for found in wrong_settings(error)))
+    raise_limit()
     try:
         service = make_app(settings)
     except InvalidSetting as error:

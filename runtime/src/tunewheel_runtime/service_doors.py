@@ -93,7 +93,10 @@ class ServiceDoors:
             host = settings.http_host if self._mounted is not None else "localhost"
             self.access.require_identity(self._name, host=host)
         health_host = settings.health_host or settings.http_host
-        self._doors = [self._door(self.health_asgi(), health_host, settings.health_port, certificate)]
+        health = self._door(
+            self.health_asgi(), health_host, settings.health_port, certificate, for_health=True
+        )
+        self._doors = [health]
         self.health_port = self._doors[0].port
         if self._mounted is not None:
             tell_of_clear_text(settings)
@@ -112,9 +115,19 @@ class ServiceDoors:
                 await stack.enter_async_context(self._mounted.router.lifespan_context(self._mounted))
             yield
 
-    def _door(self, app: ASGIApp, host: str, port: int, certificate: Certificate | None) -> Door:
+    def _door(
+        self,
+        app: ASGIApp,
+        host: str,
+        port: int,
+        certificate: Certificate | None,
+        *,
+        for_health: bool = False,
+    ) -> Door:
         patience = self._settings.shutdown_seconds
-        return Door(app, host=host, port=port, patience=patience, certificate=certificate)
+        return Door(
+            app, host=host, port=port, patience=patience, certificate=certificate, for_health=for_health
+        )
 
 
 class ReadingFirst:

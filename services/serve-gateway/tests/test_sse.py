@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tunewheel_serve_gateway.upstream.protocol import UpstreamBroken
-from tunewheel_serve_gateway.upstream.sse import LONGEST_LINE, as_event, read_data
+from tunewheel_serve_gateway.upstream.sse import LONGEST_ANSWER, as_event, read_data
 
 
 async def payloads(parts: list[bytes]) -> list[bytes]:
@@ -43,5 +43,5 @@ async def test_carriage_returns_and_a_missing_last_newline_are_taken():
 
 async def test_an_event_without_end_is_given_up():
     with pytest.raises(UpstreamBroken) as caught:
-        await payloads([b"data: ", *[b"x" * (1 << 20)] * (LONGEST_LINE >> 20)])
+        await payloads([b"data: ", *[b"x" * (1 << 20)] * (LONGEST_ANSWER >> 20)])
     assert "is engine_url an OpenAI server?" in str(caught.value)

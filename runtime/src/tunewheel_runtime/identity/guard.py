@@ -76,6 +76,11 @@ def caller_of(connection: HTTPConnection | Scope) -> Caller:
     return scope[_CALLER]
 
 
+def has_caller(scope: Scope) -> bool:
+    """Return whether a request has passed the guard."""
+    return _CALLER in scope
+
+
 def set_caller(scope: Scope, caller: Caller) -> None:
     """Set the caller of a request, for logins by other means than ``Authorization``."""
     scope[_CALLER] = caller

@@ -18,7 +18,7 @@ from tunewheel_serve_gateway.chat_request import LIMITS, ChatRequest
 from tunewheel_serve_gateway.completions.exchange import Exchange
 from tunewheel_serve_gateway.completions.ids import CompletionIds
 from tunewheel_serve_gateway.completions.overrides import overrides_of
-from tunewheel_serve_gateway.errors import Headers, Unavailable, UnknownModel
+from tunewheel_serve_gateway.errors import BadRequest, Headers, Unavailable, UnknownModel
 from tunewheel_serve_gateway.outcomes import Outcomes
 from tunewheel_serve_gateway.reconcile import Reconciler
 from tunewheel_serve_gateway.retrieval.retrieved import cite
@@ -62,7 +62,9 @@ class Answering:
         retriever: Retriever,
         *,
         max_output_tokens: int,
+        max_logprobs: int,
     ) -> None:
+        self._max_logprobs = max_logprobs
         self._max_output_tokens = max_output_tokens
         self._pool = pool
         self._reconciler = reconciler
@@ -74,11 +76,32 @@ class Answering:
     def most_tokens(self, request: ChatRequest, caller: Caller) -> int:
         """Return an upper bound of the tokens of the answer and of the passages in its prompt. The bound
         holds whichever model answers."""
+        return self._most_said(request) + self._most_passages(request, caller)
+
+    def _most_said(self, request: ChatRequest) -> int:
         asked = [request.parameters[name] for name in LIMITS if name in request.parameters]
         table = self._reconciler.table.projects.get(request.model)
         usual = table.production.max_output_tokens if table and table.production else None
         most = max(asked, default=usual or self._max_output_tokens)
-        return most * (request.parameters.get("n") or 1) + self._most_passages(request, caller)
+        return most * (request.parameters.get("n") or 1)
+
+    def most_logprobs(self, request: ChatRequest) -> int:
+        """Return an upper bound of the log-probabilities in the answer.
+
+        Raises:
+            BadRequest: there may be more than the limit.
+        """
+        if not request.parameters.get("logprobs"):
+            return 0
+        most = self._most_said(request) * ((request.parameters.get("top_logprobs") or 0) + 1)
+        if most > self._max_logprobs:
+            raise BadRequest(
+                f"n * max_tokens * (top_logprobs + 1) is {most}; the limit here is {self._max_logprobs} "
+                "log-probabilities: ask for fewer",
+                param="top_logprobs",
+                code="invalid_value",
+            )
+        return most
 
     def _most_passages(self, request: ChatRequest, caller: Caller) -> int:
         """Return the most tokens of passages that any project which may answer puts into the prompt."""
@@ -117,9 +140,11 @@ class Answering:
                     await self._outcomes.failed(exchange, error, started)
                 raise
             exchange.take(answer)
-            await self._outcomes.answered(target, request, exchange, started)
             cite(answer, request.citation)
-            return orjson.dumps(_signed(answer, exchange)), _headers(target, request), exchange
+            said = orjson.dumps(_signed(answer, exchange))
+            del answer  # Log-probabilities take ten times the memory of their JSON; do not wait with them.
+            await self._outcomes.answered(target, request, exchange, started)
+            return said, _headers(target, request), exchange
 
         return await self._with_loaded_model(request, caller, sticky, ask)
 

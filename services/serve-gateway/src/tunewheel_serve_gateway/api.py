@@ -18,7 +18,7 @@ from tunewheel_runtime.identity.roles import Caller, Role
 
 from tunewheel_serve_gateway.chat import ChatCompletions
 from tunewheel_serve_gateway.completions.recall import Recalled
-from tunewheel_serve_gateway.connection import ClientGone, read_body
+from tunewheel_serve_gateway.connection import ClientGone
 from tunewheel_serve_gateway.embeddings import Embeddings
 from tunewheel_serve_gateway.errors import (
     UNFORESEEN,
@@ -31,6 +31,7 @@ from tunewheel_serve_gateway.errors import (
 )
 from tunewheel_serve_gateway.feedback import join, parse_feedback
 from tunewheel_serve_gateway.hot_path import HotPath
+from tunewheel_serve_gateway.limits.in_flight import InFlight
 from tunewheel_serve_gateway.openapi import document
 from tunewheel_serve_gateway.routing import ProjectTable, RouteTable
 
@@ -47,7 +48,7 @@ class Surface(Protocol):
 
     chat: ChatCompletions
     embeddings: Embeddings
-    max_body_bytes: int
+    in_flight: InFlight
 
     def require_started(self) -> None: ...
 
@@ -88,11 +89,12 @@ def make_api(gateway: Surface) -> Starlette:
     @needs(Role.APPLICATION)
     async def receive_feedback(request: Request) -> Response:
         caller = caller_for(request)
-        raw = await read_body(request.scope, request.receive, limit=gateway.max_body_bytes)
-        body = parse_feedback(raw)
+        in_flight = gateway.in_flight
         try:
-            data = join(body, *await gateway.recall(body.completion_id, caller), caller)
-            await gateway.publish_feedback(data)
+            with in_flight.taken(caller, request.scope) as taken:
+                body = parse_feedback(await in_flight.body(taken, request.scope, request.receive))
+                data = join(body, *await gateway.recall(body.completion_id, caller), caller)
+                await gateway.publish_feedback(data)
         except TransientError as error:
             raise Unavailable(
                 f"the feedback was not accepted: {error}; send it again", retry_after="2"
@@ -109,8 +111,10 @@ def make_api(gateway: Surface) -> Starlette:
     @needs(Role.APPLICATION)
     async def embed(request: Request) -> Response:
         caller = caller_for(request)
-        raw = await read_body(request.scope, request.receive, limit=gateway.max_body_bytes)
-        body, headers = await gateway.embeddings.answer(raw, caller)
+        in_flight = gateway.in_flight
+        with in_flight.taken(caller, request.scope) as taken:
+            raw = await in_flight.body(taken, request.scope, request.receive)
+            body, headers = await gateway.embeddings.answer(raw, caller)
         return Response(
             body,
             media_type="application/json",

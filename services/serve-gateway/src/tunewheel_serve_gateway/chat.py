@@ -17,16 +17,18 @@ from tunewheel_serve_gateway.connection import (
     ClientGone,
     EventStream,
     header,
-    read_body,
     send_body,
     send_error,
     until_gone,
 )
 from tunewheel_serve_gateway.errors import UNFORESEEN, ApiError
 from tunewheel_serve_gateway.limits.admitting import Admission, Admitted
+from tunewheel_serve_gateway.limits.in_flight import InFlight, Taken
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.upstream.protocol import UpstreamError
 
+LOGPROB_BYTES = 80
+"""Bytes that one log-probability takes in an answer's JSON: the token, its bytes and the number."""
 STICKY_HEADER = b"x-tunewheel-session"
 """During a canary, requests with the same value are answered by the same model."""
 
@@ -36,33 +38,53 @@ class ChatCompletions:
         self,
         answering: Answering,
         admission: Admission,
+        in_flight: InFlight,
         require_started: Callable[[], None],
         metrics: Metrics,
         *,
-        max_body_bytes: int,
         heartbeat_seconds: float,
     ) -> None:
         self._answering = answering
         self._admission = admission
+        self._in_flight = in_flight
         self._require_started = require_started
         self._metrics = metrics
-        self._limit = max_body_bytes
         self._heartbeat_seconds = heartbeat_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        caller = caller_of(scope)
         try:
             self._require_started()
-            raw = await read_body(scope, receive, limit=self._limit)
-            request = parse_chat_request(raw)
-            caller = caller_of(scope)
-            output_tokens = self._answering.most_tokens(request, caller)
-            admitted = await self._admission.admit(caller, size=len(raw), output_tokens=output_tokens)
+            with self._in_flight.taken(caller, scope) as taken:
+                request, admitted = await self._admit(scope, receive, caller, taken)
+                await self._answer(request, caller, admitted, scope, receive, send)
         except ApiError as error:
             self._metrics.add("completions.refused")
             await send_error(send, error)
-            return
         except ClientGone:
             return
+
+    async def _admit(
+        self, scope: Scope, receive: Receive, caller: Caller, taken: Taken
+    ) -> tuple[ChatRequest, Admitted]:
+        """Read a request and charge it to its caller. The body itself is not kept: a request may be in flight
+        for minutes."""
+        raw = await self._in_flight.body(taken, scope, receive)
+        request = parse_chat_request(raw)
+        output_tokens = self._answering.most_tokens(request, caller)
+        logprobs = self._answering.most_logprobs(request)
+        taken.add(0 if request.stream else logprobs * LOGPROB_BYTES)
+        return request, await self._admission.admit(caller, size=len(raw), output_tokens=output_tokens)
+
+    async def _answer(
+        self,
+        request: ChatRequest,
+        caller: Caller,
+        admitted: Admitted,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         answer = self._stream if request.stream else self._plain
         sticky = header(scope, STICKY_HEADER)
         watch = _Watch(receive)

@@ -33,6 +33,7 @@ from tunewheel_serve_gateway.embeddings import Embeddings
 from tunewheel_serve_gateway.errors import Unavailable
 from tunewheel_serve_gateway.feedback import as_allowed
 from tunewheel_serve_gateway.limits.admitting import make_admission
+from tunewheel_serve_gateway.limits.in_flight import InFlight
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.outcomes import Outcomes
 from tunewheel_serve_gateway.reconcile import Reconciler
@@ -90,8 +91,8 @@ class Gateway:
         self._publish_many = publish_many
         self._fail = fail
         self._warn = warn
-        self.max_body_bytes = settings.max_body_bytes
         self.metrics = Metrics(meter)
+        self.in_flight = InFlight(settings, self.metrics)
         self.catalog = Catalog()
         self.pool, discovery = make_pool(
             settings, lambda name: name not in self.catalog.base_names, self.metrics
@@ -144,15 +145,16 @@ class Gateway:
             self._ids,
             self.retriever,
             max_output_tokens=settings.max_output_tokens,
+            max_logprobs=settings.max_logprobs,
         )
         self.admission = make_admission(settings, self.metrics)
         self.embeddings = Embeddings(self.retriever.embedders, self.catalog.spec, self.admission)
         self.chat = ChatCompletions(
             answering,
             self.admission,
+            self.in_flight,
             self.require_started,
             self.metrics,
-            max_body_bytes=self.max_body_bytes,
             heartbeat_seconds=settings.heartbeat_seconds,
         )
         self._reconciling: asyncio.Task[None] | None = None

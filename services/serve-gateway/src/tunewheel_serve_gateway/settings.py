@@ -56,6 +56,16 @@ class Settings(ServiceSettings):
     max_output_tokens: int = Field(default=4096, ge=1)
     """Most output tokens that a client may ask for. The project's ``max_output_tokens`` counts where it is
     larger."""
+    max_logprobs: int = Field(default=100_000, ge=1)
+    """Most log-probabilities in one answer: ``n * max_tokens * (top_logprobs + 1)``."""
+    max_in_flight: int = Field(default=1000, ge=1)
+    """Most requests that are answered at the same time. A third of the process's file descriptors is the
+    limit where that is less."""
+    max_in_flight_bytes: int = Field(default=64 << 20, ge=1)
+    """Most bytes of the bodies of these requests, and of log-probabilities in answers that are not
+    streamed."""
+    max_in_flight_share: float = Field(default=0.5, gt=0, le=1)
+    """Share of both limits that one caller may take."""
     max_input_tokens: int | None = Field(default=None, ge=1)
     """Longest prompt that is accepted. Its length is estimated as one token per three bytes of the
     request."""

@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import orjson
 from aiohttp.http_exceptions import HttpProcessingError
+from tunewheel_runtime.descriptors import most_requests
 from tunewheel_runtime.telemetry import carried
 
 from tunewheel_serve_gateway.judged import EngineIdentity, identity_of
@@ -32,9 +33,11 @@ from tunewheel_serve_gateway.upstream.protocol import (
     UpstreamSilent,
     says_something,
 )
-from tunewheel_serve_gateway.upstream.sse import DONE, read_data
+from tunewheel_serve_gateway.upstream.sse import DONE, LONGEST_ANSWER, read_data
 
 TEXT_OR_NONE = (str, type(None))
+CONTROL_CONNECTIONS = 16
+"""Connections beside those of requests in flight: to list, load and unload models, and for shadow copies."""
 KEEPALIVE_SECONDS = 4.0
 """Below uvicorn's five: a connection is never reused while the engine is closing it."""
 
@@ -71,7 +74,9 @@ class OpenAiUpstream:
         # Created on first use, because a session belongs to the running event loop.
         if self._opened is None:
             connector = aiohttp.TCPConnector(
-                limit=0, keepalive_timeout=KEEPALIVE_SECONDS, ssl=self._tls or True
+                limit=most_requests() + CONTROL_CONNECTIONS,
+                keepalive_timeout=KEEPALIVE_SECONDS,
+                ssl=self._tls or True,
             )
             # A balancer's cookie would pin all requests to one engine.
             self._opened = aiohttp.ClientSession(
@@ -89,7 +94,7 @@ class OpenAiUpstream:
 
     async def complete(self, body: dict[str, Any]) -> dict[str, Any]:
         async with self._answer("POST", "/v1/chat/completions", body) as response:
-            answer = as_object(await response.read())
+            answer = as_object(await _whole(response))
         if not _says(answer, "message"):
             raise self._no_answer(answer)
         return answer
@@ -138,7 +143,7 @@ class OpenAiUpstream:
     async def read(self, path: str) -> dict[str, Any]:
         """Return the JSON object that the engine serves at ``path``."""
         async with self._answer("GET", path, patience=self._control) as response:
-            return as_object(await response.read())
+            return as_object(await _whole(response))
 
     async def load_adapter(self, name: str, path: Path) -> None:
         await self._change("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
@@ -150,7 +155,7 @@ class OpenAiUpstream:
         self, path: str, body: dict[str, Any], *, patience: aiohttp.ClientTimeout | None = None
     ) -> None:
         async with self._answer("POST", path, body, patience=patience) as response:
-            answer = await response.read()
+            answer = await _whole(response)
         if answer.startswith(b"{") and (said := as_object(answer)).get("error"):
             raise self._no_answer(said)  # A success is answered in plain text, not in JSON.
 
@@ -187,7 +192,7 @@ class OpenAiUpstream:
                 if response.status >= 300:
                     raise failure(
                         response.status,
-                        await response.read(),
+                        await _whole(response),
                         retry_after=response.headers.get("retry-after"),
                         default_retry_after=self._retry_after,
                     )
@@ -219,6 +224,23 @@ def lost(error: Exception, retry_after: str) -> UpstreamLost:
     """Return the error for a connection that ended after the request was sent."""
     reason = f"the connection to the inference engine was lost ({type(error).__name__}); try again shortly"
     return UpstreamLost(reason, retry_after=retry_after)
+
+
+async def _whole(response: aiohttp.ClientResponse) -> bytes:
+    """Return the body of an answer.
+
+    Raises:
+        UpstreamBroken: it has more than ``LONGEST_ANSWER`` bytes.
+    """
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.content.iter_any():
+        parts.append(part)
+        size += len(part)
+        if size > LONGEST_ANSWER:
+            reason = f"the engine's answer is over {LONGEST_ANSWER} bytes; ask for fewer tokens"
+            raise UpstreamBroken(reason)
+    return b"".join(parts)
 
 
 def failure(status: int, body: bytes, *, retry_after: str | None, default_retry_after: str) -> UpstreamError:

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 from tunewheel_serve_gateway.upstream.protocol import UpstreamBroken
 
 DONE = b"[DONE]"
-LONGEST_LINE = 16 << 20
-"""Most bytes of one event. An engine never sends more; an endless line of another server would fill the
-memory."""
+LONGEST_ANSWER = 16 << 20
+"""Most bytes of a whole answer, or of one event of a stream. An engine never sends more for a request that
+the gateway accepts; an endless line of another server would fill the memory."""
 
 
 async def read_data(parts: AsyncIterator[bytes]) -> AsyncIterator[tuple[bytes, bool]]:
@@ -19,7 +19,7 @@ async def read_data(parts: AsyncIterator[bytes]) -> AsyncIterator[tuple[bytes, b
     Engines send one line per event; comments, event names and empty lines are skipped.
 
     Raises:
-        UpstreamBroken: a line is longer than ``LONGEST_LINE``.
+        UpstreamBroken: a line is longer than ``LONGEST_ANSWER``.
     """
     rest = b""
     async for part in parts:
@@ -27,10 +27,10 @@ async def read_data(parts: AsyncIterator[bytes]) -> AsyncIterator[tuple[bytes, b
         found = [line[5:].strip() for line in lines if line.startswith(b"data:")]
         for n, payload in enumerate(found, start=1):
             yield payload, n < len(found)
-        if len(rest) > LONGEST_LINE:
+        if len(rest) > LONGEST_ANSWER:
             raise UpstreamBroken(
                 "the engine failed; send the request again",
-                detail=f"one of its events is over {LONGEST_LINE} bytes; is engine_url an OpenAI server?",
+                detail=f"one of its events is over {LONGEST_ANSWER} bytes; is engine_url an OpenAI server?",
             )
     if rest.startswith(b"data:"):
         yield rest[5:].strip(), False

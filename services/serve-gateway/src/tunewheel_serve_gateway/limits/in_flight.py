@@ -1,0 +1,120 @@
+"""Limits the requests in flight at this gateway, and the bytes of their bodies and log-probabilities.
+
+Engines queue without limit and may be silent for minutes. Without these limits the clients would decide how
+much memory the gateway takes. One caller gets a share, so that others are still answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from starlette.types import Receive, Scope
+from tunewheel_runtime.descriptors import most_requests
+from tunewheel_runtime.identity.roles import Caller
+
+from tunewheel_serve_gateway.connection import header, read_body
+from tunewheel_serve_gateway.limits.admission import LimitReached
+from tunewheel_serve_gateway.metrics import Metrics
+from tunewheel_serve_gateway.settings import Settings
+
+
+@dataclass(slots=True)
+class Load:
+    """What is in flight, and the most that may be."""
+
+    name: str
+    most_requests: int
+    most_bytes: int
+    requests: int = 0
+    bytes: int = 0
+
+
+class Taken:
+    """The part of the limits that one request takes."""
+
+    __slots__ = ("_loads", "_metrics", "_retry_after", "bytes", "requests")
+
+    def __init__(self, loads: Sequence[Load], metrics: Metrics, retry_after: int) -> None:
+        self._loads = loads
+        self._metrics = metrics
+        self._retry_after = str(retry_after)
+        self.requests = self.bytes = 0
+
+    def add(self, size: int, *, requests: int = 0) -> None:
+        """Take ``size`` more bytes. A request that is alone in flight may take any number.
+
+        Raises:
+            LimitReached
+        """
+        for load in self._loads:
+            others = load.requests - self.requests
+            is_over = others + 1 > load.most_requests or load.bytes + size > load.most_bytes
+            if others and size > 0 and is_over:
+                self._metrics.add("limits.refused")
+                raise LimitReached(
+                    f"{load.name} has as much in flight as it may ({load.most_requests} requests, or "
+                    f"{load.most_bytes} bytes of bodies and log-probabilities); try again in "
+                    f"{self._retry_after} s",
+                    kind="requests",
+                    code="rate_limit_exceeded",
+                    retry_after=self._retry_after,
+                    headers=[],
+                )
+        self._change(size, requests)
+
+    def end(self) -> None:
+        self._change(-self.bytes, -self.requests)
+
+    def _change(self, size: int, requests: int) -> None:
+        for load in (self, *self._loads):
+            load.bytes += size
+            load.requests += requests
+
+
+class InFlight:
+    """``max_body_bytes``: the largest body of a request."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        requests, share = min(settings.max_in_flight, most_requests()), settings.max_in_flight_share
+        self._all = Load("this gateway", requests, settings.max_in_flight_bytes)
+        self._share = (max(1, int(requests * share)), int(settings.max_in_flight_bytes * share))
+        self._by_caller: dict[tuple[str | None, str], Load] = {}
+        self._retry_after = settings.retry_after_seconds
+        self._metrics = metrics
+        self.max_body_bytes = settings.max_body_bytes
+        metrics.gauge("flight.requests", "Requests in flight", lambda: self._all.requests)
+        metrics.gauge("flight.bytes", "Bytes that the requests in flight may take", lambda: self._all.bytes)
+
+    @contextmanager
+    def taken(self, caller: Caller, scope: Scope) -> Iterator[Taken]:
+        """Count a request as in flight during the ``with`` block.
+
+        Raises:
+            LimitReached
+        """
+        loads, key = [self._all], ("", "")
+        if caller.principal is not None:
+            key = (caller.principal.issuer, caller.principal.name)
+            loads.append(self._by_caller.setdefault(key, Load("your key", *self._share)))
+        announced = header(scope, b"content-length")  # A body in chunks announces none.
+        size = int(announced) if announced is not None and announced.isdigit() else self.max_body_bytes
+        taken = Taken(loads, self._metrics, self._retry_after)
+        try:
+            taken.add(min(size, self.max_body_bytes), requests=1)
+            yield taken
+        finally:
+            taken.end()
+            if not loads[-1].requests:
+                self._by_caller.pop(key, None)
+
+    async def body(self, taken: Taken, scope: Scope, receive: Receive) -> bytes:
+        """Return the whole body.
+
+        Raises:
+            BodyTooLarge, ClientGone
+        """
+        raw = await read_body(scope, receive, limit=self.max_body_bytes)
+        taken.add(len(raw) - taken.bytes)
+        return raw
