@@ -44,6 +44,37 @@ def test_a_new_optional_field_deep_inside_passes_with_the_default_that_holds_it(
     assert _changed("project-spec", change) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "holder"),
+    [
+        ("eval.passed", "Criterion"),
+        ("model.promoted", "Decoding"),
+        ("serving.desired", "Decoding"),
+        ("scorecard", "Criterion"),
+        ("dataset-manifest", "Criterion"),  # a copy of what people wrote
+    ],
+)
+def test_a_new_optional_field_passes_in_closed_objects_because_readers_leave_it_out(name, holder) -> None:
+    def change(schema: dict[str, Any]) -> None:
+        schema["$defs"][holder]["properties"]["margin"] = {"type": "number", "default": 0}
+
+    assert _changed(name, change) == []
+
+
+def test_a_strictly_read_artifact_may_gain_no_field_in_a_closed_object_that_services_write() -> None:
+    closed = {"type": "object", "additionalProperties": False, "properties": {}}
+    old = {"dataset-manifest": {"type": "object", "properties": {"use": closed}}}
+    new = copy.deepcopy(old)
+    new["dataset-manifest"]["properties"]["use"]["properties"]["note"] = {"type": "string"}
+    assert [v.path for v in compare(old, new)] == ["dataset-manifest.use.note"]
+    assert compare({"run-manifest": old["dataset-manifest"]}, {"run-manifest": new["dataset-manifest"]}) == []
+
+
+@pytest.mark.parametrize("name", ["project-spec", "project.declared", "dataset-manifest"])
+def test_choices_of_people_may_grow_where_their_spec_is_copied(name: str) -> None:
+    assert _changed(name, lambda s: s["$defs"]["TrainMethod"]["enum"].append("dora")) == []
+
+
 def test_a_new_schema_passes() -> None:
     assert compare(OLD, {**OLD, "ticket.closed": {"type": "object"}}) == []
 
@@ -69,10 +100,6 @@ def test_an_unused_definition_may_go() -> None:
 )
 def test_events_that_people_write_may_accept_wider_values(change: Callable[[dict[str, Any]], object]) -> None:
     assert _changed(WRITTEN, change) == []
-
-
-def test_choices_of_people_may_grow() -> None:
-    assert _changed("project-spec", lambda s: s["$defs"]["TrainMethod"]["enum"].append("dora")) == []
 
 
 def test_a_required_field_may_become_optional_with_a_default_where_people_write() -> None:
@@ -205,6 +232,26 @@ INCOMPATIBLE: dict[str, tuple[str, Callable[[dict[str, Any]], object], str]] = {
     ),
     "partitions changed": (PRODUCED, lambda s: s["x-topic"].update(partitions=9), "x-topic changed"),
     "identity changed": ("train.control", lambda s: s["x-topic"].update(identity=[]), "x-topic changed"),
+    "bound loosened in a closed object that services write": (
+        "serving.desired",
+        lambda s: s["$defs"]["Decoding"]["properties"]["temperature"].update(maximum=4),
+        "maximum changed",
+    ),
+    "required field of a closed object that services write becomes optional": (
+        "eval.passed",
+        lambda s: s["$defs"]["Criterion"].pop("required"),
+        "became optional",
+    ),
+    "closed object of a scorecard widened": (
+        "scorecard",
+        lambda s: s["$defs"]["Criterion"]["properties"]["significance"]["anyOf"].append({"type": "string"}),
+        "type widened",
+    ),
+    "enum widened in an upstream event that the gateway publishes": (
+        "feedback.received",
+        lambda s: s["properties"]["rating"]["enum"].append("star"),
+        "values widened",
+    ),
     "a keyword nobody thought of": (PRODUCED, _property("loss", multipleOf=2), "multipleOf changed"),
 }
 

@@ -16,6 +16,7 @@ from tunewheel_contracts.events.training import TrainAction, TrainControl, Train
 from tunewheel_contracts.events.upstream import TicketPublished
 from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.principal import Principal
+from tunewheel_contracts.reading import at_door
 from tunewheel_contracts.topics import TOPICS
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -226,11 +227,11 @@ def test_null_survives_where_it_must_be_said() -> None:
     assert Envelope.from_kafka(ModelRolledback, record.value, record.headers).data.restored is None
 
 
-def test_unknown_fields_of_a_newer_producer_are_ignored_but_not_upstream() -> None:
+def test_unknown_fields_of_a_newer_producer_are_ignored_but_not_at_a_door() -> None:
     body = _control().model_dump(mode="json") | {"since_v9": 1}
     assert decode_data(TrainControl, json.dumps(body).encode()) == _control()
     with pytest.raises(InvalidEvent) as caught:
-        decode_data(TicketPublished, json.dumps(TICKET.model_dump() | {"since_v9": 1}).encode())
+        decode_data(TicketPublished, json.dumps(TICKET.model_dump() | {"since_v9": 1}).encode(), at_door())
     assert caught.value.field == "since_v9"
 
 

@@ -13,6 +13,7 @@ from tunewheel_contracts.event import Envelope, Event, decode_data, new_event
 from tunewheel_contracts.formats.catalog import FORMATS
 from tunewheel_contracts.formats.spec import ProjectSpec, parse_spec
 from tunewheel_contracts.generation.schemas import all_schemas
+from tunewheel_contracts.reading import at_door
 from tunewheel_contracts.topics import BY_NAME
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -81,4 +82,4 @@ def test_an_invalid_example_names_the_field(path: Path) -> None:
 def _parse(name: str, text: str) -> Any:
     if MODELS[name] is ProjectSpec:
         return parse_spec(text)
-    return decode_data(MODELS[name], text.encode())
+    return decode_data(MODELS[name], text.encode(), at_door())

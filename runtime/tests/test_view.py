@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.training import TrainAction, TrainControl
+from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.topics import TopicSpec
+from tunewheel_runtime.newer_releases import NewerReleases
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.view import LogReader
 
@@ -40,6 +43,7 @@ class Told:
             failed=lambda error: None,
             forget=lambda topic, key: self.forgotten.append((topic, key)),
             warn=lambda name, text: self.warned.append((name, text)),
+            newer=NewerReleases(lambda name, text: self.warned.append((name, text))),
         )
 
     def read(self, one: ConsumerRecord[bytes, bytes]) -> None:
@@ -113,3 +117,43 @@ async def test_a_reader_begins_where_it_is_told_unless_that_is_of_another_log(
     assert told.reader.upto(topics.RECORD_INGESTED) == {"0": 5, "1": 2, "2": 2, "3": 2}
     assert told.reader.upto(topics.EVAL_PASSED) == {"0": 10}
     assert told.reader.upto(topics.DOCUMENT_WITHDRAWN) == {"0": 2}
+
+
+def declared(**tomorrow: Any) -> ConsumerRecord[bytes, bytes]:
+    """Return the record of a project whose spec has fields of tomorrow."""
+    spec = {
+        "project": "desk", "base_model": "models/base", "task": {"system_prompt": "Answer."},
+        "criteria": [{"metric": "rouge_l", "minimum": 0.1}],
+    }  # fmt: skip
+    sent = new_event(
+        ProjectDeclared.model_validate({"project": "desk", "spec": spec}), source="/tunewheel/cli"
+    )
+    record = sent.to_kafka()
+    body = json.loads(record.value)
+    body["spec"] |= tomorrow
+    headers = tuple(record.headers.items())
+    return ConsumerRecord(
+        record.topic, 0, 8, 0, 0, record.key, json.dumps(body).encode(), None, 0, 0, headers
+    )
+
+
+def test_a_project_with_fields_of_tomorrow_stays_declared_with_one_warning_and_log_line_each() -> None:
+    told = Told()
+    criteria = [{"metric": "rouge_l", "minimum": 0.1, "over_best": 0}]
+    with capture_logs() as logs:
+        for _ in range(3):
+            told.read(declared(cells={"x": 1}, criteria=criteria))
+    assert [event.data.spec.criteria[0].minimum for event in told.applied] == [0.1] * 3
+    assert [line["field"] for line in logs] == ["spec.criteria.over_best", "spec.cells"]
+    assert len(told.warned) == 2
+
+
+def test_a_skipped_record_of_a_compacted_topic_warns_until_its_key_is_read_again() -> None:
+    told = Told()
+    told.read(declared(criteria="none"))
+    (name, text), *_ = told.warned
+    assert "desk" in (text or "")
+    told.read(record(topics.TRAIN_CONTROL, b"{"))
+    assert len(told.warned) == 1, "a topic that keeps all events has lost nothing else"
+    told.read(declared())
+    assert told.warned[1:] == [(name, None)]

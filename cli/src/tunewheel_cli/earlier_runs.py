@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
+from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.event import decode_data
 from tunewheel_contracts.formats.run import RunManifest
 from tunewheel_planner.calibration import REMEMBERED, Calibration
 from tunewheel_planner.devices import GIB, Device
@@ -28,8 +29,8 @@ async def read_runs(store: ObjectStore) -> list[RunManifest]:
     for path in sorted(paths, key=lambda path: (written[path], path))[-MOST:]:
         content = await store.read(path)
         try:
-            found.append(RunManifest.model_validate_json(content or b""))
-        except ValidationError:
+            found.append(decode_data(RunManifest, content or b""))
+        except InvalidEvent:
             continue
     return found
 

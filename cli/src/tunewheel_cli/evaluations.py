@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 from tunewheel_contracts.errors import TunewheelError, first_complaint
-from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.event import Envelope, decode_data
 from tunewheel_contracts.events.evaluation import EvalRequested
 from tunewheel_contracts.fields import Slug
 from tunewheel_contracts.formats.criteria import Criterion
@@ -84,7 +84,7 @@ async def read_judged(store: ObjectStore, run_id: str, evaluation_id: str | None
     if data is None:
         named = evaluation_id or run_id
         raise UnknownEvaluation(f"run: {named} is not judged yet; `tunewheel status` says whether eval runs")
-    return Judged(plan, Scorecard.model_validate_json(data))
+    return Judged(plan, decode_data(Scorecard, data))
 
 
 async def _last_judged(store: ObjectStore, first: EvaluationPlan) -> EvaluationPlan:

@@ -8,10 +8,14 @@ events, and old readers new ones. Only these changes are allowed; every other di
 
 * documentation (title, description, examples), a new schema, a new optional field;
 * in ``x-topic``, more fields in ``identity_when_given``;
-* in closed objects (``additionalProperties: false``) also wider values: another enum member, a looser bound,
-  a required field made optional. People write closed objects, such as the project spec and the upstream
-  events, and they use a new value only after the readers were upgraded. Services write the open objects, so
-  an old reader could get a new value at any time.
+* in what people write, also wider values: another enum member, a looser bound, a required field made
+  optional. People use a new value only after the readers were upgraded. They write the closed objects
+  (``additionalProperties: false``) of the project spec and of upstream events, also where a service copies
+  the spec. An old reader could get a new value of what services write at any time, even in a closed object.
+
+A new optional field passes everywhere, because readers leave out unknown fields (``reading.py``). Only the
+artifacts of ``STRICTLY_READ`` are read without leaving anything out, because training and verdict follow from
+them; there a closed object that services write may not gain a field.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from typing import Any, cast
 from tunewheel_contracts.generate import repository_root
 from tunewheel_contracts.generation.schemas import all_schemas
 from tunewheel_contracts.history import UnknownRef, base_commit, schemas_at
+from tunewheel_contracts.topics import BY_NAME
 
 Schema = dict[str, Any]
 Tree = dict[str, Schema]
@@ -34,6 +39,11 @@ DOCUMENTATION = frozenset({"title", "description", "examples", "$comment", "$id"
 LOWER_BOUNDS = frozenset({"minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"})
 UPPER_BOUNDS = frozenset({"maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"})
 VALUES = frozenset({"enum", "const"})
+STRICTLY_READ = frozenset({"dataset-manifest"})
+COPIES = frozenset({"#/$defs/ProjectSpec", "#/$defs/TrainSpec"})
+"""Objects that services copy from what people wrote."""
+ORIGINATORS = frozenset({"serve-gateway", "eval", "curate"})
+"""The services that also publish upstream events of their own."""
 APPLICATORS = frozenset(
     {"$ref", "properties", "required", "additionalProperties", "items", "prefixItems", "anyOf"}
 )
@@ -67,11 +77,16 @@ class _Comparison:
 
     def __init__(self, old_root: Schema, new_root: Schema) -> None:
         self._old_root, self._new_root = old_root, new_root
-        self._visited: set[tuple[str, str, bool]] = set()
+        self._visited: set[tuple[str, str, bool, bool]] = set()
         self._found: list[Violation] = []
+        self._by_people = False
+        self._is_strict = False
 
     def run(self, name: str) -> list[Violation]:
-        self._schema(name, self._old_root, self._new_root, closed=_is_closed(self._old_root))
+        producers = set(BY_NAME[name].producers) if name in BY_NAME else set[str]()
+        self._by_people = _is_closed(self._old_root) and not producers & ORIGINATORS
+        self._is_strict = name in STRICTLY_READ
+        self._schema(name, self._old_root, self._new_root, closed=self._by_people)
         return self._found
 
     def _report(self, path: str, reason: str) -> None:
@@ -81,9 +96,10 @@ class _Comparison:
         old_ref, new_ref = _reference(old), _reference(new)
         if old_ref and new_ref:
             self._keywords(path, old, new, closed=closed)  # A reference may have a default beside it.
-            if (old_ref, new_ref, closed) in self._visited:
+            seen = (old_ref, new_ref, closed, self._by_people)
+            if seen in self._visited:
                 return
-            self._visited.add((old_ref, new_ref, closed))
+            self._visited.add(seen)
             old, new = {"$ref": old_ref}, {"$ref": new_ref}
         old, new = _resolve(old, self._old_root), _resolve(new, self._new_root)
         if not isinstance(old, dict) or not isinstance(new, dict):
@@ -91,11 +107,13 @@ class _Comparison:
                 self._report(path, f"changed from {_short(old)} to {_short(new)}")
             return
         before, after = cast(Schema, old), cast(Schema, new)
+        by_people, self._by_people = self._by_people, self._by_people or old_ref in COPIES
         if "properties" in before:
-            closed = _is_closed(before)
+            closed = self._by_people and _is_closed(before)
         self._keywords(path, before, after, closed=closed)
         self._properties(path, before, after, closed=closed)
         self._parts(path, before, after, closed=closed)
+        self._by_people = by_people
 
     def _keywords(self, path: str, old: Schema, new: Schema, *, closed: bool) -> None:
         for keyword in sorted((old.keys() | new.keys()) - DOCUMENTATION - APPLICATORS):
@@ -125,6 +143,9 @@ class _Comparison:
         must_before, must_after = set(old.get("required", ())), set(new.get("required", ()))
         for name in sorted(before.keys() - after.keys()):
             self._report(f"{path}.{name}", "field removed")
+        if self._is_strict and not closed and _is_closed(old):
+            for name in sorted(after.keys() - before.keys()):
+                self._report(f"{path}.{name}", "is new in a closed object that is read strictly")
         for name in sorted(must_after - must_before):
             what = "became required" if name in before else "new field is required; make it optional"
             self._report(f"{path}.{name}", what)

@@ -4,7 +4,7 @@ data as JSON value."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tunewheel_contracts.binding import Headers, from_headers, to_headers
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.identity import event_id
+from tunewheel_contracts.reading import LOG_TICK, Reading, read_json
 
 
 class Event(BaseModel):
@@ -25,6 +26,7 @@ class Event(BaseModel):
             times of handling, so that handling a cause twice gives the same id.
         identity_when_given: fields that joined the identity later. They count only where they differ from
             their default, so that earlier events keep their ids.
+        caps_dates: whether no date in the data may be later than the record's time on the log.
     """
 
     model_config = ConfigDict(
@@ -36,6 +38,7 @@ class Event(BaseModel):
     key_field: ClassVar[str] = "project"
     identity_fields: ClassVar[tuple[str, ...]] = ()
     identity_when_given: ClassVar[tuple[str, ...]] = ()
+    caps_dates: ClassVar[bool] = False
 
     project: str
 
@@ -62,13 +65,15 @@ class Event(BaseModel):
 class UpstreamEvent(Event):
     """An event that other systems publish. An unknown field is refused, because it may be misspelt."""
 
+    caps_dates: ClassVar[bool] = True
+
     model_config = ConfigDict(
         frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True, defer_build=True
     )
 
 
-LOG_TICK = timedelta(milliseconds=1)
-"""Resolution of timestamps on the log, which are rounded down to milliseconds."""
+OUR_SOURCES = "/tunewheel/"
+"""The sources of events that Tunewheel's own services and commands publish begin with it."""
 E = TypeVar("E", bound=Event)
 M = TypeVar("M", bound=BaseModel)
 
@@ -87,6 +92,8 @@ class Envelope(Generic[E]):
     time: datetime
     causation_id: str | None = None
     correlation_id: str | None = None
+    unknown: tuple[str, ...] = field(default=(), compare=False)
+    """Names of fields that a newer release wrote and that were left out."""
 
     @property
     def project(self) -> str:
@@ -120,13 +127,22 @@ class Envelope(Generic[E]):
 
     @classmethod
     def from_kafka(
-        cls, event_class: type[E], value: bytes | None, headers: Headers, *, logged_ms: int | None = None
+        cls,
+        event_class: type[E],
+        value: bytes | None,
+        headers: Headers,
+        *,
+        logged_ms: int | None = None,
+        from_anybody: bool = False,
     ) -> Envelope[E]:
-        """Decode one record of ``event_class``'s topic.
+        """Decode one record of ``event_class``'s topic. What a newer release added is left out
+        (``reading.py``).
 
         ``logged_ms`` is the record's own timestamp (milliseconds since 1970). It is the event's time if the
         headers have none, so that the time is the same at every reading. It is also the latest time that an
-        event may have: an event from the future would escape every erasure.
+        event may have: an event from the future would escape every erasure. The same holds for the dates in
+        the data of an upstream event. ``from_anybody``: the topic is a door for other systems, so an unknown
+        field is refused, unless one of our own doors published the event.
 
         Raises:
             InvalidEvent: the headers are not those of a CloudEvent, or the value does not fit the schema;
@@ -138,7 +154,9 @@ class Envelope(Generic[E]):
         time = _read_time(attributes.get("time"), logged_ms)
         if (kind := attributes["type"]) != event_class.type:
             raise InvalidEvent(field="ce_type", reason=f"is {kind!r} on the topic of {event_class.type!r}")
-        data = decode_data(event_class, value)
+        strict = from_anybody and not attributes["source"].startswith(OUR_SOURCES)
+        reading = Reading(_logged_at(logged_ms) if event_class.caps_dates else None, is_strict=strict)
+        data = decode_data(event_class, value, reading)
         if (project := attributes.get("project", data.project)) != data.project:
             raise InvalidEvent(
                 field="ce_project",
@@ -151,6 +169,7 @@ class Envelope(Generic[E]):
             time=time,
             causation_id=attributes.get("causationid"),
             correlation_id=attributes.get("correlationid"),
+            unknown=tuple(dict.fromkeys(reading.unknown)),
         )
 
 
@@ -188,8 +207,9 @@ def new_event(
     )
 
 
-def decode_data(model: type[M], value: bytes) -> M:
-    """Parse JSON bytes as ``model``: an event's data, or an artifact such as ``DatasetManifest``.
+def decode_data(model: type[M], value: bytes, reading: Reading | None = None) -> M:
+    """Parse JSON bytes as ``model``: an event's data, or an artifact such as ``DatasetManifest``. What a
+    newer release added is left out (``reading.py``), except by the ``reading`` of ``at_door()``.
 
     Types are strict, as in JSON Schema: ``"3"`` is not a number.
 
@@ -202,7 +222,7 @@ def decode_data(model: type[M], value: bytes) -> M:
         reason = f"is not UTF-8 (byte {error.start}); encode the JSON as UTF-8"
         raise InvalidEvent(field="(body)", reason=reason) from error
     try:
-        return model.model_validate_json(text, strict=True)
+        return read_json(model, text, reading or Reading())
     except ValidationError as error:
         raise InvalidEvent.from_validation(error) from error
 
@@ -211,9 +231,7 @@ def _read_time(sent: str | None, logged_ms: int | None) -> datetime:
     """Return an event's time: the time that it states (UTC if it has no zone), but at most the time at which
     it was logged. Without both, the present time."""
     try:
-        logged = None
-        if logged_ms is not None and logged_ms >= 0:
-            logged = datetime.fromtimestamp(logged_ms / 1000, UTC)
+        logged = _logged_at(logged_ms)
         if not sent:
             return logged or datetime.now(UTC)
         time = datetime.fromisoformat(sent)
@@ -222,3 +240,7 @@ def _read_time(sent: str | None, logged_ms: int | None) -> datetime:
     except (ValueError, OverflowError, OSError) as error:
         raise InvalidEvent(field="ce_time", reason=f"is unreadable: {error}") from error
     return time if logged is None or time < logged + LOG_TICK else logged
+
+
+def _logged_at(logged_ms: int | None) -> datetime | None:
+    return None if logged_ms is None or logged_ms < 0 else datetime.fromtimestamp(logged_ms / 1000, UTC)

@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
 from tunewheel_contracts.errors import SLUG
+from tunewheel_contracts.reading import Reading
 
 Slug = Annotated[str, StringConstraints(pattern=SLUG)]
 """A name that is safe as a path segment, a Kafka key and a model name."""
@@ -28,11 +29,12 @@ FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 """A number that JSON can represent (RFC 8259 §6: no NaN, no infinity)."""
 
 
-def _utc(value: datetime) -> datetime:
+def _utc(value: datetime, info: ValidationInfo) -> datetime:
     try:
-        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+        date = value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
     except OverflowError:  # For example the first moment of year 1 in a zone east of Greenwich.
         raise ValueError("is outside the years 1 to 9999 in UTC; correct the time, or leave it out") from None
+    return info.context.capped(date) if isinstance(info.context, Reading) else date
 
 
 Timestamp = Annotated[datetime, Field(json_schema_extra={"format": "date-time"}), AfterValidator(_utc)]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, TypeVar
 
 import structlog
@@ -26,6 +26,7 @@ from tunewheel_contracts.topics import TopicSpec
 
 from tunewheel_runtime.deadletter import Crashed, DeadLetters, Position, Refusal, Undecoded
 from tunewheel_runtime.handling import Handling, Instruments, Outcome, Record
+from tunewheel_runtime.newer_releases import NewerReleases
 from tunewheel_runtime.publishing import Produced, Publisher, as_list
 from tunewheel_runtime.retry import Backoff, retry
 from tunewheel_runtime.telemetry import CARRIERS
@@ -60,6 +61,7 @@ class Consumption:
     dead_letters: DeadLetters
     backoff: Backoff
     instruments: Instruments
+    newer: NewerReleases = field(default_factory=NewerReleases)
 
     def expect(self, spec: TopicSpec) -> None:
         """Create the counters of ``spec`` with 0. Prometheus sees no increase in a series that begins with
@@ -68,20 +70,27 @@ class Consumption:
         self.dead_letters.expect(spec.name)
 
     def decode(self, spec: TopicSpec, record: Record) -> Delivery[Any]:
-        """Decode one record.
+        """Decode one record. Other systems' events are strict: their topic is a door.
 
         Raises:
             InvalidEvent: see ``Envelope.from_kafka``.
         """
         headers = headers_of(record)
         try:
-            envelope = Envelope.from_kafka(spec.event, record.value, headers, logged_ms=record.timestamp)
+            envelope = Envelope.from_kafka(
+                spec.event,
+                record.value,
+                headers,
+                logged_ms=record.timestamp,
+                from_anybody=spec.is_from_upstream,
+            )
         except FORESEEN:
             raise
         except Exception as error:
             if not spec.is_from_upstream:
                 raise
             raise Crashed.by(error) from error  # The same bytes give the same error: no second attempt.
+        self.newer.left_out(spec, envelope.unknown)
         return Delivery(envelope, position_of(record), headers)
 
     async def survive(self, spec: TopicSpec, record: Record, work: Callable[[], Awaitable[T]]) -> T:

@@ -30,6 +30,7 @@ from tunewheel_runtime.kafka_refusals import not_allowed
 from tunewheel_runtime.leadership import Leadership
 from tunewheel_runtime.logs import configure_logs
 from tunewheel_runtime.metrics import gauge
+from tunewheel_runtime.newer_releases import NewerReleases
 from tunewheel_runtime.partitions import Backlog, Settled
 from tunewheel_runtime.publishing import Publisher, Tombstone
 from tunewheel_runtime.request_ids import RequestIds
@@ -87,7 +88,8 @@ class Service:
         self._backoff = Backoff.of(settings)
         self._dead_letters = self._make_dead_letters()
         instruments = Instruments.of(self.telemetry)
-        consumption = Consumption(self.publisher, self._dead_letters, self._backoff, instruments)
+        self._newer = NewerReleases(self._health.warn, self.telemetry.meter)
+        consumption = Consumption(self.publisher, self._dead_letters, self._backoff, instruments, self._newer)
         self._subscriptions = Subscriptions(name, settings, consumption, failed=self.fail)
         self._leadership: Leadership | None = None
         self._is_hot_standby = False
@@ -187,7 +189,7 @@ class Service:
 
     def view(self, topic: TopicSpec) -> View[Any]:
         """Keep the latest event per key in memory. The view is complete before any handler runs."""
-        view: View[Any] = View(self.settings, topic, failed=self.fail)
+        view: View[Any] = View(self.settings, topic, failed=self.fail, newer=self._newer)
         self._readers.append(view.reader)
         return view
 
@@ -209,7 +211,14 @@ class Service:
         """Like ``replay``, but ``apply`` also gets the position of each event. ``begins`` returns the offsets
         to start from; it is called once the earlier replays are complete."""
         reader = LogReader(
-            self.settings, topics, apply, failed=self.fail, forget=forget, warn=self.warn, begins=begins
+            self.settings,
+            topics,
+            apply,
+            failed=self.fail,
+            forget=forget,
+            warn=self.warn,
+            begins=begins,
+            newer=self._newer,
         )
         self._readers.append(reader)
         return reader

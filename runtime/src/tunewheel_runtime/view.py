@@ -22,6 +22,7 @@ from tunewheel_runtime.deadletter import Position, Warn
 from tunewheel_runtime.kafka import client_options, make_consumer, stop_consumer
 from tunewheel_runtime.kafka_refusals import not_allowed
 from tunewheel_runtime.kafka_settings import KafkaSettings
+from tunewheel_runtime.newer_releases import NewerReleases
 from tunewheel_runtime.partitions import (
     NOTICE_MS,
     LogEnds,
@@ -49,7 +50,7 @@ class LogReader:
     come in log order. The initial read merges topics by log timestamp; at equal timestamps the order of
     ``topics`` counts.
 
-    An invalid record is skipped, with an error in the log: a bad record must not stop a view for ever. A
+    An invalid record is skipped and reported to ``newer``: a bad record must not stop a view for ever. A
     tombstone (null, on a compacted topic) is passed to ``forget``. Any other error ends the reading and is
     passed to ``failed``, because the state in memory would become outdated.
 
@@ -71,8 +72,10 @@ class LogReader:
         forget: Forget = lambda _topic, _key: None,
         warn: Warn = lambda _name, _text: None,
         begins: Begins | None = None,
+        newer: NewerReleases | None = None,
     ) -> None:
         self._begins = begins
+        self._newer = newer or NewerReleases()
         self._options = client_options(settings)
         self._topics = tuple(topics)
         self._names = [topic.name for topic in topics]
@@ -234,7 +237,9 @@ class LogReader:
 
     async def _decode_and_apply(self, record: ConsumerRecord[bytes, bytes]) -> None:
         topic = BY_NAME[record.topic]
+        position = Position(record.topic, record.partition, record.offset)
         if topic.is_tombstone(record.value):
+            self._newer.has_read(topic, record.key)
             self._forget(topic, (record.key or b"").decode("utf-8", "replace"))
             return
         try:
@@ -242,9 +247,11 @@ class LogReader:
                 topic.event, record.value, record.headers, logged_ms=record.timestamp
             )
         except InvalidEvent as error:
-            log.error("view_skipped_record", topic=record.topic, offset=record.offset, reason=str(error))
+            self._newer.skipped(topic, record.key, position, error)
             return
-        applying = self._apply(envelope, Position(record.topic, record.partition, record.offset))
+        self._newer.left_out(topic, envelope.unknown)
+        self._newer.has_read(topic, record.key)
+        applying = self._apply(envelope, position)
         if inspect.isawaitable(applying):
             await applying
 
@@ -252,11 +259,20 @@ class LogReader:
 class View(Generic[E]):
     """The latest event per record key of one topic. A tombstone removes its key."""
 
-    def __init__(self, settings: KafkaSettings, topic: TopicSpec, *, failed: Failed) -> None:
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        topic: TopicSpec,
+        *,
+        failed: Failed,
+        newer: NewerReleases | None = None,
+    ) -> None:
         self._latest: dict[str, Envelope[E]] = {}
         self._observers: list[Callable[[Envelope[E]], None]] = []
         self._removal_observers: list[Callable[[str], None]] = []
-        self.reader = LogReader(settings, (topic,), self._remember, failed=failed, forget=self._forget)
+        self.reader = LogReader(
+            settings, (topic,), self._remember, failed=failed, forget=self._forget, newer=newer
+        )
 
     def get(self, key: str) -> Envelope[E] | None:
         return self._latest.get(key)

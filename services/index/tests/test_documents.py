@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tunewheel_contracts.erasures import Erasures
-from tunewheel_contracts.event import new_event
+from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.events.data import RecordIngested
 from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureRequested
 from tunewheel_contracts.withdrawals import Withdrawals
 from tunewheel_index.documents import Documents, Version, from_frame, to_frame
@@ -176,3 +177,16 @@ def test_an_event_costs_the_document_that_it_names_however_many_others_there_are
     documents.take_back("unknown.md")
     assert len(documents.current()) == 1_000
     assert asked == ["7.md", "8.md"]
+
+
+@pytest.mark.parametrize("date", ["2062-01-01T00:00:00Z", "2026-03-01T23:59:00"])
+def test_a_document_dated_in_the_future_is_superseded_by_the_next_publication(date: str) -> None:
+    fold = Fold()
+    for minute, text, said in ((0, "one", date), (1, "two", None), (2, "three", None)):
+        at = NOON + minute * MINUTE
+        occurred = datetime.fromisoformat(said) if said else at
+        sent = new_event(record("a.md", text, occurred_at=occurred), source="/test", time=at).to_kafka()
+        logged_ms = int(at.timestamp() * 1000)
+        event = Envelope.from_kafka(RecordIngested, sent.value, sent.headers, logged_ms=logged_ms)
+        fold.tell(("record", event.data, event.time))
+        assert fold.records == {"a.md": event.data.record_id}

@@ -125,9 +125,10 @@ def _checked(event_class: Any, **fields: Any) -> Any:
     """Return the event. An invalid field raises our error instead of pydantic's."""
     from pydantic import ValidationError
     from tunewheel_contracts.errors import InvalidEvent
+    from tunewheel_contracts.reading import at_door
 
     try:
-        return event_class(**fields)
+        return event_class.model_validate(fields, context=at_door())
     except ValidationError as error:
         raise InvalidEvent.from_validation(error) from error
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 from tunewheel_contracts.errors import TunewheelError
+from tunewheel_contracts.event import decode_data
 from tunewheel_contracts.fields import ArtifactRef, Slug
 from tunewheel_contracts.formats.dataset import DatasetManifest
 
@@ -63,7 +64,7 @@ async def open_version(dataset_id: str, store_url: str) -> Version:
     data = await store.read(f"datasets/{dataset_id}/manifest.json")
     if data is None:
         raise await _unknown(dataset_id, store)
-    return Version(DatasetManifest.model_validate_json(data), store)
+    return Version(decode_data(DatasetManifest, data), store)
 
 
 async def _unknown(dataset_id: str, store: ObjectStore) -> UnknownDataset:

@@ -11,6 +11,7 @@ from tunewheel_contracts.event import Envelope, KafkaRecord, UpstreamEvent, new_
 from tunewheel_contracts.events.upstream import DocumentPublished, ExamplePublished, TicketPublished
 from tunewheel_contracts.identity import content_id
 from tunewheel_contracts.principal import Principal
+from tunewheel_contracts.reading import at_door
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
 
 from tunewheel_cli.publishing.items import Found, Kind, Refusal
@@ -56,7 +57,7 @@ def make_event(
     if IDS[known] not in fields and kind is not None and known is not Kind.DOCUMENT:
         fields[IDS[known]] = content_id(known.value, fields)
     try:
-        data = EVENTS[known].model_validate(fields | {"principal": principal})
+        data = EVENTS[known].model_validate(fields | {"principal": principal}, context=at_door())
     except ValidationError as error:
         field, reason = first_complaint(error)
         return _refuse(found, field, _lower(reason))

@@ -37,6 +37,7 @@ class RecordIngested(Event):
 
     type: ClassVar[str] = "record.ingested"
     subject_field: ClassVar[str] = "record_id"
+    caps_dates: ClassVar[bool] = True
     key_field: ClassVar[str] = "record_id"
 
     project: Slug

@@ -11,9 +11,10 @@ from pydantic import Field
 from tunewheel_contracts.event import Event
 from tunewheel_contracts.fields import FiniteFloat, Frozen, RelativePath, Sha256, Slug, SourceId, Timestamp
 from tunewheel_contracts.formats.serving import Fault, RouteRole
+from tunewheel_contracts.reading import if_unknown
 
 NonNegative = Annotated[FiniteFloat, Field(ge=0)]
-Outcome = Literal["answered", "failed", "cancelled"]
+Outcome = Annotated[Literal["answered", "failed", "cancelled"], if_unknown("failed")]
 
 
 class LogPosition(Frozen):
@@ -37,7 +38,7 @@ class InferenceScored(Event):
     scored: str
     """Id of the scored ``inference.completed`` or ``feedback.received``. Scoring it twice gives the same
     event id."""
-    of: Literal["completion", "rating"] = "completion"
+    of: Annotated[Literal["completion", "rating"], if_unknown(None)] = "completion"
     position: LogPosition | None = None
     """Position of the scored event on its topic."""
     model_id: str

@@ -15,6 +15,7 @@ from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.formats.document import DOCX
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.principal import OptionalPrincipal
+from tunewheel_contracts.reading import if_unknown
 
 Attributes = Annotated[dict[str, str], Field(max_length=64)]
 Answer = JsonObject | Text
@@ -76,7 +77,7 @@ class DocumentPublished(UpstreamEvent):
     """The text; empty if there is a ``file``."""
     file: ArtifactRef | None = None
     """The document's bytes in the object store, if it is not text or is too long for an event."""
-    media_type: MediaType = "text/markdown"
+    media_type: Annotated[MediaType, if_unknown(None)] = "text/markdown"
     published_at: Timestamp | None = None
     attributes: Attributes = {}
     principal: OptionalPrincipal = None

@@ -11,6 +11,7 @@ from pydantic import Field
 from tunewheel_contracts.fields import ArtifactRef, Fraction, Frozen, Sha256, Slug, Text
 from tunewheel_contracts.formats.quality_report import QualityReport
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.reading import if_unknown
 
 RecordsUpto = dict[Annotated[str, Field(pattern=r"^[0-9]+$")], Annotated[int, Field(ge=0)]]
 """Offsets by partition of a topic: all events before them are included. This identifies a fixed set of
@@ -18,7 +19,7 @@ events, so that building from it twice gives the same result."""
 
 
 class ChatMessage(Frozen):
-    role: Literal["system", "user", "assistant"]
+    role: Annotated[Literal["system", "user", "assistant"], if_unknown(None)]
     content: Text
 
 

@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tunewheel_contracts.fields import NonNegative, PositiveInt, Strict
+from tunewheel_contracts.reading import if_unknown
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Follows = Literal["collect_labels", "retrain", "investigate", "nothing"]
+Follows = Annotated[Literal["collect_labels", "retrain", "investigate", "nothing"], if_unknown("investigate")]
 """What an alarm leads to: a new version once there are enough labels near it, a new version now, an
 investigation by a person, or nothing."""
 

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from tunewheel_contracts.errors import inconsistent
 from tunewheel_contracts.fields import Fraction, NonNegative, PositiveInt, Slug, Strict
@@ -125,7 +126,7 @@ class TrainSpec(Strict):
             return value if value == "all-linear" else _NAMES.validate_python(value)
         except ValidationError:
             reason = "must be 'all-linear', or a list of layers' names such as [q_proj, v_proj]"
-            raise ValueError(reason) from None
+            raise PydanticCustomError("unknown_value", "{reason}", {"reason": reason}) from None
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:

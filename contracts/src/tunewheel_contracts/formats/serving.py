@@ -7,12 +7,13 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from tunewheel_contracts.errors import inconsistent
 from tunewheel_contracts.fields import Frozen, Percent, Slug
 from tunewheel_contracts.formats.bundle import Bundle
 from tunewheel_contracts.formats.run import AdapterRef
+from tunewheel_contracts.reading import Reading, if_unknown
 
 
 class RouteRole(StrEnum):
@@ -21,7 +22,7 @@ class RouteRole(StrEnum):
     SHADOW = "shadow"
 
 
-LogPolicy = Literal["full", "redacted", "hashed", "off"]
+LogPolicy = Annotated[Literal["full", "redacted", "hashed", "off"], if_unknown("off")]
 """How the texts of a completion are logged: in full, without personal data, as hashes, or not at all."""
 Fault = Literal["client", "engine", "model"]
 """The party at fault for a failed request."""
@@ -51,9 +52,16 @@ class DesiredRoutes(Frozen):
     routes: Annotated[tuple[Route, ...], Field(max_length=3)]
 
     @model_validator(mode="after")
-    def _adds_up(self) -> Self:
+    def _adds_up(self, info: ValidationInfo) -> Self:
         answering = [r for r in self.routes if r.role is not RouteRole.SHADOW]
-        if answering and sum(r.percent for r in answering) != 100:
+        missing = 100 - sum(r.percent for r in answering)
+        if answering and missing > 0 and isinstance(info.context, Reading) and info.context.unknown:
+            # A newer registry's route was left out. The first of the others gets its requests.
+            more = answering[0].model_copy(update={"percent": answering[0].percent + missing})
+            return self.model_copy(
+                update={"routes": tuple(more if r is answering[0] else r for r in self.routes)}
+            )
+        if answering and missing:
             raise inconsistent("routes", "of production and canary must add up to 100 percent")
         if len({r.role for r in self.routes}) != len(self.routes):
             raise inconsistent("routes", "name a role twice; keep one route per role")

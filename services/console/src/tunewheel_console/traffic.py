@@ -85,7 +85,11 @@ class Traffic:
                 spec = BY_NAME[partition.topic]
                 for record in records:
                     with contextlib.suppress(InvalidEvent):  # such an event is counted as a dead letter
-                        self._apply(Envelope.from_kafka(spec.event, record.value, record.headers))
+                        self._apply(
+                            Envelope.from_kafka(
+                                spec.event, record.value, record.headers, logged_ms=record.timestamp
+                            )
+                        )
 
     async def _count_letters(self, consumer: AIOKafkaConsumer) -> None:
         names = list(self._letters)
@@ -107,4 +111,6 @@ class Traffic:
     def _take_back(self, spec: TopicSpec, letters: Sequence[Any]) -> None:
         for letter in letters:
             with contextlib.suppress(InvalidEvent):  # an event that cannot be decoded was never shown
-                self._refuse(Envelope.from_kafka(spec.event, letter.value, letter.headers))
+                self._refuse(
+                    Envelope.from_kafka(spec.event, letter.value, letter.headers, logged_ms=letter.timestamp)
+                )

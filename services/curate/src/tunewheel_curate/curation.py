@@ -229,6 +229,9 @@ class Curation:
         if declared is None:
             reason = f"{event.project!r} is not declared; declare its spec, then ask again"
             raise InvalidEvent(field="project", reason=reason)
+        if unknown := ", ".join(declared.unknown):
+            reason = f"{unknown}: a newer release wrote this part of the spec; upgrade curate, then ask again"
+            return self._maker.reject(event, declared.data.spec, reason)
         if declared.data.spec.trains_with_passages:
             await self.indexes.fresh(event.project)
         # The log alone says what was answered: what is returned here may never get there.

@@ -5,8 +5,12 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
+from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.events.data import RecordIngested, RecordKind, Trust
 from tunewheel_curate.pipeline import build
+from tunewheel_curate.records.arrivals import rows_of
 from tunewheel_curate.records.selection import distinct_records, select_usable
+from tunewheel_runtime.service import Delivery, Position
 
 OLD, NEW = datetime(2026, 2, 1, tzinfo=UTC), datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -119,3 +123,21 @@ def test_what_others_say_orders_nothing_where_one_of_three_does_not(records) -> 
 def test_one_source_id_of_two_kinds_is_two_sources(records) -> None:
     frame = records({"source_id": "X"}, {"source_id": "X", "kind": "example"})
     assert select_usable(frame).kept.height == 2
+
+
+@pytest.mark.parametrize("kind", [RecordKind.TICKET, RecordKind.EXAMPLE])
+@pytest.mark.parametrize("date", ["2099-01-01T00:00:00Z", "2026-02-01T09:00:00"])
+def test_a_date_in_the_future_wins_only_until_the_next_version(kind: RecordKind, date: str) -> None:
+    deliveries: list[Delivery[RecordIngested]] = []
+    for day, said in ((0, date), (1, None)):
+        at = OLD + timedelta(days=day)
+        dated = datetime.fromisoformat(said) if said else at
+        data = RecordIngested(
+            project="shop", record_id=f"rec-{day}", kind=kind, source_id="T", source_event_id="e", input="q",
+            output="a", group="c", trust=Trust.EXPERT, validated_at=dated, occurred_at=dated,
+        )  # fmt: skip
+        sent, logged_ms = new_event(data, source="/test", time=at).to_kafka(), int(at.timestamp() * 1000)
+        event = Envelope.from_kafka(RecordIngested, sent.value, sent.headers, logged_ms=logged_ms)
+        deliveries.append(Delivery(event, Position("record.ingested", 0, day), {}))
+    frame = distinct_records(rows_of(deliveries))
+    assert select_usable(frame).kept["record_id"].to_list() == ["rec-1"]

@@ -16,7 +16,7 @@ import structlog
 from pydantic import ValidationError
 from tunewheel_contracts.erasures import place_of, proof_of
 from tunewheel_contracts.errors import InvalidEvent
-from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.event import Envelope, decode_data
 from tunewheel_contracts.events.data import ErasureCompleted
 from tunewheel_contracts.events.upstream import ErasureRequested
 from tunewheel_contracts.formats.dataset import ChatExample, DatasetManifest
@@ -194,7 +194,7 @@ async def _erased(
 
 def _manifest(content: bytes, dataset_id: str) -> DatasetManifest | None:
     try:
-        return DatasetManifest.model_validate_json(content)
+        return decode_data(DatasetManifest, content)
     except ValidationError:  # do not log the error: it may quote the file
         log.error("manifest_damaged", dataset_id=dataset_id)
         return None

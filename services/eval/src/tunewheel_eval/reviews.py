@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.event import decode_data
 from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, ReviewRequested, ReviewSubmitted
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
@@ -69,7 +70,7 @@ async def read_scorecard(store: ObjectStore, plan: EvaluationPlan) -> tuple[Scor
     if data is None:
         return None
     ref = ArtifactRef(path=plan.scorecard_path, sha256=content_sha256(data), size_bytes=len(data))
-    return Scorecard.model_validate_json(data), ref
+    return decode_data(Scorecard, data), ref
 
 
 async def _refuse_after_rejection(store: ObjectStore, plan: EvaluationPlan) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 import structlog
 from tunewheel_contracts.erasures import Erasure
-from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.event import Envelope, decode_data
 from tunewheel_contracts.events.data import (
     BuildReason,
     DatasetRejected,
@@ -120,7 +120,7 @@ class Maker:
         damaged."""
         store = self._service.store
         try:
-            manifest = DatasetManifest.model_validate_json(await store.get(version.manifest))
+            manifest = decode_data(DatasetManifest, await store.get(version.manifest))
             lineage = await store.get(manifest.lineage) if manifest.lineage else b""
         except (ArtifactMissing, CorruptArtifact):
             return True

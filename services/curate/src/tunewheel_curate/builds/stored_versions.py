@@ -9,6 +9,7 @@ from pathlib import Path
 import structlog
 from tunewheel_contracts.erasures import Erasure
 from tunewheel_contracts.errors import TunewheelError
+from tunewheel_contracts.event import decode_data
 from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest
@@ -92,7 +93,7 @@ class StoredVersions:
             data = await self._store.read(f"{prefix}/{MANIFEST}")
             if data is None:
                 raise
-            existing = DatasetManifest.model_validate_json(data)
+            existing = decode_data(DatasetManifest, data)
             if existing.rows_sha256 != manifest.rows_sha256:
                 raise
             return existing, manifest_ref(existing, data)
@@ -104,7 +105,7 @@ class StoredVersions:
             VersionLost: what the store holds is damaged.
             ArtifactMissing, TransientError
         """
-        return DatasetManifest.model_validate_json(await self._read(version, version.manifest))
+        return decode_data(DatasetManifest, await self._read(version, version.manifest))
 
     async def memory_of(self, version: DatasetVersioned, *, stop: asyncio.Event) -> bytes | None:
         """Return the Parquet file of what ``version`` and earlier versions held out; None for a version that

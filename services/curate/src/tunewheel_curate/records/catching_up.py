@@ -79,7 +79,7 @@ def _readable(records: Sequence[ConsumerRecord[bytes, bytes]]) -> list[Delivery[
     for record in records:
         try:
             headers = dict(record.headers)
-            event = Envelope.from_kafka(RecordIngested, record.value, headers)
+            event = Envelope.from_kafka(RecordIngested, record.value, headers, logged_ms=record.timestamp)
         except InvalidEvent:
             continue
         deliveries.append(Delivery(event, Position(record.topic, record.partition, record.offset), headers))

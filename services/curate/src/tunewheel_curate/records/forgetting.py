@@ -16,7 +16,7 @@ from io import BytesIO
 import polars as pl
 import structlog
 from tunewheel_contracts.erasures import Erasure, place_of
-from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.event import Envelope, decode_data
 from tunewheel_contracts.events.upstream import ErasureRequested
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest
@@ -124,7 +124,7 @@ async def _held_by_versions(
     for path in await store.list("datasets"):
         if not path.endswith("/manifest.json"):
             continue
-        manifest = DatasetManifest.model_validate_json(await store.read(path) or b"")
+        manifest = decode_data(DatasetManifest, await store.read(path) or b"")
         if manifest.project != project:
             continue
         if held := await _held(manifest, record_ids, groups, store):

@@ -11,6 +11,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope, UpstreamEvent, decode_data
+from tunewheel_contracts.reading import at_door
 from tunewheel_runtime.admission import JSON_LINES
 from tunewheel_runtime.identity.roles import Role
 
@@ -101,7 +102,7 @@ class Bulk:
             reason = f"is over {self._max_bytes} bytes; split it or send JSON Lines"
             raise TooLarge(field="(body)", reason=reason)
         body = line.data.removeprefix(codecs.BOM_UTF8) if line.number == 1 else line.data
-        return decode_data(event_class, with_project(body, project))
+        return decode_data(event_class, with_project(body, project), at_door())
 
     async def _flush(self, waiting: list[Envelope[Any]], receipt: Receipt) -> None:
         await self._intake.publish(waiting)

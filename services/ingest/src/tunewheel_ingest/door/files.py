@@ -19,6 +19,7 @@ from tunewheel_contracts.event import decode_data
 from tunewheel_contracts.events.upstream import DocumentPublished, MediaType
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.document import media_type_of
+from tunewheel_contracts.reading import at_door
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.store import ObjectStore
 
@@ -96,7 +97,7 @@ class Files:
         if "attributes" in told:
             told["attributes"] = _object(told["attributes"])
         told["file"] = _UNKNOWN.model_dump()
-        document = decode_data(DocumentPublished, json.dumps(told).encode())
+        document = decode_data(DocumentPublished, json.dumps(told).encode(), at_door())
         document = sent_by(request, document, Role.PUBLISHER)
         await self._intake.check_project(document.project)
         return document

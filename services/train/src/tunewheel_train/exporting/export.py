@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunewheel_contracts.errors import TransientError, TunewheelError
+from tunewheel_contracts.event import decode_data
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import RunManifest
@@ -148,8 +149,8 @@ async def _read(store: ObjectStore, run_id: str) -> tuple[RunManifest, list[dict
     content = await store.read(manifest_path(run_id))
     if content is None:
         raise NotExported(f"{run_id} has no manifest in the store; name a run that is complete")
-    manifest = RunManifest.model_validate_json(content)
-    dataset = DatasetManifest.model_validate_json(await store.get(manifest.dataset))
+    manifest = decode_data(RunManifest, content)
+    dataset = decode_data(DatasetManifest, await store.get(manifest.dataset))
     frame = pl.read_parquet(io.BytesIO(await store.get(dataset.train)))
     return manifest, frame.sort("example_id").to_dicts()
 

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 from tunewheel_basemodel.digest import sha256_file
+from tunewheel_contracts.event import decode_data
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.run import RunManifest
 from tunewheel_contracts.identity import canonical_json, content_sha256
@@ -23,7 +24,7 @@ async def find(store: ObjectStore, run: Run) -> tuple[RunManifest, ArtifactRef] 
     if content is None:
         return None
     ref = ArtifactRef(path=run.manifest_path, sha256=content_sha256(content), size_bytes=len(content))
-    return RunManifest.model_validate_json(content), ref
+    return decode_data(RunManifest, content), ref
 
 
 async def find_model(store: ObjectStore, model_id: str) -> RunManifest | None:
@@ -32,7 +33,7 @@ async def find_model(store: ObjectStore, model_id: str) -> RunManifest | None:
     digits = model_id.rpartition("-")[2]
     for run_id in await store.folders("runs"):
         if run_id.startswith(f"run-{digits}") and (content := await store.read(manifest_path(run_id))):
-            manifest = RunManifest.model_validate_json(content)
+            manifest = decode_data(RunManifest, content)
             if manifest.adapter.model_id == model_id:
                 return manifest
     return None

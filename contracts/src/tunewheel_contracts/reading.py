@@ -1,0 +1,171 @@
+"""Reads JSON of newer writers: events on the log, and artifacts in the object store.
+
+A reader that is older than the writer meets fields and values that it does not know. Refusing the whole
+record would lose the rest of it: after a rollback a project would be forgotten. So the reader leaves out the
+unknown part and names it:
+
+1. An unknown field is left out, also in an object that people write.
+2. An unknown value of an enumeration is left out, and the field takes its default. Fields whose default would
+   be unsafe name another value (``if_unknown``).
+3. If the field is required, its holder is left out: an entry of a list or map, or an optional object.
+4. If no holder can be left out, the record is invalid.
+
+Doors stay strict: people may have misspelt the name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar, cast
+
+from pydantic import BaseModel, ValidationError, ValidationInfo, WrapValidator
+from pydantic_core import PydanticCustomError, from_json, to_json
+
+from tunewheel_contracts.errors import InvalidEvent
+
+LOG_TICK = timedelta(milliseconds=1)
+"""Resolution of timestamps on the log, which are rounded down to milliseconds."""
+CLOCK_SKEW = timedelta(minutes=5)
+"""How far a caller's clock may be ahead of a door's clock."""
+UNKNOWN = frozenset(
+    {"extra_forbidden", "literal_error", "enum", "unknown_value", "unknown_embedding", "unknown_rule"}
+)
+"""Errors of fields and values that a newer writer may have added."""
+M = TypeVar("M", bound=BaseModel)
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The context of one validation.
+
+    ``latest``: no date is later; a later one is replaced, or refused if ``refuses_dates``. ``is_strict``:
+    what is unknown is refused. ``unknown``: the dotted names of what was left out.
+    """
+
+    latest: datetime | None = None
+    refuses_dates: bool = False
+    is_strict: bool = False
+    unknown: list[str] = field(default_factory=list[str])
+
+    def capped(self, date: datetime) -> datetime:
+        if self.latest is None or date < self.latest + LOG_TICK:
+            return date
+        if self.refuses_dates:
+            raise ValueError(
+                "is in the future; send the time at which it happened, with its offset from UTC "
+                "(a time without one counts as UTC), or leave it out"
+            )
+        return self.latest
+
+
+def at_door() -> Reading:
+    """Return the context in which a door validates what a caller sent: dates up to five minutes ahead."""
+    return Reading(datetime.now(UTC) + CLOCK_SKEW, refuses_dates=True, is_strict=True)
+
+
+def if_unknown(value: str | None) -> WrapValidator:
+    """Return a validator of an enumeration that reads unknown values as ``value``. None: the whole record is
+    refused, because no default is safe."""
+
+    def read(given: Any, validate: Callable[[Any], Any], info: ValidationInfo) -> Any:
+        try:
+            return validate(given)
+        except ValidationError:
+            if not isinstance(info.context, Reading) or info.context.is_strict:
+                raise
+            if value is None:
+                raise PydanticCustomError("unreadable", "has a value that this version lacks") from None
+            info.context.unknown.append(info.field_name or "")
+            return validate(value)
+
+    return WrapValidator(read)
+
+
+def read_json(model: type[M], text: str, reading: Reading) -> M:
+    """Parse JSON as ``model``, as the module describes; ``reading.unknown`` then names what was left out. A
+    null in an unknown field says nothing, so it is not named.
+
+    Raises:
+        ValidationError: the JSON does not fit, or ``reading`` is strict and something is unknown.
+    """
+    try:
+        # Open objects ignore unknown fields; forbidding them tells which there were.
+        extra = None if reading.is_strict else "forbid"
+        return model.model_validate_json(text, strict=True, extra=extra, context=reading)
+    except ValidationError as error:
+        if reading.is_strict:
+            raise
+        first = wrong = error
+    if first.errors()[0]["type"] == "json_invalid":
+        raise first
+    data, left_out = from_json(text), list[Path]()
+    while places := _unknown_places(wrong, data, left_out):
+        # From the end of a list to its start, because leaving out one entry moves the later ones.
+        for place in sorted(places, key=_order, reverse=True):
+            if _leave_out(data, place) is not None:
+                reading.unknown.append(_dotted(place))
+        left_out += places
+        try:
+            return model.model_validate_json(to_json(data), strict=True, extra="forbid", context=reading)
+        except ValidationError as error:
+            wrong = error
+    raise first
+
+
+def refuse_unknown(reading: Reading, *parts: str) -> None:
+    """Refuse an artifact that was read only in part, if something within ``parts`` (dotted names) was left
+    out.
+
+    Raises:
+        InvalidEvent: names the first such field.
+    """
+    for name in reading.unknown:
+        if any(f"{name}.".startswith(f"{part}.") for part in parts):
+            raise InvalidEvent(field=name, reason="was written by a newer release; upgrade this service")
+
+
+def _unknown_places(error: ValidationError, data: Any, left_out: list[Path]) -> set[Path]:
+    """Return the places to leave out; none if something is wrong that no newer release explains."""
+    kinds: dict[Path, set[str]] = {}
+    for complaint in error.errors(include_url=False, include_input=False, include_context=False):
+        location = complaint["loc"][:-1] if complaint["type"] == "missing" else complaint["loc"]
+        kinds.setdefault(_place(location, data), set()).add(complaint["type"])
+    unknown = {place for place, types in kinds.items() if place and types & UNKNOWN}
+    # Pydantic also complains of what holds something wrong, such as a list without a valid entry.
+    around = {place[:n] for place in unknown for n in range(len(place))}
+    holders = kinds.keys() - unknown - around
+    was_in = [f"{_dotted(place)}." for place in left_out]
+    if not all(place and any(name.startswith(f"{_dotted(place)}.") for name in was_in) for place in holders):
+        return set()
+    return unknown | holders
+
+
+def _place(location: tuple[str | int, ...], data: Any) -> Path:
+    """Return where in ``data`` an error is. Pydantic also names branches of unions, which data does not
+    have."""
+    place: list[str | int] = []
+    for part in location:
+        inner: dict[Any, Any] = data if isinstance(data, dict) else {}
+        if isinstance(data, list):
+            inner = dict(enumerate(cast(list[Any], data)))
+        if part in inner:
+            place.append(part)
+            data = inner[part]
+    return tuple(place)
+
+
+def _leave_out(data: Any, place: Path) -> Any:
+    for part in place[:-1]:
+        data = data[part]
+    return data.pop(place[-1])
+
+
+def _order(place: Path) -> list[str]:
+    return [part if isinstance(part, str) else f"{part:09}" for part in place]
+
+
+def _dotted(place: Path) -> str:
+    return ".".join(str(part) for part in place if isinstance(part, str))
