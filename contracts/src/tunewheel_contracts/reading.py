@@ -148,7 +148,7 @@ def _place(location: tuple[str | int, ...], data: Any) -> Path:
     have."""
     place: list[str | int] = []
     for part in location:
-        inner: dict[Any, Any] = data if isinstance(data, dict) else {}
+        inner: dict[Any, Any] = cast(dict[Any, Any], data) if isinstance(data, dict) else {}
         if isinstance(data, list):
             inner = dict(enumerate(cast(list[Any], data)))
         if part in inner:
