@@ -150,7 +150,10 @@ async def test_a_store_that_was_lost_is_built_again_to_the_byte(bench, rows, spe
     assert contents(datasets) == before
 
 
-async def test_the_same_records_are_tried_again_after_a_bad_end_when_somebody_asks(bench, rows, spec) -> None:
+@pytest.mark.parametrize("reason", [BuildReason.COMMAND, BuildReason.DRIFT])
+async def test_the_same_records_are_tried_again_after_a_bad_end_when_somebody_asks(
+    bench, rows, spec, reason
+) -> None:
     bench.declare(spec())
     bench.table.append(rows)
     first = await bench.build(spec(), "one", rows)
@@ -163,7 +166,7 @@ async def test_the_same_records_are_tried_again_after_a_bad_end_when_somebody_as
         f"records: nothing changed since {first.dataset_id}, which failed in training (it diverged); publish "
         "new records or change the spec, or try the same again with `tunewheel build --project shop`",
     )
-    again = await bench.build(spec(), "three", rows)
+    again = await bench.build(spec(), "three", rows, reason)
     assert isinstance(again, DatasetVersioned)
     assert (again.previous, again.counts) == (first.dataset_id, first.counts)
     assert again.dataset_id != first.dataset_id

@@ -12,7 +12,7 @@ from tunewheel_contracts.events.data import BuildReason
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.turn_status import STALE
 from tunewheel_curate.records.table import RecordTable
-from tunewheel_curate.turns.deciding import FORGOTTEN, MOST_ALARMS, Step, decide, hold
+from tunewheel_curate.turns.deciding import FORGOTTEN, MOST_ALARMS, RETRIES, RETRY_AFTER, Step, decide, hold
 from tunewheel_curate.turns.dispatch import Dispatch
 from tunewheel_curate.turns.labelling import LabelCount
 
@@ -243,6 +243,59 @@ def end_badly(desk: Any, request: Any, how: str, name: str = "ds-1") -> None:
         desk.roll_back(name)
     else:
         desk.complete(name, how)
+
+
+def lose(desk: Any, request: Any, how: str, name: str) -> None:
+    """Let the machinery fail a turn."""
+    if how == "lost GPU":
+        desk.version(request, name)
+        desk.train(name)
+        desk.say("train.failed", "diverged", run_id=f"run-{name}", dataset_id=name)
+    elif how == "no traffic":
+        desk.serve(request, name)
+        desk.events.pop()
+        desk.move(name, "retired")
+    else:
+        desk.reject(desk.ask())  # answered, so the request before it is in a dead letter
+
+
+@pytest.mark.parametrize("alarm", [{}, COLLECT], ids=["retrain", "labels"])
+@pytest.mark.parametrize("how", ["lost GPU", "no traffic", "dead letter"])
+def test_a_failure_of_the_machinery_uses_up_neither_labels_nor_the_try(
+    log: Make, how: str, alarm: dict[str, Any]
+) -> None:
+    desk = log(min_labels=20, cooldown_seconds=0)
+    desk.alarm(**alarm)
+    desk.labelled = {"alarm-1": 25}
+    for number in range(RETRIES):
+        lose(desk, desk.begin(), how, f"ds-{number}")
+        waits = desk.decide()
+        assert waits.step is Step.COOLDOWN
+        assert waits.until is not None
+        wait = waits.until - desk.state().turns_for(desk.state().alarms[0])[-1].ended_at
+        assert wait == RETRY_AFTER * 2**number
+        desk.now = waits.until
+        assert desk.decide().step is Step.TURN
+    lose(desk, desk.begin(), how, "ds-last")
+    desk.now += timedelta(days=20)
+    stands = desk.decide()
+    if how == "dead letter":
+        assert stands.step is Step.TURN, "no machine was paid for it"
+    else:
+        assert stands.step is (Step.LABELS if alarm else Step.TRIED)
+        assert ("25 of 40 labels" in stands.evidence) == bool(alarm)
+
+
+def test_a_retry_keeps_to_the_budget_and_a_verdict_ends_the_row_of_failures(log: Make) -> None:
+    desk = log(min_labels=20, cooldown_seconds=0, budget={"gpu_hours": 0.001})
+    desk.alarm(**COLLECT)
+    desk.labelled = {"alarm-1": 25}
+    lose(desk, desk.begin(), "lost GPU", "ds-1")
+    desk.now += RETRY_AFTER
+    assert desk.decide().step is Step.BUDGET
+    desk.spec = edited(desk.spec, "drift", {"turns": {"cooldown_seconds": 0, "min_labels": 20}})
+    end_badly(desk, desk.begin(), "failed", "ds-2")
+    assert "25 of 40 labels" in desk.decide().evidence
 
 
 def test_a_person_who_asks_takes_the_alarms_along(log: Make) -> None:

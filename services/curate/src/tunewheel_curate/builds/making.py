@@ -209,12 +209,15 @@ class Maker:
         """Return why a build with the same content as ``previous`` is rejected, or None if it is allowed.
 
         It is allowed by command if the turn of ``previous`` ended badly: the same data may win against
-        another champion.
+        another champion. It is allowed for alarms if that turn got no verdict, for example for a lost GPU.
         """
         name, failure = previous.dataset_id, self._known.turns.failure(event.project, previous.dataset_id)
         if failure is None:
             return f"records: nothing changed since {name}; publish new records first"
-        if event.data.reason is BuildReason.COMMAND:
+        retries = event.data.reason is BuildReason.DRIFT and self._known.turns.may_try_again(
+            event.project, name
+        )
+        if event.data.reason is BuildReason.COMMAND or retries:
             log.info("dataset_tried_again", project=event.project, previous=name, failure=failure)
             return None
         return (

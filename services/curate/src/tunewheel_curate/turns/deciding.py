@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import takewhile
 
 from tunewheel_contracts.events.data import BuildReason
 from tunewheel_contracts.formats.drift_spec import Follows, TurnPolicy
@@ -16,13 +17,18 @@ from tunewheel_contracts.topics import DRIFT_DETECTED
 from tunewheel_contracts.turn_status import STALE
 from tunewheel_planner.spending import Cost, next_month, spent_in_month
 
-from tunewheel_curate.turns.state import GOOD, Alarm, State, Turn
+from tunewheel_curate.turns.state import GOOD, MACHINERY, Alarm, State, Turn
 
 FORGOTTEN = timedelta(milliseconds=DRIFT_DETECTED.retention_ms)
 """How long the log keeps an alarm. A replica that starts later does not know of it, so older alarms are
 ignored by all."""
 MOST_ALARMS = 64
 """The most alarms that a request can name (``DatasetRequested.alarm_ids``)."""
+RETRIES = 3
+"""How many turns of an alarm the machinery may fail without using up labels or the try. Every further failure
+counts as a try: a fault that comes back must not cost GPU hours for ever."""
+RETRY_AFTER = timedelta(hours=1)
+"""The wait after the first failure of the machinery. It doubles with each further failure in a row."""
 BY_ACTION: dict[str, Follows] = {
     "collect_labels": "collect_labels",
     "retrain": "retrain",
@@ -159,7 +165,9 @@ def _gated(state: State, ready: Sequence[Alarm], now: datetime) -> Decision:
     cool = (turn for turn in state.turns if turn.reason is BuildReason.DRIFT or _serves_against(turn))
     over = (turn.over_at or turn.ended_at for turn in cool)
     last = max((at for at in over if at is not None), default=None)
-    if last is not None and now < (until := last + timedelta(seconds=policy.cooldown_seconds)):
+    cooled = last and last + timedelta(seconds=policy.cooldown_seconds)
+    until = max((at for at in (cooled, *(_retry_at(state, alarm) for alarm in ready)) if at), default=now)
+    if now < until:
         return Decision(Step.COOLDOWN, f"until {until:%Y-%m-%d %H:%M} UTC", names, until)
     if (spent := over_budget(state, now)) is not None:
         return Decision(Step.BUDGET, spent, names, next_month(now))
@@ -171,6 +179,22 @@ def _gated(state: State, ready: Sequence[Alarm], now: datetime) -> Decision:
     return Decision(Step.TURN, evidence, names[:MOST_ALARMS], request=request)
 
 
+def _retry_at(state: State, alarm: Alarm) -> datetime | None:
+    """Return when the machinery may try the turn of ``alarm`` again; None: it did not fail the last one."""
+    failed = list(takewhile(lambda turn: turn.outcome in MACHINERY, reversed(state.turns_for(alarm))))
+    if not failed or failed[0].ended_at is None:
+        return None
+    return failed[0].ended_at + RETRY_AFTER * 2 ** (min(len(failed), 1 + RETRIES) - 1)
+
+
+def _tries(state: State, alarm: Alarm) -> list[Turn]:
+    """Return the turns of ``alarm`` that got a verdict about the data, or that may still get one; and of the
+    turns that the machinery failed those beyond ``RETRIES``."""
+    turns = state.turns_for(alarm)
+    free = [turn for turn in turns if turn.outcome in MACHINERY][:RETRIES]
+    return [turn for turn in turns if turn not in free]
+
+
 def _serves_against(turn: Turn) -> bool:
     return turn.alarmed and turn.outcome == GOOD
 
@@ -178,7 +202,7 @@ def _serves_against(turn: Turn) -> bool:
 def _is_ready(state: State, alarm: Alarm) -> bool:
     if _collects(state, alarm):
         return state.labelled.get(alarm.name, 0) >= labels_needed(state, alarm)
-    tried = state.turns_for(alarm)
+    tried = _tries(state, alarm)
     return not tried or _trains_otherwise(state, tried)
 
 
@@ -197,8 +221,8 @@ def _labels_may_come(state: State, alarms: Sequence[Alarm], now: datetime) -> bo
 def labels_needed(state: State, alarm: Alarm) -> int:
     """Return how many labels the next turn for ``alarm`` needs: ``min_labels`` more after each try, so that
     the same data is not tried twice. A changed training spec allows one more try with the same labels. A
-    person's command that gave no version is no try."""
-    tried = [turn for turn in state.turns_for(alarm) if turn.dataset_id or turn.reason is BuildReason.DRIFT]
+    person's command that gave no version is no try, nor is a failure of the machinery (``_tries``)."""
+    tried = [turn for turn in _tries(state, alarm) if turn.dataset_id or turn.reason is BuildReason.DRIFT]
     again = bool(tried) and _trains_otherwise(state, tried)
     return state.drift.turns.min_labels * (len(tried) + (0 if again else 1))
 

@@ -24,7 +24,7 @@ from tunewheel_contracts.turn_status import stale_after
 from tunewheel_planner.spending import Cost, Run, measured_cost, planned_cost
 
 from tunewheel_curate.turns.fates import BAD, Fates
-from tunewheel_curate.turns.state import Alarm, State, Turn
+from tunewheel_curate.turns.state import MACHINERY, UNANSWERED, Alarm, State, Turn
 
 TOPICS = (
     topics.DRIFT_DETECTED,
@@ -128,6 +128,10 @@ class TurnFacts:
             return None
         return f"{fate.outcome} ({fate.why})" if fate.why else fate.outcome
 
+    def may_try_again(self, project: str, dataset_id: str) -> bool:
+        """Return whether the turn of a version ended without a verdict about its data."""
+        return self._projects[project].fates.of(dataset_id).outcome in MACHINERY
+
     def state(self, spec: ProjectSpec, labelled: Mapping[str, int] | None = None) -> State:
         """Return the state that decisions depend on. ``labelled`` is, by alarm, the number of trusted
         examples near its cluster in the record table."""
@@ -152,7 +156,7 @@ def _turns(known: _Project) -> tuple[Turn, ...]:
     answered = [at for at, turn in enumerate(turns) if turn.dataset_id or turn.ended_at]
     for at, turn in enumerate(turns[: max(answered, default=0)]):
         if at not in answered:
-            turns[at] = replace(turn, ended_at=turn.requested_at, outcome="was never answered")
+            turns[at] = replace(turn, ended_at=turn.requested_at, outcome=UNANSWERED)
     return tuple(sorted(turns, key=lambda turn: (turn.requested_at, turn.name)))
 
 

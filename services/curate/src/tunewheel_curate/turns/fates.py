@@ -13,17 +13,17 @@ from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRolledback,
 from tunewheel_contracts.events.monitoring import TurnCompleted
 from tunewheel_contracts.events.training import TrainCompleted, TrainFailed, TrainStarted
 
-from tunewheel_curate.turns.state import GOOD
+from tunewheel_curate.turns.state import GOOD, UNSERVED, UNTRAINED
 
 UNDECIDED = "was undecided in its evaluation"
 BAD = frozenset(
     {
-        "failed in training",
+        UNTRAINED,
         "failed its evaluation",
         UNDECIDED,
         "was rejected",
         "was rolled back",
-        "was retired before it served",
+        UNSERVED,
         "did not help",
     }
 )
@@ -34,7 +34,7 @@ STAGES = {
     Stage.CANARY: "",
     Stage.PRODUCTION: GOOD,
     Stage.REJECTED: "was rejected",
-    Stage.RETIRED: "was retired before it served",
+    Stage.RETIRED: UNSERVED,
 }
 
 
@@ -89,7 +89,7 @@ class Fates:
             case TrainFailed(superseded_by=str(newer)):
                 self._superseded[data.dataset_id] = newer
             case TrainFailed():
-                self._training[data.dataset_id].add(_ending(envelope, "failed in training", data.reason))
+                self._training[data.dataset_id].add(_ending(envelope, UNTRAINED, data.reason))
             case EvalPassed():
                 self._judged(envelope, "")
             case EvalFailed():

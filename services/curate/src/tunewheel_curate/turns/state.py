@@ -14,6 +14,13 @@ from tunewheel_planner.spending import Run
 GOOD = "was promoted"
 """The outcome of a turn whose model serves."""
 
+UNTRAINED = "failed in training"
+UNSERVED = "was retired before it served"
+UNANSWERED = "was never answered"
+MACHINERY = frozenset({UNTRAINED, UNSERVED, UNANSWERED})
+"""Outcomes without a verdict: a lost GPU, too little traffic for the trial, a request in a dead letter. They
+say nothing about the data, which may be tried again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
