@@ -195,14 +195,16 @@ class ReviewSpec(Strict):
     """True: an automated pass waits for people; a rejection is final for that version."""
     sample: PositiveInt = 20
     """How many held-out prompts the reviewers compare: of every label, of those that contestants disagree on,
-    and of the worst. 50 to 100 show what 20 do not."""
+    and of those with the worst answer of either. Prompts with two equal answers are not shown, and count as
+    ties. 50 to 100 show what 20 do not."""
     reviewers: Annotated[int, Field(gt=0, le=20, exclude_if=lambda count: count == 1)] = 1
     """How many people must submit before the review counts."""
     per_item: Annotated[int, Field(gt=0, le=20, exclude_if=lambda count: count == 1)] = 1
     """How many of them judge each prompt. More than one shows how far they agree."""
     min_preference: Annotated[Fraction | None, Field(exclude_if=lambda share: share is None)] = None
     """Approvals count only where the candidate is preferred on this share of prompts at least, an equal one
-    counting half, by the lower end of the interval. Null: what each reviewer decides counts."""
+    counting half, by the lower end of the interval. Null: unless the whole interval lies below 0.5; to
+    override a criterion, where the whole interval lies above 0.5."""
     override: Annotated[bool, Field(exclude_if=operator.not_)] = False
     """True: reviewers are asked also where a criterion is missed; their approval, with a comment, outranks
     it."""

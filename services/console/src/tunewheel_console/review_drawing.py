@@ -90,8 +90,13 @@ def draw_end(sitting: Sitting) -> None:
                 f"You preferred one answer {len(given) - same} times, found both the same {same} times, and "
                 f"wrote {corrected} better ones. You are told which model was which once you have submitted."
             )
+            ui.label(
+                "If you approve, the answers decide: the version is rejected all the same where they miss the "
+                "project's review.min_preference or, without it, prefer the other model. To outrank a missed "
+                "criterion, they must prefer the candidate."
+            )
             with ui.row().props('role=group aria-label="verdict"'):
-                _key("a", "Approve: let the answers decide")
+                _key("a", "Approve: serve the candidate if the answers do not speak against it")
                 _key("r", "Reject: this version must not serve, whatever the answers say; final")
             _field("c  comment; Esc leaves the field", "")
             _key("Enter", "submit")

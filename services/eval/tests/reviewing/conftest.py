@@ -63,6 +63,11 @@ class Desk:
         for number in range(len(self.reviewed.items)):
             self.answer(name, number, preference, **changes)
 
+    def answer_each(self, name: str, letters: str) -> None:
+        """Answer with one letter per item: ``b``, ``s`` or ``w``."""
+        for number, letter in enumerate(letters):
+            self.answer(name, number, {"b": "better", "s": "same", "w": "worse"}[letter])
+
     def review(self, name: str, verdict: str = "approved", **changes: Any) -> ReviewSubmitted:
         plain = {
             "project": self.requested.project, "run_id": self.requested.run_id, "reviewer": name,

@@ -116,6 +116,33 @@ async def test_the_lower_end_of_the_preference_has_to_reach_what_the_spec_asks_f
     assert list(await desk.submit("ada")) == [verdict]
 
 
+@pytest.mark.parametrize(
+    ("letters", "passes"),
+    [("wwwwww", False), ("wwwwws", False), ("wwssss", True), ("wbwbsw", True), ("ssssss", True)],
+)
+async def test_without_a_rule_answers_that_prefer_the_other_model_reject_in_spite_of_approvals(
+    open_review: Any, letters: str, passes: bool
+) -> None:
+    desk = await open_review()
+    desk.answer_each("ada", letters)
+    (verdict,) = await desk.submit("ada")
+    assert isinstance(verdict, EvalPassed if passes else EvalFailed)
+    assert verdict.review is not None
+    assert passes == (verdict.review.preference_high >= 0.5)
+
+
+@pytest.mark.parametrize(
+    ("letters", "passes"), [("bbbbbb", True), ("bbbbbs", True), ("bbbwww", False), ("ssssss", False)]
+)
+async def test_an_override_needs_answers_that_prefer_the_candidate(
+    open_review: Any, letters: str, passes: bool
+) -> None:
+    desk = await open_review(passed=False, override=True, required=False)
+    desk.answer_each("ada", letters)
+    (verdict,) = await desk.submit("ada", comment="ok")
+    assert isinstance(verdict, EvalPassed if passes else EvalFailed)
+
+
 async def test_an_approval_overrides_a_missed_criterion_only_with_a_comment(open_review: Any) -> None:
     desk = await open_review(passed=False, override=True, required=False)
     desk.answer_all("ada")

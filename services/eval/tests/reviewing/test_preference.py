@@ -39,7 +39,7 @@ def test_the_interval_covers_with_ties_and_with_several_reviewers(
     for _ in range(1000):
         first = rng.choice(values, size=items, p=chances)
         second = np.where(rng.random(items) < 0.8, first, rng.choice(values, size=items, p=chances))
-        _, low, high = preferred(((first + second) / 2).tolist())
+        _, low, high = preferred([(items, ((first + second) / 2).tolist())])
         inside += low <= truth <= high
     assert inside >= 940
 
@@ -58,7 +58,7 @@ def test_nothing_answered_says_nothing() -> None:
 
 
 def test_unanimous_answers_leave_the_interval_open() -> None:
-    share, low, high = preferred([1.0] * 20)
+    share, low, high = preferred([(20, [1.0] * 20)])
     assert (share, high) == (1.0, 1.0)
     assert 0.8 < low < 0.9
 
@@ -91,3 +91,22 @@ def test_reasons_and_comments_are_kept() -> None:
     outcome = outcome_of({"ada": said}, comments=["fine", " "], overrides=["rouge_l"])
     assert outcome.reasons == {"facts": 2, "tone": 2}
     assert (outcome.comments, outcome.overrides) == (("fine",), ("rouge_l",))
+
+
+@pytest.mark.parametrize("differing", [18, 60])
+def test_a_candidate_that_is_better_on_every_differing_item_passes(differing: int) -> None:
+    equal = differing * 7 // 3  # the two agree on 70 % of the prompts
+    share, low, high = preferred([(differing, [1.0] * differing)], equal=equal)
+    assert share == pytest.approx(0.65)
+    assert 0.5 < low < share
+    assert high == pytest.approx(share)
+
+
+def test_a_stratum_counts_by_its_prompts_and_not_by_its_items() -> None:
+    share, low, high = preferred([(90, [1.0, 1.0, 0.5]), (10, [0.0] * 9)])
+    assert share == pytest.approx(0.9 * 5 / 6)
+    assert low < share < high
+    outcome = outcome_of(
+        {"ada": answers("bw")}, strata={"item-0": "a", "item-1": "worst"}, sizes={"a": 99, "worst": 1}
+    )
+    assert outcome.preference == pytest.approx(0.99)

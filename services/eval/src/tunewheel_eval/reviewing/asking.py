@@ -68,9 +68,9 @@ def _asks(verdict: Verdict, rule: ReviewSpec) -> bool:
 async def _opened(cases: Cases, store: ObjectStore, verdict: Verdict, manifest: DatasetManifest) -> Verdict:
     rule, review_id = manifest.spec.review, review_id_of(verdict.project, verdict.run_id)
     lines = await read_written(store, verdict.scorecard.path)
-    items = draw(lines, manifest.spec.task, size=rule.sample, seed=verdict.scorecard.path)
+    found = draw(lines, manifest.spec.task, size=rule.sample, seed=verdict.scorecard.path)
     others = [one.model_id for one in verdict.contestants if one.role is Role.CHAMPION]
-    if not items:  # every output was erased, so there is nothing to compare
+    if not found.items:  # Every output was erased, or all answers are equal: there is nothing to compare.
         return verdict
     drawn, ref = await cases.open(
         ReviewSet(
@@ -80,7 +80,7 @@ async def _opened(cases: Cases, store: ObjectStore, verdict: Verdict, manifest: 
             evaluation_id=verdict.evaluation_id,
             candidate_id=verdict.adapter.model_id,
             other_id=others[0] if others else OTHER_IS_BASE,
-            items=items,
+            items=found.items,
             reviewers=rule.reviewers,
             per_item=rule.per_item,
         )
@@ -93,10 +93,16 @@ async def _opened(cases: Cases, store: ObjectStore, verdict: Verdict, manifest: 
             "reviewers": rule.reviewers,
         }
     )
-    ids = tuple(item.item_id for item in drawn.items)
-    return (
-        await cases.keep(ReviewCase(requested=request, rule=rule, drawn=ids, missed=_missed(verdict)))
-    ).requested
+    case = ReviewCase(
+        requested=request,
+        rule=rule,
+        drawn=tuple(item.item_id for item in drawn.items),
+        strata=tuple(item.stratum for item in drawn.items),
+        sizes=dict(found.sizes),
+        equal=found.equal,
+        missed=_missed(verdict),
+    )
+    return (await cases.keep(case)).requested
 
 
 def _held(verdict: Verdict, case: ReviewCase, decision: Decision) -> Verdict:

@@ -33,6 +33,12 @@ class ReviewCase(Frozen):
     rule: ReviewSpec
     drawn: tuple[str, ...]
     """The number of items when the set was drawn. An erasure may have removed some since."""
+    strata: tuple[str, ...] = ()
+    """The stratum of each of ``drawn``; empty: an earlier release drew it, and every item weighs the same."""
+    sizes: dict[str, int] = {}
+    """By stratum, how many held-out prompts it has."""
+    equal: int = 0
+    """How many held-out prompts got two equal answers. They are not shown, and count as ties."""
     missed: tuple[str, ...] = ()
     """The metrics of the criteria that the candidate misses. An approval overrides them."""
 

@@ -126,11 +126,11 @@ class Reviews:
         if len(submissions) < case.rule.reviewers:
             return None
         outcome = _outcome(case, submissions)
-        wanted = case.rule.min_preference
-        if wanted is None or (outcome is not None and outcome.preference_low >= wanted - _SLACK):
+        reason = _against(case, outcome)
+        if reason is None:
             decision = Decision(decided_by=review, passed=True, outcome=outcome)
         else:
-            reasons = (_short_of(wanted, outcome),)
+            reasons = (reason,)
             decision = Decision(
                 decided_by=review,
                 passed=False,
@@ -204,14 +204,35 @@ def _outcome(case: ReviewCase, submissions: Sequence[Submission]) -> ReviewOutco
         return None
     answers = {person_of(one.review): one.answers for one in submissions}
     comments = [one.review.comment for one in submissions]
-    return outcome_of(answers, comments=comments, overrides=case.missed)
+    return outcome_of(
+        answers,
+        strata=dict(zip(case.drawn, case.strata, strict=False)),
+        sizes=case.sizes,
+        equal=case.equal,
+        comments=comments,
+        overrides=case.missed,
+    )
 
 
-def _short_of(wanted: float, outcome: ReviewOutcome | None) -> str:
+def _against(case: ReviewCase, outcome: ReviewOutcome | None) -> str | None:
+    """Return why the answers do not let the candidate pass; None: they do.
+
+    Reviewers do not know which side was the candidate, so an approval says only that the answers decide. The
+    rule without ``min_preference``: the interval must not lie below one half, and for an override it must lie
+    above it.
+    """
+    wanted = case.rule.min_preference
     if outcome is None:
+        if wanted is None:  # a plain approval, as logs and tools of before know it
+            return None
         return f"nothing was compared, where a preference of {wanted:.0%} is asked for"
     low, high = outcome.preference_low, outcome.preference_high
-    return (
-        f"preferred on {outcome.preference:.0%} of prompts (95 % interval {low:.0%} to {high:.0%}): "
-        f"the lower end misses the {wanted:.0%} that spec.review.min_preference asks for"
-    )
+    said = f"preferred on {outcome.preference:.0%} of prompts (95 % interval {low:.0%} to {high:.0%})"
+    if wanted is not None:
+        if low >= wanted - _SLACK:
+            return None
+        return f"{said}: the lower end misses the {wanted:.0%} that spec.review.min_preference asks for"
+    if case.missed:
+        missed = ", ".join(case.missed)
+        return None if low > 0.5 + _SLACK else f"{said}: not above 50 %, so it does not outrank {missed}"
+    return None if high >= 0.5 - _SLACK else f"{said}: the other model is preferred"

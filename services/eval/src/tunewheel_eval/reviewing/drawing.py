@@ -1,13 +1,14 @@
 """Draws the held-out prompts that people compare: some of every label, some on which the models disagree, and
-the candidate's worst ones.
+some on which either of the two did worst.
 
-Pure: the same seed gives the same set.
+Prompts with two equal answers are not shown; they count as ties. Pure: the same seed gives the same set.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from tunewheel_contracts.formats.review import ReviewItem
 from tunewheel_contracts.formats.scorecard import Role
@@ -24,33 +25,51 @@ _EACH = 4
 """One in so many items of the set is a disagreement, and one in so many is among the worst rows."""
 
 
-def draw(
-    generations: Iterable[Generation], task: TaskSpec, *, size: int, seed: str
-) -> tuple[ReviewItem, ...]:
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The drawn prompts. ``sizes``: how many prompts each stratum has, drawn or not. ``equal``: how many
+    prompts got two equal answers."""
+
+    items: tuple[ReviewItem, ...]
+    sizes: Mapping[str, int]
+    equal: int
+
+
+def draw(generations: Iterable[Generation], task: TaskSpec, *, size: int, seed: str) -> Drawn:
     """Return at most ``size`` prompts with the answers of the candidate and of the other: the champion, or
     the base where there was none.
 
-    Up to a quarter are prompts on which the two differ in label or validity. Up to a quarter are prompts with
-    the candidate's worst answers. The rest is distributed over the labels by their frequency, with one prompt
+    The strata are disjoint. First come the prompts with the worst answer of either model, up to a quarter of
+    ``size``: all of that stratum is drawn. Of the others, at least a quarter are prompts on which the two
+    differ in label or validity. The rest is distributed over the labels by their frequency, with one prompt
     of each label first.
     """
-    rows = _shuffled(_pairs(generations), seed)
-    if not rows:
-        return ()
-    apart, scores = _disagreements(rows, task), _scores(rows, task)
-    worst = [row for score, row in sorted(zip(scores, rows, strict=True), key=_score) if score < 1.0]
-    chosen: dict[str, ReviewItem] = {}
-    for name, found in ((DISAGREEMENT, apart), (WORST, worst)):
-        for row in [row for row in found if row.item_id not in chosen][: size // _EACH]:
-            chosen[row.item_id] = row.model_copy(update={"stratum": name})
-    rest = [row for row in rows if row.item_id not in chosen]
-    for row in _by_label(rest, task)[: max(0, size - len(chosen))]:
-        chosen[row.item_id] = row
-    return tuple(chosen[row.item_id] for row in rows if row.item_id in chosen)
+    pairs = _shuffled(_pairs(generations), seed)
+    rows = [row for row in pairs if row.candidate.strip() != row.other.strip()]
+    # The worst of either: only the candidate's worst would be a selection against the candidate.
+    worst = {row.item_id for score, row in _ranked(rows, task)[: size // _EACH] if score < 1.0}
+    apart = {row.item_id for row in _disagreements(rows, task)} - worst
+    others = _by_label([row for row in rows if row.item_id not in worst | apart], task)
+    strata = {row.item_id: row.stratum for row in others} | dict.fromkeys(apart, DISAGREEMENT)
+    strata |= dict.fromkeys(worst, WORST)
+    placed = [row.model_copy(update={"stratum": strata[row.item_id]}) for row in rows]
+    left = size - len(worst)
+    differing = [row.item_id for row in placed if row.item_id in apart]
+    differing = differing[: max(min(size // _EACH, left), left - len(others))]
+    chosen = worst.union(differing, [row.item_id for row in others[: left - len(differing)]])
+    return Drawn(
+        items=tuple(row for row in placed if row.item_id in chosen),
+        sizes=dict(sorted(Counter(strata.values()).items())),
+        equal=len(pairs) - len(rows),
+    )
 
 
-def _score(scored: tuple[float, ReviewItem]) -> float:
-    return scored[0]
+def _ranked(rows: Sequence[ReviewItem], task: TaskSpec) -> list[tuple[float, ReviewItem]]:
+    """Return the rows from the worst to the best answer, with its score: the lower one of the two answers."""
+    own = _scores(rows, task, [row.candidate for row in rows])
+    other = _scores(rows, task, [row.other for row in rows])
+    scored = zip(map(min, own, other), rows, strict=True)
+    return sorted(scored, key=lambda one: one[0])
 
 
 def _pairs(generations: Iterable[Generation]) -> list[ReviewItem]:
@@ -85,7 +104,7 @@ def _shuffled(rows: list[ReviewItem], seed: str) -> list[ReviewItem]:
 def _disagreements(rows: Sequence[ReviewItem], task: TaskSpec) -> list[ReviewItem]:
     schema = SchemaCheck(task.output_schema) if task.output_schema is not None else None
     if task.label_field is None and schema is None:
-        return [row for row in rows if row.candidate != row.other]
+        return list(rows)
     return [row for row in rows if _labels_differ(row, task) or _validity_differs(row, schema)]
 
 
@@ -97,14 +116,13 @@ def _validity_differs(row: ReviewItem, schema: SchemaCheck | None) -> bool:
     return schema is not None and schema.fits(row.candidate) != schema.fits(row.other)
 
 
-def _scores(rows: Sequence[ReviewItem], task: TaskSpec) -> list[float]:
-    """Return how similar each of the candidate's answers is to the expert's, by label and then by words; 1:
-    equal."""
-    near = [rouge_l(row.candidate, row.expected) for row in rows]
+def _scores(rows: Sequence[ReviewItem], task: TaskSpec, answers: Sequence[str]) -> list[float]:
+    """Return how similar each answer is to the expert's, by label and then by words; 1: equal."""
+    near = [rouge_l(answer, row.expected) for answer, row in zip(answers, rows, strict=True)]
     if task.label_field is None:
         return near
     field = task.label_field
-    right = [same_label(row.candidate, row.expected, field) for row in rows]
+    right = [same_label(answer, row.expected, field) for answer, row in zip(answers, rows, strict=True)]
     return [(hit + score) / 2 for hit, score in zip(right, near, strict=True)]
 
 
