@@ -91,7 +91,7 @@ def draw_end(sitting: Sitting) -> None:
                 f"wrote {corrected} better ones. You are told which model was which once you have submitted."
             )
             ui.label(
-                "If you approve, the answers decide: the version is rejected all the same where they miss the "
+                "If you approve, the answers decide: the version is rejected all the same if they miss the "
                 "project's review.min_preference or, without it, prefer the other model. To outrank a missed "
                 "criterion, they must prefer the candidate."
             )
