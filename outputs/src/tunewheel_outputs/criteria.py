@@ -73,7 +73,7 @@ def _least_rows(criterion: Criterion, metric: Metric) -> Iterator[tuple[str, int
                 yield f"{name} {bound:g}", _all_right(share(bound), alpha)
     others = {"over_base": criterion.over_base, "over_champion": criterion.over_champion}
     given = {name: bound for name, bound in others.items() if bound is not None}
-    if not given and criterion.significance is not None:
+    if not given and criterion.minimum is criterion.maximum is None and criterion.significance is not None:
         yield f"significance {criterion.significance:g}", ceil(log2(1 / alpha))
     for name, bound in given.items():
         if bound >= 0:

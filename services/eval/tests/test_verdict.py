@@ -175,6 +175,13 @@ def test_what_was_not_measured_is_missed() -> None:
     assert "not measured" in found.reason
 
 
+def test_significance_beside_an_absolute_bound_asks_for_no_advantage() -> None:
+    equal = accuracy(800, 100, 800, rows=1000)
+    assert check(equal, minimum=0.7, significance=0.05).outcome == "met"
+    assert check(equal, maximum=0.9, significance=0.05).outcome == "met"
+    assert check(equal, significance=0.05).outcome == "undecided"
+
+
 def test_one_missed_criterion_outweighs_an_open_one() -> None:
     met, missed, undecided = (check(FEW, minimum=one) for one in (0.5, 0.99, 0.75))
     assert outcome_of((met, met)) == "met"

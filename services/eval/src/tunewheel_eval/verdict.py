@@ -189,7 +189,9 @@ def _bounds(criterion: Criterion, metric: Measured) -> Iterator[tuple[Role, floa
         yield Role.BASE, criterion.over_base
     if criterion.over_champion is not None:
         yield Role.CHAMPION, criterion.over_champion
-    elif criterion.over_base is None and criterion.significance is not None:
+    elif (
+        criterion.over_base is criterion.minimum is criterion.maximum is None
+    ):  # it states a significance alone
         yield (Role.CHAMPION if Role.CHAMPION in metric.scores else Role.BASE), 0.0
 
 
