@@ -15,7 +15,7 @@ from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.training import TrainAction, TrainControl
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.topics import TopicSpec
-from tunewheel_runtime.newer_releases import NewerReleases
+from tunewheel_runtime.newer_releases import LONGEST_NAME, MOST_FIELDS, NewerReleases
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.view import LogReader
 
@@ -157,3 +157,11 @@ def test_a_skipped_record_of_a_compacted_topic_warns_until_its_key_is_read_again
     assert len(told.warned) == 1, "a topic that keeps all events has lost nothing else"
     told.read(declared())
     assert told.warned[1:] == [(name, None)]
+
+
+def test_names_that_a_stranger_makes_up_are_bounded_in_number_and_length() -> None:
+    told = Told()
+    told.read(declared(**{f"{n}{'x' * 10_000}": 1 for n in range(300)}))
+    assert len(told.applied) == 1
+    assert 0 < len(told.warned) <= MOST_FIELDS
+    assert all(len(name) < 2 * LONGEST_NAME for name, _ in told.warned)

@@ -12,8 +12,9 @@ from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.deadletter import Position, Warn
 
 log = structlog.get_logger(__name__)
-MOST_FIELDS = 100
-"""Most fields that are named, since a label with very many values would overload the metrics."""
+MOST_FIELDS = 20
+"""Most fields of one topic that are named, since a label with very many values would overload the metrics."""
+LONGEST_NAME = 200
 
 
 class NewerReleases:
@@ -33,11 +34,11 @@ class NewerReleases:
 
     def left_out(self, topic: TopicSpec, names: Sequence[str]) -> None:
         """Report fields that were left out of one event. Each is logged once."""
-        for name in names:
+        for name in (name[:LONGEST_NAME] for name in names):
             seen = (topic.name, name)
             if seen not in self._left_out:
-                if len(self._left_out) >= MOST_FIELDS:
-                    continue
+                if sum(of == topic.name for of, _ in self._left_out) >= MOST_FIELDS:
+                    return
                 self._left_out.add(seen)
                 text = (
                     f"{topic.name} has {name}, which a newer release wrote and this one leaves out; upgrade "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,9 @@ class Projects:
     async def fresh(self, _: str) -> Any:
         return self._declared
 
+    def knows_only_in_part(self, *unknown: str) -> None:
+        self._declared = replace(self._declared, unknown=unknown)
+
 
 class Indexes:
     """The newest index of a project, if any."""
@@ -93,10 +97,11 @@ class Desk:
         self._rows = records(*({"partition": 0, "offset": n} for n in range(5)))
         service = Service("curate", Settings(store_url=store.as_uri(), **identity))
         self.indexes, self.store = Indexes(), service.store
+        self.projects = Projects(spec())
         self.curation = Curation(
             service,
             table=self.table,
-            projects=Projects(spec()),  # type: ignore[arg-type]
+            projects=self.projects,  # type: ignore[arg-type]
             indexes=self.indexes,  # type: ignore[arg-type]
             known=self.known,
             followed=self,  # type: ignore[arg-type]
@@ -224,6 +229,15 @@ async def test_a_build_that_dies_again_and_again_is_rejected_with_the_reason(des
     )
     assert rejected.records_upto == {"0": 3}
     assert desk.builder.begun == 3
+
+
+@pytest.mark.parametrize("unknown", ["spec.criteria.over_best", "spec.dataset.pii.vault"])
+async def test_no_version_is_built_from_a_spec_that_a_newer_release_wrote_in_part(
+    desk: Desk, unknown: str
+) -> None:
+    desk.projects.knows_only_in_part(unknown)
+    assert unknown in (await desk.build()).reasons[0]
+    assert desk.builder.begun == 0
 
 
 async def test_a_build_that_dies_once_is_built(desk: Desk) -> None:
