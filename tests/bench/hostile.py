@@ -5,10 +5,14 @@ and deeply nested parameters, unknown models and paths, wrong keys, a key whose 
 that could be two (smuggling), bodies that end early, streams that nobody reads to their end, rarely a head
 that comes byte by byte or a prompt of 10 MB. Among them are valid requests, which must be answered.
 
+Then a crowd comes: ``--crowd`` clients send 1 MB each to an engine that is silent, and twenty ask for the
+most log-probabilities at once, until each has them.
+
 What must hold: no status of 500 or more (the engine stub never fails, so each would be the gateway's own), an
 answer to whatever is framed as HTTP, no second answer to a smuggled request, and a resident set that grows by
-at most 150 MiB once ``--warm`` requests are over. The report is written first; then a breach ends the process
-with status 1.
+at most 150 MiB once ``--warm`` requests are over; a resident set of at most 512 MiB at any time, the same
+process to the end, and answers for another key while the crowd waits. The report is written first; then a
+breach ends the process with status 1.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ import asyncio
 import hashlib
 import json
 import random
+import socket
 import sys
 import tempfile
 import time
@@ -40,10 +45,13 @@ from tunewheel_serve_gateway.chat_body import KNOWN
 
 GROWTH_BYTES = 150 << 20
 """Most that the resident set may grow by."""
+MOST_BYTES = 512 << 20
+"""Most that the resident set may be, at any time."""
 PATIENCE_SECONDS = 60.0
 PATH = "/v1/chat/completions"
 NARROW_KEY = "k-narrow"
 """Has sixty requests a minute: nearly all of its requests are one too many."""
+OTHER_KEY = "k-other"
 SMUGGLED = b"GET /v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n"
 PARAMETERS = sorted(KNOWN)
 HUGE = json.dumps({"model": "bench", "messages": [{"role": "user", "content": "x" * (10 << 20)}]}).encode()
@@ -318,13 +326,81 @@ async def attack(port: int, draws: Iterator[random.Random], tally: Tally, *, cli
     await asyncio.gather(*(client() for _ in range(clients)))
 
 
+async def ask(port: int, raw: bytes) -> int:
+    """Send ``raw`` on a connection of its own; return the status of the answer. ``raw`` is not copied."""
+    loop = asyncio.get_running_loop()
+    with socket.socket() as connection:
+        connection.setblocking(False)
+        await loop.sock_connect(connection, ("127.0.0.1", port))
+        await loop.sock_sendall(connection, raw)
+        head = await loop.sock_recv(connection, 1 << 16)
+        if b"chunked" not in head:
+            length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0])
+            length -= len(head.partition(b"\r\n\r\n")[2])
+            while length > 0:
+                length -= len(await loop.sock_recv(connection, 1 << 20))
+        return int(head.split(b" ", 2)[1])
+
+
+async def probe(port: int, waits: list[float], statuses: Counter[str]) -> None:
+    """Ask short questions with another key, one after another."""
+    raw = post(encoded(body_of(random.Random(0))), key=OTHER_KEY)
+    while True:
+        began = time.perf_counter()
+        statuses[str(await ask(port, raw))] += 1
+        waits.append(time.perf_counter() - began)
+        await asyncio.sleep(0.05)
+
+
+async def crowd(port: int, gateway: psutil.Process, *, clients: int) -> dict[str, Any]:
+    """Send bodies of 1 MB to a silent engine, then requests of most log-probabilities. Return the figures."""
+    waits: list[float] = []
+    others, silent, large = Counter[str](), Counter[str](), Counter[str]()
+    prober = asyncio.create_task(probe(port, waits, others))
+    text = [{"role": "user", "content": "silent " + "x" * 1_000_000}]
+    raw = post(encoded({"model": "bench", "messages": text}))
+    asking = {asyncio.create_task(ask(port, raw)) for _ in range(clients)}
+    while asking:
+        done, asking = await asyncio.wait(asking, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+        silent.update(str(task.exception() or task.result()) for task in done)
+        if not done:  # The rest is what the engine is silent to.
+            break
+    held, held_bytes = len(asking), gateway.memory_info().rss
+    for task in asking:
+        task.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+    most = encoded(body_of(random.Random(0), logprobs=True, top_logprobs=20, max_tokens=4096))
+
+    async def until_given() -> None:
+        while (status := await ask(port, post(most))) != 200:
+            large[str(status)] += 1
+            await asyncio.sleep(2)
+        large["200"] += 1
+
+    await asyncio.gather(*(until_given() for _ in range(20)))
+    prober.cancel()
+    await asyncio.gather(prober, return_exceptions=True)
+    peak = next(
+        line for line in Path(f"/proc/{gateway.pid}/status").read_text().splitlines() if "VmHWM" in line
+    )
+    return {
+        "clients": clients,
+        "statuses": {**silent, "in flight": held},
+        "rss_bytes_held": held_bytes,
+        "log_probabilities": dict(large),
+        "another_key": {**others, "p50_seconds": sorted(waits)[len(waits) // 2], "longest": max(waits)},
+        "rss_bytes_peak": int(peak.split()[1]) << 10,
+        "is_running": gateway.is_running(),
+    }
+
+
 def draws_of(seed: int, numbers: range) -> Iterator[random.Random]:
     return (random.Random(f"{seed} {number}") for number in numbers)
 
 
 def write_keys(folder: Path) -> Path:
     most = {"requests_per_minute": 10**9, "tokens_per_minute": 10**9, "tokens_per_day": 10**12}
-    limits = {KEY: most, NARROW_KEY: {"requests_per_minute": 60}}
+    limits = {KEY: most, OTHER_KEY: most, NARROW_KEY: {"requests_per_minute": 60}}
     path = folder / "keys.json"
     keys = {
         key: {"sha256": hashlib.sha256(key.encode()).hexdigest(), "limits": most}
@@ -371,12 +447,16 @@ async def measure(port: int, gateway: psutil.Process, options: argparse.Namespac
         await attack(port, draws_of(options.seed, numbers), tally, clients=options.clients)
         seconds, used = time.perf_counter() - began, processor_seconds(contender) - used
         await until_answered(session, contender)
+    growth = resident_bytes(contender) - warm
+    crowded = await crowd(port, gateway, clients=options.crowd)
     wrong = tally.total(lambda status: status.startswith("5"))
     unanswered = sum(
         found["no answer"] for kind, found in tally.statuses.items() if kind not in _MAY_GO_UNANSWERED
     )
-    growth = resident_bytes(contender) - warm
+    bounded = crowded["rss_bytes_peak"] <= MOST_BYTES and crowded["is_running"]
+    bounded = bounded and set(crowded["another_key"]) == {"200", "p50_seconds", "longest"}
     return {
+        "crowd": crowded,
         "figures": {
             "requests": options.requests,
             "requests_per_second": round(options.requests / seconds, 1),
@@ -389,7 +469,7 @@ async def measure(port: int, gateway: psutil.Process, options: argparse.Namespac
         },
         "statuses": {kind: dict(found) for kind, found in sorted(tally.statuses.items())},
         "failures": tally.failures,
-        "holds": not (wrong or unanswered or tally.second_answers) and growth <= GROWTH_BYTES,
+        "holds": bounded and not (wrong or unanswered or tally.second_answers) and growth <= GROWTH_BYTES,
     }
 
 
@@ -402,6 +482,7 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--warm", type=int, default=10_000)
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--crowd", type=int, default=2_000)
     return parser.parse_args(arguments)
 
 
@@ -420,7 +501,7 @@ def main() -> None:
         clients=options.clients,
     )
     if not found["holds"]:
-        sys.exit("hostile: see failures, without_an_answer and rss_bytes_grown in the report")
+        sys.exit("hostile: see failures, without_an_answer, rss_bytes_grown and crowd in the report")
 
 
 if __name__ == "__main__":

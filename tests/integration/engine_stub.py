@@ -5,13 +5,18 @@ Run as a process (``python engine_stub.py PORT``) it is what benchmarks measure 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any
 
 from aiohttp import web
+
+SILENT = "silent"
+"""A message that begins so is never answered."""
 
 
 class EngineStub:
@@ -22,7 +27,7 @@ class EngineStub:
         self._answers_anything = answers_anything
 
     def app(self) -> web.Application:
-        app = web.Application()
+        app = web.Application(client_max_size=8 << 20)
         app.router.add_get("/v1/models", self._models)
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_post("/v1/load_lora_adapter", self._load)
@@ -60,12 +65,18 @@ class EngineStub:
         if "/" not in model and model not in self.adapters and not self._answers_anything:
             return web.json_response({"error": {"message": f"no model {model}"}}, status=404)
         text = f"{model}: {body['messages'][-1]['content']}"
+        if text.startswith(f"{model}: {SILENT}"):
+            await asyncio.sleep(3_600)
         if body.get("stream"):
             return await self._stream(request, model, text)
         message = {"role": "assistant", "content": text}
         choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
         head = {"id": "stub", "object": "chat.completion", "created": 1, "model": model}
-        return web.json_response({**head, "choices": [choice], "usage": usage(text)})
+        answer = json.dumps({**head, "choices": [choice], "usage": usage(text)}).encode()
+        if body.get("logprobs"):
+            said = most_logprobs(body["max_tokens"], body.get("top_logprobs") or 0)
+            answer = answer.replace(b'"logprobs": null', b'"logprobs": ' + said)
+        return web.Response(body=answer, content_type="application/json")
 
     async def _stream(self, request: web.Request, model: str, text: str) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
@@ -79,6 +90,14 @@ class EngineStub:
         await response.write(event({**head, "choices": [], "usage": usage(text)}))
         await response.write(b"data: [DONE]\n\n")
         return response
+
+
+@cache
+def most_logprobs(tokens: int, alternatives: int) -> bytes:
+    """Return the log-probabilities of an answer in JSON, as vLLM writes them."""
+    one = {"token": " battery", "logprob": -0.123456789, "bytes": [*b" battery"]}
+    token = {**one, "top_logprobs": [one] * alternatives}
+    return json.dumps({"content": [token] * tokens}).encode()
 
 
 def usage(text: str) -> dict[str, int]:
@@ -96,4 +115,5 @@ if __name__ == "__main__":
         port=int(sys.argv[1]),
         print=None,
         access_log=None,
+        shutdown_timeout=0.1,
     )

@@ -139,6 +139,12 @@ class PatientHttp(HttpToolsProtocol):
         self._in_body, self._ended = False, True
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        self.cycle.body = (
+            bytearray()
+        )  # The part of a refused body that had come; the connection may stay for long.
+        super().on_response_complete()
+
     def handle_websocket_upgrade(self) -> None:
         self.leave()
         super().handle_websocket_upgrade()
