@@ -203,6 +203,47 @@ async def test_a_stop_changes_the_route_though_the_engine_stands_still(
         stub.wait(30)
 
 
+async def test_a_gateway_that_starts_while_kafka_is_away_answers_and_takes_up_what_comes_later(
+    broker_factory: Any, tmp_path: Path, project: str
+):
+    """Away is a broker that answers nobody, then one that was killed."""
+    broker = await asyncio.to_thread(broker_factory)
+    kafka, store = broker.bootstrap_servers, ObjectStore((tmp_path / "store").as_uri())
+    models = [await stored_adapter(store, project, number) for number in (1, 2, 3)]
+    snapshot = tmp_path / "work" / "serve-gateway" / "snapshot.jsonl"
+
+    async def is_kept(model_id: str) -> None:
+        await until(lambda: snapshot.exists() and model_id in snapshot.read_text())
+
+    def signalled(number: int) -> Callable[[], None]:
+        return lambda: os.killpg(broker.process.pid, number)
+
+    ways = [(signalled(signal.SIGSTOP), signalled(signal.SIGCONT)), (broker.kill, broker.start)]
+    async with EngineStub().running() as engine:
+        async with Bus(kafka) as bus:
+            await bus.publish(declared(project), desired(project, 1, (models[0], 100)))
+            async with running(gateway(kafka, tmp_path, engine)):
+                await is_kept(models[0].model_id)
+        for generation, (goes, comes_back) in enumerate(ways, start=2):
+            before, after = models[generation - 2 : generation]
+            await asyncio.to_thread(goes)
+            async with running(gateway(kafka, tmp_path, engine)) as service, client_of(service) as client:
+                await answered_by(client, project, before.model_id)
+                answer = await client.chat.completions.create(model=project, messages=HELLO)
+                assert "Kafka has not answered since the start" in str(service.state()["warnings"])
+                await asyncio.to_thread(comes_back)
+                async with Bus(kafka) as bus:
+                    await bus.publish(desired(project, generation, (after, 100)))
+                    await answered_by(client, project, after.model_id)
+                    await until(lambda state=service.state: "warnings" not in state())
+                    await bus.collect(
+                        topics.INFERENCE_COMPLETED,
+                        1,
+                        where=lambda e, id=answer.id: e.data.completion_id == id,
+                    )
+                await is_kept(after.model_id)
+
+
 async def until_routed(service: Service, project: str, wanted: list[tuple[str, int]]) -> None:
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.http_port}") as http:
 

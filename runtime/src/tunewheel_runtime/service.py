@@ -96,6 +96,7 @@ class Service:
         self._readers: list[LogReader] = []
         self._startup: list[Hook] = []
         self._shutdown: list[Hook] = []
+        self._without_broker: tuple[Callable[[], Awaitable[bool]], float] | None = None
         self._stopping = asyncio.Event()
         self.failure: BaseException | None = None
         self._measure()
@@ -317,6 +318,12 @@ class Service:
         """Await ``hook`` after views are complete and before handlers run."""
         self._startup.append(hook)
 
+    def on_silent_broker(self, hook: Callable[[], Awaitable[bool]], *, after_seconds: float) -> None:
+        """Await ``hook`` once if the broker does not answer ``after_seconds`` after the process began. Where
+        ``hook`` returns True the service counts as started. The start goes on: views and startup hooks follow
+        when the broker answers."""
+        self._without_broker = (hook, after_seconds)
+
     def on_shutdown(self, hook: Hook) -> None:
         """Await ``hook`` after handlers have stopped, while the producer still runs."""
         self._shutdown.append(hook)
@@ -416,11 +423,15 @@ class Service:
 
     @contextlib.asynccontextmanager
     async def _running(self) -> AsyncGenerator[None]:
-        starter = asyncio.create_task(self._start_patiently(), name="start")
+        starters = (
+            asyncio.create_task(self._start_patiently(), name="start"),
+            asyncio.create_task(self._start_without_broker(), name="start without broker"),
+        )
         async with self._doors.lifespan():
             yield
-        starter.cancel()
-        await asyncio.gather(starter, return_exceptions=True)
+        for starter in starters:
+            starter.cancel()
+        await asyncio.gather(*starters, return_exceptions=True)
         await self.close()
 
     async def _start_patiently(self) -> None:
@@ -430,6 +441,20 @@ class Service:
             )
         except Exception as error:
             self.fail(error)
+
+    async def _start_without_broker(self) -> None:
+        if self._without_broker is None:
+            return
+        hook, after_seconds = self._without_broker
+        while not self._health.started:
+            if self._broker_watch.silent_seconds >= after_seconds:
+                try:
+                    answers = await hook()
+                    self._health.started = (answers or self._health.started) and self.failure is None
+                except Exception as error:
+                    self.fail(error)
+                return
+            await asyncio.sleep(0.1)
 
     async def serve(self) -> None:
         """Run until ``stop`` or ``fail`` is called. ``run`` adds signal handling.

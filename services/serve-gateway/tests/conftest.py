@@ -484,7 +484,7 @@ MakeWorld = Callable[..., Awaitable[World]]
 async def make_world(tmp_path: Path) -> AsyncIterator[MakeWorld]:
     """Return a maker of worlds; keyword arguments are settings. A world ``beside`` another has a gateway of
     its own on the other's engines, store and folder. ``log`` is read before the gateway starts. ``bases`` are
-    the base models of its engines."""
+    the base models of its engines. ``start`` False: the gateway has not read the log yet."""
     from contextlib import AsyncExitStack
 
     async with AsyncExitStack() as stack:
@@ -493,6 +493,7 @@ async def make_world(tmp_path: Path) -> AsyncIterator[MakeWorld]:
             beside: World | None = None,
             log: Sequence[Envelope[Any]] = (),
             bases: Sequence[str] = (BASE.name,),
+            start: bool = True,
             **settings: Any,
         ) -> World:
             broker = Broker()
@@ -532,7 +533,8 @@ async def make_world(tmp_path: Path) -> AsyncIterator[MakeWorld]:
             for event in log:
                 world.tell(event)
             stack.push_async_callback(gateway.close)
-            await gateway.start()
+            if start:
+                await gateway.start()
             return world
 
         yield make

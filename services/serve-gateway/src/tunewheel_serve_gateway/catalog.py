@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRegistered, ServingDesired
+from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.bundle import Bundle
 from tunewheel_contracts.formats.run import AdapterRef
@@ -40,12 +42,37 @@ class Catalog:
     active published one of them."""
 
     def __init__(self) -> None:
-        self._registered: dict[str, ModelRegistered] = {}
+        self._registered: dict[str, Envelope[ModelRegistered]] = {}
+        self._promoted: dict[str, Envelope[ModelPromoted]] = {}
         self._judged: dict[str, Bundle] = {}
         self._desired: dict[str, Envelope[ServingDesired]] = {}
         self._declared: dict[str, Envelope[ProjectDeclared]] = {}
         self._previous: dict[str, Route] = {}
         self._refused: dict[str, str] = {}
+        self.indexes: dict[str, Envelope[IndexVersioned]] = {}
+        """The newest index of each project."""
+
+    @property
+    def events(self) -> list[Envelope[Any]]:
+        """Return the events from which an equal catalog can be made by ``take``."""
+        kept = (self._declared, self._desired, self._registered, self._promoted, self.indexes)
+        return [event for some in kept for event in some.values()]
+
+    def take(self, event: Envelope[Any]) -> None:
+        """Take over an event of any of the topics."""
+        match event.data:
+            case ServingDesired():
+                self.on_serving_desired(event)
+            case ProjectDeclared():
+                self.on_project_declared(event)
+            case IndexVersioned():
+                self.indexes[event.project] = event
+            case _:
+                self.on_model(event)
+
+    def replace_by(self, other: Catalog) -> None:
+        """Take over everything from ``other``, and forget what only this catalog has."""
+        vars(self).update(vars(other))
 
     def on_serving_desired(self, event: Envelope[ServingDesired]) -> str | None:
         """Take over ``event``. Return why a desired state of this generation was refused; None: none was."""
@@ -69,12 +96,15 @@ class Catalog:
     def on_project_declared(self, event: Envelope[ProjectDeclared]) -> None:
         self._declared[event.project] = event
 
-    def on_model(self, event: ModelRegistered | ModelPromoted) -> None:
-        if isinstance(event, ModelPromoted):
-            if event.bundle is not None:
-                self._judged[event.model_id] = event.bundle
-        elif event.adapter is not None:
-            self._registered.setdefault(event.model_id, event)
+    def on_model(self, event: Envelope[Any]) -> None:
+        """Take over ``model.registered`` or ``model.promoted``."""
+        model = event.data
+        if isinstance(model, ModelPromoted):
+            if model.bundle is not None:
+                self._promoted[model.model_id] = event
+                self._judged[model.model_id] = model.bundle
+        elif isinstance(model, ModelRegistered) and model.adapter is not None:
+            self._registered.setdefault(model.model_id, event)
 
     @property
     def judged(self) -> Mapping[str, Bundle]:
@@ -84,11 +114,13 @@ class Catalog:
     @property
     def adapters(self) -> dict[str, AdapterRef]:
         """Return the adapter of each registered version, by model id."""
-        return {name: one.adapter for name, one in self._registered.items() if one.adapter is not None}
+        models = (event.data for event in self._registered.values())
+        return {model.model_id: model.adapter for model in models if model.adapter is not None}
 
     def version(self, model_id: str) -> Version | None:
         """Return the registered version with this id; None where it or its project is unknown."""
-        known = self._registered.get(model_id)
+        event = self._registered.get(model_id)
+        known = event.data if event is not None else None
         if known is None or known.adapter is None:
             return None
         if known.project not in self._desired and known.project not in self._declared:

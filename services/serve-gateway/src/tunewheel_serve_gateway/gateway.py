@@ -10,7 +10,8 @@ from typing import Any
 import structlog
 from opentelemetry.metrics import Meter
 from tunewheel_contracts.erasures import place_of, proof_of
-from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.errors import TransientError
+from tunewheel_contracts.event import Envelope, KafkaRecord
 from tunewheel_contracts.events.data import ErasureCompleted
 from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRegistered, ServingDesired
 from tunewheel_contracts.events.retrieval import IndexVersioned
@@ -41,6 +42,7 @@ from tunewheel_serve_gateway.retrieval.retriever import make_retriever
 from tunewheel_serve_gateway.routing import RouteTable
 from tunewheel_serve_gateway.settings import Settings
 from tunewheel_serve_gateway.shadow import ShadowCopies
+from tunewheel_serve_gateway.snapshot import SnapshotFile
 from tunewheel_serve_gateway.status import project_status
 from tunewheel_serve_gateway.upstream.clients import make_pool
 
@@ -89,11 +91,14 @@ class Gateway:
         self._forgetting = Forgetting()
         self._wrap = wrap
         self._publish_many = publish_many
+        self._send_records = send
         self._fail = fail
         self._warn = warn
         self.metrics = Metrics(meter)
         self.in_flight = InFlight(settings, self.metrics)
         self.catalog = Catalog()
+        self._from_log = Catalog()
+        """What was read from the log so far; the same as ``catalog`` once the log was read to its end."""
         self.pool, discovery = make_pool(
             settings, lambda name: name not in self.catalog.base_names, self.metrics
         )
@@ -117,7 +122,7 @@ class Gateway:
         self._recall = Recall(self._recent, self._ids, search, self._forgetting.takes)
         self.log = CompletionLog(
             Recorder(wrap, self.catalog.spec, lambda: self._ids.secret),
-            send,
+            self._send,
             self.metrics,
             Spool(folder / "completions", limit_bytes=settings.completion_log_bytes),
             remember=self._recent.remember,
@@ -157,42 +162,55 @@ class Gateway:
             self.metrics,
             heartbeat_seconds=settings.heartbeat_seconds,
         )
+        self._snapshot = SnapshotFile(folder / "snapshot.jsonl", settings)
+        self._beginning = asyncio.Lock()
         self._reconciling: asyncio.Task[None] | None = None
+        self._keeping: asyncio.Task[None] | None = None
         self._answers = False
 
     @property
     def table(self) -> RouteTable:
         return self.reconciler.table
 
+    @property
+    def has_read_log(self) -> bool:
+        """Whether the log was read to its end since the start."""
+        return self._from_log is self.catalog
+
     def on_serving_desired(self, event: Envelope[ServingDesired]) -> None:
-        refusal = self.catalog.on_serving_desired(event)
+        refusal = self._from_log.on_serving_desired(event)
         self._warn(f"desired_refused {event.project}", refusal)
         self._on_change()
 
     def on_project_declared(self, event: Envelope[ProjectDeclared]) -> None:
-        self.catalog.on_project_declared(event)
-        self.retriever.indexes.on_change(event.project)
-        self._on_change()
+        self._from_log.on_project_declared(event)
+        self._on_change(event.project)
 
     def on_model(self, event: Envelope[ModelRegistered] | Envelope[ModelPromoted]) -> None:
         """Remember a model version, so that a client can ask for it by its id."""
-        self.catalog.on_model(event.data)
+        self._from_log.on_model(event)
+        self._snapshot.changed.set()
 
     def on_desired_removed(self, project: str) -> None:
-        self.catalog.on_desired_removed(project)
+        self._from_log.on_desired_removed(project)
         self._warn(f"desired_refused {project}", None)
         self._on_change()
 
     def on_declaration_removed(self, project: str) -> None:
-        self.catalog.on_declaration_removed(project)
-        self.retriever.indexes.on_change(project)
-        self._on_change()
+        self._from_log.on_declaration_removed(project)
+        self._on_change(project)
 
     def on_index_versioned(self, event: Envelope[IndexVersioned]) -> None:
-        self.retriever.indexes.on_versioned(event.data)
+        self._from_log.take(event)
+        self._snapshot.changed.set()
+        if self.has_read_log:
+            self.retriever.indexes.on_versioned(event.data)
 
     def on_index_removed(self, project: str) -> None:
-        self.retriever.indexes.on_removed(project)
+        self._from_log.indexes.pop(project, None)
+        self._snapshot.changed.set()
+        if self.has_read_log:
+            self.retriever.indexes.on_removed(project)
 
     def on_erasure_requested(self, event: Envelope[ErasureRequested]) -> None:
         """Drop the erased completions from this process's memory and disk. Every gateway process does so."""
@@ -210,20 +228,79 @@ class Gateway:
         first = await self._store.first(path, str(self._forgetting.count(event.id)).encode())
         return proof_of(event.data, holder=HOLDER, erased_by=HOLDER, records=int(first))
 
-    def _on_change(self) -> None:
-        if self._reconciling is not None:  # While the views are read at the start, no table is needed yet.
-            self.reconciler.on_change()
+    def _on_change(self, declared: str | None = None) -> None:
+        self._snapshot.changed.set()
+        if not self.has_read_log:  # While the views are read at the start, no table is needed yet.
+            return
+        if declared is not None:
+            self.retriever.indexes.on_change(declared)
+        self.reconciler.on_change()
+
+    async def _send(self, records: Sequence[KafkaRecord]) -> None:
+        """Publish completions. They wait until the erasures on the log were read.
+
+        Raises:
+            TransientError
+        """
+        if not self.has_read_log:
+            raise TransientError("Kafka was not read since the start")
+        await self._send_records(records)
 
     async def start(self) -> None:
-        """Begin to answer. Engines need not be reachable yet; until then clients get 503.
+        """Begin to answer by what was read from the log. Engines need not be reachable yet; until then
+        clients get 503.
 
         Raises:
             UnusableSpool
         """
-        if self._reconciling is None:
+        if not self.has_read_log:
+            self._replace_catalog(self._from_log)
+            self._from_log = self.catalog
+            self._warn("kafka_not_read", None)
+        await self._begin()
+        if self._keeping is None:
+            self._keeping = asyncio.create_task(
+                self._snapshot.follow(lambda: self.catalog.events, self._warn), name="snapshot"
+            )
+            self._keeping.add_done_callback(self._on_end)
+
+    async def start_without_log(self) -> bool:
+        """Begin to answer by the snapshot on the disk, because Kafka does not answer. Return whether there is
+        one. ``start`` replaces everything that came from it.
+
+        Raises:
+            UnusableSpool
+        """
+        snapshot = await asyncio.to_thread(self._snapshot.read)
+        if snapshot is None or not snapshot.events or self.has_read_log:
+            return False
+        found = Catalog()
+        for event in snapshot.events:
+            found.take(event)
+        self._replace_catalog(found)
+        self._warn(
+            "kafka_not_read",
+            "Kafka has not answered since the start: models are served by what this gateway had read until "
+            f"{snapshot.written_at}. Later decisions count, and completions are published, once it answers",
+        )
+        await self._begin()
+        return True
+
+    def _replace_catalog(self, found: Catalog) -> None:
+        gone = self.catalog.indexes.keys() - found.indexes.keys()
+        self.catalog.replace_by(found)
+        for project in gone:
+            self.retriever.indexes.on_removed(project)
+        for index in found.indexes.values():
+            self.retriever.indexes.on_versioned(index.data)
+
+    async def _begin(self) -> None:
+        async with self._beginning:
+            self.reconciler.on_change()  # the first request must not find an empty table
+            if self._reconciling is not None:
+                return
             await self.log.recover([project.project for project in self.catalog.projects()])
             self._ids.open()
-            self.reconciler.on_change()  # the first request must not find an empty table
             self._reconciling = asyncio.create_task(self.reconciler.run(), name="reconciler")
             for task in (self._reconciling, self.log.start()):
                 task.add_done_callback(self._on_end)
@@ -240,10 +317,11 @@ class Gateway:
     async def close(self) -> None:
         """Stop, and hand what is still waiting to the broker."""
         self._answers = False
-        if self._reconciling is not None:
-            self._reconciling.cancel()
-            await asyncio.gather(self._reconciling, return_exceptions=True)
-            self._reconciling = None
+        tasks = [task for task in (self._reconciling, self._keeping) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._reconciling = self._keeping = None
         await self.reconciler.close()
         await self.retriever.close()
         await self._shadows.close()
@@ -301,7 +379,7 @@ class Gateway:
         return status
 
     def _on_end(self, task: asyncio.Task[None]) -> None:
-        """Stop the process when the reconciler or the completion log has failed; neither ends by itself."""
+        """Stop the process when a task has failed that does not end by itself."""
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self._fail(error)

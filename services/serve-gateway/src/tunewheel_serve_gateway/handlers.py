@@ -15,9 +15,13 @@ from tunewheel_runtime.service import Service
 
 from tunewheel_serve_gateway.gateway import Gateway
 
+SILENT_SECONDS = 1.5
+"""After so long without Kafka a gateway that starts answers by its snapshot."""
+
 
 def register(service: Service, gateway: Gateway) -> None:
-    """Subscribe the gateway. It reads all topics to their end before it answers the first request.
+    """Subscribe the gateway. It reads all topics to their end before it answers the first request. While
+    Kafka is away it answers by what it had read before.
 
     Every gateway process replays the erasures and removes the completions that it holds. One process of the
     consumer group publishes ``erasure.completed``.
@@ -33,6 +37,7 @@ def register(service: Service, gateway: Gateway) -> None:
     service.replay((topics.MODEL_REGISTERED, topics.MODEL_PROMOTED), gateway.on_model)
     asked = service.replay((topics.ERASURE_REQUESTED,), gateway.on_erasure_requested)
     service.on_startup(gateway.start)
+    service.on_silent_broker(gateway.start_without_log, after_seconds=SILENT_SECONDS)
     service.on_shutdown(gateway.close)
 
     @service.on(topics.ERASURE_REQUESTED)

@@ -1,0 +1,123 @@
+"""The events by which a gateway serves, kept on its disk for a start while Kafka is away.
+
+The file has one JSON object per line: first a header with the log's identity and the SHA-256 of the rest,
+then the events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+import structlog
+from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.topics import BY_NAME
+from tunewheel_runtime.deadletter import Warn
+from tunewheel_runtime.kafka_settings import KafkaSettings
+
+log = structlog.get_logger(__name__)
+FORMAT = 1
+SECONDS_BETWEEN = 1.0
+"""Shortest time between two snapshots."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    events: list[Envelope[Any]]
+    written_at: str
+    """ISO 8601."""
+
+
+class SnapshotFile:
+    """The file at ``path``. A snapshot of another log than that of ``settings`` is not used."""
+
+    def __init__(self, path: Path, settings: KafkaSettings) -> None:
+        self._path = path
+        brokers = sorted(settings.bootstrap_servers.split(","))
+        self._log = {"brokers": brokers, "topic_prefix": settings.topic_prefix}
+        self.changed = asyncio.Event()
+
+    async def follow(self, events: Callable[[], list[Envelope[Any]]], warn: Warn) -> None:
+        """Write ``events()`` at once, and after every ``changed``."""
+        while True:
+            self.changed.clear()
+            try:
+                await asyncio.to_thread(self.write, events())
+                warn("snapshot_not_written", None)
+            except OSError as error:
+                warn(
+                    "snapshot_not_written",
+                    f"what Kafka said is not on the disk ({error}): if this gateway starts while Kafka is "
+                    "away, it serves by older decisions, or not at all; mend the work folder",
+                )
+            await asyncio.sleep(SECONDS_BETWEEN)
+            await self.changed.wait()
+
+    def write(self, events: Iterable[Envelope[Any]]) -> None:
+        """Replace the file as one step.
+
+        Raises:
+            OSError
+        """
+        content = b"".join(orjson.dumps(_as_data(event)) + b"\n" for event in events)
+        header = {
+            "format": FORMAT,
+            "log": self._log,
+            "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "sha256": hashlib.sha256(content).hexdigest(),
+        }
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        # Gateways that share the folder may write at the same time.
+        handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(orjson.dumps(header) + b"\n" + content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(name, self._path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(name)
+            raise
+
+    def read(self) -> Snapshot | None:
+        """Return the snapshot; None where there is none that can be used. The process's log then says why."""
+        try:
+            first, _, content = self._path.read_bytes().partition(b"\n")
+            header = orjson.loads(first)
+            if (header["format"], header["log"]) != (FORMAT, self._log):
+                raise ValueError("it is of another log or format")
+            if header["sha256"] != hashlib.sha256(content).hexdigest():
+                raise ValueError("its content does not have the hash in its header")
+            return Snapshot(list(_events_in(content.splitlines())), str(header["written_at"]))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            log.warning("snapshot_not_used", path=str(self._path), reason=str(error) or repr(error))
+            return None
+
+
+def _as_data(event: Envelope[Any]) -> dict[str, Any]:
+    record = event.to_kafka()
+    headers = {name: value.decode() for name, value in record.headers.items()}
+    return {"topic": record.topic, "headers": headers, "value": record.value.decode()}
+
+
+def _events_in(lines: Sequence[bytes]) -> Iterator[Envelope[Any]]:
+    for line in lines:
+        record = orjson.loads(line)
+        headers = [(name, value.encode()) for name, value in record["headers"].items()]
+        try:
+            yield Envelope.from_kafka(BY_NAME[record["topic"]].event, record["value"].encode(), headers)
+        except InvalidEvent as error:  # Another release may have written it.
+            log.warning("snapshot_skipped_record", topic=record["topic"], reason=str(error))
