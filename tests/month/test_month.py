@@ -21,9 +21,11 @@ from tunewheel_contracts.events.data import DatasetRequested
 from tunewheel_contracts.events.monitoring import DriftResolved, TurnCompleted
 from tunewheel_contracts.events.production import DriftDetected, RolloutJudged
 from tunewheel_curate.turns.deciding import Step
+from tunewheel_curate.turns.facts import TurnFacts
+from tunewheel_monitor.turns.facts import TurnLog
 
 from .traffic import NEW, OUTAGE, SHIFT_FROM, START
-from .wheel import Month
+from .wheel import SPEC, Month
 
 TURNS = [
     # begins on, ends by, for alarms of, how it ends
@@ -101,3 +103,20 @@ def test_the_new_version_passes_its_canary_and_the_drifted_questions_are_answere
     assert turn.before["thumbs_down"] > turn.after["thumbs_down"]
     assert turn.cost["hours"] == 2.0
     assert NEW in month.traffic.asked.values()
+
+
+def test_processes_that_start_after_the_log_deleted_drift_detected_know_the_same(month: Month) -> None:
+    """At the hour when the turn was promoted, as after 31 days: the monitor still says whether it helped."""
+    (end,) = (n for n, event in enumerate(month.told) if isinstance(event.data, TurnCompleted))
+    known = []
+    for deleted in ((), (DriftDetected,)):
+        facts, turns = TurnFacts(), TurnLog()
+        for event in month.told[:end]:
+            if not isinstance(event.data, deleted):
+                facts.apply(event)
+                turns.apply(event)
+        state, (turn,) = facts.state(SPEC), turns.open("desk")
+        alarms = {(alarm.alarm_id, alarm.model_id) for alarm in turn.alarms}
+        known.append((state.turns, [alarm.name for alarm in state.alarms], alarms))
+    assert known[0] == known[1]
+    assert known[0][2]

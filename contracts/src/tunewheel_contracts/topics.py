@@ -275,6 +275,13 @@ DRIFT_DETECTED = TopicSpec(
     retention_ms=30 * DAY_MS,
     replayed_by=("monitor", "registry"),
 )
+ALARM_OPENED = TopicSpec(
+    production.AlarmOpened,
+    ("monitor",),
+    ("curate", "monitor"),
+    cleanup="compact",
+    replayed_by=("curate", "monitor"),
+)
 ROLLOUT_JUDGED = TopicSpec(
     production.RolloutJudged, ("monitor",), ("registry", "monitor"), 1, replayed_by=("monitor",)
 )
@@ -304,8 +311,9 @@ INDEX_VERSIONED = TopicSpec(
 TOPICS: tuple[TopicSpec, ...] = tuple(v for v in list(globals().values()) if isinstance(v, TopicSpec))
 COMES_AGAIN = (TICKET_PUBLISHED, DOCUMENT_PUBLISHED, EXAMPLE_PUBLISHED)
 """Topics whose content comes again as ``record.ingested``."""
-NOT_SHOWN = (*COMES_AGAIN, INFERENCE_SCORED)
-"""Topics that the console does not read. In place of scores it reads the completions themselves."""
+NOT_SHOWN = (*COMES_AGAIN, INFERENCE_SCORED, ALARM_OPENED)
+"""Topics that the console does not read. In place of scores it reads the completions themselves,
+and in place of ``alarm.opened`` it reads ``drift.detected``."""
 BY_NAME: dict[str, TopicSpec] = {spec.name: spec for spec in TOPICS}
 ERASES_LETTERS: Service = "ingest"
 """The service that removes erased messages from all dead-letter topics

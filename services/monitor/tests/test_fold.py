@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tunewheel_contracts.events.monitoring import DriftResolved, InferenceScored, LabelsRequested
-from tunewheel_contracts.events.production import DriftDetected
+from tunewheel_contracts.events.production import AlarmOpened, DriftDetected
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_monitor.alarms import FEWEST_MORE
 from tunewheel_monitor.fold import Facts, fold, tick
@@ -22,6 +23,8 @@ from tunewheel_monitor.state import ERASED, PLACES_KEPT, ProjectState, Seen, wit
 
 from .conftest import START, spec_of
 from .scores import COVERAGE, answer, facts, novel, rating
+
+EXAMPLES = Path(__file__).parents[3] / "contracts/examples"
 
 Events = list[Any]
 
@@ -100,7 +103,8 @@ def test_what_the_documents_lack_asks_for_documents_and_for_no_labels() -> None:
     calm = run([looked_up(n, similarity) for n, similarity in enumerate(spread)], state=state)
     assert calm == []
     lacking = [looked_up(n, 0.2 if n % 2 else spread[n - 1_000]) for n in range(1_000, 1_200)]
-    (alarm,) = run(lacking, state=state)
+    opened, alarm = run(lacking, state=state)
+    assert isinstance(opened, AlarmOpened)
     assert isinstance(alarm, DriftDetected)
     assert (alarm.signal, alarm.suggested_action) == ("documents", "update_documents")
     assert alarm.evidence == f"monitor/desk/alarms/{alarm.alarm_id}.json"
@@ -115,7 +119,7 @@ def test_a_spec_that_was_declared_since_changes_nothing_of_what_was_answered_bef
     items += [looked_up(1_000 + n, 0.2 if n % 2 else spread[n]) for n in range(200)]
     items.insert(990, looked_up(5_000, 0.9, "b" * 64))
     then = run(items, facts(spec=spec_of(retrieval={"top_k": 4})))
-    assert [event.signal for event in then] == ["documents"]
+    assert list(detected(then)) == ["documents"]
     assert run(items, facts(spec=spec_of(retrieval={"top_k": 5}))) == then
 
 
@@ -448,3 +452,18 @@ def test_an_erased_name_that_is_also_that_of_a_figure_changes_no_figure() -> Non
     told["version"]["detectors"]["novelty"]["waiting"] = [{"3": [0.5, 1]}]
     names = ("3", "0", "1", "-4", "answers", "seen", "waiting", "candidate", "desk-1", "ds-1", "novelty")
     assert without(told, frozenset(names)) == told
+
+
+def test_what_is_kept_of_an_alarm_for_ever_holds_no_words_of_users() -> None:
+    told = json.loads((EXAMPLES / "drift.detected/valid/input.json").read_text("utf-8"))
+    cluster = {
+        "prompts": 9,
+        "share": 0.1,
+        "centroid": [1.0, 0.0],
+        "radius": 0.3,
+        "keywords": ["solar", "panel"],
+    }
+    alarm = DriftDetected.model_validate(told | {"alarm_id": "alarm-1", "cluster": cluster})
+    kept = AlarmOpened.of(alarm).model_dump_json()
+    assert "solar" in alarm.model_dump_json()
+    assert "solar" not in kept

@@ -138,6 +138,44 @@ class DriftDetected(Event):
     covers."""
 
 
+class AlarmOpened(Event):
+    """What turns need to know of an alarm, without any text of users. The log keeps ``drift.detected`` for 30
+    days, but an alarm may be open for longer."""
+
+    type: ClassVar[str] = "alarm.opened"
+    subject_field: ClassVar[str] = "alarm_id"
+    key_field: ClassVar[str] = "alarm_id"
+
+    project: Slug
+    alarm_id: Slug
+    detector: Literal["input", "format", "feedback"]
+    """The detector's family, as in ``drift.detected``."""
+    signal: str
+    """The detector's own name."""
+    suggested_action: str
+    """``collect_labels``, ``retrain``, ``update_documents`` or ``investigate``."""
+    dataset_id: Slug
+    """The dataset version whose distribution is the reference."""
+    model_id: str
+    cluster: Annotated[DriftCluster | None, Field(exclude_if=operator.not_)] = None
+    """Without keywords."""
+
+    @classmethod
+    def of(cls, alarm: DriftDetected) -> AlarmOpened:
+        """Return the event for ``alarm``, which has an id."""
+        bare = alarm.cluster and alarm.cluster.model_copy(update={"keywords": ()})
+        return cls(
+            project=alarm.project,
+            alarm_id=alarm.alarm_id or "",
+            detector=alarm.detector,
+            signal=alarm.signal or alarm.detector,
+            suggested_action=alarm.suggested_action or "retrain",
+            dataset_id=alarm.dataset_id,
+            model_id=alarm.model_id,
+            cluster=bare,
+        )
+
+
 class RolloutBound(Frozen):
     """One figure of candidate and champion, compared during the trial. The bounds hold at every time
     (always-valid inference)."""

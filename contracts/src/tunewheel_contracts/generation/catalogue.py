@@ -25,8 +25,8 @@ the message again and again), `dlq_field`, `dlq_reason`, `dlq_source_topic`,
 `dlq_source_partition` and `dlq_source_offset`. A service that is killed before it commits its offset may
 write a letter again. So count letters by service and source, as the console and the command line do.
 
-The console reads every topic except `inference.scored` and the topics whose content comes again as
-`record.ingested`.
+The console reads every topic except `inference.scored`, `alarm.opened` and the topics whose content comes
+again as `record.ingested`.
 
 The column "key" names the field whose value is the record key. Events with the same key stay in order. On a
 topic that keeps the newest event per key, a null value (a tombstone) removes the key: the project is then no

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.data import BuildReason
+from tunewheel_contracts.events.production import AlarmOpened
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.turn_status import STALE
 from tunewheel_curate.records.table import RecordTable
-from tunewheel_curate.turns.deciding import FORGOTTEN, MOST_ALARMS, RETRIES, RETRY_AFTER, Step, decide, hold
+from tunewheel_curate.turns.deciding import MOST_ALARMS, RETRIES, RETRY_AFTER, Step, decide, hold
 from tunewheel_curate.turns.dispatch import Dispatch
 from tunewheel_curate.turns.labelling import LabelCount
 
@@ -412,12 +414,42 @@ def test_a_turn_that_tells_nothing_for_too_long_holds_nobody_up(log: Make) -> No
     assert hold(desk.state(), BuildReason.COUNT, later) is None
 
 
-def test_an_alarm_that_the_log_has_forgotten_leads_to_nothing(log: Make, tmp_path: Path) -> None:
-    desk = log()
-    raised = desk.alarm()
-    assert decide(desk.state(), raised.time + FORGOTTEN).step is Step.NOTHING
-    for after, named in ((timedelta(), ("alarm-1",)), (FORGOTTEN, ())):
-        assert by_command(desk, tmp_path, raised.time + after) == named
+def after_a_month(desk: Any, **alarm: Any) -> Any:
+    """Open an alarm, and let the log delete its ``drift.detected`` 31 days later."""
+    desk.events.remove(raised := desk.alarm(**alarm))
+    desk.events.append(new_event(AlarmOpened.of(raised.data), source="/test", time=raised.time))
+    desk.now = raised.time + timedelta(days=31)
+    return desk
+
+
+def test_labels_that_come_after_a_month_still_begin_a_turn(log: Make) -> None:
+    desk = after_a_month(log(min_labels=20), **COLLECT)
+    assert desk.decide().step is Step.LABELS
+    desk.labelled = {"alarm-1": 500}
+    assert desk.decide().step is Step.TURN
+
+
+def test_an_alarm_of_last_month_waits_for_approval_and_is_named_by_the_persons_build(
+    log: Make, tmp_path: Path
+) -> None:
+    desk = after_a_month(log(approval=True))
+    assert desk.decide().step is Step.APPROVAL
+    assert by_command(desk, tmp_path, desk.now) == ("alarm-1",)
+    assert desk.ask(BuildReason.COMMAND, alarm_ids=("alarm-1",)).data.alarm_ids == ("alarm-1",)
+    assert desk.decide().step is Step.IN_FLIGHT
+
+
+def test_an_alarm_waits_for_the_next_months_budget(log: Make) -> None:
+    desk = log(budget={"gpu_hours": 0.001})
+    desk.now = datetime(2026, 12, 1, tzinfo=UTC)
+    desk.serve(desk.ask(), "ds-0")
+    desk.complete("ds-0", "promoted")
+    after_a_month(desk)
+    desk.now -= timedelta(hours=12)
+    waits = desk.decide()
+    assert (waits.step, waits.until) == (Step.BUDGET, datetime(2027, 1, 1, tzinfo=UTC))
+    desk.spec = edited(desk.spec, "drift", {"turns": {"budget": {"gpu_hours": 100}}})
+    assert decide(desk.state(), datetime(2027, 1, 1, tzinfo=UTC)).step is Step.TURN
 
 
 def by_command(desk: Any, folder: Path, now: datetime) -> tuple[str, ...]:

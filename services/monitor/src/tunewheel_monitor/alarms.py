@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 from tunewheel_contracts.event import Event
 from tunewheel_contracts.events.monitoring import DriftResolved, InferenceScored, LabelsRequested
-from tunewheel_contracts.events.production import DriftCluster, DriftDetected, DriftWindow
+from tunewheel_contracts.events.production import AlarmOpened, DriftCluster, DriftDetected, DriftWindow
 from tunewheel_contracts.formats.drift_spec import DriftSpec
 from tunewheel_contracts.identity import content_sha256
 
@@ -178,7 +178,7 @@ def _raise(
     # an alarm about missing documents says nothing about answers
     if finding.action != "update_documents" and (finding.cluster is None or not finding.cluster.centroid):
         counting.alarmed(state.turns, version.model_id)
-    said = [Said(detected, places=places)]
+    said = [Said(AlarmOpened.of(detected)), Said(detected, places=places)]
     if finding.action == "collect_labels" and shown:
         wanted = _wanted(detected, finding, shown, f"labels-{digits}", drift.turns.min_labels)
         state.alarms[finding.detector].asked = wanted.model_dump(mode="json")

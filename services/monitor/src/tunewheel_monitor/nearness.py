@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from tunewheel_contracts.events.production import DriftDetected
+from tunewheel_contracts.events.production import AlarmOpened, DriftDetected
 from tunewheel_embedding.static import Vectors, unit_length
 
 MOST = 16
 """The most alarms that a question is assigned to; the newest count."""
 
 
-def near(units: Vectors, alarms: Sequence[DriftDetected]) -> list[tuple[str, ...]]:
+def near(units: Vectors, alarms: Sequence[DriftDetected | AlarmOpened]) -> list[tuple[str, ...]]:
     """Return, for each row of ``units`` (texts, dimensions), the names of the alarms whose cluster contains
     it. Rows are unit vectors in the space of the centroids. A row of zeros is in no cluster."""
     known = [

@@ -17,7 +17,7 @@ import numpy as np
 from tunewheel_contracts.erasures import Erasure
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.monitoring import InferenceScored, LogPosition
-from tunewheel_contracts.events.production import DriftDetected, InferenceCompleted
+from tunewheel_contracts.events.production import AlarmOpened, DriftDetected, InferenceCompleted
 from tunewheel_contracts.events.upstream import FeedbackReceived
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_contracts.pseudonyms import Pseudonyms
@@ -45,7 +45,7 @@ class Around:
 
     task: Task
     reference: Reference | None
-    clusters: Sequence[DriftDetected]
+    clusters: Sequence[DriftDetected | AlarmOpened]
     erasures: Sequence[Erasure]
     pseudonyms: Pseudonyms
 

@@ -13,15 +13,11 @@ from itertools import takewhile
 
 from tunewheel_contracts.events.data import BuildReason
 from tunewheel_contracts.formats.drift_spec import Follows, TurnPolicy
-from tunewheel_contracts.topics import DRIFT_DETECTED
 from tunewheel_contracts.turn_status import STALE
 from tunewheel_planner.spending import Cost, next_month, spent_in_month
 
 from tunewheel_curate.turns.state import GOOD, MACHINERY, Alarm, State, Turn
 
-FORGOTTEN = timedelta(milliseconds=DRIFT_DETECTED.retention_ms)
-"""How long the log keeps an alarm. A replica that starts later does not know of it, so older alarms are
-ignored by all."""
 MOST_ALARMS = 64
 """The most alarms that a request can name (``DatasetRequested.alarm_ids``)."""
 RETRIES = 3
@@ -77,7 +73,7 @@ def decide(state: State, now: datetime) -> Decision:
     if not (drift.enabled and drift.rebuild):
         off = "drift.rebuild" if drift.enabled else "drift.enabled"
         return Decision(Step.NOTHING, f"{off} is false", everyone)
-    alarms = to_mend(state, now)
+    alarms = to_mend(state)
     if not alarms:
         return _nobody_builds(state)
     if (turn := state.in_flight(now)) is not None:
@@ -111,7 +107,7 @@ def hold(state: State, reason: BuildReason, now: datetime) -> str | None:
     if not (state.drift.enabled and state.drift.rebuild):
         return None
     if state.drift.turns.approval:
-        ready = [alarm for alarm in to_mend(state, now) if _is_ready(state, alarm)]
+        ready = [alarm for alarm in to_mend(state) if _is_ready(state, alarm)]
         if ready:
             return f"{Step.APPROVAL.value}: {'; '.join(_reason(state, alarm) for alarm in ready)}"
     if reason is BuildReason.QUIET:
@@ -121,12 +117,10 @@ def hold(state: State, reason: BuildReason, now: datetime) -> str | None:
     return None
 
 
-def to_mend(state: State, now: datetime) -> list[Alarm]:
+def to_mend(state: State) -> list[Alarm]:
     """Return the open alarms for which a version should be built, now or later, oldest first."""
     return [
-        alarm
-        for alarm in state.alarms
-        if now - alarm.at < FORGOTTEN and follows(state.drift.turns, alarm) in ("collect_labels", "retrain")
+        alarm for alarm in state.alarms if follows(state.drift.turns, alarm) in ("collect_labels", "retrain")
     ]
 
 

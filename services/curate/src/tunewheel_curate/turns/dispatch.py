@@ -69,7 +69,7 @@ class Dispatch:
     def mended_by_command(self, spec: ProjectSpec) -> tuple[str, ...]:
         """Return the open alarms that a version requested by a person should resolve: the oldest ones, as
         many as a request can name."""
-        alarms = to_mend(self._facts.state(spec), self._clock())
+        alarms = to_mend(self._facts.state(spec))
         return tuple(alarm.name for alarm in alarms[:MOST_ALARMS])
 
     async def _state(self, spec: ProjectSpec) -> State:

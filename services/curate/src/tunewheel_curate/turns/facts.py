@@ -16,7 +16,7 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import DatasetRejected, DatasetRequested, DatasetVersioned
 from tunewheel_contracts.events.monitoring import DriftResolved, LabelsRequested
-from tunewheel_contracts.events.production import DriftDetected
+from tunewheel_contracts.events.production import AlarmOpened, DriftDetected
 from tunewheel_contracts.events.training import TrainCompleted, TrainFailed, TrainPlanned
 from tunewheel_contracts.formats.plan import TrainPlan
 from tunewheel_contracts.formats.spec import ProjectSpec
@@ -28,6 +28,7 @@ from tunewheel_curate.turns.state import MACHINERY, UNANSWERED, Alarm, State, Tu
 
 TOPICS = (
     topics.DRIFT_DETECTED,
+    topics.ALARM_OPENED,
     topics.DRIFT_RESOLVED,
     topics.LABELS_REQUESTED,
     topics.DATASET_REQUESTED,
@@ -48,7 +49,7 @@ TOPICS = (
 
 @dataclass(slots=True)
 class _Project:
-    alarms: dict[str, Envelope[DriftDetected]] = field(default_factory=dict[str, Any])
+    alarms: dict[str, Envelope[DriftDetected | AlarmOpened]] = field(default_factory=dict[str, Any])
     """By alarm name: the ``alarm_id``, or the event's id for an alarm from before there were ids."""
     raised_by: dict[str, str] = field(default_factory=dict[str, str])
     """By event id: the name of the alarm that the event raised."""
@@ -84,9 +85,10 @@ class TurnFacts:
             case DriftDetected():
                 # Drop users' texts: they are not needed here, and an erasure would not reach this copy.
                 bare = replace(envelope, data=data.model_copy(update={"examples": ()}))
-                known.alarms.setdefault(data.alarm_id or envelope.id, bare)
+                _raise(known, data.alarm_id or envelope.id, bare)
                 known.raised_by.setdefault(envelope.id, data.alarm_id or envelope.id)
-                known.alarmed.clear()
+            case AlarmOpened():
+                _raise(known, data.alarm_id, envelope)
             case DriftResolved():
                 at = known.resolved.get(data.alarm_id, data.resolved_at)
                 known.resolved[data.alarm_id] = min(at, data.resolved_at)
@@ -111,7 +113,7 @@ class TurnFacts:
         """Return the projects that have an open alarm."""
         return [project for project, known in self._projects.items() if known.alarms.keys() - known.resolved]
 
-    def alarm(self, project: str, name: str) -> Envelope[DriftDetected]:
+    def alarm(self, project: str, name: str) -> Envelope[DriftDetected | AlarmOpened]:
         """Return the event that raised an alarm, without its examples."""
         return self._projects[project].alarms[name]
 
@@ -147,6 +149,12 @@ class TurnFacts:
             labelled=labelled or {},
             stale=stale_after(spec.rollout),
         )
+
+
+def _raise(known: _Project, name: str, envelope: Envelope[Any]) -> None:
+    """Keep the earlier of the two events that say of an alarm; the log soon loses one of them."""
+    known.alarms[name] = min(known.alarms.get(name, envelope), envelope, key=lambda one: (one.time, one.id))
+    known.alarmed.clear()
 
 
 def _turns(known: _Project) -> tuple[Turn, ...]:
@@ -219,7 +227,7 @@ def _open_alarms(known: _Project, turns: tuple[Turn, ...]) -> tuple[Alarm, ...]:
     return tuple(sorted(opened, key=lambda alarm: (alarm.at, alarm.name)))
 
 
-def _asked_by_alarm(name: str, alarm: DriftDetected) -> LabelsRequested | None:
+def _asked_by_alarm(name: str, alarm: DriftDetected | AlarmOpened) -> LabelsRequested | None:
     cluster = alarm.cluster
     if alarm.suggested_action == "update_documents":  # labels do not help: a document must be written
         return None

@@ -18,7 +18,7 @@ from tunewheel_contracts.events.data import DatasetRejected, DatasetRequested, D
 from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, EvalUndecided
 from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRolledback, Stage
 from tunewheel_contracts.events.monitoring import DriftResolved, TurnCompleted
-from tunewheel_contracts.events.production import DriftDetected, RolloutJudged
+from tunewheel_contracts.events.production import AlarmOpened, DriftDetected, RolloutJudged
 from tunewheel_contracts.events.training import TrainCompleted, TrainFailed
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.identity import turn_id_of
@@ -36,9 +36,12 @@ TOPICS = (
     topics.MODEL_ROLLEDBACK,
     topics.ROLLOUT_JUDGED,
     topics.DRIFT_DETECTED,
+    topics.ALARM_OPENED,
     topics.DRIFT_RESOLVED,
     topics.TURN_COMPLETED,
 )
+Raised = DriftDetected | AlarmOpened
+"""An alarm. The log keeps ``drift.detected`` for 30 days, ``alarm.opened`` for ever."""
 HELD_OUT = ("label_accuracy", "valid_output")
 """The figures of the evaluation that are shown beside those of the traffic."""
 
@@ -59,7 +62,7 @@ class Turn:
     project: str
     turn_id: str
     request: Envelope[DatasetRequested]
-    alarms: tuple[DriftDetected, ...] = ()
+    alarms: tuple[Raised, ...] = ()
     """The alarms that the version should resolve, oldest first."""
     dataset_id: str | None = None
     run_id: str | None = None
@@ -90,7 +93,7 @@ class _Project:
     verdicts: dict[str, dict[str, Envelope[Any]]] = field(default_factory=lambda: defaultdict(dict))
     trials: dict[str, dict[str, datetime]] = field(default_factory=lambda: defaultdict(dict))
     moves: dict[str, dict[str, Envelope[Any]]] = field(default_factory=lambda: defaultdict(dict))
-    alarms: dict[str, Envelope[DriftDetected]] = field(default_factory=dict[str, Any])
+    alarms: dict[str, Envelope[Raised]] = field(default_factory=dict[str, Any])
     resolved: dict[str, datetime] = field(default_factory=dict[str, datetime])
     completed: set[str] = field(default_factory=set[str])
 
@@ -121,8 +124,9 @@ class TurnLog:
                 known.trials[data.model_id].setdefault(envelope.id, envelope.time)
             case ModelPromoted() | ModelRolledback():
                 known.moves[data.model_id].setdefault(envelope.id, envelope)
-            case DriftDetected() if data.alarm_id:
-                known.alarms.setdefault(data.alarm_id, envelope)
+            case DriftDetected(alarm_id=str(name)) | AlarmOpened(alarm_id=name):
+                first = known.alarms.get(name, envelope)
+                known.alarms[name] = min(first, envelope, key=lambda one: (one.time, one.id))
             case DriftResolved():
                 known.resolved.setdefault(data.alarm_id, data.resolved_at)
             case TurnCompleted():
@@ -148,7 +152,7 @@ class TurnLog:
         waiting = [one for name, one in known.requests.items() if name not in known.completed]
         return [_turn(known, request) for request in sorted(waiting, key=lambda one: (one.time, one.id))]
 
-    def clusters(self, project: str) -> list[DriftDetected]:
+    def clusters(self, project: str) -> list[Raised]:
         """Return the alarms with a cluster that are open, or that an open turn should resolve. Their
         questions are counted separately."""
         known = self._projects.get(project)
@@ -175,11 +179,11 @@ def _turn(known: _Project, request: Envelope[DatasetRequested]) -> Turn:
     return turn
 
 
-def _alarms_at(known: _Project, request: Envelope[DatasetRequested]) -> tuple[DriftDetected, ...]:
+def _alarms_at(known: _Project, request: Envelope[DatasetRequested]) -> tuple[Raised, ...]:
     """Return the alarms that the request names, or else every alarm that was open when it was made."""
     named = request.data.alarm_ids
 
-    def was_open(alarm: Envelope[DriftDetected]) -> bool:
+    def was_open(alarm: Envelope[Raised]) -> bool:
         if named:
             return alarm.data.alarm_id in named
         resolved = known.resolved.get(alarm.data.alarm_id or "")
