@@ -37,6 +37,7 @@ from questions import (
     Questions,
     Rng,
     Scene,
+    bursts,
     evenly,
     load,
     scene,
@@ -55,7 +56,8 @@ NEW = ((1, 2, 8, HOTELS), (20,))
 """Numbers of new intents. Those of a group share a draw: as many intents as the most of them needs are held
 back, so that the reference is fitted once."""
 EIGHT = NEW[0]
-PARTS = ("power", "answers", "false", "turned", "thumbs", "cost")
+PARTS = ("power", "answers", "false", "turned", "bursts", "reworded", "thumbs", "cost")
+REWORDED = ((0.1, 0.3), (0.25, 0.3), (0.25, 0.6), (0.5, 0.3), (0.5, 0.6), (1.0, 0.3), (1.0, 0.6))
 INPUT = tuple(one for one in DETECTORS if one.family == "input" and one.name != "documents")
 """What documents lack is for ``drift_documents``: no passage is looked up here."""
 
@@ -91,6 +93,18 @@ def main() -> None:
             found["mixtures that turn over"] = told([first for first, _ in drawn], INPUT)
             collect(harm, drawn)
             say("mixtures that turn over", found["mixtures that turn over"])
+        size = given.references[0]
+        if "bursts" in given.only:
+            first = pool.starmap(_bursts, [(size, draw) for draw in range(given.draws)], chunksize=1)
+            found["known intents in bursts"] = told(first, INPUT)
+            say("known intents in bursts", found["known intents in bursts"])
+        for share, dropped in REWORDED if "reworded" in given.only else ():
+            kind = f"{share:.0%} of the questions reworded, {dropped:.0%} of the words dropped"
+            first = pool.starmap(
+                _reworded, [(size, share, dropped, n) for n in range(given.draws)], chunksize=1
+            )
+            found[kind] = told(first, INPUT)
+            say(kind, found[kind])
         if "thumbs" in given.only:
             found["thumbs down, from 1,000 ratings at 10 %"] = thumbs(pool, given.ratings)
     BENCH_DIR.mkdir(parents=True, exist_ok=True)
@@ -208,6 +222,19 @@ def _turned_over(seed: int, size: int, draw: int) -> tuple[dict[str, int], bool]
     states = {detector.name: detector.open(opening(drawn)) for detector in INPUT}
     alarms_in(INPUT, states, (drawn.items[n] for n in zipf(drawn, 2_000, rng)))
     return alarms_in(INPUT, states, (drawn.items[n] for n in after)), worse(drawn, after)
+
+
+def _bursts(size: int, draw: int) -> dict[str, int]:
+    rng = np.random.default_rng((23, size, draw))
+    drawn = scene(_shared[0], size, EIGHT, rng)
+    return first_alarms(INPUT, opening(drawn), (drawn.items[n] for n in bursts(drawn, PROMPTS, rng)))
+
+
+def _reworded(size: int, share: float, dropped: float, draw: int) -> dict[str, int]:
+    """Return what speaks in 2,000 known prompts if the reference holds rewordings of its own questions."""
+    rng = np.random.default_rng((29, size, round(100 * share), round(100 * dropped), draw))
+    drawn = scene(_shared[0], size, EIGHT, rng, share=share, dropped=dropped)
+    return first_alarms(INPUT, opening(drawn), (drawn.items[n] for n in rng.permutation(drawn.known)[:CALM]))
 
 
 def cost(questions: Questions, rng: Rng) -> dict[str, float]:

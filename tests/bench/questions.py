@@ -37,6 +37,7 @@ Stream = Sequence[int]
 class Questions:
     """Real prompts, embedded: known ones of two splits, and another world's."""
 
+    texts: list[str]
     vectors: Vectors
     intents: Any
     held_out: Any
@@ -82,17 +83,29 @@ def load() -> tuple[Questions, float]:
     vectors = embedder.embed(texts)
     per_second = len(texts) / (time.perf_counter() - started)
     kinds = np.array(splits)
-    return Questions(vectors, np.array(intents), kinds == 1, kinds == 2), per_second
+    return Questions(texts, vectors, np.array(intents), kinds == 1, kinds == 2), per_second
 
 
-def scene(questions: Questions, size: int, group: Sequence[int], rng: Rng) -> Scene:
-    """Draw which intents are new, and a reference of the others from banking77's train split."""
+def scene(
+    questions: Questions, size: int, group: Sequence[int], rng: Rng, *,
+    share: float = 0.0, dropped: float = 0.0,
+) -> Scene:  # fmt: skip
+    """Draw which intents are new, and a reference of the others from banking77's train split. A ``share`` of
+    the reference's questions is in it a second time, with a share ``dropped`` of the words left out."""
     banking = np.unique(questions.intents[~questions.hotels])
     fresh = rng.choice(banking, max(group), replace=False)
     is_known = ~np.isin(questions.intents, fresh) & ~questions.hotels
     pool = rng.permutation(np.where(is_known & ~questions.held_out)[0])
-    chosen = pool[:size]
-    coverage = Coverage.fit(questions.vectors[chosen], questions.intents[chosen].tolist())
+    again = pool[: round(size * share / (1 + share))]
+    if len(again):
+        pool = np.concatenate([pool[: size - len(again)], again, pool[size:]])
+    chosen, vectors = pool[:size], questions.vectors[pool[:size]]
+    if len(again):
+        words = [questions.texts[n].split() for n in again]
+        kept = [" ".join(word for word in some if rng.random() >= dropped) or some[0] for some in words]
+        hello = [("Hello, " if rng.random() < 0.5 else "") + text for text in kept]
+        vectors = np.concatenate([vectors[: size - len(again)], StaticEmbedder().embed(hello)])
+    coverage = Coverage.fit(vectors, questions.intents[chosen].tolist())
     known = np.concatenate([np.where(is_known & questions.held_out)[0], pool[size:][:MOST_SPARE]])
     asked = np.concatenate([known, np.where(~is_known)[0]])
     scores, units = coverage.score(questions.vectors[asked]), unit_length(questions.vectors[asked])
@@ -147,6 +160,16 @@ def reordered(drawn: Scene, count: int, rng: Rng) -> Stream:
             shares = before + (after - before) * step / 40
             stream += of_intents(by_intent, shares, WINDOW, rng)
         before, after = after, popularity(len(by_intent), rng)
+    return stream[:count]
+
+
+def bursts(drawn: Scene, count: int, rng: Rng) -> Stream:
+    """In each window, four in five prompts are of one known intent, another each time."""
+    by_intent, stream = intents_of(drawn), list[int]()
+    while len(stream) < count:
+        shares = np.full(len(by_intent), 0.2 / len(by_intent))
+        shares[rng.integers(len(by_intent))] += 0.8
+        stream += of_intents(by_intent, shares, WINDOW, rng)
     return stream[:count]
 
 

@@ -24,6 +24,7 @@ COVERAGE = CoverageFacts(
     cell_counts=(500, 500),
     mean_points=0.37,
     spread=2.6,
+    pairs=0.05,
     join_radius=0.4,
 )
 

@@ -52,8 +52,9 @@ def test_two_fits_are_the_same_and_the_facts_are_small():
 
 def test_the_nearest_other_is_never_the_row_itself():
     units = np.eye(3, dtype=np.float32)[[0, 0, 1]]
-    distances, neighbours = nearest_others(units)
+    distances, neighbours, second = nearest_others(units)
     assert distances.tolist() == [0.0, 0.0, 1.0]
+    assert second.tolist() == [1.0, 1.0, 1.0]
     assert neighbours[:2].tolist() == [1, 0]
 
 
@@ -61,6 +62,13 @@ def test_regions_are_numbered_without_gaps_even_where_all_rows_are_alike():
     assert regions(np.tile(np.eye(4, dtype=np.float32)[0], (30, 1)), 5).tolist() == [0] * 30
     assert sorted(set(regions(np.eye(6, dtype=np.float32), 6).tolist())) == list(range(6))
     assert max(regions(REFERENCE.astype(np.float32), 26)) < 26
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_reworded_questions_show_as_pairs(share: float):
+    again = REFERENCE[: round(share * 400)] + 0.05 * RNG.normal(size=(round(share * 400), 24))
+    assert COVERAGE.facts.pairs < 0.02
+    assert Coverage.fit(np.concatenate([REFERENCE, again])).facts.pairs > 0.8 * 2 * share / (1 + share)
 
 
 def test_two_texts_are_enough():

@@ -27,6 +27,9 @@ POINTS = (0.2, 0.5, 1.1, 1.9, 2.8, 4.2, 6.0)
 """The points of a question below the first of the ``LEVELS``, between the first two, and so on. They are
 roughly how much more frequent such a distance is among questions about new topics. The distance says more
 than only whether a question is novel."""
+PAIR = 0.4
+"""Two questions that are each other's nearest are a pair if their distance is less than this share of the
+distance to the second nearest."""
 MOST_CELLS = 64
 TEXTS_PER_CELL = 15
 _ROUNDS = 8
@@ -51,6 +54,9 @@ class CoverageFacts:
     mean_points: float
     spread: float
     """The standard deviation of all points, divided by their mean."""
+    pairs: float
+    """The share of the questions that lie in pairs (``PAIR``). A question that was reworded lies beside its
+    rewordings; then the distances of the reference's own questions are too small a standard."""
     join_radius: float
     """A cosine distance between unit vectors of the embedding table (as in ``InferenceScored.vector``). 19 in
     20 of the reference's own questions have another question within this distance."""
@@ -94,7 +100,9 @@ class Coverage:
         """
         projection = Projection.fit(vectors)
         units = projection.apply(vectors).astype(np.float32)
-        distances, neighbours = nearest_others(units)
+        distances, neighbours, second = nearest_others(units)
+        mutual = neighbours[neighbours] == np.arange(len(units))
+        pairs = float((mutual & (distances < PAIR * second)).mean())
         fitted = Topics.fit(units, labels, spread=float(distances.std())) if len(labels) else None
         if fitted is not None:
             distances = distances + fitted[1]
@@ -112,6 +120,7 @@ class Coverage:
             cell_counts=tuple(int(n) for n in np.bincount(own, minlength=count)),
             mean_points=float(scored.mean()),
             spread=float(scored.std() / scored.mean()),
+            pairs=pairs,
             join_radius=float(np.quantile(raw, NOVEL_QUANTILE)),
         )
         return cls(units, projection, cells, quantile, fitted[0] if fitted else None, facts)
@@ -137,9 +146,10 @@ def points(distances: Vectors, levels: tuple[float, ...]) -> Vectors:
     return np.asarray(POINTS)[np.searchsorted(np.asarray(levels), distances, side="left")]
 
 
-def nearest_others(units: Units) -> tuple[Vectors, npt.NDArray[np.int64]]:
-    """Return each row's cosine distance to the nearest other row, and which row that is."""
-    distances = np.empty(len(units))
+def nearest_others(units: Units) -> tuple[Vectors, npt.NDArray[np.int64], Vectors]:
+    """Return each row's cosine distance to the nearest other row, which row that is, and the distance to the
+    second nearest."""
+    distances, second = np.empty(len(units)), np.empty(len(units))
     neighbours = np.empty(len(units), dtype=np.int64)
     for start in range(0, len(units), _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, len(units)))
@@ -147,7 +157,9 @@ def nearest_others(units: Units) -> tuple[Vectors, npt.NDArray[np.int64]]:
         cosines[np.arange(len(rows)), rows] = -np.inf
         neighbours[rows] = cosines.argmax(axis=1)
         distances[rows] = 1.0 - cosines.max(axis=1)
-    return distances, neighbours
+        cosines[np.arange(len(rows)), neighbours[rows]] = -np.inf
+        second[rows] = 1.0 - cosines.max(axis=1)
+    return distances, neighbours, second
 
 
 def sampled_distances(units: Units) -> Vectors:

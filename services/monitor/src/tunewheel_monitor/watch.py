@@ -29,6 +29,7 @@ from tunewheel_runtime.service import Delivery
 
 from tunewheel_monitor.alarms import Said
 from tunewheel_monitor.checkpoints import Checkpoint, Checkpoints
+from tunewheel_monitor.detectors.novelty import Novelty, caution
 from tunewheel_monitor.evidence import Evidence, Exhibits
 from tunewheel_monitor.fold import Facts, fold, follow, tick
 from tunewheel_monitor.knowledge import Knowledge
@@ -260,6 +261,9 @@ class Watch:
     def _keep(self, held: Checkpoint) -> None:
         self._held[held.project] = held
         self._alarms[held.project] = list(held.state.alarms)
+        detectors = held.state.version.detectors if held.state.version else {}
+        said = caution(detectors.get(Novelty.name, {}))
+        self.log.warn(f"reference of {held.project}", said and f"{held.project}: {said}")
         while len(self._held) > KEPT:
             project, _ = self._held.popitem(last=False)
             del self._alarms[project]

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
 from tunewheel_monitor.coverage import Coverage
-from tunewheel_monitor.detectors.novelty import Novelty, margin
+from tunewheel_monitor.detectors.novelty import Novelty, caution, margin
 
 from .conftest import alarms, answer, opening, windows
 
@@ -115,3 +116,52 @@ def test_without_a_reference_it_says_nothing(world: World):
     assert windows(detector, detector.open(opening()), world.questions(world.known(100))) == []
     state = detector.open(opening(dataset_id="ds-2", coverage=world.coverage.facts))
     assert windows(detector, state, world.questions(world.known(100))) == []
+
+
+def reworded(world: World, share: float, noise: float) -> Coverage:
+    """Return a reference of which a share of the questions is held a second time, in other words."""
+    asked = world.draw(np.arange(800) % TOPICS)
+    again = asked[: round(share * 800)]
+    return Coverage.fit(np.concatenate([asked, again + noise * world.rng.normal(size=again.shape)]))
+
+
+@pytest.mark.parametrize(("share", "noise"), [(0.25, 0.1), (0.5, 0.1), (1.0, 0.1), (1.0, 0.15)])
+def test_a_dataset_with_rewordings_of_its_questions_raises_no_alarm_about_known_ones(
+    share: float, noise: float
+):
+    world = World()
+    world.coverage = reworded(world, share, noise)
+    detector = Novelty()
+    state = detector.open(opening(dataset_id="ds-1", coverage=world.coverage.facts))
+    assert alarms(windows(detector, state, world.questions(world.known(2_000)))) == []
+    assert "do not represent production" in (caution(state) or "")
+    later = windows(detector, state, world.questions(world.mixed(600, 0.2)))
+    assert alarms(later), "what is new after the first 500 questions is seen"
+    assert later[-1].reference.startswith("500 questions of production")
+
+
+def test_a_dataset_whose_own_questions_are_a_fair_standard_is_judged_by_it_from_the_first_prompt(
+    world: World,
+):
+    state = Novelty().open(opening(dataset_id="ds-1", coverage=world.coverage.facts))
+    assert (state["sample"], caution(state)) == (None, None)
+    facts = dataclasses.replace(world.coverage.facts, pairs=0.5)
+    doubtful = Novelty().open(opening(dataset_id="ds-1", coverage=facts))
+    near = [
+        one.model_copy(update={"novelty": one.novelty * 0.9}) for one in world.questions(world.known(600))
+    ]
+    assert alarms(windows(Novelty(), doubtful, near)) == []
+    assert (doubtful["of"], caution(doubtful)) == ("the dataset", None), "production lies no farther"
+
+
+def test_known_topics_in_bursts_are_no_novelty(world: World):
+    for _ in range(10):
+        hot = np.repeat(world.rng.integers(1, TOPICS, 6), 100)
+        topics = np.where(world.rng.random(600) < 0.8, hot, world.known(600))
+        assert alarms(found(world, topics)) == []
+
+
+def test_a_state_of_an_earlier_release_goes_on(world: World):
+    state = Novelty().open(opening(dataset_id="ds-1", coverage=world.coverage.facts))
+    del state["sample"], state["of"]
+    assert alarms(windows(Novelty(), state, world.questions(world.mixed(600, 0.5))))
