@@ -43,6 +43,19 @@ def test_the_same_record_is_the_same_event_whatever_the_hour() -> None:
     assert made(TICKET).id != made(TICKET | {"body": "other"}).id
 
 
+def test_the_expert_of_a_file_is_the_expert_of_answers_that_name_none() -> None:
+    def expert(fields: dict[str, Any]) -> Any:
+        said = make_event(Found("line 7", 7, fields), project="p", kind=Kind.TICKET, validated_by="kim")
+        assert isinstance(said, Envelope), said
+        return said.data.validated_by, said.data.ticket_id
+
+    assert expert(TICKET) == expert(TICKET | {"validated_by": None}) == ("kim", "T-1")
+    assert expert(TICKET | {"validated_by": "okafor"}) == ("okafor", "T-1")
+    assert expert({"body": "help"}) == ("kim", made({"body": "help"}, Kind.TICKET).data.ticket_id)
+    document = Found("a.md", None, {"document_id": "a.md", "content": "c"})
+    assert isinstance(make_event(document, project="p", kind=None, validated_by="kim"), Envelope)
+
+
 def test_a_record_without_id_is_named_by_its_content_when_the_kind_is_said() -> None:
     fields = {"input": "a", "output": {"label": "b"}}
     first, again = made(fields, Kind.EXAMPLE), made(dict(fields), Kind.EXAMPLE)

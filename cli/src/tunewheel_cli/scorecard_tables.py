@@ -37,6 +37,8 @@ def print_scorecard(judged: Judged, console: Console | None = None) -> None:
         console.print(told)
     if card.retrieval is not None:
         _print_retrieval(card.retrieval, console)
+    if card.unvalidated:
+        console.print(f"[yellow]no expert validated {card.unvalidated} of the held-out answers[/]")
     for reason, count in card.left_out.items():
         console.print(f"left out: {count} rows, {escape(reason)}")
     if card.looks is not None:

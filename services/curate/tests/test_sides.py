@@ -14,6 +14,7 @@ from tunewheel_curate.given import Given
 from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY
 from tunewheel_curate.pipeline import build
 from tunewheel_curate.similarity.shingling import shingles
+from tunewheel_curate.versions.card import data_card
 
 SMALL = {"min_examples": 2, "comfortable_examples": 10}
 
@@ -190,3 +191,51 @@ def test_a_retired_group_is_never_held_out_nor_trained_on_again(records, spec) -
     # and in every version after it, with nobody saying so again
     again = build(records(*known, *newer), wanted, Given(memory=made.memory))
     assert worn not in {*again.split.train["group"], *again.split.holdout["group"]}
+
+
+def of_trust(trust: str, numbers: range) -> list[dict[str, object]]:
+    return [row(number, 0, number, number, trust) for number in numbers]
+
+
+def test_only_experts_answers_are_held_out_and_the_rest_trains(records, spec) -> None:
+    rows = [*of_trust("expert", range(30)), *of_trust("corrected", range(30, 330))]
+    made = build(records(*rows, *of_trust("unverified", range(330, 360))), spec(**SMALL))
+    assert set(made.split.holdout["trust"]) == {"expert"}
+    assert made.split.holdout.height >= 4
+    assert made.counts.examples == 360
+    assert "Caution" not in data_card("ds-1", spec(**SMALL), made)
+
+
+def test_a_version_without_an_expert_holds_out_unverified_answers_and_says_so(records, spec) -> None:
+    rows = [*of_trust("unverified", range(40)), *of_trust("corrected", range(40, 80))]
+    made = build(records(*rows), spec(**SMALL))
+    held = made.split.holdout
+    assert set(held["trust"]) == {"unverified"}
+    assert f"{held.height} of the {held.height} held-out answers" in data_card("ds-1", spec(**SMALL), made)
+
+    # Once there are experts, they are the measure, and what was held out before still trains nowhere.
+    experts = of_trust("expert", range(80, 120))
+    then = build(records(*rows, *experts), spec(**SMALL), Given(memory=made.memory))
+    assert set(then.split.holdout["trust"]) == {"expert"}
+    assert questions(held).isdisjoint(questions(then.split.train))
+    reasons = {stage.stage: stage.reasons for stage in then.funnel}["split"]
+    assert reasons == {"unverified": held.height}
+
+
+def test_what_was_held_out_stays_where_nothing_better_is_left(records, spec) -> None:
+    unverified, experts = of_trust("unverified", range(40)), of_trust("expert", range(40, 60))
+    first = build(records(*unverified), spec(**SMALL))
+    asked = spec(**SMALL, holdout_trust=["unverified"])
+    trained = build(records(*unverified, *experts), asked, Given(memory=first.memory))
+    assert set(trained.split.holdout["trust"]) == {"unverified"}
+    rest = [one for one in experts if one["group"] in set(trained.split.train["group"])]
+    last = build(records(*unverified, *rest), spec(**SMALL), Given(memory=trained.memory))
+    assert questions(last.split.holdout) == questions(trained.split.holdout)
+
+
+def test_corrections_are_held_out_only_if_the_spec_says_so(records, spec) -> None:
+    rows = records(*of_trust("corrected", range(40)))
+    refused = build(rows, spec(**SMALL))
+    assert refused.rejections[0].startswith("dataset.holdout_trust: ")
+    wanted = spec(**SMALL, holdout_trust=["expert", "corrected"])
+    assert set(build(rows, wanted).split.holdout["trust"]) == {"corrected"}

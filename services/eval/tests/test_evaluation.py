@@ -301,10 +301,12 @@ async def test_one_overlong_row_is_left_out_and_counted(
     real_run: MakeRun, evaluator: Evaluator, store: ObjectStore, examples: tuple[ChatExample, ...]
 ) -> None:
     long = examples[0].messages[2].model_copy(update={"content": "ring " * 20_000})
-    odd = examples[0].model_copy(update={"messages": (*examples[0].messages[:2], long)})
-    verdict = await evaluator.evaluate(await real_run(holdout=(odd, *examples[1:])), None, lease())
+    odd = examples[0].model_copy(update={"messages": (*examples[0].messages[:2], long), "trust": "corrected"})
+    unchecked = examples[1].model_copy(update={"trust": "unverified"})
+    verdict = await evaluator.evaluate(await real_run(holdout=(odd, unchecked, *examples[2:])), None, lease())
     assert isinstance(verdict, EvalPassed)
     card = await read_scorecard(store, verdict)
+    assert card.unvalidated == 1
     assert card.left_out == {"too_long": 1}
     assert {one.metrics["examples"] for one in card.contestants} == {5.0}
     assert card.generations is not None

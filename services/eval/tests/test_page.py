@@ -180,3 +180,9 @@ def test_a_metric_where_lower_is_better_is_drawn_as_such() -> None:
     facts = {"perplexity": MetricFacts(unit="perplexity", lower_is_better=True)}
     assert '<g class="better">' in render_page(scorecard(findings=(better,), metrics=facts), [])
     assert '<g class="worse">' in render_page(scorecard(findings=(better,), metrics={}), [])
+
+
+def test_a_holdout_that_no_expert_validated_is_told() -> None:
+    told = "held-out answers that no expert validated"
+    assert f"<dt>{told}</dt><dd>3</dd>" in render_page(scorecard(unvalidated=3), [])
+    assert told not in render_page(scorecard(), [])

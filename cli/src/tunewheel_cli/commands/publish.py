@@ -53,6 +53,13 @@ def publish(
             help="With --watch: withdraw documents that are deleted, since the last watch, too.",
         ),
     ] = False,
+    validated_by: Annotated[
+        str | None,
+        typer.Option(
+            "--validated-by",
+            help="The expert who checked the answers, for those that name no expert.",
+        ),
+    ] = None,
     ingest_url: Annotated[
         str | None,
         typer.Option(
@@ -73,12 +80,14 @@ def publish(
     ingest = Endpoint.of("ingest", reach.var, url=ingest_url)
     if withdraw_deleted and not watch:
         raise InvalidOption("--withdraw-deleted: is for --watch; add it, or use `tunewheel withdraw`")
+    if validated_by and watch:
+        raise InvalidOption("--validated-by: is for answers, and --watch publishes documents; leave it out")
     if watch:
         if not Path(path).is_dir():
             raise InvalidOption(f"--watch: {path} is no folder; give the folder to follow")
         asyncio.run(_watch(reach, path, project, ingest, withdraw_deleted))
         return
-    summary = asyncio.run(_publish(reach, path, project, kind, map_ or [], ingest))
+    summary = asyncio.run(_publish(reach, path, project, kind, map_ or [], ingest, validated_by or None))
     if reach.as_json:
         print_json(summary.as_json())
     else:
@@ -88,7 +97,13 @@ def publish(
 
 
 async def _publish(
-    reach: Reach, path: str, project: str, kind: Kind | None, maps: list[str], ingest: Endpoint
+    reach: Reach,
+    path: str,
+    project: str,
+    kind: Kind | None,
+    maps: list[str],
+    ingest: Endpoint,
+    validated_by: str | None,
 ) -> Summary:
     from tunewheel_cli.commands.bars import published_bar
     from tunewheel_cli.known import require_project
@@ -101,13 +116,13 @@ async def _publish(
         if not is_url(path):
             return await publish_path(
                 Path(path), project=project, options=options, kind=kind, maps=maps, ingest=ingest,
-                on_progress=note, principal=principal,
+                on_progress=note, principal=principal, validated_by=validated_by,
             )  # fmt: skip
         if maps:
             raise InvalidOption("--map: is for CSV files; fetch the file and publish it by its path")
         return await publish_url(
             path, project=project, options=options, kind=kind, ingest=ingest, on_progress=note,
-            principal=principal,
+            principal=principal, validated_by=validated_by,
         )  # fmt: skip
 
 

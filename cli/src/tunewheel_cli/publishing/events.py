@@ -34,9 +34,15 @@ def fields_of(kind: Kind | None) -> frozenset[str]:
 
 
 def make_event(
-    found: Found, *, project: str, kind: Kind | None, principal: Principal | None = None
+    found: Found,
+    *,
+    project: str,
+    kind: Kind | None,
+    principal: Principal | None = None,
+    validated_by: str | None = None,
 ) -> Envelope[Any] | Refusal:
     """Check one record and wrap it in an event. ``principal`` replaces any principal in the record.
+    ``validated_by`` is the expert of answers that name none.
 
     Without ``kind`` the record's id field tells its kind. With ``kind`` a record may lack an id. Then its id
     is made from its content, so that publishing it again gives the same id.
@@ -56,6 +62,8 @@ def make_event(
         )
     if IDS[known] not in fields and kind is not None and known is not Kind.DOCUMENT:
         fields[IDS[known]] = content_id(known.value, fields)
+    if validated_by is not None and known is not Kind.DOCUMENT:
+        fields["validated_by"] = fields.get("validated_by") or validated_by
     try:
         data = EVENTS[known].model_validate(fields | {"principal": principal}, context=at_door())
     except ValidationError as error:

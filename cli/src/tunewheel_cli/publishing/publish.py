@@ -38,10 +38,12 @@ async def publish_path(
     on_progress: OnProgress | None = None,
     ingest: Endpoint = USUAL,
     principal: Principal | None = None,
+    validated_by: str | None = None,
 ) -> Summary:
     """Publish every valid record of ``path``; return the numbers and the refusals.
 
-    ``options`` are aiokafka's. ``ingest`` gets the files that are not text. ``principal`` is the publisher.
+    ``options`` are aiokafka's. ``ingest`` gets the files that are not text. ``principal`` is the publisher,
+    ``validated_by`` the expert of answers that name none.
     Ids follow from the content, so publishing records again changes nothing.
 
     Raises:
@@ -54,7 +56,7 @@ async def publish_path(
     source = open_source(path, kind=kind, maps=maps, max_bytes=max_bytes, on_bytes=summary.count)
     began = time.monotonic()
     async with Sender(options) as sender, Uploader(ingest) as uploader:
-        await Pump(sender, uploader, summary, project, kind, on_progress, principal).run(source)
+        await Pump(sender, uploader, summary, project, kind, on_progress, principal, validated_by).run(source)
     summary.seconds = time.monotonic() - began
     if on_progress:
         on_progress(summary)
@@ -72,6 +74,7 @@ class Pump:
     kind: Kind | None = None
     on_progress: OnProgress | None = None
     principal: Principal | None = None
+    validated_by: str | None = None
 
     async def run(self, source: Source) -> None:
         """Publish all of ``source`` and wait until it is acknowledged. Raises as ``publish_path``."""
@@ -102,5 +105,11 @@ class Pump:
             self.summary.published[record.topic] += 1
 
     def _to_record(self, found: Found) -> KafkaRecord | Refusal:
-        made = make_event(found, project=self.project, kind=self.kind, principal=self.principal)
+        made = make_event(
+            found,
+            project=self.project,
+            kind=self.kind,
+            principal=self.principal,
+            validated_by=self.validated_by,
+        )
         return made if isinstance(made, Refusal) else encode(found, made)

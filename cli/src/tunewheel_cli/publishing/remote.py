@@ -41,6 +41,7 @@ async def publish_url(
     on_progress: OnProgress | None = None,
     ingest: Endpoint = USUAL,
     principal: Principal | None = None,
+    validated_by: str | None = None,
 ) -> Summary:
     """Publish the documents and JSON Lines below ``url``. A document's id is its path below ``url``.
 
@@ -58,7 +59,7 @@ async def publish_url(
         raise SourceUnusable(f"{url}: holds no documents and no JSON Lines; check the prefix")
     summary, began = Summary(url, total_bytes=sum(objects.values())), time.monotonic()
     async with Sender(options) as sender, Uploader(ingest) as uploader:
-        pump = Pump(sender, uploader, summary, project, kind, on_progress, principal)
+        pump = Pump(sender, uploader, summary, project, kind, on_progress, principal, validated_by)
         with tempfile.TemporaryDirectory(prefix="publish-") as scratch:
             for name in objects:
                 file = Path(scratch) / f"object{Path(name).suffix}"

@@ -139,5 +139,8 @@ class Scorecard(Frozen):
     """Number of verdicts for which these held-out rows were used, including this one."""
     left_out: dict[str, int] = {}
     """Number of held-out rows that were left out of the measurement, by reason."""
+    unvalidated: Annotated[int, Field(ge=0, exclude_if=operator.not_)] = 0
+    """Number of held-out answers that no expert validated. The verdict says how far models agree with
+    them."""
     retrieval: Annotated[RetrievalScores | None, Field(exclude_if=operator.not_)] = None
     """Results about retrieval. None: the project has no retrieval, or there was no index."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, StringConstraints, ValidationError, model_validator
@@ -137,6 +137,13 @@ class DatasetSpec(Strict):
     estimated ones (four characters each). The version's card says which."""
     holdout_fraction: Annotated[float, Field(ge=0.05, le=0.5)] = 0.15
     """Of the examples of every label, as nearly as groups allow. A change takes effect as data comes."""
+    holdout_trust: Annotated[
+        tuple[Literal["expert", "corrected", "unverified"], ...],
+        Field(min_length=1, max_length=3, exclude_if=lambda trust: trust == ("expert",)),
+    ] = ("expert",)
+    """Whose answers may be held out: `expert`, those with `validated_by`; `corrected`, corrections by end
+    users; `unverified`, all others. The rest only trains. A version without any such answer holds out
+    unverified ones, and its card and scorecard say so."""
     near_duplicate_threshold: Annotated[float, Field(ge=0.5, le=1.0)] = 0.8
     """Jaccard similarity of word shingles from which two inputs are nearly the same. They count as one where
     their answers are equal but for case, punctuation, and figures that an answer takes from its question."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import polars as pl
+from tunewheel_contracts.events.data import Trust
 from tunewheel_contracts.formats.spec import ProjectSpec
 
 from tunewheel_curate.holdout.splitting import Split
@@ -18,7 +19,13 @@ def why_rejected(examples: pl.DataFrame, split: Split, spec: ProjectSpec) -> tup
             f"dataset.min_examples: {examples.height} clean examples where {wanted} are needed; "
             "publish more answered records, or lower it"
         )
-    if examples.height and (split.holdout.is_empty() or split.train.is_empty()):
+    askable = (*spec.dataset.holdout_trust, Trust.UNVERIFIED)
+    if examples.height and not examples["trust"].is_in(askable).any():
+        reasons.append(
+            "dataset.holdout_trust: no answer may be held out, because end users or models gave all of them; "
+            "publish answers with validated_by, or add corrected to the list"
+        )
+    elif examples.height and (split.holdout.is_empty() or split.train.is_empty()):
         groups = examples["group"].n_unique()
         reasons.append(
             f"group: {groups} groups leave nothing to hold out or nothing to train on, because groups with "

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import polars as pl
+from tunewheel_contracts.events.data import Trust
 from tunewheel_contracts.formats.dataset import FunnelStage
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.pseudonyms import Pseudonyms
@@ -23,7 +24,7 @@ from tunewheel_curate.preferences.negatives import Negatives, negatives_of
 from tunewheel_curate.preferences.pairs import Preferences, preference_pairs
 from tunewheel_curate.replay.mixing import Replayed, choose_replay
 from tunewheel_curate.similarity.pairs import SimilarPair
-from tunewheel_curate.stage import RATED, UNCHECKED, Stage, dropped_frame
+from tunewheel_curate.stage import RATED, Stage, dropped_frame
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,25 @@ def part(
     """Split ``examples``; ``pairs`` are positions in them.
 
     ``secret`` keys the pseudonyms, by which the memory knows retired groups. The stage drops the examples
-    that may be on neither side. Reasons: ``held_out_before``; ``holdout_retired``; ``rated`` and ``taught``
-    for an answer that nobody checked and that would have been held out (see ``UNCHECKED``).
+    that may be on neither side. Reasons: ``held_out_before``; ``holdout_retired``; its trust for an
+    answer of a held-out group that may not be judged by (``dataset.holdout_trust``).
     """
     ids = examples["record_ids"].to_list()
     seen = [memory.seen(marks) for marks in compared.marks(ids)] if memory.marks else []
     retired = _retired(examples, memory, spec.project, secret)
-    split = split_examples(examples, pairs, holdout=spec.dataset.holdout_fraction, seen=seen, retired=retired)
+    askable = _askable(examples, spec)
+    split = split_examples(
+        examples,
+        pairs,
+        holdout=spec.dataset.holdout_fraction,
+        seen=seen,
+        retired=retired,
+        askable=examples["trust"].is_in(askable).to_list(),
+    )
+    # What an earlier version held out stays held out as long as nothing better is.
+    held = split.holdout.filter(pl.col("trust").is_in(askable))
+    held = held if held.height else split.holdout.filter(pl.col("trust") == Trust.UNVERIFIED.value)
+    left_out = split.holdout.join(held, on="example_id", how="anti")
     resting = pl.col("example_id").is_in(
         examples["example_id"].filter(pl.Series(retired, dtype=pl.Boolean)).implode()
     )
@@ -68,16 +81,22 @@ def part(
         [
             _lost(split.neither.filter(~resting), HELD_OUT_BEFORE),
             _lost(split.neither.filter(resting), RETIRED),
-            *(_lost(split.holdout.filter(pl.col("trust") == one), one) for one in UNCHECKED),
+            *(_lost(rows, str(trust)) for (trust,), rows in sorted(left_out.group_by("trust"))),
         ]
     )
-    split = replace(split, holdout=split.holdout.filter(~pl.col("trust").is_in(UNCHECKED)))
+    split = replace(split, holdout=held)
     stage = Stage(
         name="split",
         kept=pl.concat([split.train, split.holdout]),
         dropped=lost,
     )
     return split, stage
+
+
+def _askable(examples: pl.DataFrame, spec: ProjectSpec) -> tuple[str, ...]:
+    """Return the trust of the answers that may be held out: what the spec says, or else unverified ones."""
+    wanted = spec.dataset.holdout_trust
+    return wanted if examples["trust"].is_in(wanted).any() else (Trust.UNVERIFIED.value,)
 
 
 def _retired(examples: pl.DataFrame, memory: HoldoutMemory, project: str, secret: str) -> list[bool]:

@@ -48,9 +48,6 @@ RATED = "rated"
 """The trust level of an answer that only a user's rating supports."""
 TAUGHT = "taught"
 """The trust level of a teacher's answer to a production prompt that nobody validated."""
-UNCHECKED = (RATED, TAUGHT)
-"""Trust levels of answers that no person checked. Such answers are never held out: a model must not be judged
-by what another model said."""
 RATED_DOWN = "rated_down"
 """The reason with which ``select_usable`` drops an answer that was only rated down: there is an answer to
 avoid and no better one. ``negatives_of`` takes these records up."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from tunewheel_contracts.events.data import Trust
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.evaluation_plan import Precision
 from tunewheel_contracts.formats.retrieval_scores import RetrievalScores
@@ -150,6 +151,7 @@ class Judged:
             looks=fresh.looks,
             repeat_spreads=spreads,
             left_out=self.kept.left_out | ({SPENT: fresh.spent} if fresh.spent else {}),
+            unvalidated=sum(one.trust != Trust.EXPERT for one in self.kept.examples),
             tasks={one.rows: one.clusters() for one in contest.tasks}
             | {"retrieval": holdout[self._labelled()]},
         )

@@ -157,6 +157,7 @@ def _facts(scorecard: Scorecard) -> Iterable[str]:
         ("criteria (SHA-256)", scorecard.criteria_sha256),
         ("looks at these rows, this one included", scorecard.looks),
     ]
+    facts += [("held-out answers that no expert validated", scorecard.unvalidated or None)]
     facts += [(f"left out: {reason}", f"{count} rows") for reason, count in scorecard.left_out.items()]
     if scorecard.bundle is not None:
         facts += [("bundle (SHA-256)", scorecard.bundle.sha256)]

@@ -44,6 +44,7 @@ class Clustered:
     regression: Clusters
     looks: int | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
+    unvalidated: int = 0
     tasks: Mapping[str, Clusters] = field(default_factory=dict)
     """The clusters of lm-eval's questions, and of questions whose document is known, by the metrics'
     ``on``."""
@@ -109,6 +110,7 @@ def build_scorecard(
         looks=rows.looks,
         bundle=bundles[Role.CANDIDATE],
         left_out=dict(rows.left_out),
+        unvalidated=rows.unvalidated,
         slices=tuple(slices),
         retrieval=retrieval,
     )

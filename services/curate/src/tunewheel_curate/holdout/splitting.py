@@ -64,23 +64,31 @@ def split_examples(
     holdout: float,
     seen: Sequence[Seen] = (),
     retired: Sequence[bool] = (),
+    askable: Sequence[bool] = (),
 ) -> Split:
     """Split ``examples`` so that about the fraction ``holdout`` is held out.
 
     ``pairs`` are positions in ``examples``. ``seen`` is each example's relation to earlier versions (empty:
-    there were none). ``retired`` says which examples belong to a retired group (empty: none). A unit larger
-    than the fraction trains, unless half of it was held out before.
+    there were none). ``retired`` says which examples belong to a retired group (empty: none), and ``askable``
+    which ones may be judged by (empty: all). The fraction is of those, and a new unit without one trains. A
+    unit larger than the fraction trains, unless half of it was held out before.
     """
     rows = _units(examples, pairs, seen, retired)
     largest = max(1.0, holdout * examples.height)
     resting = {name for name, unit in rows.items() if unit.retired and _side(unit, largest) is Side.HOLDOUT}
     labels = [label or "" for label in examples["label"]]
-    units = [
-        Unit(name, Counter(labels[row] for row in unit.all), _side(unit, largest))
+    units = (
+        Unit(
+            name,
+            Counter(labels[row] for row in unit.all if not askable or askable[row]),
+            _side(unit, largest),
+        )
         for name, unit in rows.items()
         if name not in resting
-    ]
-    held = choose_holdout(units, fraction=holdout)
+    )
+    held = choose_holdout(
+        [unit for unit in units if unit.labels or unit.side is Side.HOLDOUT], fraction=holdout
+    )
     chosen = {row for name in held for row in rows[name].all}
     lost = {row for name, unit in rows.items() if name not in held for row in unit.held_before}
     lost |= _alike(lost, pairs) if lost else set()

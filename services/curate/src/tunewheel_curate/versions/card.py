@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tunewheel_contracts.formats.dataset import FunnelStage
+import polars as pl
+from tunewheel_contracts.events.data import Trust
+from tunewheel_contracts.formats.dataset import ExampleFormat, FunnelStage
 from tunewheel_contracts.formats.spec import ProjectSpec
 
 from tunewheel_curate.duplicates.near import ANSWERED_OTHERWISE
@@ -44,6 +46,11 @@ OTHERWISE = (
     "{count} records ask nearly the same as another record. They stay, because the answers differ by more "
     "than case, punctuation or a figure of the question."
 )
+UNCHECKED = (
+    "> **Caution.** No expert validated {count} of the {of} held-out answers, so every verdict on this "
+    "version says how far a model agrees with unchecked answers. Publish answers with `validated_by`; a file "
+    "that an expert has read, by `tunewheel publish FILE --project {project} --validated-by NAME`."
+)
 CLEANED = {
     "quoted_history": "tickets whose quoted history was cut",
     "signatures": "tickets whose signature was cut",
@@ -77,6 +84,9 @@ def data_card(
         + (f"This version follows {previous}." if previous else "This is the first version."),
     ]
     parts[1:1] = [f"> **Caution.** {caution}" for caution in spec.cautions]
+    asked = build.split.holdout.filter(pl.col("format") == ExampleFormat.ANSWER.value)
+    if unchecked := asked.filter(pl.col("trust") != Trust.EXPERT.value).height:
+        parts.insert(1, UNCHECKED.format(count=unchecked, of=asked.height, project=spec.project))
     if build.preliminary:
         parts.insert(1, f"> **Preliminary.** {build.preliminary}")
     if data_docs:
