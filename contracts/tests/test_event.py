@@ -75,11 +75,6 @@ def test_a_field_that_joined_the_identity_counts_only_where_it_is_given() -> Non
     assert threaded.event_id() != TICKET.event_id()
 
 
-@pytest.mark.parametrize("mended", [{"customer": "jane"}, {"created_at": NOON}, {"validated_at": NOON}])
-def test_a_ticket_that_is_published_again_with_its_customer_or_a_date_is_another_event(mended) -> None:
-    assert TICKET.model_copy(update=mended).event_id() != TICKET.event_id()
-
-
 def test_a_command_of_somebody_else_is_another_command() -> None:
     """A command that was refused for who sent it must not stand in the way of the one that may."""
     sent = {_control().model_copy(update={"principal": by}).event_id() for by in (None, OKAFOR)}

@@ -23,7 +23,7 @@ class Event(BaseModel):
         the entity of the event. key_field: the field that is the record key. Events with the same key stay in
         order on the log. identity_fields: the fields that, with the subject, determine the event's id. They
         hold causes and never
-            times of handling, so that handling a cause twice gives the same id.
+            times, so that handling a cause twice gives the same id.
         identity_when_given: fields that joined the identity later. They count only where they differ from
             their default, so that earlier events keep their ids.
         caps_dates: whether no date in the data may be later than the record's time on the log.

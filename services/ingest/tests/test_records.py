@@ -84,6 +84,12 @@ def test_an_answer_nobody_stands_behind_is_unverified() -> None:
     assert ticket_record(ticket(validated_by="eve")).trust is Trust.UNVERIFIED
 
 
+def test_a_ticket_that_is_sent_again_with_its_customer_is_the_same_record_of_another_group() -> None:
+    first, again = (ticket_record(ticket(**more)) for more in ({}, {"customer": "jane"}))
+    assert first.record_id == again.record_id
+    assert (first.group, again.group) == (first.source_id, "jane")
+
+
 def test_identity_follows_content_and_source_only() -> None:
     one = ticket_record(ticket())
     assert one.record_id == ticket_record(ticket()).record_id

@@ -41,7 +41,7 @@ class TicketPublished(UpstreamEvent):
     subject_field: ClassVar[str] = "ticket_id"
     key_field: ClassVar[str] = "ticket_id"
     identity_fields: ClassVar[tuple[str, ...]] = ("subject", "body", "answer", "validated_by")
-    identity_when_given: ClassVar[tuple[str, ...]] = ("thread", "customer", "created_at", "validated_at")
+    identity_when_given: ClassVar[tuple[str, ...]] = ("thread",)
 
     project: Slug
     ticket_id: SourceId
@@ -68,7 +68,7 @@ class DocumentPublished(UpstreamEvent):
     subject_field: ClassVar[str] = "document_id"
     key_field: ClassVar[str] = "document_id"
     identity_fields: ClassVar[tuple[str, ...]] = ("title", "content", "media_type")
-    identity_when_given: ClassVar[tuple[str, ...]] = ("file", "published_at")
+    identity_when_given: ClassVar[tuple[str, ...]] = ("file",)
 
     project: Slug
     document_id: RelativePath
@@ -118,9 +118,7 @@ class ExamplePublished(UpstreamEvent):
     subject_field: ClassVar[str] = "example_id"
     key_field: ClassVar[str] = "example_id"
     identity_fields: ClassVar[tuple[str, ...]] = ("input", "output", "validated_by")
-    identity_when_given: ClassVar[tuple[str, ...]] = (
-        "messages", "rejected_output", "group", "validated_at",
-    )  # fmt: skip
+    identity_when_given: ClassVar[tuple[str, ...]] = ("messages", "rejected_output")
 
     project: Slug
     example_id: SourceId
