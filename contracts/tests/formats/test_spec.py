@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 import yaml
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.event import decode_data
+from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.spec import ProjectSpec, parse_spec
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "project-spec" / "valid" / "helpdesk.json"
@@ -103,6 +105,31 @@ def test_to_learn_fast_without_replay_is_cautioned_against() -> None:
     assert _spec(train={"learning_rate": 1e-4}).cautions == ()
     replay = {"replay": {"source": "general.jsonl"}}
     assert _spec(train={"learning_rate": 0.001}, dataset=replay).cautions == ()
+
+
+def test_all_weights_learn_at_a_rate_of_their_own_and_are_cautioned_of_above_it() -> None:
+    rates = {method: _spec(train={"method": method.value}).train.learning_rate for method in TrainMethod}
+    assert rates == {TrainMethod.LORA: 1e-4, TrainMethod.QLORA: 1e-4, TrainMethod.FULL: 1e-5}
+    full = _spec(train={"method": "full"})
+    assert full.cautions == ()
+    # the rate is resolved where the spec is read, so the log keeps it whatever a later default is
+    assert json.loads(full.model_dump_json())["train"]["learning_rate"] == 1e-5
+    written = _spec(train={"method": "full", "learning_rate": 1e-5})
+    assert written.sha256 == full.sha256
+    old = ProjectSpec.model_validate_json(
+        _spec(train={"method": "full", "learning_rate": 1e-4}).model_dump_json()
+    )
+    assert old.train.learning_rate == 1e-4
+    (caution,) = old.cautions
+    assert caution.startswith("train.learning_rate 0.0001 is above 2e-05")
+
+
+def test_large_steps_of_an_adapter_are_cautioned_against() -> None:
+    large = {"batch_size": 64, "micro_batch_size": 8}
+    (caution,) = _spec(train=large | {"method": "qlora"}).cautions
+    assert caution.startswith("train.batch_size 64 is above 32")
+    assert _spec(train=large | {"method": "full"}).cautions == ()
+    assert _spec(train={"batch_size": 32}).cautions == ()
 
 
 def test_a_preference_of_nothing_is_a_rule_and_none_is_none() -> None:

@@ -114,6 +114,8 @@ def test_a_resumed_run_ends_with_the_same_weights_bit_for_bit(trained, case, met
     losses = {m.step: m.loss for m in whole.heard(Progressed) if m.step > step}
     assert {m.step: m.loss for m in resumed.heard(Progressed)} == losses
     assert same(resumed.weights(), whole.weights())
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.utils.deterministic.fill_uninitialized_memory  # it takes time and changes no result
 
 
 def test_two_threads_give_the_same_adapter_twice(case):

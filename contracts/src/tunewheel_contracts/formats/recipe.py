@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -61,6 +61,9 @@ class PreferenceSpec(Strict):
         return self
 
 
+FULL_LEARNING_RATE = 1e-5
+"""The default of ``full``. An adapter learns best at about ten times the rate of all weights (Schulman et
+al., LoRA Without Regret, 2025)."""
 _NAMES: TypeAdapter[tuple[str, ...]] = TypeAdapter(Annotated[tuple[str, ...], Field(min_length=1)])
 
 
@@ -85,6 +88,7 @@ class TrainSpec(Strict):
     continue_from: Slug | None = None
     """A model id of this project. Training starts from its adapter and not from a new one."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-4
+    """If it is left out, ``full`` takes 0.00001."""
     epochs: Annotated[float, Field(gt=0, le=100)] = 2.0
     batch_size: PositiveInt = 8
     """Examples per optimizer step. Gradients of several micro-batches are accumulated if needed."""
@@ -118,6 +122,14 @@ class TrainSpec(Strict):
     priority: Annotated[int, Field(ge=0, le=9)] = 5
     """Among runs that wait for the same machine, the one with the highest priority goes first."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 17
+
+    @model_validator(mode="before")
+    @classmethod
+    def _takes_the_rate_of_its_method(cls, value: Any) -> Any:
+        given = dict(cast("dict[str, Any]", value)) if isinstance(value, dict) else {}
+        if given.get("method") == TrainMethod.FULL:
+            given.setdefault("learning_rate", FULL_LEARNING_RATE)
+        return given or value
 
     @field_validator("target_modules", mode="before")
     @classmethod

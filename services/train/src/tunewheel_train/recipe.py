@@ -31,8 +31,8 @@ def train(
 ) -> Completed:
     """Train and write the adapter (``full``: the whole model) to ``job.output_dir``.
 
-    On one machine with one number of threads the result depends only on the job. Interruptions do not change
-    it.
+    On one processor with one number of threads the result depends only on the job. Interruptions do not
+    change it. On a GPU this holds within rounding.
 
     Raises:
         RunFailed: the run cannot succeed without a change; names the field to change. RunStopped:

@@ -45,6 +45,6 @@ def use(kernels: Kernels, model: Any) -> None:
 
         _apply_liger_kernel_to_instance(model=base, cross_entropy=False, fused_linear_cross_entropy=False)
     if kernels.attention != "sdpa":
-        # Without it the backward pass sums in varying order, and a resumed run gives other weights.
+        # Without it the backward pass sums in varying order.
         os.environ["FLASH_ATTENTION_DETERMINISTIC"] = "1"
         base.set_attn_implementation(kernels.attention)

@@ -42,7 +42,7 @@ class Kernels:
 
 
 def choose(facts: Facts) -> Kernels:
-    """Return the fastest deterministic kernels that ``facts`` allow."""
+    """Return the fastest kernels that ``facts`` allow."""
     if facts.capability is None or facts.capability < AMPERE:
         return Kernels()
     return Kernels(
