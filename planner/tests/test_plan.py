@@ -38,12 +38,46 @@ def test_what_fits_is_planned_as_written() -> None:
     assert found.peak_bytes == found.memory.total < found.available_bytes
 
 
-def test_what_is_too_large_is_recomputed_first_and_cut_smaller_then() -> None:
-    recomputed, cut = plan(on="l4", method="qlora"), plan(on="t4", method="qlora", max_tokens=800)
-    assert recomputed.fits
-    assert recomputed.gradient_checkpointing
-    assert recomputed.micro_batch_size >= cut.micro_batch_size
-    assert cut.micro_batch_size in (1, 2, 4, 8)
+LONG = DatasetStats(examples=1000, tokens=4_096_000, longest=4096, learnt=1_000_000)
+SHORT = DatasetStats(examples=1000, tokens=400_000, longest=800, learnt=100_000)
+PROMPT = DatasetStats(examples=1000, tokens=1_000_000, longest=1200, learnt=60_000, prefix=900)
+MISTRAL = KNOWN["mistralai/Mistral-7B-Instruct-v0.3"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "stats", "on", "method", "form"),
+    [
+        # recomputing instead costs a third of the speed
+        (SHAPE_8B, LONG, "h100-80", "lora", (2, False)),
+        (MISTRAL, SHORT, "rtx-4090", "lora", (1, False)),
+        (SHAPE_8B, STATS, "l4", "qlora", (2, False)),
+        # nothing smaller fits without recomputing; then the largest micro-batch that fits is as fast as any
+        (SHAPE_8B, STATS, "t4", "qlora", (4, True)),
+        # a shared beginning is computed once per micro-batch, so that small ones cost more than recomputing
+        (SHAPE_8B, PROMPT, "l4", "qlora", (8, True)),
+    ],
+)
+def test_of_the_forms_that_fit_the_fastest_is_planned(
+    shape: ModelShape, stats: DatasetStats, on: str, method: str, form: tuple[int, bool]
+) -> None:
+    recipe = TrainSpec.model_validate({"method": method})
+    found = make_plan(shape, stats, recipe, device(on))
+    assert found.fits
+    assert (found.micro_batch_size, found.gradient_checkpointing) == form
+
+
+def test_smaller_micro_batches_make_the_plan_half_as_fast_again() -> None:
+    speeds = [
+        make_plan(shape, stats, TrainSpec(), device(on)).tokens_per_second.expected
+        for shape, stats, on in ((SHAPE_8B, LONG, "h100-80"), (MISTRAL, SHORT, "rtx-4090"))
+    ]
+    assert speeds == pytest.approx([9_855, 1_996], rel=0.01)  # recomputed: 6,723 and 1,338
+
+
+def test_full_is_cut_smaller_before_it_is_recomputed() -> None:
+    shape = KNOWN["meta-llama/Llama-3.2-1B-Instruct"]
+    found = make_plan(shape, LONG, TrainSpec(method=TrainMethod.FULL), device("l40s"))
+    assert (found.micro_batch_size, found.gradient_checkpointing, found.fits) == (2, False, True)
 
 
 @pytest.mark.parametrize(

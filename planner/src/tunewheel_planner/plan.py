@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tunewheel_contracts.formats.plan import Interval, MemoryParts, TrainPlan, ValidationPlan
@@ -18,6 +18,8 @@ from tunewheel_planner.validation import count_steps, most_validated, plan_valid
 
 HEADROOM = 0.93
 """The share of a device's memory that a plan may fill. Allocators leave gaps."""
+EQUALLY_FAST = 0.01
+"""A difference in speed for which no smaller micro-batch is taken."""
 START_SECONDS = 20.0
 """Time for imports, loading and the last save."""
 _PASSES: Mapping[PreferenceMethod | None, int] = {
@@ -102,26 +104,27 @@ def make_plan(
     the processor's memory. The plan's bytes are those of one process. The speed is assumed to grow in
     proportion to the number of processes.
 
-    Tried in order: the recipe as written; with gradient checkpointing; with smaller micro-batches, which
-    divide ``batch_size``. If none fits, the plan is for the smallest form and holds advice.
+    Of the ``rungs`` that fit, the plan takes the one with the highest expected speed. If none fits, the plan
+    is for the last rung and holds advice.
     """
     number = precision or ("bfloat16" if device.bfloat16 else "float32")
     frame = _Frame(shape, recipe, device, correction, number, processes, shards)
     stages = _stages(stats, pairs, recipe)
-    plan: TrainPlan | None = None
-    for micro, checkpointing in _ladder(recipe):
-        plan = _plan(frame, stages, micro, checkpointing)
-        if plan.fits:
-            return plan
-    assert plan is not None
-    return plan.model_copy(update={"advice": _advice(recipe.method, plan, device)})
+    plans = [_plan(frame, stages, micro, checkpointing) for micro, checkpointing in rungs(recipe)]
+    if fitting := [plan for plan in plans if plan.fits]:
+        enough = max(plan.tokens_per_second.expected for plan in fitting) * (1 - EQUALLY_FAST)
+        return next(plan for plan in fitting if plan.tokens_per_second.expected >= enough)
+    return plans[-1].model_copy(update={"advice": _advice(recipe.method, plans[-1], device)})
 
 
-def _ladder(recipe: TrainSpec) -> Iterator[tuple[int, bool]]:
-    yield recipe.micro_batch_size, False
-    for micro in range(recipe.micro_batch_size, 0, -1):
-        if recipe.batch_size % micro == 0:
-            yield micro, True
+def rungs(recipe: TrainSpec) -> list[tuple[int, bool]]:
+    """Return the forms in which ``recipe`` may be trained, as (micro-batch size, gradient checkpointing).
+
+    Smaller micro-batches, which divide ``batch_size``, come before recomputing: with a frozen base,
+    recomputing costs half as much again, and a smaller micro-batch hardly anything.
+    """
+    sizes = [n for n in range(recipe.micro_batch_size, 0, -1) if recipe.batch_size % n == 0]
+    return [(size, checkpointing) for checkpointing in (False, True) for size in sizes]
 
 
 @dataclass(frozen=True, slots=True)

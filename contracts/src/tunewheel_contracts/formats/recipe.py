@@ -126,10 +126,12 @@ class TrainSpec(Strict):
     @model_validator(mode="before")
     @classmethod
     def _takes_the_rate_of_its_method(cls, value: Any) -> Any:
-        given = dict(cast("dict[str, Any]", value)) if isinstance(value, dict) else {}
+        if not isinstance(value, dict):
+            return value
+        given = dict(cast("dict[str, Any]", value))
         if given.get("method") == TrainMethod.FULL:
             given.setdefault("learning_rate", FULL_LEARNING_RATE)
-        return given or value
+        return given
 
     @field_validator("target_modules", mode="before")
     @classmethod

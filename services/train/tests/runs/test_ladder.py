@@ -5,6 +5,7 @@ from pathlib import Path
 from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_planner.devices import processor
 from tunewheel_planner.plan import DatasetStats, make_plan
+from tunewheel_planner.plan import rungs as rungs_of
 from tunewheel_planner.shapes import KNOWN
 from tunewheel_train.job import Job
 from tunewheel_train.runs.ladder import next_rung
@@ -50,12 +51,27 @@ def test_a_smaller_micro_batch_still_divides_the_batch():
     ]  # fmt: skip
 
 
-def test_the_ladder_begins_where_the_plan_had_put_the_run():
+def test_the_ladder_begins_where_the_plan_had_put_the_run_and_goes_on_in_its_order():
     stats = DatasetStats(examples=100, tokens=40_000, longest=800, learnt=10_000)
-    small = processor(memory_bytes=7 << 30, teraflops=1, bfloat16=True)
-    plan = make_plan(KNOWN["meta-llama/Llama-3.2-1B-Instruct"], stats, TrainSpec(), small)
-    assert plan.gradient_checkpointing
-    lowered, adjustment = next_rung(job(), plan, after_step=0) or (None, None)
-    assert lowered is not None
+    shape = KNOWN["meta-llama/Llama-3.2-1B-Instruct"]
+
+    def planned(gib: int):
+        small = processor(memory_bytes=gib << 30, teraflops=1, bfloat16=True)
+        return make_plan(shape, stats, TrainSpec(), small)
+
+    cut, recomputed = planned(7), planned(5)
+    assert (cut.micro_batch_size, cut.gradient_checkpointing) == (2, False)
+    lowered, adjustment = next_rung(job(), cut, after_step=0) or (None, None)
+    assert (adjustment.field, adjustment.value) == ("micro_batch_size", "1")
+    assert lowered.gradient_checkpointing is False
+    assert recomputed.gradient_checkpointing
+    lowered, adjustment = next_rung(job(), recomputed, after_step=0) or (None, None)
     assert lowered.gradient_checkpointing is True
-    assert int(adjustment.value) < plan.micro_batch_size <= 8
+    assert int(adjustment.value) < recomputed.micro_batch_size <= 8
+
+
+def test_both_ladders_cut_before_they_recompute():
+    recipe = TrainSpec(batch_size=12, micro_batch_size=12)
+    assert rungs_of(recipe) == [(n, again) for again in (False, True) for n in (12, 6, 4, 3, 2, 1)]
+    halved = [value for field, value in rungs(job(batch_size=12, micro_batch_size=12)) if "micro" in field]
+    assert halved == ["6", "3", "1"]

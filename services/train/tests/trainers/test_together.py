@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from pathlib import Path
 from types import SimpleNamespace
 
+import polars as pl
 import pytest
 import torch
 from tunewheel_train.progress import Completed, Message, Progressed, Stopped, parse
 from tunewheel_train.runs.node import Node
 from tunewheel_train.runs.process import WORKER, one_of, run_process, together
+from tunewheel_train.trainers.sft_trainer import SftTrainer
 from tunewheel_train.trainers.stepping import PlannedSteps
 
 
@@ -71,6 +74,59 @@ class Part(PlannedSteps):
 
     def weight_of(self, items):
         return sum(map(len, items))
+
+
+@pytest.mark.parametrize("items", [1, 7, 8])
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_validation_is_divided_by_any_number_of_processes_and_its_loss_stays(items: int, processes: int):
+    parts = [Validating(processes, rank, items) for rank in range(processes)]
+    losses = [SftTrainer.validate(part) for part in parts]  # type: ignore[arg-type]
+    assert sum(losses) / processes == pytest.approx(Validating(1, 0, items).wanted)
+    assert sorted(item for part in parts for item in part.taken) == list(range(1, items + 1))
+    assert max(len(part.taken) for part in parts) == math.ceil(items / processes)
+
+
+class Validating(Part):
+    """The validation of one of the processes. The loss of an item is the square of its length."""
+
+    def __init__(self, processes: int, rank: int, items: int) -> None:
+        super().__init__(processes, rank)
+        self.accelerator.reduce = lambda loss, how: loss
+        self.course.validation = [[at] * at for at in range(1, items + 1)]
+        self.args = SimpleNamespace(device="cpu")
+        self.model = torch.nn.Identity()
+        self.compute_loss_context_manager = contextlib.nullcontext
+        self.taken: list[int] = []
+
+    @property
+    def wanted(self) -> float:
+        lengths = [len(item) for item in self.course.validation]
+        return sum(length**2 for length in lengths) / sum(lengths)
+
+    def lay_out(self, items):
+        return torch.tensor([len(item) for item in items])
+
+    def loss_of(self, model, piece, weight):
+        self.taken += piece.tolist() if weight != math.inf else []
+        return (piece.float() ** 2).sum() / weight
+
+
+def test_two_processes_validate_as_one_does(case, conversation_of, forge, tmp_path: Path):
+    path = tmp_path / "many.parquet"
+    pl.DataFrame([conversation_of(number) for number in range(63)]).write_parquet(path)
+    # the fewest steps that may be validated after: 20 examples at a twentieth of the cost
+    options = {"train_path": path, "validation_fraction": 0.33, "epochs": 8.0, "batch_size": 42,
+               "micro_batch_size": 3, "checkpoint_steps": 5}  # fmt: skip
+    together_, alone = case("together", **options), case("alone", **options)
+    job_file = tmp_path / "job.json"
+    job_file.write_text(together_.job.model_dump_json())
+    assert forge(job_file, processes=2) == [0, 0]
+    alone.train()
+    (found,), (wanted,) = (
+        [m.validation_loss for m in heard if isinstance(m, Progressed) and m.validation_loss is not None]
+        for heard in (messages(job_file), alone.messages)
+    )
+    assert found == pytest.approx(wanted, abs=1e-4)
 
 
 async def test_what_the_service_launches_trains_by_two_processes(trained, case, tmp_path: Path):

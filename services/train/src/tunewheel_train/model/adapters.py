@@ -23,6 +23,7 @@ def with_adapter(model: Any, recipe: TrainSpec) -> Any:
     config = LoraConfig(
         r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
+        exclude_modules=outside_decoder(model) or None,
         use_rslora=recipe.rslora, use_dora=recipe.dora, task_type="CAUSAL_LM",
     )  # fmt: skip
     set_seed(recipe.seed)
@@ -35,12 +36,31 @@ def with_adapter(model: Any, recipe: TrainSpec) -> Any:
         ) from error
 
 
+def _decoder(model: Any) -> Any:
+    """Return the part of ``model`` that reads and writes tokens. Some text models call their output head
+    ``decoder``, so a decoder without the embeddings is not taken."""
+    decoder, embeddings = model.get_decoder(), model.get_input_embeddings()
+    return decoder if any(module is embeddings for module in decoder.modules()) else model
+
+
+def outside_decoder(model: Any) -> list[str]:
+    """Return the names of the layers outside the text decoder, such as those of a vision tower. An adapter
+    there would be trained on nothing, and vLLM refuses to load it."""
+    inside = {id(module) for module in _decoder(model).modules()} | {id(model.get_output_embeddings())}
+    return sorted(name for name, layer in _linear(model) if id(layer) not in inside)
+
+
+def _linear(model: Any) -> list[tuple[str, Any]]:
+    kinds = torch.nn.Linear | Conv1D
+    return [(name, layer) for name, layer in model.named_modules() if isinstance(layer, kinds)]
+
+
 def demand_reachable(model: Any, targets: str | Sequence[str]) -> None:
     """Raise RunFailed if ``all-linear`` would not reach all weights: experts in one tensor are no linear
     layers, and would get no adapter."""
     if targets != "all-linear":
         return
-    experts = sum(_holds_experts(module) for module in model.modules())
+    experts = sum(_holds_experts(module) for module in _decoder(model).modules())
     if experts:
         reached = _last_parts(_adapted(model, "all-linear"))
         raise RunFailed(
@@ -74,12 +94,12 @@ def _demand_modules(model: Any, targets: str | Sequence[str]) -> None:
 
 
 def _adapted(model: Any, targets: str | Sequence[str]) -> set[str]:
-    """Return the names of the layers that ``targets`` match."""
+    """Return the names of the layers of the text decoder that ``targets`` match."""
+    outside = set(outside_decoder(model))
     if targets == "all-linear":
         head = model.get_output_embeddings()
-        layers = ((name, layer) for name, layer in model.named_modules() if layer is not head)
-        return {name for name, layer in layers if isinstance(layer, torch.nn.Linear | Conv1D)}
-    names = (name for name, _ in model.named_modules() if name)
+        return {name for name, layer in _linear(model) if layer is not head} - outside
+    names = (name for name, _ in model.named_modules() if name and name not in outside)
     return {name for name in names if any(f".{name}".endswith(f".{target}") for target in targets)}
 
 
@@ -127,7 +147,8 @@ def _demand_same_shape(written: dict[str, Any], recipe: TrainSpec) -> None:
 
 def _demand_same_modules(model: Any, written: dict[str, Any], recipe: TrainSpec) -> None:
     found = _adapted(model, written.get("target_modules") or ())
-    if found != _adapted(model, recipe.target_modules):
+    excluded = sorted(written.get("exclude_modules") or ())
+    if found != _adapted(model, recipe.target_modules) or excluded != outside_decoder(model):
         raise RunFailed(
             field="train.target_modules",
             reason=f"is not what the adapter to continue from has, [{_last_parts(found)}]; set it to that",

@@ -1,6 +1,7 @@
-"""The ladder of changes when memory is not enough. A run goes down one rung after each failure:
+"""The ladder of changes when memory is not enough. A run goes down one rung after each failure,
+in the order of the planner's ``rungs``:
 
-1. smaller micro-batches, halved down to one example: the same optimizer steps, but slower
+1. smaller micro-batches, halved down to one example: the same optimizer steps
 2. gradient checkpointing: activations are computed twice instead of kept
 3. QLoRA instead of LoRA, if ``on_out_of_memory`` is ``quantize``: this gives another model, and the adapter's
    metadata says so
@@ -11,6 +12,7 @@ from __future__ import annotations
 from tunewheel_contracts.formats.plan import TrainPlan
 from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import Adjustment
+from tunewheel_planner.plan import rungs
 
 from tunewheel_train.job import Job
 
@@ -26,22 +28,20 @@ def next_rung(job: Job, plan: TrainPlan | None, *, after_step: int) -> tuple[Job
     recipe = job.recipe
     if recipe.on_out_of_memory == "fail":
         return None
-    if recipe.micro_batch_size > 1:
-        smaller = _half(recipe.batch_size, recipe.micro_batch_size)
-        shrunk = recipe.model_copy(update={"micro_batch_size": smaller})
-        changed = {"recipe": shrunk, "gradient_checkpointing": bool(job.gradient_checkpointing)}
-        return _adjusted(job, changed, "micro_batch_size", str(smaller), after_step)
-    if not job.gradient_checkpointing:
-        return _adjusted(job, {"gradient_checkpointing": True}, "gradient_checkpointing", "true", after_step)
+    micro, recomputing = recipe.micro_batch_size, bool(job.gradient_checkpointing)
+    for size, checkpointing in rungs(recipe):
+        # each failure costs a restart: no rung that may need as much as this one did
+        if checkpointing == recomputing and size <= micro // 2:
+            changed = recipe.model_copy(update={"micro_batch_size": size})
+            same = {"recipe": changed, "gradient_checkpointing": recomputing}
+            return _adjusted(job, same, "micro_batch_size", str(size), after_step)
+        if checkpointing and not recomputing and size <= micro:
+            more = {"gradient_checkpointing": True}
+            return _adjusted(job, more, "gradient_checkpointing", "true", after_step)
     if recipe.on_out_of_memory == "quantize" and recipe.method is TrainMethod.LORA:
         quantized = recipe.model_copy(update={"method": TrainMethod.QLORA})
         return _adjusted(job, {"recipe": quantized}, "method", "qlora", after_step)
     return None
-
-
-def _half(batch_size: int, micro_batch_size: int) -> int:
-    """Return the largest divisor of ``batch_size`` that is at most half of ``micro_batch_size``."""
-    return next(size for size in range(micro_batch_size // 2, 0, -1) if batch_size % size == 0)
 
 
 def _adjusted(

@@ -11,7 +11,6 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from tunewheel_train.data.datasets import Encoded
 from tunewheel_train.data.packing import PackedBatch, pack, pad
-from tunewheel_train.data.schedule import micro_batches
 from tunewheel_train.trainers.course import Course
 from tunewheel_train.trainers.loss import TokenCrossEntropy
 from tunewheel_train.trainers.stepping import PlannedSteps, on_device
@@ -53,17 +52,15 @@ class SftTrainer(PlannedSteps, SFTTrainer):
         return TokenCrossEntropy.apply(logits, piece.targets).sum() / weight
 
     def validate(self) -> float:
-        """Return the mean loss per learnt token over the course's validation examples."""
+        """Return the mean loss per learnt token over the course's validation examples. Processes that train
+        together divide the examples like those of a step."""
         model: Any = self.model
-        ordered = sorted(self.course.validation, key=len)
-        rows = micro_batches(range(len(ordered)), self.course.micro_batch_size)
-        pieces = [self.lay_out([ordered[index] for index in row]) for row in rows]
-        weight = self.weight_of(ordered)
+        part = self.cut(sorted(self.course.validation, key=len))
         was_training = model.training
         model.eval()
         try:
             with torch.no_grad(), self.compute_loss_context_manager():
-                losses = [self.loss_of(model, on_device(p, self.args.device), weight) for p in pieces]
+                losses = [self.loss_of(model, on_device(p, self.args.device), w) for p, w in part.pieces]
         finally:
             model.train(was_training)
-        return float(torch.stack(losses).sum())
+        return float(self.accelerator.reduce(torch.stack(losses).sum(), "mean"))

@@ -1,0 +1,82 @@
+"""Which layers of a model get an adapter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tunewheel_contracts.formats.recipe import TrainSpec
+from tunewheel_train.errors import RunFailed
+from tunewheel_train.model.adapters import continue_adapter, demand_reachable, with_adapter
+
+TEXT: dict[str, Any] = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 64, "pad_token_id": 0, "bos_token_id": 1,
+    "eos_token_id": 2,
+}  # fmt: skip
+SEEN: dict[str, Any] = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "image_size": 28, "patch_size": 14,
+}  # fmt: skip
+LOOKING: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "gemma3": (TEXT | {"model_type": "gemma3_text"}, SEEN | {"model_type": "siglip_vision_model"}),
+    "llava": (TEXT | {"model_type": "llama"}, SEEN | {"model_type": "clip_vision_model"}),
+    "qwen2_5_vl": (
+        TEXT | {"rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]}},
+        {"hidden_size": 32, "intermediate_size": 64, "depth": 2, "num_heads": 4, "out_hidden_size": 32},
+    ),
+}
+
+
+def looking(model_type: str) -> Any:
+    """A tiny random model with a vision tower."""
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    text, vision = LOOKING[model_type]
+    config = AutoConfig.for_model(model_type, text_config=text, vision_config=vision)
+    return AutoModelForImageTextToText.from_config(config)
+
+
+def trained(model: Any) -> list[str]:
+    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+@pytest.mark.parametrize("model_type", LOOKING)
+@pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "v_proj"]])
+def test_a_vision_tower_gets_no_adapter(model_type: str, targets: Any) -> None:
+    model = looking(model_type)
+    demand_reachable(model, targets)
+    names = trained(with_adapter(model, TrainSpec(target_modules=targets)))
+    assert len(names) == 2 * 2 * (7 if targets == "all-linear" else len(targets))
+    assert all(".language_model." in name for name in names)
+
+
+def test_a_layer_of_the_vision_tower_alone_is_no_target() -> None:
+    with pytest.raises(RunFailed) as caught:
+        with_adapter(looking("gemma3"), TrainSpec(target_modules=("out_proj",)))
+    assert caught.value.field == "train.target_modules"
+
+
+def test_an_adapter_with_a_part_on_the_vision_tower_is_not_trained_further(tmp_path: Any) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+    get_peft_model(looking("gemma3"), config).save_pretrained(tmp_path / "old")
+    with pytest.raises(RunFailed) as caught:
+        continue_adapter(looking("gemma3"), TrainSpec(), tmp_path / "old")
+    assert caught.value.field == "train.target_modules"
+    with_adapter(looking("gemma3"), TrainSpec()).save_pretrained(tmp_path / "new")
+    names = trained(continue_adapter(looking("gemma3"), TrainSpec(), tmp_path / "new"))
+    assert len(names) == 28
+
+
+def test_a_head_that_is_called_decoder_is_no_decoder() -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shape = {k: v for k, v in TEXT.items() if k not in ("num_key_value_heads", "head_dim")}
+    config = AutoConfig.for_model("modernbert-decoder", **shape, sep_token_id=3, cls_token_id=4)
+    model = AutoModelForCausalLM.from_config(config)
+    assert model.get_decoder() is model.get_output_embeddings()
+    names = trained(with_adapter(model, TrainSpec()))
+    assert names
+    assert not any("decoder" in name for name in names)
