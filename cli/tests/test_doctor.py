@@ -19,6 +19,7 @@ from tunewheel_cli.commands.doctor import engines_of
 from tunewheel_cli.connection import InvalidOption
 from tunewheel_cli.doctor import examination
 from tunewheel_cli.doctor.clocks import clock_findings
+from tunewheel_cli.doctor.device import judge_device
 from tunewheel_cli.doctor.endpoints import ENGINE_CAFILE, look_at_engines, look_at_store
 from tunewheel_cli.doctor.examination import Installation, examine
 from tunewheel_cli.doctor.findings import Finding, Verdict, listed
@@ -30,6 +31,7 @@ from tunewheel_cli.lag import groups_of_services
 from tunewheel_cli.places import Var
 from tunewheel_cli.run_state import RunState
 from tunewheel_cli.topics import wanted_topics
+from tunewheel_planner.driver import Driver
 
 EVERYTHING = frozenset({"Read", "Write", "Create", "Delete", "Alter", "Describe", "AlterConfigs"})
 COPY = Copies(leader=1, replicas=(1, 2, 3), in_sync=(1, 2, 3))
@@ -364,6 +366,37 @@ def test_the_engine_here_is_sent_what_its_gateway_sends(
         assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("driver", "cuda", "asked", "verdict", "words"),
+    [
+        (None, "13.2", "", Verdict.NOT_CHECKED, "use the processor"),
+        (None, "13.2", "0", Verdict.WRONG, "GPU 0 is asked for"),
+        (
+            Driver("570.86.15", "12.8", ("NVIDIA L4",)),
+            "13.2",
+            "",
+            Verdict.WRONG,
+            "NVIDIA L4, driver 570.86.15",
+        ),
+        (
+            Driver("580.95.05", "13.0", ("NVIDIA L4",)),
+            "13.2",
+            "0",
+            Verdict.OK,
+            "torch is built for CUDA 13.2",
+        ),
+        (Driver("570.86.15", "12.8"), None, "", Verdict.OK, "no torch for CUDA"),
+    ],
+)
+def test_a_driver_must_suffice_for_the_torch_here(
+    driver: Driver | None, cuda: str | None, asked: str, verdict: Verdict, words: str
+) -> None:
+    found = judge_device(driver, cuda, asked=asked)
+    assert (found.about, found.verdict) == ("device", verdict)
+    assert words in found.text
+    assert bool(found.fix) == (verdict is Verdict.WRONG)
+
+
 async def test_a_look_that_fails_does_not_hide_the_others(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -375,6 +408,6 @@ async def test_a_look_that_fails_does_not_hide_the_others(
     found = await examine(Installation({}, store_url=tmp_path.as_uri()))
     assert [(one.about, one.verdict) for one in found] == [
         ("kafka", Verdict.WRONG), ("store", Verdict.OK), ("engine", Verdict.NOT_CHECKED),
-        ("clock", Verdict.OK),
+        ("device", found[3].verdict), ("clock", Verdict.OK),
     ]  # fmt: skip
     assert "RuntimeError: no such answer" in found[0].text

@@ -70,6 +70,12 @@ def _desired(event: lifecycle.ServingDesired) -> str:
     return ", ".join(routes) or "nothing"
 
 
+def _started(event: training.TrainStarted) -> str:
+    driver = f", driver {event.driver}, CUDA {event.cuda}" if event.driver is not None else ""
+    device = f" ({event.device}{driver})" if event.device is not None else ""
+    return f"{event.run_id}: {event.method.value}, {event.total_steps} steps on {event.dataset_id}{device}"
+
+
 def _progressed(event: training.TrainProgressed) -> str:
     gpu, waited = event.gpu_memory_bytes, event.since_step_seconds
     parts = [
@@ -145,7 +151,7 @@ _WORDS: dict[type, Callable[[Any], str]] = {
     data.DatasetRejected: lambda e: "; ".join(e.reasons),
     training.TrainControl: lambda e: f"{e.run_id}: {e.action.value}",
     training.TrainPlanned: _planned,
-    training.TrainStarted: lambda e: f"{e.run_id}: {e.method.value}, {e.total_steps} steps on {e.dataset_id}",
+    training.TrainStarted: _started,
     training.TrainProgressed: _progressed,
     training.TrainCompleted: lambda e: (
         f"{e.adapter.model_id}: loss {e.final_loss:.3f}, {e.tokens} tokens in {e.wall_seconds:.0f} s"

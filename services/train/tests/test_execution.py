@@ -361,6 +361,17 @@ async def test_the_process_gets_its_threads_and_allocator_settings(bench):
     assert os.environ.get("MALLOC_TOP_PAD_") is None
 
 
+async def test_a_run_whose_gpu_does_not_come_up_fails_before_it_is_planned(bench):
+    made = (await bench()).with_the_real_worker()
+    made.settings = made.settings.model_copy(update={"train_gpus": "5,6"})
+    outcome = await made.train()
+    assert isinstance(outcome, TrainFailed)
+    assert outcome.field == "(device)"
+    assert made.told == []
+    work = made.settings.runs_dir / outcome.run_id / "work"
+    assert work.is_dir()  # checkpoints of an earlier process stay, for the day when the GPU is back
+
+
 async def test_a_run_sees_the_gpus_of_its_slot_alone(bench):
     made = await bench()
     made.settings = made.settings.model_copy(update={"train_gpus": "5,6"})

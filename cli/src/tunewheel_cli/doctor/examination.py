@@ -12,6 +12,7 @@ from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.topics import TOPICS
 
 from tunewheel_cli.doctor.clocks import clock_findings, newest_logged
+from tunewheel_cli.doctor.device import device_finding
 from tunewheel_cli.doctor.endpoints import (
     ENGINE_CAFILE,
     NO_ENGINE,
@@ -58,6 +59,7 @@ async def examine(installation: Installation) -> list[Finding]:
     offsets = {name: offset for look in looks for name, offset in look.offsets.items()}
     return [
         *(finding for look in looks for finding in look.findings),
+        await asyncio.to_thread(device_finding),
         *clock_findings(offsets, logged),
     ]
 

@@ -19,7 +19,8 @@ class Verdict(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Finding:
     about: str
-    """``kafka``, ``topics``, ``copies``, ``rights``, ``services``, ``store``, ``engine`` or ``clock``."""
+    """``kafka``, ``topics``, ``copies``, ``rights``, ``services``, ``store``, ``engine``, ``device`` or
+    ``clock``."""
     verdict: Verdict
     text: str
     fix: str = ""

@@ -70,6 +70,12 @@ class TrainStarted(Event):
     kernels: dict[str, str] = {}
     """The implementations that the run uses on this machine: ``layers``, ``attention`` for padded batches,
     ``compiled``."""
+    device: str | None = None
+    """The device that trains: the name of the GPU, or ``cpu``."""
+    driver: str | None = None
+    """The version of the NVIDIA driver; null on a processor."""
+    cuda: str | None = None
+    """The CUDA version that PyTorch was built for; null on a processor."""
 
 
 class TrainProgressed(Event):
@@ -133,7 +139,8 @@ class TrainFailed(Event):
     run_id: Slug
     dataset_id: Slug
     field: str
-    """The field to correct: a spec field such as ``base_model``, or ``(run)``."""
+    """The field to correct: a spec field such as ``base_model``; ``(device)`` or ``(disk)`` of the machine;
+    or ``(run)``."""
     reason: str
     step: Annotated[int, Field(ge=0)] = 0
     completed: Fraction = 0.0

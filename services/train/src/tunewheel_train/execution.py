@@ -146,8 +146,9 @@ class Trainings:
     async def _failed(self, run: Run, error: RunFailed, attempt: Attempt, tracker: Tracker) -> TrainFailed:
         await tracker.failed(f"{error.field}: {error.reason}")
         # Delete files only if the run can never go on. After a lost lease another worker owns it, maybe in
-        # this very directory. A run that was cancelled or kept dying may be resumed.
-        never_again = error.field != "(run)" or error.superseded_by is not None
+        # this very directory. A run that was cancelled, kept dying or lost its GPU may be
+        # resumed.
+        never_again = error.field not in ("(run)", "(device)") or error.superseded_by is not None
         if never_again and not attempt.lease_is_lost:
             await self._forget(run)
         return failed(run, error, attempt.teller.plan if error.out_of_memory else None)

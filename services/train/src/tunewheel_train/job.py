@@ -29,6 +29,9 @@ class Job(BaseModel):
     work_dir: Path
     """Directory of checkpoints. The run resumes from the newest whole one."""
     cache_dir: Path
+    gpus: str = ""
+    """The GPUs that were asked for. If they do not come up, the run fails. Empty: a GPU is used if there is
+    one."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     sharding: Literal["none", "fsdp"] = "none"
     """If several processes train together: ``none``, each holds the whole model; ``fsdp``, each holds a

@@ -41,6 +41,9 @@ class Started(_Message):
     examples: int
     tokens_per_epoch: int
     kernels: dict[str, str] = {}
+    device: str | None = None
+    driver: str | None = None
+    cuda: str | None = None
 
 
 class Progressed(_Message):

@@ -39,6 +39,9 @@ def train(
         ``should_stop`` returned True; ``job.work_dir`` has a checkpoint of the last finished step.
         BaseModelUnreachable: the hub does not answer.
     """
+    from tunewheel_train.model.machine import demand_gpus
+
+    demand_gpus(job.gpus)
     from tunewheel_basemodel.loading import import_bitsandbytes
     from tunewheel_basemodel.precision import compute_dtype
 

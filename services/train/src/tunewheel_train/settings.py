@@ -28,7 +28,8 @@ class Settings(ServiceSettings):
     """How many runs this worker trains at once. Each run gets GPUs of its own."""
     train_gpus: str = Field(default_factory=lambda: os.environ.get("CUDA_VISIBLE_DEVICES", ""))
     """The GPUs of this worker, as numbers or UUIDs separated by commas. ``train_slots`` times
-    ``train_processes`` are needed. Empty: the first GPUs of the machine."""
+    ``train_processes`` are needed. If a named GPU does not come up, the run fails. Empty: the first GPUs of
+    the machine, or its processor; -1: the processor."""
     train_processes: int = Field(default=1, ge=1)
     """How many processes train one run together, one per GPU."""
     train_nodes: int = Field(default=1, ge=1)
@@ -89,7 +90,7 @@ class Settings(ServiceSettings):
 
     @model_validator(mode="after")
     def _gpus_suffice(self) -> Self:
-        if self.train_gpus and self.train_gpus != "-1" and len(self.gpus) < self._gpus_needed:
+        if self.asked_gpus and len(self.gpus) < self._gpus_needed:
             raise ValueError(
                 f"TUNEWHEEL_TRAIN_GPUS (or CUDA_VISIBLE_DEVICES) names {len(self.gpus)} GPUs, but "
                 f"{self.train_slots} slots of {self.train_processes} processes need {self._gpus_needed}; "
@@ -106,6 +107,11 @@ class Settings(ServiceSettings):
         """The GPUs that are given to the slots, in order. Harmless on a machine without GPUs."""
         named = tuple(part.strip() for part in self.train_gpus.split(",") if part.strip())
         return named or tuple(str(number) for number in range(self._gpus_needed))
+
+    @property
+    def asked_gpus(self) -> str:
+        """The GPUs that were named; empty: none was."""
+        return "" if self.train_gpus.strip() == "-1" else self.train_gpus.strip(" ,")
 
     @property
     def grace_seconds(self) -> float:

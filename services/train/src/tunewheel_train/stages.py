@@ -19,6 +19,7 @@ from tunewheel_train.job import Job
 from tunewheel_train.model import modeling
 from tunewheel_train.model.attention import NotEquivalent
 from tunewheel_train.model.kernels import Kernels
+from tunewheel_train.model.machine import device_facts
 from tunewheel_train.preparation import Prepared
 from tunewheel_train.progress import Message, Started, Warned
 from tunewheel_train.trainers import checkpoints, handover, trl_config
@@ -90,6 +91,7 @@ def courses(job: Job, prepared: Prepared) -> tuple[Course, Course | None]:
 
 
 def _started(frame: Frame, prepared: Prepared, total: int, resumed: Path | None) -> Started:
+    device, driver, cuda = device_facts()
     return Started(
         total_steps=total,
         resumed_from_step=checkpoints.step_of(resumed) if resumed else 0,
@@ -97,6 +99,9 @@ def _started(frame: Frame, prepared: Prepared, total: int, resumed: Path | None)
         examples=len(prepared.examples),
         tokens_per_epoch=sum(len(example) for example in prepared.examples),
         kernels=frame.kernels.told(),
+        device=device,
+        driver=driver,
+        cuda=cuda,
     )
 
 

@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 from tunewheel_planner.devices import catalogue, read_catalogue
+from tunewheel_train.errors import RunFailed
 from tunewheel_train.model.machine import (
+    demand_gpus,
+    device_facts,
     gpu_bytes,
     memory_limit,
     nearest,
@@ -87,3 +90,24 @@ def test_on_a_gpu_the_context_and_the_gaps_are_counted_as_a_plan_counts_them(mon
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 900 * mib)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (14_600 * mib, 16_000 * mib))
     assert peak_bytes() == (1000 + 500) * mib  # of 1,400 in use 900 are PyTorch's
+
+
+@pytest.mark.skipif(Path("/proc/driver/nvidia").exists(), reason="this machine has a GPU")
+def test_a_gpu_that_was_asked_for_and_does_not_come_up_is_told_with_its_versions():
+    import torch
+
+    demand_gpus("")
+    assert device_facts() == ("cpu", None, None)
+    with pytest.raises(RunFailed) as caught:
+        demand_gpus("0")
+    assert caught.value.field == "(device)"
+    assert "GPU 0 (TUNEWHEEL_TRAIN_GPUS" in caught.value.reason
+    assert f"CUDA {torch.version.cuda}, which needs driver 580 or newer" in caught.value.reason
+
+
+def test_only_gpus_that_were_named_are_asked_for(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    asked = [Settings(train_gpus=named).asked_gpus for named in ("", " ", "-1", "0,1", "GPU-6, 7,")]
+    assert asked == ["", "", "", "0,1", "GPU-6, 7"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    assert Settings().asked_gpus == "3"

@@ -129,6 +129,16 @@ def test_two_processes_validate_as_one_does(case, conversation_of, forge, tmp_pa
     assert found == pytest.approx(wanted, abs=1e-4)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_processes_whose_gpus_do_not_come_up_do_not_train_on_the_processor(case, forge, tmp_path: Path):
+    run, job_file = case(gpus="0,1"), tmp_path / "job.json"
+    job_file.write_text(run.job.model_dump_json())
+    assert forge(job_file, processes=2) == [65, 65]
+    (failed,) = messages(job_file)
+    assert (failed.kind, failed.field) == ("failed", "(device)")
+    assert not run.job.output_dir.exists()
+
+
 async def test_what_the_service_launches_trains_by_two_processes(trained, case, tmp_path: Path):
     """PyTorch's launcher and all; the tests below fork their processes, which costs less."""
     run, heard = case(), list[Message]()

@@ -8,10 +8,53 @@ import time
 from pathlib import Path
 
 from tunewheel_planner.devices import GIB, Catalogue, Device, processor
+from tunewheel_planner.driver import least_driver, read_driver
 from tunewheel_planner.memory import Precision
+
+from tunewheel_train.errors import RunFailed
 
 _SIZE = 1024
 _SECONDS = 0.2
+
+
+def demand_gpus(asked: str) -> None:
+    """Do nothing if ``asked`` is empty or its GPUs compute. Otherwise raise RunFailed: the processor would
+    take days, and its hours have no price."""
+    import torch
+
+    if not asked:
+        return
+    try:
+        torch.cuda.init()
+        needed, found = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+        why = f"PyTorch sees {found} GPUs, and {needed} processes need one each"
+        if found >= needed:
+            # it may lack kernels for the card
+            torch.ones(1, device=f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
+            return
+    except torch.OutOfMemoryError:  # it came up; the ladder may help
+        raise
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).strip().splitlines()[0]
+    driver, cuda = read_driver(), torch.version.cuda
+    needs = f", which needs driver {least_driver(cuda)} or newer" if least_driver(cuda) else ""
+    raise RunFailed(
+        field="(device)",
+        reason=f"is GPU {asked} (TUNEWHEEL_TRAIN_GPUS or CUDA_VISIBLE_DEVICES), which does not come up: "
+        f"{why}. Here is {driver or 'no NVIDIA driver'}. torch {torch.__version__} is built for CUDA {cuda}{needs}. "
+        "Update the driver, give the container its GPUs, or name no GPU to train on the processor",
+    )
+
+
+def device_facts() -> tuple[str, str | None, str | None]:
+    """Return (device that trains, version of its driver, CUDA version of PyTorch); on a processor without the
+    last two."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu", None, None
+    driver = read_driver()
+    return torch.cuda.get_device_name(), driver.version if driver else None, torch.version.cuda
 
 
 def this_device(precision: Precision, known: Catalogue) -> Device:

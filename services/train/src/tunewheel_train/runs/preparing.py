@@ -61,7 +61,7 @@ async def prepare(
         run_id=run.run_id, base_model=run.base.name, base_revision=run.base.revision,
         train_path=train_path, preferences_path=preferences_path, negatives_path=negatives_path,
         start_from=start_from, output_dir=directory / "adapter", work_dir=directory / "work",
-        cache_dir=settings.cache_dir, dtype=settings.train_dtype,
+        cache_dir=settings.cache_dir, gpus=settings.asked_gpus, dtype=settings.train_dtype,
         devices=settings.devices, sharding=settings.train_sharding,
         alive_seconds=settings.silent_seconds / BEATS, stuck_seconds=settings.stuck_seconds,
         corrections=dict(corrections), recipe=run.recipe,

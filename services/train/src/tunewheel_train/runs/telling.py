@@ -77,6 +77,9 @@ class Teller:
                 total_steps=message.total_steps,
                 resumed_from_step=message.resumed_from_step,
                 kernels=message.kernels,
+                device=message.device,
+                driver=message.driver,
+                cuda=message.cuda,
             )
         )
 
