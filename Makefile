@@ -24,7 +24,7 @@ ROUNDS ?= 10
 # of what a start takes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install node-packages demo test test-all test-unit test-integration test-e2e test-vllm test-images test-kube chart fuzz lint fmt bench generate lock clean wipe
+.PHONY: help install node-packages demo test test-all test-unit test-integration test-e2e test-vllm test-images test-kube chart fuzz lint fmt bench bench-gpu bench-gpu-packages generate lock clean wipe
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -104,6 +104,14 @@ fmt: install ## format and mend what can be mended
 bench: install ## run a benchmark: make bench NAME=ingest writes var/bench/ingest.json (ARGS go to it)
 	@test -n "$(NAME)" || { echo "say which: make bench NAME=<one of: $(basename $(notdir $(wildcard tests/bench/*.py)))>"; exit 2; }
 	$(BIN)/python tests/bench/$(NAME).py $(ARGS)
+
+# Without install: a machine that is lent with a GPU has a PyTorch of its own, and often no package registry.
+bench-gpu: ## train 1B and 8B shapes on this machine's GPU, with the PyTorch that it has (ARGS="--out DIR"; ten minutes)
+	python3 tests/bench/gpu.py $(ARGS)
+
+bench-gpu-packages: install ## gather what bench-gpu lacks elsewhere into var/bench-gpu/packages.zip
+	@$(WITH_UV)
+	$(BIN)/python tests/bench/gpu.py --gather "$(UV)"
 
 generate: install ## write schemas, AsyncAPI documents, the event catalogue and what the chart takes from the code anew
 	$(BIN)/python -m tunewheel_contracts.generate

@@ -58,9 +58,10 @@ def write_report(
     packages: Iterable[str],
     contenders: Mapping[str, Mapping[str, Any]],
     ratios: Mapping[str, float],
+    directory: Path = BENCH_DIR,
     **more: Any,
 ) -> Path:
-    """Write ``var/bench/<name>.json``, print it, and return its path."""
+    """Write ``<directory>/<name>.json``, print it, and return its path."""
     report = {
         "name": name,
         "machine": machine(),
@@ -69,8 +70,8 @@ def write_report(
         "ratios": {key: round(value, 4) for key, value in ratios.items()},
         **more,
     }
-    BENCH_DIR.mkdir(parents=True, exist_ok=True)
-    path = BENCH_DIR / f"{name}.json"
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"{name}.json"
     text = json.dumps(report, indent=2)
     path.write_text(text + "\n")
     print(text)

@@ -41,7 +41,8 @@ def demand_gpus(asked: str) -> None:
     raise RunFailed(
         field="(device)",
         reason=f"is GPU {asked} (TUNEWHEEL_TRAIN_GPUS or CUDA_VISIBLE_DEVICES), which does not come up: "
-        f"{why}. Here is {driver or 'no NVIDIA driver'}. torch {torch.__version__} is built for CUDA {cuda}{needs}. "
+        f"{why}. Here is {driver or 'no NVIDIA driver'}. torch {torch.__version__} is built for CUDA "
+        f"{cuda}{needs}. "
         "Update the driver, give the container its GPUs, or name no GPU to train on the processor",
     )
 
