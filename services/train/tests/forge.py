@@ -65,6 +65,7 @@ def fork(request: dict[str, Any], rank: int, count: int, port: int) -> int:
 
 
 def train(request: dict[str, Any], rank: int, count: int, port: int) -> NoReturn:
+    from torch import distributed
     from tunewheel_train import worker
 
     nodes, job, local = len(request["jobs"]), request["jobs"][0], count
@@ -82,7 +83,7 @@ def train(request: dict[str, Any], rank: int, count: int, port: int) -> NoReturn
     if count > 1:
         unpickle_nothing()
     code = worker.main(["train", job])
-    if count > 1:
+    if count > 1 and distributed.is_initialized():
         Path(f"{job}.{rank}.patience").write_text(str(seconds_of_group()))
     sys.stderr.flush()
     os._exit(code)

@@ -115,8 +115,8 @@ def test_two_processes_validate_as_one_does(case, conversation_of, forge, tmp_pa
     path = tmp_path / "many.parquet"
     pl.DataFrame([conversation_of(number) for number in range(63)]).write_parquet(path)
     # the fewest steps that may be validated after: 20 examples at a twentieth of the cost
-    options = {"train_path": path, "validation_fraction": 0.45, "epochs": 6.0, "batch_size": 43,
-               "micro_batch_size": 3, "checkpoint_steps": 5}  # fmt: skip
+    options = {"train_path": path, "validation_fraction": 0.45, "epochs": 6.0, "batch_size": 44,
+               "micro_batch_size": 4, "checkpoint_steps": 5}  # fmt: skip
     together_, alone = case("together", **options), case("alone", **options)
     job_file = tmp_path / "job.json"
     job_file.write_text(together_.job.model_dump_json())
