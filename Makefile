@@ -105,7 +105,7 @@ bench: install ## run a benchmark: make bench NAME=ingest writes var/bench/inges
 	@test -n "$(NAME)" || { echo "say which: make bench NAME=<one of: $(basename $(notdir $(wildcard tests/bench/*.py)))>"; exit 2; }
 	$(BIN)/python tests/bench/$(NAME).py $(ARGS)
 
-# Without install: a machine that is lent with a GPU has a PyTorch of its own, and often no package registry.
+# Without install: a machine with a GPU often has a PyTorch of its own, and reaches no package registry.
 bench-gpu: ## train 1B and 8B shapes on this machine's GPU, with the PyTorch that it has (ARGS="--out DIR"; ten minutes)
 	python3 tests/bench/gpu.py $(ARGS)
 
