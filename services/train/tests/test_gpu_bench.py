@@ -21,7 +21,7 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_contender_is_measured_beside_the_plan(tmp_path: Path):
-    done = bench("--tiny", "--only", "tiny-qlora-sft-ours", "--out", str(tmp_path))
+    done = bench("--tiny", "--only", "tiny-lora-sft-ours", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "gpu-tiny.json").read_text())
     assert report["device"]["torch"] == torch.__version__
