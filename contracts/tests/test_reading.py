@@ -31,7 +31,8 @@ NOON_MS = int(NOON.timestamp() * 1000)
 TICKET = TicketPublished(project="helpdesk", ticket_id="T-1", body="b")
 SOURCES = ("/tunewheel/ingest", "zendesk", "/tunewheels")
 UNREADABLE = {
-    "adapter-ref method", "chat-example messages.role", "dataset.requested reason",
+    "adapter-ref method", "alarm.opened detector", "chat-example messages.role", "dataset.requested reason",
+    "desired-routes routes.adapter.method", "desired-routes routes.role",
     "document.published media_type", "drift.detected detector", "eval.failed adapter.method",
     "eval.passed adapter.method", "eval.undecided adapter.method", "example.published messages.role",
     "feedback.received messages.role", "feedback.received rating", "inference.completed messages.role",
@@ -41,6 +42,7 @@ UNREADABLE = {
     "preference-pair prompt.role", "record.ingested history.role", "record.ingested kind",
     "review-set items.messages.role", "review.requested adapter.method", "review.submitted verdict",
     "rollout.judged stage", "rollout.judged verdict", "run-manifest adapter.method",
+    "serving.desired desired.routes.adapter.method", "serving.desired desired.routes.role",
     "ticket.published thread.role", "train.completed adapter.method", "train.control action",
     "train.planned plan.method", "train.started method",
 }  # fmt: skip
@@ -156,6 +158,26 @@ def test_a_route_of_an_unknown_role_leaves_its_share_to_production() -> None:
     assert isinstance(read, ServingDesired)
     assert [(one.role, one.percent) for one in read.desired.routes] == [("production", 100)]
     assert unknown
+
+
+def test_a_candidate_never_gets_the_share_of_a_route_that_was_left_out() -> None:
+    (body,) = [body for name, _, body in _examples() if name == "serving.desired"][:1]
+    production, *_ = body["desired"]["routes"]
+    canary = production | {"role": "canary", "percent": 10}
+    newer = production | {"percent": 50, "role": TOMORROW}
+    body["desired"]["routes"] = [canary, newer, production | {"percent": 40}]
+    read = _read("serving.desired", body)[0]
+    assert isinstance(read, ServingDesired)
+    assert {one.role: one.percent for one in read.desired.routes} == {"canary": 10, "production": 90}
+    unreadable = production | {"role": TOMORROW}
+    for routes in (
+        [unreadable | {"percent": 90}, canary],
+        [unreadable],
+        [unreadable, production | {"role": "shadow"}],
+    ):
+        body["desired"]["routes"] = routes
+        with pytest.raises(InvalidEvent):
+            _read("serving.desired", body)
 
 
 def test_an_unknown_policy_logs_no_texts_and_an_unknown_outcome_counts_as_failed() -> None:

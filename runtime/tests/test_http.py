@@ -275,6 +275,17 @@ async def test_a_connection_that_is_kept_takes_one_request_after_another() -> No
             server.look_again()
 
 
+async def test_requests_that_come_before_the_answers_to_earlier_ones_keep_their_bodies() -> None:
+    async with serving(App()) as port, connected(port) as (reader, writer):
+        bodies = (b"four", b"", b"seventy")
+        request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b"
+        writer.write(b"".join(request % (len(body), body) for body in bodies))
+        for body in bodies:
+            assert await status(reader) == 200
+            await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
+            assert await reader.readexactly(1) == b"%d" % len(body)
+
+
 async def test_the_end_of_a_body_is_no_part_of_the_next_head() -> None:
     """A client that is answered early sends the rest of its body and its next head in one go."""
     async with serving(App()) as port, connected(port) as (reader, writer):

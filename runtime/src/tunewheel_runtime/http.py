@@ -140,9 +140,10 @@ class PatientHttp(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        self.cycle.body = (
-            bytearray()
-        )  # The part of a refused body that had come; the connection may stay for long.
+        # Drop the part of a refused body that had come: the connection may stay for long. But a pipelined
+        # request, which is the newest cycle then, keeps its body.
+        if self.cycle.response_complete:
+            self.cycle.body = bytearray()
         super().on_response_complete()
 
     def handle_websocket_upgrade(self) -> None:

@@ -53,13 +53,17 @@ class DesiredRoutes(Frozen):
 
     @model_validator(mode="after")
     def _adds_up(self, info: ValidationInfo) -> Self:
+        left_out = info.context.unknown if isinstance(info.context, Reading) else ()
+        production = next((r for r in self.routes if r.role is RouteRole.PRODUCTION), None)
+        if production is None and any(f".{name}".endswith(".routes") for name in left_out):
+            raise inconsistent("routes", "may lack production, which a newer release wrote; upgrade this one")
         answering = [r for r in self.routes if r.role is not RouteRole.SHADOW]
         missing = 100 - sum(r.percent for r in answering)
-        if answering and missing > 0 and isinstance(info.context, Reading) and info.context.unknown:
-            # A newer registry's route was left out. The first of the others gets its requests.
-            more = answering[0].model_copy(update={"percent": answering[0].percent + missing})
+        if production is not None and missing > 0 and left_out:
+            # A newer registry's route was left out. Production gets its requests, never a candidate.
+            more = production.model_copy(update={"percent": production.percent + missing})
             return self.model_copy(
-                update={"routes": tuple(more if r is answering[0] else r for r in self.routes)}
+                update={"routes": tuple(more if r is production else r for r in self.routes)}
             )
         if answering and missing:
             raise inconsistent("routes", "of production and canary must add up to 100 percent")
