@@ -32,6 +32,8 @@ from report import BENCH_DIR, write_report
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("contracts", "runtime", "basemodel", "planner", "services/train")
 PACKED = ROOT / "var" / "bench-gpu" / "packages.zip"
+PACKED_FOR = (3, 12)
+"""The Python that the gathered packages are built for; another one uses its own packages alone."""
 MOST_BYTES = 48 << 20
 """The packages must travel with the tree, which may have 64 MiB in all."""
 GATHERED = (
@@ -149,7 +151,7 @@ print(json.dumps({"gpu": gpu, **made}))
 def with_sources(packages: Path) -> dict[str, str]:
     """Return the environment in which this tree's packages can be imported, and those of ``PACKED``, which
     come after the machine's own torch and before its other packages."""
-    if PACKED.is_file():
+    if PACKED.is_file() and sys.version_info[:2] == PACKED_FOR:
         with zipfile.ZipFile(PACKED) as packed:
             packed.extractall(packages)
     sources = [str(ROOT / part / "src") for part in SOURCES]
@@ -399,7 +401,8 @@ def gather(uv: str) -> int:
         folder = Path(scratch) / "site"
         subprocess.run(
             [uv, "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", "--target", str(folder),
-             "--python-platform", "x86_64-manylinux_2_28", "--python-version", "3.12", *wanted], check=True,
+             "--python-platform", "x86_64-manylinux_2_28", "--python-version", ".".join(map(str, PACKED_FOR)),
+             *wanted], check=True,
         )  # fmt: skip
         for library in folder.glob("bitsandbytes/*.so"):
             if not library.stem.startswith(("libbitsandbytes_cuda13", "libbitsandbytes_cpu")):
