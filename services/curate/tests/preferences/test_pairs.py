@@ -30,7 +30,7 @@ def test_an_answer_to_avoid_becomes_a_pair_on_the_training_side(made) -> None:
     groups = [f"group-{n}" for n in range(40)]
     rows = [corrected(f"q{n}a q{n}b q{n}c q{n}d", record_id=f"rec-c{n:02}", group=g)
             for n, g in enumerate(groups)]  # fmt: skip
-    build_ = made(*rows)
+    build_ = made(*rows, holdout_trust=["expert", "corrected"])
     pairs = [PreferencePair.model_validate(row) for row in build_.preferences.pairs.to_dicts()]
     held_out = {record for record in held(build_) if record.startswith("rec-c")}
     assert held_out
