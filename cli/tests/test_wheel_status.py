@@ -85,7 +85,14 @@ def test_an_alarm_moves_no_project_and_its_decision_is_told_to_people_and_machin
 
 def test_every_topic_has_a_place_but_those_that_move_no_project() -> None:
     """What is served is no place on the wheel, nor is an alarm, or what curate makes of it."""
-    unmoving = {"serving.desired", "drift.detected", "drift.resolved", "turn.decided", "turn.completed"}
+    unmoving = {
+        "serving.desired",
+        "alarm.opened",
+        "drift.detected",
+        "drift.resolved",
+        "turn.decided",
+        "turn.completed",
+    }
     for name in {spec.name for spec in SHOWN} - {"model.promoted"}:
         assert bool(fold([event(name, 0)])) is (name not in unmoving), name
 

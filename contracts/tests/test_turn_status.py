@@ -95,6 +95,22 @@ def test_an_alarm_shows_what_waits_and_what_a_person_does(story: Story) -> None:
     assert story.told() == {}, "the decision was about an alarm that is over"
 
 
+def test_an_alarm_whose_figures_have_left_the_log_is_still_open(story: Story) -> None:
+    opened = {"signal": "novelty", "suggested_action": "collect_labels"}
+    story.say("alarm.opened", alarm_id="alarm-1f", **opened)
+    (line,) = report(story.status(), story.now)
+    assert line.about == "alarm"
+    assert "novelty" in line.text
+    assert "collect labels" in line.text
+    assert as_json(story.status(), story.now)["alarms"][0]["effect"] is None
+    story.alarm()
+    for events in (story.events, story.events[::-1]):
+        (alarm,) = as_json(fold(events), story.now)["alarms"]
+        assert alarm["effect"] == 0.48, "whichever of the two is read first"
+    story.say("drift.resolved", alarm_id="alarm-1f")
+    assert report(story.status(), story.now) == []
+
+
 def test_an_alarm_about_documents_says_what_they_lack(story: Story) -> None:
     lacking = {"prompts": 90, "share": 0.2, "keywords": ["solar", "roof"]}
     story.alarm(signal="documents", suggested_action="update_documents", cluster=lacking)

@@ -9,11 +9,13 @@ from typing import Any, Literal, NamedTuple
 
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.monitoring import AlarmAnswer, TurnCompleted, TurnDecided
-from tunewheel_contracts.events.production import DriftDetected
+from tunewheel_contracts.events.production import AlarmOpened, DriftDetected
 from tunewheel_contracts.turn_status import TurnInFlight, TurnStatus
 
 About = Literal["alarm", "decision", "turn in flight", "last turn", "to do"]
 UNDECIDED = "curate has decided nothing about it yet"
+FIGURES = ("effect", "effect_unit", "statistic", "statistic_name")
+"""Figures of an alarm, which ``drift.detected`` has and ``alarm.opened`` has not."""
 
 
 class Line(NamedTuple):
@@ -56,10 +58,7 @@ def as_json(status: TurnStatus, now: datetime) -> dict[str, Any]:
                 "alarm_id": name,
                 "detector": alarm.data.signal or alarm.data.detector,
                 "since": alarm.time,
-                "effect": alarm.data.effect,
-                "effect_unit": alarm.data.effect_unit,
-                "statistic": alarm.data.statistic,
-                "statistic_name": alarm.data.statistic_name,
+                **{name: getattr(alarm.data, name, None) for name in FIGURES},
                 "suggested_action": alarm.data.suggested_action,
                 "answer": answers[name].model_dump() if name in answers else None,
             }
@@ -76,9 +75,13 @@ def _answers(decided: TurnDecided | None) -> dict[str, AlarmAnswer]:
     return {one.alarm_id: one for one in decided.alarms} if decided is not None else {}
 
 
-def _alarm(name: str, alarm: Envelope[DriftDetected], answer: AlarmAnswer | None, now: datetime) -> str:
+def _alarm(
+    name: str, alarm: Envelope[DriftDetected | AlarmOpened], answer: AlarmAnswer | None, now: datetime
+) -> str:
     data = alarm.data
-    if data.effect is None:
+    if isinstance(data, AlarmOpened):
+        effect = "its figures are no longer on the log"
+    elif data.effect is None:
         effect = f"{data.statistic_name} {data.statistic:.3g}"
     else:
         effect = f"{data.effect_unit or 'effect'} {data.effect:.2g}"
@@ -90,7 +93,7 @@ def _alarm(name: str, alarm: Envelope[DriftDetected], answer: AlarmAnswer | None
     return "; ".join(part for part in parts if part)
 
 
-def _suggestion(alarm: DriftDetected) -> str:
+def _suggestion(alarm: DriftDetected | AlarmOpened) -> str:
     about = ", ".join(alarm.cluster.keywords) if alarm.cluster else ""
     if about and alarm.suggested_action == "update_documents":
         return f"publish documents about {about}"

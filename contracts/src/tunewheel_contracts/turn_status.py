@@ -16,7 +16,7 @@ from tunewheel_contracts.events.data import DatasetRejected, DatasetRequested, D
 from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, EvalUndecided, ReviewRequested
 from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRolledback, Stage
 from tunewheel_contracts.events.monitoring import DriftResolved, TurnCompleted, TurnDecided
-from tunewheel_contracts.events.production import DriftDetected
+from tunewheel_contracts.events.production import AlarmOpened, DriftDetected
 from tunewheel_contracts.events.training import TrainCompleted, TrainFailed, TrainProgressed, TrainStarted
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.rollout_spec import RolloutSpec
@@ -25,6 +25,7 @@ from tunewheel_contracts.identity import turn_id_of
 TOPICS = (
     topics.PROJECT_DECLARED,
     topics.DRIFT_DETECTED,
+    topics.ALARM_OPENED,
     topics.DRIFT_RESOLVED,
     topics.TURN_DECIDED,
     topics.DATASET_REQUESTED,
@@ -90,8 +91,9 @@ class TurnStatus:
         """The latest decision of curate about the open alarms."""
         self._declared: tuple[datetime, timedelta] | None = None
         """For the latest spec: its time, and how long its turns may be without an event."""
-        self._alarms: dict[str, Envelope[DriftDetected]] = {}
-        """By ``alarm_id``; for alarms of earlier releases, which have none, by event id."""
+        self._alarms: dict[str, Envelope[DriftDetected | AlarmOpened]] = {}
+        """By ``alarm_id``; for alarms of earlier releases, which have none, by event id. ``alarm.opened``
+        stays on the log when ``drift.detected``, which says more, is gone."""
         self._resolved: set[str] = set()
         self._requests: dict[str, Envelope[DatasetRequested]] = {}
         """The requests that name their records, by event id. Each of them began a turn."""
@@ -119,7 +121,11 @@ class TurnStatus:
             case DriftDetected():
                 # Users' texts are dropped: they are not needed here, and an erasure would not remove them.
                 bare = replace(envelope, data=data.model_copy(update={"examples": ()}))
-                self._alarms.setdefault(data.alarm_id or envelope.id, bare)
+                name = data.alarm_id or envelope.id
+                if name not in self._alarms or isinstance(self._alarms[name].data, AlarmOpened):
+                    self._alarms[name] = bare
+            case AlarmOpened():
+                self._alarms.setdefault(data.alarm_id, envelope)
             case DriftResolved():
                 self._resolved.add(data.alarm_id)
             case TurnDecided() if self.decision is None or self.decision.time <= at:
@@ -144,7 +150,7 @@ class TurnStatus:
                 self._follow(envelope)
 
     @property
-    def open_alarms(self) -> dict[str, Envelope[DriftDetected]]:
+    def open_alarms(self) -> dict[str, Envelope[DriftDetected | AlarmOpened]]:
         """Return the alarms that are not resolved, by id, oldest first. An alarm of an earlier release, which
         has no id, is never resolved; it counts as over once a version is requested."""
         asked = max((request.time for request in self._requests.values()), default=None)
