@@ -77,16 +77,17 @@ def _without_instructions(prompts: Sequence[tuple[str, ...]]) -> list[tuple[str,
 
 def _shared(prompts: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     """Return the longest beginning that more than half of the prompts share; of a few prompts none."""
-    shared: tuple[str, ...] = ()
+    shared: list[str] = []
     rest = list(prompts)
     while len(prompts) >= _FEW:
-        following = Counter(prompt[len(shared)] for prompt in rest if len(prompt) > len(shared))
-        (word, count), *_ = following.most_common(1) or [("", 0)]
+        place = len(shared)
+        rest = [prompt for prompt in rest if len(prompt) > place]
+        (word, count), *_ = Counter(prompt[place] for prompt in rest).most_common(1) or [("", 0)]
         if 2 * count <= len(prompts):
             break
-        shared = (*shared, word)
-        rest = [prompt for prompt in rest if prompt[: len(shared)] == shared]
-    return shared
+        shared.append(word)
+        rest = [prompt for prompt in rest if prompt[place] == word]
+    return tuple(shared)
 
 
 def _alike(shingles: Sequence[frozenset[Hashable]]) -> list[tuple[int, int]]:
