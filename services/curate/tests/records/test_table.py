@@ -184,6 +184,26 @@ def test_a_rebuilt_table_leaves_copies_of_the_erased_out_in_any_order(
     assert table.append(rows, erasures=erasures) == 0
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (4, 3, 2, 1, 0)])
+@pytest.mark.parametrize("at_once", [1, 5])
+def test_an_erased_version_takes_versions_of_its_source_that_name_nobody_in_any_order(
+    table, records, order: tuple[int, ...], at_once: int
+) -> None:
+    versions = [
+        {"record_id": "rec-a", "group": "T-1", "source_id": "T-1"},
+        {"record_id": "rec-b", "group": "jane", "source_id": "T-1"},
+        {"record_id": "rec-c", "group": "ann", "source_id": "T-1"},
+        {"record_id": "rec-d", "group": "T-1", "source_id": "T-1", "kind": "example"},
+        {"record_id": "rec-e", "group": "T-1", "source_id": "T-1", "published_at": NOON + timedelta(days=1)},
+    ]
+    place = [{"published_at": NOON, "partition": 0, "offset": offset} for offset in range(5)]
+    rows = records(*(at | versions[n] for n, at in zip(order, place, strict=True)))
+    erasures = (Erasure(project="shop", customer="jane", until=NOON),)
+    for start in range(0, 5, at_once):
+        table.append(rows[start : start + at_once], erasures=erasures)
+    assert set(table.read("shop", {"0": 5})["record_id"]) == {"rec-c", "rec-d", "rec-e"}
+
+
 def test_a_reader_whose_files_are_erased_tries_again(tmp_path: Path, records) -> None:
     table = RecordTable(str(tmp_path / "records"))
     table.append(records(*({} for _ in range(6))))

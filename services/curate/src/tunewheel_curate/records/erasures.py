@@ -10,7 +10,7 @@ from tunewheel_contracts.erasures import Erasure
 
 Copy = tuple[str, str]
 """A project and a ``record_id``, which several rows may share: the same content, perhaps under another
-customer."""
+customer. Or a project and ``kind/source_id``: the versions of a source that name nobody."""
 _MOMENT = pl.Datetime("us", "UTC")
 
 
@@ -37,20 +37,23 @@ def erased_until(erasures: Collection[Erasure], remembered: Mapping[Copy, dateti
         until = pl.lit(erasure.until, dtype=_MOMENT)
         named = (pl.col("project") == erasure.project) & subject & _up_to(until)
         found.append(pl.when(named).then(until))
-    if remembered:
-        places = [f"{project}/{record_id}" for project, record_id in remembered]
-        found.append(
-            pl.concat_str("project", "record_id", separator="/").replace_strict(
-                places, list(remembered.values()), default=None, return_dtype=_MOMENT
-            )
-        )
+    record, source = ("project", "record_id"), ("project", "kind", "source_id")
+    known = remembered or {}
+    if known:
+        found.append(_looked_up(known, record))
     if len(found) == 1:
         return found[0]
     until = pl.max_horizontal(found)
-    of_source = pl.when(pl.col("group") == pl.col("source_id")).then(
-        until.max().over("project", "kind", "source_id")
+    of_source = pl.max_horizontal(until.max().over(source), *([_looked_up(known, source)] if known else []))
+    of_source = pl.when(pl.col("group") == pl.col("source_id")).then(of_source)
+    return pl.max_horizontal(until.max().over(record), of_source)
+
+
+def _looked_up(known: Mapping[Copy, datetime], columns: tuple[str, ...]) -> pl.Expr:
+    places = ["/".join(copy) for copy in known]
+    return pl.concat_str(columns, separator="/").replace_strict(
+        places, list(known.values()), default=None, return_dtype=_MOMENT
     )
-    return pl.max_horizontal(until.max().over("project", "record_id"), of_source)
 
 
 def _up_to(until: pl.Expr) -> pl.Expr:

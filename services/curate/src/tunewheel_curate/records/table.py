@@ -84,11 +84,13 @@ class RecordTable:
             self._erased[copy] = max(until, self._erased.get(copy, until))
 
     def _take_copies(self, rows: pl.DataFrame, erasures: Collection[Erasure]) -> None:
-        """Remember the records of erased ``rows``, and erase their earlier copies from the table."""
-        until = erased_until(erasures).alias("until")
-        taken = rows.select("project", "record_id", until).drop_nulls().unique()
-        for project, record_id, moment in taken.iter_rows():
-            self.remember(project, (record_id,), moment)
+        """Remember the records and sources of erased ``rows``, and erase their earlier copies from the
+        table."""
+        places = pl.concat_list("record_id", pl.concat_str("kind", "source_id", separator="/"))
+        taken = rows.select("project", places.alias("places"), erased_until(erasures).alias("until"))
+        taken = taken.drop_nulls("until")
+        for project, copies, moment in taken.iter_rows():
+            self.remember(project, copies, moment)
         earlier = self.subjects(()) if taken.height else taken
         if earlier.height:
             self.erase(earlier)
