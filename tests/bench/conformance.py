@@ -193,7 +193,7 @@ async def serve(
             system_prompt="A prompt that was declared since, and that nobody judged.",
             desired=DesiredRoutes(routes=(route,)),
         )
-        gateway.on_serving_desired(new_event(desired, source="/bench"))
+        gateway.take(new_event(desired, source="/bench"))
         await gateway.start()
         async with asyncio.timeout(300):
             while (table := gateway.table.projects.get("desk")) is None or table.production is None:

@@ -23,7 +23,6 @@ from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.events.production import InferenceCompleted
-from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.bundle import Bundle
 from tunewheel_contracts.formats.criteria import Criterion, Metric
@@ -372,15 +371,7 @@ class World:
     def tell(self, event: Envelope[Any]) -> None:
         """Have the gateway read ``event`` from the log."""
         self.log.append(event)
-        match event.data:
-            case ServingDesired():
-                self.gateway.on_serving_desired(event)
-            case ProjectDeclared():
-                self.gateway.on_project_declared(event)
-            case IndexVersioned():
-                self.gateway.on_index_versioned(event)
-            case _:
-                self.gateway.on_model(event)
+        self.gateway.take(event)
 
     def declare(self, project: str = "desk", *, prompt: str = "Answer as JSON.", **values: Any) -> None:
         self.tell(wrap(ProjectDeclared(project=project, spec=spec_of(project, prompt=prompt, **values))))

@@ -9,6 +9,7 @@ import pytest
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
+from tunewheel_contracts.topics import SERVING_DESIRED
 from tunewheel_serve_gateway.catalog import Catalog
 
 from .conftest import BASE, wrap
@@ -31,6 +32,12 @@ def desired(generation: int, model: str, *, cause: str, prompt: str = "p", **mor
     return replace(wrap(event), causation_id=cause)
 
 
+def taken(catalog: Catalog, event: Envelope[Any]) -> str | None:
+    """Return the standing refusal after ``event``."""
+    catalog.take(event)
+    return catalog.refusals.get(event.project)
+
+
 def served(catalog: Catalog) -> list[tuple[str, int]]:
     return [(route.model_id, route.percent) for route in catalog.projects()[0].routes]
 
@@ -39,13 +46,13 @@ def served(catalog: Catalog) -> list[tuple[str, int]]:
 def test_of_two_decisions_with_one_generation_the_first_stays_and_a_newer_one_ends_the_warning(order: Any):
     catalog = Catalog()
     first, second = (desired(4, model, cause=model) for model in order)
-    assert catalog.on_serving_desired(first) is None
+    assert taken(catalog, first) is None
     for event in (second, first, second, desired(3, "old", cause="old")):
-        refusal = catalog.on_serving_desired(event)
+        refusal = taken(catalog, event)
         assert served(catalog) == [(order[0], 100)]
         assert first.id in str(refusal)
         assert second.id in str(refusal)
-    assert catalog.on_serving_desired(desired(5, "c", cause="c")) is None
+    assert taken(catalog, desired(5, "c", cause="c")) is None
     assert served(catalog) == [("c", 100)]
 
 
@@ -57,7 +64,7 @@ def test_a_redelivery_and_a_newly_declared_spec_are_no_second_decision():
         desired(4, "a", cause="a later verdict that changed nothing", b=10),
         desired(4, "a", cause="a declaration", prompt="other", b=30),
     ):
-        assert catalog.on_serving_desired(event) is None
+        assert taken(catalog, event) is None
     assert served(catalog) == [("a", 70), ("b", 30)]
 
 
@@ -66,5 +73,5 @@ async def test_a_refused_decision_is_a_standing_warning(make_world: Any):
     for model in ("base-0", "base-1"):
         world.tell(desired(4, model, cause=model))
     assert "two registries" in str(world.warnings["desired_refused desk"])
-    world.gateway.on_desired_removed("desk")
+    world.gateway.remove(SERVING_DESIRED, "desk")
     assert world.warnings["desired_refused desk"] is None

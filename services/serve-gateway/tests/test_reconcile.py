@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from structlog import make_filtering_bound_logger, wrap_logger
 from structlog.testing import LogCapture
+from tunewheel_contracts.topics import PROJECT_DECLARED, SERVING_DESIRED
 from tunewheel_runtime.http import PatientHttp
 from tunewheel_serve_gateway.upstream import pool
 
@@ -32,10 +33,10 @@ async def test_tombstones_bring_a_project_back_to_its_base_and_then_take_it_away
     world.declare()
     await world.desire(production=("desk-1", 100))
     await world.serving(production="desk-1")
-    world.gateway.on_desired_removed("desk")
+    world.gateway.remove(SERVING_DESIRED, "desk")
     await world.serving(production="org/Tiny-Base")
     assert await world.said() == "org/Tiny-Base: hello"
-    world.gateway.on_declaration_removed("desk")
+    world.gateway.remove(PROJECT_DECLARED, "desk")
     await eventually(lambda: "desk" not in world.gateway.table.projects)
     async with await world.chat() as response:
         assert response.status == 404

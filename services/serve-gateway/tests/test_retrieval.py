@@ -16,6 +16,7 @@ from aiohttp import web
 from structlog.testing import capture_logs
 from tunewheel_contracts.formats.bundle import Bundle, Decoding
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
+from tunewheel_contracts.topics import INDEX_VERSIONED
 from tunewheel_embedding.endpoint import EndpointEmbedder
 from tunewheel_embedding.static import StaticEmbedder
 
@@ -358,7 +359,7 @@ async def test_a_tombstone_takes_the_index_away_and_so_does_a_spec_without_retri
     assert "retrieval" not in world.gateway.status(None)["projects"]["desk"]
     world.declare(retrieval={})
     await until_serves(world, version.index_id)
-    world.gateway.on_index_removed("desk")
+    world.gateway.remove(INDEX_VERSIONED, "desk")
     await until_serves(world, None)
     _, headers = await asked(world)
     assert headers["x-tunewheel-index"] == "none"

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from tunewheel_contracts.events.upstream import ProjectDeclared
+from tunewheel_serve_gateway import snapshot
 from tunewheel_serve_gateway.settings import Settings
-from tunewheel_serve_gateway.snapshot import SnapshotFile
+from tunewheel_serve_gateway.snapshot import Snapshot
 
 from .conftest import spec_of, wrap
 from .test_catalog import desired
@@ -21,8 +22,8 @@ def declared(project: str) -> Any:
     return wrap(ProjectDeclared(project=project, spec=spec_of(project)))
 
 
-def snapshot_of(path: Path, **settings: Any) -> SnapshotFile:
-    return SnapshotFile(path / "work" / "snapshot.jsonl", Settings(identity="open", **settings))
+def snapshot_of(path: Path, **settings: Any) -> Snapshot:
+    return Snapshot(path / "work" / "snapshot.jsonl", Settings(identity="open", **settings))
 
 
 def test_a_snapshot_is_read_as_it_was_written(tmp_path: Path):
@@ -31,7 +32,7 @@ def test_a_snapshot_is_read_as_it_was_written(tmp_path: Path):
     snapshot_of(tmp_path).write(events)
     found = snapshot_of(tmp_path, bootstrap_servers="localhost:9092").read()
     assert found is not None
-    assert found.events == events
+    assert found.catalog.events == events
     assert [file.name for file in (tmp_path / "work").iterdir()] == ["snapshot.jsonl"]
 
 
@@ -76,7 +77,7 @@ def test_an_event_of_a_later_release_costs_no_other(tmp_path: Path):
     snapshot_of(tmp_path).write([strange, declared("desk")])
     found = snapshot_of(tmp_path).read()
     assert found is not None
-    assert [event.project for event in found.events] == ["desk"]
+    assert [event.project for event in found.catalog.events] == ["desk"]
 
 
 async def test_a_gateway_without_the_log_answers_by_its_snapshot_until_the_log_replaces_it(
@@ -89,8 +90,8 @@ async def test_a_gateway_without_the_log_answers_by_its_snapshot_until_the_log_r
     await world.desire(production=("desk-1", 100))
     await world.serving(production="desk-1")
     settings = world.gateway._settings
-    file = SnapshotFile(settings.work_for("serve-gateway") / "snapshot.jsonl", settings)
-    await eventually(lambda: len(getattr(file.read(), "events", ())) == 5)
+    file = Snapshot(settings.work_for("serve-gateway") / "snapshot.jsonl", settings)
+    await eventually(lambda: (found := file.read()) is not None and len(found.catalog.events) == 5)
 
     started = await make_world(beside=world, start=False)
     started.generation = world.generation
@@ -123,11 +124,14 @@ async def test_without_a_snapshot_a_gateway_waits_for_the_log(make_world: Any):
         assert (response.status, (await response.json())["error"]["code"]) == (503, "unavailable")
 
 
-async def test_a_snapshot_that_cannot_be_written_is_a_warning(
-    make_world: Any, eventually: Any, tmp_path: Path
+async def test_a_snapshot_that_cannot_be_written_is_a_warning_until_it_can_be(
+    make_world: Any, eventually: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(snapshot, "SECONDS_BETWEEN", 0.01)
     (tmp_path / "work" / "serve-gateway" / "snapshot.jsonl").mkdir(parents=True)
     world = await make_world(work_dir=tmp_path / "work")
     world.declare()
     await eventually(lambda: world.warnings.get("snapshot_not_written"))
     assert await world.said() == "org/Tiny-Base: hello"
+    (tmp_path / "work" / "serve-gateway" / "snapshot.jsonl").rmdir()
+    await eventually(lambda: world.warnings["snapshot_not_written"] is None)

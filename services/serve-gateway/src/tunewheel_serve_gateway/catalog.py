@@ -7,7 +7,7 @@ Registered versions are kept too, so that a client can ask for one by its id.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tunewheel_contracts.event import Envelope
@@ -18,6 +18,7 @@ from tunewheel_contracts.formats.bundle import Bundle
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_contracts.formats.serving import Route, RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.topics import INDEX_VERSIONED, PROJECT_DECLARED, TopicSpec
 
 from tunewheel_serve_gateway.routing import DesiredProject
 
@@ -48,7 +49,8 @@ class Catalog:
         self._desired: dict[str, Envelope[ServingDesired]] = {}
         self._declared: dict[str, Envelope[ProjectDeclared]] = {}
         self._previous: dict[str, Route] = {}
-        self._refused: dict[str, str] = {}
+        self.refusals: dict[str, str] = {}
+        """By project, why a desired state of the present generation was refused."""
         self.indexes: dict[str, Envelope[IndexVersioned]] = {}
         """The newest index of each project."""
 
@@ -62,49 +64,50 @@ class Catalog:
         """Take over an event of any of the topics."""
         match event.data:
             case ServingDesired():
-                self.on_serving_desired(event)
+                self._take_desired(event)
             case ProjectDeclared():
-                self.on_project_declared(event)
+                self._declared[event.project] = event
             case IndexVersioned():
                 self.indexes[event.project] = event
+            case ModelPromoted(bundle=bundle) if bundle is not None:
+                self._promoted[event.data.model_id] = event
+                self._judged[event.data.model_id] = bundle
+            case ModelRegistered(adapter=adapter) if adapter is not None:
+                self._registered.setdefault(event.data.model_id, event)
             case _:
-                self.on_model(event)
+                pass
+
+    def remove(self, topic: TopicSpec, project: str) -> None:
+        """Forget what ``topic`` said about ``project``. A declared project without a desired state is served
+        by its base model."""
+        if topic is PROJECT_DECLARED:
+            self._declared.pop(project, None)
+        elif topic is INDEX_VERSIONED:
+            self.indexes.pop(project, None)
+        else:
+            for kept in (self._desired, self._previous, self.refusals):
+                kept.pop(project, None)
 
     def replace_by(self, other: Catalog) -> None:
         """Take over everything from ``other``, and forget what only this catalog has."""
         vars(self).update(vars(other))
 
-    def on_serving_desired(self, event: Envelope[ServingDesired]) -> str | None:
-        """Take over ``event``. Return why a desired state of this generation was refused; None: none was."""
+    def _take_desired(self, event: Envelope[ServingDesired]) -> None:
         known = self._desired.get(event.project)
         if known is not None and _contradict(known, event):
-            self._refused[event.project] = (
+            self.refusals[event.project] = (
                 f"two registries decided on generation {event.data.generation} of {event.project}: the "
                 f"routes of event {known.id} serve, those of {event.id} are refused; compare `tunewheel "
                 "status` with the registry, and decide again by `tunewheel model promote` or `rollback`"
             )
         elif known is None or event.data.generation >= known.data.generation:
             if known is None or event.data.generation > known.data.generation:
-                self._refused.pop(event.project, None)
+                self.refusals.pop(event.project, None)
             self._desired[event.project] = event
             before = _in_production(known) if known is not None else None
             after = _in_production(event)
             if before is not None and (after is None or before.model_id != after.model_id):
                 self._previous[event.project] = before
-        return self._refused.get(event.project)
-
-    def on_project_declared(self, event: Envelope[ProjectDeclared]) -> None:
-        self._declared[event.project] = event
-
-    def on_model(self, event: Envelope[Any]) -> None:
-        """Take over ``model.registered`` or ``model.promoted``."""
-        model = event.data
-        if isinstance(model, ModelPromoted):
-            if model.bundle is not None:
-                self._promoted[model.model_id] = event
-                self._judged[model.model_id] = model.bundle
-        elif isinstance(model, ModelRegistered) and model.adapter is not None:
-            self._registered.setdefault(model.model_id, event)
 
     @property
     def judged(self) -> Mapping[str, Bundle]:
@@ -127,16 +130,6 @@ class Catalog:
             return None
         return Version(known.adapter, self._project(known.project), self._judged.get(model_id))
 
-    def on_desired_removed(self, project: str) -> None:
-        """Serve ``project`` by its base model again, if the project is declared."""
-        self._desired.pop(project, None)
-        self._previous.pop(project, None)
-        self._refused.pop(project, None)
-
-    def on_declaration_removed(self, project: str) -> None:
-        """Forget ``project``, unless it has a desired state."""
-        self._declared.pop(project, None)
-
     def spec(self, project: str) -> ProjectSpec | None:
         """Return the project's newest spec; None where none was declared. May be called from any thread."""
         declared = self._declared.get(project)
@@ -158,29 +151,26 @@ class Catalog:
 
     def _project(self, name: str) -> DesiredProject:
         declared, desired = self._declared.get(name), self._desired.get(name)
+        newest = desired or declared
+        assert newest is not None
+        spec = declared.data.spec if declared else None
+        usual = DesiredProject(
+            name,
+            base_name=spec.base_model if spec else "",
+            system_prompt=spec.task.system_prompt if spec else "",
+            max_output_tokens=spec.task.max_output_tokens if spec else None,
+            retrieves=spec is not None and spec.retrieval is not None and spec.retrieval.default == "on",
+            created=int(newest.time.timestamp()),
+        )
         if desired is None:
-            assert declared is not None
-            spec, created = declared.data.spec, int(declared.time.timestamp())
-            task = spec.task
-            return DesiredProject(
-                name,
-                spec.base_model,
-                task.system_prompt,
-                task.max_output_tokens,
-                retrieves=_retrieves(spec),
-                created=created,
-            )
-        task = declared.data.spec.task if declared else None
-        return DesiredProject(
-            retrieves=declared is not None and _retrieves(declared.data.spec),
-            project=name,
+            return usual
+        return replace(
+            usual,
             base_name=desired.data.base.name,
-            system_prompt=task.system_prompt if task else desired.data.system_prompt,
-            max_output_tokens=task.max_output_tokens if task else None,
+            system_prompt=usual.system_prompt if spec else desired.data.system_prompt,
             routes=desired.data.desired.routes,
             stand_ins=desired.data.stand_ins,
             before=self._previous.get(name),
-            created=int(desired.time.timestamp()),
         )
 
 
@@ -197,7 +187,3 @@ def _contradict(one: Envelope[ServingDesired], other: Envelope[ServingDesired]) 
     return {(r.role, r.model_id) for r in one.data.desired.routes} != {
         (r.role, r.model_id) for r in other.data.desired.routes
     }
-
-
-def _retrieves(spec: ProjectSpec) -> bool:
-    return spec.retrieval is not None and spec.retrieval.default == "on"

@@ -13,9 +13,11 @@ from tunewheel_contracts.erasures import place_of, proof_of
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import Envelope, KafkaRecord
 from tunewheel_contracts.events.data import ErasureCompleted
-from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRegistered, ServingDesired
+from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.events.upstream import ErasureRequested, FeedbackReceived, ProjectDeclared
+from tunewheel_contracts.topics import INDEX_VERSIONED, TopicSpec
+from tunewheel_runtime.deadletter import Warn
 from tunewheel_runtime.identity.roles import Caller
 from tunewheel_runtime.store import ObjectStore
 
@@ -42,8 +44,8 @@ from tunewheel_serve_gateway.retrieval.retriever import make_retriever
 from tunewheel_serve_gateway.routing import RouteTable
 from tunewheel_serve_gateway.settings import Settings
 from tunewheel_serve_gateway.shadow import ShadowCopies
-from tunewheel_serve_gateway.snapshot import SnapshotFile
-from tunewheel_serve_gateway.status import project_status
+from tunewheel_serve_gateway.snapshot import Snapshot
+from tunewheel_serve_gateway.status import status_of
 from tunewheel_serve_gateway.upstream.clients import make_pool
 
 log = structlog.get_logger(__name__)
@@ -59,7 +61,6 @@ FIRST_INDEXES_SECONDS = 10.0
 Wrap = Callable[[Any], Envelope[Any]]
 PublishMany = Callable[[Sequence[Envelope[Any]]], Awaitable[None]]
 Fail = Callable[[BaseException], None]
-Warn = Callable[[str, str | None], None]
 
 
 class Gateway:
@@ -96,9 +97,11 @@ class Gateway:
         self._warn = warn
         self.metrics = Metrics(meter)
         self.in_flight = InFlight(settings, self.metrics)
+        folder = settings.work_for("serve-gateway")
         self.catalog = Catalog()
         self._from_log = Catalog()
         """What was read from the log so far; the same as ``catalog`` once the log was read to its end."""
+        self._snapshot = Snapshot(folder / "snapshot.jsonl", settings, warn)
         self.pool, discovery = make_pool(
             settings, lambda name: name not in self.catalog.base_names, self.metrics
         )
@@ -116,7 +119,6 @@ class Gateway:
         self._recent = RecentCompletions(
             limit=settings.recent_completions, limit_bytes=settings.recent_completion_bytes
         )
-        folder = settings.work_for("serve-gateway")
         secret = settings.completion_secret
         self._ids = CompletionIds(secret.get_secret_value() if secret else None, folder)
         self._recall = Recall(self._recent, self._ids, search, self._forgetting.takes)
@@ -162,7 +164,6 @@ class Gateway:
             self.metrics,
             heartbeat_seconds=settings.heartbeat_seconds,
         )
-        self._snapshot = SnapshotFile(folder / "snapshot.jsonl", settings)
         self._beginning = asyncio.Lock()
         self._reconciling: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
@@ -177,40 +178,30 @@ class Gateway:
         """Whether the log was read to its end since the start."""
         return self._from_log is self.catalog
 
-    def on_serving_desired(self, event: Envelope[ServingDesired]) -> None:
-        refusal = self._from_log.on_serving_desired(event)
-        self._warn(f"desired_refused {event.project}", refusal)
-        self._on_change()
-
-    def on_project_declared(self, event: Envelope[ProjectDeclared]) -> None:
-        self._from_log.on_project_declared(event)
-        self._on_change(event.project)
-
-    def on_model(self, event: Envelope[ModelRegistered] | Envelope[ModelPromoted]) -> None:
-        """Remember a model version, so that a client can ask for it by its id."""
-        self._from_log.on_model(event)
-        self._snapshot.changed.set()
-
-    def on_desired_removed(self, project: str) -> None:
-        self._from_log.on_desired_removed(project)
-        self._warn(f"desired_refused {project}", None)
-        self._on_change()
-
-    def on_declaration_removed(self, project: str) -> None:
-        self._from_log.on_declaration_removed(project)
-        self._on_change(project)
-
-    def on_index_versioned(self, event: Envelope[IndexVersioned]) -> None:
+    def take(self, event: Envelope[Any]) -> None:
+        """Take over an event by which the gateway serves."""
         self._from_log.take(event)
-        self._snapshot.changed.set()
-        if self.has_read_log:
+        self._warn_if_refused(event.project)
+        if isinstance(event.data, IndexVersioned) and self.has_read_log:
             self.retriever.indexes.on_versioned(event.data)
+        self._on_change(event.project, rebuild=isinstance(event.data, ServingDesired | ProjectDeclared))
 
-    def on_index_removed(self, project: str) -> None:
-        self._from_log.indexes.pop(project, None)
-        self._snapshot.changed.set()
-        if self.has_read_log:
+    def remove(self, topic: TopicSpec, project: str) -> None:
+        """Take over a tombstone of ``topic``."""
+        self._from_log.remove(topic, project)
+        self._warn_if_refused(project)
+        if topic is INDEX_VERSIONED and self.has_read_log:
             self.retriever.indexes.on_removed(project)
+        self._on_change(project, rebuild=topic is not INDEX_VERSIONED)
+
+    def _warn_if_refused(self, project: str) -> None:
+        self._warn(f"desired_refused {project}", self._from_log.refusals.get(project))
+
+    def _on_change(self, project: str, *, rebuild: bool) -> None:
+        self._snapshot.changed.set()
+        if rebuild and self.has_read_log:  # While the views are read at the start, no table is needed yet.
+            self.retriever.indexes.on_change(project)
+            self.reconciler.on_change()
 
     def on_erasure_requested(self, event: Envelope[ErasureRequested]) -> None:
         """Drop the erased completions from this process's memory and disk. Every gateway process does so."""
@@ -227,14 +218,6 @@ class Gateway:
         path = f"{place_of(event.project, event.id)}.{HOLDER}"
         first = await self._store.first(path, str(self._forgetting.count(event.id)).encode())
         return proof_of(event.data, holder=HOLDER, erased_by=HOLDER, records=int(first))
-
-    def _on_change(self, declared: str | None = None) -> None:
-        self._snapshot.changed.set()
-        if not self.has_read_log:  # While the views are read at the start, no table is needed yet.
-            return
-        if declared is not None:
-            self.retriever.indexes.on_change(declared)
-        self.reconciler.on_change()
 
     async def _send(self, records: Sequence[KafkaRecord]) -> None:
         """Publish completions. They wait until the erasures on the log were read.
@@ -259,9 +242,7 @@ class Gateway:
             self._warn("kafka_not_read", None)
         await self._begin()
         if self._keeping is None:
-            self._keeping = asyncio.create_task(
-                self._snapshot.follow(lambda: self.catalog.events, self._warn), name="snapshot"
-            )
+            self._keeping = asyncio.create_task(self._snapshot.follow(self.catalog), name="snapshot")
             self._keeping.add_done_callback(self._on_end)
 
     async def start_without_log(self) -> bool:
@@ -271,17 +252,14 @@ class Gateway:
         Raises:
             UnusableSpool
         """
-        snapshot = await asyncio.to_thread(self._snapshot.read)
-        if snapshot is None or not snapshot.events or self.has_read_log:
+        found = await asyncio.to_thread(self._snapshot.read)
+        if found is None or self.has_read_log:
             return False
-        found = Catalog()
-        for event in snapshot.events:
-            found.take(event)
-        self._replace_catalog(found)
+        self._replace_catalog(found.catalog)
         self._warn(
             "kafka_not_read",
             "Kafka has not answered since the start: models are served by what this gateway had read until "
-            f"{snapshot.written_at}. Later decisions count, and completions are published, once it answers",
+            f"{found.written_at}. Later decisions count, and completions are published, once it answers",
         )
         await self._begin()
         return True
@@ -356,25 +334,10 @@ class Gateway:
         self.metrics.add("feedback.received")
 
     def status(self, allowed: Collection[str] | None) -> dict[str, Any]:
-        """Return what is served for the projects in ``allowed``, and the reasons for what is not served.
-
-        ``allowed`` None means every project. Only then are the engines' addresses and the figures over all
-        projects included.
-        """
-        tables = self.table.projects.items()
-        mine = {name: table for name, table in tables if allowed is None or name in allowed}
-        projects = (project for project in self.catalog.projects() if project.project in mine)
-        named = {route.model_id for p in projects for route in (*p.routes, *p.stand_ins)}
-        failures = [(name, f) for name, f in self.reconciler.failures.items() if name in named]
-        engine: dict[str, Any] = {"reachable": any(e.error is None for e in self.pool.endpoints)}
-        status = {
-            "engine": engine,
-            "projects": {name: project_status(t, self.pool, self.retriever) for name, t in mine.items()},
-            "failed_adapters": {name: {"attempts": f.attempts, "reason": f.reason} for name, f in failures},
-        }
+        """Return what is served for the projects in ``allowed``; see ``status_of``."""
+        status = status_of(allowed, self.catalog, self.reconciler, self.pool, self.retriever)
         if allowed is None:
-            engine |= {"url": self._settings.engine_url, "error": self.reconciler.engine_error}
-            engine["endpoints"] = self.pool.status()
+            status["engine"]["url"] = self._settings.engine_url
             status["remembered_completions"] = len(self._recent)
         return status
 

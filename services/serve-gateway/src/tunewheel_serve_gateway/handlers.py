@@ -7,6 +7,8 @@ is searched. ``model.registered`` and ``model.promoted`` name the versions that 
 
 from __future__ import annotations
 
+from functools import partial
+
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import ErasureCompleted
@@ -26,15 +28,11 @@ def register(service: Service, gateway: Gateway) -> None:
     Every gateway process replays the erasures and removes the completions that it holds. One process of the
     consumer group publishes ``erasure.completed``.
     """
-    declared, desired = service.view(topics.PROJECT_DECLARED), service.view(topics.SERVING_DESIRED)
-    declared.on_change(gateway.on_project_declared)
-    declared.on_removal(gateway.on_declaration_removed)
-    desired.on_change(gateway.on_serving_desired)
-    desired.on_removal(gateway.on_desired_removed)
-    indexes = service.view(topics.INDEX_VERSIONED)
-    indexes.on_change(gateway.on_index_versioned)
-    indexes.on_removal(gateway.on_index_removed)
-    service.replay((topics.MODEL_REGISTERED, topics.MODEL_PROMOTED), gateway.on_model)
+    for topic in (topics.PROJECT_DECLARED, topics.SERVING_DESIRED, topics.INDEX_VERSIONED):
+        view = service.view(topic)
+        view.on_change(gateway.take)
+        view.on_removal(partial(gateway.remove, topic))
+    service.replay((topics.MODEL_REGISTERED, topics.MODEL_PROMOTED), gateway.take)
     asked = service.replay((topics.ERASURE_REQUESTED,), gateway.on_erasure_requested)
     service.on_startup(gateway.start)
     service.on_silent_broker(gateway.start_without_log, after_seconds=SILENT_SECONDS)

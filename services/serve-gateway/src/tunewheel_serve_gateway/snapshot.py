@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +25,8 @@ from tunewheel_contracts.topics import BY_NAME
 from tunewheel_runtime.deadletter import Warn
 from tunewheel_runtime.kafka_settings import KafkaSettings
 
+from tunewheel_serve_gateway.catalog import Catalog
+
 log = structlog.get_logger(__name__)
 FORMAT = 1
 SECONDS_BETWEEN = 1.0
@@ -32,33 +34,35 @@ SECONDS_BETWEEN = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
-    events: list[Envelope[Any]]
+class Found:
+    catalog: Catalog
     written_at: str
     """ISO 8601."""
 
 
-class SnapshotFile:
+class Snapshot:
     """The file at ``path``. A snapshot of another log than that of ``settings`` is not used."""
 
-    def __init__(self, path: Path, settings: KafkaSettings) -> None:
+    def __init__(self, path: Path, settings: KafkaSettings, warn: Warn = lambda _name, _text: None) -> None:
         self._path = path
         brokers = sorted(settings.bootstrap_servers.split(","))
         self._log = {"brokers": brokers, "topic_prefix": settings.topic_prefix}
+        self._warn = warn
         self.changed = asyncio.Event()
 
-    async def follow(self, events: Callable[[], list[Envelope[Any]]], warn: Warn) -> None:
-        """Write ``events()`` at once, and after every ``changed``."""
+    async def follow(self, catalog: Catalog) -> None:
+        """Write the catalog at once, after every ``changed``, and again after a failure."""
         while True:
             self.changed.clear()
             try:
-                await asyncio.to_thread(self.write, events())
-                warn("snapshot_not_written", None)
+                await asyncio.to_thread(self.write, catalog.events)
+                self._warn("snapshot_not_written", None)
             except OSError as error:
-                warn(
+                self.changed.set()
+                self._warn(
                     "snapshot_not_written",
-                    f"what Kafka said is not on the disk ({error}): if this gateway starts while Kafka is "
-                    "away, it serves by older decisions, or not at all; mend the work folder",
+                    f"what Kafka said is not on the disk ({error.strerror}): if this gateway starts while "
+                    "Kafka is away, it serves by older decisions, or not at all; mend the work folder",
                 )
             await asyncio.sleep(SECONDS_BETWEEN)
             await self.changed.wait()
@@ -90,7 +94,7 @@ class SnapshotFile:
                 os.unlink(name)
             raise
 
-    def read(self) -> Snapshot | None:
+    def read(self) -> Found | None:
         """Return the snapshot; None where there is none that can be used. The process's log then says why."""
         try:
             first, _, content = self._path.read_bytes().partition(b"\n")
@@ -99,7 +103,10 @@ class SnapshotFile:
                 raise ValueError("it is of another log or format")
             if header["sha256"] != hashlib.sha256(content).hexdigest():
                 raise ValueError("its content does not have the hash in its header")
-            return Snapshot(list(_events_in(content.splitlines())), str(header["written_at"]))
+            catalog = Catalog()
+            for event in _events_in(content.splitlines()):
+                catalog.take(event)
+            return Found(catalog, str(header["written_at"])) if catalog.events else None
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -1,17 +1,45 @@
-"""The part of ``/v1/status`` about one project: its routes, whether each was judged, and its index
-version."""
+"""``/v1/status``: the routes of the projects, whether each was judged, and the engines."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
+from tunewheel_serve_gateway.catalog import Catalog
 from tunewheel_serve_gateway.judged import retrieves_as_judged
+from tunewheel_serve_gateway.reconcile import Reconciler
 from tunewheel_serve_gateway.retrieval.retriever import Retriever
 from tunewheel_serve_gateway.routing import ProjectTable
 from tunewheel_serve_gateway.upstream.pool import Pool
 
 
-def project_status(table: ProjectTable, pool: Pool, retriever: Retriever) -> dict[str, Any]:
+def status_of(
+    allowed: Collection[str] | None,
+    catalog: Catalog,
+    reconciler: Reconciler,
+    pool: Pool,
+    retriever: Retriever,
+) -> dict[str, Any]:
+    """Return what is served for the projects in ``allowed``, and the reasons for what is not served.
+
+    ``allowed`` None means every project. Only then are the engines' addresses and errors included.
+    """
+    tables = reconciler.table.projects.items()
+    mine = {name: table for name, table in tables if allowed is None or name in allowed}
+    projects = (project for project in catalog.projects() if project.project in mine)
+    named = {route.model_id for p in projects for route in (*p.routes, *p.stand_ins)}
+    failures = [(name, f) for name, f in reconciler.failures.items() if name in named]
+    engine: dict[str, Any] = {"reachable": any(e.error is None for e in pool.endpoints)}
+    if allowed is None:
+        engine |= {"error": reconciler.engine_error, "endpoints": pool.status()}
+    return {
+        "engine": engine,
+        "projects": {name: _project_status(table, pool, retriever) for name, table in mine.items()},
+        "failed_adapters": {name: {"attempts": f.attempts, "reason": f.reason} for name, f in failures},
+    }
+
+
+def _project_status(table: ProjectTable, pool: Pool, retriever: Retriever) -> dict[str, Any]:
     """Return one project's routes as plain data.
 
     Each judged route has the hash of its bundle, whether it is served as it was judged, and which properties

@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import KafkaRecord
+from tunewheel_runtime.deadletter import Warn
 from tunewheel_runtime.retry import Backoff
 
 from tunewheel_serve_gateway.completions.exchange import Exchange
@@ -30,7 +31,6 @@ from tunewheel_serve_gateway.metrics import Metrics
 log = structlog.get_logger(__name__)
 Publish = Callable[[Sequence[KafkaRecord]], Awaitable[None]]
 IsErased = Callable[[Kept], bool]
-Warn = Callable[[str, str | None], None]
 ADOPT_SECONDS = 60.0
 """Seconds between two searches for folders of processes that have ended."""
 DISK_SECONDS = 1.0
