@@ -179,7 +179,7 @@ async def test_a_version_on_an_engine_that_went_is_loaded_by_another(
 async def test_an_engine_that_is_listed_too_is_one_engine(make_world: Any, behind: Any, engines: Any):
     behind[NAME] = engines
     made = await make_world(bases=(), engine_url=f"{engines[0].url},{NAME}")
-    await made.gateway.reconciler.look()
+    await made.gateway.reconciler.look(timeout_seconds=60)
     assert [e.url for e in made.gateway.pool.endpoints] == [engine.url for engine in engines]
 
 

@@ -135,3 +135,15 @@ async def test_a_snapshot_that_cannot_be_written_is_a_warning_until_it_can_be(
     assert await world.said() == "org/Tiny-Base: hello"
     (tmp_path / "work" / "serve-gateway" / "snapshot.jsonl").rmdir()
     await eventually(lambda: world.warnings["snapshot_not_written"] is None)
+
+
+async def test_a_gateway_that_stops_keeps_what_it_had_just_read(make_world: Any, eventually: Any):
+    world = await make_world()
+    world.declare()
+    settings = world.gateway._settings
+    file = Snapshot(settings.work_for("serve-gateway") / "snapshot.jsonl", settings)
+    await eventually(lambda: file.read() is not None)
+    world.declare("new")
+    await world.gateway.close()
+    assert (found := file.read()) is not None
+    assert found.catalog.spec("new") is not None

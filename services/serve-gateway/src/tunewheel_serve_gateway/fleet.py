@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 import structlog
+from tunewheel_runtime.deadletter import Warn
 
 from tunewheel_serve_gateway.loading import EngineAdapters
 from tunewheel_serve_gateway.upstream.discovery import Discovery
@@ -28,7 +29,7 @@ class Fleet:
         discovery: Discovery,
         make: Callable[[Endpoint], EngineAdapters],
         left: Callable[[Endpoint], None],
-        warn: Callable[[str, str | None], None],
+        warn: Warn,
     ) -> None:
         self.engines = {endpoint: make(endpoint) for endpoint in pool.endpoints}
         self._pool = pool

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
@@ -166,7 +165,6 @@ class Gateway:
         )
         self._beginning = asyncio.Lock()
         self._reconciling: asyncio.Task[None] | None = None
-        self._keeping: asyncio.Task[None] | None = None
         self._answers = False
 
     @property
@@ -181,7 +179,6 @@ class Gateway:
     def take(self, event: Envelope[Any]) -> None:
         """Take over an event by which the gateway serves."""
         self._from_log.take(event)
-        self._warn_if_refused(event.project)
         if isinstance(event.data, IndexVersioned) and self.has_read_log:
             self.retriever.indexes.on_versioned(event.data)
         self._on_change(event.project, rebuild=isinstance(event.data, ServingDesired | ProjectDeclared))
@@ -189,16 +186,13 @@ class Gateway:
     def remove(self, topic: TopicSpec, project: str) -> None:
         """Take over a tombstone of ``topic``."""
         self._from_log.remove(topic, project)
-        self._warn_if_refused(project)
         if topic is INDEX_VERSIONED and self.has_read_log:
             self.retriever.indexes.on_removed(project)
         self._on_change(project, rebuild=topic is not INDEX_VERSIONED)
 
-    def _warn_if_refused(self, project: str) -> None:
-        self._warn(f"desired_refused {project}", self._from_log.refusals.get(project))
-
     def _on_change(self, project: str, *, rebuild: bool) -> None:
         self._snapshot.changed.set()
+        self._warn(f"desired_refused {project}", self._from_log.refusals.get(project))
         if rebuild and self.has_read_log:  # While the views are read at the start, no table is needed yet.
             self.retriever.indexes.on_change(project)
             self.reconciler.on_change()
@@ -241,9 +235,7 @@ class Gateway:
             self._from_log = self.catalog
             self._warn("kafka_not_read", None)
         await self._begin()
-        if self._keeping is None:
-            self._keeping = asyncio.create_task(self._snapshot.follow(self.catalog), name="snapshot")
-            self._keeping.add_done_callback(self._on_end)
+        self._snapshot.start(self.catalog).add_done_callback(self._on_end)
 
     async def start_without_log(self) -> bool:
         """Begin to answer by the snapshot on the disk, because Kafka does not answer. Return whether there is
@@ -283,23 +275,19 @@ class Gateway:
             for task in (self._reconciling, self.log.start()):
                 task.add_done_callback(self._on_end)
             await asyncio.gather(
-                self._look(), self.retriever.indexes.start(timeout_seconds=FIRST_INDEXES_SECONDS)
+                self.reconciler.look(timeout_seconds=FIRST_LOOK_SECONDS),
+                self.retriever.indexes.start(timeout_seconds=FIRST_INDEXES_SECONDS),
             )
             self._answers = True
-
-    async def _look(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FIRST_LOOK_SECONDS):
-                await self.reconciler.look()
 
     async def close(self) -> None:
         """Stop, and hand what is still waiting to the broker."""
         self._answers = False
-        tasks = [task for task in (self._reconciling, self._keeping) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._reconciling = self._keeping = None
+        if self._reconciling is not None:
+            self._reconciling.cancel()
+            await asyncio.gather(self._reconciling, return_exceptions=True)
+            self._reconciling = None
+        await self._snapshot.close(self.catalog)
         await self.reconciler.close()
         await self.retriever.close()
         await self._shadows.close()

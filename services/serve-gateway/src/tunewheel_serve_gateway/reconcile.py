@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
 from tunewheel_contracts.formats.bundle import Bundle
 from tunewheel_contracts.formats.run import AdapterRef
+from tunewheel_runtime.deadletter import Warn
 from tunewheel_runtime.retry import Backoff
 
 from tunewheel_serve_gateway.adapter_files import AdapterFiles
@@ -52,7 +54,7 @@ class Reconciler:
         period_seconds: float = 5.0,
         backoff: Backoff | None = None,
         on_demand: int = 4,
-        warn: Callable[[str, str | None], None] = lambda _, __: None,
+        warn: Warn = lambda _, __: None,
     ) -> None:
         self.table = RouteTable()
         self._catalog = catalog
@@ -120,9 +122,11 @@ class Reconciler:
             tasks.create_task(self._fleet.run(self._period), name="engines")
             tasks.create_task(self._keep_tidy(), name="adapter files")
 
-    async def look(self) -> None:
-        """Return once every engine was asked for its models for the first time."""
-        await self._fleet.look()
+    async def look(self, *, timeout_seconds: float) -> None:
+        """Return once every engine was asked for its models for the first time, or after the time-out."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds):
+                await self._fleet.look()
 
     async def close(self) -> None:
         """Stop all loading."""
@@ -236,9 +240,8 @@ class Reconciler:
         """Rebuild the route table from the desired state and the loaded models. No I/O."""
         adapters, bundles = self.adapters(), self.bundles()
         for engine in self.engines.values():
-            engine.drop_unfit(
-                adapters, bundles
-            )  # An engine may have had a model before this gateway heard of the model.
+            # An engine may have had a model before this gateway heard of the model.
+            engine.drop_unfit(adapters, bundles)
         failed = self._failed_everywhere()
         lasting = {name: one for name, one in failed.items() if one.attempts >= LASTING_ATTEMPTS}
         before = self.table

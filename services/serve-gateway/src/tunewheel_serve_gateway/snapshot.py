@@ -49,23 +49,39 @@ class Snapshot:
         self._log = {"brokers": brokers, "topic_prefix": settings.topic_prefix}
         self._warn = warn
         self.changed = asyncio.Event()
+        self._following: asyncio.Task[None] | None = None
 
-    async def follow(self, catalog: Catalog) -> None:
-        """Write the catalog at once, after every ``changed``, and again after a failure."""
+    def start(self, catalog: Catalog) -> asyncio.Task[None]:
+        """Begin to write ``catalog``: at once, after every ``changed``, and again after a failure."""
+        self._following = self._following or asyncio.create_task(self._follow(catalog), name="snapshot")
+        return self._following
+
+    async def close(self, catalog: Catalog) -> None:
+        """Stop, and write a change that was not written yet."""
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
+            if self.changed.is_set():
+                await self._try_to_write(catalog)
+
+    async def _follow(self, catalog: Catalog) -> None:
         while True:
-            self.changed.clear()
-            try:
-                await asyncio.to_thread(self.write, catalog.events)
-                self._warn("snapshot_not_written", None)
-            except OSError as error:
-                self.changed.set()
-                self._warn(
-                    "snapshot_not_written",
-                    f"what Kafka said is not on the disk ({error.strerror}): if this gateway starts while "
-                    "Kafka is away, it serves by older decisions, or not at all; mend the work folder",
-                )
+            await self._try_to_write(catalog)
             await asyncio.sleep(SECONDS_BETWEEN)
             await self.changed.wait()
+
+    async def _try_to_write(self, catalog: Catalog) -> None:
+        self.changed.clear()
+        try:
+            await asyncio.to_thread(self.write, catalog.events)
+            self._warn("snapshot_not_written", None)
+        except OSError as error:
+            self.changed.set()
+            self._warn(
+                "snapshot_not_written",
+                f"what Kafka said is not on the disk ({error.strerror}): if this gateway starts while Kafka "
+                "is away, it serves by older decisions, or not at all; mend the work folder",
+            )
 
     def write(self, events: Iterable[Envelope[Any]]) -> None:
         """Replace the file as one step.
