@@ -16,7 +16,7 @@ def test_every_spec_is_a_topic_with_a_dead_letter_where_somebody_consumes() -> N
         assert (spec.dead_letter in wanted) == spec.dead_letter_exists
         assert wanted[spec.name].partitions == spec.partitions
         assert wanted[spec.name].configs["cleanup.policy"] == spec.cleanup
-        assert ("message.timestamp.type" in wanted[spec.name].configs) == spec.stamped_by_log
+        assert ("message.timestamp.type" in wanted[spec.name].configs) == spec.is_from_upstream
     assert wanted["ticket.published"].configs["message.timestamp.type"] == "LogAppendTime"
     letters = wanted["ticket.published.dlq"]
     assert int(letters.configs["max.message.bytes"]) == MAX_MESSAGE_BYTES + DEAD_LETTER_OVERHEAD

@@ -85,7 +85,7 @@ def wanted_topics(specs: Iterable[TopicSpec] = TOPICS) -> tuple[Topic, ...]:
             "retention.ms": str(spec.retention_ms),
             "max.message.bytes": str(spec.max_message_bytes),
         }
-        if spec.stamped_by_log:
+        if spec.is_from_upstream:
             configs["message.timestamp.type"] = "LogAppendTime"
         topics.append(Topic(spec.name, spec.partitions, configs))
         if spec.dead_letter_exists:

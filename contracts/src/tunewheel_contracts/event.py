@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tunewheel_contracts.binding import Headers, from_headers, to_headers
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.identity import event_id
-from tunewheel_contracts.reading import LOG_TICK, Reading, read_json
+from tunewheel_contracts.reading import Reading, read_json
 
 
 class Event(BaseModel):
@@ -239,7 +239,7 @@ def _read_time(sent: str | None, logged_ms: int | None) -> datetime:
         time.astimezone(UTC)  # Fails here, and not in later code, for a time outside the supported years.
     except (ValueError, OverflowError, OSError) as error:
         raise InvalidEvent(field="ce_time", reason=f"is unreadable: {error}") from error
-    return time if logged is None or time < logged + LOG_TICK else logged
+    return Reading(logged).capped(time)
 
 
 def _logged_at(logged_ms: int | None) -> datetime | None:

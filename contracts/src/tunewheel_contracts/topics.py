@@ -70,14 +70,10 @@ class TopicSpec:
 
     @property
     def is_from_upstream(self) -> bool:
-        """Whether other systems write this topic, so that its records cannot be trusted."""
+        """Whether other systems write this topic, so that its records cannot be trusted. The broker sets the
+        timestamps of its records, because a record's timestamp is the latest time that its event may have
+        (``Envelope.from_kafka``)."""
         return "upstream" in self.producers
-
-    @property
-    def stamped_by_log(self) -> bool:
-        """Whether the broker sets the timestamps of records. It does on topics of other systems' events,
-        because a record's timestamp is the latest time that its event may have (``Envelope.from_kafka``)."""
-        return self.is_from_upstream
 
     @property
     def is_kept_for_ever(self) -> bool:

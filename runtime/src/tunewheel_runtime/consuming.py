@@ -103,10 +103,8 @@ class Consumption:
         Raises:
             Crashed: ``work`` failed at each attempt.
         """
-        crash: Crashed | None = None
-        for attempt in range(CRASHES if spec.is_from_upstream else 1):
-            if attempt:
-                await asyncio.sleep(self.backoff.delay(attempt))
+        attempt = 0
+        while True:
             try:
                 return await retry(work, self.backoff, what=f"handling {spec.name}")
             except FORESEEN:
@@ -114,10 +112,11 @@ class Consumption:
             except Exception as error:
                 if not spec.is_from_upstream:
                     raise
-                crash = Crashed.by(error)
-                log.exception("handler_crashed", attempt=attempt + 1, **asdict(position_of(record)))
-        assert crash is not None
-        raise crash
+                attempt += 1
+                log.exception("handler_crashed", attempt=attempt, **asdict(position_of(record)))
+                if attempt == CRASHES:
+                    raise Crashed.by(error) from error
+            await asyncio.sleep(self.backoff.delay(attempt))
 
     def decode_all(
         self, spec: TopicSpec, records: Sequence[Record]

@@ -22,7 +22,8 @@ class NewerReleases:
 
     def __init__(self, warn: Warn = lambda _name, _text: None, meter: Meter | None = None) -> None:
         self._warn = warn
-        self._left_out: set[tuple[str, str]] = set()
+        self._left_out: dict[str, set[str]] = {}
+        """By topic, the names of the fields."""
         self._skipped: set[str] = set()
         meter = meter or NoOpMeter("")
         self._fields = meter.create_counter(
@@ -35,11 +36,11 @@ class NewerReleases:
     def left_out(self, topic: TopicSpec, names: Sequence[str]) -> None:
         """Report fields that were left out of one event. Each is logged once."""
         for name in (name[:LONGEST_NAME] for name in names):
-            seen = (topic.name, name)
-            if seen not in self._left_out:
-                if sum(of == topic.name for of, _ in self._left_out) >= MOST_FIELDS:
+            told = self._left_out.setdefault(topic.name, set())
+            if name not in told:
+                if len(told) >= MOST_FIELDS:
                     return
-                self._left_out.add(seen)
+                told.add(name)
                 text = (
                     f"{topic.name} has {name}, which a newer release wrote and this one leaves out; upgrade "
                     "this service"

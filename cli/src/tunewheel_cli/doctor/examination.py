@@ -88,6 +88,6 @@ async def _nothing(finding: Finding) -> Look:
 async def _logged(options: Mapping[str, Any]) -> timedelta | None:
     """Return the result of ``newest_logged``; None if Kafka does not answer or allow it."""
     try:
-        return await newest_logged(options, [spec.name for spec in TOPICS if spec.stamped_by_log])
+        return await newest_logged(options, [spec.name for spec in TOPICS if spec.is_from_upstream])
     except Exception:  # the check of Kafka reports the reason
         return None
