@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import csv
+import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tunewheel_monitor.coverage import CoverageFacts
+from tunewheel_embedding.static import StaticEmbedder, unit_length
+from tunewheel_monitor.coverage import Coverage, CoverageFacts
 from tunewheel_monitor.detectors.clusters import MOST_CLUSTERS, Clusters, decoded, encoded
 
 from .conftest import alarms, answer, opening, windows
 
+BANKING = Path(__file__).resolve().parents[5] / "shared" / "data" / "banking77" / "train.csv"
 DIMENSIONS = 48
 FACTS = CoverageFacts(
     texts=1_000,
@@ -19,6 +24,7 @@ FACTS = CoverageFacts(
     cell_counts=(1_000,),
     mean_points=0.9,
     spread=1.2,
+    pairs=0.03,
     join_radius=0.3,
 )
 
@@ -119,3 +125,38 @@ def test_vectors_keep_their_direction():
 def test_what_says_nothing_of_the_reference_is_left_out(changes: dict[str, Any]):
     item = answer(**({"dataset_id": "ds-1", "novel": True, "vector": encoded(np.ones(6))} | changes))
     assert found([item] * 100) == []
+
+
+@pytest.mark.skipif(not BANKING.is_file(), reason=f"{BANKING} is missing: it is not part of the repository")
+@pytest.mark.parametrize(("share", "dropped"), [(0.5, 0.6), (1.0, 0.6), (1.0, 0.3)])
+def test_known_questions_are_no_cluster_to_a_dataset_with_rewordings(share: float, dropped: float):
+    rng = np.random.default_rng(11)
+    texts = [row["text"] for row in csv.DictReader(BANKING.open(encoding="utf-8"))]
+    texts = [texts[n] for n in rng.permutation(len(texts))[:3_000]]
+    again = [text.split() for text in texts[: round(1_000 * share / (1 + share))]]
+    fewer = [" ".join(word for word in words if rng.random() >= dropped) or words[0] for words in again]
+    vectors, embed = StaticEmbedder().embed(texts), StaticEmbedder().embed
+    coverage = Coverage.fit(np.concatenate([vectors[: 1_000 - len(again)], embed(fewer)]))
+    scores, units = coverage.score(vectors[1_000:]), unit_length(vectors[1_000:])
+    rows = zip(scores.novelty.tolist(), scores.novel.tolist(), units, strict=True)
+    asked = [
+        answer(completion_id=f"c-{n}", dataset_id="ds-1", novelty=novelty, novel=novel, vector=encoded(unit))
+        for n, (novelty, novel, unit) in enumerate(rows)
+    ]
+    state = Clusters().open(opening(dataset_id="ds-1", coverage=coverage.facts))
+    assert alarms(found(asked, state)) == []
+    assert np.mean(scores.novel) > 0.08, "the dataset takes too many known questions for novel"
+
+
+@pytest.mark.parametrize("pairs", [0.1, 0.3])
+def test_a_new_topic_is_a_cluster_to_a_dataset_with_rewordings_too(pairs: float):
+    rng = np.random.default_rng(10)
+    state = Clusters().open(opening(dataset_id="ds-1", coverage=dataclasses.replace(FACTS, pairs=pairs)))
+    known = questions(rng, 2_000, topics=dict.fromkeys(range(8), 0.02), outliers=0.0)
+    for item in known:
+        object.__setattr__(item, "novelty", rng.uniform(0.5, 0.7) if item.novel else 0.3)
+    assert alarms(found(known, state)) == []
+    new = questions(rng, 600, topics={9: 0.1}, outliers=0.0)
+    for item in new:
+        object.__setattr__(item, "novelty", 0.8 if item.novel else 0.3)
+    assert alarms(found(new, state))

@@ -6,6 +6,10 @@ question had none of the reference's n questions near it, so the next question l
 of about 1 / (n + 1) (Laplace's rule of succession). Questions that join it more often than ``TOLERATED`` are
 evidence, gathered per cluster as in ``evidence.py``. Clusters that do not grow are dropped. The bets on all
 clusters together are worth one per window, so their sum is one e-detector.
+
+To a dataset with rewordings of its own questions, too many known questions are novel (``novelty.py``). A
+cluster may then grow faster by the doubt, until ``CALIBRATION`` questions were asked. If 19 in 20 of these do
+not lie within the dataset's own limit, they set the limit for novel questions, and n is their number.
 """
 
 from __future__ import annotations
@@ -19,7 +23,10 @@ import numpy.typing as npt
 from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_contracts.events.production import DriftCluster
 
+from tunewheel_monitor.coverage import LEVELS, NOVEL_QUANTILE
 from tunewheel_monitor.detectors import evidence
+from tunewheel_monitor.detectors.documents import CALIBRATION
+from tunewheel_monitor.detectors.novelty import doubt_of
 from tunewheel_monitor.detectors.protocol import Finding, Opening, State
 from tunewheel_monitor.detectors.votes import admitted
 
@@ -59,6 +66,9 @@ class Clusters:
             "texts": facts.texts,
             "radius": facts.join_radius,
             "tolerated": max(TOLERATED, ALIKE / (facts.texts + 1)),
+            "doubt": doubt_of(facts),
+            "quantile": facts.levels[LEVELS.index(NOVEL_QUANTILE)],
+            "sample": [],
             "clusters": [],
             "seen": 0,
             "looked": 0,
@@ -76,10 +86,14 @@ class Clusters:
             or item.novel is None
         ):
             return
-        if item.novel and not admitted(state["votes"], item.user, state["most"]):
+        novelty = item.novelty or 0.0
+        novel = item.novel and novelty >= state.get("level", 0.0)  # only production's standard has a level
+        if novel and not admitted(state["votes"], item.user, state["most"]):
             return
+        if state.get("doubt", 1.0) > 1.0 and len(state["sample"]) < CALIBRATION:
+            state["sample"].append(round(novelty, 4))
         state["seen"] += 1
-        if not item.novel or item.vector is None:
+        if not novel or item.vector is None:
             state["apart"] += 1
             return
         settle(state)
@@ -124,6 +138,11 @@ class Clusters:
         state["votes"], state["newcomers"] = {}, 0
         wealth = sum(weight_of(cluster) for cluster in state["clusters"])
         p_value = min(1.0, 1.0 / wealth) if wealth > 0 else 1.0
+        if len(state.get("sample", ())) == CALIBRATION:
+            level = float(np.quantile(state["sample"], NOVEL_QUANTILE))
+            if p_value >= state["threshold"] and level > state["quantile"]:
+                state.update(level=level, tolerated=ALIKE / (CALIBRATION + 1), clusters=[])
+            state["doubt"], state["sample"] = 1.0, []
         grown = [cluster for cluster in state["clusters"] if cluster["members"] >= FEWEST]
         largest = max(grown, key=weight_of, default=None)
         cluster = described(state, largest) if largest is not None else None
@@ -160,7 +179,7 @@ def join(
     """Add a question to the cluster ``joined``, which wins the bet; the other clusters lose it."""
     most = evidence.CEILING / state["threshold"]
     for cluster in state["clusters"]:
-        e_value = 1.0 / state["tolerated"] if cluster is joined else 0.0
+        e_value = 1.0 / (state["tolerated"] * state.get("doubt", 1.0)) if cluster is joined else 0.0
         cluster["wealth"] = [
             min(most, one * (1.0 - share + share * e_value))
             for one, share in zip(cluster["wealth"], BETS, strict=True)

@@ -28,7 +28,7 @@ from typing import Literal
 
 from tunewheel_contracts.events.monitoring import InferenceScored
 
-from tunewheel_monitor.coverage import LEVELS, NOVEL_QUANTILE, POINTS
+from tunewheel_monitor.coverage import LEVELS, NOVEL_QUANTILE, POINTS, CoverageFacts
 from tunewheel_monitor.detectors import evidence
 from tunewheel_monitor.detectors.documents import CALIBRATION, SPREAD
 from tunewheel_monitor.detectors.protocol import Finding, Opening, State
@@ -83,8 +83,7 @@ class Novelty:
         facts = opening.coverage
         if facts is None:
             return {}
-        natural = PAIRS * (facts.texts / 1_000) ** 0.2
-        doubt = 1.0 if facts.pairs <= natural else 1.0 + DOUBT * (facts.pairs - natural + SPARE)
+        doubt = doubt_of(facts)
         return {
             "evidence": evidence.opened(opening.drift, self.weight),
             "dataset_id": opening.dataset_id,
@@ -160,6 +159,13 @@ class Novelty:
             action="collect_labels",
             completion_ids=shown,
         )
+
+
+def doubt_of(facts: CoverageFacts) -> float:
+    """Return the factor by which the dataset's own rewordings may raise the points of known questions; 1: its
+    pairs are as rare as those of raw questions."""
+    natural = PAIRS * (facts.texts / 1_000) ** 0.2
+    return 1.0 if facts.pairs <= natural else 1.0 + DOUBT * (facts.pairs - natural + SPARE)
 
 
 def usual(state: State, cell: int) -> float:
