@@ -24,6 +24,7 @@ from tunewheel_serve_gateway.reconcile import Reconciler
 from tunewheel_serve_gateway.retrieval.retrieved import cite
 from tunewheel_serve_gateway.retrieval.retriever import Retriever
 from tunewheel_serve_gateway.routing import Target, sticky_draw
+from tunewheel_serve_gateway.settings import Settings
 from tunewheel_serve_gateway.upstream import asking
 from tunewheel_serve_gateway.upstream.pool import Pool
 from tunewheel_serve_gateway.upstream.protocol import AT_HAND, Chunk, ModelNotLoaded, UpstreamError
@@ -60,12 +61,10 @@ class Answering:
         outcomes: Outcomes,
         ids: CompletionIds,
         retriever: Retriever,
-        *,
-        max_output_tokens: int,
-        max_logprobs: int,
+        settings: Settings,
     ) -> None:
-        self._max_logprobs = max_logprobs
-        self._max_output_tokens = max_output_tokens
+        self._max_logprobs = settings.max_logprobs
+        self._max_output_tokens = settings.max_output_tokens
         self._pool = pool
         self._reconciler = reconciler
         self._catalog = catalog

@@ -25,6 +25,7 @@ from tunewheel_serve_gateway.errors import UNFORESEEN, ApiError
 from tunewheel_serve_gateway.limits.admitting import Admission, Admitted
 from tunewheel_serve_gateway.limits.in_flight import InFlight, Taken
 from tunewheel_serve_gateway.metrics import Metrics
+from tunewheel_serve_gateway.settings import Settings
 from tunewheel_serve_gateway.upstream.protocol import UpstreamError
 
 LOGPROB_BYTES = 80
@@ -41,15 +42,14 @@ class ChatCompletions:
         in_flight: InFlight,
         require_started: Callable[[], None],
         metrics: Metrics,
-        *,
-        heartbeat_seconds: float,
+        settings: Settings,
     ) -> None:
         self._answering = answering
         self._admission = admission
         self._in_flight = in_flight
         self._require_started = require_started
         self._metrics = metrics
-        self._heartbeat_seconds = heartbeat_seconds
+        self._heartbeat_seconds = settings.heartbeat_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         caller = caller_of(scope)

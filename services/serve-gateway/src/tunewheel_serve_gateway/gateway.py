@@ -104,17 +104,8 @@ class Gateway:
         self.pool, discovery = make_pool(
             settings, lambda name: name not in self.catalog.base_names, self.metrics
         )
-        self.reconciler = Reconciler(
-            self.catalog,
-            AdapterFiles(store, settings.adapter_root),
-            self.pool,
-            discovery,
-            self.metrics,
-            adapter_root=settings.adapter_root,
-            period_seconds=settings.reconcile_seconds,
-            on_demand=settings.on_demand_adapters,
-            warn=warn,
-        )
+        files = AdapterFiles(store, settings.adapter_root)
+        self.reconciler = Reconciler(self.catalog, files, self.pool, discovery, self.metrics, settings, warn)
         self._recent = RecentCompletions(
             limit=settings.recent_completions, limit_bytes=settings.recent_completion_bytes
         )
@@ -133,35 +124,17 @@ class Gateway:
             linger_seconds=settings.completion_linger_seconds,
         )
         self._shadows = ShadowCopies(
-            self.pool,
-            self.reconciler,
-            self.log.offer,
-            self._ids,
-            self.metrics,
-            concurrency=settings.shadow_concurrency,
-            backlog=settings.shadow_backlog,
+            self.pool, self.reconciler, self.log.offer, self._ids, self.metrics, settings
         )
         outcomes = Outcomes(self.reconciler, self.log, self._ids, self._shadows, self.metrics)
         self.retriever = make_retriever(settings, store, self.catalog.spec, self.metrics)
         answering = Answering(
-            self.pool,
-            self.reconciler,
-            self.catalog,
-            outcomes,
-            self._ids,
-            self.retriever,
-            max_output_tokens=settings.max_output_tokens,
-            max_logprobs=settings.max_logprobs,
+            self.pool, self.reconciler, self.catalog, outcomes, self._ids, self.retriever, settings
         )
         self.admission = make_admission(settings, self.metrics)
         self.embeddings = Embeddings(self.retriever.embedders, self.catalog.spec, self.admission)
         self.chat = ChatCompletions(
-            answering,
-            self.admission,
-            self.in_flight,
-            self.require_started,
-            self.metrics,
-            heartbeat_seconds=settings.heartbeat_seconds,
+            answering, self.admission, self.in_flight, self.require_started, self.metrics, settings
         )
         self._beginning = asyncio.Lock()
         self._reconciling: asyncio.Task[None] | None = None

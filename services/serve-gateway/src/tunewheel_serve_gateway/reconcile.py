@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Mapping
-from pathlib import Path
 
 import structlog
 from tunewheel_contracts.formats.bundle import Bundle
@@ -22,6 +21,7 @@ from tunewheel_serve_gateway.loading import EngineAdapters, Failure
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.on_demand import OnDemand
 from tunewheel_serve_gateway.routing import RouteTable, Target, build_table, pinned_version
+from tunewheel_serve_gateway.settings import Settings
 from tunewheel_serve_gateway.upstream.discovery import Discovery
 from tunewheel_serve_gateway.upstream.endpoint import Endpoint
 from tunewheel_serve_gateway.upstream.pool import Pool
@@ -49,19 +49,15 @@ class Reconciler:
         pool: Pool,
         discovery: Discovery,
         metrics: Metrics,
-        *,
-        adapter_root: Path,
-        period_seconds: float = 5.0,
-        backoff: Backoff | None = None,
-        on_demand: int = 4,
-        warn: Warn = lambda _, __: None,
+        settings: Settings,
+        warn: Warn,
     ) -> None:
         self.table = RouteTable()
         self._catalog = catalog
         self._files = files
         self._pool = pool
-        self._period = period_seconds
-        self._on_demand = OnDemand(on_demand)
+        self._period = settings.reconcile_seconds
+        self._on_demand = OnDemand(settings.on_demand_adapters)
         self._warn = warn
         self._told: dict[str, str | None] = {}
         self._reloads: dict[str, asyncio.Task[None]] = {}
@@ -74,8 +70,8 @@ class Reconciler:
                 self,
                 files,
                 metrics,
-                adapter_root=adapter_root,
-                backoff=backoff or Backoff(attempts=1, first=0.5, longest=60.0),
+                adapter_root=settings.adapter_root,
+                backoff=Backoff(attempts=1, first=0.5, longest=60.0),
             )
 
         self._fleet = Fleet(pool, discovery, adapters_of, self._on_demand.leave, self._tell)

@@ -17,13 +17,14 @@ from tunewheel_serve_gateway.completions.overrides import overrides_of
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.reconcile import Reconciler
 from tunewheel_serve_gateway.routing import Target
+from tunewheel_serve_gateway.settings import Settings
 from tunewheel_serve_gateway.upstream import asking
 from tunewheel_serve_gateway.upstream.pool import Pool
 from tunewheel_serve_gateway.upstream.protocol import UpstreamError
 
 
 class ShadowCopies:
-    """At most ``concurrency`` copies run and ``backlog`` wait. Further copies are dropped and counted."""
+    """Runs and keeps as many copies as the settings allow. Further copies are dropped and counted."""
 
     def __init__(
         self,
@@ -32,17 +33,15 @@ class ShadowCopies:
         record: Callable[[Exchange], object],
         ids: CompletionIds,
         metrics: Metrics,
-        *,
-        concurrency: int,
-        backlog: int,
+        settings: Settings,
     ) -> None:
         self._pool = pool
         self._reconciler = reconciler
         self._record = record
         self._ids = ids
         self._metrics = metrics
-        self._limit = concurrency + backlog
-        self._slots = asyncio.Semaphore(concurrency)
+        self._limit = settings.shadow_concurrency + settings.shadow_backlog
+        self._slots = asyncio.Semaphore(settings.shadow_concurrency)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def offer(self, target: Target, request: ChatRequest, answered: Exchange) -> None:
