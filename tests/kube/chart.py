@@ -300,7 +300,11 @@ OAUTH = (
         ("minimal", (), "says what to do.\n\nApplications"),
         ("minimal", OAUTH, "rights of the principal cli: Secret of-cli.\n\nApplications"),
         ("strimzi", ("doctor.principal=train",), "train: Secret wheel-tunewheel-train.\n\nApplications"),
-        ("strimzi", ("doctor.principal=upstream",), "add\nupstream to strimzi.users.people.\n\nApplications"),
+        (
+            "strimzi",
+            ("doctor.principal=upstream-tickets",),
+            "add\nupstream-tickets to strimzi.users.people.\n\nApplications",
+        ),
         ("strimzi", ("doctor.principal=topics",), "Strimzi has no user\nof that name"),
     ],
 )
