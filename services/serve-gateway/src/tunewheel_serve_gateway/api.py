@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.events.upstream import FeedbackReceived
 from tunewheel_runtime.identity.guard import caller_of, needs
@@ -18,7 +20,7 @@ from tunewheel_runtime.identity.roles import Caller, Role
 
 from tunewheel_serve_gateway.chat import ChatCompletions
 from tunewheel_serve_gateway.completions.recall import Recalled
-from tunewheel_serve_gateway.connection import ClientGone
+from tunewheel_serve_gateway.connection import ClientGone, send_error
 from tunewheel_serve_gateway.embeddings import Embeddings
 from tunewheel_serve_gateway.errors import (
     UNFORESEEN,
@@ -30,7 +32,6 @@ from tunewheel_serve_gateway.errors import (
     Unprocessable,
 )
 from tunewheel_serve_gateway.feedback import join, parse_feedback
-from tunewheel_serve_gateway.hot_path import HotPath
 from tunewheel_serve_gateway.limits.in_flight import InFlight
 from tunewheel_serve_gateway.openapi import document
 from tunewheel_serve_gateway.routing import ProjectTable, RouteTable
@@ -60,6 +61,28 @@ class Surface(Protocol):
     def table(self) -> RouteTable: ...
 
     def status(self, allowed: Collection[str] | None) -> dict[str, Any]: ...
+
+
+class HotPath(Starlette):
+    """A Starlette app that calls one route's app directly, without Starlette's layers. These would cost a
+    dozen calls per request and two per piece of a streamed answer."""
+
+    def __init__(self, hot: Route, **options: Any) -> None:
+        """``hot``: one of the routes. Its app is plain ASGI, and its path has no parameters."""
+        super().__init__(**options)
+        self._hot = hot
+        self._methods = hot.methods or frozenset[str]()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != self._hot.path or scope["method"] not in self._methods:
+            await super().__call__(scope, receive, send)
+            return
+        try:
+            await self._hot.app(scope, receive, send)  # This is the identity guard, which calls the app.
+        except Exception:
+            with contextlib.suppress(RuntimeError):  # Raised where a response has already begun.
+                await send_error(send, ApiError(UNFORESEEN))
+            raise
 
 
 def make_api(gateway: Surface) -> Starlette:

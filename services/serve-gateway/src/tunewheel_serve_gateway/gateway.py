@@ -27,8 +27,7 @@ from tunewheel_serve_gateway.chat import ChatCompletions
 from tunewheel_serve_gateway.completions.forgetting import Forgetting
 from tunewheel_serve_gateway.completions.ids import CompletionIds
 from tunewheel_serve_gateway.completions.log import CompletionLog, Publish
-from tunewheel_serve_gateway.completions.recall import Recall, Recalled, Search
-from tunewheel_serve_gateway.completions.recent import RecentCompletions
+from tunewheel_serve_gateway.completions.recall import Recall, Recalled, RecentCompletions, Search
 from tunewheel_serve_gateway.completions.recording import Recorder
 from tunewheel_serve_gateway.completions.spool import Spool
 from tunewheel_serve_gateway.embeddings import Embeddings

@@ -8,7 +8,7 @@ from tunewheel_contracts.event import KafkaRecord, new_event
 from tunewheel_contracts.events.upstream import ErasureRequested
 from tunewheel_serve_gateway.completions.forgetting import Forgetting
 from tunewheel_serve_gateway.completions.kept import Kept
-from tunewheel_serve_gateway.completions.recent import RecentCompletions
+from tunewheel_serve_gateway.completions.recall import RecentCompletions
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 

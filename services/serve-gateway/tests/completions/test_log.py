@@ -17,7 +17,7 @@ from tunewheel_serve_gateway.completions import recording, writing
 from tunewheel_serve_gateway.completions.exchange import Exchange
 from tunewheel_serve_gateway.completions.kept import Kept
 from tunewheel_serve_gateway.completions.log import CompletionLog
-from tunewheel_serve_gateway.completions.recent import RecentCompletions
+from tunewheel_serve_gateway.completions.recall import RecentCompletions
 from tunewheel_serve_gateway.completions.recording import Recorder
 from tunewheel_serve_gateway.completions.spool import Spool
 from tunewheel_serve_gateway.metrics import Metrics
