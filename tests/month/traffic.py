@@ -19,7 +19,7 @@ from tunewheel_contracts.events.production import DriftDetected
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_embedding.static import Vectors, unit_length
 from tunewheel_monitor.coverage import Coverage
-from tunewheel_monitor.nearness import near
+from tunewheel_monitor.scoring import near
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 """A Monday."""

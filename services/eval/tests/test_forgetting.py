@@ -26,7 +26,7 @@ from tunewheel_eval.measurement import (
     RepeatRow,
     example_key,
 )
-from tunewheel_eval.pages import make_page
+from tunewheel_eval.page import make_page
 from tunewheel_eval.plan import make_plan, pin, pin_later, read_manifest
 from tunewheel_eval.repeats import repeat_key
 from tunewheel_runtime.store import ObjectStore

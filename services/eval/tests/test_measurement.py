@@ -12,11 +12,12 @@ from tunewheel_eval.measurement import (
     HoldoutRow,
     Measurement,
     RegressionRow,
+    RowFile,
     example_key,
     model_key,
+    read_existing,
     read_measurement,
 )
-from tunewheel_eval.rows import RowFile, read_existing
 
 HEADER = Header(model_key="model-1", dtype="float32")
 

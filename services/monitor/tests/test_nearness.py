@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 from tunewheel_contracts.events.production import DriftCluster, DriftDetected, DriftWindow
-from tunewheel_monitor.nearness import near
+from tunewheel_monitor.scoring import near
 
 from .conftest import START
 

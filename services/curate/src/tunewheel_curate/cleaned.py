@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
+from tunewheel_contracts.formats.output_rules import OutputRule
 from tunewheel_contracts.formats.quality_report import SemanticReport
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_outputs.rules import rule_complaints
 
 from tunewheel_curate.cleaning.normalization import comparison_keys
 from tunewheel_curate.duplicates.exact import drop_exact_duplicates
@@ -15,7 +17,6 @@ from tunewheel_curate.duplicates.near import settle_near_duplicates
 from tunewheel_curate.duplicates.semantics import settle_semantic_duplicates
 from tunewheel_curate.evaluation.benchmarks import Overlap
 from tunewheel_curate.examples.conversations import asked_text
-from tunewheel_curate.examples.output_rules import check_rules
 from tunewheel_curate.examples.output_validation import validate_outputs
 from tunewheel_curate.examples.preparation import cleaning, fitting
 from tunewheel_curate.given import Outside
@@ -35,7 +36,7 @@ from tunewheel_curate.labels.suspects import find_suspects
 from tunewheel_curate.records.selection import select_usable
 from tunewheel_curate.similarity.near_index import NearIndex
 from tunewheel_curate.similarity.pairs import SimilarPairs, pairs_among
-from tunewheel_curate.stage import Stage, without_texts
+from tunewheel_curate.stage import Stage, drop, without_texts
 
 
 @dataclass(frozen=True)
@@ -123,3 +124,20 @@ def _follow(stages: list[Stage], stage: Stage) -> None:
 def _with_key(records: pl.DataFrame) -> pl.DataFrame:
     asked = [asked_text(*row) for row in records.select("title", "input", "history").iter_rows()]
     return records.with_columns(comparison_keys(pl.Series("key", asked, dtype=pl.String)))
+
+
+def check_rules(records: pl.DataFrame, rules: Sequence[OutputRule]) -> Stage:
+    """Drop answers that break a rule. Reasons: ``<name of the first broken rule>: <what is wrong>``.
+
+    Raises:
+        InvalidSpec: a pattern that the engine does not know.
+    """
+    asked = [asked_text(*row) for row in records.select("title", "input", "history").iter_rows()]
+    reasons: list[str | None] = [None] * records.height
+    for rule, complaints in zip(
+        rules, rule_complaints(rules, records["output"].to_list(), asked), strict=True
+    ):
+        for row, complaint in enumerate(complaints):
+            if complaint is not None and reasons[row] is None:
+                reasons[row] = f"{rule.name or rule.rule}: {complaint}"
+    return drop("output_rules", records, pl.Series(reasons, dtype=pl.String))

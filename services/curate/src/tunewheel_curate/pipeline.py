@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 from tunewheel_contracts.errors import InvalidSpec
+from tunewheel_contracts.events.data import Trust
 from tunewheel_contracts.formats.dataset import DatasetCounts, ExampleFormat, FunnelStage
 from tunewheel_contracts.formats.spec import ProjectSpec
 
@@ -28,12 +29,9 @@ from tunewheel_curate.lineage import LINEAGE_COLUMNS, RECORD_COLUMNS, lineage_of
 from tunewheel_curate.passages.adding import Shown, add_passages
 from tunewheel_curate.preferences.negatives import Negatives
 from tunewheel_curate.preferences.pairs import Preferences
-from tunewheel_curate.records.ratings import with_ratings
-from tunewheel_curate.records.selection import distinct_records
+from tunewheel_curate.records.selection import distinct_records, drop_withdrawn, with_ratings
 from tunewheel_curate.records.sources import SourceCount, count_sources
 from tunewheel_curate.records.taught import with_taught
-from tunewheel_curate.records.withdrawals import drop_withdrawn
-from tunewheel_curate.rejections import why_preliminary, why_rejected
 from tunewheel_curate.replay.mixing import Replayed
 from tunewheel_curate.sides import Sides, complete, part
 from tunewheel_curate.similarity.near_index import NearIndex, empty_index
@@ -224,3 +222,46 @@ def label_counts(frame: pl.DataFrame) -> dict[str, int]:
     """Return the number of examples by label, most frequent first; unlabelled examples do not count."""
     counted = Counter(label for label in frame["label"] if label is not None)
     return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
+
+
+def why_rejected(examples: pl.DataFrame, split: Split, spec: ProjectSpec) -> tuple[str, ...]:
+    """Return the reasons against a version of ``examples``; empty if it may be published. Each reason names
+    the field and the fix."""
+    reasons: list[str] = []
+    wanted = spec.dataset.min_examples
+    if examples.height < wanted:
+        reasons.append(
+            f"dataset.min_examples: {examples.height} clean examples where {wanted} are needed; "
+            "publish more answered records, or lower it"
+        )
+    askable = (*spec.dataset.holdout_trust, Trust.UNVERIFIED)
+    if examples.height and not examples["trust"].is_in(askable).any():
+        reasons.append(
+            "dataset.holdout_trust: no answer may be held out, because end users or models gave all of them; "
+            "publish answers with validated_by, or add corrected to the list"
+        )
+    elif examples.height and (split.holdout.is_empty() or split.train.is_empty()):
+        groups = examples["group"].n_unique()
+        reasons.append(
+            f"group: {groups} groups leave nothing to hold out or nothing to train on, because groups with "
+            "similar questions stay together; give unrelated records different groups (customers, "
+            "threads), and publish questions that differ"
+        )
+    if spec.task.label_field is not None and examples.height and examples["label"].n_unique() < 2:
+        only = examples["label"].unique().to_list()
+        reasons.append(
+            f"task.label_field: all examples have the same {spec.task.label_field}, {only[0]!r}; "
+            "publish examples of at least two"
+        )
+    return tuple(reasons)
+
+
+def why_preliminary(examples: int, spec: ProjectSpec) -> str | None:
+    """Return why a version with this many ``examples`` is only preliminary; None if there are enough."""
+    wanted = spec.dataset.comfortable_examples
+    if examples >= wanted:
+        return None
+    return (
+        f"dataset.comfortable_examples: {examples} clean examples where {wanted} make a model dependable; "
+        "publish more answered records"
+    )

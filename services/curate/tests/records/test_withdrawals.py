@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.upstream import DocumentWithdrawn
 from tunewheel_contracts.withdrawals import Withdrawal, Withdrawals
-from tunewheel_curate.records.withdrawals import drop_withdrawn
+from tunewheel_curate.records.selection import drop_withdrawn
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

@@ -7,7 +7,7 @@ from typing import Any
 
 from tunewheel_contracts.events.monitoring import TurnDecided
 from tunewheel_curate.turns.deciding import decide
-from tunewheel_curate.turns.telling import tell
+from tunewheel_curate.turns.dispatch import tell
 
 CLUSTER = {
     "suggested_action": "collect_labels",

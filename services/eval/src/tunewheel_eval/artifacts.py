@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -161,3 +162,23 @@ async def _kept(store: ObjectStore, model_key: str, dataset_ids: Sequence[str]) 
 def measurements_of(model_key: str, dataset_id: str) -> str:
     """Return the folder of a model's measurements on a dataset version."""
     return f"measurements/{model_key}/{dataset_id}"
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A stored file, and the part of it that stays."""
+
+    path: str
+    taken: int
+    """The number of outputs that are deleted."""
+    left: tuple[str, bytes] | None
+    """The new path and content; None: nothing stays."""
+
+    async def rewrite(self, store: ObjectStore) -> None:
+        """Write the part that stays, then delete the old file. A repetition finds one of the two."""
+        if self.left is not None and self.left[0] == self.path:
+            await store.replace(*self.left)
+            return
+        if self.left is not None:
+            await store.first(*self.left)
+        await store.delete([self.path])

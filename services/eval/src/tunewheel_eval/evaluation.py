@@ -31,7 +31,7 @@ from tunewheel_eval.looks import Looks
 from tunewheel_eval.measured import Measured
 from tunewheel_eval.measurement import Measurement, read_measurement
 from tunewheel_eval.metrics import about_passages
-from tunewheel_eval.pages import make_page
+from tunewheel_eval.page import make_page
 from tunewheel_eval.passages.looking_up import LookUp
 from tunewheel_eval.plan import make_plan, pin, read_manifest, read_plan
 from tunewheel_eval.regression import RegressionSet

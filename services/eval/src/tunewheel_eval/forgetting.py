@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from pydantic import ValidationError
 from tunewheel_contracts.erasures import place_of, proof_of
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope, decode_data
@@ -24,15 +23,14 @@ from tunewheel_contracts.formats.erasure import ErasureFinding
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
-from tunewheel_eval.artifacts import measurement_file, measurements_of, read_holdout
+from tunewheel_eval.artifacts import StoredFile, measurement_file, measurements_of, read_holdout
 from tunewheel_eval.generations import MARK, generations_path
 from tunewheel_eval.measurement import HoldoutRow, RepeatRow, Row, example_key, read_measurement
-from tunewheel_eval.pages import make_page
+from tunewheel_eval.page import make_page
 from tunewheel_eval.plan import read_plans
 from tunewheel_eval.repeats import all_keys
 from tunewheel_eval.reviewing.erasing import published_corrections, review_files
 from tunewheel_eval.reviews import read_scorecard
-from tunewheel_eval.stored_file import StoredFile
 
 log = structlog.get_logger(__name__)
 HOLDER = "eval"
@@ -195,7 +193,7 @@ async def _erased(
 def _manifest(content: bytes, dataset_id: str) -> DatasetManifest | None:
     try:
         return decode_data(DatasetManifest, content)
-    except ValidationError:  # do not log the error: it may quote the file
+    except InvalidEvent:  # do not log the error: it may quote the file
         log.error("manifest_damaged", dataset_id=dataset_id)
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +11,7 @@ from functools import partial
 from tunewheel_contracts.events.data import Trust
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.evaluation_plan import Precision
+from tunewheel_contracts.formats.regression_items import RegressionItem
 from tunewheel_contracts.formats.retrieval_scores import RetrievalScores
 from tunewheel_contracts.formats.scorecard import Role, Scorecard
 from tunewheel_outputs.metric import Corpus
@@ -20,15 +22,20 @@ from tunewheel_runtime.store import ObjectStore
 from tunewheel_eval.artifacts import read_terms
 from tunewheel_eval.clusters import of_examples, of_items
 from tunewheel_eval.contest import Contest
+from tunewheel_eval.errors import UnfitCandidate
 from tunewheel_eval.generations import generation_lines, generations_path
-from tunewheel_eval.left_out import Kept, keep_measured
 from tunewheel_eval.looks import SPENT, Fresh, Looks
-from tunewheel_eval.measurement import Measurement
+from tunewheel_eval.measurement import Measurement, SkippedRow, SkipReason, example_key
 from tunewheel_eval.metrics import Outcomes, outcomes, row_scorers
 from tunewheel_eval.passages.scores import Answers, retrieval_scores
 from tunewheel_eval.repeats import repeat_spreads
 from tunewheel_eval.scorecards import Clustered, build_scorecard, seed_of, worn_out
 from tunewheel_eval.slices import slices_by
+
+LARGEST_SHARE = 0.05
+"""The share of the held-out rows, and of the general items, that may be left out. One row may always be."""
+_GENERAL = "general_"
+"""The prefix of the reason for a general item that is left out."""
 
 
 @dataclass(frozen=True)
@@ -197,3 +204,62 @@ def _plain(examples: Sequence[ChatExample], kept: Kept) -> tuple[ChatExample, ..
     """Return the kept ``examples`` as in the dataset, in the order of ``kept``."""
     by_id = {one.example_id: one for one in examples}
     return tuple(by_id[one.example_id] for one in kept.examples)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The rows that every contestant was measured on."""
+
+    examples: tuple[ChatExample, ...]
+    items: tuple[RegressionItem, ...]
+    left_out: dict[str, int]
+    """The number of left-out rows, by reason."""
+
+
+def keep_measured(
+    measured: Mapping[Role, Measurement],
+    examples: Sequence[ChatExample],
+    items: Sequence[RegressionItem],
+    *,
+    max_output_tokens: int,
+) -> Kept:
+    """Return the rows that no contestant skipped.
+
+    Raises:
+        UnfitCandidate: so many rows were skipped that the rest is too small to judge by.
+    """
+    skipped: dict[str, SkippedRow] = {
+        key: row
+        for measurement in measured.values()
+        for key, row in measurement.rows.items()
+        if isinstance(row, SkippedRow)
+    }
+    keys = [example_key(one, max_output_tokens=max_output_tokens) for one in examples]
+    of_examples = [skipped[key] for key in keys if key in skipped]
+    of_items = [skipped[item.key] for item in items if item.key in skipped]
+    _check(of_examples, len(examples), "held-out rows")
+    _check(of_items, len(items), "general items")
+    reasons = [row.reason.value for row in of_examples]
+    reasons += [f"{_GENERAL}{row.reason.value}" for row in of_items]
+    return Kept(
+        tuple(one for one, key in zip(examples, keys, strict=True) if key not in skipped),
+        tuple(item for item in items if item.key not in skipped),
+        dict(sorted(Counter(reasons).items())),
+    )
+
+
+def _check(skipped: Sequence[SkippedRow], total: int, what: str) -> None:
+    if len(skipped) <= max(1, int(total * LARGEST_SHARE)) and (len(skipped) < total or not total):
+        return
+    first = skipped[0]
+    long = first.reason is SkipReason.TOO_LONG
+    raise UnfitCandidate(
+        field="spec.dataset.max_tokens" if long else "dataset.holdout",
+        reason=f"{len(skipped)} of {total} {what} cannot be measured, such as {first.detail}; "
+        + (
+            "lower spec.dataset.max_tokens, spec.task.max_output_tokens or, where prompts have passages, "
+            "spec.retrieval.budget_tokens"
+            if long
+            else "rebuild the dataset from answers that say something"
+        ),
+    )

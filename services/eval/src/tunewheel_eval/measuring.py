@@ -24,8 +24,10 @@ from tunewheel_eval.measurement import (
     RegressionRow,
     RepeatRow,
     Row,
+    RowFile,
     SkippedRow,
     example_key,
+    read_existing,
 )
 from tunewheel_eval.prompts import (
     Prompt,
@@ -36,7 +38,6 @@ from tunewheel_eval.prompts import (
     too_long,
     unanswered,
 )
-from tunewheel_eval.rows import RowFile, read_existing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -6,12 +6,15 @@ made visible, and long texts are cut.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
+from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
 from tunewheel_contracts.formats.scorecard import MetricFacts, Role, Scorecard, Slice
+from tunewheel_runtime.store import ObjectStore
 
+from tunewheel_eval.artifacts import read_written
 from tunewheel_eval.forest import forest_plots
-from tunewheel_eval.generations import Generation
+from tunewheel_eval.generations import Generation, read_generations
 from tunewheel_eval.page_parts import as_text, cut, figure, table
 from tunewheel_eval.passages.page import retrieval_part
 
@@ -201,3 +204,27 @@ def _row(row: Generation) -> str:
             note = "" if answer.complete else " (cut off at the limit of tokens)"
             parts.append(f"{role.value}{note}<pre>{cut(answer.output)}</pre>")
     return "".join([*parts, "</details>"])
+
+
+async def make_page(
+    store: ObjectStore, plan: EvaluationPlan, scorecard: Scorecard, *, without: Collection[str] | None = ()
+) -> bytes:
+    """Return the page of a plan's stored scorecard and outputs. ``without``: examples that it must not show;
+    None: it shows none.
+
+    Raises:
+        TransientError: the store cannot be reached.
+    """
+    rows: list[Generation] = []
+    if without is not None:
+        rows += await _written(store, scorecard, plan.scorecard_path)
+    shown = [row for row in rows if without is not None and row.example_id not in without]
+    return render_page(scorecard, shown, informs=plan.informs).encode()
+
+
+async def _written(store: ObjectStore, scorecard: Scorecard, path: str) -> tuple[Generation, ...]:
+    """Return the outputs. After an erasure the rest of them has another name."""
+    if scorecard.generations is None:
+        return ()
+    data = await store.read(scorecard.generations.path)
+    return read_generations(data) if data is not None else await read_written(store, path)

@@ -29,10 +29,11 @@ from tunewheel_runtime.service import Delivery
 from tunewheel_monitor.answers import LONGEST_TEXT, Task, Tasks, invented, repetition
 from tunewheel_monitor.knowledge import Knowledge
 from tunewheel_monitor.metrics import Metrics
-from tunewheel_monitor.nearness import near
 from tunewheel_monitor.pseudonym_keys import PseudonymKeys
 from tunewheel_monitor.reference import Reference, References, asked
 
+MOST = 16
+"""The most alarms that a question is assigned to; the newest count."""
 LEGIBLE = ("full", "redacted")
 Fields = dict[str, Any]
 BLANK = InferenceScored.model_construct()
@@ -260,3 +261,19 @@ def _agrees(data: FeedbackReceived, task: Task) -> bool | None:
     correction = data.correction if isinstance(data.correction, str) else json.dumps(data.correction)
     labels = label_of(data.output, task.spec), label_of(correction, task.spec)
     return None if None in labels else labels[0] == labels[1]
+
+
+def near(units: Vectors, alarms: Sequence[DriftDetected | AlarmOpened]) -> list[tuple[str, ...]]:
+    """Return, for each row of ``units`` (texts, dimensions), the names of the alarms whose cluster contains
+    it. Rows are unit vectors in the space of the centroids. A row of zeros is in no cluster."""
+    known = [
+        (alarm.alarm_id, alarm.cluster)
+        for alarm in alarms[-MOST:]
+        if alarm.alarm_id and alarm.cluster is not None and len(alarm.cluster.centroid) == units.shape[1]
+    ]
+    if not known:
+        return [()] * len(units)
+    centroids = unit_length(np.array([cluster.centroid for _, cluster in known]))
+    inside = 1.0 - units @ centroids.T <= np.array([cluster.radius for _, cluster in known])
+    inside &= np.linalg.norm(units, axis=1, keepdims=True) > 0
+    return [tuple(name for (name, _), yes in zip(known, row, strict=True) if yes) for row in inside]

@@ -11,8 +11,8 @@ from tunewheel_contracts.formats.spec import BuildPolicy
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_contracts.withdrawals import Withdrawal
 
+from tunewheel_curate.records.selection import not_taken_back
 from tunewheel_curate.records.table import ends_of
-from tunewheel_curate.records.withdrawals import not_taken_back
 
 
 @dataclass(frozen=True, slots=True)

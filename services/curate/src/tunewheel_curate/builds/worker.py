@@ -152,8 +152,7 @@ async def _curated(order: BuildOrder, records: pl.DataFrame) -> Build:
     from tunewheel_curate.builds.lm_eval_tasks import read_tasks
     from tunewheel_curate.evaluation.benchmarks import read_benchmarks, regression_benchmark
     from tunewheel_curate.pipeline import build, refused
-    from tunewheel_curate.records.ratings import with_ratings
-    from tunewheel_curate.records.selection import distinct_records
+    from tunewheel_curate.records.selection import distinct_records, with_ratings
     from tunewheel_curate.records.table import store_of
     from tunewheel_curate.similarity.near_cache import NearCache
 
@@ -177,8 +176,7 @@ async def _curated(order: BuildOrder, records: pl.DataFrame) -> Build:
 async def _outside(order: BuildOrder, build_id: str, records: pl.DataFrame, store: ObjectStore) -> Outside:
     from tunewheel_curate.builds.outside import take_from_outside
     from tunewheel_curate.documents.examples import handed_over
-    from tunewheel_curate.records.selection import select_usable
-    from tunewheel_curate.records.withdrawals import drop_withdrawn
+    from tunewheel_curate.records.selection import drop_withdrawn, select_usable
 
     live = drop_withdrawn(records, order.withdrawals).kept
     documents = handed_over(live, select_usable(live).dropped)

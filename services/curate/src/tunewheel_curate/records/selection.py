@@ -7,20 +7,27 @@ of delivery and the partitions do not matter.
    The copy keeps the time of the earliest publication after the last other record of the same source, so that
    an export that is sent again changes nothing. A source that returns to an earlier content says it anew.
 2. Of several records of one source (same kind and ``source_id``) the newest counts. "Newest" is decided by,
-in
-   this order: the record's own date (for a ticket when it was validated, otherwise ``occurred_at``); higher
-   trust; later publication; greater ``record_id``. The record's own date is used only if every record of the
-   source has one. Otherwise a file without a date would lose to the dated file that it replaces, or the other
-   way round. ingest publishes the versions of a source in order, so "later published" holds even between
-   partitions.
+   in this order: the record's own date (for a ticket when it was validated, otherwise ``occurred_at``);
+   higher trust; later publication; greater ``record_id``. The record's own date is used only if every record
+   of the source has one. Otherwise a file without a date would lose to the dated file that it replaces, or
+   the other way round. ingest publishes the versions of a source in order, so "later published" holds even
+   between partitions.
+
+Ratings without a correction become outputs and rejected outputs. They count only if ``dataset.ratings`` is
+on; otherwise a build ignores them, and they are not in its funnel. ``contracts`` folds withdrawals.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import polars as pl
+from tunewheel_contracts.events.data import RecordKind
+from tunewheel_contracts.withdrawals import Withdrawal
 
-from tunewheel_curate.stage import RATED, RATED_DOWN, Stage, drop, trust_rank
+from tunewheel_curate.stage import RATED, RATED_DOWN, Stage, drop, dropped_frame, trust_rank
 
+RATING_COLUMNS = ("rating", "rated_output")
 TOLD = ("validated_at", "validated_by", "source_event_id", "attributes")
 """Columns that lineage and card show but that do not enter the record's id."""
 SOURCE = ("kind", "source_id")
@@ -85,3 +92,46 @@ def select_usable(records: pl.DataFrame) -> Stage:
         .then(pl.lit("no_output"))
     )
     return drop("selection", records, reason)
+
+
+def with_ratings(records: pl.DataFrame, *, wanted: bool) -> pl.DataFrame:
+    """Return ``records`` (``RECORD_SCHEMA``) without ``RATING_COLUMNS``. An answer rated up becomes the
+    output, an answer rated down the rejected output, both with the lowest trust. Unless ratings are ``wanted``, these
+    records are left out."""
+    rated = pl.col("rating").is_not_null()
+    if not wanted:
+        return records.filter(~rated).drop(RATING_COLUMNS)
+    told = pl.col("rated_output")
+    return records.with_columns(
+        pl.when(pl.col("rating") == "up").then(told).otherwise("output").alias("output"),
+        pl.when(pl.col("rating") == "down").then(told).otherwise("rejected_output").alias("rejected_output"),
+        pl.when(rated).then(pl.lit(RATED)).otherwise("trust").alias("trust"),
+    ).drop(RATING_COLUMNS)
+
+
+def drop_withdrawn(rows: pl.DataFrame, withdrawals: Iterable[Withdrawal]) -> Stage:
+    """Drop withdrawn records and keep one row for each other record (``distinct_records``). Reason:
+    ``withdrawn``.
+
+    ``rows`` has every delivery. A record that was withdrawn and published again with the same text is the
+    same record, and its later delivery counts.
+    """
+    kept = distinct_records(not_taken_back(rows, withdrawals))
+    gone = rows.join(kept, on="record_id", how="anti")["record_id"].unique().sort()
+    return Stage(
+        name="withdrawal",
+        kept=kept,
+        dropped=dropped_frame(gone, pl.Series(["withdrawn"] * len(gone), dtype=pl.String)),
+    )
+
+
+def not_taken_back(rows: pl.DataFrame, withdrawals: Iterable[Withdrawal]) -> pl.DataFrame:
+    """Return the ``rows`` (with ``kind``, ``source_id``, ``published_at``) that no withdrawal concerns."""
+    until = {withdrawal.document_id: withdrawal.until for withdrawal in withdrawals}
+    if not until:
+        return rows
+    limit = pl.col("source_id").replace_strict(
+        list(until), list(until.values()), default=None, return_dtype=pl.Datetime("us", "UTC")
+    )
+    taken_back = (pl.col("kind") == RecordKind.DOCUMENT.value) & (pl.col("published_at") <= limit)
+    return rows.filter(~taken_back.fill_null(False))

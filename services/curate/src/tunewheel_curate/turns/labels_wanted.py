@@ -7,10 +7,12 @@ from tunewheel_contracts.events.monitoring import LabelsRequested
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_runtime.jobs import Lease
 from tunewheel_runtime.view import View
-from tunewheel_runtime.webhooks import Webhook, WebhookSettings
+from tunewheel_runtime.webhooks import Notice, Webhook, WebhookSettings
 
-from tunewheel_curate.turns.label_notices import notice_of
 from tunewheel_curate.turns.taught_answers import TaughtAnswers
+
+TYPE = "labels.waiting"
+FIELD = "drift.labels.webhook"
 
 
 class LabelsWanted:
@@ -37,3 +39,18 @@ class LabelsWanted:
             page = self._settings.page(f"labels/{event.project}/{event.data.request_id}")
             await self._webhook.tell_under(lease, notice_of(event, page=page), spec.drift.labels.webhook)
         await self._taught.answer(event, spec, lease)
+
+
+def notice_of(event: Envelope[LabelsRequested], *, page: str | None) -> Notice:
+    """Return the notice about ``event``, without any customer's text. ``page``: the URL where people
+    answer."""
+    asked = event.data
+    told = {
+        "project": asked.project,
+        "request_id": asked.request_id,
+        "alarm_id": asked.alarm_id,
+        "wanted": asked.wanted,
+        "prompts": len(asked.completion_ids),
+        "url": page,
+    }
+    return Notice(event=event, type=TYPE, subject=asked.request_id, field=FIELD, data=told)

@@ -15,13 +15,13 @@ from tunewheel_contracts.formats.dataset import DatasetManifest, TokenizerUse
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import canonical_json, content_id, content_sha256
 
+from tunewheel_curate.cleaning.languages import language_of
 from tunewheel_curate.examples.templates import VERIFIED
 from tunewheel_curate.holdout.splitting import Split
 from tunewheel_curate.pipeline import Build
 from tunewheel_curate.preferences.negatives import Negatives
 from tunewheel_curate.preferences.pairs import Preferences
 from tunewheel_curate.versions.card import data_card
-from tunewheel_curate.versions.origins import with_origin
 
 VERSIONED = (
     "tunewheel-curate", "polars", "ftfy", "rensa", "presidio-analyzer", "great-expectations", "scikit-learn",
@@ -177,3 +177,22 @@ def _parquet(frame: pl.DataFrame) -> bytes:
     buffer = BytesIO()
     frame.write_parquet(buffer, compression="zstd")
     return buffer.getvalue()
+
+
+def with_origin(rows: pl.DataFrame, lineage: pl.DataFrame, *, languages: bool = False) -> pl.DataFrame:
+    """Return ``rows`` (``EXAMPLE_SCHEMA``) with the columns ``source``, the kind of the first record, and
+    ``language``, the language of the last question. ``language`` is null unless ``languages`` is set: finding
+    it takes time. Neither enters the version's id."""
+    kinds = lineage.select("record_id", pl.col("kind").alias("source")).unique("record_id", keep="first")
+    first = pl.col("record_ids").list.first().alias("record_id")
+    spoken = [language_of(_asked(messages)) if languages else None for messages in rows["messages"].to_list()]
+    return (
+        rows.with_columns(first)
+        .join(kinds, on="record_id", how="left", maintain_order="left")
+        .drop("record_id")
+        .with_columns(pl.Series("language", spoken, dtype=pl.String))
+    )
+
+
+def _asked(messages: list[dict[str, str]]) -> str:
+    return next((one["content"] for one in reversed(messages) if one["role"] == "user"), "")

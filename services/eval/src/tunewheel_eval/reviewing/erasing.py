@@ -11,6 +11,7 @@ from collections.abc import Collection
 from tunewheel_contracts.formats.review import ReviewSet
 from tunewheel_runtime.store import ObjectStore
 
+from tunewheel_eval.artifacts import StoredFile
 from tunewheel_eval.reviewing.cases import (
     FOLDER,
     Cases,
@@ -19,7 +20,6 @@ from tunewheel_eval.reviewing.cases import (
     submission_path,
 )
 from tunewheel_eval.reviewing.corrections import corrections
-from tunewheel_eval.stored_file import StoredFile
 
 
 async def review_files(

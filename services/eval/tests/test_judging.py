@@ -9,7 +9,7 @@ from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.regression_items import RegressionItem
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_eval.errors import UnfitCandidate
-from tunewheel_eval.left_out import keep_measured
+from tunewheel_eval.judging import keep_measured
 from tunewheel_eval.measurement import Header, Measurement, SkippedRow, SkipReason, example_key
 
 LIMIT = 12
