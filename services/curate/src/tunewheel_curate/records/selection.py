@@ -96,8 +96,8 @@ def select_usable(records: pl.DataFrame) -> Stage:
 
 def with_ratings(records: pl.DataFrame, *, wanted: bool) -> pl.DataFrame:
     """Return ``records`` (``RECORD_SCHEMA``) without ``RATING_COLUMNS``. An answer rated up becomes the
-    output, an answer rated down the rejected output, both with the lowest trust. Unless ratings are ``wanted``, these
-    records are left out."""
+    output, an answer rated down the rejected output, both with the lowest trust. Unless ratings are
+    ``wanted``, these records are left out."""
     rated = pl.col("rating").is_not_null()
     if not wanted:
         return records.filter(~rated).drop(RATING_COLUMNS)
