@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 from tunewheel_contracts.formats.glossary import Glossary
-from tunewheel_outputs.glossary import GlossaryCheck
+from tunewheel_outputs.metrics.domain_language import GlossaryCheck
 
 CHECK = GlossaryCheck(
     Glossary.model_validate(

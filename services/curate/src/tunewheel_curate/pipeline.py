@@ -29,9 +29,8 @@ from tunewheel_curate.lineage import LINEAGE_COLUMNS, RECORD_COLUMNS, lineage_of
 from tunewheel_curate.passages.adding import Shown, add_passages
 from tunewheel_curate.preferences.negatives import Negatives
 from tunewheel_curate.preferences.pairs import Preferences
-from tunewheel_curate.records.selection import distinct_records, drop_withdrawn, with_ratings
+from tunewheel_curate.records.selection import distinct_records, drop_withdrawn, with_ratings, with_taught
 from tunewheel_curate.records.sources import SourceCount, count_sources
-from tunewheel_curate.records.taught import with_taught
 from tunewheel_curate.replay.mixing import Replayed
 from tunewheel_curate.sides import Sides, complete, part
 from tunewheel_curate.similarity.near_index import NearIndex, empty_index

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tunewheel_ingest.door.lines import Line, split_lines
+from tunewheel_ingest.door.bulk import Line, split_lines
 
 
 async def stream(chunks: list[bytes]) -> AsyncIterator[bytes]:

@@ -23,9 +23,13 @@ from collections.abc import Iterable
 
 import polars as pl
 from tunewheel_contracts.events.data import RecordKind
+from tunewheel_contracts.formats.label_prompts import TAUGHT_BY
 from tunewheel_contracts.withdrawals import Withdrawal
 
-from tunewheel_curate.stage import RATED, RATED_DOWN, Stage, drop, dropped_frame, trust_rank
+from tunewheel_curate.stage import RATED, RATED_DOWN, TAUGHT, Stage, drop, dropped_frame, trust_rank
+
+_MARK = f'"{TAUGHT_BY}":'
+"""The key as canonical JSON writes it. In a value the quotes would be escaped, so only the key matches."""
 
 RATING_COLUMNS = ("rating", "rated_output")
 TOLD = ("validated_at", "validated_by", "source_event_id", "attributes")
@@ -135,3 +139,15 @@ def not_taken_back(rows: pl.DataFrame, withdrawals: Iterable[Withdrawal]) -> pl.
     )
     taken_back = (pl.col("kind") == RecordKind.DOCUMENT.value) & (pl.col("published_at") <= limit)
     return rows.filter(~taken_back.fill_null(False))
+
+
+def is_taught() -> pl.Expr:
+    """Return for rows of the record table whether a teacher answered and no expert validated the answer."""
+    marked = pl.col("attributes").str.contains(_MARK, literal=True).fill_null(False)
+    return marked & (pl.col("trust") == "unverified")
+
+
+def with_taught(records: pl.DataFrame) -> pl.DataFrame:
+    """Return ``records`` (``RECORD_SCHEMA``) with the lowest trust for a teacher's answers."""
+    trust = pl.when(is_taught()).then(pl.lit(TAUGHT)).otherwise("trust").alias("trust")
+    return records.with_columns(trust)
