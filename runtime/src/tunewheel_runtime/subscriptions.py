@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+import structlog
 from aiokafka import TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import KafkaError
@@ -28,6 +29,9 @@ from tunewheel_runtime.kafka import COMMITTED, client_options, stop_in_full
 from tunewheel_runtime.partitions import Backlog, Settled, backlog_of, handles, lag_of, pass_gap, settled_of
 from tunewheel_runtime.settings import ServiceSettings
 
+log = structlog.get_logger(__name__)
+GAPS_SECONDS = 5.0
+"""Most time for passing gaps at one measurement of the lag; the next measurement goes on."""
 H = TypeVar("H", bound=Callable[..., Any])
 LONGEST_HANDLING_MS = 3_600_000
 """``max_poll_interval_ms``: longer than a handler is retried. A member that does not poll for this long loses
@@ -157,11 +161,16 @@ class Subscriptions:
         subscribed = {(group, topic): self._subscribers[topic].consumer for group, topic in self.groups}
         members = {of: consumer for of, consumer in subscribed.items() if consumer is not None}
         before, self._lag = self._lag, await lag_of(members)
-        for (group, topic, number), waiting in self._lag.items():
-            # A job holds its record for hours, and only Tunewheel itself writes the topics of jobs.
-            if waiting and before.get((group, topic, number)) == waiting and topic not in self._listeners:
-                partition = TopicPartition(topic, int(number))
-                await pass_gap(members[group, topic], partition, client_options(self._settings))
+        # A job holds its record for hours, and only Tunewheel itself writes the topics of jobs.
+        still = [of for of, waiting in self._lag.items() if waiting and before.get(of) == waiting]
+        stuck = [of for of in still if of[1] not in self._listeners]
+        try:
+            async with asyncio.timeout(GAPS_SECONDS):
+                for group, topic, number in stuck:
+                    partition = TopicPartition(topic, int(number))
+                    await pass_gap(members[group, topic], partition, client_options(self._settings))
+        except (KafkaError, TimeoutError) as error:  # The measured lag counts all the same.
+            log.warning("gaps_not_passed", partitions=len(stuck), error=repr(error))
         return self._lag
 
     @property
