@@ -12,7 +12,7 @@ from questions import START, WINDOW, Rng
 from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_monitor.detectors import DETECTORS, Opening, State
-from tunewheel_monitor.detectors.ratings import Feedback
+from tunewheel_monitor.detectors.feedback import Feedback
 
 SHIFTS = (0.0, 0.05, 0.1, 0.2, 0.5)
 OTHERS = tuple(detector for detector in DETECTORS if detector.family != "input")

@@ -8,9 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 from tunewheel_monitor.detectors import Detector
+from tunewheel_monitor.detectors.agreement import Agreement
+from tunewheel_monitor.detectors.corrections import Corrections
+from tunewheel_monitor.detectors.errors import Errors
+from tunewheel_monitor.detectors.feedback import Feedback
+from tunewheel_monitor.detectors.formats import Format
+from tunewheel_monitor.detectors.invented import Invented
 from tunewheel_monitor.detectors.latency import Latency
-from tunewheel_monitor.detectors.rates import Errors, Format, Invented, Refusals, Repetition, upper
-from tunewheel_monitor.detectors.ratings import Agreement, Corrections, Feedback
+from tunewheel_monitor.detectors.rates import upper
+from tunewheel_monitor.detectors.refusals import Refusals
+from tunewheel_monitor.detectors.repetition import Repetition
 
 from .conftest import alarms, answer, opening, rating, windows
 

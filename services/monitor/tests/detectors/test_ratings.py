@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from tunewheel_contracts.formats.drift_spec import DriftSpec
 from tunewheel_monitor.detectors import Opening, evidence
-from tunewheel_monitor.detectors.ratings import Corrections, Feedback, Votes, counts, opened
+from tunewheel_monitor.detectors.corrections import Corrections
+from tunewheel_monitor.detectors.feedback import Feedback
+from tunewheel_monitor.detectors.ratings import Votes, counts, opened
 
 from .conftest import START, alarms, opening, rating, windows
 

@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from tunewheel_monitor.detectors import Detector
+from tunewheel_monitor.detectors.labels import Labels
+from tunewheel_monitor.detectors.length import Length, kind_of
+from tunewheel_monitor.detectors.mixture import Mixture
 from tunewheel_monitor.detectors.shares import KINDS as MOST_KINDS
-from tunewheel_monitor.detectors.shares import STAYS, Labels, Length, Mixture, kind_of
+from tunewheel_monitor.detectors.shares import STAYS
 
 from .conftest import alarms, answer, opening, windows
 

@@ -1,4 +1,4 @@
-"""Detectors that count bad items, and their base class: tests whether their share rose above the baseline.
+"""The base class of detectors that count bad items: tests whether their share rose above the baseline.
 
 The baseline comes from the healthy windows of the previous version, or from the version's own evaluation.
 Without either, the version's first items are the baseline. A baseline is a sample, so a rate is tolerated up
@@ -17,10 +17,6 @@ from tunewheel_monitor.detectors import evidence
 from tunewheel_monitor.detectors.protocol import Action, Family, Finding, Opening, State
 from tunewheel_monitor.detectors.votes import admitted
 
-REPEATED = 0.2
-"""An answer repeats itself if at least this share of its word 4-grams occur earlier in it."""
-BUDGET = 0.02
-"""The share of requests that may fail."""
 Z = 2.33
 FEWEST = 100
 """The least number of items in a baseline."""
@@ -178,83 +174,3 @@ def upper(bad: float, total: float, z: float = Z) -> float:
     middle = rate + z * z / (2 * total)
     width = z * sqrt(rate * (1 - rate) / total + z * z / (4 * total * total))
     return (middle + width) / (1 + z * z / total)
-
-
-class Errors(Rise):
-    """All failures count except those that the client caused. A total outage needs only a handful of
-    requests, and is detected at the end of their window."""
-
-    name = "errors"
-    weight = 0.015
-    floor = 0.03
-    action = "investigate"
-    unit = "share of failed requests"
-    budget = BUDGET
-    per_user = 20
-
-    def bad(self, state: State, item: InferenceScored) -> bool | None:
-        if item.of != "completion" or item.outcome == "cancelled" or item.fault == "client":
-            return None
-        return item.outcome == "failed"
-
-    def reference(self, state: State) -> str:
-        return f"a budget of {BUDGET:.0%}"
-
-
-class Format(Rise):
-    """Answers for which the client replaced the prompt, schema or limits do not count."""
-
-    name = "format"
-    weight = 0.08
-    floor = 0.05
-    action = "retrain"
-    unit = "share of answers that are not valid"
-    standard = "the version's holdout and the healthy windows of the version before"
-    tolerated = 0.02
-
-    def measured(self, opening: Opening) -> tuple[int, int]:
-        return opening.holdout or (0, 0)
-
-    def bad(self, state: State, item: InferenceScored) -> bool | None:
-        return None if item.format_valid is None or item.overrides else not item.format_valid
-
-
-class Invented(Rise):
-    """Terms that are neither in the question nor in the training rows. Most of them are in documents that the
-    dataset lacks."""
-
-    name = "invented"
-    weight = 0.04
-    floor = 0.08
-    action = "update_documents"
-    unit = "share of answers with invented terms"
-    tolerated = 0.02
-
-    def bad(self, state: State, item: InferenceScored) -> bool | None:
-        return None if item.invented is None or item.overrides else item.invented > 0
-
-
-class Refusals(Rise):
-    """The model declines, by the task's own pattern."""
-
-    name = "refusals"
-    weight = 0.04
-    floor = 0.05
-    action = "update_documents"
-    unit = "share of refusals"
-    tolerated = 0.02
-
-    def bad(self, state: State, item: InferenceScored) -> bool | None:
-        return None if item.overrides else item.refusal
-
-
-class Repetition(Rise):
-    name = "repetition"
-    weight = 0.04
-    floor = 0.05
-    action = "retrain"
-    unit = "share of answers that repeat themselves"
-    tolerated = 0.02
-
-    def bad(self, state: State, item: InferenceScored) -> bool | None:
-        return None if item.repetition is None or item.overrides else item.repetition >= REPEATED

@@ -1,4 +1,4 @@
-"""Detectors of a mixture (of cells, labels or lengths), and their base class: tests whether it moved from the
+"""The base class of detectors of a mixture (of cells, labels or lengths): tests whether it moved from the
 last healthy windows.
 
 Before each window, the kinds whose share rose recently are chosen. In the window, the total share of these
@@ -11,7 +11,6 @@ alarm.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from math import floor, log2
 
 from tunewheel_contracts.events.monitoring import InferenceScored
 
@@ -19,8 +18,6 @@ from tunewheel_monitor.detectors import evidence
 from tunewheel_monitor.detectors.protocol import Action, Family, Finding, Opening, State
 from tunewheel_monitor.detectors.votes import admitted
 
-LONGEST = 60
-"""Labels are told apart by so many characters."""
 FEWEST = 300
 """The least number of items in the standard."""
 STANDARD = 700.0
@@ -153,48 +150,3 @@ def faded(before: Counts, window: Counts, memory: float) -> Counts:
 def shares(counts: Counts) -> dict[str, float]:
     total = sum(counts.values())
     return {kind: count / total for kind, count in counts.items()} if total else {}
-
-
-class Labels(Shift):
-    """If the ``mixture`` of questions did not move, the model is the cause."""
-
-    name = "labels"
-
-    def kind(self, state: State, item: InferenceScored) -> str | None:
-        return None if item.label is None or item.overrides else item.label[:LONGEST]
-
-
-class Length(Shift):
-    """Lengths are sorted into half octaves of tokens (16 to 22, 23 to 31, ...). Answers that end at their
-    token limit are a kind of their own."""
-
-    name = "length"
-
-    def kind(self, state: State, item: InferenceScored) -> str | None:
-        if item.of != "completion" or item.outcome != "answered" or item.overrides:
-            return None
-        return kind_of(item)
-
-
-def kind_of(item: InferenceScored) -> str:
-    if item.truncated:
-        return "truncated"
-    return str(floor(2 * log2(item.completion_tokens))) if item.completion_tokens else "empty"
-
-
-class Mixture(Shift):
-    """Training does not change the mixture of questions, so the alarm asks a person to investigate. The
-    training set's mixture is no standard, because the set was curated. The standard follows slow changes,
-    such as seasons. Novel questions lie in no cell; ``novelty.py`` watches them."""
-
-    name = "mixture"
-    family: Family = "input"
-    unit = "share of questions that moved"
-    inherits = False
-
-    def open(self, opening: Opening) -> State:
-        return super().open(opening) | {"dataset_id": opening.dataset_id}
-
-    def kind(self, state: State, item: InferenceScored) -> str | None:
-        known = item.novel is False and item.dataset_id == state["dataset_id"]
-        return str(item.cell) if known else None
