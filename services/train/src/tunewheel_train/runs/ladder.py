@@ -36,7 +36,7 @@ def next_rung(job: Job, plan: TrainPlan | None, *, after_step: int) -> tuple[Job
             same = {"recipe": changed, "gradient_checkpointing": recomputing}
             return _adjusted(job, same, "micro_batch_size", str(size), after_step)
         if checkpointing and not recomputing and size <= micro:
-            more = {"gradient_checkpointing": True}
+            more: dict[str, object] = {"gradient_checkpointing": True}
             return _adjusted(job, more, "gradient_checkpointing", "true", after_step)
     if recipe.on_out_of_memory == "quantize" and recipe.method is TrainMethod.LORA:
         quantized = recipe.model_copy(update={"method": TrainMethod.QLORA})
