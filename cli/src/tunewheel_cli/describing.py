@@ -184,6 +184,9 @@ _WORDS: dict[type, Callable[[Any], str]] = {
         f"{e.model_id} ({e.role.value}): {e.completion_tokens} tokens in {e.latency_seconds:.2f} s"
     ),
     production.DriftDetected: _drift,
+    production.AlarmOpened: lambda e: (
+        f"{e.alarm_id} ({e.signal}): {e.suggested_action} against {e.dataset_id}"
+    ),
     production.RolloutJudged: _judged,
     monitoring.InferenceScored: lambda e: (
         f"{e.completion_id} ({e.of}): {e.outcome}{', novel' if e.novel else ''}"

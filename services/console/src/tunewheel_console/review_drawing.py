@@ -93,10 +93,10 @@ def draw_end(sitting: Sitting) -> None:
             ui.label(
                 "If you approve, the answers decide: the version is rejected all the same if they miss the "
                 "project's review.min_preference or, without it, prefer the other model. To outrank a missed "
-                "criterion, they must prefer the candidate."
+                "criterion, they must prefer this version."
             )
             with ui.row().props('role=group aria-label="verdict"'):
-                _key("a", "Approve: serve the candidate if the answers do not speak against it")
+                _key("a", "Approve: serve this version if the answers do not speak against it")
                 _key("r", "Reject: this version must not serve, whatever the answers say; final")
             _field("c  comment; Esc leaves the field", "")
             _key("Enter", "submit")
