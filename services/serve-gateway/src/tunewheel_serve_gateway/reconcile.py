@@ -59,7 +59,6 @@ class Reconciler:
         self._period = settings.reconcile_seconds
         self._on_demand = OnDemand(settings.on_demand_adapters)
         self._warn = warn
-        self._told: dict[str, str | None] = {}
         self._reloads: dict[str, asyncio.Task[None]] = {}
         self._attempts: set[asyncio.Task[None]] = set()
 
@@ -74,7 +73,7 @@ class Reconciler:
                 backoff=Backoff(attempts=1, first=0.5, longest=60.0),
             )
 
-        self._fleet = Fleet(pool, discovery, adapters_of, self._on_demand.leave, self._tell)
+        self._fleet = Fleet(pool, discovery, adapters_of, self._on_demand.leave, warn)
         pool.changed = self.rebuild
         pool.lost = self._on_lost
 
@@ -249,18 +248,12 @@ class Reconciler:
             failed=lasting,
             refused={name: failure.reason for name, failure in lasting.items() if failure.final},
         )
-        self._tell("models_not_loaded", _not_loaded(lasting))
+        self._warn("models_not_loaded", _not_loaded(lasting))
         for name, table in self.table.projects.items():
             old = before.projects.get(name)
             if old is None or [t.model_id for t in old.targets] != [t.model_id for t in table.targets]:
                 serving = {target.role.value: target.model_id for target in table.targets}
                 log.info("routes_changed", project=name, **serving, waiting_for=table.waiting_for)
-
-    def _tell(self, name: str, text: str | None) -> None:
-        """Set a warning, or take it back (None). Nothing happens while the text stays the same."""
-        if text != self._told.get(name):
-            self._told[name] = text
-            self._warn(name, text)
 
     def _failed_everywhere(self) -> dict[str, Failure]:
         """Return the models that none of their reachable engines could load, with the failure of the engine
