@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from aiohttp import web
 from rich.console import Console
+from tunewheel_cli.client import Endpoint
 from tunewheel_cli.demo import knowledge
 from tunewheel_cli.demo.example import Change, Example
 from tunewheel_cli.demo.gateway import GatewayClient
 from tunewheel_cli.demo.knowledge import change_an_sop, show
 from tunewheel_cli.demo.screen import Screen
-from tunewheel_cli.endpoint import Endpoint
 from tunewheel_cli.feed import EventFeed
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.retrieval import IndexVersioned

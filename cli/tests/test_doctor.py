@@ -14,6 +14,7 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 from tunewheel_cli.acls import least_acls
+from tunewheel_cli.client import Endpoint
 from tunewheel_cli.cluster import Cluster, Copies, SeenGroup, SeenTopic
 from tunewheel_cli.commands.doctor import engines_of
 from tunewheel_cli.connection import InvalidOption
@@ -26,7 +27,6 @@ from tunewheel_cli.doctor.findings import Finding, Verdict, listed
 from tunewheel_cli.doctor.kafka import NEEDED, broker_findings, process_findings
 from tunewheel_cli.doctor.rights import rights_findings
 from tunewheel_cli.doctor.topics import MIN_IN_SYNC, topic_findings
-from tunewheel_cli.endpoint import Endpoint
 from tunewheel_cli.lag import groups_of_services
 from tunewheel_cli.places import Var
 from tunewheel_cli.run_state import RunState

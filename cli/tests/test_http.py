@@ -10,8 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from tunewheel_cli.asking import ask_gateway
-from tunewheel_cli.endpoint import Endpoint
+from tunewheel_cli.client import Endpoint, ask_gateway
 from tunewheel_cli.http import open_session
 from tunewheel_cli.places import Var
 from tunewheel_cli.roster import ROSTER, url

@@ -11,9 +11,8 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 from rich.console import Console
-from tunewheel_cli.endpoint import Endpoint
+from tunewheel_cli.client import Endpoint, RegistryRefused, Unknown
 from tunewheel_cli.lineage import ask_lineage, lineage_tree
-from tunewheel_cli.registry import RegistryRefused, Unknown
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.pseudonyms import Pseudonyms
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from tunewheel_cli import registry
+from tunewheel_cli import client
 from tunewheel_cli.comparison import print_comparison
 from tunewheel_cli.exits import Exit
 from tunewheel_cli.main import app
@@ -59,7 +59,7 @@ def test_card_and_comparison_are_asked_of_the_registry(
         asked.append(path)
         return "---\nlicense: mit\n---\n" if path[-1] == "card" else json.dumps(FOUND)
 
-    monkeypatch.setattr(registry, "read", read)
+    monkeypatch.setattr(client, "read_registry", read)
     monkeypatch.setenv("TUNEWHEEL_REGISTRY", "http://registry.example/")
     assert run(tmp_path, "model", "card", "desk", "desk-1") == (0, "---\nlicense: mit\n---\n", "")
     code, out, _ = run(tmp_path, "model", "compare", "desk", "desk-1", "desk-2", "--json")

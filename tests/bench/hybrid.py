@@ -23,7 +23,7 @@ from corpus import require_data
 from passages import tickets
 from report import write_report
 from tunewheel_basemodel.tiny import write_tiny_model
-from tunewheel_cli.asker import principal_of
+from tunewheel_cli.client import principal_of
 from tunewheel_cli.connection import Connection
 from tunewheel_cli.demo.example import Change
 from tunewheel_cli.demo.gateway import GatewayClient

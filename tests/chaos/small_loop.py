@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 import polars as pl
-from tunewheel_cli.endpoint import Endpoint
+from tunewheel_cli.client import Endpoint
 from tunewheel_cli.feed import EventFeed
 from tunewheel_cli.launch import Wheel
 from tunewheel_contracts import topics

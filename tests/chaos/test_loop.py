@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tunewheel_basemodel.tiny import write_tiny_model
-from tunewheel_cli.endpoint import Endpoint
+from tunewheel_cli.client import Endpoint
 from tunewheel_cli.feed import EventFeed
 from tunewheel_cli.launch import Wheel
 from tunewheel_contracts import topics

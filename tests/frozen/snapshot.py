@@ -20,7 +20,7 @@ from typing import Any, Self
 import aiohttp
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from tunewheel_cli.endpoint import Endpoint
+from tunewheel_cli.client import Endpoint
 from tunewheel_cli.lag import read_lag
 from tunewheel_curate.records.table import RecordTable
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
+from tunewheel_cli.client import Endpoint
 from tunewheel_cli.demo.gateway import GatewayClient
-from tunewheel_cli.endpoint import Endpoint
 from tunewheel_cli.feed import EventFeed
 from tunewheel_cli.kafka.ports import free_port
 from tunewheel_runtime.kafka_settings import KafkaSettings

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from obstore.store import S3Store
-from tunewheel_cli.endpoint import Endpoint
+from tunewheel_cli.client import Endpoint
 from tunewheel_cli.known import declared_projects
 from tunewheel_cli.publishing.publish import publish_path
 from tunewheel_cli.publishing.remote import publish_url

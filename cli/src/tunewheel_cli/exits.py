@@ -61,8 +61,8 @@ def leave(error: TunewheelError, *, as_json: bool = False) -> NoReturn:
     """Print ``error`` and exit with its code."""
     from tunewheel_runtime.kafka_refusals import NotAllowed as KafkaNotAllowed
 
+    from tunewheel_cli.client import NotAllowed
     from tunewheel_cli.connection import InvalidOption
-    from tunewheel_cli.endpoint import NotAllowed
     from tunewheel_cli.lag import TopicsMissing
     from tunewheel_cli.launch import TopicsDiffer
     from tunewheel_cli.roster import UnknownService

@@ -10,8 +10,8 @@ from pathlib import Path
 from tunewheel_contracts.errors import TunewheelError
 
 from tunewheel_cli import run_state
+from tunewheel_cli.client import Endpoint
 from tunewheel_cli.connection import Connection, as_environment
-from tunewheel_cli.endpoint import Endpoint
 from tunewheel_cli.kafka.broker import LocalKafka
 from tunewheel_cli.kafka.ports import free_port, is_free
 from tunewheel_cli.places import Var

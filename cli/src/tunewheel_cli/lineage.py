@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 from tunewheel_contracts.pseudonyms import Pseudonyms
 
-from tunewheel_cli.endpoint import Endpoint
-from tunewheel_cli.registry import Unknown, read
+from tunewheel_cli.client import Endpoint, Unknown, read_registry
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -34,11 +33,11 @@ async def ask_lineage(
     """
     path = ("projects", project, "lineage")
     try:
-        return json.loads(await read(registry, *path, name, records=records))
+        return json.loads(await read_registry(registry, *path, name, records=records))
     except Unknown as unknown:
         pseudonym = Pseudonyms(project, secret.get_secret_value() if secret else "").of("source", name)
         try:
-            return json.loads(await read(registry, *path, pseudonym, records=records))
+            return json.loads(await read_registry(registry, *path, pseudonym, records=records))
         except Unknown:
             raise unknown from None
 

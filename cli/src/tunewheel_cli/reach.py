@@ -60,9 +60,9 @@ class Reach:
 
         Raises:
             NoWheel: see ``client_options``.
-            InvalidOption, InvalidKeys: see ``asker.principal_of``.
+            InvalidOption, InvalidKeys: see ``client.principal_of``.
         """
-        from tunewheel_cli.asker import principal_of
+        from tunewheel_cli.client import principal_of
 
         self.connection.require_named(self.var)
         found = principal_of(self.var, self.connection.settings(self.var).bootstrap_servers)
@@ -155,9 +155,9 @@ def reaching(command: F) -> F:
         reach = Reach(var, connection, as_json)
         outcome = told(command, as_json=as_json)(reach, **given)
         if reach.is_unnamed and not as_json:
-            from tunewheel_cli.asker import tell_unnamed
+            from tunewheel_cli.client import warn_unnamed
 
-            tell_unnamed(var)
+            warn_unnamed(var)
         return outcome
 
     run.__signature__ = inspect.Signature([*(p.replace(kind=keyword_only) for p in own), *shared])  # type: ignore[attr-defined]

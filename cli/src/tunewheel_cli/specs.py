@@ -16,7 +16,7 @@ from tunewheel_contracts.principal import Principal
 from tunewheel_contracts.topics import PROJECT_DECLARED, SERVING_DESIRED
 from tunewheel_outputs.criteria import check_criteria, hardly_decided
 
-from tunewheel_cli.endpoint import NotAllowed
+from tunewheel_cli.client import NotAllowed
 from tunewheel_cli.known import declared_projects, require_project
 from tunewheel_cli.places import Var
 from tunewheel_cli.publishing.events import SOURCE

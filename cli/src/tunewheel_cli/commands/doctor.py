@@ -13,9 +13,9 @@ from tunewheel_cli.exits import Exit, print_json
 from tunewheel_cli.reach import Reach, reaching
 
 if TYPE_CHECKING:
+    from tunewheel_cli.client import Endpoint
     from tunewheel_cli.doctor.examination import Installation
     from tunewheel_cli.doctor.findings import Finding
-    from tunewheel_cli.endpoint import Endpoint
     from tunewheel_cli.places import Var
     from tunewheel_cli.run_state import RunState
 
@@ -104,12 +104,12 @@ def engines_of(engine_url: str | None, wheel: RunState | None, var: Var) -> tupl
 
     For the wheel here, these are the gateway's values from ``roster.environment``.
     """
+    from tunewheel_cli.client import Endpoint, key_from_environment
     from tunewheel_cli.doctor.endpoints import ENGINE_CAFILE
-    from tunewheel_cli.endpoint import Endpoint, given_key
     from tunewheel_cli.http import HTTP_CAFILE, resolved
     from tunewheel_cli.wheel_secrets import local_key
 
-    key = given_key("TUNEWHEEL_ENGINE_API_KEY")
+    key = key_from_environment("TUNEWHEEL_ENGINE_API_KEY")
     urls = resolved(engine_url, option="--engine-url", advice="give the key in TUNEWHEEL_ENGINE_API_KEY")
     if urls or wheel is None:
         return tuple(Endpoint("engine", url, key) for url in urls), ENGINE_CAFILE

@@ -154,8 +154,8 @@ def login(
 
     The key is that of TUNEWHEEL_API_KEY, else, for the wheel's own console, the wheel's own.
     """
-    from tunewheel_cli.console_login import login_link
-    from tunewheel_cli.endpoint import Endpoint
+    from tunewheel_cli.client import Endpoint
+    from tunewheel_cli.console import login_link
 
     link = asyncio.run(login_link(Endpoint.of("console", reach.var, url=console_url)))
     if reach.as_json:

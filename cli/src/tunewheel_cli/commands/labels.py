@@ -33,7 +33,7 @@ def list_(reach: Reach, project: Project, console_url: ConsoleUrl = None) -> Non
     if reach.as_json:
         print_json(told)
         return
-    from tunewheel_cli.console_answers import printable
+    from tunewheel_cli.console import printable
 
     for one in sorted(told["requests"], key=lambda one: one["state"] != "waiting"):
         about = printable(", ".join(one["keywords"])) or "no keywords"
@@ -61,8 +61,7 @@ def show(
     print(_far(progress))
     if found is None:
         return
-    from tunewheel_cli.console_answers import printable
-    from tunewheel_cli.console_queue import print_item
+    from tunewheel_cli.console import print_item, printable
 
     print_item(found, {"the model's answer": found["model_output"]} if output else {})
     print("--- answer")

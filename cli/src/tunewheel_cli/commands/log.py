@@ -143,7 +143,7 @@ def lineage(
     """Show what something came from, down to the source records, and what came of it."""
     from rich.console import Console
 
-    from tunewheel_cli.endpoint import Endpoint
+    from tunewheel_cli.client import Endpoint
     from tunewheel_cli.lineage import ask_lineage, lineage_tree
     from tunewheel_cli.wheel_secrets import pseudonym_secret
 

@@ -12,7 +12,7 @@ from tunewheel_cli.exits import print_json
 from tunewheel_cli.reach import Reach, reaching
 
 if TYPE_CHECKING:
-    from tunewheel_cli.endpoint import Endpoint
+    from tunewheel_cli.client import Endpoint
 
 Project = Annotated[str, typer.Argument(help="The project.", show_default=False)]
 Model = Annotated[str, typer.Argument(help="A model, as in `tunewheel models`.", show_default=False)]
@@ -31,7 +31,7 @@ def add_to(group: typer.Typer) -> None:
 
 
 def _registry(reach: Reach, url: str | None) -> Endpoint:
-    from tunewheel_cli.endpoint import Endpoint
+    from tunewheel_cli.client import Endpoint
 
     return Endpoint.of("registry", reach.var, url=url)
 
@@ -39,9 +39,11 @@ def _registry(reach: Reach, url: str | None) -> Endpoint:
 @reaching
 def card(reach: Reach, project: Project, model: Model, registry: Registry = None) -> None:
     """Print a model's card: Markdown with metadata in YAML, as the Hugging Face hub has them."""
-    from tunewheel_cli.registry import read
+    from tunewheel_cli.client import read_registry
 
-    text = asyncio.run(read(_registry(reach, registry), "projects", project, "models", model, "card"))
+    text = asyncio.run(
+        read_registry(_registry(reach, registry), "projects", project, "models", model, "card")
+    )
     if reach.as_json:
         print_json({"model_id": model, "card": text})
     else:
@@ -57,10 +59,10 @@ def compare(
     registry: Registry = None,
 ) -> None:
     """Show what changed from one model to another: data, recipe, criteria, figures, what serves."""
-    from tunewheel_cli.registry import read
+    from tunewheel_cli.client import read_registry
 
     path = ("projects", project, "models", first, "comparison", second)
-    found = json.loads(asyncio.run(read(_registry(reach, registry), *path)))
+    found = json.loads(asyncio.run(read_registry(_registry(reach, registry), *path)))
     if reach.as_json:
         print_json(found)
     else:

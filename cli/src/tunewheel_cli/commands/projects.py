@@ -153,8 +153,7 @@ def ask(
 
     The key is that of TUNEWHEEL_API_KEY, else, for the wheel's own gateway, the wheel's own.
     """
-    from tunewheel_cli.asking import ask_gateway
-    from tunewheel_cli.endpoint import Endpoint
+    from tunewheel_cli.client import Endpoint, ask_gateway
 
     place = Endpoint.of("gateway", reach.var, url=gateway)
     answer = asyncio.run(ask_gateway(place, question, project=project, model=model, retrieval=retrieval))

@@ -16,7 +16,7 @@ from tunewheel_cli.publishing.items import Kind
 from tunewheel_cli.reach import Reach, reaching
 
 if TYPE_CHECKING:
-    from tunewheel_cli.endpoint import Endpoint
+    from tunewheel_cli.client import Endpoint
     from tunewheel_cli.publishing.publish import Summary
     from tunewheel_cli.publishing.watching import Step
 
@@ -75,7 +75,7 @@ def publish(
     the same file again, after a crash for instance, doubles nothing: ids follow from content. Of a folder
     hidden, vendored and git-ignored files are left out.
     """
-    from tunewheel_cli.endpoint import Endpoint
+    from tunewheel_cli.client import Endpoint
 
     ingest = Endpoint.of("ingest", reach.var, url=ingest_url)
     if withdraw_deleted and not watch:

@@ -13,7 +13,7 @@ from tunewheel_cli.exits import print_json
 from tunewheel_cli.reach import Reach, reaching
 
 if TYPE_CHECKING:
-    from tunewheel_cli.console_queue import ConsoleQueue
+    from tunewheel_cli.console import ConsoleQueue
 
 Review = Annotated[str, typer.Argument(help="As `review list` names it.", show_default=False)]
 ConsoleUrl = Annotated[
@@ -87,7 +87,7 @@ def show(
         return
     print(_far(progress))
     if found is not None:
-        from tunewheel_cli.console_queue import print_item
+        from tunewheel_cli.console import print_item
 
         print_item(found, {name: found[name] for name in ("left", "right", *["expected"] * expected)})
 
@@ -135,8 +135,8 @@ def queue_of(
     reviewer: str | None = None,
 ) -> ConsoleQueue:
     """Return the console's queue of reviews or labels of ``project``."""
-    from tunewheel_cli.console_queue import ConsoleQueue
-    from tunewheel_cli.endpoint import Endpoint
+    from tunewheel_cli.client import Endpoint
+    from tunewheel_cli.console import ConsoleQueue
 
     return ConsoleQueue(Endpoint.of("console", reach.var, url=console_url), kind, project, reviewer)
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tunewheel_cli import leash
+from tunewheel_cli.client import Endpoint
 from tunewheel_cli.connection import InvalidOption
-from tunewheel_cli.console_login import tell_login
-from tunewheel_cli.endpoint import Endpoint
+from tunewheel_cli.console import login_text
 from tunewheel_cli.exits import Exit, leave, print_json
 from tunewheel_cli.launch import Plan, Wheel
 from tunewheel_cli.places import Var
@@ -93,7 +93,7 @@ async def start_here(reach: Reach, plan: Plan) -> int:
                 if CONSOLE in plan.members:
                     hint = "`tunewheel login` prints a link to the console"
                     watched = display.is_watched and not reach.as_json
-                    display.login(await tell_login(wheel.endpoint(CONSOLE.name)) if watched else hint)
+                    display.login(await login_text(wheel.endpoint(CONSOLE.name)) if watched else hint)
                 if reach.as_json:
                     print_json(summary(wheel.state))
                 await stopped
@@ -136,7 +136,7 @@ def start_detached(reach: Reach, plan: Plan) -> None:
             time.sleep(0.1)
         display.running(state, logs=plan.var.logs, end=f"`{_down(plan.var)}`")
         if CONSOLE in plan.members and not reach.as_json:
-            display.login(asyncio.run(tell_login(Endpoint.of(CONSOLE.name, plan.var))))
+            display.login(asyncio.run(login_text(Endpoint.of(CONSOLE.name, plan.var))))
     if reach.as_json:
         print_json(summary(state))
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 import aiohttp
 from tunewheel_contracts.errors import TransientError
 
-from tunewheel_cli.endpoint import Endpoint
+from tunewheel_cli.client import Endpoint
 from tunewheel_cli.http import open_session
 
 

@@ -15,9 +15,9 @@ from tunewheel_contracts.errors import TunewheelError
 from tunewheel_runtime.kafka import client_options
 
 from tunewheel_cli import run_state
-from tunewheel_cli.asker import principal_of
+from tunewheel_cli.client import principal_of
 from tunewheel_cli.connection import Connection, InvalidOption
-from tunewheel_cli.console_login import tell_login
+from tunewheel_cli.console import login_text
 from tunewheel_cli.dead_letters import dead_letter_counts
 from tunewheel_cli.demo.example import Example
 from tunewheel_cli.demo.gateway import GatewayClient
@@ -155,7 +155,7 @@ async def _wait_for_the_end(wheel: Wheel, screen: Screen) -> None:
     screen.title("Left running (Ctrl-C stops it)")
     for name in ("gateway", "console", "registry"):
         screen.say(f"  {name:<9} {wheel.url_of(name)}")
-    screen.say(f"  login     {await tell_login(wheel.endpoint('console'))}")
+    screen.say(f"  login     {await login_text(wheel.endpoint('console'))}")
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

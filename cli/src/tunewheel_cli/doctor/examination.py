@@ -11,6 +11,7 @@ from typing import Any
 from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.topics import TOPICS
 
+from tunewheel_cli.client import Endpoint
 from tunewheel_cli.doctor.clocks import clock_findings, newest_logged
 from tunewheel_cli.doctor.device import device_finding
 from tunewheel_cli.doctor.endpoints import (
@@ -24,7 +25,6 @@ from tunewheel_cli.doctor.endpoints import (
 )
 from tunewheel_cli.doctor.findings import Finding, wrong
 from tunewheel_cli.doctor.kafka import kafka_findings
-from tunewheel_cli.endpoint import Endpoint
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from tunewheel_contracts.events.upstream import DocumentPublished
 from tunewheel_contracts.principal import Principal
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
 
-from tunewheel_cli.endpoint import Endpoint
+from tunewheel_cli.client import Endpoint
 from tunewheel_cli.publishing.events import encode, make_event
 from tunewheel_cli.publishing.items import Found, FoundFile, Kind, Refusal, Source
 from tunewheel_cli.publishing.sender import Sender

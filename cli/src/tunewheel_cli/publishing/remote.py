@@ -13,7 +13,7 @@ from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.principal import Principal
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
 
-from tunewheel_cli.endpoint import Endpoint
+from tunewheel_cli.client import Endpoint
 from tunewheel_cli.publishing.folder import read_document
 from tunewheel_cli.publishing.items import Kind, Source, SourceUnusable
 from tunewheel_cli.publishing.publish import Pump

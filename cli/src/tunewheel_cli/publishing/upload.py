@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tunewheel_contracts.errors import TransientError
 
-from tunewheel_cli.endpoint import Endpoint
+from tunewheel_cli.client import Endpoint, Response
 from tunewheel_cli.http import open_session
 from tunewheel_cli.publishing.items import FoundFile, Refusal
 from tunewheel_cli.roster import ROSTER, url
@@ -43,7 +43,7 @@ class Uploader:
         """
         import aiohttp
 
-        self._ingest.require_named("--ingest-url")
+        self._ingest.require_named()
         if self._session is None:
             self._session = open_session(
                 timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS), headers=self._ingest.headers
@@ -54,7 +54,7 @@ class Uploader:
                 async with self._session.post(
                     f"{self._ingest.url}/v1/documents/files", params=query, data=body
                 ) as response:
-                    status, text = response.status, await response.text()
+                    answer = Response("ingest", response.status, await response.text(), response.headers)
         except (TimeoutError, aiohttp.ClientError) as error:
             raise TransientError(
                 f"ingest: nothing answers at {self._ingest.url} ({error}), and {file.where} goes through it; "
@@ -62,18 +62,20 @@ class Uploader:
             ) from error
         except OSError as error:
             return Refusal(file.where, None, "(file)", f"cannot be read: {error.strerror}")
-        self._ingest.require_allowed(status, text)
-        return _judge(file, status, text)
+        self._ingest.require_allowed(answer)
+        return _judge(file, answer)
 
 
-def _judge(file: FoundFile, status: int, text: str) -> Refusal | None:
-    if status == 202:
+def _judge(file: FoundFile, answer: Response) -> Refusal | None:
+    if answer.status == 202:
         return None
     try:
-        receipt: dict[str, Any] = json.loads(text)
-        if status == 503:
+        receipt: dict[str, Any] = json.loads(answer.text)
+        if answer.status == 503:
             raise TransientError(f"ingest: {receipt['error']}; run the same command again")
         first = receipt["refused"][0]
         return Refusal(file.where, None, first["field"], first["reason"])
     except (ValueError, KeyError, IndexError, TypeError):
-        return Refusal(file.where, None, "(file)", f"was answered with status {status}: {text[:200]}")
+        return Refusal(
+            file.where, None, "(file)", f"was answered with status {answer.status}: {answer.text[:200]}"
+        )

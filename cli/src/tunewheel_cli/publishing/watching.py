@@ -14,7 +14,7 @@ from tunewheel_contracts.events.upstream import DocumentWithdrawn
 from tunewheel_contracts.principal import Principal
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
 
-from tunewheel_cli.endpoint import Endpoint
+from tunewheel_cli.client import Endpoint
 from tunewheel_cli.publishing.events import SOURCE
 from tunewheel_cli.publishing.folder import document_files, read_documents
 from tunewheel_cli.publishing.publish import Pump

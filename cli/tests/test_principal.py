@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tunewheel_cli import key_file
-from tunewheel_cli.asker import principal_of, tell_unnamed
+from tunewheel_cli.client import principal_of, warn_unnamed
 from tunewheel_cli.connection import InvalidOption
 from tunewheel_cli.places import Var
 from tunewheel_cli.publishing.events import fields_of, make_event
@@ -75,10 +75,10 @@ def test_a_name_that_is_given_wins(var: Var, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_nobodys_name_is_told_unless_identity_is_open(var: Var, capsys: pytest.CaptureFixture[str]) -> None:
-    tell_unnamed(var)
+    warn_unnamed(var)
     assert "set TUNEWHEEL_PRINCIPAL to the name of your key" in capsys.readouterr().err
     note(var, identity="open")
-    tell_unnamed(var)
+    warn_unnamed(var)
     assert capsys.readouterr().err == ""
 
 

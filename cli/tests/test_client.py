@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from tunewheel_cli.asking import ask_gateway
+from tunewheel_cli.client import Endpoint, NotAllowed, ask_gateway
 from tunewheel_cli.connection import InvalidOption, NoWheel
-from tunewheel_cli.console_login import NoLogin, login_link, tell_login
+from tunewheel_cli.console import NoLogin, login_link, login_text
 from tunewheel_cli.demo.gateway import GatewayClient
-from tunewheel_cli.endpoint import Endpoint, NotAllowed
 from tunewheel_cli.exits import Exit
 from tunewheel_cli.main import app
 from tunewheel_cli.places import Var
@@ -70,8 +69,8 @@ def test_nobody_gets_the_key_of_a_wheel_that_does_not_run(var: Var) -> None:
     gateway = Endpoint.of("gateway", var)
     assert (gateway.url, gateway.key) == ("http://127.0.0.1:8100", None)
     with pytest.raises(NoWheel):
-        gateway.require_named("--gateway")
-    Endpoint.of("gateway", var, url=gateway.url).require_named("--gateway")
+        gateway.require_named()
+    Endpoint.of("gateway", var, url=gateway.url).require_named()
     note(var, supervisor=1, gateway="http://127.0.0.1:8100")
     assert Endpoint.of("gateway", var).key is None
 
@@ -202,7 +201,7 @@ async def test_a_login_link_is_the_consoles() -> None:
     async with answering(201, {"path": "/login?t=x", "expires_at": "2030-01-01T00:00:00Z"}) as (url, _):
         console = Endpoint("console", url)
         assert (await login_link(console)).url == f"{url}/login?t=x"
-        told = await tell_login(console)
+        told = await login_text(console)
         assert re.fullmatch(re.escape(f"{url}/login?t=x (for one login, until ") + r"\d\d:\d\d:\d\d\)", told)
 
 
@@ -211,8 +210,8 @@ async def test_what_is_no_link_is_told() -> None:
         with pytest.raises(NoLogin, match="console: made no login link: identity is open"):
             await login_link(Endpoint("console", url))
     async with answering(200, {"nothing": "here"}) as (url, _):
-        assert (await tell_login(Endpoint("console", url))).startswith("no link: console: made no login link")
-    assert "nothing answers at" in await tell_login(Endpoint("console", url))
+        assert (await login_text(Endpoint("console", url))).startswith("no link: console: made no login link")
+    assert "nothing answers at" in await login_text(Endpoint("console", url))
 
 
 def test_a_key_may_lie_in_a_file_of_its_name(
