@@ -20,7 +20,7 @@ from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_contracts.events.upstream import ProjectDeclared, TicketPublished
 from tunewheel_contracts.fields import Timestamp
 from tunewheel_contracts.formats.catalog import FORMATS
-from tunewheel_contracts.reading import CLOCK_SKEW, Reading, at_door, refuse_unknown
+from tunewheel_contracts.reading import CLOCK_SKEW, MORE, MOST_NAMED, Reading, at_door, refuse_unknown
 from tunewheel_contracts.topics import BY_NAME, TOPICS
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -208,11 +208,39 @@ def test_what_is_wrong_for_another_reason_stays_refused_and_names_the_field() ->
     assert caught.value.field == "body"
 
 
+MANY = {f"of_tomorrow_{n}": 1 for n in range(MOST_NAMED + 1)}
+
+
+@pytest.mark.parametrize(
+    ("more", "names"),
+    [
+        (MANY, [*[*MANY][:MOST_NAMED], MORE]),
+        ({"thread": [{"role": "user", "content": "c", TOMORROW: 1}] * 200}, ["thread.of_tomorrow"]),
+    ],
+)
+def test_a_reader_names_each_unknown_field_once_and_only_so_many(
+    more: dict[str, Any], names: list[str]
+) -> None:
+    reading = Reading()
+    read = decode_data(TicketPublished, json.dumps(TICKET.model_dump(mode="json") | more).encode(), reading)
+    assert read.body == TICKET.body
+    assert reading.unknown == names
+
+
+def test_a_list_that_is_too_long_stays_refused_where_its_entries_have_unknown_fields() -> None:
+    body = TICKET.model_dump(mode="json")
+    body["thread"] = [{"role": "user", "content": "c", TOMORROW: 1}] * 201
+    with pytest.raises(InvalidEvent) as caught:
+        decode_data(TicketPublished, json.dumps(body).encode())
+    assert caught.value.field == "thread"
+
+
 def test_a_reader_that_must_know_a_part_refuses_what_was_left_out_of_it() -> None:
     reading = Reading(unknown=["spec.review.of_tomorrow"])
     refuse_unknown(reading, "spec.criteria", "spec.rev")
-    with pytest.raises(InvalidEvent):
-        refuse_unknown(reading, "spec.review")
+    for left_out in (reading, Reading(unknown=["of_tomorrow", MORE])):
+        with pytest.raises(InvalidEvent):
+            refuse_unknown(left_out, "spec.review")
 
 
 # dates

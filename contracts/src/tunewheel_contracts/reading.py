@@ -15,13 +15,13 @@ Doors stay strict: people may have misspelt the name.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError, ValidationInfo, WrapValidator
-from pydantic_core import PydanticCustomError, from_json, to_json
+from pydantic_core import ErrorDetails, PydanticCustomError, from_json, to_json
 
 from tunewheel_contracts.errors import InvalidEvent
 
@@ -33,6 +33,11 @@ UNKNOWN = frozenset(
     {"extra_forbidden", "literal_error", "enum", "unknown_value", "unknown_embedding", "unknown_rule"}
 )
 """Errors of fields and values that a newer writer may have added."""
+MOST_NAMED = 1_000
+"""How many unknown fields of one record are named. No release adds as many; a hostile record of 1 MB has
+100,000 of them."""
+MORE = "(and more)"
+"""Stands for the unknown fields after the first ``MOST_NAMED``."""
 M = TypeVar("M", bound=BaseModel)
 Path = tuple[str | int, ...]
 
@@ -98,21 +103,27 @@ def read_json(model: type[M], text: str, reading: Reading) -> M:
     except ValidationError as error:
         if reading.is_strict:
             raise
-        first = wrong = error
-    if first.errors()[0]["type"] == "json_invalid":
+        first, complaints = error, _complaints(error)
+    if complaints[0]["type"] == "json_invalid":
         raise first
     data, left_out = from_json(text), list[Path]()
-    while places := _unknown_places(wrong, data, left_out):
+    reading.unknown.extend(_unknown_fields(complaints, data))
+    readable: str | bytes = text
+    while True:
+        try:
+            return model.model_validate_json(readable, strict=True, extra="ignore", context=reading)
+        except ValidationError as error:
+            if not left_out:
+                first = error
+            places = _unknown_places(_complaints(error), data, left_out)
+        if not places:
+            raise first
         # From the end of a list to its start, because leaving out one entry moves the later ones.
         for place in sorted(places, key=_order, reverse=True):
             if _leave_out(data, place) is not None:
                 reading.unknown.append(_dotted(place))
         left_out += places
-        try:
-            return model.model_validate_json(to_json(data), strict=True, extra="forbid", context=reading)
-        except ValidationError as error:
-            wrong = error
-    raise first
+        readable = to_json(data)
 
 
 def refuse_unknown(reading: Reading, *parts: str) -> None:
@@ -123,24 +134,39 @@ def refuse_unknown(reading: Reading, *parts: str) -> None:
         InvalidEvent: names the first such field.
     """
     for name in reading.unknown:
-        if any(f"{name}.".startswith(f"{part}.") for part in parts):
+        if name == MORE or any(f"{name}.".startswith(f"{part}.") for part in parts):
             raise InvalidEvent(field=name, reason="was written by a newer release; upgrade this service")
 
 
-def _unknown_places(error: ValidationError, data: Any, left_out: list[Path]) -> set[Path]:
+def _complaints(error: ValidationError) -> list[ErrorDetails]:
+    return error.errors(include_url=False, include_input=False, include_context=False)
+
+
+def _unknown_fields(complaints: Iterable[ErrorDetails], data: Any) -> list[str]:
+    """Return the dotted names of the unknown fields of ``data`` that are not null, each once."""
+    names = dict[str, None]()
+    for complaint in complaints:
+        place = _place(complaint["loc"], data)
+        if complaint["type"] != "extra_forbidden" or _at(data, place) is None:
+            continue
+        if len(names) == MOST_NAMED:
+            return [*names, MORE]
+        names[_dotted(place)] = None
+    return list(names)
+
+
+def _unknown_places(complaints: Iterable[ErrorDetails], data: Any, left_out: list[Path]) -> set[Path]:
     """Return the places to leave out; none if something is wrong that no newer release explains."""
     kinds: dict[Path, set[str]] = {}
-    for complaint in error.errors(include_url=False, include_input=False, include_context=False):
+    for complaint in complaints:
         location = complaint["loc"][:-1] if complaint["type"] == "missing" else complaint["loc"]
         kinds.setdefault(_place(location, data), set()).add(complaint["type"])
     unknown = {place for place, types in kinds.items() if place and types & UNKNOWN}
     # Pydantic also complains of what holds something wrong, such as a list without a valid entry.
     around = {place[:n] for place in unknown for n in range(len(place))}
     holders = kinds.keys() - unknown - around
-    was_in = [f"{_dotted(place)}." for place in left_out]
-    if not all(place and any(name.startswith(f"{_dotted(place)}.") for name in was_in) for place in holders):
-        return set()
-    return unknown | holders
+    was_in = {_names(place[: n + 1]) for place in left_out for n in range(len(place))}
+    return unknown | holders if all(place and _names(place) in was_in for place in holders) else set()
 
 
 def _place(location: tuple[str | int, ...], data: Any) -> Path:
@@ -148,24 +174,33 @@ def _place(location: tuple[str | int, ...], data: Any) -> Path:
     have."""
     place: list[str | int] = []
     for part in location:
-        inner: dict[Any, Any] = cast(dict[Any, Any], data) if isinstance(data, dict) else {}
-        if isinstance(data, list):
-            inner = dict(enumerate(cast(list[Any], data)))
-        if part in inner:
+        if isinstance(data, dict):
+            is_there = part in data
+        else:
+            is_there = isinstance(data, list) and isinstance(part, int) and part < len(cast(list[Any], data))
+        if is_there:
             place.append(part)
-            data = inner[part]
+            data = cast(Any, data)[part]
     return tuple(place)
 
 
-def _leave_out(data: Any, place: Path) -> Any:
-    for part in place[:-1]:
+def _at(data: Any, place: Path) -> Any:
+    for part in place:
         data = data[part]
-    return data.pop(place[-1])
+    return data
+
+
+def _leave_out(data: Any, place: Path) -> Any:
+    return _at(data, place[:-1]).pop(place[-1])
 
 
 def _order(place: Path) -> list[str]:
     return [part if isinstance(part, str) else f"{part:09}" for part in place]
 
 
+def _names(place: Path) -> tuple[str, ...]:
+    return tuple(part for part in place if isinstance(part, str))
+
+
 def _dotted(place: Path) -> str:
-    return ".".join(str(part) for part in place if isinstance(part, str))
+    return ".".join(_names(place))
