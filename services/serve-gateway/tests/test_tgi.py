@@ -34,7 +34,11 @@ class FakeTgi:
         self.tokens: list[str | None] = []
         self.known: set[str] = {"desk-1"}
         self.fail_with: tuple[int, dict[str, Any]] | None = None
+        self.started_on: str | None = None
         self.url = ""
+
+    async def info(self, _: web.Request) -> web.Response:
+        return web.json_response({"model_id": self.started_on})
 
     async def has_no_such_route(self, request: web.Request) -> web.Response:
         self.tokens.append(request.headers.get("authorization"))
@@ -71,6 +75,7 @@ async def tgi() -> AsyncIterator[FakeTgi]:
     fake = FakeTgi()
     app = web.Application()
     app.router.add_post("/generate_stream", fake.generate_stream)
+    app.router.add_get("/info", fake.info)
     app.router.add_post("/v1/load_lora_adapter", fake.has_no_such_route)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
@@ -130,6 +135,19 @@ async def test_a_redirect_is_not_followed(tgi: FakeTgi, upstream: TgiUpstream, s
 async def test_the_base_is_asked_without_an_adapter(tgi: FakeTgi, upstream: TgiUpstream):
     await upstream.complete(body("org/Tiny-Base"))
     assert "adapter_id" not in tgi.asked[0]["parameters"]
+
+
+@pytest.mark.parametrize("started_on", ["/srv/models/desk-7", "/srv/models/Tiny-Base", "org/desk-7"])
+async def test_the_model_that_a_server_was_started_on_is_no_adapter(tgi: FakeTgi, started_on: str):
+    tgi.started_on = started_on
+    upstream = TgiUpstream(
+        tgi.url, render=load_template(None), is_adapter=lambda name: name != "org/Tiny-Base"
+    )
+    await upstream.list_models()
+    await upstream.complete(body(started_on))
+    await upstream.complete(body("desk-1"))
+    assert [asked["parameters"].get("adapter_id") for asked in tgi.asked] == [None, "desk-1"]
+    await upstream.close()
 
 
 async def test_the_machines_hugging_face_token_stays_here(

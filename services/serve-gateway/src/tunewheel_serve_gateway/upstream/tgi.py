@@ -67,9 +67,9 @@ class StopFilter:
 class TgiUpstream:
     """One TGI server. ``render`` applies the base model's chat template.
 
-    Requests for the base model, for which ``is_adapter`` is false, send no ``adapter_id``. Adapters are
-    loaded through vLLM's adapter endpoints if the engine has them. Plain TGI has only the adapters that it
-    was started with.
+    Requests for a base model send no ``adapter_id``: for one that the server reports, or for which
+    ``is_adapter`` is false. Adapters are loaded through vLLM's adapter endpoints if the engine has them.
+    Plain TGI has only the adapters that it was started with.
     """
 
     def __init__(
@@ -112,13 +112,15 @@ class TgiUpstream:
         return {**last, "object": "chat.completion", "choices": [choice]}
 
     async def stream(self, body: dict[str, Any]) -> AsyncGenerator[Chunk, None]:
-        adapter_id = body["model"] if self._is_adapter(body["model"]) else None
-        parameters = parameters_of(body, adapter_id=adapter_id)
+        model = body["model"]
+        # A server that was started on a directory is asked by the path, which the catalog does not have.
+        is_adapter = self._is_adapter(model) and model not in self.identity.bases
+        parameters = parameters_of(body, adapter_id=model if is_adapter else None)
         # One client per request: a shared client keeps every streamed response open until it is closed.
         client = AsyncInferenceClient(
             model=self._url, token=self._token, timeout=self._timeout, headers=carried()
         )
-        stamp = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": body["model"]}
+        stamp = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
         try:
             tokens = await client.text_generation(
                 self._render(body["messages"]), details=True, stream=True, **parameters
@@ -140,7 +142,7 @@ class TgiUpstream:
         except OverloadedError as error:
             raise UpstreamRefused(429, {"message": str(error)}, retry_after=self._retry_after) from error
         except TextGenerationError as error:
-            raise self._refusal(error, body["model"]) from error
+            raise self._refusal(error, model) from error
         except HfHubHTTPError as error:
             response = error.response
             raise failure(
