@@ -51,6 +51,30 @@ async def test_copies_are_bounded_and_wait_for_nobody(make_world: Any, eventuall
     await eventually(lambda: world.gateway.metrics.value("shadow.copied") == 2)
 
 
+TOOLS = [{"type": "function", "function": {"name": "find", "description": "x" * 40_000}}]
+
+
+@pytest.mark.parametrize(("text", "more"), [("x" * 40_000, {}), ("hello", {"tools": TOOLS})])
+async def test_copies_of_large_requests_are_bounded_by_their_bytes(
+    make_world: Any, eventually: Any, text: str, more: dict[str, Any]
+):
+    world = await make_world(shadow_backlog_bytes=300_000)
+    world.declare()
+    await world.desire(production=("base-0", 100), shadow=("desk-2", 100))
+    await world.serving(shadow="desk-2")
+    world.engine.gated = "desk-2"
+    world.engine.gate.clear()
+    for _ in range(20):
+        await (await world.chat(text, **more)).read()
+    await eventually(lambda: world.gateway.metrics.value("shadow.dropped") >= 10)
+    copies = 20 - world.gateway.metrics.value("shadow.dropped")
+    assert copies >= 1
+    world.engine.gate.set()
+    await eventually(lambda: world.gateway.metrics.value("shadow.copied") == copies)
+    await world.said()
+    await eventually(lambda: world.gateway.metrics.value("shadow.copied") == copies + 1)
+
+
 async def test_a_shadow_that_breaks_is_told_and_harms_nobody(world: Any, eventually: Any):
     await world.desire(production=("desk-1", 100), shadow=("desk-2", 100))
     await world.serving(shadow="desk-2")

@@ -46,6 +46,8 @@ class ChatRequest:
     stream: bool
     include_usage: bool
     user: str | None
+    size_bytes: int
+    """Bytes of the body, as it was sent."""
     retrieval: Literal["on", "off"] | None = None
     retrieved: Retrieved | None = None
     """The passages found for the request; None: no retrieval was asked for. The log holds only their ids."""
@@ -165,6 +167,7 @@ def parse_chat_request(raw: bytes) -> ChatRequest:
         body.get("stream", False),
         bool(body.get("stream_options", {}).get("include_usage")),
         body.get("user") or body.get("safety_identifier"),
+        len(raw),
         body.get("retrieval"),
     )
 

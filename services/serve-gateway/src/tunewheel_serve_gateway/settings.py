@@ -114,6 +114,8 @@ class Settings(ServiceSettings):
     shadow_concurrency: int = Field(default=2, ge=1)
     shadow_backlog: int = Field(default=64, ge=0)
     """Most shadow copies that wait. When the limit is reached, new copies are dropped and counted."""
+    shadow_backlog_bytes: int = Field(default=64 << 20, ge=0)
+    """Most memory of the shadow copies that run and wait: their requests and the answers to them."""
 
     @field_validator("limits_url")
     @classmethod

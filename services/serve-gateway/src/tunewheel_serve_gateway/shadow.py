@@ -40,9 +40,11 @@ class ShadowCopies:
         self._record = record
         self._ids = ids
         self._metrics = metrics
-        self._limit = settings.shadow_concurrency + settings.shadow_backlog
+        self._most = settings.shadow_concurrency + settings.shadow_backlog
+        self._most_bytes = settings.shadow_backlog_bytes
         self._slots = asyncio.Semaphore(settings.shadow_concurrency)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], int] = {}
+        """The copies that run or wait, and the bytes that each holds in memory."""
 
     def offer(self, target: Target, request: ChatRequest, answered: Exchange) -> None:
         """Queue a copy of ``request`` for the shadow of ``target``'s project, if it has one. Does not
@@ -51,12 +53,13 @@ class ShadowCopies:
         shadow = table.shadow if table is not None and not target.pinned else None
         if shadow is None or random.random() * 100 >= shadow.percent:
             return
-        if len(self._tasks) >= self._limit:
+        size = request.size_bytes + answered.size_bytes
+        if len(self._tasks) >= self._most or sum(self._tasks.values()) + size > self._most_bytes:
             self._metrics.add("shadow.dropped")
             return
         task = asyncio.create_task(self._copy(shadow, request, answered), name="shadow")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = size
+        task.add_done_callback(self._tasks.pop)
 
     async def close(self) -> None:
         """Cancel the copies that are running or waiting. No client waits for them."""
