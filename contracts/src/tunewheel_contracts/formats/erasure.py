@@ -17,7 +17,7 @@ class ErasureFinding(Frozen):
     """Number of distinct erased records in the record table."""
     dataset_ids: tuple[Slug, ...] = ()
     """Dataset versions that contain some of them, sorted, including versions that were stored but never
-    published."""
+    published, and versions whose rows are damaged, which may contain some."""
     lessons: tuple[Sha256, ...] = ()
     """Hashes of a teacher's answers about erased documents, sorted."""
     record_ids: tuple[Slug, ...] = ()

@@ -191,6 +191,7 @@ class Curation:
             store=self._service.store,
             names=self._builder.pseudonyms(event.project),
             delete_versions=delete,
+            warn=self._service.warn,
         )
         proof = proof_of(
             event.data,

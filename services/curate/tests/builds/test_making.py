@@ -225,6 +225,20 @@ async def test_a_damaged_version_before_stops_its_own_project_alone(
         assert await bench.maker.uses(first, RecordKind.TICKET, "T-3"), "nobody can tell"
 
 
+async def test_a_version_of_a_newer_release_stops_its_own_project_alone(bench, rows, spec) -> None:
+    bench.declare(spec())
+    bench.table.append(rows)
+    first = await bench.build(spec(), "one", rows[:30])
+    newer = await bench.service.store.put("datasets/ds-newer/manifest.json", b'{"format": 2}')
+    written = first.model_copy(update={"manifest": newer})
+    bench.known.history = History()
+    bench.tell(new_event(written, source="/test"))
+    refused = await bench.build(spec(), "two", rows)
+    assert isinstance(refused, DatasetRejected)
+    assert refused.reasons[0].startswith(f"previous: {first.dataset_id} ")
+    assert await bench.maker.uses(written, RecordKind.TICKET, "T-3"), "nobody can tell"
+
+
 async def test_what_lies_under_the_name_of_a_new_version_is_named(bench, rows, spec, tmp_path: Path) -> None:
     """An attempt that was killed half-way, by libraries that wrote other bytes."""
     bench.table.append(rows)

@@ -53,8 +53,17 @@ def letter(rows: pl.DataFrame, **subject: str):
     return new_event(data, source="/test", time=rows["published_at"].max() + timedelta(seconds=1))
 
 
-async def carried_out(event, **places) -> ErasureFinding:
-    return await forget(event, Erasures().asked_by(event), names=NAMES, **places)
+class Warnings(dict[str, str]):
+    """The standing warnings, by name."""
+
+    def warn(self, name: str, text: str | None) -> None:
+        self.pop(name, None)
+        if text is not None:
+            self[name] = text
+
+
+async def carried_out(event, *, warn=Warnings().warn, **places) -> ErasureFinding:
+    return await forget(event, Erasures().asked_by(event), names=NAMES, warn=warn, **places)
 
 
 async def stored_version(
@@ -177,6 +186,7 @@ async def test_what_is_published_and_versioned_again_outlives_a_second_delivery(
     held = await stored_version(rows, spec(), store, tmp_path)
     known, event = Erasures(), letter(rows, customer="person-3")
     places = {"table": table, "store": store, "names": NAMES, "delete_versions": True}
+    places["warn"] = Warnings().warn
     found = await forget(event, known.asked_by(event), **places)
 
     again = rows.filter(pl.col("group") == "person-3").with_columns(
@@ -212,3 +222,73 @@ async def test_nobody_of_that_name_is_a_proof_of_nothing(table, store, rows) -> 
     found = await carried_out(letter(rows, customer="nobody"), table=table, store=store, delete_versions=True)
     assert found == ErasureFinding(records=0)
     assert table.arrivals().height == 30
+
+
+async def replace_file(store: ObjectStore, path: str, data: bytes | None) -> None:
+    await store.delete([path])
+    if data is not None:
+        await store.put(path, data)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "is_told"),
+    [
+        (b"{", True),
+        (b'{"dataset_id": "ds-1"}', True),
+        (None, False),
+        (b'{"project": "shop", "format": 2}', False),  # a newer release moved all other fields
+    ],
+    ids=["not JSON", "no project", "missing", "newer release"],
+)
+async def test_a_version_without_a_readable_manifest_is_searched_by_its_rows(
+    table, store, rows, spec, tmp_path: Path, manifest: bytes | None, is_told: bool
+) -> None:
+    held = await stored_version(rows, spec(), store, tmp_path, NAMES)
+    await stored_version(rows[10:], spec(), store, tmp_path / "without", NAMES)
+    path, warnings = f"datasets/{held}/manifest.json", Warnings()
+    intact = await store.read(path)
+    await replace_file(store, path, manifest)
+    places = {"table": table, "store": store, "delete_versions": False, "warn": warnings.warn}
+    found = await carried_out(letter(rows, customer="person-3"), **places)
+    assert found == ErasureFinding(records=1, dataset_ids=(held,), record_ids=("rec-0003",))
+    assert "person-3" not in table.read("shop", {})["group"].to_list()
+    assert list(warnings) == [f"damaged {path}"] * is_told
+
+    await replace_file(store, path, intact)
+    await carried_out(letter(rows, customer="person-4"), **places)
+    assert not warnings
+
+
+@pytest.mark.parametrize("is_readable", [True, False])
+async def test_damaged_rows_count_as_holding_what_is_erased_in_their_own_project_only(
+    table, store, rows, spec, tmp_path: Path, is_readable: bool
+) -> None:
+    """Rows of a version that is nobody's for want of a manifest belong to no project's proof."""
+    held = await stored_version(rows[10:], spec(), store, tmp_path, NAMES)
+    path, warnings = f"datasets/{held}/train.parquet", Warnings()
+    await replace_file(store, path, b"PAR1")
+    if not is_readable:
+        await replace_file(store, f"datasets/{held}/manifest.json", b"{")
+    found = await carried_out(
+        letter(rows, customer="person-3"),
+        table=table,
+        store=store,
+        delete_versions=False,
+        warn=warnings.warn,
+    )
+    assert found.records == 1
+    assert found.dataset_ids == ((held,) if is_readable else ())
+    assert f"damaged {path}" in warnings
+
+
+async def test_a_damaged_version_of_another_project_with_the_same_customer_is_not_named(
+    table, store, rows, spec, tmp_path: Path
+) -> None:
+    theirs = rows.with_columns(record_id=pl.col("record_id") + "-of-them")
+    held = await stored_version(theirs, spec(), store, tmp_path)
+    await replace_file(store, f"datasets/{held}/manifest.json", b"")
+    found = await carried_out(
+        letter(rows, customer="person-3"), table=table, store=store, delete_versions=True
+    )
+    assert (found.records, found.dataset_ids) == (1, ())
+    assert await store.exists(f"datasets/{held}/train.parquet")

@@ -11,6 +11,7 @@ from pathlib import Path
 import polars as pl
 import structlog
 from tunewheel_contracts.erasures import Erasure
+from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope, decode_data
 from tunewheel_contracts.events.data import (
     BuildReason,
@@ -116,13 +117,13 @@ class Maker:
         return self._rejected(event, spec, self._basis(event), outcome, (reason,))
 
     async def uses(self, version: DatasetVersioned, kind: RecordKind, source_id: str) -> bool:
-        """Return whether ``version`` has an example of a source; True if its lineage is missing or
-        damaged."""
+        """Return whether ``version`` has an example of a source; True if its lineage is missing or damaged,
+        or its manifest is of a newer release."""
         store = self._service.store
         try:
             manifest = decode_data(DatasetManifest, await store.get(version.manifest))
             lineage = await store.get(manifest.lineage) if manifest.lineage else b""
-        except (ArtifactMissing, CorruptArtifact):
+        except (ArtifactMissing, CorruptArtifact, InvalidEvent):
             return True
         if not lineage:
             return True

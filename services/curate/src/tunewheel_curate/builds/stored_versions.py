@@ -8,7 +8,7 @@ from pathlib import Path
 
 import structlog
 from tunewheel_contracts.erasures import Erasure
-from tunewheel_contracts.errors import TunewheelError
+from tunewheel_contracts.errors import InvalidEvent, TunewheelError
 from tunewheel_contracts.event import decode_data
 from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.fields import ArtifactRef
@@ -102,10 +102,13 @@ class StoredVersions:
         """Return the manifest of ``version``.
 
         Raises:
-            VersionLost: what the store holds is damaged.
+            VersionLost: what the store holds is damaged, or of a newer release.
             ArtifactMissing, TransientError
         """
-        return decode_data(DatasetManifest, await self._read(version, version.manifest))
+        try:
+            return decode_data(DatasetManifest, await self._read(version, version.manifest))
+        except InvalidEvent as error:
+            raise VersionLost(version.dataset_id, f"cannot be read by this release ({error})") from error
 
     async def memory_of(self, version: DatasetVersioned, *, stop: asyncio.Event) -> bytes | None:
         """Return the Parquet file of what ``version`` and earlier versions held out; None for a version that

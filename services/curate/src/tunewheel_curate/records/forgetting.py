@@ -9,17 +9,18 @@ says what there was before, not what was left.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from functools import partial
 from io import BytesIO
+from itertools import groupby
 
 import polars as pl
 import structlog
 from tunewheel_contracts.erasures import Erasure, place_of
+from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope, decode_data
 from tunewheel_contracts.events.upstream import ErasureRequested
-from tunewheel_contracts.fields import ArtifactRef
-from tunewheel_contracts.formats.dataset import DatasetManifest
+from tunewheel_contracts.fields import ArtifactRef, Frozen, Slug
 from tunewheel_contracts.formats.erasure import ErasureFinding
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_contracts.pseudonyms import Pseudonyms
@@ -31,8 +32,17 @@ from tunewheel_curate.similarity.near_cache import NearCache
 
 log = structlog.get_logger(__name__)
 
-WITHOUT_ROWS = ("manifest.json", "holdout_memory.parquet")
+MANIFEST = "manifest.json"
+WITHOUT_ROWS = (MANIFEST, "holdout_memory.parquet")
 """The files of a version that stay when its rows are deleted: they hold hashes and counts, and no texts."""
+Warn = Callable[[str, str | None], None]
+"""``Service.warn``."""
+
+
+class Owner(Frozen):
+    """The part of a manifest that an erasure needs. It can be read where the rest is of a newer release."""
+
+    project: Slug
 
 
 async def forget(
@@ -43,17 +53,20 @@ async def forget(
     store: ObjectStore,
     names: Pseudonyms,
     delete_versions: bool,
+    warn: Warn,
 ) -> ErasureFinding:
     """Erase the records that ``event`` asks for (``Erasures.asked_by``), and return what was found.
 
-    ``names`` gives the pseudonym of the person in versions. Repeating an erasure is harmless, even after the
-    same records were published and versioned again.
+    ``names`` gives the pseudonym of the person in versions. ``warn`` is told of damaged versions: where the
+    manifest is damaged the rows are searched without it, and where the rows are damaged the version counts as
+    one that holds the records. Repeating an erasure is harmless, even after the same records were published
+    and versioned again.
 
     Raises:
         TransientError: another writer was faster, or the store is away.
     """
     rows = await asyncio.to_thread(table.subjects, (erasure,))
-    finding = await _written_down(event, erasure, rows, store, names)
+    finding = await _written_down(event, erasure, rows, store, names, warn)
     table.remember(event.project, finding.record_ids, erasure.until)
     rows = await asyncio.to_thread(table.subjects, (erasure,))
     if delete_versions:
@@ -97,6 +110,7 @@ async def _written_down(
     rows: pl.DataFrame,
     store: ObjectStore,
     names: Pseudonyms,
+    warn: Warn,
 ) -> ErasureFinding:
     path = f"{place_of(event.project, event.id)}.json"
     if (earlier := await store.read(path)) is not None:
@@ -104,8 +118,8 @@ async def _written_down(
     known = set(rows["record_id"])
     # Versions made before there were pseudonyms hold the id itself.
     person = erasure.customer
-    groups = [] if person is None else [person, names.of("group", person)]
-    held = await _held_by_versions(erasure.project, known, groups, store)
+    groups = [] if person is None else [names.of("group", person), person]
+    held = await _held_by_versions(erasure.project, known, groups, store, warn)
     finding = ErasureFinding(
         records=len(known),
         dataset_ids=tuple(sorted(held)),
@@ -117,38 +131,67 @@ async def _written_down(
 
 
 async def _held_by_versions(
-    project: str, record_ids: Set[str], groups: Sequence[str], store: ObjectStore
+    project: str, record_ids: Set[str], groups: Sequence[str], store: ObjectStore, warn: Warn
 ) -> dict[str, set[str]]:
-    """Return, by version in the store, its records that are among ``record_ids`` or belong to ``groups``."""
+    """Return, by version in the store, its records that are among ``record_ids`` or belong to ``groups``. A
+    version of ``project`` is named without records if they cannot be read."""
     found: dict[str, set[str]] = {}
-    for path in await store.list("datasets"):
-        if not path.endswith("/manifest.json"):
+    for dataset_id, paths in groupby(await store.list("datasets"), lambda path: path.split("/")[1]):
+        owner = await _owner(dataset_id, store, warn)
+        if owner not in (project, None):
             continue
-        manifest = decode_data(DatasetManifest, await store.read(path) or b"")
-        if manifest.project != project:
-            continue
-        if held := await _held(manifest, record_ids, groups, store):
-            found[manifest.dataset_id] = held
+        # Another project's customer may have the same id, but neither the same pseudonym nor the same record.
+        own = groups if owner is not None else groups[:1]
+        held, damaged = await _held(paths, record_ids, own, store, warn)
+        if held or (damaged and owner is not None):
+            found[dataset_id] = held
     return found
 
 
+async def _owner(dataset_id: str, store: ObjectStore, warn: Warn) -> str | None:
+    """Return the project of a version; None: its manifest is missing, as while it is written, or damaged."""
+    path = f"datasets/{dataset_id}/{MANIFEST}"
+    if (data := await store.read(path)) is None:
+        return None
+    try:
+        owner = decode_data(Owner, data)
+    except InvalidEvent as error:
+        _report_damaged(path, str(error), warn)
+        return None
+    warn(f"damaged {path}", None)
+    return owner.project
+
+
 async def _held(
-    manifest: DatasetManifest, record_ids: Set[str], groups: Sequence[str], store: ObjectStore
-) -> set[str]:
-    """Return the records whose text is in one of the version's files."""
-    review = manifest.quality.review if manifest.quality else None
-    files = (manifest.lineage, manifest.train, manifest.holdout, manifest.preferences, manifest.negatives)
-    held: set[str] = set()
-    for ref in (*files, review):
-        # ``read`` returns None for a missing file: an earlier erasure may have deleted the version's rows.
-        data = await store.read(ref.path) if ref is not None else None
-        if data is not None:
+    paths: Iterable[str], record_ids: Set[str], groups: Sequence[str], store: ObjectStore, warn: Warn
+) -> tuple[set[str], bool]:
+    """Return the records whose text is in one of a version's files, and whether a file is damaged."""
+    held, is_damaged = set[str](), False
+    for path in paths:
+        # ``read`` returns None for a missing file: another replica may carry out the same erasure.
+        is_searched = path.endswith(".parquet") and not path.endswith(WITHOUT_ROWS)
+        if not is_searched or (data := await store.read(path)) is None:
+            continue
+        try:
             held |= await asyncio.to_thread(_taken, BytesIO(data), record_ids, groups)
-    return held
+        except pl.exceptions.PolarsError as error:
+            _report_damaged(path, type(error).__name__, warn)
+            is_damaged = True
+        else:
+            warn(f"damaged {path}", None)
+    return held, is_damaged
+
+
+def _report_damaged(path: str, why: str, warn: Warn) -> None:
+    log.error("version_damaged", path=path, reason=why)
+    text = f"an erasure cannot read {path} ({why}); restore it. The next erasure looks at it again"
+    warn(f"damaged {path}", text)
 
 
 def _taken(parquet: BytesIO, record_ids: Set[str], groups: Sequence[str]) -> set[str]:
     columns = set(pl.read_parquet_schema(parquet)) & {"record_id", "record_ids", "group", "example_id"}
+    if columns.isdisjoint({"record_id", "record_ids"}):
+        return set()
     rows = pl.read_parquet(parquet, columns=sorted(columns))
     if "record_ids" in columns:
         rows = rows.explode("record_ids").rename({"record_ids": "record_id"})
