@@ -52,12 +52,6 @@ class Judged:
     scorecard: Scorecard
 
 
-def open_store(url: str) -> ObjectStore:
-    from tunewheel_runtime.store import ObjectStore
-
-    return ObjectStore(url)
-
-
 async def read_first_plan(store: ObjectStore, run_id: str) -> EvaluationPlan:
     """Return the plan of a run's first evaluation.
 

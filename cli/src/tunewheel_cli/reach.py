@@ -1,9 +1,11 @@
-"""The options of every command: the wheel's folder, Kafka, and JSON output."""
+"""The options that commands share: the wheel's folder, Kafka, JSON output, and addresses of services."""
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,16 +14,46 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from tunewheel_contracts.errors import SLUG, SLUG_IN_WORDS
 
 from tunewheel_cli.connection import Connection
-from tunewheel_cli.exits import told
+from tunewheel_cli.exits import print_json, told
 from tunewheel_cli.places import Var
 
 if TYPE_CHECKING:
     from tunewheel_contracts.principal import Principal
 
+    from tunewheel_cli.client import Endpoint
+
 F = TypeVar("F", bound=Callable[..., Any])
 _PANEL = "Kafka"
+
+
+def address_option(variable: str, help_text: str, default: str = "the running one") -> Any:
+    """Return the option of an address that ``variable`` can name too. ``default`` describes the address
+    without them."""
+    return typer.Option(envvar=variable, help=help_text, show_default=default)
+
+
+def named_project(value: str | None) -> str | None:
+    """Refuse what cannot be a project's name before it becomes part of an address."""
+    if value is not None and not re.fullmatch(SLUG, value):
+        raise typer.BadParameter(f"{value!r} is no project's name; give {SLUG_IN_WORDS}")
+    return value
+
+
+Project = Annotated[
+    str,
+    typer.Option("--project", "-p", help="The project, as in its project.yaml.", callback=named_project),
+]
+Request = Annotated[
+    str | None, typer.Option(help="Names this command: the same name again is the same command.")
+]
+Store = Annotated[str | None, address_option("TUNEWHEEL_STORE_URL", "Object store.", "that of the folder")]
+Registry = Annotated[
+    str | None, address_option("TUNEWHEEL_REGISTRY", "The registry's address.", "that of the wheel")
+]
+ConsoleUrl = Annotated[str | None, address_option("TUNEWHEEL_CONSOLE_URL", "URL of the console.")]
 
 
 @dataclass(slots=True)
@@ -46,6 +78,22 @@ class Reach:
         options = self.connection.client_options(self.var)
         self.connection.require_named(self.var)
         return options
+
+    def endpoint(self, service: str, url: str | None) -> Endpoint:
+        """Return ``service`` at ``url``, else that of the wheel; see ``Endpoint.of``."""
+        from tunewheel_cli.client import Endpoint
+
+        return Endpoint.of(service, self.var, url=url)
+
+    def show(self, value: Any, text: str | Callable[[], object]) -> None:
+        """Print the command's result: ``value`` as JSON where --json is given, else ``text``, which may be a
+        function that prints a table."""
+        if self.as_json:
+            print_json(value)
+        elif isinstance(text, str):
+            print(text)
+        else:
+            text()
 
     def place(self) -> str:
         """Return the wheel that this command works on, in words."""
@@ -137,6 +185,9 @@ _SHARED: dict[str, Any] = {
 def reaching(command: F) -> F:
     """Replace a command's first parameter, ``reach: Reach``, by the shared options.
 
+    A command may be async: it then runs in an event loop of its own. A command that waits for a person's
+    answer must not, because the loop would keep the first Ctrl-C from ending it.
+
     Tunewheel's own errors become one line on standard error and an exit code.
     """
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
@@ -146,6 +197,10 @@ def reaching(command: F) -> F:
         for name, option in _SHARED.items()
     ]
 
+    def finish(*arguments: Any, **options: Any) -> Any:
+        outcome = command(*arguments, **options)
+        return asyncio.run(outcome) if inspect.iscoroutine(outcome) else outcome
+
     @wraps(command)
     def run(**given: Any) -> Any:
         # aiokafka's failures are raised as our errors; logging them too would only repeat them.
@@ -153,7 +208,7 @@ def reaching(command: F) -> F:
         var, as_json = Var.at(given.pop("var")), given.pop("as_json")
         connection = Connection(**{name: given.pop(name) for name in Connection.__dataclass_fields__})
         reach = Reach(var, connection, as_json)
-        outcome = told(command, as_json=as_json)(reach, **given)
+        outcome = told(finish, as_json=as_json)(reach, **given)
         if reach.is_unnamed and not as_json:
             from tunewheel_cli.client import warn_unnamed
 

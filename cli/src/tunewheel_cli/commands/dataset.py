@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tunewheel_cli.datasets.exporting import ExportFormat
-from tunewheel_cli.exits import print_json
-from tunewheel_cli.reach import Reach, reaching
+from tunewheel_cli.reach import Reach, Store, reaching
 
 if TYPE_CHECKING:
-    from tunewheel_cli.datasets.comparing import Difference
     from tunewheel_cli.datasets.exporting import Contents
     from tunewheel_cli.datasets.versions import Version
 
 Dataset = Annotated[str, typer.Argument(help="A version, such as ds-0a1b2c….", show_default=False)]
-Store = Annotated[
-    str | None,
-    typer.Option(envvar="TUNEWHEEL_STORE_URL", help="Object store.", show_default="that of the folder"),
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -33,22 +26,15 @@ def register(app: typer.Typer) -> None:
 
 
 @reaching
-def show(reach: Reach, dataset_id: Dataset, store: Store = None) -> None:
+async def show(reach: Reach, dataset_id: Dataset, store: Store = None) -> None:
     """Show what a version holds, and what became of every record on the way to it."""
     from tunewheel_cli.datasets.tables import print_version
-    from tunewheel_cli.kafka.broker import run_async
+    from tunewheel_cli.datasets.versions import open_version
 
-    async def read() -> tuple[Version, dict[str, tuple[int, int]]]:
-        from tunewheel_cli.datasets.versions import open_version
-
-        version = await open_version(dataset_id, store or reach.var.store_url)
-        return version, await _labels(version)
-
-    version, labels = run_async(read())
-    if reach.as_json:
-        print_json(version.manifest.model_dump(mode="json") | {"labels": labels})
-    else:
-        print_version(version.manifest, labels=labels)
+    version = await open_version(dataset_id, store or reach.var.store_url)
+    manifest, labels = version.manifest, await _labels(version)
+    described = manifest.model_dump(mode="json") | {"labels": labels}
+    reach.show(described, lambda: print_version(manifest, labels=labels))
 
 
 async def _labels(version: Version) -> dict[str, tuple[int, int]]:
@@ -61,28 +47,20 @@ async def _labels(version: Version) -> dict[str, tuple[int, int]]:
 
 
 @reaching
-def diff(
+async def diff(
     reach: Reach,
     before: Dataset,
     after: Annotated[str, typer.Argument(help="The version to compare it with.", show_default=False)],
     store: Store = None,
 ) -> None:
     """Show what changed from one version to another: examples, answers, labels, stages, spec."""
+    from tunewheel_cli.datasets.comparing import compare
     from tunewheel_cli.datasets.tables import print_difference
-    from tunewheel_cli.kafka.broker import run_async
+    from tunewheel_cli.datasets.versions import open_version
 
-    async def read() -> Difference:
-        from tunewheel_cli.datasets.comparing import compare
-        from tunewheel_cli.datasets.versions import open_version
-
-        url = store or reach.var.store_url
-        return await compare(await open_version(before, url), await open_version(after, url))
-
-    found = run_async(read())
-    if reach.as_json:
-        print_json(found.as_json())
-    else:
-        print_difference(found)
+    url = store or reach.var.store_url
+    found = await compare(await open_version(before, url), await open_version(after, url))
+    reach.show(found.as_json(), lambda: print_difference(found))
 
 
 @reaching
@@ -113,9 +91,6 @@ def export(
 
     with rows_bar(silent=reach.as_json) as bar:
         rows = write_contents(run_async(read(bar)), folder, form, on_rows=bar.note)
-    told: dict[str, Any] = {"dataset_id": dataset_id, "folder": str(folder.resolve()), "format": form.value}
-    if reach.as_json:
-        print_json(told | {"rows": rows})
-    else:
-        listed = ", ".join(f"{count:,} {name}" for name, count in rows.items())
-        print(f"wrote {listed} to {folder}", file=sys.stdout)
+    listed = ", ".join(f"{count:,} {name}" for name, count in rows.items())
+    written = {"dataset_id": dataset_id, "folder": str(folder.resolve()), "format": form.value, "rows": rows}
+    reach.show(written, f"wrote {listed} to {folder}")

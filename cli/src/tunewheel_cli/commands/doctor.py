@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tunewheel_cli.commands.status import HealthUrls
-from tunewheel_cli.exits import Exit, print_json
-from tunewheel_cli.reach import Reach, reaching
+from tunewheel_cli.exits import Exit
+from tunewheel_cli.reach import Reach, address_option, reaching
 
 if TYPE_CHECKING:
     from tunewheel_cli.client import Endpoint
@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 
 @reaching
-def doctor(
+async def doctor(
     reach: Reach,
     names: Annotated[
         list[str] | None,
@@ -36,17 +36,14 @@ def doctor(
         ),
     ] = None,
     store_url: Annotated[
-        str | None,
-        typer.Option(
-            envvar="TUNEWHEEL_STORE_URL", help="The object store.", show_default="that of the wheel here"
-        ),
+        str | None, address_option("TUNEWHEEL_STORE_URL", "The object store.", "that of the wheel here")
     ] = None,
     engine_url: Annotated[
         str | None,
-        typer.Option(
-            envvar="TUNEWHEEL_ENGINE_URL",
-            help="Engines, separated by commas; TUNEWHEEL_ENGINE_API_KEY is sent.",
-            show_default="that of the wheel here",
+        address_option(
+            "TUNEWHEEL_ENGINE_URL",
+            "Engines, separated by commas; TUNEWHEEL_ENGINE_API_KEY is sent.",
+            "that of the wheel here",
         ),
     ] = None,
     health_urls: HealthUrls = None,
@@ -59,14 +56,9 @@ def doctor(
     from tunewheel_cli.doctor.examination import examine
     from tunewheel_cli.doctor.findings import Verdict
 
-    findings = asyncio.run(examine(_installation(reach, names, store_url, engine_url, health_urls)))
+    findings = await examine(_installation(reach, names, store_url, engine_url, health_urls))
     bad = sum(finding.verdict is Verdict.WRONG for finding in findings)
-    if reach.as_json:
-        print_json({"wrong": bad, "findings": [
-            {"about": one.about, "verdict": one.verdict, "text": one.text, "fix": one.fix} for one in findings
-        ]})  # fmt: skip
-    else:
-        _print(findings)
+    reach.show({"wrong": bad, "findings": [asdict(one) for one in findings]}, lambda: _print(findings))
     if bad:
         raise typer.Exit(Exit.FAILED)
 

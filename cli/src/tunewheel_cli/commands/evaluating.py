@@ -11,16 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tunewheel_cli.exits import Exit, print_json
-from tunewheel_cli.reach import Reach, reaching
+from tunewheel_cli.reach import Reach, Request, Store, reaching
 
 if TYPE_CHECKING:
     from tunewheel_cli.evaluations import Judged
 
 Run = Annotated[str, typer.Argument(help="A run, such as run-0a1b2c….", show_default=False)]
-Store = Annotated[
-    str | None,
-    typer.Option(envvar="TUNEWHEEL_STORE_URL", help="Object store.", show_default="that of the folder"),
-]
 Html = Annotated[
     Path | None, typer.Option("--html", help="File to write the page to; it needs no other host.")
 ]
@@ -33,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 
 @reaching
-def scorecard(
+async def scorecard(
     reach: Reach,
     run: Run,
     evaluation: Annotated[
@@ -43,22 +39,19 @@ def scorecard(
     store: Store = None,
 ) -> None:
     """Show how a run was judged: each criterion with its interval, and what was left out."""
-    from tunewheel_cli.evaluations import open_store, read_judged, read_page
-    from tunewheel_cli.kafka.broker import run_async
+    from tunewheel_runtime.store import ObjectStore
 
-    async def read() -> tuple[Judged, bytes | None]:
-        place = open_store(store or reach.var.store_url)
-        judged = await read_judged(place, run, evaluation)
-        return judged, await read_page(place, judged) if html is not None else None
+    from tunewheel_cli.evaluations import read_judged, read_page
 
-    judged, page = run_async(read())
-    if html is not None and page is not None:
-        html.write_bytes(page)
+    place = ObjectStore(store or reach.var.store_url)
+    judged = await read_judged(place, run, evaluation)
+    if html is not None:
+        html.write_bytes(await read_page(place, judged))
     _show(judged, reach, html)
 
 
 @reaching
-def judge(
+async def judge(
     reach: Reach,
     run: Run,
     criteria: Annotated[
@@ -66,38 +59,34 @@ def judge(
         typer.Option(help="YAML file with other criteria: the scorecard informs, and decides nothing."),
     ] = None,
     reason: Annotated[str, typer.Option(help="Why; it stands in the request.")] = "",
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for the scorecard.")] = 1800.0,
-    request: Annotated[
-        str | None, typer.Option(help="Names this request: the same name again is the same request.")
-    ] = None,
+    timeout_seconds: Annotated[
+        float, typer.Option("--timeout", help="Seconds to wait for the scorecard.")
+    ] = 1800.0,
+    request: Request = None,
     store: Store = None,
 ) -> None:
     """Judge a run again, against whoever is in production now."""
     from tunewheel_contracts.event import new_event
     from tunewheel_contracts.events.evaluation import EvalRequested
+    from tunewheel_runtime.store import ObjectStore
 
-    from tunewheel_cli.evaluations import judge_again, open_store, read_criteria, read_first_plan
-    from tunewheel_cli.kafka.broker import run_async
+    from tunewheel_cli.evaluations import judge_again, read_criteria, read_first_plan
     from tunewheel_cli.publishing.events import SOURCE
 
     wanted = read_criteria(criteria) if criteria is not None else ()
-
-    async def ask() -> Judged | None:
-        place = open_store(store or reach.var.store_url)
+    place = ObjectStore(store or reach.var.store_url)
+    with _waiting(silent=reach.as_json):
         first = await read_first_plan(place, run)
         data = EvalRequested(
             project=first.project, run_id=run, criteria=wanted, reason=reason,
             request=request or str(uuid.uuid4()), principal=reach.principal(),
         )  # fmt: skip
         event = new_event(data, source=SOURCE)
-        return await judge_again(reach.client_options(), place, event, timeout_seconds=timeout)
-
-    with _waiting(silent=reach.as_json):
-        judged = run_async(ask())
+        judged = await judge_again(reach.client_options(), place, event, timeout_seconds=timeout_seconds)
     if judged is None:
         print(
-            f"no scorecard within {timeout:g} s; the request stays on the log, and eval answers it once it "
-            f"can: look with `tunewheel scorecard {run}`",
+            f"no scorecard within {timeout_seconds:g} s; the request stays on the log, and eval answers it "
+            f"once it can: look with `tunewheel scorecard {run}`",
             file=sys.stderr,
         )
         sys.exit(Exit.UNFINISHED)

@@ -7,9 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from tunewheel_cli.exits import print_json
 from tunewheel_cli.model_export import ModelDtype, ModelFormat
-from tunewheel_cli.reach import Reach, reaching
+from tunewheel_cli.reach import Reach, Store, reaching
 
 
 def register(app: typer.Typer) -> None:
@@ -32,10 +31,7 @@ def export(
             show_default="float32, gguf: float16",
         ),
     ] = None,
-    store: Annotated[
-        str | None,
-        typer.Option(envvar="TUNEWHEEL_STORE_URL", help="Object store.", show_default="that of the folder"),
-    ] = None,
+    store: Store = None,
 ) -> None:
     """Write a run's model, the adapter merged into its base, for other tools.
 
@@ -45,21 +41,18 @@ def export(
     from tunewheel_cli.model_export import export_model
 
     with steps_bar(silent=reach.as_json) as note:
-        told = export_model(
+        written = export_model(
             run_id, directory, form=form.value, dtype=dtype.value if dtype else None,
             store_url=store or reach.var.store_url, on_step=note,
         )  # fmt: skip
-    if reach.as_json:
-        print_json(told)
-    else:
-        print(describe(told))
+    reach.show(written, describe(written))
 
 
-def describe(told: dict[str, Any]) -> str:
+def describe(written: dict[str, Any]) -> str:
     """Return a line or two about the written files, and their difference from the trained model."""
-    parity = told["parity"]
+    parity = written["parity"]
     return (
-        f"wrote {told['format']} in {told['dtype']} to {told['directory']}\n"
+        f"wrote {written['format']} in {written['dtype']} to {written['directory']}\n"
         f"log-probabilities on {parity['prompts']} prompts differ by {parity['mean_difference']:.2g} on "
         f"average ({parity['tolerance']} allowed); {parity['same_choice']:.1%} of the likeliest tokens are "
         "the same"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tunewheel_cli.connection import InvalidOption
-from tunewheel_cli.exits import print_json
-from tunewheel_cli.reach import Reach, reaching
+from tunewheel_cli.reach import ConsoleUrl, Reach, reaching
 
 if TYPE_CHECKING:
     from tunewheel_runtime.identity.keys import ApiKey
@@ -62,7 +60,7 @@ def add(
         raise InvalidOption("--role: say what the key may do; give one or more, or --group")
     path = _own_or(file, reach)
     new = key_file.add(path, name, roles=role or (), projects=project or (), groups=group or ())
-    _print_new(reach, path, name, new)
+    reach.show({"name": name, "key": new, "file": path}, new)
 
 
 @reaching
@@ -72,11 +70,9 @@ def list_(reach: Reach, file: File = None) -> None:
     from tunewheel_cli.commands.tables import print_keys
 
     path = file or reach.var.keys_file
-    found = key_file.read(path)
-    if reach.as_json:
-        print_json({"file": path, "keys": [_as_json(name, entry) for name, entry in found.keys.items()]})
-    else:
-        print_keys(found.keys)
+    keys = key_file.read(path).keys
+    entries = [_as_json(name, entry) for name, entry in keys.items()]
+    reach.show({"file": path, "keys": entries}, lambda: print_keys(keys))
 
 
 @reaching
@@ -101,7 +97,7 @@ def rotate(
         raise InvalidOption(
             f"NAME: the wheel that runs here uses the key {name!r}; stop it with `tunewheel down` first"
         )
-    _print_new(reach, path, name, new)
+    reach.show({"name": name, "key": new, "file": path}, new)
 
 
 @reaching
@@ -120,10 +116,10 @@ def revoke(
     if _is_local(path, name, reach) and not old:
         raise InvalidOption(f"NAME: {name!r} is the wheel's own key, which it cannot run without; rotate it")
     key_file.revoke(path, name, old_only=old)
-    if reach.as_json:
-        print_json({"name": name, "revoked": "old" if old else "all", "file": path})
-    else:
-        print(f"revoked {'the old keys' if old else 'the key'} of {name} in {path}")
+    reach.show(
+        {"name": name, "revoked": "old" if old else "all", "file": path},
+        f"revoked {'the old keys' if old else 'the key'} of {name} in {path}",
+    )
 
 
 @reaching
@@ -134,34 +130,19 @@ def key(reach: Reach) -> None:
     found = local_key(reach.var)
     if found is None:
         raise InvalidOption(f"--var: no wheel was started on {reach.var.root}; `tunewheel up` makes its key")
-    if reach.as_json:
-        print_json({"key": found.get_secret_value()})
-    else:
-        print(found.get_secret_value())
+    reach.show({"key": found.get_secret_value()}, found.get_secret_value())
 
 
 @reaching
-def login(
-    reach: Reach,
-    console_url: Annotated[
-        str | None,
-        typer.Option(
-            envvar="TUNEWHEEL_CONSOLE_URL", help="URL of the console.", show_default="the running one"
-        ),
-    ] = None,
-) -> None:
+async def login(reach: Reach, console_url: ConsoleUrl = None) -> None:
     """Print a link that logs in to the console, once, as the key that asks for it.
 
     The key is that of TUNEWHEEL_API_KEY, else, for the wheel's own console, the wheel's own.
     """
-    from tunewheel_cli.client import Endpoint
     from tunewheel_cli.console import login_link
 
-    link = asyncio.run(login_link(Endpoint.of("console", reach.var, url=console_url)))
-    if reach.as_json:
-        print_json({"url": link.url, "expires_at": link.expires_at})
-    else:
-        print(link.url)
+    link = await login_link(reach.endpoint("console", console_url))
+    reach.show({"url": link.url, "expires_at": link.expires_at}, link.url)
 
 
 def _own_or(file: Path | None, reach: Reach) -> Path:
@@ -184,13 +165,6 @@ def _is_local(path: Path, name: str, reach: Reach) -> bool:
     from tunewheel_cli.wheel_secrets import LOCAL
 
     return name == LOCAL and path.resolve() == reach.var.keys_file.resolve()
-
-
-def _print_new(reach: Reach, path: Path, name: str, new: str) -> None:
-    if reach.as_json:
-        print_json({"name": name, "key": new, "file": path})
-    else:
-        print(new)
 
 
 def _as_json(name: str, entry: ApiKey) -> dict[str, object]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Annotated, Any
 
 import typer
 
-from tunewheel_cli.commands.projects import Project
-from tunewheel_cli.commands.reviews import ConsoleUrl, Reviewer, queue_of
+from tunewheel_cli.commands.reviews import Reviewer, queue_of
 from tunewheel_cli.exits import print_json
-from tunewheel_cli.reach import Reach, reaching
+from tunewheel_cli.reach import ConsoleUrl, Project, Reach, reaching
 
 Request = Annotated[str, typer.Argument(help="As `labels list` names it.", show_default=False)]
 
@@ -27,23 +25,23 @@ def register(app: typer.Typer) -> None:
 
 
 @reaching
-def list_(reach: Reach, project: Project, console_url: ConsoleUrl = None) -> None:
+async def list_(reach: Reach, project: Project, console_url: ConsoleUrl = None) -> None:
     """List the requests for labels of a project, those that wait first."""
-    told = asyncio.run(queue_of("labels", reach, project, console_url).list())
+    found = await queue_of("labels", reach, project, console_url).list()
     if reach.as_json:
-        print_json(told)
+        print_json(found)
         return
     from tunewheel_cli.console import printable
 
-    for one in sorted(told["requests"], key=lambda one: one["state"] != "waiting"):
+    for one in sorted(found["requests"], key=lambda one: one["state"] != "waiting"):
         about = printable(", ".join(one["keywords"])) or "no keywords"
         print(f"{one['request_id']}  {_far(one)}  {about}")
-    if not told["requests"]:
+    if not found["requests"]:
         print(f"no labels were asked for in {project}")
 
 
 @reaching
-def show(
+async def show(
     reach: Reach,
     request: Request,
     project: Project,
@@ -54,7 +52,7 @@ def show(
     console_url: ConsoleUrl = None,
 ) -> None:
     """Show a prompt, and what its answer has to hold."""
-    progress, found = asyncio.run(queue_of("labels", reach, project, console_url).show(request, item))
+    progress, found = await queue_of("labels", reach, project, console_url).show(request, item)
     if reach.as_json:
         print_json(progress | {"item": found})
         return
@@ -70,7 +68,7 @@ def show(
 
 
 @reaching
-def answer(
+async def answer(
     reach: Reach,
     request: Request,
     item: Annotated[int, typer.Argument(help="Its number.", show_default=False)],
@@ -87,8 +85,8 @@ def answer(
     """Answer a prompt. Once this returns, the answer is on the log; another one takes its place."""
     labels = queue_of("labels", reach, project, console_url, reviewer)
     body = {"out_of_scope": out_of_scope} | ({} if output is None else {"output": output})
-    progress = asyncio.run(labels.answer(request, item, body))
-    print_json(progress) if reach.as_json else print(_far(progress))
+    progress = await labels.answer(request, item, body)
+    reach.show(progress, _far(progress))
 
 
 def _far(told: dict[str, Any]) -> str:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from tunewheel_contracts.topics import TOPICS
 
-from tunewheel_cli.commands.projects import named_project
 from tunewheel_cli.exits import print_json
-from tunewheel_cli.reach import Reach, reaching
+from tunewheel_cli.reach import Reach, Registry, named_project, reaching
 
 if TYPE_CHECKING:
     from tunewheel_contracts.event import Envelope
-    from tunewheel_contracts.topics import TopicSpec
 
 Project = Annotated[
     str | None, typer.Option("--project", "-p", help="Only this project.", callback=named_project)
@@ -27,25 +24,19 @@ def register(app: typer.Typer) -> None:
 
 
 @reaching
-def models(reach: Reach, project: Project = None) -> None:
+async def models(reach: Reach, project: Project = None) -> None:
     """Show every registered model: its stage, its base, and what the base's own files say about it."""
     from tunewheel_cli.commands.tables import print_models
     from tunewheel_cli.known_models import LIFE, fold
     from tunewheel_cli.reading import read_topics
 
-    async def gather() -> list[Any]:
-        events = read_topics(reach.client_options(), LIFE)
-        return fold([event async for event in events if project in (None, event.project)])
-
-    found = asyncio.run(gather())
-    if reach.as_json:
-        print_json([model.as_json() for model in found])
-    else:
-        print_models(found)
+    events = read_topics(reach.client_options(), LIFE)
+    found = fold([event async for event in events if project in (None, event.project)])
+    reach.show([model.as_json() for model in found], lambda: print_models(found))
 
 
 @reaching
-def watch(
+async def watch(
     reach: Reach,
     project: Project = None,
     topic: Annotated[list[str] | None, typer.Option(help="Only this topic; may be repeated.")] = None,
@@ -56,19 +47,12 @@ def watch(
     ] = None,
 ) -> None:
     """Follow the log, one line per event (with --json one JSON document per line)."""
+    from tunewheel_cli.reading import follow
     from tunewheel_cli.watching import topics_called, watched_topics
 
     ends = {spec.name for spec in topics_called(until.split(","))} if until else set()
     chosen = topics_called(topic) if topic else watched_topics(everything=all_)
     specs = tuple({spec.name: spec for spec in (*chosen, *topics_called(sorted(ends)))}.values())
-    asyncio.run(_follow(reach, specs, project, ends, from_beginning))
-
-
-async def _follow(
-    reach: Reach, specs: tuple[TopicSpec, ...], project: str | None, ends: set[str], from_beginning: bool
-) -> None:
-    from tunewheel_cli.reading import follow
-
     async for event in follow(reach.client_options(), specs, from_beginning=from_beginning):
         if project not in (None, event.project):
             continue
@@ -91,7 +75,7 @@ def _print_event(event: Envelope[Any], *, as_json: bool) -> None:
 
 
 @reaching
-def dead_letters(
+async def dead_letters(
     reach: Reach,
     topic: Annotated[
         list[str] | None, typer.Option(help="Only what this topic brought; may be repeated.")
@@ -104,25 +88,22 @@ def dead_letters(
     from tunewheel_cli.dead_letters import read_dead_letters
     from tunewheel_cli.watching import topics_called
 
-    async def show() -> int:
-        specs = topics_called(topic) if topic else TOPICS
-        count = 0
-        async for letter in read_dead_letters(reach.client_options(), specs):
-            count += 1
-            if reach.as_json:
-                print_json(letter.as_json())
-            else:
-                verb = "crashed on" if letter.kind == "crashed" else "refused"
-                print(f"{letter.topic}[{letter.partition}]@{letter.offset}  {letter.service} {verb} it")
-                print(f"  {letter.field} {letter.reason}\n  {letter.message!r}")
-        return count
-
-    if not asyncio.run(show()) and not reach.as_json:
+    specs = topics_called(topic) if topic else TOPICS
+    count = 0
+    async for letter in read_dead_letters(reach.client_options(), specs):
+        count += 1
+        verb = "crashed on" if letter.kind == "crashed" else "refused"
+        reach.show(
+            letter.as_json(),
+            f"{letter.topic}[{letter.partition}]@{letter.offset}  {letter.service} {verb} it\n"
+            f"  {letter.field} {letter.reason}\n  {letter.message!r}",
+        )
+    if not count and not reach.as_json:
         print("nothing was refused")
 
 
 @reaching
-def lineage(
+async def lineage(
     reach: Reach,
     project: Annotated[str, typer.Argument(help="The project.", show_default=False, callback=named_project)],
     name: Annotated[
@@ -133,24 +114,14 @@ def lineage(
         ),
     ],
     records: Annotated[int, typer.Option(help="Name at most so many records.", min=0, max=10_000)] = 100,
-    registry: Annotated[
-        str | None,
-        typer.Option(
-            envvar="TUNEWHEEL_REGISTRY", help="The registry's address.", show_default="that of the wheel"
-        ),
-    ] = None,
+    registry: Registry = None,
 ) -> None:
     """Show what something came from, down to the source records, and what came of it."""
     from rich.console import Console
 
-    from tunewheel_cli.client import Endpoint
     from tunewheel_cli.lineage import ask_lineage, lineage_tree
     from tunewheel_cli.wheel_secrets import pseudonym_secret
 
-    place = Endpoint.of("registry", reach.var, url=registry)
-    secret = pseudonym_secret(reach.var)
-    found = asyncio.run(ask_lineage(place, project, name, records=records, secret=secret))
-    if reach.as_json:
-        print_json(found)
-    else:
-        Console(highlight=False).print(lineage_tree(found))
+    place, secret = reach.endpoint("registry", registry), pseudonym_secret(reach.var)
+    found = await ask_lineage(place, project, name, records=records, secret=secret)
+    reach.show(found, lambda: Console(highlight=False).print(lineage_tree(found)))

@@ -1,19 +1,19 @@
-"""model promote, rollback, pin, unpin, retire, reject, stop: people's commands on models."""
+"""model promote, rollback, pin, unpin, retire, reject, stop: people's commands on models; card, compare: the
+registry's reports on them."""
 
 from __future__ import annotations
 
-import asyncio
+import json
 import sys
 import uuid
 from collections.abc import Callable
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from tunewheel_cli.commands import model_reports
 from tunewheel_cli.exits import Exit, print_json
-from tunewheel_cli.reach import Reach, reaching
+from tunewheel_cli.reach import Reach, Registry, Request, reaching
 
 if TYPE_CHECKING:
     from tunewheel_cli.model_commands import Answer
@@ -25,6 +25,7 @@ Model = Annotated[
         help="A model's id, champion, challenger (on trial), or base (while it answers).", show_default=False
     ),
 ]
+ModelId = Annotated[str, typer.Argument(help="A model, as in `tunewheel models`.", show_default=False)]
 Reason = Annotated[str, typer.Option(help="Why; it is kept with the model.", show_default=False)]
 Generation = Annotated[
     int | None,
@@ -33,10 +34,7 @@ Generation = Annotated[
         show_default="of now",
     ),
 ]
-Timeout = Annotated[float, typer.Option(help="Seconds to wait for the registry's answer.")]
-Request = Annotated[
-    str | None, typer.Option(help="Names this command: the same name again is the same command.")
-]
+Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to wait for the registry's answer.")]
 
 
 class Remaining(StrEnum):
@@ -66,48 +64,49 @@ def register(app: typer.Typer) -> None:
     group.command()(stop)
     for action, about in ORDERS.items():
         group.command(name=action, help=about)(_command(action))
-    model_reports.add_to(group)
+    group.command()(card)
+    group.command()(compare)
     app.add_typer(group, name="model")
 
 
 @reaching
-def promote(
+async def promote(
     reach: Reach, project: Project, model: Model, reason: Reason, force: Force = False,
-    generation: Generation = None, timeout: Timeout = 30.0, request: Request = None,
+    generation: Generation = None, timeout_seconds: Timeout = 30.0, request: Request = None,
 ) -> None:  # fmt: skip
     """Put a model into production at once, whomever it was compared with."""
-    _order(reach, "promote", project, model, reason, generation, timeout, request, force=force)
+    await _order(reach, "promote", project, model, reason, generation, timeout_seconds, request, force=force)
 
 
 @reaching
-def stop(
-    reach: Reach, project: Project, reason: Reason, to: To = Remaining.CHAMPION, timeout: Timeout = 30.0,
-    request: Request = None,
+async def stop(
+    reach: Reach, project: Project, reason: Reason, to: To = Remaining.CHAMPION,
+    timeout_seconds: Timeout = 30.0, request: Request = None,
 ) -> None:  # fmt: skip
     """Send all traffic of a project to its champion or its bare base at once: no trial, no copy, nobody else,
     until `model unpin`."""
-    _order(reach, STOP, project, to.value, reason, None, timeout, request)
+    await _order(reach, STOP, project, to.value, reason, None, timeout_seconds, request)
 
 
-def _command(action: str) -> Callable[..., None]:
+def _command(action: str) -> Callable[..., Any]:
     @reaching
-    def order(
+    async def order(
         reach: Reach, project: Project, model: Model, reason: Reason, generation: Generation = None,
-        timeout: Timeout = 30.0, request: Request = None,
+        timeout_seconds: Timeout = 30.0, request: Request = None,
     ) -> None:  # fmt: skip
-        _order(reach, action, project, model, reason, generation, timeout, request)
+        await _order(reach, action, project, model, reason, generation, timeout_seconds, request)
 
     return order
 
 
-def _order(
+async def _order(
     reach: Reach,
     action: str,
     project: str,
     model: str,
     reason: str,
     generation: int | None,
-    timeout: float,
+    timeout_seconds: float,
     request: str | None,
     **more: Any,
 ) -> None:
@@ -121,44 +120,70 @@ def _order(
     from tunewheel_cli.model_commands import command, desired_of, meant
     from tunewheel_cli.publishing.events import SOURCE
 
-    async def send() -> Answer:
-        options = reach.client_options()
-        await require_project(options, project)
-        # ``stop`` takes effect whatever else happened, so it names no generation; the registry resolves the
-        # alias.
-        desired = None if action == STOP else await desired_of(options, project)
-        named = model if action == STOP else meant(desired, model)
-        seen = desired.generation if desired and generation is None else generation
-        try:
-            data = ModelCommanded(
-                project=project, model_id=named, action=action, reason=reason,
-                request=request or str(uuid.uuid4()), generation=seen, principal=reach.principal(), **more,
-            )  # fmt: skip
-        except ValidationError as error:
-            raise InvalidOption(" ".join(first_complaint(error))) from error
-        return await command(options, new_event(data, source=SOURCE), timeout_seconds=timeout)
-
-    _tell(asyncio.run(send()), as_json=reach.as_json, timeout=timeout)
+    options = reach.client_options()
+    await require_project(options, project)
+    # ``stop`` takes effect whatever else happened, so it names no generation; the registry resolves the
+    # alias.
+    desired = None if action == STOP else await desired_of(options, project)
+    named = model if action == STOP else meant(desired, model)
+    seen = desired.generation if desired and generation is None else generation
+    try:
+        data = ModelCommanded(
+            project=project, model_id=named, action=action, reason=reason,
+            request=request or str(uuid.uuid4()), generation=seen, principal=reach.principal(), **more,
+        )  # fmt: skip
+    except ValidationError as error:
+        raise InvalidOption(" ".join(first_complaint(error))) from error
+    answer = await command(options, new_event(data, source=SOURCE), timeout_seconds=timeout_seconds)
+    _leave_with(answer, as_json=reach.as_json, timeout_seconds=timeout_seconds)
 
 
-def _tell(answer: Answer, *, as_json: bool, timeout: float) -> None:
-    told, refusal = answer.command.data, answer.refusal
+def _leave_with(answer: Answer, *, as_json: bool, timeout_seconds: float) -> NoReturn:
+    """Print the registry's answer and exit with its code."""
+    ordered, refusal = answer.command.data, answer.refusal
     if as_json:
         print_json(answer.as_json())
     elif refusal is not None:
         print(f"refused: {refusal.field} {refusal.reason}", file=sys.stderr)
     elif answer.event is None:
         print(
-            f"the registry has not answered within {timeout:g} s; the command stays on the log, and counts "
-            "once it is back: is it running (`tunewheel status`)?",
+            f"the registry has not answered within {timeout_seconds:g} s; the command stays on the log, and "
+            "counts once it is back: is it running (`tunewheel status`)?",
             file=sys.stderr,
         )
-    elif told.action == STOP:
+    elif ordered.action == STOP:
         print(
-            f"all traffic of {told.project} goes to its {told.model_id}; others come back by "
-            f"`tunewheel model unpin {told.project} {told.model_id} --reason WHY`"
+            f"all traffic of {ordered.project} goes to its {ordered.model_id}; others come back by "
+            f"`tunewheel model unpin {ordered.project} {ordered.model_id} --reason WHY`"
         )
     else:
-        print(f"{told.action} of {told.model_id} in {told.project}: done")
+        print(f"{ordered.action} of {ordered.model_id} in {ordered.project}: done")
     codes = {"done": Exit.OK, "refused": Exit.FAILED, "unanswered": Exit.UNFINISHED}
     sys.exit(codes[answer.outcome])
+
+
+@reaching
+async def card(reach: Reach, project: Project, model: ModelId, registry: Registry = None) -> None:
+    """Print a model's card: Markdown with metadata in YAML, as the Hugging Face hub has them."""
+    from tunewheel_cli.client import read_registry
+
+    path = ("projects", project, "models", model, "card")
+    text = await read_registry(reach.endpoint("registry", registry), *path)
+    reach.show({"model_id": model, "card": text}, lambda: print(text, end=""))
+
+
+@reaching
+async def compare(
+    reach: Reach,
+    project: Project,
+    first: ModelId,
+    second: Annotated[str, typer.Argument(help="The model to compare it with.", show_default=False)],
+    registry: Registry = None,
+) -> None:
+    """Show what changed from one model to another: data, recipe, criteria, figures, what serves."""
+    from tunewheel_cli.client import read_registry
+    from tunewheel_cli.comparison import print_comparison
+
+    path = ("projects", project, "models", first, "comparison", second)
+    found = json.loads(await read_registry(reach.endpoint("registry", registry), *path))
+    reach.show(found, lambda: print_comparison(found))

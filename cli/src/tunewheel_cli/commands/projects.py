@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from tunewheel_contracts.errors import SLUG, SLUG_IN_WORDS
 
 from tunewheel_cli.exits import print_json
-from tunewheel_cli.reach import Reach, reaching
-
-
-def named_project(value: str | None) -> str | None:
-    """Refuse what cannot be a project's name before it becomes part of an address."""
-    if value is not None and not re.fullmatch(SLUG, value):
-        raise typer.BadParameter(f"{value!r} is no project's name; give {SLUG_IN_WORDS}")
-    return value
-
-
-Project = Annotated[
-    str,
-    typer.Option("--project", "-p", help="The project, as in its project.yaml.", callback=named_project),
-]
+from tunewheel_cli.reach import Project, Reach, Request, address_option, named_project, reaching
 
 
 def register(app: typer.Typer) -> None:
@@ -38,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 
 @reaching
-def declare(
+async def declare(
     reach: Reach, spec: Annotated[Path, typer.Argument(help="The project's YAML.", show_default=False)]
 ) -> None:
     """Check a project spec and put it in force."""
@@ -47,8 +32,8 @@ def declare(
 
     checked = read_spec(spec)
     check_sources(checked, reach.var, reach.connection.settings(reach.var).bootstrap_servers)
-    before = asyncio.run(declared_before(checked.project, reach.client_options()))
-    event = asyncio.run(put_in_force(checked, reach.client_options(), reach.principal()))
+    before = await declared_before(checked.project, reach.client_options())
+    event = await put_in_force(checked, reach.client_options(), reach.principal())
     if reach.as_json:
         print_json({"project": checked.project, "event_id": event.id, "spec_sha256": checked.sha256,
                     "criteria_sha256": checked.criteria_sha256, "cautions": cautions(checked)})  # fmt: skip
@@ -80,19 +65,16 @@ def remove(
     if not yes and not reach.as_json:
         typer.confirm(f"Stop building, training, watching and serving {project}?", abort=True)
     asyncio.run(take_back(project, options))
-    if reach.as_json:
-        print_json({"project": project, "removed": True})
-    else:
-        print(f"removed {project}; `tunewheel declare` brings it back")
+    reach.show(
+        {"project": project, "removed": True}, f"removed {project}; `tunewheel declare` brings it back"
+    )
 
 
 @reaching
-def build(
+async def build(
     reach: Reach,
     project: Project,
-    request: Annotated[
-        str | None, typer.Option(help="Names this request: the same name again is the same request.")
-    ] = None,
+    request: Request = None,
     wait: Annotated[
         bool, typer.Option(help="First wait until ingest has read all that was published so far.")
     ] = True,
@@ -110,28 +92,24 @@ def build(
     from tunewheel_cli.settling import settled
     from tunewheel_cli.specs import request_build
 
-    async def ask_for_it() -> str:
-        options = reach.client_options()
-        await require_project(options, project)
-        if wait:
-            with Console(stderr=True, quiet=reach.as_json).status("reading the log …") as status:
-                await settled(
-                    options,
-                    patience_seconds=patience,
-                    on_behind=lambda left: status.update(f"ingest has {left:,} events left to read …"),
-                )
-        name = request or str(uuid.uuid4())
-        return (await request_build(project, name, options, reach.principal())).id
-
-    event_id = asyncio.run(ask_for_it())
-    if reach.as_json:
-        print_json({"project": project, "event_id": event_id})
-    else:
-        print(f"asked for a dataset of {project}; follow it with `tunewheel watch --project {project}`")
+    options = reach.client_options()
+    await require_project(options, project)
+    if wait:
+        with Console(stderr=True, quiet=reach.as_json).status("reading the log …") as status:
+            await settled(
+                options,
+                patience_seconds=patience,
+                on_behind=lambda left: status.update(f"ingest has {left:,} events left to read …"),
+            )
+    event = await request_build(project, request or str(uuid.uuid4()), options, reach.principal())
+    reach.show(
+        {"project": project, "event_id": event.id},
+        f"asked for a dataset of {project}; follow it with `tunewheel watch --project {project}`",
+    )
 
 
 @reaching
-def ask(
+async def ask(
     reach: Reach,
     question: Annotated[str, typer.Argument(help="What to ask.")],
     project: Project,
@@ -142,21 +120,16 @@ def ask(
         Literal["on", "off"] | None,
         typer.Option(help="With passages of documents or without.", show_default="as the spec says"),
     ] = None,
-    gateway: Annotated[
-        str | None,
-        typer.Option(
-            envvar="TUNEWHEEL_GATEWAY_URL", help="URL of the gateway.", show_default="the running one"
-        ),
-    ] = None,
+    gateway: Annotated[str | None, address_option("TUNEWHEEL_GATEWAY_URL", "URL of the gateway.")] = None,
 ) -> None:
     """Ask a project's model through the gateway; the sources of its passages are named below the answer.
 
     The key is that of TUNEWHEEL_API_KEY, else, for the wheel's own gateway, the wheel's own.
     """
-    from tunewheel_cli.client import Endpoint, ask_gateway
+    from tunewheel_cli.client import ask_gateway
 
-    place = Endpoint.of("gateway", reach.var, url=gateway)
-    answer = asyncio.run(ask_gateway(place, question, project=project, model=model, retrieval=retrieval))
+    place = reach.endpoint("gateway", gateway)
+    answer = await ask_gateway(place, question, project=project, model=model, retrieval=retrieval)
     if reach.as_json:
         print_json({"model": answer.model, "text": answer.text, "completion_id": answer.completion_id,
                     "sources": answer.sources, "seconds": round(answer.seconds, 3)})  # fmt: skip

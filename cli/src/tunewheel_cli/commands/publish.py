@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tunewheel_cli.commands.projects import Project
 from tunewheel_cli.connection import InvalidOption
 from tunewheel_cli.exits import Exit, print_json
 from tunewheel_cli.publishing.items import Kind
-from tunewheel_cli.reach import Reach, reaching
+from tunewheel_cli.reach import Project, Reach, address_option, reaching
 
 if TYPE_CHECKING:
     from tunewheel_cli.client import Endpoint
@@ -61,12 +60,7 @@ def publish(
         ),
     ] = None,
     ingest_url: Annotated[
-        str | None,
-        typer.Option(
-            envvar="TUNEWHEEL_INGEST_URL",
-            help="URL of ingest, which takes PDF and DOCX.",
-            show_default="the running one",
-        ),
+        str | None, address_option("TUNEWHEEL_INGEST_URL", "URL of ingest, which takes PDF and DOCX.")
     ] = None,
 ) -> None:
     """Publish tickets, examples or documents.
@@ -75,9 +69,7 @@ def publish(
     the same file again, after a crash for instance, doubles nothing: ids follow from content. Of a folder
     hidden, vendored and git-ignored files are left out.
     """
-    from tunewheel_cli.client import Endpoint
-
-    ingest = Endpoint.of("ingest", reach.var, url=ingest_url)
+    ingest = reach.endpoint("ingest", ingest_url)
     if withdraw_deleted and not watch:
         raise InvalidOption("--withdraw-deleted: is for --watch; add it, or use `tunewheel withdraw`")
     if validated_by and watch:
@@ -88,10 +80,7 @@ def publish(
         asyncio.run(_watch(reach, path, project, ingest, withdraw_deleted))
         return
     summary = asyncio.run(_publish(reach, path, project, kind, map_ or [], ingest, validated_by or None))
-    if reach.as_json:
-        print_json(summary.as_json())
-    else:
-        tell(summary)
+    reach.show(summary.as_json(), lambda: print_summary(summary))
     if summary.refused:
         raise typer.Exit(Exit.REFUSED)
 
@@ -138,10 +127,10 @@ async def _watch(reach: Reach, path: str, project: str, ingest: Endpoint, withdr
         print(f"watching {folder}; Ctrl-C stops", file=sys.stderr)
     watched = Watched.of(reach.var.watches, folder, project)
     watch = FolderWatch(folder, project, options, ingest, withdraw_deleted, watched, principal)
-    await watch.run(lambda step: _tell_step(step, as_json=reach.as_json))
+    await watch.run(lambda step: _print_step(step, as_json=reach.as_json))
 
 
-def _tell_step(step: Step, *, as_json: bool) -> None:
+def _print_step(step: Step, *, as_json: bool) -> None:
     if as_json:
         more = {"gone": list(step.gone), "withdrawn": step.withdrawn and bool(step.gone)}
         print_json(step.summary.as_json() | more | ({"error": str(step.error)} if step.error else {}))
@@ -149,13 +138,13 @@ def _tell_step(step: Step, *, as_json: bool) -> None:
     if step.error is not None:
         print(f"{step.error}; it is tried again", file=sys.stderr)
         return
-    tell(step.summary)
+    print_summary(step.summary)
     if step.gone and not step.withdrawn:
         names = ", ".join(step.gone[:SHOWN_REFUSALS])
         print(f"deleted, but not withdrawn: {names} (see --withdraw-deleted)", file=sys.stderr)
 
 
-def tell(summary: Summary) -> None:
+def print_summary(summary: Summary) -> None:
     """Print the result for a path; refusals go to standard error."""
     for refusal in summary.refusals[:SHOWN_REFUSALS]:
         print(f"{summary.path}: {refusal}", file=sys.stderr)

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from tunewheel_cli.commands.projects import Project
 from tunewheel_cli.exits import print_json
-from tunewheel_cli.reach import Reach, reaching
+from tunewheel_cli.reach import ConsoleUrl, Project, Reach, reaching
 
 if TYPE_CHECKING:
     from tunewheel_cli.console import ConsoleQueue
 
 Review = Annotated[str, typer.Argument(help="As `review list` names it.", show_default=False)]
-ConsoleUrl = Annotated[
-    str | None,
-    typer.Option(envvar="TUNEWHEEL_CONSOLE_URL", help="URL of the console.", show_default="the running one"),
-]
 Reviewer = Annotated[str | None, typer.Option(help="Who answers, where identity is open.")]
 
 
@@ -50,24 +44,26 @@ def register(app: typer.Typer) -> None:
 
 
 @reaching
-def list_(reach: Reach, project: Project, console_url: ConsoleUrl = None, reviewer: Reviewer = None) -> None:
+async def list_(
+    reach: Reach, project: Project, console_url: ConsoleUrl = None, reviewer: Reviewer = None
+) -> None:
     """List the reviews of a project, those that wait for you first."""
-    told = asyncio.run(queue_of("reviews", reach, project, console_url, reviewer).list())
+    found = await queue_of("reviews", reach, project, console_url, reviewer).list()
     if reach.as_json:
-        print_json(told)
+        print_json(found)
         return
-    for one in sorted(told["reviews"], key=lambda one: one["state"] != "waiting"):
+    for one in sorted(found["reviews"], key=lambda one: one["state"] != "waiting"):
         outcome = f": {one['outcome']}" if one["outcome"] else ""
         print(
             f"{one['review_id']}  {one['state']}{outcome}  you answered {one['answered']}, of {one['items']} "
             f"items in all; {one['submitted']} of {one['reviewers']} people submitted"
         )
-    if not told["reviews"]:
+    if not found["reviews"]:
         print(f"no review of answers was asked for in {project}")
 
 
 @reaching
-def show(
+async def show(
     reach: Reach,
     review: Review,
     project: Project,
@@ -81,7 +77,7 @@ def show(
 ) -> None:
     """Show an item with its two answers; once you have submitted, which model was which."""
     reviews = queue_of("reviews", reach, project, console_url, reviewer)
-    progress, found = asyncio.run(reviews.show(review, item))
+    progress, found = await reviews.show(review, item)
     if reach.as_json:
         print_json(progress | {"item": found})
         return
@@ -93,7 +89,7 @@ def show(
 
 
 @reaching
-def answer(
+async def answer(
     reach: Reach,
     review: Review,
     item: Annotated[int, typer.Argument(help="Its number.", show_default=False)],
@@ -107,12 +103,12 @@ def answer(
     """Judge an item. Once this returns, the answer is kept; another one replaces it until you submit."""
     reviews = queue_of("reviews", reach, project, console_url, reviewer)
     body = {"choice": choice.value, "reasons": reason or [], "corrected": corrected}
-    progress = asyncio.run(reviews.answer(review, item, body))
-    print_json(progress) if reach.as_json else print(_far(progress))
+    progress = await reviews.answer(review, item, body)
+    reach.show(progress, _far(progress))
 
 
 @reaching
-def submit(
+async def submit(
     reach: Reach,
     review: Review,
     verdict: Annotated[Verdict, typer.Argument(help="reject is final.", show_default=False)],
@@ -123,8 +119,8 @@ def submit(
 ) -> None:
     """Give your last word on a review, all of whose items you have answered."""
     reviews = queue_of("reviews", reach, project, console_url, reviewer)
-    progress = asyncio.run(reviews.submit(review, {"verdict": SAID[verdict], "comment": comment}))
-    print_json(progress) if reach.as_json else print(_far(progress))
+    progress = await reviews.submit(review, {"verdict": SAID[verdict], "comment": comment})
+    reach.show(progress, _far(progress))
 
 
 def queue_of(
@@ -135,10 +131,9 @@ def queue_of(
     reviewer: str | None = None,
 ) -> ConsoleQueue:
     """Return the console's queue of reviews or labels of ``project``."""
-    from tunewheel_cli.client import Endpoint
     from tunewheel_cli.console import ConsoleQueue
 
-    return ConsoleQueue(Endpoint.of("console", reach.var, url=console_url), kind, project, reviewer)
+    return ConsoleQueue(reach.endpoint("console", console_url), kind, project, reviewer)
 
 
 def _far(progress: dict[str, Any]) -> str:

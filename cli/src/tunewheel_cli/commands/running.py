@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from tunewheel_cli.exits import print_json
 from tunewheel_cli.reach import Reach, reaching
 
 _START = "What to start"
@@ -93,7 +92,4 @@ def down(reach: Reach) -> None:
 
     with Console(stderr=True, quiet=reach.as_json).status("stopping; services checkpoint first …"):
         stopped = stop_wheel(reach.var)
-    if reach.as_json:
-        print_json({"stopped": stopped})
-    else:
-        print("stopped" if stopped else f"nothing runs on {reach.var.root}")
+    reach.show({"stopped": stopped}, "stopped" if stopped else f"nothing runs on {reach.var.root}")

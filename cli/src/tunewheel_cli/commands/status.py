@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tunewheel_cli.exits import Exit, print_json
+from tunewheel_cli.exits import Exit
 from tunewheel_cli.reach import Reach, reaching
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 
 @reaching
-def status(
+async def status(
     reach: Reach,
     project: Annotated[str | None, typer.Option("--project", "-p", help="Only this project.")] = None,
     health_urls: HealthUrls = None,
@@ -46,11 +45,8 @@ def status(
 
     wheel = reach.connection.wheel(reach.var)
     urls = parse_health_urls(health_urls)
-    report = asyncio.run(read_report(reach.client_options(), wheel, urls, project))
-    if reach.as_json:
-        print_json(_as_json(wheel, report))
-    else:
-        print_status(wheel, report)
+    report = await read_report(reach.client_options(), wheel, urls, project)
+    reach.show(_as_json(wheel, report), lambda: print_status(wheel, report))
     if report.hidden_groups:
         raise typer.Exit(Exit.NOT_ALLOWED)
 

@@ -10,10 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from tunewheel_cli.commands.projects import Project
 from tunewheel_cli.connection import InvalidOption
-from tunewheel_cli.exits import Exit, print_json
-from tunewheel_cli.reach import Reach, reaching
+from tunewheel_cli.exits import Exit
+from tunewheel_cli.reach import Project, Reach, reaching
 
 Reason = Annotated[str, typer.Option(help="Why; it is kept with the event.")]
 
@@ -24,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 
 @reaching
-def withdraw(
+async def withdraw(
     reach: Reach,
     documents: Annotated[
         list[str], typer.Argument(help="Ids of documents: their paths below what was published.")
@@ -48,17 +47,14 @@ def withdraw(
     ]
     options = reach.client_options()
 
-    async def send() -> list[str]:
-        await require_project(options, project)
-        with Console(stderr=True, quiet=reach.as_json).status("reading the published documents …"):
-            await require_documents(options, project, documents)
-        return await _send(options, events)
-
-    ids = asyncio.run(send())
-    if reach.as_json:
-        print_json({"project": project, "withdrawn": documents, "event_ids": ids})
-    else:
-        print(f"withdrew {', '.join(documents)} from {project}")
+    await require_project(options, project)
+    with Console(stderr=True, quiet=reach.as_json).status("reading the published documents …"):
+        await require_documents(options, project, documents)
+    ids = await _send(options, events)
+    reach.show(
+        {"project": project, "withdrawn": documents, "event_ids": ids},
+        f"withdrew {', '.join(documents)} from {project}",
+    )
 
 
 @reaching
@@ -105,18 +101,14 @@ def forget(
     if not yes and not reach.as_json:
         typer.confirm(f"Erase everything of {customer or source} in {project}, for good?", abort=True)
 
-    async def send() -> list[str]:
+    async def send() -> Outcome:
         await require_project(options, project)
-        return await _send(options, [event])
+        (event_id,) = await _send(options, [event])
+        return await wait_for_holders(options, Outcome(project, name, event_id), timeout_seconds=timeout)
 
-    (event_id,) = asyncio.run(send())
-    outcome = asyncio.run(
-        wait_for_holders(options, Outcome(project, name, event_id), timeout_seconds=timeout)
-    )
-    if reach.as_json:
-        print_json({"project": project, "erasure_id": name, "event_ids": [event_id], **outcome.as_json()})
-    else:
-        print_outcome(outcome)
+    outcome = asyncio.run(send())
+    ids = {"project": project, "erasure_id": name, "event_ids": [outcome.event_id]}
+    reach.show(ids | outcome.as_json(), lambda: print_outcome(outcome))
     if timeout and outcome.missing:
         sys.exit(Exit.UNFINISHED)
 

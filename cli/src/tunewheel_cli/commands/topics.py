@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 
 
 @reaching
-def topics(
+async def topics(
     reach: Reach,
     ctx: typer.Context,
     apply: Annotated[bool, typer.Option("--apply", help="Make what is missing, alter what differs.")] = False,
@@ -32,11 +32,10 @@ def topics(
     options = reach.client_options()
     if apply:
         reach.tell_place()
-    report = asyncio.run(ensure_topics(options, apply=True) if apply else check_topics(options))
+    report = await (ensure_topics(options, apply=True) if apply else check_topics(options))
     report = report.under(reach.connection.settings(reach.var).topic_prefix)
     if reach.as_json:
-        differences = [{"topic": d.topic, "setting": d.setting, "wanted": d.wanted, "actual": d.actual}
-                       for d in report.differences]  # fmt: skip
+        differences = [asdict(difference) for difference in report.differences]
         print_json({"missing": report.missing, "created": report.created, "differences": differences,
                     "altered": [str(d) for d in report.altered], "in_order": report.in_order})  # fmt: skip
     else:

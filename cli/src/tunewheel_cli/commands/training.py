@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 import typer
 from tunewheel_contracts.events.training import TrainAction
 
-from tunewheel_cli.commands.projects import Project
 from tunewheel_cli.exits import print_json
-from tunewheel_cli.reach import Reach, reaching
+from tunewheel_cli.reach import Project, Reach, Request, reaching
 
 
 def register(app: typer.Typer) -> None:
@@ -18,14 +16,12 @@ def register(app: typer.Typer) -> None:
 
 
 @reaching
-def train(
+async def train(
     reach: Reach,
     action: Annotated[TrainAction, typer.Argument(help="What the run shall do.")],
     run_id: Annotated[str, typer.Argument(help="As train.started names it.")],
     project: Project,
-    request: Annotated[
-        str | None, typer.Option(help="Names this command: the same name again is the same command.")
-    ] = None,
+    request: Request = None,
 ) -> None:
     """Pause, resume or cancel a training run.
 
@@ -37,19 +33,15 @@ def train(
     from tunewheel_cli.known import require_project
     from tunewheel_cli.run_controls import control, train_again, unheard_of
 
-    async def send() -> tuple[str, bool, bool]:
-        options = reach.client_options()
-        await require_project(options, project)
-        unknown = await unheard_of(run_id, options)
-        name = request or str(uuid.uuid4())
-        event = await control(project, run_id, action, name, options, reach.principal())
-        again = action is TrainAction.RESUME and await train_again(run_id, options)
-        return event.id, unknown, again
-
-    event_id, unknown, again = asyncio.run(send())
+    options = reach.client_options()
+    await require_project(options, project)
+    unknown = await unheard_of(run_id, options)
+    name = request or str(uuid.uuid4())
+    event = await control(project, run_id, action, name, options, reach.principal())
+    again = action is TrainAction.RESUME and await train_again(run_id, options)
     if reach.as_json:
         print_json(
-            {"project": project, "run_id": run_id, "action": action.value, "event_id": event_id,
+            {"project": project, "run_id": run_id, "action": action.value, "event_id": event.id,
              "known": not unknown, "trained_again": again}
         )  # fmt: skip
     else:
