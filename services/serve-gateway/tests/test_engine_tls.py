@@ -18,7 +18,7 @@ from huggingface_hub import set_async_client_factory
 from huggingface_hub.utils._http import default_async_client_factory
 from tunewheel_runtime.tls import InvalidTls
 from tunewheel_serve_gateway.settings import Settings
-from tunewheel_serve_gateway.upstream.clients import make_client
+from tunewheel_serve_gateway.upstream.pool import make_client
 from tunewheel_serve_gateway.upstream.protocol import KeyRefused, UpstreamAway
 
 ASKED: dict[str, Any] = {"model": "desk-1", "messages": [{"role": "user", "content": "hi"}]}

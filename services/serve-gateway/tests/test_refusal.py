@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tunewheel_serve_gateway.upstream.refusal import LONGEST_MESSAGE, refusal_of
+from tunewheel_serve_gateway.upstream.protocol import LONGEST_MESSAGE, UpstreamRefused
 
 TOO_LONG: list[dict[str, Any]] = [
     {  # tunewheel-engine
@@ -31,20 +31,20 @@ TOO_LONG: list[dict[str, Any]] = [
 @pytest.mark.parametrize("error", TOO_LONG, ids=lambda error: error["message"][:30])
 @pytest.mark.parametrize("status", [400, 422])
 def test_a_prompt_too_long_becomes_context_length_exceeded(error: dict[str, Any], status: int):
-    refusal = refusal_of(status, error)
+    refusal = UpstreamRefused(status, error)
     assert (refusal.status, refusal.code) == (400, "context_length_exceeded")
     assert (refusal.param, refusal.message) == ("messages", error["message"])
 
 
 def test_an_overloaded_engine_becomes_rate_limit_exceeded():
-    refusal = refusal_of(429, {"message": "Model is overloaded", "code": 429})
+    refusal = UpstreamRefused(429, {"message": "Model is overloaded", "code": 429})
     assert (refusal.status, refusal.code) == (429, "rate_limit_exceeded")
-    assert refusal_of(429, {"code": "queue_full"}).code == "queue_full"
+    assert UpstreamRefused(429, {"code": "queue_full"}).code == "queue_full"
 
 
 def test_only_what_openais_errors_have_is_told():
     given = {"message": "x" * 10_000, "param": {"a": 1}, "code": 400, "type": "BadRequestError", "trace": "t"}
-    refusal = refusal_of(400, given)
+    refusal = UpstreamRefused(400, given)
     assert (refusal.status, refusal.param, refusal.code) == (400, None, None)
     assert len(refusal.message) == LONGEST_MESSAGE
-    assert refusal_of(400, {}).message == "the engine refuses the request"
+    assert UpstreamRefused(400, {}).message == "the engine refuses the request"

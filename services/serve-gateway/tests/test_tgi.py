@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tunewheel_serve_gateway.chat_body import PASSED_ON
 from tunewheel_serve_gateway.errors import ApiError
-from tunewheel_serve_gateway.upstream.chat_template import InvalidTemplate, load_template
 from tunewheel_serve_gateway.upstream.protocol import (
     KeyRefused,
     ModelNotLoaded,
@@ -23,7 +22,12 @@ from tunewheel_serve_gateway.upstream.protocol import (
     UpstreamRefused,
 )
 from tunewheel_serve_gateway.upstream.tgi import StopFilter, TgiUpstream
-from tunewheel_serve_gateway.upstream.tgi_parameters import NOT_SERVED, WHOLE_NUMBERS
+from tunewheel_serve_gateway.upstream.tgi_request import (
+    NOT_SERVED,
+    WHOLE_NUMBERS,
+    InvalidTemplate,
+    load_template,
+)
 
 
 class FakeTgi:

@@ -27,8 +27,7 @@ from tunewheel_serve_gateway.routing import Target, sticky_draw
 from tunewheel_serve_gateway.settings import Settings
 from tunewheel_serve_gateway.upstream import asking
 from tunewheel_serve_gateway.upstream.pool import Pool
-from tunewheel_serve_gateway.upstream.protocol import AT_HAND, Chunk, ModelNotLoaded, UpstreamError
-from tunewheel_serve_gateway.upstream.refusal import TOO_LONG
+from tunewheel_serve_gateway.upstream.protocol import AT_HAND, TOO_LONG, Chunk, ModelNotLoaded, UpstreamError
 from tunewheel_serve_gateway.upstream.sse import DONE, as_event
 
 T = TypeVar("T")

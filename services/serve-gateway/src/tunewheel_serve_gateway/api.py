@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 from starlette.applications import Starlette
@@ -14,14 +13,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 from tunewheel_contracts.errors import InvalidEvent, TransientError
-from tunewheel_contracts.events.upstream import FeedbackReceived
 from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.roles import Caller, Role
 
-from tunewheel_serve_gateway.chat import ChatCompletions
-from tunewheel_serve_gateway.completions.recall import Recalled
 from tunewheel_serve_gateway.connection import ClientGone, send_error
-from tunewheel_serve_gateway.embeddings import Embeddings
 from tunewheel_serve_gateway.errors import (
     UNFORESEEN,
     ApiError,
@@ -32,9 +27,9 @@ from tunewheel_serve_gateway.errors import (
     Unprocessable,
 )
 from tunewheel_serve_gateway.feedback import join, parse_feedback
-from tunewheel_serve_gateway.limits.in_flight import InFlight
+from tunewheel_serve_gateway.gateway import Gateway
 from tunewheel_serve_gateway.openapi import document
-from tunewheel_serve_gateway.routing import ProjectTable, RouteTable
+from tunewheel_serve_gateway.routing import ProjectTable
 
 INSTEAD = {
     "/v1/completions": "send the prompt as a user message to POST /v1/chat/completions",
@@ -42,25 +37,6 @@ INSTEAD = {
 }
 """OpenAI's endpoints that are not served, and what to use instead."""
 LONGEST_PATH = 200
-
-
-class Surface(Protocol):
-    """The part of the gateway that the routes use."""
-
-    chat: ChatCompletions
-    embeddings: Embeddings
-    in_flight: InFlight
-
-    def require_started(self) -> None: ...
-
-    async def recall(self, completion_id: str, caller: Caller) -> Recalled: ...
-
-    async def publish_feedback(self, data: FeedbackReceived) -> None: ...
-
-    @property
-    def table(self) -> RouteTable: ...
-
-    def status(self, allowed: Collection[str] | None) -> dict[str, Any]: ...
 
 
 class HotPath(Starlette):
@@ -85,7 +61,7 @@ class HotPath(Starlette):
             raise
 
 
-def make_api(gateway: Surface) -> Starlette:
+def make_api(gateway: Gateway) -> Starlette:
     """Build the app over ``gateway``."""
 
     def caller_for(request: Request) -> Caller:
@@ -112,10 +88,9 @@ def make_api(gateway: Surface) -> Starlette:
     @needs(Role.APPLICATION)
     async def receive_feedback(request: Request) -> Response:
         caller = caller_for(request)
-        in_flight = gateway.in_flight
         try:
-            with in_flight.taken(caller, request.scope) as taken:
-                body = parse_feedback(await in_flight.body(taken, request.scope, request.receive))
+            with gateway.in_flight.taken(caller, request.scope) as taken:
+                body = parse_feedback(await taken.body(request.receive))
                 data = join(body, *await gateway.recall(body.completion_id, caller), caller)
                 await gateway.publish_feedback(data)
         except TransientError as error:
@@ -134,9 +109,8 @@ def make_api(gateway: Surface) -> Starlette:
     @needs(Role.APPLICATION)
     async def embed(request: Request) -> Response:
         caller = caller_for(request)
-        in_flight = gateway.in_flight
-        with in_flight.taken(caller, request.scope) as taken:
-            raw = await in_flight.body(taken, request.scope, request.receive)
+        with gateway.in_flight.taken(caller, request.scope) as taken:
+            raw = await taken.body(request.receive)
             body, headers = await gateway.embeddings.answer(raw, caller)
         return Response(
             body,

@@ -56,7 +56,7 @@ class ChatCompletions:
         try:
             self._require_started()
             with self._in_flight.taken(caller, scope) as taken:
-                request, admitted = await self._admit(scope, receive, caller, taken)
+                request, admitted = await self._admit(receive, caller, taken)
                 await self._answer(request, caller, admitted, scope, receive, send)
         except ApiError as error:
             self._metrics.add("completions.refused")
@@ -64,12 +64,10 @@ class ChatCompletions:
         except ClientGone:
             return
 
-    async def _admit(
-        self, scope: Scope, receive: Receive, caller: Caller, taken: Taken
-    ) -> tuple[ChatRequest, Admitted]:
+    async def _admit(self, receive: Receive, caller: Caller, taken: Taken) -> tuple[ChatRequest, Admitted]:
         """Read a request and charge it to its caller. The body itself is not kept: a request may be in flight
         for minutes."""
-        raw = await self._in_flight.body(taken, scope, receive)
+        raw = await taken.body(receive)
         request = parse_chat_request(raw)
         output_tokens = self._answering.most_tokens(request, caller)
         logprobs = self._answering.most_logprobs(request)

@@ -69,14 +69,14 @@ class Fleet:
 
     async def discover(self) -> None:
         """Resolve the names; add the engines at new addresses and remove those whose address is gone."""
-        change = await self._discovery.look()
+        came, gone = await self._discovery.look()
         self._warn("engines_not_found", self.trouble)
-        if not change.came and not change.gone:
+        if not came and not gone:
             return
-        for endpoint in change.came:
+        for endpoint in came:
             log.info("engine_found", engine=endpoint.name)
             self.engines[endpoint] = self._make(endpoint)
-        for endpoint in change.gone:
+        for endpoint in gone:
             log.info("engine_gone", engine=endpoint.name)
             engine = self.engines.pop(endpoint)
             self._left(endpoint)
@@ -85,7 +85,7 @@ class Fleet:
             task = asyncio.create_task(_part(engine), name=f"part from {endpoint.name}")
             self._parting.add(task)
             task.add_done_callback(self._parting.discard)
-        self._pool.change(change.came, change.gone)
+        self._pool.change(came, gone)
 
     async def close(self) -> None:
         """Stop all loading, and close the connections to engines that are gone."""

@@ -24,10 +24,9 @@ from tunewheel_serve_gateway.adapter_files import AdapterFiles
 from tunewheel_serve_gateway.answering import Answering
 from tunewheel_serve_gateway.catalog import Catalog
 from tunewheel_serve_gateway.chat import ChatCompletions
-from tunewheel_serve_gateway.completions.forgetting import Forgetting
 from tunewheel_serve_gateway.completions.ids import CompletionIds
 from tunewheel_serve_gateway.completions.log import CompletionLog, Publish
-from tunewheel_serve_gateway.completions.recall import Recall, Recalled, RecentCompletions, Search
+from tunewheel_serve_gateway.completions.recall import Forgetting, Recall, Recalled, RecentCompletions, Search
 from tunewheel_serve_gateway.completions.recording import Recorder
 from tunewheel_serve_gateway.completions.spool import Spool
 from tunewheel_serve_gateway.embeddings import Embeddings
@@ -36,15 +35,14 @@ from tunewheel_serve_gateway.feedback import as_allowed
 from tunewheel_serve_gateway.limits.admitting import make_admission
 from tunewheel_serve_gateway.limits.in_flight import InFlight
 from tunewheel_serve_gateway.metrics import Metrics
-from tunewheel_serve_gateway.outcomes import Outcomes
+from tunewheel_serve_gateway.outcomes import Outcomes, ShadowCopies
 from tunewheel_serve_gateway.reconcile import Reconciler
 from tunewheel_serve_gateway.retrieval.retriever import make_retriever
 from tunewheel_serve_gateway.routing import RouteTable
 from tunewheel_serve_gateway.settings import Settings
-from tunewheel_serve_gateway.shadow import ShadowCopies
 from tunewheel_serve_gateway.snapshot import Snapshot
 from tunewheel_serve_gateway.status import status_of
-from tunewheel_serve_gateway.upstream.clients import make_pool
+from tunewheel_serve_gateway.upstream.pool import make_pool
 
 log = structlog.get_logger(__name__)
 HOLDER = "serve-gateway"

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from tunewheel_contracts.formats.run import AdapterRef
 
 from tunewheel_serve_gateway.errors import Unavailable
 from tunewheel_serve_gateway.upstream.endpoint import Endpoint
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    adapter: AdapterRef
-    home: Endpoint
 
 
 class OnDemand:
@@ -24,7 +17,7 @@ class OnDemand:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._loaded: OrderedDict[str, Loaded] = OrderedDict()
+        self._loaded: OrderedDict[str, tuple[AdapterRef, Endpoint]] = OrderedDict()
 
     def want(self, adapter: AdapterRef, home: Endpoint, *, in_use: Callable[[str], bool]) -> None:
         """Keep ``adapter`` on ``home`` until others need its place.
@@ -43,7 +36,7 @@ class OnDemand:
                     retry_after="2",
                 )
             del self._loaded[idle]
-        self._loaded[adapter.model_id] = Loaded(adapter, home)
+        self._loaded[adapter.model_id] = (adapter, home)
 
     def drop(self, model_id: str) -> None:
         self._loaded.pop(model_id, None)
@@ -55,4 +48,4 @@ class OnDemand:
 
     def on(self, endpoint: Endpoint) -> dict[str, AdapterRef]:
         """Return the versions that ``endpoint`` should have loaded, by model id."""
-        return {name: one.adapter for name, one in self._loaded.items() if one.home is endpoint}
+        return {name: adapter for name, (adapter, home) in self._loaded.items() if home is endpoint}

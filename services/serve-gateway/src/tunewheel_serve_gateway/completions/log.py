@@ -25,7 +25,7 @@ from tunewheel_serve_gateway.completions.exchange import Exchange
 from tunewheel_serve_gateway.completions.kept import Kept
 from tunewheel_serve_gateway.completions.recording import Recorder
 from tunewheel_serve_gateway.completions.spool import Head, Spool
-from tunewheel_serve_gateway.completions.writing import Told, Writer, Written
+from tunewheel_serve_gateway.completions.writing import Writer
 from tunewheel_serve_gateway.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -65,7 +65,7 @@ class CompletionLog:
         self._warn = warn
         self._batch = batch
         self._linger = linger_seconds
-        self._writer = Writer(recorder, spool, self._on_written)
+        self._writer = Writer(recorder, spool, self._on_written, self._on_failed)
         self._backoff = Backoff(attempts=1, first=0.1, longest=5.0)
         self._marks = 0
         """Number of marks that were ordered for erasures and were not tried yet; see ``Spool.mark``."""
@@ -118,27 +118,28 @@ class CompletionLog:
             self._metrics.add("log.dropped")
         return taken
 
-    def _on_written(self, what: Told) -> None:
-        if isinstance(what, Written):
-            for one in what.kept:
-                if one is not None and not self._is_erased(one):  # It may have been erased since ``offer``.
-                    self._remember(one)
-            if lost := len(what.kept) - what.taken:
-                self._metrics.add("log.dropped", lost)
-            self._arrived.set()
-        elif isinstance(what, BaseException):
-            self._error = what
-            self._arrived.set()
-        else:
-            self._marks -= 1
-            self._on_recovered(what)
-            self._changed.set()
+    def _on_written(self, kept: Sequence[Kept | None], taken: int) -> None:
+        for one in kept:
+            if one is not None and not self._is_erased(one):  # It may have been erased since ``offer``.
+                self._remember(one)
+        if lost := len(kept) - taken:
+            self._metrics.add("log.dropped", lost)
+        self._arrived.set()
+
+    def _on_failed(self, error: BaseException) -> None:
+        self._error = error
+        self._arrived.set()
+
+    def _on_marked(self, taken_over: int) -> None:
+        self._marks -= 1
+        self._on_recovered(taken_over)
+        self._changed.set()
 
     def forget(self) -> None:
         """Begin to remove erased completions from the disk, including those that ended processes left behind.
         ``forgotten`` waits until that is done."""
         self._marks += 1
-        self._writer.mark()
+        self._writer.mark(self._on_marked)
 
     async def forgotten(self, *, timeout_seconds: float) -> None:
         """Return once the disk holds no completion from before the latest ``forget``. The folders of other

@@ -11,8 +11,6 @@ import contextvars
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import Enum
 
 import structlog
 
@@ -28,57 +26,31 @@ PENDING_BYTES = 64 << 20
 """Most bytes of exchanges that wait in memory for one of the threads. The limit is reached only where the
 disk hangs, or where redaction is slower than the traffic."""
 Waiter = asyncio.Future[None]
-
-
-@dataclass(frozen=True, slots=True)
-class Offered:
-    exchange: Exchange
-    waiter: Waiter | None
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """Result of one batch, in the order of ``offered``. ``kept`` holds None for an exchange that is no valid
-    event. The first ``taken`` of the other records are on the disk."""
-
-    offered: Sequence[Offered]
-    kept: Sequence[Kept | None]
-    taken: int
-
-
-class Order(Enum):
-    """An order to a thread, other than to write an exchange."""
-
-    MARK = "see Spool.mark"
-    END = "write the waiting exchanges, then end"
-
-
-Told = Written | BaseException | int
-"""A thread's report: a written batch; the error that ended the thread; the number of completions taken over
-when a mark was ordered."""
+Offered = tuple[Exchange, Waiter | None]
+Order = Callable[[], object]
+OnWritten = Callable[[Sequence[Kept | None], int], None]
+"""Takes the records of a batch, None for an exchange that is no valid event, and how many of the others,
+counted from the first, are on the disk."""
+OnFailed = Callable[[BaseException], None]
+"""Takes the error that ended a thread."""
 
 
 class Lane:
-    """A queue of exchanges and the thread that writes them. ``mark`` is called on the thread for each
-    ``Order.MARK``. ``told`` is called on the event loop with each report."""
+    """A queue of exchanges and the thread that writes them. ``on_written`` and ``on_failed`` are called on
+    the event loop."""
 
     def __init__(
-        self,
-        name: str,
-        recorder: Recorder,
-        spool: Spool,
-        told: Callable[[Told], None],
-        mark: Callable[[], None],
+        self, name: str, recorder: Recorder, spool: Spool, on_written: OnWritten, on_failed: OnFailed
     ) -> None:
         self._name = name
         self._recorder = recorder
         self._spool = spool
-        self._told = told
-        self._mark = mark
+        self._on_written = on_written
+        self._on_failed = on_failed
         self._queue: queue.SimpleQueue[Offered | Order] = queue.SimpleQueue()
         self._pending = 0
         self._thread: threading.Thread | None = None
+        self._is_over = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self, prepare: Callable[[], None]) -> None:
@@ -92,7 +64,7 @@ class Lane:
         """Write the waiting exchanges, then end the thread."""
         if self._thread is not None:
             thread, self._thread = self._thread, None
-            self.order(Order.END)
+            self.order(self._end)
             await asyncio.to_thread(thread.join)
             await asyncio.sleep(0)  # lets the event loop deliver the thread's last reports
 
@@ -101,41 +73,45 @@ class Lane:
         if self._thread is None or self._pending + size > PENDING_BYTES:
             return False
         self._pending += size
-        self._queue.put(Offered(exchange, waiter, size))
+        self._queue.put((exchange, waiter))
         return True
 
     def order(self, order: Order) -> None:
+        """Have ``order`` called on the thread, after everything that was offered before it."""
         self._queue.put(order)
 
-    def tell(self, what: Told) -> None:
+    def report(self, function: Callable[..., object], *arguments: object) -> None:
+        """Call ``function`` on the event loop."""
         assert self._loop is not None
         with contextlib.suppress(RuntimeError):  # The event loop may be closed already.
-            self._loop.call_soon_threadsafe(self._tell_on_loop, what)
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    def _end(self) -> None:
+        self._is_over = True
 
     def _run(self, prepare: Callable[[], None]) -> None:
         try:
             prepare()
-            while self._write_some():
-                pass
+            while not self._is_over:
+                self._write_some()
         except BaseException as error:
-            self.tell(error)
+            self.report(self._on_failed, error)
 
-    def _write_some(self) -> bool:
-        """Write one batch; return False once ``Order.END`` was read."""
+    def _write_some(self) -> None:
+        """Write one batch, then follow the order behind it, if any."""
         batch, order = self._take()
         if batch:
-            kept = self._recorder.record([one.exchange for one in batch])
+            kept = self._recorder.record([exchange for exchange, _ in batch])
             taken = self._spool.append([one.frame() for one in kept if one is not None])
-            self.tell(Written(batch, kept, taken))
-        if order is Order.MARK:
-            self._mark()
-        return order is not Order.END
+            self.report(self._end_batch, batch, kept, taken)
+        if order is not None:
+            order()
 
     def _take(self) -> tuple[list[Offered], Order | None]:
         """Wait for the next item; return a batch of exchanges and the order that follows them, if any."""
         batch: list[Offered] = []
         item: Offered | Order | None = self._queue.get()
-        while isinstance(item, Offered):
+        while isinstance(item, tuple):
             batch.append(item)
             try:
                 item = self._queue.get_nowait() if len(batch) < BATCH else None
@@ -143,26 +119,23 @@ class Lane:
                 item = None
         return batch, item
 
-    def _tell_on_loop(self, what: Told) -> None:
-        if isinstance(what, Written):
-            self._pending -= sum(one.size for one in what.offered)
-        self._told(what)
-        if isinstance(what, Written):
-            for one in what.offered:
-                if one.waiter is not None and not one.waiter.done():
-                    one.waiter.set_result(None)
+    def _end_batch(self, batch: Sequence[Offered], kept: Sequence[Kept | None], taken: int) -> None:
+        self._pending -= sum(exchange.size_bytes for exchange, _ in batch)
+        self._on_written(kept, taken)
+        for _, waiter in batch:
+            if waiter is not None and not waiter.done():
+                waiter.set_result(None)
 
 
 class Writer:
-    """Accepts exchanges on the event loop and calls ``told`` there. Exchanges without redaction never wait
-    for redaction; all redacted ones share one thread."""
+    """Accepts exchanges on the event loop and reports there. Exchanges without redaction never wait for
+    redaction; all redacted ones share one thread."""
 
-    def __init__(self, recorder: Recorder, spool: Spool, told: Callable[[Told], None]) -> None:
+    def __init__(self, recorder: Recorder, spool: Spool, on_written: OnWritten, on_failed: OnFailed) -> None:
         self._recorder = recorder
         self._spool = spool
-        self._slow = Lane("completion-redactor", recorder, spool, told, lambda: self._slow.tell(spool.mark()))
-        # A mark must come after everything that was offered before it, so it passes through both threads.
-        self._quick = Lane("completion-writer", recorder, spool, told, lambda: self._slow.order(Order.MARK))
+        self._slow = Lane("completion-redactor", recorder, spool, on_written, on_failed)
+        self._quick = Lane("completion-writer", recorder, spool, on_written, on_failed)
 
     def start(self, projects: Sequence[str] = ()) -> None:
         """Start the threads. The output checks of ``projects`` are built before the first write."""
@@ -180,5 +153,9 @@ class Writer:
         lane = self._slow if self._recorder.is_slow(exchange) else self._quick
         return lane.offer(exchange, waiter)
 
-    def mark(self) -> None:
-        self._quick.order(Order.MARK)
+    def mark(self, on_marked: Callable[[int], None]) -> None:
+        """Set a mark behind everything that was offered before; ``on_marked`` gets what ``Spool.mark``
+        returns."""
+        slow = self._slow
+        # The mark passes through both threads, to come after what either of them still has to write.
+        self._quick.order(lambda: slow.order(lambda: slow.report(on_marked, self._spool.mark())))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 
 from tunewheel_runtime.identity.limits import Limits
@@ -39,16 +40,14 @@ MOST_ACCOUNTS = 10_000
 """Most callers whose usage is kept in memory. When there are more, the least recently seen is forgotten."""
 
 
+@dataclass(slots=True)
 class Account:
     """The limits of one caller, and the caller's usage at this gateway."""
 
-    __slots__ = ("key", "limits", "rules", "tallies")
-
-    def __init__(self, key: str) -> None:
-        self.key = key
-        self.limits: Limits | None = None
-        self.rules: tuple[Rule, ...] = ()
-        self.tallies: dict[str, Tally] = {}
+    key: str
+    rules: tuple[Rule, ...]
+    tallies: dict[str, Tally]
+    limits: Limits | None = None
 
     def add(self, charges: Sequence[Charge]) -> list[Count]:
         """Add the charges; return the usage after them. A charge's limit may have been removed meanwhile, so
@@ -60,40 +59,30 @@ class Account:
         ]
 
 
+@dataclass(slots=True)
 class Admitted:
     """The charge for an admitted request."""
 
-    __slots__ = ("_prompt", "account", "charges", "everywhere", "headers", "tokens", "used")
-
-    def __init__(
-        self,
-        account: Account | None,
-        charges: Sequence[Charge],
-        headers: Headers,
-        *,
-        prompt: int,
-        tokens: int,
-        everywhere: bool,
-    ) -> None:
-        """``tokens``: all tokens that were charged. ``prompt``: the estimated tokens of the prompt among
-        them. ``everywhere``: whether the charge was counted in Redis, for all gateways."""
-        self.account = account
-        self.charges = charges
-        self.headers = headers
-        self.tokens = tokens
-        self.everywhere = everywhere
-        self._prompt = prompt
-        self.used = 0
-        """Tokens that were really used; 0 until something was answered."""
+    account: Account | None
+    charges: Sequence[Charge]
+    headers: Headers
+    prompt: int
+    """The estimated tokens of the prompt."""
+    tokens: int
+    """All tokens that were charged."""
+    everywhere: bool
+    """Whether the charge was counted in Redis, for all gateways."""
+    used: int = 0
+    """Tokens that were really used; 0 until something was answered."""
 
     def take(self, exchange: Exchange) -> None:
         """Set the tokens that were used: the engine's count, or an estimate for an answer that broke off."""
         said = exchange.said_tokens
-        self.used = (exchange.prompt_tokens or self._prompt) + said if said or exchange.prompt_tokens else 0
+        self.used = (exchange.prompt_tokens or self.prompt) + said if said or exchange.prompt_tokens else 0
 
     def abandon(self) -> None:
         """Charge at least the prompt of a client that disconnected: the engine may have processed it."""
-        self.used = self.used or self._prompt
+        self.used = self.used or self.prompt
 
 
 class Admission:
@@ -241,9 +230,8 @@ class Admission:
         name = (None, None) if principal is None else (principal.issuer, principal.name)
         account = self._accounts.get(name)
         if account is None:
-            account = self._accounts[name] = Account(_key_of(name))
-            account.rules = self._by_default
-            account.tallies = {rule.name: Tally() for rule in account.rules}
+            tallies = {rule.name: Tally() for rule in self._by_default}
+            account = self._accounts[name] = Account(_key_of(name), self._by_default, tallies)
             if len(self._accounts) > MOST_ACCOUNTS:
                 self._accounts.popitem(last=False)
         else:

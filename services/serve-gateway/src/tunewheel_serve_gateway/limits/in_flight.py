@@ -32,14 +32,14 @@ class Load:
 
 
 class Taken:
-    """The part of the limits that one request takes."""
+    """The part of ``loads`` that the request of ``scope`` takes."""
 
-    __slots__ = ("_loads", "_metrics", "_retry_after", "bytes", "requests")
+    __slots__ = ("_loads", "_owner", "_scope", "bytes", "requests")
 
-    def __init__(self, loads: Sequence[Load], metrics: Metrics, retry_after: int) -> None:
+    def __init__(self, owner: InFlight, loads: Sequence[Load], scope: Scope) -> None:
+        self._owner = owner
         self._loads = loads
-        self._metrics = metrics
-        self._retry_after = str(retry_after)
+        self._scope = scope
         self.requests = self.bytes = 0
 
     def add(self, size: int, *, requests: int = 0) -> None:
@@ -52,17 +52,18 @@ class Taken:
             others = load.requests - self.requests
             is_over = others + 1 > load.most_requests or load.bytes + size > load.most_bytes
             if others and size > 0 and is_over:
-                self._metrics.add("limits.refused")
-                raise LimitReached(
-                    f"{load.name} has as much in flight as it may ({load.most_requests} requests, or "
-                    f"{load.most_bytes} bytes of bodies and log-probabilities); try again in "
-                    f"{self._retry_after} s",
-                    kind="requests",
-                    code="rate_limit_exceeded",
-                    retry_after=self._retry_after,
-                    headers=[],
-                )
+                raise self._owner.refusal(load)
         self._change(size, requests)
+
+    async def body(self, receive: Receive) -> bytes:
+        """Return the whole body.
+
+        Raises:
+            BodyTooLarge, ClientGone, LimitReached
+        """
+        raw = await read_body(self._scope, receive, limit=self._owner.max_body_bytes)
+        self.add(len(raw) - self.bytes)
+        return raw
 
     def end(self) -> None:
         self._change(-self.bytes, -self.requests)
@@ -81,7 +82,7 @@ class InFlight:
         self._all = Load("this gateway", requests, settings.max_in_flight_bytes)
         self._share = (max(1, int(requests * share)), int(settings.max_in_flight_bytes * share))
         self._by_caller: dict[tuple[str | None, str], Load] = {}
-        self._retry_after = settings.retry_after_seconds
+        self._retry_after = str(settings.retry_after_seconds)
         self._metrics = metrics
         self.max_body_bytes = settings.max_body_bytes
         metrics.gauge("flight.requests", "Requests in flight", lambda: self._all.requests)
@@ -100,7 +101,7 @@ class InFlight:
             loads.append(self._by_caller.setdefault(key, Load("your key", *self._share)))
         announced = header(scope, b"content-length")  # A body in chunks announces none.
         size = int(announced) if announced is not None and announced.isdigit() else self.max_body_bytes
-        taken = Taken(loads, self._metrics, self._retry_after)
+        taken = Taken(self, loads, scope)
         try:
             taken.add(min(size, self.max_body_bytes), requests=1)
             yield taken
@@ -109,12 +110,14 @@ class InFlight:
             if not loads[-1].requests:
                 self._by_caller.pop(key, None)
 
-    async def body(self, taken: Taken, scope: Scope, receive: Receive) -> bytes:
-        """Return the whole body.
-
-        Raises:
-            BodyTooLarge, ClientGone
-        """
-        raw = await read_body(scope, receive, limit=self.max_body_bytes)
-        taken.add(len(raw) - taken.bytes)
-        return raw
+    def refusal(self, load: Load) -> LimitReached:
+        """Return the error for a request that ``load`` has no room for."""
+        self._metrics.add("limits.refused")
+        return LimitReached(
+            f"{load.name} has as much in flight as it may ({load.most_requests} requests, or "
+            f"{load.most_bytes} bytes of bodies and log-probabilities); try again in {self._retry_after} s",
+            kind="requests",
+            code="rate_limit_exceeded",
+            retry_after=self._retry_after,
+            headers=[],
+        )

@@ -9,7 +9,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from tunewheel_runtime.named_addresses import addresses_behind
 
@@ -21,14 +20,6 @@ ANSWER_SECONDS = 3.0
 """Longest wait for the name server."""
 MISSED = 2
 """An engine is removed after its address was missing this many times in a row."""
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """Engines at new addresses, and engines whose address is gone."""
-
-    came: Sequence[Endpoint] = ()
-    gone: Sequence[Endpoint] = ()
 
 
 class Discovery:
@@ -57,16 +48,16 @@ class Discovery:
         """The names without an address, and why; None: each name has an address."""
         return "; ".join(f"{name}: {reason}" for name, reason in self._troubles.items()) or None
 
-    async def look(self) -> Change:
-        """Resolve every name; return the changes. If the name server does not answer, no engine is
-        removed."""
+    async def look(self) -> tuple[Collection[Endpoint], Collection[Endpoint]]:
+        """Resolve every name; return the engines at new addresses, and those whose address is gone. If the
+        name server does not answer, no engine is removed."""
         await asyncio.gather(*(self._ask(name) for name in self._told))
         told = frozenset[str]().union(*self._told.values()) - self._listed
         self._missed = Counter({url: self._missed[url] + 1 for url in self._found.keys() - told})
         gone = [self._found.pop(url) for url, missed in sorted(self._missed.items()) if missed >= MISSED]
         came = {url: self._make(url) for url in sorted(told - self._found.keys())}
         self._found |= came
-        return Change(tuple(came.values()), gone)
+        return came.values(), gone
 
     async def _ask(self, name: str) -> None:
         try:

@@ -13,6 +13,7 @@ UpstreamError              an ``ApiError``, which is sent to the client
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +23,22 @@ from tunewheel_contracts.formats.serving import Fault
 
 from tunewheel_serve_gateway.errors import ApiError
 from tunewheel_serve_gateway.judged import EngineIdentity
-from tunewheel_serve_gateway.upstream.refusal import refusal_of
 
 Chunk = dict[str, Any]
 """One ``chat.completion.chunk`` of OpenAI's streaming protocol."""
 AT_HAND = "tunewheel.more_at_hand"
 """Key of a chunk after which the next chunk, or the stream's end, has already arrived. Both may then be sent
 to the client in one piece."""
+LONGEST_MESSAGE = 2_000
+TOO_LONG = "context_length_exceeded"
+_TOO_LONG = re.compile(
+    r"maximum (context|model) length|model's (maximum )?context length|context_length_exceeded"
+    r"|`inputs` tokens \+ `max_new_tokens` must be|`inputs` must have less than",
+    re.IGNORECASE,
+)
+"""vLLM: "This model's maximum context length is 4096 tokens. However, …", "The decoder prompt (length 5000)
+is longer than the maximum model length of 4096.". TGI: "`inputs` tokens + `max_new_tokens` must be <= 2048".
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +120,24 @@ class ModelFailed(UpstreamBroken):
 
 
 class UpstreamRefused(UpstreamError):
+    """The engine refused the request, in OpenAI's shape.
+
+    Engines differ in all but the HTTP status. vLLM repeats the status as ``code`` and has its own names for
+    ``type``. TGI sends only a message. Neither has a code for a prompt that is too long.
+    """
+
     def __init__(self, status: int, error: Mapping[str, Any], *, retry_after: str | None = None) -> None:
-        """``error``: the engine's error object; its message, param and code are passed on."""
-        said = refusal_of(status, error)
-        super().__init__(said.message, param=said.param, code=said.code, retry_after=retry_after)
-        self.status = said.status
-        self.fault = None if said.status == 429 else "client"
+        """``error``: the engine's error object; its message, and its param and code where they are strings,
+        are passed on."""
+        message = str(error.get("message") or "the engine refuses the request")[:LONGEST_MESSAGE]
+        param, code = (_text(error.get(name)) for name in ("param", "code"))
+        if status == 429:
+            code = code or "rate_limit_exceeded"
+        elif code == TOO_LONG or _TOO_LONG.search(message):
+            status, param, code = 400, param or "messages", TOO_LONG
+        super().__init__(message, param=param, code=code, retry_after=retry_after)
+        self.status = status
+        self.fault = None if status == 429 else "client"
 
 
 class ModelNotLoaded(UpstreamError):
@@ -149,3 +171,7 @@ class Upstream(Protocol):
     async def unload_adapter(self, name: str) -> None: ...
 
     async def close(self) -> None: ...
+
+
+def _text(value: Any) -> str | None:
+    return value[:100] if isinstance(value, str) and value else None

@@ -29,7 +29,7 @@ from tunewheel_serve_gateway.upstream.protocol import (
     UpstreamRefused,
     UpstreamSilent,
 )
-from tunewheel_serve_gateway.upstream.tgi_parameters import parameters_of, stops_of
+from tunewheel_serve_gateway.upstream.tgi_request import parameters_of, stops_of
 
 Render = Callable[[list[dict[str, str]]], str]
 FINISH = {"length": "length", "eos_token": "stop", "stop_sequence": "stop"}

@@ -1,12 +1,25 @@
-"""Translates OpenAI's parameters into TGI's. A parameter without a counterpart is refused, unless its value
-has no effect."""
+"""Translates a request of OpenAI's API into TGI's: a prompt in place of messages, and the parameters. A
+parameter without a counterpart is refused, unless its value has no effect."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+from jinja2 import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tunewheel_contracts.errors import TunewheelError
 
 from tunewheel_serve_gateway.upstream.protocol import UpstreamRefused
 
+CHATML = (
+    "{% for message in messages %}"
+    "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""The template of OpenAI's ChatML, which SmolLM2, Qwen and other models use."""
 NOT_SERVED: dict[str, tuple[object, ...]] = {
     "n": (1,),
     "tools": ([],),
@@ -22,6 +35,31 @@ NOT_SERVED: dict[str, tuple[object, ...]] = {
 """Parameters without a counterpart, and their values that have no effect."""
 NUMBERS = ("temperature", "top_p", "frequency_penalty", "repetition_penalty")
 WHOLE_NUMBERS = ("max_tokens", "max_completion_tokens", "seed", "top_k")
+
+
+class InvalidTemplate(TunewheelError):
+    """The chat template cannot be used; the message names the setting."""
+
+
+def load_template(path: Path | None) -> Callable[[list[dict[str, str]]], str]:
+    """Return the renderer of a model's chat template (Jinja, as transformers reads it); ChatML without one.
+
+    Raises:
+        InvalidTemplate: the file is missing or no Jinja template.
+    """
+    try:
+        source = path.read_text(encoding="utf-8") if path else CHATML
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        template = environment.from_string(source)
+    except (OSError, UnicodeDecodeError, TemplateError) as error:
+        raise InvalidTemplate(
+            f"TUNEWHEEL_ENGINE_CHAT_TEMPLATE {path}: {error}; name the base model's chat_template.jinja"
+        ) from error
+
+    def render(messages: list[dict[str, str]]) -> str:
+        return template.render(messages=messages, add_generation_prompt=True)
+
+    return render
 
 
 def parameters_of(body: dict[str, Any], *, adapter_id: str | None) -> dict[str, Any]:

@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 from tunewheel_contracts.event import KafkaRecord, new_event
 from tunewheel_contracts.events.upstream import ErasureRequested
-from tunewheel_serve_gateway.completions.forgetting import Forgetting
 from tunewheel_serve_gateway.completions.kept import Kept
-from tunewheel_serve_gateway.completions.recall import RecentCompletions
+from tunewheel_serve_gateway.completions.recall import Forgetting, RecentCompletions
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
