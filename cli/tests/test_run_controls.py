@@ -29,7 +29,7 @@ def test_a_command_to_a_run_that_no_event_names_is_sent_and_says_so(
     async def heard(*_: Any) -> bool:
         return unknown
 
-    monkeypatch.setattr("tunewheel_cli.known.require_project", answer)
+    monkeypatch.setattr("tunewheel_cli.reading.require_project", answer)
     monkeypatch.setattr("tunewheel_cli.run_controls.control", answer)
     monkeypatch.setattr("tunewheel_cli.run_controls.unheard_of", heard)
     command = ["train", "pause", "run-1", "--project", "p", "--bootstrap-servers", "127.0.0.1:9"]

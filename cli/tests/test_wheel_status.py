@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 from tunewheel_cli.commands.tables import print_status
-from tunewheel_cli.wheel_report import WheelReport
-from tunewheel_cli.wheel_status import SHOWN, fold
+from tunewheel_cli.wheel_status import SHOWN, WheelReport, fold
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.topics import BY_NAME
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import polars as pl
 import pytest
-from tunewheel_cli.known import require_project
 from tunewheel_cli.publishing.publish import publish_path
+from tunewheel_cli.reading import require_project
 from tunewheel_cli.specs import declare, read_spec
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope

@@ -13,10 +13,9 @@ from typing import Any
 
 import pytest
 from aiokafka.partitioner import DefaultPartitioner
-from tunewheel_cli.known import UnknownProject, require_project
 from tunewheel_cli.publishing.items import Kind
 from tunewheel_cli.publishing.publish import Summary, publish_path
-from tunewheel_cli.reading import consumer, decode, read_topics
+from tunewheel_cli.reading import UnknownProject, consumer, decode, read_topics, require_project
 from tunewheel_cli.specs import declare, read_spec
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.upstream import ProjectDeclared

@@ -14,12 +14,10 @@ import httpx
 import pytest
 from obstore.store import S3Store
 from tunewheel_cli.client import Endpoint
-from tunewheel_cli.known import declared_projects
 from tunewheel_cli.publishing.publish import publish_path
 from tunewheel_cli.publishing.remote import publish_url
-from tunewheel_cli.publishing.watched import Watched
-from tunewheel_cli.publishing.watching import FolderWatch, Step
-from tunewheel_cli.reading import read_latest
+from tunewheel_cli.publishing.watching import FolderWatch, Step, Watched
+from tunewheel_cli.reading import declared_projects, read_latest
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.lifecycle import ServingDesired

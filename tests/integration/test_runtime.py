@@ -20,9 +20,9 @@ from aiokafka.partitioner import murmur2
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from tunewheel_cli.dead_letters import read_dead_letters
-from tunewheel_cli.known import declared_projects
 from tunewheel_cli.lag import read_lag
 from tunewheel_cli.publishing.sender import publish_events
+from tunewheel_cli.reading import declared_projects
 from tunewheel_cli.topics import ensure_topics, wanted_topics
 from tunewheel_contracts import topics
 from tunewheel_contracts.errors import InvalidEvent, TransientError

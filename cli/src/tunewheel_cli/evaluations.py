@@ -1,4 +1,5 @@
-"""Reads evaluations of a run from the object store, and requests another one."""
+"""Reads evaluations of a run from the object store, requests another one, and checks tasks of
+lm-evaluation-harness in a local folder."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
-from tunewheel_contracts.errors import TunewheelError, first_complaint
+from tunewheel_contracts.errors import InvalidSpec, TunewheelError, first_complaint
 from tunewheel_contracts.event import Envelope, decode_data
 from tunewheel_contracts.events.evaluation import EvalRequested
 from tunewheel_contracts.fields import Slug
@@ -25,6 +26,7 @@ from tunewheel_contracts.formats.evaluation_plan import (
 from tunewheel_contracts.formats.scorecard import Scorecard
 from tunewheel_contracts.topics import EVAL_REQUESTED
 from tunewheel_contracts.yaml_reading import DuplicateKey, read_yaml
+from tunewheel_outputs.lm_eval_task import RefusedTask, find_task, task_names
 
 from tunewheel_cli.connection import InvalidOption
 
@@ -180,3 +182,29 @@ async def _plan(store: ObjectStore, run_id: str, evaluation_id: str | None) -> E
             f"run: {store.url} holds no {what} of {run_id}; `tunewheel status` lists runs"
         )
     return EvaluationPlan.model_validate_json(data)
+
+
+def tasks_in(folder: Path) -> list[dict[str, Any]]:
+    """Return each task with its hash, questions and figures, or with the reason for its refusal.
+
+    Raises:
+        InvalidSpec: the folder holds no readable YAML.
+    """
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+    try:
+        names = task_names(files)
+    except RefusedTask as error:
+        raise InvalidSpec(field=str(folder), reason=error.reason) from error
+    if not names:
+        raise InvalidSpec(field=str(folder), reason="holds no YAML with 'task: <name>'; is it the folder?")
+    return [_described(name, files) for name in names]
+
+
+def _described(name: str, files: dict[str, bytes]) -> dict[str, Any]:
+    try:
+        source = find_task(name, files)
+        questions = len(source.with_data(source.files).prompts) if source.hub is None else None
+    except RefusedTask as error:
+        return {"task": name, "refused": error.reason}
+    return {"task": name, "sha256": source.sha256, "questions": questions, "figures": list(source.figures)}

@@ -1,4 +1,5 @@
-"""``tunewheel plan``: estimates training on every device, before anything is downloaded or rented."""
+"""``tunewheel plan``: estimates training on every device, before anything is downloaded or rented, and
+corrects the estimates by earlier runs."""
 
 from __future__ import annotations
 
@@ -6,19 +7,24 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
-from tunewheel_contracts.errors import InvalidSpec, first_complaint
+from tunewheel_contracts.errors import InvalidEvent, InvalidSpec, first_complaint
+from tunewheel_contracts.event import decode_data
 from tunewheel_contracts.formats.plan import TrainPlan
 from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
+from tunewheel_contracts.formats.run import RunManifest
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_planner.calibration import Calibration, Correction, key
-from tunewheel_planner.devices import Catalogue, Device
+from tunewheel_planner.calibration import REMEMBERED, Calibration, Correction, key
+from tunewheel_planner.devices import GIB, Catalogue, Device
 from tunewheel_planner.plan import DatasetStats, hold_back, make_plan
 from tunewheel_planner.shapes import KNOWN, ModelShape, shape_of
 
 from tunewheel_cli.connection import InvalidOption
+
+if TYPE_CHECKING:
+    from tunewheel_runtime.store import ObjectStore
 
 FROM_1B = {name: shape for name, shape in KNOWN.items() if shape.parameters > 1e9}
 """The models of a plan that names none: 1B to 70B."""
@@ -136,3 +142,47 @@ def plan_all(
                     shape, hold_back(stats, recipe), recipe, device, pairs=pairs, correction=correction
                 )
                 yield Planned(name, shape.parameters, plan)
+
+
+MOST = 10 * REMEMBERED
+"""How many manifests are read. A correction uses only the latest runs of its kind."""
+
+
+async def read_runs(store: ObjectStore) -> list[RunManifest]:
+    """Return the manifests of the latest runs in ``store``, oldest first, without unreadable ones.
+
+    Raises TransientError: the store is away.
+    """
+    written = await store.written("runs")
+    paths = [path for path in written if path.count("/") == 2 and path.endswith("/manifest.json")]
+    found: list[RunManifest] = []
+    for path in sorted(paths, key=lambda path: (written[path], path))[-MOST:]:
+        content = await store.read(path)
+        try:
+            found.append(decode_data(RunManifest, content or b""))
+        except InvalidEvent:
+            continue
+    return found
+
+
+def calibrated_by(runs: Sequence[RunManifest]) -> Calibration:
+    """Return the calibration that the train service would have after ``runs``."""
+    calibration = Calibration()
+    for run in runs:
+        calibration.learn(run.plan, run.usage)
+    return calibration
+
+
+def as_it_ran(device: Device, runs: Sequence[RunManifest]) -> Device:
+    """Return a processor with the memory and the speed of the last run's. Any other device stays as it is."""
+    for run in reversed(runs) if device.kind == "cpu" else ():
+        plan = run.plan
+        if plan is not None and plan.device == device.name and plan.teraflops is not None:
+            return device.model_copy(
+                update={
+                    "memory_gib": plan.available_bytes / GIB,
+                    "teraflops": plan.teraflops,
+                    "bfloat16": run.dtype == "bfloat16",
+                }
+            )
+    return device

@@ -17,11 +17,10 @@ from tunewheel_contracts.topics import PROJECT_DECLARED, SERVING_DESIRED
 from tunewheel_outputs.criteria import check_criteria, hardly_decided
 
 from tunewheel_cli.client import NotAllowed
-from tunewheel_cli.known import declared_projects, require_project
 from tunewheel_cli.places import Var
 from tunewheel_cli.publishing.events import SOURCE
 from tunewheel_cli.publishing.sender import Sender, publish_events
-from tunewheel_cli.reading import read_latest
+from tunewheel_cli.reading import declared_projects, read_latest, require_project
 from tunewheel_cli.run_state import living
 
 MAX_SPEC_BYTES = 1 << 20

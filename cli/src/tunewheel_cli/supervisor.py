@@ -16,8 +16,7 @@ from tunewheel_contracts.errors import TunewheelError
 from tunewheel_cli import leash
 from tunewheel_cli.http import open_session, own_certificate
 from tunewheel_cli.kafka.broker import LocalKafka
-from tunewheel_cli.kafka.diagnosis import read_log
-from tunewheel_cli.kafka.errors import BrokerError
+from tunewheel_cli.kafka.errors import BrokerError, read_log
 
 POLL_SECONDS = 0.1
 STOP_SECONDS = 40.0

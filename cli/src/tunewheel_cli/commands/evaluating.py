@@ -101,7 +101,7 @@ def lm_eval_tasks(
     ],
 ) -> None:
     """Check the tasks of lm-evaluation-harness in a folder; print their hashes for evaluation.lm_eval."""
-    from tunewheel_cli.lm_eval_tasks import tasks_in
+    from tunewheel_cli.evaluations import tasks_in
 
     found = tasks_in(folder)
     if reach.as_json:

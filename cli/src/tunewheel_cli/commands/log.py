@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from tunewheel_contracts.topics import TOPICS
+from tunewheel_contracts import topics
+from tunewheel_contracts.topics import BY_NAME, TOPICS, TopicSpec
 
+from tunewheel_cli.connection import InvalidOption
 from tunewheel_cli.exits import print_json
 from tunewheel_cli.reach import Reach, Registry, named_project, reaching
 
@@ -16,6 +19,16 @@ if TYPE_CHECKING:
 Project = Annotated[
     str | None, typer.Option("--project", "-p", help="Only this project.", callback=named_project)
 ]
+
+# Topics with thousands of events, which are not shown by default.
+BUSY = (
+    topics.TICKET_PUBLISHED,
+    topics.DOCUMENT_PUBLISHED,
+    topics.EXAMPLE_PUBLISHED,
+    topics.RECORD_INGESTED,
+    topics.INFERENCE_COMPLETED,
+    topics.INFERENCE_SCORED,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -27,11 +40,11 @@ def register(app: typer.Typer) -> None:
 async def models(reach: Reach, project: Project = None) -> None:
     """Show every registered model: its stage, its base, and what the base's own files say about it."""
     from tunewheel_cli.commands.tables import print_models
-    from tunewheel_cli.known_models import LIFE, fold
     from tunewheel_cli.reading import read_topics
+    from tunewheel_cli.wheel_status import MODEL_TOPICS, fold_models
 
-    events = read_topics(reach.client_options(), LIFE)
-    found = fold([event async for event in events if project in (None, event.project)])
+    events = read_topics(reach.client_options(), MODEL_TOPICS)
+    found = fold_models([event async for event in events if project in (None, event.project)])
     reach.show([model.as_json() for model in found], lambda: print_models(found))
 
 
@@ -48,11 +61,10 @@ async def watch(
 ) -> None:
     """Follow the log, one line per event (with --json one JSON document per line)."""
     from tunewheel_cli.reading import follow
-    from tunewheel_cli.watching import topics_called, watched_topics
 
-    ends = {spec.name for spec in topics_called(until.split(","))} if until else set()
-    chosen = topics_called(topic) if topic else watched_topics(everything=all_)
-    specs = tuple({spec.name: spec for spec in (*chosen, *topics_called(sorted(ends)))}.values())
+    ends = {spec.name for spec in _topics_called(until.split(","))} if until else set()
+    chosen = _topics_called(topic) if topic else _watched_topics(everything=all_)
+    specs = tuple({spec.name: spec for spec in (*chosen, *_topics_called(sorted(ends)))}.values())
     async for event in follow(reach.client_options(), specs, from_beginning=from_beginning):
         if project not in (None, event.project):
             continue
@@ -86,9 +98,8 @@ async def dead_letters(
     Nothing is read from there again: mend it and publish it anew.
     """
     from tunewheel_cli.dead_letters import read_dead_letters
-    from tunewheel_cli.watching import topics_called
 
-    specs = topics_called(topic) if topic else TOPICS
+    specs = _topics_called(topic) if topic else TOPICS
     count = 0
     async for letter in read_dead_letters(reach.client_options(), specs):
         count += 1
@@ -125,3 +136,25 @@ async def lineage(
     place, secret = reach.endpoint("registry", registry), pseudonym_secret(reach.var)
     found = await ask_lineage(place, project, name, records=records, secret=secret)
     reach.show(found, lambda: Console(highlight=False).print(lineage_tree(found)))
+
+
+def _watched_topics(*, everything: bool) -> tuple[TopicSpec, ...]:
+    """Return the topics to show; the busy ones only if ``everything`` is set."""
+    return tuple(spec for spec in TOPICS if everything or spec not in BUSY)
+
+
+def _topics_called(names: Iterable[str]) -> tuple[TopicSpec, ...]:
+    """Return the topics called ``names``.
+
+    Raises:
+        InvalidOption: a name is unknown.
+    """
+    found: list[TopicSpec] = []
+    for name in names:
+        spec = BY_NAME.get(name.strip())
+        if spec is None:
+            raise InvalidOption(
+                f"--topic: there is no topic {name!r}; choose from {', '.join(sorted(BY_NAME))}"
+            )
+        found.append(spec)
+    return tuple(found)

@@ -116,9 +116,9 @@ async def _order(
     from tunewheel_contracts.events.lifecycle import ModelCommanded
 
     from tunewheel_cli.connection import InvalidOption
-    from tunewheel_cli.known import require_project
     from tunewheel_cli.model_commands import command, desired_of, meant
     from tunewheel_cli.publishing.events import SOURCE
+    from tunewheel_cli.reading import require_project
 
     options = reach.client_options()
     await require_project(options, project)

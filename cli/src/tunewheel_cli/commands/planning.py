@@ -103,7 +103,7 @@ def plan(
     from tunewheel_planner.devices import catalogue, read_catalogue
 
     from tunewheel_cli import planning
-    from tunewheel_cli.earlier_runs import as_it_ran, calibrated_by
+    from tunewheel_cli.planning import as_it_ran, calibrated_by
 
     def work() -> None:
         version, runs = _stored(dataset, store)
@@ -138,9 +138,9 @@ def _stored(dataset: str | None, store: str | None) -> tuple[Version | None, lis
     from tunewheel_runtime.store import ObjectStore
 
     from tunewheel_cli.datasets.versions import open_version
-    from tunewheel_cli.earlier_runs import read_runs
     from tunewheel_cli.kafka.broker import run_async
     from tunewheel_cli.places import Var
+    from tunewheel_cli.planning import read_runs
 
     var = Var.at()
     if store is None and dataset is None and not (var.root / "store").is_dir():

@@ -88,7 +88,7 @@ async def build(
 
     from rich.console import Console
 
-    from tunewheel_cli.known import require_project
+    from tunewheel_cli.reading import require_project
     from tunewheel_cli.settling import settled
     from tunewheel_cli.specs import request_build
 

@@ -95,9 +95,9 @@ async def _publish(
     validated_by: str | None,
 ) -> Summary:
     from tunewheel_cli.commands.bars import published_bar
-    from tunewheel_cli.known import require_project
     from tunewheel_cli.publishing.publish import publish_path
     from tunewheel_cli.publishing.remote import is_url, publish_url
+    from tunewheel_cli.reading import require_project
 
     options, principal = reach.client_options(), reach.principal()
     await require_project(options, project)
@@ -116,9 +116,8 @@ async def _publish(
 
 
 async def _watch(reach: Reach, path: str, project: str, ingest: Endpoint, withdraw_deleted: bool) -> None:
-    from tunewheel_cli.known import require_project
-    from tunewheel_cli.publishing.watched import Watched
-    from tunewheel_cli.publishing.watching import FolderWatch
+    from tunewheel_cli.publishing.watching import FolderWatch, Watched
+    from tunewheel_cli.reading import require_project
 
     folder = Path(path)
     options, principal = reach.client_options(), reach.principal()

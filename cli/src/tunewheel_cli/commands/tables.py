@@ -14,11 +14,9 @@ from rich.table import Table
 from tunewheel_contracts.turn_report import report
 
 from tunewheel_cli.acls import PRINCIPALS, Acl
-from tunewheel_cli.known_models import KnownModel
 from tunewheel_cli.lag import GroupLag
 from tunewheel_cli.run_state import RunState
-from tunewheel_cli.wheel_report import WheelReport
-from tunewheel_cli.wheel_status import ProjectStatus
+from tunewheel_cli.wheel_status import ProjectStatus, RegisteredModel, WheelReport
 
 if TYPE_CHECKING:
     from tunewheel_runtime.identity.keys import ApiKey
@@ -81,7 +79,7 @@ def _print_turns(console: Console, project: ProjectStatus) -> None:
         console.print(Padding(f"[{colour}]{line.about}:[/] {escape(line.text)}", (0, 0, 0, 2)))
 
 
-def print_models(models: Sequence[KnownModel]) -> None:
+def print_models(models: Sequence[RegisteredModel]) -> None:
     """Print one line per model. A base model's line shows what is known about it."""
     console = Console(highlight=False)
     if not models:

@@ -38,7 +38,7 @@ async def withdraw(
     from rich.console import Console
     from tunewheel_contracts.events.upstream import DocumentWithdrawn
 
-    from tunewheel_cli.known import require_documents, require_project
+    from tunewheel_cli.reading import require_documents, require_project
 
     principal = reach.principal()
     events = [
@@ -87,7 +87,7 @@ def forget(
     from tunewheel_contracts.identity import content_id
 
     from tunewheel_cli.forgetting import Outcome, print_outcome, wait_for_holders
-    from tunewheel_cli.known import require_project
+    from tunewheel_cli.reading import require_project
 
     if (customer is None) == (source is None):
         raise InvalidOption("--customer: or --source must say what to erase; give exactly one of the two")

@@ -30,7 +30,7 @@ async def train(
     """
     import uuid
 
-    from tunewheel_cli.known import require_project
+    from tunewheel_cli.reading import require_project
     from tunewheel_cli.run_controls import control, train_again, unheard_of
 
     options = reach.client_options()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,10 +11,10 @@ from typing import Any
 
 from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.topics import TOPICS
+from tunewheel_planner.driver import Driver, cuda_of_torch, least_driver, read_driver
 
 from tunewheel_cli.client import Endpoint
 from tunewheel_cli.doctor.clocks import clock_findings, newest_logged
-from tunewheel_cli.doctor.device import device_finding
 from tunewheel_cli.doctor.endpoints import (
     ENGINE_CAFILE,
     NO_ENGINE,
@@ -23,7 +24,7 @@ from tunewheel_cli.doctor.endpoints import (
     look_at_processes,
     look_at_store,
 )
-from tunewheel_cli.doctor.findings import Finding, wrong
+from tunewheel_cli.doctor.findings import Finding, fine, unknown, wrong
 from tunewheel_cli.doctor.kafka import kafka_findings
 
 
@@ -91,3 +92,25 @@ async def _logged(options: Mapping[str, Any]) -> timedelta | None:
         return await newest_logged(options, [spec.name for spec in TOPICS if spec.is_from_upstream])
     except Exception:  # the check of Kafka reports the reason
         return None
+
+
+def device_finding() -> Finding:
+    """Return the finding about this machine."""
+    asked = os.environ.get("TUNEWHEEL_TRAIN_GPUS") or os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return judge_device(read_driver(), cuda_of_torch(), asked="" if asked == "-1" else asked)
+
+
+def judge_device(driver: Driver | None, cuda: str | None, *, asked: str) -> Finding:
+    """Judge a machine with ``driver`` and a PyTorch built for ``cuda``. ``asked``: the GPUs that were asked
+    for; empty: none was."""
+    if driver is None:
+        text = "this machine has no NVIDIA driver"
+        if asked:
+            fix = "install the driver, give the container its GPUs, or unset TUNEWHEEL_TRAIN_GPUS"
+            return wrong("device", f"{text}, but GPU {asked} is asked for", fix)
+        return unknown("device", f"{text}: runs that train here use the processor")
+    torch = f"torch is built for CUDA {cuda}" if cuda else "no torch for CUDA is installed here"
+    text = f"{', '.join(driver.cards) or 'a GPU'}, {driver}; {torch}"
+    if not driver.suffices(cuda):
+        return wrong("device", text, f"update the driver to {least_driver(cuda)} or newer")
+    return fine("device", text)

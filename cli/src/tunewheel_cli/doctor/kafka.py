@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tunewheel_contracts.errors import TunewheelError
 
-from tunewheel_cli.acls import SERVICES
-from tunewheel_cli.cluster import Cluster, SeenGroup, admin_client, describe_cluster, describe_groups
+from tunewheel_cli.acls import SERVICES, Acl, least_acls
+from tunewheel_cli.cluster import (
+    Cluster,
+    Operations,
+    SeenGroup,
+    admin_client,
+    describe_cluster,
+    describe_groups,
+)
 from tunewheel_cli.connection import WANTED_KAFKA
 from tunewheel_cli.doctor.findings import Finding, fine, listed, unknown, wrong
-from tunewheel_cli.doctor.rights import rights_findings
 from tunewheel_cli.doctor.topics import MIN_IN_SYNC, topic_findings
 from tunewheel_cli.lag import groups_of_services
 from tunewheel_cli.topics import TopicRefused, read_configs, wanted_topics
@@ -111,3 +117,56 @@ def process_findings(groups: Mapping[str, SeenGroup]) -> list[Finding]:
     elif came:
         found.append(fine("services", f"processes read the log for {listed(came)}"))
     return found
+
+
+def rights_findings(
+    names: Sequence[str], cluster: Cluster, groups: Mapping[str, SeenGroup], *, prefix: str = ""
+) -> list[Finding]:
+    """Return findings about rights of ``names``, keys of ``acls.PRINCIPALS``, that this client lacks.
+
+    Rights on topics that do not exist yet cannot be checked.
+    """
+    found: list[Finding] = []
+    for name in names:
+        lacks: dict[tuple[str, str], list[str]] = {}
+        not_told = 0
+        wanted = least_acls([name])
+        acls = [acl for acl in wanted if _exists(acl, cluster)]
+        for acl in acls:
+            granted = _granted(acl, cluster, groups)
+            if granted is None:
+                not_told += 1
+                continue
+            for operation in sorted(set(acl.operations) - granted):
+                lacks.setdefault((operation, acl.kind), []).append(prefix + acl.resource)
+        found += _lacking(name, lacks)
+        if not_told:
+            found.append(
+                unknown("rights", f"Kafka does not tell this client's rights on {not_told} topics or groups")
+            )
+        if missing := len(wanted) - len(acls):
+            text = f"{missing} topics do not exist yet, and what {name} may do with them is not known"
+            found.append(unknown("rights", text, "run `tunewheel topics --apply`, then the doctor again"))
+        if not (lacks or not_told or missing):
+            found.append(
+                fine("rights", f"this client may do what {name} must, on {len(acls)} topics and groups")
+            )
+    return found
+
+
+def _lacking(name: str, lacks: Mapping[tuple[str, str], list[str]]) -> Iterator[Finding]:
+    for (operation, kind), resources in lacks.items():
+        text = (
+            f"{name} must be allowed {operation} on the {kind}s {listed(resources)}, and this client is not"
+        )
+        yield wrong("rights", text, f"run what `tunewheel topics acls {name} --commands` prints")
+
+
+def _exists(acl: Acl, cluster: Cluster) -> bool:
+    topic = cluster.topics.get(acl.resource)
+    return acl.kind == "group" or topic is None or topic.exists or not topic.visible
+
+
+def _granted(acl: Acl, cluster: Cluster, groups: Mapping[str, SeenGroup]) -> Operations:
+    seen = groups[acl.resource] if acl.kind == "group" else cluster.topics[acl.resource]
+    return seen.operations if seen.visible else frozenset()

@@ -19,8 +19,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Self, TypeVar
 
 from tunewheel_cli import leash
-from tunewheel_cli.kafka.diagnosis import diagnose, read_log
-from tunewheel_cli.kafka.errors import BrokerFailed, DataInUse
+from tunewheel_cli.kafka.errors import BrokerFailed, DataInUse, diagnose, read_log
 from tunewheel_cli.kafka.jars import Progress, fetch_jars
 from tunewheel_cli.kafka.java import find_java
 from tunewheel_cli.kafka.ports import free_port, require_free

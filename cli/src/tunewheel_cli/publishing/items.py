@@ -1,9 +1,11 @@
-"""The items of a source: records that are not checked yet, files for ingest, and refusals."""
+"""The items of a source: records that are not checked yet, files for ingest, and refusals; and the summary of
+what was published."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -55,3 +57,51 @@ class Refusal:
 
 
 Source = Iterator[Found | FoundFile | Refusal]
+
+
+KEPT_REFUSALS = 1_000
+"""How many refusals are kept. More are only counted."""
+
+
+@dataclass(slots=True)
+class Summary:
+    """The result of publishing a path."""
+
+    path: str
+    total_bytes: int
+    read_bytes: int = 0
+    published: Counter[str] = field(default_factory=Counter)
+    """By topic, the number of acknowledged events."""
+    refused: int = 0
+    refusals: list[Refusal] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def events(self) -> int:
+        return self.published.total()
+
+    def count(self, size: int) -> None:
+        self.read_bytes += size
+
+    def refuse(self, refusal: Refusal) -> None:
+        self.refused += 1
+        if len(self.refusals) < KEPT_REFUSALS:
+            self.refusals.append(refusal)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the summary for machines."""
+        refusals = [
+            {"line": r.line, "where": r.where, "field": r.field, "reason": r.reason} for r in self.refusals
+        ]
+        return {
+            "path": self.path,
+            "published": self.events,
+            "by_topic": dict(self.published),
+            "refused": self.refused,
+            "refusals": refusals,
+            "bytes": self.read_bytes,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+OnProgress = Callable[[Summary], None]

@@ -16,10 +16,9 @@ from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
 
 from tunewheel_cli.client import Endpoint
 from tunewheel_cli.publishing.events import encode, make_event
-from tunewheel_cli.publishing.items import Found, FoundFile, Kind, Refusal, Source
+from tunewheel_cli.publishing.items import Found, FoundFile, Kind, OnProgress, Refusal, Source, Summary
 from tunewheel_cli.publishing.sender import Sender
 from tunewheel_cli.publishing.sources import open_source, size_of
-from tunewheel_cli.publishing.summary import OnProgress, Summary
 from tunewheel_cli.publishing.upload import USUAL, Uploader
 
 __all__ = ["Pump", "Summary", "publish_path"]

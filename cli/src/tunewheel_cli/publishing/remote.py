@@ -15,11 +15,10 @@ from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
 
 from tunewheel_cli.client import Endpoint
 from tunewheel_cli.publishing.folder import read_document
-from tunewheel_cli.publishing.items import Kind, Source, SourceUnusable
+from tunewheel_cli.publishing.items import Kind, OnProgress, Source, SourceUnusable, Summary
 from tunewheel_cli.publishing.publish import Pump
 from tunewheel_cli.publishing.sender import Sender
 from tunewheel_cli.publishing.sources import JSON_LINES, is_publishable, open_source
-from tunewheel_cli.publishing.summary import OnProgress, Summary
 from tunewheel_cli.publishing.upload import USUAL, Uploader
 
 SCHEMES = ("s3", "gs", "az", "abfs", "file")

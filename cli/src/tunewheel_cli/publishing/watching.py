@@ -3,25 +3,77 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from tunewheel_contracts.errors import TransientError
+from tunewheel_contracts.errors import TransientError, TunewheelError
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.upstream import DocumentWithdrawn
+from tunewheel_contracts.identity import content_id
 from tunewheel_contracts.principal import Principal
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
 
 from tunewheel_cli.client import Endpoint
 from tunewheel_cli.publishing.events import SOURCE
 from tunewheel_cli.publishing.folder import document_files, read_documents
+from tunewheel_cli.publishing.items import Summary
 from tunewheel_cli.publishing.publish import Pump
 from tunewheel_cli.publishing.sender import Sender, publish_events
-from tunewheel_cli.publishing.summary import Summary
 from tunewheel_cli.publishing.upload import USUAL, Uploader
-from tunewheel_cli.publishing.watched import Watched
+
+
+class WatchForgotten(TunewheelError):
+    """The last known contents of a watched folder cannot be read or written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """The names of the documents of one folder that were published for one project. The log cannot tell them:
+    its document ids do not name the folder, and others publish to the project too."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, below: Path, folder: Path, project: str) -> Self:
+        """Return the record of that watch. Its file is in ``below``, a folder of one wheel."""
+        return cls(below / f"{content_id('watch', [str(folder.resolve()), project])}.json")
+
+    def read(self) -> frozenset[str]:
+        """Return the names; an empty set if no watch ran before.
+
+        Raises:
+            WatchForgotten: the file exists but cannot be read.
+        """
+        try:
+            return frozenset(json.loads(self.path.read_text("utf-8"))["documents"])
+        except FileNotFoundError:
+            return frozenset()
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise WatchForgotten(
+                f"{self.path} cannot be read ({error}); delete it, and `tunewheel withdraw` what was "
+                "deleted while nothing watched"
+            ) from error
+
+    def write(self, names: Collection[str]) -> None:
+        """Replace the remembered names by ``names``, atomically.
+
+        Raises:
+            WatchForgotten: the file cannot be written.
+        """
+        part = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(json.dumps({"documents": sorted(names)}, indent=1) + "\n", "utf-8")
+            part.replace(self.path)
+        except OSError as error:
+            raise WatchForgotten(
+                f"{self.path} cannot be written ({error}); make room, or choose another folder with --var"
+            ) from error
+
 
 RETRY_MS = 5_000
 Snapshot = dict[str, tuple[int, int]]

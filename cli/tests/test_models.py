@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tunewheel_cli.commands.tables import print_models
-from tunewheel_cli.known_models import fold
+from tunewheel_cli.wheel_status import fold_models
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.topics import BY_NAME
 
@@ -36,27 +36,27 @@ def events() -> list[Envelope[Any]]:
 
 def test_the_stage_is_that_of_the_last_event_in_whatever_order_they_are_read(events) -> None:
     for read in (events, events[::-1], events * 2):
-        base, adapter = fold(read)
+        base, adapter = fold_models(read)
         assert (base.registration.kind, base.stage.value) == ("base", "registered")
         assert (adapter.registration.kind, adapter.stage.value) == ("adapter", "rolled_back")
-    assert fold(events[:3])[1].stage.value == "canary"
+    assert fold_models(events[:3])[1].stage.value == "canary"
 
 
 def test_a_base_model_says_what_its_files_say(events) -> None:
-    base, adapter = fold(events)
+    base, adapter = fold_models(events)
     assert base.about == "apache-2.0, 135M parameters, context 8,192, chat template f9a1e3b1c3de"
     assert adapter.about == ""
     assert base.as_json()["base_facts"]["parameters"] == 134_515_008
-    assert fold([event("model.registered", "base", 0)])[0].about == ""
+    assert fold_models([event("model.registered", "base", 0)])[0].about == ""
 
 
 def test_models_of_one_name_in_two_projects_are_two(events) -> None:
-    assert len(fold([events[0], event("model.registered", "base-described", 0, project="other")])) == 2
+    assert len(fold_models([events[0], event("model.registered", "base-described", 0, project="other")])) == 2
 
 
 def test_models_are_printed_a_line_each(events, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    print_models(fold(events))
+    print_models(fold_models(events))
     printed = capsys.readouterr().out
     assert "SmolLM2-135M-Instruct at cae662172fd4" in printed
     assert "apache-2.0, 135M parameters" in printed

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tunewheel_cli.publishing.watched import Watched, WatchForgotten
+from tunewheel_cli.publishing.watching import Watched, WatchForgotten
 
 
 def test_what_was_seen_last_is_read_back(tmp_path: Path) -> None:
