@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 from tunewheel_contracts.errors import SLUG, SLUG_IN_WORDS
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from tunewheel_cli.client import Endpoint
 
 F = TypeVar("F", bound=Callable[..., Any])
-_PANEL = "Kafka"
 
 
 def address_option(variable: str, help_text: str, default: str = "the running one") -> Any:
@@ -125,14 +124,32 @@ class Reach:
         self.is_writing = True
 
 
-def _kafka(name: str, help_text: str, default: str | None = None) -> Any:
-    return typer.Option(
-        f"--{name}",
-        envvar=f"TUNEWHEEL_{name.replace('-', '_').upper()}",
-        help=help_text,
-        show_default=default or False,
-        rich_help_panel=_PANEL,
-    )
+_KAFKA_OPTIONS = {
+    "bootstrap_servers": ("host:port,… of a Kafka.", "the wheel's on --var"),
+    "topic_prefix": ("What the names of its topics and groups begin with.", "none"),
+    "security_protocol": ("PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.", "PLAINTEXT"),
+    "ssl_cafile": ("PEM file of the authority behind the brokers.", "the system's"),
+    "ssl_certfile": ("PEM file of the client's certificate, for mTLS.", False),
+    "ssl_keyfile": ("Its key; TUNEWHEEL_SSL_KEYFILE_PASSWORD opens an encrypted one.", False),
+    "sasl_mechanism": ("PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER.", "PLAIN"),
+    "sasl_username": ("SASL user.", False),
+    "sasl_password": ("SASL password; the variable hides it from other users.", False),
+    "sasl_oauth_token_file": ("File that something keeps a token for OAUTHBEARER in.", False),
+    "sasl_oauth_token_url": ("Where to ask for such a token; TUNEWHEEL_SASL_OAUTH_CLIENT_SECRET.", False),
+    "sasl_oauth_client_id": ("Who asks for it.", False),
+    "sasl_oauth_scope": ("Scopes to ask for, separated by spaces.", False),
+}
+"""By field of ``Connection``, the help text and the default that it shows."""
+
+
+def _kafka_option(name: str) -> Any:
+    help_text, default = _KAFKA_OPTIONS[name]
+    kind = get_type_hints(Connection)[name]
+    variable, option = f"TUNEWHEEL_{name.upper()}", f"--{name.replace('_', '-')}"
+    return Annotated[
+        kind,
+        typer.Option(option, envvar=variable, help=help_text, show_default=default, rich_help_panel="Kafka"),
+    ]
 
 
 _SHARED: dict[str, Any] = {
@@ -141,44 +158,7 @@ _SHARED: dict[str, Any] = {
         typer.Option("--var", envvar="TUNEWHEEL_VAR", help="Folder of the wheel.", show_default="./var"),
     ],
     "as_json": Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")],
-    "bootstrap_servers": Annotated[
-        str | None,
-        _kafka("bootstrap-servers", "host:port,… of a Kafka.", "the wheel's on --var"),
-    ],
-    "topic_prefix": Annotated[
-        str | None, _kafka("topic-prefix", "What the names of its topics and groups begin with.", "none")
-    ],
-    "security_protocol": Annotated[
-        str | None, _kafka("security-protocol", "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.", "PLAINTEXT")
-    ],
-    "ssl_cafile": Annotated[
-        Path | None, _kafka("ssl-cafile", "PEM file of the authority behind the brokers.", "the system's")
-    ],
-    "ssl_certfile": Annotated[
-        Path | None,
-        _kafka("ssl-certfile", "PEM file of the client's certificate, for mTLS."),
-    ],
-    "ssl_keyfile": Annotated[
-        Path | None, _kafka("ssl-keyfile", "Its key; TUNEWHEEL_SSL_KEYFILE_PASSWORD opens an encrypted one.")
-    ],
-    "sasl_mechanism": Annotated[
-        str | None, _kafka("sasl-mechanism", "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER.", "PLAIN")
-    ],
-    "sasl_username": Annotated[str | None, _kafka("sasl-username", "SASL user.")],
-    "sasl_password": Annotated[
-        str | None, _kafka("sasl-password", "SASL password; the variable hides it from other users.")
-    ],
-    "sasl_oauth_token_file": Annotated[
-        Path | None, _kafka("sasl-oauth-token-file", "File that something keeps a token for OAUTHBEARER in.")
-    ],
-    "sasl_oauth_token_url": Annotated[
-        str | None,
-        _kafka("sasl-oauth-token-url", "Where to ask for such a token; TUNEWHEEL_SASL_OAUTH_CLIENT_SECRET."),
-    ],
-    "sasl_oauth_client_id": Annotated[str | None, _kafka("sasl-oauth-client-id", "Who asks for it.")],
-    "sasl_oauth_scope": Annotated[
-        str | None, _kafka("sasl-oauth-scope", "Scopes to ask for, separated by spaces.")
-    ],
+    **{name: _kafka_option(name) for name in _KAFKA_OPTIONS},
 }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewheel_contracts.errors import InvalidSpec
-from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import BuildReason, DatasetRequested
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
@@ -18,8 +18,7 @@ from tunewheel_outputs.criteria import check_criteria, hardly_decided
 
 from tunewheel_cli.client import NotAllowed
 from tunewheel_cli.places import Var
-from tunewheel_cli.publishing.events import SOURCE
-from tunewheel_cli.publishing.sender import Sender, publish_events
+from tunewheel_cli.publishing.sender import Sender, publish
 from tunewheel_cli.reading import declared_projects, read_latest, require_project
 from tunewheel_cli.run_state import living
 
@@ -79,7 +78,8 @@ async def declare(
     spec: ProjectSpec, options: Mapping[str, Any], principal: Principal | None
 ) -> Envelope[ProjectDeclared]:
     """Publish a spec. Declaring the same spec again gives the same event."""
-    return await _publish(ProjectDeclared(project=spec.project, spec=spec, principal=principal), options)
+    declared = ProjectDeclared(project=spec.project, spec=spec, principal=principal)
+    return (await publish(options, declared))[0]
 
 
 async def remove(project: str, options: Mapping[str, Any]) -> None:
@@ -134,10 +134,4 @@ async def request_build(
 ) -> Envelope[DatasetRequested]:
     """Request a dataset version. ``request`` distinguishes repeated requests."""
     data = DatasetRequested(project=project, reason=BuildReason.COMMAND, request=request, principal=principal)
-    return await _publish(data, options)
-
-
-async def _publish(data: Any, options: Mapping[str, Any]) -> Envelope[Any]:
-    envelope = new_event(data, source=SOURCE)
-    await publish_events(options, envelope)
-    return envelope
+    return (await publish(options, data))[0]

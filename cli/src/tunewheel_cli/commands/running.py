@@ -64,19 +64,19 @@ def up(
     Without --bootstrap-servers a local Kafka is started, its data below the wheel's folder; with it, that
     Kafka is used. Logs lie in var/logs.
     """
-    from tunewheel_cli.commands.starting import StartOptions, start_detached, start_here
+    from tunewheel_cli.commands.starting import plan_of, start_detached, start_here
 
-    options = StartOptions(
+    plan = plan_of(
+        reach,
         only=only,
         services=services,
         kafka_port=kafka_port,
-        ports=tuple(port or ()),
+        ports=port or (),
         auto_ports=auto_ports,
         keep_topics=keep_topics,
         base_model=base_model,
         engine_url=engine_url,
     )
-    plan = options.plan(reach)
     if detach:
         start_detached(reach, plan)
     else:

@@ -7,8 +7,8 @@ import shlex
 import signal
 import sys
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from tunewheel_cli import leash
 from tunewheel_cli.client import Endpoint
@@ -27,46 +27,32 @@ if TYPE_CHECKING:
 BACKGROUND_SECONDS = 900.0
 
 
-@dataclass(frozen=True, slots=True)
-class StartOptions:
-    """The options of ``up`` as they were typed."""
+def plan_of(
+    reach: Reach,
+    *,
+    only: str | None,
+    services: str | None,
+    ports: Sequence[str],
+    engine_url: str | None,
+    **others: Any,
+) -> Plan:
+    """Return the plan for the options of ``up`` as they were typed. ``others`` are fields of the plan.
 
-    only: str | None
-    services: str | None
-    kafka_port: int
-    ports: tuple[str, ...]
-    auto_ports: bool
-    keep_topics: bool
-    base_model: str | None
-    engine_url: str | None
-
-    def plan(self, reach: Reach) -> Plan:
-        """Return the plan.
-
-        Raises:
-            InvalidOption, UnknownService: an option has an invalid value.
-        """
-        if self.only and self.services:
-            raise InvalidOption("--only: cannot be given together with --services; use one of them")
-        names = self.services.split(",") if self.services is not None else None
-        if self.only:
-            names = [] if self.only == BROKER else [self.only]
-        if names is not None:
-            names = [name.strip() for name in names if name.strip()]
-        members = choose(names, option="--only" if self.only else "--services")
-        if self.engine_url:
-            members = tuple(member for member in members if member.name != "engine")
-        return Plan(
-            var=reach.var,
-            members=members,
-            connection=reach.connection,
-            kafka_port=self.kafka_port,
-            ports=dict(_parse_port(text) for text in self.ports),
-            auto_ports=self.auto_ports,
-            keep_topics=self.keep_topics,
-            base_model=self.base_model,
-            engine_url=self.engine_url,
-        )
+    Raises:
+        InvalidOption, UnknownService: an option has an invalid value.
+    """
+    if only and services:
+        raise InvalidOption("--only: cannot be given together with --services; use one of them")
+    names = services.split(",") if services is not None else None
+    if only:
+        names = [] if only == BROKER else [only]
+    if names is not None:
+        names = [name.strip() for name in names if name.strip()]
+    members = choose(names, option="--only" if only else "--services")
+    if engine_url:
+        members = tuple(member for member in members if member.name != "engine")
+    numbers = dict(_parse_port(text) for text in ports)
+    return Plan(reach.var, members, reach.connection, ports=numbers, engine_url=engine_url, **others)
 
 
 async def start_here(reach: Reach, plan: Plan) -> int:

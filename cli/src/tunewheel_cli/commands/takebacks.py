@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -38,6 +37,7 @@ async def withdraw(
     from rich.console import Console
     from tunewheel_contracts.events.upstream import DocumentWithdrawn
 
+    from tunewheel_cli.publishing.sender import publish
     from tunewheel_cli.reading import require_documents, require_project
 
     principal = reach.principal()
@@ -50,7 +50,7 @@ async def withdraw(
     await require_project(options, project)
     with Console(stderr=True, quiet=reach.as_json).status("reading the published documents …"):
         await require_documents(options, project, documents)
-    ids = await _send(options, events)
+    ids = [event.id for event in await publish(options, *events)]
     reach.show(
         {"project": project, "withdrawn": documents, "event_ids": ids},
         f"withdrew {', '.join(documents)} from {project}",
@@ -87,6 +87,7 @@ def forget(
     from tunewheel_contracts.identity import content_id
 
     from tunewheel_cli.forgetting import Outcome, print_outcome, wait_for_holders
+    from tunewheel_cli.publishing.sender import publish
     from tunewheel_cli.reading import require_project
 
     if (customer is None) == (source is None):
@@ -103,8 +104,8 @@ def forget(
 
     async def send() -> Outcome:
         await require_project(options, project)
-        (event_id,) = await _send(options, [event])
-        return await wait_for_holders(options, Outcome(project, name, event_id), timeout_seconds=timeout)
+        (requested,) = await publish(options, event)
+        return await wait_for_holders(options, Outcome(project, name, requested.id), timeout_seconds=timeout)
 
     outcome = asyncio.run(send())
     ids = {"project": project, "erasure_id": name, "event_ids": [outcome.event_id]}
@@ -123,14 +124,3 @@ def _checked(event_class: Any, **fields: Any) -> Any:
         return event_class.model_validate(fields, context=at_door())
     except ValidationError as error:
         raise InvalidEvent.from_validation(error) from error
-
-
-async def _send(options: Mapping[str, Any], events: list[Any]) -> list[str]:
-    from tunewheel_contracts.event import new_event
-
-    from tunewheel_cli.publishing.events import SOURCE
-    from tunewheel_cli.publishing.sender import publish_events
-
-    envelopes = [new_event(event, source=SOURCE) for event in events]
-    await publish_events(options, *envelopes)
-    return [envelope.id for envelope in envelopes]

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from tunewheel_contracts.errors import TransientError, TunewheelError
-from tunewheel_contracts.event import Envelope, KafkaRecord
+from tunewheel_contracts.event import Envelope, KafkaRecord, new_event
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES, TopicSpec
 
 from tunewheel_cli.connection import unreachable
+from tunewheel_cli.publishing.events import SOURCE
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaProducer
@@ -133,6 +134,13 @@ async def publish_events(options: Mapping[str, Any], *envelopes: Envelope[Any]) 
         for envelope in envelopes:
             await sender.send(envelope.to_kafka())
         await sender.flush()
+
+
+async def publish(options: Mapping[str, Any], *events: Any) -> list[Envelope[Any]]:
+    """Publish new events of the command line, and return them; see ``publish_events``."""
+    envelopes = [new_event(event, source=SOURCE) for event in events]
+    await publish_events(options, *envelopes)
+    return envelopes
 
 
 def _unpublished(error: Exception) -> TunewheelError:

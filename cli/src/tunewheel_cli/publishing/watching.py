@@ -11,18 +11,16 @@ from pathlib import Path
 from typing import Any, Self
 
 from tunewheel_contracts.errors import TransientError, TunewheelError
-from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.upstream import DocumentWithdrawn
 from tunewheel_contracts.identity import content_id
 from tunewheel_contracts.principal import Principal
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
 
 from tunewheel_cli.client import Endpoint
-from tunewheel_cli.publishing.events import SOURCE
 from tunewheel_cli.publishing.folder import document_files, read_documents
 from tunewheel_cli.publishing.items import Summary
 from tunewheel_cli.publishing.publish import Pump
-from tunewheel_cli.publishing.sender import Sender, publish_events
+from tunewheel_cli.publishing.sender import Sender, publish
 from tunewheel_cli.publishing.upload import USUAL, Uploader
 
 
@@ -158,7 +156,7 @@ class FolderWatch:
     async def _withdraw(self, names: tuple[str, ...], summary: Summary) -> None:
         said = {"project": self.project, "reason": "its file was deleted", "principal": self.principal}
         withdrawn = [DocumentWithdrawn.model_validate({**said, "document_id": name}) for name in names]
-        await publish_events(self.options, *(new_event(data, source=SOURCE) for data in withdrawn))
+        await publish(self.options, *withdrawn)
         summary.published[DocumentWithdrawn.type] += len(names)
 
 
