@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from tunewheel_cli.settling import IngestBehind, settled
+from tunewheel_cli.lag import IngestBehind, settled
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.upstream import TicketPublished
 from tunewheel_contracts.topics import TICKET_PUBLISHED

@@ -54,16 +54,6 @@ class Judged:
     scorecard: Scorecard
 
 
-async def read_first_plan(store: ObjectStore, run_id: str) -> EvaluationPlan:
-    """Return the plan of a run's first evaluation.
-
-    Raises:
-        UnknownEvaluation: eval has no such run.
-        TransientError: the store is away.
-    """
-    return await _plan(store, run_id, None)
-
-
 async def read_judged(store: ObjectStore, run_id: str, evaluation_id: str | None = None) -> Judged:
     """Return a run's evaluation by its id; None: the last finished one.
 
@@ -71,11 +61,11 @@ async def read_judged(store: ObjectStore, run_id: str, evaluation_id: str | None
         UnknownEvaluation: there is none, or it is not finished yet.
         TransientError: the store is away.
     """
-    plan = await read_first_plan(store, run_id)
+    plan = await read_plan(store, run_id)
     if evaluation_id is None:
         plan = await _last_judged(store, plan)
     elif evaluation_id != plan.evaluation_id:
-        plan = await _plan(store, run_id, evaluation_id)
+        plan = await read_plan(store, run_id, evaluation_id)
     data = await store.read(plan.scorecard_path)
     if data is None:
         named = evaluation_id or run_id
@@ -168,7 +158,13 @@ async def _check_refused(options: Mapping[str, Any], event: Envelope[EvalRequest
             raise RequestRefused(f"{letter.field}: {letter.reason}")
 
 
-async def _plan(store: ObjectStore, run_id: str, evaluation_id: str | None) -> EvaluationPlan:
+async def read_plan(store: ObjectStore, run_id: str, evaluation_id: str | None = None) -> EvaluationPlan:
+    """Return the plan of a run's evaluation; ``evaluation_id`` None: of its first.
+
+    Raises:
+        UnknownEvaluation: eval has no such run or evaluation.
+        TransientError: the store is away.
+    """
     for name in (run_id, evaluation_id or run_id):
         try:
             _SLUG.validate_python(name)

@@ -1,20 +1,38 @@
-"""Reads the members of consumer groups, and how far each group is behind the end of the log."""
+"""Reads the members of consumer groups, and how far each group is behind the end of the log. Waits until
+ingest has made records of everything published so far, so that a build includes them."""
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from tunewheel_contracts.errors import TunewheelError
-from tunewheel_contracts.topics import BY_NAME, TOPICS
+from tunewheel_contracts.topics import (
+    BY_NAME,
+    DOCUMENT_PUBLISHED,
+    EXAMPLE_PUBLISHED,
+    FEEDBACK_RECEIVED,
+    TICKET_PUBLISHED,
+    TOPICS,
+)
 from tunewheel_runtime.group_queries import each
 
 from tunewheel_cli.acls import SERVICES
 from tunewheel_cli.cluster import SeenGroup, admin_client, describe_cluster, describe_groups
 from tunewheel_cli.reading import consumer
+
+POLL_SECONDS = 0.2
+RECORDS_FROM = (TICKET_PUBLISHED, DOCUMENT_PUBLISHED, EXAMPLE_PUBLISHED, FEEDBACK_RECEIVED)
+"""The topics from which ingest makes records."""
+
+
+class IngestBehind(TunewheelError):
+    """Ingest has not read everything that was published."""
 
 
 class TopicsMissing(TunewheelError):
@@ -125,6 +143,49 @@ async def _ends(
             return {}, {}
         begins, ends = await client.beginning_offsets(partitions), await client.end_offsets(partitions)
     return {(*tp,): at for tp, at in begins.items()}, {(*tp,): at for tp, at in ends.items()}
+
+
+async def settled(
+    options: Mapping[str, Any], *, patience_seconds: float, on_behind: Callable[[int], None]
+) -> None:
+    """Wait until ingest has read the log up to its current end. ``on_behind`` is called with the number of
+    events left.
+
+    Raises:
+        IngestBehind: ingest was not done within ``patience_seconds``.
+        TransientError: no Kafka answers.
+    """
+    begins, ends = await _ends(options, [topic.name for topic in RECORDS_FROM])
+    wanted = {tp: end for tp, end in ends.items() if end > begins[tp]}
+    deadline = time.monotonic() + patience_seconds
+    async with admin_client(options) as admin:
+        while behind := await _ingest_behind(admin, wanted):
+            on_behind(behind)
+            if time.monotonic() >= deadline:
+                raise IngestBehind(
+                    f"ingest is {behind:,} events behind what was published: is it running (`tunewheel "
+                    "status`)? Wait and ask again, or ask for what there is with --no-wait"
+                )
+            await asyncio.sleep(POLL_SECONDS)
+
+
+async def _ingest_behind(admin: Any, wanted: Mapping[tuple[str, int], int]) -> int:
+    from aiokafka import errors
+
+    # A broker that never had a group creates the topic of groups at the first request.
+    not_yet = (
+        errors.GroupCoordinatorNotAvailableError,
+        errors.GroupLoadInProgressError,
+        errors.NotCoordinatorForGroupError,
+    )
+    reached: dict[tuple[str, int], int] = {}
+    for topic in {topic for topic, _ in wanted}:
+        try:
+            committed = await admin.list_consumer_group_offsets(f"ingest.{topic.replace('.', '-')}")
+        except not_yet:
+            continue
+        reached |= {tp: offset.offset for tp, offset in committed.items()}
+    return sum(max(0, end - max(reached.get(tp, 0), 0)) for tp, end in wanted.items())
 
 
 def _prefix(options: Mapping[str, Any]) -> str:

@@ -70,13 +70,13 @@ async def judge(
     from tunewheel_contracts.events.evaluation import EvalRequested
     from tunewheel_runtime.store import ObjectStore
 
-    from tunewheel_cli.evaluations import judge_again, read_criteria, read_first_plan
+    from tunewheel_cli.evaluations import judge_again, read_criteria, read_plan
     from tunewheel_cli.publishing.events import SOURCE
 
     wanted = read_criteria(criteria) if criteria is not None else ()
     place = ObjectStore(store or reach.var.store_url)
     with _waiting(silent=reach.as_json):
-        first = await read_first_plan(place, run)
+        first = await read_plan(place, run)
         data = EvalRequested(
             project=first.project, run_id=run, criteria=wanted, reason=reason,
             request=request or str(uuid.uuid4()), principal=reach.principal(),

@@ -88,8 +88,8 @@ async def build(
 
     from rich.console import Console
 
+    from tunewheel_cli.lag import settled
     from tunewheel_cli.reading import require_project
-    from tunewheel_cli.settling import settled
     from tunewheel_cli.specs import request_build
 
     options = reach.client_options()
