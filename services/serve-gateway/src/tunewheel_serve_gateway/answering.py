@@ -51,25 +51,15 @@ class Opened:
         return _headers(self.target, self.request)
 
 
+@dataclass
 class Answering:
-    def __init__(
-        self,
-        pool: Pool,
-        reconciler: Reconciler,
-        catalog: Catalog,
-        outcomes: Outcomes,
-        ids: CompletionIds,
-        retriever: Retriever,
-        settings: Settings,
-    ) -> None:
-        self._max_logprobs = settings.max_logprobs
-        self._max_output_tokens = settings.max_output_tokens
-        self._pool = pool
-        self._reconciler = reconciler
-        self._catalog = catalog
-        self._outcomes = outcomes
-        self._ids = ids
-        self._retriever = retriever
+    pool: Pool
+    reconciler: Reconciler
+    catalog: Catalog
+    outcomes: Outcomes
+    ids: CompletionIds
+    retriever: Retriever
+    settings: Settings
 
     def most_tokens(self, request: ChatRequest, caller: Caller) -> int:
         """Return an upper bound of the tokens of the answer and of the passages in its prompt. The bound
@@ -78,9 +68,9 @@ class Answering:
 
     def _most_said(self, request: ChatRequest) -> int:
         asked = [request.parameters[name] for name in LIMITS if name in request.parameters]
-        table = self._reconciler.table.projects.get(request.model)
+        table = self.reconciler.table.projects.get(request.model)
         usual = table.production.max_output_tokens if table and table.production else None
-        most = max(asked, default=usual or self._max_output_tokens)
+        most = max(asked, default=usual or self.settings.max_output_tokens)
         return most * (request.parameters.get("n") or 1)
 
     def most_logprobs(self, request: ChatRequest) -> int:
@@ -92,9 +82,10 @@ class Answering:
         if not request.parameters.get("logprobs"):
             return 0
         most = self._most_said(request) * ((request.parameters.get("top_logprobs") or 0) + 1)
-        if most > self._max_logprobs:
+        limit = self.settings.max_logprobs
+        if most > limit:
             raise BadRequest(
-                f"n * max_tokens * (top_logprobs + 1) is {most}; the limit here is {self._max_logprobs} "
+                f"n * max_tokens * (top_logprobs + 1) is {most}; the limit here is {limit} "
                 "log-probabilities: ask for fewer",
                 param="top_logprobs",
                 code="invalid_value",
@@ -103,14 +94,14 @@ class Answering:
 
     def _most_passages(self, request: ChatRequest, caller: Caller) -> int:
         """Return the most tokens of passages that any project which may answer puts into the prompt."""
-        owners = self._reconciler.table.owners(request.model)
-        version = None if owners else self._catalog.version(request.model)
+        owners = self.reconciler.table.owners(request.model)
+        version = None if owners else self.catalog.version(request.model)
         if version is not None:
             owners = [version.project]
         allowed = caller.projects_of(Role.APPLICATION)
         return max(
             (
-                self._retriever.most_tokens(project, request.retrieval)
+                self.retriever.most_tokens(project, request.retrieval)
                 for project in owners
                 if allowed is None or project in allowed
             ),
@@ -132,16 +123,16 @@ class Answering:
             started = time.perf_counter()
             exchange, body = self._begin(request, caller, target, started - arrived)
             try:
-                answer = await asking.complete(self._pool, target, body)
+                answer = await asking.complete(self.pool, target, body)
             except (UpstreamError, asyncio.CancelledError) as error:
                 if not _may_be_shorter(request, error):
-                    await self._outcomes.failed(exchange, error, started)
+                    await self.outcomes.failed(exchange, error, started)
                 raise
             exchange.take(answer)
             cite(answer, request.citation)
             said = orjson.dumps(_signed(answer, exchange))
             del answer  # Log-probabilities take ten times the memory of their JSON; do not wait with them.
-            await self._outcomes.answered(target, request, exchange, started)
+            await self.outcomes.answered(target, request, exchange, started)
             return said, _headers(target, request), exchange
 
         return await self._with_loaded_model(request, caller, sticky, ask)
@@ -163,14 +154,14 @@ class Answering:
             started = time.perf_counter()
             expect(_headers(target, request))
             exchange, body = self._begin(request, caller, target, started - arrived)
-            chunks = asking.stream(self._pool, target, body)
+            chunks = asking.stream(self.pool, target, body)
             try:
                 first = await anext(chunks, None)
             except BaseException as error:
                 await chunks.aclose()
                 is_outcome = isinstance(error, UpstreamError | asyncio.CancelledError)
                 if is_outcome and not _may_be_shorter(request, error):
-                    await self._outcomes.failed(exchange, error, started)
+                    await self.outcomes.failed(exchange, error, started)
                 raise
             return Opened(target, request, exchange, chunks, first, started)
 
@@ -197,22 +188,22 @@ class Answering:
                     yield held
                     held = b""
         except UpstreamError as error:
-            await self._outcomes.failed(exchange, error, started)
+            await self.outcomes.failed(exchange, error, started)
             yield held + as_event(error.body())
             return
         except (asyncio.CancelledError, GeneratorExit) as error:
-            await self._outcomes.failed(exchange, error, started)
+            await self.outcomes.failed(exchange, error, started)
             raise
         finally:
             await opened.chunks.aclose()
-        await self._outcomes.answered(opened.target, request, exchange, started)
+        await self.outcomes.answered(opened.target, request, exchange, started)
         yield held + as_event(DONE)
 
     async def close(self, opened: Opened) -> None:
         """Stop the engine's work on an answer whose client left before ``events`` was called."""
         if not opened.begun:
             opened.begun = True
-            await self._outcomes.failed(opened.exchange, asyncio.CancelledError(), opened.started)
+            await self.outcomes.failed(opened.exchange, asyncio.CancelledError(), opened.started)
             await opened.chunks.aclose()
 
     async def _with_loaded_model(
@@ -233,7 +224,7 @@ class Answering:
         except ModelNotLoaded:
             if target.adapter is None:
                 raise
-        await self._reconciler.reload(target.model_id)
+        await self.reconciler.reload(target.model_id)
         target = await self._find(request, caller, sticky, chance)
         try:
             return await self._within_context(target, request, ask)
@@ -254,30 +245,30 @@ class Answering:
                 if fewer is None or not _may_be_shorter(request, error):
                     raise
                 request = fewer
-                self._outcomes.shortened()
+                self.outcomes.shortened()
 
     async def _find(self, request: ChatRequest, caller: Caller, sticky: str | None, chance: float) -> Target:
         """Return the model that answers. ``chance`` decides between champion and canary where the request
         names no user. A version that no route names is loaded first."""
-        table, key = self._reconciler.table, sticky or request.user
+        table, key = self.reconciler.table, sticky or request.user
         candidate = table.candidate(request.model)
         draw = sticky_draw(request.model, key, candidate) if key else chance
         allowed = caller.projects_of(Role.APPLICATION)
         try:
             return table.find(request.model, draw=draw, allowed=allowed)
         except Unavailable:
-            if not await self._reconciler.reloaded(table.waiting_for(request.model)):
+            if not await self.reconciler.reloaded(table.waiting_for(request.model)):
                 raise
-            return self._reconciler.table.find(request.model, draw=draw, allowed=allowed)
+            return self.reconciler.table.find(request.model, draw=draw, allowed=allowed)
         except UnknownModel:
-            version = self._catalog.version(request.model)
+            version = self.catalog.version(request.model)
             if version is None or (allowed is not None and version.project not in allowed):
                 raise
-        return await self._reconciler.on_demand(version)
+        return await self.reconciler.on_demand(version)
 
     async def _with_passages(self, request: ChatRequest, project: str) -> ChatRequest:
-        found = await self._retriever.retrieve(project, request.question, request.retrieval)
-        as_declared = self._retriever.is_declared(project, request.retrieval)
+        found = await self.retriever.retrieve(project, request.question, request.retrieval)
+        as_declared = self.retriever.is_declared(project, request.retrieval)
         if found is None and as_declared:
             return request
         return replace(request, retrieved=found, retrieves_as_declared=as_declared)
@@ -285,10 +276,10 @@ class Answering:
     def _begin(
         self, request: ChatRequest, caller: Caller, target: Target, queued: float
     ) -> tuple[Exchange, dict[str, Any]]:
-        request.check_limit(max(self._max_output_tokens, target.max_output_tokens or 0))
+        request.check_limit(max(self.settings.max_output_tokens, target.max_output_tokens or 0))
         exchange = Exchange(
             project=target.project,
-            completion_id=self._ids.new(target.project),
+            completion_id=self.ids.new(target.project),
             model_id=target.model_id,
             role=target.role,
             messages=request.messages_with(target.system_prompt),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
 from tunewheel_runtime.identity.guard import caller_of
@@ -34,32 +35,24 @@ STICKY_HEADER = b"x-tunewheel-session"
 """During a canary, requests with the same value are answered by the same model."""
 
 
+@dataclass
 class ChatCompletions:
-    def __init__(
-        self,
-        answering: Answering,
-        admission: Admission,
-        in_flight: InFlight,
-        require_started: Callable[[], None],
-        metrics: Metrics,
-        settings: Settings,
-    ) -> None:
-        self._answering = answering
-        self._admission = admission
-        self._in_flight = in_flight
-        self._require_started = require_started
-        self._metrics = metrics
-        self._heartbeat_seconds = settings.heartbeat_seconds
+    answering: Answering
+    admission: Admission
+    in_flight: InFlight
+    require_started: Callable[[], None]
+    metrics: Metrics
+    settings: Settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         caller = caller_of(scope)
         try:
-            self._require_started()
-            with self._in_flight.taken(caller, scope) as taken:
+            self.require_started()
+            with self.in_flight.taken(caller, scope) as taken:
                 request, admitted = await self._admit(receive, caller, taken)
                 await self._answer(request, caller, admitted, scope, receive, send)
         except ApiError as error:
-            self._metrics.add("completions.refused")
+            self.metrics.add("completions.refused")
             await send_error(send, error)
         except ClientGone:
             return
@@ -69,10 +62,10 @@ class ChatCompletions:
         for minutes."""
         raw = await taken.body(receive)
         request = parse_chat_request(raw)
-        output_tokens = self._answering.most_tokens(request, caller)
-        logprobs = self._answering.most_logprobs(request)
+        output_tokens = self.answering.most_tokens(request, caller)
+        logprobs = self.answering.most_logprobs(request)
         taken.add(0 if request.stream else logprobs * LOGPROB_BYTES)
-        return request, await self._admission.admit(caller, size=len(raw), output_tokens=output_tokens)
+        return request, await self.admission.admit(caller, size=len(raw), output_tokens=output_tokens)
 
     async def _answer(
         self,
@@ -92,17 +85,17 @@ class ChatCompletions:
             if not watch.is_gone:
                 raise
             watch.forgive()
-            self._metrics.add("completions.disconnected")
+            self.metrics.add("completions.disconnected")
             admitted.abandon()
         finally:
             watch.end()
-            await self._admission.settle(admitted)
+            await self.admission.settle(admitted)
 
     async def _plain(
         self, request: ChatRequest, caller: Caller, sticky: str | None, admitted: Admitted, send: Send
     ) -> None:
         try:
-            body, headers, exchange = await self._answering.complete(request, caller, sticky)
+            body, headers, exchange = await self.answering.complete(request, caller, sticky)
         except ApiError as error:
             self._count_refused(error)
             await send_error(send, error)
@@ -113,7 +106,7 @@ class ChatCompletions:
     async def _stream(
         self, request: ChatRequest, caller: Caller, sticky: str | None, admitted: Admitted, send: Send
     ) -> None:
-        seconds = self._heartbeat_seconds
+        seconds = self.settings.heartbeat_seconds
         stream = EventStream(send, heartbeat_seconds=seconds, headers=admitted.headers)
         try:
             await self._stream_to(stream, request, caller, sticky, admitted)
@@ -135,8 +128,8 @@ class ChatCompletions:
         sticky: str | None,
         admitted: Admitted,
     ) -> None:
-        opened = await self._answering.open_stream(request, caller, sticky, stream.expect)
-        events = self._answering.events(opened)
+        opened = await self.answering.open_stream(request, caller, sticky, stream.expect)
+        events = self.answering.events(opened)
         try:
             await stream.begin(opened.headers)
             async for event in events:
@@ -145,11 +138,11 @@ class ChatCompletions:
         finally:
             admitted.take(opened.exchange)
             await events.aclose()
-            await self._answering.close(opened)
+            await self.answering.close(opened)
 
     def _count_refused(self, error: ApiError) -> None:
         if not isinstance(error, UpstreamError):
-            self._metrics.add("completions.refused")
+            self.metrics.add("completions.refused")
 
 
 class _Watch:

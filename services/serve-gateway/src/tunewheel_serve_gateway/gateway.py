@@ -35,7 +35,7 @@ from tunewheel_serve_gateway.feedback import as_allowed
 from tunewheel_serve_gateway.limits.admitting import make_admission
 from tunewheel_serve_gateway.limits.in_flight import InFlight
 from tunewheel_serve_gateway.metrics import Metrics
-from tunewheel_serve_gateway.outcomes import Outcomes, ShadowCopies
+from tunewheel_serve_gateway.outcomes import Outcomes
 from tunewheel_serve_gateway.reconcile import Reconciler
 from tunewheel_serve_gateway.retrieval.retriever import make_retriever
 from tunewheel_serve_gateway.routing import RouteTable
@@ -120,13 +120,10 @@ class Gateway:
             batch=settings.completion_batch,
             linger_seconds=settings.completion_linger_seconds,
         )
-        self._shadows = ShadowCopies(
-            self.pool, self.reconciler, self.log.offer, self._ids, self.metrics, settings
-        )
-        outcomes = Outcomes(self.reconciler, self.log, self._ids, self._shadows, self.metrics)
+        self._outcomes = Outcomes(self.pool, self.reconciler, self.log, self._ids, self.metrics, settings)
         self.retriever = make_retriever(settings, store, self.catalog.spec, self.metrics)
         answering = Answering(
-            self.pool, self.reconciler, self.catalog, outcomes, self._ids, self.retriever, settings
+            self.pool, self.reconciler, self.catalog, self._outcomes, self._ids, self.retriever, settings
         )
         self.admission = make_admission(settings, self.metrics)
         self.embeddings = Embeddings(self.retriever.embedders, self.catalog.spec, self.admission)
@@ -260,7 +257,7 @@ class Gateway:
         await self._snapshot.close(self.catalog)
         await self.reconciler.close()
         await self.retriever.close()
-        await self._shadows.close()
+        await self._outcomes.close()
         try:
             await self.log.close(timeout_seconds=self._settings.shutdown_seconds / 2)
         finally:

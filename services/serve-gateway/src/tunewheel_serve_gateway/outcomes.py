@@ -6,12 +6,11 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from tunewheel_contracts.formats.serving import RouteRole
 
-from tunewheel_serve_gateway.chat_request import ChatRequest
+from tunewheel_serve_gateway.chat_request import ChatRequest, Messages
 from tunewheel_serve_gateway.completions.exchange import Exchange
 from tunewheel_serve_gateway.completions.ids import CompletionIds
 from tunewheel_serve_gateway.completions.log import CompletionLog
@@ -25,23 +24,32 @@ from tunewheel_serve_gateway.upstream.pool import Pool
 from tunewheel_serve_gateway.upstream.protocol import ModelNotLoaded, UpstreamError
 
 
+@dataclass
 class Outcomes:
-    """Writes outcomes to the completion log and the metrics, and offers answered requests to shadow
-    models."""
+    """Writes outcomes to the completion log and the metrics, and sends copies of answered requests to shadow
+    models, whose answers are logged and never sent to a client.
 
-    def __init__(
-        self,
-        reconciler: Reconciler,
-        log: CompletionLog,
-        ids: CompletionIds,
-        shadows: ShadowCopies,
-        metrics: Metrics,
-    ) -> None:
-        self._reconciler = reconciler
-        self._log = log
-        self._ids = ids
-        self._shadows = shadows
-        self._metrics = metrics
+    As many copies run and wait as the settings allow; further ones are dropped and counted.
+    """
+
+    pool: Pool
+    reconciler: Reconciler
+    log: CompletionLog
+    ids: CompletionIds
+    metrics: Metrics
+    settings: Settings
+    _copies: dict[asyncio.Task[None], int] = field(default_factory=dict[asyncio.Task[None], int])
+    """The shadow copies that run or wait, and the bytes that each holds in memory."""
+
+    def __post_init__(self) -> None:
+        self._most_copies = self.settings.shadow_concurrency + self.settings.shadow_backlog
+        self._slots = asyncio.Semaphore(self.settings.shadow_concurrency)
+
+    async def close(self) -> None:
+        """Cancel the copies that are running or waiting. No client waits for them."""
+        for task in self._copies:
+            task.cancel()
+        await asyncio.gather(*self._copies, return_exceptions=True)
 
     async def answered(
         self, target: Target, request: ChatRequest, exchange: Exchange, started: float
@@ -50,12 +58,12 @@ class Outcomes:
         it sent to the client."""
         exchange.finish(time.perf_counter() - started)
         self._measure(exchange, "answered")
-        await self._log.keep(exchange)
-        self._shadows.offer(target, request, exchange)
+        await self.log.keep(exchange)
+        self._offer_copy(target, request, exchange)
         self._count_refused(target, request, exchange)
 
     def _measure(self, exchange: Exchange, outcome: str) -> None:
-        metrics, project = self._metrics, exchange.project
+        metrics, project = self.metrics, exchange.project
         metrics.observe("completion.seconds", exchange.latency_seconds, project=project, outcome=outcome)
         if exchange.first_token_seconds is not None:
             metrics.observe("first_token.seconds", exchange.first_token_seconds, project=project)
@@ -71,31 +79,22 @@ class Outcomes:
         requests a failed completion is logged under its name, with the reason. The rollout then fails as if
         the candidate's answers had failed. No client is affected.
         """
-        table = self._reconciler.table.projects.get(target.project)
+        table = self.reconciler.table.projects.get(target.project)
         if table is None or target.pinned:
             return
         for refused in table.refused:
-            failure = self._reconciler.failures.get(refused.model_id)
+            failure = self.reconciler.failures.get(refused.model_id)
             if failure is None or random.random() * 100 >= refused.percent:
                 continue
-            exchange = Exchange(
-                project=refused.project,
-                completion_id=self._ids.new(refused.project),
-                model_id=refused.model_id,
-                role=refused.role,
-                messages=(),  # The answered completion holds them; an erasure finds them there.
-                shadow_of=answered.completion_id if refused.role is RouteRole.SHADOW else None,
-                client=answered.client,
-                user=answered.user,
-                trace=answered.trace,
-            )
+            # The answered completion holds the messages; an erasure finds them there.
+            exchange = self._exchange_beside(answered, refused, messages=())
             exchange.fail(f"cannot be served: {failure.reason}", "model", ours=True)
             exchange.finish(0.0)
-            self._log.offer(exchange)
+            self.log.offer(exchange)
 
     def shortened(self) -> None:
         """Count a passage that was dropped from a prompt. The request is then sent to the engine again."""
-        self._metrics.add("retrieval.shortened")
+        self.metrics.add("retrieval.shortened")
 
     async def failed(self, exchange: Exchange, error: BaseException, started: float) -> None:
         """Log a request that failed or whose client left. For a client that left, the log is not waited
@@ -106,88 +105,61 @@ class Outcomes:
                 exchange.fail(str(error), error.fault)
             exchange.finish(seconds)
             if error.fault is not None:
-                await self._log.keep(exchange)
+                await self.log.keep(exchange)
             if error.fault == "client":  # An application's faulty requests are no outage.
                 self._measure(exchange, "refused")
             elif not isinstance(error, ModelNotLoaded):
-                self._metrics.add("completions.failed")
+                self.metrics.add("completions.failed")
                 self._measure(exchange, "failed")
             return
         exchange.cancel()
         exchange.finish(seconds)
         self._measure(exchange, "disconnected")
-        self._log.offer(exchange)
+        self.log.offer(exchange)
 
-
-class ShadowCopies:
-    """Sends copies of answered requests to a shadow model. Its answers are logged and never sent to a client.
-    As many copies run and wait as the settings allow; further ones are dropped and counted."""
-
-    def __init__(
-        self,
-        pool: Pool,
-        reconciler: Reconciler,
-        record: Callable[[Exchange], object],
-        ids: CompletionIds,
-        metrics: Metrics,
-        settings: Settings,
-    ) -> None:
-        self._pool = pool
-        self._reconciler = reconciler
-        self._record = record
-        self._ids = ids
-        self._metrics = metrics
-        self._most = settings.shadow_concurrency + settings.shadow_backlog
-        self._most_bytes = settings.shadow_backlog_bytes
-        self._slots = asyncio.Semaphore(settings.shadow_concurrency)
-        self._tasks: dict[asyncio.Task[None], int] = {}
-        """The copies that run or wait, and the bytes that each holds in memory."""
-
-    def offer(self, target: Target, request: ChatRequest, answered: Exchange) -> None:
+    def _offer_copy(self, target: Target, request: ChatRequest, answered: Exchange) -> None:
         """Queue a copy of ``request`` for the shadow of ``target``'s project, if it has one. Does not
         wait."""
-        table = self._reconciler.table.projects.get(target.project)
+        table = self.reconciler.table.projects.get(target.project)
         shadow = table.shadow if table is not None and not target.pinned else None
         if shadow is None or random.random() * 100 >= shadow.percent:
             return
+        held = sum(self._copies.values())
         size = request.size_bytes + answered.size_bytes
-        if len(self._tasks) >= self._most or sum(self._tasks.values()) + size > self._most_bytes:
-            self._metrics.add("shadow.dropped")
+        if len(self._copies) >= self._most_copies or held + size > self.settings.shadow_backlog_bytes:
+            self.metrics.add("shadow.dropped")
             return
         task = asyncio.create_task(self._copy(shadow, request, answered), name="shadow")
-        self._tasks[task] = size
-        task.add_done_callback(self._tasks.pop)
-
-    async def close(self) -> None:
-        """Cancel the copies that are running or waiting. No client waits for them."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._copies[task] = size
+        task.add_done_callback(self._copies.pop)
 
     async def _copy(self, shadow: Target, request: ChatRequest, answered: Exchange) -> None:
-        exchange = Exchange(
-            project=shadow.project,
-            completion_id=self._ids.new(shadow.project),
-            model_id=shadow.model_id,
-            role=RouteRole.SHADOW,
-            messages=request.messages_with(shadow.system_prompt),
-            shadow_of=answered.completion_id,
-            client=answered.client,
-            user=answered.user,
-            overrides=overrides_of(request, shadow),
-            retrieved=request.retrieved,
-            trace=answered.trace,
-        )
+        exchange = self._exchange_beside(answered, shadow, request.messages_with(shadow.system_prompt))
+        exchange.overrides, exchange.retrieved = overrides_of(request, shadow), request.retrieved
         body = replace(request, stream=False).upstream_body(shadow)
         async with self._slots:
             started = time.perf_counter()
             try:
-                exchange.take(await asking.complete(self._pool, shadow, body))
+                exchange.take(await asking.complete(self.pool, shadow, body))
             except UpstreamError as error:
                 if error.fault in (None, "client"):
-                    self._metrics.add("shadow.dropped")
+                    self.metrics.add("shadow.dropped")
                     return
                 exchange.fail(str(error), error.fault)
         exchange.finish(time.perf_counter() - started)
-        self._metrics.add("shadow.copied")
-        self._record(exchange)
+        self.metrics.add("shadow.copied")
+        self.log.offer(exchange)
+
+    def _exchange_beside(self, answered: Exchange, target: Target, messages: Messages) -> Exchange:
+        """Return the exchange of ``target`` for the request that another model ``answered``."""
+        return Exchange(
+            project=target.project,
+            completion_id=self.ids.new(target.project),
+            model_id=target.model_id,
+            role=target.role,
+            messages=messages,
+            shadow_of=answered.completion_id if target.role is RouteRole.SHADOW else None,
+            client=answered.client,
+            user=answered.user,
+            trace=answered.trace,
+        )

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from tunewheel_contracts.erasures import Erasure, Erasures
@@ -92,20 +93,14 @@ class Forgetting:
         return takes
 
 
+@dataclass
 class Recall:
     """Finds completions. Those for which ``is_erased`` is true are not returned."""
 
-    def __init__(
-        self,
-        recent: RecentCompletions,
-        ids: CompletionIds,
-        search: Search,
-        is_erased: Callable[[Kept], bool],
-    ) -> None:
-        self._recent = recent
-        self._ids = ids
-        self._search = search
-        self._is_erased = is_erased
+    recent: RecentCompletions
+    ids: CompletionIds
+    search: Search
+    is_erased: Callable[[Kept], bool]
 
     async def find(self, completion_id: str, caller: Caller, projects: Collection[str]) -> Recalled:
         """Return the project and the completion of ``completion_id``. ``projects``: those served here.
@@ -114,17 +109,17 @@ class Recall:
             UnknownCompletion: no gateway made this id for a project that ``caller`` may use.
             TransientError: the broker is away.
         """
-        kept = self._recent.get(completion_id)
+        kept = self.recent.get(completion_id)
         if kept is not None and caller.may(Role.APPLICATION, kept.project):
             return kept.project, kept.data()
         allowed = caller.projects_of(Role.APPLICATION)
-        project = self._ids.project_of(completion_id, projects if allowed is None else allowed)
+        project = self.ids.project_of(completion_id, projects if allowed is None else allowed)
         if project is None:
             raise UnknownCompletion(
                 f"this caller's projects have no completion {completion_id}; send the 'id' of the answer",
                 param="completion_id",
             )
-        found = await self._search(completion_id, made_at(completion_id))
-        if found is None or self._is_erased(kept_as(found)):
+        found = await self.search(completion_id, made_at(completion_id))
+        if found is None or self.is_erased(kept_as(found)):
             return project, None
         return project, found.data

@@ -27,13 +27,9 @@ KINDS: tuple[tuple[str, Unit, Period], ...] = (
     ("tokens_per_day", "tokens", "day"),
     ("tokens_per_month", "tokens", "month"),
 )
-HEADERS: dict[Unit, tuple[bytes, bytes, bytes]] = {
-    "requests": (
-        b"x-ratelimit-limit-requests",
-        b"x-ratelimit-remaining-requests",
-        b"x-ratelimit-reset-requests",
-    ),
-    "tokens": (b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens"),
+HEADERS: dict[Unit, list[bytes]] = {
+    unit: [f"x-ratelimit-{part}-{unit}".encode() for part in ("limit", "remaining", "reset")]
+    for unit in ("requests", "tokens")
 }
 SECONDS = {"minute": 60, "day": 86_400}
 BYTES_PER_TOKEN = 3

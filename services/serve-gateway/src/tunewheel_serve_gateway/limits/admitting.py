@@ -179,7 +179,8 @@ class Admission:
 
     async def _charge(self, account: Account, charges: list[Charge], now: float) -> tuple[Headers, bool]:
         """Return the rate limit headers, and whether Redis counted the charge for all gateways."""
-        here, everywhere = await self._add(account, charges)
+        here = account.add(charges)  # Always, so that this gateway can go on alone if Redis fails.
+        everywhere = None if self._shared is None else await self._shared.add(account.key, charges)
         if self._shared is not None and everywhere is None:
             self._metrics.add("limits.away")
             if self._refuse_when_away:
@@ -205,16 +206,6 @@ class Admission:
         if window is None or not window.began <= now < window.began + window.seconds:
             window = self._windows[period] = window_at(period, now)
         return window
-
-    async def _add(
-        self, account: Account, charges: Sequence[Charge]
-    ) -> tuple[list[Count], list[Count] | None]:
-        """Add the charges; return the usage at this gateway, and at all gateways (None without Redis). The
-        local usage is always counted, so that this gateway can go on alone if Redis fails."""
-        here = account.add(charges)
-        if self._shared is None:
-            return here, None
-        return here, await self._shared.add(account.key, charges)
 
     async def _correct(self, account: Account, charges: Sequence[Charge], *, everywhere: bool) -> None:
         account.add(charges)

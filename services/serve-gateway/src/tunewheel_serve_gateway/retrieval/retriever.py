@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import structlog
@@ -37,20 +38,16 @@ SHORT_QUESTION = 500
 """Longest question, in characters, that is embedded on the event loop."""
 
 
+@dataclass
 class Retriever:
     """Retrieves passages as a project's spec asks. ``spec_of`` returns a project's present spec."""
 
-    def __init__(
-        self,
-        indexes: Indexes,
-        embedders: Embedders,
-        spec_of: Callable[[str], ProjectSpec | None],
-        metrics: Metrics,
-    ) -> None:
-        self.indexes = indexes
-        self.embedders = embedders
-        self._spec_of = spec_of
-        self._metrics = metrics
+    indexes: Indexes
+    embedders: Embedders
+    spec_of: Callable[[str], ProjectSpec | None]
+    metrics: Metrics
+
+    def __post_init__(self) -> None:
         self._threads = ThreadPoolExecutor(SEARCHES, thread_name_prefix="retrieval")
 
     async def close(self) -> None:
@@ -59,7 +56,7 @@ class Retriever:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def spec(self, project: str) -> RetrievalSpec | None:
-        spec = self._spec_of(project)
+        spec = self.spec_of(project)
         return spec.retrieval if spec is not None else None
 
     def most_tokens(self, project: str, asked: Switch | None) -> int:
@@ -95,11 +92,11 @@ class Retriever:
         except Exception:  # An error in the search must not stop the answer.
             log.exception("retrieval_failed", project=project, index_id=index.manifest.index_id)
             return self._without(project, spec)
-        self._metrics.add("retrieval.answered")
+        self.metrics.add("retrieval.answered")
         return found
 
     def _without(self, project: str, spec: RetrievalSpec) -> Retrieved:
-        self._metrics.add("retrieval.unavailable")
+        self.metrics.add("retrieval.unavailable")
         if spec.when_unavailable == "refuse":
             raise Unavailable(
                 f"the documents of project {project} cannot be searched yet; try again shortly, or send "
@@ -128,7 +125,7 @@ class Retriever:
         else:
             by_words, hits = await asyncio.get_running_loop().run_in_executor(self._threads, search)
         if by_words:
-            self._metrics.add("retrieval.by_words")
+            self.metrics.add("retrieval.by_words")
         taken = (time.perf_counter() - started) * 1000
         fits = not by_words and len(index.rows) > 0  # An empty index gives no similarity.
         return retrieved(

@@ -21,17 +21,16 @@ from tunewheel_serve_gateway.judged import EngineIdentity, identity_of
 from tunewheel_serve_gateway.upstream.protocol import (
     AT_HAND,
     Chunk,
-    KeyRefused,
-    ModelFailed,
-    ModelNotLoaded,
     Timeouts,
     UpstreamAway,
     UpstreamBroken,
     UpstreamError,
-    UpstreamLost,
-    UpstreamRefused,
     UpstreamSilent,
+    failure,
+    lost,
+    message_of,
     says_something,
+    unreachable,
 )
 from tunewheel_serve_gateway.upstream.sse import DONE, LONGEST_ANSWER, read_data
 
@@ -211,19 +210,13 @@ class OpenAiUpstream:
     def _away(self, error: Exception) -> UpstreamAway:
         if not isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
             return lost(error, self._retry_after)
-        reason = f"the inference engine cannot be reached ({type(error).__name__}); try again shortly"
         if isinstance(error, aiohttp.ClientConnectorCertificateError):
             reason = (
                 f"the certificate of the inference engine is not trusted ({error.certificate_error}); "
                 "name the PEM file of its authority in TUNEWHEEL_ENGINE_CAFILE"
             )
-        return UpstreamAway(reason, retry_after=self._retry_after)
-
-
-def lost(error: Exception, retry_after: str) -> UpstreamLost:
-    """Return the error for a connection that ended after the request was sent."""
-    reason = f"the connection to the inference engine was lost ({type(error).__name__}); try again shortly"
-    return UpstreamLost(reason, retry_after=retry_after)
+            return UpstreamAway(reason, retry_after=self._retry_after)
+        return unreachable(error, self._retry_after)
 
 
 async def _whole(response: aiohttp.ClientResponse) -> bytes:
@@ -241,52 +234,6 @@ async def _whole(response: aiohttp.ClientResponse) -> bytes:
             reason = f"the engine's answer is over {LONGEST_ANSWER} bytes; ask for fewer tokens"
             raise UpstreamBroken(reason)
     return b"".join(parts)
-
-
-def failure(status: int, body: bytes, *, retry_after: str | None, default_retry_after: str) -> UpstreamError:
-    """Return the error for an engine's answer of ``status`` ≥ 300."""
-    if status < 400:
-        return redirected(status, default_retry_after)
-    try:
-        parsed = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        parsed = {}
-    message = message_of(parsed) or body[:500].decode("utf-8", "replace") or f"status {status}"
-    if status == 404:
-        return ModelNotLoaded(message, param="model")
-    if status in (401, 403):
-        reason = "the engine refuses the gateway's key; check TUNEWHEEL_ENGINE_API_KEY"
-        return KeyRefused(reason, detail=message, retry_after=default_retry_after)
-    if status == 503:
-        reason = "the inference engine is unavailable; try again shortly"
-        return UpstreamAway(reason, detail=message, retry_after=retry_after or default_retry_after)
-    if status >= 500:
-        return ModelFailed("the engine failed; send the request again", detail=message)
-    details = parsed.get("error") if isinstance(parsed, dict) else None
-    error = {"message": message, **(details if isinstance(details, dict) else {})}
-    if status == 429:
-        retry_after = retry_after or default_retry_after
-    return UpstreamRefused(status, error, retry_after=retry_after)
-
-
-def redirected(status: int, retry_after: str) -> UpstreamAway:
-    """Return the error for a redirect, which is never followed."""
-    reason = (
-        f"the engine's address answers {status}, a redirect, which is never followed; name the address "
-        "of the engine itself in TUNEWHEEL_ENGINE_URL"
-    )
-    return UpstreamAway(reason, retry_after=retry_after)
-
-
-def message_of(parsed: Any) -> str | None:
-    """Return the message of an error body in OpenAI's shape, vLLM's older flat shape or FastAPI's shape."""
-    if not isinstance(parsed, dict):
-        return None
-    error = parsed.get("error", parsed)
-    if isinstance(error, str):
-        return error
-    found = error.get("message") or error.get("detail") if isinstance(error, dict) else None
-    return str(found) if found else None
 
 
 def _says(answer: dict[str, Any], part: str) -> bool:

@@ -19,15 +19,18 @@ from huggingface_hub.errors import HfHubHTTPError, InferenceTimeoutError, Overlo
 from tunewheel_runtime.telemetry import carried
 
 from tunewheel_serve_gateway.judged import EngineIdentity, identity_of_info
-from tunewheel_serve_gateway.upstream.openai import OpenAiUpstream, failure, lost, redirected
+from tunewheel_serve_gateway.upstream.openai import OpenAiUpstream
 from tunewheel_serve_gateway.upstream.protocol import (
     Chunk,
     ModelNotLoaded,
     Timeouts,
-    UpstreamAway,
     UpstreamBroken,
     UpstreamRefused,
     UpstreamSilent,
+    failure,
+    lost,
+    redirected,
+    unreachable,
 )
 from tunewheel_serve_gateway.upstream.tgi_request import parameters_of, stops_of
 
@@ -156,8 +159,7 @@ class TgiUpstream:
         except httpx2.TransportError as error:
             if not isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
                 raise lost(error, self._retry_after) from error
-            reason = f"the inference engine cannot be reached ({type(error).__name__}); try again shortly"
-            raise UpstreamAway(reason, retry_after=self._retry_after) from error
+            raise unreachable(error, self._retry_after) from error
         finally:
             await client.close()
 
