@@ -34,7 +34,7 @@ from tunewheel_contracts.formats.retrieval_spec import RetrievedTraining
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_curate.open_index import OpenIndex, open_for_build
+from tunewheel_curate.inputs import OpenIndex, open_for_build
 from tunewheel_curate.passages.choosing import Chooser, Row
 from tunewheel_eval.clusters import of_examples
 from tunewheel_eval.job import ContestantJob, Job

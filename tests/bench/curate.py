@@ -79,7 +79,7 @@ def build_measured(size: int) -> dict[str, Any]:
         step("write")
         total = costs(size, last - started, time.perf_counter() - wall)
         if SUITE:
-            tokens = made.outside.tokens
+            tokens = made.pinned.tokens
             assert run_suite(made.split, spec, manifest.dataset_id, folder / "data_docs", tokens=tokens) == []
             step("data_docs")
         found = caught(faults, folder)

@@ -33,7 +33,7 @@ from report import BENCH_DIR, write_report
 from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_curate.cleaning.normalization import comparison_key, normalize_text
 from tunewheel_curate.duplicates.answers import answered_alike
-from tunewheel_curate.duplicates.near import settle_near_duplicates
+from tunewheel_curate.duplicates.questions import settle_near_duplicates
 from tunewheel_curate.duplicates.semantics import semantic_pairs
 from tunewheel_curate.similarity.near_index import empty_index
 from tunewheel_curate.similarity.pairs import SimilarPair, near_pairs

@@ -19,7 +19,7 @@ from corpus import project, require_data, tickets
 from report import write_report
 from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_curate.cleaning.normalization import comparison_key
-from tunewheel_curate.duplicates.near import settle_near_duplicates
+from tunewheel_curate.duplicates.questions import settle_near_duplicates
 from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY
 from tunewheel_curate.pipeline import build
 from tunewheel_curate.similarity.near_cache import NearCache

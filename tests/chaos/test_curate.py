@@ -28,10 +28,9 @@ from tunewheel_contracts.identity import content_id
 from tunewheel_contracts.pseudonyms import Pseudonyms
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_curate.pipeline import build
-from tunewheel_curate.records.arrivals import rows_of
+from tunewheel_curate.records.log import rows_of
 from tunewheel_curate.records.table import RecordTable
-from tunewheel_curate.versions.pseudonymity import under_pseudonyms
-from tunewheel_curate.versions.versioning import dataset_id_of, rows_sha256
+from tunewheel_curate.versions.versioning import dataset_id_of, rows_sha256, under_pseudonyms
 from tunewheel_runtime.service import Delivery, Position
 
 from ..integration.bus import Bus, until

@@ -15,9 +15,9 @@ from tunewheel_contracts.events.data import RecordIngested, RecordKind, Trust
 from tunewheel_contracts.formats.dataset import ChatExample, ChatMessage, DatasetManifest, PreferencePair
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_id
-from tunewheel_curate.given import Given
+from tunewheel_curate.inputs import Inputs
 from tunewheel_curate.pipeline import Build, build
-from tunewheel_curate.records.arrivals import rows_of
+from tunewheel_curate.records.log import rows_of
 from tunewheel_curate.versions.versioning import write_version
 from tunewheel_runtime.service import Delivery, Position
 from tunewheel_runtime.store import ObjectStore
@@ -69,7 +69,7 @@ def records() -> list[RecordIngested]:
     return [*made, record(99, RecordKind.DOCUMENT, "Oil every bell once a year, before the winter comes.")]
 
 
-def written(count: int, given: Given, folder: Path, store: ObjectStore) -> tuple[DatasetManifest, Build]:
+def written(count: int, given: Inputs, folder: Path, store: ObjectStore) -> tuple[DatasetManifest, Build]:
     deliveries = [
         Delivery(new_event(data, source="/test"), Position("record.ingested", 0, offset), {})
         for offset, data in enumerate(records()[-count:])
@@ -88,7 +88,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ObjectStore:
 
 @pytest.fixture(scope="module")
 def version(store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> tuple[DatasetManifest, Build]:
-    return written(31, Given(), tmp_path_factory.mktemp("first"), store)
+    return written(31, Inputs(), tmp_path_factory.mktemp("first"), store)
 
 
 def run(store: ObjectStore, *arguments: str) -> str:
@@ -147,7 +147,7 @@ def test_two_built_versions_are_compared(
     store: ObjectStore, version: tuple[DatasetManifest, Build], tmp_path: Path
 ) -> None:
     before, made = version
-    after, _ = written(41, Given(memory=made.memory), tmp_path, store)
+    after, _ = written(41, Inputs(memory=made.memory), tmp_path, store)
     told = json.loads(run(store, "diff", before.dataset_id, after.dataset_id, "--json"))
     assert sum(told["added"].values()) == 10
     assert (told["removed"], told["moved"], told["answers_changed"], told["spec"]) == ({}, {}, 0, {})

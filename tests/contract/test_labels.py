@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
 from tunewheel_curate.examples.output_validation import spelt_answers, validate_outputs
-from tunewheel_curate.versions.observations import allowed_labels
+from tunewheel_curate.versions.suite import allowed_labels
 from tunewheel_monitor.answers import Task
 
 VALUES: dict[str, list[Any]] = {

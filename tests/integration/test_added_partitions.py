@@ -17,7 +17,7 @@ from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.upstream import FeedbackReceived
 from tunewheel_contracts.topics import TopicSpec
-from tunewheel_monitor.log_positions import LogPositions
+from tunewheel_monitor.evidence import LogPositions
 from tunewheel_runtime import partitions, view
 from tunewheel_runtime.deadletter import Position, Undecoded, dead_letter
 from tunewheel_runtime.settings import ServiceSettings

@@ -18,7 +18,7 @@ from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import RecordIngested
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_curate.pipeline import build
-from tunewheel_curate.records.arrivals import rows_of
+from tunewheel_curate.records.log import rows_of
 from tunewheel_curate.versions.card import data_card
 from tunewheel_runtime.consuming import Delivery
 from tunewheel_runtime.service import Position

@@ -24,10 +24,10 @@ from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec, RetrievedT
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_contracts.principal import Principal
 from tunewheel_curate.builds.building import Builder, BuildFailed, BuildStopped, WorkerFailed
-from tunewheel_curate.builds.known import Known
+from tunewheel_curate.builds.log_state import LogState
 from tunewheel_curate.builds.worker import BuildOrder, BuildOutcome
 from tunewheel_curate.curation import Curation
-from tunewheel_curate.records.missing import MissingRecords
+from tunewheel_curate.records.log import MissingRecords
 from tunewheel_curate.records.table import RecordTable
 from tunewheel_curate.settings import Settings
 from tunewheel_runtime.attempts import Attempts
@@ -91,7 +91,7 @@ class Desk:
         self._folder, self._made = folder, (spec, records)
         store = folder / "store"
         self.log: list[Envelope[Any]] = []
-        self.known = Known()
+        self.known = LogState()
         self.table = RecordTable(str(store / "records"))
         self.builder = DyingBuilder()
         self._rows = records(*({"partition": 0, "offset": n} for n in range(5)))

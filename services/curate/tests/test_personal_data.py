@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from tunewheel_curate.documents.examples import question_sections
 from tunewheel_curate.documents.teaching import Lesson, QuestionAnswer
-from tunewheel_curate.given import Given, Outside
+from tunewheel_curate.inputs import Inputs, Pinned
 from tunewheel_curate.pipeline import Build, build
-from tunewheel_curate.versions.observations import observed
+from tunewheel_curate.versions.suite import observed
 
 SPELLINGS = {
     "plain": "jane@acme.com",
@@ -113,8 +113,8 @@ def test_what_a_teacher_spells_out_is_redacted(records, spec, varied_rows, spell
     frame = records(*varied_rows(20), document)
     ((key, _),) = question_sections(frame.filter(frame["kind"] == "document"), wanted).items()
     pair = QuestionAnswer(question=f"Who is {spelling}, please?", answer="The front desk counts the keys.")
-    outside = Outside(lessons={key: Lesson(pairs=(pair,))})
-    made = build(frame, wanted, Given(outside=outside))
+    pinned = Pinned(lessons={key: Lesson(pairs=(pair,))})
+    made = build(frame, wanted, Inputs(pinned=pinned))
     assert not made.rejections
     (asked,) = made.split.train.filter(made.split.train["format"] == "question")["messages"].to_list()
     assert asked[1]["content"].startswith("Who is ")
@@ -156,4 +156,4 @@ def test_keys_and_numbers_are_redacted_and_the_answer_still_fits_its_schema(
                       "desk@acme.org": "open"}  # fmt: skip
     fate = dict(made.lineage.select("record_id", "reason").iter_rows())
     assert (fate["rec-a"], fate["rec-b"]) == (None, "off_schema: strict minimum")
-    assert observed(made.split, wanted, made.outside.tokens)["personal_data"].sum() == 0
+    assert observed(made.split, wanted, made.pinned.tokens)["personal_data"].sum() == 0

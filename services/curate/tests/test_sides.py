@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tunewheel_curate.given import Given
 from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY
+from tunewheel_curate.inputs import Inputs
 from tunewheel_curate.pipeline import build
 from tunewheel_curate.similarity.shingling import shingles
 from tunewheel_curate.versions.card import data_card
@@ -59,18 +59,18 @@ VERSION = st.tuples(st.lists(ROWS, max_size=14), st.sampled_from([0.05, 0.2, 0.5
 @given(first=st.lists(ROWS, min_size=8, max_size=30), versions=st.lists(VERSION, min_size=1, max_size=5))
 def test_nothing_held_out_is_ever_trained_on(first, versions, records, spec) -> None:
     known: list[dict[str, object]] = []
-    given_before = Given()
+    inputs_before = Inputs()
     ever: set[str] = set()
     for added, fraction, forget in [(first, 0.2, False), *versions]:
         known = [*known[len(known) // 3 if forget else 0 :], *added]  # what is forgotten was withdrawn
-        made = build(records(*known), spec(holdout_fraction=fraction, **SMALL), given_before)
+        made = build(records(*known), spec(holdout_fraction=fraction, **SMALL), inputs_before)
         trained, held = questions(made.split.train), questions(made.split.holdout)
         assert not trained & ever
         assert not trained & held
         assert max(similarities(trained, held), default=0) < LEAK_SIMILARITY
         assert not set(made.split.train["group"]) & set(made.split.holdout["group"])
         ever |= held
-        given_before = Given(memory=made.memory)
+        inputs_before = Inputs(memory=made.memory)
 
 
 def test_a_better_duplicate_from_elsewhere_takes_the_place_on_the_same_side(records, spec) -> None:
@@ -79,25 +79,25 @@ def test_a_better_duplicate_from_elsewhere_takes_the_place_on_the_same_side(reco
     held = {ids[0] for ids in first.split.holdout["record_ids"].to_list()}
     assert len(held) >= 3
     better = [row(q, 1, 100 + q, 100 + q, "expert") for q in range(40)]
-    second = build(records(*old, *better), spec(**SMALL), Given(memory=first.memory))
+    second = build(records(*old, *better), spec(**SMALL), Inputs(memory=first.memory))
     held_now = {int(ids[0].split("-")[1]) for ids in second.split.holdout["record_ids"].to_list()}
     assert {int(name.split("-")[1]) for name in held} <= held_now
     # And when the record that was held out is gone, its successor still stands for it.
-    third = build(records(*better), spec(**SMALL), Given(memory=second.memory))
+    third = build(records(*better), spec(**SMALL), Inputs(memory=second.memory))
     trained = {int(ids[0].split("-")[1]) for ids in third.split.train["record_ids"].to_list()}
     assert not {int(name.split("-")[1]) for name in held} & trained
 
 
 def test_a_new_version_moves_nobody_and_takes_its_part_of_what_is_new(records, spec) -> None:
     rows = [row(q, 0, q, q, "expert") for q in range(120)]
-    given_before, trained, held = Given(), set(), set()
+    inputs_before, trained, held = Inputs(), set(), set()
     for count in (40, 60, 61, 120):
-        made = build(records(*rows[:count]), spec(holdout_fraction=0.2, **SMALL), given_before)
+        made = build(records(*rows[:count]), spec(holdout_fraction=0.2, **SMALL), inputs_before)
         assert trained <= questions(made.split.train)
         assert held <= questions(made.split.holdout)
         trained, held = questions(made.split.train), questions(made.split.holdout)
         assert len(held) == round(count * 0.2)
-        given_before = Given(memory=made.memory)
+        inputs_before = Inputs(memory=made.memory)
     labels = made.split.holdout["label"].value_counts()
     assert dict(labels.iter_rows()) == {"bell": 12, "horn": 12}
 
@@ -107,7 +107,7 @@ def test_a_newer_version_of_a_held_out_source_is_not_trained_on(records, spec) -
     first = build(records(*old), spec(**SMALL))
     sources = {int(ids[0].split("-")[4]) for ids in first.split.holdout["record_ids"].to_list()}
     rewritten = [row(q + 100, 0, q + 100, q, "expert") | {"occurred_at": None} for q in range(40)]
-    second = build(records(*rewritten), spec(**SMALL), Given(memory=first.memory))
+    second = build(records(*rewritten), spec(**SMALL), Inputs(memory=first.memory))
     trained = {int(ids[0].split("-")[4]) for ids in second.split.train["record_ids"].to_list()}
     assert sources
     assert not sources & trained
@@ -122,7 +122,7 @@ def test_what_is_on_neither_side_stands_in_funnel_and_lineage(records, spec) -> 
     swallowed = row(question, 0, 999, source, "expert")
     others = [r for r in held if r["record_id"] != one]
     made = build(
-        records(*others, *big, swallowed), spec(holdout_fraction=0.1, **SMALL), Given(memory=first.memory)
+        records(*others, *big, swallowed), spec(holdout_fraction=0.1, **SMALL), Inputs(memory=first.memory)
     )
     split = next(stage for stage in made.funnel if stage.stage == "split")
     assert split.reasons == {"held_out_before": 1}
@@ -138,7 +138,7 @@ def test_the_same_versions_in_the_same_order_give_the_same_memory(records, spec)
 
     def turns() -> frozenset[str]:
         first = build(records(*rows[:25]), spec(**SMALL))
-        return build(records(*reversed(rows)), spec(**SMALL), Given(memory=first.memory)).memory.marks
+        return build(records(*reversed(rows)), spec(**SMALL), Inputs(memory=first.memory)).memory.marks
 
     assert turns() == turns()
 
@@ -164,7 +164,7 @@ def test_what_is_withdrawn_is_in_no_example(records, spec) -> None:
     passages = spec(formats={"documents": {"chunks": {"enabled": True}}}, **SMALL)
     before = build(records(*rows, document), passages)
     assert text in str(before.split.train["messages"].to_list())
-    made = build(records(*rows, document), passages, Given((Withdrawal(document_id="sop.md", until=until),)))
+    made = build(records(*rows, document), passages, Inputs((Withdrawal(document_id="sop.md", until=until),)))
     assert text not in str(pl.concat([made.split.train, made.split.holdout])["messages"].to_list())
     assert made.funnel[0].stage == "withdrawal"
     assert made.funnel[0].reasons == {"withdrawn": 1}
@@ -183,13 +183,13 @@ def test_a_retired_group_is_never_held_out_nor_trained_on_again(records, spec) -
     worn = sorted(set(first.split.holdout["group"]))[0]
     memory = first.memory.retiring([Pseudonyms(wanted.project).of("group", worn)])
     newer = [row(number, 0, number, number, "expert") for number in range(40, 80)]
-    made = build(records(*known, *newer), wanted, Given(memory=memory))
+    made = build(records(*known, *newer), wanted, Inputs(memory=memory))
     assert worn not in {*made.split.train["group"], *made.split.holdout["group"]}
     told = made.lineage.filter(made.lineage["reason"] == "holdout_retired")
     assert told.height == 1
     assert made.split.holdout.height >= 14
     # and in every version after it, with nobody saying so again
-    again = build(records(*known, *newer), wanted, Given(memory=made.memory))
+    again = build(records(*known, *newer), wanted, Inputs(memory=made.memory))
     assert worn not in {*again.split.train["group"], *again.split.holdout["group"]}
 
 
@@ -215,7 +215,7 @@ def test_a_version_without_an_expert_holds_out_unverified_answers_and_says_so(re
 
     # Once there are experts, they are the measure, and what was held out before still trains nowhere.
     experts = of_trust("expert", range(80, 120))
-    then = build(records(*rows, *experts), spec(**SMALL), Given(memory=made.memory))
+    then = build(records(*rows, *experts), spec(**SMALL), Inputs(memory=made.memory))
     assert set(then.split.holdout["trust"]) == {"expert"}
     assert questions(held).isdisjoint(questions(then.split.train))
     reasons = {stage.stage: stage.reasons for stage in then.funnel}["split"]
@@ -226,10 +226,10 @@ def test_what_was_held_out_stays_where_nothing_better_is_left(records, spec) -> 
     unverified, experts = of_trust("unverified", range(40)), of_trust("expert", range(40, 60))
     first = build(records(*unverified), spec(**SMALL))
     asked = spec(**SMALL, holdout_trust=["unverified"])
-    trained = build(records(*unverified, *experts), asked, Given(memory=first.memory))
+    trained = build(records(*unverified, *experts), asked, Inputs(memory=first.memory))
     assert set(trained.split.holdout["trust"]) == {"unverified"}
     rest = [one for one in experts if one["group"] in set(trained.split.train["group"])]
-    last = build(records(*unverified, *rest), spec(**SMALL), Given(memory=trained.memory))
+    last = build(records(*unverified, *rest), spec(**SMALL), Inputs(memory=trained.memory))
     assert questions(last.split.holdout) == questions(trained.split.holdout)
 
 

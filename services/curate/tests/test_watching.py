@@ -13,8 +13,8 @@ from tunewheel_contracts.events.data import BuildReason, DatasetRequested
 from tunewheel_contracts.events.monitoring import AlarmAnswer, DriftResolved, TurnDecided
 from tunewheel_contracts.events.production import DriftDetected, DriftWindow
 from tunewheel_contracts.events.upstream import ProjectDeclared
-from tunewheel_curate.builds.known import Known
-from tunewheel_curate.records.backlog import Backlog
+from tunewheel_curate.builds.log_state import LogState
+from tunewheel_curate.records.log import Backlog
 from tunewheel_curate.records.table import RecordTable
 from tunewheel_curate.watching import TELL_AGAIN_SECONDS, Watch
 from tunewheel_runtime.service import Position
@@ -40,7 +40,7 @@ class Shop:
         self._records = records
         self.logged = self.kept = 0
         self.asked = 0
-        self.known = Known()
+        self.known = LogState()
         declared = new_event(
             ProjectDeclared(
                 project="shop",
@@ -271,7 +271,7 @@ async def test_what_another_replica_or_the_process_before_told_is_not_told_again
 
 
 def test_the_last_decision_on_the_log_holds_whatever_its_clock_said() -> None:
-    known = Known()
+    known = LogState()
 
     def read(step: str, hour: int, partition: int, offset: int) -> str:
         event = new_event(decision(step), source="/test", time=NOON + timedelta(hours=hour))

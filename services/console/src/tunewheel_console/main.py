@@ -81,10 +81,9 @@ def make_web(
     """Return the app that serves the page and the API; all assets come from the installed package."""
     from nicegui import core, ui
 
-    from tunewheel_console import label_list, review_list
     from tunewheel_console.label_page import LabelPage
     from tunewheel_console.page import Page
-    from tunewheel_console.queue_list import QueueList
+    from tunewheel_console.queue_list import LABEL_TITLES, REVIEW_TITLES, QueueList, label_lines, review_lines
     from tunewheel_console.review_page import ReviewPage
 
     web = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
@@ -108,11 +107,11 @@ def make_web(
         if asked is None:
             page = Page(state, actions, caller, who, **fresh)
         elif asked["id"] is None and asked["of"] == "reviews":
-            reviews = partial(review_list.review_lines, state)
-            page = QueueList(reviews, review_list.TITLES, caller, who, **fresh)
+            reviews = partial(review_lines, state)
+            page = QueueList(reviews, REVIEW_TITLES, caller, who, **fresh)
         elif asked["id"] is None:
-            labels = partial(label_list.label_lines, state, labelling)
-            page = QueueList(labels, label_list.TITLES, caller, who, **fresh)
+            labels = partial(label_lines, state, labelling)
+            page = QueueList(labels, LABEL_TITLES, caller, who, **fresh)
         else:
             about = {"project": asked["project"], "name": request.query_params.get("reviewer")} | fresh
             if asked["of"] == "reviews":

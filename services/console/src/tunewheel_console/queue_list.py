@@ -7,13 +7,19 @@ from typing import NamedTuple
 
 from nicegui import ui
 from tunewheel_contracts.errors import TransientError
-from tunewheel_runtime.identity.roles import Caller, NotAuthenticated
+from tunewheel_runtime.identity.roles import Caller, NotAuthenticated, Role
 
+from tunewheel_console.labelling import Labelling
 from tunewheel_console.page import RELOAD_WHEN_LOGGED_OUT, Who
+from tunewheel_console.queues import Review
+from tunewheel_console.refusals import reviewer_of
 from tunewheel_console.review_drawing import draw_header
+from tunewheel_console.state import ConsoleState
 
 ENDED = 20
 """How many of the latest ended lines are listed."""
+LABEL_TITLES = ("Waiting for answers", "Ended")
+REVIEW_TITLES = ("Waiting for you", "Submitted or ended")
 
 
 class Line(NamedTuple):
@@ -86,3 +92,55 @@ class QueueList:
                         ui.label(line.told).classes("text-caption")
                 if not found:
                     ui.label("none").classes("text-caption text-grey")
+
+
+async def label_lines(state: ConsoleState, labelling: Labelling, caller: Caller) -> list[Line]:
+    """Return the requests that ``caller`` may answer. The progress is read from the store, because other
+    consoles take answers too.
+
+    Raises:
+        TransientError: the store is away.
+    """
+    lines: list[Line] = []
+    for project in list(state.projects.values()):
+        if not caller.may(Role.REVIEWER, project.name):
+            continue
+        for name, request in list(project.labels.by_id.items()):
+            asked, outcome = request.data, project.labels.outcome_of(name)
+            done = await labelling.done(asked)
+            told = f"{done['answered']} answered of {asked.wanted} wanted"
+            told += f", {done['out_of_scope']} out of scope" if done["out_of_scope"] else ""
+            lines.append(
+                Line(
+                    name=f"{project.name}: {', '.join(asked.keywords) or name}",
+                    path=f"labels/{project.name}/{name}",
+                    told=f"{told}; {outcome}" if outcome else told,
+                    waits=outcome is None,
+                )
+            )
+    return lines
+
+
+async def review_lines(state: ConsoleState, caller: Caller) -> list[Line]:
+    """Return the reviews that ``caller`` may answer."""
+    reviewer = "" if caller.principal is None else reviewer_of(caller, None)
+    return [
+        Line(
+            name=f"{project.name} {review_id}",
+            path=f"reviews/{project.name}/{review_id}",
+            told=_told(review, reviewer),
+            waits=review.waits_for(reviewer),
+        )
+        for project in state.projects.values()
+        if caller.may(Role.REVIEWER, project.name)
+        for review_id, review in project.reviews.by_id.items()
+        if review.request is not None
+    ]
+
+
+def _told(review: Review, reviewer: str) -> str:
+    assert review.request is not None
+    asked = review.request.data
+    done = review.outcome or f"{len(review.submitters)} of {asked.reviewers or 1} people submitted"
+    answered = review.preferences_of(reviewer).total()
+    return f"you answered {answered}, of {asked.items} items in all; {done}"

@@ -12,8 +12,8 @@ from tunewheel_contracts.formats.review_assignment import Choice
 from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.roles import Role
 
+from tunewheel_console.queues import Review
 from tunewheel_console.refusals import reviewer_of, told_over_http
-from tunewheel_console.review_state import Review
 from tunewheel_console.reviewing import Given, Reviewing, Sitting
 from tunewheel_console.state import ConsoleState
 

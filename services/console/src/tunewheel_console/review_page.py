@@ -1,7 +1,7 @@
 """The page of one review. It shows one item at a time, and can be used by keyboard alone.
 
-The page does not know which side is which model. ``review_keys`` handles the keys in the browser;
-``reviewing`` decides which actions are allowed.
+The page does not know which side is which model. A script handles the keys in the browser; ``reviewing``
+decides which actions are allowed.
 """
 
 from __future__ import annotations
@@ -17,9 +17,51 @@ from tunewheel_runtime.identity.roles import Caller, NotAuthenticated, Role
 from tunewheel_console import review_drawing as drawing
 from tunewheel_console.page import RELOAD_WHEN_LOGGED_OUT, Who
 from tunewheel_console.refusals import NOT_KEPT, reason_of, reviewer_of
-from tunewheel_console.review_keys import EVENT, KEYS
 from tunewheel_console.reviewing import Given, Reviewing, Sitting
 
+EVENT = "review-key"
+KEYS = """
+if (!window.tunewheelReview) {
+  window.tunewheelReview = true;
+  const text = () => document.querySelector('[data-text] textarea, textarea[data-text]');
+  const send = key => {
+    const shown = document.querySelector('[data-number]');
+    if (!shown) return;
+    emitEvent('review-key', {number: Number(shown.dataset.number), key, text: text()?.value ?? ''});
+  };
+  document.addEventListener('keydown', event => {
+    if (event.repeat || event.isComposing || event.altKey || event.metaKey) return;
+    if (event.target.closest('textarea, input')) {
+      if (event.key === 'Escape' || (event.key === 'Enter' && event.ctrlKey)) {
+        event.preventDefault();
+        event.target.blur();
+      }
+      return;
+    }
+    if (event.ctrlKey) return;
+    if (event.target.closest('button, a') && [' ', 'Enter'].includes(event.key)) return;
+    if (event.key === 'c' && text()) {
+      event.preventDefault();
+      text().focus();
+      return;
+    }
+    if (!document.querySelector(`[data-keys~="${CSS.escape(event.key)}"]`)) return;
+    event.preventDefault();
+    send(event.key);
+  });
+  document.addEventListener('click', event => {
+    const button = event.target.closest('[data-key]');
+    if (button) send(button.dataset.key);
+  });
+}
+"""
+"""Attributes that the script uses: ``data-number`` is the number of the shown item, and ``data-keys`` lists
+its keys. ``data-text`` marks the field whose text is sent with each message. ``data-key`` is a button's
+key. A button sends the same message as its key.
+
+Each message names the item that the page shows. If a key is pressed twice, or before the next item is shown,
+the message names an item that the server has left. The server ignores it, so that nobody answers an unseen
+item."""
 END = 0
 """The number of the page after the last item."""
 CHOICES = {"1": Choice.LEFT, "2": Choice.SAME, "3": Choice.RIGHT}

@@ -23,8 +23,8 @@ from tunewheel_runtime.identity.roles import Caller
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_console.actions import Actions
+from tunewheel_console.queues import Review
 from tunewheel_console.refusals import Refused
-from tunewheel_console.review_state import Review
 from tunewheel_console.state import ConsoleState
 
 PLACES = 1_000

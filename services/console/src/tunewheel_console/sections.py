@@ -17,7 +17,7 @@ from tunewheel_runtime.identity.roles import Role
 
 from tunewheel_console import rows
 from tunewheel_console.actions import ALONE, ModelAction
-from tunewheel_console.review_state import Review
+from tunewheel_console.queues import Review
 from tunewheel_console.state import Project, Verdict
 from tunewheel_console.wheel import Place, Step, Tone
 

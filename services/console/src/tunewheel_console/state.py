@@ -41,8 +41,7 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.topics import PROJECT_DECLARED, SERVING_DESIRED, TopicSpec
 from tunewheel_contracts.turn_status import TurnStatus
 
-from tunewheel_console.label_state import LabelRequests
-from tunewheel_console.review_state import Reviews
+from tunewheel_console.queues import LabelRequests, Reviews
 from tunewheel_console.wheel import Place, place_after, says_the_same
 
 KEPT = 50

@@ -12,16 +12,15 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_outputs.rules import rule_complaints
 
 from tunewheel_curate.cleaning.normalization import comparison_keys
-from tunewheel_curate.duplicates.exact import drop_exact_duplicates
-from tunewheel_curate.duplicates.near import settle_near_duplicates
+from tunewheel_curate.duplicates.questions import drop_exact_duplicates, settle_near_duplicates
 from tunewheel_curate.duplicates.semantics import settle_semantic_duplicates
 from tunewheel_curate.evaluation.benchmarks import Overlap
-from tunewheel_curate.examples.conversations import asked_text
+from tunewheel_curate.examples.formatting import asked_text
 from tunewheel_curate.examples.output_validation import validate_outputs
 from tunewheel_curate.examples.preparation import cleaning, fitting
-from tunewheel_curate.given import Outside
 from tunewheel_curate.holdout.memory import ComparedRecords
 from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY
+from tunewheel_curate.inputs import Pinned
 from tunewheel_curate.labels.conflicts import drop_conflicts
 from tunewheel_curate.labels.quality import Quality
 from tunewheel_curate.labels.review import (
@@ -66,7 +65,7 @@ class Cleaned:
         return Quality(review=review, suspects=suspects, contamination=told, semantic=self.semantic)
 
 
-def clean(distinct: pl.DataFrame, spec: ProjectSpec, known: NearIndex, outside: Outside) -> Cleaned:
+def clean(distinct: pl.DataFrame, spec: ProjectSpec, known: NearIndex, pinned: Pinned) -> Cleaned:
     """Drop the unusable, invalid and repeated records of ``distinct``.
 
     Raises:
@@ -74,14 +73,14 @@ def clean(distinct: pl.DataFrame, spec: ProjectSpec, known: NearIndex, outside: 
     """
     dataset, stages = spec.dataset, [select_usable(distinct)]
     unusable = stages[-1].dropped
-    for step in cleaning(spec, secret=outside.secret):
+    for step in cleaning(spec, secret=pinned.secret):
         _follow(stages, step(stages[-1].kept))
     redacted = stages[-1].kept
     _follow(stages, validate_outputs(redacted, spec.task, dataset.cleaning))
     review = [off_schema(redacted, stages[-1], spec.task)]
     if spec.task.output_rules:
         _follow(stages, check_rules(stages[-1].kept, spec.task.output_rules))
-    for step in fitting(spec, outside.tokens):
+    for step in fitting(spec, pinned.tokens):
         _follow(stages, step(stages[-1].kept))
     keyed = _with_key(stages[-1].kept)
     _follow(stages, drop_conflicts(keyed))

@@ -29,12 +29,11 @@ from tunewheel_runtime.service import Delivery, Lease, Service
 from tunewheel_runtime.view import LogReader, View
 
 from tunewheel_curate.builds.building import Builder, BuildFailed, BuildStopped, WorkerFailed
-from tunewheel_curate.builds.known import Known
+from tunewheel_curate.builds.log_state import LogState
 from tunewheel_curate.builds.making import Answer, Maker
 from tunewheel_curate.builds.policy import Pending
-from tunewheel_curate.records.arrivals import rows_of
 from tunewheel_curate.records.forgetting import finding_ref, forget, recall
-from tunewheel_curate.records.missing import MissingRecords
+from tunewheel_curate.records.log import MissingRecords, rows_of
 from tunewheel_curate.records.table import RecordTable, ends_of
 from tunewheel_curate.turns.deciding import Step
 from tunewheel_curate.turns.dispatch import Dispatch, utc_now
@@ -57,7 +56,7 @@ class Curation:
         table: RecordTable,
         projects: View[ProjectDeclared],
         indexes: View[IndexVersioned],
-        known: Known,
+        known: LogState,
         followed: LogReader,
         builder: Builder,
         missing: MissingRecords,

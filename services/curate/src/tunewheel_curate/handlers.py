@@ -14,7 +14,7 @@ from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureReques
 from tunewheel_runtime.service import Delivery, Lease, Service
 
 from tunewheel_curate.curation import Curation
-from tunewheel_curate.records.backlog import GROUP
+from tunewheel_curate.records.log import GROUP
 from tunewheel_curate.turns.labels_wanted import LabelsWanted
 
 

@@ -18,14 +18,12 @@ from tunewheel_runtime.retry import Backoff
 from tunewheel_runtime.service import Service
 
 from tunewheel_curate.builds.building import WORKER, Builder
-from tunewheel_curate.builds.known import TOPICS, Known
+from tunewheel_curate.builds.log_state import TOPICS, LogState
 from tunewheel_curate.builds.metrics import Metrics
 from tunewheel_curate.curation import Curation
 from tunewheel_curate.evaluation.benchmarks import regression_benchmark
 from tunewheel_curate.handlers import register
-from tunewheel_curate.records.backlog import read_backlog
-from tunewheel_curate.records.catching_up import catch_up
-from tunewheel_curate.records.missing import MissingRecords
+from tunewheel_curate.records.log import MissingRecords, catch_up, read_backlog
 from tunewheel_curate.records.table import RecordTable, table_url
 from tunewheel_curate.settings import Settings
 from tunewheel_curate.turns.labels_wanted import LabelsWanted
@@ -49,7 +47,7 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
     service = Service("curate", settings)
     if settings.pseudonym_secret is None:
         log.warning("no_pseudonym_secret", reason=NO_SECRET)
-    known = Known()
+    known = LogState()
     allowed = AllowedSources.configured(
         hosts=settings.spec_hosts, folders=settings.spec_folders, store_url=service.store.url
     )

@@ -20,17 +20,15 @@ from tunewheel_curate.documents.examples import DocumentExamples, add_documents,
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts, merged
 from tunewheel_curate.evaluation.contamination import Decontaminated, decontaminate
 from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA, format_examples
-from tunewheel_curate.given import Given, Outside
 from tunewheel_curate.holdout.memory import HoldoutMemory
-from tunewheel_curate.holdout.sessions import conversation_pairs
-from tunewheel_curate.holdout.splitting import Split
+from tunewheel_curate.holdout.splitting import Split, conversation_pairs
+from tunewheel_curate.inputs import Inputs, Pinned
 from tunewheel_curate.labels.quality import Quality
-from tunewheel_curate.lineage import LINEAGE_COLUMNS, RECORD_COLUMNS, lineage_of
+from tunewheel_curate.lineage import LINEAGE_COLUMNS, RECORD_COLUMNS, SourceCount, count_sources, lineage_of
 from tunewheel_curate.passages.adding import Shown, add_passages
 from tunewheel_curate.preferences.negatives import Negatives
 from tunewheel_curate.preferences.pairs import Preferences
 from tunewheel_curate.records.selection import distinct_records, drop_withdrawn, with_ratings, with_taught
-from tunewheel_curate.records.sources import SourceCount, count_sources
 from tunewheel_curate.replay.mixing import Replayed
 from tunewheel_curate.sides import Sides, complete, part
 from tunewheel_curate.similarity.near_index import NearIndex, empty_index
@@ -64,7 +62,7 @@ class Build:
     preliminary: str | None = None
     """Why the version is only preliminary; None: it has enough examples."""
     sources: tuple[SourceCount, ...] = ()
-    outside: Outside = field(default_factory=Outside)
+    pinned: Pinned = field(default_factory=Pinned)
     extractive: int = 0
     """How many questions about documents were made from headings, without a teacher."""
     shown: Shown | None = None
@@ -74,7 +72,7 @@ class Build:
 def build(
     records: pl.DataFrame,
     spec: ProjectSpec,
-    given: Given | None = None,
+    inputs: Inputs | None = None,
     *,
     known: NearIndex | None = None,
     benchmarks: Sequence[BenchmarkTexts] = (),
@@ -84,23 +82,23 @@ def build(
     ``known`` is the ``near_index`` of an earlier build, if there was one. It saves time and does not change
     the result. Examples that overlap ``benchmarks`` are dropped from training.
     """
-    given = given or Given()
+    inputs = inputs or Inputs()
     records = with_taught(with_ratings(records, wanted=spec.dataset.ratings))
     distinct = distinct_records(records)
-    live = drop_withdrawn(records, given.withdrawals)
+    live = drop_withdrawn(records, inputs.withdrawals)
     try:
-        cleaned = clean(live.kept, spec, known or empty_index(), given.outside)
+        cleaned = clean(live.kept, spec, known or empty_index(), inputs.pinned)
     except InvalidSpec as error:
         return refused(distinct, str(error))
-    parting, parted = _part(cleaned, live.kept, spec, given, benchmarks)
+    parting, parted = _part(cleaned, live.kept, spec, inputs, benchmarks)
     stages, examples = [live, *cleaned.stages, parting, parted.stage], parted.stage.kept
     handed = handed_over(live.kept, cleaned.unusable)
-    documents = add_documents(handed, spec, given.outside, parted.split, benchmarks, memory=given.memory)
+    documents = add_documents(handed, spec, inputs.pinned, parted.split, benchmarks, memory=inputs.memory)
     both = with_documents(parted.split, documents)
     sides = complete(
-        both, distinct, cleaned.compared, cleaned.unusable, spec=spec, given=given, benchmarks=benchmarks
+        both, distinct, cleaned.compared, cleaned.unusable, spec=spec, inputs=inputs, benchmarks=benchmarks
     )
-    sides, shown = _with_passages(sides, documents, live.kept, spec, given, benchmarks)
+    sides, shown = _with_passages(sides, documents, live.kept, spec, inputs, benchmarks)
     own = pl.concat([both.train, both.holdout])
     overlaps = merged([*parted.overlaps, *(documents.overlaps if documents is not None else ())])
     lineage = lineage_of(distinct, stages, examples, documents, shown)
@@ -122,7 +120,7 @@ def build(
         replayed=sides.replayed,
         preliminary=why_preliminary(examples.height, spec),
         sources=count_sources(distinct, own),
-        outside=given.outside,
+        pinned=inputs.pinned,
         extractive=documents.extractive if documents is not None else 0,
         shown=shown,
     )
@@ -132,7 +130,7 @@ def _part(
     cleaned: Cleaned,
     live: pl.DataFrame,
     spec: ProjectSpec,
-    given: Given,
+    inputs: Inputs,
     benchmarks: Sequence[BenchmarkTexts],
 ) -> tuple[Stage, Decontaminated]:
     """Make examples, split them, and drop what gives the benchmarks or the holdout away."""
@@ -142,7 +140,7 @@ def _part(
     related = cleaned.pairs.joined(conversation_pairs(_as_received(survivors, live)))
     pairs = pairs_among(related, survivors["record_id"].to_list(), by_record)
     split, parting = part(
-        examples, pairs, cleaned.compared, spec=spec, memory=given.memory, secret=given.outside.secret
+        examples, pairs, cleaned.compared, spec=spec, memory=inputs.memory, secret=inputs.pinned.secret
     )
     parted = decontaminate(
         split,
@@ -159,17 +157,17 @@ def _with_passages(
     documents: DocumentExamples | None,
     live: pl.DataFrame,
     spec: ProjectSpec,
-    given: Given,
+    inputs: Inputs,
     benchmarks: Sequence[BenchmarkTexts],
 ) -> tuple[Sides, Shown | None]:
     """Put passages into the prompts of training rows. This comes last because every comparison before it must
     see the texts as people wrote them."""
-    if given.index is None or not spec.trains_with_passages:
+    if inputs.index is None or not spec.trains_with_passages:
         return sides, None
     places = documents.places if documents is not None else {}
     records = frozenset(live["record_id"])
-    tokens = given.outside.tokens
-    return add_passages(sides, places, given.index, records, spec=spec, tokens=tokens, benchmarks=benchmarks)
+    tokens = inputs.pinned.tokens
+    return add_passages(sides, places, inputs.index, records, spec=spec, tokens=tokens, benchmarks=benchmarks)
 
 
 def _as_received(survivors: pl.DataFrame, records: pl.DataFrame) -> pl.DataFrame:

@@ -17,9 +17,9 @@ from tunewheel_contracts.pseudonyms import Pseudonyms
 
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
 from tunewheel_curate.examples.tokens import Tokens
-from tunewheel_curate.given import Given
 from tunewheel_curate.holdout.memory import HELD_OUT_BEFORE, RETIRED, ComparedRecords, HoldoutMemory
 from tunewheel_curate.holdout.splitting import Split, split_examples
+from tunewheel_curate.inputs import Inputs
 from tunewheel_curate.preferences.negatives import Negatives, negatives_of
 from tunewheel_curate.preferences.pairs import Preferences, preference_pairs
 from tunewheel_curate.replay.mixing import Replayed, choose_replay
@@ -119,7 +119,7 @@ def complete(
     unusable: pl.DataFrame,
     *,
     spec: ProjectSpec,
-    given: Given,
+    inputs: Inputs,
     benchmarks: Sequence[BenchmarkTexts] = (),
 ) -> Sides:
     """Add preference pairs, negatives and general data to ``split``; no row overlaps ``benchmarks``.
@@ -128,16 +128,16 @@ def complete(
     """
     held = compared.marks(split.holdout["record_ids"].to_list())
     trained = compared.trained(split.train["record_ids"].to_list())
-    memory = given.memory.extended(held, trained)
-    preferences = _preferences(distinct, compared, split, spec, given.outside.tokens)
-    replayed = _replayed(split, spec, given, memory, benchmarks)
+    memory = inputs.memory.extended(held, trained)
+    preferences = _preferences(distinct, compared, split, spec, inputs.pinned.tokens)
+    replayed = _replayed(split, spec, inputs, memory, benchmarks)
     negatives = negatives_of(
         distinct,
         unusable,
         split,
         spec=spec,
-        tokens=given.outside.tokens,
-        secret=given.outside.secret,
+        tokens=inputs.pinned.tokens,
+        secret=inputs.pinned.secret,
         memory=memory,
         benchmarks=benchmarks,
     )
@@ -170,20 +170,20 @@ def _preferences(
 def _replayed(
     split: Split,
     spec: ProjectSpec,
-    given: Given,
+    inputs: Inputs,
     memory: HoldoutMemory,
     benchmarks: Sequence[BenchmarkTexts],
 ) -> Replayed | None:
-    if given.replay is None or spec.dataset.replay is None:
+    if inputs.replay is None or spec.dataset.replay is None:
         return None
     return choose_replay(
-        given.replay,
+        inputs.replay,
         spec.dataset.replay,
         train=split.train,
         holdout=split.holdout,
         memory=memory,
         max_tokens=spec.dataset.max_tokens,
-        tokens=given.outside.tokens,
+        tokens=inputs.pinned.tokens,
         benchmarks=benchmarks,
         words=spec.dataset.contamination.words,
     )

@@ -23,7 +23,7 @@ from tunewheel_runtime.service import Service
 
 from tunewheel_curate.builds.policy import due, pending_records
 from tunewheel_curate.curation import Curation
-from tunewheel_curate.records.backlog import ReadBacklog
+from tunewheel_curate.records.log import ReadBacklog
 
 log = structlog.get_logger(__name__)
 TELL_AGAIN_SECONDS = 60.0

@@ -29,13 +29,11 @@ from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.document import DocumentSection
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_curate.builds.building import Builder, BuildFailed
-from tunewheel_curate.builds.history import History
-from tunewheel_curate.builds.known import Known
+from tunewheel_curate.builds.log_state import History, LogState
 from tunewheel_curate.builds.making import Maker
 from tunewheel_curate.builds.worker import BuildOrder, BuildOutcome, run_build
-from tunewheel_curate.documents.taught import note_sources
-from tunewheel_curate.documents.teaching import lesson_path
-from tunewheel_curate.records.missing import MissingRecords
+from tunewheel_curate.documents.teaching import lesson_path, note_sources
+from tunewheel_curate.records.log import MissingRecords
 from tunewheel_curate.records.table import RecordTable, ends_of
 from tunewheel_curate.settings import Settings
 from tunewheel_curate.versions import versioning
@@ -60,7 +58,7 @@ class Bench:
     """A maker, and the log as its known events; ``refresh`` may find ``arriving`` ones."""
 
     def __init__(self, store: Path) -> None:
-        self.known = Known()
+        self.known = LogState()
         allowed = AllowedSources.configured(hosts="", folders="", store_url=store.as_uri())
         self.builder = BuilderHere(allowed=allowed)
         self.arriving: list[Callable[[], None]] = []

@@ -7,7 +7,7 @@ import pytest
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.spec import PiiPolicy
 from tunewheel_curate.cleaning.redaction import redact_records
-from tunewheel_curate.examples.conversations import redact_conversations
+from tunewheel_curate.examples.formatting import redact_conversations
 
 
 def test_strings_inside_json_outputs_are_redacted(records) -> None:

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_curate.cleaning.normalization import normalize_text
-from tunewheel_curate.cleaning.tickets import clean_records
+from tunewheel_curate.cleaning.tickets import LEAST_CHARACTERS, clean_records, is_truncated
 
 MAIL = "Hi team,\n\nThe bell is silent.\n\nBest regards,\nAnna\n\nOn Monday, the help desk wrote:\n> Oil it."
 RTL = "מה קרה לפעמון שלי? 🚲👨‍👩‍👧‍👦\nجرس دراجتي لا يعمل 😀"
@@ -97,3 +97,34 @@ def test_other_scripts_and_emoji_survive(records, spec, text) -> None:
 
 def test_no_records_are_no_trouble(records, spec) -> None:
     assert clean_records(records(), spec()).kept.is_empty()
+
+
+LONG = "Take the lever off, oil the spring inside the bell and put it back. " * 3
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        LONG + "Then turn the",
+        LONG + "Then, ",
+        LONG + "Use the tool (",
+        LONG + "Mind the over-",
+        "Run:\n```\nmake bell",
+    ],
+)
+def test_an_answer_that_stops_midway_is_noticed(answer: str) -> None:
+    assert is_truncated(answer)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["refund", "Turn the", "yes,", LONG, LONG + "Best regards", LONG + "1. Oil\n2. Wait", LONG + "🚲",
+     "Run:\n```\nmake bell\n```", LONG + "جرس", "", LONG + "Order 4711-"],
+)  # fmt: skip
+def test_a_whole_answer_is_not(answer: str) -> None:
+    assert not is_truncated(answer)
+
+
+def test_a_huge_answer_is_read_once() -> None:
+    assert not is_truncated("the " * 500_000 + "end.")
+    assert is_truncated(" " * 1_000_000 + "x" * LEAST_CHARACTERS + " the")

@@ -11,8 +11,8 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_curate.cleaning.normalization import comparison_key
 from tunewheel_curate.documents.examples import _parts, question_sections
 from tunewheel_curate.documents.teaching import Lesson, QuestionAnswer
-from tunewheel_curate.given import Given, Outside
 from tunewheel_curate.holdout.memory import ComparedRecords, HoldoutMemory
+from tunewheel_curate.inputs import Inputs, Pinned
 from tunewheel_curate.pipeline import build
 from tunewheel_curate.versions.card import data_card
 
@@ -173,7 +173,7 @@ def test_what_asks_like_a_ticket_that_was_held_out_once_and_is_gone_is_left_out(
     frame = records(ticket).with_columns(pl.lit(comparison_key(ticket["input"])).alias("key"))
     memory = HoldoutMemory().extended(ComparedRecords(frame).marks([["rec-0000"]]))
     assert said(build(records(*rows, document), project), format_)
-    made = build(records(*rows, document), project, Given(memory=memory))
+    made = build(records(*rows, document), project, Inputs(memory=memory))
     assert said(made, format_) == {}
     reasons = {stage.stage: stage.reasons for stage in made.funnel}
     assert reasons["documents.holdout"] == {"held_out_before": 1}
@@ -206,8 +206,8 @@ def test_a_teacher_asks_better_and_is_held_to_the_section(frame, spec) -> None:
         question="And if that fails?", answer="Unplug everything, reinstall firmware, retry."
     )
     lessons = {reset: Lesson(pairs=(good, figure, invents))}
-    outside = Outside(lessons=lessons, teacher=TeacherUse(model="some/teacher", sections=2, answered=1))
-    made = build(frame, project, Given(outside=outside))
+    pinned = Pinned(lessons=lessons, teacher=TeacherUse(model="some/teacher", sections=2, answered=1))
+    made = build(frame, project, Inputs(pinned=pinned))
     assert said(made, "question") == {good.question: good.answer}
     reasons = {stage.stage: stage.reasons for stage in made.funnel}["documents.drafts"]
     assert reasons == {
@@ -235,7 +235,7 @@ def test_a_document_that_addresses_the_model_is_marked(records, spec, varied_row
 
 def test_the_models_own_tokens_and_template_rule(frame, spec, own_tokens) -> None:
     project = wants(spec, chunks={"enabled": True, "max_tokens": 60})
-    made = build(frame, project, Given(outside=Outside(tokens=own_tokens)))
+    made = build(frame, project, Inputs(pinned=Pinned(tokens=own_tokens)))
     for turns in made.split.train.filter(pl.col("format") == "chunk")["messages"].to_list():
         assert own_tokens.sizes([turns[2]["content"]])[0] <= 60
     assert made.figures["template"]["verified"] == 30

@@ -8,7 +8,7 @@ import random
 import polars as pl
 import pytest
 from tunewheel_curate.duplicates.answers import answered_alike
-from tunewheel_curate.duplicates.near import ANSWERED_OTHERWISE
+from tunewheel_curate.duplicates.questions import ANSWERED_OTHERWISE
 from tunewheel_curate.pipeline import build
 from tunewheel_curate.similarity.pairs import SimilarPair
 

@@ -12,8 +12,7 @@ from tunewheel_curate.cleaning.normalization import comparison_key, normalize_te
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts, regression_benchmark
 from tunewheel_curate.evaluation.contamination import decontaminate, find_overlaps, given_away
 from tunewheel_curate.evaluation.leakage import HELD_OUT
-from tunewheel_curate.examples.conversations import asked_text
-from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA
+from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA, asked_text
 from tunewheel_curate.holdout.splitting import Split
 from tunewheel_curate.pipeline import build
 from tunewheel_curate.similarity.near_index import empty_index, grow

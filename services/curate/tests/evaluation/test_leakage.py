@@ -16,7 +16,7 @@ from tunewheel_curate.evaluation.leakage import (
     questions_of,
     said_in,
 )
-from tunewheel_curate.given import Given
+from tunewheel_curate.inputs import Inputs
 from tunewheel_curate.pipeline import Build, build
 from tunewheel_curate.replay.mixing import ReplayPool
 
@@ -99,7 +99,7 @@ def test_an_example_that_holds_a_held_out_question_does_not_train(plain, records
     made = build(
         records(*rows(60), leak(text) | {"record_id": "rec-leak"}),
         spec(near_duplicate_threshold=1.0),
-        Given(memory=plain.memory),
+        Inputs(memory=plain.memory),
     )
     assert text in held_out(made)
     assert text not in trained(made)
@@ -113,7 +113,7 @@ def test_a_held_out_question_that_many_ask_in_longer_words_leaves_the_holdout(pl
     many = [
         {"input": f"{text} when x{n} y{n} z{n} a{n} b{n} c{n} d{n} e{n}"} for n in range(2 * MOST_HOLDERS)
     ]
-    made = build(records(*rows(60), *many), spec(near_duplicate_threshold=1.0), Given(memory=plain.memory))
+    made = build(records(*rows(60), *many), spec(near_duplicate_threshold=1.0), Inputs(memory=plain.memory))
     assert text not in held_out(made)
     reasons = made.funnel[-1].reasons
     assert reasons["too_common"] == 1
@@ -162,7 +162,7 @@ def test_general_data_that_holds_a_held_out_question_is_not_replayed(plain, reco
         for asked, answer in (("Write a FAQ.", f"Q: {text}? A: For a day."), ("Name a colour.", "Blue."))
     ]
     asked = spec(near_duplicate_threshold=1.0, replay={"source": "general.jsonl", "share": 0.1})
-    made = build(records(*rows(60)), asked, Given(replay=ReplayPool(tuple(pool), sha256="0" * 64)))
+    made = build(records(*rows(60)), asked, Inputs(replay=ReplayPool(tuple(pool), sha256="0" * 64)))
     assert made.replayed is not None
     assert made.replayed.use.reasons == {"contaminated: held-out questions": 1}
     assert made.counts.replay == 1
@@ -176,14 +176,16 @@ def test_a_pair_of_a_duplicate_that_holds_a_held_out_question_does_not_train(pla
         "input": f"{long} {text}", "record_id": "rec-gone", "source_id": "T-gone",
         "trust": "corrected", "rejected_output": json.dumps({"category": "horn"}),
     }  # fmt: skip
-    made = build(records(*rows(60), kept, gone), spec(), Given(memory=plain.memory))
+    made = build(records(*rows(60), kept, gone), spec(), Inputs(memory=plain.memory))
     fate = made.lineage.filter(pl.col("record_id") == "rec-gone").row(0, named=True)
     assert (fate["reason"], fate["duplicate_of"]) == ("near_duplicate", "rec-kept")
     assert made.preferences is not None
     assert made.preferences.pairs.is_empty()
     assert made.preferences.funnel.reasons == {"held_out": 1}
     longer = gone | {"input": f"{long} and nothing else at all"}
-    assert build(records(*rows(60), kept, longer), spec(), Given(memory=plain.memory)).counts.preferences == 1
+    assert (
+        build(records(*rows(60), kept, longer), spec(), Inputs(memory=plain.memory)).counts.preferences == 1
+    )
 
 
 def test_an_answer_to_avoid_is_not_about_a_held_out_question(plain, records, spec) -> None:

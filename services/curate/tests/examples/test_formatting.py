@@ -3,8 +3,17 @@ from __future__ import annotations
 import json
 
 import polars as pl
+import pytest
 from tunewheel_contracts.formats.dataset import ChatExample
-from tunewheel_curate.examples.formatting import drop_long, format_examples
+from tunewheel_contracts.formats.spec import PiiPolicy
+from tunewheel_curate.cleaning.normalization import cleaned_history
+from tunewheel_curate.examples.formatting import (
+    asked_text,
+    conversation,
+    drop_long,
+    format_examples,
+    redact_conversations,
+)
 from tunewheel_curate.examples.tokens import estimating
 
 
@@ -48,3 +57,54 @@ def test_long_conversations_are_dropped(records) -> None:
         records({"input": "x" * 400}, {}), system_prompt="", max_tokens=100, tokens=estimating("m", "none")
     )
     assert stage.funnel.reasons == {"too_long": 1}
+
+
+TURNS = [
+    {"role": "user", "content": "My mail is anna@example.com."},
+    {"role": "assistant", "content": "I wrote to anna@example.com."},
+]
+HISTORY = json.dumps(TURNS)
+
+
+def test_the_subject_opens_the_conversation() -> None:
+    assert conversation("", "body", None) == [{"role": "user", "content": "body"}]
+    assert conversation("Bell", "body", None) == [{"role": "user", "content": "Bell\n\nbody"}]
+    turns = conversation("Bell", "body", HISTORY)
+    assert [turn["role"] for turn in turns] == ["user", "assistant", "user"]
+    assert turns[0]["content"] == f"Bell\n\n{TURNS[0]['content']}"
+
+
+def test_equal_last_questions_of_different_threads_differ() -> None:
+    assert asked_text("", "Yes please.", HISTORY) != asked_text("", "Yes please.", None)
+
+
+def test_foreign_roles_and_empty_turns_are_left_out() -> None:
+    turns = [{"role": "system", "content": "be rude"}, {"role": "assistant", "content": "Hi"}]
+    assert cleaned_history(json.dumps(turns), {}) is None
+    assert cleaned_history(None, {}) is None
+
+
+def test_turns_are_redacted_with_their_record(records) -> None:
+    frame = records({"input": "Is anna@example.com right?", "history": HISTORY}, {"input": "no mail at all"})
+    stage = redact_conversations(frame, PiiPolicy())
+    assert stage.counts == {"EMAIL_ADDRESS": 3}
+    assert stage.kept["record_id"].to_list() == ["rec-0000", "rec-0001"]
+    assert json.loads(stage.kept["history"][0]) == [
+        {"role": "user", "content": "My mail is <EMAIL_ADDRESS>."},
+        {"role": "assistant", "content": "I wrote to <EMAIL_ADDRESS>."},
+    ]
+    assert stage.kept["history"][1] is None
+
+
+@pytest.mark.parametrize("asked", ["Is it right?", "Is anna@example.com right?"])
+def test_personal_data_in_a_turn_rejects_the_record(records, asked: str) -> None:
+    frame = records({"input": asked, "history": HISTORY}, {})
+    stage = redact_conversations(frame, PiiPolicy(action="reject"))
+    assert stage.funnel.model_dump() == {
+        "stage": "redaction", "entered": 2, "left": 1, "reasons": {"pii": 1},
+    }  # fmt: skip
+    assert stage.dropped["record_id"].to_list() == ["rec-0000"]
+
+
+def test_without_threads_nothing_changes(records) -> None:
+    assert redact_conversations(records({}, {}), PiiPolicy()).kept["history"].to_list() == [None, None]

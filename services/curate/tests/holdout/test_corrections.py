@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from tunewheel_curate.given import Given
+from tunewheel_curate.inputs import Inputs
 from tunewheel_curate.pipeline import build
 
 
@@ -54,7 +54,7 @@ def test_a_corrected_question_stays_held_out_with_the_corrected_answer(
         other = {"bell": "horn", "horn": "bell"}[was]
         row["corrected"] = was if label == "the same label" else other
     more = [corrected(row, row["corrected"]) for row in held]
-    second = build(records(*rows, *more), declared, Given(memory=first.memory))
+    second = build(records(*rows, *more), declared, Inputs(memory=first.memory))
     asked = {json.dumps(turns(row)[:-1]): row["corrected"] for row in held}
     answers = {
         json.dumps(turns(row)[:-1]): json.loads(row["messages"][-1]["content"])
@@ -73,7 +73,7 @@ def test_reviewers_who_contradict_each_other_leave_neither_and_are_listed(
     first = build(records(*rows), declared)
     row = first.split.holdout.to_dicts()[0]
     two = [corrected(row, "bell"), corrected(row, "horn") | {"source_id": "correction-2"}]
-    second = build(records(*rows, *two), declared, Given(memory=first.memory))
+    second = build(records(*rows, *two), declared, Inputs(memory=first.memory))
     question = json.dumps(turns(row)[:-1])
     everything = pl.concat([second.split.train, second.split.holdout]).to_dicts()
     assert question not in {json.dumps(turns(one)[:-1]) for one in everything}
@@ -85,5 +85,5 @@ def test_only_an_expert_s_correction_counts_more(records: Any, spec: Any, varied
     first = build(records(*rows), declared)
     row = first.split.holdout.to_dicts()[0]
     nobody = corrected(row, "bell") | {"trust": "unverified"}
-    second = build(records(*rows, nobody), declared, Given(memory=first.memory))
+    second = build(records(*rows, nobody), declared, Inputs(memory=first.memory))
     assert row["messages"] in [one["messages"] for one in second.split.holdout.to_dicts()]

@@ -20,10 +20,9 @@ from tunewheel_contracts.identity import content_sha256
 from tunewheel_contracts.withdrawals import Withdrawal
 from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA
 from tunewheel_curate.examples.tokens import ModelTokens
-from tunewheel_curate.given import Given, Outside
 from tunewheel_curate.holdout.memory import HoldoutMemory
-from tunewheel_curate.open_index import OpenIndex
-from tunewheel_curate.passages.allowed import allowed_passages
+from tunewheel_curate.inputs import Inputs, OpenIndex, Pinned
+from tunewheel_curate.passages.choosing import allowed_passages
 from tunewheel_curate.pipeline import Build, build
 from tunewheel_curate.records.forgetting import _taken
 from tunewheel_curate.versions.card import data_card
@@ -92,7 +91,7 @@ def made(records, tickets, trained) -> Build:
 
 
 def made_of(frame: pl.DataFrame, spec: ProjectSpec, index: OpenIndex | None, **given: Any) -> Build:
-    made = build(frame, spec, Given(index=index, **given))
+    made = build(frame, spec, Inputs(index=index, **given))
     assert made.rejections == ()
     return made
 
@@ -175,20 +174,20 @@ def test_without_training_nothing_changes(records, tickets, spec) -> None:
 
 def test_no_row_is_longer_than_the_spec_allows(records, tickets, spec, own_tokens) -> None:
     """The passage that answers is the last that goes."""
-    frame, counted = records(*tickets, *documents()), Outside(tokens=own_tokens)
+    frame, counted = records(*tickets, *documents()), Pinned(tokens=own_tokens)
     training = {"gold": 1.0, "distractors": 2}
     trained = with_retrieval(spec(), training=training)
     index = index_of(documents(), trained)
-    bare = max(sizes(made_of(frame, trained, None, outside=counted), own_tokens))
+    bare = max(sizes(made_of(frame, trained, None, pinned=counted), own_tokens))
     first = Hit(index.index.rows[0], score=0.0)
     (passage,) = own_tokens.sizes([context_of(trained.retrieval, [first])])
     room = with_retrieval(spec(max_tokens=bare + passage + 20), training=training)
-    made = made_of(frame, room, index, outside=counted)
+    made = made_of(frame, room, index, pinned=counted)
     assert max(sizes(made, own_tokens)) <= bare + passage + 20
     assert made.shown.use.gold == made.split.train.height
     assert {sum(text in said for text in TEXTS) for said in systems(made.split.train)} == {1}
     short = with_retrieval(spec(max_tokens=bare + 5))
-    none = made_of(frame, short, index, outside=counted)
+    none = made_of(frame, short, index, pinned=counted)
     rows = none.split.train.height
     assert none.shown.use == PassageUse(gold=0, distractors_only=0, without=rows, left_out=0)
     assert none.funnel[-1].reasons == {"no_room": rows}

@@ -15,13 +15,11 @@ from tunewheel_contracts.events.upstream import ErasureRequested
 from tunewheel_contracts.formats.document import DocumentSection
 from tunewheel_contracts.formats.erasure import ErasureFinding
 from tunewheel_contracts.pseudonyms import Pseudonyms
-from tunewheel_curate.documents.taught import note_sources, taught_of
-from tunewheel_curate.documents.teaching import read_lessons
+from tunewheel_curate.documents.teaching import note_sources, read_lessons, taught_of
 from tunewheel_curate.pipeline import build
 from tunewheel_curate.records.forgetting import finding_ref, forget, recall
 from tunewheel_curate.records.table import RecordTable
-from tunewheel_curate.versions.pseudonymity import under_pseudonyms
-from tunewheel_curate.versions.versioning import write_version
+from tunewheel_curate.versions.versioning import under_pseudonyms, write_version
 from tunewheel_retrieval.sections import Section
 from tunewheel_runtime.store import ObjectStore
 

@@ -18,8 +18,8 @@ from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.dataset import ChatExample, ExampleFormat
 from tunewheel_contracts.formats.spec import ReplaySpec
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts, regression_benchmark
-from tunewheel_curate.given import Given
 from tunewheel_curate.holdout.memory import ComparedRecords, HoldoutMemory
+from tunewheel_curate.inputs import Inputs
 from tunewheel_curate.pipeline import build
 from tunewheel_curate.replay.sources import conversation, pool_of, read_replay
 from tunewheel_curate.versions.suite import run_suite
@@ -45,9 +45,9 @@ def made(records, spec, varied_rows):
         benchmarks: Sequence[BenchmarkTexts] = (),
         **dataset,
     ):
-        given_ = Given(memory=memory or HoldoutMemory(), replay=pool_of(rows))
+        inputs = Inputs(memory=memory or HoldoutMemory(), replay=pool_of(rows))
         known = spec(replay=SHARE, **dataset)
-        return build(records(*varied_rows(count)), known, given_, benchmarks=benchmarks)
+        return build(records(*varied_rows(count)), known, inputs, benchmarks=benchmarks)
 
     return make
 
@@ -136,7 +136,7 @@ def test_manifest_card_and_suite_know_of_it(made, spec, tmp_path: Path) -> None:
     assert manifest.counts.replay == manifest.replay.sampled > 0
     assert "general.jsonl" in (tmp_path / "card.md").read_text()
     assert (
-        run_suite(build_.split, written, manifest.dataset_id, tmp_path / "docs", tokens=build_.outside.tokens)
+        run_suite(build_.split, written, manifest.dataset_id, tmp_path / "docs", tokens=build_.pinned.tokens)
         == []
     )
 

@@ -14,8 +14,7 @@ from tunewheel_curate.examples.tokens import estimating
 from tunewheel_curate.holdout.splitting import Split
 from tunewheel_curate.pipeline import build
 from tunewheel_curate.versions.card import NOTHING, data_card
-from tunewheel_curate.versions.observations import observed
-from tunewheel_curate.versions.suite import run_suite
+from tunewheel_curate.versions.suite import observed, run_suite
 from tunewheel_curate.versions.versioning import rows_sha256, with_origin, write_version
 
 TOKENS = estimating("some/model", "no hub")

@@ -39,11 +39,10 @@ from tunewheel_retrieval.index import BrokenIndex, Index
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact
 
-from tunewheel_index.documents import Version
+from tunewheel_index.documents import Version, documents_of
 from tunewheel_index.metrics import Metrics
 from tunewheel_index.planning import Plan, Upto, records_in
 from tunewheel_index.project import Project
-from tunewheel_index.redacting import documents_of
 from tunewheel_index.storing import IndexStore
 
 T = TypeVar("T")

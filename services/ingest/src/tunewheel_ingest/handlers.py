@@ -21,11 +21,9 @@ from tunewheel_contracts.events.upstream import (
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.view import View
 
-from tunewheel_ingest.documents import Documents
-from tunewheel_ingest.erasures import carry_out
-from tunewheel_ingest.records import RECORD_OF, document_record
+from tunewheel_ingest.documents import Documents, carry_out
+from tunewheel_ingest.records import RECORD_OF, document_record, require_size
 from tunewheel_ingest.settings import DOCUMENTS_AT_ONCE
-from tunewheel_ingest.sizing import require_size
 
 SOURCE = "/tunewheel/ingest"
 Made = Envelope[RecordIngested] | None

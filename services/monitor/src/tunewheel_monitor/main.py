@@ -9,10 +9,9 @@ from tunewheel_runtime.service import Service
 
 from tunewheel_monitor.checkpoints import Checkpoints
 from tunewheel_monitor.clock import Clock, Progress
-from tunewheel_monitor.evidence import Exhibits
+from tunewheel_monitor.evidence import Exhibits, LogPositions
 from tunewheel_monitor.handlers import register
 from tunewheel_monitor.knowledge import TOPICS, Knowledge
-from tunewheel_monitor.log_positions import LogPositions
 from tunewheel_monitor.metrics import Metrics
 from tunewheel_monitor.pseudonym_keys import PseudonymKeys
 from tunewheel_monitor.reference import References

@@ -1,4 +1,4 @@
-"""The read-only API: projects, models and their history, as JSON."""
+"""The read-only API: projects, models and their history, cards, comparisons and lineage."""
 
 from __future__ import annotations
 
@@ -6,23 +6,38 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, HTTPException, Path, Request
+from fastapi import Depends, FastAPI, HTTPException, Path, Query, Request
+from fastapi.responses import PlainTextResponse
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel
+from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.events.lifecycle import ServingDesired, Stage
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelFacts, BaseModelRef
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_runtime.identity.guard import RESPONSES, caller_of, guard_descriptions, needs
 from tunewheel_runtime.identity.roles import Role
 
+from tunewheel_registry.about.card import model_card
+from tunewheel_registry.about.comparison import Comparison, compare
+from tunewheel_registry.about.facts import ModelFacts, facts_of
 from tunewheel_registry.desired import desired_state
 from tunewheel_registry.ledger import Ledger
 from tunewheel_registry.lifecycle import Model, State
+from tunewheel_registry.lineage.index import LineageIndex
+from tunewheel_registry.lineage.records import Artifacts, RecordFiles
+from tunewheel_registry.lineage.tracing import Lineage, trace
 
 KnownSpec = Callable[[str], ProjectSpec | None]
 ProjectName = Annotated[str, Path(max_length=63)]
+ModelName = Annotated[str, Path(max_length=63)]
 BEARER = Depends(HTTPBearer(auto_error=False, description="An API key, or a token of the OIDC issuer."))
 """Only documents the key in OpenAPI. The guard of each route checks it."""
+MOST_RECORDS = 10_000
+UNKNOWN = (
+    "name: nothing in project {project} is called {name!r}; ask for a record, a source as versions name it "
+    "(source-…), an example, a dataset, a run, a model, a scorecard, an evaluation, a review, an erasure, or "
+    "the id of an event of one of them. A completion is found by the model that its answer names"
+)
 
 
 class ProjectSummary(BaseModel):
@@ -157,3 +172,56 @@ def _detail(model: Model) -> ModelDetail:
     return ModelDetail(
         **_summary(model), adapter=model.registration.adapter, replaces=model.replaces, history=steps
     )
+
+
+def add_about(api: FastAPI, ledger: Ledger, index: LineageIndex, store: Artifacts) -> None:
+    """Add the routes about single models to ``api``."""
+
+    async def facts(project: str, model_id: str) -> ModelFacts:
+        state = ledger.state(project)
+        model = state.models.get(model_id)
+        if model is None:
+            reason = (
+                f"model_id: {model_id!r} is unknown in project {project!r}; see /v1/projects/{project}/models"
+            )
+            raise HTTPException(404, reason)
+        try:
+            return await facts_of(state, index.graph(project), store, model)
+        except TransientError as error:
+            raise HTTPException(503, str(error)) from error
+
+    @api.get("/v1/projects/{project}/models/{model_id}/card", response_class=PlainTextResponse)
+    @needs(Role.VIEWER)
+    async def read_card(project: ProjectName, model_id: ModelName) -> PlainTextResponse:
+        """The model's card in the Hugging Face hub's format: Markdown with metadata in YAML."""
+        return PlainTextResponse(model_card(await facts(project, model_id)), media_type="text/markdown")
+
+    @api.get("/v1/projects/{project}/models/{model_id}/comparison/{other}")
+    @needs(Role.VIEWER)
+    async def compare_models(project: ProjectName, model_id: ModelName, other: ModelName) -> Comparison:
+        """What changed from ``model_id`` to ``other``."""
+        first, second = await facts(project, model_id), await facts(project, other)
+        try:
+            return await compare(store, first, second)
+        except TransientError as error:
+            raise HTTPException(503, str(error)) from error
+
+
+def add_lineage(api: FastAPI, index: LineageIndex, files: RecordFiles) -> None:
+    """Add the route of lineage to ``api``."""
+
+    @api.get("/v1/projects/{project}/lineage/{name:path}")
+    @needs(Role.VIEWER)
+    async def read_lineage(
+        project: ProjectName,
+        name: Annotated[str, Path(max_length=512)],
+        records: Annotated[int, Query(ge=0, le=MOST_RECORDS)] = 100,
+    ) -> Lineage:
+        """All ancestors and descendants of ``name``. ``records``: most records to list."""
+        try:
+            found = await trace(index.graph(project), files, name, project=project, most_records=records)
+        except TransientError as error:
+            raise HTTPException(503, str(error)) from error
+        if found is None:
+            raise HTTPException(404, UNKNOWN.format(project=project, name=name))
+        return found

@@ -16,7 +16,7 @@ from tunewheel_contracts.events.lifecycle import (
 )
 
 from tunewheel_registry.lifecycle import CANDIDATE_STAGES, Decision, Model, State
-from tunewheel_registry.steps import promotion, rollback
+from tunewheel_registry.waiting import promotion, rollback
 
 COMMAND = "command"
 STOP = "stop"

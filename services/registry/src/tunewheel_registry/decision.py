@@ -36,8 +36,19 @@ from tunewheel_registry.lifecycle import (
     base_model_id,
     known_model,
 )
-from tunewheel_registry.steps import promotion, restorations, retirements, rollback, unpinnings
-from tunewheel_registry.waiting import advances, obstacle, request_of, requests, step_up, superseded
+from tunewheel_registry.waiting import (
+    advances,
+    obstacle,
+    promotion,
+    request_of,
+    requests,
+    restorations,
+    retirements,
+    rollback,
+    step_up,
+    superseded,
+    unpinnings,
+)
 
 DEADLINE, GUARD = "deadline", "guard"
 """Values of ``decided_by`` in ``rollout.judged`` where the stage's own measurements did not decide."""

@@ -9,11 +9,9 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_runtime.process import run_service
 from tunewheel_runtime.service import Service
 
-from tunewheel_registry.about.api import add_about
-from tunewheel_registry.api import make_api
+from tunewheel_registry.api import add_about, add_lineage, make_api
 from tunewheel_registry.handlers import register
 from tunewheel_registry.ledger import Ledger
-from tunewheel_registry.lineage.api import add_lineage
 from tunewheel_registry.lineage.index import TOPICS as LINEAGE
 from tunewheel_registry.lineage.index import LineageIndex
 from tunewheel_registry.lineage.records import RecordFiles

@@ -17,8 +17,7 @@ from tunewheel_contracts.formats.bundle import Bundle, Decoding
 from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_contracts.formats.run import BaseModelFacts, RunManifest
 from tunewheel_contracts.formats.scorecard import Contestant, Finding, MetricFacts, Role, Scorecard
-from tunewheel_registry.about.api import add_about
-from tunewheel_registry.api import make_api
+from tunewheel_registry.api import add_about, make_api
 from tunewheel_registry.lifecycle import State, apply, base_model_id
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import guard

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 from tunewheel_contracts import topics
 from tunewheel_contracts.errors import TransientError
-from tunewheel_registry.lineage.answer import Lineage
 from tunewheel_registry.lineage.index import TOPICS, LineageIndex
 from tunewheel_registry.lineage.records import RecordFiles
-from tunewheel_registry.lineage.tracing import trace
+from tunewheel_registry.lineage.tracing import Lineage, trace
 
 from ..wheel import Wheel, row
 

@@ -30,11 +30,11 @@ from tunewheel_runtime.store import ArtifactConflict, ArtifactMissing, CorruptAr
 from tunewheel_runtime.view import LogReader
 
 from tunewheel_curate.builds.building import Builder
-from tunewheel_curate.builds.known import Known
+from tunewheel_curate.builds.log_state import LogState
 from tunewheel_curate.builds.stored_versions import StoredVersions, VersionLost
 from tunewheel_curate.builds.worker import BuildOutcome
-from tunewheel_curate.documents.taught import forget_taught, taught_of
-from tunewheel_curate.records.missing import MissingRecords
+from tunewheel_curate.documents.teaching import forget_taught, taught_of
+from tunewheel_curate.records.log import MissingRecords
 
 log = structlog.get_logger(__name__)
 
@@ -58,7 +58,7 @@ class Maker:
         service: Service,
         *,
         table_url: str,
-        known: Known,
+        known: LogState,
         followed: LogReader,
         builder: Builder,
         missing: MissingRecords,

@@ -17,7 +17,7 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_runtime.store import ArtifactConflict, ArtifactMissing, CorruptArtifact, ObjectStore
 
 from tunewheel_curate.builds.building import Builder
-from tunewheel_curate.builds.known import Known
+from tunewheel_curate.builds.log_state import LogState
 from tunewheel_curate.builds.worker import BuildOrder
 from tunewheel_curate.versions.versioning import MANIFEST, manifest_ref
 
@@ -42,7 +42,7 @@ class VersionLost(TunewheelError):
 class StoredVersions:
     """Reads and writes versions, and prepares the orders of builds."""
 
-    def __init__(self, store: ObjectStore, known: Known, builder: Builder, *, table_url: str) -> None:
+    def __init__(self, store: ObjectStore, known: LogState, builder: Builder, *, table_url: str) -> None:
         self._store = store
         self._known = known
         self._builder = builder

@@ -38,9 +38,8 @@ if TYPE_CHECKING:
     from tunewheel_contracts.pseudonyms import Pseudonyms
     from tunewheel_runtime.store import ObjectStore
 
-    from tunewheel_curate.given import Given, Outside
     from tunewheel_curate.holdout.memory import HoldoutMemory
-    from tunewheel_curate.open_index import OpenIndex
+    from tunewheel_curate.inputs import Inputs, OpenIndex, Pinned
     from tunewheel_curate.pipeline import Build
 
 
@@ -102,9 +101,8 @@ class BuildOutcome(Frozen):
 
 def run_build(order: BuildOrder) -> BuildOutcome:
     """Read the records, curate them, and write the version's files below ``order.folder``."""
-    from tunewheel_curate.versions.pseudonymity import under_pseudonyms
     from tunewheel_curate.versions.suite import run_suite
-    from tunewheel_curate.versions.versioning import DATA_DOCS, rows_sha256, write_version
+    from tunewheel_curate.versions.versioning import DATA_DOCS, rows_sha256, under_pseudonyms, write_version
 
     spec, folder = order.spec, Path(order.folder)
     try:
@@ -123,16 +121,14 @@ def run_build(order: BuildOrder) -> BuildOutcome:
     manifest = write_version(
         made, spec, folder, data_docs=True, previous=order.previous, published=order.published
     )
-    failures = run_suite(
-        made.split, spec, manifest.dataset_id, folder / DATA_DOCS, tokens=made.outside.tokens
-    )
+    failures = run_suite(made.split, spec, manifest.dataset_id, folder / DATA_DOCS, tokens=made.pinned.tokens)
     if failures:
         return outcome.model_copy(update={"rejections": tuple(f"suite: {failure}" for failure in failures)})
     return outcome.model_copy(update={"manifest": manifest})
 
 
 def _records(order: BuildOrder) -> pl.DataFrame:
-    from tunewheel_curate.records.erasures import erased
+    from tunewheel_curate.records.selection import erased
     from tunewheel_curate.records.table import RecordTable
 
     rows = RecordTable(order.table_url).read(order.spec.project, order.records_upto)
@@ -161,52 +157,49 @@ async def _curated(order: BuildOrder, records: pl.DataFrame) -> Build:
     try:
         declared = await read_benchmarks(spec.dataset.benchmarks, store)
         benchmarks = (regression, *declared, *await read_tasks(spec, store, order.allowed))
-        given = await _given(order, records, store)
+        inputs = await _inputs(order, records, store)
     except (InvalidSpec, ArtifactMissing, CorruptArtifact) as error:
         counted = with_ratings(records, wanted=spec.dataset.ratings)
         reason = str(error) if isinstance(error, InvalidSpec) else f"store: {error}; restore it"
         return refused(distinct_records(counted), reason)
     cache = NearCache(store)
     known = await cache.read(spec.project)
-    made = build(records, spec, given, known=known, benchmarks=benchmarks)
+    made = build(records, spec, inputs, known=known, benchmarks=benchmarks)
     await cache.write(spec.project, made.near_index, known=known)
     return made
 
 
-async def _outside(order: BuildOrder, build_id: str, records: pl.DataFrame, store: ObjectStore) -> Outside:
-    from tunewheel_curate.builds.outside import take_from_outside
+async def _pinned(order: BuildOrder, build_id: str, records: pl.DataFrame, store: ObjectStore) -> Pinned:
+    from tunewheel_curate.builds.pinned_inputs import pin_inputs
     from tunewheel_curate.documents.examples import handed_over
     from tunewheel_curate.records.selection import drop_withdrawn, select_usable
 
     live = drop_withdrawn(records, order.withdrawals).kept
     documents = handed_over(live, select_usable(live).dropped)
     secret = order.pseudonym_secret.get_secret_value()
-    return await take_from_outside(
-        store, build_id, order.spec, documents, allowed=order.allowed, secret=secret
-    )
+    return await pin_inputs(store, build_id, order.spec, documents, allowed=order.allowed, secret=secret)
 
 
-async def _given(order: BuildOrder, records: pl.DataFrame, store: ObjectStore) -> Given:
-    from tunewheel_curate.given import Given
-    from tunewheel_curate.holdout.retirement import pinned_retired
-    from tunewheel_curate.replay.pins import pinned_replay
+async def _inputs(order: BuildOrder, records: pl.DataFrame, store: ObjectStore) -> Inputs:
+    from tunewheel_curate.builds.pinned_inputs import pinned_replay, pinned_retired
+    from tunewheel_curate.inputs import Inputs
 
     parts = {"records_upto", "withdrawals", "erasures", "previous", "index"}
     asked = order.model_dump(mode="json", include=parts)
     build_id = content_id("build", asked | {"spec_sha256": order.spec.sha256})
     replay = order.spec.dataset.replay
     retired = await pinned_retired(store, build_id, order.spec.project)
-    return Given(
+    return Inputs(
         withdrawals=order.withdrawals,
         memory=_memory(order).retiring(retired),
         replay=await pinned_replay(store, build_id, replay, order.allowed) if replay is not None else None,
-        outside=await _outside(order, build_id, records, store),
+        pinned=await _pinned(order, build_id, records, store),
         index=await _index(order, store),
     )
 
 
 async def _index(order: BuildOrder, store: ObjectStore) -> OpenIndex | None:
-    from tunewheel_curate.open_index import open_for_build
+    from tunewheel_curate.inputs import open_for_build
 
     if order.index is None or order.spec.retrieval is None:
         return None

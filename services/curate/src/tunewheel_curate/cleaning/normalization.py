@@ -1,15 +1,19 @@
-"""Normalises text: repairs mojibake, removes control characters, makes white space regular."""
+"""Normalises text: repairs mojibake, removes control characters, makes white space regular; also in the
+earlier turns of a thread."""
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 import ftfy
 import polars as pl
 from ftfy.badness import BADNESS_RE
 from ftfy.chardata import CONTROL_CHARS, HTML_ENTITY_RE, LIGATURES, WIDTH_MAP
+from tunewheel_contracts.identity import canonical_json
 
 from tunewheel_curate.stage import Stage, drop
 
@@ -131,3 +135,28 @@ def normalize_records(records: pl.DataFrame, *, min_characters: int) -> Stage:
         .then(pl.lit("no_output"))
     )
     return drop("normalization", cleaned, reason)
+
+
+Turn = dict[str, str]
+ROLES = ("user", "assistant")
+
+
+def turns_of(history: str | None) -> list[Turn]:
+    """Return the turns in a record's ``history`` column, oldest first."""
+    turns: list[Turn] = json.loads(history) if history else []
+    return turns
+
+
+def cleaned_history(history: str | None, cuts: Mapping[str, Callable[[str], str]]) -> str | None:
+    """Normalise the turns, apply ``cuts`` to the user's turns, and leave out empty turns and unknown roles.
+
+    Assistant turns before the first user turn are left out: chat templates require that the user begins.
+    """
+    turns: list[Turn] = []
+    for turn in turns_of(history):
+        text = normalize_text(turn["content"])
+        for cut in cuts.values() if turn["role"] == "user" else ():
+            text = cut(text)
+        if text and turn["role"] in ROLES and (turns or turn["role"] == "user"):
+            turns.append({"role": turn["role"], "content": text})
+    return canonical_json(turns).decode() if turns else None

@@ -1,7 +1,9 @@
-"""Cleans tickets: removes quoted history, greetings, signatures and legal notices."""
+"""Cleans tickets: removes quoted history, greetings, signatures and legal notices. Finds
+answers that stop in the middle; a text that only lacks its full stop counts as whole."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 
@@ -10,11 +12,34 @@ from tunewheel_contracts.formats.example_formats import CleaningSpec
 from tunewheel_contracts.formats.spec import ProjectSpec
 
 from tunewheel_curate.cleaning.boilerplate import without_disclaimers, without_greeting, without_signature
-from tunewheel_curate.cleaning.histories import cleaned_history
 from tunewheel_curate.cleaning.injections import CONTROL_TOKENS, PROMPT_INJECTION, all_broken_up, injected
+from tunewheel_curate.cleaning.normalization import cleaned_history
 from tunewheel_curate.cleaning.quotation import without_quotation
-from tunewheel_curate.cleaning.truncation import is_truncated
 from tunewheel_curate.stage import Stage, drop
+
+LEAST_CHARACTERS = 160
+"""Shorter answers are too often fragments on purpose (labels, commands, names)."""
+_DANGLING = re.compile(
+    r"(?i)(?:^|\s)(?:and|or|but|the|a|an|to|of|for|with|in|on|at|by|from|that|which|because|if|your|our|is|are|und|"
+    r"oder|der|die|das|et|ou|le|la|les|y|o|el|los)\s*$"
+)
+_TAIL = 40
+
+
+def is_truncated(answer: str) -> bool:
+    """Return whether a free-text answer stops inside a code block or in mid-sentence. A long answer stops in
+    mid-sentence if it ends in a comma, an opening bracket, a hyphenated half of a word, or a word that cannot
+    end a sentence."""
+    text = answer.rstrip()
+    if sum(line.lstrip().startswith("```") for line in text.split("\n")) % 2:
+        return True
+    if len(text) < LEAST_CHARACTERS:
+        return False
+    last = text[-1]
+    if last in ",([{\u060c\u3001" or (last == "-" and text[-2].isalpha()):
+        return True
+    return _DANGLING.search(text[-_TAIL:]) is not None
+
 
 WRITTEN = ("ticket", "feedback")
 """Kinds of records that people typed into a mail or a form. Examples by experts are not cleaned."""

@@ -2,21 +2,119 @@
 
 from __future__ import annotations
 
+import ast
+import re
+import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from tunewheel_contracts.formats.dataset import ExampleFormat
+from tunewheel_contracts.formats.document import DocumentSection
 from tunewheel_contracts.formats.example_formats import DocumentFormats
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_outputs.grounding import grounding, invented
-from tunewheel_retrieval.passages import passages_of
-from tunewheel_retrieval.sections import Section
+from tunewheel_retrieval.passages import paragraphs, passages_of, sentences
+from tunewheel_retrieval.sections import Section, markdown_of
 
-from tunewheel_curate.documents.code_pairs import CodePair, code_pair
-from tunewheel_curate.documents.extraction import answer_from, question_about
 from tunewheel_curate.documents.teaching import Lesson, section_key
 from tunewheel_curate.examples.tokens import Tokens
+
+LEAST_SUMMARY = 12
+LEAST_LINES = 2
+
+
+@dataclass(frozen=True)
+class CodePair:
+    """A documented function: its qualified name, its code with and without documentation, and its summary. It
+    trains in both directions."""
+
+    name: str
+    language: str
+    code: str
+    bare: str
+    summary: str
+
+
+def code_pair(piece: DocumentSection, path: tuple[str, ...]) -> CodePair | str | None:
+    """Return the pair in a piece of code. A string says why the pair is not used. None: the piece is no
+    documented function."""
+    if piece.kind != "code" or piece.name is None or not piece.summary:
+        return None
+    summary = piece.summary.strip()
+    if len(summary) < LEAST_SUMMARY:
+        return "summary too short"
+    code = textwrap.dedent(piece.text).strip("\n")
+    bare = _without_docstring(code) if piece.language == "python" else _without_comment(code, summary)
+    if bare is None or summary.split("\n")[0] in bare:
+        return "summary not to be told from the code"
+    if sum(bool(line.strip()) for line in bare.split("\n")) < LEAST_LINES:
+        return "no body"
+    fenced = piece.model_copy(update={"text": bare})
+    whole = piece.model_copy(update={"text": code})
+    name = ".".join([*path, piece.name])
+    return CodePair(name, piece.language or "", markdown_of(whole), markdown_of(fenced), summary)
+
+
+def _without_docstring(code: str) -> str | None:
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    if not tree.body or not isinstance(tree.body[0], ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return None
+    first = tree.body[0].body[0]
+    if not (isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)):
+        return None
+    lines = code.split("\n")
+    return "\n".join(lines[: first.lineno - 1] + lines[(first.end_lineno or first.lineno) :])
+
+
+def _without_comment(code: str, summary: str) -> str:
+    """Return ``code`` without the comment lines that hold the summary."""
+    told = {line.strip() for line in summary.split("\n") if line.strip()}
+    return "\n".join(line for line in code.split("\n") if line.strip(" \t/*#-!;") not in told)
+
+
+LEAST_ANSWER = 30
+"""A section with less text gives no answer."""
+_HOW_TO = re.compile(r"how to (\w)(.*)", re.IGNORECASE | re.DOTALL)
+_NUMBERING = re.compile(r"^(?:\d{1,3}(?:\.\d{1,3}){0,5}[.):]?|[A-Za-z][.)])\s+")
+
+
+def question_about(section: Section) -> str:
+    """Return the question that the heading path suggests, where no teacher answers. It is as general as the
+    heading, so it teaches the documents' content and wording, but not how people ask."""
+    last = _NUMBERING.sub("", section.path[-1]).strip() if section.path else ""
+    if last.endswith(("?", "؟", "？")):  # noqa: RUF001
+        return last
+    if match := _HOW_TO.fullmatch(last.rstrip(".:")):
+        rest = match.group(2)
+        first = match.group(1) if rest[:1].isupper() else match.group(1).lower()
+        return f"How do I {first}{rest}?"
+    if section.heading:
+        return f'What does "{section.title}" say about "{section.heading}"?'
+    return f'What is "{section.title}" about?'
+
+
+def answer_from(section: Section, tokens: Tokens, *, max_tokens: int) -> str | None:
+    """Return the section's first paragraphs of prose within ``max_tokens``, or else its first sentences.
+    None: the section is too short, or its first sentence too long."""
+    prose = "\n\n".join(piece.text for piece in section.pieces if piece.kind == "prose")
+    for joint, parts in (("\n\n", paragraphs(prose)), (" ", sentences(prose))):
+        kept: list[str] = []
+        room = max_tokens
+        for part, size in zip(parts, tokens.sizes(parts), strict=True):
+            room -= size + 1
+            if room < 0:
+                break
+            kept.append(part)
+        answer = joint.join(kept)
+        if sum(character.isalnum() for character in answer) >= LEAST_ANSWER:
+            return answer
+    return None
+
 
 LEAST_CHARACTERS = 24
 """A passage with fewer letters and digits is not worth learning."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import polars as pl
 from tunewheel_contracts.formats.spec import ProjectSpec
@@ -20,17 +20,19 @@ from tunewheel_curate.cleaning.normalization import comparison_key
 from tunewheel_curate.cleaning.redaction import redact_records
 from tunewheel_curate.documents.drafts import drafts_of, is_told
 from tunewheel_curate.documents.sections import read_sections
-from tunewheel_curate.documents.teaching import Lesson, section_key
+from tunewheel_curate.documents.teaching import section_key
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts, Overlap
 from tunewheel_curate.evaluation.contamination import decontaminate
 from tunewheel_curate.evaluation.leakage import held_out_questions
 from tunewheel_curate.examples.formatting import drop_long, format_examples
 from tunewheel_curate.examples.templates import check_conversations
-from tunewheel_curate.examples.tokens import Tokens
 from tunewheel_curate.holdout.memory import HELD_OUT_BEFORE, HoldoutMemory
 from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY, Split
 from tunewheel_curate.similarity.near_index import empty_index
 from tunewheel_curate.stage import RECORD_SCHEMA, Stage, drop, dropped_frame
+
+if TYPE_CHECKING:
+    from tunewheel_curate.inputs import Pinned
 
 DOCUMENT = "document"
 """The reason with which ``select_usable`` drops documents. This module takes them up."""
@@ -49,17 +51,6 @@ _SENTENCE_END = re.compile(r"(?<=[.?!])\s+|\n")
 _MARK = re.compile(r"^[\s#>*-]*(?:Q:|\d+[.)])?\s*|(?<![\s*])[\s*]+$")
 """The mark before a heading, a list item or a question in a FAQ. It matches only at the beginning of a run of
 blanks or stars: tried from every character, a long run would take hours."""
-
-
-class TakenFromOutside(Protocol):
-    """See ``outside.Outside``."""
-
-    @property
-    def tokens(self) -> Tokens: ...
-    @property
-    def lessons(self) -> Mapping[str, Lesson]: ...
-    @property
-    def secret(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -90,7 +81,7 @@ class DocumentExamples:
 def add_documents(
     documents: pl.DataFrame,
     spec: ProjectSpec,
-    outside: TakenFromOutside,
+    pinned: Pinned,
     split: Split,
     benchmarks: Sequence[BenchmarkTexts],
     *,
@@ -103,7 +94,7 @@ def add_documents(
     """
     if not spec.dataset.formats.documents.enabled:
         return None
-    made = document_examples(documents, spec, outside)
+    made = document_examples(documents, spec, pinned)
     remembered = _named(not_held_out(made.examples, memory))
     policy = spec.dataset.contamination.model_copy(update={"action": "drop"})
     parted = decontaminate(
@@ -135,22 +126,20 @@ def with_documents(split: Split, documents: DocumentExamples | None) -> Split:
     return replace(split, train=pl.concat([split.train, documents.examples]).sort("example_id"))
 
 
-def document_examples(
-    documents: pl.DataFrame, spec: ProjectSpec, outside: TakenFromOutside
-) -> DocumentExamples:
+def document_examples(documents: pl.DataFrame, spec: ProjectSpec, pinned: Pinned) -> DocumentExamples:
     """Make the examples that ``spec`` asks for out of ``documents`` (records).
 
     Raises:
         InvalidSpec: see ``read_sections``.
     """
-    formats, tokens = spec.dataset.formats.documents, outside.tokens
-    read, sections = read_sections(documents, spec.dataset.pii, secret=outside.secret)
-    drafts = pl.DataFrame(list(drafts_of(sections, spec, tokens, outside.lessons)), schema=_DRAFT)
+    formats, tokens = spec.dataset.formats.documents, pinned.tokens
+    read, sections = read_sections(documents, spec.dataset.pii, secret=pinned.secret)
+    drafts = pl.DataFrame(list(drafts_of(sections, spec, tokens, pinned.lessons)), schema=_DRAFT)
     stages = [_named(drop("drafts", drafts.drop("reason"), drafts["reason"]))]
     # A teacher may write personal data that redaction did not recognise in the section, so redact again.
     # Without named entities: a pipeline would take placeholders for names.
     policy = spec.dataset.pii.model_copy(update={"named_entities": None})
-    stages.append(_named(redact_records(stages[-1].kept, policy, secret=outside.secret)))
+    stages.append(_named(redact_records(stages[-1].kept, policy, secret=pinned.secret)))
     system_prompt, limit = formats.system_prompt, spec.dataset.max_tokens
     stages.append(
         _named(drop_long(stages[-1].kept, system_prompt=system_prompt, max_tokens=limit, tokens=tokens))

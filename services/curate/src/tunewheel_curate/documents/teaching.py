@@ -3,6 +3,9 @@
 A teacher's answer is stored under a key that follows from the section, the model and the prompt. The first
 answer is kept for good, so every build and every replica reads the same one, even if the teacher would answer
 differently today. See docs/adr/0006-what-builds-take-from-outside.md.
+
+The note ``teacher-sources/<hash of project and document>/<key>`` is written before ``teacher/<key>.json``, so
+that an erasure of a document finds the answers that were made from it.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from tunewheel_curate.teacher import (
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
+
 
 log = structlog.get_logger(__name__)
 
@@ -145,3 +149,29 @@ def _messages(section: Section, count: int) -> list[dict[str, str]]:
 def lesson_path(key: str) -> str:
     """Return the path of the lesson ``key`` in the store."""
     return f"teacher/{key}.json"
+
+
+async def note_sources(store: ObjectStore, project: str, sections: Mapping[str, Section]) -> None:
+    """Note, for each of ``sections`` (by key), which document it belongs to. A section's group is its
+    document.
+
+    Raises:
+        TransientError: the store is away.
+    """
+    paths = [f"{_folder(project, section.group)}/{key}" for key, section in sections.items()]
+    await asyncio.gather(*(store.put(path, b"") for path in paths))
+
+
+async def taught_of(store: ObjectStore, project: str, document_id: str) -> tuple[str, ...]:
+    """Return the sorted keys of a teacher's answers about a document."""
+    return tuple(path.rpartition("/")[2] for path in await store.list(_folder(project, document_id)))
+
+
+async def forget_taught(store: ObjectStore, project: str, document_id: str, keys: Sequence[str]) -> None:
+    """Delete answers about a document, and their notes. Repeating it is harmless."""
+    await store.delete([lesson_path(key) for key in keys])
+    await store.delete([f"{_folder(project, document_id)}/{key}" for key in keys])
+
+
+def _folder(project: str, document_id: str) -> str:
+    return f"teacher-sources/{content_sha256([project, document_id])[:32]}"

@@ -20,7 +20,7 @@ from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_embedding.static import Projection, StaticEmbedder, Vectors
 
 from tunewheel_curate.duplicates.answers import answered_alike
-from tunewheel_curate.duplicates.exact import drop_clusters
+from tunewheel_curate.duplicates.questions import drop_clusters
 from tunewheel_curate.similarity.pairs import SimilarPairs, components
 from tunewheel_curate.similarity.shingling import text_hashes
 from tunewheel_curate.stage import Stage

@@ -37,8 +37,7 @@ from tunewheel_curate.similarity.near_index import (
     shared_counts,
     sharing_bands,
 )
-from tunewheel_curate.similarity.shingling import Integers, shingle_sets, word_runs
-from tunewheel_curate.similarity.sketching import band_keys
+from tunewheel_curate.similarity.shingling import Integers, band_keys, shingle_sets, word_runs
 from tunewheel_curate.stage import Stage, dropped_frame
 
 REASON = "contaminated"

@@ -8,7 +8,7 @@ from typing import Any
 
 from tunewheel_contracts.formats.example_formats import CleaningSpec
 
-from tunewheel_curate.cleaning.truncation import is_truncated
+from tunewheel_curate.cleaning.tickets import is_truncated
 from tunewheel_curate.examples.answer_shape import AnswerShape
 
 

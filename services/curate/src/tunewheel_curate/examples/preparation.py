@@ -13,8 +13,7 @@ from tunewheel_curate.cleaning.normalization import normalize_records
 from tunewheel_curate.cleaning.redaction import ANSWERS
 from tunewheel_curate.cleaning.tickets import clean_records
 from tunewheel_curate.examples.answer_shape import words_of
-from tunewheel_curate.examples.conversations import redact_conversations
-from tunewheel_curate.examples.formatting import drop_long
+from tunewheel_curate.examples.formatting import drop_long, redact_conversations
 from tunewheel_curate.examples.output_validation import spelt_answers
 from tunewheel_curate.examples.templates import check_conversations
 from tunewheel_curate.examples.tokens import Tokens

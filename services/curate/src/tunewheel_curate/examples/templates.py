@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from tunewheel_curate.cleaning.histories import Turn
-from tunewheel_curate.examples.conversations import conversation
+from tunewheel_curate.cleaning.normalization import Turn
+from tunewheel_curate.examples.formatting import conversation
 from tunewheel_curate.stage import Stage, drop
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@ do not move old ones to the other side.
 
 A *unit* is a set of examples that must stay together: all examples of a group, joined with the groups that
 have similar texts (similarity at least ``LEAK_SIMILARITY``) or belong to the same conversation
-(``sessions.py``).
+(``conversation_pairs``).
 
 - A new unit: ``stratification.py`` chooses which new units are held out, by label.
 - A unit with an example that was ever held out (``memory.py``) is held out whole.
@@ -20,11 +20,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import polars as pl
 
+from tunewheel_curate.cleaning.normalization import Turn, comparison_key, turns_of
 from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA
 from tunewheel_curate.holdout.memory import Seen
 from tunewheel_curate.holdout.stratification import Side, Unit, choose_holdout
+from tunewheel_curate.similarity.containment import LEAST_WORDS
 from tunewheel_curate.similarity.pairs import SimilarPair, SimilarPairs, components
 
 LEAK_SIMILARITY = 0.6
@@ -137,3 +140,53 @@ def _units(
             unit.seen = max(unit.seen, seen[row])
             unit.held_before += [row] if seen[row] is Seen.EXAMPLE else []
     return units
+
+
+MOST_GROUPS = 20
+"""The most groups whose histories may hold a question. A question in more of them is an everyday question ("I
+need help with my order") and does not identify a conversation."""
+
+Moment = tuple[str | None, str]
+"""The assistant's last turn and the user's turn after it; (None, question) at the start of a conversation."""
+
+
+def conversation_pairs(records: pl.DataFrame) -> SimilarPairs:
+    """Return pairs of positions in ``records`` (``input``, ``history`` and ``group``) of one conversation.
+
+    A question with a history is searched in other histories together with the answer before it. A question
+    without one is searched alone; as a later turn it counts only if it has ``LEAST_WORDS``.
+    """
+    threads = records.with_row_index("row").filter(pl.col("history").is_not_null())
+    holders = defaultdict[Moment, dict[str, int]](dict)
+    """The first row of each group whose history holds the moment."""
+    histories: dict[int, list[Turn]] = {}
+    for row, group, history in threads.select("row", "group", "history").iter_rows():
+        histories[row] = turns_of(history)
+        for moment in _moments(histories[row]):
+            holders[moment].setdefault(group, row)
+    edges = [
+        (row, holder)
+        for row, text in enumerate(records["input"].to_list() if holders else [])
+        for holder in _of_few(holders.get(_asked(text, histories.get(row, [])), {}))
+    ]
+    first, second = np.array(edges, np.int64).reshape(-1, 2).T
+    return SimilarPairs(first, second, np.ones(len(first)))
+
+
+def _of_few(holders: dict[str, int]) -> list[int]:
+    return list(holders.values()) if len(holders) <= MOST_GROUPS else []
+
+
+def _asked(text: str, history: list[Turn]) -> Moment:
+    before = history[-1]["content"] if history and history[-1]["role"] == "assistant" else None
+    return None if before is None else comparison_key(before), comparison_key(text)
+
+
+def _moments(history: list[Turn]) -> set[Moment]:
+    moments = set[Moment]()
+    for place, turn in enumerate(history):
+        if turn["role"] == "user":
+            moments.add(_asked(turn["content"], history[:place]))
+            if len(turn["content"].split()) >= LEAST_WORDS:
+                moments.add((None, comparison_key(turn["content"])))
+    return moments

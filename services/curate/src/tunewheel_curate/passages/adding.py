@@ -21,9 +21,8 @@ from tunewheel_retrieval.prompts import context_of, question_of, with_context
 
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
 from tunewheel_curate.examples.tokens import Tokens
-from tunewheel_curate.open_index import OpenIndex
-from tunewheel_curate.passages.allowed import allowed_passages
-from tunewheel_curate.passages.choosing import Choice, Chooser, Place, Row
+from tunewheel_curate.inputs import OpenIndex
+from tunewheel_curate.passages.choosing import Choice, Chooser, Place, Row, allowed_passages
 from tunewheel_curate.sides import Sides
 
 if TYPE_CHECKING:

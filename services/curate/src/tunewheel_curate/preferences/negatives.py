@@ -20,8 +20,7 @@ from tunewheel_curate.cleaning.normalization import comparison_key
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
 from tunewheel_curate.evaluation.contamination import given_away
 from tunewheel_curate.evaluation.leakage import held_out_questions
-from tunewheel_curate.examples.conversations import asked_text
-from tunewheel_curate.examples.formatting import MESSAGE, format_examples
+from tunewheel_curate.examples.formatting import MESSAGE, asked_text, format_examples
 from tunewheel_curate.examples.preparation import cleaning, fitting
 from tunewheel_curate.examples.tokens import Tokens
 from tunewheel_curate.holdout.memory import ComparedRecords, HoldoutMemory, Seen

@@ -26,7 +26,7 @@ from tunewheel_contracts.identity import content_sha256
 from tunewheel_contracts.pseudonyms import Pseudonyms
 from tunewheel_runtime.store import ObjectStore
 
-from tunewheel_curate.documents.taught import forget_taught, taught_of
+from tunewheel_curate.documents.teaching import forget_taught, taught_of
 from tunewheel_curate.records.table import RecordTable
 from tunewheel_curate.similarity.near_cache import NearCache
 

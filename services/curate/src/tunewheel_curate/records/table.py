@@ -20,7 +20,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from tunewheel_contracts.erasures import Erasure
 from tunewheel_contracts.errors import TransientError, TunewheelError
 
-from tunewheel_curate.records.erasures import Copy, erased, erased_until
+from tunewheel_curate.records.selection import Copy, erased, erased_until
 from tunewheel_curate.stage import RECORD_SCHEMA
 
 SUBJECT_COLUMNS = (

@@ -16,7 +16,7 @@ from tunewheel_contracts.errors import TransientError
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_curate.similarity.near_index import NearIndex, empty_index
-from tunewheel_curate.similarity.sketching import ALGORITHM, BANDS
+from tunewheel_curate.similarity.shingling import ALGORITHM, BANDS
 
 log = structlog.get_logger(__name__)
 

@@ -19,14 +19,15 @@ import numpy.typing as npt
 import polars as pl
 
 from tunewheel_curate.similarity.shingling import (
+    BANDS,
     HASH_BITS,
     Integers,
     ShingleSets,
     UInt64s,
+    band_keys,
     distinct,
     shingle_sets,
 )
-from tunewheel_curate.similarity.sketching import BANDS, band_keys
 
 FULL_BUCKET = 48
 PIVOTS = 4

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from tunewheel_contracts.erasures import Erasure
 from tunewheel_contracts.events.monitoring import LabelsRequested
 
-from tunewheel_curate.records.erasures import erased
+from tunewheel_curate.records.selection import erased
 from tunewheel_curate.records.table import SUBJECT_COLUMNS, RecordTable
 from tunewheel_curate.turns.near_cluster import NEAR_COLUMNS, Embed, NearCluster
 

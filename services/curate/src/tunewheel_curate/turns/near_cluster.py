@@ -19,7 +19,7 @@ from tunewheel_contracts.events.monitoring import LabelsRequested
 from tunewheel_contracts.formats.label_prompts import LABEL_REQUEST
 from tunewheel_embedding.static import Vectors, unit_length
 
-from tunewheel_curate.examples.conversations import conversation
+from tunewheel_curate.examples.formatting import conversation
 from tunewheel_curate.records.selection import is_taught
 
 log = structlog.get_logger(__name__)

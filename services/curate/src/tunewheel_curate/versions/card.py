@@ -7,12 +7,12 @@ from tunewheel_contracts.events.data import Trust
 from tunewheel_contracts.formats.dataset import ExampleFormat, FunnelStage
 from tunewheel_contracts.formats.spec import ProjectSpec
 
-from tunewheel_curate.duplicates.near import ANSWERED_OTHERWISE
+from tunewheel_curate.duplicates.questions import ANSWERED_OTHERWISE
 from tunewheel_curate.examples.templates import VERIFIED
 from tunewheel_curate.labels.quality import quality_sections
+from tunewheel_curate.lineage import SourceCount
 from tunewheel_curate.passages.adding import Shown
 from tunewheel_curate.pipeline import Build, label_counts
-from tunewheel_curate.records.sources import SourceCount
 
 MADE = {
     ExampleFormat.CHUNK: "passages",
@@ -80,7 +80,7 @@ def data_card(
 
     ``data_docs`` is the path of the Data Docs relative to the card, ``previous`` the previous version.
     """
-    counts, keyed = build.counts, bool(build.outside.secret)
+    counts, keyed = build.counts, bool(build.pinned.secret)
     marks = "hashes keyed by the secret of who built this" if keyed else "hashes"
     parts = [
         f"# Dataset {dataset_id}",
@@ -103,7 +103,7 @@ def data_card(
         parts.append(OTHERWISE.format(count=kept))
     parts.append("## Sources\n\n" + _sources(build.sources))
     parts.append("## Cleaning\n\n" + _cleaning(build.figures.get("cleaning", {})))
-    parts.append("## Personal data\n\n" + _personal_data(spec, build.redactions, build.outside.secret))
+    parts.append("## Personal data\n\n" + _personal_data(spec, build.redactions, build.pinned.secret))
     if spec.task.label_field is not None:
         parts.append(f"## Labels ({spec.task.label_field})\n\n" + _labels(build, spec))
     parts += quality_sections(build.quality)
@@ -217,7 +217,7 @@ def documents_section(build: Build) -> str:
             f"{build.extractive} questions are extractive: asked by the heading, answered in the section's "
             "first sentences. That is weaker than questions as people ask them."
         )
-    if (teacher := build.outside.teacher) is not None:
+    if (teacher := build.pinned.teacher) is not None:
         parts.append(
             f"The teacher {teacher.model} answered for {teacher.answered} of {teacher.sections} sections; "
             "what was not grounded in its section was dropped. The others were asked extractively."
@@ -227,7 +227,7 @@ def documents_section(build: Build) -> str:
 
 def tokens_section(build: Build, spec: ProjectSpec) -> str:
     """Return the section about token counts and about the check with the chat template."""
-    use = build.outside.tokens.use
+    use = build.pinned.tokens.use
     if use.sha256 is None:
         return (
             f"Estimated at four characters each: {use.reason}. Limits in tokens are rough, and no "

@@ -5,15 +5,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest, TokenizerUse
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import canonical_json, content_id, content_sha256
+from tunewheel_contracts.pseudonyms import Pseudonyms
 
 from tunewheel_curate.cleaning.languages import language_of
 from tunewheel_curate.examples.templates import VERIFIED
@@ -22,6 +25,10 @@ from tunewheel_curate.pipeline import Build
 from tunewheel_curate.preferences.negatives import Negatives
 from tunewheel_curate.preferences.pairs import Preferences
 from tunewheel_curate.versions.card import data_card
+
+if TYPE_CHECKING:
+    from tunewheel_curate.pipeline import Build
+
 
 VERSIONED = (
     "tunewheel-curate", "polars", "ftfy", "rensa", "presidio-analyzer", "great-expectations", "scikit-learn",
@@ -133,7 +140,7 @@ def write_version(
         replay=build.replayed.use if build.replayed is not None else None,
         data_docs=f"{prefix}/{DATA_DOCS}" if data_docs else None,
         tokenizer=_tokenizer(build),
-        teacher=build.outside.teacher,
+        teacher=build.pinned.teacher,
         counts=build.counts,
         funnel=build.funnel,
         versions={name: version(name) for name in VERSIONED},
@@ -154,7 +161,7 @@ def _review(build: Build, folder: Path, prefix: str) -> ArtifactRef | None:
 
 
 def _tokenizer(build: Build) -> TokenizerUse | None:
-    use = build.outside.tokens.use
+    use = build.pinned.tokens.use
     if not use.base_model:
         return None
     verified = sum(figures.get(VERIFIED, 0) for figures in build.figures.values())
@@ -196,3 +203,33 @@ def with_origin(rows: pl.DataFrame, lineage: pl.DataFrame, *, languages: bool = 
 
 def _asked(messages: list[dict[str, str]]) -> str:
     return next((one["content"] for one in reversed(messages) if one["role"] == "user"), "")
+
+
+NOUNS = {"group": "group", "source_id": "source", "validated_by": "expert"}
+"""Columns with names from the sources, and the noun with which their pseudonyms begin."""
+
+
+def under_pseudonyms(build: Build, names: Pseudonyms) -> Build:
+    """Return ``build`` with pseudonyms in the columns of ``NOUNS`` of every frame."""
+    split, preferences, negatives, replayed = build.split, build.preferences, build.negatives, build.replayed
+    return replace(
+        build,
+        split=replace(split, train=_named(split.train, names), holdout=_named(split.holdout, names),
+                      neither=_named(split.neither, names)),
+        lineage=_named(build.lineage, names),
+        quality=replace(build.quality, review=_named(build.quality.review, names)),
+        preferences=preferences and replace(preferences, pairs=_named(preferences.pairs, names)),
+        negatives=negatives and replace(negatives, rows=_named(negatives.rows, names)),
+        replayed=replayed and replace(replayed, examples=_named(replayed.examples, names)),
+    )  # fmt: skip
+
+
+def _named(frame: pl.DataFrame, names: Pseudonyms) -> pl.DataFrame:
+    columns = [_pseudonyms(frame[column], noun, names) for column, noun in NOUNS.items() if column in frame]
+    return frame.with_columns(columns)
+
+
+def _pseudonyms(column: pl.Series, noun: str, names: Pseudonyms) -> pl.Series:
+    distinct = column.drop_nulls().unique()
+    given = pl.Series([names.of(noun, name) for name in distinct], dtype=pl.String)
+    return column.replace_strict(distinct, given, return_dtype=pl.String)

@@ -1,20 +1,34 @@
 from __future__ import annotations
 
+import asyncio
+import json
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tunewheel_contracts.errors import InvalidSpec, TransientError
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
-from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_curate.builds.outside import NOT_HERE, choose_tokenizer, take_from_outside
+from tunewheel_contracts.formats.look import LOOKS, Look, look_path
+from tunewheel_contracts.formats.spec import ProjectSpec, ReplaySpec
+from tunewheel_contracts.pseudonyms import Pseudonyms
+from tunewheel_curate.builds.pinned_inputs import (
+    NOT_HERE,
+    choose_tokenizer,
+    pin_inputs,
+    pinned_replay,
+    pinned_retired,
+)
 from tunewheel_curate.documents.examples import question_sections
 from tunewheel_curate.examples.tokens import ModelTokens
-from tunewheel_runtime.store import ObjectStore
+from tunewheel_curate.holdout.memory import HoldoutMemory
+from tunewheel_curate.replay.mixing import ReplayPool
+from tunewheel_curate.replay.sources import read_replay
+from tunewheel_runtime.store import CorruptArtifact, ObjectStore
 
 TEACHER = {"base_url": "http://127.0.0.1:9/v1", "model": "some/teacher", "timeout_seconds": 1}
-take = partial(take_from_outside, allowed=AllowedSources(hosts="127.0.0.1"))
+take = partial(pin_inputs, allowed=AllowedSources(hosts="127.0.0.1"))
 TEXT = "Press the reset button twice within 5 seconds and wait for the green light. Then open the door."
 
 
@@ -94,8 +108,82 @@ async def test_a_teacher_that_is_not_allowed_is_not_asked(store, spec, records) 
     document = records({"kind": "document", "output": None, "input": TEXT})
     own = project(spec, "/none", enabled=True, method="teacher", teacher=TEACHER)
     with pytest.raises(InvalidSpec, match=r"teacher\.base_url: 127\.0\.0\.1 is not a host"):
-        await take_from_outside(store, "build-1", own, document, allowed=AllowedSources())
+        await pin_inputs(store, "build-1", own, document, allowed=AllowedSources())
     assert await store.list("") == []
     pinned = await take(store, "build-1", own, document)
-    again = await take_from_outside(store, "build-1", own, document, allowed=AllowedSources())
+    again = await pin_inputs(store, "build-1", own, document, allowed=AllowedSources())
     assert again.lessons == pinned.lessons, "what is pinned needs nobody"
+
+
+HERE = AllowedSources(folders=("/",))
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "general.jsonl"
+    path.write_text("\n".join(json.dumps({"prompt": f"Question {n}", "response": "x"}) for n in range(3)))
+    return path
+
+
+async def test_a_build_repeated_takes_what_its_first_attempt_took(source: Path, store: ObjectStore) -> None:
+    spec = ReplaySpec(source=str(source))
+    first = await pinned_replay(store, "build-1", spec, HERE)
+    assert len(first.conversations) == 3
+    source.write_text(json.dumps({"prompt": "Something else", "response": "x"}))
+    assert await pinned_replay(store, "build-1", spec, HERE) == first
+    assert (await pinned_replay(store, "build-2", spec, HERE)).sha256 != first.sha256
+    source.unlink()
+    assert await pinned_replay(store, "build-1", spec, HERE) == first
+    with pytest.raises(InvalidSpec, match="cannot be read"):
+        await pinned_replay(store, "build-3", spec, HERE)
+
+
+async def test_what_was_kept_and_is_gone_is_told(source: Path, store: ObjectStore) -> None:
+    pool = await pinned_replay(store, "build-1", ReplaySpec(source=str(source)), HERE)
+    await store.delete([f"replay/{pool.sha256}.jsonl"])
+    with pytest.raises(CorruptArtifact, match="bring it back"):
+        await pinned_replay(store, "build-1", ReplaySpec(source=str(source)), HERE)
+
+
+async def test_of_two_attempts_at_once_the_first_to_pin_decides(
+    source: Path, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, reading = ReplaySpec(source=str(source)), "tunewheel_curate.builds.pinned_inputs.read_replay"
+    quicker: list[ReplayPool] = []
+
+    def overtaken(*_: object) -> ReplayPool:
+        monkeypatch.setattr(reading, read_replay)
+        quicker.append(asyncio.run(pinned_replay(store, "build-1", spec, HERE)))
+        source.write_text(json.dumps({"prompt": "Something else", "response": "x"}))
+        return read_replay(spec, HERE)
+
+    monkeypatch.setattr(reading, overtaken)
+    assert [await pinned_replay(store, "build-1", spec, HERE)] == quicker
+    assert len(quicker[0].conversations) == 3
+
+
+async def look(store: ObjectStore, number: int, *groups: str, project: str = "desk") -> None:
+    name = f"scorecard-{number}"
+    data = Look(project=project, scorecard_id=name, groups=groups, looks=1)
+    await store.put(look_path(project, name), data.model_dump_json().encode())
+
+
+async def test_a_group_is_retired_after_ten_looks_and_every_attempt_says_the_same(store: ObjectStore) -> None:
+    for number in range(LOOKS):
+        await look(store, number, "group-a", *(["group-b"] if number else []))
+        await look(store, number, "group-c", project="other")
+    await store.put(look_path("desk", "scorecard-damaged"), b"{")
+    assert await pinned_retired(store, "build-1", "desk") == ("group-a",)
+    await look(store, LOOKS, "group-b")
+    assert await pinned_retired(store, "build-1", "desk") == ("group-a",)
+    assert await pinned_retired(store, "build-2", "desk") == ("group-a", "group-b")
+
+
+@pytest.mark.parametrize("secret", ["", "a secret"])
+def test_the_memory_keeps_who_is_retired(secret: str) -> None:
+    names = Pseudonyms("desk", secret)
+    memory = HoldoutMemory(names=names).retiring(["group-a"])
+    memory.to_frame().write_parquet(data := BytesIO())
+    again = HoldoutMemory.read(data.getvalue(), names)
+    assert again.retired("group-a")
+    assert not again.retired("group-b")

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
-from tunewheel_curate.duplicates.exact import drop_exact_duplicates, drop_near_duplicates
+from tunewheel_curate.duplicates.questions import drop_exact_duplicates, drop_near_duplicates
 from tunewheel_curate.similarity.pairs import SimilarPair
 
 MAY = datetime(2026, 5, 1, tzinfo=UTC)

@@ -1,19 +1,25 @@
-"""The index version that a build takes passages from."""
+"""The inputs of a build other than the records and the spec, among them the index with the passages."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.dataset import TeacherUse
 from tunewheel_contracts.formats.retrieval_spec import Embedding, StaticEmbedding
+from tunewheel_contracts.withdrawals import Withdrawal
 from tunewheel_retrieval.index import BrokenIndex, Index
 from tunewheel_retrieval.opening import open_index
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
+from tunewheel_curate.documents.teaching import Lesson
 from tunewheel_curate.errors import SourceAway
+from tunewheel_curate.examples.tokens import Tokens, estimating
+from tunewheel_curate.holdout.memory import HoldoutMemory
+from tunewheel_curate.replay.mixing import ReplayPool
 
 if TYPE_CHECKING:
     from tunewheel_embedding.static import Vectors
@@ -56,3 +62,32 @@ def _units(index: Index, embedding: Embedding) -> Callable[[Sequence[str]], Vect
 
     static = StaticEmbedder()
     return static.units if index.manifest.embedding == static.name else None
+
+
+NOT_ASKED = "no tokenizer was asked for"
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """Inputs that are not on the log. See ``builds/pinned_inputs.py``."""
+
+    tokens: Tokens = field(default_factory=lambda: estimating("", NOT_ASKED))
+    lessons: Mapping[str, Lesson] = field(default_factory=dict)
+    teacher: TeacherUse | None = None
+    secret: str = field(default="", repr=False)
+    """The key of pseudonyms. Without a key pseudonyms are plain hashes, which anybody can compute."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All inputs of a build other than the records and the spec."""
+
+    withdrawals: tuple[Withdrawal, ...] = ()
+    memory: HoldoutMemory = field(default_factory=HoldoutMemory)
+    """The memory of the project's previous version."""
+    replay: ReplayPool | None = None
+    """The conversations of ``dataset.replay``. None: the spec names no source."""
+    pinned: Pinned = field(default_factory=Pinned)
+    """The base model's tokenizer and the teacher's questions and answers about documents."""
+    index: OpenIndex | None = None
+    """The index whose passages go into prompts. None: the spec trains without passages."""

@@ -1,31 +1,37 @@
-"""Pins the inputs of a build that are not on the log: the tokenizer and a teacher's answers.
+"""Pins the inputs of a build that are not on the log: the tokenizer, a teacher's answers, general data, and
+the groups whose use is over.
 
-The log fixes a build's records, but a hub or a teacher may give something else tomorrow. So the first attempt
-at a build writes its inputs to ``builds/<build id>/inputs.json``. Every other attempt, on any replica, uses
-the same ones. See docs/adr/0006-what-builds-take-from-outside.md.
+The log fixes a build's records, but a hub, a teacher or a source of general data may give something else
+tomorrow, and eval counts the uses of a group in the store. So the first attempt at a build writes its inputs
+to ``builds/<build id>/``. Every other attempt, on any replica, uses the same ones. See
+docs/adr/0006-what-builds-take-from-outside.md.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import tempfile
 from pathlib import Path
 
 import polars as pl
 import structlog
+from pydantic import ValidationError
 from tunewheel_contracts.fields import ArtifactRef, Frozen, Sha256
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.dataset import TeacherUse, TokenizerUse
-from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_contracts.identity import canonical_json, content_id
-from tunewheel_runtime.store import ObjectStore
+from tunewheel_contracts.formats.look import LOOKS, Look, looks_by_group, looks_folder
+from tunewheel_contracts.formats.spec import ProjectSpec, ReplaySpec
+from tunewheel_contracts.identity import canonical_json, content_id, content_sha256
+from tunewheel_runtime.store import CorruptArtifact, ObjectStore
 
 from tunewheel_curate.documents.examples import question_sections
-from tunewheel_curate.documents.taught import note_sources
-from tunewheel_curate.documents.teaching import ask_teacher, read_lessons
+from tunewheel_curate.documents.teaching import ask_teacher, note_sources, read_lessons
 from tunewheel_curate.errors import SourceAway
 from tunewheel_curate.examples.tokens import ModelTokens, Tokens, estimating
-from tunewheel_curate.given import Outside
+from tunewheel_curate.inputs import Pinned
+from tunewheel_curate.replay.mixing import ReplayPool
+from tunewheel_curate.replay.sources import read_replay
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +53,7 @@ class BuildInputs(Frozen):
     """The keys (``section_key``) of the teacher's answers that the build uses."""
 
 
-async def take_from_outside(
+async def pin_inputs(
     store: ObjectStore,
     build_id: str,
     spec: ProjectSpec,
@@ -55,7 +61,7 @@ async def take_from_outside(
     *,
     allowed: AllowedSources,
     secret: str = "",
-) -> Outside:
+) -> Pinned:
     """Return the pinned inputs of the build ``build_id``. The first attempt chooses and pins them.
 
     ``secret`` keys the pseudonyms. It is stored nowhere, so every machine that builds needs the same one.
@@ -93,7 +99,7 @@ async def take_from_outside(
         teacher = TeacherUse(
             model=questions.teacher.model, sections=len(sections), answered=len(inputs.lessons)
         )
-    return Outside(
+    return Pinned(
         tokens=await _tokens(store, spec.base_model, inputs.tokenizer),
         lessons=await read_lessons(store, inputs.lessons),
         teacher=teacher,
@@ -139,3 +145,65 @@ async def _tokens(store: ObjectStore, base_model: str, choice: TokenizerChoice) 
         files = await store.fetch_directory(choice.files, f"tokenizers/{choice.sha256}", Path(name) / "files")
         tokenizer = await asyncio.to_thread(open_tokenizer, files)
     return ModelTokens(TokenizerUse(base_model=base_model, sha256=choice.sha256), tokenizer)
+
+
+class ReplayPin(Frozen):
+    """``builds/<build id>/replay.json``: a build uses the conversations at ``replay/<sha256>.jsonl``."""
+
+    sha256: Sha256
+
+
+async def pinned_replay(
+    store: ObjectStore, build_id: str, spec: ReplaySpec, allowed: AllowedSources
+) -> ReplayPool:
+    """Return the conversations for the build ``build_id``. The first attempt reads the source and keeps them;
+    every other attempt uses the kept ones.
+
+    Raises:
+        InvalidSpec, SourceAway: see ``read_replay``.
+        CorruptArtifact: what was kept is damaged or gone.
+    """
+    path = f"builds/{build_id}/replay.json"
+    if (data := await store.read(path)) is not None:
+        return await _kept(store, ReplayPin.model_validate_json(data))
+    pool = await asyncio.to_thread(read_replay, spec, allowed)
+    lines = b"".join(canonical_json(turns) + b"\n" for turns in pool.conversations)
+    await store.put(_path(pool.sha256), lines)
+    data = await store.first(path, ReplayPin(sha256=pool.sha256).model_dump_json().encode())
+    pin = ReplayPin.model_validate_json(data)
+    # Another attempt may have read the source before it changed.
+    return pool if pin.sha256 == pool.sha256 else await _kept(store, pin)
+
+
+async def _kept(store: ObjectStore, pin: ReplayPin) -> ReplayPool:
+    data = await store.read(_path(pin.sha256)) or b""
+    if content_sha256(data) != pin.sha256:
+        raise CorruptArtifact(f"{_path(pin.sha256)} does not hold what its name says; bring it back")
+    return ReplayPool(tuple(json.loads(line) for line in data.split(b"\n") if line), pin.sha256)
+
+
+def _path(sha256: str) -> str:
+    return f"replay/{sha256}.jsonl"
+
+
+async def pinned_retired(store: ObjectStore, build_id: str, project: str) -> tuple[str, ...]:
+    """Return the pseudonyms of the groups that the build ``build_id`` retires. After too many verdicts a
+    group is never judged nor trained on again.
+
+    Raises:
+        TransientError: the store is away.
+    """
+    path = f"builds/{build_id}/retired.json"
+    if (pinned := await store.read(path)) is not None:
+        return tuple(json.loads(pinned))
+    looks = [await _read(store, name) for name in await store.list(looks_folder(project))]
+    counts = looks_by_group(look for look in looks if look is not None)
+    worn = sorted(group for group, count in counts.items() if count >= LOOKS)
+    return tuple(json.loads(await store.first(path, canonical_json(worn))))
+
+
+async def _read(store: ObjectStore, path: str) -> Look | None:
+    try:
+        return Look.model_validate_json(await store.read(path) or b"")
+    except ValidationError:  # a damaged file is no look
+        return None

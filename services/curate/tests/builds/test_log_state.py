@@ -7,8 +7,7 @@ from tunewheel_contracts.events.data import BuildReason, DatasetRejected, Datase
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetCounts
-from tunewheel_curate.builds.history import History
-from tunewheel_curate.builds.known import Known
+from tunewheel_curate.builds.log_state import History, LogState
 from tunewheel_runtime.service import Position
 
 HASH = "0" * 64
@@ -108,7 +107,7 @@ def test_coverage_only_grows() -> None:
 def test_adapters_are_known_by_the_version_they_were_trained_on() -> None:
     examples = Path(__file__).resolve().parents[4] / "contracts" / "examples" / "train.completed" / "valid"
     data = TrainCompleted.model_validate_json((examples / "lora.json").read_bytes())
-    known = Known()
+    known = LogState()
     for _ in range(2):
         known.apply(new_event(data, source="/test"), Position("train.completed", 0, 0))
     assert known.adapters_of({data.dataset_id, "ds-other"}) == (data.adapter.model_id,)

@@ -1,0 +1,238 @@
+"""The log of records: its events as rows of the record table, and the records that the table lacks.
+
+The consumer group's offsets only say which records were handled once. A table that was deleted or restored
+from a backup lacks some of them, and the group would not deliver them again. So every start catches up.
+
+The log should be kept for ever. If its beginning was removed, a table that had not read it, or that is
+rebuilt, lacks those records. Every version is then smaller, and no funnel says why. So each such gap is noted
+in the object store, and reported at every start and in every later version.
+"""
+
+# aiokafka has no type stubs.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import polars as pl
+import structlog
+from aiokafka import ConsumerRecord
+from aiokafka.errors import KafkaError
+from pydantic import BaseModel
+from tunewheel_contracts.erasures import Erasure
+from tunewheel_contracts.errors import InvalidEvent, TransientError
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.data import RecordIngested
+from tunewheel_contracts.identity import canonical_json
+from tunewheel_contracts.topics import RECORD_INGESTED
+from tunewheel_runtime.kafka import client_options, make_consumer, stop_consumer
+from tunewheel_runtime.partitions import Backlog, all_partitions_of, backlog_of
+from tunewheel_runtime.service import Delivery, Position
+from tunewheel_runtime.settings import ServiceSettings
+from tunewheel_runtime.store import ObjectStore
+
+from tunewheel_curate.records.table import RecordTable
+from tunewheel_curate.stage import RECORD_SCHEMA
+
+
+def rows_of(deliveries: Sequence[Delivery[RecordIngested]]) -> pl.DataFrame:
+    """Return one row of ``RECORD_SCHEMA`` per delivery."""
+    return pl.DataFrame([_row(delivery) for delivery in deliveries], schema=RECORD_SCHEMA)
+
+
+def _row(delivery: Delivery[RecordIngested]) -> dict[str, Any]:
+    event, position = delivery.event, delivery.position
+    data = event.data
+    return {
+        "project": data.project,
+        "record_id": data.record_id,
+        "kind": data.kind.value,
+        "source_id": data.source_id,
+        "source_event_id": data.source_event_id,
+        "title": data.title,
+        "input": data.input,
+        "output": data.output,
+        "rejected_output": data.rejected_output,
+        "rating": data.rating,
+        "rated_output": data.rated_output,
+        "history": _json(data.history),
+        "sections": _json(data.sections),
+        "group": data.group,
+        "trust": data.trust.value,
+        "validated_by": data.validated_by,
+        "validated_at": data.validated_at,
+        "occurred_at": data.occurred_at,
+        "attributes": canonical_json(data.attributes).decode(),
+        "event_id": event.id,
+        "published_at": event.time,
+        "partition": position.partition,
+        "offset": position.offset,
+    }
+
+
+def _json(values: Sequence[BaseModel]) -> str | None:
+    """Return canonical JSON without defaults; None for nothing, as rows of older tables have."""
+    if not values:
+        return None
+    return canonical_json([value.model_dump(mode="json", exclude_defaults=True) for value in values]).decode()
+
+
+log = structlog.get_logger(__name__)
+
+
+async def catch_up(
+    table: RecordTable,
+    settings: ServiceSettings,
+    *,
+    missing: MissingRecords,
+    erasures: Callable[[], Sequence[Erasure]],
+) -> int:
+    """Append every record of the log that is neither in the table nor erased; return how many. Records that
+    the log no longer holds are noted in ``missing``.
+
+    Raises:
+        TransientError: the broker or the store is away.
+        ForeignRecordTable: see ``RecordTable.append``.
+    """
+    # A consumer without a group reads every partition.
+    consumer = make_consumer(client_options(settings), RECORD_INGESTED.name)
+    new = 0
+    try:
+        await consumer.start()
+        partitions = sorted(consumer.assignment())
+        ends = await consumer.end_offsets(partitions)
+        reached = {p: await asyncio.to_thread(table.reached, p.partition) for p in partitions}
+        begins = await consumer.beginning_offsets(partitions)
+        await missing.compare(
+            begins={p.partition: begin for p, begin in begins.items()},
+            reached={p.partition: offset for p, offset in reached.items()},
+        )
+        behind = [p for p in partitions if reached[p] < ends[p]]
+        for partition in partitions:
+            consumer.seek(partition, min(reached[partition], ends[partition]))
+        while behind:
+            batches = await consumer.getmany(*behind, timeout_ms=500)
+            records = [record for batch in batches.values() for record in batch]
+            rows = rows_of(_readable(records))
+            new += await asyncio.to_thread(table.append, rows, erasures=erasures())
+            behind = [p for p in behind if await consumer.position(p) < ends[p]]
+    except KafkaError as error:
+        raise TransientError(f"cannot read {RECORD_INGESTED.name}: {error}") from error
+    finally:
+        await stop_consumer(consumer)
+    if new:
+        log.info("records_caught_up", new=new)
+    return new
+
+
+def _readable(records: Sequence[ConsumerRecord[bytes, bytes]]) -> list[Delivery[RecordIngested]]:
+    """Decode the valid records. The others become dead letters when they are delivered."""
+    deliveries: list[Delivery[RecordIngested]] = []
+    for record in records:
+        try:
+            headers = dict(record.headers)
+            event = Envelope.from_kafka(RecordIngested, record.value, headers, logged_ms=record.timestamp)
+        except InvalidEvent:
+            continue
+        deliveries.append(Delivery(event, Position(record.topic, record.partition, record.offset), headers))
+    return deliveries
+
+
+GROUP = "curate.record-ingested"
+"""The consumer group of the replicas. It commits an offset once the record is in the table or a dead
+letter."""
+ReadBacklog = Callable[[], Awaitable[Backlog]]
+
+
+async def read_backlog(settings: ServiceSettings) -> Backlog:
+    """Ask the broker.
+
+    Raises:
+        TransientError: the broker does not answer.
+    """
+    options = client_options(settings)
+    consumer = make_consumer(options, group_id=GROUP)
+    try:
+        await consumer.start()
+        partitions = await all_partitions_of(options, [RECORD_INGESTED.name])
+        consumer.assign(partitions)  # without joining the group
+        return await backlog_of(consumer, partitions)
+    except KafkaError as error:
+        raise TransientError(f"cannot tell how far {RECORD_INGESTED.name} is read: {error}") from error
+    finally:
+        await stop_consumer(consumer)
+
+
+FOLDER = "missing-records"
+_PATH = re.compile(FOLDER + r"/(\d+)-(\d+)-(\d+)\.json")
+
+
+class Gap(NamedTuple):
+    """Offsets [``first``, ``end``) of one partition of ``record.ingested`` that nobody can read any more."""
+
+    partition: int
+    first: int
+    end: int
+
+    @property
+    def path(self) -> str:
+        return f"{FOLDER}/{self.partition}-{self.first}-{self.end}.json"
+
+
+class MissingRecords:
+    """The gaps of one store. ``warn`` is called for each, with its name."""
+
+    def __init__(self, store: ObjectStore, warn: Callable[[str, str], None]) -> None:
+        self._store = store
+        self._warn = warn
+        self._gaps: set[Gap] = set()
+
+    @property
+    def count(self) -> int:
+        """How many records are missing in all projects. Offsets in several gaps count once."""
+        total, partition, reached = 0, -1, 0
+        for gap in sorted(self._gaps):
+            if gap.partition != partition:
+                partition, reached = gap.partition, 0
+            total += max(0, gap.end - max(gap.first, reached))
+            reached = max(reached, gap.end)
+        return total
+
+    async def recall(self) -> None:
+        """Read the noted gaps. Deleting a note from the store ends its reports at the next start.
+
+        Raises:
+            TransientError: the store is away.
+        """
+        for path in await self._store.list(FOLDER):
+            if found := _PATH.fullmatch(path):
+                self._remember(Gap(*map(int, found.groups())))
+
+    async def compare(self, *, begins: Mapping[int, int], reached: Mapping[int, int]) -> None:
+        """Note for each partition the gap between the offset that the table has ``reached`` and the first
+        offset of the log (``begins``). Call this before the table appends: afterwards the gap cannot be
+        found.
+
+        Raises:
+            TransientError: the store is away.
+        """
+        for partition, begin in begins.items():
+            if (first := reached[partition]) < begin:
+                gap = Gap(partition, first, begin)
+                await self._store.put(gap.path, b"{}")
+                self._remember(gap)
+
+    def _remember(self, gap: Gap) -> None:
+        if gap in self._gaps:
+            return
+        self._gaps.add(gap)
+        text = (
+            f"{gap.end - gap.first} records of {RECORD_INGESTED.name}, partition {gap.partition}, offsets "
+            f"{gap.first} to {gap.end - 1}, were removed from the log before they were read: dataset "
+            f"versions are smaller for it. Publish their sources again, then remove {gap.path} from the store"
+        )
+        self._warn(gap.path, text)
