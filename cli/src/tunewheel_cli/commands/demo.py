@@ -22,8 +22,11 @@ def demo(
     var: Annotated[
         Path, typer.Option(help="Folder of the demo's wheel; that of an earlier demo is emptied first.")
     ] = Path("var/demo"),
-    keep: Annotated[bool, typer.Option("--keep", help="Leave it all running, print the URLs.")] = False,
-    one_turn: Annotated[bool, typer.Option("--one-turn", help="Stop after the first turn.")] = False,
+    keep: Annotated[
+        bool | None,
+        typer.Option("--keep/--stop", help="Leave the wheel running.", show_default="in a terminal"),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Stop after the first turn.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print only the summary, as JSON.")] = False,
 ) -> None:
     """Run the whole loop on the bundled example, two turns of it, and write var/demo/summary.json.
@@ -36,7 +39,7 @@ def demo(
     from tunewheel_cli.demo.run import DemoOptions, run_demo
 
     folder = example or bundled()
-    options = DemoOptions(example=folder, var=var, keep=keep, quiet=as_json, one_turn=one_turn)
+    options = DemoOptions(example=folder, var=var, keep=keep, quiet=as_json, quick=quick)
     try:
         code = asyncio.run(run_demo(options))
     except TunewheelError as error:

@@ -65,7 +65,7 @@ async def change_an_sop(
 
 def show(found: KnowledgeChange, change: Change, screen: Screen) -> None:
     """Print both answers, the citation of each, and whether the model repeats the SOP's statement."""
-    screen.answers("before", "after", [(change.question, found.before.text, found.after.text)])
+    screen.answers(("before", "after"), [(change.question, found.before.text, found.after.text)])
     for name, answer, fact in (
         ("before", found.before, change.before),
         ("after", found.after, change.after),

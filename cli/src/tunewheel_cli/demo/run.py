@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import signal
 import traceback
@@ -21,6 +22,7 @@ from tunewheel_cli.console import login_text
 from tunewheel_cli.dead_letters import dead_letter_counts
 from tunewheel_cli.demo.example import Example
 from tunewheel_cli.demo.gateway import GatewayClient
+from tunewheel_cli.demo.gauge import processor
 from tunewheel_cli.demo.screen import Bar, Screen
 from tunewheel_cli.demo.story import Outcome, Story
 from tunewheel_cli.feed import EventFeed
@@ -34,6 +36,12 @@ EXIT_REFUSED = 4
 """The first turn's adapter was refused, or nothing was promoted."""
 
 
+PURPOSE = (
+    "A help desk has answers of its experts. Tunewheel tunes a small model on them, judges it and serves it. "
+    "Then customers ask something new: Tunewheel notices, and tunes again."
+)
+
+
 class DemoFailed(TunewheelError):
     """A step of the demo failed."""
 
@@ -42,9 +50,11 @@ class DemoFailed(TunewheelError):
 class DemoOptions:
     example: Path
     var: Path
-    keep: bool = False
+    keep: bool | None = None
+    """Whether the wheel goes on running at the end; None: in a terminal."""
     quiet: bool = False
-    one_turn: bool = False
+    quick: bool = False
+    """One turn instead of two."""
 
 
 async def run_demo(options: DemoOptions) -> int:
@@ -56,6 +66,7 @@ async def run_demo(options: DemoOptions) -> int:
     """
     example, screen, outcome = Example.at(options.example), Screen(quiet=options.quiet), Outcome()
     await asyncio.to_thread(_empty, options.var)
+    screen.say(PURPOSE)
     members = choose(None)
     plan = Plan(
         var=Var(options.var.resolve()), members=members, auto_ports=True, base_model=example.spec.base_model,
@@ -64,22 +75,24 @@ async def run_demo(options: DemoOptions) -> int:
     )  # fmt: skip
     wheel: Wheel | None = None
     try:
-        async with outcome.memory.running():
-            with outcome.watch.stage("start"), screen.bar("start", len(members) + 1) as bar:
-                ready: set[str] = set()
-                wheel = Wheel(plan, report=lambda kept: _show_start(bar, ready, kept, len(members) + 1))
-                await wheel.start()
-            try:
-                await _tell(wheel, example, screen, outcome, options)
-            except Exception as error:
-                raise _failed(error, outcome.watch.failed, plan.var) from error
-        if options.keep:
-            await _wait_for_the_end(wheel, screen)
+        try:
+            async with outcome.memory.running():
+                with outcome.watch.stage("start"), screen.bar("start", len(members) + 1) as bar:
+                    ready: set[str] = set()
+                    wheel = Wheel(plan, report=lambda kept: _show_start(bar, ready, kept, len(members) + 1))
+                    await wheel.start()
+                try:
+                    await _tell(wheel, example, screen, outcome, options)
+                except Exception as error:
+                    raise _failed(error, outcome.watch.failed, plan.var) from error
+        finally:
+            _write_summary(options.var / "summary.json", outcome, screen)
+        if screen.is_watched if options.keep is None else options.keep:
+            await _wait_for_the_end(wheel, example, screen)
     finally:
-        with outcome.watch.stage("stop"):
-            if wheel is not None:
+        if wheel is not None:
+            with screen.bar("stop"):
                 await wheel.stop()
-        _write_summary(options.var / "summary.json", outcome, screen)
     return 0 if outcome.turns[0].promoted else EXIT_REFUSED
 
 
@@ -135,9 +148,10 @@ async def _tell(
         story = Story(feed, gateway, example, screen, outcome, settings, asker)
         stranger = await gateway.status_without_key()
         screen.say(f"  every request carries this wheel's key; without it the gateway answers {stranger}")
+        screen.say(f"  look on in the console: {await login_text(wheel.endpoint('console'))}")
         try:
             last = first = await story.first_turn()
-            if first.promoted and not options.one_turn:
+            if first.promoted and not options.quick:
                 second = await story.second_turn(first)
                 last = second if second.promoted else first
             if last.promoted:
@@ -151,11 +165,18 @@ async def _tell(
             outcome.dead_letters = sum((await dead_letter_counts(client_options(settings))).values())
 
 
-async def _wait_for_the_end(wheel: Wheel, screen: Screen) -> None:
-    screen.title("Left running (Ctrl-C stops it)")
-    for name in ("gateway", "console", "registry"):
-        screen.say(f"  {name:<9} {wheel.url_of(name)}")
-    screen.say(f"  login     {await login_text(wheel.endpoint('console'))}")
+async def _wait_for_the_end(wheel: Wheel, example: Example, screen: Screen) -> None:
+    screen.title("The wheel keeps running until Ctrl-C. In another terminal")
+    project, question = example.spec.project, example.questions()[0]
+    screen.say(f"  export TUNEWHEEL_VAR={wheel.plan.var.root}")
+    for command in (
+        f"ask {json.dumps(question)} --project {project}",
+        "status",
+        "watch",
+        f"models --project {project}",
+        "login",
+    ):
+        screen.console.print(f"  tunewheel {command}", soft_wrap=True)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -164,7 +185,7 @@ async def _wait_for_the_end(wheel: Wheel, screen: Screen) -> None:
 
 def _write_summary(path: Path, outcome: Outcome, screen: Screen) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    summary = outcome.as_json()
+    summary = {"processor": processor(), "cores": len(os.sched_getaffinity(0)), **outcome.as_json()}
     path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", "utf-8")
     screen.title("Summary")
     for stage in summary["stages"]:

@@ -1,22 +1,17 @@
-"""Shows the demo on the terminal: stages with bars, answers side by side, the lineage."""
+"""Shows the demo on the terminal: a live table of each turn's steps, and answers side by side."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
-from rich.table import Table
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
+from rich.text import Text
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 
@@ -30,6 +25,13 @@ class Screen:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.console = Console(quiet=quiet, highlight=False)
+        self._table: Progress | None = None
+        self._waiting: dict[str, Bar] = {}
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether a person looks on, who can end with Ctrl-C what keeps running."""
+        return self.console.is_terminal and not self.console.quiet
 
     def say(self, text: str) -> None:
         self.console.print(text)
@@ -38,14 +40,28 @@ class Screen:
         self.console.rule(f"[bold]{text}", align="left")
 
     @contextlib.contextmanager
-    def bar(self, name: str, total: float | None = None) -> Iterator[Bar]:
-        """Show one stage's bar; without a total it only spins."""
+    def steps(self, reasons: Mapping[str, str]) -> Iterator[None]:
+        """Show a table of the steps to come, each with its reason, until all are done."""
         columns = (
-            SpinnerColumn(), TextColumn("{task.description:<14}"), BarColumn(bar_width=30),
-            MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[note]}"),
+            _Mark(), TextColumn("{task.description}"), _StartedBar(bar_width=12), _Count(),
+            TimeElapsedColumn(), TextColumn("{task.fields[note]}", table_column=Column(ratio=1)),
         )  # fmt: skip
-        with Progress(*columns, console=self.console) as progress:
-            bar = Bar(progress, name, total)
+        with Progress(*columns, console=self.console, expand=True) as self._table:
+            self._waiting = {name: Bar(self._table, name, reason) for name, reason in reasons.items()}
+            try:
+                yield
+            finally:
+                self._table, self._waiting = None, {}
+
+    @contextlib.contextmanager
+    def bar(self, name: str, total: float | None = None) -> Iterator[Bar]:
+        """Show the progress of one step: in the table of ``steps``, or alone."""
+        with contextlib.ExitStack() as stack:
+            if self._table is None:
+                stack.enter_context(self.steps({name: ""}))
+            assert self._table is not None
+            bar = self._waiting.get(name) or Bar(self._table, name, "")
+            bar.start(total)
             yield bar
             bar.finish()
 
@@ -60,28 +76,54 @@ class Screen:
             mark = "[green]holds[/]" if check.passed else "[red]misses[/]"
             self.say(f"  {mark} {check.criterion.metric}: {check.reason}")
 
-    def answers(self, left: str, right: str, rows: Sequence[tuple[str, str, str]]) -> None:
-        """Show two models' answers to the same questions side by side."""
-        table = Table("question", left, right, show_lines=True)
-        for question, first, second in rows:
-            table.add_row(_short(question), _short(first), _short(second))
+    def answers(self, models: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:
+        """Show the models' answers to the same questions side by side. A row: a question, its answers."""
+        table = Table("question", *models, show_lines=True)
+        for question, *answers in rows:
+            table.add_row(_short(question), *map(_told, answers))
         self.console.print(table)
 
 
 class Bar:
-    """One stage's progress."""
+    """The progress of one step, which waits until it starts."""
 
-    def __init__(self, progress: Progress, name: str, total: float | None) -> None:
+    def __init__(self, progress: Progress, name: str, reason: str) -> None:
         self._progress = progress
-        self._task = progress.add_task(name, total=total, note="")
+        self._task = progress.add_task(name, start=False, total=None, note=f"[dim]{reason}")
+
+    def start(self, total: float | None) -> None:
+        self._progress.start_task(self._task)
+        self._progress.update(self._task, total=total)
 
     def to(self, done: float, total: float | None = None, note: str = "") -> None:
-        self._progress.update(self._task, completed=done, total=total, note=note)
+        self._progress.update(self._task, completed=done, total=total)
+        if note:
+            self._progress.update(self._task, note=note)
 
     def finish(self) -> None:
-        task = self._progress.tasks[0]
+        task = next(task for task in self._progress.tasks if task.id == self._task)
         total = task.total if task.total is not None else max(task.completed, 1)
         self._progress.update(self._task, completed=total, total=total)
+
+
+class _Mark(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        if not task.started:
+            return Text("·", "dim")
+        return Text("✓", "green") if task.finished else Text("▸", "bold")
+
+
+class _StartedBar(BarColumn):
+    def render(self, task: Task) -> Any:
+        return super().render(task) if task.started else Text("")
+
+
+class _Count(ProgressColumn):
+    """How many of how many; nothing for a step that is one thing."""
+
+    def render(self, task: Task) -> Text:
+        total = "" if task.total is None else f"/{task.total:.0f}"
+        return Text(f"{task.completed:.0f}{total}" if max(task.completed, task.total or 0) > 1 else "", "dim")
 
 
 @contextlib.contextmanager
@@ -110,3 +152,14 @@ def training_progress(feed: EventFeed, bar: Bar, dataset_id: str) -> Iterator[No
 def _short(text: str, limit: int = 220) -> str:
     text = " ".join(text.split())
     return escape(text if len(text) <= limit else text[: limit - 1] + "…")
+
+
+def _told(answer: str) -> str:
+    """Return an answer for people: of an object, its values."""
+    with contextlib.suppress(ValueError):
+        said = json.loads(answer)
+        if isinstance(said, dict):
+            return "\n".join(
+                _short(value if isinstance(value, str) else json.dumps(value)) for value in said.values()
+            )
+    return f"[dim]{_short(answer, 120)}"

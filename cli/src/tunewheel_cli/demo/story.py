@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +62,32 @@ class Outcome:
         }
 
 
+FIRST_TURN = {
+    "publish": "SOPs, tickets and experts' answers go onto Kafka's topics",
+    "curate 1": "redacts names, drops duplicates, holds questions out for the evaluation",
+    "train 1": "the base learns the experts' answers (LoRA)",
+    "evaluate 1": "base and tuned model answer held-out questions; the criteria were set before",
+    "roll out 1": "copies of customers' questions first (shadow), then half of them (canary)",
+    "first answers": "the tuned model serves all customers",
+    "base's answers": "the same questions to the base",
+}
+"""The steps of the first turn, and the reason for each."""
+SECOND_TURN = {
+    "second wave": "nobody tells the wheel about the new product; customers ask about it",
+    "detect drift": "the monitor finds questions that no version was trained on",
+    "experts": "experts answer what the monitor asks for",
+    "ratings": "experts rate the champion's answers about the new product",
+    "curate 2": "old and new answers become the second version",
+    "train 2": "the base learns from it",
+    "evaluate 2": "the new model must not be worse than the champion",
+    "base's answers 2": "the new questions to the base",
+    "champion's answers": "the new questions to the champion",
+    "roll out 2": "shadow, then canary, then everything",
+    "last answers": "the new questions to the second model",
+    "did it help": "customers go on; the monitor compares before and after",
+}
+
+
 class Story:
     """Tells the demo on a running wheel."""
 
@@ -78,15 +105,22 @@ class Story:
         self._principal = principal
         self._spec = example.spec
         self._project = self._spec.project
+        self._base = f"{self._project}/base"
         self._watch = outcome.watch
         self._turns = TurnWatcher(feed, screen, outcome.watch, self._project)
 
     async def first_turn(self) -> Turn:
         """Publish the first wave, and follow it until its adapter is served or refused."""
         self._screen.title("First turn: what the experts answered so far")
-        with self._watch.stage("publish first wave"):
+        with self._screen.steps(FIRST_TURN):
+            return await self._first_turn()
+
+    async def _first_turn(self) -> Turn:
+        with self._watch.stage("publish"), self._screen.bar("publish") as bar:
             await self._declare()
-            await self._publish(self._example.sops, self._example.tickets)
+            sent = [await self._send(path) for path in (self._example.sops, self._example.tickets)]
+            events = sum(summary.events for summary in sent)
+            bar.to(events, events, f"{sum(summary.refused for summary in sent)} refused")
         turn = await self._turns.turn("1", after=set())
         self._outcome.turns.append(turn)
         if not turn.passed:
@@ -96,14 +130,27 @@ class Story:
             return turn
         questions = self._example.questions()
         tuned = await self._answers("first answers", turn.model_id, questions)
-        plain = await self._answers("base's answers", f"{self._project}/base", questions)
-        self._screen.answers("base model", "tuned model", list(zip(questions, plain, tuned, strict=True)))
+        plain = await self._answers("base's answers", self._base, questions)
+        self._screen.answers(("base", "tuned model"), list(zip(questions, plain, tuned, strict=True)))
         return turn
 
     async def second_turn(self, champion: Turn) -> Turn:
         """Send traffic that the champion was not trained on, until the wheel has turned again and reports
         whether that helped."""
         self._screen.title("Second turn: customers ask about a new product line")
+        with self._screen.steps(self._with_times(SECOND_TURN)):
+            return await self._second_turn(champion)
+
+    def _with_times(self, reasons: dict[str, str]) -> dict[str, str]:
+        """Return ``reasons``, each with the time that its step took in the first turn."""
+        took = {stage.name.removesuffix(" 1"): stage.seconds for stage in self._watch.stages}
+        known = {name: took.get(name.removesuffix(" 2")) for name in reasons}
+        return {
+            name: reason if known[name] is None else f"{reason} ({known[name]:.0f} s in the first turn)"
+            for name, reason in reasons.items()
+        }
+
+    async def _second_turn(self, champion: Turn) -> Turn:
         shift = Shift(
             self._feed,
             self._gateway,
@@ -129,13 +176,13 @@ class Story:
             return turn
         questions = self._example.questions(second=True)
         # Ask now, because a replaced champion is not served any more.
+        plain = await self._answers("base's answers 2", self._base, questions)
         before = await self._answers("champion's answers", champion.model_id, questions)
         self._outcome.second_promoted = await self._roll_out(turn, "2", self._example.second_wave())
         if self._outcome.second_promoted:
             after = await self._answers("last answers", turn.model_id, questions)
-            rows = list(zip(questions, before, after, strict=True))
-            self._screen.answers("first tuned model", "second tuned model", rows)
-            self._screen.title("Did it help?")
+            rows = list(zip(questions, plain, before, after, strict=True))
+            self._screen.answers(("base", "first tuned model", "second tuned model"), rows)
             self._outcome.completed = (await shift.conclude(turn.model_id)).model_dump(mode="json")
         return turn
 
@@ -166,13 +213,6 @@ class Story:
         data = ProjectDeclared(project=self._project, spec=self._spec, principal=self._principal)
         await publish_events(client_options(self._settings), new_event(data, source="/tunewheel/cli"))
 
-    async def _publish(self, *paths: Any) -> None:
-        for path in paths:
-            with self._screen.bar(path.stem) as bar:
-                summary = await self._send(path)
-                refused = f", {summary.refused} refused" if summary.refused else ""
-                bar.to(summary.events, summary.events, f"published{refused}")
-
     async def _send(self, path: Path) -> Summary:
         from tunewheel_runtime.kafka import client_options
 
@@ -181,16 +221,19 @@ class Story:
 
     async def _answers(self, name: str, model: str, questions: list[str]) -> list[str]:
         """Ask ``model`` all questions by its own id. Such requests do not count as the project's traffic."""
-        answers: list[str] = []
+        count = itertools.count(1)
         with self._watch.stage(name), self._screen.bar(name, len(questions)) as bar:
-            for question in questions:
-                answers.append(text_of(await self._gateway.ask(model, question)))
-                if (
-                    self._outcome.first_tuned_answer_seconds is None
-                ):  # the first turn asks the tuned model first
-                    self._outcome.first_tuned_answer_seconds = round(self._watch.elapsed, 2)
-                bar.to(len(answers), len(questions))
-        return answers
+
+            async def one(question: str) -> str:
+                answer = text_of(await self._gateway.ask(model, question))
+                # The first turn asks the tuned model first.
+                self._outcome.first_tuned_answer_seconds = self._outcome.first_tuned_answer_seconds or round(
+                    self._watch.elapsed, 2
+                )
+                bar.to(next(count), len(questions))
+                return answer
+
+            return await asyncio.gather(*map(one, questions))
 
     async def _publish_quietly(self) -> None:
         if not self._example.second_sops.is_dir():
@@ -209,7 +252,12 @@ class Story:
         name, judged = f"roll out {number}", len(self._feed.by_topic[topics.ROLLOUT_JUDGED.name])
         with self._watch.stage(name), self._screen.bar(name) as bar:
             asking = asyncio.create_task(
-                keep_asking(self._gateway, self._project, tickets, lambda n: bar.to(n, None, "requests"))
+                keep_asking(
+                    self._gateway,
+                    self._project,
+                    tickets,
+                    lambda n: bar.to(n, None, f"{self._turns.stage_of(turn.model_id)}: {n} requests"),
+                )
             )
             try:
                 await self._feed.until(

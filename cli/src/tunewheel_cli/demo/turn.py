@@ -126,6 +126,11 @@ class TurnWatcher:
         moved = self._feed.by_topic[topics.MODEL_PROMOTED.name]
         return any(e.data.model_id == model_id and e.data.to_stage is stage for e in moved)
 
+    def stage_of(self, model_id: str) -> str:
+        """Return the stage into which the registry moved ``model_id`` last; empty before the first."""
+        moved = self._feed.by_topic[topics.MODEL_PROMOTED.name]
+        return next((e.data.to_stage.value for e in reversed(moved) if e.data.model_id == model_id), "")
+
     def is_settled(self, model_id: str) -> bool:
         """Return whether the model's rollout is over: the model is in production, or never will be."""
         back = any(e.data.model_id == model_id for e in self._feed.by_topic[topics.MODEL_ROLLEDBACK.name])
