@@ -1,4 +1,4 @@
-"""Writes the figures of a demo's summary into README.md, between the marks ``<!-- demo -->`` and ``<!-- /demo -->``.
+"""Writes the figures of a demo into README.md, between the marks ``<!-- demo -->`` and ``<!-- /demo -->``.
 
 python scripts/readme_figures.py [var/demo/summary.json] [README.md]
 """

@@ -3,9 +3,9 @@
     uv run --no-project --with 'pyte==0.8.2' scripts/record_demo.py docs/demo.svg -- \\
         .venv/bin/tunewheel demo --quick --stop
 
-The command runs in a pseudo-terminal. ``pyte`` keeps the picture of the terminal; a picture that differs from
-the one before becomes a frame. The recording shows a frame for a fraction of its real time, and a clock below it
-counts the real seconds. Exit code: the command's.
+The command runs in a pseudo-terminal. ``pyte`` keeps the picture of the terminal; a picture that differs
+from the one before becomes a frame. The recording shows a frame for a fraction of its real time, and a clock
+below it counts the real seconds. Exit code: the command's.
 """
 
 from __future__ import annotations
@@ -131,14 +131,15 @@ def _drawn(frame: Frame, begin: float, end: float, total: float) -> str:
     )
     clock = f'<text y="{(ROWS + 1) * LINE_HEIGHT}" fill="#7f848e">{frame.at:.0f} s</text>'
     return (
-        f'<g transform="translate(12 6)" visibility="hidden"><animate attributeName="visibility" values="{values}" '
-        f'keyTimes="{times}" dur="{total:.1f}s" calcMode="discrete" repeatCount="indefinite"/>'
+        '<g transform="translate(12 6)" visibility="hidden"><animate attributeName="visibility" '
+        f'values="{values}" keyTimes="{times}" dur="{total:.1f}s" '
+        'calcMode="discrete" repeatCount="indefinite"/>'
         f"{lines}{clock}</g>"
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("svg", type=Path)
     parser.add_argument("command", nargs=argparse.REMAINDER, help="what to run, behind --")
     options = parser.parse_args()
