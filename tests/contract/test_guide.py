@@ -14,7 +14,7 @@ from tunewheel_contracts.formats.spec import parse_spec
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs/bring-your-own-project.md").read_text(encoding="utf-8")
-SPEC, *FRAGMENTS = (textwrap.dedent(text) for text in re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL))
+QUICK, SPEC, *FRAGMENTS = (textwrap.dedent(text) for text in re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL))
 
 
 def merged(spec: dict[str, Any], fragment: dict[str, Any]) -> dict[str, Any]:
@@ -36,6 +36,14 @@ def complaint(**changed: Any) -> str:
 
 def test_the_whole_spec_is_one() -> None:
     assert parse_spec(SPEC).project == "returns-desk"
+
+
+def test_ones_own_questions_take_ten_lines_and_six_commands() -> None:
+    spec = parse_spec(QUICK)
+    assert len(QUICK.splitlines()) == 10
+    commands = GUIDE.partition(QUICK)[2].split("```")[2].strip().splitlines()
+    assert len(commands) == 6
+    assert all(f"--project {spec.project}" in command for command in commands[3:])
 
 
 @pytest.mark.parametrize("fragment", FRAGMENTS, ids=lambda text: " ".join(text.split()[:4]))
