@@ -1,7 +1,7 @@
 """How long a newcomer's own data takes to the first tuned answer: the six commands of the guide.
 
-The data is 30 questions of each of ten intents of banking77. The first command, ``make install``, is left out:
-the bench runs in the environment that it made.
+The data is 30 questions of each of ten intents of banking77. The first command, ``make install``, is left
+out: the bench runs in the environment that it made.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from report import write_report
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data" / "banking77" / "train.csv"
 INTENTS = (
-    "age_limit", "cancel_transfer", "card_arrival", "card_linking", "contactless_not_working", "exchange_rate",
-    "lost_or_stolen_card", "pin_blocked", "terminate_account", "top_up_limits",
+    "age_limit", "cancel_transfer", "card_arrival", "card_linking", "contactless_not_working",
+    "exchange_rate", "lost_or_stolen_card", "pin_blocked", "terminate_account", "top_up_limits",
 )  # fmt: skip
 EACH, ASKED_EACH = 30, 2
 
