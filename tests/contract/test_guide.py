@@ -14,7 +14,8 @@ from tunewheel_contracts.formats.spec import parse_spec
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs/bring-your-own-project.md").read_text(encoding="utf-8")
-QUICK, SPEC, *FRAGMENTS = (textwrap.dedent(text) for text in re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL))
+SHOWN = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
+QUICK, SPEC, *FRAGMENTS = (textwrap.dedent(text) for text in SHOWN)
 
 
 def merged(spec: dict[str, Any], fragment: dict[str, Any]) -> dict[str, Any]:
