@@ -64,6 +64,20 @@ def test_rows_that_stop_leave_the_batch_and_the_others_go_on(runner: Runner, tin
     assert found[0].complete
 
 
+def test_an_answer_that_does_not_begin_as_it_must_ends_early(runner: Runner) -> None:
+    writer = Writer(runner)
+    whole = ask(writer, PROMPTS, tokens=10, ignore_eos=True)
+    opening = whole[0].text.lstrip()[0]
+    begun = [one.text.lstrip().startswith(opening) for one in whole]
+    assert not all(begun)
+    for before, after, right in zip(
+        whole, ask(writer, PROMPTS, tokens=10, ignore_eos=True, opening=opening), begun, strict=True
+    ):
+        assert after.cut is not right
+        assert after.tokens == before.tokens[: len(after.tokens)]
+        assert (len(after.tokens) == 10) is right
+
+
 def test_a_drawn_answer_depends_on_its_own_seed_and_not_on_its_company(runner: Runner) -> None:
     def drawn(rows: list[int], **sampling: Any) -> dict[int, list[int]]:
         requests = [Generation(PROMPTS[row], 8, Sampling(seed=row, **sampling)) for row in rows]

@@ -34,6 +34,11 @@ class KvCache(Cache):
         """Bytes of all blocks once every page was written; 0 before the first forward pass."""
         return sum(layer.nbytes for layer in self.row_layers)
 
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of one token's keys and values; 0 before the first forward pass."""
+        return self.nbytes // (self._scrap + self.tokens)
+
     def aim(self, first: int, slots: torch.Tensor, *, width: int) -> None:
         """Set the window of the next forward pass: rows from ``first`` on, of which ``width`` tokens are
         read.

@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 @dataclass
 class Answer:
     """One generated answer. ``tokens``: without the end token. ``complete``: whether it ended by itself.
+    ``cut``: whether it was ended because it does not begin with the request's ``opening``.
     ``likelihoods``: log-likelihoods in nats of the request's given answers."""
 
     tokens: list[int] = field(default_factory=list)
     text: str = ""
     complete: bool = False
+    cut: bool = False
     likelihoods: list[float] = field(default_factory=list)
 
 
@@ -91,3 +93,7 @@ class Writer:
         answer.complete = progress.finish_reason == "stop"
         if progress.stopped_by != "eos":
             answer.tokens.append(progress.token.id)
+        begun = answer.text.lstrip()
+        if begun and progress.finish_reason is None and not begun.startswith(request.opening):
+            answer.cut = True
+            request.cancel()

@@ -49,6 +49,8 @@ class Runner:
         self.dtype = dtype
         self.end_tokens = _end_tokens(model, tokenizer)
         self.weight_bytes = model.num_parameters() * dtype.itemsize * (2 if layout == "both" else 1)
+        self.token_bytes = 0
+        """Bytes of one token's keys and values; 0 before ``load_runner`` made the first forward pass."""
         self._sight = sight_of(model.config)
         self._deltas = Deltas()
         self._mixture = Mixture()
@@ -275,6 +277,7 @@ def load_runner(
                 raise
             _log.info("packing_refused", reason=str(error))
             continue
+        runner.token_bytes = runner._cache.token_bytes
         return runner
     raise AssertionError("unreachable")
 

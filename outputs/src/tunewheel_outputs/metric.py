@@ -75,6 +75,9 @@ class Metric:
     """True: it reads every training row, so it is measured only if a criterion names it."""
     needs_passages: bool = False
     """True: it does not apply to answers to prompts without passages."""
+    ignores_text: bool = False
+    """True: where the task's answers are JSON, an answer that is not JSON scores the same whatever its
+    text."""
     per_token: bool = False
     """True: the weights are tokens. Contestants with different tokenizers are compared per token of the
     candidate's tokenizer. ``perplexity_per_character`` can be compared directly."""

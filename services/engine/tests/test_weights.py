@@ -16,10 +16,9 @@ import torch
 from tunewheel_basemodel.loading import load_adapter, load_base
 from tunewheel_basemodel.locate import BaseModel, locate_base_model
 from tunewheel_basemodel.tiny import write_tiny_model
-from tunewheel_engine import memory, weights
+from tunewheel_engine import weights
 from tunewheel_engine.engine import Engine, load_engine
 from tunewheel_engine.errors import AdapterRefused, ModelNotFound
-from tunewheel_engine.memory import free_main_memory
 from tunewheel_engine.settings import Settings
 from tunewheel_generation.generation import Generation, WholeModel
 
@@ -206,39 +205,3 @@ def test_weights_that_are_not_all_there_are_refused(
     (whole / "config.json").unlink()
     with pytest.raises(AdapterRefused, match=r"adapter_config\.json"):
         engine.shelf.load("a", str(whole))
-
-
-class TestFreeMemory:
-    @pytest.fixture
-    def meminfo(self, tmp_path: Path) -> Path:
-        file = tmp_path / "meminfo"
-        file.write_text(
-            "MemTotal:       24000000 kB\nMemFree: 1 kB\nMemAvailable:   1000 kB\nHugePages_Total: 0\n"
-        )
-        return file
-
-    def group(self, folder: Path, **figures: str) -> Path:
-        for name, text in figures.items():
-            (folder / f"memory.{name}").write_text(text)
-        return folder
-
-    def test_it_is_the_machine_s_without_a_limit(self, meminfo: Path, tmp_path: Path) -> None:
-        for group in (tmp_path / "none", self.group(tmp_path, max="max\n", current="5\n")):
-            assert free_main_memory(meminfo=meminfo, cgroup=group) == 1000 << 10
-
-    def test_a_control_group_may_leave_less(self, meminfo: Path, tmp_path: Path) -> None:
-        group = self.group(
-            tmp_path, max="500000\n", current="450000\n", stat="anon 400000\ninactive_file 30000\n"
-        )
-        assert free_main_memory(meminfo=meminfo, cgroup=group) == 80_000
-
-    def test_where_nothing_is_told_nothing_is_known(self, tmp_path: Path) -> None:
-        assert free_main_memory(meminfo=tmp_path / "none", cgroup=tmp_path) is None
-
-    def test_this_machine_tells(self) -> None:
-        device = torch.device("cpu")
-        free = memory.free_bytes(device)
-        assert free is None or free > 0
-        resident = (1 << 50) - memory.untouched_bytes(device, 1 << 50)
-        assert 0 <= resident < 1 << 40
-        assert memory.untouched_bytes(device, 1) == 0 or resident == 0

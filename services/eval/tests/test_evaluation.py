@@ -236,6 +236,35 @@ async def test_judging_again_costs_no_generation_where_all_rows_are_known(
     assert upgraded.contestants == verdict.contestants
 
 
+async def test_answers_of_the_base_that_cannot_be_valid_end_early_and_change_no_verdict(
+    real_run: MakeRun, store: ObjectStore, evaluator: Evaluator
+) -> None:
+    def asking_for(metric: str, **changes: Any) -> ProjectSpec:
+        spec = criteria({"metric": metric, "over_base": -0.9})
+        return ProjectSpec.model_validate(spec.model_dump(mode="json") | changes)
+
+    async def judged(number: int, spec: ProjectSpec) -> tuple[Scorecard, dict[str, float], int]:
+        run = await real_run(spec, run_id=f"run-{number}", dataset_id=f"ds-{number}")
+        card = await read_scorecard(store, await evaluator.evaluate(run, None, lease()))
+        base = next(one for one in card.contestants if one.role is Role.BASE)
+        return card, base.metrics, base.cut
+
+    early = {"evaluation": {"stop_early": True}}
+    card, whole, none = await judged(1, asking_for("label_accuracy"))
+    sooner, figures, cut = await judged(2, asking_for("label_accuracy", **early))
+    assert (none, cut) == (0, 6)
+    assert figures["answer_length"] < whole["answer_length"]
+    same = ("valid_output", "label_accuracy", "exact_fields", "regression_accuracy", "perplexity")
+    assert [figures[name] for name in same] == pytest.approx([whole[name] for name in same])
+    assert [one.outcome for one in sooner.checks] == [one.outcome for one in card.checks]
+    for number, spec in enumerate(
+        (asking_for("rouge_l", **early), asking_for("label_accuracy", **early, review={"required": True})), 3
+    ):
+        assert (await judged(number, spec))[1:] == (whole, 0), (
+            "a shortened answer is not taken for a whole one"
+        )
+
+
 async def test_where_tokens_are_drawn_the_scorecard_says_how_far_repeats_differ(
     real_run: MakeRun, store: ObjectStore, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

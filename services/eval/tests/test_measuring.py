@@ -296,3 +296,12 @@ def test_long_prompts_make_small_batches(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(measuring, "_BATCH_TOKENS", 10_000)
     batches = [[len(one.context) for one in batch] for batch in measuring._batches(prompts, 4)]
     assert batches == [[5, 6, 7, 8], [30, 40]]
+
+
+def test_two_processes_measure_what_one_measures(make_job: Any) -> None:
+    alone, _ = run(make_job())
+    beside, said = run(make_job(folder="beside", threads=2))
+    assert {role: dict(one.rows) for role, one in beside.items()} == {
+        role: dict(one.rows) for role, one in alone.items()
+    }
+    assert {one.role: one.done for one in said} == dict.fromkeys(Role, 9)

@@ -6,6 +6,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,26 @@ async def test_worker_ends_with_its_parent_however_that_dies(job: Path) -> None:
     assert (gone, alive) == ([worker], [])
 
 
+async def test_the_processes_that_answer_end_with_the_worker(job: Path) -> None:
+    whole = Job.model_validate_json(job.read_text())
+    job.write_text(whole.model_copy(update={"threads": 2}).model_dump_json())
+    beside: list[psutil.Process] = []
+
+    async def kill(line: Progress) -> None:
+        if line.done == 3:  # the worker comes no further, whichever contestant's rows these are
+            beside.extend(workers()[0].children())
+            workers()[0].kill()
+
+    with pytest.raises(WorkerFailed, match="signal 9"):
+        await asyncio.wait_for(
+            run_worker(job, lost=asyncio.Event(), on_progress=kill, worker=WAITING), GENEROUS_SECONDS
+        )
+    assert len(beside) == 2
+    assert (await asyncio.to_thread(psutil.wait_procs, beside, GENEROUS_SECONDS))[1] == []
+    written = [read_measurement((job.parent / f"{role}.jsonl").read_text()) for role in ("candidate", "base")]
+    assert max(len(one.rows) for one in written if one is not None) == 3
+
+
 async def test_unfit_candidate_is_told_with_its_field(job: Path) -> None:
     plain: dict[str, Any] = Job.model_validate_json(job.read_text()).model_dump(mode="json")
     plain["contestants"][0]["directory"] = str(job.parent / "nothing")
@@ -212,7 +233,12 @@ async def test_a_champion_that_does_not_load_is_named(job: Path, adapters: tuple
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")]
+    "error",
+    [
+        MemoryError(),
+        BrokenProcessPool(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+    ],
 )
 def test_memory_that_runs_out_is_called_so(error: Exception) -> None:
     assert "memory ran out" in worker._told(error)

@@ -29,6 +29,9 @@ class Contestant(Frozen):
     """Regression accuracy by kind of item."""
     bundle: Bundle | None = None
     """The contestant's configuration."""
+    cut: Annotated[int, Field(ge=0, exclude_if=operator.not_)] = 0
+    """The number of its answers that ended because they could no longer be valid
+    (``evaluation.stop_early``)."""
 
 
 class Comparison(Frozen):

@@ -189,6 +189,11 @@ class EvaluationSpec(Strict):
     lm_eval: Annotated[tuple[LmEvalTask, ...], Field(max_length=20, exclude_if=operator.not_)] = ()
     """Tasks of lm-evaluation-harness that every contestant is asked as well. Their questions are kept out of
     what is trained on, as ``dataset.benchmarks`` are."""
+    stop_early: Annotated[bool, Field(exclude_if=operator.not_)] = False
+    """True: where answers are JSON objects, an answer of the base ends as soon as it does not begin with one.
+    The verdict stays the same. The base's figures that read such texts, such as ``rouge_l``, are
+    computed on what was written; the scorecard says of how many answers. Nothing is cut where a criterion
+    names such a figure, or people review answers."""
 
     @model_validator(mode="after")
     def _tasks_differ(self) -> Self:

@@ -37,6 +37,7 @@ METRIC = Metric(
     about="Share of answers in which every field of the expert's JSON is equal; more fields are allowed.",
     unit="fraction",
     test="proportion",
+    ignores_text=True,
     lacks=lambda task: None if task.output_schema is not None else "output_schema",
     scorer=_scorer,
 )

@@ -28,6 +28,7 @@ METRIC = Metric(
     "answer if it is free text that an allowed_values rule restricts to certain values.",
     unit="fraction",
     test="proportion",
+    ignores_text=True,
     lacks=_lacks,
     scorer=_scorer,
 )

@@ -11,5 +11,6 @@ METRIC = Metric(
     highest=None,
     test="ratio",
     per_token=True,
+    ignores_text=True,
     scorer=lambda task, corpus: lambda row: Score(row.nll, row.tokens),
 )

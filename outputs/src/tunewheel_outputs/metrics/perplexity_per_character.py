@@ -11,5 +11,6 @@ METRIC = Metric(
     lowest=1.0,
     highest=None,
     test="ratio",
+    ignores_text=True,
     scorer=lambda task, corpus: lambda row: Score(row.nll, max(1, len(row.expected))),
 )

@@ -24,6 +24,7 @@ METRIC = Metric(
     about="Share of answers that parse, fit the output schema and follow every output rule.",
     unit="fraction",
     test="proportion",
+    ignores_text=True,
     lacks=_lacks,
     scorer=_scorer,
 )

@@ -13,9 +13,9 @@ import structlog
 from tunewheel_basemodel.loading import ADAPTER_CONFIG
 from tunewheel_basemodel.locate import BaseModel
 from tunewheel_generation.generation import BaseForm, Form, WholeModel
+from tunewheel_generation.memory import free_bytes, untouched_bytes
 
 from tunewheel_engine.errors import AdapterRefused
-from tunewheel_engine.memory import free_bytes, untouched_bytes
 from tunewheel_engine.scheduler import Scheduler
 from tunewheel_engine.settings import Settings
 

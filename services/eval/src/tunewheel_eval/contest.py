@@ -14,6 +14,7 @@ from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.regression_items import RegressionItem
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_contracts.formats.scorecard import Role
+from tunewheel_outputs.metrics import find_metric
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_eval.artifacts import fetch_candidate, fetch_champion, known_rows
@@ -93,6 +94,20 @@ class Contest:
         """The metrics that the criteria name."""
         return asked_for(self.plan, self.manifest)
 
+    def opening_of(self, role: Role) -> str:
+        """Return how an answer of the contestant must begin; any other answer ends early. See
+        ``EvaluationSpec.stop_early``."""
+        spec = self.manifest.spec
+        metrics = [find_metric(name) for name in self.asked_for]
+        cuts = (
+            role is Role.BASE
+            and spec.evaluation.stop_early
+            and (spec.task.output_schema or {}).get("type") == "object"
+            and not (spec.review.required or spec.review.override)
+            and all(one is not None and (one.ignores_text or one.on != "holdout") for one in metrics)
+        )
+        return "{" if cuts else ""
+
     def key_of(self, example: ChatExample) -> str:
         return example_key(example, max_output_tokens=self.manifest.spec.task.max_output_tokens)
 
@@ -140,7 +155,11 @@ async def known_of(contest: Contest, store: ObjectStore, settings: Settings) -> 
     likely = [contest.plan.dataset_id, *([champion.dataset_id] if champion and champion.dataset_id else [])]
     found: dict[Role, Measurement] = {}
     for role, adapter in contest.plan.contestants.items():
-        header = Header(model_key=_key(contest, adapter), dtype=contest.plan.precision or settings.eval_dtype)
+        header = Header(
+            model_key=_key(contest, adapter),
+            dtype=contest.plan.precision or settings.eval_dtype,
+            cut=bool(contest.opening_of(role)),
+        )
         found[role] = await known_rows(store, header, contest.keys_of(role), dataset_ids=likely)
     return found
 
@@ -194,6 +213,7 @@ async def _contestant(
         directory=directory,
         whole_model=adapter is not None and adapter.method is TrainMethod.FULL,
         rows=contest.rows(role),
+        opening=contest.opening_of(role),
         seeds=(seed,),
     )
 

@@ -33,6 +33,8 @@ class ContestantJob(Frozen):
     whole_model: bool = False
     rows: Path
     """The file for its rows. Rows that are in the file are not measured again."""
+    opening: str = ""
+    """An answer to a held-out prompt ends once it does not begin with this."""
     seeds: tuple[Path, ...] = ()
     """Measurements of the same contestant on other datasets. Rows of the same items are copied from them."""
 

@@ -39,6 +39,8 @@ class Header(Frozen):
     dtype: str
     """The precision of the computation. Rows in another precision are measured again, not mixed."""
     method: int = METHOD
+    cut: Annotated[bool, Field(exclude_if=operator.not_)] = False
+    """Whether answers ended early (``ContestantJob.opening``)."""
 
 
 class HoldoutRow(Frozen):
@@ -46,7 +48,9 @@ class HoldoutRow(Frozen):
     key: Sha256
     output: str
     complete: bool
-    """False: cut off at the project's max_output_tokens."""
+    """False: cut off at the project's max_output_tokens, or ``cut``."""
+    cut: Annotated[bool, Field(exclude_if=operator.not_)] = False
+    """True: it ended because it does not begin with the job's ``opening``."""
     nll: FiniteFloat
     """Negative log-likelihood of the expert's answer, in nats, summed over ``tokens``."""
     tokens: Annotated[int, Field(gt=0)]

@@ -14,6 +14,7 @@ from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.regression_items import RegressionItem
 from tunewheel_contracts.formats.scorecard import Role
 
+from tunewheel_eval.answering import Batch, Part, answered
 from tunewheel_eval.contestants import LoadedGroup, groups
 from tunewheel_eval.errors import NoNumber, UnfitCandidate
 from tunewheel_eval.harness import ask
@@ -40,14 +41,12 @@ from tunewheel_eval.prompts import (
 )
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from tunewheel_generation.generation import Adapter
-    from tunewheel_generation.offline import Writer
+    from tunewheel_generation.offline import Answer
     from tunewheel_generation.runner import Runner
 
 Report = Callable[[Progress], None]
-Answered = tuple[Prompt, list[float], str, bool]
-Finish = Callable[[Prompt, list[float], str, bool], Row]
+Finish = Callable[[Prompt, "Answer"], Row]
 
 _BATCH_TOKENS = 32_768
 """The most positions in a batch, so that the keys and values of long prompts fit into memory."""
@@ -62,8 +61,8 @@ def measure(job: Job, report: Report) -> None:
     """
     import torch
 
-    if job.threads:
-        torch.set_num_threads(job.threads)
+    threads = job.threads or torch.get_num_threads()
+    torch.set_num_threads(1)  # so that ``answered`` can fork
     dtype = job.dtype
     for group in groups(job.contestants):
         works = [_Work(job, one, dtype, report) for one in group]
@@ -74,8 +73,19 @@ def measure(job: Job, report: Report) -> None:
         if not open_work:
             continue
         loaded = LoadedGroup([work.contestant for work in open_work], cache_dir=job.cache_dir, dtype=dtype)
-        for work in open_work:
-            work.run(loaded.runner, loaded.adapters[work.contestant.role])
+        adapters = {work: loaded.adapters[work.contestant.role] for work in open_work}
+        asked = [
+            (work, finish, batch)
+            for work in open_work
+            for finish, batch in work.batches(loaded.runner, adapters[work])
+        ]
+        for number, answers in answered(loaded.runner, [batch for *_, batch in asked], threads=threads):
+            work, finish, batch = asked[number]
+            work.take(batch, answers, finish)
+        if job.lm_eval:
+            torch.set_num_threads(threads)
+            for work in open_work:
+                work.ask_harness(loaded.runner, adapters[work])
         loaded.close()
 
 
@@ -85,7 +95,7 @@ class _Work:
     def __init__(self, job: Job, contestant: ContestantJob, dtype: str, report: Report) -> None:
         self.contestant = contestant
         self._job, self._report, self._started = job, report, time.monotonic()
-        header = Header(model_key=contestant.model_key, dtype=dtype)
+        header = Header(model_key=contestant.model_key, dtype=dtype, cut=bool(contestant.opening))
         others = () if contestant.role is Role.CHAMPION else job.others
         self._examples = {
             example_key(one, max_output_tokens=job.max_output_tokens): one for one in (*job.examples, *others)
@@ -107,35 +117,36 @@ class _Work:
                 fresh = [row for key, row in found.only(wanted).rows.items() if key not in self._file.rows]
                 self._file.add(fresh)
 
-    def run(self, runner: Runner, adapter: Adapter | None) -> None:
-        from tunewheel_generation.offline import Writer
-
+    def batches(self, runner: Runner, adapter: Adapter | None) -> Iterator[tuple[Finish, Batch]]:
+        """Yield the batches that are not measured yet, and what makes rows of their answers. Record prompts
+        that are too long as skipped."""
         for every, finish in self._parts(runner):
             skipped = {
                 one.key: one for prompt in every if (one := too_long(prompt, runner.longest)) is not None
             }
             self._skip([*skipped.values()])
-            prompts = [prompt for prompt in every if prompt.key not in skipped]
-            writer = Writer(runner, adapter)
-            writer.share([prompt.context for prompt in prompts])
-            for batch in _batches(prompts, self._job.batch_size):
+            part = Part([prompt for prompt in every if prompt.key not in skipped], adapter)
+            for batch in _batches(part.prompts, self._job.batch_size):
                 # A batch is measured whole or not at all: its composition influences the last bits.
                 if not self._file.holds([prompt.key for prompt in batch]):
-                    with self._computing():
-                        rows = [finish(*one) for one in _answer(writer, adapter, batch)]
-                    self._file.add(rows)
-                self.tell()
-        if self._job.lm_eval:
-            with self._computing(), runner.lent(adapter.weights if adapter else None) as model:
-                self._ask_harness(model, runner.tokenizer)
+                    yield finish, Batch(part, batch)
 
-    def _ask_harness(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        for task in self._job.lm_eval:
-            keys = [key for key in task.keys if key not in self._seeded]
-            size = self._job.batch_size
-            for rows in ask(task, keys, model, tokenizer, batch_size=size, holds=self._file.holds):
-                self._file.add(rows)
-                self.tell()
+    def take(self, batch: Batch, answers: Sequence[Answer], finish: Finish) -> None:
+        """Write the rows of a batch, and report."""
+        with self._computing():
+            rows = [finish(*one) for one in zip(batch.prompts, answers, strict=True)]
+        self._file.add(rows)
+        self.tell()
+
+    def ask_harness(self, runner: Runner, adapter: Adapter | None) -> None:
+        """Ask the tasks of lm-evaluation-harness."""
+        with self._computing(), runner.lent(adapter.weights if adapter else None) as model:
+            for task in self._job.lm_eval:
+                keys = [key for key in task.keys if key not in self._seeded]
+                size = self._job.batch_size
+                for rows in ask(task, keys, model, runner.tokenizer, batch_size=size, holds=self._file.holds):
+                    self._file.add(rows)
+                    self.tell()
 
     def _skip(self, rows: Sequence[SkippedRow]) -> None:
         fresh = [row for row in rows if not self._file.holds([row.key])]
@@ -163,8 +174,11 @@ class _Work:
         examples = {key: one for key, one in examples.items() if key not in silent}
         if examples:
             decoding = self._job.decoding
+            opening = self.contestant.opening
             prompts = [
-                replace(self._prompt(runner, key, one), sampling=sampling_of(decoding, key=key))
+                replace(
+                    self._prompt(runner, key, one), sampling=sampling_of(decoding, key=key), opening=opening
+                )
                 for key, one in examples.items()
             ]
             yield prompts, self._holdout_row
@@ -217,26 +231,29 @@ class _Work:
             return None
         return example_key(asked.example, max_output_tokens=self._job.max_output_tokens)
 
-    def _holdout_row(self, prompt: Prompt, weights: list[float], output: str, complete: bool) -> Row:
-        if not math.isfinite(weights[0]):
-            raise NoNumber(f"{prompt.name} has an answer whose log-likelihood is {weights[0]}")
+    def _holdout_row(self, prompt: Prompt, answer: Answer) -> Row:
+        if not math.isfinite(answer.likelihoods[0]):
+            raise NoNumber(f"{prompt.name} has an answer whose log-likelihood is {answer.likelihoods[0]}")
         return HoldoutRow(
             key=prompt.key,
-            output=output,
-            complete=complete,
-            nll=-weights[0],
+            output=answer.text,
+            complete=answer.complete,
+            cut=answer.cut,
+            nll=-answer.likelihoods[0],
             tokens=len(prompt.answers[0]),
             of=self._of(prompt.key),
             shown=_shown(prompt),
         )
 
-    def _repeat_row(self, prompt: Prompt, weights: list[float], output: str, complete: bool) -> Row:
+    def _repeat_row(self, prompt: Prompt, answer: Answer) -> Row:
         of = self._of(self._repeats[prompt.key][0])
-        return RepeatRow(key=prompt.key, output=output, complete=complete, of=of, shown=_shown(prompt))
+        return RepeatRow(
+            key=prompt.key, output=answer.text, complete=answer.complete, of=of, shown=_shown(prompt)
+        )
 
-    def _regression_row(self, prompt: Prompt, weights: list[float], output: str, complete: bool) -> Row:
+    def _regression_row(self, prompt: Prompt, answer: Answer) -> Row:
         item = self._items[prompt.key]
-        said = _likeliest(item, weights) if item.choices else output
+        said = _likeliest(item, answer.likelihoods) if item.choices else answer.text
         return RegressionRow(key=prompt.key, output=said, correct=item.is_right(said))
 
     def tell(self) -> None:
@@ -248,25 +265,6 @@ class _Work:
 
 def _shown(prompt: Prompt) -> tuple[str, ...]:
     return tuple(hit.passage.record_id for hit in prompt.hits)
-
-
-def _answer(writer: Writer, adapter: Adapter | None, batch: Sequence[Prompt]) -> Iterator[Answered]:
-    """Yield each prompt with the log-likelihoods of its answers, the generated text, and whether it is
-    complete."""
-    from tunewheel_generation.generation import Generation
-
-    requests = [
-        Generation(
-            prompt=list(prompt.context),
-            max_tokens=prompt.max_new_tokens,
-            sampling=prompt.sampling,
-            adapter=adapter,
-            answers=prompt.answers,
-        )
-        for prompt in batch
-    ]
-    for prompt, answer in zip(batch, writer.answer(requests), strict=True):
-        yield prompt, answer.likelihoods, answer.text, answer.complete
 
 
 def _likeliest(item: RegressionItem, weights: Sequence[float]) -> str:

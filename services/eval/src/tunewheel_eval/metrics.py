@@ -31,6 +31,8 @@ class Outcomes:
     that a metric says nothing about is NaN; which ones they are depends on the expert's answers alone."""
     examples: int
     regression_kinds: tuple[str, ...]
+    cut: int = 0
+    """The number of answers to held-out prompts that ended early."""
 
     def figures(self) -> dict[str, float]:
         """Return every metric that applies, by name, with ``examples`` and ``regression_items``."""
@@ -71,14 +73,11 @@ def outcomes(
         KeyError: a row is missing: the measurement is not complete.
     """
     limit = task.max_output_tokens
+    rows = [_holdout_row(measurement, example_key(one, max_output_tokens=limit)) for one in examples]
     answered = {
         "holdout": [
-            _answered(
-                one,
-                _holdout_row(measurement, example_key(one, max_output_tokens=limit)),
-                passages.get(one.example_id, ()),
-            )
-            for one in examples
+            _answered(one, row, passages.get(one.example_id, ()))
+            for one, row in zip(examples, rows, strict=True)
         ],
         "regression": [_asked(item, _regression_row(measurement, item.key)) for item in items],
         "retrieval": [*ranked],
@@ -91,7 +90,8 @@ def outcomes(
         scores = _scores(metric.scorer(task, corpus), answered[metric.on], weighed=metric.test == "ratio")
         if scores.known.any():
             found[name] = scores
-    return Outcomes(found, len(examples), tuple(item.kind for item in items))
+    kinds = tuple(item.kind for item in items)
+    return Outcomes(found, len(examples), kinds, cut=sum(row.cut for row in rows))
 
 
 def metric_of(name: str) -> Metric:

@@ -37,6 +37,8 @@ class Prompt:
     """How the answer is decoded; greedy by default."""
     hits: tuple[Hit, ...] = ()
     """The hits whose passages it holds."""
+    opening: str = ""
+    """See ``ContestantJob.opening``."""
 
     @property
     def longest(self) -> int:

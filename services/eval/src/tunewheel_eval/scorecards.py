@@ -76,6 +76,7 @@ def build_scorecard(
             metrics=one.figures(),
             by_kind=one.by_kind(),
             bundle=bundles[role],
+            cut=one.cut,
         )
         for role, one in outcomes.items()
     )

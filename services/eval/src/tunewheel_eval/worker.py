@@ -10,6 +10,7 @@ import fcntl
 import os
 import sys
 import threading
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -58,7 +59,11 @@ def _told(error: Exception) -> str:
     """Return what broke the worker, without a library's message, which may quote examples."""
     if isinstance(error, TunewheelError):
         return str(error)
-    if isinstance(error, MemoryError) or "allocate" in str(error) or "out of memory" in str(error):
+    if (
+        isinstance(error, MemoryError | BrokenProcessPool)
+        or "allocate" in str(error)
+        or "out of memory" in str(error)
+    ):
         return "memory ran out; give eval more memory, or lower TUNEWHEEL_EVAL_BATCH_SIZE"
     return f"{type(error).__name__}; the measuring process's log says more"
 
