@@ -170,6 +170,9 @@ async def train(spec: ProjectSpec, folder: Path, chosen: argparse.Namespace) -> 
         output_dir=folder / "model", work_dir=folder / "work", cache_dir=CACHE,
         recipe=spec.train,
     )  # fmt: skip
+    done = folder / "trained.json"
+    if done.exists():  # before an interruption
+        return json.loads(done.read_text())
     began, used = time.monotonic(), children_seconds()
 
     async def heard(message: Message) -> None:
@@ -181,7 +184,7 @@ async def train(spec: ProjectSpec, folder: Path, chosen: argparse.Namespace) -> 
         on_message=heard, processes=chosen.processes,
     )  # fmt: skip
     assert isinstance(last, Completed), last
-    return {
+    figures: dict[str, Any] = {
         "train_seconds": round(last.wall_seconds, 1),
         "train_process_seconds": round(time.monotonic() - began, 1),
         "train_processor_seconds": round(children_seconds() - used, 1),
@@ -189,6 +192,8 @@ async def train(spec: ProjectSpec, folder: Path, chosen: argparse.Namespace) -> 
         "train_steps": last.steps,
         "train_loss": round(last.metrics.get("train_loss", last.metrics.get("loss", 0.0)), 4),
     }
+    done.write_text(json.dumps(figures))
+    return figures
 
 
 def children_seconds() -> float:
@@ -273,7 +278,7 @@ def questions(spec: ProjectSpec, turn: str) -> list[ChatExample]:
             ChatExample(
                 example_id=f"{turn}-{number}",
                 messages=messages,
-                group=None,
+                group="questions",
                 trust="expert",
                 record_ids=("r",),
             )

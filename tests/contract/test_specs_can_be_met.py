@@ -25,8 +25,12 @@ ROOT = Path(__file__).resolve().parents[2]
 DRAWS = 40
 GENERAL = 200
 """The general-regression set has so many questions; the page on tasks of lm-eval limits them to as many."""
-STATED = {"examples/helpdesk/project.yaml": 62}
+EXAMPLE = "examples/helpdesk/project.yaml"
+STATED = {EXAMPLE: 62}
 """Held-out rows of the first version, where the spec's comments state more than the smallest version has."""
+GOOD = {EXAMPLE: (0.14, 0.02, 0.78, 0.06, 0.0)}
+"""Shares of label accuracy as in ``drawn``, where the spec asks for more than .7: the measured ones. The second
+turn takes it from .8 to .92."""
 
 
 def shown() -> dict[str, dict[str, Any]]:
@@ -61,7 +65,7 @@ def drawn(rows: int, clustered: bool, draw: int, *shares: float) -> tuple[NDArra
     return np.arange(rows) * 2 // 3 if clustered else np.arange(rows), [hit.astype(float) for hit in hits]
 
 
-def measured(name: str, rows: int, draw: int, *, second: bool) -> Measured:
+def measured(place: str, name: str, rows: int, draw: int, *, second: bool) -> Measured:
     """Return one metric. The first turn takes accuracy from .35 to .8; the second from .7 to .8."""
     metric = find_metric(name)
     assert metric is not None
@@ -69,7 +73,7 @@ def measured(name: str, rows: int, draw: int, *, second: bool) -> Measured:
     shares = {
         "valid_output": (0.02, 0.02, 0.96, 0.0, 0.35),
         "regression_accuracy": (0.1, 0.1, 0.5, 0.3, 0.6),
-    }.get(name, (0.15, 0.05, 0.65, 0.15, 0.35))
+    }.get(name, GOOD.get(place, (0.15, 0.05, 0.65, 0.15, 0.35)))
     clusters, (candidate, other, base) = drawn(rows if own else GENERAL, own, draw, *shares)
     scores = {Role.CANDIDATE: Scores(candidate), Role.BASE: Scores(base if own else other)}
     if second:
@@ -88,7 +92,7 @@ def passed(place: str, *, second: bool) -> int:
         outcome_of(
             judge(
                 criteria,
-                {one.metric: measured(one.metric, rows, draw, second=second) for one in criteria},
+                {one.metric: measured(place, one.metric, rows, draw, second=second) for one in criteria},
                 task,
                 resolution=0.05,
                 seed=0,
