@@ -149,7 +149,8 @@ def records(turn: str) -> pl.DataFrame:
             answer = ticket["answer"]
             rows.append(
                 {
-                    "project": "helpdesk", "record_id": f"rec-{ticket['ticket_id'].lower()}", "kind": "ticket",
+                    "project": "helpdesk", "record_id": f"rec-{ticket['ticket_id'].lower()}",
+                    "kind": "ticket",
                     "source_id": ticket["ticket_id"], "source_event_id": ticket["ticket_id"],
                     "title": ticket["subject"], "input": ticket["body"],
                     "output": answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False),

@@ -29,8 +29,8 @@ EXAMPLE = "examples/helpdesk/project.yaml"
 STATED = {EXAMPLE: 62}
 """Held-out rows of the first version, where the spec's comments state more than the smallest version has."""
 GOOD = {EXAMPLE: (0.14, 0.02, 0.78, 0.06, 0.0)}
-"""Shares of label accuracy as in ``drawn``, where the spec asks for more than .7: the measured ones. The second
-turn takes it from .8 to .92."""
+"""Shares of label accuracy (see ``drawn``), where a spec asks for as much as its models reach. The
+second turn takes it from .8 to .92."""
 
 
 def shown() -> dict[str, dict[str, Any]]:
