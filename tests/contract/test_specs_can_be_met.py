@@ -26,7 +26,7 @@ DRAWS = 40
 GENERAL = 200
 """The general-regression set has so many questions; the page on tasks of lm-eval limits them to as many."""
 EXAMPLE = "examples/helpdesk/project.yaml"
-STATED = {EXAMPLE: 62}
+STATED = {EXAMPLE: 65}
 """Held-out rows of the first version, where the spec's comments state more than the smallest version has."""
 GOOD = {EXAMPLE: (0.14, 0.02, 0.78, 0.06, 0.0)}
 """Shares of label accuracy (see ``drawn``), where a spec asks for as much as its models reach. The
