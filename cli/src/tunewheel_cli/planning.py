@@ -180,8 +180,8 @@ def as_it_ran(device: Device, runs: Sequence[RunManifest]) -> Device:
         if plan is not None and plan.device == device.name and plan.teraflops is not None:
             return device.model_copy(
                 update={
-                    "memory_gib": plan.available_bytes / GIB,
-                    "teraflops": plan.teraflops,
+                    "memory_gib": plan.processes * plan.available_bytes / GIB,
+                    "teraflops": plan.processes * plan.teraflops,
                     "bfloat16": run.dtype == "bfloat16",
                 }
             )

@@ -219,10 +219,13 @@ def forge() -> Iterator[Callable[..., list[int]]]:
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
-    def train(*job_files: Path, point: str | None = None, processes: int = 1) -> list[int]:
+    def train(*job_files: Path, point: str | None = None, processes: int = 1, threads: int = 1) -> list[int]:
         assert process.stdin is not None
         assert process.stdout is not None
-        request = {"jobs": [str(file) for file in job_files], "point": point, "processes": processes}
+        request = {
+            "jobs": [str(file) for file in job_files], "point": point, "processes": processes,
+            "threads": threads,
+        }  # fmt: skip
         process.stdin.write(json.dumps(request) + "\n")
         process.stdin.flush()
         return json.loads(process.stdout.readline())

@@ -1,6 +1,7 @@
 """Real training processes, forked from one that has imported everything: ten seconds of imports once.
 
-Reads requests from stdin, a JSON object per line: {"jobs": paths, "point": name or null, "processes": n}.
+Reads requests from stdin, a JSON object per line: {"jobs": paths, "point": name or null, "processes": n,
+"threads": n}.
 Answers each with the list of exit codes (negative: a signal's number). ``point`` is where a process kills
 itself with SIGKILL; several ``processes`` train one run together. Of several jobs each is a node of one
 process, and the last one's kills itself. Messages go to ``<job>.<rank>.out``, and how long processes wait for
@@ -65,6 +66,7 @@ def fork(request: dict[str, Any], rank: int, count: int, port: int) -> int:
 
 
 def train(request: dict[str, Any], rank: int, count: int, port: int) -> NoReturn:
+    import torch
     from torch import distributed
     from tunewheel_train import worker
 
@@ -76,6 +78,7 @@ def train(request: dict[str, Any], rank: int, count: int, port: int) -> NoReturn
             "RANK": str(rank), "LOCAL_RANK": str(rank % local), "WORLD_SIZE": str(count),
             "LOCAL_WORLD_SIZE": str(local), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
         }  # fmt: skip
+    torch.set_num_threads(request["threads"])
     out = os.open(f"{job}.{rank}.out", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 1)
     if request.get("point") and rank >= nodes - 1:
@@ -184,18 +187,30 @@ def at_the_rename(*, before: bool) -> Callable[[], None]:
 
 def asked_to_stop() -> None:
     """SIGTERM to the second process alone, as one that fails first would see it: all must stop."""
-    if os.environ.get("RANK") != "1":
-        return
     from tunewheel_train.trainers.progress_callback import ProgressCallback
 
     original = ProgressCallback.on_step_begin
 
     def beginning(self: Any, args: Any, state: Any, control: Any, **more: Any) -> None:
         original(self, args, state, control, **more)
-        if state.global_step == 2:
+        if state.global_step == 2 and os.environ.get("RANK") == "1":
             os.kill(os.getpid(), signal.SIGTERM)
 
     ProgressCallback.on_step_begin = beginning
+
+
+def second_process_dies() -> None:
+    from tunewheel_train.trainers.stepping import PlannedSteps
+
+    original, calls = PlannedSteps.training_step, []
+
+    def stepping(self: Any, *args: Any, **more: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3 and os.environ.get("RANK") == "1":
+            die()
+        return original(self, *args, **more)
+
+    PlannedSteps.training_step = stepping  # type: ignore[method-assign]
 
 
 def _at_step(trainer: Any, *_: Any) -> bool:
@@ -215,7 +230,7 @@ POINTS: dict[str, Callable[[], None]] = {
     "adapter written, not described": after("tunewheel_train.recipe", "_describe", before=True),
     "adapter whole, not told": after("tunewheel_train.recipe", "_describe"),
 }
-OTHERS = {"asked to stop": asked_to_stop}
+OTHERS = {"asked to stop": asked_to_stop, "second process dies": second_process_dies}
 
 if __name__ == "__main__":
     main()

@@ -80,6 +80,9 @@ class TrainPlan(Frozen):
     peak_bytes: Bytes
     """The sum of the parts, corrected by measurements of earlier runs."""
     available_bytes: Bytes
+    """Memory that one process may use."""
+    processes: Annotated[int, Field(gt=0)] = 1
+    """Number of processes that train together. The memory and the teraflops are those of one."""
     tokens: Annotated[int, Field(ge=0)]
     """Number of tokens in all epochs and stages, without padding."""
     tokens_per_second: Interval

@@ -51,14 +51,15 @@ class Usage(Frozen):
     peak_bytes: int | None = None
     """Peak memory: on a CPU the resident memory, on a GPU PyTorch's memory and the CUDA context."""
     comparable: bool = True
-    """Whether the run is used to correct later plans: runs of one process without preference training are."""
+    """Whether the run is used to correct later plans: runs without preference training are, of one process or
+    on one processor."""
 
 
 class Adjustment(Frozen):
     """One change of the recipe after a run ran out of memory."""
 
     field: str
-    """The changed field of the recipe, or ``gradient_checkpointing``."""
+    """The changed field of the recipe, ``gradient_checkpointing``, or ``processes``."""
     value: str
     after_step: int = 0
 

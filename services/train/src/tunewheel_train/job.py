@@ -33,6 +33,10 @@ class Job(BaseModel):
     """The GPUs that were asked for. If they do not come up, the run fails. Empty: a GPU is used if there is
     one."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    processes: int = 1
+    """How many processes train together; 0: the first process decides, and forks the others."""
+    base_parameters: int | None = None
+    """Number of parameters of the base model; None: unknown."""
     sharding: Literal["none", "fsdp"] = "none"
     """If several processes train together: ``none``, each holds the whole model; ``fsdp``, each holds a
     part."""

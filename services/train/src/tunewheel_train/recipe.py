@@ -31,8 +31,9 @@ def train(
 ) -> Completed:
     """Train and write the adapter (``full``: the whole model) to ``job.output_dir``.
 
-    On one processor with one number of threads the result depends only on the job. Interruptions do not
-    change it. On a GPU this holds within rounding.
+    On one processor with one number of threads per process the result depends only on the job. Interruptions
+    do not change it, nor does it matter whether one or two processes train an adapter. On a GPU this holds
+    within rounding.
 
     Raises:
         RunFailed: the run cannot succeed without a change; names the field to change. RunStopped:
@@ -75,7 +76,8 @@ def train(
     saving.save(trainer, base, precision, job.output_dir)
     if trainer.accelerator.is_main_process:
         _describe(job, base, precision)
-    comparable = job.recipe.preference is None and trainer.accelerator.num_processes == 1
+    alone = trainer.accelerator.num_processes == 1 or job.processes == 0
+    comparable = job.recipe.preference is None and alone
     usage = _usage(trainer.course, comparable=comparable)
     return _completed(trainer.course, prepared, precision, kernels, usage)
 

@@ -23,15 +23,16 @@ class Settings(ServiceSettings):
     job_poll_seconds: float = Field(default=5.0, gt=0)
     """Seconds between two polls: of the service for a run's Job, and of its pods for each other's notes."""
     train_threads: int = Field(default=0, ge=0)
-    """Threads of the training process; 0: all that this process may use."""
+    """Threads of a run on a processor, divided among its processes; 0: all that this process may use."""
     train_slots: int = Field(default=1, ge=1)
     """How many runs this worker trains at once. Each run gets GPUs of its own."""
     train_gpus: str = Field(default_factory=lambda: os.environ.get("CUDA_VISIBLE_DEVICES", ""))
     """The GPUs of this worker, as numbers or UUIDs separated by commas. ``train_slots`` times
     ``train_processes`` are needed. If a named GPU does not come up, the run fails. Empty: the first GPUs of
     the machine, or its processor; -1: the processor."""
-    train_processes: int = Field(default=1, ge=1)
-    """How many processes train one run together, one per GPU."""
+    train_processes: int = Field(default=0, ge=0)
+    """How many processes train one run together, one per GPU. 0: one; on a processor two that train an
+    adapter, if the memory suffices for two copies of the base."""
     train_nodes: int = Field(default=1, ge=1)
     """How many pods of a run's Job train it together, each with ``train_processes`` processes."""
     train_sharding: Literal["none", "fsdp"] = "none"
@@ -93,14 +94,21 @@ class Settings(ServiceSettings):
         if self.asked_gpus and len(self.gpus) < self._gpus_needed:
             raise ValueError(
                 f"TUNEWHEEL_TRAIN_GPUS (or CUDA_VISIBLE_DEVICES) names {len(self.gpus)} GPUs, but "
-                f"{self.train_slots} slots of {self.train_processes} processes need {self._gpus_needed}; "
+                f"{self.train_slots} slots of {max(1, self.train_processes)} processes need "
+                f"{self._gpus_needed}; "
                 "name more, or lower TUNEWHEEL_TRAIN_SLOTS or TUNEWHEEL_TRAIN_PROCESSES"
             )
         return self
 
     @property
     def _gpus_needed(self) -> int:
-        return self.train_slots * self.train_processes
+        return self.train_slots * max(1, self.train_processes)
+
+    @property
+    def processes_asked(self) -> int:
+        """How many processes of this machine train one run; 0: the training process decides."""
+        free = self.train_nodes == 1 and self.train_sharding == "none"
+        return self.train_processes or (0 if free else 1)
 
     @property
     def gpus(self) -> tuple[str, ...]:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerState
 from tunewheel_basemodel.precision import Precision
 from tunewheel_contracts.formats.recipe import PreferenceMethod
+from tunewheel_planner.plan import parts_of
 
 from tunewheel_train.data.datasets import Encoded
 from tunewheel_train.data.schedule import plan_steps
@@ -75,11 +77,12 @@ def courses(job: Job, prepared: Prepared) -> tuple[Course, Course | None]:
     alone = preference is not None and preference.alone
     first = [] if alone else steps(prepared.examples, recipe.epochs)
     then = steps(prepared.pairs, preference.epochs) if preference else []
+    parts = parts_of(recipe.method, "cuda" if torch.cuda.is_available() else "cpu")
     total = len(first) + len(then)
     examples = Course(
         prepared.examples, first, recipe.micro_batch_size, total_steps=total, epochs=recipe.epochs,
         keep=recipe.keep_checkpoints, validation=prepared.validation, patience=Patience(recipe.patience),
-        method=recipe.method.value,
+        method=recipe.method.value, parts=parts,
         validate_every=prepared.validating.every_steps if prepared.validating else 0,
     )  # fmt: skip
     if preference is None:
@@ -87,6 +90,7 @@ def courses(job: Job, prepared: Prepared) -> tuple[Course, Course | None]:
     return examples, Course(
         prepared.pairs, then, recipe.micro_batch_size, stage="preferences", first_step=len(first),
         total_steps=total, epochs=preference.epochs, keep=recipe.keep_checkpoints, method=recipe.method.value,
+        parts=parts,
     )  # fmt: skip
 
 

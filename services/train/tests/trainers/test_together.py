@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
 import polars as pl
 import pytest
 import torch
-from tunewheel_train.progress import Completed, Message, Progressed, Stopped, parse
+from tunewheel_train.progress import Completed, Message, Planned, Progressed, Stopped, parse
 from tunewheel_train.runs.node import Node
 from tunewheel_train.runs.process import WORKER, one_of, run_process, together
 from tunewheel_train.trainers.sft_trainer import SftTrainer
@@ -67,7 +68,7 @@ class Part(PlannedSteps):
 
     def __init__(self, processes: int, rank: int) -> None:
         self.accelerator = SimpleNamespace(num_processes=processes, process_index=rank)
-        self.course = SimpleNamespace(micro_batch_size=2)
+        self.course = SimpleNamespace(micro_batch_size=2, parts=1)
 
     def lay_out(self, items):
         return list(items)
@@ -180,6 +181,41 @@ def test_two_processes_end_where_one_does(trained, case, forge, tmp_path: Path, 
     found = run.weights()
     for name, value in expected.weights().items():
         torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4)
+
+
+FREE = {"processes": 0, "base_parameters": 100_000}
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_a_run_that_divides_itself_ends_with_the_weights_of_one_process(
+    case, forge, tmp_path: Path, dropout: float
+):
+    run, job_file = case(dropout=dropout, micro_batch_size=1, **FREE), tmp_path / "job.json"
+    job_file.write_text(run.job.model_dump_json())
+    assert forge(job_file, threads=2, point="second process dies") == [1]
+    assert forge(job_file, threads=2, point="checkpoint reported") == [-signal.SIGKILL]
+    assert forge(job_file, threads=2) == [0]
+    outcome, heard = messages(job_file)[-1], messages(job_file)
+    assert isinstance(outcome, Completed)
+    assert outcome.resumed_from_steps == (2, 4)
+    assert outcome.usage.comparable
+    assert {m.plan.processes for m in heard if isinstance(m, Planned)} == {2}
+    alone = case("alone", dropout=dropout, micro_batch_size=1)
+    alone.train()
+    assert {m.step: m.loss for m in heard if isinstance(m, Progressed)} == {
+        m.step: m.loss for m in alone.heard(Progressed)
+    }
+    assert all(torch.equal(value, run.weights()[name]) for name, value in alone.weights().items())
+
+
+def test_one_process_goes_on_to_the_bit_where_two_stopped(trained, case, forge, tmp_path: Path):
+    run, job_file = case(**FREE), tmp_path / "job.json"
+    job_file.write_text(run.job.model_dump_json())
+    assert forge(job_file, threads=2, point="asked to stop") == [75]
+    resumed = case()
+    assert resumed.train().resumed_from_steps == (3,)
+    expected = trained("lora")[0].weights()
+    assert all(torch.equal(value, resumed.weights()[name]) for name, value in expected.items())
 
 
 def test_a_step_with_fewer_examples_than_processes_is_still_one_step(case, forge, tmp_path: Path):

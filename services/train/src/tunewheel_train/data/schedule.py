@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from typing import TypeVar
+
+Item = TypeVar("Item")
 
 # Examples are sorted by length within a window of so many batches. This keeps the order random enough.
 _WINDOW_BATCHES = 8
@@ -39,6 +42,6 @@ def _epoch_batches(lengths: Sequence[int], batch_size: int, order: random.Random
     return batches
 
 
-def micro_batches(step: Sequence[int], micro_batch_size: int) -> list[list[int]]:
+def micro_batches(step: Sequence[Item], micro_batch_size: int) -> list[list[Item]]:
     """Cut one step's examples into pieces of at most ``micro_batch_size``."""
     return [list(step[at : at + micro_batch_size]) for at in range(0, len(step), micro_batch_size)]

@@ -2,10 +2,59 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from datetime import timedelta
 
 import torch
+from tunewheel_basemodel.precision import compute_dtype
+from tunewheel_planner.plan import processes_of
+
+from tunewheel_train.job import Job
+from tunewheel_train.model.machine import memory_limit
+
+_MEETING = "TUNEWHEEL_MEETING"
+"""The environment variable with the file where forked processes meet."""
+
+
+def divide(job: Job) -> bool:
+    """Fork a second process that trains ``job`` too, if ``job`` leaves the choice and the processor suffices.
+    Each gets half of the threads. Return whether this is the second process.
+
+    Call this before any thread of PyTorch runs. Both processes meet in a file and on the loopback device, so
+    that no port is open to others.
+    """
+    threads = torch.get_num_threads()
+    if job.processes or job.gpus or torch.cuda.is_available():
+        return False
+    count = processes_of(
+        job.recipe, job.base_parameters, memory_bytes=memory_limit(), threads=threads,
+        precision=compute_dtype() if job.dtype == "auto" else job.dtype,
+    )  # fmt: skip
+    if count == 1:
+        return False
+    _import_what_trains()
+    torch.set_num_threads(threads // count)
+    meeting = job.work_dir / f".meeting-{os.getpid()}"
+    meeting.parent.mkdir(parents=True, exist_ok=True)
+    meeting.unlink(missing_ok=True)
+    os.environ |= {
+        _MEETING: str(meeting), "GLOO_SOCKET_IFNAME": "lo",
+        "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count),
+    }  # fmt: skip
+    gc.freeze()
+    rank = next((rank for rank in range(1, count) if os.fork() == 0), 0)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    return rank > 0
+
+
+def _import_what_trains() -> None:
+    """Import once what all processes need: it takes seconds."""
+    from tunewheel_basemodel.loading import import_bitsandbytes
+
+    import_bitsandbytes()  # before anything that imports peft
+    from tunewheel_train import stages  # noqa: F401
+    from tunewheel_train.trainers import sft_trainer  # noqa: F401
 
 
 def meet(seconds: float) -> None:
@@ -18,7 +67,9 @@ def meet(seconds: float) -> None:
     if (backend := group_backend()) is not None:
         from accelerate import PartialState
 
-        PartialState(cpu=backend == "gloo", backend=backend, timeout=timedelta(seconds=seconds))
+        meeting = os.environ.get(_MEETING)
+        where = {"init_method": f"file://{meeting}"} if meeting else {}
+        PartialState(cpu=backend == "gloo", backend=backend, timeout=timedelta(seconds=seconds), **where)
         wait_for_all()
 
 

@@ -63,6 +63,7 @@ async def prepare(
         start_from=start_from, output_dir=directory / "adapter", work_dir=directory / "work",
         cache_dir=settings.cache_dir, gpus=settings.asked_gpus, dtype=settings.train_dtype,
         devices=settings.devices, sharding=settings.train_sharding,
+        processes=settings.processes_asked, base_parameters=run.base_facts and run.base_facts.parameters,
         alive_seconds=settings.silent_seconds / BEATS, stuck_seconds=settings.stuck_seconds,
         corrections=dict(corrections), recipe=run.recipe,
     )  # fmt: skip

@@ -28,7 +28,7 @@ async def train_once(
 ) -> Last:
     """Train ``job`` in the processes and on the GPUs that ``settings`` give to ``slot``; see ``run_process``.
     If the kernel killed a process for lack of memory, return that as its failure."""
-    processes, kills = settings.train_processes, oom_kills()
+    processes, kills = max(1, settings.train_processes), oom_kills()
     try:
         return await run_process(
             "train", job, directory=directory, threads=settings.train_threads, stop=stop,
@@ -38,8 +38,8 @@ async def train_once(
             devices=devices_of(slot, processes=processes, gpus=settings.gpus), worker=worker, node=node,
         )  # fmt: skip
     except ProcessDied as error:
-        # the kernel kills with SIGKILL; a launcher whose process was killed so exits with 1
-        killed = error.code == -signal.SIGKILL or (processes > 1 and error.code == 1)
+        # the kernel kills with SIGKILL; a launcher, or a process whose companion was killed so, exits with 1
+        killed = error.code == -signal.SIGKILL or (job.processes != 1 and error.code == 1)
         if stop.is_set() or not killed or oom_kills() == kills:
             raise
         return out_of_memory()

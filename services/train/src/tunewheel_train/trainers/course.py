@@ -22,6 +22,8 @@ class Course:
     items: Sequence[Any]
     steps: Sequence[Sequence[int]]
     micro_batch_size: int
+    parts: int = 1
+    """A step is computed in at least so many parts, whose gradients are added in one order."""
     stage: Stage = "examples"
     method: str = "lora"
     first_step: int = 0

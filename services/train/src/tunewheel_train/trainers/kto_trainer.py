@@ -88,13 +88,16 @@ class KtoTrainer(PlannedSteps, KTOTrainer):
         mean log-ratio of the step's mismatched answers over all processes."""
         total = torch.zeros((), device=self.args.device)
         pieces: list[tuple[Any, float]] = []
-        for piece, weight in step.pieces:
-            batch = on_device(piece, self.args.device)
-            with self.compute_loss_context_manager():
-                now: Any = super()._compute_kl_logps(model, batch)
-                own, foreign = self.compute_ref_log_probs(model, batch)
-            total += (now - foreign).sum().float() / weight
-            pieces.append((batch | {"ref_logps": own, "ref_KL_logps": foreign}, weight))
+        for part in step.parts:
+            moved = torch.zeros((), device=self.args.device)
+            for piece, weight in part:
+                batch = on_device(piece, self.args.device)
+                with self.compute_loss_context_manager():
+                    now: Any = super()._compute_kl_logps(model, batch)
+                    own, foreign = self.compute_ref_log_probs(model, batch)
+                moved += (now - foreign).sum().float() / weight
+                pieces.append((batch | {"ref_logps": own, "ref_KL_logps": foreign}, weight))
+            total += moved
         self._moved = self.accelerator.gather(total).mean()
         return replace(step, pieces=tuple(pieces))
 

@@ -55,12 +55,15 @@ class SftTrainer(PlannedSteps, SFTTrainer):
         """Return the mean loss per learnt token over the course's validation examples. Processes that train
         together divide the examples like those of a step."""
         model: Any = self.model
-        part = self.cut(sorted(self.course.validation, key=len))
+        mine = self.cut(sorted(self.course.validation, key=len))
         was_training = model.training
         model.eval()
         try:
             with torch.no_grad(), self.compute_loss_context_manager():
-                losses = [self.loss_of(model, on_device(p, self.args.device), w) for p, w in part.pieces]
+                losses = [
+                    sum(self.loss_of(model, on_device(p, self.args.device), weight) for p, weight in pieces)
+                    for pieces in mine.parts
+                ]
         finally:
             model.train(was_training)
-        return float(self.accelerator.reduce(torch.stack(losses).sum(), "mean"))
+        return float(self.accelerator.reduce(torch.as_tensor(sum(losses)), "mean"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,17 +28,25 @@ class Step:
     pieces: tuple[tuple[Any, float], ...]
     tokens: int
     """Of all processes."""
+    rounds: int
+    """The number of micro-batches in each part of the step; the last part may have fewer."""
+
+    @property
+    def parts(self) -> list[tuple[tuple[Any, float], ...]]:
+        return [self.pieces[at : at + self.rounds] for at in range(0, len(self.pieces), self.rounds)]
 
 
 class PlannedSteps:
     """A mix-in that comes before TRL's class among the bases. Set ``course`` before calling its ``__init__``.
 
     If n processes train together, each takes every n-th item of a step. DDP averages their gradients, so each
-    process multiplies its loss by n. The result is the same as with one process.
+    process multiplies its loss by n. The result is the same as with one process: within rounding, or to the
+    bit if ``course.parts`` is n. A single process then computes the same parts one after the other.
     """
 
     course: Course
     args: Any
+    state: Any
     accelerator: Any
 
     def arrange(self, step: Sequence[Any]) -> Sequence[Any]:
@@ -67,27 +76,48 @@ class PlannedSteps:
     def cut(self, step: Sequence[Any]) -> Step:
         """Return this process's part of one step."""
         count, index = self.accelerator.num_processes, self.accelerator.process_index
-        items = self.arrange(step)
-        mine, weight = items[index::count], self.weight_of(items) / count
-        rows = micro_batches(range(len(mine)), self.course.micro_batch_size)
-        pieces = [(self.lay_out([mine[at] for at in row]), weight) for row in rows]
+        items, parts = self.arrange(step), max(count, self.course.parts)
+        weight, size = self.weight_of(items) / count, self.course.micro_batch_size
+        rows = [row for part in range(index, parts, count) for row in micro_batches(items[part::parts], size)]
+        pieces = [(self.lay_out(row), weight) for row in rows]
         # Processes communicate at every micro-batch, so each needs as many as the first one. Fill up with
         # micro-batches whose loss is divided by infinity.
-        rounds = math.ceil(math.ceil(len(items) / count) / self.course.micro_batch_size)
+        rounds = math.ceil(math.ceil(len(items) / parts) / size)
         pieces += [(self.lay_out(items[:1]), math.inf)] * (rounds - len(pieces))
-        return Step(tuple(pieces), sum(len(item) for item in step))
+        return Step(tuple(pieces), sum(len(item) for item in step), rounds)
 
     def training_step(self, model: Any, inputs: Step, num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward over one step's micro-batches; returns the step's loss."""
         model.train()
         total = torch.zeros((), device=self.args.device)
-        for at, (piece, weight) in enumerate(inputs.pieces, 1):
-            with self._exchanging(model, at == len(inputs.pieces)):
+        before: dict[Any, torch.Tensor] = {}
+        for number, part in enumerate(inputs.parts):
+            self._seed(number)
+            total += self._learn(model, part, last=number == len(inputs.parts) - 1)
+            if number < len(inputs.parts) - 1:
+                before = {p: p.grad for p in model.parameters() if p.grad is not None}
+                model.zero_grad()
+        for parameter, gradient in before.items():
+            parameter.grad = gradient.add_(parameter.grad)
+        self.course.counted(inputs.tokens)
+        return total
+
+    def _seed(self, number: int) -> None:
+        """Give each part of a step random numbers of its own, whichever process computes it."""
+        if self.course.parts > 1:
+            step = self.course.first_step + self.state.global_step
+            part = number + self.accelerator.process_index
+            torch.manual_seed(random.Random(f"{self.args.seed}/{step}/{part}").getrandbits(63))
+
+    def _learn(self, model: Any, part: Sequence[tuple[Any, float]], *, last: bool) -> torch.Tensor:
+        """Forward and backward over one part's micro-batches; returns the part's loss."""
+        total = torch.zeros((), device=self.args.device)
+        for at, (piece, weight) in enumerate(part, 1):
+            with self._exchanging(model, last and at == len(part)):
                 with self.compute_loss_context_manager():  # type: ignore[attr-defined]
                     loss = self.loss_of(model, on_device(piece, self.args.device), weight)
                 self.accelerator.backward(loss)
             total += loss.detach()
-        self.course.counted(inputs.tokens)
         return total
 
     def _exchanging(self, model: Any, last: bool) -> contextlib.AbstractContextManager[None]:
