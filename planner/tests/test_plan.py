@@ -7,7 +7,7 @@ from tunewheel_contracts.formats.plan import Interval, TrainPlan
 from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
 from tunewheel_planner.calibration import Calibration, Correction, Outcome, key
 from tunewheel_planner.devices import Device, catalogue, processor
-from tunewheel_planner.plan import DatasetStats, hold_back, make_plan
+from tunewheel_planner.plan import DatasetStats, hold_back, make_plan, processes_of
 from tunewheel_planner.shapes import KNOWN, LINEARS, ModelShape
 
 STATS = DatasetStats(examples=1000, tokens=400_000, longest=800, learnt=100_000, prefix=100)
@@ -257,3 +257,25 @@ def test_validating_lengthens_a_run_by_its_share() -> None:
     without = make_plan(SHAPE_8B, replace(held, validation=None), TrainSpec(), device("h100-80"))
     trained, both = without.hours.expected - 20 / 3600, found.hours.expected - 20 / 3600
     assert both / trained == pytest.approx(1 + found.validation.share)
+
+
+@pytest.mark.parametrize(
+    ("changes", "parameters", "gib", "threads", "processes"),
+    [
+        ({}, 135_000_000, 16, 2, 2),
+        ({}, 135_000_000, 16, 1, 1),
+        ({}, 135_000_000, 4, 2, 1),
+        ({}, 8_000_000_000, 48, 16, 1),
+        ({}, 8_000_000_000, 96, 16, 2),
+        ({}, None, 96, 16, 1),
+        ({"method": "qlora"}, 135_000_000, 16, 8, 2),
+        ({"method": "full"}, 135_000_000, 16, 2, 1),
+        ({"batch_size": 1, "micro_batch_size": 1}, 135_000_000, 16, 2, 1),
+    ],
+)
+def test_two_processes_train_an_adapter_on_a_processor_if_two_copies_of_the_base_fit(
+    changes, parameters, gib, threads, processes
+) -> None:
+    recipe = TrainSpec.model_validate(changes)
+    found = processes_of(recipe, parameters, memory_bytes=gib << 30, threads=threads, precision="bfloat16")
+    assert found == processes

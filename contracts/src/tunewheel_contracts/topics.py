@@ -248,9 +248,9 @@ COMMAND_REFUSED = TopicSpec(lifecycle.CommandRefused, ("registry",), ("registry"
 SERVING_DESIRED = TopicSpec(
     lifecycle.ServingDesired,
     ("registry", "cli"),
-    ("serve-gateway", "eval", "monitor"),
+    ("train", "serve-gateway", "eval", "monitor"),
     cleanup="compact",
-    replayed_by=("serve-gateway", "monitor"),
+    replayed_by=("train", "serve-gateway", "monitor"),
 )
 
 INFERENCE_COMPLETED = TopicSpec(

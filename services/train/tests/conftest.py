@@ -376,9 +376,17 @@ async def store_dataset(
 @pytest.fixture
 def store_run() -> Callable[..., Awaitable[None]]:
     """Store a completed run of another dataset: its manifest and the adapter ``model_id``, whose fields
-    keywords replace. ``beside``: the adapter lies where a second worker put it."""
+    keywords replace. ``beside``: the adapter lies where a second worker put it. ``of`` replaces fields of the
+    manifest."""
 
-    async def put(store: ObjectStore, model_id: str, *, beside: str = "", **adapter: Any) -> None:
+    async def put(
+        store: ObjectStore,
+        model_id: str,
+        *,
+        beside: str = "",
+        of: dict[str, Any] | None = None,
+        **adapter: Any,
+    ) -> None:
         path = f"adapters/{model_id}{beside}"
         files = [
             await store.put(f"{path}/{name}", content)
@@ -397,6 +405,7 @@ def store_run() -> Callable[..., Awaitable[None]]:
             tokens=1, wall_seconds=1.0, metrics={},
             adapter=AdapterRef.model_validate({"model_id": model_id, "path": path, "files": files} | told),
         )  # fmt: skip
+        manifest = manifest.model_copy(update=of or {})
         await store.put(f"runs/{run_id}/manifest.json", manifest.model_dump_json().encode())
 
     return put

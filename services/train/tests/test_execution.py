@@ -281,6 +281,16 @@ async def test_an_adapter_of_another_base_fails_before_training_with_nothing_pub
     assert await made.store.list("") == before
 
 
+async def test_without_a_champion_a_run_starts_from_nothing_and_says_why(bench):
+    made = await bench(continue_from="champion")
+    event = await made.train()
+    assert isinstance(event, TrainCompleted)
+    assert event.start is not None
+    assert (event.start.model_id, event.start.spared_steps) == (None, 0)
+    assert "no model is in production" in event.start.reason
+    assert "start" not in (await (await bench(dataset_id="ds-other")).train()).model_dump()
+
+
 async def test_criteria_of_another_hash_are_an_invalid_event_with_nothing_published(bench):
     made = await bench()
     made.event = made.event.model_copy(update={"criteria_sha256": "f" * 64})

@@ -7,6 +7,7 @@ import math
 import shutil
 from pathlib import Path
 
+import polars as pl
 import pytest
 import torch
 from tunewheel_contracts.formats.recipe import TrainMethod
@@ -62,6 +63,21 @@ def test_a_continued_adapter_begins_where_the_first_ended(trained, case):
     again = run.train()
     assert again.metrics["first_loss"] < outcome.metrics["first_loss"] - 0.5
     assert not torch.equal(*(r.weights()[next(iter(first.weights()))] for r in (first, run)))
+
+
+def test_a_run_that_continues_from_the_champion_learns_new_rows_and_a_sample(
+    trained, case, conversation_of, tmp_path: Path
+):
+    learnt = tmp_path / "learnt.parquet"
+    pl.DataFrame([conversation_of(number) for number in range(16)]).write_parquet(learnt)
+    start = trained("lora")[0].job.output_dir
+    run = case(start_from=start, learnt_path=learnt, continue_from="champion", rehearsal=0.5)
+    outcome = run.train()
+    rehearsed = outcome.metrics["examples"] - 8
+    assert 4 <= rehearsed <= 12
+    assert outcome.spared_steps == 6 - outcome.steps > 0
+    none = case("none", start_from=start, learnt_path=learnt, continue_from="champion", rehearsal=0.0)
+    assert none.train().metrics["examples"] == 8
 
 
 @pytest.mark.parametrize(

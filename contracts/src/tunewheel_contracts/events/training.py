@@ -11,7 +11,7 @@ from tunewheel_contracts.event import Event
 from tunewheel_contracts.fields import ArtifactRef, FiniteFloat, Fraction, Sha256, Slug
 from tunewheel_contracts.formats.plan import TrainPlan
 from tunewheel_contracts.formats.recipe import TrainMethod
-from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef, Usage
+from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef, Start, Usage
 from tunewheel_contracts.principal import OptionalPrincipal
 
 
@@ -126,6 +126,8 @@ class TrainCompleted(Event):
     plan: TrainPlan | None = None
     """The estimate before the run. Together with ``usage`` it corrects later estimates."""
     usage: Usage | None = None
+    start: Annotated[Start | None, Field(exclude_if=lambda start: start is None)] = None
+    """How a run that continues from the champion began; None: the recipe does not ask for it."""
 
 
 class TrainFailed(Event):

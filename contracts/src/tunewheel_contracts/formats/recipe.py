@@ -15,6 +15,10 @@ OPERATIONAL = frozenset({"priority", "keep_checkpoints", "on_out_of_memory"})
 """Fields that affect how a run is carried out, but not its result. They are not part of the run's id."""
 
 
+CHAMPION = "champion"
+"""The value of ``continue_from`` that names the model in production. Model ids contain a hyphen."""
+
+
 class TrainMethod(StrEnum):
     LORA = "lora"
     QLORA = "qlora"
@@ -86,7 +90,13 @@ class TrainSpec(Strict):
     quantization: Literal["nf4"] | None = None
     """Quantization of the base: nf4 for ``qlora``, none for the other methods."""
     continue_from: Slug | None = None
-    """A model id of this project. Training starts from its adapter and not from a new one."""
+    """A model id of this project. Training starts from its adapter and not from a new one. ``champion``: the
+    model in production, on the rows that are new since then and a sample of the others. Base, method, rank,
+    alpha, form, layers and task must be the same, and the version must still have all rows that the model
+    learned from. Otherwise training starts from nothing, and the run says why."""
+    rehearsal: Annotated[Fraction | None, Field(exclude_if=lambda share: share is None)] = None
+    """For ``continue_from: champion``: share of the rows that the champion learned from that are trained on
+    again. null: 0.25."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-4
     """If it is left out, ``full`` takes 0.00001."""
     epochs: Annotated[float, Field(gt=0, le=100)] = 2.0
@@ -157,6 +167,10 @@ class TrainSpec(Strict):
                 + "choose method qlora, or remove quantization",
             )
         self._demand_preferable()
+        if self.rehearsal is not None and self.continue_from != CHAMPION:
+            raise inconsistent(
+                "rehearsal", f"is about rows of the champion; set continue_from: {CHAMPION}, or remove it"
+            )
         if self.method is TrainMethod.FULL:
             for name in ("rslora", "dora", "continue_from"):
                 if getattr(self, name):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tunewheel_contracts.fields import ArtifactRef, FiniteFloat, Frozen, RelativePath, Sha256, Slug
+from tunewheel_contracts.fields import ArtifactRef, FiniteFloat, Frozen, RelativePath, Sha256, Slug, Text
 from tunewheel_contracts.formats.plan import TrainPlan
 from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
 
@@ -64,6 +64,19 @@ class Adjustment(Frozen):
     after_step: int = 0
 
 
+class Start(Frozen):
+    """How a run with ``continue_from: champion`` began. It is decided once for each dataset version."""
+
+    model_id: Slug | None = None
+    """The champion whose adapter was trained further; None: training started from nothing."""
+    reason: Text | None = None
+    """Why training started from nothing."""
+    learnt: ArtifactRef | None = None
+    """The training rows of the champion's dataset version."""
+    spared_steps: Annotated[int, Field(ge=0)] = 0
+    """How many optimizer steps more a run from nothing takes on this version."""
+
+
 class RunManifest(Frozen):
     """``runs/<run_id>/manifest.json``."""
 
@@ -73,6 +86,8 @@ class RunManifest(Frozen):
     dataset: ArtifactRef
     criteria_sha256: Sha256
     recipe: TrainSpec
+    start: Annotated[Start | None, Field(exclude_if=lambda start: start is None)] = None
+    """None: the recipe does not continue from the champion."""
     adapter: AdapterRef
     dtype: str
     seed: int

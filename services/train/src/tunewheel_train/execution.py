@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
 import structlog
@@ -31,6 +31,7 @@ from tunewheel_train.runs.process import WORKER, Last
 from tunewheel_train.runs.runs import Run, completed, failed, plan_run, unresolved_base
 from tunewheel_train.runs.shortage import disk_full, is_disk_full
 from tunewheel_train.runs.slots import Slots
+from tunewheel_train.runs.starting import decide_start, decided
 from tunewheel_train.runs.tracking import Tracker
 from tunewheel_train.runs.training import train_once
 from tunewheel_train.runs.tries import Tries
@@ -39,6 +40,12 @@ from tunewheel_train.settings import Settings
 
 log = structlog.get_logger(__name__)
 Outcome = TrainCompleted | TrainFailed
+ChampionOf = Callable[[str], Awaitable[str | None]]
+"""Returns the model in production of a project; None: there is none."""
+
+
+async def no_champion(project: str) -> str | None:
+    return None
 
 
 class Trainings:
@@ -54,7 +61,9 @@ class Trainings:
         *,
         worker: Sequence[str] = WORKER,
         metrics: Metrics | None = None,
+        champion: ChampionOf = no_champion,
     ) -> None:
+        self._champion = champion
         self._metrics = metrics or Metrics(NoOpMeter("train"))
         self._store = store
         self._settings = settings
@@ -102,7 +111,8 @@ class Trainings:
         async def prepare_as(said: Job) -> Job:
             with _full_disk_fails():
                 base, facts = await self._bases.search(manifest.spec.base_model, said.base_revision, lease)
-                run = plan_run(manifest, event.manifest, base, facts)
+                start = await decided(self._store, manifest)
+                run = plan_run(manifest, event.manifest, base, facts, start)
                 return await prepare(run, self._store, self._settings, directory, {})
 
         async def train(job: Job) -> Last:
@@ -161,7 +171,9 @@ class Trainings:
         except RunFailed as error:
             unresolved = unresolved_base(manifest.spec.base_model)
             return failed(plan_run(manifest, event.manifest, unresolved), error)
-        return plan_run(manifest, event.manifest, base, facts)
+        champion = await self._champion(manifest.project)
+        start = await decide_start(self._store, manifest, base, champion)
+        return plan_run(manifest, event.manifest, base, facts, start)
 
     async def _forget(self, run: Run) -> None:
         """Delete checkpoints and data of a run that failed for good. Its log stays."""

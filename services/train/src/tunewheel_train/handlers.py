@@ -9,6 +9,7 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, Event
 from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.training import TrainCompleted, TrainControl, TrainFailed
+from tunewheel_contracts.formats.recipe import CHAMPION
 from tunewheel_planner.calibration import Calibration
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.kafka import InvalidSetting, client_options
@@ -16,7 +17,7 @@ from tunewheel_runtime.partitions import committed_offsets
 from tunewheel_runtime.retry import Backoff
 from tunewheel_runtime.service import Lease, Position, Service
 
-from tunewheel_train.execution import Trainings
+from tunewheel_train.execution import ChampionOf, Trainings
 from tunewheel_train.launching.cluster import ClusterTrainings
 from tunewheel_train.launching.jobs import Jobs, read_template
 from tunewheel_train.metrics import Metrics
@@ -38,6 +39,7 @@ class Followed:
     controls: Controls
     calibration: Calibration
     versions: Versions
+    champion: ChampionOf
 
     def local(self, worker: Sequence[str]) -> Trainings:
         """Return what trains runs in processes of this machine. Raises as
@@ -51,13 +53,22 @@ class Followed:
             self.versions,
             worker=worker,
             metrics=Metrics(self.service.telemetry.meter),
+            champion=self.champion,
         )
 
 
 def follow(service: Service, settings: Settings) -> Followed:
     """Replay what runs depend on: versions, starts, outcomes and commands. The log is read from its
     beginning, so without a consumer group."""
-    known = Followed(service, settings, _commands(service, settings), Controls(), Calibration(), Versions())
+    serving = service.view(topics.SERVING_DESIRED)
+
+    async def champion(project: str) -> str | None:
+        await serving.refresh()
+        desired = serving.get(project)
+        return desired.data.desired.model_id(CHAMPION) if desired else None
+
+    commands = _commands(service, settings)
+    known = Followed(service, settings, commands, Controls(), Calibration(), Versions(), champion)
 
     async def follow_command(event: Envelope[TrainControl], position: Position) -> None:
         if await known.commands.is_accepted(event, position):

@@ -25,6 +25,8 @@ class Job(BaseModel):
     """Answers that were only rated down. Only the method ``kto`` can use them."""
     start_from: Path | None = None
     """Directory of the adapter to continue from."""
+    learnt_path: Path | None = None
+    """The rows that it learned from, if it is the champion: only a sample of them is trained on again."""
     output_dir: Path
     work_dir: Path
     """Directory of checkpoints. The run resumes from the newest whole one."""

@@ -38,6 +38,7 @@ from tunewheel_train.data.preferences import (
     read_negatives,
     read_pairs,
 )
+from tunewheel_train.data.schedule import REHEARSAL, rehearse
 from tunewheel_train.data.validation import carve
 from tunewheel_train.job import Job
 from tunewheel_train.model.machine import this_device
@@ -59,6 +60,7 @@ class Prepared:
     pairs: Sequence[EncodedPair]
     config: Mapping[str, Any]
     validating: ValidationPlan | None = None
+    spared_steps: int = 0
 
 
 def prepare(base: BaseModel, job: Job, report: Report) -> Prepared:
@@ -71,9 +73,22 @@ def prepare(base: BaseModel, job: Job, report: Report) -> Prepared:
     rows = read_examples(job.train_path)
     examples, refused = encode_examples(rows, tokenizer, max_tokens=recipe.max_tokens, limits=limits)
     _warn(report, "examples", refused, len(rows))
-    training, validation, validating = _held_back(examples, recipe)
+    training, validation, validating = _held_back(_to_learn(examples, job), recipe)
     pairs = _told_apart(job, training, tokenizer, limits, report) if recipe.preference else []
-    return Prepared(training, validation, pairs, config, validating)
+    steps = [
+        count_steps(len(rows), batch_size=recipe.batch_size, epochs=recipe.epochs)
+        for rows in (_held_back(examples, recipe)[0], training)
+    ]
+    return Prepared(training, validation, pairs, config, validating, steps[0] - steps[1])
+
+
+def _to_learn(examples: Sequence[Encoded], job: Job) -> Sequence[Encoded]:
+    """Return what the champion has not learned from, and a sample of the rest; without a champion all."""
+    if job.learnt_path is None:
+        return examples
+    learnt = {str(row["example_id"]) for row in read_examples(job.learnt_path)}
+    share = REHEARSAL if job.recipe.rehearsal is None else job.recipe.rehearsal
+    return rehearse(examples, learnt, share=share, seed=job.recipe.seed) or examples
 
 
 def _held_back(

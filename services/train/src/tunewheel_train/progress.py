@@ -100,6 +100,7 @@ class Completed(_Message):
     usage: Usage | None = None
     stopped_early_at: int | None = None
     best_step: int | None = None
+    spared_steps: int = 0
 
 
 class Stopped(_Message):

@@ -144,6 +144,7 @@ def _completed(
         usage=usage,
         stopped_early_at=course.stopped_early_at,
         best_step=patience.best_step,
+        spared_steps=prepared.spared_steps,
     )
 
 

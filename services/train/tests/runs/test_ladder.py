@@ -36,6 +36,17 @@ def test_micro_batches_are_halved_then_activations_recomputed_then_the_base_quan
     ]  # fmt: skip
 
 
+def test_two_processes_that_were_the_runs_own_choice_become_one_first():
+    start = job().model_copy(update={"processes": 0})
+    stats = DatasetStats(examples=100, tokens=40_000, longest=600, learnt=4_000)
+    large = processor(memory_bytes=64 << 30, teraflops=1.0, bfloat16=True)
+    shape = KNOWN["meta-llama/Llama-3.2-1B-Instruct"]
+    plan = make_plan(shape, stats, start.recipe, large, processes=2)
+    alone, adjustment = next_rung(start, plan, after_step=3)
+    assert (adjustment.field, alone.processes, alone.recipe) == ("processes", 1, start.recipe)
+    assert next_rung(alone, plan.model_copy(update={"processes": 1}), after_step=3)[1].field != "processes"
+
+
 def test_without_leave_the_method_stays():
     assert rungs(job(micro_batch_size=1)) == [("gradient_checkpointing", "true")]
     assert rungs(job(micro_batch_size=1, on_out_of_memory="quantize", method="full"))[-1][0] != "method"

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
+import polars as pl
 import pytest
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.runs.runs import plan_run
-from tunewheel_train.runs.starting import fetch_start
+from tunewheel_train.runs.starting import decide_start, decided, fetch_start
 
 BASE = BaseModelRef(name="some/model", revision="abc")
 MODEL = "helpdesk-0123456789ab"
@@ -90,3 +92,72 @@ async def test_a_damaged_adapter_is_refused_and_nothing_is_left_of_it(
     with pytest.raises(RunFailed, match=r"is damaged in the store: .*restore the file"):
         await fetch_start(store, run, tmp_path / "start")
     assert not (tmp_path / "start").exists()
+
+
+@pytest.fixture
+def continuing(bench, store_run, conversation_of):
+    """A version of ``rows`` that continues from the champion, which learned from ``learnt`` of them. Keywords
+    change the champion's recipe, or its version's task."""
+
+    async def make(learnt=range(16), rows=range(24), prompt: str = "Answer.", **recipe):
+        made = await bench(continue_from="champion")
+        store, manifest = made.store, made.manifest
+        refs = [
+            await store.put(
+                f"datasets/{name}/rows.parquet", parquet_of(conversation_of(at) for at in numbers)
+            )
+            for name, numbers in (("ds-new", rows), ("ds-old", learnt))
+        ]
+        task = manifest.spec.task.model_copy(update={"system_prompt": prompt})
+        earlier = manifest.model_copy(
+            update={"train": refs[1], "spec": manifest.spec.model_copy(update={"task": task})}
+        )
+        dataset = await store.put("datasets/ds-old/manifest.json", earlier.model_dump_json().encode())
+        run = manifest.spec.train.model_copy(update={"continue_from": None} | recipe)
+        await store_run(store, MODEL, of={"dataset": dataset, "recipe": run})
+        return store, manifest.model_copy(update={"dataset_id": "ds-new", "train": refs[0]}), earlier
+
+    return make
+
+
+def parquet_of(rows) -> bytes:
+    file = io.BytesIO()
+    pl.DataFrame(list(rows)).write_parquet(file)
+    return file.getvalue()
+
+
+async def test_a_run_continues_from_the_champion_and_a_later_champion_changes_nothing(continuing):
+    store, manifest, earlier = await continuing()
+    start = await decide_start(store, manifest, BASE, MODEL)
+    assert (start.model_id, start.learnt, start.reason) == (MODEL, earlier.train, None)
+    assert await decide_start(store, manifest, BASE, None) == start == await decided(store, manifest)
+    names = {plan_run(manifest, manifest.train, BASE, None, one).run_id for one in (start, None)}
+    assert len(names) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "champion", "base", "words"),
+    [
+        ({}, None, BASE, "no model is in production"),
+        ({}, "helpdesk-0123456789ac", BASE, "no run of it is in the store"),
+        ({}, MODEL, BaseModelRef(name="some/model", revision="abd"), "this run's base is some/model at abd"),
+        ({"rank": 8, "alpha": 16}, MODEL, BASE, "train.rank, train.alpha changed"),
+        ({"target_modules": ("q_proj",)}, MODEL, BASE, "train.target_modules changed"),
+        ({"prompt": "Answer in French."}, MODEL, BASE, "task changed"),
+        ({"learnt": range(8, 30)}, MODEL, BASE, "6 of 22 rows that helpdesk-0123456789ab learned from"),
+        ({"learnt": range(24)}, MODEL, BASE, "learned from all rows"),
+    ],
+)
+async def test_a_champion_that_may_not_be_continued_is_left_with_the_reason(
+    continuing, changes, champion, base, words
+):
+    store, manifest, _ = await continuing(**changes)
+    start = await decide_start(store, manifest, base, champion)
+    assert (start.model_id, start.learnt) == (None, None)
+    assert words in start.reason
+
+
+async def test_a_recipe_that_names_no_champion_decides_nothing(bench):
+    made = await bench()
+    assert await decide_start(made.store, made.manifest, BASE, MODEL) is None
+    assert await decided(made.store, made.manifest) is None

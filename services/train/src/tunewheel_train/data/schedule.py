@@ -4,13 +4,32 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import TypeVar
 
+from tunewheel_train.data.datasets import Encoded
+
+REHEARSAL = 0.25
+"""The share of learnt examples that are trained on again, if the recipe does not say."""
 Item = TypeVar("Item")
 
 # Examples are sorted by length within a window of so many batches. This keeps the order random enough.
 _WINDOW_BATCHES = 8
+
+
+def rehearse(
+    examples: Sequence[Encoded], learnt: Container[str], *, share: float, seed: int
+) -> list[Encoded]:
+    """Return the examples whose ids are not in ``learnt``, and about ``share`` of the others, in order.
+
+    A model that trains on new examples alone forgets the others (experience replay, arXiv:1811.11682).
+    """
+
+    def wanted(example: Encoded) -> bool:
+        new = example.example_id not in learnt
+        return new or random.Random(f"{seed}/{example.example_id}").random() < share
+
+    return [example for example in examples if wanted(example)]
 
 
 def plan_steps(lengths: Sequence[int], *, batch_size: int, epochs: float, seed: int) -> list[list[int]]:

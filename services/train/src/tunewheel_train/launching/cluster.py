@@ -24,6 +24,7 @@ from tunewheel_train.runs.attempts import Tell
 from tunewheel_train.runs.controls import Controls
 from tunewheel_train.runs.preparing import fetch_dataset
 from tunewheel_train.runs.runs import failed, plan_run, unresolved_base
+from tunewheel_train.runs.starting import decided
 from tunewheel_train.runs.versions import Versions
 
 log = structlog.get_logger(__name__)
@@ -160,7 +161,8 @@ class ClusterTrainings:
         name = manifest.spec.base_model
         revision = await bases.pinned(self._store, manifest)
         base = BaseModelRef(name=name, revision=revision) if revision else unresolved_base(name)
-        run = plan_run(manifest, version.manifest, base)
+        start = await decided(self._store, manifest)
+        run = plan_run(manifest, version.manifest, base, start=start)
         told = failed(run, RunFailed(field="(run)", reason=reason))
         run_id = self._versions.run_of(version.dataset_id) or told.run_id
         return Outcome(failed=told.model_copy(update={"run_id": run_id}))

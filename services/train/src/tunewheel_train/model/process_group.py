@@ -13,7 +13,7 @@ from tunewheel_planner.plan import processes_of
 from tunewheel_train.job import Job
 from tunewheel_train.model.machine import memory_limit
 
-_MEETING = "TUNEWHEEL_MEETING"
+_MEETING = "MEETING_FILE"
 """The environment variable with the file where forked processes meet."""
 
 

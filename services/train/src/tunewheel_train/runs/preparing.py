@@ -17,7 +17,7 @@ from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStor
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Job
 from tunewheel_train.runs.runs import Run, read_dataset
-from tunewheel_train.runs.starting import fetch_start
+from tunewheel_train.runs.starting import FIELD, fetch_start
 from tunewheel_train.settings import Settings
 
 BEATS = 60
@@ -57,10 +57,13 @@ async def prepare(
     negatives = run.negatives if unpaired or (run.recipe.preference and not preferences) else None
     negatives_path = await _fetch(store, directory, negatives, "dataset.negatives") if negatives else None
     start_from = await fetch_start(store, run, directory / "start")
+    learnt = run.start.learnt if run.start else None
+    learnt_path = await _fetch(store, directory, learnt, FIELD) if learnt else None
     return Job(
         run_id=run.run_id, base_model=run.base.name, base_revision=run.base.revision,
         train_path=train_path, preferences_path=preferences_path, negatives_path=negatives_path,
-        start_from=start_from, output_dir=directory / "adapter", work_dir=directory / "work",
+        start_from=start_from, learnt_path=learnt_path,
+        output_dir=directory / "adapter", work_dir=directory / "work",
         cache_dir=settings.cache_dir, gpus=settings.asked_gpus, dtype=settings.train_dtype,
         devices=settings.devices, sharding=settings.train_sharding,
         processes=settings.processes_asked, base_parameters=run.base_facts and run.base_facts.parameters,

@@ -12,7 +12,14 @@ from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.plan import TrainPlan
 from tunewheel_contracts.formats.recipe import OPERATIONAL, TrainMethod, TrainSpec
-from tunewheel_contracts.formats.run import AdapterRef, Adjustment, BaseModelFacts, BaseModelRef, RunManifest
+from tunewheel_contracts.formats.run import (
+    AdapterRef,
+    Adjustment,
+    BaseModelFacts,
+    BaseModelRef,
+    RunManifest,
+    Start,
+)
 from tunewheel_contracts.identity import content_id, content_sha256
 
 from tunewheel_train.errors import RunFailed
@@ -43,6 +50,7 @@ class Run:
     preferences: ArtifactRef | None = None
     negatives: ArtifactRef | None = None
     base_facts: BaseModelFacts | None = None
+    start: Start | None = None
     cautions: tuple[str, ...] = ()
 
     @property
@@ -87,14 +95,18 @@ def plan_run(
     dataset: ArtifactRef,
     base: BaseModelRef,
     base_facts: BaseModelFacts | None = None,
+    start: Start | None = None,
 ) -> Run:
-    """Name the run of ``manifest``'s recipe on ``base``; ``dataset`` refers to the manifest."""
+    """Name the run of ``manifest``'s recipe on ``base``; ``dataset`` refers to the manifest. ``start``: the
+    decision for a recipe that continues from the champion."""
     recipe = manifest.spec.train
-    identity = {
+    identity: dict[str, object] = {
         "dataset_id": manifest.dataset_id,
         "base_revision": base.revision,
         "recipe": recipe.model_dump(mode="json", exclude=set(OPERATIONAL)),
     }
+    if start is not None:
+        identity["start"] = start.model_id
     return Run(
         run_id=content_id("run", identity),
         # 63 characters are a Slug's limit.
@@ -109,6 +121,7 @@ def plan_run(
         preferences=manifest.preferences,
         negatives=manifest.negatives,
         base_facts=base_facts,
+        start=start,
         cautions=manifest.spec.cautions,
     )
 
@@ -143,7 +156,9 @@ def make_adapter(run: Run, recipe: TrainSpec, path: str, files: tuple[ArtifactRe
 
 def make_manifest(run: Run, adapter: AdapterRef, result: Result) -> RunManifest:
     """Return the manifest: everything needed to repeat ``run``, and its result."""
-    outcome = result.outcome
+    outcome, start = result.outcome, run.start
+    if start is not None:
+        start = start.model_copy(update={"spared_steps": outcome.spared_steps})
     return RunManifest(
         run_id=run.run_id,
         project=run.project,
@@ -151,6 +166,7 @@ def make_manifest(run: Run, adapter: AdapterRef, result: Result) -> RunManifest:
         dataset=run.dataset,
         criteria_sha256=run.criteria_sha256,
         recipe=run.recipe,
+        start=start,
         adapter=adapter,
         dtype=outcome.dtype,
         seed=run.recipe.seed,
@@ -183,6 +199,7 @@ def completed(manifest: RunManifest, ref: ArtifactRef) -> TrainCompleted:
         wall_seconds=manifest.wall_seconds,
         plan=manifest.plan,
         usage=manifest.usage,
+        start=manifest.start,
     )
 
 

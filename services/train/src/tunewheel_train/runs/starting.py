@@ -1,11 +1,14 @@
-"""Downloads the adapter that a run continues from, and checks that it fits the run's base."""
+"""Decides whether a run continues from the champion, and downloads the adapter that a run continues from."""
 
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from tunewheel_contracts.formats.recipe import TrainMethod
-from tunewheel_contracts.formats.run import AdapterRef
+from pydantic import ValidationError
+from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.formats.dataset import DatasetManifest, ExampleFormat
+from tunewheel_contracts.formats.recipe import CHAMPION, TrainMethod, TrainSpec
+from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef, Start
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
 from tunewheel_train.errors import RunFailed
@@ -13,7 +16,72 @@ from tunewheel_train.runs import adapters
 from tunewheel_train.runs.runs import Run
 
 FIELD = "train.continue_from"
+_SHAPE = ("method", "rank", "alpha", "rslora", "dora", "target_modules")
 _FILES = ("adapter_config.json", "adapter_model.safetensors", "tunewheel.json")
+
+
+async def decided(store: ObjectStore, manifest: DatasetManifest) -> Start | None:
+    """Return the decision for a dataset version; None: there is none yet. Raises TransientError."""
+    data = await store.read(_path(manifest))
+    return Start.model_validate_json(data) if data is not None else None
+
+
+async def decide_start(
+    store: ObjectStore, manifest: DatasetManifest, base: BaseModelRef, champion: str | None
+) -> Start | None:
+    """Decide once how the run of ``manifest`` on ``base`` begins; None: the recipe does not continue from the
+    champion. A later champion changes nothing: the run's id follows from the decision.
+
+    Raises TransientError.
+    """
+    if manifest.spec.train.continue_from != CHAMPION:
+        return None
+    start = await decided(store, manifest)
+    if start is None:
+        try:
+            start = await _from(store, manifest, base, champion)
+        except (RunFailed, ArtifactMissing, CorruptArtifact, InvalidEvent, ValidationError) as error:
+            start = Start(reason=str(getattr(error, "reason", None) or error))
+        start = Start.model_validate_json(
+            await store.first(_path(manifest), start.model_dump_json(indent=1).encode())
+        )
+    return start
+
+
+async def _from(
+    store: ObjectStore, manifest: DatasetManifest, base: BaseModelRef, champion: str | None
+) -> Start:
+    """Return the start from ``champion``, or from nothing with the reason. Raises RunFailed if its adapter
+    does not fit."""
+    found = await adapters.find_model(store, champion) if champion else None
+    if found is None:
+        return Start(reason=f"{champion or 'no model'} is in production, and no run of it is in the store")
+    recipe = manifest.spec.train
+    _demand_base(found.adapter, recipe, base)
+    earlier = DatasetManifest.model_validate_json(await store.get(found.dataset))
+    changed = [f"train.{name}" for name in _SHAPE if getattr(recipe, name) != getattr(found.recipe, name)]
+    changed += ["task"] if manifest.spec.task != earlier.spec.task else []
+    if changed:
+        return Start(reason=f"{', '.join(changed)} changed since {champion} was trained")
+    rows, learnt = [_ids(await store.get(part.train)) for part in (manifest, earlier)]
+    if gone := learnt - rows:
+        return Start(reason=f"{len(gone)} of {len(learnt)} rows that {champion} learned from are taken back")
+    if not rows - learnt:
+        return Start(reason=f"{champion} learned from all rows")
+    return Start(model_id=found.adapter.model_id, learnt=earlier.train)
+
+
+def _ids(parquet: bytes) -> set[str]:
+    """Return the ids of a version's own rows. General instruction data may be drawn anew for each version."""
+    import polars as pl
+
+    frame = pl.read_parquet(parquet)
+    own = pl.col("format") != ExampleFormat.REPLAY if "format" in frame.columns else pl.lit(True)
+    return set(frame.filter(own)["example_id"])
+
+
+def _path(manifest: DatasetManifest) -> str:
+    return f"starts/{manifest.dataset_id}.json"
 
 
 async def fetch_start(store: ObjectStore, run: Run, directory: Path) -> Path | None:
@@ -22,7 +90,7 @@ async def fetch_start(store: ObjectStore, run: Run, directory: Path) -> Path | N
     Raises RunFailed if the project has no such adapter, if it belongs to another base or to another form of
     it, or if it is damaged. Raises TransientError.
     """
-    model_id = run.recipe.continue_from
+    model_id = run.start.model_id if run.start else run.recipe.continue_from
     if model_id is None:
         return None
     if not model_id.startswith(f"{run.project[:50]}-"):
@@ -39,7 +107,7 @@ async def fetch_start(store: ObjectStore, run: Run, directory: Path) -> Path | N
             field=FIELD, reason=f"{model_id} is a model of {found.project}; name one of {run.project}"
         )
     adapter = found.adapter
-    _demand_base(adapter, run)
+    _demand_base(adapter, run.recipe, run.base)
     wanted = [ref for ref in adapter.files if PurePosixPath(ref.path).name in _FILES]
     try:
         return await store.fetch_directory(wanted, adapter.path, directory)
@@ -48,19 +116,19 @@ async def fetch_start(store: ObjectStore, run: Run, directory: Path) -> Path | N
         raise RunFailed(field=FIELD, reason=reason) from error
 
 
-def _demand_base(adapter: AdapterRef, run: Run) -> None:
+def _demand_base(adapter: AdapterRef, recipe: TrainSpec, base: BaseModelRef) -> None:
     if adapter.method is TrainMethod.FULL:
         raise RunFailed(
             field=FIELD,
             reason=f"{adapter.model_id} is a whole model and no adapter; name an adapter, or remove it",
         )
-    if adapter.base.revision != run.base.revision:
+    if adapter.base.revision != base.revision:
         raise RunFailed(
             field=FIELD,
             reason=f"{adapter.model_id} was trained on {adapter.base.name} at {adapter.base.revision}, this "
-            f"run's base is {run.base.name} at {run.base.revision}; name an adapter of it, or remove it",
+            f"run's base is {base.name} at {base.revision}; name an adapter of it, or remove it",
         )
-    quantization = "nf4" if run.recipe.method is TrainMethod.QLORA else None
+    quantization = "nf4" if recipe.method is TrainMethod.QLORA else None
     if adapter.quantization != quantization:
         raise RunFailed(
             field=FIELD,
