@@ -44,10 +44,6 @@ ChampionOf = Callable[[str], Awaitable[str | None]]
 """Returns the model in production of a project; None: there is none."""
 
 
-async def no_champion(project: str) -> str | None:
-    return None
-
-
 class Trainings:
     """Executes runs in processes that the command ``worker`` starts. A run is executed once at a time."""
 
@@ -61,7 +57,7 @@ class Trainings:
         *,
         worker: Sequence[str] = WORKER,
         metrics: Metrics | None = None,
-        champion: ChampionOf = no_champion,
+        champion: ChampionOf | None = None,
     ) -> None:
         self._champion = champion
         self._metrics = metrics or Metrics(NoOpMeter("train"))
@@ -171,7 +167,7 @@ class Trainings:
         except RunFailed as error:
             unresolved = unresolved_base(manifest.spec.base_model)
             return failed(plan_run(manifest, event.manifest, unresolved), error)
-        champion = await self._champion(manifest.project)
+        champion = await self._champion(manifest.project) if self._champion else None
         start = await decide_start(self._store, manifest, base, champion)
         return plan_run(manifest, event.manifest, base, facts, start)
 

@@ -74,12 +74,13 @@ def prepare(base: BaseModel, job: Job, report: Report) -> Prepared:
     examples, refused = encode_examples(rows, tokenizer, max_tokens=recipe.max_tokens, limits=limits)
     _warn(report, "examples", refused, len(rows))
     training, validation, validating = _held_back(_to_learn(examples, job), recipe)
+    spared = _steps_on(_held_back(examples, recipe)[0], recipe) - _steps_on(training, recipe)
     pairs = _told_apart(job, training, tokenizer, limits, report) if recipe.preference else []
-    steps = [
-        count_steps(len(rows), batch_size=recipe.batch_size, epochs=recipe.epochs)
-        for rows in (_held_back(examples, recipe)[0], training)
-    ]
-    return Prepared(training, validation, pairs, config, validating, steps[0] - steps[1])
+    return Prepared(training, validation, pairs, config, validating, spared)
+
+
+def _steps_on(examples: Sequence[Encoded], recipe: TrainSpec) -> int:
+    return count_steps(len(examples), batch_size=recipe.batch_size, epochs=recipe.epochs)
 
 
 def _to_learn(examples: Sequence[Encoded], job: Job) -> Sequence[Encoded]:
@@ -103,7 +104,7 @@ def _held_back(
     validating = plan_validation(
         examples=len(validation), tokens=sum(map(len, validation)),
         trained_tokens=sum(map(len, training)) * recipe.epochs,
-        steps=count_steps(len(training), batch_size=recipe.batch_size, epochs=recipe.epochs), recipe=recipe,
+        steps=_steps_on(training, recipe), recipe=recipe,
     )  # fmt: skip
     return (training, validation, validating) if validating else (examples, [], None)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import TrainerState
 from tunewheel_basemodel.precision import Precision
-from tunewheel_contracts.formats.recipe import PreferenceMethod
+from tunewheel_contracts.formats.recipe import PreferenceMethod, PreferenceSpec
 from tunewheel_planner.plan import parts_of
 
 from tunewheel_train.data.datasets import Encoded
@@ -144,9 +144,8 @@ def _train_on_pairs(frame: Frame, course: Course, begun: Path | None) -> Any:
     if begun is not None and (begun / checkpoints.REFERENCE).exists():
         checkpoints.put_weights(frame.model, begun / checkpoints.REFERENCE)
     arguments = _arguments(frame, course, preference.learning_rate)
-    trainer = _preference_trainer(preference.method)(
-        frame, course,
-        model=frame.model, processing_class=frame.tokenizer,
+    trainer = _preference_trainer(
+        frame, course, preference, model=frame.model, processing_class=frame.tokenizer,
         args=trl_config.preference_config(arguments, preference, course.items),
         train_dataset=trl_config.as_dataset([pair.as_row() for pair in course.items]),
     )  # fmt: skip
@@ -155,35 +154,21 @@ def _train_on_pairs(frame: Frame, course: Course, begun: Path | None) -> Any:
     return trainer
 
 
-def _preference_trainer(method: PreferenceMethod) -> Callable[..., Any]:
-    return {
-        PreferenceMethod.DPO: _dpo_trainer,
-        PreferenceMethod.KTO: _kto_trainer,
-        PreferenceMethod.ORPO: _orpo_trainer,
-    }[method]
+def _preference_trainer(frame: Frame, course: Course, preference: PreferenceSpec, **trl: Any) -> Any:
+    if preference.method is PreferenceMethod.DPO:
+        from tunewheel_train.trainers.dpo_trainer import DpoTrainer
 
+        return DpoTrainer(course=course, **trl)
+    if preference.method is PreferenceMethod.KTO:
+        from tunewheel_train.trainers.kto_trainer import KtoTrainer
 
-def _dpo_trainer(frame: Frame, course: Course, **trl: Any) -> Any:
-    from tunewheel_train.trainers.dpo_trainer import DpoTrainer
-
-    return DpoTrainer(course=course, **trl)
-
-
-def _kto_trainer(frame: Frame, course: Course, **trl: Any) -> Any:
-    from tunewheel_train.trainers.kto_trainer import KtoTrainer
-
-    return KtoTrainer(course=course, **trl)
-
-
-def _orpo_trainer(frame: Frame, course: Course, **trl: Any) -> Any:
+        return KtoTrainer(course=course, **trl)
     from tunewheel_train.trainers.orpo_trainer import OrpoTrainer
 
-    job, preference = frame.job, frame.job.recipe.preference
-    assert preference is not None
     sides = [side for pair in course.items for side in pair.sides()]
     return OrpoTrainer(
         course=course, packed=_takes_packed(frame, sides),
-        share_prefix=job.recipe.dropout == 0.0, beta=preference.beta, **trl,
+        share_prefix=frame.job.recipe.dropout == 0.0, beta=preference.beta, **trl,
     )  # fmt: skip
 
 

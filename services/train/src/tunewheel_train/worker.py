@@ -88,8 +88,11 @@ def main(arguments: list[str] | None = None, *, recipe: Recipe | None = None) ->
     stop.listen()
     die_with_parent()
     job = Job.model_validate_json(Path(path).read_text())
-    if action == "train" and recipe is None and divided(job):
-        die_with_parent()
+    if action == "train" and recipe is None and job.processes == 0:
+        from tunewheel_train.model.process_group import divide
+
+        if divide(job):
+            die_with_parent()
     voice = Voice(claim_stdout())
     sign = SearchSigns() if action == "locate" else Alive
     with (
@@ -124,15 +127,6 @@ def _run(action: str, job: Job, voice: Voice, stop: StopRequest, recipe: Recipe 
             return 1
         voice.insist(shortage)  # only this process knows, even if it is not the first
         return EXIT_FAILED
-
-
-def divided(job: Job) -> bool:
-    """Fork processes that train ``job`` together if that is faster; return whether this is a forked one."""
-    if job.processes:
-        return False
-    from tunewheel_train.model.process_group import divide
-
-    return divide(job)
 
 
 def failed(error: RunFailed) -> Failed:

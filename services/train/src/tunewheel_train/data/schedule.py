@@ -24,12 +24,8 @@ def rehearse(
 
     A model that trains on new examples alone forgets the others (experience replay, arXiv:1811.11682).
     """
-
-    def wanted(example: Encoded) -> bool:
-        new = example.example_id not in learnt
-        return new or random.Random(f"{seed}/{example.example_id}").random() < share
-
-    return [example for example in examples if wanted(example)]
+    drawn = ((example, random.Random(f"{seed}/{example.example_id}").random()) for example in examples)
+    return [example for example, place in drawn if example.example_id not in learnt or place < share]
 
 
 def plan_steps(lengths: Sequence[int], *, batch_size: int, epochs: float, seed: int) -> list[list[int]]:

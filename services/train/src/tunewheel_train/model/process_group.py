@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 from datetime import timedelta
 
 import torch
+from tunewheel_basemodel.loading import import_bitsandbytes
 from tunewheel_basemodel.precision import compute_dtype
 from tunewheel_planner.plan import processes_of
 
@@ -18,22 +20,25 @@ _MEETING = "MEETING_FILE"
 
 
 def divide(job: Job) -> bool:
-    """Fork a second process that trains ``job`` too, if ``job`` leaves the choice and the processor suffices.
-    Each gets half of the threads. Return whether this is the second process.
+    """Fork a second process that trains ``job`` too, if the processor and its memory suffice. Each gets half
+    of the threads. Return whether this is the second process.
 
     Call this before any thread of PyTorch runs. Both processes meet in a file and on the loopback device, so
     that no port is open to others.
     """
-    threads = torch.get_num_threads()
-    if job.processes or job.gpus or torch.cuda.is_available():
+    if job.gpus or torch.cuda.is_available():
         return False
+    threads = torch.get_num_threads()
     count = processes_of(
         job.recipe, job.base_parameters, memory_bytes=memory_limit(), threads=threads,
         precision=compute_dtype() if job.dtype == "auto" else job.dtype,
     )  # fmt: skip
     if count == 1:
         return False
-    _import_what_trains()
+    # import once what both processes need: it takes seconds
+    import_bitsandbytes()  # before anything that imports peft
+    for module in ("stages", "trainers.sft_trainer"):
+        importlib.import_module(f"tunewheel_train.{module}")
     torch.set_num_threads(threads // count)
     meeting = job.work_dir / f".meeting-{os.getpid()}"
     meeting.parent.mkdir(parents=True, exist_ok=True)
@@ -46,15 +51,6 @@ def divide(job: Job) -> bool:
     rank = next((rank for rank in range(1, count) if os.fork() == 0), 0)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     return rank > 0
-
-
-def _import_what_trains() -> None:
-    """Import once what all processes need: it takes seconds."""
-    from tunewheel_basemodel.loading import import_bitsandbytes
-
-    import_bitsandbytes()  # before anything that imports peft
-    from tunewheel_train import stages  # noqa: F401
-    from tunewheel_train.trainers import sft_trainer  # noqa: F401
 
 
 def meet(seconds: float) -> None:

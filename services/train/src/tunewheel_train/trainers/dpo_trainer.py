@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import PrinterCallback
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 
 from tunewheel_train.data.preferences import EncodedPair
-from tunewheel_train.trainers.course import Course
 from tunewheel_train.trainers.stepping import PlannedSteps
 
 
@@ -18,16 +16,9 @@ class DpoTrainer(PlannedSteps, DPOTrainer):
     """Trains the adapter of a PEFT model on the pairs of ``course``. The reference is the adapter before the
     first step, which TRL keeps as a second, frozen adapter ``ref``."""
 
-    def __init__(self, *, course: Course, **trl: Any) -> None:
-        self.course = course
-        tokenizer = trl["processing_class"]
-        self._lay_out = DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id)
-        collate: Any = self.cut
-        super().__init__(data_collator=collate, **trl)
-        self.remove_callback(PrinterCallback)
-
-    def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
-        return dataset  # pairs are already encoded, with masks like those of examples
+    def __init__(self, **trl: Any) -> None:
+        self._lay_out = DataCollatorForPreference(pad_token_id=trl["processing_class"].pad_token_id)
+        super().__init__(**trl)
 
     def lay_out(self, items: Sequence[EncodedPair]) -> dict[str, torch.Tensor]:
         return self._lay_out([item.as_row() for item in items])

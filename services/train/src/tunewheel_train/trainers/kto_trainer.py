@@ -7,11 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from transformers import PrinterCallback
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference, KTOTrainer
 
 from tunewheel_train.data.preferences import EncodedPair
-from tunewheel_train.trainers.course import Course
 from tunewheel_train.trainers.stepping import PlannedSteps, Step, on_device
 
 
@@ -51,18 +49,11 @@ class KtoTrainer(PlannedSteps, KTOTrainer):
     step, so the result does not depend on the size of micro-batches.
     """
 
-    def __init__(self, *, course: Course, **trl: Any) -> None:
-        self.course = course
+    def __init__(self, **trl: Any) -> None:
         self._moved = torch.zeros(())
-        tokenizer = trl["processing_class"]
-        self._lay_out = DataCollatorForUnpairedPreference(pad_token_id=tokenizer.pad_token_id)
-        collate: Any = self.cut
-        super().__init__(data_collator=collate, **trl)
+        self._lay_out = DataCollatorForUnpairedPreference(pad_token_id=trl["processing_class"].pad_token_id)
+        super().__init__(**trl)
         self.precompute_ref_logps = True  # once per step
-        self.remove_callback(PrinterCallback)
-
-    def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
-        return dataset  # pairs are already encoded, with masks like those of examples
 
     def arrange(self, step: Sequence[EncodedPair]) -> Sequence[Mismatched]:
         if len(step) == 1:  # the rest of an epoch

@@ -6,7 +6,18 @@ from typing import Any
 
 import torch
 
+from tunewheel_train.data.packing import PackedBatch
+
 _ROWS = 64
+
+
+def packed_losses(model: Any, row: PackedBatch) -> torch.Tensor:
+    """Return the cross-entropy [targets] of every learnt token of a packed row."""
+    logits = model(
+        input_ids=row.input_ids, position_ids=row.position_ids, use_cache=False,
+        logits_to_keep=row.predicting, packed=row.layout,
+    ).logits[0]  # fmt: skip
+    return TokenCrossEntropy.apply(logits, row.targets)
 
 
 class TokenCrossEntropy(torch.autograd.Function):

@@ -13,14 +13,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from transformers import PrinterCallback
-from trl.trainer.sft_trainer import SFTTrainer
 
-from tunewheel_train.data.packing import PackedBatch, pack, pad
-from tunewheel_train.data.preferences import EncodedPair
-from tunewheel_train.trainers.course import Course
-from tunewheel_train.trainers.loss import TokenCrossEntropy
-from tunewheel_train.trainers.stepping import PlannedSteps, on_device
+from tunewheel_train.data.packing import PackedBatch
+from tunewheel_train.trainers.loss import TokenCrossEntropy, packed_losses
+from tunewheel_train.trainers.sft_trainer import SftTrainer
+from tunewheel_train.trainers.stepping import on_device
 
 # Log-probabilities are capped here: the odds of a certain answer are infinite.
 _SURE = -1e-6
@@ -37,32 +34,21 @@ class PairBatch:
         return PairBatch(on_device(self.row, device), self.lengths)
 
 
-class OrpoTrainer(PlannedSteps, SFTTrainer):
-    """Trains on the pairs of ``course``. ``beta`` is the weight of the odds ratio in the loss.
+class OrpoTrainer(SftTrainer):
+    """Trains on the pairs of ``course``. ``beta`` is the weight of the odds ratio in the loss."""
 
-    ``packed``: the model takes packed rows (``model/attention.py``), else padded batches.
-    """
-
-    def __init__(self, *, course: Course, packed: bool, share_prefix: bool, beta: float, **trl: Any) -> None:
-        self.course = course
-        self._packed = packed
-        self._share_prefix = share_prefix
+    def __init__(self, *, beta: float, **trl: Any) -> None:
         self._beta = beta
-        collate: Any = self.cut
-        super().__init__(data_collator=collate, **trl)
-        self.remove_callback(PrinterCallback)
+        super().__init__(**trl)
 
-    def lay_out(self, items: Sequence[EncodedPair]) -> PairBatch:
+    def lay_out(self, items: Sequence[Any]) -> Any:
         sides = [side for pair in items for side in pair.sides()]
-        lengths = tuple(sum(side.mask) for side in sides)
-        if self._packed:
-            return PairBatch(pack(sides, share_prefix=self._share_prefix), lengths)
-        return PairBatch(pad(sides, self.processing_class.pad_token_id), lengths)  # pyright: ignore
+        return PairBatch(super().lay_out(sides), tuple(sum(side.mask) for side in sides))
 
-    def weight_of(self, items: Sequence[EncodedPair]) -> int:
+    def weight_of(self, items: Sequence[Any]) -> int:
         return len(items)
 
-    def loss_of(self, model: Any, piece: PairBatch, weight: float) -> torch.Tensor:
+    def loss_of(self, model: Any, piece: Any, weight: float) -> torch.Tensor:
         answers = torch.stack([-part.mean() for part in _losses(model, piece.row).split(piece.lengths)])
         chosen, rejected = answers[0::2], answers[1::2]
         losses, log_odds = odds_ratio_loss(chosen, rejected, self._beta)
@@ -79,11 +65,7 @@ class OrpoTrainer(PlannedSteps, SFTTrainer):
 def _losses(model: Any, row: PackedBatch | dict[str, torch.Tensor]) -> torch.Tensor:
     """Cross-entropy [targets] of every learnt token, example by example."""
     if isinstance(row, PackedBatch):
-        logits = model(
-            input_ids=row.input_ids, position_ids=row.position_ids, use_cache=False,
-            logits_to_keep=row.predicting, packed=row.layout,
-        ).logits[0]  # fmt: skip
-        return TokenCrossEntropy.apply(logits, row.targets)
+        return packed_losses(model, row)
     logits = model(
         input_ids=row["input_ids"], attention_mask=row["attention_mask"], use_cache=False
     ).logits[:, :-1]  # fmt: skip

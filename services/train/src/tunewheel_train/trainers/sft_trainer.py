@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import PrinterCallback
 from trl.trainer.sft_trainer import SFTTrainer
 
 from tunewheel_train.data.datasets import Encoded
 from tunewheel_train.data.packing import PackedBatch, pack, pad
-from tunewheel_train.trainers.course import Course
-from tunewheel_train.trainers.loss import TokenCrossEntropy
+from tunewheel_train.trainers.loss import packed_losses
 from tunewheel_train.trainers.stepping import PlannedSteps, on_device
 
 Micro = PackedBatch | dict[str, torch.Tensor]
@@ -25,15 +23,12 @@ class SftTrainer(PlannedSteps, SFTTrainer):
     own loss.
     """
 
-    def __init__(self, *, course: Course, packed: bool, share_prefix: bool, **trl: Any) -> None:
-        self.course = course
+    def __init__(self, *, packed: bool, share_prefix: bool, **trl: Any) -> None:
         self._packed = packed
         self._share_prefix = share_prefix
-        collate: Any = self.cut
-        super().__init__(data_collator=collate, **trl)
-        self.remove_callback(PrinterCallback)
+        super().__init__(**trl)
 
-    def lay_out(self, items: Sequence[Encoded]) -> Micro:
+    def lay_out(self, items: Sequence[Encoded]) -> Any:
         if self._packed:
             return pack(items, share_prefix=self._share_prefix)
         return pad(items, self.processing_class.pad_token_id)  # pyright: ignore
@@ -45,11 +40,7 @@ class SftTrainer(PlannedSteps, SFTTrainer):
         if isinstance(piece, dict):
             # TRL divides by at least 1, but ``weight`` can be smaller. So divide by it here.
             return self.compute_loss(model, dict(piece), num_items_in_batch=torch.tensor(1.0)) / weight
-        logits = model(
-            input_ids=piece.input_ids, position_ids=piece.position_ids, use_cache=False,
-            logits_to_keep=piece.predicting, packed=piece.layout,
-        ).logits[0]  # fmt: skip
-        return TokenCrossEntropy.apply(logits, piece.targets).sum() / weight
+        return packed_losses(model, piece).sum() / weight
 
     def validate(self) -> float:
         """Return the mean loss per learnt token over the course's validation examples. Processes that train

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
+from transformers import PrinterCallback
 
 from tunewheel_train.data.schedule import micro_batches
 from tunewheel_train.trainers import checkpoints
@@ -37,17 +38,24 @@ class Step:
 
 
 class PlannedSteps:
-    """A mix-in that comes before TRL's class among the bases. Set ``course`` before calling its ``__init__``.
+    """A mix-in that comes before TRL's class among the bases.
 
     If n processes train together, each takes every n-th item of a step. DDP averages their gradients, so each
     process multiplies its loss by n. The result is the same as with one process: within rounding, or to the
     bit if ``course.parts`` is n. A single process then computes the same parts one after the other.
     """
 
-    course: Course
     args: Any
     state: Any
     accelerator: Any
+
+    def __init__(self, *, course: Course, **trl: Any) -> None:
+        self.course = course
+        super().__init__(data_collator=self.cut, **trl)
+        self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
+
+    def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
+        return dataset  # the items are already encoded, with masks
 
     def arrange(self, step: Sequence[Any]) -> Sequence[Any]:
         """Return the items of one step, combined with other items of the step if the method needs that."""
