@@ -210,7 +210,8 @@ def test_a_model_that_takes_no_packed_rows_is_trained_without_and_says_so(traine
     ("change", "passes"),
     [
         ({}, 2),  # of two examples each
-        ({"micro_batch_size": 4}, 1),
+        ({"micro_batch_size": 4}, 2),  # the parts of a step
+        ({"micro_batch_size": 1}, 4),
         ({"gradient_checkpointing": True}, 4),  # and once more for their gradients
     ],
     ids=str,
