@@ -51,7 +51,7 @@ class PlannedSteps:
 
     def __init__(self, *, course: Course, **trl: Any) -> None:
         self.course = course
-        super().__init__(data_collator=self.cut, **trl)
+        super().__init__(data_collator=self.cut, **trl)  # pyright: ignore[reportCallIssue]
         self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
 
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
