@@ -68,6 +68,12 @@ class Group:
     def __init__(self, partitions: dict[int, tuple[int, int, int | None]]) -> None:
         self._partitions = partitions
 
+    def assignment(self) -> set[TopicPartition]:
+        return {TopicPartition("t", number) for number in self._partitions}
+
+    def last_stable_offset(self, tp: TopicPartition) -> int | None:
+        return self._partitions[tp.partition][1]
+
     async def beginning_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
         return {tp: self._partitions[tp.partition][0] for tp in partitions}
 
@@ -86,15 +92,36 @@ async def test_a_group_has_dealt_with_what_it_committed_and_what_is_no_longer_th
     assert found.has_kept({0: 5, 1: 7, 2: 8})
 
 
+class Quiet(Group):
+    """A member that counts how often it was ``asked``."""
+
+    asked = 0
+
+    async def end_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        self.asked += 1
+        return await super().end_offsets(partitions)
+
+
+async def test_a_group_that_has_caught_up_is_asked_again_only_after_the_next_record() -> None:
+    members: Any = {("g", "t"): (quiet := Quiet({0: (0, 5, 5), 1: (0, 0, None)}))}
+    caught_up: Any = {}
+    for _ in range(3):
+        assert await lag_of(members, caught_up) == {("g", "t", "0"): 0, ("g", "t", "1"): 0}
+    assert quiet.asked == 1
+    quiet._partitions[1] = (0, 1, None)
+    for asked in (2, 3):
+        assert (await lag_of(members, caught_up))["g", "t", "1"] == 1
+        assert quiet.asked == asked
+    quiet._partitions[1] = (0, 1, 1)
+    assert (await lag_of(members, caught_up))["g", "t", "1"] == 0
+
+
 class Held(Group):
     """A member whose broker answers once ``enough`` members were asked; ``asked`` counts those."""
 
     def __init__(self, asked: list[int], enough: asyncio.Event) -> None:
         super().__init__({0: (0, 9, 7), 1: (3, 3, None)})
         self._asked, self._enough = asked, enough
-
-    def assignment(self) -> set[TopicPartition]:
-        return {TopicPartition("t", number) for number in self._partitions}
 
     async def end_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
         self._asked[0] += 1
@@ -108,7 +135,7 @@ async def test_several_groups_are_asked_at_once_and_no_more_than_so_many() -> No
     asked, enough = [0], asyncio.Event()
     members: Any = {(f"g{number}", "t"): Held(asked, enough) for number in range(GROUPS_AT_ONCE + 3)}
     members["idle", "t"] = Member({})
-    measured = asyncio.create_task(lag_of(members))
+    measured = asyncio.create_task(lag_of(members, {}))
     async with asyncio.timeout(30):
         await enough.wait()
     assert asked == [GROUPS_AT_ONCE]

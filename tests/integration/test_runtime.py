@@ -7,13 +7,13 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.partitioner import murmur2
@@ -31,7 +31,7 @@ from tunewheel_contracts.events.data import BuildReason, DatasetRequested, Recor
 from tunewheel_contracts.events.training import TrainAction, TrainControl
 from tunewheel_contracts.events.upstream import TicketPublished
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
-from tunewheel_runtime.kafka import client_options
+from tunewheel_runtime.kafka import POLL_MS, LongPolling, client_options, make_consumer
 from tunewheel_runtime.service import Delivery, Lease, Service
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.telemetry import make_telemetry
@@ -542,6 +542,89 @@ async def test_a_burst_of_unknown_keys_does_not_wait_for_the_poll_that_follows_t
     async with running(made), asyncio.timeout(PATIENCE_SECONDS):
         for number in range(4 * int(PATIENCE_SECONDS)):
             assert await view.fresh(f"{project}-unknown-{number}") is None
+
+
+class Watched:
+    """A consumer at the end of a topic's partition 0, with the longest waits of its ``fetches``."""
+
+    def __init__(self, consumer: LongPolling) -> None:
+        self.consumer, self.fetches = consumer, list[int]()
+        send = consumer._send
+
+        async def noted(node: int, request: Any, **options: Any) -> Any:
+            if hasattr(request, "_max_wait_ms"):
+                self.fetches.append(request._max_wait_ms)
+            return await send(node, request, **options)
+
+        consumer._send = noted
+
+    async def waits_long(self) -> int:
+        """Return how many fetches there were until one waits long."""
+        await until(lambda: self.fetches[-1:] == [POLL_MS])
+        return len(self.fetches)
+
+    async def fetch(self, number: int) -> int:
+        """Return how long fetch ``number`` waits, once it is sent."""
+        await until(lambda: len(self.fetches) > number)
+        return self.fetches[number]
+
+    @property
+    def connection(self) -> Any:
+        (found,) = [c for (_, group), c in self.consumer._client._conns.items() if group > 1]
+        return found
+
+
+@pytest.fixture
+async def watched(kafka: str) -> AsyncIterator[Watched]:
+    consumer = make_consumer({"bootstrap_servers": kafka})
+    await consumer.start()
+    consumer.assign([at := TopicPartition("dataset.requested", 0)])
+    await consumer.seek_to_end(at)
+    yield Watched(consumer)
+    await consumer.stop()
+
+
+async def send_to(kafka: str, partition: int, *values: bytes) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=kafka) as producer:
+        for value in values:
+            await producer.send("dataset.requested", value, partition=partition)
+
+
+async def test_the_next_record_ends_the_long_wait_of_an_idle_consumer_and_no_query_waits_for_it(
+    kafka: str, watched: Watched
+) -> None:
+    at = TopicPartition("dataset.requested", 0)
+    for value in (b"one", b"two"):
+        fetches = await watched.waits_long()
+        assert await watched.consumer.end_offsets([at]) == {at: await watched.consumer.position(at)}
+        await send_to(kafka, 0, value)
+        found = await watched.consumer.getmany(timeout_ms=10 * POLL_MS)
+        assert [record.value for record in found[at]] == [value]
+        assert await watched.fetch(fetches) < POLL_MS, "the long wait ended without the record"
+
+
+async def test_no_fetch_waits_long_while_records_wait_here(kafka: str, watched: Watched) -> None:
+    watched.consumer.assign([TopicPartition("dataset.requested", n) for n in (0, 1)])
+    await watched.consumer.seek_to_end()
+    await watched.waits_long()
+    await send_to(kafka, 0, b"one", b"two")
+    assert (await watched.consumer.getone()).value == b"one"
+    fetches = len(watched.fetches)
+    assert POLL_MS not in {await watched.fetch(fetches + n) for n in range(2)}
+    assert (await watched.consumer.getone()).value == b"two"
+    assert not await watched.consumer.getmany()
+    await watched.waits_long()
+
+
+async def test_another_assignment_does_not_wait_for_the_abandoned_fetch(kafka: str, watched: Watched) -> None:
+    await watched.waits_long()
+    abandoned = watched.connection
+    watched.consumer.assign([at := TopicPartition("dataset.requested", 1)])
+    await watched.consumer.seek_to_end(at)
+    await send_to(kafka, 1, b"here")
+    assert (await watched.consumer.getone()).value == b"here"
+    assert watched.connection is not abandoned
+    assert not abandoned.connected()
 
 
 async def test_one_trace_spans_every_hop(kafka: str, tmp_path: Path, project: str) -> None:

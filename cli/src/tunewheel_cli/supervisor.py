@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tunewheel_contracts.errors import TunewheelError
 
@@ -18,7 +18,11 @@ from tunewheel_cli.http import open_session, own_certificate
 from tunewheel_cli.kafka.broker import LocalKafka
 from tunewheel_cli.kafka.errors import BrokerError, read_log
 
+if TYPE_CHECKING:
+    import aiohttp
+
 POLL_SECONDS = 0.1
+READY_POLL_SECONDS = 0.5
 STOP_SECONDS = 40.0
 """How long a program may take to stop. A service has 30 s to write a checkpoint and end."""
 READY_SECONDS = 300.0
@@ -73,6 +77,8 @@ class HttpProgram:
         self._argv = argv
         self._env = env
         self._process: subprocess.Popen[bytes] | None = None
+        self._session: aiohttp.ClientSession | None = None
+        """Is kept until the process is ready: to open one reads the system's certificates."""
 
     @property
     def pid(self) -> int | None:
@@ -85,23 +91,31 @@ class HttpProgram:
         import aiohttp
         from tunewheel_runtime.tls import InvalidTls
 
-        timeout = aiohttp.ClientTimeout(total=5)
         try:
-            async with (
-                open_session(probe=own_certificate(self._env), timeout=timeout) as session,
-                session.get(self.ready_url) as answer,
-            ):
-                return answer.status == 200
+            if self._session is None:
+                timeout = aiohttp.ClientTimeout(total=5)
+                self._session = open_session(probe=own_certificate(self._env), timeout=timeout)
+            async with self._session.get(self.ready_url) as answer:
+                ready = answer.status == 200
         except (aiohttp.ClientError, TimeoutError, InvalidTls):
             return False
+        if ready:
+            await self._close_session()
+        return ready
 
     def exit_code(self) -> int | None:
         return self._process.poll() if self._process else None
 
     async def stop(self) -> bool:
+        await self._close_session()
         if self._process is None:
             return True
         return await asyncio.to_thread(leash.stop, self._process, patience=STOP_SECONDS)
+
+    async def _close_session(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
 
 
 class BrokerProgram:
@@ -256,7 +270,7 @@ class Supervisor:
                 return f"not ready within {READY_SECONDS:g} s"
             if kept.state is State.READY and waited > STEADY_SECONDS:
                 kept.crashes, kept.crashing_since = 0, None
-            await self._sleep(POLL_SECONDS)
+            await self._sleep(POLL_SECONDS if kept.state is State.STARTING else READY_POLL_SECONDS)
         return f"exited with code {program.exit_code()}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import structlog
@@ -16,7 +17,7 @@ from faststream.security import (
     SASLScram512,
 )
 
-from tunewheel_runtime.kafka import client_options
+from tunewheel_runtime.kafka import POLL_MS, LongPolling, client_options
 from tunewheel_runtime.kafka_refusals import not_allowed
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.topic_names import client_id
@@ -28,7 +29,7 @@ def make_broker(name: str, settings: ServiceSettings, failed: Callable[[BaseExce
     """Build the broker of the service ``name``. ``failed`` is called with an error for a missing Kafka
     right."""
     options = client_options(settings)
-    return KafkaBroker(
+    return _Broker(
         options["bootstrap_servers"],
         security=_security(options),
         sasl_oauth_token_provider=options.get("sasl_oauth_token_provider"),
@@ -38,6 +39,24 @@ def make_broker(name: str, settings: ServiceSettings, failed: Callable[[BaseExce
         allow_auto_create_topics=False,
         logger=_Troubles(failed),
     )
+
+
+class _Subscribed(LongPolling):
+    """The consumer of a subscription. FastStream sleeps after a poll for a batch that found none, and would
+    miss what is published meanwhile. So such a poll waits until there is a record."""
+
+    async def getmany(self, *partitions: Any, timeout_ms: int = 0, max_records: int | None = None) -> Any:
+        whole: Any = super()
+        while not (found := await whole.getmany(*partitions, timeout_ms=POLL_MS, max_records=max_records)):
+            pass
+        return found
+
+
+class _Broker(KafkaBroker):
+    async def _connect(self) -> Any:
+        builder: Any = await super()._connect()
+        self.config.broker_config.builder = partial(_Subscribed, **builder.keywords)
+        return self.config.broker_config.builder
 
 
 def _security(options: Mapping[str, Any]) -> BaseSecurity | None:

@@ -66,21 +66,23 @@ class Door:
 
     async def serve(self, closing: asyncio.Event) -> None:
         """Answer until ``closing`` is set and the running requests are done."""
-        server = _Server(self._config)
-
-        async def close() -> None:
-            await closing.wait()
-            server.should_exit = True
-
-        watcher = asyncio.create_task(close())
-        try:
-            await server.serve(sockets=[self._listener])
-        finally:
-            watcher.cancel()
+        await _Server(self._config, closing).serve(sockets=[self._listener])
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handling, which would end the process by the signal and not with code 0."""
+    """uvicorn without its signal handling, which would end the process by the signal and not with code 0. It
+    waits for ``closing``; uvicorn would look ten times a second whether it should end."""
+
+    def __init__(self, config: uvicorn.Config, closing: asyncio.Event) -> None:
+        super().__init__(config)
+        self._closing = closing
+
+    async def main_loop(self) -> None:
+        while not self._closing.is_set():
+            await self.on_tick(0)  # Dates the answers of the next second.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._closing.wait()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
+from aiokafka.client import ConnectionGroup
+from aiokafka.protocol.fetch import FetchRequest
 from pydantic import SecretStr
 from tunewheel_contracts.errors import TunewheelError
 
@@ -114,6 +116,50 @@ COMMITTED: dict[str, Any] = {"isolation_level": "read_committed"}
 """Upstream systems may write in transactions (Kafka Streams, Flink, Connect). What they abort is no event."""
 
 
+POLL_MS = 20_000
+"""Longest wait of the broker for a record, before it answers a fetch with none. aiokafka gives up a request
+after 40 s."""
+LOOK_MS = 5_000
+"""How often a consumer looks at its fetches if nothing happens."""
+_FETCHES: Any = max(ConnectionGroup) + 1
+
+
+class LongPolling(AIOKafkaConsumer):
+    """A consumer that costs almost nothing while no record arrives: its fetch waits on the broker for
+    ``POLL_MS``, and is answered as soon as a record is published.
+
+    The broker answers the requests of a connection in order. So fetches have a connection of their own, and
+    an abandoned fetch takes its connection along. A fetch leaves out partitions whose records wait here, and
+    would learn of their next records only at its end. So it waits long only if no record waits, and if the
+    last fetch has found none.
+    """
+
+    def __init__(self, *names: str, **options: Any) -> None:
+        waits: dict[str, Any] = {**options, "consumer_timeout_ms": LOOK_MS}
+        super().__init__(*names, **waits)
+        self._idle_nodes: set[int] = set()
+        client: Any = self._client
+        self._send, client.send = client.send, self._send_apart
+
+    async def _send_apart(self, node: int, request: Any, *, group: Any = ConnectionGroup.DEFAULT) -> Any:
+        if not isinstance(request, FetchRequest):
+            return await self._send(node, request, group=group)
+        fetcher: Any = self._fetcher
+        if node in self._idle_nodes and not fetcher._records:
+            request._max_wait_ms = POLL_MS
+        self._idle_nodes.discard(node)
+        try:
+            answer: Any = await self._send(node, request, group=_FETCHES)
+        except asyncio.CancelledError:
+            connections: dict[Any, Any] = self._client._conns
+            if connection := connections.pop((node, _FETCHES), None):
+                connection.close()
+            raise
+        if not any(partition[-1] for _, partitions in answer.topics for partition in partitions):
+            self._idle_nodes.add(node)
+        return answer
+
+
 def make_consumer(options: Mapping[str, Any], *names: str, **others: Any) -> AIOKafkaConsumer:
     """Return a consumer that belongs to no group, unless ``others`` name one, and sees no aborted record.
 
@@ -126,7 +172,7 @@ def make_consumer(options: Mapping[str, Any], *names: str, **others: Any) -> AIO
         others: further options, which replace the usual ones.
     """
     usual: dict[str, Any] = {"group_id": None, "enable_auto_commit": False, "auto_offset_reset": "earliest"}
-    return AIOKafkaConsumer(*names, **{**usual, **COMMITTED, **options, **others})
+    return LongPolling(*names, **{**usual, **COMMITTED, **options, **others})
 
 
 async def stop_consumer(consumer: AIOKafkaConsumer) -> None:

@@ -188,23 +188,33 @@ async def backlog_of(consumer: AIOKafkaConsumer, partitions: Sequence[TopicParti
     return Backlog({p.partition: end for p, end in ends.items()}, kept)
 
 
-async def lag_of(members: Mapping[tuple[str, str], AIOKafkaConsumer]) -> dict[tuple[str, str, str], float]:
+async def lag_of(
+    members: Mapping[tuple[str, str], AIOKafkaConsumer],
+    caught_up: dict[tuple[str, str], dict[TopicPartition, int]],
+) -> dict[tuple[str, str, str], float]:
     """Return the number of unprocessed records in the partitions that ``members`` have now, by group, topic
     and partition. ``members``: consumers by group and topic.
 
-    Only a few groups are queried at a time (``group_queries``). An answer comes after the member's long poll,
-    which takes half a second while nothing is published.
+    Only a few groups are queried at a time (``group_queries``). A group that has handled everything, in whose
+    partitions no record was published since, is not queried again: ``caught_up`` keeps the ends of such
+    groups from one call to the next.
 
     Raises:
         KafkaError: the broker does not answer.
     """
 
-    async def ask(consumer: AIOKafkaConsumer) -> Mapping[int, float]:
+    async def ask(of: tuple[str, str]) -> Mapping[int, float]:
+        consumer = members[of]
         held = sorted(consumer.assignment())
-        backlog = await backlog_of(consumer, held) if held else Backlog({}, {})
-        return {number: max(0, end - backlog.kept[number]) for number, end in backlog.ends.items()}
+        ends = {partition: consumer.last_stable_offset(partition) for partition in held}
+        if ends == caught_up.get(of, {}):
+            return {partition.partition: 0 for partition in held}
+        backlog = await backlog_of(consumer, held)
+        lag = {number: max(0, end - backlog.kept[number]) for number, end in backlog.ends.items()}
+        caught_up[of] = {} if any(lag.values()) else {tp: backlog.ends[tp.partition] for tp in held}
+        return lag
 
-    found = await each(members.values(), ask)
+    found = await each(members, ask)
     return {
         (group, topic, str(number)): waiting
         for (group, topic), lag in zip(members, found, strict=True)

@@ -65,6 +65,7 @@ class Subscriptions:
         """The lease listeners of jobs, by topic."""
         self._concurrent = ConcurrentJobs(self._guard)
         self._lag: Lag = {}
+        self._caught_up: dict[tuple[str, str], dict[TopicPartition, int]] = {}
         self.broker = make_broker(name, settings, failed)
 
     async def start(self) -> None:
@@ -160,7 +161,7 @@ class Subscriptions:
         """
         subscribed = {(group, topic): self._subscribers[topic].consumer for group, topic in self.groups}
         members = {of: consumer for of, consumer in subscribed.items() if consumer is not None}
-        before, self._lag = self._lag, await lag_of(members)
+        before, self._lag = self._lag, await lag_of(members, self._caught_up)
         # A job holds its record for hours, and only Tunewheel itself writes the topics of jobs.
         still = [of for of, waiting in self._lag.items() if waiting and before.get(of) == waiting]
         stuck = [of for of in still if of[1] not in self._listeners]
@@ -202,7 +203,7 @@ class Subscriptions:
             "ack_policy": AckPolicy.MANUAL,
             "group_instance_id": settings.instance,
             "session_timeout_ms": settings.session_timeout_ms,
-            "heartbeat_interval_ms": settings.session_timeout_ms // 4,
+            "heartbeat_interval_ms": settings.session_timeout_ms // 3,
             "max_poll_interval_ms": LONGEST_JOB_MS if listener else LONGEST_HANDLING_MS,
             "max_partition_fetch_bytes": 8 << 20,
             # The assignor keeps its assignment in its class; groups with the same class would mix them up.
@@ -213,7 +214,7 @@ class Subscriptions:
         if listener is not None:
             options["listener"] = listener
         if max_records is not None:
-            options |= {"batch": True, "max_records": max_records, "batch_timeout_ms": 100}
+            options |= {"batch": True, "max_records": max_records}
 
         def decorate(handler: H) -> H:
             async def subscriber(message: StreamMessage[Any]) -> None:

@@ -120,7 +120,9 @@ def make_web(
                 page = LabelPage(labelling, caller, who, request_id=asked["id"], **about)
         page.build(**frame)
 
-    ui.run_with(web, root=root, title="Tunewheel", dark=None, show_welcome_message=False)
+    ui.run_with(
+        web, root=root, title="Tunewheel", dark=None, show_welcome_message=False, binding_refresh_interval=1
+    )
     needs(Role.VIEWER)(core.app)
     web.add_middleware(Authentication, access=access, sessions=sessions, links=links, socket=PAGE_SOCKET)
     return web
