@@ -75,6 +75,27 @@ async def test_copies_of_large_requests_are_bounded_by_their_bytes(
     await eventually(lambda: world.gateway.metrics.value("shadow.copied") == copies + 1)
 
 
+@pytest.mark.parametrize("after", [{}, {"shadow": ("desk-3", 100)}], ids=["no shadow", "another shadow"])
+async def test_a_copy_that_waits_longer_than_its_stage_is_dropped(
+    make_world: Any, eventually: Any, after: dict[str, Any]
+):
+    world = await make_world(shadow_concurrency=1)
+    world.declare()
+    await world.desire(production=("base-0", 100), shadow=("desk-2", 100))
+    await world.serving(shadow="desk-2")
+    world.engine.gated = "desk-2"
+    world.engine.gate.clear()
+    for _ in range(3):
+        await world.said()
+    await eventually(lambda: [body["model"] for body in world.engine.asked].count("desk-2") == 1)
+    await world.desire(production=("desk-1", 100), **after)
+    await world.serving(production="desk-1", **{role: model for role, (model, _) in after.items()})
+    world.engine.gate.set()
+    await eventually(lambda: world.gateway.metrics.value("shadow.dropped") == 2)
+    assert [body["model"] for body in world.engine.asked].count("desk-2") == 1
+    assert world.gateway.metrics.value("shadow.copied") == 1
+
+
 async def test_a_shadow_that_breaks_is_told_and_harms_nobody(world: Any, eventually: Any):
     await world.desire(production=("desk-1", 100), shadow=("desk-2", 100))
     await world.serving(shadow="desk-2")

@@ -120,8 +120,7 @@ class Outcomes:
     def _offer_copy(self, target: Target, request: ChatRequest, answered: Exchange) -> None:
         """Queue a copy of ``request`` for the shadow of ``target``'s project, if it has one. Does not
         wait."""
-        table = self.reconciler.table.projects.get(target.project)
-        shadow = table.shadow if table is not None and not target.pinned else None
+        shadow = None if target.pinned else self._shadow_of(target.project)
         if shadow is None or random.random() * 100 >= shadow.percent:
             return
         held = sum(self._copies.values())
@@ -133,11 +132,19 @@ class Outcomes:
         self._copies[task] = size
         task.add_done_callback(self._copies.pop)
 
+    def _shadow_of(self, project: str) -> Target | None:
+        table = self.reconciler.table.projects.get(project)
+        return None if table is None else table.shadow
+
     async def _copy(self, shadow: Target, request: ChatRequest, answered: Exchange) -> None:
         exchange = self._exchange_beside(answered, shadow, request.messages_with(shadow.system_prompt))
         exchange.overrides, exchange.retrieved = overrides_of(request, shadow), request.retrieved
         body = replace(request, stream=False).upstream_body(shadow)
         async with self._slots:
+            if self._shadow_of(shadow.project) != shadow:
+                # A copy that waited longer than its stage would take the engine from the next stage.
+                self.metrics.add("shadow.dropped")
+                return
             started = time.perf_counter()
             try:
                 exchange.take(await asking.complete(self.pool, shadow, body))

@@ -111,7 +111,9 @@ class Settings(ServiceSettings):
     vector_seconds: float = Field(default=1.0, gt=0)
     """Longest wait for an endpoint to embed a question; after that the index is searched by words alone."""
 
-    shadow_concurrency: int = Field(default=2, ge=1)
+    shadow_concurrency: int = Field(default=8, ge=1)
+    """Most shadow copies that are answered at the same time. With few, clients' requests take the engine, and
+    a shadow stage takes longer."""
     shadow_backlog: int = Field(default=64, ge=0)
     """Most shadow copies that wait. When the limit is reached, new copies are dropped and counted."""
     shadow_backlog_bytes: int = Field(default=64 << 20, ge=0)
