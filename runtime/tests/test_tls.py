@@ -168,6 +168,26 @@ async def test_sockets_without_a_key_give_way_and_connections_with_one_stay(
             await asyncio.wait_for(idle[-1][0].readexactly(1), 60)
 
 
+async def test_a_connection_that_closes_already_is_not_closed_again_when_the_server_closes(
+    authority: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[PatientHttp] = []
+
+    class Noted(PatientHttp):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            made.append(self)
+
+    monkeypatch.setattr(doors, "PatientHttp", Noted)
+    verify = ssl.create_default_context(cafile=str(authority.cafile))
+    async with serving(Keys(), certificate(authority.issue(*LOCAL))) as port:
+        reader, writer = await asyncio.open_connection("localhost", port, ssl=verify)
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 401")
+        made[0].transport.close()
+    writer.close()
+
+
 async def test_an_answer_comes_piece_by_piece(authority: Any) -> None:
     app = App()
     async with (

@@ -157,7 +157,8 @@ class PatientHttp(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Called when the server closes."""
-        super().shutdown()
+        if not self.transport.is_closing():  # asyncio loses what TLS has yet to send if it is closed twice
+            super().shutdown()
         # TLS waits for the client's close_notify, which an idle client may not send until its next request.
         is_tls = self.carrier is not None and self.carrier is not self.transport
         if is_tls and self.transport.is_closing() and not self._has_more_to_send():
