@@ -7,8 +7,12 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiohttp import ClientSession
+from tunewheel_cli import supervisor
+from tunewheel_cli.http import open_session
 from tunewheel_cli.kafka.ports import free_port
 from tunewheel_cli.supervisor import (
     PATIENCE_SECONDS,
@@ -82,6 +86,28 @@ async def test_one_that_always_crashes_is_given_up_with_the_end_of_its_log(
         await keeper.start(good, bad)
     assert keeper["good"].state is State.READY, "the others go on"
     await keeper.stop()
+
+
+async def test_one_session_asks_a_program_until_it_is_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[ClientSession] = []
+
+    def noted(**options: Any) -> ClientSession:
+        opened.append(open_session(**options))
+        return opened[-1]
+
+    monkeypatch.setattr(supervisor, "open_session", noted)
+    asked = program("a", tmp_path)
+    assert [await asked.is_ready() for _ in range(3)] == [False] * 3
+    await asked.start()
+    async with asyncio.timeout(60):
+        while not await asked.is_ready():
+            await asyncio.sleep(0.02)
+    assert [session.closed for session in opened] == [True]
+    assert await asked.is_ready(), "asked again after a restart"
+    await asked.stop()
+    assert [session.closed for session in opened] == [True, True]
 
 
 async def test_a_fault_of_ours_at_a_start_is_told_and_nobody_waits_for_it(tmp_path: Path) -> None:
