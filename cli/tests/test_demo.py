@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tunewheel_cli.connection import InvalidOption
 from tunewheel_cli.demo.example import Example, Ticket, bundled
-from tunewheel_cli.demo.gauge import Stopwatch
+from tunewheel_cli.demo.gauge import Stopwatch, fast_precision
 from tunewheel_cli.demo.run import _empty, _failed
 from tunewheel_cli.demo.shift import RATINGS, expert_answers
 from tunewheel_cli.demo.traffic import Answered
@@ -126,3 +126,20 @@ def test_what_cleans_the_checkout_leaves_the_wheel_on_var() -> None:
     for target, deletes in (("clean", False), ("wipe", True)):
         plan = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True)
         assert (re.search(r"rm -rf [^\n]*\bvar\b", plan.stdout) is not None) is deletes, plan.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision"),
+    [
+        ("fpu avx512f amx_bf16 amx_tile", "bfloat16"),
+        ("avx512_bf16 fpu", "bfloat16"),
+        ("avx2 avx512f", "float32"),
+    ],
+)
+def test_a_demo_computes_in_the_precision_that_its_processor_is_fast_in(
+    tmp_path: Path, flags: str, precision: str
+) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"processor\t: 0\nmodel name\t: bf16\nflags\t\t: {flags}\n")
+    assert fast_precision(cpuinfo=cpuinfo) == precision
+    assert fast_precision(cpuinfo=tmp_path / "none") == "float32"

@@ -65,11 +65,12 @@ def told(
     *,
     shared: dict[str, str] | None = None,
     of: tuple[Member, ...] = ROSTER,
+    root: Path = Path("/wheel"),
 ) -> dict[str, str]:
     return environment(
         member,
         ports={name: port for one in of for name, port in one.ports.items()},
-        var=Var(Path("/wheel")),
+        var=Var(root),
         shared=shared or {},
         engine_url="http://e",
         wheel_secrets=SECRETS,
@@ -122,3 +123,18 @@ def test_the_engine_knows_its_gateway_whatever_file_the_user_has_for_others(
     assert told(GATEWAY)["TUNEWHEEL_API_KEYS_FILE"] == "/users/keys.yaml"
     assert told(GATEWAY)["TUNEWHEEL_ENGINE_API_KEY"] == "the-key"
     assert told(ENGINE)["TUNEWHEEL_API_KEYS_FILE"] == "/wheel/keys.yaml"
+
+
+@pytest.mark.parametrize("said", [{}, {"TUNEWHEEL_DTYPE": "float32"}, {"TUNEWHEEL_EVAL_DTYPE": "float32"}])
+def test_a_folder_s_models_are_judged_and_served_in_its_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: dict[str, str]
+) -> None:
+    both = ("TUNEWHEEL_DTYPE", "TUNEWHEEL_EVAL_DTYPE")
+    for name in both:
+        monkeypatch.delenv(name, raising=False)
+    assert not {*both} & told(ENGINE, root=tmp_path).keys()
+    Var(tmp_path).precision.write_text("bfloat16")
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    found = told(ENGINE, root=tmp_path)
+    assert {name: found[name] for name in both} == dict.fromkeys(both, "bfloat16") | said

@@ -69,5 +69,11 @@ class Var:
         return self.root / ".tunewheel-demo"
 
     @property
+    def precision(self) -> Path:
+        """The file with the precision in which the folder's models are judged and served. Missing: that of
+        the services' settings."""
+        return self.root / "precision"
+
+    @property
     def run_file(self) -> Path:
         return self.root / "run.json"

@@ -148,6 +148,10 @@ def environment(
         own["TUNEWHEEL_ENGINE_CAFILE"] = inherited["TUNEWHEEL_HTTP_CAFILE"]
     if "TUNEWHEEL_STORE_URL" in inherited:
         del own["TUNEWHEEL_STORE_URL"]
+    if var.precision.is_file():  # judged and served alike, or the gateway refuses the engine
+        precision = var.precision.read_text("utf-8")
+        both = ("TUNEWHEEL_DTYPE", "TUNEWHEEL_EVAL_DTYPE")
+        own |= {name: precision for name in both if name not in inherited}
     own |= _identity(member, wheel_secrets, inherited | dict(shared), has_engine=ENGINE.name in ports)
     return inherited | own | dict(shared) | (MALLOC if member.runs_torch else {})
 

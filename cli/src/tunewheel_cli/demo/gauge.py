@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+CPUINFO = Path("/proc/cpuinfo")
+
 
 @dataclass(slots=True)
 class Stage:
@@ -80,8 +82,17 @@ class MemoryGauge:
 
 def processor() -> str:
     """Return the name of this machine's processor."""
+    return _said_by("model name") or platform.processor() or platform.machine()
+
+
+def fast_precision(*, cpuinfo: Path = CPUINFO) -> str:
+    """Return ``bfloat16`` where the processor multiplies bf16 faster than float32, else ``float32``."""
+    return "bfloat16" if {"amx_bf16", "avx512_bf16"} & {*_said_by("flags", cpuinfo).split()} else "float32"
+
+
+def _said_by(name: str, cpuinfo: Path = CPUINFO) -> str:
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
-            if line.startswith("model name"):
+        for line in cpuinfo.read_text("utf-8").splitlines():
+            if line.startswith(name):
                 return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return ""

@@ -22,7 +22,7 @@ from tunewheel_cli.console import login_text
 from tunewheel_cli.dead_letters import dead_letter_counts
 from tunewheel_cli.demo.example import Example
 from tunewheel_cli.demo.gateway import GatewayClient
-from tunewheel_cli.demo.gauge import processor
+from tunewheel_cli.demo.gauge import fast_precision, processor
 from tunewheel_cli.demo.screen import Bar, Screen
 from tunewheel_cli.demo.story import Outcome, Story
 from tunewheel_cli.feed import EventFeed
@@ -66,6 +66,7 @@ async def run_demo(options: DemoOptions) -> int:
     """
     example, screen, outcome = Example.at(options.example), Screen(quiet=options.quiet), Outcome()
     await asyncio.to_thread(_empty, options.var)
+    Var(options.var).precision.write_text(fast_precision(), "utf-8")
     screen.say(PURPOSE)
     members = choose(None)
     plan = Plan(
