@@ -214,3 +214,12 @@ def test_a_revision_is_of_a_hugging_face_dataset_only() -> None:
         with pytest.raises(InvalidSpec, match="is a file; pin it by sha256") as caught:
             _spec(dataset={"replay": {"source": source, "revision": "v1"}})
         assert caught.value.field == "dataset.replay.revision"
+
+
+def test_only_a_run_that_continues_from_the_champion_rehearses_and_the_names_of_others_stay():
+    assert _spec(train={"continue_from": "champion", "rehearsal": 0.0}).train.rehearsal == 0.0
+    for start in (None, "helpdesk-acba25512100"):
+        with pytest.raises(InvalidSpec) as caught:
+            _spec(train={"continue_from": start, "rehearsal": 0.5})
+        assert caught.value.field == "train.rehearsal"
+    assert "rehearsal" not in _spec(train={"continue_from": "champion"}).train.model_dump()
