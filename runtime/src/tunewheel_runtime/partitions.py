@@ -22,7 +22,7 @@ from tunewheel_contracts.errors import TransientError
 from tunewheel_runtime.group_queries import each
 from tunewheel_runtime.kafka import make_consumer, stop_consumer
 
-NOTICE_MS = 10_000
+NOTICE_MS = 30_000
 """``metadata_max_age_ms`` of consumers that follow topics. A new partition is noticed after at most this
 long."""
 GAP_SECONDS = 10.0
