@@ -84,11 +84,12 @@ def test_a_spec_is_cautioned_as_declare_would() -> None:
 def test_passages_in_the_prompts_are_counted(tmp_path: Path) -> None:
     """Three passages of 128 tokens, where the budget is 256."""
     spec, text = tmp_path / "project.yaml", SPEC.read_text()
-    assert "  budget_tokens: 384\n" in text
+    passages = "  passage_tokens: 96\n  top_k: 2\n  budget_tokens: 192\n"
+    assert passages in text
     counted: list[int] = []
     for training in ("", "  passage_tokens: 128\n  training: {distractors: 2}\n"):
         served = text.replace('  default: "off"\n', '  default: "on"\n')
-        spec.write_text(served.replace("  budget_tokens: 384\n", f"  budget_tokens: 256\n{training}"))
+        spec.write_text(served.replace(passages, f"  top_k: 3\n  budget_tokens: 256\n{training}"))
         (found,) = plans(str(spec), "--device", "l4", "--tokens-per-example", "256", "--answer-tokens", "32")
         counted.append(found["tokens"])
     assert counted[1] == 2 * counted[0]
@@ -297,7 +298,7 @@ def test_the_pairs_of_a_built_version_are_counted(
     put_version(store, [conversation(answer)], preferences=pair, negatives=single)
     spec, version = preferring(tmp_path, method=method, epochs=1), ("--dataset", "ds-built", "--device", "l4")
     (alone,), (both,) = plans(str(SPEC), *version), plans(spec, *version)
-    assert both["tokens"] - alone["tokens"] == answers * alone["tokens"] / 2  # by one epoch instead of two
+    assert both["tokens"] - alone["tokens"] == answers * alone["tokens"] / 3  # by one epoch instead of three
 
 
 def test_what_is_validated_on_is_said_with_its_share() -> None:

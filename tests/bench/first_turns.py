@@ -27,14 +27,17 @@ from typing import Any
 
 import polars as pl
 from report import BENCH_DIR, write_report
+from tunewheel_basemodel.facts import facts_of
 from tunewheel_basemodel.locate import locate_base_model
+from tunewheel_cli.demo.gauge import fast_precision
 from tunewheel_contracts.formats.dataset import ChatExample, ChatMessage
+from tunewheel_contracts.formats.recipe import CHAMPION
 from tunewheel_contracts.formats.regression_items import general_items
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.formats.spec import ProjectSpec, parse_spec
 from tunewheel_curate.evaluation.benchmarks import regression_benchmark
-from tunewheel_curate.given import Given, Outside
+from tunewheel_curate.inputs import Inputs, Pinned
 from tunewheel_curate.pipeline import Build, build
 from tunewheel_curate.stage import RECORD_SCHEMA
 from tunewheel_curate.versions.versioning import write_version
@@ -53,6 +56,7 @@ from tunewheel_train.runs.process import run_process
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "helpdesk"
 CACHE = ROOT / "var" / "cache"
+MODEL, TRAIN = "model", Path("dataset", "train.parquet")
 WAVES = {"first": ("tickets.jsonl",), "second": ("tickets.jsonl", "second_wave.jsonl")}
 QUESTIONS = {"first": "questions.jsonl", "second": "questions_second.jsonl"}
 
@@ -61,8 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--start", type=int, default=0, help="first seed")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--processes", type=int, default=1, help="of a training, with one thread each")
+    parser.add_argument("--threads", type=int, default=0, help="0: all that this process may use")
     parser.add_argument("--only-first", action="store_true", help="leave the second turn out")
     parser.add_argument("--spec", type=Path, default=EXAMPLE / "project.yaml")
     parser.add_argument("--folder", type=Path, default=BENCH_DIR / "first_turns")
@@ -115,25 +118,25 @@ async def turned(seed: int, chosen: argparse.Namespace) -> dict[str, Any]:
     spec = parse_spec(chosen.spec.read_text("utf-8"))
     spec = spec.model_copy(update={"train": spec.train.model_copy(update={"seed": seed})})
     folder = chosen.folder / f"seed-{seed}"
-    given = Given(outside=Outside(secret=f"seed {seed}"))
+    inputs = Inputs(pinned=Pinned(secret=f"seed {seed}"))
     found: dict[str, Any] = {"seed": seed}
     champion, known = None, frozenset[str]()
     for turn in WAVES:
         if turn == "second" and chosen.only_first:
             break
-        made = build(records(turn), spec, given, benchmarks=[regression_benchmark(None)])
+        made = build(records(turn), spec, inputs, benchmarks=[regression_benchmark(None)])
         assert made.rejections == (), made.rejections
-        given = Given(memory=made.memory, outside=given.outside)
+        inputs = Inputs(memory=made.memory, pinned=inputs.pinned)
         here = folder / turn
         write_version(made, spec, here / "dataset", data_docs=False)
-        trained = await train(spec, here, chosen)
-        judged = await evaluate(spec, made, here, champion, turn, chosen)
+        trained = await train(spec, here, champion, chosen)
+        judged = await evaluate(spec, made, here, champion and champion / MODEL, turn, chosen)
         labels = frozenset(judged["labels"])
         new = [judged["labels"][label] for label in labels - known] if known else []
         if new:
             judged["new_labels_right"] = round(sum(hits for hits, _ in new) / sum(rows for _, rows in new), 4)
         found[turn] = trained | judged
-        champion, known = here / "model", labels
+        champion, known = here, labels
         told = {name: value for name, value in found[turn].items() if isinstance(value, int | float | str)}
         print(seed, turn, json.dumps(told), file=sys.stderr, flush=True)
     shutil.rmtree(folder)
@@ -164,13 +167,19 @@ def records(turn: str) -> pl.DataFrame:
     return frame.with_columns(missing).with_columns(published_at=stamped).select(list(RECORD_SCHEMA))
 
 
-async def train(spec: ProjectSpec, folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
-    """Train as the service does, in a process of its own; return what it took."""
+async def train(
+    spec: ProjectSpec, folder: Path, champion: Path | None, chosen: argparse.Namespace
+) -> dict[str, Any]:
+    """Train as the service does, in a process of its own; return what it took. ``champion``: the folder of
+    the turn before, from which a recipe may continue."""
+    base = locate_base_model(spec.base_model, cache_dir=CACHE)
     job = TrainJob(
-        run_id="run-bench", base_model=spec.base_model, train_path=folder / "dataset" / "train.parquet",
-        output_dir=folder / "model", work_dir=folder / "work", cache_dir=CACHE,
-        recipe=spec.train,
+        run_id="run-bench", base_model=spec.base_model, train_path=folder / TRAIN,
+        output_dir=folder / MODEL, work_dir=folder / "work", cache_dir=CACHE, recipe=spec.train,
+        processes=0, base_parameters=facts_of(base).parameters,
     )  # fmt: skip
+    if champion is not None and spec.train.continue_from == CHAMPION:
+        job = job.model_copy(update={"start_from": champion / MODEL, "learnt_path": champion / TRAIN})
     done = folder / "trained.json"
     if done.exists():  # before an interruption
         return json.loads(done.read_text())
@@ -179,10 +188,9 @@ async def train(spec: ProjectSpec, folder: Path, chosen: argparse.Namespace) -> 
     async def heard(message: Message) -> None:
         pass
 
-    threads = 1 if chosen.processes > 1 else chosen.threads
     last = await run_process(
-        "train", job, directory=folder, threads=threads, stop=asyncio.Event(), stop_seconds=30.0,
-        on_message=heard, processes=chosen.processes,
+        "train", job, directory=folder, threads=chosen.threads, stop=asyncio.Event(), stop_seconds=30.0,
+        on_message=heard,
     )  # fmt: skip
     assert isinstance(last, Completed), last
     figures: dict[str, Any] = {
@@ -191,7 +199,7 @@ async def train(spec: ProjectSpec, folder: Path, chosen: argparse.Namespace) -> 
         "train_processor_seconds": round(children_seconds() - used, 1),
         "train_tokens": last.tokens,
         "train_steps": last.steps,
-        "train_loss": round(last.metrics.get("train_loss", last.metrics.get("loss", 0.0)), 4),
+        "train_loss": round(last.metrics["final_loss"], 4),
     }
     done.write_text(json.dumps(figures))
     return figures
@@ -211,7 +219,7 @@ async def evaluate(
     asked = questions(spec, turn)
     base = locate_base_model(spec.base_model, cache_dir=CACHE)
     ref = BaseModelRef(name=base.name, revision=base.revision)
-    places = {Role.CANDIDATE: folder / "model", Role.BASE: None, Role.CHAMPION: champion}
+    places = {Role.CANDIDATE: folder / MODEL, Role.BASE: None, Role.CHAMPION: champion}
     contestants = tuple(
         ContestantJob(
             role=role, model_key=role.value, base=ref, directory=place,
@@ -223,7 +231,7 @@ async def evaluate(
     limit = spec.task.max_output_tokens
     job = Job(
         contestants=contestants, examples=tuple(held), others=tuple(asked), items=general_items(),
-        max_output_tokens=limit, cache_dir=CACHE, threads=chosen.threads,
+        max_output_tokens=limit, cache_dir=CACHE, threads=chosen.threads, dtype=fast_precision(),
     )  # fmt: skip
     (path := folder / "eval.json").write_text(job.model_dump_json())
     began, used = time.monotonic(), children_seconds()
