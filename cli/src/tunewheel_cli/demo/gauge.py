@@ -52,7 +52,7 @@ class MemoryGauge:
     """
 
     peak_bytes: int = 0
-    interval_seconds: float = 0.5
+    interval_seconds: float = 2.0
 
     def sample(self) -> int:
         import psutil

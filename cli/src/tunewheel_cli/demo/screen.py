@@ -46,7 +46,8 @@ class Screen:
             _Mark(), TextColumn("{task.description}"), _StartedBar(bar_width=12), _Count(),
             TimeElapsedColumn(), TextColumn("{task.fields[note]}", table_column=Column(ratio=1)),
         )  # fmt: skip
-        with Progress(*columns, console=self.console, expand=True) as self._table:
+        # Twice a second: the terminal takes processor time that a training on two cores needs.
+        with Progress(*columns, console=self.console, expand=True, refresh_per_second=2) as self._table:
             self._waiting = {name: Bar(self._table, name, reason) for name, reason in reasons.items()}
             try:
                 yield

@@ -50,6 +50,8 @@ def trl_arguments(
         "seed": recipe.seed,
         "use_cpu": not cuda,
         "ddp_backend": group_backend(),
+        # Every adapter takes part in every pass; a search for others would walk the graph at each step.
+        "ddp_find_unused_parameters": False,
         "average_tokens_across_devices": False,  # ``PlannedSteps`` weights the processes' shares itself
         # TRL adds a router's balance loss once per micro-batch, however many make up a step.
         "router_aux_loss_coef": 0.0,
