@@ -19,15 +19,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from changed_document import Change, KnowledgeChange, change_a_document
 from corpus import require_data
 from passages import tickets
 from report import write_report
 from tunewheel_basemodel.tiny import write_tiny_model
 from tunewheel_cli.client import principal_of
 from tunewheel_cli.connection import Connection
-from tunewheel_cli.demo.example import Change
 from tunewheel_cli.demo.gateway import GatewayClient
-from tunewheel_cli.demo.knowledge import KnowledgeChange, change_an_sop
 from tunewheel_cli.feed import EventFeed
 from tunewheel_cli.launch import Plan, Wheel
 from tunewheel_cli.places import Var
@@ -138,8 +137,8 @@ def held(feed: EventFeed) -> int:
 
 
 async def changed(number: int, feed: EventFeed, gateway: GatewayClient, publish: Any) -> KnowledgeChange:
-    change = Change(QUESTION, "lost.md", "Lost", f"{number + 6} days", f"{number + 7} days")
-    return await change_an_sop(
+    change = Change(QUESTION, "lost.md", "Lost")
+    return await change_a_document(
         change,
         project=PROJECT,
         feed=feed,

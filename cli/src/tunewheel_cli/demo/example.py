@@ -11,8 +11,6 @@ from typing import Any
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.spec import ProjectSpec, parse_spec
 
-from tunewheel_cli.demo.gateway import CitedAnswer
-
 IN_CHECKOUT = Path("examples/helpdesk")
 PACKAGE = "tunewheel_example"
 """The package in which the distribution ``tunewheel`` installs the example's folder."""
@@ -34,27 +32,6 @@ class Ticket:
     answer: Any
     expert: str
     customer: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """An SOP that changes, and a question that the SOP answers."""
-
-    question: str
-    document: str
-    heading: str
-    """The heading of the section that holds the answer."""
-    before: str
-    """The section's text in ``sops``."""
-    after: str
-    """The section's text in ``sops_changed``."""
-
-    def cited_by(self, answer: CitedAnswer) -> str | None:
-        """Return the version of the section that ``answer`` cites; None: it does not cite the section."""
-        for source in answer.sources:
-            if source["document"] == self.document and source["heading"].endswith(self.heading):
-                return source["version"]
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +64,6 @@ class Example:
     @property
     def second_sops(self) -> Path:
         return self.root / "sops_second"
-
-    @property
-    def changed_sops(self) -> Path:
-        return self.root / "sops_changed"
-
-    def change(self) -> Change | None:
-        """Return the change in ``changed_sops``; None if the example has none."""
-        path = self.root / "question_changed.json"
-        return Change(**json.loads(path.read_text("utf-8"))) if path.is_file() else None
 
     def first_wave(self) -> list[Ticket]:
         """Return the tickets of the first wave that an expert answered in the task's form."""

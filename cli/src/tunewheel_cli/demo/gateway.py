@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, Self
 
 import aiohttp
@@ -14,15 +12,6 @@ from tunewheel_contracts.errors import TransientError
 
 from tunewheel_cli.client import Endpoint
 from tunewheel_cli.http import open_session
-
-
-@dataclass(frozen=True, slots=True)
-class CitedAnswer:
-    """An answer with passages of documents in its prompt."""
-
-    text: str
-    sources: tuple[dict[str, str], ...]
-    """``x-tunewheel-sources``: document, heading and version of each section, the best first."""
 
 
 class GatewayClient:
@@ -66,18 +55,13 @@ class GatewayClient:
         Raises:
             TransientError: the gateway or its engine is busy or away.
         """
-        completion, _ = await self._complete(model, question, {"max_tokens": max_tokens})
+        completion, _ = await self.complete(model, question, {"max_tokens": max_tokens})
         return completion
 
-    async def ask_cited(self, model: str, question: str) -> CitedAnswer:
-        """Ask with passages of the project's documents in the prompt; see ``ask``."""
-        completion, headers = await self._complete(model, question, {"max_tokens": 80, "retrieval": "on"})
-        sources = json.loads(headers.get("x-tunewheel-sources", "[]"))
-        return CitedAnswer(text_of(completion), tuple(sources))
-
-    async def _complete(
+    async def complete(
         self, model: str, question: str, fields: dict[str, Any]
     ) -> tuple[dict[str, Any], Mapping[str, str]]:
+        """Return a completion and its headers; see ``ask``."""
         asked = {"model": model, "messages": [{"role": "user", "content": question}], "temperature": 0}
         async with self._post("/v1/chat/completions", asked | fields) as answer:
             if answer.status in (429, 502, 503):

@@ -155,12 +155,13 @@ async def _tell(
             if first.promoted and not options.quick:
                 second = await story.second_turn(first)
                 last = second if second.promoted else first
+                if second.promoted:
+                    await story.take_back(first, second)
             if last.promoted:
                 screen.title(f"Where {last.model_id} comes from")
                 registry = wheel.endpoint("registry")
                 found = await ask_lineage(registry, example.spec.project, last.model_id)
                 screen.console.print(lineage_tree(found))
-            await story.changed_sop()
         finally:
             outcome.events = feed.counts()
             outcome.dead_letters = sum((await dead_letter_counts(client_options(settings))).values())

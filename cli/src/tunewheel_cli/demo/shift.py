@@ -93,8 +93,9 @@ class Shift:
         return len(self.feed.by_topic[topics.RECORD_INGESTED.name])
 
     async def rate(self) -> None:
-        """Send the experts' ratings of the champion's answers about the new product line."""
-        rated = [one for one in self.heard if self._is_new(one.ticket)][:RATINGS]
+        """Send the experts' ratings of the champion's last answers about the new product line: those since
+        the alarm say what its questions were answered before the turn."""
+        rated = [one for one in self.heard if self._is_new(one.ticket)][-RATINGS:]
         with self.watch.stage("ratings"), self.screen.bar("ratings", len(rated)) as bar:
             for count, one in enumerate(rated, 1):
                 await rate(self.gateway, self.project, one, self._label_field)

@@ -1,9 +1,10 @@
-"""The demo's story: a first turn from tickets to a served adapter, a drift, a second turn, a changed SOP."""
+"""The demo's story: a first turn from tickets to a served adapter, a drift, a second turn, a rollback."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,20 +12,21 @@ from typing import Any
 
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import new_event
-from tunewheel_contracts.events.lifecycle import Stage
+from tunewheel_contracts.events.lifecycle import ModelCommanded, Stage
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.principal import Principal
+from tunewheel_runtime.kafka import client_options
 from tunewheel_runtime.kafka_settings import KafkaSettings
 
-from tunewheel_cli.demo import knowledge
 from tunewheel_cli.demo.example import Example, Ticket
 from tunewheel_cli.demo.gateway import GatewayClient, text_of
 from tunewheel_cli.demo.gauge import MemoryGauge, Stopwatch
 from tunewheel_cli.demo.screen import Screen
 from tunewheel_cli.demo.shift import PATIENCE_SECONDS, Shift, shown
 from tunewheel_cli.demo.traffic import keep_asking
-from tunewheel_cli.demo.turn import Turn, TurnWatcher
+from tunewheel_cli.demo.turn import Turn, TurnStopped, TurnWatcher
 from tunewheel_cli.feed import EventFeed
+from tunewheel_cli.model_commands import command
 from tunewheel_cli.publishing.publish import Summary, publish_path
 from tunewheel_cli.publishing.sender import publish_events
 
@@ -41,8 +43,8 @@ class Outcome:
     drift: list[dict[str, Any]] = field(default_factory=list)
     completed: dict[str, Any] | None = None
     """The second turn's ``turn.completed``."""
-    changed_sop: dict[str, Any] | None = None
-    """The answers about an SOP before and after its change."""
+    taken_back: dict[str, float] = field(default_factory=dict)
+    """Seconds from each command on the second model to the first answer of the model that then serves."""
     events: dict[str, int] = field(default_factory=dict)
     dead_letters: int = 0
 
@@ -56,7 +58,7 @@ class Outcome:
             "second_promoted": self.second_promoted,
             "drift": self.drift,
             "turn_completed": self.completed,
-            "changed_sop": self.changed_sop,
+            "taken_back": self.taken_back,
             "events": self.events,
             "dead_letters": self.dead_letters,
         }
@@ -186,36 +188,51 @@ class Story:
             self._outcome.completed = (await shift.conclude(turn.model_id)).model_dump(mode="json")
         return turn
 
-    async def changed_sop(self) -> None:
-        """Change one SOP, and ask the same question before and after. Skipped if the example has no
-        change."""
-        change = self._example.change()
-        if change is None or self._spec.retrieval is None:
-            return
-        self._screen.title("An SOP changes: the next answer cites it, without training")
-        if not knowledge.index_versions(self._feed, self._project):
-            self._screen.say("[yellow]left out:[/] there is no index version; see the log of index")
-            return
-        with self._watch.stage("changed SOP"), self._screen.bar("changed SOP"):
-            found = await knowledge.change_an_sop(
-                change,
-                project=self._project,
-                feed=self._feed,
-                gateway=self._gateway,
-                publish=lambda: self._send(self._example.changed_sops),
-            )
-        self._outcome.changed_sop = found.as_json()
-        knowledge.show(found, change, self._screen)
+    async def take_back(self, first: Turn, second: Turn) -> None:
+        """Roll the second model back by one command, promote it again by another, and show who answers."""
+        self._screen.title("One command takes the second model back, another one brings it back")
+        question, answers = self._example.questions(second=True)[0], list[str]()
+        for action, serves in (("rollback", first), ("promote", second)):
+            with self._watch.stage(action), self._screen.bar(action):
+                began = self._watch.elapsed
+                await self._command(action, second.model_id)
+                answers.append(await self._answer_of(serves.model_id, question))
+            self._outcome.taken_back[action] = seconds = round(self._watch.elapsed - began, 2)
+            self._screen.say(f"  {action}: {serves.model_id} answers customers after {seconds:.1f} s")
+        self._screen.answers(("after the rollback", "after the promotion"), [(question, *answers)])
+
+    async def _command(self, action: str, model_id: str) -> None:
+        """Command the registry, as ``tunewheel model`` does.
+
+        Raises:
+            TurnStopped: the registry refused, or did not answer.
+        """
+        data = ModelCommanded(
+            project=self._project, model_id=model_id, action=action, request=str(uuid.uuid4()),
+            reason="the demo shows how a model is taken back", principal=self._principal,
+        )  # fmt: skip
+        event = new_event(data, source="/tunewheel/cli")
+        answer = await command(client_options(self._settings), event, timeout_seconds=PATIENCE_SECONDS)
+        if answer.outcome != "done":
+            raise TurnStopped(f"{action}: {answer.refusal.reason if answer.refusal else 'no answer'}")
+
+    async def _answer_of(self, model_id: str, question: str) -> str:
+        """Ask as a customer until ``model_id`` answers.
+
+        Raises:
+            TimeoutError: another model still answers.
+        """
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            said = await self._gateway.ask(self._project, question)
+            while said["model"] != model_id:
+                said = await self._gateway.ask(self._project, question)
+        return text_of(said)
 
     async def _declare(self) -> None:
-        from tunewheel_runtime.kafka import client_options
-
         data = ProjectDeclared(project=self._project, spec=self._spec, principal=self._principal)
         await publish_events(client_options(self._settings), new_event(data, source="/tunewheel/cli"))
 
     async def _send(self, path: Path) -> Summary:
-        from tunewheel_runtime.kafka import client_options
-
         options = client_options(self._settings)
         return await publish_path(path, project=self._project, options=options, principal=self._principal)
 

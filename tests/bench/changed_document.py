@@ -1,42 +1,62 @@
-"""Changes one SOP, and asks the same question before and after, with its citation and without training."""
+"""Changes one document, and asks the same question before and after the change."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from rich.markup import escape
+from tunewheel_cli.demo.gateway import GatewayClient, text_of
+from tunewheel_cli.demo.traffic import PATIENT
+from tunewheel_cli.feed import EventFeed
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_runtime.retry import retry
-
-from tunewheel_cli.demo.example import Change
-from tunewheel_cli.demo.gateway import CitedAnswer, GatewayClient
-from tunewheel_cli.demo.screen import Screen
-from tunewheel_cli.demo.traffic import PATIENT
-from tunewheel_cli.feed import EventFeed
 
 PATIENCE_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
+class CitedAnswer:
+    """An answer with passages of documents in its prompt."""
+
+    text: str
+    sources: tuple[dict[str, str], ...]
+    """``x-tunewheel-sources``: document, heading and version of each section, the best first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A document that changes, and a question that the document answers."""
+
+    question: str
+    document: str
+    heading: str
+    """The heading of the section that holds the answer."""
+
+    def cited_by(self, answer: CitedAnswer) -> str | None:
+        """Return the version of the section that ``answer`` cites; None: it does not cite the section."""
+        for source in answer.sources:
+            if source["document"] == self.document and source["heading"].endswith(self.heading):
+                return source["version"]
+        return None
+
+
+@dataclass(frozen=True, slots=True)
 class KnowledgeChange:
-    """The answers before and after the change of one SOP."""
+    """The answers before and after the change of one document."""
 
     before: CitedAnswer
     after: CitedAnswer
     index_seconds: float
-    """Seconds from the publication of the changed SOP to the ``index.versioned`` that holds it."""
+    """Seconds from the publication of the changed document to the ``index.versioned`` that holds it."""
     answer_seconds: float
-    """Seconds from the publication to the end of the first answer that cites the changed SOP."""
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+    """Seconds from the publication to the end of the first answer that cites the changed document."""
 
 
-async def change_an_sop(
+async def change_a_document(
     change: Change,
     *,
     project: str,
@@ -44,10 +64,10 @@ async def change_an_sop(
     gateway: GatewayClient,
     publish: Callable[[], Awaitable[object]],
 ) -> KnowledgeChange:
-    """Ask, ``publish`` the changed SOP, wait for the index that holds it, ask again.
+    """Ask, ``publish`` the changed document, wait for the index that holds it, ask again.
 
     Raises:
-        TimeoutError: no index version follows, or no answer cites the SOP.
+        TimeoutError: no index version follows, or no answer cites the document.
     """
     before = await _cited(gateway, project, change, other_than=None)
     known = len(index_versions(feed, project))
@@ -63,25 +83,6 @@ async def change_an_sop(
     return KnowledgeChange(before, after, index_seconds, round(time.monotonic() - began, 2))
 
 
-def show(found: KnowledgeChange, change: Change, screen: Screen) -> None:
-    """Print both answers, the citation of each, and whether the model repeats the SOP's statement."""
-    screen.answers(("before", "after"), [(change.question, found.before.text, found.after.text)])
-    for name, answer, fact in (
-        ("before", found.before, change.before),
-        ("after", found.after, change.after),
-    ):
-        place = escape(f"{change.document}, {change.heading}")
-        repeated = "repeats it" if fact in answer.text else "does not repeat it"
-        screen.say(
-            f"  {name:<6} cites [bold]{place}[/] ({change.cited_by(answer)}), which says {fact}; "
-            f"the model {repeated}"
-        )
-    screen.say(
-        f"  index.versioned {found.index_seconds:.1f} s after the SOP was published, the first answer that "
-        f"knows it after {found.answer_seconds:.1f} s; nothing was trained in between"
-    )
-
-
 def index_versions(feed: EventFeed, project: str) -> list[Envelope[Any]]:
     """Return the ``index.versioned`` of a project that have arrived."""
     return [event for event in feed.by_topic[topics.INDEX_VERSIONED.name] if event.project == project]
@@ -95,7 +96,7 @@ async def _cited(
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         answer = await retry(
-            lambda: gateway.ask_cited(project, change.question), PATIENT, what="asking the gateway"
+            lambda: _ask(gateway, project, change.question), PATIENT, what="asking the gateway"
         )
         if change.cited_by(answer) not in (None, other_than):
             return answer
@@ -104,3 +105,8 @@ async def _cited(
                 f"waited {PATIENCE_SECONDS:g} s for an answer that cites {change.document}, "
                 f"{change.heading}; the last one cites {answer.sources}"
             )
+
+
+async def _ask(gateway: GatewayClient, project: str, question: str) -> CitedAnswer:
+    completion, headers = await gateway.complete(project, question, {"max_tokens": 80, "retrieval": "on"})
+    return CitedAnswer(text_of(completion), tuple(json.loads(headers.get("x-tunewheel-sources", "[]"))))
