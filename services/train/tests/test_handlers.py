@@ -13,6 +13,15 @@ from tunewheel_train.handlers import register
 from tunewheel_train.settings import Settings
 
 
+class Unserved:
+    """The view of ``serving.desired`` where nothing serves."""
+
+    async def refresh(self) -> None: ...
+
+    def get(self, project: str) -> None:
+        return None
+
+
 class Subscribed:
     """What the service subscribed to, to be called by hand."""
 
@@ -30,6 +39,9 @@ class Subscribed:
 
     def replay_at(self, topics: Any, apply: Any) -> None:
         self.replay(topics, apply)
+
+    def view(self, topic: Any) -> Any:
+        return Unserved()
 
     def check(self, topic: Any) -> None: ...
 
