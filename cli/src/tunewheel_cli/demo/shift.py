@@ -25,6 +25,7 @@ from tunewheel_cli.demo.gauge import Stopwatch
 from tunewheel_cli.demo.screen import Screen
 from tunewheel_cli.demo.traffic import Answered, ask_all, keep_asking, rate
 from tunewheel_cli.feed import EventFeed
+from tunewheel_cli.publishing.events import SOURCE
 from tunewheel_cli.publishing.sender import publish_events
 
 PATIENCE_SECONDS = 900.0
@@ -207,7 +208,7 @@ def expert_answers(
             attributes={LABEL_REQUEST: wanted.request_id},
             principal=principal,
         )
-        answers.append(new_event(data, source="/tunewheel/cli"))
+        answers.append(new_event(data, source=SOURCE))
     return answers
 
 

@@ -27,6 +27,7 @@ from tunewheel_cli.demo.traffic import keep_asking
 from tunewheel_cli.demo.turn import Turn, TurnStopped, TurnWatcher
 from tunewheel_cli.feed import EventFeed
 from tunewheel_cli.model_commands import command
+from tunewheel_cli.publishing.events import SOURCE
 from tunewheel_cli.publishing.publish import Summary, publish_path
 from tunewheel_cli.publishing.sender import publish_events
 
@@ -211,7 +212,7 @@ class Story:
             project=self._project, model_id=model_id, action=action, request=str(uuid.uuid4()),
             reason="the demo shows how a model is taken back", principal=self._principal,
         )  # fmt: skip
-        event = new_event(data, source="/tunewheel/cli")
+        event = new_event(data, source=SOURCE)
         answer = await command(client_options(self._settings), event, timeout_seconds=PATIENCE_SECONDS)
         if answer.outcome != "done":
             raise TurnStopped(f"{action}: {answer.refusal.reason if answer.refusal else 'no answer'}")
@@ -230,7 +231,7 @@ class Story:
 
     async def _declare(self) -> None:
         data = ProjectDeclared(project=self._project, spec=self._spec, principal=self._principal)
-        await publish_events(client_options(self._settings), new_event(data, source="/tunewheel/cli"))
+        await publish_events(client_options(self._settings), new_event(data, source=SOURCE))
 
     async def _send(self, path: Path) -> Summary:
         options = client_options(self._settings)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import shutil
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import structlog
@@ -31,7 +31,7 @@ from tunewheel_train.runs.process import WORKER, Last
 from tunewheel_train.runs.runs import Run, completed, failed, plan_run, unresolved_base
 from tunewheel_train.runs.shortage import disk_full, is_disk_full
 from tunewheel_train.runs.slots import Slots
-from tunewheel_train.runs.starting import decide_start, decided
+from tunewheel_train.runs.starting import ChampionOf, decide_start, decided
 from tunewheel_train.runs.tracking import Tracker
 from tunewheel_train.runs.training import train_once
 from tunewheel_train.runs.tries import Tries
@@ -40,8 +40,6 @@ from tunewheel_train.settings import Settings
 
 log = structlog.get_logger(__name__)
 Outcome = TrainCompleted | TrainFailed
-ChampionOf = Callable[[str], Awaitable[str | None]]
-"""Returns the model in production of a project; None: there is none."""
 
 
 class Trainings:
@@ -167,8 +165,7 @@ class Trainings:
         except RunFailed as error:
             unresolved = unresolved_base(manifest.spec.base_model)
             return failed(plan_run(manifest, event.manifest, unresolved), error)
-        champion = await self._champion(manifest.project) if self._champion else None
-        start = await decide_start(self._store, manifest, base, champion)
+        start = await decide_start(self._store, manifest, base, self._champion)
         return plan_run(manifest, event.manifest, base, facts, start)
 
     async def _forget(self, run: Run) -> None:

@@ -17,7 +17,7 @@ from tunewheel_runtime.partitions import committed_offsets
 from tunewheel_runtime.retry import Backoff
 from tunewheel_runtime.service import Lease, Position, Service
 
-from tunewheel_train.execution import ChampionOf, Trainings
+from tunewheel_train.execution import Trainings
 from tunewheel_train.launching.cluster import ClusterTrainings
 from tunewheel_train.launching.jobs import Jobs, read_template
 from tunewheel_train.metrics import Metrics
@@ -25,6 +25,7 @@ from tunewheel_train.runs.attempts import Tell
 from tunewheel_train.runs.commands import Commands
 from tunewheel_train.runs.controls import Controls
 from tunewheel_train.runs.process import WORKER
+from tunewheel_train.runs.starting import ChampionOf
 from tunewheel_train.runs.versions import Versions
 from tunewheel_train.settings import Settings
 

@@ -73,8 +73,10 @@ def prepare(base: BaseModel, job: Job, report: Report) -> Prepared:
     rows = read_examples(job.train_path)
     examples, refused = encode_examples(rows, tokenizer, max_tokens=recipe.max_tokens, limits=limits)
     _warn(report, "examples", refused, len(rows))
-    training, validation, validating = _held_back(_to_learn(examples, job), recipe)
-    spared = _steps_on(_held_back(examples, recipe)[0], recipe) - _steps_on(training, recipe)
+    to_learn = _to_learn(examples, job)
+    training, validation, validating = _held_back(to_learn, recipe)
+    everything = training if to_learn is examples else _held_back(examples, recipe)[0]
+    spared = _steps_on(everything, recipe) - _steps_on(training, recipe)
     pairs = _told_apart(job, training, tokenizer, limits, report) if recipe.preference else []
     return Prepared(training, validation, pairs, config, validating, spared)
 

@@ -126,11 +126,25 @@ def parquet_of(rows) -> bytes:
     return file.getvalue()
 
 
+def serving(model_id: str | None):
+    """What is in production of any project."""
+
+    async def champion_of(project: str) -> str | None:
+        return model_id
+
+    return champion_of
+
+
+async def nobody_asks(project: str) -> str | None:
+    raise AssertionError("the champion does not matter")
+
+
 async def test_a_run_continues_from_the_champion_and_a_later_champion_changes_nothing(continuing):
     store, manifest, earlier = await continuing()
-    start = await decide_start(store, manifest, BASE, MODEL)
+    start = await decide_start(store, manifest, BASE, serving(MODEL))
     assert (start.model_id, start.learnt, start.reason) == (MODEL, earlier.train, None)
-    assert await decide_start(store, manifest, BASE, None) == start == await decided(store, manifest)
+    assert await decide_start(store, manifest, BASE, serving(None)) == start
+    assert await decide_start(store, manifest, BASE, nobody_asks) == start == await decided(store, manifest)
     names = {plan_run(manifest, manifest.train, BASE, None, one).run_id for one in (start, None)}
     assert len(names) == 2
 
@@ -152,12 +166,12 @@ async def test_a_champion_that_may_not_be_continued_is_left_with_the_reason(
     continuing, changes, champion, base, words
 ):
     store, manifest, _ = await continuing(**changes)
-    start = await decide_start(store, manifest, base, champion)
+    start = await decide_start(store, manifest, base, serving(champion))
     assert (start.model_id, start.learnt) == (None, None)
     assert words in start.reason
 
 
 async def test_a_recipe_that_names_no_champion_decides_nothing(bench):
     made = await bench()
-    assert await decide_start(made.store, made.manifest, BASE, MODEL) is None
+    assert await decide_start(made.store, made.manifest, BASE, nobody_asks) is None
     assert await decided(made.store, made.manifest) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
@@ -15,19 +16,24 @@ from tunewheel_train.errors import RunFailed
 from tunewheel_train.runs import adapters
 from tunewheel_train.runs.runs import Run
 
+ChampionOf = Callable[[str], Awaitable[str | None]]
+"""Returns the model in production of a project; None: there is none."""
 FIELD = "train.continue_from"
 _SHAPE = ("method", "rank", "alpha", "rslora", "dora", "target_modules")
 _FILES = ("adapter_config.json", "adapter_model.safetensors", "tunewheel.json")
 
 
 async def decided(store: ObjectStore, manifest: DatasetManifest) -> Start | None:
-    """Return the decision for a dataset version; None: there is none yet. Raises TransientError."""
+    """Return the decision for a dataset version; None: there is none yet, or the recipe asks for none. Raises
+    TransientError."""
+    if manifest.spec.train.continue_from != CHAMPION:
+        return None
     data = await store.read(_path(manifest))
     return Start.model_validate_json(data) if data is not None else None
 
 
 async def decide_start(
-    store: ObjectStore, manifest: DatasetManifest, base: BaseModelRef, champion: str | None
+    store: ObjectStore, manifest: DatasetManifest, base: BaseModelRef, champion_of: ChampionOf | None
 ) -> Start | None:
     """Decide once how the run of ``manifest`` on ``base`` begins; None: the recipe does not continue from the
     champion. A later champion changes nothing: the run's id follows from the decision.
@@ -39,6 +45,7 @@ async def decide_start(
     start = await decided(store, manifest)
     if start is None:
         try:
+            champion = await champion_of(manifest.project) if champion_of else None
             start = await _from(store, manifest, base, champion)
         except (RunFailed, ArtifactMissing, CorruptArtifact, InvalidEvent, ValidationError) as error:
             start = Start(reason=str(getattr(error, "reason", None) or error))
