@@ -248,8 +248,8 @@ async def pass_gap(consumer: AIOKafkaConsumer, partition: TopicPartition, option
 class LogEnds:
     """Queries the ends of topics, on its own connections, which are opened at the first use.
 
-    The broker answers the requests of a connection in order. On a follower's connection the answer would come
-    only after its long poll, which takes half a second.
+    A follower learns of an added partition up to ``NOTICE_MS`` late. So the topics are described anew for
+    each query.
     """
 
     def __init__(self, options: Mapping[str, Any], names: Sequence[str]) -> None:

@@ -27,8 +27,8 @@ LEAST_LINES = 2
 
 @dataclass(frozen=True)
 class CodePair:
-    """A documented function: its qualified name, its code with and without documentation, and its summary. It
-    trains in both directions."""
+    """A documented function: its qualified name, its code with and without documentation, and its summary.
+    Models are trained to write the code from the summary, and the summary from the code."""
 
     name: str
     language: str
