@@ -203,7 +203,7 @@ class Story:
         self._screen.answers(("after the rollback", "after the promotion"), [(question, *answers)])
 
     async def _command(self, action: str, model_id: str) -> None:
-        """Command the registry, as ``tunewheel model`` does.
+        """Command the registry, as ``tunewheel model rollback`` and ``tunewheel model promote`` do.
 
         Raises:
             TurnStopped: the registry refused, or did not answer.
