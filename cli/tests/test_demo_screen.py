@@ -6,6 +6,7 @@ from io import StringIO
 
 from rich.console import Console
 from tunewheel_cli.demo.screen import Screen
+from tunewheel_contracts.formats.scorecard import Slice
 
 
 def screen(*, terminal: bool = False) -> tuple[Screen, StringIO]:
@@ -47,6 +48,19 @@ def test_an_answer_that_is_an_object_is_shown_as_its_values() -> None:
     assert "true" in shown
     assert "category" not in shown
     assert "…" in shown, "an answer that rambles is cut"
+
+
+def test_what_is_right_too_seldom_is_told_with_its_rows_and_what_the_champion_had() -> None:
+    found, file = screen()
+    found.slices((subject("returns", candidate=0.25, champion=0.875), subject("safety", candidate=0.8)))
+    told = " ".join(file.getvalue().split())
+    assert told == "label_accuracy by label: returns 0.25 of 8, champion 0.88, safety 0.80"
+    found.slices(())
+    assert file.getvalue().count("\n") == 1, "nothing is said of no slices"
+
+
+def subject(name: str, **figures: float) -> Slice:
+    return Slice(by="label", value=name, rows=8, metric="label_accuracy", figures=figures)
 
 
 def test_a_wheel_goes_on_by_itself_only_where_somebody_looks_on() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tunewheel_contracts.errors import TunewheelError
 from tunewheel_runtime.kafka import client_options
+from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_cli import run_state
 from tunewheel_cli.client import principal_of
@@ -146,7 +147,8 @@ async def _tell(
     settings = Connection(bootstrap_servers=wheel.bootstrap_servers).settings()
     async with EventFeed(settings) as feed, GatewayClient(wheel.endpoint("gateway")) as gateway:
         asker = principal_of(wheel.plan.var, wheel.bootstrap_servers)
-        story = Story(feed, gateway, example, screen, outcome, settings, asker)
+        store = ObjectStore(wheel.plan.var.store_url)
+        story = Story(feed, gateway, example, screen, outcome, settings, asker, store)
         stranger = await gateway.status_without_key()
         screen.say(f"  every request carries this wheel's key; without it the gateway answers {stranger}")
         screen.say(f"  look on in the console: {await login_text(wheel.endpoint('console'))}")

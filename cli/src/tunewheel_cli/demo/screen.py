@@ -14,10 +14,13 @@ from rich.table import Column, Table
 from rich.text import Text
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.formats.scorecard import Role, Slice
 
 from tunewheel_cli.feed import EventFeed
 
 SHOWN_METRICS = ("valid_output", "label_accuracy", "rouge_l", "perplexity", "regression_accuracy")
+RIGHT = 0.8
+"""The share of a slice's rows from which on the slice is shown as right."""
 
 
 class Screen:
@@ -76,6 +79,13 @@ class Screen:
         for check in verdict.data.checks:
             mark = "[green]holds[/]" if check.passed else "[red]misses[/]"
             self.say(f"  {mark} {check.criterion.metric}: {check.reason}")
+
+    def slices(self, slices: Sequence[Slice]) -> None:
+        """Show how many held-out rows of each slice the candidate has right, as a share, worst first; those
+        below ``RIGHT`` in colour, with the champion's share."""
+        for metric in sorted({one.metric for one in slices}):
+            told = [_slice(one) for one in slices if one.metric == metric]
+            self.say(f"  {metric} by {slices[0].by}: {', '.join(told)}")
 
     def answers(self, models: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:
         """Show the models' answers to the same questions side by side. A row: a question, its answers."""
@@ -148,6 +158,14 @@ def training_progress(feed: EventFeed, bar: Bar, dataset_id: str) -> Iterator[No
         yield
     finally:
         feed.forget(follow)
+
+
+def _slice(one: Slice) -> str:
+    figure, champion = one.figures[Role.CANDIDATE], one.figures.get(Role.CHAMPION)
+    if figure >= RIGHT:
+        return f"{one.value} {figure:.2f}"
+    before = "" if champion is None else f", champion {champion:.2f}"
+    return f"[yellow]{one.value} {figure:.2f} of {one.rows}{before}[/]"
 
 
 def _short(text: str, limit: int = 220) -> str:

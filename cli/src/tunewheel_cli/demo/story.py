@@ -17,6 +17,7 @@ from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.kafka import client_options
 from tunewheel_runtime.kafka_settings import KafkaSettings
+from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_cli.demo.example import Example, Ticket
 from tunewheel_cli.demo.gateway import GatewayClient, text_of
@@ -96,7 +97,7 @@ class Story:
 
     def __init__(
         self, feed: EventFeed, gateway: GatewayClient, example: Example, screen: Screen,
-        outcome: Outcome, settings: KafkaSettings, principal: Principal | None,
+        outcome: Outcome, settings: KafkaSettings, principal: Principal | None, store: ObjectStore,
     ) -> None:  # fmt: skip
         """``principal``: of the events that the story publishes."""
         self._feed = feed
@@ -110,7 +111,7 @@ class Story:
         self._project = self._spec.project
         self._base = f"{self._project}/base"
         self._watch = outcome.watch
-        self._turns = TurnWatcher(feed, screen, outcome.watch, self._project)
+        self._turns = TurnWatcher(feed, screen, outcome.watch, self._project, store)
 
     async def first_turn(self) -> Turn:
         """Publish the first wave, and follow it until its adapter is served or refused."""

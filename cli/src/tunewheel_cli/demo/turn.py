@@ -7,9 +7,11 @@ from typing import Any
 
 from tunewheel_contracts import topics
 from tunewheel_contracts.errors import TunewheelError
-from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.event import Envelope, decode_data
 from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.lifecycle import Stage
+from tunewheel_contracts.formats.scorecard import Role, Scorecard, Slice
+from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_cli.demo.gauge import Stopwatch
 from tunewheel_cli.demo.screen import Bar, Screen, training_progress
@@ -29,6 +31,8 @@ class Turn:
     dataset: Envelope[DatasetVersioned]
     trained: Envelope[Any]
     verdict: Envelope[Any]
+    by_label: tuple[Slice, ...]
+    """The first criterion's figures by label, worst first."""
     promoted: bool = False
     """Whether its model reached production."""
 
@@ -55,17 +59,21 @@ class Turn:
             "base": figures.get("base"),
             "champion": figures.get("champion"),
             "candidate": figures.get("candidate"),
+            "by_label": {one.value: one.figures[Role.CANDIDATE] for one in self.by_label},
         }
 
 
 class TurnWatcher:
     """Waits for the stages of a turn and shows them."""
 
-    def __init__(self, feed: EventFeed, screen: Screen, watch: Stopwatch, project: str) -> None:
+    def __init__(
+        self, feed: EventFeed, screen: Screen, watch: Stopwatch, project: str, store: ObjectStore
+    ) -> None:
         self._feed = feed
         self._screen = screen
         self._watch = watch
         self._project = project
+        self._store = store
 
     async def dataset(self, name: str, *, after: set[str]) -> Envelope[DatasetVersioned]:
         """Wait for a version that is not in ``after``.
@@ -119,7 +127,11 @@ class TurnWatcher:
         """Wait for a whole turn, from the dataset to the verdict."""
         dataset = await self.dataset(f"curate {suffix}", after=after)
         trained = await self.trained(f"train {suffix}", dataset)
-        return Turn(dataset, trained, await self.judged(f"evaluate {suffix}", trained))
+        verdict = await self.judged(f"evaluate {suffix}", trained)
+        card = decode_data(Scorecard, await self._store.get(verdict.data.scorecard))
+        by_label = tuple(one for one in card.slices if one.by == "label")
+        self._screen.slices(by_label)
+        return Turn(dataset, trained, verdict, by_label)
 
     def in_stage(self, model_id: str, stage: Stage) -> bool:
         """Return whether the registry has moved ``model_id`` to ``stage``."""
