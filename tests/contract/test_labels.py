@@ -7,16 +7,16 @@ from typing import Any
 
 import polars as pl
 import pytest
-from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
+from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_curate.examples.output_validation import spelt_answers, validate_outputs
-from tunewheel_curate.versions.suite import allowed_labels
 from tunewheel_monitor.answers import Task
+from tunewheel_outputs.labels import labels_in_schema
 
 VALUES: dict[str, list[Any]] = {
     "boolean": [True, False],
-    "number": [1, 1.0, 0.5, 3.0],
-    "integer": [1, 2],
-    "string": ["bell", "1"],
+    "number": [1, 1.0, 0.5, 3.0, -2.0, -0.5, 1e20, 10**20],
+    "integer": [1, -7, 2**63, 10**30],
+    "string": ["bell", "1", "true", "null", "1.0"],
 }
 
 
@@ -41,6 +41,13 @@ def test_the_monitor_finds_each_label_of_a_version(kind: str) -> None:
 def test_the_monitor_finds_each_label_that_the_schema_lists(kind: str) -> None:
     values = list(dict.fromkeys(VALUES[kind]))
     task = task_of(kind, enum=values)
-    listed = allowed_labels(ProjectSpec.model_construct(task=task))
+    listed = labels_in_schema(task)
     found = [Task.of(task).label(json.dumps({"escalate": value}), frozenset()) for value in values]
-    assert set(found) == {label for label in listed if label} > set()
+    assert set(found) == set(listed) > set()
+
+
+@pytest.mark.parametrize("answer", [None, "null"])
+def test_null_is_no_label_though_the_schema_lists_it(answer: str | None) -> None:
+    task = task_of("string", enum=["bell", None])
+    assert labels_in_schema(task) == ["bell"]
+    assert Task.of(task).label(json.dumps({"escalate": answer}), frozenset()) is None

@@ -37,6 +37,16 @@ def label_text(label: Any) -> str:
     return label if isinstance(label, str) else json.dumps(label, sort_keys=True, ensure_ascii=False)
 
 
+def labels_in_schema(task: TaskSpec) -> list[str]:
+    """Return the labels that the answers' schema lists, as text and without null. Empty: the schema lists
+    none."""
+    if task.label_field is None or task.output_schema is None:
+        return []
+    described = task.output_schema["properties"][task.label_field]
+    values = described.get("enum", ()) if isinstance(described, dict) else ()
+    return [label_text(value) for value in values if value is not None]
+
+
 def same_label(answer: str, expected: str, label_field: str) -> bool:
     """Return whether both answers have a label, and the labels are the same JSON value. Null is one."""
     try:

@@ -11,7 +11,7 @@ from tunewheel_contracts.fields import linear_complaint, linear_engine
 from tunewheel_contracts.formats.output_rules import AllowedValuesRule
 from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
 from tunewheel_outputs.form import AnswerForm, is_plain_label
-from tunewheel_outputs.labels import label_of, label_text
+from tunewheel_outputs.labels import label_of, label_text, labels_in_schema
 from tunewheel_outputs.parsing import readable
 from tunewheel_outputs.terms import names_in, terms_of
 from tunewheel_outputs.texts import spoken
@@ -68,10 +68,7 @@ def labels_of(task: TaskSpec) -> frozenset[str]:
     for rule in task.output_rules:
         if isinstance(rule, AllowedValuesRule) and rule.field == field and (field or is_plain_label(task)):
             return frozenset(map(label_text, rule.values))
-    if field is None or task.output_schema is None:
-        return frozenset()
-    known = task.output_schema["properties"][field]
-    return frozenset(map(label_text, known.get("enum", ()))) if isinstance(known, dict) else frozenset()
+    return frozenset(labels_in_schema(task))
 
 
 def repetition(answer: str) -> float:

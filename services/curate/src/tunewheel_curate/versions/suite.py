@@ -18,7 +18,7 @@ from typing import Any
 import polars as pl
 from tunewheel_contracts.formats.dataset import ExampleFormat
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_outputs.labels import label_text
+from tunewheel_outputs.labels import labels_in_schema
 from tunewheel_outputs.rules import rule_complaints
 from tunewheel_outputs.schema import SchemaCheck
 from tunewheel_redaction.redaction import Redactor
@@ -65,16 +65,6 @@ def observed(split: Split, spec: ProjectSpec, tokens: Tokens) -> pl.DataFrame:
         "split",
         pl.col("split").n_unique().over("group").cast(pl.Int64).alias("splits_of_group"),
     )
-
-
-def allowed_labels(spec: ProjectSpec) -> list[str]:
-    """Return the labels that the schema lists, and ``NO_LABEL``; empty if the schema lists none."""
-    schema, field = spec.task.output_schema, spec.task.label_field
-    if schema is None or field is None:
-        return []
-    known = schema["properties"][field]
-    values = known.get("enum", []) if isinstance(known, dict) else []
-    return [*(label_text(value) for value in values if value is not None), NO_LABEL] if values else []
 
 
 def _schema_violations(said: pl.Series, answers: pl.Series, spec: ProjectSpec) -> pl.Series:
@@ -196,8 +186,8 @@ def _expectations(spec: ProjectSpec) -> list[Any]:
         )
     if spec.task.label_field is not None and spec.task.output_schema is not None:
         expectations.append(gxe.ExpectColumnValuesToNotBeNull(column="label", mostly=0.99))
-    if labels := allowed_labels(spec):
-        expectations.append(gxe.ExpectColumnValuesToBeInSet(column="label", value_set=labels))
+    if labels := labels_in_schema(spec.task):
+        expectations.append(gxe.ExpectColumnValuesToBeInSet(column="label", value_set=[*labels, NO_LABEL]))
     if spec.task.output_rules:
         expectations.append(
             gxe.ExpectColumnMaxToBeBetween(column="rule_violations", min_value=0, max_value=0)
