@@ -103,7 +103,7 @@ fmt: install ## format and mend what can be mended
 
 bench: install ## run a benchmark: make bench NAME=ingest writes var/bench/ingest.json (ARGS go to it)
 	@test -n "$(NAME)" || { echo "say which: make bench NAME=<one of: $(basename $(notdir $(wildcard tests/bench/*.py)))>"; exit 2; }
-	$(BIN)/python tests/bench/$(NAME).py $(ARGS)
+	PYTHONPATH=testing $(BIN)/python tests/bench/$(NAME).py $(ARGS)
 
 # Without install: a machine with a GPU often has a PyTorch of its own, and reaches no package registry.
 bench-gpu: ## train 1B and 8B shapes on this machine's GPU, with the PyTorch that it has (ARGS="--out DIR"; ten minutes)

@@ -1,0 +1,179 @@
+"""What each fold of the log says about a random log, and where it contradicts the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tunewheel_cli.wheel_status import ProjectStatus, fold, fold_models
+from tunewheel_console.state import ConsoleState, Project
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.identity import turn_id_of
+from tunewheel_contracts.turn_status import TurnStatus
+from tunewheel_curate.turns.facts import TurnFacts
+from tunewheel_monitor.turns.facts import TurnLog
+
+from tunewheel_testing.random_logs import RandomLog, Truth
+from tunewheel_testing.story import PROJECT
+
+Events = list[Envelope[Any]]
+SPEC = ProjectSpec.model_validate(
+    {
+        "project": PROJECT,
+        "base_model": "org/tiny",
+        "task": {"system_prompt": "Answer."},
+        "criteria": [{"metric": "valid_output", "minimum": 0.5}],
+    }
+)
+CLI_STAGES = {
+    "building a dataset": "building",
+    "waiting for training": "waiting",
+    "training": "training",
+    "evaluating": "evaluating",
+    "waiting for a review": "review",
+    "passed, rolling out": "passed",
+    "rollout judged": "trial",
+    "shadow": "shadow",
+    "canary": "canary",
+    "serving": "production",
+}
+"""By the place in ``status``: the stage of a turn. Other places say that no turn goes on."""
+CONSOLE_STAGES = {
+    ("curate", "working"): "building",
+    ("train", "waiting"): "waiting",
+    ("train", "working"): "training",
+    ("eval", "working"): "evaluating",
+    ("eval", "waiting"): "review",
+    ("registry", "working"): "passed",
+    ("serve", "done"): "production",
+}
+
+
+def disagreements(log: RandomLog, fold: str) -> list[str]:
+    """Return in what ``fold`` contradicts the truth about a log, read in some order of its topics."""
+    return [*FOLDS[fold](log, log.in_some_order(len(log.events)))]
+
+
+def status_turns(log: RandomLog, events: Events) -> Iterator[str]:
+    """The turns in flight of ``status`` and the console."""
+    status = TurnStatus()
+    for event in events:
+        status.apply(event)
+    in_flight = {turn.turn_id for turn in status.in_flight(log.ends_at)}
+    yield from _differing(log, lambda truth: not truth.over, {turn: turn in in_flight for turn in log.turns})
+
+
+def status_place(log: RandomLog, events: Events) -> Iterator[str]:
+    """The place of a project in ``status``."""
+    place = fold(events).get(PROJECT, ProjectStatus(PROJECT)).place
+    yield from _place(log, CLI_STAGES.get(place, ""), place)
+
+
+def console_place(log: RandomLog, events: Events) -> Iterator[str]:
+    """The place of a project on the console."""
+    place = _console(events).place
+    if place is None:
+        return
+    stage = CONSOLE_STAGES.get((place.step.value, place.tone), "")
+    if place.step.value == "serve" and place.tone == "working":
+        stage = place.note.partition(":")[0]
+    if place.note.startswith("undecided"):
+        stage = ""
+    if place.step.value == "registry" and place.note.startswith(("shadow", "canary")):
+        stage = "trial"
+    yield from _place(log, stage, f"{place.step.value}: {place.note}")
+
+
+def console_models(log: RandomLog, events: Events) -> Iterator[str]:
+    """The models' stages on the console."""
+    stages = _console(events).stages
+    for model, stage in log.stages.items():
+        if stages.get(model, "registered") != stage:
+            yield f"{model} is {stage}, said {stages.get(model)}"
+
+
+def command_models(log: RandomLog, events: Events) -> Iterator[str]:
+    """The models' stages in ``tunewheel models``."""
+    of_models = [event for event in events if event.data.type in _MODEL_TOPICS]
+    stages = {one.registration.model_id: one.stage for one in fold_models(of_models)}
+    for model, stage in log.stages.items():
+        if stages[model] != stage:
+            yield f"{model} is {stage}, said {stages[model]}"
+
+
+def curate_turns(log: RandomLog, events: Events) -> Iterator[str]:
+    """Whether curate may begin another turn. A superseded turn goes on with the newer version."""
+    facts = TurnFacts()
+    for event in events:
+        facts.apply(event)
+    turns = facts.state(SPEC).turns
+    by_version = {
+        log.versions[turn]: truth
+        for turn, truth in log.turns.items()
+        if turn in log.versions and truth.end != "unchanged"
+    }
+
+    def over(truth: Truth) -> bool:
+        if truth.end == "unchanged" and not truth.completed:
+            (same,) = (log.versions[turn] for turn, one in log.turns.items() if one is truth)
+            return over(by_version[same])
+        if truth.newer and not truth.completed:
+            return over(by_version[truth.newer])
+        return truth.over or truth.stage == "production"
+
+    said = {turn_id_of(turn.name): turn.over_at is not None for turn in turns}
+    yield from _differing(log, over, said)
+
+
+def monitor_turns(log: RandomLog, events: Events) -> Iterator[str]:
+    """Which turns the monitor has not ended. Of a request in a dead letter it says nothing."""
+    turns = TurnLog()
+    for event in events:
+        turns.apply(event)
+    open_ = {turn.turn_id: turn for turn in turns.open(PROJECT)}
+    said = {
+        name: (turn := open_.get(name)) is None or turn.end is not None or turn.left_at is not None
+        for name, truth in log.turns.items()
+        if truth.end != "unanswered"
+    }
+    yield from _differing(log, lambda truth: truth.over, said)
+
+
+FOLDS: dict[str, Callable[[RandomLog, Events], Iterator[str]]] = {
+    one.__name__: one
+    for one in (
+        status_turns,
+        status_place,
+        console_place,
+        console_models,
+        command_models,
+        curate_turns,
+        monitor_turns,
+    )
+}
+_MODEL_TOPICS = ("model.registered", "model.promoted", "model.rolledback")
+
+
+def _console(events: Events) -> Project:
+    state = ConsoleState()
+    for event in events:
+        state.apply(event)
+    return state.projects.get(PROJECT, Project(PROJECT))
+
+
+def _differing(log: RandomLog, expected: Callable[[Truth], bool], said: dict[str, bool]) -> Iterator[str]:
+    for turn, answer in said.items():
+        truth = log.turns[turn]
+        if answer is not expected(truth):
+            yield f"{turn} ({log.versions.get(turn)}) is {truth}, said {answer}"
+
+
+def _place(log: RandomLog, stage: str, place: str) -> Iterator[str]:
+    """Compare the stage that a project's place stands for. With several turns any of theirs will do."""
+    going_on = {truth.stage for truth in log.turns.values() if not truth.over and truth.stage != "production"}
+    if "shadow" in going_on or "canary" in going_on:
+        going_on.add("trial")
+    resting = {"", "production"} if "production" in log.stages.values() else {""}
+    if stage not in (going_on or resting):
+        yield f"{sorted(going_on or resting)}, said {place!r}"
