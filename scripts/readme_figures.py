@@ -33,7 +33,7 @@ def table(summary: dict[str, Any]) -> str:
     ]
     rows += [
         ("the whole story", f"{summary['total_seconds']:.0f} s"),
-        ("peak memory", f"{summary['peak_rss_bytes'] / 2**30:.1f} GiB"),
+        ("peak memory (shared pages counted once)", f"{summary['peak_memory_bytes'] / 2**30:.1f} GiB"),
     ]
     head = f"| on {summary['cores']} cores of an {summary['processor']} | |\n|---|---|\n"
     return head + "".join(f"| {name} | {figure} |\n" for name, figure in rows)

@@ -33,12 +33,12 @@ TICKET = Ticket("t-1", "No power", {"category": "solar_output"}, "expert-01", "c
     ],
 )
 def test_an_expert_likes_answers_of_the_right_category(text: str, thumb: str) -> None:
-    assert Answered(TICKET, "c-1", text).thumb("category") == thumb
+    assert Answered(TICKET, "c-1", text, "desk/base").thumb("category") == thumb
 
 
 def test_experts_answer_the_prompts_that_wait_last_and_say_what_they_answer() -> None:
     wave = HELPDESK.second_wave()
-    heard = [Answered(ticket, f"c-{n}", "") for n, ticket in enumerate(wave)]
+    heard = [Answered(ticket, f"c-{n}", "", "desk/base") for n, ticket in enumerate(wave)]
     wanted = LabelsRequested(
         project="helpdesk", request_id="labels-1", alarm_id="alarm-1", dataset_id="ds-1", wanted=20,
         completion_ids=("c-3", "c-50"),

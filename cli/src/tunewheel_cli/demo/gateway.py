@@ -49,7 +49,7 @@ class GatewayClient:
             while model not in await self.models():  # noqa: ASYNC110 - nothing to wait for over HTTP
                 await asyncio.sleep(0.1)
 
-    async def ask(self, model: str, question: str, *, max_tokens: int = 80) -> dict[str, Any]:
+    async def ask(self, model: str, question: str, *, max_tokens: int = 64) -> dict[str, Any]:
         """Return the whole completion. Decoding is greedy, so that a second demo shows the same answers.
 
         Raises:

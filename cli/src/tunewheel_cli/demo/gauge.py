@@ -46,13 +46,11 @@ class Stopwatch:
 
 @dataclass(slots=True)
 class MemoryGauge:
-    """Samples the resident memory of this process and its descendants, in bytes.
-
-    The sum counts shared pages once per process, so it is an upper bound.
-    """
+    """Samples the memory of this process and its descendants, in bytes: the sum of their proportional set
+    sizes (proc_pid_smaps(5)). A page that n processes share counts as an nth for each."""
 
     peak_bytes: int = 0
-    interval_seconds: float = 2.0
+    interval_seconds: float = 5.0
 
     def sample(self) -> int:
         import psutil
@@ -61,7 +59,7 @@ class MemoryGauge:
         total = 0
         for process in (me, *me.children(recursive=True)):
             with contextlib.suppress(psutil.Error):
-                total += process.memory_info().rss
+                total += process.memory_full_info().pss
         self.peak_bytes = max(self.peak_bytes, total)
         return total
 

@@ -24,7 +24,7 @@ from tunewheel_cli.demo.gateway import GatewayClient, text_of
 from tunewheel_cli.demo.gauge import MemoryGauge, Stopwatch
 from tunewheel_cli.demo.screen import Screen
 from tunewheel_cli.demo.shift import PATIENCE_SECONDS, Shift, shown
-from tunewheel_cli.demo.traffic import keep_asking
+from tunewheel_cli.demo.traffic import Answered, keep_asking
 from tunewheel_cli.demo.turn import Turn, TurnStopped, TurnWatcher
 from tunewheel_cli.feed import EventFeed
 from tunewheel_cli.model_commands import command
@@ -55,7 +55,7 @@ class Outcome:
             "stages": [{"name": stage.name, "seconds": stage.seconds} for stage in self.watch.stages],
             "first_tuned_answer_seconds": self.first_tuned_answer_seconds,
             "total_seconds": round(self.watch.elapsed, 2),
-            "peak_rss_bytes": self.memory.peak_bytes,
+            "peak_memory_bytes": self.memory.peak_bytes,
             "turns": [turn.summary() for turn in self.turns],
             "second_promoted": self.second_promoted,
             "drift": self.drift,
@@ -245,10 +245,6 @@ class Story:
 
             async def one(question: str) -> str:
                 answer = text_of(await self._gateway.ask(model, question))
-                # The first turn asks the tuned model first.
-                self._outcome.first_tuned_answer_seconds = self._outcome.first_tuned_answer_seconds or round(
-                    self._watch.elapsed, 2
-                )
                 bar.to(next(count), len(questions))
                 return answer
 
@@ -269,6 +265,13 @@ class Story:
         """Keep customers asking until shadow and canary are judged. Return whether the candidate won and is
         served."""
         name, judged = f"roll out {number}", len(self._feed.by_topic[topics.ROLLOUT_JUDGED.name])
+
+        async def hear(one: Answered) -> None:
+            if one.model == turn.model_id and self._outcome.first_tuned_answer_seconds is None:
+                self._outcome.first_tuned_answer_seconds = round(self._watch.elapsed, 2)
+                self._screen.say("The first answer of the tuned model to a customer, in the canary:")
+                self._screen.answers(("tuned model",), [(one.ticket.question, one.text)])
+
         with self._watch.stage(name), self._screen.bar(name) as bar:
             asking = asyncio.create_task(
                 keep_asking(
@@ -276,6 +279,7 @@ class Story:
                     self._project,
                     tickets,
                     lambda n: bar.to(n, None, f"{self._turns.stage_of(turn.model_id)}: {n} requests"),
+                    hear,
                 )
             )
             try:

@@ -25,6 +25,8 @@ class Answered:
     ticket: Ticket
     completion_id: str
     text: str
+    model: str
+    """The model that answered."""
 
     def thumb(self, label_field: str) -> Literal["up", "down"]:
         """Return the expert's thumb: up if the answer's label equals the label of the expert's answer."""
@@ -92,4 +94,4 @@ async def _ask(gateway: GatewayClient, project: str, ticket: Ticket) -> Answered
     completion = await retry(
         lambda: gateway.ask(project, ticket.question), PATIENT, what="asking the gateway"
     )
-    return Answered(ticket, completion["id"], text_of(completion))
+    return Answered(ticket, completion["id"], text_of(completion), completion["model"])
