@@ -11,7 +11,7 @@ from tunewheel_cli.acls import SERVICES
 from tunewheel_cli.cluster import SeenGroup
 from tunewheel_cli.commands.tables import print_status
 from tunewheel_cli.lag import GroupLag, committed_offsets, groups_of_services, silent_services
-from tunewheel_cli.wheel_status import WheelReport
+from tunewheel_cli.wheel_report import WheelReport
 
 
 def test_every_service_that_reads_by_groups_is_looked_for() -> None:

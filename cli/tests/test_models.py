@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tunewheel_cli.commands.tables import print_models
-from tunewheel_cli.wheel_status import fold_models
+from tunewheel_cli.wheel_report import fold_models
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.topics import BY_NAME
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from tunewheel_cli import wheel_status
+from tunewheel_cli import wheel_report
 from tunewheel_cli.commands.tables import print_status
 from tunewheel_cli.connection import InvalidOption
 from tunewheel_cli.kafka.ports import free_port
@@ -22,7 +22,7 @@ from tunewheel_cli.service_health import (
     parse_health_urls,
     warnings_of,
 )
-from tunewheel_cli.wheel_status import WheelReport
+from tunewheel_cli.wheel_report import WheelReport
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.settings import ServiceSettings
 from uvicorn import Config, Server
@@ -113,14 +113,14 @@ async def test_a_process_elsewhere_does_not_hide_the_one_here(monkeypatch: pytes
         "dead_letter_counts": nothing,
         "read_topics": no_events,
     }.items():
-        monkeypatch.setattr(wheel_status, name, function)
+        monkeypatch.setattr(wheel_report, name, function)
     here, elsewhere = (Service("curate", ServiceSettings(store_url="memory://")) for _ in range(2))
     here.warn("disk", "the disk is full")
     elsewhere.warn("lag", "is behind")
     async with answering(here) as one, answering(elsewhere) as other:
         local = {"pid": 7, "url": one, "health_url": one, "state": "ready", "restarts": 0, "note": ""}
         wheel = RunState(1, 1.0, "running", "localhost:9092", services={"curate": local})
-        report = await wheel_status.read_report({}, wheel, (one, other), None)
+        report = await wheel_report.read_report({}, wheel, (one, other), None)
     assert report.services["curate"] == local
     assert set(report.services) == {"curate", f"curate {other}"}
     assert report.warnings == {"curate": ["the disk is full"], f"curate {other}": ["is behind"]}

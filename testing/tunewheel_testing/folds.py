@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tunewheel_cli.wheel_status import ProjectStatus, fold, fold_models
+from tunewheel_cli.wheel_report import ProjectStatus, fold, fold_models
 from tunewheel_console.state import ConsoleState, Project
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import turn_id_of
-from tunewheel_contracts.turn_status import TurnStatus
 from tunewheel_curate.turns.facts import TurnFacts
 from tunewheel_monitor.turns.facts import TurnLog
+from tunewheel_wheel.wheel import Wheel
 
 from tunewheel_testing.random_logs import RandomLog, Truth
 from tunewheel_testing.story import PROJECT
@@ -33,7 +33,6 @@ CLI_STAGES = {
     "evaluating": "evaluating",
     "waiting for a review": "review",
     "passed, rolling out": "passed",
-    "rollout judged": "trial",
     "shadow": "shadow",
     "canary": "canary",
     "serving": "production",
@@ -55,13 +54,19 @@ def disagreements(log: RandomLog, fold: str) -> list[str]:
     return [*FOLDS[fold](log, log.in_some_order(len(log.events)))]
 
 
-def status_turns(log: RandomLog, events: Events) -> Iterator[str]:
+def wheel_turns(log: RandomLog, events: Events) -> Iterator[str]:
+    """The stage and the end of each turn in the one fold, which ``status`` and the console print."""
+    wheel = _wheel(events)
+    for turn in wheel.turns:
+        truth = log.turns[turn.turn_id]
+        if (turn.stage.value, turn.end.value if turn.end else "") != (truth.stage, truth.end):
+            yield f"{turn.turn_id} ({turn.dataset_id}) is {truth}, said {turn.stage}, {turn.end}"
+
+
+def in_flight(log: RandomLog, events: Events) -> Iterator[str]:
     """The turns in flight of ``status`` and the console."""
-    status = TurnStatus()
-    for event in events:
-        status.apply(event)
-    in_flight = {turn.turn_id for turn in status.in_flight(log.ends_at)}
-    yield from _differing(log, lambda truth: not truth.over, {turn: turn in in_flight for turn in log.turns})
+    found = {turn.turn_id for turn in _wheel(events).in_flight(log.ends_at)}
+    yield from _differing(log, lambda truth: not truth.over, {turn: turn in found for turn in log.turns})
 
 
 def status_place(log: RandomLog, events: Events) -> Iterator[str]:
@@ -80,8 +85,6 @@ def console_place(log: RandomLog, events: Events) -> Iterator[str]:
         stage = place.note.partition(":")[0]
     if place.note.startswith("undecided"):
         stage = ""
-    if place.step.value == "registry" and place.note.startswith(("shadow", "canary")):
-        stage = "trial"
     yield from _place(log, stage, f"{place.step.value}: {place.note}")
 
 
@@ -143,7 +146,8 @@ def monitor_turns(log: RandomLog, events: Events) -> Iterator[str]:
 FOLDS: dict[str, Callable[[RandomLog, Events], Iterator[str]]] = {
     one.__name__: one
     for one in (
-        status_turns,
+        wheel_turns,
+        in_flight,
         status_place,
         console_place,
         console_models,
@@ -153,6 +157,13 @@ FOLDS: dict[str, Callable[[RandomLog, Events], Iterator[str]]] = {
     )
 }
 _MODEL_TOPICS = ("model.registered", "model.promoted", "model.rolledback")
+
+
+def _wheel(events: Events) -> Wheel:
+    wheel = Wheel()
+    for event in events:
+        wheel.apply(event)
+    return wheel
 
 
 def _console(events: Events) -> Project:
@@ -172,8 +183,6 @@ def _differing(log: RandomLog, expected: Callable[[Truth], bool], said: dict[str
 def _place(log: RandomLog, stage: str, place: str) -> Iterator[str]:
     """Compare the stage that a project's place stands for. With several turns any of theirs will do."""
     going_on = {truth.stage for truth in log.turns.values() if not truth.over and truth.stage != "production"}
-    if "shadow" in going_on or "canary" in going_on:
-        going_on.add("trial")
     resting = {"", "production"} if "production" in log.stages.values() else {""}
     if stage not in (going_on or resting):
         yield f"{sorted(going_on or resting)}, said {place!r}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from tunewheel_contracts import identity
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.lifecycle import CommandRefused, Stage
+from tunewheel_contracts.events.lifecycle import ModelPromoted, Stage
 from tunewheel_contracts.events.training import TrainFailed
 from tunewheel_contracts.formats.rollout_spec import RolloutSpec
 from tunewheel_registry.decision import decide
@@ -44,6 +44,8 @@ OUTCOMES = {
     "retired": "retired",
 }
 """By how a turn ended: the outcome that its ``turn.completed`` names. A turn that served has others."""
+SERVED = ("", "replaced")
+"""What ``turn.completed`` was told about where the turn's model served."""
 TRIED = ("waiting", "training", "evaluating", "review", "passed", "shadow", "canary")
 """The stages of a turn that has a version and does not serve yet."""
 
@@ -123,6 +125,8 @@ class World:
         self.versions: dict[str, Version] = {}
         self.inbox: list[Envelope[Any]] = []
         """Triggers that the registry has not read yet."""
+        self.held_up: dict[str, bool] = {}
+        """By model: whether the registry's last step says that it is held up."""
         self.told: dict[str, str] = {}
         """By turn: the end that its ``turn.completed`` told."""
 
@@ -276,20 +280,22 @@ class World:
         for event in decided:
             said = self.story.add(event, trigger, ahead=ahead)
             self.state = apply(self.state, event, cause=trigger.id, at=said.time)
-            assert isinstance(event, CommandRefused) or said.id == event.event_id()
+            if isinstance(event, ModelPromoted):
+                self.held_up[event.model_id] = event.held_up
 
     # the truth
     def _turns(self) -> dict[str, Truth]:
         return {turn_id_of(one.id): self._truth(one) for one in self.requests}
 
     def _truth(self, request: Envelope[Any]) -> Truth:
-        turn = turn_id_of(request.id)
-        truth = self._course(request)
-        if turn not in self.told or truth.end == "":
-            if turn in self.told and truth.stage == "production":
-                return Truth("production", "completed", completed=True)
-            return truth
-        return Truth(truth.stage, truth.end, truth.newer, completed=True)
+        """Return the truth about a turn. An end that was told before the turn served is void once the turn
+        goes on; an end that was told of a turn that served is final."""
+        course, told = self._course(request), self.told.get(turn_id_of(request.id))
+        if told is None:
+            return course
+        if course.end:
+            return replace(course, completed=True)
+        return Truth(course.stage, "completed", completed=True) if told in SERVED else course
 
     def _course(self, request: Envelope[Any]) -> Truth:
         name = self.answers.get(request.id)
@@ -331,12 +337,12 @@ class World:
                 case _:
                     return Truth("evaluating")
         served = model.has_been(Stage.PRODUCTION)
-        before = [step.stage.value for step in model.history if step.stage.value in TRIED]
+        names = {Stage.EVALUATED: "passed", Stage.SHADOW: "shadow", Stage.CANARY: "canary"}
+        before = [names[step.stage] for step in model.history if step.stage in names]
         last = "production" if served else before[-1] if before else "evaluating"
-        last = "passed" if last == "evaluated" else last
         match model.stage:
             case Stage.EVALUATED:
-                return Truth("passed", "undecided" if model.held_up_in is Stage.EVALUATED else "")
+                return Truth("passed", "undecided" if self.held_up[model.model_id] else "")
             case Stage.SHADOW | Stage.CANARY | Stage.PRODUCTION:
                 return Truth(model.stage.value)
             case Stage.ROLLED_BACK:
@@ -356,7 +362,7 @@ class World:
         return [
             turn
             for turn, truth in self._turns().items()
-            if turn not in self.told
+            if (turn not in self.told or (truth.stage == "production" and truth.end == ""))
             and (truth.end in OUTCOMES or truth.end == "replaced" or truth.stage == "production")
         ]
 
@@ -364,6 +370,7 @@ class World:
         request = next(one for one in self.requests if turn_id_of(one.id) == turn)
         truth = self._truth(request)
         outcome = OUTCOMES.get(truth.end) or self.dice.choice(("helped", "promoted", "undecided"))
+        self._apart()
         self.told[turn] = truth.end
         self.story.say(
             "turn.completed", request, turn_id=turn, dataset_id=self.answers[request.id] or None,

@@ -22,6 +22,7 @@ PACKAGES = (
     "redaction",
     "retrieval",
     "runtime",
+    "wheel",
     *(f"services/{p.name}" for p in ROOT.glob("services/*")),
 )
 LINK = re.compile(r"\]\(([^)\s]+)\)")

@@ -41,7 +41,7 @@ async def models(reach: Reach, project: Project = None) -> None:
     """Show every registered model: its stage, its base, and what the base's own files say about it."""
     from tunewheel_cli.commands.tables import print_models
     from tunewheel_cli.reading import read_topics
-    from tunewheel_cli.wheel_status import MODEL_TOPICS, fold_models
+    from tunewheel_cli.wheel_report import MODEL_TOPICS, fold_models
 
     events = read_topics(reach.client_options(), MODEL_TOPICS)
     found = fold_models([event async for event in events if project in (None, event.project)])

@@ -11,7 +11,7 @@ from tunewheel_cli.reach import Reach, reaching
 
 if TYPE_CHECKING:
     from tunewheel_cli.run_state import RunState
-    from tunewheel_cli.wheel_status import WheelReport
+    from tunewheel_cli.wheel_report import WheelReport
 
 HealthUrls = Annotated[
     str | None,
@@ -41,7 +41,7 @@ async def status(
     """
     from tunewheel_cli.commands.tables import print_status
     from tunewheel_cli.service_health import parse_health_urls
-    from tunewheel_cli.wheel_status import read_report
+    from tunewheel_cli.wheel_report import read_report
 
     wheel = reach.connection.wheel(reach.var)
     urls = parse_health_urls(health_urls)

@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
-from tunewheel_contracts.turn_report import report
+from tunewheel_wheel.report import report
 
 from tunewheel_cli.acls import PRINCIPALS, Acl
 from tunewheel_cli.lag import GroupLag
 from tunewheel_cli.run_state import RunState
-from tunewheel_cli.wheel_status import ProjectStatus, RegisteredModel, WheelReport
+from tunewheel_cli.wheel_report import ProjectStatus, RegisteredModel, WheelReport
 
 if TYPE_CHECKING:
     from tunewheel_runtime.identity.keys import ApiKey
@@ -71,7 +71,7 @@ def _print_groups(console: Console, report: WheelReport) -> None:
 
 def _print_turns(console: Console, project: ProjectStatus) -> None:
     """Print the project's alarms and turns, and then what a person should do."""
-    lines = report(project.turns, datetime.now(UTC))
+    lines = report(project.wheel, datetime.now(UTC))
     if lines:
         console.print(f"\n[bold]{escape(project.project)}[/]")
     for line in lines:
@@ -148,10 +148,8 @@ def _lag(lags: Sequence[GroupLag]) -> Table:
 def _projects(projects: Mapping[str, ProjectStatus]) -> Table:
     table = Table("project", "is", "since", "serves", "turns", "last", box=None, pad_edge=False)
     for project in projects.values():
-        since = project.since.astimezone().strftime("%H:%M:%S") if project.since else ""
-        turns = (
-            f"{len(project.datasets)} datasets, {len(project.runs)} runs, {len(project.promoted)} promoted"
-        )
+        since = project.latest.time.astimezone().strftime("%H:%M:%S") if project.latest else ""
+        turns = "{datasets} datasets, {runs} runs, {promoted} promoted".format(**project.counts)
         last = shorten(project.last, LAST_CHARACTERS, placeholder=" …")
         cells = (project.project, project.place, since, project.serving, turns, last)
         table.add_row(*map(escape, cells))

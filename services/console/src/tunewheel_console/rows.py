@@ -157,13 +157,13 @@ MOST_COMMANDED = 8
 
 def commanded_models(project: Project) -> list[tuple[str, Stage, tuple[ModelAction, ...]]]:
     """Return the models with possible actions, the last changed first."""
-    latest = sorted(project.stages, key=lambda model: project.moved[model], reverse=True)
-    found = [(model, project.stages[model], _actions(project, model)) for model in latest]
+    latest = reversed(project.stages.items())
+    found = [(model, stage, _actions(project, model, stage)) for model, stage in latest]
     return [one for one in found if one[2]][:MOST_COMMANDED]
 
 
-def _actions(project: Project, model: str) -> tuple[ModelAction, ...]:
-    plain = _ACTIONS.get(project.stages[model], ())
+def _actions(project: Project, model: str, stage: Stage) -> tuple[ModelAction, ...]:
+    plain = _ACTIONS.get(stage, ())
     if model != project.pinned:
         return plain
     return tuple(ModelAction.UNPIN if one is ModelAction.PIN else one for one in plain)

@@ -12,14 +12,14 @@ from tunewheel_contracts.events.evaluation import ReviewRequested
 from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.events.monitoring import LabelsRequested
 from tunewheel_contracts.events.training import TrainAction
-from tunewheel_contracts.turn_report import report
 from tunewheel_runtime.identity.roles import Role
+from tunewheel_wheel.report import report
 
 from tunewheel_console import rows
 from tunewheel_console.actions import ALONE, ModelAction
+from tunewheel_console.place import Place, Step, Tone
 from tunewheel_console.queues import Review
 from tunewheel_console.state import Project, Verdict
-from tunewheel_console.wheel import Place, Step, Tone
 
 COLOURS: dict[Tone, str] = {
     "working": "primary",
@@ -85,7 +85,7 @@ def draw_project(project: Project, commands: Commands) -> None:
 def draw_turns(project: Project) -> None:
     """Draw the open alarms, the reason why a turn waits, the running turn, the last turn's end, and what to
     do next."""
-    lines = report(project.turns, datetime.now(UTC))
+    lines = report(project.wheel, datetime.now(UTC))
     if not lines:
         return
     with ui.column().classes("w-full gap-1").mark(f"turns-{project.name}"):

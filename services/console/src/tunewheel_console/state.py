@@ -20,13 +20,10 @@ from tunewheel_contracts.events.evaluation import (
 from tunewheel_contracts.events.lifecycle import (
     CommandRefused,
     ModelPinned,
-    ModelPromoted,
-    ModelRegistered,
-    ModelRolledback,
     ServingDesired,
     Stage,
 )
-from tunewheel_contracts.events.monitoring import TurnDecided
+from tunewheel_contracts.events.monitoring import TurnCompleted, TurnDecided
 from tunewheel_contracts.events.production import DriftDetected, InferenceCompleted, RolloutJudged
 from tunewheel_contracts.events.training import (
     TrainAction,
@@ -39,10 +36,10 @@ from tunewheel_contracts.events.training import (
 from tunewheel_contracts.events.upstream import FeedbackReceived, ProjectDeclared
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.topics import PROJECT_DECLARED, SERVING_DESIRED, TopicSpec
-from tunewheel_contracts.turn_status import TurnStatus
+from tunewheel_wheel.wheel import Wheel
 
+from tunewheel_console.place import RESTING, Place, Step, place_by_traffic, place_of
 from tunewheel_console.queues import LabelRequests, Reviews
-from tunewheel_console.wheel import Place, place_after, says_the_same
 
 KEPT = 50
 """How many of the latest drifts, rollout verdicts and rejections are kept per project."""
@@ -50,8 +47,18 @@ LOSS_POINTS = 2_000
 """The most losses that are kept per run."""
 T = TypeVar("T", datetime, tuple[datetime, str], tuple[datetime, TrainAction])
 Verdict = EvalPassed | EvalFailed | EvalUndecided | ReviewRequested
-_REPEATED = (TrainStarted, TrainCompleted, TrainFailed, TrainControl, TurnDecided)
-"""Events that may occur again under the same id: a run is trained again, or a decision is repeated."""
+_REPEATED = (
+    DatasetVersioned,
+    DatasetRejected,
+    TrainStarted,
+    TrainCompleted,
+    TrainFailed,
+    TrainControl,
+    TurnCompleted,
+    TurnDecided,
+)
+"""Events that may occur again under the same id: the same records are asked for twice, a run is trained
+again, or a decision is repeated."""
 
 
 @dataclass
@@ -120,20 +127,16 @@ class Project:
 
     name: str
     spec: ProjectSpec | None = None
-    place: Place | None = None
+    traffic_places: dict[Step, Place] = field(default_factory=dict[Step, Place])
+    """By step, where the latest record, completion or alarm brings the project while it rests."""
     datasets: dict[str, DatasetVersioned] = field(default_factory=dict[str, DatasetVersioned])
     rejections: deque[DatasetRejected] = field(default_factory=lambda: deque(maxlen=KEPT))
     runs: dict[str, Run] = field(default_factory=dict[str, Run])
     reviews: Reviews = field(default_factory=Reviews)
     """The reviews of answers."""
     labels: LabelRequests = field(default_factory=LabelRequests)
-    turns: TurnStatus = field(default_factory=TurnStatus)
-    """Open alarms, curate's decision about them, running turns, and the end of the last turn."""
-    models: set[str] = field(default_factory=set[str])
-    """All registered models, including bases."""
-    stages: dict[str, Stage] = field(default_factory=dict[str, Stage])
-    moved: dict[str, datetime] = field(default_factory=dict[str, datetime])
-    """When each model came to its stage. A later event may be read before an earlier one of another topic."""
+    wheel: Wheel = field(default_factory=Wheel)
+    """Open alarms, curate's decision about them, all turns, and the models' stages."""
     pin: tuple[datetime, str, bool] | None = None
     """The last pin or unpin: its time, the model, and whether it is pinned."""
     refusals: deque[CommandRefused] = field(default_factory=lambda: deque(maxlen=KEPT))
@@ -144,6 +147,8 @@ class Project:
     recent: dict[str, int] = field(default_factory=dict[str, int])
     """By event type of topics that carry traffic, how many events were read."""
     thumbs_down: int = 0
+    settled: bool = False
+    """Whether traffic was seen since the last event of another kind."""
     version: int = 0
     """Grows with every change, except of the traffic counts, which change all the time."""
 
@@ -162,9 +167,41 @@ class Project:
     def pending_reviews(self) -> list[Run]:
         return [run for run in self.runs.values() if run.awaits_review]
 
-    def move(self, model_id: str, stage: Stage, at: datetime) -> None:
-        if model_id not in self.moved or at >= self.moved[model_id]:
-            self.stages[model_id], self.moved[model_id] = stage, at
+    @property
+    def models(self) -> set[str]:
+        """All registered models, including bases."""
+        return {*self.wheel.facts.models.registrations}
+
+    @property
+    def stages(self) -> dict[str, Stage]:
+        """The models' stages, the latest moved last."""
+        return self.wheel.facts.models.stages
+
+    @property
+    def place(self) -> Place | None:
+        """Where the project is. Traffic moves it only where no turn goes on."""
+        course, place = self.wheel.place, None
+        if course is not None:
+            run = self.runs.get(course.run_id or "")
+            place = place_of(course, paused=run is not None and run.paused)
+        elif (declared := self.wheel.facts.declared) is not None:
+            place = Place(Step.INGEST, "declared", "waiting", declared.time)
+        for step, resting in ((Step.MONITOR, RESTING), (Step.INGEST, (Step.INGEST,))):
+            seen = self.traffic_places.get(step)
+            if seen is not None and (place is None or (place.step in resting and place.at <= seen.at)):
+                return seen
+        return place
+
+    def see(self, traffic: Place) -> bool:
+        """Keep where traffic brings the project; return whether that may be another place than before. The
+        place itself is not computed for every record and completion."""
+        before, self.traffic_places[traffic.step] = self.traffic_places.get(traffic.step), traffic
+        same = before is not None and (before.note, before.tone) == (traffic.note, traffic.tone)
+        if before is not None and before.at > traffic.at:
+            self.traffic_places[traffic.step] = before
+            same = True
+        changed, self.settled = not (same and self.settled), True
+        return changed
 
     def run(self, run_id: str) -> Run:
         return self.runs.setdefault(run_id, Run(run_id))
@@ -191,20 +228,23 @@ class ConsoleState:
         data = envelope.data
         traffic = isinstance(data, RecordIngested | InferenceCompleted | FeedbackReceived)
         if not traffic and not isinstance(data, TrainProgressed | ReviewAnswered):
-            seen = f"{envelope.id} {envelope.time}" if isinstance(data, _REPEATED) else envelope.id
+            again = f" {envelope.time} {envelope.causation_id}" if isinstance(data, _REPEATED) else ""
+            seen = envelope.id + again
             if seen in self._seen:
                 return
             self._seen.add(seen)
         if envelope.id in self._refused:
             return
         project = self.projects.setdefault(envelope.project, Project(envelope.project))
-        before = project.place
         _fold(project, envelope)
         project.reviews.apply(envelope)
         project.labels.apply(envelope)
-        project.turns.apply(envelope)
-        project.place = place_after(project.place, envelope)
-        project.version += not (traffic and says_the_same(before, project.place))
+        place = place_by_traffic(envelope)
+        moved = place is not None and project.see(place)
+        if not traffic:
+            project.wheel.apply(envelope)
+            project.settled = False
+        project.version += moved or not traffic
         self.version += 1
 
     def forget(self, topic: TopicSpec, project: str) -> None:
@@ -257,17 +297,11 @@ def _fold(project: Project, envelope: Envelope[Any]) -> None:
                 project.run(data.run_id).asked = envelope
         case ReviewSubmitted() as data:
             project.run(data.run_id).reviews[envelope.id] = data
-        case ModelPromoted() as data:
-            project.move(data.model_id, data.to_stage, envelope.time)
-        case ModelRolledback() as data:
-            project.move(data.model_id, Stage.ROLLED_BACK, envelope.time)
         case ModelPinned() as data:
             pin = (envelope.time, data.model_id, data.pinned)
             project.pin = pin if project.pin is None else max(project.pin, pin)
         case CommandRefused() as data:
             project.refusals.append(data)
-        case ModelRegistered() as data:
-            project.models.add(data.model_id)
         case ServingDesired() as data:
             if project.desired is None or data.generation >= project.desired.generation:
                 project.desired = data

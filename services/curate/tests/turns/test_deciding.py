@@ -12,11 +12,11 @@ from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.data import BuildReason
 from tunewheel_contracts.events.production import AlarmOpened
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_contracts.turn_status import STALE
 from tunewheel_curate.records.table import RecordTable
 from tunewheel_curate.turns.deciding import MOST_ALARMS, RETRIES, RETRY_AFTER, Step, decide, hold
 from tunewheel_curate.turns.dispatch import Dispatch
 from tunewheel_curate.turns.labelling import LabelCount
+from tunewheel_wheel.turn import STALE
 
 Make = Callable[..., Any]
 CLUSTER = {"prompts": 9, "share": 0.1, "centroid": [1.0, 0.0], "radius": 0.3}

@@ -13,8 +13,8 @@ from itertools import takewhile
 
 from tunewheel_contracts.events.data import BuildReason
 from tunewheel_contracts.formats.drift_spec import Follows, TurnPolicy
-from tunewheel_contracts.turn_status import STALE
 from tunewheel_planner.spending import Cost, next_month, spent_in_month
+from tunewheel_wheel.turn import STALE
 
 from tunewheel_curate.turns.state import GOOD, MACHINERY, Alarm, State, Turn
 

@@ -20,8 +20,8 @@ from tunewheel_contracts.events.production import AlarmOpened, DriftDetected
 from tunewheel_contracts.events.training import TrainCompleted, TrainFailed, TrainPlanned
 from tunewheel_contracts.formats.plan import TrainPlan
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_contracts.turn_status import stale_after
 from tunewheel_planner.spending import Cost, Run, measured_cost, planned_cost
+from tunewheel_wheel.turn import stale_after
 
 from tunewheel_curate.turns.fates import BAD, Fates
 from tunewheel_curate.turns.state import MACHINERY, UNANSWERED, Alarm, State, Turn

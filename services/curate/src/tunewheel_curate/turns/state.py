@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 
 from tunewheel_contracts.events.data import BuildReason
 from tunewheel_contracts.formats.drift_spec import DriftSpec
-from tunewheel_contracts.turn_status import STALE
 from tunewheel_planner.spending import Run
+from tunewheel_wheel.turn import STALE
 
 GOOD = "was promoted"
 """The outcome of a turn whose model serves."""

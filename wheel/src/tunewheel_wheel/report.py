@@ -3,19 +3,31 @@ console."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
-from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.monitoring import AlarmAnswer, TurnCompleted, TurnDecided
 from tunewheel_contracts.events.production import AlarmOpened, DriftDetected
-from tunewheel_contracts.turn_status import TurnInFlight, TurnStatus
+
+from tunewheel_wheel.facts import Alarm
+from tunewheel_wheel.turn import Turn, TurnStage
+from tunewheel_wheel.wheel import Wheel
 
 About = Literal["alarm", "decision", "turn in flight", "last turn", "to do"]
 UNDECIDED = "curate has decided nothing about it yet"
 FIGURES = ("effect", "effect_unit", "statistic", "statistic_name")
 """Figures of an alarm, which ``drift.detected`` has and ``alarm.opened`` has not."""
+STAGES = {
+    TurnStage.BUILDING: "its dataset version is being built",
+    TurnStage.WAITING: "waits for training",
+    TurnStage.TRAINING: "in training",
+    TurnStage.EVALUATING: "in evaluation",
+    TurnStage.REVIEW: "waits for people to review it",
+    TurnStage.PASSED: "passed its evaluation and waits for its rollout",
+    TurnStage.SHADOW: "in shadow",
+    TurnStage.CANARY: "in canary",
+    TurnStage.PRODUCTION: "in production, its effect is being measured",
+}
 
 
 class Line(NamedTuple):
@@ -25,32 +37,36 @@ class Line(NamedTuple):
     text: str
 
 
-def report(status: TurnStatus, now: datetime) -> list[Line]:
+def report(wheel: Wheel, now: datetime) -> list[Line]:
     """Return the report, most urgent first; empty if there was no alarm and no turn."""
     lines: list[Line] = []
-    decided = status.decision.data if status.decision is not None else None
-    alarms = status.open_alarms
+    decided = wheel.facts.decision.data if wheel.facts.decision is not None else None
+    alarms = wheel.open_alarms
     answers = _answers(decided)
     lines += [Line("alarm", _alarm(name, one, answers.get(name), now)) for name, one in alarms.items()]
     if alarms and decided is not None:
         lines.append(Line("decision", f"curate: {_decision(decided)}"))
-    lines += [Line("turn in flight", _in_flight(turn, now)) for turn in status.in_flight(now)]
-    if status.last is not None:
-        lines.append(Line("last turn", _last(status.last)))
-    return [*lines, *(Line("to do", step) for step in next_steps(status, now))]
+    lines += [Line("turn in flight", _in_flight(turn, now)) for turn in wheel.in_flight(now)]
+    if wheel.last is not None:
+        lines.append(Line("last turn", _last(wheel.last)))
+    return [*lines, *(Line("to do", step) for step in next_steps(wheel, now))]
 
 
-def next_steps(status: TurnStatus, now: datetime) -> list[str]:
+def next_steps(wheel: Wheel, now: datetime) -> list[str]:
     """Return what a person should do about open alarms, or else about the turn that ended last."""
-    if status.open_alarms and status.decision is not None and (step := status.decision.data.next_step):
+    if (
+        wheel.open_alarms
+        and wheel.facts.decision is not None
+        and (step := wheel.facts.decision.data.next_step)
+    ):
         return [step]
-    last = status.last
-    return [last.next_step] if last and last.next_step and not status.in_flight(now) else []
+    last = wheel.last
+    return [last.next_step] if last and last.next_step and not wheel.in_flight(now) else []
 
 
-def as_json(status: TurnStatus, now: datetime) -> dict[str, Any]:
+def as_json(wheel: Wheel, now: datetime) -> dict[str, Any]:
     """Return the report as data for JSON."""
-    decided = status.decision.data if status.decision is not None else None
+    decided = wheel.facts.decision.data if wheel.facts.decision is not None else None
     answers = _answers(decided)
     return {
         "alarms": [
@@ -62,12 +78,24 @@ def as_json(status: TurnStatus, now: datetime) -> dict[str, Any]:
                 "suggested_action": alarm.data.suggested_action,
                 "answer": answers[name].model_dump() if name in answers else None,
             }
-            for name, alarm in status.open_alarms.items()
+            for name, alarm in wheel.open_alarms.items()
         ],
         "decision": decided.model_dump(exclude={"alarms"}) if decided is not None else None,
-        "in_flight": [asdict(turn) for turn in status.in_flight(now)],
-        "last": status.last.model_dump() if status.last is not None else None,
-        "next_steps": next_steps(status, now),
+        "in_flight": [
+            {
+                "turn_id": turn.turn_id,
+                "reason": turn.request.data.reason.value,
+                "alarm_ids": turn.request.data.alarm_ids,
+                "dataset_id": turn.dataset_id,
+                "began_at": turn.request.time,
+                "stage": stage_of(turn),
+                "since": turn.since,
+                "news_at": turn.news_at,
+            }
+            for turn in wheel.in_flight(now)
+        ],
+        "last": wheel.last.model_dump() if wheel.last is not None else None,
+        "next_steps": next_steps(wheel, now),
     }
 
 
@@ -75,9 +103,7 @@ def _answers(decided: TurnDecided | None) -> dict[str, AlarmAnswer]:
     return {one.alarm_id: one for one in decided.alarms} if decided is not None else {}
 
 
-def _alarm(
-    name: str, alarm: Envelope[DriftDetected | AlarmOpened], answer: AlarmAnswer | None, now: datetime
-) -> str:
+def _alarm(name: str, alarm: Alarm, answer: AlarmAnswer | None, now: datetime) -> str:
     data = alarm.data
     if isinstance(data, AlarmOpened):
         effect = "its figures are no longer on the log"
@@ -121,12 +147,21 @@ def _decision(decided: TurnDecided) -> str:
     return "; ".join(parts)
 
 
-def _in_flight(turn: TurnInFlight, now: datetime) -> str:
-    about = f" for {', '.join(turn.alarm_ids)}" if turn.alarm_ids else ""
+def stage_of(turn: Turn) -> str:
+    """Return the stage of a turn in words, with the latest step of its training."""
+    if (progress := turn.course.progress) is None:
+        return STAGES[turn.stage]
+    step = progress.data
+    return f"{STAGES[turn.stage]}, step {step.step} of {step.total_steps}, {step.eta_seconds:.0f} s left"
+
+
+def _in_flight(turn: Turn, now: datetime) -> str:
+    asked = turn.request.data
+    about = f" for {', '.join(asked.alarm_ids)}" if asked.alarm_ids else ""
     version = turn.dataset_id or "no version yet"
     return (
-        f"{turn.turn_id} ({version}), asked for by {turn.reason}{about}: {turn.stage} since "
-        f"{_moment(turn.since, now)}; it began {_moment(turn.began_at, now)}"
+        f"{turn.turn_id} ({version}), asked for by {asked.reason.value}{about}: {stage_of(turn)} since "
+        f"{_moment(turn.since, now)}; it began {_moment(turn.request.time, now)}"
     )
 
 

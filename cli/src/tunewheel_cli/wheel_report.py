@@ -3,6 +3,7 @@ who reads the log. Also the registered models and their stages."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -10,11 +11,11 @@ from typing import Any
 
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRegistered, Stage
-from tunewheel_contracts.topics import TopicSpec
-from tunewheel_contracts.turn_report import as_json
-from tunewheel_contracts.turn_status import TOPICS as TURN_TOPICS
-from tunewheel_contracts.turn_status import TurnStatus
+from tunewheel_contracts.events.lifecycle import ModelRegistered, ServingDesired, Stage
+from tunewheel_wheel.facts import TOPICS, Facts
+from tunewheel_wheel.report import as_json
+from tunewheel_wheel.turn import TurnEnd, TurnStage
+from tunewheel_wheel.wheel import Wheel
 
 from tunewheel_cli.dead_letters import dead_letter_counts
 from tunewheel_cli.describing import describe
@@ -23,26 +24,29 @@ from tunewheel_cli.reading import read_topics
 from tunewheel_cli.run_state import RunState
 from tunewheel_cli.service_health import as_services, ask_health, by_name, local_urls, warnings_of
 
-SHOWN: tuple[TopicSpec, ...] = (*TURN_TOPICS, topics.SERVING_DESIRED, topics.ROLLOUT_JUDGED)
-"""The topics from which a status is made. An alarm does not move a project, because curate decides about it.
-Busy topics (tickets, records, completions) do not move one either."""
-
-ENDED = "ended without a rollout, collecting records"
-_PLACES = {
-    topics.PROJECT_DECLARED.name: "collecting records",
-    topics.DATASET_REQUESTED.name: "building a dataset",
-    topics.DATASET_VERSIONED.name: "waiting for training",
-    topics.DATASET_REJECTED.name: "dataset rejected, collecting records",
-    topics.TRAIN_STARTED.name: "training",
-    topics.TRAIN_PROGRESSED.name: "training",
-    topics.TRAIN_COMPLETED.name: "evaluating",
-    topics.TRAIN_FAILED.name: "training failed",
-    topics.EVAL_PASSED.name: "passed, rolling out",
-    topics.EVAL_FAILED.name: "refused, collecting records",
-    topics.EVAL_UNDECIDED.name: "undecided, collecting records",
-    topics.REVIEW_REQUESTED.name: "waiting for a review",
-    topics.MODEL_ROLLEDBACK.name: "rolled back, collecting records",
-    topics.ROLLOUT_JUDGED.name: "rollout judged",
+SHOWN = (*TOPICS, topics.SERVING_DESIRED)
+"""The topics from which a status is made. Busy topics (tickets, records, completions) are not among them."""
+PLACES = {
+    TurnStage.BUILDING: "building a dataset",
+    TurnStage.WAITING: "waiting for training",
+    TurnStage.TRAINING: "training",
+    TurnStage.EVALUATING: "evaluating",
+    TurnStage.REVIEW: "waiting for a review",
+    TurnStage.PASSED: "passed, rolling out",
+    TurnStage.SHADOW: "shadow",
+    TurnStage.CANARY: "canary",
+    TurnStage.PRODUCTION: "serving",
+}
+ENDS = {
+    TurnEnd.NO_VERSION: "dataset rejected, collecting records",
+    TurnEnd.UNTRAINED: "training failed",
+    TurnEnd.FAILED: "refused, collecting records",
+    TurnEnd.UNDECIDED: "undecided, collecting records",
+    TurnEnd.REJECTED: "rejected, collecting records",
+    TurnEnd.ROLLED_BACK: "rolled back, collecting records",
+    TurnEnd.RETIRED: "ended without a rollout, collecting records",
+    TurnEnd.REPLACED: "taken out of production, collecting records",
+    TurnEnd.COMPLETED: "serving",
 }
 
 
@@ -51,65 +55,61 @@ class ProjectStatus:
     """One project: its place on the wheel, the model in production, and its last events."""
 
     project: str
-    place: str = ""
-    since: datetime | None = None
-    last: str = ""
     serving: str = "nothing"
-    datasets: set[str] = field(default_factory=set)
-    runs: set[str] = field(default_factory=set)
-    promoted: set[str] = field(default_factory=set)
-    drifts: set[str] = field(default_factory=set)
-    turns: TurnStatus = field(default_factory=TurnStatus)
+    wheel: Wheel = field(default_factory=Wheel)
 
     def apply(self, envelope: Envelope[Any]) -> None:
-        event, name = envelope.data, envelope.data.type
-        self.turns.apply(envelope)
-        if getattr(event, "superseded_by", None):
-            return  # the newer version has the project
-        if name == topics.DATASET_VERSIONED.name:
-            self.datasets.add(event.dataset_id)
-        elif name == topics.TRAIN_STARTED.name:
-            self.runs.add(event.run_id)
-        elif name == topics.DRIFT_DETECTED.name:
-            self.drifts.add(envelope.id)
-        elif name == topics.SERVING_DESIRED.name:
+        self.wheel.apply(envelope)
+        if isinstance(envelope.data, ServingDesired):
             self.serving = describe(envelope)
-            return
-        if name == topics.MODEL_PROMOTED.name:
-            if event.to_stage.value == "production":
-                self.promoted.add(event.model_id)
-            stage = event.to_stage.value
-            place = {"production": "serving", "retired": ENDED}.get(stage, stage)
-            # A model that was replaced or superseded does not move the project: another model has it now.
-            by_itself = stage == "retired" and event.decided_by in ("rollout", "criteria")
-            if stage in ("retired", "rejected", "evaluated") and not by_itself:
-                return
-        elif getattr(event, "awaits_index", False):
-            place = "waiting for the first index of its documents"
-        elif name in _PLACES:
-            place = _PLACES[name]
-        else:
-            return
-        self.place, self.since, self.last = place, envelope.time, f"{name} {describe(envelope)}"
+
+    @property
+    def place(self) -> str:
+        """Where the project is; empty: it was never declared."""
+        course = self.wheel.place
+        if course is None:
+            return "collecting records" if self.wheel.facts.declared else ""
+        if getattr(course.event.data, "awaits_index", False):
+            return "waiting for the first index of its documents"
+        return PLACES[course.stage] if course.end is None else ENDS.get(course.end, "")
+
+    @property
+    def latest(self) -> Envelope[Any] | None:
+        """The event that brought the project to its place, or the latest step of its training."""
+        course = self.wheel.place
+        return (course.progress or course.event) if course else self.wheel.facts.declared
+
+    @property
+    def last(self) -> str:
+        """``latest`` in words."""
+        return f"{self.latest.data.type} {describe(self.latest)}" if self.latest else ""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many versions, runs, promoted models and alarms there were."""
+        facts = self.wheel.facts
+        return {
+            "datasets": len({version.data.dataset_id for version in facts.versions.values()}),
+            "runs": len({start.data.run_id for start in facts.starts.values()}),
+            "promoted": len(facts.models.been_in(Stage.PRODUCTION)),
+            "drifts": len(facts.alarms),
+        }
 
     def as_json(self) -> dict[str, Any]:
         """Return the status for machines."""
         return {
             "project": self.project,
             "place": self.place,
-            "since": self.since,
+            "since": self.latest.time if self.latest else None,
             "last": self.last,
             "serving": self.serving,
-            "datasets": len(self.datasets),
-            "runs": len(self.runs),
-            "promoted": len(self.promoted),
-            "drifts": len(self.drifts),
-            "turns": as_json(self.turns, datetime.now(UTC)),
+            **self.counts,
+            "turns": as_json(self.wheel, datetime.now(UTC)),
         }
 
 
 def fold(events: Iterable[Envelope[Any]]) -> dict[str, ProjectStatus]:
-    """Return the status of every declared project. Events are applied in the order of their time."""
+    """Return the status of every declared project. What is served last is applied last."""
     found: dict[str, ProjectStatus] = {}
     for envelope in sorted(events, key=lambda e: e.time):
         found.setdefault(envelope.project, ProjectStatus(envelope.project)).apply(envelope)
@@ -192,15 +192,13 @@ class RegisteredModel:
 
 
 def fold_models(events: Iterable[Envelope[Any]]) -> list[RegisteredModel]:
-    """Return every model in the order of registration. Events are applied in the order of their time."""
-    ordered = sorted(events, key=lambda event: event.time)
-    found: dict[tuple[str, str], RegisteredModel] = {}
-    for event in ordered:  # a base model has one id in every project
-        if isinstance(event.data, ModelRegistered):
-            found.setdefault((event.project, event.data.model_id), RegisteredModel(event.data))
-    for event in ordered:
-        model = found.get((event.project, event.data.model_id))
-        if model is not None and not isinstance(event.data, ModelRegistered):
-            promoted = isinstance(event.data, ModelPromoted)
-            model.stage = event.data.to_stage if promoted else Stage.ROLLED_BACK
-    return list(found.values())
+    """Return every model in the order of registration."""
+    projects: defaultdict[str, Facts] = defaultdict(Facts)  # a base model has one id in every project
+    for event in events:
+        projects[event.project].apply(event)
+    registered = [
+        (one.time, RegisteredModel(one.data, facts.models.stages.get(name, Stage.REGISTERED)))
+        for facts in projects.values()
+        for name, one in facts.models.registrations.items()
+    ]
+    return [model for _, model in sorted(registered, key=lambda one: one[0])]

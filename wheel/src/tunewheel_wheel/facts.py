@@ -1,0 +1,157 @@
+"""Keeps the events of one project from which turns and models' stages follow, under their names.
+
+Topics have no order between them, and events may come twice. So each event is kept under its name, and what
+follows from several of them is computed when it is asked for (``turn.py``).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, TypeVar
+
+from tunewheel_contracts import topics
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.data import DatasetRejected, DatasetRequested, DatasetVersioned
+from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, EvalUndecided, ReviewRequested
+from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRegistered, ModelRolledback
+from tunewheel_contracts.events.monitoring import DriftResolved, TurnCompleted, TurnDecided
+from tunewheel_contracts.events.production import AlarmOpened, DriftDetected
+from tunewheel_contracts.events.training import TrainCompleted, TrainFailed, TrainProgressed, TrainStarted
+from tunewheel_contracts.events.upstream import ProjectDeclared
+
+from tunewheel_wheel.models import Models
+
+TOPICS = (
+    topics.PROJECT_DECLARED,
+    topics.DRIFT_DETECTED,
+    topics.ALARM_OPENED,
+    topics.DRIFT_RESOLVED,
+    topics.TURN_DECIDED,
+    topics.DATASET_REQUESTED,
+    topics.DATASET_VERSIONED,
+    topics.DATASET_REJECTED,
+    topics.TRAIN_STARTED,
+    topics.TRAIN_PROGRESSED,
+    topics.TRAIN_COMPLETED,
+    topics.TRAIN_FAILED,
+    topics.EVAL_PASSED,
+    topics.EVAL_FAILED,
+    topics.EVAL_UNDECIDED,
+    topics.REVIEW_REQUESTED,
+    topics.MODEL_REGISTERED,
+    topics.MODEL_PROMOTED,
+    topics.MODEL_ROLLEDBACK,
+    topics.TURN_COMPLETED,
+)
+"""What ``Facts`` folds. A reader that needs turns and stages alone may leave out alarms, decisions, progress
+and reviews."""
+Verdict = Envelope[EvalPassed] | Envelope[EvalFailed] | Envelope[EvalUndecided] | Envelope[ReviewRequested]
+Alarm = Envelope[DriftDetected] | Envelope[AlarmOpened]
+E = TypeVar("E", bound=Envelope[Any])
+
+
+class Facts:
+    """The events of one project. Applying an event twice, or in another order, changes nothing."""
+
+    def __init__(self) -> None:
+        self.declared: Envelope[ProjectDeclared] | None = None
+        """The latest spec."""
+        self.decision: Envelope[TurnDecided] | None = None
+        """The latest decision of curate about the open alarms."""
+        self.alarms: dict[str, Alarm] = {}
+        """By ``alarm_id``; for alarms of earlier releases, which have none, by event id. ``alarm.opened``
+        stays on the log when ``drift.detected``, which says more, is gone."""
+        self.resolved: dict[str, datetime] = {}
+        """By alarm."""
+        self.asked: Envelope[DatasetRequested] | None = None
+        """The latest request that names no records. Curate answers it with one that does."""
+        self.requests: dict[str, Envelope[DatasetRequested]] = {}
+        """By event id: the requests that name their records. Each of them began a turn."""
+        self.versions: dict[str, Envelope[DatasetVersioned]] = {}
+        """By request, like the rejections."""
+        self.rejections: dict[str, Envelope[DatasetRejected]] = {}
+        self.starts: dict[str, Envelope[TrainStarted]] = {}
+        """By dataset version: the latest start, like the latest failure and the first completed run."""
+        self.failures: dict[str, Envelope[TrainFailed]] = {}
+        self.trained: dict[str, Envelope[TrainCompleted]] = {}
+        self.progress: dict[str, Envelope[TrainProgressed]] = {}
+        """By run: the latest step."""
+        self.verdicts: defaultdict[str, dict[str, Verdict]] = defaultdict(dict)
+        """By dataset version and event id."""
+        self.made: defaultdict[str, set[str]] = defaultdict(set)
+        """By dataset version: the models that were trained on it."""
+        self.models = Models()
+        self.completed: dict[str, Envelope[TurnCompleted]] = {}
+        """By turn: how it ended, the latest."""
+
+    def apply(self, envelope: Envelope[Any]) -> None:
+        """Add one event. Events of other topics are ignored."""
+        data = envelope.data
+        match data:
+            case ProjectDeclared():
+                self.declared = _latest(self.declared, envelope)
+            case TurnDecided():
+                self.decision = _latest(self.decision, envelope)
+            case DriftDetected() | AlarmOpened():
+                self._raise(data.alarm_id or envelope.id, envelope)
+            case DriftResolved():
+                at = self.resolved.get(data.alarm_id, data.resolved_at)
+                self.resolved[data.alarm_id] = min(at, data.resolved_at)
+            case DatasetRequested(records_upto=None):
+                self.asked = _latest(self.asked, envelope)
+            case DatasetRequested():
+                self.requests.setdefault(envelope.id, envelope)
+            case DatasetVersioned():
+                self.versions.setdefault(envelope.causation_id or envelope.id, envelope)
+            case DatasetRejected():
+                self.rejections.setdefault(envelope.causation_id or envelope.id, envelope)
+            case TurnCompleted():
+                self.completed[data.turn_id] = _latest(self.completed.get(data.turn_id), envelope)
+            case ModelRegistered(dataset_id=str(dataset_id)):
+                self.models.register(envelope)
+                self.made[dataset_id].add(data.model_id)
+            case ModelRegistered():
+                self.models.register(envelope)
+            case ModelPromoted() | ModelRolledback():
+                self.models.move(envelope)
+            case _:
+                self._follow(envelope)
+
+    def _follow(self, envelope: Envelope[Any]) -> None:
+        """Add an event of training or evaluation."""
+        data = envelope.data
+        match data:
+            case TrainStarted():
+                self.starts[data.dataset_id] = _latest(self.starts.get(data.dataset_id), envelope)
+            case TrainFailed():
+                self.failures[data.dataset_id] = _latest(self.failures.get(data.dataset_id), envelope)
+            case TrainProgressed():
+                self.progress[data.run_id] = _latest(self.progress.get(data.run_id), envelope)
+            case TrainCompleted():
+                self.made[data.dataset_id].add(data.adapter.model_id)
+                known = self.trained.get(data.dataset_id, envelope)
+                self.trained[data.dataset_id] = min(known, envelope, key=_order)
+            case EvalPassed() | EvalFailed() | EvalUndecided() | ReviewRequested():
+                self.made[data.dataset_id].add(data.adapter.model_id)
+                self.verdicts[data.dataset_id].setdefault(envelope.id, envelope)
+            case _:
+                pass
+
+    def _raise(self, name: str, alarm: Alarm) -> None:
+        """Keep the event that says more, with the earlier of the two times."""
+        if isinstance(alarm.data, DriftDetected):
+            # Users' texts are dropped: nobody needs them here, and an erasure would not reach this copy.
+            alarm = replace(alarm, data=alarm.data.model_copy(update={"examples": ()}))
+        known = self.alarms.get(name, alarm)
+        says_more = min(known, alarm, key=lambda one: (isinstance(one.data, AlarmOpened), *_order(one)))
+        self.alarms[name] = replace(says_more, time=min(known.time, alarm.time))
+
+
+def _order(event: Envelope[Any]) -> tuple[datetime, str]:
+    return event.time, event.id
+
+
+def _latest(known: E | None, event: E) -> E:
+    return event if known is None else max(known, event, key=_order)

@@ -1,0 +1,276 @@
+"""The turns of a project: the stage of each, and how it ended.
+
+A turn begins with the request for its version and has that request's id. What is known of a version follows
+from the last link of the chain that has an event, whatever the clocks say: the registry's steps of its model
+(by generation) outweigh verdicts, a verdict outweighs the training. The time decides only within one link:
+between the starts and failures of a run, and between verdicts.
+
+    building ─▶ waiting ─▶ training ─▶ evaluating ─▶ passed ─▶ shadow ─▶ canary ─▶ production
+                              ▲  │          ▲ └─▶ review ┘
+                              │  ▼          │
+                           untrained    undecided                (ends; a turn may leave these two again)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.data import DatasetRequested, DatasetVersioned
+from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, EvalUndecided
+from tunewheel_contracts.events.lifecycle import ModelPromoted, Stage
+from tunewheel_contracts.events.monitoring import TurnCompleted
+from tunewheel_contracts.events.training import TrainFailed, TrainProgressed
+from tunewheel_contracts.formats.rollout_spec import RolloutSpec
+from tunewheel_contracts.identity import turn_id_of
+
+from tunewheel_wheel.facts import Facts
+from tunewheel_wheel.models import Step, order_of, stage_after
+
+STALE = timedelta(days=7)
+"""A turn without any event for this long no longer counts as in flight: the service that should continue it
+is gone, or a person does not answer. A turn whose model is on trial has more time; see ``stale_after``."""
+
+
+class TurnStage(StrEnum):
+    """How far a turn came. A turn that is over keeps the stage in which it ended."""
+
+    BUILDING = "building"
+    WAITING = "waiting"
+    TRAINING = "training"
+    EVALUATING = "evaluating"
+    REVIEW = "review"
+    PASSED = "passed"
+    SHADOW = "shadow"
+    CANARY = "canary"
+    PRODUCTION = "production"
+
+
+class TurnEnd(StrEnum):
+    """How a turn ended."""
+
+    UNANSWERED = "unanswered"
+    """Its request became a dead letter."""
+    NO_VERSION = "no version"
+    """Curate rejected its records."""
+    UNCHANGED = "unchanged"
+    """Its records make a version that an earlier turn has."""
+    UNTRAINED = "untrained"
+    SUPERSEDED = "superseded"
+    """A newer version took its place before its training."""
+    FAILED = "failed evaluation"
+    UNDECIDED = "undecided"
+    REJECTED = "rejected"
+    ROLLED_BACK = "rolled back"
+    RETIRED = "retired"
+    """Before it served."""
+    REPLACED = "replaced"
+    """After it served, by a later model or by a person."""
+    COMPLETED = "completed"
+    """Its model serves, and ``turn.completed`` says what came of it."""
+
+
+ROLLOUT = {
+    Stage.EVALUATED: TurnStage.PASSED,
+    Stage.SHADOW: TurnStage.SHADOW,
+    Stage.CANARY: TurnStage.CANARY,
+    Stage.PRODUCTION: TurnStage.PRODUCTION,
+}
+MEASURED = ("helped", "did not help", "undecided", "promoted")
+"""Outcomes of ``turn.completed`` for a turn whose model served. The others say that it ended before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How far one dataset version came."""
+
+    stage: TurnStage
+    event: Envelope[Any]
+    """The event that brought it to its stage or its end."""
+    end: TurnEnd | None = None
+    news_at: datetime | None = None
+    """Time of the latest event about it."""
+    run_id: str | None = None
+    model_id: str | None = None
+    progress: Envelope[TrainProgressed] | None = None
+    """While it trains: the latest step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn of the wheel."""
+
+    request: Envelope[DatasetRequested]
+    course: Course
+    version: Envelope[DatasetVersioned] | None = None
+    completed: Envelope[TurnCompleted] | None = None
+
+    @property
+    def turn_id(self) -> str:
+        return turn_id_of(self.request.id)
+
+    @property
+    def dataset_id(self) -> str | None:
+        return self.version.data.dataset_id if self.version else None
+
+    @property
+    def stage(self) -> TurnStage:
+        return self.course.stage
+
+    @property
+    def end(self) -> TurnEnd | None:
+        """How it ended; None: it goes on, or serves and nothing says yet whether it helped."""
+        return self.course.end
+
+    @property
+    def since(self) -> datetime:
+        """Since when the turn is in its stage, or over."""
+        return self.course.event.time
+
+    @property
+    def news_at(self) -> datetime:
+        return self.course.news_at or self.since
+
+
+def stale_after(rollout: RolloutSpec) -> timedelta:
+    """Return how long a turn may be without an event: a trial may have none until its deadline, and one more
+    day is added for its verdict."""
+    stages = (stage for stage in (rollout.shadow, rollout.canary) if stage.enabled)
+    longest = max((stage.deadline_seconds for stage in stages), default=0)
+    return max(STALE, timedelta(seconds=longest) + timedelta(days=1))
+
+
+def turns_of(facts: Facts) -> tuple[Turn, ...]:
+    """Return the turns, oldest first.
+
+    Requests of a project are answered in order. So if a later request has an answer, an earlier one without
+    an answer became a dead letter.
+    """
+    requests = sorted(facts.requests.values(), key=lambda one: (one.time, one.id))
+    answered = [
+        at for at, one in enumerate(requests) if one.id in facts.versions or one.id in facts.rejections
+    ]
+    last, first = max(answered, default=-1), _first_requests(facts)
+    return tuple(_turn(facts, one, first, passed_over=at < last) for at, one in enumerate(requests))
+
+
+def courses_of(facts: Facts) -> Iterator[Course]:
+    """Yield how far each version came that no known request asked for."""
+    asked = {facts.versions[name].data.dataset_id for name in facts.requests.keys() & facts.versions.keys()}
+    versions = {version.data.dataset_id: version for version in facts.versions.values()}
+    for dataset_id in {*versions, *facts.starts, *facts.failures, *facts.made} - asked:
+        course = course_of(facts, dataset_id, versions.get(dataset_id))
+        if course is not None:
+            yield course
+
+
+def _first_requests(facts: Facts) -> dict[str, str]:
+    """Return, by version, the request for which it was made first."""
+    first: dict[str, Envelope[DatasetVersioned]] = {}
+    for version in facts.versions.values():
+        known = first.get(version.data.dataset_id, version)
+        first[version.data.dataset_id] = min(
+            known, version, key=lambda one: (one.time, one.causation_id or "")
+        )
+    return {dataset_id: version.causation_id or version.id for dataset_id, version in first.items()}
+
+
+def _turn(
+    facts: Facts, request: Envelope[DatasetRequested], first: dict[str, str], *, passed_over: bool
+) -> Turn:
+    completed = facts.completed.get(turn_id_of(request.id))
+    version, rejected = facts.versions.get(request.id), facts.rejections.get(request.id)
+    if rejected is not None:
+        course = Course(TurnStage.BUILDING, rejected, TurnEnd.NO_VERSION)
+    elif version is None:
+        course = Course(TurnStage.BUILDING, request, TurnEnd.UNANSWERED if passed_over else None)
+    elif first[version.data.dataset_id] != request.id:
+        course = Course(TurnStage.WAITING, version, TurnEnd.UNCHANGED)
+    else:
+        course = course_of(facts, version.data.dataset_id, version) or Course(TurnStage.WAITING, version)
+    if completed is not None and course.end is None and not _reopened(course, completed):
+        course = replace(course, end=TurnEnd.COMPLETED)
+    return Turn(request, course, version, completed)
+
+
+def _reopened(course: Course, completed: Envelope[TurnCompleted]) -> bool:
+    """Return whether a turn goes on although ``completed`` told its end before it served: a failed run was
+    trained again, or the registry took its model up again."""
+    begun = course.stage not in (TurnStage.BUILDING, TurnStage.WAITING)
+    return begun and completed.data.outcome not in MEASURED
+
+
+def course_of(facts: Facts, dataset_id: str, version: Envelope[DatasetVersioned] | None) -> Course | None:
+    """Return how far a version came; None: nothing is known of it."""
+    start, failure = facts.starts.get(dataset_id), facts.failures.get(dataset_id)
+    trained, verdicts = facts.trained.get(dataset_id), [*facts.verdicts.get(dataset_id, {}).values()]
+    steps = [step for model in facts.made.get(dataset_id, ()) for step in facts.models.steps(model)]
+    run_id = next((one.data.run_id for one in (trained, start, failure, *verdicts) if one), None)
+    progress = facts.progress.get(run_id or "")
+    course: Course | None = None
+    if steps:
+        course = _by_registry(sorted(steps, key=order_of))
+    elif verdicts:
+        course = _by_verdict(max(verdicts, key=lambda one: (one.time, one.id)))
+    elif trained is not None:
+        course = Course(TurnStage.EVALUATING, trained, model_id=trained.data.adapter.model_id)
+    elif failure is not None and (start is None or start.time < failure.time):
+        course = _by_failure(failure, begun=start is not None)
+    elif start is not None:
+        course = Course(TurnStage.TRAINING, start)
+        if progress is not None and progress.time >= start.time:
+            course = replace(course, progress=progress)
+    elif version is not None:
+        course = Course(TurnStage.WAITING, version)
+    if course is None:
+        return None
+    news = [one.time for one in (version, start, failure, trained, progress, *verdicts, *steps) if one]
+    return replace(course, run_id=run_id, news_at=max(news))
+
+
+def _by_failure(failure: Envelope[TrainFailed], *, begun: bool) -> Course:
+    end = TurnEnd.SUPERSEDED if failure.data.superseded_by else TurnEnd.UNTRAINED
+    return Course(TurnStage.TRAINING if begun else TurnStage.WAITING, failure, end)
+
+
+def _by_verdict(verdict: Envelope[Any]) -> Course:
+    """Return the course by the latest verdict, as long as the registry has not acted upon it."""
+    model_id = verdict.data.adapter.model_id
+    match verdict.data:
+        case EvalPassed():
+            return Course(TurnStage.PASSED, verdict, model_id=model_id)
+        case EvalFailed():
+            return Course(TurnStage.EVALUATING, verdict, TurnEnd.FAILED, model_id=model_id)
+        case EvalUndecided():
+            return Course(TurnStage.EVALUATING, verdict, TurnEnd.UNDECIDED, model_id=model_id)
+        case _:
+            return Course(TurnStage.REVIEW, verdict, model_id=model_id)
+
+
+def _by_registry(steps: list[Step]) -> Course:
+    """Return the course by the registry's steps. A model that passed may be evaluated again: only the
+    registry's own steps move it then."""
+    step, stages = steps[-1], [stage_after(one) for one in steps]
+    served = Stage.PRODUCTION in stages
+    reached = [ROLLOUT[stage] for stage in stages if stage in ROLLOUT]
+    last = TurnStage.PRODUCTION if served else reached[-1] if reached else TurnStage.EVALUATING
+    end: TurnEnd | None = None
+    match stages[-1]:
+        case Stage.ROLLED_BACK:
+            end = TurnEnd.ROLLED_BACK
+        case Stage.REJECTED:
+            end = TurnEnd.FAILED if step.data.decided_by == "criteria" else TurnEnd.REJECTED
+        case Stage.RETIRED if served:
+            end = TurnEnd.REPLACED
+        case Stage.RETIRED:
+            end = TurnEnd.UNDECIDED if step.data.decided_by == "criteria" else TurnEnd.RETIRED
+        case stage:
+            last = ROLLOUT[stage]
+            # The registry says so where a verdict against the present champion was undecided.
+            held_up = isinstance(step.data, ModelPromoted) and step.data.held_up
+            end = TurnEnd.UNDECIDED if held_up and stage is Stage.EVALUATED else None
+    return Course(last, step, end, model_id=step.data.model_id)

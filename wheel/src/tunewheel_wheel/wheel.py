@@ -1,0 +1,86 @@
+"""The state of one project's wheel: its alarms, its turns and its models' stages."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.monitoring import TurnCompleted
+
+from tunewheel_wheel.facts import Alarm, Facts
+from tunewheel_wheel.turn import STALE, Course, Turn, TurnEnd, TurnStage, courses_of, stale_after, turns_of
+
+ASIDE = (TurnEnd.SUPERSEDED, TurnEnd.UNANSWERED, TurnEnd.UNCHANGED)
+"""Ends that say nothing of the project: another turn has it."""
+
+
+class Wheel:
+    """One project. Applying an event twice, or in another order, changes nothing."""
+
+    def __init__(self) -> None:
+        self.facts = Facts()
+        self._turns: tuple[Turn, ...] | None = None
+
+    def apply(self, envelope: Envelope[Any]) -> None:
+        """Add one event. Events of other topics are ignored."""
+        self.facts.apply(envelope)
+        self._turns = None
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """Return all turns, oldest first."""
+        if self._turns is None:
+            self._turns = turns_of(self.facts)
+        return self._turns
+
+    def in_flight(self, now: datetime) -> list[Turn]:
+        """Return the turns that are not over, oldest first, without those that had no event for too long."""
+        declared = self.facts.declared
+        stale = stale_after(declared.data.spec.rollout) if declared else STALE
+        return [turn for turn in self.turns if turn.end is None and now - turn.news_at < stale]
+
+    @property
+    def last(self) -> TurnCompleted | None:
+        """Return the turn that ended last, of those that did not begin again."""
+        over = (turn.completed.data for turn in self.turns if turn.completed and turn.end is not None)
+        known = {turn.turn_id for turn in self.turns}
+        others = (one.data for name, one in self.facts.completed.items() if name not in known)
+        return max((*over, *others), key=lambda turn: (turn.ended_at, turn.turn_id), default=None)
+
+    @property
+    def place(self) -> Course | None:
+        """Return where the project is: the course of the version that goes on and was moved last, else of
+        the version that was served or ended last; None: there is none."""
+        courses = [*(turn.course for turn in self.turns), *courses_of(self.facts)]
+        asked, facts = self.facts.asked, self.facts
+        since = (facts.requests, facts.versions, facts.rejections)
+        if asked is not None and all(one.time < asked.time for told in since for one in told.values()):
+            courses.append(Course(TurnStage.BUILDING, asked))
+        serves = any(_serves(course) for course in courses)
+        aside = (*ASIDE, TurnEnd.REPLACED) if serves else ASIDE
+        told = [course for course in courses if course.end not in aside]
+        return max(told, key=_recency, default=None)
+
+    @property
+    def open_alarms(self) -> dict[str, Alarm]:
+        """Return the alarms that are not resolved, by id, oldest first. An alarm of an earlier release, which
+        has no id, is never resolved; it counts as over once a version is requested."""
+        facts = self.facts
+        asked = max((request.time for request in facts.requests.values()), default=None)
+        left = {
+            name: alarm
+            for name, alarm in facts.alarms.items()
+            if name not in facts.resolved and (alarm.data.alarm_id or asked is None or asked < alarm.time)
+        }
+        return dict(sorted(left.items(), key=lambda one: (one[1].time, one[0])))
+
+
+def _serves(course: Course) -> bool:
+    return course.stage is TurnStage.PRODUCTION and course.end in (None, TurnEnd.COMPLETED)
+
+
+def _recency(course: Course) -> tuple[bool, datetime, int, str]:
+    goes_on = course.end is None and course.stage is not TurnStage.PRODUCTION
+    generation = getattr(course.event.data, "generation", None)
+    return goes_on, course.event.time, generation or 0, course.event.id
