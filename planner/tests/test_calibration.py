@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from tunewheel_contracts.events.training import TrainCompleted
+from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.plan import Interval, TrainPlan
-from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
+from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_planner.calibration import REMEMBERED, Calibration, Correction, Outcome, key
 from tunewheel_planner.devices import processor
 from tunewheel_planner.plan import DatasetStats, make_plan

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
+from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.plan import MemoryParts
-from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_planner.memory import NF4_BYTES, Rows, estimate_memory, weights_bytes
 from tunewheel_planner.shapes import KNOWN, ModelShape
 

@@ -3,8 +3,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.plan import Interval, TrainPlan
-from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
+from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_planner.calibration import Calibration, Correction, Outcome, key
 from tunewheel_planner.devices import Device, catalogue, processor
 from tunewheel_planner.plan import DatasetStats, hold_back, make_plan, processes_of

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.plan import ValidationPlan
-from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
+from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_planner.plan import DatasetStats, hold_back
 from tunewheel_planner.validation import (
     FEWEST,

@@ -32,7 +32,7 @@ from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.formats.bundle import Bundle, Decoding
 from tunewheel_contracts.formats.dataset import ChatExample
-from tunewheel_contracts.formats.recipe import TrainMethod
+from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelFacts, BaseModelRef
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route

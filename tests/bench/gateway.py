@@ -44,7 +44,7 @@ from tunewheel_contracts.event import Event, new_event
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.events.upstream import ProjectDeclared
-from tunewheel_contracts.formats.recipe import TrainMethod
+from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec

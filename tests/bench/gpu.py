@@ -178,7 +178,8 @@ def measure(one: Contender, chosen: argparse.Namespace) -> dict[str, Any]:
     """Train ``one`` for some steps; return its figures beside the plan's."""
     import torch
     from tunewheel_basemodel.precision import compute_dtype
-    from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
+    from tunewheel_contracts.formats.methods import TrainMethod
+    from tunewheel_contracts.formats.recipe import TrainSpec
     from tunewheel_planner.devices import catalogue
     from tunewheel_planner.plan import DatasetStats, make_plan
     from tunewheel_planner.shapes import KNOWN, ModelShape
@@ -305,13 +306,14 @@ def make_trainer(
     plan_of_steps = [list(range(BATCH * at, BATCH * (at + 1))) for at in range(steps)]
     rows = [{"input_ids": row} for row in words[: BATCH * steps]]
     if one.stage == "dpo":
+        from trl.trainer.dpo_config import DPOConfig
         from tunewheel_train.trainers.dpo_trainer import DpoTrainer
 
         pairs = [
             EncodedPair(f"{at}", tuple(a[:half]), tuple(a[half:]), tuple(b[half:]), ())
             for at, (a, b) in enumerate(zip(words[::2], words[1::2], strict=True))
         ]
-        dpo = trl_config.preference_config(told, recipe.preference, pairs)
+        dpo = DPOConfig(**trl_config.pairs_arguments(told, recipe.preference))
         trainer: Any = DpoTrainer(
             course=Course(pairs, plan_of_steps, micro), model=model, processing_class=tokenizer, args=dpo,
             train_dataset=trl_config.as_dataset([pair.as_row() for pair in pairs]),

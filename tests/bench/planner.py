@@ -64,7 +64,8 @@ def in_own_process(method: str, chosen: argparse.Namespace) -> dict[str, Any]:
 def measure(method: str, steps: int, dtype: str, cache_dir: Path) -> dict[str, Any]:
     import polars as pl
     from train import tickets
-    from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
+    from tunewheel_contracts.formats.methods import TrainMethod
+    from tunewheel_contracts.formats.recipe import TrainSpec
     from tunewheel_train.job import Job
     from tunewheel_train.progress import Planned
     from tunewheel_train.recipe import train

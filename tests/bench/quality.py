@@ -209,7 +209,8 @@ def messages(text: str, intent: str) -> list[dict[str, str]]:
 
 def fine_tune(method: str, train: Pairs, folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
     import polars as pl
-    from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
+    from tunewheel_contracts.formats.methods import TrainMethod
+    from tunewheel_contracts.formats.recipe import TrainSpec
     from tunewheel_train.job import Job
     from tunewheel_train.recipe import train as train_by_recipe
 

@@ -95,7 +95,8 @@ def in_own_process(name: str, chosen: argparse.Namespace) -> dict[str, Any]:
 def measure(name: str, chosen: argparse.Namespace) -> dict[str, Any]:
     from tunewheel_basemodel.locate import locate_base_model
     from tunewheel_basemodel.precision import compute_dtype
-    from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
+    from tunewheel_contracts.formats.methods import TrainMethod
+    from tunewheel_contracts.formats.recipe import TrainSpec
     from tunewheel_train.data.datasets import encode_examples, token_stats
     from tunewheel_train.data.schedule import plan_steps
     from tunewheel_train.job import Job

@@ -25,7 +25,7 @@ from tunewheel_contracts.events.lifecycle import ModelRegistered
 from tunewheel_contracts.events.training import TrainStarted
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.criteria import Criterion, Metric
-from tunewheel_contracts.formats.recipe import TrainMethod
+from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
 from tunewheel_runtime.deadletter import Position

@@ -23,7 +23,7 @@ from tunewheel_cli.kafka.ports import free_port
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.production import InferenceCompleted
-from tunewheel_contracts.formats.recipe import TrainMethod
+from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.store import ObjectStore

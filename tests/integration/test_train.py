@@ -25,7 +25,8 @@ from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.training import TrainAction
 from tunewheel_contracts.formats.dataset import DatasetCounts, DatasetManifest
-from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
+from tunewheel_contracts.formats.methods import TrainMethod
+from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef, RunManifest
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.store import ObjectStore

@@ -16,7 +16,7 @@ from safetensors.numpy import save
 from tunewheel_basemodel.digest import sha256_directory
 from tunewheel_basemodel.tiny import write_tiny_model
 from tunewheel_cli.kafka.ports import free_port
-from tunewheel_contracts.formats.recipe import TrainMethod
+from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_runtime.store import ObjectStore
 

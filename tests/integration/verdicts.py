@@ -11,7 +11,7 @@ from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed
 from tunewheel_contracts.events.production import RolloutJudged
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.fields import ArtifactRef
-from tunewheel_contracts.formats.recipe import TrainMethod
+from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.formats.scorecard import Contestant, Role
 from tunewheel_runtime.store import ObjectStore

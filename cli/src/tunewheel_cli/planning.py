@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 from tunewheel_contracts.errors import InvalidEvent, InvalidSpec, first_complaint
 from tunewheel_contracts.event import decode_data
+from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.plan import TrainPlan
-from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
+from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_contracts.formats.run import RunManifest
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_planner.calibration import REMEMBERED, Calibration, Correction, key

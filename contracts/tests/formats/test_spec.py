@@ -9,7 +9,7 @@ import pytest
 import yaml
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.event import decode_data
-from tunewheel_contracts.formats.recipe import TrainMethod
+from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.spec import ProjectSpec, parse_spec
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "project-spec" / "valid" / "helpdesk.json"

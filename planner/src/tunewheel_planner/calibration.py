@@ -7,8 +7,8 @@ from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.plan import Interval, TrainPlan
-from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import Usage
 
 REMEMBERED = 20

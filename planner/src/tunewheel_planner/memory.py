@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.plan import MemoryParts
-from tunewheel_contracts.formats.recipe import TrainMethod
 
 from tunewheel_planner.shapes import ALL_LINEAR, ModelShape
 
@@ -61,7 +61,7 @@ def estimate_memory(
     ``reference``: the reference adapter is in memory too. ``shards``: the base is divided into so many parts,
     and each process holds one part. Every process holds whole adapters.
     """
-    adapter = 0 if method is TrainMethod.FULL else shape.adapter_parameters(rank, targets)
+    adapter = shape.adapter_parameters(rank, targets) if method.traits.adapter else 0
     trained = adapter or math.ceil(shape.parameters / shards)
     moments = 2 if eight_bit_optimizer else 2 * FP32
     kept = _per_token(shape, method, rank, targets, precision)
@@ -79,12 +79,13 @@ def estimate_memory(
 def weights_bytes(shape: ModelShape, method: TrainMethod, precision: Precision) -> int:
     """Return the bytes of the base model's weights during training.
 
-    With ``full``, these are the fp32 master weights, and autocast's copies if it computes in bf16.
+    If all weights are trained, these are the fp32 master weights, and autocast's copies if the method
+    computes in bf16.
     """
-    if method is TrainMethod.FULL:
+    if not method.traits.adapter:
         copies = SIZE[precision] if precision != "float32" else 0
         return shape.parameters * (FP32 + copies)
-    if method is TrainMethod.LORA:
+    if method.traits.quantization is None:
         return shape.parameters * SIZE[precision]
     rest = shape.parameters - shape.linear_parameters
     return round(shape.linear_parameters * NF4_BYTES) + rest * SIZE[precision]
@@ -122,14 +123,14 @@ def _per_token(
 ) -> int:
     """Return the bytes that one token keeps in one block on average, without the attention scores."""
     h, q, k, i = shape.hidden, shape.query, shape.key, shape.intermediate
-    trained = ALL_LINEAR if method is TrainMethod.FULL else targets
+    trained = targets if method.traits.adapter else ALL_LINEAR
     shares = [blocks / shape.layers for blocks in shape.adapted(trained)]
     # the inputs of qkv, o, gate/up and down; a frozen layer keeps none
     inputs = h * max(shares[:3]) + q * shares[3] + h * max(shares[4:6]) + i * shares[6]
     # attention's q, k and v; then gate, its SiLU, and up
     kept = inputs + (q + 4 * k) + 3 * i
     norms = 2 * h * FP32
-    of_layers = 2 * h if method is TrainMethod.FULL else sum(shares) * rank
+    of_layers = sum(shares) * rank if method.traits.adapter else 2 * h
     return round((kept + of_layers) * SIZE[precision]) + norms
 
 

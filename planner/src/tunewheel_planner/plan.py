@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.plan import Interval, MemoryParts, TrainPlan, ValidationPlan
-from tunewheel_contracts.formats.recipe import PreferenceMethod, TrainMethod, TrainSpec
+from tunewheel_contracts.formats.recipe import TrainSpec
 
 from tunewheel_planner.calibration import Correction
 from tunewheel_planner.devices import Device
@@ -26,11 +27,6 @@ EQUALLY_FAST = 0.01
 """A difference in speed for which no smaller micro-batch is taken."""
 START_SECONDS = 20.0
 """Time for imports, loading and the last save."""
-_PASSES: Mapping[PreferenceMethod | None, int] = {
-    None: 0, PreferenceMethod.DPO: 1, PreferenceMethod.KTO: 3, PreferenceMethod.ORPO: 0,
-}  # fmt: skip
-"""Forward passes in addition to training's: the reference's, and in kto both models' over mismatched
-answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +130,7 @@ def rungs(recipe: TrainSpec) -> list[tuple[int, bool]]:
 def parts_of(method: TrainMethod, kind: Literal["cpu", "cuda"]) -> int:
     """Return into how many parts a step is divided at least. On a processor two processes or one compute the
     parts of an adapter's step, and add the same sums."""
-    return PARTS if kind == "cpu" and method is not TrainMethod.FULL else 1
+    return PARTS if kind == "cpu" and method.traits.adapter else 1
 
 
 def processes_of(
@@ -178,7 +174,8 @@ class _Stage:
 
     stats: DatasetStats
     epochs: float
-    preference: PreferenceMethod | None = None
+    further_passes: int = 0
+    """Forward passes in addition to training's."""
 
     @property
     def tokens(self) -> float:
@@ -193,7 +190,7 @@ def _stages(stats: DatasetStats, pairs: DatasetStats | None, recipe: TrainSpec) 
     examples, preference = _Stage(stats, recipe.epochs), recipe.preference
     if preference is None or pairs is None:
         return [examples]
-    learning = _Stage(pairs, preference.epochs, preference.method)
+    learning = _Stage(pairs, preference.epochs, preference.method.traits.further_passes)
     return [learning] if preference.alone else [examples, learning]
 
 
@@ -221,8 +218,8 @@ def _memory(frame: _Frame, stage: _Stage, micro: int, checkpointing: bool) -> Me
         frame.shape, stage.stats.rows(frame.in_process(micro)), method=recipe.method, rank=recipe.rank,
         targets=recipe.target_modules, precision=frame.precision, kind=kind,
         gradient_checkpointing=checkpointing,
-        eight_bit_optimizer=recipe.method is TrainMethod.QLORA and kind == "cuda",
-        reference=_PASSES[stage.preference] > 0, shards=frame.shards,
+        eight_bit_optimizer=recipe.method.traits.paged_moments and kind == "cuda",
+        reference=stage.further_passes > 0, shards=frame.shards,
     )  # fmt: skip
 
 
@@ -233,7 +230,7 @@ def _speed(frame: _Frame, stage: _Stage, micro: int, checkpointing: bool) -> Int
     operations = operations_per_token(
         frame.shape, method=recipe.method, rank=recipe.rank, targets=recipe.target_modules,
         longest=round(mean), learnt_share=stats.learnt / stats.tokens, row_tokens=round(mean * sequences),
-        gradient_checkpointing=checkpointing, further_passes=_PASSES[stage.preference],
+        gradient_checkpointing=checkpointing, further_passes=stage.further_passes,
     )  # fmt: skip
     # A shared prefix is computed once, but the tokens count it in every example.
     operations *= (stats.prefix + sequences * (mean - stats.prefix)) / (sequences * mean)
@@ -278,10 +275,10 @@ def _dollars(hours: Interval, device: Device, processes: int) -> Interval | None
 def _advice(method: TrainMethod, plan: TrainPlan, device: Device) -> str:
     needed = f"{plan.peak_bytes / 1e9:.0f} GB are needed, {device.name} has {device.memory_bytes / 1e9:.0f}"
     largest = max(MemoryParts.model_fields, key=lambda name: getattr(plan.memory, name))
-    if method is TrainMethod.FULL:
+    if not method.traits.adapter:
         return f"{needed}: train an adapter (method lora)"
     if largest == "activations":
         return f"{needed}, most of them for activations: lower max_tokens"
-    if method is TrainMethod.LORA:
-        return f"{needed}: quantise the base (method qlora), or take a larger device"
+    if method.traits.smaller is not None:
+        return f"{needed}: quantise the base (method {method.traits.smaller}), or take a larger device"
     return f"{needed}: take a larger device or a smaller base model"

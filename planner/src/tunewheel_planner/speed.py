@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.plan import Interval
-from tunewheel_contracts.formats.recipe import TrainMethod
 
 from tunewheel_planner.devices import Device
 from tunewheel_planner.memory import Precision
@@ -42,13 +42,13 @@ def operations_per_token(
     head = shape.vocabulary * shape.hidden * learnt_share
     attention = 2.0 * shape.layers * shape.query * longest  # two products: QKᵀ and AV
     forward = 2.0 * (shape.linear_parameters + head + attention)
-    if method is TrainMethod.FULL:
+    if not method.traits.adapter:
         total = 3.0 * forward
     else:
         # gradients of activations only; attention needs them for both inputs of each product
         total = 2.0 * forward + 2.0 * attention + 6.0 * shape.adapter_parameters(rank, targets)
     passes = further_passes + (1 if gradient_checkpointing else 0)
-    if method is TrainMethod.QLORA:
+    if method.traits.quantization is not None:
         expanding = EXPANDING_4_BIT * shape.linear_parameters / max(row_tokens, 1)
         total += (2.0 + further_passes) * expanding
     return total + passes * forward

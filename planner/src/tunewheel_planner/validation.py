@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 
+from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.plan import ValidationPlan
-from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
+from tunewheel_contracts.formats.recipe import TrainSpec
 
 SHARE = 0.05
 """The largest share of the training's computation that validation may take."""
@@ -62,4 +63,4 @@ def count_steps(examples: int, *, batch_size: int, epochs: float) -> int:
 
 def _cost(method: TrainMethod) -> float:
     """Return the cost of validating a token as a share of the cost of training on it."""
-    return 1 / 3 if method is TrainMethod.FULL else 1 / 2
+    return 1 / 2 if method.traits.adapter else 1 / 3

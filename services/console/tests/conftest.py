@@ -45,7 +45,7 @@ from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.criteria import Criterion, Metric
 from tunewheel_contracts.formats.dataset import ChatMessage, DatasetCounts, FunnelStage
 from tunewheel_contracts.formats.label_prompts import LabelPrompt, LabelPrompts
-from tunewheel_contracts.formats.recipe import TrainMethod
+from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.review import ReviewItem, ReviewSet
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.formats.scorecard import Contestant, CriterionCheck, Role

@@ -16,7 +16,7 @@ from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.bundle import Bundle, Decoding
 from tunewheel_contracts.formats.criteria import Criterion, Metric
-from tunewheel_contracts.formats.recipe import TrainMethod
+from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.rollout_spec import CanaryPolicy, RolloutSpec, ShadowPolicy
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.formats.scorecard import Contestant, CriterionCheck, Role

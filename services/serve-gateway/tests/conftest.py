@@ -26,7 +26,7 @@ from tunewheel_contracts.events.production import InferenceCompleted
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.bundle import Bundle
 from tunewheel_contracts.formats.criteria import Criterion, Metric
-from tunewheel_contracts.formats.recipe import TrainMethod
+from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec

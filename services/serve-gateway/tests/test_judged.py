@@ -8,7 +8,7 @@ import pytest
 from structlog import make_filtering_bound_logger, wrap_logger
 from structlog.testing import LogCapture
 from tunewheel_contracts.formats.bundle import Bundle, Decoding
-from tunewheel_contracts.formats.recipe import TrainMethod
+from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_serve_gateway import loading
 from tunewheel_serve_gateway.judged import (

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRegistered, Stage
-from tunewheel_contracts.formats.recipe import TrainMethod
+from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_serve_gateway.judged import (
     EngineBase,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tunewheel_contracts.fields import ArtifactRef
-from tunewheel_contracts.formats.recipe import TrainMethod
+from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.formats.serving import Route, RouteRole
 from tunewheel_serve_gateway.errors import Unavailable, UnknownModel

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tunewheel_contracts.event import Envelope, Event, new_event
 from tunewheel_contracts.events.training import TrainCompleted, TrainPlanned, TrainStarted
-from tunewheel_contracts.formats.recipe import TrainMethod
+from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.run import BaseModelRef, RunManifest
 from tunewheel_runtime.telemetry import make_telemetry
 from tunewheel_train.handlers import register

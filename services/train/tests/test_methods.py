@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
-from tunewheel_contracts.formats.recipe import TrainMethod
+from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.trainers.trl_config import optimizer_name
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from tunewheel_contracts.formats.recipe import TrainMethod
+from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_planner.advice import Change, Consistency
 
 from tunewheel_cli.exits import print_json, told
@@ -236,7 +236,7 @@ def _print(
     )
     for held in dict.fromkeys(_validation(row) for row in rows if row.plan.validation):
         console.print(held)
-    whole = {_serving(row) for row in rows if row.plan.method is TrainMethod.FULL}
+    whole = {_serving(row) for row in rows if not row.plan.method.traits.adapter}
     if len(whole) == 1:  # only if the plan is for a single model
         console.print(*whole)
     if measured and measured.tokenizer:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunewheel_contracts.errors import InvalidSpec, TunewheelError
 from tunewheel_contracts.formats.dataset import ExampleFormat
-from tunewheel_contracts.formats.recipe import PreferenceMethod, PreferenceSpec
+from tunewheel_contracts.formats.recipe import PreferenceSpec
 from tunewheel_planner.plan import DatasetStats
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ async def _answers(
     found: list[Mapping[str, Any]] = [
         _conversation(row, side) for row in pairs for side in ("chosen", "rejected")
     ]
-    if preference.method is not PreferenceMethod.KTO or manifest.negatives is None:
+    if not preference.method.traits.unpaired or manifest.negatives is None:
         return found, len(pairs)
     single = [_conversation(row, "rejected") for row in (await version.frame(manifest.negatives)).to_dicts()]
     found += single if pairs else [*single, *examples]

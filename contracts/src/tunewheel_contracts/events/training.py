@@ -9,8 +9,8 @@ from pydantic import Field
 
 from tunewheel_contracts.event import Event
 from tunewheel_contracts.fields import ArtifactRef, FiniteFloat, Fraction, Sha256, Slug
+from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.plan import TrainPlan
-from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef, Start, Usage
 from tunewheel_contracts.principal import OptionalPrincipal
 

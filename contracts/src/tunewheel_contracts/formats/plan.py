@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from tunewheel_contracts.fields import FiniteFloat, Frozen
-from tunewheel_contracts.formats.recipe import TrainMethod
+from tunewheel_contracts.formats.methods import TrainMethod
 
 Bytes = Annotated[int, Field(ge=0)]
 Positive = Annotated[FiniteFloat, Field(gt=0)]

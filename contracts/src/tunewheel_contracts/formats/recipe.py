@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
@@ -10,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from tunewheel_contracts.errors import inconsistent
 from tunewheel_contracts.fields import Fraction, NonNegative, PositiveInt, Slug, Strict
+from tunewheel_contracts.formats.methods import PreferenceMethod, TrainMethod
 
 OPERATIONAL = frozenset({"priority", "keep_checkpoints", "on_out_of_memory"})
 """Fields that affect how a run is carried out, but not its result. They are not part of the run's id."""
@@ -17,18 +17,6 @@ OPERATIONAL = frozenset({"priority", "keep_checkpoints", "on_out_of_memory"})
 
 CHAMPION = "champion"
 """The value of ``continue_from`` that names the model in production. Model ids contain a hyphen."""
-
-
-class TrainMethod(StrEnum):
-    LORA = "lora"
-    QLORA = "qlora"
-    FULL = "full"
-
-
-class PreferenceMethod(StrEnum):
-    DPO = "dpo"
-    ORPO = "orpo"
-    KTO = "kto"
 
 
 Weight = Annotated[float | None, Field(gt=0, le=1000, allow_inf_nan=False, exclude_if=lambda w: w is None)]
@@ -56,7 +44,7 @@ class PreferenceSpec(Strict):
     @model_validator(mode="after")
     def _weighs_single_answers(self) -> Self:
         for name in ("desirable_weight", "undesirable_weight"):
-            if getattr(self, name) is not None and self.method is not PreferenceMethod.KTO:
+            if getattr(self, name) is not None and not self.method.traits.unpaired:
                 raise inconsistent(
                     name,
                     f"is the weight of a single answer, but {self.method} uses pairs; choose method kto, or "
@@ -65,9 +53,6 @@ class PreferenceSpec(Strict):
         return self
 
 
-FULL_LEARNING_RATE = 1e-5
-"""The default of ``full``. An adapter learns best at about ten times the rate of all weights (Schulman et
-al., LoRA Without Regret, 2025)."""
 _NAMES: TypeAdapter[tuple[str, ...]] = TypeAdapter(Annotated[tuple[str, ...], Field(min_length=1)])
 
 
@@ -139,8 +124,9 @@ class TrainSpec(Strict):
         if not isinstance(value, dict):
             return value
         given = dict(cast("dict[str, Any]", value))
-        if given.get("method") == TrainMethod.FULL:
-            given.setdefault("learning_rate", FULL_LEARNING_RATE)
+        method = next((method for method in TrainMethod if method == given.get("method")), None)
+        if method is not None and method.traits.learning_rate is not None:
+            given.setdefault("learning_rate", method.traits.learning_rate)
         return given
 
     @field_validator("target_modules", mode="before")
@@ -159,11 +145,12 @@ class TrainSpec(Strict):
                 "micro_batch_size",
                 f"{self.micro_batch_size} does not divide batch_size {self.batch_size}; choose one that does",
             )
-        if self.quantization and self.method is not TrainMethod.QLORA:
+        traits = self.method.traits
+        if self.quantization and self.quantization != traits.quantization:
             raise inconsistent(
                 "quantization",
                 f"is {self.quantization}, but method {self.method} trains on an unquantised base; "
-                + ("4-bit weights cannot be updated: " if self.method is TrainMethod.FULL else "")
+                + ("" if traits.adapter else "4-bit weights cannot be updated: ")
                 + "choose method qlora, or remove quantization",
             )
         self._demand_preferable()
@@ -171,11 +158,13 @@ class TrainSpec(Strict):
             raise inconsistent(
                 "rehearsal", f"is about rows of the champion; set continue_from: {CHAMPION}, or remove it"
             )
-        if self.method is TrainMethod.FULL:
+        if not traits.adapter:
             for name in ("rslora", "dora", "continue_from"):
                 if getattr(self, name):
                     raise inconsistent(
-                        name, "is about an adapter, but method full trains none; choose lora, or remove it"
+                        name,
+                        f"is about an adapter, but method {self.method} trains none; choose lora, or remove "
+                        "it",
                     )
         return self
 
@@ -183,14 +172,15 @@ class TrainSpec(Strict):
         preference = self.preference
         if preference is None:
             return
-        if self.method is TrainMethod.FULL and preference.method is not PreferenceMethod.ORPO:
+        if not self.method.traits.adapter and preference.method.traits.further_passes:
             raise inconsistent(
                 "preference",
                 "needs a reference model, which is the base without the adapter; choose method lora or "
                 "qlora, or preference method orpo, which has no reference model",
             )
-        if preference.method is PreferenceMethod.KTO and self.batch_size < 2:
+        if self.batch_size < (fewest := preference.method.traits.fewest_pairs):
             raise inconsistent(
                 "batch_size",
-                "is 1, but kto compares an answer with another pair of the same step; raise it to 2 or more",
+                f"is {self.batch_size}, but {preference.method} compares an answer with another pair of the "
+                f"same step; raise it to {fewest} or more",
             )

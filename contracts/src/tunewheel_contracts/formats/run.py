@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tunewheel_contracts.fields import ArtifactRef, FiniteFloat, Frozen, RelativePath, Sha256, Slug, Text
+from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.plan import TrainPlan
-from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
+from tunewheel_contracts.formats.recipe import TrainSpec
 
 
 class BaseModelRef(Frozen):
@@ -41,6 +42,11 @@ class AdapterRef(Frozen):
     quantization: Literal["nf4"] | None = None
     """Quantization of the base that the adapter was trained on. Serve the adapter on the same: an NF4 base
     and its bf16 original agree on only about three of four argmax tokens."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether this is a fully fine-tuned model, which needs no base."""
+        return not self.method.traits.adapter
 
 
 class Usage(Frozen):

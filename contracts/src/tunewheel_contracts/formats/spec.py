@@ -35,7 +35,7 @@ from tunewheel_contracts.formats.glossary import Glossary
 from tunewheel_contracts.formats.lm_eval import LmEvalTask
 from tunewheel_contracts.formats.output_rules import CitedRule, OutputRule, PatternRule
 from tunewheel_contracts.formats.output_schema import OutputSchema
-from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
+from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_contracts.formats.recognised import check_recognised
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_contracts.formats.rollout_spec import RolloutSpec
@@ -43,8 +43,6 @@ from tunewheel_contracts.formats.serving import LogPolicy
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_contracts.yaml_reading import DuplicateKey, read_yaml
 
-MILD_LEARNING_RATES = {TrainMethod.LORA: 1e-4, TrainMethod.QLORA: 1e-4, TrainMethod.FULL: 2e-5}
-"""Up to here training has not been seen to cost a model much of what it knew."""
 LARGE_BATCH = 32
 """From above here an adapter learns less than all weights do (Schulman et al., LoRA Without Regret, 2025)."""
 QUIET_MIN_RECORDS = 10
@@ -339,14 +337,14 @@ class ProjectSpec(Strict):
     def cautions(self) -> tuple[str, ...]:
         """What is allowed and seldom meant, a sentence each."""
         train, cautions = self.train, list[str]()
-        mild = MILD_LEARNING_RATES[train.method]
+        mild = train.method.traits.mild_learning_rate
         if train.learning_rate > mild and self.dataset.replay is None:
             cautions.append(
                 f"train.learning_rate {train.learning_rate:g} is above {mild:g} and dataset.replay is not "
                 "set: the model may forget what it knew; mix in general data, lower the rate, or bound the "
                 "loss by the criterion regression_accuracy."
             )
-        if train.batch_size > LARGE_BATCH and train.method is not TrainMethod.FULL:
+        if train.batch_size > LARGE_BATCH and train.method.traits.adapter:
             cautions.append(
                 f"train.batch_size {train.batch_size} is above {LARGE_BATCH}, and an adapter learns less "
                 "from large steps; lower it."

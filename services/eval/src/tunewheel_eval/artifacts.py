@@ -15,7 +15,6 @@ from pydantic import ValidationError
 from tunewheel_contracts.errors import InvalidEvent, first_complaint
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import ChatExample
-from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_contracts.identity import content_id
 from tunewheel_outputs.terms import terms_of
@@ -97,13 +96,13 @@ def check_files(adapter: AdapterRef) -> None:
         reason = f"holds pickled files ({', '.join(pickled)}), which can run code; save it as safetensors"
         raise UnfitCandidate(field="adapter.files", reason=reason)
     names = {str(path.relative_to(adapter.path)) for path in paths if path.is_relative_to(adapter.path)}
-    if adapter.method is TrainMethod.FULL:
+    if adapter.is_whole:
         missing = [] if any(name.endswith(".safetensors") for name in names) else ["*.safetensors"]
         missing += ["config.json"] if "config.json" not in names else []
     else:
         missing = [name for name in _ADAPTER_FILES if name not in names]
     if missing:
-        form = "a whole model" if adapter.method is TrainMethod.FULL else "an adapter in PEFT's format"
+        form = "a whole model" if adapter.is_whole else "an adapter in PEFT's format"
         reason = f"lacks {', '.join(missing)} below {adapter.path}; save it as {form}, as safetensors"
         raise UnfitCandidate(field="adapter.files", reason=reason)
 

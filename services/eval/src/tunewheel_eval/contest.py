@@ -10,7 +10,6 @@ from pathlib import Path
 
 from tunewheel_contracts.formats.dataset import ChatExample, DatasetManifest
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
-from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.regression_items import RegressionItem
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_contracts.formats.scorecard import Role
@@ -211,7 +210,7 @@ async def _contestant(
         base=form.base,
         quantization=form.quantization,
         directory=directory,
-        whole_model=adapter is not None and adapter.method is TrainMethod.FULL,
+        whole_model=adapter is not None and adapter.is_whole,
         rows=contest.rows(role),
         opening=contest.opening_of(role),
         seeds=(seed,),

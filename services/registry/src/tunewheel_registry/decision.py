@@ -22,7 +22,6 @@ from tunewheel_contracts.events.lifecycle import (
 )
 from tunewheel_contracts.events.production import RolloutJudged
 from tunewheel_contracts.events.training import TrainCompleted
-from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.rollout_spec import RolloutSpec
 from tunewheel_contracts.formats.scorecard import Role
 
@@ -122,7 +121,7 @@ def _registrations(state: State, data: TrainCompleted | EvalPassed | EvalFailed)
         yield ModelRegistered(
             project=state.project,
             model_id=adapter.model_id,
-            kind="full" if adapter.method is TrainMethod.FULL else "adapter",
+            kind="full" if adapter.is_whole else "adapter",
             base=adapter.base,
             adapter=adapter,
             run_id=data.run_id,

@@ -15,7 +15,6 @@ from pathlib import Path, PurePosixPath
 from weakref import WeakValueDictionary
 
 from tunewheel_contracts.errors import TunewheelError
-from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_runtime.store import ObjectStore
 
@@ -112,8 +111,7 @@ def check_names(adapter: AdapterRef) -> None:
     for name in names:
         if PurePosixPath(name).suffix in PICKLES:
             raise InvalidAdapter(f"{adapter.model_id}/{name} is a pickle; save the adapter as safetensors")
-    is_whole = adapter.method is TrainMethod.FULL
-    for needed in WHOLE_MODEL if is_whole else ADAPTER:
+    for needed in WHOLE_MODEL if adapter.is_whole else ADAPTER:
         if not any(fnmatch(name, needed) for name in names):
             raise InvalidAdapter(f"{adapter.model_id} lacks {needed}; save it with save_pretrained")
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.formats.bundle import Bundle
-from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_contracts.formats.run import AdapterRef
 
@@ -108,7 +107,7 @@ class EngineIdentity:
         Raises:
             NoEngine: the refusal is not final, as an operator may start an engine on the model at any time.
         """
-        if adapter.method is TrainMethod.FULL and not self.most_whole(adapter.base.name):
+        if adapter.is_whole and not self.most_whole(adapter.base.name):
             raise NoEngine(
                 f"{adapter.model_id} is a whole model, which the engine does not load beside its base; start "
                 "an engine with it as its base model, and name the engine in TUNEWHEEL_ENGINE_URL"

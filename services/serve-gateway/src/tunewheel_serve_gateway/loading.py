@@ -13,7 +13,6 @@ from typing import Protocol
 import structlog
 from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.formats.bundle import Bundle
-from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_runtime.retry import Backoff
 
@@ -194,7 +193,7 @@ class EngineAdapters:
 
     def _load_missing(self) -> None:
         for name, adapter in self._wishes.wanted(self.endpoint).items():
-            if adapter.method is TrainMethod.FULL and not self.endpoint.is_known:
+            if adapter.is_whole and not self.endpoint.is_known:
                 continue  # it has not said yet whether it takes any
             if name not in self.endpoint.ready and name not in self.loads and self._is_due(name):
                 self._begin_load(name, adapter)
@@ -214,7 +213,7 @@ class EngineAdapters:
                 raise InvalidAdapter(f"the route to {model_id} names the adapter of {adapter.model_id}")
             self._check(adapter, self._wishes.bundles().get(model_id))
             self.endpoint.identity.check_takes(adapter)
-            if adapter.method is TrainMethod.FULL:
+            if adapter.is_whole:
                 await self._make_slot(adapter)
             folder = await self._files.materialise(adapter)
             await self._load_into_engine(model_id, folder)

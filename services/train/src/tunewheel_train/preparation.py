@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.plan import TrainPlan, ValidationPlan
-from tunewheel_contracts.formats.recipe import PreferenceMethod, TrainSpec
+from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_planner.calibration import Correction, key
 from tunewheel_planner.devices import Device, catalogue, read_catalogue
 from tunewheel_planner.memory import Precision
@@ -119,7 +119,7 @@ def _told_apart(
     recipe = job.recipe
     assert recipe.preference is not None
     paired = job.preferences_path is not None
-    unpaired = recipe.preference.method is PreferenceMethod.KTO and job.negatives_path is not None
+    unpaired = recipe.preference.method.traits.unpaired and job.negatives_path is not None
     if not paired and not unpaired:
         raise no_pairs(negatives=job.negatives_path is not None)
     pairs: list[EncodedPair] = []

@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import Usage
 
 from tunewheel_train.data.datasets import token_stats
@@ -50,6 +49,7 @@ def train(
     from tunewheel_train import preparation, stages
     from tunewheel_train.model import acceleration, modeling, process_group, saving
     from tunewheel_train.trainers import handover
+    from tunewheel_train.trainers.frame import Frame
 
     # setup
     base = locate(job)
@@ -70,7 +70,7 @@ def train(
     kernels = choose(acceleration.facts_of(prepared.config.get("model_type"), job.recipe, precision))
     acceleration.use(kernels, model)
     # train
-    frame = stages.Frame(job, model, tokenizer, precision, report, should_stop, kernels)
+    frame = Frame(job, model, tokenizer, precision, report, should_stop, kernels)
     trainer = stages.train(frame, prepared)
     # cleanup
     saving.save(trainer, base, precision, job.output_dir)
@@ -154,7 +154,7 @@ def _describe(job: Job, base: BaseModel, precision: str) -> None:
     described: dict[str, Any] = {
         "base_model": base.name,
         "base_revision": base.revision,
-        "quantization": "nf4" if job.recipe.method is TrainMethod.QLORA else None,
+        "quantization": job.recipe.method.traits.quantization,
         "dtype": precision,
         "run_id": job.run_id,
     }

@@ -2,44 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainerState
-from tunewheel_basemodel.precision import Precision
-from tunewheel_contracts.formats.recipe import PreferenceMethod, PreferenceSpec
 from tunewheel_planner.plan import parts_of
 
-from tunewheel_train.data.datasets import Encoded
 from tunewheel_train.data.schedule import plan_steps
 from tunewheel_train.data.validation import Patience
 from tunewheel_train.errors import RunStopped
 from tunewheel_train.job import Job
 from tunewheel_train.model import modeling
-from tunewheel_train.model.attention import NotEquivalent
-from tunewheel_train.model.kernels import Kernels
 from tunewheel_train.model.machine import device_facts
 from tunewheel_train.preparation import Prepared
-from tunewheel_train.progress import Message, Started, Warned
+from tunewheel_train.progress import Started
 from tunewheel_train.trainers import checkpoints, handover, trl_config
 from tunewheel_train.trainers.course import Course
+from tunewheel_train.trainers.frame import Frame
 from tunewheel_train.trainers.progress_callback import ProgressCallback
-
-
-@dataclass(frozen=True)
-class Frame:
-    """The objects that both stages share."""
-
-    job: Job
-    model: Any
-    tokenizer: Any
-    precision: Precision
-    report: Callable[[Message], None]
-    should_stop: Callable[[], bool]
-    kernels: Kernels
 
 
 def train(frame: Frame, prepared: Prepared) -> Any:
@@ -112,27 +95,16 @@ def _started(frame: Frame, prepared: Prepared, total: int, resumed: Path | None)
 def _train_on_examples(frame: Frame, course: Course) -> Any:
     from tunewheel_train.trainers.sft_trainer import SftTrainer
 
-    job, rate = frame.job, frame.job.recipe.learning_rate
-    takes_packed = _takes_packed(frame, [*course.items, *course.validation])
+    rate = frame.job.recipe.learning_rate
     trainer = SftTrainer(
-        course=course, packed=takes_packed, share_prefix=job.recipe.dropout == 0.0, model=frame.model,
-        processing_class=frame.tokenizer, args=trl_config.examples_config(_arguments(frame, course, rate)),
+        course=course, model=frame.model, processing_class=frame.tokenizer,
+        **frame.rows_for([*course.items, *course.validation]),
+        args=trl_config.examples_config(_arguments(frame, course, rate)),
         train_dataset=trl_config.as_dataset([{"input_ids": list(e.input_ids)} for e in course.items]),
     )  # fmt: skip
     modeling.prepare_parameters(trainer.model)
     _run(trainer, frame)
     return trainer
-
-
-def _takes_packed(frame: Frame, examples: Sequence[Encoded]) -> bool:
-    if not frame.job.packed:
-        return False
-    try:
-        modeling.use_packed_rows(frame.model, examples)
-    except NotEquivalent as error:
-        frame.report(Warned(reason=f"is trained in padded batches: {error}"))
-        return False
-    return True
 
 
 def _train_on_pairs(frame: Frame, course: Course, begun: Path | None) -> Any:
@@ -143,33 +115,14 @@ def _train_on_pairs(frame: Frame, course: Course, begun: Path | None) -> Any:
     modeling.leave_packed_rows(frame.model)
     if begun is not None and (begun / checkpoints.REFERENCE).exists():
         checkpoints.put_weights(frame.model, begun / checkpoints.REFERENCE)
-    arguments = _arguments(frame, course, preference.learning_rate)
-    trainer = _preference_trainer(
-        frame, course, preference, model=frame.model, processing_class=frame.tokenizer,
-        args=trl_config.preference_config(arguments, preference, course.items),
+    trainer = import_module(f"tunewheel_train.trainers.{preference.method}_trainer").make_trainer(
+        frame, preference, _arguments(frame, course, preference.learning_rate), course=course,
+        model=frame.model, processing_class=frame.tokenizer,
         train_dataset=trl_config.as_dataset([pair.as_row() for pair in course.items]),
     )  # fmt: skip
     modeling.prepare_parameters(trainer.model)
     _run(trainer, frame)
     return trainer
-
-
-def _preference_trainer(frame: Frame, course: Course, preference: PreferenceSpec, **trl: Any) -> Any:
-    if preference.method is PreferenceMethod.DPO:
-        from tunewheel_train.trainers.dpo_trainer import DpoTrainer
-
-        return DpoTrainer(course=course, **trl)
-    if preference.method is PreferenceMethod.KTO:
-        from tunewheel_train.trainers.kto_trainer import KtoTrainer
-
-        return KtoTrainer(course=course, **trl)
-    from tunewheel_train.trainers.orpo_trainer import OrpoTrainer
-
-    sides = [side for pair in course.items for side in pair.sides()]
-    return OrpoTrainer(
-        course=course, packed=_takes_packed(frame, sides),
-        share_prefix=frame.job.recipe.dropout == 0.0, beta=preference.beta, **trl,
-    )  # fmt: skip
 
 
 def _arguments(frame: Frame, course: Course, rate: float) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from tunewheel_contracts.events.training import (
     TrainFailed,
     TrainStarted,
 )
-from tunewheel_contracts.formats.recipe import TrainMethod
+from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_runtime.jobs import Lease, LeaseLost
 from tunewheel_train.execution import Trainings

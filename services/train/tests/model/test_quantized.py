@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from tunewheel_basemodel.precision import compute_dtype
-from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
+from tunewheel_contracts.formats.methods import TrainMethod
+from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_train.model import modeling
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from opentelemetry.metrics import NoOpMeter
-from tunewheel_contracts.formats.recipe import PreferenceMethod, TrainSpec
+from tunewheel_contracts.formats.methods import PreferenceMethod
+from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_planner.calibration import Correction
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_train.metrics import Metrics

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef
 
 from tunewheel_serve_gateway.judged import EngineIdentity, whole_model_name
@@ -98,7 +97,7 @@ class Endpoint:
         """Return the name under which this engine serves a fully fine-tuned model as its base; None: it does
         not. An engine of the model's base may have loaded the model beside that base, under its id."""
         base = adapter.base.name
-        if adapter.method is not TrainMethod.FULL or base in self.listed or self.identity.name_of(base):
+        if not adapter.is_whole or base in self.listed or self.identity.name_of(base):
             return None
         return whole_model_name(adapter, self.listed, self.identity)
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import structlog
-from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_runtime.tls import trust
 
@@ -74,12 +73,12 @@ class Pool:
         until then, and while none is up, also by those of its base that load whole models. Where no engine
         fits, though all were heard of, those that do not fit are returned: each will say why.
         """
-        base, is_full = adapter.base.name, adapter.method is TrainMethod.FULL
+        base = adapter.base.name
         own = [e for e in self.endpoints if e.name_of_whole(adapter) is not None]
         if any(adapter.model_id in e.ready and not e.breaker.is_open for e in own):
             return own
         of_base = self.of_base(base)
-        found = own + [e for e in of_base if not is_full or e.identity.most_whole(base)]
+        found = own + [e for e in of_base if not adapter.is_whole or e.identity.most_whole(base)]
         if found or not all(e.is_known for e in self.endpoints):
             return found
         return of_base or list(self.endpoints)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunewheel_contracts.formats.recipe import PreferenceMethod, PreferenceSpec
+from tunewheel_contracts.formats.methods import PreferenceMethod
+from tunewheel_contracts.formats.recipe import PreferenceSpec
 
 from tunewheel_train.data.datasets import Encoded, Limits, Refused, encode_examples
 from tunewheel_train.errors import RunFailed
@@ -124,10 +125,10 @@ def class_weights(pairs: Sequence[EncodedPair], preference: PreferenceSpec) -> t
 
 def demand_enough(pairs: Sequence[EncodedPair], method: PreferenceMethod) -> None:
     """Raise RunFailed if ``method`` needs more pairs than there are."""
-    if method is PreferenceMethod.KTO and len(pairs) < 2:
+    if len(pairs) < method.traits.fewest_pairs:
         raise RunFailed(
             field="train.preference.method",
-            reason="kto compares each pair with another one, but the dataset has only one usable pair; "
+            reason=f"{method} compares each pair with another one, but the dataset has only one usable pair; "
             "publish more, or choose dpo",
         )
 

@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 from tunewheel_contracts.errors import TransientError, TunewheelError
 from tunewheel_contracts.event import decode_data
 from tunewheel_contracts.formats.dataset import DatasetManifest
-from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import RunManifest
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
@@ -138,8 +137,7 @@ def _fetch(store: ObjectStore, manifest: RunManifest, folder: Path, settings: Se
     trained_on = adapter.base
     base = locate_base_model(trained_on.name, cache_dir=settings.cache_dir, revision=trained_on.revision)
     files = asyncio.run(store.fetch_directory(adapter.files, adapter.path, folder))
-    whole = adapter.method is TrainMethod.FULL
-    return Trained(adapter.model_id, base, files, quantization=adapter.quantization, whole=whole)
+    return Trained(adapter.model_id, base, files, quantization=adapter.quantization, whole=adapter.is_whole)
 
 
 async def _read(store: ObjectStore, run_id: str) -> tuple[RunManifest, list[dict[str, Any]]]:

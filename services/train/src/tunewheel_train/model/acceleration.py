@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from tunewheel_basemodel.precision import Precision
-from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
+from tunewheel_contracts.formats.recipe import TrainSpec
 
 from tunewheel_train.model.kernels import Facts, Kernels
 
@@ -21,7 +21,7 @@ def facts_of(model_type: str | None, recipe: TrainSpec, precision: Precision) ->
         capability=torch.cuda.get_device_capability() if cuda else None,
         liger=cuda and _liger_knows(model_type),
         flash_attention=find_spec("flash_attn") is not None,
-        half_precision=precision == "bfloat16" and recipe.method is not TrainMethod.FULL,
+        half_precision=precision == "bfloat16" and recipe.method.traits.adapter,
     )
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from tunewheel_basemodel.errors import ModelFilesError
 from tunewheel_basemodel.loading import load_base
 from tunewheel_basemodel.locate import BaseModel
 from tunewheel_basemodel.precision import Precision
-from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
+from tunewheel_contracts.formats.recipe import TrainSpec
 
 from tunewheel_train.data.datasets import Encoded
 from tunewheel_train.errors import RunFailed
@@ -45,18 +45,17 @@ def load(
     Matrix products are computed in ``precision``. The method ``full`` keeps fp32 weights, because bf16 would
     round small updates away, and computes under autocast. ``shards``: see ``load_base``. Raises RunFailed.
     """
-    full = recipe.method is TrainMethod.FULL
-    quantization: Literal["nf4"] | None = "nf4" if recipe.method is TrainMethod.QLORA else None
-    weights: Precision = "float32" if full else precision
+    traits = recipe.method.traits
+    weights: Precision = precision if traits.adapter else "float32"
     try:
         model, tokenizer = load_base(
-            base, dtype=weights, quantization=quantization, device=device_of_process(), shards=shards
+            base, dtype=weights, quantization=traits.quantization, device=device_of_process(), shards=shards
         )
     except ModelFilesError as error:
         raise RunFailed(field="base_model", reason=error.reason) from error
     give_padding(tokenizer)
     model.config.use_cache = False
-    if full:
+    if not traits.adapter:
         return model, tokenizer
     demand_reachable(model, recipe.target_modules)
     if start_from is not None:

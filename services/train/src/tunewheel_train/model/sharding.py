@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
+from tunewheel_contracts.formats.recipe import TrainSpec
 
 
 def shards_of(recipe: TrainSpec, *, sharding: str, processes: int) -> int:
@@ -19,7 +19,7 @@ def shards_of(recipe: TrainSpec, *, sharding: str, processes: int) -> int:
 
 def why_whole(recipe: TrainSpec) -> str | None:
     """Return why a model cannot be sharded; None: it can."""
-    if recipe.method is TrainMethod.QLORA:
+    if recipe.method.traits.quantization is not None:
         return "4-bit weights cannot be cut"
     if recipe.dora:
         return "dora needs the norms of whole weights"

@@ -12,7 +12,6 @@ import structlog
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import Event
 from tunewheel_contracts.events.training import TrainAction
-from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import Adjustment
 from tunewheel_planner.calibration import Correction
 from tunewheel_runtime.store import ObjectStore
@@ -218,7 +217,7 @@ class Attempt:
     def _upload_soon(self, checkpoint: Path) -> None:
         """Upload the checkpoint while training goes on. If a newer one comes before its upload begins, it is
         skipped."""
-        if self._run.recipe.method is TrainMethod.FULL and not self._settings.upload_full_checkpoints:
+        if not self._run.recipe.method.traits.adapter and not self._settings.upload_full_checkpoints:
             return
         self._pending = checkpoint
         if self._uploads is None or self._uploads.done():

@@ -10,8 +10,8 @@ in the order of the planner's ``rungs``:
 
 from __future__ import annotations
 
+from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.plan import TrainPlan
-from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import Adjustment
 from tunewheel_planner.plan import rungs
 
@@ -42,9 +42,10 @@ def next_rung(job: Job, plan: TrainPlan | None, *, after_step: int) -> tuple[Job
         if checkpointing and not recomputing and size <= micro:
             more: dict[str, object] = {"gradient_checkpointing": True}
             return _adjusted(job, more, "gradient_checkpointing", "true", after_step)
-    if recipe.on_out_of_memory == "quantize" and recipe.method is TrainMethod.LORA:
-        quantized = recipe.model_copy(update={"method": TrainMethod.QLORA})
-        return _adjusted(job, {"recipe": quantized}, "method", "qlora", after_step)
+    smaller = recipe.method.traits.smaller
+    if recipe.on_out_of_memory == "quantize" and smaller is not None:
+        quantized = recipe.model_copy(update={"method": TrainMethod(smaller)})
+        return _adjusted(job, {"recipe": quantized}, "method", smaller, after_step)
     return None
 
 

@@ -10,7 +10,6 @@ from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest
-from tunewheel_contracts.formats.recipe import PreferenceMethod
 from tunewheel_planner.calibration import Correction
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
@@ -52,7 +51,7 @@ async def prepare(
     preferences_path = (
         await _fetch(store, directory, preferences, "dataset.preferences") if preferences else None
     )
-    unpaired = run.recipe.preference and run.recipe.preference.method is PreferenceMethod.KTO
+    unpaired = run.recipe.preference and run.recipe.preference.method.traits.unpaired
     # Other methods cannot use them. Without pairs they still get them, for a better error message.
     negatives = run.negatives if unpaired or (run.recipe.preference and not preferences) else None
     negatives_path = await _fetch(store, directory, negatives, "dataset.negatives") if negatives else None

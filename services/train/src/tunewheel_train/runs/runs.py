@@ -11,7 +11,7 @@ from tunewheel_contracts.events.training import TrainCompleted, TrainFailed
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.plan import TrainPlan
-from tunewheel_contracts.formats.recipe import OPERATIONAL, TrainMethod, TrainSpec
+from tunewheel_contracts.formats.recipe import OPERATIONAL, TrainSpec
 from tunewheel_contracts.formats.run import (
     AdapterRef,
     Adjustment,
@@ -150,7 +150,7 @@ def make_adapter(run: Run, recipe: TrainSpec, path: str, files: tuple[ArtifactRe
         base=run.base,
         base_facts=run.base_facts,
         method=recipe.method,
-        quantization="nf4" if recipe.method is TrainMethod.QLORA else None,
+        quantization=recipe.method.traits.quantization,
     )
 
 

@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 from pydantic import ValidationError
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.formats.dataset import DatasetManifest, ExampleFormat
-from tunewheel_contracts.formats.recipe import CHAMPION, TrainMethod, TrainSpec
+from tunewheel_contracts.formats.methods import TrainMethod
+from tunewheel_contracts.formats.recipe import CHAMPION, TrainSpec
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef, Start
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
@@ -124,7 +125,7 @@ async def fetch_start(store: ObjectStore, run: Run, directory: Path) -> Path | N
 
 
 def _demand_base(adapter: AdapterRef, recipe: TrainSpec, base: BaseModelRef) -> None:
-    if adapter.method is TrainMethod.FULL:
+    if adapter.is_whole:
         raise RunFailed(
             field=FIELD,
             reason=f"{adapter.model_id} is a whole model and no adapter; name an adapter, or remove it",
@@ -135,11 +136,12 @@ def _demand_base(adapter: AdapterRef, recipe: TrainSpec, base: BaseModelRef) -> 
             reason=f"{adapter.model_id} was trained on {adapter.base.name} at {adapter.base.revision}, this "
             f"run's base is {base.name} at {base.revision}; name an adapter of it, or remove it",
         )
-    quantization = "nf4" if recipe.method is TrainMethod.QLORA else None
-    if adapter.quantization != quantization:
+    if adapter.quantization != recipe.method.traits.quantization:
+        of_adapters = (method for method in TrainMethod if method.traits.adapter)
+        fitting = next(m for m in of_adapters if m.traits.quantization == adapter.quantization)
         raise RunFailed(
             field=FIELD,
             reason=f"{adapter.model_id} was trained on a base that is "
             f"{adapter.quantization or 'unquantised'}; "
-            f"train by method {'lora' if quantization else 'qlora'}, or remove it",
+            f"train by method {fitting}, or remove it",
         )

@@ -6,10 +6,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
+from tunewheel_contracts.formats.recipe import PreferenceSpec
 
 from tunewheel_train.data.preferences import EncodedPair
+from tunewheel_train.trainers import trl_config
+from tunewheel_train.trainers.frame import Frame
 from tunewheel_train.trainers.stepping import PlannedSteps
+
+
+def make_trainer(
+    frame: Frame, preference: PreferenceSpec, arguments: dict[str, Any], **trl: Any
+) -> DpoTrainer:
+    return DpoTrainer(args=DPOConfig(**trl_config.pairs_arguments(arguments, preference)), **trl)
 
 
 class DpoTrainer(PlannedSteps, DPOTrainer):

@@ -7,10 +7,28 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from trl.trainer.kto_config import KTOConfig
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference, KTOTrainer
+from tunewheel_contracts.formats.recipe import PreferenceSpec
 
-from tunewheel_train.data.preferences import EncodedPair
+from tunewheel_train.data.preferences import EncodedPair, class_weights
+from tunewheel_train.trainers import trl_config
+from tunewheel_train.trainers.frame import Frame
 from tunewheel_train.trainers.stepping import PlannedSteps, Step, on_device
+
+
+def make_trainer(
+    frame: Frame, preference: PreferenceSpec, arguments: dict[str, Any], **trl: Any
+) -> KtoTrainer:
+    desirable, undesirable = class_weights(trl["course"].items, preference)
+    config = KTOConfig(
+        **trl_config.pairs_arguments(arguments, preference)
+        # An item is a whole step, but TRL needs more than one item to estimate the KL divergence.
+        | {"train_sampling_strategy": "sequential", "per_device_train_batch_size": 2},
+        desirable_weight=desirable,
+        undesirable_weight=undesirable,
+    )
+    return KtoTrainer(args=config, **trl)
 
 
 @dataclass(frozen=True, slots=True)

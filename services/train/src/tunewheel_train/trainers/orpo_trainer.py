@@ -13,14 +13,25 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from tunewheel_contracts.formats.recipe import PreferenceSpec
 
 from tunewheel_train.data.packing import PackedBatch
+from tunewheel_train.trainers import trl_config
+from tunewheel_train.trainers.frame import Frame
 from tunewheel_train.trainers.loss import TokenCrossEntropy, packed_losses
 from tunewheel_train.trainers.sft_trainer import SftTrainer
 from tunewheel_train.trainers.stepping import on_device
 
 # Log-probabilities are capped here: the odds of a certain answer are infinite.
 _SURE = -1e-6
+
+
+def make_trainer(
+    frame: Frame, preference: PreferenceSpec, arguments: dict[str, Any], **trl: Any
+) -> OrpoTrainer:
+    sides = [side for pair in trl["course"].items for side in pair.sides()]
+    args = trl_config.examples_config(arguments)
+    return OrpoTrainer(beta=preference.beta, args=args, **frame.rows_for(sides), **trl)
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,17 @@ from typing import Any
 
 import torch
 from tunewheel_basemodel.precision import Precision
-from tunewheel_contracts.formats.recipe import PreferenceMethod, PreferenceSpec, TrainMethod
+from tunewheel_contracts.formats.methods import TrainMethod
+from tunewheel_contracts.formats.recipe import PreferenceSpec
 
-from tunewheel_train.data.preferences import EncodedPair, class_weights
 from tunewheel_train.job import Job
 from tunewheel_train.model.process_group import group_backend
 
 
 def optimizer_name(method: TrainMethod, *, cuda: bool) -> str:
-    """Return AdamW. For a 4-bit base on a GPU: AdamW with 8-bit moments that are paged to main memory when
-    GPU memory is short (arXiv:2305.14314 §3)."""
-    return "paged_adamw_8bit" if cuda and method is TrainMethod.QLORA else "adamw_torch"
+    """Return AdamW. On a GPU, a method with paged moments has 8-bit moments that move to main memory when
+    GPU memory is short."""
+    return "paged_adamw_8bit" if cuda and method.traits.paged_moments else "adamw_torch"
 
 
 def trl_arguments(
@@ -39,7 +39,7 @@ def trl_arguments(
         "max_grad_norm": recipe.max_grad_norm,
         "lr_scheduler_type": "constant_with_warmup" if constant else recipe.scheduler,
         "optim": optimizer_name(recipe.method, cuda=cuda),
-        "bf16": recipe.method is TrainMethod.FULL and precision == "bfloat16",
+        "bf16": not recipe.method.traits.adapter and precision == "bfloat16",
         "gradient_checkpointing": bool(job.gradient_checkpointing),
         "gradient_checkpointing_kwargs": recomputing,
         "logging_steps": 1,
@@ -69,24 +69,9 @@ def examples_config(common: dict[str, Any]) -> Any:
     return SFTConfig(**common, dataset_kwargs={"skip_prepare_dataset": True}, shuffle_dataset=False)
 
 
-def preference_config(
-    common: dict[str, Any], preference: PreferenceSpec, pairs: Sequence[EncodedPair]
-) -> Any:
-    """TRL's configuration of training on ``pairs``."""
-    if preference.method is PreferenceMethod.ORPO:
-        return examples_config(common)
-    common = common | {"beta": preference.beta, "remove_unused_columns": False}
-    if preference.method is PreferenceMethod.KTO:
-        from trl.trainer.kto_config import KTOConfig
-
-        desirable, undesirable = class_weights(pairs, preference)
-        common |= {"desirable_weight": desirable, "undesirable_weight": undesirable}
-        # An item is a whole step, but TRL needs more than one item to estimate the KL divergence.
-        in_order = {"train_sampling_strategy": "sequential", "per_device_train_batch_size": 2}
-        return KTOConfig(**common | in_order)
-    from trl.trainer.dpo_config import DPOConfig
-
-    return DPOConfig(**common)
+def pairs_arguments(common: dict[str, Any], preference: PreferenceSpec) -> dict[str, Any]:
+    """Return the arguments of TRL's own trainers of preferences."""
+    return common | {"beta": preference.beta, "remove_unused_columns": False}
 
 
 def as_dataset(rows: Sequence[dict[str, Any]]) -> Any:

@@ -1,0 +1,71 @@
+"""The training methods, each with its traits. Other code asks for a trait and names no method.
+
+So a new method is a line of this table. A preference method also has a trainer in train, the module
+``trainers/<method>_trainer.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, Self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """The traits of a training method. A run's memory, speed, optimizer and rules follow from them."""
+
+    adapter: bool = True
+    """True: an adapter of the frozen base is trained. False: all weights are trained, in fp32."""
+    quantization: Literal["nf4"] | None = None
+    """Quantization of the base during training."""
+    paged_moments: bool = False
+    """On a GPU, the optimizer's moments have 8 bits and move to main memory when GPU memory is short
+    (arXiv:2305.14314 §3)."""
+    smaller: str | None = None
+    """The method that replaces this one for ``on_out_of_memory: quantize``."""
+    learning_rate: float | None = None
+    """Default learning rate; None: the recipe's."""
+    mild_learning_rate: float = 1e-4
+    """Up to this learning rate, training has not been seen to cost a model much of its earlier knowledge."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preferring:
+    """The traits of a preference method."""
+
+    further_passes: int = 0
+    """Forward passes in addition to training's; 0: there is no reference model."""
+    unpaired: bool = False
+    """Each answer counts by itself, so answers without a pair are used too."""
+    fewest_pairs: int = 1
+    """The fewest pairs of a step and of a dataset."""
+
+
+class TrainMethod(StrEnum):
+    traits: Training
+
+    LORA = "lora", Training(smaller="qlora")
+    QLORA = "qlora", Training(quantization="nf4", paged_moments=True)
+    # An adapter learns best at about ten times the rate of all weights (Schulman et al., LoRA Without Regret,
+    # 2025).
+    FULL = "full", Training(adapter=False, learning_rate=1e-5, mild_learning_rate=2e-5)
+
+    def __new__(cls, value: str, traits: Training) -> Self:
+        member = str.__new__(cls, value)
+        member._value_, member.traits = value, traits
+        return member
+
+
+class PreferenceMethod(StrEnum):
+    traits: Preferring
+
+    DPO = "dpo", Preferring(further_passes=1)
+    ORPO = "orpo", Preferring()
+    # Further passes: the reference's, and both models' over mismatched answers, which another pair provides.
+    KTO = "kto", Preferring(further_passes=3, unpaired=True, fewest_pairs=2)
+
+    def __new__(cls, value: str, traits: Preferring) -> Self:
+        member = str.__new__(cls, value)
+        member._value_, member.traits = value, traits
+        return member
