@@ -113,7 +113,7 @@ bench-gpu-packages: install ## gather what bench-gpu lacks elsewhere into var/be
 	@$(WITH_UV)
 	$(BIN)/python tests/bench/gpu.py --gather "$(UV)"
 
-generate: install ## write schemas, AsyncAPI documents, the event catalogue and what the chart takes from the code anew
+generate: install ## write schemas, the AsyncAPI document, the event catalogue and what the chart takes from the code anew
 	$(BIN)/python -m tunewheel_contracts.generate
 	$(BIN)/python deploy/helm/generate.py
 

@@ -1,4 +1,4 @@
-"""Write all files that are generated from the models: schemas, AsyncAPI documents, docs/events.md and
+"""Write all files that are generated from the models: schemas, the AsyncAPI document, docs/events.md and
 docs/project-yaml.md.
 
 python -m tunewheel_contracts.generate            write changed files, remove files without a source
@@ -12,8 +12,6 @@ import sys
 from pathlib import Path
 
 from tunewheel_contracts.generation import asyncapi, catalogue, schemas, spec_page
-
-FOLDERS = (schemas.FOLDER, asyncapi.FOLDER)
 
 
 def repository_root() -> Path:
@@ -36,7 +34,7 @@ def stale(root: Path, wanted: dict[str, str]) -> list[str]:
         file = root / path
         if not file.is_file() or file.read_text(encoding="utf-8") != text:
             differing.append(path)
-    present = (file for folder in FOLDERS for file in (root / folder).glob("*") if file.is_file())
+    present = (file for file in (root / schemas.FOLDER).glob("*") if file.is_file())
     orphans = (file.relative_to(root).as_posix() for file in present)
     return sorted({*differing, *(path for path in orphans if path not in wanted)})
 

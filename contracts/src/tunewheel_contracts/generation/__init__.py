@@ -1,1 +1,1 @@
-"""Generators of JSON Schemas, AsyncAPI documents and the documentation of events and spec."""
+"""Generators of JSON Schemas, the AsyncAPI document and the documentation of events and spec."""

@@ -1,4 +1,4 @@
-"""Generates AsyncAPI 3.0 documents: one for all services, and one per service.
+"""Generates the AsyncAPI 3.0 document of all services. Its payloads refer to the JSON Schemas beside it.
 
 Sources: AsyncAPI specification 3.0.0, its Kafka bindings 0.5.0, and CloudEvents' Kafka protocol binding.
 """
@@ -12,7 +12,7 @@ import yaml
 from tunewheel_contracts.binding import CONTENT_TYPE, REQUIRED_HEADERS
 from tunewheel_contracts.topics import NOT_SHOWN, TOPICS, Service, TopicSpec
 
-FOLDER = "contracts/asyncapi"
+FILE = "contracts/asyncapi.yaml"
 BINDING = {"bindingVersion": "0.5.0"}
 SCHEMA_FORMAT = "application/schema+json;version=draft-2020-12"
 SERVICES: tuple[str, ...] = get_args(Service)
@@ -39,29 +39,30 @@ def produced_by(service: str) -> tuple[TopicSpec, ...]:
     return tuple(s for s in TOPICS if service in s.producers)
 
 
-def document(services: tuple[str, ...], *, title: str) -> dict[str, Any]:
-    """Return the document of the messages that ``services`` send and receive."""
+def document() -> dict[str, Any]:
+    """Return the document of all messages. An operation's name begins with its service."""
     operations: dict[str, Any] = {}
-    for service in services:
+    for service in SERVICES:
         for spec in produced_by(service):
-            operations[f"{service}.send.{_dashed(spec.name)}"] = _operation("send", service, spec)
+            operations[f"{service}.send.{_dashed(spec.name)}"] = _operation("send", spec.name)
         for spec in consumed_by(service):
-            operations[f"{service}.receive.{_dashed(spec.name)}"] = _operation("receive", service, spec)
+            operations[f"{service}.receive.{_dashed(spec.name)}"] = _operation(
+                "receive", spec.name, spec.groups_of(service)
+            )
             if service in spec.consumers and service not in spec.replayed_by:
-                operations[f"{service}.send.{_dashed(spec.dead_letter)}"] = _dead_letter_operation(spec)
-    used = {op["channel"]["$ref"].removeprefix("#/channels/") for op in operations.values()}
+                operations[f"{service}.send.{_dashed(spec.dead_letter)}"] = _operation(
+                    "send", spec.dead_letter
+                )
+    used = {operation["channel"]["$ref"].removeprefix("#/channels/") for operation in operations.values()}
     channels: dict[str, Any] = {}
     for spec in TOPICS:
-        if spec.name in used:
-            channels[spec.name] = _channel(spec)
+        channels[spec.name] = _channel(spec)
         if spec.dead_letter in used:
             channels[spec.dead_letter] = _dead_letter_channel(spec)
-    messages = {spec.event.__name__: _message(spec) for spec in TOPICS if spec.name in used}
-    if any(spec.dead_letter in used for spec in TOPICS):
-        messages["DeadLetter"] = _dead_letter_message()
+    messages = {spec.event.__name__: _message(spec) for spec in TOPICS}
     return {
         "asyncapi": "3.0.0",
-        "info": {"title": title, "version": "0.1.0", "license": {"name": "Apache-2.0"}},
+        "info": {"title": "Tunewheel", "version": "0.1.0", "license": {"name": "Apache-2.0"}},
         "defaultContentType": CONTENT_TYPE,
         "servers": {
             "kafka": {
@@ -72,19 +73,17 @@ def document(services: tuple[str, ...], *, title: str) -> dict[str, Any]:
         },
         "channels": channels,
         "operations": operations,
-        "components": {"messages": messages},
+        "components": {
+            "messages": messages | {"DeadLetter": _dead_letter_message()},
+            "messageTraits": {"CloudEvent": _cloud_event()},
+        },
     }
 
 
 def asyncapi_files() -> dict[str, str]:
     """Return text by path, relative to the repository's root."""
-    documents = {"tunewheel": document(SERVICES, title="Tunewheel")}
-    for service in SERVICES:
-        documents[service] = document((service,), title=f"Tunewheel: {service}")
-    return {
-        f"{FOLDER}/{name}.yaml": HEADER + yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=100)
-        for name, body in documents.items()
-    }
+    body = yaml.safe_dump(document(), sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
+    return {FILE: HEADER + body}
 
 
 def _dashed(topic: str) -> str:
@@ -98,7 +97,6 @@ def _channel(spec: TopicSpec) -> dict[str, Any]:
         "messages": {spec.event.__name__: {"$ref": f"#/components/messages/{spec.event.__name__}"}},
         "bindings": {
             "kafka": {
-                "topic": spec.name,
                 "partitions": spec.partitions,
                 "topicConfiguration": {
                     "cleanup.policy": [spec.cleanup],
@@ -116,7 +114,6 @@ def _dead_letter_channel(spec: TopicSpec) -> dict[str, Any]:
         "address": spec.dead_letter,
         "description": f"Messages of {spec.name} that were refused as invalid.",
         "messages": {"DeadLetter": {"$ref": "#/components/messages/DeadLetter"}},
-        "bindings": {"kafka": {"topic": spec.dead_letter, **BINDING}},
     }
 
 
@@ -134,34 +131,33 @@ def _dead_letter_message() -> dict[str, Any]:
     }
 
 
-def _operation(action: str, service: str, spec: TopicSpec) -> dict[str, Any]:
-    operation: dict[str, Any] = {
-        "action": action,
-        "channel": {"$ref": f"#/channels/{spec.name}"},
-        "messages": [{"$ref": f"#/channels/{spec.name}/messages/{spec.event.__name__}"}],
-    }
-    groups = spec.groups_of(service) if action == "receive" else ()
+def _operation(action: str, channel: str, groups: tuple[str, ...] = ()) -> dict[str, Any]:
+    operation: dict[str, Any] = {"action": action, "channel": {"$ref": f"#/channels/{channel}"}}
     if groups:
         operation["bindings"] = {"kafka": {"groupId": {"type": "string", "enum": list(groups)}, **BINDING}}
     return operation
 
 
-def _dead_letter_operation(spec: TopicSpec) -> dict[str, Any]:
-    return {"action": "send", "channel": {"$ref": f"#/channels/{spec.dead_letter}"}}
-
-
 def _message(spec: TopicSpec) -> dict[str, Any]:
+    """Return the message of ``spec``: what ``_cloud_event`` says of all messages, and what is its own."""
+    identity = " and ".join(f"`{name}`" for name in spec.event.identity_fields)
+    derived = f"subject, project and {identity}" if identity else "subject and project"
     return {
         "name": spec.name,
         "title": spec.event.__name__,
         "summary": spec.summary,
-        "contentType": CONTENT_TYPE,
-        "correlationId": {
-            "description": "The turn of the wheel that this event belongs to.",
-            "location": "$message.header#/ce_correlationid",
+        "traits": [{"$ref": "#/components/messageTraits/CloudEvent"}],
+        "headers": {
+            "type": "object",
+            "properties": {
+                "ce_id": {
+                    "description": f"UUIDv5 of type, {derived}; other systems may send ids of their own."
+                },
+                "ce_type": {"const": spec.name},
+                "ce_subject": {"description": f"The data's `{spec.event.subject_field}`."},
+            },
         },
-        "headers": _headers(spec),
-        "payload": {"schemaFormat": SCHEMA_FORMAT, "schema": {"$ref": f"../schemas/{spec.name}.json"}},
+        "payload": {"schemaFormat": SCHEMA_FORMAT, "schema": {"$ref": f"schemas/{spec.name}.json"}},
         "bindings": {
             "kafka": {
                 "key": {"type": "string", "description": f"The data's `{spec.key}`, UTF-8."},
@@ -171,26 +167,33 @@ def _message(spec: TopicSpec) -> dict[str, Any]:
     }
 
 
-def _headers(spec: TopicSpec) -> dict[str, Any]:
+def _cloud_event() -> dict[str, Any]:
+    """Return the trait of all messages: CloudEvents 1.0 in Kafka's binary mode."""
+
     def text(description: str, **more: Any) -> dict[str, Any]:
         return {"type": "string", "description": description, **more}
 
-    identity = " and ".join(f"`{name}`" for name in spec.event.identity_fields)
-    derived = f"subject, project and {identity}" if identity else "subject and project"
     return {
-        "type": "object",
-        "required": list(REQUIRED_HEADERS),
-        "properties": {
-            "ce_specversion": text("CloudEvents version.", const="1.0"),
-            "ce_id": text(f"UUIDv5 of type, {derived}; other systems may send ids of their own."),
-            "ce_source": text("The sender."),
-            "ce_type": text("The topic.", const=spec.name),
-            "ce_subject": text(f"The data's `{spec.event.subject_field}`."),
-            "ce_time": text("Time of the event.", format="date-time"),
-            "ce_project": text("The data's `project`."),
-            "ce_causationid": text("Id of the event that caused this one."),
-            "ce_correlationid": text("The turn of the wheel."),
-            "content-type": text("Media type of the value.", const=CONTENT_TYPE),
-            "traceparent": text("W3C trace context."),
+        "contentType": CONTENT_TYPE,
+        "correlationId": {
+            "description": "The turn of the wheel that this event belongs to.",
+            "location": "$message.header#/ce_correlationid",
+        },
+        "headers": {
+            "type": "object",
+            "required": list(REQUIRED_HEADERS),
+            "properties": {
+                "ce_specversion": text("CloudEvents version.", const="1.0"),
+                "ce_id": {"type": "string"},
+                "ce_source": text("The sender."),
+                "ce_type": text("The topic."),
+                "ce_subject": {"type": "string"},
+                "ce_time": text("Time of the event.", format="date-time"),
+                "ce_project": text("The data's `project`."),
+                "ce_causationid": text("Id of the event that caused this one."),
+                "ce_correlationid": text("The turn of the wheel."),
+                "content-type": text("Media type of the value.", const=CONTENT_TYPE),
+                "traceparent": text("W3C trace context."),
+            },
         },
     }
