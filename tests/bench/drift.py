@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import math
 import multiprocessing
 import os
 import sys
@@ -47,7 +48,7 @@ from questions import (
 )
 from report import BENCH_DIR, write_report
 from simulated_answers import SHIFTS, answered, answers_power, thumbs
-from tunewheel_monitor.detectors import DETECTORS, Opening
+from tunewheel_monitor.detectors import DETECTORS, HORIZON, WEIGHTS, Opening
 
 PROMPTS = 600
 CALM = 2_000
@@ -56,7 +57,7 @@ NEW = ((1, 2, 8, HOTELS), (20,))
 """Numbers of new intents. Those of a group share a draw: as many intents as the most of them needs are held
 back, so that the reference is fitted once."""
 EIGHT = NEW[0]
-PARTS = ("power", "answers", "false", "turned", "bursts", "reworded", "thumbs", "cost")
+PARTS = ("power", "answers", "false", "turned", "bursts", "reworded", "thumbs", "cost", "shares")
 REWORDED = ((0.1, 0.3), (0.25, 0.3), (0.25, 0.6), (0.5, 0.3), (0.5, 0.6), (1.0, 0.3), (1.0, 0.6))
 INPUT = tuple(one for one in DETECTORS if one.family == "input" and one.name != "documents")
 """What documents lack is for ``drift_documents``: no passage is looked up here."""
@@ -107,6 +108,8 @@ def main() -> None:
             say(kind, found[kind])
         if "thumbs" in given.only:
             found["thumbs down, from 1,000 ratings at 10 %"] = thumbs(pool, given.ratings)
+    if "shares" in given.only:
+        say("shares of the false alarms", shares())
     BENCH_DIR.mkdir(parents=True, exist_ok=True)
     if lines:
         write_curves(
@@ -120,6 +123,7 @@ def main() -> None:
         alarm_meant_harm={name: summary(cases) for name, cases in harm.items()},
         texts_embedded_per_second=round(per_second),
         microseconds_per_item=cost(questions, np.random.default_rng(17)) if "cost" in given.only else {},
+        shares_of_false_alarms=shares() if "shares" in given.only else {},
         drift_p_value=DRIFT.p_value,
         draws=given.draws,
     )
@@ -177,7 +181,7 @@ def _power(
 
 
 def opening(drawn: Scene) -> Opening:
-    return Opening(drift=DRIFT, dataset_id="ds-1", coverage=drawn.coverage.facts)
+    return Opening(drift=DRIFT, weights=WEIGHTS, dataset_id="ds-1", coverage=drawn.coverage.facts)
 
 
 def false_alarms(pool: Any, sizes: Sequence[int], windows: int) -> dict[str, Any]:
@@ -235,6 +239,18 @@ def _reworded(size: int, share: float, dropped: float, draw: int) -> dict[str, i
     rng = np.random.default_rng((29, size, round(100 * share), round(100 * dropped), draw))
     drawn = scene(_shared[0], size, EIGHT, rng, share=share, dropped=dropped)
     return first_alarms(INPUT, opening(drawn), (drawn.items[n] for n in rng.permutation(drawn.known)[:CALM]))
+
+
+def shares() -> dict[str, dict[str, float]]:
+    """Return each detector's share of the false alarms, and what the share costs the others: by how many per
+    cent the evidence, whose logarithm grows with each item, is later enough for an alarm."""
+    found: dict[str, dict[str, float]] = {}
+    for detector in DETECTORS:
+        share = detector.weight / WEIGHTS
+        typical = np.median([other.weight for other in DETECTORS if other is not detector]) / WEIGHTS
+        later = -math.log1p(-share) / math.log(HORIZON / (typical * DRIFT.p_value))
+        found[detector.name] = {"share": round(share, 4), "others later, %": round(100 * later, 2)}
+    return found
 
 
 def cost(questions: Questions, rng: Rng) -> dict[str, float]:

@@ -23,7 +23,7 @@ from report import write_report
 from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_embedding.static import StaticEmbedder
-from tunewheel_monitor.detectors import Opening
+from tunewheel_monitor.detectors import WEIGHTS, Opening
 from tunewheel_monitor.detectors.documents import Documents
 
 from retrieval import built, document
@@ -111,7 +111,7 @@ def power(libraries: list[Library]) -> dict[str, Any]:
         first: list[dict[str, int]] = []
         for number, drawn in enumerate(libraries):
             rng = np.random.default_rng((22, number))
-            calm = {DETECTOR.name: DETECTOR.open(Opening(drift=DRIFT))}
+            calm = {DETECTOR.name: DETECTOR.open(Opening(drift=DRIFT, weights=WEIGHTS))}
             alarms_in((DETECTOR,), calm, [drawn.items[n] for n in rng.choice(drawn.known, CALM)])
             missing = rng.random(PROMPTS) < share
             rows = np.where(missing, rng.choice(drawn.lacking, PROMPTS), rng.choice(drawn.known, PROMPTS))
@@ -126,7 +126,7 @@ def false_alarms(libraries: list[Library], kind: str, windows: int) -> dict[str,
     for number, drawn in enumerate(libraries):
         rng = np.random.default_rng((23, list(KINDS).index(kind), number))
         rows, one = KINDS[kind](drawn, length * WINDOW, rng), dict[str, int]()  # type: ignore[arg-type]
-        alarms_in((DETECTOR,), {DETECTOR.name: DETECTOR.open(Opening(drift=DRIFT))},
+        alarms_in((DETECTOR,), {DETECTOR.name: DETECTOR.open(Opening(drift=DRIFT, weights=WEIGHTS))},
                   [drawn.items[n] for n in rows], one)  # fmt: skip
         counts.append(one)
     return {"windows": length * len(libraries), "false alarms": summed(counts).get(DETECTOR.name, 0)}

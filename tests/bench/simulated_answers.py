@@ -11,7 +11,7 @@ from alarms import DRIFT, alarms_in, say, told
 from questions import START, WINDOW, Rng
 from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_contracts.formats.serving import RouteRole
-from tunewheel_monitor.detectors import DETECTORS, Opening, State
+from tunewheel_monitor.detectors import DETECTORS, WEIGHTS, Opening, State
 from tunewheel_monitor.detectors.feedback import Feedback
 
 SHIFTS = (0.0, 0.05, 0.1, 0.2, 0.5)
@@ -63,7 +63,7 @@ def answers_power(pool: Any, draws: int) -> dict[str, Any]:
     """Return by share of bad answers what the detectors of answers and ratings see in 2,000 answers and 200
     ratings, after 10,000 calm answers of the version before."""
     rng = np.random.default_rng(18)
-    calm = {detector.name: detector.open(Opening(drift=DRIFT)) for detector in OTHERS}
+    calm = {detector.name: detector.open(Opening(drift=DRIFT, weights=WEIGHTS)) for detector in OTHERS}
     alarms_in(OTHERS, calm, answered(rng, plain(rng, 10_000)))
     found: dict[str, Any] = {}
     for shift in SHIFTS:
@@ -76,7 +76,8 @@ def answers_power(pool: Any, draws: int) -> dict[str, Any]:
 def _answers_power(calm: dict[str, State], shift: float, draw: int) -> dict[str, int]:
     rng = np.random.default_rng((18, round(100 * shift), draw))
     states = {
-        d.name: d.open(Opening(drift=DRIFT, holdout=(10, 200), predecessor=calm[d.name])) for d in OTHERS
+        d.name: d.open(Opening(drift=DRIFT, weights=WEIGHTS, holdout=(10, 200), predecessor=calm[d.name]))
+        for d in OTHERS
     }
     return alarms_in(OTHERS, states, answered(rng, plain(rng, 2_000), shift))
 
@@ -109,7 +110,7 @@ def _thumbs(rate: float, ratings: int, count: int, first: int) -> list[int]:
     ends: list[int] = []
     for _ in range(count):
         before = {"baseline": [0, 0], "healthy": [int(rng.binomial(1_000, 0.1)), 1_000]}
-        state = detector.open(Opening(drift=DRIFT, predecessor=before))
+        state = detector.open(Opening(drift=DRIFT, weights=WEIGHTS, predecessor=before))
         for number, bad in enumerate((rng.random(ratings) < rate).tolist(), 1):
             detector.see(state, down if bad else up)
             if number % WINDOW == 0 and (finding := detector.look(state)) is not None and finding.drifted:

@@ -227,12 +227,16 @@ def test_a_state_of_another_release_has_the_detectors_of_this_one() -> None:
         del state.version.detectors[name]
     state.version.detectors["bygone"] = state.version.detectors.pop("clusters")
     state.alarms["bygone"] = state.alarms.pop("clusters")
+    of_format = state.version.detectors["format"]["evidence"]
+    share = of_format["threshold"]
+    of_format["threshold"] = 2 * share
     failed: dict[str, Any] = {"outcome": "failed", "fault": "engine", "format_valid": None}
     later = [*(answer(n) for n in range(100, 300)), *(answer(n, **failed) for n in range(300, 400))]
     events = run([*later, rating(7, "up")], state=state)
     assert resolved(events)["bygone"].reason == "off"
     assert "errors" in detected(events)
     assert "bygone" not in state.version.detectors
+    assert of_format["threshold"] == share
 
 
 def test_a_total_outage_is_seen() -> None:

@@ -18,7 +18,7 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 
 from tunewheel_monitor.alarms import Said, hear, resolve, weigh
 from tunewheel_monitor.coverage import CoverageFacts
-from tunewheel_monitor.detectors import DETECTORS, Opening, State, evidence
+from tunewheel_monitor.detectors import DETECTORS, WEIGHTS, Opening, State, evidence
 from tunewheel_monitor.detectors.documents import Documents, fits_badly
 from tunewheel_monitor.knowledge import Production, watched_families
 from tunewheel_monitor.rollout import trials as rollout
@@ -128,6 +128,7 @@ def _opening(facts: Facts, dataset_id: str, predecessor: State | None = None) ->
         coverage=facts.coverage,
         holdout=facts.holdout,
         predecessor=predecessor,
+        weights=WEIGHTS,
     )
 
 
@@ -155,16 +156,14 @@ def _begin(version: Version, window: OpenWindow, facts: Facts) -> None:
 
 
 def _upgrade(state: ProjectState, version: Version, item: InferenceScored, facts: Facts) -> list[Said]:
-    """Bring a state of another release to the detectors of this release: open new detectors, and end the
-    alarms of removed ones."""
-    told = _told_of(version, facts)
+    """Bring a state of another release to the detectors of this release: open new detectors, let the others
+    have the share that is left, and end the alarms of removed ones."""
+    opening = _opening(_told_of(version, facts), version.dataset_id)
     gone = [name for name in state.alarms if name not in NAMES]
-    version.detectors = {
-        detector.name: version.detectors[detector.name]
-        if detector.name in version.detectors
-        else detector.open(_opening(told, version.dataset_id))
-        for detector in DETECTORS
-    }
+    opened = {detector.name: detector.open(opening) for detector in DETECTORS}
+    for name in version.detectors.keys() & NAMES:
+        evidence.follow(version.detectors[name], opened[name])
+    version.detectors = {name: version.detectors.get(name, new) for name, new in opened.items()}
     return [resolve(state, version, name, item.project, "off", item.at) for name in gone]
 
 

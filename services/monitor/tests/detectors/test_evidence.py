@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import pytest
 from tunewheel_contracts.formats.drift_spec import DriftSpec
-from tunewheel_monitor.detectors import DETECTORS, evidence
+from tunewheel_monitor import detectors
+from tunewheel_monitor.detectors import DETECTORS, WEIGHTS, Opening, evidence, find_detectors
 
 DRIFT = DriftSpec(window=20)
+SILENCE = """
+from tunewheel_monitor.detectors.rates import Rise
+
+
+class Silence(Rise):
+    name = "silence"
+    weight = 0.25
+    floor = 0.1
+    action = "investigate"
+    unit = "share of empty answers"
+
+    def bad(self, state, item):
+        return not item.characters
+"""
 
 
 def gathered(e_values: np.ndarray, *, weight: float = 1.0, size: int = 20) -> list[float]:
     """Return the p-value at the end of each window of ``size`` e-values."""
-    state = evidence.opened(DRIFT, weight)
+    state = evidence.opened(Opening(drift=DRIFT), weight)
     found: list[float] = []
     for row in e_values.reshape(-1, size):
         for e_value in row:
@@ -48,8 +69,36 @@ def test_evidence_is_gone_soon_after_its_cause():
     assert min(found[30:]) > 4e-4
 
 
+def threshold(detector: Any, weights: float) -> float:
+    opened = detector.open(Opening(drift=DRIFT, coverage=None, weights=weights))
+    return opened["evidence"]["threshold"]
+
+
 def test_the_detectors_share_what_all_may_risk():
-    weights = [getattr(detector, "weight", None) for detector in DETECTORS]
-    assert all(weight is not None and weight > 0 for weight in weights)
-    assert sum(weight for weight in weights if weight) <= 1 + 1e-9
-    assert len({detector.name for detector in DETECTORS}) == len(DETECTORS)
+    assert all(detector.weight > 0 for detector in DETECTORS)
+    assert math.fsum(detector.weight / WEIGHTS for detector in DETECTORS) == pytest.approx(1)
+    assert len({detector.name for detector in DETECTORS}) == len(DETECTORS) >= 15
+
+
+def test_a_new_detector_is_one_file_and_takes_its_share_from_all_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "silence.py").write_text(SILENCE)
+    monkeypatch.setattr(detectors, "__path__", [*detectors.__path__, str(tmp_path)])
+    found = find_detectors()
+    monkeypatch.delitem(sys.modules, "tunewheel_monitor.detectors.silence")
+    assert {one.name for one in found} == {one.name for one in DETECTORS} | {"silence"}
+    weights = math.fsum(one.weight for one in found)
+    rates = [one for one in found if one.name in {"format", "latency", "silence"}]
+    assert [one.name for one in rates] == ["silence", "format", "latency"]
+    for one in rates:
+        assert threshold(one, weights) == pytest.approx(threshold(one, WEIGHTS) / 1.25)
+
+
+def test_an_opened_state_follows_the_share_that_a_new_detector_leaves():
+    latency = next(one for one in DETECTORS if one.name == "latency")
+    before, after = (latency.open(Opening(drift=DRIFT, weights=weights)) for weights in (1.0, 1.25))
+    wealth = before["evidence"]["wealth"] = [2.0] * len(evidence.BETS)
+    evidence.follow(before, after)
+    assert before["evidence"]["threshold"] == after["evidence"]["threshold"]
+    assert before["evidence"]["wealth"] == wealth

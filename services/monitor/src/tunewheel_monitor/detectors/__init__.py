@@ -1,41 +1,32 @@
-"""The detectors, one file each. ``protocol.py`` defines the interface. A new detector is a file, a test and a
-line here."""
+"""The detectors, one file each. ``protocol.py`` defines the interface. A new detector is a file and a
+test."""
 
 from __future__ import annotations
 
-from tunewheel_monitor.detectors.agreement import Agreement
-from tunewheel_monitor.detectors.clusters import Clusters
-from tunewheel_monitor.detectors.corrections import Corrections
-from tunewheel_monitor.detectors.documents import Documents
-from tunewheel_monitor.detectors.errors import Errors
-from tunewheel_monitor.detectors.feedback import Feedback
-from tunewheel_monitor.detectors.formats import Format
-from tunewheel_monitor.detectors.invented import Invented
-from tunewheel_monitor.detectors.labels import Labels
-from tunewheel_monitor.detectors.latency import Latency
-from tunewheel_monitor.detectors.length import Length
-from tunewheel_monitor.detectors.mixture import Mixture
-from tunewheel_monitor.detectors.novelty import Novelty
+import importlib
+import math
+import pkgutil
+
 from tunewheel_monitor.detectors.protocol import HORIZON, Action, Detector, Family, Finding, Opening, State
-from tunewheel_monitor.detectors.refusals import Refusals
-from tunewheel_monitor.detectors.repetition import Repetition
 
-DETECTORS: tuple[Detector, ...] = (
-    Novelty(),
-    Clusters(),
-    Mixture(),
-    Documents(),
-    Format(),
-    Labels(),
-    Length(),
-    Refusals(),
-    Repetition(),
-    Invented(),
-    Feedback(),
-    Corrections(),
-    Agreement(),
-    Latency(),
-    Errors(),
-)
 
-__all__ = ["DETECTORS", "HORIZON", "Action", "Detector", "Family", "Finding", "Opening", "State"]
+def find_detectors() -> tuple[Detector, ...]:
+    """Return a detector of each class in this folder that has a name and a weight, the heaviest first."""
+    modules = [importlib.import_module(f"{__name__}.{one.name}") for one in pkgutil.iter_modules(__path__)]
+    classes = [
+        kind
+        for module in modules
+        for kind in vars(module).values()
+        if isinstance(kind, type) and kind.__module__ == module.__name__
+    ]
+    found: list[Detector] = [
+        kind() for kind in classes if isinstance(getattr(kind, "name", None), str) and hasattr(kind, "weight")
+    ]
+    return tuple(sorted(found, key=lambda detector: (-detector.weight, detector.name)))
+
+
+DETECTORS = find_detectors()
+WEIGHTS = math.fsum(detector.weight for detector in DETECTORS)
+"""The sum of the weights of all detectors."""
+
+__all__ = ["DETECTORS", "HORIZON", "WEIGHTS", "Action", "Detector", "Family", "Finding", "Opening", "State"]

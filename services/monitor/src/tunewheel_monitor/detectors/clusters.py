@@ -61,7 +61,7 @@ class Clusters:
         if facts is None:
             return {}
         return {
-            "threshold": evidence.opened(opening.drift, self.weight)["threshold"],
+            "threshold": evidence.opened(opening, self.weight)["threshold"],
             "dataset_id": opening.dataset_id,
             "texts": facts.texts,
             "radius": facts.join_radius,

@@ -71,7 +71,7 @@ class Documents:
 
     def open(self, opening: Opening) -> State:
         opened: State = {
-            "evidence": evidence.opened(opening.drift, self.weight),
+            "evidence": evidence.opened(opening, self.weight),
             "spec": None,
             "latest": 0.0,
             "next": [None, 0],

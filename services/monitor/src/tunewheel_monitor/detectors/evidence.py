@@ -17,9 +17,7 @@ detector that may give a false alarm in a share ``a`` of windows raises an alarm
 
 from __future__ import annotations
 
-from tunewheel_contracts.formats.drift_spec import DriftSpec
-
-from tunewheel_monitor.detectors.protocol import HORIZON, State
+from tunewheel_monitor.detectors.protocol import HORIZON, Opening, State
 
 BETS = (0.01, 0.03, 0.1, 0.25, 0.6)
 """The shares of the wealth that are bet. Each is best for about that share of changed traffic."""
@@ -36,15 +34,16 @@ CALM = 0.5
 """The p-value from which there is practically no evidence."""
 
 
-def opened(drift: DriftSpec, weight: float) -> State:
-    """Return the initial evidence. ``weight``: the detector's share of the false alarms of all detectors."""
-    threshold = weight * drift.p_value / HORIZON
-    return {"threshold": threshold, "stake": 1 / drift.window, "wealth": [1.0] * len(BETS)}
+def opened(opening: Opening, weight: float) -> State:
+    """Return the initial evidence of a detector of ``weight``."""
+    threshold = weight / opening.weights * opening.drift.p_value / HORIZON
+    return {"threshold": threshold, "stake": 1 / opening.drift.window, "wealth": [1.0] * len(BETS)}
 
 
 def follow(state: State, opened: State) -> None:
-    """Copy the fields that follow from ``drift.window`` and ``drift.p_value`` from ``opened``, the detector's
-    initial state under a changed spec. The gathered evidence stays, because it is valid at any threshold."""
+    """Copy the fields that follow from the spec and the detectors' weights from ``opened``, the detector's
+    initial state under a changed spec or release. The gathered evidence stays, because it is valid at any
+    threshold."""
     for part, names in SETTINGS.items():
         mine, new = (state.get(part), opened.get(part)) if part else (state, opened)
         if mine and new:

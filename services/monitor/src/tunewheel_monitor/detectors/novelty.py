@@ -85,7 +85,7 @@ class Novelty:
             return {}
         doubt = doubt_of(facts)
         return {
-            "evidence": evidence.opened(opening.drift, self.weight),
+            "evidence": evidence.opened(opening, self.weight),
             "dataset_id": opening.dataset_id,
             "texts": facts.texts,
             "usual": facts.novel_rate,

@@ -58,6 +58,8 @@ class Opening:
     """(invalid, all) answers in the version's evaluation."""
     predecessor: State | None = None
     """The same detector's state at the end of the previous version. None: this is the first version."""
+    weights: float = 1.0
+    """The sum of the weights of all detectors."""
 
 
 class Detector(Protocol):
@@ -76,8 +78,8 @@ class Detector(Protocol):
 
     @property
     def weight(self) -> float:
-        """The detector's share of the false alarms of all detectors. The shares of ``DETECTORS`` add up to
-        1."""
+        """The detector's share of the false alarms of all detectors, if divided by all detectors' weights.
+        So a new detector takes its share from all others alike."""
         ...
 
     def open(self, opening: Opening) -> State:

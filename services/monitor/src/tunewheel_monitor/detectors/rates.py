@@ -70,7 +70,7 @@ class Rise(ABC):
             bad_before, total_before = inherited(opening.predecessor)
             bad, total = bad + bad_before, total + total_before
         return {
-            "evidence": evidence.opened(opening.drift, self.weight),
+            "evidence": evidence.opened(opening, self.weight),
             "baseline": [bad, total],
             "healthy": [0.0, 0.0],
             "window": [0, 0],

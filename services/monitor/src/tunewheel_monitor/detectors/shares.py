@@ -58,7 +58,7 @@ class Shift(ABC):
     def open(self, opening: Opening) -> State:
         before = (opening.predecessor or {}) if self.inherits else {}
         return {
-            "evidence": evidence.opened(opening.drift, self.weight),
+            "evidence": evidence.opened(opening, self.weight),
             "standard": dict(before.get("standard", {})),
             "window": {},
             "recent": {},
