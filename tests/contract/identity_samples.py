@@ -24,7 +24,7 @@ from tunewheel_contracts.event import Envelope, Event, new_event
 from tunewheel_contracts.events.lifecycle import ModelRegistered
 from tunewheel_contracts.events.training import TrainStarted
 from tunewheel_contracts.events.upstream import ProjectDeclared
-from tunewheel_contracts.formats.criteria import Criterion, Metric
+from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
@@ -299,7 +299,7 @@ def _happened() -> list[Event]:
         project=PROJECT,
         base_model=BASE.name,
         task=TaskSpec(system_prompt="Answer."),
-        criteria=(Criterion(metric=Metric.ROUGE_L, minimum=0.1),),
+        criteria=(Criterion(metric="rouge_l", minimum=0.1),),
     )
     method = TrainMethod.LORA
     return [

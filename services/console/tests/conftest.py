@@ -42,7 +42,7 @@ from tunewheel_contracts.events.training import (
 )
 from tunewheel_contracts.events.upstream import FeedbackReceived, ProjectDeclared
 from tunewheel_contracts.fields import ArtifactRef
-from tunewheel_contracts.formats.criteria import Criterion, Metric
+from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.dataset import ChatMessage, DatasetCounts, FunnelStage
 from tunewheel_contracts.formats.label_prompts import LabelPrompt, LabelPrompts
 from tunewheel_contracts.formats.methods import TrainMethod
@@ -88,7 +88,7 @@ class Desk:
             project=self.project,
             base_model=BASE.name,
             task=TaskSpec(system_prompt="Answer.", **task),
-            criteria=(Criterion(metric=Metric.ROUGE_L, minimum=0.1),),
+            criteria=(Criterion(metric="rouge_l", minimum=0.1),),
         )
         return self.event(ProjectDeclared(project=self.project, spec=spec))
 
@@ -180,7 +180,7 @@ class Desk:
         )
 
     def verdict(self, *, passed: bool, **changes: Any) -> dict[str, Any]:
-        criterion = Criterion(metric=Metric.ROUGE_L, minimum=0.1)
+        criterion = Criterion(metric="rouge_l", minimum=0.1)
         metrics = {"rouge_l": 0.4, "examples": 10.0}
         return {
             "project": self.project,

@@ -15,7 +15,7 @@ from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.bundle import Bundle, Decoding
-from tunewheel_contracts.formats.criteria import Criterion, Metric
+from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.rollout_spec import CanaryPolicy, RolloutSpec, ShadowPolicy
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
@@ -44,7 +44,7 @@ class Desk:
             project=self.project,
             base_model=BASE.name,
             task=TaskSpec(system_prompt="Answer as JSON."),
-            criteria=(Criterion(metric=Metric.ROUGE_L, minimum=0.1),),
+            criteria=(Criterion(metric="rouge_l", minimum=0.1),),
             rollout=self.rollout,
         )
 
@@ -73,7 +73,7 @@ class Desk:
         return new_event(data, source="/test")
 
     def _verdict(self, n: int, **changes: Any) -> dict[str, Any]:
-        criterion = Criterion(metric=Metric.ROUGE_L, minimum=0.1)
+        criterion = Criterion(metric="rouge_l", minimum=0.1)
         check = CriterionCheck(criterion=criterion, observed=0.5, passed=True, reason="0.5 >= 0.1")
         return {
             "project": self.project,

@@ -25,7 +25,7 @@ from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.events.production import InferenceCompleted
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.bundle import Bundle
-from tunewheel_contracts.formats.criteria import Criterion, Metric
+from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
@@ -334,7 +334,7 @@ def spec_of(project: str, *, prompt: str = "Answer as JSON.", **values: Any) -> 
         {
             "project": project,
             "base_model": BASE.name,
-            "criteria": [Criterion(metric=Metric.ROUGE_L, minimum=0.1)],
+            "criteria": [Criterion(metric="rouge_l", minimum=0.1)],
             **values,
             "task": {"system_prompt": prompt, **values.get("task", {})},
         }

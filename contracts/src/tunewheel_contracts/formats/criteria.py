@@ -3,32 +3,12 @@ run."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Self
 
 from pydantic import model_validator
 
 from tunewheel_contracts.errors import inconsistent
 from tunewheel_contracts.fields import FiniteFloat, Fraction, Strict
-
-
-class Metric(StrEnum):
-    """The metrics that a scorecard's ``comparisons`` name. All are in ``tunewheel_outputs.metrics``."""
-
-    VALID_OUTPUT = "valid_output"
-    """Fraction of outputs that parse, fit the project's output schema and follow its output rules."""
-    LABEL_ACCURACY = "label_accuracy"
-    """Fraction of outputs whose label field equals the expert's."""
-    ROUGE_L = "rouge_l"
-    """Mean ROUGE-L F1 against the expert's text (Lin, 2004)."""
-    PERPLEXITY = "perplexity"
-    """exp of the mean negative log-likelihood per expert token; lower is better."""
-    REGRESSION_ACCURACY = "regression_accuracy"
-    """Fraction of the general-regression set answered correctly."""
-
-    @property
-    def lower_is_better(self) -> bool:
-        return self is Metric.PERPLEXITY
 
 
 class Criterion(Strict):

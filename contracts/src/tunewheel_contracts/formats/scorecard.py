@@ -10,7 +10,7 @@ from pydantic import Field
 
 from tunewheel_contracts.fields import ArtifactRef, FiniteFloat, Fraction, Frozen, Sha256, Slug
 from tunewheel_contracts.formats.bundle import Bundle
-from tunewheel_contracts.formats.criteria import Criterion, Metric
+from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.retrieval_scores import RetrievalScores
 
 
@@ -34,10 +34,14 @@ class Contestant(Frozen):
     (``evaluation.stop_early``)."""
 
 
+ComparedMetric = Literal["valid_output", "label_accuracy", "rouge_l", "perplexity", "regression_accuracy"]
+"""The metrics of the releases that read ``comparisons``; ``findings`` has all metrics."""
+
+
 class Comparison(Frozen):
     """The difference of the candidate from another contestant on one metric, paired by example."""
 
-    metric: Metric
+    metric: ComparedMetric
     against: Role
     test: Literal["mcnemar_exact", "paired_bootstrap"]
     difference: FiniteFloat

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import cast, get_args
 
 import numpy as np
-from tunewheel_contracts.formats.criteria import Criterion, Metric
-from tunewheel_contracts.formats.scorecard import Comparison, Finding, MetricFacts, Role
+from tunewheel_contracts.formats.criteria import Criterion
+from tunewheel_contracts.formats.scorecard import ComparedMetric, Comparison, Finding, MetricFacts, Role
 from tunewheel_outputs.criteria import level_of
-from tunewheel_outputs.metric import Metric as Definition
+from tunewheel_outputs.metric import Metric
 
 from tunewheel_eval.metrics import Outcomes, metric_of
 from tunewheel_eval.significance import (
@@ -125,7 +126,7 @@ def measured(
     return found
 
 
-def comparable(metric: Definition, scores: Scores, candidates: Scores) -> Scores:
+def comparable(metric: Metric, scores: Scores, candidates: Scores) -> Scores:
     """Return ``scores`` per token of the candidate's tokenizer. With its own tokens, a contestant whose
     tokenizer cuts the text into more tokens would look better."""
     return Scores(scores.values, candidates.weights) if metric.per_token else scores
@@ -155,7 +156,7 @@ def comparisons(findings: tuple[Finding, ...]) -> tuple[Comparison, ...]:
     """Return the findings in the form that readers of earlier releases understand."""
     return tuple(
         Comparison(
-            metric=Metric(one.metric),
+            metric=cast("ComparedMetric", one.metric),
             against=Role(one.against),
             test="mcnemar_exact",
             difference=one.difference,
@@ -164,7 +165,7 @@ def comparisons(findings: tuple[Finding, ...]) -> tuple[Comparison, ...]:
             ci_high=one.high,
         )
         for one in findings
-        if one.test == "mcnemar_exact" and one.metric in set(Metric)
+        if one.test == "mcnemar_exact" and one.metric in get_args(ComparedMetric)
     )
 
 

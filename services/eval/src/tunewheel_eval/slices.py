@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from tunewheel_contracts.formats.criteria import Metric
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.scorecard import Role, Slice
 from tunewheel_contracts.formats.spec import ProjectSpec
@@ -66,7 +65,7 @@ def slices_by(
     """Return the slices for the first criterion's metric that is a mean over held-out rows, or else for the
     first such metric."""
     asked = [str(one.metric) for one in spec.criteria]
-    for metric in (*asked, Metric.LABEL_ACCURACY.value, Metric.VALID_OUTPUT.value, Metric.ROUGE_L.value):
+    for metric in (*asked, "label_accuracy", "valid_output", "rouge_l"):
         known = known_metrics().get(metric)
         if known is None or known.on != "holdout":
             continue

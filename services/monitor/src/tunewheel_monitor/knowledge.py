@@ -15,7 +15,6 @@ from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRolledback,
 from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_contracts.events.production import InferenceCompleted, RolloutJudged
 from tunewheel_contracts.events.upstream import ProjectDeclared
-from tunewheel_contracts.formats.criteria import Metric
 from tunewheel_contracts.formats.drift_spec import DriftSpec
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.formats.serving import RouteRole
@@ -202,12 +201,9 @@ class Knowledge:
     def _measure(self, data: EvalPassed) -> None:
         for contestant in data.contestants:
             metrics = contestant.metrics
-            if (
-                contestant.role is Role.CANDIDATE
-                and {Metric.VALID_OUTPUT.value, "examples"} <= metrics.keys()
-            ):
+            if contestant.role is Role.CANDIDATE and {"valid_output", "examples"} <= metrics.keys():
                 total = round(metrics["examples"])
-                valid = round(metrics[Metric.VALID_OUTPUT.value] * total)
+                valid = round(metrics["valid_output"] * total)
                 self._holdouts[data.project, data.adapter.model_id] = (total - valid, total)
 
 
