@@ -14,7 +14,7 @@ from tunewheel_curate.turns.facts import TurnFacts
 from tunewheel_monitor.turns.facts import TurnLog
 from tunewheel_wheel.wheel import Wheel
 
-from tunewheel_testing.random_logs import RandomLog, Truth
+from tunewheel_testing.random_logs import OUTCOMES, RandomLog, Truth
 from tunewheel_testing.story import PROJECT
 
 Events = list[Envelope[Any]]
@@ -38,6 +38,17 @@ CLI_STAGES = {
     "serving": "production",
 }
 """By the place in ``status``: the stage of a turn. Other places say that no turn goes on."""
+CURATE_OUTCOMES = {
+    "unanswered": "was never answered",
+    "no version": "was rejected",
+    "untrained": "failed in training",
+    "failed evaluation": "failed its evaluation",
+    "undecided": "was undecided in its evaluation",
+    "rejected": "was rejected",
+    "rolled back": "was rolled back",
+    "retired": "was retired before it served",
+    "replaced": "was promoted",
+}
 CONSOLE_STAGES = {
     ("curate", "working"): "building",
     ("train", "waiting"): "waiting",
@@ -106,7 +117,8 @@ def command_models(log: RandomLog, events: Events) -> Iterator[str]:
 
 
 def curate_turns(log: RandomLog, events: Events) -> Iterator[str]:
-    """Whether curate may begin another turn. A superseded turn goes on with the newer version."""
+    """Whether curate may begin another turn, and how each ended. A superseded turn goes on with the newer
+    version."""
     facts = TurnFacts()
     for event in events:
         facts.apply(event)
@@ -127,20 +139,27 @@ def curate_turns(log: RandomLog, events: Events) -> Iterator[str]:
 
     said = {turn_id_of(turn.name): turn.over_at is not None for turn in turns}
     yield from _differing(log, over, said)
+    for turn in turns:
+        truth = log.turns[turn_id_of(turn.name)]
+        if truth.end in CURATE_OUTCOMES and turn.outcome != CURATE_OUTCOMES[truth.end]:
+            yield f"{turn.name} is {truth}, said {turn.outcome!r}"
 
 
 def monitor_turns(log: RandomLog, events: Events) -> Iterator[str]:
-    """Which turns the monitor has not ended. Of a request in a dead letter it says nothing."""
+    """Which turns the monitor has not ended, and how the others ended."""
     turns = TurnLog()
     for event in events:
         turns.apply(event)
     open_ = {turn.turn_id: turn for turn in turns.open(PROJECT)}
     said = {
         name: (turn := open_.get(name)) is None or turn.end is not None or turn.left_at is not None
-        for name, truth in log.turns.items()
-        if truth.end != "unanswered"
+        for name in log.turns
     }
     yield from _differing(log, lambda truth: truth.over, said)
+    for name, turn in open_.items():
+        outcome = turn.end.outcome if turn.end else None
+        if outcome != OUTCOMES.get(log.turns[name].end):
+            yield f"{name} is {log.turns[name]}, said {outcome!r}"
 
 
 FOLDS: dict[str, Callable[[RandomLog, Events], Iterator[str]]] = {

@@ -33,6 +33,7 @@ SKEWS = (timedelta(0), timedelta(seconds=-6), timedelta(seconds=6))
 COMMANDS = ("promote", "rollback", "retire", "reject", "stop", "pin", "unpin")
 FAILURES = ("diverged", "no-base-model")
 OUTCOMES = {
+    "unanswered": "failed",
     "no version": "failed",
     "untrained": "failed",
     "unchanged": "unchanged",
@@ -129,6 +130,7 @@ class World:
         """By model: whether the registry's last step says that it is held up."""
         self.told: dict[str, str] = {}
         """By turn: the end that its ``turn.completed`` told."""
+        self.revisions: dict[str, int] = {}
 
     def _pass_time(self) -> None:
         self.story.now += timedelta(seconds=self.dice.choice((0, 0, 1, 5, 60)))
@@ -371,10 +373,12 @@ class World:
         truth = self._truth(request)
         outcome = OUTCOMES.get(truth.end) or self.dice.choice(("helped", "promoted", "undecided"))
         self._apart()
+        self.revisions[turn] = self.revisions.get(turn, -1) + 1
         self.told[turn] = truth.end
         self.story.say(
-            "turn.completed", request, turn_id=turn, dataset_id=self.answers[request.id] or None,
-            alarm_ids=(), outcome=outcome, began_at=request.time, ended_at=max(self.story.now, request.time),
+            "turn.completed", request, turn_id=turn, dataset_id=self.answers.get(request.id) or None,
+            alarm_ids=(), revision=self.revisions[turn], outcome=outcome, began_at=request.time,
+            ended_at=max(self.story.now, request.time),
         )  # fmt: skip
 
     def _apart(self) -> None:

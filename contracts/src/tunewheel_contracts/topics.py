@@ -167,9 +167,9 @@ TRAIN_PLANNED = TopicSpec(training.TrainPlanned, ("train",), ("curate",), 1, rep
 TRAIN_STARTED = TopicSpec(
     training.TrainStarted,
     ("train",),
-    ("curate", "train", "registry"),
+    ("curate", "train", "registry", "monitor"),
     1,
-    replayed_by=("curate", "registry"),
+    replayed_by=("curate", "registry", "monitor"),
 )
 TRAIN_PROGRESSED = TopicSpec(training.TrainProgressed, ("train",), (), 1, retention_ms=7 * DAY_MS)
 TRAIN_COMPLETED = TopicSpec(
@@ -216,7 +216,11 @@ EVAL_REQUESTED = TopicSpec(
     replayed_by=("registry",),
 )
 REVIEW_REQUESTED = TopicSpec(
-    evaluation.ReviewRequested, ("eval",), ("eval", "registry"), 1, replayed_by=("registry",)
+    evaluation.ReviewRequested,
+    ("eval",),
+    ("curate", "eval", "registry", "monitor"),
+    1,
+    replayed_by=("curate", "registry", "monitor"),
 )
 REVIEW_ANSWERED = TopicSpec(
     evaluation.ReviewAnswered, ("console",), ("eval", "registry"), 1, replayed_by=("registry",)

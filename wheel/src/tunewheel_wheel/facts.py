@@ -23,30 +23,32 @@ from tunewheel_contracts.events.upstream import ProjectDeclared
 
 from tunewheel_wheel.models import Models
 
-TOPICS = (
-    topics.PROJECT_DECLARED,
-    topics.DRIFT_DETECTED,
-    topics.ALARM_OPENED,
-    topics.DRIFT_RESOLVED,
-    topics.TURN_DECIDED,
+ALARMS = (topics.DRIFT_DETECTED, topics.ALARM_OPENED, topics.DRIFT_RESOLVED)
+TURNS = (
     topics.DATASET_REQUESTED,
     topics.DATASET_VERSIONED,
     topics.DATASET_REJECTED,
     topics.TRAIN_STARTED,
-    topics.TRAIN_PROGRESSED,
     topics.TRAIN_COMPLETED,
     topics.TRAIN_FAILED,
     topics.EVAL_PASSED,
     topics.EVAL_FAILED,
     topics.EVAL_UNDECIDED,
     topics.REVIEW_REQUESTED,
-    topics.MODEL_REGISTERED,
     topics.MODEL_PROMOTED,
     topics.MODEL_ROLLEDBACK,
     topics.TURN_COMPLETED,
 )
-"""What ``Facts`` folds. A reader that needs turns and stages alone may leave out alarms, decisions, progress
-and reviews."""
+"""What decides the stage and the end of a turn. A reader of less sees other turns than the other readers."""
+TOPICS = (
+    *ALARMS,
+    *TURNS,
+    topics.PROJECT_DECLARED,
+    topics.TURN_DECIDED,
+    topics.TRAIN_PROGRESSED,
+    topics.MODEL_REGISTERED,
+)
+"""What ``Facts`` folds."""
 Verdict = Envelope[EvalPassed] | Envelope[EvalFailed] | Envelope[EvalUndecided] | Envelope[ReviewRequested]
 Alarm = Envelope[DriftDetected] | Envelope[AlarmOpened]
 E = TypeVar("E", bound=Envelope[Any])
@@ -84,7 +86,7 @@ class Facts:
         """By dataset version: the models that were trained on it."""
         self.models = Models()
         self.completed: dict[str, Envelope[TurnCompleted]] = {}
-        """By turn: how it ended, the latest."""
+        """By turn: how it ended, the latest revision."""
 
     def apply(self, envelope: Envelope[Any]) -> None:
         """Add one event. Events of other topics are ignored."""
@@ -108,7 +110,8 @@ class Facts:
             case DatasetRejected():
                 self.rejections.setdefault(envelope.causation_id or envelope.id, envelope)
             case TurnCompleted():
-                self.completed[data.turn_id] = _latest(self.completed.get(data.turn_id), envelope)
+                before = self.completed.get(data.turn_id, envelope)
+                self.completed[data.turn_id] = max(before, envelope, key=_revision)
             case ModelRegistered(dataset_id=str(dataset_id)):
                 self.models.register(envelope)
                 self.made[dataset_id].add(data.model_id)
@@ -131,8 +134,8 @@ class Facts:
                 self.progress[data.run_id] = _latest(self.progress.get(data.run_id), envelope)
             case TrainCompleted():
                 self.made[data.dataset_id].add(data.adapter.model_id)
-                known = self.trained.get(data.dataset_id, envelope)
-                self.trained[data.dataset_id] = min(known, envelope, key=_order)
+                before = self.trained.get(data.dataset_id, envelope)
+                self.trained[data.dataset_id] = min(before, envelope, key=_order)
             case EvalPassed() | EvalFailed() | EvalUndecided() | ReviewRequested():
                 self.made[data.dataset_id].add(data.adapter.model_id)
                 self.verdicts[data.dataset_id].setdefault(envelope.id, envelope)
@@ -144,14 +147,18 @@ class Facts:
         if isinstance(alarm.data, DriftDetected):
             # Users' texts are dropped: nobody needs them here, and an erasure would not reach this copy.
             alarm = replace(alarm, data=alarm.data.model_copy(update={"examples": ()}))
-        known = self.alarms.get(name, alarm)
-        says_more = min(known, alarm, key=lambda one: (isinstance(one.data, AlarmOpened), *_order(one)))
-        self.alarms[name] = replace(says_more, time=min(known.time, alarm.time))
+        before = self.alarms.get(name, alarm)
+        says_more = min(before, alarm, key=lambda one: (isinstance(one.data, AlarmOpened), *_order(one)))
+        self.alarms[name] = replace(says_more, time=min(before.time, alarm.time))
 
 
 def _order(event: Envelope[Any]) -> tuple[datetime, str]:
     return event.time, event.id
 
 
-def _latest(known: E | None, event: E) -> E:
-    return event if known is None else max(known, event, key=_order)
+def _revision(event: Envelope[TurnCompleted]) -> tuple[int, datetime, str]:
+    return event.data.revision, *_order(event)
+
+
+def _latest(before: E | None, event: E) -> E:
+    return event if before is None else max(before, event, key=_order)

@@ -80,6 +80,7 @@ ROLLOUT = {
     Stage.CANARY: TurnStage.CANARY,
     Stage.PRODUCTION: TurnStage.PRODUCTION,
 }
+BEFORE_TRAINING = ("failed", "superseded")
 MEASURED = ("helped", "did not help", "undecided", "promoted")
 """Outcomes of ``turn.completed`` for a turn whose model served. The others say that it ended before."""
 
@@ -92,12 +93,20 @@ class Course:
     event: Envelope[Any]
     """The event that brought it to its stage or its end."""
     end: TurnEnd | None = None
-    news_at: datetime | None = None
-    """Time of the latest event about it."""
+    news: datetime | None = None
+    """Time of the latest event about it; None: that of ``event``."""
+    begun: bool = False
+    """Whether its training began. From then on no newer version supersedes it."""
+    served_at: datetime | None = None
+    """When its model first came to production."""
     run_id: str | None = None
     model_id: str | None = None
     progress: Envelope[TrainProgressed] | None = None
     """While it trains: the latest step."""
+
+    @property
+    def news_at(self) -> datetime:
+        return self.news or self.event.time
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +117,9 @@ class Turn:
     course: Course
     version: Envelope[DatasetVersioned] | None = None
     completed: Envelope[TurnCompleted] | None = None
+    """How it ended, as the monitor told; None also where it went on after that."""
+    revisions: int = 0
+    """How many ends were told of it, the void ones too."""
 
     @property
     def turn_id(self) -> str:
@@ -133,7 +145,7 @@ class Turn:
 
     @property
     def news_at(self) -> datetime:
-        return self.course.news_at or self.since
+        return self.course.news_at
 
 
 def stale_after(rollout: RolloutSpec) -> timedelta:
@@ -172,9 +184,9 @@ def _first_requests(facts: Facts) -> dict[str, str]:
     """Return, by version, the request for which it was made first."""
     first: dict[str, Envelope[DatasetVersioned]] = {}
     for version in facts.versions.values():
-        known = first.get(version.data.dataset_id, version)
+        earlier = first.get(version.data.dataset_id, version)
         first[version.data.dataset_id] = min(
-            known, version, key=lambda one: (one.time, one.causation_id or "")
+            earlier, version, key=lambda one: (one.time, one.causation_id or "")
         )
     return {dataset_id: version.causation_id or version.id for dataset_id, version in first.items()}
 
@@ -192,16 +204,23 @@ def _turn(
         course = Course(TurnStage.WAITING, version, TurnEnd.UNCHANGED)
     else:
         course = course_of(facts, version.data.dataset_id, version) or Course(TurnStage.WAITING, version)
-    if completed is not None and course.end is None and not _reopened(course, completed):
+    if completed is not None and _is_void(completed.data.outcome, course):
+        return Turn(request, course, version, revisions=completed.data.revision + 1)
+    if completed is not None and course.end is None:
         course = replace(course, end=TurnEnd.COMPLETED)
-    return Turn(request, course, version, completed)
+    return Turn(request, course, version, completed, completed.data.revision + 1 if completed else 0)
 
 
-def _reopened(course: Course, completed: Envelope[TurnCompleted]) -> bool:
-    """Return whether a turn goes on although ``completed`` told its end before it served: a failed run was
-    trained again, or the registry took its model up again."""
-    begun = course.stage not in (TurnStage.BUILDING, TurnStage.WAITING)
-    return begun and completed.data.outcome not in MEASURED
+def _is_void(outcome: str, course: Course) -> bool:
+    """Return whether a turn went on after ``turn.completed`` told this outcome: a failed run was trained
+    again, or the registry took its model up again. The end of a turn that served is final."""
+    if outcome in MEASURED or course.stage in (TurnStage.BUILDING, TurnStage.WAITING):
+        return False
+    if course.end is None:
+        return True
+    failed = course.end in (TurnEnd.UNTRAINED, TurnEnd.SUPERSEDED)
+    left = course.end in (TurnEnd.REJECTED, TurnEnd.FAILED, TurnEnd.ROLLED_BACK)
+    return (outcome in BEFORE_TRAINING and not failed) or (course.served_at is not None and not left)
 
 
 def course_of(facts: Facts, dataset_id: str, version: Envelope[DatasetVersioned] | None) -> Course | None:
@@ -229,7 +248,7 @@ def course_of(facts: Facts, dataset_id: str, version: Envelope[DatasetVersioned]
     if course is None:
         return None
     news = [one.time for one in (version, start, failure, trained, progress, *verdicts, *steps) if one]
-    return replace(course, run_id=run_id, news_at=max(news))
+    return replace(course, run_id=run_id, news=max(news), begun=bool(start or trained))
 
 
 def _by_failure(failure: Envelope[TrainFailed], *, begun: bool) -> Course:
@@ -273,4 +292,5 @@ def _by_registry(steps: list[Step]) -> Course:
             # The registry says so where a verdict against the present champion was undecided.
             held_up = isinstance(step.data, ModelPromoted) and step.data.held_up
             end = TurnEnd.UNDECIDED if held_up and stage is Stage.EVALUATED else None
-    return Course(last, step, end, model_id=step.data.model_id)
+    served_at = next((one.time for one in steps if stage_after(one) is Stage.PRODUCTION), None)
+    return Course(last, step, end, served_at=served_at, model_id=step.data.model_id)

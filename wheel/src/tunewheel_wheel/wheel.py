@@ -44,8 +44,8 @@ class Wheel:
     def last(self) -> TurnCompleted | None:
         """Return the turn that ended last, of those that did not begin again."""
         over = (turn.completed.data for turn in self.turns if turn.completed and turn.end is not None)
-        known = {turn.turn_id for turn in self.turns}
-        others = (one.data for name, one in self.facts.completed.items() if name not in known)
+        names = {turn.turn_id for turn in self.turns}
+        others = (one.data for name, one in self.facts.completed.items() if name not in names)
         return max((*over, *others), key=lambda turn: (turn.ended_at, turn.turn_id), default=None)
 
     @property
@@ -55,12 +55,12 @@ class Wheel:
         courses = [*(turn.course for turn in self.turns), *courses_of(self.facts)]
         asked, facts = self.facts.asked, self.facts
         since = (facts.requests, facts.versions, facts.rejections)
-        if asked is not None and all(one.time < asked.time for told in since for one in told.values()):
+        if asked is not None and all(one.time < asked.time for answers in since for one in answers.values()):
             courses.append(Course(TurnStage.BUILDING, asked))
         serves = any(_serves(course) for course in courses)
         aside = (*ASIDE, TurnEnd.REPLACED) if serves else ASIDE
-        told = [course for course in courses if course.end not in aside]
-        return max(told, key=_recency, default=None)
+        candidates = [course for course in courses if course.end not in aside]
+        return max(candidates, key=_recency, default=None)
 
     @property
     def open_alarms(self) -> dict[str, Alarm]:

@@ -223,10 +223,14 @@ class TurnCompleted(Event):
 
     type: ClassVar[str] = "turn.completed"
     subject_field: ClassVar[str] = "turn_id"
+    identity_when_given: ClassVar[tuple[str, ...]] = ("revision",)
 
     project: Slug
     turn_id: Slug
     """Derived from the id of the ``dataset.requested`` that began the turn."""
+    revision: Annotated[int, Field(ge=0, exclude_if=operator.not_)] = 0
+    """How many ends were told of the turn before, after each of which it went on: its failed run was trained
+    again, or the registry took its model up again. The highest revision counts."""
     alarm_ids: tuple[Slug, ...] = ()
     """The alarms that the turn should resolve. Empty: new records or a person began the turn."""
     dataset_id: Slug | None = None

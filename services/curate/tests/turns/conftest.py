@@ -12,6 +12,7 @@ import pytest
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.data import BuildReason
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.identity import turn_id_of
 from tunewheel_contracts.topics import BY_NAME
 from tunewheel_curate.turns.deciding import Decision, decide
 from tunewheel_curate.turns.facts import TurnFacts
@@ -30,6 +31,8 @@ class Log:
         self.events: list[Envelope[Any]] = []
         self.now = START
         self.labelled: dict[str, int] = {}
+        self.turn_ids: dict[str, str] = {}
+        """By version."""
         self.tells = {"spec_sha256", "training_sha256"}
         """Hashes of the spec that curate's events bear."""
 
@@ -66,6 +69,7 @@ class Log:
         return self.say("dataset.rejected", "too-few", request, **self._hashes())
 
     def version(self, request: Envelope[Any], name: str) -> str:
+        self.turn_ids[name] = turn_id_of(request.id)
         self.say("dataset.versioned", "first", request, dataset_id=name, **self._hashes())
         return name
 
@@ -101,8 +105,9 @@ class Log:
     def roll_back(self, name: str) -> None:
         self.say("model.rolledback", "to-champion", model_id=f"model-{name}")
 
-    def complete(self, name: str, outcome: str) -> None:
-        self.say("turn.completed", "completed", turn_id=f"turn-{name}", dataset_id=name, outcome=outcome)
+    def complete(self, name: str, outcome: str, **told: Any) -> None:
+        told |= {"turn_id": self.turn_ids[name], "dataset_id": name, "outcome": outcome}
+        self.say("turn.completed", "completed", **told)
 
     def serve(self, request: Envelope[Any], name: str) -> str:
         """Carry a turn to production."""

@@ -498,3 +498,32 @@ def test_silence_builds_where_no_turn_waits_for_labels(log: Make, drift: Any) ->
     desk = log(drift)
     desk.alarm(**COLLECT)
     assert hold(desk.state(), BuildReason.QUIET, desk.now) is None
+
+
+def test_a_run_that_is_trained_again_holds_other_builds_up(log: Make) -> None:
+    desk = log()
+    desk.alarm()
+    request = desk.ask()
+    desk.version(request, "ds-1")
+    desk.train("ds-1")
+    assert "ds-1 is under way" in (hold(desk.state(), BuildReason.COUNT, desk.now) or "")
+    desk.say("train.failed", "diverged", run_id="run-ds-1", dataset_id="ds-1")
+    desk.complete("ds-1", "failed")
+    assert hold(desk.state(), BuildReason.COUNT, desk.now) is None
+    desk.say("train.started", "resumed", run_id="run-ds-1", dataset_id="ds-1", resumed_from_step=0)
+    assert "ds-1 is under way" in (hold(desk.state(), BuildReason.COUNT, desk.now) or "")
+    assert desk.decide().step is Step.IN_FLIGHT
+    desk.trained("ds-1")
+    desk.move("ds-1", "production")
+    assert desk.decide().step is Step.IN_FLIGHT, "whether it helped is not told yet"
+    desk.complete("ds-1", "helped", revision=1)
+    assert desk.decide().step is not Step.IN_FLIGHT
+
+
+def test_the_same_records_again_end_nothing_of_the_version_that_is_trained(log: Make) -> None:
+    desk = log()
+    desk.version(desk.ask(), "ds-1")
+    desk.train("ds-1")
+    desk.version(desk.ask(), "ds-1")
+    desk.complete("ds-1", "unchanged")
+    assert "ds-1 is under way" in (hold(desk.state(), BuildReason.COUNT, desk.now) or "")

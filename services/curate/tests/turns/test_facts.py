@@ -152,7 +152,7 @@ def test_what_passed_goes_on_whatever_a_late_verdict_says_until_a_step_ends_it(
     desk.alarm()
     assert desk.decide().step is Step.IN_FLIGHT
     desk.move("ds-1", "evaluated", held_up=True)
-    desk.complete("ds-1", "undecided")
+    desk.complete("ds-1", "undecided by evaluation")
     assert desk.decide().step is Step.TURN
     desk.move("ds-1", "shadow")
     assert desk.decide().step is Step.IN_FLIGHT, "the champion that it beat is back"

@@ -92,10 +92,10 @@ def _judge(state: ProjectState, project: str, facts: Facts, now: datetime) -> li
 def _conclude(state: ProjectState, facts: Facts, now: datetime) -> list[Said]:
     said: list[Said] = []
     for turn in facts.turns:
-        if turn.turn_id in state.concluded:
+        if turn.conclusion in state.concluded:
             continue
         if (over := conclude(state.turns, turn, facts.spec.drift, now)) is not None:
-            state.concluded = [*state.concluded, turn.turn_id][-CONCLUDED_KEPT:]
+            state.concluded = [*state.concluded, turn.conclusion][-CONCLUDED_KEPT:]
             said.append(Said(over, correlation_id=turn.request.correlation_id))
     return said
 

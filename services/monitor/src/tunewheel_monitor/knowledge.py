@@ -19,9 +19,10 @@ from tunewheel_contracts.formats.drift_spec import DriftSpec
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_wheel.models import order_of, stage_after
 
 from tunewheel_monitor.turns import facts
-from tunewheel_monitor.turns.facts import TurnLog, order_of
+from tunewheel_monitor.turns.facts import TurnLog
 
 TOPICS = (*facts.TOPICS, topics.ERASURE_REQUESTED)
 """The topics that ``Knowledge.apply`` folds."""
@@ -163,7 +164,7 @@ class Knowledge:
             return True
         guarded = timedelta(seconds=2 * spec.rollout.guard_seconds)
         return any(
-            _stage(step) is not Stage.PRODUCTION or now < step.time + guarded
+            stage_after(step) is not Stage.PRODUCTION or now < step.time + guarded
             for step in self.steps(project, ())
         )
 
@@ -176,7 +177,7 @@ class Knowledge:
         return [declared.project for declared in self._declared.values()]
 
     def _is_tried(self, step: Envelope[Any]) -> bool:
-        stage = _stage(step)
+        stage = stage_after(step)
         return stage in TRIED and (step.project, step.data.model_id, stage.value) not in self._judged
 
     async def _look(self, project: str, model_id: str, what: str, table: Follower) -> None:
@@ -194,7 +195,7 @@ class Knowledge:
         steps = self._steps.setdefault(envelope.project, {})
         before = steps.get(model_id)
         if before is None or (
-            order_of(before) < order_of(envelope) and _stage(before) is not _stage(envelope)
+            order_of(before) < order_of(envelope) and stage_after(before) is not stage_after(envelope)
         ):
             steps[model_id] = envelope
 
@@ -205,7 +206,3 @@ class Knowledge:
                 total = round(metrics["examples"])
                 valid = round(metrics["valid_output"] * total)
                 self._holdouts[data.project, data.adapter.model_id] = (total - valid, total)
-
-
-def _stage(step: Envelope[Any]) -> Stage:
-    return step.data.to_stage if isinstance(step.data, ModelPromoted) else Stage.ROLLED_BACK

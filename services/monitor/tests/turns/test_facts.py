@@ -207,3 +207,37 @@ def test_a_request_that_names_no_records_is_no_turn() -> None:
     assert not log.open("desk")
     assert not log.open("unheard-of")
     assert not log.clusters("unheard-of")
+
+
+def test_a_run_that_is_trained_again_is_open_again_and_its_next_end_is_a_revision() -> None:
+    story = Story()
+    story.version(story.request())
+    story.train_failed()
+    first = only(story)
+    assert first.end is not None
+    told = TurnCompleted(
+        project="desk", turn_id=first.turn_id, outcome="failed", began_at=START, ended_at=START
+    )
+    story.tell(told)
+    assert not log_of(story).open("desk")
+    story.started()
+    again = only(story)
+    assert (again.end, again.revision) == (None, 1)
+    assert again.conclusion != first.conclusion, "the first end keeps nobody from telling the next"
+    story.trained()
+    story.verdict(EvalFailed)
+    rejected = only(story)
+    assert rejected.end is not None
+    assert (rejected.end.outcome, rejected.revision) == ("rejected", 1)
+    story.tell(told.model_copy(update={"outcome": "rejected", "revision": 1}))
+    assert not log_of(story).open("desk")
+    assert story.told[-1].id != story.told[3].id
+
+
+def test_a_request_that_a_later_one_was_answered_before_has_failed() -> None:
+    story = Story()
+    story.request("r-1")
+    story.version(story.request("r-2"))
+    first, second = log_of(story).open("desk")
+    assert first.end is not None
+    assert (first.end.outcome, second.end) == ("failed", None)

@@ -12,7 +12,7 @@ from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, EvalUn
 from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRolledback, Stage
 from tunewheel_contracts.events.monitoring import DriftResolved, InferenceScored
 from tunewheel_contracts.events.production import DriftCluster, DriftDetected, DriftWindow, RolloutJudged
-from tunewheel_contracts.events.training import TrainCompleted, TrainFailed
+from tunewheel_contracts.events.training import TrainCompleted, TrainFailed, TrainStarted
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetCounts
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
@@ -93,6 +93,13 @@ class Story:
             project="desk", run_id=f"run-{dataset_id}", dataset_id=dataset_id, dataset=REF, manifest=REF,
             criteria_sha256=SHA, adapter=ADAPTER.model_copy(update={"model_id": model_id}), final_loss=1.0,
             tokens=10, wall_seconds=1_800.0,
+        )  # fmt: skip
+        return self.tell(data)
+
+    def started(self) -> Envelope[Any]:
+        data = TrainStarted(
+            project="desk", run_id="run-ds-2", dataset_id="ds-2", base=ADAPTER.base, method="lora",
+            total_steps=10,
         )  # fmt: skip
         return self.tell(data)
 

@@ -7,19 +7,40 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from tunewheel_contracts.events.data import BuildReason
+from tunewheel_contracts.events.monitoring import TurnCompleted
 from tunewheel_contracts.formats.drift_spec import DriftSpec
 from tunewheel_planner.spending import Run
-from tunewheel_wheel.turn import STALE
+from tunewheel_wheel.turn import STALE, Course, TurnEnd, TurnStage
 
 GOOD = "was promoted"
 """The outcome of a turn whose model serves."""
-
-UNTRAINED = "failed in training"
-UNSERVED = "was retired before it served"
-UNANSWERED = "was never answered"
-MACHINERY = frozenset({UNTRAINED, UNSERVED, UNANSWERED})
+USELESS = "did not help"
+OUTCOMES = {
+    TurnEnd.UNANSWERED: "was never answered",
+    TurnEnd.NO_VERSION: "was rejected",
+    TurnEnd.UNTRAINED: "failed in training",
+    TurnEnd.FAILED: "failed its evaluation",
+    TurnEnd.UNDECIDED: "was undecided in its evaluation",
+    TurnEnd.REJECTED: "was rejected",
+    TurnEnd.ROLLED_BACK: "was rolled back",
+    TurnEnd.RETIRED: "was retired before it served",
+}
+MACHINERY = frozenset(OUTCOMES[end] for end in (TurnEnd.UNTRAINED, TurnEnd.RETIRED, TurnEnd.UNANSWERED))
 """Outcomes without a verdict: a lost GPU, too little traffic for the trial, a request in a dead letter. They
 say nothing about the data, which may be tried again."""
+BAD = frozenset({*OUTCOMES.values(), USELESS} - {OUTCOMES[TurnEnd.UNANSWERED]})
+"""Outcomes after which a command may try the same data again."""
+
+
+def outcome_of(course: Course, completed: TurnCompleted | None) -> tuple[str, str]:
+    """Return how a turn ended and why, in words; empty if it goes on."""
+    if completed is not None and completed.outcome == USELESS:
+        return USELESS, completed.next_step
+    data = course.event.data
+    if course.end is not None and course.end in OUTCOMES:
+        why = data.reasons[0] if hasattr(data, "reasons") else getattr(data, "reason", "")
+        return OUTCOMES[course.end], "" if course.end is TurnEnd.UNANSWERED else why
+    return (GOOD, data.reason) if course.stage is TurnStage.PRODUCTION else ("", "")
 
 
 @dataclass(frozen=True, slots=True)

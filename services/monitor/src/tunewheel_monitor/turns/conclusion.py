@@ -194,6 +194,7 @@ def _completed(turn: Turn, end: End, traffic: tuple[Counts, Counts] | None = Non
     return TurnCompleted(
         project=turn.project,
         turn_id=turn.turn_id,
+        revision=turn.revision,
         alarm_ids=tuple(alarm.alarm_id for alarm in turn.alarms if alarm.alarm_id),
         dataset_id=turn.dataset_id,
         run_id=turn.run_id,

@@ -1,9 +1,4 @@
-"""Folds the turns, and how far each has come, from the log.
-
-A turn has the id of the request for its dataset version. Events of different topics come in any order, and
-all of them come again after a restart. So ``TurnLog`` keeps the content of each event, and computes a turn
-when it is asked for.
-"""
+"""The turns that the monitor has to end, with what its ``turn.completed`` tells of each."""
 
 from __future__ import annotations
 
@@ -14,36 +9,34 @@ from typing import Any
 
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.data import DatasetRejected, DatasetRequested, DatasetVersioned
-from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, EvalUndecided
-from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRolledback, Stage
-from tunewheel_contracts.events.monitoring import DriftResolved, TurnCompleted
+from tunewheel_contracts.events.data import DatasetRequested, DatasetVersioned
+from tunewheel_contracts.events.evaluation import EvalFailed, ReviewRequested
 from tunewheel_contracts.events.production import AlarmOpened, DriftDetected, RolloutJudged
-from tunewheel_contracts.events.training import TrainCompleted, TrainFailed
+from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.formats.scorecard import Role
-from tunewheel_contracts.identity import turn_id_of
+from tunewheel_wheel.facts import ALARMS, TURNS, Alarm, Facts
+from tunewheel_wheel.turn import Turn as FoldedTurn
+from tunewheel_wheel.turn import TurnEnd
+from tunewheel_wheel.wheel import Wheel
 
-TOPICS = (
-    topics.DATASET_REQUESTED,
-    topics.DATASET_VERSIONED,
-    topics.DATASET_REJECTED,
-    topics.TRAIN_COMPLETED,
-    topics.TRAIN_FAILED,
-    topics.EVAL_PASSED,
-    topics.EVAL_FAILED,
-    topics.EVAL_UNDECIDED,
-    topics.MODEL_PROMOTED,
-    topics.MODEL_ROLLEDBACK,
-    topics.ROLLOUT_JUDGED,
-    topics.DRIFT_DETECTED,
-    topics.ALARM_OPENED,
-    topics.DRIFT_RESOLVED,
-    topics.TURN_COMPLETED,
-)
+TOPICS = (*TURNS, *ALARMS, topics.ROLLOUT_JUDGED)
 Raised = DriftDetected | AlarmOpened
 """An alarm. The log keeps ``drift.detected`` for 30 days, ``alarm.opened`` for ever."""
 HELD_OUT = ("label_accuracy", "valid_output")
 """The figures of the evaluation that are shown beside those of the traffic."""
+OUTCOMES = {
+    TurnEnd.UNANSWERED: "failed",
+    TurnEnd.NO_VERSION: "failed",
+    TurnEnd.UNCHANGED: "unchanged",
+    TurnEnd.UNTRAINED: "failed",
+    TurnEnd.SUPERSEDED: "superseded",
+    TurnEnd.FAILED: "rejected",
+    TurnEnd.REJECTED: "rejected",
+    TurnEnd.UNDECIDED: "undecided by evaluation",
+    TurnEnd.ROLLED_BACK: "rolled back",
+    TurnEnd.RETIRED: "retired",
+}
+"""By end: the outcome that ``turn.completed`` names. Traffic says what came of a turn that served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,163 +68,131 @@ class Turn:
     cost: dict[str, float] = field(default_factory=dict[str, float])
     held_out: tuple[dict[str, float], dict[str, float]] = ({}, {})
     """The evaluation's figures: the champion's, and the candidate's."""
+    revision: int = 0
+    """How many ends were told of it before, after which it went on."""
 
-
-@dataclass(slots=True)
-class _Project:
-    """A project's events, by the ids that link them."""
-
-    requests: dict[str, Envelope[DatasetRequested]] = field(default_factory=dict[str, Any])
-    """By turn id: the requests that name their records."""
-    versions: dict[str, dict[str, Envelope[DatasetVersioned]]] = field(
-        default_factory=lambda: defaultdict(dict)
-    )
-    """By dataset id and request, since the same records give the same version again."""
-    refused: dict[str, Envelope[DatasetRejected]] = field(default_factory=dict[str, Any])
-    runs: dict[str, Envelope[TrainCompleted]] = field(default_factory=dict[str, Any])
-    failures: dict[str, Envelope[TrainFailed]] = field(default_factory=dict[str, Any])
-    verdicts: dict[str, dict[str, Envelope[Any]]] = field(default_factory=lambda: defaultdict(dict))
-    trials: dict[str, dict[str, datetime]] = field(default_factory=lambda: defaultdict(dict))
-    moves: dict[str, dict[str, Envelope[Any]]] = field(default_factory=lambda: defaultdict(dict))
-    alarms: dict[str, Envelope[Raised]] = field(default_factory=dict[str, Any])
-    resolved: dict[str, datetime] = field(default_factory=dict[str, datetime])
-    completed: set[str] = field(default_factory=set[str])
+    @property
+    def conclusion(self) -> str:
+        """The name of its end."""
+        return f"{self.turn_id}/{self.revision}" if self.revision else self.turn_id
 
 
 class TurnLog:
     """Folds ``TOPICS``. Repeated events, and another order of events, change nothing."""
 
     def __init__(self) -> None:
-        self._projects: dict[str, _Project] = defaultdict(_Project)
+        self._wheels: defaultdict[str, Wheel] = defaultdict(Wheel)
+        self._trials: defaultdict[tuple[str, str], dict[str, datetime]] = defaultdict(dict)
+        """By project and model: the time of each judgement of its rollout."""
 
     def apply(self, envelope: Envelope[Any]) -> None:
         """Apply one event; other topics are ignored."""
-        known, data = self._projects[envelope.project], envelope.data
-        match data:
-            case DatasetRequested() if data.records_upto is not None:
-                known.requests.setdefault(turn_id_of(envelope.id), envelope)
-            case DatasetVersioned():
-                known.versions[data.dataset_id].setdefault(envelope.causation_id or "", envelope)
-            case DatasetRejected():
-                known.refused.setdefault(envelope.causation_id or "", envelope)
-            case TrainCompleted():
-                known.runs[data.dataset_id] = envelope
-            case TrainFailed():
-                known.failures[data.dataset_id] = envelope
-            case EvalPassed() | EvalFailed() | EvalUndecided():
-                known.verdicts[data.dataset_id].setdefault(envelope.id, envelope)
-            case RolloutJudged():
-                known.trials[data.model_id].setdefault(envelope.id, envelope.time)
-            case ModelPromoted() | ModelRolledback():
-                known.moves[data.model_id].setdefault(envelope.id, envelope)
-            case DriftDetected(alarm_id=str(name)) | AlarmOpened(alarm_id=name):
-                first = known.alarms.get(name, envelope)
-                known.alarms[name] = min(first, envelope, key=lambda one: (one.time, one.id))
-            case DriftResolved():
-                known.resolved.setdefault(data.alarm_id, data.resolved_at)
-            case TurnCompleted():
-                known.completed.add(data.turn_id)
-            case _:
-                pass
+        if isinstance(envelope.data, RolloutJudged):
+            trials = self._trials[envelope.project, envelope.data.model_id]
+            trials.setdefault(envelope.id, envelope.time)
+        else:
+            self._wheels[envelope.project].apply(envelope)
 
     def projects(self) -> list[str]:
         """Return the projects that have, or had, a turn."""
-        return [name for name, known in self._projects.items() if known.requests]
+        return [name for name, wheel in self._wheels.items() if wheel.facts.requests]
 
     def alarmed(self, project: str) -> frozenset[str]:
         """Return the families of detectors that have an open alarm."""
-        known = self._projects.get(project)
-        open_ = known.alarms.keys() - known.resolved.keys() if known else ()
-        return frozenset(known.alarms[name].data.detector for name in open_) if known else frozenset()
+        alarms, resolved = self._alarms(project)
+        return frozenset(alarm.data.detector for name, alarm in alarms.items() if name not in resolved)
 
     def open(self, project: str) -> list[Turn]:
-        """Return the turns without a ``turn.completed``, oldest first."""
-        known = self._projects.get(project)
-        if known is None:
-            return []
-        waiting = [one for name, one in known.requests.items() if name not in known.completed]
-        return [_turn(known, request) for request in sorted(waiting, key=lambda one: (one.time, one.id))]
+        """Return the turns without a ``turn.completed``, and those that went on after it, oldest first."""
+        wheel = self._wheels.get(project)
+        return [self._turn(wheel.facts, one) for one in wheel.turns if one.completed is None] if wheel else []
 
     def clusters(self, project: str) -> list[Raised]:
         """Return the alarms with a cluster that are open, or that an open turn should resolve. Their
         questions are counted separately."""
-        known = self._projects.get(project)
-        if known is None:
-            return []
+        alarms, resolved = self._alarms(project)
         mending = {alarm.alarm_id for turn in self.open(project) for alarm in turn.alarms}
-        alarms = [one.data for one in known.alarms.values() if one.data.cluster and one.data.cluster.centroid]
-        return [one for one in alarms if one.alarm_id not in known.resolved or one.alarm_id in mending]
+        clusters = [one.data for one in alarms.values() if one.data.cluster and one.data.cluster.centroid]
+        return [one for one in clusters if one.alarm_id not in resolved or one.alarm_id in mending]
 
+    def _alarms(self, project: str) -> tuple[dict[str, Alarm], dict[str, datetime]]:
+        """Return the alarms that have an id, and when each was resolved."""
+        wheel = self._wheels.get(project)
+        return (_named(wheel.facts), wheel.facts.resolved) if wheel else ({}, {})
 
-def _turn(known: _Project, request: Envelope[DatasetRequested]) -> Turn:
-    turn = Turn(request.project, turn_id_of(request.id), request, _alarms_at(known, request))
-    if (refused := known.refused.get(request.id)) is not None:
-        turn.end = End("failed", refused.data.reasons, refused.time)
-        return turn
-    made = {dataset_id: by[request.id] for dataset_id, by in known.versions.items() if request.id in by}
-    for dataset_id, version in made.items():
-        turn.dataset_id = dataset_id
-        if (first := _earlier(known, version)) is not None:
-            turn.end = End("unchanged", (f"the records make {dataset_id} of {first:%Y-%m-%d}",), version.time)
+    def _turn(self, facts: Facts, folded: FoldedTurn) -> Turn:
+        course, request = folded.course, folded.request
+        turn = Turn(
+            request.project, folded.turn_id, request, _alarms_at(facts, request), folded.dataset_id,
+            run_id=course.run_id, model_id=course.model_id, promoted_at=course.served_at,
+            left_at=course.event.time if course.end is TurnEnd.REPLACED else None, revision=folded.revisions,
+        )  # fmt: skip
+        if course.end is not None and course.end in OUTCOMES:
+            turn.end = End(OUTCOMES[course.end], _reasons(facts, folded), course.event.time)
+        if folded.version is None or course.end is TurnEnd.UNCHANGED:
             return turn
-        turn.cost["labels"] = float(_new_examples(known, version.data))
-        _follow(known, turn, dataset_id)
-    return turn
+        dataset_id = folded.version.data.dataset_id
+        turn.cost["labels"] = float(_new_examples(facts, folded.version.data))
+        if (run := facts.trained.get(dataset_id)) is not None:
+            turn.cost |= _cost_of(run.data)
+        verdicts = _verdicts(facts, dataset_id)
+        trials = self._trials.get((request.project, course.model_id or ""), {})
+        judged = sorted(trials.items(), key=lambda one: (one[1], one[0]))
+        turn.verdicts = (*(one.id for one in verdicts), *(name for name, _ in judged))
+        if verdicts:
+            turn.held_out = _held_out(verdicts[-1].data)
+        return turn
 
 
-def _alarms_at(known: _Project, request: Envelope[DatasetRequested]) -> tuple[Raised, ...]:
+def _named(facts: Facts) -> dict[str, Alarm]:
+    return {name: alarm for name, alarm in facts.alarms.items() if alarm.data.alarm_id}
+
+
+def _alarms_at(facts: Facts, request: Envelope[DatasetRequested]) -> tuple[Raised, ...]:
     """Return the alarms that the request names, or else every alarm that was open when it was made."""
     named = request.data.alarm_ids
 
-    def was_open(alarm: Envelope[Raised]) -> bool:
+    def was_open(name: str, alarm: Alarm) -> bool:
         if named:
-            return alarm.data.alarm_id in named
-        resolved = known.resolved.get(alarm.data.alarm_id or "")
+            return name in named
+        resolved = facts.resolved.get(name)
         return alarm.time <= request.time and (resolved is None or resolved > request.time)
 
-    found = [one for one in known.alarms.values() if was_open(one)]
+    found = [alarm for name, alarm in _named(facts).items() if was_open(name, alarm)]
     return tuple(one.data for one in sorted(found, key=lambda one: (one.time, one.id)))
 
 
-def _earlier(known: _Project, version: Envelope[DatasetVersioned]) -> datetime | None:
-    """Return when the same version was made for an earlier request; None: it was not."""
-    same = known.versions[version.data.dataset_id].values()
-    first = min(same, key=lambda one: (one.time, one.causation_id or ""))
-    return None if first.causation_id == version.causation_id else first.time
-
-
-def _new_examples(known: _Project, version: DatasetVersioned) -> int:
-    before = next(iter(known.versions.get(version.previous or "", {}).values()), None)
-    return max(0, version.counts.examples - (before.data.counts.examples if before else 0))
-
-
-def _follow(known: _Project, turn: Turn, dataset_id: str) -> None:
-    """Add the training, evaluation and rollout of the turn's version to ``turn``."""
-    if (failed := known.failures.get(dataset_id)) is not None:
-        newer = failed.data.superseded_by
-        reason = f"{newer} is newer" if newer else f"{failed.data.field}: {failed.data.reason}"
-        turn.run_id = failed.data.run_id
-        turn.end = End("superseded" if newer else "failed", (reason,), failed.time)
-    if (run := known.runs.get(dataset_id)) is None:
-        return
-    turn.run_id, turn.model_id, turn.end = run.data.run_id, run.data.adapter.model_id, None
-    turn.cost |= _cost_of(run.data)
-    verdicts = sorted(known.verdicts.get(dataset_id, {}).values(), key=lambda one: (one.time, one.id))
-    judged = sorted(known.trials.get(turn.model_id, {}).items(), key=lambda one: (one[1], one[0]))
-    turn.verdicts = (*(one.id for one in verdicts), *(name for name, _ in judged))
-    for verdict in verdicts:
-        turn.end, turn.held_out = _end_by_verdict(verdict), _held_out(verdict.data)
-    _move(known, turn, turn.model_id)
-
-
-def _end_by_verdict(verdict: Envelope[Any]) -> End | None:
-    match verdict.data:
-        case EvalFailed() as data:
-            return End("rejected", data.reasons, verdict.time)
-        case EvalUndecided() as data:
-            return End("undecided by evaluation", data.reasons, verdict.time)
+def _reasons(facts: Facts, folded: FoldedTurn) -> tuple[str, ...]:
+    data = folded.course.event.data
+    match folded.end:
+        case TurnEnd.UNANSWERED:
+            return ("the request was refused: a later request has an answer",)
+        case TurnEnd.UNCHANGED:
+            same = [one.time for one in facts.versions.values() if one.data.dataset_id == folded.dataset_id]
+            return (f"the records make {folded.dataset_id} of {min(same):%Y-%m-%d}",)
+        case TurnEnd.UNTRAINED:
+            return (f"{data.field}: {data.reason}",)
+        case TurnEnd.SUPERSEDED:
+            return (f"{data.superseded_by} is newer",)
+        case TurnEnd.FAILED:
+            verdicts = _verdicts(facts, folded.dataset_id)
+            failed = [one.data.reasons for one in verdicts if isinstance(one.data, EvalFailed)]
+            return failed[-1] if failed else (data.reason,)
         case _:
-            return None
+            return data.reasons if hasattr(data, "reasons") else (data.reason,)
+
+
+def _verdicts(facts: Facts, dataset_id: str | None) -> list[Envelope[Any]]:
+    events = facts.verdicts.get(dataset_id or "", {}).values()
+    verdicts = [one for one in events if not isinstance(one.data, ReviewRequested)]
+    return sorted(verdicts, key=lambda one: (one.time, one.id))
+
+
+def _new_examples(facts: Facts, version: DatasetVersioned) -> int:
+    examples = (
+        one.data.counts.examples for one in facts.versions.values() if one.data.dataset_id == version.previous
+    )
+    return max(0, version.counts.examples - next(examples, 0))
 
 
 def _held_out(data: Any) -> tuple[dict[str, float], dict[str, float]]:
@@ -241,37 +202,6 @@ def _held_out(data: Any) -> tuple[dict[str, float], dict[str, float]]:
         {f"held_out_{name}": metrics[name] for name in HELD_OUT if name in metrics}
         for metrics in (champion, by_role.get(Role.CANDIDATE, {}))
     )
-
-
-def _move(known: _Project, turn: Turn, model_id: str) -> None:
-    """Add the model's stage changes to ``turn``: its trial, production, and how it left them."""
-    for step in sorted(known.moves.get(model_id, {}).values(), key=order_of):
-        match step.data:
-            case ModelRolledback() as data:
-                turn.end = End("rolled back", (data.reason,), step.time)
-            case ModelPromoted(to_stage=Stage.PRODUCTION):
-                turn.promoted_at, turn.left_at, turn.end = turn.promoted_at or step.time, None, None
-            case ModelPromoted(to_stage=Stage.EVALUATED, held_up=True) as data:
-                turn.end = End("undecided by evaluation", (data.reason,), step.time)
-            case ModelPromoted(to_stage=Stage.EVALUATED | Stage.SHADOW | Stage.CANARY):
-                turn.end = None  # once a model passed, only the registry's steps end its turn
-            case ModelPromoted(to_stage=Stage.REJECTED) as data if turn.end is None:
-                turn.end = End("rejected", (data.reason,), step.time)
-            case ModelPromoted(to_stage=Stage.RETIRED) as data:
-                if turn.promoted_at is None:
-                    # By criteria: a new verdict, against the present champion, was undecided.
-                    outcome = "undecided by evaluation" if data.decided_by == "criteria" else "retired"
-                    turn.end = turn.end or End(outcome, (data.reason,), step.time)
-                else:
-                    turn.left_at = step.time
-            case _:
-                pass
-
-
-def order_of(step: Envelope[Any]) -> tuple[int, datetime, str]:
-    """Return the sort key of a registry's steps: the clocks of two registries may differ, generations do
-    not."""
-    return step.data.generation or 0, step.time, step.id
 
 
 def _cost_of(run: TrainCompleted) -> dict[str, float]:
