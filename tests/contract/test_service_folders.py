@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tunewheel_contracts import topics
 from tunewheel_contracts.topics import TOPICS, TopicSpec
+from tunewheel_wheel import facts
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES = sorted(path.parent for path in ROOT.glob("services/*/pyproject.toml"))
@@ -73,5 +74,8 @@ def test_a_service_reads_the_topics_that_name_it_as_a_consumer(service: Path) ->
     assert len(constants) == len(TOPICS)
     source = "\n".join(path.read_text(encoding="utf-8") for path in (service / "src").rglob("*.py"))
     read = {constants[word] for word in re.findall(r"\b[A-Z]+_[A-Z]+\b", source) if word in constants}
+    for name, group in (("TURNS", facts.TURNS), ("ALARMS", facts.ALARMS)):
+        if re.search(rf"from tunewheel_wheel.facts import .*\b{name}\b", source):
+            read |= {spec.name for spec in group}
     consumed = {spec.name for spec in TOPICS if service.name in spec.consumers}
     assert consumed == (set() if service.name == "console" else read)
