@@ -19,12 +19,13 @@ NODE := services/serve-gateway/tests/node
 NODE_STAMP := var/node/.installed
 TESTS ?=
 ROUNDS ?= 10
+PART ?= browsers kills matrices
 
 # Many an image sets it, and uv compiles nothing: each process would compile its libraries anew, which is half
 # of what a start takes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install node-packages demo test test-all test-unit test-integration test-e2e test-vllm test-images test-kube chart fuzz lint fmt bench bench-gpu bench-gpu-packages generate lock clean wipe
+.PHONY: help install node-packages demo test test-all test-unit test-integration test-e2e nightly test-vllm test-images test-kube chart fuzz lint fmt bench bench-gpu bench-gpu-packages generate lock clean wipe
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +69,10 @@ test-integration: install ## services on a real Kafka broker, and what loads the
 
 test-e2e: install ## the loop and the engine on the real model, and kill -9 at every boundary
 	$(PYTEST) -q -m "e2e or chaos" $(TESTS)
+
+# A part's figures, such as the seconds of each test, are in var/nightly/<part>.xml.
+nightly: install node-packages ## long kills, matrices and browsers (PART=kills runs one part)
+	for part in $(PART); do $(PYTEST) -q --nightly $$part --junitxml var/nightly/$$part.xml $(TESTS); done
 
 test-vllm: install ## the engine's conformance suite against real vLLM (6 GB to install, minutes to start)
 	deploy/vllm/run_conformance.sh

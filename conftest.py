@@ -46,7 +46,14 @@ _TOGETHER = (
 )
 """Files that go to one worker: they share an engine, or a process that others are forked from, and to start
 either takes ten seconds of a processor."""
+NIGHTLY = ("browsers", "kills", "matrices")
+"""Parts of `make nightly`: tests that take long, and whose guarantee has a smaller test in `make test` or
+changes seldom. Such a test is marked ``nightly(part)``."""
 _OF_THE_MACHINE = ("this processor", "this machine", "this torch", "vLLM")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--nightly", choices=NIGHTLY, help="run this part of the nightly tests alone")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -62,12 +69,16 @@ def pytest_collection() -> Iterator[None]:
         gc.enable()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start what waits longest first, so that two workers end together.
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the tests of the part that is asked for, or those of no nightly part, and start what waits
+    longest first, so that two workers end together.
 
     Sorted by tier. A file holds one tier's tests as a rule; where it does not, its longest decides: files
     stay whole, and with them what their tests share.
     """
+    part = config.getoption("--nightly")
+    config.hook.pytest_deselected(items=[item for item in items if _nightly(item) != part])
+    items[:] = [item for item in items if _nightly(item) == part]
     ranks: dict[str, int] = {}
     for item in items:
         file = item.nodeid.partition("::")[0]
@@ -77,6 +88,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _rank(item: pytest.Item) -> int:
     return next((n for n, tier in enumerate(_FIRST) if item.get_closest_marker(tier)), len(_FIRST))
+
+
+def _nightly(item: pytest.Item) -> str | None:
+    mark = item.get_closest_marker("nightly")
+    return mark.args[0] if mark else None
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -15,7 +15,9 @@ BEGIN, END = "<!-- demo -->\n", "<!-- /demo -->"
 
 def table(summary: dict[str, Any]) -> str:
     """Return the figures as a table in Markdown."""
-    rows = [("first tuned answer", f"{summary['first_tuned_answer_seconds']:.0f} s")]
+    rows = [
+        ("first answer of the tuned model to a customer", f"{summary['first_tuned_answer_seconds']:.0f} s")
+    ]
     rows += [
         (f"turn {number}: training, {turn['examples']['train']} rows", f"{turn['training_seconds']:.0f} s")
         for number, turn in enumerate(summary["turns"], 1)

@@ -26,7 +26,7 @@ from ..integration.verdicts import adapter_of, passed
 from .console_process import Console
 from .devtools import Tab
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.nightly("browsers")]
 
 MARKUP = '<img src="/nowhere" onerror="alert(1)"> customer wrote'
 

@@ -22,7 +22,7 @@ from ..integration.verdicts import passed
 from .console_process import Console
 from .devtools import Tab
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.nightly("browsers")]
 
 ITEMS = 24
 MIDDLE = ITEMS // 2

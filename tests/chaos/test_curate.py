@@ -39,7 +39,7 @@ from ..integration.held import held_service
 from ..integration.specs import declared, small_spec
 from .reaper import is_alive
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.nightly("kills")]
 
 PROJECT = "chaos"
 COUNT = 200

@@ -31,7 +31,7 @@ from ..integration.test_gateway import answered_by, client_of, desired, gateway
 from ..integration.tiny_engine import TinyEngine, tiny_adapter, tiny_base
 from ..integration.verdicts import stored_adapter
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.nightly("kills")]
 
 CLIENTS = 8
 

@@ -28,7 +28,7 @@ from .small_loop import (
     turn,
 )
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.nightly("kills")]
 
 POINTS = {"curate": "building", "train": "training", "eval": "measuring"}
 """Where services wait to be killed."""

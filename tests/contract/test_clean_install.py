@@ -26,7 +26,7 @@ from packaging.requirements import Requirement
 from . import locked_imports
 from .deployment import stages
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.nightly("matrices")]
 
 ROOT = Path(__file__).resolve().parents[2]
 UV = shutil.which("uv") or shutil.which(str(ROOT / ".uv/bin/uv"))

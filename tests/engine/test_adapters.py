@@ -200,6 +200,7 @@ class TestRefusals:
         assert answer.json()["error"]["param"] == "lora_name"
 
 
+@pytest.mark.nightly("matrices")
 @pytest.mark.usefixtures("only_ours")
 async def test_an_adapter_trained_on_the_quantised_base_is_served_on_it(
     client, http, engine, smollm2, expected

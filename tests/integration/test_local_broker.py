@@ -59,6 +59,7 @@ async def test_the_session_broker_has_every_topic(kafka: str) -> None:
     assert len(wanted_topics()) > 30
 
 
+@pytest.mark.nightly("kills")
 def test_data_outlives_a_clean_stop_and_a_kill_and_starts_get_quicker(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     cache.mkdir()

@@ -84,6 +84,7 @@ def status(url: str, key: str = "") -> int:
         return error.code
 
 
+@pytest.mark.nightly("kills")
 def test_a_wheel_is_started_asked_crashed_stopped_killed_and_found_again(shell: Shell) -> None:
     """One life of a wheel: each start of one costs ten seconds of a processor."""
     told = shell.tell("up", *options("ingest", "registry", "console")).stderr

@@ -88,6 +88,7 @@ async def two_versions(
         return await versions(bus, project, 2)
 
 
+@pytest.mark.nightly("matrices")
 async def test_the_same_versions_come_of_one_process_two_replicas_and_a_replay(
     broker_factory: BrokerFactory, fresh_kafka: str, tmp_path: Path, project: str
 ) -> None:

@@ -20,6 +20,7 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.nightly("matrices")
 def test_a_contender_is_measured_beside_the_plan(tmp_path: Path):
     done = bench("--tiny", "--only", "tiny-lora-sft-ours", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr

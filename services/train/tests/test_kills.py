@@ -22,7 +22,9 @@ def test_there_are_ten_points():
     assert len(POINTS) == 10
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize(
+    "point", [POINTS[0], *(pytest.param(point, marks=pytest.mark.nightly("kills")) for point in POINTS[1:])]
+)
 def test_a_run_killed_at_any_point_ends_with_the_same_weights(trained, case, forge, tmp_path: Path, point):
     run = case()
     job_file = tmp_path / "job.json"
