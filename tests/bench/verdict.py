@@ -12,6 +12,7 @@ is exact.
 
 from __future__ import annotations
 
+import bisect
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -50,6 +51,7 @@ def main() -> None:
         print(name, found[name], file=sys.stderr, flush=True)
     found["power at +5 points, n = 500, discordance .2"] = power(rounds, rng)
     found["forgetting, margin -.10, 200 items"] = forgetting(rounds, rng)
+    found["share of the rows after which no rest can change a minimum of .7"] = fixed_after(rng)
     write_report(
         "verdict", packages=("numpy", "scipy"), contenders=found, ratios={}, rounds=rounds, judged=judged
     )
@@ -106,6 +108,41 @@ def judged(rng: np.random.Generator, sizes: list[int], way: str, correlation: fl
         scores={role: Scores(hit.astype(np.float64)) for role, hit in hits.items()},
     )  # fmt: skip
     criterion = Criterion(metric="label_accuracy", over_champion=-0.15, significance=0.5)
+    (check,) = judge(
+        (criterion,), {metric.name: metric}, TaskSpec(system_prompt="s"), resolution=0.05, seed=0
+    )
+    return str(check.outcome)
+
+
+def fixed_after(rng: np.random.Generator) -> dict[str, Any]:
+    """Return, by rows and truth, the median share of the rows after which a verdict stays the same, whether
+    all other answers are right or all are wrong."""
+    return {
+        f"{rows} rows, {truth} right": float(
+            np.median([_fixed_after(rng.random(rows) < truth) for _ in range(50)])
+        )
+        for rows in (65, 200, 1000)
+        for truth in (0.4, 0.6, 0.8, 0.9, 0.97)
+    }
+
+
+def _fixed_after(hits: NDArray[np.bool_]) -> float:
+    """``hits``: shape (rows,), in the order in which the rows are answered."""
+
+    def is_open(count: int) -> bool:
+        ends = (np.r_[hits[:count], np.full(len(hits) - count, rest)] for rest in (False, True))
+        return len({_of_minimum(end) for end in ends}) > 1
+
+    return bisect.bisect_left(range(len(hits)), 1, key=lambda count: not is_open(count)) / len(hits)
+
+
+def _of_minimum(hits: NDArray[np.bool_]) -> str:
+    metric = Measured(
+        name="label_accuracy", test="proportion", lower_is_better=False, lowest=0.0, highest=1.0,
+        on="holdout", clusters=np.arange(len(hits)),
+        scores={Role.CANDIDATE: Scores(hits.astype(np.float64))},
+    )  # fmt: skip
+    criterion = Criterion(metric="label_accuracy", minimum=0.7)
     (check,) = judge(
         (criterion,), {metric.name: metric}, TaskSpec(system_prompt="s"), resolution=0.05, seed=0
     )
