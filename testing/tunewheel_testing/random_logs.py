@@ -67,7 +67,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """The state of one turn: its stage and, where it is over, its end."""
+    """The stage of one turn and, where the turn is over, the end."""
 
     stage: str
     end: str = ""

@@ -68,7 +68,8 @@ class Facts:
         self.resolved: dict[str, datetime] = {}
         """By alarm."""
         self.asked: Envelope[DatasetRequested] | None = None
-        """The latest request that names no records. Curate answers it with one that does."""
+        """The latest request that names no records. Curate answers such a request with another one, which
+        names the records."""
         self.requests: dict[str, Envelope[DatasetRequested]] = {}
         """By event id: the requests that name their records. Each of them began a turn."""
         self.versions: dict[str, Envelope[DatasetVersioned]] = {}

@@ -91,10 +91,10 @@ class Course:
 
     stage: TurnStage
     event: Envelope[Any]
-    """The event that brought it to its stage or its end."""
+    """The event that brought the version to this stage or end."""
     end: TurnEnd | None = None
     news: datetime | None = None
-    """Time of the latest event about it; None: that of ``event``."""
+    """Time of the latest event about the version; None: that of ``event``."""
     begun: bool = False
     """Whether its training began. From then on no newer version supersedes it."""
     served_at: datetime | None = None
@@ -117,9 +117,9 @@ class Turn:
     course: Course
     version: Envelope[DatasetVersioned] | None = None
     completed: Envelope[TurnCompleted] | None = None
-    """How it ended, as the monitor told; None also where it went on after that."""
+    """The monitor's report of the turn's end; None also where the turn went on after that report."""
     revisions: int = 0
-    """How many ends were told of it, the void ones too."""
+    """How many ends of this turn the monitor has reported, the void ones too."""
 
     @property
     def turn_id(self) -> str:
@@ -135,7 +135,8 @@ class Turn:
 
     @property
     def end(self) -> TurnEnd | None:
-        """How it ended; None: it goes on, or serves and nothing says yet whether it helped."""
+        """How the turn ended; None: the turn goes on, or its model serves and no event says yet whether the
+        turn helped."""
         return self.course.end
 
     @property

@@ -1,4 +1,4 @@
-"""The state of one project's wheel: its alarms, its turns and its models' stages."""
+"""One project's alarms, turns and models' stages."""
 
 from __future__ import annotations
 

@@ -81,11 +81,10 @@ class Screen:
             self.say(f"  {mark} {check.criterion.metric}: {check.reason}")
 
     def slices(self, slices: Sequence[Slice]) -> None:
-        """Show how many held-out rows of each slice the candidate has right, as a share, worst first; those
-        below ``RIGHT`` in colour, with the champion's share."""
-        for metric in sorted({one.metric for one in slices}):
-            told = [_slice(one) for one in slices if one.metric == metric]
-            self.say(f"  {metric} by {slices[0].by}: {', '.join(told)}")
+        """Show the candidate's figure for each of ``slices``, which share a metric and a property. A figure
+        below ``RIGHT`` is coloured, with the number of rows and the champion's figure."""
+        if slices:
+            self.say(f"  {slices[0].metric} by {slices[0].by}: {', '.join(map(_slice, slices))}")
 
     def answers(self, models: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:
         """Show the models' answers to the same questions side by side. A row: a question, its answers."""

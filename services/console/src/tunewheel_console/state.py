@@ -195,11 +195,11 @@ class Project:
     def see(self, traffic: Place) -> bool:
         """Keep where traffic brings the project; return whether that may be another place than before. The
         place itself is not computed for every record and completion."""
-        before, self.traffic_places[traffic.step] = self.traffic_places.get(traffic.step), traffic
-        same = before is not None and (before.note, before.tone) == (traffic.note, traffic.tone)
-        if before is not None and before.at > traffic.at:
-            self.traffic_places[traffic.step] = before
-            same = True
+        before = self.traffic_places.get(traffic.step)
+        older = before is not None and traffic.at < before.at
+        if not older:
+            self.traffic_places[traffic.step] = traffic
+        same = older or (before is not None and (before.note, before.tone) == (traffic.note, traffic.tone))
         changed, self.settled = not (same and self.settled), True
         return changed
 
