@@ -9,10 +9,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 from tunewheel_contracts import topics
 from tunewheel_contracts.errors import TransientError
-from tunewheel_runtime import record_search
+from tunewheel_runtime import log, record_search
 from tunewheel_runtime.kafka_settings import KafkaSettings
 from tunewheel_runtime.record_search import RecordSearch
 
@@ -20,6 +20,14 @@ PARTITION = TopicPartition("inference.completed", 0)
 LONG_AGO = datetime(2026, 5, 1, tzinfo=UTC)
 PATIENT = 10_000
 """Looks after which a test gives up."""
+
+
+class Admin:
+    def __init__(self, **_: Any) -> None: ...
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
 
 
 class Consumer:
@@ -43,6 +51,9 @@ class Consumer:
     def assignment(self) -> set[TopicPartition]:
         return {PARTITION}
 
+    async def beginning_offsets(self, _: Any) -> dict[TopicPartition, int]:
+        return {PARTITION: 0}
+
     async def offsets_for_times(self, _: Any) -> dict[TopicPartition, Any]:
         return {PARTITION: SimpleNamespace(offset=0)}
 
@@ -55,8 +66,6 @@ class Consumer:
     def seek(self, _: TopicPartition, offset: int) -> None:
         self.at = offset
 
-    def resume(self, *_: TopicPartition) -> None: ...
-
     def pause(self, *_: TopicPartition) -> None: ...
 
     async def getmany(self, **_: Any) -> dict[TopicPartition, list[Any]]:
@@ -66,18 +75,19 @@ class Consumer:
         if self.away:
             return {}
         self.at = 3
-        return {PARTITION: [SimpleNamespace(key=b"c-1")] * 3}
+        return {PARTITION: [ConsumerRecord(*PARTITION, 0, 0, 0, b"c-1", b"", None, 0, 0, ())] * 3}
 
 
 @pytest.fixture
 def consumers(monkeypatch: pytest.MonkeyPatch) -> type[Consumer]:
-    async def partitions(*_: Any) -> list[TopicPartition]:
+    async def partitions(*_: Any, **__: Any) -> list[TopicPartition]:
         return [PARTITION]
 
     monkeypatch.setattr(Consumer, "made", [], raising=False)
     monkeypatch.setattr(Consumer, "away", True)
-    monkeypatch.setattr(record_search, "make_consumer", lambda _: Consumer())
-    monkeypatch.setattr(record_search, "all_partitions_of", partitions)
+    monkeypatch.setattr(log, "AIOKafkaAdminClient", Admin)
+    monkeypatch.setattr(log, "make_consumer", lambda *_, **__: Consumer())
+    monkeypatch.setattr(log, "find_partitions", partitions)
     return Consumer
 
 

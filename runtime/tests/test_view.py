@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka import TopicPartition
 from structlog.testing import capture_logs
 from tunewheel_contracts import topics
 from tunewheel_contracts.errors import TransientError
@@ -15,14 +15,16 @@ from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.training import TrainAction, TrainControl
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.topics import TopicSpec
+from tunewheel_runtime.deadletter import Position, Undecoded
+from tunewheel_runtime.log import Place, Span
 from tunewheel_runtime.newer_releases import LONGEST_NAME, MOST_FIELDS, NewerReleases
 from tunewheel_runtime.settings import ServiceSettings
-from tunewheel_runtime.view import LogReader
+from tunewheel_runtime.view import Begins, LogReader
 
 
-def record(topic: TopicSpec, value: bytes | None, key: bytes = b"desk") -> ConsumerRecord[bytes, bytes]:
+def record(topic: TopicSpec, value: bytes | None, key: bytes = b"desk") -> Undecoded:
     headers = new_event(control(), source="/test").to_kafka().headers
-    return ConsumerRecord(topic.name, 0, 7, 0, 0, key, value, None, 0, 0, tuple(headers.items()))
+    return Undecoded(Position(topic.name, 0, 7), key, value, headers, logged_ms=0)
 
 
 def control() -> TrainControl:
@@ -32,7 +34,7 @@ def control() -> TrainControl:
 class Told:
     """A reader of all topics that has read nothing yet, and all that it tells."""
 
-    def __init__(self) -> None:
+    def __init__(self, begins: Begins | None = None) -> None:
         self.applied: list[Envelope[Any]] = []
         self.forgotten: list[tuple[TopicSpec, str]] = []
         self.warned: list[tuple[str, str | None]] = []
@@ -43,13 +45,14 @@ class Told:
             failed=lambda error: None,
             forget=lambda topic, key: self.forgotten.append((topic, key)),
             warn=lambda name, text: self.warned.append((name, text)),
+            begins=begins,
             newer=NewerReleases(lambda name, text: self.warned.append((name, text))),
         )
 
-    def read(self, one: ConsumerRecord[bytes, bytes]) -> None:
+    def read(self, one: Undecoded) -> None:
         asyncio.run(self.reader._decode_and_apply(one))  # pyright: ignore[reportPrivateUsage]
 
-    def begin(self, begins: dict[TopicPartition, int]) -> None:
+    def begin(self, begins: dict[Place, int]) -> None:
         self.reader._warn_if_truncated(begins)  # pyright: ignore[reportPrivateUsage]
 
 
@@ -70,8 +73,7 @@ async def test_a_look_at_the_end_of_the_log_ends_while_no_broker_answers(
         await asyncio.Event().wait()
 
     told = Told()
-    monkeypatch.setattr(told.reader, "_consumer", object())  # it was connected once
-    monkeypatch.setattr("tunewheel_runtime.partitions.LogEnds.ask", lambda _: never())
+    monkeypatch.setattr("tunewheel_runtime.log.Cursor.look", lambda _: never())
     with pytest.raises(TransientError, match=r"cannot read .* to the end"):
         await told.reader.refresh(timeout_seconds=0.01)
 
@@ -79,47 +81,31 @@ async def test_a_look_at_the_end_of_the_log_ends_while_no_broker_answers(
 def test_a_log_that_lost_its_beginning_is_told_where_it_was_to_be_kept_for_ever() -> None:
     told = Told()
     told.begin({
-        TopicPartition("model.promoted", 0): 12,
-        TopicPartition("model.registered", 0): 0,
-        TopicPartition("inference.completed", 2): 9_000,
-        TopicPartition("project.declared", 0): 4,
+        ("model.promoted", 0): 12,
+        ("model.registered", 0): 0,
+        ("inference.completed", 2): 9_000,
+        ("project.declared", 0): 4,
     })  # fmt: skip
     ((name, text),) = told.warned
     assert name == "truncated model.promoted[0]"
     assert "begins at offset 12: earlier events were deleted from the log" in (text or "")
 
 
-class Partitions:
-    """The ends of a log's partitions, and from where a consumer was told to read."""
+async def test_a_reader_begins_where_it_is_told() -> None:
+    partitions = [("record.ingested", n) for n in range(3)]
+    rest, whole = ("eval.passed", 0), ("document.withdrawn", 0)
+    wanted: dict[str, dict[str, int] | None] = {"record.ingested": {"0": 5, "1": 11}, "eval.passed": None}
 
-    def __init__(self, ends: dict[TopicPartition, int]) -> None:
-        self._ends = ends
-        self.sought: dict[TopicPartition, int] = {}
+    async def begins() -> dict[str, dict[str, int] | None]:
+        return wanted
 
-    async def end_offsets(self, _: list[TopicPartition]) -> dict[TopicPartition, int]:
-        return self._ends
-
-    def seek(self, partition: TopicPartition, offset: int) -> None:
-        self.sought[partition] = offset
-
-
-async def test_a_reader_begins_where_it_is_told_unless_that_is_of_another_log(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    records, rest = [TopicPartition("record.ingested", n) for n in range(4)], TopicPartition("eval.passed", 0)
-    whole = TopicPartition("document.withdrawn", 0)
-    begins = dict.fromkeys([*records, rest, whole], 2)
-    told, log = Told(), Partitions(dict.fromkeys(begins, 10))
-    monkeypatch.setattr(told.reader, "_applied", dict(begins))
-    wanted = {"record.ingested": {"0": 5, "1": 11, "2": 1}, "eval.passed": None}
-    await told.reader._skip_to(wanted, log)  # type: ignore[arg-type]
-    assert log.sought == {records[0]: 5, rest: 10}
-    assert told.reader.upto(topics.RECORD_INGESTED) == {"0": 5, "1": 2, "2": 2, "3": 2}
-    assert told.reader.upto(topics.EVAL_PASSED) == {"0": 10}
-    assert told.reader.upto(topics.DOCUMENT_WITHDRAWN) == {"0": 2}
+    told = Told(begins)
+    told.reader._cursor.spans = {TopicPartition(*place): Span(2, 10) for place in (*partitions, rest, whole)}
+    starts = await told.reader._starts()
+    assert starts == {partitions[0]: 5, partitions[1]: 11, partitions[2]: 2, rest: 10, whole: 2}
 
 
-def declared(**tomorrow: Any) -> ConsumerRecord[bytes, bytes]:
+def declared(**tomorrow: Any) -> Undecoded:
     """Return the record of a project whose spec has fields of tomorrow."""
     spec = {
         "project": "desk", "base_model": "models/base", "task": {"system_prompt": "Answer."},
@@ -131,10 +117,7 @@ def declared(**tomorrow: Any) -> ConsumerRecord[bytes, bytes]:
     record = sent.to_kafka()
     body = json.loads(record.value)
     body["spec"] |= tomorrow
-    headers = tuple(record.headers.items())
-    return ConsumerRecord(
-        record.topic, 0, 8, 0, 0, record.key, json.dumps(body).encode(), None, 0, 0, headers
-    )
+    return Undecoded(Position(record.topic, 0, 8), record.key, json.dumps(body).encode(), record.headers, 0)
 
 
 def test_a_project_with_fields_of_tomorrow_stays_declared_with_one_warning_and_log_line_each() -> None:

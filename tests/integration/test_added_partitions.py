@@ -17,8 +17,7 @@ from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.upstream import FeedbackReceived
 from tunewheel_contracts.topics import TopicSpec
-from tunewheel_monitor.evidence import LogPositions
-from tunewheel_runtime import partitions, view
+from tunewheel_runtime import log, view
 from tunewheel_runtime.deadletter import Position, Undecoded, dead_letter
 from tunewheel_runtime.settings import ServiceSettings
 
@@ -64,8 +63,7 @@ def rating(project: str, name: str) -> Envelope[FeedbackReceived]:
 async def test_a_view_reads_partitions_that_the_spec_does_not_know_and_those_added_while_it_follows(
     fresh_kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(view, "NOTICE_MS", 200)
-    monkeypatch.setattr(partitions, "NOTICE_MS", 200)
+    monkeypatch.setattr(log, "NOTICE_MS", 200)
     topic: TopicSpec = topics.PROJECT_DECLARED
     settings = ServiceSettings(bootstrap_servers=fresh_kafka, store_url=tmp_path.as_uri())
     failures: list[BaseException] = []
@@ -114,7 +112,8 @@ async def test_monitor_finds_and_console_shows_what_lies_in_added_partitions_and
     await widen(fresh_kafka, topic.dead_letter, 2)
     await write(fresh_kafka, rating("desk", "f-1"), added)
 
-    found = await LogPositions(settings).read(topic, [(added, 0), (added, 7), (0, 0)])
+    options = {"bootstrap_servers": fresh_kafka}
+    found = await log.at(options, topic, [(added, 0), (added, 7), (0, 0)])
     assert {place: event.data.feedback_id for place, event in found.items()} == {(added, 0): "f-1"}
 
     source = Undecoded(Position(topic.name, 0, 7), b"k", b"refused", {})
@@ -127,7 +126,6 @@ async def test_monitor_finds_and_console_shows_what_lies_in_added_partitions_and
         )
     await producer.send_and_wait(letter.topic, b"somebody else's", partition=1)
     await producer.stop()
-    options = {"bootstrap_servers": fresh_kafka}
     assert [found.offset for found in [one async for one in read_dead_letters(options)]].count(7) == 1
     assert await dead_letter_counts(options) == {topic.name: 2}
     traffic = Traffic(

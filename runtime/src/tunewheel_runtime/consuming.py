@@ -24,7 +24,14 @@ from tunewheel_contracts.errors import InvalidEvent, TunewheelError
 from tunewheel_contracts.event import Envelope, Event, KafkaRecord
 from tunewheel_contracts.topics import TopicSpec
 
-from tunewheel_runtime.deadletter import Crashed, DeadLetters, Position, Refusal, Undecoded
+from tunewheel_runtime.deadletter import (
+    Crashed,
+    DeadLetters,
+    Position,
+    Refusal,
+    position_of,
+    undecoded,
+)
 from tunewheel_runtime.handling import Handling, Instruments, Outcome, Record
 from tunewheel_runtime.newer_releases import NewerReleases
 from tunewheel_runtime.publishing import Produced, Publisher, as_list
@@ -46,7 +53,7 @@ class Delivery(Generic[E]):
 
     event: Envelope[E]
     position: Position
-    headers: dict[str, bytes]
+    headers: Mapping[str, bytes]
 
 
 Handler = Callable[[Envelope[Any]], Produced | Awaitable[Produced]]
@@ -75,13 +82,13 @@ class Consumption:
         Raises:
             InvalidEvent: see ``Envelope.from_kafka``.
         """
-        headers = headers_of(record)
+        raw = undecoded(record)
         try:
             envelope = Envelope.from_kafka(
                 spec.event,
-                record.value,
-                headers,
-                logged_ms=record.timestamp,
+                raw.value,
+                raw.headers,
+                logged_ms=raw.logged_ms,
                 from_anybody=spec.is_from_upstream,
             )
         except FORESEEN:
@@ -91,7 +98,7 @@ class Consumption:
                 raise
             raise Crashed.by(error) from error  # The same bytes give the same error: no second attempt.
         self.newer.left_out(spec, envelope.unknown)
-        return Delivery(envelope, position_of(record), headers)
+        return Delivery(envelope, raw.position, raw.headers)
 
     async def survive(self, spec: TopicSpec, record: Record, work: Callable[[], Awaitable[T]]) -> T:
         """Await ``work()``, which handles ``record``, with retries.
@@ -280,21 +287,6 @@ def traced(envelope: Envelope[Any], cause: Delivery[Any]) -> KafkaRecord:
         if name in cause.headers:
             record.headers[name] = cause.headers[name]
     return record
-
-
-def position_of(record: Record) -> Position:
-    return Position(record.topic, record.partition, record.offset)
-
-
-def headers_of(record: Record) -> dict[str, bytes]:
-    """Return a record's headers; Kafka allows null values, which read as empty."""
-    return {name: value or b"" for name, value in record.headers}
-
-
-def undecoded(record: Record) -> Undecoded:
-    return Undecoded(
-        position_of(record), record.key, record.value, headers_of(record), logged_ms=record.timestamp
-    )
 
 
 async def commit(consumer: AIOKafkaConsumer, records: Sequence[Record]) -> bool:

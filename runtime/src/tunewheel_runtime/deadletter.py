@@ -56,10 +56,16 @@ class Position:
     partition: int
     offset: int
 
+    @property
+    def place(self) -> tuple[str, int]:
+        """The topic and the partition."""
+        return self.topic, self.partition
+
 
 @dataclass(frozen=True, slots=True)
 class Undecoded:
-    """A record before decoding: key, value and headers are the original bytes."""
+    """A record before decoding: key, value and headers are the original bytes. A header without a value is
+    empty."""
 
     position: Position
     key: bytes | None
@@ -67,6 +73,24 @@ class Undecoded:
     headers: Mapping[str, bytes]
     logged_ms: int | None = None
     """The record's timestamp, in milliseconds since 1970."""
+
+    @property
+    def key_text(self) -> str:
+        return (self.key or b"").decode("utf-8", "replace")
+
+    @property
+    def stamp(self) -> int:
+        """The timestamp as a number that can be compared."""
+        return self.logged_ms or 0
+
+
+def undecoded(record: ConsumerRecord[bytes, bytes]) -> Undecoded:
+    headers = {name: value or b"" for name, value in record.headers}
+    return Undecoded(position_of(record), record.key, record.value, headers, logged_ms=record.timestamp)
+
+
+def position_of(record: ConsumerRecord[bytes, bytes]) -> Position:
+    return Position(record.topic, record.partition, record.offset)
 
 
 class Crashed(InvalidEvent):

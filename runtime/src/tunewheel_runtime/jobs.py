@@ -23,7 +23,8 @@ from tunewheel_contracts.errors import InvalidEvent, TunewheelError
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.topics import TopicSpec
 
-from tunewheel_runtime.consuming import Consumption, Delivery, undecoded
+from tunewheel_runtime.consuming import Consumption, Delivery
+from tunewheel_runtime.deadletter import undecoded
 from tunewheel_runtime.handling import Handling, Outcome, Record
 from tunewheel_runtime.publishing import Produced, as_list
 from tunewheel_runtime.retry import retry

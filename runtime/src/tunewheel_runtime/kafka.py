@@ -160,7 +160,9 @@ class LongPolling(AIOKafkaConsumer):
         return answer
 
 
-def make_consumer(options: Mapping[str, Any], *names: str, **others: Any) -> AIOKafkaConsumer:
+def make_consumer(
+    options: Mapping[str, Any], *names: str, long_polling: bool = True, **others: Any
+) -> AIOKafkaConsumer:
     """Return a consumer that belongs to no group, unless ``others`` name one, and sees no aborted record.
 
     The ends that it reports are those of committed records. Transactions leave offsets without a record, so
@@ -169,10 +171,13 @@ def make_consumer(options: Mapping[str, Any], *names: str, **others: Any) -> AIO
     Args:
         options: aiokafka's client options.
         names: topics to subscribe to.
+        long_polling: whether a fetch may wait on the broker for ``POLL_MS``. Do not move such a consumer:
+            its new position waits for the fetch that is under way.
         others: further options, which replace the usual ones.
     """
     usual: dict[str, Any] = {"group_id": None, "enable_auto_commit": False, "auto_offset_reset": "earliest"}
-    return LongPolling(*names, **{**usual, **COMMITTED, **options, **others})
+    kind = LongPolling if long_polling else AIOKafkaConsumer
+    return kind(*names, **{**usual, **COMMITTED, **options, **others})
 
 
 async def stop_consumer(consumer: AIOKafkaConsumer) -> None:

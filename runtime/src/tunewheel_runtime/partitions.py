@@ -7,14 +7,13 @@ operators may add partitions."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaConnectionError, NodeNotReadyError, TopicAuthorizationFailedError
+from aiokafka.errors import TopicAuthorizationFailedError
 from aiokafka.partitioner import murmur2
 from aiokafka.protocol.metadata import MetadataRequest
 from tunewheel_contracts.errors import TransientError
@@ -27,8 +26,6 @@ NOTICE_MS = 30_000
 long."""
 GAP_SECONDS = 10.0
 """Longest search for a record between a group's offset and a partition's end."""
-STALE_CONNECTIONS = 3
-"""Most stale connections that are retried: one to each of the usual three brokers."""
 
 
 async def partitions_of(options: Mapping[str, Any], names: Sequence[str]) -> list[TopicPartition]:
@@ -40,11 +37,23 @@ async def partitions_of(options: Mapping[str, Any], names: Sequence[str]) -> lis
     admin = AIOKafkaAdminClient(**options)
     try:
         await admin.start()
-        # Describe all topics: describing one by name creates it, if the broker creates topics automatically.
-        described = {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}
-        await require_sight(admin, [name for name in names if name not in described])
+        return await find_partitions(admin, names)
     finally:
         await admin.close()
+
+
+async def find_partitions(
+    admin: AIOKafkaAdminClient, names: Sequence[str], *, exist: bool = False
+) -> list[TopicPartition]:
+    """Return every partition of the topics that exist. ``exist``: all of them do. Otherwise all topics of the
+    broker are described, because some brokers create a topic that is described by name.
+
+    Raises:
+        TopicAuthorizationFailedError: this client has no right to see a topic.
+    """
+    answer = await admin.describe_topics(list(names) if exist else None)
+    described = {topic["topic"]: topic["partitions"] for topic in answer}
+    await require_sight(admin, [name for name in names if name not in described])
     return [TopicPartition(name, p["partition"]) for name in names for p in described.get(name, ())]
 
 
@@ -70,7 +79,7 @@ async def all_partitions_of(options: Mapping[str, Any], names: Sequence[str]) ->
         TransientError: a topic does not exist (yet).
         TopicAuthorizationFailedError: see ``partitions_of``.
     """
-    return _of_each(await partitions_of(options, names), names)
+    return require_each(await partitions_of(options, names), names)
 
 
 async def committed_offsets(options: Mapping[str, Any], topic: str, *, group: str) -> dict[int, int]:
@@ -90,7 +99,12 @@ async def committed_offsets(options: Mapping[str, Any], topic: str, *, group: st
         await stop_consumer(consumer)
 
 
-def _of_each(found: list[TopicPartition], names: Sequence[str]) -> list[TopicPartition]:
+def require_each(found: list[TopicPartition], names: Sequence[str]) -> list[TopicPartition]:
+    """Return ``found`` if it has partitions of each topic.
+
+    Raises:
+        TransientError: a topic does not exist (yet).
+    """
     if missing := sorted(set(names) - {tp.topic for tp in found}):
         raise TransientError(
             f"no such topic on the broker: {', '.join(missing)}; create it (tunewheel topics)"
@@ -243,57 +257,3 @@ async def pass_gap(consumer: AIOKafkaConsumer, partition: TopicPartition, option
             await stop_consumer(reader)
         if partition in consumer.assignment():
             await consumer.commit({partition: end})
-
-
-class LogEnds:
-    """Queries the ends of topics, on its own connections, which are opened at the first use.
-
-    A follower learns of an added partition up to ``NOTICE_MS`` late. So the topics are described anew for
-    each query.
-    """
-
-    def __init__(self, options: Mapping[str, Any], names: Sequence[str]) -> None:
-        self._options = options
-        self._names = list(names)
-        self._connecting = asyncio.Lock()
-        self._clients: tuple[AIOKafkaAdminClient, AIOKafkaConsumer] | None = None
-
-    async def ask(self) -> dict[TopicPartition, int]:
-        """Return the end of every present partition of the topics.
-
-        Raises:
-            KafkaError: the broker does not answer.
-            TransientError: the broker does not know a topic; it may just have been started.
-        """
-        clients = await self._connected()
-        for _ in range(STALE_CONNECTIONS):
-            # The broker closes a connection that was idle or whose session expired when it is next used.
-            with contextlib.suppress(KafkaConnectionError, NodeNotReadyError):
-                return await self._ask(*clients)
-        return await self._ask(*clients)
-
-    async def _ask(self, admin: AIOKafkaAdminClient, consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
-        described = await admin.describe_topics(self._names)
-        partitions = [TopicPartition(t["topic"], p["partition"]) for t in described for p in t["partitions"]]
-        return await consumer.end_offsets(_of_each(partitions, self._names))
-
-    async def stop(self) -> None:
-        if self._clients is not None:
-            (admin, consumer), self._clients = self._clients, None
-            await stop_consumer(consumer)
-            await admin.close()
-
-    async def _connected(self) -> tuple[AIOKafkaAdminClient, AIOKafkaConsumer]:
-        async with self._connecting:
-            if self._clients is None:
-                admin = AIOKafkaAdminClient(**self._options)
-                consumer = make_consumer(self._options)
-                try:
-                    await admin.start()
-                    await consumer.start()
-                except BaseException:
-                    await stop_consumer(consumer)
-                    await admin.close()
-                    raise
-                self._clients = admin, consumer
-            return self._clients

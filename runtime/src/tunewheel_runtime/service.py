@@ -10,7 +10,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import structlog
-from aiokafka.errors import KafkaError  # pyright: ignore[reportMissingTypeStubs]
 from faststream.kafka import KafkaBroker
 from starlette.applications import Starlette
 from tunewheel_contracts.erasures import Erasures
@@ -238,8 +237,6 @@ class Service:
         reader = LogReader(self.settings, (topic,), apply, failed=self.fail, begins=from_the_first)
         try:
             await reader.start()
-        except (KafkaError, OSError) as error:
-            raise TransientError(f"cannot read {topic.name}: {error!r}") from error
         finally:
             await reader.stop()
 

@@ -1,35 +1,25 @@
 """Materialised views and log readers: they read topics to the end before a service handles its first
 event."""
 
-# aiokafka has no type stubs.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
-from tunewheel_contracts.errors import InvalidEvent, TransientError
+from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope, Event
 from tunewheel_contracts.topics import BY_NAME, TopicSpec
 
-from tunewheel_runtime.deadletter import Position, Warn
-from tunewheel_runtime.kafka import client_options, make_consumer, stop_consumer
+from tunewheel_runtime.deadletter import Position, Undecoded, Warn
+from tunewheel_runtime.kafka import client_options
 from tunewheel_runtime.kafka_refusals import not_allowed
 from tunewheel_runtime.kafka_settings import KafkaSettings
+from tunewheel_runtime.log import Cursor, LogUnreadable, Place, decode
 from tunewheel_runtime.newer_releases import NewerReleases
-from tunewheel_runtime.partitions import (
-    NOTICE_MS,
-    LogEnds,
-    added_partitions,
-    all_partitions_of,
-    read_also,
-)
 
 log = structlog.get_logger(__name__)
 E = TypeVar("E", bound=Event)
@@ -76,47 +66,33 @@ class LogReader:
     ) -> None:
         self._begins = begins
         self._newer = newer or NewerReleases()
-        self._options = client_options(settings)
         self._topics = tuple(topics)
-        self._names = [topic.name for topic in topics]
+        self._cursor = Cursor(client_options(settings), self.names, follows=True)
         self._apply = apply
         self._failed = failed
         self._forget = forget
         self._warn = warn
-        self._consumer: AIOKafkaConsumer | None = None
-        self._ends = LogEnds(self._options, self._names)
         self._follower: asyncio.Task[None] | None = None
         self._advanced = asyncio.Condition()
-        self._applied: dict[TopicPartition, int] = {}
-        self._announced: set[TopicPartition] = set()
+        self._applied: dict[Place, int] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the topics."""
-        return tuple(self._names)
+        return tuple(topic.name for topic in self._topics)
 
     async def start(self) -> None:
         """Read up to the present end, then go on following in the background.
 
         Raises:
-            TransientError: a topic does not exist.
-            KafkaError: the broker does not answer.
+            TransientError: a topic does not exist, or the broker does not answer.
         """
-        self._consumer = consumer = make_consumer(
-            self._options,
-            max_partition_fetch_bytes=8 << 20,
-            metadata_max_age_ms=NOTICE_MS,
-        )
-        await consumer.start()
-        partitions = await all_partitions_of(self._options, self._names)
-        consumer.assign(partitions)
-        await consumer.seek_to_beginning(*partitions)
-        self._applied = {tp: await consumer.position(tp) for tp in partitions}
-        self._warn_if_truncated(self._applied)
-        if self._begins is not None:
-            await self._skip_to(await self._begins(), consumer)
-        await self._read_to(await consumer.end_offsets(partitions), consumer)
-        self._follower = asyncio.create_task(self._follow(consumer), name="log-reader")
+        self._applied = {}
+        await self._cursor.open()
+        self._warn_if_truncated({place: span.begin for place, span in self._cursor.spans.items()})
+        self._cursor.start_from(await self._starts())
+        await self._read_to({place: span.end for place, span in self._cursor.spans.items()})
+        self._follower = asyncio.create_task(self._follow(), name="log-reader")
         self._follower.add_done_callback(self._follower_ended)
 
     async def stop(self) -> None:
@@ -124,10 +100,7 @@ class LogReader:
             self._follower.cancel()
             await asyncio.gather(self._follower, return_exceptions=True)
             self._follower = None
-        await self._ends.stop()
-        if self._consumer is not None:
-            await stop_consumer(self._consumer)
-            self._consumer = None
+        await self._cursor.close()
 
     async def refresh(self, *, timeout_seconds: float = 30.0) -> None:
         """Wait until everything that is on the log now has been applied.
@@ -135,123 +108,103 @@ class LogReader:
         Raises:
             TransientError: the broker did not deliver in time.
         """
-        if self._consumer is None:
-            raise TransientError("the broker is not connected yet; try again shortly")
         try:
             async with asyncio.timeout(timeout_seconds):
-                ends = await self._ends.ask()
-                self._announced |= ends.keys()
+                ends = {place: span.end for place, span in (await self._cursor.look()).items()}
                 async with self._advanced:
-                    await self._advanced.wait_for(lambda: self._has_reached(ends))
-        except (KafkaError, TimeoutError) as error:
-            raise TransientError(
-                f"cannot read {[t.name for t in self._topics]} to the end: {error!r}"
+                    await self._advanced.wait_for(
+                        lambda: all(self._applied.get(place, -1) >= end for place, end in ends.items())
+                    )
+        except TimeoutError as error:
+            raise LogUnreadable(
+                f"cannot read {', '.join(self.names)} to the end in {timeout_seconds:g} s"
             ) from error
 
     def upto(self, topic: TopicSpec) -> dict[str, int]:
         """Return, by partition, the offset up to which every event of ``topic`` has been applied."""
-        applied = {tp.partition: end for tp, end in self._applied.items() if tp.topic == topic.name}
+        applied = {number: end for (name, number), end in self._applied.items() if name == topic.name}
         return {str(partition): applied[partition] for partition in sorted(applied)}
 
-    async def _skip_to(
-        self, begins: Mapping[str, Mapping[str, int] | None], consumer: AIOKafkaConsumer
-    ) -> None:
-        ends = await consumer.end_offsets(list(self._applied))
-        for partition, first in self._applied.items():
-            of_topic = begins.get(partition.topic, {})
-            wanted = ends[partition] if of_topic is None else of_topic.get(str(partition.partition), 0)
-            if first < wanted <= ends[partition]:  # An offset beyond the end belongs to another log.
-                consumer.seek(partition, wanted)
-                self._applied[partition] = wanted
+    async def _starts(self) -> dict[Place, int]:
+        begins: Mapping[str, Mapping[str, int] | None] = await self._begins() if self._begins else {}
+        starts: dict[Place, int] = {}
+        for (name, number), span in self._cursor.spans.items():
+            of_topic = begins.get(name, {})
+            starts[name, number] = span.end if of_topic is None else of_topic.get(str(number), span.begin)
+        return starts
 
-    def _has_reached(self, ends: dict[TopicPartition, int]) -> bool:
-        return all(self._applied.get(tp, -1) >= end for tp, end in ends.items())
-
-    async def _read_to(self, ends: dict[TopicPartition, int], consumer: AIOKafkaConsumer) -> None:
-        pending: list[ConsumerRecord[bytes, bytes]] = []
-        while not self._has_reached(ends):
-            for partition, records in (await consumer.getmany(timeout_ms=200)).items():
+    async def _read_to(self, ends: Mapping[Place, int]) -> None:
+        pending: list[tuple[int, int, Undecoded]] = []
+        rank = {name: n for n, name in enumerate(self.names)}
+        stamps: dict[Place, int] = {}
+        # Without a limit: an outage delays the start, and reading anew would only delay it more.
+        async for records in self._cursor.upto(ends, patience=math.inf):
+            for record in records:
                 if self._begins is None:
-                    pending.extend(records)
+                    place = record.position.place
+                    # Another process's clock may be behind. Within a partition log order counts all the same.
+                    stamps[place] = max(stamps.get(place, 0), record.stamp)
+                    pending.append((stamps[place], rank[place[0]], record))
                 else:
-                    for record in records:
-                        await self._decode_and_apply(record)
-                self._applied[partition] = records[-1].offset + 1
-            for (
-                partition
-            ) in ends:  # Compaction and transactions leave gaps; only the position is beyond them.
-                self._applied[partition] = max(self._applied[partition], await consumer.position(partition))
-        rank = {topic.name: n for n, topic in enumerate(self._topics)}
-        for record in sorted(pending, key=lambda r: (r.timestamp, rank[r.topic], r.partition, r.offset)):
+                    await self._decode_and_apply(record)
+        pending.sort(key=lambda one: (*one[:2], one[2].position.partition, one[2].position.offset))
+        for _, _, record in pending:
             await self._decode_and_apply(record)
+        await self._advance()
 
-    async def _follow(self, consumer: AIOKafkaConsumer) -> None:
+    async def _follow(self) -> None:
         while True:
             try:
-                await self._take_up_added(consumer)
-                batches = await consumer.getmany(timeout_ms=1_000)
-            except KafkaError as error:
+                if added := await self._cursor.take_up_added():
+                    log.info("view_reads_added_partitions", partitions=[f"{name}[{n}]" for name, n in added])
+                records = await self._cursor.fetch()
+            except LogUnreadable as error:
                 if refusal := not_allowed(error):
                     raise refusal from error
                 log.warning("view_read_failed", error=str(error))
                 await asyncio.sleep(1.0)
                 continue
-            for partition, records in batches.items():
-                for record in records:
-                    await self._decode_and_apply(record)
-                await self._advance({partition: records[-1].offset + 1})
-            # Aborted records and markers of transactions are never delivered; only the position passes them.
-            held = consumer.assignment() & self._applied.keys()
-            await self._advance({partition: await consumer.position(partition) for partition in held})
+            for record in records:
+                await self._decode_and_apply(record)
+            await self._advance()
 
-    async def _advance(self, reached: Mapping[TopicPartition, int]) -> None:
-        ahead = {tp: offset for tp, offset in reached.items() if offset > self._applied.get(tp, -1)}
-        if ahead:
+    async def _advance(self) -> None:
+        """Note that every record that was fetched has been applied."""
+        reached = await self._cursor.reached()
+        if reached != self._applied:
             async with self._advanced:
-                self._applied |= ahead
+                self._applied = reached
                 self._advanced.notify_all()
 
-    async def _take_up_added(self, consumer: AIOKafkaConsumer) -> None:
-        added = (self._announced | added_partitions(consumer, self._names)) - self._applied.keys()
-        if added:
-            log.info("view_reads_added_partitions", partitions=sorted(str(tp) for tp in added))
-            begins = await read_also(consumer, added)
-            async with self._advanced:
-                self._applied |= begins
-                self._advanced.notify_all()
-
-    def _warn_if_truncated(self, begins: Mapping[TopicPartition, int]) -> None:
-        for partition, begin in begins.items():
-            if begin > 0 and BY_NAME[partition.topic].is_kept_for_ever:
+    def _warn_if_truncated(self, begins: Mapping[Place, int]) -> None:
+        for (name, number), begin in begins.items():
+            if begin > 0 and BY_NAME[name].is_kept_for_ever:
                 text = (
-                    f"partition {partition.partition} of {partition.topic} begins at offset {begin}: earlier "
+                    f"partition {number} of {name} begins at offset {begin}: earlier "
                     "events were deleted from the log, so this service does not know them. The topic should "
                     "be kept for ever: compare its settings with `tunewheel topics`"
                 )
-                self._warn(f"truncated {partition.topic}[{partition.partition}]", text)
+                self._warn(f"truncated {name}[{number}]", text)
 
     def _follower_ended(self, follower: asyncio.Task[None]) -> None:
         error = None if follower.cancelled() else follower.exception()
         if error is not None:
             self._failed(error)
 
-    async def _decode_and_apply(self, record: ConsumerRecord[bytes, bytes]) -> None:
-        topic = BY_NAME[record.topic]
-        position = Position(record.topic, record.partition, record.offset)
+    async def _decode_and_apply(self, record: Undecoded) -> None:
+        topic = BY_NAME[record.position.topic]
         if topic.is_tombstone(record.value):
             self._newer.has_read(topic, record.key)
-            self._forget(topic, (record.key or b"").decode("utf-8", "replace"))
+            self._forget(topic, record.key_text)
             return
         try:
-            envelope = Envelope.from_kafka(
-                topic.event, record.value, record.headers, logged_ms=record.timestamp
-            )
+            envelope = decode(record)
         except InvalidEvent as error:
-            self._newer.skipped(topic, record.key, position, error)
+            self._newer.skipped(topic, record.key, record.position, error)
             return
         self._newer.left_out(topic, envelope.unknown)
         self._newer.has_read(topic, record.key)
-        applying = self._apply(envelope, position)
+        applying = self._apply(envelope, record.position)
         if inspect.isawaitable(applying):
             await applying
 
