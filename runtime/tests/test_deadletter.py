@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from aiokafka import ConsumerRecord
 from opentelemetry.metrics import NoOpMeterProvider
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import KafkaRecord
@@ -41,10 +40,8 @@ def test_carries_the_original_bytes_the_reason_and_the_place() -> None:
 
 
 def test_a_dead_letter_is_identified_by_service_and_source_position() -> None:
-    def on_log(offset: int, headers: dict[str, bytes]) -> Any:
-        return ConsumerRecord(
-            "ticket.published.dlq", 0, offset, 0, 0, None, b"", None, 0, 0, tuple(headers.items())
-        )
+    def on_log(offset: int, headers: dict[str, bytes]) -> Undecoded:
+        return Undecoded(Position("ticket.published.dlq", 0, offset), None, b"", headers)
 
     headers = dead_letter(RECORD, ERROR, service="ingest").headers | {"ce_type": b"\xff"}
     assert refused(on_log(5, headers)) == refused(on_log(6, headers)) == ("ingest", RECORD.position)

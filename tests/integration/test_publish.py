@@ -15,7 +15,7 @@ import pytest
 from aiokafka.partitioner import DefaultPartitioner
 from tunewheel_cli.publishing.items import Kind
 from tunewheel_cli.publishing.publish import Summary, publish_path
-from tunewheel_cli.reading import UnknownProject, consumer, decode, read_topics, require_project
+from tunewheel_cli.reading import UnknownProject, decode, read_records, read_topics, require_project
 from tunewheel_cli.specs import declare, read_spec
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.upstream import ProjectDeclared
@@ -26,7 +26,6 @@ from tunewheel_contracts.topics import (
     TICKET_PUBLISHED,
     TopicSpec,
 )
-from tunewheel_runtime.partitions import partitions_of
 
 pytestmark = pytest.mark.integration
 
@@ -77,20 +76,15 @@ async def test_records_lie_where_every_other_producer_puts_their_key(
     path.write_bytes(b"\n".join(tickets(50)))
     await publish_path(path, project=project, options=options(kafka))
     place = DefaultPartitioner()
+    numbers = list(range(TICKET_PUBLISHED.partitions))
     found = 0
-    async with consumer(options(kafka)) as client:
-        partitions = await partitions_of(options(kafka), [TICKET_PUBLISHED.name])
-        client.assign(partitions)
-        await client.seek_to_beginning(*partitions)
-        numbers = [tp.partition for tp in partitions]
-        while found < 50:
-            for batch in (await client.getmany(timeout_ms=1_000)).values():
-                for record in batch:
-                    event = decode(record)
-                    if event is not None and event.project == project:
-                        found += 1
-                        assert record.key == event.data.ticket_id.encode()
-                        assert record.partition == place(record.key, numbers, numbers)
+    async for record in read_records(options(kafka), [TICKET_PUBLISHED.name]):
+        event = decode(record)
+        if event is not None and event.project == project:
+            found += 1
+            assert record.key == event.data.ticket_id.encode()
+            assert record.position.partition == place(record.key, numbers, numbers)
+    assert found == 50
 
 
 async def test_a_csv_becomes_examples_with_json_answers(kafka: str, project: str, tmp_path: Path) -> None:

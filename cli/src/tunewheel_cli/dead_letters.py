@@ -12,7 +12,7 @@ from tunewheel_contracts.topics import TOPICS, TopicSpec
 from tunewheel_cli.reading import read_records
 
 if TYPE_CHECKING:
-    from aiokafka import ConsumerRecord
+    from tunewheel_runtime.deadletter import Undecoded
 
 SHOWN_CHARACTERS = 300
 """How many characters of the message are shown."""
@@ -35,11 +35,11 @@ class DeadLetter:
     """``invalid``, or ``crashed``: the service failed on the message again and again."""
 
     @classmethod
-    def of(cls, record: ConsumerRecord[bytes, bytes]) -> DeadLetter:
-        told = {name: (value or b"").decode("utf-8", "replace") for name, value in record.headers}
+    def of(cls, record: Undecoded) -> DeadLetter:
+        told = {name: value.decode("utf-8", "replace") for name, value in record.headers.items()}
         text = (record.value or b"")[: 4 * SHOWN_CHARACTERS].decode("utf-8", "backslashreplace")
         return cls(
-            topic=told.get("dlq_source_topic", record.topic.removesuffix(".dlq")),
+            topic=told.get("dlq_source_topic", record.position.topic.removesuffix(".dlq")),
             partition=int(told.get("dlq_source_partition", -1)),
             offset=int(told.get("dlq_source_offset", -1)),
             service=told.get("dlq_service", ""),

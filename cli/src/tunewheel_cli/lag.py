@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.topics import (
@@ -24,7 +24,10 @@ from tunewheel_runtime.group_queries import each
 
 from tunewheel_cli.acls import SERVICES
 from tunewheel_cli.cluster import SeenGroup, admin_client, describe_cluster, describe_groups
-from tunewheel_cli.reading import consumer
+from tunewheel_cli.reading import reachable
+
+if TYPE_CHECKING:
+    from tunewheel_runtime.log import Span
 
 POLL_SECONDS = 0.2
 RECORDS_FROM = (TICKET_PUBLISHED, DOCUMENT_PUBLISHED, EXAMPLE_PUBLISHED, FEEDBACK_RECEIVED)
@@ -92,7 +95,7 @@ async def read_lag(options: Mapping[str, Any]) -> list[GroupLag]:
         committed = await committed_offsets(admin, groups)
     names = {topic for topics in wanted.values() for topic in topics}
     names |= {topic for offsets in committed.values() for topic, _ in offsets}
-    begins, ends = await _ends(options, sorted(names & BY_NAME.keys()))
+    spans = await _spans(options, sorted(names & BY_NAME.keys()))
     found = [
         GroupLag(group, topic, 0, visible=False)
         for group, seen in groups.items()
@@ -103,8 +106,8 @@ async def read_lag(options: Mapping[str, Any]) -> list[GroupLag]:
         for topic in sorted(wanted.get(group, set()) | {topic for topic, _ in offsets} & BY_NAME.keys()):
             behind = 0
             if not group.endswith(".active"):  # such a group elects a leader and reads nothing
-                kept = {tp: max(begin, offsets.get(tp, 0)) for tp, begin in begins.items() if tp[0] == topic}
-                behind = sum(max(0, ends[tp] - offset) for tp, offset in kept.items())
+                own = ((span, offsets.get(tp, 0)) for tp, span in spans.items() if tp[0] == topic)
+                behind = sum(max(0, span.end - max(span.begin, kept)) for span, kept in own)
             found.append(GroupLag(group, topic, behind, groups[group].hosts))
     return sorted(found, key=lambda lag: lag.group)
 
@@ -131,18 +134,11 @@ async def committed_offsets(
     }
 
 
-async def _ends(
-    options: Mapping[str, Any], names: Sequence[str]
-) -> tuple[dict[tuple[str, int], int], dict[tuple[str, int], int]]:
-    """Return where each partition of ``names`` begins and ends."""
-    from tunewheel_runtime.partitions import partitions_of
+async def _spans(options: Mapping[str, Any], names: Sequence[str]) -> dict[tuple[str, int], Span]:
+    from tunewheel_runtime.log import ends
 
-    async with consumer(options) as client:
-        partitions = await partitions_of(options, names)
-        if not partitions:
-            return {}, {}
-        begins, ends = await client.beginning_offsets(partitions), await client.end_offsets(partitions)
-    return {(*tp,): at for tp, at in begins.items()}, {(*tp,): at for tp, at in ends.items()}
+    async with reachable(options):
+        return await ends(options, names, missing_ok=True)
 
 
 async def settled(
@@ -155,8 +151,8 @@ async def settled(
         IngestBehind: ingest was not done within ``patience_seconds``.
         TransientError: no Kafka answers.
     """
-    begins, ends = await _ends(options, [topic.name for topic in RECORDS_FROM])
-    wanted = {tp: end for tp, end in ends.items() if end > begins[tp]}
+    spans = await _spans(options, [topic.name for topic in RECORDS_FROM])
+    wanted = {tp: span.end for tp, span in spans.items() if span.end > span.begin}
     deadline = time.monotonic() + patience_seconds
     async with admin_client(options) as admin:
         while behind := await _ingest_behind(admin, wanted):

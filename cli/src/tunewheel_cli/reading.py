@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from difflib import get_close_matches
@@ -16,36 +15,24 @@ from tunewheel_contracts.topics import BY_NAME, DOCUMENT_PUBLISHED, PROJECT_DECL
 from tunewheel_cli.connection import unreachable
 
 if TYPE_CHECKING:
-    from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-
-_FETCH_BYTES = 8 << 20
+    from tunewheel_runtime.deadletter import Undecoded
 
 
 @asynccontextmanager
-async def consumer(options: Mapping[str, Any]) -> AsyncIterator[AIOKafkaConsumer]:
-    """Connect a consumer without a group.
+async def reachable(options: Mapping[str, Any]) -> AsyncIterator[None]:
+    """Turn the reader's error into a command's.
 
     Raises:
-        TransientError: no Kafka answers, now or while the consumer is in use.
+        TransientError: no Kafka answers.
         NotAllowed: Kafka does not let this client read.
     """
-    from aiokafka.errors import KafkaError
-    from tunewheel_runtime.kafka import make_consumer
+    from tunewheel_runtime.log import LogUnreadable
 
-    client = make_consumer(options, max_partition_fetch_bytes=_FETCH_BYTES)
     try:
-        await client.start()
-    except (KafkaError, OSError) as error:
-        await client.stop()
-        raise await unreachable(options, error) from error
-    # aiokafka 0.14 raises CancelledError if it is stopped before its background task has run once.
-    await asyncio.sleep(0)
-    try:
-        yield client
-    except KafkaError as error:
-        raise await unreachable(options, error) from error
-    finally:
-        await client.stop()
+        yield
+    except LogUnreadable as error:
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        raise await unreachable(options, cause) from error
 
 
 async def read_topics(
@@ -55,9 +42,8 @@ async def read_topics(
 
     Events that cannot be decoded are left out and listed in ``skipped``.
     """
-    names = [topic.name for topic in topics]
-    async for record in read_records(options, names):
-        if BY_NAME[record.topic].is_tombstone(record.value):
+    async for record in read_records(options, [topic.name for topic in topics]):
+        if BY_NAME[record.position.topic].is_tombstone(record.value):
             continue
         if (event := decode(record, skipped)) is not None:
             yield event
@@ -65,80 +51,51 @@ async def read_topics(
 
 async def read_latest(options: Mapping[str, Any], topic: TopicSpec) -> dict[str, Envelope[Any]]:
     """Return the newest event per key of a compacted topic. A tombstone removes its key."""
-    latest: dict[str, Envelope[Any]] = {}
-    async for record in read_records(options, [topic.name]):
-        if topic.is_tombstone(record.value):
-            latest.pop((record.key or b"").decode("utf-8", "replace"), None)
-        elif (event := decode(record)) is not None:
-            latest[event.data.record_key] = event
-    return latest
+    from tunewheel_runtime.log import latest
+
+    async with reachable(options):
+        return await latest(options, topic, missing_ok=True)
 
 
 async def read_records(
-    options: Mapping[str, Any], names: Sequence[str]
-) -> AsyncGenerator[ConsumerRecord[bytes, bytes]]:
-    """Yield every record of the topics that exist, up to their current ends, in order within a partition."""
-    from tunewheel_runtime.partitions import partitions_of
+    options: Mapping[str, Any], names: Sequence[str], *, last: int | None = None
+) -> AsyncGenerator[Undecoded]:
+    """Yield every record of the topics that exist, up to their current ends, in order within a partition.
+    ``last``: begin so many offsets before the end of each partition."""
+    from tunewheel_runtime.log import read
 
-    async with consumer(options) as client:
-        partitions = await partitions_of(options, names)
-        if not partitions:
-            return
-        client.assign(partitions)
-        ends = await client.end_offsets(partitions)
-        await client.seek_to_beginning(*partitions)
-        left = {tp for tp in partitions if ends[tp] > await client.position(tp)}
-        while left:
-            for batch in (await client.getmany(*left, timeout_ms=500)).values():
-                for record in batch:
-                    if record.offset < ends[_place(record)]:
-                        yield record
-            for partition in list(
-                left
-            ):  # compaction and transactions leave gaps that only the position shows
-                if await client.position(partition) >= ends[partition]:
-                    left.discard(partition)
+    async with reachable(options), aclosing(read(options, names, last=last, missing_ok=True)) as batches:
+        async for records in batches:
+            for record in records:
+                yield record
 
 
-def decode(record: ConsumerRecord[bytes, bytes], skipped: list[str] | None = None) -> Envelope[Any] | None:
+def decode(record: Undecoded, skipped: list[str] | None = None) -> Envelope[Any] | None:
     """Return a record as an event, None if it is none."""
+    from tunewheel_runtime import log
+
     try:
-        event_class = BY_NAME[record.topic].event
-        return Envelope.from_kafka(event_class, record.value, record.headers, logged_ms=record.timestamp)
+        return log.decode(record)
     except InvalidEvent as error:
         if skipped is not None:
-            skipped.append(f"{record.topic}[{record.partition}]@{record.offset}: {error}")
+            place = record.position
+            skipped.append(f"{place.topic}[{place.partition}]@{place.offset}: {error}")
         return None
-
-
-def _place(record: ConsumerRecord[bytes, bytes]) -> TopicPartition:
-    from aiokafka import TopicPartition
-
-    return TopicPartition(record.topic, record.partition)
 
 
 async def follow(
     options: Mapping[str, Any], topics: Sequence[TopicSpec], *, from_beginning: bool = False
 ) -> AsyncIterator[Envelope[Any]]:
     """Yield the events of ``topics`` as they come, without end, from the beginning or from now on."""
-    from tunewheel_runtime.partitions import NOTICE_MS, added_partitions, partitions_of, read_also
+    from tunewheel_runtime import log
 
-    names = [topic.name for topic in topics]
-    async with consumer({**options, "metadata_max_age_ms": NOTICE_MS}) as client:
-        partitions = await partitions_of(options, names)
-        client.assign(partitions)
-        if from_beginning:
-            await client.seek_to_beginning(*partitions)
-        else:
-            for tp, end in (await client.end_offsets(partitions)).items():
-                client.seek(tp, end)
-        while True:
-            if added := added_partitions(client, names):
-                await read_also(client, added)
-            for records in (await client.getmany(timeout_ms=1_000)).values():
-                for record in records:
-                    if (event := decode(record)) is not None:
-                        yield event
+    names, last = [topic.name for topic in topics], None if from_beginning else 0
+    batches = log.follow(options, names, last=last, missing_ok=True)
+    async with reachable(options), aclosing(batches):
+        async for records in batches:
+            for record in records:
+                if (event := log.decoded(record)) is not None:
+                    yield event
 
 
 class UnknownProject(TunewheelError):

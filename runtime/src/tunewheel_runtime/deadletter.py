@@ -246,7 +246,7 @@ def _named(stream: tuple[str, str]) -> str:
     return f"dead letters on {stream[0]} of project {stream[1]!r}"
 
 
-def refused(record: ConsumerRecord[bytes, bytes]) -> tuple[str, Position]:
+def refused(letter: Undecoded) -> tuple[str, Position]:
     """Return the service that refused a message, and the message's position. Together they identify a dead
     letter, so that duplicates can be counted once.
 
@@ -254,15 +254,15 @@ def refused(record: ConsumerRecord[bytes, bytes]) -> tuple[str, Position]:
     put on a dead-letter topic lacks these headers, and is identified by its own position.
     """
     told = {
-        name.removeprefix(HEADER_PREFIX): (value or b"").decode("utf-8", "replace")
-        for name, value in record.headers
+        name.removeprefix(HEADER_PREFIX): value.decode("utf-8", "replace")
+        for name, value in letter.headers.items()
         if name.startswith(HEADER_PREFIX)
     }
     try:
         source = Position(told["source_topic"], int(told["source_partition"]), int(told["source_offset"]))
         return told["service"], source
     except (KeyError, ValueError):
-        return "", Position(record.topic, record.partition, record.offset)
+        return "", letter.position
 
 
 def dead_letter(record: Undecoded, error: InvalidEvent, *, service: str) -> KafkaRecord:

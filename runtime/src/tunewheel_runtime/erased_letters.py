@@ -13,12 +13,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import structlog
-from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 from tunewheel_contracts.erasures import Erasure
@@ -26,8 +26,8 @@ from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import KafkaRecord
 
 from tunewheel_runtime.deadletter import Position, Undecoded, refused, withheld
-from tunewheel_runtime.kafka import client_options, make_consumer
-from tunewheel_runtime.partitions import partitions_of
+from tunewheel_runtime.kafka import client_options
+from tunewheel_runtime.log import Place, read
 from tunewheel_runtime.publishing import Publisher
 from tunewheel_runtime.settings import ServiceSettings
 
@@ -120,10 +120,10 @@ class ErasedLetters:
         self._settings = settings
         self._publisher = publisher
         self._topics = topics
-        self._last: dict[TopicPartition, int] = {}
+        self._last: dict[Place, int] = {}
         """By partition: the offset of its last erased letter."""
-        self._newest: dict[tuple[str, Position], tuple[TopicPartition, int]] = {}
-        """By identity of a letter: partition and offset of its newest copy."""
+        self._newest: dict[tuple[str, Position], Position] = {}
+        """By identity of a letter: the position of its newest copy."""
 
     async def find(self, erasure: Erasure) -> int:
         """Return how many letters the erasure covers.
@@ -132,12 +132,11 @@ class ErasedLetters:
             TransientError: the broker does not answer.
         """
         identities: set[tuple[str, Position]] = set()
-        async for record in self._read({}):
-            place = TopicPartition(record.topic, record.partition)
-            self._newest[refused(record)] = place, record.offset
-            if is_erased(_undecoded(record), [erasure]):
-                self._last[place] = record.offset
-                identities.add(refused(record))
+        async for letter in self._read(None):
+            self._newest[refused(letter)] = letter.position
+            if is_erased(_message(letter), [erasure]):
+                self._last[letter.position.place] = letter.position.offset
+                identities.add(refused(letter))
         return len(identities)
 
     async def remove(self, erasure: Erasure) -> None:
@@ -149,60 +148,45 @@ class ErasedLetters:
         """
         if not self._last:
             return
-        async for record in self._read({place: last + 1 for place, last in self._last.items()}):
-            place = TopicPartition(record.topic, record.partition)
-            if self._newest[refused(record)] == (place, record.offset):
-                letter = KafkaRecord(
-                    record.topic, record.key or b"", record.value or b"", _headers(record), record.timestamp
+        async for letter in self._read({place: last + 1 for place, last in self._last.items()}):
+            if self._newest[refused(letter)] == letter.position:
+                copy = KafkaRecord(
+                    letter.position.topic,
+                    letter.key or b"",
+                    letter.value or b"",
+                    dict(letter.headers),
+                    letter.logged_ms,
                 )
-                gone = is_erased(_undecoded(record), [erasure])
-                await self._publisher.send([withheld(letter) if gone else letter])
+                gone = is_erased(_message(letter), [erasure])
+                await self._publisher.send([withheld(copy) if gone else copy])
         await self._delete()
 
     async def _delete(self) -> None:
         admin = AIOKafkaAdminClient(**client_options(self._settings))
         try:
             await admin.start()
-            await admin.delete_records({p: RecordsToDelete(last + 1) for p, last in self._last.items()})
+            await admin.delete_records(
+                {TopicPartition(*place): RecordsToDelete(last + 1) for place, last in self._last.items()}
+            )
         except TopicAuthorizationFailedError as error:
-            names = ", ".join(sorted({place.topic for place in self._last}))
+            names = ", ".join(sorted({topic for topic, _ in self._last}))
             reason = f"cannot be done: Kafka refuses to delete records of {names}; allow it, then ask again"
             raise InvalidEvent(field="(topic)", reason=reason) from error
         except (KafkaError, OSError) as error:
             raise TransientError(f"cannot delete dead letters: {error!r}") from error
         finally:
             await admin.close()
-        log.info("dead_letters_erased", upto={str(place): last + 1 for place, last in self._last.items()})
+        log.info("dead_letters_erased", upto={f"{t}[{n}]": last + 1 for (t, n), last in self._last.items()})
 
-    async def _read(self, ends: Mapping[TopicPartition, int]) -> AsyncIterator[ConsumerRecord[bytes, bytes]]:
-        """Yield the letters before ``ends``. If ``ends`` is empty, yield all letters up to the present
-        ends."""
-        options = client_options(self._settings)
-        consumer = make_consumer(options, max_partition_fetch_bytes=8 << 20)
-        try:
-            await consumer.start()
-            partitions = list(ends) or await partitions_of(options, self._topics)
-            consumer.assign(partitions)
-            await consumer.seek_to_beginning(*partitions)
-            left = dict(ends or await consumer.end_offsets(partitions))
-            while left := {p: end for p, end in left.items() if await consumer.position(p) < end}:
-                for place, records in (await consumer.getmany(*left, timeout_ms=200)).items():
-                    for record in records:
-                        if record.offset < left[place]:
-                            yield record
-        except (KafkaError, OSError) as error:
-            raise TransientError(f"cannot read dead letters: {error!r}") from error
-        finally:
-            await consumer.stop()
+    async def _read(self, upto: Mapping[Place, int] | None) -> AsyncIterator[Undecoded]:
+        """Yield the letters before ``upto``; None: up to the present ends."""
+        names = self._topics if upto is None else sorted({topic for topic, _ in upto})
+        async for letters in read(client_options(self._settings), names, upto=upto, missing_ok=True):
+            for letter in letters:
+                yield letter
 
 
-def _headers(record: ConsumerRecord[bytes, bytes]) -> dict[str, bytes]:
-    return {name: value or b"" for name, value in record.headers}
-
-
-def _undecoded(record: ConsumerRecord[bytes, bytes]) -> Undecoded:
+def _message(letter: Undecoded) -> Undecoded:
     """Return the refused message in a letter. The letter's timestamp is the time of the refusal, which may be
     long after publication; it is only an upper bound of the time of publication."""
-    place, headers = Position(record.topic, record.partition, record.offset), _headers(record)
-    logged_ms = record.timestamp if _sent(headers) is not None else None
-    return Undecoded(place, record.key, record.value, headers, logged_ms)
+    return letter if _sent(letter.headers) is not None else replace(letter, logged_ms=None)

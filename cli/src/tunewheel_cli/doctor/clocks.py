@@ -7,11 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tunewheel_cli.doctor.findings import Finding, fine, wrong
-from tunewheel_cli.reading import consumer
+from tunewheel_cli.reading import read_records
 
 TOLERANCE = timedelta(seconds=30)
 """The allowed difference, the same as for tokens of an issuer. HTTP and S3 give their time to the second."""
-_FETCH_MS = 2_000
 _FIX = "run NTP (chrony, systemd-timesyncd) on both machines"
 
 
@@ -43,22 +42,6 @@ def clock_findings(offsets: Mapping[str, timedelta], logged: timedelta | None) -
 async def newest_logged(options: Mapping[str, Any], names: Sequence[str]) -> timedelta | None:
     """Return by how much the newest event on the topics ``names``, stamped by brokers, is ahead of this
     machine's clock; None: there is no event."""
-    from tunewheel_runtime.partitions import partitions_of
-
-    async with consumer(options) as client:
-        partitions = await partitions_of(options, names)
-        if not partitions:
-            return None
-        begins, ends = await client.beginning_offsets(partitions), await client.end_offsets(partitions)
-        filled = [tp for tp in partitions if ends[tp] > begins[tp]]
-        client.assign(filled)
-        for tp in filled:
-            client.seek(tp, ends[tp] - 1)
-        stamps: dict[Any, int] = {}
-        while len(stamps) < len(filled):
-            batches = await client.getmany(timeout_ms=_FETCH_MS)
-            if not batches:  # the last offsets may be transaction markers
-                break
-            stamps |= {tp: records[-1].timestamp for tp, records in batches.items()}
-        now = datetime.now(UTC)
-    return datetime.fromtimestamp(max(stamps.values()) / 1_000, UTC) - now if stamps else None
+    # The last offset may be a transaction's marker. Then its partition has no stamp.
+    stamps = [record.stamp async for record in read_records(options, names, last=1)]
+    return datetime.fromtimestamp(max(stamps) / 1_000, UTC) - datetime.now(UTC) if stamps else None
