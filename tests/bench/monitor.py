@@ -59,7 +59,7 @@ from tunewheel_monitor.reference import References
 from tunewheel_monitor.scoring import Scorer
 from tunewheel_monitor.watch import Watch
 from tunewheel_runtime.deadletter import Position
-from tunewheel_runtime.partitions import committed_offsets
+from tunewheel_runtime.partitions import group_backlog
 from tunewheel_runtime.service import Delivery
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_runtime.telemetry import make_telemetry
@@ -201,7 +201,7 @@ async def make(root: Path, count: int) -> tuple[Scorer, Watch]:
     knowledge = Knowledge(Table(declared), Table(desired("desk", dataset_id)))
     metrics = Metrics(make_telemetry("monitor", None))
     references = References(store, embedder, 8_000, metrics)
-    exhibits = Exhibits(store, log, knowledge.erasures)
+    exhibits = Exhibits(store, log.read, knowledge.erasures)
     pseudonyms = PseudonymKeys(store, knowledge.erasures, knowledge.refresh)
     watch = Watch(log, knowledge, references, Checkpoints(store), exhibits, pseudonyms, metrics)
     return Scorer(knowledge, references, embedder, log.new, pseudonyms, metrics), watch
@@ -328,7 +328,7 @@ async def until_handled(options: dict[str, Any], completions: int, scores: int) 
     wanted = {topics.INFERENCE_COMPLETED.name: completions, topics.INFERENCE_SCORED.name: scores}
     for topic, count in wanted.items():
         group = f"monitor.{topic.replace('.', '-')}"
-        while sum((await committed_offsets(options, topic, group=group)).values()) < count:
+        while sum((await group_backlog(options, topic, group=group)).kept.values()) < count:
             await asyncio.sleep(0.2)
 
 

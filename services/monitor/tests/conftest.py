@@ -240,7 +240,7 @@ class Desk:
         for event in (*self.lifecycle, *self.broker.published):
             knowledge.apply(event)
         references = self._references
-        exhibits = Exhibits(self.store, self.broker, knowledge.erasures)
+        exhibits = Exhibits(self.store, self.broker.read, knowledge.erasures)
         pseudonyms = PseudonymKeys(self.store, knowledge.erasures, knowledge.refresh)
         self.telemetry = make_telemetry("monitor", None)
         metrics = Metrics(self.telemetry)

@@ -90,7 +90,7 @@ class Held(ObjectStore):
 async def test_two_processes_that_empty_one_file_at_once_lose_neither_erasure(desk: Any) -> None:
     await kept(desk, *(desk.traffic.completion(f"{n} bikes", customer=f"C-{n}") for n in range(3)))
     store = Held(desk.store.url)
-    slow = asyncio.create_task(erase(Exhibits(store, desk.broker, desk.knowledge.erasures), "C-0"))
+    slow = asyncio.create_task(erase(Exhibits(store, desk.broker.read, desk.knowledge.erasures), "C-0"))
     await store.asked.wait()
     await erase(desk.watch.exhibits, "C-1")
     store.go.set()

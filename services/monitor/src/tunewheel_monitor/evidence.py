@@ -10,18 +10,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 from tunewheel_contracts import topics
 from tunewheel_contracts.erasures import Erasure, Erasures
-from tunewheel_contracts.errors import InvalidEvent, TransientError
+from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope, decode_data
 from tunewheel_contracts.formats.label_prompts import LabelPrompt, LabelPrompts
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import canonical_json, content_sha256
 from tunewheel_contracts.topics import TopicSpec
-from tunewheel_runtime.kafka import client_options, make_consumer, stop_consumer
-from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_monitor.alarms import evidence_path
@@ -38,12 +34,12 @@ person's name."""
 KEYWORD_TEXTS = 3
 Place = tuple[int, int]
 """Partition and offset."""
-PATIENCE_MS = 2_000
-"""How long to wait for one event. If it does not come, its retention is over."""
 
 
-class Positions(Protocol):
-    async def read(self, topic: TopicSpec, places: Sequence[Place]) -> dict[Place, Envelope[Any]]: ...
+class ReadAt(Protocol):
+    """Returns the events at places of a topic, without those that the log no longer has."""
+
+    async def __call__(self, topic: TopicSpec, places: Sequence[Place], /) -> dict[Place, Envelope[Any]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +57,7 @@ class Exhibits:
     and so on."""
 
     store: ObjectStore
-    log: Positions
+    read_at: ReadAt
     erasures: Erasures
 
     async def keep(
@@ -102,7 +98,7 @@ class Exhibits:
         found: dict[str, Envelope[Any]] = {}
         for kind, topic in TOPICS.items():
             wanted = {(part, offset): name for name, (of, part, offset) in places if of == kind}
-            read = await self.log.read(topic, list(wanted))
+            read = await self.read_at(topic, list(wanted)) if wanted else {}
             found |= {wanted[place]: event for place, event in read.items()}
         return {name: found[name] for name, _ in places if name in found}
 
@@ -248,54 +244,3 @@ def keywords(texts: Sequence[str], words: Mapping[str, float]) -> tuple[str, ...
     }
     telling = sorted((word for word in apart if apart[word] > 0), key=lambda word: (-apart[word], word))
     return tuple(telling[:MOST_KEYWORDS])
-
-
-class LogPositions:
-    """Reads without a consumer group. Every call opens its own consumer, since alarms are rare."""
-
-    def __init__(self, settings: ServiceSettings) -> None:
-        self._settings = settings
-
-    async def read(self, topic: TopicSpec, places: Sequence[Place]) -> dict[Place, Envelope[Any]]:
-        """Return the events at ``places``. Events that were deleted or cannot be decoded are left out.
-
-        Raises:
-            TransientError: the broker cannot be reached.
-        """
-        if not places:
-            return {}
-        consumer = make_consumer(client_options(self._settings), fetch_max_wait_ms=100)
-        try:
-            await consumer.start()
-            return await self._read(consumer, topic, sorted(set(places)))
-        except (KafkaError, OSError) as error:
-            raise TransientError(f"cannot read {topic.name}: {error!r}") from error
-        finally:
-            await stop_consumer(consumer)
-
-    async def _read(
-        self, consumer: AIOKafkaConsumer, topic: TopicSpec, places: Sequence[Place]
-    ) -> dict[Place, Envelope[Any]]:
-        partitions = {partition: TopicPartition(topic.name, partition) for partition, _ in places}
-        consumer.assign(list(partitions.values()))
-        begins = await consumer.beginning_offsets(list(partitions.values()))
-        ends = await consumer.end_offsets(list(partitions.values()))
-        found: dict[Place, Envelope[Any]] = {}
-        for partition, offset in places:
-            tp = partitions[partition]
-            if not begins[tp] <= offset < ends[tp]:
-                continue
-            consumer.seek(tp, offset)
-            for record in (await consumer.getmany(tp, timeout_ms=PATIENCE_MS, max_records=1)).get(tp, ()):
-                event = _decoded(topic, record) if record.offset == offset else None
-                if event is not None:
-                    found[partition, offset] = event
-        return found
-
-
-def _decoded(topic: TopicSpec, record: Any) -> Envelope[Any] | None:
-    headers = {name: value or b"" for name, value in record.headers}
-    try:
-        return Envelope.from_kafka(topic.event, record.value, headers, logged_ms=record.timestamp)
-    except InvalidEvent:
-        return None

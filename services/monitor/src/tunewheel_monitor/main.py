@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from tunewheel_contracts import topics
 from tunewheel_embedding.static import StaticEmbedder
+from tunewheel_runtime.kafka import client_options
+from tunewheel_runtime.log import at
 from tunewheel_runtime.process import run_service
 from tunewheel_runtime.service import Service
 
 from tunewheel_monitor.checkpoints import Checkpoints
 from tunewheel_monitor.clock import Clock, Progress
-from tunewheel_monitor.evidence import Exhibits, LogPositions
+from tunewheel_monitor.evidence import Exhibits
 from tunewheel_monitor.handlers import register
 from tunewheel_monitor.knowledge import TOPICS, Knowledge
 from tunewheel_monitor.metrics import Metrics
@@ -26,7 +30,7 @@ def make_app(settings: Settings) -> Service:
     service = Service("monitor", settings)
     knowledge = make_knowledge(service)
     embedder = StaticEmbedder()
-    exhibits = Exhibits(service.store, LogPositions(settings), knowledge.erasures)
+    exhibits = Exhibits(service.store, partial(at, client_options(settings)), knowledge.erasures)
     pseudonyms = PseudonymKeys(service.store, knowledge.erasures, knowledge.refresh)
     metrics = Metrics(service.telemetry)
     references = References(service.store, embedder, settings.reference_texts, metrics)
