@@ -13,7 +13,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import TopicAuthorizationFailedError
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 from aiokafka.partitioner import murmur2
 from aiokafka.protocol.metadata import MetadataRequest
 from tunewheel_contracts.errors import TransientError
@@ -21,9 +21,6 @@ from tunewheel_contracts.errors import TransientError
 from tunewheel_runtime.group_queries import each
 from tunewheel_runtime.kafka import make_consumer, stop_consumer
 
-NOTICE_MS = 30_000
-"""``metadata_max_age_ms`` of consumers that follow topics. A new partition is noticed after at most this
-long."""
 GAP_SECONDS = 10.0
 """Longest search for a record between a group's offset and a partition's end."""
 
@@ -80,23 +77,6 @@ async def all_partitions_of(options: Mapping[str, Any], names: Sequence[str]) ->
         TopicAuthorizationFailedError: see ``partitions_of``.
     """
     return require_each(await partitions_of(options, names), names)
-
-
-async def committed_offsets(options: Mapping[str, Any], topic: str, *, group: str) -> dict[int, int]:
-    """Return the committed offsets of ``group`` on ``topic``, by partition; 0 where nothing was committed.
-
-    Raises:
-        TransientError: the topic does not exist (yet).
-        KafkaError: the broker does not answer.
-    """
-    consumer = make_consumer(options, group_id=group)
-    try:
-        await consumer.start()
-        partitions = await all_partitions_of(options, [topic])
-        consumer.assign(partitions)  # without joining the group
-        return {tp.partition: await consumer.committed(tp) or 0 for tp in partitions}
-    finally:
-        await stop_consumer(consumer)
 
 
 def require_each(found: list[TopicPartition], names: Sequence[str]) -> list[TopicPartition]:
@@ -200,6 +180,24 @@ async def backlog_of(consumer: AIOKafkaConsumer, partitions: Sequence[TopicParti
     # A group that never consumed has no commit. Records that were deleted meanwhile count as handled.
     kept = {p.partition: max(begins[p], at or 0) for p, at in zip(partitions, committed, strict=True)}
     return Backlog({p.partition: end for p, end in ends.items()}, kept)
+
+
+async def group_backlog(options: Mapping[str, Any], topic: str, *, group: str) -> Backlog:
+    """Return how far ``group`` has handled ``topic``, without joining it.
+
+    Raises:
+        TransientError: the broker does not answer, or the topic does not exist (yet).
+    """
+    consumer = make_consumer(options, group_id=group)
+    try:
+        await consumer.start()
+        partitions = await all_partitions_of(options, [topic])
+        consumer.assign(partitions)
+        return await backlog_of(consumer, partitions)
+    except (KafkaError, OSError) as error:
+        raise TransientError(f"cannot tell how far {group} has handled {topic}: {error!r}") from error
+    finally:
+        await stop_consumer(consumer)
 
 
 async def lag_of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import structlog
@@ -13,6 +14,8 @@ from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.upstream import ExamplePublished
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_runtime.attempts import Attempts
+from tunewheel_runtime.kafka import client_options
+from tunewheel_runtime.partitions import group_backlog
 from tunewheel_runtime.process import run_service
 from tunewheel_runtime.retry import Backoff
 from tunewheel_runtime.service import Service
@@ -23,7 +26,7 @@ from tunewheel_curate.builds.metrics import Metrics
 from tunewheel_curate.curation import Curation
 from tunewheel_curate.evaluation.benchmarks import regression_benchmark
 from tunewheel_curate.handlers import register
-from tunewheel_curate.records.log import MissingRecords, catch_up, read_backlog
+from tunewheel_curate.records.log import GROUP, MissingRecords, catch_up
 from tunewheel_curate.records.table import RecordTable, table_url
 from tunewheel_curate.settings import Settings
 from tunewheel_curate.turns.labels_wanted import LabelsWanted
@@ -93,7 +96,9 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
         curation,
         seconds=settings.policy_seconds,
         compact_files=settings.compact_files,
-        read_backlog=lambda: read_backlog(settings),
+        read_backlog=partial(
+            group_backlog, client_options(settings), topics.RECORD_INGESTED.name, group=GROUP
+        ),
     )
 
     async def publish_taught(example: ExamplePublished, cause: Envelope[Any]) -> None:

@@ -13,7 +13,7 @@ from tunewheel_contracts.formats.recipe import CHAMPION
 from tunewheel_planner.calibration import Calibration
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.kafka import InvalidSetting, client_options
-from tunewheel_runtime.partitions import committed_offsets
+from tunewheel_runtime.partitions import group_backlog
 from tunewheel_runtime.retry import Backoff
 from tunewheel_runtime.service import Lease, Position, Service
 
@@ -147,7 +147,7 @@ def _commands(service: Service, settings: Settings) -> Commands:
     (group,) = topic.groups_of(service.name)
 
     async def handled() -> Mapping[int, int]:
-        return await committed_offsets(client_options(settings), topic.name, group=group)
+        return (await group_backlog(client_options(settings), topic.name, group=group)).kept
 
     service.ask_who()
     return Commands(service.store, may_control, handled, Backoff.of(settings))

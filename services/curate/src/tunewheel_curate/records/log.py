@@ -8,30 +8,27 @@ rebuilt, lacks those records. Every version is then smaller, and no funnel says 
 in the object store, and reported at every start and in every later version.
 """
 
-# aiokafka has no type stubs.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import polars as pl
 import structlog
-from aiokafka import ConsumerRecord
-from aiokafka.errors import KafkaError
 from pydantic import BaseModel
 from tunewheel_contracts.erasures import Erasure
-from tunewheel_contracts.errors import InvalidEvent, TransientError
-from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.events.data import RecordIngested
 from tunewheel_contracts.identity import canonical_json
 from tunewheel_contracts.topics import RECORD_INGESTED
-from tunewheel_runtime.kafka import client_options, make_consumer, stop_consumer
-from tunewheel_runtime.partitions import Backlog, all_partitions_of, backlog_of
-from tunewheel_runtime.service import Delivery, Position
+from tunewheel_runtime.deadletter import Undecoded
+from tunewheel_runtime.kafka import client_options
+from tunewheel_runtime.log import Cursor, decode
+from tunewheel_runtime.partitions import Backlog
+from tunewheel_runtime.service import Delivery
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.store import ObjectStore
 
@@ -98,47 +95,27 @@ async def catch_up(
         TransientError: the broker or the store is away.
         ForeignRecordTable: see ``RecordTable.append``.
     """
-    # A consumer without a group reads every partition.
-    consumer = make_consumer(client_options(settings), RECORD_INGESTED.name)
     new = 0
-    try:
-        await consumer.start()
-        partitions = sorted(consumer.assignment())
-        ends = await consumer.end_offsets(partitions)
-        reached = {p: await asyncio.to_thread(table.reached, p.partition) for p in partitions}
-        begins = await consumer.beginning_offsets(partitions)
-        await missing.compare(
-            begins={p.partition: begin for p, begin in begins.items()},
-            reached={p.partition: offset for p, offset in reached.items()},
-        )
-        behind = [p for p in partitions if reached[p] < ends[p]]
-        for partition in partitions:
-            consumer.seek(partition, min(reached[partition], ends[partition]))
-        while behind:
-            batches = await consumer.getmany(*behind, timeout_ms=500)
-            records = [record for batch in batches.values() for record in batch]
+    async with Cursor(client_options(settings), [RECORD_INGESTED.name]) as cursor:
+        spans = {number: span for (_, number), span in sorted(cursor.spans.items())}
+        reached = {number: await asyncio.to_thread(table.reached, number) for number in spans}
+        await missing.compare(begins={n: span.begin for n, span in spans.items()}, reached=reached)
+        behind = {(RECORD_INGESTED.name, n): span.end for n, span in spans.items() if reached[n] < span.end}
+        cursor.start_from({place: reached[place[1]] for place in behind})
+        async for records in cursor.upto(behind):
             rows = rows_of(_readable(records))
             new += await asyncio.to_thread(table.append, rows, erasures=erasures())
-            behind = [p for p in behind if await consumer.position(p) < ends[p]]
-    except KafkaError as error:
-        raise TransientError(f"cannot read {RECORD_INGESTED.name}: {error}") from error
-    finally:
-        await stop_consumer(consumer)
     if new:
         log.info("records_caught_up", new=new)
     return new
 
 
-def _readable(records: Sequence[ConsumerRecord[bytes, bytes]]) -> list[Delivery[RecordIngested]]:
+def _readable(records: Sequence[Undecoded]) -> list[Delivery[RecordIngested]]:
     """Decode the valid records. The others become dead letters when they are delivered."""
     deliveries: list[Delivery[RecordIngested]] = []
     for record in records:
-        try:
-            headers = dict(record.headers)
-            event = Envelope.from_kafka(RecordIngested, record.value, headers, logged_ms=record.timestamp)
-        except InvalidEvent:
-            continue
-        deliveries.append(Delivery(event, Position(record.topic, record.partition, record.offset), headers))
+        with contextlib.suppress(InvalidEvent):
+            deliveries.append(Delivery(decode(record), record.position, record.headers))
     return deliveries
 
 
@@ -146,25 +123,6 @@ GROUP = "curate.record-ingested"
 """The consumer group of the replicas. It commits an offset once the record is in the table or a dead
 letter."""
 ReadBacklog = Callable[[], Awaitable[Backlog]]
-
-
-async def read_backlog(settings: ServiceSettings) -> Backlog:
-    """Ask the broker.
-
-    Raises:
-        TransientError: the broker does not answer.
-    """
-    options = client_options(settings)
-    consumer = make_consumer(options, group_id=GROUP)
-    try:
-        await consumer.start()
-        partitions = await all_partitions_of(options, [RECORD_INGESTED.name])
-        consumer.assign(partitions)  # without joining the group
-        return await backlog_of(consumer, partitions)
-    except KafkaError as error:
-        raise TransientError(f"cannot tell how far {RECORD_INGESTED.name} is read: {error}") from error
-    finally:
-        await stop_consumer(consumer)
 
 
 FOLDER = "missing-records"

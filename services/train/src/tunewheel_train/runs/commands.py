@@ -40,8 +40,7 @@ class Commands:
         so these commands stay accepted. Await this before the service handles any command.
 
         Raises:
-            TransientError: the store is away.
-            KafkaError: the broker does not answer.
+            TransientError: the store or the broker is away.
         """
         if self._of_before is None:
             handled = json.dumps({str(n): end for n, end in (await self._handled()).items()})
