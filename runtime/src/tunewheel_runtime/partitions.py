@@ -21,9 +21,6 @@ from tunewheel_contracts.errors import TransientError
 from tunewheel_runtime.group_queries import each
 from tunewheel_runtime.kafka import make_consumer, stop_consumer
 
-GAP_SECONDS = 10.0
-"""Longest search for a record between a group's offset and a partition's end."""
-
 
 async def partitions_of(options: Mapping[str, Any], names: Sequence[str]) -> list[TopicPartition]:
     """Return every partition of the topics that exist. ``options``: aiokafka's client options.
@@ -232,26 +229,3 @@ async def lag_of(
         for (group, topic), lag in zip(members, found, strict=True)
         for number, waiting in lag.items()
     }
-
-
-async def pass_gap(consumer: AIOKafkaConsumer, partition: TopicPartition, options: Mapping[str, Any]) -> None:
-    """Commit up to the end of ``partition`` if no record lies before it. Aborted records and the markers of
-    transactions have offsets too, but a group commits past records only, so it would wait for them for ever.
-
-    Raises:
-        KafkaError, TimeoutError: the broker does not answer.
-    """
-    async with asyncio.timeout(GAP_SECONDS):
-        reader = make_consumer(options)
-        try:
-            await reader.start()
-            reader.assign([partition])
-            end = (await reader.end_offsets([partition]))[partition]
-            reader.seek(partition, await consumer.committed(partition) or 0)
-            while await reader.position(partition) < end:
-                if await reader.getmany(partition, timeout_ms=200, max_records=1):
-                    return
-        finally:
-            await stop_consumer(reader)
-        if partition in consumer.assignment():
-            await consumer.commit({partition: end})

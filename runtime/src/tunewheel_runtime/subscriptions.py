@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import structlog
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import KafkaError
 from faststream import AckPolicy
@@ -26,10 +26,13 @@ from tunewheel_runtime.consuming import BatchHandler, Consumption, Handler, comm
 from tunewheel_runtime.handling import Record
 from tunewheel_runtime.jobs import LONGEST_JOB_MS, JobHandler, LeaseListener, Settle, consume_job
 from tunewheel_runtime.kafka import COMMITTED, client_options, stop_in_full
-from tunewheel_runtime.partitions import Backlog, Settled, backlog_of, handles, lag_of, pass_gap, settled_of
+from tunewheel_runtime.log import Cursor, LogUnreadable
+from tunewheel_runtime.partitions import Backlog, Settled, backlog_of, handles, lag_of, settled_of
 from tunewheel_runtime.settings import ServiceSettings
 
 log = structlog.get_logger(__name__)
+GAP_SECONDS = 10.0
+"""Longest search for a record between a group's offset and a partition's end."""
 GAPS_SECONDS = 5.0
 """Most time for passing gaps at one measurement of the lag; the next measurement goes on."""
 H = TypeVar("H", bound=Callable[..., Any])
@@ -170,7 +173,7 @@ class Subscriptions:
                 for group, topic, number in stuck:
                     partition = TopicPartition(topic, int(number))
                     await pass_gap(members[group, topic], partition, client_options(self._settings))
-        except (KafkaError, TimeoutError) as error:  # The measured lag counts all the same.
+        except (KafkaError, LogUnreadable, TimeoutError) as error:  # The measured lag counts all the same.
             log.warning("gaps_not_passed", partitions=len(stuck), error=repr(error))
         return self._lag
 
@@ -250,6 +253,22 @@ async def _parse_any_headers(raw: Any, parse: Callable[[Any], Awaitable[StreamMe
         message = await parse(bare if isinstance(raw, tuple) else bare[0])
         message.raw_message = raw
         return message
+
+
+async def pass_gap(consumer: AIOKafkaConsumer, partition: TopicPartition, options: Mapping[str, Any]) -> None:
+    """Commit up to the end of ``partition`` if no record lies before it. Aborted records and the markers of
+    transactions have offsets too, but a group commits past records only, so it would wait for them for ever.
+
+    Raises:
+        KafkaError, LogUnreadable, TimeoutError: the broker does not answer.
+    """
+    async with asyncio.timeout(GAP_SECONDS), Cursor(options, [partition.topic]) as cursor:
+        end = cursor.spans[partition].end
+        cursor.start_from({partition: await consumer.committed(partition) or 0})
+        async for _ in cursor.upto({partition: end}, most=1):
+            return
+        if partition in consumer.assignment():
+            await consumer.commit({partition: end})
 
 
 async def _leave_undecoded(message: StreamMessage[Any]) -> StreamMessage[Any]:
