@@ -43,7 +43,7 @@ class Lease:
 
     Lost = LeaseLost
 
-    def __init__(self, partition: TopicPartition, offset: int = -1) -> None:
+    def __init__(self, partition: tuple[str, int], offset: int = -1) -> None:
         self.partition = partition
         self.offset = offset
         """The event's offset."""

@@ -15,7 +15,6 @@ import sys
 from collections.abc import Sequence
 
 import structlog
-from aiokafka import TopicPartition  # pyright: ignore[reportMissingTypeStubs]
 from tunewheel_contracts.errors import InvalidEvent, TransientError, TunewheelError
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_runtime.jobs import Lease, LeaseLost
@@ -57,7 +56,7 @@ class OneRun:
         self._node = node
         self._every = settings.job_poll_seconds
         self._tries: Tries | None = None
-        self._lease = Lease(TopicPartition("dataset.versioned", 0))
+        self._lease = Lease(("dataset.versioned", 0))
         self._backoff = Backoff.of(settings)
         self._task: asyncio.Task[None] | None = None
         self.ended = False

@@ -84,7 +84,7 @@ class Launch:
 
 
 def launch_of(event: Envelope[DatasetVersioned], lease: Lease) -> Launch:
-    place = {"event": event.id, "partition": lease.partition.partition, "offset": lease.offset}
+    place = {"event": event.id, "partition": lease.partition[1], "offset": lease.offset}
     return Launch(f"tunewheel-train-{content_sha256(place)[:20]}", event)
 
 
