@@ -24,14 +24,7 @@ from tunewheel_contracts.errors import InvalidEvent, TunewheelError
 from tunewheel_contracts.event import Envelope, Event, KafkaRecord
 from tunewheel_contracts.topics import TopicSpec
 
-from tunewheel_runtime.deadletter import (
-    Crashed,
-    DeadLetters,
-    Position,
-    Refusal,
-    position_of,
-    undecoded,
-)
+from tunewheel_runtime.deadletter import Crashed, DeadLetters, Position, Refusal, position_of, undecoded
 from tunewheel_runtime.handling import Handling, Instruments, Outcome, Record
 from tunewheel_runtime.newer_releases import NewerReleases
 from tunewheel_runtime.publishing import Produced, Publisher, as_list

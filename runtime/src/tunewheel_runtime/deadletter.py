@@ -78,11 +78,6 @@ class Undecoded:
     def key_text(self) -> str:
         return (self.key or b"").decode("utf-8", "replace")
 
-    @property
-    def stamp(self) -> int:
-        """The timestamp as a number that can be compared."""
-        return self.logged_ms or 0
-
 
 def undecoded(record: ConsumerRecord[bytes, bytes]) -> Undecoded:
     headers = {name: value or b"" for name, value in record.headers}

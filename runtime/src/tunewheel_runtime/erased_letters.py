@@ -150,13 +150,8 @@ class ErasedLetters:
             return
         async for letter in self._read({place: last + 1 for place, last in self._last.items()}):
             if self._newest[refused(letter)] == letter.position:
-                copy = KafkaRecord(
-                    letter.position.topic,
-                    letter.key or b"",
-                    letter.value or b"",
-                    dict(letter.headers),
-                    letter.logged_ms,
-                )
+                key, value, headers = letter.key or b"", letter.value or b"", dict(letter.headers)
+                copy = KafkaRecord(letter.position.topic, key, value, headers, letter.logged_ms)
                 gone = is_erased(_message(letter), [erasure])
                 await self._publisher.send([withheld(copy) if gone else copy])
         await self._delete()

@@ -20,6 +20,7 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Collection, Generator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -40,6 +41,8 @@ NOTICE_MS = 30_000
 """``metadata_max_age_ms`` of cursors. A new partition is noticed after at most this long."""
 STALLED_SECONDS = 60.0
 """A bounded read fails after so long without progress: aiokafka does not report an unavailable broker."""
+WHOLE_LOG_BYTES = 8 << 20
+"""``fetch_bytes`` of what reads topics as a whole."""
 STALE_CONNECTIONS = 3
 """Most stale connections that are retried: one to each of the usual three brokers."""
 
@@ -74,7 +77,7 @@ class Cursor:
         *,
         follows: bool = False,
         missing_ok: bool = False,
-        fetch_bytes: int = 8 << 20,
+        fetch_bytes: int = 1 << 20,
     ) -> None:
         self._options = options
         self._names = list(names)
@@ -100,13 +103,12 @@ class Cursor:
             TransientError: a topic does not exist.
         """
         admin = AIOKafkaAdminClient(**self._options)
-        waits: dict[str, Any] = {} if self._follows else {"fetch_max_wait_ms": 100}
         consumer = make_consumer(
             self._options,
             long_polling=self._follows,
             max_partition_fetch_bytes=self._fetch_bytes,
             metadata_max_age_ms=NOTICE_MS,
-            **waits,
+            fetch_max_wait_ms=500 if self._follows else 100,
         )
         self._clients = admin, consumer
         try:
@@ -122,8 +124,9 @@ class Cursor:
         if self._clients is not None:
             (admin, consumer), self._clients = self._clients, None
             self.spans = {}
-            await stop_consumer(consumer)
-            await admin.close()
+            for stop in (partial(stop_consumer, consumer), admin.close):
+                with contextlib.suppress(KafkaError, OSError):  # Nothing is left to read after an outage.
+                    await stop()
 
     @property
     def _connected(self) -> tuple[AIOKafkaAdminClient, AIOKafkaConsumer]:
@@ -151,10 +154,8 @@ class Cursor:
 
     async def _look(self) -> dict[Place, Span]:
         admin, consumer = self._connected
-        # Only topics that exist are described by name: some brokers create a topic that is.
-        partitions = await find_partitions(
-            admin, self._names, exist=bool(self.spans) and not self._missing_ok
-        )
+        exist = bool(self.spans) and not self._missing_ok
+        partitions = await find_partitions(admin, self._names, exist=exist)
         if not self._missing_ok:
             require_each(partitions, self._names)
         if partitions and not consumer.assignment():
@@ -222,13 +223,13 @@ class Cursor:
         left, reached, moved = dict(ends), dict[Place, int](), time.monotonic()
         while True:
             before, reached = reached, await self.reached()
+            left = {place: end for place, end in left.items() if reached[place] < end}
+            if not left:
+                return
             if reached != before:
                 moved = time.monotonic()
             elif time.monotonic() - moved > patience:
                 raise LogUnreadable(f"cannot read {', '.join(self._names)}: no record for {patience:g} s")
-            left = {place: end for place, end in left.items() if reached[place] < end}
-            if not left:
-                return
             if records := await self.fetch(*left, timeout_ms=200, most=most):
                 yield records
 
@@ -266,7 +267,7 @@ async def read(
         last: begin so many offsets before the end. None: at the first record.
         missing_ok: leave out topics that do not exist.
     """
-    async with Cursor(options, names, missing_ok=missing_ok) as cursor:
+    async with Cursor(options, names, missing_ok=missing_ok, fetch_bytes=WHOLE_LOG_BYTES) as cursor:
         ends = {place: span.end for place, span in cursor.spans.items()}
         if upto is not None:
             ends = {place: min(ends[place], end) for place, end in upto.items() if place in ends}
@@ -308,7 +309,8 @@ async def latest(
             if event is None and record.value is not None:
                 continue
             before, _ = newest.get(record.key_text, (record, None))
-            if before.position.place == record.position.place or before.stamp <= record.stamp:
+            is_later = (before.logged_ms or 0) <= (record.logged_ms or 0)
+            if is_later or before.position.place == record.position.place:
                 newest[record.key_text] = record, event
     return {event.data.record_key: event for _, event in newest.values() if event is not None}
 

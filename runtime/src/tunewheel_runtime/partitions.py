@@ -22,16 +22,17 @@ from tunewheel_runtime.group_queries import each
 from tunewheel_runtime.kafka import make_consumer, stop_consumer
 
 
-async def partitions_of(options: Mapping[str, Any], names: Sequence[str]) -> list[TopicPartition]:
-    """Return every partition of the topics that exist. ``options``: aiokafka's client options.
+async def all_partitions_of(options: Mapping[str, Any], names: Sequence[str]) -> list[TopicPartition]:
+    """Return every partition of topics that must exist. ``options``: aiokafka's client options.
 
     Raises:
-        TopicAuthorizationFailedError: this client has no right to see a topic.
+        TransientError: a topic does not exist (yet).
+        TopicAuthorizationFailedError: see ``find_partitions``.
     """
     admin = AIOKafkaAdminClient(**options)
     try:
         await admin.start()
-        return await find_partitions(admin, names)
+        return require_each(await find_partitions(admin, names), names)
     finally:
         await admin.close()
 
@@ -64,16 +65,6 @@ async def require_sight(admin: AIOKafkaAdminClient, unseen: list[str]) -> None:
     error = TopicAuthorizationFailedError.errno
     if hidden := [topic["topic"] for topic in answer.to_object()["topics"] if topic["error_code"] == error]:
         raise TopicAuthorizationFailedError(hidden)
-
-
-async def all_partitions_of(options: Mapping[str, Any], names: Sequence[str]) -> list[TopicPartition]:
-    """Return every partition of topics that must exist.
-
-    Raises:
-        TransientError: a topic does not exist (yet).
-        TopicAuthorizationFailedError: see ``partitions_of``.
-    """
-    return require_each(await partitions_of(options, names), names)
 
 
 def require_each(found: list[TopicPartition], names: Sequence[str]) -> list[TopicPartition]:

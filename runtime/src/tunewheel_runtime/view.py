@@ -18,7 +18,7 @@ from tunewheel_runtime.deadletter import Position, Undecoded, Warn
 from tunewheel_runtime.kafka import client_options
 from tunewheel_runtime.kafka_refusals import not_allowed
 from tunewheel_runtime.kafka_settings import KafkaSettings
-from tunewheel_runtime.log import Cursor, LogUnreadable, Place, decode
+from tunewheel_runtime.log import WHOLE_LOG_BYTES, Cursor, LogUnreadable, Place, decode
 from tunewheel_runtime.newer_releases import NewerReleases
 
 log = structlog.get_logger(__name__)
@@ -67,7 +67,7 @@ class LogReader:
         self._begins = begins
         self._newer = newer or NewerReleases()
         self._topics = tuple(topics)
-        self._cursor = Cursor(client_options(settings), self.names, follows=True)
+        self._cursor = Cursor(client_options(settings), self.names, follows=True, fetch_bytes=WHOLE_LOG_BYTES)
         self._apply = apply
         self._failed = failed
         self._forget = forget
@@ -143,7 +143,7 @@ class LogReader:
                 if self._begins is None:
                     place = record.position.place
                     # Another process's clock may be behind. Within a partition log order counts all the same.
-                    stamps[place] = max(stamps.get(place, 0), record.stamp)
+                    stamps[place] = max(stamps.get(place, 0), record.logged_ms or 0)
                     pending.append((stamps[place], rank[place[0]], record))
                 else:
                     await self._decode_and_apply(record)

@@ -43,5 +43,5 @@ async def newest_logged(options: Mapping[str, Any], names: Sequence[str]) -> tim
     """Return by how much the newest event on the topics ``names``, stamped by brokers, is ahead of this
     machine's clock; None: there is no event."""
     # The last offset may be a transaction's marker. Then its partition has no stamp.
-    stamps = [record.stamp async for record in read_records(options, names, last=1)]
+    stamps = [record.logged_ms or 0 async for record in read_records(options, names, last=1)]
     return datetime.fromtimestamp(max(stamps) / 1_000, UTC) - datetime.now(UTC) if stamps else None

@@ -7,7 +7,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 from tunewheel_contracts import topics
@@ -34,12 +34,8 @@ person's name."""
 KEYWORD_TEXTS = 3
 Place = tuple[int, int]
 """Partition and offset."""
-
-
-class ReadAt(Protocol):
-    """Returns the events at places of a topic, without those that the log no longer has."""
-
-    async def __call__(self, topic: TopicSpec, places: Sequence[Place], /) -> dict[Place, Envelope[Any]]: ...
+ReadAt = Callable[[TopicSpec, Sequence[Place]], Awaitable[dict[Place, Envelope[Any]]]]
+"""Returns the events at places of a topic, without those that the log no longer has."""
 
 
 @dataclass(frozen=True, slots=True)
