@@ -33,12 +33,12 @@ from report import BENCH_DIR, write_report
 from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_curate.cleaning.normalization import comparison_key, normalize_text
 from tunewheel_curate.duplicates.answers import answered_alike
-from tunewheel_curate.duplicates.questions import settle_near_duplicates
+from tunewheel_curate.duplicates.questions import drop_near_duplicates, find_near_pairs
 from tunewheel_curate.duplicates.semantics import semantic_pairs
 from tunewheel_curate.similarity.near_index import empty_index
 from tunewheel_curate.similarity.pairs import SimilarPair, near_pairs
 from tunewheel_curate.similarity.shingling import jaccard, shingles
-from tunewheel_curate.stage import RECORD_SCHEMA
+from tunewheel_curate.stage import RECORD_SCHEMA, Stage
 
 THRESHOLD = 0.8
 PERMUTATIONS = 128
@@ -209,15 +209,19 @@ def semantic_figures() -> dict[str, Any]:
     return figures
 
 
+def settled(records: pl.DataFrame) -> Stage:
+    """Find and drop near-duplicates, as a build does."""
+    found = find_near_pairs(records, minimum=THRESHOLD, known=empty_index())
+    assert found.pairs is not None
+    return drop_near_duplicates(records, found.pairs, TASK, threshold=THRESHOLD)
+
+
 def answer_figures() -> dict[str, Any]:
     """Return how many of the twins' distinct answers are kept, and how many pairs of sentences count as
     equal answers."""
     path = DATA / "dolly_hh_1k/dolly_hhrlhf_train_small.jsonl"
     rows = twins([json.loads(line) for line in path.read_text("utf-8").splitlines()])
-    outcome = settle_near_duplicates(
-        compared(rows), TASK, threshold=THRESHOLD, related=THRESHOLD, known=empty_index()
-    )
-    kept = outcome.stages[-1].kept["output"].n_unique()
+    kept = settled(compared(rows)).kept["output"].n_unique()
     scored = [
         (float(score), asked, other)
         for file in sorted((DATA / "sts2016_pairs").glob("*.tsv"))
@@ -244,11 +248,8 @@ def place_figures() -> dict[str, Any]:
         said = " ".join(row[name] for name in ("Site name", "Address", "Phone", "Program Name") if row[name])
         place_of.setdefault(comparison_key(said), row["True Id"])
     names, places = list(place_of), list(place_of.values())
-    outcome = settle_near_duplicates(
-        compared([(name, "Call them.") for name in names]), TASK, threshold=THRESHOLD, related=THRESHOLD,
-        known=empty_index(),
-    )  # fmt: skip
-    dropped = outcome.stages[-1].dropped.select("record_id", "duplicate_of").rows()
+    dropped = settled(compared([(name, "Call them.") for name in names])).dropped
+    dropped = dropped.select("record_id", "duplicate_of").rows()
     right = sum(places[int(one[4:])] == places[int(other[4:])] for one, other in dropped)
     repeated = len(places) - len(set(places))
     return {"dropped": len(dropped), "precision": right / len(dropped), "recall": right / repeated}

@@ -19,11 +19,11 @@ from corpus import project, require_data, tickets
 from report import write_report
 from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_curate.cleaning.normalization import comparison_key
-from tunewheel_curate.duplicates.questions import settle_near_duplicates
+from tunewheel_curate.duplicates.questions import drop_near_duplicates, find_near_pairs
 from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY
 from tunewheel_curate.pipeline import build
 from tunewheel_curate.similarity.near_cache import NearCache
-from tunewheel_curate.similarity.near_index import empty_index, grow
+from tunewheel_curate.similarity.near_index import NearIndex, empty_index, grow
 from tunewheel_redaction.recognizers import ENTITIES, recognizers_of
 from tunewheel_redaction.redaction import find_entities
 from tunewheel_runtime.store import ObjectStore
@@ -47,8 +47,7 @@ def main() -> None:
         cache = NearCache(ObjectStore(folder))
         asyncio.run(cache.write("bench", index))
         _, stage_new = timed(lambda: stage(cache, singles, task))
-        _, stage_whole = timed(lambda: settle_near_duplicates(
-            singles, task, threshold=0.8, related=LEAK_SIMILARITY, known=empty_index()))  # fmt: skip
+        _, stage_whole = timed(lambda: settle(singles, task, empty_index()))
         size = sum(entry.stat().st_size for entry in os.scandir(folder) if entry.is_file())
     start_anew()
     _, whole = timed(lambda: build(records, spec))
@@ -87,8 +86,16 @@ def start_anew() -> None:
 
 def stage(cache: NearCache, singles: pl.DataFrame, task: TaskSpec) -> None:
     known = asyncio.run(cache.read("bench"))
-    outcome = settle_near_duplicates(singles, task, threshold=0.8, related=LEAK_SIMILARITY, known=known)
-    asyncio.run(cache.write("bench", outcome.index, known=known))
+    asyncio.run(cache.write("bench", settle(singles, task, known), known=known))
+
+
+def settle(singles: pl.DataFrame, task: TaskSpec, known: NearIndex) -> NearIndex:
+    """Find and drop near-duplicates, as a build does."""
+    found = find_near_pairs(singles, minimum=LEAK_SIMILARITY, known=known)
+    assert found.pairs is not None
+    assert found.near_index is not None
+    drop_near_duplicates(singles, found.pairs, task, threshold=0.8)
+    return found.near_index
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:

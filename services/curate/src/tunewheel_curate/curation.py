@@ -28,9 +28,9 @@ from tunewheel_runtime.retry import Backoff
 from tunewheel_runtime.service import Delivery, Lease, Service
 from tunewheel_runtime.view import LogReader, View
 
+from tunewheel_curate.builds.answering import Answer, Answering
 from tunewheel_curate.builds.building import Builder, BuildFailed, BuildStopped, WorkerFailed
 from tunewheel_curate.builds.log_state import LogState
-from tunewheel_curate.builds.making import Answer, Maker
 from tunewheel_curate.builds.policy import Pending
 from tunewheel_curate.records.forgetting import finding_ref, forget, recall
 from tunewheel_curate.records.log import MissingRecords, rows_of
@@ -47,7 +47,7 @@ NO_INDEX = "retrieval.training needs passages, and the project has no index yet;
 
 class Curation:
     """Answers events from three things: the record table, the state folded from the log (``known``), and the
-    ``Maker`` of versions."""
+    answers to requests."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Curation:
         self._attempts = attempts
         self._backoff = backoff
         self._catch_up = catch_up
-        self._maker = Maker(
+        self._answering = Answering(
             service, table_url=table.url, known=known, followed=followed, builder=builder, missing=missing
         )
         self._turns = Dispatch(known.turns, LabelCount(table, known.erasures.of), clock=clock)
@@ -231,7 +231,7 @@ class Curation:
             raise InvalidEvent(field="project", reason=reason)
         if unknown := ", ".join(declared.unknown):
             reason = f"{unknown}: a newer release wrote this part of the spec; upgrade curate, then ask again"
-            return self._maker.reject(event, declared.data.spec, reason)
+            return self._answering.reject(event, declared.data.spec, reason)
         if declared.data.spec.trains_with_passages:
             await self.indexes.fresh(event.project)
         # The log alone says what was answered: what is returned here may never get there.
@@ -246,13 +246,15 @@ class Curation:
             newest = self.indexes.get(event.project)
             try:
                 async with self._attempts.begin(event.id, spared=(BuildStopped, WorkerFailed, OSError)):
-                    return await self._maker.answer(
+                    return await self._answering.answer(
                         event, spec, stop=lease.lost, newest=newest and newest.data
                     )
             except BuildStopped as error:
                 raise lease.Lost(str(error)) from error
             except AttemptsSpent as error:
-                return self._maker.reject(event, spec, f"build: {error}. Remove the cause, then ask again")
+                return self._answering.reject(
+                    event, spec, f"build: {error}. Remove the cause, then ask again"
+                )
             except BuildFailed:
                 await lease.pause(self._backoff.delay(failed))
                 failed += 1
@@ -297,7 +299,7 @@ class Curation:
         latest = history.latest(project)
         if history.is_building(project):
             return True
-        return latest is not None and await self._maker.uses(latest, kind, source_id)
+        return latest is not None and await self._answering.uses(latest, kind, source_id)
 
     async def _request_once(
         self,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import polars as pl
 from tunewheel_contracts.errors import InvalidSpec
@@ -15,25 +16,34 @@ from tunewheel_contracts.events.data import Trust
 from tunewheel_contracts.formats.dataset import DatasetCounts, ExampleFormat, FunnelStage
 from tunewheel_contracts.formats.spec import ProjectSpec
 
-from tunewheel_curate.cleaned import Cleaned, clean
-from tunewheel_curate.documents.examples import DocumentExamples, add_documents, handed_over, with_documents
-from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts, merged
-from tunewheel_curate.evaluation.contamination import Decontaminated, decontaminate
+from tunewheel_curate.contents import Contents, complete
+from tunewheel_curate.documents.examples import add_documents, draft_documents
+from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts, Overlap, merged
+from tunewheel_curate.evaluation.contamination import decontaminate
 from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA, format_examples
-from tunewheel_curate.holdout.memory import HoldoutMemory
-from tunewheel_curate.holdout.splitting import Split, conversation_pairs
+from tunewheel_curate.holdout.memory import ComparedRecords, HoldoutMemory
+from tunewheel_curate.holdout.splitting import Split, split_version
 from tunewheel_curate.inputs import Inputs, Pinned
 from tunewheel_curate.labels.quality import Quality
+from tunewheel_curate.labels.review import review_list, suspected
+from tunewheel_curate.labels.suspects import find_suspects
 from tunewheel_curate.lineage import LINEAGE_COLUMNS, RECORD_COLUMNS, SourceCount, count_sources, lineage_of
 from tunewheel_curate.passages.adding import Shown, add_passages
-from tunewheel_curate.preferences.negatives import Negatives
+from tunewheel_curate.preferences.negatives import Negatives, draft_negatives
 from tunewheel_curate.preferences.pairs import Preferences
-from tunewheel_curate.records.selection import distinct_records, drop_withdrawn, with_ratings, with_taught
+from tunewheel_curate.records.selection import (
+    distinct_records,
+    drop_withdrawn,
+    handed_over,
+    select_usable,
+    with_ratings,
+    with_taught,
+)
 from tunewheel_curate.replay.mixing import Replayed
-from tunewheel_curate.sides import Sides, complete, part
 from tunewheel_curate.similarity.near_index import NearIndex, empty_index
-from tunewheel_curate.similarity.pairs import pairs_among
-from tunewheel_curate.stage import Stage
+from tunewheel_curate.stage import DOCUMENT, RATED_DOWN, Stage, without_texts
+from tunewheel_curate.step import Context, Kind, Lane, run
+from tunewheel_curate.steps import STEPS
 
 
 @dataclass(frozen=True)
@@ -87,37 +97,63 @@ def build(
     distinct = distinct_records(records)
     live = drop_withdrawn(records, inputs.withdrawals)
     try:
-        cleaned = clean(live.kept, spec, known or empty_index(), inputs.pinned)
+        lanes = draft(live, spec, inputs.pinned)
+        known = known or empty_index()
+        context = partial(Context, spec=spec, pinned=inputs.pinned, received=live.kept, known=known)
+        run(STEPS, lanes, context)
     except InvalidSpec as error:
         return refused(distinct, str(error))
-    parting, parted = _part(cleaned, live.kept, spec, inputs, benchmarks)
-    stages, examples = [live, *cleaned.stages, parting, parted.stage], parted.stage.kept
-    handed = handed_over(live.kept, cleaned.unusable)
-    documents = add_documents(handed, spec, inputs.pinned, parted.split, benchmarks, memory=inputs.memory)
-    both = with_documents(parted.split, documents)
-    sides = complete(
-        both, distinct, cleaned.compared, cleaned.unusable, spec=spec, inputs=inputs, benchmarks=benchmarks
+    answers = lanes[Kind.ANSWER]
+    compared = ComparedRecords(answers.held, pl.concat([stage.dropped for stage in answers.stages]))
+    formatted = format_examples(answers.rows, system_prompt=spec.task.system_prompt)
+    pairs = answers.pairs_among(formatted["record_ids"].list.first())
+    split, divided = split_version(
+        formatted, pairs, compared, spec=spec, memory=inputs.memory, secret=inputs.pinned.secret
     )
-    sides, shown = _with_passages(sides, documents, live.kept, spec, inputs, benchmarks)
+    cleared = decontaminate(
+        split,
+        benchmarks,
+        spec.dataset.contamination,
+        threshold=spec.dataset.near_duplicate_threshold,
+        index=answers.near_index,
+    )
+    stages, examples = [*answers.stages, divided, cleared.stage], cleared.stage.kept
+    documents = None
+    if drafts := lanes.get(Kind.DOCUMENT):
+        handed = handed_over(live.kept, answers.stages[1].dropped, DOCUMENT)
+        documents = add_documents(handed, drafts, spec, cleared.split, benchmarks, memory=inputs.memory)
+    both = cleared.split
+    if documents is not None:
+        both = replace(both, train=pl.concat([both.train, documents.examples]).sort("example_id"))
+    contents = complete(
+        both, distinct, compared, lanes.get(Kind.NEGATIVE), spec=spec, inputs=inputs, benchmarks=benchmarks
+    )
+    shown = None
+    if inputs.index is not None and spec.trains_with_passages:
+        # The last of all, because every comparison must see the texts as people wrote them.
+        contents, shown = add_passages(
+            contents, documents, inputs.index, live.kept["record_id"], spec=spec, tokens=inputs.pinned.tokens,
+            benchmarks=benchmarks,
+        )  # fmt: skip
     own = pl.concat([both.train, both.holdout])
-    overlaps = merged([*parted.overlaps, *(documents.overlaps if documents is not None else ())])
+    overlaps = merged([*cleared.overlaps, *(documents.overlaps if documents is not None else ())])
     lineage = lineage_of(distinct, stages, examples, documents, shown)
     stages += documents.stages if documents is not None else ()
     figures = {stage.name: stage.counts for stage in stages if stage.counts}
     return Build(
-        split=sides.split,
-        funnel=(*(stage.funnel for stage in stages), *sides.funnel, *((shown.funnel,) if shown else ())),
+        split=contents.split,
+        funnel=(*(stage.funnel for stage in stages), *contents.funnel, *((shown.funnel,) if shown else ())),
         lineage=lineage,
         redactions=figures.get("redaction", {}),
-        counts=_counts(distinct, own, sides),
-        rejections=why_rejected(examples, sides.split, spec),
-        near_index=cleaned.near_index,
+        counts=_counts(distinct, own, contents),
+        rejections=why_rejected(examples, contents.split, spec),
+        near_index=answers.near_index,
         figures=figures,
-        quality=cleaned.quality(spec, overlaps),
-        memory=sides.memory,
-        preferences=sides.preferences,
-        negatives=sides.negatives,
-        replayed=sides.replayed,
+        quality=_quality(answers, spec, overlaps),
+        memory=contents.memory,
+        preferences=contents.preferences,
+        negatives=contents.negatives,
+        replayed=contents.replayed,
         preliminary=why_preliminary(examples.height, spec),
         sources=count_sources(distinct, own),
         pinned=inputs.pinned,
@@ -126,68 +162,45 @@ def build(
     )
 
 
-def _part(
-    cleaned: Cleaned,
-    live: pl.DataFrame,
-    spec: ProjectSpec,
-    inputs: Inputs,
-    benchmarks: Sequence[BenchmarkTexts],
-) -> tuple[Stage, Decontaminated]:
-    """Make examples, split them, and drop what gives the benchmarks or the holdout away."""
-    survivors = cleaned.survivors
-    examples = format_examples(survivors, system_prompt=spec.task.system_prompt)
-    by_record = [ids[0] for ids in examples["record_ids"].to_list()]
-    related = cleaned.pairs.joined(conversation_pairs(_as_received(survivors, live)))
-    pairs = pairs_among(related, survivors["record_id"].to_list(), by_record)
-    split, parting = part(
-        examples, pairs, cleaned.compared, spec=spec, memory=inputs.memory, secret=inputs.pinned.secret
+def draft(live: Stage, spec: ProjectSpec, pinned: Pinned) -> dict[Kind, Lane]:
+    """Return the rows that go through ``STEPS``, by kind. A kind without a lane is not part of the version.
+
+    Raises:
+        InvalidSpec: see ``draft_documents``.
+    """
+    usable = select_usable(live.kept)
+    lanes = {Kind.ANSWER: Lane(usable.kept, [without_texts(live), without_texts(usable)])}
+    if spec.dataset.formats.documents.enabled:
+        documents = handed_over(live.kept, usable.dropped, DOCUMENT)
+        lanes[Kind.DOCUMENT] = draft_documents(documents, spec, pinned)
+    rated_down = handed_over(live.kept, usable.dropped, RATED_DOWN)
+    if rated_down.height:
+        lanes[Kind.NEGATIVE] = draft_negatives(rated_down)
+    return lanes
+
+
+def _quality(answers: Lane, spec: ProjectSpec, overlaps: Sequence[Overlap]) -> Quality:
+    """Return the findings that people should review."""
+    suspects = find_suspects(answers.rows, spec.dataset.label_review)
+    return Quality(
+        review=review_list([*answers.review, suspected(answers.rows, suspects.found)]),
+        suspects=suspects,
+        contamination=tuple(overlap.report for overlap in overlaps),
+        semantic=answers.semantic,
     )
-    parted = decontaminate(
-        split,
-        benchmarks,
-        spec.dataset.contamination,
-        threshold=spec.dataset.near_duplicate_threshold,
-        index=cleaned.near_index,
-    )
-    return parting, parted
 
 
-def _with_passages(
-    sides: Sides,
-    documents: DocumentExamples | None,
-    live: pl.DataFrame,
-    spec: ProjectSpec,
-    inputs: Inputs,
-    benchmarks: Sequence[BenchmarkTexts],
-) -> tuple[Sides, Shown | None]:
-    """Put passages into the prompts of training rows. This comes last because every comparison before it must
-    see the texts as people wrote them."""
-    if inputs.index is None or not spec.trains_with_passages:
-        return sides, None
-    places = documents.places if documents is not None else {}
-    records = frozenset(live["record_id"])
-    tokens = inputs.pinned.tokens
-    return add_passages(sides, places, inputs.index, records, spec=spec, tokens=tokens, benchmarks=benchmarks)
-
-
-def _as_received(survivors: pl.DataFrame, records: pl.DataFrame) -> pl.DataFrame:
-    """Return ``survivors`` with their texts from before cleaning: the same turn, as a question and in another
-    record's history, may be cleaned differently."""
-    received = records.select("record_id", "input", "history", "group")
-    return survivors.select("record_id").join(received, on="record_id", how="left", maintain_order="left")
-
-
-def _counts(distinct: pl.DataFrame, own: pl.DataFrame, sides: Sides) -> DatasetCounts:
+def _counts(distinct: pl.DataFrame, own: pl.DataFrame, contents: Contents) -> DatasetCounts:
     """Count the rows of a version. ``own``: the examples of the project's own records and documents."""
-    split = sides.split
+    split = contents.split
     return DatasetCounts(
         records=distinct.height,
         examples=own.height,
         train=split.train.height,
         holdout=split.holdout.height,
         replay=split.train.height + split.holdout.height - own.height,
-        preferences=sides.preferences.pairs.height if sides.preferences else 0,
-        negatives=sides.negatives.rows.height if sides.negatives else 0,
+        preferences=contents.preferences.pairs.height if contents.preferences else 0,
+        negatives=contents.negatives.rows.height if contents.negatives else 0,
         formats=_by_format(split),
     )
 

@@ -4,10 +4,16 @@ for every dropped record the reason."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import polars as pl
 from tunewheel_contracts.formats.dataset import FunnelStage
+from tunewheel_contracts.formats.quality_report import SemanticReport
 from tunewheel_contracts.formats.review import CORRECTED_IN_REVIEW
+
+if TYPE_CHECKING:
+    from tunewheel_curate.similarity.near_index import NearIndex
+    from tunewheel_curate.similarity.pairs import SimilarPairs
 
 RECORD_SCHEMA: dict[str, pl.DataType] = {
     "project": pl.String(),
@@ -48,9 +54,11 @@ RATED = "rated"
 """The trust level of an answer that only a user's rating supports."""
 TAUGHT = "taught"
 """The trust level of a teacher's answer to a production prompt that nobody validated."""
+DOCUMENT = "document"
+"""The reason with which ``select_usable`` drops documents. ``draft`` takes them up."""
 RATED_DOWN = "rated_down"
 """The reason with which ``select_usable`` drops an answer that was only rated down: there is an answer to
-avoid and no better one. ``negatives_of`` takes these records up."""
+avoid and no better one. ``draft`` takes these records up."""
 TRUST_RANK = {RATED: -1, TAUGHT: -1, "unverified": 0, "corrected": 1, "expert": 2}
 
 
@@ -81,6 +89,14 @@ class Stage:
     kept: pl.DataFrame
     dropped: pl.DataFrame
     counts: dict[str, int] = field(default_factory=dict)
+    review: tuple[pl.DataFrame, ...] = ()
+    """Lists of records that people should review; see ``labels/review.py``."""
+    pairs: SimilarPairs | None = None
+    """Similar records, as positions in the records that came in. None: the stage compared none."""
+    near_index: NearIndex | None = None
+    semantic: SemanticReport | None = None
+    shown: bool = True
+    """Whether the stage belongs in the funnel. A stage that never drops a record does not."""
 
     @property
     def funnel(self) -> FunnelStage:
@@ -95,7 +111,13 @@ class Stage:
 
 def without_texts(stage: Stage) -> Stage:
     """Return ``stage`` with only the columns that funnel and lineage need: texts take memory."""
-    return replace(stage, kept=stage.kept.select(pl.col("^(record_id|flags)$")))
+    return replace(stage, kept=stage.kept.select(pl.col("^(record_id|flags)$")), pairs=None)
+
+
+def keep_all(name: str, records: pl.DataFrame) -> Stage:
+    """Keep ``records``, for a stage that only adds columns or pairs."""
+    nothing = pl.DataFrame(schema=DROPPED_SCHEMA)
+    return Stage(name, records, nothing, shown=False)
 
 
 def drop(name: str, records: pl.DataFrame, reason: pl.Expr | pl.Series) -> Stage:

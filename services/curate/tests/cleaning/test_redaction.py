@@ -7,7 +7,6 @@ import pytest
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.spec import PiiPolicy
 from tunewheel_curate.cleaning.redaction import redact_records
-from tunewheel_curate.examples.formatting import redact_conversations
 
 
 def test_strings_inside_json_outputs_are_redacted(records) -> None:
@@ -70,7 +69,7 @@ def test_a_secret_keys_the_stand_ins_and_the_same_secret_gives_the_same(records)
     )
 
     def told(secret: str) -> tuple[str, str]:
-        stage = redact_conversations(frame, PiiPolicy(action="pseudonymise"), secret=secret)
+        stage = redact_records(frame, PiiPolicy(action="pseudonymise"), secret=secret)
         return stage.kept["input"][0], json.loads(stage.kept["history"][0])[0]["content"]
 
     here, there, elsewhere, without = (told(s) for s in ("a long secret", "a long secret", "another", ""))

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
-from tunewheel_curate.duplicates.questions import drop_exact_duplicates, drop_near_duplicates
+from tunewheel_curate.duplicates.questions import drop_clusters, drop_exact_duplicates
 from tunewheel_curate.similarity.pairs import SimilarPair
 
 MAY = datetime(2026, 5, 1, tzinfo=UTC)
@@ -50,7 +50,8 @@ def test_an_answer_outranks_none(records) -> None:
 
 
 def test_a_chain_of_near_duplicates_leaves_one(records) -> None:
-    stage = drop_near_duplicates(records({}, {}, {}, {}), [SimilarPair(0, 1, 0.9), SimilarPair(1, 2, 0.9)])
+    pairs = [SimilarPair(0, 1, 0.9), SimilarPair(1, 2, 0.9)]
+    stage = drop_clusters("near_duplicates", records({}, {}, {}, {}), pairs, reason="near_duplicate")
     assert stage.kept["record_id"].to_list() == ["rec-0002", "rec-0003"]
     assert stage.funnel.reasons == {"near_duplicate": 2}
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tunewheel_contracts.formats.data_quality import SemanticDuplicates
 from tunewheel_curate.duplicates.semantics import semantic_pairs, settle_semantic_duplicates
 from tunewheel_curate.pipeline import build
+from tunewheel_curate.similarity.pairs import SimilarPairs
 
 SAME = ("the battery of my bicycle is broken", "my bike's battery is broken")
 TEXTS = [
@@ -63,13 +64,13 @@ def test_dropped_only_where_asked_for_and_answers_agree(
         json.dumps({"category": label, "reply": reply}) for label, reply in zip(labels, replies, strict=True)
     ]
     frame = frame.with_columns(pl.Series("output", [*said, *frame["output"][len(said) :]]))
-    outcome = settle_semantic_duplicates(frame, policy, spec().task)
-    assert outcome.report.model_dump() == {
+    stage = settle_semantic_duplicates(frame, SimilarPairs.of(()), policy, spec().task)
+    assert stage.semantic.model_dump() == {
         "threshold": 0.7, "pairs": 1, "clusters": 1, "examples": 2, "dropped": dropped,
     }  # fmt: skip
-    assert (outcome.stage is None) == (action == "report")
-    if outcome.stage is not None:
-        assert outcome.stage.funnel.reasons == ({"semantic_duplicate": 1} if dropped else {})
+    assert stage.shown == (action == "drop")
+    assert stage.funnel.reasons == ({"semantic_duplicate": 1} if dropped else {})
+    assert len(stage.pairs) == 1
 
 
 @pytest.mark.parametrize("action", ["report", "drop"])

@@ -7,12 +7,12 @@ import pytest
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.spec import PiiPolicy
 from tunewheel_curate.cleaning.normalization import cleaned_history
+from tunewheel_curate.cleaning.redaction import redact_records
 from tunewheel_curate.examples.formatting import (
     asked_text,
     conversation,
     drop_long,
     format_examples,
-    redact_conversations,
 )
 from tunewheel_curate.examples.tokens import estimating
 
@@ -86,7 +86,7 @@ def test_foreign_roles_and_empty_turns_are_left_out() -> None:
 
 def test_turns_are_redacted_with_their_record(records) -> None:
     frame = records({"input": "Is anna@example.com right?", "history": HISTORY}, {"input": "no mail at all"})
-    stage = redact_conversations(frame, PiiPolicy())
+    stage = redact_records(frame, PiiPolicy())
     assert stage.counts == {"EMAIL_ADDRESS": 3}
     assert stage.kept["record_id"].to_list() == ["rec-0000", "rec-0001"]
     assert json.loads(stage.kept["history"][0]) == [
@@ -99,7 +99,7 @@ def test_turns_are_redacted_with_their_record(records) -> None:
 @pytest.mark.parametrize("asked", ["Is it right?", "Is anna@example.com right?"])
 def test_personal_data_in_a_turn_rejects_the_record(records, asked: str) -> None:
     frame = records({"input": asked, "history": HISTORY}, {})
-    stage = redact_conversations(frame, PiiPolicy(action="reject"))
+    stage = redact_records(frame, PiiPolicy(action="reject"))
     assert stage.funnel.model_dump() == {
         "stage": "redaction", "entered": 2, "left": 1, "reasons": {"pii": 1},
     }  # fmt: skip
@@ -107,4 +107,4 @@ def test_personal_data_in_a_turn_rejects_the_record(records, asked: str) -> None
 
 
 def test_without_threads_nothing_changes(records) -> None:
-    assert redact_conversations(records({}, {}), PiiPolicy()).kept["history"].to_list() == [None, None]
+    assert redact_records(records({}, {}), PiiPolicy()).kept["history"].to_list() == [None, None]

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 from tunewheel_contracts.formats.output_rules import OutputRule
-from tunewheel_curate.cleaned import check_rules
+from tunewheel_curate.examples.output_validation import check_rules
 
 RULES: TypeAdapter[tuple[OutputRule, ...]] = TypeAdapter(tuple[OutputRule, ...])
 

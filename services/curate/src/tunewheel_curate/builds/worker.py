@@ -171,11 +171,11 @@ async def _curated(order: BuildOrder, records: pl.DataFrame) -> Build:
 
 async def _pinned(order: BuildOrder, build_id: str, records: pl.DataFrame, store: ObjectStore) -> Pinned:
     from tunewheel_curate.builds.pinned_inputs import pin_inputs
-    from tunewheel_curate.documents.examples import handed_over
-    from tunewheel_curate.records.selection import drop_withdrawn, select_usable
+    from tunewheel_curate.records.selection import drop_withdrawn, handed_over, select_usable
+    from tunewheel_curate.stage import DOCUMENT
 
     live = drop_withdrawn(records, order.withdrawals).kept
-    documents = handed_over(live, select_usable(live).dropped)
+    documents = handed_over(live, select_usable(live).dropped, DOCUMENT)
     secret = order.pseudonym_secret.get_secret_value()
     return await pin_inputs(store, build_id, order.spec, documents, allowed=order.allowed, secret=secret)
 

@@ -1,4 +1,4 @@
-"""Redacts personal data in the questions and answers of records."""
+"""Redacts personal data in the questions, answers and histories of records."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Collection
 
 import polars as pl
 from tunewheel_contracts.formats.data_quality import PiiPolicy
+from tunewheel_contracts.identity import canonical_json
 from tunewheel_redaction.redaction import Redactor
 
+from tunewheel_curate.cleaning.normalization import turns_of
 from tunewheel_curate.stage import Stage, drop
 
 TEXTS = ("title", "input")
@@ -18,7 +20,7 @@ COLUMNS = (*TEXTS, *ANSWERS)
 def redact_records(
     records: pl.DataFrame, policy: PiiPolicy, *, secret: str = "", own_words: Collection[str] = ()
 ) -> Stage:
-    """Apply ``policy`` to ``COLUMNS``.
+    """Apply ``policy`` to ``COLUMNS`` and to the turns in ``history``.
 
     ``redact`` writes placeholders. ``pseudonymise`` writes stand-ins, the same for one value within a group.
     ``reject`` drops the record with reason ``pii``. ``keep`` changes nothing. ``secret`` and ``own_words``
@@ -36,9 +38,25 @@ def redact_records(
         *(redactor.clean(records[name], groups) for name in TEXTS),
         *(redactor.clean_answers(records[name], groups) for name in ANSWERS),
     )
-    touched = pl.Series([False]).new_from_index(0, records.height)
+    clean, touched = _with_histories(clean, redactor)
     for name in COLUMNS:
         touched |= clean[name].ne_missing(records[name])
     rejects = pl.lit(touched) & pl.lit(policy.action == "reject")
     stage = drop("redaction", clean, pl.when(rejects).then(pl.lit("pii")))
     return Stage(stage.name, stage.kept, stage.dropped, dict(sorted(redactor.tally.items())))
+
+
+def _with_histories(records: pl.DataFrame, redactor: Redactor) -> tuple[pl.DataFrame, pl.Series]:
+    """Return ``records`` with redacted histories, and which records have a turn with personal data."""
+    talks = [turns_of(history) for history in records["history"]]
+    owners = [row for row, turns in enumerate(talks) for _ in turns]
+    said = pl.Series([turn["content"] for turns in talks for turn in turns], dtype=pl.String)
+    redacted = redactor.clean(said, records["group"].gather(owners))
+    touched = {owners[place] for place in redacted.ne(said).arg_true()}
+    texts = iter(redacted)
+    histories = [
+        canonical_json([turn | {"content": next(texts)} for turn in turns]).decode() if turns else None
+        for turns in talks
+    ]
+    changed = pl.Series([row in touched for row in range(records.height)], dtype=pl.Boolean)
+    return records.with_columns(pl.Series("history", histories, dtype=pl.String)), changed

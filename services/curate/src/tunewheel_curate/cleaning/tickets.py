@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import polars as pl
 from tunewheel_contracts.formats.example_formats import CleaningSpec
-from tunewheel_contracts.formats.spec import ProjectSpec
 
 from tunewheel_curate.cleaning.boilerplate import without_disclaimers, without_greeting, without_signature
 from tunewheel_curate.cleaning.injections import CONTROL_TOKENS, PROMPT_INJECTION, all_broken_up, injected
@@ -48,17 +47,20 @@ TEXTS = ("title", "input", "output", "history")
 Cut = Callable[[str], str]
 
 
-def clean_records(records: pl.DataFrame, spec: ProjectSpec) -> Stage:
-    """Clean inputs, histories and free-text answers of tickets; mark texts that address the model.
+def clean_records(
+    records: pl.DataFrame, policy: CleaningSpec, *, free_text: bool, min_characters: int
+) -> Stage:
+    """Clean inputs, histories and answers of tickets; mark texts that address the model.
+
+    ``free_text`` says whether answers are free text, which is cleaned too.
 
     Adds the column ``flags``: the marks, comma-separated, or null. ``counts`` holds the number of records by
     cut and by mark. Reasons: ``near_empty`` (nothing was left of the input), ``near_empty_answer``,
     ``truncated_answer``.
     """
-    policy, tally = spec.dataset.cleaning, Counter[str]()
+    tally = Counter[str]()
     marked = _marked(records, tally)
     question, answer = _cuts(policy, question=True), _cuts(policy, question=False)
-    free_text = spec.task.output_schema is None
     inputs: list[str] = []
     outputs: list[str | None] = []
     histories: list[str | None] = []
@@ -74,7 +76,7 @@ def clean_records(records: pl.DataFrame, spec: ProjectSpec) -> Stage:
         pl.Series("output", outputs, dtype=pl.String),
         pl.Series("history", histories, dtype=pl.String),
     )
-    stage = drop("cleaning", cleaned, _reasons(cleaned, spec))
+    stage = drop("cleaning", cleaned, _reasons(cleaned, policy, free_text, min_characters))
     return Stage(stage.name, stage.kept, stage.dropped, dict(sorted(tally.items())))
 
 
@@ -127,12 +129,12 @@ def _marked(records: pl.DataFrame, tally: Counter[str]) -> pl.DataFrame:
     return broken.with_columns(pl.when(pl.lit(injection | control)).then(flags).alias("flags"))
 
 
-def _reasons(cleaned: pl.DataFrame, spec: ProjectSpec) -> pl.Expr:
+def _reasons(cleaned: pl.DataFrame, policy: CleaningSpec, free_text: bool, min_characters: int) -> pl.Expr:
     flaw = pl.lit(None, dtype=pl.String)
-    if spec.task.output_schema is None:
-        flaws = [_flaw(answer, spec.dataset.cleaning) for answer in cleaned["output"].to_list()]
+    if free_text:
+        flaws = [_flaw(answer, policy) for answer in cleaned["output"].to_list()]
         flaw = pl.lit(pl.Series(flaws, dtype=pl.String))
-    short = pl.col("input").str.len_chars() < spec.dataset.min_characters
+    short = pl.col("input").str.len_chars() < min_characters
     return pl.when(short).then(pl.lit("near_empty")).otherwise(flaw)
 
 

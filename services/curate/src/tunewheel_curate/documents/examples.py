@@ -17,25 +17,22 @@ from tunewheel_retrieval.sections import Section
 
 from tunewheel_curate.cleaning.injections import PROMPT_INJECTION, injected
 from tunewheel_curate.cleaning.normalization import comparison_key
-from tunewheel_curate.cleaning.redaction import redact_records
 from tunewheel_curate.documents.drafts import drafts_of, is_told
 from tunewheel_curate.documents.sections import read_sections
 from tunewheel_curate.documents.teaching import section_key
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts, Overlap
 from tunewheel_curate.evaluation.contamination import decontaminate
 from tunewheel_curate.evaluation.leakage import held_out_questions
-from tunewheel_curate.examples.formatting import drop_long, format_examples
-from tunewheel_curate.examples.templates import check_conversations
+from tunewheel_curate.examples.formatting import format_examples
 from tunewheel_curate.holdout.memory import HELD_OUT_BEFORE, HoldoutMemory
 from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY, Split
 from tunewheel_curate.similarity.near_index import empty_index
-from tunewheel_curate.stage import RECORD_SCHEMA, Stage, drop, dropped_frame
+from tunewheel_curate.stage import RECORD_SCHEMA, Stage, drop, dropped_frame, without_texts
+from tunewheel_curate.step import Lane
 
 if TYPE_CHECKING:
     from tunewheel_curate.inputs import Pinned
 
-DOCUMENT = "document"
-"""The reason with which ``select_usable`` drops documents. This module takes them up."""
 PROVENANCE = {
     "record_id": pl.String(),
     "example_id": pl.String(),
@@ -61,7 +58,7 @@ class DocumentExamples:
     examples: pl.DataFrame
     provenance: pl.DataFrame
     stages: tuple[Stage, ...]
-    """The stages of sections, then those of examples. Their rows have ids of their own, not record ids."""
+    """The stages of sections, then those of drafts. Their rows have ids of their own, not record ids."""
     unused: pl.DataFrame
     """Rows of ``DROPPED_SCHEMA`` for the documents without an example."""
     flags: pl.DataFrame
@@ -78,87 +75,55 @@ class DocumentExamples:
         return {name: (record_id, heading) for name, record_id, heading in rows}
 
 
+def draft_documents(documents: pl.DataFrame, spec: ProjectSpec, pinned: Pinned) -> Lane:
+    """Return drafts of the examples that ``spec`` asks for, made of ``documents`` (records).
+
+    Raises:
+        InvalidSpec: see ``read_sections``.
+    """
+    read, sections = read_sections(documents, spec.dataset.pii, secret=pinned.secret)
+    drafts = pl.DataFrame(list(drafts_of(sections, spec, pinned.tokens, pinned.lessons)), schema=_DRAFT)
+    drafted = drop("documents.drafts", drafts.drop("reason"), drafts["reason"])
+    return Lane(drafted.kept, [without_texts(read), without_texts(drafted)], prefix="documents.")
+
+
 def add_documents(
     documents: pl.DataFrame,
+    drafts: Lane,
     spec: ProjectSpec,
-    pinned: Pinned,
     split: Split,
     benchmarks: Sequence[BenchmarkTexts],
     *,
     memory: HoldoutMemory,
-) -> DocumentExamples | None:
-    """Return the examples made of ``documents``; None: ``spec`` asks for none.
+) -> DocumentExamples:
+    """Return the examples made of ``drafts``, which were made of ``documents``.
 
     An example is left out if it holds or resembles a held-out question, overlaps a benchmark, or asks a
     question that an earlier version held out.
     """
-    if not spec.dataset.formats.documents.enabled:
-        return None
-    made = document_examples(documents, spec, pinned)
-    remembered = _named(not_held_out(made.examples, memory))
+    examples, provenance = _examples(drafts.rows, spec.dataset.formats.documents.system_prompt)
+    remembered = _named(not_held_out(examples, memory))
     policy = spec.dataset.contamination.model_copy(update={"action": "drop"})
-    parted = decontaminate(
+    cleared = decontaminate(
         Split(remembered.kept, remembered.kept.clear()),
         [*benchmarks, held_out_questions(split.holdout)],
         policy,
         threshold=LEAK_SIMILARITY,
         index=empty_index(),
     )
-    kept = parted.split.train
-    provenance = made.provenance.filter(pl.col("example_id").is_in(kept["example_id"].implode()))
-    return replace(
-        made, examples=kept, provenance=provenance, stages=(*made.stages, remembered, _named(parted.stage)),
-        unused=_unused(documents, provenance), overlaps=parted.overlaps,
-    )  # fmt: skip
-
-
-def handed_over(records: pl.DataFrame, unusable: pl.DataFrame) -> pl.DataFrame:
-    """Return the documents among ``unusable``, the records that ``select_usable`` dropped. They are the
-    newest of their source."""
-    ids = unusable.filter(pl.col("reason") == DOCUMENT)["record_id"]
-    return records.filter(pl.col("record_id").is_in(ids.implode()))
-
-
-def with_documents(split: Split, documents: DocumentExamples | None) -> Split:
-    """Return ``split`` with the examples of documents added to the training side."""
-    if documents is None:
-        return split
-    return replace(split, train=pl.concat([split.train, documents.examples]).sort("example_id"))
-
-
-def document_examples(documents: pl.DataFrame, spec: ProjectSpec, pinned: Pinned) -> DocumentExamples:
-    """Make the examples that ``spec`` asks for out of ``documents`` (records).
-
-    Raises:
-        InvalidSpec: see ``read_sections``.
-    """
-    formats, tokens = spec.dataset.formats.documents, pinned.tokens
-    read, sections = read_sections(documents, spec.dataset.pii, secret=pinned.secret)
-    drafts = pl.DataFrame(list(drafts_of(sections, spec, tokens, pinned.lessons)), schema=_DRAFT)
-    stages = [_named(drop("drafts", drafts.drop("reason"), drafts["reason"]))]
-    # A teacher may write personal data that redaction did not recognise in the section, so redact again.
-    # Without named entities: a pipeline would take placeholders for names.
-    policy = spec.dataset.pii.model_copy(update={"named_entities": None})
-    stages.append(_named(redact_records(stages[-1].kept, policy, secret=pinned.secret)))
-    system_prompt, limit = formats.system_prompt, spec.dataset.max_tokens
-    stages.append(
-        _named(drop_long(stages[-1].kept, system_prompt=system_prompt, max_tokens=limit, tokens=tokens))
-    )
-    if tokens.tokenizer is not None:
-        sound = check_conversations(stages[-1].kept, tokens.tokenizer, system_prompt=system_prompt)
-        stages.append(_named(sound))
-    stages.append(_named(_without_repetition(stages[-1].kept)))
-    kept = stages[-1].kept
-    examples, provenance = _examples(kept, system_prompt)
+    kept = cleared.split.train
+    provenance = provenance.filter(pl.col("example_id").is_in(kept["example_id"].implode()))
+    unused = documents.join(provenance, on="record_id", how="anti", maintain_order="left")["record_id"]
     return DocumentExamples(
-        examples=examples,
+        examples=kept,
         provenance=provenance,
-        stages=(read, *stages),
-        unused=_unused(documents, provenance),
+        stages=(*drafts.stages, remembered, _named(cleared.stage)),
+        unused=dropped_frame(unused, pl.Series(["no_examples"] * len(unused), dtype=pl.String)),
         flags=documents.filter(injected(pl.col("input"))).select(
             "record_id", pl.lit(PROMPT_INJECTION).alias("flags")
         ),
-        extractive=kept.filter(pl.col("attributes") == "extractive").height,
+        extractive=drafts.rows.filter(pl.col("attributes") == "extractive").height,
+        overlaps=cleared.overlaps,
     )
 
 
@@ -196,18 +161,11 @@ def _parts(turns: Iterable[Mapping[str, str]]) -> Iterator[str]:
             yield from {text, _MARK.sub("", text)}
 
 
-def _unused(documents: pl.DataFrame, provenance: pl.DataFrame) -> pl.DataFrame:
-    left = documents.filter(~pl.col("record_id").is_in(provenance["record_id"].unique().implode()))[
-        "record_id"
-    ]
-    return dropped_frame(left, pl.Series(["no_examples"] * len(left), dtype=pl.String))
-
-
 def _named(stage: Stage) -> Stage:
     return replace(stage, name=f"documents.{stage.name}")
 
 
-def _without_repetition(drafts: pl.DataFrame) -> Stage:
+def drop_repetition(drafts: pl.DataFrame) -> Stage:
     """Drop all but one of the drafts with the same answer and format; the smallest id stays. Documents repeat
     each other: every SOP may have the same contact list."""
     keys = [

@@ -6,17 +6,17 @@ Near-duplicates are dropped after records whose labels contradict more trusted o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import polars as pl
 from tunewheel_contracts.formats.spec import TaskSpec
 
 from tunewheel_curate.duplicates.answers import answered_alike
 from tunewheel_curate.labels.conflicts import agreeing, drop_near_conflicts
-from tunewheel_curate.labels.review import near_conflicting
+from tunewheel_curate.labels.review import near_answer_conflicting, near_conflicting
 from tunewheel_curate.similarity.near_index import NearIndex
-from tunewheel_curate.similarity.pairs import SimilarPair, SimilarPairs, components, near_pairs, pairs_among
-from tunewheel_curate.stage import Stage, dropped_frame, trust_rank
+from tunewheel_curate.similarity.pairs import SimilarPair, SimilarPairs, components, near_pairs
+from tunewheel_curate.stage import Stage, dropped_frame, keep_all, trust_rank
 
 ANSWERED_OTHERWISE = "answered_otherwise"
 """Records that stay although they ask nearly the same as another one, because the answers differ."""
@@ -25,11 +25,6 @@ ANSWERED_OTHERWISE = "answered_otherwise"
 def drop_exact_duplicates(records: pl.DataFrame) -> Stage:
     """Keep the best record of each ``key`` (a normalised input)."""
     return _keep_best("exact_duplicates", records, pl.col("key"), reason="exact_duplicate")
-
-
-def drop_near_duplicates(records: pl.DataFrame, pairs: Sequence[SimilarPair]) -> Stage:
-    """Keep the best record of each cluster that ``pairs`` (positions in ``records``) connect."""
-    return drop_clusters("near_duplicates", records, pairs, reason="near_duplicate")
 
 
 def drop_clusters(name: str, records: pl.DataFrame, pairs: Sequence[SimilarPair], *, reason: str) -> Stage:
@@ -63,42 +58,33 @@ def _keep_best(name: str, records: pl.DataFrame, cluster: pl.Expr, *, reason: st
     )
 
 
-@dataclass(frozen=True)
-class NearOutcome:
-    """The stages, the review list, the remaining pairs, and the index for the next build."""
+def find_near_pairs(records: pl.DataFrame, *, minimum: float, known: NearIndex) -> Stage:
+    """Find the pairs of records whose ``key`` has at least the similarity ``minimum``.
 
-    stages: tuple[Stage, ...]
-    pairs: SimilarPairs
-    """The remaining similar pairs, as positions in the records that the last stage kept."""
-    alike: SimilarPairs
-    """The pairs with nearly the same question, as positions in ``singles``."""
-    review: pl.DataFrame
-    index: NearIndex
-
-
-def settle_near_duplicates(
-    singles: pl.DataFrame, task: TaskSpec, *, threshold: float, related: float, known: NearIndex
-) -> NearOutcome:
-    """Drop the records in ``singles`` (columns ``key``, ``label`` and ``output``) that repeat another record,
-    or that a more trusted record contradicts.
-
-    Two texts are nearly the same from the similarity ``threshold`` on. Two records are duplicates if their
-    inputs are nearly the same and their answers say the same (``answered_alike``). The returned ``pairs``
-    have at least the similarity ``related``. ``known`` saves time and does not change the result.
+    ``known`` saves time and does not change the result. ``near_index`` is the index for the next build.
     """
-    pairs, index = near_pairs(singles["key"], minimum=min(threshold, related), known=known)
+    pairs, index = near_pairs(records["key"], minimum=minimum, known=known)
+    return replace(keep_all("near_pairs", records), pairs=pairs, near_index=index)
+
+
+def settle_near_conflicts(
+    records: pl.DataFrame, pairs: SimilarPairs, task: TaskSpec, *, threshold: float
+) -> Stage:
+    """Drop the records that a more trusted record with nearly the same question contradicts, and list what
+    people should review. Two questions are nearly the same from the similarity ``threshold`` on."""
     near = pairs.at_least(threshold)
-    names = singles["record_id"].to_list()
-    agreed = drop_near_conflicts(singles, near)
-    among = pairs_among(near, names, agreed.kept["record_id"].to_list())
-    repeated = answered_alike(agreed.kept, among, task)
-    single = drop_near_duplicates(agreed.kept, repeated)
-    by_question = {*components(agreed.kept.height, agreeing(agreed.kept, among))}
+    review = (near_conflicting(records, near), near_answer_conflicting(records, near, task))
+    return replace(drop_near_conflicts(records, near), review=review)
+
+
+def drop_near_duplicates(
+    records: pl.DataFrame, pairs: SimilarPairs, task: TaskSpec, *, threshold: float
+) -> Stage:
+    """Drop the records (columns ``key``, ``label`` and ``output``) that repeat another one: their inputs are
+    nearly the same and their answers say the same (``answered_alike``)."""
+    near = pairs.at_least(threshold)
+    repeated = answered_alike(records, near, task)
+    single = drop_clusters("near_duplicates", records, repeated, reason="near_duplicate")
+    by_question = {*components(records.height, agreeing(records, near))}
     single.counts[ANSWERED_OTHERWISE] = single.kept.height - len(by_question)
-    return NearOutcome(
-        stages=(agreed, single),
-        pairs=pairs_among(pairs, names, single.kept["record_id"].to_list()),
-        alike=near,
-        review=near_conflicting(singles, near),
-        index=index,
-    )
+    return single

@@ -9,7 +9,7 @@ off by default, and by default it only reports.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from tunewheel_curate.duplicates.answers import answered_alike
 from tunewheel_curate.duplicates.questions import drop_clusters
 from tunewheel_curate.similarity.pairs import SimilarPairs, components
 from tunewheel_curate.similarity.shingling import text_hashes
-from tunewheel_curate.stage import Stage
+from tunewheel_curate.stage import Stage, keep_all
 
 LEVELS = 4_096
 """Steps per unit to which a coordinate is rounded. Sums of 384 products of such numbers are exact in
@@ -34,27 +34,18 @@ _BLOCK_ROWS = 1_024
 _BATCH_TEXTS = 8_192
 
 
-@dataclass(frozen=True)
-class SemanticOutcome:
-    """``pairs`` are positions in the stage's input. ``stage`` is None if the project only reports."""
-
-    pairs: SimilarPairs
-    stage: Stage | None
-    report: SemanticReport
-
-
 def settle_semantic_duplicates(
-    records: pl.DataFrame, policy: SemanticDuplicates, task: TaskSpec
-) -> SemanticOutcome:
+    records: pl.DataFrame, related: SimilarPairs, policy: SemanticDuplicates, task: TaskSpec
+) -> Stage:
     """Find records (columns ``key``, ``label``, ``output``) with the same meaning. Drop all but the best one
-    if ``policy.action`` is ``drop``.
+    if ``policy.action`` is ``drop``. The pairs found are added to the ``related`` ones.
 
     Pairs whose answers differ are reported and never dropped. Reason: ``semantic_duplicate``.
     """
     pairs = semantic_pairs(records["key"].to_list(), threshold=policy.threshold)
     roots = np.array(components(records.height, pairs), np.int64)
     sizes = np.bincount(roots, minlength=records.height)
-    stage = None
+    stage = keep_all("semantic_duplicates", records)
     if policy.action == "drop":
         repeated = answered_alike(records, pairs, task)
         stage = drop_clusters("semantic_duplicates", records, repeated, reason="semantic_duplicate")
@@ -63,9 +54,9 @@ def settle_semantic_duplicates(
         pairs=len(pairs),
         clusters=int((sizes > 1).sum()),
         examples=int(sizes[sizes > 1].sum()),
-        dropped=0 if stage is None else stage.dropped.height,
+        dropped=stage.dropped.height,
     )
-    return SemanticOutcome(pairs, stage, report)
+    return replace(stage, pairs=related.joined(pairs), semantic=report)
 
 
 def semantic_pairs(texts: Sequence[str], *, threshold: float) -> SimilarPairs:

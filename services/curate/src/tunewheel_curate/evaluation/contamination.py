@@ -113,6 +113,8 @@ def given_away(
 ) -> dict[int, str]:
     """Return, by position, why ``examples`` (with ``messages``) must not train: they overlap one of
     ``benchmarks``. See ``decontaminate``."""
+    if examples.is_empty():
+        return {}
     said = said_in(examples)
     reasons: dict[int, str] = {}
     for benchmark in benchmarks:

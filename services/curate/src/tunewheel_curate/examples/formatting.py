@@ -1,20 +1,16 @@
-"""Joins a record's question and history into the conversation that a model is trained on, and redacts them
-together."""
+"""Joins a record's question and history into the conversation that a model is trained on."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import polars as pl
-from tunewheel_contracts.formats.data_quality import PiiPolicy
 from tunewheel_contracts.formats.dataset import ExampleFormat
-from tunewheel_contracts.identity import canonical_json, content_id
+from tunewheel_contracts.identity import content_id
 
-from tunewheel_curate.cleaning.normalization import Turn, turns_of
-from tunewheel_curate.cleaning.redaction import redact_records
+from tunewheel_curate.cleaning.normalization import Turn, comparison_keys, turns_of
 from tunewheel_curate.examples.tokens import Tokens
-from tunewheel_curate.stage import Stage, drop
+from tunewheel_curate.stage import Stage, drop, keep_all
 
 
 def conversation(title: str, text: str, history: str | None) -> list[Turn]:
@@ -39,56 +35,11 @@ def asked_text(title: str, text: str, history: str | None) -> str:
     return "\n\n".join(turn["content"] for turn in conversation(title, text, history))
 
 
-def redact_conversations(
-    records: pl.DataFrame, policy: PiiPolicy, *, secret: str = "", own_words: Collection[str] = ()
-) -> Stage:
-    """Redact records together with their histories; see ``redact_records``.
-
-    Each turn is redacted as a record of the same group, so the same value gets the same stand-in within a
-    conversation. If the policy is ``reject``, personal data in any turn drops the whole record.
-    """
-    threads = records.filter(pl.col("history").is_not_null())
-    if threads.is_empty():
-        return redact_records(records, policy, secret=secret, own_words=own_words)
-    both = pl.concat([records, _as_records(threads)])
-    stage = redact_records(both, policy, secret=secret, own_words=own_words)
-    is_turn = pl.col("record_id").str.contains(_MARK, literal=True)
-    kept, turns = stage.kept.filter(~is_turn), stage.kept.filter(is_turn)
-    dropped = stage.dropped.with_columns(pl.col("record_id").str.split(_MARK).list.first())
-    dropped = dropped.unique("record_id", keep="first", maintain_order=True)
-    kept = _with_turns(kept.join(dropped.select("record_id"), on="record_id", how="anti"), turns)
-    return Stage(stage.name, kept, dropped, stage.counts)
-
-
-_MARK = "\n"
-"""Between a record's id and the number of its turn; ids hold no such character."""
-
-
-def _as_records(threads: pl.DataFrame) -> pl.DataFrame:
-    rows: list[dict[str, Any]] = []
-    for record in threads.iter_rows(named=True):
-        for number, turn in enumerate(turns_of(record["history"])):
-            own = {
-                "record_id": f"{record['record_id']}{_MARK}{number}",
-                "title": "",
-                "input": turn["content"],
-            }
-            rows.append(record | own | {"output": None, "rejected_output": None, "history": turn["role"]})
-    return pl.DataFrame(rows, schema=threads.schema)
-
-
-def _with_turns(kept: pl.DataFrame, turns: pl.DataFrame) -> pl.DataFrame:
-    by_record: dict[str, list[tuple[int, Turn]]] = {}
-    for name, role, content in turns.select("record_id", "history", "input").iter_rows():
-        record_id, _, number = name.partition(_MARK)
-        by_record.setdefault(record_id, []).append((int(number), {"role": role, "content": content}))
-    histories = [_joined(by_record.get(record_id, ())) for record_id in kept["record_id"]]
-    return kept.with_columns(pl.Series("history", histories, dtype=pl.String))
-
-
-def _joined(numbered: Iterable[tuple[int, Turn]]) -> str | None:
-    turns = [turn for _, turn in sorted(numbered, key=lambda item: item[0])]
-    return canonical_json(turns).decode() if turns else None
+def with_key(records: pl.DataFrame) -> Stage:
+    """Add the column ``key``: the normalised question, by which records are compared."""
+    asked = [asked_text(*row) for row in records.select("title", "input", "history").iter_rows()]
+    keys = comparison_keys(pl.Series("key", asked, dtype=pl.String))
+    return keep_all("key", records.with_columns(keys))
 
 
 MESSAGE = pl.Struct({"role": pl.String(), "content": pl.String()})

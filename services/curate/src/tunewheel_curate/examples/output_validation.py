@@ -1,21 +1,27 @@
-"""Drops answers that do not fit the project's schema, and writes JSON answers in one canonical form."""
+"""Drops answers that do not fit the project's schema or rules, and writes JSON answers in one canonical
+form."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
 from tunewheel_contracts.formats.example_formats import CleaningSpec
+from tunewheel_contracts.formats.output_rules import OutputRule
 from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_outputs.form import is_plain_label
 from tunewheel_outputs.labels import label_in
 from tunewheel_outputs.parsing import Unparsed, parse
+from tunewheel_outputs.rules import rule_complaints
 from tunewheel_outputs.schema import SchemaCheck
 
-from tunewheel_curate.cleaning.normalization import normalize_remark, normalize_text
+from tunewheel_curate.cleaning.normalization import normalize_records, normalize_remark, normalize_text
+from tunewheel_curate.cleaning.redaction import ANSWERS
 from tunewheel_curate.examples.answer_shape import AnswerShape, shape_of, shape_of_answers
+from tunewheel_curate.examples.formatting import asked_text
 from tunewheel_curate.examples.free_text import flaw_of_texts
 from tunewheel_curate.stage import Stage, drop
 
@@ -48,6 +54,29 @@ def validate_outputs(records: pl.DataFrame, task: TaskSpec, cleaning: CleaningSp
     labels, reasons = ([row[place] for row in rows] for place in range(2))
     labelled = records.with_columns(pl.Series("label", labels, dtype=pl.String))
     return drop("output_validation", labelled, pl.Series(reasons, dtype=pl.String))
+
+
+def normalize(records: pl.DataFrame, task: TaskSpec, *, min_characters: int) -> Stage:
+    """Normalise questions and ``ANSWERS``; see ``normalize_records`` and ``spelt_answers``."""
+    spelt = [spelt_answers(records[name], task) for name in ANSWERS]
+    return normalize_records(records.with_columns(spelt), min_characters=min_characters)
+
+
+def check_rules(records: pl.DataFrame, rules: Sequence[OutputRule]) -> Stage:
+    """Drop answers that break a rule. Reasons: ``<name of the first broken rule>: <what is wrong>``.
+
+    Raises:
+        InvalidSpec: a pattern that the engine does not know.
+    """
+    asked = [asked_text(*row) for row in records.select("title", "input", "history").iter_rows()]
+    reasons: list[str | None] = [None] * records.height
+    for rule, complaints in zip(
+        rules, rule_complaints(rules, records["output"].to_list(), asked), strict=True
+    ):
+        for row, complaint in enumerate(complaints):
+            if complaint is not None and reasons[row] is None:
+                reasons[row] = f"{rule.name or rule.rule}: {complaint}"
+    return drop("output_rules", records, pl.Series(reasons, dtype=pl.String))
 
 
 def spelt_answers(answers: pl.Series, task: TaskSpec) -> pl.Series:

@@ -18,17 +18,21 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
+from tunewheel_contracts.events.data import Trust
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.pseudonyms import Pseudonyms
 
 from tunewheel_curate.cleaning.normalization import Turn, comparison_key, turns_of
 from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA
-from tunewheel_curate.holdout.memory import Seen
+from tunewheel_curate.holdout.memory import HELD_OUT_BEFORE, RETIRED, ComparedRecords, HoldoutMemory, Seen
 from tunewheel_curate.holdout.stratification import Side, Unit, choose_holdout
 from tunewheel_curate.similarity.containment import LEAST_WORDS
 from tunewheel_curate.similarity.pairs import SimilarPair, SimilarPairs, components
+from tunewheel_curate.stage import Stage, dropped_frame, keep_all
 
 LEAK_SIMILARITY = 0.6
 
@@ -58,6 +62,75 @@ class _Rows:
     """Whether an example belongs to a retired group."""
     seen: Seen = Seen.NEVER
     """The closest relation of any of its examples to earlier versions."""
+
+
+def split_version(
+    examples: pl.DataFrame,
+    pairs: Sequence[SimilarPair],
+    compared: ComparedRecords,
+    *,
+    spec: ProjectSpec,
+    memory: HoldoutMemory,
+    secret: str = "",
+) -> tuple[Split, Stage]:
+    """Split ``examples``; ``pairs`` are positions in them.
+
+    ``secret`` keys the pseudonyms, by which the memory knows retired groups. The stage drops the examples
+    that may be on neither side. Reasons: ``held_out_before``; ``holdout_retired``; its trust for an
+    answer of a held-out group that may not be judged by (``dataset.holdout_trust``).
+    """
+    ids = examples["record_ids"].to_list()
+    seen = [memory.seen(marks) for marks in compared.marks(ids)] if memory.marks else []
+    retired = _retired(examples, memory, spec.project, secret)
+    askable = _askable(examples, spec)
+    split = split_examples(
+        examples,
+        pairs,
+        holdout=spec.dataset.holdout_fraction,
+        seen=seen,
+        retired=retired,
+        askable=examples["trust"].is_in(askable).to_list(),
+    )
+    # What an earlier version held out stays held out as long as nothing better is.
+    held = split.holdout.filter(pl.col("trust").is_in(askable))
+    held = held if held.height else split.holdout.filter(pl.col("trust") == Trust.UNVERIFIED.value)
+    left_out = split.holdout.join(held, on="example_id", how="anti")
+    resting = pl.col("example_id").is_in(
+        examples["example_id"].filter(pl.Series(retired, dtype=pl.Boolean)).implode()
+    )
+    lost = pl.concat(
+        [
+            _lost(split.neither.filter(~resting), HELD_OUT_BEFORE),
+            _lost(split.neither.filter(resting), RETIRED),
+            *(_lost(rows, str(trust)) for (trust,), rows in sorted(left_out.group_by("trust"))),
+        ]
+    )
+    split = replace(split, holdout=held)
+    stage = Stage(
+        name="split",
+        kept=pl.concat([split.train, split.holdout]),
+        dropped=lost,
+    )
+    return split, stage
+
+
+def _askable(examples: pl.DataFrame, spec: ProjectSpec) -> tuple[str, ...]:
+    """Return the trust of the answers that may be held out: what the spec says, or else unverified ones."""
+    wanted = spec.dataset.holdout_trust
+    return wanted if examples["trust"].is_in(wanted).any() else (Trust.UNVERIFIED.value,)
+
+
+def _retired(examples: pl.DataFrame, memory: HoldoutMemory, project: str, secret: str) -> list[bool]:
+    """Return for each example whether its group is retired."""
+    names = Pseudonyms(project, secret)
+    groups = examples["group"].unique()
+    resting = {group for group in groups if memory.retired(names.of("group", group))}
+    return [group in resting for group in examples["group"]]
+
+
+def _lost(examples: pl.DataFrame, reason: str) -> pl.DataFrame:
+    ids = examples["record_ids"].explode().drop_nulls()
+    return dropped_frame(ids, pl.Series([reason] * len(ids), dtype=pl.String))
 
 
 def split_examples(
@@ -171,6 +244,17 @@ def conversation_pairs(records: pl.DataFrame) -> SimilarPairs:
     ]
     first, second = np.array(edges, np.int64).reshape(-1, 2).T
     return SimilarPairs(first, second, np.ones(len(first)))
+
+
+def join_conversations(records: pl.DataFrame, pairs: SimilarPairs, received: pl.DataFrame) -> Stage:
+    """Add ``conversation_pairs`` to ``pairs``.
+
+    They are found in the texts from before cleaning (``received``): the same turn, as a question and in
+    another record's history, may be cleaned differently.
+    """
+    texts = received.select("record_id", "input", "history", "group")
+    before = records.select("record_id").join(texts, on="record_id", how="left", maintain_order="left")
+    return replace(keep_all("conversations", records), pairs=pairs.joined(conversation_pairs(before)))
 
 
 def _of_few(holders: dict[str, int]) -> list[int]:

@@ -19,11 +19,12 @@ from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_retrieval.prompts import context_of, question_of, with_context
 
+from tunewheel_curate.contents import Contents
+from tunewheel_curate.documents.examples import DocumentExamples
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
 from tunewheel_curate.examples.tokens import Tokens
 from tunewheel_curate.inputs import OpenIndex
 from tunewheel_curate.passages.choosing import Choice, Chooser, Place, Row, allowed_passages
-from tunewheel_curate.sides import Sides
 
 if TYPE_CHECKING:
     from tunewheel_embedding.static import Vectors
@@ -56,28 +57,28 @@ class Shown:
 
 
 def add_passages(
-    sides: Sides,
-    places: Mapping[str, Place],
+    contents: Contents,
+    documents: DocumentExamples | None,
     opened: OpenIndex,
     records: Collection[str],
     *,
     spec: ProjectSpec,
     tokens: Tokens,
     benchmarks: Sequence[BenchmarkTexts] = (),
-) -> tuple[Sides, Shown]:
-    """Return ``sides`` with passages of ``opened`` in the prompts of training rows.
+) -> tuple[Contents, Shown]:
+    """Return ``contents`` with passages of ``opened`` in the prompts of training rows.
 
-    ``places`` has the section that a row was made of. ``records`` are the ids of the records that the build
-    may use. A row keeps its best-ranked passages that fit into ``dataset.max_tokens``. Reasons in the funnel
-    for a row without passages: ``nothing_found`` (no passage that may be shown) and ``no_room``.
+    ``documents`` knows the section that a row was made of. ``records`` are the ids of the records that the
+    build may use. A row keeps its best-ranked passages that fit into ``dataset.max_tokens``. Reasons in the
+    funnel for a row without passages: ``nothing_found`` (no passage that may be shown) and ``no_room``.
     """
     assert spec.retrieval is not None
     allowed = allowed_passages(
-        opened.index, records, spec=spec, tokens=tokens, holdout=sides.split.holdout, memory=sides.memory,
-        benchmarks=benchmarks,
+        opened.index, records, spec=spec, tokens=tokens, holdout=contents.split.holdout,
+        memory=contents.memory, benchmarks=benchmarks,
     )  # fmt: skip
     chooser = Chooser(opened.index, spec.retrieval, allowed)
-    rows = list(_rows(sides, places))
+    rows = list(_rows(contents, documents.places if documents is not None else {}))
     chosen = {
         row.name: chooser.choose(row, vector)
         for row, vector in zip(rows, _vectors(rows, opened), strict=True)
@@ -103,19 +104,19 @@ def add_passages(
         origins=_origins(chosen),
         passages=len(opened.index.rows),
     )
-    return _with_contexts(sides, contexts.texts), shown
+    return _with_contexts(contents, contexts.texts), shown
 
 
-def _rows(sides: Sides, places: Mapping[str, Place]) -> Iterator[Row]:
-    asked = sides.split.train.filter(pl.col("format").is_in(ASKED))
+def _rows(contents: Contents, places: Mapping[str, Place]) -> Iterator[Row]:
+    asked = contents.split.train.filter(pl.col("format").is_in(ASKED))
     for name, turns in asked.select("example_id", "messages").iter_rows():
         yield Row(name, turns[:-1], (turns[-1]["content"],), places.get(name))
-    if sides.preferences is not None:
-        pairs = sides.preferences.pairs.select("pair_id", "prompt", "chosen", "rejected")
+    if contents.preferences is not None:
+        pairs = contents.preferences.pairs.select("pair_id", "prompt", "chosen", "rejected")
         for name, prompt, better, worse in pairs.iter_rows():
             yield Row(name, prompt, (better, worse))
-    if sides.negatives is not None:
-        for name, prompt, answer in sides.negatives.rows.select(
+    if contents.negatives is not None:
+        for name, prompt, answer in contents.negatives.rows.select(
             "negative_id", "prompt", "rejected"
         ).iter_rows():
             yield Row(name, prompt, (answer,))
@@ -177,16 +178,16 @@ def _origins(chosen: Mapping[str, Choice]) -> pl.DataFrame:
     return frame.unique(["record_id", "example_id"], keep="first", maintain_order=True)
 
 
-def _with_contexts(sides: Sides, texts: Mapping[str, str]) -> Sides:
-    train = _told(sides.split.train, "messages", "example_id", texts)
-    preferences, negatives = sides.preferences, sides.negatives
+def _with_contexts(contents: Contents, texts: Mapping[str, str]) -> Contents:
+    train = _told(contents.split.train, "messages", "example_id", texts)
+    preferences, negatives = contents.preferences, contents.negatives
     if preferences is not None:
         pairs = _told(preferences.pairs, "prompt", "pair_id", texts)
         preferences = replace(preferences, pairs=pairs)
     if negatives is not None:
         negatives = replace(negatives, rows=_told(negatives.rows, "prompt", "negative_id", texts))
-    split = replace(sides.split, train=train)
-    return replace(sides, split=split, preferences=preferences, negatives=negatives)
+    split = replace(contents.split, train=train)
+    return replace(contents, split=split, preferences=preferences, negatives=negatives)
 
 
 def _told(frame: pl.DataFrame, column: str, name: str, texts: Mapping[str, str]) -> pl.DataFrame:

@@ -8,7 +8,7 @@ pair belongs to the training side: its record, or the duplicate that replaced th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -19,6 +19,9 @@ from tunewheel_contracts.identity import content_id
 from tunewheel_curate.evaluation.leakage import find_leaks, said_in
 from tunewheel_curate.examples.formatting import MESSAGE, format_examples
 from tunewheel_curate.examples.tokens import Tokens
+from tunewheel_curate.holdout.memory import ComparedRecords
+from tunewheel_curate.holdout.splitting import Split
+from tunewheel_curate.stage import RATED
 
 STAGE = "preferences"
 PREFERENCE_SCHEMA: dict[str, pl.DataType] = {
@@ -42,25 +45,23 @@ class Preferences:
 
 
 def preference_pairs(
-    offered: pl.DataFrame,
-    cleaned: pl.DataFrame,
-    *,
-    trained: Collection[str],
-    holdout: pl.DataFrame,
-    spec: ProjectSpec,
-    tokens: Tokens,
-) -> Preferences:
-    """Return the pairs of a version.
+    distinct: pl.DataFrame, compared: ComparedRecords, split: Split, spec: ProjectSpec, tokens: Tokens
+) -> Preferences | None:
+    """Return the pairs of a version; None: none of the ``distinct`` records has a ``rejected_output``.
 
-    ``offered`` are the records with a ``rejected_output``; ``cleaned`` are those of them that reached
-    deduplication; ``trained`` are the ids of records whose question is on the training side. A record that
-    was dropped as a duplicate of one of these may still hold a question of ``holdout``, so this is checked
-    here. Reasons in the funnel: ``record_dropped`` (see the lineage), ``held_out``, ``blank``,
-    ``same_answer``, ``too_long``, ``repeated``.
+    A record that was dropped as a duplicate of a training example may still hold a question of the holdout,
+    so this is checked here. Reasons in the funnel: ``record_dropped`` (before the records were ``compared``,
+    see the lineage), ``held_out``, ``blank``, ``same_answer``, ``too_long``, ``repeated``.
     """
+    paired = pl.col("rejected_output").is_not_null() & (pl.col("trust") != RATED)
+    offered = distinct.filter(paired)
+    if offered.is_empty():
+        return None
+    cleaned = compared.records.filter(paired)
     examples = format_examples(cleaned, system_prompt=spec.task.system_prompt)
-    leaks = find_leaks(said_in(examples), holdout).train
-    trains = pl.col("record_ids").list.first().is_in(list(trained))
+    leaks = find_leaks(said_in(examples), split.holdout).train
+    members = compared.members(split.train["record_ids"].to_list())
+    trains = pl.col("record_ids").list.first().is_in([name for names in members for name in names])
     own = examples.filter(trains & ~pl.int_range(pl.len()).is_in(list(leaks)))
     reasons: Counter[str] = Counter()
     if lost := offered.height - cleaned.height:

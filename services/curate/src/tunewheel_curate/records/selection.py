@@ -28,7 +28,7 @@ from tunewheel_contracts.events.data import RecordKind
 from tunewheel_contracts.formats.label_prompts import TAUGHT_BY
 from tunewheel_contracts.withdrawals import Withdrawal
 
-from tunewheel_curate.stage import RATED, RATED_DOWN, TAUGHT, Stage, drop, dropped_frame, trust_rank
+from tunewheel_curate.stage import DOCUMENT, RATED, RATED_DOWN, TAUGHT, Stage, drop, dropped_frame, trust_rank
 
 _MARK = f'"{TAUGHT_BY}":'
 """The key as canonical JSON writes it. In a value the quotes would be escaped, so only the key matches."""
@@ -91,13 +91,19 @@ def select_usable(records: pl.DataFrame) -> Stage:
         pl.when(~pl.col("record_id").is_in(newest.implode()))
         .then(pl.lit("replaced"))
         .when(pl.col("kind") == "document")
-        .then(pl.lit("document"))
+        .then(pl.lit(DOCUMENT))
         .when(pl.col("output").is_null() & rated_down)
         .then(pl.lit(RATED_DOWN))
         .when(pl.col("output").is_null())
         .then(pl.lit("no_output"))
     )
     return drop("selection", records, reason)
+
+
+def handed_over(records: pl.DataFrame, unusable: pl.DataFrame, reason: str) -> pl.DataFrame:
+    """Return the ``records`` that ``select_usable`` dropped for ``reason``; ``unusable`` has its reasons."""
+    ids = unusable.filter(pl.col("reason") == reason)["record_id"]
+    return records.filter(pl.col("record_id").is_in(ids.implode()))
 
 
 def with_ratings(records: pl.DataFrame, *, wanted: bool) -> pl.DataFrame:

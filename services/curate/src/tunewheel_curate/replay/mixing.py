@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from itertools import islice
 
 import polars as pl
-from tunewheel_contracts.formats.data_quality import ContaminationPolicy
 from tunewheel_contracts.formats.dataset import ExampleFormat, FunnelStage, ReplayUse
-from tunewheel_contracts.formats.spec import ReplaySpec
+from tunewheel_contracts.formats.spec import DatasetSpec, ReplaySpec
 from tunewheel_contracts.identity import content_id
 
 from tunewheel_curate.cleaning.normalization import comparison_key
@@ -24,6 +23,7 @@ from tunewheel_curate.evaluation.leakage import held_out_questions
 from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA
 from tunewheel_curate.examples.tokens import Tokens
 from tunewheel_curate.holdout.memory import HoldoutMemory
+from tunewheel_curate.holdout.splitting import Split
 from tunewheel_curate.similarity.pairs import similar_pairs
 
 STAGE = "replay"
@@ -63,23 +63,22 @@ class Replayed:
 def choose_replay(
     pool: ReplayPool,
     spec: ReplaySpec,
+    split: Split,
+    dataset: DatasetSpec,
     *,
-    train: pl.DataFrame,
-    holdout: pl.DataFrame,
     memory: HoldoutMemory,
-    max_tokens: int,
     tokens: Tokens,
-    benchmarks: Sequence[BenchmarkTexts] = (),
-    words: int = ContaminationPolicy().words,
+    benchmarks: Sequence[BenchmarkTexts],
 ) -> Replayed:
     """Take so many conversations from ``pool`` that they make up ``spec.share`` of the training rows.
 
     A larger version takes the same conversations and more. Reasons in the funnel: ``too_long``,
     ``asked_by_project`` (the same question), ``held_out`` (now or before), ``contaminated: <benchmark>`` (by
-    a common run of ``words`` words; the held-out questions count as a benchmark), ``like_project``,
+    a common run of words; the held-out questions count as a benchmark), ``like_project``,
     ``like_another`` and ``not_needed``.
     """
-    held_out = held_out_questions(holdout)
+    train, holdout = split.train, split.holdout
+    judged_by = [*benchmarks, held_out_questions(holdout)]
     wanted = int(spec.share / (1 - spec.share) * train.height)
     ours = {comparison_key(question) for question in _questions([train, holdout])}
     reasons: Counter[str] = Counter()
@@ -90,10 +89,11 @@ def choose_replay(
         batch = list(islice(waiting, max(SPARE * wanted, LEAST_BATCH)))
         if not batch:
             break
-        refusals = [_refusal(turns, ours, memory, max_tokens, tokens) for turns in batch]
+        refusals = [_refusal(turns, ours, memory, dataset.max_tokens, tokens) for turns in batch]
         reasons.update(reason for reason in refusals if reason is not None)
         fit = [turns for turns, reason in zip(batch, refusals, strict=True) if reason is None]
-        away = _given_away(fit, [*benchmarks, held_out], words)
+        frame = pl.DataFrame({"messages": fit}, schema={"messages": EXAMPLE_SCHEMA["messages"]})
+        away = given_away(frame, judged_by, words=dataset.contamination.words, threshold=LIKE_OURS)
         reasons.update(away.values())
         candidates += [turns for number, turns in enumerate(fit) if number not in away]
         like = _too_alike([_question(turns) for turns in candidates], list(_questions([train, holdout])))
@@ -123,15 +123,6 @@ def _refusal(
     if memory.holds_question(key):
         return "held_out"
     return "asked_by_project" if key in ours else None
-
-
-def _given_away(
-    candidates: Sequence[Turns], benchmarks: Sequence[BenchmarkTexts], words: int
-) -> dict[int, str]:
-    if not candidates:
-        return {}
-    frame = pl.DataFrame({"messages": candidates}, schema={"messages": EXAMPLE_SCHEMA["messages"]})
-    return given_away(frame, benchmarks, words=words, threshold=LIKE_OURS)
 
 
 def _too_alike(candidates: Sequence[str], ours: Sequence[str]) -> dict[int, str]:

@@ -50,7 +50,7 @@ class Basis:
     erasures: tuple[Erasure, ...]
 
 
-class Maker:
+class Answering:
     """Answers requests: builds versions and puts them into the store."""
 
     def __init__(

@@ -28,9 +28,9 @@ from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.document import DocumentSection
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
+from tunewheel_curate.builds.answering import Answering
 from tunewheel_curate.builds.building import Builder, BuildFailed
 from tunewheel_curate.builds.log_state import History, LogState
-from tunewheel_curate.builds.making import Maker
 from tunewheel_curate.builds.worker import BuildOrder, BuildOutcome, run_build
 from tunewheel_curate.documents.teaching import lesson_path, note_sources
 from tunewheel_curate.records.log import MissingRecords
@@ -55,7 +55,7 @@ class BuilderHere(Builder):
 
 
 class Bench:
-    """A maker, and the log as its known events; ``refresh`` may find ``arriving`` ones."""
+    """Answers to requests, and the log as its known events; ``refresh`` may find ``arriving`` ones."""
 
     def __init__(self, store: Path) -> None:
         self.known = LogState()
@@ -65,7 +65,7 @@ class Bench:
         self.service = Service("curate", Settings(store_url=store.as_uri()))
         self.table = RecordTable(str(store / "records"))
         self.missing = MissingRecords(self.service.store, self.service.warn)
-        self.maker = Maker(
+        self.answering = Answering(
             self.service,
             table_url=self.table.url,
             known=self.known,
@@ -97,7 +97,7 @@ class Bench:
         data = DatasetRequested(
             project="shop", reason=reason, request=name, records_upto=ends_of(rows), index=index
         )
-        answer = await self.maker.answer(new_event(data, source="/test"), spec, stop=asyncio.Event())
+        answer = await self.answering.answer(new_event(data, source="/test"), spec, stop=asyncio.Event())
         self.tell(answer)
         return answer.data
 
@@ -220,7 +220,7 @@ async def test_a_damaged_version_before_stops_its_own_project_alone(
     assert refused.reasons[0].startswith(f"previous: {first.dataset_id} ")
     assert f"{name} hashes to" in refused.reasons[0]
     if name == "manifest.json":
-        assert await bench.maker.uses(first, RecordKind.TICKET, "T-3"), "nobody can tell"
+        assert await bench.answering.uses(first, RecordKind.TICKET, "T-3"), "nobody can tell"
 
 
 async def test_a_version_of_a_newer_release_stops_its_own_project_alone(bench, rows, spec) -> None:
@@ -234,7 +234,7 @@ async def test_a_version_of_a_newer_release_stops_its_own_project_alone(bench, r
     refused = await bench.build(spec(), "two", rows)
     assert isinstance(refused, DatasetRejected)
     assert refused.reasons[0].startswith(f"previous: {first.dataset_id} ")
-    assert await bench.maker.uses(written, RecordKind.TICKET, "T-3"), "nobody can tell"
+    assert await bench.answering.uses(written, RecordKind.TICKET, "T-3"), "nobody can tell"
 
 
 async def test_what_lies_under_the_name_of_a_new_version_is_named(bench, rows, spec, tmp_path: Path) -> None:
@@ -277,13 +277,13 @@ async def test_what_is_withdrawn_while_a_build_runs_is_not_published(bench, reco
     bench.table.append(both)
     data = DocumentWithdrawn(project="shop", document_id="sop.md")
     before = await bench.build(passages, "one", both)
-    assert await bench.maker.uses(before, RecordKind.DOCUMENT, "sop.md")
+    assert await bench.answering.uses(before, RecordKind.DOCUMENT, "sop.md")
     bench.arriving = [lambda: bench.tell(new_event(data, source="/test", time=LATER))]
     version = await bench.build(passages, "two", both)
     assert version.funnel[0].reasons == {"withdrawn": 1}
     assert version.withdrawals_upto == {"0": 2}
-    assert not await bench.maker.uses(version, RecordKind.DOCUMENT, "sop.md")
-    assert await bench.maker.uses(version, RecordKind.TICKET, "T-3")
+    assert not await bench.answering.uses(version, RecordKind.DOCUMENT, "sop.md")
+    assert await bench.answering.uses(version, RecordKind.TICKET, "T-3")
 
 
 async def test_what_comes_back_makes_a_version_of_its_own(bench, records, rows, spec, tmp_path: Path) -> None:
@@ -357,7 +357,7 @@ async def test_a_version_with_passages_is_the_same_wherever_it_is_built(
     assert (manifest.index, manifest.index_id, manifest.passages.gold) == (
         index, first.index_id, first.counts.train,
     )  # fmt: skip
-    assert await bench.maker.uses(first, RecordKind.DOCUMENT, "sop.md")
+    assert await bench.answering.uses(first, RecordKind.DOCUMENT, "sop.md")
     shutil.rmtree(datasets)
     unchanged = await bench.build(trained, "two", both, index=index)
     assert isinstance(unchanged, DatasetRejected)
@@ -382,7 +382,7 @@ async def test_a_request_may_name_the_withdrawals_it_knows(bench, rows, spec) ->
         records_upto=ends_of(rows),
         withdrawals_upto={},
     )
-    answer = await bench.maker.answer(new_event(data, source="/test"), spec(), stop=asyncio.Event())
+    answer = await bench.answering.answer(new_event(data, source="/test"), spec(), stop=asyncio.Event())
     assert answer.data.withdrawals_upto == {}
 
 

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from functools import partial
+
+import polars as pl
+import pytest
+from tunewheel_curate.inputs import Pinned
+from tunewheel_curate.similarity.near_index import empty_index
+from tunewheel_curate.similarity.pairs import SimilarPair, SimilarPairs
+from tunewheel_curate.stage import RECORD_SCHEMA, Stage, drop, keep_all
+from tunewheel_curate.step import Context, Kind, Lane, Step, run
+from tunewheel_curate.steps import STEPS
+
+DRAFTED = {*RECORD_SCHEMA, "format"}
+"""The columns that a row has before the list."""
+
+
+def shouting(rows: pl.DataFrame, *, marks: int) -> Stage:
+    """Drop questions with ``marks`` exclamation marks, and count the marks in a column."""
+    counted = rows.with_columns(
+        pl.col("input").str.count_matches("!").alias("marks"), pl.lit("").alias("output")
+    )
+    reason = pl.when(pl.col("marks") >= marks).then(pl.lit("shouting"))
+    return drop("shouting", counted, reason)
+
+
+SHOUTING = Step("shouting", shouting, "input", writes="marks", options=lambda c: {"marks": len(c.kind) - 4})
+
+
+@pytest.fixture
+def context(records, spec):
+    return partial(Context, spec=spec(), pinned=Pinned(), received=records(), known=empty_index())
+
+
+@pytest.fixture
+def lane(records) -> Lane:
+    return Lane(records({"input": "Why?!!"}, {"input": "How?!"}, {"input": "When?"}))
+
+
+def test_every_column_that_a_step_reads_was_there_or_was_written_before() -> None:
+    for kind in Kind:
+        there = set(DRAFTED) - ({"format"} if kind is not Kind.DOCUMENT else set())
+        for step in STEPS:
+            if kind in step.kinds:
+                assert set(step.reads.split()) <= there, (step.name, kind)
+                there |= set(step.writes.split())
+
+
+def test_no_two_steps_have_one_name() -> None:
+    assert len({step.name for step in STEPS}) == len(STEPS)
+
+
+def test_a_step_of_a_project_is_one_file_and_one_line_of_the_list(lane, context) -> None:
+    run((SHOUTING,), {Kind.ANSWER: lane}, context)
+    assert lane.rows["input"].to_list() == ["How?!", "When?"]
+    assert lane.rows["marks"].to_list() == [1, 0]
+    (stage,) = lane.stages
+    assert stage.funnel.model_dump() == {
+        "stage": "shouting", "entered": 3, "left": 2, "reasons": {"shouting": 1},
+    }  # fmt: skip
+
+
+def test_a_column_that_is_not_declared_is_neither_read_nor_written(lane, context) -> None:
+    before = lane.rows["output"].to_list()[1:]
+    run((SHOUTING,), {Kind.ANSWER: lane}, context)
+    assert lane.rows["output"].to_list() == before
+    blind = Step("blind", shouting, "title", options=lambda _: {"marks": 1})
+    with pytest.raises(pl.exceptions.ColumnNotFoundError):
+        run((blind,), {Kind.ANSWER: lane}, context)
+
+
+def test_a_step_runs_on_the_kinds_that_it_names_and_where_the_spec_asks_for_it(records, context) -> None:
+    lanes = {kind: Lane(records({"input": "Why?!!!!"}), prefix=f"{kind}s.") for kind in Kind}
+    unasked = Step("unasked", shouting, "input", kinds=tuple(Kind), options=lambda _: None)
+    negative = Step("negative", shouting, "input", kinds=(Kind.NEGATIVE,), options=lambda _: {"marks": 1})
+    run((unasked, negative), lanes, context)
+    assert {kind: [stage.name for stage in lane.stages] for kind, lane in lanes.items()} == {
+        Kind.ANSWER: [], Kind.DOCUMENT: [], Kind.NEGATIVE: ["negatives.negative"],
+    }  # fmt: skip
+
+
+def test_pairs_follow_their_rows(lane, context) -> None:
+    pairs = SimilarPairs.of([SimilarPair(0, 1, 0.9), SimilarPair(1, 2, 0.8)])
+
+    def paired(rows: pl.DataFrame) -> Stage:
+        stage = keep_all("paired", rows)
+        return Stage(stage.name, stage.kept, stage.dropped, pairs=pairs, shown=False)
+
+    seen: list[SimilarPair] = []
+
+    def looks(rows: pl.DataFrame, pairs: SimilarPairs) -> Stage:
+        seen.extend(pairs)
+        return keep_all("looks", rows)
+
+    steps = (Step("paired", paired, ""), SHOUTING, Step("looks", looks, "", paired=True))
+    run(steps, {Kind.ANSWER: lane}, context)
+    assert seen == [SimilarPair(0, 1, 0.8)]
+    assert [stage.name for stage in lane.stages] == ["shouting"]
