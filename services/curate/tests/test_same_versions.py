@@ -37,8 +37,6 @@ RULES = [{"rule": "allowed_values", "field": "reply", "values": ["yes"], "name":
 RETRIEVAL = {"passage_tokens": 64, "budget_tokens": 256, "training": {"gold": 0.8, "distractors": 2}}
 BENCHMARK = BenchmarkTexts("exam", (" ".join(f"w3x{word}" for word in range(12)), "an unrelated question"))
 EXPECTED = {
-    "0.train": "1a97c1b35971d872",
-    "0.holdout": "4f53cda18c2baa0c",
     "0.lineage": "4f74c1e9b03f890d",
     "0.review": "4f53cda18c2baa0c",
     "0.preferences": "b8fcd994856a2cf8",
@@ -54,8 +52,6 @@ EXPECTED = {
     "0.rejections": "22e21d66abe0b5e8",
     "0.passages": "f3431bbf757e8cb3",
     "0.replayed": "d7c41e8d73bfb403",
-    "1.train": "8fe3b636952ed7bd",
-    "1.holdout": "4f53cda18c2baa0c",
     "1.lineage": "f12d2827bd5c8229",
     "1.review": "8dd1d1baaf462896",
     "1.preferences": "9ce37bb0a1dd3249",
@@ -145,8 +141,7 @@ def rows_of(varied: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def parts_of(made: Build) -> dict[str, str]:
     """Return the SHA-256 of each part of a version."""
     frames = {
-        "train": made.split.train, "holdout": made.split.holdout, "lineage": made.lineage,
-        "review": made.quality.review,
+        "lineage": made.lineage, "review": made.quality.review,
         "preferences": made.preferences.pairs if made.preferences else None,
         "negatives": made.negatives.rows if made.negatives else None,
         "origins": made.shown.origins if made.shown else None,

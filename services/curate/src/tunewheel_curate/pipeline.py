@@ -31,17 +31,10 @@ from tunewheel_curate.lineage import LINEAGE_COLUMNS, RECORD_COLUMNS, SourceCoun
 from tunewheel_curate.passages.adding import Shown, add_passages
 from tunewheel_curate.preferences.negatives import Negatives, draft_negatives
 from tunewheel_curate.preferences.pairs import Preferences
-from tunewheel_curate.records.selection import (
-    distinct_records,
-    drop_withdrawn,
-    handed_over,
-    select_usable,
-    with_ratings,
-    with_taught,
-)
+from tunewheel_curate.records.selection import Selected, select
 from tunewheel_curate.replay.mixing import Replayed
 from tunewheel_curate.similarity.near_index import NearIndex, empty_index
-from tunewheel_curate.stage import DOCUMENT, RATED_DOWN, Stage, without_texts
+from tunewheel_curate.stage import DOCUMENT, RATED_DOWN, without_texts
 from tunewheel_curate.step import Context, Kind, Lane, run
 from tunewheel_curate.steps import STEPS
 
@@ -93,14 +86,23 @@ def build(
     the result. Examples that overlap ``benchmarks`` are dropped from training.
     """
     inputs = inputs or Inputs()
-    records = with_taught(with_ratings(records, wanted=spec.dataset.ratings))
-    distinct = distinct_records(records)
-    live = drop_withdrawn(records, inputs.withdrawals)
+    selected = select(records, inputs.withdrawals, ratings=spec.dataset.ratings)
+    return curate(selected, spec, inputs, known=known or empty_index(), benchmarks=benchmarks)
+
+
+def curate(
+    selected: Selected,
+    spec: ProjectSpec,
+    inputs: Inputs,
+    *,
+    known: NearIndex,
+    benchmarks: Sequence[BenchmarkTexts],
+) -> Build:
+    """Curate the ``selected`` records; see ``build``."""
+    distinct, live = selected.distinct, selected.live.kept
     try:
-        lanes = draft(live, spec, inputs.pinned)
-        known = known or empty_index()
-        context = partial(Context, spec=spec, pinned=inputs.pinned, received=live.kept, known=known)
-        run(STEPS, lanes, context)
+        lanes = draft(selected, spec, inputs.pinned)
+        run(STEPS, lanes, partial(Context, spec=spec, pinned=inputs.pinned, received=live, known=known))
     except InvalidSpec as error:
         return refused(distinct, str(error))
     answers = lanes[Kind.ANSWER]
@@ -120,8 +122,9 @@ def build(
     stages, examples = [*answers.stages, divided, cleared.stage], cleared.stage.kept
     documents = None
     if drafts := lanes.get(Kind.DOCUMENT):
-        handed = handed_over(live.kept, answers.stages[1].dropped, DOCUMENT)
-        documents = add_documents(handed, drafts, spec, cleared.split, benchmarks, memory=inputs.memory)
+        documents = add_documents(
+            selected.set_aside(DOCUMENT), drafts, spec, cleared.split, benchmarks, memory=inputs.memory
+        )
     both = cleared.split
     if documents is not None:
         both = replace(both, train=pl.concat([both.train, documents.examples]).sort("example_id"))
@@ -132,7 +135,7 @@ def build(
     if inputs.index is not None and spec.trains_with_passages:
         # The last of all, because every comparison must see the texts as people wrote them.
         contents, shown = add_passages(
-            contents, documents, inputs.index, live.kept["record_id"], spec=spec, tokens=inputs.pinned.tokens,
+            contents, documents, inputs.index, live["record_id"], spec=spec, tokens=inputs.pinned.tokens,
             benchmarks=benchmarks,
         )  # fmt: skip
     own = pl.concat([both.train, both.holdout])
@@ -162,18 +165,17 @@ def build(
     )
 
 
-def draft(live: Stage, spec: ProjectSpec, pinned: Pinned) -> dict[Kind, Lane]:
+def draft(selected: Selected, spec: ProjectSpec, pinned: Pinned) -> dict[Kind, Lane]:
     """Return the rows that go through ``STEPS``, by kind. A kind without a lane is not part of the version.
 
     Raises:
         InvalidSpec: see ``draft_documents``.
     """
-    usable = select_usable(live.kept)
-    lanes = {Kind.ANSWER: Lane(usable.kept, [without_texts(live), without_texts(usable)])}
+    stages = [without_texts(selected.live), without_texts(selected.usable)]
+    lanes = {Kind.ANSWER: Lane(selected.usable.kept, stages)}
     if spec.dataset.formats.documents.enabled:
-        documents = handed_over(live.kept, usable.dropped, DOCUMENT)
-        lanes[Kind.DOCUMENT] = draft_documents(documents, spec, pinned)
-    rated_down = handed_over(live.kept, usable.dropped, RATED_DOWN)
+        lanes[Kind.DOCUMENT] = draft_documents(selected.set_aside(DOCUMENT), spec, pinned)
+    rated_down = selected.set_aside(RATED_DOWN)
     if rated_down.height:
         lanes[Kind.NEGATIVE] = draft_negatives(rated_down)
     return lanes

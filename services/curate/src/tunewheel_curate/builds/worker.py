@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from tunewheel_runtime.store import ObjectStore
 
     from tunewheel_curate.holdout.memory import HoldoutMemory
-    from tunewheel_curate.inputs import Inputs, OpenIndex, Pinned
+    from tunewheel_curate.inputs import Inputs, OpenIndex
     from tunewheel_curate.pipeline import Build
 
 
@@ -147,53 +147,43 @@ async def _curated(order: BuildOrder, records: pl.DataFrame) -> Build:
 
     from tunewheel_curate.builds.lm_eval_tasks import read_tasks
     from tunewheel_curate.evaluation.benchmarks import read_benchmarks, regression_benchmark
-    from tunewheel_curate.pipeline import build, refused
-    from tunewheel_curate.records.selection import distinct_records, with_ratings
+    from tunewheel_curate.pipeline import curate, refused
+    from tunewheel_curate.records.selection import select
     from tunewheel_curate.records.table import store_of
     from tunewheel_curate.similarity.near_cache import NearCache
+    from tunewheel_curate.stage import DOCUMENT
 
     spec, store = order.spec, ObjectStore(store_of(order.table_url))
+    selected = select(records, order.withdrawals, ratings=spec.dataset.ratings)
     regression = regression_benchmark(Path(order.regression_set) if order.regression_set else None)
     try:
         declared = await read_benchmarks(spec.dataset.benchmarks, store)
         benchmarks = (regression, *declared, *await read_tasks(spec, store, order.allowed))
-        inputs = await _inputs(order, records, store)
+        inputs = await _inputs(order, selected.set_aside(DOCUMENT), store)
     except (InvalidSpec, ArtifactMissing, CorruptArtifact) as error:
-        counted = with_ratings(records, wanted=spec.dataset.ratings)
         reason = str(error) if isinstance(error, InvalidSpec) else f"store: {error}; restore it"
-        return refused(distinct_records(counted), reason)
+        return refused(selected.distinct, reason)
     cache = NearCache(store)
     known = await cache.read(spec.project)
-    made = build(records, spec, inputs, known=known, benchmarks=benchmarks)
+    made = curate(selected, spec, inputs, known=known, benchmarks=benchmarks)
     await cache.write(spec.project, made.near_index, known=known)
     return made
 
 
-async def _pinned(order: BuildOrder, build_id: str, records: pl.DataFrame, store: ObjectStore) -> Pinned:
-    from tunewheel_curate.builds.pinned_inputs import pin_inputs
-    from tunewheel_curate.records.selection import drop_withdrawn, handed_over, select_usable
-    from tunewheel_curate.stage import DOCUMENT
-
-    live = drop_withdrawn(records, order.withdrawals).kept
-    documents = handed_over(live, select_usable(live).dropped, DOCUMENT)
-    secret = order.pseudonym_secret.get_secret_value()
-    return await pin_inputs(store, build_id, order.spec, documents, allowed=order.allowed, secret=secret)
-
-
-async def _inputs(order: BuildOrder, records: pl.DataFrame, store: ObjectStore) -> Inputs:
-    from tunewheel_curate.builds.pinned_inputs import pinned_replay, pinned_retired
+async def _inputs(order: BuildOrder, documents: pl.DataFrame, store: ObjectStore) -> Inputs:
+    from tunewheel_curate.builds.pinned_inputs import pin_inputs, pinned_replay, pinned_retired
     from tunewheel_curate.inputs import Inputs
 
     parts = {"records_upto", "withdrawals", "erasures", "previous", "index"}
     asked = order.model_dump(mode="json", include=parts)
     build_id = content_id("build", asked | {"spec_sha256": order.spec.sha256})
-    replay = order.spec.dataset.replay
+    replay, secret = order.spec.dataset.replay, order.pseudonym_secret.get_secret_value()
     retired = await pinned_retired(store, build_id, order.spec.project)
     return Inputs(
         withdrawals=order.withdrawals,
         memory=_memory(order).retiring(retired),
         replay=await pinned_replay(store, build_id, replay, order.allowed) if replay is not None else None,
-        pinned=await _pinned(order, build_id, records, store),
+        pinned=await pin_inputs(store, build_id, order.spec, documents, allowed=order.allowed, secret=secret),
         index=await _index(order, store),
     )
 

@@ -20,6 +20,7 @@ on; otherwise a build ignores them, and they are not in its funnel. ``contracts`
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
 import polars as pl
@@ -100,10 +101,26 @@ def select_usable(records: pl.DataFrame) -> Stage:
     return drop("selection", records, reason)
 
 
-def handed_over(records: pl.DataFrame, unusable: pl.DataFrame, reason: str) -> pl.DataFrame:
-    """Return the ``records`` that ``select_usable`` dropped for ``reason``; ``unusable`` has its reasons."""
-    ids = unusable.filter(pl.col("reason") == reason)["record_id"]
-    return records.filter(pl.col("record_id").is_in(ids.implode()))
+@dataclass(frozen=True)
+class Selected:
+    """The records of a build: which count, and why the others do not."""
+
+    distinct: pl.DataFrame
+    """One row per record, withdrawn ones too."""
+    live: Stage
+    usable: Stage
+
+    def set_aside(self, reason: str) -> pl.DataFrame:
+        """Return the records that ``select_usable`` dropped for ``reason``."""
+        ids = self.usable.dropped.filter(pl.col("reason") == reason)["record_id"]
+        return self.live.kept.filter(pl.col("record_id").is_in(ids.implode()))
+
+
+def select(records: pl.DataFrame, withdrawals: Iterable[Withdrawal], *, ratings: bool) -> Selected:
+    """Select among ``records`` (``RECORD_SCHEMA``, one project); ``ratings`` says whether ratings count."""
+    records = with_taught(with_ratings(records, wanted=ratings))
+    live = drop_withdrawn(records, withdrawals)
+    return Selected(distinct_records(records), live, select_usable(live.kept))
 
 
 def with_ratings(records: pl.DataFrame, *, wanted: bool) -> pl.DataFrame:
