@@ -5,7 +5,7 @@ import json
 import polars as pl
 import pytest
 from tunewheel_contracts.formats.spec import PiiPolicy
-from tunewheel_curate.documents.sections import read_sections
+from tunewheel_curate.documents.examples import read_sections
 
 PIECES = [
     {"path": ["Lockers"], "text": "Press  twice.\n\n\n\n- one\n  - nested", "page": 2},

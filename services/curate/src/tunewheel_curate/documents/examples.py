@@ -6,19 +6,22 @@ schema nor its labels apply to them.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import polars as pl
+from tunewheel_contracts.formats.data_quality import PiiPolicy
+from tunewheel_contracts.formats.document import DocumentSection
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_retrieval.sections import Section
+from tunewheel_retrieval.sections import Section, joined, on_one_line, repaired
 
-from tunewheel_curate.cleaning.injections import PROMPT_INJECTION, injected
+from tunewheel_curate.cleaning.injections import PROMPT_INJECTION, broken_up, injected
 from tunewheel_curate.cleaning.normalization import comparison_key
+from tunewheel_curate.cleaning.redaction import redact_records
 from tunewheel_curate.documents.drafts import drafts_of, is_told
-from tunewheel_curate.documents.sections import read_sections
 from tunewheel_curate.documents.teaching import section_key
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts, Overlap
 from tunewheel_curate.evaluation.contamination import decontaminate
@@ -48,6 +51,10 @@ _SENTENCE_END = re.compile(r"(?<=[.?!])\s+|\n")
 _MARK = re.compile(r"^[\s#>*-]*(?:Q:|\d+[.)])?\s*|(?<![\s*])[\s*]+$")
 """The mark before a heading, a list item or a question in a FAQ. It matches only at the beginning of a run of
 blanks or stars: tried from every character, a long run would take hours."""
+_JOINT = "\n"
+_SUMMARY = "summary: "
+"""A prefix of summaries during redaction. Without it, a summary that looks like JSON would be redacted as
+JSON, and its keys would stay."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,56 @@ class DocumentExamples:
         """Return, by example id, the record and the heading that the example was made of."""
         rows = self.provenance.select("example_id", "record_id", "heading").iter_rows()
         return {name: (record_id, heading) for name, record_id, heading in rows}
+
+
+def read_sections(
+    documents: pl.DataFrame, policy: PiiPolicy, *, secret: str = ""
+) -> tuple[Stage, list[Section]]:
+    """Return the redacted sections of ``documents`` (records), by record and reading order.
+
+    The stage counts pieces; reasons: ``empty``, ``pii`` (where the policy rejects).
+
+    Raises:
+        InvalidSpec: see ``redact_records``.
+    """
+    rows = [row for document in documents.sort("record_id").iter_rows(named=True) for row in _rows(document)]
+    pieces = pl.DataFrame(rows, schema=documents.schema)
+    stage = redact_records(pieces, policy, secret=secret)
+    sections: list[Section] = []
+    for record_id, group, heading, text, summary, attributes in stage.kept.select(
+        "record_id", "group", "title", "input", "output", "attributes"
+    ).iter_rows():
+        title, *path = heading.split(_JOINT)
+        said = {"text": text, "path": path, "summary": summary and summary.removeprefix(_SUMMARY)}
+        told = DocumentSection.model_validate(json.loads(attributes) | said)
+        sections.append(Section(record_id.partition(_JOINT)[0], group, title, tuple(path), (told,)))
+    return Stage("documents.sections", stage.kept, stage.dropped, stage.counts), joined(sections)
+
+
+def _rows(document: dict[str, object]) -> Iterator[dict[str, object]]:
+    """Yield a record for each piece with text: the title is the heading path, the output is the summary. So
+    each of the three texts is redacted by itself."""
+    title = on_one_line(str(document["title"]) or str(document["source_id"]))
+    for number, piece in enumerate(_pieces(document)):
+        text = broken_up(repaired(piece.text, verbatim=piece.kind == "code"))
+        if not text.strip():
+            continue
+        told = piece.model_dump(mode="json", exclude={"text", "path", "summary"}, exclude_defaults=True)
+        summary = broken_up(repaired(piece.summary, verbatim=True)) if piece.summary else None
+        yield document | {
+            "record_id": f"{document['record_id']}{_JOINT}{number:06}",
+            "title": _JOINT.join([title, *map(on_one_line, piece.path)]),
+            "input": text,
+            "output": summary and _SUMMARY + summary,
+            "attributes": json.dumps(told),
+        }
+
+
+def _pieces(document: dict[str, object]) -> Sequence[DocumentSection]:
+    if document["sections"]:
+        return [DocumentSection.model_validate(raw) for raw in json.loads(str(document["sections"]))]
+    # A document that was ingested before sections existed is one piece without a place.
+    return [DocumentSection(text=str(document["input"]))]
 
 
 def draft_documents(documents: pl.DataFrame, spec: ProjectSpec, pinned: Pinned) -> Lane:
