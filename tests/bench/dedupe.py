@@ -136,7 +136,7 @@ def judged(find: Callable[[list[str]], Pairs], keys: list[str], truth: Pairs) ->
 
 
 def by_tunewheel(keys: list[str]) -> Pairs:
-    pairs, _ = near_pairs(pl.Series(keys), minimum=THRESHOLD, known=empty_index())
+    pairs, _ = near_pairs(pl.Series(keys), minimum=THRESHOLD, earlier=empty_index())
     return {(pair.first, pair.second) for pair in pairs}
 
 
@@ -192,7 +192,7 @@ def semantic_figures() -> dict[str, Any]:
             and (b := place.get(row["Duplicate id"])) is not None
         }
     keys = [comparison_key(normalize_text(text)) for text in bugs.values()]
-    by_words, _ = near_pairs(pl.Series(keys), minimum=0.5, known=empty_index())
+    by_words, _ = near_pairs(pl.Series(keys), minimum=0.5, earlier=empty_index())
     by_meaning = semantic_pairs(keys, threshold=0.6)
     figures: dict[str, Any] = {"reports": len(keys), "marked_pairs": len(marked)}
     for name, pairs, levels in (
@@ -211,7 +211,7 @@ def semantic_figures() -> dict[str, Any]:
 
 def settled(records: pl.DataFrame) -> Stage:
     """Find and drop near-duplicates, as a build does."""
-    found = find_near_pairs(records, minimum=THRESHOLD, known=empty_index())
+    found = find_near_pairs(records, minimum=THRESHOLD, earlier=empty_index())
     assert found.pairs is not None
     return drop_near_duplicates(records, found.pairs, TASK, threshold=THRESHOLD)
 

@@ -53,7 +53,7 @@ def main() -> None:
     _, whole = timed(lambda: build(records, spec))
     known = build(records.head(KNOWN), spec).near_index
     start_anew()
-    _, whole_new = timed(lambda: build(records, spec, known=known))
+    _, whole_new = timed(lambda: build(records, spec, earlier=known))
     write_report(
         "incremental",
         packages=("rensa", "polars", "numpy"),
@@ -86,12 +86,12 @@ def start_anew() -> None:
 
 def stage(cache: NearCache, singles: pl.DataFrame, task: TaskSpec) -> None:
     known = asyncio.run(cache.read("bench"))
-    asyncio.run(cache.write("bench", settle(singles, task, known), known=known))
+    asyncio.run(cache.write("bench", settle(singles, task, known), earlier=known))
 
 
-def settle(singles: pl.DataFrame, task: TaskSpec, known: NearIndex) -> NearIndex:
+def settle(singles: pl.DataFrame, task: TaskSpec, earlier: NearIndex) -> NearIndex:
     """Find and drop near-duplicates, as a build does."""
-    found = find_near_pairs(singles, minimum=LEAK_SIMILARITY, known=known)
+    found = find_near_pairs(singles, minimum=LEAK_SIMILARITY, earlier=earlier)
     assert found.pairs is not None
     assert found.near_index is not None
     drop_near_duplicates(singles, found.pairs, task, threshold=0.8)

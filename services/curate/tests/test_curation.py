@@ -91,7 +91,7 @@ class Desk:
         self._folder, self._made = folder, (spec, records)
         store = folder / "store"
         self.log: list[Envelope[Any]] = []
-        self.known = LogState()
+        self.state = LogState()
         self.table = RecordTable(str(store / "records"))
         self.builder = DyingBuilder()
         self._rows = records(*({"partition": 0, "offset": n} for n in range(5)))
@@ -103,7 +103,7 @@ class Desk:
             table=self.table,
             projects=self.projects,  # type: ignore[arg-type]
             indexes=self.indexes,  # type: ignore[arg-type]
-            known=self.known,
+            state=self.state,
             followed=self,  # type: ignore[arg-type]
             missing=MissingRecords(service.store, service.warn),
             builder=self.builder,
@@ -115,7 +115,7 @@ class Desk:
 
     async def refresh(self) -> None:
         for offset, event in enumerate(self.log):
-            self.known.apply(event, Position(event.data.type, 0, offset))
+            self.state.apply(event, Position(event.data.type, 0, offset))
 
     async def catch_up(self) -> None:
         self.table.append(self._rows[: self.arrived])
@@ -349,7 +349,7 @@ async def test_a_build_is_not_for_everybody_to_ask_for(guarded: Guarded, by: str
     with pytest.raises(InvalidEvent, match=reason) as caught:
         await guarded.ask(by)
     assert caught.value.field == "principal"
-    assert not guarded.known.history.is_building("shop")
+    assert not guarded.state.history.is_building("shop")
 
 
 async def test_a_build_that_was_accepted_ends_when_its_operator_lost_the_role(guarded: Guarded) -> None:

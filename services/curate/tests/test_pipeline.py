@@ -89,7 +89,7 @@ def test_contradictions_are_listed_for_review(records, spec, varied_rows) -> Non
 def test_an_earlier_index_changes_nothing(records, spec, varied_rows) -> None:
     frame = messy(records, varied_rows)
     half = build(frame[::2], spec())
-    first, second = build(frame, spec()), build(frame, spec(), known=half.near_index)
+    first, second = build(frame, spec()), build(frame, spec(), earlier=half.near_index)
     assert identity(first, spec()) == identity(second, spec())
     assert first.lineage.equals(second.lineage)
     assert packed(first.near_index) == packed(second.near_index)

@@ -210,7 +210,7 @@ def versions(records: Any, spec: Any, varied: list[dict[str, Any]]) -> list[Buil
     )
     first = build(records(*rows[::2]), wanted, inputs, benchmarks=[BENCHMARK])
     again = replace(inputs, memory=first.memory)
-    second = build(records(*rows), wanted, again, known=first.near_index, benchmarks=[BENCHMARK])
+    second = build(records(*rows), wanted, again, earlier=first.near_index, benchmarks=[BENCHMARK])
     return [first, second]
 
 

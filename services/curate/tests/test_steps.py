@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 from functools import partial
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -11,6 +13,7 @@ from tunewheel_curate.stage import RECORD_SCHEMA, Stage, drop, keep_all
 from tunewheel_curate.step import Context, Kind, Lane, Step, run
 from tunewheel_curate.steps import STEPS
 
+REPOSITORY = Path(__file__).resolve().parents[3]
 DRAFTED = {*RECORD_SCHEMA, "format"}
 """The columns that a row has before the list."""
 
@@ -29,7 +32,7 @@ SHOUTING = Step("shouting", shouting, "input", writes="marks", options=lambda c:
 
 @pytest.fixture
 def context(records, spec):
-    return partial(Context, spec=spec(), pinned=Pinned(), received=records(), known=empty_index())
+    return partial(Context, spec=spec(), pinned=Pinned(), received=records(), earlier=empty_index())
 
 
 @pytest.fixture
@@ -44,6 +47,12 @@ def test_every_column_that_a_step_reads_was_there_or_was_written_before() -> Non
             if kind in step.kinds:
                 assert set(step.reads.split()) <= there, (step.name, kind)
                 there |= set(step.writes.split())
+
+
+def test_the_page_shows_the_list() -> None:
+    page = (REPOSITORY / "docs/architecture.md").read_text("utf-8").partition("## Curate's steps")[2]
+    shown = re.findall(r"^\| `(\w+)` \| ([\w, ]+) \|$", page.partition("\n## ")[0], re.MULTILINE)
+    assert shown == [(step.name, ", ".join(step.kinds)) for step in STEPS]
 
 
 def test_no_two_steps_have_one_name() -> None:

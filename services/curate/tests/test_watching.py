@@ -40,7 +40,7 @@ class Shop:
         self._records = records
         self.logged = self.kept = 0
         self.asked = 0
-        self.known = LogState()
+        self.state = LogState()
         declared = new_event(
             ProjectDeclared(
                 project="shop",
@@ -51,7 +51,7 @@ class Shop:
         curation: Any = SimpleNamespace(
             table=self.table,
             projects={"shop": declared},
-            known=self.known,
+            state=self.state,
             request_for_policy=lambda project, reason, pending: new_event(
                 DatasetRequested(
                     project=project, reason=reason, request=pending.request, records_upto=pending.upto
@@ -84,8 +84,8 @@ class Shop:
 
     async def _built_upto(self, project: str) -> dict[str, int]:
         if self.meanwhile is not None:
-            self.known.requested(self.meanwhile)
-        return self.known.history.built_upto(project)
+            self.state.requested(self.meanwhile)
+        return self.state.history.built_upto(project)
 
     async def _publish(self, event: Envelope[Any]) -> None:
         self.published.append(event)
@@ -225,10 +225,10 @@ async def test_the_turn_that_an_alarm_leads_to_is_asked_for_when_it_is_due(shop:
     shop.due = new_event(asked, source="/test")
     await shop.look()
     assert shop.published == [], "no alarm is open"
-    shop.known.turns.apply(new_event(ALARM, source="/test"))
+    shop.state.turns.apply(new_event(ALARM, source="/test"))
     await shop.look()
     assert [event.data.request for event in shop.published] == ["alarm-1"]
-    assert shop.known.history.has_requested("shop", shop.published[0].id)
+    assert shop.state.history.has_requested("shop", shop.published[0].id)
 
 
 def decision(step: str, *alarms: str) -> TurnDecided:
@@ -237,7 +237,7 @@ def decision(step: str, *alarms: str) -> TurnDecided:
 
 
 async def test_a_decision_is_told_when_it_changes_and_once_when_the_alarms_are_over(shop: Shop) -> None:
-    shop.known.turns.apply(new_event(ALARM, source="/test"))
+    shop.state.turns.apply(new_event(ALARM, source="/test"))
     for step in ("waits for labels", "cools down", "waits for labels"):
         shop.decided = decision(step, "alarm-1")
         await shop.look()
@@ -245,7 +245,7 @@ async def test_a_decision_is_told_when_it_changes_and_once_when_the_alarms_are_o
         project="shop", alarm_id="alarm-1", detector="input", dataset_id="ds-1", model_id="m",
         reason="calm", raised_at=NOON, resolved_at=NOON,
     )  # fmt: skip
-    shop.known.turns.apply(new_event(over, source="/test"))
+    shop.state.turns.apply(new_event(over, source="/test"))
     shop.decided = decision("no alarm is open")
     await shop.look()
     steps = [event.data.step for event in shop.published]
@@ -253,12 +253,12 @@ async def test_a_decision_is_told_when_it_changes_and_once_when_the_alarms_are_o
 
 
 async def test_what_another_replica_or_the_process_before_told_is_not_told_again(shop: Shop) -> None:
-    shop.known.turns.apply(new_event(ALARM, source="/test"))
+    shop.state.turns.apply(new_event(ALARM, source="/test"))
     shop.decided = decision("waits for labels", "alarm-1")
-    shop.known.decided(new_event(shop.decided, source="/test"))
+    shop.state.decided(new_event(shop.decided, source="/test"))
     await shop.look()
     assert shop.published == []
-    shop.known.decided(new_event(decision("cools down", "alarm-1"), source="/test"))
+    shop.state.decided(new_event(decision("cools down", "alarm-1"), source="/test"))
     await shop.look()
     assert shop.published == [], "two that disagree would contradict each other for ever"
     shop.now += TELL_AGAIN_SECONDS - 1
@@ -267,7 +267,7 @@ async def test_what_another_replica_or_the_process_before_told_is_not_told_again
     shop.now += 1
     await shop.look()
     assert [event.data.step for event in shop.published] == ["waits for labels"], "the other may be gone"
-    assert shop.known.decision("shop") == shop.decided
+    assert shop.state.decision("shop") == shop.decided
 
 
 def test_the_last_decision_on_the_log_holds_whatever_its_clock_said() -> None:

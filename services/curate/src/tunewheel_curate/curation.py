@@ -46,7 +46,7 @@ NO_INDEX = "retrieval.training needs passages, and the project has no index yet;
 
 
 class Curation:
-    """Answers events from three things: the record table, the state folded from the log (``known``), and the
+    """Answers events from three things: the record table, the state folded from the log (``state``), and the
     answers to requests."""
 
     def __init__(
@@ -56,7 +56,7 @@ class Curation:
         table: RecordTable,
         projects: View[ProjectDeclared],
         indexes: View[IndexVersioned],
-        known: LogState,
+        state: LogState,
         followed: LogReader,
         builder: Builder,
         missing: MissingRecords,
@@ -72,19 +72,19 @@ class Curation:
         self._backoff = backoff
         self._catch_up = catch_up
         self._answering = Answering(
-            service, table_url=table.url, known=known, followed=followed, builder=builder, missing=missing
+            service, table_url=table.url, state=state, followed=followed, builder=builder, missing=missing
         )
-        self._turns = Dispatch(known.turns, LabelCount(table, known.erasures.of), clock=clock)
+        self._turns = Dispatch(state.turns, LabelCount(table, state.erasures.of), clock=clock)
         self.table = table
         self.projects = projects
         self.indexes = indexes
-        self.known = known
+        self.state = state
         self._recalled: set[str] = set()
         """The requests for erasure whose findings the table remembers."""
 
     async def keep(self, deliveries: Sequence[Delivery[RecordIngested]]) -> None:
         """Append records to the table, each once, and start the build worker: a build often follows."""
-        rows, erasures = rows_of(deliveries), self.known.erasures.all()
+        rows, erasures = rows_of(deliveries), self.state.erasures.all()
         new = await asyncio.to_thread(self.table.append, rows, erasures=erasures)
         log.info("records_kept", delivered=len(deliveries), new=new)
         await self._builder.prepare()
@@ -95,7 +95,7 @@ class Curation:
         Raises:
             TransientError: the store is away.
         """
-        asked = self.known.erasures.by_request()
+        asked = self.state.erasures.by_request()
         new = {name: erasure for name, erasure in asked.items() if name not in self._recalled}
         self._recalled |= await recall(self.table, self._service.store, new)
 
@@ -111,7 +111,7 @@ class Curation:
             TransientError: the store is away.
         """
         declared = self.projects.get(project)
-        if declared is None or self.known.history.waiting(project):
+        if declared is None or self.state.history.waiting(project):
             return None
         spec = declared.data.spec
         if (await self._turns.decide(spec)).step is not Step.TURN:
@@ -120,7 +120,7 @@ class Curation:
         decision = await self._turns.decide(spec)
         if decision.step is not Step.TURN:
             return None
-        alarm = self.known.turns.alarm(project, decision.alarms[0])
+        alarm = self.state.turns.alarm(project, decision.alarms[0])
         return await self._request_once(
             alarm, BuildReason.DRIFT, name=decision.request, alarms=decision.alarms
         )
@@ -133,14 +133,14 @@ class Curation:
         """Return whether a version that is due because of records must wait for a turn, or for a request that
         itself waits for the project's first index."""
         declared = self.projects.get(project)
-        if self.known.history.waiting(project):
+        if self.state.history.waiting(project):
             return True
         return declared is not None and await self._turns.hold(declared.data.spec, reason) is not None
 
     async def built_upto(self, project: str) -> dict[str, int]:
         """Return up to which offsets the log names a project's records in builds and requests, now."""
         await self._followed.refresh()
-        return self.known.history.built_upto(project)
+        return self.state.history.built_upto(project)
 
     def request_for_policy(
         self, project: str, reason: BuildReason, pending: Pending
@@ -158,7 +158,7 @@ class Curation:
             TransientError: the store is away.
         """
         declared = self.projects.get(project)
-        waiting = self.known.history.waiting(project)
+        waiting = self.state.history.waiting(project)
         if declared is None or not waiting or self._lacks_index(project):
             return []
         return [await self._naming_records(event, declared.data.spec) for event in waiting]
@@ -169,7 +169,7 @@ class Curation:
         if not await self._is_used(event.project, RecordKind.DOCUMENT, event.data.document_id):
             return None
         # Withdrawing a republished document gives an event of the same id, so the version joins the name.
-        latest = self.known.history.latest(event.project)
+        latest = self.state.history.latest(event.project)
         name = event.id if latest is None else f"{event.id}.{latest.dataset_id}"
         return await self._request_once(event, BuildReason.COMMAND, name=name)
 
@@ -185,7 +185,7 @@ class Curation:
         delete = declared is not None and declared.data.spec.dataset.erase_versions
         found = await forget(
             event,
-            self.known.erasures.asked_by(event),
+            self.state.erasures.asked_by(event),
             table=self.table,
             store=self._service.store,
             names=self._builder.pseudonyms(event.project),
@@ -199,11 +199,11 @@ class Curation:
             records=found.records,
             dataset_ids=found.dataset_ids,
             deleted_dataset_ids=found.dataset_ids if delete else (),
-            model_ids=self.known.adapters_of(found.dataset_ids),
+            model_ids=self.state.adapters_of(found.dataset_ids),
             finding=await finding_ref(event, self._service.store),
         )
         answers: list[Envelope[Any]] = [self._service.new(proof, cause=event)]
-        latest = self.known.history.latest(event.project)
+        latest = self.state.history.latest(event.project)
         if latest is not None and latest.dataset_id in found.dataset_ids:
             request = await self._request_once(event, BuildReason.COMMAND)
             answers += [request] if request is not None else []
@@ -219,7 +219,7 @@ class Curation:
             InvalidEvent: the person who asks is no operator of the project, or the project is not declared.
         """
         await self._followed.refresh()
-        if self.known.history.has_answered(event.id) or event.data.awaits_index:
+        if self.state.history.has_answered(event.id) or event.data.awaits_index:
             return None  # ``requests_that_waited`` answers a request that waits for an index
         if event.data.records_upto is None:  # curate's own requests name their records
             await self._service.access.require(
@@ -295,7 +295,7 @@ class Curation:
         return ends_of(arrivals.filter(arrivals["project"] == project))
 
     async def _is_used(self, project: str, kind: RecordKind, source_id: str) -> bool:
-        history = self.known.history
+        history = self.state.history
         latest = history.latest(project)
         if history.is_building(project):
             return True
@@ -322,4 +322,4 @@ class Curation:
             alarm_ids=alarms,
         )
         request = self._service.new(self._with_index(data), cause=event)
-        return None if self.known.history.has_requested(event.project, request.id) else request
+        return None if self.state.history.has_requested(event.project, request.id) else request

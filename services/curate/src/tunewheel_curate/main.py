@@ -50,7 +50,7 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
     service = Service("curate", settings)
     if settings.pseudonym_secret is None:
         log.warning("no_pseudonym_secret", reason=NO_SECRET)
-    known = LogState()
+    state = LogState()
     allowed = AllowedSources.configured(
         hosts=settings.spec_hosts, folders=settings.spec_folders, store_url=service.store.url
     )
@@ -68,14 +68,14 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
 
     async def fill() -> None:
         await curation.recall_erasures()
-        await catch_up(table, settings, missing=missing, erasures=known.erasures.all)
+        await catch_up(table, settings, missing=missing, erasures=state.erasures.all)
 
     async def read_regression_set() -> None:
         # A bad setting stops the service here. In a build it would look like a fault of every project.
         await asyncio.to_thread(regression_benchmark, settings.eval_regression_set)
 
-    followed = service.replay_at(TOPICS, known.apply)
-    service.withhold(known.erasures, followed)
+    followed = service.replay_at(TOPICS, state.apply)
+    service.withhold(state.erasures, followed)
     projects = service.view(topics.PROJECT_DECLARED)
     indexes = service.view(topics.INDEX_VERSIONED)
     curation = Curation(
@@ -83,7 +83,7 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
         table=table,
         projects=projects,
         indexes=indexes,
-        known=known,
+        state=state,
         followed=followed,
         builder=builder,
         missing=missing,

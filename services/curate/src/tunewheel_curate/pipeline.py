@@ -77,17 +77,17 @@ def build(
     spec: ProjectSpec,
     inputs: Inputs | None = None,
     *,
-    known: NearIndex | None = None,
+    earlier: NearIndex | None = None,
     benchmarks: Sequence[BenchmarkTexts] = (),
 ) -> Build:
     """Curate ``records`` (``RECORD_SCHEMA``, one project) by ``spec``. A faulty spec gives a rejection.
 
-    ``known`` is the ``near_index`` of an earlier build, if there was one. It saves time and does not change
+    ``earlier`` is the ``near_index`` of an earlier build, if there was one. It saves time and does not change
     the result. Examples that overlap ``benchmarks`` are dropped from training.
     """
     inputs = inputs or Inputs()
     selected = select(records, inputs.withdrawals, ratings=spec.dataset.ratings)
-    return curate(selected, spec, inputs, known=known or empty_index(), benchmarks=benchmarks)
+    return curate(selected, spec, inputs, earlier=earlier or empty_index(), benchmarks=benchmarks)
 
 
 def curate(
@@ -95,14 +95,14 @@ def curate(
     spec: ProjectSpec,
     inputs: Inputs,
     *,
-    known: NearIndex,
+    earlier: NearIndex,
     benchmarks: Sequence[BenchmarkTexts],
 ) -> Build:
     """Curate the ``selected`` records; see ``build``."""
     distinct, live = selected.distinct, selected.live.kept
     try:
         lanes = draft(selected, spec, inputs.pinned)
-        run(STEPS, lanes, partial(Context, spec=spec, pinned=inputs.pinned, received=live, known=known))
+        run(STEPS, lanes, partial(Context, spec=spec, pinned=inputs.pinned, received=live, earlier=earlier))
     except InvalidSpec as error:
         return refused(distinct, str(error))
     answers = lanes[Kind.ANSWER]

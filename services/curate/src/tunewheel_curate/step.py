@@ -43,7 +43,7 @@ class Context:
     pinned: Pinned
     received: pl.DataFrame
     """The records before any step changed their texts."""
-    known: NearIndex
+    earlier: NearIndex
     """The index of an earlier build. It saves time and does not change the result."""
 
     @property

@@ -116,7 +116,7 @@ CORPUS_STEPS = (
     Step(
         "near_pairs", find_near_pairs, "key",
         options=lambda c: {
-            "minimum": min(c.spec.dataset.near_duplicate_threshold, LEAK_SIMILARITY), "known": c.known,
+            "minimum": min(c.spec.dataset.near_duplicate_threshold, LEAK_SIMILARITY), "earlier": c.earlier,
         },
     ),
     Step(

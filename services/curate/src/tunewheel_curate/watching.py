@@ -85,10 +85,10 @@ class Watch:
     async def look(self) -> None:
         """Read new records, request the builds that are due, and publish changed decisions about alarms."""
         await self._read_arrivals()
-        for project in self._curation.known.history.projects_waiting():
+        for project in self._curation.state.history.projects_waiting():
             for request in await self._curation.requests_that_waited(project):
                 await self._ask(request)
-        for project in self._curation.known.alarmed():
+        for project in self._curation.state.alarmed():
             request = await self._curation.request_for_drift(project)
             if request is not None:
                 await self._ask(request)
@@ -98,13 +98,13 @@ class Watch:
             if declared is None:
                 continue
             dataset = declared.data.spec.dataset
-            covered = self._curation.known.history.built_upto(project)
+            covered = self._curation.state.history.built_upto(project)
             pending = pending_records(
                 arrivals,
                 covered,
                 documents=dataset.formats.documents.enabled,
                 ratings=dataset.ratings,
-                withdrawals=self._curation.known.withdrawals.of(project),
+                withdrawals=self._curation.state.withdrawals.of(project),
             )
             quiet = self._clock() - self._last_arrival[project]
             reason = due(dataset.build, count=pending.count, quiet_seconds=quiet)
@@ -121,7 +121,7 @@ class Watch:
         asked = request.data
         log.info("dataset_requested", project=asked.project, reason=asked.reason, request=asked.request)
         await self._service.publish(request)
-        self._curation.known.requested(request)
+        self._curation.state.requested(request)
 
     async def _tell(self, project: str) -> None:
         """Publish the decision about a project's alarms unless the log's latest decision is the same.
@@ -133,7 +133,7 @@ class Watch:
         decided = self._curation.decision(project)
         if decided is None:
             return
-        if decided != self._curation.known.decision(project):
+        if decided != self._curation.state.decision(project):
             if decided == self._told.get(project):
                 since = self._contradicted.setdefault(project, self._clock())
                 if self._clock() - since < TELL_AGAIN_SECONDS:
@@ -144,7 +144,7 @@ class Watch:
             )  # fmt: skip
             event = self._service.new(decided)
             await self._service.publish(event)
-            self._curation.known.decided(event)
+            self._curation.state.decided(event)
         self._contradicted.pop(project, None)
         self._told[project] = decided
 
@@ -163,7 +163,7 @@ class Watch:
 
     async def _sweep(self) -> None:
         """Erase rows that another replica appended before it had read their erasure."""
-        erasures = self._curation.known.erasures.all()
+        erasures = self._curation.state.erasures.all()
         if not erasures:
             return
         await self._curation.recall_erasures()
@@ -180,8 +180,8 @@ class Watch:
         await self._sweep()
         frames = (await asyncio.to_thread(table.arrivals)).partition_by("project", as_dict=True)
         for (project,), frame in frames.items():
-            known = self._arrivals.get(project)
-            if known is None or _written(known) != _written(frame):
+            before = self._arrivals.get(project)
+            if before is None or _written(before) != _written(frame):
                 self._last_arrival[project] = self._clock()
                 self._hear(project)
             self._arrivals[project] = frame

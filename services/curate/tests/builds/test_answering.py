@@ -58,7 +58,7 @@ class Bench:
     """Answers to requests, and the log as its known events; ``refresh`` may find ``arriving`` ones."""
 
     def __init__(self, store: Path) -> None:
-        self.known = LogState()
+        self.state = LogState()
         allowed = AllowedSources.configured(hosts="", folders="", store_url=store.as_uri())
         self.builder = BuilderHere(allowed=allowed)
         self.arriving: list[Callable[[], None]] = []
@@ -68,7 +68,7 @@ class Bench:
         self.answering = Answering(
             self.service,
             table_url=self.table.url,
-            known=self.known,
+            state=self.state,
             followed=self,  # type: ignore[arg-type]
             builder=self.builder,
             missing=self.missing,
@@ -80,7 +80,7 @@ class Bench:
             self.arriving.pop(0)()
 
     def tell(self, event: Envelope) -> None:
-        self.known.apply(event, Position(event.data.type, 0, self._offset))
+        self.state.apply(event, Position(event.data.type, 0, self._offset))
         self._offset += 1
 
     def declare(self, spec) -> None:
@@ -229,7 +229,7 @@ async def test_a_version_of_a_newer_release_stops_its_own_project_alone(bench, r
     first = await bench.build(spec(), "one", rows[:30])
     newer = await bench.service.store.put("datasets/ds-newer/manifest.json", b'{"format": 2}')
     written = first.model_copy(update={"manifest": newer})
-    bench.known.history = History()
+    bench.state.history = History()
     bench.tell(new_event(written, source="/test"))
     refused = await bench.build(spec(), "two", rows)
     assert isinstance(refused, DatasetRejected)
@@ -244,7 +244,7 @@ async def test_what_lies_under_the_name_of_a_new_version_is_named(bench, rows, s
     folder = tmp_path / "store" / "datasets" / first.dataset_id
     (folder / "manifest.json").unlink()
     (folder / "train.parquet").write_bytes(b"other bytes")
-    bench.known.history = History()
+    bench.state.history = History()
     refused = await bench.build(spec(), "two", rows)
     assert isinstance(refused, DatasetRejected)
     assert f"remove datasets/{first.dataset_id}" in refused.reasons[0]
@@ -405,7 +405,7 @@ async def test_general_data_that_the_store_lost_refuses_its_own_project_alone(
     assert isinstance(await bench.build(asked, "one", rows), DatasetVersioned)
     for kept in (tmp_path / "store" / "replay").iterdir():
         kept.unlink()
-    bench.known.history = History()
+    bench.state.history = History()
     refused = await bench.build(asked, "two", rows)
     assert isinstance(refused, DatasetRejected)
     assert refused.reasons[0].startswith("store: replay/")

@@ -85,14 +85,14 @@ def test_shared_counts_are_those_of_the_sets() -> None:
 
 def test_a_flood_is_one_cluster_at_linear_cost() -> None:
     flood = [f"node {number} in rack seven is down again please restart it soon" for number in range(20_000)]
-    pairs, index = near_pairs(texts_of(flood), minimum=0.6, known=empty_index())
+    pairs, index = near_pairs(texts_of(flood), minimum=0.6, earlier=empty_index())
     assert len(index.codes) <= 32 * near_index.PIVOTS * len(flood)
     joined = set(pairs.first.tolist()) | set(pairs.second.tolist())
     assert len(joined) == len(flood)
 
 
 def test_similarity_is_the_jaccard_of_the_shingles() -> None:
-    pairs, _ = near_pairs(texts_of(TEXTS), minimum=0.5, known=empty_index())
+    pairs, _ = near_pairs(texts_of(TEXTS), minimum=0.5, earlier=empty_index())
     assert len(pairs) > 50
     for pair in pairs:
         assert pair.similarity == jaccard(shingles(TEXTS[pair.first]), shingles(TEXTS[pair.second]))

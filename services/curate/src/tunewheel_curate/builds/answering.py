@@ -58,17 +58,17 @@ class Answering:
         service: Service,
         *,
         table_url: str,
-        known: LogState,
+        state: LogState,
         followed: LogReader,
         builder: Builder,
         missing: MissingRecords,
     ) -> None:
         self._service = service
-        self._known = known
+        self._state = state
         self._followed = followed
         self._builder = builder
         self._missing = missing
-        self._versions = StoredVersions(service.store, known, builder, table_url=table_url)
+        self._versions = StoredVersions(service.store, state, builder, table_url=table_url)
 
     async def answer(
         self,
@@ -90,14 +90,14 @@ class Answering:
         """
         while True:
             basis, index = self._basis(event), await self._index_for(event.data, spec, newest)
-            previous = self._known.history.latest(event.project)
+            previous = self._state.history.latest(event.project)
             order = self._versions.order(
                 spec,
                 records_upto=event.data.records_upto,
                 withdrawals_upto=basis.withdrawals_upto,
                 erasures=basis.erasures,
                 previous=previous.dataset_id if previous else None,
-                published=self._known.history.versions(event.project),
+                published=self._state.history.versions(event.project),
                 index=index,
             )
             try:
@@ -150,13 +150,13 @@ class Answering:
 
     def _basis(self, event: Envelope[DatasetRequested]) -> Basis:
         pinned = event.data.withdrawals_upto
-        upto = self._known.withdrawals.upto(event.project) if pinned is None else pinned
-        return Basis(upto, self._known.erasures.of(event.project))
+        upto = self._state.withdrawals.upto(event.project) if pinned is None else pinned
+        return Basis(upto, self._state.erasures.of(event.project))
 
     async def _forget_meanwhile(self, project: str, *, before: tuple[Erasure, ...]) -> None:
         """Delete the answers that a teacher gave during a build about documents erased during that build."""
         store = self._service.store
-        for erasure in self._known.erasures.of(project):
+        for erasure in self._state.erasures.of(project):
             if erasure not in before:
                 keys = await taught_of(store, project, erasure.subject)
                 await forget_taught(store, project, erasure.subject, keys)
@@ -212,10 +212,10 @@ class Answering:
         It is allowed by command if the turn of ``previous`` ended badly: the same data may win against
         another champion. It is allowed for alarms if that turn got no verdict, for example for a lost GPU.
         """
-        name, failure = previous.dataset_id, self._known.turns.failure(event.project, previous.dataset_id)
+        name, failure = previous.dataset_id, self._state.turns.failure(event.project, previous.dataset_id)
         if failure is None:
             return f"records: nothing changed since {name}; publish new records first"
-        retries = event.data.reason is BuildReason.DRIFT and self._known.turns.may_try_again(
+        retries = event.data.reason is BuildReason.DRIFT and self._state.turns.may_try_again(
             event.project, name
         )
         if event.data.reason is BuildReason.COMMAND or retries:

@@ -42,9 +42,9 @@ class VersionLost(TunewheelError):
 class StoredVersions:
     """Reads and writes versions, and prepares the orders of builds."""
 
-    def __init__(self, store: ObjectStore, known: LogState, builder: Builder, *, table_url: str) -> None:
+    def __init__(self, store: ObjectStore, state: LogState, builder: Builder, *, table_url: str) -> None:
         self._store = store
-        self._known = known
+        self._state = state
         self._builder = builder
         self._table_url = table_url
 
@@ -69,7 +69,7 @@ class StoredVersions:
             spec=spec,
             records_upto=dict(records_upto or {}),
             folder="",
-            withdrawals=self._known.withdrawals.before(spec.project, withdrawals_upto or {}),
+            withdrawals=self._state.withdrawals.before(spec.project, withdrawals_upto or {}),
             erasures=erasures,
             previous=previous,
             published=tuple(one.dataset_id for one in published),
@@ -137,7 +137,7 @@ class StoredVersions:
             raise VersionLost(version.dataset_id, f"is damaged in the store ({error})") from error
 
     async def _restore(self, version: DatasetVersioned, *, stop: asyncio.Event) -> None:
-        name, spec = version.dataset_id, self._known.specs.get(version.spec_sha256)
+        name, spec = version.dataset_id, self._state.specs.get(version.spec_sha256)
         if spec is None:
             raise VersionLost.for_good(name, "its spec is no longer on the log")
         if version.index is not None and not await self._store.exists(version.index.path):
@@ -145,14 +145,14 @@ class StoredVersions:
                 name,
                 f"{version.index.path}, whose passages it holds, is deleted; restoring that index helps too",
             )
-        earlier = self._known.history.before(version)
+        earlier = self._state.history.before(version)
         before = next((one for one in earlier if one.dataset_id == version.previous), None)
         memory = await self.memory_of(before, stop=stop) if before else None
         order = self.order(
             spec,
             records_upto=version.records_upto,
             withdrawals_upto=version.withdrawals_upto,
-            erasures=self._known.erasures.of(version.project),
+            erasures=self._state.erasures.of(version.project),
             previous=version.previous,
             published=earlier,
             index=version.index,

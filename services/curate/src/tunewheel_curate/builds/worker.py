@@ -164,9 +164,9 @@ async def _curated(order: BuildOrder, records: pl.DataFrame) -> Build:
         reason = str(error) if isinstance(error, InvalidSpec) else f"store: {error}; restore it"
         return refused(selected.distinct, reason)
     cache = NearCache(store)
-    known = await cache.read(spec.project)
-    made = curate(selected, spec, inputs, known=known, benchmarks=benchmarks)
-    await cache.write(spec.project, made.near_index, known=known)
+    earlier = await cache.read(spec.project)
+    made = curate(selected, spec, inputs, earlier=earlier, benchmarks=benchmarks)
+    await cache.write(spec.project, made.near_index, earlier=earlier)
     return made
 
 

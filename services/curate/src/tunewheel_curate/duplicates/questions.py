@@ -58,12 +58,12 @@ def _keep_best(name: str, records: pl.DataFrame, cluster: pl.Expr, *, reason: st
     )
 
 
-def find_near_pairs(records: pl.DataFrame, *, minimum: float, known: NearIndex) -> Stage:
+def find_near_pairs(records: pl.DataFrame, *, minimum: float, earlier: NearIndex) -> Stage:
     """Find the pairs of records whose ``key`` has at least the similarity ``minimum``.
 
-    ``known`` saves time and does not change the result. ``near_index`` is the index for the next build.
+    ``earlier`` saves time and does not change the result. ``near_index`` is the index for the next build.
     """
-    pairs, index = near_pairs(records["key"], minimum=minimum, known=known)
+    pairs, index = near_pairs(records["key"], minimum=minimum, earlier=earlier)
     return replace(keep_all("near_pairs", records), pairs=pairs, near_index=index)
 
 

@@ -45,10 +45,10 @@ class NearCache:
             log.warning("near_index_unread", project=project, error=str(error))
         return empty_index()
 
-    async def write(self, project: str, index: NearIndex, *, known: NearIndex | None = None) -> None:
-        """Store the index of ``project``, unless it has the same texts as ``known``, the index that was
+    async def write(self, project: str, index: NearIndex, *, earlier: NearIndex | None = None) -> None:
+        """Store the index of ``project``, unless it has the same texts as ``earlier``, the index that was
         read."""
-        if known is not None and len(known) == len(index) and bool((known.high == index.high).all()):
+        if earlier is not None and len(earlier) == len(index) and bool((earlier.high == index.high).all()):
             return
         data = packed(index)
         path = f"{_folder(project)}/{ALGORITHM}/{hashlib.sha256(data).hexdigest()}.npz"

@@ -87,15 +87,15 @@ class SimilarPairs(Sequence[SimilarPair]):
 def similar_pairs(texts: Sequence[str], *, minimum: float) -> SimilarPairs:
     """Return all found pairs of ``texts`` whose similarity is at least ``minimum``, by position."""
     keys = pl.Series([comparison_key(text) for text in texts], dtype=pl.String)
-    return near_pairs(keys, minimum=minimum, known=empty_index())[0]
+    return near_pairs(keys, minimum=minimum, earlier=empty_index())[0]
 
 
-def near_pairs(keys: pl.Series, *, minimum: float, known: NearIndex) -> tuple[SimilarPairs, NearIndex]:
+def near_pairs(keys: pl.Series, *, minimum: float, earlier: NearIndex) -> tuple[SimilarPairs, NearIndex]:
     """Return the similar pairs of ``keys`` (as ``comparison_key`` returns them) and the index they make.
 
-    ``known`` saves comparisons and does not change the result. Each key is paired with the first equal key.
+    ``earlier`` saves comparisons and does not change the result. Each key is paired with the first equal key.
     """
-    index, numbers = grow(known, keys)
+    index, numbers = grow(earlier, keys)
     distinct, representative, inverse = np.unique(numbers, return_index=True, return_inverse=True)
     assert len(distinct) == len(index)
     first, second, similarity = index.similar(minimum)
