@@ -10,8 +10,8 @@ from tunewheel_console.state import ConsoleState, Project
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import turn_id_of
-from tunewheel_curate.turns.facts import TurnFacts
 from tunewheel_monitor.turns.facts import TurnLog
+from tunewheel_turns.facts import TurnFacts
 from tunewheel_wheel.wheel import Wheel
 
 from tunewheel_testing.random_logs import OUTCOMES, RandomLog, Truth

@@ -38,7 +38,7 @@ def owners() -> dict[str, str]:
             if file.suffix in {".py", ".so", ".pyd"}:
                 found[str(one.locate_file(file))] = normal(one.metadata["Name"])
     for sources in (*ROOT.glob("*/src/tunewheel_*"), *ROOT.glob("services/*/src/tunewheel_*")):
-        found |= {str(file): normal(sources.name) for file in sources.rglob("*.py")}
+        found |= {str(file): normal(f"tunewheel-{sources.parents[1].name}") for file in sources.rglob("*.py")}
     return found
 
 

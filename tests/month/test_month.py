@@ -20,9 +20,9 @@ import pytest
 from tunewheel_contracts.events.data import DatasetRequested
 from tunewheel_contracts.events.monitoring import DriftResolved, TurnCompleted
 from tunewheel_contracts.events.production import DriftDetected, RolloutJudged
-from tunewheel_curate.turns.deciding import Step
-from tunewheel_curate.turns.facts import TurnFacts
 from tunewheel_monitor.turns.facts import TurnLog
+from tunewheel_turns.deciding import Step
+from tunewheel_turns.facts import TurnFacts
 
 from .traffic import NEW, OUTAGE, SHIFT_FROM, START
 from .wheel import SPEC, Month

@@ -22,12 +22,12 @@ from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetCounts
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_curate.turns.deciding import Step, decide
-from tunewheel_curate.turns.facts import TurnFacts
 from tunewheel_monitor.fold import Facts, fold, follow, tick
 from tunewheel_monitor.knowledge import Production
 from tunewheel_monitor.state import ProjectState
 from tunewheel_monitor.turns.facts import TurnLog
+from tunewheel_turns.deciding import Step, decide
+from tunewheel_turns.facts import TurnFacts
 
 from .traffic import DAYS, INTENTS, NEW, START, Model, Traffic
 

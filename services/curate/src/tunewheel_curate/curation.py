@@ -27,17 +27,17 @@ from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.retry import Backoff
 from tunewheel_runtime.service import Delivery, Lease, Service
 from tunewheel_runtime.view import LogReader, View
+from tunewheel_turns.deciding import Step
+from tunewheel_turns.dispatch import Dispatch, utc_now
 
 from tunewheel_curate.builds.answering import Answer, Answering
 from tunewheel_curate.builds.building import Builder, BuildFailed, BuildStopped, WorkerFailed
 from tunewheel_curate.builds.log_state import LogState
 from tunewheel_curate.builds.policy import Pending
+from tunewheel_curate.labelling.counting import LabelCount
 from tunewheel_curate.records.forgetting import finding_ref, forget, recall
 from tunewheel_curate.records.log import MissingRecords, rows_of
 from tunewheel_curate.records.table import RecordTable, ends_of
-from tunewheel_curate.turns.deciding import Step
-from tunewheel_curate.turns.dispatch import Dispatch, utc_now
-from tunewheel_curate.turns.labelling import LabelCount
 
 log = structlog.get_logger(__name__)
 
@@ -74,7 +74,7 @@ class Curation:
         self._answering = Answering(
             service, table_url=table.url, state=state, followed=followed, builder=builder, missing=missing
         )
-        self._turns = Dispatch(state.turns, LabelCount(table, state.erasures.of), clock=clock)
+        self._turns = Dispatch(state.turns, LabelCount(table, state.erasures.of).count, clock=clock)
         self.table = table
         self.projects = projects
         self.indexes = indexes

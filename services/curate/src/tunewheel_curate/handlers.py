@@ -14,8 +14,8 @@ from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureReques
 from tunewheel_runtime.service import Delivery, Lease, Service
 
 from tunewheel_curate.curation import Curation
+from tunewheel_curate.labelling.requests import LabelsWanted
 from tunewheel_curate.records.log import GROUP
-from tunewheel_curate.turns.labels_wanted import LabelsWanted
 
 
 def register(service: Service, curation: Curation, labels: LabelsWanted, *, append_batch: int) -> None:

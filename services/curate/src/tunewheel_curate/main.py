@@ -26,11 +26,11 @@ from tunewheel_curate.builds.metrics import Metrics
 from tunewheel_curate.curation import Curation
 from tunewheel_curate.evaluation.benchmarks import regression_benchmark
 from tunewheel_curate.handlers import register
+from tunewheel_curate.labelling.requests import LabelsWanted
+from tunewheel_curate.labelling.taught_answers import TaughtAnswers
 from tunewheel_curate.records.log import GROUP, MissingRecords, catch_up
 from tunewheel_curate.records.table import RecordTable, table_url
 from tunewheel_curate.settings import Settings
-from tunewheel_curate.turns.labels_wanted import LabelsWanted
-from tunewheel_curate.turns.taught_answers import TaughtAnswers
 from tunewheel_curate.watching import Watch
 
 log = structlog.get_logger(__name__)

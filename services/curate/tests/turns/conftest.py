@@ -14,9 +14,9 @@ from tunewheel_contracts.events.data import BuildReason
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import turn_id_of
 from tunewheel_contracts.topics import BY_NAME
-from tunewheel_curate.turns.deciding import Decision, decide
-from tunewheel_curate.turns.facts import TurnFacts
-from tunewheel_curate.turns.state import State
+from tunewheel_turns.deciding import Decision, decide
+from tunewheel_turns.facts import TurnFacts
+from tunewheel_turns.state import State
 
 EXAMPLES = Path(__file__).resolve().parents[4] / "contracts/examples"
 START = datetime(2026, 3, 2, 8, tzinfo=UTC)

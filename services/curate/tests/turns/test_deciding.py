@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +11,8 @@ from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.data import BuildReason
 from tunewheel_contracts.events.production import AlarmOpened
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_curate.records.table import RecordTable
-from tunewheel_curate.turns.deciding import MOST_ALARMS, RETRIES, RETRY_AFTER, Step, decide, hold
-from tunewheel_curate.turns.dispatch import Dispatch
-from tunewheel_curate.turns.labelling import LabelCount
+from tunewheel_turns.deciding import MOST_ALARMS, RETRIES, RETRY_AFTER, Step, decide, hold
+from tunewheel_turns.dispatch import Dispatch
 from tunewheel_wheel.turn import STALE
 
 Make = Callable[..., Any]
@@ -429,12 +426,10 @@ def test_labels_that_come_after_a_month_still_begin_a_turn(log: Make) -> None:
     assert desk.decide().step is Step.TURN
 
 
-def test_an_alarm_of_last_month_waits_for_approval_and_is_named_by_the_persons_build(
-    log: Make, tmp_path: Path
-) -> None:
+def test_an_alarm_of_last_month_waits_for_approval_and_is_named_by_the_persons_build(log: Make) -> None:
     desk = after_a_month(log(approval=True))
     assert desk.decide().step is Step.APPROVAL
-    assert by_command(desk, tmp_path, desk.now) == ("alarm-1",)
+    assert by_command(desk) == ("alarm-1",)
     assert desk.ask(BuildReason.COMMAND, alarm_ids=("alarm-1",)).data.alarm_ids == ("alarm-1",)
     assert desk.decide().step is Step.IN_FLIGHT
 
@@ -452,17 +447,16 @@ def test_an_alarm_waits_for_the_next_months_budget(log: Make) -> None:
     assert decide(desk.state(), datetime(2027, 1, 1, tzinfo=UTC)).step is Step.TURN
 
 
-def by_command(desk: Any, folder: Path, now: datetime) -> tuple[str, ...]:
-    labels = LabelCount(RecordTable(str(folder / "records")), lambda _: ())
-    return Dispatch(desk.facts(), labels, clock=lambda: now).mended_by_command(desk.spec)
+def by_command(desk: Any) -> tuple[str, ...]:
+    return Dispatch(desk.facts(), lambda *_: {}, clock=lambda: desk.now).mended_by_command(desk.spec)
 
 
-def test_a_turn_is_for_no_more_alarms_than_its_request_can_name(log: Make, tmp_path: Path) -> None:
+def test_a_turn_is_for_no_more_alarms_than_its_request_can_name(log: Make) -> None:
     desk = log(cooldown_seconds=0)
     names = tuple(f"alarm-{number:02}" for number in range(MOST_ALARMS + 1))
     for name in names:
         desk.alarm(name)
-    assert by_command(desk, tmp_path, desk.now) == names[:-1]
+    assert by_command(desk) == names[:-1]
     first = desk.begin()
     assert first.data.alarm_ids == names[:-1]
     desk.reject(first)

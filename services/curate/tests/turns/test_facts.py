@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tunewheel_contracts.events.data import BuildReason
-from tunewheel_curate.turns.deciding import Step, decide
-from tunewheel_curate.turns.facts import TurnFacts
+from tunewheel_turns.deciding import Step, decide
+from tunewheel_turns.facts import TurnFacts
 
 Make = Callable[..., Any]
 

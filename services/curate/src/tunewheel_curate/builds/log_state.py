@@ -25,9 +25,8 @@ from tunewheel_contracts.topics import (
 )
 from tunewheel_contracts.withdrawals import Withdrawals
 from tunewheel_runtime.service import Position
-
-from tunewheel_curate.turns.facts import TOPICS as TURN_TOPICS
-from tunewheel_curate.turns.facts import TurnFacts
+from tunewheel_turns.facts import TOPICS as TURN_TOPICS
+from tunewheel_turns.facts import TurnFacts
 
 TOPICS = tuple(
     dict.fromkeys(

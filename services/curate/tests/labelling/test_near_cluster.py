@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 from structlog.testing import capture_logs
 from tunewheel_contracts.events.monitoring import LabelsRequested
+from tunewheel_curate.labelling.near_cluster import NEAR_COLUMNS, NearCluster, NearCount
 from tunewheel_curate.records.table import RecordTable, ends_of
-from tunewheel_curate.turns.near_cluster import NEAR_COLUMNS, NearCluster, NearCount
 from tunewheel_embedding.static import StaticEmbedder, Vectors, unit_length
 
 TAUGHT = {"trust": "unverified", "attributes": json.dumps({"taught_by": "some/teacher"})}

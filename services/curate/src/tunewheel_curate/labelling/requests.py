@@ -9,7 +9,7 @@ from tunewheel_runtime.jobs import Lease
 from tunewheel_runtime.view import View
 from tunewheel_runtime.webhooks import Notice, Webhook, WebhookSettings
 
-from tunewheel_curate.turns.taught_answers import TaughtAnswers
+from tunewheel_curate.labelling.taught_answers import TaughtAnswers
 
 TYPE = "labels.waiting"
 FIELD = "drift.labels.webhook"

@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection, Mapping
 from tunewheel_contracts.erasures import Erasure
 from tunewheel_contracts.events.monitoring import LabelsRequested
 
+from tunewheel_curate.labelling.near_cluster import NEAR_COLUMNS, Embed, NearCluster
 from tunewheel_curate.records.selection import erased
 from tunewheel_curate.records.table import SUBJECT_COLUMNS, RecordTable
-from tunewheel_curate.turns.near_cluster import NEAR_COLUMNS, Embed, NearCluster
 
 COLUMNS = tuple(dict.fromkeys((*NEAR_COLUMNS, *SUBJECT_COLUMNS)))
 """The columns that are read: those for counting, and those that say whether a row is erased."""

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from tunewheel_contracts.events.monitoring import TurnDecided
-from tunewheel_curate.turns.deciding import decide
-from tunewheel_curate.turns.dispatch import tell
+from tunewheel_turns.deciding import decide
+from tunewheel_turns.dispatch import tell
 
 CLUSTER = {
     "suggested_action": "collect_labels",

@@ -23,7 +23,7 @@ from tunewheel_wheel.turn import Course, TurnEnd, TurnStage, course_of, stale_af
 from tunewheel_wheel.turn import Turn as FoldedTurn
 from tunewheel_wheel.wheel import Wheel
 
-from tunewheel_curate.turns.state import BAD, MACHINERY, Alarm, State, Turn, outcome_of
+from tunewheel_turns.state import BAD, MACHINERY, Alarm, State, Turn, outcome_of
 
 TOPICS = (*TURNS, *ALARMS, topics.LABELS_REQUESTED, topics.TRAIN_PLANNED)
 

@@ -1,19 +1,19 @@
-"""Decides with the state from the log, the labels in the record table, and the clock."""
+"""Decides with the state from the log, the number of labels, and the clock."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import structlog
 from tunewheel_contracts.events.data import BuildReason
-from tunewheel_contracts.events.monitoring import AlarmAnswer, TurnDecided
+from tunewheel_contracts.events.monitoring import AlarmAnswer, LabelsRequested, TurnDecided
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_planner.spending import spent_in_month
 
-from tunewheel_curate.turns.deciding import (
+from tunewheel_turns.deciding import (
     MOST_ALARMS,
     Decision,
     Step,
@@ -23,9 +23,8 @@ from tunewheel_curate.turns.deciding import (
     labels_needed,
     to_mend,
 )
-from tunewheel_curate.turns.facts import TurnFacts
-from tunewheel_curate.turns.labelling import LabelCount
-from tunewheel_curate.turns.state import Alarm, State
+from tunewheel_turns.facts import TurnFacts
+from tunewheel_turns.state import Alarm, State
 
 BUILD = "`tunewheel build --project {project}`"
 NEXT_STEPS = {
@@ -40,6 +39,9 @@ NEXT_STEPS = {
 """By step: what a person should do. The other steps need nobody."""
 PUBLISH = "Publish documents about {about}: `tunewheel publish FILES --project {project}`."
 
+CountLabels = Callable[[str, Mapping[str, LabelsRequested]], Mapping[str, int]]
+"""Returns for a project, by alarm, how many of the wanted labels there are. It may read the store."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -51,10 +53,10 @@ class Dispatch:
     """Decides what is due, and keeps the latest decision about each project."""
 
     def __init__(
-        self, facts: TurnFacts, labels: LabelCount, *, clock: Callable[[], datetime] = utc_now
+        self, facts: TurnFacts, count_labels: CountLabels, *, clock: Callable[[], datetime] = utc_now
     ) -> None:
         self._facts = facts
-        self._labels = labels
+        self._count_labels = count_labels
         self._clock = clock
         self._decided: dict[str, TurnDecided] = {}
         """By project: the latest decision."""
@@ -104,7 +106,7 @@ class Dispatch:
         }
         if not wanted:
             return state
-        return replace(state, labelled=await asyncio.to_thread(self._labels.count, spec.project, wanted))
+        return replace(state, labelled=await asyncio.to_thread(self._count_labels, spec.project, wanted))
 
 
 def tell(state: State, decision: Decision, project: str, now: datetime) -> TurnDecided:

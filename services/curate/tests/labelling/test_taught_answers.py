@@ -21,9 +21,9 @@ from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.formats.label_prompts import LabelPrompt, LabelPrompts
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_curate.labelling.requests import LabelsWanted, notice_of
+from tunewheel_curate.labelling.taught_answers import TaughtAnswers
 from tunewheel_curate.settings import Settings
-from tunewheel_curate.turns.labels_wanted import LabelsWanted, notice_of
-from tunewheel_curate.turns.taught_answers import TaughtAnswers
 from tunewheel_runtime.jobs import Lease, LeaseLost
 from tunewheel_runtime.store import ObjectStore
 

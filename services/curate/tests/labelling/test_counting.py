@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 from tunewheel_contracts.erasures import Erasure
 from tunewheel_contracts.events.monitoring import LabelsRequested
+from tunewheel_curate.labelling.counting import LabelCount
 from tunewheel_curate.records.table import RecordTable
-from tunewheel_curate.turns.labelling import LabelCount
 
 
 def asked(alarm: str, centroid: tuple[float, ...]) -> LabelsRequested:

@@ -16,7 +16,7 @@ from tunewheel_contracts.formats.drift_spec import Follows, TurnPolicy
 from tunewheel_planner.spending import Cost, next_month, spent_in_month
 from tunewheel_wheel.turn import STALE
 
-from tunewheel_curate.turns.state import GOOD, MACHINERY, Alarm, State, Turn
+from tunewheel_turns.state import GOOD, MACHINERY, Alarm, State, Turn
 
 MOST_ALARMS = 64
 """The most alarms that a request can name (``DatasetRequested.alarm_ids``)."""
