@@ -83,12 +83,10 @@ class _Troubles:
     def __init__(self, failed: Callable[[BaseException], None]) -> None:
         self._failed = failed
 
-    def log(
-        self, level: int, msg: Any, /, *, exc_info: Any = None, extra: Mapping[str, Any] | None = None
-    ) -> None:
+    def log(self, level: int, msg: Any, /, *, exc_info: Any = None, extra: object = None) -> None:
         if not isinstance(exc_info, KafkaError):
             return
         if refusal := not_allowed(exc_info):
             self._failed(refusal)
         else:
-            log.warning("consume_failed", topic=(extra or {}).get("topic"), error=str(exc_info))
+            log.warning("consume_failed", error=str(exc_info))
