@@ -59,6 +59,7 @@ def test_lora_learns_in_two_steps(lora):
     assert any(value.abs().max() > 0 for name, value in lora.weights().items() if "lora_B" in name)
 
 
+@pytest.mark.nightly("models")
 def test_qlora_begins_near_lora_and_learns(make, lora):
     run = make("qlora", method="qlora")
     run.train()
@@ -66,6 +67,7 @@ def test_qlora_begins_near_lora_and_learns(make, lora):
     assert losses(run)[1] < losses(run)[0]
 
 
+@pytest.mark.nightly("models")
 def test_full_begins_where_lora_does_and_writes_a_whole_model(make, lora, smollm2: BaseModel):
     run = make("full", method="full", epochs=0.5, learning_rate=1e-4, keep_checkpoints=1)
     run.train()
@@ -77,6 +79,7 @@ def test_full_begins_where_lora_does_and_writes_a_whole_model(make, lora, smollm
     assert saved.chat_template == ours.chat_template
 
 
+@pytest.mark.nightly("models")
 def test_an_exported_model_answers_as_its_adapter(lora, smollm2: BaseModel, rows, tmp_path: Path):
     encoded, _ = encode_examples(rows, load_tokenizer(smollm2), max_tokens=256)
     trained = Trained("smollm2", smollm2, lora.job.output_dir)
