@@ -81,6 +81,7 @@ async def test_whatever_is_cut_off_is_made_up_for_and_nothing_is_doubled(
     assert [r.model_id for r in desired.data.desired.routes] == [first, second]
 
 
+@pytest.mark.nightly("kills")
 async def test_a_command_that_was_cut_off_after_each_of_its_events_is_carried_out_once(
     fresh_kafka: str, tmp_path: Path, project: str
 ):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -30,14 +29,24 @@ def _tracked() -> list[Path]:
     return [path for name in done.stdout.split("\0") if name and (path := ROOT / name).is_file()]
 
 
-def _lines(paths: list[Path]) -> Iterator[tuple[str, str]]:
-    for path in paths:
+def _naming(*patterns: re.Pattern[str]) -> list[str]:
+    """Return the lines of tracked files that match one of ``patterns``. A file is searched as a whole first:
+    hardly one has such a line."""
+    tracked = _tracked()
+    assert len(tracked) >= 100
+    found: list[str] = []
+    for path in tracked:
         try:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
             continue
-        for number, line in enumerate(text.splitlines(), 1):
-            yield f"{path.relative_to(ROOT)}:{number}", line
+        if any(pattern.search(text) for pattern in patterns):
+            found += (
+                f"{path.relative_to(ROOT)}:{number}: {line.strip()[:120]}"
+                for number, line in enumerate(text.splitlines(), 1)
+                if any(pattern.search(line) for pattern in patterns)
+            )
+    return found
 
 
 def _own_registries() -> set[str]:
@@ -73,20 +82,14 @@ def test_other_paths_are_not(line: str) -> None:
 
 
 def test_no_tracked_file_names_a_registry() -> None:
-    tracked = _tracked()
-    assert len(tracked) >= 100
-    own = _own_registries()
-    found = [f"{at}: {line.strip()[:120]}" for at, line in _lines(tracked)
-             if REGISTRY.search(line) or any(host in line for host in own)]  # fmt: skip
+    hosts = map(re.escape, _own_registries())
+    found = _naming(REGISTRY, *map(re.compile, hosts))
     assert not found, "\n".join(found)
 
 
 def test_no_tracked_file_names_a_path_of_this_machine() -> None:
-    tracked = _tracked()
     roots = "|".join(re.escape(str(path)) for path in (ROOT, Path.home()) if path.parent != path)
-    here = re.compile(rf"(?<![\w./$}}-])({roots})/")
-    found = [f"{at}: {line.strip()[:120]}" for at, line in _lines(tracked)
-             if MACHINE_PATH.search(line) or here.search(line)]  # fmt: skip
+    found = _naming(MACHINE_PATH, re.compile(rf"(?<![\w./$}}-])({roots})/"))
     assert not found, "\n".join(found)
 
 

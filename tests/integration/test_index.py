@@ -174,6 +174,7 @@ class Vectors:
 
 
 @pytest.mark.chaos
+@pytest.mark.nightly("kills")
 async def test_killed_in_mid_build_it_has_named_nothing_and_the_next_process_names_the_same(
     kafka: str, tmp_path: Path, project: str
 ):

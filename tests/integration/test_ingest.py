@@ -187,6 +187,7 @@ async def test_a_redelivered_event_makes_the_same_record(kafka: str, tmp_path, p
         assert len({e.id for e in records}) == 1
 
 
+@pytest.mark.nightly("kills")
 async def test_a_post_while_the_broker_is_away_answers_503_and_is_taken_once_it_is_back(
     broker_factory, tmp_path, project: str
 ) -> None:

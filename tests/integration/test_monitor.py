@@ -224,6 +224,7 @@ async def test_a_killed_process_that_bears_a_name_goes_on_at_once(
 
 
 @pytest.mark.chaos
+@pytest.mark.nightly("kills")
 async def test_two_processes_share_the_projects_and_a_killed_one_loses_and_doubles_nothing(
     fresh_kafka: str, tmp_path: Path, project: str
 ):

@@ -57,7 +57,9 @@ def test_a_job_is_completed(job_file):
     assert process.wait(60) == 0
 
 
-@pytest.mark.parametrize("worker", [WORKER, LIGHT_WORKER], ids=["real", "light"])
+@pytest.mark.parametrize(
+    "worker", [pytest.param(WORKER, marks=pytest.mark.nightly("kills")), LIGHT_WORKER], ids=["real", "light"]
+)
 def test_sigterm_checkpoints_after_the_present_step_and_exits_75(job_file, case, worker):
     process = start(job_file(epochs=100), worker=worker)
     read_until(process, Progressed)

@@ -24,7 +24,10 @@ def agree(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> 
         torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize(("method", "then"), [("lora", 2), ("full", 2), ("lora", 1)])
+@pytest.mark.parametrize(
+    ("method", "then"),
+    [pytest.param("lora", 2, marks=pytest.mark.nightly("matrices")), ("full", 2), ("lora", 1)],
+)
 def test_two_halves_stopped_and_resumed_in_halves_or_whole_end_where_one_whole_does(
     trained, case, forge, tmp_path: Path, method, then
 ):

@@ -18,6 +18,8 @@ from tunewheel_train.runs.process import WORKER, one_of, run_process, together
 from tunewheel_train.trainers.sft_trainer import SftTrainer
 from tunewheel_train.trainers.stepping import PlannedSteps
 
+NIGHTLY = pytest.mark.nightly("matrices")
+
 
 def messages(job_file: Path, rank: int = 0) -> list:
     return [parse(line) for line in Path(f"{job_file}.{rank}.out").read_bytes().splitlines()]
@@ -141,8 +143,10 @@ def test_processes_whose_gpus_do_not_come_up_do_not_train_on_the_processor(case,
     assert not run.job.output_dir.exists()
 
 
+@NIGHTLY
 async def test_what_the_service_launches_trains_by_two_processes(trained, case, tmp_path: Path):
-    """PyTorch's launcher and all; the tests below fork their processes, which costs less."""
+    """PyTorch's launcher and all. The tests below fork their processes, which costs less, and the first test
+    of this file reads the launcher's arguments as PyTorch does."""
     run, heard = case(), list[Message]()
 
     async def hear(message: Message) -> None:
@@ -162,7 +166,9 @@ async def test_what_the_service_launches_trains_by_two_processes(trained, case, 
         torch.testing.assert_close(run.weights()[name], value, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize(("method", "packed"), [("lora", True), ("full", True), ("lora", False)])
+@pytest.mark.parametrize(
+    ("method", "packed"), [("lora", True), ("full", True), pytest.param("lora", False, marks=NIGHTLY)]
+)
 def test_two_processes_end_where_one_does(trained, case, forge, tmp_path: Path, method, packed):
     run = case(method=method, packed=packed)
     job_file = tmp_path / "job.json"
@@ -186,7 +192,7 @@ def test_two_processes_end_where_one_does(trained, case, forge, tmp_path: Path, 
 FREE = {"processes": 0, "base_parameters": 100_000}
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
+@pytest.mark.parametrize("dropout", [pytest.param(0.0, marks=NIGHTLY), 0.2])
 def test_a_run_that_divides_itself_ends_with_the_weights_of_one_process(
     case, forge, tmp_path: Path, dropout: float
 ):
