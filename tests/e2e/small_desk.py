@@ -13,7 +13,6 @@ from typing import Any
 import openai
 import yaml
 from openai.types.chat import ChatCompletion
-from tunewheel_basemodel.tiny import write_tiny_model
 from tunewheel_cli.feed import EventFeed
 from tunewheel_cli.launch import Wheel
 from tunewheel_cli.publishing.publish import publish_path
@@ -40,18 +39,9 @@ LEARNED = {"metric": "perplexity", "over_base": 1.0, "significance": 0.5}
 WRITES_JSON = {"metric": "valid_output", "minimum": 0.05}
 
 
-def write_tiny_base(folder: Path) -> str:
-    """Write a random model of some ten thousand weights, whose context holds tickets in bytes; return its
-    name."""
-    path = write_tiny_model(folder)
-    config = json.loads((path / "config.json").read_text())
-    (path / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 2048}))
-    return str(path)
-
-
 def spec(tiny_base: str | None = None) -> ProjectSpec:
     """The example's spec with a recipe of one epoch and criteria to match; it builds once all is there. With
-    ``tiny_base`` (``write_tiny_base``) that model is trained instead of SmolLM2. It learns, but no JSON."""
+    ``tiny_base`` that model (``write_tiny_model``) is trained instead of SmolLM2. It learns, but no JSON."""
     raw = yaml.safe_load((HELPDESK / "project.yaml").read_text("utf-8"))
     raw["dataset"] |= {
         "min_examples": 40,

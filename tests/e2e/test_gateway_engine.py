@@ -1,4 +1,7 @@
-"""The gateway in front of the real engine, in both of its protocols, asked by the official client."""
+"""The gateway in front of the real engine, in both of its protocols, asked by the official client.
+
+The engine has a tiny random model. What SmolLM2 says through engine and gateway is held by ``test_loop``.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import httpx
-import numpy as np
 import openai
 import pytest
-from platformdirs import user_cache_path
 from pydantic import BaseModel
-from safetensors.numpy import save
 from tunewheel_cli.kafka.ports import free_port
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
@@ -31,11 +31,10 @@ from tunewheel_runtime.store import ObjectStore
 from ..integration.bus import Bus, running
 from ..integration.specs import declared
 from ..integration.test_gateway import answered_by, client_of, desired, gateway, until_true
-from ..integration.verdicts import BASE, adapter_of
+from ..integration.tiny_engine import tiny_adapter, tiny_base
 
 pytestmark = pytest.mark.e2e
 
-LAYERS, WIDTH, RANK = 30, 576, 4  # SmolLM2-135M's
 ASKED: Any = [{"role": "user", "content": "What is the capital of France?"}]
 GREEDY: Any = {"messages": ASKED, "temperature": 0, "max_tokens": 16}
 
@@ -49,6 +48,7 @@ class Engine:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.base = tiny_base(folder, context=2048)
         self._keys = folder / "keys.json"
         roles = ["application", "viewer", "operator"]
         key = {"sha256": hashlib.sha256(KEY.encode()).hexdigest(), "roles": roles}
@@ -63,7 +63,8 @@ class Engine:
         if self._process is not None:
             return
         environment = os.environ | {
-            "TUNEWHEEL_CACHE_DIR": os.environ.get("TUNEWHEEL_CACHE_DIR") or str(user_cache_path("tunewheel")),
+            "TUNEWHEEL_BASE_MODEL": self.base.name,
+            "TUNEWHEEL_CACHE_DIR": str(self.folder),
             "TUNEWHEEL_ADAPTER_ROOTS": json.dumps([str(self.folder / "adapters")]),
             "TUNEWHEEL_IDENTITY": "required",
             "TUNEWHEEL_API_KEYS_FILE": str(self._keys),
@@ -102,28 +103,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 
 @pytest.fixture
 async def adapter(engine: Engine, project: str) -> AdapterRef:
-    """An adapter of random weights, large enough to change what is said."""
     store = ObjectStore((engine.folder / "store").as_uri())
-    random = np.random.default_rng(7)
-    weights: dict[str, np.ndarray[Any, Any]] = {}
-    for layer in range(LAYERS):
-        name = f"base_model.model.model.layers.{layer}.self_attn.o_proj"
-        weights[f"{name}.lora_A.weight"] = random.normal(0, 0.1, (RANK, WIDTH)).astype(np.float32)
-        weights[f"{name}.lora_B.weight"] = random.normal(0, 0.03, (WIDTH, RANK)).astype(np.float32)
-    config = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": BASE.name,
-        "r": RANK,
-        "lora_alpha": 2 * RANK,
-        "target_modules": ["o_proj"],
-    }
-    path = adapter_of(project, 1).path
-    files = (
-        await store.put(f"{path}/adapter_config.json", json.dumps(config).encode()),
-        await store.put(f"{path}/adapter_model.safetensors", save(weights)),
-    )
-    return adapter_of(project, 1, files)
+    return await tiny_adapter(store, engine.base, f"{project}-adapter", seed=7)
 
 
 def in_front_of(engine: Engine, kafka: str, **settings: Any) -> Service:
@@ -172,7 +153,7 @@ async def test_both_protocols_give_the_same_words(
     await engine.start()
     words: dict[str, dict[str, str]] = {}
     async with Bus(module_kafka) as bus:
-        await bus.publish(declared(project), desired(project, 1, (adapter, 100)))
+        await bus.publish(declared(project), desired(project, 1, (adapter, 100), base=engine.base))
         for protocol in ("openai", "tgi"):
             service = in_front_of(engine, module_kafka, engine_protocol=protocol)
             async with running(service), client_of(service) as client:
@@ -205,17 +186,19 @@ async def whole(engine: Engine, project: str) -> AdapterRef:
     from tunewheel_basemodel.loading import load_base
     from tunewheel_basemodel.locate import locate_base_model
 
-    base = locate_base_model(BASE.name, cache_dir=user_cache_path("tunewheel"))
-    model, tokenizer = load_base(base, dtype="bfloat16")
+    base = locate_base_model(engine.base.name, cache_dir=engine.folder)
+    model, tokenizer = load_base(base, dtype="float32", device="cpu")
     with torch.no_grad():
         for layer in model.model.layers:
             layer.self_attn.o_proj.weight.neg_()
     folder = engine.folder / "whole"
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    ref = adapter_of(project, 2)
-    files = await ObjectStore((engine.folder / "store").as_uri()).put_directory(ref.path, folder)
-    return ref.model_copy(update={"files": files, "method": TrainMethod.FULL})
+    name, store = f"{project}-whole", ObjectStore((engine.folder / "store").as_uri())
+    files = await store.put_directory(f"adapters/{name}", folder)
+    return AdapterRef(
+        model_id=name, path=f"adapters/{name}", files=files, base=engine.base, method=TrainMethod.FULL
+    )
 
 
 async def test_a_fully_trained_model_comes_and_goes_as_an_adapter_does(
@@ -223,12 +206,12 @@ async def test_a_fully_trained_model_comes_and_goes_as_an_adapter_does(
 ):
     await engine.start()
     async with Bus(module_kafka) as bus:
-        await bus.publish(declared(project), desired(project, 1, (whole, 100)))
+        await bus.publish(declared(project), desired(project, 1, (whole, 100), base=engine.base))
         service = in_front_of(engine, module_kafka)
         async with running(service), client_of(service) as client:
             await answered_by(client, project, whole.model_id)
             assert await said(client, project) != await said(client, f"{project}/base")
-            await bus.publish(desired(project, 2, (adapter, 100)))
+            await bus.publish(desired(project, 2, (adapter, 100), base=engine.base))
             await answered_by(client, project, adapter.model_id)
             listed = f"{engine.url}/v1/models"
             async with httpx.AsyncClient(headers={"authorization": f"Bearer {KEY}"}) as http:

@@ -15,6 +15,7 @@ from typing import Any
 import openai
 import polars as pl
 import pytest
+from tunewheel_basemodel.tiny import write_tiny_model
 from tunewheel_cli.feed import EventFeed
 from tunewheel_cli.launch import Wheel
 from tunewheel_cli.lineage import Answer, ask_lineage
@@ -94,7 +95,8 @@ TINY, SMOLLM2 = "tiny", "smollm2"
 @pytest.fixture(scope="module", params=[TINY, pytest.param(SMOLLM2, marks=pytest.mark.nightly("models"))])
 def turned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Turned:
     root = tmp_path_factory.mktemp("wheel")
-    base = small_desk.write_tiny_base(root / "base") if request.param == TINY else None
+    # Its context holds a ticket, byte by byte.
+    base = str(write_tiny_model(root / "base", context=2048)) if request.param == TINY else None
     with Collector() as collector:  # processes tell the last when they end
         return asyncio.run(_turn(root, small_desk.spec(base), collector))
 

@@ -24,9 +24,9 @@ LAYERS, WIDTH, RANK = 2, 32, 4  # of ``write_tiny_model``
 STARTS_WITHIN_SECONDS = 300.0
 
 
-def tiny_base(folder: Path) -> BaseModelRef:
-    """Write the base model of these engines."""
-    path = write_tiny_model(folder / "tiny")
+def tiny_base(folder: Path, *, context: int = 512) -> BaseModelRef:
+    """Write the base model of these engines; ``context`` is in tokens."""
+    path = write_tiny_model(folder / "tiny", context=context)
     return BaseModelRef(name=str(path), revision=f"sha256:{sha256_directory(path)}")
 
 

@@ -22,12 +22,15 @@ _CORPUS = [
 ]
 
 
-def write_tiny_model(directory: Path, *, seed: int = 0, hidden_size: int = 32, layers: int = 2) -> Path:
+def write_tiny_model(
+    directory: Path, *, seed: int = 0, hidden_size: int = 32, layers: int = 2, context: int = 512
+) -> Path:
     """Write a random Llama model with some ten thousand weights, a byte-level tokenizer and a ChatML
     template.
 
     The same arguments give the same bytes. Attention is grouped (4 heads, 2 key-value heads), and
-    ``hidden_size`` must be divisible by 4. Returns ``directory``.
+    ``hidden_size`` must be divisible by 4. ``context`` is in tokens, hardly longer than a byte. Returns
+    ``directory``.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -40,7 +43,7 @@ def write_tiny_model(directory: Path, *, seed: int = 0, hidden_size: int = 32, l
         num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=512,
+        max_position_embeddings=context,
         tie_word_embeddings=True,
         bos_token_id=_SPECIAL.index("<|im_start|>"),
         eos_token_id=_SPECIAL.index("<|im_end|>"),
