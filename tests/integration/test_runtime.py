@@ -20,6 +20,7 @@ from aiokafka.partitioner import murmur2
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from tunewheel_cli.dead_letters import read_dead_letters
+from tunewheel_cli.kafka.broker import LocalKafka
 from tunewheel_cli.lag import read_lag
 from tunewheel_cli.publishing.sender import publish_events
 from tunewheel_cli.reading import declared_projects
@@ -176,6 +177,44 @@ async def test_messages_as_large_as_the_log_takes_block_nothing_when_they_are_re
         letters = await bus.dead_letters("ticket.published", 3)
     assert [len(letter.value) for letter in letters] == [whole - 999, len(misspelt), half]
     assert letters[1].reason == "is no known field; correct its name or remove it"
+
+
+async def test_batches_of_every_codec_are_read(kafka: str, tmp_path: Path, project: str) -> None:
+    pytest.importorskip("cramjam")
+    codecs, made, seen = (
+        ["gzip", "lz4", "snappy", "zstd", None],
+        service(kafka, tmp_path, project),
+        set[str](),
+    )
+
+    @made.on(topics.TICKET_PUBLISHED)
+    async def on_ticket_published(event: Envelope[TicketPublished]) -> None:
+        if event.project == project:
+            seen.add(event.data.ticket_id)
+
+    async with running(made):
+        for codec in codecs:
+            ticket = TicketPublished(project=project, ticket_id=str(codec), body="bell " * 50)
+            sent = new_event(ticket, source="/test").to_kafka()
+            async with AIOKafkaProducer(bootstrap_servers=kafka, compression_type=codec) as upstream:
+                await upstream.send_and_wait(
+                    sent.topic, sent.value, key=sent.key, headers=list(sent.headers.items())
+                )
+        await until(lambda: seen == set(map(str, codecs)))
+
+
+async def test_services_and_the_command_compress_what_they_publish(
+    kafka_broker: LocalKafka, tmp_path: Path, project: str
+) -> None:
+    kafka, same = kafka_broker.bootstrap_servers, "bell" * 1_000
+    made = service(kafka, tmp_path, project)
+    event = new_event(TicketPublished(project=project, ticket_id="T-1", body=same), source="/test")
+    async with running(made):
+        await made.publisher.publish(event)
+    await publish_events({"bootstrap_servers": kafka}, event)
+    written = [path.read_bytes() for path in kafka_broker.data.glob("ticket.published-*/*.log")]
+    assert written
+    assert not any(same.encode() in segment for segment in written)
 
 
 async def test_an_event_that_the_log_refuses_leaves_the_producer_able_to_publish_the_next(

@@ -104,14 +104,13 @@ def producer_options(settings: KafkaSettings, *, max_message_bytes: int) -> dict
     ``linger_ms`` is not set, because it would slow down publishes that are awaited one after the other. Under
     load batches form anyway.
     """
-    return client_options(settings) | {
-        "acks": "all",
-        "enable_idempotence": True,
-        "max_request_size": max_message_bytes,
-        "max_batch_size": 262_144,
-    }
+    return client_options(settings) | PRODUCED | {"max_request_size": max_message_bytes}
 
 
+PRODUCED: dict[str, Any] = {
+    "acks": "all", "enable_idempotence": True, "max_batch_size": 256 * 1024, "compression_type": "gzip",
+}  # fmt: skip
+"""Options of every producer. Every release reads gzip, also one that is rolled back to (ADR 53)."""
 COMMITTED: dict[str, Any] = {"isolation_level": "read_committed"}
 """Upstream systems may write in transactions (Kafka Streams, Flink, Connect). What they abort is no event."""
 

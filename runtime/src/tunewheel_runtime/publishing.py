@@ -21,7 +21,7 @@ from opentelemetry import metrics
 from opentelemetry.trace import SpanKind
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope, KafkaRecord
-from tunewheel_contracts.topics import DEAD_LETTER_OVERHEAD, MAX_MESSAGE_BYTES
+from tunewheel_contracts.topics import BY_NAME, DEAD_LETTER_OVERHEAD, MAX_MESSAGE_BYTES
 
 from tunewheel_runtime.kafka import client_options, producer_options
 from tunewheel_runtime.kafka_refusals import not_allowed, why_unreachable
@@ -152,6 +152,10 @@ class Publisher:
         self.check()
         if self._producer is None:
             raise TransientError("the broker is not connected yet; try again shortly")
+        for record in records:
+            # The broker measures the compressed batch.
+            if isinstance(record, KafkaRecord) and record.topic in BY_NAME:
+                _require_small(record)
         patience = self._settings.publish_seconds
         try:
             async with asyncio.timeout(patience):
@@ -173,13 +177,20 @@ class Publisher:
                 f"the broker did not acknowledge within {patience:g} s; send it again, which is harmless"
             ) from error
         except MessageSizeTooLargeError as error:
-            raise InvalidEvent(
-                field="(body)", reason=f"is over {MAX_MESSAGE_BYTES} bytes; split it"
-            ) from error
+            raise _too_large() from error
         except (KafkaError, OSError) as error:
             raise TransientError(f"cannot publish: {not_allowed(error) or repr(error)}") from error
         for topic, count in Counter(record.topic for record in records).items():
             self._published.add(count, {"topic": topic})
+
+
+def _require_small(record: KafkaRecord) -> None:
+    if len(record.value) > BY_NAME[record.topic].max_message_bytes:
+        raise _too_large()
+
+
+def _too_large() -> InvalidEvent:
+    return InvalidEvent(field="(body)", reason=f"is over {MAX_MESSAGE_BYTES} bytes; split it")
 
 
 async def _never_ready(*_: Any, **__: Any) -> bool:

@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     from aiokafka import AIOKafkaProducer
     from aiokafka.producer.message_accumulator import BatchBuilder
 
-BATCH_BYTES = 256 * 1024
 BATCH_RECORDS = 1_000
 IN_FLIGHT = 16
-"""How many batches may wait for acknowledgement. With ``BATCH_BYTES`` this bounds the memory."""
+"""How many batches may wait for acknowledgement. With the size of a batch this bounds the memory."""
 
 
 class Sender:
@@ -40,13 +39,10 @@ class Sender:
         from aiokafka.partitioner import DefaultPartitioner
 
         self._partition = DefaultPartitioner()
-        self._producer: AIOKafkaProducer = AIOKafkaProducer(
-            **self._options,
-            acks="all",
-            enable_idempotence=True,
-            max_batch_size=BATCH_BYTES,
-            max_request_size=MAX_MESSAGE_BYTES,
-        )
+        from tunewheel_runtime.kafka import PRODUCED
+
+        options = {**self._options, **PRODUCED, "max_request_size": MAX_MESSAGE_BYTES}
+        self._producer: AIOKafkaProducer = AIOKafkaProducer(**options)
         try:
             await self._producer.start()
         except (KafkaError, OSError) as error:
