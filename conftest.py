@@ -34,18 +34,27 @@ settings.register_profile("fuzz", _UNHURRIED, derandomize=False, max_examples=1_
 settings.load_profile("fixed")
 
 _FIRST = ("chaos", "e2e", "integration", "model")
-_TRAIN = "services/train/tests/"
+_TRAIN, _CURATE = "services/train/tests/", "services/curate/tests/"
 _TOGETHER = (
     ("tests/engine/",),
     ("tests/integration/test_curate.py", "tests/integration/test_versions.py"),
     ("tests/integration/test_eval.py", "tests/integration/test_judged_models.py"),
+    tuple(
+        f"{_CURATE}{name}.py"
+        for name in (
+            "builds/test_answering",
+            "builds/test_building",
+            "replay/test_mixing",
+            "versions/test_versioning",
+        )
+    ),
     (
         f"{_TRAIN}test_kills.py",
         *(f"{_TRAIN}trainers/test_{name}.py" for name in ("handover", "sharded", "together")),
     ),
 )
-"""Files that go to one worker: they share an engine, or a process that others are forked from, and to start
-either takes ten seconds of a processor."""
+"""Files that go to one worker: they share an engine, a process that others are forked from, or Great
+Expectations. To start or import one takes ten seconds of a processor."""
 NIGHTLY = ("browsers", "kills", "matrices", "models")
 """Parts of `make nightly`: tests that take long, and whose guarantee has a smaller test in `make test` or
 changes seldom. Such a test is marked ``nightly(part)``."""

@@ -105,6 +105,13 @@ class Bench:
         return DatasetManifest.model_validate_json(await self.service.store.get(version.manifest))
 
 
+@pytest.fixture(autouse=True)
+def quick(request: pytest.FixtureRequest) -> None:
+    """Build without Great Expectations, except where its pages must be the same to the byte."""
+    if request.function is not test_a_store_that_was_lost_is_built_again_to_the_byte:
+        request.getfixturevalue("one_page")
+
+
 @pytest.fixture
 async def bench(tmp_path: Path):
     bench = Bench(tmp_path / "store")

@@ -16,6 +16,8 @@ from tunewheel_curate.records.table import RecordTable, ends_of
 
 from .teachers import Teacher
 
+pytestmark = pytest.mark.usefixtures("one_page")
+
 TOPICS = ("lockers", "bells", "refunds", "tyres", "helmets", "deliveries")
 INVENTED = "It takes 4711 days, as everybody in Ulaanbaatar knows."
 

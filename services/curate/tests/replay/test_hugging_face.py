@@ -125,6 +125,7 @@ def test_the_revision_is_asked_of_the_hub(dataset: Path, monkeypatch: pytest.Mon
     assert asked == [None, "bdd27f4"]
 
 
+@pytest.mark.usefixtures("one_page")
 def test_a_version_replays_a_dataset_and_is_built_again_without_it(
     dataset: Path, tmp_path: Path, records, varied_rows, spec
 ) -> None:
