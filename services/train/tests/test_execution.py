@@ -23,8 +23,10 @@ from tunewheel_contracts.events.training import (
     TrainStarted,
 )
 from tunewheel_contracts.formats.run import BaseModelRef, RunManifest
+from tunewheel_runtime.store import ObjectStore
+from tunewheel_train.execution import sweep
 from tunewheel_train.progress import Failed, Message, Stopped
-from tunewheel_train.runs import remote_checkpoints, training
+from tunewheel_train.runs import process, remote_checkpoints
 from tunewheel_train.runs.process import Patience
 from tunewheel_train.runs.runs import MAX_RECORD_IDS
 from tunewheel_train.trainers import checkpoints
@@ -181,8 +183,8 @@ async def test_a_killed_training_process_is_started_again_and_ends_alike(
     task = asyncio.create_task(made.train())
     runs = made.settings.runs_dir
     await until(lambda: any(checkpoints.latest(path) for path in runs.glob("*/work")))
-    for process in training_processes():
-        process.send_signal(signal.SIGKILL)
+    for child in training_processes():
+        child.send_signal(signal.SIGKILL)
     event = await task
     assert isinstance(event, TrainCompleted)
     started = [news.resumed_from_step for news in made.told if isinstance(news, TrainStarted)]
@@ -244,7 +246,7 @@ async def test_a_process_that_is_stuck_is_killed_and_started_again(bench, monkey
         return 3_600.0 * steps if fault == "hang" else 0.0
 
     patience = partial(Patience, silence=silence, clock=clock)
-    monkeypatch.setattr(training, "Patience", patience)
+    monkeypatch.setattr(process, "Patience", patience)
     event = await made.train()
     assert isinstance(event, TrainFailed)
     assert told in event.reason
@@ -356,10 +358,10 @@ async def test_the_process_gets_its_threads_and_allocator_settings(bench):
     made = await bench()
     task = asyncio.create_task(made.train())
     await until(lambda: progressed(made))
-    (process,) = training_processes()
+    (child,) = training_processes()
     environ = dict(
         pair.split("=", 1)
-        for pair in Path(f"/proc/{process.pid}/environ").read_text().split("\0")
+        for pair in Path(f"/proc/{child.pid}/environ").read_text().split("\0")
         if "=" in pair
     )
     made.lease.lost.set()
@@ -388,3 +390,16 @@ async def test_a_run_sees_the_gpus_of_its_slot_alone(bench):
     outcome = await made.train()
     manifest = RunManifest.model_validate_json(await made.store.get(outcome.manifest))
     assert manifest.versions["devices"] == "5"
+
+
+async def test_what_another_worker_completed_is_deleted_and_nothing_else(tmp_path: Path):
+    store, runs = ObjectStore("memory://"), tmp_path / "runs"
+    await sweep(store, runs)  # before the first run
+    for name in ("run-done", "run-busy", "run-interrupted", "lost+found"):
+        (runs / name / "work").mkdir(parents=True)
+        (runs / name / "train.log").write_text("")
+    for complete in ("run-done", "run-busy"):
+        await store.put(f"runs/{complete}/manifest.json", b"{}")
+    await store.put("runs/run-interrupted/checkpoints/checkpoint-000002.0/checkpoint.json", b"{}")
+    await sweep(store, runs, busy={"run-busy"})
+    assert sorted(path.name for path in runs.iterdir()) == ["lost+found", "run-busy", "run-interrupted"]

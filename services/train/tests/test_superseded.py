@@ -15,7 +15,7 @@ from tunewheel_contracts.events.training import (
     TrainStarted,
 )
 from tunewheel_train.execution import Trainings
-from tunewheel_train.runs.versions import Versions
+from tunewheel_train.runs.controls import Versions
 
 
 class Worker:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import structlog
@@ -20,25 +20,23 @@ from tunewheel_runtime.store import ObjectStore
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Job
 from tunewheel_train.metrics import Metrics
-from tunewheel_train.runs import adapters, leftovers, remote_checkpoints
+from tunewheel_train.runs import adapters, remote_checkpoints
 from tunewheel_train.runs.attempts import Attempt, Lease, Tell
 from tunewheel_train.runs.bases import Bases
-from tunewheel_train.runs.controls import Controls
+from tunewheel_train.runs.controls import Controls, Versions
 from tunewheel_train.runs.following import Follower, ignore
 from tunewheel_train.runs.mlflow_store import MlflowStore
-from tunewheel_train.runs.preparing import fetch_dataset, prepare
-from tunewheel_train.runs.process import WORKER, Last
-from tunewheel_train.runs.runs import Run, completed, failed, plan_run, unresolved_base
+from tunewheel_train.runs.process import WORKER, Last, train_once
+from tunewheel_train.runs.runs import Run, completed, failed, manifest_path, plan_run, unresolved_base
 from tunewheel_train.runs.shortage import disk_full, is_disk_full
 from tunewheel_train.runs.slots import Slots
-from tunewheel_train.runs.starting import ChampionOf, decide_start, decided
+from tunewheel_train.runs.starting import ChampionOf, decide_start, decided, fetch_dataset, prepare
 from tunewheel_train.runs.tracking import Tracker
-from tunewheel_train.runs.training import train_once
 from tunewheel_train.runs.tries import Tries
-from tunewheel_train.runs.versions import Versions
 from tunewheel_train.settings import Settings
 
 log = structlog.get_logger(__name__)
+
 Outcome = TrainCompleted | TrainFailed
 
 
@@ -128,7 +126,7 @@ class Trainings:
             await self._clean(run, run_dir)  # the worker that completed it may have died before it cleaned up
             return completed(*found)
         busy = {run_id for run_id, turn in self._turns.items() if turn.locked()}
-        await leftovers.sweep(self._store, self._settings.runs_dir, busy=busy)
+        await sweep(self._store, self._settings.runs_dir, busy=busy)
         tracker = Tracker(run, self._tracking)
         attempt = Attempt(
             run, store=self._store, settings=self._settings, controls=self._controls, lease=lease, tell=tell,
@@ -199,3 +197,15 @@ def _remove_all_but_logs(run_dir: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         elif path.suffix != ".log":
             path.unlink(missing_ok=True)
+
+
+async def sweep(store: ObjectStore, runs_dir: Path, *, busy: Collection[str] = ()) -> None:
+    """Delete the directories of complete runs.
+
+    These are left if another worker finished the run, or if this one was killed before it cleaned up. They
+    can be large: a checkpoint of ``full`` has 12 bytes per parameter. Runs in ``busy`` are skipped; they
+    clean up themselves. Raises TransientError.
+    """
+    for directory in await asyncio.to_thread(lambda: sorted(runs_dir.glob("run-*"))):
+        if directory.name not in busy and await store.exists(manifest_path(directory.name)):
+            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)

@@ -22,11 +22,9 @@ from tunewheel_train.launching.cluster import ClusterTrainings
 from tunewheel_train.launching.jobs import Jobs, read_template
 from tunewheel_train.metrics import Metrics
 from tunewheel_train.runs.attempts import Tell
-from tunewheel_train.runs.commands import Commands
-from tunewheel_train.runs.controls import Controls
+from tunewheel_train.runs.controls import Commands, Controls, Versions
 from tunewheel_train.runs.process import WORKER
 from tunewheel_train.runs.starting import ChampionOf
-from tunewheel_train.runs.versions import Versions
 from tunewheel_train.settings import Settings
 
 

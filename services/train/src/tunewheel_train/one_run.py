@@ -26,8 +26,8 @@ from tunewheel_train.execution import Trainings
 from tunewheel_train.handlers import follow, telling
 from tunewheel_train.launching.jobs import EXIT_STOPPED
 from tunewheel_train.launching.launch import Launch, Outcome, Refused, read_launch
-from tunewheel_train.runs.node import ALONE, Node, node_of
 from tunewheel_train.runs.process import WORKER
+from tunewheel_train.runs.slots import ALONE, Node, node_of
 from tunewheel_train.runs.tries import Tries
 from tunewheel_train.settings import Settings
 

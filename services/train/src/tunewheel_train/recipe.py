@@ -12,9 +12,9 @@ from tunewheel_contracts.formats.run import Usage
 from tunewheel_train.data.datasets import token_stats
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Job
-from tunewheel_train.model.kernels import Kernels, choose
+from tunewheel_train.model.kernels import Kernels, choose, facts_of, use
+from tunewheel_train.model.machine import installed_versions
 from tunewheel_train.model.sharding import shards_of, why_whole
-from tunewheel_train.model.versions import installed_versions
 from tunewheel_train.progress import Completed, Message, Warned
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def train(
 
     import_bitsandbytes()  # before anything that imports peft
     from tunewheel_train import preparation, stages
-    from tunewheel_train.model import acceleration, modeling, process_group, saving
+    from tunewheel_train.model import modeling, process_group, saving
     from tunewheel_train.trainers import handover
     from tunewheel_train.trainers.frame import Frame
 
@@ -67,8 +67,8 @@ def train(
     model, tokenizer = modeling.load(
         base, job.recipe, precision=precision, start_from=job.start_from, shards=_shards(job, report)
     )
-    kernels = choose(acceleration.facts_of(prepared.config.get("model_type"), job.recipe, precision))
-    acceleration.use(kernels, model)
+    kernels = choose(facts_of(prepared.config.get("model_type"), job.recipe, precision))
+    use(kernels, model)
     # train
     frame = Frame(job, model, tokenizer, precision, report, should_stop, kernels)
     trainer = stages.train(frame, prepared)

@@ -31,9 +31,8 @@ from tunewheel_train.launching.cluster import MOST_HICCUPS, ClusterTrainings
 from tunewheel_train.launching.jobs import JobRefused, JobState
 from tunewheel_train.launching.launch import Outcome, launch_of, read_launch
 from tunewheel_train.one_run import NoSuchLaunch, OneRun
-from tunewheel_train.runs.controls import Controls
-from tunewheel_train.runs.node import ALONE, Node
-from tunewheel_train.runs.versions import Versions
+from tunewheel_train.runs.controls import Controls, Versions
+from tunewheel_train.runs.slots import ALONE, Node
 
 
 class Process:

@@ -13,7 +13,7 @@ from aiohttp import web
 from tunewheel_contracts.errors import TransientError
 from tunewheel_runtime.kafka import InvalidSetting
 from tunewheel_train.launching.jobs import EXIT_STOPPED, JobRefused, Jobs, JobState, job_of, read_template
-from tunewheel_train.runs.node import ALONE, Node, node_of
+from tunewheel_train.runs.slots import ALONE, Node, node_of
 
 TEMPLATE: dict[str, Any] = {
     "apiVersion": "batch/v1",

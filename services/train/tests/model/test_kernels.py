@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 from tunewheel_contracts.formats.recipe import TrainSpec
-from tunewheel_train.model import acceleration
-from tunewheel_train.model.kernels import Facts, Kernels, choose
+from tunewheel_train.model.kernels import Facts, Kernels, choose, facts_of, use
 
 CAPABILITIES = (None, (7, 0), (7, 5), (8, 0), (8, 9), (9, 0), (12, 0))
 FACTS = [
@@ -33,7 +32,7 @@ def test_a_kernel_is_taken_exactly_where_all_it_needs_is_there(facts: Facts):
 def test_a_processor_computes_by_torch(trained):
     told = {"layers": "torch", "attention": "sdpa", "compiled": "no"}
     run, outcome = trained("lora")
-    assert choose(acceleration.facts_of("llama", TrainSpec(), "bfloat16")) == Kernels()
+    assert choose(facts_of("llama", TrainSpec(), "bfloat16")) == Kernels()
     assert {name: outcome.versions[f"kernels.{name}"] for name in told} == told
     assert next(m for m in run.messages if m.kind == "started").kernels == told
 
@@ -47,5 +46,5 @@ def test_liger_is_given_the_layers_and_not_the_loss(monkeypatch):
     monkeypatch.setitem(sys.modules, "liger_kernel.transformers", ModuleType("liger_kernel.transformers"))
     monkeypatch.setitem(sys.modules, library.__name__, library)
     model = object()
-    acceleration.use(Kernels(layers="liger"), model)
+    use(Kernels(layers="liger"), model)
     assert asked == [{"model": model, "cross_entropy": False, "fused_linear_cross_entropy": False}]

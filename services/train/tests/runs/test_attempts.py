@@ -16,8 +16,8 @@ from tunewheel_planner.calibration import Correction
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_train.metrics import Metrics
 from tunewheel_train.runs.attempts import Attempt
+from tunewheel_train.runs.controls import Versions
 from tunewheel_train.runs.runs import Run
-from tunewheel_train.runs.versions import Versions
 from tunewheel_train.settings import Settings
 
 

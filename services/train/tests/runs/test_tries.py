@@ -17,8 +17,8 @@ from tunewheel_train.job import Job
 from tunewheel_train.progress import Completed, Failed, Stopped
 from tunewheel_train.runs import tries
 from tunewheel_train.runs.following import Follower
-from tunewheel_train.runs.node import Node
 from tunewheel_train.runs.process import ProcessDied
+from tunewheel_train.runs.slots import Node
 from tunewheel_train.runs.tries import Tries
 
 DONE = Completed(steps=6, tokens=1, wall_seconds=1.0, dtype="float32", metrics={}, versions={})

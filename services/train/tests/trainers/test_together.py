@@ -13,8 +13,8 @@ import polars as pl
 import pytest
 import torch
 from tunewheel_train.progress import Completed, Message, Planned, Progressed, Stopped, parse
-from tunewheel_train.runs.node import Node
 from tunewheel_train.runs.process import WORKER, one_of, run_process, together
+from tunewheel_train.runs.slots import Node
 from tunewheel_train.trainers.sft_trainer import SftTrainer
 from tunewheel_train.trainers.stepping import PlannedSteps
 

@@ -21,11 +21,9 @@ from tunewheel_train.launching.jobs import JobRefused, JobState
 from tunewheel_train.launching.launch import Launch, Outcome, launch_of, under_way
 from tunewheel_train.runs import bases
 from tunewheel_train.runs.attempts import Tell
-from tunewheel_train.runs.controls import Controls
-from tunewheel_train.runs.preparing import fetch_dataset
+from tunewheel_train.runs.controls import Controls, Versions
 from tunewheel_train.runs.runs import failed, plan_run, unresolved_base
-from tunewheel_train.runs.starting import decided
-from tunewheel_train.runs.versions import Versions
+from tunewheel_train.runs.starting import decided, fetch_dataset
 
 log = structlog.get_logger(__name__)
 MOST_HICCUPS = 20

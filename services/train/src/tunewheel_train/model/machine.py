@@ -1,10 +1,12 @@
-"""Describes this machine's device for the planner, and measures memory."""
+"""Describes this machine's device for the planner, measures memory, and lists the versions of packages."""
 
 from __future__ import annotations
 
 import functools
 import os
+import platform
 import time
+from importlib import metadata
 from pathlib import Path
 
 from tunewheel_planner.devices import GIB, Catalogue, Device, processor
@@ -163,3 +165,27 @@ def present_bytes() -> int:
     except OSError:  # without /proc only the peak is known
         return _peak_resident()
     return int(resident) * os.sysconf("SC_PAGE_SIZE")
+
+
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "trl",
+    "accelerate",
+    "bitsandbytes",
+    "safetensors",
+    "liger-kernel",
+    "flash-attn",
+)
+
+
+def installed_versions() -> dict[str, str]:
+    """Version by package name, and Python's."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions

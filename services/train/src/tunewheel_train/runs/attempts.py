@@ -22,18 +22,15 @@ from tunewheel_train.job import Job
 from tunewheel_train.metrics import Metrics
 from tunewheel_train.progress import Checkpointed, Completed, Failed, Message
 from tunewheel_train.runs import remote_checkpoints
-from tunewheel_train.runs.controls import Controls
-from tunewheel_train.runs.ladder import next_rung
-from tunewheel_train.runs.node import ALONE
-from tunewheel_train.runs.preparing import prepare
-from tunewheel_train.runs.process import WORKER, Last, ProcessDied
+from tunewheel_train.runs.controls import Controls, Versions
+from tunewheel_train.runs.process import WORKER, Last, ProcessDied, train_once
 from tunewheel_train.runs.runs import Result, Run
-from tunewheel_train.runs.slots import Slots
+from tunewheel_train.runs.shortage import next_rung
+from tunewheel_train.runs.slots import ALONE, Slots
+from tunewheel_train.runs.starting import prepare
 from tunewheel_train.runs.telling import Teller
 from tunewheel_train.runs.tracking import Tracker
-from tunewheel_train.runs.training import train_once
 from tunewheel_train.runs.tries import Tries
-from tunewheel_train.runs.versions import Versions
 from tunewheel_train.settings import Settings
 
 log = structlog.get_logger(__name__)

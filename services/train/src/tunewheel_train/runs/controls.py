@@ -1,21 +1,29 @@
-"""Folds the accepted commands to runs. The latest command to a run counts, also for a worker that starts
-later.
-
-A command counts only for a run of its own project, because its sender is an operator of that project.
-"""
+"""Folds what the log says about runs: people's commands, and newer versions of a dataset."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import json
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping
 
+from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.training import TrainAction, TrainControl
+from tunewheel_contracts.events.data import DatasetVersioned
+from tunewheel_contracts.events.training import TrainAction, TrainControl, TrainStarted
+from tunewheel_runtime.retry import Backoff, retry
+from tunewheel_runtime.service import Position
+from tunewheel_runtime.store import ObjectStore
+
+from tunewheel_train.runs.runs import Run
 
 
 class Controls:
-    """The latest command to each run. Give it every accepted ``train.control`` from the beginning of the
-    log."""
+    """The latest command to each run, also for a worker that starts later. Give it every accepted
+    ``train.control`` from the beginning of the log.
+
+    A command counts only for a run of its own project, because its sender is an operator of that project.
+    """
 
     def __init__(self) -> None:
         self._latest: dict[tuple[str, str], TrainAction] = {}
@@ -40,3 +48,116 @@ class Controls:
         while not wanted(self.latest(project, run_id)):
             await self._changed.wait()
         return self.latest(project, run_id)
+
+
+FOLDER = "commands"
+ACCEPTED = b"accepted"
+
+Check = Callable[[TrainControl], Awaitable[None]]
+"""Raises ``InvalidEvent`` unless the sender of a command may send it now."""
+Handled = Callable[[], Awaitable[Mapping[int, int]]]
+"""Returns, by partition of the commands, the offset up to which the service has handled them."""
+
+
+class Commands:
+    """Accepts the commands whose sender was an operator when train first read them.
+
+    Every worker reads all commands from the beginning of the log at each start. The decision on a command is
+    stored once, so all workers agree. A role that a person gets or loses later does not change earlier
+    decisions.
+    """
+
+    def __init__(self, store: ObjectStore, check: Check, handled: Handled, backoff: Backoff) -> None:
+        self._store = store
+        self._check = check
+        self._handled = handled
+        self._backoff = backoff
+        self._of_before: dict[str, int] | None = None
+
+    async def begin(self) -> None:
+        """Store, at the first start only, which commands an older release had handled. It checked no roles,
+        so these commands stay accepted. Await this before the service handles any command.
+
+        Raises:
+            TransientError: the store or the broker is away.
+        """
+        if self._of_before is None:
+            handled = json.dumps({str(n): end for n, end in (await self._handled()).items()})
+            self._of_before = json.loads(await self._store.first(f"{FOLDER}/asked-from", handled.encode()))
+
+    async def is_accepted(self, event: Envelope[TrainControl], position: Position) -> bool:
+        """Return whether a command on the log is accepted.
+
+        Raises:
+            TransientError: the store or the broker stays away.
+        """
+
+        async def ask() -> bool:
+            await self.begin()
+            return self._is_of_before(event.data, position) or await self._decided(event.data) == ACCEPTED
+
+        return await retry(ask, self._backoff, what="deciding on a command")
+
+    async def demand_accepted(self, event: Envelope[TrainControl]) -> None:
+        """Raise an error for a command that is not accepted.
+
+        Raises:
+            InvalidEvent: with the field and the reason of the stored decision.
+            TransientError: the store is away.
+        """
+        decided = await self._decided(event.data)
+        if decided != ACCEPTED:
+            raise InvalidEvent(**json.loads(decided))
+
+    async def _decided(self, command: TrainControl) -> bytes:
+        path = f"{FOLDER}/{command.project}/{command.event_id()}"
+        return await self._store.read(path) or await self._store.first(path, await self._decide(command))
+
+    async def _decide(self, command: TrainControl) -> bytes:
+        try:
+            await self._check(command)
+        except InvalidEvent as error:
+            return json.dumps({"field": error.field, "reason": error.reason}).encode()
+        return ACCEPTED
+
+    def _is_of_before(self, command: TrainControl, position: Position) -> bool:
+        ends = self._of_before or {}
+        return command.principal is None and position.offset < ends.get(str(position.partition), 0)
+
+
+class Versions:
+    """Give it every ``dataset.versioned`` and ``train.started`` from the beginning of the log.
+
+    A version is superseded by the next version on the log, even if more follow. So a worker that decides
+    again after a kill decides the same. A version that is published again keeps its place.
+    """
+
+    def __init__(self) -> None:
+        self._order: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        self._begun: dict[str, str] = {}
+        """The dataset version of each run that began."""
+        self._changed = asyncio.Event()
+
+    def versioned(self, event: Envelope[DatasetVersioned]) -> None:
+        self._order[event.data.project].setdefault(event.data.dataset_id)
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def began(self, event: Envelope[TrainStarted]) -> None:
+        self._begun[event.data.run_id] = event.data.dataset_id
+
+    def run_of(self, dataset_id: str) -> str | None:
+        """Return the run on ``dataset_id`` that began last; None: no run has begun."""
+        return next((run for run, of in reversed(self._begun.items()) if of == dataset_id), None)
+
+    def superseding(self, run: Run) -> str | None:
+        """Return the version that supersedes that of ``run``; None: there is none, or the run has begun."""
+        known = list(self._order[run.project])
+        if run.run_id in self._begun or run.dataset_id not in known[:-1]:
+            return None
+        return known[known.index(run.dataset_id) + 1]
+
+    async def wait(self, wanted: Callable[[], bool]) -> None:
+        """Return when ``wanted`` is true. It is checked now and after every new version."""
+        while not wanted():
+            await self._changed.wait()

@@ -34,8 +34,8 @@ from tunewheel_runtime.waiting import first_of
 
 from tunewheel_train.job import Job
 from tunewheel_train.progress import Failed
-from tunewheel_train.runs.node import Node
 from tunewheel_train.runs.process import Last, ProcessDied
+from tunewheel_train.runs.slots import Node
 
 log = structlog.get_logger(__name__)
 OUTCOME, TRIES = "outcome.json", "tries"

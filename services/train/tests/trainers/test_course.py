@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from tunewheel_train.trainers.divergence import Divergence
+from tunewheel_train.trainers.course import Divergence
 
 
 def complaint(losses: list[float]) -> str | None:
