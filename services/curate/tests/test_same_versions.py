@@ -207,10 +207,11 @@ def versions(records: Any, spec: Any, varied: list[dict[str, Any]]) -> list[Buil
         replay=ReplayPool(tuple(talks), "0" * 64),
         pinned=Pinned(secret="a secret"),
         index=index_of(rows, wanted.retrieval),
+        benchmarks=(BENCHMARK,),
     )
-    first = build(records(*rows[::2]), wanted, inputs, benchmarks=[BENCHMARK])
+    first = build(records(*rows[::2]), wanted, inputs)
     again = replace(inputs, memory=first.memory)
-    second = build(records(*rows), wanted, again, earlier=first.near_index, benchmarks=[BENCHMARK])
+    second = build(records(*rows), wanted, again, earlier=first.near_index)
     return [first, second]
 
 

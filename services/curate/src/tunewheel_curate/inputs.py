@@ -17,6 +17,7 @@ from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStor
 
 from tunewheel_curate.documents.teaching import Lesson
 from tunewheel_curate.errors import SourceAway
+from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
 from tunewheel_curate.examples.tokens import Tokens, estimating
 from tunewheel_curate.holdout.memory import HoldoutMemory
 from tunewheel_curate.replay.mixing import ReplayPool
@@ -87,6 +88,8 @@ class Inputs:
     """The memory of the project's previous version."""
     replay: ReplayPool | None = None
     """The conversations of ``dataset.replay``. None: the spec names no source."""
+    benchmarks: tuple[BenchmarkTexts, ...] = ()
+    """Examples that overlap one of them do not train."""
     pinned: Pinned = field(default_factory=Pinned)
     """The base model's tokenizer and the teacher's questions and answers about documents."""
     index: OpenIndex | None = None

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import polars as pl
 
-from tunewheel_curate.documents.examples import DocumentExamples
+from tunewheel_curate.cleaning.injections import PROMPT_INJECTION, injected
 from tunewheel_curate.passages.adding import Shown
-from tunewheel_curate.stage import Stage
+from tunewheel_curate.stage import dropped_frame
+from tunewheel_curate.step import Kind, Lane
 
 LINEAGE_COLUMNS = (
     "record_id", "source_event_id", "source_id", "kind", "validated_by", "validated_at", "example_id",
@@ -25,33 +26,33 @@ PASSAGE = "passage"
 
 
 def lineage_of(
-    distinct: pl.DataFrame,
-    stages: Sequence[Stage],
-    examples: pl.DataFrame,
-    documents: DocumentExamples | None,
-    shown: Shown | None = None,
+    distinct: pl.DataFrame, documents: pl.DataFrame, lanes: Mapping[Kind, Lane], shown: Shown | None = None
 ) -> pl.DataFrame:
-    """Return rows of ``LINEAGE_COLUMNS``.
+    """Return rows of ``LINEAGE_COLUMNS`` for the ``distinct`` records, the ``documents`` among them.
 
     A record has one row. A document has one row per example made of it, whose ``place`` is the heading path,
     page or lines; and one row per training row with a passage of it in the prompt, whose ``format`` is
     ``PASSAGE`` and whose ``place`` is the heading.
     """
-    dropped = pl.concat([stage.dropped.with_columns(pl.lit(stage.name).alias("stage")) for stage in stages])
-    used = examples.select(
-        pl.col("record_ids").alias("record_id"),
-        "example_id",
-        "format",
-        pl.lit(None, pl.String).alias("place"),
-    ).explode("record_id")
-    flags = next(stage.kept for stage in stages if stage.name == "cleaning").select("record_id", "flags")
-    if documents is not None:
-        used = pl.concat([used, documents.provenance.select(used.columns)])
-        handed = documents.unused.with_columns(pl.lit("documents").alias("stage"))
-        settled = pl.concat([handed["record_id"], documents.provenance["record_id"]])
-        flags = pl.concat([flags, documents.flags])
-        dropped = pl.concat([dropped.filter(~pl.col("record_id").is_in(settled.implode())), handed])
-    told = (
+    answers, drafts = lanes[Kind.ANSWER], lanes.get(Kind.DOCUMENT)
+    dropped = pl.concat(
+        stage.dropped.with_columns(pl.lit(stage.name).alias("stage")) for stage in answers.stages
+    )
+    flags = next(stage.kept for stage in answers.stages if stage.name == "cleaning").select(
+        "record_id", "flags"
+    )
+    columns = ("example_id", "format", "place")
+    used = answers.rows.select("record_id", *columns)
+    if drafts is not None:
+        used = pl.concat([used, drafts.rows.select(pl.col("document").alias("record_id"), *columns)])
+        ids = documents["record_id"]
+        unused = ids.filter(~ids.is_in(drafts.rows["document"].implode()))
+        unused = dropped_frame(unused, pl.Series(["no_examples"] * len(unused), dtype=pl.String))
+        others = dropped.filter(~pl.col("record_id").is_in(ids.implode()))
+        dropped = pl.concat([others, unused.with_columns(pl.lit("documents").alias("stage"))])
+        marked = documents.filter(injected(pl.col("input")))["record_id"].to_frame()
+        flags = pl.concat([flags, marked.with_columns(pl.lit(PROMPT_INJECTION).alias("flags"))])
+    rows = (
         distinct.select(RECORD_COLUMNS)
         .join(used, on="record_id", how="left")
         .join(dropped, on="record_id", how="left")
@@ -59,15 +60,15 @@ def lineage_of(
         .select(LINEAGE_COLUMNS)
     )
     if shown is not None:
-        told = pl.concat([told, _shown(shown, distinct, told)])
-    return told.sort("record_id", "example_id")
+        rows = pl.concat([rows, _shown(shown, distinct, rows)])
+    return rows.sort("record_id", "example_id")
 
 
-def _shown(shown: Shown, distinct: pl.DataFrame, told: pl.DataFrame) -> pl.DataFrame:
+def _shown(shown: Shown, distinct: pl.DataFrame, lineage: pl.DataFrame) -> pl.DataFrame:
     """Return a row for each record with a passage in the prompt of an example that was not made of that
     record. A later withdrawal or erasure of the record finds the example by this row."""
     both = ["record_id", "example_id"]
-    new = shown.origins.join(told.select(both), on=both, how="anti")
+    new = shown.origins.join(lineage.select(both), on=both, how="anti")
     rows = new.join(distinct.select(RECORD_COLUMNS), on="record_id", how="left")
     missing = [name for name in LINEAGE_COLUMNS if name not in rows.columns]
     return rows.with_columns(
@@ -101,8 +102,8 @@ def count_sources(records: pl.DataFrame, used: pl.DataFrame) -> tuple[SourceCoun
     rows = records.select("kind", "attributes", used=pl.col("record_id").is_in(in_use.implode()))
     alike = rows.group_by("kind", "attributes").agg(pl.len().alias("records"), pl.col("used").sum())
     for kind, attributes, count, in_version in alike.iter_rows():
-        told = json.loads(attributes or "{}")
-        key = (kind, _first(told, SOURCE_ATTRIBUTES), _first(told, LICENCE_ATTRIBUTES))
+        named = json.loads(attributes or "{}")
+        key = (kind, _first(named, SOURCE_ATTRIBUTES), _first(named, LICENCE_ATTRIBUTES))
         seen[key] += count
         taken[key] += in_version
     return tuple(SourceCount(*key, records=seen[key], used=taken[key]) for key in sorted(seen))

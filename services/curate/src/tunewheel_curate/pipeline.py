@@ -6,8 +6,8 @@ Pure and deterministic: the same set of records gives the same build. Order and 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 import polars as pl
@@ -16,27 +16,23 @@ from tunewheel_contracts.events.data import Trust
 from tunewheel_contracts.formats.dataset import DatasetCounts, ExampleFormat, FunnelStage
 from tunewheel_contracts.formats.spec import ProjectSpec
 
-from tunewheel_curate.contents import Contents, complete
-from tunewheel_curate.documents.examples import add_documents, draft_documents
-from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts, Overlap, merged
-from tunewheel_curate.evaluation.contamination import decontaminate
-from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA, format_examples
-from tunewheel_curate.holdout.memory import ComparedRecords, HoldoutMemory
-from tunewheel_curate.holdout.splitting import Split, split_version
+from tunewheel_curate.evaluation.benchmarks import merged
+from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA, examples_of
+from tunewheel_curate.holdout.memory import HoldoutMemory
+from tunewheel_curate.holdout.splitting import Split
 from tunewheel_curate.inputs import Inputs, Pinned
 from tunewheel_curate.labels.quality import Quality
-from tunewheel_curate.labels.review import review_list, suspected
-from tunewheel_curate.labels.suspects import find_suspects
+from tunewheel_curate.labels.review import review_list
 from tunewheel_curate.lineage import LINEAGE_COLUMNS, RECORD_COLUMNS, SourceCount, count_sources, lineage_of
-from tunewheel_curate.passages.adding import Shown, add_passages
-from tunewheel_curate.preferences.negatives import Negatives, draft_negatives
-from tunewheel_curate.preferences.pairs import Preferences
+from tunewheel_curate.passages.adding import PROMPT_COLUMNS, Shown, shown_in
+from tunewheel_curate.preferences.negatives import Negatives, negatives_of
+from tunewheel_curate.preferences.pairs import Preferences, preferences_of
 from tunewheel_curate.records.selection import Selected, select
-from tunewheel_curate.replay.mixing import Replayed
+from tunewheel_curate.replay.mixing import Replayed, replayed_of
 from tunewheel_curate.similarity.near_index import NearIndex, empty_index
-from tunewheel_curate.stage import DOCUMENT, RATED_DOWN, without_texts
+from tunewheel_curate.stage import DOCUMENT
 from tunewheel_curate.step import Context, Kind, Lane, run
-from tunewheel_curate.steps import STEPS
+from tunewheel_curate.steps import DRAFTS, STEPS
 
 
 @dataclass(frozen=True)
@@ -78,133 +74,95 @@ def build(
     inputs: Inputs | None = None,
     *,
     earlier: NearIndex | None = None,
-    benchmarks: Sequence[BenchmarkTexts] = (),
 ) -> Build:
     """Curate ``records`` (``RECORD_SCHEMA``, one project) by ``spec``. A faulty spec gives a rejection.
 
     ``earlier`` is the ``near_index`` of an earlier build, if there was one. It saves time and does not change
-    the result. Examples that overlap ``benchmarks`` are dropped from training.
+    the result.
     """
     inputs = inputs or Inputs()
     selected = select(records, inputs.withdrawals, ratings=spec.dataset.ratings)
-    return curate(selected, spec, inputs, earlier=earlier or empty_index(), benchmarks=benchmarks)
+    return curate(selected, spec, inputs, earlier=earlier or empty_index())
 
 
-def curate(
-    selected: Selected,
-    spec: ProjectSpec,
-    inputs: Inputs,
-    *,
-    earlier: NearIndex,
-    benchmarks: Sequence[BenchmarkTexts],
-) -> Build:
+def curate(selected: Selected, spec: ProjectSpec, inputs: Inputs, *, earlier: NearIndex) -> Build:
     """Curate the ``selected`` records; see ``build``."""
-    distinct, live = selected.distinct, selected.live.kept
+    context = partial(Context, spec=spec, inputs=inputs, selected=selected, earlier=earlier)
     try:
-        lanes = draft(selected, spec, inputs.pinned)
-        run(STEPS, lanes, partial(Context, spec=spec, pinned=inputs.pinned, received=live, earlier=earlier))
+        lanes = run(DRAFTS, STEPS, context)
     except InvalidSpec as error:
-        return refused(distinct, str(error))
-    answers = lanes[Kind.ANSWER]
-    compared = ComparedRecords(answers.held, pl.concat([stage.dropped for stage in answers.stages]))
-    formatted = format_examples(answers.rows, system_prompt=spec.task.system_prompt)
-    pairs = answers.pairs_among(formatted["record_ids"].list.first())
-    split, divided = split_version(
-        formatted, pairs, compared, spec=spec, memory=inputs.memory, secret=inputs.pinned.secret
-    )
-    cleared = decontaminate(
-        split,
-        benchmarks,
-        spec.dataset.contamination,
-        threshold=spec.dataset.near_duplicate_threshold,
-        index=answers.near_index,
-    )
-    stages, examples = [*answers.stages, divided, cleared.stage], cleared.stage.kept
-    documents = None
-    if drafts := lanes.get(Kind.DOCUMENT):
-        documents = add_documents(
-            selected.set_aside(DOCUMENT), drafts, spec, cleared.split, benchmarks, memory=inputs.memory
-        )
-    both = cleared.split
-    if documents is not None:
-        both = replace(both, train=pl.concat([both.train, documents.examples]).sort("example_id"))
-    contents = complete(
-        both, distinct, compared, lanes.get(Kind.NEGATIVE), spec=spec, inputs=inputs, benchmarks=benchmarks
-    )
+        return refused(selected.distinct, str(error))
+    return _put_together(lanes, context(Kind.ANSWER, lanes=lanes))
+
+
+def _put_together(lanes: Mapping[Kind, Lane], context: Context) -> Build:
+    """Return the version that the rows of ``lanes`` are."""
+    spec, inputs, selected = context.spec, context.inputs, context.selected
+    answers, own = lanes[Kind.ANSWER], Split(context.train.sort("example_id"), examples_of(context.holdout))
+    pairs, negatives, general = (lanes.get(kind) for kind in (Kind.PAIR, Kind.NEGATIVE, Kind.REPLAY))
+    replayed = None
+    if general is not None and inputs.replay is not None and spec.dataset.replay is not None:
+        replayed = replayed_of(general, inputs.replay, spec.dataset.replay, own.train.height)
+    split = own
+    if replayed is not None:
+        split = Split(pl.concat([own.train, replayed.examples]).sort("example_id"), own.holdout)
+    funnel = [
+        stage for kind in Kind if kind in lanes for stage in lanes[kind].funnel if kind is not Kind.PASSAGE
+    ]
     shown = None
-    if inputs.index is not None and spec.trains_with_passages:
-        # The last of all, because every comparison must see the texts as people wrote them.
-        contents, shown = add_passages(
-            contents, documents, inputs.index, live["record_id"], spec=spec, tokens=inputs.pinned.tokens,
-            benchmarks=benchmarks,
-        )  # fmt: skip
-    own = pl.concat([both.train, both.holdout])
-    overlaps = merged([*cleared.overlaps, *(documents.overlaps if documents is not None else ())])
-    lineage = lineage_of(distinct, stages, examples, documents, shown)
-    stages += documents.stages if documents is not None else ()
-    figures = {stage.name: stage.counts for stage in stages if stage.counts}
+    if inputs.index is not None and Kind.PASSAGE in lanes:
+        prompts = [
+            pl.concat([lanes[kind].rows.select(PROMPT_COLUMNS) for kind in kinds if kind in lanes])
+            for kinds in ((Kind.ANSWER, Kind.DOCUMENT), (Kind.PAIR,), (Kind.NEGATIVE,))
+            if any(kind in lanes for kind in kinds)
+        ]
+        shown = shown_in(prompts, inputs.index, lanes[Kind.PASSAGE].rows.height)
+        funnel.append(shown.funnel)
+    figures = {stage.name: stage.counts for lane in _curated(lanes) for stage in lane.stages if stage.counts}
+    examples = pl.concat([own.train, own.holdout])
     return Build(
-        split=contents.split,
-        funnel=(*(stage.funnel for stage in stages), *contents.funnel, *((shown.funnel,) if shown else ())),
-        lineage=lineage,
+        split=split,
+        funnel=tuple(funnel),
+        lineage=lineage_of(selected.distinct, selected.set_aside(DOCUMENT), lanes, shown),
         redactions=figures.get("redaction", {}),
-        counts=_counts(distinct, own, contents),
-        rejections=why_rejected(examples, contents.split, spec),
+        counts=DatasetCounts(
+            records=selected.distinct.height,
+            examples=examples.height,
+            train=split.train.height,
+            holdout=split.holdout.height,
+            replay=split.train.height - own.train.height,
+            preferences=pairs.rows.height if pairs else 0,
+            negatives=negatives.rows.height if negatives else 0,
+            formats=_by_format(split),
+        ),
+        rejections=why_rejected(answers.rows, split, spec),
         near_index=answers.near_index,
         figures=figures,
-        quality=_quality(answers, spec, overlaps),
-        memory=contents.memory,
-        preferences=contents.preferences,
-        negatives=contents.negatives,
-        replayed=contents.replayed,
-        preliminary=why_preliminary(examples.height, spec),
-        sources=count_sources(distinct, own),
+        quality=Quality(
+            review=review_list(answers.review),
+            suspects=answers.suspects,
+            contamination=tuple(
+                overlap.report for overlap in merged(one for lane in _curated(lanes) for one in lane.overlaps)
+            ),
+            semantic=answers.semantic,
+        ),
+        memory=answers.memory,
+        preferences=pairs and preferences_of(pairs),
+        negatives=negatives and negatives_of(negatives),
+        replayed=replayed,
+        preliminary=why_preliminary(answers.rows.height, spec),
+        sources=count_sources(selected.distinct, examples),
         pinned=inputs.pinned,
-        extractive=documents.extractive if documents is not None else 0,
+        extractive=lanes[Kind.DOCUMENT].rows.filter(pl.col("attributes") == "extractive").height
+        if Kind.DOCUMENT in lanes
+        else 0,
         shown=shown,
     )
 
 
-def draft(selected: Selected, spec: ProjectSpec, pinned: Pinned) -> dict[Kind, Lane]:
-    """Return the rows that go through ``STEPS``, by kind. A kind without a lane is not part of the version.
-
-    Raises:
-        InvalidSpec: see ``draft_documents``.
-    """
-    stages = [without_texts(selected.live), without_texts(selected.usable)]
-    lanes = {Kind.ANSWER: Lane(selected.usable.kept, stages)}
-    if spec.dataset.formats.documents.enabled:
-        lanes[Kind.DOCUMENT] = draft_documents(selected.set_aside(DOCUMENT), spec, pinned)
-    rated_down = selected.set_aside(RATED_DOWN)
-    if rated_down.height:
-        lanes[Kind.NEGATIVE] = draft_negatives(rated_down)
-    return lanes
-
-
-def _quality(answers: Lane, spec: ProjectSpec, overlaps: Sequence[Overlap]) -> Quality:
-    """Return the findings that people should review."""
-    suspects = find_suspects(answers.rows, spec.dataset.label_review)
-    return Quality(
-        review=review_list([*answers.review, suspected(answers.rows, suspects.found)]),
-        suspects=suspects,
-        contamination=tuple(overlap.report for overlap in overlaps),
-        semantic=answers.semantic,
-    )
-
-
-def _counts(distinct: pl.DataFrame, own: pl.DataFrame, contents: Contents) -> DatasetCounts:
-    """Count the rows of a version. ``own``: the examples of the project's own records and documents."""
-    split = contents.split
-    return DatasetCounts(
-        records=distinct.height,
-        examples=own.height,
-        train=split.train.height,
-        holdout=split.holdout.height,
-        replay=split.train.height + split.holdout.height - own.height,
-        preferences=contents.preferences.pairs.height if contents.preferences else 0,
-        negatives=contents.negatives.rows.height if contents.negatives else 0,
-        formats=_by_format(split),
-    )
+def _curated(lanes: Mapping[Kind, Lane]) -> list[Lane]:
+    """Return the lanes whose rows are examples of the project's own records."""
+    return [lanes[kind] for kind in (Kind.ANSWER, Kind.DOCUMENT) if kind in lanes]
 
 
 def _by_format(split: Split) -> dict[ExampleFormat, int]:

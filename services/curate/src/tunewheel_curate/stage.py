@@ -7,11 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import polars as pl
-from tunewheel_contracts.formats.dataset import FunnelStage
+from tunewheel_contracts.formats.dataset import ExampleFormat, FunnelStage
 from tunewheel_contracts.formats.quality_report import SemanticReport
 from tunewheel_contracts.formats.review import CORRECTED_IN_REVIEW
 
 if TYPE_CHECKING:
+    from tunewheel_curate.evaluation.benchmarks import Overlap
+    from tunewheel_curate.holdout.memory import HoldoutMemory
+    from tunewheel_curate.labels.suspects import Suspects
     from tunewheel_curate.similarity.near_index import NearIndex
     from tunewheel_curate.similarity.pairs import SimilarPairs
 
@@ -43,6 +46,19 @@ RECORD_SCHEMA: dict[str, pl.DataType] = {
 """One row per delivery of ``record.ingested``. ``attributes``, ``history`` and ``sections`` are canonical
 JSON; ``history`` and ``sections`` are null where the record has none. ``published_at`` is the event's
 ``ce_time``. ``partition`` and ``offset`` are the event's place on the log."""
+
+TRAIN, HOLDOUT = "train", "holdout"
+"""The values of the column ``side``."""
+DRAFTED_SCHEMA: dict[str, pl.DataType] = {
+    "label": pl.String(),
+    "format": pl.String(),
+    "side": pl.String(),
+    "document": pl.String(),
+    "place": pl.String(),
+    "heading": pl.String(),
+}
+"""The columns that drafting adds. ``document`` is the record that a row was made of, ``place`` the heading
+path, page or lines there, and ``heading`` the heading alone; null: the row is no draft from a document."""
 
 DROPPED_SCHEMA: dict[str, pl.DataType] = {
     "record_id": pl.String(),
@@ -95,6 +111,10 @@ class Stage:
     """Similar records, as positions in the records that came in. None: the stage compared none."""
     near_index: NearIndex | None = None
     semantic: SemanticReport | None = None
+    suspects: Suspects | None = None
+    memory: HoldoutMemory | None = None
+    """What this version and all earlier ones held out."""
+    overlaps: tuple[Overlap, ...] = ()
     shown: bool = True
     """Whether the stage belongs in the funnel. A stage that never drops a record does not."""
 
@@ -107,6 +127,14 @@ class Stage:
             left=self.kept.height,
             reasons=dict(reasons.iter_rows()),
         )
+
+
+def drafted(records: pl.DataFrame) -> pl.DataFrame:
+    """Return ``records`` with the columns of ``DRAFTED_SCHEMA``, as rows that train."""
+    values = {"format": ExampleFormat.ANSWER.value, "side": TRAIN}
+    return records.with_columns(
+        pl.lit(values.get(name), dtype=kind).alias(name) for name, kind in DRAFTED_SCHEMA.items()
+    )
 
 
 def without_texts(stage: Stage) -> Stage:

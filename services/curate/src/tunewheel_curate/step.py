@@ -6,50 +6,98 @@ its result. So a step cannot depend on a column by accident.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+from tunewheel_contracts.formats.dataset import FunnelStage
 from tunewheel_contracts.formats.quality_report import SemanticReport
 from tunewheel_contracts.formats.spec import ProjectSpec
 
+from tunewheel_curate.evaluation.benchmarks import Overlap
+from tunewheel_curate.evaluation.contamination import Search
+from tunewheel_curate.evaluation.leakage import held_out_questions
+from tunewheel_curate.examples.formatting import examples_of
+from tunewheel_curate.holdout.memory import ComparedRecords, HoldoutMemory
+from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY
+from tunewheel_curate.labels.suspects import Suspects
+from tunewheel_curate.records.selection import Selected
 from tunewheel_curate.similarity.near_index import NearIndex, empty_index
 from tunewheel_curate.similarity.pairs import SimilarPairs, pairs_among
-from tunewheel_curate.stage import Stage, without_texts
+from tunewheel_curate.stage import HOLDOUT, TRAIN, Stage, without_texts
 
 if TYPE_CHECKING:
-    from tunewheel_curate.inputs import Pinned
+    from tunewheel_curate.inputs import Inputs
 
 
 class Kind(StrEnum):
-    """The kinds of rows. All have the columns of ``RECORD_SCHEMA``, and an ``output``."""
+    """The kinds of rows, in the order of the funnel."""
 
     ANSWER = "answer"
     """A record with an answer."""
     DOCUMENT = "document"
     """A draft of an example, made from a section of a document."""
+    PAIR = "pair"
+    """A record with an answer to avoid beside the answer to prefer."""
     NEGATIVE = "negative"
     """A record whose answer was only rated down; ``output`` is that answer."""
+    REPLAY = "replay"
+    """A conversation of the general data."""
+    PASSAGE = "passage"
+    """A passage of the index, which the prompts of other rows may hold."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What the options of a step may follow from."""
+    """Everything that the rows of a lane, or the options of a step, may follow from."""
 
     kind: Kind
     spec: ProjectSpec
-    pinned: Pinned
-    received: pl.DataFrame
+    inputs: Inputs
+    selected: Selected
     """The records before any step changed their texts."""
     earlier: NearIndex
     """The index of an earlier build. It saves time and does not change the result."""
+    lanes: Mapping[Kind, Lane]
+
+    @property
+    def answers(self) -> Lane:
+        return self.lanes[Kind.ANSWER]
 
     @property
     def system_prompt(self) -> str:
         documents = self.spec.dataset.formats.documents
         return documents.system_prompt if self.kind is Kind.DOCUMENT else self.spec.task.system_prompt
+
+    @property
+    def compared(self) -> ComparedRecords:
+        """The answers that were compared with each other, and their duplicates."""
+        return ComparedRecords(self.answers.held, pl.concat([stage.dropped for stage in self.answers.stages]))
+
+    @property
+    def holdout(self) -> pl.DataFrame:
+        """The held-out rows, sorted by ``example_id``."""
+        return self.answers.rows.filter(pl.col("side") == HOLDOUT).sort("example_id")
+
+    @property
+    def train(self) -> pl.DataFrame:
+        """The examples of the project that train."""
+        own = [self.lanes[kind].rows for kind in (Kind.ANSWER, Kind.DOCUMENT) if kind in self.lanes]
+        return pl.concat([examples_of(rows.filter(pl.col("side") == TRAIN)) for rows in own])
+
+    @property
+    def search(self) -> Search:
+        """The search for benchmarks and held-out questions. For answers, ``drop_contaminated`` searches for
+        the latter itself, because a question that too many rows hold leaves the holdout."""
+        dataset = self.spec.dataset
+        if self.kind is Kind.ANSWER:
+            threshold, index = dataset.near_duplicate_threshold, self.answers.near_index
+            return Search(self.inputs.benchmarks, dataset.contamination.words, threshold, index)
+        texts = (*self.inputs.benchmarks, held_out_questions(self.holdout))
+        return Search(texts, dataset.contamination.words, LEAK_SIMILARITY)
 
 
 @dataclass(frozen=True)
@@ -81,13 +129,33 @@ class Lane:
     """The stages so far, without texts."""
     prefix: str = ""
     """Stands before the names of its stages in the funnel."""
+    one_stage: str = ""
+    """The name of the only stage that the funnel has for this lane. Empty: the funnel has all stages."""
     held: pl.DataFrame = field(default_factory=pl.DataFrame)
     review: list[pl.DataFrame] = field(default_factory=list)
+    overlaps: list[Overlap] = field(default_factory=list)
     near_index: NearIndex = field(default_factory=empty_index)
+    memory: HoldoutMemory = field(default_factory=HoldoutMemory)
+    suspects: Suspects = field(default_factory=Suspects)
     semantic: SemanticReport | None = None
     _pairs: SimilarPairs = field(default_factory=lambda: SimilarPairs.of(()))
     _paired: list[str] = field(default_factory=list)
     """The ids of the rows that ``_pairs`` are positions in."""
+
+    @property
+    def funnel(self) -> list[FunnelStage]:
+        stages = [stage.funnel for stage in self.stages]
+        if not self.one_stage:
+            return stages
+        reasons = Counter(reason for stage in self.stages for reason in stage.dropped["reason"])
+        return [
+            FunnelStage(
+                stage=self.one_stage,
+                entered=self.rows.height + reasons.total(),
+                left=self.rows.height,
+                reasons=dict(sorted(reasons.items())),
+            )
+        ]
 
     def pairs_among(self, record_ids: pl.Series) -> SimilarPairs:
         """Return the similar pairs as positions in ``record_ids``; pairs that lost a member are left out."""
@@ -100,25 +168,43 @@ class Lane:
         stage = step.run(before.select("record_id", *step.reads.split()), *pairs, **options)
         written = stage.kept.select("record_id", *step.writes.split())
         rest = before.drop(step.writes.split(), strict=False)
-        self.rows = rest.join(written, on="record_id", maintain_order="left")
+        if written["record_id"].equals(rest["record_id"]):
+            self.rows = rest.with_columns(written.drop("record_id"))
+        else:
+            self.rows = rest.join(written, on="record_id", maintain_order="left")
         if stage.pairs is not None:
             self._pairs, self._paired = stage.pairs, before["record_id"].to_list()
         if step.held:
             self.held = self.rows
         self.review += stage.review
-        self.near_index, self.semantic = stage.near_index or self.near_index, stage.semantic or self.semantic
+        self.overlaps += stage.overlaps
+        for name in ("near_index", "semantic", "suspects", "memory"):
+            if (found := getattr(stage, name)) is not None:
+                setattr(self, name, found)
         if stage.shown:
             self.stages.append(without_texts(replace(stage, name=f"{self.prefix}{step.name}")))
 
 
-def run(steps: Iterable[Step], lanes: Mapping[Kind, Lane], context: Callable[[Kind], Context]) -> None:
-    """Run ``steps`` from the first to the last, each on the lanes of its kinds.
+Draft = Callable[[Context], Lane | None]
+"""Makes the rows of a lane. None: this project has no rows of that kind."""
+
+
+def run(
+    drafts: Mapping[Kind, Draft], steps: Iterable[Step], context: Callable[..., Context]
+) -> dict[Kind, Lane]:
+    """Draft the lanes, run ``steps`` from the first to the last, each on the lanes of its kinds, and return
+    the lanes.
 
     Raises:
         InvalidSpec: the spec is faulty.
     """
+    lanes: dict[Kind, Lane] = {}
+    for kind, draft in drafts.items():
+        if (lane := draft(context(kind, lanes=lanes))) is not None:
+            lanes[kind] = lane
     for step in steps:
         for kind in step.kinds:
-            options = step.options(context(kind)) if kind in lanes else None
+            options = step.options(context(kind, lanes=lanes)) if kind in lanes else None
             if options is not None:
                 lanes[kind].follow(step, options)
+    return lanes

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from tunewheel_contracts.pseudonyms import Pseudonyms
     from tunewheel_runtime.store import ObjectStore
 
+    from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
     from tunewheel_curate.holdout.memory import HoldoutMemory
     from tunewheel_curate.inputs import Inputs, OpenIndex
     from tunewheel_curate.pipeline import Build
@@ -159,18 +160,20 @@ async def _curated(order: BuildOrder, records: pl.DataFrame) -> Build:
     try:
         declared = await read_benchmarks(spec.dataset.benchmarks, store)
         benchmarks = (regression, *declared, *await read_tasks(spec, store, order.allowed))
-        inputs = await _inputs(order, selected.set_aside(DOCUMENT), store)
+        inputs = await _inputs(order, selected.set_aside(DOCUMENT), benchmarks, store)
     except (InvalidSpec, ArtifactMissing, CorruptArtifact) as error:
         reason = str(error) if isinstance(error, InvalidSpec) else f"store: {error}; restore it"
         return refused(selected.distinct, reason)
     cache = NearCache(store)
     earlier = await cache.read(spec.project)
-    made = curate(selected, spec, inputs, earlier=earlier, benchmarks=benchmarks)
+    made = curate(selected, spec, inputs, earlier=earlier)
     await cache.write(spec.project, made.near_index, earlier=earlier)
     return made
 
 
-async def _inputs(order: BuildOrder, documents: pl.DataFrame, store: ObjectStore) -> Inputs:
+async def _inputs(
+    order: BuildOrder, documents: pl.DataFrame, benchmarks: tuple[BenchmarkTexts, ...], store: ObjectStore
+) -> Inputs:
     from tunewheel_curate.builds.pinned_inputs import pin_inputs, pinned_replay, pinned_retired
     from tunewheel_curate.inputs import Inputs
 
@@ -180,6 +183,7 @@ async def _inputs(order: BuildOrder, documents: pl.DataFrame, store: ObjectStore
     replay, secret = order.spec.dataset.replay, order.pseudonym_secret.get_secret_value()
     retired = await pinned_retired(store, build_id, order.spec.project)
     return Inputs(
+        benchmarks=benchmarks,
         withdrawals=order.withdrawals,
         memory=_memory(order).retiring(retired),
         replay=await pinned_replay(store, build_id, replay, order.allowed) if replay is not None else None,

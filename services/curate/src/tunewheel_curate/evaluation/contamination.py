@@ -9,13 +9,12 @@ questions are found: see ``leakage``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from tunewheel_contracts.formats.data_quality import ContaminationPolicy
 
 from tunewheel_curate.cleaning.normalization import comparison_keys, normalize_texts
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts, Overlap
@@ -27,7 +26,6 @@ from tunewheel_curate.evaluation.leakage import (
     holders,
     said_in,
 )
-from tunewheel_curate.holdout.splitting import Split
 from tunewheel_curate.similarity.containment import only_words
 from tunewheel_curate.similarity.near_index import (
     NearIndex,
@@ -38,7 +36,7 @@ from tunewheel_curate.similarity.near_index import (
     sharing_bands,
 )
 from tunewheel_curate.similarity.shingling import Integers, band_keys, shingle_sets, word_runs
-from tunewheel_curate.stage import Stage, dropped_frame
+from tunewheel_curate.stage import TRAIN, Stage, drop
 
 REASON = "contaminated"
 _PIECES_AT_ONCE = 20_000
@@ -53,92 +51,83 @@ OVERLAP_SCHEMA: dict[str, pl.DataType] = {
 
 
 @dataclass(frozen=True)
-class Decontaminated:
-    """The split without the removed examples, the stage that removed them, and the overlap per benchmark."""
+class Search:
+    """The texts that no training row may hold, and how they are searched for."""
 
-    split: Split
-    stage: Stage
-    overlaps: tuple[Overlap, ...]
+    benchmarks: tuple[BenchmarkTexts, ...]
+    words: int
+    """So many words in a row make an overlap."""
+    threshold: float
+    """The similarity of a near-duplicate."""
+    index: NearIndex = field(default_factory=empty_index)
+    """It saves sketching the texts that it has, and does not change the result."""
+
+    def overlaps(self, said: pl.DataFrame) -> Iterator[tuple[BenchmarkTexts, Integers, Integers]]:
+        """Yield for each benchmark the pairs (owner, item) of ``said`` (see ``said_in``) and its texts."""
+        for benchmark in self.benchmarks:
+            yield benchmark, *self._common(said, benchmark)
+
+    def reasons(self, rows: pl.DataFrame) -> dict[int, str]:
+        """Return, by position, why ``rows`` (with ``messages``) must not train."""
+        reasons: dict[int, str] = {}
+        for benchmark, owners, _ in self.overlaps(said_in(rows)) if rows.height else ():
+            for position in owners.tolist():
+                reasons.setdefault(position, f"{REASON}: {benchmark.name}")
+        return reasons
+
+    def _common(self, said: pl.DataFrame, benchmark: BenchmarkTexts) -> tuple[Integers, Integers]:
+        items = _keys(benchmark.texts)
+        by_user = pl.col("role") == "user"
+        asked, answered = said.filter(by_user), said.filter(~by_user)
+        found = find_overlaps(
+            asked["key"], items, words=self.words, threshold=self.threshold, index=self.index
+        )
+        owners, places = [asked["owner"].gather(found["text"]).to_numpy()], [found["item"].to_numpy()]
+        if benchmark.whole:
+            owner, place = holders(said, items)
+        else:
+            found = find_repeated(answered["key"], items, words=self.words)
+            owner, place = answered["owner"].gather(found["text"]).to_numpy(), found["item"].to_numpy()
+        return np.concatenate([*owners, owner]), np.concatenate([*places, place])
 
 
-def decontaminate(
-    split: Split,
-    benchmarks: Sequence[BenchmarkTexts],
-    policy: ContaminationPolicy,
+def drop_contaminated(
+    rows: pl.DataFrame,
     *,
-    threshold: float,
-    index: NearIndex,
-) -> Decontaminated:
-    """Remove training examples that overlap ``benchmarks``, if ``policy`` says so, and always those that hold
-    a question of the holdout.
+    search: Search,
+    drops: bool = True,
+    holdout: pl.DataFrame | None = None,
+) -> Stage:
+    """Drop training ``rows`` (``record_id``, ``messages``, ``side``) that ``search`` finds, if ``drops``, and
+    those that hold a question of ``holdout`` (sorted by ``example_id``).
 
-    ``threshold`` is the similarity of a near-duplicate. ``index`` saves sketching the texts that it has. If
-    there is a holdout, its overlap is the last one. Reasons: ``contaminated: <benchmark>``, and for a
-    held-out question ``too_common``.
+    If there is a holdout, its overlap is the last one. Reasons: ``contaminated: <benchmark>``, and
+    ``too_common`` for a held-out question.
     """
-    train, holdout = (said_in(side) for side in (split.train, split.holdout))
-    both = pl.concat([train, holdout.with_columns(pl.col("owner") + split.train.height)])
+    said, trains = said_in(rows), (rows["side"] == TRAIN).to_numpy()
     reasons: dict[int, str] = {}
     overlaps: list[Overlap] = []
-    for benchmark in benchmarks:
-        owners, items = _common(both, benchmark, words=policy.words, threshold=threshold, index=index)
+    for benchmark, owners, items in search.overlaps(said):
         touched = np.unique(owners)
-        training = touched[touched < split.train.height]
-        dropped = training if policy.action == "drop" else training[:0]
+        training = touched[trains[touched]]
+        dropped = training if drops else training[:0]
         for position in dropped.tolist():
             reasons.setdefault(position, f"{REASON}: {benchmark.name}")
-        overlaps.append(
-            Overlap(
-                benchmark,
-                frozenset(items.tolist()),
-                dropped=len(dropped),
-                train=len(training) - len(dropped),
-                holdout=len(touched) - len(training),
-            )
-        )
-    leaks = find_leaks(train, split.holdout)
-    reasons |= {row + split.train.height: TOO_COMMON for row in leaks.holdout}
-    for row in leaks.train:
-        reasons.setdefault(row, f"{REASON}: {HELD_OUT}")
-    cleared, stage = _without(split, reasons)
-    if split.holdout.height:
-        held = held_out_questions(cleared.holdout)
+        counts = (len(dropped), len(training) - len(dropped), len(touched) - len(training))
+        overlaps.append(Overlap(benchmark, frozenset(items.tolist()), *counts))
+    if holdout is not None and holdout.height:
+        training = pl.col("owner").is_in(np.flatnonzero(trains))
+        leaks = find_leaks(said.filter(training), holdout)
+        for position in leaks.train:
+            reasons.setdefault(position, f"{REASON}: {HELD_OUT}")
+        common = holdout["record_id"].gather(sorted(leaks.holdout))
+        leaving = rows["record_id"].is_in(common.implode()).to_numpy() & ~trains
+        reasons |= {int(position): TOO_COMMON for position in np.flatnonzero(leaving)}
+        held = held_out_questions(holdout.filter(~pl.col("record_id").is_in(common.implode())))
         leaked = frozenset(n for n, text in enumerate(held.texts) if text in leaks.questions)
         overlaps.append(Overlap(held, leaked, dropped=len(leaks.train)))
-    return Decontaminated(cleared, stage, tuple(overlaps))
-
-
-def given_away(
-    examples: pl.DataFrame, benchmarks: Sequence[BenchmarkTexts], *, words: int, threshold: float
-) -> dict[int, str]:
-    """Return, by position, why ``examples`` (with ``messages``) must not train: they overlap one of
-    ``benchmarks``. See ``decontaminate``."""
-    if examples.is_empty():
-        return {}
-    said = said_in(examples)
-    reasons: dict[int, str] = {}
-    for benchmark in benchmarks:
-        owners, _ = _common(said, benchmark, words=words, threshold=threshold, index=empty_index())
-        for position in owners.tolist():
-            reasons.setdefault(position, f"{REASON}: {benchmark.name}")
-    return reasons
-
-
-def _common(
-    said: pl.DataFrame, benchmark: BenchmarkTexts, *, words: int, threshold: float, index: NearIndex
-) -> tuple[Integers, Integers]:
-    """Return pairs (owner, item) of what is ``said`` (see ``said_in``) and the texts of ``benchmark``."""
-    items = _keys(benchmark.texts)
-    by_user = pl.col("role") == "user"
-    asked, answered = said.filter(by_user), said.filter(~by_user)
-    found = find_overlaps(asked["key"], items, words=words, threshold=threshold, index=index)
-    owners, places = [asked["owner"].gather(found["text"]).to_numpy()], [found["item"].to_numpy()]
-    if benchmark.whole:
-        owner, place = holders(said, items)
-    else:
-        found = find_repeated(answered["key"], items, words=words)
-        owner, place = answered["owner"].gather(found["text"]).to_numpy(), found["item"].to_numpy()
-    return np.concatenate([*owners, owner]), np.concatenate([*places, place])
+    reason = pl.Series([reasons.get(position) for position in range(rows.height)], dtype=pl.String)
+    return replace(drop("contamination", rows, reason), overlaps=tuple(overlaps))
 
 
 def find_overlaps(
@@ -146,7 +135,7 @@ def find_overlaps(
 ) -> pl.DataFrame:
     """Return ``OVERLAP_SCHEMA`` rows for ``keys`` and ``items``, texts as ``comparison_key`` returns them."""
     distinct = keys.unique(maintain_order=True)
-    return _told(
+    return _named(
         keys, distinct, [*_repeated(distinct, items, words), _near(distinct, items, threshold, index)]
     )
 
@@ -154,10 +143,10 @@ def find_overlaps(
 def find_repeated(keys: pl.Series, items: pl.Series, *, words: int) -> pl.DataFrame:
     """Return the overlaps that ``find_overlaps`` finds word for word: the same text, or a common run."""
     distinct = keys.unique(maintain_order=True)
-    return _told(keys, distinct, _repeated(distinct, items, words))
+    return _named(keys, distinct, _repeated(distinct, items, words))
 
 
-def _told(keys: pl.Series, distinct: pl.Series, parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+def _named(keys: pl.Series, distinct: pl.Series, parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
     found = pl.concat(parts).unique(["text", "item"], keep="first", maintain_order=True)
     named = found.with_columns(distinct.gather(found["text"]).alias("key")).drop("text")
     texts = pl.DataFrame({"key": keys}).with_row_index("text").cast({"text": pl.Int64})
@@ -239,19 +228,3 @@ def _overlaps(found: pl.DataFrame, how: str) -> pl.DataFrame:
 
 def _keys(texts: Sequence[str]) -> pl.Series:
     return comparison_keys(normalize_texts(pl.Series(texts, dtype=pl.String)))
-
-
-def _without(split: Split, reasons: Mapping[int, str]) -> tuple[Split, Stage]:
-    """Remove rows from ``split``. Positions in ``reasons`` count the training rows first, then the
-    holdout."""
-    rows = pl.concat([split.train, split.holdout])
-    trains = pl.int_range(rows.height, eager=True) < split.train.height
-    reason = pl.Series("reason", [reasons.get(row) for row in range(rows.height)], dtype=pl.String)
-    gone = rows.with_columns(reason).filter(reason.is_not_null()).explode("record_ids")
-    train, holdout = (rows.filter(side & reason.is_null()) for side in (trains, ~trains))
-    stage = Stage(
-        name="contamination",
-        kept=pl.concat([train, holdout]),
-        dropped=dropped_frame(gone["record_ids"], gone["reason"]),
-    )
-    return Split(train, holdout), stage

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import polars as pl
-from tunewheel_contracts.formats.dataset import ExampleFormat
 from tunewheel_contracts.identity import content_id
 
 from tunewheel_curate.cleaning.normalization import Turn, comparison_keys, turns_of
@@ -66,27 +65,34 @@ def drop_long(records: pl.DataFrame, *, system_prompt: str, max_tokens: int, tok
     return drop("length", records, pl.when(too_long).then(pl.lit("too_long")))
 
 
-def format_examples(records: pl.DataFrame, *, system_prompt: str) -> pl.DataFrame:
-    """Return one chat example per record, sorted by ``example_id``, which follows from the messages."""
+def with_messages(rows: pl.DataFrame, *, system_prompt: str, noun: str = "ex") -> Stage:
+    """Add ``messages``, the conversation with the answer, and ``example_id``, which follows from it."""
     is_thread = pl.col("history").is_not_null()
-    threads, plain = records.filter(is_thread), records.filter(~is_thread)
+    threads, plain = rows.filter(is_thread), rows.filter(~is_thread)
     parts = [
-        _examples(plain, _single_turns(system_prompt), system_prompt),
-        _examples(threads, pl.Series(_talks(threads, system_prompt), dtype=_MESSAGES), system_prompt),
+        _spoken(plain, _single_turns(system_prompt), system_prompt, noun),
+        _spoken(threads, pl.Series(_talks(threads, system_prompt), dtype=_MESSAGES), system_prompt, noun),
     ]
-    return pl.concat(parts).sort("example_id")
+    return keep_all("messages", pl.concat(parts))
 
 
-def _examples(records: pl.DataFrame, messages: pl.Expr | pl.Series, system_prompt: str) -> pl.DataFrame:
-    ids = [content_id("ex", talk) for talk in _talks(records, system_prompt)]
-    return records.select(
+def _spoken(rows: pl.DataFrame, messages: pl.Expr | pl.Series, system_prompt: str, noun: str) -> pl.DataFrame:
+    ids = [content_id(noun, talk) for talk in _talks(rows, system_prompt)]
+    return rows.select(
+        "record_id",
         pl.Series("example_id", ids, dtype=pl.String),
         messages.cast(_MESSAGES).alias("messages"),
-        "label",
-        "group",
-        "trust",
-        pl.concat_list("record_id").alias("record_ids"),
-        pl.lit(ExampleFormat.ANSWER.value).alias("format"),
+    )
+
+
+def examples_of(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the examples (``EXAMPLE_SCHEMA``) that ``rows`` make, sorted by ``example_id``. An example names
+    its record, or the document that it was drafted from."""
+    made_of = pl.coalesce("document", "record_id")
+    return (
+        rows.with_columns(pl.concat_list(made_of).alias("record_ids"))
+        .select(*EXAMPLE_SCHEMA)
+        .sort("example_id")
     )
 
 

@@ -9,8 +9,9 @@ are keyed: nobody without the secret can find out whether a customer was held ou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from io import BytesIO
 
@@ -18,6 +19,9 @@ import polars as pl
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_contracts.pseudonyms import Pseudonyms
+
+from tunewheel_curate.cleaning.normalization import comparison_key
+from tunewheel_curate.stage import HOLDOUT, TRAIN, Stage, drop, keep_all
 
 HELD_OUT_BEFORE = "held_out_before"
 """The drop reason of an example that an earlier version held out and that can be on neither side now."""
@@ -143,9 +147,9 @@ class ComparedRecords:
         }
         marked: list[Marks] = []
         for names in members:
-            known = [by_record[name] for name in names if name in by_record]
-            own: set[str] = set().union(*(own for own, _ in known))
-            groups = {group for _, group in known}
+            found = [by_record[name] for name in names if name in by_record]
+            own: set[str] = set().union(*(own for own, _ in found))
+            groups = {group for _, group in found}
             marked.append(
                 Marks(
                     own=frozenset(own),
@@ -163,6 +167,52 @@ class ComparedRecords:
     def _named(self, members: Sequence[Sequence[str]]) -> pl.DataFrame:
         wanted = pl.Series([name for names in members for name in names], dtype=pl.String).unique()
         return self.records.select(MARKED_COLUMNS).filter(pl.col("record_id").is_in(wanted.implode()))
+
+
+def remember(rows: pl.DataFrame, *, compared: ComparedRecords, memory: HoldoutMemory) -> Stage:
+    """Extend ``memory`` by the ``side`` of each of ``rows``."""
+    held, trained = (
+        [[record_id] for record_id in rows.filter(pl.col("side") == side)["record_id"]]
+        for side in (HOLDOUT, TRAIN)
+    )
+    extended = memory.extended(compared.marks(held), compared.trained(trained))
+    return replace(keep_all("memory", rows), memory=extended)
+
+
+def drop_related(records: pl.DataFrame, *, memory: HoldoutMemory) -> Stage:
+    """Drop ``records`` (``MARKED_COLUMNS``) whose question, source or group is or was held out. Reason:
+    ``held_out``."""
+    ids = [[record_id] for record_id in records["record_id"]]
+    held = [memory.seen(marks) >= Seen.GROUP for marks in ComparedRecords(records).marks(ids)]
+    return drop("holdout", records, pl.Series(["held_out" if one else None for one in held], dtype=pl.String))
+
+
+def drop_remembered(rows: pl.DataFrame, *, memory: HoldoutMemory) -> Stage:
+    """Drop ``rows`` (with ``messages``) that ask a question which was ever held out, or that hold one as a
+    line or a sentence. The memory is asked because the ticket itself may be gone. Reason:
+    ``held_out_before``."""
+    held = [
+        any(memory.holds_question(comparison_key(text)) for text in _parts(turns))
+        for turns in rows["messages"]
+    ]
+    reasons = [HELD_OUT_BEFORE if one else None for one in held]
+    return drop("holdout", rows, pl.Series(reasons, dtype=pl.String))
+
+
+_SENTENCE_END = re.compile(r"(?<=[.?!])\s+|\n")
+_MARK = re.compile(r"^[\s#>*-]*(?:Q:|\d+[.)])?\s*|(?<![\s*])[\s*]+$")
+"""The mark before a heading, a list item or a question in a FAQ. It matches only at the beginning of a run of
+blanks or stars: tried from every character, a long run would take hours."""
+
+
+def _parts(turns: Iterable[Mapping[str, str]]) -> Iterator[str]:
+    """Yield the user's questions, and every line and sentence of all turns, with and without its list
+    mark."""
+    for turn in turns:
+        if turn["role"] == "user":
+            yield turn["content"]
+        for text in {*turn["content"].split("\n"), *_SENTENCE_END.split(turn["content"])}:
+            yield from {text, _MARK.sub("", text)}
 
 
 def clusters_of(duplicates: pl.DataFrame) -> dict[str, list[str]]:

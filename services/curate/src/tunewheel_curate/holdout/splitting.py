@@ -23,7 +23,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import polars as pl
 from tunewheel_contracts.events.data import Trust
-from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.pseudonyms import Pseudonyms
 
 from tunewheel_curate.cleaning.normalization import Turn, comparison_key, turns_of
@@ -32,7 +31,7 @@ from tunewheel_curate.holdout.memory import HELD_OUT_BEFORE, RETIRED, ComparedRe
 from tunewheel_curate.holdout.stratification import Side, Unit, choose_holdout
 from tunewheel_curate.similarity.containment import LEAST_WORDS
 from tunewheel_curate.similarity.pairs import SimilarPair, SimilarPairs, components
-from tunewheel_curate.stage import Stage, dropped_frame, keep_all
+from tunewheel_curate.stage import HOLDOUT, TRAIN, Stage, drop, keep_all
 
 LEAK_SIMILARITY = 0.6
 
@@ -64,73 +63,52 @@ class _Rows:
     """The closest relation of any of its examples to earlier versions."""
 
 
-def split_version(
-    examples: pl.DataFrame,
-    pairs: Sequence[SimilarPair],
-    compared: ComparedRecords,
+def split_rows(
+    rows: pl.DataFrame,
+    pairs: SimilarPairs,
     *,
-    spec: ProjectSpec,
+    compared: ComparedRecords,
     memory: HoldoutMemory,
-    secret: str = "",
-) -> tuple[Split, Stage]:
-    """Split ``examples``; ``pairs`` are positions in them.
+    fraction: float,
+    trusted: Sequence[Trust],
+    names: Pseudonyms,
+) -> Stage:
+    """Split ``rows`` (``record_id``, ``example_id``, ``label``, ``group``, ``trust``); write ``side``.
 
-    ``secret`` keys the pseudonyms, by which the memory knows retired groups. The stage drops the examples
-    that may be on neither side. Reasons: ``held_out_before``; ``holdout_retired``; its trust for an
-    answer of a held-out group that may not be judged by (``dataset.holdout_trust``).
+    About the ``fraction`` is held out, of answers with the trust ``trusted`` or else unverified ones. By
+    ``names`` the memory knows retired groups. Reasons: ``held_out_before``; ``holdout_retired``; its trust
+    for an answer of a held-out group that may not be judged by.
     """
-    ids = examples["record_ids"].to_list()
+    ids = [[record_id] for record_id in rows["record_id"]]
     seen = [memory.seen(marks) for marks in compared.marks(ids)] if memory.marks else []
-    retired = _retired(examples, memory, spec.project, secret)
-    askable = _askable(examples, spec)
+    resting = {group for group in rows["group"].unique() if memory.retired(names.of("group", group))}
+    retired = rows["group"].is_in(list(resting))
+    askable = trusted if rows["trust"].is_in(trusted).any() else (Trust.UNVERIFIED.value,)
     split = split_examples(
-        examples,
+        rows,
         pairs,
-        holdout=spec.dataset.holdout_fraction,
+        holdout=fraction,
         seen=seen,
-        retired=retired,
-        askable=examples["trust"].is_in(askable).to_list(),
+        retired=retired.to_list(),
+        askable=rows["trust"].is_in(askable).to_list(),
     )
-    # What an earlier version held out stays held out as long as nothing better is.
+    # An answer that an earlier version held out stays held out as long as no better one is.
     held = split.holdout.filter(pl.col("trust").is_in(askable))
     held = held if held.height else split.holdout.filter(pl.col("trust") == Trust.UNVERIFIED.value)
-    left_out = split.holdout.join(held, on="example_id", how="anti")
-    resting = pl.col("example_id").is_in(
-        examples["example_id"].filter(pl.Series(retired, dtype=pl.Boolean)).implode()
+    divided = rows.with_columns(
+        pl.when(_among(held)).then(pl.lit(HOLDOUT)).otherwise(pl.lit(TRAIN)).alias("side")
     )
-    lost = pl.concat(
-        [
-            _lost(split.neither.filter(~resting), HELD_OUT_BEFORE),
-            _lost(split.neither.filter(resting), RETIRED),
-            *(_lost(rows, str(trust)) for (trust,), rows in sorted(left_out.group_by("trust"))),
-        ]
+    reason = (
+        pl.when(_among(split.neither))
+        .then(pl.when(pl.lit(retired)).then(pl.lit(RETIRED)).otherwise(pl.lit(HELD_OUT_BEFORE)))
+        .when(_among(split.holdout) & ~_among(held))
+        .then("trust")
     )
-    split = replace(split, holdout=held)
-    stage = Stage(
-        name="split",
-        kept=pl.concat([split.train, split.holdout]),
-        dropped=lost,
-    )
-    return split, stage
+    return drop("split", divided, divided.select(reason.alias("reason")).to_series())
 
 
-def _askable(examples: pl.DataFrame, spec: ProjectSpec) -> tuple[str, ...]:
-    """Return the trust of the answers that may be held out: what the spec says, or else unverified ones."""
-    wanted = spec.dataset.holdout_trust
-    return wanted if examples["trust"].is_in(wanted).any() else (Trust.UNVERIFIED.value,)
-
-
-def _retired(examples: pl.DataFrame, memory: HoldoutMemory, project: str, secret: str) -> list[bool]:
-    """Return for each example whether its group is retired."""
-    names = Pseudonyms(project, secret)
-    groups = examples["group"].unique()
-    resting = {group for group in groups if memory.retired(names.of("group", group))}
-    return [group in resting for group in examples["group"]]
-
-
-def _lost(examples: pl.DataFrame, reason: str) -> pl.DataFrame:
-    ids = examples["record_ids"].explode().drop_nulls()
-    return dropped_frame(ids, pl.Series([reason] * len(ids), dtype=pl.String))
+def _among(rows: pl.DataFrame) -> pl.Expr:
+    return pl.col("record_id").is_in(rows["record_id"].implode())
 
 
 def split_examples(

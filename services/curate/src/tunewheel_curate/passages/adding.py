@@ -7,8 +7,8 @@ nobody asks such questions through retrieval.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +16,13 @@ import polars as pl
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import ExampleFormat, FunnelStage, PassageUse
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
-from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_retrieval.hits import Hit
 from tunewheel_retrieval.prompts import context_of, question_of, with_context
 
-from tunewheel_curate.contents import Contents
-from tunewheel_curate.documents.examples import DocumentExamples
-from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
 from tunewheel_curate.examples.tokens import Tokens
 from tunewheel_curate.inputs import OpenIndex
-from tunewheel_curate.passages.choosing import Choice, Chooser, Place, Row, allowed_passages
+from tunewheel_curate.passages.choosing import Choice, Chooser, Row
+from tunewheel_curate.stage import TRAIN, Stage, keep_all
 
 if TYPE_CHECKING:
     from tunewheel_embedding.static import Vectors
@@ -39,6 +37,8 @@ ORIGINS = {
 }
 """The columns: the record of a passage, the name of the row whose prompt holds it, and the passage's
 heading."""
+ORIGIN = pl.Struct({"record_id": pl.String(), "place": pl.String()})
+PROMPT_COLUMNS = ("example_id", "passages", "gold", "found")
 _EMBEDDED_AT_ONCE = 1_000
 
 
@@ -57,69 +57,55 @@ class Shown:
 
 
 def add_passages(
-    contents: Contents,
-    documents: DocumentExamples | None,
-    opened: OpenIndex,
-    records: Collection[str],
+    rows: pl.DataFrame,
     *,
-    spec: ProjectSpec,
+    opened: OpenIndex,
+    allowed: Collection[str],
+    retrieval: RetrievalSpec,
     tokens: Tokens,
-    benchmarks: Sequence[BenchmarkTexts] = (),
-) -> tuple[Contents, Shown]:
-    """Return ``contents`` with passages of ``opened`` in the prompts of training rows.
+    max_tokens: int,
+    with_rejected: bool,
+) -> Stage:
+    """Put passages of ``opened`` into the prompts of training ``rows``; ``allowed`` are their ids.
 
-    ``documents`` knows the section that a row was made of. ``records`` are the ids of the records that the
-    build may use. A row keeps its best-ranked passages that fit into ``dataset.max_tokens``. Reasons in the
-    funnel for a row without passages: ``nothing_found`` (no passage that may be shown) and ``no_room``.
+    A row keeps its best-ranked passages that fit into ``max_tokens``, also before the rejected answer
+    (``with_rejected``). The column ``passages`` lists them (null: the row asks for none), ``gold`` says
+    whether one of them answers, and ``found`` whether there was any that may be shown.
     """
-    assert spec.retrieval is not None
-    allowed = allowed_passages(
-        opened.index, records, spec=spec, tokens=tokens, holdout=contents.split.holdout,
-        memory=contents.memory, benchmarks=benchmarks,
-    )  # fmt: skip
-    chooser = Chooser(opened.index, spec.retrieval, allowed)
-    rows = list(_rows(contents, documents.places if documents is not None else {}))
+    chooser = Chooser(opened.index, retrieval, allowed)
+    asks = (pl.col("side") == TRAIN) & pl.col("format").is_in(ASKED)
+    asking = [_row(row, with_rejected) for row in rows.filter(asks).iter_rows(named=True)]
     chosen = {
         row.name: chooser.choose(row, vector)
-        for row, vector in zip(rows, _vectors(rows, opened), strict=True)
+        for row, vector in zip(asking, _vectors(asking, opened), strict=True)
     }
-    found = sum(bool(choice.hits) for choice in chosen.values())
-    contexts = _Contexts(rows, chosen, chooser, spec.retrieval)
-    contexts.fit(tokens, spec.dataset.max_tokens)
-    held = [choice for choice in chosen.values() if choice.hits]
-    gold = sum(choice.has_gold for choice in held)
-    reasons = {"nothing_found": len(rows) - found, "no_room": found - len(held)}
-    shown = Shown(
-        index_id=opened.index_id,
-        index=opened.manifest,
-        use=PassageUse(
-            gold=gold,
-            distractors_only=len(held) - gold,
-            without=len(rows) - len(held),
-            left_out=len(opened.index.rows) - len(allowed),
-        ),
-        funnel=FunnelStage(
-            stage=STAGE, entered=len(rows), left=len(held), reasons={k: n for k, n in reasons.items() if n}
-        ),
-        origins=_origins(chosen),
-        passages=len(opened.index.rows),
+    found = {name for name, choice in chosen.items() if choice.hits}
+    contexts = _Contexts(asking, chosen, chooser, retrieval)
+    contexts.fit(tokens, max_tokens)
+    names = rows["example_id"].to_list()
+    held = {name: [_origin(hit) for hit in choice.hits] for name, choice in chosen.items()}
+    messages = [
+        with_context(turns, contexts.texts.get(name, ""))
+        for name, turns in rows.select("example_id", "messages").iter_rows()
+    ]
+    with_passages = rows.with_columns(
+        pl.Series("messages", messages, dtype=rows.schema["messages"]),
+        pl.Series("passages", [held.get(name) for name in names], dtype=pl.List(ORIGIN)),
+        pl.Series("gold", [name in chosen and chosen[name].has_gold for name in names], dtype=pl.Boolean),
+        pl.Series("found", [name in found for name in names], dtype=pl.Boolean),
     )
-    return _with_contexts(contents, contexts.texts), shown
+    return keep_all(STAGE, with_passages)
 
 
-def _rows(contents: Contents, places: Mapping[str, Place]) -> Iterator[Row]:
-    asked = contents.split.train.filter(pl.col("format").is_in(ASKED))
-    for name, turns in asked.select("example_id", "messages").iter_rows():
-        yield Row(name, turns[:-1], (turns[-1]["content"],), places.get(name))
-    if contents.preferences is not None:
-        pairs = contents.preferences.pairs.select("pair_id", "prompt", "chosen", "rejected")
-        for name, prompt, better, worse in pairs.iter_rows():
-            yield Row(name, prompt, (better, worse))
-    if contents.negatives is not None:
-        for name, prompt, answer in contents.negatives.rows.select(
-            "negative_id", "prompt", "rejected"
-        ).iter_rows():
-            yield Row(name, prompt, (answer,))
+def _row(row: Mapping[str, Any], with_rejected: bool) -> Row:
+    *prompt, answer = row["messages"]
+    answers = (answer["content"], row["rejected_output"]) if with_rejected else (answer["content"],)
+    place = None if row["document"] is None else (row["document"], row["heading"])
+    return Row(row["example_id"], prompt, answers, place)
+
+
+def _origin(hit: Hit) -> dict[str, str | None]:
+    return {"record_id": hit.passage.record_id, "place": hit.passage.heading or None}
 
 
 def _vectors(rows: Sequence[Row], opened: OpenIndex) -> Iterator[Vectors | None]:
@@ -168,29 +154,28 @@ class _Contexts:
         return [max(next(sizes) for _ in row.answers) for row in rows]
 
 
-def _origins(chosen: Mapping[str, Choice]) -> pl.DataFrame:
-    told = (
-        (hit.passage.record_id, name, hit.passage.heading or None)
-        for name, choice in chosen.items()
-        for hit in choice.hits
+def shown_in(lanes: Sequence[pl.DataFrame], opened: OpenIndex, allowed: int) -> Shown:
+    """Return the passages in the rows of ``lanes``; ``allowed`` is how many of the index might be shown."""
+    rows = pl.concat([lane.select(PROMPT_COLUMNS).sort("example_id") for lane in lanes]).drop_nulls(
+        "passages"
     )
-    frame = pl.DataFrame(list(told), schema=ORIGINS, orient="row")
-    return frame.unique(["record_id", "example_id"], keep="first", maintain_order=True)
-
-
-def _with_contexts(contents: Contents, texts: Mapping[str, str]) -> Contents:
-    train = _told(contents.split.train, "messages", "example_id", texts)
-    preferences, negatives = contents.preferences, contents.negatives
-    if preferences is not None:
-        pairs = _told(preferences.pairs, "prompt", "pair_id", texts)
-        preferences = replace(preferences, pairs=pairs)
-    if negatives is not None:
-        negatives = replace(negatives, rows=_told(negatives.rows, "prompt", "negative_id", texts))
-    split = replace(contents.split, train=train)
-    return replace(contents, split=split, preferences=preferences, negatives=negatives)
-
-
-def _told(frame: pl.DataFrame, column: str, name: str, texts: Mapping[str, str]) -> pl.DataFrame:
-    talks: Iterable[tuple[str, list[dict[str, Any]]]] = frame.select(name, column).iter_rows()
-    told = [with_context(turns, texts.get(row, "")) for row, turns in talks]
-    return frame.with_columns(pl.Series(column, told, dtype=frame.schema[column]))
+    held = rows.filter(pl.col("passages").list.len() > 0)
+    gold, found = int(held["gold"].sum()), int(rows["found"].sum())
+    reasons = {"nothing_found": rows.height - found, "no_room": found - held.height}
+    origins = held.explode("passages").unnest("passages").select(*ORIGINS)
+    return Shown(
+        index_id=opened.index_id,
+        index=opened.manifest,
+        use=PassageUse(
+            gold=gold,
+            distractors_only=held.height - gold,
+            without=rows.height - held.height,
+            left_out=len(opened.index.rows) - allowed,
+        ),
+        funnel=FunnelStage(
+            stage=STAGE, entered=rows.height, left=held.height,
+            reasons={reason: count for reason, count in reasons.items() if count},
+        ),
+        origins=origins.unique(["record_id", "example_id"], keep="first", maintain_order=True),
+        passages=len(opened.index.rows),
+    )  # fmt: skip

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
+from tunewheel_contracts.formats.data_quality import PiiPolicy
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
-from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_redaction.redaction import Redactor
 from tunewheel_retrieval.context import as_data, fit
@@ -22,71 +22,42 @@ from tunewheel_retrieval.index import DEPTH, Index
 from tunewheel_retrieval.prompts import question_of
 from tunewheel_retrieval.words import words_of
 
-from tunewheel_curate.documents.examples import not_held_out
-from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
-from tunewheel_curate.evaluation.contamination import given_away
-from tunewheel_curate.evaluation.leakage import held_out_questions
 from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA
 from tunewheel_curate.examples.templates import holds_control_token
-from tunewheel_curate.examples.tokens import Tokens
-from tunewheel_curate.holdout.memory import HoldoutMemory
-from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY
+from tunewheel_curate.stage import TRAIN, Stage, drop
+from tunewheel_curate.step import Lane
 
 if TYPE_CHECKING:
     from tunewheel_embedding.static import Vectors
 
 
-_COLUMNS = ("example_id", "messages")
+def draft_passages(index: Index, records: pl.Series) -> Lane:
+    """Return a row for each passage of ``index`` that the prompts of training rows may hold. A passage whose
+    record is not among ``records`` was withdrawn or erased, or is newer than the build's records."""
+    own = set(records)
+    passages = [passage for passage in index.rows if passage.record_id in own]
+    rows = {
+        "record_id": [passage.passage_id for passage in passages],
+        "input": [passage.searched for passage in passages],
+        "messages": [[{"role": "assistant", "content": as_data(one.searched)}] for one in passages],
+        "side": [TRAIN] * len(passages),
+    }
+    texts = dict.fromkeys(("record_id", "input", "side"), pl.String())
+    return Lane(pl.DataFrame(rows, schema_overrides=texts | {"messages": EXAMPLE_SCHEMA["messages"]}))
 
 
-def allowed_passages(
-    index: Index,
-    records: Collection[str],
-    *,
-    spec: ProjectSpec,
-    tokens: Tokens,
-    holdout: pl.DataFrame,
-    memory: HoldoutMemory,
-    benchmarks: Sequence[BenchmarkTexts],
-) -> frozenset[str]:
-    """Return the ids of the passages that may appear in training prompts.
-
-    A passage is left out for one of these reasons:
-
-    - Its record is not in ``records``: it was withdrawn or erased, or is newer than the build's records.
-    - It holds a question that is held out (``holdout``), or was in an earlier version (``memory``).
-    - It overlaps a benchmark.
-    - It holds a control token of the base model's chat template.
-    - The spec's policy finds personal data in it: the index may have been built with an earlier policy.
-    """
-    own = [passage for passage in index.rows if passage.record_id in records]
-    own = _without_personal_data(own, spec)
-    texts = [as_data(passage.searched) for passage in own]
-    said = pl.DataFrame(
-        {
-            "example_id": [passage.passage_id for passage in own],
-            "messages": [[{"role": "assistant", "content": text}] for text in texts],
-        },
-        schema={name: EXAMPLE_SCHEMA[name] for name in _COLUMNS},
-    )
-    if tokens.tokenizer is not None:
-        said = said.filter(~holds_control_token(pl.Series(texts, dtype=pl.String), tokens.tokenizer))
-    said = not_held_out(said, memory).kept
-    if said.is_empty():
-        return frozenset()
-    judged_by = [*benchmarks, held_out_questions(holdout)]
-    words = spec.dataset.contamination.words
-    away = given_away(said, judged_by, words=words, threshold=LEAK_SIMILARITY)
-    return frozenset(name for at, name in enumerate(said["example_id"]) if at not in away)
+def drop_personal_data(rows: pl.DataFrame, *, policy: PiiPolicy, project: str) -> Stage:
+    """Drop passages in which ``policy`` finds personal data: the index may have been built with an earlier
+    one. Reason: ``pii``."""
+    found = Redactor(policy, project=project).holds_any(rows["input"])
+    return drop("personal_data", rows, pl.when(pl.Series(found, dtype=pl.Boolean)).then(pl.lit("pii")))
 
 
-def _without_personal_data(passages: Sequence[Passage], spec: ProjectSpec) -> list[Passage]:
-    policy = spec.dataset.pii
-    if policy.action == "keep":
-        return list(passages)
-    texts = pl.Series([passage.searched for passage in passages], dtype=pl.String)
-    is_found = Redactor(policy, project=spec.project).holds_any(texts)
-    return [passage for passage, found in zip(passages, is_found, strict=True) if not found]
+def drop_control_tokens(rows: pl.DataFrame, *, tokenizer: Any) -> Stage:
+    """Drop passages with a control token of the base model's chat template. Reason: ``control_token``."""
+    texts = rows.select(pl.col("messages").list.last().struct["content"]).to_series()
+    holds = holds_control_token(texts, tokenizer)
+    return drop("control_tokens", rows, pl.when(holds).then(pl.lit("control_token")))
 
 
 Place = tuple[str, str]

@@ -7,25 +7,16 @@ it, or about one that resembles a benchmark's question.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
 from tunewheel_contracts.formats.dataset import FunnelStage
-from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_contracts.identity import content_id
 
-from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
-from tunewheel_curate.evaluation.contamination import given_away
-from tunewheel_curate.evaluation.leakage import held_out_questions
-from tunewheel_curate.examples.formatting import MESSAGE, format_examples
-from tunewheel_curate.holdout.memory import ComparedRecords, HoldoutMemory, Seen
-from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY, Split
-from tunewheel_curate.stage import Stage, drop
+from tunewheel_curate.examples.formatting import MESSAGE
+from tunewheel_curate.stage import Stage, drafted, drop
 from tunewheel_curate.step import Lane
 
-STAGE = "negatives"
 NEGATIVE_SCHEMA: dict[str, pl.DataType] = {
     "negative_id": pl.String(),
     "prompt": pl.List(MESSAGE),
@@ -45,77 +36,38 @@ class Negatives:
     funnel: FunnelStage
 
 
-def draft_negatives(rated_down: pl.DataFrame) -> Lane:
+def draft_negatives(rated_down: pl.DataFrame) -> Lane | None:
     """Return the drafts of ``rated_down`` records, whose ``rejected_output`` becomes the output."""
+    if rated_down.is_empty():
+        return None
     nothing = pl.lit(None, dtype=pl.String)
-    return Lane(
-        rated_down.with_columns(
-            pl.col("rejected_output").alias("output"),
-            nothing.alias("rejected_output"),
-            nothing.alias("label"),
-        )
+    rows = rated_down.with_columns(
+        pl.col("rejected_output").alias("output"), nothing.alias("rejected_output")
     )
+    return Lane(drafted(rows), one_stage="negatives")
 
 
-def negatives_of(
-    drafts: Lane,
-    split: Split,
-    *,
-    spec: ProjectSpec,
-    memory: HoldoutMemory,
-    benchmarks: Sequence[BenchmarkTexts],
-) -> Negatives:
-    """Return the negatives of a version.
-
-    ``memory`` covers this version and all earlier ones. Reasons in the funnel, in addition to those of the
-    steps: ``held_out``, ``contaminated: …``, ``accepted`` (another example trains on this answer as a right
-    one), ``repeated``.
-    """
-    new = _away_from_holdout(drafts.rows, memory)
-    stages = [*drafts.stages, new]
-    examples = format_examples(new.kept, system_prompt=spec.task.system_prompt)
-    texts = [*benchmarks, held_out_questions(split.holdout)]
-    words = spec.dataset.contamination.words
-    away = given_away(examples, texts, words=words, threshold=LEAK_SIMILARITY)
-    right = {(_asked(turns), turns[-1]["content"]) for turns in split.train["messages"].to_list()}
-    frame, refused = _rows(examples, away, right)
-    reasons = refused + Counter(reason for stage in stages for reason in stage.dropped["reason"])
-    funnel = FunnelStage(
-        stage=STAGE,
-        entered=stages[0].funnel.entered,
-        left=frame.height,
-        reasons=dict(sorted(reasons.items())),
-    )
-    return Negatives(frame, funnel)
+def drop_accepted(rows: pl.DataFrame, *, trained: pl.Series) -> Stage:
+    """Drop ``rows`` (with ``messages`` and ``example_id``) whose answer is right in one of the ``trained``
+    conversations, and repetitions. Reasons: ``accepted``, ``repeated``."""
+    right = {(_asked(turns), turns[-1]["content"]) for turns in trained.to_list()}
+    accepted = [(_asked(turns), turns[-1]["content"]) in right for turns in rows["messages"].to_list()]
+    reason = pl.when(pl.Series(accepted, dtype=pl.Boolean)).then(pl.lit("accepted"))
+    again = pl.when(~pl.col("example_id").is_first_distinct()).then(pl.lit("repeated"))
+    return drop("accepted", rows, rows.select(reason.otherwise(again).alias("reason")).to_series())
 
 
-def _rows(
-    examples: pl.DataFrame, away: Mapping[int, str], right: Collection[tuple[str, str]]
-) -> tuple[pl.DataFrame, Counter[str]]:
-    rows: dict[str, dict[str, object]] = {}
-    reasons: Counter[str] = Counter()
-    for number, example in enumerate(examples.iter_rows(named=True)):
-        turns = example["messages"]
-        prompt, rejected, name = turns[:-1], turns[-1]["content"], content_id("neg", turns)
-        reason = away.get(number)
-        if reason is None and (_asked(turns), rejected) in right:
-            reason = "accepted"
-        elif reason is None and name in rows:
-            reason = "repeated"
-        if reason is not None:
-            reasons[reason] += 1
-            continue
-        told = {"negative_id": name, "prompt": prompt, "rejected": rejected, "group": example["group"]}
-        rows[name] = told | {"trust": example["trust"], "record_id": example["record_ids"][0]}
-    return pl.DataFrame([rows[name] for name in sorted(rows)], schema=NEGATIVE_SCHEMA), reasons
+def negatives_of(lane: Lane) -> Negatives:
+    """Return the negatives that the rows of ``lane`` are."""
+    columns = {"negative_id": "example_id", "rejected": pl.col("messages").list.last().struct["content"]}
+    rows = lane.rows.with_columns(prompt=prompt_of(), **columns).select(*NEGATIVE_SCHEMA).sort("negative_id")
+    (funnel,) = lane.funnel
+    return Negatives(rows, funnel)
 
 
-def _away_from_holdout(records: pl.DataFrame, memory: HoldoutMemory) -> Stage:
-    """Drop records whose question, source or group is or was held out."""
-    ids = [[record_id] for record_id in records["record_id"]]
-    held = [memory.seen(marks) >= Seen.GROUP for marks in ComparedRecords(records).marks(ids)]
-    reason = pl.when(pl.lit(pl.Series(held, dtype=pl.Boolean))).then(pl.lit("held_out"))
-    return drop("holdout", records, reason)
+def prompt_of() -> pl.Expr:
+    """Return the turns before the answer."""
+    return pl.col("messages").list.head(pl.col("messages").list.len() - 1)
 
 
 def _asked(turns: Sequence[dict[str, str]]) -> str:

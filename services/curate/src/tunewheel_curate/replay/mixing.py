@@ -6,27 +6,23 @@ now or in an earlier version. General data is never held out.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import polars as pl
-from tunewheel_contracts.formats.dataset import ExampleFormat, FunnelStage, ReplayUse
-from tunewheel_contracts.formats.spec import DatasetSpec, ReplaySpec
+from tunewheel_contracts.formats.dataset import ExampleFormat, ReplayUse
+from tunewheel_contracts.formats.spec import ReplaySpec
 from tunewheel_contracts.identity import content_id
 
 from tunewheel_curate.cleaning.normalization import comparison_key
-from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
-from tunewheel_curate.evaluation.contamination import given_away
-from tunewheel_curate.evaluation.leakage import held_out_questions
+from tunewheel_curate.evaluation.contamination import Search
 from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA
 from tunewheel_curate.examples.tokens import Tokens
 from tunewheel_curate.holdout.memory import HoldoutMemory
-from tunewheel_curate.holdout.splitting import Split
 from tunewheel_curate.similarity.pairs import similar_pairs
+from tunewheel_curate.stage import Stage, drop
+from tunewheel_curate.step import Lane
 
-STAGE = "replay"
 LIKE_OURS = 0.6
 """Jaccard similarity from which a conversation is too much like one of the project's, or like another."""
 SPARE = 2
@@ -53,65 +49,76 @@ class Replayed:
     """With the columns of the examples."""
     use: ReplayUse
 
-    @property
-    def funnel(self) -> FunnelStage:
-        return FunnelStage(
-            stage=STAGE, entered=self.use.available, left=self.use.sampled, reasons=self.use.reasons
-        )
+
+def draft_replay(pool: ReplayPool) -> Lane:
+    """Return a row for each conversation of ``pool``, in its order."""
+    rows = {"messages": pool.conversations}
+    frame = pl.DataFrame(rows, schema={"messages": EXAMPLE_SCHEMA["messages"]})
+    return Lane(
+        frame.select(pl.int_range(pl.len()).cast(pl.String).str.zfill(9).alias("record_id"), "messages")
+    )
 
 
 def choose_replay(
-    pool: ReplayPool,
-    spec: ReplaySpec,
-    split: Split,
-    dataset: DatasetSpec,
+    rows: pl.DataFrame,
     *,
-    memory: HoldoutMemory,
+    share: float,
+    train: pl.DataFrame,
+    holdout: pl.DataFrame,
+    max_tokens: int,
     tokens: Tokens,
-    benchmarks: Sequence[BenchmarkTexts],
-) -> Replayed:
-    """Take so many conversations from ``pool`` that they make up ``spec.share`` of the training rows.
+    memory: HoldoutMemory,
+    search: Search,
+) -> Stage:
+    """Take so many conversations from ``rows`` that they make up ``share`` of the training rows: those and
+    ``train``.
 
-    A larger version takes the same conversations and more. Reasons in the funnel: ``too_long``,
-    ``asked_by_project`` (the same question), ``held_out`` (now or before), ``contaminated: <benchmark>`` (by
-    a common run of words; the held-out questions count as a benchmark), ``like_project``,
-    ``like_another`` and ``not_needed``.
+    A larger version takes the same conversations and more. Reasons: ``too_long``, ``asked_by_project`` (the
+    same question), ``held_out`` (now or before), ``contaminated: <benchmark>`` (the held-out questions count
+    as a benchmark), ``like_project``, ``like_another`` and ``not_needed``.
     """
-    train, holdout = split.train, split.holdout
-    judged_by = [*benchmarks, held_out_questions(holdout)]
-    wanted = int(spec.share / (1 - spec.share) * train.height)
-    ours = {comparison_key(question) for question in _questions([train, holdout])}
-    reasons: Counter[str] = Counter()
-    candidates: list[Turns] = []
+    wanted = int(share / (1 - share) * train.height)
+    questions = list(_questions([train, holdout]))
+    ours = {comparison_key(question) for question in questions}
+    reasons: dict[str, str] = {}
+    candidates: list[tuple[str, str]] = []
+    """The row and the question of each."""
     like: dict[int, str] = {}
-    waiting = iter(pool.conversations)
-    while len(candidates) - len(like) < wanted:
-        batch = list(islice(waiting, max(SPARE * wanted, LEAST_BATCH)))
-        if not batch:
-            break
-        refusals = [_refusal(turns, ours, memory, dataset.max_tokens, tokens) for turns in batch]
-        reasons.update(reason for reason in refusals if reason is not None)
-        fit = [turns for turns, reason in zip(batch, refusals, strict=True) if reason is None]
-        frame = pl.DataFrame({"messages": fit}, schema={"messages": EXAMPLE_SCHEMA["messages"]})
-        away = given_away(frame, judged_by, words=dataset.contamination.words, threshold=LIKE_OURS)
-        reasons.update(away.values())
-        candidates += [turns for number, turns in enumerate(fit) if number not in away]
-        like = _too_alike([_question(turns) for turns in candidates], list(_questions([train, holdout])))
-    reasons.update(like.values())
-    chosen = [turns for number, turns in enumerate(candidates) if number not in like][:wanted]
-    left_over = len(pool.conversations) - sum(reasons.values()) - len(chosen)
-    if left_over:
-        reasons["not_needed"] = left_over
+    waiting = rows.iter_slices(max(SPARE * wanted, LEAST_BATCH))
+    while len(candidates) - len(like) < wanted and (batch := next(waiting, None)) is not None:
+        refusals = [
+            _refusal(turns, ours, memory, max_tokens, tokens) for turns in batch["messages"].to_list()
+        ]
+        fit = batch.filter(pl.Series([reason is None for reason in refusals], dtype=pl.Boolean))
+        away = search.reasons(fit)
+        names = zip(batch["record_id"], refusals, strict=True)
+        reasons |= {name: reason for name, reason in names if reason is not None}
+        reasons |= {fit["record_id"][position]: reason for position, reason in away.items()}
+        candidates += [
+            (name, _question(turns))
+            for name, turns in fit.select("record_id", "messages").iter_rows()
+            if name not in reasons
+        ]
+        like = _too_alike([question for _, question in candidates], questions)
+    reasons |= {candidates[position][0]: reason for position, reason in like.items()}
+    chosen = {name for name, _ in [one for one in candidates if one[0] not in reasons][:wanted]}
+    fates = [None if name in chosen else reasons.get(name, "not_needed") for name in rows["record_id"]]
+    return drop("replay", rows, pl.Series(fates, dtype=pl.String))
+
+
+def replayed_of(lane: Lane, pool: ReplayPool, spec: ReplaySpec, train: int) -> Replayed:
+    """Return the examples that the rows of ``lane`` are, beside ``train`` examples of the project."""
+    (funnel,) = lane.funnel
     use = ReplayUse(
         source=spec.source,
         sha256=pool.sha256,
-        available=len(pool.conversations),
-        reasons=dict(sorted(reasons.items())),
-        sampled=len(chosen),
-        share=round(len(chosen) / max(1, len(chosen) + train.height), 4),
+        available=funnel.entered,
+        reasons=funnel.reasons,
+        sampled=funnel.left,
+        share=round(funnel.left / max(1, funnel.left + train), 4),
         license=spec.license or pool.license,
     )
-    return Replayed(_examples(chosen), use)
+    return Replayed(_examples(lane.rows["messages"].to_list()), use)
 
 
 def _refusal(

@@ -214,8 +214,7 @@ def under_pseudonyms(build: Build, names: Pseudonyms) -> Build:
     split, preferences, negatives, replayed = build.split, build.preferences, build.negatives, build.replayed
     return replace(
         build,
-        split=replace(split, train=_named(split.train, names), holdout=_named(split.holdout, names),
-                      neither=_named(split.neither, names)),
+        split=replace(split, train=_named(split.train, names), holdout=_named(split.holdout, names)),
         lineage=_named(build.lineage, names),
         quality=replace(build.quality, review=_named(build.quality.review, names)),
         preferences=preferences and replace(preferences, pairs=_named(preferences.pairs, names)),
