@@ -48,6 +48,7 @@ def main() -> None:
 def build_measured(size: int) -> dict[str, Any]:
     from tunewheel_curate.builds.worker import load
     from tunewheel_curate.evaluation.benchmarks import regression_benchmark
+    from tunewheel_curate.inputs import Inputs
     from tunewheel_curate.pipeline import build
     from tunewheel_curate.records.table import RecordTable, ends_of
     from tunewheel_curate.versions.suite import run_suite
@@ -73,7 +74,7 @@ def build_measured(size: int) -> dict[str, Any]:
 
         rows = table.read(spec.project, upto)
         step("read")
-        made = build(rows, spec, benchmarks=[regression_benchmark(None)])
+        made = build(rows, spec, Inputs(benchmarks=(regression_benchmark(None),)))
         step("curate")
         manifest = write_version(made, spec, folder, data_docs=SUITE)
         step("write")

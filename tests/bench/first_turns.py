@@ -22,6 +22,7 @@ import statistics
 import sys
 import time
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,15 +119,15 @@ async def turned(seed: int, chosen: argparse.Namespace) -> dict[str, Any]:
     spec = parse_spec(chosen.spec.read_text("utf-8"))
     spec = spec.model_copy(update={"train": spec.train.model_copy(update={"seed": seed})})
     folder = chosen.folder / f"seed-{seed}"
-    inputs = Inputs(pinned=Pinned(secret=f"seed {seed}"))
+    inputs = Inputs(benchmarks=(regression_benchmark(None),), pinned=Pinned(secret=f"seed {seed}"))
     found: dict[str, Any] = {"seed": seed}
     champion, known = None, frozenset[str]()
     for turn in WAVES:
         if turn == "second" and chosen.only_first:
             break
-        made = build(records(turn), spec, inputs, benchmarks=[regression_benchmark(None)])
+        made = build(records(turn), spec, inputs)
         assert made.rejections == (), made.rejections
-        inputs = Inputs(memory=made.memory, pinned=inputs.pinned)
+        inputs = replace(inputs, memory=made.memory)
         here = folder / turn
         write_version(made, spec, here / "dataset", data_docs=False)
         trained = await train(spec, here, champion, chosen)

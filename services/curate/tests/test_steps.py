@@ -6,16 +6,15 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from tunewheel_curate.inputs import Pinned
+from tunewheel_curate.inputs import Inputs
+from tunewheel_curate.records.selection import select
 from tunewheel_curate.similarity.near_index import empty_index
 from tunewheel_curate.similarity.pairs import SimilarPair, SimilarPairs
-from tunewheel_curate.stage import RECORD_SCHEMA, Stage, drop, keep_all
-from tunewheel_curate.step import Context, Kind, Lane, Step, run
-from tunewheel_curate.steps import STEPS
+from tunewheel_curate.stage import DRAFTED_SCHEMA, RECORD_SCHEMA, Stage, drop, keep_all
+from tunewheel_curate.step import Context, Draft, Kind, Lane, Step, run
+from tunewheel_curate.steps import ASKED, STEPS
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-DRAFTED = {*RECORD_SCHEMA, "format"}
-"""The columns that a row has before the list."""
 
 
 def shouting(rows: pl.DataFrame, *, marks: int) -> Stage:
@@ -32,7 +31,8 @@ SHOUTING = Step("shouting", shouting, "input", writes="marks", options=lambda c:
 
 @pytest.fixture
 def context(records, spec):
-    return partial(Context, spec=spec(), pinned=Pinned(), received=records(), earlier=empty_index())
+    selected = select(records(), (), ratings=False)
+    return partial(Context, spec=spec(), inputs=Inputs(), selected=selected, earlier=empty_index())
 
 
 @pytest.fixture
@@ -40,9 +40,14 @@ def lane(records) -> Lane:
     return Lane(records({"input": "Why?!!"}, {"input": "How?!"}, {"input": "When?"}))
 
 
+def drafts(**lanes: Lane) -> dict[Kind, Draft]:
+    return {Kind(kind): lambda _, lane=lane: lane for kind, lane in lanes.items()}
+
+
 def test_every_column_that_a_step_reads_was_there_or_was_written_before() -> None:
-    for kind in Kind:
-        there = set(DRAFTED) - ({"format"} if kind is not Kind.DOCUMENT else set())
+    columns = {kind: {*RECORD_SCHEMA, *DRAFTED_SCHEMA} for kind in Kind}
+    columns |= {Kind.REPLAY: {"messages"}, Kind.PASSAGE: {"input", "messages", "side"}}
+    for kind, there in columns.items():
         for step in STEPS:
             if kind in step.kinds:
                 assert set(step.reads.split()) <= there, (step.name, kind)
@@ -60,7 +65,7 @@ def test_no_two_steps_have_one_name() -> None:
 
 
 def test_a_step_of_a_project_is_one_file_and_one_line_of_the_list(lane, context) -> None:
-    run((SHOUTING,), {Kind.ANSWER: lane}, context)
+    run(drafts(answer=lane), (SHOUTING,), context)
     assert lane.rows["input"].to_list() == ["How?!", "When?"]
     assert lane.rows["marks"].to_list() == [1, 0]
     (stage,) = lane.stages
@@ -71,20 +76,20 @@ def test_a_step_of_a_project_is_one_file_and_one_line_of_the_list(lane, context)
 
 def test_a_column_that_is_not_declared_is_neither_read_nor_written(lane, context) -> None:
     before = lane.rows["output"].to_list()[1:]
-    run((SHOUTING,), {Kind.ANSWER: lane}, context)
+    run(drafts(answer=lane), (SHOUTING,), context)
     assert lane.rows["output"].to_list() == before
     blind = Step("blind", shouting, "title", options=lambda _: {"marks": 1})
     with pytest.raises(pl.exceptions.ColumnNotFoundError):
-        run((blind,), {Kind.ANSWER: lane}, context)
+        run(drafts(answer=lane), (blind,), context)
 
 
 def test_a_step_runs_on_the_kinds_that_it_names_and_where_the_spec_asks_for_it(records, context) -> None:
-    lanes = {kind: Lane(records({"input": "Why?!!!!"}), prefix=f"{kind}s.") for kind in Kind}
+    lanes = {kind: Lane(records({"input": "Why?!!!!"}), prefix=f"{kind}s.") for kind in ASKED}
     unasked = Step("unasked", shouting, "input", kinds=tuple(Kind), options=lambda _: None)
     negative = Step("negative", shouting, "input", kinds=(Kind.NEGATIVE,), options=lambda _: {"marks": 1})
-    run((unasked, negative), lanes, context)
+    run(drafts(**lanes), (unasked, negative), context)
     assert {kind: [stage.name for stage in lane.stages] for kind, lane in lanes.items()} == {
-        Kind.ANSWER: [], Kind.DOCUMENT: [], Kind.NEGATIVE: ["negatives.negative"],
+        Kind.ANSWER: [], Kind.NEGATIVE: ["negatives.negative"],
     }  # fmt: skip
 
 
@@ -102,6 +107,6 @@ def test_pairs_follow_their_rows(lane, context) -> None:
         return keep_all("looks", rows)
 
     steps = (Step("paired", paired, ""), SHOUTING, Step("looks", looks, "", paired=True))
-    run(steps, {Kind.ANSWER: lane}, context)
+    run(drafts(answer=lane), steps, context)
     assert seen == [SimilarPair(0, 1, 0.8)]
     assert [stage.name for stage in lane.stages] == ["shouting"]

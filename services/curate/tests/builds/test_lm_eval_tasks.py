@@ -14,7 +14,7 @@ from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_curate.builds.lm_eval_tasks import read_tasks
-from tunewheel_curate.evaluation.contamination import given_away
+from tunewheel_curate.evaluation.contamination import Search
 from tunewheel_outputs.lm_eval_task import find_task
 from tunewheel_runtime.store import ObjectStore
 
@@ -66,7 +66,8 @@ async def test_its_questions_are_kept_out_of_training(store: ObjectStore, declar
     (texts,) = await read_tasks(await declared(), store, NOWHERE)
     assert (texts.name, texts.texts) == ("lm_eval.quiz", (QUESTION, "And which may not?"))
     said = pl.DataFrame({"messages": [[{"role": "user", "content": f"Hello. {QUESTION} Thanks"}]]})
-    assert set(given_away(said, [texts], words=13, threshold=0.8).values()) == {"contaminated: lm_eval.quiz"}
+    search = Search((texts,), words=13, threshold=0.8)
+    assert search.reasons(said) == {0: "contaminated: lm_eval.quiz"}
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import pytest
 from tunewheel_contracts.formats.dataset import ChatExample, ExampleFormat, TeacherUse
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_curate.cleaning.normalization import comparison_key
-from tunewheel_curate.documents.examples import _parts, question_sections
+from tunewheel_curate.documents.examples import question_sections
 from tunewheel_curate.documents.teaching import Lesson, QuestionAnswer
-from tunewheel_curate.holdout.memory import ComparedRecords, HoldoutMemory
+from tunewheel_curate.holdout.memory import ComparedRecords, HoldoutMemory, _parts
 from tunewheel_curate.inputs import Inputs, Pinned
 from tunewheel_curate.pipeline import build
 from tunewheel_curate.versions.card import data_card

@@ -7,13 +7,12 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tunewheel_contracts.formats.data_quality import ContaminationPolicy
 from tunewheel_curate.cleaning.normalization import comparison_key, normalize_text
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts, regression_benchmark
-from tunewheel_curate.evaluation.contamination import decontaminate, find_overlaps, given_away
+from tunewheel_curate.evaluation.contamination import Search, drop_contaminated, find_overlaps
 from tunewheel_curate.evaluation.leakage import HELD_OUT
 from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA, asked_text
-from tunewheel_curate.holdout.splitting import Split
+from tunewheel_curate.inputs import Inputs
 from tunewheel_curate.pipeline import build
 from tunewheel_curate.similarity.near_index import empty_index, grow
 
@@ -79,60 +78,64 @@ def example(number: int, text: str, answer: str = "Nobody knows.") -> dict[str, 
     }  # fmt: skip
 
 
+def searched(*benchmarks: BenchmarkTexts) -> Search:
+    return Search(benchmarks, words=13, threshold=0.8)
+
+
+def rows(*examples: dict[str, object], held: int = 0) -> pl.DataFrame:
+    """Return rows of examples, of which the last ``held`` are held out."""
+    frame = pl.DataFrame(examples, schema=EXAMPLE_SCHEMA)
+    sides = ["train"] * (len(examples) - held) + ["holdout"] * held
+    return frame.with_columns(pl.Series("side", sides), pl.col("record_ids").list.first().alias("record_id"))
+
+
 @pytest.fixture
-def split() -> Split:
-    frame = pl.DataFrame(
-        [example(0, LONG), example(1, "a clean one"), example(2, QUOTED), example(3, "clean too")],
-        schema=EXAMPLE_SCHEMA,
+def split() -> pl.DataFrame:
+    texts = (LONG, "a clean one", QUOTED, "clean too")
+    return rows(*(example(number, text) for number, text in enumerate(texts)), held=2)
+
+
+@pytest.mark.parametrize("drops", [True, False])
+def test_only_rows_that_would_train_are_dropped_and_every_overlap_is_counted(split, drops: bool) -> None:
+    stage = drop_contaminated(split, search=searched(BenchmarkTexts("mine", (LONG, "unused"))), drops=drops)
+    gone = ["rec-0"] if drops else []
+    assert stage.kept.equals(split.filter(~pl.col("record_id").is_in(gone)))
+    assert stage.funnel.reasons == ({"contaminated: mine": 1} if drops else {})
+    assert stage.funnel.entered == 4
+    (overlap,) = [overlap.report for overlap in stage.overlaps]
+    assert (overlap.items, overlap.overlapping_items) == (2, 1)
+    assert (overlap.dropped, overlap.train, overlap.holdout) == ((1, 0, 1) if drops else (0, 1, 1))
+
+
+def test_without_a_benchmark_every_row_stays(split) -> None:
+    held = split.filter(pl.col("side") == "holdout")
+    stage = drop_contaminated(split, search=searched(), holdout=held)
+    assert stage.kept.equals(split)
+    (overlap,) = [overlap.report for overlap in stage.overlaps]
+    assert (overlap.benchmark, overlap.items, overlap.overlapping_items) == (HELD_OUT, 2, 0)
+
+
+def test_an_answer_that_holds_a_benchmark_is_found() -> None:
+    frame, search = (
+        rows(example(0, "a clean one", f"Well: {LONG}.")),
+        searched(BenchmarkTexts("mine", (LONG,))),
     )
-    return Split(frame[:2], frame[2:])
-
-
-@pytest.mark.parametrize("action", ["drop", "report"])
-def test_only_what_would_train_is_dropped_and_all_is_told(split: Split, action) -> None:
-    done = decontaminate(
-        split, [BenchmarkTexts("mine", (LONG, "unused"))], ContaminationPolicy(action=action),
-        threshold=0.8, index=empty_index(),
-    )  # fmt: skip
-    drops = action == "drop"
-    assert done.split.train["example_id"].to_list() == (["ex-1"] if drops else ["ex-0", "ex-1"])
-    assert done.split.holdout.equals(split.holdout)
-    assert done.stage.funnel.reasons == ({"contaminated: mine": 1} if drops else {})
-    assert done.stage.funnel.entered == 4
-    told = done.overlaps[0].report
-    assert (told.items, told.overlapping_items) == (2, 1)
-    assert (told.dropped, told.train, told.holdout) == ((1, 0, 1) if drops else (0, 1, 1))
-
-
-def test_no_benchmark_takes_nothing(split: Split) -> None:
-    done = decontaminate(split, (), ContaminationPolicy(), threshold=0.8, index=empty_index())
-    assert done.split.train.equals(split.train)
-    (held,) = done.overlaps
-    assert (held.report.benchmark, held.report.items, held.report.overlapping_items) == (HELD_OUT, 2, 0)
-
-
-def test_an_answer_that_gives_a_benchmark_away_is_found(split: Split) -> None:
-    frame = pl.DataFrame([example(0, "a clean one", f"Well: {LONG}.")], schema=EXAMPLE_SCHEMA)
-    mine = BenchmarkTexts("mine", (LONG,))
-    done = decontaminate(
-        Split(frame, frame.clear()), [mine], ContaminationPolicy(), threshold=0.8, index=empty_index()
-    )
-    assert done.split.train.is_empty()
-    assert given_away(frame, [mine], words=13, threshold=0.8) == {0: "contaminated: mine"}
+    assert drop_contaminated(frame, search=search).kept.is_empty()
+    assert search.reasons(frame) == {0: "contaminated: mine"}
 
 
 def test_a_build_drops_what_gives_the_regression_set_away(records, spec, varied_rows) -> None:
     regression = regression_benchmark(None)
-    given_away = [{"input": f"Quick one. {regression.texts[0]}"}, {"input": regression.texts[5].upper()}]
-    made = build(records(*varied_rows(60), *given_away), spec(), benchmarks=[regression])
-    told, held = made.quality.contamination
+    leaks = [{"input": f"Quick one. {regression.texts[0]}"}, {"input": regression.texts[5].upper()}]
+    made = build(records(*varied_rows(60), *leaks), spec(), Inputs(benchmarks=(regression,)))
+    overlap, held = made.quality.contamination
     assert (held.benchmark, held.overlapping_items) == (HELD_OUT, 0)
-    assert told.dropped + told.holdout == told.overlapping_items == 2
+    assert overlap.dropped + overlap.holdout == overlap.overlapping_items == 2
     stage = made.funnel[-1]
-    assert (stage.stage, stage.entered - stage.left) == ("contamination", told.dropped)
-    assert made.counts.examples == made.counts.train + made.counts.holdout == 62 - told.dropped
+    assert (stage.stage, stage.entered - stage.left) == ("contamination", overlap.dropped)
+    assert made.counts.examples == made.counts.train + made.counts.holdout == 62 - overlap.dropped
     dropped = made.lineage.filter(pl.col("stage") == "contamination")
-    assert dropped.height == told.dropped
+    assert dropped.height == overlap.dropped
     assert dropped["example_id"].null_count() == dropped.height
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import polars as pl
 import pytest
@@ -12,16 +13,22 @@ from tunewheel_curate.examples.formatting import (
     asked_text,
     conversation,
     drop_long,
-    format_examples,
+    examples_of,
+    with_messages,
 )
 from tunewheel_curate.examples.tokens import estimating
+from tunewheel_curate.stage import drafted
+
+
+def formatted(records: pl.DataFrame) -> list[dict[str, Any]]:
+    rows = drafted(records)
+    written = with_messages(rows, system_prompt="Help.").kept
+    return examples_of(rows.join(written, on="record_id")).to_dicts()
 
 
 def test_examples_fit_the_contract(records) -> None:
     frame = records({"title": "Bell", "input": "It is silent.", "output": "Oil it."})
-    (row,) = format_examples(
-        frame.with_columns(pl.lit(None, dtype=pl.String).alias("label")), system_prompt="Help."
-    ).to_dicts()
+    (row,) = formatted(frame)
     example = ChatExample.model_validate(row)
     assert [(m.role, m.content) for m in example.messages] == [
         ("system", "Help."),
@@ -40,9 +47,7 @@ def test_earlier_turns_come_before_the_question(records) -> None:
     frame = records(
         {"title": "Bell", "input": "And it rusts.", "output": "x", "history": json.dumps(history)}
     )
-    (row,) = format_examples(
-        frame.with_columns(pl.lit(None, dtype=pl.String).alias("label")), system_prompt="Help."
-    ).to_dicts()
+    (row,) = formatted(frame)
     assert [(m["role"], m["content"]) for m in row["messages"]] == [
         ("system", "Help."),
         ("user", "Bell\n\nIt is silent."),

@@ -18,11 +18,9 @@ from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_contracts.withdrawals import Withdrawal
-from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA
 from tunewheel_curate.examples.tokens import ModelTokens
-from tunewheel_curate.holdout.memory import HoldoutMemory
 from tunewheel_curate.inputs import Inputs, OpenIndex, Pinned
-from tunewheel_curate.passages.choosing import allowed_passages
+from tunewheel_curate.passages.choosing import draft_passages, drop_control_tokens, drop_personal_data
 from tunewheel_curate.pipeline import Build, build
 from tunewheel_curate.records.forgetting import _taken
 from tunewheel_curate.versions.card import data_card
@@ -280,13 +278,11 @@ def test_words_alone_find_passages_where_an_endpoint_embeds(records, tickets, tr
 
 def test_a_document_that_holds_a_control_token_is_not_read(trained) -> None:
     rows = documents(["Write [PAD] here, says the manual.", TEXTS[1]])
-    index = index_of(rows, trained).index
-    tokens: Any = SimpleNamespace(tokenizer=SimpleNamespace(all_special_tokens=["[PAD]"]))
-    allowed = allowed_passages(
-        index, {row["record_id"] for row in rows}, spec=trained, tokens=tokens,
-        holdout=pl.DataFrame(schema=EXAMPLE_SCHEMA), memory=HoldoutMemory(), benchmarks=(),
-    )  # fmt: skip
-    assert [one.record_id for one in index.rows if one.passage_id in allowed] == ["rec-doc-01"]
+    lane = draft_passages(index_of(rows, trained).index, pl.Series([row["record_id"] for row in rows]))
+    (passage,) = [row["messages"][0]["content"] for row in lane.rows.to_dicts() if "PAD" in row["input"]]
+    stage = drop_control_tokens(lane.rows, tokenizer=SimpleNamespace(all_special_tokens=["[PAD]"]))
+    assert "[PAD]" in passage
+    assert stage.kept.equals(lane.rows.filter(~pl.col("input").str.contains("PAD")))
 
 
 def test_a_passage_with_personal_data_of_before_the_policy_is_not_read(trained) -> None:
@@ -297,16 +293,8 @@ def test_a_passage_with_personal_data_of_before_the_policy_is_not_read(trained) 
         update={"dataset": trained.dataset.model_copy(update={"pii": PiiPolicy(action="keep")})}
     )
     policy = PiiPolicy.model_validate({"action": "pseudonymise", "patterns": [pattern]})
-    strict = trained.model_copy(update={"dataset": trained.dataset.model_copy(update={"pii": policy})})
-    index = index_of(rows, kept).index
-    tokens: Any = SimpleNamespace(tokenizer=None)
-    allowed = {
-        spec.dataset.pii.action: allowed_passages(
-            index, {row["record_id"] for row in rows}, spec=spec, tokens=tokens,
-            holdout=pl.DataFrame(schema=EXAMPLE_SCHEMA), memory=HoldoutMemory(), benchmarks=(),
-        )
-        for spec in (kept, strict)
-    }  # fmt: skip
-    left = [one.record_id for one in index.rows if one.passage_id in allowed["pseudonymise"]]
-    assert left == ["rec-doc-01", "rec-doc-02"]
-    assert len(allowed["keep"]) == 3
+    lane = draft_passages(index_of(rows, kept).index, pl.Series([row["record_id"] for row in rows]))
+    stage = drop_personal_data(lane.rows, policy=policy, project="shop")
+    assert lane.rows.height == 3
+    assert not stage.kept["input"].str.contains("refunds").any()
+    assert stage.kept.height == 2

@@ -4,6 +4,8 @@ import json
 
 import pytest
 from tunewheel_contracts.formats.dataset import PreferencePair
+from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
+from tunewheel_curate.inputs import Inputs
 from tunewheel_curate.pipeline import build
 from tunewheel_curate.versions.versioning import rows_sha256, write_version
 
@@ -101,3 +103,17 @@ def test_pairs_are_part_of_what_names_a_version(made, spec, tmp_path) -> None:
     assert manifest.preferences is not None
     assert (tmp_path / "preferences.parquet").stat().st_size == manifest.preferences.size_bytes
     assert "1 pairs of an answer to prefer" in (tmp_path / "card.md").read_text()
+
+
+def test_a_pair_that_holds_a_benchmark_is_left_out_though_a_duplicate_of_its_record_trains(
+    records, spec, varied_rows
+) -> None:
+    said = " ".join(f"word{n}" for n in range(40))
+    better = {"input": said, "output": BELL, "group": "same"}
+    worse = corrected(f"{said} at noon today", record_id="rec-c", group="same")
+    tail = " ".join([*said.split()[-10:], "at", "noon", "today"])
+    frame = records(*varied_rows(30), better, worse)
+    searched = build(frame, spec(), Inputs(benchmarks=(BenchmarkTexts("exam", (tail,)),)))
+    assert searched.counts.examples == 31
+    assert searched.preferences.funnel.reasons == {"contaminated: exam": 1}
+    assert build(frame, spec()).preferences.pairs["record_id"].to_list() == ["rec-c"]

@@ -45,9 +45,9 @@ def made(records, spec, varied_rows):
         benchmarks: Sequence[BenchmarkTexts] = (),
         **dataset,
     ):
-        inputs = Inputs(memory=memory or HoldoutMemory(), replay=pool_of(rows))
+        inputs = Inputs(memory=memory or HoldoutMemory(), replay=pool_of(rows), benchmarks=tuple(benchmarks))
         known = spec(replay=SHARE, **dataset)
-        return build(records(*varied_rows(count)), known, inputs, benchmarks=benchmarks)
+        return build(records(*varied_rows(count)), known, inputs)
 
     return make
 
