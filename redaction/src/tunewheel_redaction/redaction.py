@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
 import polars as pl
@@ -90,10 +90,12 @@ class Redactor:
         check_patterns(policy.patterns)
         self._policy, self._project, self._secret = policy, project, secret
         self._own_words = frozenset(own_words)
-        self.tally: Counter[str] = Counter()
+        self.tallies = defaultdict[int, Counter[str]](Counter)
+        """By owner, how many pieces of personal data were replaced, by entity."""
 
-    def clean(self, texts: pl.Series, groups: pl.Series) -> pl.Series:
-        """Return ``texts`` with placeholders. Equal values in texts of one group get equal pseudonyms."""
+    def clean(self, texts: pl.Series, groups: pl.Series, owners: Sequence[int] | None = None) -> pl.Series:
+        """Return ``texts`` with placeholders. Equal values in texts of one group get equal pseudonyms.
+        ``owners`` says for ``tallies`` whose each text is; None: the text at place n is of owner n."""
         distinct = texts.drop_nulls().unique(maintain_order=True)
         findings = self._findings(distinct)
         touched = pl.Series([distinct[place] for place in findings], dtype=pl.String)
@@ -102,6 +104,8 @@ class Redactor:
         for place in texts.is_in(touched.implode()).fill_null(False).arg_true():
             text = cleaned[place]
             cleaned[place] = self._replaced(text, by_text[text], groups[place])
+            owner = place if owners is None else owners[place]
+            self.tallies[owner].update(finding.entity for finding in by_text[text])
         return pl.Series(texts.name, cleaned, dtype=pl.String)
 
     def holds_any(self, texts: pl.Series) -> pl.Series:
@@ -137,7 +141,8 @@ class Redactor:
         parts = {place: self._parts(answers[place]) for place in places}
         owners = [place for place, own in parts.items() for _ in own]
         shown = [ANNOUNCED * part.phone + part.text for own in parts.values() for part in own]
-        clean = iter(self.clean(pl.Series(shown, dtype=pl.String), groups.gather(owners)).to_list())
+        texts = pl.Series(shown, dtype=pl.String)
+        clean = iter(self.clean(texts, groups.gather(owners), owners).to_list())
         cleaned = answers.to_list()
         for place, own in parts.items():
             said = [next(clean).removeprefix(ANNOUNCED * part.phone) for part in own]
@@ -172,7 +177,6 @@ class Redactor:
             value = text[finding.start : finding.end]
             parts += [text[end : finding.start], self._placeholder(finding.entity, value, group)]
             end = finding.end
-            self.tally[finding.entity] += 1
         return "".join([*parts, text[end:]])
 
     def _placeholder(self, entity: str, value: str, group: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.document import DocumentSection
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
@@ -194,8 +195,11 @@ def index_of(rows: list[dict[str, Any]], retrieval: RetrievalSpec) -> OpenIndex:
     return OpenIndex(Index.open(files.manifest(refs), files.by_name()), manifest)
 
 
-def versions(records: Any, spec: Any, varied: list[dict[str, Any]]) -> list[Build]:
-    """Return two versions in a row: of the half of the records, and of all of them."""
+def versions(
+    records: Any, spec: Any, varied: list[dict[str, Any]], *, with_outcomes: bool = False
+) -> list[Build]:
+    """Return two versions in a row: of the half of the records, and of all of them. ``with_outcomes``: the
+    row steps do not run again on the rows of the first."""
     wanted, rows = project(spec), rows_of(varied)
     talks = [
         [{"role": "user", "content": f"general{n} question{n} of{n} the{n} world{n}"},
@@ -211,11 +215,14 @@ def versions(records: Any, spec: Any, varied: list[dict[str, Any]]) -> list[Buil
     )
     first = build(records(*rows[::2]), wanted, inputs)
     again = replace(inputs, memory=first.memory)
-    second = build(records(*rows), wanted, again, earlier=first.near_index)
+    outcomes = first.outcomes if with_outcomes else None
+    second = build(records(*rows), wanted, again, earlier=first.near_index, outcomes=outcomes)
     return [first, second]
 
 
-def test_a_version_keeps_its_bytes(records, spec, varied_rows) -> None:
-    made = versions(records, spec, varied_rows(60))
+@pytest.mark.parametrize("with_outcomes", [False, True])
+def test_a_version_keeps_its_bytes(records, spec, varied_rows, with_outcomes: bool) -> None:
+    made = versions(records, spec, varied_rows(60), with_outcomes=with_outcomes)
     found = {f"{n}.{name}": part for n, one in enumerate(made) for name, part in parts_of(one).items()}
     assert found == EXPECTED
+    assert made[1].outcomes.height > made[0].outcomes.height > 40

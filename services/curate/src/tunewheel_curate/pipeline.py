@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import polars as pl
@@ -24,6 +24,7 @@ from tunewheel_curate.inputs import Inputs, Pinned
 from tunewheel_curate.labels.quality import Quality
 from tunewheel_curate.labels.review import review_list
 from tunewheel_curate.lineage import LINEAGE_COLUMNS, RECORD_COLUMNS, SourceCount, count_sources, lineage_of
+from tunewheel_curate.outcomes import no_outcomes
 from tunewheel_curate.passages.adding import PROMPT_COLUMNS, Shown, shown_in
 from tunewheel_curate.preferences.negatives import Negatives, negatives_of
 from tunewheel_curate.preferences.pairs import Preferences, preferences_of
@@ -32,7 +33,7 @@ from tunewheel_curate.replay.mixing import Replayed, replayed_of
 from tunewheel_curate.similarity.near_index import NearIndex, empty_index
 from tunewheel_curate.stage import DOCUMENT
 from tunewheel_curate.step import Context, Kind, Lane, run
-from tunewheel_curate.steps import DRAFTS, STEPS
+from tunewheel_curate.steps import DRAFTS, LATER_STEPS, ROW_STEPS
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class Build:
     pinned: Pinned = field(default_factory=Pinned)
     extractive: int = 0
     """How many questions about documents were made from headings, without a teacher."""
+    outcomes: pl.DataFrame = field(default_factory=no_outcomes)
+    """What the row steps made of the rows, so that the next build does not run them again."""
     shown: Shown | None = None
     """The passages in the prompts of training rows. None: the project trains without passages."""
 
@@ -74,25 +77,33 @@ def build(
     inputs: Inputs | None = None,
     *,
     earlier: NearIndex | None = None,
+    outcomes: pl.DataFrame | None = None,
 ) -> Build:
     """Curate ``records`` (``RECORD_SCHEMA``, one project) by ``spec``. A faulty spec gives a rejection.
 
-    ``earlier`` is the ``near_index`` of an earlier build, if there was one. It saves time and does not change
-    the result.
+    ``earlier`` is the ``near_index`` of an earlier build, and ``outcomes`` are its outcomes. They save time
+    and do not change the result.
     """
     inputs = inputs or Inputs()
     selected = select(records, inputs.withdrawals, ratings=spec.dataset.ratings)
-    return curate(selected, spec, inputs, earlier=earlier or empty_index())
+    return curate(selected, spec, inputs, earlier=earlier or empty_index(), outcomes=outcomes)
 
 
-def curate(selected: Selected, spec: ProjectSpec, inputs: Inputs, *, earlier: NearIndex) -> Build:
+def curate(
+    selected: Selected,
+    spec: ProjectSpec,
+    inputs: Inputs,
+    *,
+    earlier: NearIndex,
+    outcomes: pl.DataFrame | None = None,
+) -> Build:
     """Curate the ``selected`` records; see ``build``."""
     context = partial(Context, spec=spec, inputs=inputs, selected=selected, earlier=earlier)
     try:
-        lanes = run(DRAFTS, STEPS, context)
+        lanes, passed = run(DRAFTS, LATER_STEPS, context, row_steps=ROW_STEPS, outcomes=outcomes)
     except InvalidSpec as error:
         return refused(selected.distinct, str(error))
-    return _put_together(lanes, context(Kind.ANSWER, lanes=lanes))
+    return replace(_put_together(lanes, context(Kind.ANSWER, lanes=lanes)), outcomes=passed)
 
 
 def _put_together(lanes: Mapping[Kind, Lane], context: Context) -> Build:

@@ -3,6 +3,8 @@ for every dropped record the reason."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -105,6 +107,9 @@ class Stage:
     kept: pl.DataFrame
     dropped: pl.DataFrame
     counts: dict[str, int] = field(default_factory=dict)
+    counts_of: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """The part of ``counts`` that each row has, by ``record_id``; only of a step that judges each row by
+    itself."""
     review: tuple[pl.DataFrame, ...] = ()
     """Lists of records that people should review; see ``labels/review.py``."""
     pairs: SimilarPairs | None = None
@@ -139,13 +144,25 @@ def drafted(records: pl.DataFrame) -> pl.DataFrame:
 
 def without_texts(stage: Stage) -> Stage:
     """Return ``stage`` with only the columns that funnel and lineage need: texts take memory."""
-    return replace(stage, kept=stage.kept.select(pl.col("^(record_id|flags)$")), pairs=None)
+    return replace(
+        stage, kept=stage.kept.select(pl.col("^(record_id|flags)$")), pairs=None, counts_of={}, review=()
+    )
 
 
 def keep_all(name: str, records: pl.DataFrame) -> Stage:
     """Keep ``records``, for a stage that only adds columns or pairs."""
     nothing = pl.DataFrame(schema=DROPPED_SCHEMA)
     return Stage(name, records, nothing, shown=False)
+
+
+def counted(stage: Stage, records: pl.DataFrame, tallies: Mapping[int, Mapping[str, int]]) -> Stage:
+    """Return ``stage`` with the counts ``tallies``, by position in ``records``."""
+    ids = records["record_id"]
+    total = Counter[str]()
+    for tally in tallies.values():
+        total.update(tally)
+    counts_of = {ids[row]: dict(tally) for row, tally in tallies.items() if tally}
+    return replace(stage, counts=dict(sorted(total.items())), counts_of=counts_of)
 
 
 def drop(name: str, records: pl.DataFrame, reason: pl.Expr | pl.Series) -> Stage:

@@ -7,7 +7,7 @@ its result. So a step cannot depend on a column by accident.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from tunewheel_curate.examples.formatting import examples_of
 from tunewheel_curate.holdout.memory import ComparedRecords, HoldoutMemory
 from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY
 from tunewheel_curate.labels.suspects import Suspects
+from tunewheel_curate.outcomes import follow_rows, no_outcomes
 from tunewheel_curate.records.selection import Selected
 from tunewheel_curate.similarity.near_index import NearIndex, empty_index
 from tunewheel_curate.similarity.pairs import SimilarPairs, pairs_among
@@ -161,8 +162,8 @@ class Lane:
         """Return the similar pairs as positions in ``record_ids``; pairs that lost a member are left out."""
         return pairs_among(self._pairs, self._paired, record_ids.to_list())
 
-    def follow(self, step: Step, options: Mapping[str, Any]) -> None:
-        """Run ``step`` on the rows."""
+    def follow(self, step: Step, options: Mapping[str, Any]) -> Stage:
+        """Run ``step`` on the rows and return its outcome."""
         before = self.rows
         pairs = (self.pairs_among(before["record_id"]),) if step.paired else ()
         stage = step.run(before.select("record_id", *step.reads.split()), *pairs, **options)
@@ -183,6 +184,7 @@ class Lane:
                 setattr(self, name, found)
         if stage.shown:
             self.stages.append(without_texts(replace(stage, name=f"{self.prefix}{step.name}")))
+        return stage
 
 
 Draft = Callable[[Context], Lane | None]
@@ -190,10 +192,17 @@ Draft = Callable[[Context], Lane | None]
 
 
 def run(
-    drafts: Mapping[Kind, Draft], steps: Iterable[Step], context: Callable[..., Context]
-) -> dict[Kind, Lane]:
-    """Draft the lanes, run ``steps`` from the first to the last, each on the lanes of its kinds, and return
-    the lanes.
+    drafts: Mapping[Kind, Draft],
+    steps: Iterable[Step],
+    context: Callable[..., Context],
+    *,
+    row_steps: Sequence[Step] = (),
+    outcomes: pl.DataFrame | None = None,
+) -> tuple[dict[Kind, Lane], pl.DataFrame]:
+    """Draft the lanes, and run ``row_steps`` and ``steps`` from the first to the last, each on the lanes of
+    its kinds. Return the lanes, and the outcomes of the row steps.
+
+    Rows with an outcome among ``outcomes`` (an earlier run's) do not go through the row steps again.
 
     Raises:
         InvalidSpec: the spec is faulty.
@@ -202,9 +211,16 @@ def run(
     for kind, draft in drafts.items():
         if (lane := draft(context(kind, lanes=lanes))) is not None:
             lanes[kind] = lane
+    earlier, passed = no_outcomes() if outcomes is None else outcomes, [no_outcomes()]
+    for kind, lane in lanes.items():
+        options = [
+            (step, step.options(context(kind, lanes=lanes))) for step in row_steps if kind in step.kinds
+        ]
+        if chain := [(step, chosen) for step, chosen in options if chosen is not None]:
+            passed.append(follow_rows(lane, kind, chain, earlier))
     for step in steps:
         for kind in step.kinds:
-            options = step.options(context(kind, lanes=lanes)) if kind in lanes else None
-            if options is not None:
-                lanes[kind].follow(step, options)
-    return lanes
+            chosen = step.options(context(kind, lanes=lanes)) if kind in lanes else None
+            if chosen is not None:
+                lanes[kind].follow(step, chosen)
+    return lanes, pl.concat(passed, how="diagonal")

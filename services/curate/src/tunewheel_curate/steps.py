@@ -28,7 +28,7 @@ from tunewheel_curate.duplicates.questions import (
 from tunewheel_curate.duplicates.semantics import settle_semantic_duplicates
 from tunewheel_curate.evaluation.contamination import drop_contaminated
 from tunewheel_curate.examples.answer_shape import words_of
-from tunewheel_curate.examples.formatting import drop_long, with_key, with_messages
+from tunewheel_curate.examples.formatting import drop_long, with_key, with_messages, with_name
 from tunewheel_curate.examples.output_validation import check_rules, normalize, validate_outputs
 from tunewheel_curate.examples.templates import check_conversations
 from tunewheel_curate.holdout.memory import drop_related, drop_remembered, remember
@@ -135,16 +135,23 @@ ROW_STEPS = (
             "tokens": c.inputs.pinned.tokens,
         },
     ),
+    Step("key", with_key, "title input history", writes="key", kinds=ASKED),
     Step(
+        "name", with_name, TALK, writes="example_id", kinds=WRITTEN,
+        options=lambda c: {
+            "system_prompt": c.system_prompt, "noun": "neg" if c.kind is Kind.NEGATIVE else "ex",
+        },
+    ),
+)  # fmt: skip
+"""Steps that judge each row by itself. The next build does not run them again on a row that passed them
+(``outcomes.py``)."""
+
+CORPUS_STEPS = (
+    Step(  # checks a sample first
         "template", check_conversations, TALK, kinds=WRITTEN,
         options=lambda c: {"tokenizer": c.inputs.pinned.tokens.tokenizer, "system_prompt": c.system_prompt}
         if c.inputs.pinned.tokens.tokenizer is not None else None,
     ),
-    Step("key", with_key, "title input history", writes="key", kinds=ASKED),
-)  # fmt: skip
-"""Steps that judge each row by itself."""
-
-CORPUS_STEPS = (
     Step(
         "conflicts", _settle_conflicts, f"key label {LISTED}", held=True,
         options=lambda c: {"task": c.spec.task},
@@ -186,11 +193,9 @@ EXAMPLE_STEPS = (
         options=lambda c: {"answers": c.answers.held},
     ),
     Step(
-        "messages", with_messages, TALK, writes="messages example_id",
+        "messages", with_messages, TALK, writes="messages",
         kinds=(Kind.ANSWER, Kind.DOCUMENT, Kind.PAIR, Kind.NEGATIVE),
-        options=lambda c: {
-            "system_prompt": c.system_prompt, "noun": "neg" if c.kind is Kind.NEGATIVE else "ex",
-        },
+        options=lambda c: {"system_prompt": c.system_prompt},
     ),
     Step(
         "split", split_rows, "example_id label group trust", writes="side", paired=True,
@@ -266,4 +271,5 @@ EXAMPLE_STEPS = (
 )  # fmt: skip
 """Steps that decide which rows train, and with which prompts."""
 
-STEPS = (*ROW_STEPS, *CORPUS_STEPS, *EXAMPLE_STEPS)
+LATER_STEPS = (*CORPUS_STEPS, *EXAMPLE_STEPS)
+STEPS = (*ROW_STEPS, *LATER_STEPS)

@@ -33,6 +33,7 @@ from tunewheel_curate.builds.building import Builder, BuildFailed
 from tunewheel_curate.builds.log_state import History, LogState
 from tunewheel_curate.builds.worker import BuildOrder, BuildOutcome, run_build
 from tunewheel_curate.documents.teaching import lesson_path, note_sources
+from tunewheel_curate.outcomes import OutcomeCache
 from tunewheel_curate.records.log import MissingRecords
 from tunewheel_curate.records.table import RecordTable, ends_of
 from tunewheel_curate.settings import Settings
@@ -269,6 +270,9 @@ async def test_what_is_erased_while_a_build_runs_is_not_published(bench, rows, s
     await store.put(lesson_path("a" * 64), b'{"pairs":[]}')
     version = await bench.build(spec(), "one", rows)
     assert not await store.exists(lesson_path("a" * 64)), "what was asked about it meanwhile goes too"
+    outcomes = await OutcomeCache(store).read("shop")
+    assert outcomes.height >= version.counts.examples
+    assert "rec-0007" not in outcomes["record_id"]
     assert version.counts.records == rows.height - 1
     manifest = await bench.manifest(version)
     lineage = await bench.service.store.get(manifest.lineage)

@@ -173,17 +173,18 @@ def test_records_that_are_not_there_yet_are_waited_for(order: BuildOrder) -> Non
     assert "asks for 1000" in (outcome.behind or "")
 
 
-def test_the_near_duplicate_index_changes_only_the_time(order: BuildOrder, tmp_path: Path) -> None:
-    """Built with no index, with a whole one, with a broken one: the same bytes."""
+def test_what_a_build_keeps_for_the_next_changes_only_the_time(order: BuildOrder, tmp_path: Path) -> None:
+    """Built with nothing kept, with the index and the outcomes whole, with both broken: the same bytes."""
     folders = [tmp_path / name for name in ("first", "known", "broken")]
     manifests = []
     for folder in folders:
         outcome = run_build(order.model_copy(update={"folder": str(folder)}))
         assert outcome.manifest is not None
         manifests.append(outcome.manifest)
-        (kept,) = (tmp_path / "caches").rglob("*.npz")
-        if folder.name == "known":
-            kept.write_bytes(kept.read_bytes()[:100])
+        kept = sorted(path for path in (tmp_path / "caches").rglob("*") if path.is_file())
+        assert [path.suffix for path in kept] == [".npz", ".parquet"]
+        for path in kept if folder.name == "known" else ():
+            path.write_bytes(path.read_bytes()[:100])
     assert manifests[0] == manifests[1] == manifests[2]
     for name in ("train.parquet", "holdout.parquet", "lineage.parquet", "card.md"):
         assert len({(folder / name).read_bytes() for folder in folders}) == 1

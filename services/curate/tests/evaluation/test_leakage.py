@@ -181,7 +181,7 @@ def test_a_pair_of_a_duplicate_that_holds_a_held_out_question_does_not_train(pla
     assert (fate["reason"], fate["duplicate_of"]) == ("near_duplicate", "rec-kept")
     assert made.preferences is not None
     assert made.preferences.pairs.is_empty()
-    assert made.preferences.funnel.reasons == {"held_out": 1}
+    assert made.preferences.funnel.reasons == {"contaminated: held-out questions": 1}
     longer = gone | {"input": f"{long} and nothing else at all"}
     assert (
         build(records(*rows(60), kept, longer), spec(), Inputs(memory=plain.memory)).counts.preferences == 1

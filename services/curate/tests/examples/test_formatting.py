@@ -15,6 +15,7 @@ from tunewheel_curate.examples.formatting import (
     drop_long,
     examples_of,
     with_messages,
+    with_name,
 )
 from tunewheel_curate.examples.tokens import estimating
 from tunewheel_curate.stage import drafted
@@ -22,8 +23,8 @@ from tunewheel_curate.stage import drafted
 
 def formatted(records: pl.DataFrame) -> list[dict[str, Any]]:
     rows = drafted(records)
-    written = with_messages(rows, system_prompt="Help.").kept
-    return examples_of(rows.join(written, on="record_id")).to_dicts()
+    named = with_name(rows, system_prompt="Help.", noun="ex").kept
+    return examples_of(with_messages(named, system_prompt="Help.").kept).to_dicts()
 
 
 def test_examples_fit_the_contract(records) -> None:

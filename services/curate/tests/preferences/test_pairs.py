@@ -109,8 +109,8 @@ def test_a_pair_that_holds_a_benchmark_is_left_out_though_a_duplicate_of_its_rec
     records, spec, varied_rows
 ) -> None:
     said = " ".join(f"word{n}" for n in range(40))
-    better = {"input": said, "output": BELL, "group": "same"}
-    worse = corrected(f"{said} at noon today", record_id="rec-c", group="same")
+    better = {"input": said, "output": BELL, "group": "customer-1"}
+    worse = corrected(f"{said} at noon today", record_id="rec-c", group="customer-1")
     tail = " ".join([*said.split()[-10:], "at", "noon", "today"])
     frame = records(*varied_rows(30), better, worse)
     searched = build(frame, spec(), Inputs(benchmarks=(BenchmarkTexts("exam", (tail,)),)))

@@ -16,6 +16,7 @@ from tunewheel_contracts.formats.document import DocumentSection
 from tunewheel_contracts.formats.erasure import ErasureFinding
 from tunewheel_contracts.pseudonyms import Pseudonyms
 from tunewheel_curate.documents.teaching import note_sources, read_lessons, taught_of
+from tunewheel_curate.outcomes import OutcomeCache, no_outcomes
 from tunewheel_curate.pipeline import build
 from tunewheel_curate.records.forgetting import finding_ref, forget, recall
 from tunewheel_curate.records.table import RecordTable
@@ -80,8 +81,12 @@ async def test_the_proof_names_the_versions_and_says_the_same_when_repeated(
 ) -> None:
     held = await stored_version(rows, spec(), store, tmp_path)
     await stored_version(rows[10:], spec(), store, tmp_path / "without")
-    event = letter(rows, customer="person-3")
+    event, outcomes = letter(rows, customer="person-3"), build(rows, spec()).outcomes
+    for project in ("shop", "bank"):
+        await OutcomeCache(store).write(project, outcomes, earlier=no_outcomes())
     found = await carried_out(event, table=table, store=store, delete_versions=False)
+    kept = {project: (await OutcomeCache(store).read(project)).height for project in ("shop", "bank")}
+    assert kept == {"shop": 0, "bank": 30}
     assert found == ErasureFinding(records=1, dataset_ids=(held,), record_ids=("rec-0003",))
     assert "person-3" not in table.read("shop", {})["group"].to_list()
     assert table.arrivals().height == 29

@@ -34,6 +34,7 @@ from tunewheel_curate.builds.log_state import LogState
 from tunewheel_curate.builds.stored_versions import StoredVersions, VersionLost
 from tunewheel_curate.builds.worker import BuildOutcome
 from tunewheel_curate.documents.teaching import forget_taught, taught_of
+from tunewheel_curate.outcomes import OutcomeCache
 from tunewheel_curate.records.log import MissingRecords
 
 log = structlog.get_logger(__name__)
@@ -154,12 +155,14 @@ class Answering:
         return Basis(upto, self._state.erasures.of(event.project))
 
     async def _forget_meanwhile(self, project: str, *, before: tuple[Erasure, ...]) -> None:
-        """Delete the answers that a teacher gave during a build about documents erased during that build."""
+        """Delete what a build kept of records and documents that were erased during that build: a teacher's
+        answers, and the outcomes of rows."""
         store = self._service.store
         for erasure in self._state.erasures.of(project):
             if erasure not in before:
                 keys = await taught_of(store, project, erasure.subject)
                 await forget_taught(store, project, erasure.subject, keys)
+                await OutcomeCache(store).forget(project)
 
     async def _publishable(
         self,

@@ -148,6 +148,7 @@ async def _curated(order: BuildOrder, records: pl.DataFrame) -> Build:
 
     from tunewheel_curate.builds.lm_eval_tasks import read_tasks
     from tunewheel_curate.evaluation.benchmarks import read_benchmarks, regression_benchmark
+    from tunewheel_curate.outcomes import OutcomeCache
     from tunewheel_curate.pipeline import curate, refused
     from tunewheel_curate.records.selection import select
     from tunewheel_curate.records.table import store_of
@@ -164,10 +165,11 @@ async def _curated(order: BuildOrder, records: pl.DataFrame) -> Build:
     except (InvalidSpec, ArtifactMissing, CorruptArtifact) as error:
         reason = str(error) if isinstance(error, InvalidSpec) else f"store: {error}; restore it"
         return refused(selected.distinct, reason)
-    cache = NearCache(store)
-    earlier = await cache.read(spec.project)
-    made = curate(selected, spec, inputs, earlier=earlier)
-    await cache.write(spec.project, made.near_index, earlier=earlier)
+    near, rows = NearCache(store), OutcomeCache(store)
+    earlier, outcomes = await near.read(spec.project), await rows.read(spec.project)
+    made = curate(selected, spec, inputs, earlier=earlier, outcomes=outcomes)
+    await near.write(spec.project, made.near_index, earlier=earlier)
+    await rows.write(spec.project, made.outcomes, earlier=outcomes)
     return made
 
 

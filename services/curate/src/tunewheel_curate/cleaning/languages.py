@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from tunewheel_curate.stage import Stage, drop
+from tunewheel_curate.stage import Stage, counted, drop
 
 LEAST_LETTERS = 24
 """A shorter text gives no reliable guess."""
@@ -49,8 +49,7 @@ def keep_languages(records: pl.DataFrame, languages: tuple[str, ...]) -> Stage:
     wanted = {_FAMILY.get(code, code) for code in languages}
     wrong = [f"language: {code}" if code and code not in wanted else None for code in found]
     stage = drop("language", records, pl.Series(wrong, dtype=pl.String))
-    unsure = sum(code is None for code in found)
-    return Stage(stage.name, stage.kept, stage.dropped, {"unsure": unsure} if unsure else {})
+    return counted(stage, records, {row: {"unsure": 1} for row, code in enumerate(found) if code is None})
 
 
 @cache

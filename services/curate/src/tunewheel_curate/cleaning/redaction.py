@@ -10,7 +10,7 @@ from tunewheel_contracts.identity import canonical_json
 from tunewheel_redaction.redaction import Redactor
 
 from tunewheel_curate.cleaning.normalization import turns_of
-from tunewheel_curate.stage import Stage, drop
+from tunewheel_curate.stage import Stage, counted, drop
 
 TEXTS = ("title", "input")
 ANSWERS = ("output", "rejected_output")
@@ -43,7 +43,7 @@ def redact_records(
         touched |= clean[name].ne_missing(records[name])
     rejects = pl.lit(touched) & pl.lit(policy.action == "reject")
     stage = drop("redaction", clean, pl.when(rejects).then(pl.lit("pii")))
-    return Stage(stage.name, stage.kept, stage.dropped, dict(sorted(redactor.tally.items())))
+    return counted(stage, records, redactor.tallies)
 
 
 def _with_histories(records: pl.DataFrame, redactor: Redactor) -> tuple[pl.DataFrame, pl.Series]:
@@ -51,7 +51,7 @@ def _with_histories(records: pl.DataFrame, redactor: Redactor) -> tuple[pl.DataF
     talks = [turns_of(history) for history in records["history"]]
     owners = [row for row, turns in enumerate(talks) for _ in turns]
     said = pl.Series([turn["content"] for turns in talks for turn in turns], dtype=pl.String)
-    redacted = redactor.clean(said, records["group"].gather(owners))
+    redacted = redactor.clean(said, records["group"].gather(owners), owners)
     touched = {owners[place] for place in redacted.ne(said).arg_true()}
     texts = iter(redacted)
     histories = [

@@ -4,7 +4,7 @@ answers that stop in the middle; a text that only lacks its full stop counts as 
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 
 import polars as pl
@@ -14,7 +14,7 @@ from tunewheel_curate.cleaning.boilerplate import without_disclaimers, without_g
 from tunewheel_curate.cleaning.injections import CONTROL_TOKENS, PROMPT_INJECTION, all_broken_up, injected
 from tunewheel_curate.cleaning.normalization import cleaned_history
 from tunewheel_curate.cleaning.quotation import without_quotation
-from tunewheel_curate.stage import Stage, drop
+from tunewheel_curate.stage import Stage, counted, drop
 
 LEAST_CHARACTERS = 160
 """Shorter answers are too often fragments on purpose (labels, commands, names)."""
@@ -45,6 +45,8 @@ WRITTEN = ("ticket", "feedback")
 TEXTS = ("title", "input", "output", "history")
 
 Cut = Callable[[str], str]
+Tallies = defaultdict[int, Counter[str]]
+"""The number of cuts and marks by row."""
 
 
 def clean_records(
@@ -58,17 +60,18 @@ def clean_records(
     cut and by mark. Reasons: ``near_empty`` (nothing was left of the input), ``near_empty_answer``,
     ``truncated_answer``.
     """
-    tally = Counter[str]()
-    marked = _marked(records, tally)
+    tallies = defaultdict[int, Counter[str]](Counter)
+    marked = _marked(records, tallies)
     question, answer = _cuts(policy, question=True), _cuts(policy, question=False)
     inputs: list[str] = []
     outputs: list[str | None] = []
     histories: list[str | None] = []
-    for kind, text, output, history in marked.select("kind", "input", "output", "history").iter_rows():
+    columns = marked.select("kind", "input", "output", "history")
+    for row, (kind, text, output, history) in enumerate(columns.iter_rows()):
         written = kind in WRITTEN
-        inputs.append(_without(text, question, tally) if written else text)
+        inputs.append(_without(text, question, tallies, row) if written else text)
         if output is not None and written and free_text:
-            output = _without(output, answer, tally)
+            output = _without(output, answer, tallies, row)
         outputs.append(output)
         histories.append(cleaned_history(history, question if written else {}))
     cleaned = marked.with_columns(
@@ -77,7 +80,7 @@ def clean_records(
         pl.Series("history", histories, dtype=pl.String),
     )
     stage = drop("cleaning", cleaned, _reasons(cleaned, policy, free_text, min_characters))
-    return Stage(stage.name, stage.kept, stage.dropped, dict(sorted(tally.items())))
+    return counted(stage, records, tallies)
 
 
 def _cuts(policy: CleaningSpec, *, question: bool) -> dict[str, Cut]:
@@ -95,18 +98,18 @@ def _cuts(policy: CleaningSpec, *, question: bool) -> dict[str, Cut]:
     return cuts
 
 
-def _without(text: str, cuts: dict[str, Cut], tally: Counter[str]) -> str:
+def _without(text: str, cuts: dict[str, Cut], tallies: Tallies, row: int) -> str:
     if "\n" not in text:  # cuts remove whole lines, and never the only one
         return text
     for name, cut in cuts.items():
         shorter = cut(text)
         if shorter != text:
-            tally[name] += 1
+            tallies[row][name] += 1
             text = shorter
     return text
 
 
-def _marked(records: pl.DataFrame, tally: Counter[str]) -> pl.DataFrame:
+def _marked(records: pl.DataFrame, tallies: Tallies) -> pl.DataFrame:
     """Break up control tokens, and write the marks into ``flags``."""
     broken = records.with_columns(all_broken_up(records[name]) for name in TEXTS)
     control = pl.select(
@@ -115,11 +118,9 @@ def _marked(records: pl.DataFrame, tally: Counter[str]) -> pl.DataFrame:
     injection = records.select(
         pl.any_horizontal(injected(pl.col(name)).fill_null(False) for name in ("title", "input", "history"))
     ).to_series()
-    tally[CONTROL_TOKENS] += int(control.sum())
-    tally[PROMPT_INJECTION] += int(injection.sum())
-    for name in (CONTROL_TOKENS, PROMPT_INJECTION):
-        if not tally[name]:
-            del tally[name]
+    for name, mask in ((CONTROL_TOKENS, control), (PROMPT_INJECTION, injection)):
+        for row in mask.arg_true():
+            tallies[row][name] += 1
     flags = pl.concat_str(
         pl.when(pl.lit(injection)).then(pl.lit(PROMPT_INJECTION)),
         pl.when(pl.lit(control)).then(pl.lit(CONTROL_TOKENS)),

@@ -65,24 +65,21 @@ def drop_long(records: pl.DataFrame, *, system_prompt: str, max_tokens: int, tok
     return drop("length", records, pl.when(too_long).then(pl.lit("too_long")))
 
 
-def with_messages(rows: pl.DataFrame, *, system_prompt: str, noun: str = "ex") -> Stage:
-    """Add ``messages``, the conversation with the answer, and ``example_id``, which follows from it."""
+def with_name(rows: pl.DataFrame, *, system_prompt: str, noun: str) -> Stage:
+    """Add ``example_id``, ``noun`` and 20 hex digits that follow from the conversation with the answer."""
+    ids = [content_id(noun, talk) for talk in _talks(rows, system_prompt)]
+    return keep_all("name", rows.with_columns(pl.Series("example_id", ids, dtype=pl.String)))
+
+
+def with_messages(rows: pl.DataFrame, *, system_prompt: str) -> Stage:
+    """Add ``messages``, the conversation with the answer."""
     is_thread = pl.col("history").is_not_null()
-    threads, plain = rows.filter(is_thread), rows.filter(~is_thread)
+    threads = rows.filter(is_thread)
     parts = [
-        _spoken(plain, _single_turns(system_prompt), system_prompt, noun),
-        _spoken(threads, pl.Series(_talks(threads, system_prompt), dtype=_MESSAGES), system_prompt, noun),
+        rows.filter(~is_thread).with_columns(_single_turns(system_prompt).cast(_MESSAGES).alias("messages")),
+        threads.with_columns(pl.Series("messages", _talks(threads, system_prompt), dtype=_MESSAGES)),
     ]
     return keep_all("messages", pl.concat(parts))
-
-
-def _spoken(rows: pl.DataFrame, messages: pl.Expr | pl.Series, system_prompt: str, noun: str) -> pl.DataFrame:
-    ids = [content_id(noun, talk) for talk in _talks(rows, system_prompt)]
-    return rows.select(
-        "record_id",
-        pl.Series("example_id", ids, dtype=pl.String),
-        messages.cast(_MESSAGES).alias("messages"),
-    )
 
 
 def examples_of(rows: pl.DataFrame) -> pl.DataFrame:

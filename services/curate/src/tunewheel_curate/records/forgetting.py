@@ -27,6 +27,7 @@ from tunewheel_contracts.pseudonyms import Pseudonyms
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_curate.documents.teaching import forget_taught, taught_of
+from tunewheel_curate.outcomes import OutcomeCache
 from tunewheel_curate.records.table import RecordTable
 from tunewheel_curate.similarity.near_cache import NearCache
 
@@ -75,6 +76,7 @@ async def forget(
     await _once(event, "lessons", store, partial(forget_taught, store, *lessons))
     await asyncio.to_thread(table.erase, rows)
     await NearCache(store).forget(event.project)
+    await OutcomeCache(store).forget(event.project)
     log.info(
         "erased", erasure_id=event.data.erasure_id, records=finding.records, dataset_ids=finding.dataset_ids
     )

@@ -1,26 +1,18 @@
-"""Stores the near-duplicate index between builds: one object per project, beside the record table.
-
-It is a cache and never changes a dataset. If the object is missing, broken or of another version, the build
-compares everything again. If it cannot be written, the next build does. Neither is an error.
-"""
+"""Stores the near-duplicate index between builds, so that texts that were compared once are not compared
+again."""
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from io import BytesIO
 
 import numpy as np
-import structlog
-from tunewheel_contracts.errors import TransientError
 from tunewheel_runtime.store import ObjectStore
 
+from tunewheel_curate.project_cache import ProjectCache
 from tunewheel_curate.similarity.near_index import NearIndex, empty_index
 from tunewheel_curate.similarity.shingling import ALGORITHM, BANDS
 
-log = structlog.get_logger(__name__)
-
-FOLDER = "caches/near-duplicates"
 _FIELDS = ("high", "low", "sizes", "bands", "codes", "shared")
 _UNREADABLE = (zipfile.BadZipFile, ValueError, KeyError, OSError, EOFError, NotImplementedError)
 
@@ -29,36 +21,18 @@ class NearCache:
     """Where the index of each project lies in ``store``."""
 
     def __init__(self, store: ObjectStore) -> None:
-        self._store = store
+        self._files = ProjectCache(store, "near-duplicates", "npz", ALGORITHM)
 
     async def read(self, project: str) -> NearIndex:
         """Return the index of ``project``'s last build; an empty one if it is missing or unusable."""
-        try:
-            for path in await self._store.list(f"{_folder(project)}/{ALGORITHM}"):
-                data = await self._store.read(path)
-                index = None if data is None else unpacked(data)
-                if index is not None:
-                    return index
-                log.warning("near_index_unusable", path=path)
-                await self._store.delete([path])
-        except TransientError as error:
-            log.warning("near_index_unread", project=project, error=str(error))
-        return empty_index()
+        return await self._files.read(project, unpacked) or empty_index()
 
     async def write(self, project: str, index: NearIndex, *, earlier: NearIndex | None = None) -> None:
         """Store the index of ``project``, unless it has the same texts as ``earlier``, the index that was
         read."""
         if earlier is not None and len(earlier) == len(index) and bool((earlier.high == index.high).all()):
             return
-        data = packed(index)
-        path = f"{_folder(project)}/{ALGORITHM}/{hashlib.sha256(data).hexdigest()}.npz"
-        try:
-            old = await self._store.list(_folder(project))
-            if path not in old:
-                await self._store.put(path, data)
-            await self._store.delete([other for other in old if other != path])
-        except TransientError as error:
-            log.warning("near_index_unwritten", project=project, error=str(error))
+        await self._files.write(project, packed(index))
 
     async def forget(self, project: str) -> None:
         """Delete the stored index of ``project``.
@@ -66,7 +40,7 @@ class NearCache:
         Raises:
             TransientError: the store is away.
         """
-        await self._store.delete(await self._store.list(_folder(project)))
+        await self._files.forget(project)
 
 
 def packed(index: NearIndex) -> bytes:
@@ -108,7 +82,3 @@ def _is_whole(index: NearIndex) -> bool:
         for name, (kind, shape) in wanted.items()
     )
     return shaped and bool(((index.codes & np.uint64(0xFFFFFFFF)) < len(index)).all())
-
-
-def _folder(project: str) -> str:
-    return f"{FOLDER}/{project}"
