@@ -125,7 +125,7 @@ def test_a_built_version_is_exported_as_it_was_written(
         ]
     assert made.preferences is not None
     pairs = [PreferencePair.model_validate(row) for row in exported(folder, "preferences", form)]
-    assert pairs == [PreferencePair.model_validate(row) for row in made.preferences.pairs.to_dicts()]
+    assert pairs == [PreferencePair.model_validate(row) for row in made.preferences.to_dicts()]
     assert len(pairs) == manifest.counts.preferences >= 20
     assert DatasetManifest.model_validate_json((folder / "manifest.json").read_bytes()) == manifest
     assert (folder / "card.md").read_text("utf-8").startswith(f"# Dataset {manifest.dataset_id}\n")

@@ -29,8 +29,8 @@ SECRETS = ("jane", "acme.com", "4111", "1111")
 def texts_of(made: Build) -> Iterator[str]:
     """Yield every text and every reason that a version would publish."""
     frames = [made.split.train, made.split.holdout, made.lineage, made.quality.review]
-    frames += [made.preferences.pairs] if made.preferences else []
-    frames += [made.negatives.rows] if made.negatives else []
+    frames += [made.preferences] if made.preferences else []
+    frames += [made.negatives] if made.negatives else []
     for frame in frames:
         yield json.dumps(frame.to_dicts(), default=str, ensure_ascii=False)
     for stage in made.funnel:

@@ -26,8 +26,7 @@ from tunewheel_curate.labels.review import review_list
 from tunewheel_curate.lineage import LINEAGE_COLUMNS, RECORD_COLUMNS, SourceCount, count_sources, lineage_of
 from tunewheel_curate.outcomes import no_outcomes
 from tunewheel_curate.passages.adding import PROMPT_COLUMNS, Shown, shown_in
-from tunewheel_curate.preferences.negatives import Negatives, negatives_of
-from tunewheel_curate.preferences.pairs import Preferences, preferences_of
+from tunewheel_curate.preferences import negatives_of, pairs_of
 from tunewheel_curate.records.selection import Selected, select
 from tunewheel_curate.replay.mixing import Replayed, replayed_of
 from tunewheel_curate.similarity.near_index import NearIndex, empty_index
@@ -56,8 +55,10 @@ class Build:
     """``Stage.counts`` by stage."""
     memory: HoldoutMemory = field(default_factory=HoldoutMemory)
     """What this version and all earlier ones held out."""
-    preferences: Preferences | None = None
-    negatives: Negatives | None = None
+    preferences: pl.DataFrame | None = None
+    """None: no record has an answer to avoid beside the answer to prefer."""
+    negatives: pl.DataFrame | None = None
+    """None: no answer was rated down, or ``dataset.ratings`` is off."""
     replayed: Replayed | None = None
     preliminary: str | None = None
     """Why the version is only preliminary; None: it has enough examples."""
@@ -158,8 +159,8 @@ def _put_together(lanes: Mapping[Kind, Lane], context: Context) -> Build:
             semantic=answers.semantic,
         ),
         memory=answers.memory,
-        preferences=pairs and preferences_of(pairs),
-        negatives=negatives and negatives_of(negatives),
+        preferences=pairs and pairs_of(pairs.rows),
+        negatives=negatives and negatives_of(negatives.rows),
         replayed=replayed,
         preliminary=why_preliminary(answers.rows.height, spec),
         sources=count_sources(selected.distinct, examples),

@@ -25,13 +25,13 @@ from tunewheel_curate.holdout.memory import ComparedRecords, HoldoutMemory
 from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY
 from tunewheel_curate.labels.suspects import Suspects
 from tunewheel_curate.outcomes import follow_rows, no_outcomes
-from tunewheel_curate.records.selection import Selected
 from tunewheel_curate.similarity.near_index import NearIndex, empty_index
 from tunewheel_curate.similarity.pairs import SimilarPairs, pairs_among
 from tunewheel_curate.stage import HOLDOUT, TRAIN, Stage, without_texts
 
 if TYPE_CHECKING:
     from tunewheel_curate.inputs import Inputs
+    from tunewheel_curate.records.selection import Selected
 
 
 class Kind(StrEnum):

@@ -38,8 +38,15 @@ from tunewheel_curate.labels.review import answer_conflicting, conflicting, off_
 from tunewheel_curate.labels.suspects import find_suspects
 from tunewheel_curate.passages.adding import add_passages
 from tunewheel_curate.passages.choosing import draft_passages, drop_control_tokens, drop_personal_data
-from tunewheel_curate.preferences.negatives import draft_negatives, drop_accepted
-from tunewheel_curate.preferences.pairs import TAKEN, check_pairs, draft_pairs, keep_trained, take_answers
+from tunewheel_curate.preferences import (
+    TAKEN,
+    check_pairs,
+    draft_negatives,
+    draft_pairs,
+    drop_accepted,
+    keep_trained,
+    take_answers,
+)
 from tunewheel_curate.replay.mixing import choose_replay, draft_replay
 from tunewheel_curate.stage import DOCUMENT, RATED_DOWN, TRAIN, Stage, drafted, keep_all, without_texts
 from tunewheel_curate.step import Context, Draft, Kind, Lane, Step

@@ -180,8 +180,10 @@ def test_a_pair_of_a_duplicate_that_holds_a_held_out_question_does_not_train(pla
     fate = made.lineage.filter(pl.col("record_id") == "rec-gone").row(0, named=True)
     assert (fate["reason"], fate["duplicate_of"]) == ("near_duplicate", "rec-kept")
     assert made.preferences is not None
-    assert made.preferences.pairs.is_empty()
-    assert made.preferences.funnel.reasons == {"contaminated: held-out questions": 1}
+    assert made.preferences.is_empty()
+    assert {stage.stage: stage.reasons for stage in made.funnel}["preferences"] == {
+        "contaminated: held-out questions": 1
+    }
     longer = gone | {"input": f"{long} and nothing else at all"}
     assert (
         build(records(*rows(60), kept, longer), spec(), Inputs(memory=plain.memory)).counts.preferences == 1
@@ -200,5 +202,7 @@ def test_an_answer_to_avoid_is_not_about_a_held_out_question(plain, records, spe
     made = build(records(*rows(60), thumb), spec(near_duplicate_threshold=1.0, ratings=True))
     assert text in held_out(made)
     assert made.negatives is not None
-    assert made.negatives.rows.is_empty()
-    assert made.negatives.funnel.reasons == {"contaminated: held-out questions": 1}
+    assert made.negatives.is_empty()
+    assert {stage.stage: stage.reasons for stage in made.funnel}["negatives"] == {
+        "contaminated: held-out questions": 1
+    }

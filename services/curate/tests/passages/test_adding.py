@@ -251,12 +251,11 @@ def test_who_takes_a_document_back_finds_it_in_every_row_that_shows_it(made) -> 
 def test_answers_to_avoid_are_read_beside_the_same_documents(records, tickets, trained) -> None:
     bad = [row | {"rejected_output": json.dumps({"category": "none"})} for row in tickets]
     made = made_of(records(*bad, *documents()), trained, index_of(documents(), trained))
-    assert made.preferences.pairs.height > 100
+    assert made.preferences.height > 100
     assert all(
-        said.startswith("Answer as JSON.\n\nThe passages")
-        for said in systems(made.preferences.pairs, "prompt")
+        said.startswith("Answer as JSON.\n\nThe passages") for said in systems(made.preferences, "prompt")
     )
-    assert made.shown.funnel.entered == made.split.train.height + made.preferences.pairs.height
+    assert made.shown.funnel.entered == made.split.train.height + made.preferences.height
 
 
 def test_an_index_without_a_passage_leaves_the_rows_as_they_are(records, tickets, trained) -> None:

@@ -80,7 +80,7 @@ def test_answers_rated_down_are_kept_to_be_avoided(records, varied_rows, spec, t
     made = build(records(*rows, *down), spec(ratings=True))
     assert made.split.holdout["example_id"].to_list() == first.split.holdout["example_id"].to_list()
     assert made.negatives is not None
-    assert made.negatives.funnel.model_dump() == {
+    assert {stage.stage: stage.model_dump() for stage in made.funnel}["negatives"] == {
         "stage": "negatives", "entered": 6, "left": 1,
         "reasons": {"accepted": 1, "contaminated: held-out questions": 1, "held_out": 2, "repeated": 1},
     }  # fmt: skip

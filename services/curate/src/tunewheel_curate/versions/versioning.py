@@ -22,8 +22,6 @@ from tunewheel_curate.cleaning.languages import language_of
 from tunewheel_curate.examples.templates import VERIFIED
 from tunewheel_curate.holdout.splitting import Split
 from tunewheel_curate.pipeline import Build
-from tunewheel_curate.preferences.negatives import Negatives
-from tunewheel_curate.preferences.pairs import Preferences
 from tunewheel_curate.versions.card import data_card
 
 if TYPE_CHECKING:
@@ -42,14 +40,14 @@ _ROWS_AT_ONCE = 2_048
 
 
 def rows_sha256(
-    split: Split, preferences: Preferences | None = None, negatives: Negatives | None = None
+    split: Split, preferences: pl.DataFrame | None = None, negatives: pl.DataFrame | None = None
 ) -> str:
     """Return the SHA-256 of the canonical rows of both sides, the preference pairs and the negatives."""
     rows = {"train": split.train.sort("example_id"), "holdout": split.holdout.sort("example_id")}
-    if preferences is not None and not preferences.pairs.is_empty():
-        rows["preferences"] = preferences.pairs
-    if negatives is not None and not negatives.rows.is_empty():
-        rows["negatives"] = negatives.rows
+    if preferences is not None and not preferences.is_empty():
+        rows["preferences"] = preferences
+    if negatives is not None and not negatives.is_empty():
+        rows["negatives"] = negatives
     digest = hashlib.sha256()
     for part in _canonical(rows):
         digest.update(part)
@@ -130,10 +128,10 @@ def write_version(
         card=_write(folder, prefix, "card.md", card.encode()),
         lineage=_write(folder, prefix, "lineage.parquet", _parquet(build.lineage)),
         quality=build.quality.report(_review(build, folder, prefix)),
-        preferences=_write(folder, prefix, "preferences.parquet", _parquet(build.preferences.pairs))
+        preferences=_write(folder, prefix, "preferences.parquet", _parquet(build.preferences))
         if build.counts.preferences and build.preferences is not None
         else None,
-        negatives=_write(folder, prefix, "negatives.parquet", _parquet(build.negatives.rows))
+        negatives=_write(folder, prefix, "negatives.parquet", _parquet(build.negatives))
         if build.counts.negatives and build.negatives is not None
         else None,
         holdout_memory=_write(folder, prefix, HOLDOUT_MEMORY, _parquet(build.memory.to_frame())),
@@ -217,8 +215,8 @@ def under_pseudonyms(build: Build, names: Pseudonyms) -> Build:
         split=replace(split, train=_named(split.train, names), holdout=_named(split.holdout, names)),
         lineage=_named(build.lineage, names),
         quality=replace(build.quality, review=_named(build.quality.review, names)),
-        preferences=preferences and replace(preferences, pairs=_named(preferences.pairs, names)),
-        negatives=negatives and replace(negatives, rows=_named(negatives.rows, names)),
+        preferences=None if preferences is None else _named(preferences, names),
+        negatives=None if negatives is None else _named(negatives, names),
         replayed=replayed and replace(replayed, examples=_named(replayed.examples, names)),
     )  # fmt: skip
 
@@ -230,5 +228,5 @@ def _named(frame: pl.DataFrame, names: Pseudonyms) -> pl.DataFrame:
 
 def _pseudonyms(column: pl.Series, noun: str, names: Pseudonyms) -> pl.Series:
     distinct = column.drop_nulls().unique()
-    given = pl.Series([names.of(noun, name) for name in distinct], dtype=pl.String)
-    return column.replace_strict(distinct, given, return_dtype=pl.String)
+    pseudonyms = pl.Series([names.of(noun, name) for name in distinct], dtype=pl.String)
+    return column.replace_strict(distinct, pseudonyms, return_dtype=pl.String)

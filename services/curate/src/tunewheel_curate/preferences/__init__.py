@@ -1,1 +1,0 @@
-"""Answers to avoid: pairs with the better one, and those that were only rated down."""
