@@ -62,11 +62,11 @@ async def _data(
     data: dict[str, bytes] = {}
     for split in source.hub_splits:
         path = source.hub.stored(split)
-        known = await store.read(path)
-        if known is None:
+        kept = await store.read(path)
+        if kept is None:
             fetched = await asyncio.to_thread(_fetched, source.hub, split, allowed, f"{place}.path")
-            known = await store.first(path, fetched)
-        data[split] = known
+            kept = await store.first(path, fetched)
+        data[split] = kept
     return data
 
 

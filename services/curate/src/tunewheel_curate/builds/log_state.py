@@ -171,9 +171,9 @@ class LogState:
         """Keep a decision from the log if it is the latest. Within a partition the greater offset is later,
         because replicas' clocks differ. Between partitions only the events' times can be compared."""
         project = envelope.project
-        known = self._decided_at.get(project, position)
-        if known.partition == position.partition:
-            holds = known.offset <= position.offset
+        decided_at = self._decided_at.get(project, position)
+        if decided_at.partition == position.partition:
+            holds = decided_at.offset <= position.offset
         else:
             holds = self._decided[project].time <= envelope.time
         if holds:
@@ -185,8 +185,8 @@ class LogState:
 
     def alarmed(self) -> list[str]:
         """Return the projects that have an open alarm, or whose latest decision names one."""
-        told = (name for name, event in self._decided.items() if event.data.alarms)
-        return list(dict.fromkeys((*self.turns.alarmed(), *told)))
+        acted = (name for name, event in self._decided.items() if event.data.alarms)
+        return list(dict.fromkeys((*self.turns.alarmed(), *acted)))
 
     def adapters_of(self, dataset_ids: Collection[str]) -> tuple[str, ...]:
         """Return the model ids of the adapters that were trained on any of these versions, sorted."""

@@ -117,8 +117,8 @@ async def choose_tokenizer(store: ObjectStore, base_model: str) -> TokenizerChoi
     from tunewheel_basemodel.tokenizer import save_tokenizer
 
     local = Path(base_model).is_absolute()
-    known = f"tokenizers/{content_id('tok', base_model)}.json"
-    data = None if local else await store.read(known)
+    place = f"tokenizers/{content_id('tok', base_model)}.json"
+    data = None if local else await store.read(place)
     if data is not None:
         return TokenizerChoice.model_validate_json(data)
     with tempfile.TemporaryDirectory(prefix="tunewheel-tokenizer-") as name:
@@ -132,7 +132,7 @@ async def choose_tokenizer(store: ObjectStore, base_model: str) -> TokenizerChoi
     choice = TokenizerChoice(files=files, sha256=sha256)
     if local:
         return choice
-    kept = await store.first(known, canonical_json(choice.model_dump(mode="json")))
+    kept = await store.first(place, canonical_json(choice.model_dump(mode="json")))
     return TokenizerChoice.model_validate_json(kept)
 
 

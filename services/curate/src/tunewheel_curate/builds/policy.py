@@ -46,10 +46,10 @@ def pending_records(
     rated_up = (pl.col("rating") == "up").fill_null(False)
     document = (pl.col("kind") == RecordKind.DOCUMENT.value) & pl.lit(documents)
     usable = arrivals.filter(pl.col("usable") | document | (rated_up & pl.lit(ratings)))
-    known = usable.filter(pl.col("offset") < limit)
-    before, live = not_taken_back(known, withdrawals), not_taken_back(usable, withdrawals)
+    built = usable.filter(pl.col("offset") < limit)
+    before, live = not_taken_back(built, withdrawals), not_taken_back(usable, withdrawals)
     new = live.filter(pl.col("offset") >= limit).join(before, on="record_id", how="anti")
-    ids = sorted(_named(new, known))
+    ids = sorted(_named(new, built))
     return Pending(
         count=len(ids),
         request=f"{len(ids)} new records, sha256 {content_sha256(ids)}",
@@ -57,10 +57,10 @@ def pending_records(
     )
 
 
-def _named(new: pl.DataFrame, known: pl.DataFrame) -> Iterator[str]:
+def _named(new: pl.DataFrame, built: pl.DataFrame) -> Iterator[str]:
     """Yield a name for each record, once. The name of a record that was withdrawn and is back includes its
     place on the log. Otherwise the request for it would have the id of an earlier, answered request."""
-    back = set(new.join(known, on="record_id", how="semi")["record_id"])
+    back = set(new.join(built, on="record_id", how="semi")["record_id"])
     last = new.sort("partition", "offset").unique("record_id", keep="last", maintain_order=True)
     for record_id, partition, offset in last.select("record_id", "partition", "offset").iter_rows():
         yield f"{record_id} again at {partition}-{offset}" if record_id in back else record_id

@@ -73,8 +73,8 @@ def _without_docstring(code: str) -> str | None:
 
 def _without_comment(code: str, summary: str) -> str:
     """Return ``code`` without the comment lines that hold the summary."""
-    told = {line.strip() for line in summary.split("\n") if line.strip()}
-    return "\n".join(line for line in code.split("\n") if line.strip(" \t/*#-!;") not in told)
+    summary_lines = {line.strip() for line in summary.split("\n") if line.strip()}
+    return "\n".join(line for line in code.split("\n") if line.strip(" \t/*#-!;") not in summary_lines)
 
 
 LEAST_ANSWER = 30

@@ -54,8 +54,8 @@ def read_sections(
     ).iter_rows():
         title, *path = heading.split(_JOINT)
         said = {"text": text, "path": path, "summary": summary and summary.removeprefix(_SUMMARY)}
-        told = DocumentSection.model_validate(json.loads(attributes) | said)
-        sections.append(Section(record_id.partition(_JOINT)[0], group, title, tuple(path), (told,)))
+        section = DocumentSection.model_validate(json.loads(attributes) | said)
+        sections.append(Section(record_id.partition(_JOINT)[0], group, title, tuple(path), (section,)))
     return Stage("documents.sections", stage.kept, stage.dropped, stage.counts), joined(sections)
 
 
@@ -67,14 +67,14 @@ def _rows(document: dict[str, object]) -> Iterator[dict[str, object]]:
         text = broken_up(repaired(piece.text, verbatim=piece.kind == "code"))
         if not text.strip():
             continue
-        told = piece.model_dump(mode="json", exclude={"text", "path", "summary"}, exclude_defaults=True)
+        facts = piece.model_dump(mode="json", exclude={"text", "path", "summary"}, exclude_defaults=True)
         summary = broken_up(repaired(piece.summary, verbatim=True)) if piece.summary else None
         yield document | {
             "record_id": f"{document['record_id']}{_JOINT}{number:06}",
             "title": _JOINT.join([title, *map(on_one_line, piece.path)]),
             "input": text,
             "output": summary and _SUMMARY + summary,
-            "attributes": json.dumps(told),
+            "attributes": json.dumps(facts),
         }
 
 
@@ -115,14 +115,14 @@ def drop_repetition(drafts: pl.DataFrame) -> Stage:
     """Drop all but one of the drafts with the same answer and format; the smallest id stays. Documents repeat
     each other: every SOP may have the same contact list."""
     keys = [
-        comparison_key(f"{asked}\n{told}") for asked, told in drafts.select("input", "output").iter_rows()
+        comparison_key(f"{asked}\n{answer}") for asked, answer in drafts.select("input", "output").iter_rows()
     ]
-    told = [comparison_key(text) for text in drafts["output"]]
+    answers = [comparison_key(text) for text in drafts["output"]]
     ordered = drafts.with_columns(
-        pl.Series("_both", keys, dtype=pl.String), pl.Series("_told", told, dtype=pl.String)
+        pl.Series("_both", keys, dtype=pl.String), pl.Series("_answer", answers, dtype=pl.String)
     ).sort("record_id")
     again = pl.when(
-        ~pl.col("_both").is_first_distinct() | ~pl.struct("format", "_told").is_first_distinct()
+        ~pl.col("_both").is_first_distinct() | ~pl.struct("format", "_answer").is_first_distinct()
     ).then(pl.lit("exact_duplicate"))
     stage = drop("repetition", ordered, ordered.select(again.alias("reason")).to_series())
-    return replace(stage, kept=stage.kept.drop("_both", "_told"))
+    return replace(stage, kept=stage.kept.drop("_both", "_answer"))

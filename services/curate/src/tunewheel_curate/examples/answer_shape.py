@@ -90,11 +90,11 @@ class _Source:
         self._shapes: dict[tuple[int, ...], AnswerShape] = {}
 
     def shape(self, schemas: Sequence[Any]) -> AnswerShape:
-        known = tuple(map(id, schemas))
-        if known not in self._shapes:
+        key = tuple(map(id, schemas))
+        if key not in self._shapes:
             parts = tuple(part for schema in schemas for part in self._follow(schema, set()))
-            self._shapes[known] = AnswerShape(parts, self)
-        return self._shapes[known]
+            self._shapes[key] = AnswerShape(parts, self)
+        return self._shapes[key]
 
     def _follow(self, schema: Any, seen: set[int]) -> Iterator[dict[str, Any]]:
         if not isinstance(schema, dict) or id(schema) in seen:

@@ -43,13 +43,13 @@ def validate_outputs(records: pl.DataFrame, task: TaskSpec, cleaning: CleaningSp
     ``truncated_answer: <where>``.
     """
     answers, schema = records["output"], task.output_schema
-    known = (SchemaCheck(schema), shape_of(schema)) if schema is not None else None
+    form = (SchemaCheck(schema), shape_of(schema)) if schema is not None else None
     # Validate each distinct answer once: many questions have the same answer.
     distinct = answers.unique().to_list()
     if task.label_field is None and is_plain_label(task):
         settled = {text: (text.strip(), None) for text in distinct}
     else:
-        settled = {text: _validated(text, known, task, cleaning) for text in distinct}
+        settled = {text: _validated(text, form, task, cleaning) for text in distinct}
     rows = [settled[text] for text in answers.to_list()]
     labels, reasons = ([row[place] for row in rows] for place in range(2))
     labelled = records.with_columns(pl.Series("label", labels, dtype=pl.String))
@@ -131,15 +131,15 @@ def canonical_output(value: Any, shape: AnswerShape) -> str:
 
 
 def _validated(
-    text: str, known: tuple[SchemaCheck, AnswerShape] | None, task: TaskSpec, cleaning: CleaningSpec
+    text: str, form: tuple[SchemaCheck, AnswerShape] | None, task: TaskSpec, cleaning: CleaningSpec
 ) -> tuple[str | None, str | None]:
     try:
         value = parse(text)
     except Unparsed:
-        return None, None if known is None else "not_json"
-    if known is None:
+        return None, None if form is None else "not_json"
+    if form is None:
         return label_in(value, task.label_field), None
-    schema, shape = known
+    schema, shape = form
     try:
         error = schema.error(value)
     except (ArithmeticError, RecursionError):

@@ -81,12 +81,12 @@ class NearCluster:
     def add(self, rows: pl.DataFrame) -> NearCount:
         """Count further ``rows`` (``NEAR_COLUMNS``) of the project; rows before ``reached`` are skipped. The
         newest record of a source counts. A teacher's answer never replaces an expert's."""
-        known = (
+        reached = (
             pl.col("partition")
             .cast(pl.String)
             .replace_strict(self._reached, default=0, return_dtype=pl.Int64)
         )
-        new = rows.filter(pl.col("offset") >= known).sort("published_at", "record_id")
+        new = rows.filter(pl.col("offset") >= reached).sort("published_at", "record_id")
         for partition, last in new.group_by("partition").agg(pl.col("offset").max()).iter_rows():
             self._reached[str(partition)] = last + 1
         expert = pl.col("trust") == Trust.EXPERT.value
@@ -105,8 +105,8 @@ class NearCluster:
 
     def _take(self, row: dict[str, Any], question: str, *, near: bool) -> None:
         source, trusted = (row["kind"], row["source_id"]), row["trust"] == Trust.EXPERT.value
-        known = self._near.get(source)
-        if known is not None and known.trusted and not trusted:
+        earlier = self._near.get(source)
+        if earlier is not None and earlier.trusted and not trusted:
             return
         self._near.pop(source, None)
         if near:

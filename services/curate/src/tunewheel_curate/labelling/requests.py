@@ -45,7 +45,7 @@ def notice_of(event: Envelope[LabelsRequested], *, page: str | None) -> Notice:
     """Return the notice about ``event``, without any customer's text. ``page``: the URL where people
     answer."""
     asked = event.data
-    told = {
+    data = {
         "project": asked.project,
         "request_id": asked.request_id,
         "alarm_id": asked.alarm_id,
@@ -53,4 +53,4 @@ def notice_of(event: Envelope[LabelsRequested], *, page: str | None) -> Notice:
         "prompts": len(asked.completion_ids),
         "url": page,
     }
-    return Notice(event=event, type=TYPE, subject=asked.request_id, field=FIELD, data=told)
+    return Notice(event=event, type=TYPE, subject=asked.request_id, field=FIELD, data=data)

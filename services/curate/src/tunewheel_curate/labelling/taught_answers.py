@@ -174,8 +174,8 @@ async def taught(client: AsyncOpenAI, model: str, task: TaskSpec, item: LabelPro
         complaint = answer_complaint(task, answer, said_before(item.messages))
         if complaint is None:
             return answer
-        told = f"{complaint[0]} {complaint[1]}. Answer the question again, in the form that was asked for."
-        messages = [*messages, {"role": "assistant", "content": said}, {"role": "user", "content": told}]
+        remark = f"{complaint[0]} {complaint[1]}. Answer the question again, in the form that was asked for."
+        messages = [*messages, {"role": "assistant", "content": said}, {"role": "user", "content": remark}]
     return None
 
 

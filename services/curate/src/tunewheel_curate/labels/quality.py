@@ -56,8 +56,8 @@ def quality_sections(quality: Quality) -> list[str]:
 def _for_review(quality: Quality) -> str:
     counts = review_counts(quality.review)
     listed = "\n".join(f"- {count} {_WHAT[kind]}." for kind, count in counts.items())
-    told = f"`review.parquet` tells who labelled what (experts by their pseudonyms), and when:\n\n{listed}"
-    parts = ["## For review", told if counts else "No label contradicts another.", _doubts(quality.suspects)]
+    intro = f"`review.parquet` tells who labelled what (experts by their pseudonyms), and when:\n\n{listed}"
+    parts = ["## For review", intro if counts else "No label contradicts another.", _doubts(quality.suspects)]
     return "\n\n".join(part for part in parts if part)
 
 

@@ -104,13 +104,15 @@ def near_answer_conflicting(
     ``pairs`` are positions in ``before``. See ``answer_conflicting``."""
     expert = _of_experts(before)
     agreed = agreeing(before, pairs)
-    told = agreed.where(expert[agreed.first] & expert[agreed.second])
-    involved = np.unique(np.concatenate([told.first, told.second]))
+    of_experts = agreed.where(expert[agreed.first] & expert[agreed.second])
+    involved = np.unique(np.concatenate([of_experts.first, of_experts.second]))
     shape = shape_of_answers(task)
     decisive = [_decisive(output, shape) for output in before["output"].gather(involved)]
     answers = np.zeros(before.height, np.int64)
     answers[involved] = pl.Series(decisive, dtype=pl.String).rank("dense").to_numpy()
-    return _connected(before, told.where(answers[told.first] != answers[told.second]), ANSWER_CONFLICT)
+    return _connected(
+        before, of_experts.where(answers[of_experts.first] != answers[of_experts.second]), ANSWER_CONFLICT
+    )
 
 
 def _of_experts(records: pl.DataFrame) -> npt.NDArray[np.bool_]:

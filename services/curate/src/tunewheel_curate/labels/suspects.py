@@ -98,10 +98,10 @@ def _doubted(labelled: pl.DataFrame) -> pl.DataFrame | None:
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=SEED)
     texts = labelled["key"].to_numpy()
     # The first epoch of one fold mostly shows whether more epochs and folds are worth running.
-    known, asked = next(folds.split(texts, labels))
-    read, unread = vectors.fit_transform(texts[known]), vectors.transform(texts[asked])
+    learnt, asked = next(folds.split(texts, labels))
+    read, unread = vectors.fit_transform(texts[learnt]), vectors.transform(texts[asked])
     for epochs, enough in ((1, HOPEFUL), (EPOCHS, MIN_ACCURACY)):
-        tried = SGDClassifier(max_iter=epochs, **options).fit(read, labels[known])
+        tried = SGDClassifier(max_iter=epochs, **options).fit(read, labels[learnt])
         if tried.score(unread, labels[asked]) < enough:
             return None
     from cleanlab.filter import find_label_issues  # slow to import, so only if it is needed

@@ -117,16 +117,16 @@ async def _written_down(
     path = f"{place_of(event.project, event.id)}.json"
     if (earlier := await store.read(path)) is not None:
         return ErasureFinding.model_validate_json(earlier)
-    known = set(rows["record_id"])
+    own = set(rows["record_id"])
     # Versions made before there were pseudonyms hold the id itself.
     person = erasure.customer
     groups = [] if person is None else [names.of("group", person), person]
-    held = await _held_by_versions(erasure.project, known, groups, store, warn)
+    held = await _held_by_versions(erasure.project, own, groups, store, warn)
     finding = ErasureFinding(
-        records=len(known),
+        records=len(own),
         dataset_ids=tuple(sorted(held)),
         lessons=await taught_of(store, event.project, erasure.subject),
-        record_ids=tuple(sorted(known.union(*held.values()))),
+        record_ids=tuple(sorted(own.union(*held.values()))),
     )
     # Another replica may have searched at the same time and found other records: the first finding counts.
     return ErasureFinding.model_validate_json(await store.first(path, finding.model_dump_json().encode()))

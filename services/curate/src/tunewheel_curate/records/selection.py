@@ -54,10 +54,12 @@ def distinct_records(records: pl.DataFrame) -> pl.DataFrame:
 
 def _said_last(records: pl.DataFrame) -> pl.DataFrame:
     """Return (record_id, _since): when the source last began to have this content."""
-    told = records.select(*SOURCE, "published_at", "record_id").sort(*SOURCE, "published_at", "record_id")
+    published = records.select(*SOURCE, "published_at", "record_id").sort(
+        *SOURCE, "published_at", "record_id"
+    )
     begins = pl.col("record_id") != pl.col("record_id").shift().over(SOURCE)
     return (
-        told.filter(begins.fill_null(True))
+        published.filter(begins.fill_null(True))
         .group_by("record_id")
         .agg(pl.col("published_at").max().alias("_since"))
     )
@@ -130,10 +132,13 @@ def with_ratings(records: pl.DataFrame, *, wanted: bool) -> pl.DataFrame:
     rated = pl.col("rating").is_not_null()
     if not wanted:
         return records.filter(~rated).drop(RATING_COLUMNS)
-    told = pl.col("rated_output")
+    answer = pl.col("rated_output")
     return records.with_columns(
-        pl.when(pl.col("rating") == "up").then(told).otherwise("output").alias("output"),
-        pl.when(pl.col("rating") == "down").then(told).otherwise("rejected_output").alias("rejected_output"),
+        pl.when(pl.col("rating") == "up").then(answer).otherwise("output").alias("output"),
+        pl.when(pl.col("rating") == "down")
+        .then(answer)
+        .otherwise("rejected_output")
+        .alias("rejected_output"),
         pl.when(rated).then(pl.lit(RATED)).otherwise("trust").alias("trust"),
     ).drop(RATING_COLUMNS)
 
@@ -208,21 +213,23 @@ def erased_until(erasures: Collection[Erasure], remembered: Mapping[Copy, dateti
         named = (pl.col("project") == erasure.project) & subject & _up_to(until)
         found.append(pl.when(named).then(until))
     record, source = ("project", "record_id"), ("project", "kind", "source_id")
-    known = remembered or {}
-    if known:
-        found.append(_looked_up(known, record))
+    moments = remembered or {}
+    if moments:
+        found.append(_looked_up(moments, record))
     if len(found) == 1:
         return found[0]
     until = pl.max_horizontal(found)
-    of_source = pl.max_horizontal(until.max().over(source), *([_looked_up(known, source)] if known else []))
+    of_source = pl.max_horizontal(
+        until.max().over(source), *([_looked_up(moments, source)] if moments else [])
+    )
     of_source = pl.when(pl.col("group") == pl.col("source_id")).then(of_source)
     return pl.max_horizontal(until.max().over(record), of_source)
 
 
-def _looked_up(known: Mapping[Copy, datetime], columns: tuple[str, ...]) -> pl.Expr:
-    places = ["/".join(copy) for copy in known]
+def _looked_up(moments: Mapping[Copy, datetime], columns: tuple[str, ...]) -> pl.Expr:
+    places = ["/".join(copy) for copy in moments]
     return pl.concat_str(columns, separator="/").replace_strict(
-        places, list(known.values()), default=None, return_dtype=_MOMENT
+        places, list(moments.values()), default=None, return_dtype=_MOMENT
     )
 
 

@@ -68,8 +68,8 @@ class RecordTable:
             self._take_copies(rows, erasures)
             table = self._open()
             seen = {p: self._last_offset(table, p) for p in rows["partition"].unique().to_list()}
-            known = pl.col("partition").replace_strict(seen, return_dtype=pl.Int64)
-            old, new = rows.filter(pl.col("offset") <= known), rows.filter(pl.col("offset") > known)
+            reached = pl.col("partition").replace_strict(seen, return_dtype=pl.Int64)
+            old, new = rows.filter(pl.col("offset") <= reached), rows.filter(pl.col("offset") > reached)
             kept = ~erased(erasures, self._erased)
             if table is not None and not old.is_empty():
                 self._check_same_log(table, old.filter(kept))
@@ -229,10 +229,10 @@ class RecordTable:
             with self._reaching("open"):
                 # Pin the version to be read: compaction and appends go on.
                 rows = pl.scan_delta(DeltaTable(self.url, version=table.version()))
-                known = rows.collect_schema().names()
+                present = rows.collect_schema().names()
         # A column that is newer than the table reads as null.
         return rows.select(
-            pl.col(name) if name in known else pl.lit(None, dtype=RECORD_SCHEMA[name]).alias(name)
+            pl.col(name) if name in present else pl.lit(None, dtype=RECORD_SCHEMA[name]).alias(name)
             for name in columns
         )
 

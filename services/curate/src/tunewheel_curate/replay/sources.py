@@ -58,9 +58,9 @@ def read_replay(spec: ReplaySpec, allowed: AllowedSources) -> ReplayPool:
     rows = _jsonl_rows(_read_bytes(spec.source, allowed)) if spec.is_file else _dataset_rows(spec, allowed)
     pool = pool_of(rows)
     if not pool.conversations:
-        known = ", ".join(_QUESTIONS), ", ".join(_ANSWERS)
-        reason = f"{spec.source} holds no conversation; rows need messages, or one of {known[0]} with one of "
-        raise InvalidSpec(field=_FIELD, reason=reason + known[1])
+        names = ", ".join(_QUESTIONS), ", ".join(_ANSWERS)
+        reason = f"{spec.source} holds no conversation; rows need messages, or one of {names[0]} with one of "
+        raise InvalidSpec(field=_FIELD, reason=reason + names[1])
     if spec.sha256 not in (None, pool.sha256):
         reason = f"is {spec.sha256}, but {spec.source} hashes to {pool.sha256}; bring back the old content, "
         raise InvalidSpec(field="dataset.replay.sha256", reason=reason + "or accept the new by its hash")
@@ -231,8 +231,8 @@ def _dataset_rows(spec: ReplaySpec, allowed: AllowedSources) -> Iterator[Mapping
             reason = f"{spec.source} has over {MAX_ROWS:,} rows; name a smaller split"
             raise InvalidSpec(field=_FIELD, reason=reason)
         # leave out the other columns: some, such as pictures, would be decoded row by row
-        told = [name for name in rows.column_names if name in _COLUMNS]
-        for row in rows.select_columns(told) if told else ():
+        columns = [name for name in rows.column_names if name in _COLUMNS]
+        for row in rows.select_columns(columns) if columns else ():
             yield dict(row)
 
 

@@ -141,11 +141,11 @@ def _held(texts: pl.Series, wanted: _Wanted) -> tuple[Integers, Integers]:
 def _candidates(rows: Integers, pairs: UInt64s, wanted: _Wanted) -> tuple[Integers, Integers]:
     """Return (row, item) where the text has enough of the item's chosen word pairs, ordered."""
     slots = _slot(pairs)
-    known = np.flatnonzero(wanted.slots[slots + 1] > wanted.slots[slots])
-    slots = slots[known]
+    hit = np.flatnonzero(wanted.slots[slots + 1] > wanted.slots[slots])
+    slots = slots[hit]
     starts = wanted.slots[slots].astype(np.int64)
     lengths = wanted.slots[slots + 1] - starts
-    at, met = ranges(starts, lengths), np.repeat(known, lengths)
+    at, met = ranges(starts, lengths), np.repeat(hit, lengths)
     same = wanted.pairs[at] == pairs[met]
     codes = np.sort((rows[met[same]] << 32) | wanted.items[at[same]])
     begins = np.flatnonzero(_begins(codes))

@@ -94,9 +94,9 @@ def grow(index: NearIndex, keys: pl.Series) -> tuple[NearIndex, Integers]:
 
     moved = _places(index, high, low)
     stays = moved >= 0
-    known = np.zeros(len(high), np.bool_)
-    known[moved[stays]] = True
-    new = np.flatnonzero(~known)
+    old_texts = np.zeros(len(high), np.bool_)
+    old_texts[moved[stays]] = True
+    new = np.flatnonzero(~old_texts)
     sets = shingle_sets(keys.gather(positions[new]))
     sizes = np.empty(len(high), np.uint32)
     sizes[moved[stays]], sizes[new] = index.sizes[stays], sets.sizes
@@ -216,13 +216,13 @@ def _shared(
     stays = (first >= 0) & (second >= 0)
     old = (first[stays].astype(np.uint64) << _HALF) | second[stays].astype(np.uint64)
     place = np.searchsorted(old, codes)
-    known = np.zeros(len(codes), np.bool_)
+    compared = np.zeros(len(codes), np.bool_)
     inside = place < len(old)
-    known[inside] = old[place[inside]] == codes[inside]
+    compared[inside] = old[place[inside]] == codes[inside]
     shared = np.empty(len(codes), np.uint32)
-    shared[known] = index.shared[stays][place[known]]
+    shared[compared] = index.shared[stays][place[compared]]
 
-    unknown = codes[~known]
+    unknown = codes[~compared]
     one, other = (unknown >> _HALF).astype(np.int64), (unknown & _LOW).astype(np.int64)
     row_of = np.full(len(positions), -1, np.int64)
     row_of[new] = np.arange(len(new))
@@ -230,7 +230,7 @@ def _shared(
     missing = touched[row_of[touched] < 0]
     row_of[missing] = len(new) + np.arange(len(missing))
     sets = sets.joined(shingle_sets(keys.gather(positions[missing])))
-    shared[~known] = shared_counts(sets, row_of[one], row_of[other])
+    shared[~compared] = shared_counts(sets, row_of[one], row_of[other])
     return shared
 
 

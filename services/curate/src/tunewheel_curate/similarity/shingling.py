@@ -93,10 +93,10 @@ def shingle_sets(keys: pl.Series) -> ShingleSets:
     return ShingleSets(np.concatenate(values), np.cumsum(np.concatenate(counts)))
 
 
-def _chunk_sets(keys: pl.Series, known: _Words) -> tuple[UInt64s, Integers]:
+def _chunk_sets(keys: pl.Series, words_seen: _Words) -> tuple[UInt64s, Integers]:
     words = keys.str.extract_all(r"\w+")
     lengths = words.list.len().to_numpy().astype(np.int64)
-    hashes = known.hashes(words.explode().drop_nulls())
+    hashes = words_seen.hashes(words.explode().drop_nulls())
     rows = np.repeat(np.arange(len(keys), dtype=np.uint64), lengths)
     together = rows[:-1] == rows[1:]
     alone = lengths[rows.astype(np.int64)] == 1
@@ -114,10 +114,10 @@ def word_runs(keys: pl.Series, length: int, *, wanted: UInt64s | None = None) ->
     ``wanted``, only runs with these hashes are returned."""
     rows: list[Integers] = [np.empty(0, np.int64)]
     hashes: list[UInt64s] = [np.empty(0, np.uint64)]
-    known = _Words()
+    words_seen = _Words()
     for start in range(0, len(keys), _ROWS_AT_ONCE):
         words = keys.slice(start, _ROWS_AT_ONCE).str.extract_all(r"\w+")
-        of_word = known.hashes(words.explode().drop_nulls())
+        of_word = words_seen.hashes(words.explode().drop_nulls())
         row = np.repeat(np.arange(start, start + len(words)), words.list.len().to_numpy().astype(np.int64))
         count = max(len(row) - length + 1, 0)
         run = np.zeros(count, np.uint64)

@@ -134,15 +134,15 @@ def _funnel(funnel: tuple[FunnelStage, ...]) -> str:
 
 
 def _cleaning(counts: dict[str, int]) -> str:
-    told = [f"- {meaning}: {counts[name]}" for name, meaning in CLEANED.items() if name in counts]
-    return "\n".join(told) or "Nothing was cut out of a ticket, and none addresses the model."
+    lines = [f"- {meaning}: {counts[name]}" for name, meaning in CLEANED.items() if name in counts]
+    return "\n".join(lines) or "Nothing was cut out of a ticket, and none addresses the model."
 
 
 def _sources(sources: tuple[SourceCount, ...]) -> str:
     rows = ["| kind | source | licence | records | in this version |", "|---|---|---|---:|---:|"]
     for one in sources:
-        told = (_cell(one.source) or NOTHING, _cell(one.licence) or "not stated")
-        rows.append(f"| {one.kind} | {told[0]} | {told[1]} | {one.records} | {one.used} |")
+        cells = (_cell(one.source) or NOTHING, _cell(one.licence) or "not stated")
+        rows.append(f"| {one.kind} | {cells[0]} | {cells[1]} | {one.records} | {one.used} |")
     return "\n".join(rows)
 
 
