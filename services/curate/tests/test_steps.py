@@ -1,18 +1,20 @@
 from __future__ import annotations
 
+import importlib
 import re
 from functools import partial
 from pathlib import Path
 
 import polars as pl
 import pytest
+from tunewheel_curate import pipeline
 from tunewheel_curate.inputs import Inputs
 from tunewheel_curate.records.selection import select
 from tunewheel_curate.similarity.near_index import empty_index
 from tunewheel_curate.similarity.pairs import SimilarPair, SimilarPairs
 from tunewheel_curate.stage import DRAFTED_SCHEMA, RECORD_SCHEMA, Stage, drop, keep_all
 from tunewheel_curate.step import Context, Draft, Kind, Lane, Step, run
-from tunewheel_curate.steps import ASKED, STEPS
+from tunewheel_curate.steps import ASKED, LATER_STEPS, ROW_STEPS, STEPS
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -64,7 +66,39 @@ def test_no_two_steps_have_one_name() -> None:
     assert len({step.name for step in STEPS}) == len(STEPS)
 
 
-def test_a_step_of_a_project_is_one_file_and_one_line_of_the_list(lane, context) -> None:
+ONE_FILE = """
+import polars as pl
+from tunewheel_curate.stage import drop
+from tunewheel_curate.step import Kind, Step
+
+def calm(rows, *, marks):
+    loud = rows["input"].str.count_matches("!") >= marks
+    return drop("calm", rows, pl.when(loud).then(pl.lit("loud")))
+
+CALM = Step("calm", calm, "input", kinds=(Kind.ANSWER,), options=lambda c: {"marks": len(c.kind) - 4})
+"""
+
+
+@pytest.mark.parametrize("of_rows", [True, False])
+def test_a_new_step_is_one_file_and_one_line_of_the_list(
+    records, spec, varied_rows, tmp_path, monkeypatch, of_rows: bool
+) -> None:
+    (tmp_path / "calm_step.py").write_text(ONE_FILE)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = importlib.import_module("calm_step").CALM
+    monkeypatch.setattr(pipeline, "ROW_STEPS", (*ROW_STEPS, *([own] if of_rows else [])))
+    monkeypatch.setattr(pipeline, "LATER_STEPS", (*([] if of_rows else [own]), *LATER_STEPS))
+    frame = records(*varied_rows(30), {"input": "Where is the bell of my bicycle now?!!"})
+    made = pipeline.build(frame, spec())
+    again = pipeline.build(frame, spec(), outcomes=made.outcomes)
+    for version in (made, again):
+        (stage,) = [stage for stage in version.funnel if stage.stage == "calm"]
+        assert (stage.entered, stage.reasons) == (31, {"loud": 1})
+        fate = version.lineage.filter(pl.col("record_id") == "rec-0030").row(0, named=True)
+        assert (fate["stage"], fate["reason"]) == ("calm", "loud")
+
+
+def test_a_step_takes_and_gives_the_columns_that_it_declares(lane, context) -> None:
     run(drafts(answer=lane), (SHOUTING,), context)
     assert lane.rows["input"].to_list() == ["How?!", "When?"]
     assert lane.rows["marks"].to_list() == [1, 0]

@@ -121,8 +121,10 @@ class Selected:
 def select(records: pl.DataFrame, withdrawals: Iterable[Withdrawal], *, ratings: bool) -> Selected:
     """Select among ``records`` (``RECORD_SCHEMA``, one project); ``ratings`` says whether ratings count."""
     records = with_taught(with_ratings(records, wanted=ratings))
+    withdrawals = tuple(withdrawals)
     live = drop_withdrawn(records, withdrawals)
-    return Selected(distinct_records(records), live, select_usable(live.kept))
+    distinct = distinct_records(records) if withdrawals else live.kept
+    return Selected(distinct, live, select_usable(live.kept))
 
 
 def with_ratings(records: pl.DataFrame, *, wanted: bool) -> pl.DataFrame:
