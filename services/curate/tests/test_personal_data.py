@@ -29,8 +29,8 @@ SECRETS = ("jane", "acme.com", "4111", "1111")
 def texts_of(made: Build) -> Iterator[str]:
     """Yield every text and every reason that a version would publish."""
     frames = [made.split.train, made.split.holdout, made.lineage, made.quality.review]
-    frames += [made.preferences] if made.preferences else []
-    frames += [made.negatives] if made.negatives else []
+    frames += [] if made.preferences is None else [made.preferences]
+    frames += [] if made.negatives is None else [made.negatives]
     for frame in frames:
         yield json.dumps(frame.to_dicts(), default=str, ensure_ascii=False)
     for stage in made.funnel:

@@ -143,8 +143,8 @@ def parts_of(made: Build) -> dict[str, str]:
     """Return the SHA-256 of each part of a version."""
     frames = {
         "lineage": made.lineage, "review": made.quality.review,
-        "preferences": made.preferences if made.preferences else None,
-        "negatives": made.negatives if made.negatives else None,
+        "preferences": made.preferences,
+        "negatives": made.negatives,
         "origins": made.shown.origins if made.shown else None,
     }  # fmt: skip
     rows = {name: [] if frame is None else json.loads(frame.write_json()) for name, frame in frames.items()}
