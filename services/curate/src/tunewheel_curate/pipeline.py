@@ -111,30 +111,19 @@ def _put_together(lanes: Mapping[Kind, Lane], context: Context) -> Build:
     """Return the version that the rows of ``lanes`` are."""
     spec, inputs, selected = context.spec, context.inputs, context.selected
     answers, own = lanes[Kind.ANSWER], Split(context.train.sort("example_id"), examples_of(context.holdout))
-    pairs, negatives, general = (lanes.get(kind) for kind in (Kind.PAIR, Kind.NEGATIVE, Kind.REPLAY))
-    replayed = None
-    if general is not None and inputs.replay is not None and spec.dataset.replay is not None:
-        replayed = replayed_of(general, inputs.replay, spec.dataset.replay, own.train.height)
-    split = own
-    if replayed is not None:
+    pairs, negatives = (lanes[kind].rows if kind in lanes else None for kind in (Kind.PAIR, Kind.NEGATIVE))
+    split, replayed = own, None
+    if Kind.REPLAY in lanes and inputs.replay is not None and spec.dataset.replay is not None:
+        replayed = replayed_of(lanes[Kind.REPLAY], inputs.replay, spec.dataset.replay, own.train.height)
         split = Split(pl.concat([own.train, replayed.examples]).sort("example_id"), own.holdout)
+    shown, examples = _shown(lanes, inputs), pl.concat([own.train, own.holdout])
     funnel = [
-        stage for kind in Kind if kind in lanes for stage in lanes[kind].funnel if kind is not Kind.PASSAGE
+        stage for kind in Kind if kind in lanes and kind is not Kind.PASSAGE for stage in lanes[kind].funnel
     ]
-    shown = None
-    if inputs.index is not None and Kind.PASSAGE in lanes:
-        prompts = [
-            pl.concat([lanes[kind].rows.select(PROMPT_COLUMNS) for kind in kinds if kind in lanes])
-            for kinds in ((Kind.ANSWER, Kind.DOCUMENT), (Kind.PAIR,), (Kind.NEGATIVE,))
-            if any(kind in lanes for kind in kinds)
-        ]
-        shown = shown_in(prompts, inputs.index, lanes[Kind.PASSAGE].rows.height)
-        funnel.append(shown.funnel)
     figures = {stage.name: stage.counts for lane in _curated(lanes) for stage in lane.stages if stage.counts}
-    examples = pl.concat([own.train, own.holdout])
     return Build(
         split=split,
-        funnel=tuple(funnel),
+        funnel=(*funnel, *([] if shown is None else [shown.funnel])),
         lineage=lineage_of(selected.distinct, selected.set_aside(DOCUMENT), lanes, shown),
         redactions=figures.get("redaction", {}),
         counts=DatasetCounts(
@@ -143,31 +132,22 @@ def _put_together(lanes: Mapping[Kind, Lane], context: Context) -> Build:
             train=split.train.height,
             holdout=split.holdout.height,
             replay=split.train.height - own.train.height,
-            preferences=pairs.rows.height if pairs else 0,
-            negatives=negatives.rows.height if negatives else 0,
+            preferences=0 if pairs is None else pairs.height,
+            negatives=0 if negatives is None else negatives.height,
             formats=_by_format(split),
         ),
         rejections=why_rejected(answers.rows, split, spec),
         near_index=answers.near_index,
         figures=figures,
-        quality=Quality(
-            review=review_list(answers.review),
-            suspects=answers.suspects,
-            contamination=tuple(
-                overlap.report for overlap in merged(one for lane in _curated(lanes) for one in lane.overlaps)
-            ),
-            semantic=answers.semantic,
-        ),
+        quality=_quality(lanes),
         memory=answers.memory,
-        preferences=pairs and pairs_of(pairs.rows),
-        negatives=negatives and negatives_of(negatives.rows),
+        preferences=None if pairs is None else pairs_of(pairs),
+        negatives=None if negatives is None else negatives_of(negatives),
         replayed=replayed,
         preliminary=why_preliminary(answers.rows.height, spec),
         sources=count_sources(selected.distinct, examples),
         pinned=inputs.pinned,
-        extractive=lanes[Kind.DOCUMENT].rows.filter(pl.col("attributes") == "extractive").height
-        if Kind.DOCUMENT in lanes
-        else 0,
+        extractive=sum((lane.rows["attributes"] == "extractive").sum() for lane in _curated(lanes)),
         shown=shown,
     )
 
@@ -175,6 +155,26 @@ def _put_together(lanes: Mapping[Kind, Lane], context: Context) -> Build:
 def _curated(lanes: Mapping[Kind, Lane]) -> list[Lane]:
     """Return the lanes whose rows are examples of the project's own records."""
     return [lanes[kind] for kind in (Kind.ANSWER, Kind.DOCUMENT) if kind in lanes]
+
+
+def _quality(lanes: Mapping[Kind, Lane]) -> Quality:
+    """Return the findings that people should review."""
+    answers, overlaps = lanes[Kind.ANSWER], merged(one for lane in _curated(lanes) for one in lane.overlaps)
+    return Quality(
+        review=review_list(answers.review),
+        suspects=answers.suspects,
+        contamination=tuple(overlap.report for overlap in overlaps),
+        semantic=answers.semantic,
+    )
+
+
+def _shown(lanes: Mapping[Kind, Lane], inputs: Inputs) -> Shown | None:
+    """Return the passages in the prompts: of examples, then of pairs, then of negatives."""
+    if inputs.index is None or Kind.PASSAGE not in lanes:
+        return None
+    parts = [_curated(lanes), *([lanes[kind]] for kind in (Kind.PAIR, Kind.NEGATIVE) if kind in lanes)]
+    prompts = [pl.concat([lane.rows.select(PROMPT_COLUMNS) for lane in part]) for part in parts]
+    return shown_in(prompts, inputs.index, lanes[Kind.PASSAGE].rows.height)
 
 
 def _by_format(split: Split) -> dict[ExampleFormat, int]:
