@@ -57,7 +57,7 @@ def one_pair(made, **row: object):
     """Build with one correction whose group trains."""
     build_ = made(corrected(record_id="rec-c", group="customer-1", **row))
     assert "rec-c" not in held(build_)
-    return build_.preferences
+    return build_
 
 
 @pytest.mark.parametrize(
@@ -71,13 +71,13 @@ def one_pair(made, **row: object):
 )
 def test_what_is_no_pair_is_counted(made, row: dict[str, object], reason: str) -> None:
     found = one_pair(made, **row)
-    assert found.is_empty()
-    assert found.funnel.reasons == {reason: 1}
+    assert found.preferences.is_empty()
+    assert {stage.stage: stage.reasons for stage in found.funnel}["preferences"] == {reason: 1}
 
 
 def test_the_rejected_answer_is_redacted_and_need_not_be_valid(made) -> None:
     found = one_pair(made, rejected_output="Just mail  a@example.com")
-    assert found["rejected"].to_list() == ["Just mail <EMAIL_ADDRESS>"]
+    assert found.preferences["rejected"].to_list() == ["Just mail <EMAIL_ADDRESS>"]
 
 
 def test_a_project_that_rejects_personal_data_rejects_the_pair(made) -> None:
