@@ -54,8 +54,9 @@ def follow_rows(lane: Lane, kind: Kind, chain: Chain, earlier: pl.DataFrame) -> 
     """Run ``chain`` on the rows of ``lane`` that have no outcome among ``earlier``; return the outcomes of
     all rows that passed."""
     written = sorted({FIGURES} | {name for step, _ in chain for name in step.writes.split()})
-    rows = lane.rows.with_columns(_digests(lane.rows, chain), pl.lit(_sha256_of(kind, chain)).alias("chain"))
-    kept = earlier.filter(pl.col("kind") == kind.value, pl.col("chain") == rows["chain"].first())
+    sha256 = _sha256_of(kind, chain)
+    rows = lane.rows.with_columns(_digests(lane.rows, chain), pl.lit(sha256).alias("chain"))
+    kept = earlier.filter(pl.col("kind") == kind.value, pl.col("chain") == sha256)
     hits = kept.clear()
     if kept.height:
         columns = [*KEYS[1:], *written]

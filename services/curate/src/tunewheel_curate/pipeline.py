@@ -147,7 +147,9 @@ def _put_together(lanes: Mapping[Kind, Lane], context: Context) -> Build:
         preliminary=why_preliminary(answers.rows.height, spec),
         sources=count_sources(selected.distinct, examples),
         pinned=inputs.pinned,
-        extractive=sum((lane.rows["attributes"] == "extractive").sum() for lane in _curated(lanes)),
+        extractive=sum(
+            lane.rows.filter(pl.col("attributes") == "extractive").height for lane in _curated(lanes)
+        ),
         shown=shown,
     )
 
