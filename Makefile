@@ -19,13 +19,13 @@ NODE := services/serve-gateway/tests/node
 NODE_STAMP := var/node/.installed
 TESTS ?=
 ROUNDS ?= 10
-PART ?= browsers kills matrices models
+PART ?= browsers kills matrices models coverage
 
 # Many an image sets it, and uv compiles nothing: each process would compile its libraries anew, which is half
 # of what a start takes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install node-packages demo test test-all test-unit test-integration test-e2e nightly test-vllm test-images test-kube chart fuzz lint fmt bench bench-gpu bench-gpu-packages generate lock clean wipe
+.PHONY: help install node-packages demo test test-all test-unit test-integration test-e2e nightly coverage test-vllm test-images test-kube chart fuzz lint fmt bench bench-gpu bench-gpu-packages generate lock clean wipe
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,8 +71,19 @@ test-e2e: install ## the loop and the engine on the real model, and kill -9 at e
 	$(PYTEST) -q -m "e2e or chaos" $(TESTS)
 
 # A part's figures, such as the seconds of each test, are in var/nightly/<part>.xml.
-nightly: install node-packages ## long kills, matrices, browsers and SmolLM2 (PART=kills runs one part)
-	for part in $(PART); do $(PYTEST) -q --nightly $$part --junitxml var/nightly/$$part.xml $(TESTS); done
+nightly: install node-packages ## long kills, matrices, browsers, SmolLM2 and coverage (PART=kills runs one part)
+	for part in $(filter-out coverage,$(PART)); do \
+	    $(PYTEST) -q --nightly $$part --junitxml var/nightly/$$part.xml $(TESTS); \
+	done
+	$(if $(filter coverage,$(PART)),$(MAKE) --no-print-directory coverage)
+
+coverage: install ## which share of branches unit tests cover, by package, held to tests/branches.json
+	@mkdir -p var/nightly
+	$(BIN)/python -m coverage erase
+	$(subst -m pytest,-m coverage run -m pytest,$(PYTEST)) -q -m "not integration and not e2e and not chaos and not model" $(TESTS)
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage json --quiet -o var/nightly/coverage.json
+	$(BIN)/python scripts/branches.py
 
 test-vllm: install ## the engine's conformance suite against real vLLM (6 GB to install, minutes to start)
 	deploy/vllm/run_conformance.sh
