@@ -9,9 +9,9 @@ from tunewheel_cli.wheel_report import ProjectStatus, fold, fold_models
 from tunewheel_console.state import ConsoleState, Project
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_contracts.identity import turn_id_of
 from tunewheel_monitor.turns.facts import TurnLog
 from tunewheel_turns.facts import TurnFacts
+from tunewheel_turns.state import outcome, over_at
 from tunewheel_wheel.wheel import Wheel
 
 from tunewheel_testing.random_logs import OUTCOMES, RandomLog, Truth
@@ -137,12 +137,12 @@ def curate_turns(log: RandomLog, events: Events) -> Iterator[str]:
             return over(by_version[truth.newer])
         return truth.over or truth.stage == "production"
 
-    said = {turn_id_of(turn.name): turn.over_at is not None for turn in turns}
+    said = {turn.turn_id: over_at(turn) is not None for turn in turns}
     yield from _differing(log, over, said)
     for turn in turns:
-        truth = log.turns[turn_id_of(turn.name)]
-        if truth.end in CURATE_OUTCOMES and turn.outcome != CURATE_OUTCOMES[truth.end]:
-            yield f"{turn.name} is {truth}, said {turn.outcome!r}"
+        truth = log.turns[turn.turn_id]
+        if truth.end in CURATE_OUTCOMES and outcome(turn) != CURATE_OUTCOMES[truth.end]:
+            yield f"{turn.turn_id} is {truth}, said {outcome(turn)!r}"
 
 
 def monitor_turns(log: RandomLog, events: Events) -> Iterator[str]:
@@ -150,16 +150,13 @@ def monitor_turns(log: RandomLog, events: Events) -> Iterator[str]:
     turns = TurnLog()
     for event in events:
         turns.apply(event)
-    open_ = {turn.turn_id: turn for turn in turns.open(PROJECT)}
-    said = {
-        name: (turn := open_.get(name)) is None or turn.end is not None or turn.left_at is not None
-        for name in log.turns
-    }
+    open_ = {one.turn.turn_id: one for one in turns.open(PROJECT)}
+    said = {name: name not in open_ or open_[name].turn.end is not None for name in log.turns}
     yield from _differing(log, lambda truth: truth.over, said)
-    for name, turn in open_.items():
-        outcome = turn.end.outcome if turn.end else None
-        if outcome != OUTCOMES.get(log.turns[name].end):
-            yield f"{name} is {log.turns[name]}, said {outcome!r}"
+    for name, one in open_.items():
+        told = one.report.outcome if one.report.outcome != "promoted" else None
+        if told != OUTCOMES.get(log.turns[name].end):
+            yield f"{name} is {log.turns[name]}, said {told!r}"
 
 
 FOLDS: dict[str, Callable[[RandomLog, Events], Iterator[str]]] = {

@@ -88,6 +88,8 @@ class Facts:
         self.models = Models()
         self.completed: dict[str, Envelope[TurnCompleted]] = {}
         """By turn: how it ended, the latest revision."""
+        self._alarms_at: dict[str, tuple[str, ...]] = {}
+        """By request: the alarms that were open then. A cache, cleared with every event about an alarm."""
 
     def apply(self, envelope: Envelope[Any]) -> None:
         """Add one event. Events of other topics are ignored."""
@@ -102,6 +104,7 @@ class Facts:
             case DriftResolved():
                 at = self.resolved.get(data.alarm_id, data.resolved_at)
                 self.resolved[data.alarm_id] = min(at, data.resolved_at)
+                self._alarms_at.clear()
             case DatasetRequested(records_upto=None):
                 self.asked = _latest(self.asked, envelope)
             case DatasetRequested():
@@ -151,6 +154,20 @@ class Facts:
         before = self.alarms.get(name, alarm)
         says_more = min(before, alarm, key=lambda one: (isinstance(one.data, AlarmOpened), *_order(one)))
         self.alarms[name] = replace(says_more, time=min(before.time, alarm.time))
+        self._alarms_at.clear()
+
+    def alarms_at(self, request: Envelope[DatasetRequested]) -> tuple[str, ...]:
+        """Return the alarms with an id that were open at the time of a request, oldest first."""
+        if request.id not in self._alarms_at:
+            open_then = [
+                alarm
+                for name, alarm in self.alarms.items()
+                if alarm.data.alarm_id
+                and alarm.time <= request.time
+                and ((over := self.resolved.get(name)) is None or over > request.time)
+            ]
+            self._alarms_at[request.id] = tuple(one.data.alarm_id for one in sorted(open_then, key=_order))
+        return self._alarms_at[request.id]
 
 
 def _order(event: Envelope[Any]) -> tuple[datetime, str]:

@@ -6,11 +6,14 @@ The clocks of two registries differ, so the time of a step decides nothing where
 from __future__ import annotations
 
 from datetime import datetime
+from itertools import groupby
 
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRegistered, ModelRolledback, Stage
 
 Step = Envelope[ModelPromoted] | Envelope[ModelRolledback]
+STEPS = (ModelPromoted, ModelRolledback)
+"""The events that are steps."""
 
 
 def order_of(step: Step) -> tuple[int, datetime, str]:
@@ -32,6 +35,9 @@ class Models:
         """By model, the first."""
         self._steps: dict[str, dict[str, Step]] = {}
         """By model and event id."""
+        self.entries: dict[str, Step] = {}
+        """By model that made a step: the step that brought it to its present stage. A later step that leaves
+        the model in that stage is not it."""
 
     def register(self, event: Envelope[ModelRegistered]) -> None:
         first = self.registrations.get(event.data.model_id, event)
@@ -40,6 +46,8 @@ class Models:
     def move(self, step: Step) -> None:
         steps = self._steps.setdefault(step.data.model_id, {})
         steps[step.id] = min(steps.get(step.id, step), step, key=order_of)
+        for _, of_one_stage in groupby(self.steps(step.data.model_id), key=stage_after):
+            self.entries[step.data.model_id] = next(of_one_stage)
 
     def steps(self, model_id: str) -> list[Step]:
         """Return the steps of a model after its registration, latest last."""

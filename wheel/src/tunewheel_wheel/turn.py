@@ -115,6 +115,8 @@ class Turn:
 
     request: Envelope[DatasetRequested]
     course: Course
+    alarms: tuple[str, ...] = ()
+    """The alarms that it should resolve: those that its request names, or else those that were open then."""
     version: Envelope[DatasetVersioned] | None = None
     completed: Envelope[TurnCompleted] | None = None
     """The monitor's report of the turn's end; None also where the turn went on after that report."""
@@ -205,11 +207,12 @@ def _turn(
         course = Course(TurnStage.WAITING, version, TurnEnd.UNCHANGED)
     else:
         course = course_of(facts, version.data.dataset_id, version) or Course(TurnStage.WAITING, version)
+    alarms = request.data.alarm_ids or facts.alarms_at(request)
     if completed is not None and _is_void(completed.data.outcome, course):
-        return Turn(request, course, version, revisions=completed.data.revision + 1)
+        return Turn(request, course, alarms, version, revisions=completed.data.revision + 1)
     if completed is not None and course.end is None:
         course = replace(course, end=TurnEnd.COMPLETED)
-    return Turn(request, course, version, completed, completed.data.revision + 1 if completed else 0)
+    return Turn(request, course, alarms, version, completed, completed.data.revision + 1 if completed else 0)
 
 
 def _is_void(outcome: str, course: Course) -> bool:

@@ -66,6 +66,8 @@ class Outcome:
         }
 
 
+SETTLED = frozenset({Stage.PRODUCTION, Stage.RETIRED, Stage.REJECTED, Stage.ROLLED_BACK})
+"""A model that has been in one of these stages has ended its rollout."""
 FIRST_TURN = {
     "publish": "SOPs, tickets and experts' answers go onto Kafka's topics",
     "curate 1": "redacts names, drops duplicates, holds questions out for the evaluation",
@@ -266,6 +268,9 @@ class Story:
         served."""
         name, judged = f"roll out {number}", len(self._feed.by_topic[topics.ROLLOUT_JUDGED.name])
 
+        def stages() -> list[Stage]:
+            return self._turns.stages_of(turn.model_id)
+
         async def hear(one: Answered) -> None:
             if one.model == turn.model_id and self._outcome.first_tuned_answer_seconds is None:
                 self._outcome.first_tuned_answer_seconds = round(self._watch.elapsed, 2)
@@ -278,13 +283,13 @@ class Story:
                     self._gateway,
                     self._project,
                     tickets,
-                    lambda n: bar.to(n, None, f"{self._turns.stage_of(turn.model_id)}: {n} requests"),
+                    lambda n: bar.to(n, None, f"{''.join(stages()[-1:])}: {n} requests"),
                     hear,
                 )
             )
             try:
                 await self._feed.until(
-                    lambda: asking.done() or self._turns.is_settled(turn.model_id),
+                    lambda: asking.done() or not SETTLED.isdisjoint(stages()),
                     patience=PATIENCE_SECONDS,
                     what="the rollout's verdict",
                 )
@@ -293,7 +298,7 @@ class Story:
             finally:
                 asking.cancel()
                 await asyncio.gather(asking, return_exceptions=True)
-            turn.promoted = self._turns.in_stage(turn.model_id, Stage.PRODUCTION)
+            turn.promoted = Stage.PRODUCTION in stages()
             if turn.promoted:
                 await self._gateway.until_served(turn.model_id, patience=PATIENCE_SECONDS)
         for event in self._feed.by_topic[topics.ROLLOUT_JUDGED.name][judged:]:

@@ -12,6 +12,7 @@ from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.formats.scorecard import Role, Scorecard, Slice
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_wheel.models import Models, stage_after
 
 from tunewheel_cli.demo.gauge import Stopwatch
 from tunewheel_cli.demo.screen import Bar, Screen, training_progress
@@ -133,22 +134,13 @@ class TurnWatcher:
         self._screen.slices(by_label)
         return Turn(dataset, trained, verdict, by_label)
 
-    def in_stage(self, model_id: str, stage: Stage) -> bool:
-        """Return whether the registry has moved ``model_id`` to ``stage``."""
-        moved = self._feed.by_topic[topics.MODEL_PROMOTED.name]
-        return any(e.data.model_id == model_id and e.data.to_stage is stage for e in moved)
-
-    def stage_of(self, model_id: str) -> str:
-        """Return the stage into which the registry moved ``model_id`` last; empty before the first."""
-        moved = self._feed.by_topic[topics.MODEL_PROMOTED.name]
-        return next((e.data.to_stage.value for e in reversed(moved) if e.data.model_id == model_id), "")
-
-    def is_settled(self, model_id: str) -> bool:
-        """Return whether the model's rollout is over: the model is in production, or never will be."""
-        back = any(e.data.model_id == model_id for e in self._feed.by_topic[topics.MODEL_ROLLEDBACK.name])
-        return back or any(
-            self.in_stage(model_id, stage) for stage in (Stage.PRODUCTION, Stage.RETIRED, Stage.REJECTED)
-        )
+    def stages_of(self, model_id: str) -> list[Stage]:
+        """Return the stages to which the registry has moved ``model_id``, the present one last."""
+        models = Models()
+        for topic in (topics.MODEL_PROMOTED, topics.MODEL_ROLLEDBACK):
+            for step in self._feed.by_topic[topic.name]:
+                models.move(step)
+        return [stage_after(step) for step in models.steps(model_id)]
 
     def _is_ours(self, event: Envelope[Any]) -> bool:
         return event.project == self._project

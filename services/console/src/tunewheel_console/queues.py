@@ -18,10 +18,11 @@ from tunewheel_contracts.events.evaluation import (
     ReviewRequested,
     ReviewSubmitted,
 )
-from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRolledback, Stage
+from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.events.monitoring import DriftResolved, LabelsRequested, TurnDecided
+from tunewheel_wheel.models import STEPS, Models, stage_after
 
-TAKEN_OUT = (Stage.RETIRED, Stage.REJECTED)
+TAKEN_OUT = (Stage.RETIRED, Stage.REJECTED, Stage.ROLLED_BACK)
 """The stages of a model in which its reviews are cancelled."""
 Moment = tuple[datetime, str]
 
@@ -91,13 +92,13 @@ class Review:
 class Reviews:
     """The reviews of one project."""
 
+    models: Models = field(default_factory=Models)
+    """The project's models, to which the registry's steps are applied first."""
     by_id: dict[str, Review] = field(default_factory=dict[str, Review])
     _verdicts: dict[tuple[str, str | None], Moment] = field(
         default_factory=dict[tuple[str, str | None], Moment]
     )
     """The last verdict of each evaluation, by run and evaluation."""
-    _taken_out: dict[str, Moment] = field(default_factory=dict[str, Moment])
-    """By model, when it last came to a stage of ``TAKEN_OUT``, and which."""
 
     @property
     def waiting(self) -> list[Review]:
@@ -118,11 +119,7 @@ class Reviews:
                 said = envelope.time, data.type.removeprefix("eval.")
                 key = data.run_id, data.evaluation_id
                 self._verdicts[key] = max(said, self._verdicts.get(key, said))
-            case ModelPromoted() as data if data.to_stage in TAKEN_OUT:
-                self._take_out(data.model_id, (envelope.time, data.to_stage.value))
-            case ModelRolledback() as data:
-                self._take_out(data.model_id, (envelope.time, Stage.ROLLED_BACK.value))
-            case _:
+            case data if not isinstance(data, STEPS):
                 return
         self._end_decided()
 
@@ -134,23 +131,22 @@ class Reviews:
     def _of(self, review_id: str) -> Review:
         return self.by_id.setdefault(review_id, Review())
 
-    def _take_out(self, model_id: str, moment: Moment) -> None:
-        self._taken_out[model_id] = max(moment, self._taken_out.get(model_id, moment))
-
     def _end_decided(self) -> None:
         """End the reviews that a later verdict, or a later command on the model, has decided."""
         for review in self.waiting:
             assert review.request is not None
             asked, at = review.request.data, review.request.time
-            taken_out = self._taken_out.get(asked.adapter.model_id)
+            steps = self.models.steps(asked.adapter.model_id)
+            taken_out = [step for step in steps if stage_after(step) in TAKEN_OUT and step.time >= at]
             for evaluation, since in review.evaluations.items():
                 verdict = self._verdicts.get((asked.run_id, evaluation))
                 if verdict is not None and verdict[0] >= since:
                     review.end(verdict[1])
                     break
             else:
-                if taken_out is not None and taken_out[0] >= at:
-                    review.end(f"cancelled: the model was {taken_out[1].replace('_', ' ')}")
+                if taken_out:
+                    stage = stage_after(taken_out[-1]).value.replace("_", " ")
+                    review.end(f"cancelled: the model was {stage}")
 
 
 def _order(answer: Envelope[ReviewAnswered]) -> tuple[int, datetime]:

@@ -132,7 +132,7 @@ class Project:
     datasets: dict[str, DatasetVersioned] = field(default_factory=dict[str, DatasetVersioned])
     rejections: deque[DatasetRejected] = field(default_factory=lambda: deque(maxlen=KEPT))
     runs: dict[str, Run] = field(default_factory=dict[str, Run])
-    reviews: Reviews = field(default_factory=Reviews)
+    reviews: Reviews = field(init=False)
     """The reviews of answers."""
     labels: LabelRequests = field(default_factory=LabelRequests)
     wheel: Wheel = field(default_factory=Wheel)
@@ -151,6 +151,9 @@ class Project:
     """Whether traffic was seen since the last event of another kind."""
     version: int = 0
     """Grows with every change, except of the traffic counts, which change all the time."""
+
+    def __post_init__(self) -> None:
+        self.reviews = Reviews(self.wheel.facts.models)
 
     @property
     def traffic(self) -> str:
@@ -237,12 +240,13 @@ class ConsoleState:
             return
         project = self.projects.setdefault(envelope.project, Project(envelope.project))
         _fold(project, envelope)
+        if not traffic:
+            project.wheel.apply(envelope)
         project.reviews.apply(envelope)
         project.labels.apply(envelope)
         place = place_by_traffic(envelope)
         moved = place is not None and project.see(place)
         if not traffic:
-            project.wheel.apply(envelope)
             project.settled = False
         project.version += moved or not traffic
         self.version += 1

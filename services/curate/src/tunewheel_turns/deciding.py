@@ -14,9 +14,19 @@ from itertools import takewhile
 from tunewheel_contracts.events.data import BuildReason
 from tunewheel_contracts.formats.drift_spec import Follows, TurnPolicy
 from tunewheel_planner.spending import Cost, next_month, spent_in_month
-from tunewheel_wheel.turn import STALE
+from tunewheel_wheel.turn import STALE, Turn
 
-from tunewheel_turns.state import GOOD, MACHINERY, Alarm, State, Turn
+from tunewheel_turns.state import (
+    MACHINERY,
+    Alarm,
+    State,
+    ended_at,
+    name_of,
+    outcome,
+    outcome_of,
+    over_at,
+    serves_against_alarms,
+)
 
 MOST_ALARMS = 64
 """The most alarms that a request can name (``DatasetRequested.alarm_ids``)."""
@@ -77,10 +87,9 @@ def decide(state: State, now: datetime) -> Decision:
     if not alarms:
         return _nobody_builds(state)
     if (turn := state.in_flight(now)) is not None:
-        goes_on = (
-            "has not ended" if turn.ended_at is None else "serves, and whether it helped is not known yet"
-        )
-        evidence = f"{turn.place} {goes_on}; its latest event is of {turn.news_at:%Y-%m-%d %H:%M} UTC"
+        served = ended_at(turn) is not None
+        goes_on = "serves, and whether it helped is not known yet" if served else "has not ended"
+        evidence = f"{name_of(turn)} {goes_on}; its latest event is of {turn.news_at:%Y-%m-%d %H:%M} UTC"
         return Decision(Step.IN_FLIGHT, evidence, _names(alarms), turn.news_at + state.stale)
     lasting = [alarm for alarm in alarms if now >= _lasts_from(drift.turns, alarm)]
     if not lasting:
@@ -101,7 +110,7 @@ def hold(state: State, reason: BuildReason, now: datetime) -> str | None:
     Where turns need approval, neither reason builds while an alarm waits for it.
     """
     if (turn := state.in_flight(now, begun=True)) is not None:
-        return f"one turn at a time: {turn.place} is under way"
+        return f"one turn at a time: {name_of(turn)} is under way"
     if (spent := over_budget(state, now)) is not None:
         return spent
     if not (state.drift.enabled and state.drift.rebuild):
@@ -156,8 +165,8 @@ def over_budget(state: State, now: datetime) -> str | None:
 def _gated(state: State, ready: Sequence[Alarm], now: datetime) -> Decision:
     """Return the turn for the alarms ``ready``, or the gate that blocks it: cooldown, budget or approval."""
     policy, names = state.drift.turns, _names(ready)
-    cool = (turn for turn in state.turns if turn.reason is BuildReason.DRIFT or _serves_against(turn))
-    over = (turn.over_at or turn.ended_at for turn in cool)
+    cool = (turn for turn in state.turns if _is_drift(turn) or serves_against_alarms(turn))
+    over = (over_at(turn) or ended_at(turn) for turn in cool)
     last = max((at for at in over if at is not None), default=None)
     cooled = last and last + timedelta(seconds=policy.cooldown_seconds)
     until = max((at for at in (cooled, *(_retry_at(state, alarm) for alarm in ready)) if at), default=now)
@@ -169,28 +178,28 @@ def _gated(state: State, ready: Sequence[Alarm], now: datetime) -> Decision:
         return Decision(Step.APPROVAL, "run `tunewheel build`, or ask for a version in the console", names)
     first, evidence = ready[0], "; ".join(_reason(state, alarm) for alarm in ready)
     tried = state.turns_for(first)
-    request = f"{first.name} again, after {tried[-1].name}" if tried else first.name
+    request = f"{first.name} again, after {tried[-1].request.id}" if tried else first.name
     return Decision(Step.TURN, evidence, names[:MOST_ALARMS], request=request)
 
 
 def _retry_at(state: State, alarm: Alarm) -> datetime | None:
     """Return when the machinery may try the turn of ``alarm`` again; None: it did not fail the last one."""
-    failed = list(takewhile(lambda turn: turn.outcome in MACHINERY, reversed(state.turns_for(alarm))))
-    if not failed or failed[0].ended_at is None:
+    failed = list(takewhile(lambda turn: outcome(turn) in MACHINERY, reversed(state.turns_for(alarm))))
+    if not failed or (end := ended_at(failed[0])) is None:
         return None
-    return failed[0].ended_at + RETRY_AFTER * 2 ** (min(len(failed), 1 + RETRIES) - 1)
+    return end + RETRY_AFTER * 2 ** (min(len(failed), 1 + RETRIES) - 1)
 
 
 def _tries(state: State, alarm: Alarm) -> list[Turn]:
     """Return the turns of ``alarm`` that got a verdict about the data, or that may still get one; and of the
     turns that the machinery failed those beyond ``RETRIES``."""
     turns = state.turns_for(alarm)
-    free = [turn for turn in turns if turn.outcome in MACHINERY][:RETRIES]
+    free = [turn for turn in turns if outcome(turn) in MACHINERY][:RETRIES]
     return [turn for turn in turns if turn not in free]
 
 
-def _serves_against(turn: Turn) -> bool:
-    return turn.alarmed and turn.outcome == GOOD
+def _is_drift(turn: Turn) -> bool:
+    return turn.request.data.reason is BuildReason.DRIFT
 
 
 def _is_ready(state: State, alarm: Alarm) -> bool:
@@ -216,17 +225,17 @@ def labels_needed(state: State, alarm: Alarm) -> int:
     """Return how many labels the next turn for ``alarm`` needs: ``min_labels`` more after each try, so that
     the same data is not tried twice. A changed training spec allows one more try with the same labels. A
     person's command that gave no version is no try, nor is a failure of the machinery (``_tries``)."""
-    tried = [turn for turn in _tries(state, alarm) if turn.dataset_id or turn.reason is BuildReason.DRIFT]
+    tried = [turn for turn in _tries(state, alarm) if turn.dataset_id or _is_drift(turn)]
     again = bool(tried) and _trains_otherwise(state, tried)
     return state.drift.turns.min_labels * (len(tried) + (0 if again else 1))
 
 
 def _trains_otherwise(state: State, tried: Sequence[Turn]) -> bool:
     """Return whether the training spec changed since the last of ``tried``."""
-    last = tried[-1]
-    if last.training_sha256 is None:
-        return last.spec_sha256 != state.spec_sha256
-    return last.training_sha256 != state.training_sha256
+    answer = (tried[-1].version or tried[-1].course.event).data
+    if (training := getattr(answer, "training_sha256", None)) is None:  # events of earlier releases
+        return getattr(answer, "spec_sha256", None) != state.spec_sha256
+    return training != state.training_sha256
 
 
 def _missing(state: State, alarms: Sequence[Alarm]) -> Decision:
@@ -253,7 +262,8 @@ def _parts(state: State, alarm: Alarm) -> Iterator[str]:
     else:
         yield what
     if tried := state.turns_for(alarm):
-        yield f"{tried[-1].place} {tried[-1].outcome}" + (f" ({why})" if (why := tried[-1].why) else "")
+        ended, why = outcome_of(tried[-1].course, tried[-1].completed)
+        yield f"{name_of(tried[-1])} {ended}" + (f" ({why})" if why else "")
 
 
 def _nobody_builds(state: State) -> Decision:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.data import DatasetRequested
-from tunewheel_contracts.events.monitoring import DriftResolved, LabelsRequested
+from tunewheel_contracts.events.monitoring import LabelsRequested
 from tunewheel_contracts.events.production import AlarmOpened, DriftDetected
 from tunewheel_contracts.events.training import TrainCompleted, TrainFailed, TrainPlanned
 from tunewheel_contracts.formats.plan import TrainPlan
@@ -19,11 +18,10 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_planner.spending import Cost, Run, measured_cost, planned_cost
 from tunewheel_wheel.facts import ALARMS, TURNS, Facts
 from tunewheel_wheel.facts import Alarm as OpenedAlarm
-from tunewheel_wheel.turn import Course, TurnEnd, TurnStage, course_of, stale_after
-from tunewheel_wheel.turn import Turn as FoldedTurn
+from tunewheel_wheel.turn import Course, Turn, TurnEnd, TurnStage, course_of, stale_after
 from tunewheel_wheel.wheel import Wheel
 
-from tunewheel_turns.state import BAD, MACHINERY, Alarm, State, Turn, outcome_of
+from tunewheel_turns.state import BAD, MACHINERY, Alarm, State, ended_at, outcome_of
 
 TOPICS = (*TURNS, *ALARMS, topics.LABELS_REQUESTED, topics.TRAIN_PLANNED)
 
@@ -31,10 +29,8 @@ TOPICS = (*TURNS, *ALARMS, topics.LABELS_REQUESTED, topics.TRAIN_PLANNED)
 @dataclass(slots=True)
 class _Project:
     wheel: Wheel = field(default_factory=Wheel)
-    raised_by: dict[str, str] = field(default_factory=dict[str, str])
-    """By event id: the name of the alarm that the event raised."""
-    alarmed: dict[str, bool] = field(default_factory=dict[str, bool])
-    """By request: whether an alarm was open then. A cache, cleared when an alarm is raised or resolved."""
+    raised_by: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict[str, set[str]](set))
+    """By alarm: the ids of the events that raised it."""
     wanted: dict[str, LabelsRequested] = field(default_factory=dict[str, Any])
     """By alarm: the newest revision of its request for labels."""
     plans: dict[str, tuple[datetime, TrainPlan]] = field(default_factory=dict[str, Any])
@@ -55,10 +51,7 @@ class TurnFacts:
         kept.wheel.apply(envelope)
         match data:
             case DriftDetected():
-                kept.raised_by.setdefault(envelope.id, data.alarm_id or envelope.id)
-                kept.alarmed.clear()
-            case AlarmOpened() | DriftResolved():
-                kept.alarmed.clear()
+                kept.raised_by[data.alarm_id or envelope.id].add(envelope.id)
             case LabelsRequested():
                 newest = kept.wanted.get(data.alarm_id, data)
                 kept.wanted[data.alarm_id] = max(newest, data, key=lambda asked: asked.revision)
@@ -100,14 +93,14 @@ class TurnFacts:
         wheel = self._projects[project].wheel
         made = next((one for one in wheel.turns if one.dataset_id == dataset_id), None)
         course = made.course if made else course_of(wheel.facts, dataset_id, None)
-        completed = made.completed.data if made and made.completed else None
+        completed = made.completed if made else None
         return outcome_of(_followed(wheel.facts, course), completed) if course else ("", "")
 
     def state(self, spec: ProjectSpec, labelled: Mapping[str, int] | None = None) -> State:
         """Return the state that decisions depend on. ``labelled`` is, by alarm, the number of trusted
         examples near its cluster in the record table."""
         kept = self._projects[spec.project]
-        turns = _turns(kept)
+        turns = tuple(replace(turn, course=_course(kept.wheel.facts, turn)) for turn in kept.wheel.turns)
         return State(
             drift=spec.drift,
             spec_sha256=spec.sha256,
@@ -120,37 +113,11 @@ class TurnFacts:
         )
 
 
-def _turns(kept: _Project) -> tuple[Turn, ...]:
-    """Return the turns, oldest first."""
-    return tuple(_turn(kept, one) for one in kept.wheel.turns)
-
-
-def _turn(kept: _Project, folded: FoldedTurn) -> Turn:
-    request, version = folded.request, folded.version
-    course = _course(kept.wheel.facts, folded)
-    alarms = request.data.alarm_ids or _alarm_behind(kept, request)
-    rejected = kept.wheel.facts.rejections.get(request.id)
-    spec = version.data if version else rejected.data if rejected else None
-    completed = folded.completed
-    outcome, why = outcome_of(course, completed.data if completed else None)
-    ended = [completed.time] if completed else []
-    if course.end is not None or course.stage is TurnStage.PRODUCTION:
-        ended.append(course.served_at or course.event.time)
-    return Turn(
-        name=request.id, reason=request.data.reason, requested_at=request.time, news_at=course.news_at,
-        alarms=alarms, alarmed=bool(alarms) or _was_alarmed(kept, request),
-        dataset_id=folded.dataset_id, spec_sha256=spec and spec.spec_sha256,
-        training_sha256=spec and spec.training_sha256, begun=course.begun,
-        ended_at=min(ended, default=None), completed_at=completed and completed.time,
-        outcome=outcome, why=why,
-    )  # fmt: skip
-
-
-def _course(facts: Facts, folded: FoldedTurn) -> Course:
+def _course(facts: Facts, turn: Turn) -> Course:
     """Return how far the data of a turn came. A version that an earlier turn made goes that turn's way."""
-    course = folded.course
-    if folded.version is not None and course.end is TurnEnd.UNCHANGED:
-        course = course_of(facts, folded.version.data.dataset_id, folded.version) or course
+    course = turn.course
+    if turn.version is not None and course.end is TurnEnd.UNCHANGED:
+        course = course_of(facts, turn.version.data.dataset_id, turn.version) or course
     return _followed(facts, course)
 
 
@@ -163,26 +130,6 @@ def _followed(facts: Facts, course: Course) -> Course:
     return course
 
 
-def _was_alarmed(kept: _Project, request: Envelope[DatasetRequested]) -> bool:
-    """Return whether an alarm was open at the time of the request. If so, the monitor will say whether the
-    turn helped, even if the request names no alarm."""
-    if request.id not in kept.alarmed:
-        at = request.time
-        kept.alarmed[request.id] = any(
-            event.data.alarm_id
-            and event.time <= at
-            and ((over := kept.wheel.facts.resolved.get(name)) is None or over > at)
-            for name, event in kept.wheel.facts.alarms.items()
-        )
-    return kept.alarmed[request.id]
-
-
-def _alarm_behind(kept: _Project, request: Envelope[DatasetRequested]) -> tuple[str, ...]:
-    """Return the alarm that caused a request from before requests named their alarms."""
-    name = kept.raised_by.get(request.causation_id or "")
-    return () if name is None else (name,)
-
-
 def _open_alarms(kept: _Project, turns: tuple[Turn, ...]) -> tuple[Alarm, ...]:
     facts, heard = kept.wheel.facts, _heard_until(turns)
     opened = [
@@ -191,6 +138,7 @@ def _open_alarms(kept: _Project, turns: tuple[Turn, ...]) -> tuple[Alarm, ...]:
             action=event.data.suggested_action or "retrain", at=event.time,
             places=name in kept.wanted or _asked_by_alarm(name, event.data) is not None,
             keywords=event.data.cluster.keywords if event.data.cluster else (),
+            raised_by=frozenset(kept.raised_by.get(name, ())),
         )
         for name, event in facts.alarms.items()
         if name not in facts.resolved and (event.data.alarm_id or heard is None or event.time > heard)
@@ -217,11 +165,11 @@ def _heard_until(turns: tuple[Turn, ...]) -> datetime | None:
     An older monitor raised alarms without ids and never resolved them. A turn handles the ones raised before
     its request; a turn that gave a version, those raised before its end; a turn under way, all of them.
     """
-    if any(turn.ended_at is None for turn in turns):
+    ends = [(turn, ended_at(turn)) for turn in turns]
+    if any(end is None for _, end in ends):
         return datetime.max.replace(tzinfo=UTC)
-    ends = [turn.ended_at for turn in turns if turn.dataset_id is not None and turn.ended_at is not None]
-    asked = [turn.requested_at for turn in turns]
-    return max((*asked, *(end - datetime.resolution for end in ends)), default=None)
+    made = [end - datetime.resolution for turn, end in ends if turn.dataset_id and end]
+    return max((*(turn.request.time for turn in turns), *made), default=None)
 
 
 def _runs(kept: _Project) -> tuple[Run, ...]:

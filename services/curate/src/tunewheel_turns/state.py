@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import BuildReason
 from tunewheel_contracts.events.monitoring import TurnCompleted
 from tunewheel_contracts.formats.drift_spec import DriftSpec
 from tunewheel_planner.spending import Run
-from tunewheel_wheel.turn import STALE, Course, TurnEnd, TurnStage
+from tunewheel_wheel.turn import STALE, Course, Turn, TurnEnd, TurnStage
 
 GOOD = "was promoted"
 """The outcome of a turn whose model serves."""
@@ -32,17 +33,6 @@ BAD = frozenset({*OUTCOMES.values(), USELESS} - {OUTCOMES[TurnEnd.UNANSWERED]})
 """Outcomes after which a command may try the same data again."""
 
 
-def outcome_of(course: Course, completed: TurnCompleted | None) -> tuple[str, str]:
-    """Return how a turn ended and why, in words; empty if it goes on."""
-    if completed is not None and completed.outcome == USELESS:
-        return USELESS, completed.next_step
-    data = course.event.data
-    if course.end is not None and course.end in OUTCOMES:
-        why = data.reasons[0] if hasattr(data, "reasons") else getattr(data, "reason", "")
-        return OUTCOMES[course.end], "" if course.end is TurnEnd.UNANSWERED else why
-    return (GOOD, data.reason) if course.stage is TurnStage.PRODUCTION else ("", "")
-
-
 @dataclass(frozen=True, slots=True)
 class Alarm:
     """An alarm that is open."""
@@ -59,49 +49,53 @@ class Alarm:
     """Whether the alarm says where its questions lie, so that labels near them can be counted."""
     keywords: tuple[str, ...] = ()
     """Words that describe the alarm's questions."""
+    raised_by: frozenset[str] = frozenset()
+    """The ids of the events ``drift.detected`` that raised it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """A turn of the wheel. It begins with the request for a version."""
+def outcome_of(course: Course, completed: Envelope[TurnCompleted] | None) -> tuple[str, str]:
+    """Return how a turn ended and why, in words; empty if it goes on."""
+    if completed is not None and completed.data.outcome == USELESS:
+        return USELESS, completed.data.next_step
+    data = course.event.data
+    if course.end is not None and course.end in OUTCOMES:
+        why = data.reasons[0] if hasattr(data, "reasons") else getattr(data, "reason", "")
+        return OUTCOMES[course.end], "" if course.end is TurnEnd.UNANSWERED else why
+    return (GOOD, data.reason) if course.stage is TurnStage.PRODUCTION else ("", "")
 
-    name: str
-    """Id of the ``dataset.requested`` that names its records."""
-    reason: BuildReason
-    requested_at: datetime
-    news_at: datetime
-    """The time of its latest event."""
-    alarms: tuple[str, ...] = ()
-    """The names of the alarms that it should resolve."""
-    alarmed: bool = False
-    """Whether alarms were open when it was requested. Its records may resolve them even if it does not name
-    them."""
-    dataset_id: str | None = None
-    spec_sha256: str | None = None
-    training_sha256: str | None = None
-    """Hash of the parts of the spec that decide rows and training; None: the event is from before this
-    hash."""
-    begun: bool = False
-    """Whether its training began. From then on no newer version supersedes it."""
-    ended_at: datetime | None = None
-    """When training, evaluation and rollout were over."""
-    completed_at: datetime | None = None
-    """When ``turn.completed`` said whether it helped."""
-    outcome: str = ""
-    why: str = ""
 
-    @property
-    def over_at(self) -> datetime | None:
-        """Return when the turn was over. A turn that was promoted while alarms were open is over only when
-        ``turn.completed`` says whether it helped."""
-        if self.alarmed and self.outcome == GOOD:
-            return self.completed_at
-        return self.ended_at
+def outcome(turn: Turn) -> str:
+    """Return how a turn ended, in words; empty if it goes on."""
+    return outcome_of(turn.course, turn.completed)[0]
 
-    @property
-    def place(self) -> str:
-        """The turn's name in messages."""
-        return self.dataset_id or f"the request {self.name}"
+
+def ended_at(turn: Turn) -> datetime | None:
+    """Return when training, evaluation and rollout were over; None: they are not."""
+    course = turn.course
+    ends = [turn.completed.time] if turn.completed else []
+    if course.end is not None or course.stage is TurnStage.PRODUCTION:
+        ends.append(course.served_at or course.event.time)
+    return min(ends, default=None)
+
+
+def serves_against_alarms(turn: Turn) -> bool:
+    """Return whether the turn was promoted, and alarms were open when it was requested. Its records may
+    resolve them even if its request does not name them."""
+    alarmed = bool(turn.alarms) or turn.request.data.reason is BuildReason.DRIFT
+    return alarmed and outcome(turn) == GOOD
+
+
+def over_at(turn: Turn) -> datetime | None:
+    """Return when the turn was over. A turn that was promoted while alarms were open is over only when
+    ``turn.completed`` says whether it helped."""
+    if serves_against_alarms(turn):
+        return turn.completed.time if turn.completed else None
+    return ended_at(turn)
+
+
+def name_of(turn: Turn) -> str:
+    """Return the turn's name in messages."""
+    return turn.dataset_id or f"the request {turn.request.id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +108,7 @@ class State:
     alarms: tuple[Alarm, ...] = ()
     """The open alarms, oldest first."""
     turns: tuple[Turn, ...] = ()
-    """Oldest first."""
+    """Oldest first. A turn whose version another turn has goes that turn's course."""
     runs: tuple[Run, ...] = ()
     """The training runs so far with their cost, oldest first."""
     labelled: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -123,13 +117,20 @@ class State:
     """A turn without an event for so long no longer blocks others."""
 
     def turns_for(self, alarm: Alarm) -> tuple[Turn, ...]:
-        return tuple(turn for turn in self.turns if alarm.name in turn.alarms)
+        """Return the turns whose requests name ``alarm``. A request from before requests named their alarms
+        is for the alarm that caused it."""
+        return tuple(
+            turn
+            for turn in self.turns
+            if alarm.name in turn.request.data.alarm_ids
+            or (not turn.request.data.alarm_ids and turn.request.causation_id in alarm.raised_by)
+        )
 
     def in_flight(self, now: datetime, *, begun: bool = False) -> Turn | None:
         """Return the oldest turn that is not over. With ``begun``: the oldest turn whose training began and
         that has not ended."""
         for turn in self.turns:
-            goes_on = turn.begun and turn.ended_at is None if begun else turn.over_at is None
+            goes_on = turn.course.begun and ended_at(turn) is None if begun else over_at(turn) is None
             if goes_on and now - turn.news_at < self.stale:
                 return turn
         return None

@@ -13,6 +13,7 @@ from tunewheel_contracts.events.production import AlarmOpened
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_turns.deciding import MOST_ALARMS, RETRIES, RETRY_AFTER, Step, decide, hold
 from tunewheel_turns.dispatch import Dispatch
+from tunewheel_turns.state import ended_at
 from tunewheel_wheel.turn import STALE
 
 Make = Callable[..., Any]
@@ -271,7 +272,7 @@ def test_a_failure_of_the_machinery_uses_up_neither_labels_nor_the_try(
         waits = desk.decide()
         assert waits.step is Step.COOLDOWN
         assert waits.until is not None
-        wait = waits.until - desk.state().turns_for(desk.state().alarms[0])[-1].ended_at
+        wait = waits.until - ended_at(desk.state().turns_for(desk.state().alarms[0])[-1])
         assert wait == RETRY_AFTER * 2**number
         desk.now = waits.until
         assert desk.decide().step is Step.TURN

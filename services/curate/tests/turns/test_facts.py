@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tunewheel_contracts.events.data import BuildReason
 from tunewheel_turns.deciding import Step, decide
 from tunewheel_turns.facts import TurnFacts
+from tunewheel_turns.state import ended_at, outcome
 
 Make = Callable[..., Any]
 
@@ -45,7 +46,10 @@ def eventful(desk: Any) -> Any:
 
 def test_a_turn_has_the_end_that_the_log_gives_it(log: Make) -> None:
     turns = eventful(log()).state().turns
-    assert [(turn.dataset_id, turn.reason.value, turn.outcome, turn.ended_at is None) for turn in turns] == [
+    assert [
+        (turn.dataset_id, turn.request.data.reason.value, outcome(turn), ended_at(turn) is None)
+        for turn in turns
+    ] == [
         ("ds-1", "count", "was promoted", False),
         (None, "drift", "was rejected", False),
         ("ds-2", "command", "failed in training", False),
@@ -107,7 +111,7 @@ def test_a_request_that_became_a_dead_letter_holds_nobody_up(log: Make) -> None:
     desk = log()
     desk.ask()
     desk.serve(desk.ask(), "ds-1")
-    assert [turn.outcome for turn in desk.state().turns] == ["was never answered", "was promoted"]
+    assert [outcome(turn) for turn in desk.state().turns] == ["was never answered", "was promoted"]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from tunewheel_monitor.rollout import trials as rollout
 from tunewheel_monitor.state import OpenWindow, ProjectState, Version
 from tunewheel_monitor.turns import counting
 from tunewheel_monitor.turns.conclusion import conclude
-from tunewheel_monitor.turns.facts import Turn
+from tunewheel_monitor.turns.facts import OpenTurn
 
 NAMES = frozenset(detector.name for detector in DETECTORS)
 CONCLUDED_KEPT = 50
@@ -45,8 +45,7 @@ class Facts:
     """(invalid, all) answers in its evaluation."""
     steps: Sequence[Envelope[Any]] = ()
     """The latest stage changes of models that are on trial, in production, or just left production."""
-    turns: Sequence[Turn] = ()
-    """The turns that are not over."""
+    turns: Sequence[OpenTurn] = ()
 
 
 def follow(state: ProjectState, facts: Facts) -> None:
@@ -91,12 +90,12 @@ def _judge(state: ProjectState, project: str, facts: Facts, now: datetime) -> li
 
 def _conclude(state: ProjectState, facts: Facts, now: datetime) -> list[Said]:
     said: list[Said] = []
-    for turn in facts.turns:
-        if turn.conclusion in state.concluded:
+    for one in facts.turns:
+        if one.conclusion in state.concluded:
             continue
-        if (over := conclude(state.turns, turn, facts.spec.drift, now)) is not None:
-            state.concluded = [*state.concluded, turn.conclusion][-CONCLUDED_KEPT:]
-            said.append(Said(over, correlation_id=turn.request.correlation_id))
+        if (over := conclude(state.turns, one, facts.spec.drift, now)) is not None:
+            state.concluded = [*state.concluded, one.conclusion][-CONCLUDED_KEPT:]
+            said.append(Said(over, correlation_id=one.turn.request.correlation_id))
     return said
 
 

@@ -11,7 +11,7 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.erasures import Erasures
 from tunewheel_contracts.event import Envelope, Event
 from tunewheel_contracts.events.evaluation import EvalPassed
-from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRolledback, ServingDesired, Stage
+from tunewheel_contracts.events.lifecycle import ServingDesired, Stage
 from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_contracts.events.production import InferenceCompleted, RolloutJudged
 from tunewheel_contracts.events.upstream import ProjectDeclared
@@ -73,7 +73,6 @@ class Knowledge:
         """The reader that calls ``apply``, once it is set."""
         self._declared = declared
         self._desired = desired
-        self._steps: dict[str, dict[str, Envelope[Any]]] = {}
         self._judged: set[tuple[str, str, str]] = set()
         self._holdouts: dict[tuple[str, str], tuple[int, int]] = {}
         self._unknown: dict[tuple[str, str, str], None] = {}
@@ -83,8 +82,6 @@ class Knowledge:
         self.turns.apply(envelope)
         self.erasures.apply(envelope)
         match envelope.data:
-            case ModelPromoted() | ModelRolledback() as data:
-                self._move(envelope, data.model_id)
             case EvalPassed() as data:
                 self._measure(data)
             case RolloutJudged() as data:
@@ -152,7 +149,7 @@ class Knowledge:
     def steps(self, project: str, watched: Collection[str]) -> list[Envelope[Any]]:
         """Return the latest stage changes of the models on trial, in production, or ``watched``; oldest
         first."""
-        steps = self._steps.get(project, {}).items()
+        steps = self.turns.entries(project).items()
         return sorted((s for m, s in steps if m in watched or self._is_tried(s)), key=order_of)
 
     def awaits_a_clock(self, spec: ProjectSpec, now: datetime) -> bool:
@@ -190,14 +187,6 @@ class Knowledge:
         self._unknown[key] = None
         while len(self._unknown) > UNKNOWN_KEPT:
             del self._unknown[next(iter(self._unknown))]
-
-    def _move(self, envelope: Envelope[Any], model_id: str) -> None:
-        steps = self._steps.setdefault(envelope.project, {})
-        before = steps.get(model_id)
-        if before is None or (
-            order_of(before) < order_of(envelope) and stage_after(before) is not stage_after(envelope)
-        ):
-            steps[model_id] = envelope
 
     def _measure(self, data: EvalPassed) -> None:
         for contestant in data.contestants:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from datetime import datetime
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from tunewheel_contracts.events.evaluation import EvalFailed, EvalUndecided
 from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.events.monitoring import TurnCompleted
-from tunewheel_monitor.turns.facts import Turn, TurnLog
+from tunewheel_contracts.formats.drift_spec import DriftSpec
+from tunewheel_monitor.turns.conclusion import conclude
+from tunewheel_monitor.turns.counting import fresh
+from tunewheel_monitor.turns.facts import OpenTurn, TurnLog
 
 from .turning import START, Story
 
@@ -26,9 +29,18 @@ def log_of(story: Story, *, seed: int = 0, twice: bool = True) -> TurnLog:
     return log
 
 
-def only(story: Story) -> Turn:
+def only(story: Story) -> OpenTurn:
     (turn,) = log_of(story).open("desk")
     return turn
+
+
+def over(turn: OpenTurn) -> TurnCompleted | None:
+    """Return the end of a turn, a day after whose model served nobody has asked anything."""
+    return conclude(fresh(), turn, DriftSpec(), START + timedelta(days=1))
+
+
+def ended(story: Story) -> TurnCompleted | None:
+    return over(only(story))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -37,19 +49,22 @@ def test_a_turn_is_the_same_in_whatever_order_its_events_come(seed: int) -> None
     story.until_production()
     (turn,) = log_of(story, seed=seed).open("desk")
     assert [alarm.alarm_id for alarm in turn.alarms] == ["alarm-1"]
-    assert (turn.dataset_id, turn.run_id, turn.model_id) == ("ds-2", "run-ds-2", "desk-2")
-    assert turn.end is None
-    assert turn.promoted_at == story.told[-1].time
-    assert turn.verdicts == (story.told[-3].id, story.told[-2].id)
-    assert turn.cost == {"labels": 150.0, "hours": 0.5}
-    assert turn.held_out == ({"held_out_label_accuracy": 0.5}, {"held_out_label_accuracy": 0.7})
+    report = turn.report
+    assert (report.dataset_id, report.run_id, report.model_id) == ("ds-2", "run-ds-2", "desk-2")
+    assert turn.turn.course.served_at == report.ended_at == story.told[-1].time
+    assert report.verdicts == (story.told[-3].id, story.told[-2].id)
+    assert report.cost == {"labels": 150.0, "hours": 0.5}
+    assert (report.before, report.after) == (
+        {"held_out_label_accuracy": 0.5},
+        {"held_out_label_accuracy": 0.7},
+    )
 
 
 def test_new_examples_are_those_that_the_version_before_did_not_have() -> None:
     story = Story()
     story.version(story.request("r-0"), "ds-1", examples=120)
     story.version(story.request("r-1"), "ds-2", examples=150)
-    assert [turn.cost["labels"] for turn in log_of(story).open("desk")] == [120.0, 30.0]
+    assert [turn.report.cost["labels"] for turn in log_of(story).open("desk")] == [120.0, 30.0]
 
 
 def test_alarms_that_were_over_or_came_later_are_not_the_turns() -> None:
@@ -79,9 +94,7 @@ def test_clusters_are_watched_while_their_alarm_is_open_or_their_turn_goes_on() 
     story.resolved("alarm-1")
     assert [one.alarm_id for one in log_of(story).clusters("desk")] == ["alarm-1"]
     turn = only(story)
-    story.tell(
-        TurnCompleted(project="desk", turn_id=turn.turn_id, outcome="helped", began_at=START, ended_at=START)
-    )
+    story.tell(turn.report.model_copy(update={"outcome": "helped"}))
     assert not log_of(story).clusters("desk")
     assert not log_of(story).open("desk")
 
@@ -120,15 +133,15 @@ def test_a_turn_ends_where_its_version_goes_no_further(name: str) -> None:
     story = Story()
     story.version(story.request())
     tell(story)
-    end = only(story).end
+    end = ended(story)
     assert end is not None
-    assert (end.outcome, end.reasons, end.at) == (outcome, (reason,), story.told[-1].time)
+    assert (end.outcome, end.reasons, end.ended_at) == (outcome, (reason,), story.told[-1].time)
 
 
 def test_refused_records_end_it() -> None:
     story = Story()
     story.refused(story.request())
-    end = only(story).end
+    end = ended(story)
     assert end is not None
     assert (end.outcome, end.reasons) == ("failed", ("too few",))
 
@@ -137,10 +150,10 @@ def test_the_same_records_again_change_nothing() -> None:
     story = Story()
     story.version(story.request("r-1"))
     story.version(story.request("r-2"))
-    first, second = log_of(story).open("desk")
-    assert first.end is None
-    assert second.end is not None
-    assert second.end.outcome == "unchanged"
+    first, second = (over(turn) for turn in log_of(story).open("desk"))
+    assert first is None
+    assert second is not None
+    assert second.outcome == "unchanged"
 
 
 def test_a_run_that_is_judged_again_and_passes_goes_on() -> None:
@@ -150,7 +163,7 @@ def test_a_run_that_is_judged_again_and_passes_goes_on() -> None:
     story.verdict(EvalFailed)
     story.hour += 1
     story.verdict()
-    assert only(story).end is None
+    assert ended(story) is None
 
 
 @pytest.mark.parametrize("kind", [EvalFailed, EvalUndecided])
@@ -166,15 +179,15 @@ def test_what_passed_goes_on_whatever_a_late_verdict_says_until_a_step_ends_it(
     story.verdict()
     story.moved(stage)
     story.verdict(kind)
-    assert only(story).end is None
+    assert ended(story) is None
     story.moved(Stage.EVALUATED, reason="cannot tell", held_up=True)
-    end = only(story).end
+    end = ended(story)
     assert end is not None
     assert (end.outcome, end.reasons) == ("undecided by evaluation", ("cannot tell",))
     story.moved(Stage.CANARY)
-    assert only(story).end is None
+    assert ended(story) is None
     story.rolled_back()
-    end = only(story).end
+    end = ended(story)
     assert end is not None
     assert end.outcome == "rolled back"
 
@@ -186,7 +199,7 @@ def test_steps_have_the_registry_s_order_whatever_the_clock_of_the_one_that_took
     story.moved(Stage.PRODUCTION, generation=5)
     story.hour -= 2
     story.rolled_back(generation=6)
-    end = only(story).end
+    end = ended(story)
     assert end is not None
     assert end.outcome == "rolled back"
 
@@ -195,9 +208,9 @@ def test_a_model_that_a_later_one_replaced_has_left() -> None:
     story = Story()
     story.until_production()
     left = story.moved(Stage.RETIRED).time
-    turn = only(story)
-    assert (turn.end, turn.left_at) == (None, left)
-    assert isinstance(turn.promoted_at, datetime)
+    end = ended(story)
+    assert end is not None
+    assert (end.outcome, end.ended_at) == ("undecided", left)
 
 
 def test_a_request_that_names_no_records_is_no_turn() -> None:
@@ -214,21 +227,20 @@ def test_a_run_that_is_trained_again_is_open_again_and_its_next_end_is_a_revisio
     story.version(story.request())
     story.train_failed()
     first = only(story)
-    assert first.end is not None
     told = TurnCompleted(
-        project="desk", turn_id=first.turn_id, outcome="failed", began_at=START, ended_at=START
+        project="desk", turn_id=first.report.turn_id, outcome="failed", began_at=START, ended_at=START
     )
     story.tell(told)
     assert not log_of(story).open("desk")
     story.started()
     again = only(story)
-    assert (again.end, again.revision) == (None, 1)
+    assert (over(again), again.report.revision) == (None, 1)
     assert again.conclusion != first.conclusion, "the first end keeps nobody from telling the next"
     story.trained()
     story.verdict(EvalFailed)
-    rejected = only(story)
-    assert rejected.end is not None
-    assert (rejected.end.outcome, rejected.revision) == ("rejected", 1)
+    rejected = ended(story)
+    assert rejected is not None
+    assert (rejected.outcome, rejected.revision) == ("rejected", 1)
     story.tell(told.model_copy(update={"outcome": "rejected", "revision": 1}))
     assert not log_of(story).open("desk")
     assert story.told[-1].id != story.told[3].id
@@ -238,6 +250,6 @@ def test_a_request_that_a_later_one_was_answered_before_has_failed() -> None:
     story = Story()
     story.request("r-1")
     story.version(story.request("r-2"))
-    first, second = log_of(story).open("desk")
-    assert first.end is not None
-    assert (first.end.outcome, second.end) == ("failed", None)
+    first, second = (over(turn) for turn in log_of(story).open("desk"))
+    assert first is not None
+    assert (first.outcome, second) == ("failed", None)

@@ -8,17 +8,17 @@ figures share ``ERROR`` (Bonferroni).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import sqrt
 from statistics import NormalDist
-from typing import Any
 
 from tunewheel_contracts.events.monitoring import TurnCompleted
 from tunewheel_contracts.formats.drift_spec import DriftSpec
 
 from tunewheel_monitor.turns.counting import Counts, State, as_figures, counted
-from tunewheel_monitor.turns.facts import End, Turn
+from tunewheel_monitor.turns.facts import NEXT_STEPS, OUTCOMES, OpenTurn, Raised
 
 ERROR = 0.05
 """The probability that any of the four intervals misses its true difference."""
@@ -29,24 +29,6 @@ PATIENCE = timedelta(days=3)
 """How long after the promotion the comparison waits for traffic and ratings."""
 USEFUL = 0.1
 """A fall of a rate by so much, or by half of the rate if that is less, is a useful improvement."""
-
-NEXT_STEPS = {
-    "did not help": "Read the questions of the alarm beside what the model answers now. Correct labels that "
-    "are wrong, add answers where they are few, or update the documents that the answers rest on.",
-    "undecided": "Rate or correct some of the answers to these questions: that tells whether they are right.",
-    "rejected": "Read the verdict. Add or correct examples near the criterion that was missed, then ask for "
-    "a version.",
-    "failed": "Mend what the reason names, then ask for a version.",
-    "undecided by evaluation": "Answer the labels that wait, or publish validated examples: every version "
-    "holds out its share of them, and the next one takes this one's place. The reasons say how many more "
-    "held-out rows would tell. Or promote the model by command.",
-    "rolled back": "Read the judgement. Look at the candidate's answers before another version is rolled "
-    "out.",
-    "retired": "Look why the candidate could not be judged in time: too little traffic, or a model that does "
-    "not load.",
-    "unchanged": "Answer the labels that wait: without new records every version is the same.",
-}
-"""By outcome: what a person should do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,22 +66,33 @@ class Change:
         )
 
 
-def conclude(state: State, turn: Turn, spec: DriftSpec, now: datetime) -> TurnCompleted | None:
-    """Return the end of ``turn``; None: it goes on, or there is too little traffic after the promotion."""
-    if turn.end is not None:
-        return _completed(turn, turn.end)
-    if turn.promoted_at is None or turn.model_id is None:
+def conclude(state: State, open_turn: OpenTurn, spec: DriftSpec, now: datetime) -> TurnCompleted | None:
+    """Return the end of a turn; None: it goes on, or there is too little traffic after the promotion."""
+    course, report = open_turn.turn.course, open_turn.report
+    if course.end in OUTCOMES:
+        return report
+    if course.served_at is None or course.model_id is None:
         return None
-    if not turn.alarms:
-        reason = f"{turn.model_id} serves; no alarm began the turn, so there is nothing to compare"
-        return _completed(turn, End("promoted", (reason,), turn.promoted_at))
-    before, after = _traffic(state, turn)
-    closes = turn.promoted_at + PATIENCE
-    if turn.left_at is None and now < closes and not _enough(before, after, spec):
+    if not open_turn.alarms:
+        return report
+    before, after = _traffic(state, open_turn.alarms, course.model_id)
+    closes, left_at = course.served_at + PATIENCE, course.event.time if course.end else None
+    if left_at is None and now < closes and not _enough(before, after, spec):
         return None
     outcome, reasons = _judged(before, after)
-    at = min(now, closes, turn.left_at or now)
-    return _completed(turn, End(outcome, reasons, max(at, turn.promoted_at)), (before, after))
+    figures = as_figures(after)
+    for change in changes(before, after).values():
+        figures |= {f"{change.name}_change_low": change.low, f"{change.name}_change_high": change.high}
+    return report.model_copy(
+        update={
+            "outcome": outcome,
+            "reasons": reasons,
+            "next_step": NEXT_STEPS.get(outcome, ""),
+            "before": report.before | as_figures(before),
+            "after": report.after | figures,
+            "ended_at": max(min(now, closes, left_at or now), course.served_at, report.began_at),
+        }
+    )
 
 
 def changes(before: Counts, after: Counts) -> dict[str, Change]:
@@ -140,17 +133,16 @@ def _wilson(bad: float, total: float, quantile: float) -> tuple[float, float, fl
     return rate, max(0.0, middle - half), min(1.0, middle + half)
 
 
-def _traffic(state: State, turn: Turn) -> tuple[Counts, Counts]:
-    """Return the traffic of the turn's alarms before and after: near the clusters' centroids, or all traffic
-    if no alarm has one."""
-    assert turn.model_id is not None
+def _traffic(state: State, alarms: Sequence[Raised], model_id: str) -> tuple[Counts, Counts]:
+    """Return the traffic of ``alarms`` before ``model_id`` answered it, and since then: near the clusters'
+    centroids, or all traffic if no alarm has one."""
     clusters = [
         alarm.alarm_id
-        for alarm in turn.alarms
+        for alarm in alarms
         if alarm.alarm_id and alarm.cluster is not None and alarm.cluster.centroid
     ]
-    earlier = {alarm.model_id for alarm in turn.alarms} - {turn.model_id}
-    return counted(state, clusters, earlier), counted(state, clusters, {turn.model_id})
+    earlier = {alarm.model_id for alarm in alarms} - {model_id}
+    return counted(state, clusters, earlier), counted(state, clusters, {model_id})
 
 
 def _enough(before: Counts, after: Counts, spec: DriftSpec) -> bool:
@@ -181,31 +173,3 @@ def _judged(before: Counts, after: Counts) -> tuple[str, tuple[str, ...]]:
     if all(change.is_not_better for change in rated):
         return "did not help", ("people rate the answers as they did before", *told)
     return "undecided", ("the ratings are too few to tell", *told)
-
-
-def _completed(turn: Turn, end: End, traffic: tuple[Counts, Counts] | None = None) -> TurnCompleted:
-    before: dict[str, Any] = dict(turn.held_out[0])
-    after: dict[str, Any] = dict(turn.held_out[1])
-    if traffic is not None:
-        before |= as_figures(traffic[0])
-        after |= as_figures(traffic[1])
-        for change in changes(*traffic).values():
-            after |= {f"{change.name}_change_low": change.low, f"{change.name}_change_high": change.high}
-    return TurnCompleted(
-        project=turn.project,
-        turn_id=turn.turn_id,
-        revision=turn.revision,
-        alarm_ids=tuple(alarm.alarm_id for alarm in turn.alarms if alarm.alarm_id),
-        dataset_id=turn.dataset_id,
-        run_id=turn.run_id,
-        model_id=turn.model_id,
-        outcome=end.outcome,
-        reasons=end.reasons,
-        before=before,
-        after=after,
-        cost=turn.cost,
-        verdicts=turn.verdicts,
-        next_step=NEXT_STEPS.get(end.outcome, ""),
-        began_at=turn.request.time,
-        ended_at=max(end.at, turn.request.time),
-    )

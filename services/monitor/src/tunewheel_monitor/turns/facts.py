@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.data import DatasetRequested, DatasetVersioned
+from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.evaluation import EvalFailed, ReviewRequested
+from tunewheel_contracts.events.monitoring import TurnCompleted
 from tunewheel_contracts.events.production import AlarmOpened, DriftDetected, RolloutJudged
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_wheel.facts import ALARMS, TURNS, Alarm, Facts
-from tunewheel_wheel.turn import Turn as FoldedTurn
-from tunewheel_wheel.turn import TurnEnd
+from tunewheel_wheel.models import Step
+from tunewheel_wheel.turn import Turn, TurnEnd
 from tunewheel_wheel.wheel import Wheel
 
 TOPICS = (*TURNS, *ALARMS, topics.ROLLOUT_JUDGED)
@@ -37,44 +39,39 @@ OUTCOMES = {
     TurnEnd.RETIRED: "retired",
 }
 """By end: the outcome that ``turn.completed`` names. Traffic says what came of a turn that served."""
+NEXT_STEPS = {
+    "did not help": "Read the questions of the alarm beside what the model answers now. Correct labels that "
+    "are wrong, add answers where they are few, or update the documents that the answers rest on.",
+    "undecided": "Rate or correct some of the answers to these questions: that tells whether they are right.",
+    "rejected": "Read the verdict. Add or correct examples near the criterion that was missed, then ask for "
+    "a version.",
+    "failed": "Mend what the reason names, then ask for a version.",
+    "undecided by evaluation": "Answer the labels that wait, or publish validated examples: every version "
+    "holds out its share of them, and the next one takes this one's place. The reasons say how many more "
+    "held-out rows would tell. Or promote the model by command.",
+    "rolled back": "Read the judgement. Look at the candidate's answers before another version is rolled "
+    "out.",
+    "retired": "Look why the candidate could not be judged in time: too little traffic, or a model that does "
+    "not load.",
+    "unchanged": "Answer the labels that wait: without new records every version is the same.",
+}
+"""By outcome: what a person should do."""
 
 
 @dataclass(frozen=True, slots=True)
-class End:
-    """How a turn ended, before or after reaching production."""
+class OpenTurn:
+    """A turn whose end no ``turn.completed`` has told, or that went on after it."""
 
-    outcome: str
-    reasons: tuple[str, ...]
-    at: datetime
-
-
-@dataclass(slots=True)
-class Turn:
-    """One turn, by the events on the log so far."""
-
-    project: str
-    turn_id: str
-    request: Envelope[DatasetRequested]
-    alarms: tuple[Raised, ...] = ()
-    """The alarms that the version should resolve, oldest first."""
-    dataset_id: str | None = None
-    run_id: str | None = None
-    model_id: str | None = None
-    promoted_at: datetime | None = None
-    left_at: datetime | None = None
-    """When a later model replaced it in production."""
-    end: End | None = None
-    verdicts: tuple[str, ...] = ()
-    cost: dict[str, float] = field(default_factory=dict[str, float])
-    held_out: tuple[dict[str, float], dict[str, float]] = ({}, {})
-    """The evaluation's figures: the champion's, and the candidate's."""
-    revision: int = 0
-    """How many ends were told of it before, after which it went on."""
+    turn: Turn
+    alarms: tuple[Raised, ...]
+    """The alarms that it should resolve, oldest first."""
+    report: TurnCompleted
+    """How it ended. Where it goes on: what is known of it so far, under the outcome ``promoted``."""
 
     @property
     def conclusion(self) -> str:
         """The name of its end."""
-        return f"{self.turn_id}/{self.revision}" if self.revision else self.turn_id
+        return f"{self.turn.turn_id}/{self.turn.revisions}" if self.turn.revisions else self.turn.turn_id
 
 
 class TurnLog:
@@ -93,25 +90,27 @@ class TurnLog:
         else:
             self._wheels[envelope.project].apply(envelope)
 
-    def projects(self) -> list[str]:
-        """Return the projects that have, or had, a turn."""
-        return [name for name, wheel in self._wheels.items() if wheel.facts.requests]
+    def entries(self, project: str) -> Mapping[str, Step]:
+        """Return, by model, the registry's step that brought it to its present stage."""
+        wheel = self._wheels.get(project)
+        return wheel.facts.models.entries if wheel else {}
 
     def alarmed(self, project: str) -> frozenset[str]:
         """Return the families of detectors that have an open alarm."""
         alarms, resolved = self._alarms(project)
         return frozenset(alarm.data.detector for name, alarm in alarms.items() if name not in resolved)
 
-    def open(self, project: str) -> list[Turn]:
+    def open(self, project: str) -> list[OpenTurn]:
         """Return the turns without a ``turn.completed``, and those that went on after it, oldest first."""
         wheel = self._wheels.get(project)
-        return [self._turn(wheel.facts, one) for one in wheel.turns if one.completed is None] if wheel else []
+        return [self._open(wheel.facts, one) for one in wheel.turns if one.completed is None] if wheel else []
 
     def clusters(self, project: str) -> list[Raised]:
         """Return the alarms with a cluster that are open, or that an open turn should resolve. Their
         questions are counted separately."""
         alarms, resolved = self._alarms(project)
-        mending = {alarm.alarm_id for turn in self.open(project) for alarm in turn.alarms}
+        turns = self._wheels[project].turns if alarms else ()
+        mending = {name for turn in turns if turn.completed is None for name in turn.alarms}
         clusters = [one.data for one in alarms.values() if one.data.cluster and one.data.cluster.centroid]
         return [one for one in clusters if one.alarm_id not in resolved or one.alarm_id in mending]
 
@@ -120,62 +119,62 @@ class TurnLog:
         wheel = self._wheels.get(project)
         return (_named(wheel.facts), wheel.facts.resolved) if wheel else ({}, {})
 
-    def _turn(self, facts: Facts, folded: FoldedTurn) -> Turn:
-        course, request = folded.course, folded.request
-        turn = Turn(
-            request.project, folded.turn_id, request, _alarms_at(facts, request), folded.dataset_id,
-            run_id=course.run_id, model_id=course.model_id, promoted_at=course.served_at,
-            left_at=course.event.time if course.end is TurnEnd.REPLACED else None, revision=folded.revisions,
+    def _open(self, facts: Facts, turn: Turn) -> OpenTurn:
+        course, request, alarms = turn.course, turn.request, _alarms_of(facts, turn)
+        outcome = OUTCOMES.get(course.end, "promoted") if course.end else "promoted"
+        ended_at = course.event.time if course.end in OUTCOMES else course.served_at or request.time
+        report = TurnCompleted(
+            project=request.project, turn_id=turn.turn_id, revision=turn.revisions,
+            alarm_ids=tuple(alarm.alarm_id for alarm in alarms if alarm.alarm_id),
+            dataset_id=turn.dataset_id, run_id=course.run_id, model_id=course.model_id,
+            outcome=outcome, reasons=_reasons(facts, turn), next_step=NEXT_STEPS.get(outcome, ""),
+            began_at=request.time, ended_at=max(ended_at, request.time),
         )  # fmt: skip
-        if course.end is not None and course.end in OUTCOMES:
-            turn.end = End(OUTCOMES[course.end], _reasons(facts, folded), course.event.time)
-        if folded.version is None or course.end is TurnEnd.UNCHANGED:
-            return turn
-        dataset_id = folded.version.data.dataset_id
-        turn.cost["labels"] = float(_new_examples(facts, folded.version.data))
-        if (run := facts.trained.get(dataset_id)) is not None:
-            turn.cost |= _cost_of(run.data)
-        verdicts = _verdicts(facts, dataset_id)
-        trials = self._trials.get((request.project, course.model_id or ""), {})
-        judged = sorted(trials.items(), key=lambda one: (one[1], one[0]))
-        turn.verdicts = (*(one.id for one in verdicts), *(name for name, _ in judged))
-        if verdicts:
-            turn.held_out = _held_out(verdicts[-1].data)
-        return turn
+        if turn.version is not None and course.end is not TurnEnd.UNCHANGED:
+            report = report.model_copy(update=self._measured(facts, turn.version.data, course.model_id))
+        return OpenTurn(turn, alarms, report)
+
+    def _measured(self, facts: Facts, version: DatasetVersioned, model_id: str | None) -> dict[str, Any]:
+        """Return what a version cost and the verdicts on its model, with their figures."""
+        cost, run = {"labels": float(_new_examples(facts, version))}, facts.trained.get(version.dataset_id)
+        verdicts = _verdicts(facts, version.dataset_id)
+        trials = self._trials.get((version.project, model_id or ""), {})
+        judged = sorted(trials, key=lambda name: (trials[name], name))
+        before, after = _held_out(verdicts[-1].data) if verdicts else ({}, {})
+        return {
+            "cost": cost | (_cost_of(run.data) if run else {}),
+            "verdicts": (*(one.id for one in verdicts), *judged),
+            "before": before,
+            "after": after,
+        }
 
 
 def _named(facts: Facts) -> dict[str, Alarm]:
     return {name: alarm for name, alarm in facts.alarms.items() if alarm.data.alarm_id}
 
 
-def _alarms_at(facts: Facts, request: Envelope[DatasetRequested]) -> tuple[Raised, ...]:
-    """Return the alarms that the request names, or else every alarm that was open when it was made."""
-    named = request.data.alarm_ids
-
-    def was_open(name: str, alarm: Alarm) -> bool:
-        if named:
-            return name in named
-        resolved = facts.resolved.get(name)
-        return alarm.time <= request.time and (resolved is None or resolved > request.time)
-
-    found = [alarm for name, alarm in _named(facts).items() if was_open(name, alarm)]
-    return tuple(one.data for one in sorted(found, key=lambda one: (one.time, one.id)))
+def _alarms_of(facts: Facts, turn: Turn) -> tuple[Raised, ...]:
+    alarms = _named(facts)
+    return tuple(alarms[name].data for name in turn.alarms if name in alarms)
 
 
-def _reasons(facts: Facts, folded: FoldedTurn) -> tuple[str, ...]:
-    data = folded.course.event.data
-    match folded.end:
+def _reasons(facts: Facts, turn: Turn) -> tuple[str, ...]:
+    data = turn.course.event.data
+    match turn.end:
+        case None | TurnEnd.REPLACED:
+            model_id = turn.course.model_id
+            return (f"{model_id} serves; no alarm began the turn, so there is nothing to compare",)
         case TurnEnd.UNANSWERED:
             return ("the request was refused: a later request has an answer",)
         case TurnEnd.UNCHANGED:
-            same = [one.time for one in facts.versions.values() if one.data.dataset_id == folded.dataset_id]
-            return (f"the records make {folded.dataset_id} of {min(same):%Y-%m-%d}",)
+            same = [one.time for one in facts.versions.values() if one.data.dataset_id == turn.dataset_id]
+            return (f"the records make {turn.dataset_id} of {min(same):%Y-%m-%d}",)
         case TurnEnd.UNTRAINED:
             return (f"{data.field}: {data.reason}",)
         case TurnEnd.SUPERSEDED:
             return (f"{data.superseded_by} is newer",)
         case TurnEnd.FAILED:
-            verdicts = _verdicts(facts, folded.dataset_id)
+            verdicts = _verdicts(facts, turn.dataset_id)
             failed = [one.data.reasons for one in verdicts if isinstance(one.data, EvalFailed)]
             return failed[-1] if failed else (data.reason,)
         case _:
