@@ -131,6 +131,8 @@ class World:
         self.told: dict[str, str] = {}
         """By turn: the end that its ``turn.completed`` told."""
         self.revisions: dict[str, int] = {}
+        self.counts = self.dice.random() < 0.8
+        """Whether train counts its attempts. Earlier releases did not, so their clocks must tell."""
 
     def _pass_time(self) -> None:
         self.story.now += timedelta(seconds=self.dice.choice((0, 0, 1, 5, 60)))
@@ -191,8 +193,18 @@ class World:
     def start(self, version: Version) -> None:
         """Start a run, or start it again after a failure: from its first step it has the first start's id."""
         again = self.dice.choice((0, 0, 20)) if version.training else 0
-        version.training.append(self.story.train("started", version.dataset_id, resumed_from_step=again))
-        self._apart()
+        self._train(version, "started", resumed_from_step=again)
+
+    def _train(self, version: Version, what: str, **fields: Any) -> None:
+        """Add a start or a failure. Where attempts are counted, workers' clocks differ."""
+        failed = sum(event.data.type == "train.failed" for event in version.training)
+        ahead = self.dice.choice(SKEWS) if self.counts else timedelta(0)
+        self.story.now += ahead
+        fields |= {"attempt": failed + 1} if self.counts else {}
+        version.training.append(self.story.train(what, version.dataset_id, **fields))
+        self.story.now -= ahead
+        if not self.counts and what == "started":
+            self._apart()
 
     def progress(self, version: Version) -> None:
         self.story.train("progressed", version.dataset_id, step=self.dice.randint(1, 60), total_steps=62)
@@ -202,7 +214,7 @@ class World:
         newer = [name for name in self.versions if name > version.dataset_id]
         kind = "superseded" if newer and not version.training else self.dice.choice(FAILURES)
         told = {"superseded_by": newer[-1]} if kind == "superseded" else {}
-        version.training.append(self.story.train("failed", version.dataset_id, like=kind, **told))
+        self._train(version, "failed", like=kind, **told)
 
     def complete(self, version: Version) -> None:
         event = self.story.train("completed", version.dataset_id, like="planned")

@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 from tunewheel_testing.folds import FOLDS, disagreements
 from tunewheel_testing.random_logs import OUTCOMES, TRIED, RandomLog, random_log
-from tunewheel_wheel import models
+from tunewheel_wheel import facts, models, turn
 
 LOGS = 500
 """``tests/bench/folds.py`` takes 10,000."""
@@ -42,6 +42,16 @@ def test_the_logs_hold_every_stage_and_every_end_and_runs_that_were_trained_agai
     ]
     assert len(again) > LOGS // 20
     assert sum(len({event.time for event in log.events}) < len(log.events) for log in logs()) > LOGS // 2
+
+
+def test_a_fold_that_orders_the_attempts_at_a_run_by_the_clock_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in (facts, turn):
+        monkeypatch.setattr(
+            module, "order_of_training", lambda event: (event.time, event.data.type, event.id)
+        )
+    assert sum(bool(disagreements(log, "wheel_turns")) for log in logs()) > LOGS // 100
 
 
 def test_a_fold_that_orders_steps_by_the_clock_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

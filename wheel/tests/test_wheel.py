@@ -349,3 +349,40 @@ def test_a_version_that_no_known_request_asked_for_has_a_place_too(story: Desk) 
     story.train("started", "ds-1")
     wheel = story.wheel()
     assert (wheel.turns, wheel.place and wheel.place.stage) == ((), TurnStage.TRAINING)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_step_that_brought_a_model_to_its_stage_is_the_first_of_those_that_leave_it_there(
+    story: Desk, order: int
+) -> None:
+    for generation, stage in enumerate(("shadow", "canary", "shadow", "shadow"), start=1):
+        story.move(stage, generation=generation)
+    models = fold(story.events[::order]).facts.models
+    assert models.entries[MODEL].data.generation == 3
+    assert models.latest[MODEL].data.generation == 4
+
+
+def test_a_turn_is_for_the_alarms_that_its_request_names_or_for_those_that_were_open_then(
+    story: Desk,
+) -> None:
+    for name in ("alarm-over", "alarm-1", "alarm-2"):
+        story.alarm(name)
+    story.say("drift.resolved", alarm_id="alarm-over", resolved_at=story.now)
+    story.request("r-1")
+    story.request("r-2", alarm_ids=["alarm-2"])
+    story.alarm("alarm-later")
+    for events in (story.events, story.events[::-1]):
+        assert [turn.alarms for turn in fold(events).turns] == [("alarm-1", "alarm-2"), ("alarm-2",)]
+
+
+def test_a_failure_ends_its_attempt_and_the_next_attempt_begins_the_turn_again_whatever_clocks_say(
+    story: Desk,
+) -> None:
+    story.version(story.request(), "ds-1")
+    for number in (1, 2):
+        story.now -= timedelta(hours=number)  # another worker
+        story.train("started", "ds-1", attempt=number)
+        assert (story.turn().stage, story.turn().end) == (TurnStage.TRAINING, None)
+        story.now -= timedelta(hours=number)
+        story.train("failed", "ds-1", like="diverged", attempt=number)
+        assert story.turn().end is TurnEnd.UNTRAINED

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 from tunewheel_contracts.errors import first_complaint
 from tunewheel_contracts.event import Envelope, new_event
-from tunewheel_contracts.events.training import TrainAction, TrainControl, TrainFailed
+from tunewheel_contracts.events.training import TrainAction, TrainCompleted, TrainControl, TrainFailed
 from tunewheel_contracts.principal import Principal
 from tunewheel_contracts.topics import (
     DATASET_VERSIONED,
@@ -17,6 +17,7 @@ from tunewheel_contracts.topics import (
     TRAIN_PLANNED,
     TRAIN_STARTED,
 )
+from tunewheel_wheel.facts import order_of_training
 
 from tunewheel_cli.connection import InvalidOption
 from tunewheel_cli.publishing.events import SOURCE
@@ -86,5 +87,7 @@ async def train_again(run_id: str, options: Mapping[str, Any]) -> bool:
 def last_failure(run_id: str, events: Iterable[Envelope[Any]]) -> Envelope[TrainFailed] | None:
     """Return the last failure of a run, if the run was neither completed nor started again since."""
     of_run = [event for event in events if event.data.run_id == run_id]
-    last = max(of_run, key=lambda event: event.time, default=None)
+    if any(isinstance(event.data, TrainCompleted) for event in of_run):
+        return None
+    last = max(of_run, key=order_of_training, default=None)
     return last if last is not None and isinstance(last.data, TrainFailed) else None

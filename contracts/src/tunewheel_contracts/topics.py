@@ -182,9 +182,9 @@ TRAIN_COMPLETED = TopicSpec(
 TRAIN_FAILED = TopicSpec(
     training.TrainFailed,
     ("train",),
-    ("curate", "registry", "monitor"),
+    ("curate", "train", "registry", "monitor"),
     1,
-    replayed_by=("curate", "registry", "monitor"),
+    replayed_by=("curate", "train", "registry", "monitor"),
 )
 
 EVAL_PASSED = TopicSpec(

@@ -127,4 +127,7 @@ async def test_a_dropped_run_is_trained_after_all_when_somebody_says_so(versions
         project=first.project, run_id=dropped.run_id, action=TrainAction.RESUME, request="r-1"
     )
     bench.controls.apply(new_event(command, source="/t"))
+    worker.versions.failed(new_event(dropped, source="/t"))
     assert isinstance(await worker.train(first), TrainCompleted)
+    (started,) = (news for news in worker.told if isinstance(news, TrainStarted))
+    assert (dropped.attempt, started.attempt) == (1, 2), "no clock needs to tell which came later"

@@ -131,9 +131,11 @@ class Facts:
         data = envelope.data
         match data:
             case TrainStarted():
-                self.starts[data.dataset_id] = _latest(self.starts.get(data.dataset_id), envelope)
+                before = self.starts.get(data.dataset_id, envelope)
+                self.starts[data.dataset_id] = max(before, envelope, key=order_of_training)
             case TrainFailed():
-                self.failures[data.dataset_id] = _latest(self.failures.get(data.dataset_id), envelope)
+                before = self.failures.get(data.dataset_id, envelope)
+                self.failures[data.dataset_id] = max(before, envelope, key=order_of_training)
             case TrainProgressed():
                 self.progress[data.run_id] = _latest(self.progress.get(data.run_id), envelope)
             case TrainCompleted():
@@ -160,14 +162,24 @@ class Facts:
         """Return the alarms with an id that were open at the time of a request, oldest first."""
         if request.id not in self._alarms_at:
             open_then = [
-                alarm
+                (alarm.time, alarm.id, name)
                 for name, alarm in self.alarms.items()
                 if alarm.data.alarm_id
                 and alarm.time <= request.time
                 and ((over := self.resolved.get(name)) is None or over > request.time)
             ]
-            self._alarms_at[request.id] = tuple(one.data.alarm_id for one in sorted(open_then, key=_order))
+            self._alarms_at[request.id] = tuple(name for *_, name in sorted(open_then))
         return self._alarms_at[request.id]
+
+
+def order_of_training(
+    event: Envelope[TrainStarted] | Envelope[TrainFailed],
+) -> tuple[int, bool, datetime, bool, str]:
+    """Return the sort key of the starts and failures of a version. A failure ends its attempt, whatever the
+    clocks of two workers say. Events of earlier releases have no attempt: they come first, by their times,
+    and at equal times the start comes later, because a failure takes longer than a tick."""
+    attempt, failed = event.data.attempt or 0, isinstance(event.data, TrainFailed)
+    return attempt, failed and attempt > 0, event.time, not failed, event.id
 
 
 def _order(event: Envelope[Any]) -> tuple[datetime, str]:

@@ -2,8 +2,8 @@
 
 A turn begins with the request for its version and has that request's id. What is known of a version follows
 from the last link of the chain that has an event, whatever the clocks say: the registry's steps of its model
-(by generation) outweigh verdicts, a verdict outweighs the training. The time decides only within one link:
-between the starts and failures of a run, and between verdicts.
+(by generation) outweigh verdicts, a verdict outweighs the training. Starts and failures of a run follow each
+other by their attempts. The time decides only between verdicts, and between events of earlier releases.
 
     building ─▶ waiting ─▶ training ─▶ evaluating ─▶ passed ─▶ shadow ─▶ canary ─▶ production
                               ▲  │          ▲ └─▶ review ┘
@@ -28,7 +28,7 @@ from tunewheel_contracts.events.training import TrainFailed, TrainProgressed
 from tunewheel_contracts.formats.rollout_spec import RolloutSpec
 from tunewheel_contracts.identity import turn_id_of
 
-from tunewheel_wheel.facts import Facts
+from tunewheel_wheel.facts import Facts, order_of_training
 from tunewheel_wheel.models import Step, order_of, stage_after
 
 STALE = timedelta(days=7)
@@ -241,7 +241,7 @@ def course_of(facts: Facts, dataset_id: str, version: Envelope[DatasetVersioned]
         course = _by_verdict(max(verdicts, key=lambda one: (one.time, one.id)))
     elif trained is not None:
         course = Course(TurnStage.EVALUATING, trained, model_id=trained.data.adapter.model_id)
-    elif failure is not None and (start is None or start.time < failure.time):
+    elif failure is not None and (start is None or order_of_training(start) < order_of_training(failure)):
         course = _by_failure(failure, begun=start is not None)
     elif start is not None:
         course = Course(TurnStage.TRAINING, start)

@@ -76,6 +76,9 @@ class TrainStarted(Event):
     """The version of the NVIDIA driver; null on a processor."""
     cuda: str | None = None
     """The CUDA version that PyTorch was built for; null on a processor."""
+    attempt: Annotated[int | None, Field(ge=1, exclude_if=lambda number: number is None)] = None
+    """The number of the attempt at the dataset version: one more than the attempts that failed before. It
+    orders starts and failures, because workers' clocks differ. Null: of an earlier release."""
 
 
 class TrainProgressed(Event):
@@ -152,3 +155,5 @@ class TrainFailed(Event):
     """The estimate, if the memory did not suffice."""
     superseded_by: Slug | None = None
     """The newer dataset version that replaced this one while the run was still waiting."""
+    attempt: Annotated[int | None, Field(ge=1, exclude_if=lambda number: number is None)] = None
+    """The number of the attempt that failed, as in ``train.started``."""

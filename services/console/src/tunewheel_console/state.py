@@ -36,6 +36,7 @@ from tunewheel_contracts.events.training import (
 from tunewheel_contracts.events.upstream import FeedbackReceived, ProjectDeclared
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.topics import PROJECT_DECLARED, SERVING_DESIRED, TopicSpec
+from tunewheel_wheel.facts import order_of_training
 from tunewheel_wheel.wheel import Wheel
 
 from tunewheel_console.place import RESTING, Place, Step, place_by_traffic, place_of
@@ -71,10 +72,9 @@ class Run:
     step: int = 0
     latest: TrainProgressed | None = None
     """The last reported step."""
-    started_at: datetime | None = None
-    """The last start. A run that failed or was cancelled can be trained again."""
-    end: tuple[datetime, str] | None = None
-    """The last end, and how it ended: ``completed``, or the reason for the failure."""
+    last: Envelope[TrainStarted] | Envelope[TrainFailed] | None = None
+    """The last start or failure. A run that failed or was cancelled can be trained again."""
+    completed: bool = False
     controls: dict[str, tuple[datetime, TrainAction]] = field(
         default_factory=dict[str, tuple[datetime, TrainAction]]
     )
@@ -98,9 +98,11 @@ class Run:
     @property
     def ended(self) -> str | None:
         """How it ended; None while it waits or runs, including after a new start."""
-        if self.end is None or (self.started_at is not None and self.end[0] < self.started_at):
-            return None
-        return self.end[1]
+        failure = self.last.data if self.last else None
+        if self.completed or not isinstance(failure, TrainFailed):
+            return "completed" if self.completed else None
+        newer = failure.superseded_by
+        return f"superseded by {newer}" if newer else f"{failure.field}: {failure.reason}"
 
     @property
     def paused(self) -> bool:
@@ -232,6 +234,7 @@ class ConsoleState:
         traffic = isinstance(data, RecordIngested | InferenceCompleted | FeedbackReceived)
         if not traffic and not isinstance(data, TrainProgressed | ReviewAnswered):
             again = f" {envelope.time} {envelope.causation_id}" if isinstance(data, _REPEATED) else ""
+            again += f" {getattr(data, 'attempt', '')}"
             seen = envelope.id + again
             if seen in self._seen:
                 return
@@ -291,7 +294,7 @@ def _fold(project: Project, envelope: Envelope[Any]) -> None:
         case DatasetRejected() as data:
             project.rejections.append(data)
         case TrainStarted() | TrainProgressed() | TrainCompleted() | TrainFailed() as data:
-            _fold_training(project.run(data.run_id), data, envelope.time)
+            _fold_training(project.run(data.run_id), envelope)
         case TrainControl() as data:
             run = project.run(data.run_id)
             run.controls[envelope.id] = _latest(run.controls.get(envelope.id), (envelope.time, data.action))
@@ -321,25 +324,20 @@ def _fold(project: Project, envelope: Envelope[Any]) -> None:
             pass
 
 
-def _fold_training(
-    run: Run, data: TrainStarted | TrainProgressed | TrainCompleted | TrainFailed, at: datetime
-) -> None:
-    """Apply one event of a run. The types have topics of their own, so the event's time decides, not the
-    order of reading."""
-    match data:
-        case TrainStarted():
-            run.dataset_id, run.total_steps = data.dataset_id, data.total_steps
-            run.started_at = _latest(run.started_at, at)
-        case TrainProgressed():
+def _fold_training(run: Run, event: Envelope[Any]) -> None:
+    """Apply one event of a run. Its types have topics of their own, so their order is anybody's."""
+    match event.data:
+        case TrainStarted() | TrainFailed() as data:
+            run.dataset_id, run.last = data.dataset_id, max(run.last or event, event, key=order_of_training)
+            run.total_steps = data.total_steps if isinstance(data, TrainStarted) else run.total_steps
+        case TrainProgressed() as data:
             run.step, run.total_steps = max(run.step, data.step), data.total_steps
             run.latest = data
             run.add_loss(data.step, data.loss)
-        case TrainCompleted():
-            run.dataset_id, run.end = data.dataset_id, _latest(run.end, (at, "completed"))
-        case TrainFailed():
-            newer = data.superseded_by
-            end = at, f"superseded by {newer}" if newer else f"{data.field}: {data.reason}"
-            run.dataset_id, run.end = data.dataset_id, _latest(run.end, end)
+        case TrainCompleted() as data:
+            run.dataset_id, run.completed = data.dataset_id, True
+        case _:
+            pass
 
 
 def _latest(known: T | None, new: T) -> T:

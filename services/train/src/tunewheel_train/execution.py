@@ -7,6 +7,7 @@ import contextlib
 import shutil
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -82,11 +83,12 @@ class Trainings:
             TransientError: the store is away.
         """
         run = await self._plan(event, lease)
+        attempt = self._versions.attempt_at(event.dataset_id)
         if isinstance(run, TrainFailed):
-            return run
+            return run.model_copy(update={"attempt": attempt})
         async with self._turns[run.run_id]:  # the same event may be delivered again during the training
             lease.check()
-            return await self._trained(run, lease, tell, tries)
+            return await self._trained(replace(run, attempt=attempt), lease, tell, tries)
 
     async def follow(self, event: DatasetVersioned, *, lease: Lease, tries: Tries) -> None:
         """Take part in the run that ``event`` asks for, as a node other than node 0.

@@ -16,6 +16,7 @@ from tunewheel_runtime.kafka import InvalidSetting, client_options
 from tunewheel_runtime.partitions import group_backlog
 from tunewheel_runtime.retry import Backoff
 from tunewheel_runtime.service import Lease, Position, Service
+from tunewheel_runtime.view import LogReader
 
 from tunewheel_train.execution import Trainings
 from tunewheel_train.launching.cluster import ClusterTrainings
@@ -38,6 +39,8 @@ class Followed:
     controls: Controls
     calibration: Calibration
     versions: Versions
+    failures: LogReader
+    """The reader of failed runs."""
     champion: ChampionOf
 
     def local(self, worker: Sequence[str]) -> Trainings:
@@ -66,8 +69,9 @@ def follow(service: Service, settings: Settings) -> Followed:
         desired = serving.get(project)
         return desired.data.desired.model_id(CHAMPION) if desired else None
 
-    commands = _commands(service, settings)
-    known = Followed(service, settings, commands, Controls(), Calibration(), Versions(), champion)
+    commands, versions = _commands(service, settings), Versions()
+    failures = service.replay((topics.TRAIN_FAILED,), versions.failed)
+    known = Followed(service, settings, commands, Controls(), Calibration(), versions, failures, champion)
 
     async def follow_command(event: Envelope[TrainControl], position: Position) -> None:
         if await known.commands.is_accepted(event, position):
@@ -120,6 +124,7 @@ def _train_here(known: Followed, worker: Sequence[str]) -> None:
         event: Envelope[DatasetVersioned], lease: Lease
     ) -> Envelope[TrainCompleted | TrainFailed]:
         tell = telling(service, event)
+        await known.failures.refresh()  # another process may have told that the attempt before failed
         return service.new(await trainings.train(event.data, lease=lease, tell=tell), cause=event)
 
 

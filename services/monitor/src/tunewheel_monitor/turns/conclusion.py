@@ -80,7 +80,7 @@ def conclude(state: State, open_turn: OpenTurn, spec: DriftSpec, now: datetime) 
     if left_at is None and now < closes and not _enough(before, after, spec):
         return None
     outcome, reasons = _judged(before, after)
-    figures = as_figures(after)
+    figures = {**as_figures(after)}
     for change in changes(before, after).values():
         figures |= {f"{change.name}_change_low": change.low, f"{change.name}_change_high": change.high}
     return report.model_copy(
@@ -88,8 +88,8 @@ def conclude(state: State, open_turn: OpenTurn, spec: DriftSpec, now: datetime) 
             "outcome": outcome,
             "reasons": reasons,
             "next_step": NEXT_STEPS.get(outcome, ""),
-            "before": report.before | as_figures(before),
-            "after": report.after | figures,
+            "before": {**report.before, **as_figures(before)},
+            "after": {**report.after, **figures},
             "ended_at": max(min(now, closes, left_at or now), course.served_at, report.began_at),
         }
     )

@@ -163,7 +163,8 @@ class ClusterTrainings:
         run = plan_run(manifest, version.manifest, base, start=start)
         told = failed(run, RunFailed(field="(run)", reason=reason))
         run_id = self._versions.run_of(version.dataset_id) or told.run_id
-        return Outcome(failed=told.model_copy(update={"run_id": run_id}))
+        attempt = self._versions.attempt_at(version.dataset_id)
+        return Outcome(failed=told.model_copy(update={"run_id": run_id, "attempt": attempt}))
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import DatasetVersioned
-from tunewheel_contracts.events.training import TrainAction, TrainControl, TrainStarted
+from tunewheel_contracts.events.training import TrainAction, TrainControl, TrainFailed, TrainStarted
 from tunewheel_runtime.retry import Backoff, retry
 from tunewheel_runtime.service import Position
 from tunewheel_runtime.store import ObjectStore
@@ -126,7 +126,7 @@ class Commands:
 
 
 class Versions:
-    """Give it every ``dataset.versioned`` and ``train.started`` from the beginning of the log.
+    """Give it every ``dataset.versioned``, ``train.started`` and ``train.failed`` since the log began.
 
     A version is superseded by the next version on the log, even if more follow. So a worker that decides
     again after a kill decides the same. A version that is published again keeps its place.
@@ -136,6 +136,8 @@ class Versions:
         self._order: defaultdict[str, dict[str, None]] = defaultdict(dict)
         self._begun: dict[str, str] = {}
         """The dataset version of each run that began."""
+        self._failed: dict[str, int] = {}
+        """By dataset version: the latest attempt that failed."""
         self._changed = asyncio.Event()
 
     def versioned(self, event: Envelope[DatasetVersioned]) -> None:
@@ -145,6 +147,15 @@ class Versions:
 
     def began(self, event: Envelope[TrainStarted]) -> None:
         self._begun[event.data.run_id] = event.data.dataset_id
+
+    def failed(self, event: Envelope[TrainFailed]) -> None:
+        before = self._failed.get(event.data.dataset_id, 0)
+        self._failed[event.data.dataset_id] = max(before, event.data.attempt or 1)
+
+    def attempt_at(self, dataset_id: str) -> int:
+        """Return the number of an attempt at ``dataset_id`` that begins now: one more than the last failed
+        attempt on the log. An attempt that another worker goes on with keeps its number."""
+        return self._failed.get(dataset_id, 0) + 1
 
     def run_of(self, dataset_id: str) -> str | None:
         """Return the run on ``dataset_id`` that began last; None: no run has begun."""

@@ -52,6 +52,8 @@ class Run:
     base_facts: BaseModelFacts | None = None
     start: Start | None = None
     cautions: tuple[str, ...] = ()
+    attempt: int = 1
+    """The number of this attempt at the dataset version."""
 
     @property
     def manifest_path(self) -> str:
@@ -217,4 +219,5 @@ def failed(run: Run, error: RunFailed, plan: TrainPlan | None = None) -> TrainFa
         record_ids=error.record_ids[:MAX_RECORD_IDS],
         plan=plan,
         superseded_by=error.superseded_by,
+        attempt=run.attempt,
     )

@@ -80,6 +80,7 @@ class Teller:
                 device=message.device,
                 driver=message.driver,
                 cuda=message.cuda,
+                attempt=self._run.attempt,
             )
         )
 
