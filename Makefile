@@ -129,9 +129,10 @@ bench-gpu-packages: install ## gather what bench-gpu lacks elsewhere into var/be
 	@$(WITH_UV)
 	$(BIN)/python tests/bench/gpu.py --gather "$(UV)"
 
-generate: install ## write schemas, the AsyncAPI document, the event catalogue and what the chart takes from the code anew
+generate: install ## write schemas, the AsyncAPI document, the pages and what the chart takes from the code anew
 	$(BIN)/python -m tunewheel_contracts.generate
 	$(BIN)/python deploy/helm/generate.py
+	PYTHONPATH=testing $(BIN)/python scripts/architecture.py
 
 lock: ## resolve the lock and each service's own anew (ARGS go to the script)
 	@$(WITH_UV)

@@ -134,3 +134,20 @@ def test_who_follows_the_readme_has_the_command_and_the_files(pages: dict[str, s
     named = [words[2] for line in lines[first:] if (words := shlex.split(line, comments=True))[1] in read]
     assert len(named) >= 4
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_a_decision_that_another_one_replaced_names_its_successor(pages: dict[str, str]) -> None:
+    said = {
+        int(Path(name).name[:4]): re.findall(r"^\*\*Status:\*\* (.+)$", text, re.MULTILINE)
+        for name, text in pages.items()
+        if name.startswith("docs/adr/")
+    }
+    assert [*sorted(said)] == [*range(1, len(said) + 1)]
+    assert not [number for number, statuses in said.items() if len(statuses) != 1]
+    links = {number: {int(n) for n in re.findall(r"\[ADR (\d+)\]", said[number][0])} for number in said}
+    assert sum(map(bool, links.values())) >= 7
+    assert not [(new, old) for new in links for old in links[new] if new not in links[old]]
+    for new in links:
+        for old in (old for old in links[new] if old < new):
+            assert "Replaces" in said[new][0]
+            assert "replaced by" in said[old][0]

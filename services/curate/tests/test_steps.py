@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import importlib
-import re
 from functools import partial
 from pathlib import Path
 
@@ -54,12 +53,6 @@ def test_every_column_that_a_step_reads_was_there_or_was_written_before() -> Non
             if kind in step.kinds:
                 assert set(step.reads.split()) <= there, (step.name, kind)
                 there |= set(step.writes.split())
-
-
-def test_the_page_shows_the_list() -> None:
-    page = (REPOSITORY / "docs/architecture.md").read_text("utf-8").partition("## Curate's steps")[2]
-    shown = re.findall(r"^\| `(\w+)` \| ([\w, ]+) \|$", page.partition("\n## ")[0], re.MULTILINE)
-    assert shown == [(step.name, ", ".join(step.kinds)) for step in STEPS]
 
 
 def test_no_two_steps_have_one_name() -> None:

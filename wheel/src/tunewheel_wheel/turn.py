@@ -4,11 +4,7 @@ A turn begins with the request for its version and has that request's id. What i
 from the last link of the chain that has an event, whatever the clocks say: the registry's steps of its model
 (by generation) outweigh verdicts, a verdict outweighs the training. Starts and failures of a run follow each
 other by their attempts. The time decides only between verdicts, and between events of earlier releases.
-
-    building ─▶ waiting ─▶ training ─▶ evaluating ─▶ passed ─▶ shadow ─▶ canary ─▶ production
-                              ▲  │          ▲ └─▶ review ┘
-                              │  ▼          │
-                           untrained    undecided                (ends; a turn may leave these two again)
+docs/architecture.md shows the stages, and which ends a turn may leave again.
 """
 
 from __future__ import annotations
