@@ -137,12 +137,12 @@ def test_who_follows_the_readme_has_the_command_and_the_files(pages: dict[str, s
 
 
 def test_a_decision_that_another_one_replaced_names_its_successor(pages: dict[str, str]) -> None:
+    decisions = {name: text for name, text in pages.items() if name.startswith("docs/adr/")}
     said = {
         int(Path(name).name[:4]): re.findall(r"^\*\*Status:\*\* (.+)$", text, re.MULTILINE)
-        for name, text in pages.items()
-        if name.startswith("docs/adr/")
+        for name, text in decisions.items()
     }
-    assert [*sorted(said)] == [*range(1, len(said) + 1)]
+    assert len(said) == len(decisions), "each has a number of its own"
     assert not [number for number, statuses in said.items() if len(statuses) != 1]
     links = {number: {int(n) for n in re.findall(r"\[ADR (\d+)\]", said[number][0])} for number in said}
     assert sum(map(bool, links.values())) >= 7
