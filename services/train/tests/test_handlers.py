@@ -34,11 +34,12 @@ class Subscribed:
         self.told: list[Event] = []
         self.on_dataset_versioned: Any = None
 
-    def replay(self, topics: Any, apply: Any) -> None:
+    def replay(self, topics: Any, apply: Any) -> Any:
         self.replayed |= {topic.name: apply for topic in topics}
+        return Unserved()
 
-    def replay_at(self, topics: Any, apply: Any) -> None:
-        self.replay(topics, apply)
+    def replay_at(self, topics: Any, apply: Any) -> Any:
+        return self.replay(topics, apply)
 
     def view(self, topic: Any) -> Any:
         return Unserved()
