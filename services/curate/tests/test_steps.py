@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import importlib
 from functools import partial
-from pathlib import Path
 
 import polars as pl
 import pytest
@@ -14,8 +13,6 @@ from tunewheel_curate.similarity.pairs import SimilarPair, SimilarPairs
 from tunewheel_curate.stage import DRAFTED_SCHEMA, RECORD_SCHEMA, Stage, drop, keep_all
 from tunewheel_curate.step import Context, Draft, Kind, Lane, Step, run
 from tunewheel_curate.steps import ASKED, LATER_STEPS, ROW_STEPS, STEPS
-
-REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def shouting(rows: pl.DataFrame, *, marks: int) -> Stage:
