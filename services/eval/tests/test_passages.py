@@ -31,9 +31,8 @@ from tunewheel_eval.evaluation import Evaluator
 from tunewheel_eval.forgetting import Erased
 from tunewheel_eval.job import Job, Progress
 from tunewheel_eval.measuring import measure
-from tunewheel_eval.passages.gold import gold_passages
 from tunewheel_eval.passages.looked_up import Found, LookedUp
-from tunewheel_eval.passages.looking_up import LookUp, _vectors
+from tunewheel_eval.passages.looking_up import LookUp, _vectors, gold_passages
 from tunewheel_eval.passages.staleness import Changes
 from tunewheel_eval.plan import make_plan, read_manifest
 from tunewheel_eval.requests import Asked

@@ -241,4 +241,4 @@ async def test_a_champion_that_does_not_load_is_named(job: Path, adapters: tuple
     ],
 )
 def test_memory_that_runs_out_is_called_so(error: Exception) -> None:
-    assert "memory ran out" in worker._told(error)
+    assert "memory ran out" in worker._reason(error)

@@ -60,8 +60,8 @@ class Measured:
         """Compare the candidate with the contestant ``role``; None: it was not measured."""
         if role not in self.scores or Role.CANDIDATE not in self.scores:
             return None
-        if (known := self._compared.get((role, alpha, seed))) is not None:
-            return known
+        if (earlier := self._compared.get((role, alpha, seed))) is not None:
+            return earlier
         span = self.highest - self.lowest
         found = self._compared[role, alpha, seed] = compare(
             self.scores[Role.CANDIDATE],
@@ -105,9 +105,9 @@ def measured(
     clusters_of = {"holdout": holdout, "regression": regression, **(tasks or {})}
     found: dict[str, Measured] = {}
     for name, candidates in outcomes[Role.CANDIDATE].by_metric.items():
-        metric, known = metric_of(name), candidates.known
+        metric, scored = metric_of(name), candidates.scored
         scores = {
-            role: comparable(metric, its.by_metric[name].only(known), candidates.only(known))
+            role: comparable(metric, its.by_metric[name].only(scored), candidates.only(scored))
             for role, its in outcomes.items()
             if name in its.by_metric
         }
@@ -120,7 +120,7 @@ def measured(
             highest=float("inf") if metric.highest is None else metric.highest,
             on=metric.on,
             scores=scores,
-            clusters=clusters_of[metric.on][known],
+            clusters=clusters_of[metric.on][scored],
             repeat_spread=repeat_spreads.get(name, 0.0),
         )
     return found

@@ -164,7 +164,7 @@ async def known_of(contest: Contest, store: ObjectStore, settings: Settings) -> 
 
 
 async def prepare_job(
-    contest: Contest, known: Mapping[Role, Measurement], store: ObjectStore, settings: Settings
+    contest: Contest, measured: Mapping[Role, Measurement], store: ObjectStore, settings: Settings
 ) -> Job:
     """Download every model and the rows already measured, and return the job.
 
@@ -173,7 +173,7 @@ async def prepare_job(
         InvalidEvent: the champion's files are unusable.
     """
     contestants = [
-        await _contestant(contest, store, role, adapter, known[role])
+        await _contestant(contest, store, role, adapter, measured[role])
         for role, adapter in contest.plan.contestants.items()
     ]
     return Job(
@@ -195,7 +195,7 @@ async def prepare_job(
 
 
 async def _contestant(
-    contest: Contest, store: ObjectStore, role: Role, adapter: AdapterRef | None, known: Measurement
+    contest: Contest, store: ObjectStore, role: Role, adapter: AdapterRef | None, measured: Measurement
 ) -> ContestantJob:
     form, key = _form(contest, adapter), _key(contest, adapter)
     directory = None
@@ -203,7 +203,7 @@ async def _contestant(
         fetch = fetch_candidate if role is Role.CANDIDATE else fetch_champion
         directory = await fetch(store, adapter, contest.directory / "models" / key)
     seed = contest.directory / f"{role.value}.known.jsonl"
-    await asyncio.to_thread(seed.write_text, known.to_lines(), "utf-8")
+    await asyncio.to_thread(seed.write_text, measured.to_lines(), "utf-8")
     return ContestantJob(
         role=role,
         model_key=key,

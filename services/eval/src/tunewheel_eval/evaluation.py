@@ -20,7 +20,7 @@ from tunewheel_runtime.attempts import Attempts, AttemptsSpent
 from tunewheel_runtime.jobs import Lease
 from tunewheel_runtime.store import ArtifactConflict, ObjectStore
 
-from tunewheel_eval.artifacts import keep_measurement, read_holdout
+from tunewheel_eval.artifacts import RegressionSet, keep_measurement, read_holdout
 from tunewheel_eval.contest import Contest, asked_for, known_of, prepare_job
 from tunewheel_eval.errors import UnfitCandidate, WorkerFailed
 from tunewheel_eval.forgetting import Erased
@@ -34,7 +34,6 @@ from tunewheel_eval.metrics import about_passages
 from tunewheel_eval.page import make_page
 from tunewheel_eval.passages.looking_up import LookUp
 from tunewheel_eval.plan import make_plan, pin, read_manifest, read_plan
-from tunewheel_eval.regression import RegressionSet
 from tunewheel_eval.replanning import standing_plan
 from tunewheel_eval.requests import Asked, plan_again
 from tunewheel_eval.reviews import after_review, read_scorecard
@@ -132,17 +131,17 @@ class Evaluator:
         return plan, None
 
     async def _verdict(self, plan: EvaluationPlan, manifest: DatasetManifest, lease: Lease) -> Verdict:
-        known = await read_scorecard(self._store, plan)
-        if known is None:
+        stored = await read_scorecard(self._store, plan)
+        if stored is None:
             contest = await self._contest(plan, manifest)
             try:
                 scorecard = await self._play(contest, lease)
             finally:
                 self._metrics.over(plan.scorecard_id)
-            known = await self._keep(plan, scorecard)
-        await self._show(plan, known[0])
+            stored = await self._keep(plan, scorecard)
+        await self._show(plan, stored[0])
         await self.sweep()
-        return verdict_of(plan, *known)
+        return verdict_of(plan, *stored)
 
     async def _show(self, plan: EvaluationPlan, scorecard: Scorecard) -> None:
         """Make and store the page. A failure here must not prevent the verdict."""
@@ -217,18 +216,18 @@ class Evaluator:
         begins_at = await asyncio.to_thread(contest.rows_written)
         job = f"{contest.plan.scorecard_id} from row {begins_at}"
         async with self._attempts.begin(job, spared=(UnfitCandidate, InvalidEvent)) as number:
-            known = await known_of(contest, self._store, self._settings)
-            if all(one.covers(contest.keys_of(role)) for role, one in known.items()):
-                return await self._judge.scorecard(contest, known, {})
-            seconds = await self._measure(contest, known, lease, attempt=number)
-            measured = {role: await asyncio.to_thread(_read, contest, role) for role in known}
+            earlier = await known_of(contest, self._store, self._settings)
+            if all(one.covers(contest.keys_of(role)) for role, one in earlier.items()):
+                return await self._judge.scorecard(contest, earlier, {})
+            seconds = await self._measure(contest, earlier, lease, attempt=number)
+            measured = {role: await asyncio.to_thread(_read, contest, role) for role in earlier}
             return await self._judge.scorecard(contest, measured, seconds)
 
     async def _measure(
-        self, contest: Contest, known: Mapping[Role, Measurement], lease: Lease, *, attempt: int
+        self, contest: Contest, earlier: Mapping[Role, Measurement], lease: Lease, *, attempt: int
     ) -> dict[str, float]:
-        """Run the measuring process on the items that are not ``known``; return seconds by contestant."""
-        job = await prepare_job(contest, known, self._store, self._settings)
+        """Run the measuring process on the items that are not ``earlier``; return seconds by contestant."""
+        job = await prepare_job(contest, earlier, self._store, self._settings)
         batch = max(1, job.batch_size // _SHRINK ** (attempt - 1))
         job = job.model_copy(update={"batch_size": batch})
         await asyncio.to_thread(contest.job_path.write_text, job.model_dump_json(), "utf-8")
@@ -255,10 +254,10 @@ class Evaluator:
             return scorecard, await self._store.put(plan.scorecard_path, data)
         except ArtifactConflict:
             # Another worker stored its scorecard first. A run has one scorecard, so return that one.
-            known = await read_scorecard(self._store, plan)
-            if known is None:
+            stored = await read_scorecard(self._store, plan)
+            if stored is None:
                 raise
-            return known
+            return stored
 
 
 def _read(contest: Contest, role: Role) -> Measurement:

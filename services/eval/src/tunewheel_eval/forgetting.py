@@ -63,8 +63,8 @@ class Erased:
     async def forget_in(self, project: str, dataset_id: str, store: ObjectStore) -> None:
         """Delete outputs on a version about erased examples, or with passages of erased documents, that were
         written before this process knew of the erasure."""
-        known = [await _record_ids(proof, store) for proof in self._proofs.get(project, {}).values()]
-        records = frozenset[str]().union(*(one for one in known if one is not None))
+        erased = [await _record_ids(proof, store) for proof in self._proofs.get(project, {}).values()]
+        records = frozenset[str]().union(*(one for one in erased if one is not None))
         if records:
             for file in await _files_of(project, dataset_id, records, store):
                 await file.rewrite(store)
@@ -276,11 +276,11 @@ async def _generations(
 
 async def _page(plan: EvaluationPlan, names: set[str] | None, store: ObjectStore) -> StoredFile | None:
     """Return a scorecard's page without the examples ``names``; None: without any example."""
-    known = await read_scorecard(store, plan) if await store.exists(plan.page_path) else None
-    if known is None:
+    stored = await read_scorecard(store, plan) if await store.exists(plan.page_path) else None
+    if stored is None:
         return None
     return StoredFile(
-        plan.page_path, 0, (plan.page_path, await make_page(store, plan, known[0], without=names))
+        plan.page_path, 0, (plan.page_path, await make_page(store, plan, stored[0], without=names))
     )
 
 

@@ -26,9 +26,8 @@ from tunewheel_eval.forgetting import Erased, erase_corrections, forget
 from tunewheel_eval.plan import champion_of
 from tunewheel_eval.requests import Asked
 from tunewheel_eval.reviewing.answers import Answers
-from tunewheel_eval.reviewing.asking import Verdict, ask
+from tunewheel_eval.reviewing.asking import Notices, Verdict, ask
 from tunewheel_eval.reviewing.deciding import Reviews
-from tunewheel_eval.reviewing.notices import Notices
 from tunewheel_eval.waiting import Turns
 
 

@@ -12,7 +12,7 @@ from tunewheel_eval.evaluation import Evaluator
 from tunewheel_eval.forgetting import Erased
 from tunewheel_eval.handlers import register
 from tunewheel_eval.measured import Measured
-from tunewheel_eval.reviewing.notices import Notices
+from tunewheel_eval.reviewing.asking import Notices
 from tunewheel_eval.settings import Settings
 from tunewheel_eval.worker_process import WORKER
 

@@ -182,7 +182,7 @@ class _Work:
                 for key, one in examples.items()
             ]
             yield prompts, self._holdout_row
-        again = {key: told for key, told in self._repeats.items() if key not in self._seeded}
+        again = {key: keys for key, keys in self._repeats.items() if key not in self._seeded}
         if again:
             yield from self._again(runner, again)
         for chosen in (True, False):

@@ -37,7 +37,7 @@ class Outcomes:
     def figures(self) -> dict[str, float]:
         """Return every metric that applies, by name, with ``examples`` and ``regression_items``."""
         figures = {
-            name: scores.only(scores.known).figure(metric_of(name).test)
+            name: scores.only(scores.scored).figure(metric_of(name).test)
             for name, scores in self.by_metric.items()
         }
         counts = {"examples": float(self.examples), "regression_items": float(len(self.regression_kinds))}
@@ -88,7 +88,7 @@ def outcomes(
     found: dict[str, Scores] = {}
     for name, metric in metrics.items():
         scores = _scores(metric.scorer(task, corpus), answered[metric.on], weighed=metric.test == "ratio")
-        if scores.known.any():
+        if scores.scored.any():
             found[name] = scores
     kinds = tuple(item.kind for item in items)
     return Outcomes(found, len(examples), kinds, cut=sum(row.cut for row in rows))

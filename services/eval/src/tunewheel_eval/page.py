@@ -13,10 +13,8 @@ from tunewheel_contracts.formats.scorecard import MetricFacts, Role, Scorecard, 
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_eval.artifacts import read_written
-from tunewheel_eval.forest import forest_plots
 from tunewheel_eval.generations import Generation, read_generations
-from tunewheel_eval.page_parts import as_text, cut, figure, table
-from tunewheel_eval.passages.page import retrieval_part
+from tunewheel_eval.page_parts import as_text, cut, figure, forest_plots, retrieval_part, table
 
 MOST_ROWS = 500
 MOST_PAGE_CHARACTERS = 8_000_000
@@ -164,8 +162,8 @@ def _facts(scorecard: Scorecard) -> Iterable[str]:
     facts += [(f"left out: {reason}", f"{count} rows") for reason, count in scorecard.left_out.items()]
     if scorecard.bundle is not None:
         facts += [("bundle (SHA-256)", scorecard.bundle.sha256)]
-        told = scorecard.bundle.model_dump(mode="json")
-        facts += [(f"bundle: {name}", value) for name, value in told.items()]
+        bundle = scorecard.bundle.model_dump(mode="json")
+        facts += [(f"bundle: {name}", value) for name, value in bundle.items()]
     for name, value in facts:
         if value is not None:
             yield f"<dt>{as_text(name)}</dt><dd>{as_text(str(value))}</dd>"
@@ -179,12 +177,12 @@ def _rows(rows: Sequence[Generation]) -> Iterable[str]:
     yield "<h2>Rows</h2><p>Those on which the contestants differ come first.</p>"
     room = MOST_PAGE_CHARACTERS
     for number, row in enumerate(ordered):
-        told = _row(row)
-        room -= len(told)
+        drawn = _row(row)
+        room -= len(drawn)
         if number == MOST_ROWS or room < 0:
             yield f"<p>{len(ordered) - number} more rows are in the generations beside the scorecard.</p>"
             return
-        yield told
+        yield drawn
 
 
 def _agrees(row: Generation) -> bool:

@@ -68,8 +68,8 @@ def with_hits(example: ChatExample, spec: RetrievalSpec, hits: Sequence[Hit]) ->
     """Return ``example`` with the passages of ``hits`` in its prompt, written as the gateway does."""
     *before, answer = example.messages
     messages = [{"role": one.role, "content": one.content} for one in before]
-    told = with_context(messages, context_of(spec, hits))
-    return example.model_copy(update={"messages": (*map(ChatMessage.model_validate, told), answer)})
+    prompt = with_context(messages, context_of(spec, hits))
+    return example.model_copy(update={"messages": (*map(ChatMessage.model_validate, prompt), answer)})
 
 
 def fitting_prompt(

@@ -82,9 +82,9 @@ def paired_p_value(only_candidate: float, only_other: float, pairs: float, diffe
     other = _nuisance(difference)[:, None]
     mine = other + difference
     log_mass = _log_binomial(candidate, pairs, mine)
-    given = np.clip(other / np.maximum(1 - mine, _ROUNDING), 0, 1)
+    conditional = np.clip(other / np.maximum(1 - mine, _ROUNDING), 0, 1)
     left = np.arange(pairs, -1, -1)
-    tail = np.where(most < 0, 0.0, bdtr(np.maximum(most, 0), left, given))
+    tail = np.where(most < 0, 0.0, bdtr(np.maximum(most, 0), left, conditional))
     return float(np.max(np.sum(np.exp(log_mass) * tail, axis=1)))
 
 

@@ -64,8 +64,8 @@ def repeat_spreads(
     found: dict[str, float] = {}
     for name, score in scorers.items():
         scored = [[score(examples[key], row) for row in several] for key, several in answers.items()]
-        known = [[one for one in several if one is not None] for several in scored]
-        variances = [float(np.var(several, ddof=1)) for several in known if len(several) > 1]
+        repeated = [[one for one in several if one is not None] for several in scored]
+        variances = [float(np.var(several, ddof=1)) for several in repeated if len(several) > 1]
         if variances:
             found[name] = float(np.sqrt(2 * np.mean(variances) / len(examples)))
     return found

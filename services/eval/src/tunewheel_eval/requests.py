@@ -76,8 +76,8 @@ async def plan_again(
     manifest = await read_manifest(store, first.dataset)
     note = request_path(request.run_id, request.event_id())
     if (data := await store.read(note)) is not None:
-        known = EvaluationRequest.model_validate_json(data)
-        plan = await read_plan(store, request.run_id, known.evaluation_id)
+        earlier = EvaluationRequest.model_validate_json(data)
+        plan = await read_plan(store, request.run_id, earlier.evaluation_id)
         if plan is not None:
             return plan, manifest
     by_registry = await _follows_a_pass(store, request)
@@ -113,9 +113,9 @@ async def plan_again(
 async def _lacks_cells(store: ObjectStore, plan: EvaluationPlan) -> bool:
     """Return whether a plan was judged while no passages could be looked up. Its scorecard and verdict stay.
     A new request gives another scorecard, which only informs: a request never gives a second verdict."""
-    known = await read_scorecard(store, plan)
-    told = known[0].retrieval if known is not None else None
-    return told is not None and told.reason not in (None, NO_ROWS)
+    stored = await read_scorecard(store, plan)
+    retrieval = stored[0].retrieval if stored is not None else None
+    return retrieval is not None and retrieval.reason not in (None, NO_ROWS)
 
 
 async def _follows_a_pass(store: ObjectStore, request: EvalRequested) -> bool:

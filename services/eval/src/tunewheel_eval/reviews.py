@@ -38,10 +38,10 @@ async def settle(store: ObjectStore, review: ReviewSubmitted, *, check: Check) -
     scorecard, ref = await _scorecard(store, plan)
     if before is None and review.verdict == "approved":
         await _refuse_after_rejection(store, plan)
-    told = await _told(before or await _record(store, review), review, check)
-    if told.verdict == "rejected":
-        return rejected(plan, scorecard, ref, told)
-    return approved(plan, scorecard, ref, told)
+    decision = await _named_decision(before or await _record(store, review), review, check)
+    if decision.verdict == "rejected":
+        return rejected(plan, scorecard, ref, decision)
+    return approved(plan, scorecard, ref, decision)
 
 
 async def after_review(store: ObjectStore, plan: EvaluationPlan, verdict: Verdict) -> Verdict:
@@ -83,7 +83,7 @@ async def _refuse_after_rejection(store: ObjectStore, plan: EvaluationPlan) -> N
         )
 
 
-async def _told(first: ReviewSubmitted, review: ReviewSubmitted, check: Check) -> ReviewSubmitted:
+async def _named_decision(first: ReviewSubmitted, review: ReviewSubmitted, check: Check) -> ReviewSubmitted:
     """Return the decision that the verdict names. It is the first one of its kind, unless that reviewer has
     lost the role, because the registry would then refuse the verdict."""
     if first.event_id() == review.event_id():

@@ -22,7 +22,6 @@ from tunewheel_contracts.formats.scorecard import Contestant, Role, Scorecard, S
 from tunewheel_contracts.formats.spec import ProjectSpec
 
 from tunewheel_eval.bundles import bundle_for
-from tunewheel_eval.comments import MOST_QUOTED, shortened
 from tunewheel_eval.comparisons import comparisons, findings, measured
 from tunewheel_eval.errors import UnfitCandidate
 from tunewheel_eval.looks import SPENT, WORN_OUT
@@ -230,3 +229,16 @@ def _evidence(plan: EvaluationPlan, scorecard: Scorecard, ref: ArtifactRef) -> d
         "bundle": scorecard.bundle,
         "evaluation_id": plan.evaluation_id,
     }
+
+
+MOST_QUOTED = 500
+"""The most characters of a comment that the reasons of a rejection quote."""
+MOST_KEPT = 10_000
+"""The most characters of each comment in a verdict."""
+
+
+def shortened(comment: str, most: int) -> str:
+    """Return a comment without surrounding blanks, cut after ``most`` characters. A comment may have a
+    million characters, but a message on the log has at most four million bytes."""
+    text = comment.strip()
+    return text if len(text) <= most else f"{text[:most]}… (the whole comment is in review.submitted)"

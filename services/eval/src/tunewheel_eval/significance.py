@@ -57,7 +57,7 @@ class Scores:
     weights: Floats | None = None
 
     @property
-    def known(self) -> Bools:
+    def scored(self) -> Bools:
         """Return for each row whether it has a score; the others are NaN."""
         return ~np.isnan(self.values)
 

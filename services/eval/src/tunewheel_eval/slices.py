@@ -66,21 +66,21 @@ def slices_by(
     first such metric."""
     asked = [str(one.metric) for one in spec.criteria]
     for metric in (*asked, "label_accuracy", "valid_output", "rouge_l"):
-        known = known_metrics().get(metric)
-        if known is None or known.on != "holdout":
+        definition = known_metrics().get(metric)
+        if definition is None or definition.on != "holdout":
             continue
         found = {role: one.by_metric.get(metric) for role, one in outcomes.items()}
         means = {role: one.values for role, one in found.items() if one is not None and one.weights is None}
         if len(means) == len(outcomes):
-            told = [
+            scored = [
                 row for row in range(len(examples)) if not any(np.isnan(one[row]) for one in means.values())
             ]
             return slices_of(
-                [examples[row] for row in told],
-                [int(clusters[row]) for row in told],
-                {role: one[told] for role, one in means.items()},
+                [examples[row] for row in scored],
+                [int(clusters[row]) for row in scored],
+                {role: one[scored] for role, one in means.items()},
                 metric=metric,
-                lower_is_better=known.lower_is_better,
+                lower_is_better=definition.lower_is_better,
             )
     return ()
 

@@ -199,8 +199,8 @@ def _smallest(resolution: float, metric: Measured, figure: float) -> float:
     """Return the smallest difference that matters, in the metric's unit: at least the difference between two
     measurements of one model."""
     span = metric.highest - metric.lowest
-    told = resolution * (span if span < float("inf") else max(abs(figure), _SLACK))
-    return max(told, metric.repeat_spread)
+    smallest = resolution * (span if span < float("inf") else max(abs(figure), _SLACK))
+    return max(smallest, metric.repeat_spread)
 
 
 def _implied(metric: Measured, bound: float) -> float:

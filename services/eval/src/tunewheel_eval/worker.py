@@ -51,11 +51,11 @@ def main() -> None:
         print(error, file=sys.stderr)
         sys.exit(UNREACHABLE_EXIT)
     except Exception as error:
-        say(Broken(reason=_told(error)))
+        say(Broken(reason=_reason(error)))
         raise
 
 
-def _told(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """Return what broke the worker, without a library's message, which may quote examples."""
     if isinstance(error, TunewheelError):
         return str(error)

@@ -32,8 +32,8 @@ class Cells:
 
     def figures(self, cell: Cell) -> dict[str, float]:
         """Return a cell's figures on held-out rows, by metric."""
-        told = self.outcomes[cell].figures()
-        return {name: value for name, value in told.items() if name in self.outcomes[cell].by_metric}
+        all_figures = self.outcomes[cell].figures()
+        return {name: value for name, value in all_figures.items() if name in self.outcomes[cell].by_metric}
 
     def metrics(self) -> list[str]:
         """Return the metrics that all cells have."""
@@ -44,12 +44,12 @@ class Cells:
         """Compare two cells on the rows to which the metric applies."""
         definition = metric_of(metric)
         mine, theirs = (self.outcomes[one].by_metric[metric] for one in (cell, against))
-        known = mine.known & theirs.known
+        scored = mine.scored & theirs.scored
         span = None if definition.highest is None else definition.highest - definition.lowest
         return compare(
-            mine.only(known),
-            comparable(definition, theirs.only(known), mine.only(known)),
-            self.clusters[known],
+            mine.only(scored),
+            comparable(definition, theirs.only(scored), mine.only(scored)),
+            self.clusters[scored],
             test=definition.test,
             alpha=alpha,
             lower_is_better=definition.lower_is_better,
@@ -89,8 +89,8 @@ class Cells:
         alpha = ALPHA / ORDERED_PAIRS
         found: set[tuple[Cell, Cell]] = set()
         for one, other in permutations(Cell, 2):
-            told = self.advantage(metric, one, other, alpha=alpha)
-            if told.low > _SLACK and told.p_value <= alpha:
+            compared = self.advantage(metric, one, other, alpha=alpha)
+            if compared.low > _SLACK and compared.p_value <= alpha:
                 found.add((one, other))
         return found
 

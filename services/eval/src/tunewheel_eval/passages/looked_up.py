@@ -77,5 +77,5 @@ class LookedUp:
 
     def labelled(self, examples: Sequence[ChatExample]) -> list[int]:
         """Return the positions of the ``examples`` whose answering document is known."""
-        known = [self.found.get(one.example_id, Found()).document is not None for one in examples]
-        return [row for row, is_known in enumerate(known) if is_known]
+        is_labelled = [self.found.get(one.example_id, Found()).document is not None for one in examples]
+        return [row for row, is_known in enumerate(is_labelled) if is_known]

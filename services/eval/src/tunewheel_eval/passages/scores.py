@@ -107,7 +107,7 @@ def retrieval_scores(
     ``clusters``: the clusters of the rows whose document is known.
     """
     looked, spec = answers.looked, answers.spec
-    told = RetrievalScores(
+    scores = RetrievalScores(
         index_id=looked.index_id,
         retrieval_sha256=looked.spec.sha256,
         with_passages=looked.serves,
@@ -115,7 +115,7 @@ def retrieval_scores(
     )
     rows = answers.asked_everywhere(examples)
     if looked.reason is not None or not rows:
-        return told.model_copy(update={"reason": looked.reason or NO_ROWS})
+        return scores.model_copy(update={"reason": looked.reason or NO_ROWS})
     asked_for = frozenset(one.metric for one in criteria)
     cells = Cells(
         {cell: answers.outcomes(cell, rows, asked_for, corpus) for cell in Cell}, of_examples(rows), seed
@@ -140,7 +140,7 @@ def retrieval_scores(
                 trained_with_passages=answers.trained_with_passages,
             ),
         }
-    return told.model_copy(update=found)
+    return scores.model_copy(update=found)
 
 
 def _ranking(judged: Outcomes, looked: LookedUp, clusters: Clusters) -> Ranking | None:

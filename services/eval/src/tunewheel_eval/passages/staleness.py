@@ -71,10 +71,10 @@ class Changes:
             return None
         old, new = self._searched
         asked = _named(said_before(example.messages[:-1]))
-        known = _named("\n".join(new.get(self.name_now(gold) or "", ())))
+        current = _named("\n".join(new.get(self.name_now(gold) or "", ())))
         return Change(
-            frozenset(_named(gold.searched) - known - asked),
-            frozenset(known - _named("\n".join(old[gold.document_id])) - asked),
+            frozenset(_named(gold.searched) - current - asked),
+            frozenset(current - _named("\n".join(old[gold.document_id])) - asked),
         )
 
     @cached_property

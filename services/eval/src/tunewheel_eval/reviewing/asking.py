@@ -1,9 +1,11 @@
-"""Turns an automated verdict into a request for review, if people must decide and have not yet."""
+"""Turns an automated verdict into a request for review, if people must decide and have not yet, and tells the
+webhook of the project's spec that the review waits."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.evaluation import (
     EvalFailed,
     EvalPassed,
@@ -14,7 +16,9 @@ from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.review import ReviewSet
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.formats.spec import ReviewSpec
+from tunewheel_runtime.jobs import Lease
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_runtime.webhooks import Notice, Webhook
 
 from tunewheel_eval.artifacts import read_written
 from tunewheel_eval.plan import read_manifest
@@ -22,6 +26,7 @@ from tunewheel_eval.reviewing.cases import Cases, Decision, ReviewCase, review_i
 from tunewheel_eval.reviewing.drawing import draw
 from tunewheel_eval.reviews import reviewed_without_set
 from tunewheel_eval.scorecards import Verdict
+from tunewheel_eval.settings import Settings
 
 OTHER_IS_BASE = "base"
 """``ReviewSet.other_id`` if there was no champion. The base's name cannot be used: it need not be a slug."""
@@ -143,3 +148,46 @@ def _evidence(verdict: Verdict) -> dict[str, Any]:
 
 def _missed(verdict: Verdict) -> tuple[str, ...]:
     return tuple(str(check.criterion.metric) for check in verdict.checks if not check.passed)
+
+
+TYPE = "review.waiting"
+"""The type of the CloudEvent. It differs from ``review.requested`` because it contains less."""
+
+
+class Notices:
+    """Sends notices about reviews. After a crash a notice is sent again with the same id."""
+
+    def __init__(self, store: ObjectStore, webhook: Webhook, settings: Settings) -> None:
+        self._cases, self._webhook, self._settings = Cases(store), webhook, settings
+
+    async def tell(self, event: Envelope[ReviewRequested], lease: Lease) -> None:
+        """Send the notice of one review, unless it is decided or the project has no webhook.
+
+        Raises:
+            LeaseLost: the partition moved, or the service stops. The next owner sends the notice.
+        """
+        url = await self._wants_to_know(event.data.review_id)
+        if url is not None:
+            page = self._settings.page(f"reviews/{event.data.project}/{event.data.review_id}")
+            await self._webhook.tell_under(lease, notice_of(event, page=page), url)
+
+    async def _wants_to_know(self, review_id: str | None) -> str | None:
+        case = await self._cases.read(review_id) if review_id is not None else None
+        if case is None or case.rule.webhook is None:
+            return None
+        over = await self._cases.rejection(case.review_id) or await self._cases.decision(case.review_id)
+        return None if over else case.rule.webhook
+
+
+def notice_of(event: Envelope[ReviewRequested], *, page: str | None) -> Notice:
+    """Return the notice for ``event``; ``page`` is the URL where people review."""
+    asked = event.data
+    data = {
+        "project": asked.project,
+        "run_id": asked.run_id,
+        "review_id": asked.review_id,
+        "items": asked.items,
+        "reviewers": asked.reviewers,
+        "url": page,
+    }
+    return Notice(event=event, type=TYPE, subject=asked.run_id, field="review.webhook", data=data)

@@ -18,7 +18,7 @@ import numpy as np
 from tunewheel_contracts.events.evaluation import ReviewAnswered
 from tunewheel_contracts.formats.review import ReviewOutcome
 
-from tunewheel_eval.comments import MOST_KEPT, shortened
+from tunewheel_eval.scorecards import MOST_KEPT, shortened
 
 SCORES = {"worse": 0.0, "same": 0.5, "better": 1.0}
 _CONFIDENCE = 0.95
