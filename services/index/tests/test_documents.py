@@ -44,7 +44,7 @@ class Fold:
 
     def restart(self) -> None:
         """Go on from the table that a version names, as another process does."""
-        known = from_frame(to_frame(self.documents.known()))
+        known = from_frame(to_frame(self.documents.all()))
         self.documents = Documents(takes_of("shop", self.withdrawals, self.erasures), known)
 
     @property
@@ -148,7 +148,7 @@ def test_what_was_taken_back_is_forgotten() -> None:
     for event in (published("a.md", "one", 0), published("b.md", "one", 0), erased("a.md", 1)):
         fold.tell(event)
     assert fold.documents.forgotten == {"a.md": 1}
-    assert [version.document_id for version in fold.documents.known()] == ["b.md"]
+    assert [version.document_id for version in fold.documents.all()] == ["b.md"]
     fold.tell(published("a.md", "one", 0))
     assert fold.records.keys() == {"b.md"}
     assert len(fold.documents.texts) == 1
@@ -157,10 +157,10 @@ def test_what_was_taken_back_is_forgotten() -> None:
 def test_what_was_taken_back_since_a_table_was_written_is_forgotten_when_it_is_read() -> None:
     fold = Fold()
     fold.tell(published("a.md", "one", 0))
-    known = fold.documents.known()
+    known = fold.documents.all()
     fold.tell(erased("a.md", 1))
     again = Documents(fold.documents.takes, known)
-    assert (again.current(), again.known(), again.forgotten) == ({}, [], {"a.md": 1})
+    assert (again.current(), again.all(), again.forgotten) == ({}, [], {"a.md": 1})
 
 
 def test_an_event_costs_the_document_that_it_names_however_many_others_there_are() -> None:

@@ -49,8 +49,8 @@ def add_routes(api: FastAPI, state: ConsoleState, actions: Actions) -> None:
     @api.post("/v1/projects/{project}/runs/{run_id}/{action}", status_code=HTTPStatus.ACCEPTED)
     @needs(Role.OPERATOR)
     async def control(request: Request, project: str, run_id: str, action: TrainAction) -> dict[str, str]:
-        known = state.projects.get(project)
-        run = known.runs.get(run_id) if known else None
+        view = state.projects.get(project)
+        run = view.runs.get(run_id) if view else None
         if run is None:
             raise HTTPException(HTTPStatus.NOT_FOUND, f"run_id: {project} has no run {run_id}; correct it")
         if run.ended:
@@ -75,12 +75,12 @@ def add_model_commands(api: FastAPI, state: ConsoleState, actions: Actions) -> N
     async def command(
         request: Request, project: str, model_id: str, action: ModelAction, order: ModelOrder
     ) -> dict[str, str]:
-        known = state.projects.get(project)
-        desired = known.desired if known else None
+        view = state.projects.get(project)
+        desired = view.desired if view else None
         stops = action is ModelAction.STOP
         alone = ALONE if stops else ()
         meant = desired.desired.model_id(model_id) if desired and model_id not in alone else model_id
-        if known is None or meant is None or meant not in {*known.models, *known.stages, *alone}:
+        if view is None or meant is None or meant not in {*view.models, *view.stages, *alone}:
             raise HTTPException(
                 HTTPStatus.NOT_FOUND, f"model_id: {project} has no model {model_id}; correct it"
             )
@@ -106,13 +106,13 @@ def add_scorecard_page(api: FastAPI, state: ConsoleState, store: ObjectStore) ->
     @api.get("/v1/projects/{project}/runs/{run_id}/scorecard")
     @needs(Role.VIEWER)
     async def scorecard(project: str, run_id: str) -> HTMLResponse:
-        known = state.projects.get(project)
-        run = known.runs.get(run_id) if known else None
-        if known is None or run is None or run.verdict is None:
+        view = state.projects.get(project)
+        run = view.runs.get(run_id) if view else None
+        if view is None or run is None or run.verdict is None:
             raise HTTPException(HTTPStatus.NOT_FOUND, f"run_id: {project} has no verdict on {run_id}")
         # A review of any run counts, because all versions are compared with the same models on the same
         # prompts.
-        waiting = [one.request.data.run_id for one in known.reviews.waiting if one.request is not None]
+        waiting = [one.request.data.run_id for one in view.reviews.waiting if one.request is not None]
         if waiting:
             raise HTTPException(
                 HTTPStatus.CONFLICT,

@@ -101,8 +101,8 @@ class Authentication:
         address = request.client.host if request.client else ""
         if not self._attempts.begin(address):
             log.warning("login_refused", address=address, reason="too many attempts")
-            told = f"Too many attempts; wait {FAILURE_SECONDS:.0f} seconds."
-            return _form(request, HTTPStatus.TOO_MANY_REQUESTS, told)
+            advice = f"Too many attempts; wait {FAILURE_SECONDS:.0f} seconds."
+            return _form(request, HTTPStatus.TOO_MANY_REQUESTS, advice)
         try:
             credential = await self._prove(form)
             caller = await self._access.caller_with(credential)
@@ -150,8 +150,8 @@ def _asks_for_page(request: Request) -> bool:
     return request.method in ("GET", "HEAD") and "text/html" in request.headers.get("accept", "")
 
 
-def _form(request: Request, status: HTTPStatus, told: str = "", *, link: str | None = None) -> Response:
-    return login_page(status, root=root_of(request.url.path), told=told, link=link)
+def _form(request: Request, status: HTTPStatus, message: str = "", *, link: str | None = None) -> Response:
+    return login_page(status, root=root_of(request.url.path), message=message, link=link)
 
 
 def _to_root(request: Request) -> RedirectResponse:

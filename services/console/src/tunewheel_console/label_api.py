@@ -49,15 +49,15 @@ def add_label_routes(api: FastAPI, state: ConsoleState, labelling: Labelling) ->
     @api.get(LABELS)
     @needs(Role.REVIEWER)
     async def list_requests(request: Request, project: str) -> dict[str, Any]:
-        known = state.projects.get(project)
-        found = list(known.labels.by_id.values()) if known else []
+        view = state.projects.get(project)
+        found = list(view.labels.by_id.values()) if view else []
         async with told_over_http():
-            told = [
-                told_of(one, known.labels.outcome_of(one.data.request_id) if known else None)
+            listed = [
+                told_of(one, view.labels.outcome_of(one.data.request_id) if view else None)
                 | counted(await labelling.done(one.data))
                 for one in found
             ]
-        return {"project": project, "requests": told}
+        return {"project": project, "requests": listed}
 
     @api.get(f"{LABELS}/{{request_id}}")
     @needs(Role.REVIEWER)
@@ -131,8 +131,8 @@ def counted(counts: Mapping[str, int]) -> dict[str, int]:
 
 def progress(queue: LabelQueue) -> dict[str, Any]:
     """Return the progress of a request."""
-    told = told_of(queue.request, queue.outcome) | counted(queue.counts)
-    return told | {"prompts": len(queue.items), "next": queue.next_after(0)}
+    figures = told_of(queue.request, queue.outcome) | counted(queue.counts)
+    return figures | {"prompts": len(queue.items), "next": queue.next_after(0)}
 
 
 def _text(output: dict[str, Any] | str | None) -> str:

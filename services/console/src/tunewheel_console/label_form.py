@@ -55,8 +55,8 @@ def answer_of(task: TaskSpec, values: Mapping[str, Any]) -> str:
     fields = fields_of(task)
     if fields[0].name == WHOLE:
         return str(values.get(WHOLE) or "")
-    given = {one.name: _value(one, values.get(one.name)) for one in fields if _is_given(values.get(one.name))}
-    return json.dumps(given, ensure_ascii=False)
+    texts = {one.name: _value(one, values.get(one.name)) for one in fields if _is_given(values.get(one.name))}
+    return json.dumps(texts, ensure_ascii=False)
 
 
 def _plain(task: TaskSpec) -> FormField:
@@ -68,11 +68,11 @@ def _plain(task: TaskSpec) -> FormField:
 
 
 def _field(name: str, part: Any, *, required: bool) -> FormField:
-    known: dict[str, Any] = part if isinstance(part, dict) else {}
-    told = str(known.get("description", ""))
-    choices = known.get("enum") or ([known["const"]] if "const" in known else [])
-    kind: Kind = "choice" if choices else _KINDS.get(str(known.get("type")), "json")
-    return FormField(name=name, kind=kind, choices=tuple(choices), required=required, description=told)
+    schema: dict[str, Any] = part if isinstance(part, dict) else {}
+    about = str(schema.get("description", ""))
+    choices = schema.get("enum") or ([schema["const"]] if "const" in schema else [])
+    kind: Kind = "choice" if choices else _KINDS.get(str(schema.get("type")), "json")
+    return FormField(name=name, kind=kind, choices=tuple(choices), required=required, description=about)
 
 
 def _is_given(value: Any) -> bool:

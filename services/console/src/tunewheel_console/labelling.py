@@ -98,10 +98,10 @@ class Labelling:
     def task_of(self, project: str) -> TaskSpec:
         """Return the task, which defines the form of answers. Raises Refused if the project is not
         declared."""
-        known = self.state.projects.get(project)
-        if known is None or known.spec is None:
+        view = self.state.projects.get(project)
+        if view is None or view.spec is None:
             raise Refused(HTTPStatus.CONFLICT, "project", f"{project} is not declared; declare its spec")
-        return known.spec.task
+        return view.spec.task
 
     async def open(self, project: str, request_id: str) -> LabelQueue:
         """Read a request with its prompts and their states.
@@ -116,13 +116,13 @@ class Labelling:
         if found is None:
             reason = f"{project} has no request for labels {request_id}; list its requests"
             raise Refused(HTTPStatus.NOT_FOUND, "request_id", reason)
-        known, request = found
+        view, request = found
         return LabelQueue(
             request=request,
             items=await self._read_prompts(request.data),
             marks=await self._marks(project, request_id),
-            answered=frozenset(known.labels.answered),
-            outcome=known.labels.outcome_of(request_id),
+            answered=frozenset(view.labels.answered),
+            outcome=view.labels.outcome_of(request_id),
         )
 
     async def done(self, asked: LabelsRequested) -> Counter[str]:
@@ -167,9 +167,9 @@ class Labelling:
         return await self._marked(queue, queue.item(number), "out_of_scope", person)
 
     def _find(self, project: str, request_id: str) -> tuple[Project, Envelope[LabelsRequested]] | None:
-        known = self.state.projects.get(project)
-        request = known.labels.by_id.get(request_id) if known else None
-        return None if known is None or request is None else (known, request)
+        view = self.state.projects.get(project)
+        request = view.labels.by_id.get(request_id) if view else None
+        return None if view is None or request is None else (view, request)
 
     async def _read_prompts(self, asked: LabelsRequested) -> tuple[LabelPrompt, ...]:
         """Read the prompts. They are read again each time, because an erasure empties some."""
@@ -181,8 +181,8 @@ class Labelling:
             return tuple(item for data in files for item in LabelPrompts.model_validate_json(data).items)
         except ValidationError as error:
             field, reason = first_complaint(error)
-            told = f"of {asked.request_id} cannot be read: {field} {reason}"
-            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "prompts", told) from error
+            complaint = f"of {asked.request_id} cannot be read: {field} {reason}"
+            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "prompts", complaint) from error
 
     async def _marks(self, project: str, request_id: str) -> dict[str, Mark]:
         notes = await self.store.read_folder(_folder(project, request_id))

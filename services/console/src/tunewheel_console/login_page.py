@@ -33,7 +33,7 @@ _BY_LINK = """
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Tunewheel: log in</title><style>{style}</style></head>
-<body><main><h1>Tunewheel</h1>{told}{form}</main></body></html>
+<body><main><h1>Tunewheel</h1>{message}{form}</main></body></html>
 """
 _POLICY = (
     f"default-src 'none'; style-src 'sha256-{b64encode(sha256(_STYLE.encode()).digest()).decode()}'; "
@@ -41,18 +41,18 @@ _POLICY = (
 )
 
 
-def login_page(status: HTTPStatus, *, root: str, told: str = "", link: str | None = None) -> HTMLResponse:
+def login_page(status: HTTPStatus, *, root: str, message: str = "", link: str | None = None) -> HTMLResponse:
     """Return the form as the body of a refusal.
 
     Args:
         root: the console's root, relative to the page's address.
-        told: a message for the person.
+        message: a text for the person.
         link: the secret of a one-time link, which the person confirms by a click.
     """
     form = _BY_KEY if link is None else _BY_LINK
     page = _PAGE.format(
         style=_STYLE,
-        told=f'<p class="told" role="alert">{escape(told)}</p>' if told else "",
+        message=f'<p class="told" role="alert">{escape(message)}</p>' if message else "",
         form=form.format(root=root, link=escape(link or "")),
     )
     headers = {

@@ -44,8 +44,8 @@ class LoginLinks:
     def make(self, credential: Credential) -> tuple[str, float]:
         """Return a new link's secret, and its end in seconds since 1970."""
         now = self._clock()
-        self._links = {known: link for known, link in self._links.items() if link.expires_at > now}
-        own = [known for known, link in self._links.items() if link.principal == credential.principal]
+        self._links = {link_id: link for link_id, link in self._links.items() if link.expires_at > now}
+        own = [link_id for link_id, link in self._links.items() if link.principal == credential.principal]
         for oldest in own[: max(0, len(own) + 1 - LINKS_EACH)]:
             del self._links[oldest]
         secret = secrets.token_urlsafe(32)

@@ -201,8 +201,8 @@ class Page:
         The command takes effect only if nothing has changed since the dialog opened. ``stop`` always takes
         effect; then ``model_id`` is the model that answers all traffic.
         """
-        known, stops = self._state.projects.get(project), action is ModelAction.STOP
-        desired = known.desired if known is not None and not stops else None
+        view, stops = self._state.projects.get(project), action is ModelAction.STOP
+        desired = view.desired if view is not None and not stops else None
         seen = desired.generation if desired is not None else None
         key = f"{action.value} {model_id} of {project}"
         title = f"stop all but the {model_id} of {project}?" if stops else f"{key}?"

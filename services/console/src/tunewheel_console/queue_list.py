@@ -28,7 +28,7 @@ class Line(NamedTuple):
     name: str
     path: str
     """The path of its page, relative to the console's root."""
-    told: str
+    progress: str
     """Its progress."""
     waits: bool
 
@@ -89,7 +89,7 @@ class QueueList:
                 for line in found:
                     with ui.row().classes("items-center"):
                         ui.link(line.name).props(f'href="{self._root}{line.path}"')
-                        ui.label(line.told).classes("text-caption")
+                        ui.label(line.progress).classes("text-caption")
                 if not found:
                     ui.label("none").classes("text-caption text-grey")
 
@@ -108,13 +108,13 @@ async def label_lines(state: ConsoleState, labelling: Labelling, caller: Caller)
         for name, request in list(project.labels.by_id.items()):
             asked, outcome = request.data, project.labels.outcome_of(name)
             done = await labelling.done(asked)
-            told = f"{done['answered']} answered of {asked.wanted} wanted"
-            told += f", {done['out_of_scope']} out of scope" if done["out_of_scope"] else ""
+            progress = f"{done['answered']} answered of {asked.wanted} wanted"
+            progress += f", {done['out_of_scope']} out of scope" if done["out_of_scope"] else ""
             lines.append(
                 Line(
                     name=f"{project.name}: {', '.join(asked.keywords) or name}",
                     path=f"labels/{project.name}/{name}",
-                    told=f"{told}; {outcome}" if outcome else told,
+                    progress=f"{progress}; {outcome}" if outcome else progress,
                     waits=outcome is None,
                 )
             )
@@ -128,7 +128,7 @@ async def review_lines(state: ConsoleState, caller: Caller) -> list[Line]:
         Line(
             name=f"{project.name} {review_id}",
             path=f"reviews/{project.name}/{review_id}",
-            told=_told(review, reviewer),
+            progress=_progress(review, reviewer),
             waits=review.waits_for(reviewer),
         )
         for project in state.projects.values()
@@ -138,7 +138,7 @@ async def review_lines(state: ConsoleState, caller: Caller) -> list[Line]:
     ]
 
 
-def _told(review: Review, reviewer: str) -> str:
+def _progress(review: Review, reviewer: str) -> str:
     assert review.request is not None
     asked = review.request.data
     done = review.outcome or f"{len(review.submitters)} of {asked.reviewers or 1} people submitted"

@@ -58,8 +58,8 @@ class Review:
         if self.outcome is not None:
             return
         of_reviewer = self.answers.setdefault(answer.data.reviewer, {})
-        known = of_reviewer.get(answer.data.item_id)
-        if known is None or _order(known) <= _order(answer):
+        before = of_reviewer.get(answer.data.item_id)
+        if before is None or _order(before) <= _order(answer):
             of_reviewer[answer.data.item_id] = answer
 
     def end(self, outcome: str) -> None:

@@ -14,7 +14,7 @@ from tunewheel_runtime.identity.roles import Role
 
 from tunewheel_console.queues import Review
 from tunewheel_console.refusals import reviewer_of, told_over_http
-from tunewheel_console.reviewing import Given, Reviewing, Sitting
+from tunewheel_console.reviewing import ItemAnswer, Reviewing, Sitting
 from tunewheel_console.state import ConsoleState
 
 Reviewer = Annotated[str | None, Query(description="Who answers, where identity is open.")]
@@ -49,10 +49,10 @@ def add_review_routes(api: FastAPI, state: ConsoleState, reviewing: Reviewing) -
     async def list_reviews(request: Request, project: str, reviewer: Reviewer = None) -> dict[str, Any]:
         async with told_over_http():
             who = reviewer_of(caller_of(request), reviewer)
-        known = state.projects.get(project)
-        found = known.reviews.by_id.items() if known else ()
-        told = [told_of(review_id, one, who) for review_id, one in found if one.request is not None]
-        return {"project": project, "reviewer": who, "reviews": told}
+        view = state.projects.get(project)
+        found = view.reviews.by_id.items() if view else ()
+        listed = [told_of(review_id, one, who) for review_id, one in found if one.request is not None]
+        return {"project": project, "reviewer": who, "reviews": listed}
 
     @api.get(f"{REVIEWS}/{{review_id}}")
     @needs(Role.REVIEWER)
@@ -77,8 +77,8 @@ def add_review_routes(api: FastAPI, state: ConsoleState, reviewing: Reviewing) -
     ) -> dict[str, Any]:
         async with told_over_http():
             sitting = await _open(request, project, review_id, reviewer)
-            given = Given(body.choice, body.reasons, body.corrected)
-            await reviewing.answer(sitting, number, given, caller_of(request))
+            answered = ItemAnswer(body.choice, body.reasons, body.corrected)
+            await reviewing.answer(sitting, number, answered, caller_of(request))
             return progress(sitting) | {"number": number}
 
     @api.post(f"{REVIEWS}/{{review_id}}/submit", status_code=HTTPStatus.CREATED)
@@ -115,11 +115,11 @@ def told_of(review_id: str, review: Review, reviewer: str) -> dict[str, Any]:
 
 def progress(sitting: Sitting) -> dict[str, Any]:
     """Return a person's progress. Once they are done, it includes their preferences by model."""
-    told = told_of(sitting.review_id, sitting.review, sitting.reviewer)
+    figures = told_of(sitting.review_id, sitting.review, sitting.reviewer)
     following = None if sitting.is_over else sitting.first_unanswered
-    told |= {"items": len(sitting.numbers), "answered": sitting.answered, "next": following}
+    figures |= {"items": len(sitting.numbers), "answered": sitting.answered, "next": following}
     if sitting.is_over:
-        told["revealed"] = {
+        figures["revealed"] = {
             "run_id": sitting.set.run_id,
             "candidate": sitting.set.candidate_id,
             "other": sitting.set.other_id,
@@ -128,11 +128,11 @@ def progress(sitting: Sitting) -> dict[str, Any]:
             ],
             "preferences": dict(sitting.review.preferences_of(sitting.reviewer)),
         }
-    return told
+    return figures
 
 
 def _shown(sitting: Sitting, number: int) -> dict[str, Any]:
-    pair, given = sitting.pair(number), sitting.given(number)
+    pair, answer = sitting.pair(number), sitting.answer_to(number)
     return {
         "number": number,
         "of": len(sitting.pairs),
@@ -140,6 +140,6 @@ def _shown(sitting: Sitting, number: int) -> dict[str, Any]:
         "left": pair.left,
         "right": pair.right,
         "expected": pair.item.expected,
-        "answer": given
-        and {"choice": given.choice, "reasons": list(given.reasons), "corrected": given.corrected},
+        "answer": answer
+        and {"choice": answer.choice, "reasons": list(answer.reasons), "corrected": answer.corrected},
     }

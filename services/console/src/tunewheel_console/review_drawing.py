@@ -51,7 +51,7 @@ def draw_name_form() -> None:
 
 def draw_item(sitting: Sitting, number: int) -> tuple[Element, ui.label]:
     """Draw one item. Return the hidden box of the expert's answer, and the label for its text."""
-    pair, given = sitting.pair(number), sitting.given(number)
+    pair, chosen = sitting.pair(number), sitting.answer_to(number)
     with ui.element("main").props(f'data-number={number} data-keys="{ITEM_KEYS}"').classes("w-full"):
         for message in pair.item.messages:
             draw_text(message.role, message.content, height="30vh")
@@ -61,13 +61,13 @@ def draw_item(sitting: Sitting, number: int) -> tuple[Element, ui.label]:
         box, expected = draw_text("Expert's answer", "", height="30vh")
         box.set_visibility(False)
         with ui.row().classes("w-full justify-center").props('role=group aria-label="which is better"'):
-            _key("1", "Left is better", pressed=given is not None and given.choice is Choice.LEFT)
-            _key("2", "Same", pressed=given is not None and given.choice is Choice.SAME)
-            _key("3", "Right is better", pressed=given is not None and given.choice is Choice.RIGHT)
+            _key("1", "Left is better", pressed=chosen is not None and chosen.choice is Choice.LEFT)
+            _key("2", "Same", pressed=chosen is not None and chosen.choice is Choice.SAME)
+            _key("3", "Right is better", pressed=chosen is not None and chosen.choice is Choice.RIGHT)
         with ui.row().classes("w-full justify-center").props('role=group aria-label="why"'):
             for key, reason in REASONS.items():
                 _key(key, reason.replace("-", " "), small=True)
-        corrected = (given.corrected if given else None) or ""
+        corrected = (chosen.corrected if chosen else None) or ""
         _field("c  a better answer, in your words; Esc leaves the field", corrected)
         with ui.row().classes("w-full justify-between"):
             _key("ArrowLeft", "back", small=True, shown="←")
@@ -83,11 +83,11 @@ def draw_end(sitting: Sitting) -> None:
             ui.label(f"Not answered yet: {', '.join(map(str, sitting.missing))}")
             _key("Enter", "go to the first of them")
         else:
-            given = [sitting.given(n) for n in sitting.numbers]
-            same = sum(one is not None and one.choice is Choice.SAME for one in given)
-            corrected = sum(one is not None and one.corrected is not None for one in given)
+            chosen = [sitting.answer_to(n) for n in sitting.numbers]
+            same = sum(one is not None and one.choice is Choice.SAME for one in chosen)
+            corrected = sum(one is not None and one.corrected is not None for one in chosen)
             ui.label(
-                f"You preferred one answer {len(given) - same} times, found both the same {same} times, and "
+                f"You preferred one answer {len(chosen) - same} times, found both the same {same} times, and "
                 f"wrote {corrected} better ones. You are told which model was which once you have submitted."
             )
             ui.label(

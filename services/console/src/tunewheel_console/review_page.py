@@ -17,7 +17,7 @@ from tunewheel_runtime.identity.roles import Caller, NotAuthenticated, Role
 from tunewheel_console import review_drawing as drawing
 from tunewheel_console.page import RELOAD_WHEN_LOGGED_OUT, Who
 from tunewheel_console.refusals import NOT_KEPT, reason_of, reviewer_of
-from tunewheel_console.reviewing import Given, Reviewing, Sitting
+from tunewheel_console.reviewing import ItemAnswer, Reviewing, Sitting
 
 EVENT = "review-key"
 KEYS = """
@@ -196,15 +196,15 @@ class ReviewPage:
 
     async def _answer(self, sitting: Sitting, choice: Choice, text: str) -> None:
         reasons = tuple(one for one in drawing.REASONS.values() if one in self._reasons)
-        given = Given(choice, reasons, text if text.strip() else None)
-        await self._reviewing.answer(sitting, self._number, given, self._caller)
+        answer = ItemAnswer(choice, reasons, text if text.strip() else None)
+        await self._reviewing.answer(sitting, self._number, answer, self._caller)
 
     async def _keep_changes(self, sitting: Sitting, text: str) -> bool:
         """Save changed tags or text of an earlier answer. False: they cannot be saved, because no choice has
         been made."""
-        known = sitting.given(self._number)
-        if known is not None:
-            await self._answer(sitting, known.choice, text)
+        answer = sitting.answer_to(self._number)
+        if answer is not None:
+            await self._answer(sitting, answer.choice, text)
             return True
         if not self._reasons and not text.strip():
             return True
@@ -239,22 +239,22 @@ class ReviewPage:
         self._shown.clear()
         if self._is_over:
             self._number = END
-            told = drawing.told_at_the_end(sitting)
+            announced = drawing.told_at_the_end(sitting)
             with self._shown:
                 drawing.draw_revealed(sitting, root=self._root)
         elif number == END:
             self._verdict = None
-            told = f"{sitting.answered} of {len(sitting.numbers)} answered"
+            announced = f"{sitting.answered} of {len(sitting.numbers)} answered"
             with self._shown:
                 drawing.draw_end(sitting)
         else:
-            given = sitting.given(number)
-            self._reasons = set(given.reasons) if given else set()
-            told = f"Item {number} of {len(sitting.pairs)}; {sitting.answered} answered"
+            answer = sitting.answer_to(number)
+            self._reasons = set(answer.reasons) if answer else set()
+            announced = f"Item {number} of {len(sitting.pairs)}; {sitting.answered} answered"
             with self._shown:
                 self._expected_box, self._expected = drawing.draw_item(sitting, number)
                 drawing.press_reasons(self._shown, self._reasons)
-        self._told.set_text(told)
+        self._told.set_text(announced)
         self._bar.set_value(min(1, sitting.answered / max(1, len(sitting.numbers))))
         with self._client:
             ui.run_javascript("setTimeout(() => document.getElementById('told')?.focus())")

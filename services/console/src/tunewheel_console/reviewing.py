@@ -50,7 +50,7 @@ class _Deal(Frozen):
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class ItemAnswer:
     """One reviewer's answer to one item, by side. It does not tell which side is the candidate."""
 
     choice: Choice
@@ -84,7 +84,7 @@ class Sitting:
     @property
     def missing(self) -> list[int]:
         """Return the numbers of the items that this person has not answered."""
-        return [number for number in self.numbers if self.given(number) is None]
+        return [number for number in self.numbers if self.answer_to(number) is None]
 
     @property
     def first_unanswered(self) -> int | None:
@@ -109,13 +109,13 @@ class Sitting:
             raise Refused(HTTPStatus.GONE, "item", f"{number} was erased; go on with the next")
         return pair
 
-    def given(self, number: int) -> Given | None:
+    def answer_to(self, number: int) -> ItemAnswer | None:
         """Return this person's answer to an item."""
         pair = self.pair(number)
-        known = self.review.answers_of(self.reviewer).get(pair.item.item_id)
-        if known is None:
+        answer = self.review.answers_of(self.reviewer).get(pair.item.item_id)
+        if answer is None:
             return None
-        return Given(pair.choice(known.data.preference), known.data.reasons, known.data.corrected)
+        return ItemAnswer(pair.choice(answer.data.preference), answer.data.reasons, answer.data.corrected)
 
 
 @dataclass
@@ -131,8 +131,8 @@ class Reviewing:
     _places: dict[tuple[str, str], tuple[_Deal, int]] = field(default_factory=dict, init=False)
 
     def _find(self, project: str, review_id: str) -> tuple[Review, Envelope[ReviewRequested]]:
-        known = self.state.projects.get(project)
-        review = known.reviews.by_id.get(review_id) if known else None
+        view = self.state.projects.get(project)
+        review = view.reviews.by_id.get(review_id) if view else None
         if review is None or review.request is None:
             raise Refused(
                 HTTPStatus.NOT_FOUND, "review_id", f"{project} has no review {review_id}; list its reviews"
@@ -157,7 +157,7 @@ class Reviewing:
         pairs = assigned_pairs(found, dealt=deal.items, share=share, reviewer=reviewer, seed=seed)
         return Sitting(review_id, request, reviewer, found, pairs, review)
 
-    async def answer(self, sitting: Sitting, number: int, given: Given, caller: Caller) -> None:
+    async def answer(self, sitting: Sitting, number: int, chosen: ItemAnswer, caller: Caller) -> None:
         """Publish an answer. Once this returns, it is kept. The same answer again changes nothing.
 
         Raises:
@@ -167,10 +167,10 @@ class Reviewing:
         """
         pair = sitting.pair(number)
         _require_open(sitting)
-        if given.corrected is not None and len(given.corrected) > CORRECTED_CHARACTERS:
-            reason = f"has {len(given.corrected)} characters; send {CORRECTED_CHARACTERS} at most"
+        if chosen.corrected is not None and len(chosen.corrected) > CORRECTED_CHARACTERS:
+            reason = f"has {len(chosen.corrected)} characters; send {CORRECTED_CHARACTERS} at most"
             raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "corrected", reason)
-        if sitting.given(number) == given:
+        if sitting.answer_to(number) == chosen:
             return
         before = sitting.review.answers_of(sitting.reviewer).get(pair.item.item_id)
         asked = sitting.request.data
@@ -181,9 +181,9 @@ class Reviewing:
             item_id=pair.item.item_id,
             reviewer=sitting.reviewer,
             revision=1 if before is None else before.data.revision + 1,
-            preference=pair.preference(given.choice),
-            reasons=given.reasons,
-            corrected=given.corrected,
+            preference=pair.preference(chosen.choice),
+            reasons=chosen.reasons,
+            corrected=chosen.corrected,
             principal=caller.principal,
         )
         self.state.apply(await self.actions.answer(sitting.request, answer))
@@ -222,8 +222,8 @@ class Reviewing:
             found = ReviewSet.model_validate_json(data)
         except ValidationError as error:
             field, reason = first_complaint(error)
-            told = f"of {review_id} cannot be read: {field} {reason}"
-            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "review_set", told) from error
+            complaint = f"of {review_id} cannot be read: {field} {reason}"
+            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "review_set", complaint) from error
         return found
 
     async def _place_of(

@@ -223,8 +223,8 @@ def draw_models(project: Project, commands: Commands) -> None:
     if project.desired is not None:
         draw_stop(project, commands)
     for refused in list(project.refusals)[-1:]:
-        told = f"last refused: {refused.action} {refused.model_id}: {refused.field}: {refused.reason}"
-        ui.label(told).classes("text-negative text-caption")
+        refusal = f"last refused: {refused.action} {refused.model_id}: {refused.field}: {refused.reason}"
+        ui.label(refusal).classes("text-negative text-caption")
 
 
 def draw_stop(project: Project, commands: Commands) -> None:

@@ -78,7 +78,7 @@ class Sessions:
     def end(self, session: Session) -> None:
         """End a session, so that copies of its cookie are invalid too."""
         now = self._clock()
-        self._ended = {known: until for known, until in self._ended.items() if until > now}
+        self._ended = {session_id: until for session_id, until in self._ended.items() if until > now}
         self._ended[session.session_id] = session.expires_at
 
     async def caller(self, session: Session) -> Caller:

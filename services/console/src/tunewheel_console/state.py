@@ -256,14 +256,14 @@ class ConsoleState:
 
     def forget(self, topic: TopicSpec, project: str) -> None:
         """Apply a tombstone: ``project`` is not declared, or not served, any more."""
-        known = self.projects.get(project)
-        if known is None:
+        view = self.projects.get(project)
+        if view is None:
             return
         if topic is PROJECT_DECLARED:
-            known.spec = None
+            view.spec = None
         elif topic is SERVING_DESIRED:
-            known.desired = None
-        known.version += 1
+            view.desired = None
+        view.version += 1
         self.version += 1
 
     def refuse(self, envelope: Envelope[Any]) -> None:
@@ -340,8 +340,8 @@ def _fold_training(run: Run, event: Envelope[Any]) -> None:
             pass
 
 
-def _latest(known: T | None, new: T) -> T:
-    return new if known is None else max(known, new)
+def _latest(before: T | None, new: T) -> T:
+    return new if before is None else max(before, new)
 
 
 def _fold_verdict(run: Run, data: Verdict) -> None:

@@ -92,11 +92,11 @@ class Builder:
         while not await self._build_once(project):
             log.info("build_begun_again", project=project.name)
 
-    async def take_out(self, project: Project, document_id: str, known: Sequence[Version]) -> None:
+    async def take_out(self, project: Project, document_id: str, versions: Sequence[Version]) -> None:
         """Remove the withdrawn and erased versions of a document from the newest index version, and name the
         result.
 
-        The rest of ``project.index`` is reused: no text is read and nothing is embedded. ``known``: the
+        The rest of ``project.index`` is reused: no text is read and nothing is embedded. ``versions``: the
         document versions that the newest index version's table lists. Hold ``project.writing`` meanwhile.
 
         Raises:
@@ -106,7 +106,7 @@ class Builder:
         assert index is not None
         assert newest is not None
         takes = project.documents.takes
-        left = [one for one in known if one.document_id != document_id or not takes(one)]
+        left = [one for one in versions if one.document_id != document_id or not takes(one)]
         standing = {one.record_id for one in left if one.document_id == document_id}
 
         def rest() -> IndexFiles:
@@ -138,7 +138,7 @@ class Builder:
             behind = sum(end - newest.records_upto.get(at, 0) for at, end in upto.records.items())
             if behind >= FARTHEST_BEHIND:
                 forgotten = documents.forgotten.copy()
-                await self._name_again(project, documents.known(), upto, forgotten, newest.retrieval_sha256)
+                await self._name_again(project, documents.all(), upto, forgotten, newest.retrieval_sha256)
 
     async def _build_once(self, project: Project) -> bool:
         """Build once. False: the result is out of date because, meanwhile, a document was erased or another
@@ -164,7 +164,7 @@ class Builder:
                     seconds=round(time.monotonic() - began, 3), **files.counts.model_dump(),
                 )  # fmt: skip
             elif plan.forgotten or plan.newest is None or plan.newest.retrieval_sha256 != spec.sha256:
-                await self._name_again(project, plan.known, plan.upto, plan.forgotten, spec.sha256)
+                await self._name_again(project, plan.versions, plan.upto, plan.forgotten, spec.sha256)
             project.tries_again = False
             if plan.previous is None:
                 project.tried_at = time.monotonic()  # every document was tried
@@ -196,7 +196,7 @@ class Builder:
             pii=pii,
             config=config,
             current=list(documents.current().values()),
-            known=documents.known(),
+            versions=documents.all(),
             texts=dict(documents.texts),
             newest=project.newest,
             index=index,
@@ -241,7 +241,7 @@ class Builder:
             retrieval_sha256=plan.spec.sha256,
             counts=files.counts,
             changed=await self._in_thread(lambda: plan.changed(files)),
-            versions=await self.store.write_versions(project.name, plan.known),
+            versions=await self.store.write_versions(project.name, plan.versions),
             records_upto=plan.upto.records,
             withdrawals_upto=plan.upto.withdrawals,
             erasures_upto=plan.upto.erasures,
@@ -257,7 +257,7 @@ class Builder:
     async def _name_again(
         self,
         project: Project,
-        known: Sequence[Version],
+        versions: Sequence[Version],
         upto: Upto,
         forgotten: Counter[str],
         retrieval_sha256: str,
@@ -266,7 +266,7 @@ class Builder:
         assert project.newest is not None
         changed = {
             "changed": 0,
-            "versions": await self.store.write_versions(project.name, known),
+            "versions": await self.store.write_versions(project.name, versions),
             "records_upto": upto.records,
             "withdrawals_upto": upto.withdrawals,
             "erasures_upto": upto.erasures,

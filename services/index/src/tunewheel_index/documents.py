@@ -44,7 +44,7 @@ class Version(Frozen):
     occurred_at: Timestamp | None = None
 
     @property
-    def told(self) -> tuple[datetime, bool, datetime]:
+    def order(self) -> tuple[datetime, bool, datetime]:
         """The sort key that tells which of two publications of one record is the later."""
         return self.published_at, self.occurred_at is not None, self.occurred_at or self.published_at
 
@@ -90,11 +90,11 @@ class Documents:
         )
         if self.takes(version):
             return False
-        known = self._by_document.setdefault(version.document_id, {})
-        before = known.get(_key_of(version))
+        versions = self._by_document.setdefault(version.document_id, {})
+        before = versions.get(_key_of(version))
         is_news = before is None or before.published_at < version.published_at
         if is_news:
-            known[_key_of(version)] = version
+            versions[_key_of(version)] = version
         if is_news or again:
             self.texts[record.record_id] = record
             self._choose(version.document_id)
@@ -103,10 +103,10 @@ class Documents:
     def take_back(self, document_id: str) -> bool:
         """Forget the withdrawn and erased versions of a document; return whether there were any. ``apply``
         refuses such a version if the log delivers it again."""
-        known = self._by_document.get(document_id, {})
-        taken = [key for key, version in known.items() if self.takes(version)]
+        versions = self._by_document.get(document_id, {})
+        taken = [key for key, version in versions.items() if self.takes(version)]
         for key in taken:
-            del known[key]
+            del versions[key]
             self.texts.pop(key[0], None)
         if taken:
             self.forgotten[document_id] += len(taken)
@@ -117,9 +117,9 @@ class Documents:
         """Return the current version of each document, by document id."""
         return dict(self._current)
 
-    def known(self) -> list[Version]:
+    def all(self) -> list[Version]:
         """Return all versions. The next process continues from them."""
-        return [version for known in self._by_document.values() for version in known.values()]
+        return [version for versions in self._by_document.values() for version in versions.values()]
 
     def standing(self, document_id: str) -> set[str]:
         """Return the record ids of a document's versions."""
@@ -127,13 +127,13 @@ class Documents:
 
     def _choose(self, document_id: str) -> None:
         """Choose the current version of a document, and drop the texts of its other versions."""
-        known = self._by_document[document_id]
-        if not known:
+        versions = self._by_document[document_id]
+        if not versions:
             del self._by_document[document_id]
             self._current.pop(document_id, None)
             return
-        self._current[document_id] = current = _newest(known.values())
-        for record_id, _ in known:
+        self._current[document_id] = current = _newest(versions.values())
+        for record_id, _ in versions:
             if record_id != current.record_id:
                 self.texts.pop(record_id, None)
 
@@ -146,7 +146,7 @@ def _newest(standing: Iterable[Version]) -> Version:
     by_record: dict[str, Version] = {}
     for one in standing:
         other = by_record.setdefault(one.record_id, one)
-        by_record[one.record_id] = max(one, other, key=lambda version: version.told)
+        by_record[one.record_id] = max(one, other, key=lambda version: version.order)
     dated = all(one.occurred_at is not None for one in by_record.values())
 
     def newest(one: Version) -> tuple[datetime, datetime, str]:
@@ -182,7 +182,7 @@ class _Piece:
 
 
 def documents_of(
-    told: Sequence[tuple[Version, RecordIngested]], policy: PiiPolicy, *, secret: str = ""
+    records: Sequence[tuple[Version, RecordIngested]], policy: PiiPolicy, *, secret: str = ""
 ) -> Iterator[Document]:
     """Yield the documents, with personal data treated by the project's ``policy``.
 
@@ -192,17 +192,17 @@ def documents_of(
     Raises:
         InvalidSpec: see ``Redactor``.
     """
-    for start in range(0, len(told), AT_ONCE):
-        yield from _some(told[start : start + AT_ONCE], policy, secret)
+    for start in range(0, len(records), AT_ONCE):
+        yield from _some(records[start : start + AT_ONCE], policy, secret)
 
 
 def _some(
-    told: Sequence[tuple[Version, RecordIngested]], policy: PiiPolicy, secret: str
+    records: Sequence[tuple[Version, RecordIngested]], policy: PiiPolicy, secret: str
 ) -> Iterator[Document]:
-    titles = [on_one_line(record.title) or version.document_id for version, record in told]
-    pieces = [piece for at, (_, record) in enumerate(told) for piece in _pieces(at, record)]
-    groups = [version.group for version, _ in told]
-    project = told[0][1].project
+    titles = [on_one_line(record.title) or version.document_id for version, record in records]
+    pieces = [piece for at, (_, record) in enumerate(records) for piece in _pieces(at, record)]
+    groups = [version.group for version, _ in records]
+    project = records[0][1].project
     raw = [*titles, *(text for piece in pieces for text in (*piece.path, piece.text))]
     owners = [*groups, *(groups[piece.at] for piece in pieces for _ in (*piece.path, piece.text))]
     clean = raw
@@ -211,18 +211,18 @@ def _some(
         clean = redactor.clean(pl.Series(raw, dtype=pl.String), pl.Series(owners, dtype=pl.String)).to_list()
     rejects = policy.action == "reject"
     rest = iter(clean[len(titles) :])
-    sections: list[list[Section]] = [[] for _ in told]
+    sections: list[list[Section]] = [[] for _ in records]
     touched = [rejects and clean[at] != title for at, title in enumerate(titles)]
-    lost = [False for _ in told]
+    lost = [False for _ in records]
     for piece in pieces:
         path, text = tuple(next(rest) for _ in piece.path), next(rest)
         if rejects and (path, text) != (piece.path, piece.text):
             lost[piece.at] = True
             continue
-        version, _ = told[piece.at]
+        version, _ = records[piece.at]
         shown = piece.piece.model_copy(update={"path": path, "text": text, "summary": None})
         sections[piece.at].append(Section(version.record_id, version.group, clean[piece.at], path, (shown,)))
-    for at, (version, _) in enumerate(told):
+    for at, (version, _) in enumerate(records):
         whole = joined(sections[at])
         rejected = touched[at] or (lost[at] and not whole)
         yield Document(

@@ -45,13 +45,13 @@ async def carry_out(
     name, subject = event.project, erasure.subject
     project = indexer.projects.get(name)
     async with project.writing if project is not None else nullcontext():
-        known = await _known(project, versions)
-        standing = _standing(project, subject, known or ())
+        listed = await _listed(project, versions)
+        standing = _standing(project, subject, listed or ())
         held = await versions.holding(name, subject, standing=standing)
         records = set[str]().union(*held.values())
         # stored before anything is deleted, so that a repetition reports the same number
-        told = await store.first(f"{place_of(name, event.id)}.{HOLDER}", str(len(records)).encode())
-        if project is not None and not await _is_taken_out(project, subject, indexer, known, held):
+        counted = await store.first(f"{place_of(name, event.id)}.{HOLDER}", str(len(records)).encode())
+        if project is not None and not await _is_taken_out(project, subject, indexer, listed, held):
             # No search works until the log is read again. That is better than a search that finds erased
             # text. Publish it before deleting files: after a crash in between, the repetition could not tell
             # that gateways still hold the version in memory.
@@ -63,10 +63,10 @@ async def carry_out(
         gone = [index_id for index_id in held if newest is None or index_id != newest.index_id]
         await versions.erase(name, gone, versions=newest.versions if newest is not None else None)
     log.info("erased", erasure_id=event.data.erasure_id, records=len(records), index_ids=sorted(gone))
-    return proof_of(event.data, holder=HOLDER, erased_by=HOLDER, records=int(told))
+    return proof_of(event.data, holder=HOLDER, erased_by=HOLDER, records=int(counted))
 
 
-async def _known(project: Project | None, versions: IndexStore) -> Sequence[Version] | None:
+async def _listed(project: Project | None, versions: IndexStore) -> Sequence[Version] | None:
     """Return the document versions that the newest index version lists. None: there is no list to read."""
     if project is None or project.newest is None:
         return None
@@ -77,13 +77,13 @@ async def _known(project: Project | None, versions: IndexStore) -> Sequence[Vers
         return None
 
 
-def _standing(project: Project | None, subject: str, known: Sequence[Version]) -> set[str]:
+def _standing(project: Project | None, subject: str, listed: Sequence[Version]) -> set[str]:
     """Return the record ids of a document that are neither withdrawn nor erased."""
     if project is None:
         return set()
     project.documents.take_back(subject)
     takes = project.documents.takes
-    named = {one.record_id for one in known if one.document_id == subject and not takes(one)}
+    named = {one.record_id for one in listed if one.document_id == subject and not takes(one)}
     return named | project.documents.standing(subject)
 
 
@@ -91,7 +91,7 @@ async def _is_taken_out(
     project: Project,
     subject: str,
     indexer: Indexer,
-    known: Sequence[Version] | None,
+    listed: Sequence[Version] | None,
     held: Collection[str],
 ) -> bool:
     """Make sure that neither the newest version nor its table of document versions holds a withdrawn or
@@ -99,14 +99,14 @@ async def _is_taken_out(
     project.erased.append(subject)
     if project.newest is None:
         return True
-    if known is None:
+    if listed is None:
         return False
     takes = project.documents.takes
     if project.newest.index_id not in held and not any(
-        one.document_id == subject and takes(one) for one in known
+        one.document_id == subject and takes(one) for one in listed
     ):
         return True
     if await indexer.builder.open_newest(project) is None:
         return False
-    await indexer.builder.take_out(project, subject, known)
+    await indexer.builder.take_out(project, subject, listed)
     return True

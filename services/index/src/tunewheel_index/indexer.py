@@ -91,12 +91,12 @@ class Indexer:
         for envelope in self._declared.values():
             await self._take_up(envelope.data.spec)
         self._has_begun = True
-        known = [one.newest.records_upto for one in self.projects.values() if one.newest and one.is_whole]
-        if not known:
+        starts = [one.newest.records_upto for one in self.projects.values() if one.newest and one.is_whole]
+        if not starts:
             return {topics.RECORD_INGESTED.name: None}
-        partitions = {partition for upto in known for partition in upto}
+        partitions = {partition for upto in starts for partition in upto}
         return {
-            topics.RECORD_INGESTED.name: {at: min(upto.get(at, 0) for upto in known) for at in partitions}
+            topics.RECORD_INGESTED.name: {at: min(upto.get(at, 0) for upto in starts) for at in partitions}
         }
 
     def on_record(self, envelope: Envelope[Any], _: Position) -> None:
@@ -174,19 +174,19 @@ class Indexer:
     async def _take_up(self, spec: ProjectSpec) -> None:
         if spec.retrieval is None:
             return
-        newest, known = self._newest.get(spec.project), list[Version]()
+        newest, versions = self._newest.get(spec.project), list[Version]()
         is_whole = newest is not None
         if newest is not None:
             try:
-                known = await self._store.versions(newest.data)
+                versions = await self._store.versions(newest.data)
             except (ArtifactMissing, CorruptArtifact) as error:
                 log.warning("document_versions_unreadable", project=spec.project, error=str(error))
                 is_whole = False
-        self._add(spec, newest.data if newest else None, known).is_whole = is_whole
+        self._add(spec, newest.data if newest else None, versions).is_whole = is_whole
 
-    def _add(self, spec: ProjectSpec, newest: IndexVersioned | None, known: Iterable[Version]) -> Project:
+    def _add(self, spec: ProjectSpec, newest: IndexVersioned | None, versions: Iterable[Version]) -> Project:
         takes = takes_of(spec.project, self.withdrawals, self.erasures)
-        self.projects[spec.project] = project = Project(spec, Documents(takes, known), newest)
+        self.projects[spec.project] = project = Project(spec, Documents(takes, versions), newest)
         return project
 
     async def _work(self) -> None:

@@ -40,7 +40,7 @@ class Plan:
     pii: PiiPolicy
     config: str
     current: Sequence[Version]
-    known: Sequence[Version]
+    versions: Sequence[Version]
     texts: dict[str, RecordIngested]
     newest: IndexVersioned | None
     index: Index | None
@@ -63,8 +63,8 @@ class Plan:
         is due or their texts were published again."""
         if self.previous is None:
             return set()
-        told = self.previous.documents.filter(pl.col("left_out").is_in(list(MAY_PASS)))
-        rows = told.select("document_id", "record_id").iter_rows()
+        left_out = self.previous.documents.filter(pl.col("left_out").is_in(list(MAY_PASS)))
+        rows = left_out.select("document_id", "record_id").iter_rows()
         return {document for document, record in rows if self.tries_again or record in self.texts}
 
     @cached_property
@@ -98,7 +98,7 @@ class Plan:
         """Return whether one of the plan's documents was erased, or another version was named, since the plan
         was made. Most erasures concern people who wrote no document."""
         gone = set(project.erased[self.erasures :])
-        is_gone = bool(gone) and any(one.document_id in gone or one.group in gone for one in self.known)
+        is_gone = bool(gone) and any(one.document_id in gone or one.group in gone for one in self.versions)
         return project.newest is not self.newest or is_gone
 
 
