@@ -64,6 +64,10 @@ def test_a_group_is_its_services_alone_and_no_right_is_for_all_of_a_kind(rights:
         groups = {resource for kind, resource in rights[name] if kind == "group"}
         assert all(group.startswith(f"{name}.") for group in groups)
         assert (f"{name}.active" in groups) == (name in ("registry", "index"))
+        transactions = {acl for acl in rights[name].items() if acl[0][0] == "transactionalId"}
+        assert transactions == {
+            (("transactionalId", group), ("Write",)) for group in groups if group == f"{name}.active"
+        }
     assert all(resource != "*" for found in rights.values() for _, resource in found)
 
 
@@ -98,7 +102,7 @@ def test_a_principal_is_named_by_a_prefix_or_by_a_whole_subject() -> None:
 
 
 def test_the_commands_allow_the_same_as_the_list() -> None:
-    acls = least_acls(["ingest", "upstream-tickets"])
+    acls = least_acls(["ingest", "registry", "upstream-tickets"])
     allowed: set[tuple[str, str, str, str]] = set()
     for line in commands(acls, template="CN={name},O=Acme Corp", bootstrap_servers="kafka:9093"):
         words = shlex.split(line)
@@ -108,7 +112,8 @@ def test_the_commands_allow_the_same_as_the_list() -> None:
         pairs = list(zip(words[6::2], words[7::2], strict=True))
         (who,) = (value for option, value in pairs if option == "--allow-principal")
         operations = [value for option, value in pairs if option == "--operation"]
-        resources = [(option[2:], value) for option, value in pairs if option in ("--topic", "--group")]
+        kinds = {"--topic": "topic", "--group": "group", "--transactional-id": "transactionalId"}
+        resources = [(kinds[option], value) for option, value in pairs if option in kinds]
         allowed |= {(who, kind, resource, o) for kind, resource in resources for o in operations}
     assert allowed == {
         (f"User:CN={acl.name},O=Acme Corp", acl.kind, acl.resource, operation)

@@ -79,7 +79,7 @@ def test_a_former_active_process_is_stopped_before_it_publishes() -> None:
     assert len(told) == 1
 
 
-async def test_a_process_that_hears_nothing_from_the_broker_for_a_session_publishes_nothing(
+async def test_a_process_that_hears_nothing_from_the_broker_for_a_session_writes_nothing(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may have stalled, and another one may be active by now."""
@@ -98,9 +98,9 @@ async def test_a_process_that_hears_nothing_from_the_broker_for_a_session_publis
     monkeypatch.setattr(leadership, "_confirmed", time.monotonic() - 3_600)
     for confirmed in (False, True):
         with pytest.raises(TransientError, match=r"still the active one of test\.active"):
-            await made.publisher.send([])
+            made.require_active()
         assert await coordinator._do_heartbeat() is confirmed
-    made.publisher.check()
+    made.require_active()
 
 
 def test_lost_leadership_drops_what_waits_and_stops_the_service(

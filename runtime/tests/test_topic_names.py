@@ -24,6 +24,7 @@ from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.group import JoinGroupRequest, SyncGroupRequest
 from aiokafka.protocol.metadata import MetadataRequest, MetadataResponse_v0
+from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnRequest, InitProducerIdRequest
 from aiokafka.protocol.types import Array, Schema, String
 from pydantic import ValidationError
 from tunewheel_runtime.kafka import client_options
@@ -42,7 +43,12 @@ def test_a_request_names_topics_and_groups_as_the_broker_does() -> None:
     assert written(MetadataRequest(["ticket.published"])).topics == ["acme.ticket.published"]
     assert written(MetadataRequest(None), 1).topics is None, "all topics stays all topics"
     assert written(FindCoordinatorRequest("ingest.x", 0), 1).coordinator_key == "acme.ingest.x"
-    assert written(FindCoordinatorRequest("transaction", 1), 1).coordinator_key == "transaction"
+    assert written(FindCoordinatorRequest("registry.active", 1), 1).coordinator_key == "acme.registry.active"
+    assert written(InitProducerIdRequest("registry.active", 1_000)).transactional_id == "acme.registry.active"
+    added = written(AddPartitionsToTxnRequest("registry.active", 7, 0, [("model.promoted", [0])]))
+    assert (added.transactional_id, added.topics) == ("acme.registry.active", [("acme.model.promoted", [0])])
+    assert written(EndTxnRequest("registry.active", 7, 0, True)).transactional_id == "acme.registry.active"
+    assert written(InitProducerIdRequest(None, 1_000)).transactional_id is None
     offsets = [("ticket.published", [(0, 7, "")])]
     commit = written(OffsetCommitRequest("ingest.x", 1, "member", -1, offsets), 2)
     assert (commit.consumer_group, commit.consumer_id) == ("acme.ingest.x", "member")
@@ -97,7 +103,7 @@ def leaves(schema: Schema) -> Iterator[str]:
 def test_no_field_with_a_name_is_forgotten() -> None:
     """Whatever aiokafka can ask by the APIs that are let through, in all their versions."""
     naming = {"topic", "topics", "name", "group", "groups", "group_id", "consumer_group", "resource_name",
-              "coordinator_key", "groups_names"}  # fmt: skip
+              "coordinator_key", "groups_names", "transactional_id"}  # fmt: skip
     found: set[tuple[int, str]] = set()
     for module in pkgutil.iter_modules(protocol.__path__):
         for kind in vars(importlib.import_module(f"aiokafka.protocol.{module.name}")).values():

@@ -87,6 +87,7 @@ class Bus:
             bootstrap_servers=self._kafka,
             max_partition_fetch_bytes=8 << 20,
             auto_offset_reset="earliest",  # an erasure may have deleted what lay at the mark
+            isolation_level="read_committed",
         )
         await consumer.start()
         try:

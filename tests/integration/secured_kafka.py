@@ -283,7 +283,8 @@ async def forbid(options: dict[str, Any], acls: Iterable[dict[str, Any]]) -> Non
 
 
 def _bindings(acls: Iterable[dict[str, Any]]) -> list[tuple[Any, ...]]:
-    kinds, literal, everywhere, allowed = {"topic": 2, "group": 3}, 3, "*", 3
+    kinds = {"topic": 2, "group": 3, "transactionalId": 5}
+    literal, everywhere, allowed = 3, "*", 3
     return [
         (kinds[acl["resource_type"]], acl["resource_name"], literal, acl["principal"], everywhere,
          _OPERATIONS[operation], allowed)

@@ -21,13 +21,14 @@ from tunewheel_cli.main import app
 from tunewheel_cli.topics import Topic, ensure_topics
 from tunewheel_contracts import topics
 from tunewheel_contracts.erasures import HOLDERS
-from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.event import Envelope, KafkaRecord, new_event
 from tunewheel_contracts.events.upstream import TicketPublished
 from tunewheel_contracts.generation.asyncapi import produced_by
 from tunewheel_contracts.topics import TICKET_PUBLISHED, TOPICS
 from tunewheel_runtime.kafka import client_options
 from tunewheel_runtime.kafka_refusals import NotAllowed
 from tunewheel_runtime.kafka_settings import KafkaSettings
+from tunewheel_runtime.leadership import LeadershipLost
 from tunewheel_runtime.record_search import RecordSearch
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.settings import ServiceSettings
@@ -116,7 +117,7 @@ async def test_every_service_does_its_work_with_its_rights_and_uses_all_of_them(
 
     assert secured.audited("Denied") == set()
     granted = {
-        (acl.name, operation, acl.kind, acl.resource)
+        (acl.name, operation, acl.kind.lower(), acl.resource)
         for acl in least_acls()
         for operation in acl.operations
         if acl.name in SERVICES
@@ -305,9 +306,11 @@ def subscribe(service: Service, handled: set[str]) -> None:
         (subscribe, "topic", TICKET_PUBLISHED.name),
         (lambda service, _: service.view(TICKET_PUBLISHED), "topic", TICKET_PUBLISHED.name),
         (lambda service, _: service.one_at_a_time(TICKET_PUBLISHED), "group", "{name}.active"),
+        (lambda service, _: service.one_at_a_time(TICKET_PUBLISHED), "transactionalId", "{name}.active"),
     ],
-    ids=["group of a subscription", "its topic", "topic of a view", "group of the active process"],
-)
+    ids=["group of a subscription", "its topic", "topic of a view", "group of the active process",
+         "its transactions"],
+)  # fmt: skip
 async def test_a_right_is_missed_by_name_at_the_start_and_later(
     reads: Callable[[Service, set[str]], object],
     lost: str,
@@ -316,13 +319,16 @@ async def test_a_right_is_missed_by_name_at_the_start_and_later(
     project: str,
 ) -> None:
     def may(kind: str, resource: str, operation: str = "Read") -> dict[str, Any]:
+        operation = "Write" if kind == "transactionalId" else operation
         return {"principal": f"User:tunewheel-{project}", "resource_type": kind, "resource_name": resource,
                 "operations": [operation]}  # fmt: skip
 
     wanted = may(lost, resource.format(name=project))
     others = [may("topic", TICKET_PUBLISHED.dead_letter, "Write"), may("topic", TICKET_PUBLISHED.name)]
     others += [may("group", f"{project}.{what}") for what in ("ticket-published", "active")]
-    reason = f"Kafka does not let this client use {lost} {wanted['resource_name']}"
+    others += [may("transactionalId", f"{project}.active")]
+    called = "transactional id" if lost == "transactionalId" else lost
+    reason = f"Kafka does not let this client use {called} {wanted['resource_name']}"
     service, handled = guest(project, secured.by_certificate(project))
     reads(service, handled)
     await allow(secured.operator, [acl for acl in others if acl != wanted])
@@ -333,6 +339,9 @@ async def test_a_right_is_missed_by_name_at_the_start_and_later(
     await allow(secured.operator, [wanted])
     await until(lambda: bool(service.state()["ready"]))
     await forbid(secured.operator, [wanted])
+    if lost == "transactionalId":  # Only a publish needs it.
+        with pytest.raises(LeadershipLost):
+            await service.publisher.send([KafkaRecord(TICKET_PUBLISHED.dead_letter, b"k", b"", {})])
     await asyncio.wait_for(serving, PATIENCE_SECONDS)
     assert isinstance(service.failure, NotAllowed)
     assert reason in str(service.failure)

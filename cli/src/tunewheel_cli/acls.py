@@ -51,12 +51,12 @@ PRINCIPALS = {
 }
 """By principal, who it is."""
 
-Kind = Literal["topic", "group"]
+Kind = Literal["topic", "group", "transactionalId"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Acl:
-    """The rights of one principal on one topic or consumer group."""
+    """The rights of one principal on one topic, consumer group or transactional id."""
 
     name: str
     """The principal, a key of ``PRINCIPALS``."""
@@ -69,7 +69,7 @@ class Acl:
 def least_acls(names: Collection[str] = tuple(PRINCIPALS), *, prefix: str = "") -> tuple[Acl, ...]:
     """Return the rights that ``names`` need, sorted by principal as in ``PRINCIPALS``, then by resource.
 
-    ``prefix``: of topics and groups (``KafkaSettings.topic_prefix``).
+    ``prefix``: of topics, groups and transactional ids (``KafkaSettings.topic_prefix``).
 
     Raises:
         InvalidOption: there is no such principal.
@@ -95,6 +95,8 @@ def _of(name: str) -> list[Acl]:
         allow("Read", "topic", (spec.name for spec in consumed_by(name)))
         allow("Read", "group", (group for spec in TOPICS for group in spec.groups_of(name)))
         allow("Write", "topic", (spec.dead_letter for spec in TOPICS if _refuses(name, spec)))
+        # The active process publishes in transactions (``Publisher.fence``). The id is the group's name.
+        allow("Write", "transactionalId", (f"{name}.active" for spec in TOPICS if name in spec.elects))
     if name == ERASES_LETTERS:
         for operation in ("Read", "Write", "Delete"):
             allow(operation, "topic", ERASED_LETTERS)
@@ -140,6 +142,7 @@ def commands(acls: Iterable[Acl], *, template: str, bootstrap_servers: str) -> l
     for (name, kind, operations), resources in alike.items():
         words = [*tool, "--add", "--allow-principal", principal(name, template)]
         words += [word for operation in operations for word in ("--operation", operation)]
-        words += [word for resource in resources for word in (f"--{kind}", resource)]
+        option = "--transactional-id" if kind == "transactionalId" else f"--{kind}"
+        words += [word for resource in resources for word in (option, resource)]
         lines.append(shlex.join(words))
     return lines

@@ -20,6 +20,7 @@ from aiokafka.errors import (
     KafkaError,
     SaslAuthenticationFailed,
     TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
     UnsupportedSaslMechanismError,
 )
 from aiokafka.protocol.metadata import MetadataRequest
@@ -30,6 +31,7 @@ from tunewheel_runtime.kafka_tokens import TokenUnavailable
 PROBE_SECONDS = 10.0
 _AUTHORIZATION_ERRORS = (
     TopicAuthorizationFailedError, GroupAuthorizationFailedError, ClusterAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
 )  # fmt: skip
 _WHAT_TO_MEND = {
     "CERTIFICATE_REQUIRED": "set ssl_certfile and ssl_keyfile",
@@ -62,7 +64,7 @@ def not_allowed(error: BaseException) -> NotAllowed | None:
     cause = _first_cause(error)
     if not isinstance(cause, _AUTHORIZATION_ERRORS):
         return None
-    kind = type(cause).__name__.removesuffix("AuthorizationFailedError").lower()
+    kind = type(cause).__name__.partition("Authorization")[0].replace("Id", " id").lower()
     names = ", ".join(_names(cause.args))
     what = f"use {kind} {names}" if names else "write to any topic" if kind == "cluster" else f"use a {kind}"
     return NotAllowed(

@@ -4,11 +4,11 @@ Kafka assigns a partition to one member of a group at a time, and takes it from 
 the session time-out. The assignor leaves the partition with its holder as long as the holder lives, so a new
 process waits.
 
-A holder that stalled until another took over learns of it when it next reaches the broker. ``check``, which
-the publisher calls right before each publish, therefore also refuses while the last heartbeat that the broker
-confirmed is older than the session time-out. That makes the window for a stale publish as short as possible,
-but does not close it: a record may already be on its way. So a duplicate publish must be harmless; it is for
-events with ids derived from their causes, and for objects that are created once.
+A holder that stalled until another took over learns of it when it next reaches the broker, and a record of
+its may be on the way then. So the active process publishes in transactions (``Publisher.fence``): Kafka
+refuses all that an earlier holder still sends. ``check`` is for writes that Kafka does not see, to the store.
+It makes the window for a stale write as short as possible, but does not close it; so such a write must be
+harmless.
 """
 
 # aiokafka has no type stubs.

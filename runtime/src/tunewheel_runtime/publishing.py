@@ -15,7 +15,14 @@ from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaConnectionError, KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    KafkaTimeoutError,
+    MessageSizeTooLargeError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+)
 from aiokafka.protocol.metadata import MetadataRequest
 from opentelemetry import metrics
 from opentelemetry.trace import SpanKind
@@ -25,11 +32,16 @@ from tunewheel_contracts.topics import BY_NAME, DEAD_LETTER_OVERHEAD, MAX_MESSAG
 
 from tunewheel_runtime.kafka import client_options, producer_options
 from tunewheel_runtime.kafka_refusals import not_allowed, why_unreachable
+from tunewheel_runtime.leadership import LeadershipLost
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.telemetry import Telemetry, inject
 
 log = structlog.get_logger(__name__)
 Produced = Envelope[Any] | Iterable[Envelope[Any]] | None
+_ABORTED = (
+    KafkaTimeoutError, MessageSizeTooLargeError, TopicAuthorizationFailedError, UnknownTopicOrPartitionError
+)  # fmt: skip
+"""Errors after which aiokafka can go on with a new transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +53,20 @@ class Tombstone:
 
 
 class Publisher:
-    """One idempotent producer. When a publish returns, all replicas have acknowledged the event."""
+    """One idempotent producer. When a publish returns, all replicas have acknowledged the event.
+
+    With a ``transactional_id`` each publish is a transaction, and ``fence`` must come first.
+    """
 
     def __init__(self, settings: ServiceSettings, telemetry: Telemetry) -> None:
         self._settings = settings
         self._tracer = telemetry.tracer
         self._producer: AIOKafkaProducer | None = None
         self._closing: asyncio.Task[None] | None = None
-        self.check: Callable[[], None] = lambda: None
-        """Called right before each publish; raises if this process must not publish now."""
+        self.transactional_id: str | None = None
+        self.lost: Callable[[LeadershipLost], None] = lambda _: None
+        """Called when Kafka accepts no transaction of this process any more."""
+        self._transacting = asyncio.Lock()
         self._published: metrics.Counter = telemetry.meter.create_counter(
             "tunewheel.events.published", description="Events acknowledged by the broker, by topic"
         )
@@ -57,9 +74,10 @@ class Publisher:
     async def start(self) -> None:
         # Dead letters are larger than the messages in them. Other topics refuse messages that are too large.
         largest = MAX_MESSAGE_BYTES + DEAD_LETTER_OVERHEAD
-        producer = AIOKafkaProducer(**producer_options(self._settings, max_message_bytes=largest))
+        options = producer_options(self._settings, max_message_bytes=largest)
+        producer = AIOKafkaProducer(**options, transactional_id=self.transactional_id)
         try:
-            await producer.start()
+            await (producer.start() if self.transactional_id is None else producer.client.bootstrap())
         except BaseException as error:
             await producer.stop()
             if isinstance(error, KafkaConnectionError):
@@ -68,6 +86,16 @@ class Publisher:
                 raise TransientError(f"no connection to Kafka: {reason}") from error
             raise
         self._producer = producer
+
+    async def fence(self) -> None:
+        """Take over the transactional id, and return once no event of an earlier owner can still appear: its
+        open transaction was aborted, or was committed before. Read the log after this, and decide after that.
+
+        Raises:
+            KafkaError: this client may not use the transactional id.
+        """
+        if self._producer is not None and self.transactional_id is not None:
+            await self._producer._sender.start()
 
     async def stop(self) -> None:
         """Send waiting records and stop. Waits at most as long as a publish may take; in an outage it would
@@ -142,36 +170,26 @@ class Publisher:
         """Publish encoded records unchanged, and wait until all are acknowledged.
 
         A record that was not acknowledged in time may still reach the log later, because aiokafka never drops
-        an idempotent batch. Sending it again is harmless, because event ids are derived from content.
+        an idempotent batch. Sending it again is harmless, because event ids are derived from content. But the
+        process that decides alone could then decide otherwise. So a transaction has no time limit.
 
         Raises:
             InvalidEvent: a record is larger than the topic accepts.
             TransientError: the broker did not acknowledge within ``publish_seconds``, or refused temporarily.
             LeadershipLost: another process is active now (``Service.one_at_a_time``).
         """
-        self.check()
-        if self._producer is None:
-            raise TransientError("the broker is not connected yet; try again shortly")
         for record in records:
             # The broker measures the compressed batch.
             if isinstance(record, KafkaRecord) and record.topic in BY_NAME:
                 _require_small(record)
         patience = self._settings.publish_seconds
         try:
-            async with asyncio.timeout(patience):
-                futures = [
-                    await self._producer.send(r.topic, None, key=r.key)
-                    if isinstance(r, Tombstone)
-                    else await self._producer.send(
-                        r.topic,
-                        r.value,
-                        key=r.key,
-                        headers=list(r.headers.items()),
-                        timestamp_ms=r.timestamp_ms,
-                    )
-                    for r in records
-                ]
-                await asyncio.gather(*futures)
+            if self.transactional_id is not None:
+                # A transaction that was begun must end before the next one, even if its caller is cancelled.
+                await asyncio.shield(self._transact(records))
+            else:
+                async with asyncio.timeout(patience):
+                    await _send(self._connected(), records)
         except TimeoutError as error:
             raise TransientError(
                 f"the broker did not acknowledge within {patience:g} s; send it again, which is harmless"
@@ -182,6 +200,41 @@ class Publisher:
             raise TransientError(f"cannot publish: {not_allowed(error) or repr(error)}") from error
         for topic, count in Counter(record.topic for record in records).items():
             self._published.add(count, {"topic": topic})
+
+    async def _transact(self, records: Sequence[KafkaRecord | Tombstone]) -> None:
+        async with self._transacting:
+            producer = self._connected()
+            try:
+                await producer.begin_transaction()
+                try:
+                    await _send(producer, records)
+                except _ABORTED:
+                    await producer.abort_transaction()
+                    raise
+                await producer.commit_transaction()
+            except _ABORTED:
+                raise
+            except KafkaError as error:
+                lost = LeadershipLost(f"Kafka accepts no transaction of this process any more: {error!r}")
+                self.lost(lost)
+                raise lost from error
+
+    def _connected(self) -> AIOKafkaProducer:
+        if self._producer is None:
+            raise TransientError("the broker is not connected yet; try again shortly")
+        return self._producer
+
+
+async def _send(producer: AIOKafkaProducer, records: Sequence[KafkaRecord | Tombstone]) -> None:
+    futures = [
+        await producer.send(r.topic, None, key=r.key)
+        if isinstance(r, Tombstone)
+        else await producer.send(
+            r.topic, r.value, key=r.key, headers=list(r.headers.items()), timestamp_ms=r.timestamp_ms
+        )
+        for r in records
+    ]
+    await asyncio.gather(*futures)
 
 
 def _require_small(record: KafkaRecord) -> None:

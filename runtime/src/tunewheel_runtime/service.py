@@ -249,7 +249,8 @@ class Service:
         self._is_hot_standby = hot_standby
         self._leadership = Leadership(self.settings, topic, group=f"{self.name}.active", lost=self._lose)
         self._health.leadership = self._leadership
-        self.publisher.check = self._leadership.check
+        self.publisher.transactional_id, _ = self._leadership.group
+        self.publisher.lost = self._lose
 
     def _lose(self, error: BaseException) -> None:
         # Events that still wait were decided with outdated knowledge of the log.
@@ -258,7 +259,7 @@ class Service:
 
     def require_active(self) -> None:
         """Check that this process is active. Call it right before a write to the store that only the active
-        process may do; the publisher itself checks before each publish.
+        process may do; Kafka itself refuses what another process publishes.
 
         Raises:
             LeadershipLost, TransientError: see ``Leadership.check``.
@@ -361,12 +362,12 @@ class Service:
             self._health.is_reading = True
             self._broker_watch.start()
             if self._leadership is not None and not self._is_hot_standby:
-                await self._leadership.gain()
+                await self._lead(self._leadership)
             for reader in self._readers:
                 await reader.start()
             self._health.is_reading = False
             if self._leadership is not None and self._is_hot_standby:
-                await self._leadership.gain()
+                await self._lead(self._leadership)
                 await asyncio.gather(*(reader.refresh() for reader in self._readers))
             for hook in self._startup:
                 await hook()
@@ -378,6 +379,10 @@ class Service:
             raise
         self._health.started = self.failure is None
         log.info("ready", http_port=self.http_port, health_port=self.health_port)
+
+    async def _lead(self, leadership: Leadership) -> None:
+        await leadership.gain()
+        await self.publisher.fence()
 
     async def close(self) -> None:
         """Stop all parts in reverse order. Running jobs can write a checkpoint."""

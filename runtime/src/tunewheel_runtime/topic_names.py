@@ -1,4 +1,5 @@
-"""Adds a prefix to the names of topics and consumer groups, so that several installations can share a broker.
+"""Adds a prefix to the names of topics, groups and transactions, so that several installations can share a
+broker.
 
 All code uses the name in the topic's spec, which is also its ``ce_type``. The prefix is added where aiokafka
 writes a request, and removed where it has read the answer. So no other code can forget it. Stored names
@@ -159,24 +160,19 @@ def _of_topic(value: str, beside: Mapping[str, Any], rename: Rename) -> str:
     return rename(value) if beside["resource_type"] == 2 else value
 
 
-def _of_group(value: str, beside: Mapping[str, Any], rename: Rename) -> str:
-    """Rename the key of a coordinator if it is a group (type 0). Other keys are transactions, which are not
-    prefixed."""
-    return rename(value) if beside["coordinator_type"] == 0 else value
-
-
 _TOPIC = {"topic": _name}
 _GROUP = {"group": _name}
+_TRANSACTION = {"transactional_id": _name}
 _OFFSETS = {"consumer_group": _name, "topic": _name}
 _RESOURCE = {"resource_name": _of_topic}
 _FIELDS: Mapping[int, Mapping[str, Change]] = {
-    0: _TOPIC,  # Produce
+    0: _TOPIC | _TRANSACTION,  # Produce
     1: _TOPIC | {"topics": _name},  # Fetch: in the answer a topic's field is called ``topics``
     2: _TOPIC,  # ListOffsets
     3: _TOPIC | {"topics": _name},  # Metadata
     8: _OFFSETS,  # OffsetCommit
     9: _OFFSETS,  # OffsetFetch
-    10: {"consumer_group": _name, "coordinator_key": _of_group},  # FindCoordinator
+    10: {"consumer_group": _name, "coordinator_key": _name},  # FindCoordinator
     11: _GROUP | {"protocol_metadata": _subscription, "member_metadata": _subscription},  # JoinGroup
     12: _GROUP,  # Heartbeat
     13: _GROUP,  # LeaveGroup
@@ -188,7 +184,9 @@ _FIELDS: Mapping[int, Mapping[str, Change]] = {
     19: _TOPIC,  # CreateTopics
     20: _TOPIC | {"topics": _name},  # DeleteTopics
     21: {"name": _name},  # DeleteRecords
-    22: {},  # InitProducerId
+    22: _TRANSACTION,  # InitProducerId
+    24: _TRANSACTION | _TOPIC,  # AddPartitionsToTxn
+    26: _TRANSACTION,  # EndTxn
     32: _RESOURCE,  # DescribeConfigs
     36: {},  # SaslAuthenticate
     37: _TOPIC,  # CreatePartitions

@@ -20,7 +20,7 @@ class _Forgetful:
     def new(self, data: Any, *, cause: Any = None) -> Any:
         return new_event(data, source="/test", cause=cause)
 
-    async def publish(self, envelope: Any) -> None:
+    async def publish_many(self, envelopes: Any) -> None:
         return None
 
 

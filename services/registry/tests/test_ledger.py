@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope, new_event
@@ -22,7 +24,8 @@ class Killed(TransientError):
 
 
 class MemoryLog:
-    """A log that survives the process; ``kill_after`` publishes the writer dies, before or after the ack."""
+    """A log that survives the process; after ``kill_after`` events the writer dies, before or after the ack. It
+    cuts decisions off in the middle, as earlier releases did."""
 
     def __init__(self) -> None:
         self.events: list[Envelope[Any]] = []
@@ -32,7 +35,11 @@ class MemoryLog:
     def new(self, data: Any, *, cause: Envelope[Any] | None = None) -> Envelope[Any]:
         return new_event(data, source="/test", cause=cause)
 
-    async def publish(self, envelope: Envelope[Any]) -> None:
+    async def publish_many(self, envelopes: Sequence[Envelope[Any]]) -> None:
+        for envelope in envelopes:
+            self._publish(envelope)
+
+    def _publish(self, envelope: Envelope[Any]) -> None:
         if self.kill_after is not None:
             self.kill_after -= 1
             if self.kill_after < 0:
@@ -133,6 +140,55 @@ def test_the_state_does_not_depend_on_how_the_topics_interleave(make_desk: Any, 
     straight, mixed = ledger_over(log, desk), ledger_over(log, desk, order)
     assert mixed.state(desk.project) == straight.state(desk.project)
     assert mixed.state(desk.project).champion == straight.state(desk.project).champion
+
+
+async def decided_twice(desk: Any, *triggers: list[Envelope[Any]]) -> list[Envelope[Any]]:
+    """Return the log on which two registries went on from one state: triggers of both, of each alone."""
+    both, *own = triggers
+    before = await run(desk, both, [])
+    events = [*before.lifecycle]
+    for some in own:
+        log = MemoryLog()
+        ledger = ledger_over(log, desk, before.lifecycle)
+        for trigger in some:
+            with contextlib.suppress(InvalidEvent):
+                await ledger.handle(trigger)
+        events += log.lifecycle
+    return events
+
+
+@settings(max_examples=30)
+@given(data=st.data())
+def test_two_decisions_of_one_generation_give_one_state_in_whatever_order_they_arrive(
+    make_desk: Any, data: Any
+):
+    desk = make_desk()
+    some = st.lists(st.sampled_from(triggers_of(desk)), max_size=6)
+    events = asyncio.run(decided_twice(desk, *(data.draw(some) for _ in range(3))))
+    trigger = data.draw(st.sampled_from(triggers_of(desk)))
+    followed: list[tuple[Any, list[str]]] = []
+    for order in (events, events[::-1], data.draw(st.permutations(events))):
+        after = MemoryLog()
+        ledger = ledger_over(after, desk, order)
+        state = ledger.state(desk.project)
+        with contextlib.suppress(InvalidEvent):
+            asyncio.run(ledger.handle(trigger))
+        followed.append((state, [event.id for event in after.events]))
+    assert followed[0] == followed[1] == followed[2]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+async def test_of_two_decisions_of_one_generation_the_later_one_counts(desk: Any, first: int):
+    """A stalled registry promotes a canary that its successor has rolled back."""
+    verdicts = [[desk.judged(2, "canary", verdict)] for verdict in ("passed", "failed")]
+    events = await decided_twice(desk, [desk.passed(1), desk.passed(2)], *verdicts)
+    ledger = ledger_over(MemoryLog(), desk, events[::-1] if first else events)
+    for event in events:  # each is on the log twice
+        ledger.replay(event)
+    state = ledger.state("desk")
+    assert state.models[desk.model_id(2)].stage.value == "rolled_back"
+    assert state.champion is not None
+    assert state.champion.model_id == desk.model_id(1)
 
 
 @given(data=st.data(), shadow=st.booleans(), canary=st.booleans())

@@ -124,13 +124,13 @@ def rights_findings(
 ) -> list[Finding]:
     """Return findings about rights of ``names``, keys of ``acls.PRINCIPALS``, that this client lacks.
 
-    Rights on topics that do not exist yet cannot be checked.
+    Rights on topics that do not exist yet cannot be checked, nor those on transactional ids.
     """
     found: list[Finding] = []
     for name in names:
         lacks: dict[tuple[str, str], list[str]] = {}
         not_told = 0
-        wanted = least_acls([name])
+        wanted = [acl for acl in least_acls([name]) if acl.kind != "transactionalId"]
         acls = [acl for acl in wanted if _exists(acl, cluster)]
         for acl in acls:
             granted = _granted(acl, cluster, groups)

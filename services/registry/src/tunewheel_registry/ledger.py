@@ -4,12 +4,14 @@ published."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from bisect import insort
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import structlog
 from tunewheel_contracts.errors import InvalidEvent
-from tunewheel_contracts.event import Envelope, Event
+from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, EvalRequested
 from tunewheel_contracts.events.lifecycle import ModelCommanded, ModelRegistered
 from tunewheel_contracts.formats.spec import ProjectSpec
@@ -29,7 +31,7 @@ class Log(Protocol):
 
     def new(self, data: Any, *, cause: Envelope[Any] | None = None) -> Envelope[Any]: ...
 
-    async def publish(self, envelope: Envelope[Any]) -> None: ...
+    async def publish_many(self, envelopes: Sequence[Envelope[Any]]) -> None: ...
 
 
 class Require(Protocol):
@@ -45,13 +47,15 @@ FindSpec = Callable[[str], Awaitable[ProjectSpec | None]]
 CatchUp = Callable[[], Awaitable[None]]
 """Return once every lifecycle event now on the log went through ``Ledger.replay``, and ``FindSpec`` returns
 the newest specs."""
+Rank = tuple[int, float, str]
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 class Ledger:
     """Holds one ``State`` per project.
 
-    An event is applied to the state only after the broker acknowledged it. State and log therefore agree even
-    if the process crashes or the broker fails between two events of a decision.
+    Events are applied to the state only after the broker acknowledged them. State and log therefore agree even
+    if the process crashes or the broker fails. Earlier releases may have left a decision half on the log.
     """
 
     def __init__(self, log: Log, find_spec: FindSpec, catch_up: CatchUp, require: Require) -> None:
@@ -60,6 +64,12 @@ class Ledger:
         self._find_spec = find_spec
         self._catch_up = catch_up
         self._states: dict[str, State] = {}
+        self._events: dict[str, dict[Rank, Envelope[Any]]] = {}
+        """By project, every event that was ever seen."""
+        self._decided: dict[str, dict[int, Envelope[Any]]] = {}
+        """By project and generation, the event that counts."""
+        self._refused: dict[str, dict[str | None, datetime]] = {}
+        """By project, the causes of decisions that do not count, with the time of the one that does."""
         self._parked: list[Envelope[Any]] = []
         self._deciding = asyncio.Lock()
 
@@ -74,10 +84,21 @@ class Ledger:
         """Apply one event from the log that a registry published.
 
         Events of different topics arrive in no fixed order. An event that arrives too early, or does not fit
-        yet, is parked until the earlier events have arrived. The resulting state does not depend on the order
-        of arrival.
+        yet, is parked until the earlier events have arrived. Of two events with one generation the later one
+        counts, unless it fits only without its rival. The resulting state does not depend on the order of
+        arrival.
         """
-        self._parked.append(envelope)
+        project, generation = envelope.project, _generation(envelope)
+        if not self._note(envelope):
+            return
+        insort(self._parked, envelope, key=_rank)
+        if generation and generation <= self.state(project).generation:
+            # Two processes decided, so whatever was concluded from the first is concluded anew.
+            log.warning("two_decisions_of_one_generation", project=project, generation=generation)
+            for about in (self._states, self._decided, self._refused):
+                about.pop(project, None)
+            others = [event for event in self._parked if event.project != project]
+            self._parked = sorted([*others, *self._events[project].values()], key=_rank)
         progress = True
         while progress:
             waiting, self._parked = self._parked, []
@@ -86,11 +107,16 @@ class Ledger:
                     self._parked.append(event)
             progress = len(self._parked) < len(waiting) and bool(self._parked)
 
+    def _note(self, envelope: Envelope[Any]) -> bool:
+        """Keep an event; return whether it is new."""
+        events = self._events.setdefault(envelope.project, {})
+        return events.setdefault(_rank(envelope), envelope) is envelope
+
     async def handle(self, trigger: Envelope[Any]) -> None:
         """Publish the events that follow from ``trigger``.
 
-        Lifecycle events are published first, one at a time, then the desired state. ``eval.requested`` comes
-        last, because eval reads the desired state.
+        Lifecycle events and the desired state are published at once, in one transaction. ``eval.requested``
+        comes after that, because eval reads the desired state.
 
         Raises:
             InvalidEvent: the project is not declared, the verdict's reviewer has no right to review, or the
@@ -107,17 +133,24 @@ class Ledger:
             await self._check_reviewer(trigger)
             decided = decide(self.state(trigger.project), trigger, spec.rollout)
             asked = [event for event in decided if isinstance(event, EvalRequested)]
-            for event in decided:
-                if not isinstance(event, EvalRequested):
-                    await self._publish(event, trigger)
-            await self._publish_desired(trigger, spec)
-            for event in asked:
-                await self._publish(event, trigger)
+            made = [event for event in decided if not isinstance(event, EvalRequested)]
+            await self._publish(made, trigger, spec)
+            await self._publish(asked, trigger)
 
-    async def _publish(self, event: Decision, trigger: Envelope[Any]) -> None:
-        envelope = self._log.new(event, cause=trigger)
-        await self._log.publish(envelope)
-        self._apply(envelope)
+    async def _publish(
+        self, decided: Sequence[Decision], cause: Envelope[Any], spec: ProjectSpec | None = None
+    ) -> None:
+        """Publish events, with ``spec`` also the desired state after them."""
+        envelopes = [self._log.new(event, cause=cause) for event in decided]
+        state = self.state(cause.project)
+        for event in envelopes:
+            state = _after(state, event)
+        desired = desired_state(state, spec) if spec is not None else None
+        last = [] if desired is None else [self._log.new(desired, cause=cause)]
+        await self._log.publish_many([*envelopes, *last])
+        for event in envelopes:
+            self._note(event)
+            self._apply(event)
 
     async def _is_taken(self, trigger: Envelope[ModelCommanded]) -> bool:
         """Return whether a command is accepted; publish its refusal if not. A command that was already
@@ -129,7 +162,7 @@ class Ledger:
             await self._spec(command.project)
             await self._require(command.principal, Role.OPERATOR, command.project, field="principal")
         except InvalidEvent as error:
-            await self._publish(refused(command, error.field, error.reason), trigger)
+            await self._publish([refused(command, error.field, error.reason)], trigger)
             return False
         return True
 
@@ -152,12 +185,7 @@ class Ledger:
         """
         async with self._deciding:
             await self._catch_up()
-            await self._publish_desired(declared, await self._spec(declared.project))
-
-    async def _publish_desired(self, cause: Envelope[Event], spec: ProjectSpec) -> None:
-        desired = desired_state(self.state(cause.project), spec)
-        if desired is not None:
-            await self._log.publish(self._log.new(desired, cause=cause))
+            await self._publish([], declared, await self._spec(declared.project))
 
     async def _spec(self, project: str) -> ProjectSpec:
         spec = await self._find_spec(project)
@@ -168,19 +196,21 @@ class Ledger:
         return spec
 
     def _apply(self, envelope: Envelope[Any]) -> None:
-        event: Decision = envelope.data
-        state = self.state(event.project)
-        self._states[event.project] = apply(state, event, cause=envelope.causation_id, at=envelope.time)
+        self._states[envelope.project] = _after(self.state(envelope.project), envelope)
+        if generation := _generation(envelope):
+            self._decided.setdefault(envelope.project, {})[generation] = envelope
 
     def _is_its_turn(self, envelope: Envelope[Any]) -> bool:
         """Return whether all earlier lifecycle events of the project were applied. Events without a
         generation are never held back."""
-        generation = getattr(envelope.data, "generation", None)
-        return generation is None or generation <= self.state(envelope.project).generation + 1
+        return _generation(envelope) <= self.state(envelope.project).generation + 1
 
     def _fits(self, envelope: Envelope[Any]) -> bool:
         """Apply an event; return False if it does not fit yet but may fit after other events. A contradictory
-        registration never fits: it is logged and dropped."""
+        registration never fits: it is logged and dropped. An event of a decision that does not count is
+        dropped."""
+        if self._is_refused(envelope):
+            return True
         try:
             self._apply(envelope)
         except InvalidEvent:
@@ -189,14 +219,41 @@ class Ledger:
             log.exception("lifecycle_event_contradicts", event_id=envelope.id, project=envelope.project)
         return True
 
+    def _is_refused(self, envelope: Envelope[Any]) -> bool:
+        """Return whether another event counts for its generation, or for an earlier one of its decision."""
+        refused, generation = self._refused.setdefault(envelope.project, {}), _generation(envelope)
+        cause = envelope.causation_id
+        if 0 < generation <= self.state(envelope.project).generation:
+            counts = self._decided.get(envelope.project, {}).get(generation, envelope)
+            if counts.id != envelope.id:
+                refused[cause] = max(counts.time, refused.get(cause, _NEVER))
+            return True
+        return generation > 0 and envelope.time <= refused.get(cause, _NEVER)
+
     def _apply_parked(self, project: str) -> None:
-        """Apply the parked events of ``project``, ordered by generation. Called once the log is read to its
-        end, so no missing event will arrive. An event that still does not fit was written by somebody else;
-        it is logged as an error and dropped."""
+        """Apply the parked events of ``project``, in the order of generations. Called once the log is read to
+        its end, so no missing event will arrive. An event that still does not fit was written by somebody
+        else; it is logged as an error and dropped."""
         mine = [event for event in self._parked if event.project == project]
         self._parked = [event for event in self._parked if event.project != project]
-        for envelope in sorted(mine, key=lambda event: getattr(event.data, "generation", None) or 0):
+        for envelope in mine:
             if not self._fits(envelope):
                 log.error(
                     "lifecycle_event_fits_nothing", event_id=envelope.id, data=envelope.data.model_dump()
                 )
+
+
+def _after(state: State, envelope: Envelope[Any]) -> State:
+    return apply(state, envelope.data, cause=envelope.causation_id, at=envelope.time)
+
+
+def _generation(envelope: Envelope[Any]) -> int:
+    """Return the generation of a lifecycle event; 0: it has none."""
+    return getattr(envelope.data, "generation", None) or 0
+
+
+def _rank(envelope: Envelope[Any]) -> Rank:
+    """Return the sort key of parked events. Of two events with one generation the later one comes first: the
+    process that took over decided later than the one that had stalled."""
+    generation, time = _generation(envelope), envelope.time.timestamp()
+    return generation, -time if generation else time, envelope.id

@@ -39,8 +39,8 @@ class Version:
 
 class Catalog:
     """The newest spec and the newest desired state of each project. An older generation never replaces a
-    newer one. Of two equal generations with other models the first stays: a registry that was no longer
-    active published one of them."""
+    newer one. Of two equal generations with other models the later one counts, whichever arrives first: a
+    registry that was no longer active published the other."""
 
     def __init__(self) -> None:
         self._registered: dict[str, Envelope[ModelRegistered]] = {}
@@ -95,11 +95,13 @@ class Catalog:
     def _take_desired(self, event: Envelope[ServingDesired]) -> None:
         known = self._desired.get(event.project)
         if known is not None and _contradict(known, event):
+            refused, kept = sorted((known, event), key=lambda one: (one.time, one.id))
             self.refusals[event.project] = (
                 f"two registries decided on generation {event.data.generation} of {event.project}: the "
-                f"routes of event {known.id} serve, those of {event.id} are refused; compare `tunewheel "
+                f"routes of event {kept.id} serve, those of {refused.id} are refused; compare `tunewheel "
                 "status` with the registry, and decide again by `tunewheel model promote` or `rollback`"
             )
+            self._desired[event.project] = kept
         elif known is None or event.data.generation >= known.data.generation:
             if known is None or event.data.generation > known.data.generation:
                 self.refusals.pop(event.project, None)

@@ -1,0 +1,23 @@
+"""A registry that stalls while its decision is on its way, and whose successor decides otherwise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .fencing import Lane, Trial
+from .stalls import Kind
+
+pytestmark = pytest.mark.chaos
+
+
+@pytest.mark.parametrize("kind", ["stop", "cut"])
+async def test_a_decision_that_was_on_its_way_while_another_registry_took_over_is_never_seen(
+    fresh_kafka: str, tmp_path: Path, kind: Kind
+):
+    """It is delivered once the successor has decided on the same generation."""
+    async with Lane.on(fresh_kafka, tmp_path, replicas=3) as lane:
+        outcome = await lane.run(Trial(0, kind, held_back=True, after_ms=0, seconds=None))
+    assert outcome.failover_seconds is not None
+    assert (outcome.stale, outcome.is_identical, outcome.decided) == (0, True, "after")
