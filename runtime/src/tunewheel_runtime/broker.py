@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -57,6 +58,13 @@ class _Broker(KafkaBroker):
         builder: Any = await super()._connect()
         self.config.broker_config.builder = partial(_Subscribed, **builder.keywords)
         return self.config.broker_config.builder
+
+    async def start(self) -> None:
+        """Start all subscribers at once: a process that takes over has some ten, and FastStream would start one
+        after the other."""
+        await self.connect()
+        await asyncio.gather(*(subscriber.start() for subscriber in self.subscribers))
+        self.running = True
 
 
 def _security(options: Mapping[str, Any]) -> BaseSecurity | None:

@@ -220,6 +220,8 @@ class Publisher:
                 raise lost from error
 
     def _connected(self) -> AIOKafkaProducer:
+        if self._closing is not None:  # No handler shall try again, which would hold up the end.
+            raise LeadershipLost("this process is no longer the active one, and ends")
         if self._producer is None:
             raise TransientError("the broker is not connected yet; try again shortly")
         return self._producer

@@ -24,8 +24,8 @@ class Killed(TransientError):
 
 
 class MemoryLog:
-    """A log that survives the process; after ``kill_after`` events the writer dies, before or after the ack. It
-    cuts decisions off in the middle, as earlier releases did."""
+    """A log that survives the process; after ``kill_after`` events the writer dies, before or after the ack.
+    It cuts decisions off in the middle, as earlier releases did."""
 
     def __init__(self) -> None:
         self.events: list[Envelope[Any]] = []

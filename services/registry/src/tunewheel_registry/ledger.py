@@ -54,8 +54,9 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 class Ledger:
     """Holds one ``State`` per project.
 
-    Events are applied to the state only after the broker acknowledged them. State and log therefore agree even
-    if the process crashes or the broker fails. Earlier releases may have left a decision half on the log.
+    Events are applied to the state only after the broker acknowledged them. State and log therefore agree
+    even if the process crashes or the broker fails. An earlier release may have left half a decision on the
+    log.
     """
 
     def __init__(self, log: Log, find_spec: FindSpec, catch_up: CatchUp, require: Require) -> None:
