@@ -12,6 +12,7 @@ from typing import Any
 from aiokafka import conn
 from tunewheel_registry.main import make_app
 from tunewheel_registry.settings import Settings
+from tunewheel_runtime.kafka import PRODUCED
 from tunewheel_runtime.service import Service
 
 
@@ -34,7 +35,8 @@ def serve(environment: dict[str, str], log: Path, left: int) -> None:
 
 
 def serve_through(environment: dict[str, str], log: Path, ports: Mapping[int, int]) -> None:
-    """Be the service. ``ports``: the proxy's by the broker's."""
+    """Be the service. ``ports``: the proxy's by the broker's. A proxy looks for text in what passes."""
+    PRODUCED["compression_type"] = None
     connect = conn.AIOKafkaConnection.connect
 
     async def connect_to_proxy(connection: Any) -> Any:

@@ -60,8 +60,8 @@ class _Broker(KafkaBroker):
         return self.config.broker_config.builder
 
     async def start(self) -> None:
-        """Start all subscribers at once: a process that takes over has some ten, and FastStream would start one
-        after the other."""
+        """Start all subscribers at once. A process that takes over may have ten, and FastStream would start
+        one after the other."""
         await self.connect()
         await asyncio.gather(*(subscriber.start() for subscriber in self.subscribers))
         self.running = True
