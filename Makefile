@@ -19,7 +19,7 @@ NODE := services/serve-gateway/tests/node
 NODE_STAMP := var/node/.installed
 TESTS ?=
 ROUNDS ?= 10
-PART ?= browsers kills matrices models coverage
+PART ?= browsers fencing kills matrices models coverage
 
 # Many an image sets it, and uv compiles nothing: each process would compile its libraries anew, which is half
 # of what a start takes.

@@ -162,17 +162,21 @@ class Lane:
                 await asyncio.sleep(0.05)
 
     async def _settled(self) -> Replica:
-        """Start again what has ended; return the active registry once the others stand by."""
+        """Return the active registry once the others stand by."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
-                for replica in self._replicas:
-                    if await replica.ended(0):
-                        replica.start()
+                await self._revive()
                 states = [await replica.health(self._session) for replica in self._replicas]
                 roles = [state.get("role") if state.get("ready") else None for state in states]
                 if sorted(map(str, roles)) == ["active", *["standby"] * (len(roles) - 1)]:
                     return self._replicas[roles.index("active")]
                 await asyncio.sleep(0.1)
+
+    async def _revive(self) -> None:
+        """Start again what has ended, as an orchestrator does."""
+        for replica in self._replicas:
+            if await replica.ended(0):
+                replica.start()
 
     async def _taken_over(self, before: Replica, began: float) -> float:
         others = [replica for replica in self._replicas if replica is not before]
@@ -189,7 +193,8 @@ class Lane:
 
     async def _is_decided(self, model_id: str, project: str) -> bool:
         """Whether an active registry has put the model into traffic. One that is cut off may not know yet
-        that it is no longer active."""
+        that it is no longer active, and ends once it does."""
+        await self._revive()
         return any(
             [
                 await self._is_in(replica, project, model_id, "canary", "production")
@@ -214,10 +219,11 @@ class Lane:
         return {m.model_id: [(s.event_id, s.stage.value) for s in m.history] for m in models}, generations
 
     async def _agree(self, project: str, replay: Histories) -> bool:
-        """Return whether each registry comes to the state of ``replay`` within seconds."""
+        """Return whether each registry comes to the state of ``replay`` within a minute."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while True:
+                    await self._revive()
                     states = [await self._histories(replica, project) for replica in self._replicas]
                     if all(state == replay for state in states):
                         return True
@@ -258,20 +264,23 @@ def figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """Run trials, write their figures, and return them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--long", type=int, default=20, help="of them, how many last 20 to 60 s")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lanes", type=int, default=4)
     parser.add_argument("--out", type=Path, default=Path("var/nightly/fencing.json"))
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     wanted = trials(options.trials, long=options.long, seed=options.seed)
     with tempfile.TemporaryDirectory() as scratch, ThreeBrokers(Path(scratch)) as brokers:
         outcomes = asyncio.run(measure(brokers.servers, Path(scratch), wanted, lanes=options.lanes))
+    found = figures(outcomes)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(figures(outcomes), indent=1) + "\n", "utf-8")
-    print(options.out.read_text("utf-8"))
+    options.out.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    print(json.dumps(found))
+    return found
 
 
 if __name__ == "__main__":

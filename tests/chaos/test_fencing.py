@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .fencing import Lane, Trial
+from .fencing import SESSION_SECONDS, Lane, Trial, main
 from .stalls import Kind
 
 pytestmark = pytest.mark.chaos
@@ -21,3 +21,12 @@ async def test_a_decision_that_was_on_its_way_while_another_registry_took_over_i
         outcome = await lane.run(Trial(0, kind, held_back=True, after_ms=0, seconds=None))
     assert outcome.failover_seconds is not None
     assert (outcome.stale, outcome.is_identical, outcome.decided) == (0, True, "after")
+
+
+@pytest.mark.nightly("fencing")
+def test_200_stalls_and_cuts_on_three_brokers_leave_no_stale_decision():
+    """The figures are in var/nightly/fencing.json."""
+    found = main([])
+    assert (found["trials"], found["identical"], found["stale_visible"]) == (200, 200, 0)
+    assert found["failovers"] > 150
+    assert found["failover_p99_seconds"] <= SESSION_SECONDS + 3

@@ -33,6 +33,7 @@ from tunewheel_contracts.events.training import TrainAction, TrainControl
 from tunewheel_contracts.events.upstream import TicketPublished
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
 from tunewheel_runtime.kafka import POLL_MS, LongPolling, client_options, make_consumer
+from tunewheel_runtime.leadership import LeadershipLost
 from tunewheel_runtime.service import Delivery, Lease, Service
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.telemetry import make_telemetry
@@ -411,7 +412,7 @@ async def test_a_process_that_stalled_gives_up_when_another_became_the_active_on
             stalled.send_signal(signal.SIGCONT)
             said = await asyncio.wait_for(stalled.stderr.read(), PATIENCE_SECONDS)
             assert await stalled.wait() == 1
-            assert b"another process is active in" in said
+            assert b"LeadershipLost" in said
             assert other.state()["ready"]
             data = TrainControl(project=project, run_id="run-1", action=TrainAction.PAUSE, request="last")
             await other.publish(other.new(data))
@@ -436,6 +437,36 @@ async def test_a_dropped_publisher_sends_nothing_that_waits(kafka: str, tmp_path
         await bus.publish(request(project, "end"))
         found = await bus.collect(topics.DATASET_REQUESTED, 2, where=lambda e: e.project == project)
     assert [event.data.request for event in found] == ["acknowledged", "end"]
+
+
+async def test_a_publisher_that_another_one_fenced_publishes_nothing_more(
+    kafka: str, tmp_path: Path, project: str
+) -> None:
+    older, newer = (service(kafka, tmp_path, project).publisher for _ in range(2))
+    told: list[LeadershipLost] = []
+    for publisher in (older, newer):
+        publisher.transactional_id, publisher.lost = f"{project}.active", told.append
+        await publisher.start()
+    async with Bus(kafka) as bus:
+        await older.fence()
+        await older.publish(request(project, "first"))
+        cancelled = asyncio.create_task(older.publish(request(project, "cancelled")))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        await older.publish_many([request(project, f"{n}") for n in range(3)])
+        await newer.fence()
+        with pytest.raises(LeadershipLost):
+            await older.publish(request(project, "stale"))
+        assert len(told) == 1
+        older.drop()
+        with pytest.raises(LeadershipLost):
+            await older.publish(request(project, "later"))
+        await newer.publish(request(project, "last"))
+        found = await bus.collect(topics.DATASET_REQUESTED, 6, where=lambda e: e.project == project)
+    for publisher in (older, newer):
+        await publisher.stop()
+    seen = [event.data.request for event in found]
+    assert sorted(seen) == ["0", "1", "2", "cancelled", "first", "last"]
 
 
 async def test_a_batch_is_whole_and_a_bad_record_in_it_is_dead_lettered(

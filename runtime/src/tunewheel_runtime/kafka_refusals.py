@@ -64,6 +64,8 @@ def not_allowed(error: BaseException) -> NotAllowed | None:
     cause = _first_cause(error)
     if not isinstance(cause, _AUTHORIZATION_ERRORS):
         return None
+    if not cause.args and isinstance(error, _AUTHORIZATION_ERRORS):
+        cause = error  # aiokafka's sender adds the name in an error of its own.
     kind = type(cause).__name__.partition("Authorization")[0].replace("Id", " id").lower()
     names = ", ".join(_names(cause.args))
     what = f"use {kind} {names}" if names else "write to any topic" if kind == "cluster" else f"use a {kind}"

@@ -216,6 +216,7 @@ class Publisher:
                 raise
             except KafkaError as error:
                 lost = LeadershipLost(f"Kafka accepts no transaction of this process any more: {error!r}")
+                lost.__cause__ = error
                 self.lost(lost)
                 raise lost from error
 
