@@ -431,7 +431,7 @@ async def test_a_dropped_publisher_sends_nothing_that_waits(kafka: str, tmp_path
         await asyncio.sleep(0)  # the record is in the producer, whose sender has not run yet
         made.publisher.drop()
         waiting.cancel()
-        with pytest.raises(TransientError):
+        with pytest.raises(LeadershipLost):
             await made.publish(request(project, "later"))
         await made.publisher.stop()
         await bus.publish(request(project, "end"))

@@ -53,10 +53,8 @@ class Tombstone:
 
 
 class Publisher:
-    """One idempotent producer. When a publish returns, all replicas have acknowledged the event.
-
-    With a ``transactional_id`` each publish is a transaction, and ``fence`` must come first.
-    """
+    """One idempotent producer. When a publish returns, all replicas have acknowledged the event. With a
+    ``transactional_id`` each publish is a transaction, and ``fence`` must come first."""
 
     def __init__(self, settings: ServiceSettings, telemetry: Telemetry) -> None:
         self._settings = settings

@@ -7,6 +7,7 @@ import asyncio
 from bisect import insort
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from functools import reduce
 from typing import Any, Protocol
 
 import structlog
@@ -143,11 +144,9 @@ class Ledger:
     ) -> None:
         """Publish events, with ``spec`` also the desired state after them."""
         envelopes = [self._log.new(event, cause=cause) for event in decided]
-        state = self.state(cause.project)
-        for event in envelopes:
-            state = _after(state, event)
+        state = reduce(_after, envelopes, self.state(cause.project))
         desired = desired_state(state, spec) if spec is not None else None
-        last = [] if desired is None else [self._log.new(desired, cause=cause)]
+        last = [self._log.new(desired, cause=cause)] if desired is not None else []
         await self._log.publish_many([*envelopes, *last])
         for event in envelopes:
             self._note(event)
