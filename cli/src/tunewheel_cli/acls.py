@@ -95,7 +95,6 @@ def _of(name: str) -> list[Acl]:
         allow("Read", "topic", (spec.name for spec in consumed_by(name)))
         allow("Read", "group", (group for spec in TOPICS for group in spec.groups_of(name)))
         allow("Write", "topic", (spec.dead_letter for spec in TOPICS if _refuses(name, spec)))
-        # The active process publishes in transactions (``Publisher.fence``). The id is the group's name.
         allow("Write", "transactionalId", (f"{name}.active" for spec in TOPICS if name in spec.elects))
     if name == ERASES_LETTERS:
         for operation in ("Read", "Write", "Delete"):

@@ -60,8 +60,7 @@ class _Broker(KafkaBroker):
         return self.config.broker_config.builder
 
     async def start(self) -> None:
-        """Start all subscribers at once. A process that takes over may have ten, and FastStream would start
-        one after the other."""
+        """Start all subscribers at once. FastStream would start one after the other, and takeovers wait."""
         await self.connect()
         await asyncio.gather(*(subscriber.start() for subscriber in self.subscribers))
         self.running = True

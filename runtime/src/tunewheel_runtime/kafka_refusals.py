@@ -61,11 +61,10 @@ class NotAllowed(TunewheelError):
 
 def not_allowed(error: BaseException) -> NotAllowed | None:
     """Return a ``NotAllowed`` if ``error`` is a missing right or was caused by one; otherwise None."""
-    cause = _first_cause(error)
+    # aiokafka's sender names the transactional id in an error of its own.
+    cause = error if isinstance(error, _AUTHORIZATION_ERRORS) and error.args else _first_cause(error)
     if not isinstance(cause, _AUTHORIZATION_ERRORS):
         return None
-    if not cause.args and isinstance(error, _AUTHORIZATION_ERRORS):
-        cause = error  # aiokafka's sender adds the name in an error of its own.
     kind = type(cause).__name__.partition("Authorization")[0].replace("Id", " id").lower()
     names = ", ".join(_names(cause.args))
     what = f"use {kind} {names}" if names else "write to any topic" if kind == "cluster" else f"use a {kind}"

@@ -168,8 +168,9 @@ class Publisher:
         """Publish encoded records unchanged, and wait until all are acknowledged.
 
         A record that was not acknowledged in time may still reach the log later, because aiokafka never drops
-        an idempotent batch. Sending it again is harmless, because event ids are derived from content. But the
-        process that decides alone could then decide otherwise. So a transaction has no time limit.
+        an idempotent batch. Sending it again is harmless, because event ids are derived from content. But a
+        process that decides alone could decide otherwise then. So a transaction ends before the next begins,
+        however long that takes, and even if its caller is cancelled.
 
         Raises:
             InvalidEvent: a record is larger than the topic accepts.
@@ -183,7 +184,6 @@ class Publisher:
         patience = self._settings.publish_seconds
         try:
             if self.transactional_id is not None:
-                # A transaction that was begun must end before the next one, even if its caller is cancelled.
                 await asyncio.shield(self._transact(records))
             else:
                 async with asyncio.timeout(patience):

@@ -362,12 +362,14 @@ class Service:
             self._health.is_reading = True
             self._broker_watch.start()
             if self._leadership is not None and not self._is_hot_standby:
-                await self._lead(self._leadership)
+                await self._leadership.gain()
+                await self.publisher.fence()
             for reader in self._readers:
                 await reader.start()
             self._health.is_reading = False
             if self._leadership is not None and self._is_hot_standby:
-                await self._lead(self._leadership)
+                await self._leadership.gain()
+                await self.publisher.fence()
                 await asyncio.gather(*(reader.refresh() for reader in self._readers))
             for hook in self._startup:
                 await hook()
@@ -379,10 +381,6 @@ class Service:
             raise
         self._health.started = self.failure is None
         log.info("ready", http_port=self.http_port, health_port=self.health_port)
-
-    async def _lead(self, leadership: Leadership) -> None:
-        await leadership.gain()
-        await self.publisher.fence()
 
     async def close(self) -> None:
         """Stop all parts in reverse order. Running jobs can write a checkpoint."""

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 from bisect import insort
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
 from functools import reduce
 from typing import Any, Protocol
 
@@ -49,15 +48,13 @@ CatchUp = Callable[[], Awaitable[None]]
 """Return once every lifecycle event now on the log went through ``Ledger.replay``, and ``FindSpec`` returns
 the newest specs."""
 Rank = tuple[int, float, str]
-_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 class Ledger:
     """Holds one ``State`` per project.
 
-    Events are applied to the state only after the broker acknowledged them. State and log therefore agree
-    even if the process crashes or the broker fails. An earlier release may have left half a decision on the
-    log.
+    Events are applied to the state only after the broker acknowledged them. So state and log agree even if
+    the process crashes or the broker fails. An earlier release may have left half a decision on the log.
     """
 
     def __init__(self, log: Log, find_spec: FindSpec, catch_up: CatchUp, require: Require) -> None:
@@ -70,7 +67,7 @@ class Ledger:
         """By project, every event that was ever seen."""
         self._decided: dict[str, dict[int, Envelope[Any]]] = {}
         """By project and generation, the event that counts."""
-        self._refused: dict[str, dict[str | None, datetime]] = {}
+        self._refused: dict[str, dict[str | None, float]] = {}
         """By project, the causes of decisions that do not count, with the time of the one that does."""
         self._parked: list[Envelope[Any]] = []
         self._deciding = asyncio.Lock()
@@ -86,9 +83,8 @@ class Ledger:
         """Apply one event from the log that a registry published.
 
         Events of different topics arrive in no fixed order. An event that arrives too early, or does not fit
-        yet, is parked until the earlier events have arrived. Of two events with one generation the later one
-        counts, unless it fits only without its rival. The resulting state does not depend on the order of
-        arrival.
+        yet, is parked until the earlier events have arrived. Of events with one generation the latest that
+        fits counts. The resulting state does not depend on the order of arrival.
         """
         project, generation = envelope.project, _generation(envelope)
         if not self._note(envelope):
@@ -206,9 +202,8 @@ class Ledger:
         return _generation(envelope) <= self.state(envelope.project).generation + 1
 
     def _fits(self, envelope: Envelope[Any]) -> bool:
-        """Apply an event; return False if it does not fit yet but may fit after other events. A contradictory
-        registration never fits: it is logged and dropped. An event of a decision that does not count is
-        dropped."""
+        """Apply an event; return False if it does not fit yet but may fit after other events. Dropped are a
+        contradictory registration, which is logged, and an event of a decision that does not count."""
         if self._is_refused(envelope):
             return True
         try:
@@ -226,9 +221,9 @@ class Ledger:
         if 0 < generation <= self.state(envelope.project).generation:
             counts = self._decided.get(envelope.project, {}).get(generation, envelope)
             if counts.id != envelope.id:
-                refused[cause] = max(counts.time, refused.get(cause, _NEVER))
+                refused[cause] = max(counts.time.timestamp(), refused.get(cause, 0))
             return True
-        return generation > 0 and envelope.time <= refused.get(cause, _NEVER)
+        return generation > 0 and envelope.time.timestamp() <= refused.get(cause, 0)
 
     def _apply_parked(self, project: str) -> None:
         """Apply the parked events of ``project``, in the order of generations. Called once the log is read to
