@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from tunewheel_cli.publishing.folder import document_files, read_documents
-from tunewheel_cli.publishing.items import Found, FoundFile, Refusal
+from tunewheel_cli.publishing.items import Found, FoundFile, Kind, Refusal, SourceUnusable
+from tunewheel_cli.publishing.sources import open_source
 
 
 @pytest.fixture
@@ -68,6 +69,15 @@ def test_a_file_that_bears_the_mark_of_its_encoding_is_left_to_ingest(folder: Pa
     found = read(folder)["marked.md"]
     assert isinstance(found, FoundFile)
     assert (found.document_id, found.media_type) == ("marked.md", "text/markdown")
+
+
+def test_a_file_of_any_ending_is_left_to_ingest_if_it_is_said_to_be_a_document(tmp_path: Path) -> None:
+    (tmp_path / "mail.eml").write_text("Subject: bell")
+    with pytest.raises(SourceUnusable):
+        open_source(tmp_path / "mail.eml", kind=None, maps=(), max_bytes=1_000)
+    (found,) = open_source(tmp_path / "mail.eml", kind=Kind.DOCUMENT, maps=(), max_bytes=1_000)
+    assert isinstance(found, FoundFile)
+    assert (found.document_id, found.media_type) == ("mail.eml", None)
 
 
 def write(root: Path, *names: str) -> None:

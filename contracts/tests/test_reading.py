@@ -33,7 +33,7 @@ SOURCES = ("/tunewheel/ingest", "zendesk", "/tunewheels")
 UNREADABLE = {
     "adapter-ref method", "alarm.opened detector", "chat-example messages.role", "dataset.requested reason",
     "desired-routes routes.adapter.method", "desired-routes routes.role",
-    "document.published media_type", "drift.detected detector", "eval.failed adapter.method",
+    "drift.detected detector", "eval.failed adapter.method",
     "eval.passed adapter.method", "eval.undecided adapter.method", "example.published messages.role",
     "feedback.received messages.role", "feedback.received rating", "inference.completed messages.role",
     "inference.completed role", "inference.scored of", "inference.scored role",

@@ -17,7 +17,7 @@ from tunewheel_contracts.events.upstream import (
     TicketPublished,
 )
 from tunewheel_ingest.handlers import made
-from tunewheel_ingest.parsing.text import parse_markdown
+from tunewheel_ingest.parsing.formats.text import parse_markdown
 from tunewheel_ingest.records import RECORD_OF, document_record
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -17,7 +17,7 @@ from tunewheel_contracts.events.upstream import (
 )
 from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_ingest.normalising import normalise
-from tunewheel_ingest.parsing.text import parse_markdown
+from tunewheel_ingest.parsing.formats.text import parse_markdown
 from tunewheel_ingest.records import (
     document_record,
     example_record,

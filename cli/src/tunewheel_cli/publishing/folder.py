@@ -6,8 +6,7 @@ import codecs
 import subprocess
 from pathlib import Path
 
-from tunewheel_contracts.events.upstream import BINARY_TYPES
-from tunewheel_contracts.formats.document import LANGUAGES, PROSE_TYPES, media_type_of
+from tunewheel_contracts.formats.document import LANGUAGES, PROSE_TYPES, is_text, media_type_of
 
 from tunewheel_cli.publishing.items import Found, FoundFile, Refusal, Source
 from tunewheel_cli.publishing.lines import OnBytes
@@ -66,11 +65,11 @@ def read_document(
     path: Path, name: str, *, max_bytes: int, on_bytes: OnBytes | None = None
 ) -> Found | FoundFile | Refusal | None:
     """Return the file at ``path`` as the document ``name``; None for blank source code."""
-    media_type = media_type_of(name) or "text/plain"
+    media_type = media_type_of(name)
     size = 0
     try:
         size = path.stat().st_size
-        if media_type in BINARY_TYPES:
+        if media_type is None or not is_text(media_type):
             return _counted(FoundFile(name, path, name, media_type, size), on_bytes)
         if size > max_bytes:
             return Refusal(

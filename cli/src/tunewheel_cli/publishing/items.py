@@ -39,7 +39,8 @@ class FoundFile:
     where: str
     path: Path
     document_id: str
-    media_type: str
+    media_type: str | None
+    """None: ingest knows the type by the ending, or refuses the file."""
     size: int
 
 

@@ -43,10 +43,11 @@ def open_source(
         if kind is None:
             raise InvalidOption("--kind: is needed for CSV; say ticket, example or document")
         return read_csv(path, mapping=mapping, fields=fields_of(kind), max_bytes=max_bytes, on_bytes=on_bytes)
-    if media_type_of(path.name):
+    if media_type_of(path.name) or kind is Kind.DOCUMENT:
         return read_documents(path.parent, [path], max_bytes=max_bytes, on_bytes=on_bytes)
     known = ", ".join((*JSON_LINES, ".csv", known_endings()))
-    raise SourceUnusable(f"{path}: is none of {known}; rename it or convert it")
+    advice = "rename it, convert it, or send it to ingest with --kind document"
+    raise SourceUnusable(f"{path}: is none of {known}; {advice}")
 
 
 def is_publishable(name: str) -> bool:

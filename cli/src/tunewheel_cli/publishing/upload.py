@@ -48,7 +48,8 @@ class Uploader:
             self._session = open_session(
                 timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS), headers=self._ingest.headers
             )
-        query = {"project": project, "document_id": file.document_id, "media_type": file.media_type}
+        query = {"project": project, "document_id": file.document_id}
+        query |= {"media_type": file.media_type} if file.media_type else {}
         try:
             with file.path.open("rb") as body:
                 async with self._session.post(

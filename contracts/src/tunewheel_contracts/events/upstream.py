@@ -12,26 +12,13 @@ from tunewheel_contracts.errors import inconsistent
 from tunewheel_contracts.event import UpstreamEvent
 from tunewheel_contracts.fields import ArtifactRef, JsonObject, RelativePath, Slug, SourceId, Text, Timestamp
 from tunewheel_contracts.formats.dataset import ChatMessage
-from tunewheel_contracts.formats.document import DOCX
+from tunewheel_contracts.formats.document import MediaType, is_text
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.principal import OptionalPrincipal
-from tunewheel_contracts.reading import if_unknown
 
 Attributes = Annotated[dict[str, str], Field(max_length=64)]
 Answer = JsonObject | Text
 Turns = Annotated[tuple[ChatMessage, ...], Field(max_length=200)]
-MediaType = Literal[
-    "text/markdown",
-    "text/plain",
-    "text/html",
-    "application/pdf",
-    "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
-    "text/x-python",
-    "text/x-source",
-]
-"""``text/x-source``: source code in the language that the ending of the document's id names."""
-BINARY_TYPES: frozenset[str] = frozenset({"application/pdf", DOCX})
-"""Media types that are not text. Such a document is published as a file."""
 
 
 class TicketPublished(UpstreamEvent):
@@ -77,7 +64,9 @@ class DocumentPublished(UpstreamEvent):
     """The text; empty if there is a ``file``."""
     file: ArtifactRef | None = None
     """The document's bytes in the object store, if it is not text or is too long for an event."""
-    media_type: Annotated[MediaType, if_unknown(None)] = "text/markdown"
+    media_type: MediaType = "text/markdown"
+    """A format that ingest reads (``services/ingest/README.md``). ``text/x-source``: source code in the
+    language that the ending of the id names. A document of a type other than ``text/…`` is a file."""
     published_at: Timestamp | None = None
     attributes: Attributes = {}
     principal: OptionalPrincipal = None
@@ -87,7 +76,7 @@ class DocumentPublished(UpstreamEvent):
         if bool(self.content) == (self.file is not None):
             both = "is given beside a file; send" if self.content else "is missing, and so is a file; send"
             raise inconsistent("content", f"{both} exactly one of the two")
-        if self.file is None and self.media_type in BINARY_TYPES:
+        if self.file is None and not is_text(self.media_type):
             raise inconsistent(
                 "media_type", f"is {self.media_type}, which is not text; send the bytes as a file instead"
             )

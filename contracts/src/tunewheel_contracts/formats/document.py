@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from tunewheel_contracts.fields import Frozen, Text
 
+_MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}")
+"""RFC 6838 §4.2, in lower case."""
+
+
+def _media_type(value: str) -> str:
+    if not _MEDIA_TYPE.fullmatch(value):
+        raise ValueError("is no media type; send type/subtype in lower case, such as text/markdown")
+    return value
+
+
+MediaType = Annotated[str, AfterValidator(_media_type)]
+"""A media type. The set is open: ingest has a parser for each type that it reads, and refuses others."""
 DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 PROSE_TYPES: Mapping[str, str] = MappingProxyType(
     {
@@ -23,7 +36,7 @@ PROSE_TYPES: Mapping[str, str] = MappingProxyType(
         ".docx": DOCX,
     }
 )
-"""Media type by the ending of a document's id."""
+"""Media type by the ending of a document's id, of the formats that clients publish from folders."""
 LANGUAGES: Mapping[str, str] = MappingProxyType(
     {
         ".py": "python",
@@ -68,6 +81,11 @@ def media_type_of(document_id: str) -> str | None:
     if LANGUAGES.get(suffix) == "python":
         return "text/x-python"
     return PROSE_TYPES.get(suffix) or ("text/x-source" if suffix in LANGUAGES else None)
+
+
+def is_text(media_type: str) -> bool:
+    """Return whether documents of this type are text. Others are published as files."""
+    return media_type.startswith("text/")
 
 
 Place = Annotated[int, Field(ge=1)]

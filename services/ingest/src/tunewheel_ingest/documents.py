@@ -21,12 +21,10 @@ from tunewheel_runtime.service import Service
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
 from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable, refusing_length
+from tunewheel_ingest.parsing.formats import known_parsers
 from tunewheel_ingest.parsing.process import ParserProcess
-from tunewheel_ingest.parsing.text import parse_markdown, parse_plain
 
 FOLDER = "documents"
-READ_HERE = {"text/markdown": parse_markdown, "text/plain": parse_plain}
-"""Formats that need no process with limits: our own code reads them line by line, in linear time."""
 
 
 def folder_of(project: str, document_id: str) -> str:
@@ -46,9 +44,10 @@ class Documents:
         """Return the document as Markdown and sections.
 
         Raises:
-            InvalidEvent: the document cannot be read; the field is ``content`` or ``file``.
+            InvalidEvent: the document cannot be read; the field is ``content``, ``file`` or ``media_type``.
             TransientError: the store or the reading process is away.
         """
+        require_parser(document)
         try:
             return await self._read(document)
         except Unreadable as error:
@@ -56,9 +55,10 @@ class Documents:
             raise InvalidEvent(field=field, reason=str(error)) from error
 
     async def _read(self, document: DocumentPublished) -> ParsedDocument:
-        if document.file is None and document.media_type in READ_HERE:
+        read_here = known_parsers()[document.media_type].read_here
+        if document.file is None and read_here is not None:
             with refusing_length():
-                return READ_HERE[document.media_type](document.content)
+                return read_here(document.content)
         with tempfile.TemporaryDirectory(prefix="document-") as folder:
             source = Path(folder) / "source"
             await self._fetch(document, source)
@@ -88,6 +88,13 @@ class Documents:
             raise InvalidEvent(
                 field="file.sha256", reason=f"does not fit: {error}; publish the document again"
             ) from error
+
+
+def require_parser(document: DocumentPublished) -> None:
+    """Raise ``InvalidEvent`` if no parser reads the document's media type."""
+    if document.media_type not in known_parsers():
+        reason = f"is {document.media_type}, which no parser reads; send one of {', '.join(known_parsers())}"
+        raise InvalidEvent(field="media_type", reason=reason)
 
 
 def too_large(size: int | None, limit: int) -> str:

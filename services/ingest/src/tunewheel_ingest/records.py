@@ -19,7 +19,6 @@ from tunewheel_contracts.events.upstream import (
     TicketPublished,
 )
 from tunewheel_contracts.formats.dataset import ChatMessage
-from tunewheel_contracts.formats.document import PROSE_TYPES
 from tunewheel_contracts.identity import content_id
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
 
@@ -60,7 +59,7 @@ def document_record(event: Envelope[DocumentPublished], parsed: ParsedDocument) 
         event,
         kind=RecordKind.DOCUMENT,
         source_id=document.document_id,
-        title=document.title or parsed.title or _name_of(document),
+        title=document.title or parsed.title or PurePosixPath(document.document_id).stem,
         input=parsed.markdown,
         output=None,
         group=document.document_id,
@@ -173,11 +172,6 @@ def _record(
         return RecordIngested.model_validate(own | fields)
     except ValidationError as error:  # normalising a text, or writing an answer as JSON, made it too long
         raise InvalidEvent.from_validation(error) from error
-
-
-def _name_of(document: DocumentPublished) -> str:
-    path = PurePosixPath(document.document_id)
-    return path.stem if document.media_type in PROSE_TYPES.values() else str(path)
 
 
 def _turns(messages: Iterable[ChatMessage]) -> tuple[ChatMessage, ...]:

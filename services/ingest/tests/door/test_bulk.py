@@ -35,6 +35,11 @@ async def test_one_event_is_published_and_acknowledged(client: httpx.AsyncClient
         ("/v1/tickets", {"ticket_id": "1", "body": "b"}, "project"),
         ("/v1/documents", {"project": "p", "document_id": "../x", "content": "x"}, "document_id"),
         ("/v1/documents", {"project": "p", "document_id": "a.pdf", "content": ""}, "content"),
+        (
+            "/v1/documents",
+            {"project": "p", "document_id": "a", "content": "x", "media_type": "text/x"},
+            "media_type",
+        ),
         ("/v1/examples", {"project": "p", "example_id": "1", "input": "q"}, "output"),
         ("/v1/erasures", {"project": "p", "erasure_id": "1", "requested_by": "m"}, "customer"),
     ],

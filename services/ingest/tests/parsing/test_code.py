@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tunewheel_ingest.parsing.code import parse_code
+from tunewheel_ingest.parsing.formats.code import parse_code
 
 SOURCE = '''\
 """Refunds."""

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable
-from tunewheel_ingest.parsing.docx import MAX_ENTRIES, OLE_MAGIC, parse_docx
+from tunewheel_ingest.parsing.formats.docx import MAX_ENTRIES, OLE_MAGIC, parse_docx
 
 from .docxs import MANUAL, OFFICE, make_docx, merged, paragraph, relations
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tunewheel_ingest.parsing.document import Unreadable
-from tunewheel_ingest.parsing.html import parse_html
+from tunewheel_ingest.parsing.formats.html import parse_html
 
 PAGE = """<!DOCTYPE html>
 <html><head><title>Shop | Battery</title><style>p { color: red }</style>

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tunewheel_ingest.parsing.html import LONGEST_REPEATED, parse_html
+from tunewheel_ingest.parsing.formats.html import LONGEST_REPEATED, parse_html
 
 
 def rows_of(page: str) -> list[str]:

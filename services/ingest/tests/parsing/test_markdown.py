@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tunewheel_ingest.normalising import normalise
+from tunewheel_ingest.parsing.formats.text import parse_markdown
 from tunewheel_ingest.parsing.markdown import LONGEST_HEADING, fenced, sections_of, title_of
-from tunewheel_ingest.parsing.text import parse_markdown
 
 SOP = """\
 ---

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable
-from tunewheel_ingest.parsing.pdf import parse_pdf
+from tunewheel_ingest.parsing.formats.pdf import parse_pdf
 
 from .pdfs import MANUAL, Word, encrypted_pdf, make_pdf
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tunewheel_ingest.parsing.document import Unreadable
 from tunewheel_ingest.parsing.formats import parse_file
-from tunewheel_ingest.parsing.text import decode, decode_python
+from tunewheel_ingest.parsing.formats.text import decode, decode_python
 
 RUSSIAN = "\u0417\u0432\u043e\u043d\u043e\u043a \u043d\u0435 \u0437\u0432\u043e\u043d\u0438\u0442. "
 GREEK = "\u03b7 \u03bc\u03c0\u03b1\u03c4\u03b1\u03c1\u03af\u03b1 \u03bb\u03ac\u03bc\u03c0\u03b5\u03b9 " * 8

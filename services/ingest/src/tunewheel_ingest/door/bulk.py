@@ -12,10 +12,12 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope, UpstreamEvent, decode_data
+from tunewheel_contracts.events.upstream import DocumentPublished
 from tunewheel_contracts.reading import at_door
 from tunewheel_runtime.admission import JSON_LINES
 from tunewheel_runtime.identity.roles import Role
 
+from tunewheel_ingest.documents import require_parser
 from tunewheel_ingest.door.intake import (
     Intake,
     Receipt,
@@ -102,7 +104,10 @@ class Bulk:
             reason = f"is over {self._max_bytes} bytes; split it or send JSON Lines"
             raise TooLarge(field="(body)", reason=reason)
         body = line.data.removeprefix(codecs.BOM_UTF8) if line.number == 1 else line.data
-        return decode_data(event_class, with_project(body, project), at_door())
+        event = decode_data(event_class, with_project(body, project), at_door())
+        if isinstance(event, DocumentPublished):
+            require_parser(event)
+        return event
 
     async def _flush(self, waiting: list[Envelope[Any]], receipt: Receipt) -> None:
         await self._intake.publish(waiting)

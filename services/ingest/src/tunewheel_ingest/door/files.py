@@ -8,7 +8,7 @@ import json
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
@@ -16,14 +16,13 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import decode_data
-from tunewheel_contracts.events.upstream import DocumentPublished, MediaType
+from tunewheel_contracts.events.upstream import DocumentPublished
 from tunewheel_contracts.fields import ArtifactRef
-from tunewheel_contracts.formats.document import media_type_of
 from tunewheel_contracts.reading import at_door
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.store import ObjectStore
 
-from tunewheel_ingest.documents import folder_of, too_large
+from tunewheel_ingest.documents import folder_of, require_parser, too_large
 from tunewheel_ingest.door.intake import (
     Intake,
     Receipt,
@@ -34,6 +33,7 @@ from tunewheel_ingest.door.intake import (
     sent_by,
     unavailable,
 )
+from tunewheel_ingest.parsing.formats import known_parsers, known_type
 
 FIELDS = ("project", "document_id", "title", "media_type", "published_at", "attributes")
 FORM_BYTES = 256 * 1024
@@ -99,6 +99,7 @@ class Files:
         told["file"] = _UNKNOWN.model_dump()
         document = decode_data(DocumentPublished, json.dumps(told).encode(), at_door())
         document = sent_by(request, document, Role.PUBLISHER)
+        require_parser(document)
         await self._intake.check_project(document.project)
         return document
 
@@ -164,8 +165,8 @@ def _type(request: Request) -> str:
 
 def _told_type(sent_as: str, document_id: str) -> str:
     """Return the media type: ``sent_as`` if a parser reads it, else by the ending of the document's id."""
-    known = get_args(MediaType)
-    told = sent_as if sent_as in known else media_type_of(document_id)
+    known = known_parsers()
+    told = sent_as if sent_as in known else known_type(document_id)
     if told is None:
         reason = f"follows neither from Content-Type nor from document_id; send one of {', '.join(known)}"
         raise InvalidEvent(field="media_type", reason=reason)

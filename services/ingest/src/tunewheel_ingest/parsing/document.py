@@ -1,9 +1,11 @@
-"""The result that every parser returns, and the error by which it refuses a document."""
+"""What a parser is, the result that it returns, and the error by which it refuses a document."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import ValidationError
 from tunewheel_contracts.errors import first_complaint
@@ -23,6 +25,22 @@ class ParsedDocument(Frozen):
     title: str = ""
     """The document's own title; empty if it has none."""
     attributes: dict[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Parser:
+    """Reads the documents of one media type."""
+
+    media_type: str
+    read: Callable[[Path, str], ParsedDocument]
+    """Reads the file at a path as the document of this id. Raises ``Unreadable``."""
+    endings: tuple[str, ...] = ()
+    """Endings of a document's id, such as ``.rtf``, that ``media_type_of`` lacks."""
+    libraries: tuple[str, ...] = ()
+    """The modules that are loaded before the first document, so that later documents need not load them."""
+    read_here: Callable[[str], ParsedDocument] | None = None
+    """Reads a text inside the service, for a format that needs no process with limits: our own code reads it
+    line by line, in linear time."""
 
 
 class Unreadable(Exception):

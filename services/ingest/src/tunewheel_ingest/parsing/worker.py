@@ -21,21 +21,10 @@ from pathlib import Path
 from typing import Literal
 
 from tunewheel_contracts.fields import Frozen
-from tunewheel_contracts.formats.document import DOCX
 
 from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable, refusing_length
-from tunewheel_ingest.parsing.formats import parse_file
+from tunewheel_ingest.parsing.formats import known_parsers, parse_file
 from tunewheel_ingest.parsing.limits import Limits
-
-LIBRARIES: dict[str, tuple[str, ...]] = {
-    "application/pdf": ("pdfplumber",),
-    DOCX: ("mammoth", "bs4", "markdownify", "defusedxml.sax"),
-    "text/html": ("bs4", "markdownify"),
-    "text/markdown": ("charset_normalizer",),
-    "text/plain": ("charset_normalizer",),
-}
-"""By media type, the modules that are loaded before the first fork, so that later documents need not load
-them."""
 
 
 class _End(IntEnum):
@@ -72,7 +61,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     while line := sys.stdin.readline():
         order = Order.model_validate_json(line)
-        for name in LIBRARIES.get(order.media_type, ()):
+        for name in known_parsers()[order.media_type].libraries:
             importlib.import_module(name)
         answers.write(outcome_of(order, parse_file).model_dump_json() + "\n")
         answers.flush()

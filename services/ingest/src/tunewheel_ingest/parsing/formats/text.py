@@ -5,9 +5,11 @@ from __future__ import annotations
 import codecs
 import io
 import tokenize
+from collections.abc import Callable
+from pathlib import Path
 
 from tunewheel_ingest.normalising import normalise
-from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable, refusing_damage
+from tunewheel_ingest.parsing.document import ParsedDocument, Parser, Unreadable, refusing_damage
 from tunewheel_ingest.parsing.markdown import front_matter_title, sections_of, title_of
 
 _MARKS = (
@@ -75,6 +77,15 @@ def _whole(data: bytes, encoding: str) -> str:
     return text
 
 
+def read_text(path: Path, parse: Callable[[str], ParsedDocument]) -> ParsedDocument:
+    """Decode a file, and read its text. The attribute ``encoding`` names an encoding other than UTF-8."""
+    text, encoding = decode(path.read_bytes())
+    parsed = parse(text)
+    if encoding in ("utf-8", "utf-8-sig"):
+        return parsed
+    return parsed.model_copy(update={"attributes": parsed.attributes | {"encoding": encoding}})
+
+
 def parse_markdown(text: str) -> ParsedDocument:
     """Return normalised Markdown with its sections."""
     text = normalise(text)
@@ -114,3 +125,17 @@ def _guess(data: bytes, where: int) -> str:
         for name in match.could_be_from_charset
     }
     return next((name for name in USUAL if name in as_good), best.encoding)
+
+
+MARKDOWN = Parser(
+    "text/markdown",
+    lambda path, name: read_text(path, parse_markdown),
+    libraries=("charset_normalizer",),
+    read_here=parse_markdown,
+)
+PLAIN = Parser(
+    "text/plain",
+    lambda path, name: read_text(path, parse_plain),
+    libraries=("charset_normalizer",),
+    read_here=parse_plain,
+)

@@ -6,8 +6,10 @@ import io
 import zipfile
 from pathlib import Path
 
-from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable, refusing_damage
-from tunewheel_ingest.parsing.html import to_markdown
+from tunewheel_contracts.formats.document import DOCX
+
+from tunewheel_ingest.parsing.document import ParsedDocument, Parser, Unreadable, refusing_damage
+from tunewheel_ingest.parsing.formats.html import to_markdown
 from tunewheel_ingest.parsing.markdown import sections_of, title_of
 
 MAX_ENTRIES = 2_000
@@ -99,3 +101,8 @@ def _judge_xml(xml: bytes, name: str) -> None:
             parseString(xml, ContentHandler(), forbid_dtd=True)
         except DefusedXmlException as error:
             raise Unreadable(f"declares a DTD or entities in {name[:80]!r}; save it anew without") from error
+
+
+WORD = Parser(
+    DOCX, lambda path, name: parse_docx(path), libraries=("mammoth", "bs4", "markdownify", "defusedxml.sax")
+)

@@ -6,11 +6,12 @@ import ast
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from tunewheel_contracts.formats.document import LANGUAGES, DocumentSection
 
-from tunewheel_ingest.parsing.document import ParsedDocument
+from tunewheel_ingest.parsing.document import ParsedDocument, Parser
+from tunewheel_ingest.parsing.formats.text import decode_python, read_text
 from tunewheel_ingest.parsing.markdown import fenced
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -32,14 +33,17 @@ class _Piece:
 def parse_code(text: str, name: str) -> ParsedDocument:
     """Return source code in pieces with their line numbers. The ending of ``name`` tells the language.
 
-    Every other language is one piece, and so is Python that does not parse (another version, a template).
+    Every other language is one piece, and so is Python that does not parse (another version, a template). The
+    title is the whole path.
     """
     language = LANGUAGES.get(PurePosixPath(name).suffix.lower())
     lines = text.split("\n")
     tree = _tree(text) if language == "python" else None
     pieces = _pieces(tree, len(lines)) if tree else [_Piece(1, len(lines))]
     sections = [section for piece in pieces if (section := _section(piece, lines, language))]
-    return ParsedDocument(markdown=fenced(text.strip("\n"), language), sections=tuple(sections))
+    return ParsedDocument(
+        markdown=fenced(text.strip("\n"), language), sections=tuple(sections), title=str(PurePosixPath(name))
+    )
 
 
 def _tree(text: str) -> ast.Module | None:
@@ -115,3 +119,20 @@ def _section(piece: _Piece, lines: list[str], language: str | None) -> DocumentS
         name=piece.name,
         summary=piece.summary,
     )
+
+
+def _read_python(path: Path, name: str) -> ParsedDocument:
+    text = _lines_ended(decode_python(path.read_bytes()))
+    parsed = parse_code(text, name if name.endswith(".py") else f"{name}.py")
+    return parsed.model_copy(update={"title": str(PurePosixPath(name))})
+
+
+def _lines_ended(text: str) -> str:
+    """Return code with LF line ends and without a byte-order mark, otherwise unchanged."""
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+
+
+PYTHON = Parser("text/x-python", _read_python)
+SOURCE = Parser(
+    "text/x-source", lambda path, name: read_text(path, lambda text: parse_code(_lines_ended(text), name))
+)

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from tunewheel_ingest.normalising import normalise
-from tunewheel_ingest.parsing.document import ParsedDocument, refusing_damage
+from tunewheel_ingest.parsing.document import ParsedDocument, Parser, refusing_damage
 from tunewheel_ingest.parsing.markdown import sections_of, title_of
 
 if TYPE_CHECKING:
@@ -185,3 +185,6 @@ def _span(cell: Tag, name: str, most: int) -> int:
     said = str(cell.get(name, "1"))
     told = int(said) if said.isascii() and said.isdigit() and len(said) < 10 else 1
     return min(most, told or (most if name == "rowspan" else 1))
+
+
+HTML = Parser("text/html", lambda path, name: parse_html(path.read_bytes()), libraries=("bs4", "markdownify"))

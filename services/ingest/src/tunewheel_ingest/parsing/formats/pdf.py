@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewheel_ingest.normalising import normalise
-from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable, refusing_damage
+from tunewheel_ingest.parsing.document import ParsedDocument, Parser, Unreadable, refusing_damage
 from tunewheel_ingest.parsing.pdf_columns import Columns
 from tunewheel_ingest.parsing.pdf_layout import lay_out
 from tunewheel_ingest.parsing.pdf_pieces import WORD_GAP, PdfLine, PdfTable, Piece
@@ -152,3 +152,6 @@ def _require_text(pieces: list[Piece], pages: int) -> None:
         raise Unreadable(
             "has fonts that do not say which characters they show; recognise the text first (ocrmypdf)"
         )
+
+
+PDF = Parser("application/pdf", lambda path, name: parse_pdf(path), libraries=("pdfplumber",))
