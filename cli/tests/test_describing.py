@@ -1,4 +1,4 @@
-"""Every event has words of its own."""
+"""Every event is described in one line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_every_event_is_told_in_one_line(spec: TopicSpec) -> None:
         words = describe(new_event(event, source="/test"))
         assert words
         assert "\n" not in words
-        assert words != event.ce_subject, "it has no words of its own"
+        assert words != event.ce_subject, "nothing is said but its subject"
 
 
 def test_progress_tells_every_figure_that_a_step_has() -> None:

@@ -1,28 +1,23 @@
 from __future__ import annotations
 
+import importlib
 import inspect
+import pkgutil
 import re
 
 import pytest
+from tunewheel_contracts import events
 from tunewheel_contracts.event import Event
-from tunewheel_contracts.events import (
-    data,
-    evaluation,
-    lifecycle,
-    monitoring,
-    production,
-    retrieval,
-    training,
-    upstream,
-)
 from tunewheel_contracts.topics import BY_NAME, TOPICS, TopicSpec
 
 
 def test_every_event_class_has_a_topic() -> None:
     classes = {
         member
-        for module in (data, evaluation, lifecycle, monitoring, production, retrieval, training, upstream)
-        for _, member in inspect.getmembers(module, inspect.isclass)
+        for name in (module.name for module in pkgutil.iter_modules(events.__path__))
+        for _, member in inspect.getmembers(
+            importlib.import_module(f"{events.__name__}.{name}"), inspect.isclass
+        )
         if issubclass(member, Event) and "type" in member.__dict__
     }
     assert len(classes) >= 25

@@ -1,11 +1,12 @@
-"""Describes each event in one line, for people."""
+"""Describes each event in one line, for people. Contracts hold no English, so words for some events stand
+here; an event without words is described by its fields."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.event import Envelope, Event
 from tunewheel_contracts.events import (
     data,
     evaluation,
@@ -19,16 +20,32 @@ from tunewheel_contracts.events import (
 from tunewheel_contracts.formats.plan import ValidationPlan
 
 _EXCERPT = 60
+_MOST_FIELDS = 6
 
 
 def describe(envelope: Envelope[Any]) -> str:
     """Return an event's content in a few words, without its type."""
     words = _WORDS.get(type(envelope.data))
-    return words(envelope.data) if words else envelope.data.ce_subject
+    return words(envelope.data) if words else _by_fields(envelope.data)
 
 
 def figures(metrics: Mapping[str, float]) -> str:
     return " ".join(f"{name} {value:.3g}" for name, value in metrics.items())
+
+
+def _by_fields(event: Event) -> str:
+    """Return the event's subject, and its first values that are texts, numbers or switches and no default."""
+    left_out = {"project", event.subject_field}
+    values = {
+        name: value
+        for name, value in event.model_dump(mode="json", exclude=left_out, exclude_defaults=True).items()
+        if isinstance(value, str | int | float) and not name.endswith("_sha256")
+    }
+    parts = [
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {_excerpt(str(value))}"
+        for name, value in list(values.items())[:_MOST_FIELDS]
+    ]
+    return f"{event.ce_subject}: {', '.join(parts)}" if parts else event.ce_subject
 
 
 def _excerpt(text: str) -> str:
@@ -132,9 +149,6 @@ _WORDS: dict[type, Callable[[Any], str]] = {
     upstream.TicketPublished: lambda e: f"{e.ticket_id}: {_excerpt(e.subject or e.body)}",
     upstream.DocumentPublished: lambda e: f"{e.document_id}: {_excerpt(e.title)}",
     upstream.DocumentWithdrawn: lambda e: f"{e.document_id}: withdrawn{_because(e.reason)}",
-    upstream.ErasureRequested: lambda e: (
-        f"{e.erasure_id}: {e.customer or e.source_id}, by {e.requested_by}{_because(e.reason)}"
-    ),
     upstream.ExamplePublished: lambda e: f"{e.example_id}: {_excerpt(e.input)}",
     upstream.FeedbackReceived: lambda e: (
         f"{e.completion_id}: {e.rating}{', corrected' if e.correction else ''}"
@@ -144,12 +158,8 @@ _WORDS: dict[type, Callable[[Any], str]] = {
     data.ErasureCompleted: lambda e: (
         f"{e.erasure_id}: {e.records} erased by {e.holder}, {len(e.dataset_ids)} dataset versions held some"
     ),
-    data.DatasetRequested: lambda e: (
-        f"{e.reason.value}: {e.request}{', waits for the first index' if e.awaits_index else ''}"
-    ),
     data.DatasetVersioned: _versioned,
     data.DatasetRejected: lambda e: "; ".join(e.reasons),
-    training.TrainControl: lambda e: f"{e.run_id}: {e.action.value}",
     training.TrainPlanned: _planned,
     training.TrainStarted: _started,
     training.TrainProgressed: _progressed,
@@ -167,32 +177,21 @@ _WORDS: dict[type, Callable[[Any], str]] = {
         f"{e.run_id} is to be judged again, against {e.against or 'the champion'}"
     ),
     evaluation.EvalUndecided: _undecided,
-    evaluation.ReviewAnswered: lambda e: f"{e.item_id}: {e.preference}, by {e.reviewer}",
     evaluation.ReviewRequested: lambda e: f"{e.adapter.model_id} waits for a person",
-    evaluation.ReviewSubmitted: lambda e: f"{e.run_id}: {e.verdict} by {e.reviewer}",
-    lifecycle.ModelRegistered: lambda e: f"{e.model_id}: {e.kind}",
     lifecycle.ModelPromoted: lambda e: f"{e.model_id}: {e.from_stage.value} → {e.to_stage.value}, {e.reason}",
     lifecycle.ModelRolledback: lambda e: f"{e.model_id}: out of {e.from_stage.value}, {e.reason}",
     lifecycle.ModelCommanded: lambda e: f"{e.action} {e.model_id}: {e.reason}",
-    lifecycle.ModelPinned: lambda e: (
-        f"{e.model_id} {'is' if e.pinned else 'is no longer'} pinned"
-        f"{', and answers alone' if e.alone else ''}, {e.reason}"
-    ),
     lifecycle.CommandRefused: lambda e: f"{e.action} {e.model_id} refused: {e.field} {e.reason}",
     lifecycle.ServingDesired: _desired,
     production.InferenceCompleted: lambda e: (
         f"{e.model_id} ({e.role.value}): {e.completion_tokens} tokens in {e.latency_seconds:.2f} s"
     ),
     production.DriftDetected: _drift,
-    production.AlarmOpened: lambda e: (
-        f"{e.alarm_id} ({e.signal}): {e.suggested_action} against {e.dataset_id}"
-    ),
     production.RolloutJudged: _judged,
     monitoring.InferenceScored: lambda e: (
         f"{e.completion_id} ({e.of}): {e.outcome}{', novel' if e.novel else ''}"
         f"{', invalid' if e.format_valid is False else ''}"
     ),
-    monitoring.DriftResolved: lambda e: f"{e.alarm_id} ({e.detector}) is over: {e.reason}",
     monitoring.LabelsRequested: lambda e: (
         f"{e.request_id}: {e.wanted} trusted answers wanted about {', '.join(e.keywords) or 'what drifted'}; "
         f"{len(e.completion_ids)} prompts wait"

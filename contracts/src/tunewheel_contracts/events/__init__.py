@@ -1,1 +1,2 @@
-"""Event classes, in one module per group of producers. ``topics.TOPICS`` lists all topics."""
+"""Event classes, each with the specification of its topic, in one module per group of producers.
+``topics.TOPICS`` lists all topics."""

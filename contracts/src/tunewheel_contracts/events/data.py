@@ -13,6 +13,7 @@ from tunewheel_contracts.fields import ArtifactRef, Sha256, Slug, SourceId, Text
 from tunewheel_contracts.formats.dataset import ChatMessage, DatasetCounts, FunnelStage, RecordsUpto
 from tunewheel_contracts.formats.document import DocumentSection
 from tunewheel_contracts.principal import OptionalPrincipal
+from tunewheel_contracts.topic import TopicSpec
 
 
 class RecordKind(StrEnum):
@@ -194,3 +195,27 @@ class ErasureCompleted(Event):
     later names its version in ``train.completed``. Only from ``curate``."""
     finding: ArtifactRef | None = None
     """JSON of ``ErasureFinding`` with the erased records; only from ``curate``."""
+
+
+ERASURE_COMPLETED = TopicSpec(
+    ErasureCompleted,
+    ("ingest", "curate", "eval", "monitor", "serve-gateway", "index"),
+    ("eval", "registry"),
+    replayed_by=("registry",),
+)
+RECORD_INGESTED = TopicSpec(RecordIngested, ("ingest",), ("curate", "index"), 3, replayed_by=("index",))
+DATASET_REQUESTED = TopicSpec(
+    DatasetRequested,
+    ("curate", "cli", "console"),
+    ("curate", "registry", "monitor"),
+    3,
+    replayed_by=("registry", "monitor"),
+)
+DATASET_VERSIONED = TopicSpec(
+    DatasetVersioned,
+    ("curate",),
+    ("curate", "train", "registry", "monitor"),
+    4,
+    replayed_by=("curate", "registry", "monitor"),
+)
+DATASET_REJECTED = TopicSpec(DatasetRejected, ("curate",), ("curate", "monitor"), 1, replayed_by=("monitor",))

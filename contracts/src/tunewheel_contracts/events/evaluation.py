@@ -14,6 +14,7 @@ from tunewheel_contracts.formats.review import ReviewOutcome
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_contracts.formats.scorecard import Contestant, CriterionCheck
 from tunewheel_contracts.principal import OptionalPrincipal
+from tunewheel_contracts.topic import TopicSpec
 
 
 class _Verdict(Event):
@@ -150,3 +151,44 @@ class ReviewSubmitted(Event):
     review_id: Slug | None = None
     """The review set that was answered; None: only a verdict was given."""
     principal: OptionalPrincipal = None
+
+
+EVAL_PASSED = TopicSpec(
+    EvalPassed,
+    ("eval",),
+    ("curate", "registry", "monitor"),
+    1,
+    replayed_by=("curate", "monitor"),
+)
+EVAL_FAILED = TopicSpec(
+    EvalFailed,
+    ("eval",),
+    ("curate", "registry", "monitor"),
+    1,
+    replayed_by=("curate", "monitor"),
+)
+EVAL_UNDECIDED = TopicSpec(
+    EvalUndecided,
+    ("eval",),
+    ("curate", "registry", "monitor"),
+    1,
+    replayed_by=("curate", "monitor"),
+)
+EVAL_REQUESTED = TopicSpec(
+    EvalRequested,
+    ("registry", "console", "cli"),
+    ("eval", "registry"),
+    4,
+    replayed_by=("registry",),
+)
+REVIEW_REQUESTED = TopicSpec(
+    ReviewRequested,
+    ("eval",),
+    ("curate", "eval", "registry", "monitor"),
+    1,
+    replayed_by=("curate", "registry", "monitor"),
+)
+REVIEW_ANSWERED = TopicSpec(ReviewAnswered, ("console",), ("eval", "registry"), 1, replayed_by=("registry",))
+REVIEW_SUBMITTED = TopicSpec(
+    ReviewSubmitted, ("console",), ("eval", "registry"), 1, replayed_by=("registry",)
+)

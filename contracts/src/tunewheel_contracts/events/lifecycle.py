@@ -13,6 +13,7 @@ from tunewheel_contracts.formats.bundle import Bundle
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelFacts, BaseModelRef
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route
 from tunewheel_contracts.principal import OptionalPrincipal
+from tunewheel_contracts.topic import TopicSpec
 
 
 class Stage(StrEnum):
@@ -182,3 +183,32 @@ class ServingDesired(Event):
     stand_ins: Annotated[tuple[Route, ...], Field(max_length=8)] = ()
     """The models that may answer while the production adapter cannot be loaded: earlier champions, newest
     first, or the base model if there was none."""
+
+
+MODEL_REGISTERED = TopicSpec(
+    ModelRegistered, ("registry",), ("registry", "serve-gateway"), 1, replayed_by=("serve-gateway",)
+)
+MODEL_PROMOTED = TopicSpec(
+    ModelPromoted,
+    ("registry",),
+    ("curate", "registry", "monitor", "serve-gateway"),
+    1,
+    replayed_by=("curate", "monitor", "serve-gateway"),
+)
+MODEL_ROLLEDBACK = TopicSpec(
+    ModelRolledback,
+    ("registry",),
+    ("curate", "registry", "monitor"),
+    1,
+    replayed_by=("curate", "monitor"),
+)
+MODEL_COMMANDED = TopicSpec(ModelCommanded, ("console", "cli"), ("registry",), 1)
+MODEL_PINNED = TopicSpec(ModelPinned, ("registry",), ("registry",), 1)
+COMMAND_REFUSED = TopicSpec(CommandRefused, ("registry",), ("registry",), 1)
+SERVING_DESIRED = TopicSpec(
+    ServingDesired,
+    ("registry", "cli"),
+    ("train", "serve-gateway", "eval", "monitor"),
+    cleanup="compact",
+    replayed_by=("train", "serve-gateway", "monitor"),
+)

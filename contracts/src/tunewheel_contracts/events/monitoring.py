@@ -12,6 +12,7 @@ from tunewheel_contracts.event import Event
 from tunewheel_contracts.fields import FiniteFloat, Frozen, RelativePath, Sha256, Slug, SourceId, Timestamp
 from tunewheel_contracts.formats.serving import Fault, RouteRole
 from tunewheel_contracts.reading import if_unknown
+from tunewheel_contracts.topic import DAY_MS, TopicSpec
 
 NonNegative = Annotated[FiniteFloat, Field(ge=0)]
 Outcome = Annotated[Literal["answered", "failed", "cancelled"], if_unknown("failed")]
@@ -253,3 +254,14 @@ class TurnCompleted(Event):
     """What a person should do if the turn did not help."""
     began_at: Timestamp
     ended_at: Timestamp
+
+
+INFERENCE_SCORED = TopicSpec(InferenceScored, ("monitor",), ("monitor",), 3, retention_ms=30 * DAY_MS)
+DRIFT_RESOLVED = TopicSpec(
+    DriftResolved, ("monitor",), ("curate", "monitor"), 1, replayed_by=("curate", "monitor")
+)
+LABELS_REQUESTED = TopicSpec(LabelsRequested, ("monitor",), ("curate",), 1)
+TURN_DECIDED = TopicSpec(TurnDecided, ("curate",), ("curate",), cleanup="compact", replayed_by=("curate",))
+TURN_COMPLETED = TopicSpec(
+    TurnCompleted, ("monitor",), ("curate", "monitor"), 1, replayed_by=("curate", "monitor")
+)

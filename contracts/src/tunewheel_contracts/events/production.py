@@ -12,6 +12,7 @@ from tunewheel_contracts.fields import FiniteFloat, Frozen, RelativePath, Slug, 
 from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.formats.index import RetrievalUse
 from tunewheel_contracts.formats.serving import Fault, LogPolicy, RouteRole
+from tunewheel_contracts.topic import DAY_MS, TopicSpec
 
 
 class InferenceCompleted(Event):
@@ -221,3 +222,31 @@ class RolloutJudged(Event):
     bounds: Annotated[tuple[RolloutBound, ...], Field(exclude_if=operator.not_)] = ()
     alpha: Annotated[FiniteFloat | None, Field(exclude_if=operator.not_)] = None
     """Probability with which an equally good candidate would fail, at any time and in any figure."""
+
+
+INFERENCE_COMPLETED = TopicSpec(
+    # The gateway searches it for the completions that feedback is about.
+    InferenceCompleted,
+    ("serve-gateway",),
+    ("monitor", "serve-gateway"),
+    3,
+    retention_ms=30 * DAY_MS,
+    replayed_by=("serve-gateway",),
+)
+DRIFT_DETECTED = TopicSpec(
+    # Events of earlier releases contain users' questions, so they are kept no longer than completions.
+    DriftDetected,
+    ("monitor",),
+    ("curate", "monitor", "registry"),
+    1,
+    retention_ms=30 * DAY_MS,
+    replayed_by=("monitor", "registry"),
+)
+ALARM_OPENED = TopicSpec(
+    AlarmOpened,
+    ("monitor",),
+    ("curate", "monitor"),
+    cleanup="compact",
+    replayed_by=("curate", "monitor"),
+)
+ROLLOUT_JUDGED = TopicSpec(RolloutJudged, ("monitor",), ("registry", "monitor"), 1, replayed_by=("monitor",))

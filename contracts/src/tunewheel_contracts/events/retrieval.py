@@ -8,6 +8,7 @@ from tunewheel_contracts.event import Event
 from tunewheel_contracts.fields import ArtifactRef, Sha256, Slug
 from tunewheel_contracts.formats.dataset import RecordsUpto
 from tunewheel_contracts.formats.index import Count, IndexCounts
+from tunewheel_contracts.topic import TopicSpec
 
 
 class IndexVersioned(Event):
@@ -38,3 +39,12 @@ class IndexVersioned(Event):
     """The same for ``document.withdrawn``."""
     erasures_upto: RecordsUpto
     """The same for ``erasure.requested``."""
+
+
+INDEX_VERSIONED = TopicSpec(
+    IndexVersioned,
+    ("index",),
+    ("serve-gateway", "eval", "index", "curate"),
+    cleanup="compact",
+    replayed_by=("serve-gateway", "eval", "index", "curate"),
+)

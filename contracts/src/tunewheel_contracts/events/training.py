@@ -13,6 +13,7 @@ from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.plan import TrainPlan
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef, Start, Usage
 from tunewheel_contracts.principal import OptionalPrincipal
+from tunewheel_contracts.topic import DAY_MS, TopicSpec
 
 
 class TrainAction(StrEnum):
@@ -157,3 +158,29 @@ class TrainFailed(Event):
     """The newer dataset version that replaced this one while the run was still waiting."""
     attempt: Annotated[int | None, Field(ge=1, exclude_if=lambda number: number is None)] = None
     """The number of the attempt that failed, as in ``train.started``."""
+
+
+TRAIN_CONTROL = TopicSpec(TrainControl, ("console", "cli"), ("train",), 1)
+TRAIN_PLANNED = TopicSpec(TrainPlanned, ("train",), ("curate",), 1, replayed_by=("curate",))
+TRAIN_STARTED = TopicSpec(
+    TrainStarted,
+    ("train",),
+    ("curate", "train", "registry", "monitor"),
+    1,
+    replayed_by=("curate", "registry", "monitor"),
+)
+TRAIN_PROGRESSED = TopicSpec(TrainProgressed, ("train",), (), 1, retention_ms=7 * DAY_MS)
+TRAIN_COMPLETED = TopicSpec(
+    TrainCompleted,
+    ("train",),
+    ("curate", "train", "eval", "registry", "monitor"),
+    4,
+    replayed_by=("curate", "train", "monitor"),
+)
+TRAIN_FAILED = TopicSpec(
+    TrainFailed,
+    ("train",),
+    ("curate", "train", "registry", "monitor"),
+    1,
+    replayed_by=("curate", "train", "registry", "monitor"),
+)

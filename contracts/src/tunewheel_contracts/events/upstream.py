@@ -15,6 +15,7 @@ from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.formats.document import MediaType, is_text
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.principal import OptionalPrincipal
+from tunewheel_contracts.topic import TopicSpec
 
 Attributes = Annotated[dict[str, str], Field(max_length=64)]
 Answer = JsonObject | Text
@@ -192,3 +193,31 @@ class ProjectDeclared(UpstreamEvent):
     project: Slug
     spec: ProjectSpec
     principal: OptionalPrincipal = None
+
+
+TICKET_PUBLISHED = TopicSpec(TicketPublished, ("upstream", "ingest", "cli"), ("ingest",), 3)
+DOCUMENT_PUBLISHED = TopicSpec(DocumentPublished, ("upstream", "ingest", "cli"), ("ingest",), 3)
+DOCUMENT_WITHDRAWN = TopicSpec(
+    DocumentWithdrawn,
+    ("upstream", "ingest", "cli"),
+    ("curate", "index"),
+    3,
+    replayed_by=("index",),
+)
+EXAMPLE_PUBLISHED = TopicSpec(
+    ExamplePublished, ("upstream", "ingest", "eval", "console", "curate", "cli"), ("ingest",), 3
+)
+FEEDBACK_RECEIVED = TopicSpec(FeedbackReceived, ("upstream", "serve-gateway"), ("ingest", "monitor"), 3)
+ERASURE_REQUESTED = TopicSpec(
+    ErasureRequested,
+    ("upstream", "ingest", "eval", "cli"),
+    ("ingest", "curate", "monitor", "serve-gateway", "index"),
+)
+PROJECT_DECLARED = TopicSpec(
+    ProjectDeclared,
+    ("cli",),
+    ("ingest", "curate", "registry", "serve-gateway", "monitor", "index"),
+    cleanup="compact",
+    replayed_by=("ingest", "curate", "serve-gateway", "monitor", "index"),
+    elects=("registry", "index"),
+)

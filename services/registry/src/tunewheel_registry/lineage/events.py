@@ -55,7 +55,7 @@ class Told:
 def told_by(event: Envelope[Any]) -> list[Told]:
     """Return the facts in ``event``; an empty list for a type that is not part of the graph. They hold no
     texts of people: no prompt, answer, correction or comment."""
-    tell = _TELLS.get(type(event.data))
+    tell = TELLS.get(type(event.data))
     return tell(event) if tell else []
 
 
@@ -244,7 +244,7 @@ def _erased(event: Envelope[data.ErasureCompleted]) -> list[Told]:
     return [Told(proof.erasure_id, Kind.ERASURE, facts, proof.dataset_ids, artifacts=artifacts)]
 
 
-_TELLS: dict[type, Callable[[Envelope[Any]], list[Told]]] = {
+TELLS: dict[type, Callable[[Envelope[Any]], list[Told]]] = {
     data.DatasetRequested: _requested,
     data.DatasetVersioned: _versioned,
     data.ErasureCompleted: _erased,
@@ -267,3 +267,4 @@ _TELLS: dict[type, Callable[[Envelope[Any]], list[Told]]] = {
     production.DriftDetected: _drifted,
     production.RolloutJudged: _judged,
 }
+"""The events that are part of the graph."""

@@ -14,31 +14,9 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.fields import ArtifactRef
 
-from tunewheel_registry.lineage.events import Kind, Told, told_by
+from tunewheel_registry.lineage.events import TELLS, Kind, Told, told_by
 
-TOPICS = (
-    topics.DATASET_REQUESTED,
-    topics.DATASET_VERSIONED,
-    topics.ERASURE_COMPLETED,
-    topics.TRAIN_STARTED,
-    topics.TRAIN_COMPLETED,
-    topics.TRAIN_FAILED,
-    topics.MODEL_REGISTERED,
-    topics.EVAL_REQUESTED,
-    topics.EVAL_PASSED,
-    topics.EVAL_FAILED,
-    topics.EVAL_UNDECIDED,
-    topics.REVIEW_REQUESTED,
-    topics.REVIEW_ANSWERED,
-    topics.REVIEW_SUBMITTED,
-    topics.ROLLOUT_JUDGED,
-    topics.MODEL_COMMANDED,
-    topics.COMMAND_REFUSED,
-    topics.MODEL_PROMOTED,
-    topics.MODEL_ROLLEDBACK,
-    topics.MODEL_PINNED,
-    topics.DRIFT_DETECTED,
-)
+TOPICS = tuple(topic for topic in topics.TOPICS if topic.event in TELLS)
 
 
 @dataclass(slots=True)
