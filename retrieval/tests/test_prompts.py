@@ -3,14 +3,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tunewheel_contracts.errors import TransientError, TunewheelError
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_retrieval.building import build
-from tunewheel_retrieval.context import fit, with_passages
-from tunewheel_retrieval.index import BrokenIndex, Index
-from tunewheel_retrieval.opening import files_of, open_index
-from tunewheel_retrieval.prompts import LONGEST_QUESTION, context_of, look_up, question_of, with_context
+from tunewheel_retrieval.index import BrokenIndex
+from tunewheel_retrieval.opening import files_of, is_deleted, open_index
+from tunewheel_retrieval.prompts import LONGEST_QUESTION, question_of, with_context
 
 from retrieval.tests.conftest import Counting, document, stored
 
@@ -48,22 +48,6 @@ def test_passages_stand_at_the_end_of_the_system_message(
     assert with_context(messages, "") == before
 
 
-def test_a_look_up_is_search_and_budget(embedder: Counting) -> None:
-    documents = [
-        document(name, f"The {name} opens at nine and closes late.") for name in ("gym", "bar", "spa")
-    ]
-    files = build(documents, embedder, SPEC, project="p", config_sha256="0" * 64)
-    index = Index.open(*stored(files))
-    question = "When does the gym open?"
-    vector = embedder.units([question])[0]
-    hits = look_up(index, SPEC, question, vector)
-    assert hits == fit(index.search(question, vector, 3), budget=25)
-    assert 0 < len(hits) < 3  # the budget counts
-    assert hits[0].passage.document_id == "gym"
-    assert context_of(SPEC, hits) == with_passages(SPEC.template, hits)
-    assert context_of(SPEC, ()) == ""
-
-
 class Files:
     """What an object store has of ``by_path``."""
 
@@ -71,10 +55,20 @@ class Files:
         self.by_path = by_path
 
     async def get(self, ref: ArtifactRef) -> bytes:
+        if ref.path not in self.by_path:
+            raise TunewheelError(f"{ref.path} is not there")
         return self.by_path[ref.path]
 
     async def read(self, path: str) -> bytes | None:
         return self.by_path.get(path)
+
+    async def exists(self, path: str) -> bool:
+        return path in self.by_path
+
+
+class Away(Files):
+    async def get(self, ref: ArtifactRef) -> bytes:
+        raise TransientError("the store does not answer")
 
 
 async def test_a_version_is_opened_whole_or_not_at_all(embedder: Counting) -> None:
@@ -86,7 +80,15 @@ async def test_a_version_is_opened_whole_or_not_at_all(embedder: Counting) -> No
     index = await open_index(store, ref)
     assert index.manifest == manifest
     assert [row.document_id for row in index.rows] == ["gym"]
-    for one in files_of(manifest):
+    assert not await is_deleted(store, ref)
+    with pytest.raises(TransientError):
+        await open_index(Away({}), ref)
+    for one in (ref, *files_of(manifest)):
         lost = Files({path: kept for path, kept in store.by_path.items() if path != one.path})
         with pytest.raises(BrokenIndex, match="is not there"):
             await open_index(lost, ref)
+        assert await is_deleted(lost, ref)
+    damaged = Files(store.by_path | {ref.path: b"{"})
+    with pytest.raises(BrokenIndex):
+        await open_index(damaged, ref)
+    assert not await is_deleted(damaged, ref), "a damaged file does not come back by itself"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.allowed_sources import EMBEDDING_FIELD, AllowedSources
-from tunewheel_contracts.formats.retrieval_spec import Embedding, StaticEmbedding
+from tunewheel_contracts.formats.retrieval_spec import Embedding, EndpointEmbedding, StaticEmbedding
 
 from tunewheel_embedding.static import StaticEmbedder, Vectors
 
@@ -50,14 +50,19 @@ class Embedders:
         self._session: aiohttp.ClientSession | None = None
 
     async def of(self, embedding: Embedding) -> Embedder:
-        """Return the embedder, to be called in a thread while this loop runs.
+        """Return the embedder, to be called in a thread while this loop runs. Raises InvalidSpec as
+        ``endpoint`` does."""
+        if isinstance(embedding, StaticEmbedding):
+            await asyncio.to_thread(lambda: self._static.name)
+            return self._static
+        return FromThread(self.endpoint(embedding), asyncio.get_running_loop())
+
+    def endpoint(self, embedding: EndpointEmbedding) -> EndpointEmbedder:
+        """Return the client of an endpoint, to be called in the running loop.
 
         Raises:
             InvalidSpec: the endpoint's host or key is not allowed here, or the key is not set.
         """
-        if isinstance(embedding, StaticEmbedding):
-            await asyncio.to_thread(lambda: self._static.name)
-            return self._static
         import aiohttp
 
         from tunewheel_embedding.endpoint import EndpointEmbedder
@@ -69,10 +74,9 @@ class Embedders:
             raise InvalidSpec(field=f"{EMBEDDING_FIELD}.api_key_env", reason=reason)
         if self._session is None:
             self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
-        endpoint = EndpointEmbedder(
+        return EndpointEmbedder(
             self._session, embedding.base_url, embedding.model, dimensions=embedding.dimensions, api_key=key
         )
-        return FromThread(endpoint, asyncio.get_running_loop())
 
     async def close(self) -> None:
         """Close the connections to endpoints."""

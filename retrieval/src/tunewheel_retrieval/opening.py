@@ -1,15 +1,16 @@
-"""Opens an index version from an object store."""
+"""Opens an index version from an object store, and tells whether the version is still there."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Protocol
 
+from tunewheel_contracts.errors import InvalidEvent, TransientError, TunewheelError
 from tunewheel_contracts.event import decode_data
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.index import IndexManifest
 
-from tunewheel_retrieval.index import Index
+from tunewheel_retrieval.index import BrokenIndex, Index
 
 
 class Store(Protocol):
@@ -23,20 +24,38 @@ class Store(Protocol):
         """Return the file at ``path``; None: there is none."""
         ...
 
+    async def exists(self, path: str) -> bool: ...
+
 
 async def open_index(store: Store, ref: ArtifactRef) -> Index:
     """Read and verify the version whose manifest ``ref`` names.
 
     Raises:
-        BrokenIndex: a file is missing, or does not fit the manifest.
-        InvalidEvent: the file that ``ref`` names is no manifest.
-        ArtifactMissing, CorruptArtifact, TransientError: see ``ObjectStore.get``.
+        BrokenIndex: the manifest or a file is missing or damaged, or they do not fit each other.
+        TransientError: the store is away.
     """
-    manifest = decode_data(IndexManifest, await store.get(ref))
+    try:
+        manifest = decode_data(IndexManifest, await store.get(ref))
+    except TransientError:
+        raise
+    except TunewheelError as error:
+        raise BrokenIndex("manifest", str(error)) from error
     read = {one.path: await store.read(one.path) for one in files_of(manifest)}
     files = {path: data for path, data in read.items() if data is not None}
     # in a thread, because hashing a whole index would block the event loop
     return await asyncio.to_thread(Index.open, manifest, files)
+
+
+async def is_deleted(store: Store, ref: ArtifactRef) -> bool:
+    """Return whether the manifest of a version, or a file that it names, was deleted."""
+    data = await store.read(ref.path)
+    if data is None:
+        return True
+    try:
+        files = files_of(decode_data(IndexManifest, data))
+    except InvalidEvent:
+        return False
+    return not all([await store.exists(one.path) for one in files])
 
 
 def files_of(manifest: IndexManifest) -> tuple[ArtifactRef, ...]:

@@ -4,17 +4,12 @@ in serving, training and evaluation."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 
-from tunewheel_retrieval.context import fit, with_passages
+from tunewheel_retrieval.context import with_passages
 from tunewheel_retrieval.hits import Hit
-
-if TYPE_CHECKING:  # the gateway makes prompts before it has loaded numpy
-    from tunewheel_embedding.static import Vectors
-
-    from tunewheel_retrieval.index import Index
 
 LONGEST_QUESTION = 4_000
 """How many characters of a question are used for the search. The model gets the whole question."""
@@ -26,14 +21,6 @@ def question_of(messages: Sequence[Message]) -> str:
     """Return the text to search for: the beginning of the user's last message; "" if there is none."""
     said = (one["content"] for one in reversed(messages) if one["role"] == "user")
     return (next(said, None) or "")[:LONGEST_QUESTION]
-
-
-def look_up(index: Index, spec: RetrievalSpec, question: str, vector: Vectors | None) -> tuple[Hit, ...]:
-    """Return the passages for ``question``, the best first: those of the best ``spec.top_k`` that fit into
-    ``spec.budget_tokens``.
-
-    ``vector``: the question's vector, (dimensions,), by the index's embedder; None: search by words alone."""
-    return fit(index.search(question, vector, spec.top_k), budget=spec.budget_tokens)
 
 
 def without_last(spec: RetrievalSpec, hits: Sequence[Hit]) -> tuple[Hit, ...] | None:

@@ -23,7 +23,7 @@ from tunewheel_contracts.formats.retrieval_scores import Cell
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_contracts.formats.scorecard import Scorecard
 from tunewheel_embedding.embedders import Embedders, FromThread
-from tunewheel_embedding.errors import EmbeddingRefused, EndpointAway
+from tunewheel_embedding.errors import EndpointAway
 from tunewheel_eval import evaluation
 from tunewheel_eval.contest import NO_INDEX, NOTHING_FOUND
 from tunewheel_eval.errors import PassagesAway
@@ -32,7 +32,7 @@ from tunewheel_eval.forgetting import Erased
 from tunewheel_eval.job import Job, Progress
 from tunewheel_eval.measuring import measure
 from tunewheel_eval.passages.looked_up import Found, LookedUp
-from tunewheel_eval.passages.looking_up import LookUp, _vectors, gold_passages
+from tunewheel_eval.passages.looking_up import LookUp, gold_passages
 from tunewheel_eval.passages.staleness import Changes
 from tunewheel_eval.plan import make_plan, read_manifest
 from tunewheel_eval.requests import Asked
@@ -378,21 +378,6 @@ async def test_prompts_with_passages_are_those_of_the_gateway(sops: Index, store
     assert asked.messages[1:] == EXAMPLES[0].messages[1:]
     assert looked.asked(EXAMPLES[0], with_passages=False) is EXAMPLES[0]
     assert looked.asked(EXAMPLES[1], with_passages=True) is EXAMPLES[1]
-
-
-async def test_a_question_that_the_endpoint_refuses_is_searched_by_words_and_costs_no_verdict(
-    sops: Index,
-) -> None:
-    class Refusing:
-        name, dimensions = sops.manifest.embedding, 2
-
-        def units(self, texts: Sequence[str]) -> Any:
-            if any(len(text) > 20 for text in texts):
-                raise EmbeddingRefused("413: too long", may_be_one_text=True)
-            return [[1.0, 0.0]] * len(texts)
-
-    vectors = _vectors(sops, Refusing(), ["short", "long " * 9, "short too"])
-    assert [None if one is None else list(one) for one in vectors] == [[1.0, 0.0], None, [1.0, 0.0]]
 
 
 class Away:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import TeacherUse
 from tunewheel_contracts.formats.retrieval_spec import Embedding, StaticEmbedding
 from tunewheel_contracts.withdrawals import Withdrawal
 from tunewheel_retrieval.index import BrokenIndex, Index
 from tunewheel_retrieval.opening import open_index
-from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
+from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_curate.documents.teaching import Lesson
 from tunewheel_curate.errors import SourceAway
@@ -23,7 +22,7 @@ from tunewheel_curate.holdout.memory import HoldoutMemory
 from tunewheel_curate.replay.mixing import ReplayPool
 
 if TYPE_CHECKING:
-    from tunewheel_embedding.static import Vectors
+    from tunewheel_embedding.embedders import Embedder
 
 
 @dataclass(frozen=True)
@@ -32,10 +31,10 @@ class OpenIndex:
 
     index: Index
     manifest: ArtifactRef
-    units: Callable[[Sequence[str]], Vectors] | None = None
-    """Embeds questions as the passages were embedded: (questions, dimensions). None: the index was embedded
-    by an endpoint, and search uses words alone, as the gateway does while the endpoint is away. An endpoint
-    may give other vectors tomorrow, but building a version again must give the same bytes."""
+    embedder: Embedder | None = None
+    """None: the spec names an endpoint, and search uses words alone, as the gateway does while the endpoint
+    is away. An endpoint may give other vectors tomorrow, but building a version again must give the same
+    bytes."""
 
     @property
     def index_id(self) -> str:
@@ -51,18 +50,11 @@ async def open_for_build(store: ObjectStore, ref: ArtifactRef, embedding: Embedd
     """
     try:
         index = await open_index(store, ref)
-    except (ArtifactMissing, CorruptArtifact, BrokenIndex, InvalidEvent) as error:
+    except BrokenIndex as error:
         raise SourceAway(f"the index at {ref.path} cannot be read: {error}") from error
-    return OpenIndex(index, ref, _units(index, embedding))
-
-
-def _units(index: Index, embedding: Embedding) -> Callable[[Sequence[str]], Vectors] | None:
-    if not isinstance(embedding, StaticEmbedding):
-        return None
     from tunewheel_embedding.static import StaticEmbedder
 
-    static = StaticEmbedder()
-    return static.units if index.manifest.embedding == static.name else None
+    return OpenIndex(index, ref, StaticEmbedder() if isinstance(embedding, StaticEmbedding) else None)
 
 
 NOT_ASKED = "no tokenizer was asked for"

@@ -69,7 +69,7 @@ def index_of(rows: Sequence[dict[str, Any]], spec: ProjectSpec) -> OpenIndex:
         for name, data in files.by_name().items()
     }
     manifest = ArtifactRef(path="manifest.json", sha256="1" * 64, size_bytes=1)
-    return OpenIndex(Index.open(files.manifest(refs), files.by_name()), manifest, STATIC.units)
+    return OpenIndex(Index.open(files.manifest(refs), files.by_name()), manifest, STATIC)
 
 
 @pytest.fixture

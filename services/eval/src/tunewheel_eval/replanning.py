@@ -10,9 +10,9 @@ from __future__ import annotations
 from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan, EvaluationRequest, successor_path
+from tunewheel_retrieval.opening import is_deleted
 from tunewheel_runtime.store import ObjectStore
 
-from tunewheel_eval.passages.looking_up import is_deleted
 from tunewheel_eval.plan import make_plan, pin_later, read_plan
 from tunewheel_eval.reviews import read_scorecard
 

@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import structlog
-from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.events.data import RecordIngested
 from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.fields import ArtifactRef
@@ -37,7 +36,6 @@ from tunewheel_retrieval.building import (
 )
 from tunewheel_retrieval.index import BrokenIndex, Index
 from tunewheel_runtime.service import Service
-from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact
 
 from tunewheel_index.documents import Version, documents_of
 from tunewheel_index.metrics import Metrics
@@ -299,7 +297,7 @@ class Builder:
     async def _open(self, project: Project, manifest: ArtifactRef) -> Index | None:
         try:
             return await self.store.open(manifest)
-        except (BrokenIndex, InvalidEvent, ArtifactMissing, CorruptArtifact) as error:
+        except BrokenIndex as error:
             log.warning("index_version_unreadable", project=project.name, error=str(error))
             return None
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -18,6 +17,7 @@ from tunewheel_contracts.formats.dataset import ExampleFormat, FunnelStage, Pass
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_retrieval.hits import Hit
 from tunewheel_retrieval.prompts import context_of, question_of, with_context
+from tunewheel_retrieval.search import WhyNot, vectors_of
 
 from tunewheel_curate.examples.tokens import Tokens
 from tunewheel_curate.inputs import OpenIndex
@@ -108,13 +108,10 @@ def _origin(hit: Hit) -> dict[str, str | None]:
     return {"record_id": hit.passage.record_id, "place": hit.passage.heading or None}
 
 
-def _vectors(rows: Sequence[Row], opened: OpenIndex) -> Iterator[Vectors | None]:
-    if opened.units is None:
-        yield from repeat(None, len(rows))
-        return
+def _vectors(rows: Sequence[Row], opened: OpenIndex) -> Iterator[Vectors | WhyNot]:
     for start in range(0, len(rows), _EMBEDDED_AT_ONCE):
-        some = rows[start : start + _EMBEDDED_AT_ONCE]
-        yield from opened.units([question_of(row.prompt) for row in some])
+        some = [question_of(row.prompt) for row in rows[start : start + _EMBEDDED_AT_ONCE]]
+        yield from vectors_of(opened.index.manifest, opened.embedder, some)
 
 
 class _Contexts:

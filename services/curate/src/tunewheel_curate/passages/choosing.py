@@ -20,6 +20,7 @@ from tunewheel_retrieval.context import as_data, fit
 from tunewheel_retrieval.hits import Hit, Passage
 from tunewheel_retrieval.index import DEPTH, Index
 from tunewheel_retrieval.prompts import question_of
+from tunewheel_retrieval.search import WhyNot, passages_for
 from tunewheel_retrieval.words import words_of
 
 from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA
@@ -101,15 +102,15 @@ class Chooser:
                 self._sections.setdefault(_place_of(passage), []).append(passage)
                 self._records.setdefault(passage.record_id, []).append(passage)
 
-    def choose(self, row: Row, vector: Vectors | None) -> Choice:
+    def choose(self, row: Row, vector: Vectors | WhyNot) -> Choice:
         """Return the passages for ``row``, at most as many as a served prompt may hold. ``vector`` is the
-        vector of its question.
+        vector of its question, or why there is none.
 
         For a row that was made of a section, the gold passage is the one of that section that shares most
         words with the answer. For any other row it is the best-ranked passage. A row that gets only
         distractors gets no passage of the gold section, and no copy of the gold passage.
         """
-        found = self._index.search(question_of(row.prompt), vector, DEPTH)
+        found = passages_for(self._index, question_of(row.prompt), vector, DEPTH)
         ranked = [hit for hit in found if hit.passage.passage_id in self._allowed]
         gold = self._of_section(row) or next(iter(ranked), None)
         if gold is None:

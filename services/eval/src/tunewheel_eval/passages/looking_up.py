@@ -7,25 +7,22 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import partial
 
-import numpy as np
 import structlog
 from tunewheel_contracts.errors import InvalidEvent, InvalidSpec, TransientError, TunewheelError
-from tunewheel_contracts.event import decode_data
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
-from tunewheel_contracts.formats.index import IndexManifest
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_embedding.embedders import PROBE, Embedder, Embedders, FromThread
 from tunewheel_embedding.errors import EmbeddingRefused, EndpointAway
-from tunewheel_embedding.static import Vectors
 from tunewheel_outputs.grounding import figures_in, grounding, statements
 from tunewheel_outputs.texts import said_before
 from tunewheel_retrieval.hits import Passage
-from tunewheel_retrieval.index import DEPTH, Index
-from tunewheel_retrieval.opening import files_of, open_index
-from tunewheel_retrieval.prompts import look_up, question_of
+from tunewheel_retrieval.index import DEPTH, BrokenIndex, Index
+from tunewheel_retrieval.opening import is_deleted, open_index
+from tunewheel_retrieval.prompts import question_of
+from tunewheel_retrieval.search import WhyNot, look_up, passages_for, vectors_of
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_eval.errors import PassagesAway
@@ -151,20 +148,14 @@ class LookUp:
         try:
             await open_index(self._store, plan.index)
             await _probe(await self._embedders.of(spec.embedding))
-        except EndpointAway:
-            return False
-        except TransientError:
-            raise
-        except TunewheelError:
+        except (EndpointAway, EmbeddingRefused, BrokenIndex, InvalidSpec):
             return False
         return True
 
     async def _before(self, ref: ArtifactRef) -> Index | None:
         try:
             return await open_index(self._store, ref)
-        except TransientError:
-            raise
-        except TunewheelError as error:  # the index service keeps only a few versions
+        except BrokenIndex as error:  # the index service keeps only a few versions
             log.info("old_index_gone", manifest=ref.path, reason=str(error))
             return None
 
@@ -174,18 +165,6 @@ async def _probe(embedder: Embedder) -> None:
     waits would be missing for the running evaluation."""
     if isinstance(embedder, FromThread):
         await embedder.endpoint.units([PROBE])
-
-
-async def is_deleted(store: ObjectStore, index: ArtifactRef) -> bool:
-    """Return whether the manifest of an index version, or a file that it names, was deleted."""
-    data = await store.read(index.path)
-    if data is None:
-        return True
-    try:
-        files = files_of(decode_data(IndexManifest, data))
-    except InvalidEvent:
-        return False
-    return not all([await store.exists(one.path) for one in files])
 
 
 def _not_looked_up(plan: EvaluationPlan, spec: RetrievalSpec, error: TunewheelError) -> LookedUp:
@@ -201,20 +180,21 @@ def _look_up_all(
     before: Index | None,
 ) -> LookedUp:
     questions = [question_of([m.model_dump() for m in one.messages[:-1]]) for one in examples]
-    vectors = _vectors(now, embedder, questions)
+    vectors = vectors_of(now.manifest, embedder, questions)
+    if refused := vectors.count(WhyNot.REFUSED):
+        log.warning("questions_not_embedded", index_id=now.manifest.index_id, questions=refused)
     gold = gold_passages(examples, before or now)
     changes = Changes(before, now) if before is not None else None
     found: dict[str, Found] = {}
     for example, question, vector in zip(examples, questions, vectors, strict=True):
-        # the gateway looks nothing up for a blank question
-        ranking = now.search(question, vector, DEPTH) if question.strip() else ()
+        ranking = passages_for(now, question, vector, DEPTH)
         own = gold.get(example.example_id)
         document = own.document_id if own is not None else None
         if own is not None and changes is not None:
             document = changes.name_now(own)
         places = [n for n, hit in enumerate(ranking, 1) if hit.passage.document_id == document]
         found[example.example_id] = Found(
-            hits=look_up(now, spec, question, vector) if question.strip() else (),
+            hits=look_up(now, spec, question, vector)[0],
             document=document,
             rank=places[0] if places else None,
             change=changes.of(example, own) if changes is not None and own is not None else None,
@@ -226,24 +206,3 @@ def _look_up_all(
         before_id=changes.before_id if changes is not None else None,
         documents_changed=len(changes.documents) if changes is not None else 0,
     )
-
-
-def _vectors(index: Index, embedder: Embedder, questions: Sequence[str]) -> list[Vectors | None]:
-    """Return each question's embedding; None if the index was built with another embedder than the spec
-    names, or if the endpoint refuses this question. Then search uses words alone, as in the gateway."""
-    if index.manifest.embedding != embedder.name or not questions:
-        return [None] * len(questions)
-    try:
-        return list(np.asarray(embedder.units(questions)))
-    except EmbeddingRefused as error:
-        if not error.may_be_one_text:
-            raise
-    return [_vector(embedder, question) for question in questions]
-
-
-def _vector(embedder: Embedder, question: str) -> Vectors | None:
-    try:
-        return np.asarray(embedder.units([question]))[0]
-    except EmbeddingRefused as error:
-        log.warning("question_not_embedded", reason=str(error))
-        return None

@@ -6,24 +6,24 @@ The module never imports torch. It imports numpy only when something is embedded
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import aiohttp
 import structlog
-from tunewheel_contracts.errors import InvalidSpec, TransientError, TunewheelError
-from tunewheel_contracts.formats.allowed_sources import EMBEDDING_FIELD, AllowedSources, Hosts
+from tunewheel_contracts.errors import TransientError, TunewheelError
+from tunewheel_contracts.formats.allowed_sources import AllowedSources, Hosts
 from tunewheel_contracts.formats.index import IndexManifest
 from tunewheel_contracts.formats.retrieval_spec import Embedding, EndpointEmbedding, StaticEmbedding
+from tunewheel_retrieval.search import WhyNot, vectors_of, why_not
 
 from tunewheel_serve_gateway.errors import Unavailable
 from tunewheel_serve_gateway.upstream.breaker import Breaker
 
 if TYPE_CHECKING:
+    from tunewheel_embedding.embedders import Embedders as Clients
     from tunewheel_embedding.endpoint import EndpointEmbedder
     from tunewheel_embedding.static import StaticEmbedder, Vectors
 
@@ -55,7 +55,7 @@ class Embedders:
     def __init__(self, hosts: Hosts, *, seconds: float) -> None:
         self._allowed = AllowedSources(hosts=hosts)
         self._seconds = seconds
-        self._session: aiohttp.ClientSession | None = None
+        self._clients: Clients | None = None
         self._endpoints: dict[str, Endpoint] = {}
         self._batches = ThreadPoolExecutor(1, thread_name_prefix="embedding-batch")
         """Thread of ``embed``. Questions do not use it, so they never wait for a request of thousands of
@@ -63,8 +63,8 @@ class Embedders:
 
     async def close(self) -> None:
         self._batches.shutdown(wait=False, cancel_futures=True)
-        if self._session is not None:
-            await self._session.close()
+        if self._clients is not None:
+            await self._clients.close()
 
     @cached_property
     def _static(self) -> StaticEmbedder:
@@ -77,24 +77,24 @@ class Embedders:
         if manifest.embedding == self._static.name:
             self._static.units(["ready"])
 
-    def by_table(self, manifest: IndexManifest, text: str) -> Vectors | None:
-        """Embed one question with the static embedder. Return its vector, of shape (dimensions,); None: the
-        index was built with another embedding. Takes 0.1 ms, and longer for questions of several pages."""
-        return self._static.units([text])[0] if manifest.embedding == self._static.name else None
+    def by_table(self, manifest: IndexManifest, text: str) -> Vectors | WhyNot:
+        """Embed one question with the static embedder. Return its vector, of shape (dimensions,), or why it
+        has none. Takes 0.1 ms, and longer for questions of several pages."""
+        return vectors_of(manifest, self._static, [text])[0]
 
     async def by_endpoint(
         self, embedding: EndpointEmbedding, manifest: IndexManifest, text: str
-    ) -> Vectors | None:
-        """Embed one question with the endpoint of ``embedding``. Return its vector, of shape (dimensions,).
-        None: the endpoint failed, or the index was built with another embedding."""
+    ) -> Vectors | WhyNot:
+        """Embed one question with the endpoint of ``embedding``. Return its vector, of shape (dimensions,),
+        or why it has none."""
         try:
             one = self._endpoint(embedding)
-            if manifest.embedding != one.embedder.name or not one.breaker.allows():
-                return None
-            return await self._vector(one, text)
+            if manifest.embedding != one.embedder.name:
+                return WhyNot.EMBEDDER
+            return await self._vector(one, text) if one.breaker.allows() else WhyNot.AWAY
         except (TunewheelError, TimeoutError) as error:
             log.warning("question_not_embedded", project=manifest.project, reason=str(error) or repr(error))
-            return None
+            return why_not(error)
 
     async def embed(self, embedding: Embedding, texts: Sequence[str]) -> Embedded:
         """Return the vectors of ``texts``. A failure here does not open the breaker of questions: otherwise a
@@ -119,29 +119,13 @@ class Embedders:
             ) from error
 
     def _endpoint(self, embedding: EndpointEmbedding) -> Endpoint:
-        """Return the client of the endpoint of ``embedding``.
-
-        Raises:
-            InvalidSpec: the endpoint's host or its key's variable is not allowed, or the variable is not set.
-        """
-        self._allowed.check_embedding(embedding)
-        key = os.environ.get(embedding.api_key_env) if embedding.api_key_env else None
-        if embedding.api_key_env and not key:
-            reason = f"names {embedding.api_key_env}, which is not set where the gateway runs; set it"
-            raise InvalidSpec(field=f"{EMBEDDING_FIELD}.api_key_env", reason=reason)
+        """Return the client of an endpoint; raises InvalidSpec as ``Clients.endpoint`` does."""
         name = embedding.model_dump_json()
         if name not in self._endpoints:
-            from tunewheel_embedding.endpoint import EndpointEmbedder
+            from tunewheel_embedding.embedders import Embedders as Clients
 
-            self._session = self._session or aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
-            embedder = EndpointEmbedder(
-                self._session,
-                embedding.base_url,
-                embedding.model,
-                dimensions=embedding.dimensions,
-                api_key=key,
-            )
-            self._endpoints[name] = Endpoint(embedder)
+            self._clients = self._clients or Clients(self._allowed)
+            self._endpoints[name] = Endpoint(self._clients.endpoint(embedding))
         return self._endpoints[name]
 
     async def _vector(self, one: Endpoint, question: str) -> Vectors:

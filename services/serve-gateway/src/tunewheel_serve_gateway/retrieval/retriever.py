@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import structlog
-from tunewheel_contracts.formats.retrieval_spec import EndpointEmbedding, RetrievalSpec, StaticEmbedding
+from tunewheel_contracts.formats.retrieval_spec import EndpointEmbedding, RetrievalSpec
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_retrieval.hits import Hit
-from tunewheel_retrieval.prompts import look_up
+from tunewheel_retrieval.search import WhyNot, look_up
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_serve_gateway.errors import BadRequest, Unavailable
@@ -115,21 +115,25 @@ class Retriever:
         if isinstance(embedding, EndpointEmbedding):
             vector = await self.embedders.by_endpoint(embedding, manifest, question)
 
-        def search() -> tuple[bool, tuple[Hit, ...]]:
-            is_static = isinstance(embedding, StaticEmbedding)
-            found = self.embedders.by_table(manifest, question) if is_static else vector
-            return found is None, look_up(index, spec, question, found)
+        def search() -> tuple[tuple[Hit, ...], WhyNot | None]:
+            own = self.embedders.by_table(manifest, question) if vector is None else vector
+            return look_up(index, spec, question, own)
 
         if len(index.rows) * manifest.dimensions <= SHORT_SEARCH and len(question) <= SHORT_QUESTION:
-            by_words, hits = search()
+            hits, why_not = search()
         else:
-            by_words, hits = await asyncio.get_running_loop().run_in_executor(self._threads, search)
-        if by_words:
+            hits, why_not = await asyncio.get_running_loop().run_in_executor(self._threads, search)
+        if why_not is not None:
             self.metrics.add("retrieval.by_words")
         taken = (time.perf_counter() - started) * 1000
-        fits = not by_words and len(index.rows) > 0  # An empty index gives no similarity.
+        fits = why_not is None and len(index.rows) > 0  # An empty index gives no similarity.
         return retrieved(
-            spec, manifest.index_id, hits, embedded=fits, built_for=built_for, milliseconds=round(taken, 3)
+            spec,
+            manifest.index_id,
+            hits,
+            embedded=fits,
+            built_for=built_for,
+            milliseconds=round(taken, 3),
         )
 
 

@@ -1,0 +1,97 @@
+"""Searches an index for a question as the gateway does in serving. The gateway, curate and eval all use it,
+so that a model is trained and judged with the passages that it will get.
+
+1. A blank question finds nothing.
+2. A question is searched by words alone if it has no vector: the index was built by another embedder than the
+   spec names, or the embedder refuses the question or is away.
+3. Else it is searched by words and by its vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from tunewheel_contracts.errors import TransientError
+from tunewheel_contracts.formats.index import IndexManifest
+from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
+from tunewheel_embedding.errors import EmbeddingRefused
+
+from tunewheel_retrieval.context import fit
+from tunewheel_retrieval.hits import Hit
+
+if TYPE_CHECKING:  # the gateway asks before it has loaded numpy
+    from tunewheel_embedding.embedders import Embedder
+    from tunewheel_embedding.static import Vectors
+
+    from tunewheel_retrieval.index import Index
+
+
+class WhyNot(StrEnum):
+    """Why a question has no vector."""
+
+    BLANK = "blank"
+    EMBEDDER = "embedder"
+    """The index was built by another embedder than the spec names."""
+    REFUSED = "refused"
+    """The embedder refuses this question, or the spec names one that is not allowed here."""
+    AWAY = "away"
+    """The embedder does not answer."""
+
+
+def look_up(
+    index: Index, spec: RetrievalSpec, question: str, vector: Vectors | WhyNot
+) -> tuple[tuple[Hit, ...], WhyNot | None]:
+    """Return the passages for ``question``, the best first, and why they were found by words alone. They are
+    those of the best ``spec.top_k`` that fit into ``spec.budget_tokens``.
+
+    ``vector``: the question's vector, (dimensions,), by the index's embedder, or why there is none."""
+    hits = fit(passages_for(index, question, vector, spec.top_k), budget=spec.budget_tokens)
+    return hits, vector if isinstance(vector, WhyNot) else None
+
+
+def passages_for(index: Index, question: str, vector: Vectors | WhyNot, k: int) -> tuple[Hit, ...]:
+    """Return the ``k`` best passages for ``question``, the best first; none for a blank question."""
+    if not question.strip():
+        return ()
+    return index.search(question, None if isinstance(vector, WhyNot) else vector, k)
+
+
+def vectors_of(
+    manifest: IndexManifest, embedder: Embedder | None, questions: Sequence[str]
+) -> list[Vectors | WhyNot]:
+    """Return each question's vector, (dimensions,), or why it has none.
+
+    ``embedder`` None: an endpoint that is not asked, as if it were away.
+
+    Raises:
+        EndpointAway: the endpoint does not answer.
+        EmbeddingRefused: the endpoint refuses every question.
+    """
+    if embedder is None or manifest.embedding != embedder.name:
+        return [WhyNot.EMBEDDER if embedder is not None else WhyNot.AWAY] * len(questions)
+    asked = [question for question in questions if question.strip()]
+    found = iter(_vectors(embedder, asked) if asked else ())
+    return [next(found) if question.strip() else WhyNot.BLANK for question in questions]
+
+
+def _vectors(embedder: Embedder, questions: Sequence[str]) -> list[Vectors | WhyNot]:
+    try:
+        return list(embedder.units(questions))
+    except EmbeddingRefused as error:
+        if not error.may_be_one_text:
+            raise
+    return [_vector(embedder, question) for question in questions]
+
+
+def _vector(embedder: Embedder, question: str) -> Vectors | WhyNot:
+    try:
+        return embedder.units([question])[0]
+    except EmbeddingRefused as error:
+        return why_not(error)
+
+
+def why_not(error: Exception) -> WhyNot:
+    """Return what an embedder's ``error`` means for one question."""
+    return WhyNot.AWAY if isinstance(error, TransientError | TimeoutError) else WhyNot.REFUSED

@@ -1,0 +1,103 @@
+"""A question is searched as in serving: by words and its vector, by words alone, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from tunewheel_contracts.errors import InvalidSpec
+from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
+from tunewheel_embedding.errors import EmbeddingRefused, EndpointAway
+from tunewheel_retrieval.building import build
+from tunewheel_retrieval.context import fit, with_passages
+from tunewheel_retrieval.index import Index
+from tunewheel_retrieval.prompts import context_of
+from tunewheel_retrieval.search import WhyNot, look_up, passages_for, vectors_of, why_not
+
+from retrieval.tests.conftest import Counting, document, stored
+
+SPEC = RetrievalSpec(top_k=3, passage_tokens=16, budget_tokens=25)
+QUESTION = "When does the gym open?"
+
+
+@pytest.fixture
+def index(embedder: Counting) -> Index:
+    documents = [
+        document(name, f"The {name} opens at nine and closes late.") for name in ("gym", "bar", "spa")
+    ]
+    return Index.open(*stored(build(documents, embedder, SPEC, project="p", config_sha256="0" * 64)))
+
+
+class Picky:
+    """Embeds texts of up to 30 characters; ``refuses`` names what the error of another text says."""
+
+    dimensions = 2
+
+    def __init__(self, name: str, *, may_be_one_text: bool = True) -> None:
+        self.name, self.asked, self._may = name, list[str](), may_be_one_text
+
+    def units(self, texts: Sequence[str]) -> Any:
+        self.asked += texts
+        assert all(text.strip() for text in texts)
+        if any(len(text) > 30 for text in texts):
+            raise EmbeddingRefused("413: too long", may_be_one_text=self._may)
+        return np.array([[1.0, 0.0]] * len(texts))
+
+
+def told(vectors: Sequence[Any]) -> list[Any]:
+    return [one if isinstance(one, WhyNot) else list(one) for one in vectors]
+
+
+def test_a_look_up_is_search_and_budget(index: Index, embedder: Counting) -> None:
+    (vector,) = vectors_of(index.manifest, embedder, [QUESTION])
+    assert not isinstance(vector, WhyNot)
+    hits, missing = look_up(index, SPEC, QUESTION, vector)
+    assert (hits, missing) == (fit(index.search(QUESTION, vector, 3), budget=25), None)
+    assert 0 < len(hits) < 3  # the budget counts
+    assert hits[0].passage.document_id == "gym"
+    assert hits[0].similarity is not None
+    assert context_of(SPEC, hits) == with_passages(SPEC.template, hits)
+    assert context_of(SPEC, ()) == ""
+
+
+@pytest.mark.parametrize("reason", [WhyNot.EMBEDDER, WhyNot.REFUSED, WhyNot.AWAY])
+def test_a_question_without_a_vector_is_searched_by_words_alone(index: Index, reason: WhyNot) -> None:
+    hits, missing = look_up(index, SPEC, QUESTION, reason)
+    assert missing is reason
+    assert hits == fit(index.search(QUESTION, None, 3), budget=25) != ()
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n\u00a0"])
+def test_a_blank_question_finds_nothing_and_is_not_embedded(index: Index, blank: str) -> None:
+    picky = Picky(index.manifest.embedding)
+    vectors = vectors_of(index.manifest, picky, [blank, "short"])
+    assert told(vectors) == [WhyNot.BLANK, [1.0, 0.0]]
+    assert picky.asked == ["short"]
+    assert look_up(index, SPEC, blank, vectors[0]) == ((), WhyNot.BLANK)
+    assert passages_for(index, blank, np.ones(index.manifest.dimensions), 3) == ()
+    assert vectors_of(index.manifest, picky, [blank]) == [WhyNot.BLANK]
+
+
+def test_a_refused_question_has_no_vector_and_the_others_have_theirs(index: Index) -> None:
+    picky = Picky(index.manifest.embedding)
+    vectors = vectors_of(index.manifest, picky, ["short", "long " * 9, "short too"])
+    assert told(vectors) == [[1.0, 0.0], WhyNot.REFUSED, [1.0, 0.0]]
+    assert vectors_of(index.manifest, picky, ["long " * 9]) == [WhyNot.REFUSED]
+    with pytest.raises(EmbeddingRefused):
+        vectors_of(index.manifest, Picky(picky.name, may_be_one_text=False), ["long " * 9])
+
+
+def test_another_embedder_than_that_of_the_index_is_not_asked(index: Index) -> None:
+    other = Picky("another")
+    assert vectors_of(index.manifest, other, [QUESTION] * 2) == [WhyNot.EMBEDDER] * 2
+    assert vectors_of(index.manifest, None, [QUESTION]) == [WhyNot.AWAY]
+    assert other.asked == []
+
+
+def test_what_an_error_means_for_one_question() -> None:
+    errors = [
+        EndpointAway("no answer"), TimeoutError(), EmbeddingRefused("413"), InvalidSpec(field="a", reason="b")
+    ]  # fmt: skip
+    assert [why_not(error) for error in errors] == [WhyNot.AWAY] * 2 + [WhyNot.REFUSED] * 2
