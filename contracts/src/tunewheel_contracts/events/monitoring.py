@@ -76,6 +76,8 @@ class InferenceScored(Event):
     """Share of the answer's word 4-grams that occur earlier in the answer."""
     invented: Annotated[int, Field(ge=0)] | None = None
     """Number of terms in the answer that occur neither in the question nor in the training data."""
+    measures: Annotated[dict[Slug, FiniteFloat], Field(max_length=64, exclude_if=operator.not_)] = {}
+    """By detector, what the detector alone measures of the completion."""
     dataset_id: Slug | None = None
     """The dataset version that is the reference of ``cell``, ``novelty`` and ``vector``. None: there is no
     reference, or no text."""

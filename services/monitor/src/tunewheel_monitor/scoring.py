@@ -27,6 +27,7 @@ from tunewheel_outputs.texts import said_before
 from tunewheel_runtime.service import Delivery
 
 from tunewheel_monitor.answers import LONGEST_TEXT, Task, Tasks, invented, repetition
+from tunewheel_monitor.detectors import MEASURES
 from tunewheel_monitor.knowledge import Knowledge
 from tunewheel_monitor.metrics import Metrics
 from tunewheel_monitor.pseudonym_keys import PseudonymKeys
@@ -244,6 +245,8 @@ def _of_answer(data: InferenceCompleted, around: Around) -> Fields:
         violations = task.form.violations(data.output, said_before(data.messages))
         fields = {"format_valid": not violations, "violations": violations}
     fields["label"] = task.label(data.output, reference.labels if reference else frozenset())
+    found = {name: measure(data) for name, measure in MEASURES.items()}
+    fields["measures"] = {name: value for name, value in found.items() if value is not None}
     fields["refusal"] = task.declines(data.output)
     fields["repetition"] = repetition(data.output)
     # With passages in the prompt their terms are no inventions, but the log does not hold their texts.

@@ -25,8 +25,12 @@ class Silence(Rise):
     action = "investigate"
     unit = "share of empty answers"
 
+    def measure(self, data):
+        return float(len(data.output.strip()))
+
     def bad(self, state, item):
-        return not item.characters
+        characters = item.measures.get(self.name)
+        return None if characters is None else not characters
 """
 
 

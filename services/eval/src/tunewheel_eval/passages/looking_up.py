@@ -181,7 +181,7 @@ def _look_up_all(
 ) -> LookedUp:
     questions = [question_of([m.model_dump() for m in one.messages[:-1]]) for one in examples]
     vectors = vectors_of(now.manifest, embedder, questions)
-    if refused := vectors.count(WhyNot.REFUSED):
+    if refused := sum(vector is WhyNot.REFUSED for vector in vectors):
         log.warning("questions_not_embedded", index_id=now.manifest.index_id, questions=refused)
     gold = gold_passages(examples, before or now)
     changes = Changes(before, now) if before is not None else None

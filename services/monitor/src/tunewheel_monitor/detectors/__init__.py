@@ -1,12 +1,14 @@
-"""The detectors, one file each. ``protocol.py`` defines the interface. A new detector is a file and a
-test."""
+"""The detectors, one file each. ``protocol.py`` defines the interface. A new detector is a file and a test,
+also if it watches a new property."""
 
 from __future__ import annotations
 
 import importlib
 import math
 import pkgutil
+from collections.abc import Iterable
 
+from tunewheel_monitor.detectors import protocol
 from tunewheel_monitor.detectors.protocol import HORIZON, Action, Detector, Family, Finding, Opening, State
 
 
@@ -25,7 +27,13 @@ def find_detectors() -> tuple[Detector, ...]:
     return tuple(sorted(found, key=lambda detector: (-detector.weight, detector.name)))
 
 
+def measures_of(detectors: Iterable[Detector]) -> dict[str, protocol.Measure]:
+    """Return the detectors' own measures, by their names."""
+    return {one.name: measure for one in detectors if (measure := getattr(one, "measure", None)) is not None}
+
+
 DETECTORS = find_detectors()
+MEASURES = measures_of(DETECTORS)
 WEIGHTS = math.fsum(detector.weight for detector in DETECTORS)
 """The sum of the weights of all detectors."""
 

@@ -7,16 +7,20 @@ so that it can be stored in checkpoints.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from tunewheel_contracts.events.monitoring import InferenceScored
-from tunewheel_contracts.events.production import DriftCluster
+from tunewheel_contracts.events.production import DriftCluster, InferenceCompleted
 from tunewheel_contracts.formats.drift_spec import DriftSpec
 
 from tunewheel_monitor.coverage import CoverageFacts
 
 State = dict[str, Any]
+Measure = Callable[[InferenceCompleted], float | None]
+"""Measures a completion whose texts are legible; None: it has nothing to measure. The number stands in
+``InferenceScored.measures``; it must not tell anybody's words."""
 Action = Literal["collect_labels", "retrain", "update_documents", "investigate"]
 Family = Literal["input", "format", "feedback"]
 HORIZON = 10
@@ -65,7 +69,8 @@ class Opening:
 class Detector(Protocol):
     """Watches one property of production. ``see`` gets every answer of the model in production (routed, not
     pinned, no shadow), including failed ones, and every rating of them. The detector ignores items that it
-    does not measure."""
+    does not measure. A detector of a property that ``InferenceScored`` lacks has a ``Measure``, the method
+    ``measure``, and reads ``item.measures.get(self.name)``."""
 
     @property
     def name(self) -> str: ...
