@@ -13,36 +13,13 @@ from tunewheel_contracts.events.monitoring import TurnDecided
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_contracts.topics import (
-    DATASET_REJECTED,
-    DATASET_REQUESTED,
-    DATASET_VERSIONED,
-    DOCUMENT_WITHDRAWN,
-    ERASURE_REQUESTED,
-    PROJECT_DECLARED,
-    TRAIN_COMPLETED,
-    TURN_DECIDED,
-)
+from tunewheel_contracts.topics import DOCUMENT_WITHDRAWN, ERASURE_REQUESTED, PROJECT_DECLARED, TURN_DECIDED
 from tunewheel_contracts.withdrawals import Withdrawals
 from tunewheel_runtime.service import Position
 from tunewheel_turns.facts import TOPICS as TURN_TOPICS
 from tunewheel_turns.facts import TurnFacts
 
-TOPICS = tuple(
-    dict.fromkeys(
-        (
-            PROJECT_DECLARED,
-            DOCUMENT_WITHDRAWN,
-            ERASURE_REQUESTED,
-            TRAIN_COMPLETED,
-            TURN_DECIDED,
-            DATASET_REQUESTED,
-            DATASET_VERSIONED,
-            DATASET_REJECTED,
-            *TURN_TOPICS,
-        )
-    )
-)
+TOPICS = (PROJECT_DECLARED, DOCUMENT_WITHDRAWN, ERASURE_REQUESTED, TURN_DECIDED, *TURN_TOPICS)
 
 
 class History:

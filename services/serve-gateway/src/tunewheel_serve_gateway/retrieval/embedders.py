@@ -72,11 +72,6 @@ class Embedders:
 
         return StaticEmbedder()
 
-    def prepare(self, manifest: IndexManifest) -> None:
-        """Load the static embedder if the index uses it, so that the first question need not wait."""
-        if manifest.embedding == self._static.name:
-            self._static.units(["ready"])
-
     def by_table(self, manifest: IndexManifest, text: str) -> Vectors | WhyNot:
         """Embed one question with the static embedder. Return its vector, of shape (dimensions,), or why it
         has none. Takes 0.1 ms, and longer for questions of several pages."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import structlog
@@ -147,5 +148,6 @@ def make_retriever(
         spec = spec_of(project)
         return spec is not None and spec.retrieval is not None
 
-    indexes = Indexes(store, metrics, is_wanted, embedders.prepare)
+    # the first question must not wait until the table of the static embedder is loaded
+    indexes = Indexes(store, metrics, is_wanted, partial(embedders.by_table, text="ready"))
     return Retriever(indexes, embedders, spec_of, metrics)
