@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from tunewheel_cli.wheel_report import ProjectStatus, fold, fold_models
@@ -130,11 +131,12 @@ def curate_turns(log: RandomLog, events: Events) -> Iterator[str]:
     }
 
     def over(truth: Truth) -> bool:
+        # an end that was told of another turn does not end the turn that goes its way
         if truth.end == "unchanged" and not truth.completed:
             (same,) = (log.versions[turn] for turn, one in log.turns.items() if one is truth)
-            return over(by_version[same])
+            return over(replace(by_version[same], completed=False))
         if truth.newer and not truth.completed:
-            return over(by_version[truth.newer])
+            return over(replace(by_version[truth.newer], completed=False))
         return truth.over or truth.stage == "production"
 
     said = {turn.turn_id: over_at(turn) is not None for turn in turns}
