@@ -15,6 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete
 from tunewheel_cli.reading import read_latest, read_topics
 from tunewheel_cli.topic_configs import set_configs
 from tunewheel_contracts.event import KafkaRecord
+from tunewheel_contracts.topics import MODEL_PINNED
 from tunewheel_contracts.topics import PROJECT_DECLARED as TOPIC
 from tunewheel_runtime import log
 from tunewheel_runtime.record_search import LONGEST_SECONDS, RecordSearch
@@ -189,3 +190,10 @@ async def test_a_search_finds_at_once_what_lies_in_a_partition_added_since_the_l
     async with asyncio.timeout(LONGEST_SECONDS):
         assert await search.find("added", first.time) == added
     await search.close()
+
+
+async def test_reading_a_topic_without_records_ends_every_time(kafka: str) -> None:
+    """The clients were stopped while they left an assignment, and every second time went on for ever."""
+    for _ in range(8):
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert [event async for event in read_topics({"bootstrap_servers": kafka}, (MODEL_PINNED,))] == []
