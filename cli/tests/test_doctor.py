@@ -19,9 +19,8 @@ from tunewheel_cli.cluster import Cluster, Copies, SeenGroup, SeenTopic
 from tunewheel_cli.commands.doctor import engines_of
 from tunewheel_cli.connection import InvalidOption
 from tunewheel_cli.doctor import examination
-from tunewheel_cli.doctor.clocks import clock_findings
 from tunewheel_cli.doctor.endpoints import ENGINE_CAFILE, look_at_engines, look_at_store
-from tunewheel_cli.doctor.examination import Installation, examine, judge_device
+from tunewheel_cli.doctor.examination import Installation, clock_findings, examine, judge_device
 from tunewheel_cli.doctor.findings import Finding, Verdict, listed
 from tunewheel_cli.doctor.kafka import NEEDED, broker_findings, process_findings, rights_findings
 from tunewheel_cli.doctor.topics import MIN_IN_SYNC, topic_findings

@@ -16,9 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from tunewheel_cli.kafka.broker import LocalKafka
+from tunewheel_cli.kafka.broker import FOLDER, LocalKafka
 from tunewheel_cli.kafka.errors import DataCorrupt, DataInUse, PortInUse
-from tunewheel_cli.kafka.startup_cache import FOLDER
 from tunewheel_cli.places import cache_dir
 from tunewheel_cli.topics import Topic, check_topics, ensure_topics, wanted_topics
 

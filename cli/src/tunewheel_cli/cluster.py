@@ -107,13 +107,13 @@ async def describe_cluster(admin: Any, names: Sequence[str]) -> Cluster:
     return Cluster(brokers, {name: topics.get(name, SeenTopic(False)) for name in names}, dict(apis))
 
 
-def _topic(told: Mapping[str, Any]) -> SeenTopic:
+def _topic(topic: Mapping[str, Any]) -> SeenTopic:
     partitions = tuple(
-        Copies(one["leader"], tuple(one["replicas"]), tuple(one["isr"])) for one in told["partitions"]
+        Copies(one["leader"], tuple(one["replicas"]), tuple(one["isr"])) for one in topic["partitions"]
     )
-    code = told["error_code"]
+    code = topic["error_code"]
     return SeenTopic(
-        bool(partitions), code != _TOPIC_NOT_ALLOWED, partitions, _named(told["authorized_operations"])
+        bool(partitions), code != _TOPIC_NOT_ALLOWED, partitions, _named(topic["authorized_operations"])
     )
 
 
@@ -172,11 +172,11 @@ async def _coordinator(admin: Any, group: str, *, is_last: bool) -> int | None:
         return _MOVES
 
 
-def _group(told: Mapping[str, Any], node: int) -> SeenGroup:
-    hosts = tuple(sorted(member["client_host"].removeprefix("/") for member in told["members"]))
-    visible = told["error_code"] != _GROUP_NOT_ALLOWED
-    exists = visible and told["state"] not in ("", "Dead")
-    return SeenGroup(node, exists, visible, hosts, _named(told["authorized_operations"]))
+def _group(group: Mapping[str, Any], node: int) -> SeenGroup:
+    hosts = tuple(sorted(member["client_host"].removeprefix("/") for member in group["members"]))
+    visible = group["error_code"] != _GROUP_NOT_ALLOWED
+    exists = visible and group["state"] not in ("", "Dead")
+    return SeenGroup(node, exists, visible, hosts, _named(group["authorized_operations"]))
 
 
 def _named(bits: int) -> Operations:

@@ -54,7 +54,7 @@ class Connection:
     sasl_oauth_client_id: str | None = None
     sasl_oauth_scope: str | None = None
 
-    def given(self) -> dict[str, Any]:
+    def chosen(self) -> dict[str, Any]:
         names = self.__dataclass_fields__
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
@@ -73,8 +73,8 @@ class Connection:
                 found: dict[str, Any] = {"bootstrap_servers": running.bootstrap_servers}
                 for name in ("security_protocol", "topic_prefix"):
                     found[name] = os.environ.get(_variable(name), getattr(running, name))
-                return KafkaSettings(**(found | self.given()))
-            return KafkaSettings(**self.given())
+                return KafkaSettings(**(found | self.chosen()))
+            return KafkaSettings(**self.chosen())
         except ValidationError as error:
             raise self._invalid(error) from error
 
@@ -83,9 +83,9 @@ class Connection:
         running = living(var.run_file)
         if running is None:
             return None
-        told = self.settings(var)
+        mine = self.settings(var)
         own = (running.bootstrap_servers, running.topic_prefix)
-        return running if (told.bootstrap_servers, told.topic_prefix) == own else None
+        return running if (mine.bootstrap_servers, mine.topic_prefix) == own else None
 
     def require_named(self, var: Var) -> None:
         """Raise ``NoWheel`` where nobody named a Kafka and no wheel runs on ``var``."""
@@ -149,10 +149,10 @@ def as_environment(settings: KafkaSettings) -> dict[str, str]:
     """Return the connection of ``settings`` as a service's environment variables."""
     from pydantic import SecretStr
 
-    told = ((name, getattr(settings, name)) for name in type(settings).model_fields)
+    fields = ((name, getattr(settings, name)) for name in type(settings).model_fields)
     return {
         _variable(name): value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-        for name, value in told
+        for name, value in fields
         if value is not None
     }
 

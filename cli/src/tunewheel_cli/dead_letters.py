@@ -36,18 +36,18 @@ class DeadLetter:
 
     @classmethod
     def of(cls, record: Undecoded) -> DeadLetter:
-        told = {name: value.decode("utf-8", "replace") for name, value in record.headers.items()}
+        headers = {name: value.decode("utf-8", "replace") for name, value in record.headers.items()}
         text = (record.value or b"")[: 4 * SHOWN_CHARACTERS].decode("utf-8", "backslashreplace")
         return cls(
-            topic=told.get("dlq_source_topic", record.position.topic.removesuffix(".dlq")),
-            partition=int(told.get("dlq_source_partition", -1)),
-            offset=int(told.get("dlq_source_offset", -1)),
-            service=told.get("dlq_service", ""),
-            field=told.get("dlq_field", ""),
-            reason=told.get("dlq_reason", ""),
+            topic=headers.get("dlq_source_topic", record.position.topic.removesuffix(".dlq")),
+            partition=int(headers.get("dlq_source_partition", -1)),
+            offset=int(headers.get("dlq_source_offset", -1)),
+            service=headers.get("dlq_service", ""),
+            field=headers.get("dlq_field", ""),
+            reason=headers.get("dlq_reason", ""),
             message=text[:SHOWN_CHARACTERS],
-            event_id=told.get("ce_id", ""),
-            kind=told.get("dlq_kind", "invalid"),
+            event_id=headers.get("ce_id", ""),
+            kind=headers.get("dlq_kind", "invalid"),
         )
 
     def as_json(self) -> dict[str, Any]:

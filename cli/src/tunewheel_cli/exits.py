@@ -42,7 +42,7 @@ EPILOG = (
 )
 
 
-def told(command: Callable[P, T], *, as_json: bool = False) -> Callable[P, T]:
+def reporting(command: Callable[P, T], *, as_json: bool = False) -> Callable[P, T]:
     """Turn the errors that Tunewheel raises on purpose into one line and an exit code."""
 
     @wraps(command)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 from tunewheel_contracts.errors import TunewheelError, first_complaint
+from tunewheel_runtime.files import one_at_a_time, replace_file
 
-from tunewheel_cli import owner_files
 from tunewheel_cli.connection import InvalidOption
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def make(path: Path, name: str, key: str) -> None:
     from tunewheel_runtime.identity.roles import Role
 
     entry = ApiKey(sha256=(sum_of(key),), roles=tuple(Role))
-    owner_files.write(path, HEADER + _dump(KeyFile(keys={name: entry}), path))
+    replace_file(path, (HEADER + _dump(KeyFile(keys={name: entry}), path)).encode())
 
 
 def read(path: Path) -> KeyFile:
@@ -131,7 +131,7 @@ def revoke(path: Path, name: str, *, old_only: bool) -> None:
         entry = _entry(file, name, path)
         if old_only:
             return _with(file, name, entry.model_copy(update={"sha256": entry.sha256[:1]}))
-        left = {known: key for known, key in file.keys.items() if known != name}
+        left = {other: key for other, key in file.keys.items() if other != name}
         return file.model_copy(update={"keys": left})
 
     _change(path, edit)
@@ -154,14 +154,15 @@ def _change(path: Path, edit: Callable[[KeyFile], KeyFile], *, make: bool = Fals
 
     path = path.resolve()
     try:
-        with owner_files.one_at_a_time(path.parent):
+        with one_at_a_time(path.parent):
             is_new = make and not path.exists()
             changed = edit(KeyFile() if is_new else read(path))
             # model_copy does not validate, and an invalid file would stop services from reading it
             changed = KeyFile.model_validate(changed.model_dump(mode="json", exclude_unset=True))
             ring_of(changed, path)
             header = HEADER if is_new else _header(path.read_text("utf-8"))
-            owner_files.write(path, ("" if path.suffix == ".json" else header) + _dump(changed, path))
+            text = ("" if path.suffix == ".json" else header) + _dump(changed, path)
+            replace_file(path, text.encode())
     except ValidationError as error:
         raise InvalidOption(f"NAME: {first_complaint(error)[1]}") from error
     except OSError as error:

@@ -25,7 +25,7 @@ from tunewheel_cli.roster import (
     url,
 )
 from tunewheel_cli.run_state import RunState
-from tunewheel_cli.supervisor import BrokerProgram, HttpProgram, Kept, Report, State, Supervisor
+from tunewheel_cli.supervisor import BrokerProgram, HttpProgram, Kept, Report, Supervisor
 from tunewheel_cli.topics import TopicReport, ensure_topics
 from tunewheel_cli.wheel_secrets import WheelSecrets, make_secrets
 
@@ -95,11 +95,11 @@ class Wheel:
             bootstrap_servers="",
             store_url=plan.var.store_url,
         )
-        told = {**os.environ, **plan.extra_env}
+        variables = {**os.environ, **plan.extra_env}
         for name in ("store_url", "spec_hosts", "spec_folders"):
-            setattr(self.state, name, told.get(f"TUNEWHEEL_{name.upper()}", getattr(self.state, name)))
-        self.state.identity = told.get("TUNEWHEEL_IDENTITY") or "required"
-        self.state.keys_file = told.get("TUNEWHEEL_API_KEYS_FILE") or str(plan.var.keys_file)
+            setattr(self.state, name, variables.get(f"TUNEWHEEL_{name.upper()}", getattr(self.state, name)))
+        self.state.identity = variables.get("TUNEWHEEL_IDENTITY") or "required"
+        self.state.keys_file = variables.get("TUNEWHEEL_API_KEYS_FILE") or str(plan.var.keys_file)
 
     async def start(self) -> None:
         """Start all processes and return when they are ready.
@@ -135,11 +135,6 @@ class Wheel:
     @property
     def bootstrap_servers(self) -> str:
         return self.state.bootstrap_servers
-
-    @property
-    def ready_count(self) -> int:
-        """The number of ready processes, including the local broker."""
-        return sum(kept.state is State.READY for kept in self.supervisor.kept)
 
     def url_of(self, service: str) -> str:
         return url(self.ports[service])
@@ -179,10 +174,10 @@ class Wheel:
 
     def _make_secrets(self) -> WheelSecrets:
         """Create missing secrets. This happens before the wheel has a log or a store."""
-        told = {**os.environ, **self.plan.extra_env}
+        variables = {**os.environ, **self.plan.extra_env}
         # A log or a store from elsewhere may hold versions with pseudonyms of another secret.
-        given = told.get("TUNEWHEEL_STORE_URL") or told.get("TUNEWHEEL_PSEUDONYM_SECRET")
-        wanted = self.plan.pseudonym_secret and self.plan.is_local and not given
+        is_elsewhere = variables.get("TUNEWHEEL_STORE_URL") or variables.get("TUNEWHEEL_PSEUDONYM_SECRET")
+        wanted = self.plan.pseudonym_secret and self.plan.is_local and not is_elsewhere
         return make_secrets(self.plan.var, pseudonyms=wanted)
 
     def _local_kafka(self) -> LocalKafka:

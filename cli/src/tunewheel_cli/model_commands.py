@@ -48,9 +48,9 @@ class Answer:
     def as_json(self) -> dict[str, Any]:
         """Return the answer for machines."""
         command, refusal = self.command.data, self.refusal
-        told = {"field": refusal.field, "reason": refusal.reason} if refusal else {}
+        why = {"field": refusal.field, "reason": refusal.reason} if refusal else {}
         asked = command.model_dump(include={"project", "model_id", "action"})
-        return asked | {"command_id": self.command.id, "outcome": self.outcome} | told
+        return asked | {"command_id": self.command.id, "outcome": self.outcome} | why
 
 
 async def desired_of(options: Mapping[str, Any], project: str) -> ServingDesired | None:
@@ -88,10 +88,10 @@ async def command(
     await publish_events(options, event)
     try:
         async with asyncio.timeout(timeout_seconds):
-            async for told in follow(options, ANSWERS, from_beginning=True):
-                named = told.data.command_id if isinstance(told.data, CommandRefused) else told.data.cause
+            async for said in follow(options, ANSWERS, from_beginning=True):
+                named = said.data.command_id if isinstance(said.data, CommandRefused) else said.data.cause
                 if named == event.id:
-                    return Answer(event, told)
+                    return Answer(event, said)
     except TimeoutError:
         pass
     return Answer(event, None)

@@ -69,20 +69,20 @@ def run_export(command: Sequence[str], *, store_url: str, on_step: OnStep) -> di
         **os.environ, "TUNEWHEEL_STORE_URL": store_url, "TUNEWHEEL_CACHE_DIR": str(cache_dir()),
         "PYTHONUNBUFFERED": "1",
     }  # fmt: skip
-    told: dict[str, Any] = {}
+    message: dict[str, Any] = {}
     with tempfile.TemporaryFile() as errors:
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors) as process:
             assert process.stdout is not None
             try:
                 for line in process.stdout:
-                    told = json.loads(line)
-                    if "step" in told:
-                        on_step(told["step"], told["done"], told["of"])
+                    message = json.loads(line)
+                    if "step" in message:
+                        on_step(message["step"], message["done"], message["of"])
             except BaseException:
                 process.terminate()
                 raise
-        if process.returncode == 0 and "directory" in told:
-            return told
+        if process.returncode == 0 and "directory" in message:
+            return message
         errors.seek(0)
         _refuse(process.returncode, errors.read().decode(errors="replace"))
 

@@ -67,16 +67,16 @@ def find_shape(name: str) -> ModelShape:
     return shape_of(config)
 
 
-def find_devices(names: Sequence[str], known: Catalogue) -> tuple[Device, ...]:
-    """Return the devices of ``known`` called ``names``; all devices if ``names`` is empty. Raises
+def find_devices(names: Sequence[str], devices: Catalogue) -> tuple[Device, ...]:
+    """Return the devices of ``devices`` called ``names``; all devices if ``names`` is empty. Raises
     InvalidOption."""
     if not names:
-        return known.devices
+        return devices.devices
     found: list[Device] = []
     for name in names:
-        device = known.named(name)
+        device = devices.named(name)
         if device is None:
-            raise InvalidOption(f"--device {name}: take one of {', '.join(d.name for d in known.devices)}")
+            raise InvalidOption(f"--device {name}: take one of {', '.join(d.name for d in devices.devices)}")
         found.append(device)
     return tuple(found)
 
@@ -134,11 +134,11 @@ def plan_all(
 ) -> Iterator[Planned]:
     """Yield a plan for every model, method and device, corrected by earlier runs. ``stats``: of all examples.
     ``pairs``: of the answers for preference training."""
-    known = {recipe.method: calibration.corrections(recipe.method) for recipe in recipes}
+    corrections = {recipe.method: calibration.corrections(recipe.method) for recipe in recipes}
     for name, shape in models.items():
         for recipe in recipes:
             for device in devices:
-                correction = known[recipe.method].get(key(device.name, shape.parameters), Correction())
+                correction = corrections[recipe.method].get(key(device.name, shape.parameters), Correction())
                 plan = make_plan(
                     shape, hold_back(stats, recipe), recipe, device, pairs=pairs, correction=correction
                 )

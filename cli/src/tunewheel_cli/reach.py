@@ -17,7 +17,7 @@ import typer
 from tunewheel_contracts.errors import SLUG, SLUG_IN_WORDS
 
 from tunewheel_cli.connection import Connection
-from tunewheel_cli.exits import print_json, told
+from tunewheel_cli.exits import print_json, reporting
 from tunewheel_cli.places import Var
 
 if TYPE_CHECKING:
@@ -182,13 +182,13 @@ def reaching(command: F) -> F:
         return asyncio.run(outcome) if inspect.iscoroutine(outcome) else outcome
 
     @wraps(command)
-    def run(**given: Any) -> Any:
+    def run(**values: Any) -> Any:
         # aiokafka's failures are raised as our errors; logging them too would only repeat them.
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-        var, as_json = Var.at(given.pop("var")), given.pop("as_json")
-        connection = Connection(**{name: given.pop(name) for name in Connection.__dataclass_fields__})
+        var, as_json = Var.at(values.pop("var")), values.pop("as_json")
+        connection = Connection(**{name: values.pop(name) for name in Connection.__dataclass_fields__})
         reach = Reach(var, connection, as_json)
-        outcome = told(finish, as_json=as_json)(reach, **given)
+        outcome = reporting(finish, as_json=as_json)(reach, **values)
         if reach.is_unnamed and not as_json:
             from tunewheel_cli.client import warn_unnamed
 

@@ -89,8 +89,8 @@ def choose(names: Iterable[str] | None, *, option: str = "--services") -> tuple[
     unknown = wanted - {member.name for member in ROSTER}
     if unknown:
         more = () if option == "--services" else (BROKER,)
-        known = ", ".join((*more, *(member.name for member in ROSTER)))
-        raise UnknownService(f"{option}: no service is called {sorted(unknown)[0]!r}; choose from {known}")
+        choices = ", ".join((*more, *(member.name for member in ROSTER)))
+        raise UnknownService(f"{option}: no service is called {sorted(unknown)[0]!r}; choose from {choices}")
     return tuple(member for member in ROSTER if member.name in wanted)
 
 

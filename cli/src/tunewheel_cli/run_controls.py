@@ -57,8 +57,8 @@ async def control(
 
 async def unheard_of(run_id: str, options: Mapping[str, Any]) -> bool:
     """Return whether no event names this run. A run that waits for a machine has no event yet either."""
-    told = (TRAIN_PLANNED, *ENDS)
-    return not any([event.data.run_id == run_id async for event in read_topics(options, told)])
+    naming_runs = (TRAIN_PLANNED, *ENDS)
+    return not any([event.data.run_id == run_id async for event in read_topics(options, naming_runs)])
 
 
 async def train_again(run_id: str, options: Mapping[str, Any]) -> bool:

@@ -21,10 +21,6 @@ class AlreadyRunning(TunewheelError):
     """A supervisor already runs on this ``var`` folder."""
 
 
-class NothingRuns(TunewheelError):
-    """No supervisor runs on this ``var`` folder."""
-
-
 @dataclass(slots=True)
 class RunState:
     """One running wheel. Secrets are not written; commands must be given passwords again."""

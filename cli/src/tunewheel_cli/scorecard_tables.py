@@ -33,8 +33,8 @@ def print_scorecard(judged: Judged, console: Console | None = None) -> None:
     findings = [finding for finding in card.findings if finding.metric in named]
     if findings:
         console.print(_table(findings))
-    if (told := _repeats(card, named)) is not None:
-        console.print(told)
+    if (repeats := _repeats(card, named)) is not None:
+        console.print(repeats)
     if card.retrieval is not None:
         _print_retrieval(card.retrieval, console)
     if card.unvalidated:
@@ -48,12 +48,12 @@ def print_scorecard(judged: Judged, console: Console | None = None) -> None:
 def _print_retrieval(scores: RetrievalScores, console: Console) -> None:
     """Print the ranking metrics, the four cells with the metric that compares them, and the advice."""
     if (ranking := scores.ranking) is not None:
-        told = ", ".join(
+        figures = ", ".join(
             f"{name} {value:.3g} ({ranking.low[name]:.3g} to {ranking.high[name]:.3g})"
             for name, value in ranking.figures.items()
         )
         rows = f"{ranking.questions} questions whose document is known"
-        console.print(f"{escape(scores.index_id)}, k {ranking.top_k}, {rows}: {told}")
+        console.print(f"{escape(scores.index_id)}, k {ranking.top_k}, {rows}: {figures}")
     if scores.reason is not None:
         console.print(f"not compared with passages and without: {escape(scores.reason)}")
     if scores.metric is not None:

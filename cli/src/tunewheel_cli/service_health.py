@@ -57,10 +57,10 @@ async def _ask(session: Any, url: str) -> ServiceHealth:
     try:
         async with session.get(f"{url}/health/ready") as answer:
             offset = offset_of(answer.headers)
-            told = await answer.json()
+            body = await answer.json()
             return ServiceHealth(
-                url, str(told.get("service", "")), bool(told["ready"]), str(told.get("role", "")),
-                tuple(str(text) for text in told.get("warnings", ())), offset=offset,
+                url, str(body.get("service", "")), bool(body["ready"]), str(body.get("role", "")),
+                tuple(str(text) for text in body.get("warnings", ())), offset=offset,
             )  # fmt: skip
     except aiohttp.ClientConnectorCertificateError as error:
         return ServiceHealth(
@@ -117,8 +117,8 @@ def as_services(named: Mapping[str, ServiceHealth]) -> dict[str, dict[str, Any]]
 
 def warnings_of(named: Mapping[str, ServiceHealth]) -> dict[str, list[str]]:
     """Return the warnings of processes by name. An untrusted certificate counts as a warning."""
-    told = {name: list(one.warnings) for name, one in named.items()}
+    warnings_by_name = {name: list(one.warnings) for name, one in named.items()}
     for name, one in named.items():
         if HTTP_CAFILE in one.error:
-            told[name].append(one.error)
-    return {name: warnings for name, warnings in told.items() if warnings}
+            warnings_by_name[name].append(one.error)
+    return {name: warnings for name, warnings in warnings_by_name.items() if warnings}

@@ -150,7 +150,7 @@ async def _read(admin: Any, wanted: Iterable[Topic]) -> dict[str, Topic]:
     partitions = {d["topic"]: len(d["partitions"]) for d in described if d["topic"] in names}
     await require_sight(admin, [name for name in names if name not in partitions])
     configs = await read_configs(admin, {name: names[name].configs for name in partitions})
-    return {name: Topic(name, partitions[name], told) for name, told in configs.items()}
+    return {name: Topic(name, partitions[name], config) for name, config in configs.items()}
 
 
 async def read_configs(admin: Any, settings: Mapping[str, Iterable[str]]) -> dict[str, dict[str, str]]:

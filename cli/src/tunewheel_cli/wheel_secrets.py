@@ -10,8 +10,9 @@ from pathlib import Path
 
 from pydantic import SecretStr
 from tunewheel_contracts.errors import TunewheelError
+from tunewheel_runtime.files import one_at_a_time, replace_file
 
-from tunewheel_cli import key_file, owner_files
+from tunewheel_cli import key_file
 from tunewheel_cli.places import Var
 
 LOCAL = "local"
@@ -50,8 +51,8 @@ def pseudonym_secret(var: Var) -> SecretStr | None:
     Raises:
         SecretsUnusable: the file exists but cannot be read.
     """
-    given = os.environ.get("TUNEWHEEL_PSEUDONYM_SECRET")
-    return SecretStr(given) if given else _read(var.identity / "pseudonym-secret")
+    configured = os.environ.get("TUNEWHEEL_PSEUDONYM_SECRET")
+    return SecretStr(configured) if configured else _read(var.identity / "pseudonym-secret")
 
 
 def make_secrets(var: Var, *, pseudonyms: bool) -> WheelSecrets:
@@ -67,9 +68,9 @@ def make_secrets(var: Var, *, pseudonyms: bool) -> WheelSecrets:
     folder = var.identity
     try:
         is_new = not (_holds_anything(var.kafka) or _holds_anything(var.store))
-        folder.mkdir(parents=True, exist_ok=True, mode=owner_files.OWNER_FOLDER)
-        folder.chmod(owner_files.OWNER_FOLDER)  # a copied folder may be readable by others
-        with owner_files.one_at_a_time(folder):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.chmod(0o700)  # a copied folder may be readable by others
+        with one_at_a_time(folder):
             key = _keep(folder / "api-key", key_file.new_key)
             if not var.keys_file.exists():
                 key_file.make(var.keys_file, LOCAL, key.get_secret_value())
@@ -78,7 +79,7 @@ def make_secrets(var: Var, *, pseudonyms: bool) -> WheelSecrets:
             if pseudonyms and is_new:
                 _keep(folder / "pseudonym-secret", secrets.token_urlsafe)
             for path in folder.iterdir():
-                path.chmod(owner_files.OWNER_FILE)
+                path.chmod(0o600)
             return WheelSecrets(key, var.keys_file, session, _read(folder / "pseudonym-secret"))
     except OSError as error:
         raise SecretsUnusable(f"--var: {folder} cannot hold the wheel's secrets: {error}") from error
@@ -93,7 +94,7 @@ def rotate_local_key(var: Var, *, keep_old: bool) -> str:
     """
     key = key_file.rotate(var.keys_file, LOCAL, keep_old=True)
     try:
-        owner_files.write(var.identity / "api-key", key + "\n")
+        replace_file(var.identity / "api-key", f"{key}\n".encode())
     except OSError as error:
         raise SecretsUnusable(f"{var.identity / 'api-key'} cannot be written: {error}") from error
     if not keep_old:
@@ -106,7 +107,7 @@ def _keep(path: Path, make: Callable[[], str]) -> SecretStr:
     found = _read(path)
     if found is None:
         found = SecretStr(make())
-        owner_files.write(path, found.get_secret_value() + "\n")
+        replace_file(path, f"{found.get_secret_value()}\n".encode())
     return found
 
 

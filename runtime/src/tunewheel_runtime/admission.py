@@ -151,8 +151,8 @@ class Admission:
         kind = sent.split(";")[0].strip().lower()
         if kind == "application/json" or kind in JSON_LINES or _is_json(kind):
             return None
-        told = f"is {sent[:80]!r}" if sent else "is missing"
-        return _Refusal(415, "Content-Type", f"{told}; send application/json")
+        complaint = f"is {sent[:80]!r}" if sent else "is missing"
+        return _Refusal(415, "Content-Type", f"{complaint}; send application/json")
 
 
 def _is_json(kind: str) -> bool:

@@ -62,8 +62,8 @@ class ConcurrentJobs:
             if self._tasks.get(place) is asyncio.current_task():
                 del self._tasks[place]
 
-    def _leave_to_others(self, partition: TopicPartition, given: int) -> None:
-        """Forget the jobs before offset ``given`` that ended without being settled.
+    def _leave_to_others(self, partition: TopicPartition, first: int) -> None:
+        """Forget the jobs before offset ``first`` that ended without being settled.
 
         Such a job lost its lease when the partition moved away. Records are delivered in order. So if the
         partition comes back with a later record, another worker has settled the job. Until then the job's
@@ -74,7 +74,7 @@ class ConcurrentJobs:
         ended = [
             offset
             for offset, settled in offsets.items()
-            if offset < given and not settled and (partition, offset) not in self._tasks
+            if offset < first and not settled and (partition, offset) not in self._tasks
         ]
         for offset in ended:
             del offsets[offset]

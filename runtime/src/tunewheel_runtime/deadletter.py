@@ -200,7 +200,7 @@ class Flood:
         self._recent: OrderedDict[tuple[str, str], deque[bool]] = OrderedDict()
         """By topic and project: whether each of the latest messages was refused. Recorded from the first
         refusal on."""
-        self._told: set[tuple[str, str]] = set()
+        self._reported: set[tuple[str, str]] = set()
 
     def note(self, topic: str, project: str, *, refused: str = "") -> None:
         """Note one message. ``refused``: the reason; "" for a valid message."""
@@ -212,28 +212,28 @@ class Flood:
             recent = self._recent[stream] = deque(maxlen=self._window)
         recent.append(bool(refused))
         self._recent.move_to_end(stream)
-        if refused or stream in self._told:
+        if refused or stream in self._reported:
             self._tell(stream, sum(recent), len(recent), refused)
         if len(self._recent) > MOST_STREAMS:
             self._forget(next(iter(self._recent)))
 
     def _tell(self, stream: tuple[str, str], count: int, among: int, latest: str) -> None:
         topic, project = stream
-        if count > self._limit and stream not in self._told:
-            self._told.add(stream)
+        if count > self._limit and stream not in self._reported:
+            self._reported.add(stream)
             text = (
                 f"{count} of the latest {among} messages of project {project!r} on {topic} were refused, the "
                 f"latest: {latest}. Correct their publisher; `tunewheel dead-letters` shows all of them"
             )
             self._warn(_named(stream), text)
-        elif count <= self._limit and stream in self._told:
-            self._told.discard(stream)
+        elif count <= self._limit and stream in self._reported:
+            self._reported.discard(stream)
             self._warn(_named(stream), None)
 
     def _forget(self, stream: tuple[str, str]) -> None:
         del self._recent[stream]
-        if stream in self._told:
-            self._told.discard(stream)
+        if stream in self._reported:
+            self._reported.discard(stream)
             self._warn(_named(stream), None)
 
 
@@ -248,14 +248,14 @@ def refused(letter: Undecoded) -> tuple[str, Position]:
     A service that is killed before it commits writes its latest letters again. A record that somebody else
     put on a dead-letter topic lacks these headers, and is identified by its own position.
     """
-    told = {
+    named = {
         name.removeprefix(HEADER_PREFIX): value.decode("utf-8", "replace")
         for name, value in letter.headers.items()
         if name.startswith(HEADER_PREFIX)
     }
     try:
-        source = Position(told["source_topic"], int(told["source_partition"]), int(told["source_offset"]))
-        return told["service"], source
+        source = Position(named["source_topic"], int(named["source_partition"]), int(named["source_offset"]))
+        return named["service"], source
     except (KeyError, ValueError):
         return "", letter.position
 
@@ -267,7 +267,7 @@ def dead_letter(record: Undecoded, error: InvalidEvent, *, service: str) -> Kafk
     value is kept. ``dlq_cut_bytes`` and ``dlq_cut_sha256`` hold the length and the hash of the whole value,
     which is still at its source position.
     """
-    told = {
+    about = {
         "service": service,
         "kind": _kind(error),
         "field": error.field[:LONGEST_FIELD],
@@ -279,10 +279,10 @@ def dead_letter(record: Undecoded, error: InvalidEvent, *, service: str) -> Kafk
     key, value = record.key or b"", record.value or b""
     kept = {name: value for name, value in record.headers.items() if not name.startswith(HEADER_PREFIX)}
     if _size(key, value, kept) > LARGEST:
-        told |= {"cut_bytes": str(len(value)), "cut_sha256": content_sha256(value)}
+        about |= {"cut_bytes": str(len(value)), "cut_sha256": content_sha256(value)}
         kept = {name: value for name, value in kept.items() if name.startswith("ce_") and len(value) <= 1_024}
         key, value = key[:LARGEST_KEY], value[: MAX_MESSAGE_BYTES // 2]
-    added = {HEADER_PREFIX + name: text.encode("utf-8", "replace") for name, text in told.items()}
+    added = {HEADER_PREFIX + name: text.encode("utf-8", "replace") for name, text in about.items()}
     return KafkaRecord(topic=f"{record.position.topic}.dlq", key=key, value=value, headers=kept | added)
 
 
@@ -293,8 +293,8 @@ def _kind(error: InvalidEvent) -> str:
 def withheld(letter: KafkaRecord) -> KafkaRecord:
     """Return ``letter`` without its content. The refusing service and the source position are kept."""
     places = {name: letter.headers[name] for name in PLACE_HEADERS if name in letter.headers}
-    told = {"dlq_field": ERASED.field.encode(), "dlq_reason": ERASED.reason.encode()}
-    return dataclasses.replace(letter, key=b"", value=b"", headers=places | told)
+    why = {"dlq_field": ERASED.field.encode(), "dlq_reason": ERASED.reason.encode()}
+    return dataclasses.replace(letter, key=b"", value=b"", headers=places | why)
 
 
 def _size(key: bytes, value: bytes, headers: Mapping[str, bytes]) -> int:

@@ -91,8 +91,8 @@ class Instruments:
                 raise
             finally:
                 span.set_attribute("tunewheel.outcome", handling.outcome.value)
-                told = {"topic": spec.name, "outcome": handling.outcome.value}
-                self.seconds.record(time.perf_counter() - started, told)
+                labels = {"topic": spec.name, "outcome": handling.outcome.value}
+                self.seconds.record(time.perf_counter() - started, labels)
 
     @contextlib.contextmanager
     def _span(self, spec: TopicSpec, records: Sequence[Record]) -> Generator[trace.Span]:

@@ -80,16 +80,16 @@ def _ssl_context(settings: KafkaSettings) -> ssl.SSLContext:
 def _unusable(settings: KafkaSettings, error: Exception) -> InvalidSetting:
     """Return an error that names the wrong one of certificate, key and password, as far as OpenSSL reports
     it."""
-    told = str(getattr(error, "reason", None) or error)
-    if told == "KEY_VALUES_MISMATCH":
+    cause = str(getattr(error, "reason", None) or error)
+    if cause == "KEY_VALUES_MISMATCH":
         reason = f"{settings.ssl_keyfile} is not the key of ssl_certfile {settings.ssl_certfile}"
     elif settings.ssl_keyfile_password is None:
         reason = (
             f"{settings.ssl_keyfile} or ssl_certfile {settings.ssl_certfile} is not a usable PEM file "
-            f"({told}); if the key is encrypted, set ssl_keyfile_password"
+            f"({cause}); if the key is encrypted, set ssl_keyfile_password"
         )
     else:
-        reason = f"{settings.ssl_keyfile} cannot be opened with ssl_keyfile_password ({told})"
+        reason = f"{settings.ssl_keyfile} cannot be opened with ssl_keyfile_password ({cause})"
     return InvalidSetting("ssl_keyfile", reason)
 
 

@@ -108,8 +108,8 @@ async def failing_addresses(options: Mapping[str, Any]) -> dict[str, str]:
         for (host, port), answer in zip(servers, answers, strict=True)
         if isinstance(answer, str)
     }
-    told = {broker for answer in answers if not isinstance(answer, str) for broker in answer}
-    named = sorted(told - set(servers))
+    advertised = {broker for answer in answers if not isinstance(answer, str) for broker in answer}
+    named = sorted(advertised - set(servers))
     for (host, port), answer in zip(
         named, await asyncio.gather(*(_probe(*broker, connection) for broker in named)), strict=True
     ):

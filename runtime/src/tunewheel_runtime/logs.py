@@ -74,11 +74,11 @@ class Exported(logging.Handler):
         if record.name.startswith(("opentelemetry", "urllib3")):
             return  # Otherwise a failed export would log a line that is exported again.
         try:
-            told: dict[str, Any] = json_module.loads(self.format(record))
-            body = told.pop("event", "")
+            fields: dict[str, Any] = json_module.loads(self.format(record))
+            body = fields.pop("event", "")
             attributes = {
                 name: value if isinstance(value, str | bool | int | float) else json_module.dumps(value)
-                for name, value in told.items()
+                for name, value in fields.items()
                 if name not in ("timestamp", "level", "trace_id", "span_id")  # OpenTelemetry has own fields.
             }
             self._logger.emit(

@@ -22,11 +22,11 @@ def addresses_behind(url: str) -> frozenset[str]:
     parts = urlsplit(url)
     port = parts.port or 80
     try:
-        told = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+        resolved = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
         if error.errno in UNKNOWN:
             return frozenset()
         raise
-    old = [address for family, *_, address in told if family == socket.AF_INET]
-    hosts = {str(address[0]) for address in (old or [address for *_, address in told])}
+    old = [address for family, *_, address in resolved if family == socket.AF_INET]
+    hosts = {str(address[0]) for address in (old or [address for *_, address in resolved])}
     return frozenset(f"http://{f'[{host}]' if ':' in host else host}:{port}{parts.path}" for host in hosts)

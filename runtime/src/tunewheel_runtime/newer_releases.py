@@ -36,11 +36,11 @@ class NewerReleases:
     def left_out(self, topic: TopicSpec, names: Sequence[str]) -> None:
         """Report fields that were left out of one event. Each is logged once."""
         for name in (name[:LONGEST_NAME] for name in names):
-            told = self._left_out.setdefault(topic.name, set())
-            if name not in told:
-                if len(told) >= MOST_FIELDS:
+            logged = self._left_out.setdefault(topic.name, set())
+            if name not in logged:
+                if len(logged) >= MOST_FIELDS:
                     return
-                told.add(name)
+                logged.add(name)
                 text = (
                     f"{topic.name} has {name}, which a newer release wrote and this one leaves out; upgrade "
                     "this service"

@@ -82,8 +82,8 @@ def require_each(found: list[TopicPartition], names: Sequence[str]) -> list[Topi
 
 def added_partitions(consumer: AIOKafkaConsumer, names: Sequence[str]) -> set[TopicPartition]:
     """Return the partitions that ``consumer`` knows of and does not read yet."""
-    known = {TopicPartition(name, n) for name in names for n in consumer.partitions_for_topic(name) or ()}
-    return known - consumer.assignment()
+    existing = {TopicPartition(name, n) for name in names for n in consumer.partitions_for_topic(name) or ()}
+    return existing - consumer.assignment()
 
 
 async def read_also(

@@ -32,12 +32,12 @@ def run_service(
     try:
         settings = read_settings()
     except ValidationError as error:
-        _refuse(name, *(_told(*found) for found in wrong_settings(error)))
+        _refuse(name, *(_complaint(*found) for found in wrong_settings(error)))
     raise_limit()
     try:
         service = make_app(settings)
     except InvalidSetting as error:
-        _refuse(name, _told(error.field, error.reason))
+        _refuse(name, _complaint(error.field, error.reason))
     except TunewheelError as error:
         _refuse(name, str(error))
     service.run(loop_factory=loop_factory)
@@ -52,7 +52,7 @@ def wrong_settings(error: ValidationError) -> list[tuple[str, str]]:
     return found
 
 
-def _told(field: str, reason: str) -> str:
+def _complaint(field: str, reason: str) -> str:
     return f"TUNEWHEEL_{field.upper()}: {reason}"
 
 

@@ -30,10 +30,10 @@ def as_text(data: MetricsData | None) -> str:
     """Return ``data`` in the text format."""
     lines: list[str] = []
     for resource in data.resource_metrics if data is not None else ():
-        told = resource.resource.attributes
-        service = str(told.get("service.name", "")).removeprefix(PREFIX)
+        attributes = resource.resource.attributes
+        service = str(attributes.get("service.name", "")).removeprefix(PREFIX)
         lines += ["# HELP target_info The process", "# TYPE target_info gauge"]
-        lines.append(_line("target_info", {**told, "service": service}, 1))
+        lines.append(_line("target_info", {**attributes, "service": service}, 1))
         for metric in (metric for scope in resource.scope_metrics for metric in scope.metrics):
             lines += _metric(metric, {"service": service})
     return "\n".join(lines) + "\n"
@@ -69,8 +69,8 @@ def _line(name: str, labels: Mapping[str, object], value: float) -> str:
         keys.setdefault(_name(key), []).append(key)
     # If several keys become the same label name, the label has the values of all of them.
     values = {label: ";".join(str(labels[key]) for key in sorted(of)) for label, of in keys.items()}
-    told = ",".join(f'{label}="{_escaped(value, quoted=True)}"' for label, value in values.items())
-    return f"{name}{{{told}}} {value}"
+    text = ",".join(f'{label}="{_escaped(value, quoted=True)}"' for label, value in values.items())
+    return f"{name}{{{text}}} {value}"
 
 
 def _name(name: str) -> str:

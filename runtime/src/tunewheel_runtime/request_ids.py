@@ -1,4 +1,5 @@
-"""Gives each request an id, which is in the answer and in every log line written for the request."""
+"""Gives each request an id, which is in the answer and in every log line written for the request, and a span
+in its caller's trace, to which all belongs that the request causes."""
 
 from __future__ import annotations
 
@@ -7,8 +8,11 @@ import uuid
 from collections.abc import Awaitable
 
 import structlog
+from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tunewheel_runtime.telemetry import extract
 
 HEADER = b"x-request-id"
 _SANE = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -43,13 +47,59 @@ class RequestIds:
             await self._app(scope, receive, send)
             return
         request_id = request_id_of(scope)
-        told = (HEADER, request_id.encode())
+        header = (HEADER, request_id.encode())
 
         def send_with_id(message: Message) -> Awaitable[None]:  # Not async: saves a coroutine per message.
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), told]
+                message["headers"] = [*message.get("headers", ()), header]
             return send(message)
 
         # Each request runs in its own task, and so in its own context.
         structlog.contextvars.bind_contextvars(request_id=request_id)
         await self._app(scope, receive, send_with_id)
+
+
+_CARRIERS = (b"traceparent", b"tracestate")
+LONGEST_PATH = 200
+
+
+class HttpSpans:
+    """ASGI middleware for services that export traces. Attributes are named by OpenTelemetry's semantic
+    conventions for HTTP servers. Bodies, queries and error messages are not recorded."""
+
+    def __init__(self, app: ASGIApp, tracer: Tracer) -> None:
+        self._app = app
+        self._tracer = tracer
+
+    @property
+    def routes(self) -> list[BaseRoute]:
+        """The routes of the wrapped app."""
+        return getattr(self._app, "routes", [])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        carried = {name.decode(): value for name, value in scope["headers"] if name in _CARRIERS}
+        method = scope["method"]
+        attributes = {"http.request.method": method, "url.path": scope["path"][:LONGEST_PATH]}
+        with self._tracer.start_as_current_span(
+            method, context=extract(carried), kind=SpanKind.SERVER, attributes=attributes,
+            record_exception=False, set_status_on_exception=False,
+        ) as span:  # fmt: skip
+
+            def send_and_note(
+                message: Message,
+            ) -> Awaitable[None]:  # Not async: saves a coroutine per message.
+                if message["type"] == "http.response.start":
+                    status = message["status"]
+                    span.set_attribute("http.response.status_code", status)
+                    if status >= 500:
+                        span.set_status(Status(StatusCode.ERROR))
+                return send(message)
+
+            try:
+                await self._app(scope, receive, send_and_note)
+            except Exception:
+                span.set_status(Status(StatusCode.ERROR))
+                raise

@@ -17,11 +17,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tunewheel_runtime.admission import Admission
 from tunewheel_runtime.doors import Door
 from tunewheel_runtime.health import Health, health_routes
-from tunewheel_runtime.http_spans import HttpSpans
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import guard
 from tunewheel_runtime.prometheus import CONTENT_TYPE
-from tunewheel_runtime.request_ids import RequestIds
+from tunewheel_runtime.request_ids import HttpSpans, RequestIds
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.telemetry import Telemetry
 from tunewheel_runtime.tls import Certificate, certificate_of, tell_of_clear_text

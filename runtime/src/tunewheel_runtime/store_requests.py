@@ -54,8 +54,8 @@ class StoreRequests:
             outcome = "failed"
             raise TransientError(f"cannot {operation} {path}: {_said(error)}") from error
         finally:
-            told = {"operation": operation, "outcome": outcome}
-            self._seconds.record(time.perf_counter() - began, told)
+            labels = {"operation": operation, "outcome": outcome}
+            self._seconds.record(time.perf_counter() - began, labels)
 
 
 def _said(error: Exception) -> str:

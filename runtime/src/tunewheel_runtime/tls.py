@@ -12,7 +12,7 @@ import structlog
 from tunewheel_contracts.errors import TunewheelError
 
 from tunewheel_runtime.admission import is_loopback
-from tunewheel_runtime.file_marks import mark_of
+from tunewheel_runtime.files import mark_of
 from tunewheel_runtime.settings import HttpSettings
 
 log = structlog.get_logger(__name__)
@@ -166,8 +166,8 @@ def _load(certfile: Path, keyfile: Path, password: str) -> ssl.SSLContext:
 
 
 def _reason(error: Exception, certfile: Path, keyfile: Path) -> str:
-    told = getattr(error, "reason", None) or str(error)
-    if told == "KEY_VALUES_MISMATCH":
+    cause = getattr(error, "reason", None) or str(error)
+    if cause == "KEY_VALUES_MISMATCH":
         return (
             f"TUNEWHEEL_TLS_KEYFILE {keyfile} is not the key of the certificate in TUNEWHEEL_TLS_CERTFILE "
             f"{certfile}; name the key that belongs to its first certificate"
@@ -177,6 +177,6 @@ def _reason(error: Exception, certfile: Path, keyfile: Path) -> str:
     except InvalidTls:
         return f"TUNEWHEEL_TLS_CERTFILE {certfile} holds no certificate in PEM; name one that does"
     return (
-        f"TUNEWHEEL_TLS_KEYFILE {keyfile} cannot be used ({told}); name a private key in PEM, and its "
+        f"TUNEWHEEL_TLS_KEYFILE {keyfile} cannot be used ({cause}); name a private key in PEM, and its "
         "password, where it has one, in TUNEWHEEL_TLS_KEYFILE_PASSWORD"
     )

@@ -140,9 +140,9 @@ def _name(value: Any, _: Mapping[str, Any], rename: Rename) -> Any:
 def _subscription(value: bytes, _: Mapping[str, Any], rename: Rename) -> bytes:
     """Rename the topics in a member's subscription. The broker reads it too: it deletes offsets of topics to
     which no member is subscribed (KIP-496)."""
-    told = ConsumerProtocolMemberMetadata.decode(value)
-    topics = [rename(topic) for topic in told.subscription]
-    return ConsumerProtocolMemberMetadata(told.version, topics, told.user_data).encode()
+    metadata = ConsumerProtocolMemberMetadata.decode(value)
+    topics = [rename(topic) for topic in metadata.subscription]
+    return ConsumerProtocolMemberMetadata(metadata.version, topics, metadata.user_data).encode()
 
 
 def _assignment(value: bytes, _: Mapping[str, Any], rename: Rename) -> bytes:
@@ -150,9 +150,9 @@ def _assignment(value: bytes, _: Mapping[str, Any], rename: Rename) -> bytes:
     partitions."""
     if not value:
         return value
-    told = ConsumerProtocolMemberAssignment.decode(value)
-    given = [(rename(topic), partitions) for topic, partitions in told.assignment]
-    return ConsumerProtocolMemberAssignment(told.version, given, told.user_data).encode()
+    decoded = ConsumerProtocolMemberAssignment.decode(value)
+    assigned = [(rename(topic), partitions) for topic, partitions in decoded.assignment]
+    return ConsumerProtocolMemberAssignment(decoded.version, assigned, decoded.user_data).encode()
 
 
 def _of_topic(value: str, beside: Mapping[str, Any], rename: Rename) -> str:

@@ -156,11 +156,11 @@ class Webhook:
             LeaseLost: the partition moved, or the service is stopping. The next process that reads the event
                 sends the notice.
         """
-        told, _ = await first_of(self.tell(notice, url), lease.lost.wait())
-        if told is None:
+        status, _ = await first_of(self.tell(notice, url), lease.lost.wait())
+        if status is None:
             lease.check()
-        assert told is not None
-        return told
+        assert status is not None
+        return status
 
     async def tell(self, notice: Notice, url: str) -> bool:
         """Send ``notice``. If the host is not allowed or does not accept it, log an error and return
@@ -169,14 +169,14 @@ class Webhook:
         async def attempt() -> None:
             await self._send(notice, await self._target(url, notice.field))
 
-        told = {"type": notice.type, "subject": notice.subject, "notice": notice.event.id}
+        labels = {"type": notice.type, "subject": notice.subject, "notice": notice.event.id}
         try:
             async with self._free:
                 await retry(attempt, self._backoff, what="telling the webhook")
         except (InvalidEvent, TransientError) as error:
-            log.error("webhook_not_told", **told, reason=str(error))
+            log.error("webhook_not_told", **labels, reason=str(error))
             return False
-        log.info("webhook_told", **told)
+        log.info("webhook_told", **labels)
         return True
 
     async def _target(self, url: str, field: str) -> Target:

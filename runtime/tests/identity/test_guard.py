@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.principal import Principal
-from tunewheel_runtime.file_marks import mark_of
+from tunewheel_runtime.files import mark_of
 from tunewheel_runtime.identity.access import LOOK_SECONDS, Access, Credential, NoIdentity
 from tunewheel_runtime.identity.guard import (
     Need,
@@ -32,8 +32,7 @@ from tunewheel_runtime.identity.guard import (
     needs_of,
 )
 from tunewheel_runtime.identity.keys import read_keys
-from tunewheel_runtime.identity.limits import Limits
-from tunewheel_runtime.identity.roles import NotAuthenticated, Role
+from tunewheel_runtime.identity.roles import Limits, NotAuthenticated, Role
 from tunewheel_runtime.logs import configure_logs
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.settings import HttpSettings, ServiceSettings

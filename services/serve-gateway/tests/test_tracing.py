@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from tunewheel_runtime.http_spans import HttpSpans
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import guard
+from tunewheel_runtime.request_ids import HttpSpans
 from tunewheel_runtime.telemetry import make_telemetry
 from tunewheel_serve_gateway.api import make_api
 from tunewheel_serve_gateway.completions.kept import FRAME, kept_of

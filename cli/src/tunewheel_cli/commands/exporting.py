@@ -37,7 +37,7 @@ def export(
 
     The files are read back; unless they answer 20 training prompts as the trained model does, none is left.
     """
-    from tunewheel_cli.commands.bars import steps_bar
+    from tunewheel_cli.commands.progress import steps_bar
     from tunewheel_cli.model_export import export_model
 
     with steps_bar(silent=reach.as_json) as note:

@@ -89,13 +89,13 @@ async def answer(
     reach.show(progress, _far(progress))
 
 
-def _far(told: dict[str, Any]) -> str:
+def _far(progress: dict[str, Any]) -> str:
     """Return the progress of a request as text."""
-    left_out = f", {told['out_of_scope']} out of scope" if told["out_of_scope"] else ""
-    ended = f" (ended: {told['outcome']})" if told["outcome"] else ""
-    following = f"; next is {told['next']}" if told.get("next") else ""
+    left_out = f", {progress['out_of_scope']} out of scope" if progress["out_of_scope"] else ""
+    ended = f" (ended: {progress['outcome']})" if progress["outcome"] else ""
+    following = f"; next is {progress['next']}" if progress.get("next") else ""
     return (
-        f"{told['answered']} answered of {told['wanted']} wanted, {told['prompts']} prompts"
+        f"{progress['answered']} answered of {progress['wanted']} wanted, {progress['prompts']} prompts"
         f"{left_out}{ended}{following}"
     )
 

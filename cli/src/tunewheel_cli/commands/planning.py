@@ -11,7 +11,7 @@ import typer
 from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_planner.advice import Change, Consistency
 
-from tunewheel_cli.exits import print_json, told
+from tunewheel_cli.exits import print_json, reporting
 
 if TYPE_CHECKING:
     from tunewheel_contracts.formats.plan import Interval
@@ -122,15 +122,15 @@ def plan(
         )  # fmt: skip
         methods = method or ([project.train.method] if project else list(TrainMethod))
         recipes = [planning.recipe_of(project, m, epochs=epochs) for m in methods]
-        known = read_catalogue(devices) if devices else catalogue()
-        found = [as_it_ran(one, runs) for one in planning.find_devices(device or [], known)]
+        offered = read_catalogue(devices) if devices else catalogue()
+        found = [as_it_ran(one, runs) for one in planning.find_devices(device or [], offered)]
         rows = list(planning.plan_all(models, recipes, found, stats, calibrated_by(runs), answers))
-        advice, priced = _advice(knowledge_changes, consistency), known.as_of.isoformat()
+        advice, priced = _advice(knowledge_changes, consistency), offered.as_of.isoformat()
         warned = _cautions(project) if project is not None and spec is not None else ()
         show = _print_json if as_json else _print
         show(rows, advice, priced, measured, warned)
 
-    partial(told, as_json=as_json)(work)()
+    partial(reporting, as_json=as_json)(work)()
 
 
 def _stored(dataset: str | None, store: str | None) -> tuple[Version | None, list[RunManifest]]:

@@ -1,8 +1,11 @@
-"""Shows the start of the wheel (``up``): a table on a terminal, plain lines elsewhere."""
+"""Shows the start of the wheel (``up``): a table on a terminal, plain lines elsewhere. Draws progress bars of
+slow commands: on a terminal only, and on standard error, because output is for results."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -10,17 +13,21 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
 )
 
 from tunewheel_cli.supervisor import Kept, State
 
 if TYPE_CHECKING:
+    from tunewheel_cli.publishing.publish import Summary
     from tunewheel_cli.run_state import RunState
 
 _COLOURS = {
@@ -48,7 +55,7 @@ class StartDisplay:
         )
         self._live = self._console.is_terminal and not silent
         self._tasks: dict[str, TaskID] = {}
-        self._told: dict[str, tuple[str, str]] = {}
+        self._shown: dict[str, tuple[str, str]] = {}
 
     def __enter__(self) -> Self:
         if self._live:
@@ -78,9 +85,9 @@ class StartDisplay:
             self.show(name, State(service["state"]), service["note"])
 
     def show(self, name: str, state: State, note: str) -> None:
-        if self._told.get(name) == (state, note):
+        if self._shown.get(name) == (state, note):
             return
-        self._told[name] = (state, note)
+        self._shown[name] = (state, note)
         words = f"{name:10} [{_COLOURS[state]}]{state.value}[/]" + (f" [dim]{note}[/]" if note else "")
         if not self._live:
             self._console.print(words)
@@ -105,12 +112,74 @@ class StartDisplay:
         """Whether the output goes to a terminal. Secrets must not be written to a file."""
         return self._console.is_terminal
 
-    def login(self, told: str) -> None:
+    def login(self, text: str) -> None:
         """Show the console's login link, after ``running``."""
         self._console.print("[bold]login[/]    ", end="")
-        self._console.print(told, markup=False, soft_wrap=True)
+        self._console.print(text, markup=False, soft_wrap=True)
 
     def stopping(self) -> None:
         self._progress.stop()
         self._live = False
         self._console.print("stopping …")
+
+
+@contextmanager
+def published_bar(*, silent: bool) -> Iterator[Callable[[Summary], None]]:
+    """Show a bar of bytes with the numbers of published and refused events. Pass the result to
+    ``publish_path``."""
+    columns = (
+        TextColumn("publishing"), BarColumn(), DownloadColumn(), TextColumn("{task.description}"),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    with _bar(*columns, silent=silent) as progress:
+        task = progress.add_task("", total=None)
+
+        def note(summary: Summary) -> None:
+            refused = f", [red]{summary.refused:,} refused[/]" if summary.refused else ""
+            words = f"{summary.events:,} published{refused}"
+            done, total = summary.read_bytes, summary.total_bytes
+            progress.update(task, completed=done, total=total, description=words)
+
+        yield note
+
+
+class Rows:
+    """One bar for the rows of several files."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task = progress.add_task("reading", total=None)
+
+    def expect(self, rows: int) -> None:
+        """Set the total number of rows."""
+        self._progress.update(self._task, total=rows)
+
+    def note(self, name: str, rows: int) -> None:
+        """Show that one file with ``rows`` was written."""
+        self._progress.update(self._task, advance=rows, description=f"wrote {name}")
+
+
+@contextmanager
+def rows_bar(*, silent: bool) -> Iterator[Rows]:
+    """Show a bar of rows."""
+    with _named(TimeRemainingColumn(), silent=silent) as progress:
+        yield Rows(progress)
+
+
+@contextmanager
+def steps_bar(*, silent: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar of named steps. Call the result with a step's name, its position, and the number of
+    steps."""
+    with _named(TimeElapsedColumn(), silent=silent) as progress:
+        task = progress.add_task("starting", total=None)
+        yield lambda step, done, of: progress.update(task, completed=done, total=of, description=step)
+
+
+def _named(time: ProgressColumn, *, silent: bool) -> Progress:
+    return _bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), time, silent=silent)
+
+
+def _bar(*columns: ProgressColumn, silent: bool) -> Progress:
+    console = Console(file=sys.stderr, quiet=silent, highlight=False)
+    hidden = silent or not console.is_terminal
+    return Progress(*columns, console=console, transient=True, disable=hidden)

@@ -94,7 +94,7 @@ async def _publish(
     ingest: Endpoint,
     validated_by: str | None,
 ) -> Summary:
-    from tunewheel_cli.commands.bars import published_bar
+    from tunewheel_cli.commands.progress import published_bar
     from tunewheel_cli.publishing.publish import publish_path
     from tunewheel_cli.publishing.remote import is_url, publish_url
     from tunewheel_cli.reading import require_project

@@ -138,13 +138,13 @@ def queue_of(
 
 def _far(progress: dict[str, Any]) -> str:
     """Return a person's progress as text."""
-    told = f"{progress['answered']} of {progress['items']} answered"
+    count = f"{progress['answered']} of {progress['items']} answered"
     if progress["state"] == "waiting":
         following = progress["next"]
-        return f"{told}; " + (f"next is {following}" if following else "submit with approve or reject")
+        return f"{count}; " + (f"next is {following}" if following else "submit with approve or reject")
     found, said = progress["revealed"], progress["revealed"]["preferences"]
     state = f"ended: {progress['outcome']}" if progress["outcome"] else f"{progress['verdict']} by you"
     return (
-        f"{told}; {state}. The candidate was {found['candidate']}, compared with {found['other']}: better "
+        f"{count}; {state}. The candidate was {found['candidate']}, compared with {found['other']}: better "
         f"{said.get('better', 0)}, same {said.get('same', 0)}, worse {said.get('worse', 0)}"
     )

@@ -139,7 +139,7 @@ def summary(state: RunState) -> dict[str, object]:
 
 def _parse_port(text: str) -> tuple[str, int]:
     name, _, number = text.partition("=")
-    names = [known for member in ROSTER for known in member.ports]
+    names = [port_name for member in ROSTER for port_name in member.ports]
     if name not in names or not number.isdecimal():
         raise InvalidOption(
             f"--port: {text!r} is not NAME=N, such as console=8090; the names are {', '.join(names)}"

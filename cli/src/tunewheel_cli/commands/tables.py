@@ -87,9 +87,9 @@ def print_models(models: Sequence[RegisteredModel]) -> None:
         return
     table = Table("project", "model", "kind", "stage", "base", "", box=None, pad_edge=False)
     for model in models:
-        known = model.registration
-        base = f"{known.base.name} at {known.base.revision.removeprefix('sha256:')[:12]}"
-        cells = (known.project, known.model_id, known.kind, model.stage.value, base, model.about)
+        entry = model.registration
+        base = f"{entry.base.name} at {entry.base.revision.removeprefix('sha256:')[:12]}"
+        cells = (entry.project, entry.model_id, entry.kind, model.stage.value, base, model.about)
         table.add_row(*map(escape, cells))
     console.print(table)
 

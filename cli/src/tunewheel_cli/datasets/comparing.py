@@ -31,7 +31,7 @@ class Difference:
     removed: dict[str, int]
     """Examples only in ``before``, by side."""
     moved: dict[str, int]
-    """Examples of both versions that changed sides: train → holdout, never the other way."""
+    """Examples of both versions that changed splits: train → holdout, never the other way."""
     answers_changed: int
     """Questions of both versions with different answers. They count in ``added`` and ``removed`` too."""
     changed_questions: tuple[str, ...]
@@ -60,11 +60,11 @@ async def compare(one: Version, other: Version) -> Difference:
     """
     before, after = await _rows(one), await _rows(other)
     questions = {q: a for q, a in before.answers.items() if after.answers.get(q, a) != a}
-    both = before.sides.keys() & after.sides.keys()
+    both = before.splits.keys() & after.splits.keys()
     moves = Counter(
-        f"{before.sides[name]} → {after.sides[name]}"
+        f"{before.splits[name]} → {after.splits[name]}"
         for name in both
-        if before.sides[name] != after.sides[name]
+        if before.splits[name] != after.splits[name]
     )
     return Difference(
         before=one.manifest.dataset_id,
@@ -72,8 +72,8 @@ async def compare(one: Version, other: Version) -> Difference:
         counts=changes(
             one.manifest.counts.model_dump(mode="json"), other.manifest.counts.model_dump(mode="json")
         ),
-        added=_by_side(after.sides, before.sides),
-        removed=_by_side(before.sides, after.sides),
+        added=_by_side(after.splits, before.splits),
+        removed=_by_side(before.splits, after.splits),
         moved=dict(sorted(moves.items())),
         answers_changed=len(questions),
         changed_questions=tuple(sorted(_excerpt(q) for q in questions)[:SHOWN_QUESTIONS]),
@@ -85,25 +85,25 @@ async def compare(one: Version, other: Version) -> Difference:
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    sides: dict[str, str]
+    splits: dict[str, str]
     answers: dict[str, str]
     labels: dict[str, int]
 
 
 async def _rows(version: Version) -> _Rows:
-    sides: dict[str, str] = {}
+    splits: dict[str, str] = {}
     answers: dict[str, str] = {}
     labels: Counter[str] = Counter()
     for side in ("train", "holdout"):
         frame: pl.DataFrame = await version.frame(getattr(version.manifest, side))
         for name, label, messages in frame.select("example_id", "label", "messages").iter_rows():
-            sides[name] = side
+            splits[name] = side
             answers["\n".join(turn["content"] for turn in messages[:-1] if turn["role"] != "system")] = (
                 messages[-1]["content"]
             )
             if side == "train" and label is not None:
                 labels[label] += 1
-    return _Rows(sides, answers, dict(sorted(labels.items())))
+    return _Rows(splits, answers, dict(sorted(labels.items())))
 
 
 def _by_side(here: Mapping[str, str], there: Mapping[str, str]) -> dict[str, int]:

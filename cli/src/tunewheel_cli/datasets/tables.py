@@ -66,10 +66,10 @@ def print_difference(difference: Difference) -> None:
     if "project" in difference.spec:
         one, other = difference.spec["project"]
         console.print(Text(f"of two projects: {one} and {other}", style="yellow"))
-    sides = _table("examples", "train", "holdout")
+    table = _table("examples", "train", "holdout")
     for name, figures in (("added", difference.added), ("removed", difference.removed)):
-        sides.add_row(name, f"{figures.get('train', 0):,}", f"{figures.get('holdout', 0):,}")
-    console.print(sides)
+        table.add_row(name, f"{figures.get('train', 0):,}", f"{figures.get('holdout', 0):,}")
+    console.print(table)
     for move, count in difference.moved.items():
         console.print(f"moved {move}: {count:,}")
     if difference.answers_changed:
@@ -90,11 +90,11 @@ def print_difference(difference: Difference) -> None:
 def _changes(title: str, changes: Mapping[str, Change]) -> Table:
     table = _table(title, "before", "after")
     for name, (before, after) in changes.items():
-        table.add_row(Text(name), _told(before), _told(after))
+        table.add_row(Text(name), _cell(before), _cell(after))
     return table
 
 
-def _told(value: Any) -> Text:
+def _cell(value: Any) -> Text:
     return Text("–" if value is None else f"{value:,}" if isinstance(value, int) else str(value))  # noqa: RUF001
 
 

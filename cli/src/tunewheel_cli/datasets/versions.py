@@ -69,7 +69,7 @@ async def open_version(dataset_id: str, store_url: str) -> Version:
 
 async def _unknown(dataset_id: str, store: ObjectStore) -> UnknownDataset:
     paths = await store.list("datasets")
-    known = [path.split("/")[1] for path in paths if path.endswith("/manifest.json")]
-    more = f" and {len(known) - SHOWN_VERSIONS} more" if len(known) > SHOWN_VERSIONS else ""
-    there = f"there are {', '.join(known[:SHOWN_VERSIONS])}{more}" if known else "there is none yet"
+    stored = [path.split("/")[1] for path in paths if path.endswith("/manifest.json")]
+    more = f" and {len(stored) - SHOWN_VERSIONS} more" if len(stored) > SHOWN_VERSIONS else ""
+    there = f"there are {', '.join(stored[:SHOWN_VERSIONS])}{more}" if stored else "there is none yet"
     return UnknownDataset(f"dataset: {store.url} holds no {dataset_id!r}; {there} (is --store right?)")

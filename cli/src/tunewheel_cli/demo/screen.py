@@ -90,7 +90,7 @@ class Screen:
         """Show the models' answers to the same questions side by side. A row: a question, its answers."""
         table = Table("question", *models, show_lines=True)
         for question, *answers in rows:
-            table.add_row(_short(question), *map(_told, answers))
+            table.add_row(_short(question), *map(_readable, answers))
         self.console.print(table)
 
 
@@ -172,7 +172,7 @@ def _short(text: str, limit: int = 220) -> str:
     return escape(text if len(text) <= limit else text[: limit - 1] + "…")
 
 
-def _told(answer: str) -> str:
+def _readable(answer: str) -> str:
     """Return an answer for people: of an object, its values."""
     with contextlib.suppress(ValueError):
         said = json.loads(answer)

@@ -176,10 +176,10 @@ class Shift:
 
     def _is_new(self, ticket: Ticket) -> bool:
         """Return whether no ticket of the first wave has this ticket's label."""
-        return ticket.answer[self._label_field] not in self._known
+        return ticket.answer[self._label_field] not in self._known_labels
 
     @cached_property
-    def _known(self) -> frozenset[str]:
+    def _known_labels(self) -> frozenset[str]:
         return frozenset(one.answer[self._label_field] for one in self.example.first_wave())
 
     @property

@@ -150,9 +150,9 @@ class Story:
     def _with_times(self, reasons: dict[str, str]) -> dict[str, str]:
         """Return ``reasons``, each with the time that its step took in the first turn."""
         took = {stage.name.removesuffix(" 1"): stage.seconds for stage in self._watch.stages}
-        known = {name: took.get(name.removesuffix(" 2")) for name in reasons}
+        seconds = {name: took.get(name.removesuffix(" 2")) for name in reasons}
         return {
-            name: reason if known[name] is None else f"{reason} ({known[name]:.0f} s in the first turn)"
+            name: reason if seconds[name] is None else f"{reason} ({seconds[name]:.0f} s in the first turn)"
             for name, reason in reasons.items()
         }
 

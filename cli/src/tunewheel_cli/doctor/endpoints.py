@@ -104,10 +104,10 @@ async def _ask_engine(session: Any, url: str) -> tuple[Finding, timedelta | None
     return wrong("engine", f"{url} has neither /v1/models nor /info", "mend TUNEWHEEL_ENGINE_URL"), None
 
 
-def _models(told: Any) -> list[str]:
+def _models(answer: Any) -> list[str]:
     """Return the models in an engine's answer. Raises ``ValueError`` if it is no such answer."""
     try:
-        models = [told["model_id"]] if "model_id" in told else [model["id"] for model in told["data"]]
+        models = [answer["model_id"]] if "model_id" in answer else [model["id"] for model in answer["data"]]
     except (KeyError, TypeError) as error:
         raise ValueError("its answer does not name its models") from error
     if not models:

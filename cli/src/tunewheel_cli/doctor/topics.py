@@ -89,7 +89,7 @@ def _copies(
 def _in_sync(topics: Mapping[str, SeenTopic], configs: Configs | None, prefix: str) -> Iterator[Finding]:
     where = "on the brokers or on these topics (deploy/kafka/server.properties)"
     least = {
-        prefix + name: int(told[MIN_IN_SYNC]) for name, told in (configs or {}).items() if MIN_IN_SYNC in told
+        prefix + name: int(held[MIN_IN_SYNC]) for name, held in (configs or {}).items() if MIN_IN_SYNC in held
     }
     copies = {name: min(len(p.replicas) for p in topics[name].partitions) for name in least if name in topics}
     if loses := [name for name, count in copies.items() if count > 2 and least[name] < 2]:

@@ -95,10 +95,10 @@ _CORRUPT = (
 def diagnose(*, log: Path, start: int, data: Path, port: int, reason: str) -> BrokerError:
     """Return the error for a failed run of the broker, whose log begins at byte ``start``."""
     lines = read_log(log, start).splitlines()
-    told = "\n".join(lines)
-    if "Failed to acquire lock on file" in told:
+    text = "\n".join(lines)
+    if "Failed to acquire lock on file" in text:
         return DataInUse(data)
-    if "Address already in use" in told:
+    if "Address already in use" in text:
         return PortInUse(port, None)
     for line in lines:
         if any(mark in line for mark in _CORRUPT):

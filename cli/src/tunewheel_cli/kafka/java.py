@@ -35,11 +35,11 @@ def find_java() -> Path:
 def java_version(java: Path) -> int | None:
     """Return the feature release (17, 25…) from ``java -version``; None if it does not run."""
     try:
-        told = subprocess.run([str(java), "-version"], capture_output=True, text=True, timeout=30, check=True)
+        done = subprocess.run([str(java), "-version"], capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     # Java 8 gives its version as "1.8.0_402".
-    found = re.search(r'version "(?:1\.)?(\d+)', told.stderr + told.stdout)
+    found = re.search(r'version "(?:1\.)?(\d+)', done.stderr + done.stdout)
     return int(found.group(1)) if found else None
 
 

@@ -47,8 +47,8 @@ def make_event(
     Without ``kind`` the record's id field tells its kind. With ``kind`` a record may lack an id. Then its id
     is made from its content, so that publishing it again gives the same id.
     """
-    known = kind or _tell_kind(found.fields)
-    if known is None:
+    found_kind = kind or _tell_kind(found.fields)
+    if found_kind is None:
         names = ", ".join(name for name in IDS.values() if name in found.fields)
         if names:
             return _refuse(found, "(kind)", f"cannot be told by {names}; keep one of them, or say --kind")
@@ -60,12 +60,12 @@ def make_event(
         return _refuse(
             found, "project", f"is {fields['project']!r}, not {project!r}; publish it under its own"
         )
-    if IDS[known] not in fields and kind is not None and known is not Kind.DOCUMENT:
-        fields[IDS[known]] = content_id(known.value, fields)
-    if validated_by is not None and known is not Kind.DOCUMENT:
+    if IDS[found_kind] not in fields and kind is not None and found_kind is not Kind.DOCUMENT:
+        fields[IDS[found_kind]] = content_id(found_kind.value, fields)
+    if validated_by is not None and found_kind is not Kind.DOCUMENT:
         fields["validated_by"] = fields.get("validated_by") or validated_by
     try:
-        data = EVENTS[known].model_validate(fields | {"principal": principal}, context=at_door())
+        data = EVENTS[found_kind].model_validate(fields | {"principal": principal}, context=at_door())
     except ValidationError as error:
         field, reason = first_complaint(error)
         return _refuse(found, field, _lower(reason))

@@ -45,9 +45,9 @@ def open_source(
         return read_csv(path, mapping=mapping, fields=fields_of(kind), max_bytes=max_bytes, on_bytes=on_bytes)
     if media_type_of(path.name) or kind is Kind.DOCUMENT:
         return read_documents(path.parent, [path], max_bytes=max_bytes, on_bytes=on_bytes)
-    known = ", ".join((*JSON_LINES, ".csv", known_endings()))
+    endings = ", ".join((*JSON_LINES, ".csv", known_endings()))
     advice = "rename it, convert it, or send it to ingest with --kind document"
-    raise SourceUnusable(f"{path}: is none of {known}; {advice}")
+    raise SourceUnusable(f"{path}: is none of {endings}; {advice}")
 
 
 def is_publishable(name: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from tunewheel_contracts.events.upstream import DocumentWithdrawn
 from tunewheel_contracts.identity import content_id
 from tunewheel_contracts.principal import Principal
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
+from tunewheel_runtime.files import replace_file
 
 from tunewheel_cli.client import Endpoint
 from tunewheel_cli.publishing.folder import document_files, read_documents
@@ -62,11 +62,9 @@ class Watched:
         Raises:
             WatchForgotten: the file cannot be written.
         """
-        part = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps({"documents": sorted(names)}, indent=1) + "\n", "utf-8")
-            part.replace(self.path)
+            replace_file(self.path, json.dumps({"documents": sorted(names)}, indent=1).encode())
         except OSError as error:
             raise WatchForgotten(
                 f"{self.path} cannot be written ({error}); make room, or choose another folder with --var"
@@ -115,28 +113,28 @@ class FolderWatch:
         """
         from watchfiles import awatch
 
-        known: Snapshot = dict.fromkeys(self.watched.read(), EARLIER) if self.watched else {}
-        known = await self._step(known, on_step)
+        seen: Snapshot = dict.fromkeys(self.watched.read(), EARLIER) if self.watched else {}
+        seen = await self._step(seen, on_step)
         async for _ in awatch(
             self.folder, watch_filter=None, stop_event=stop, rust_timeout=RETRY_MS, yield_on_timeout=True
         ):
-            known = await self._step(known, on_step)
+            seen = await self._step(seen, on_step)
 
-    async def _step(self, known: Snapshot, on_step: Callable[[Step], None]) -> Snapshot:
+    async def _step(self, seen: Snapshot, on_step: Callable[[Step], None]) -> Snapshot:
         now = await asyncio.to_thread(snapshot, self.folder)
-        changed = sorted(name for name, state in now.items() if known.get(name) != state)
-        gone = tuple(sorted(known.keys() - now.keys()))
+        changed = sorted(name for name, state in now.items() if seen.get(name) != state)
+        gone = tuple(sorted(seen.keys() - now.keys()))
         if not changed and not gone:
             return now
         summary = Summary(str(self.folder), total_bytes=sum(now[name][1] for name in changed))
-        self._remember(known.keys() | now.keys())  # before publishing, so that a crash forgets no document
+        self._remember(seen.keys() | now.keys())  # before publishing, so that a crash forgets no document
         try:
             await self._publish(changed, summary)
             if gone and self.withdraw_deleted:
                 await self._withdraw(gone, summary)
         except TransientError as error:
             on_step(Step(summary, error=error))
-            return dict.fromkeys(now, EARLIER) | known  # some may be on the log already
+            return dict.fromkeys(now, EARLIER) | seen  # some may be on the log already
         self._remember(now.keys())
         on_step(Step(summary, gone, withdrawn=self.withdraw_deleted))
         return now

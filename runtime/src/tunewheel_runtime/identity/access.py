@@ -13,7 +13,7 @@ from tunewheel_contracts.fields import Strict
 from tunewheel_contracts.principal import Principal
 
 from tunewheel_runtime.admission import is_loopback
-from tunewheel_runtime.file_marks import mark_of
+from tunewheel_runtime.files import mark_of
 from tunewheel_runtime.identity.keys import InvalidKeys, KeyRing, fingerprint_of, read_keys, sum_of
 from tunewheel_runtime.identity.roles import ANYBODY, NOBODY, Caller, NotAuthenticated, NotAuthorised, Role
 from tunewheel_runtime.identity.tokens import Tokens, is_token, oidc_complaint

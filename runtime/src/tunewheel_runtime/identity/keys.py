@@ -18,8 +18,7 @@ from tunewheel_contracts.fields import Sha256, Slug, SourceId, Strict
 from tunewheel_contracts.principal import Principal
 from tunewheel_contracts.yaml_reading import read_yaml
 
-from tunewheel_runtime.identity.limits import Limits
-from tunewheel_runtime.identity.roles import Caller, Grant, Role
+from tunewheel_runtime.identity.roles import Caller, Grant, Limits, Role
 
 
 class InvalidKeys(TunewheelError):
@@ -84,7 +83,7 @@ class KeyRing:
 
     def holds(self, name: str, fingerprint: str) -> bool:
         """Return whether the key with ``fingerprint`` is still a key of ``name``."""
-        return any(fingerprint_of(known) == fingerprint for known in self.sums.get(name, ()))
+        return any(fingerprint_of(held) == fingerprint for held in self.sums.get(name, ()))
 
     def caller(self, principal: Principal) -> Caller:
         """Return ``principal`` with its present roles; a key that is no longer in the file has none."""
@@ -164,10 +163,10 @@ def ring_of(file: KeyFile, path: Path) -> KeyRing:
     by_sum: dict[str, Principal] = {}
     own: dict[str, tuple[Grant, ...]] = {}
     for name, key in file.keys.items():
-        for known in key.groups:
-            if known not in groups:
+        for group in key.groups:
+            if group not in groups:
                 raise InvalidKeys(
-                    f"TUNEWHEEL_API_KEYS_FILE {path}: keys.{name}.groups: the file has no group {known!r}; "
+                    f"TUNEWHEEL_API_KEYS_FILE {path}: keys.{name}.groups: the file has no group {group!r}; "
                     "add it below 'groups', or correct it"
                 )
         for digest in key.sha256:
@@ -177,7 +176,7 @@ def ring_of(file: KeyFile, path: Path) -> KeyRing:
                     f"TUNEWHEEL_API_KEYS_FILE {path}: keys.{name}.sha256: is also the key of {other.name!r}; "
                     "make a separate key for each"
                 )
-        by_groups = tuple(groups[known] for known in key.groups)
+        by_groups = tuple(groups[group] for group in key.groups)
         says_roles = "roles" in key.model_fields_set or not by_groups
         own[name] = (key.grant(), *by_groups) if says_roles else by_groups
     sums = {name: key.sha256 for name, key in file.keys.items()}

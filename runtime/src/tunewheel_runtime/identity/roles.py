@@ -1,4 +1,4 @@
-"""The roles of a caller, and the projects in which they hold."""
+"""The roles of a caller, the projects in which they hold, and its rate limits and budgets."""
 
 from __future__ import annotations
 
@@ -6,9 +6,22 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tunewheel_contracts.errors import TunewheelError
+from tunewheel_contracts.fields import PositiveInt, Strict
 from tunewheel_contracts.principal import Principal
 
-from tunewheel_runtime.identity.limits import Limits
+
+class Limits(Strict):
+    """The limits of one caller. None: as in the service's settings.
+
+    Tokens of the prompt and of the answer both count.
+    """
+
+    requests_per_minute: PositiveInt | None = None
+    tokens_per_minute: PositiveInt | None = None
+    tokens_per_day: PositiveInt | None = None
+    """A budget from midnight to midnight, UTC."""
+    tokens_per_month: PositiveInt | None = None
+    """A budget of a calendar month, UTC."""
 
 
 class NotAuthenticated(TunewheelError):

@@ -107,13 +107,13 @@ class SigningKeys:
         Raises:
             IssuerAway: the key is unknown here, and the issuer's keys cannot be fetched.
         """
-        key, fetching = self._known(kid, key_type), self.refresh()
+        key, fetching = self._held(kid, key_type), self.refresh()
         if key is None:
             fetching = self._begin()
         # While the issuer is unavailable, no request waits for a second fetch.
         if fetching is not None and (key is None or (self._age() > STALE_SECONDS and not self._away)):
             await asyncio.shield(fetching)
-            key = self._known(kid, key_type)
+            key = self._held(kid, key_type)
         if key is None and (self._away or self._age() > HOLD_SECONDS):
             raise IssuerAway(
                 f"the keys of the issuer of tokens, {self._issuer}, cannot be fetched; try again in "
@@ -141,7 +141,7 @@ class SigningKeys:
     def _age(self) -> float:
         return self._clock() - self._fetched.at
 
-    def _known(self, kid: str | None, key_type: str) -> Key | None:
+    def _held(self, kid: str | None, key_type: str) -> Key | None:
         if self._age() > HOLD_SECONDS:
             return None
         fitting = [key for key in self._fetched.keys if key.key_type == key_type]
@@ -184,19 +184,19 @@ class SigningKeys:
             verify=trust, timeout=FETCH_SECONDS, follow_redirects=False, trust_env=through_proxy
         ) as client:
             url = self._jwks_url or await self._discover(client)
-            told = (await _get(client, url, _KeySet)).keys
-        found = (_signing_key(entry) for entry in told[:MAX_KEYS])
+            entries = (await _get(client, url, _KeySet)).keys
+        found = (_signing_key(entry) for entry in entries[:MAX_KEYS])
         return tuple(key for key in found if key is not None)
 
     async def _discover(self, client: httpx.AsyncClient) -> str:
         url = self._issuer.rstrip("/") + DISCOVERY
-        told = await _get(client, url, _Discovery)
-        if told.issuer != self._issuer:  # OpenID Connect Discovery §4.3
+        document = await _get(client, url, _Discovery)
+        if document.issuer != self._issuer:  # OpenID Connect Discovery §4.3
             raise _Unusable(f"{url} names another issuer; set TUNEWHEEL_OIDC_ISSUER to the 'issuer' in it")
-        complaint = url_complaint(told.jwks_uri, beside=self._issuer)
+        complaint = url_complaint(document.jwks_uri, beside=self._issuer)
         if complaint is not None:
             raise _Unusable(f"{url}: jwks_uri {complaint}")
-        return told.jwks_uri
+        return document.jwks_uri
 
     def _tell(self, trouble: str | None) -> None:
         if trouble == self._trouble:
@@ -252,13 +252,13 @@ def _signing_key(entry: Any) -> Key | None:
 
     if not isinstance(entry, dict):
         return None
-    told = cast(dict[str, Any], entry)
-    if told.get("kty") not in ("RSA", "EC", "OKP"):
+    fields = cast(dict[str, Any], entry)
+    if fields.get("kty") not in ("RSA", "EC", "OKP"):
         return None  # A symmetric key must not be published (RFC 8725 §3.5).
     try:
-        if told.get("use", "sig") != "sig" or "verify" not in told.get("key_ops", ["verify"]):
+        if fields.get("use", "sig") != "sig" or "verify" not in fields.get("key_ops", ["verify"]):
             return None
-        key = JWKRegistry.import_key(told)
+        key = JWKRegistry.import_key(fields)
         weak = isinstance(key, RSAKey) and key.public_key.key_size < MIN_RSA_BITS
     except (JoseError, UnsupportedAlgorithm, ValueError, TypeError, KeyError):
         return None

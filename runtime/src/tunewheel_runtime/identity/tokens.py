@@ -135,19 +135,19 @@ class Tokens:
         if "events" in claims:  # RFC 8417 §2.2
             raise InvalidToken("this token reports an event, such as a logout; send an access token")
 
-    def _principal(self, claims: dict[str, Any], known: Collection[str]) -> Principal:
+    def _principal(self, claims: dict[str, Any], mapped: Collection[str]) -> Principal:
         claim = self._settings.oidc_name_claim
         if claim == "email" and claims.get("email_verified") in (False, "false"):
             raise InvalidToken("the issuer has not verified the email of this token; verify it there")
         groups = _names_in(claims.get(self._settings.oidc_groups_claim), self._settings.oidc_groups_claim)
         try:
             return Principal(
-                name=claims.get(claim, ""), issuer=self._issuer, groups=tuple(sorted(groups & set(known)))
+                name=claims.get(claim, ""), issuer=self._issuer, groups=tuple(sorted(groups & set(mapped)))
             )
         except ValidationError as error:
             field, reason = first_complaint(error)
-            told = claim if field == "name" else self._settings.oidc_groups_claim
-            raise InvalidToken(f"the claim {told} of this token cannot be used: {reason}") from None
+            named_claim = claim if field == "name" else self._settings.oidc_groups_claim
+            raise InvalidToken(f"the claim {named_claim} of this token cannot be used: {reason}") from None
 
 
 _OBJECT = TypeAdapter(dict[str, Any])

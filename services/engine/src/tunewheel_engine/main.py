@@ -22,12 +22,12 @@ from tunewheel_basemodel.errors import ModelFilesError
 from tunewheel_runtime.admission import Admission
 from tunewheel_runtime.doors import Door
 from tunewheel_runtime.health import health_routes
-from tunewheel_runtime.http_spans import HttpSpans
 from tunewheel_runtime.identity.access import Access, NoIdentity
 from tunewheel_runtime.identity.guard import guard
 from tunewheel_runtime.logs import configure_logs
 from tunewheel_runtime.metrics import gauge
 from tunewheel_runtime.prometheus import CONTENT_TYPE
+from tunewheel_runtime.request_ids import HttpSpans
 from tunewheel_runtime.telemetry import Telemetry, make_telemetry
 from tunewheel_runtime.tls import Certificate, InvalidTls, certificate_of, tell_of_clear_text
 

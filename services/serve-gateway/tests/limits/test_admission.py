@@ -9,8 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from tunewheel_contracts.principal import Principal
-from tunewheel_runtime.identity.limits import Limits
-from tunewheel_runtime.identity.roles import ANYBODY, Caller
+from tunewheel_runtime.identity.roles import ANYBODY, Caller, Limits
 from tunewheel_serve_gateway.errors import BadRequest
 from tunewheel_serve_gateway.limits import admitting
 from tunewheel_serve_gateway.limits.admission import (

@@ -19,7 +19,7 @@ import openai
 import pytest
 import redis.asyncio as redis_client
 from structlog.testing import capture_logs
-from tunewheel_runtime.identity.limits import Limits
+from tunewheel_runtime.identity.roles import Limits
 from tunewheel_serve_gateway.limits.admission import Charge, rules_of, window_at
 from tunewheel_serve_gateway.limits.counts import PAUSE_SECONDS, PREFIX, SharedCounts
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
-from tunewheel_runtime.identity.limits import Limits
+from tunewheel_runtime.identity.roles import Limits
 
 from tunewheel_serve_gateway.errors import ApiError, Headers
 

@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from tunewheel_runtime.identity.limits import Limits
-from tunewheel_runtime.identity.roles import Caller
+from tunewheel_runtime.identity.roles import Caller, Limits
 
 from tunewheel_serve_gateway.completions.exchange import Exchange
 from tunewheel_serve_gateway.errors import BadRequest, Headers, Unavailable

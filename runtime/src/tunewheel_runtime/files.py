@@ -1,4 +1,4 @@
-"""Writes files that only their owner can read: atomically, and by one process at a time."""
+"""Replaces a file as one step, by one process at a time, and detects that a file has changed."""
 
 from __future__ import annotations
 
@@ -6,15 +6,22 @@ import contextlib
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
-OWNER_FILE = 0o600
-OWNER_FOLDER = 0o700
+
+def mark_of(path: Path) -> tuple[int, ...]:
+    """Return a value that changes when the file or its permissions change. Links are followed, because
+    Kubernetes mounts secrets as links."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
 
 
 @contextlib.contextmanager
-def one_at_a_time(folder: Path) -> Iterator[None]:
+def one_at_a_time(folder: Path) -> Generator[None]:
     """Hold a lock on ``folder``, for which other processes wait. Raises OSError if it is no folder."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -24,11 +31,12 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def write(path: Path, text: str) -> None:
-    """Replace the file's content by ``text``. The file keeps its mode and owner; only its owner can read a
+def replace_file(path: Path, content: bytes) -> None:
+    """Replace the file's content by ``content``. The file keeps its mode and owner; only its owner can read a
     new file.
 
-    A reader, or a restart after a power cut, sees either the whole old text or the whole new one.
+    A reader, or a restart after a power cut, sees either the whole old content or the whole new one. Several
+    processes may replace the file at the same time.
 
     Raises:
         OSError
@@ -36,12 +44,12 @@ def write(path: Path, text: str) -> None:
     found = path.stat() if path.exists() else None
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # with mode 600
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        with os.fdopen(descriptor, "wb") as file:
             if found is not None:
                 os.fchmod(descriptor, found.st_mode & 0o777)
                 if (found.st_uid, found.st_gid) != (os.geteuid(), os.getegid()):
                     os.fchown(descriptor, found.st_uid, found.st_gid)
-            file.write(text)
+            file.write(content)
             file.flush()
             os.fsync(descriptor)
         Path(name).replace(path)
