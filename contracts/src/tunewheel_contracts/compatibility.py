@@ -246,8 +246,8 @@ def _same(old: Any, new: Any) -> bool:
 def _kind(schema: Any) -> str:
     if not isinstance(schema, dict):
         return _short(schema)
-    known = cast(Schema, schema)
-    return "union" if "anyOf" in known else str(known.get("type", "any"))
+    described = cast(Schema, schema)
+    return "union" if "anyOf" in described else str(described.get("type", "any"))
 
 
 def _short(value: Any) -> str:

@@ -71,21 +71,21 @@ class Erasures:
 
     def asked_by(self, event: Envelope[ErasureRequested]) -> Erasure:
         """Return the erasure of ``event``, with the moment of the first request."""
-        known, erasure = self._by_project.setdefault(event.project, {}), erasure_of(event)
-        first = known.get(event.id, erasure)
-        known[event.id] = asked = min(first, erasure, key=lambda one: one.until)
+        erasures, erasure = self._by_project.setdefault(event.project, {}), erasure_of(event)
+        first = erasures.get(event.id, erasure)
+        erasures[event.id] = asked = min(first, erasure, key=lambda one: one.until)
         self._by_subject.get(_subject_of(first), {}).pop(event.id, None)
         self._by_subject.setdefault(_subject_of(asked), {})[event.id] = asked
         return asked
 
     def of(self, project: str) -> tuple[Erasure, ...]:
         """Return the erasures of ``project``, in an order that does not depend on the order of the log."""
-        known = self._by_project.get(project, {})
-        return tuple(known[event_id] for event_id in sorted(known))
+        erasures = self._by_project.get(project, {})
+        return tuple(erasures[event_id] for event_id in sorted(erasures))
 
     def by_request(self) -> dict[str, Erasure]:
         """Return the erasures of every project by the id of the event that asked for it."""
-        return {name: erasure for known in self._by_project.values() for name, erasure in known.items()}
+        return {name: erasure for erasures in self._by_project.values() for name, erasure in erasures.items()}
 
     def all(self) -> tuple[Erasure, ...]:
         """Return the erasures of every project."""

@@ -142,16 +142,16 @@ def _reason(complaint: ErrorDetails) -> str:
 
 def _of_another_kind(first: ErrorDetails, alike: list[ErrorDetails]) -> str:
     """Return the reason: what was given, and what each branch of a union accepts instead."""
-    given: object = first["input"]
+    sent: object = first["input"]
     kinds = [complaint["type"] for complaint in alike]
-    is_bare_word = isinstance(given, bool) and not _VALUES.isdisjoint(kinds)
+    is_bare_word = isinstance(sent, bool) and not _VALUES.isdisjoint(kinds)
     wanted = " or ".join(dict.fromkeys(_wanted(c, in_quotes=is_bare_word) for c in alike))
     if is_bare_word:
         return f"is true or false (YAML reads on, off, yes and no so); give {wanted}"
-    if isinstance(given, str) and _VALUES.issuperset(kinds):
+    if isinstance(sent, str) and _VALUES.issuperset(kinds):
         return f"is not one of the known values; give {wanted}"
-    reason = f"is {_GIVEN.get(type(given), 'a list')}; give {wanted}"
-    return f"{reason}, or leave an optional field out" if given is None else reason
+    reason = f"is {_GIVEN.get(type(sent), 'a list')}; give {wanted}"
+    return f"{reason}, or leave an optional field out" if sent is None else reason
 
 
 def _wanted(complaint: ErrorDetails, *, in_quotes: bool) -> str:

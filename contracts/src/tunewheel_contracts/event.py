@@ -52,12 +52,12 @@ class Event(BaseModel):
 
     def event_id(self) -> str:
         """Return this event's deterministic id."""
-        given = {
+        identifying = {
             name
             for name in self.identity_when_given
             if getattr(self, name) != type(self).model_fields[name].default
         }
-        names = given.union(self.identity_fields)
+        names = identifying.union(self.identity_fields)
         dumped = self.model_dump(mode="json", include=names) if names else {}
         return event_id(self.type, f"{self.project}\n{self.ce_subject}", dumped)
 

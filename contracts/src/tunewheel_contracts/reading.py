@@ -23,8 +23,6 @@ from typing import Any, TypeVar, cast
 from pydantic import BaseModel, ValidationError, ValidationInfo, WrapValidator
 from pydantic_core import ErrorDetails, PydanticCustomError, from_json, to_json
 
-from tunewheel_contracts.errors import InvalidEvent
-
 LOG_TICK = timedelta(milliseconds=1)
 """Resolution of timestamps on the log, which are rounded down to milliseconds."""
 CLOCK_SKEW = timedelta(minutes=5)
@@ -75,9 +73,9 @@ def if_unknown(value: str | None) -> WrapValidator:
     """Return a validator of an enumeration that reads unknown values as ``value``. None: the whole record is
     refused, because no default is safe."""
 
-    def read(given: Any, validate: Callable[[Any], Any], info: ValidationInfo) -> Any:
+    def read(sent: Any, validate: Callable[[Any], Any], info: ValidationInfo) -> Any:
         try:
-            return validate(given)
+            return validate(sent)
         except ValidationError:
             if not isinstance(info.context, Reading) or info.context.is_strict:
                 raise
@@ -124,18 +122,6 @@ def read_json(model: type[M], text: str, reading: Reading) -> M:
                 reading.unknown.append(_dotted(place))
         left_out += places
         readable = to_json(data)
-
-
-def refuse_unknown(reading: Reading, *parts: str) -> None:
-    """Refuse an artifact that was read only in part, if something within ``parts`` (dotted names) was left
-    out.
-
-    Raises:
-        InvalidEvent: names the first such field.
-    """
-    for name in reading.unknown:
-        if name == MORE or any(f"{name}.".startswith(f"{part}.") for part in parts):
-            raise InvalidEvent(field=name, reason="was written by a newer release; upgrade this service")
 
 
 def _complaints(error: ValidationError) -> list[ErrorDetails]:

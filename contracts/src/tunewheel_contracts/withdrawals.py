@@ -36,8 +36,8 @@ class Withdrawals:
         if isinstance(data, DocumentWithdrawn):
             withdrawal = Withdrawal(document_id=data.document_id, until=data.withdrawn_at or envelope.time)
             self._by_project.setdefault(data.project, {})[partition, offset] = withdrawal
-            known = self._latest.setdefault((data.project, data.document_id), withdrawal.until)
-            self._latest[data.project, data.document_id] = max(known, withdrawal.until)
+            before = self._latest.setdefault((data.project, data.document_id), withdrawal.until)
+            self._latest[data.project, data.document_id] = max(before, withdrawal.until)
 
     def takes(self, project: str, document_id: str, published_at: datetime) -> bool:
         """Return whether the publication of a document at ``published_at`` is withdrawn."""
@@ -61,7 +61,7 @@ class Withdrawals:
         for (partition, offset), withdrawal in self._by_project.get(project, {}).items():
             if offset >= upto.get(str(partition), 0):
                 continue
-            known = latest.get(withdrawal.document_id)
-            if known is None or known.until < withdrawal.until:
+            latest_of = latest.get(withdrawal.document_id)
+            if latest_of is None or latest_of.until < withdrawal.until:
                 latest[withdrawal.document_id] = withdrawal
         return tuple(latest[document_id] for document_id in sorted(latest))

@@ -126,10 +126,10 @@ class AllowedSources(Frozen):
         """
         try:
             parts = urlsplit(url)
-            known = any(True for _ in self._keys(parts))
+            is_allowed = any(True for _ in self._keys(parts))
         except ValueError:
             raise InvalidSpec(field=field, reason=f"{url} is not a URL; correct it") from None
-        if not known:
+        if not is_allowed:
             host = parts.hostname or url
             reason = f"{host} is not a host that specs may name here; have the operator add it to "
             raise InvalidSpec(field=field, reason=reason + "TUNEWHEEL_SPEC_HOSTS, or choose another")

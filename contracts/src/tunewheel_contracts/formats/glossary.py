@@ -93,15 +93,15 @@ class Glossary(Strict):
         return self
 
     def _says_each_once(self) -> None:
-        known = {tuple(glossary_words(term)) for term in self.forbidden}
+        forbidden = {tuple(glossary_words(term)) for term in self.forbidden}
         for number, old in enumerate(self.deprecated):
             words = tuple(glossary_words(old.term))
-            if words in known:
+            if words in forbidden:
                 raise inconsistent(
                     f"deprecated.{number}.term",
                     f"{old.term!r} is also forbidden, or has two replacements; keep one",
                 )
-            known.add(words)
+            forbidden.add(words)
 
     def _fields(self) -> Iterator[tuple[str, str]]:
         for number, one in enumerate(self.required):

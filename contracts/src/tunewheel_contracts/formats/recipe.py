@@ -123,11 +123,11 @@ class TrainSpec(Strict):
     def _takes_the_rate_of_its_method(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        given = dict(cast("dict[str, Any]", value))
-        method = next((method for method in TrainMethod if method == given.get("method")), None)
+        fields = dict(cast("dict[str, Any]", value))
+        method = next((method for method in TrainMethod if method == fields.get("method")), None)
         if method is not None and method.traits.learning_rate is not None:
-            given.setdefault("learning_rate", method.traits.learning_rate)
-        return given
+            fields.setdefault("learning_rate", method.traits.learning_rate)
+        return fields
 
     @field_validator("target_modules", mode="before")
     @classmethod

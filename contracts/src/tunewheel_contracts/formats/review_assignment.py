@@ -77,5 +77,5 @@ def assigned_pairs(
         item_id for n, item_id in enumerate(shuffled(dealt, "share")) if (share - 1 - n) % shares < copies
     ]
     left = set(shuffled(mine, "side", reviewer)[drawn("first", reviewer)[0] % 2 :: 2])
-    known = {item.item_id: Pair(item, item.item_id in left) for item in review.items}
-    return tuple(known.get(item_id) for item_id in shuffled(mine, "order", reviewer))
+    pairs = {item.item_id: Pair(item, item.item_id in left) for item in review.items}
+    return tuple(pairs.get(item_id) for item_id in shuffled(mine, "order", reviewer))

@@ -118,7 +118,7 @@ def _dead_letter_channel(spec: TopicSpec) -> dict[str, Any]:
 
 
 def _dead_letter_message() -> dict[str, Any]:
-    headers = {name: {"type": "string", "description": told} for name, told in DEAD_LETTER_HEADERS.items()}
+    headers = {name: {"type": "string", "description": about} for name, about in DEAD_LETTER_HEADERS.items()}
     return {
         "name": "DeadLetter",
         "summary": "A refused message: the original bytes and headers, and headers with the reason.",
