@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 from tunewheel_runtime.kafka import client_options
 from tunewheel_runtime.kafka_settings import KafkaSettings
 from tunewheel_runtime.kafka_tokens import ATTEMPTS, ClientCredentials, TokenFile, TokenUnavailable
+from tunewheel_testing.clock import Clock
 
 SECRET = "pass word+&:"
 
@@ -63,17 +64,9 @@ def endpoint() -> Iterator[Endpoint]:
     found.server.server_close()
 
 
-class Clock:
-    """A clock that stands still until it is told to go on, and the waits that it was asked for."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-        self.waits: list[float] = []
-
-
 def credentials(endpoint: Endpoint, clock: Clock, **more: Any) -> ClientCredentials:
     return ClientCredentials(
-        endpoint.url, "client:1", SecretStr(SECRET), clock=lambda: clock.now, sleep=clock.waits.append, **more
+        endpoint.url, "client:1", SecretStr(SECRET), clock=clock, sleep=clock.waits.append, **more
     )
 
 
@@ -83,7 +76,7 @@ def token(word: str, **more: Any) -> dict[str, Any]:
 
 async def test_a_token_is_asked_for_as_the_standard_says_and_kept(endpoint: Endpoint) -> None:
     endpoint.then(200, token("one", expires_in=3_600))
-    provider = credentials(endpoint, Clock(), scope="kafka read")
+    provider = credentials(endpoint, Clock(1_000.0), scope="kafka read")
     assert [await provider.token() for _ in range(3)] == ["one"] * 3
     ((authorization, body),) = endpoint.requests
     assert body == {"grant_type": ["client_credentials"], "scope": ["kafka read"]}
@@ -97,7 +90,7 @@ async def test_a_token_is_renewed_shortly_before_it_expires(
 ) -> None:
     endpoint.then(200, token("one", expires_in=lifetime))
     endpoint.then(200, token("two", expires_in=lifetime))
-    clock = Clock()
+    clock = Clock(1_000.0)
     provider = credentials(endpoint, clock)
     assert await provider.token() == "one"
     clock.now = 1_000 + kept
@@ -110,14 +103,14 @@ async def test_a_token_that_says_nothing_of_its_life_is_not_kept(endpoint: Endpo
     endpoint.then(200, token("one"))
     endpoint.then(200, token("two", expires_in="soon"))
     endpoint.then(200, token("three"))
-    provider = credentials(endpoint, Clock())
+    provider = credentials(endpoint, Clock(1_000.0))
     assert [await provider.token() for _ in range(3)] == ["one", "two", "three"]
 
 
 async def test_the_old_token_serves_to_its_end_while_the_endpoint_is_away(endpoint: Endpoint) -> None:
     endpoint.then(200, token("one", expires_in=100))
     endpoint.then(503, b"later")
-    clock = Clock()
+    clock = Clock(1_000.0)
     provider = credentials(endpoint, clock)
     await provider.token()
     clock.now += 99
@@ -131,7 +124,7 @@ async def test_the_old_token_serves_to_its_end_while_the_endpoint_is_away(endpoi
 
 
 async def test_only_temporary_failures_are_retried(endpoint: Endpoint) -> None:
-    clock = Clock()
+    clock = Clock(1_000.0)
     endpoint.then(503, b"")
     endpoint.then(429, b"")
     endpoint.then(200, token("one", expires_in=60))
@@ -152,7 +145,7 @@ async def test_only_temporary_failures_are_retried(endpoint: Endpoint) -> None:
 async def test_an_endpoint_that_nobody_answers_at_is_named(endpoint: Endpoint) -> None:
     endpoint.server.shutdown()
     endpoint.server.server_close()
-    clock = Clock()
+    clock = Clock(1_000.0)
     with pytest.raises(TokenUnavailable, match=rf"sasl_oauth_token_url: {endpoint.url} does not answer"):
         await credentials(endpoint, clock).token()
     assert len(clock.waits) == ATTEMPTS - 1
@@ -161,7 +154,7 @@ async def test_an_endpoint_that_nobody_answers_at_is_named(endpoint: Endpoint) -
 async def test_the_secret_follows_no_redirect(endpoint: Endpoint) -> None:
     endpoint.then(302, b"", Location=f"{endpoint.url}/elsewhere")
     with pytest.raises(TokenUnavailable, match="refuses with status 302"):
-        await credentials(endpoint, Clock()).token()
+        await credentials(endpoint, Clock(1_000.0)).token()
     assert len(endpoint.requests) == 1
 
 
@@ -177,7 +170,7 @@ async def test_the_secret_follows_no_redirect(endpoint: Endpoint) -> None:
 async def test_an_answer_without_a_token_is_told(answer: Any, reason: str, endpoint: Endpoint) -> None:
     endpoint.then(200, answer)
     with pytest.raises(TokenUnavailable, match=reason):
-        await credentials(endpoint, Clock()).token()
+        await credentials(endpoint, Clock(1_000.0)).token()
 
 
 async def test_a_file_is_read_for_every_connection(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_runtime.retry import Backoff, retry
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.subscriptions import LONGEST_HANDLING_MS
+from tunewheel_testing.clock import Clock
 
 QUICK = Backoff(attempts=3, first=0.001, longest=0.002)
 
@@ -53,17 +54,6 @@ def test_delays_grow_up_to_the_longest() -> None:
     assert all(5.0 <= backoff.delay(8) <= 10.0 for _ in range(20))
 
 
-class Clock:
-    """Time that passes only where something sleeps, each draw of a wait at its ``least`` or its most."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, least: bool) -> None:
-        self.now = 0.0
-        monkeypatch.setattr("random.uniform", min if least else max)
-
-    async def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-
 def default_backoff(settings: ServiceSettings) -> Backoff:
     return Backoff(
         settings.retry_attempts, settings.retry_first_delay_seconds, settings.retry_max_delay_seconds
@@ -71,7 +61,8 @@ def default_backoff(settings: ServiceSettings) -> Backoff:
 
 
 async def test_a_store_that_is_away_for_ten_minutes_stops_no_handler(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock(monkeypatch, least=True)
+    monkeypatch.setattr("random.uniform", min)
+    clock = Clock()
 
     async def read() -> str:
         if clock.now < 600:
@@ -84,7 +75,8 @@ async def test_a_store_that_is_away_for_ten_minutes_stops_no_handler(monkeypatch
 async def test_a_handler_keeps_its_partition_for_as_long_as_it_is_retried(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    clock, settings = Clock(monkeypatch, least=False), ServiceSettings()
+    monkeypatch.setattr("random.uniform", max)
+    clock, settings = Clock(), ServiceSettings()
 
     async def publish() -> None:
         clock.now += settings.publish_seconds

@@ -35,6 +35,7 @@ from tunewheel_runtime.tls import (
     tell_of_clear_text,
     trust,
 )
+from tunewheel_testing.clock import Clock
 from websockets.asyncio.client import connect
 
 LOCAL = ("localhost", "127.0.0.1")
@@ -275,14 +276,6 @@ async def test_a_door_closes_though_a_client_keeps_its_connection(authority: Any
         async with serving(App(), certificate(authority.issue(*LOCAL))) as port:
             answer = await asyncio.to_thread(http.get, f"https://localhost:{port}/scheme")
             assert answer.status_code == 200
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def shown_by(port: int, cafile: Path) -> bytes:

@@ -17,7 +17,6 @@ import argparse
 import asyncio
 import os
 import re
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -47,10 +46,9 @@ from tunewheel_eval.passages.scores import Answers, retrieval_scores
 from tunewheel_outputs import metric
 from tunewheel_retrieval.prompts import context_of, question_of, with_context
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.indexes import put_index
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "tests" / "integration"))
-from indexes import put_index  # noqa: E402
 
 WITH_PASSAGES_TOKENS = 768
 """Longest conversation that is trained on where passages stand in it."""

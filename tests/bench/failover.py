@@ -46,9 +46,7 @@ from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_runtime.store import ObjectStore
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "integration"))
-from tiny_engine import TinyEngine, tiny_adapter, tiny_base
+from tunewheel_testing.engine_process import EngineProcess, tiny_adapter, tiny_base
 
 PROJECT = "bench"
 GATEWAYS, ENGINES, ADAPTERS, RETRIES = 3, 2, 4, 2
@@ -226,7 +224,7 @@ class Bench:
     options: dict[str, Any]
     base: BaseModelRef
     adapters: list[AdapterRef]
-    engines: list[TinyEngine]
+    engines: list[EngineProcess]
     gateways: list[Gateway]
     session: aiohttp.ClientSession
     rate: float
@@ -294,7 +292,7 @@ async def measure(root: Path, servers: str, *, rate: float, seconds: float) -> d
     elsewhere = BaseModelRef(name="no/such-base", revision="r")
     unloadable = await tiny_adapter(store, elsewhere, f"{PROJECT}-unloadable", 99)
     engines = [
-        TinyEngine(base, adapters=root / "adapters", log=root / f"engine-{n}.log") for n in range(ENGINES)
+        EngineProcess(base, adapters=root / "adapters", log=root / f"engine-{n}.log") for n in range(ENGINES)
     ]
     gateways = [
         Gateway(root, n, servers, ",".join(engine.url for engine in engines)) for n in range(GATEWAYS)

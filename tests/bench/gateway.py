@@ -49,12 +49,10 @@ from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_runtime.store import ObjectStore
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "integration"))
-from indexes import put_index
+from tunewheel_testing.indexes import put_index
 
 HERE = Path(__file__).resolve().parent
-STUB = HERE.parent / "integration" / "engine_stub.py"
+STUB = (sys.executable, "-m", "tunewheel_testing.engine")
 KEY = "k-bench"
 CONCURRENCY = (1, 32, 128)
 BASE = BaseModelRef(name="any/model", revision="sha256:" + "0" * 64)
@@ -291,7 +289,7 @@ def start(stack: ExitStack, root: Path, servers: str, options: argparse.Namespac
     }
     if options.redis:
         environment |= {"TUNEWHEEL_LIMITS_URL": options.redis, "TUNEWHEEL_LIMITS_TIMEOUT_SECONDS": "5"}
-    stack.enter_context(process([sys.executable, str(STUB), str(stub_port)], root / "stub.log"))
+    stack.enter_context(process([*STUB, str(stub_port)], root / "stub.log"))
     command = [sys.executable, "-m", "tunewheel_serve_gateway.main"]
     gateway = stack.enter_context(process(command, root / "gateway.log", **environment))
     floor = [sys.executable, str(HERE / "gateway_floor.py"), str(floor_port), engine]

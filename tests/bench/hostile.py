@@ -418,7 +418,7 @@ def start(stack: ExitStack, root: Path) -> tuple[int, psutil.Process]:
     asyncio.run(ensure_topics({"bootstrap_servers": broker.bootstrap_servers}))
     asyncio.run(declare(broker.bootstrap_servers, ObjectStore(store.as_uri())))
     stub_port, port = free_port(), free_port()
-    stack.enter_context(process([sys.executable, str(STUB), str(stub_port)], root / "stub.log"))
+    stack.enter_context(process([*STUB, str(stub_port)], root / "stub.log"))
     command = [sys.executable, "-m", "tunewheel_serve_gateway.main"]
     gateway = stack.enter_context(
         process(

@@ -24,9 +24,7 @@ import yaml
 from report import write_report
 from tunewheel_runtime.identity.access import LOOK_SECONDS, Access
 from tunewheel_runtime.settings import HttpSettings
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "contract"))  # behind our own packages
-from oidc_issuer import AUDIENCE, Issuer
+from tunewheel_testing.oidc_issuer import AUDIENCE, Issuer
 
 COUNTS = (10, 10_000)
 CALLS = 2_000

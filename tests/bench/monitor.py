@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import io
 import json
 import os
 import random
@@ -33,7 +32,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 from report import costs, measured, write_report
 from tunewheel_cli.kafka.broker import LocalKafka
 from tunewheel_cli.kafka.ports import free_port
@@ -45,7 +43,7 @@ from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_contracts.events.production import InferenceCompleted
 from tunewheel_contracts.events.upstream import ProjectDeclared
-from tunewheel_contracts.formats.dataset import ChatMessage, DatasetCounts, DatasetManifest
+from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
@@ -63,6 +61,7 @@ from tunewheel_runtime.partitions import group_backlog
 from tunewheel_runtime.service import Delivery
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_runtime.telemetry import make_telemetry
+from tunewheel_testing.datasets import put_dataset
 
 BATCH = 1_000
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -138,17 +137,8 @@ async def store_dataset(store: ObjectStore, project: str, count: int) -> str:
         {"example_id": f"{n:08d}", "messages": [{"role": "user", "content": question(n)}]}
         for n in range(count)
     ]
-    dataset_id, refs = f"ds-{project}-{count}", list[Any]()
-    for split, some in (("train", rows[: count * 3 // 4]), ("holdout", rows[count * 3 // 4 :])):
-        file = io.BytesIO()
-        pl.DataFrame(some).write_parquet(file)
-        refs.append(await store.put(f"datasets/{dataset_id}/{split}.parquet", file.getvalue()))
-    manifest = DatasetManifest(
-        dataset_id=dataset_id, project=project, spec=spec(project), spec_sha256="0" * 64,
-        criteria_sha256="0" * 64, rows_sha256="0" * 64, train=refs[0], holdout=refs[1],
-        counts=DatasetCounts(records=count, examples=count, train=len(rows), holdout=1), funnel=(),
-    )  # fmt: skip
-    await store.put(f"datasets/{dataset_id}/manifest.json", manifest.model_dump_json().encode())
+    dataset_id, cut = f"ds-{project}-{count}", count * 3 // 4
+    await put_dataset(store, spec(project), dataset_id=dataset_id, train=rows[:cut], holdout=rows[cut:])
     return dataset_id
 
 

@@ -141,7 +141,7 @@ def main() -> None:
                 "TUNEWHEEL_HTTP_PORT": str(port),
                 "TUNEWHEEL_API_KEYS_FILE": str(write_keys(root)),
             }
-            stub = process([sys.executable, str(STUB), str(stub_port)], root / "stub.log")
+            stub = process([*STUB, str(stub_port)], root / "stub.log")
             gateway = process(
                 [sys.executable, "-m", "tunewheel_serve_gateway.main"], root / "gateway.log", **environment
             )

@@ -36,9 +36,7 @@ from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_runtime.kafka_settings import KafkaSettings
 from tunewheel_runtime.store import ObjectStore
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
-from engine_stub import EngineStub
+from tunewheel_testing.engine import FakeEngine
 
 STAGES = (Stage.SHADOW, Stage.CANARY, Stage.PRODUCTION)
 ROLLOUT = {
@@ -47,11 +45,11 @@ ROLLOUT = {
 }
 
 
-class SmallEngine(EngineStub):
+class SmallEngine(FakeEngine):
     """Its requests share ``rate`` answers a second equally, so that more requests make each one slower."""
 
     def __init__(self, rate: float) -> None:
-        super().__init__()
+        super().__init__(answers_anything=True)
         self._rate = rate
         self._left: dict[int, float] = {}
         self._numbers = count()

@@ -19,9 +19,9 @@ from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.formats.label_prompts import LabelPrompt, LabelPrompts
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.specs import declared
 
 from ..integration.bus import Bus
-from ..integration.specs import declared
 from ..integration.verdicts import adapter_of, passed
 from .console_process import Console
 from .devtools import Tab

@@ -15,9 +15,9 @@ from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.formats.review import ReviewItem, ReviewSet
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.specs import declared
 
 from ..integration.bus import PATIENCE_SECONDS, Bus
-from ..integration.specs import declared
 from ..integration.verdicts import passed
 from .console_process import Console
 from .devtools import Tab

@@ -21,9 +21,9 @@ from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.identity import content_id
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_curate.records.table import RecordTable
+from tunewheel_testing.specs import declared
 
 from ..integration.bus import Bus
-from ..integration.specs import declared
 
 PROJECT = "chaos"
 SERVICES = ("ingest", "curate", "train", "eval", "registry")

@@ -32,11 +32,11 @@ from tunewheel_curate.records.log import rows_of
 from tunewheel_curate.records.table import RecordTable
 from tunewheel_curate.versions.versioning import dataset_id_of, rows_sha256, under_pseudonyms
 from tunewheel_runtime.service import Delivery, Position
+from tunewheel_testing.specs import declared, small_spec
 
 from ..integration.bus import Bus, until
 from ..integration.held import FOLDER as HELD_IN
 from ..integration.held import held_service
-from ..integration.specs import declared, small_spec
 from .reaper import is_alive
 
 pytestmark = [pytest.mark.chaos, pytest.mark.nightly("kills")]

@@ -23,12 +23,13 @@ from tunewheel_cli.reading import read_topics
 from tunewheel_contracts import topics
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.adapters import SMOLLM2
+from tunewheel_testing.engine import FakeEngine
+from tunewheel_testing.engine_process import EngineProcess, tiny_adapter, tiny_base
+from tunewheel_testing.specs import declared
 
 from ..integration.bus import PATIENCE_SECONDS, Bus, running, until
-from ..integration.engine_stub import EngineStub
-from ..integration.specs import declared
 from ..integration.test_gateway import answered_by, client_of, desired, gateway
-from ..integration.tiny_engine import TinyEngine, tiny_adapter, tiny_base
 from ..integration.verdicts import stored_adapter
 
 pytestmark = [pytest.mark.chaos, pytest.mark.nightly("kills")]
@@ -123,7 +124,7 @@ async def test_killed_twice_under_load_and_beset_by_strangers_it_comes_back_and_
     adapter = await stored_adapter(ObjectStore((tmp_path / "store").as_uri()), project, 1)
     port = free_port()
     load = Load(f"http://127.0.0.1:{port}", project)
-    async with EngineStub().running() as engine, Bus(fresh_kafka) as bus:
+    async with FakeEngine(SMOLLM2.name, answers_anything=True).running() as engine, Bus(fresh_kafka) as bus:
         await bus.publish(declared(project), desired(project, 1, (adapter, 100)))
         environment = {
             "TUNEWHEEL_BOOTSTRAP_SERVERS": fresh_kafka,
@@ -203,7 +204,8 @@ async def test_an_engine_killed_under_load_fails_nobody_before_the_first_token(
     base = tiny_base(tmp_path)
     adapter = await tiny_adapter(ObjectStore((tmp_path / "store").as_uri()), base, f"{project}-1", 1)
     engines = [
-        TinyEngine(base, adapters=tmp_path / "adapters", log=tmp_path / f"engine-{n}.log") for n in range(2)
+        EngineProcess(base, adapters=tmp_path / "adapters", log=tmp_path / f"engine-{n}.log")
+        for n in range(2)
     ]
     for engine in engines:
         engine.start()

@@ -14,9 +14,9 @@ import pytest
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.lifecycle import ModelCommanded, ModelPromoted
+from tunewheel_testing.specs import declared
 
 from ..integration.bus import PATIENCE_SECONDS, Bus
-from ..integration.specs import declared
 from ..integration.verdicts import adapter_of, judged, passed, trained
 from .dying_registry import serve
 

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from tunewheel_testing.oidc_issuer import Issuer
 
-from .oidc_issuer import Issuer
 from .oidc_world import World
 
 Pins = dict[tuple[str, str], set[str]]

@@ -12,9 +12,9 @@ import yaml
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_runtime.identity.guard import Need
 from tunewheel_runtime.identity.roles import Role
+from tunewheel_testing.oidc_issuer import Issuer, make_key
 
 from .identity_samples import PROJECT, Sample
-from .oidc_issuer import Issuer, make_key
 
 ROLES: Mapping[Role, set[Role]] = {
     Role.VIEWER: {Role.VIEWER},

@@ -9,15 +9,8 @@ import pytest
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.roles import InvalidToken, NotAuthenticated
 from tunewheel_runtime.settings import HttpSettings
-
-from .oidc_issuer import Issuer
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tunewheel_testing.clock import Clock
+from tunewheel_testing.oidc_issuer import Issuer
 
 
 class World:
@@ -28,7 +21,7 @@ class World:
             "identity": "required", "oidc_issuer": issuer.url, "oidc_audience": issuer.audience,
             "api_keys_file": key_file, **settings,
         }  # fmt: skip
-        self.clock = Clock()
+        self.clock = Clock(1000.0)
         self.warned: dict[str, str | None] = {}
         self.access = Access(
             HttpSettings.model_validate(told), warn=self.warned.__setitem__, clock=self.clock

@@ -21,11 +21,11 @@ from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import Need, guard, needs, needs_of
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.settings import HttpSettings
+from tunewheel_testing.oidc_issuer import Issuer
 
 from .asgi import ask, connect
 from .identity_callers import FOREIGNER, NOBODY, ROLES, Credential, holders, strangers, write_keys
 from .identity_samples import CONTROL, PAGE_SOCKET, PROJECT, SAMPLES, Log, Sample, build, running
-from .oidc_issuer import Issuer
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMED = f'"{PROJECT}'.encode()

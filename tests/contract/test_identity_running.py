@@ -15,8 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
-
-from .oidc_issuer import Issuer, make_key
+from tunewheel_testing.oidc_issuer import Issuer, make_key
 
 PATIENCE_SECONDS = 60.0
 LISTENING = re.compile(r"Uvicorn running on http://127\.0\.0\.1:(\d+)")

@@ -22,8 +22,8 @@ from tunewheel_runtime.identity.signing_keys import (
     PAUSE_SECONDS,
 )
 from tunewheel_runtime.identity.tokens import LEEWAY_SECONDS, MAX_CHARACTERS
+from tunewheel_testing.oidc_issuer import ALGORITHMS, Issuer, SigningKey, encoded, make_key
 
-from .oidc_issuer import ALGORITHMS, Issuer, SigningKey, encoded, make_key
 from .oidc_world import World
 
 HOUR = 3600

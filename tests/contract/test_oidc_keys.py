@@ -17,9 +17,9 @@ from tunewheel_runtime.identity.signing_keys import (
     STALE_SECONDS,
     WARNING,
 )
+from tunewheel_testing.oidc_issuer import DISCOVERY, KEYS, Issuer, encoded, make_key
 
 from ..integration.secured_kafka import Authority
-from .oidc_issuer import DISCOVERY, KEYS, Issuer, encoded, make_key
 from .oidc_world import World
 
 

@@ -14,9 +14,9 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.upstream import DocumentPublished, TicketPublished
 from tunewheel_runtime.service import Service
+from tunewheel_testing.specs import declared, small_spec
 
 from ..integration.bus import Bus, Letter, running
-from ..integration.specs import declared, small_spec
 
 pytestmark = pytest.mark.e2e
 

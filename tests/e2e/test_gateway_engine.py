@@ -5,12 +5,8 @@ The engine has a tiny random model. What SmolLM2 says through engine and gateway
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +15,6 @@ import httpx
 import openai
 import pytest
 from pydantic import BaseModel
-from tunewheel_cli.kafka.ports import free_port
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.production import InferenceCompleted
@@ -27,11 +22,13 @@ from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.adapters import adapter_of
+from tunewheel_testing.engine_process import EngineProcess, tiny_adapter, tiny_base
+from tunewheel_testing.specs import declared
+from tunewheel_testing.waiting import until
 
 from ..integration.bus import Bus, running
-from ..integration.specs import declared
-from ..integration.test_gateway import answered_by, client_of, desired, gateway, until_true
-from ..integration.tiny_engine import tiny_adapter, tiny_base
+from ..integration.test_gateway import answered_by, client_of, desired, gateway
 
 pytestmark = pytest.mark.e2e
 
@@ -42,73 +39,34 @@ GREEDY: Any = {"messages": ASKED, "temperature": 0, "max_tokens": 16}
 KEY = "k-gateway"
 
 
-class Engine:
-    """``tunewheel-engine`` as a process that can be killed and started again on its port. It knows one caller
-    alone, the gateway by its ``KEY``."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.base = tiny_base(folder, context=2048)
-        self._keys = folder / "keys.json"
-        roles = ["application", "viewer", "operator"]
-        key = {"sha256": hashlib.sha256(KEY.encode()).hexdigest(), "roles": roles}
-        self._keys.write_text(json.dumps({"keys": {"gateway": key}}))
-        self.port = free_port()
-        self.health_port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    async def start(self) -> None:
-        """Return once it answers; one that runs already goes on."""
-        if self._process is not None:
-            return
-        environment = os.environ | {
-            "TUNEWHEEL_BASE_MODEL": self.base.name,
-            "TUNEWHEEL_CACHE_DIR": str(self.folder),
-            "TUNEWHEEL_ADAPTER_ROOTS": json.dumps([str(self.folder / "adapters")]),
-            "TUNEWHEEL_IDENTITY": "required",
-            "TUNEWHEEL_API_KEYS_FILE": str(self._keys),
-            "TUNEWHEEL_HTTP_PORT": str(self.port),
-            "TUNEWHEEL_HEALTH_PORT": str(self.health_port),
-        }
-        with (self.folder / "engine.log").open("ab") as log:
-            command = [sys.executable, "-m", "tunewheel_engine.main"]
-            self._process = await asyncio.to_thread(
-                subprocess.Popen, command, env=environment, stdout=log, stderr=log
-            )
-        async with asyncio.timeout(300), httpx.AsyncClient() as client:
-            while not await self._is_healthy(client):
-                assert self._process.poll() is None, (self.folder / "engine.log").read_text()
-                await asyncio.sleep(0.2)
-
-    async def _is_healthy(self, client: httpx.AsyncClient) -> bool:
-        try:
-            return (await client.get(f"http://127.0.0.1:{self.health_port}/health")).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(30)
-            self._process = None
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("engine")
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    made = Engine(tmp_path_factory.mktemp("engine"))
+def engine(folder: Path) -> Iterator[EngineProcess]:
+    """An engine that knows one caller alone, the gateway by its ``KEY``."""
+    roles = ["application", "viewer", "operator"]
+    key = {"sha256": hashlib.sha256(KEY.encode()).hexdigest(), "roles": roles}
+    keys = folder / "keys.json"
+    keys.write_text(json.dumps({"keys": {"gateway": key}}))
+    secured = {"TUNEWHEEL_IDENTITY": "required", "TUNEWHEEL_API_KEYS_FILE": str(keys)}
+    base = tiny_base(folder, context=2048)
+    made = EngineProcess(base, adapters=folder / "adapters", log=folder / "engine.log", **secured)
+    made.start()
     yield made
     made.kill()
 
 
 @pytest.fixture
-async def adapter(engine: Engine, project: str) -> AdapterRef:
-    store = ObjectStore((engine.folder / "store").as_uri())
+async def adapter(engine: EngineProcessProcess, folder: Path, project: str) -> AdapterRef:
+    store = ObjectStore((folder / "store").as_uri())
     return await tiny_adapter(store, engine.base, f"{project}-adapter", seed=7)
 
 
-def in_front_of(engine: Engine, kafka: str, **settings: Any) -> Service:
-    return gateway(kafka, engine.folder, engine.url, engine_api_key=KEY, **settings)
+def in_front_of(engine: EngineProcess, folder: Path, kafka: str, **settings: Any) -> Service:
+    return gateway(kafka, folder, engine.url, engine_api_key=KEY, **settings)
 
 
 async def said(client: openai.AsyncOpenAI, model: str, **changes: Any) -> str:
@@ -148,14 +106,14 @@ async def hold_to_a_form(client: openai.AsyncOpenAI, model: str) -> None:
 
 
 async def test_both_protocols_give_the_same_words(
-    module_kafka: str, project: str, engine: Engine, adapter: AdapterRef
+    module_kafka: str, project: str, engine: EngineProcess, folder: Path, adapter: AdapterRef
 ):
-    await engine.start()
+    await engine.answers()
     words: dict[str, dict[str, str]] = {}
     async with Bus(module_kafka) as bus:
         await bus.publish(declared(project), desired(project, 1, (adapter, 100), base=engine.base))
         for protocol in ("openai", "tgi"):
-            service = in_front_of(engine, module_kafka, engine_protocol=protocol)
+            service = in_front_of(engine, folder, module_kafka, engine_protocol=protocol)
             async with running(service), client_of(service) as client:
                 await answered_by(client, project, adapter.model_id)
                 tuned, base = await said(client, project), await said(client, f"{project}/base")
@@ -180,34 +138,36 @@ async def test_both_protocols_give_the_same_words(
 
 
 @pytest.fixture
-async def whole(engine: Engine, project: str) -> AdapterRef:
+async def whole(engine: EngineProcess, folder: Path, project: str) -> AdapterRef:
     """A fully trained model: the base with every attention's output turned round."""
     import torch
     from tunewheel_basemodel.loading import load_base
     from tunewheel_basemodel.locate import locate_base_model
 
-    base = locate_base_model(engine.base.name, cache_dir=engine.folder)
+    base = locate_base_model(engine.base.name, cache_dir=folder)
     model, tokenizer = load_base(base, dtype="float32", device="cpu")
     with torch.no_grad():
         for layer in model.model.layers:
             layer.self_attn.o_proj.weight.neg_()
-    folder = engine.folder / "whole"
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    name, store = f"{project}-whole", ObjectStore((engine.folder / "store").as_uri())
-    files = await store.put_directory(f"adapters/{name}", folder)
-    return AdapterRef(
-        model_id=name, path=f"adapters/{name}", files=files, base=engine.base, method=TrainMethod.FULL
-    )
+    model.save_pretrained(folder / "whole")
+    tokenizer.save_pretrained(folder / "whole")
+    name, store = f"{project}-whole", ObjectStore((folder / "store").as_uri())
+    files = await store.put_directory(f"adapters/{name}", folder / "whole")
+    return adapter_of(name, files=files, base=engine.base, method=TrainMethod.FULL)
 
 
 async def test_a_fully_trained_model_comes_and_goes_as_an_adapter_does(
-    module_kafka: str, project: str, engine: Engine, adapter: AdapterRef, whole: AdapterRef
+    module_kafka: str,
+    project: str,
+    engine: EngineProcess,
+    folder: Path,
+    adapter: AdapterRef,
+    whole: AdapterRef,
 ):
-    await engine.start()
+    await engine.answers()
     async with Bus(module_kafka) as bus:
         await bus.publish(declared(project), desired(project, 1, (whole, 100), base=engine.base))
-        service = in_front_of(engine, module_kafka)
+        service = in_front_of(engine, folder, module_kafka)
         async with running(service), client_of(service) as client:
             await answered_by(client, project, whole.model_id)
             assert await said(client, project) != await said(client, f"{project}/base")
@@ -219,4 +179,4 @@ async def test_a_fully_trained_model_comes_and_goes_as_an_adapter_does(
                 async def is_gone() -> bool:
                     return whole.model_id not in (await http.get(listed)).text
 
-                await until_true(is_gone)
+                await until(is_gone)

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 from tunewheel_basemodel.loading import load_base
 from tunewheel_basemodel.locate import BaseModel, locate_base_model
 from tunewheel_basemodel.tiny import write_tiny_model
-from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.training import TrainCompleted
-from tunewheel_contracts.fields import ArtifactRef
-from tunewheel_contracts.formats.dataset import DatasetCounts, DatasetManifest
-from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
+from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_runtime.store import ObjectStore
-
-from .specs import small_spec
+from tunewheel_testing.adapters import adapter_of
+from tunewheel_testing.datasets import put_dataset
+from tunewheel_testing.datasets import trained as completed
+from tunewheel_testing.log import wrap
+from tunewheel_testing.specs import small_spec
 
 THINGS = ("ring ", "saddle ", "brake ", "lamp ", "tyre ", "chain ", "pedal ", "wheel ")
 LENIENT = [{"metric": "perplexity", "minimum": 1.0}]
@@ -48,42 +47,17 @@ class Ground:
         **spec: Any,
     ) -> Envelope[TrainCompleted]:
         """Store a dataset and the adapter; returns the event that announces the run ``<project>-<run>``."""
-        dataset, manifest = await self._dataset(project, run, examples, spec)
+        declared = small_spec(project, **{"criteria": LENIENT, **spec})
+        rows = [example(n) for n in range(examples)]
+        version = await put_dataset(
+            self.store, declared, dataset_id=f"ds-{project}-{run}", train=rows, holdout=rows,
+            rows_sha256=content_sha256(run),
+        )  # fmt: skip
         model_id = f"{project}-{run}"
-        path = f"adapters/{model_id}"
-        files = await self.store.put_directory(path, adapter or self.adapter)
-        made = AdapterRef.model_validate(
-            {
-                "model_id": model_id,
-                "path": path,
-                "files": files,
-                "base": BaseModelRef(name=str(self.base.path), revision=self.base.revision),
-                "method": method,
-            }
-        )
-        data = TrainCompleted(
-            project=project, run_id=f"run-{model_id}", dataset_id=manifest.dataset_id, dataset=dataset,
-            manifest=dataset, criteria_sha256=manifest.criteria_sha256, adapter=made, final_loss=1.0,
-            tokens=1, wall_seconds=1.0,
-        )  # fmt: skip
-        return new_event(data, source="/test")
-
-    async def _dataset(
-        self, project: str, run: str, examples: int, changes: dict[str, Any]
-    ) -> tuple[ArtifactRef, DatasetManifest]:
-        spec = small_spec(project, **{"criteria": LENIENT, **changes})
-        dataset_id = f"ds-{project}-{run}"
-        buffer = io.BytesIO()
-        pl.DataFrame([example(n) for n in range(examples)]).write_parquet(buffer)
-        holdout = await self.store.put(f"datasets/{dataset_id}/holdout.parquet", buffer.getvalue())
-        manifest = DatasetManifest(
-            dataset_id=dataset_id, project=project, spec=spec, spec_sha256=spec.sha256,
-            criteria_sha256=spec.criteria_sha256, rows_sha256=content_sha256(run), train=holdout,
-            holdout=holdout, funnel=(),
-            counts=DatasetCounts(records=examples, examples=examples, train=examples, holdout=examples),
-        )  # fmt: skip
-        path = f"datasets/{dataset_id}/manifest.json"
-        return await self.store.put(path, manifest.model_dump_json().encode()), manifest
+        files = await self.store.put_directory(f"adapters/{model_id}", adapter or self.adapter)
+        base = BaseModelRef(name=str(self.base.path), revision=self.base.revision)
+        made = adapter_of(model_id, files=files, base=base, method=method)
+        return wrap(completed(*version, made, run_id=f"run-{model_id}"))
 
 
 def make_ground(folder: Path) -> Ground:

@@ -20,9 +20,9 @@ from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime import log, view
 from tunewheel_runtime.deadletter import Position, Undecoded, dead_letter
 from tunewheel_runtime.settings import ServiceSettings
+from tunewheel_testing.specs import declared
 
 from .bus import PATIENCE_SECONDS, until
-from .specs import declared
 
 pytestmark = pytest.mark.integration
 

@@ -31,10 +31,10 @@ from tunewheel_contracts.events.upstream import FeedbackReceived
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.identity import content_id
 from tunewheel_runtime.service import Service
+from tunewheel_testing.specs import declared
 
 from .bus import PATIENCE_SECONDS, Bus, running
 from .fork_server import forked
-from .specs import declared
 
 pytestmark = pytest.mark.integration
 

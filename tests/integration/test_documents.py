@@ -22,9 +22,9 @@ from tunewheel_contracts.identity import content_id
 from tunewheel_ingest.main import make_app
 from tunewheel_ingest.settings import Settings
 from tunewheel_runtime.service import Service
+from tunewheel_testing.specs import declared
 
 from .bus import Bus, running, until
-from .specs import declared
 
 pytestmark = pytest.mark.integration
 

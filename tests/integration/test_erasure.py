@@ -35,9 +35,9 @@ from tunewheel_runtime.erased_letters import ErasedLetters
 from tunewheel_runtime.service import Service
 from tunewheel_serve_gateway import main as gateway
 from tunewheel_serve_gateway import settings as gateway_settings
+from tunewheel_testing.specs import declared
 
 from .bus import PATIENCE_SECONDS, Bus, running
-from .specs import declared
 
 pytestmark = pytest.mark.integration
 LETTERS = "ticket.published.dlq"

@@ -24,11 +24,13 @@ from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing import engine
+from tunewheel_testing.adapters import SMOLLM2
+from tunewheel_testing.engine import FakeEngine
+from tunewheel_testing.specs import declared
 
 from .bus import Bus, running, until
-from .engine_stub import EngineStub
-from .specs import declared
-from .verdicts import BASE, stored_adapter
+from .verdicts import stored_adapter
 
 pytestmark = pytest.mark.integration
 
@@ -53,7 +55,7 @@ def gateway(kafka: str, tmp_path: Path, engine_url: str, **settings: Any) -> Ser
 
 
 def desired(
-    project: str, generation: int, *shares: tuple[AdapterRef, int], base: BaseModelRef = BASE
+    project: str, generation: int, *shares: tuple[AdapterRef, int], base: BaseModelRef = SMOLLM2
 ) -> Envelope[ServingDesired]:
     roles = (RouteRole.PRODUCTION, RouteRole.CANARY)
     routes = tuple(
@@ -88,23 +90,17 @@ async def who_answers(client: openai.AsyncOpenAI, project: str) -> str | None:
 
 async def answered_by(client: openai.AsyncOpenAI, project: str, model_id: str) -> None:
     """Wait until ``model_id`` answers for ``project``."""
-    await until_true(lambda: _is(who_answers(client, project), model_id))
+    await until(lambda: _is(who_answers(client, project), model_id))
 
 
 async def _is(answer: Awaitable[str | None], model_id: str) -> bool:
     return await answer == model_id
 
 
-async def until_true(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(300):
-        while not await condition():
-            await asyncio.sleep(0.02)
-
-
 async def test_the_log_decides_who_answers_and_learns_what_was_said(kafka: str, tmp_path: Path, project: str):
     store = ObjectStore((tmp_path / "store").as_uri())
     first, second = await stored_adapter(store, project, 1), await stored_adapter(store, project, 2)
-    stub = EngineStub()
+    stub = FakeEngine(SMOLLM2.name)
     async with stub.running() as engine, Bus(kafka) as bus:
         await bus.publish(declared(project), desired(project, 1, (first, 100)))
         async with running(gateway(kafka, tmp_path, engine)) as service, client_of(service) as client:
@@ -119,14 +115,14 @@ async def test_the_log_decides_who_answers_and_learns_what_was_said(kafka: str, 
             await answered_by(client, project, second.model_id)
             await until(lambda: set(stub.adapters) == {second.model_id})
             names = {model.id async for model in client.models.list()}
-            assert {project, f"{project}/base", second.model_id, BASE.name} <= names
+            assert {project, f"{project}/base", second.model_id, SMOLLM2.name} <= names
 
 
 async def test_every_completion_is_on_the_log_after_a_clean_stop(kafka: str, tmp_path: Path, project: str):
-    async with EngineStub().running() as engine, Bus(kafka) as bus:
+    async with FakeEngine(SMOLLM2.name).running() as engine, Bus(kafka) as bus:
         await bus.publish(declared(project))
         async with running(gateway(kafka, tmp_path, engine)) as service, client_of(service) as client:
-            await answered_by(client, project, BASE.name)
+            await answered_by(client, project, SMOLLM2.name)
             asked = [client.chat.completions.create(model=project, messages=HELLO) for _ in range(200)]
             ids = {answer.id for answer in await asyncio.gather(*asked)}
         found = await bus.collect(
@@ -147,13 +143,13 @@ async def test_feedback_for_an_answer_of_any_gateway_is_on_the_log_before_it_is_
     kafka: str, tmp_path: Path, project: str
 ):
     secret = {"completion_secret": "shared by gateways"}
-    async with EngineStub().running() as engine, Bus(kafka) as bus:
+    async with FakeEngine(SMOLLM2.name).running() as engine, Bus(kafka) as bus:
         await bus.publish(declared(project))
         first = gateway(kafka, tmp_path, engine, work_dir=tmp_path / "first", **secret)
         second = gateway(kafka, tmp_path, engine, work_dir=tmp_path / "second", **secret)
         async with running(second):
             async with running(first), client_of(first) as client:
-                await answered_by(client, project, BASE.name)
+                await answered_by(client, project, SMOLLM2.name)
                 answers = [
                     await client.chat.completions.create(model=project, messages=HELLO) for _ in range(3)
                 ]
@@ -170,7 +166,7 @@ async def test_feedback_for_an_answer_of_any_gateway_is_on_the_log_before_it_is_
         event = said[answer.id]
         assert event.data.output == answer.choices[0].message.content
         assert event.data.messages[-1].content == HELLO[0]["content"]
-        assert (event.data.model_id, event.data.correction) == (BASE.name, {"category": "bell"})
+        assert (event.data.model_id, event.data.correction) == (SMOLLM2.name, {"category": "bell"})
 
 
 async def test_a_stop_changes_the_route_though_the_engine_stands_still(
@@ -181,8 +177,8 @@ async def test_a_stop_changes_the_route_though_the_engine_stands_still(
     store = ObjectStore((tmp_path / "store").as_uri())
     first, second = await stored_adapter(store, project, 1), await stored_adapter(store, project, 2)
     port = free_port()
-    command = [sys.executable, str(Path(__file__).with_name("engine_stub.py")), str(port)]
-    stub = await asyncio.to_thread(subprocess.Popen, command)
+    command = [sys.executable, "-m", "tunewheel_testing.engine", str(port)]
+    stub = await asyncio.to_thread(subprocess.Popen, command, cwd=Path(engine.__file__).parents[1])
     patient = {"engine_control_seconds": 3600, "engine_timeout_seconds": 3600}
     try:
         async with Bus(kafka) as bus:
@@ -195,9 +191,9 @@ async def test_a_stop_changes_the_route_though_the_engine_stands_still(
                 for generation, share in enumerate(shares, start=2):
                     await bus.publish(desired(project, generation, *share))
                     wanted = [(adapter.model_id, percent) for adapter, percent in share]
-                    await until_routed(service, project, wanted or [(BASE.name, 100)])
+                    await until_routed(service, project, wanted or [(SMOLLM2.name, 100)])
                 os.kill(stub.pid, signal.SIGCONT)
-                await answered_by(client, project, BASE.name)
+                await answered_by(client, project, SMOLLM2.name)
     finally:
         stub.kill()
         stub.wait(30)
@@ -219,7 +215,7 @@ async def test_a_gateway_that_starts_while_kafka_is_away_answers_and_takes_up_wh
         return lambda: os.killpg(broker.process.pid, number)
 
     ways = [(signalled(signal.SIGSTOP), signalled(signal.SIGCONT)), (broker.kill, broker.start)]
-    async with EngineStub().running() as engine:
+    async with FakeEngine(SMOLLM2.name).running() as engine:
         async with Bus(kafka) as bus:
             await bus.publish(declared(project), desired(project, 1, (models[0], 100)))
             async with running(gateway(kafka, tmp_path, engine)):
@@ -251,4 +247,4 @@ async def until_routed(service: Service, project: str, wanted: list[tuple[str, i
             routes = (await http.get("/v1/status")).json()["projects"][project]["routes"]
             return [(route["model_id"], route["percent"]) for route in routes] == wanted
 
-        await until_true(is_routed)
+        await until(is_routed)

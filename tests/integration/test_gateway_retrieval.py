@@ -14,11 +14,12 @@ import pytest
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.adapters import SMOLLM2
+from tunewheel_testing.engine import FakeEngine
+from tunewheel_testing.indexes import put_index, without_files
+from tunewheel_testing.specs import declared, small_spec
 
 from .bus import Bus, running
-from .engine_stub import EngineStub
-from .indexes import put_index, without_files
-from .specs import declared, small_spec
 from .test_gateway import client_of, gateway
 
 pytestmark = pytest.mark.integration
@@ -46,7 +47,7 @@ async def test_the_newest_index_that_opens_is_in_the_answers(kafka: str, tmp_pat
         return await put_index(store, project, documents, spec.retrieval)
 
     first = await version(SOPS)
-    async with EngineStub().running() as engine, Bus(kafka) as bus:
+    async with FakeEngine(SMOLLM2.name).running() as engine, Bus(kafka) as bus:
         await bus.publish(declared(project, retrieval={"top_k": 1}), new_event(first, source="/test"))
         async with running(gateway(kafka, tmp_path, engine)) as service, client_of(service) as client:
             told = await answered_from(client, project, first.index_id)

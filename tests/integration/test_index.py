@@ -22,9 +22,9 @@ from tunewheel_contracts.identity import content_id, content_sha256
 from tunewheel_retrieval.index import Index
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.specs import declared
 
 from .bus import PATIENCE_SECONDS, Bus, process, running, until
-from .specs import declared
 
 pytestmark = pytest.mark.integration
 DIMENSIONS = 8

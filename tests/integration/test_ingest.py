@@ -13,9 +13,9 @@ from tunewheel_cli.reading import read_topics
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.upstream import TicketPublished
+from tunewheel_testing.specs import declared
 
 from .bus import PATIENCE_SECONDS, Bus, running, until
-from .specs import declared
 
 pytestmark = pytest.mark.integration
 

@@ -17,12 +17,12 @@ from tunewheel_contracts.formats.review import ReviewSet
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_eval.main import make_app
 from tunewheel_eval.settings import Settings
+from tunewheel_testing.specs import declared
 
 from .bus import Bus, running
 from .evaluations import LENIENT, Ground, make_ground
 from .forgetful import forgetful
 from .fork_server import forked
-from .specs import declared
 from .test_registry import Reader, registry
 
 pytestmark = pytest.mark.integration

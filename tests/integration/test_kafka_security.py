@@ -32,11 +32,11 @@ from tunewheel_runtime.leadership import LeadershipLost
 from tunewheel_runtime.record_search import RecordSearch
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.settings import ServiceSettings
+from tunewheel_testing.specs import small_spec
 from typer.testing import CliRunner
 
 from .bus import PATIENCE_SECONDS, Bus, running, until
 from .secured_kafka import Authority, SecuredKafka, allow, forbid, secured_kafka
-from .specs import small_spec
 from .verdicts import passed, trained
 
 pytestmark = pytest.mark.integration

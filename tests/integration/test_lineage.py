@@ -16,9 +16,9 @@ from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.topics import BY_NAME
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.specs import declared
 
 from .bus import Bus, running
-from .specs import declared
 from .test_registry import Reader, registry, told
 from .verdicts import adapter_of, passed, trained
 

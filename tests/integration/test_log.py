@@ -21,9 +21,9 @@ from tunewheel_runtime import log
 from tunewheel_runtime.record_search import LONGEST_SECONDS, RecordSearch
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.view import LogReader, View
+from tunewheel_testing.specs import declared
 
 from .bus import PATIENCE_SECONDS
-from .specs import declared
 
 pytestmark = pytest.mark.integration
 ADDED = TOPIC.partitions

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import io
 import json
 import subprocess
 from collections.abc import Sequence
@@ -13,21 +12,22 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.lifecycle import ModelPromoted, ServingDesired, Stage
 from tunewheel_contracts.events.production import InferenceCompleted
-from tunewheel_contracts.formats.dataset import ChatMessage, DatasetCounts, DatasetManifest
+from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
 from tunewheel_runtime.partitions import partition_of
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.adapters import SMOLLM2
+from tunewheel_testing.datasets import put_dataset
+from tunewheel_testing.specs import declared, small_spec
 
 from .bus import Bus, process, running, until
-from .specs import declared, small_spec
-from .verdicts import BASE, SHA, adapter_of
+from .verdicts import adapter_of
 
 pytestmark = pytest.mark.integration
 MODULE = "tunewheel_monitor.main"
@@ -83,28 +83,15 @@ class Production:
         await self.serve((self.champion, RouteRole.PRODUCTION, 100), generation=1)
 
     async def _store_dataset(self, dataset_id: str) -> None:
-        refs: list[Any] = []
-        for split, texts in (("train", BELLS[:70]), ("holdout", BELLS[70:])):
-            rows = [
+        train, holdout = (
+            [
                 {"example_id": f"{split}-{n:03}", "messages": [{"role": "user", "content": text}]}
                 for n, text in enumerate(texts)
             ]
-            file = io.BytesIO()
-            pl.DataFrame(rows).write_parquet(file)
-            refs.append(await self.store.put(f"datasets/{dataset_id}/{split}.parquet", file.getvalue()))
-        manifest = DatasetManifest(
-            dataset_id=dataset_id,
-            project=self.project,
-            spec=small_spec(self.project),
-            spec_sha256=SHA,
-            criteria_sha256=SHA,
-            rows_sha256=SHA,
-            train=refs[0],
-            holdout=refs[1],
-            counts=DatasetCounts(records=90, examples=90, train=70, holdout=20),
-            funnel=(),
+            for split, texts in (("train", BELLS[:70]), ("holdout", BELLS[70:]))
         )
-        await self.store.put(f"datasets/{dataset_id}/manifest.json", manifest.model_dump_json().encode())
+        spec = small_spec(self.project)
+        await put_dataset(self.store, spec, dataset_id=dataset_id, train=train, holdout=holdout)
 
     def _promotion(
         self, model_id: str, to_stage: Stage, *, at: datetime | None = None
@@ -123,7 +110,7 @@ class Production:
         data = ServingDesired(
             project=self.project,
             generation=generation,
-            base=BASE,
+            base=SMOLLM2,
             system_prompt="",
             desired=DesiredRoutes(routes=tuple(made)),
         )

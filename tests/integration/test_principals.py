@@ -19,12 +19,12 @@ from tunewheel_eval.settings import Settings as EvalSettings
 from tunewheel_registry.main import make_app as make_registry
 from tunewheel_registry.settings import Settings as RegistrySettings
 from tunewheel_runtime.service import Service
+from tunewheel_testing.specs import declared
 from tunewheel_train.main import make_app as make_train
 from tunewheel_train.runs.controls import Controls
 from tunewheel_train.settings import Settings as TrainSettings
 
 from .bus import Bus, running, until
-from .specs import declared
 from .verdicts import adapter_of, passed
 
 pytestmark = pytest.mark.integration

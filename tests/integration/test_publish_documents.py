@@ -33,9 +33,9 @@ from tunewheel_contracts.topics import (
 )
 from tunewheel_ingest.main import make_app
 from tunewheel_ingest.settings import Settings
+from tunewheel_testing.specs import declared
 
 from .bus import PATIENCE_SECONDS, Bus, running, until
-from .specs import declared
 
 pytestmark = pytest.mark.integration
 

@@ -18,11 +18,12 @@ from tunewheel_contracts.events.lifecycle import ModelCommanded
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.adapters import SMOLLM2
+from tunewheel_testing.engine import FakeEngine
+from tunewheel_testing.specs import declared
 from typer.testing import CliRunner
 
 from .bus import PATIENCE_SECONDS, Bus, running
-from .engine_stub import EngineStub
-from .specs import declared
 from .test_gateway import answered_by, client_of, gateway
 from .verdicts import adapter_of, judged, passed, rejected, stored_adapter, trained
 
@@ -202,7 +203,11 @@ async def test_a_rollback_brings_the_champion_before_back_in_the_gateway(
 ):
     store = ObjectStore((tmp_path / "store").as_uri())
     first, second = [await stored_adapter(store, project, n) for n in (1, 2)]
-    async with EngineStub().running() as engine, Bus(kafka) as bus, running(registry(kafka, tmp_path)):
+    async with (
+        FakeEngine(SMOLLM2.name).running() as engine,
+        Bus(kafka) as bus,
+        running(registry(kafka, tmp_path)),
+    ):
         reader = Reader(bus, project)
         await bus.publish(declared(project))
         async with running(gateway(kafka, tmp_path, engine)) as served, client_of(served) as client:

@@ -38,9 +38,9 @@ from tunewheel_runtime.service import Delivery, Lease, Service
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.telemetry import make_telemetry
 from tunewheel_runtime.view import View
+from tunewheel_testing.specs import declared
 
 from .bus import PATIENCE_SECONDS, Bus, running, until
-from .specs import declared
 
 pytestmark = pytest.mark.integration
 

@@ -6,7 +6,6 @@ and ends with the same weights, beside the service and by ``chaos/test_loop``, w
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import shutil
@@ -14,29 +13,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import psutil
 import pytest
 from safetensors.torch import load, save_file
 from tunewheel_basemodel.tiny import write_tiny_model
 from tunewheel_cli.run_controls import control, train_again, unheard_of
 from tunewheel_contracts import topics
-from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.training import TrainAction
-from tunewheel_contracts.formats.dataset import DatasetCounts, DatasetManifest
 from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef, RunManifest
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.datasets import put_dataset, versioned
+from tunewheel_testing.log import wrap
+from tunewheel_testing.specs import small_spec
 from tunewheel_train.main import make_app
 from tunewheel_train.settings import Settings
 
 from .bus import Bus, running, until
 from .fork_server import forked
 from .held import FOLDER as HELD_IN
-from .specs import small_spec
 
 pytestmark = pytest.mark.integration
 
@@ -82,23 +81,9 @@ class Ground:
             }
             for n in range(24)
         ]
-        path = self.folder / f"{project}.parquet"
-        await asyncio.to_thread(pl.DataFrame(rows).write_parquet, path)
         spec = small_spec(project, base_model=self.base_model, train=TRAIN | train)
-        parquet = await self.store.put(f"datasets/ds-{project}/train.parquet", path.read_bytes())
-        manifest = DatasetManifest(
-            dataset_id=f"ds-{project}", project=project, spec=spec, spec_sha256=spec.sha256,
-            criteria_sha256=spec.criteria_sha256, rows_sha256="0" * 64, train=parquet, holdout=parquet,
-            counts=DatasetCounts(records=24, examples=24, train=24, holdout=0), funnel=(),
-        )  # fmt: skip
-        content = manifest.model_dump_json().encode()
-        ref = await self.store.put(f"datasets/ds-{project}/manifest.json", content)
-        data = DatasetVersioned(
-            project=project, dataset_id=manifest.dataset_id, manifest=ref, spec_sha256=spec.sha256,
-            criteria_sha256=spec.criteria_sha256, base_model=spec.base_model, counts=manifest.counts,
-            funnel=(),
-        )  # fmt: skip
-        return new_event(data, source="/test")
+        version = await put_dataset(self.store, spec, dataset_id=f"ds-{project}", train=rows)
+        return wrap(versioned(*version))
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from tunewheel_ingest.main import make_app
 from tunewheel_ingest.settings import Settings
 from tunewheel_runtime.record_search import RecordSearch
 from tunewheel_runtime.service import Service
+from tunewheel_testing.specs import declared
 
 from .bus import PATIENCE_SECONDS, Bus, running, until
-from .specs import declared
 
 pytestmark = pytest.mark.integration
 

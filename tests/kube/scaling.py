@@ -21,11 +21,11 @@ from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.upstream import TicketPublished
 from tunewheel_contracts.topics import RECORD_INGESTED, TICKET_PUBLISHED, TopicSpec
 from tunewheel_runtime.partitions import backlog_of
+from tunewheel_testing.specs import declared
 
 from ..integration.bus import Bus
 from ..integration.bus import until as until_soon
 from ..integration.secured_kafka import Authority
-from ..integration.specs import declared
 from ..integration.test_curate import records
 from .conftest import require
 from .control_plane import PATIENCE_SECONDS, ControlPlane, until

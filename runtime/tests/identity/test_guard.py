@@ -36,6 +36,7 @@ from tunewheel_runtime.identity.roles import Limits, NotAuthenticated, Role
 from tunewheel_runtime.logs import configure_logs
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.settings import HttpSettings, ServiceSettings
+from tunewheel_testing.clock import Clock
 
 
 def sha(key: str) -> str:
@@ -65,13 +66,6 @@ def file(tmp_path: Path) -> Path:
 class Warned(dict[str, str | None]):
     def __call__(self, name: str, text: str | None) -> None:
         self[name] = text
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def access(

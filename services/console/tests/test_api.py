@@ -90,7 +90,7 @@ async def test_what_is_not_there_is_named(
 
 async def test_a_run_that_has_ended_takes_no_command(state: Any, desk: Any, client: Any, recorder: Recorder):
     state.apply(desk.started())
-    state.apply(desk.completed())
+    state.apply(desk.trained())
     answer = await client.post("/v1/projects/desk/runs/run-1/cancel")
     assert answer.status_code == 409
     assert "completed" in answer.text
@@ -120,11 +120,11 @@ async def test_a_command_on_a_model_goes_out_with_what_the_console_knows(
 ):
     state.apply(desk.promoted())
     state.apply(desk.desired(generation=7))
-    path = f"/v1/projects/desk/models/{name or desk.model_id}/rollback"
+    path = f"/v1/projects/desk/models/{name or desk.model_id()}/rollback"
     answer = await client.post(path, json={"reason": "promises refunds"})
     assert (answer.status_code, answer.json()["command_id"]) == (202, "command-1")
     (order,) = recorder.orders
-    assert (order["model_id"], order["action"], order["generation"]) == (desk.model_id, "rollback", 7)
+    assert (order["model_id"], order["action"], order["generation"]) == (desk.model_id(), "rollback", 7)
     assert (order["reason"], order["force"]) == ("promises refunds", False)
 
 
@@ -167,7 +167,7 @@ async def test_a_command_on_a_model_waits_for_a_broker_that_is_away(
 ):
     state.apply(desk.promoted())
     recorder.away = True
-    answer = await client.post(f"/v1/projects/desk/models/{desk.model_id}/pin", json={"reason": "r"})
+    answer = await client.post(f"/v1/projects/desk/models/{desk.model_id()}/pin", json={"reason": "r"})
     assert answer.status_code == 503
 
 

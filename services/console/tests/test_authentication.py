@@ -25,17 +25,11 @@ from tunewheel_runtime.identity.access import LOOK_SECONDS, Access, Credential
 from tunewheel_runtime.identity.guard import caller_of, guard, needs
 from tunewheel_runtime.identity.roles import NotAuthenticated, Role
 from tunewheel_runtime.settings import HttpSettings
+from tunewheel_testing.clock import Clock
 
 HTML = {"accept": "text/html,*/*"}
 SOCKET = "/_socket/"
 SESSION_SECONDS = 100.0
-
-
-class Clock:
-    now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Console:
@@ -43,7 +37,7 @@ class Console:
 
     def __init__(self, folder: Path, state: Any, **settings: Any) -> None:
         self.file = folder / "keys.yaml"
-        self.clock, self.sent = Clock(), list[tuple[str, str, str]]()
+        self.clock, self.sent = Clock(1_000_000.0), list[tuple[str, str, str]]()
         self.keys: dict[str, dict[str, Any]] = {
             "ann": {"key": "k-ann", "roles": ["reviewer"], "projects": ["desk"]},
             "ops": {"key": "k-ops", "roles": ["operator"]},

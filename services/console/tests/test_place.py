@@ -44,12 +44,12 @@ def test_a_turn_passes_every_step(desk: Any):
 
 
 def test_an_older_event_does_not_move_the_place(desk: Any):
-    older, newer = desk.started(), desk.completed()
+    older, newer = desk.started(), desk.trained()
     assert steps_of([newer, older]) == ["eval", "eval"]
 
 
 def test_a_verdict_that_comes_late_moves_no_model_that_the_registry_moved_on(desk: Any):
-    events = [desk.completed(), desk.passed(), desk.promoted(Stage.CANARY), desk.failed()]
+    events = [desk.trained(), desk.passed(), desk.promoted(Stage.CANARY), desk.failed()]
     assert (place_after(events).step.value, place_after(events).note) == ("serve", "canary: desk-1")
 
 
@@ -71,7 +71,7 @@ def test_records_do_not_pull_a_project_out_of_its_turn(desk: Any):
 
 
 def test_a_champion_that_a_person_retired_serves_no_more(desk: Any):
-    place = place_after([desk.completed(), desk.promoted(), desk.promoted(Stage.RETIRED)])
+    place = place_after([desk.trained(), desk.promoted(), desk.promoted(Stage.RETIRED)])
     assert (place.step.value, place.tone) == ("serve", "refused")
 
 

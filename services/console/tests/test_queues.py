@@ -10,7 +10,7 @@ import pytest
 from tunewheel_console.rows import verdict
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, ReviewAnswered, ReviewSubmitted
-from tunewheel_contracts.events.lifecycle import ModelRolledback, Stage
+from tunewheel_contracts.events.lifecycle import Stage
 
 REVIEW = "rev-1"
 
@@ -62,7 +62,7 @@ def test_the_verdict_ends_it_and_its_texts_go(state: Any, desk: Any, kind: Any, 
     more = {"reasons": ("rejected",)} if kind is EvalFailed else {}
     for evaluation, ends in (("ev-0", False), ("ev-1", True)):
         fields = desk.verdict(passed=True, evaluation_id=evaluation)
-        state.apply(desk.event(kind(**fields, **more)))
+        state.apply(desk.say(kind.type, **fields, **more))
         assert (review.outcome == outcome) is ends
     assert not review.answers
     assert review.preferences_of("ann") == {"better": 1}, "how often is still known"
@@ -76,13 +76,8 @@ def test_a_model_that_is_taken_out_cancels_its_review(state: Any, desk: Any):
     review = state.projects["desk"].reviews.by_id[REVIEW]
     assert review.outcome is None
     state.apply(
-        desk.event(
-            ModelRolledback(
-                project="desk", model_id=desk.model_id, from_stage=Stage.EVALUATED, restored=None, cause="c",
-                reason="r",
-            )
-        )
-    )  # fmt: skip
+        desk.of_model("model.rolledback", from_stage="evaluated", restored=None, cause="c", reason="r")
+    )
     assert review.outcome == "cancelled: the model was rolled back"
 
 
@@ -114,7 +109,7 @@ def test_a_run_that_is_judged_again_waits_for_the_same_review(make_state: Any, d
             state.apply(event)
         review = state.projects["desk"].reviews.by_id[REVIEW]
         assert (review.request, review.outcome) == (first, None)
-        state.apply(desk.event(EvalPassed(**desk.verdict(passed=True, evaluation_id=evaluation))))
+        state.apply(desk.passed(evaluation_id=evaluation))
         assert review.outcome == "passed"
 
 

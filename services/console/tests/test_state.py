@@ -59,7 +59,7 @@ def test_a_run_that_is_trained_again_has_not_ended(state: Any, desk: Any):
         state.apply(event)
     (run,) = run_rows(state.projects["desk"])
     assert run["progress"].startswith("step 0 of 10")
-    state.apply(desk.completed())
+    state.apply(desk.trained())
     (run,) = run_rows(state.projects["desk"])
     assert run["progress"] == "completed"
 
@@ -109,7 +109,7 @@ def test_traffic_is_counted_and_not_remembered(state: Any, desk: Any):
 
 
 def test_a_review_waits_until_somebody_decides(state: Any, desk: Any):
-    state.apply(desk.completed())
+    state.apply(desk.trained())
     state.apply(desk.review_requested())
     project = state.projects["desk"]
     assert [run.run_id for run in project.pending_reviews] == ["run-1"]

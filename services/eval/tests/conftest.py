@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import io
+import asyncio
 import json
-import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 from tunewheel_basemodel.loading import load_base
 from tunewheel_basemodel.locate import BaseModel, locate_base_model
 from tunewheel_basemodel.tiny import write_random_adapter, write_tiny_model
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.events.training import TrainCompleted
-from tunewheel_contracts.fields import ArtifactRef
-from tunewheel_contracts.formats.dataset import ChatExample, DatasetCounts, DatasetManifest
+from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_contracts.identity import content_sha256
+from tunewheel_eval import evaluation
+from tunewheel_eval.job import Job, Progress
+from tunewheel_eval.measuring import measure
+from tunewheel_eval.worker_process import OnProgress, Stopped
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.adapters import BASE, adapter_of, safetensors
+from tunewheel_testing.datasets import put_dataset, trained
 
 MakeRun = Callable[..., Awaitable[TrainCompleted]]
 
@@ -126,40 +128,11 @@ def make_spec(**changes: Any) -> ProjectSpec:
     return ProjectSpec.model_validate({**plain, **changes})
 
 
-async def put_dataset(
-    store: ObjectStore, spec: ProjectSpec, examples: tuple[ChatExample, ...], *, dataset_id: str = "ds-1"
-) -> tuple[DatasetManifest, ArtifactRef]:
-    buffer = io.BytesIO()
-    pl.DataFrame([one.model_dump(mode="json") for one in examples]).write_parquet(buffer)
-    holdout = await store.put(f"datasets/{dataset_id}/holdout.parquet", buffer.getvalue())
-    manifest = DatasetManifest(
-        dataset_id=dataset_id,
-        project=spec.project,
-        spec=spec,
-        spec_sha256=spec.sha256,
-        criteria_sha256=spec.criteria_sha256,
-        rows_sha256=content_sha256("rows"),
-        train=holdout,
-        holdout=holdout,
-        counts=DatasetCounts(records=12, examples=12, train=6, holdout=len(examples)),
-        funnel=(),
-    )
-    ref = await store.put(f"datasets/{dataset_id}/manifest.json", manifest.model_dump_json().encode())
-    return manifest, ref
-
-
-async def put_adapter(
-    store: ObjectStore, base: BaseModelRef, directory: Path, *, model_id: str, **changes: Any
+async def put_directory(
+    store: ObjectStore, base: BaseModelRef, directory: Path, *, model_id: str
 ) -> AdapterRef:
-    path = f"adapters/{model_id}"
-    plain: dict[str, Any] = {
-        "model_id": model_id,
-        "path": path,
-        "files": await store.put_directory(path, directory),
-        "base": base,
-        "method": "lora",
-    }
-    return AdapterRef.model_validate({**plain, **changes})
+    files = await store.put_directory(f"adapters/{model_id}", directory)
+    return adapter_of(model_id, files=files, base=base)
 
 
 @pytest.fixture
@@ -167,9 +140,8 @@ def hollow_adapter(tmp_path: Path) -> Path:
     """What an adapter looks like from outside, made without torch."""
     directory = tmp_path / "hollow"
     directory.mkdir()
-    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
     (directory / "adapter_config.json").write_text('{"peft_type": "LORA"}')
-    (directory / "adapter_model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    (directory / "adapter_model.safetensors").write_bytes(safetensors())
     return directory
 
 
@@ -184,24 +156,13 @@ def make_run(store: ObjectStore, hollow_adapter: Path, examples: tuple[ChatExamp
         dataset_id: str = "ds-1",
         holdout: tuple[ChatExample, ...] = examples,
         adapter: Path = hollow_adapter,
-        base: BaseModelRef = BaseModelRef(name="tiny", revision="r"),
+        base: BaseModelRef = BASE,
         **changes: Any,
     ) -> TrainCompleted:
-        spec = spec or make_spec()
-        manifest, ref = await put_dataset(store, spec, holdout, dataset_id=dataset_id)
-        plain: dict[str, Any] = {
-            "project": spec.project,
-            "run_id": run_id,
-            "dataset_id": dataset_id,
-            "dataset": ref,
-            "manifest": ref,
-            "criteria_sha256": manifest.criteria_sha256,
-            "adapter": await put_adapter(store, base, adapter, model_id=f"{spec.project}-{run_id}"),
-            "final_loss": 1.0,
-            "tokens": 10,
-            "wall_seconds": 1.0,
-        }
-        return TrainCompleted.model_validate({**plain, **changes})
+        spec, rows = spec or make_spec(), [one.model_dump(mode="json") for one in holdout]
+        version = await put_dataset(store, spec, dataset_id=dataset_id, train=rows, holdout=rows)
+        put = await put_directory(store, base, adapter, model_id=f"{spec.project}-{run_id}")
+        return trained(*version, put, run_id=run_id, **changes)
 
     return make
 
@@ -221,21 +182,25 @@ def serving() -> Callable[..., ServingDesired]:
 
 def _serving(event: TrainCompleted, *, role: str = "production", bare: bool = False) -> ServingDesired:
     adapter = None if bare else event.adapter
-    answering: list[dict[str, Any]] = [
-        {
-            "model_id": event.adapter.model_id,
-            "role": role,
-            "percent": 100,
-            "adapter": adapter,
-            "dataset_id": "d",
-        }
-    ]
+    route: dict[str, Any] = {"model_id": event.adapter.model_id, "role": role, "percent": 100}
     return ServingDesired.model_validate(
         {
-            "project": event.project,
-            "generation": 3,
-            "base": event.adapter.base,
-            "system_prompt": "s",
-            "desired": {"routes": answering},
+            "project": event.project, "generation": 3, "base": event.adapter.base, "system_prompt": "s",
+            "desired": {"routes": [route | {"adapter": adapter, "dataset_id": "d"}]},
         }
-    )
+    )  # fmt: skip
+
+
+@pytest.fixture
+def measured_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure without the seconds that the worker's process needs to import torch."""
+
+    async def run(job: Path, *, lost: asyncio.Event, on_progress: OnProgress, worker: Sequence[str]) -> None:
+        if lost.is_set():
+            raise Stopped
+        said: list[Progress] = []
+        await asyncio.to_thread(measure, Job.model_validate_json(job.read_text("utf-8")), said.append)
+        for line in said:
+            await on_progress(line)
+
+    monkeypatch.setattr(evaluation, "run_worker", run)

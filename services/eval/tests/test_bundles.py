@@ -6,34 +6,20 @@ from typing import Any
 
 import pytest
 from tunewheel_contracts.fields import ArtifactRef
-from tunewheel_contracts.formats.run import AdapterRef, BaseModelFacts, BaseModelRef
+from tunewheel_contracts.formats.run import AdapterRef, BaseModelFacts
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_eval.bundles import bundle_of
 from tunewheel_eval.measurement import model_key
-
-SHA = "0" * 64
-BASE = BaseModelRef(name="org/base", revision="a" * 40)
+from tunewheel_testing.adapters import BASE, SHA, adapter_of
+from tunewheel_testing.specs import spec_of
 
 
 def adapter(**changes: Any) -> AdapterRef:
-    file = ArtifactRef(path="adapters/desk-1/adapter_model.safetensors", sha256=SHA, size_bytes=1)
-    told: dict[str, Any] = {
-        "model_id": "desk-1", "path": "adapters/desk-1", "files": (file,), "base": BASE, "method": "lora",
-        "base_facts": BaseModelFacts(chat_template_sha256="1" * 64),
-    }  # fmt: skip
-    return AdapterRef(**(told | changes))
+    return adapter_of("desk-1", **({"base_facts": BaseModelFacts(chat_template_sha256="1" * 64)} | changes))
 
 
 def spec(*, evaluation: dict[str, Any] | None = None, **task: Any) -> ProjectSpec:
-    return ProjectSpec.model_validate(
-        {
-            "project": "desk",
-            "base_model": "org/base",
-            "task": {"system_prompt": "Answer.", **task},
-            "criteria": [{"metric": "rouge_l", "minimum": 0.1}],
-            "evaluation": {"decoding": evaluation or {}},
-        }
-    )
+    return spec_of(prompt="Answer.", task=task, evaluation={"decoding": evaluation or {}})
 
 
 def test_a_bundle_names_everything_that_decides_an_answer() -> None:

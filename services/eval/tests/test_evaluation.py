@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import TopicPartition
 from tunewheel_contracts.erasures import proof_of
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope, new_event
@@ -36,37 +34,22 @@ from tunewheel_eval import plan as planning
 from tunewheel_eval.errors import UnfitCandidate, WorkerFailed
 from tunewheel_eval.evaluation import Evaluator
 from tunewheel_eval.forgetting import Erased
-from tunewheel_eval.job import Job, Progress
+from tunewheel_eval.job import Job
 from tunewheel_eval.looks import Fresh, Looks
 from tunewheel_eval.measurement import read_measurement
-from tunewheel_eval.measuring import measure
 from tunewheel_eval.plan import make_plan, pin, read_manifest
 from tunewheel_eval.requests import Asked
 from tunewheel_eval.reviews import settle
 from tunewheel_eval.scorecards import refusal
 from tunewheel_eval.settings import Settings
-from tunewheel_eval.worker_process import OnProgress, Stopped
-from tunewheel_runtime.jobs import Lease, LeaseLost
+from tunewheel_runtime.jobs import LeaseLost
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.log import lease
 
 MakeRun = Callable[..., Awaitable[TrainCompleted]]
 
 
-async def measured_here(
-    job: Path, *, lost: asyncio.Event, on_progress: OnProgress, worker: Sequence[str]
-) -> None:
-    """``run_worker`` without the seconds that a process needs to import torch."""
-    if lost.is_set():
-        raise Stopped
-    said: list[Progress] = []
-    await asyncio.to_thread(measure, Job.model_validate_json(job.read_text("utf-8")), said.append)
-    for line in said:
-        await on_progress(line)
-
-
-@pytest.fixture(autouse=True)
-def _measure_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation, "run_worker", measured_here)
+pytestmark = pytest.mark.usefixtures("measured_here")
 
 
 @pytest.fixture
@@ -90,10 +73,6 @@ async def evaluator(store: ObjectStore, settings: Settings, erased: Erased) -> E
     made = Evaluator(store, settings, erased)
     await made.prepare()
     return made
-
-
-def lease() -> Lease:
-    return Lease(TopicPartition("train.completed", 0))
 
 
 def criteria(*entries: dict[str, Any]) -> ProjectSpec:
@@ -291,12 +270,13 @@ async def test_the_base_is_measured_once_whichever_run_comes_next(
 ) -> None:
     await evaluator.evaluate(await real_run(), None, lease())
     seeded: dict[Role, int] = {}
+    run_worker = evaluation.run_worker
 
     async def noted(path: Path, **options: Any) -> None:
         for one in Job.model_validate_json(path.read_text("utf-8")).contestants:
             found = read_measurement(one.seeds[0].read_text("utf-8"))
             seeded[one.role] = len(found.rows) if found else 0
-        await measured_here(path, **options)
+        await run_worker(path, **options)
 
     monkeypatch.setattr(evaluation, "run_worker", noted)
     await evaluator.evaluate(

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import TopicPartition
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.events.evaluation import EvalFailed, EvalRequested
 from tunewheel_contracts.events.training import TrainCompleted
@@ -22,8 +21,8 @@ from tunewheel_eval.measurement import LmEvalRow, read_measurement
 from tunewheel_eval.requests import Asked
 from tunewheel_eval.settings import Settings
 from tunewheel_outputs.lm_eval_task import find_task
-from tunewheel_runtime.jobs import Lease
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.log import lease
 
 from .harness_tasks import FOLDER, NAMES
 
@@ -67,10 +66,6 @@ def spec(*criteria: dict[str, Any], names: tuple[str, ...] = NAMES, **changes: A
 async def put_folder(store: ObjectStore, files: dict[str, bytes] = FOLDER) -> None:
     for name, data in files.items():
         await store.put(f"benchmarks/ours/{name}", data)
-
-
-def lease() -> Lease:
-    return Lease(TopicPartition("train.completed", 0))
 
 
 async def test_a_verdict_by_its_tasks_and_another_of_the_same_rows(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 from tunewheel_contracts.formats.dataset import ChatExample
-from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
+from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_eval.measurement import (
     Header,
     HoldoutRow,
@@ -18,6 +18,7 @@ from tunewheel_eval.measurement import (
     read_existing,
     read_measurement,
 )
+from tunewheel_testing.adapters import BASE, adapter_of
 
 HEADER = Header(model_key="model-1", dtype="float32")
 
@@ -83,13 +84,12 @@ def test_example_key_follows_what_is_asked(examples: tuple[ChatExample, ...]) ->
 
 
 def test_model_key_follows_the_weights_not_the_names() -> None:
-    base = BaseModelRef(name="b", revision="r")
+    base = BASE
 
     def adapter(model_id: str, sha: str, **changes: Any) -> AdapterRef:
-        path = f"adapters/{model_id}"
-        files = [{"path": f"{path}/adapter_model.safetensors", "sha256": sha * 64, "size_bytes": 1}]
-        plain = {"model_id": model_id, "path": path, "files": files, "base": base, "method": "lora"}
-        return AdapterRef.model_validate({**plain, **changes})
+        plain = adapter_of(model_id, **changes)
+        files = tuple(file.model_copy(update={"sha256": sha * 64}) for file in plain.files)
+        return plain.model_copy(update={"files": files})
 
     key = model_key(base, adapter("m1", "a"), quantization=None)
     assert model_key(base, adapter("m2", "a"), quantization=None) == key

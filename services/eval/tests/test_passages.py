@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import TopicPartition
 from tunewheel_contracts.errors import InvalidEvent, InvalidSpec
 from tunewheel_contracts.events.evaluation import EvalPassed, EvalRequested, EvalUndecided
 from tunewheel_contracts.events.retrieval import IndexVersioned
@@ -29,8 +27,6 @@ from tunewheel_eval.contest import NO_INDEX, NOTHING_FOUND
 from tunewheel_eval.errors import PassagesAway
 from tunewheel_eval.evaluation import Evaluator
 from tunewheel_eval.forgetting import Erased
-from tunewheel_eval.job import Job, Progress
-from tunewheel_eval.measuring import measure
 from tunewheel_eval.passages.looked_up import Found, LookedUp
 from tunewheel_eval.passages.looking_up import LookUp, gold_passages
 from tunewheel_eval.passages.staleness import Changes
@@ -39,17 +35,15 @@ from tunewheel_eval.requests import Asked
 from tunewheel_eval.reviews import read_scorecard
 from tunewheel_eval.settings import Settings
 from tunewheel_eval.waiting import Turns
-from tunewheel_eval.worker_process import OnProgress
 from tunewheel_retrieval.index import Index
 from tunewheel_retrieval.opening import open_index
-from tunewheel_runtime.jobs import Lease, LeaseLost
+from tunewheel_runtime.jobs import LeaseLost
 from tunewheel_runtime.retry import Backoff
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.indexes import STATIC, put_index, without_files
+from tunewheel_testing.log import lease
 
 from .conftest import example, make_spec
-
-sys.path.append(str(Path(__file__).resolve().parents[3] / "tests" / "integration"))
-from indexes import STATIC, put_index, without_files
 
 MakeRun = Callable[..., Awaitable[TrainCompleted]]
 SOPS = {
@@ -68,20 +62,10 @@ EXAMPLES = tuple(example(n, asked, answer) for n, (asked, answer) in enumerate(A
 RETRIEVAL = {"default": "on", "template": "{passages}", "passage_tokens": 32, "budget_tokens": 32, "top_k": 1}
 
 
-async def measured_here(
-    job: Path, *, lost: asyncio.Event, on_progress: OnProgress, worker: Sequence[str]
-) -> None:
-    said: list[Progress] = []
-    await asyncio.to_thread(measure, Job.model_validate_json(job.read_text("utf-8")), said.append)
-    for line in said:
-        await on_progress(line)
-
-
 @pytest.fixture
 async def evaluator(
-    store: ObjectStore, tmp_path: Path, regression_set: Path, monkeypatch: pytest.MonkeyPatch
+    store: ObjectStore, tmp_path: Path, regression_set: Path, measured_here: None
 ) -> Evaluator:
-    monkeypatch.setattr(evaluation, "run_worker", measured_here)
     settings = Settings(
         cache_dir=tmp_path / "cache", eval_regression_set=regression_set, eval_threads=1, eval_batch_size=4
     )
@@ -103,10 +87,6 @@ async def indexed(store: ObjectStore, texts: Mapping[str, str] = SOPS) -> IndexV
 @pytest.fixture
 async def sops(store: ObjectStore) -> Index:
     return await open_index(store, (await indexed(store)).manifest)
-
-
-def lease() -> Lease:
-    return Lease(TopicPartition("train.completed", 0))
 
 
 async def card_of(store: ObjectStore, verdict: Any) -> Scorecard:

@@ -15,6 +15,7 @@ from tunewheel_eval.plan import make_plan, pin, read_manifest
 from tunewheel_eval.reviews import settle
 from tunewheel_eval.scorecards import verdict_of
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.specs import spec_of
 
 Evaluated = Callable[..., Any]
 
@@ -25,7 +26,11 @@ def evaluated(make_run: Callable[..., Awaitable[TrainCompleted]], store: ObjectS
 
     async def put(*, passed: bool = True, required: bool = True, judged: bool = True) -> EvaluationPlan:
         name = f"{required}".lower()
-        event = await make_run(spec(required), run_id=f"run-{name}", dataset_id=f"ds-{name}")
+        event = await make_run(
+            spec_of(f"desk-{name}", review={"required": required}),
+            run_id=f"run-{name}",
+            dataset_id=f"ds-{name}",
+        )
         manifest = await read_manifest(store, event.dataset)
         plan = await pin(store, make_plan(event, manifest, None, regression=event.dataset))
         if judged:
@@ -33,20 +38,6 @@ def evaluated(make_run: Callable[..., Awaitable[TrainCompleted]], store: ObjectS
         return plan
 
     return put
-
-
-def spec(required: bool) -> Any:
-    from tunewheel_contracts.formats.spec import ProjectSpec
-
-    return ProjectSpec.model_validate(
-        {
-            "project": f"desk-{required}".lower(),
-            "base_model": "tiny",
-            "task": {"system_prompt": "s"},
-            "criteria": [{"metric": "rouge_l", "minimum": 0}],
-            "review": {"required": required},
-        }
-    )
 
 
 def scorecard(plan: EvaluationPlan, passed: bool) -> Scorecard:

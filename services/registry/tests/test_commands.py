@@ -11,34 +11,17 @@ from tunewheel_contracts.events.evaluation import EvalRequested
 from tunewheel_contracts.events.lifecycle import CommandRefused, ModelPinned
 from tunewheel_registry.decision import decide
 from tunewheel_registry.desired import desired_state
-from tunewheel_registry.lifecycle import State, apply, base_model_id
+from tunewheel_registry.lifecycle import apply, base_model_id
+
+from .conftest import Log as Played
 
 
-class Log:
-    """The state of a project, and every event that led to it."""
-
-    def __init__(self, desk: Any, *triggers: Envelope[Any]) -> None:
-        self.desk, self.state = desk, State(desk.project)
-        self.play(*triggers)
-
-    def play(self, *triggers: Envelope[Any]) -> list[Any]:
-        """Return what the last of ``triggers`` led to."""
-        decided: list[Any] = []
-        for trigger in triggers:
-            decided = list(decide(self.state, trigger, self.desk.rollout))
-            for event in decided:
-                self.state = apply(self.state, event)
-        return decided
-
+class Log(Played):
     def refusal(self, command: Envelope[Any]) -> tuple[str, str]:
         (event,) = self.play(command)
         assert isinstance(event, CommandRefused)
         assert event.command_id == command.id
         return event.field, event.reason
-
-    def stages(self) -> dict[int, str]:
-        numbered = {self.desk.model_id(n): n for n in range(10)}
-        return {numbered[m]: one.stage.value for m, one in self.state.models.items() if m in numbered}
 
     def answering(self) -> str:
         desired = desired_state(self.state, self.desk.spec())

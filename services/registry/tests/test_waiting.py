@@ -14,32 +14,13 @@ from tunewheel_contracts.events.production import RolloutJudged
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_registry.decision import decide
 from tunewheel_registry.desired import desired_state
-from tunewheel_registry.lifecycle import State, apply
+from tunewheel_registry.lifecycle import apply
 from tunewheel_registry.waiting import obstacle
 
+from .conftest import Log as Played
 
-class Log:
-    """The state of a project, and every event that led to it."""
 
-    def __init__(self, desk: Any, *triggers: Envelope[Any]) -> None:
-        self.desk, self.state = desk, State(desk.project)
-        self.events: list[Any] = []
-        self.play(*triggers)
-
-    def play(self, *triggers: Envelope[Any]) -> list[Any]:
-        """Return what the last of ``triggers`` led to."""
-        decided: list[Any] = []
-        for trigger in triggers:
-            decided = list(decide(self.state, trigger, self.desk.rollout))
-            for event in decided:
-                self.state = apply(self.state, event)
-            self.events += decided
-        return decided
-
-    def stages(self) -> dict[int, str]:
-        numbered = {self.desk.model_id(n): n for n in range(10)}
-        return {numbered[m]: one.stage.value for m, one in self.state.models.items() if m in numbered}
-
+class Log(Played):
     def asked(self) -> list[tuple[str, str | None]]:
         """(run, champion) of every other evaluation that was asked for."""
         return [(e.run_id, e.against) for e in self.events if isinstance(e, EvalRequested)]

@@ -4,30 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from io import BytesIO
 from typing import Any
 
 import polars as pl
 from tunewheel_contracts.event import Envelope, new_event
-from tunewheel_contracts.events.data import BuildReason, DatasetRequested, DatasetVersioned, ErasureCompleted
+from tunewheel_contracts.events.data import BuildReason, DatasetRequested, ErasureCompleted
 from tunewheel_contracts.events.evaluation import ReviewAnswered, ReviewRequested, ReviewSubmitted
 from tunewheel_contracts.events.lifecycle import ModelCommanded, ModelPromoted, ModelRegistered, Stage
 from tunewheel_contracts.events.production import DriftDetected, RolloutJudged
-from tunewheel_contracts.fields import ArtifactRef
-from tunewheel_contracts.formats.dataset import DatasetCounts, DatasetManifest
+from tunewheel_contracts.formats.dataset import DatasetCounts
 from tunewheel_contracts.formats.erasure import ErasureFinding
 from tunewheel_contracts.principal import Principal
 from tunewheel_registry.lineage.index import LineageIndex
 from tunewheel_registry.lineage.records import RecordFiles
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.adapters import SHA, artifact
+from tunewheel_testing.datasets import parquet, put_dataset, versioned
 
-SHA = "0" * 64
-
-
-def parquet(rows: list[dict[str, Any]]) -> bytes:
-    buffer = BytesIO()
-    pl.DataFrame(rows, schema_overrides={"example_id": pl.String, "stage": pl.String}).write_parquet(buffer)
-    return buffer.getvalue()
+TEXTS = {"example_id": pl.String, "stage": pl.String}
 
 
 def row(n: int, *, used: bool = True, kind: str = "ticket") -> dict[str, Any]:
@@ -63,24 +57,16 @@ class Wheel:
     ) -> Envelope[Any]:
         """Store version ``n`` and publish it."""
         folder = f"datasets/ds-{n}"
-        lineage = await self.store.put(f"{folder}/lineage.parquet", parquet(rows))
+        lineage = await self.store.put(
+            f"{folder}/lineage.parquet",
+            parquet(rows, schema_overrides={"example_id": pl.String, "stage": pl.String}),
+        )
         used = len({r["record_id"] for r in rows if r["example_id"]})
-        nothing = ArtifactRef(path=f"{folder}/train.parquet", sha256=SHA, size_bytes=1)
         counts = DatasetCounts(records=len(rows), examples=used, train=used, holdout=0)
-        values: dict[str, Any] = {
-            "dataset_id": f"ds-{n}", "project": "desk", "spec": self.desk.spec(), "spec_sha256": SHA,
-            "criteria_sha256": SHA, "rows_sha256": SHA, "train": nothing, "holdout": nothing,
-            "lineage": lineage, "counts": counts, "funnel": (),
-        }  # fmt: skip
-        manifest = DatasetManifest(**(values | changes))
-        ref = await self.store.put(f"{folder}/manifest.json", manifest.model_dump_json().encode())
-        return self.happened(
-            DatasetVersioned(
-                project="desk", dataset_id=f"ds-{n}", manifest=ref, spec_sha256=SHA, criteria_sha256=SHA,
-                base_model=self.desk.spec().base_model, counts=counts, funnel=(), reason=BuildReason.COUNT,
-            ),
-            cause,
-        )  # fmt: skip
+        nothing = artifact(f"{folder}/train.parquet")
+        changes = {"train": nothing, "lineage": lineage, "counts": counts, "spec_sha256": SHA} | changes
+        version = await put_dataset(self.store, self.desk.spec(), dataset_id=f"ds-{n}", **changes)
+        return self.happened(versioned(*version), cause)
 
     def model(self, n: int, dataset: Envelope[Any], **changes: Any) -> Envelope[Any]:
         """Train model ``n`` on a version, and register it."""

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import socket
-import struct
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,18 +15,13 @@ from typing import Any
 import aiohttp
 import pytest
 import uvicorn
-from aiohttp import web
 from tunewheel_contracts.errors import TransientError
-from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.lifecycle import ServingDesired
-from tunewheel_contracts.events.production import InferenceCompleted
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.bundle import Bundle
-from tunewheel_contracts.formats.criteria import Criterion
-from tunewheel_contracts.formats.methods import TrainMethod
-from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
+from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
-from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_runtime.http import PatientHttp
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import guard
@@ -39,239 +31,21 @@ from tunewheel_runtime.telemetry import Telemetry, make_telemetry
 from tunewheel_serve_gateway.api import make_api
 from tunewheel_serve_gateway.gateway import Gateway
 from tunewheel_serve_gateway.settings import Settings
-
-from . import engine_answers
-
-BASE = BaseModelRef(name="org/Tiny-Base", revision="sha256:" + "0" * 64)
-WAIT_SECONDS = 60.0
-HOLD_BACK, LET_GO = "hold the others back", "let the others go on"
-"""Messages that close and open the gate: for tests whose client runs by itself."""
+from tunewheel_testing.adapters import BASE, put_adapter
+from tunewheel_testing.engine import FakeEngine
+from tunewheel_testing.log import MemoryLog, wrap
+from tunewheel_testing.specs import spec_of
+from tunewheel_testing.waiting import until
 
 
-async def eventually(condition: Callable[[], Any], what: str = "the condition") -> Any:
-    """Return ``condition()`` once it is truthy."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"{what} did not come true in {WAIT_SECONDS} s"
-        await asyncio.sleep(0.005)
-    return found
-
-
-class FakeEngine:
-    """Speaks the wire protocol of vLLM over a real socket; answers with what it was asked.
-
-    What it says is in ``engine_answers``, sent word by word when streaming. ``fail_with`` holds
-    (status, body, headers) to answer chats with, ``stream_instead`` the events to stream. ``gate`` holds
-    answers back while it is clear, those of model ``gated`` only if that is set. Where ``api_key`` is set, it
-    asks for that key as vLLM does.
-    """
+class Broker(MemoryLog):
+    """The log of one gateway, who finds completions on those of ``peers`` too."""
 
     def __init__(self) -> None:
-        self.adapters: dict[str, str] = {}
-        self.api_key: str | None = None
-        self.asked: list[dict[str, Any]] = []
-        self.traces: list[str] = []
-        """``traceparent`` of each chat."""
-        self.cookies: dict[str, str] = {}
-        self.calls: list[str] = []
-        self.loads: list[str] = []
-        self.refuse_loads = False
-        self.refuse_load_of: set[str] = set()
-        self.silent: set[str] = set()
-        """Paths that are asked in vain while they are named here."""
-        self.told_of_base: dict[str, str] = {}
-        """What ``/v1/models`` says of the base beside its name."""
-        self.models_instead: dict[str, Any] | None = None
-        self.load_instead: dict[str, Any] | None = None
-        self.slow_load: str | None = None
-        self.slots: int | None = None
-        """Adapters that fit."""
-        self.no_slot = "No free lora slots"
-        self.base = BASE.name
-        self.dies = False
-        """Whether it closes the connection of every chat before the first byte."""
-        self.poison = ""
-        """How it ends the connection of a chat that says ``poison``: ``closed``, ``reset``, or what it sends
-        before it closes the connection."""
-        self.fail_with: tuple[int, dict[str, Any], dict[str, str]] | None = None
-        self.stream_instead: list[bytes] | None = None
-        self.break_off_after: int | None = None
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.gated: str | None = None
-        self.gate_at = 1
-        """The chunk of a stream that waits for the gate."""
-        self.first: dict[str, list[tuple[int, dict[str, Any], dict[str, str]]]] = {}
-        """By the last message: what to fail with at first, one after another."""
-        self.cancelled = 0
-        self.running = 0
-        self.url = ""
-        self._runner: web.AppRunner | None = None
-
-    async def start(self, port: int = 0) -> None:
-        app = web.Application(middlewares=[self._keep_silent])
-        app.router.add_post("/v1/chat/completions", self._chat)
-        app.router.add_get("/v1/models", self._models)
-        app.router.add_post("/v1/load_lora_adapter", self._load)
-        app.router.add_post("/v1/unload_lora_adapter", self._unload)
-        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", port)
-        await site.start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
-
-    async def stop(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
-
-    async def restart(self) -> None:
-        """Come back on the same port, without any adapter."""
-        port = int(self.url.rsplit(":", 1)[1])
-        await self.stop()
-        self.adapters.clear()
-        await self.start(port)
-
-    @web.middleware
-    async def _keep_silent(self, request: web.Request, handler: Any) -> Any:
-        self.calls.append(request.path)
-        while request.path in self.silent:
-            await asyncio.sleep(0.01)
-        sent = request.headers.get("authorization")
-        if self.api_key is not None and sent != f"Bearer {self.api_key}":
-            return web.json_response({"error": "Unauthorized"}, status=401)
-        return await handler(request)
-
-    async def _models(self, _: web.Request) -> web.Response:
-        if self.models_instead is not None:
-            return web.json_response(self.models_instead)
-        base = {"id": self.base, "object": "model", "root": self.base, "parent": None} | self.told_of_base
-        adapters = [
-            {"id": name, "object": "model", "root": path, "parent": self.base}
-            for name, path in self.adapters.items()
-        ]
-        return web.json_response({"object": "list", "data": [base, *adapters]})
-
-    async def _load(self, request: web.Request) -> web.Response:
-        body = await request.json()
-        self.loads.append(body["lora_name"])
-        while self.slow_load == body["lora_name"]:
-            await asyncio.sleep(0.01)
-        if self.load_instead is not None:
-            return web.json_response(self.load_instead)
-        if self.refuse_loads or body["lora_name"] in self.refuse_load_of:
-            return _error(400, "the adapter was made for another base model")
-        if body["lora_name"] in self.adapters:
-            return _error(400, f"The lora adapter '{body['lora_name']}' has already been loaded.")
-        if self.slots is not None and len(self.adapters) >= self.slots:
-            return _error(400, self.no_slot)
-        self.adapters[body["lora_name"]] = body["lora_path"]
-        return web.Response(text="Success")
-
-    async def _unload(self, request: web.Request) -> web.Response:
-        name = (await request.json())["lora_name"]
-        if self.adapters.pop(name, None) is None:
-            return _error(404, f"The lora adapter '{name}' cannot be found.")
-        return web.Response(text="Success")
-
-    async def _chat(self, request: web.Request) -> web.StreamResponse:
-        body = await request.json()
-        self.asked.append(body)
-        self.traces.append(request.headers.get("traceparent", ""))
-        self.cookies |= request.cookies
-        if self.dies:
-            assert request.transport is not None
-            request.transport.abort()
-        if self.fail_with is not None:
-            status, payload, headers = self.fail_with
-            return web.json_response(payload, status=status, headers=headers)
-        asked = engine_answers.asked_of(body)
-        if self.poison and asked == "poison":
-            _end(request, self.poison)
-        if self.first.get(asked):
-            status, payload, headers = self.first[asked].pop(0)
-            return web.json_response(payload, status=status, headers=headers)
-        if asked == LET_GO:
-            self.gate.set()
-        elif asked == HOLD_BACK:
-            self.gate.clear()
-            return web.json_response(engine_answers.completion(body))
-        if body["model"] not in (self.base, *self.adapters):
-            return _error(404, f"The model `{body['model']}` does not exist.")
-        self.running += 1
-        try:
-            if body.get("stream"):
-                return await self._stream(request, body)
-            if self.gated in (None, body["model"]):
-                await self.gate.wait()
-            return web.json_response(engine_answers.completion(body))
-        except (asyncio.CancelledError, ConnectionResetError):
-            self.cancelled += 1
-            raise
-        finally:
-            self.running -= 1
-
-    async def _stream(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
-        await response.prepare(request)
-        if self.stream_instead is not None:
-            for event in self.stream_instead:
-                await response.write(b"data: " + event + b"\n\n")
-            return response
-        for n, chunk in enumerate(engine_answers.chunks(body)):
-            if n == self.break_off_after:
-                assert request.transport is not None
-                request.transport.abort()
-                return response
-            if n == self.gate_at:
-                await self.gate.wait()
-            await _send(response, chunk)
-        if body.get("stream_options", {}).get("include_usage"):
-            await _send(response, engine_answers.last_chunk(body))
-        await response.write(b"data: [DONE]\n\n")
-        return response
-
-
-def _end(request: web.Request, how: str) -> None:
-    """End the connection of ``request`` as an engine does that dies."""
-    transport = request.transport
-    assert transport is not None
-    if how == "reset":
-        connection = transport.get_extra_info("socket")
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    elif how != "closed":
-        transport.write(how.encode())
-        return transport.close()
-    transport.abort()
-
-
-async def _send(response: web.StreamResponse, chunk: dict[str, Any]) -> None:
-    await response.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
-
-
-def _error(status: int, message: str) -> web.Response:
-    error = {"message": message, "type": "BadRequestError", "param": None, "code": status}
-    return web.json_response({"error": error}, status=status)
-
-
-class Broker:
-    """Takes events in memory; ``away`` refuses them as a broker that cannot be reached."""
-
-    def __init__(self) -> None:
-        self.events: list[Envelope[Any]] = []
-        self.batches = 0
-        self.away = False
-        self.failures: list[BaseException] = []
+        super().__init__()
         self.peers: list[Broker] = []
-        """Where other gateways publish to the same log."""
-
-    async def send(self, records: Any) -> None:
-        """Take encoded completions."""
-        found = [Envelope.from_kafka(InferenceCompleted, r.value, r.headers) for r in records]
-        await self.publish_many(found)
 
     async def find(self, completion_id: str, since: datetime) -> Envelope[Any] | None:
-        """Look for a completion on the log, which all gateways share."""
         if self.away:
             raise TransientError("cannot read: no broker")
         for event in (e for one in (self, *self.peers) for e in one.events):
@@ -279,66 +53,6 @@ class Broker:
                 assert event.time >= since
                 return event
         return None
-
-    async def publish_many(self, envelopes: Any) -> None:
-        await asyncio.sleep(0)
-        if self.away:
-            raise TransientError("cannot publish: no broker")
-        self.batches += 1
-        self.events.extend(envelopes)
-
-    def of(self, event_type: str) -> list[Any]:
-        return [e.data for e in self.events if e.data.type == event_type]
-
-
-def wrap(data: Any) -> Envelope[Any]:
-    return new_event(data, source="/test")
-
-
-def safetensors(values: bytes = b"\0" * 4) -> bytes:
-    """Return a safetensors file of one tensor."""
-    header = {"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, len(values)]}}
-    text = json.dumps(header).encode()
-    return struct.pack("<Q", len(text)) + text + values
-
-
-async def put_adapter(
-    store: ObjectStore, model_id: str, *, weights: bytes | None = None, **changes: Any
-) -> AdapterRef:
-    """Put an adapter's files into the store."""
-    path = f"adapters/{model_id}"
-    config = json.dumps({"peft_type": "LORA", "model_id": model_id}).encode()
-    is_whole = changes.get("method") == TrainMethod.FULL
-    names = (
-        ("config.json", "model.safetensors")
-        if is_whole
-        else ("adapter_config.json", "adapter_model.safetensors")
-    )
-    files = [
-        await store.put(f"{path}/{name}", content)
-        for name, content in zip(names, (config, weights or safetensors()), strict=True)
-    ]
-    values = {
-        "model_id": model_id,
-        "path": path,
-        "files": tuple(files),
-        "base": BASE,
-        "method": TrainMethod.LORA,
-    }
-    return AdapterRef(**(values | changes))
-
-
-def spec_of(project: str, *, prompt: str = "Answer as JSON.", **values: Any) -> ProjectSpec:
-    """``values``: parts of the spec, as YAML has them; those of ``task`` beside its prompt."""
-    return ProjectSpec.model_validate(
-        {
-            "project": project,
-            "base_model": BASE.name,
-            "criteria": [Criterion(metric="rouge_l", minimum=0.1)],
-            **values,
-            "task": {"system_prompt": prompt, **values.get("task", {})},
-        }
-    )
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Any]:
@@ -423,7 +137,7 @@ class World:
             targets = {role: getattr(table, role) for role in roles}
             return {role: target and target.model_id for role, target in targets.items()} == roles
 
-        await eventually(found, f"routes {roles}")
+        await until(found, f"routes {roles}")
 
     async def chat(self, text: str = "hello", *, model: str = "desk", **body: Any) -> aiohttp.ClientResponse:
         messages = [{"role": "user", "content": text}]
@@ -437,7 +151,7 @@ class World:
             return (await response.json())["choices"][0]["message"]["content"]
 
     async def completions(self, count: int = 1) -> list[Any]:
-        await eventually(lambda: len(self.broker.of("inference.completed")) >= count, f"{count} completions")
+        await until(lambda: len(self.broker.of("inference.completed")) >= count, f"{count} completions")
         return self.broker.of("inference.completed")
 
 
@@ -458,7 +172,7 @@ async def served(app: Any) -> AsyncIterator[str]:
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
-    await eventually(lambda: server.started or task.done(), "the server")
+    await until(lambda: server.started or task.done(), "the server")
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
@@ -491,9 +205,8 @@ async def make_world(tmp_path: Path) -> AsyncIterator[MakeWorld]:
             if beside is not None:
                 engines, store = beside.engines, beside.store
             else:
-                engines, store = [FakeEngine() for _ in bases], ObjectStore("memory://")
-                for engine, base in zip(engines, bases, strict=True):
-                    engine.base = base
+                engines, store = [FakeEngine(base) for base in bases], ObjectStore("memory://")
+                for engine in engines:
                     await engine.start()
                     stack.push_async_callback(engine.stop)
             values = {
@@ -545,18 +258,3 @@ async def world(make_world: MakeWorld) -> World:
 def _no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("TUNEWHEEL_")]:
         monkeypatch.delenv(name)
-
-
-@pytest.fixture(name="eventually")
-def give_eventually() -> Any:
-    return eventually
-
-
-@pytest.fixture(name="put_adapter")
-def give_put_adapter() -> Any:
-    return put_adapter
-
-
-@pytest.fixture(name="safetensors")
-def give_safetensors() -> Any:
-    return safetensors

@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tunewheel_runtime.store import CorruptArtifact, ObjectStore
 from tunewheel_serve_gateway.adapter_files import AdapterFiles, InvalidAdapter, check_safetensors
+from tunewheel_testing.adapters import put_adapter, safetensors
 
 
-async def test_an_adapter_is_brought_whole(tmp_path: Path, put_adapter: Any):
+async def test_an_adapter_is_brought_whole(tmp_path: Path):
     store = ObjectStore("memory://")
     adapter = await put_adapter(store, "m-1")
     files = AdapterFiles(store, tmp_path)
@@ -18,7 +18,7 @@ async def test_an_adapter_is_brought_whole(tmp_path: Path, put_adapter: Any):
     assert await files.materialise(adapter) == folder
 
 
-async def test_a_spoilt_copy_is_replaced(tmp_path: Path, put_adapter: Any, safetensors: Any):
+async def test_a_spoilt_copy_is_replaced(tmp_path: Path):
     store = ObjectStore("memory://")
     files = AdapterFiles(store, tmp_path)
     adapter = await put_adapter(store, "m-1")
@@ -28,7 +28,7 @@ async def test_a_spoilt_copy_is_replaced(tmp_path: Path, put_adapter: Any, safet
     assert (folder / "adapter_model.safetensors").read_bytes() == safetensors()
 
 
-async def test_only_what_was_laid_out_and_not_asked_for_lately_is_removed(tmp_path: Path, put_adapter: Any):
+async def test_only_what_was_laid_out_and_not_asked_for_lately_is_removed(tmp_path: Path):
     store = ObjectStore("memory://")
     files = AdapterFiles(store, tmp_path)
     assert await files.remove_except(()) == []  # nothing there yet
@@ -59,7 +59,7 @@ def asked_for_long_ago(root: Path, name: str) -> None:
     os.utime(root / ".laid" / name, (0, 0))
 
 
-async def test_content_that_does_not_hash_is_refused(tmp_path: Path, put_adapter: Any):
+async def test_content_that_does_not_hash_is_refused(tmp_path: Path):
     store = ObjectStore("memory://")
     adapter = await put_adapter(store, "m-1")
     wrong = adapter.files[1].model_copy(update={"sha256": "f" * 64})
@@ -69,14 +69,14 @@ async def test_content_that_does_not_hash_is_refused(tmp_path: Path, put_adapter
     assert not (tmp_path / "m-1").exists()
 
 
-async def test_files_outside_the_adapters_folder_are_refused(tmp_path: Path, put_adapter: Any):
+async def test_files_outside_the_adapters_folder_are_refused(tmp_path: Path):
     store = ObjectStore("memory://")
     adapter = await put_adapter(store, "m-1")
     with pytest.raises(CorruptArtifact, match="below"):
         await AdapterFiles(store, tmp_path).materialise(adapter.model_copy(update={"path": "adapters/m-2"}))
 
 
-async def test_weights_that_are_not_safetensors_are_refused(tmp_path: Path, put_adapter: Any):
+async def test_weights_that_are_not_safetensors_are_refused(tmp_path: Path):
     store = ObjectStore("memory://")
     adapter = await put_adapter(store, "m-1", weights=b"PK\x03\x04 a pickle in a zip")
     with pytest.raises(InvalidAdapter, match="is not safetensors"):
@@ -94,7 +94,7 @@ def test_no_broken_header_passes(tmp_path: Path, content: bytes):
         check_safetensors(file)
 
 
-async def test_a_pickle_is_refused_before_it_is_fetched(tmp_path: Path, put_adapter: Any):
+async def test_a_pickle_is_refused_before_it_is_fetched(tmp_path: Path):
     store = ObjectStore("memory://")
     adapter = await put_adapter(store, "m-1")
     pickle = await store.put("adapters/m-1/adapter_model.bin", b"x")
@@ -104,7 +104,7 @@ async def test_a_pickle_is_refused_before_it_is_fetched(tmp_path: Path, put_adap
         )
 
 
-async def test_an_adapter_without_its_config_is_refused(tmp_path: Path, put_adapter: Any):
+async def test_an_adapter_without_its_config_is_refused(tmp_path: Path):
     store = ObjectStore("memory://")
     adapter = await put_adapter(store, "m-1")
     with pytest.raises(InvalidAdapter, match=r"lacks adapter_config\.json"):
@@ -113,7 +113,7 @@ async def test_an_adapter_without_its_config_is_refused(tmp_path: Path, put_adap
         )
 
 
-async def test_a_whole_model_is_brought_with_all_its_weights(tmp_path: Path, put_adapter: Any):
+async def test_a_whole_model_is_brought_with_all_its_weights(tmp_path: Path):
     store = ObjectStore("memory://")
     model = await put_adapter(store, "m-1", method="full")
     more = await store.put("adapters/m-1/model-2.safetensors", b"not safetensors at all")
@@ -125,7 +125,7 @@ async def test_a_whole_model_is_brought_with_all_its_weights(tmp_path: Path, put
         )
 
 
-async def test_a_whole_model_without_weights_is_refused(tmp_path: Path, put_adapter: Any):
+async def test_a_whole_model_without_weights_is_refused(tmp_path: Path):
     store = ObjectStore("memory://")
     model = await put_adapter(store, "m-1", method="full")
     with pytest.raises(InvalidAdapter, match=r"lacks \*\.safetensors"):

@@ -1,14 +1,7 @@
 from __future__ import annotations
 
 from tunewheel_serve_gateway.upstream.breaker import Breaker
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from tunewheel_testing.clock import Clock
 
 
 def broken(clock: Clock) -> Breaker:

@@ -9,6 +9,7 @@ from typing import Any
 
 import openai
 import pytest
+from tunewheel_testing.waiting import until
 
 HELLO: Any = [{"role": "user", "content": "hi"}]
 
@@ -119,14 +120,14 @@ async def test_feedback_stays_within_a_callers_projects(make_world: Any, identit
     assert said == [("app", "app"), ("ann", "ops")], "whom the application names, and whose key it sent"
 
 
-async def test_a_caller_sees_the_state_of_its_projects_only(make_world: Any, identity: Any, eventually: Any):
+async def test_a_caller_sees_the_state_of_its_projects_only(make_world: Any, identity: Any):
     world = await make_world(**identity)
     for project in ("desk", "other"):
         world.declare(project)
     world.engine.refuse_loads = True
     await world.desire("desk", production=("desk-1", 100))
     await world.desire("other", production=("other-1", 100))
-    await eventually(lambda: len(world.gateway.reconciler.failures) == 2)
+    await until(lambda: len(world.gateway.reconciler.failures) == 2)
     seen = {}
     for key in ("k-ops", "k-app", "k-view", "k-send"):
         async with world.session.get(f"{world.url}/v1/status", headers=bearer(key)) as response:

@@ -11,8 +11,8 @@ from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
 from tunewheel_contracts.topics import SERVING_DESIRED
 from tunewheel_serve_gateway.catalog import Catalog
-
-from .conftest import BASE, wrap
+from tunewheel_testing.adapters import BASE
+from tunewheel_testing.log import wrap
 
 
 def desired(generation: int, model: str, *, cause: str, prompt: str = "p", **more: int) -> Envelope[Any]:

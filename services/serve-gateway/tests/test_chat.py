@@ -10,6 +10,7 @@ import aiohttp
 import openai
 import pytest
 from pydantic import BaseModel
+from tunewheel_testing.waiting import until
 
 
 def client_of(world: Any, key: str = "none") -> openai.AsyncOpenAI:
@@ -187,10 +188,10 @@ async def test_the_answer_says_who_gave_it(world: Any):
         assert response.headers["x-tunewheel-role"] == "production"
 
 
-async def test_a_project_without_models_is_answered_by_its_base(make_world: Any, eventually: Any):
+async def test_a_project_without_models_is_answered_by_its_base(make_world: Any):
     world = await make_world()
     world.declare()
-    await eventually(lambda: "desk" in world.gateway.table.projects)
+    await until(lambda: "desk" in world.gateway.table.projects)
     assert await world.said() == "org/Tiny-Base: hello"
 
 
@@ -407,21 +408,21 @@ async def test_a_stream_that_breaks_off_ends_with_an_error(world: Any):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_client_that_goes_away_frees_the_engine(world: Any, eventually: Any, stream: bool):
+async def test_a_client_that_goes_away_frees_the_engine(world: Any, stream: bool):
     world.engine.gate.clear()
     async with aiohttp.ClientSession() as leaving:
         body = {"model": "desk", "messages": HELLO, "stream": stream}
         asking = asyncio.create_task(leaving.post(f"{world.url}/v1/chat/completions", json=body))
-        await eventually(lambda: world.engine.running == 1, "the engine at work")
+        await until(lambda: world.engine.running == 1, "the engine at work")
         if stream:
             response = await asking
             await response.content.readany()
             response.close()
         else:
             asking.cancel()
-    await eventually(lambda: world.engine.running == 0, "the engine at rest")
+    await until(lambda: world.engine.running == 0, "the engine at rest")
     assert world.engine.cancelled == 1
-    await eventually(lambda: world.gateway.metrics.value("completions.disconnected") == 1)
+    await until(lambda: world.gateway.metrics.value("completions.disconnected") == 1)
     world.engine.gate.set()
     assert await world.said() == "desk-1: hello"
     left, answered = await world.completions(2)

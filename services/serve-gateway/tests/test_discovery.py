@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from tunewheel_serve_gateway.settings import Settings
 from tunewheel_serve_gateway.upstream import discovery
-
-from .conftest import FakeEngine
+from tunewheel_testing.engine import FakeEngine
+from tunewheel_testing.waiting import until
 
 NAME = "dns+http://engines:8000"
 
@@ -52,11 +52,11 @@ async def world(make_world: Any, behind: Any, engines: Any) -> Any:
 
 
 async def test_an_engine_that_comes_has_its_adapters_loaded_and_is_asked(
-    world: Any, behind: Any, engines: Any, eventually: Any
+    world: Any, behind: Any, engines: Any
 ):
     assert await world.said() == "desk-1: hello"
     behind[NAME] = engines
-    await eventually(lambda: "desk-1" in engines[1].adapters)
+    await until(lambda: "desk-1" in engines[1].adapters)
     await asyncio.gather(*(world.said() for _ in range(8)))
     assert all(engine.asked for engine in engines)
     assert len(world.gateway.status(None)["engine"]["endpoints"]) == 2
@@ -64,7 +64,7 @@ async def test_an_engine_that_comes_has_its_adapters_loaded_and_is_asked(
 
 @pytest.mark.parametrize("told", [{}, {"parent": None, "root": "org/Tiny-Base-2"}, {"dtype": "float32"}])
 async def test_where_the_last_engine_of_a_base_goes_no_other_base_takes_its_adapters(
-    world: Any, behind: Any, engines: Any, eventually: Any, told: dict[str, Any]
+    world: Any, behind: Any, engines: Any, told: dict[str, Any]
 ):
     first, second = engines
     second.base, second.told_of_base = "org/Tiny-Base-2", told
@@ -73,7 +73,7 @@ async def test_where_the_last_engine_of_a_base_goes_no_other_base_takes_its_adap
     behind[NAME] = [second]
     await looks(world)
     reconciler = world.gateway.reconciler
-    await eventually(lambda: "desk-1" in reconciler.failures)
+    await until(lambda: "desk-1" in reconciler.failures)
     assert "the engine serves org/Tiny-Base-2" in reconciler.failures["desk-1"].reason
     async with await world.chat() as response:
         assert response.status == 503
@@ -87,12 +87,12 @@ async def test_where_the_last_engine_of_a_base_goes_no_other_base_takes_its_adap
 
 
 async def test_an_engine_that_goes_finishes_its_answer_and_is_asked_no_more(
-    world: Any, behind: Any, engines: Any, eventually: Any
+    world: Any, behind: Any, engines: Any
 ):
     first, second = engines
     first.gate.clear()
     answer = asyncio.create_task(world.said())
-    await eventually(lambda: first.running)
+    await until(lambda: first.running)
     behind[NAME] = [second]
     await looks(world)
     (endpoint,) = world.gateway.pool.endpoints
@@ -100,10 +100,10 @@ async def test_an_engine_that_goes_finishes_its_answer_and_is_asked_no_more(
     first.gate.set()
     assert await answer == "desk-1: hello"
     first.asked.clear()
-    await eventually(lambda: "desk-1" in second.adapters)
+    await until(lambda: "desk-1" in second.adapters)
     assert await world.said() == "desk-1: hello"
     assert not first.asked
-    await eventually(lambda: not world.gateway.reconciler._fleet._parting, "its connections to be closed")
+    await until(lambda: not world.gateway.reconciler._fleet._parting, "its connections to be closed")
 
 
 async def looks(world: Any) -> None:
@@ -165,16 +165,14 @@ async def test_without_an_engine_no_file_is_deleted(world: Any, behind: Any, tmp
     assert (tmp_path / "adapters" / "desk-1").is_dir()
 
 
-async def test_a_version_on_an_engine_that_went_is_loaded_by_another(
-    world: Any, behind: Any, engines: Any, put_adapter: Any, eventually: Any
-):
+async def test_a_version_on_an_engine_that_went_is_loaded_by_another(world: Any, behind: Any, engines: Any):
     from .test_on_demand import register
 
-    await register(world, put_adapter, "desk-7")
+    await register(world, "desk-7")
     assert await world.said(model="desk-7") == "desk-7: hello"
     behind[NAME] = engines[1:]
     await looks(world)
-    await eventually(lambda: "desk-1" in engines[1].adapters)
+    await until(lambda: "desk-1" in engines[1].adapters)
     assert await world.said(model="desk-7") == "desk-7: hello"
     assert "desk-7" in engines[1].adapters
 

@@ -12,8 +12,9 @@ from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.roles import Caller, Grant, Role
 from tunewheel_serve_gateway.errors import ApiError
 from tunewheel_serve_gateway.feedback import as_allowed, join, parse_feedback
-
-from .conftest import spec_of
+from tunewheel_testing.log import wrap
+from tunewheel_testing.specs import spec_of
+from tunewheel_testing.waiting import until
 
 APP = Caller(Principal(name="app"), (Grant(frozenset({Role.APPLICATION}), frozenset({"desk"})),))
 MAIL = "ann@example.org"
@@ -40,10 +41,6 @@ BODY = st.fixed_dictionaries(
         "output": st.text(),
     },
 )
-
-
-def wrap(data: Any) -> Envelope[Any]:
-    return new_event(data, source="/test")
 
 
 async def send(world: Any, body: Any, **headers: str) -> tuple[int, dict[str, Any]]:
@@ -215,14 +212,14 @@ async def test_feedback_is_not_accepted_before_the_broker_has_it(world: Any):
 
 @pytest.mark.parametrize(("policy", "found"), [("redacted", True), ("hashed", False), ("off", False)])
 async def test_a_correction_brings_the_conversation_that_the_project_does_not_log(
-    make_world: Any, eventually: Any, policy: str, found: bool
+    make_world: Any, policy: str, found: bool
 ):
     world = await make_world()
     world.declare(serving={"log": policy})
     await world.serving(production="org/Tiny-Base")
     async with await world.chat("I am ann@example.org") as response:
         body = {"completion_id": (await response.json())["id"], "rating": "down", "correction": "No."}
-    await eventually(lambda: len(world.gateway._recent) == 1)  # the first redaction imports what it needs
+    await until(lambda: len(world.gateway._recent) == 1)  # the first redaction imports what it needs
     status, answer = await send(world, body)
     assert (status == 202) is found, answer
     asked = [{"role": "user", "content": "who am I?"}]

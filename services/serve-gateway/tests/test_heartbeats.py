@@ -7,6 +7,7 @@ from typing import Any
 
 import openai
 import pytest
+from tunewheel_testing.waiting import until
 
 HELLO: Any = [{"role": "user", "content": "hello there"}]
 
@@ -76,9 +77,9 @@ async def test_an_unexpected_error_after_a_heartbeat_is_sent_too(
     assert "secret" not in str(caught.value.body)
 
 
-async def test_a_whole_answer_has_no_heartbeat(waiting: Any, eventually: Any):
+async def test_a_whole_answer_has_no_heartbeat(waiting: Any):
     asking = asyncio.create_task(waiting.said("hello there"))
-    await eventually(lambda: waiting.engine.running == 1)
+    await until(lambda: waiting.engine.running == 1)
     await asyncio.sleep(0.02)  # longer than a stream would be silent
     waiting.engine.gate.set()
     assert await asking == "org/Tiny-Base: hello there"
@@ -89,9 +90,9 @@ async def test_a_refusal_before_the_first_heartbeat_keeps_its_status(world: Any)
         assert response.status == 404
 
 
-async def test_a_client_that_leaves_between_heartbeats_frees_the_engine(waiting: Any, eventually: Any):
+async def test_a_client_that_leaves_between_heartbeats_frees_the_engine(waiting: Any):
     response = await waiting.chat("hello there", stream=True)
     await response.content.readuntil(b"\n\n")
     response.close()
-    await eventually(lambda: waiting.engine.running == 0, "the engine at rest")
-    await eventually(lambda: waiting.gateway.metrics.value("completions.disconnected") == 1)
+    await until(lambda: waiting.engine.running == 0, "the engine at rest")
+    await until(lambda: waiting.gateway.metrics.value("completions.disconnected") == 1)

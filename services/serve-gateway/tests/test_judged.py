@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 from structlog import make_filtering_bound_logger, wrap_logger
 from structlog.testing import LogCapture
-from tunewheel_contracts.formats.bundle import Bundle, Decoding
-from tunewheel_contracts.formats.methods import TrainMethod
-from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
+from tunewheel_contracts.formats.bundle import Decoding
+from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_serve_gateway import loading
 from tunewheel_serve_gateway.judged import (
     EngineBase,
@@ -19,17 +18,8 @@ from tunewheel_serve_gateway.judged import (
     identity_of,
     identity_of_info,
 )
-
-BASE = BaseModelRef(name="org/Tiny-Base", revision="sha256:" + "0" * 64)
-
-
-def bundle(model_id: str = "desk-1", **changes: Any) -> Bundle:
-    told: dict[str, Any] = {
-        "base": BASE, "model_id": model_id, "adapter_sha256": "0" * 64, "template_sha256": None,
-        "system_prompt": f"The prompt of {model_id}.", "decoding": Decoding(), "max_output_tokens": 33,
-        "precision": "float32",
-    }  # fmt: skip
-    return Bundle(**(told | changes))
+from tunewheel_testing.adapters import BASE, adapter_of, bundle_of
+from tunewheel_testing.waiting import until
 
 
 async def status_of(world: Any) -> dict[str, Any]:
@@ -41,7 +31,7 @@ async def test_a_judged_route_serves_its_prompt_its_decoding_and_its_limit(make_
     world = await make_world()
     world.declare(prompt="A prompt that nobody judged.")
     decoding = Decoding(temperature=0.3, top_p=0.9, repetition_penalty=1.1, seed=7)
-    await world.desire(production=("desk-1", 100), judged={"desk-1": bundle(decoding=decoding)})
+    await world.desire(production=("desk-1", 100), judged={"desk-1": bundle_of(decoding=decoding)})
     await world.serving(production="desk-1")
     await world.said()
     asked = world.engine.asked[-1]
@@ -54,14 +44,14 @@ async def test_a_judged_route_serves_its_prompt_its_decoding_and_its_limit(make_
     }  # fmt: skip
     [route] = (await status_of(world))["projects"]["desk"]["routes"]
     assert route["judged"] is True
-    assert route["bundle"] == bundle(decoding=decoding).sha256
+    assert route["bundle"] == bundle_of(decoding=decoding).sha256
     assert route["unknown"] == ["revision", "precision"], "the engine says nothing of itself"
 
 
 async def test_a_client_may_ask_for_another_way_and_for_fewer_tokens(make_world: Any):
     world = await make_world()
     world.declare()
-    await world.desire(production=("desk-1", 100), judged={"desk-1": bundle()})
+    await world.desire(production=("desk-1", 100), judged={"desk-1": bundle_of()})
     await world.serving(production="desk-1")
     await world.said(temperature=0.9, top_p=0.5, seed=3, max_tokens=4)
     asked = world.engine.asked[-1]
@@ -88,7 +78,7 @@ async def test_a_route_that_nobody_judged_is_served_as_before_and_said_to_be(mak
 async def test_a_declared_prompt_goes_live_with_the_version_that_was_judged_with_it(make_world: Any):
     world = await make_world()
     world.declare(prompt="Old.")
-    old, new = bundle(system_prompt="Old."), bundle("desk-2", system_prompt="New.")
+    old, new = bundle_of(system_prompt="Old."), bundle_of("desk-2", system_prompt="New.")
     await world.desire(production=("desk-1", 100), judged={"desk-1": old})
     await world.serving(production="desk-1")
     world.declare(prompt="New.")
@@ -103,14 +93,14 @@ async def test_a_declared_prompt_goes_live_with_the_version_that_was_judged_with
         assert world.engine.asked[-1]["messages"][0]["content"] == prompt
 
 
-async def test_a_shadow_answers_as_it_was_judged(make_world: Any, eventually: Any):
+async def test_a_shadow_answers_as_it_was_judged(make_world: Any):
     world = await make_world()
     world.declare()
-    judged = {"desk-2": bundle("desk-2", decoding=Decoding(temperature=0.4))}
+    judged = {"desk-2": bundle_of("desk-2", decoding=Decoding(temperature=0.4))}
     await world.desire(production=("desk-1", 100), shadow=("desk-2", 100), judged=judged)
     await world.serving(production="desk-1", shadow="desk-2")
     await world.said()
-    await eventually(lambda: [asked for asked in world.engine.asked if asked["model"] == "desk-2"])
+    await until(lambda: [asked for asked in world.engine.asked if asked["model"] == "desk-2"])
     copied = next(asked for asked in world.engine.asked if asked["model"] == "desk-2")
     assert copied["messages"][0]["content"] == "The prompt of desk-2."
     assert (copied["temperature"], copied["max_tokens"]) == (0.4, 33)
@@ -127,7 +117,7 @@ OTHER = [
 
 @pytest.mark.parametrize(("told", "reason"), OTHER)
 async def test_another_engine_than_was_judged_on_is_refused_and_a_champion_of_before_answers(
-    make_world: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch, told: dict[str, str], reason: str
+    make_world: Any, monkeypatch: pytest.MonkeyPatch, told: dict[str, str], reason: str
 ):
     logged = LogCapture()
     logger = wrap_logger(None, [logged], wrapper_class=make_filtering_bound_logger(0))
@@ -136,7 +126,7 @@ async def test_another_engine_than_was_judged_on_is_refused_and_a_champion_of_be
     world.engine.told_of_base = told
     world.declare()
     there = BaseModelRef(name=BASE.name, revision=told["revision"])
-    judged = {"desk-1": bundle(), "desk-0": bundle("desk-0", base=there, precision=told["dtype"])}
+    judged = {"desk-1": bundle_of(), "desk-0": bundle_of("desk-0", base=there, precision=told["dtype"])}
     await world.desire(production=("desk-1", 100), stand_ins=("desk-0",), judged=judged)
     await world.serving(production="desk-0")
     assert "desk-1" not in world.engine.loads
@@ -146,13 +136,11 @@ async def test_another_engine_than_was_judged_on_is_refused_and_a_champion_of_be
     assert any(reason in str(line.get("reason")) for line in logged.entries)
 
 
-async def test_an_engine_that_came_back_in_another_precision_is_served_by_no_more(
-    make_world: Any, eventually: Any
-):
+async def test_an_engine_that_came_back_in_another_precision_is_served_by_no_more(make_world: Any):
     world = await make_world()
     world.engine.told_of_base = {"revision": BASE.revision, "dtype": "float32"}
     world.declare()
-    await world.desire(production=("desk-1", 100), stand_ins=("base-0",), judged={"desk-1": bundle()})
+    await world.desire(production=("desk-1", 100), stand_ins=("base-0",), judged={"desk-1": bundle_of()})
     await world.serving(production="desk-1")
     assert (await status_of(world))["projects"]["desk"]["routes"][0]["unknown"] == []
     world.engine.told_of_base = {"revision": BASE.revision, "dtype": "bfloat16"}
@@ -161,14 +149,14 @@ async def test_an_engine_that_came_back_in_another_precision_is_served_by_no_mor
     await world.serving(production="desk-1")
 
 
-async def test_if_no_model_may_answer_the_client_gets_the_reason(make_world: Any, eventually: Any):
+async def test_if_no_model_may_answer_the_client_gets_the_reason(make_world: Any):
     """The champion and the one before it were both judged in another precision than the engine's of today."""
     world = await make_world()
     world.engine.told_of_base = {"revision": BASE.revision, "dtype": "bfloat16"}
     world.declare()
-    judged = {"desk-1": bundle(), "desk-0": bundle("desk-0")}
+    judged = {"desk-1": bundle_of(), "desk-0": bundle_of("desk-0")}
     await world.desire(production=("desk-1", 100), stand_ins=("desk-0",), judged=judged)
-    await eventually(lambda: world.gateway.table.projects["desk"].refusal)
+    await until(lambda: world.gateway.table.projects["desk"].refusal)
     async with await world.chat() as response:
         told = await response.json()
         assert (response.status, response.headers["retry-after"]) == (503, "60")
@@ -182,7 +170,7 @@ async def test_if_no_model_may_answer_the_client_gets_the_reason(make_world: Any
 
 @pytest.mark.parametrize("role", ["canary", "shadow"])
 async def test_a_candidate_that_cannot_be_served_fails_its_rollout_with_the_reason(
-    make_world: Any, eventually: Any, role: str
+    make_world: Any, role: str
 ):
     """Who answers for it is not disturbed; its share of their traffic counts as failed."""
     world = await make_world()
@@ -191,9 +179,9 @@ async def test_a_candidate_that_cannot_be_served_fails_its_rollout_with_the_reas
     shares: dict[str, Any] = {
         "production": ("desk-1", 0 if role == "canary" else 100), role: ("desk-2", 100)
     }  # fmt: skip
-    await world.desire(**shares, judged={"desk-2": bundle("desk-2")})
+    await world.desire(**shares, judged={"desk-2": bundle_of("desk-2")})
     await world.serving(production="desk-1")
-    await eventually(lambda: world.gateway.table.projects["desk"].refused)
+    await until(lambda: world.gateway.table.projects["desk"].refused)
     assert await world.said(user="u-1") == "desk-1: hello"
     done = {one.model_id: one for one in await world.completions(2)}
     failed = done["desk-2"]
@@ -207,14 +195,14 @@ async def test_a_candidate_that_cannot_be_served_fails_its_rollout_with_the_reas
     assert len(await world.completions(3)) == 3, "a request that is pinned is no part of a rollout"
 
 
-ADAPTER = AdapterRef(model_id="desk-1", path="adapters/desk-1", files=(), base=BASE, method=TrainMethod.LORA)
+ADAPTER = adapter_of("desk-1")
 
 
 def test_an_engine_is_not_refused_for_facts_that_it_does_not_report():
-    EngineIdentity().check(ADAPTER, bundle())
+    EngineIdentity().check(ADAPTER, bundle_of())
     some = EngineIdentity({BASE.name: EngineBase(revision=BASE.revision)})
-    some.check(ADAPTER, bundle())
-    assert some.unknown(bundle()) == ["precision"]
+    some.check(ADAPTER, bundle_of())
+    assert some.unknown(bundle_of()) == ["precision"]
     EngineIdentity({BASE.name: EngineBase(revision="another")}).check(ADAPTER, None)
 
 
@@ -229,7 +217,7 @@ OTHER_BASES: list[list[Any]] = [
 
 @pytest.mark.parametrize("listed", OTHER_BASES)
 def test_an_engine_that_names_other_bases_is_refused_whatever_else_it_reports(listed: list[Any]):
-    for judged in (bundle(), None):
+    for judged in (bundle_of(), None):
         with pytest.raises(UnfitEngine, match="was trained on org/Tiny-Base, and the engine serves"):
             identity_of(listed).check(ADAPTER, judged)
 
@@ -237,22 +225,22 @@ def test_an_engine_that_names_other_bases_is_refused_whatever_else_it_reports(li
 def test_a_base_may_have_a_served_name_and_the_directory_of_a_base_any():
     served = identity_of([{"id": "prod", "root": BASE.name, "parent": None}])
     assert (served.name_of(BASE.name), served.name_of("org/Other")) == ("prod", None)
-    served.check(ADAPTER, bundle())
+    served.check(ADAPTER, bundle_of())
     for name in (BASE.name, "/srv/models/Tiny-Base"):
         named = identity_of([{"id": name, "root": "/srv/models/Tiny-Base", "parent": None}])
-        named.check(ADAPTER, bundle())
+        named.check(ADAPTER, bundle_of())
         assert named.name_of(BASE.name) == name
-    identity_of([{"id": "desk-1", "root": "/adapters/desk-1", "parent": "x"}]).check(ADAPTER, bundle())
+    identity_of([{"id": "desk-1", "root": "/adapters/desk-1", "parent": "x"}]).check(ADAPTER, bundle_of())
 
 
 def test_a_tgi_that_names_a_directory_is_held_to_the_precision_alone():
     local = identity_of_info({"model_id": "/data/model", "model_sha": None, "model_dtype": "torch.float32"})
-    local.check(ADAPTER, bundle())
-    assert local.unknown(bundle()) == ["revision"]
+    local.check(ADAPTER, bundle_of())
+    assert local.unknown(bundle_of()) == ["revision"]
     with pytest.raises(UnfitEngine, match="judged in bfloat16, and the engine computes in float32"):
-        local.check(ADAPTER, bundle(precision="bfloat16"))
+        local.check(ADAPTER, bundle_of(precision="bfloat16"))
     with pytest.raises(UnfitEngine, match="the engine serves /data/model"):
-        identity_of_info({"model_id": "/data/model", "model_sha": "sha256:1"}).check(ADAPTER, bundle())
+        identity_of_info({"model_id": "/data/model", "model_sha": "sha256:1"}).check(ADAPTER, bundle_of())
 
 
 def test_tgi_says_it_at_info():
@@ -263,4 +251,4 @@ def test_tgi_says_it_at_info():
 
 
 def test_decoding_parameters_without_effect_are_not_sent():
-    assert decoding_parameters(bundle()) == {"temperature": 0.0}
+    assert decoding_parameters(bundle_of()) == {"temperature": 0.0}

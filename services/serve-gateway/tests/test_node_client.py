@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from tunewheel_testing.waiting import until
+
 from .node_packages import node_command
 
 CLIENT = Path(__file__).parent / "node/client.mjs"
@@ -17,7 +19,7 @@ PASSED = [
 ]  # fmt: skip
 
 
-async def test_the_node_client_works_unchanged(make_world: Any, tmp_path: Path, eventually: Any):
+async def test_the_node_client_works_unchanged(make_world: Any, tmp_path: Path):
     command = node_command(tmp_path, CLIENT.read_text(encoding="utf-8"))
     world = await make_world(heartbeat_seconds=0.05)
     world.declare()
@@ -39,7 +41,7 @@ async def test_the_node_client_works_unchanged(make_world: Any, tmp_path: Path, 
     said, _ = await process.communicate()
     assert said.decode().split() == PASSED, said.decode()
     assert process.returncode == 0
-    await eventually(lambda: world.gateway.metrics.value("completions.disconnected") == 1)
+    await until(lambda: world.gateway.metrics.value("completions.disconnected") == 1)
     asked = [one["messages"][-1]["content"] for one in world.engine.asked]
     assert [asked.count(f"try twice {stream}") for stream in ("false", "true")] == [2, 2]
     assert asked.count("too long") == 1

@@ -21,19 +21,21 @@ from tunewheel_serve_gateway.upstream.breaker import Breaker
 from tunewheel_serve_gateway.upstream.endpoint import Endpoint
 from tunewheel_serve_gateway.upstream.pool import Pool
 from tunewheel_serve_gateway.upstream.protocol import ModelNotLoaded, UpstreamSilent
+from tunewheel_testing.adapters import put_adapter
+from tunewheel_testing.waiting import until
 
 TWO = ("org/Tiny-Base", "org/Tiny-Base")
 
 
 @pytest.fixture(name="make_pair")
-async def give_make_pair(make_world: Any, eventually: Any) -> Any:
+async def give_make_pair(make_world: Any) -> Any:
     async def make(**settings: Any) -> Any:
         """A gateway and two engines that both have the champion ``desk-1``; no pass but on a change."""
         world = await make_world(bases=TWO, **({"reconcile_seconds": 3600} | settings))
         world.declare()
         await world.desire(production=("desk-1", 100))
-        await eventually(lambda: all(set(engine.adapters) == {"desk-1"} for engine in world.engines))
-        await eventually(lambda: all(e.ready >= {"desk-1"} for e in world.gateway.pool.endpoints))
+        await until(lambda: all(set(engine.adapters) == {"desk-1"} for engine in world.engines))
+        await until(lambda: all(e.ready >= {"desk-1"} for e in world.gateway.pool.endpoints))
         return world
 
     return make
@@ -55,9 +57,7 @@ async def streamed(world: Any) -> str:
         return await response.text()
 
 
-async def test_every_adapter_is_on_every_engine_and_routed_as_soon_as_one_has_it(
-    make_pair: Any, eventually: Any
-):
+async def test_every_adapter_is_on_every_engine_and_routed_as_soon_as_one_has_it(make_pair: Any):
     world = await make_pair()
     world.engines[1].slow_load = "desk-2"
     await world.desire(production=("desk-2", 100))
@@ -65,10 +65,10 @@ async def test_every_adapter_is_on_every_engine_and_routed_as_soon_as_one_has_it
     assert {await world.said() for _ in range(4)} == {"desk-2: hello"}
     assert "desk-2" not in world.engines[1].adapters
     world.engines[1].slow_load = None
-    await eventually(lambda: all(set(engine.adapters) == {"desk-2"} for engine in world.engines))
+    await until(lambda: all(set(engine.adapters) == {"desk-2"} for engine in world.engines))
 
 
-async def test_an_engine_that_refuses_an_adapter_keeps_it_from_no_other(make_pair: Any, eventually: Any):
+async def test_an_engine_that_refuses_an_adapter_keeps_it_from_no_other(make_pair: Any):
     world = await make_pair()
     world.engines[0].refuse_load_of = {"desk-2"}
     await world.desire(production=("desk-2", 100))
@@ -79,15 +79,15 @@ async def test_an_engine_that_refuses_an_adapter_keeps_it_from_no_other(make_pai
     assert "another base model" in world.gateway.reconciler.failures["desk-2"].reason
 
 
-async def test_requests_take_turns_and_avoid_the_busy_engine(make_pair: Any, eventually: Any):
+async def test_requests_take_turns_and_avoid_the_busy_engine(make_pair: Any):
     world = await make_pair()
     for _ in range(4):
         await world.said()
     assert [len(engine.asked) for engine in world.engines] == [2, 2]
     world.engines[0].gate.clear()
     waiting = [asyncio.create_task(world.said()) for _ in range(2)]
-    await eventually(lambda: world.engines[0].running == 1)
-    await eventually(lambda: len(world.engines[1].asked) == 3)
+    await until(lambda: world.engines[0].running == 1)
+    await until(lambda: len(world.engines[1].asked) == 3)
     for _ in range(3):
         await world.said()
     assert [len(engine.asked) for engine in world.engines] == [3, 6]
@@ -202,7 +202,7 @@ async def test_a_lone_engine_that_dies_may_be_asked_again(make_world: Any):
 
 
 @pytest.mark.parametrize("status", [301, 303, 307])
-async def test_the_redirect_of_an_engine_is_not_followed(make_pair: Any, eventually: Any, status: int):
+async def test_the_redirect_of_an_engine_is_not_followed(make_pair: Any, status: int):
     world = await make_pair(engine_breaker_failures=1)
     stranger = world.engines[1].url + "/v1/chat/completions"
     world.engines[1].silent.add("/v1/models")
@@ -267,14 +267,14 @@ async def test_an_answer_that_has_begun_is_never_asked_for_again(make_pair: Any)
     assert sum(len(engine.asked) for engine in world.engines) == 1
 
 
-async def test_an_engine_that_hangs_is_left_for_another(make_pair: Any, eventually: Any):
+async def test_an_engine_that_hangs_is_left_for_another(make_pair: Any):
     world = await make_pair(engine_first_byte_seconds=2.0, engine_breaker_failures=1)
     world.engines[0].silent.add("/v1/chat/completions")
     assert {await world.said() for _ in range(4)} == {"desk-1: hello"}
     assert world.engines[0].calls.count("/v1/chat/completions") == 1
     world.engines[0].silent.clear()
     world.gateway.reconciler.wake()
-    await eventually(lambda: all(not e.breaker.is_open for e in world.gateway.pool.endpoints))
+    await until(lambda: all(not e.breaker.is_open for e in world.gateway.pool.endpoints))
     await world.said()
     await world.said()
     assert world.engines[0].asked, "it is asked again once it lists its models"
@@ -312,18 +312,16 @@ async def test_what_is_the_clients_fault_is_told_at_once(make_pair: Any):
 
 
 @pytest.mark.parametrize("how", ["lost it", "restarted"])
-async def test_an_engine_without_its_adapter_is_left_out_until_it_is_loaded_again(
-    make_pair: Any, eventually: Any, how: str
-):
+async def test_an_engine_without_its_adapter_is_left_out_until_it_is_loaded_again(make_pair: Any, how: str):
     world = await make_pair()
     await (world.engine.restart() if how == "restarted" else asyncio.sleep(0))
     world.engine.adapters.clear()
     assert {await world.said() for _ in range(6)} == {"desk-1: hello"}
-    await eventually(lambda: "desk-1" in world.engine.adapters, "loaded again in the background")
-    await eventually(lambda: all("desk-1" in e.ready for e in world.gateway.pool.endpoints))
+    await until(lambda: "desk-1" in world.engine.adapters, "loaded again in the background")
+    await until(lambda: all("desk-1" in e.ready for e in world.gateway.pool.endpoints))
 
 
-async def test_a_request_from_before_the_load_takes_no_loaded_model_out_of_service(put_adapter: Any):
+async def test_a_request_from_before_the_load_takes_no_loaded_model_out_of_service():
     class Late:
         identity = EngineIdentity()
 
@@ -343,19 +341,17 @@ async def test_a_request_from_before_the_load_takes_no_loaded_model_out_of_servi
         assert ("desk-1" in endpoint.ready) is is_left
 
 
-async def test_an_engine_that_comes_back_has_its_adapters_soon(make_pair: Any, eventually: Any):
+async def test_an_engine_that_comes_back_has_its_adapters_soon(make_pair: Any):
     world = await make_pair(reconcile_seconds=0.2)
     await world.engine.stop()
     assert {await world.said() for _ in range(8)} == {"desk-1: hello"}
-    await eventually(lambda: world.gateway.pool.endpoints[0].breaker.is_open)
+    await until(lambda: world.gateway.pool.endpoints[0].breaker.is_open)
     await world.engine.restart()
-    await eventually(lambda: "desk-1" in world.engine.adapters)
-    await eventually(lambda: not world.gateway.pool.endpoints[0].breaker.is_open)
+    await until(lambda: "desk-1" in world.engine.adapters)
+    await until(lambda: not world.gateway.pool.endpoints[0].breaker.is_open)
 
 
-async def test_where_nobody_answers_clients_are_told_at_once_and_no_route_changes(
-    make_pair: Any, eventually: Any
-):
+async def test_where_nobody_answers_clients_are_told_at_once_and_no_route_changes(make_pair: Any):
     world = await make_pair()
     await world.desire(production=("desk-1", 50), canary=("desk-2", 50))
     await world.serving(production="desk-1", canary="desk-2")
@@ -369,7 +365,7 @@ async def test_where_nobody_answers_clients_are_told_at_once_and_no_route_change
     await world.serving(production="desk-1", canary="desk-2")
 
 
-async def test_a_canary_only_a_dead_engine_has_gets_no_traffic(make_pair: Any, eventually: Any):
+async def test_a_canary_only_a_dead_engine_has_gets_no_traffic(make_pair: Any):
     world = await make_pair(engine_breaker_failures=1)
     world.engines[1].slow_load = "desk-2"
     await world.desire(production=("desk-1", 0), canary=("desk-2", 100))
@@ -382,33 +378,33 @@ async def test_a_canary_only_a_dead_engine_has_gets_no_traffic(make_pair: Any, e
     world.engines[1].slow_load = None
 
 
-async def test_each_engine_keeps_an_adapter_while_it_answers_with_it(make_pair: Any, eventually: Any):
+async def test_each_engine_keeps_an_adapter_while_it_answers_with_it(make_pair: Any):
     world = await make_pair()
     for engine in world.engines:
         engine.gate.clear()
     asking = asyncio.create_task(streamed(world))
-    await eventually(lambda: any(engine.running for engine in world.engines))
+    await until(lambda: any(engine.running for engine in world.engines))
     busy, idle = sorted(world.engines, key=lambda engine: -engine.running)
     await world.desire(production=("desk-2", 100))
-    await eventually(lambda: set(idle.adapters) == {"desk-2"})
-    await eventually(lambda: set(busy.adapters) == {"desk-1", "desk-2"})
+    await until(lambda: set(idle.adapters) == {"desk-2"})
+    await until(lambda: set(busy.adapters) == {"desk-1", "desk-2"})
     for engine in world.engines:
         engine.gate.set()
     assert "[DONE]" in await asking, "a change of routes drops no stream"
     world.gateway.reconciler.wake()
-    await eventually(lambda: set(busy.adapters) == {"desk-2"})
+    await until(lambda: set(busy.adapters) == {"desk-2"})
 
 
-async def test_where_slots_are_full_what_no_route_names_goes_first(make_pair: Any, eventually: Any):
+async def test_where_slots_are_full_what_no_route_names_goes_first(make_pair: Any):
     world = await make_pair()
     for engine in world.engines:
         engine.slots = 1
     await world.desire(production=("desk-2", 100), stand_ins=("desk-1",))
-    await eventually(lambda: world.gateway.reconciler.failures.get("desk-2"))
+    await until(lambda: world.gateway.reconciler.failures.get("desk-2"))
     assert "No free lora slots" in world.gateway.reconciler.failures["desk-2"].reason
     assert await world.said() == "desk-1: hello", "the one that answers is desired"
     await world.desire(production=("base-0", 100))
-    await eventually(lambda: not any(engine.adapters for engine in world.engines))
+    await until(lambda: not any(engine.adapters for engine in world.engines))
     for engine in world.engines:
         engine.adapters["desk-0"] = "an earlier process loaded it"
     (world.gateway.reconciler._files._root / "desk-0").mkdir()
@@ -416,12 +412,10 @@ async def test_where_slots_are_full_what_no_route_names_goes_first(make_pair: An
     await world.gateway.reconciler.reconcile()
     assert all("desk-0" in engine.adapters for engine in world.engines)
     await world.desire(production=("desk-2", 100))
-    await eventually(lambda: all(set(engine.adapters) == {"desk-2"} for engine in world.engines))
+    await until(lambda: all(set(engine.adapters) == {"desk-2"} for engine in world.engines))
 
 
-async def test_a_project_is_answered_by_the_engines_of_its_base(
-    make_world: Any, put_adapter: Any, eventually: Any
-):
+async def test_a_project_is_answered_by_the_engines_of_its_base(make_world: Any):
     world = await make_world(bases=("org/Tiny-Base", "org/Other"))
     other = BaseModelRef(name="org/Other", revision="r")
     world.adapters["shop-1"] = await put_adapter(world.store, "shop-1", base=other)
@@ -429,8 +423,8 @@ async def test_a_project_is_answered_by_the_engines_of_its_base(
     await world.desire(production=("desk-1", 100))
     await world.desire("shop", production=("shop-1", 100))
     await world.serving(production="desk-1")
-    await eventually(lambda: set(world.engines[1].adapters) == {"shop-1"})
-    await eventually(lambda: world.gateway.table.projects["shop"].production)
+    await until(lambda: set(world.engines[1].adapters) == {"shop-1"})
+    await until(lambda: world.gateway.table.projects["shop"].production)
     assert {await world.said() for _ in range(3)} == {"desk-1: hello"}
     assert {await world.said(model="shop") for _ in range(3)} == {"shop-1: hello"}
     assert await world.said(model="desk/base") == "org/Tiny-Base: hello"
@@ -438,22 +432,18 @@ async def test_a_project_is_answered_by_the_engines_of_its_base(
     assert [one["bases"] for one in await status_of(world)] == [["org/Tiny-Base"], ["org/Other"]]
 
 
-async def test_an_adapter_whose_base_no_engine_serves_is_told(
-    make_world: Any, put_adapter: Any, eventually: Any
-):
+async def test_an_adapter_whose_base_no_engine_serves_is_told(make_world: Any):
     world = await make_world(bases=TWO)
     other = BaseModelRef(name="org/Other", revision="r")
     world.adapters["shop-1"] = await put_adapter(world.store, "shop-1", base=other)
     await world.desire("shop", production=("shop-1", 100))
-    await eventually(lambda: "shop-1" in world.gateway.reconciler.failures)
+    await until(lambda: "shop-1" in world.gateway.reconciler.failures)
     reason = world.gateway.reconciler.failures["shop-1"].reason
     assert "was trained on org/Other, and the engine serves org/Tiny-Base" in reason
     assert not any(engine.loads for engine in world.engines)
 
 
-async def test_an_adapter_that_an_engine_of_another_base_has_loaded_does_not_answer(
-    make_world: Any, eventually: Any
-):
+async def test_an_adapter_that_an_engine_of_another_base_has_loaded_does_not_answer(make_world: Any):
     """An earlier gateway may have loaded it there: vLLM compares shapes alone."""
     world = await make_world(bases=("org/Tiny-Base", "org/Other"))
     world.engines[1].adapters["desk-1"] = "/somewhere"

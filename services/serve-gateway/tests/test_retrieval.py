@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import threading
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
-from tunewheel_contracts.formats.bundle import Bundle, Decoding
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_contracts.topics import INDEX_VERSIONED
 from tunewheel_embedding.endpoint import EndpointEmbedder
 from tunewheel_embedding.static import StaticEmbedder
-
-from .conftest import BASE, wrap
-
-sys.path.append(str(Path(__file__).resolve().parents[3] / "tests" / "integration"))
-from indexes import STATIC, put_index, without_files
+from tunewheel_testing.adapters import bundle_of
+from tunewheel_testing.indexes import STATIC, put_index, without_files
+from tunewheel_testing.log import wrap
+from tunewheel_testing.waiting import until
 
 SOPS = {
     "returns.md": "# Refunds\n\nA refund takes five days.\n",
@@ -49,9 +45,7 @@ async def indexed(world: Any, documents: Mapping[str, str], embedder: Any = STAT
 
 
 async def until_serves(world: Any, index_id: str | None) -> None:
-    async with asyncio.timeout(60):
-        while world.gateway.retriever.indexes.status("desk")["index"] != index_id:
-            await asyncio.sleep(0.005)
+    await until(lambda: world.gateway.retriever.indexes.status("desk")["index"] == index_id)
 
 
 async def asked(world: Any, text: str = REFUND, **body: Any) -> tuple[dict[str, Any], Mapping[str, str]]:
@@ -298,9 +292,7 @@ async def test_a_new_version_takes_over_and_a_broken_one_changes_nothing(world: 
 
 
 async def until_failed(world: Any, times: int = 1) -> None:
-    async with asyncio.timeout(60):
-        while world.gateway.metrics.value("indexes.failed") < times:
-            await asyncio.sleep(0.005)
+    await until(lambda: world.gateway.metrics.value("indexes.failed") >= times)
 
 
 async def test_an_index_that_is_deleted_under_the_gateway_goes_on_serving(world: Any):
@@ -474,11 +466,7 @@ async def test_passages_count_for_the_limits_of_a_caller(make_world: Any):
 
 async def test_a_route_is_judged_only_if_it_retrieves_as_it_was_judged(world: Any):
     async def judged(retrieval: RetrievalSpec | None) -> bool:
-        bundle = Bundle(
-            base=BASE, model_id="desk-1", adapter_sha256="0" * 64, template_sha256=None,
-            system_prompt="Answer as JSON.", decoding=Decoding(), max_output_tokens=64, precision="float32",
-            retrieval_sha256=retrieval.sha256 if retrieval else None,
-        )  # fmt: skip
+        bundle = bundle_of(retrieval_sha256=retrieval.sha256 if retrieval else None)
         await world.desire(production=("desk-1", 100), judged={"desk-1": bundle})
         (route,) = world.gateway.status(None)["projects"]["desk"]["routes"]
         return route["judged"]

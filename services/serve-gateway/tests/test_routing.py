@@ -7,9 +7,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tunewheel_contracts.fields import ArtifactRef
-from tunewheel_contracts.formats.methods import TrainMethod
-from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.formats.serving import Route, RouteRole
 from tunewheel_serve_gateway.errors import Unavailable, UnknownModel
 from tunewheel_serve_gateway.routing import (
@@ -18,23 +15,16 @@ from tunewheel_serve_gateway.routing import (
     build_table,
     sticky_draw,
 )
+from tunewheel_testing.adapters import BASE, adapter_of
 
 
-def adapter(model_id: str) -> AdapterRef:
-    file = ArtifactRef(path=f"adapters/{model_id}/adapter_model.safetensors", sha256="0" * 64, size_bytes=1)
-    base = BaseModelRef(name="org/Base", revision="r")
-    return AdapterRef(
-        model_id=model_id, path=f"adapters/{model_id}", files=(file,), base=base, method=TrainMethod.LORA
-    )
-
-
-def desired(project: str = "desk", base: str = "org/Base", **shares: tuple[str, int]) -> DesiredProject:
+def desired(project: str = "desk", base: str = BASE.name, **shares: tuple[str, int]) -> DesiredProject:
     routes = tuple(
         Route(
             model_id=model,
             role=RouteRole(role),
             percent=percent,
-            adapter=None if model.startswith("base") else adapter(model),
+            adapter=None if model.startswith("base") else adapter_of(model),
         )
         for role, (model, percent) in shares.items()
     )
@@ -112,16 +102,16 @@ def test_a_stand_in_is_not_forgotten_while_the_engine_has_lost_it():
 
 
 def test_without_a_route_for_production_the_base_answers():
-    assert built(desired()).find("desk", draw=0.5).upstream_model == "org/Base"
+    assert built(desired()).find("desk", draw=0.5).upstream_model == BASE.name
     shadowed = built(desired(shadow=("b", 100)), ready="b").projects["desk"]
     assert shadowed.production is not None
-    assert (shadowed.production.upstream_model, shadowed.waiting_for) == ("org/Base", None)
+    assert (shadowed.production.upstream_model, shadowed.waiting_for) == (BASE.name, None)
 
 
 def test_the_base_goes_on_until_the_first_champion_is_loaded():
     first = built(desired())
     second = built(desired(production=("a", 100)), previous=first)
-    assert second.find("desk", draw=0.5).upstream_model == "org/Base"
+    assert second.find("desk", draw=0.5).upstream_model == BASE.name
 
 
 def route(model_id: str) -> Route:
@@ -173,7 +163,7 @@ def test_the_former_model_answers_on_but_not_for_good_if_the_log_does_not_name_i
     assert stand_ins("c", "d", ready="d", failed="b", previous=before) == ["d"]
     assert stand_ins("c", "d", failed="b", previous=before) == ["c", "d"]
     assert stand_ins(ready="d", failed="b", previous=before) == ["d"]  # the log names nobody
-    assert stand_ins("base-0", previous=built(desired())) == ["org/Base"]
+    assert stand_ins("base-0", previous=built(desired())) == [BASE.name]
 
 
 def test_the_model_before_answers_unless_this_gateway_saw_another_answer():
@@ -214,10 +204,10 @@ def test_champion_and_challenger_are_named_by_what_they_are():
 def test_the_bare_base_is_routed_under_its_id_and_asked_under_its_name():
     table = built(desired(production=("base-0123", 100)))
     target = table.find("desk", draw=0.5)
-    assert (target.model_id, target.upstream_model) == ("base-0123", "org/Base")
+    assert (target.model_id, target.upstream_model) == ("base-0123", BASE.name)
 
 
-@pytest.mark.parametrize("asked", ["org/Base", "base-0"])
+@pytest.mark.parametrize("asked", [BASE.name, "base-0"])
 def test_a_base_is_served_for_one_of_its_projects_while_all_mean_the_same(asked: str):
     """A second project on the base takes nothing from the first one's clients."""
     routes: dict[str, Any] = {"production": ("base-0", 100)}
@@ -237,7 +227,7 @@ OTHER_MEANINGS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("other", OTHER_MEANINGS)
-@pytest.mark.parametrize("asked", ["org/Base", "base-0"])
+@pytest.mark.parametrize("asked", [BASE.name, "base-0"])
 def test_a_base_that_projects_use_in_different_ways_is_ambiguous_unless_the_key_tells(
     asked: str, other: dict[str, Any]
 ):
@@ -255,7 +245,7 @@ def test_a_base_that_projects_use_in_different_ways_is_ambiguous_unless_the_key_
         ("desk/base", ["desk"]),
         ("desk/challenger", ["desk"]),
         ("a", ["desk"]),
-        ("org/Base", ["desk", "two"]),
+        (BASE.name, ["desk", "two"]),
         ("desk/nobody", []),
         ("nobody", []),
     ],
@@ -265,7 +255,7 @@ def test_whatever_a_request_names_its_projects_are_known_before_it_is_routed(mod
     assert table.owners(model) == owners
 
 
-@pytest.mark.parametrize("asked", ["first", "first/base", "a", "org/Base", "base-0"])
+@pytest.mark.parametrize("asked", ["first", "first/base", "a", BASE.name, "base-0"])
 def test_a_refusal_reveals_nothing_about_projects_of_other_keys(asked: str):
     """Nobody learns from a refusal which model a project waits for, nor which project has a model."""
     table = built(

@@ -10,18 +10,16 @@ import json
 import os
 import re
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
+from tunewheel_testing.indexes import put_index
+from tunewheel_testing.log import wrap
+from tunewheel_testing.waiting import until
 
-from .conftest import wrap
 from .node_packages import node_command
-
-sys.path.append(str(Path(__file__).resolve().parents[3] / "tests" / "integration"))
-from indexes import put_index
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs/serving.md").read_text(encoding="utf-8")
 KEY = "k-app"
@@ -32,7 +30,7 @@ def snippets(language: str) -> list[str]:
 
 
 @pytest.fixture
-async def helpdesk(make_world: Any, tmp_path: Path, eventually: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+async def helpdesk(make_world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The page's project behind a gateway, and the environment that the page sets."""
     keys = {"app": {"sha256": hashlib.sha256(KEY.encode()).hexdigest(), "projects": ["helpdesk"]}}
     file = tmp_path / "keys.yaml"
@@ -43,7 +41,7 @@ async def helpdesk(make_world: Any, tmp_path: Path, eventually: Any, monkeypatch
     version = await put_index(world.store, "helpdesk", sops, RetrievalSpec())
     world.tell(wrap(version))
     indexes = world.gateway.retriever.indexes
-    await eventually(lambda: "helpdesk" in world.gateway.table.projects and indexes.of("helpdesk"))
+    await until(lambda: "helpdesk" in world.gateway.table.projects and indexes.of("helpdesk"))
     monkeypatch.setenv("OPENAI_BASE_URL", f"{world.url}/v1")
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     return world

@@ -12,8 +12,10 @@ from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_serve_gateway import snapshot
 from tunewheel_serve_gateway.settings import Settings
 from tunewheel_serve_gateway.snapshot import Snapshot
+from tunewheel_testing.log import wrap
+from tunewheel_testing.specs import spec_of
+from tunewheel_testing.waiting import until
 
-from .conftest import spec_of, wrap
 from .test_catalog import desired
 from .test_on_demand import register
 
@@ -81,17 +83,17 @@ def test_an_event_of_a_later_release_costs_no_other(tmp_path: Path):
 
 
 async def test_a_gateway_without_the_log_answers_by_its_snapshot_until_the_log_replaces_it(
-    make_world: Any, put_adapter: Any, eventually: Any, tmp_path: Path
+    make_world: Any, tmp_path: Path
 ):
     world = await make_world()
     world.declare()
     world.declare("gone")
-    await register(world, put_adapter, "desk-7", judged=True)
+    await register(world, "desk-7", judged=True)
     await world.desire(production=("desk-1", 100))
     await world.serving(production="desk-1")
     settings = world.gateway._settings
     file = Snapshot(settings.work_for("serve-gateway") / "snapshot.jsonl", settings)
-    await eventually(lambda: (found := file.read()) is not None and len(found.catalog.events) == 5)
+    await until(lambda: (found := file.read()) is not None and len(found.catalog.events) == 5)
 
     started = await make_world(beside=world, start=False)
     started.generation = world.generation
@@ -125,24 +127,24 @@ async def test_without_a_snapshot_a_gateway_waits_for_the_log(make_world: Any):
 
 
 async def test_a_snapshot_that_cannot_be_written_is_a_warning_until_it_can_be(
-    make_world: Any, eventually: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(snapshot, "SECONDS_BETWEEN", 0.01)
     (tmp_path / "work" / "serve-gateway" / "snapshot.jsonl").mkdir(parents=True)
     world = await make_world(work_dir=tmp_path / "work")
     world.declare()
-    await eventually(lambda: world.warnings.get("snapshot_not_written"))
+    await until(lambda: world.warnings.get("snapshot_not_written"))
     assert await world.said() == "org/Tiny-Base: hello"
     (tmp_path / "work" / "serve-gateway" / "snapshot.jsonl").rmdir()
-    await eventually(lambda: world.warnings["snapshot_not_written"] is None)
+    await until(lambda: world.warnings["snapshot_not_written"] is None)
 
 
-async def test_a_gateway_that_stops_keeps_what_it_had_just_read(make_world: Any, eventually: Any):
+async def test_a_gateway_that_stops_keeps_what_it_had_just_read(make_world: Any):
     world = await make_world()
     world.declare()
     settings = world.gateway._settings
     file = Snapshot(settings.work_for("serve-gateway") / "snapshot.jsonl", settings)
-    await eventually(lambda: file.read() is not None)
+    await until(lambda: file.read() is not None)
     world.declare("new")
     await world.gateway.close()
     assert (found := file.read()) is not None

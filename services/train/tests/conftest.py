@@ -26,11 +26,12 @@ from tunewheel_basemodel.tiny import write_tiny_model
 from tunewheel_contracts.event import Event
 from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.fields import ArtifactRef
-from tunewheel_contracts.formats.dataset import DatasetCounts, DatasetManifest
+from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef, RunManifest
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.datasets import put_dataset, versioned
 from tunewheel_train.data.datasets import Encoded, encode_examples
 from tunewheel_train.errors import RunStopped
 from tunewheel_train.execution import Trainings
@@ -335,24 +336,16 @@ async def bench(tiny_base: BaseModel, train_path: Path, tmp_path: Path) -> Calla
 
     async def make(base_model: str = str(tiny_base.path), dataset_id: str = "ds-tiny", **train: Any) -> Bench:
         store = ObjectStore(f"file://{tmp_path}/store")
-        manifest = await store_dataset(store, dataset_id, train_path.read_bytes(), base_model, train)
-        ref = await store.put(
-            f"datasets/{manifest.dataset_id}/manifest.json", manifest.model_dump_json().encode()
-        )
-        event = DatasetVersioned(
-            project=manifest.project, dataset_id=manifest.dataset_id, manifest=ref,
-            spec_sha256=manifest.spec_sha256, criteria_sha256=manifest.criteria_sha256,
-            base_model=base_model, counts=manifest.counts, funnel=(),
-        )  # fmt: skip
+        version = await store_dataset(store, dataset_id, train_path.read_bytes(), base_model, train)
         settings = Settings(cache_dir=tmp_path / "cache", train_threads=1, progress_seconds=0.0)
-        return Bench(store, settings, event, manifest)
+        return Bench(store, settings, versioned(*version), version[0])
 
     return make
 
 
 async def store_dataset(
     store: ObjectStore, dataset_id: str, parquet: bytes, base_model: str, train: dict[str, Any]
-) -> DatasetManifest:
+) -> tuple[DatasetManifest, ArtifactRef]:
     spec = ProjectSpec.model_validate(
         {
             "project": "helpdesk",
@@ -365,12 +358,7 @@ async def store_dataset(
             },
         }
     )  # fmt: skip
-    rows = await store.put(f"datasets/{dataset_id}/train.parquet", parquet)
-    return DatasetManifest(
-        dataset_id=dataset_id, project="helpdesk", spec=spec, spec_sha256=spec.sha256,
-        criteria_sha256=spec.criteria_sha256, rows_sha256="0" * 64, train=rows, holdout=rows,
-        counts=DatasetCounts(records=24, examples=24, train=24, holdout=0), funnel=(),
-    )  # fmt: skip
+    return await put_dataset(store, spec, dataset_id=dataset_id, train=parquet)
 
 
 @pytest.fixture

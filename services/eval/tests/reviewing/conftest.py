@@ -16,7 +16,6 @@ from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.review import ReviewSet
 from tunewheel_contracts.formats.scorecard import CriterionCheck, Scorecard
-from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_eval.generations import generations_path
 from tunewheel_eval.plan import make_plan, pin, read_manifest
 from tunewheel_eval.reviewing.answers import Answers
@@ -25,6 +24,7 @@ from tunewheel_eval.reviewing.cases import Cases
 from tunewheel_eval.reviewing.deciding import Reviews
 from tunewheel_eval.scorecards import verdict_of
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.specs import spec_of
 
 Judge = Callable[..., Awaitable[Verdict]]
 Open = Callable[..., Awaitable["Desk"]]
@@ -88,7 +88,11 @@ def judge(
     async def judged(
         *, passed: bool = True, run_id: str = "run-1", evaluation: str = "one", **review: Any
     ) -> Verdict:
-        event = await make_run(spec(**review), run_id=run_id, dataset_id=run_id.replace("run", "ds"))
+        event = await make_run(
+            spec_of(review={"required": True, **review}),
+            run_id=run_id,
+            dataset_id=run_id.replace("run", "ds"),
+        )
         manifest = await read_manifest(store, event.dataset)
         ref = ArtifactRef(path="regression/r.jsonl", sha256="0" * 64, size_bytes=0)
         plan = make_plan(event, manifest, None, regression=ref)
@@ -113,18 +117,6 @@ def rows(example: ChatExample) -> list[dict[str, Any]]:
     asked = [message.model_dump(mode="json") for message in example.messages[:-1]]
     plain = {"example_id": example.example_id, "prompt": asked, "expected": example.messages[-1].content}
     return [{**plain, "role": role, "output": f"{role}'s"} for role in ("candidate", "base")]
-
-
-def spec(**review: Any) -> ProjectSpec:
-    return ProjectSpec.model_validate(
-        {
-            "project": "desk",
-            "base_model": "tiny",
-            "task": {"system_prompt": "You are the help desk."},
-            "criteria": [{"metric": "rouge_l", "minimum": 0}],
-            "review": {"required": True, **review},
-        }
-    )
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from tunewheel_contracts.errors import InvalidEvent, TransientError
-from tunewheel_contracts.event import new_event
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_runtime.telemetry import make_telemetry
@@ -21,6 +20,8 @@ from tunewheel_serve_gateway.completions.recall import RecentCompletions
 from tunewheel_serve_gateway.completions.recording import Recorder
 from tunewheel_serve_gateway.completions.spool import Spool
 from tunewheel_serve_gateway.metrics import Metrics
+from tunewheel_testing.log import wrap
+from tunewheel_testing.waiting import until
 
 SPEC = ProjectSpec.model_validate(
     {
@@ -56,7 +57,7 @@ class Log:
         spool = {name: options.pop(name) for name in ("limit_bytes", "segment_bytes") if name in options}
         self.spool = Spool(directory, **spool)
         spec_of = options.pop("spec_of", lambda _: SPEC)
-        recorder = Recorder(lambda data: new_event(data, source="/test"), spec_of, lambda: "")
+        recorder = Recorder(wrap, spec_of, lambda: "")
         self.log = CompletionLog(
             recorder,
             self._publish,
@@ -104,17 +105,17 @@ def make_log(tmp_path: Path) -> Any:
     return make
 
 
-async def test_completions_are_published_in_batches_and_in_order(make_log: Any, eventually: Any):
+async def test_completions_are_published_in_batches_and_in_order(make_log: Any):
     log = await make_log(batch=4)
     await log.keep(*map(exchange, range(10)))
     log.log.start()
-    await eventually(lambda: len(log.published) == 10)
+    await until(lambda: len(log.published) == 10)
     assert log.published == log.remembered == [f"c-{n}" for n in range(10)]
     assert max(len(batch) for batch in log.batches) == 4
     await log.log.close(timeout_seconds=1)
 
 
-async def test_a_full_disk_drops_the_newest_counts_it_and_tells(make_log: Any, eventually: Any):
+async def test_a_full_disk_drops_the_newest_counts_it_and_tells(make_log: Any):
     log = await make_log(limit_bytes=5_000)
     log.open.clear()
     log.log.start()
@@ -126,14 +127,14 @@ async def test_a_full_disk_drops_the_newest_counts_it_and_tells(make_log: Any, e
     assert log.tells("log_waiting") == taken
     assert len(log.remembered) == 50, "feedback reaches those that were dropped too"
     log.open.set()
-    await eventually(lambda: log.published == [f"c-{n}" for n in range(taken)])
+    await until(lambda: log.published == [f"c-{n}" for n in range(taken)])
     await log.keep(exchange(99))
     assert log.tells("log_full") == 0
     await log.log.close(timeout_seconds=1)
     assert log.published[-1] == "c-99"
 
 
-async def test_a_broker_that_is_away_for_long_gets_everything_in_its_order(make_log: Any, eventually: Any):
+async def test_a_broker_that_is_away_for_long_gets_everything_in_its_order(make_log: Any):
     log = await make_log(segment_bytes=1 << 20)
     log.errors = [TransientError("away")]
     log.open.clear()
@@ -142,13 +143,13 @@ async def test_a_broker_that_is_away_for_long_gets_everything_in_its_order(make_
         for n in range(first, first + 499):
             log.log.offer(exchange(n))
         await log.keep(exchange(first + 499))
-    await eventually(lambda: log.asked == 1)
+    await until(lambda: log.asked == 1)
     assert (log.spool.count, log.published) == (30_000, [])
     log.open.set()
-    await eventually(lambda: len(log.published) == 30_000)
+    await until(lambda: len(log.published) == 30_000)
     assert log.published == [f"c-{n}" for n in range(30_000)]
     assert log.metrics.value("log.dropped") == 0
-    await eventually(lambda: log.spool.size_bytes == 0)
+    await until(lambda: log.spool.size_bytes == 0)
     await log.log.close(timeout_seconds=1)
 
 
@@ -183,7 +184,7 @@ async def test_whatever_makes_a_completion_large_counts(
 
 
 def test_completions_in_memory_are_limited_in_number_and_bytes():
-    made = Recorder(lambda data: new_event(data, source="/test"), lambda _: SPEC, lambda: "").record(
+    made = Recorder(wrap, lambda _: SPEC, lambda: "").record(
         [exchange(n, text="y" * 2_000) for n in range(3)]
     )
     by_bytes, by_number = (
@@ -210,7 +211,7 @@ async def test_closing_flushes(make_log: Any):
     assert len(log.published) == 7
 
 
-async def test_closing_without_a_broker_ends_and_the_next_process_publishes(make_log: Any, eventually: Any):
+async def test_closing_without_a_broker_ends_and_the_next_process_publishes(make_log: Any):
     log = await make_log()
     log.open.clear()
     log.log.start()
@@ -221,21 +222,19 @@ async def test_closing_without_a_broker_ends_and_the_next_process_publishes(make
     assert after.metrics.value("log.recovered") == 1
     await after.keep(exchange(1))
     after.log.start()
-    await eventually(lambda: after.published == ["c-0", "c-1"])
+    await until(lambda: after.published == ["c-0", "c-1"])
     await after.log.close(timeout_seconds=1)
     assert after.spool.size_bytes == 0
 
 
-async def test_an_unacknowledged_completion_is_published_again_under_the_same_id(
-    make_log: Any, eventually: Any
-):
+async def test_an_unacknowledged_completion_is_published_again_under_the_same_id(make_log: Any):
     log = await make_log()
     await log.keep(exchange(0))
     await log._publish([one.record for one in log.spool.read(9).kept])  # and then it is killed
     log.spool.close()
     after = await make_log()
     after.log.start()
-    await eventually(lambda: after.published == ["c-0"])
+    await until(lambda: after.published == ["c-0"])
     assert after.event_ids == log.event_ids
     await after.log.close(timeout_seconds=1)
 
@@ -251,7 +250,7 @@ async def test_a_disk_that_hangs_stops_no_answer(make_log: Any, monkeypatch: pyt
 
 
 async def test_completions_that_cannot_be_read_wait_with_a_warning_and_damaged_ones_are_counted(
-    make_log: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+    make_log: Any, monkeypatch: pytest.MonkeyPatch
 ):
     def refuse(*_: Any) -> None:
         raise OSError(24, "Too many open files")
@@ -265,25 +264,23 @@ async def test_completions_that_cannot_be_read_wait_with_a_warning_and_damaged_o
     with monkeypatch.context() as patched:
         patched.setattr(Path, "open", refuse)
         log.log.start()
-        await eventually(lambda: log.warnings.get("completions_unread"))
+        await until(lambda: log.warnings.get("completions_unread"))
         await log.keep(exchange(3))
         assert (log.published, log.tells("log_waiting"), log.tells("log_dropped_total")) == ([], 4, 0)
-    await eventually(lambda: log.published == ["c-0", "c-2", "c-3"])
-    await eventually(lambda: log.tells("log_dropped_total") == 1)
+    await until(lambda: log.published == ["c-0", "c-2", "c-3"])
+    await until(lambda: log.tells("log_dropped_total") == 1)
     assert log.warnings["completions_unread"] is None
     await log.log.close(timeout_seconds=1)
 
 
 @pytest.mark.parametrize("text", ["x" * 200, "\ud800"], ids=["too large", "no unicode"])
-async def test_an_event_that_is_not_acceptable_does_not_hold_up_the_others(
-    make_log: Any, eventually: Any, text: str
-):
+async def test_an_event_that_is_not_acceptable_does_not_hold_up_the_others(make_log: Any, text: str):
     log = await make_log()
     await log.keep(exchange(0), exchange(1, text=text), exchange(2))
     log.log.start()
-    await eventually(lambda: log.published == ["c-0", "c-2"])
+    await until(lambda: log.published == ["c-0", "c-2"])
     assert log.metrics.value("log.dropped") == 1
-    await eventually(lambda: log.spool.size_bytes == 0)
+    await until(lambda: log.spool.size_bytes == 0)
     await log.log.close(timeout_seconds=1)
 
 
@@ -308,20 +305,20 @@ def test_the_pieces_of_all_answers_count_where_the_client_leaves_before_the_usag
     assert left.said_tokens == 48
 
 
-async def test_a_log_that_breaks_stops_the_service(world: Any, eventually: Any):
+async def test_a_log_that_breaks_stops_the_service(world: Any):
     async def broken(_: Any) -> None:
         raise RuntimeError("a bug")
 
     whole, world.gateway.log._publish_records = world.gateway.log._publish_records, broken
     await world.said()
-    await eventually(lambda: world.broker.failures)
+    await until(lambda: world.broker.failures)
     assert str(world.broker.failures[0]) == "a bug"
     assert await world.said() == "desk-1: hello"
     world.gateway.log._publish_records = whole
 
 
 async def test_a_thread_that_breaks_stops_the_service_and_no_answer(
-    world: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+    world: Any, monkeypatch: pytest.MonkeyPatch
 ):
     def broken(*_: Any) -> None:
         raise RuntimeError("a bug")
@@ -329,7 +326,7 @@ async def test_a_thread_that_breaks_stops_the_service_and_no_answer(
     monkeypatch.setattr(completion_log, "DISK_SECONDS", 0.01)
     monkeypatch.setattr(Recorder, "record", broken)
     assert await world.said() == "desk-1: hello"
-    await eventually(lambda: world.broker.failures)
+    await until(lambda: world.broker.failures)
     assert str(world.broker.failures[0]) == "a bug"
     assert await world.said() == "desk-1: hello"
 
@@ -348,13 +345,13 @@ def on_disk(log: Any) -> bytes:
     return b"".join(path.read_bytes() for path in log.spool._directory.rglob("*.segment"))
 
 
-async def test_erased_completions_leave_the_queue_and_the_disk(make_log: Any, eventually: Any):
+async def test_erased_completions_leave_the_queue_and_the_disk(make_log: Any):
     erased: set[str] = set()
     log = await make_log(batch=2, is_erased=lambda one: one.customer in erased)
     log.open.clear()
     await log.keep(*(by(n, user) for n, user in enumerate(("C-1", "C-7", "C-7", "C-2"))))
     log.log.start()
-    await eventually(lambda: log.asked == 1)
+    await until(lambda: log.asked == 1)
     erased.add("C-7")
     log.log.forget()
     await log.keep(by(4, "C-3"))
@@ -363,7 +360,7 @@ async def test_erased_completions_leave_the_queue_and_the_disk(make_log: Any, ev
     log.open.set()
     await log.log.forgotten(timeout_seconds=10)
     assert b"C-7" not in on_disk(log)
-    await eventually(lambda: log.published == ["c-0", "c-1", "c-3", "c-4"])  # c-1 was on its way
+    await until(lambda: log.published == ["c-0", "c-1", "c-3", "c-4"])  # c-1 was on its way
     await log.log.close(timeout_seconds=1)
     assert log.spool.size_bytes == 0
 
@@ -398,7 +395,7 @@ async def test_completions_left_behind_by_an_ended_process_are_erased_too(make_l
 
 
 async def test_no_erasure_is_told_done_while_the_folders_cannot_be_looked_at(
-    make_log: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+    make_log: Any, monkeypatch: pytest.MonkeyPatch
 ):
     def refuse(_: Any) -> None:
         raise OSError(24, "Too many open files")
@@ -409,7 +406,7 @@ async def test_no_erasure_is_told_done_while_the_folders_cannot_be_looked_at(
         log.log.forget()
         with pytest.raises(TransientError):
             await log.log.forgotten(timeout_seconds=0.01)
-        await eventually(lambda: not log.log._marks)
+        await until(lambda: not log.log._marks)
         assert await log.keep(exchange(0)) is None
     log.log.start()
     await log.log.forgotten(timeout_seconds=10)
@@ -418,14 +415,14 @@ async def test_no_erasure_is_told_done_while_the_folders_cannot_be_looked_at(
 
 
 async def test_completions_of_ended_processes_are_published_by_a_running_one(
-    make_log: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+    make_log: Any, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(completion_log, "ADOPT_SECONDS", 0.0)
     gone, log = await make_log(), await make_log()
     await gone.keep(exchange(0))
     log.log.start()
     gone.spool.close()
-    await eventually(lambda: log.published == ["c-0"])
+    await until(lambda: log.published == ["c-0"])
     await gone.log._writer.stop()
     await log.log.close(timeout_seconds=1)
     assert not list(log.spool._directory.iterdir())
@@ -497,13 +494,11 @@ async def test_an_erasure_does_not_wait_if_the_disk_is_empty(make_log: Any):
     await log.log.close(timeout_seconds=1)
 
 
-async def test_a_client_s_name_for_the_user_that_no_event_can_hold_loses_no_completion(
-    make_log: Any, eventually: Any
-):
+async def test_a_client_s_name_for_the_user_that_no_event_can_hold_loses_no_completion(make_log: Any):
     log, odd = await make_log(), exchange(0)
     odd.user = LARGE
     await log.keep(odd, by(1, "C-1"))
     assert [one.customer for one in log.spool.read(9).kept] == [None, "C-1"]
     log.log.start()
-    await eventually(lambda: log.published == ["c-0", "c-1"])
+    await until(lambda: log.published == ["c-0", "c-1"])
     await log.log.close(timeout_seconds=1)

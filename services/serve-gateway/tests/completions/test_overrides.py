@@ -7,19 +7,16 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tunewheel_contracts.formats.bundle import Bundle, Decoding
-from tunewheel_contracts.formats.run import BaseModelRef
+from tunewheel_contracts.formats.bundle import Decoding
 from tunewheel_serve_gateway.chat_body import PASSED_ON
 from tunewheel_serve_gateway.chat_request import parse_chat_request
 from tunewheel_serve_gateway.completions.overrides import overrides_of
 from tunewheel_serve_gateway.routing import Target
+from tunewheel_testing.adapters import bundle_of
 
 PROMPT = "Answer as JSON."
-BUNDLE = Bundle(
-    base=BaseModelRef(name="org/Tiny-Base", revision="sha256:" + "0" * 64), model_id="desk-1",
-    adapter_sha256="0" * 64, template_sha256=None, system_prompt=PROMPT,
-    decoding=Decoding(temperature=0.3, top_p=0.9), max_output_tokens=64, precision="float32",
-)  # fmt: skip
+DECODING = Decoding(temperature=0.3, top_p=0.9)
+BUNDLE = bundle_of(system_prompt=PROMPT, decoding=DECODING, max_output_tokens=64)
 JUDGED = Target("desk", "desk-1", "desk-1", PROMPT, max_output_tokens=64, bundle=BUNDLE)
 UNJUDGED = Target("desk", "org/Tiny-Base", "org/Tiny-Base", PROMPT, max_output_tokens=64)
 TOOL = {"type": "function", "function": {"name": "look_up"}}

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
-from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.production import InferenceCompleted
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
@@ -13,6 +12,7 @@ from tunewheel_redaction.redaction import Redactor
 from tunewheel_serve_gateway.chat_request import text_of_calls
 from tunewheel_serve_gateway.completions.exchange import Exchange
 from tunewheel_serve_gateway.completions.recording import Recorder
+from tunewheel_testing.log import wrap
 
 SCHEMA = {"type": "object", "properties": {"reply": {"type": "string"}}, "required": ["reply"]}
 RULES = [{"rule": "pattern", "pattern": "^Dear", "field": "reply"}]
@@ -45,7 +45,7 @@ def exchange(output: str = "Hello", *, asked: str = "hi", **values: Any) -> Exch
 def recorded(
     declared: ProjectSpec | None, *exchanges: Exchange, secret: str = "s"
 ) -> list[InferenceCompleted]:
-    recorder = Recorder(lambda data: new_event(data, source="/test"), lambda _: declared, lambda: secret)
+    recorder = Recorder(wrap, lambda _: declared, lambda: secret)
     made = recorder.record(exchanges)
     assert all(one is not None for one in made)
     return [one.data() for one in made if one is not None]
@@ -94,7 +94,7 @@ def test_of_a_project_without_a_declaration_no_text_is_logged():
 
 def test_a_new_spec_counts_from_the_next_answer():
     declared = [spec()]
-    recorder = Recorder(lambda data: new_event(data, source="/test"), lambda _: declared[-1], lambda: "")
+    recorder = Recorder(wrap, lambda _: declared[-1], lambda: "")
     before = recorder.record([exchange()])
     declared.append(spec(output_schema=SCHEMA))
     verdicts = [kept.data().format_valid for kept in (*before, *recorder.record([exchange()])) if kept]

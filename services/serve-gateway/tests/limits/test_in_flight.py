@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tunewheel_testing.waiting import until
 
 
 def keys(tmp_path: Path) -> dict[str, Any]:
@@ -36,7 +37,7 @@ async def make_desk(make_world: Any, **settings: Any) -> Any:
 )
 @pytest.mark.parametrize("stream", [False, True])
 async def test_more_than_may_be_in_flight_is_told_to_come_again(
-    make_world: Any, tmp_path: Path, eventually: Any, limit: dict[str, int], text: str, stream: bool
+    make_world: Any, tmp_path: Path, limit: dict[str, int], text: str, stream: bool
 ):
     world = await make_desk(make_world, **keys(tmp_path), **limit)
     asking = [asyncio.create_task(world.chat(text, headers=as_key(name), stream=stream)) for name in "aaab"]
@@ -47,16 +48,16 @@ async def test_more_than_may_be_in_flight_is_told_to_come_again(
     assert (refused.status, refused.headers["retry-after"]) == (429, "2")
     error = (await refused.json())["error"]
     assert (error["code"], error["type"]) == ("rate_limit_exceeded", "requests")
-    await eventually(lambda: len(world.engine.asked) == 3)  # The other key has its share.
+    await until(lambda: len(world.engine.asked) == 3)  # The other key has its share.
     world.engine.gate.set()
     answers = [one for one in await asyncio.gather(*asking) if one.status == 200]
     assert len([await one.read() for one in answers]) == 3
-    await eventually(lambda: world.gateway.in_flight._all.requests == 0)
+    await until(lambda: world.gateway.in_flight._all.requests == 0)
     assert (world.gateway.in_flight._all.bytes, world.gateway.in_flight._by_caller) == (0, {})
     assert (await world.chat(headers=as_key("a"))).status == 200
 
 
-async def test_a_body_in_chunks_counts_as_the_largest_until_it_is_there(make_world: Any, eventually: Any):
+async def test_a_body_in_chunks_counts_as_the_largest_until_it_is_there(make_world: Any):
     world = await make_desk(make_world, max_in_flight_bytes=3 << 19, max_body_bytes=1 << 20)
     sent = asyncio.Event()
 
@@ -70,7 +71,7 @@ async def test_a_body_in_chunks_counts_as_the_largest_until_it_is_there(make_wor
     (refused,), _ = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
     assert refused.result().status == 429
     sent.set()
-    await eventually(lambda: len(world.engine.asked) == 1)
+    await until(lambda: len(world.engine.asked) == 1)
     assert world.gateway.in_flight._all.bytes < 100
     world.engine.gate.set()
     assert sorted([(await one).status for one in asking]) == [200, 429]
@@ -95,7 +96,7 @@ async def test_more_log_probabilities_than_an_answer_may_have_are_refused(world:
     assert (await world.chat(n=16, max_tokens=4096)).status == 200
 
 
-async def test_log_probabilities_to_come_count_as_bytes_in_flight(make_world: Any, eventually: Any):
+async def test_log_probabilities_to_come_count_as_bytes_in_flight(make_world: Any):
     world = await make_desk(make_world, max_in_flight_bytes=10 << 20)
     asking = [
         asyncio.create_task(world.chat(logprobs=True, top_logprobs=20, max_tokens=4096)) for _ in range(3)

@@ -22,6 +22,7 @@ from structlog.testing import capture_logs
 from tunewheel_runtime.identity.roles import Limits
 from tunewheel_serve_gateway.limits.admission import Charge, rules_of, window_at
 from tunewheel_serve_gateway.limits.counts import PAUSE_SECONDS, PREFIX, SharedCounts
+from tunewheel_testing.waiting import until
 
 HELLO: Any = [{"role": "user", "content": "hi"}]
 NOW = 1_800_000_030.0
@@ -78,8 +79,7 @@ async def test_tokens_count_as_the_engine_counts_them(make_world: Any, tmp_path:
     )
     world.engine.gate.clear()
     first = asyncio.create_task(ask(world, "app", max_tokens=900))
-    while not world.engine.asked:
-        await asyncio.sleep(0.005)
+    await until(lambda: world.engine.asked)
     status, headers, answer = await ask(world, "app", max_tokens=900)
     assert (status, answer["error"]["code"]) == (429, "rate_limit_exceeded")
     assert answer["error"]["type"] == "tokens"
@@ -100,23 +100,21 @@ async def test_tokens_count_as_the_engine_counts_them(make_world: Any, tmp_path:
     assert int(headers["x-ratelimit-remaining-tokens"]) == left - 2 * used, "a failure costs nothing"
 
 
-async def test_a_client_that_leaves_pays_for_what_was_said(make_world: Any, tmp_path: Path, eventually: Any):
+async def test_a_client_that_leaves_pays_for_what_was_said(make_world: Any, tmp_path: Path):
     world = await limited(make_world, **keys(tmp_path, app={"tokens_per_minute": 10_000}))
     world.engine.gate.clear()
     response = await world.chat(stream=True, headers={"authorization": "Bearer k-app"}, max_tokens=4_000)
     await response.content.readany()
     assert int(response.headers["x-ratelimit-remaining-tokens"]) < 6_000
     response.close()
-    await eventually(lambda: world.engine.running == 0)
+    await until(lambda: world.engine.running == 0)
     world.engine.gate.set()
 
     async def left() -> int:
-        return int((await ask(world, "app", max_tokens=1))[1]["x-ratelimit-remaining-tokens"])
+        now = int((await ask(world, "app", max_tokens=1))[1]["x-ratelimit-remaining-tokens"])
+        return now if now >= 9_000 else 0
 
-    async with asyncio.timeout(60):
-        while (now := await left()) < 9_000:
-            await asyncio.sleep(0.01)
-    assert now < 10_000 - 50, "the prompt of either, and the piece that came"
+    assert await until(left) < 10_000 - 50, "the prompt of either, and the piece that came"
 
 
 async def test_a_budget_that_is_used_up_is_told_as_openai_does(make_world: Any, tmp_path: Path):
@@ -263,9 +261,11 @@ async def test_refunds_made_during_an_outage_reach_redis_afterwards(redis: Redis
         now[0] += PAUSE_SECONDS
         await shared.correct("late", [Charge(rule, window, -990)])  # waits for no Redis that is away
     assert await used("other") is not None
-    async with asyncio.timeout(60):
-        while await used("late") != 10:
-            await asyncio.sleep(0.005)
+
+    async def is_corrected() -> bool:
+        return await used("late") == 10
+
+    await until(is_corrected)
     await shared.close()
 
 

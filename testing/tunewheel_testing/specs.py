@@ -8,6 +8,8 @@ from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.spec import ProjectSpec
 
+from tunewheel_testing.adapters import BASE
+
 
 def small_spec(project: str, **overrides: Any) -> ProjectSpec:
     """Return a valid spec for a classification task, with ``overrides`` of its top-level fields."""
@@ -28,6 +30,20 @@ def small_spec(project: str, **overrides: Any) -> ProjectSpec:
         "criteria": [{"metric": "valid_output", "minimum": 0.5}],
     }
     return ProjectSpec.model_validate(raw | overrides)
+
+
+def spec_of(project: str = "desk", *, prompt: str = "Answer as JSON.", **values: Any) -> ProjectSpec:
+    """Return a spec of free text. ``values``: parts of the spec, as YAML has them; those of ``task`` beside
+    its prompt."""
+    return ProjectSpec.model_validate(
+        {
+            "project": project,
+            "base_model": BASE.name,
+            "criteria": [{"metric": "rouge_l", "minimum": 0.1}],
+            **values,
+            "task": {"system_prompt": prompt, **values.get("task", {})},
+        }
+    )
 
 
 def declared(project: str, **overrides: Any) -> Envelope[ProjectDeclared]:

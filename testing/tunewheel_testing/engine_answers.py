@@ -49,9 +49,16 @@ def _choice(body: Body, n: int) -> dict[str, Any]:
     message = {"role": "assistant", "content": None if called else text}
     if called:
         message["tool_calls"] = called
-    logprobs = {"content": [_token(text)]} if body.get("logprobs") else None
+    logprobs = {"content": _tokens(body, text)} if body.get("logprobs") else None
     reason = "tool_calls" if called else "stop"
     return {"index": n, "message": message, "finish_reason": reason, "logprobs": logprobs}
+
+
+def _tokens(body: Body, text: str) -> list[dict[str, Any]]:
+    """Return as many tokens as may be said, with as many alternatives as are asked for: an answer of most
+    bytes."""
+    token, tokens = _token(text), body.get("max_tokens") or 1
+    return [token | {"top_logprobs": [token] * (body.get("top_logprobs") or 0)}] * tokens
 
 
 def _token(text: str) -> dict[str, Any]:

@@ -1,9 +1,8 @@
-"""``tunewheel-engine`` as a process on a tiny random model: it can be killed and started again on its
-port."""
+"""``tunewheel-engine`` as a process that can be killed and started again on its port, and adapters for it."""
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -16,12 +15,13 @@ from safetensors.numpy import save
 from tunewheel_basemodel.digest import sha256_directory
 from tunewheel_basemodel.tiny import write_tiny_model
 from tunewheel_cli.kafka.ports import free_port
-from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_runtime.store import ObjectStore
 
+from tunewheel_testing.adapters import put_adapter
+from tunewheel_testing.waiting import until
+
 LAYERS, WIDTH, RANK = 2, 32, 4  # of ``write_tiny_model``
-STARTS_WITHIN_SECONDS = 300.0
 
 
 def tiny_base(folder: Path, *, context: int = 512) -> BaseModelRef:
@@ -42,33 +42,37 @@ async def tiny_adapter(store: ObjectStore, base: BaseModelRef, model_id: str, se
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base.name,
         "r": RANK, "lora_alpha": 2 * RANK, "target_modules": ["o_proj"],
     }  # fmt: skip
-    path = f"adapters/{model_id}"
-    files = (
-        await store.put(f"{path}/adapter_config.json", json.dumps(config).encode()),
-        await store.put(f"{path}/adapter_model.safetensors", save(weights)),
-    )
-    return AdapterRef(model_id=model_id, path=path, files=files, base=base, method=TrainMethod.LORA)
+    return await put_adapter(store, model_id, weights=save(weights), config=config, base=base)
 
 
-class TinyEngine:
-    """One process. ``adapters`` is the folder that the gateway lays adapters into."""
+class EngineProcess:
+    """One process. ``adapters`` is the folder that the gateway lays adapters into; without ``base`` it serves
+    its default base."""
 
-    def __init__(self, base: BaseModelRef, *, adapters: Path, log: Path) -> None:
+    def __init__(
+        self, *, adapters: Path, log: Path, base: BaseModelRef | None = None, **settings: str
+    ) -> None:
         self._port, self._health_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self._port}"
         self._log = log
+        self.process: subprocess.Popen[bytes] | None = None
+        self.base = base
         self._environment = {
             "TUNEWHEEL_BASE_MODEL": base.name,
+            "TUNEWHEEL_THREADS": "1",
             "TUNEWHEEL_CACHE_DIR": str(log.parent),
             "TUNEWHEEL_ADAPTER_ROOTS": json.dumps([str(adapters)]),
             "TUNEWHEEL_HTTP_PORT": str(self._port),
             "TUNEWHEEL_HEALTH_PORT": str(self._health_port),
-            "TUNEWHEEL_THREADS": "1",
             "TUNEWHEEL_IDENTITY": "open",
+            **settings,
         }
         adapters.mkdir(parents=True, exist_ok=True)
 
     def start(self) -> None:
+        """Start it; a process that runs already goes on."""
+        if self.process is not None:
+            return
         with self._log.open("ab") as log:
             command = [sys.executable, "-m", "tunewheel_engine.main"]
             self.process = subprocess.Popen(
@@ -77,28 +81,32 @@ class TinyEngine:
 
     async def answers(self) -> None:
         """Return once it answers."""
-        async with asyncio.timeout(STARTS_WITHIN_SECONDS), httpx.AsyncClient() as client:
-            while True:
-                assert self.process.poll() is None, self._log.read_text()
-                try:
-                    await client.get(f"http://127.0.0.1:{self._health_port}/health")
-                    return
-                except httpx.TransportError:
-                    await asyncio.sleep(0.05)
+
+        async def is_healthy() -> bool:
+            assert self.process is not None
+            assert self.process.poll() is None, self._log.read_text()
+            with contextlib.suppress(httpx.TransportError):
+                return (await client.get(f"http://127.0.0.1:{self._health_port}/health")).is_success
+            return False
+
+        async with httpx.AsyncClient() as client:
+            await until(is_healthy, "the engine's health")
 
     async def has(self, *adapters: str) -> None:
         """Return once ``adapters`` are loaded."""
-        async with asyncio.timeout(STARTS_WITHIN_SECONDS), httpx.AsyncClient() as client:
-            while True:
-                try:
-                    models = (await client.get(f"{self.url}/v1/models")).json()["data"]
-                    if {model["id"] for model in models} >= set(adapters):
-                        return
-                except httpx.TransportError:
-                    pass
-                await asyncio.sleep(0.02)
+
+        async def are_loaded() -> bool:
+            with contextlib.suppress(httpx.TransportError):
+                models = (await client.get(f"{self.url}/v1/models")).json()["data"]
+                return {model["id"] for model in models} >= set(adapters)
+            return False
+
+        async with httpx.AsyncClient() as client:
+            await until(are_loaded, f"{adapters} on {self.url}")
 
     def kill(self) -> None:
         """End it with SIGKILL."""
-        self.process.kill()
-        self.process.wait(30)
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(30)
+            self.process = None
