@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -207,3 +207,32 @@ def smollm2() -> BaseModel:
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
+    """A tiny random model. Threads that wait for each other cost it more than they give."""
+    import torch
+    from tunewheel_basemodel.locate import locate_base_model
+    from tunewheel_basemodel.tiny import write_tiny_model
+
+    torch.set_num_threads(1)
+    path = write_tiny_model(tmp_path_factory.mktemp("tiny"))
+    return locate_base_model(str(path), cache_dir=path.parent)
+
+
+@pytest.fixture
+def write_adapter(tiny_base: BaseModel, tmp_path: Path) -> Callable[..., Path]:
+    """Call it with a name, a seed and options of LoraConfig for a directory with a random adapter."""
+    from tunewheel_basemodel.tiny import write_random_adapter
+
+    return lambda name, **options: write_random_adapter(tiny_base, tmp_path / "adapters" / name, **options)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real public data beside the checkout; skips the test where it is missing."""
+    folder = Path(__file__).resolve().parents[1] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is missing: it is not part of the repository")
+    return folder

@@ -11,8 +11,6 @@ from tunewheel_cli.kafka.broker import LocalKafka
 from tunewheel_cli.kafka.errors import JarUnavailable
 from tunewheel_cli.topics import ensure_topics
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-
 BrokerFactory = Callable[..., LocalKafka]
 
 
@@ -72,15 +70,6 @@ def module_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     broker = start_broker(tmp_path_factory.mktemp("kafka"))
     yield broker.bootstrap_servers
     broker.stop()
-
-
-@pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """The folder of real public data beside the checkout; skips the test where it is missing."""
-    folder = REPOSITORY.parent / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is missing: it is not part of the repository")
-    return folder
 
 
 @pytest.fixture

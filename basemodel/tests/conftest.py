@@ -6,14 +6,7 @@ from pathlib import Path
 
 import pytest
 from tunewheel_basemodel.loading import load_base
-from tunewheel_basemodel.locate import BaseModel, locate_base_model
-from tunewheel_basemodel.tiny import write_tiny_model
-
-
-@pytest.fixture(scope="session")
-def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
-    path = write_tiny_model(tmp_path_factory.mktemp("tiny"))
-    return locate_base_model(str(path), cache_dir=path.parent)
+from tunewheel_basemodel.locate import BaseModel
 
 
 @pytest.fixture(scope="session")

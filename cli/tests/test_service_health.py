@@ -25,6 +25,7 @@ from tunewheel_cli.service_health import (
 from tunewheel_cli.wheel_report import WheelReport
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.settings import ServiceSettings
+from tunewheel_testing.waiting import until
 from uvicorn import Config, Server
 
 
@@ -34,8 +35,7 @@ async def answering(service: Service) -> AsyncIterator[str]:
     port = free_port()
     server = Server(Config(service.health_asgi(), port=port, lifespan="off", log_config=None))
     serving = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
+    await until(lambda: server.started)
     try:
         yield f"http://127.0.0.1:{port}"
     finally:

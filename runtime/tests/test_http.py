@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import pytest
 import uvicorn
 from tunewheel_runtime.http import PatientHttp
+from tunewheel_testing.waiting import until
 
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -79,8 +80,7 @@ async def serving(app: App, protocol: type[PatientHttp] = LooksWhenTold) -> Asyn
     server = uvicorn.Server(config)
     listener = config.bind_socket()
     task = asyncio.create_task(server.serve(sockets=[listener]))
-    while not server.started:
-        await asyncio.sleep(0.01)
+    await until(lambda: server.started)
     try:
         yield listener.getsockname()[1]
     finally:
@@ -193,13 +193,11 @@ async def test_a_body_that_waits_for_the_service_is_waited_for(expecting: bytes)
         if not expecting:
             writer.write(b"0" * size)
         server = await connection()
-        while not server.is_waiting_for_us():
-            await asyncio.sleep(0.01)
+        await until(server.is_waiting_for_us)
         for _ in range(4):
             server.look_again()
         app.may_read.set()
-        while server.is_waiting_for_us():
-            await asyncio.sleep(0)
+        await until(lambda: not server.is_waiting_for_us())
         server.look_again()  # before a byte that it now asks for has come
         if expecting:
             assert await status(reader) == 100
@@ -214,8 +212,7 @@ async def test_a_client_that_sends_nothing_when_it_is_no_longer_kept_waiting_is_
     async with serving(app) as port, connected(port) as (reader, writer):
         writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n")
         server = await connection()
-        while not server.is_waiting_for_us():
-            await asyncio.sleep(0.01)
+        await until(server.is_waiting_for_us)
         server.look_again()
         app.may_read.set()
         assert await status(reader) == 100
@@ -255,8 +252,7 @@ async def test_a_client_is_sent_more_as_long_as_it_reads() -> None:
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         server = await connection(received=1)
         for _ in range(3):
-            while not server.is_waiting_for_its_reader():
-                await asyncio.sleep(0.01)
+            await until(server.is_waiting_for_its_reader)
             while server.is_waiting_for_its_reader():
                 assert await reader.read(1 << 16)
         assert not app.ended.is_set()

@@ -36,6 +36,7 @@ from tunewheel_runtime.tls import (
     trust,
 )
 from tunewheel_testing.clock import Clock
+from tunewheel_testing.waiting import until
 from websockets.asyncio.client import connect
 
 LOCAL = ("localhost", "127.0.0.1")
@@ -415,8 +416,7 @@ async def test_a_probe_trusts_the_very_certificate_of_its_service(authority: Any
     certfile.write_bytes(certfile.read_bytes() + authority.cafile.read_bytes())
     desk = service(**shown, health_host="0.0.0.0", bootstrap_servers="localhost:1")
     task = asyncio.create_task(desk.serve())
-    while desk.health_port is None:
-        await asyncio.sleep(0)
+    await until(lambda: desk.health_port is not None)
     values = {"health_host": "0.0.0.0", "health_port": desk.health_port}
     try:
         live = await asyncio.to_thread(ask, settings(**shown, **values), "/health/live")

@@ -100,7 +100,7 @@ class FakeEngine:
             self._runner = None
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[str]:
+    async def serving(self) -> AsyncIterator[str]:
         """Serve on a free port; yields the URL."""
         await self.start()
         try:

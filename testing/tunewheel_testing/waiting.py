@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -25,3 +26,12 @@ async def until(
                 await asyncio.sleep(0.005)
     except TimeoutError:
         raise AssertionError(f"{what} did not come true in {patience} s") from None
+
+
+def wait_for(condition: Callable[[], Any], what: str = "the condition") -> Any:
+    """Return what ``condition`` returns once that is truthy; for what runs in another thread or process."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"{what} did not come true in {PATIENCE_SECONDS} s"
+        time.sleep(0.01)
+    return found

@@ -124,7 +124,7 @@ async def test_killed_twice_under_load_and_beset_by_strangers_it_comes_back_and_
     adapter = await stored_adapter(ObjectStore((tmp_path / "store").as_uri()), project, 1)
     port = free_port()
     load = Load(f"http://127.0.0.1:{port}", project)
-    async with FakeEngine(SMOLLM2.name, answers_anything=True).running() as engine, Bus(fresh_kafka) as bus:
+    async with FakeEngine(SMOLLM2.name, answers_anything=True).serving() as engine, Bus(fresh_kafka) as bus:
         await bus.publish(declared(project), desired(project, 1, (adapter, 100)))
         environment = {
             "TUNEWHEEL_BOOTSTRAP_SERVERS": fresh_kafka,

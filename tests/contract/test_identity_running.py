@@ -8,14 +8,14 @@ import re
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 import yaml
 from tunewheel_testing.oidc_issuer import Issuer, make_key
+from tunewheel_testing.waiting import wait_for
 
 PATIENCE_SECONDS = 60.0
 LISTENING = re.compile(r"Uvicorn running on http://127\.0\.0\.1:(\d+)")
@@ -62,9 +62,9 @@ class Running:
                 [sys.executable, "-m", "tunewheel_registry.main"], env={**told, **own}, stdout=output,
                 stderr=subprocess.STDOUT,
             )  # fmt: skip
-        until(lambda: len(self._ports()) == 2)
+        wait_for(lambda: len(self._ports()) == 2)
         clients = [httpx.Client(base_url=f"http://127.0.0.1:{port}") for port in self._ports()]
-        until(lambda: all(map(_answers, clients)))
+        wait_for(lambda: all(map(_answers, clients)))
         self.api, self.health = sorted(clients, key=lambda http: http.get("/health/live").status_code == 200)
 
     @property
@@ -96,13 +96,6 @@ def _answers(http: httpx.Client) -> bool:
         return False
 
 
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.02)
-
-
 @pytest.fixture(scope="module")
 def issuer() -> Iterator[Issuer]:
     with Issuer() as made:
@@ -130,13 +123,13 @@ def registry(issuer: Issuer, mounted: Mounted, tmp_path_factory: pytest.TempPath
 def test_keys_come_change_and_go_while_the_service_runs(registry: Running, mounted: Mounted) -> None:
     assert [registry.status(key) for key in ("first", "second", "third")] == [200, 401, 401]
     mounted.hold(app=["first", "second"])
-    until(lambda: registry.status("second") == 200)
+    wait_for(lambda: registry.status("second") == 200)
     assert registry.status("first") == 200, "both count while an application changes keys"
     mounted.hold(app=["second"], other=["third"])
-    until(lambda: registry.status("first") == 401)
+    wait_for(lambda: registry.status("first") == 401)
     assert [registry.status(key) for key in ("second", "third")] == [200, 200]
     mounted.hold()
-    until(lambda: registry.status("second") == 401)
+    wait_for(lambda: registry.status("second") == 401)
     assert registry.status("third") == 401
 
 
@@ -145,7 +138,7 @@ def test_no_credential_stands_in_the_log_or_in_an_answer(
 ) -> None:
     key = f"{CANARY}-key"
     mounted.hold(app=[key])
-    until(lambda: registry.status(key) == 200)
+    wait_for(lambda: registry.status(key) == 200)
     of_others = make_key("RS256", issuer.key.kid)
     tokens = [
         issuer.token("ada", ["readers"], note=CANARY),
@@ -173,7 +166,7 @@ def test_no_credential_stands_in_the_log_or_in_an_answer(
     answers += [registry.ask(f"Bearer {key}", "/v1/projects/desk/models"), registry.ask("", "/v1/projects")]
     assert {answer.status_code for answer in answers} == {200, 401, 403, 404}
     mounted.write(f"keys: {{app: {{sha256: '{CANARY}-plain")
-    until(
+    wait_for(
         lambda: registry.status(key) == 200 and "cannot be read" in registry.health.get("/health/ready").text
     )
 
@@ -190,8 +183,8 @@ def test_no_credential_stands_in_the_log_or_in_an_answer(
 
 def test_tokens_are_taken_while_the_issuers_keys_rotate(registry: Running, issuer: Issuer) -> None:
     old = issuer.token("ada", ["readers"])
-    until(lambda: registry.status(old) == 200)
+    wait_for(lambda: registry.status(old) == 200)
     issuer.rotate("ES256", keep=1)
-    until(lambda: registry.status(issuer.token("ada", ["readers"])) == 200)
+    wait_for(lambda: registry.status(issuer.token("ada", ["readers"])) == 200)
     assert registry.status(old) == 200
     assert registry.status(issuer.token("ada", ["others"])) == 403

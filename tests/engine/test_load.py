@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx
 import openai
 import pytest
 from openai import AsyncOpenAI
+from tunewheel_testing.waiting import until
 
 pytestmark = pytest.mark.e2e
 
@@ -23,12 +23,6 @@ async def running(http: httpx.AsyncClient, engine: Any) -> float:
     values = re.findall(r"^vllm:num_requests_(?:running|waiting)(?:\{.*\})? (\S+)$", text, re.MULTILINE)
     assert len(values) >= 2
     return sum(float(value) for value in values)
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(120):
-        while not await condition():
-            await asyncio.sleep(0.05)
 
 
 async def test_a_client_that_leaves_its_stream_frees_the_row(client: AsyncOpenAI, http, engine) -> None:

@@ -17,8 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.service import Service
-
-PATIENCE_SECONDS = 300.0
+from tunewheel_testing.waiting import PATIENCE_SECONDS, until
 
 
 @dataclass(frozen=True)
@@ -145,13 +144,6 @@ class Bus:
                     if len(found) == count:
                         break
         return found
-
-
-async def until(condition: Callable[[], bool], *, patience: float = PATIENCE_SECONDS) -> None:
-    """Wait for ``condition`` to hold."""
-    async with asyncio.timeout(patience):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 @contextlib.asynccontextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import shutil
@@ -32,8 +31,9 @@ from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.identity import content_id
 from tunewheel_runtime.service import Service
 from tunewheel_testing.specs import declared
+from tunewheel_testing.waiting import until
 
-from .bus import PATIENCE_SECONDS, Bus, running
+from .bus import Bus, running
 from .fork_server import forked
 
 pytestmark = pytest.mark.integration
@@ -345,9 +345,7 @@ async def _table_holds(service: Service, project: str, count: int) -> None:
 
     assert service.store.local_root is not None
     table = RecordTable(str(service.store.local_root / "records"))
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while table.arrivals().filter(pl.col("project") == project).height < count:
-            await asyncio.sleep(0.1)
+    await until(lambda: table.arrivals().filter(pl.col("project") == project).height >= count)
 
 
 async def test_records_that_were_removed_from_the_log_are_missed_loudly(

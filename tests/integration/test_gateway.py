@@ -101,7 +101,7 @@ async def test_the_log_decides_who_answers_and_learns_what_was_said(kafka: str, 
     store = ObjectStore((tmp_path / "store").as_uri())
     first, second = await stored_adapter(store, project, 1), await stored_adapter(store, project, 2)
     stub = FakeEngine(SMOLLM2.name)
-    async with stub.running() as engine, Bus(kafka) as bus:
+    async with stub.serving() as engine, Bus(kafka) as bus:
         await bus.publish(declared(project), desired(project, 1, (first, 100)))
         async with running(gateway(kafka, tmp_path, engine)) as service, client_of(service) as client:
             await answered_by(client, project, first.model_id)
@@ -119,7 +119,7 @@ async def test_the_log_decides_who_answers_and_learns_what_was_said(kafka: str, 
 
 
 async def test_every_completion_is_on_the_log_after_a_clean_stop(kafka: str, tmp_path: Path, project: str):
-    async with FakeEngine(SMOLLM2.name).running() as engine, Bus(kafka) as bus:
+    async with FakeEngine(SMOLLM2.name).serving() as engine, Bus(kafka) as bus:
         await bus.publish(declared(project))
         async with running(gateway(kafka, tmp_path, engine)) as service, client_of(service) as client:
             await answered_by(client, project, SMOLLM2.name)
@@ -143,7 +143,7 @@ async def test_feedback_for_an_answer_of_any_gateway_is_on_the_log_before_it_is_
     kafka: str, tmp_path: Path, project: str
 ):
     secret = {"completion_secret": "shared by gateways"}
-    async with FakeEngine(SMOLLM2.name).running() as engine, Bus(kafka) as bus:
+    async with FakeEngine(SMOLLM2.name).serving() as engine, Bus(kafka) as bus:
         await bus.publish(declared(project))
         first = gateway(kafka, tmp_path, engine, work_dir=tmp_path / "first", **secret)
         second = gateway(kafka, tmp_path, engine, work_dir=tmp_path / "second", **secret)
@@ -215,7 +215,7 @@ async def test_a_gateway_that_starts_while_kafka_is_away_answers_and_takes_up_wh
         return lambda: os.killpg(broker.process.pid, number)
 
     ways = [(signalled(signal.SIGSTOP), signalled(signal.SIGCONT)), (broker.kill, broker.start)]
-    async with FakeEngine(SMOLLM2.name).running() as engine:
+    async with FakeEngine(SMOLLM2.name).serving() as engine:
         async with Bus(kafka) as bus:
             await bus.publish(declared(project), desired(project, 1, (models[0], 100)))
             async with running(gateway(kafka, tmp_path, engine)):

@@ -47,7 +47,7 @@ async def test_the_newest_index_that_opens_is_in_the_answers(kafka: str, tmp_pat
         return await put_index(store, project, documents, spec.retrieval)
 
     first = await version(SOPS)
-    async with FakeEngine(SMOLLM2.name).running() as engine, Bus(kafka) as bus:
+    async with FakeEngine(SMOLLM2.name).serving() as engine, Bus(kafka) as bus:
         await bus.publish(declared(project, retrieval={"top_k": 1}), new_event(first, source="/test"))
         async with running(gateway(kafka, tmp_path, engine)) as service, client_of(service) as client:
             told = await answered_from(client, project, first.index_id)

@@ -8,8 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from tunewheel_cli.kafka.broker import FOLDER, LocalKafka
 from tunewheel_cli.kafka.errors import DataCorrupt, DataInUse, PortInUse
 from tunewheel_cli.places import cache_dir
 from tunewheel_cli.topics import Topic, check_topics, ensure_topics, wanted_topics
+from tunewheel_testing.waiting import wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -36,13 +35,6 @@ async def read_all(servers: str, topic: str) -> list[bytes]:
         while len(values) < sum(ends.values()):
             values.append((await consumer.getone()).value)
         return values
-
-
-def wait_for(condition: Callable[[], bool], *, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.05)
 
 
 def gone(pid: int) -> bool:

@@ -204,7 +204,7 @@ async def test_a_rollback_brings_the_champion_before_back_in_the_gateway(
     store = ObjectStore((tmp_path / "store").as_uri())
     first, second = [await stored_adapter(store, project, n) for n in (1, 2)]
     async with (
-        FakeEngine(SMOLLM2.name).running() as engine,
+        FakeEngine(SMOLLM2.name).serving() as engine,
         Bus(kafka) as bus,
         running(registry(kafka, tmp_path)),
     ):

@@ -7,8 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -20,17 +19,11 @@ import pytest
 from tunewheel_cli.kafka.ports import free_port
 from tunewheel_cli.roster import choose
 from tunewheel_cli.run_state import RunState, living
+from tunewheel_testing.waiting import wait_for
 
 from .wheels import free_ports
 
 pytestmark = pytest.mark.integration
-
-
-def wait_for(condition: Callable[[], bool], *, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.05)
 
 
 class Shell:

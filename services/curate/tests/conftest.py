@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -16,7 +15,6 @@ from tunewheel_curate.examples.tokens import ModelTokens
 from tunewheel_curate.stage import RECORD_SCHEMA
 from tunewheel_curate.versions import suite
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 MakeRecords = Callable[..., pl.DataFrame]
@@ -97,15 +95,6 @@ def spec() -> MakeSpec:
 @pytest.fixture(scope="session")
 def varied_rows() -> Callable[..., list[dict[str, Any]]]:
     return varied
-
-
-@pytest.fixture
-def shared_data() -> Path:
-    """The folder of real public data beside the checkout; skips the test where it is missing."""
-    folder = REPOSITORY.parent / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is missing: it is not part of the repository")
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import structlog
 from starlette.testclient import TestClient
-from tunewheel_basemodel.locate import BaseModel, locate_base_model
-from tunewheel_basemodel.tiny import write_random_adapter, write_tiny_model
+from tunewheel_basemodel.locate import BaseModel
 from tunewheel_engine.engine import Engine, load_engine
 from tunewheel_engine.main import make_app
 from tunewheel_engine.settings import Settings
 from tunewheel_runtime.identity.access import Access
 
 PROMPT = [5, 9, 33, 70, 101, 7, 250, 12]
-
-
-@pytest.fixture(scope="session")
-def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
-    path = write_tiny_model(tmp_path_factory.mktemp("tiny"))
-    return locate_base_model(str(path), cache_dir=path.parent)
-
-
-@pytest.fixture
-def write_adapter(tiny_base: BaseModel, tmp_path: Path) -> Callable[..., Path]:
-    """Call it with a name, a seed and options of LoraConfig for a directory with a random adapter."""
-
-    def write(name: str, **options: Any) -> Path:
-        return write_random_adapter(tiny_base, tmp_path / "adapters" / name, **options)
-
-    return write
 
 
 @pytest.fixture

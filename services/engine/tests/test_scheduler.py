@@ -11,6 +11,7 @@ import pytest
 from tunewheel_engine.engine import Engine, load_engine
 from tunewheel_engine.errors import EngineFailed, Overloaded
 from tunewheel_generation.generation import Generation
+from tunewheel_testing.waiting import until
 
 PROMPT = [5, 9, 33, 70, 101, 7, 250, 12]
 
@@ -49,12 +50,6 @@ def endless() -> Generation:
 async def collect(engine: Engine, generation: Generation) -> list[int]:
     async with aclosing(engine.start(generation)) as steps:
         return [step.token.id async for step in steps]
-
-
-async def until(condition) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def test_requests_together_get_what_they_get_alone(running: Engine) -> None:

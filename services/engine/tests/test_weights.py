@@ -21,6 +21,7 @@ from tunewheel_engine.engine import Engine, load_engine
 from tunewheel_engine.errors import AdapterRefused, ModelNotFound
 from tunewheel_engine.settings import Settings
 from tunewheel_generation.generation import Generation, WholeModel
+from tunewheel_testing.waiting import until
 
 PROMPT = [5, 9, 33, 70, 101, 7, 250, 12]
 
@@ -90,9 +91,7 @@ async def test_unloading_lets_requests_finish_and_then_frees_the_weights(
         with pytest.raises(ModelNotFound, match="unloaded just now"):
             running.start(late)
         assert [first, *[step.token.id async for step in steps]] == alone
-    async with asyncio.timeout(60):
-        while form in running.scheduler._lanes:
-            await asyncio.sleep(0.01)
+    await until(lambda: form not in running.scheduler._lanes)
     assert lane() is None
     assert model() is None
     assert await tokens_of(running, whole) == alone, "the name is free, and its files load again"

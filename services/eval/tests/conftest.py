@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from tunewheel_basemodel.loading import load_base
-from tunewheel_basemodel.locate import BaseModel, locate_base_model
-from tunewheel_basemodel.tiny import write_random_adapter, write_tiny_model
+from tunewheel_basemodel.locate import BaseModel
+from tunewheel_basemodel.tiny import write_random_adapter
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.formats.dataset import ChatExample
@@ -42,15 +42,6 @@ ASKED = [
     "You sent it to the wrong address",
     "refund",
 ]
-
-
-@pytest.fixture(scope="session")
-def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
-    import torch
-
-    torch.set_num_threads(1)  # threads that wait for each other cost a model this small more than they give
-    path = write_tiny_model(tmp_path_factory.mktemp("tiny"))
-    return locate_base_model(str(path), cache_dir=path.parent)
 
 
 @pytest.fixture(scope="session")

@@ -42,6 +42,7 @@ from tunewheel_runtime.retry import Backoff
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing.indexes import STATIC, put_index, without_files
 from tunewheel_testing.log import lease
+from tunewheel_testing.waiting import until
 
 from .conftest import example, make_spec
 
@@ -423,12 +424,6 @@ class Told(dict[str, str]):
             self[name] = text
 
 
-async def turn_to(seen: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not seen():
-            await asyncio.sleep(0.005)
-
-
 def turns(told: Told, seconds: float = 600.0) -> Turns:
     return Turns(told.warn, seconds, between_tries=Backoff(attempts=1, first=0.01, longest=0.01))
 
@@ -452,13 +447,13 @@ async def test_an_evaluation_waits_for_its_endpoint_while_others_go_on_and_outli
         verdict = await second
     assert isinstance(verdict, EvalPassed)
     assert not first.done()
-    await turn_to(lambda: bool(told))
+    await until(lambda: bool(told))
     (text,) = told.values()
     assert text.startswith("the evaluation of run-1 waits, others go on: no vectors of its questions: ")
     first.cancel()  # kill -9: its event is not committed, and comes again
     await asyncio.wait({first})
     again = asyncio.create_task(turns(told).take("run-1", lease(), partial(judge, waiting, version)))
-    await turn_to(lambda: bool(told))
+    await until(lambda: bool(told))
     assert not again.done()
     newer = await indexed(store, CHANGED)
     monkeypatch.setattr(Away, "is_back", True)
@@ -483,7 +478,7 @@ async def test_who_waits_for_an_index_is_judged_by_the_next_one_and_stops_with_i
 
     assert await turns(told).take("run-1", own, judge) == "ix-2"
     stopped = asyncio.create_task(turns(told).take("run-1", own, judge))
-    await turn_to(lambda: bool(told))
+    await until(lambda: bool(told))
     own.lose("the service is stopping")
     with pytest.raises(LeaseLost):
         await stopped

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import AsyncIterator, Mapping
 
@@ -15,6 +14,7 @@ from tunewheel_contracts.events.upstream import DocumentWithdrawn
 from tunewheel_contracts.identity import content_id
 from tunewheel_embedding.errors import EmbeddingRefused
 from tunewheel_runtime.leadership import LeadershipLost
+from tunewheel_testing.waiting import until
 
 from .world import Process, World, texts
 
@@ -233,9 +233,7 @@ async def test_a_process_tries_again_by_itself_what_was_refused(world: World, en
     await process.settle()
     endpoint.refuses = "Nothing"
     await process.indexer.start()
-    async with asyncio.timeout(30):
-        while len(world.named) < 2:
-            await asyncio.sleep(0.01)
+    await until(lambda: len(world.named) >= 2)
     await process.indexer.stop()
     assert world.named[-1].counts.left_out == {}
     await process.indexer.builder.embedders.close()

@@ -11,6 +11,7 @@ from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_index import building, indexer
 from tunewheel_index.project import Project
 from tunewheel_runtime.store import ArtifactConflict
+from tunewheel_testing.waiting import until
 
 from .world import UNREACHABLE, Process, World, spec, texts
 
@@ -74,14 +75,11 @@ async def test_a_worker_builds_by_itself_tells_troubles_and_tries_again(
     process = await Process(world).start()
     await process.indexer.start()
     async with asyncio.timeout(30):
-        while not world.named or world.warnings.get("index shop") is not None:
-            await asyncio.sleep(0.01)
+        await until(lambda: world.named and world.warnings.get("index shop") is None)
         process.declared.tell(world.declare(embedding=UNREACHABLE))
-        while "TUNEWHEEL_SPEC_HOSTS" not in (world.warnings.get("index shop") or ""):
-            await asyncio.sleep(0.01)
+        await until(lambda: "TUNEWHEEL_SPEC_HOSTS" in (world.warnings.get("index shop") or ""))
         process.declared.tell(world.declare(passage_tokens=16))
-        while len(world.named) < 2 or world.warnings.get("index shop") is not None:
-            await asyncio.sleep(0.01)
+        await until(lambda: len(world.named) >= 2 and world.warnings.get("index shop") is None)
     await process.indexer.stop()
     assert [one.changed for one in world.named] == [1, 0]
     assert world.read_whole == 2, "another configuration needs the texts"
@@ -104,12 +102,10 @@ async def test_a_project_whose_endpoint_hangs_delays_no_other(world: World) -> N
     process.indexer.builder.build = held
     await process.indexer.start()
     async with asyncio.timeout(30):
-        while not world.named:
-            await asyncio.sleep(0.01)
+        await until(lambda: world.named)
         assert [one.project for one in world.named] == ["quick"]
         hangs.set()
-        while len(world.named) < 2:
-            await asyncio.sleep(0.01)
+        await until(lambda: len(world.named) >= 2)
     await process.indexer.stop()
 
 
@@ -127,9 +123,7 @@ async def test_an_error_of_one_project_stops_no_other(world: World, monkeypatch:
 
     process.indexer.builder.build = failing
     await process.indexer.start()
-    async with asyncio.timeout(30):
-        while not world.named or world.warnings.get("index shop") is not None:
-            await asyncio.sleep(0.01)
+    await until(lambda: world.named and world.warnings.get("index shop") is None)
     await process.indexer.stop()
 
 
@@ -153,9 +147,7 @@ async def test_a_stalled_process_that_has_the_last_word_is_corrected(world: Worl
 
 
 async def until_named(world: World, count: int) -> None:
-    async with asyncio.timeout(30):
-        while len(world.named) < count:
-            await asyncio.sleep(0.01)
+    await until(lambda: len(world.named) >= count)
 
 
 @pytest.mark.parametrize("refused", [False, True])

@@ -21,8 +21,7 @@ from typing import Any, TypeVar
 import polars as pl
 import pytest
 from tunewheel_basemodel.loading import load_base
-from tunewheel_basemodel.locate import BaseModel, locate_base_model
-from tunewheel_basemodel.tiny import write_tiny_model
+from tunewheel_basemodel.locate import BaseModel
 from tunewheel_contracts.event import Event
 from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.fields import ArtifactRef
@@ -84,12 +83,6 @@ def pytest_runtest_setup() -> None:
     import torch
 
     torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="session")
-def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
-    path = write_tiny_model(tmp_path_factory.mktemp("tiny"))
-    return locate_base_model(str(path), cache_dir=path.parent)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.events.training import TrainCompleted, TrainFailed
+from tunewheel_testing.waiting import until
 from tunewheel_train.progress import Failed
 from tunewheel_train.runs import bases
 from tunewheel_train.worker import of_shortage
@@ -94,8 +95,7 @@ async def test_a_search_on_a_dead_hub_ends_with_its_lease(bench, tmp_path: Path,
         update={"retry_first_delay_seconds": 3_600.0, "retry_max_delay_seconds": 3_600.0}
     )
     task = asyncio.create_task(made.train())
-    while not (tmp_path / "seen").exists():
-        await asyncio.sleep(0.02)
+    await until((tmp_path / "seen").exists)
     made.lease.lost.set()
     with pytest.raises(made.lease.Lost):
         await task

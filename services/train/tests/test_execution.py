@@ -24,6 +24,7 @@ from tunewheel_contracts.events.training import (
 )
 from tunewheel_contracts.formats.run import BaseModelRef, RunManifest
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.waiting import until
 from tunewheel_train.execution import sweep
 from tunewheel_train.progress import Failed, Message, Stopped
 from tunewheel_train.runs import process, remote_checkpoints
@@ -38,12 +39,6 @@ OTHER = "helpdesk-0123456789ab"
 def in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs stay in their middle until they are interrupted; see ``light_worker.wait_at``."""
     monkeypatch.setenv("LIGHT_WAIT", "1")
-
-
-async def until(condition) -> None:
-    async with asyncio.timeout(240):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 def progressed(bench) -> bool:

@@ -14,6 +14,7 @@ from tunewheel_contracts.events.training import (
     TrainFailed,
     TrainStarted,
 )
+from tunewheel_testing.waiting import until
 from tunewheel_train.execution import Trainings
 from tunewheel_train.runs.controls import Versions
 
@@ -52,8 +53,7 @@ async def versions_of(bench):
 
 
 async def waiting(trainings: Any) -> None:
-    while not trainings._slots._waiting:
-        await asyncio.sleep(0.01)
+    await until(lambda: trainings._slots._waiting)
 
 
 async def test_of_versions_that_wait_the_newest_alone_is_trained(versions_of, monkeypatch):

@@ -18,6 +18,7 @@ from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable
 from tunewheel_ingest.parsing.limits import Limits
 from tunewheel_ingest.parsing.process import ParserProcess
 from tunewheel_ingest.parsing.worker import Order, outcome_of
+from tunewheel_testing.waiting import until
 
 from .pdfs import MANUAL, bomb_pdf, encrypted_pdf, make_pdf
 
@@ -99,8 +100,7 @@ async def test_a_cancelled_reading_leaves_nothing_behind(parser: ParserProcess, 
     first.write_bytes(make_pdf(*MANUAL))
     second.write_bytes(b"<p>second")
     reading = asyncio.create_task(parser.parse(first, media_type="application/pdf", name="a.pdf"))
-    while parser._process is None:
-        await asyncio.sleep(0)
+    await until(lambda: parser._process is not None)
     process = parser._process
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -26,6 +26,7 @@ from tunewheel_contracts.events.training import (
 from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_runtime.jobs import Lease, LeaseLost
+from tunewheel_testing.waiting import until
 from tunewheel_train.execution import Trainings
 from tunewheel_train.launching.cluster import MOST_HICCUPS, ClusterTrainings
 from tunewheel_train.launching.jobs import JobRefused, JobState
@@ -161,12 +162,6 @@ def desk(bench: Any, tmp_path: Path) -> Callable[..., Any]:
         return Desk(made, Cluster(made, tmp_path, broken))
 
     return make
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def started(desk: Desk) -> list[Envelope[TrainStarted]]:

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_runtime.jobs import LeaseLost
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.waiting import until
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Job
 from tunewheel_train.progress import Completed, Failed, Stopped
@@ -103,9 +104,7 @@ class Nodes:
 
 
 async def until_all_train(*machines: Machine, times: int = 1) -> None:
-    async with asyncio.timeout(60):
-        while any(len(machine.jobs) < times for machine in machines):
-            await asyncio.sleep(0.001)
+    await until(lambda: all(len(machine.jobs) >= times for machine in machines))
 
 
 async def test_node_0_waits_for_the_others_and_says_how_all_train():
