@@ -60,7 +60,7 @@ async def put_dataset(
         "counts": DatasetCounts(records=examples, examples=examples, **({"holdout": 0} | sizes)),
         "funnel": (),
     }
-    manifest = DatasetManifest(**(values | refs | changes))
+    manifest = DatasetManifest.model_validate(values | refs | changes)
     path, content = f"datasets/{dataset_id}/manifest.json", manifest.model_dump_json().encode()
     return manifest, await store.put(path, content)
 
@@ -71,7 +71,9 @@ def versioned(manifest: DatasetManifest, ref: ArtifactRef, **changes: Any) -> Da
         name: getattr(manifest, name)
         for name in ("project", "dataset_id", "spec_sha256", "criteria_sha256", "counts", "funnel")
     }
-    return DatasetVersioned(**(values | {"manifest": ref, "base_model": manifest.spec.base_model} | changes))
+    return DatasetVersioned.model_validate(
+        values | {"manifest": ref, "base_model": manifest.spec.base_model} | changes
+    )
 
 
 def trained(

@@ -46,12 +46,9 @@ async def tiny_adapter(store: ObjectStore, base: BaseModelRef, model_id: str, se
 
 
 class EngineProcess:
-    """One process. ``adapters`` is the folder that the gateway lays adapters into; without ``base`` it serves
-    its default base."""
+    """One process. ``adapters`` is the folder that the gateway lays adapters into."""
 
-    def __init__(
-        self, *, adapters: Path, log: Path, base: BaseModelRef | None = None, **settings: str
-    ) -> None:
+    def __init__(self, base: BaseModelRef, *, adapters: Path, log: Path, **settings: str) -> None:
         self._port, self._health_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self._port}"
         self._log = log

@@ -28,12 +28,18 @@ def adapter_of(model_id: str) -> dict[str, Any]:
 
 
 class Story:
-    """The events of one project, in the order in which they happened. The clock moves a minute an event."""
+    """The events of one project, in the order in which they happened, ``every`` so often."""
 
-    def __init__(self, project: str = PROJECT) -> None:
+    every = timedelta(minutes=1)
+
+    def __init__(self, project: str = PROJECT, start: datetime = START) -> None:
         self.project = project
         self.events: list[Envelope[Any]] = []
-        self.now = START
+        self.now = start
+
+    def tell(self, topic: str, by: Envelope[Any] | None = None, /, **fields: Any) -> Envelope[Any]:
+        """Add an event of ``fields`` alone, caused by ``by``."""
+        return self.add(BY_NAME[topic].event.model_validate({"project": self.project} | fields), by)
 
     def say(
         self, topic: str, by: Envelope[Any] | None = None, /, *, like: str = "", **fields: Any
@@ -51,7 +57,7 @@ class Story:
         return self.events[-1]
 
     def pass_time(self) -> None:
-        self.now += timedelta(minutes=1)
+        self.now += self.every
 
     def request(self, name: str = "r-1", **fields: Any) -> Envelope[Any]:
         """Ask for a version of named records: this begins a turn."""

@@ -60,7 +60,7 @@ def engine(folder: Path) -> Iterator[EngineProcess]:
 
 
 @pytest.fixture
-async def adapter(engine: EngineProcessProcess, folder: Path, project: str) -> AdapterRef:
+async def adapter(engine: EngineProcess, folder: Path, project: str) -> AdapterRef:
     store = ObjectStore((folder / "store").as_uri())
     return await tiny_adapter(store, engine.base, f"{project}-adapter", seed=7)
 

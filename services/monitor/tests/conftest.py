@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -10,17 +9,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 from tunewheel_contracts import topics
-from tunewheel_contracts.errors import TransientError
-from tunewheel_contracts.event import Envelope, Event, new_event
+from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.lifecycle import ModelPromoted, ServingDesired, Stage
 from tunewheel_contracts.events.production import InferenceCompleted
 from tunewheel_contracts.events.upstream import FeedbackReceived, ProjectDeclared
-from tunewheel_contracts.fields import ArtifactRef
-from tunewheel_contracts.formats.dataset import ChatMessage, DatasetCounts, DatasetManifest
-from tunewheel_contracts.formats.run import BaseModelRef
+from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.topics import TopicSpec
@@ -37,8 +32,10 @@ from tunewheel_runtime.deadletter import Position
 from tunewheel_runtime.service import Delivery
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_runtime.telemetry import make_telemetry
+from tunewheel_testing.adapters import BASE
+from tunewheel_testing.datasets import put_dataset
+from tunewheel_testing.log import MemoryLog, Table
 
-SHA = "0" * 64
 START = datetime(2026, 1, 1, tzinfo=UTC)
 FITTED: dict[str, Reference | None] = {}
 """References that any test had fitted: one dataset id stands for the same texts in all of them."""
@@ -84,31 +81,17 @@ def spec_of(project: str = "desk", **changes: Any) -> ProjectSpec:
 async def store_dataset(store: ObjectStore, spec: ProjectSpec, dataset_id: str, texts: Sequence[str]) -> None:
     """Put a dataset version of ``texts`` into ``store``: three quarters to train on, the rest held out."""
     cut = len(texts) * 3 // 4
-    refs: list[ArtifactRef] = []
-    for split, part in (("train", texts[:cut]), ("holdout", texts[cut:])):
-        rows = [
+    train, holdout = (
+        [
             {
                 "example_id": f"{split}-{n:05d}",
                 "messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "{}"}],
             }
             for n, text in enumerate(part)
         ]
-        file = io.BytesIO()
-        pl.DataFrame(rows).write_parquet(file)
-        refs.append(await store.put(f"datasets/{dataset_id}/{split}.parquet", file.getvalue()))
-    manifest = DatasetManifest(
-        dataset_id=dataset_id,
-        project=spec.project,
-        spec=spec,
-        spec_sha256=SHA,
-        criteria_sha256=SHA,
-        rows_sha256=SHA,
-        train=refs[0],
-        holdout=refs[1],
-        counts=DatasetCounts(records=len(texts), examples=len(texts), train=cut, holdout=len(texts) - cut),
-        funnel=(),
+        for split, part in (("train", texts[:cut]), ("holdout", texts[cut:]))
     )
-    await store.put(f"datasets/{dataset_id}/manifest.json", manifest.model_dump_json().encode())
+    await put_dataset(store, spec, dataset_id=dataset_id, train=train, holdout=holdout)
 
 
 @dataclass
@@ -153,54 +136,16 @@ def traffic() -> Traffic:
     return Traffic()
 
 
-class Table:
-    """The latest event of each project, as a view holds it."""
-
-    def __init__(self) -> None:
-        self.latest: dict[str, Envelope[Any]] = {}
-
-    def get(self, key: str) -> Envelope[Any] | None:
-        return self.latest.get(key)
-
-    def values(self) -> list[Envelope[Any]]:
-        return list(self.latest.values())
-
-    def put(self, data: Event) -> None:
-        self.latest[data.record_key] = new_event(data, source="/test")
-
-    async def refresh(self) -> None:
-        """Everything is here already."""
-
-
-class Broker:
+class Broker(MemoryLog):
     """The log in memory: what was published, and what lies where."""
 
     def __init__(self) -> None:
-        self.published: list[Envelope[Any]] = []
+        super().__init__()
         self.traffic: dict[tuple[str, int, int], Envelope[Any]] = {}
-        self.failures = 0
         self.elsewhere: set[str] = set()
-        self.warnings: dict[str, str | None] = {}
 
     def handles(self, topic: TopicSpec, key: str) -> bool:
         return key not in self.elsewhere
-
-    def warn(self, name: str, text: str | None) -> None:
-        self.warnings[name] = text
-
-    def new(self, data: Any, *, cause: Any = None, correlation_id: str | None = None) -> Envelope[Any]:
-        return new_event(data, source="/tunewheel/monitor", cause=cause, correlation_id=correlation_id)
-
-    async def publish_many(self, envelopes: Sequence[Envelope[Any]]) -> None:
-        if envelopes and self.failures:
-            self.failures -= 1
-            raise TransientError("the broker is away")
-        self.published.extend(envelopes)
-
-    def of(self, topic: TopicSpec) -> list[Any]:
-        """Return the data of what was published on ``topic``, each id once."""
-        once = {event.id: event.data for event in self.published if event.data.type == topic.name}
-        return list(once.values())
 
     async def read(
         self, topic: TopicSpec, places: Sequence[tuple[int, int]]
@@ -237,7 +182,7 @@ class Desk:
     def replica(self) -> tuple[Knowledge, Scorer, Watch]:
         """Return what another process would know and do."""
         knowledge = Knowledge(self.declared, self.desired)
-        for event in (*self.lifecycle, *self.broker.published):
+        for event in (*self.lifecycle, *self.broker.events):
             knowledge.apply(event)
         references = self._references
         exhibits = Exhibits(self.store, self.broker.read, knowledge.erasures)
@@ -270,9 +215,8 @@ class Desk:
         self.knowledge.apply(event)
 
     def serve(self, *routes: Route) -> None:
-        base = BaseModelRef(name="org/tiny", revision="r")
         state = ServingDesired(
-            project="desk", generation=7, base=base, system_prompt="", desired=DesiredRoutes(routes=routes)
+            project="desk", generation=7, base=BASE, system_prompt="", desired=DesiredRoutes(routes=routes)
         )
         self.desired.put(state)
 
@@ -304,11 +248,11 @@ class Desk:
     @property
     def alarms(self) -> dict[str, Any]:
         """Return the alarms by detector."""
-        return {alarm.signal: alarm for alarm in self.broker.of(topics.DRIFT_DETECTED)}
+        return {alarm.signal: alarm for alarm in self.broker.of("drift.detected")}
 
     @property
     def resolved(self) -> dict[str, Any]:
-        return {one.detector: one for one in self.broker.of(topics.DRIFT_RESOLVED)}
+        return {one.detector: one for one in self.broker.of("drift.resolved")}
 
     def files(self) -> dict[str, str]:
         """Return what the monitor keeps in the store, by path."""

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import pytest
-from tunewheel_contracts import topics
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.lifecycle import Stage
@@ -35,14 +34,14 @@ async def test_new_questions_raise_an_alarm_whose_texts_lie_in_the_store_alone(d
     await desk.send(asked)
     novelty = desk.alarms["novelty"]
     assert (novelty.dataset_id, novelty.model_id, novelty.window.completions) == ("ds-1", "desk-1", 20)
-    told = "".join(event.data.model_dump_json() for event in desk.broker.published)
+    told = "".join(event.data.model_dump_json() for event in desk.broker.events)
     assert "May I" not in told
     assert "Ann" not in told
     assert "May I" in desk.files()[novelty.evidence]
-    event = next(one for one in desk.broker.published if one.data.ce_subject == "desk")
+    event = next(one for one in desk.broker.events if one.data.ce_subject == "desk")
     assert event.causation_id in {delivery.event.id for delivery in asked}
     assert event.correlation_id == event.causation_id
-    (request, *_) = desk.broker.of(topics.LABELS_REQUESTED)
+    (request, *_) = desk.broker.of("labels.requested")
     assert request.prompts == f"monitor/desk/alarms/{request.alarm_id}.json"
     assert "may" in request.keywords
 
@@ -55,7 +54,7 @@ async def test_later_windows_add_their_prompts_to_the_request_and_to_the_store(d
     desk.revive()
     await desk.watch.take(scored[70:])
     alarm_id = desk.alarms["novelty"].alarm_id
-    first, *more = [one for one in desk.broker.of(topics.LABELS_REQUESTED) if one.alarm_id == alarm_id]
+    first, *more = [one for one in desk.broker.of("labels.requested") if one.alarm_id == alarm_id]
     newest = more[-1]
     assert len(newest.completion_ids) > 2 * len(first.completion_ids)
     files = desk.files()
@@ -93,7 +92,7 @@ async def test_what_the_documents_lack_is_named_by_keywords_and_shown_until_it_i
     assert "may" in alarm.cluster.keywords
     shown = desk.files()[alarm.evidence]
     assert "May I" in shown
-    assert all(one.alarm_id != alarm.alarm_id for one in desk.broker.of(topics.LABELS_REQUESTED))
+    assert all(one.alarm_id != alarm.alarm_id for one in desk.broker.of("labels.requested"))
     last = next(item for item in json.loads(shown)["items"] if item["customer"] == "C-7x")
     await desk.watch.forget(erasure(customer="C-7x"))
     assert last["messages"][0]["content"] not in desk.files()[alarm.evidence]
@@ -145,16 +144,16 @@ async def test_killed_in_the_middle_of_a_window_it_says_the_same(desk: Any) -> N
     desk.revive()
     await desk.watch.take(scored[13:])
     assert desk.alarms["novelty"].window.first_completion_id in {"c-00000", "c-00020"}
-    said = len({event.id for event in desk.broker.published})
+    said = len({event.id for event in desk.broker.events})
     desk.revive()
     await desk.watch.take(scored[30:])  # delivered again
-    assert len({event.id for event in desk.broker.published}) == said
+    assert len({event.id for event in desk.broker.events}) == said
 
 
 async def test_killed_between_the_checkpoint_and_the_event_it_says_it_after_the_restart(desk: Any) -> None:
     await in_production(desk)
     scored = await desk.score(desk.ask(tax_texts(40)))
-    desk.broker.failures = 1
+    desk.broker.refusals = 1
     with pytest.raises(TransientError):
         await desk.watch.take(scored)
     assert not desk.alarms
@@ -167,7 +166,7 @@ async def test_killed_between_the_checkpoint_and_the_event_it_says_it_after_the_
 async def test_a_batch_repeated_after_an_error_counts_once(desk: Any) -> None:
     await in_production(desk)
     scored = await desk.score(desk.ask(MORE_BIKES[:9]))
-    desk.broker.failures = 0
+    desk.broker.refusals = 0
     await desk.watch.take(scored)
     await desk.watch.take(scored)
     state = (await desk.watch.checkpoints.latest("desk")).state
@@ -409,21 +408,21 @@ async def test_a_worse_canary_is_judged_once_also_after_a_restart(desk: Any) -> 
             desk.ask(MORE_BIKES[n : n + 10]) + desk.ask(MORE_BIKES[n : n + 10], output=INVALID, **canary)
         )
         desk.revive()
-    (judged,) = desk.broker.of(topics.ROLLOUT_JUDGED)
+    (judged,) = desk.broker.of("rollout.judged")
     assert (judged.model_id, judged.stage, judged.verdict) == ("desk-2", "canary", "failed")
-    event = next(one for one in desk.broker.published if one.data is judged)
+    event = next(one for one in desk.broker.events if one.data is judged)
     assert event.correlation_id == "turn-of-desk-2"
 
 
 async def test_a_canary_without_traffic_is_over_at_its_deadline(desk: Any) -> None:
     await start_canary(desk, canary={"deadline_seconds": 60})
     await desk.watch.tick("desk", START + timedelta(seconds=59))
-    assert not desk.broker.published
+    assert not desk.broker.events
     await desk.watch.tick("desk", START + timedelta(seconds=61))
     await desk.watch.tick("desk", START + timedelta(seconds=62))
     desk.revive()
     await desk.watch.tick("desk", START + timedelta(seconds=63))
-    (judged,) = desk.broker.of(topics.ROLLOUT_JUDGED)
+    (judged,) = desk.broker.of("rollout.judged")
     assert (judged.verdict, judged.decided_by) == ("failed", "deadline")
 
 

@@ -2,62 +2,55 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import BuildReason
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import turn_id_of
-from tunewheel_contracts.topics import BY_NAME
+from tunewheel_testing.story import Story, adapter_of
 from tunewheel_turns.deciding import Decision, decide
 from tunewheel_turns.facts import TurnFacts
 from tunewheel_turns.state import State
 
-EXAMPLES = Path(__file__).resolve().parents[4] / "contracts/examples"
-START = datetime(2026, 3, 2, 8, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
 
-class Log:
+class Log(Story):
     """One project's events, and what curate decides once it has read all of them."""
 
     def __init__(self, spec: ProjectSpec) -> None:
+        super().__init__(spec.project)
         self.spec = spec
-        self.events: list[Envelope[Any]] = []
-        self.now = START
         self.labelled: dict[str, int] = {}
         self.turn_ids: dict[str, str] = {}
         """By version."""
         self.tells = {"spec_sha256", "training_sha256"}
         """Hashes of the spec that curate's events bear."""
 
-    def say(self, topic: str, example: str, by: Envelope[Any] | None = None, /, **told: Any) -> Envelope[Any]:
-        """Add an event like one of the contracts' examples, but for ``told``."""
-        like = json.loads((EXAMPLES / topic / f"valid/{example}.json").read_text())
-        data = BY_NAME[topic].event.model_validate(like | {"project": self.spec.project} | told)
-        self.now += timedelta(minutes=1)
-        event = new_event(data, source="/test", cause=by, time=self.now)
-        self.events.append(event)
+    def add(self, data: Any, by: Envelope[Any] | None = None, **more: Any) -> Envelope[Any]:
+        """Add an event a minute after the one before."""
+        self.pass_time()
+        event = super().add(data, by, **more)
+        self.now = event.time
         return event
 
     def alarm(self, name: str | None = "alarm-1", **told: Any) -> Envelope[Any]:
         window = {"first_completion_id": f"c-{len(self.events)}", "last_completion_id": "c", "completions": 9}
         times = dict.fromkeys(("started_at", "ended_at"), self.now)
         defaults = {"alarm_id": name, "signal": "novelty", "suggested_action": "retrain"} if name else {}
-        return self.say("drift.detected", "input", **defaults | {"window": window | times} | told)
+        return self.say("drift.detected", like="input", **defaults | {"window": window | times} | told)
 
     def resolved(self, name: str = "alarm-1") -> Envelope[Any]:
         times = dict.fromkeys(("raised_at", "resolved_at"), self.now)
-        return self.say("drift.resolved", "resolved", alarm_id=name, **times)
+        return self.say("drift.resolved", like="resolved", alarm_id=name, **times)
 
     def ask(self, reason: BuildReason = BuildReason.COUNT, name: str = "", **told: Any) -> Envelope[Any]:
         request = name or f"r-{len(self.events)}"
-        return self.say("dataset.requested", "named", reason=reason.value, request=request, **told)
+        return self.say("dataset.requested", like="named", reason=reason.value, request=request, **told)
 
     def begin(self) -> Envelope[Any]:
         """Ask for the turn that is due."""
@@ -66,11 +59,11 @@ class Log:
         return self.ask(BuildReason.DRIFT, decision.request, alarm_ids=decision.alarms)
 
     def reject(self, request: Envelope[Any]) -> Envelope[Any]:
-        return self.say("dataset.rejected", "too-few", request, **self._hashes())
+        return self.say("dataset.rejected", request, like="too-few", **self._hashes())
 
     def version(self, request: Envelope[Any], name: str) -> str:
         self.turn_ids[name] = turn_id_of(request.id)
-        self.say("dataset.versioned", "first", request, dataset_id=name, **self._hashes())
+        self.say("dataset.versioned", request, like="first", dataset_id=name, **self._hashes())
         return name
 
     def _hashes(self) -> dict[str, str]:
@@ -80,8 +73,8 @@ class Log:
     def train(self, name: str, *, plan: str = "qlora-on-a-gpu") -> str:
         """Begin the training of a version; returns the run."""
         run = {"run_id": f"run-{name}", "dataset_id": name}
-        self.say("train.planned", plan, **run)
-        self.say("train.started", "resumed", **run)
+        self.say("train.planned", like=plan, **run)
+        self.say("train.started", like="resumed", **run)
         return run["run_id"]
 
     def trained(self, name: str, **told: Any) -> str:
@@ -93,21 +86,20 @@ class Log:
         example = {"passed": "first", "failed": "missed", "undecided": "too-few"}[verdict]
         self._of_model(f"eval.{verdict}", example, name)
 
-    def _of_model(self, topic: str, example: str, name: str, **told: Any) -> None:
-        like = json.loads((EXAMPLES / topic / f"valid/{example}.json").read_text())
-        adapter = like["adapter"] | {"model_id": f"model-{name}"}
-        self.say(topic, example, run_id=f"run-{name}", dataset_id=name, adapter=adapter, **told)
+    def _of_model(self, topic: str, like: str, name: str, **told: Any) -> None:
+        adapter = adapter_of(f"model-{name}")
+        self.say(topic, like=like, run_id=f"run-{name}", dataset_id=name, adapter=adapter, **told)
 
     def move(self, name: str, stage: str, **told: Any) -> None:
         told |= {"model_id": f"model-{name}", "to_stage": stage, "cause": f"{self.now}"}
-        self.say("model.promoted", "to-production", **told)
+        self.say("model.promoted", like="to-production", **told)
 
     def roll_back(self, name: str) -> None:
-        self.say("model.rolledback", "to-champion", model_id=f"model-{name}")
+        self.say("model.rolledback", like="to-champion", model_id=f"model-{name}")
 
     def complete(self, name: str, outcome: str, **told: Any) -> None:
         told |= {"turn_id": self.turn_ids[name], "dataset_id": name, "outcome": outcome}
-        self.say("turn.completed", "completed", **told)
+        self.say("turn.completed", like="completed", **told)
 
     def serve(self, request: Envelope[Any], name: str) -> str:
         """Carry a turn to production."""

@@ -250,7 +250,7 @@ def lose(desk: Any, request: Any, how: str, name: str) -> None:
     if how == "lost GPU":
         desk.version(request, name)
         desk.train(name)
-        desk.say("train.failed", "diverged", run_id=f"run-{name}", dataset_id=name)
+        desk.say("train.failed", like="diverged", run_id=f"run-{name}", dataset_id=name)
     elif how == "no traffic":
         desk.serve(request, name)
         desk.events.pop()
@@ -366,7 +366,7 @@ def test_a_run_that_was_dropped_before_it_began_does_not_make_the_next_one_free(
         if told is not None:
             desk.trained(name, **told)
             desk.move(name, "production")
-    desk.say("train.failed", "superseded", run_id="run-ds-2", dataset_id="ds-2", superseded_by="ds-1")
+    desk.say("train.failed", like="superseded", run_id="run-ds-2", dataset_id="ds-2", superseded_by="ds-1")
     desk.alarm()
     assert desk.decide().step is Step.BUDGET
 
@@ -502,10 +502,10 @@ def test_a_run_that_is_trained_again_holds_other_builds_up(log: Make) -> None:
     desk.version(request, "ds-1")
     desk.train("ds-1")
     assert "ds-1 is under way" in (hold(desk.state(), BuildReason.COUNT, desk.now) or "")
-    desk.say("train.failed", "diverged", run_id="run-ds-1", dataset_id="ds-1")
+    desk.say("train.failed", like="diverged", run_id="run-ds-1", dataset_id="ds-1")
     desk.complete("ds-1", "failed")
     assert hold(desk.state(), BuildReason.COUNT, desk.now) is None
-    desk.say("train.started", "resumed", run_id="run-ds-1", dataset_id="ds-1", resumed_from_step=0)
+    desk.say("train.started", like="resumed", run_id="run-ds-1", dataset_id="ds-1", resumed_from_step=0)
     assert "ds-1 is under way" in (hold(desk.state(), BuildReason.COUNT, desk.now) or "")
     assert desk.decide().step is Step.IN_FLIGHT
     desk.trained("ds-1")

@@ -27,9 +27,9 @@ def eventful(desk: Any) -> Any:
     desk.resolved("alarm-1")
     failed = desk.version(desk.ask(BuildReason.COMMAND), "ds-2")
     desk.train(failed)
-    desk.say("train.failed", "diverged", run_id=f"run-{failed}", dataset_id=failed)
+    desk.say("train.failed", like="diverged", run_id=f"run-{failed}", dataset_id=failed)
     desk.version(desk.ask(), "ds-3")
-    desk.say("train.failed", "superseded", run_id="run-ds-3", dataset_id="ds-3", superseded_by="ds-4")
+    desk.say("train.failed", like="superseded", run_id="run-ds-3", dataset_id="ds-3", superseded_by="ds-4")
     desk.serve(desk.ask(), "ds-4")
     desk.roll_back("ds-4")
     desk.alarm("alarm-2")
@@ -190,7 +190,7 @@ def test_labels_are_wanted_where_their_request_says_or_else_the_alarm(log: Make)
     desk.alarm("alarm-1")
     desk.alarm("alarm-2", cluster=told)
     desk.alarm("alarm-3", cluster=told)
-    desk.say("labels.requested", "requested", alarm_id="alarm-3", centroid=[0.0, 1.0], radius=0.4)
+    desk.say("labels.requested", like="requested", alarm_id="alarm-3", centroid=[0.0, 1.0], radius=0.4)
     wanted = [desk.facts().wanted(desk.spec.project, f"alarm-{number}") for number in (1, 2, 3)]
     assert [one and (one.centroid, one.radius) for one in wanted] == [
         None, ((1.0, 0.0), 0.3), ((0.0, 1.0), 0.4)
@@ -201,6 +201,6 @@ def test_the_newest_revision_of_a_request_for_labels_counts(log: Make) -> None:
     desk = log()
     desk.alarm("alarm-1f")
     for example in ("requested", "grown", "requested"):
-        desk.say("labels.requested", example)
+        desk.say("labels.requested", like=example)
     wanted = desk.facts().wanted(desk.spec.project, "alarm-1f")
     assert wanted.completion_ids == ("cmpl-1", "cmpl-9", "cmpl-31")

@@ -41,7 +41,7 @@ def end(items: Iterable[Any], story: Story | None = None, *, days: float = 0.5) 
     state: State = fresh()
     for item in items:
         see(state, item)
-    return conclude(state, only(story), SPEC, story.told[-1].time + timedelta(days=days))
+    return conclude(state, only(story), SPEC, story.events[-1].time + timedelta(days=days))
 
 
 BAD = traffic("desk-1", 80, novel=1.0, rated=40, down=0.8)
@@ -140,7 +140,7 @@ def test_a_refused_version_ends_the_turn_at_that_time() -> None:
     done = end([], story)
     assert done is not None
     assert (done.outcome, done.reasons) == ("failed", ("too few",))
-    assert done.ended_at == story.told[-1].time
+    assert done.ended_at == story.events[-1].time
     assert done.next_step
 
 

@@ -8,7 +8,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from tunewheel_contracts.events.evaluation import EvalFailed, EvalUndecided
 from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.events.monitoring import TurnCompleted
 from tunewheel_contracts.formats.drift_spec import DriftSpec
@@ -21,7 +20,7 @@ from .turning import START, Story
 
 def log_of(story: Story, *, seed: int = 0, twice: bool = True) -> TurnLog:
     """Apply what was told in an order of its own, and all of it again."""
-    events = list(story.told)
+    events = list(story.events)
     random.Random(seed).shuffle(events)
     log = TurnLog()
     for event in events * (2 if twice else 1):
@@ -51,8 +50,8 @@ def test_a_turn_is_the_same_in_whatever_order_its_events_come(seed: int) -> None
     assert [alarm.alarm_id for alarm in turn.alarms] == ["alarm-1"]
     report = turn.report
     assert (report.dataset_id, report.run_id, report.model_id) == ("ds-2", "run-ds-2", "desk-2")
-    assert turn.turn.course.served_at == report.ended_at == story.told[-1].time
-    assert report.verdicts == (story.told[-3].id, story.told[-2].id)
+    assert turn.turn.course.served_at == report.ended_at == story.events[-1].time
+    assert report.verdicts == (story.events[-3].id, story.events[-2].id)
     assert report.cost == {"labels": 150.0, "hours": 0.5}
     assert (report.before, report.after) == (
         {"held_out_label_accuracy": 0.5},
@@ -94,7 +93,7 @@ def test_clusters_are_watched_while_their_alarm_is_open_or_their_turn_goes_on() 
     story.resolved("alarm-1")
     assert [one.alarm_id for one in log_of(story).clusters("desk")] == ["alarm-1"]
     turn = only(story)
-    story.tell(turn.report.model_copy(update={"outcome": "helped"}))
+    story.add(turn.report.model_copy(update={"outcome": "helped"}))
     assert not log_of(story).clusters("desk")
     assert not log_of(story).open("desk")
 
@@ -108,8 +107,8 @@ def _after_training(then: Callable[[Story], object]) -> Callable[[Story], object
 
 
 ENDS: dict[str, tuple[Callable[[Story], object], str, str]] = {
-    "rejected": (_after_training(lambda s: s.verdict(EvalFailed)), "rejected", "is .4"),
-    "undecided": (_after_training(lambda s: s.verdict(EvalUndecided)), "undecided by evaluation", "is .4"),
+    "rejected": (_after_training(lambda s: s.verdict("eval.failed")), "rejected", "is .4"),
+    "undecided": (_after_training(lambda s: s.verdict("eval.undecided")), "undecided by evaluation", "is .4"),
     "no model": (lambda s: s.train_failed(), "failed", "base_model: is away"),
     "newer": (lambda s: s.train_failed(superseded_by="ds-3"), "superseded", "ds-3 is newer"),
     "rolled back": (_after_training(lambda s: s.rolled_back()), "rolled back", "10 % invalid"),
@@ -135,7 +134,7 @@ def test_a_turn_ends_where_its_version_goes_no_further(name: str) -> None:
     tell(story)
     end = ended(story)
     assert end is not None
-    assert (end.outcome, end.reasons, end.ended_at) == (outcome, (reason,), story.told[-1].time)
+    assert (end.outcome, end.reasons, end.ended_at) == (outcome, (reason,), story.events[-1].time)
 
 
 def test_refused_records_end_it() -> None:
@@ -160,13 +159,13 @@ def test_a_run_that_is_judged_again_and_passes_goes_on() -> None:
     story = Story()
     story.version(story.request())
     story.trained()
-    story.verdict(EvalFailed)
-    story.hour += 1
+    story.verdict("eval.failed")
+    story.pass_time()
     story.verdict()
     assert ended(story) is None
 
 
-@pytest.mark.parametrize("kind", [EvalFailed, EvalUndecided])
+@pytest.mark.parametrize("kind", ["eval.failed", "eval.undecided"])
 @pytest.mark.parametrize("stage", [Stage.EVALUATED, Stage.CANARY])
 def test_what_passed_goes_on_whatever_a_late_verdict_says_until_a_step_ends_it(
     stage: Stage, kind: Any
@@ -197,7 +196,7 @@ def test_steps_have_the_registry_s_order_whatever_the_clock_of_the_one_that_took
     story.version(story.request())
     story.trained()
     story.moved(Stage.PRODUCTION, generation=5)
-    story.hour -= 2
+    story.now -= 2 * story.every
     story.rolled_back(generation=6)
     end = ended(story)
     assert end is not None
@@ -230,20 +229,20 @@ def test_a_run_that_is_trained_again_is_open_again_and_its_next_end_is_a_revisio
     told = TurnCompleted(
         project="desk", turn_id=first.report.turn_id, outcome="failed", began_at=START, ended_at=START
     )
-    story.tell(told)
+    story.add(told)
     assert not log_of(story).open("desk")
     story.started()
     again = only(story)
     assert (over(again), again.report.revision) == (None, 1)
     assert again.conclusion != first.conclusion, "the first end keeps nobody from telling the next"
     story.trained()
-    story.verdict(EvalFailed)
+    story.verdict("eval.failed")
     rejected = ended(story)
     assert rejected is not None
     assert (rejected.outcome, rejected.revision) == ("rejected", 1)
-    story.tell(told.model_copy(update={"outcome": "rejected", "revision": 1}))
+    story.add(told.model_copy(update={"outcome": "rejected", "revision": 1}))
     assert not log_of(story).open("desk")
-    assert story.told[-1].id != story.told[3].id
+    assert story.events[-1].id != story.events[3].id
 
 
 def test_a_request_that_a_later_one_was_answered_before_has_failed() -> None:
