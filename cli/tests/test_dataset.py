@@ -14,14 +14,10 @@ from tunewheel_cli.main import app
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import ChatExample, DatasetManifest, ExampleFormat, PreferencePair
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.story import example
 from typer.testing import CliRunner
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "contracts" / "examples"
 runner = CliRunner()
-
-
-def example(name: str, which: str) -> dict[str, Any]:
-    return json.loads((EXAMPLES / name / "valid" / f"{which}.json").read_text("utf-8"))
 
 
 def chat(number: int, *, answer: str = "an answer", label: str = "bell") -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 from tunewheel_cli.describing import describe
@@ -11,8 +10,7 @@ from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.training import TrainFailed, TrainPlanned, TrainProgressed
 from tunewheel_contracts.formats.plan import ValidationPlan
 from tunewheel_contracts.topics import TOPICS, TopicSpec
-
-EXAMPLES = Path(__file__).resolve().parents[2] / "contracts" / "examples"
+from tunewheel_testing.story import EXAMPLES
 
 
 @pytest.mark.parametrize("spec", TOPICS, ids=lambda spec: spec.name)

@@ -21,17 +21,17 @@ from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan, first_pl
 from tunewheel_contracts.formats.retrieval_scores import Cell, RetrievalScores
 from tunewheel_contracts.formats.scorecard import CriterionCheck, Finding, Scorecard
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.story import example
 from typer.testing import CliRunner
 
 RUN = "run-1"
-EXAMPLE = Path(__file__).parents[2] / "contracts" / "examples" / "eval.passed" / "valid"
 
 
 def plan(evaluation_id: str | None, scorecard_id: str) -> EvaluationPlan:
-    said: dict[str, Any] = json.loads(next(iter(sorted(EXAMPLE.glob("*.json")))).read_text("utf-8"))
     return EvaluationPlan.model_validate(
-        said | {"run_id": RUN, "champion": None, "review_required": False, "evaluation_id": evaluation_id,
-                "scorecard_id": scorecard_id}
+        example("eval.passed")
+        | {"run_id": RUN, "champion": None, "review_required": False, "evaluation_id": evaluation_id,
+           "scorecard_id": scorecard_id}
     )  # fmt: skip
 
 

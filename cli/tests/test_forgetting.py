@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +9,9 @@ from tunewheel_contracts.erasures import HOLDERS, proof_of
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.events.upstream import ErasureRequested
+from tunewheel_testing.story import example
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "contracts" / "examples"
-RUN = TrainCompleted.model_validate_json((EXAMPLES / "train.completed/valid/lora.json").read_bytes())
+RUN = TrainCompleted.model_validate(example("train.completed", "lora"))
 
 
 def outcome() -> Outcome:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,14 +10,13 @@ from tunewheel_cli.commands.tables import print_models
 from tunewheel_cli.wheel_report import fold_models
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.topics import BY_NAME
+from tunewheel_testing.story import example
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "contracts" / "examples"
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def event(name: str, which: str, minute: int, **changes: Any) -> Envelope[Any]:
-    fields = json.loads((EXAMPLES / name / "valid" / f"{which}.json").read_text("utf-8"))
-    data = BY_NAME[name].event.model_validate(fields | changes)
+    data = BY_NAME[name].event.model_validate(example(name, which) | changes)
     return new_event(data, source="/test", time=START + timedelta(minutes=minute))
 
 

@@ -23,11 +23,11 @@ from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest, TokenizerUse
 from tunewheel_contracts.formats.run import RunManifest
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.story import example
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = ROOT / "examples" / "helpdesk" / "project.yaml"
-EXAMPLES = ROOT / "contracts" / "examples"
 
 
 @pytest.fixture(autouse=True)
@@ -191,8 +191,7 @@ def test_what_is_wrong_is_said_in_one_line(arguments: tuple[str, ...], code: int
 
 def ran(store: Path, number: int, *, faster: float, teraflops: float, memory_gib: int) -> None:
     """Store a run on a processor that was so much faster than planned."""
-    content = (EXAMPLES / "run-manifest" / "valid" / "planned-and-measured.json").read_text()
-    run = RunManifest.model_validate_json(content)
+    run = RunManifest.model_validate(example("run-manifest", "planned-and-measured"))
     assert run.plan is not None
     assert run.usage is not None
     assert run.plan.device == "cpu"
@@ -233,9 +232,7 @@ def conversation(answer: str) -> list[dict[str, str]]:
 def put_version(
     store: Path, conversations: list[list[dict[str, str]]], base_model: str = ELSEWHERE, **changes: Any
 ) -> None:
-    manifest = DatasetManifest.model_validate_json(
-        (EXAMPLES / "dataset-manifest" / "valid" / "preliminary.json").read_text()
-    )
+    manifest = DatasetManifest.model_validate(example("dataset-manifest", "preliminary"))
     buffer = BytesIO()
     pl.DataFrame({"messages": conversations}).write_parquet(buffer)
     objects = ObjectStore(store.as_uri())

@@ -9,7 +9,7 @@ from tunewheel_cli.main import app
 from tunewheel_cli.run_controls import last_failure, make_control
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.training import TrainAction, TrainFailed, TrainStarted
-from tunewheel_contracts.formats.run import BaseModelRef
+from tunewheel_testing.adapters import BASE
 from typer.testing import CliRunner
 
 
@@ -43,9 +43,6 @@ def test_a_command_to_a_run_that_no_event_names_is_sent_and_says_so(
 def test_a_run_id_that_cannot_be_one_is_refused() -> None:
     with pytest.raises(InvalidOption, match="run_id"):
         make_control("p", "Run 1", TrainAction.CANCEL, "r", None)
-
-
-BASE = BaseModelRef(name="m", revision="r")
 
 
 def started(run_id: str = "run-1"):

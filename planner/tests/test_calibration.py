@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import json
 import math
 from itertools import permutations
-from pathlib import Path
 
 import pytest
 from tunewheel_contracts.events.training import TrainCompleted
@@ -14,6 +12,7 @@ from tunewheel_planner.calibration import REMEMBERED, Calibration, Correction, O
 from tunewheel_planner.devices import processor
 from tunewheel_planner.plan import DatasetStats, make_plan
 from tunewheel_planner.shapes import KNOWN
+from tunewheel_testing.story import example
 
 CPU = processor(memory_bytes=24 << 30, teraflops=0.4, bfloat16=True)
 
@@ -69,15 +68,12 @@ def test_small_models_say_nothing_about_large_ones() -> None:
     assert key("cpu", 1_235_814_400) == key("cpu", 1_711_376_384)
 
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "contracts/examples" / "train.completed" / "valid"
-
-
 def completed(name: str) -> TrainCompleted:
-    return TrainCompleted.model_validate(json.loads((EXAMPLES / name).read_text()))
+    return TrainCompleted.model_validate(example("train.completed", name))
 
 
 def test_a_run_that_was_planned_and_measured_corrects_the_next() -> None:
-    calibration, run = Calibration(), completed("planned.json")
+    calibration, run = Calibration(), completed("planned")
     assert run.usage is not None
     assert run.plan is not None
     calibration.learn(run.plan, run.usage)
@@ -87,8 +83,8 @@ def test_a_run_that_was_planned_and_measured_corrects_the_next() -> None:
 
 
 def test_a_run_from_before_there_were_plans_or_that_did_more_says_nothing() -> None:
-    calibration, run = Calibration(), completed("planned.json")
+    calibration, run = Calibration(), completed("planned")
     assert run.usage is not None
-    calibration.learn(completed("lora.json").plan, completed("lora.json").usage)
+    calibration.learn(completed("lora").plan, completed("lora").usage)
     calibration.learn(run.plan, run.usage.model_copy(update={"comparable": False}))
     assert calibration.corrections(TrainMethod.LORA) == {}

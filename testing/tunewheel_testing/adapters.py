@@ -14,6 +14,7 @@ from tunewheel_runtime.store import ObjectStore
 
 SHA = "0" * 64
 BASE = BaseModelRef(name="org/Tiny-Base", revision=f"sha256:{SHA}")
+OTHER_BASE = BaseModelRef(name="org/Other", revision="r")
 SMOLLM2 = BaseModelRef(name="HuggingFaceTB/SmolLM2-135M-Instruct", revision=f"sha256:{SHA}")
 
 

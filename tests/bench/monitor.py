@@ -44,7 +44,6 @@ from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_contracts.events.production import InferenceCompleted
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.dataset import ChatMessage
-from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_embedding.static import StaticEmbedder
@@ -61,6 +60,7 @@ from tunewheel_runtime.partitions import group_backlog
 from tunewheel_runtime.service import Delivery
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_runtime.telemetry import make_telemetry
+from tunewheel_testing.adapters import BASE
 from tunewheel_testing.datasets import put_dataset
 
 BATCH = 1_000
@@ -146,7 +146,7 @@ def desired(project: str, dataset_id: str) -> Envelope[ServingDesired]:
     model = f"{project}-1"
     route = Route(model_id=model, role=RouteRole.PRODUCTION, percent=100, adapter=None, dataset_id=dataset_id)
     data = ServingDesired(
-        project=project, generation=1, base=BaseModelRef(name="org/tiny", revision="r"),
+        project=project, generation=1, base=BASE,
         system_prompt="Sort the question.", desired=DesiredRoutes(routes=(route,)),
     )  # fmt: skip
     return new_event(data, source="/bench")

@@ -26,17 +26,16 @@ from tunewheel_contracts.events.training import TrainStarted
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.methods import TrainMethod
-from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
 from tunewheel_runtime.deadletter import Position
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.record_search import RecordSearch
 from tunewheel_runtime.service import Service
+from tunewheel_testing.adapters import BASE
 
 PROJECT = "desk"
 MODEL = "base-0123456789ab"
 RUN = "run-1"
-BASE = BaseModelRef(name="org/Tiny-Base", revision="sha256:" + "0" * 64)
 COMPLETION_SECRET = "shared by gateways"
 LINES = "application/x-ndjson"
 

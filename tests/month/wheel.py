@@ -20,12 +20,12 @@ from tunewheel_contracts.events.production import RolloutJudged
 from tunewheel_contracts.events.training import TrainCompleted, TrainStarted
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetCounts
-from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_monitor.fold import Facts, fold, follow, tick
 from tunewheel_monitor.knowledge import Production
 from tunewheel_monitor.state import ProjectState
 from tunewheel_monitor.turns.facts import TurnLog
+from tunewheel_testing.adapters import BASE, adapter_of
 from tunewheel_turns.deciding import Step, decide
 from tunewheel_turns.facts import TurnFacts
 
@@ -33,7 +33,6 @@ from .traffic import DAYS, INTENTS, NEW, START, Model, Traffic
 
 SHA = "0" * 64
 REF = ArtifactRef(path="x.json", sha256=SHA, size_bytes=1)
-BASE = BaseModelRef(name="org/tiny", revision="r")
 CANARY_PERCENT = 30
 HOUR = timedelta(hours=1)
 
@@ -181,9 +180,7 @@ class Month:
             "run_id": f"run-{model.model_id}",
             "dataset_id": model.dataset_id,
         }
-        adapter = AdapterRef(
-            model_id=model.model_id, path=f"adapters/{model.model_id}", files=(), base=BASE, method="lora"
-        )
+        adapter = adapter_of(model.model_id)
         self.tell(TrainStarted(**run, base=BASE, method="lora", total_steps=9), cause=version)
 
         def done() -> None:

@@ -10,7 +10,6 @@ import pytest
 from opentelemetry.metrics import NoOpMeter
 from pydantic import ValidationError
 from structlog.testing import capture_logs
-from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_serve_gateway.judged import EngineIdentity
 from tunewheel_serve_gateway.metrics import Metrics
@@ -21,7 +20,7 @@ from tunewheel_serve_gateway.upstream.breaker import Breaker
 from tunewheel_serve_gateway.upstream.endpoint import Endpoint
 from tunewheel_serve_gateway.upstream.pool import Pool
 from tunewheel_serve_gateway.upstream.protocol import ModelNotLoaded, UpstreamSilent
-from tunewheel_testing.adapters import put_adapter
+from tunewheel_testing.adapters import OTHER_BASE, put_adapter
 from tunewheel_testing.waiting import until
 
 TWO = ("org/Tiny-Base", "org/Tiny-Base")
@@ -417,8 +416,7 @@ async def test_where_slots_are_full_what_no_route_names_goes_first(make_pair: An
 
 async def test_a_project_is_answered_by_the_engines_of_its_base(make_world: Any):
     world = await make_world(bases=("org/Tiny-Base", "org/Other"))
-    other = BaseModelRef(name="org/Other", revision="r")
-    world.adapters["shop-1"] = await put_adapter(world.store, "shop-1", base=other)
+    world.adapters["shop-1"] = await put_adapter(world.store, "shop-1", base=OTHER_BASE)
     world.declare()
     await world.desire(production=("desk-1", 100))
     await world.desire("shop", production=("shop-1", 100))
@@ -434,8 +432,7 @@ async def test_a_project_is_answered_by_the_engines_of_its_base(make_world: Any)
 
 async def test_an_adapter_whose_base_no_engine_serves_is_told(make_world: Any):
     world = await make_world(bases=TWO)
-    other = BaseModelRef(name="org/Other", revision="r")
-    world.adapters["shop-1"] = await put_adapter(world.store, "shop-1", base=other)
+    world.adapters["shop-1"] = await put_adapter(world.store, "shop-1", base=OTHER_BASE)
     await world.desire("shop", production=("shop-1", 100))
     await until(lambda: "shop-1" in world.gateway.reconciler.failures)
     reason = world.gateway.reconciler.failures["shop-1"].reason

@@ -27,9 +27,10 @@ from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.recipe import TrainSpec
-from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef, RunManifest
+from tunewheel_contracts.formats.run import AdapterRef, RunManifest
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.adapters import BASE
 from tunewheel_testing.datasets import put_dataset, versioned
 from tunewheel_train.data.datasets import Encoded, encode_examples
 from tunewheel_train.errors import RunStopped
@@ -236,7 +237,7 @@ def a_run() -> Run:
     ref = ArtifactRef(path="x", sha256="0" * 64, size_bytes=1)
     return Run(
         run_id="run-1", model_id="m", project="p", dataset_id="ds-1", dataset=ref, criteria_sha256="0" * 64,
-        train=ref, base=BaseModelRef(name="m", revision="r"), recipe=TrainSpec(),
+        train=ref, base=BASE, recipe=TrainSpec(),
     )  # fmt: skip
 
 
@@ -378,7 +379,7 @@ def store_run() -> Callable[..., Awaitable[None]]:
                 ("README.md", b"of no use here"),
             )
         ]
-        told = {"base": BaseModelRef(name="some/model", revision="abc"), "method": "lora"} | adapter
+        told = {"base": BASE, "method": "lora"} | adapter
         run_id = f"run-{model_id.rpartition('-')[2]}01234567"
         manifest = RunManifest(
             run_id=run_id, project=model_id.rpartition("-")[0], dataset_id="ds-before", dataset=files[0],

@@ -22,8 +22,9 @@ from tunewheel_contracts.events.training import (
     TrainProgressed,
     TrainStarted,
 )
-from tunewheel_contracts.formats.run import BaseModelRef, RunManifest
+from tunewheel_contracts.formats.run import RunManifest
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.adapters import OTHER_BASE
 from tunewheel_testing.waiting import until
 from tunewheel_train.execution import sweep
 from tunewheel_train.progress import Failed, Message, Stopped
@@ -268,12 +269,12 @@ async def test_an_adapter_to_go_on_from_that_is_missing_fails_before_training(be
 
 async def test_an_adapter_of_another_base_fails_before_training_with_nothing_published(bench, store_run):
     made = await bench(continue_from=OTHER)
-    await store_run(made.store, OTHER, base=BaseModelRef(name="some/other", revision="abc"))
+    await store_run(made.store, OTHER, base=OTHER_BASE)
     before = await made.store.list("")
     event = await made.train()
     assert isinstance(event, TrainFailed)
     assert event.field == "train.continue_from"
-    assert "was trained on some/other at abc" in event.reason
+    assert "was trained on org/Other at r" in event.reason
     assert made.told == []
     assert await made.store.list("") == before
 

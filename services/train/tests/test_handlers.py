@@ -7,8 +7,9 @@ import pytest
 from tunewheel_contracts.event import Envelope, Event, new_event
 from tunewheel_contracts.events.training import TrainCompleted, TrainPlanned, TrainStarted
 from tunewheel_contracts.formats.methods import TrainMethod
-from tunewheel_contracts.formats.run import BaseModelRef, RunManifest
+from tunewheel_contracts.formats.run import RunManifest
 from tunewheel_runtime.telemetry import make_telemetry
+from tunewheel_testing.adapters import BASE
 from tunewheel_train.handlers import register
 from tunewheel_train.settings import Settings
 
@@ -91,7 +92,7 @@ async def test_what_the_log_has_of_versions_and_runs_decides_which_are_dropped(b
     assert dropped.causation_id == events[0].id
     started = TrainStarted(
         project=made.event.project, run_id=dropped.data.run_id, dataset_id=made.event.dataset_id,
-        base=BaseModelRef(name="m", revision="r"), method=TrainMethod.LORA, total_steps=6,
+        base=BASE, method=TrainMethod.LORA, total_steps=6,
     )  # fmt: skip
     service.replayed["train.started"](new_event(started, source="/t"))
     taken_up = await service.on_dataset_versioned(events[0], made.lease)

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.data import BuildReason, DatasetRejected, DatasetRequested, DatasetVersioned
 from tunewheel_contracts.events.training import TrainCompleted
@@ -9,6 +7,7 @@ from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetCounts
 from tunewheel_curate.builds.log_state import History, LogState
 from tunewheel_runtime.service import Position
+from tunewheel_testing.story import example
 
 HASH = "0" * 64
 
@@ -105,8 +104,7 @@ def test_coverage_only_grows() -> None:
 
 
 def test_adapters_are_known_by_the_version_they_were_trained_on() -> None:
-    examples = Path(__file__).resolve().parents[4] / "contracts" / "examples" / "train.completed" / "valid"
-    data = TrainCompleted.model_validate_json((examples / "lora.json").read_bytes())
+    data = TrainCompleted.model_validate(example("train.completed", "lora"))
     known = LogState()
     for _ in range(2):
         known.apply(new_event(data, source="/test"), Position("train.completed", 0, 0))

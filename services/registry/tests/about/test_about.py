@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 from huggingface_hub import ModelCard
 from starlette.testclient import TestClient
 from tunewheel_contracts.events.lifecycle import ModelRegistered
 from tunewheel_contracts.fields import ArtifactRef
-from tunewheel_contracts.formats.bundle import Bundle, Decoding
+from tunewheel_contracts.formats.bundle import Decoding
 from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_contracts.formats.run import BaseModelFacts, RunManifest
 from tunewheel_contracts.formats.scorecard import Contestant, Finding, MetricFacts, Role, Scorecard
@@ -22,23 +19,19 @@ from tunewheel_registry.lifecycle import State, apply, base_model_id
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import guard
 from tunewheel_runtime.settings import HttpSettings
+from tunewheel_testing.adapters import bundle_of
+from tunewheel_testing.datasets import parquet
+from tunewheel_testing.story import example
 
 from ..wheel import Wheel, row
 
-EXAMPLES = Path(__file__).resolve().parents[4] / "contracts" / "examples"
 PROMPT = "Answer as JSON.\nBe | brief."
-
-
-def example(name: str) -> dict[str, Any]:
-    return json.loads(sorted((EXAMPLES / name / "valid").glob("*.json"))[0].read_text("utf-8"))
 
 
 async def trained_rows(wheel: Wheel, n: int, labels: dict[str, str]) -> ArtifactRef:
     """Store the training rows of version ``n``: a record and its label each."""
-    frame = pl.DataFrame({"record_ids": [[name] for name in labels], "label": list(labels.values())})
-    buffer = BytesIO()
-    frame.write_parquet(buffer)
-    return await wheel.store.put(f"datasets/ds-{n}/train.parquet", buffer.getvalue())
+    rows = [{"record_ids": [name], "label": label} for name, label in labels.items()]
+    return await wheel.store.put(f"datasets/ds-{n}/train.parquet", parquet(rows))
 
 
 def scorecard(
@@ -64,10 +57,9 @@ def scorecard(
                 low=0.05, high=0.35, alpha=0.025, rows=40, clusters=31,
             )
         )  # fmt: skip
-    bundle = Bundle(
-        base=wheel.desk.adapter(n).base, model_id=model_id, adapter_sha256=None, template_sha256=None,
-        system_prompt=PROMPT, decoding=Decoding(temperature=temperature), max_output_tokens=64,
-        precision="bfloat16",
+    bundle = bundle_of(
+        model_id, adapter_sha256=None, system_prompt=PROMPT, decoding=Decoding(temperature=temperature),
+        max_output_tokens=64, precision="bfloat16",
     )  # fmt: skip
     return Scorecard.model_validate(
         example("scorecard")

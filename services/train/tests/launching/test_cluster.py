@@ -24,8 +24,8 @@ from tunewheel_contracts.events.training import (
     TrainStarted,
 )
 from tunewheel_contracts.formats.methods import TrainMethod
-from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_runtime.jobs import Lease, LeaseLost
+from tunewheel_testing.adapters import BASE
 from tunewheel_testing.waiting import until
 from tunewheel_train.execution import Trainings
 from tunewheel_train.launching.cluster import MOST_HICCUPS, ClusterTrainings
@@ -336,7 +336,7 @@ def began_before(one: Desk) -> Desk:
     one.cluster.has_room = False
     begun = TrainStarted(
         project=one.made.event.project, run_id="run-1", dataset_id=one.made.event.dataset_id,
-        base=BaseModelRef(name="m", revision="r"), method=TrainMethod.LORA, total_steps=6,
+        base=BASE, method=TrainMethod.LORA, total_steps=6,
         resumed_from_step=0,
     )  # fmt: skip
     one.versions.began(new_event(begun, source="/t"))

@@ -8,8 +8,8 @@ import pytest
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.recipe import TrainSpec
-from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_runtime.store import PART_BYTES
+from tunewheel_testing.adapters import BASE
 from tunewheel_train.progress import Completed
 from tunewheel_train.runs import adapters
 from tunewheel_train.runs.runs import Result, plan_run
@@ -31,7 +31,7 @@ def write_adapter(directory: Path, weights: str) -> Path:
 
 async def planned(bench):
     made = await bench()
-    base = BaseModelRef(name="some/model", revision="abc")
+    base = BASE
     return made.store, plan_run(made.manifest, made.event.manifest, base)
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 from tunewheel_contracts.errors import InvalidEvent
-from tunewheel_contracts.formats.run import BaseModelRef
+from tunewheel_testing.adapters import BASE
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.progress import Completed
 from tunewheel_train.runs.runs import (
@@ -14,8 +14,6 @@ from tunewheel_train.runs.runs import (
     plan_run,
     read_dataset,
 )
-
-BASE = BaseModelRef(name="some/model", revision="abc")
 
 
 async def planned(bench, base=BASE, **train):
@@ -33,7 +31,7 @@ async def test_names_follow_from_dataset_base_and_recipe(bench):
 
 async def test_another_base_revision_is_another_run(bench):
     made = await bench()
-    other = BaseModelRef(name="some/model", revision="def")
+    other = BASE.model_copy(update={"revision": "def"})
     runs = {plan_run(made.manifest, made.event.manifest, base).run_id for base in (BASE, other)}
     assert len(runs) == 2
 

@@ -7,7 +7,7 @@ import pytest
 import structlog.testing
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.recipe import TrainSpec
-from tunewheel_contracts.formats.run import BaseModelRef
+from tunewheel_testing.adapters import BASE
 from tunewheel_train.runs.runs import Run
 from tunewheel_train.runs.slots import Slots, devices_of
 from tunewheel_train.settings import Settings
@@ -15,7 +15,7 @@ from tunewheel_train.settings import Settings
 REF = ArtifactRef(path="x", sha256="0" * 64, size_bytes=1)
 RUN = Run(
     run_id="run-1", model_id="m", project="p", dataset_id="ds-1", dataset=REF, criteria_sha256="0" * 64,
-    train=REF, base=BaseModelRef(name="m", revision="r"), recipe=TrainSpec(),
+    train=REF, base=BASE, recipe=TrainSpec(),
 )  # fmt: skip
 
 

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from tunewheel_contracts.formats.run import BaseModelRef
+from tunewheel_testing.adapters import BASE, OTHER_BASE
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.runs.runs import plan_run
 from tunewheel_train.runs.starting import decide_start, decided, fetch_start
 
-BASE = BaseModelRef(name="some/model", revision="abc")
 MODEL = "helpdesk-0123456789ab"
 
 
@@ -46,9 +45,9 @@ async def test_a_run_that_starts_anew_brings_nothing(bench, tmp_path: Path):
     ("told", "train", "words"),
     [
         (
-            {"base": BaseModelRef(name="some/other", revision="xyz")},
+            {"base": OTHER_BASE},
             {},
-            "was trained on some/other at xyz, this run's base is some/model at abc",
+            f"was trained on org/Other at r, this run's base is {BASE.name} at {BASE.revision}",
         ),
         ({"quantization": "nf4"}, {}, "trained on a base that is nf4; train by method qlora"),
         ({}, {"method": "qlora"}, "trained on a base that is unquantised; train by method lora"),
@@ -149,12 +148,15 @@ async def test_a_run_continues_from_the_champion_and_a_later_champion_changes_no
     assert len(names) == 2
 
 
+NEWER_BASE = BASE.model_copy(update={"revision": "abd"})
+
+
 @pytest.mark.parametrize(
     ("changes", "champion", "base", "words"),
     [
         ({}, None, BASE, "no model is in production"),
         ({}, "helpdesk-0123456789ac", BASE, "no run of it is in the store"),
-        ({}, MODEL, BaseModelRef(name="some/model", revision="abd"), "this run's base is some/model at abd"),
+        ({}, MODEL, NEWER_BASE, "this run's base is org/Tiny-Base at abd"),
         ({"rank": 8, "alpha": 16}, MODEL, BASE, "train.rank, train.alpha changed"),
         ({"target_modules": ("q_proj",)}, MODEL, BASE, "train.target_modules changed"),
         ({"prompt": "Answer in French."}, MODEL, BASE, "task changed"),
