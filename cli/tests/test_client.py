@@ -25,6 +25,7 @@ from tunewheel_cli.publishing.upload import Uploader
 from tunewheel_cli.run_state import RunState, started
 from tunewheel_cli.wheel_secrets import make_secrets
 from tunewheel_contracts.errors import TransientError
+from tunewheel_testing.http import answering
 from typer.testing import CliRunner
 
 USER_KEY = "tw-of-the-user"
@@ -94,25 +95,16 @@ def test_the_key_of_the_environment_wins(var: Var, monkeypatch: pytest.MonkeyPat
 
 
 @asynccontextmanager
-async def answering(status: int, body: object) -> AsyncIterator[tuple[str, list[str | None]]]:
+async def always(status: int, body: object) -> AsyncIterator[tuple[str, list[str | None]]]:
     """Answer every request so; yields the address, and the keys that were sent."""
     sent: list[str | None] = []
 
-    async def answer(request: web.Request) -> web.Response:
+    def answer(request: web.Request, _: object) -> tuple[int, object]:
         sent.append(request.headers.get("Authorization"))
-        await request.read()
-        return web.json_response(body, status=status)
+        return status, body
 
-    server = web.Application()
-    server.router.add_route("*", "/{path:.*}", answer)
-    runner = web.AppRunner(server)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}", sent
-    finally:
-        await runner.cleanup()
+    async with answering(answer) as url:
+        yield url, sent
 
 
 async def _ask(endpoint: Endpoint) -> object:
@@ -128,14 +120,14 @@ async def _upload(endpoint: Endpoint) -> object:
 async def test_a_refusal_names_the_reason_and_the_key(
     var: Var, monkeypatch: pytest.MonkeyPatch, call: Callable[[Endpoint], object]
 ) -> None:
-    async with answering(401, UNKNOWN) as (url, sent):
+    async with always(401, UNKNOWN) as (url, sent):
         note(var, gateway=url)
         with pytest.raises(NotAllowed, match="asks who calls; set TUNEWHEEL_API_KEY to a key that it knows"):
             await call(Endpoint("gateway", url))  # type: ignore[misc]
         make_secrets(var, pseudonyms=True)
         with pytest.raises(NotAllowed, match=r"this API key is unknown.*the wheel's own key was sent to"):
             await call(Endpoint.of("gateway", var))  # type: ignore[misc]
-    async with answering(403, LACKING) as (url, more):
+    async with always(403, LACKING) as (url, more):
         monkeypatch.setenv("TUNEWHEEL_API_KEY", USER_KEY)
         with pytest.raises(NotAllowed, match=r"bob lacks the role application.*the key in TUNEWHEEL_API_KEY"):
             await call(Endpoint.of("gateway", var, url=url))  # type: ignore[misc]
@@ -143,7 +135,7 @@ async def test_a_refusal_names_the_reason_and_the_key(
 
 
 async def test_the_demo_sends_its_key_and_sees_what_others_are_answered(var: Var) -> None:
-    async with answering(200, {"data": [{"id": "m"}]}) as (url, sent):
+    async with always(200, {"data": [{"id": "m"}]}) as (url, sent):
         note(var, gateway=url)
         key = make_secrets(var, pseudonyms=True).api_key.get_secret_value()
         async with GatewayClient(Endpoint.of("gateway", var)) as gateway:
@@ -171,7 +163,7 @@ def test_a_refusal_is_exit_7(var: Var, monkeypatch: pytest.MonkeyPatch, command:
     monkeypatch.setenv("TUNEWHEEL_VAR", str(var.root))
 
     async def run() -> object:
-        async with answering(401, UNKNOWN) as (url, _):
+        async with always(401, UNKNOWN) as (url, _):
             return await asyncio.to_thread(CliRunner().invoke, app, [*command, url, "--json"])
 
     result = asyncio.run(run())
@@ -198,7 +190,7 @@ async def test_an_answer_comes_with_the_sources_of_its_passages() -> None:
 
 
 async def test_a_login_link_is_the_consoles() -> None:
-    async with answering(201, {"path": "/login?t=x", "expires_at": "2030-01-01T00:00:00Z"}) as (url, _):
+    async with always(201, {"path": "/login?t=x", "expires_at": "2030-01-01T00:00:00Z"}) as (url, _):
         console = Endpoint("console", url)
         assert (await login_link(console)).url == f"{url}/login?t=x"
         told = await login_text(console)
@@ -206,10 +198,10 @@ async def test_a_login_link_is_the_consoles() -> None:
 
 
 async def test_what_is_no_link_is_told() -> None:
-    async with answering(409, {"detail": "identity is open"}) as (url, _):
+    async with always(409, {"detail": "identity is open"}) as (url, _):
         with pytest.raises(NoLogin, match="console: made no login link: identity is open"):
             await login_link(Endpoint("console", url))
-    async with answering(200, {"nothing": "here"}) as (url, _):
+    async with always(200, {"nothing": "here"}) as (url, _):
         assert (await login_text(Endpoint("console", url))).startswith("no link: console: made no login link")
     assert "nothing answers at" in await login_text(Endpoint("console", url))
 

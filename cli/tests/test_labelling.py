@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
+from functools import partial
 from typing import Any
 
 import pytest
 from tunewheel_cli.exits import Exit
-from tunewheel_cli.main import app
-from typer.testing import CliRunner, Result
 
-from .test_reviewing import answering, no_wheel
+from .test_reviewing import no_wheel
+from .test_reviewing import run as review
 
 __all__ = ["no_wheel"]
 
@@ -41,13 +40,7 @@ ITEM = {
 PLACE = "/v1/projects/desk/labels"
 
 
-def run(answer: Any, *command: str) -> Result:
-    async def call() -> Result:
-        async with answering(answer) as url:
-            words = ["labels", *command, "-p", "desk", "--console-url", url]
-            return await asyncio.to_thread(CliRunner().invoke, app, words)
-
-    return asyncio.run(call())
+run = partial(review, group="labels")
 
 
 def test_what_waits_is_listed_first() -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from aiohttp import web
 from tunewheel_cli.exits import Exit
 from tunewheel_cli.main import app
+from tunewheel_testing.http import answering
 from typer.testing import CliRunner, Result
 
 PROGRESS: dict[str, Any] = {
@@ -37,33 +36,13 @@ ITEM = {
 }
 
 
-@asynccontextmanager
-async def answering(
-    answer: Callable[[str, str, Any], tuple[int, Any]],
-) -> AsyncIterator[str]:
-    """Answer a request by its method, path with query, and body; yields the address."""
+def run(answer: Callable[[str, str, Any], tuple[int, Any]], *command: str, group: str = "review") -> Result:
+    """Run a command of ``group`` against a console that answers by method, path with query, and body."""
 
-    async def handle(request: web.Request) -> web.Response:
-        body = await request.json() if request.can_read_body else None
-        status, told = answer(request.method, request.path_qs, body)
-        return web.json_response(told, status=status)
-
-    server = web.Application()
-    server.router.add_route("*", "/{path:.*}", handle)
-    runner = web.AppRunner(server)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
-
-
-def run(answer: Callable[[str, str, Any], tuple[int, Any]], *command: str) -> Result:
     async def call() -> Result:
-        async with answering(answer) as url:
-            words = ["review", *command, "-p", "desk", "--console-url", url]
+        told = lambda request, body: answer(request.method, request.path_qs, body)  # noqa: E731
+        async with answering(told) as url:
+            words = [group, *command, "-p", "desk", "--console-url", url]
             return await asyncio.to_thread(CliRunner().invoke, app, words)
 
     return asyncio.run(call())

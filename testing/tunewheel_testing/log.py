@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from aiokafka import TopicPartition
@@ -65,10 +65,13 @@ class MemoryLog:
 
 
 class Table:
-    """The latest event of each key, as a view holds it."""
+    """The latest event of each key, as a view without Kafka holds it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *events: Envelope[Any]) -> None:
         self.latest: dict[str, Envelope[Any]] = {}
+        self._observers: list[Callable[[Envelope[Any]], None]] = []
+        for event in events:
+            self.tell(event)
 
     def get(self, key: str) -> Envelope[Any] | None:
         return self.latest.get(key)
@@ -76,8 +79,19 @@ class Table:
     def values(self) -> list[Envelope[Any]]:
         return list(self.latest.values())
 
+    def on_change(self, observer: Callable[[Envelope[Any]], None]) -> None:
+        self._observers.append(observer)
+
+    def on_removal(self, observer: Callable[[str], None]) -> None:
+        """Nothing is removed here."""
+
     def put(self, data: Event) -> None:
-        self.latest[data.record_key] = wrap(data)
+        self.tell(wrap(data))
+
+    def tell(self, event: Envelope[Any]) -> None:
+        self.latest[event.data.record_key] = event
+        for observer in self._observers:
+            observer(event)
 
     async def refresh(self) -> None:
         """Everything is here already."""

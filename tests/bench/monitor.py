@@ -62,6 +62,7 @@ from tunewheel_runtime.store import ObjectStore
 from tunewheel_runtime.telemetry import make_telemetry
 from tunewheel_testing.adapters import BASE
 from tunewheel_testing.datasets import put_dataset
+from tunewheel_testing.log import Table
 
 BATCH = 1_000
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -150,22 +151,6 @@ def desired(project: str, dataset_id: str) -> Envelope[ServingDesired]:
         system_prompt="Sort the question.", desired=DesiredRoutes(routes=(route,)),
     )  # fmt: skip
     return new_event(data, source="/bench")
-
-
-class Table:
-    """What a view would hold."""
-
-    def __init__(self, *events: Envelope[Any]) -> None:
-        self._latest = {event.project: event for event in events}
-
-    def get(self, key: str) -> Envelope[Any] | None:
-        return self._latest.get(key)
-
-    def values(self) -> list[Envelope[Any]]:
-        return list(self._latest.values())
-
-    async def refresh(self) -> None:
-        """All is here."""
 
 
 class Nowhere:

@@ -12,7 +12,7 @@ import importlib
 import itertools
 import json
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from unittest.mock import patch
 
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
-from tunewheel_contracts.event import Envelope, Event, new_event
+from tunewheel_contracts.event import Event, new_event
 from tunewheel_contracts.events.lifecycle import ModelRegistered
 from tunewheel_contracts.events.training import TrainStarted
 from tunewheel_contracts.events.upstream import ProjectDeclared
@@ -32,6 +32,7 @@ from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.record_search import RecordSearch
 from tunewheel_runtime.service import Service
 from tunewheel_testing.adapters import BASE
+from tunewheel_testing.log import MemoryLog
 
 PROJECT = "desk"
 MODEL = "base-0123456789ab"
@@ -214,19 +215,6 @@ SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
 }
 
 
-@dataclass
-class Log:
-    """What a service published."""
-
-    events: list[Envelope[Any]] = field(default_factory=list)
-
-    async def publish(self, envelope: Envelope[Any]) -> None:
-        self.events.append(envelope)
-
-    async def publish_many(self, envelopes: Any) -> None:
-        self.events.extend(envelopes)
-
-
 def build(name: str, tmp_path: Path, **settings: Any) -> Service:
     """Return the service as its process builds it; nothing of it runs."""
     package = f"tunewheel_{name.replace('-', '_')}"
@@ -240,7 +228,7 @@ def build(name: str, tmp_path: Path, **settings: Any) -> Service:
 
 
 @contextlib.asynccontextmanager
-async def running(name: str, tmp_path: Path, log: Log, **settings: Any) -> AsyncIterator[ASGIApp]:
+async def running(name: str, tmp_path: Path, log: MemoryLog, **settings: Any) -> AsyncIterator[ASGIApp]:
     """The app behind the API's door of a service that has read what happened in the project ``desk``."""
     if name == "engine":
         app = _engine(tmp_path, **settings)

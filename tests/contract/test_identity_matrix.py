@@ -21,11 +21,12 @@ from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import Need, guard, needs, needs_of
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.settings import HttpSettings
+from tunewheel_testing.log import MemoryLog
 from tunewheel_testing.oidc_issuer import Issuer
 
 from .asgi import ask, connect
 from .identity_callers import FOREIGNER, NOBODY, ROLES, Credential, holders, strangers, write_keys
-from .identity_samples import CONTROL, PAGE_SOCKET, PROJECT, SAMPLES, Log, Sample, build, running
+from .identity_samples import CONTROL, PAGE_SOCKET, PROJECT, SAMPLES, Sample, build, running
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMED = f'"{PROJECT}'.encode()
@@ -76,12 +77,12 @@ def _methods(path: str, route: BaseRoute, need: Need) -> Iterator[tuple[str, str
 async def test_every_route_has_a_sample_and_every_sample_a_route(
     name: str, tmp_path: Path, identity: dict[str, Any]
 ) -> None:
-    async with running(name, tmp_path, Log(), **identity) as app:
+    async with running(name, tmp_path, MemoryLog(), **identity) as app:
         assert {f"{method} {path}" for method, path, _ in routes_of(app)} == set(SAMPLES[name])
 
 
 async def complaints(
-    app: Any, samples: Mapping[str, list[Sample]], credentials: list[Credential], log: Log
+    app: Any, samples: Mapping[str, list[Sample]], credentials: list[Credential], log: MemoryLog
 ) -> list[str]:
     """Return what each route answers, publishes or tells to somebody to whom it should not."""
     wrong = list[str]()
@@ -106,7 +107,7 @@ async def complaints(
 async def test_who_was_granted_comes_in_and_nobody_else(
     name: str, tmp_path: Path, identity: dict[str, Any], credentials: list[Credential]
 ) -> None:
-    log = Log()
+    log = MemoryLog()
     async with running(name, tmp_path, log, **identity) as app:
         assert await complaints(app, SAMPLES[name], credentials, log) == []
 
@@ -120,7 +121,7 @@ async def test_a_door_left_open_is_told(credentials: list[Credential], identity:
     guard(guarded, Access(HttpSettings(**identity), warn=print))
     app = Starlette(routes=[Route("/open", name_the_project), *guarded])
     samples = {f"GET {path}": [Sample(path, tells=True)] for path in ("/open", "/leaks")}
-    told = await complaints(app, samples, credentials, Log())
+    told = await complaints(app, samples, credentials, MemoryLog())
     for sentence in (
         "no credentials: GET /open",
         "the key of viewer-all: GET /open",
@@ -129,7 +130,7 @@ async def test_a_door_left_open_is_told(credentials: list[Credential], identity:
     ):
         assert [complaint for complaint in told if complaint.startswith(sentence)], sentence
     assert not [complaint for complaint in told if complaint.startswith("no credentials: GET /leaks")]
-    assert await answered(app, samples, Log()) >= {"no credentials: GET /open"}
+    assert await answered(app, samples, MemoryLog()) >= {"no credentials: GET /open"}
 
 
 def spellings(target: str) -> Iterator[str]:
@@ -168,7 +169,7 @@ def ways(key: str, target: str) -> Iterator[tuple[str, str]]:
     yield from itertools.product(sorted({own, "GET", "HEAD"}), {*spellings(target)} - {target})
 
 
-async def answered(app: Any, samples: Mapping[str, list[Sample]], log: Log) -> set[str]:
+async def answered(app: Any, samples: Mapping[str, list[Sample]], log: MemoryLog) -> set[str]:
     """Return the requests, by any method and in any spelling, of which strangers got more than a refusal.
 
     Or somebody who has every role in another project, where the request is about one: the console alone shows
@@ -191,7 +192,7 @@ async def answered(app: Any, samples: Mapping[str, list[Sample]], log: Log) -> s
 async def test_no_method_and_no_spelling_of_a_path_answers_a_stranger(
     name: str, tmp_path: Path, identity: dict[str, Any]
 ) -> None:
-    log, unrouted = Log(), UNROUTED.get(name, ())
+    log, unrouted = MemoryLog(), UNROUTED.get(name, ())
     async with running(name, tmp_path, log, **identity) as app:
         samples = {**SAMPLES[name], **{f"POST {path}": [Sample(path)] for path in unrouted}}
         assert await answered(app, samples, log) == set()
@@ -215,7 +216,7 @@ async def test_the_page_on_security_tells_which_role_each_route_needs(
 ) -> None:
     rows = [f"| service | route | project | {' | '.join(Role)} |", f"|---|---|---|{':-:|' * len(Role)}"]
     for name in SAMPLES:
-        async with running(name, tmp_path / name, Log(), **identity) as app:
+        async with running(name, tmp_path / name, MemoryLog(), **identity) as app:
             rows += rows_of(name, app)
     page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
     _, _, rest = page.partition("<!-- routes: begin -->\n")
@@ -229,7 +230,7 @@ async def test_the_pages_websocket_opens_to_those_who_may_read(
     tmp_path: Path, identity: dict[str, Any], credentials: list[Credential]
 ) -> None:
     target = f"{PAGE_SOCKET}websocket"
-    async with running("console", tmp_path, Log(), **identity) as app:
+    async with running("console", tmp_path, MemoryLog(), **identity) as app:
         need = next(need for _, path, need in routes_of(app) if path == "/_nicegui_ws")
         wrong = [
             who.name
@@ -243,7 +244,7 @@ async def test_a_browsers_session_may_what_its_key_may(
     tmp_path: Path, identity: dict[str, Any], credentials: list[Credential]
 ) -> None:
     page, control = (SAMPLES["console"][key][0] for key in ("GET /", f"POST {CONTROL}"))
-    form, log = {"content-type": "application/x-www-form-urlencoded"}, Log()
+    form, log = {"content-type": "application/x-www-form-urlencoded"}, MemoryLog()
     async with running("console", tmp_path, log, **identity) as app:
         for who in credentials:
             key = (who.authorization or "").removeprefix("Bearer ")

@@ -36,7 +36,7 @@ device = catalogue().named("t4")
 def planned(method):
     return make_plan(shape, stats, TrainSpec(method=method), device).memory
 def adapter(method):
-    base = BASE
+    base = BaseModelRef(name="b", revision="r")
     return AdapterRef(model_id="p-1", path="a", files=(), base=base, method=method)
 def after(method):
     recipe = TrainSpec(method=method, micro_batch_size=1, on_out_of_memory="quantize")

@@ -12,39 +12,27 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from tunewheel_contracts.event import Envelope, Event, new_event
-from tunewheel_contracts.events.data import BuildReason, DatasetRequested, DatasetVersioned
-from tunewheel_contracts.events.evaluation import EvalPassed
+from tunewheel_contracts.events.data import DatasetRequested, DatasetVersioned
 from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRolledback, Stage
 from tunewheel_contracts.events.monitoring import LabelsRequested
 from tunewheel_contracts.events.production import RolloutJudged
-from tunewheel_contracts.events.training import TrainCompleted, TrainStarted
-from tunewheel_contracts.fields import ArtifactRef
-from tunewheel_contracts.formats.dataset import DatasetCounts
-from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.topics import BY_NAME
 from tunewheel_monitor.fold import Facts, fold, follow, tick
 from tunewheel_monitor.knowledge import Production
 from tunewheel_monitor.state import ProjectState
 from tunewheel_monitor.turns.facts import TurnLog
-from tunewheel_testing.adapters import BASE, adapter_of
+from tunewheel_testing.adapters import BASE, SHA, adapter_of, artifact
+from tunewheel_testing.specs import spec_of
 from tunewheel_turns.deciding import Step, decide
 from tunewheel_turns.facts import TurnFacts
 
 from .traffic import DAYS, INTENTS, NEW, START, Model, Traffic
 
-SHA = "0" * 64
-REF = ArtifactRef(path="x.json", sha256=SHA, size_bytes=1)
+REF = artifact()
 CANARY_PERCENT = 30
 HOUR = timedelta(hours=1)
 
-SPEC = ProjectSpec.model_validate(
-    {
-        "project": "desk",
-        "base_model": "org/tiny",
-        "task": {"system_prompt": "Answer."},
-        "criteria": [{"metric": "valid_output", "minimum": 0.5}],
-        "rollout": {"canary": {"percent": CANARY_PERCENT}},
-    }
-)
+SPEC = spec_of(rollout={"canary": {"percent": CANARY_PERCENT}})
 
 
 @dataclass
@@ -97,6 +85,9 @@ class Month:
     def of(self, kind: type[Event]) -> list[Any]:
         return [event.data for event in self.told if isinstance(event.data, kind)]
 
+    def say(self, topic: str, cause: Envelope[Any] | None = None, /, **fields: Any) -> Envelope[Any]:
+        return self.tell(BY_NAME[topic].event.model_validate({"project": "desk"} | fields), cause=cause)
+
     def tell(
         self, data: Event, *, at: datetime | None = None, cause: Envelope[Any] | None = None
     ) -> Envelope[Any]:
@@ -143,17 +134,9 @@ class Month:
         decision = decide(self._facts.state(SPEC, self._labelled), self._now)
         self.waited.add(decision.step)
         if decision.step is Step.TURN:
-            self._turn(
-                self.tell(
-                    DatasetRequested(
-                        project="desk",
-                        reason=BuildReason.DRIFT,
-                        request=decision.request,
-                        records_upto={"0": len(self.told)},
-                        alarm_ids=decision.alarms,
-                    )
-                )
-            )
+            told = {"request": decision.request, "alarm_ids": decision.alarms}
+            upto = {"0": len(self.told)}
+            self._turn(self.say("dataset.requested", reason="drift", records_upto=upto, **told))
 
     def _turn(self, request: Envelope[DatasetRequested]) -> None:
         """Build, train, judge and bring to canary, three hours after the request."""
@@ -161,73 +144,37 @@ class Month:
         intents = [*range(INTENTS), *([NEW] if any(self._labelled.values()) else [])]
         model = self.traffic.train(f"desk-{number}", f"ds-{number}", intents)
         self._models[model.model_id] = model
-        counts = DatasetCounts(records=640, examples=640, train=600, holdout=40)
-        version = DatasetVersioned(
-            project="desk",
-            dataset_id=model.dataset_id,
-            manifest=REF,
-            spec_sha256=SPEC.sha256,
-            criteria_sha256=SHA,
-            base_model="org/tiny",
-            counts=counts,
-            funnel=(),
+        counts = {"records": 640, "examples": 640, "train": 600, "holdout": 40}
+        version: dict[str, Any] = {
+            "dataset_id": model.dataset_id, "manifest": REF, "spec_sha256": SPEC.sha256,
+            "criteria_sha256": SHA, "base_model": "org/tiny", "counts": counts, "funnel": (),
+        }  # fmt: skip
+        self._later(
+            self._now + HOUR, lambda: self._train(self.say("dataset.versioned", request, **version), model)
         )
-        self._later(self._now + HOUR, lambda: self._train(self.tell(version, cause=request), model))
 
     def _train(self, version: Envelope[DatasetVersioned], model: Model) -> None:
-        run: dict[str, Any] = {
-            "project": "desk",
-            "run_id": f"run-{model.model_id}",
-            "dataset_id": model.dataset_id,
-        }
-        adapter = adapter_of(model.model_id)
-        self.tell(TrainStarted(**run, base=BASE, method="lora", total_steps=9), cause=version)
+        run = {"run_id": f"run-{model.model_id}", "dataset_id": model.dataset_id}
+        made = run | {"dataset": REF, "adapter": adapter_of(model.model_id), "criteria_sha256": SHA}
+        self.say("train.started", version, **run, base=BASE, method="lora", total_steps=9)
 
         def done() -> None:
-            self.tell(
-                TrainCompleted(
-                    **run,
-                    dataset=REF,
-                    manifest=REF,
-                    criteria_sha256=SHA,
-                    adapter=adapter,
-                    final_loss=1.0,
-                    tokens=9,
-                    wall_seconds=7_200.0,
-                ),
-                cause=version,
-            )
-            self.tell(
-                EvalPassed(
-                    **run,
-                    dataset=REF,
-                    adapter=adapter,
-                    scorecard=REF,
-                    criteria_sha256=SHA,
-                    contestants=(),
-                    checks=(),
-                ),
-                cause=version,
-            )
+            costs = {"final_loss": 1.0, "tokens": 9, "wall_seconds": 7_200.0}
+            self.say("train.completed", version, **made, manifest=REF, **costs)
+            self.say("eval.passed", version, **made, scorecard=REF, contestants=(), checks=())
             self._move(model, Stage.CANARY)
 
         self._later(self._now + 2 * HOUR, done)
 
     def _move(self, model: Model, stage: Stage) -> None:
         self._generation += 1
-        event = self.tell(
-            ModelPromoted(
-                project="desk",
-                model_id=model.model_id,
-                to_stage=stage,
-                cause=f"cause-{self._generation}",
-                from_stage=Stage.CANARY if stage is Stage.PRODUCTION else Stage.EVALUATED,
-                reason="as judged",
-                generation=self._generation,
-                decided_by="rollout",
-                replaces=self._champion.model_id if stage is Stage.PRODUCTION else None,
-            )
-        )
+        serves = stage is Stage.PRODUCTION
+        event = self.say(
+            "model.promoted", model_id=model.model_id, to_stage=stage, cause=f"cause-{self._generation}",
+            from_stage=Stage.CANARY if serves else Stage.EVALUATED, reason="as judged",
+            generation=self._generation, decided_by="rollout",
+            replaces=self._champion.model_id if serves else None,
+        )  # fmt: skip
         self._steps[model.model_id] = event
         if stage is Stage.CANARY:
             self._canary = model

@@ -3,7 +3,7 @@ tests/integration)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 from tunewheel_contracts import topics
@@ -25,6 +25,8 @@ from tunewheel_runtime.deadletter import Position
 from tunewheel_runtime.leadership import LeadershipLost
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_runtime.telemetry import make_telemetry
+from tunewheel_testing.log import Table
+from tunewheel_testing.specs import spec_of
 
 from .records import MINUTE, NOON, record
 
@@ -32,41 +34,8 @@ UNREACHABLE = {"kind": "endpoint", "base_url": "http://evil/v1", "model": "m", "
 """An embedding that no process here may ask."""
 
 
-class Latest:
-    """A view without Kafka."""
-
-    def __init__(self) -> None:
-        self._latest: dict[str, Envelope[Any]] = {}
-        self._observers: list[Callable[[Envelope[Any]], None]] = []
-
-    def get(self, key: str) -> Envelope[Any] | None:
-        return self._latest.get(key)
-
-    def values(self) -> list[Envelope[Any]]:
-        return list(self._latest.values())
-
-    def on_change(self, observer: Callable[[Envelope[Any]], None]) -> None:
-        self._observers.append(observer)
-
-    def on_removal(self, observer: Callable[[str], None]) -> None:
-        """Nothing is removed here."""
-
-    def tell(self, envelope: Envelope[Any]) -> None:
-        self._latest[envelope.project] = envelope
-        for observer in self._observers:
-            observer(envelope)
-
-
 def spec(**retrieval: Any) -> ProjectSpec:
-    return ProjectSpec.model_validate(
-        {
-            "project": "shop",
-            "base_model": "some/model",
-            "task": {"system_prompt": "Answer."},
-            "criteria": [{"metric": "perplexity", "maximum": 9}],
-            "retrieval": retrieval,
-        }
-    )
+    return spec_of("shop", retrieval=retrieval)
 
 
 class World:
@@ -122,7 +91,7 @@ class Process:
 
     def __init__(self, world: World, *, hosts: str = DEFAULT_HOSTS, retry_seconds: float = 86_400.0) -> None:
         self.world = world
-        self.declared, self.newest = Latest(), Latest()
+        self.declared, self.newest = Table(), Table()
         self.versions = IndexStore(world.store)
         self.indexer = Indexer(
             self.declared, self.newest, self.versions,  # type: ignore[arg-type]

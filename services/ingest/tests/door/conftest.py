@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 import yaml
 from fastapi import FastAPI
-from tunewheel_contracts.errors import InvalidEvent, TransientError
-from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_ingest.door.app import make_api
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import guard
 from tunewheel_runtime.settings import HttpSettings
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.log import MemoryLog
 
 MAX_BODY_BYTES = 4 << 20
 MAX_DOCUMENT_BYTES = 8 << 20
@@ -35,24 +33,15 @@ KEYS = {
 }
 
 
-@dataclass
-class Log:
+class Log(MemoryLog):
     """An intake that knows the projects ``p`` and ``q`` and keeps what is published."""
 
-    events: list[Envelope[Any]] = field(default_factory=list)
-    away: bool = False
+    wrap = MemoryLog.new
+    publish = MemoryLog.publish_many  # type: ignore[assignment]
 
     async def check_project(self, project: str) -> None:
         if project not in ("p", "q"):
             raise InvalidEvent(field="project", reason=f"{project!r} is not declared; declare it")
-
-    def wrap(self, data: Any) -> Envelope[Any]:
-        return new_event(data, source="/tests")
-
-    async def publish(self, envelopes: list[Envelope[Any]]) -> None:
-        if self.away:
-            raise TransientError("cannot publish")
-        self.events += envelopes
 
 
 @pytest.fixture

@@ -133,7 +133,7 @@ async def test_while_the_broker_is_away_the_answer_says_so(client: httpx.AsyncCl
     answer = await client.post("/v1/tickets", json={"project": "p", "ticket_id": "T", "body": "b"})
     assert answer.status_code == 503
     assert answer.headers["retry-after"] == "5"
-    assert answer.json()["error"] == "cannot publish"
+    assert answer.json()["error"] == "the broker is away"
 
 
 async def test_a_document_is_withdrawn_by_its_path(client: httpx.AsyncClient, log: Log) -> None:
