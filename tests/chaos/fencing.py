@@ -30,9 +30,9 @@ from tunewheel_registry.main import OWN
 from tunewheel_runtime.kafka import client_options
 from tunewheel_runtime.kafka_settings import KafkaSettings
 from tunewheel_runtime.log import decoded, read
+from tunewheel_testing.specs import declared
 
 from ..integration.bus import PATIENCE_SECONDS
-from ..integration.specs import declared
 from ..integration.verdicts import adapter_of, passed
 from .stalls import Kind, Replica, Stall
 from .three_brokers import ThreeBrokers
