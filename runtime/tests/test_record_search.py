@@ -35,6 +35,7 @@ class Consumer:
 
     made: list[Consumer]
     away = True
+    _fetcher = None
 
     def __init__(self, **_: Any) -> None:
         self.looks, self.at, self.stopped = 0, 0, False

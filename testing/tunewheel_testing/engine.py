@@ -241,7 +241,7 @@ def _error(status: int, message: str) -> web.Response:
 
 if __name__ == "__main__":
     web.run_app(
-        FakeEngine("any/model", answers_anything=True).app(),
+        FakeEngine(sys.argv[2] if sys.argv[2:] else "any/model", answers_anything=True).app(),
         host="127.0.0.1",
         port=int(sys.argv[1]),
         print=None,

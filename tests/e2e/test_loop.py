@@ -269,7 +269,7 @@ def test_one_trace_leads_from_the_request_to_what_is_served(turned: Turned) -> N
         ("eval", "train.completed process"),
         ("eval", "measuring process"),
         ("registry", "eval.passed process"),
-        ("registry", "serving.desired publish"),
+        ("registry", "model.promoted, serving.desired publish"),
     }
     assert hops <= set(turn)
     for job, worker in (

@@ -177,7 +177,7 @@ async def test_a_stop_changes_the_route_though_the_engine_stands_still(
     store = ObjectStore((tmp_path / "store").as_uri())
     first, second = await stored_adapter(store, project, 1), await stored_adapter(store, project, 2)
     port = free_port()
-    command = [sys.executable, "-m", "tunewheel_testing.engine", str(port)]
+    command = [sys.executable, "-m", "tunewheel_testing.engine", str(port), SMOLLM2.name]
     stub = await asyncio.to_thread(subprocess.Popen, command, cwd=Path(engine.__file__).parents[1])
     patient = {"engine_control_seconds": 3600, "engine_timeout_seconds": 3600}
     try:

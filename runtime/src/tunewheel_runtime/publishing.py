@@ -157,8 +157,7 @@ class Publisher:
         """Publish events in order and wait until all are acknowledged; see ``publish`` for errors."""
         if not envelopes:
             return
-        topics = {envelope.data.type for envelope in envelopes}
-        name = f"{next(iter(topics))} publish" if len(topics) == 1 else "publish"
+        name = ", ".join(dict.fromkeys(envelope.data.type for envelope in envelopes)) + " publish"
         attributes = {"messaging.system": "kafka", "messaging.batch.message_count": len(envelopes)}
         with self._tracer.start_as_current_span(name, kind=SpanKind.PRODUCER, attributes=attributes):
             carried = inject()
