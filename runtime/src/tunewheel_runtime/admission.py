@@ -24,9 +24,9 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 import structlog
-from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tunewheel_runtime.middleware import Middleware
 from tunewheel_runtime.settings import HttpSettings
 
 log = structlog.get_logger(__name__)
@@ -58,7 +58,7 @@ class _Refusal:
         return json.dumps({"error": kind}).encode()
 
 
-class Admission:
+class Admission(Middleware):
     """ASGI middleware around a whole app, including health. For a websocket the handshake is checked.
 
     Status 421: ``Host`` names another service (RFC 9110 §15.5.20). 403: the request comes from another
@@ -67,17 +67,12 @@ class Admission:
 
     def __init__(self, app: ASGIApp, settings: HttpSettings, *, any_content: Sequence[str] = ()) -> None:
         """``any_content``: prefixes of paths that accept bodies of any content type."""
-        self._app = app
+        super().__init__(app)
         self._hosts = frozenset(settings.allowed_hosts)
         self._origins = frozenset(settings.allowed_origins)
         self._any_host = not self._hosts and not is_loopback(settings.http_host)
         self._any_content = tuple(any_content)
         self._frames = " ".join(["frame-ancestors 'self'", *settings.allowed_origins]).encode()
-
-    @property
-    def routes(self) -> list[BaseRoute]:
-        """The routes of the wrapped app."""
-        return getattr(self._app, "routes", [])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._judge(scope) if scope["type"] in ("http", "websocket") else None

@@ -9,9 +9,9 @@ from collections.abc import Awaitable
 
 import structlog
 from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
-from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tunewheel_runtime.middleware import Middleware
 from tunewheel_runtime.telemetry import extract
 
 HEADER = b"x-request-id"
@@ -31,16 +31,8 @@ def _new() -> str:
     return f"req_{uuid.uuid4().hex}"
 
 
-class RequestIds:
+class RequestIds(Middleware):
     """ASGI middleware around all answers of a door, including its own refusals."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    @property
-    def routes(self) -> list[BaseRoute]:
-        """The routes of the wrapped app."""
-        return getattr(self._app, "routes", [])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -63,18 +55,13 @@ _CARRIERS = (b"traceparent", b"tracestate")
 LONGEST_PATH = 200
 
 
-class HttpSpans:
+class HttpSpans(Middleware):
     """ASGI middleware for services that export traces. Attributes are named by OpenTelemetry's semantic
     conventions for HTTP servers. Bodies, queries and error messages are not recorded."""
 
     def __init__(self, app: ASGIApp, tracer: Tracer) -> None:
-        self._app = app
+        super().__init__(app)
         self._tracer = tracer
-
-    @property
-    def routes(self) -> list[BaseRoute]:
-        """The routes of the wrapped app."""
-        return getattr(self._app, "routes", [])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -87,10 +74,8 @@ class HttpSpans:
             method, context=extract(carried), kind=SpanKind.SERVER, attributes=attributes,
             record_exception=False, set_status_on_exception=False,
         ) as span:  # fmt: skip
-
-            def send_and_note(
-                message: Message,
-            ) -> Awaitable[None]:  # Not async: saves a coroutine per message.
+            # Not async: saves a coroutine per message.
+            def send_and_note(message: Message) -> Awaitable[None]:
                 if message["type"] == "http.response.start":
                     status = message["status"]
                     span.set_attribute("http.response.status_code", status)
