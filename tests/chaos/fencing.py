@@ -1,4 +1,4 @@
-"""Trials of fencing: the active registry stalls while a decision of its is on its way, another one takes over
+"""Trials of fencing: the active registry stalls while one of its decisions is under way, another takes over
 and decides the same verdict by a newer spec.
 
 ``python -m tests.chaos.fencing --trials 40`` runs some on three brokers, several lanes side by side.

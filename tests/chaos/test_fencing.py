@@ -1,4 +1,4 @@
-"""A registry that stalls while its decision is on its way, and whose successor decides otherwise."""
+"""A registry stalls while a decision is under way, and its successor decides otherwise."""
 
 from __future__ import annotations
 

@@ -36,8 +36,8 @@ class Models:
         self._steps: dict[str, dict[str, Step]] = {}
         """By model and event id."""
         self.entries: dict[str, Step] = {}
-        """By model that made a step: the step that brought it to its present stage. A later step that leaves
-        the model in that stage is not it."""
+        """By model that made a step: the step that brought the model to its present stage, not a later step
+        within that stage."""
 
     def register(self, event: Envelope[ModelRegistered]) -> None:
         first = self.registrations.get(event.data.model_id, event)

@@ -112,7 +112,7 @@ class Turn:
     request: Envelope[DatasetRequested]
     course: Course
     alarms: tuple[str, ...] = ()
-    """The alarms that it should resolve: those that its request names, or else those that were open then."""
+    """The alarms that the turn should resolve: those in the request, or else all that were open then."""
     version: Envelope[DatasetVersioned] | None = None
     completed: Envelope[TurnCompleted] | None = None
     """The monitor's report of the turn's end; None also where the turn went on after that report."""
