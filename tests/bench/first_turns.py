@@ -47,12 +47,12 @@ from tunewheel_eval.comparisons import measured
 from tunewheel_eval.job import ContestantJob, Job, Progress
 from tunewheel_eval.measurement import HoldoutRow, Measurement, example_key, read_measurement
 from tunewheel_eval.metrics import outcomes
-from tunewheel_eval.verdict import judge, outcome_of
 from tunewheel_eval.worker_process import run_worker
 from tunewheel_outputs.parsing import Unparsed, parse
 from tunewheel_train.job import Job as TrainJob
 from tunewheel_train.progress import Completed, Message
 from tunewheel_train.runs.process import run_process
+from tunewheel_verdicts.verdict import judge, outcome_of
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "helpdesk"

@@ -100,7 +100,7 @@ def changes(after: dict[str, Any], before: dict[str, Any]) -> dict[str, list[flo
     """Return by set, and of all items, how much the share of right items changed, with its 95 % interval:
     item by item, by the test that verdicts go by."""
     import numpy as np
-    from tunewheel_eval.significance import Scores, compare
+    from tunewheel_verdicts.significance import Scores, compare
 
     found: dict[str, list[float]] = {}
     whole = [(kind, *pair) for kind in before["general_right"] for pair in zip(

@@ -23,9 +23,9 @@ from report import write_report
 from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.formats.spec import TaskSpec
-from tunewheel_eval.comparisons import Measured
-from tunewheel_eval.significance import Scores, Test, compare, figure_interval
-from tunewheel_eval.verdict import judge
+from tunewheel_verdicts.measured import Measured
+from tunewheel_verdicts.significance import Scores, Test, compare, figure_interval
+from tunewheel_verdicts.verdict import judge
 
 Floats = NDArray[np.float64]
 Drawn = tuple[Floats, Floats, NDArray[np.int64], Test]

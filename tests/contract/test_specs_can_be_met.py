@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.formats.spec import TaskSpec
-from tunewheel_eval.comparisons import Measured
-from tunewheel_eval.significance import Scores
-from tunewheel_eval.verdict import judge, outcome_of
 from tunewheel_outputs.metrics import find_metric
+from tunewheel_verdicts.measured import Measured
+from tunewheel_verdicts.significance import Scores
+from tunewheel_verdicts.verdict import judge, outcome_of
 
 ROOT = Path(__file__).resolve().parents[2]
 DRAWS = 40

@@ -8,8 +8,8 @@ from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.retrieval_scores import Cell
 from tunewheel_eval.metrics import Outcomes
 from tunewheel_eval.passages.cells import Cells, best_of, deciding
-from tunewheel_eval.significance import Scores
 from tunewheel_planner.advice import Approach, held_against
+from tunewheel_verdicts.significance import Scores
 
 METRIC = "label_accuracy"
 

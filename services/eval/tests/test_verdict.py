@@ -7,10 +7,10 @@ import pytest
 from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.scorecard import CriterionCheck, Role, Scorecard
 from tunewheel_contracts.formats.spec import TaskSpec
-from tunewheel_eval.comparisons import Measured
 from tunewheel_eval.scorecards import failures
-from tunewheel_eval.significance import Scores
-from tunewheel_eval.verdict import judge, outcome_of
+from tunewheel_verdicts.measured import Measured
+from tunewheel_verdicts.significance import Scores
+from tunewheel_verdicts.verdict import judge, outcome_of
 
 
 def hits(right: int, rows: int) -> Scores:

@@ -16,8 +16,7 @@ from itertools import pairwise
 import numpy as np
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.regression_items import RegressionItem
-
-from tunewheel_eval.significance import Clusters
+from tunewheel_verdicts.significance import Clusters
 
 ALIKE = 0.8
 _WORD = re.compile(r"[^\W\d_]+")

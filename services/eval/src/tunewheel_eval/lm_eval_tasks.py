@@ -15,10 +15,10 @@ from tunewheel_contracts.identity import content_sha256
 from tunewheel_outputs.lm_eval_metric import PREFIX
 from tunewheel_outputs.lm_eval_task import ReadTask, RefusedTask, find_pinned
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_verdicts.significance import Clusters
 
 from tunewheel_eval.clusters import clusters_of
 from tunewheel_eval.job import LmEvalJob
-from tunewheel_eval.significance import Clusters
 
 PACKAGE = "lm-eval"
 

@@ -16,10 +16,10 @@ from tunewheel_outputs.metric import Corpus, Metric, Score, ScoreRow
 from tunewheel_outputs.metric import Row as Answered
 from tunewheel_outputs.metrics import find_metric, metrics_for
 from tunewheel_outputs.texts import said_before
+from tunewheel_verdicts.significance import Scores
 
 from tunewheel_eval.lm_eval_tasks import AskedTask
 from tunewheel_eval.measurement import HoldoutRow, LmEvalRow, Measurement, RegressionRow, example_key
-from tunewheel_eval.significance import Scores
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
 from tunewheel_contracts.formats.retrieval_scores import RetrievalScores
 from tunewheel_contracts.formats.scorecard import Contestant, Role, Scorecard, Slice
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_verdicts.significance import Clusters
+from tunewheel_verdicts.verdict import UNDECIDED, judge, outcome_of
 
 from tunewheel_eval.bundles import bundle_for
 from tunewheel_eval.comparisons import comparisons, findings, measured
@@ -27,8 +29,6 @@ from tunewheel_eval.errors import UnfitCandidate
 from tunewheel_eval.looks import SPENT, WORN_OUT
 from tunewheel_eval.metrics import Outcomes
 from tunewheel_eval.repeats import is_greedy
-from tunewheel_eval.significance import Clusters
-from tunewheel_eval.verdict import UNDECIDED, judge, outcome_of
 
 Verdict = EvalPassed | EvalFailed | EvalUndecided | ReviewRequested
 HOLDOUT = "holdout"

@@ -12,9 +12,9 @@ from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.scorecard import Role, Slice
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_outputs.metrics import known_metrics
+from tunewheel_verdicts.significance import Clusters
 
 from tunewheel_eval.metrics import Outcomes
-from tunewheel_eval.significance import Clusters
 
 MOST_SLICES = 200
 _LENGTHS = ((200, "up to 200 characters"), (1000, "201 to 1,000 characters"))

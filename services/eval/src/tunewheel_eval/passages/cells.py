@@ -9,10 +9,10 @@ from itertools import permutations
 from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.retrieval_scores import Cell, CellDifference
 from tunewheel_outputs.criteria import ALPHA
+from tunewheel_verdicts.significance import Advantage, Clusters, compare
 
 from tunewheel_eval.comparisons import comparable, signed
 from tunewheel_eval.metrics import Outcomes, metric_of
-from tunewheel_eval.significance import Advantage, Clusters, compare
 
 ORDERED_PAIRS = 12
 """The significance level of one comparison of two cells. It is .05 / 12, so that among four equal cells the

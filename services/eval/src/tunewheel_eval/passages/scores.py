@@ -19,13 +19,13 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_outputs.criteria import ALPHA
 from tunewheel_outputs.metric import Corpus
 from tunewheel_planner.advice import approach_of, held_against
+from tunewheel_verdicts.significance import Clusters, figure_interval
 
 from tunewheel_eval.clusters import of_examples
 from tunewheel_eval.measurement import HoldoutRow, Measurement, example_key
 from tunewheel_eval.metrics import Outcomes, metric_of, outcomes
 from tunewheel_eval.passages.cells import Cells, best_of, deciding
 from tunewheel_eval.passages.looked_up import LookedUp
-from tunewheel_eval.significance import Clusters, figure_interval
 
 NO_ROWS = "evaluation.cells is 0, or the prompts with passages are too long for a model"
 

@@ -28,9 +28,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tunewheel_eval.design_effect import TINY, effective_rows
-from tunewheel_eval.proportions import clopper_pearson, mcnemar, paired_low, paired_p_value
-from tunewheel_eval.sign_flips import Floats, flip
+from tunewheel_verdicts.design_effect import TINY, effective_rows
+from tunewheel_verdicts.proportions import clopper_pearson, mcnemar, paired_low, paired_p_value
+from tunewheel_verdicts.sign_flips import Floats, flip
 
 Test = Literal["proportion", "mean", "ratio"]
 Clusters = NDArray[np.int64]

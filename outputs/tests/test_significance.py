@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tunewheel_eval.design_effect import effective_rows
-from tunewheel_eval.proportions import clopper_pearson, mcnemar, paired_low
-from tunewheel_eval.sign_flips import DRAWS, flip
-from tunewheel_eval.significance import (
+from tunewheel_verdicts.design_effect import effective_rows
+from tunewheel_verdicts.proportions import clopper_pearson, mcnemar, paired_low
+from tunewheel_verdicts.sign_flips import DRAWS, flip
+from tunewheel_verdicts.significance import (
     MAX_MEAN_NLL,
     Advantage,
     Scores,

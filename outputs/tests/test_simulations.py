@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.formats.spec import TaskSpec
-from tunewheel_eval.comparisons import Measured
-from tunewheel_eval.significance import Scores, compare, figure_interval
-from tunewheel_eval.verdict import judge
+from tunewheel_verdicts.measured import Measured
+from tunewheel_verdicts.significance import Scores, compare, figure_interval
+from tunewheel_verdicts.verdict import judge
 
 Floats = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, int], tuple[Floats, Floats, NDArray[np.int64]]]

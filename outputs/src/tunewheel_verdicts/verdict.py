@@ -19,8 +19,8 @@ from tunewheel_contracts.formats.scorecard import CriterionCheck, Role
 from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_outputs.criteria import unmeasurable
 
-from tunewheel_eval.comparisons import Measured
-from tunewheel_eval.significance import Advantage, Interval, rows_needed
+from tunewheel_verdicts.measured import Measured
+from tunewheel_verdicts.significance import Advantage, Interval, rows_needed
 
 MET, MISSED, UNDECIDED = "met", "missed", "undecided"
 _SLACK = 1e-9

@@ -1,0 +1,2 @@
+"""Judges measured figures by declared criteria, and says beforehand how likely a verdict is. Needs numpy and
+scipy alone."""
