@@ -5,6 +5,8 @@ The seeds are fixed; ``make bench NAME=verdict`` has thousands of rounds of more
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +15,8 @@ from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_verdicts.measured import Measured
-from tunewheel_verdicts.significance import Scores, compare, figure_interval
-from tunewheel_verdicts.verdict import judge
+from tunewheel_verdicts.significance import Scores, Test, compare, figure_interval
+from tunewheel_verdicts.verdict import judge, outcome_of
 
 Floats = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, int], tuple[Floats, Floats, NDArray[np.int64]]]
@@ -177,3 +179,55 @@ def test_a_minimum_that_is_the_truth_is_seldom_met_by_customers_of_unequal_size(
         )
         met += found.low >= truth
     assert met <= 14
+
+
+def equal_models(rng: np.random.Generator, sizes: list[int], **facts: Any) -> dict[str, Measured]:
+    """Two equal models by a share of right answers, a mean, and a ratio of which less is better. The rows of
+    a customer are alike."""
+    clusters = np.repeat(np.arange(len(sizes)), sizes)
+    (accuracy,) = paired_customers(rng, sizes, 0.2, 0.0).values()
+    noise = 0.3 * rng.normal(size=(2, len(clusters))) + 0.2 * rng.normal(size=(2, len(sizes)))[:, clusters]
+    tokens = rng.integers(5, 60, len(clusters)).astype(np.float64)
+
+    def of(test: Test, highest: float, values: Floats, weights: Floats | None = None) -> Measured:
+        scores = zip((Role.CANDIDATE, Role.CHAMPION), values, strict=True)
+        return Measured(
+            name="", test=test, lower_is_better=weights is not None, lowest=0.0, highest=highest,
+            on="holdout", clusters=clusters, scores={role: Scores(one, weights) for role, one in scores},
+        )  # fmt: skip
+
+    found = {
+        "label_accuracy": accuracy,
+        "rouge_l": of("mean", 1.0, np.clip(0.5 + noise, 0, 1)),
+        "perplexity": of("ratio", float("inf"), tokens * (2 + noise), tokens),
+    }
+    return {name: replace(one, name=name, **facts) for name, one in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("rows", "significance", "facts"),
+    [(75, 0.5, {}), (75, None, {}), (200, 0.5, {}), (75, 0.5, {"repeat_spread": 0.02})],
+)
+def test_an_equal_model_is_refused_at_most_once_in_twenty_by_all_criteria_together(
+    rows: int, significance: float | None, facts: dict[str, float]
+) -> None:
+    """``significance: 0.5`` is .05 for each of ten looks. Refusals must not be given at .5."""
+    rng, draws = np.random.default_rng(29), 150
+    criteria = [
+        Criterion(metric=name, over_champion=bound, significance=significance)
+        for name, bound in (("label_accuracy", -0.1), ("rouge_l", 0.0), ("perplexity", -0.1))
+    ]
+    refused = 0
+    for _ in range(draws):
+        drawn = equal_models(rng, zipf(rows, 40), **facts)
+        checks = judge(criteria, drawn, TaskSpec(system_prompt="s"), resolution=0.05, seed=0)
+        refused += outcome_of(checks) == "missed"
+    assert refused <= 14  # .05 of 150, and 2.4 standard deviations
+
+
+@pytest.mark.parametrize(("advantage", "least", "most"), [(-0.2, 0.6, 1.0), (0.05, 0.0, 0.02)])
+def test_a_model_that_is_shown_to_be_worse_is_refused_though_its_loss_may_be_within_the_margin(
+    advantage: float, least: float, most: float
+) -> None:
+    found = [outcomes(zipf(100, 40), 0.0, advantage, 60).count("missed")]
+    assert least <= found[0] / 60 <= most

@@ -4,6 +4,10 @@ undecided.
 A bound is met if the whole interval is on its good side, and missed if the whole interval is on its bad side.
 If the bound lies within the interval, the bound is undecided. The verdict then says how many more
 observations would show the observed difference, or at least a difference that matters.
+
+A bound against the champion is missed if it is not met and the model is shown to be worse than the champion.
+For this the significance is not divided by the number of looks: a wrong refusal costs one training, and puts
+nothing worse into production. All criteria share it, so an equal model is seldom refused by any of them.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ import numpy as np
 from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.scorecard import CriterionCheck, Role
 from tunewheel_contracts.formats.spec import TaskSpec
-from tunewheel_outputs.criteria import unmeasurable
+from tunewheel_outputs.criteria import ALPHA, level_of, unmeasurable
 
 from tunewheel_verdicts.measured import Measured
 from tunewheel_verdicts.significance import Advantage, Interval, rows_needed
@@ -54,12 +58,15 @@ class _Claim:
     """Whether no figure can lie below the bound."""
     luck: float = 0.0
     """A p-value that must also be below alpha."""
+    worse: bool | None = None
+    """Whether the model is shown to be worse than the champion; None: the claim is about something else."""
 
     def outcome(self) -> tuple[str, int]:
         """Return ``MET``, ``MISSED``, or ``UNDECIDED`` with the number of further rows that would decide."""
         if self.certain or (self.low - self.bound > _SLACK and self.luck <= self.alpha):
             return MET, 0
-        if self.bound - self.high > _SLACK:
+        short = self.bound - self.high > _SLACK
+        if self.worse or (short and (self.worse is None or self.bound > 0)):
             return MISSED, 0
         distance = max(self.distance, self.observed - self.bound)
         needed = rows_needed(spread=self.spread, distance=distance, alpha=self.alpha)
@@ -82,8 +89,10 @@ def judge(
     ``resolution`` is the smallest difference that matters, as a fraction. ``seed`` is that of the sign flips.
     ``not_yet``: by metric, why it has no figure now that a later evaluation may have.
     """
+    compared = [one for one in criteria if one.metric in measured]
+    rivals = sum(role is Role.CHAMPION for one in compared for role, _ in _bounds(one, measured[one.metric]))
     return tuple(
-        _check(criterion, metric, resolution=resolution, seed=seed)
+        _check(criterion, metric, resolution=resolution, seed=seed, share=max(1, rivals))
         if (metric := measured.get(criterion.metric)) is not None
         else _unmeasured(criterion, task, not_yet.get(criterion.metric))
         for criterion in criteria
@@ -108,12 +117,15 @@ def _unmeasured(criterion: Criterion, task: TaskSpec, not_yet: str | None) -> Cr
     )
 
 
-def _check(criterion: Criterion, metric: Measured, *, resolution: float, seed: int) -> CriterionCheck:
+def _check(
+    criterion: Criterion, metric: Measured, *, resolution: float, seed: int, share: int
+) -> CriterionCheck:
+    """``share``: the number of comparisons with the champion, which share the chance of a wrong refusal."""
     alpha = metric.alpha(criterion)
     figure = metric.figure(alpha=alpha)
     clauses = [
         *_absolute(criterion, metric, figure, resolution),
-        *_relative(criterion, metric, alpha=alpha, resolution=resolution, seed=seed),
+        *_relative(criterion, metric, alpha=alpha, resolution=resolution, seed=seed, share=share),
     ]
     outcomes = {clause.outcome for clause in clauses}
     outcome = MISSED if MISSED in outcomes else UNDECIDED if UNDECIDED in outcomes else MET
@@ -157,7 +169,7 @@ def _absolute(
 
 
 def _relative(
-    criterion: Criterion, metric: Measured, *, alpha: float, resolution: float, seed: int
+    criterion: Criterion, metric: Measured, *, alpha: float, resolution: float, seed: int, share: int
 ) -> Iterator[_Clause]:
     for role, bound in _bounds(criterion, metric):
         advantage = metric.against(role, alpha=alpha, seed=seed)
@@ -167,6 +179,8 @@ def _relative(
             continue
         theirs = metric.figure_of(role)
         distance = max(abs(bound), _smallest(resolution, metric, theirs))
+        champion = role is Role.CHAMPION
+        rival = metric.against(role, alpha=_of_refusal(criterion, share), seed=seed) if champion else None
         claim = _Claim(
             bound=bound,
             observed=advantage.difference,
@@ -179,9 +193,19 @@ def _relative(
             clusters=advantage.clusters,
             certain=bound <= metric.lowest - metric.highest,
             luck=advantage.p_value if bound >= 0 else 0.0,
+            worse=None if rival is None else rival.high + metric.repeat_spread < -_SLACK,
         )
         outcome, more = claim.outcome()
-        yield _Clause(outcome, _words(advantage, role, theirs, outcome, bound), more)
+        if outcome == MISSED and rival is not None and claim.worse:
+            yield _Clause(outcome, _worse(rival, theirs, bound))
+        else:
+            yield _Clause(outcome, _words(advantage, role, theirs, outcome, bound), more)
+
+
+def _of_refusal(criterion: Criterion, share: int) -> float:
+    """Return the level at which a model counts as worse than the champion: the criterion's significance, but
+    at most ``ALPHA``, since by .5 every second equal model would be refused."""
+    return min(level_of(criterion, on_holdout=False), ALPHA) / share
 
 
 def _bounds(criterion: Criterion, metric: Measured) -> Iterator[tuple[Role, float]]:
@@ -221,6 +245,14 @@ def _words(advantage: Advantage, role: Role, theirs: float, outcome: str, bound:
     return (
         f"{gained} against the {role.value}'s {_number(theirs)} {_VERBS[outcome]} "
         f"the {_number(bound, signed=True)} asked for"
+    )
+
+
+def _worse(advantage: Advantage, theirs: float, bound: float) -> str:
+    lost = _between(advantage.difference, advantage.low, advantage.high, signed=True)
+    return (
+        f"{lost} against the champion's {_number(theirs)} is shown to be worse than the champion, and the "
+        f"{_number(bound, signed=True)} asked for is not shown"
     )
 
 

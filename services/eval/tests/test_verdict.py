@@ -148,6 +148,21 @@ def test_less_perplexity_is_an_advantage(bounds: dict[str, float], outcome: str)
     assert check(perplexities(5.0, 4.0), "perplexity", **bounds).outcome == outcome
 
 
+def test_a_model_shown_to_be_worse_than_the_champion_misses_a_margin_that_it_may_keep() -> None:
+    """14 of 60 rows lost, none gained: the loss may be a tenth or a third."""
+    worse = accuracy(40, 3, 54, rows=60, on="holdout")
+    found = check(worse, over_champion=-0.15)
+    assert found.outcome == "missed"
+    assert "is shown to be worse than the champion, and the -0.15 asked for is not shown" in found.reason
+    # a loss that is within the margin meets it, whatever else is shown
+    assert check(accuracy(660, 60, 700, rows=1000, on="holdout"), over_champion=-0.15).passed
+    # the base is no champion, and two measurements of one model may differ by as much
+    assert check(worse, over_base=0.7).outcome == "undecided"
+    assert check(accuracy(52, 3, 54, rows=60, on="holdout"), over_champion=-0.05).outcome == "undecided"
+    noisy = accuracy(40, 3, 54, rows=60, on="holdout", repeat_spread=0.3)
+    assert check(noisy, over_champion=-0.15).outcome == "undecided"
+
+
 def test_first_candidate_is_not_held_against_a_champion_that_is_not_there() -> None:
     found = check(accuracy(800, 100, None, rows=1000), minimum=0.5, over_champion=0.3)
     assert found.passed
