@@ -185,7 +185,7 @@ INCOMPATIBLE: dict[str, tuple[str, Callable[[dict[str, Any]], object], str]] = {
     ),
     "enum widened where services write": (
         "model.promoted",
-        lambda s: s["$defs"]["Stage"]["enum"].append("paused"),
+        _property("to_stage", enum=[*OLD["model.promoted"]["properties"]["to_stage"]["enum"], "undecided"]),
         "values widened",
     ),
     "values restricted": (PRODUCED, _property("loss", enum=[1, 2]), "values narrowed"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope, decode_data, new_event
 from tunewheel_contracts.events.data import DatasetRequested, RecordIngested
-from tunewheel_contracts.events.lifecycle import ModelRolledback
+from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRolledback, ServingDesired, Stage
 from tunewheel_contracts.events.production import RolloutJudged
 from tunewheel_contracts.events.training import TrainAction, TrainControl, TrainProgressed
 from tunewheel_contracts.events.upstream import TicketPublished
@@ -19,6 +20,7 @@ from tunewheel_contracts.principal import Principal
 from tunewheel_contracts.reading import at_door
 from tunewheel_contracts.topics import TOPICS
 
+EXAMPLES = Path(__file__).parents[1] / "examples"
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 OKAFOR = Principal(name="okafor")
 TICKET = TicketPublished(project="helpdesk", ticket_id="T-1", body="It does not charge.")
@@ -41,6 +43,32 @@ def _refused(value: bytes | None, headers: Any) -> InvalidEvent:
 
 
 VALUE = new_event(TICKET, source="tests").to_kafka().value
+
+
+# steps of models
+
+
+STEP = {
+    "project": "helpdesk", "model_id": "helpdesk-1", "from_stage": "evaluated", "to_stage": "evaluated",
+    "cause": "e", "reason": "r",
+}  # fmt: skip
+
+
+def test_a_step_says_undecided_in_a_field_that_earlier_releases_leave_out() -> None:
+    plain = ModelPromoted.model_validate(STEP)
+    undecided = ModelPromoted.model_validate(STEP | {"undecided": True, "held_up": True, "to_show": -0.1})
+    assert (plain.stage, undecided.stage) == (Stage.EVALUATED, Stage.UNDECIDED)
+    assert undecided.to_stage is Stage.EVALUATED
+    assert not {"undecided", "to_show", "gain"} & plain.model_dump().keys()  # as earlier releases wrote it
+    assert plain.event_id() == undecided.event_id()
+
+
+def test_only_a_spent_margin_changes_the_id_of_the_desired_state() -> None:
+    told = json.loads((EXAMPLES / "serving.desired/valid/canary.json").read_text())
+    unspent, none, some = (
+        ServingDesired.model_validate(told | spent) for spent in ({}, {"spent": 0}, {"spent": 0.02})
+    )
+    assert unspent.event_id() == none.event_id() != some.event_id()
 
 
 # ids

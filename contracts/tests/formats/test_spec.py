@@ -147,6 +147,10 @@ def test_the_hash_follows_content_not_form() -> None:
 
 def test_saying_a_default_changes_no_hash() -> None:
     assert _spec(review={"required": False, "sample": 20}).sha256 == _spec().sha256
+    undecided = {"enabled": True, "requests": 2000, "days": 7}
+    assert _spec(rollout={"undecided": undecided}).sha256 == _spec(rollout={}).sha256
+    assert _spec(rollout={"undecided": undecided | {"days": 8}}).sha256 != _spec(rollout={}).sha256
+    assert "undecided" not in _spec(rollout={}).rollout.model_dump()  # older hashes hold
 
 
 def test_criteria_are_hashed_apart_from_the_rest() -> None:

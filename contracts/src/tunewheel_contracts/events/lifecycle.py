@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from tunewheel_contracts.event import Event
-from tunewheel_contracts.fields import Slug, SourceId, Text
+from tunewheel_contracts.fields import FiniteFloat, Fraction, Frozen, NonNegative, Slug, SourceId, Text
 from tunewheel_contracts.formats.bundle import Bundle
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelFacts, BaseModelRef
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route
@@ -18,6 +19,9 @@ from tunewheel_contracts.topic import TopicSpec
 
 class Stage(StrEnum):
     REGISTERED = "registered"
+    UNDECIDED = "undecided"
+    """The verdict showed neither that the model is good enough nor that it is not. An event says so by
+    ``ModelPromoted.undecided``."""
     EVALUATED = "evaluated"
     SHADOW = "shadow"
     CANARY = "canary"
@@ -27,6 +31,17 @@ class Stage(StrEnum):
     ROLLED_BACK = "rolled_back"
 
 
+WrittenStage = Literal[
+    Stage.REGISTERED,
+    Stage.EVALUATED,
+    Stage.SHADOW,
+    Stage.CANARY,
+    Stage.PRODUCTION,
+    Stage.RETIRED,
+    Stage.REJECTED,
+    Stage.ROLLED_BACK,
+]
+"""The stages that events name. Readers of earlier releases refuse an event that names another stage."""
 POSITION = (
     "Position among the project's lifecycle events, from 1; None: made by a release that did not count them."
 )
@@ -58,6 +73,17 @@ class ModelRegistered(Event):
     generation: Position = None
 
 
+class Gain(Frozen):
+    """How much better a model is than the champion that it replaces, as far as this was measured."""
+
+    difference: FiniteFloat
+    """Model minus champion, as a share of questions; negative: the model is worse."""
+    error: NonNegative
+    """Standard error of ``difference``."""
+    of: Literal["trial", "holdout"]
+    """What was compared: answers to production's questions, or to the held-out rows."""
+
+
 class ModelPromoted(Event):
     """A model changed its stage: it was promoted, ``retired`` or ``rejected``, or it came back to
     ``production`` because its successor was rolled back. If both stages are the same, the model stays in its
@@ -69,8 +95,8 @@ class ModelPromoted(Event):
 
     project: Slug
     model_id: Slug
-    from_stage: Stage
-    to_stage: Stage
+    from_stage: WrittenStage
+    to_stage: WrittenStage
     replaces: Slug | None = None
     """For a step to production: the champion that the model replaces, which retires next."""
     cause: str
@@ -84,8 +110,24 @@ class ModelPromoted(Event):
     held_up: bool = False
     """The model has completed this stage and waits; ``reason`` says for what. In ``evaluated``: a verdict
     against the present champion was undecided."""
+    undecided: Annotated[bool, Field(exclude_if=operator.not_)] = False
+    """The model's stage is ``undecided``. ``to_stage`` then is ``evaluated`` and ``held_up`` is true, which
+    earlier releases read as a model that waits after an undecided verdict; so is ``from_stage`` of the step
+    out of this stage."""
+    to_show: Annotated[FiniteFloat | None, Field(exclude_if=lambda bound: bound is None)] = None
+    """For a model whose verdict was undecided: its trial must show that its answers are better than the
+    champion's by more than this share of questions; negative: not worse by that much. None: nothing need be
+    shown; in ``undecided``: no trial follows, and ``reason`` says why."""
+    gain: Annotated[Gain | None, Field(exclude_if=operator.not_)] = None
+    """For a step to production: the measured difference from the former champion. None: there was none, or
+    nothing was measured."""
     decided_by: DecidedBy = None
     generation: Position = None
+
+    @property
+    def stage(self) -> Stage:
+        """The model's stage after this step."""
+        return Stage.UNDECIDED if self.undecided else self.to_stage
 
 
 class ModelRolledback(Event):
@@ -98,7 +140,7 @@ class ModelRolledback(Event):
 
     project: Slug
     model_id: Slug
-    from_stage: Stage
+    from_stage: WrittenStage
     restored: Slug | None
     cause: str
     reason: str
@@ -172,7 +214,7 @@ class ServingDesired(Event):
     type: ClassVar[str] = "serving.desired"
     subject_field: ClassVar[str] = "project"
     identity_fields: ClassVar[tuple[str, ...]] = ("generation", "desired")
-    identity_when_given: ClassVar[tuple[str, ...]] = ("system_prompt", "stand_ins")
+    identity_when_given: ClassVar[tuple[str, ...]] = ("system_prompt", "stand_ins", "spent")
 
     project: Slug
     generation: Annotated[int, Field(ge=0)]
@@ -183,6 +225,9 @@ class ServingDesired(Event):
     stand_ins: Annotated[tuple[Route, ...], Field(max_length=8)] = ()
     """The models that may answer while the production adapter cannot be loaded: earlier champions, newest
     first, or the base model if there was none."""
+    spent: Annotated[Fraction, Field(exclude_if=operator.not_)] = 0
+    """How much worse than the best champion so far the present one may be, as a share of questions. A
+    candidate's margin is smaller by this."""
 
 
 MODEL_REGISTERED = TopicSpec(

@@ -51,12 +51,28 @@ class CanaryPolicy(StagePolicy):
     """Percentage of the requests that the canary answers."""
 
 
+class UndecidedPolicy(Strict):
+    """What becomes of a candidate whose evaluation was undecided."""
+
+    enabled: bool = True
+    """Let production decide: the candidate gets copies of requests in shadow, also where `shadow` is not
+    enabled, and goes on only if its answers are shown to be good enough. `false`: it waits for a command or
+    a newer version."""
+    requests: PositiveInt = 2000
+    """A candidate of which this is not shown after so many answered copies is retired."""
+    days: Annotated[PositiveInt, Field(le=365)] = 7
+    """A candidate of which this is not shown after so many days is retired."""
+
+
 class RolloutSpec(Strict):
     """The stages of a candidate that passed its evaluation. Without a champion the candidate goes straight to
     production, unless `shadow` is enabled: then it goes through the stages while the base model answers."""
 
     shadow: ShadowPolicy = ShadowPolicy()
     canary: CanaryPolicy = CanaryPolicy()
+    undecided: Annotated[UndecidedPolicy, Field(exclude_if=lambda policy: policy == UndecidedPolicy())] = (
+        UndecidedPolicy()
+    )
     guard_seconds: Annotated[int, Field(ge=0, exclude_if=lambda seconds: seconds == DAY)] = DAY
     """How long a model is watched after its trial brought it to production. If it is shown to do worse there
     than the former champion did during the trial, the former champion takes over again. 0: not watched."""
