@@ -473,3 +473,49 @@ async def test_an_unreadable_state_of_one_project_stops_no_other(desk: Any, dama
     assert "checkpoint of desk" not in desk.broker.warnings
     assert "tunewheel_monitor_checkpoints_unreadable_total 1\n" in desk.metrics_text()
     assert "monitor/shop/state/000000000008.json" in desk.files()
+
+
+async def test_pairs_that_differ_are_requested_and_lie_redacted_in_the_store_until_they_are_erased(
+    desk: Any,
+) -> None:
+    await in_production(desk, rollout={"shadow": {"enabled": True, "max_label_changes": 1}})
+    desk.serve(
+        route_of("desk-1", RouteRole.PRODUCTION, 100, "ds-1"),
+        route_of("desk-2", RouteRole.SHADOW, 100, "ds-2"),
+    )
+    desk.step("desk-2", Stage.SHADOW)
+    shadow = {"model_id": "desk-2", "role": RouteRole.SHADOW}
+    for n in range(8):
+        text, who = f"{MORE_BIKES[n]} ann{n}@example.com", {"customer": f"Customer {n}"}
+        (first,) = desk.ask([text], output=f"Old ann{n}@example.com", **who)
+        said = first.event.data.output if n < 2 else f"New  {n} bob@example.com"
+        (second,) = desk.ask([text], output=said, shadow_of=first.event.data.completion_id, **who, **shadow)
+        await desk.send([second, first] if n % 2 else [first, second])
+        desk.revive()
+    (asked,) = desk.broker.of("comparisons.requested")
+    assert (asked.model_id, asked.against, asked.stage, asked.revision) == ("desk-2", "desk-1", "shadow", 1)
+    items = json.loads(desk.files()[asked.pairs[0]])["items"]
+    assert [item["completion_id"] for item in items] == list(asked.completion_ids)
+    assert len(items) == 5
+    assert items[0]["output"] == "Old <EMAIL_ADDRESS>"
+    assert items[0]["candidate"] == "New  2 <EMAIL_ADDRESS>"
+    proof = await desk.watch.forget(erasure(customer="Customer 2"))
+    assert proof.records == 1
+    first, second, *_ = json.loads(desk.files()[asked.pairs[0]])["items"]
+    assert first == {"completion_id": asked.completion_ids[0], "customer": None, "messages": [], "output": ""}
+    assert second["candidate"]
+    assert asked.completion_ids[0] not in str(desk.watch._held["desk"].state.trials)
+
+
+async def test_where_texts_are_not_logged_no_pair_is_requested(desk: Any) -> None:
+    await in_production(desk, rollout={"shadow": {"enabled": True}})
+    desk.serve(
+        route_of("desk-1", RouteRole.PRODUCTION, 100, "ds-1"),
+        route_of("desk-2", RouteRole.SHADOW, 100, "ds-2"),
+    )
+    desk.step("desk-2", Stage.SHADOW)
+    for n in range(8):
+        first = desk.traffic.completion("", output=f"hash {n}", texts="hashed")
+        names = {"shadow_of": first.event.data.completion_id, "model_id": "desk-2", "role": RouteRole.SHADOW}
+        await desk.send([first, desk.traffic.completion("", output="other", texts="hashed", **names)])
+    assert not desk.broker.of("comparisons.requested")

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from tunewheel_contracts.event import Event
-from tunewheel_contracts.fields import ArtifactRef, Sha256, Slug, SourceId, Text
+from tunewheel_contracts.fields import ArtifactRef, RelativePath, Sha256, Slug, SourceId, Text
 from tunewheel_contracts.formats.bundle import Bundle
 from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.review import ReviewOutcome
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_contracts.formats.scorecard import Contestant, CriterionCheck
 from tunewheel_contracts.principal import OptionalPrincipal
-from tunewheel_contracts.topic import TopicSpec
+from tunewheel_contracts.topic import DAY_MS, TopicSpec
 
 
 class _Verdict(Event):
@@ -153,6 +154,62 @@ class ReviewSubmitted(Event):
     principal: OptionalPrincipal = None
 
 
+class ComparisonsRequested(Event):
+    """The candidate of a shadow stage and the champion answered the same questions differently. People, or a
+    judge, should say which answers are better. The request grows while the trial runs: each ``revision``
+    names all pairs of the previous one, and more."""
+
+    type: ClassVar[str] = "comparisons.requested"
+    subject_field: ClassVar[str] = "request_id"
+    identity_fields: ClassVar[tuple[str, ...]] = ("revision",)
+
+    project: Slug
+    request_id: Slug
+    """Derived from the model, the stage and the generation. A trial has one request."""
+    model_id: Slug
+    """The candidate."""
+    against: str
+    """The champion, or the base model."""
+    stage: Literal["shadow", "canary"]
+    revision: Annotated[int, Field(gt=0)]
+    """The event with the highest revision of a request replaces the others."""
+    completion_ids: Annotated[tuple[SourceId, ...], Field(max_length=200)]
+    """The champion's completions, in the order in which they were drawn."""
+    pairs: Annotated[tuple[RelativePath, ...], Field(max_length=200)] = ()
+    """JSON in the object store, one file for each revision: the redacted questions with both answers
+    (``LabelPrompts`` whose items have a ``candidate``). An erasure empties the items that it covers. If a
+    file is missing, the log held no texts of its pairs."""
+
+    @property
+    def items(self) -> int:
+        """The number of pairs."""
+        return len(self.completion_ids)
+
+
+class AnswersCompared(Event):
+    """A person or a judge compared the candidate's and the champion's answer to one question. The first
+    answer of a person to a pair counts, and the first of a judge."""
+
+    type: ClassVar[str] = "answers.compared"
+    subject_field: ClassVar[str] = "completion_id"
+    identity_fields: ClassVar[tuple[str, ...]] = ("request_id", "preference", "reviewer", "judge")
+
+    project: Slug
+    request_id: Slug
+    model_id: Slug
+    """The candidate."""
+    completion_id: SourceId
+    """The champion's completion, as ``comparisons.requested`` names it."""
+    preference: Literal["better", "same", "worse"]
+    """The candidate's answer is ``better``, ``same`` or ``worse``. Nobody who compared knew which answer was
+    the candidate's."""
+    reviewer: SourceId | None = None
+    """The person; None: a judge compared."""
+    judge: Annotated[Sha256 | None, Field(exclude_if=operator.not_)] = None
+    """Hash of the judge; None: a person compared."""
+    principal: OptionalPrincipal = None
+
+
 EVAL_PASSED = TopicSpec(
     EvalPassed,
     ("eval",),
@@ -192,3 +249,5 @@ REVIEW_ANSWERED = TopicSpec(ReviewAnswered, ("console",), ("eval", "registry"), 
 REVIEW_SUBMITTED = TopicSpec(
     ReviewSubmitted, ("console",), ("eval", "registry"), 1, replayed_by=("registry",)
 )
+COMPARISONS_REQUESTED = TopicSpec(ComparisonsRequested, ("monitor",), (), 1, retention_ms=30 * DAY_MS)
+ANSWERS_COMPARED = TopicSpec(AnswersCompared, ("console",), ("monitor",), 1, retention_ms=30 * DAY_MS)

@@ -26,8 +26,8 @@ class LogPosition(Frozen):
 
 
 class InferenceScored(Event):
-    """The monitor's scores of one completion, or of a rating of it: numbers and no texts. The key is the
-    project, so that all scores of a project are in order."""
+    """The monitor's scores of one completion, a rating of it, or a comparison with its copy: no texts. The
+    key is the project, so that all scores of a project are in order."""
 
     type: ClassVar[str] = "inference.scored"
     subject_field: ClassVar[str] = "completion_id"
@@ -37,9 +37,9 @@ class InferenceScored(Event):
     project: Slug
     completion_id: SourceId
     scored: str
-    """Id of the scored ``inference.completed`` or ``feedback.received``. Scoring it twice gives the same
-    event id."""
-    of: Annotated[Literal["completion", "rating"], if_unknown(None)] = "completion"
+    """Id of the scored ``inference.completed``, ``feedback.received`` or ``answers.compared``. Scoring it
+    twice gives the same event id."""
+    of: Annotated[Literal["completion", "rating", "comparison"], if_unknown(None)] = "completion"
     position: LogPosition | None = None
     """Position of the scored event on its topic."""
     model_id: str
@@ -70,6 +70,9 @@ class InferenceScored(Event):
     """The answer's label, if the task has a label field and the answer has one of the labels."""
     language: Annotated[str | None, Field(json_schema_extra={"deprecated": True})] = None
     """Never set: no detector uses the language of questions."""
+    answer: Annotated[str | None, Field(exclude_if=operator.not_)] = None
+    """Pseudonym of the text of an answer without a label. Equal texts have equal pseudonyms, until an erasure
+    destroys their key."""
     refusal: bool | None = None
     """Whether the answer is a refusal, by the task's pattern."""
     repetition: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
@@ -105,6 +108,11 @@ class InferenceScored(Event):
     """For a rating: whether it has a correction."""
     agrees: bool | None = None
     """For a rating with a correction: whether the labels of answer and correction are equal."""
+    preference: Annotated[str | None, Field(exclude_if=operator.not_)] = None
+    """For a comparison of a champion's completion with the copy that ``model_id`` answered: ``better``,
+    ``same`` or ``worse``, as in ``answers.compared``."""
+    judge: Annotated[Sha256 | None, Field(exclude_if=operator.not_)] = None
+    """For a comparison: hash of the judge; None: a person compared."""
 
 
 class DriftResolved(Event):

@@ -182,19 +182,22 @@ class RolloutBound(Frozen):
     (always-valid inference)."""
 
     figure: str
-    """``errors``, ``incidents``, ``invalid``, ``latency``, ``first_token``, ``feedback`` or ``labels``. Each
-    is a share of requests, answers or ratings."""
+    """``errors``, ``incidents``, ``invalid``, ``latency``, ``first_token``, ``feedback``, ``labels`` or
+    ``answers``. Each is a share of requests, answers or ratings; ``answers`` is the share of questions that a
+    side answers better than the other, as far as pairs were compared."""
     candidate: FiniteFloat
     champion: FiniteFloat
     low: FiniteFloat
     """Lower end of the confidence sequence of the difference, candidate minus champion. If it is above 0, the
     candidate fails."""
     high: FiniteFloat
-    """Upper end, with an error probability of 5 %. If it is below the margin, the candidate may pass."""
+    """Upper end, with an error probability of 5 %, or 1 % for ``answers``. If it is below the margin, the
+    candidate may pass."""
     margin: FiniteFloat
     """Tolerated difference."""
     pairs: Annotated[int, Field(ge=0)] = 0
-    """Number of pairs (of answers, or of small groups of the same time) behind the bounds."""
+    """Number of pairs (of answers, or of small groups of the same time) behind the bounds. For ``answers``:
+    of pairs that were compared."""
 
 
 class RolloutJudged(Event):

@@ -1,6 +1,11 @@
-"""Prompts of production that need a trusted answer, and the attributes by which examples refer to them."""
+"""Prompts of production that need a trusted answer or a comparison of two answers, and the attributes by
+which examples refer to them."""
 
 from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
 
 from tunewheel_contracts.fields import Frozen, Slug, SourceId, Text
 from tunewheel_contracts.formats.dataset import ChatMessage
@@ -23,6 +28,9 @@ class LabelPrompt(Frozen):
     """The redacted conversation up to the question. Empty: it was erased."""
     output: Text = ""
     """The model's redacted answer. It is shown to people and never used for training."""
+    candidate: Annotated[Text | None, Field(exclude_if=lambda text: text is None)] = None
+    """In a file of pairs (``comparisons.requested``): the candidate's redacted answer to the question.
+    ``output`` is then the champion's."""
 
     @property
     def is_erased(self) -> bool:
@@ -39,7 +47,8 @@ class LabelPrompt(Frozen):
 
 
 class LabelPrompts(Frozen):
-    """A file of prompts; ``labels.requested`` names its path (``prompts``). An erasure empties items and
+    """A file of prompts; ``labels.requested`` (``prompts``) or ``comparisons.requested`` (``pairs``) names
+    its path. An erasure empties items and
     leaves them in the list, so that item numbers stay valid."""
 
     project: Slug

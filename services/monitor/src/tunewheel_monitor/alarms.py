@@ -41,6 +41,8 @@ class Said:
     data: Event
     correlation_id: str | None = None
     places: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+    copies: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+    """For pairs of answers: by completion, the log positions of the candidate's answers."""
 
 
 def evidence_path(project: str, alarm_id: str, revision: int = 1) -> str:

@@ -15,7 +15,7 @@ from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.partitions import Backlog, Settled
 
 log = structlog.get_logger(__name__)
-TRAFFIC = (topics.INFERENCE_COMPLETED, topics.FEEDBACK_RECEIVED)
+TRAFFIC = (topics.INFERENCE_COMPLETED, topics.FEEDBACK_RECEIVED, topics.ANSWERS_COMPARED)
 """The topics whose events any process of the monitor scores."""
 
 

@@ -1,5 +1,6 @@
-"""Stores the texts that show an alarm. They are read from the log when the alarm opens, redacted, and stored
-in an object that an erasure can empty. No event contains them."""
+"""Stores the texts that show an alarm, or that people compare. They are read from the log when the alarm
+opens or the pairs are drawn, redacted, and stored in an object that an erasure can empty. No event contains
+them."""
 
 from __future__ import annotations
 
@@ -14,13 +15,14 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.erasures import Erasure, Erasures
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope, decode_data
+from tunewheel_contracts.events.evaluation import ComparisonsRequested
 from tunewheel_contracts.formats.label_prompts import LabelPrompt, LabelPrompts
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import canonical_json, content_sha256
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.store import ObjectStore
 
-from tunewheel_monitor.alarms import evidence_path
+from tunewheel_monitor.alarms import Said, evidence_path
 from tunewheel_monitor.reference import asked, words_in
 
 log = structlog.get_logger(__name__)
@@ -50,7 +52,8 @@ class Evidence:
 class Exhibits:
     """Reads and writes ``monitor/<project>/alarms/<alarm_id>.json``, in the form of ``LabelPrompts``. The
     file with ``.2`` before ``.json`` has the texts that the second revision of a request for labels added,
-    and so on."""
+    and so on. ``<request_id>.<revision>.json`` has the pairs of answers that people
+    compare: an erasure by any release finds them there."""
 
     store: ObjectStore
     read_at: ReadAt
@@ -76,18 +79,52 @@ class Exhibits:
         """
         await refresh()  # do not store texts that were erased a moment ago
         found = await self._found(places)
-        prompts = await asyncio.to_thread(redacted, spec, [self._shown(event) for event in found.values()])
+        shown = [self._shown(event) for event in found.values()]
         path, *earlier = [evidence_path(spec.project, alarm_id, number) for number in range(revision, 0, -1)]
-        if not any(prompt.messages for prompt in prompts) and not await self.store.exists(path):
-            return Evidence(None)
         request_id = alarm_id.replace("alarm-", "labels-", 1)
+        newest = await self._stored(spec, path, request_id, shown, found, refresh)
+        if newest is None:
+            return Evidence(None)
+        files = [newest, *[await self._read(one) for one in earlier]]
+        texts = [asked(item.messages) for file in files if file is not None for item in file.items]
+        return Evidence(path, keywords(texts, words))
+
+    async def keep_pairs(
+        self,
+        spec: ProjectSpec,
+        request: ComparisonsRequested,
+        said: Said,
+        *,
+        refresh: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Store the pairs that the newest revision of a request added, as ``keep`` does.
+
+        Raises:
+            TransientError: the broker or the store cannot be reached.
+        """
+        await refresh()
+        found, copies = await self._found(said.places), await self._found(said.copies)
+        shown = [self._paired(event, copies.get(name)) for name, event in found.items()]
+        await self._stored(spec, request.pairs[-1], request.request_id, shown, found, refresh)
+
+    async def _stored(
+        self,
+        spec: ProjectSpec,
+        path: str,
+        request_id: str,
+        shown: Sequence[LabelPrompt],
+        found: Mapping[str, Envelope[Any]],
+        refresh: Callable[[], Awaitable[None]],
+    ) -> LabelPrompts | None:
+        """Store ``shown``, redacted, and return the content of the file; None: there is no text to store."""
+        prompts = await asyncio.to_thread(redacted, spec, shown)
+        if not any(prompt.messages for prompt in prompts) and not await self.store.exists(path):
+            return None
         kept = LabelPrompts(project=spec.project, request_id=request_id, items=tuple(prompts))
         await self.store.first(path, canonical_json(kept.model_dump(mode="json")))
         await refresh()  # an erasure in another process meanwhile did not find this file
         erased = frozenset(name for name, event in found.items() if self._is_erased(event))
-        files = [await self.empty(path, erased) or kept, *[await self._read(one) for one in earlier]]
-        texts = [asked(item.messages) for file in files if file is not None for item in file.items]
-        return Evidence(path, keywords(texts, words))
+        return await self.empty(path, erased) or kept
 
     async def _found(self, places: Sequence[tuple[str, tuple[Any, ...]]]) -> dict[str, Envelope[Any]]:
         """Return the events at ``places`` that the log still has, in order."""
@@ -109,6 +146,12 @@ class Exhibits:
         )
         output = (data.output or "")[:LONGEST_TEXT]
         return prompt.model_copy(update={"customer": data.customer, "messages": messages, "output": output})
+
+    def _paired(self, event: Envelope[Any], copy: Envelope[Any] | None) -> LabelPrompt:
+        item, other = self._shown(event), None if copy is None else self._shown(copy)
+        if other is None or other.is_erased:
+            return item.emptied()
+        return item if item.is_erased else item.model_copy(update={"candidate": other.output})
 
     def _is_erased(self, event: Envelope[Any]) -> bool:
         data = event.data
@@ -216,7 +259,8 @@ def _clean(spec: ProjectSpec, prompts: Sequence[LabelPrompt]) -> list[LabelPromp
 
     contents = [message.content for prompt in prompts for message in prompt.messages]
     cleaned = iter(redactor.clean(*series(contents)).to_list())
-    outputs = redactor.clean_answers(*series([prompt.output for prompt in prompts])).to_list()
+    answers = [text or "" for prompt in prompts for text in (prompt.output, prompt.candidate)]
+    outputs = iter(redactor.clean_answers(*series(answers)).to_list())
     return [
         prompt.model_copy(
             update={
@@ -224,9 +268,10 @@ def _clean(spec: ProjectSpec, prompts: Sequence[LabelPrompt]) -> list[LabelPromp
                     message.model_copy(update={"content": next(cleaned)}) for message in prompt.messages
                 ),
                 "output": output,
+                "candidate": None if prompt.candidate is None else candidate,
             }
         )
-        for prompt, output in zip(prompts, outputs, strict=True)
+        for prompt, output, candidate in zip(prompts, outputs, outputs, strict=True)
     ]
 
 

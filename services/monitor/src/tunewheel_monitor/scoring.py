@@ -245,6 +245,8 @@ def _of_answer(data: InferenceCompleted, around: Around) -> Fields:
         violations = task.form.violations(data.output, said_before(data.messages))
         fields = {"format_valid": not violations, "violations": violations}
     fields["label"] = task.label(data.output, reference.labels if reference else frozenset())
+    if fields["label"] is None:
+        fields["answer"] = around.pseudonyms.of("answer", " ".join(data.output.split()))
     found = {name: measure(data) for name, measure in MEASURES.items()}
     fields["measures"] = {name: value for name, value in found.items() if value is not None}
     fields["refusal"] = task.declines(data.output)

@@ -188,7 +188,7 @@ class ProjectState:
             version=None if version is None else _version(version),
             alarms={name: _read(Alarm, alarm) for name, alarm in told["alarms"].items()},
             places=told["places"],
-            trials=told["trials"],
+            trials=rollout.read(told["trials"]),
             turns=told["turns"],
             concluded=told["concluded"],
         )
@@ -218,8 +218,11 @@ def without(told: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
     """
     version, trials = told["version"], told["trials"]
     opened = {
-        model_id: trial | {"waiting": _but(trial["waiting"], names)}
+        model_id: trial
+        | {"waiting": _but(trial["waiting"], names)}
+        | {"comparisons": compared | {field: _but(compared[field], names) for field in ("drawn", "fresh")}}
         for model_id, trial in trials["open"].items()
+        for compared in (trial["comparisons"],)
     }
     return told | {
         "places": _but(told["places"], names),

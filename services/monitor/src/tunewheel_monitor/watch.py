@@ -20,6 +20,7 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.erasures import erasure_of, place_of, proof_of
 from tunewheel_contracts.event import Envelope, Event
 from tunewheel_contracts.events.data import ErasureCompleted
+from tunewheel_contracts.events.evaluation import ComparisonsRequested
 from tunewheel_contracts.events.monitoring import InferenceScored, LabelsRequested
 from tunewheel_contracts.events.production import DriftDetected
 from tunewheel_contracts.events.upstream import ErasureRequested
@@ -241,6 +242,8 @@ class Watch:
                     revision=revision,
                 )
             data = _with_evidence(data, shown[alarm_id, revision])
+        elif isinstance(data, ComparisonsRequested):
+            await self.exhibits.keep_pairs(spec, data, said, refresh=self.knowledge.refresh)
         if cause is None:
             return self.log.new(data, correlation_id=said.correlation_id)
         made = self.log.new(data, correlation_id=said.correlation_id or cause.correlation_id)

@@ -9,6 +9,7 @@ from tunewheel_contracts.formats.rollout_spec import StagePolicy
 from tunewheel_contracts.formats.serving import RouteRole
 
 from tunewheel_monitor.detectors.votes import is_first
+from tunewheel_monitor.rollout import comparisons
 from tunewheel_monitor.rollout.figures import (
     FIGURES,
     Side,
@@ -26,6 +27,8 @@ Trial = dict[str, Any]
 - ``candidate``, ``champion``: the counts of each side
 - ``figures``: see ``figures.py``
 - ``waiting``: answers whose copy or original was not seen yet
+- ``comparisons``: see ``comparisons.py``
+- ``to_show``: by how much the candidate must be shown to answer better than the champion; None: need not be
 - ``users``: a mark for each counted user
 - ``reference``: for a guard, by figure, the champion's share in the trial and its upper bound. None: there
   was no champion, and the spec's limits are used.
@@ -61,6 +64,8 @@ def new_trial(
         "champion": {"requests": 0, "answers": 0, "overridden": 0},
         "figures": {name: new_figure() for name in FIGURES},
         "waiting": {},
+        "comparisons": comparisons.new_comparisons(),
+        "to_show": None,
         "users": {},
         "verdict": None,
     }
@@ -74,6 +79,8 @@ def count_beside(
     side = _side(trial, model_id, item)
     if side is None or (alone and side == "champion"):
         return False
+    if item.of == "comparison":
+        return comparisons.compare(trial["comparisons"], item)
     if item.of == "rating":
         return not alone and _rate(trial, side, item, policy)
     if not _counts(item):
@@ -198,7 +205,8 @@ def _pair(trial: Trial, side: Side, item: InferenceScored, slowdown: float) -> b
     if other is not None and other["side"] != side:
         del waiting[name]
         first, second = (mine, other) if side == "candidate" else (other, mine)
-        return _compare(trial["figures"], first, second, slowdown)
+        grew = comparisons.see(trial["comparisons"], name, first, second)
+        return _compare(trial["figures"], first, second, slowdown) or grew
     if other is None and _has_room(waiting, mine["at"]):
         waiting[name] = mine
     return False
@@ -212,6 +220,9 @@ def _told(side: Side, item: InferenceScored) -> dict[str, Any]:
         "latency": item.latency_seconds,
         "first_token": item.first_token_seconds,
         "label": None if item.overrides else item.label,
+        "answer": None if item.overrides else item.label or item.answer,
+        "model_id": item.model_id,
+        "place": item.position and [item.position.partition, item.position.offset],
     }
 
 

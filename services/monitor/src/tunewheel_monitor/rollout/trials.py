@@ -6,6 +6,7 @@ The state of a project is a dict that JSON can hold. It has some KiB while a tri
     trials = new()
     follow(trials, envelope)               model.promoted, model.rolledback: in any order, twice is harmless
     count(trials, scored, rollout)         each inference.scored once, in the order of the project's partition
+    ask(trials, project)                   requests to compare answers
     judge(trials, project, rollout, now)   what to publish; it leaves the state with that
 
 A verdict is reached when an item is counted, and later items do not change it. So it does not matter how the
@@ -26,11 +27,14 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.evaluation import ComparisonsRequested
 from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRolledback, Stage
 from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_contracts.events.production import RolloutJudged
 from tunewheel_contracts.formats.rollout_spec import RolloutSpec, StagePolicy
+from tunewheel_contracts.identity import content_sha256
 
+from tunewheel_monitor.rollout.comparisons import drawn, new_comparisons, take_fresh
 from tunewheel_monitor.rollout.counting import Trial, count_beside, count_guarded, new_trial
 from tunewheel_monitor.rollout.verdicts import (
     ALPHA,
@@ -58,8 +62,26 @@ class Judgement:
     correlation_id: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """``places``: by the champion's completion, the log positions of the champion's and of the candidate's
+    answer, as [partition, offset]."""
+
+    data: ComparisonsRequested
+    correlation_id: str | None
+    places: dict[str, list[Any]]
+
+
 def new() -> Trials:
     return {"open": {}, "passed": {}, "closed": []}
+
+
+def read(told: Trials) -> Trials:
+    """Return stored trials. Those of an earlier release get what they lack."""
+    for trial in told["open"].values():
+        trial.setdefault("comparisons", new_comparisons())
+        trial.setdefault("to_show", None)
+    return told
 
 
 def follow(trials: Trials, event: Envelope[ModelPromoted] | Envelope[ModelRolledback]) -> None:
@@ -90,6 +112,30 @@ def count(trials: Trials, item: InferenceScored, rollout: RolloutSpec) -> None:
                 trial["verdict"] = decide_guard(trial, policy)
         elif count_beside(trial, model_id, item, policy, alone=_is_alone(trial, rollout)):
             trial["verdict"] = decide(trial, policy, alone=_is_alone(trial, rollout))
+
+
+def ask(trials: Trials, project: str) -> list[Request]:
+    """Return the requests to compare pairs that were drawn since the last ones, each once."""
+    made: list[Request] = []
+    for model_id, trial in trials["open"].items():
+        if trial["verdict"] is None and (fresh := take_fresh(trial["comparisons"])):
+            state = trial["comparisons"]
+            name = content_sha256([project, model_id, trial["stage"], trial["generation"]])[:12]
+            request = ComparisonsRequested(
+                project=project,
+                request_id=f"compare-{name}",
+                model_id=model_id,
+                against=state["against"],
+                stage=trial["stage"],
+                revision=state["revision"],
+                completion_ids=tuple(drawn(state)),
+                pairs=tuple(
+                    f"monitor/{project}/alarms/compare-{name}.{n}.json"
+                    for n in range(1, state["revision"] + 1)
+                ),
+            )
+            made.append(Request(request, trial["correlation_id"], fresh))
+    return made
 
 
 def judge(trials: Trials, project: str, rollout: RolloutSpec, now: datetime) -> list[Judgement]:

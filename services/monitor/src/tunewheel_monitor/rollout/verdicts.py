@@ -7,7 +7,8 @@ is worse
 - *Passed*: every required figure has its upper end below the margin, so the candidate is not worse by more
 than that.
   The probability that a candidate which is worse by the margin passes is ``BETA``. The observed shares must
-  also keep the spec's limits, and both sides must have ``min_requests``.
+  also keep the spec's limits, and both sides must have ``min_requests``. A model whose evaluation was
+  undecided must be shown to answer as well as its trial asks (``to_show``, with ``QUALITY_BETA``).
 - Neither: the trial goes on until its deadline.
 """
 
@@ -20,6 +21,7 @@ from typing import Any
 from tunewheel_contracts.events.production import RolloutBound
 from tunewheel_contracts.formats.rollout_spec import ShadowPolicy, StagePolicy
 
+from tunewheel_monitor.rollout import comparisons
 from tunewheel_monitor.rollout.counting import GUARDED, Trial
 from tunewheel_monitor.rollout.figures import FIGURES, Figure, Side, is_timed, rise, share
 from tunewheel_monitor.rollout.sequences import Counts, is_above, is_below, lower, shares, upper
@@ -28,8 +30,8 @@ ALPHA = 0.01
 """The probability that an equal candidate ever fails, over all figures."""
 BETA = 0.05
 """The probability that a candidate which is worse by the margin in one figure ever passes."""
-EACH = ALPHA / len(FIGURES)
-"""Bonferroni's share of one figure."""
+EACH = ALPHA / (len(FIGURES) + 1)
+"""Bonferroni's share of one figure. One more is that of ``comparisons``."""
 WORDS = {
     "errors": "failed requests",
     "incidents": "requests that the engine failed",
@@ -56,6 +58,8 @@ Verdict = dict[str, Any]
 def decide(trial: Trial, policy: StagePolicy, *, alone: bool) -> Verdict | None:
     """Return the verdict by the counts so far; None: it is neither failed nor passed yet."""
     harmed = [name for name, figure in _seen(trial) if _is_harmed(trial, name, figure, policy, alone=alone)]
+    if comparisons.is_harmed(trial["comparisons"], policy.margin / 2, EACH):
+        harmed.append(comparisons.NAME)
     if harmed:
         decided_by = "incidents" if harmed == ["incidents"] else "bounds"
         return _verdict("failed", decided_by, [_worse(trial, name, policy, alone=alone) for name in harmed])
@@ -68,7 +72,9 @@ def decide(trial: Trial, policy: StagePolicy, *, alone: bool) -> Verdict | None:
     )
     beside = "" if alone else f" (champion {champion['invalid_rate']:.1%})"
     within = f"; not worse by {policy.margin:.1%} in anything that was compared"
-    return _verdict("passed", "bounds", [reason + beside + within])
+    told = trial["comparisons"]["values"] or trial["to_show"] is not None
+    answers = [comparisons.sentence(trial["comparisons"])] if told else []
+    return _verdict("passed", "bounds", [reason + beside + within, *answers])
 
 
 def undecided(trial: Trial, policy: StagePolicy, began: datetime, *, alone: bool) -> Verdict:
@@ -109,7 +115,11 @@ def reference(trial: Trial) -> dict[str, tuple[float, float]]:
 
 def bounds(trial: Trial, policy: StagePolicy) -> tuple[RolloutBound, ...]:
     """Return the bounds of the figures that were compared."""
-    return tuple(_bound(trial, name, figure, policy) for name, figure in _seen(trial))
+    found = [_bound(trial, name, figure, policy) for name, figure in _seen(trial)]
+    if trial["comparisons"]["differ"][1] and not trial["guard"]:
+        margin = policy.margin if trial["to_show"] is None else -trial["to_show"]
+        found.append(comparisons.bound(trial["comparisons"], margin=margin, alpha=EACH))
+    return tuple(found)
 
 
 def summary(trial: Trial, side: Side) -> dict[str, float]:
@@ -145,6 +155,7 @@ def _conditions(trial: Trial, policy: StagePolicy, *, alone: bool) -> Iterator[b
     yield not _excesses(trial, policy)
     for name in _required(trial, alone=alone):
         yield is_below(trial["figures"][name]["counts"], policy.margin, BETA)
+    yield trial["to_show"] is None or comparisons.is_shown(trial["comparisons"], trial["to_show"])
 
 
 def _obstacles(trial: Trial, policy: StagePolicy, *, alone: bool) -> list[str]:
@@ -154,7 +165,12 @@ def _obstacles(trial: Trial, policy: StagePolicy, *, alone: bool) -> list[str]:
         for name in _required(trial, alone=alone)
         if not is_below(counts := trial["figures"][name]["counts"], policy.margin, BETA)
     ]
-    return [*_unseen(trial, policy, alone=alone), *_excesses(trial, policy), *wide]
+    return [
+        *_unseen(trial, policy, alone=alone),
+        *_excesses(trial, policy),
+        *wide,
+        *comparisons.missing(trial["comparisons"], trial["to_show"]),
+    ]
 
 
 def _at_most(counts: Counts) -> str:
@@ -228,6 +244,8 @@ def _guard_ends(trial: Trial, name: str, policy: StagePolicy) -> tuple[float, fl
 
 
 def _worse(trial: Trial, name: str, policy: StagePolicy, *, alone: bool) -> str:
+    if name == comparisons.NAME:
+        return comparisons.sentence(trial["comparisons"], EACH)
     bound = _bound(trial, name, trial["figures"][name], policy)
     if alone:
         limit = _floor(trial, name, policy, alone=alone)
