@@ -14,6 +14,7 @@ def test_facts_of_the_section_are_grounded() -> None:
     assert grounding("Restart your router, unplug every cable and reinstall firmware.", SECTION) < 0.3
     assert grounding("Yes.", SECTION) <= 1.0
     assert grounding("12 %", SECTION) == 1.0
+    assert grounding("请重启路由器", "请重启服务器") == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize(
@@ -35,4 +36,5 @@ def test_figures_and_names_of_its_own_are_noticed(answer: str, found: str | None
 def test_labels_state_nothing() -> None:
     assert statements('{"category": "billing", "n": 3, "reply": "Send the invoice."}') == "Send the invoice."
     assert statements('{"category": "billing"}') == ""
+    assert statements('{"category": "billing", "reply": "请寄发票。"}') == "请寄发票。"
     assert statements("Yes.") == "Yes."

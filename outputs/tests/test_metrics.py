@@ -89,6 +89,8 @@ SHOWN = ("Refunds take 14 working days.", "Lockers open at 6.")
 GROUNDED = [
     (BY_TEXT, "A refund takes 14 working days.", "Fourteen days.", 1),
     (BY_TEXT, "A refund takes 30 working days.", "Fourteen days.", 0),
+    (BY_TEXT, "Lockers do not open at 6.", "At six.", 0),
+    (BY_TEXT, "Lockers open at 14.", "At six.", 0),
     (BY_TEXT, "Order 77 takes working days.", "Fourteen days.", 1),
     (BY_TEXT, "Goblins take working days.", "Fourteen days.", 0.75),
     (BY_JSON, '{"category": "zzz", "n": "Refunds take 14 days"}', '{"n": "In 14 days."}', 1),

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import re
 
-from tunewheel_outputs.texts import spoken
+from tunewheel_outputs.texts import UNSPACED, spoken, words_of
 
-_WORD = re.compile(r"[^\W\d_]{3,}")
+_WORD = re.compile(rf"[{UNSPACED}]|(?:(?![{UNSPACED}])[^\W\d_]){{3,}}")
 _FIGURE = re.compile(r"\d+(?:[.,:/-]\d+)*")
 _SHORTEST_STATEMENT = 3
 _NAME = re.compile(r"(?<![.!?:\n]\s)(?<!^)\b[^\W\d_a-zß-öø-ÿ][\w-]{2,}")
@@ -27,7 +27,7 @@ def statements(answer: str) -> str:
     said = spoken(answer)
     if said == [answer]:
         return answer
-    return "\n".join(text for text in said if len(text.split()) >= _SHORTEST_STATEMENT)
+    return "\n".join(text for text in said if len(words_of(text)) >= _SHORTEST_STATEMENT)
 
 
 def figures_in(text: str) -> set[str]:

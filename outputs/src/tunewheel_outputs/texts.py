@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 from tunewheel_contracts.formats.dataset import ChatMessage
 
 from tunewheel_outputs.parsing import Unparsed, parse
+
+UNSPACED = (
+    "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff"  # Thai and Lao, Tibetan, Burmese, Khmer
+    "\u3040-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f"  # Hiragana and Katakana
+    "\u3105-\u312f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"  # Bopomofo and Han
+)
+"""Characters of scripts that put no spaces between words, for a set in a regular expression. Text in them is
+compared by characters."""
+_UNIT = re.compile(rf"[{UNSPACED}]|(?:(?![{UNSPACED}])[^\W_])+")
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of ``text`` in lower case, not stemmed. In scripts without spaces each character is a
+    word."""
+    return _UNIT.findall(text.lower())
 
 
 def said_before(messages: Iterable[ChatMessage]) -> str:

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from tunewheel_contracts.formats.spec import TaskSpec
 
-from tunewheel_outputs.grounding import figures_in, grounding, statements
+from tunewheel_outputs.claims import supported
+from tunewheel_outputs.grounding import statements
 from tunewheel_outputs.metric import Corpus, Metric, Row, ScoreRow
 
 
@@ -10,16 +11,16 @@ def _scorer(task: TaskSpec, corpus: Corpus) -> ScoreRow:
     def score(row: Row) -> float | None:
         if not row.passages or not statements(row.expected):
             return None
-        given, said = "\n".join((*row.passages, row.asked)), statements(row.output)
-        return 0.0 if figures_in(said) - figures_in(given) else grounding(said, given)
+        return supported(statements(row.output), row.passages, row.asked)
 
     return score
 
 
 METRIC = Metric(
     name="groundedness",
-    about="Share of an answer's words that occur in the passages of its prompt, or in the question; 0 if the "
-    "answer has a number that occurs in neither. Rows without passages do not count.",
+    about="Share of an answer's words that stand in the sentences of the passages that it rests on, or in "
+    "the question; 0 if the answer gives a number that its sentence does not give for the same thing, or "
+    "denies what the sentence affirms. Rows without passages do not count.",
     unit="fraction",
     needs_passages=True,
     scorer=_scorer,
