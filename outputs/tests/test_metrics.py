@@ -70,6 +70,9 @@ CASES: list[tuple[str, TaskSpec, tuple[str, ...], float | None]] = [
     ("rouge_l", BY_TEXT, ("the fat cat", "the cat"), 0.8),
     ("chrf", BY_TEXT, ("the cat", "the cat"), 1),
     ("chrf", BY_TEXT, ("xyz", "the cat"), 0),
+    ("semantic_similarity", BY_TEXT, ("the cat", "the cat"), 1),
+    ("semantic_similarity", BY_JSON, ('{"n": "the cat"}', '{"tags": "the cat"}'), 1),
+    ("semantic_similarity", BY_TEXT, ("", "the cat"), 0),
     ("answer_length", BY_TEXT, ("1234", "12345678"), 0.5),
     ("answer_length", BY_TEXT, ("12345678", "1234"), 0.5),
     ("domain_language", BY_TEXT, ("We do.", "", "Who are you?"), 0),
@@ -133,6 +136,16 @@ def test_likelihood_is_weighed_by_tokens_or_by_characters() -> None:
     assert not known_metrics()["perplexity_per_character"].per_token
 
 
+def test_other_words_for_the_same_are_more_similar_than_other_things() -> None:
+    pairs = {
+        "Your invoice is overdue.": ("The bill was not paid in time.", "The camera needs a battery."),
+        "The customer wants money back.": ("The client asks for a refund.", "The lamp is blue."),
+    }
+    for expected, (near, far) in pairs.items():
+        score_of = {said: score("semantic_similarity", BY_TEXT, said, expected) for said in (near, far)}
+        assert score_of[near] > score_of[far] + 0.1
+
+
 def test_the_regression_set_says_itself_what_is_right() -> None:
     assert [score("regression_accuracy", BY_TEXT, "", correct=hit) for hit in (True, False)] == [1, 0]
 
@@ -187,7 +200,7 @@ def test_each_metric_says_what_it_is_and_has_a_case() -> None:
 def test_only_what_a_task_has_all_for_is_measured() -> None:
     assert set(metrics_for(task())) == {
         "answer_length", "chrf", "groundedness", "mrr", "ndcg", "perplexity", "perplexity_per_character",
-        "recall_at_k", "regression_accuracy", "rouge_1", "rouge_2", "rouge_l",
+        "recall_at_k", "regression_accuracy", "rouge_1", "rouge_2", "rouge_l", "semantic_similarity",
     }  # fmt: skip
     assert set(metrics_for(BY_JSON)) >= {"exact_fields", "set_match", "valid_output", "numeric_accuracy"}
     assert "invented_terms" in metrics_for(task(), frozenset({"invented_terms"}))
