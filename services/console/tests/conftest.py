@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -138,6 +139,28 @@ class Desk(testing.Desk):
             "labels.requested", request_id="alarm-1", alarm_id="alarm-1", dataset_id=self.dataset_id,
             wanted=2, keywords=("solar", "roof"), prompts="prompts.json",
             completion_ids=[item["completion_id"] for item in items],
+        )  # fmt: skip
+
+    async def stored_pairs(
+        self, store: ObjectStore, *, revision: int = 1, erased: Sequence[int] = ()
+    ) -> Envelope[Any]:
+        """Put three pairs of a trial's answers into ``store`` and return the revision that adds them."""
+        first, path = 3 * (revision - 1), "pairs.{}.json"
+        items = [
+            {"completion_id": f"cmpl-{n}"}
+            if n in erased
+            else {
+                "completion_id": f"cmpl-{n}", "messages": [{"role": "user", "content": f"question {n}"}],
+                "output": f"old {n}", "candidate": f"new {n}",
+            }
+            for n in range(first, first + 3)
+        ]  # fmt: skip
+        found = LabelPrompts(project=self.project, request_id="compare-1", items=items)
+        await store.replace(path.format(revision), found.model_dump_json().encode())
+        return self.of_model(
+            "comparisons.requested", request_id="compare-1", against="desk-0", stage="shadow",
+            revision=revision, completion_ids=[f"cmpl-{n}" for n in range(first + 3)],
+            pairs=[path.format(n) for n in range(1, revision + 1)],
         )  # fmt: skip
 
     def ingested(self, source_id: str, trust: str) -> Envelope[Any]:

@@ -28,6 +28,7 @@ class Tab:
         self.caller = ANN
         self.ended = False
         self.name: str | None = None
+        self.review_id = "rev-1"
         self.pages: list[ReviewPage] = []
 
     async def who(self) -> Caller:
@@ -37,7 +38,7 @@ class Tab:
 
     def build(self) -> None:
         page = ReviewPage(
-            self._console.reviewing, self.caller, self.who, project="desk", review_id="rev-1",
+            self._console.reviewing, self.caller, self.who, project="desk", review_id=self.review_id,
             name=self.name, refresh_seconds=0.05,
         )  # fmt: skip
         page.build(csrf="token", root="../../../")
@@ -187,4 +188,28 @@ async def test_the_list_shows_what_waits(tab: Tab, console: Any, desk: Any):
         await user.should_see("of 4 items in all; passed", retries=PATIENT)
         tab.ended = True
         await user.should_see("this session has ended", retries=PATIENT)
+    app.middleware_stack = None
+
+
+async def test_pairs_of_a_trial_are_compared_by_keys_and_more_are_shown_as_they_come(
+    tab: Tab, console: Any, desk: Any, log: Any, store: Any
+):
+    await log.publish(await desk.stored_pairs(store))
+    await console.refresh()
+    tab.review_id = "compare-1"
+    async with user_simulation(root=tab.build) as user:
+        await user.open("/")
+        await user.should_see("Item 1 of 3; 0 answered", retries=PATIENT)
+        await user.should_not_see("a better answer, in your words")
+        await tab.send(user, number=1, key="f", text="")  # no tags here
+        for number in (1, 2, 3):
+            await tab.send(user, number=number, key="1", text="")
+        await user.should_see("All 3 pairs are compared")
+        await tab.send(user, number=0, key="a", text="")
+        await tab.send(user, number=0, key="Enter", text="")
+        await user.should_see("not saved: review_id: compare-1 needs no verdict")
+        assert [event.data.type for event in log.events[2:]] == ["answers.compared"] * 3
+        await log.publish(await desk.stored_pairs(store, revision=2))
+        await console.refresh()
+        await user.should_see("Item 4 of 6; 3 answered", retries=PATIENT)
     app.middleware_stack = None

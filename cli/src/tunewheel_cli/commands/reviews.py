@@ -54,9 +54,11 @@ async def list_(
         return
     for one in sorted(found["reviews"], key=lambda one: one["state"] != "waiting"):
         outcome = f": {one['outcome']}" if one["outcome"] else ""
+        people = f"{one['submitted']} of {one['reviewers']} people submitted"
+        people = people if one.get("takes_verdict", True) else "a model on trial waits for them"
         print(
             f"{one['review_id']}  {one['state']}{outcome}  you answered {one['answered']}, of {one['items']} "
-            f"items in all; {one['submitted']} of {one['reviewers']} people submitted"
+            f"items in all; {people}"
         )
     if not found["reviews"]:
         print(f"no review of answers was asked for in {project}")
@@ -141,7 +143,8 @@ def _far(progress: dict[str, Any]) -> str:
     count = f"{progress['answered']} of {progress['items']} answered"
     if progress["state"] == "waiting":
         following = progress["next"]
-        return f"{count}; " + (f"next is {following}" if following else "submit with approve or reject")
+        done = "submit with approve or reject" if progress.get("takes_verdict", True) else "none is left now"
+        return f"{count}; " + (f"next is {following}" if following else done)
     found, said = progress["revealed"], progress["revealed"]["preferences"]
     state = f"ended: {progress['outcome']}" if progress["outcome"] else f"{progress['verdict']} by you"
     return (

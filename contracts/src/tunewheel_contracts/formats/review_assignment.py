@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
+from typing import Literal
 
 from tunewheel_contracts.formats.review import ReviewItem, ReviewSet
 
@@ -39,7 +40,7 @@ class Pair:
     def right(self) -> str:
         return self.item.other if self.candidate_is_left else self.item.candidate
 
-    def preference(self, choice: Choice) -> str:
+    def preference(self, choice: Choice) -> Literal["better", "same", "worse"]:
         """Return what ``choice`` means for the candidate: ``better``, ``same`` or ``worse``."""
         if choice is Choice.SAME:
             return "same"

@@ -112,7 +112,7 @@ def add_scorecard_page(api: FastAPI, state: ConsoleState, store: ObjectStore) ->
             raise HTTPException(HTTPStatus.NOT_FOUND, f"run_id: {project} has no verdict on {run_id}")
         # A review of any run counts, because all versions are compared with the same models on the same
         # prompts.
-        waiting = [one.request.data.run_id for one in view.reviews.waiting if one.request is not None]
+        waiting = [one.subject for one in view.reviews.waiting if one.comparisons is None]
         if waiting:
             raise HTTPException(
                 HTTPStatus.CONFLICT,

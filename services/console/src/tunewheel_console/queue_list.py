@@ -140,7 +140,7 @@ async def review_lines(state: ConsoleState, caller: Caller) -> list[Line]:
 
 def _progress(review: Review, reviewer: str) -> str:
     assert review.request is not None
-    asked = review.request.data
-    done = review.outcome or f"{len(review.submitters)} of {asked.reviewers or 1} people submitted"
+    asked = f"{len(review.submitters)} of {review.people} people submitted"
+    done = review.outcome or ("its trial runs" if review.comparisons else asked)
     answered = review.preferences_of(reviewer).total()
-    return f"you answered {answered}, of {asked.items} items in all; {done}"
+    return f"you answered {answered}, of {review.request.data.items} items in all; {done}"

@@ -11,6 +11,8 @@ from typing import Any
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import RecordIngested, Trust
 from tunewheel_contracts.events.evaluation import (
+    AnswersCompared,
+    ComparisonsRequested,
     EvalFailed,
     EvalPassed,
     EvalUndecided,
@@ -20,26 +22,34 @@ from tunewheel_contracts.events.evaluation import (
 )
 from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.events.monitoring import DriftResolved, LabelsRequested, TurnDecided
+from tunewheel_contracts.events.production import RolloutJudged
+from tunewheel_contracts.identity import content_sha256
 from tunewheel_wheel.models import STEPS, Models, stage_after
 
 TAKEN_OUT = (Stage.RETIRED, Stage.REJECTED, Stage.ROLLED_BACK)
 """The stages of a model in which its reviews are cancelled."""
 Moment = tuple[datetime, str]
+Asked = Envelope[ReviewRequested] | Envelope[ComparisonsRequested]
+Answered = Envelope[ReviewAnswered] | Envelope[AnswersCompared]
+
+
+def item_of(completion_id: str) -> str:
+    """Return the item's id of the pair of a champion's completion."""
+    return f"pair-{content_sha256(completion_id.encode())[:20]}"
 
 
 @dataclass
 class Review:
-    """One review of answers. Its events come from several topics, so an answer may come before the
-    request."""
+    """One review of answers, before a candidate is served or while its trial runs. Its events come from
+    several topics, so an answer may come before the request."""
 
-    request: Envelope[ReviewRequested] | None = None
-    """The first request. A run that is evaluated again meanwhile waits for the same review."""
+    request: Asked | None = None
+    """The first request: a run that is evaluated again meanwhile waits for the same review. Of the
+    comparisons of a trial, the newest."""
     evaluations: dict[str | None, datetime] = field(default_factory=dict[str | None, datetime])
-    """The evaluations that wait for this review, and since when."""
-    answers: dict[str, dict[str, Envelope[ReviewAnswered]]] = field(
-        default_factory=dict[str, dict[str, Envelope[ReviewAnswered]]]
-    )
-    """By reviewer and item, the last answer. Dropped when the review ends."""
+    """The evaluations, or the stage, that wait for this review, and since when."""
+    answers: dict[str, dict[str, Answered]] = field(default_factory=dict[str, dict[str, Answered]])
+    """By reviewer and item, the answer that counts. Dropped when the review ends."""
     submissions: dict[str, ReviewSubmitted] = field(default_factory=dict[str, ReviewSubmitted])
     """By the id of the event."""
     outcome: str | None = None
@@ -52,6 +62,41 @@ class Review:
         if self.request is None or request.time < self.request.time:
             self.request = request
         self.evaluations.setdefault(request.data.evaluation_id, request.time)
+
+    def add_comparisons(self, request: Envelope[ComparisonsRequested]) -> None:
+        """Keep ``request`` if it is the newest one."""
+        if self.comparisons is None or self.comparisons.revision < request.data.revision:
+            self.request = request
+        self.evaluations.setdefault(request.data.stage, request.time)
+
+    @property
+    def comparisons(self) -> ComparisonsRequested | None:
+        """The request, if a trial's answers are compared. Such a review needs no submission."""
+        asked = self.request.data if self.request is not None else None
+        return asked if isinstance(asked, ComparisonsRequested) else None
+
+    @property
+    def subject(self) -> str:
+        """The run, or the model on trial, that waits; empty: the request is not known yet."""
+        asked = self.request.data if self.request is not None else None
+        return getattr(asked, "model_id" if self.comparisons else "run_id", "")
+
+    @property
+    def people(self) -> int:
+        """How many people are asked; 0: any number."""
+        asked = self.request.data if self.request is not None else None
+        return (asked.reviewers or 1) if isinstance(asked, ReviewRequested) else 0
+
+    @property
+    def compared(self) -> frozenset[str]:
+        """The items that somebody has answered."""
+        return frozenset(item for answers in self.answers.values() for item in answers)
+
+    def add_comparison(self, answer: Envelope[AnswersCompared]) -> None:
+        """Keep ``answer``. The first one of a person to a pair counts."""
+        if self.outcome is None and answer.data.reviewer is not None:
+            of_reviewer = self.answers.setdefault(answer.data.reviewer, {})
+            of_reviewer.setdefault(item_of(answer.data.completion_id), answer)
 
     def add_answer(self, answer: Envelope[ReviewAnswered]) -> None:
         """Keep ``answer`` unless the same person has given a later one to the same item."""
@@ -68,13 +113,15 @@ class Review:
         self.answers.clear()
         self.outcome = outcome
 
-    def answers_of(self, reviewer: str) -> dict[str, Envelope[ReviewAnswered]]:
+    def answers_of(self, reviewer: str) -> dict[str, Answered]:
         return self.answers.get(reviewer, {})
 
     def submission_of(self, reviewer: str) -> ReviewSubmitted | None:
         return next((one for one in self.submissions.values() if one.reviewer == reviewer), None)
 
     def waits_for(self, reviewer: str) -> bool:
+        if self.comparisons is not None and len(self.compared) >= self.comparisons.items:
+            return False
         return self.request is not None and self.outcome is None and self.submission_of(reviewer) is None
 
     @property
@@ -98,7 +145,7 @@ class Reviews:
     _verdicts: dict[tuple[str, str | None], Moment] = field(
         default_factory=dict[tuple[str, str | None], Moment]
     )
-    """The last verdict of each evaluation, by run and evaluation."""
+    """The last verdict of each evaluation, by run and evaluation, and of each trial, by model and stage."""
 
     @property
     def waiting(self) -> list[Review]:
@@ -109,6 +156,15 @@ class Reviews:
         match envelope.data:
             case ReviewRequested() as data if data.review_id is not None and data.review_set is not None:
                 self._of(data.review_id).add_request(envelope)
+            case ComparisonsRequested() as data:
+                self._of(data.request_id).add_comparisons(envelope)
+            case AnswersCompared() as data:
+                self._of(data.request_id).add_comparison(envelope)
+                return
+            case RolloutJudged() as data:
+                said = envelope.time, data.verdict
+                key = data.model_id, data.stage
+                self._verdicts[key] = max(said, self._verdicts.get(key, said))
             case ReviewAnswered() as data:
                 self._of(data.review_id).add_answer(envelope)
                 return
@@ -136,10 +192,11 @@ class Reviews:
         for review in self.waiting:
             assert review.request is not None
             asked, at = review.request.data, review.request.time
-            steps = self.models.steps(asked.adapter.model_id)
+            model_id = asked.model_id if isinstance(asked, ComparisonsRequested) else asked.adapter.model_id
+            steps = self.models.steps(model_id)
             taken_out = [step for step in steps if stage_after(step) in TAKEN_OUT and step.time >= at]
             for evaluation, since in review.evaluations.items():
-                verdict = self._verdicts.get((asked.run_id, evaluation))
+                verdict = self._verdicts.get((review.subject, evaluation))
                 if verdict is not None and verdict[0] >= since:
                     review.end(verdict[1])
                     break
@@ -149,8 +206,8 @@ class Reviews:
                     review.end(f"cancelled: the model was {stage}")
 
 
-def _order(answer: Envelope[ReviewAnswered]) -> tuple[int, datetime]:
-    return answer.data.revision, answer.time
+def _order(answer: Answered) -> tuple[int, datetime]:
+    return getattr(answer.data, "revision", 0), answer.time
 
 
 @dataclass

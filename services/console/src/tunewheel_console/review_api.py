@@ -98,15 +98,15 @@ def add_review_routes(api: FastAPI, state: ConsoleState, reviewing: Reviewing) -
 def told_of(review_id: str, review: Review, reviewer: str) -> dict[str, Any]:
     """Return what ``reviewer`` may know about a review before opening it."""
     assert review.request is not None
-    asked = review.request.data
     mine = review.submission_of(reviewer)
     return {
         "review_id": review_id,
         "state": "ended" if review.outcome else "submitted" if mine else "waiting",
         "outcome": review.outcome,
         "requested_at": review.request.time.isoformat(),
-        "items": asked.items,
-        "reviewers": asked.reviewers or 1,
+        "items": review.request.data.items,
+        "reviewers": review.people,
+        "takes_verdict": review.comparisons is None,
         "submitted": len(review.submitters),
         "answered": review.preferences_of(reviewer).total(),
         "verdict": mine.verdict if mine else None,

@@ -9,7 +9,7 @@ from tunewheel_contracts.formats.review_assignment import Choice
 from tunewheel_runtime.identity.roles import Caller
 
 from tunewheel_console.page import draw_logout
-from tunewheel_console.reviewing import CORRECTED_CHARACTERS, Sitting
+from tunewheel_console.reviewing import CORRECTED_CHARACTERS, ItemAnswer, Sitting
 
 REASONS = {
     "f": "wrong-facts",
@@ -20,7 +20,8 @@ REASONS = {
     "s": "unsafe",
 }
 """By key, the tag that gives a reason."""
-ITEM_KEYS = f"1 2 3 e ArrowLeft ArrowRight Enter {' '.join(REASONS)}"
+PAIR_KEYS = "1 2 3 ArrowLeft ArrowRight Enter"
+ITEM_KEYS = f"{PAIR_KEYS} e {' '.join(REASONS)}"
 END_KEYS = "a r ArrowLeft Enter"
 _TEXT = (
     "white-space: pre-wrap; overflow-wrap: anywhere; overflow: auto; border: 1px solid #8888; padding: .5rem"
@@ -52,7 +53,9 @@ def draw_name_form() -> None:
 def draw_item(sitting: Sitting, number: int) -> tuple[Element, ui.label]:
     """Draw one item. Return the hidden box of the expert's answer, and the label for its text."""
     pair, chosen = sitting.pair(number), sitting.answer_to(number)
-    with ui.element("main").props(f'data-number={number} data-keys="{ITEM_KEYS}"').classes("w-full"):
+    is_full = sitting.review.comparisons is None  # a trial needs no reasons, and has no expert's answer
+    keys = ITEM_KEYS if is_full else PAIR_KEYS
+    with ui.element("main").props(f'data-number={number} data-keys="{keys}"').classes("w-full"):
         for message in pair.item.messages:
             draw_text(message.role, message.content, height="30vh")
         with ui.element("div").classes("w-full grid gap-4 grid-cols-1 md:grid-cols-2"):
@@ -64,24 +67,37 @@ def draw_item(sitting: Sitting, number: int) -> tuple[Element, ui.label]:
             _key("1", "Left is better", pressed=chosen is not None and chosen.choice is Choice.LEFT)
             _key("2", "Same", pressed=chosen is not None and chosen.choice is Choice.SAME)
             _key("3", "Right is better", pressed=chosen is not None and chosen.choice is Choice.RIGHT)
-        with ui.row().classes("w-full justify-center").props('role=group aria-label="why"'):
-            for key, reason in REASONS.items():
-                _key(key, reason.replace("-", " "), small=True)
-        corrected = (chosen.corrected if chosen else None) or ""
-        _field("c  a better answer, in your words; Esc leaves the field", corrected)
+        if is_full:
+            _draw_why(chosen)
         with ui.row().classes("w-full justify-between"):
             _key("ArrowLeft", "back", small=True, shown="←")
-            _key("e", "show or hide the expert's answer", small=True)
+            if is_full:
+                _key("e", "show or hide the expert's answer", small=True)
             _key("ArrowRight", "next", small=True, shown="→ or Enter")
     return box, expected
 
 
+def _draw_why(chosen: ItemAnswer | None) -> None:
+    with ui.row().classes("w-full justify-center").props('role=group aria-label="why"'):
+        for key, reason in REASONS.items():
+            _key(key, reason.replace("-", " "), small=True)
+    corrected = (chosen.corrected if chosen else None) or ""
+    _field("c  a better answer, in your words; Esc leaves the field", corrected)
+
+
 def draw_end(sitting: Sitting) -> None:
     """Draw the page after the last item: the missing answers, or the question for a verdict."""
-    with ui.element("main").props(f'data-number=0 data-keys="{END_KEYS}"').classes("w-full"):
+    is_full = sitting.review.comparisons is None
+    keys = END_KEYS if is_full else "ArrowLeft Enter" if sitting.missing else "ArrowLeft"
+    with ui.element("main").props(f'data-number=0 data-keys="{keys}"').classes("w-full"):
         if sitting.missing:
             ui.label(f"Not answered yet: {', '.join(map(str, sitting.missing))}")
             _key("Enter", "go to the first of them")
+        elif not is_full:
+            ui.label(
+                f"All {len(sitting.numbers)} pairs are compared; thank you. Each answer counts already. More "
+                "pairs may come while the trial runs, and are shown here."
+            )
         else:
             chosen = [sitting.answer_to(n) for n in sitting.numbers]
             same = sum(one is not None and one.choice is Choice.SAME for one in chosen)
@@ -106,6 +122,7 @@ def draw_end(sitting: Sitting) -> None:
 def told_at_the_end(sitting: Sitting) -> str:
     mine = sitting.review.submission_of(sitting.reviewer)
     own = f"You {mine.verdict} this version; thank you." if mine else "You did not submit."
+    own = own if sitting.review.comparisons is None else "The trial is over."
     outcome = sitting.review.outcome
     return f"{own} The review has ended: {outcome}." if outcome else f"{own} Others may still be answering."
 

@@ -135,6 +135,13 @@ class ReviewPage:
             self._end(f"{self._caller.name} may not review {self._project} any more")
         elif self._sitting.is_over and not self._is_over:
             self._draw(END)
+        elif self._number == END and self._has_more(self._sitting):
+            await self._begin()
+
+    def _has_more(self, sitting: Sitting) -> bool:
+        """Return whether a trial has drawn more pairs since the review was opened."""
+        asked = sitting.review.comparisons
+        return asked is not None and not sitting.missing and asked.items > len(sitting.pairs)
 
     async def _ask_who(self) -> bool:
         """Update the caller and its roles. False: nobody is logged in any more."""
@@ -180,7 +187,7 @@ class ReviewPage:
         if key in CHOICES:
             await self._answer(sitting, CHOICES[key], text)
             self._draw(self._after(sitting))
-        elif key in drawing.REASONS:
+        elif key in drawing.REASONS and sitting.review.comparisons is None:
             self._reasons ^= {drawing.REASONS[key]}
             drawing.press_reasons(self._shown, self._reasons)
         elif key == "e":

@@ -111,16 +111,17 @@ def draw_review(request: Envelope[ReviewRequested], commands: Commands) -> None:
 def draw_review_of_answers(review: Review, commands: Commands) -> None:
     """Draw a review of answers. Its own page hides the models; this card may name them."""
     assert review.request is not None
-    asked = review.request.data
-    assert asked.review_id is not None
-    card = ui.card().classes("w-full bg-amber-1 text-black").mark(f"review-{asked.review_id}")
+    asked, pairs = review.request.data, review.comparisons
+    review_id = pairs.request_id if pairs else getattr(asked, "review_id", None)
+    card = ui.card().classes("w-full bg-amber-1 text-black").mark(f"review-{review_id}")
     with card, ui.row().classes("w-full items-center"):
         ui.icon("groups", color="warning")
-        submitted = f"{len(review.submitters)} of {asked.reviewers or 1} people have submitted"
-        ui.label(f"{asked.run_id} waits for people to compare {asked.items} answers; {submitted}")
+        submitted = f"{len(review.submitters)} of {review.people} people have submitted"
+        done = f"{len(review.compared)} compared" if pairs else submitted
+        ui.label(f"{review.subject} waits for people to compare {asked.items} answers; {done}")
         ui.space()
         if commands.may(Role.REVIEWER, asked.project):
-            ui.link("Compare answers", commands.link_to(f"reviews/{asked.project}/{asked.review_id}"))
+            ui.link("Compare answers", commands.link_to(f"reviews/{asked.project}/{review_id}"))
 
 
 def draw_request_for_labels(request: Envelope[LabelsRequested], commands: Commands) -> None:
