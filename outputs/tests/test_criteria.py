@@ -100,6 +100,7 @@ def test_too_large_a_significance_on_the_log_counts_as_the_largest(stated: float
     stored = spec({"metric": "rouge_l", "over_base": 0, "significance": stated}).criteria[1]
     assert level_of(stored, on_holdout=False) == level
     assert level_of(stored, on_holdout=True) == level / 10
+    assert level_of(stored, on_holdout=True, looks=4) == level / 4
 
 
 def test_why_a_metric_is_not_measured() -> None:

@@ -42,7 +42,7 @@ def print_scorecard(judged: Judged, console: Console | None = None) -> None:
     for reason, count in card.left_out.items():
         console.print(f"left out: {count} rows, {escape(reason)}")
     if card.looks is not None:
-        console.print(f"look {card.looks} of 10 at these held-out rows")
+        console.print(f"look {card.looks} at these held-out rows")
 
 
 def _print_retrieval(scores: RetrievalScores, console: Console) -> None:

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from math import ceil, log, log2
 
 from tunewheel_contracts.errors import InvalidSpec
-from tunewheel_contracts.formats.criteria import Criterion
-from tunewheel_contracts.formats.look import LOOKS
+from tunewheel_contracts.formats.criteria import LOOKS, Criterion
 from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
 
 from tunewheel_outputs.lm_eval_metric import FORMS, PREFIX, task_of
@@ -22,16 +21,16 @@ LEAST_ALPHA, MOST_ALPHA = 1e-9, 0.5
 the toss of a coin. ``check_criteria`` refuses a larger one; in a spec on the log it counts as the limit."""
 
 
-def level_of(criterion: Criterion | None, *, on_holdout: bool) -> float:
+def level_of(criterion: Criterion | None, *, on_holdout: bool, looks: int = LOOKS) -> float:
     """Return the significance level of one verdict by ``criterion``.
 
-    On held-out rows it is a tenth of the criterion's significance. So ten equally good candidates together
-    are called better no more often than one would be (Bonferroni). Regression items do not come from the
-    project's data and may be used any number of times.
+    On held-out rows it is the criterion's significance divided by ``looks`` (``evaluation.looks``). So that
+    many equally good candidates together are called better no more often than one would be (Bonferroni).
+    Regression items do not come from the project's data and may be used any number of times.
     """
     asked = criterion.significance if criterion is not None else None
     bounded = min(max(asked or ALPHA, LEAST_ALPHA), MOST_ALPHA)
-    return bounded / (LOOKS if on_holdout else 1)
+    return bounded / (looks if on_holdout else 1)
 
 
 def hardly_decided(spec: ProjectSpec) -> tuple[str, ...]:
@@ -44,7 +43,7 @@ def hardly_decided(spec: ProjectSpec) -> tuple[str, ...]:
         metric = known_metrics().get(criterion.metric)
         if metric is None or metric.on != "holdout":
             continue
-        for bound, least in _least_rows(criterion, metric):
+        for bound, least in _least_rows(criterion, metric, spec.evaluation.looks):
             place = f"criteria.{number} ({criterion.metric}, {bound})"
             if least is None:
                 said.append(
@@ -60,9 +59,9 @@ def hardly_decided(spec: ProjectSpec) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _least_rows(criterion: Criterion, metric: Metric) -> Iterator[tuple[str, int | None]]:
+def _least_rows(criterion: Criterion, metric: Metric, looks: int) -> Iterator[tuple[str, int | None]]:
     """Yield each bound and the fewest rows with which it can be met; None: no number of rows is enough."""
-    alpha = level_of(criterion, on_holdout=True)
+    alpha = level_of(criterion, on_holdout=True, looks=looks)
     span = (metric.highest or float("inf")) - metric.lowest
     if span < float("inf"):
         for name, bound, share in (

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from tunewheel_contracts.formats.criteria import Criterion
+from tunewheel_contracts.formats.criteria import LOOKS, Criterion
 from tunewheel_contracts.formats.scorecard import MetricFacts, Role
 from tunewheel_outputs.criteria import level_of
 
@@ -38,6 +38,8 @@ class Measured:
     unit: str = "fraction"
     repeat_spread: float = 0.0
     """How much two measurements of one model differ. No smaller difference is claimed."""
+    looks: int = LOOKS
+    """The number of verdicts that share the significance of held-out rows."""
     _compared: dict[tuple[Role, float, int], Advantage] = field(
         default_factory=dict[tuple[Role, float, int], Advantage], compare=False, repr=False
     )
@@ -45,7 +47,7 @@ class Measured:
 
     def alpha(self, criterion: Criterion | None) -> float:
         """Return the significance level of one verdict."""
-        return level_of(criterion, on_holdout=self.on == "holdout")
+        return level_of(criterion, on_holdout=self.on == "holdout", looks=self.looks)
 
     def facts(self, *, repeated: bool = True) -> MetricFacts:
         """Return the facts that explain the figures. ``repeated``: the spread of repeats was measured."""

@@ -23,10 +23,10 @@ from tunewheel_contracts.events.evaluation import (
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.events.upstream import ErasureRequested
+from tunewheel_contracts.formats.criteria import LOOKS
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.erasure import ErasureFinding
 from tunewheel_contracts.formats.evaluation_plan import Champion
-from tunewheel_contracts.formats.look import LOOKS
 from tunewheel_contracts.formats.scorecard import Role, Scorecard
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_eval import evaluation
@@ -455,12 +455,12 @@ async def test_a_holdout_that_was_looked_at_too_often_decides_nothing(
 ) -> None:
     for number in range(LOOKS):
         name = f"scorecard-{number:04}"
-        await Looks(store).take(Fresh(examples, 1, 0), project="desk", scorecard_id=name)
+        await Looks(store).take(Fresh(examples, 1, 0), project="desk", scorecard_id=name, of=LOOKS)
     event = await make_run()
     verdict = await evaluator.evaluate(event, None, lease())
     assert isinstance(verdict, EvalUndecided)
     assert (verdict.field, verdict.more_examples) == ("holdout", None)
-    assert "looked at for 10 verdicts" in verdict.reasons[0]
+    assert "as many verdicts as evaluation.looks allows" in verdict.reasons[0]
     assert await evaluator.evaluate(event, None, lease()) == verdict
     assert len(await store.list("looks/desk")) == LOOKS
 

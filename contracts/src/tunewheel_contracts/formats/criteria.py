@@ -10,6 +10,10 @@ from pydantic import model_validator
 from tunewheel_contracts.errors import inconsistent
 from tunewheel_contracts.fields import FiniteFloat, Fraction, Strict
 
+LOOKS = 10
+"""Most verdicts for which a held-out row is used, unless ``evaluation.looks`` says otherwise. Each verdict
+uses the significance divided by it."""
+
 
 class Criterion(Strict):
     """One condition on the candidate. All of its bounds must hold.
@@ -21,7 +25,8 @@ class Criterion(Strict):
 
     ``significance`` is the one-sided alpha of these intervals, at most .5 (default .05). Without another
     bound it requires any advantage over the champion, or over the base if there is no champion. Verdicts on
-    held-out rows use a tenth of it, so that ten versions may be judged by the same rows.
+    held-out rows use a tenth of it (``evaluation.looks``), so that ten versions may be judged by the same
+    rows.
     """
 
     metric: str

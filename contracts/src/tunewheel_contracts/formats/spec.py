@@ -21,7 +21,7 @@ from tunewheel_contracts.fields import (
     Text,
 )
 from tunewheel_contracts.formats.bundle import Decoding
-from tunewheel_contracts.formats.criteria import Criterion
+from tunewheel_contracts.formats.criteria import LOOKS, Criterion
 from tunewheel_contracts.formats.data_quality import (
     Benchmark,
     ContaminationPolicy,
@@ -174,6 +174,10 @@ class EvaluationSpec(Strict):
     """How answers are written while they are judged, and then where they are served."""
     resolution: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """Smallest difference that matters, as a fraction: a holdout that cannot tell so much decides nothing."""
+    looks: Annotated[int, Field(gt=0, le=100, exclude_if=lambda count: count == LOOKS)] = LOOKS
+    """Most verdicts that a held-out row serves. A verdict on held-out rows uses ``significance`` divided by
+    this number, and after each verdict the next version replaces that part of the rows by new ones, the most
+    used first. Fewer looks decide more by the same number of rows, and use up more rows."""
     repeats: Annotated[int, Field(ge=0, le=MOST_REPEATS, exclude_if=lambda count: count == REPEATS)] = REPEATS
     """Where ``decoding`` draws tokens: how often some held-out prompts are answered again, by other seeds.
     How far the figures of two measurements lie apart is shown, and no verdict is finer. 0: nobody looks."""

@@ -2,15 +2,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from tunewheel_contracts.errors import InvalidSpec, TransientError
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
-from tunewheel_contracts.formats.look import LOOKS, Look, look_path
+from tunewheel_contracts.formats.criteria import LOOKS
+from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.look import Look, look_path
 from tunewheel_contracts.formats.spec import ProjectSpec, ReplaySpec
 from tunewheel_contracts.pseudonyms import Pseudonyms
 from tunewheel_curate.builds.pinned_inputs import (
@@ -22,12 +26,20 @@ from tunewheel_curate.builds.pinned_inputs import (
 )
 from tunewheel_curate.documents.examples import question_sections
 from tunewheel_curate.examples.tokens import ModelTokens
-from tunewheel_curate.holdout.memory import HoldoutMemory
+from tunewheel_curate.holdout.memory import ComparedRecords, HoldoutMemory
 from tunewheel_curate.replay.mixing import ReplayPool
 from tunewheel_curate.replay.sources import read_replay
 from tunewheel_runtime.store import CorruptArtifact, ObjectStore
 
 TEACHER = {"base_url": "http://127.0.0.1:9/v1", "model": "some/teacher", "timeout_seconds": 1}
+DESK = ProjectSpec.model_validate(
+    {
+        "project": "desk",
+        "base_model": "some/model",
+        "task": {"system_prompt": "Sort."},
+        "criteria": [{"metric": "chrf", "minimum": 0.1}],
+    }
+)
 take = partial(pin_inputs, allowed=AllowedSources(hosts="127.0.0.1"))
 TEXT = "Press the reset button twice within 5 seconds and wait for the green light. Then open the door."
 
@@ -162,28 +174,114 @@ async def test_of_two_attempts_at_once_the_first_to_pin_decides(
     assert len(quicker[0].conversations) == 3
 
 
-async def look(store: ObjectStore, number: int, *groups: str, project: str = "desk") -> None:
+def held_out(*numbers: int, group: str = "") -> list[ChatExample]:
+    return [
+        ChatExample.model_validate(
+            {
+                "example_id": f"ex-{number}",
+                "messages": [
+                    {"role": "system", "content": "Sort."},
+                    {"role": "user", "content": f"Question {number}?"},
+                    {"role": "assistant", "content": "bell"},
+                ],
+                "group": group or f"group-{number}",
+                "trust": "expert",
+                "record_ids": [f"rec-{number}"],
+            }
+        )
+        for number in numbers
+    ]
+
+
+async def hold_out(store: ObjectStore, dataset_id: str, rows: list[ChatExample]) -> None:
+    pl.DataFrame([row.model_dump(mode="json") for row in rows]).write_parquet(data := BytesIO())
+    await store.put(f"datasets/{dataset_id}/holdout.parquet", data.getvalue())
+
+
+async def look(store: ObjectStore, number: int, rows: list[ChatExample], **facts: Any) -> None:
     name = f"scorecard-{number}"
-    data = Look(project=project, scorecard_id=name, groups=groups, looks=1)
-    await store.put(look_path(project, name), data.model_dump_json().encode())
+    plain = {"project": "desk", "rows": [one.record_ids[0] for one in rows], "looks": 1}
+    data = Look.model_validate({"scorecard_id": name, **plain, **facts})
+    await store.put(look_path(data.project, name), data.model_dump_json().encode())
 
 
-async def test_a_group_is_retired_after_ten_looks_and_every_attempt_says_the_same(store: ObjectStore) -> None:
-    for number in range(LOOKS):
-        await look(store, number, "group-a", *(["group-b"] if number else []))
-        await look(store, number, "group-c", project="other")
+async def retired(store: ObjectStore, build_id: str, previous: str, looks: int = LOOKS) -> list[str]:
+    spec = ProjectSpec.model_validate({**DESK.model_dump(), "evaluation": {"looks": looks}})
+    _, rows = await pinned_retired(store, build_id, spec, previous=previous)
+    return [one.record_ids[0] for one in rows]
+
+
+async def test_each_verdict_lets_the_next_build_retire_a_tenth_and_every_attempt_says_the_same(
+    store: ObjectStore,
+) -> None:
+    rows = held_out(*range(20))
+    await hold_out(store, "ds-1", rows)
+    assert await retired(store, "build-0", "ds-1") == []
+    await look(store, 0, rows[:10])
+    await look(store, 1, rows)
+    await look(store, 2, rows, project="other")
     await store.put(look_path("desk", "scorecard-damaged"), b"{")
-    assert await pinned_retired(store, "build-1", "desk") == ("group-a",)
-    await look(store, LOOKS, "group-b")
-    assert await pinned_retired(store, "build-1", "desk") == ("group-a",)
-    assert await pinned_retired(store, "build-2", "desk") == ("group-a", "group-b")
+    first = await retired(store, "build-1", "ds-1")
+    assert len(first) == 4
+    assert set(first) < {one.record_ids[0] for one in rows[:10]}, "the most used rows leave first"
+    assert first != [one.record_ids[0] for one in rows[:4]], "by no order that a source knows"
+    # no later look changes what a build took, and no look counts for two builds
+    await look(store, 3, rows)
+    assert await retired(store, "build-1", "ds-1") == first
+    left = [one for one in rows if one.record_ids[0] not in first]
+    await hold_out(store, "ds-2", [*left, *held_out(20, 21, 22, 23)])
+    assert len(await retired(store, "build-2", "ds-2")) == 1
+    assert await retired(store, "build-3", "ds-2") == await retired(store, "build-2", "ds-2")
+
+
+async def test_in_the_long_run_a_row_serves_ten_verdicts(store: ObjectStore) -> None:
+    rows, served, new = held_out(*range(30)), Counter[str](), 30
+    for turn in range(40):
+        await hold_out(store, f"ds-{turn}", rows)
+        await look(store, turn, rows)
+        served.update(one.record_ids[0] for one in rows)
+        gone = set(await retired(store, f"build-{turn}", f"ds-{turn}"))
+        assert len(gone) == 3
+        rows = [*(one for one in rows if one.record_ids[0] not in gone), *held_out(*range(new, new + 3))]
+        new += 3
+    assert max(served.values()) == LOOKS
+    assert {served[f"rec-{number}"] for number in range(30, 100)} == {LOOKS}
+
+
+@pytest.mark.parametrize(("rows", "looks", "after"), [(3, 10, 4), (1, 10, 10), (3, 2, 1), (40, 100, 3)])
+async def test_verdicts_that_allow_less_than_a_row_are_left_to_a_later_build(
+    store: ObjectStore, rows: int, looks: int, after: int
+) -> None:
+    few = held_out(*range(rows))
+    await hold_out(store, "ds-1", few)
+    for turn in range(after):
+        assert await retired(store, f"build-{turn}", "ds-1", looks) == []
+        await look(store, turn, few, of=looks)
+    assert len(await retired(store, "build-last", "ds-1", looks)) == 1
+
+
+async def test_what_has_spent_all_is_retired_also_by_looks_of_an_earlier_release(store: ObjectStore) -> None:
+    rows = [*held_out(0, 1, 2, group="group-a"), *held_out(*range(3, 20))]
+    await hold_out(store, "ds-1", rows)
+    for number in range(LOOKS):
+        await look(store, number, [], groups=["group-a", *(["group-3"] if number else [])])
+    assert sorted(await retired(store, "build-1", "ds-1")) == ["rec-0", "rec-1", "rec-2"]
+
+
+async def test_a_build_of_an_earlier_release_retires_the_groups_that_it_pinned(store: ObjectStore) -> None:
+    await store.put("builds/build-1/retired.json", b'["group-a"]')
+    assert await pinned_retired(store, "build-1", DESK, previous=None) == (("group-a",), [])
 
 
 @pytest.mark.parametrize("secret", ["", "a secret"])
 def test_the_memory_keeps_who_is_retired(secret: str) -> None:
     names = Pseudonyms("desk", secret)
-    memory = HoldoutMemory(names=names).retiring(["group-a"])
+    memory = HoldoutMemory(names=names).retiring(["group-a"], held_out(1))
     memory.to_frame().write_parquet(data := BytesIO())
     again = HoldoutMemory.read(data.getvalue(), names)
     assert again.retired("group-a")
     assert not again.retired("group-b")
+    records = pl.DataFrame(
+        {"record_id": ["a", "b"], "kind": "ticket", "source_id": ["1", "2"], "group": "g"}
+    ).with_columns(key=pl.Series(["question 1?", "question 2?"]))
+    assert [again.rests(one) for one in ComparedRecords(records).marks([["a"], ["b"]])] == [True, False]

@@ -10,9 +10,11 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY
+from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_curate.holdout.memory import HoldoutMemory
+from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY, Split
 from tunewheel_curate.inputs import Inputs
-from tunewheel_curate.pipeline import build
+from tunewheel_curate.pipeline import Build, build
 from tunewheel_curate.similarity.shingling import shingles
 from tunewheel_curate.versions.card import data_card
 
@@ -173,24 +175,48 @@ def test_what_is_withdrawn_is_in_no_example(records, spec) -> None:
     assert made.counts.records == 21
 
 
-def test_a_retired_group_is_never_held_out_nor_trained_on_again(records, spec) -> None:
-    from tunewheel_contracts.pseudonyms import Pseudonyms
-    from tunewheel_curate.pipeline import build
+def retire(memory: HoldoutMemory, split: Split, count: int) -> tuple[HoldoutMemory, set[str]]:
+    rows = [ChatExample.model_validate(row) for row in split.holdout.head(count).iter_rows(named=True)]
+    return memory.retiring((), rows), {name for row in rows for name in row.record_ids}
 
+
+def used(made: Build) -> set[str]:
+    split = made.split
+    return {name for rows in (split.train, split.holdout) for ids in rows["record_ids"] for name in ids}
+
+
+def test_a_retired_row_is_never_held_out_nor_trained_on_again(records, spec) -> None:
+    known = [row(number, 0, number % 20, number, "expert") for number in range(40)]
+    wanted = spec(holdout_fraction=0.2, **SMALL)
+    first = build(records(*known), wanted)
+    memory, worn = retire(first.memory, first.split, 3)
+    newer = [row(number, 0, number, number, "expert") for number in range(40, 80)]
+    made = build(records(*known, *newer), wanted, Inputs(memory=memory))
+    assert not worn & used(made)
+    told = made.lineage.filter(made.lineage["reason"] == "holdout_retired")
+    assert set(told["record_id"]) == worn
+    assert made.split.holdout.height >= 14
+    stay = {name for ids in first.split.holdout["record_ids"] for name in ids} - worn
+    assert stay <= {name for ids in made.split.holdout["record_ids"] for name in ids}
+    # and in every version after it, with nobody saying so again
+    again = build(records(*known, *newer), wanted, Inputs(memory=made.memory))
+    assert not worn & used(again)
+
+
+@pytest.mark.parametrize("trust", ["expert", "corrected"])
+def test_a_retired_question_rests_also_with_another_answer_by_another_customer(trust, records, spec) -> None:
     known = [row(number, 0, number, number, "expert") for number in range(40)]
     wanted = spec(holdout_fraction=0.2, **SMALL)
     first = build(records(*known), wanted)
-    worn = sorted(set(first.split.holdout["group"]))[0]
-    memory = first.memory.retiring([Pseudonyms(wanted.project).of("group", worn)])
-    newer = [row(number, 0, number, number, "expert") for number in range(40, 80)]
-    made = build(records(*known, *newer), wanted, Inputs(memory=memory))
-    assert worn not in {*made.split.train["group"], *made.split.holdout["group"]}
+    memory, worn = retire(first.memory, first.split, 1)
+    newer = [row(n, 0, n, n, "expert") for n in range(40, 60)]
+    others = [one for one in known if one["record_id"] not in worn]
+    (old,) = (one for one in known if one["record_id"] in worn)
+    other = json.dumps({"category": "horn" if "bell" in str(old["output"]) else "bell"})
+    new = {"record_id": "rec-new", "group": "new", "source_id": "new", "trust": trust, "output": other}
+    made = build(records(*others, *newer, old | new), wanted, Inputs(memory=memory))
     told = made.lineage.filter(made.lineage["reason"] == "holdout_retired")
-    assert told.height == 1
-    assert made.split.holdout.height >= 14
-    # and in every version after it, with nobody saying so again
-    again = build(records(*known, *newer), wanted, Inputs(memory=made.memory))
-    assert worn not in {*again.split.train["group"], *again.split.holdout["group"]}
+    assert told["record_id"].to_list() == ["rec-new"]
 
 
 def of_trust(trust: str, numbers: range) -> list[dict[str, object]]:

@@ -130,7 +130,7 @@ def test_a_label_is_not_brought_back_to_training_from_an_earlier_holdout() -> No
     assert "rare" in set(split.holdout["label"])
 
 
-def test_a_retired_group_is_on_neither_side_and_new_ones_take_its_place() -> None:
+def test_retired_examples_are_on_neither_side_and_new_ones_take_their_place() -> None:
     before = split_examples(examples(*many(400)), [], holdout=0.2)
     held, frame = sorted(set(before.holdout["group"])), examples(*many(800))
     worn = set(held[: len(held) // 2])
@@ -147,15 +147,24 @@ def test_a_retired_group_is_on_neither_side_and_new_ones_take_its_place() -> Non
     assert 0.16 < after.holdout.height / left < 0.24
 
 
-def test_what_is_like_a_retired_group_rests_with_it() -> None:
-    frame = examples(*[(f"g{number}", "bell") for number in range(60)])
-    seen = [Seen.EXAMPLE, *[Seen.NEVER] * 59]
-    retired = [True, *[False] * 59]
-    after = split_examples(frame, [SimilarPair(0, 1, 0.7)], holdout=0.2, seen=seen, retired=retired)
+def test_a_retired_example_rests_alone_and_its_customer_and_what_it_resembles_stay_held_out() -> None:
+    frame = examples(*[("g0", "bell")] * 3, *[(f"g{number}", "bell") for number in range(1, 60)])
+    seen = [*[Seen.EXAMPLE] * 4, *[Seen.NEVER] * 58]
+    retired = [True, *[False] * 61]
+    after = split_examples(frame, [SimilarPair(0, 3, 0.7)], holdout=0.2, seen=seen, retired=retired)
+    assert after.neither["example_id"].to_list() == ["ex-0000"]
+    assert {"ex-0001", "ex-0002", "ex-0003"} < set(after.holdout["example_id"])
+
+
+def test_a_holdout_of_retired_examples_alone_is_replaced() -> None:
+    frame = examples(*[(f"g{number}", "bell") for number in range(20)])
+    seen = [Seen.EXAMPLE, Seen.EXAMPLE, *[Seen.TRAINED] * 18]
+    after = split_examples(frame, [], holdout=0.1, seen=seen, retired=[True, True, *[False] * 18])
     assert set(after.neither["group"]) == {"g0", "g1"}
+    assert after.holdout.height == 1
 
 
-def test_a_unit_that_grew_large_trains_without_the_retired_group() -> None:
+def test_a_unit_that_grew_large_trains_without_the_retired_example() -> None:
     frame = examples(*[(f"g{number}", "bell") for number in range(40)])
     pairs = [SimilarPair(number, number + 1, 0.7) for number in range(20)]
     seen = [Seen.EXAMPLE, *[Seen.NEVER] * 39]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import cast, get_args
 
-from tunewheel_contracts.formats.criteria import Criterion
+from tunewheel_contracts.formats.criteria import LOOKS, Criterion
 from tunewheel_contracts.formats.scorecard import ComparedMetric, Comparison, Finding, Role
 from tunewheel_outputs.metric import Metric
 from tunewheel_verdicts.measured import Measured
@@ -22,6 +22,7 @@ def measured(
     regression: Clusters,
     tasks: Mapping[str, Clusters] | None = None,
     repeat_spreads: Mapping[str, float] = MappingProxyType({}),
+    looks: int = LOOKS,
 ) -> dict[str, Measured]:
     """Return every metric that the candidate has, by name. ``holdout``, ``regression`` and ``tasks`` are the
     rows' clusters; ``tasks`` is by the value of ``on`` of an lm-eval task's metrics."""
@@ -45,6 +46,7 @@ def measured(
             scores=scores,
             clusters=clusters_of[metric.on][scored],
             repeat_spread=repeat_spreads.get(name, 0.0),
+            looks=looks,
         )
     return found
 

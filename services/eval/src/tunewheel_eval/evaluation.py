@@ -47,7 +47,7 @@ _SHRINK = 4
 
 
 class Evaluator:
-    """Evaluates runs. Between two evaluations it keeps in memory only how often each group was used."""
+    """Evaluates runs. Between two evaluations it keeps in memory only what rows have spent."""
 
     def __init__(
         self,
@@ -166,8 +166,12 @@ class Evaluator:
     async def _contest(self, plan: EvaluationPlan, manifest: DatasetManifest) -> Contest:
         examples = await read_holdout(self._store, manifest.holdout)
         examples = await self._erased.left_of(examples, plan.project, plan.dataset_id, self._store)
-        named = {"project": plan.project, "scorecard_id": plan.scorecard_id}
-        fresh = await self._looks.fresh(examples, **named)
+        fresh = await self._looks.fresh(
+            examples,
+            project=plan.project,
+            scorecard_id=plan.scorecard_id,
+            of=manifest.spec.evaluation.looks,
+        )
         directory = self._settings.work_for("eval") / plan.scorecard_id
         await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
         items = await self._regression.items(plan.regression)

@@ -94,7 +94,12 @@ class Judge:
         plan = contest.plan
         if plan.informs is not None:
             return contest.fresh
-        return await self.looks.take(contest.fresh, project=plan.project, scorecard_id=plan.scorecard_id)
+        return await self.looks.take(
+            contest.fresh,
+            project=plan.project,
+            scorecard_id=plan.scorecard_id,
+            of=contest.manifest.spec.evaluation.looks,
+        )
 
     async def _corpus(self, contest: Contest) -> Corpus:
         metrics = metrics_for(contest.manifest.spec.task, contest.asked_for)

@@ -85,6 +85,7 @@ def build_scorecard(
         regression=rows.regression,
         tasks=rows.tasks,
         repeat_spreads=rows.repeat_spreads,
+        looks=spec.evaluation.looks,
     )
     criteria = plan.criteria or spec.criteria
     found = findings(by_metric, {one.metric: one for one in criteria}, seed=seed)

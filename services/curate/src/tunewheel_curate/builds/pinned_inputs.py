@@ -1,8 +1,8 @@
 """Pins the inputs of a build that are not on the log: the tokenizer, a teacher's answers, general data, and
-the groups whose use is over.
+the held-out rows whose use is over.
 
 The log fixes a build's records, but a hub, a teacher or a source of general data may give something else
-tomorrow, and eval counts the uses of a group in the store. So the first attempt at a build writes its inputs
+tomorrow, and eval counts the uses of a row in the store. So the first attempt at a build writes its inputs
 to ``builds/<build id>/``. Every other attempt, on any replica, uses the same ones. See
 docs/adr/0006-what-builds-take-from-outside.md.
 """
@@ -12,6 +12,8 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
+from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import polars as pl
@@ -19,8 +21,8 @@ import structlog
 from pydantic import ValidationError
 from tunewheel_contracts.fields import ArtifactRef, Frozen, Sha256
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
-from tunewheel_contracts.formats.dataset import TeacherUse, TokenizerUse
-from tunewheel_contracts.formats.look import LOOKS, Look, looks_by_group, looks_folder
+from tunewheel_contracts.formats.dataset import ChatExample, TeacherUse, TokenizerUse
+from tunewheel_contracts.formats.look import Look, Spending, look_path, looks_folder, row_name
 from tunewheel_contracts.formats.spec import ProjectSpec, ReplaySpec
 from tunewheel_contracts.identity import canonical_json, content_id, content_sha256
 from tunewheel_runtime.store import CorruptArtifact, ObjectStore
@@ -186,20 +188,72 @@ def _path(sha256: str) -> str:
     return f"replay/{sha256}.jsonl"
 
 
-async def pinned_retired(store: ObjectStore, build_id: str, project: str) -> tuple[str, ...]:
-    """Return the pseudonyms of the groups that the build ``build_id`` retires. After too many verdicts a
-    group is never judged nor trained on again.
+class Retired(Frozen):
+    """The content of ``builds/<build id>/retired.json``. Earlier releases kept a list of groups."""
+
+    groups: tuple[str, ...] = ()
+    """Pseudonyms of whole groups that rest."""
+    rows: tuple[str, ...] = ()
+    """The rows that rest, by ``row_name``."""
+    counted: int = 0
+    """The number of looks at rows that this and earlier builds counted."""
+
+
+async def pinned_retired(
+    store: ObjectStore, build_id: str, spec: ProjectSpec, *, previous: str | None
+) -> tuple[tuple[str, ...], list[ChatExample]]:
+    """Return the groups (pseudonyms) and the held-out rows of the version ``previous`` that the build
+    ``build_id`` retires. No verdict uses a retired row, and nothing trains on it. Eval learns this from a
+    look that spends all.
 
     Raises:
         TransientError: the store is away.
     """
     path = f"builds/{build_id}/retired.json"
-    if (pinned := await store.read(path)) is not None:
-        return tuple(json.loads(pinned))
-    looks = [await _read(store, name) for name in await store.list(looks_folder(project))]
-    counts = looks_by_group(look for look in looks if look is not None)
-    worn = sorted(group for group, count in counts.items() if count >= LOOKS)
-    return tuple(json.loads(await store.first(path, canonical_json(worn))))
+    if (pinned := await store.read(path)) is None:
+        looks = [await _read(store, name) for name in await store.list(looks_folder(spec.project))]
+        holdout = await _held_out(store, previous) if looks else []
+        chosen = choose_retired([look for look in looks if look is not None], holdout, spec)
+        pinned = await store.first(path, canonical_json(chosen.model_dump(mode="json")))
+    found = json.loads(pinned)
+    retired = Retired(groups=tuple(found)) if isinstance(found, list) else Retired.model_validate(found)
+    if not retired.rows:
+        return retired.groups, []
+    note = Look(
+        project=spec.project, scorecard_id=build_id, rows=retired.rows, looks=1, of=1, counted=retired.counted
+    )
+    await store.first(look_path(spec.project, build_id), note.model_dump_json().encode())
+    return retired.groups, [one for one in await _held_out(store, previous) if row_name(one) in retired.rows]
+
+
+async def _held_out(store: ObjectStore, dataset_id: str | None) -> list[ChatExample]:
+    """Return the held-out rows of a version; none where its rows were erased."""
+    data = await store.read(f"datasets/{dataset_id}/holdout.parquet") if dataset_id else None
+    rows = [] if data is None else pl.read_parquet(BytesIO(data)).to_dicts()
+    return [ChatExample.model_validate(row) for row in rows]
+
+
+def choose_retired(looks: Sequence[Look], holdout: Sequence[ChatExample], spec: ProjectSpec) -> Retired:
+    """Return the rows of ``holdout`` to retire: those that have spent all, and of the others that were looked
+    at the most used, ``1/evaluation.looks`` of the rows for each verdict that no build has counted yet.
+
+    So rows leave one after the other, and with one verdict a version each serves about as many verdicts as
+    the spec allows. Verdicts for less than a row are left to the next build.
+    """
+    spending, verdicts = Spending(), [look for look in looks if look.rows and look.counted is None]
+    for look in looks:
+        spending.add(look)
+    counted = max((look.counted or 0 for look in looks), default=0)
+    used = sorted(
+        (one for one in holdout if spending.of(one)),
+        key=lambda one: (-round(spending.of(one), 9), content_sha256([spec.project, row_name(one)])),
+    )
+    over = sum(not spending.allows(one, 1 / spec.evaluation.looks) for one in used)
+    due = (len(verdicts) - counted) * len(used) // spec.evaluation.looks
+    rest = used[: max(over, due)]
+    return Retired(
+        rows=tuple(sorted({row_name(one) for one in rest})), counted=len(verdicts) if due else counted
+    )
 
 
 async def _read(store: ObjectStore, path: str) -> Look | None:

@@ -183,11 +183,11 @@ async def _inputs(
     asked = order.model_dump(mode="json", include=parts)
     build_id = content_id("build", asked | {"spec_sha256": order.spec.sha256})
     replay, secret = order.spec.dataset.replay, order.pseudonym_secret.get_secret_value()
-    retired = await pinned_retired(store, build_id, order.spec.project)
+    groups, rows = await pinned_retired(store, build_id, order.spec, previous=order.previous)
     return Inputs(
         benchmarks=benchmarks,
         withdrawals=order.withdrawals,
-        memory=_memory(order).retiring(retired),
+        memory=_memory(order).retiring(groups, rows),
         replay=await pinned_replay(store, build_id, replay, order.allowed) if replay is not None else None,
         pinned=await pin_inputs(store, build_id, order.spec, documents, allowed=order.allowed, secret=secret),
         index=await _index(order, store),

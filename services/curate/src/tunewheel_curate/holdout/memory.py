@@ -2,9 +2,10 @@
 
 The memory holds *marks*, which are hashes. A held-out example leaves a mark of its question (the normalised
 input), of each of its sources and of its group. Its duplicates leave the same marks, since one of them may
-replace it in a later version. A training example leaves only a mark of its group. The memory holds no text,
-so it may outlive a withdrawn source or an erased person. With ``TUNEWHEEL_PSEUDONYM_SECRET`` set, the marks
-are keyed: nobody without the secret can find out whether a customer was held out.
+replace it in a later version. A retired example leaves another mark of its question. A training example
+leaves only a mark of its group. The memory holds no text, so it may outlive a withdrawn source or an erased
+person. With ``TUNEWHEEL_PSEUDONYM_SECRET`` set, the marks are keyed: nobody without the secret can find out
+whether a customer was held out.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from io import BytesIO
 
 import polars as pl
 from tunewheel_contracts.errors import InvalidSpec
+from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_contracts.pseudonyms import Pseudonyms
 
@@ -26,7 +28,7 @@ from tunewheel_curate.stage import HOLDOUT, TRAIN, Stage, drop, keep_all
 HELD_OUT_BEFORE = "held_out_before"
 """The drop reason of an example that an earlier version held out and that can be on neither side now."""
 RETIRED = "holdout_retired"
-"""The drop reason of an example whose group was used for too many verdicts."""
+"""The drop reason of an example that was used for enough verdicts."""
 SECRET = "TUNEWHEEL_PSEUDONYM_SECRET"
 ANOTHER_SECRET = (
     "is not the one that the version before was built with, and without that one nothing tells what was held "
@@ -97,12 +99,19 @@ class HoldoutMemory:
         return Seen.TRAINED if self._holds_any(marks.trained) else Seen.NEVER
 
     def retired(self, group: str) -> bool:
-        """Return whether the group with this pseudonym is retired: never held out nor trained on again."""
+        """Return whether the group with this pseudonym is retired: never held out nor trained on again.
+        Earlier releases retired whole groups."""
         return self._holds_any([_mark("retired", group)])
 
-    def retiring(self, groups: Iterable[str]) -> HoldoutMemory:
-        """Return this memory with the ``groups`` (pseudonyms) added as retired."""
-        return self.extended((), (_mark("retired", group) for group in groups))
+    def rests(self, marks: Marks) -> bool:
+        """Return whether the question of an example, or of one of its duplicates, is retired."""
+        return self._holds_any(_mark("retired", one) for one in marks.own)
+
+    def retiring(self, groups: Iterable[str] = (), rows: Iterable[ChatExample] = ()) -> HoldoutMemory:
+        """Return this memory with the ``groups`` (pseudonyms), and the questions of the held-out ``rows``,
+        added as retired."""
+        questions = (_mark("question", comparison_key(_question(row))) for row in rows)
+        return self.extended((), (_mark("retired", one) for one in (*groups, *questions)))
 
     def holds_question(self, key: str) -> bool:
         """Return whether the question with this ``comparison_key`` was held out."""
@@ -226,6 +235,12 @@ def clusters_of(duplicates: pl.DataFrame) -> dict[str, list[str]]:
             best = gave_way[best]
         clusters.setdefault(best, []).append(record_id)
     return clusters
+
+
+def _question(row: ChatExample) -> str:
+    """Return the text that ``asked_text`` gave the row's question."""
+    *asked, _ = (turn.content for turn in row.messages if turn.role != "system")
+    return "\n\n".join(asked)
 
 
 def _mark(kind: str, *names: str) -> str:

@@ -10,8 +10,8 @@ have similar texts (similarity at least ``LEAK_SIMILARITY``) or belong to the sa
 - A unit that trained goes on training.
 - A unit that was held out and grew too large for the holdout trains, without the examples that were held out
   and without those that resemble them.
-- Retired groups are on neither side: too many verdicts were based on them. A held-out unit leaves the holdout
-  whole if one of its groups is retired, and new units replace it.
+- Retired examples are on neither side: enough verdicts were based on them, and new units replace them. The
+  other examples of their unit stay where they are.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Split:
     train: pl.DataFrame
     holdout: pl.DataFrame
     neither: pl.DataFrame = field(default_factory=_no_examples)
-    """Examples that were held out before, and whose unit is now retired or too large for the holdout."""
+    """Examples that were held out before, and are now retired or of a unit too large for the holdout."""
 
 
 @dataclass
@@ -57,8 +57,6 @@ class _Rows:
     all: list[int] = field(default_factory=list)
     held_before: list[int] = field(default_factory=list)
     """The positions of the examples that were held out themselves."""
-    retired: bool = False
-    """Whether an example belongs to a retired group."""
     seen: Seen = Seen.NEVER
     """The closest relation of any of its examples to earlier versions."""
 
@@ -80,9 +78,11 @@ def split_rows(
     for an answer of a held-out group that may not be judged by.
     """
     ids = [[record_id] for record_id in rows["record_id"]]
-    seen = [memory.seen(marks) for marks in compared.marks(ids)] if memory.marks else []
+    marks = compared.marks(ids) if memory.marks else []
+    seen = [memory.seen(one) for one in marks]
     resting = {group for group in rows["group"].unique() if memory.retired(names.of("group", group))}
-    retired = rows["group"].is_in(list(resting))
+    asked = [how is Seen.EXAMPLE and memory.rests(one) for how, one in zip(seen, marks, strict=True)]
+    retired = rows["group"].is_in(list(resting)) | pl.Series(asked or [False] * len(ids), dtype=pl.Boolean)
     askable = trusted if rows["trust"].is_in(trusted).any() else (Trust.UNVERIFIED.value,)
     split = split_examples(
         rows,
@@ -123,22 +123,22 @@ def split_examples(
     """Split ``examples`` so that about the fraction ``holdout`` is held out.
 
     ``pairs`` are positions in ``examples``. ``seen`` is each example's relation to earlier versions (empty:
-    there were none). ``retired`` says which examples belong to a retired group (empty: none), and ``askable``
+    there were none). ``retired`` says which examples are retired (empty: none), and ``askable``
     which ones may be judged by (empty: all). The fraction is of those, and a new unit without one trains. A
     unit larger than the fraction trains, unless half of it was held out before.
     """
-    rows = _units(examples, pairs, seen, retired)
+    rows = _units(examples, pairs, seen)
     largest = max(1.0, holdout * examples.height)
-    resting = {name for name, unit in rows.items() if unit.retired and _side(unit, largest) is Side.HOLDOUT}
     labels = [label or "" for label in examples["label"]]
+    rests = {row for row, one in enumerate(retired) if one}
     units = (
         Unit(
             name,
-            Counter(labels[row] for row in unit.all if not askable or askable[row]),
+            Counter(labels[row] for row in unit.all if row not in rests and (not askable or askable[row])),
             _side(unit, largest),
         )
         for name, unit in rows.items()
-        if name not in resting
+        if not rests.issuperset(unit.all)
     )
     held = choose_holdout(
         [unit for unit in units if unit.labels or unit.side is Side.HOLDOUT], fraction=holdout
@@ -146,9 +146,7 @@ def split_examples(
     chosen = {row for name in held for row in rows[name].all}
     lost = {row for name, unit in rows.items() if name not in held for row in unit.held_before}
     lost |= _alike(lost, pairs) if lost else set()
-    lost |= {row for name in resting for row in rows[name].all}
-    lost -= chosen
-    lost |= {row for row, rests in enumerate(retired) if rests}
+    lost = (lost - chosen) | rests
     return Split(
         train=_rows(examples, lambda row: row not in chosen and row not in lost),
         holdout=_rows(examples, lambda row: row in chosen and row not in lost),
@@ -173,9 +171,7 @@ def _side(unit: _Rows, largest: float) -> Side:
     return Side.HOLDOUT if len(unit.all) <= max(largest, 2 * len(unit.held_before)) else Side.TRAIN
 
 
-def _units(
-    examples: pl.DataFrame, pairs: Sequence[SimilarPair], seen: Sequence[Seen], retired: Sequence[bool]
-) -> dict[str, _Rows]:
+def _units(examples: pl.DataFrame, pairs: Sequence[SimilarPair], seen: Sequence[Seen]) -> dict[str, _Rows]:
     """Return the units by name. A unit has the name of its first group."""
     groups = examples["group"].unique().sort().to_list()
     of_row = (examples["group"].rank("dense").cast(pl.Int64) - 1).to_numpy()
@@ -186,7 +182,6 @@ def _units(
     for row, group in enumerate(of_row.tolist()):
         unit = units[groups[roots[group]]]
         unit.all.append(row)
-        unit.retired = unit.retired or (bool(retired) and retired[row])
         if seen:
             unit.seen = max(unit.seen, seen[row])
             unit.held_before += [row] if seen[row] is Seen.EXAMPLE else []
