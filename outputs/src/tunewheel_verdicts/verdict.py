@@ -83,16 +83,19 @@ def judge(
     resolution: float,
     seed: int,
     not_yet: Mapping[str, str] = MappingProxyType({}),
+    spent: float = 0.0,
 ) -> tuple[CriterionCheck, ...]:
     """Check each criterion. Without a champion, bounds against the champion count as met.
 
     ``resolution`` is the smallest difference that matters, as a fraction. ``seed`` is that of the sign flips.
-    ``not_yet``: by metric, why it has no figure now that a later evaluation may have.
+    ``not_yet``: by metric, why it has no figure now that a later evaluation may have. ``spent``: how much of
+    a margin against the champion may be lost already, since it may be worse than the best one before it.
     """
-    compared = [one for one in criteria if one.metric in measured]
-    rivals = sum(role is Role.CHAMPION for one in compared for role, _ in _bounds(one, measured[one.metric]))
+    bounds = [_bounds(one, measured[one.metric], spent) for one in criteria if one.metric in measured]
+    rivals = sum(role is Role.CHAMPION for of_metric in bounds for role, *_ in of_metric)
+    rules = _Rules(resolution, seed, max(1, rivals), spent)
     return tuple(
-        _check(criterion, metric, resolution=resolution, seed=seed, share=max(1, rivals))
+        _check(criterion, metric, rules)
         if (metric := measured.get(criterion.metric)) is not None
         else _unmeasured(criterion, task, not_yet.get(criterion.metric))
         for criterion in criteria
@@ -117,15 +120,21 @@ def _unmeasured(criterion: Criterion, task: TaskSpec, not_yet: str | None) -> Cr
     )
 
 
-def _check(
-    criterion: Criterion, metric: Measured, *, resolution: float, seed: int, share: int
-) -> CriterionCheck:
-    """``share``: the number of comparisons with the champion, which share the chance of a wrong refusal."""
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    resolution: float
+    seed: int
+    rivals: int
+    """The number of comparisons with the champion, which share the chance of a wrong refusal."""
+    spent: float
+
+
+def _check(criterion: Criterion, metric: Measured, rules: _Rules) -> CriterionCheck:
     alpha = metric.alpha(criterion)
     figure = metric.figure(alpha=alpha)
     clauses = [
-        *_absolute(criterion, metric, figure, resolution),
-        *_relative(criterion, metric, alpha=alpha, resolution=resolution, seed=seed, share=share),
+        *_absolute(criterion, metric, figure, rules.resolution),
+        *_relative(criterion, metric, alpha, rules),
     ]
     outcomes = {clause.outcome for clause in clauses}
     outcome = MISSED if MISSED in outcomes else UNDECIDED if UNDECIDED in outcomes else MET
@@ -168,19 +177,18 @@ def _absolute(
         yield _Clause(outcome, f"{_VERBS[outcome]} the {noun} of {_number(bound)}", more)
 
 
-def _relative(
-    criterion: Criterion, metric: Measured, *, alpha: float, resolution: float, seed: int, share: int
-) -> Iterator[_Clause]:
-    for role, bound in _bounds(criterion, metric):
-        advantage = metric.against(role, alpha=alpha, seed=seed)
+def _relative(criterion: Criterion, metric: Measured, alpha: float, rules: _Rules) -> Iterator[_Clause]:
+    for role, bound, asked in _bounds(criterion, metric, rules.spent):
+        advantage = metric.against(role, alpha=alpha, seed=rules.seed)
         if advantage is None:
             missing = f"there is no {role.value} to be {_number(bound)} better than"
             yield _Clause(MET if role is Role.CHAMPION else MISSED, missing)
             continue
         theirs = metric.figure_of(role)
-        distance = max(abs(bound), _smallest(resolution, metric, theirs))
-        champion = role is Role.CHAMPION
-        rival = metric.against(role, alpha=_of_refusal(criterion, share), seed=seed) if champion else None
+        distance = max(abs(bound), _smallest(rules.resolution, metric, theirs))
+        rival = None
+        if role is Role.CHAMPION:
+            rival = metric.against(role, alpha=_of_refusal(criterion, rules.rivals), seed=rules.seed)
         claim = _Claim(
             bound=bound,
             observed=advantage.difference,
@@ -197,26 +205,40 @@ def _relative(
         )
         outcome, more = claim.outcome()
         if outcome == MISSED and rival is not None and claim.worse:
-            yield _Clause(outcome, _worse(rival, theirs, bound))
+            yield _Clause(outcome, _worse(rival, theirs, asked))
         else:
-            yield _Clause(outcome, _words(advantage, role, theirs, outcome, bound), more)
+            yield _Clause(outcome, _words(advantage, role, theirs, outcome, asked), more)
 
 
-def _of_refusal(criterion: Criterion, share: int) -> float:
+def _of_refusal(criterion: Criterion, rivals: int) -> float:
     """Return the level at which a model counts as worse than the champion: the criterion's significance, but
     at most ``ALPHA``, since by .5 every second equal model would be refused."""
-    return min(level_of(criterion, on_holdout=False), ALPHA) / share
+    return min(level_of(criterion, on_holdout=False), ALPHA) / rivals
 
 
-def _bounds(criterion: Criterion, metric: Measured) -> Iterator[tuple[Role, float]]:
+def _bounds(criterion: Criterion, metric: Measured, spent: float) -> Iterator[tuple[Role, float, str]]:
+    """Yield the contestant, the bound, and the words for it."""
     if criterion.over_base is not None:
-        yield Role.BASE, criterion.over_base
+        yield Role.BASE, criterion.over_base, f"the {_number(criterion.over_base, signed=True)} asked for"
     if criterion.over_champion is not None:
-        yield Role.CHAMPION, criterion.over_champion
+        yield Role.CHAMPION, *_of_margin(criterion.over_champion, metric, spent)
     elif (
         criterion.over_base is criterion.minimum is criterion.maximum is None
     ):  # it states a significance alone
-        yield (Role.CHAMPION if Role.CHAMPION in metric.scores else Role.BASE), 0.0
+        yield (Role.CHAMPION if Role.CHAMPION in metric.scores else Role.BASE), 0.0, "the +0 asked for"
+
+
+def _of_margin(declared: float, metric: Measured, spent: float) -> tuple[float, str]:
+    """Return the bound against the champion, and the words for it. What may be lost already is a share of
+    questions, so it takes from margins of that unit alone."""
+    limited = metric.lowest - metric.highest < declared < 0
+    if not spent or not limited or metric.unit != "fraction" or metric.on != "holdout":
+        return declared, f"the {_number(declared, signed=True)} asked for"
+    bound = min(0.0, declared + spent)
+    return bound, (
+        f"the {_number(bound, signed=True)} asked for (it may lose {_number(-declared)}, "
+        f"of which {_number(spent)} may be lost already)"
+    )
 
 
 def _smallest(resolution: float, metric: Measured, figure: float) -> float:
@@ -240,19 +262,16 @@ def _implied(metric: Measured, bound: float) -> float:
 _VERBS = {MET: "meets", MISSED: "misses", UNDECIDED: "cannot be told from"}
 
 
-def _words(advantage: Advantage, role: Role, theirs: float, outcome: str, bound: float) -> str:
+def _words(advantage: Advantage, role: Role, theirs: float, outcome: str, asked: str) -> str:
     gained = _between(advantage.difference, advantage.low, advantage.high, signed=True)
-    return (
-        f"{gained} against the {role.value}'s {_number(theirs)} {_VERBS[outcome]} "
-        f"the {_number(bound, signed=True)} asked for"
-    )
+    return f"{gained} against the {role.value}'s {_number(theirs)} {_VERBS[outcome]} {asked}"
 
 
-def _worse(advantage: Advantage, theirs: float, bound: float) -> str:
+def _worse(advantage: Advantage, theirs: float, asked: str) -> str:
     lost = _between(advantage.difference, advantage.low, advantage.high, signed=True)
     return (
-        f"{lost} against the champion's {_number(theirs)} is shown to be worse than the champion, and the "
-        f"{_number(bound, signed=True)} asked for is not shown"
+        f"{lost} against the champion's {_number(theirs)} is shown to be worse than the champion, and "
+        f"{asked} is not shown"
     )
 
 

@@ -45,8 +45,12 @@ async def test_a_plan_is_named_by_all_that_decides_its_scorecard(
         make_plan(event, prompted, None, regression=SET).scorecard_id,
         make_plan(event, sampled, None, regression=SET).scorecard_id,
         make_plan(event, manifest, None, regression=SET, precision="bfloat16").scorecard_id,
+        make_plan(event, manifest, champion, regression=SET, spent=0.04).scorecard_id,
+        make_plan(event, manifest, champion, regression=SET, spent=0.05).scorecard_id,
     }
-    assert len(ids) == 8
+    assert len(ids) == 10
+    assert make_plan(event, manifest, None, regression=SET, spent=0.04) == plan, "there is no margin"
+    assert "spent" not in plan.model_dump(mode="json")
     assert plan.evaluation_id is not None
     with monkeypatch.context() as patched:
         patched.setattr(planning, "SCORING", planning.SCORING + 1)

@@ -58,9 +58,10 @@ async def test_a_run_is_judged_against_whoever_is_in_production_when_the_request
     first: EvaluationPlan, make_run: MakeRun, store: ObjectStore, serving: Callable[..., ServingDesired]
 ) -> None:
     newer, newest = [await make_run(run_id=f"run-{n}", dataset_id=f"ds-{n}") for n in (2, 3)]
-    plan = await again(store, Asked(request(), serving(newer), operator))
+    desired = serving(newer).model_copy(update={"spent": 0.04})
+    plan = await again(store, Asked(request(), desired, operator))
     assert plan.champion is not None
-    assert plan.champion.adapter == newer.adapter
+    assert (plan.champion.adapter, plan.spent) == (newer.adapter, 0.04)
     assert plan.evaluation_id != first.evaluation_id
     # Delivered again, when somebody else serves and who asked has left.
     assert await again(store, Asked(request(), serving(newest), stranger)) == plan

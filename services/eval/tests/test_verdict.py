@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -281,3 +282,34 @@ def test_a_refusal_names_first_what_decided_it() -> None:
     )
     reasons = failures(Scorecard.model_construct(reason=None, checks=checks))
     assert reasons == ("too low", "of an earlier release", "too few rows", "too few as well")
+
+
+def spending(spent: float, **bounds: float) -> CriterionCheck:
+    """60 of 1,000 rows worse."""
+    found = accuracy(640, 60, 700, rows=1000, on="holdout")
+    criterion = Criterion.model_validate({"metric": "label_accuracy", **bounds})
+    (checked,) = judge((criterion,), found, TaskSpec(system_prompt="s"), resolution=0.05, seed=0, spent=spent)
+    return checked
+
+
+def test_what_may_be_lost_already_takes_from_the_margin_and_the_verdict_says_so() -> None:
+    assert spending(0.0, over_champion=-0.15).outcome == "met"
+    assert spending(0.04, over_champion=-0.15).outcome == "met"
+    worn = spending(0.1, over_champion=-0.15)
+    assert worn.outcome == "missed"
+    assert "the -0.05 asked for (it may lose 0.15, of which 0.1 may be lost already)" in worn.reason
+    assert spending(0.3, over_champion=-0.15).reason.count("the +0 asked for (it may lose") == 1
+    # who asks for a better model, for no limit, or compares with the base, has no margin to lose
+    assert spending(0.1, over_champion=-1.0).outcome == "met"
+    assert spending(0.1, over_base=0.5).reason == spending(0.0, over_base=0.5).reason
+    assert spending(0.1, over_champion=0.05).reason == spending(0.0, over_champion=0.05).reason
+
+
+def test_a_margin_that_is_no_share_of_questions_spends_nothing() -> None:
+    criterion = Criterion(metric="perplexity", over_champion=-1.5)
+    task, found = TaskSpec(system_prompt="s"), perplexities(5.0, 4.0)
+    found = {name: replace(one, unit="perplexity") for name, one in found.items()}
+    one, other = (
+        judge((criterion,), found, task, resolution=0.05, seed=0, spent=spent)[0] for spent in (0.0, 0.1)
+    )
+    assert one == other

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tunewheel_contracts.fields import ArtifactRef, Frozen, Sha256, Slug
+from tunewheel_contracts.fields import ArtifactRef, Fraction, Frozen, Sha256, Slug
 from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_contracts.formats.scorecard import Role
@@ -55,6 +55,10 @@ class EvaluationPlan(Frozen):
     completes: Annotated[Slug | None, Field(exclude_if=operator.not_)] = None
     """An earlier evaluation of the same contestants by the same criteria, whose scorecard lacks the four
     cells. This evaluation measures the cells."""
+    spent: Annotated[Fraction, Field(exclude_if=operator.not_)] = 0
+    """How much worse than the best champion so far the champion may be, as a share of questions
+    (``serving.desired``). It makes margins against the champion smaller. Part of ``evaluation_id`` unless
+    0."""
 
     @property
     def informs(self) -> str | None:

@@ -149,5 +149,7 @@ class Scorecard(Frozen):
     unvalidated: Annotated[int, Field(ge=0, exclude_if=operator.not_)] = 0
     """Number of held-out answers that no expert validated. The verdict says how far models agree with
     them."""
+    spent: Annotated[Fraction, Field(exclude_if=operator.not_)] = 0
+    """How much of a margin against the champion may be lost already, as a share of questions."""
     retrieval: Annotated[RetrievalScores | None, Field(exclude_if=operator.not_)] = None
     """Results about retrieval. None: the project has no retrieval, or there was no index."""

@@ -83,9 +83,10 @@ class Evaluator:
         lease: Lease,
         *,
         index: IndexVersioned | None = None,
+        spent: float = 0.0,
     ) -> Verdict:
         """Return the verdict on the run that ``event`` completed. Every delivery of the event gives the same
-        verdict. ``index`` is the project's newest index version.
+        verdict. ``index`` is the project's newest index version. ``spent``: see ``make_plan``.
 
         Raises:
             InvalidEvent: the event or the dataset's manifest is wrong.
@@ -101,6 +102,7 @@ class Evaluator:
             regression=self._regression.ref,
             precision=self._settings.eval_dtype,
             index=index,
+            spent=spent,
         )
         plan = await standing_plan(self._store, await pin(self._store, plan), manifest, index)
         return await self._verdict(plan, manifest, lease)

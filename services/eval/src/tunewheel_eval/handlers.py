@@ -66,7 +66,8 @@ def register(
             desired = await desired_now(event.project)
             champion = champion_of(desired, candidate_id=event.data.adapter.model_id)
             index = await newest_index(event.project)
-            return await evaluator.evaluate(event.data, champion, lease, index=index)
+            spent = desired.spent if desired else 0.0
+            return await evaluator.evaluate(event.data, champion, lease, index=index, spent=spent)
 
         verdict = await ask(service.store, await runs.take(event.data.run_id, lease, judge))
         await forget_late(event.project, event.data.dataset_id)

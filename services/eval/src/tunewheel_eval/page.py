@@ -158,6 +158,7 @@ def _facts(scorecard: Scorecard) -> Iterable[str]:
         ("criteria (SHA-256)", scorecard.criteria_sha256),
         ("looks at these rows, this one included", scorecard.looks),
     ]
+    facts += [("of a margin against the champion, lost already at most", scorecard.spent or None)]
     facts += [("held-out answers that no expert validated", scorecard.unvalidated or None)]
     facts += [(f"left out: {reason}", f"{count} rows") for reason, count in scorecard.left_out.items()]
     if scorecard.bundle is not None:

@@ -68,6 +68,7 @@ def make_plan(
     in_production: bool = False,
     index: IndexVersioned | None = None,
     completes: str | None = None,
+    spent: float = 0.0,
 ) -> EvaluationPlan:
     """Return the plan by which ``run`` is judged.
 
@@ -77,6 +78,7 @@ def make_plan(
     - ``in_production``: the candidate serves, so the scorecard only informs.
     - ``index``: the project's newest index version; ignored if the project retrieves nothing.
     - ``completes``: an evaluation that is equal otherwise, whose scorecard lacks cells. Its verdict stays.
+    - ``spent``: how much of a margin against the champion may be lost already; 0 without a champion.
 
     Raises:
         InvalidEvent: ``run`` and its manifest do not belong together, the criteria are not those under which
@@ -102,6 +104,8 @@ def make_plan(
         cause["index"] = [index.index_id, CELLS]
     if completes is not None:
         cause["completes"] = completes
+    if spent := spent if champion else 0.0:
+        cause["spent"] = spent
     evaluation_id = content_id("evaluation", cause)
     return EvaluationPlan(
         project=run.project,
@@ -121,6 +125,7 @@ def make_plan(
         index=index.manifest if index is not None else None,
         index_id=index.index_id if index is not None else None,
         completes=completes,
+        spent=spent,
     )
 
 

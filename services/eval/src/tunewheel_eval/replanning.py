@@ -54,6 +54,7 @@ async def _successor(
             in_production=plan.in_production,
             index=newest,
             completes=plan.completes,
+            spent=plan.spent,
         )
         later = await pin_later(store, made)
         named = EvaluationRequest(evaluation_id=str(later.evaluation_id))

@@ -97,6 +97,7 @@ async def plan_again(
         precision=precision,
         in_production=not by_registry and is_in_production(asked.desired, first.adapter.model_id),
         index=asked.index,
+        spent=asked.desired.spent if asked.desired else 0.0,
     )
     made = make()
     while not by_registry and await _lacks_cells(store, made):

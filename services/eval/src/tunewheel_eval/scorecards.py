@@ -97,6 +97,7 @@ def build_scorecard(
         resolution=spec.evaluation.resolution,
         seed=seed,
         not_yet=not_yet,
+        spent=plan.spent,
     )
     return Scorecard(
         **_names(plan),
@@ -112,6 +113,7 @@ def build_scorecard(
         bundle=bundles[Role.CANDIDATE],
         left_out=dict(rows.left_out),
         unvalidated=rows.unvalidated,
+        spent=plan.spent,
         slices=tuple(slices),
         retrieval=retrieval,
     )
