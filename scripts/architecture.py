@@ -21,7 +21,7 @@ from tunewheel_wheel.wheel import Wheel
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/architecture.md"
-LOGS = 300
+LOGS = 1000
 """So many random logs show every way of a turn that is drawn."""
 PEOPLE = ("upstream", "cli", "console")
 """Where events come from that begin something. Their topics are in the table alone."""

@@ -89,12 +89,16 @@ class Desk:
         return self.say("eval.failed", **self.verdict(n, **changes), **told)
 
     def undecided(
-        self, n: int, *, against: int, cause: Envelope[Any] | None = None, judged: bool = True
-    ) -> Envelope[Any]:
-        """A verdict that cannot tell; not ``judged``: every held-out row was looked at too often."""
+        self, n: int, *, against: int | None = None, cause: Envelope[Any] | None = None, judged: bool = True,
+        **bounds: Any,
+    ) -> Envelope[Any]:  # fmt: skip
+        """A verdict that cannot tell, by a criterion with ``bounds``; not ``judged``: every held-out row was
+        looked at too often."""
         verdict = self.verdict(n, against=against) | ({} if judged else {"contestants": ()})
-        told = {"reasons": ("too few rows",), "field": None if judged else "holdout"}
-        return self.say("eval.undecided", cause, **verdict, **told)
+        open_one = CHECK | {"criterion": {"metric": "label_accuracy"} | (bounds or {"over_champion": -0.05})}
+        checks = (open_one | {"passed": False, "outcome": "undecided"},) if judged else ()
+        told = {"reasons": ("too few rows",), "field": None if judged else "holdout", "checks": checks}
+        return self.say("eval.undecided", cause, **(verdict | told))
 
     def judged(
         self, n: int, stage: str, verdict: str, generation: int = 0, decided_by: str | None = None

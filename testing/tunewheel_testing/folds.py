@@ -33,6 +33,7 @@ CLI_STAGES = {
     "training": "training",
     "evaluating": "evaluating",
     "waiting for a review": "review",
+    "undecided, waiting for a trial": "undecided",
     "passed, rolling out": "passed",
     "shadow": "shadow",
     "canary": "canary",
@@ -56,6 +57,7 @@ CONSOLE_STAGES = {
     ("train", "working"): "training",
     ("eval", "working"): "evaluating",
     ("eval", "waiting"): "review",
+    ("registry", "waiting"): "undecided",
     ("registry", "working"): "passed",
     ("serve", "done"): "production",
 }

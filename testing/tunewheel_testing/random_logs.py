@@ -17,11 +17,12 @@ from typing import Any
 from tunewheel_contracts import identity
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.lifecycle import ModelPromoted, Stage
+from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.events.training import TrainFailed
 from tunewheel_contracts.formats.rollout_spec import RolloutSpec
 from tunewheel_registry.decision import decide
-from tunewheel_registry.lifecycle import State, apply
+from tunewheel_registry.lifecycle import apply
+from tunewheel_registry.state import State
 
 from tunewheel_testing.story import Story, model_of
 
@@ -47,7 +48,7 @@ OUTCOMES = {
 """By how a turn ended: the outcome that its ``turn.completed`` names. A turn that served has others."""
 SERVED = ("", "replaced")
 """What ``turn.completed`` was told about where the turn's model served."""
-TRIED = ("waiting", "training", "evaluating", "review", "passed", "shadow", "canary")
+TRIED = ("waiting", "training", "evaluating", "review", "undecided", "passed", "shadow", "canary")
 """The stages of a turn that has a version and does not serve yet."""
 
 
@@ -118,16 +119,15 @@ class World:
         self.story.pass_time = self._pass_time  # type: ignore[method-assign]
         self.state = State(self.story.project)
         self.rollout = RolloutSpec.model_validate(
-            {name: {"enabled": self.dice.random() < 0.7} for name in ("shadow", "canary")}
+            {name: {"enabled": self.dice.random() < 0.7} for name in ("shadow", "canary", "undecided")}
         )
+        self.review_required = self.dice.random() < 0.2
         self.requests: list[Envelope[Any]] = []
         self.answers: dict[str, str] = {}
         """By request: its version; empty: it was rejected."""
         self.versions: dict[str, Version] = {}
         self.inbox: list[Envelope[Any]] = []
         """Triggers that the registry has not read yet."""
-        self.held_up: dict[str, bool] = {}
-        """By model: whether the registry's last step says that it is held up."""
         self.told: dict[str, str] = {}
         """By turn: the end that its ``turn.completed`` told."""
         self.revisions: dict[str, int] = {}
@@ -236,16 +236,24 @@ class World:
         return found
 
     def judge(self, version: Version) -> None:
-        topics = ("eval.passed", "eval.passed", "eval.passed", "eval.failed", "eval.undecided")
+        topics = ("eval.passed", "eval.passed", "eval.passed", "eval.failed", *["eval.undecided"] * 2)
         topic = self.dice.choice((*topics, "review.requested"))
+        more = self._undecided() if topic == "eval.undecided" else {}
         event = self.story.judge(
             topic, version.dataset_id, evaluation_id=f"e-{len(self.story.events)}",
-            contestants=self._contestants(version.dataset_id),
+            contestants=self._contestants(version.dataset_id), **more,
         )  # fmt: skip
         version.verdicts.append(event)
         if topic != "review.requested":
             self.inbox.append(event)
         self._apart()
+
+    def _undecided(self) -> dict[str, Any]:
+        """Return what is special about a verdict that cannot tell, of this or an earlier release."""
+        figure = self.dice.choice((0.7, 0.7, None))
+        check = {"criterion": {"metric": "label_accuracy", "over_champion": -0.1}, "passed": False,
+                 "reason": "few rows", "outcome": "undecided", "observed": figure}  # fmt: skip
+        return {"checks": [check], "moves_model": self.dice.random() < 0.7}
 
     def _contestants(self, dataset_id: str) -> list[dict[str, Any]]:
         champion = self.state.champion
@@ -258,7 +266,10 @@ class World:
         guards = model.stage is Stage.PRODUCTION
         stage = "canary" if guards else model.stage.value
         by = "guard" if guards else self.dice.choice(("bounds", "bounds", "deadline"))
-        verdict = "failed" if guards else self.dice.choice(("passed", "passed", "failed"))
+        if model.is_doubted and self.dice.random() < 0.4:
+            by = "deadline"
+        ends = guards or by == "deadline"
+        verdict = "failed" if ends else self.dice.choice(("passed", "passed", "failed"))
         self.inbox.append(
             self.story.say(
                 "rollout.judged",
@@ -287,15 +298,13 @@ class World:
         """Let the registry answer its oldest trigger, under the clock of the registry that is active."""
         trigger = self.inbox.pop(0)
         try:
-            decided = decide(self.state, trigger, self.rollout)
+            decided = decide(self.state, trigger, self.rollout, review_required=self.review_required)
         except InvalidEvent:
             return  # a dead letter
         ahead = self.dice.choice(SKEWS)
         for event in decided:
             said = self.story.add(event, trigger, ahead=ahead)
             self.state = apply(self.state, event, cause=trigger.id, at=said.time)
-            if isinstance(event, ModelPromoted):
-                self.held_up[event.model_id] = event.held_up
 
     # the truth
     def _turns(self) -> dict[str, Truth]:
@@ -345,18 +354,24 @@ class World:
                 case "eval.failed":
                     return Truth("evaluating", "failed evaluation")
                 case "eval.undecided":
-                    return Truth("evaluating", "undecided")
+                    moves = version.verdicts[-1].data.moves_model
+                    return Truth("undecided") if moves else Truth("evaluating", "undecided")
                 case "review.requested":
                     return Truth("review")
                 case _:
                     return Truth("evaluating")
         served = model.has_been(Stage.PRODUCTION)
-        names = {Stage.EVALUATED: "passed", Stage.SHADOW: "shadow", Stage.CANARY: "canary"}
+        names = {
+            Stage.UNDECIDED: "undecided", Stage.EVALUATED: "passed", Stage.SHADOW: "shadow",
+            Stage.CANARY: "canary",
+        }  # fmt: skip
         before = [names[step.stage] for step in model.history if step.stage in names]
         last = "production" if served else before[-1] if before else "evaluating"
         match model.stage:
+            case Stage.UNDECIDED:
+                return Truth("undecided", "undecided" if model.to_show is None else "")
             case Stage.EVALUATED:
-                return Truth("passed", "undecided" if self.held_up[model.model_id] else "")
+                return Truth("passed")
             case Stage.SHADOW | Stage.CANARY | Stage.PRODUCTION:
                 return Truth(model.stage.value)
             case Stage.ROLLED_BACK:
@@ -365,7 +380,8 @@ class World:
                 by_metrics = model.decided_by == "criteria"
                 return Truth(last, "failed evaluation" if by_metrics else "rejected")
             case Stage.RETIRED:
-                undecided = model.decided_by == "criteria"
+                doubted = model.to_show is not None and model.history[-2].stage is Stage.SHADOW
+                undecided = model.decided_by == "criteria" or (model.decided_by == "rollout" and doubted)
                 return Truth(last, "replaced" if served else "undecided" if undecided else "retired")
             case _:
                 raise AssertionError(model.stage)

@@ -12,8 +12,8 @@ from tunewheel_contracts.identity import turn_id_of
 from tunewheel_testing.story import Story, example, model_of
 from tunewheel_wheel.facts import TOPICS, Facts
 from tunewheel_wheel.report import UNDECIDED, as_json, report, stage_of
-from tunewheel_wheel.turn import STALE, Turn, TurnEnd, TurnStage
-from tunewheel_wheel.wheel import Wheel
+from tunewheel_wheel.turn import Turn, TurnEnd, TurnStage
+from tunewheel_wheel.wheel import STALE, Wheel
 
 MODEL = model_of("ds-1")
 
@@ -186,9 +186,12 @@ def test_a_turn_that_tells_nothing_for_a_week_is_waited_for_no_more(story: Desk)
         "project": "desk",
         "rollout": {"canary": {"deadline_seconds": 864_000}},
     }
-    story.say("project.declared", spec=spec)
-    assert story.in_flight(later=timedelta(days=11, minutes=-5)), "a trial of ten days, and one more"
-    assert not story.in_flight(later=timedelta(days=11))
+    undecided = {"rollout": {"undecided": {"days": 10}}}
+    for declared in (spec, spec | undecided):
+        story.say("project.declared", spec=declared)
+        story.train("progressed", "ds-1", step=13, total_steps=62, eta_seconds=400)
+        assert story.in_flight(later=timedelta(days=11, minutes=-5)), "a trial of ten days, and one more"
+        assert not story.in_flight(later=timedelta(days=11))
 
 
 @pytest.mark.parametrize(
@@ -213,6 +216,60 @@ def test_a_model_whose_verdict_against_the_present_champion_is_undecided_ends_it
     story.move("evaluated")
     story.move("evaluated", held_up=True)
     assert not story.in_flight()
+
+
+DOUBTED = {"held_up": True, "undecided": True}
+
+
+def trained(story: Desk) -> None:
+    story.version(story.request(), "ds-1")
+    story.train("completed", "ds-1")
+
+
+def test_an_undecided_model_that_has_a_trial_before_it_does_not_end_its_turn(story: Desk) -> None:
+    trained(story)
+    story.judge("eval.undecided", "ds-1", moves_model=True)
+    assert story.in_flight(), "the registry has not answered yet"
+    story.move("evaluated", **DOUBTED, to_show=-0.05)
+    assert "undecided by its evaluation" in stage_of(story.in_flight()[0])
+    story.move("shadow", to_show=-0.05)
+    assert "must be shown to differ by more than -0.05" in stage_of(story.in_flight()[0])
+    story.move("retired", decided_by="rollout")
+    (turn,) = story.wheel().turns
+    assert (turn.stage, turn.end) == (TurnStage.SHADOW, TurnEnd.UNDECIDED)
+
+
+def test_an_undecided_model_without_a_trial_ends_its_turn_in_a_stage_of_its_own(story: Desk) -> None:
+    trained(story)
+    story.move("evaluated", **DOUBTED)
+    (turn,) = story.wheel().turns
+    assert (turn.stage, turn.end) == (TurnStage.UNDECIDED, TurnEnd.UNDECIDED)
+    assert story.wheel().facts.models.stages == {MODEL: "undecided"}
+
+
+def test_after_a_pass_a_trial_without_a_verdict_is_no_undecided_evaluation(story: Desk) -> None:
+    trained(story)
+    story.move("evaluated", **DOUBTED, to_show=-0.05)
+    story.move("shadow", to_show=-0.05)
+    story.move("shadow")
+    story.move("retired", decided_by="rollout")
+    assert story.wheel().turns[0].end is TurnEnd.RETIRED
+
+
+def test_the_report_says_what_is_left_of_a_margin(story: Desk) -> None:
+    criteria = [{"metric": "label_accuracy", "over_champion": -0.15}, {"metric": "rouge_l", "minimum": 0.1}]
+    spec = example("project.declared", "helpdesk")["spec"] | {"project": "desk", "criteria": criteria}
+    story.say("project.declared", spec=spec)
+    story.say("serving.desired", generation=2, spent=0.04)
+    story.say("serving.desired", generation=1)
+    assert story.told()["margin"] == (
+        "0.11 of 0.15 label accuracy is left: the champion may be worse than the best champion so far by 0.04"
+    )
+    assert as_json(story.wheel(), story.now)["spent"] == 0.04
+    story.say("serving.desired", generation=3)
+    assert "margin" not in story.told()
+    story.move("production", decided_by="command", replaces="desk-1")
+    assert story.told()["margin"] == f"a person promoted {MODEL}; its difference from desk-1 was not measured"
 
 
 def test_the_latest_step_is_that_of_the_highest_generation(story: Desk) -> None:

@@ -32,6 +32,7 @@ PLACES = {
     TurnStage.TRAINING: "training",
     TurnStage.EVALUATING: "evaluating",
     TurnStage.REVIEW: "waiting for a review",
+    TurnStage.UNDECIDED: "undecided, waiting for a trial",
     TurnStage.PASSED: "passed, rolling out",
     TurnStage.SHADOW: "shadow",
     TurnStage.CANARY: "canary",

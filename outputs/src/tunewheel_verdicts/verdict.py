@@ -19,7 +19,7 @@ from types import MappingProxyType
 
 import numpy as np
 from tunewheel_contracts.formats.criteria import Criterion
-from tunewheel_contracts.formats.scorecard import CriterionCheck, Role
+from tunewheel_contracts.formats.scorecard import CriterionCheck, Gain, Role
 from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_outputs.criteria import ALPHA, level_of, unmeasurable
 
@@ -151,7 +151,22 @@ def _check(criterion: Criterion, metric: Measured, rules: _Rules) -> CriterionCh
         low=figure.low,
         high=figure.high,
         more_examples=more if more and metric.on == "holdout" else None,
+        gain=_gain(criterion, metric, alpha, rules),
     )
+
+
+def _gain(criterion: Criterion, metric: Measured, alpha: float, rules: _Rules) -> Gain | None:
+    """Return the advantage over the champion on the held-out rows, if ``criterion`` asks for one and it is a
+    share of questions. The error is at least that of one row: equal answers do not prove equal models."""
+    if metric.unit != "fraction" or metric.on != "holdout":
+        return None
+    if all(role is not Role.CHAMPION for role, *_ in _bounds(criterion, metric, rules.spent)):
+        return None
+    found = metric.against(Role.CHAMPION, alpha=alpha, seed=rules.seed)
+    if found is None:
+        return None
+    error = max(found.spread / found.rows**0.5, 1 / found.rows)
+    return Gain(difference=found.difference, error=error, of="holdout")
 
 
 def _absolute(

@@ -440,6 +440,7 @@ async def test_a_sample_too_small_to_tell_is_undecided_and_says_how_many_more_wo
     event = await real_run(criteria({"metric": "valid_output", "maximum": 0.5}))
     verdict = await evaluator.evaluate(event, None, lease())
     assert isinstance(verdict, EvalUndecided)
+    assert verdict.moves_model
     assert verdict.more_examples is not None
     assert 1 <= verdict.more_examples <= 12
     assert "cannot be told from the maximum of 0.5" in verdict.reasons[0]

@@ -87,6 +87,29 @@ def test_few_rows_leave_much_open(bounds: dict[str, float], outcome: str) -> Non
     assert check(FEW, **bounds).outcome == outcome
 
 
+@pytest.mark.parametrize(
+    ("found", "bounds", "difference"),
+    [
+        (accuracy(60, 10, 64, rows=80, on="holdout"), {"over_champion": -0.1}, -0.05),
+        (accuracy(60, 10, 64, rows=80, on="holdout"), {"significance": 0.05}, -0.05),
+        (accuracy(60, 10, 60, rows=80, on="holdout"), {"over_champion": -0.1}, 0.0),
+        (accuracy(60, 10, 64, rows=80, on="holdout"), {"minimum": 0.5}, None),
+        (accuracy(60, 10, None, rows=80, on="holdout"), {"over_champion": -0.1}, None),
+        (accuracy(60, 10, 64, rows=80), {"over_champion": -0.1}, None),
+        (accuracy(60, 10, 64, rows=80, on="holdout", unit="perplexity"), {"over_champion": -0.1}, None),
+    ],
+    ids=["worse", "significance", "equal", "no_bound", "no_champion", "general_set", "no_share"],
+)
+def test_a_check_against_the_champion_tells_the_gain_with_its_error(
+    found: dict[str, Measured], bounds: dict[str, float], difference: float | None
+) -> None:
+    gain = check(found, **bounds).gain
+    assert (gain and gain.difference) == (difference if difference is None else pytest.approx(difference))
+    if gain is not None:
+        spread = (0.05 - 0.05**2) ** 0.5 / 80**0.5 if difference else 0.0
+        assert gain.error == pytest.approx(max(spread, 1 / 80), rel=0.05)
+
+
 def test_an_equal_model_does_not_pass_for_a_better_one() -> None:
     many = check(accuracy(700, 100, 700, rows=1000, on="holdout"), over_champion=0.0)
     few = check(accuracy(14, 2, 14, rows=20, on="holdout"), over_champion=0.0)

@@ -9,7 +9,8 @@ import pytest
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.formats.rollout_spec import CanaryPolicy, RolloutSpec, ShadowPolicy
 from tunewheel_registry.decision import decide
-from tunewheel_registry.lifecycle import State, apply
+from tunewheel_registry.lifecycle import apply
+from tunewheel_registry.state import State
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing.desk import Desk
 

@@ -11,7 +11,8 @@ from tunewheel_contracts.events.evaluation import EvalRequested
 from tunewheel_contracts.events.lifecycle import CommandRefused, ModelPinned
 from tunewheel_registry.decision import decide
 from tunewheel_registry.desired import desired_state
-from tunewheel_registry.lifecycle import apply, base_model_id
+from tunewheel_registry.lifecycle import apply
+from tunewheel_registry.state import base_model_id
 
 from .conftest import Log as Played
 

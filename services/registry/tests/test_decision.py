@@ -9,7 +9,8 @@ from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRegistered,
 from tunewheel_contracts.formats.rollout_spec import RolloutSpec
 from tunewheel_registry.decision import decide
 from tunewheel_registry.desired import desired_state
-from tunewheel_registry.lifecycle import State, apply
+from tunewheel_registry.lifecycle import apply
+from tunewheel_registry.state import State
 
 
 def play(

@@ -5,7 +5,8 @@ from typing import Any
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_registry.decision import decide
 from tunewheel_registry.desired import desired_state
-from tunewheel_registry.lifecycle import State, apply, base_model_id
+from tunewheel_registry.lifecycle import apply
+from tunewheel_registry.state import State, base_model_id
 
 
 def play(desk: Any, *triggers: Any) -> State:

@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRegistered, ModelRolledback, Stage
-from tunewheel_registry.lifecycle import LEGAL, State, apply, base_model_id
+from tunewheel_registry.lifecycle import LEGAL, apply
+from tunewheel_registry.state import State, base_model_id, written
 
 PATHS: dict[Stage, tuple[Stage, ...]] = {
     Stage.REGISTERED: (),
+    Stage.UNDECIDED: (Stage.UNDECIDED,),
     Stage.EVALUATED: (Stage.EVALUATED,),
     Stage.SHADOW: (Stage.EVALUATED, Stage.SHADOW),
     Stage.CANARY: (Stage.EVALUATED, Stage.CANARY),
@@ -41,8 +43,12 @@ def move(state: State, desk: Any, to_stage: Stage, *, cause: str = "c", n: int =
 def event_to(from_stage: Stage, to_stage: Stage, desk: Any, *, cause: str, n: int = 1) -> Any:
     common = {"project": desk.project, "model_id": desk.model_id(n), "cause": cause, "reason": "r"}
     if to_stage is Stage.ROLLED_BACK:
-        return ModelRolledback(from_stage=from_stage, restored=None, **common)
-    return ModelPromoted(from_stage=from_stage, to_stage=to_stage, **common)
+        return ModelRolledback(from_stage=written(from_stage), restored=None, **common)
+    undecided = to_stage is Stage.UNDECIDED
+    return ModelPromoted(
+        from_stage=written(from_stage), to_stage=written(to_stage), undecided=undecided, held_up=undecided,
+        **common,
+    )  # fmt: skip
 
 
 def state_in(stage: Stage, desk: Any) -> State:

@@ -115,23 +115,31 @@ def test_a_trial_that_waits_for_another_verdict_ends_with_a_reason_when_that_is_
     assert log.stages()[3] == "production"
 
 
-def test_an_undecided_verdict_ends_no_trial_that_goes_on_and_moves_nobody_outside_traffic(desk: Any):
+def test_an_undecided_verdict_ends_no_trial_that_goes_on(desk: Any):
     log = on_trial_while_the_champion_changes(desk)
     assert log.play(desk.undecided(3, against=1)) == []
+
+
+def test_a_model_that_passed_and_is_undecided_against_the_new_champion_has_a_trial_that_must_show_more(
+    desk: Any,
+):
     log = queued(desk)
-    assert log.play(desk.undecided(9, against=1)) == []  # of a run that was never registered
     undecided = desk.undecided(2, against=1)
-    (told,) = log.play(undecided)
-    assert (told.from_stage, told.to_stage, told.held_up) == (Stage.EVALUATED, Stage.EVALUATED, True)
-    assert "too few rows; promote it by command, or build a version with a larger holdout" in told.reason
+    doubted, trial = log.play(undecided)
+    assert (doubted.from_stage, doubted.stage, doubted.to_show) == (
+        Stage.EVALUATED, Stage.UNDECIDED, -0.05,
+    )  # fmt: skip
+    assert (trial.to_stage, trial.to_show) == (Stage.SHADOW, -0.05)
     assert log.play(undecided) == []
-    assert log.stages() == {1: "production", 2: "evaluated"}
+    assert log.stages() == {1: "production", 2: "shadow"}
     assert len(log.asked()) == 1, "nothing new is known: nobody asks for the same verdict again"
 
 
-def test_a_model_that_was_undecided_retires_once_a_newer_version_is_in_traffic(desk: Any):
+def test_a_model_that_waits_undecided_retires_once_a_newer_version_is_in_traffic(desk: Any):
     log = queued(desk)
-    log.play(desk.undecided(2, against=1), desk.trained(3), desk.passed(3, against=1))
+    log.play(desk.undecided(2, against=1, judged=False, cause=new_event(log.events[-1], source="/test")))
+    assert log.stages()[2] == "undecided"
+    log.play(desk.trained(3), desk.passed(3, against=1))
     assert log.stages() == {1: "production", 2: "retired", 3: "canary"}
     assert "superseded" in log.state.models[desk.model_id(2)].history[-1].reason
 
@@ -139,7 +147,7 @@ def test_a_model_that_was_undecided_retires_once_a_newer_version_is_in_traffic(d
 def test_a_model_that_was_undecided_goes_on_where_the_champion_that_it_has_beaten_is_back(desk: Any):
     log = on_trial_while_the_champion_changes(desk)
     log.play(desk.trained(4), desk.passed(4, against=2), desk.undecided(4, against=1))
-    assert log.stages() == {1: "production", 2: "retired", 3: "canary", 4: "evaluated"}
+    assert log.stages() == {1: "production", 2: "retired", 3: "canary", 4: "undecided"}
     log.play(desk.commanded(2, "promote", request="back"), desk.judged(3, "canary", "failed"))
     assert log.stages()[4] == "canary"
 
@@ -334,13 +342,15 @@ class Wheel(Log):
         if self.begun:
             self.tell(self.begun.pop(n % len(self.begun)))
 
-    def doubt(self, n: int, _: bool) -> None:
+    def doubt(self, n: int, judged: bool) -> None:
         """Eval cannot tell."""
-        if self.runs and self.champion():
-            self.tell(self.desk.undecided(1 + n % self.runs, against=self.champion()))
+        if self.runs:
+            self.tell(self.desk.undecided(1 + n % self.runs, against=self.champion(), judged=judged))
 
     def judge(self, n: int, better: bool) -> None:
         for model in self.state.candidates:
+            if better and model.is_doubted and self.state.champion:
+                self.beaten.add((model.model_id, str(model.against)))
             number, verdict = self.number(model.model_id), "passed" if better else "failed"
             self.tell(self.desk.judged(number, model.stage.value, verdict, generation=n))
 
@@ -397,9 +407,10 @@ class Wheel(Log):
         for model in self.state.models.values():
             if not model.waits or self.state.pinned is not None:
                 continue
-            assert obstacle(self.state, model) is not None  # else it had gone on
-            if champion is None or champion.model_id in model.beaten:
-                assert self.state.trial is not None
+            ends_here = model.stage is Stage.UNDECIDED and model.to_show is None
+            assert ends_here or obstacle(self.state, model) is not None  # else it had gone on
+            if champion is None or champion.model_id in model.compared:
+                assert ends_here or self.state.trial is not None
             else:
                 assert (model.registration.run_id, champion.model_id) in requests
 

@@ -15,7 +15,12 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import DatasetRejected, DatasetRequested, DatasetVersioned
 from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, EvalUndecided, ReviewRequested
-from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRegistered, ModelRolledback
+from tunewheel_contracts.events.lifecycle import (
+    ModelPromoted,
+    ModelRegistered,
+    ModelRolledback,
+    ServingDesired,
+)
 from tunewheel_contracts.events.monitoring import DriftResolved, TurnCompleted, TurnDecided
 from tunewheel_contracts.events.production import AlarmOpened, DriftDetected
 from tunewheel_contracts.events.training import TrainCompleted, TrainFailed, TrainProgressed, TrainStarted
@@ -60,6 +65,8 @@ class Facts:
     def __init__(self) -> None:
         self.declared: Envelope[ProjectDeclared] | None = None
         """The latest spec."""
+        self.desired: Envelope[ServingDesired] | None = None
+        """The newest desired state of serving, for readers of its topic."""
         self.decision: Envelope[TurnDecided] | None = None
         """The latest decision of curate about the open alarms."""
         self.alarms: dict[str, Alarm] = {}
@@ -97,6 +104,9 @@ class Facts:
         match data:
             case ProjectDeclared():
                 self.declared = _latest(self.declared, envelope)
+            case ServingDesired():
+                newest = self.desired or envelope
+                self.desired = max(newest, envelope, key=lambda one: (one.data.generation, *_order(one)))
             case TurnDecided():
                 self.decision = _latest(self.decision, envelope)
             case DriftDetected() | AlarmOpened():

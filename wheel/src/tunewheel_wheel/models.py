@@ -24,7 +24,7 @@ def order_of(step: Step) -> tuple[int, datetime, str]:
 
 def stage_after(step: Step) -> Stage:
     """Return the stage to which ``step`` brought its model."""
-    return step.data.to_stage if isinstance(step.data, ModelPromoted) else Stage.ROLLED_BACK
+    return step.data.stage if isinstance(step.data, ModelPromoted) else Stage.ROLLED_BACK
 
 
 class Models:

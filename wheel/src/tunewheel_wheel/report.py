@@ -3,9 +3,11 @@ console."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
+from tunewheel_contracts.events.lifecycle import ModelPromoted, Stage
 from tunewheel_contracts.events.monitoring import AlarmAnswer, TurnCompleted, TurnDecided
 from tunewheel_contracts.events.production import AlarmOpened, DriftDetected
 
@@ -13,7 +15,7 @@ from tunewheel_wheel.facts import Alarm
 from tunewheel_wheel.turn import Turn, TurnStage
 from tunewheel_wheel.wheel import Wheel
 
-About = Literal["alarm", "decision", "turn in flight", "last turn", "to do"]
+About = Literal["alarm", "decision", "turn in flight", "last turn", "margin", "to do"]
 UNDECIDED = "curate has decided nothing about it yet"
 FIGURES = ("effect", "effect_unit", "statistic", "statistic_name")
 """Figures of an alarm, which ``drift.detected`` has and ``alarm.opened`` has not."""
@@ -23,6 +25,7 @@ STAGES = {
     TurnStage.TRAINING: "in training",
     TurnStage.EVALUATING: "in evaluation",
     TurnStage.REVIEW: "waits for people to review it",
+    TurnStage.UNDECIDED: "undecided by its evaluation, and waits for a trial that must show more",
     TurnStage.PASSED: "passed its evaluation and waits for its rollout",
     TurnStage.SHADOW: "in shadow",
     TurnStage.CANARY: "in canary",
@@ -49,6 +52,7 @@ def report(wheel: Wheel, now: datetime) -> list[Line]:
     lines += [Line("turn in flight", _in_flight(turn, now)) for turn in wheel.in_flight(now)]
     if wheel.last is not None:
         lines.append(Line("last turn", _last(wheel.last)))
+    lines += [Line("margin", text) for text in _margins(wheel)]
     return [*lines, *(Line("to do", step) for step in next_steps(wheel, now))]
 
 
@@ -95,6 +99,7 @@ def as_json(wheel: Wheel, now: datetime) -> dict[str, Any]:
             for turn in wheel.in_flight(now)
         ],
         "last": wheel.last.model_dump() if wheel.last is not None else None,
+        "spent": wheel.facts.desired.data.spent if wheel.facts.desired is not None else 0.0,
         "next_steps": next_steps(wheel, now),
     }
 
@@ -149,6 +154,9 @@ def _decision(decided: TurnDecided) -> str:
 
 def stage_of(turn: Turn) -> str:
     """Return the stage of a turn in words, with the latest step of its training."""
+    to_show = getattr(turn.course.event.data, "to_show", None)
+    if turn.stage is TurnStage.SHADOW and to_show is not None:
+        return f"in shadow, where its answers must be shown to differ by more than {to_show:+.3g}"
     if (progress := turn.course.progress) is None:
         return STAGES[turn.stage]
     step = progress.data
@@ -163,6 +171,23 @@ def _in_flight(turn: Turn, now: datetime) -> str:
         f"{turn.turn_id} ({version}), asked for by {asked.reason.value}{about}: {stage_of(turn)} since "
         f"{_moment(turn.since, now)}; it began {_moment(turn.request.time, now)}"
     )
+
+
+def _margins(wheel: Wheel) -> Iterator[str]:
+    """Yield what is left of each margin against the champion, where champions may have lost some of it."""
+    facts = wheel.facts
+    spent = facts.desired.data.spent if facts.desired is not None else 0.0
+    for criterion in facts.declared.data.spec.criteria if facts.declared is not None and spent else ():
+        margin = -(criterion.over_champion or 0.0)
+        if margin > 0:
+            left = f"{max(0.0, margin - spent):.3g} of {margin:.3g} {_words(criterion.metric)} is left"
+            yield f"{left}: the champion may be worse than the best champion so far by {spent:.3g}"
+    for model_id, step in facts.models.entries.items():
+        match step.data:
+            case ModelPromoted(to_stage=Stage.PRODUCTION, decided_by="command", replaces=str(old), gain=None):
+                yield f"a person promoted {model_id}; its difference from {old} was not measured"
+            case _:
+                pass
 
 
 def _last(turn: TurnCompleted) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -21,15 +21,10 @@ from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, EvalUn
 from tunewheel_contracts.events.lifecycle import ModelPromoted, Stage
 from tunewheel_contracts.events.monitoring import TurnCompleted
 from tunewheel_contracts.events.training import TrainFailed, TrainProgressed
-from tunewheel_contracts.formats.rollout_spec import RolloutSpec
 from tunewheel_contracts.identity import turn_id_of
 
 from tunewheel_wheel.facts import Facts, order_of_training
 from tunewheel_wheel.models import Step, order_of, stage_after
-
-STALE = timedelta(days=7)
-"""A turn without any event for this long no longer counts as in flight: the service that should continue it
-is gone, or a person does not answer. A turn whose model is on trial has more time; see ``stale_after``."""
 
 
 class TurnStage(StrEnum):
@@ -40,6 +35,7 @@ class TurnStage(StrEnum):
     TRAINING = "training"
     EVALUATING = "evaluating"
     REVIEW = "review"
+    UNDECIDED = "undecided"  # a trial that must show what its evaluation did not is to follow
     PASSED = "passed"
     SHADOW = "shadow"
     CANARY = "canary"
@@ -60,6 +56,7 @@ class TurnEnd(StrEnum):
     """A newer version took its place before its training."""
     FAILED = "failed evaluation"
     UNDECIDED = "undecided"
+    """By its evaluation, and no trial followed, or none showed more."""
     REJECTED = "rejected"
     ROLLED_BACK = "rolled back"
     RETIRED = "retired"
@@ -71,6 +68,7 @@ class TurnEnd(StrEnum):
 
 
 ROLLOUT = {
+    Stage.UNDECIDED: TurnStage.UNDECIDED,
     Stage.EVALUATED: TurnStage.PASSED,
     Stage.SHADOW: TurnStage.SHADOW,
     Stage.CANARY: TurnStage.CANARY,
@@ -145,14 +143,6 @@ class Turn:
     @property
     def news_at(self) -> datetime:
         return self.course.news_at
-
-
-def stale_after(rollout: RolloutSpec) -> timedelta:
-    """Return how long a turn may be without an event: a trial may have none until its deadline, and one more
-    day is added for its verdict."""
-    stages = (stage for stage in (rollout.shadow, rollout.canary) if stage.enabled)
-    longest = max((stage.deadline_seconds for stage in stages), default=0)
-    return max(STALE, timedelta(seconds=longest) + timedelta(days=1))
 
 
 def turns_of(facts: Facts) -> tuple[Turn, ...]:
@@ -265,6 +255,8 @@ def _by_verdict(verdict: Envelope[Any]) -> Course:
         case EvalFailed():
             return Course(TurnStage.EVALUATING, verdict, TurnEnd.FAILED, model_id=model_id)
         case EvalUndecided():
+            if verdict.data.moves_model:
+                return Course(TurnStage.UNDECIDED, verdict, model_id=model_id)
             return Course(TurnStage.EVALUATING, verdict, TurnEnd.UNDECIDED, model_id=model_id)
         case _:
             return Course(TurnStage.REVIEW, verdict, model_id=model_id)
@@ -286,11 +278,19 @@ def _by_registry(steps: list[Step]) -> Course:
         case Stage.RETIRED if served:
             end = TurnEnd.REPLACED
         case Stage.RETIRED:
-            end = TurnEnd.UNDECIDED if step.data.decided_by == "criteria" else TurnEnd.RETIRED
+            doubted = any(_was_doubted_in_shadow(one) for one in steps[-2:-1])
+            undecided = step.data.decided_by in ("criteria", *["rollout"] * doubted)
+            end = TurnEnd.UNDECIDED if undecided else TurnEnd.RETIRED
         case stage:
             last = ROLLOUT[stage]
-            # The registry says so where a verdict against the present champion was undecided.
-            held_up = isinstance(step.data, ModelPromoted) and step.data.held_up
-            end = TurnEnd.UNDECIDED if held_up and stage is Stage.EVALUATED else None
+            # An earlier release kept a model ``evaluated`` after an undecided verdict.
+            held_up = isinstance(step.data, ModelPromoted) and step.data.held_up and step.data.to_show is None
+            ends = held_up and stage in (Stage.UNDECIDED, Stage.EVALUATED)
+            end = TurnEnd.UNDECIDED if ends else None
     served_at = next((one.time for one in steps if stage_after(one) is Stage.PRODUCTION), None)
     return Course(last, step, end, served_at=served_at, model_id=step.data.model_id)
+
+
+def _was_doubted_in_shadow(step: Step) -> bool:
+    """Return whether the model was in shadow to show what its evaluation did not."""
+    return stage_after(step) is Stage.SHADOW and getattr(step.data, "to_show", None) is not None

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.monitoring import TurnCompleted
+from tunewheel_contracts.formats.rollout_spec import DAY, RolloutSpec
 
 from tunewheel_wheel.facts import Alarm, Facts
-from tunewheel_wheel.turn import STALE, Course, Turn, TurnEnd, TurnStage, courses_of, stale_after, turns_of
+from tunewheel_wheel.turn import Course, Turn, TurnEnd, TurnStage, courses_of, turns_of
 
 ASIDE = (TurnEnd.SUPERSEDED, TurnEnd.UNANSWERED, TurnEnd.UNCHANGED)
 """Ends that say nothing of the project: another turn has it."""
+STALE = timedelta(days=7)
+"""A turn without any event for this long no longer counts as in flight: the service that should continue it
+is gone, or a person does not answer. A turn whose model is on trial has more time; see ``stale_after``."""
+
+
+def stale_after(rollout: RolloutSpec) -> timedelta:
+    """Return how long a turn may be without an event: a trial may have none until its deadline, and one more
+    day is added for its verdict."""
+    trials = [stage.deadline_seconds for stage in (rollout.shadow, rollout.canary) if stage.enabled]
+    longest = max([*trials, DAY * rollout.undecided.days if rollout.undecided.enabled else 0])
+    return max(STALE, timedelta(seconds=longest) + timedelta(days=1))
 
 
 class Wheel:

@@ -65,7 +65,7 @@ class EvalFailed(_Verdict):
 
 
 class EvalUndecided(_Verdict):
-    """The measurements do not show whether the candidate is good enough. The model stays in its stage."""
+    """The measurements do not show whether the candidate is good enough."""
 
     type: ClassVar[str] = "eval.undecided"
 
@@ -74,6 +74,9 @@ class EvalUndecided(_Verdict):
     """The field to correct; ``holdout`` if its rows were used for too many verdicts."""
     more_examples: Annotated[int, Field(gt=0)] | None = None
     """How many additional held-out rows would be enough for a verdict."""
+    moves_model: Annotated[bool, Field(exclude_if=operator.not_)] = False
+    """The registry moves a model without an earlier verdict to the stage ``undecided``. False: written by an
+    earlier release, after which such a model stayed ``registered``."""
 
 
 class EvalRequested(Event):

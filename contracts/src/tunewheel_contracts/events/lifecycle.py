@@ -9,9 +9,10 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from tunewheel_contracts.event import Event
-from tunewheel_contracts.fields import FiniteFloat, Fraction, Frozen, NonNegative, Slug, SourceId, Text
+from tunewheel_contracts.fields import FiniteFloat, Fraction, Slug, SourceId, Text
 from tunewheel_contracts.formats.bundle import Bundle
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelFacts, BaseModelRef
+from tunewheel_contracts.formats.scorecard import Gain
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route
 from tunewheel_contracts.principal import OptionalPrincipal
 from tunewheel_contracts.topic import TopicSpec
@@ -73,17 +74,6 @@ class ModelRegistered(Event):
     generation: Position = None
 
 
-class Gain(Frozen):
-    """How much better a model is than the champion that it replaces, as far as this was measured."""
-
-    difference: FiniteFloat
-    """Model minus champion, as a share of questions; negative: the model is worse."""
-    error: NonNegative
-    """Standard error of ``difference``."""
-    of: Literal["trial", "holdout"]
-    """What was compared: answers to production's questions, or to the held-out rows."""
-
-
 class ModelPromoted(Event):
     """A model changed its stage: it was promoted, ``retired`` or ``rejected``, or it came back to
     ``production`` because its successor was rolled back. If both stages are the same, the model stays in its
@@ -119,8 +109,8 @@ class ModelPromoted(Event):
     champion's by more than this share of questions; negative: not worse by that much. None: nothing need be
     shown; in ``undecided``: no trial follows, and ``reason`` says why."""
     gain: Annotated[Gain | None, Field(exclude_if=operator.not_)] = None
-    """For a step to production: the measured difference from the former champion. None: there was none, or
-    nothing was measured."""
+    """The difference from the champion, as far as this step's verdict or trial measured it; for a step to
+    production: from the champion that the model replaces. None: nothing was measured."""
     decided_by: DecidedBy = None
     generation: Position = None
 

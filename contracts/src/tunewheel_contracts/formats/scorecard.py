@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tunewheel_contracts.fields import ArtifactRef, FiniteFloat, Fraction, Frozen, Sha256, Slug
+from tunewheel_contracts.fields import ArtifactRef, FiniteFloat, Fraction, Frozen, NonNegative, Sha256, Slug
 from tunewheel_contracts.formats.bundle import Bundle
 from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.retrieval_scores import RetrievalScores
@@ -100,6 +100,17 @@ class Slice(Frozen):
     """Figures by role of the contestant."""
 
 
+class Gain(Frozen):
+    """How much better a model is than the champion, as far as this was measured."""
+
+    difference: FiniteFloat
+    """Model minus champion, as a share of questions; negative: the model is worse."""
+    error: NonNegative
+    """Standard error of ``difference``."""
+    of: Literal["trial", "holdout"]
+    """What was compared: answers to production's questions, or to the held-out rows."""
+
+
 class CriterionCheck(Frozen):
     criterion: Criterion
     observed: FiniteFloat | None
@@ -113,6 +124,8 @@ class CriterionCheck(Frozen):
     """Interval of ``observed``."""
     more_examples: int | None = None
     """For an undecided check: how many additional held-out rows would be enough."""
+    gain: Annotated[Gain | None, Field(exclude_if=operator.not_)] = None
+    """The advantage over the champion, where a bound against the champion is on a metric that is a share."""
 
 
 class Scorecard(Frozen):

@@ -84,6 +84,8 @@ def _going_on(course: Course) -> tuple[Step, str, Tone]:
             return Step.EVAL, "measures the candidate", "working"
         case TurnStage.REVIEW:
             return Step.EVAL, "waits for a person", "waiting"
+        case TurnStage.UNDECIDED:
+            return Step.REGISTRY, "waits for a trial: its evaluation was undecided", "waiting"
         case TurnStage.PASSED:
             return Step.REGISTRY, "passed its evaluation", "working"
         case TurnStage.PRODUCTION:

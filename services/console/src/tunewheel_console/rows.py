@@ -142,6 +142,7 @@ def drift_rows(project: Project) -> list[Row]:
 
 _ACTIONS: Mapping[Stage, tuple[ModelAction, ...]] = MappingProxyType(
     {
+        Stage.UNDECIDED: (ModelAction.RETIRE, ModelAction.REJECT),
         Stage.EVALUATED: (ModelAction.PROMOTE, ModelAction.RETIRE, ModelAction.REJECT),
         Stage.SHADOW: (ModelAction.PROMOTE, ModelAction.ROLLBACK, ModelAction.RETIRE, ModelAction.REJECT),
         Stage.CANARY: (ModelAction.PROMOTE, ModelAction.ROLLBACK, ModelAction.RETIRE, ModelAction.REJECT),

@@ -14,7 +14,8 @@ from itertools import takewhile
 from tunewheel_contracts.events.data import BuildReason
 from tunewheel_contracts.formats.drift_spec import Follows, TurnPolicy
 from tunewheel_planner.spending import Cost, next_month, spent_in_month
-from tunewheel_wheel.turn import STALE, Turn
+from tunewheel_wheel.turn import Turn
+from tunewheel_wheel.wheel import STALE
 
 from tunewheel_turns.state import (
     MACHINERY,

@@ -18,8 +18,8 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_planner.spending import Cost, Run, measured_cost, planned_cost
 from tunewheel_wheel.facts import ALARMS, TURNS, Facts
 from tunewheel_wheel.facts import Alarm as OpenedAlarm
-from tunewheel_wheel.turn import Course, Turn, TurnEnd, TurnStage, course_of, stale_after
-from tunewheel_wheel.wheel import Wheel
+from tunewheel_wheel.turn import Course, Turn, TurnEnd, TurnStage, course_of
+from tunewheel_wheel.wheel import Wheel, stale_after
 
 from tunewheel_turns.state import BAD, MACHINERY, Alarm, State, ended_at, outcome_of
 

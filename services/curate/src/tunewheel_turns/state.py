@@ -11,7 +11,8 @@ from tunewheel_contracts.events.data import BuildReason
 from tunewheel_contracts.events.monitoring import TurnCompleted
 from tunewheel_contracts.formats.drift_spec import DriftSpec
 from tunewheel_planner.spending import Run
-from tunewheel_wheel.turn import STALE, Course, Turn, TurnEnd, TurnStage
+from tunewheel_wheel.turn import Course, Turn, TurnEnd, TurnStage
+from tunewheel_wheel.wheel import STALE
 
 GOOD = "was promoted"
 """The outcome of a turn whose model serves."""

@@ -14,7 +14,7 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_turns.deciding import MOST_ALARMS, RETRIES, RETRY_AFTER, Step, decide, hold
 from tunewheel_turns.dispatch import Dispatch
 from tunewheel_turns.state import ended_at
-from tunewheel_wheel.turn import STALE
+from tunewheel_wheel.wheel import STALE
 
 Make = Callable[..., Any]
 CLUSTER = {"prompts": 9, "share": 0.1, "centroid": [1.0, 0.0], "radius": 0.3}
@@ -384,12 +384,19 @@ def test_a_run_that_cost_nothing_makes_the_next_one_free(log: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("canary", "days"), [({}, 8), ({"deadline_seconds": 86_400}, 7), ({"enabled": False}, 7)]
+    ("canary", "undecided", "days"),
+    [
+        ({}, {"enabled": False}, 8),
+        ({"deadline_seconds": 86_400}, {"enabled": False}, 7),
+        ({"enabled": False}, {"enabled": False}, 7),
+        ({"enabled": False}, {"days": 9}, 10),
+    ],
 )
-def test_a_trial_may_be_silent_until_its_deadline(log: Make, canary: Any, days: int) -> None:
+def test_a_trial_may_be_silent_until_its_deadline(log: Make, canary: Any, undecided: Any, days: int) -> None:
     desk = log()
     told = desk.spec.model_dump(mode="json")
     told["rollout"]["canary"] |= canary
+    told["rollout"]["undecided"] = undecided
     desk.spec = ProjectSpec.model_validate(told)
     desk.version(desk.ask(), "ds-1")
     desk.train("ds-1")

@@ -146,7 +146,7 @@ def verdict_of(plan: EvaluationPlan, scorecard: Scorecard, ref: ArtifactRef) -> 
     """Return the event for the automated part of the verdict. If a review is required, a pass waits for
     it."""
     if (undecided := _undecided(scorecard)) is not None:
-        return EvalUndecided(**_evidence(plan, scorecard, ref), **undecided)
+        return EvalUndecided(**_evidence(plan, scorecard, ref), **undecided, moves_model=True)
     if not scorecard.passed:
         return EvalFailed(
             **_evidence(plan, scorecard, ref), field=scorecard.field, reasons=failures(scorecard)

@@ -22,10 +22,10 @@ from tunewheel_registry.about.comparison import Comparison, compare
 from tunewheel_registry.about.facts import ModelFacts, facts_of
 from tunewheel_registry.desired import desired_state
 from tunewheel_registry.ledger import Ledger
-from tunewheel_registry.lifecycle import Model, State
 from tunewheel_registry.lineage.index import LineageIndex
 from tunewheel_registry.lineage.records import Artifacts, RecordFiles
 from tunewheel_registry.lineage.tracing import Lineage, trace
+from tunewheel_registry.state import Model, State
 
 KnownSpec = Callable[[str], ProjectSpec | None]
 ProjectName = Annotated[str, Path(max_length=63)]

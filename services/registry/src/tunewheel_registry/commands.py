@@ -15,7 +15,8 @@ from tunewheel_contracts.events.lifecycle import (
     Stage,
 )
 
-from tunewheel_registry.lifecycle import CANDIDATE_STAGES, Decision, Model, State
+from tunewheel_registry.lifecycle import Decision
+from tunewheel_registry.state import CANDIDATE_STAGES, JUDGED_STAGES, Model, State
 from tunewheel_registry.waiting import promotion, rollback
 
 COMMAND = "command"
@@ -97,7 +98,7 @@ def _against_promotion(state: State, model: Model, command: ModelCommanded) -> s
     if pinned is not None:
         return f"{pinned.model_id} is pinned in production; unpin it first"
     fell_by_command = model.stage is Stage.ROLLED_BACK and model.decided_by == COMMAND
-    if model.stage not in JUDGED and not fell_by_command and not command.force:
+    if (model.stage not in JUDGED or model.is_doubted) and not fell_by_command and not command.force:
         why = "was not judged yet" if model.stage is Stage.REGISTERED else f"is {model.stage.value}"
         return f"{model.model_id} {why}: {model.history[-1].reason}; to promote it anyway, use force"
     return None
@@ -108,7 +109,7 @@ def _against_leaving(state: State, model: Model, command: ModelCommanded) -> str
 
 
 def _against_retirement(state: State, model: Model, command: ModelCommanded) -> str | None:
-    if model.stage is Stage.EVALUATED:
+    if model.stage in JUDGED_STAGES:
         return None
     return _against_leaving(state, model, command)
 

@@ -8,7 +8,6 @@ that are missing on the log. A trigger whose events are all on the log yields no
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 from tunewheel_contracts.errors import InvalidEvent
@@ -23,23 +22,16 @@ from tunewheel_contracts.events.lifecycle import (
 from tunewheel_contracts.events.production import RolloutJudged
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.formats.rollout_spec import RolloutSpec
-from tunewheel_contracts.formats.scorecard import Role
+from tunewheel_contracts.formats.scorecard import Gain
 
 from tunewheel_registry.commands import COMMAND, carry_out
-from tunewheel_registry.lifecycle import (
-    CANDIDATE_STAGES,
-    Decision,
-    Model,
-    State,
-    apply,
-    base_model_id,
-    known_model,
-)
+from tunewheel_registry.lifecycle import Decision, apply
+from tunewheel_registry.state import Model, State, base_model_id, known_model
+from tunewheel_registry.verdicts import Verdict, after_fail, after_pass, after_undecided
 from tunewheel_registry.waiting import (
     advances,
     obstacle,
     promotion,
-    request_of,
     requests,
     restorations,
     retirements,
@@ -51,18 +43,23 @@ from tunewheel_registry.waiting import (
 
 DEADLINE, GUARD = "deadline", "guard"
 """Values of ``decided_by`` in ``rollout.judged`` where the stage's own measurements did not decide."""
-Trigger = TrainCompleted | EvalPassed | EvalFailed | EvalUndecided | RolloutJudged | ModelCommanded
+QUALITY, QUALITY_Z = "answers", 2.33
+"""The figure of ``rollout.judged`` about the answers; the normal quantile of the error (.01) of its end."""
+Trigger = TrainCompleted | Verdict | RolloutJudged | ModelCommanded
 
 
-def decide(state: State, trigger: Envelope[Any], rollout: RolloutSpec) -> list[Decision]:
+def decide(
+    state: State, trigger: Envelope[Any], rollout: RolloutSpec, *, review_required: bool = False
+) -> list[Decision]:
     """Return the events that follow from ``trigger`` (train.completed, eval.*, rollout.judged,
-    model.commanded) and are not part of ``state`` yet.
+    model.commanded) and are not part of ``state`` yet. ``review_required``: whether the project's spec asks
+    people to approve a model.
 
     Raises:
         InvalidEvent: the trigger contradicts the state of the model.
     """
     decided: list[Decision] = []
-    while (event := next(_wanted(state, trigger, rollout), None)) is not None:
+    while (event := next(_wanted(state, trigger, rollout, review_required), None)) is not None:
         if not isinstance(event, CommandRefused | EvalRequested):
             event = event.model_copy(update={"generation": state.generation + 1})
         after = apply(state, event)
@@ -82,19 +79,21 @@ def has_begun(state: State, trigger: Envelope[EvalPassed | EvalFailed]) -> bool:
     return model is not None and trigger.id == trigger.data.event_id() and model.was_decided_by(trigger.id)
 
 
-def _wanted(state: State, trigger: Envelope[Any], rollout: RolloutSpec) -> Iterator[Decision]:
+def _wanted(
+    state: State, trigger: Envelope[Any], rollout: RolloutSpec, review_required: bool
+) -> Iterator[Decision]:
     data = trigger.data
-    if isinstance(data, TrainCompleted | EvalPassed | EvalFailed):
+    if isinstance(data, TrainCompleted | Verdict):
         yield from _registrations(state, data)
     yield from unpinnings(state)
     yield from restorations(state)
     match data:
         case EvalPassed():
-            yield from _after_pass(state, trigger)
+            yield from after_pass(state, trigger)
         case EvalFailed():
-            yield from _after_fail(state, trigger)
+            yield from after_fail(state, trigger)
         case EvalUndecided():
-            yield from _after_undecided(state, trigger)
+            yield from after_undecided(state, trigger, rollout, review_required=review_required)
         case RolloutJudged():
             yield from _after_judgement(state, trigger, rollout)
         case ModelCommanded():
@@ -108,7 +107,7 @@ def _wanted(state: State, trigger: Envelope[Any], rollout: RolloutSpec) -> Itera
     yield from requests(state)
 
 
-def _registrations(state: State, data: TrainCompleted | EvalPassed | EvalFailed) -> Iterator[ModelRegistered]:
+def _registrations(state: State, data: TrainCompleted | Verdict) -> Iterator[ModelRegistered]:
     adapter = data.adapter
     base_id = base_model_id(adapter.base)
     if base_id not in state.models:
@@ -132,119 +131,6 @@ def _registrations(state: State, data: TrainCompleted | EvalPassed | EvalFailed)
             field="adapter",
             reason=f"differs from the one registered as {adapter.model_id}; retrain as a new run",
         )
-
-
-def _after_pass(state: State, trigger: Envelope[EvalPassed]) -> Iterator[Decision]:
-    """Record the passed verdict. Whether the model then goes on or waits is decided by ``waiting``."""
-    verdict = trigger.data
-    model = known_model(state, verdict.adapter.model_id)
-    if _is_done(model, trigger):
-        return
-    if model.stage is Stage.REJECTED:
-        raise InvalidEvent(
-            field="adapter.model_id", reason=f"{model.model_id} was rejected; that is final for a version"
-        )
-    first = model.stage is Stage.REGISTERED
-    if not first and model.stage not in (Stage.EVALUATED, *CANDIDATE_STAGES):
-        return
-    against = _champion_of(verdict)
-    beaten = model.beaten | ({against} if against else set())
-    reason = _met(verdict)
-    kept = obstacle(state, replace(model, beaten=beaten))
-    yield promotion(
-        state, model, Stage.EVALUATED if first else model.stage, trigger.id,
-        reason if kept is None else f"{reason}, but waits: {kept}",
-        against=against, bundle=verdict.bundle, decided_by="criteria",
-    )  # fmt: skip
-
-
-def _champion_of(verdict: EvalPassed | EvalFailed | EvalUndecided) -> str | None:
-    return next((c.model_id for c in verdict.contestants if c.role is Role.CHAMPION), None)
-
-
-def _met(verdict: EvalPassed) -> str:
-    missed = [str(check.criterion.metric) for check in verdict.checks if not check.passed]
-    if not missed:
-        return f"meets all of its {len(verdict.checks)} criteria"
-    return f"misses {', '.join(missed)}; {verdict.reviewed_by or 'a review'} overruled that"
-
-
-def _is_done(model: Model, verdict: Envelope[Any]) -> bool:
-    """Return whether ``verdict`` decided a step of the model other than its registration."""
-    return model.stage is not Stage.REGISTERED and model.was_decided_by(verdict.id)
-
-
-def _after_fail(state: State, trigger: Envelope[EvalFailed]) -> Iterator[Decision]:
-    """Apply a failed verdict or a person's rejection. Both are final, even for a model that passed before.
-
-    The model leaves the traffic; if it was in production, its predecessor comes back. A person's rejection is
-    also recorded for a model that already left the traffic. There are two exceptions: metrics alone do not
-    roll back a model that a person promoted, and ``_says_little`` names failures that are ignored.
-    """
-    model = known_model(state, trigger.data.adapter.model_id)
-    if _is_done(model, trigger):
-        return
-    reason = "; ".join(trigger.data.reasons)
-    by = "review" if trigger.data.field == "review" else "criteria"
-    if by == "criteria" and _says_little(state, model, trigger.data):
-        return
-    overruled = by == "criteria" and model.decided_by == COMMAND
-    if model.stage in (Stage.REGISTERED, Stage.EVALUATED, Stage.RETIRED):
-        yield promotion(state, model, Stage.REJECTED, trigger.id, reason, decided_by=by)
-    elif model.stage in CANDIDATE_STAGES or (model.stage is Stage.PRODUCTION and not overruled):
-        yield rollback(state, model, trigger.id, reason, by)
-    elif model.stage is Stage.ROLLED_BACK and by == "review" and not model.is_out_for_good:
-        yield promotion(state, model, Stage.REJECTED, trigger.id, reason, decided_by=by)
-
-
-def _says_little(state: State, model: Model, verdict: EvalFailed) -> bool:
-    """Return whether a failed verdict by criteria is no reason to move a model that had passed before.
-
-    - A former champion stays available as a fallback, even if other models are better now.
-    - A model in production is judged only against the model that it replaced. A verdict against another model
-      does not count, nor one without checks (its rows were erased, or eval lacked memory).
-    - A model that has beaten the present champion stays, if it failed against another champion.
-    """
-    champion, against = state.champion, _champion_of(verdict)
-    if model.stage is Stage.RETIRED:
-        return model.has_been(Stage.PRODUCTION)
-    if model.stage is Stage.PRODUCTION:
-        return not verdict.checks or against != model.replaces
-    if champion is None or champion.model_id not in model.beaten:
-        return False
-    return against not in (None, champion.model_id)
-
-
-def _after_undecided(state: State, trigger: Envelope[EvalUndecided]) -> Iterator[Decision]:
-    """Apply an undecided verdict to the model that waits for it. No further verdict against this champion
-    comes.
-
-    A model in traffic is retired, as it would otherwise keep its share of the requests for ever. A model
-    outside the traffic keeps waiting: a champion that it has beaten may come back, or a newer version retires
-    it.
-    """
-    verdict, champion = trigger.data, state.champion
-    model = state.models.get(verdict.adapter.model_id)
-    if model is None or champion is None or _is_done(model, trigger):
-        return
-    asked = request_of(state, model)
-    # A verdict without any judged row names no contestant. Then the request that caused it identifies it.
-    if asked is None or (
-        _champion_of(verdict) != champion.model_id and trigger.causation_id != asked.event_id()
-    ):
-        return
-    so_far = "passed" if model.stage is Stage.EVALUATED else f"held up in {model.stage.value}"
-    reason = (
-        f"{so_far}, but it is undecided whether it is better than {champion.model_id}, which is in "
-        f"production now: {'; '.join(verdict.reasons)}; promote it by command, or build a "
-        "version with a larger holdout"
-    )
-    if model.stage is Stage.EVALUATED:
-        yield promotion(
-            state, model, Stage.EVALUATED, trigger.id, reason, held_up=True, decided_by="criteria"
-        )
-    else:
-        yield promotion(state, model, Stage.RETIRED, trigger.id, reason, decided_by="criteria")
 
 
 def _after_judgement(
@@ -271,14 +157,25 @@ def _after_judgement(
             yield rollback(state, model, trigger.id, reason, "rollout")
         return
     reason = f"held up over {judged.requests} requests in {stage.value}"
-    kept = obstacle(state, model)
+    kept, gain = obstacle(state, model), _gain(judged)
+    measured = {} if gain is None else {"gain": gain}
     if kept is None:
-        yield step_up(state, model, rollout, trigger.id, reason)
+        yield step_up(state, model, rollout, trigger.id, reason, **measured)
     else:
         yield promotion(
             state, model, stage, trigger.id, f"{reason}, but waits: {kept}",
-            held_up=True, decided_by="rollout",
+            held_up=True, decided_by="rollout", **measured,
         )  # fmt: skip
+
+
+def _gain(judged: RolloutJudged) -> Gain | None:
+    """Return how much better the answers were in the trial; None: they were not compared. The figure is the
+    candidate's share of worse answers, minus the champion's."""
+    bound = next((one for one in judged.bounds if one.figure == QUALITY), None)
+    if bound is None:
+        return None
+    loss = bound.candidate - bound.champion
+    return Gain(difference=-loss, error=max(0.0, bound.high - loss) / QUALITY_Z, of="trial")
 
 
 def _after_guard(state: State, trigger: Envelope[RolloutJudged], model: Model) -> Iterator[Decision]:

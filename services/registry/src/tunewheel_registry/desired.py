@@ -7,7 +7,7 @@ from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
 
-from tunewheel_registry.lifecycle import Model, State, base_model_id
+from tunewheel_registry.state import Model, State, base_model_id
 
 MOST_STAND_INS = 5
 """Most stand-ins that are named. If an engine cannot load a champion, for example because of its rank, it can
@@ -39,6 +39,7 @@ def desired_state(state: State, spec: ProjectSpec) -> ServingDesired | None:
         system_prompt=spec.task.system_prompt,
         desired=DesiredRoutes(routes=tuple(routes)),
         stand_ins=_stand_ins(state, base),
+        spent=state.spent,
     )
 
 

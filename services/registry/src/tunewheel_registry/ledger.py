@@ -21,7 +21,8 @@ from tunewheel_runtime.identity.roles import Role
 from tunewheel_registry.commands import is_settled, refused
 from tunewheel_registry.decision import decide, has_begun
 from tunewheel_registry.desired import desired_state
-from tunewheel_registry.lifecycle import Decision, State, apply
+from tunewheel_registry.lifecycle import Decision, apply
+from tunewheel_registry.state import State
 
 log = structlog.get_logger(__name__)
 
@@ -129,7 +130,8 @@ class Ledger:
                 return
             spec = await self._spec(trigger.project)
             await self._check_reviewer(trigger)
-            decided = decide(self.state(trigger.project), trigger, spec.rollout)
+            state, review = self.state(trigger.project), spec.review.required
+            decided = decide(state, trigger, spec.rollout, review_required=review)
             asked = [event for event in decided if isinstance(event, EvalRequested)]
             made = [event for event in decided if not isinstance(event, EvalRequested)]
             await self._publish(made, trigger, spec)

@@ -1,19 +1,21 @@
 """The lifecycle of models, event-sourced: ``apply`` folds events into the state of a project.
 
     registered ─▶ evaluated ─▶ shadow ─▶ canary ─▶ production ◀─▶ retired
-        │             └───────────┴─────────┴──────────▲            │
+        │  │          ▲└──────────┴─────────┴──────────▲            │
+        │  └─▶ undecided ─▶ shadow                                  │
         └─▶ rejected ◀──────────────────────────────────────────────┘
                                shadow, canary, production ─▶ rolled_back
 
-The diagram shows the automatic steps. A command may also bring a version back from ``rolled_back``, or
-promote it to production without an evaluation. ``apply`` recognises an event by its id, so an event that is
-on the log twice is applied once.
+The diagram shows the automatic steps. From ``undecided`` a model may also become rejected or retired, and an
+``evaluated`` model becomes ``undecided`` if that is its verdict against another champion. A command may also
+bring a version back from ``rolled_back``, or promote it to production without an evaluation. ``apply``
+recognises an event by its id, so an event that is on the log twice is applied once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from types import MappingProxyType
 
@@ -27,9 +29,17 @@ from tunewheel_contracts.events.lifecycle import (
     ModelRolledback,
     Stage,
 )
-from tunewheel_contracts.formats.bundle import Bundle
-from tunewheel_contracts.formats.run import BaseModelRef
-from tunewheel_contracts.identity import content_id
+
+from tunewheel_registry.budget import Account
+from tunewheel_registry.state import (
+    CANDIDATE_STAGES,
+    JUDGED_STAGES,
+    Model,
+    State,
+    Step,
+    known_model,
+    written,
+)
 
 LifecycleEvent = ModelRegistered | ModelPromoted | ModelRolledback | ModelPinned
 """Events that change a model. Each increases the state's generation by one."""
@@ -37,12 +47,12 @@ Decision = LifecycleEvent | CommandRefused | EvalRequested
 """Events that the registry decides. Refusals and requests are remembered in the state, but change no
 model."""
 
-CANDIDATE_STAGES = (Stage.SHADOW, Stage.CANARY)
 LEGAL: Mapping[Stage, frozenset[Stage]] = MappingProxyType(
     {
-        Stage.REGISTERED: frozenset({Stage.EVALUATED, Stage.REJECTED, Stage.PRODUCTION}),
-        Stage.EVALUATED: frozenset(
-            {Stage.EVALUATED, *CANDIDATE_STAGES, Stage.PRODUCTION, Stage.RETIRED, Stage.REJECTED}
+        Stage.REGISTERED: frozenset({*JUDGED_STAGES, Stage.REJECTED, Stage.PRODUCTION}),
+        **dict.fromkeys(
+            JUDGED_STAGES,
+            frozenset({*JUDGED_STAGES, *CANDIDATE_STAGES, Stage.PRODUCTION, Stage.RETIRED, Stage.REJECTED}),
         ),
         Stage.SHADOW: frozenset({*CANDIDATE_STAGES, Stage.PRODUCTION, Stage.RETIRED, Stage.ROLLED_BACK}),
         Stage.CANARY: frozenset({Stage.CANARY, Stage.PRODUCTION, Stage.RETIRED, Stage.ROLLED_BACK}),
@@ -54,162 +64,6 @@ LEGAL: Mapping[Stage, frozenset[Stage]] = MappingProxyType(
         Stage.ROLLED_BACK: frozenset({Stage.PRODUCTION, Stage.REJECTED}),
     }
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step in the life of a model. ``cause`` is the id of the event that decided it."""
-
-    event_id: str
-    stage: Stage
-    reason: str
-    cause: str | None = None
-    at: datetime | None = None
-    decided_by: str | None = None
-    """``criteria``, ``review``, ``rollout`` or ``command``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    registration: ModelRegistered
-    stage: Stage
-    history: tuple[Step, ...]
-    replaces: str | None = None
-    """The champion that the model replaced when it reached production."""
-    bundle: Bundle | None = None
-    """The bundle of the model's newest verdict; None: the verdict names none."""
-    passed_by: str | None = None
-    """Id of the newest verdict that the model passed."""
-    beaten: frozenset[str] = frozenset()
-    """The champions with which the model was compared in verdicts that it passed."""
-    held_up_in: Stage | None = None
-    """A stage that the model has completed but cannot leave yet: it passed its trial there, or its next
-    verdict was undecided."""
-
-    @property
-    def model_id(self) -> str:
-        return self.registration.model_id
-
-    def was_decided_by(self, cause: str) -> bool:
-        return any(step.cause == cause for step in self.history)
-
-    def has_been(self, stage: Stage) -> bool:
-        return any(step.stage is stage for step in self.history)
-
-    @property
-    def decided_by(self) -> str | None:
-        return self.history[-1].decided_by
-
-    @property
-    def waits(self) -> bool:
-        """Whether the model has completed its stage and waits to go on."""
-        return self.stage is Stage.EVALUATED or self.held_up_in is self.stage
-
-    @property
-    def is_out_for_good(self) -> bool:
-        """Whether a person rejected the model. A rejection without ``decided_by`` counts as a person's."""
-        if self.stage is Stage.REJECTED:
-            return self.decided_by != "criteria"
-        return self.stage is Stage.ROLLED_BACK and self.decided_by in (None, "review")
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """The models of one project, in the order of registration."""
-
-    project: str
-    models: Mapping[str, Model] = field(default_factory=dict[str, Model])
-    pins: tuple[ModelPinned, ...] = ()
-    refused: frozenset[str] = frozenset()
-    """Ids of the commands that were refused."""
-    requested: frozenset[str] = frozenset()
-    """Ids of the published ``eval.requested`` events."""
-
-    @property
-    def generation(self) -> int:
-        """Number of lifecycle events that led to this state."""
-        return len(self.pins) + sum(len(model.history) for model in self.models.values())
-
-    @property
-    def pinned(self) -> Model | None:
-        """The model that is pinned in production; None: no model is."""
-        if not self.pins or not self.pins[-1].pinned:
-            return None
-        return self.models.get(self.pins[-1].model_id)
-
-    @property
-    def stopped_to(self) -> Model | None:
-        """The model that answers alone after the command ``stop``: the champion or a base. None: not
-        stopped."""
-        return self.pinned if self.pinned is not None and self.pins[-1].alone else None
-
-    def was_decided_by(self, cause: str) -> bool:
-        by_model = any(model.was_decided_by(cause) for model in self.models.values())
-        return by_model or any(pin.cause == cause for pin in self.pins)
-
-    @property
-    def champion(self) -> Model | None:
-        """The model in production. While two are, because the old one is not retired yet, the new one."""
-        replaced = {m.replaces for m in self.models.values() if m.stage is Stage.PRODUCTION}
-        serving = (model for model in self.models.values() if model.stage is Stage.PRODUCTION)
-        return next((model for model in serving if model.model_id not in replaced), None)
-
-    @property
-    def base(self) -> Model | None:
-        """The base model that answers where no other model does: the champion's base, or else the base that
-        was registered last."""
-        bases = [model for model in self.models.values() if model.registration.kind == "base"]
-        champion = self.champion
-        if champion is None:
-            return bases[-1] if bases else None
-        return next((b for b in bases if b.registration.base == champion.registration.base), None)
-
-    @property
-    def candidates(self) -> tuple[Model, ...]:
-        """The models in shadow or canary."""
-        return tuple(model for model in self.models.values() if model.stage in CANDIDATE_STAGES)
-
-    @property
-    def trial(self) -> Model | None:
-        """The candidate whose trial runs; None: there is no candidate, or it completed its trial and
-        waits."""
-        return next((model for model in self.candidates if not model.waits), None)
-
-    def newer_in_traffic(self, model: Model) -> Model | None:
-        """Return a version that was registered after ``model`` and is on trial or in production."""
-        later = list(self.models).index(model.model_id) + 1
-        in_traffic = (*CANDIDATE_STAGES, Stage.PRODUCTION)
-        return next((m for m in list(self.models.values())[later:] if m.stage in in_traffic), None)
-
-    @property
-    def predecessors(self) -> tuple[Model, ...]:
-        """The former champions that can serve again, newest registration first. A champion that was retired
-        by command is not among them. A version never replaces one that was registered after it."""
-        was_champion = (m for m in list(self.models.values())[::-1] if m.has_been(Stage.PRODUCTION))
-        return tuple(m for m in was_champion if m.stage is Stage.RETIRED and m.decided_by != "command")
-
-    @property
-    def predecessor(self) -> Model | None:
-        """The former champion that takes over if the present one is rolled back."""
-        return next(iter(self.predecessors), None)
-
-    def in_stage(self, stage: Stage) -> Model | None:
-        return next((model for model in self.models.values() if model.stage is stage), None)
-
-
-def base_model_id(base: BaseModelRef) -> str:
-    """Return the id under which a base model is registered. It is made of a hash, since names of base models
-    are no valid ids."""
-    return content_id("base", base.model_dump(mode="json"), digits=12)
-
-
-def known_model(state: State, model_id: str) -> Model:
-    model = state.models.get(model_id)
-    if model is None:
-        raise InvalidEvent(
-            field="model_id", reason=f"{model_id} is not registered in project {state.project}"
-        )
-    return model
 
 
 def apply(state: State, event: Decision, *, cause: str | None = None, at: datetime | None = None) -> State:
@@ -239,7 +93,7 @@ def _move(state: State, event: ModelPromoted | ModelRolledback, *, at: datetime 
     event_id = event.event_id()
     if any(step.event_id == event_id for step in model.history):
         return state
-    to_stage = event.to_stage if isinstance(event, ModelPromoted) else Stage.ROLLED_BACK
+    to_stage = event.stage if isinstance(event, ModelPromoted) else Stage.ROLLED_BACK
     _check_transition(model, event.from_stage, to_stage)
     step = Step(
         event_id=event_id, stage=to_stage, reason=event.reason, cause=event.cause, at=at,
@@ -247,25 +101,42 @@ def _move(state: State, event: ModelPromoted | ModelRolledback, *, at: datetime 
     )  # fmt: skip
     moved = replace(model, stage=to_stage, history=(*model.history, step))
     if isinstance(event, ModelPromoted):
-        moved = _learn(moved, event)
+        moved = _learn(state, moved, event)
         replaced = state.models.get(event.replaces or "")
         if replaced is not None and replaced.replaces == model.model_id:  # Each replaced the other once.
             state = _with(state, replace(replaced, replaces=None))
     return _with(state, moved)
 
 
-def _learn(model: Model, event: ModelPromoted) -> Model:
-    """Note the other fields of ``event``: bundle, verdict, beaten champion, completed trial."""
+def _learn(state: State, model: Model, event: ModelPromoted) -> Model:
+    """Note the other fields of ``event``: bundle, verdict, beaten champion, completed trial, gain."""
     if event.to_stage is Stage.PRODUCTION:
-        return replace(model, replaces=event.replaces)
+        return _crown(state, model, event)
+    champion = event.against or (state.champion.model_id if state.champion else None)
+    if event.gain is not None and champion is not None:
+        model = replace(model, gains={**model.gains, champion: event.gain})
+    if event.undecided:
+        bundle = event.bundle or model.bundle
+        model = replace(model, judged_by=event.cause, bundle=bundle, held_up_in=None)
+        return replace(model, against=event.against, to_show=event.to_show)
     if event.held_up:
         return replace(model, held_up_in=event.to_stage)
     stays = event.from_stage is event.to_stage and event.to_stage in CANDIDATE_STAGES
     if event.to_stage is Stage.EVALUATED or stays:
         beaten = model.beaten | ({event.against} if event.against else set())
         bundle = event.bundle or model.bundle
-        return replace(model, passed_by=event.cause, beaten=frozenset(beaten), bundle=bundle)
+        model = replace(model, judged_by=event.cause, beaten=frozenset(beaten), bundle=bundle)
+        return replace(model, to_show=None)
     return model
+
+
+def _crown(state: State, model: Model, event: ModelPromoted) -> Model:
+    """Note what the model replaces in production. A model that comes back keeps its account."""
+    before, replaced = model.history[:-1], state.models.get(event.replaces or "")
+    account = replaced.account.after(event.gain) if replaced is not None else Account()
+    if any(step.stage is Stage.PRODUCTION for step in before):
+        account = model.account
+    return replace(model, replaces=event.replaces, account=account)
 
 
 def _register(state: State, event: ModelRegistered, *, cause: str | None, at: datetime | None) -> State:
@@ -283,12 +154,12 @@ def _register(state: State, event: ModelRegistered, *, cause: str | None, at: da
 def _check_transition(model: Model, from_stage: Stage, to_stage: Stage) -> None:
     if model.registration.kind == "base":
         raise InvalidEvent(field="model_id", reason=f"{model.model_id} is a base model; it has no stages")
-    if model.stage is not from_stage:
+    if written(model.stage) is not from_stage:
         reason = f"is {from_stage.value}, but {model.model_id} is in {model.stage.value}"
         raise InvalidEvent(field="from_stage", reason=reason)
-    if to_stage not in LEGAL[from_stage]:
+    if to_stage not in LEGAL[model.stage]:
         raise InvalidEvent(
-            field="to_stage", reason=f"{to_stage.value} cannot follow {from_stage.value} ({model.model_id})"
+            field="to_stage", reason=f"{to_stage.value} cannot follow {model.stage.value} ({model.model_id})"
         )
 
 

@@ -1,9 +1,9 @@
-"""Builds the events of a model's steps, and decides which model that passed goes on and which waits.
+"""Builds the events of a model's steps, and decides which judged model goes on and which waits.
 
-A model goes on only if it has beaten the present champion. If the champion changed after the model's verdict
-or trial, the model waits in its stage for a verdict against the new champion. Only one trial runs at a time.
-A candidate keeps its place until it is judged, even if newer versions pass meanwhile; otherwise a slow trial
-would never end.
+A model goes on only if it was compared with the present champion. If the champion changed after the model's
+verdict or trial, the model waits in its stage for a verdict against the new champion. An undecided model goes
+on only to a trial that must show more. Only one trial runs at a time. A candidate keeps its place until it is
+judged, even if newer versions pass meanwhile; otherwise a slow trial would never end.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tunewheel_contracts.events.evaluation import EvalRequested
 from tunewheel_contracts.events.lifecycle import ModelPinned, ModelPromoted, ModelRolledback, Stage
 from tunewheel_contracts.formats.rollout_spec import RolloutSpec
 
-from tunewheel_registry.lifecycle import CANDIDATE_STAGES, Model, State
+from tunewheel_registry.state import CANDIDATE_STAGES, JUDGED_STAGES, Model, State, written
 
 
 def promotion(
@@ -23,11 +23,15 @@ def promotion(
 ) -> ModelPromoted:
     """Return the step of ``model`` to ``to_stage``; ``more`` are further fields of the event."""
     champion = state.champion if to_stage is Stage.PRODUCTION else None
+    if champion is not None:
+        more.setdefault("gain", model.gains.get(champion.model_id))
+    if to_stage is Stage.UNDECIDED:
+        more |= {"undecided": True, "held_up": True}
     return ModelPromoted(
         project=state.project,
         model_id=model.model_id,
-        from_stage=model.stage,
-        to_stage=to_stage,
+        from_stage=written(model.stage),
+        to_stage=written(to_stage),
         replaces=champion.model_id if champion else None,
         cause=cause,
         reason=reason,
@@ -41,7 +45,7 @@ def rollback(state: State, model: Model, cause: str, reason: str, decided_by: st
     return ModelRolledback(
         project=state.project,
         model_id=model.model_id,
-        from_stage=model.stage,
+        from_stage=written(model.stage),
         restored=serves.model_id if serves else None,
         cause=cause,
         reason=reason,
@@ -112,14 +116,14 @@ def reign(model: Model) -> str:
 
 
 def obstacle(state: State, model: Model) -> str | None:
-    """Return why a model that passed cannot go on to the next stage; None: it can.
+    """Return why a judged model cannot go on to the next stage; None: it can.
 
     Without a champion the base answers. Every verdict compares with the base, so none is missing then.
     """
     pinned, champion, trial = state.pinned, state.champion, state.trial
     if pinned is not None:
         return f"{pinned.model_id} is pinned in production"
-    if champion is not None and champion.model_id not in model.beaten:
+    if champion is not None and champion.model_id not in model.compared:
         return (
             f"it was never compared with {champion.model_id}, which is in production, so it is judged again"
         )
@@ -137,30 +141,42 @@ def superseded(state: State) -> Iterator[ModelPromoted]:
             reason = f"superseded by the newer version {newer.model_id}"
             yield promotion(state, model, Stage.RETIRED, reign(newer), reason)
     for model in state.models.values():
-        newer = state.newer_in_traffic(model) if model.stage is Stage.EVALUATED else None
+        newer = state.newer_in_traffic(model) if model.stage in JUDGED_STAGES else None
         if newer is not None:
             reason = f"superseded: the newer version {newer.model_id} is in {newer.stage.value}"
             yield promotion(state, model, Stage.RETIRED, model.history[-1].cause or "", reason)
 
 
 def advances(state: State, rollout: RolloutSpec) -> Iterator[ModelPromoted]:
-    """Let the newest waiting model go on, if it can. A candidate that completed its trial, and waits for
-    another reason than its turn, makes room."""
-    for model in reversed(list(state.models.values())):
-        if not model.waits or obstacle(state, model) is not None:
+    """Let the newest waiting model go on, if it can; a model that passed goes before an undecided one. A
+    candidate that completed its trial, and waits for another reason than its turn, makes room."""
+    waiting = [model for model in reversed(list(state.models.values())) if model.waits]
+    for model in sorted(waiting, key=lambda model: _is_open(state, model)):
+        if obstacle(state, model) is not None:
             continue
         cause = model.history[-1].cause or ""
-        if model.stage is not Stage.EVALUATED:
+        if model.stage not in JUDGED_STAGES:
             yield step_up(state, model, rollout, cause, "held up, and has nothing to wait for any more")
             continue
-        stage, reason = _entry(state, rollout)
+        more = {"to_show": model.to_show} if _is_open(state, model) else {}
+        if more == {"to_show": None}:
+            continue  # nothing that a trial could show; the reason of its last step says so
+        stage, reason = _entry(state, rollout, **more)
         if (misfit := _misfit(state, model, stage)) is not None:
             yield promotion(state, model, Stage.RETIRED, cause, misfit, decided_by="rollout")
             continue
         for older in state.candidates:
             newer = f"superseded by the newer candidate {model.model_id}"
             yield promotion(state, older, Stage.RETIRED, cause, newer)
-        yield promotion(state, model, stage, cause, reason)
+        yield promotion(state, model, stage, cause, reason, **more)
+
+
+def _is_open(state: State, model: Model) -> bool:
+    """Return whether it is undecided whether ``model`` is good enough beside the present champion. A champion
+    that it has beaten earlier may have come back."""
+    champion = state.champion
+    has_beaten = champion is not None and champion.model_id in model.beaten
+    return model.stage is Stage.UNDECIDED and not has_beaten
 
 
 def _misfit(state: State, model: Model, entry: Stage) -> str | None:
@@ -181,15 +197,17 @@ def _misfit(state: State, model: Model, entry: Stage) -> str | None:
     else:
         return None
     return (
-        f"passed on {mine}, but the engine serves {theirs}, so a trial would get no requests; promote it by "
-        "command and start an engine of its base"
+        f"was judged on {mine}, but the engine serves {theirs}, so a trial would get no requests; promote it "
+        "by command and start an engine of its base"
     )
 
 
-def step_up(state: State, model: Model, rollout: RolloutSpec, cause: str, reason: str) -> ModelPromoted:
+def step_up(
+    state: State, model: Model, rollout: RolloutSpec, cause: str, reason: str, **more: Any
+) -> ModelPromoted:
     """Return the step of a model that completed its stage to the next stage."""
     to_canary = model.stage is Stage.SHADOW and rollout.canary.enabled
-    return promotion(state, model, Stage.CANARY if to_canary else Stage.PRODUCTION, cause, reason)
+    return promotion(state, model, Stage.CANARY if to_canary else Stage.PRODUCTION, cause, reason, **more)
 
 
 def requests(state: State) -> Iterator[EvalRequested]:
@@ -205,22 +223,32 @@ def requests(state: State) -> Iterator[EvalRequested]:
 
 def request_of(state: State, model: Model) -> EvalRequested | None:
     """Return the request for the verdict that ``model`` waits for; None: it waits for none."""
-    champion, run_id, verdict = state.champion, model.registration.run_id, model.passed_by
-    if champion is None or not model.waits or champion.model_id in model.beaten:
+    champion, run_id, verdict = state.champion, model.registration.run_id, model.judged_by
+    if champion is None or not model.waits or champion.model_id in model.compared:
         return None
     if run_id is None or verdict is None:
         return None
+    so_far = "was undecided" if model.stage is Stage.UNDECIDED else "passed"
     return EvalRequested(
         project=state.project,
         run_id=run_id,
         against=champion.model_id,
         request=verdict,
-        reason=f"{model.model_id} passed, but was never compared with {champion.model_id}",
+        reason=f"{model.model_id} {so_far}, but was never compared with {champion.model_id}",
     )
 
 
-def _entry(state: State, rollout: RolloutSpec) -> tuple[Stage, str]:
-    """Return the stage in which a model that passed enters the traffic, and the reason."""
+def _entry(state: State, rollout: RolloutSpec, *, to_show: float | None = None) -> tuple[Stage, str]:
+    """Return the stage in which a judged model enters the traffic, and the reason."""
+    if to_show is not None:
+        rival = state.champion.model_id if state.champion else "the base"
+        than = (
+            f"worse than those of {rival} by {-to_show:.3g}"
+            if to_show < 0
+            else f"better than those of {rival}"
+        )
+        words = f"not {than}" if to_show < 0 else than
+        return Stage.SHADOW, f"starts on copies of the traffic, which must show that its answers are {words}"
     if rollout.shadow.enabled:
         beside = " that the base answers" if state.champion is None else ""
         return Stage.SHADOW, f"starts on copies of the traffic{beside}"

@@ -15,7 +15,8 @@ from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_contracts.formats.run import BaseModelFacts, RunManifest
 from tunewheel_contracts.formats.scorecard import Contestant, Finding, MetricFacts, Role, Scorecard
 from tunewheel_registry.api import add_about, make_api
-from tunewheel_registry.lifecycle import State, apply, base_model_id
+from tunewheel_registry.lifecycle import apply
+from tunewheel_registry.state import State, base_model_id
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import guard
 from tunewheel_runtime.settings import HttpSettings

@@ -30,7 +30,7 @@ from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_contracts.events.production import RolloutBound
 from tunewheel_contracts.formats.serving import RouteRole
 
-from tunewheel_monitor.rollout.sequences import Stakes, is_above, key, lower, mean, shares, upper
+from tunewheel_monitor.rollout.sequences import is_above, key, lower, mean, shares, upper
 
 Comparisons = dict[str, Any]
 """``differ``: [pairs that differ, all pairs]. ``against``: the champion. ``drawn``: by the champion's
@@ -47,12 +47,8 @@ QUALITY_BETA = 0.01
 SHARE_PART = 0.1
 """The part of an error probability for the share of pairs that differ; the mean has the rest. Half of this
 part is for each end of the share."""
-LAMBDA = 0.4
-"""The weight of the judge. It is fixed: one that is fitted to the values would need values of its own. A
-larger one would let values range so widely that less could be staked on each."""
-STAKES = (0.3, 0.53)
-"""The stakes on people's values. Those of other figures range over everything that thousands of requests may
-show; here some forty values decide, and each further stake costs some of them. They grow with ``widest``."""
+LAMBDA = 0.6
+"""The weight of the judge. It is fixed: one that is fitted to the values would need values of its own."""
 SPARES = 4
 PEOPLES = 40
 """The first so many pairs are for people; the judge's values of later ones may be spent."""
@@ -160,20 +156,14 @@ def loss(state: Comparisons) -> float:
 def highest(state: Comparisons, alpha: float) -> float:
     """Return the upper end of the loss. The loss is ever above it with a probability of at most ``alpha``.
     Without comparisons every pair that differs may be worse."""
-    part, widest = alpha * (1 - SHARE_PART), state["widest"] or 1.0
-    end = min(widest * upper(state["values"], part, _stakes(state)), 1.0)
+    end = min((state["widest"] or 1.0) * upper(state["values"], alpha * (1 - SHARE_PART)), 1.0)
     return end * _share(state, alpha, largest=end > 0)
 
 
 def lowest(state: Comparisons, alpha: float) -> float:
     """Return the lower end of the loss, like ``highest``."""
-    part, widest = alpha * (1 - SHARE_PART), state["widest"] or 1.0
-    end = max(widest * lower(state["values"], part, _stakes(state)), -1.0)
+    end = max((state["widest"] or 1.0) * lower(state["values"], alpha * (1 - SHARE_PART)), -1.0)
     return end * _share(state, alpha, largest=end < 0)
-
-
-def _stakes(state: Comparisons) -> Stakes:
-    return tuple(stake * max(state["widest"], 1.0) for stake in STAKES)
 
 
 def _share(state: Comparisons, alpha: float, *, largest: bool) -> float:
@@ -191,7 +181,7 @@ def is_shown(state: Comparisons, to_show: float) -> bool:
 
 def is_harmed(state: Comparisons, least: float, alpha: float) -> bool:
     """Return whether the loss is shown to be above 0, and was observed to be ``least`` or more."""
-    if loss(state) < least or not is_above(state["values"], 0.0, alpha, _stakes(state)):  # cheap ones first
+    if loss(state) < least or not is_above(state["values"], 0.0, alpha):  # cheap ones first
         return False
     return lowest(state, alpha) > 0
 

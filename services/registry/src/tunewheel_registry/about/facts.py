@@ -13,10 +13,10 @@ from tunewheel_contracts.formats.run import RunManifest
 from tunewheel_contracts.formats.scorecard import Scorecard
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact
 
-from tunewheel_registry.lifecycle import Model, State
 from tunewheel_registry.lineage.events import Kind
 from tunewheel_registry.lineage.index import Graph, Node
 from tunewheel_registry.lineage.records import Artifacts
+from tunewheel_registry.state import Model, State
 
 M = TypeVar("M", bound=BaseModel)
 

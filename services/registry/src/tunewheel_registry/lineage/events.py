@@ -12,7 +12,7 @@ from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events import data, evaluation, lifecycle, production, training
 from tunewheel_contracts.fields import ArtifactRef
 
-from tunewheel_registry.lifecycle import base_model_id
+from tunewheel_registry.state import base_model_id
 
 
 class Kind(StrEnum):
@@ -183,7 +183,7 @@ def _registered(event: Envelope[lifecycle.ModelRegistered]) -> list[Told]:
 
 def _promoted(event: Envelope[lifecycle.ModelPromoted]) -> list[Told]:
     step = event.data
-    facts = {"model": step.model_id, "from": step.from_stage.value, "to": step.to_stage.value}
+    facts = {"model": step.model_id, "from": step.from_stage.value, "to": step.stage.value}
     facts |= {"reason": step.reason, "replaces": step.replaces}
     return [Told(event.id, Kind.STEP, facts, (step.model_id, step.cause))]
 
