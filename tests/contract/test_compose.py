@@ -35,7 +35,7 @@ NEEDED = {
     "eval": {"TUNEWHEEL_API_KEYS_FILE"},
     "index": {"TUNEWHEEL_PSEUDONYM_SECRET"},
     "ingest": {"TUNEWHEEL_API_KEYS_FILE"},
-    "monitor": set[str](),
+    "monitor": {"TUNEWHEEL_API_KEYS_FILE"},
     "registry": {"TUNEWHEEL_API_KEYS_FILE"},
     "serve-gateway": {
         "TUNEWHEEL_API_KEYS_FILE",
