@@ -63,6 +63,14 @@ def test_what_waits_is_listed_first() -> None:
     assert "no review" in run(lambda *_: (200, {"reviews": []}), "list").stdout
 
 
+def test_pairs_of_a_trial_ask_for_no_verdict() -> None:
+    trial = PROGRESS | {"review_id": "compare-1", "takes_verdict": False, "next": None}
+    assert "people submitted" not in run(lambda *_: (200, {"reviews": [trial]}), "list").stdout
+    shown = run(lambda *_: (200, trial), "show", "compare-1").stdout
+    assert "none is left now" in shown
+    assert "submit" not in shown
+
+
 def test_the_first_item_that_is_not_answered_is_shown_and_steers_no_terminal() -> None:
     asked: list[str] = []
 

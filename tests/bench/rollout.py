@@ -3,6 +3,7 @@
 ``shares`` simulates one figure, whose differences are pairs of one request each, or of one of the candidate's
 with several of the champion's. ``whole`` plays whole trials through the code that the monitor runs: errors,
 outputs' form and latency together, with users who ask several times. All look after every difference.
+``answers`` lets people, and a judge, compare pairs of answers.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tunewheel_contracts.events.lifecycle import ModelPromoted, Stage
 from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_contracts.formats.rollout_spec import CanaryPolicy, RolloutSpec
 from tunewheel_contracts.formats.serving import RouteRole
-from tunewheel_monitor.rollout import sequences, trials
+from tunewheel_monitor.rollout import comparisons, sequences, trials
 from tunewheel_monitor.rollout.verdicts import BETA, EACH
 
 ARMS = 10_000
@@ -46,6 +47,8 @@ def main() -> None:
         ("equal at 5 %, canary of 20 %", lambda: shares(0.05, 0.05, arms, beside=4)),
         ("whole trials", lambda: wholes(some)),
         ("guard, 5 % before", lambda: guards(some)),
+        ("answers, 40 compared", lambda: answers(some)),
+        ("answers, 100 compared", lambda: answers(some, people=100)),
         ("speed", speed),
     ):
         found[name] = measure()
@@ -198,6 +201,49 @@ def _guarded(draw: Draw, rng: np.random.Generator) -> int:
         if state["open"]["new"]["verdict"] is not None:
             return second + 1
     return LONGEST
+
+
+def answers(rounds: int, *, people: int = 40, differ: float = 0.2) -> dict[str, Found]:
+    """Return, by the true loss, by what must be shown, and by how often a judge agrees with people, how often
+    a trial passes or fails within so many comparisons by people. A judge that does not agree prefers the
+    candidate."""
+    result: dict[str, Found] = {}
+    for loss in (-0.1, -0.05, 0.0, 0.05, 0.1):
+        for to_show in (-0.1, 0.0):
+            for judge in (None, 0.8):
+                rng = np.random.default_rng(29)
+                ends = [_compared(loss, to_show, judge, people, differ, rng) for _ in range(rounds)]
+                name = f"loss {loss:+.2f}, to show {to_show:+.2f}, judge {judge}"
+                result[name] = _ends(*(np.array(end) for end in zip(*ends, strict=True)))
+    return result
+
+
+def _compared(
+    loss: float, to_show: float, judge: float | None, people: int, differ: float, rng: np.random.Generator
+) -> tuple[int, int]:
+    """Return after how many comparisons by people a trial passes, and fails; ``LONGEST`` for never."""
+    state, mean = comparisons.new_comparisons(), loss / differ
+    same, other = ({"answer": text, "place": [0, 0], "model_id": "old"} for text in "ab")
+    while len(state["drawn"]) < comparisons.MOST_DRAWN:
+        number = state["differ"][1]
+        comparisons.see(state, f"q{number}", other if rng.random() < differ else same, same)
+    truth = rng.choice(3, size=len(state["drawn"]), p=[0.45 + mean / 2, 0.1, 0.45 - mean / 2])
+    words, names = list(comparisons.LOSSES), comparisons.drawn(state)
+    for name, value in zip(names, truth, strict=True):
+        if judge is not None:
+            told = words[value if rng.random() < judge else -1]
+            comparisons.compare(state, _comparison(name, told, judge="a" * 64))
+    for number, (name, value) in enumerate(zip(names[:people], truth, strict=False), 1):
+        comparisons.compare(state, _comparison(name, words[value]))
+        if comparisons.is_harmed(state, 0.05, EACH):
+            return LONGEST, number
+        if comparisons.is_shown(state, to_show):
+            return number, LONGEST
+    return LONGEST, LONGEST
+
+
+def _comparison(name: str, preference: str, judge: str | None = None) -> InferenceScored:
+    return InferenceScored.model_construct(completion_id=name, preference=preference, judge=judge)
 
 
 def speed() -> Found:

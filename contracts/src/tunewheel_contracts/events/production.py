@@ -220,7 +220,8 @@ class RolloutJudged(Event):
     reasons: tuple[str, ...]
     decided_by: Annotated[str | None, Field(exclude_if=operator.not_)] = None
     """``bounds``: the compared figures; ``incidents``: engine failures were more frequent for the candidate;
-    ``deadline``: nothing was shown in time; ``guard``: a model that ``stage`` brought to production does
+    ``deadline``: nothing was shown in time; ``no gain``: a model whose evaluation was undecided is
+    no better; ``guard``: a model that ``stage`` brought to production does
     worse there."""
     bounds: Annotated[tuple[RolloutBound, ...], Field(exclude_if=operator.not_)] = ()
     alpha: Annotated[FiniteFloat | None, Field(exclude_if=operator.not_)] = None

@@ -30,7 +30,7 @@ from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_contracts.events.production import RolloutBound
 from tunewheel_contracts.formats.serving import RouteRole
 
-from tunewheel_monitor.rollout.sequences import is_above, key, lower, mean, shares, upper
+from tunewheel_monitor.rollout.sequences import Stakes, is_above, is_below, key, lower, mean, shares, upper
 
 Comparisons = dict[str, Any]
 """``differ``: [pairs that differ, all pairs]. ``against``: the champion. ``drawn``: by the champion's
@@ -44,11 +44,17 @@ NAME = "answers"
 LOSSES = {"worse": 1.0, "same": 0.0, "better": -1.0}
 QUALITY_BETA = 0.01
 """The probability that a candidate whose loss is as large as is tolerated ever passes."""
+NO_GAIN_BETA = 0.025
+"""The probability that the trial of a candidate that is better by the margin ever ends without a gain."""
 SHARE_PART = 0.1
 """The part of an error probability for the share of pairs that differ; the mean has the rest. Half of this
 part is for each end of the share."""
-LAMBDA = 0.6
-"""The weight of the judge. It is fixed: one that is fitted to the values would need values of its own."""
+LAMBDA = 0.4
+"""The weight of the judge. It is fixed: one that is fitted to the values would need values of its own. A
+larger one would let values range so widely that less could be staked on each."""
+STAKES = (0.3, 0.53)
+"""The stakes on people's values. Those of other figures range over everything that thousands of requests may
+show; here some forty values decide, and each further stake costs some of them. They grow with ``widest``."""
 SPARES = 4
 PEOPLES = 40
 """The first so many pairs are for people; the judge's values of later ones may be spent."""
@@ -156,14 +162,20 @@ def loss(state: Comparisons) -> float:
 def highest(state: Comparisons, alpha: float) -> float:
     """Return the upper end of the loss. The loss is ever above it with a probability of at most ``alpha``.
     Without comparisons every pair that differs may be worse."""
-    end = min((state["widest"] or 1.0) * upper(state["values"], alpha * (1 - SHARE_PART)), 1.0)
+    part, widest = alpha * (1 - SHARE_PART), state["widest"] or 1.0
+    end = min(widest * upper(state["values"], part, _stakes(state)), 1.0)
     return end * _share(state, alpha, largest=end > 0)
 
 
 def lowest(state: Comparisons, alpha: float) -> float:
     """Return the lower end of the loss, like ``highest``."""
-    end = max((state["widest"] or 1.0) * lower(state["values"], alpha * (1 - SHARE_PART)), -1.0)
+    part, widest = alpha * (1 - SHARE_PART), state["widest"] or 1.0
+    end = max(widest * lower(state["values"], part, _stakes(state)), -1.0)
     return end * _share(state, alpha, largest=end < 0)
+
+
+def _stakes(state: Comparisons) -> Stakes:
+    return tuple(stake * max(state["widest"], 1.0) for stake in STAKES)
 
 
 def _share(state: Comparisons, alpha: float, *, largest: bool) -> float:
@@ -176,12 +188,23 @@ def _share(state: Comparisons, alpha: float, *, largest: bool) -> float:
 def is_shown(state: Comparisons, to_show: float) -> bool:
     """Return whether the candidate is shown to be better than the champion by more than ``to_show``. The
     probability that this is ever wrong is ``QUALITY_BETA``."""
-    return highest(state, QUALITY_BETA) < -to_show
+    share = _share(state, QUALITY_BETA, largest=to_show < 0)
+    limit = -to_show / share if share else -1.0
+    part = QUALITY_BETA * (1 - SHARE_PART)
+    return limit > 1 or is_below(state["values"], limit / (state["widest"] or 1.0), part, _stakes(state))
+
+
+def has_no_gain(state: Comparisons, margin: float) -> bool:
+    """Return whether the candidate is shown to be better by less than ``margin``, which may be nothing. The
+    probability that this is ever wrong is ``NO_GAIN_BETA``."""
+    limit = -margin / _share(state, QUALITY_BETA, largest=True)
+    part = NO_GAIN_BETA * (1 - SHARE_PART)
+    return limit < -1 or is_above(state["values"], limit / (state["widest"] or 1.0), part, _stakes(state))
 
 
 def is_harmed(state: Comparisons, least: float, alpha: float) -> bool:
     """Return whether the loss is shown to be above 0, and was observed to be ``least`` or more."""
-    if loss(state) < least or not is_above(state["values"], 0.0, alpha):  # cheap ones first
+    if loss(state) < least or not is_above(state["values"], 0.0, alpha, _stakes(state)):  # cheap ones first
         return False
     return lowest(state, alpha) > 0
 

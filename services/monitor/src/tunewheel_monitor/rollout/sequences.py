@@ -30,7 +30,8 @@ Floats = NDArray[np.float64]
 Counts = dict[str, int]
 """How often each difference occurred. A difference is written with ``DIGITS`` decimals."""
 
-STAKES = (0.1, 0.25, 0.5, 0.75, 0.95)
+Stakes = tuple[float, ...]
+STAKES: Stakes = (0.1, 0.25, 0.5, 0.75, 0.95)
 """The stakes, as shares of the largest stake that cannot make the wealth negative."""
 DIGITS = 4
 NARROW = 1e-4
@@ -47,15 +48,15 @@ def mean(counts: Counts) -> float:
     return sum(float(value) * times for value, times in counts.items()) / seen if seen else 0.0
 
 
-def evidence_below(values: Floats, times: Any, bound: float) -> Any:
+def evidence_below(values: Floats, times: Any, bound: float, stakes: Stakes = STAKES) -> Any:
     """Return the logarithm of the wealth against "the mean is at least ``bound``".
 
     ``values`` (k) are differences; ``times`` (…, k) says how often each occurred. The result has the shape of
     ``times`` without its last axis. ``bound`` lies in [-1, 1).
     """
     gains = (bound - values) / (1 - bound)
-    wealth = times @ np.log1p(np.outer(gains, STAKES))
-    return np.logaddexp.reduce(wealth, axis=-1) - math.log(len(STAKES))
+    wealth = times @ np.log1p(np.outer(gains, stakes))
+    return np.logaddexp.reduce(wealth, axis=-1) - math.log(len(stakes))
 
 
 def evidence_above(values: Floats, times: Any, bound: float) -> Any:
@@ -63,36 +64,36 @@ def evidence_above(values: Floats, times: Any, bound: float) -> Any:
     return evidence_below(-values, times, -bound)
 
 
-def is_below(counts: Counts, bound: float, alpha: float) -> bool:
+def is_below(counts: Counts, bound: float, alpha: float, stakes: Stakes = STAKES) -> bool:
     """Return whether the mean is shown to be below ``bound``. The probability that this is ever wrong is
     ``alpha``."""
-    return bound < 1 and bool(counts) and evidence_below(*_table(counts), bound) >= -math.log(alpha)
+    return bound < 1 and bool(counts) and evidence_below(*_table(counts), bound, stakes) >= -math.log(alpha)
 
 
-def is_above(counts: Counts, bound: float, alpha: float) -> bool:
+def is_above(counts: Counts, bound: float, alpha: float, stakes: Stakes = STAKES) -> bool:
     """Return whether the mean is shown to be above ``bound``. The probability that this is ever wrong is
     ``alpha``."""
-    return is_below(_mirrored(counts), -bound, alpha)
+    return is_below(_mirrored(counts), -bound, alpha, stakes)
 
 
-def upper(counts: Counts, alpha: float) -> float:
+def upper(counts: Counts, alpha: float, stakes: Stakes = STAKES) -> float:
     """Return the current upper end of the one-sided confidence sequence of the mean."""
     if not counts:
         return 1.0
     values, times = _table(counts)
     low, high = mean(counts), 1 - NARROW  # the observed mean is never rejected
-    if evidence_below(values, times, high) < -math.log(alpha):
+    if evidence_below(values, times, high, stakes) < -math.log(alpha):
         return 1.0
     while high - low > NARROW:
         middle = (low + high) / 2
-        refuted = evidence_below(values, times, middle) >= -math.log(alpha)
+        refuted = evidence_below(values, times, middle, stakes) >= -math.log(alpha)
         low, high = (low, middle) if refuted else (middle, high)
     return high
 
 
-def lower(counts: Counts, alpha: float) -> float:
+def lower(counts: Counts, alpha: float, stakes: Stakes = STAKES) -> float:
     """Return the current lower end of the one-sided confidence sequence of the mean."""
-    return -upper(_mirrored(counts), alpha)
+    return -upper(_mirrored(counts), alpha, stakes)
 
 
 def shares(hits: int, of: int) -> Counts:

@@ -9,6 +9,9 @@ than that.
   The probability that a candidate which is worse by the margin passes is ``BETA``. The observed shares must
   also keep the spec's limits, and both sides must have ``min_requests``. A model whose evaluation was
   undecided must be shown to answer as well as its trial asks (``to_show``, with ``QUALITY_BETA``).
+- *No gain*: a model whose evaluation was undecided is shown to be better by less than the margin, and is not
+  shown to be as good as its trial asks. It makes room: an equal model would keep its place until the
+  deadline. A model that is better by the margin ends so with the probability ``NO_GAIN_BETA``.
 - Neither: the trial goes on until its deadline.
 """
 
@@ -32,6 +35,8 @@ BETA = 0.05
 """The probability that a candidate which is worse by the margin in one figure ever passes."""
 EACH = ALPHA / (len(FIGURES) + 1)
 """Bonferroni's share of one figure. One more is that of ``comparisons``."""
+NO_GAIN = "no gain"
+"""``decided_by`` of a trial that ended since its model is no better."""
 WORDS = {
     "errors": "failed requests",
     "incidents": "requests that the engine failed",
@@ -63,6 +68,9 @@ def decide(trial: Trial, policy: StagePolicy, *, alone: bool) -> Verdict | None:
     if harmed:
         decided_by = "incidents" if harmed == ["incidents"] else "bounds"
         return _verdict("failed", decided_by, [_worse(trial, name, policy, alone=alone) for name in harmed])
+    if _is_in_vain(trial, policy):
+        reason = f"answers are better by less than {policy.margin:.1%} of questions, or by nothing"
+        return _verdict("failed", NO_GAIN, [reason, comparisons.sentence(trial["comparisons"])])
     if any(not holds for holds in _conditions(trial, policy, alone=alone)):
         return None
     candidate, champion = summary(trial, "candidate"), summary(trial, "champion")
@@ -75,6 +83,15 @@ def decide(trial: Trial, policy: StagePolicy, *, alone: bool) -> Verdict | None:
     told = trial["comparisons"]["values"] or trial["to_show"] is not None
     answers = [comparisons.sentence(trial["comparisons"])] if told else []
     return _verdict("passed", "bounds", [reason + beside + within, *answers])
+
+
+def _is_in_vain(trial: Trial, policy: StagePolicy) -> bool:
+    """Return whether the trial of a model whose evaluation was undecided may end, since the model is shown to
+    gain nothing that matters, and is not shown to be as good as was asked."""
+    state, to_show = trial["comparisons"], trial["to_show"]
+    if to_show is None or comparisons.is_shown(state, to_show):
+        return False
+    return comparisons.has_no_gain(state, policy.margin)
 
 
 def undecided(trial: Trial, policy: StagePolicy, began: datetime, *, alone: bool) -> Verdict:
