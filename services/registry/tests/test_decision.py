@@ -252,14 +252,17 @@ def test_a_verdict_on_a_stage_that_is_over_is_out_of_date(desk: Any):
     assert decide(state, desk.judged(2, "canary", "failed", generation=99), desk.rollout) == []
 
 
+@pytest.mark.parametrize("decided_by", ["deadline", "no gain"])
 @pytest.mark.parametrize("stage", ["shadow", "canary"])
 @pytest.mark.parametrize("champion", [True, False])
-def test_a_candidate_that_is_undecided_at_the_deadline_retires(make_desk: Any, stage: str, champion: bool):
+def test_a_candidate_that_is_not_shown_to_be_worse_retires(
+    make_desk: Any, stage: str, champion: bool, decided_by: str
+):
     desk = make_desk(shadow=stage == "shadow" or not champion, canary=True)
     state = play(desk, desk.passed(2), state=with_champion(desk) if champion else None)
     if stage == "canary" and not champion:
         state = play(desk, desk.judged(2, "shadow", "passed"), state=state)
-    late = desk.judged(2, stage, "failed", decided_by="deadline")
+    late = desk.judged(2, stage, "failed", decided_by=decided_by)
     (event,) = decide(state, late, desk.rollout)
     assert isinstance(event, ModelPromoted)
     assert (event.from_stage, event.to_stage, event.decided_by) == (Stage(stage), Stage.RETIRED, "rollout")

@@ -7,7 +7,7 @@ that are missing on the log. A trigger whose events are all on the log yields no
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tunewheel_contracts.errors import InvalidEvent
@@ -19,7 +19,7 @@ from tunewheel_contracts.events.lifecycle import (
     ModelRegistered,
     Stage,
 )
-from tunewheel_contracts.events.production import RolloutJudged
+from tunewheel_contracts.events.production import RolloutBound, RolloutJudged
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.formats.rollout_spec import RolloutSpec
 from tunewheel_contracts.formats.scorecard import Gain
@@ -41,10 +41,11 @@ from tunewheel_registry.waiting import (
     unpinnings,
 )
 
-DEADLINE, GUARD = "deadline", "guard"
-"""Values of ``decided_by`` in ``rollout.judged`` where the stage's own measurements did not decide."""
-QUALITY, QUALITY_Z = "answers", 2.33
-"""The figure of ``rollout.judged`` about the answers; the normal quantile of the error (.01) of its end."""
+DEADLINE, NO_GAIN, GUARD = "deadline", "no gain", "guard"
+"""Values of ``decided_by`` in ``rollout.judged`` that do not mean: worse in this stage."""
+ANSWERS, ERRORS = "answers", 3.5
+"""The figure of ``rollout.judged`` about the answers; and how many standard errors its upper end lies above
+it. An end that holds at any time is farther away than one for a fixed number of comparisons (2.33 at .01)."""
 Trigger = TrainCompleted | Verdict | RolloutJudged | ModelCommanded
 
 
@@ -151,13 +152,13 @@ def _after_judgement(
         return
     if judged.verdict == "failed":
         reason = "; ".join(judged.reasons) or f"did worse than the champion in {stage.value}"
-        if judged.decided_by == DEADLINE:  # Nothing was measured that speaks against the model.
+        if judged.decided_by in (DEADLINE, NO_GAIN):  # Nothing shows that the model is worse.
             yield promotion(state, model, Stage.RETIRED, trigger.id, reason, decided_by="rollout")
         else:
             yield rollback(state, model, trigger.id, reason, "rollout")
         return
     reason = f"held up over {judged.requests} requests in {stage.value}"
-    kept, gain = obstacle(state, model), _gain(judged)
+    kept, gain = obstacle(state, model), gain_of(judged.bounds)
     measured = {} if gain is None else {"gain": gain}
     if kept is None:
         yield step_up(state, model, rollout, trigger.id, reason, **measured)
@@ -168,14 +169,14 @@ def _after_judgement(
         )  # fmt: skip
 
 
-def _gain(judged: RolloutJudged) -> Gain | None:
-    """Return how much better the answers were in the trial; None: they were not compared. The figure is the
+def gain_of(bounds: Sequence[RolloutBound]) -> Gain | None:
+    """Return how much better the answers were in the trial; None: nobody compared them. The figure is the
     candidate's share of worse answers, minus the champion's."""
-    bound = next((one for one in judged.bounds if one.figure == QUALITY), None)
+    bound = next((one for one in bounds if one.figure == ANSWERS and one.pairs), None)
     if bound is None:
         return None
     loss = bound.candidate - bound.champion
-    return Gain(difference=-loss, error=max(0.0, bound.high - loss) / QUALITY_Z, of="trial")
+    return Gain(difference=-loss, error=max(0.0, bound.high - loss) / ERRORS, of="trial")
 
 
 def _after_guard(state: State, trigger: Envelope[RolloutJudged], model: Model) -> Iterator[Decision]:
