@@ -59,7 +59,8 @@ class UndecidedPolicy(Strict):
     enabled, and goes on only if its answers are shown to be good enough. `false`: it waits for a command or
     a newer version."""
     requests: PositiveInt = 2000
-    """A candidate of which this is not shown after so many copied requests is retired."""
+    """A candidate of which this is not shown after so many copied requests is retired, unless people were
+    asked to compare answers: they have until `days`."""
     days: Annotated[PositiveInt, Field(le=365)] = 7
     """A candidate of which this is not shown after so many days is retired."""
 

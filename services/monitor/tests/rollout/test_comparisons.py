@@ -10,11 +10,11 @@ import pytest
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.evaluation import AnswersCompared, ComparisonsRequested
 from tunewheel_contracts.events.monitoring import LogPosition
-from tunewheel_contracts.formats.rollout_spec import RolloutSpec, ShadowPolicy
+from tunewheel_contracts.formats.rollout_spec import RolloutSpec, ShadowPolicy, UndecidedPolicy
 from tunewheel_monitor.rollout import comparisons
 from tunewheel_monitor.rollout import trials as rollout
 
-from .test_trials import AT, DAY, Story
+from .test_trials import AT, DAY, Story, step
 
 JUDGE, OTHER_JUDGE = "a" * 64, "b" * 64
 LENIENT = RolloutSpec(shadow=ShadowPolicy(max_label_changes=1))
@@ -242,3 +242,53 @@ def test_simulated_trials_end_as_the_bounds_promise(judge: float | None):
     assert not any(comparisons.is_harmed(state, 0.05, 0.01 / 8) for state in equal)
     assert passed(0.1) == 0
     assert passed(-0.1) == 16
+
+
+BUDGET = RolloutSpec(shadow=ShadowPolicy(max_label_changes=1), undecided=UndecidedPolicy(requests=30, days=2))
+
+
+def doubted(to_show: float | None = -0.1) -> Shadow:
+    """Return a trial as the registry's step begins it."""
+    story = Shadow(spec=BUDGET)
+    story.trials = rollout.new()
+    story.follow(step("shadow", to_show=to_show))
+    return story
+
+
+def test_the_registry_s_step_says_what_a_trial_must_show_and_a_pass_takes_it_back():
+    story = doubted()
+    assert story.trials["open"]["new"]["to_show"] == -0.1
+    story.follow(step("shadow", source="shadow"))
+    story.follow(step("shadow", to_show=-0.1))  # delivered again
+    assert story.trials["open"]["new"]["to_show"] is None
+
+
+def test_a_trial_that_must_show_something_ends_after_its_requests_if_nobody_is_asked():
+    story, found = doubted(), None
+    for _ in range(40):
+        story.pair(label=None)
+        found = found or story.judged()
+    assert found is not None
+    assert (found.verdict, found.decided_by, found.requests) == ("failed", "deadline", 30)
+    assert found.reasons[0].startswith("undecided after 30 requests since 2026-01-01")
+    assert any("the evaluation was undecided" in reason for reason in found.reasons)
+
+
+def test_people_who_are_asked_to_compare_have_until_the_last_day_of_the_budget():
+    story = doubted()
+    names = [story.pair() for _ in range(40)]
+    assert story.judged() is None
+    for name in names[:20]:
+        story.compare(name, "same")
+    assert story.judged(2 * DAY - timedelta(seconds=1)) is None
+    found = story.judged(2 * DAY)
+    assert found is not None
+    assert (found.verdict, found.decided_by) == ("failed", "deadline")
+    assert found.reasons[0].startswith("undecided 172,800 s after it began")
+
+
+def test_a_trial_that_need_show_nothing_has_no_budget():
+    story = doubted(None)
+    for _ in range(35):
+        story.pair(label=None, format_valid=None)
+    assert story.judged(3 * DAY) is None

@@ -153,6 +153,11 @@ def compared(state: Comparisons) -> dict[str, int]:
     return {preference: told.count(loss) for preference, loss in LOSSES.items()}
 
 
+def awaits_people(state: Comparisons) -> bool:
+    """Return whether people were asked about pairs, and have not compared as many as are for them."""
+    return sum(compared(state).values()) < min(PEOPLES, len(state["drawn"]) - len(state["fresh"]))
+
+
 def loss(state: Comparisons) -> float:
     """Return the estimate of the loss; 0 if nothing was compared."""
     hits, of = state["differ"]

@@ -51,6 +51,7 @@ def new_trial(
     correlation_id: str | None,
     guard: bool = False,
     reference: dict[str, Any] | None = None,
+    to_show: float | None = None,
 ) -> Trial:
     """Return a trial without any counts."""
     return {
@@ -65,7 +66,7 @@ def new_trial(
         "figures": {name: new_figure() for name in FIGURES},
         "waiting": {},
         "comparisons": comparisons.new_comparisons(),
-        "to_show": None,
+        "to_show": to_show,
         "users": {},
         "verdict": None,
     }

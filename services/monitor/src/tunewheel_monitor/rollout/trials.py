@@ -31,10 +31,10 @@ from tunewheel_contracts.events.evaluation import ComparisonsRequested
 from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRolledback, Stage
 from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_contracts.events.production import RolloutJudged
-from tunewheel_contracts.formats.rollout_spec import RolloutSpec, StagePolicy
+from tunewheel_contracts.formats.rollout_spec import DAY, RolloutSpec, StagePolicy
 from tunewheel_contracts.identity import content_sha256
 
-from tunewheel_monitor.rollout.comparisons import drawn, new_comparisons, take_fresh
+from tunewheel_monitor.rollout.comparisons import awaits_people, drawn, new_comparisons, take_fresh
 from tunewheel_monitor.rollout.counting import Trial, count_beside, count_guarded, new_trial
 from tunewheel_monitor.rollout.verdicts import (
     ALPHA,
@@ -92,6 +92,8 @@ def follow(trials: Trials, event: Envelope[ModelPromoted] | Envelope[ModelRolled
     elif data.to_stage in STAGES:
         if data.from_stage is not data.to_stage:
             _begin(trials, event, STAGES[data.to_stage])
+        elif data.model_id in trials["open"]:  # A verdict during the trial may leave nothing to show.
+            trials["open"][data.model_id]["to_show"] = data.to_show
     elif data.to_stage is Stage.PRODUCTION:
         _guard(trials, event)
     elif data.to_stage in (Stage.RETIRED, Stage.REJECTED):
@@ -110,8 +112,11 @@ def count(trials: Trials, item: InferenceScored, rollout: RolloutSpec) -> None:
         elif trial["guard"]:
             if count_guarded(trial, model_id, item, policy):
                 trial["verdict"] = decide_guard(trial, policy)
-        elif count_beside(trial, model_id, item, policy, alone=_is_alone(trial, rollout)):
-            trial["verdict"] = decide(trial, policy, alone=_is_alone(trial, rollout))
+        else:
+            if count_beside(trial, model_id, item, policy, alone=_is_alone(trial, rollout)):
+                trial["verdict"] = decide(trial, policy, alone=_is_alone(trial, rollout))
+            if trial["verdict"] is None and _is_spent(trial, rollout):
+                _expire(trial, rollout)
 
 
 def ask(trials: Trials, project: str) -> list[Request]:
@@ -186,6 +191,7 @@ def _begin(trials: Trials, event: Envelope[Any], stage: Literal["shadow", "canar
         since=event.time.timestamp(),
         generation=data.generation or 0,
         correlation_id=event.correlation_id,
+        to_show=data.to_show,
     )
 
 
@@ -246,14 +252,25 @@ def _is_alone(trial: Trial, rollout: RolloutSpec) -> bool:
 
 def _deadline(trial: Trial, rollout: RolloutSpec) -> float:
     seconds = rollout.guard_seconds if trial["guard"] else _policy(trial, rollout).deadline_seconds
-    return trial["since"] + seconds
+    return trial["since"] + (seconds if trial["to_show"] is None else rollout.undecided.days * DAY)
+
+
+def _is_spent(trial: Trial, rollout: RolloutSpec) -> bool:
+    """Return whether a trial that must show something has had its requests. A busy project has them before
+    anybody can compare answers, so people have until the deadline."""
+    had = trial["candidate"]["requests"] >= rollout.undecided.requests
+    return had and trial["to_show"] is not None and not awaits_people(trial["comparisons"])
 
 
 def _expire(trial: Trial, rollout: RolloutSpec) -> None:
-    """End a trial at its deadline. A guard that found nothing ends without a verdict."""
+    """End a trial at its deadline, or after its requests. A guard that found nothing ends without a
+    verdict."""
     if trial["guard"]:
         trial["verdict"] = {"verdict": "passed", "decided_by": None, "reasons": []}
         return
-    began = datetime.fromtimestamp(trial["since"], UTC)
-    policy = _policy(trial, rollout)
-    trial["verdict"] = undecided(trial, policy, began, alone=_is_alone(trial, rollout))
+    began = f"{datetime.fromtimestamp(trial['since'], UTC):%Y-%m-%d %H:%M} UTC"
+    if _is_spent(trial, rollout):
+        ended = f"undecided after {trial['candidate']['requests']:,} requests since {began}"
+    else:
+        ended = f"undecided {_deadline(trial, rollout) - trial['since']:,.0f} s after it began ({began})"
+    trial["verdict"] = undecided(trial, _policy(trial, rollout), ended, alone=_is_alone(trial, rollout))

@@ -18,7 +18,6 @@ than that.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any
 
 from tunewheel_contracts.events.production import RolloutBound
@@ -94,11 +93,10 @@ def _is_in_vain(trial: Trial, policy: StagePolicy) -> bool:
     return comparisons.has_no_gain(state, policy.margin)
 
 
-def undecided(trial: Trial, policy: StagePolicy, began: datetime, *, alone: bool) -> Verdict:
-    """Return the verdict at the deadline, with the conditions of a pass that were not shown."""
-    missing = _obstacles(trial, policy, alone=alone)
-    since = f"undecided {policy.deadline_seconds:,} s after it began ({began:%Y-%m-%d %H:%M} UTC)"
-    return _verdict("failed", "deadline", [since, *missing])
+def undecided(trial: Trial, policy: StagePolicy, ended: str, *, alone: bool) -> Verdict:
+    """Return the verdict of a trial that ``ended`` says is over, with the conditions of a pass that were not
+    shown."""
+    return _verdict("failed", "deadline", [ended, *_obstacles(trial, policy, alone=alone)])
 
 
 def decide_guard(trial: Trial, policy: StagePolicy) -> Verdict | None:
