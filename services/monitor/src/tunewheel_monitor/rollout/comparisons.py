@@ -22,6 +22,7 @@ The ends of the loss hold at any time, like those of the other figures (``sequen
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from tunewheel_contracts.event import Envelope
@@ -186,7 +187,11 @@ def _stakes(state: Comparisons) -> Stakes:
 def _share(state: Comparisons, alpha: float, *, largest: bool) -> float:
     """Return the largest or the smallest share of pairs that may differ."""
     hits, of = state["differ"]
-    part = alpha * SHARE_PART / 2
+    return _end_of_share(hits, of, alpha * SHARE_PART / 2, largest)
+
+
+@lru_cache(maxsize=64)
+def _end_of_share(hits: int, of: int, part: float, largest: bool) -> float:
     return upper(shares(hits, of), part) if largest else max(lower(shares(hits, of), part), 0.0)
 
 
