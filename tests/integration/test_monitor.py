@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.events.evaluation import AnswersCompared
 from tunewheel_contracts.events.lifecycle import ModelPromoted, ServingDesired, Stage
 from tunewheel_contracts.events.production import InferenceCompleted
 from tunewheel_contracts.formats.dataset import ChatMessage
@@ -46,7 +47,10 @@ TAXES = [
 ]
 OVERRIDES = {
     "drift": {"window": WINDOW, "cooldown_completions": 0},
-    "rollout": {"canary": {"min_requests": 10, "deadline_seconds": 600}},
+    "rollout": {
+        "canary": {"min_requests": 10, "deadline_seconds": 600},
+        "shadow": {"min_requests": 500, "max_label_changes": 1},
+    },
 }
 
 
@@ -122,6 +126,12 @@ class Production:
             (self.champion, RouteRole.PRODUCTION, 80), (self.candidate, RouteRole.CANARY, 20), generation=4
         )
 
+    async def begin_shadow(self) -> None:
+        await self.bus.publish(self._promotion(self.candidate, Stage.SHADOW))
+        await self.serve(
+            (self.champion, RouteRole.PRODUCTION, 100), (self.candidate, RouteRole.SHADOW, 100), generation=4
+        )
+
     async def ask(self, texts: Sequence[str], **changes: Any) -> None:
         for text in texts:
             values: dict[str, Any] = {
@@ -165,6 +175,32 @@ async def test_bad_answers_end_a_canary_new_questions_raise_an_alarm_and_bad_inp
     assert drift.causation_id
     assert "tax" in (tmp_path / drift.data.evidence).read_text(), "read where the completions lie"
     assert letter.value == b"{"
+
+
+async def test_people_who_find_a_shadows_answers_worse_end_it(kafka: str, tmp_path: Path, project: str):
+    def ours(event: Envelope[Any]) -> bool:
+        return event.project == project
+
+    async with Bus(kafka) as bus, running(monitor(kafka, tmp_path)):
+        production = Production(bus, project, ObjectStore(tmp_path.as_uri()))
+        await production.begin()
+        await production.begin_shadow()
+        shadow = {"model_id": production.candidate, "role": RouteRole.SHADOW}
+        for text in BELLS[:20]:
+            asked = f"{project}-{production.sent:05}"
+            await production.ask([text])
+            await production.ask([text], **shadow | {"shadow_of": asked, "output": '{"category": "horn"}'})
+        *_, request = await bus.collect(topics.COMPARISONS_REQUESTED, 3, where=ours)
+        pairs = [json.loads((tmp_path / path).read_text())["items"] for path in request.data.pairs]
+        for completion_id in request.data.completion_ids:
+            told = {"project": project, "request_id": request.data.request_id, "preference": "worse"}
+            answer = AnswersCompared(**told, model_id=production.candidate, completion_id=completion_id)
+            await bus.publish(new_event(answer, source="/test"))
+        (judged,) = await bus.collect(topics.ROLLOUT_JUDGED, 1, where=ours)
+    assert [len(some) for some in pairs] == [5, 5, 10]
+    assert {(item["output"], item["candidate"]) for item in pairs[2]} == {(VALID, '{"category": "horn"}')}
+    assert (judged.data.verdict, judged.data.decided_by) == ("failed", "bounds")
+    assert judged.data.reasons[0].startswith("answers: worse in ")
 
 
 async def test_a_candidate_that_answers_nothing_fails_at_its_deadline(
