@@ -136,7 +136,7 @@ def test_a_scorecard_is_shown_whole() -> None:
         "m-1 of desk, against no champion and the base", "this informs and decides nothing",
         "not measured: adapter.files are [gone]", "undecided label_accuracy is 0.7",
         "[bold]cannot be told[/]", "+0.12", "+0.01 … +0.2", "31", "left out: 2 rows, too long",
-        "look 3 of 10", "40 questions",
+        "look 3 at", "40 questions",
         "ix-1, k 3, 12 questions whose document is known: mrr 0.5 (0.25 to 0.75)",
         "advice hybrid: undecided, these questions cannot tell",
     ):  # fmt: skip

@@ -127,7 +127,7 @@ def test_the_events_that_people_cause_have_room_for_a_principal() -> None:
         *("ticket.published", "document.published", "document.withdrawn", "example.published"),
         *("feedback.received", "erasure.requested", "project.declared", "review.submitted"),
         *("train.control", "dataset.requested", "eval.passed", "eval.failed"),
-        *("eval.requested", "review.answered", "model.commanded"),
+        *("eval.requested", "review.answered", "model.commanded", "answers.compared"),
     }
 
 

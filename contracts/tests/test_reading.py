@@ -31,7 +31,8 @@ NOON_MS = int(NOON.timestamp() * 1000)
 TICKET = TicketPublished(project="helpdesk", ticket_id="T-1", body="b")
 SOURCES = ("/tunewheel/ingest", "zendesk", "/tunewheels")
 UNREADABLE = {
-    "adapter-ref method", "alarm.opened detector", "chat-example messages.role", "dataset.requested reason",
+    "adapter-ref method", "alarm.opened detector", "answers.compared preference",
+    "chat-example messages.role", "comparisons.requested stage", "dataset.requested reason",
     "desired-routes routes.adapter.method", "desired-routes routes.role",
     "drift.detected detector", "eval.failed adapter.method",
     "eval.passed adapter.method", "eval.undecided adapter.method", "example.published messages.role",

@@ -116,7 +116,7 @@ def test_a_candidate_that_says_nearly_the_same_needs_nobodys_time(to_show: float
 
 @pytest.mark.parametrize(
     ("text", "missing"),
-    [("shop", "no differing pair was compared by a person: use `tunewheel review`"), (None, "serving.log")],
+    [("shop", "no differing pair was compared by a person: use `tunewheel review"), (None, "serving.log")],
 )
 def test_a_trial_that_shows_nothing_says_at_its_deadline_who_can_give_the_evidence(
     text: str | None, missing: str

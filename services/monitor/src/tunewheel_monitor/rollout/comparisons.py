@@ -254,7 +254,7 @@ def missing(state: Comparisons, to_show: float | None) -> list[str]:
     if not state["differ"][1]:
         return [f"{wanted}: no pairs of answers were seen; the log must hold their texts (serving.log)"]
     few = "" if any(compared(state).values()) else "no differing pair was compared by a person: "
-    return [f"{wanted}: {few}use `tunewheel review`, or the reviews in the console", sentence(state)]
+    return [f"{wanted}: {few}use `tunewheel review list`, or the reviews in the console", sentence(state)]
 
 
 def _corrected(state: Comparisons, pair: dict[str, Any]) -> float:
