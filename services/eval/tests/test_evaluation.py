@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tunewheel_basemodel.locate import BaseModel
 from tunewheel_contracts.erasures import proof_of
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope, new_event
@@ -27,6 +29,8 @@ from tunewheel_contracts.formats.criteria import LOOKS
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.erasure import ErasureFinding
 from tunewheel_contracts.formats.evaluation_plan import Champion
+from tunewheel_contracts.formats.look import Look, look_path
+from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.formats.scorecard import Role, Scorecard
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_eval import evaluation
@@ -44,7 +48,10 @@ from tunewheel_eval.scorecards import refusal
 from tunewheel_eval.settings import Settings
 from tunewheel_runtime.jobs import LeaseLost
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.datasets import put_dataset, trained, versioned
 from tunewheel_testing.log import lease
+
+from .conftest import put_directory
 
 MakeRun = Callable[..., Awaitable[TrainCompleted]]
 
@@ -170,6 +177,49 @@ def asking(serving: ServingDesired | None, **changes: Any) -> Asked:
 
     plain = {"project": "desk", "run_id": "run-1", "request": "once more", **changes}
     return Asked(EvalRequested.model_validate(plain), serving, anybody)
+
+
+async def test_a_run_is_judged_again_by_rows_of_the_newest_version_that_it_never_trained_on(
+    store: ObjectStore,
+    evaluator: Evaluator,
+    tiny_base: BaseModel,
+    adapters: tuple[Path, Path],
+    examples: tuple[ChatExample, ...],
+) -> None:
+    spec, rows = make_spec(), [one.model_dump(mode="json") for one in examples]
+    own = await put_dataset(store, spec, train=rows[4:], holdout=rows[:2])
+    newest = await put_dataset(store, spec, dataset_id="ds-2", train=rows[:1], holdout=rows[1:])
+    base = BaseModelRef(name=str(tiny_base.path), revision=tiny_base.revision)
+    put = await put_directory(store, base, adapters[0], model_id="desk-run-1")
+    first = await evaluator.evaluate(trained(*own, put), None, lease())
+    asked = replace(asking(None), versions={"ds-1": versioned(*own), "ds-2": versioned(*newest)})
+    plan, again = await evaluator.evaluate_again(asked, lease())
+    assert isinstance(again, EvalPassed)
+    assert again.evaluation_id not in (None, first.evaluation_id)
+    assert (again.dataset_id, again.criteria_sha256) == ("ds-1", first.criteria_sha256)
+    card = await read_scorecard(store, again)
+    assert (card.rows_id, card.left_out) == ("ds-2", {"trained on by the run or the champion": 2})
+    assert card.contestants[0].metrics["examples"] == 3
+    look = Look.model_validate_json(await store.read(look_path("desk", plan.scorecard_id)) or b"")
+    assert look.rows == ("rec-1", "rec-2", "rec-3")
+    # what was measured lies where an erasure in that version looks for it
+    assert [path for path in await store.list("measurements") if "/ds-2/" in path]
+    assert await evaluator.evaluate_again(asked, lease()) == (plan, again)
+
+
+async def test_a_run_that_trained_on_all_rows_of_a_version_is_undecided_by_them(
+    make_run: MakeRun, evaluator: Evaluator, store: ObjectStore, examples: tuple[ChatExample, ...]
+) -> None:
+    run = await make_run()  # of which all rows train as well
+    manifest = await read_manifest(store, run.dataset)
+    await pin(store, make_plan(run, manifest, None, regression=run.dataset))
+    rows = [one.model_dump(mode="json") for one in examples]
+    newest = await put_dataset(store, manifest.spec, dataset_id="ds-2", train=rows, holdout=rows)
+    asked = replace(asking(None), versions={"ds-2": versioned(*newest)})
+    _, verdict = await evaluator.evaluate_again(asked, lease())
+    assert isinstance(verdict, EvalUndecided)
+    assert verdict.field == "holdout"
+    assert await store.list("looks/desk") == []
 
 
 async def test_judging_again_costs_no_generation_where_all_rows_are_known(

@@ -27,7 +27,7 @@ from tunewheel_eval.measurement import (
     example_key,
 )
 from tunewheel_eval.page import make_page
-from tunewheel_eval.plan import make_plan, pin, pin_later, read_manifest
+from tunewheel_eval.plan import RowsOf, make_plan, pin, pin_later, read_manifest
 from tunewheel_eval.repeats import repeat_key
 from tunewheel_runtime.store import ObjectStore
 
@@ -104,6 +104,20 @@ async def test_outputs_on_the_erased_go_and_those_on_others_stay(
     assert again is not None
     assert again.records == 2
     assert again.event_id() == proof.event_id() != asked.data.event_id()
+
+
+async def test_outputs_on_rows_of_another_version_go_with_that_version(
+    make_run: MakeRun, store: ObjectStore, examples: tuple[ChatExample, ...]
+) -> None:
+    run, newest = await make_run(holdout=examples[3:]), await make_run(run_id="run-2", dataset_id="ds-2")
+    manifest = await read_manifest(store, run.dataset)
+    rows = RowsOf("ds-2", newest.dataset)
+    plan = await pin(store, make_plan(run, manifest, None, regression=run.dataset, rows=rows))
+    line = json.dumps({"example_id": examples[2].example_id, "prompt": PERSON}).encode() + b"\n"
+    path = await store.put(generations_path(plan.scorecard_id, line), line)
+    proof = await forget(await curates(store, "ds-2"), store)
+    assert proof is not None
+    assert (proof.records, await store.exists(path.path)) == (1, False)
 
 
 async def test_what_a_model_answered_again_or_with_passages_goes_too(

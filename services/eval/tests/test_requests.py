@@ -7,17 +7,24 @@ from typing import Any
 
 import pytest
 from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.event import new_event
+from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.evaluation import EvalRequested
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
+from tunewheel_contracts.formats.scorecard import Scorecard
+from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_eval.passages.looking_up import LookUp
 from tunewheel_eval.plan import make_plan, pin, read_manifest, read_plans
-from tunewheel_eval.requests import Asked, plan_again
+from tunewheel_eval.requests import Asked, Versions, plan_again
 from tunewheel_eval.scorecards import verdict_of
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.datasets import put_dataset, versioned
+
+from .conftest import make_spec
 
 SET = ArtifactRef(path="regression/set.jsonl", sha256="1" * 64, size_bytes=1)
 OTHERS = [{"metric": "valid_output", "minimum": 0.5}]
@@ -68,6 +75,58 @@ async def test_a_run_is_judged_against_whoever_is_in_production_when_the_request
     assert await read_plans(store, "run-1") == [first, plan]
 
 
+async def built(store: ObjectStore, *names: str, **changes: Any) -> dict[str, DatasetVersioned]:
+    """Put versions into the store; return them as eval knows them."""
+    made = [await put_dataset(store, make_spec(**changes), dataset_id=name) for name in names]
+    known = Versions()
+    for _ in range(2):  # an event may come twice
+        for one in made:
+            known.apply(new_event(versioned(*one), source="/test"))
+    return known.of("desk")
+
+
+async def test_a_person_s_request_is_judged_by_the_newest_version_s_rows_and_the_registry_s_by_the_run_s(
+    first: EvaluationPlan, store: ObjectStore
+) -> None:
+    versions = await built(store, "ds-2", "ds-3")
+    plan = await again(store, Asked(request(), None, operator, versions=versions))
+    assert (plan.rows_id, plan.rows_of, plan.rows) == ("ds-3", "ds-3", versions["ds-3"].manifest)
+    assert (plan.dataset_id, plan.dataset, plan.informs) == (first.dataset_id, first.dataset, None)
+    assert plan.criteria_sha256 == first.criteria_sha256
+    named = Asked(request(dataset_id="ds-2"), None, operator, versions=versions)
+    assert (await again(store, named)).rows_id == "ds-2"
+    own = Asked(request(dataset_id="ds-1"), None, operator, versions=versions)
+    assert await again(store, own) == first
+    assert "rows" not in first.model_dump(mode="json")
+    # delivered again, after another version was built
+    versions |= await built(store, "ds-4")
+    assert await again(store, Asked(request(), None, stranger, versions=versions)) == plan
+    card = Scorecard(
+        scorecard_id=first.scorecard_id, project="desk", run_id="run-1", model_id="m", dataset_id="ds-1",
+        criteria_sha256=first.criteria_sha256, contestants=(), comparisons=(), checks=(), passed=True,
+    )  # fmt: skip
+    passed = verdict_of(first, card, first.dataset).event_id()
+    assert await again(store, Asked(request(request=passed), None, stranger, versions=versions)) == first
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "reason"),
+    [
+        ("ds-9", {}, "names no dataset version of 'desk'"),
+        (None, {"task": {"system_prompt": "Be brief."}}, "has another task"),
+        ("ds-2", {"task": {"system_prompt": "Be brief."}}, "name ds-1 to judge by the run's own rows"),
+    ],
+)
+async def test_rows_of_a_version_that_is_not_there_or_has_another_task_are_refused(
+    name: str | None, changes: dict[str, Any], reason: str, first: EvaluationPlan, store: ObjectStore
+) -> None:
+    versions = await built(store, "ds-2", **changes)
+    with pytest.raises(InvalidEvent, match=reason) as caught:
+        await again(store, Asked(request(dataset_id=name), None, operator, versions=versions))
+    assert caught.value.field == "dataset_id"
+    assert await read_plans(store, "run-1") == [first]
+
+
 async def test_where_nobody_came_between_it_is_the_same_evaluation(
     first: EvaluationPlan, store: ObjectStore
 ) -> None:
@@ -84,8 +143,6 @@ async def test_other_criteria_make_another_evaluation(first: EvaluationPlan, sto
 async def test_the_registry_asks_by_the_id_of_a_pass_and_nobody_else_without_a_role(
     first: EvaluationPlan, store: ObjectStore
 ) -> None:
-    from tunewheel_contracts.formats.scorecard import Scorecard
-
     card = Scorecard(
         scorecard_id=first.scorecard_id, project="desk", run_id="run-1", model_id="m", dataset_id="ds-1",
         criteria_sha256=first.criteria_sha256, contestants=(), comparisons=(), checks=(), passed=True,
@@ -128,8 +185,6 @@ async def test_what_a_person_asks_about_the_model_in_production_informs(
 async def test_a_request_that_cannot_be_met_is_refused_with_its_field(
     changes: dict[str, Any], field: str, make_run: MakeRun, store: ObjectStore
 ) -> None:
-    from tunewheel_contracts.formats.spec import ProjectSpec
-
     free = {"project": "desk", "base_model": "tiny", "task": {"system_prompt": "s"}}
     spec = ProjectSpec.model_validate(free | {"criteria": [{"metric": "rouge_l", "minimum": 0}]})
     run = await make_run(spec)

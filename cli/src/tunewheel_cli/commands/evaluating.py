@@ -58,6 +58,13 @@ async def judge(
         Path | None,
         typer.Option(help="YAML file with other criteria: the scorecard informs, and decides nothing."),
     ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="Version whose held-out rows are used, where the run did not train on them.",
+            show_default="the newest",
+        ),
+    ] = None,
     reason: Annotated[str, typer.Option(help="Why; it stands in the request.")] = "",
     timeout_seconds: Annotated[
         float, typer.Option("--timeout", help="Seconds to wait for the scorecard.")
@@ -65,7 +72,7 @@ async def judge(
     request: Request = None,
     store: Store = None,
 ) -> None:
-    """Judge a run again, against whoever is in production now."""
+    """Judge a run again, against whoever is in production now, by rows that it never saw."""
     from tunewheel_contracts.event import new_event
     from tunewheel_contracts.events.evaluation import EvalRequested
     from tunewheel_runtime.store import ObjectStore
@@ -79,7 +86,7 @@ async def judge(
         first = await read_plan(place, run)
         data = EvalRequested(
             project=first.project, run_id=run, criteria=wanted, reason=reason,
-            request=request or str(uuid.uuid4()), principal=reach.principal(),
+            request=request or str(uuid.uuid4()), principal=reach.principal(), dataset_id=dataset,
         )  # fmt: skip
         event = new_event(data, source=SOURCE)
         judged = await judge_again(reach.client_options(), place, event, timeout_seconds=timeout_seconds)

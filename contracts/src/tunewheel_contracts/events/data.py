@@ -216,6 +216,6 @@ DATASET_VERSIONED = TopicSpec(
     ("curate",),
     ("curate", "train", "registry", "monitor"),
     4,
-    replayed_by=("curate", "registry", "monitor"),
+    replayed_by=("curate", "registry", "monitor", "eval"),
 )
 DATASET_REJECTED = TopicSpec(DatasetRejected, ("curate",), ("curate", "monitor"), 1, replayed_by=("monitor",))

@@ -80,12 +80,13 @@ class EvalUndecided(_Verdict):
 
 
 class EvalRequested(Event):
-    """Requests another evaluation of a run: against a later champion, or by other criteria."""
+    """Requests another evaluation of a run: against a later champion, by other criteria, or by the held-out
+    rows of another version."""
 
     type: ClassVar[str] = "eval.requested"
     subject_field: ClassVar[str] = "run_id"
     identity_fields: ClassVar[tuple[str, ...]] = ("against", "criteria", "request")
-    identity_when_given: ClassVar[tuple[str, ...]] = ("principal",)
+    identity_when_given: ClassVar[tuple[str, ...]] = ("principal", "dataset_id")
 
     project: Slug
     run_id: Slug
@@ -98,6 +99,9 @@ class EvalRequested(Event):
     """Distinguishes repeated requests: the id of the causing event, or a text chosen by a person."""
     reason: Text = ""
     principal: OptionalPrincipal = None
+    dataset_id: Annotated[Slug | None, Field(exclude_if=lambda name: name is None)] = None
+    """The version whose held-out rows are used, without those that the run trained on. None: the newest
+    version's where a person asks, the run's own version's where the registry asks."""
 
 
 class ReviewRequested(_Verdict):

@@ -55,6 +55,11 @@ class EvaluationPlan(Frozen):
     completes: Annotated[Slug | None, Field(exclude_if=operator.not_)] = None
     """An earlier evaluation of the same contestants by the same criteria, whose scorecard lacks the four
     cells. This evaluation measures the cells."""
+    rows: Annotated[ArtifactRef | None, Field(exclude_if=operator.not_)] = None
+    """Manifest of the dataset version whose held-out rows are used. Rows that the run or the champion trained
+    on are left out. None: the run's own version."""
+    rows_id: Annotated[Slug | None, Field(exclude_if=operator.not_)] = None
+    """The ``dataset_id`` of ``rows``. It is part of ``evaluation_id``."""
     spent: Annotated[Fraction, Field(exclude_if=operator.not_)] = 0
     """How much worse than the best champion so far the champion may be, as a share of questions
     (``serving.desired``). It makes margins against the champion smaller. Part of ``evaluation_id`` unless
@@ -72,6 +77,11 @@ class EvaluationPlan(Frozen):
         if self.completes:
             return "for cells that an earlier scorecard lacks: this informs and decides nothing"
         return None
+
+    @property
+    def rows_of(self) -> str:
+        """The ``dataset_id`` of the version whose held-out rows are used."""
+        return self.rows_id or self.dataset_id
 
     @property
     def contestants(self) -> dict[Role, AdapterRef | None]:

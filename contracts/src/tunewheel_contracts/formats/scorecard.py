@@ -162,6 +162,8 @@ class Scorecard(Frozen):
     unvalidated: Annotated[int, Field(ge=0, exclude_if=operator.not_)] = 0
     """Number of held-out answers that no expert validated. The verdict says how far models agree with
     them."""
+    rows_id: Annotated[Slug | None, Field(exclude_if=operator.not_)] = None
+    """The version whose held-out rows were used, if not ``dataset_id``."""
     spent: Annotated[Fraction, Field(exclude_if=operator.not_)] = 0
     """How much of a margin against the champion may be lost already, as a share of questions."""
     retrieval: Annotated[RetrievalScores | None, Field(exclude_if=operator.not_)] = None

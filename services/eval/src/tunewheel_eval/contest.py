@@ -50,6 +50,8 @@ class Contest:
     directory: Path
     tasks: tuple[AskedTask, ...] = ()
     looked: LookedUp | None = None
+    trained_on: int = 0
+    """The number of held-out rows that are left out because the run or the champion trained on them."""
 
     @property
     def examples(self) -> tuple[ChatExample, ...]:
@@ -151,7 +153,11 @@ async def known_of(contest: Contest, store: ObjectStore, settings: Settings) -> 
     """Return stored rows of every contestant that were measured in the same way."""
     champion = contest.plan.champion
     # The base and the champion were measured on the champion's dataset, when it was the candidate.
-    likely = [contest.plan.dataset_id, *([champion.dataset_id] if champion and champion.dataset_id else [])]
+    likely = [
+        contest.plan.rows_of,
+        contest.plan.dataset_id,
+        *([champion.dataset_id] if champion and champion.dataset_id else []),
+    ]
     found: dict[Role, Measurement] = {}
     for role, adapter in contest.plan.contestants.items():
         header = Header(

@@ -39,6 +39,7 @@ from tunewheel_eval.requests import Asked, plan_again
 from tunewheel_eval.reviews import after_review, read_scorecard
 from tunewheel_eval.scorecards import Verdict, refusal, verdict_of, worn_out
 from tunewheel_eval.settings import Settings
+from tunewheel_eval.unseen import unseen
 from tunewheel_eval.worker_process import WORKER, Stopped, run_worker
 
 log = structlog.get_logger(__name__)
@@ -166,8 +167,12 @@ class Evaluator:
                 await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
     async def _contest(self, plan: EvaluationPlan, manifest: DatasetManifest) -> Contest:
-        examples = await read_holdout(self._store, manifest.holdout)
-        examples = await self._erased.left_of(examples, plan.project, plan.dataset_id, self._store)
+        source = manifest if plan.rows is None else await read_manifest(self._store, plan.rows)
+        held_out = await read_holdout(self._store, source.holdout)
+        examples = held_out = await self._erased.left_of(held_out, plan.project, plan.rows_of, self._store)
+        if plan.rows is not None:
+            champion = plan.champion.dataset_id if plan.champion else None
+            examples = await unseen(self._store, held_out, own=manifest, champion=champion)
         fresh = await self._looks.fresh(
             examples,
             project=plan.project,
@@ -186,7 +191,8 @@ class Evaluator:
             before=manifest.index or (first.index if first is not None else None),
             needed=bool(about_passages(asked_for(plan, manifest), manifest.spec.retrieval)),
         )
-        return Contest(plan, manifest, fresh, items, directory, tasks, looked)
+        left_out = len(held_out) - len(examples)
+        return Contest(plan, manifest, fresh, items, directory, tasks, looked, left_out)
 
     async def _play(self, contest: Contest, lease: Lease) -> Scorecard:
         scorecard: Scorecard | None = None
@@ -212,7 +218,7 @@ class Evaluator:
             AttemptsSpent: this was the last attempt, or no attempt was left.
             UnfitCandidate: no example is left to measure on, or see ``run_worker``.
         """
-        if not contest.examples and contest.fresh.spent:
+        if not contest.examples and (contest.fresh.spent or contest.trained_on):
             return worn_out(contest.plan)
         if not contest.examples:
             raise UnfitCandidate(
@@ -245,7 +251,7 @@ class Evaluator:
             self._metrics.saw(progress, contest.plan.scorecard_id)
             if progress.done == progress.total:
                 measurement = await asyncio.to_thread(_read, contest, progress.role)
-                await keep_measurement(self._store, measurement, dataset_id=contest.plan.dataset_id)
+                await keep_measurement(self._store, measurement, dataset_id=contest.plan.rows_of)
 
         try:
             await run_worker(contest.job_path, lost=lease.lost, on_progress=on_progress, worker=self._worker)

@@ -153,7 +153,7 @@ async def _files_of(
     if version is None:
         return []
     names, keys = await _erased(version, records, store)
-    plans = [one for one in await _plans(store) if one.dataset_id == dataset_id]
+    plans = [one for one in await _plans(store) if one.rows_of == dataset_id]
     written = await _written(plans, store)
     if names is not None and records is not None:
         lines = [json.loads(line) for data in written.values() for line in data.splitlines()]
@@ -240,7 +240,7 @@ async def _plans(store: ObjectStore) -> list[EvaluationPlan]:
 
 async def _asked_with_passages(project: str, store: ObjectStore) -> set[str]:
     """Return the dataset versions of ``project`` whose questions were asked with passages."""
-    return {one.dataset_id for one in await _plans(store) if one.project == project and one.index is not None}
+    return {one.rows_of for one in await _plans(store) if one.project == project and one.index is not None}
 
 
 async def _written(plans: Sequence[EvaluationPlan], store: ObjectStore) -> dict[str, bytes]:

@@ -24,7 +24,7 @@ from tunewheel_runtime.service import Lease, Service
 from tunewheel_eval.evaluation import Evaluator
 from tunewheel_eval.forgetting import Erased, erase_corrections, forget
 from tunewheel_eval.plan import champion_of
-from tunewheel_eval.requests import Asked
+from tunewheel_eval.requests import Asked, Versions
 from tunewheel_eval.reviewing.answers import Answers
 from tunewheel_eval.reviewing.asking import Notices, Verdict, ask
 from tunewheel_eval.reviewing.deciding import Reviews
@@ -41,6 +41,8 @@ def register(
     service.check(topics.SERVING_DESIRED)
     indexes = service.view(topics.INDEX_VERSIONED)
     proofs = service.replay((topics.ERASURE_COMPLETED,), erased.apply)
+    versions = Versions()
+    built = service.replay((topics.DATASET_VERSIONED,), versions.apply)
 
     async def desired_now(project: str) -> ServingDesired | None:
         await serving.refresh()
@@ -80,12 +82,14 @@ def register(
     async def on_eval_requested(event: Envelope[EvalRequested], lease: Lease) -> Envelope[Verdict] | None:
         async def judge() -> tuple[EvaluationPlan, Verdict | None]:
             desired = await desired_now(event.project)
-            asked = Asked(event.data, desired, may_ask, await newest_index(event.project))
+            await built.refresh()
+            index, known = await newest_index(event.project), versions.of(event.project)
+            asked = Asked(event.data, desired, may_ask, index, known)
             return await evaluator.evaluate_again(asked, lease)
 
         plan, judged = await requests.take(event.data.run_id, lease, judge)
         verdict = await ask(service.store, judged) if judged is not None else None
-        await forget_late(plan.project, plan.dataset_id)
+        await forget_late(plan.project, plan.rows_of)
         return service.new(verdict, cause=event) if verdict is not None else None
 
     async def may_review(said: ReviewSubmitted | ReviewAnswered) -> None:

@@ -31,6 +31,7 @@ from tunewheel_eval.passages.scores import Answers, retrieval_scores
 from tunewheel_eval.repeats import repeat_spreads
 from tunewheel_eval.scorecards import Clustered, build_scorecard, seed_of, worn_out
 from tunewheel_eval.slices import slices_by
+from tunewheel_eval.unseen import TRAINED_ON
 
 LARGEST_SHARE = 0.05
 """The share of the held-out rows, and of the general items, that may be left out. One row may always be."""
@@ -162,7 +163,9 @@ class Judged:
             of_items(self.kept.items),
             looks=fresh.looks,
             repeat_spreads=spreads,
-            left_out=self.kept.left_out | ({SPENT: fresh.spent} if fresh.spent else {}),
+            left_out=self.kept.left_out
+            | ({SPENT: fresh.spent} if fresh.spent else {})
+            | ({TRAINED_ON: contest.trained_on} if contest.trained_on else {}),
             unvalidated=sum(one.trust != Trust.EXPERT for one in self.kept.examples),
             tasks={one.rows: one.clusters() for one in contest.tasks}
             | {"retrieval": holdout[self._labelled()]},

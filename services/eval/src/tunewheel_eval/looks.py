@@ -22,8 +22,9 @@ from tunewheel_runtime.store import ObjectStore
 SPENT = "looked at too often"
 """The reason in ``Scorecard.left_out``."""
 WORN_OUT = (
-    "every held-out row was looked at for as many verdicts as evaluation.looks allows, or is retired, and "
-    "tells nothing any more; publish new records and build another version, which holds out others"
+    "every held-out row was looked at for as many verdicts as evaluation.looks allows, is retired, or was "
+    "trained on, and tells nothing any more; publish new records and build another version, which holds out "
+    "others"
 )
 
 

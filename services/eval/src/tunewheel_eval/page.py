@@ -154,6 +154,7 @@ def _facts(scorecard: Scorecard) -> Iterable[str]:
     facts: list[tuple[str, object]] = [
         ("run", scorecard.run_id),
         ("dataset version", scorecard.dataset_id),
+        ("held-out rows of the dataset version", scorecard.rows_id),
         ("evaluation", scorecard.evaluation_id),
         ("criteria (SHA-256)", scorecard.criteria_sha256),
         ("looks at these rows, this one included", scorecard.looks),

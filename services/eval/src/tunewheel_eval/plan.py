@@ -8,6 +8,7 @@ against the same contestants and gives the same scorecard. The plan of a run's f
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from pydantic import ValidationError
 from tunewheel_contracts.errors import InvalidEvent, InvalidSpec, first_complaint
@@ -37,6 +38,13 @@ SCORING = 4
 gets a new scorecard, from the rows that were measured before."""
 CELLS = 1
 """The same for the retrieval part of a scorecard."""
+
+
+class RowsOf(NamedTuple):
+    """The dataset version whose held-out rows are used."""
+
+    dataset_id: str
+    manifest: ArtifactRef
 
 
 def champion_of(desired: ServingDesired | None, *, candidate_id: str) -> Champion | None:
@@ -69,6 +77,7 @@ def make_plan(
     index: IndexVersioned | None = None,
     completes: str | None = None,
     spent: float = 0.0,
+    rows: RowsOf | None = None,
 ) -> EvaluationPlan:
     """Return the plan by which ``run`` is judged.
 
@@ -78,6 +87,7 @@ def make_plan(
     - ``in_production``: the candidate serves, so the scorecard only informs.
     - ``index``: the project's newest index version; ignored if the project retrieves nothing.
     - ``completes``: an evaluation that is equal otherwise, whose scorecard lacks cells. Its verdict stays.
+    - ``rows``: the version whose held-out rows are used, if not the run's own.
     - ``spent``: how much of a margin against the champion may be lost already; 0 without a champion.
 
     Raises:
@@ -106,6 +116,8 @@ def make_plan(
         cause["completes"] = completes
     if spent := spent if champion else 0.0:
         cause["spent"] = spent
+    if rows is not None:
+        cause["rows"] = rows.dataset_id
     evaluation_id = content_id("evaluation", cause)
     return EvaluationPlan(
         project=run.project,
@@ -126,6 +138,8 @@ def make_plan(
         index_id=index.index_id if index is not None else None,
         completes=completes,
         spent=spent,
+        rows=rows.manifest if rows is not None else None,
+        rows_id=rows.dataset_id if rows is not None else None,
     )
 
 

@@ -13,7 +13,7 @@ from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan, Evaluati
 from tunewheel_retrieval.opening import is_deleted
 from tunewheel_runtime.store import ObjectStore
 
-from tunewheel_eval.plan import make_plan, pin_later, read_plan
+from tunewheel_eval.plan import RowsOf, make_plan, pin_later, read_plan
 from tunewheel_eval.reviews import read_scorecard
 
 
@@ -55,6 +55,7 @@ async def _successor(
             index=newest,
             completes=plan.completes,
             spent=plan.spent,
+            rows=RowsOf(plan.rows_of, plan.rows) if plan.rows else None,
         )
         later = await pin_later(store, made)
         named = EvaluationRequest(evaluation_id=str(later.evaluation_id))

@@ -6,11 +6,15 @@ again, maybe after the champion changed, leads to the same evaluation.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.evaluation import EvalPassed, EvalRequested
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.events.retrieval import IndexVersioned
@@ -27,6 +31,7 @@ from tunewheel_runtime.store import ObjectStore
 from tunewheel_eval.passages.looking_up import LookUp
 from tunewheel_eval.passages.scores import NO_ROWS
 from tunewheel_eval.plan import (
+    RowsOf,
     champion_of,
     is_in_production,
     make_plan,
@@ -49,6 +54,24 @@ class Asked:
     """Raises InvalidEvent unless the person may ask now."""
     index: IndexVersioned | None = None
     """The project's newest index version."""
+    versions: dict[str, DatasetVersioned] = field(default_factory=dict[str, DatasetVersioned])
+    """The project's dataset versions by ``dataset_id``, the oldest first."""
+
+
+class Versions:
+    """A fold over ``dataset.versioned``. Applying an event twice changes nothing."""
+
+    def __init__(self) -> None:
+        self._of: defaultdict[str, dict[str, DatasetVersioned]] = defaultdict(dict)
+
+    def apply(self, event: Envelope[Any]) -> None:
+        """Apply one event."""
+        if isinstance(event.data, DatasetVersioned):
+            self._of[event.data.project].setdefault(event.data.dataset_id, event.data)
+
+    def of(self, project: str) -> dict[str, DatasetVersioned]:
+        """Return the versions of ``project`` by ``dataset_id``, the oldest first."""
+        return dict(self._of.get(project, {}))
 
 
 async def plan_again(
@@ -65,8 +88,9 @@ async def plan_again(
     production; an evaluation must not do that.
 
     Raises:
-        InvalidEvent: the run was never judged, the person may not ask, the criteria do not fit the task, or
-            ``against`` names a model that is not in production.
+        InvalidEvent: the run was never judged, the person may not ask, the criteria do not fit the task,
+            ``against`` names a model that is not in production, or ``dataset_id`` no version with the run's
+            task.
     """
     request = asked.request
     first = await read_plan(store, request.run_id)
@@ -87,6 +111,7 @@ async def plan_again(
     if request.against and not by_registry and (not champion or champion.adapter.model_id != request.against):
         reason = f"{request.against!r} is not in production; leave it out to compare with what is"
         raise InvalidEvent(field="against", reason=reason)
+    rows = None if by_registry else await _rows_of(store, asked, first, manifest)
     make = partial(
         make_plan,
         first,
@@ -98,6 +123,7 @@ async def plan_again(
         in_production=not by_registry and is_in_production(asked.desired, first.adapter.model_id),
         index=asked.index,
         spent=asked.desired.spent if asked.desired else 0.0,
+        rows=rows,
     )
     made = make()
     while not by_registry and await _lacks_cells(store, made):
@@ -109,6 +135,26 @@ async def plan_again(
         note, EvaluationRequest(evaluation_id=str(plan.evaluation_id)).model_dump_json().encode()
     )
     return plan, manifest
+
+
+async def _rows_of(
+    store: ObjectStore, asked: Asked, run: EvaluationPlan, manifest: DatasetManifest
+) -> RowsOf | None:
+    """Return the version whose held-out rows the request is about; None: the run's own."""
+    wanted = asked.request.dataset_id or next(reversed(asked.versions), run.dataset_id)
+    if wanted == run.dataset_id:
+        return None
+    if (version := asked.versions.get(wanted)) is None:
+        reason = f"{wanted!r} names no dataset version of {run.project!r}; leave it out for the newest"
+        raise InvalidEvent(field="dataset_id", reason=reason)
+    other = await read_manifest(store, version.manifest)
+    if other.spec.task != manifest.spec.task:
+        reason = (
+            f"{wanted} has another task (prompt, schema or rules) than {run.dataset_id}, which the run was "
+            f"trained on; name {run.dataset_id} to judge by the run's own rows"
+        )
+        raise InvalidEvent(field="dataset_id", reason=reason)
+    return RowsOf(version.dataset_id, version.manifest)
 
 
 async def _lacks_cells(store: ObjectStore, plan: EvaluationPlan) -> bool:

@@ -215,6 +215,7 @@ def _names(plan: EvaluationPlan) -> dict[str, Any]:
         "dataset_id": plan.dataset_id,
         "criteria_sha256": plan.criteria_sha256,
         "evaluation_id": plan.evaluation_id,
+        "rows_id": plan.rows_id,
     }
 
 

@@ -12,6 +12,7 @@ from tunewheel_contracts.formats.review import ReviewSet
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_eval.artifacts import StoredFile
+from tunewheel_eval.plan import read_plan
 from tunewheel_eval.reviewing.cases import (
     FOLDER,
     Cases,
@@ -70,7 +71,10 @@ async def _reviews_on(dataset_id: str, cases: Cases, store: ObjectStore) -> list
     found: list[str] = []
     for review_id in await store.folders(FOLDER):
         case = await cases.read(review_id)
-        if case is not None and case.requested.dataset_id == dataset_id:
+        if case is None:
+            continue
+        plan = await read_plan(store, case.requested.run_id, case.requested.evaluation_id)
+        if dataset_id == (plan.rows_of if plan is not None else case.requested.dataset_id):
             found.append(review_id)
     return found
 
