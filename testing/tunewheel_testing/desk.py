@@ -18,6 +18,9 @@ CHECK = {
     "criterion": {"metric": "rouge_l", "minimum": 0.1}, "observed": 0.5, "passed": True,
     "reason": "0.5 >= 0.1",
 }  # fmt: skip
+ANSWERS = {
+    "figure": "answers", "candidate": 0.0, "champion": 0.0, "low": -0.1, "high": 0.04, "margin": 0.05,
+}  # fmt: skip
 
 
 class Desk:
@@ -101,12 +104,16 @@ class Desk:
         return self.say("eval.undecided", cause, **(verdict | told))
 
     def judged(
-        self, n: int, stage: str, verdict: str, generation: int = 0, decided_by: str | None = None
-    ) -> Envelope[Any]:
+        self, n: int, stage: str, verdict: str, generation: int = 0, decided_by: str | None = None,
+        compared: bool = True,
+    ) -> Envelope[Any]:  # fmt: skip
+        """A judgement of a trial; ``compared``: in shadow, its answers were compared with the champion's."""
+        bounds = (ANSWERS,) if compared and stage == "shadow" else ()
         reasons = ("invalid outputs rose by 0.4",) if verdict == "failed" else ()
         return self.say(
             "rollout.judged", model_id=self.model_id(n), stage=stage, generation=generation, verdict=verdict,
             requests=30, candidate={}, champion={}, reasons=reasons, decided_by=decided_by,
+            bounds=bounds,
         )  # fmt: skip
 
     def commanded(

@@ -24,6 +24,7 @@ from tunewheel_registry.decision import decide
 from tunewheel_registry.lifecycle import apply
 from tunewheel_registry.state import State
 
+from tunewheel_testing.desk import ANSWERS
 from tunewheel_testing.story import Story, model_of
 
 turn_id_of = cache(identity.turn_id_of)
@@ -277,6 +278,7 @@ class World:
                 stage=stage,
                 verdict=verdict,
                 decided_by=by,
+                bounds=[ANSWERS] if self.dice.random() < 0.8 else [],
                 generation=self.state.generation,
             )
         )

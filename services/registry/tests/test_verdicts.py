@@ -65,6 +65,16 @@ def test_a_trial_that_shows_enough_leads_to_canary_where_nothing_need_be_shown(d
     assert log.stages() == {1: "retired", 2: "production"}
 
 
+def test_a_trial_whose_answers_nobody_compared_leads_nowhere(desk: Any):
+    """A monitor of an earlier release judges such a trial by errors, form and latency alone."""
+    log = with_champion(desk, desk.undecided(2))
+    (step,) = log.play(desk.judged(2, "shadow", "passed", compared=False))
+    assert (step.to_stage, "its answers were not compared" in step.reason) == (Stage.RETIRED, True)
+    plain = with_champion(Desk(rollout=RolloutSpec(shadow=ShadowPolicy(enabled=True))))
+    plain.play(desk.judged(1, "shadow", "passed", compared=False))
+    assert plain.stages() == {1: "canary"}
+
+
 def test_a_trial_that_shows_nothing_within_its_budget_retires_the_model_with_the_reason(desk: Any):
     log = with_champion(desk, desk.undecided(2))
     log.play(desk.judged(2, "shadow", "failed", decided_by="deadline"))

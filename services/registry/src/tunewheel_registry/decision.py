@@ -158,6 +158,13 @@ def _after_judgement(
             yield rollback(state, model, trigger.id, reason, "rollout")
         return
     reason = f"held up over {judged.requests} requests in {stage.value}"
+    if model.is_doubted and all(bound.figure != ANSWERS for bound in judged.bounds):
+        # A monitor of an earlier release judges errors, form and latency alone.
+        reason += (
+            ", but its answers were not compared, as its undecided evaluation asks; promote it by command"
+        )
+        yield promotion(state, model, Stage.RETIRED, trigger.id, reason, decided_by="rollout")
+        return
     kept, gain = obstacle(state, model), gain_of(judged.bounds)
     measured = {} if gain is None else {"gain": gain}
     if kept is None:
