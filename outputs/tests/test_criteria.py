@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 from tunewheel_contracts.errors import InvalidSpec
-from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
+from tunewheel_contracts.formats.judge import JudgeSpec
+from tunewheel_contracts.formats.spec import EvaluationSpec, ProjectSpec, TaskSpec
 from tunewheel_outputs.criteria import check_criteria, hardly_decided, level_of, unmeasurable
 
 
@@ -50,6 +51,30 @@ def test_criteria_that_cannot_be_met_are_refused(criterion: dict[str, Any], fiel
         check_criteria(spec(criterion))
     assert caught.value.field == field
     assert word in caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("criterion", "judge", "field"),
+    [
+        ({"metric": "judged", "minimum": 0.5}, False, "evaluation.judge"),
+        ({"metric": "judged", "significance": 0.05}, True, "criteria.1.minimum"),
+        ({"metric": "judged", "minimum": 0.5, "over_champion": 0}, True, "criteria.1.over_champion"),
+        ({"metric": "judged", "minimum": 1.5}, True, "criteria.1.minimum"),
+        ({"metric": "judged", "minimum": 0.5}, True, None),
+        ({"metric": "perplexity", "maximum": 9}, False, None),
+    ],
+)
+def test_a_criterion_on_the_judge_needs_a_judge_and_a_minimum(
+    criterion: dict[str, Any], judge: bool, field: str | None
+) -> None:
+    named = JudgeSpec(base_url="http://judge.example/v1", model="m") if judge else None
+    asked = spec(criterion).model_copy(update={"evaluation": EvaluationSpec(judge=named)})
+    if field is None:
+        return check_criteria(asked)
+    with pytest.raises(InvalidSpec) as caught:
+        check_criteria(asked)
+    assert caught.value.field == field
+    return None
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,7 @@ def test_every_metric_scores_every_answer(output: str) -> None:
 
 def test_each_metric_says_what_it_is_and_has_a_case() -> None:
     elsewhere = {"perplexity", "perplexity_per_character", "regression_accuracy"}
-    elsewhere |= {"groundedness", "recall_at_k", "mrr", "ndcg"}
+    elsewhere |= {"groundedness", "judged", "recall_at_k", "mrr", "ndcg"}
     assert set(known_metrics()) == {name for name, *_ in CASES} | elsewhere
     for name, metric in known_metrics().items():
         assert Path(metrics.__path__[0], f"{name}.py").is_file()
@@ -199,8 +199,9 @@ def test_each_metric_says_what_it_is_and_has_a_case() -> None:
 
 def test_only_what_a_task_has_all_for_is_measured() -> None:
     assert set(metrics_for(task())) == {
-        "answer_length", "chrf", "groundedness", "mrr", "ndcg", "perplexity", "perplexity_per_character",
-        "recall_at_k", "regression_accuracy", "rouge_1", "rouge_2", "rouge_l", "semantic_similarity",
+        "answer_length", "chrf", "groundedness", "judged", "mrr", "ndcg", "perplexity",
+        "perplexity_per_character", "recall_at_k", "regression_accuracy", "rouge_1", "rouge_2", "rouge_l",
+        "semantic_similarity",
     }  # fmt: skip
     assert set(metrics_for(BY_JSON)) >= {"exact_fields", "set_match", "valid_output", "numeric_accuracy"}
     assert "invented_terms" in metrics_for(task(), frozenset({"invented_terms"}))

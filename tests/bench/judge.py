@@ -1,6 +1,8 @@
-"""Whether metrics see what is wrong: groundedness on planted contradictions against true paraphrases.
+"""Whether metrics see what is wrong, and whether the judge's interval holds.
 
-The check was developed on half of the documents; the other half is reported.
+Groundedness: planted contradictions against true paraphrases. The check was developed on half of the
+documents; the other half is reported. The judge is simulated: it says what people say with a probability, and
+otherwise something else, mostly in favour of the candidate where it is ``flattering``.
 """
 
 from __future__ import annotations
@@ -12,10 +14,18 @@ from typing import Any
 import numpy as np
 from contradictions import Claim, claims
 from report import write_report
+from tunewheel_eval.judges.error import Reviewed, corrected
 from tunewheel_outputs.claims import supported
 from tunewheel_outputs.grounding import figures_in, grounding
 
 EACH = 60
+SIMULATED = 5_000
+AGREEMENTS = (0.7, 0.8, 0.9, 0.95)
+ERRORS = {"fair": 0.5, "flattering": 0.9}
+VALUES, SHARES = (0.0, 0.5, 1.0), (0.32, 0.2, 0.48)
+DIFFER = 0.6
+"""The share of prompts with two different answers."""
+TRUTH = 0.5 + DIFFER * (float(np.dot(VALUES, SHARES)) - 0.5)
 HALVES = {"developed on": 0, "reported": 1}
 
 
@@ -28,9 +38,45 @@ def main() -> None:
             planted, [supported(one.said, [one.passage]) for one in planted]
         )
         found[f"words and numbers alone, {name}"] = told_apart(planted, [by_words(one) for one in planted])
+    simulated = int(sys.argv[2]) if len(sys.argv) > 2 else SIMULATED
+    found |= {
+        f"judge, {rows} rows, {reviewed} reviewed, {error}": held(rows, reviewed, odds, simulated, seed)
+        for rows in (60, 200)
+        for reviewed in (20, 60)
+        for error, odds in ERRORS.items()
+    }
     for name, figures in found.items():
         print(name, figures, file=sys.stderr, flush=True)
-    write_report("judge", packages=("numpy",), contenders=found, ratios={}, seed=seed)
+    write_report("judge", packages=("numpy",), contenders=found, ratios={}, seed=seed, simulated=simulated)
+
+
+def held(rows: int, reviewed: int, odds: float, rounds: int, seed: int) -> dict[str, Any]:
+    """Return by agreement: the share of 95 % intervals that hold what people would say of all prompts, and
+    their width against that of the interval by people's answers alone."""
+    rng = np.random.default_rng(seed)
+    found: dict[str, Any] = {}
+    for agreement in AGREEMENTS:
+        holds, widths, people_alone = 0, 0.0, 0.0
+        for _ in range(rounds):
+            _, values = compared(rows, agreement, odds, rng)
+            differs = rng.random(rows) < DIFFER
+            people, judge = compared(reviewed, agreement, odds, rng)
+            pairs = [Reviewed(person, said) for person, said in zip(people, judge, strict=True)]
+            interval = corrected(np.where(differs, values, 0.5), differs, np.arange(rows), pairs, alpha=0.025)
+            holds += interval.low <= TRUTH <= interval.high
+            widths += interval.high - interval.low
+            people_alone += 2 * 1.96 * DIFFER * people.std(ddof=1) / reviewed**0.5
+        found[f"agreement {agreement}"] = [round(holds / rounds, 4), round(float(widths / people_alone), 2)]
+    return found
+
+
+def compared(count: int, agreement: float, odds: float, rng: np.random.Generator) -> tuple[Any, Any]:
+    """Return people's values of pairs that differ, and the judge's. ``odds``: how often an error of the judge
+    favours the candidate."""
+    people = rng.choice(VALUES, size=count, p=SHARES)
+    wrong = np.where(rng.random(count) < odds, 1.0, 0.0)
+    wrong = np.where(wrong == people, 0.5, wrong)
+    return people, np.where(rng.random(count) < agreement, people, wrong)
 
 
 def by_words(claim: Claim) -> float:

@@ -9,8 +9,9 @@ import pytest
 from pydantic import ValidationError
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
+from tunewheel_contracts.formats.judge import JudgeSpec
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
-from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.formats.spec import EvaluationSpec, ProjectSpec
 
 KEY = "TUNEWHEEL_TEACHER_KEY"
 
@@ -82,6 +83,26 @@ def test_an_endpoint_of_embeddings_is_held_to_the_same_list(
     with pytest.raises(InvalidSpec, match="TUNEWHEEL_SPEC_HOSTS") as refused:
         allowed.check(asked)
     assert refused.value.field == f"retrieval.embedding.{field}"
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "field"),
+    [
+        ("https://judge.example/v1", "TUNEWHEEL_JUDGE_KEY", None),
+        ("https://judge.example/v1", "TUNEWHEEL_JUDGE_OTHER", "api_key_env"),
+        ("https://elsewhere.example/v1", None, "base_url"),
+    ],
+)
+def test_a_judge_is_held_to_the_same_list(url: str, key: str | None, field: str | None) -> None:
+    judge = JudgeSpec.model_validate({"base_url": url, "model": "m", "api_key_env": key})
+    allowed = AllowedSources(hosts="judge.example=TUNEWHEEL_JUDGE_KEY")
+    asked = spec().model_copy(update={"evaluation": EvaluationSpec(judge=judge)})
+    if field is None:
+        allowed.check(asked)
+        return
+    with pytest.raises(InvalidSpec, match="TUNEWHEEL_SPEC_HOSTS") as refused:
+        allowed.check(asked)
+    assert refused.value.field == f"evaluation.judge.{field}"
 
 
 def test_a_teacher_that_is_not_asked_may_stay_in_the_spec() -> None:

@@ -163,6 +163,18 @@ def test_criteria_are_hashed_apart_from_the_rest() -> None:
     assert len(hashes | {_spec().criteria_sha256}) == 4
 
 
+def test_a_judge_is_hashed_into_the_criteria_that_name_it() -> None:
+    plain = {"base_url": "http://judge.example/v1", "model": "m"}
+    judges = [plain, plain | {"model": "n"}, plain | {"prompt": "Prefer the shorter."}]
+    named = [{"metric": "judged", "minimum": 0.5}]
+    hashes = {_spec(evaluation={"judge": one}, criteria=named).criteria_sha256 for one in judges}
+    assert len(hashes) == 3
+    moved = plain | {"base_url": "http://elsewhere.example/v1", "min_reviewed": 40}
+    assert _spec(evaluation={"judge": moved}, criteria=named).criteria_sha256 in hashes
+    assert {_spec(evaluation={"judge": one}).criteria_sha256 for one in judges} == {_spec().criteria_sha256}
+    assert "judge" not in _spec().evaluation.model_dump()  # older hashes hold
+
+
 def test_a_spec_keeps_its_hash_and_its_nulls_over_the_wire() -> None:
     spec = _spec()
     again = decode_data(ProjectSpec, spec.model_dump_json().encode())

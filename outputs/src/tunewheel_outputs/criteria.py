@@ -8,6 +8,7 @@ from math import ceil, log, log2
 
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.criteria import LOOKS, Criterion
+from tunewheel_contracts.formats.judge import JUDGED
 from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
 
 from tunewheel_outputs.lm_eval_metric import FORMS, PREFIX, task_of
@@ -115,8 +116,24 @@ def check_criteria(spec: ProjectSpec) -> None:
         if (criterion.significance or 0.0) > MOST_ALPHA:
             reason = f"{criterion.significance:g} is above {MOST_ALPHA:g}: write {MOST_ALPHA:g} or less"
             raise InvalidSpec(field=f"criteria.{number}.significance", reason=reason)
+        _check_judge(spec, criterion, f"criteria.{number}")
         _check_passages(spec, metric, criterion, f"criteria.{number}")
         _check_range(criterion, metric, f"criteria.{number}")
+
+
+def _check_judge(spec: ProjectSpec, criterion: Criterion, place: str) -> None:
+    if criterion.metric != JUDGED:
+        return
+    if spec.evaluation.judge is None:
+        reason = f"is missing, but criteria ask for {JUDGED}; name the judge's base_url and model"
+        raise InvalidSpec(field="evaluation.judge", reason=reason)
+    if criterion.minimum is None:
+        reason = f"is missing: {JUDGED} is the candidate's share against the champion; .5 is equal"
+        raise InvalidSpec(field=f"{place}.minimum", reason=reason)
+    for name in ("over_base", "over_champion"):
+        if getattr(criterion, name) is not None:
+            reason = f"cannot be met: {JUDGED} compares with the champion already; give a minimum instead"
+            raise InvalidSpec(field=f"{place}.{name}", reason=reason)
 
 
 def _check_passages(spec: ProjectSpec, metric: Metric, criterion: Criterion, place: str) -> None:

@@ -299,6 +299,7 @@ def _more(count: int, metric: Measured) -> str:
     nouns = {
         "holdout": ("held-out row", "held-out rows"),
         "regression": ("regression item", "regression items"),
+        "judge": ("reviewed pair", "reviewed pairs"),
         "retrieval": ("question whose document is known", "questions whose document is known"),
     }
     one, several = nouns.get(metric.on, (f"question of {metric.on}", f"questions of {metric.on}"))

@@ -13,6 +13,7 @@ from pydantic import AfterValidator
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.fields import Frozen
 from tunewheel_contracts.formats.example_formats import TeacherSpec
+from tunewheel_contracts.formats.judge import JudgeSpec
 from tunewheel_contracts.formats.retrieval_spec import Embedding, EndpointEmbedding
 from tunewheel_contracts.formats.spec import ProjectSpec
 
@@ -20,13 +21,14 @@ HUB = "huggingface.co"
 DEFAULT_HOSTS = f"{HUB},hf.co"
 TEACHER_FIELD = "dataset.formats.documents.questions.teacher"
 EMBEDDING_FIELD = "retrieval.embedding"
+JUDGE_FIELD = "evaluation.judge"
 REPLAY_FIELD = "dataset.replay.source"
 
 _NAME, _IPV6 = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*", r"[0-9a-f]*:[0-9a-f:.]*"
 _HOST = re.compile(rf"{_NAME}|{_IPV6}")
 _ENTRY = re.compile(
     rf"(?P<host>{_NAME}|\[{_IPV6}\])(?::(?P<port>\d{{1,5}}))?"
-    r"(?:=(?P<key>TUNEWHEEL_(?:TEACHER|EMBEDDING)_[A-Z0-9_]{1,64}))?"
+    r"(?:=(?P<key>TUNEWHEEL_(?:TEACHER|EMBEDDING|JUDGE)_[A-Z0-9_]{1,64}))?"
 )
 
 
@@ -39,8 +41,9 @@ def _are_hosts(value: str) -> str:
     for entry in listed(value):
         if not _ENTRY.fullmatch(entry):
             raise ValueError(
-                f"{entry!r} is not a host: write host, host:port, or either with =TUNEWHEEL_TEACHER_… or "
-                "=TUNEWHEEL_EMBEDDING_…, the variable whose key that host may get; separate several by commas"
+                f"{entry!r} is not a host: write host, host:port, or either with =TUNEWHEEL_TEACHER_…, "
+                "=TUNEWHEEL_EMBEDDING_… or =TUNEWHEEL_JUDGE_…, the variable whose key that host may get; "
+                "separate several by commas"
             )
     return value
 
@@ -60,7 +63,7 @@ Folders = Annotated[str, AfterValidator(_are_folders)]
 
 
 class AllowedSources(Frozen):
-    """The hosts and folders that a spec's teacher, replay and embedding may name."""
+    """The hosts and folders that a spec's teacher, replay, embedding and judge may name."""
 
     hosts: Hosts = DEFAULT_HOSTS
     folders: tuple[str, ...] = ()
@@ -85,6 +88,8 @@ class AllowedSources(Frozen):
             self.check_teacher(questions.teacher)
         if spec.retrieval is not None:
             self.check_embedding(spec.retrieval.embedding)
+        if spec.evaluation.judge is not None:
+            self.check_judge(spec.evaluation.judge)
         if replay is None:
             return
         if "://" in replay.source or os.path.isabs(replay.source):
@@ -108,6 +113,14 @@ class AllowedSources(Frozen):
         """
         if isinstance(embedding, EndpointEmbedding):
             self._check_endpoint(embedding.base_url, embedding.api_key_env, EMBEDDING_FIELD)
+
+    def check_judge(self, judge: JudgeSpec) -> None:
+        """Refuse a judge whose host is not listed, or whose key is not listed for the host.
+
+        Raises:
+            InvalidSpec
+        """
+        self._check_endpoint(judge.base_url, judge.api_key_env, JUDGE_FIELD)
 
     def _check_endpoint(self, url: str, key: str | None, field: str) -> None:
         self.check_url(url, f"{field}.base_url")

@@ -65,6 +65,10 @@ class EvaluationPlan(Frozen):
     (``serving.desired``). It makes margins against the champion smaller. Part of ``evaluation_id`` unless
     0."""
 
+    reviewed: Annotated[Sha256 | None, Field(exclude_if=operator.not_)] = None
+    """Hash of the pairs that people had compared when a later evaluation was asked for, if a criterion is on
+    ``judged``: they measure the judge's error."""
+
     @property
     def informs(self) -> str | None:
         """Why the scorecard only informs and gives no verdict; None: it gives a verdict."""

@@ -11,6 +11,7 @@ from pydantic import Field
 from tunewheel_contracts.fields import ArtifactRef, FiniteFloat, Fraction, Frozen, NonNegative, Sha256, Slug
 from tunewheel_contracts.formats.bundle import Bundle
 from tunewheel_contracts.formats.criteria import Criterion
+from tunewheel_contracts.formats.judge import JudgeReport
 from tunewheel_contracts.formats.retrieval_scores import RetrievalScores
 
 
@@ -168,3 +169,6 @@ class Scorecard(Frozen):
     """How much of a margin against the champion may be lost already, as a share of questions."""
     retrieval: Annotated[RetrievalScores | None, Field(exclude_if=operator.not_)] = None
     """Results about retrieval. None: the project has no retrieval, or there was no index."""
+    judge: Annotated[JudgeReport | None, Field(exclude_if=operator.not_)] = None
+    """How the judge compared the answers. None: the project names no judge, or the judge's replies could not
+    be read."""

@@ -32,6 +32,7 @@ from tunewheel_contracts.formats.data_quality import (
 from tunewheel_contracts.formats.drift_spec import DriftSpec
 from tunewheel_contracts.formats.example_formats import CleaningSpec, FormatsSpec
 from tunewheel_contracts.formats.glossary import Glossary
+from tunewheel_contracts.formats.judge import JUDGED, JudgeSpec
 from tunewheel_contracts.formats.lm_eval import LmEvalTask
 from tunewheel_contracts.formats.output_rules import CitedRule, OutputRule, PatternRule
 from tunewheel_contracts.formats.output_schema import OutputSchema
@@ -196,6 +197,8 @@ class EvaluationSpec(Strict):
     The verdict stays the same. The base's figures that read such texts, such as ``rouge_l``, are
     computed on what was written; the scorecard says of how many answers. Nothing is cut where a criterion
     names such a figure, or people review answers."""
+    judge: Annotated[JudgeSpec | None, Field(exclude_if=operator.not_)] = None
+    """A model that compares the candidate's answers with the champion's, for the metric ``judged``."""
 
     @model_validator(mode="after")
     def _tasks_differ(self) -> Self:
@@ -332,10 +335,15 @@ class ProjectSpec(Strict):
         return self.sha256_of(self.criteria)
 
     def sha256_of(self, criteria: Sequence[Criterion]) -> str:
-        """Hash ``criteria`` together with the tasks that they may be about."""
+        """Hash ``criteria`` together with the tasks and the judge that they may be about."""
         asked: list[Any] = [one.model_dump(mode="json") for one in criteria]
-        tasks = [one.model_dump(mode="json") for one in self.evaluation.lm_eval]
-        return content_sha256({"criteria": asked, "lm_eval": tasks} if tasks else asked)
+        judge = self.evaluation.judge
+        about: dict[str, Any] = {
+            "lm_eval": [one.model_dump(mode="json") for one in self.evaluation.lm_eval],
+            "judge": judge.sha256 if judge and any(one.metric == JUDGED for one in criteria) else None,
+        }
+        about = {name: value for name, value in about.items() if value}
+        return content_sha256({"criteria": asked, **about} if about else asked)
 
     @property
     def cautions(self) -> tuple[str, ...]:

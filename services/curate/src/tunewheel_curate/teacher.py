@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tunewheel_contracts.formats.example_formats import TeacherSpec
+from tunewheel_runtime.chat import ChatAway, open_chat
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -15,62 +14,9 @@ CONCURRENT = 4
 """How many questions a teacher is asked at the same time."""
 GIVE_UP_AFTER = 3
 """After so many failed requests to a teacher the remaining questions are not asked."""
-
-
-class TeacherAway(Exception):
-    """The teacher could not be asked; the message says why."""
+TeacherAway = ChatAway
 
 
 def open_teacher(teacher: TeacherSpec) -> AsyncOpenAI:
     """Return a client, which the caller closes. Check the host with ``AllowedSources`` first."""
-    from openai import AsyncOpenAI, DefaultAsyncHttpxClient
-
-    key = os.environ.get(teacher.api_key_env, "") if teacher.api_key_env else ""
-    return AsyncOpenAI(
-        base_url=teacher.base_url,
-        api_key=key or "none",
-        timeout=teacher.timeout_seconds,
-        max_retries=2,
-        # Only this host is allowed, so do not follow redirects to others.
-        http_client=DefaultAsyncHttpxClient(follow_redirects=False),
-    )
-
-
-async def reply_of(
-    client: AsyncOpenAI, model: str, messages: Sequence[dict[str, str]], *, as_json: bool = True
-) -> str:
-    """Return the teacher's reply; empty if it has no content. ``as_json`` asks for JSON mode, if the server
-    supports it.
-
-    Raises:
-        TeacherAway
-    """
-    from openai import APIError, BadRequestError
-
-    said: list[Any] = list(messages)
-    asked = {"model": model, "messages": said, "temperature": 0, "seed": 17}
-    options: dict[str, Any] = {"response_format": {"type": "json_object"}} if as_json else {}
-    try:
-        try:
-            reply = await client.chat.completions.create(**asked, **options)
-        except BadRequestError:
-            if not options:
-                raise
-            reply = await client.chat.completions.create(**asked)  # some servers have no JSON mode
-        return _text_of(reply)
-    except (APIError, AttributeError, LookupError, TypeError, ValueError) as error:
-        # The client does not check the body. It may be no completion at all, such as a proxy's HTML page.
-        raise TeacherAway(f"{type(error).__name__}: {error}") from error
-
-
-def _text_of(reply: Any) -> str:
-    said = reply.choices[0].message.content if reply.choices else None
-    if not isinstance(said, str | None):
-        raise TypeError(f"the content of its reply is a {type(said).__name__}, not a text")
-    return said or ""
-
-
-def json_in(said: str) -> str:
-    """Return the JSON object in a reply, without a code fence around it."""
-    start, end = said.find("{"), said.rfind("}")
-    return said[start : end + 1] if 0 <= start < end else said
+    return open_chat(teacher.base_url, teacher.api_key_env, timeout_seconds=teacher.timeout_seconds)

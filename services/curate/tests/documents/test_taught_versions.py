@@ -13,8 +13,7 @@ from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_curate.builds.worker import BuildOrder, run_build
 from tunewheel_curate.records.table import RecordTable, ends_of
-
-from .teachers import Teacher
+from tunewheel_testing.teachers import Teacher
 
 pytestmark = pytest.mark.usefixtures("one_page")
 

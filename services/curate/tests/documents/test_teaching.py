@@ -20,8 +20,7 @@ from tunewheel_curate.documents.teaching import (
 )
 from tunewheel_retrieval.sections import Section
 from tunewheel_runtime.store import ObjectStore
-
-from .teachers import PAIRS, Teacher
+from tunewheel_testing.teachers import PAIRS, Teacher
 
 
 @pytest.fixture

@@ -26,8 +26,7 @@ from tunewheel_curate.labelling.taught_answers import TaughtAnswers
 from tunewheel_curate.settings import Settings
 from tunewheel_runtime.jobs import Lease, LeaseLost
 from tunewheel_runtime.store import ObjectStore
-
-from ..documents.teachers import Teacher
+from tunewheel_testing.teachers import Teacher
 
 BELL = json.dumps({"category": "bell"})
 HERE = AllowedSources(hosts="127.0.0.1")

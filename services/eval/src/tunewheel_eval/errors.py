@@ -2,7 +2,7 @@
 
 EvaluationError
 ├── UnfitCandidate      the candidate cannot be measured: it fails, with the field to mend
-├── PassagesAway        the passages that the verdict needs cannot be looked up now: this evaluation waits
+├── PassagesAway        the passages or the judge that the verdict needs are away: this evaluation waits
 ├── UnusableContestant  base or champion cannot be measured: the measuring process ends with this reason
 ├── NoNumber            a likelihood is NaN: UnfitCandidate for the candidate's, else UnusableContestant
 └── WorkerFailed        the measuring process broke: another attempt; after the last one the run fails
@@ -33,8 +33,8 @@ async def _nobody() -> None: ...
 
 
 class PassagesAway(EvaluationError):
-    """The endpoint for vectors does not answer, or the index is being rebuilt. ``field`` names what to mend
-    if this lasts. ``ask_again`` raises TransientError while it is known to last."""
+    """The endpoint for vectors or the judge does not answer, or the index is being rebuilt. ``field`` names
+    what to mend if this lasts. ``ask_again`` raises TransientError while it is known to last."""
 
     def __init__(
         self, reason: str, *, field: str, ask_again: Callable[[], Awaitable[object]] = _nobody

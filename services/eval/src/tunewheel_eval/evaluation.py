@@ -22,9 +22,10 @@ from tunewheel_runtime.store import ArtifactConflict, ObjectStore
 
 from tunewheel_eval.artifacts import RegressionSet, keep_measurement, read_holdout
 from tunewheel_eval.contest import Contest, asked_for, known_of, prepare_job
-from tunewheel_eval.errors import UnfitCandidate, WorkerFailed
+from tunewheel_eval.errors import PassagesAway, UnfitCandidate, WorkerFailed
 from tunewheel_eval.forgetting import Erased
 from tunewheel_eval.job import Progress
+from tunewheel_eval.judges.asking import Judges
 from tunewheel_eval.judging import Judge
 from tunewheel_eval.lm_eval_tasks import read_asked
 from tunewheel_eval.looks import Looks
@@ -65,8 +66,9 @@ class Evaluator:
         self._attempts = Attempts(store, "eval", limit=settings.eval_attempts)
         self._regression = RegressionSet(store)
         self._looks = Looks(store)
-        self._look_up = LookUp(store, AllowedSources(hosts=settings.spec_hosts))
-        self._judge = Judge(store, self._looks, settings.eval_dtype)
+        allowed = AllowedSources(hosts=settings.spec_hosts)
+        self._look_up = LookUp(store, allowed)
+        self._judge = Judge(store, self._looks, settings.eval_dtype, Judges(store, allowed))
 
     async def prepare(self) -> None:
         """Read the regression set. Raises ValueError if it is malformed, which stops the service."""
@@ -227,13 +229,13 @@ class Evaluator:
             )
         begins_at = await asyncio.to_thread(contest.rows_written)
         job = f"{contest.plan.scorecard_id} from row {begins_at}"
-        async with self._attempts.begin(job, spared=(UnfitCandidate, InvalidEvent)) as number:
+        async with self._attempts.begin(job, spared=(UnfitCandidate, InvalidEvent, PassagesAway)) as number:
             earlier = await known_of(contest, self._store, self._settings)
             if all(one.covers(contest.keys_of(role)) for role, one in earlier.items()):
-                return await self._judge.scorecard(contest, earlier, {})
+                return await self._judge.scorecard(contest, earlier, {}, check=lease.check)
             seconds = await self._measure(contest, earlier, lease, attempt=number)
             measured = {role: await asyncio.to_thread(_read, contest, role) for role in earlier}
-            return await self._judge.scorecard(contest, measured, seconds)
+            return await self._judge.scorecard(contest, measured, seconds, check=lease.check)
 
     async def _measure(
         self, contest: Contest, earlier: Mapping[Role, Measurement], lease: Lease, *, attempt: int

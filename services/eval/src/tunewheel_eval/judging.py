@@ -23,7 +23,9 @@ from tunewheel_eval.artifacts import read_terms
 from tunewheel_eval.clusters import of_examples, of_items
 from tunewheel_eval.contest import Contest
 from tunewheel_eval.errors import UnfitCandidate
-from tunewheel_eval.generations import generation_lines, generations_path
+from tunewheel_eval.generations import generation_lines, generations_path, read_generations
+from tunewheel_eval.judges.asking import Check, Judges
+from tunewheel_eval.judges.judged import Judgement, judgement
 from tunewheel_eval.looks import SPENT, Fresh, Looks
 from tunewheel_eval.measurement import Measurement, SkippedRow, SkipReason, example_key
 from tunewheel_eval.metrics import Outcomes, outcomes, row_scorers
@@ -46,14 +48,22 @@ class Judge:
     store: ObjectStore
     looks: Looks
     precision: Precision
+    judges: Judges | None = None
 
     async def scorecard(
-        self, contest: Contest, measured: Mapping[Role, Measurement], seconds: Mapping[str, float]
+        self,
+        contest: Contest,
+        measured: Mapping[Role, Measurement],
+        seconds: Mapping[str, float],
+        *,
+        check: Check = lambda: None,
     ) -> Scorecard:
-        """Return the scorecard, and store the contestants' outputs.
+        """Return the scorecard, and store the contestants' outputs. ``check`` raises if the evaluation must
+        stop.
 
         Raises:
             UnfitCandidate: too few rows are left to judge by.
+            PassagesAway: the judge of the spec does not answer.
             InvalidEvent: a criterion needs training rows that cannot be read.
         """
         plan = contest.plan
@@ -73,6 +83,7 @@ class Judge:
         generations = await self.store.put(generations_path(plan.scorecard_id, lines), lines)
         clustered = await asyncio.to_thread(rows.clustered, fresh)
         judged = {role: await asyncio.to_thread(rows.outcomes, role) for role in measured}
+        compared = await self._judgement(contest, lines, clustered, check)
         return await asyncio.to_thread(
             build_scorecard,
             plan,
@@ -86,7 +97,24 @@ class Judge:
                 slices_by, contest.manifest.spec, judged, rows.plain, clustered.holdout
             ),
             retrieval=await asyncio.to_thread(rows.retrieval, judged[Role.CANDIDATE], clustered),
-            not_yet=contest.not_yet,
+            not_yet={**contest.not_yet, **compared.not_yet},
+            compared=compared.metrics,
+            judge_report=compared.report,
+        )
+
+    async def _judgement(self, contest: Contest, lines: bytes, rows: Clustered, check: Check) -> Judgement:
+        spec = contest.manifest.spec.evaluation.judge
+        if spec is None or self.judges is None:
+            return Judgement(None, {}, {})
+        return await judgement(
+            self.judges,
+            self.store,
+            spec,
+            contest.plan.project,
+            read_generations(lines),
+            rows.holdout,
+            looks=contest.manifest.spec.evaluation.looks,
+            check=check,
         )
 
     async def _look(self, contest: Contest) -> Fresh:

@@ -81,6 +81,7 @@ def outcomes(
         ],
         "regression": [_asked(item, _regression_row(measurement, item.key)) for item in items],
         "retrieval": [*ranked],
+        "judge": [],
     }
     answered |= {one.rows: [_questioned(measurement.rows[key]) for key in one.keys] for one in tasks}
     figures = {name for one in tasks for row in answered[one.rows] for name in row.scores}

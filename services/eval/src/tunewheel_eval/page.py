@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
+from tunewheel_contracts.formats.judge import JudgeReport
 from tunewheel_contracts.formats.scorecard import MetricFacts, Role, Scorecard, Slice
 from tunewheel_runtime.store import ObjectStore
 
@@ -55,6 +56,7 @@ def render_page(scorecard: Scorecard, rows: Sequence[Generation], *, informs: st
         *_contestants(scorecard),
         *_slices(scorecard.slices),
         *retrieval_part(scorecard.retrieval),
+        *_judge(scorecard.judge),
         *_facts(scorecard),
         *_rows(rows),
         "</body></html>\n",
@@ -130,6 +132,23 @@ def _repeats(scorecard: Scorecard, facts: MetricFacts) -> str:
     if facts.repeat_spread is None:
         return "how far repeats differ was not measured"
     return f"repeats differ by {facts.repeat_spread:.3g}" if facts.repeat_spread else "repeats do not differ"
+
+
+def _judge(report: JudgeReport | None) -> Iterable[str]:
+    if report is None:
+        return
+    yield "<h2>Judge</h2>"
+    agreed = "" if report.agreement is None else f", and the judge agrees with them on {report.agreement:.0%}"
+    said = (
+        f"{report.model} prefers the candidate to the {report.against} on {report.preference:.1%} of "
+        f"{report.rows} rows, a tie counting half. {report.equal} rows have two equal answers, and "
+        f"{report.unread} replies could not be read. People compared {report.reviewed} pairs{agreed}. The "
+        "criterion on judged goes by the figure without the judge's error."
+    )
+    yield f"<p>{as_text(said)}</p>"
+    if report.changed is not None:
+        changed = f"{report.changed} of the pairs asked about again"
+        yield f"<p><b>Another model seems to answer as the judge: it calls {changed} otherwise.</b></p>"
 
 
 def _slices(slices: Sequence[Slice]) -> Iterable[str]:

@@ -78,6 +78,7 @@ def make_plan(
     completes: str | None = None,
     spent: float = 0.0,
     rows: RowsOf | None = None,
+    reviewed: str | None = None,
 ) -> EvaluationPlan:
     """Return the plan by which ``run`` is judged.
 
@@ -89,6 +90,7 @@ def make_plan(
     - ``completes``: an evaluation that is equal otherwise, whose scorecard lacks cells. Its verdict stays.
     - ``rows``: the version whose held-out rows are used, if not the run's own.
     - ``spent``: how much of a margin against the champion may be lost already; 0 without a champion.
+    - ``reviewed``: see ``EvaluationPlan.reviewed``.
 
     Raises:
         InvalidEvent: ``run`` and its manifest do not belong together, the criteria are not those under which
@@ -118,6 +120,8 @@ def make_plan(
         cause["spent"] = spent
     if rows is not None:
         cause["rows"] = rows.dataset_id
+    if reviewed is not None:
+        cause["reviewed"] = reviewed
     evaluation_id = content_id("evaluation", cause)
     return EvaluationPlan(
         project=run.project,
@@ -140,6 +144,7 @@ def make_plan(
         spent=spent,
         rows=rows.manifest if rows is not None else None,
         rows_id=rows.dataset_id if rows is not None else None,
+        reviewed=reviewed,
     )
 
 

@@ -54,6 +54,7 @@ async def _successor(
             in_production=plan.in_production,
             index=newest,
             completes=plan.completes,
+            reviewed=plan.reviewed,
             spent=plan.spent,
             rows=RowsOf(plan.rows_of, plan.rows) if plan.rows else None,
         )

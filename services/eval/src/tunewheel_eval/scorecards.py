@@ -17,9 +17,11 @@ from tunewheel_contracts.events.evaluation import (
 )
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
+from tunewheel_contracts.formats.judge import JudgeReport
 from tunewheel_contracts.formats.retrieval_scores import RetrievalScores
 from tunewheel_contracts.formats.scorecard import Contestant, Role, Scorecard, Slice
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_verdicts.measured import Measured
 from tunewheel_verdicts.significance import Clusters
 from tunewheel_verdicts.verdict import UNDECIDED, judge, outcome_of
 
@@ -63,9 +65,12 @@ def build_scorecard(
     slices: Sequence[Slice] = (),
     retrieval: RetrievalScores | None = None,
     not_yet: Mapping[str, str] = MappingProxyType({}),
+    compared: Mapping[str, Measured] = MappingProxyType({}),
+    judge_report: JudgeReport | None = None,
 ) -> Scorecard:
     """Compare the candidate with every other contestant, and judge it by the plan's own criteria, or else by
-    those of the spec. ``not_yet``: see ``judge``."""
+    those of the spec. ``not_yet``: see ``judge``. ``compared``: metrics that
+    compare two answers instead of scoring one."""
     seed = seed_of(plan)
     bundles = {role: bundle_for(plan, role, spec, precision=precision) for role in outcomes}
     contestants = tuple(
@@ -86,7 +91,7 @@ def build_scorecard(
         tasks=rows.tasks,
         repeat_spreads=rows.repeat_spreads,
         looks=spec.evaluation.looks,
-    )
+    ) | dict(compared)
     criteria = plan.criteria or spec.criteria
     found = findings(by_metric, {one.metric: one for one in criteria}, seed=seed)
     repeated = is_greedy(spec.evaluation.decoding) or spec.evaluation.repeats > 0
@@ -116,6 +121,7 @@ def build_scorecard(
         spent=plan.spent,
         slices=tuple(slices),
         retrieval=retrieval,
+        judge=judge_report,
     )
 
 

@@ -26,9 +26,9 @@ class Settings(WebhookSettings):
     eval_regression_set: Path | None = None
     """Path of a regression set (JSON Lines) that replaces the one that comes with the service."""
     eval_wait_seconds: float = Field(default=259_200.0, ge=0)
-    """The longest time (default: three days) that an evaluation waits for the passages that its verdict
-    needs, while the endpoint for embeddings is away or an index is being built. A restart of the process
-    starts it again."""
+    """The longest time (default: three days) that an evaluation waits for the passages or the judge that its
+    verdict needs, while an endpoint is away or an index is being built. A restart of the process starts it
+    again."""
     spec_hosts: Hosts = DEFAULT_HOSTS
-    """The hosts that a spec may name for embeddings of questions, separated by commas. ``host=VARIABLE`` also
-    names the environment variable whose key that host gets."""
+    """The hosts that a spec may name for embeddings of questions and for its judge, separated by commas.
+    ``host=VARIABLE`` also names the environment variable whose key that host gets."""

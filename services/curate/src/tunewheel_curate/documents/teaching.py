@@ -21,16 +21,10 @@ from tunewheel_contracts.fields import Frozen
 from tunewheel_contracts.formats.example_formats import QuestionFormat
 from tunewheel_contracts.identity import canonical_json, content_sha256
 from tunewheel_retrieval.sections import Section
+from tunewheel_runtime.chat import json_in, reply_of
 from tunewheel_runtime.store import ObjectStore
 
-from tunewheel_curate.teacher import (
-    CONCURRENT,
-    GIVE_UP_AFTER,
-    TeacherAway,
-    json_in,
-    open_teacher,
-    reply_of,
-)
+from tunewheel_curate.teacher import CONCURRENT, GIVE_UP_AFTER, TeacherAway, open_teacher
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

@@ -30,17 +30,11 @@ from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
 from tunewheel_contracts.identity import canonical_json, content_sha256
 from tunewheel_outputs.complaints import answer_complaint
 from tunewheel_outputs.texts import said_before
+from tunewheel_runtime.chat import json_in, reply_of
 from tunewheel_runtime.jobs import Lease
 from tunewheel_runtime.store import ObjectStore
 
-from tunewheel_curate.teacher import (
-    CONCURRENT,
-    GIVE_UP_AFTER,
-    TeacherAway,
-    json_in,
-    open_teacher,
-    reply_of,
-)
+from tunewheel_curate.teacher import CONCURRENT, GIVE_UP_AFTER, TeacherAway, open_teacher
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

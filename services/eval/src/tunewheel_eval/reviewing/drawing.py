@@ -45,7 +45,7 @@ def draw(generations: Iterable[Generation], task: TaskSpec, *, size: int, seed: 
     of each label first.
     """
     pairs = _shuffled(_pairs(generations), seed)
-    rows = [row for row in pairs if row.candidate.strip() != row.other.strip()]
+    rows = [row for row in pairs if differs(row)]
     # The worst of either: only the candidate's worst would be a selection against the candidate.
     worst = {row.item_id for score, row in _ranked(rows, task)[: size // _EACH] if score < 1.0}
     apart = {row.item_id for row in _disagreements(rows, task)} - worst
@@ -75,12 +75,21 @@ def _ranked(rows: Sequence[ReviewItem], task: TaskSpec) -> list[tuple[float, Rev
 def _pairs(generations: Iterable[Generation]) -> list[ReviewItem]:
     found: dict[str, ReviewItem] = {}
     for row in joined(generations):
-        candidate = row.answers.get(Role.CANDIDATE)
-        other = row.answers.get(Role.CHAMPION) or row.answers.get(Role.BASE)
-        if candidate is not None and other is not None:
-            item = _item(row, candidate.output, other.output)
+        if (item := pair_of(row)) is not None:
             found.setdefault(item.item_id, item)
     return list(found.values())
+
+
+def pair_of(row: Generation) -> ReviewItem | None:
+    """Return the answers of the candidate and of the other (the champion, or the base) to one prompt; None:
+    one of them is missing."""
+    candidate = row.answers.get(Role.CANDIDATE)
+    other = row.answers.get(Role.CHAMPION) or row.answers.get(Role.BASE)
+    return _item(row, candidate.output, other.output) if candidate is not None and other is not None else None
+
+
+def differs(pair: ReviewItem) -> bool:
+    return pair.candidate.strip() != pair.other.strip()
 
 
 def _item(row: Generation, candidate: str, other: str) -> ReviewItem:

@@ -1,4 +1,4 @@
-"""A teacher of a few lines: OpenAI's wire format, over HTTP, on this machine."""
+"""A teacher, or a judge, of a few lines: OpenAI's wire format, over HTTP, on this machine."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Teacher:
                 self.end_headers()
                 self.wfile.write(data)
 
-            def log_message(self, *_: Any) -> None: ...
+            def log_message(self, format: str, *args: Any) -> None: ...
 
         return Handler
 
