@@ -223,8 +223,10 @@ def requests(state: State) -> Iterator[EvalRequested]:
 
 def request_of(state: State, model: Model) -> EvalRequested | None:
     """Return the request for the verdict that ``model`` waits for; None: it waits for none."""
+    if not model.waits:  # Cheap, and true of most models.
+        return None
     champion, run_id, verdict = state.champion, model.registration.run_id, model.judged_by
-    if champion is None or not model.waits or champion.model_id in model.compared:
+    if champion is None or champion.model_id in model.compared:
         return None
     if run_id is None or verdict is None:
         return None
