@@ -31,6 +31,7 @@ AT_ONCE = 500
 LONGEST = 1_500
 FLOOR = 20
 AT = datetime(2026, 1, 1, tzinfo=UTC)
+NOTHING = InferenceScored.model_construct()
 Found = dict[str, float]
 Ends = tuple[NDArray[np.int64], NDArray[np.int64]]
 
@@ -243,7 +244,7 @@ def _compared(
 
 
 def _comparison(name: str, preference: str, judge: str | None = None) -> InferenceScored:
-    return InferenceScored.model_construct(completion_id=name, preference=preference, judge=judge)
+    return NOTHING.model_copy(update={"completion_id": name, "preference": preference, "judge": judge})
 
 
 def speed() -> Found:

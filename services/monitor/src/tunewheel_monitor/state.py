@@ -216,7 +216,7 @@ def without(told: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
 
     Only fields with completion ids are changed: an id may be any string, such as "3" or "answers".
     """
-    version, trials = told["version"], told["trials"]
+    version, trials = told["version"], rollout.read(told["trials"])
     opened = {
         model_id: trial
         | {"waiting": _but(trial["waiting"], names)}

@@ -107,7 +107,7 @@ def see(state: Comparisons, name: str, candidate: dict[str, Any], champion: dict
     places = champion.get("place"), candidate.get("place")
     if differs and len(state["drawn"]) < MOST_DRAWN and None not in places:
         state["against"] = champion["model_id"]
-        number = 1 + max((pair["number"] for pair in state["drawn"].values()), default=0)
+        number = len(state["drawn"])  # two are equal only if one before them was erased, which does no harm
         state["drawn"][name] = {"number": number, "person": None, "judge": None, "spent": False}
         state["fresh"][name] = list(places)
     return True
