@@ -36,13 +36,17 @@ PER_CLUSTER = 4
 JUDGED = 20_000
 """The draws of each configuration of customers."""
 CORRELATIONS = (0.0, 0.2, 1.0)
+WHEELS, TURNS = 500, 20
+"""The draws of each configuration of a holdout that is used in turn, and its turns."""
 
 
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
     judged = int(sys.argv[2]) if len(sys.argv) > 2 else JUDGED
     rng = np.random.default_rng(14)
+    wheels = int(sys.argv[3]) if len(sys.argv) > 3 else WHEELS
     found: dict[str, dict[str, Any]] = {
+        "20 turns on one holdout: wheels with a false better, with a false met": adaptive(wheels, rng),
         "customers: met, missed at +.10; met at -.15": whole_verdict(judged, rng),
         "customers: a minimum that is the truth is met": absolute_bounds(judged, rng),
     }
@@ -53,7 +57,13 @@ def main() -> None:
     found["forgetting, margin -.10, 200 items"] = forgetting(rounds, rng)
     found["share of the rows after which no rest can change a minimum of .7"] = fixed_after(rng)
     write_report(
-        "verdict", packages=("numpy", "scipy"), contenders=found, ratios={}, rounds=rounds, judged=judged
+        "verdict",
+        packages=("numpy", "scipy"),
+        contenders=found,
+        ratios={},
+        rounds=rounds,
+        judged=judged,
+        wheels=wheels,
     )
 
 
@@ -112,6 +122,75 @@ def judged(rng: np.random.Generator, sizes: list[int], way: str, correlation: fl
         (criterion,), {metric.name: metric}, TaskSpec(system_prompt="s"), resolution=0.05, seed=0
     )
     return str(check.outcome)
+
+
+def adaptive(wheels: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Return how often one of 20 models in turn is wrongly called better (``over_champion: 0``) than a
+    champion that it equals, and wrongly meets a margin of .15 though it is worse by .15. After each verdict a
+    tenth of the rows is replaced, the most used first.
+
+    - *each new*: every candidate answers all rows anew.
+    - *read q*: the next candidate answers every row as the one before it, but is right in the share q of the
+      failing rows, which people read and mended. In new rows it is no better.
+    """
+    found: dict[str, Any] = {}
+    for rows in (75, 100):
+        for significance in (0.05, 0.5):
+            for read in (None, 0.0, 0.1, 0.3):
+                name = "each new" if read is None else f"read {read:g}"
+                counts = [
+                    sum(wheel(rng, rows, bound, significance, read) for _ in range(wheels))
+                    for bound in (0.0, -0.15)
+                ]
+                name = f"{rows} rows, significance {significance:g}, {name}"
+                found[name] = [round(count / wheels, 4) for count in counts]
+                print(name, found[name], file=sys.stderr, flush=True)
+    return found
+
+
+def wheel(rng: np.random.Generator, rows: int, bound: float, significance: float, read: float | None) -> bool:
+    """Return whether one of 20 candidates with the advantage ``bound`` meets ``bound``."""
+    sizes = zipf(rows, 40)
+    won, lost = (0.2 + bound) / 2, (0.2 - bound) / 2
+    shares = np.array([won, lost, 0.75 - won, 0.25 - lost])  # candidate alone, champion alone, both, neither
+    own = rng.gamma(shares * 4, size=(len(sizes), 4)) + 1e-300  # correlation .2 within a customer
+    rates = (own / own.sum(axis=1, keepdims=True))[np.repeat(np.arange(len(sizes)), sizes)]
+
+    def draw() -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        outcome = (rng.random((rows, 1)) > rates.cumsum(axis=1)[:, :-1]).sum(axis=1)
+        return np.isin(outcome, (0, 2)), np.isin(outcome, (1, 2))
+
+    (mine, theirs), looks = draw(), np.zeros(rows)
+    for _ in range(TURNS):
+        if read is None:
+            right = rates[:, 2] / (rates[:, 1] + rates[:, 2]), rates[:, 0] / (rates[:, 0] + rates[:, 3])
+            mine = rng.random(rows) < np.where(theirs, *right)
+        if met(mine, theirs, sizes, bound, significance):
+            return True
+        looks += 1
+        gone = np.lexsort((rng.random(rows), -looks))[: rows // 10]
+        mine |= rng.random(rows) < (read or 0.0)
+        fresh = draw()
+        mine[gone], theirs[gone], looks[gone] = fresh[0][gone], fresh[1][gone], 0
+    return False
+
+
+def met(
+    mine: NDArray[np.bool_], theirs: NDArray[np.bool_], sizes: list[int], bound: float, significance: float
+) -> bool:
+    metric = Measured(
+        name="label_accuracy", test="proportion", lower_is_better=False, lowest=0.0, highest=1.0,
+        on="holdout", clusters=np.repeat(np.arange(len(sizes)), sizes),
+        scores={
+            Role.CANDIDATE: Scores(mine.astype(np.float64)),
+            Role.CHAMPION: Scores(theirs.astype(np.float64)),
+        },
+    )  # fmt: skip
+    criterion = Criterion(metric="label_accuracy", over_champion=bound, significance=significance)
+    (check,) = judge(
+        (criterion,), {metric.name: metric}, TaskSpec(system_prompt="s"), resolution=0.05, seed=0
+    )
+    return check.outcome == "met"
 
 
 def fixed_after(rng: np.random.Generator) -> dict[str, Any]:

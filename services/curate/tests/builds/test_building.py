@@ -12,6 +12,7 @@ import psutil
 import pytest
 from pydantic import SecretStr, ValidationError
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
+from tunewheel_contracts.formats.look import Look, look_path
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_contracts.pseudonyms import Pseudonyms
@@ -188,6 +189,47 @@ def test_what_a_build_keeps_for_the_next_changes_only_the_time(order: BuildOrder
     assert manifests[0] == manifests[1] == manifests[2]
     for name in ("train.parquet", "holdout.parquet", "lineage.parquet", "card.md"):
         assert len({(folder / name).read_bytes() for folder in folders}) == 1
+
+
+@pytest.mark.usefixtures("one_page")
+def test_a_build_retires_the_most_used_rows_of_the_version_before_and_every_attempt_the_same(
+    order: BuildOrder, records, spec, varied_rows, tmp_path: Path
+) -> None:
+    rows = records(*varied_rows(60))
+    RecordTable(str(tmp_path / "more")).append(rows)
+    known = {
+        "table_url": str(tmp_path / "more"),
+        "records_upto": ends_of(rows),
+        "spec": spec(holdout_fraction=0.2),
+    }
+
+    def built(folder: Path, **changes: object) -> tuple[set[str], set[str]]:
+        outcome = run_build(order.model_copy(update=known | {"folder": str(folder)} | changes))
+        assert outcome.manifest is not None
+        split = (pl.read_parquet(folder / f"{name}.parquet") for name in ("train", "holdout"))
+        train, holdout = ({ids[0] for ids in frame["record_ids"]} for frame in split)
+        return train, holdout
+
+    before = tmp_path / "datasets" / "ds-before"
+    train, held = built(before)
+    assert len(held) == 12
+    used = sorted(held)
+    for number in range(10):
+        look = Look(project="shop", scorecard_id=f"card-{number}", rows=tuple(used[number // 5 :]), looks=1)
+        path = tmp_path / look_path("shop", look.scorecard_id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(look.model_dump_json())
+    memory = {"previous": "ds-before", "memory": str(before / "holdout_memory.parquet")}
+    (tmp_path / "looks/shop/card-0.json").unlink()  # 9 looks: 9 / 10 of 12 rows
+    after, left = built(tmp_path / "one", **memory)
+    retired = held - left
+    assert len(retired) == 10
+    assert used[0] not in retired, "the least used stays"
+    assert not retired & after
+    assert train - left == after - held, "what trained goes on, but for what is held out in their place"
+    assert built(tmp_path / "two", **memory) == (after, left)
+    told = [Look.model_validate_json(one.read_text()) for one in (tmp_path / "looks/shop").glob("build-*")]
+    assert [(set(one.rows), one.of, one.counted) for one in told] == [(retired, 1, 9)]
 
 
 @pytest.mark.parametrize("kind", ["texts", "a task of lm-eval"])
