@@ -63,6 +63,13 @@ def test_a_step_says_undecided_in_a_field_that_earlier_releases_leave_out() -> N
     assert plain.event_id() == undecided.event_id()
 
 
+def test_a_trial_with_something_to_show_follows_an_undecided_verdict() -> None:
+    trial = STEP | {"to_stage": "shadow"}
+    told = (trial, trial | {"to_show": -0.1}, STEP | {"undecided": True, "to_show": -0.1})
+    before = [ModelPromoted.model_validate(step).stage_before for step in told]
+    assert before == [Stage.EVALUATED, Stage.UNDECIDED, Stage.EVALUATED]
+
+
 def test_only_a_spent_margin_changes_the_id_of_the_desired_state() -> None:
     told = json.loads((EXAMPLES / "serving.desired/valid/canary.json").read_text())
     unspent, none, some = (

@@ -178,7 +178,7 @@ _WORDS: dict[type, Callable[[Any], str]] = {
     ),
     evaluation.EvalUndecided: _undecided,
     evaluation.ReviewRequested: lambda e: f"{e.adapter.model_id} waits for a person",
-    lifecycle.ModelPromoted: lambda e: f"{e.model_id}: {e.from_stage.value} → {e.stage.value}, {e.reason}",
+    lifecycle.ModelPromoted: lambda e: f"{e.model_id}: {e.stage_before.value} → {e.stage.value}, {e.reason}",
     lifecycle.ModelRolledback: lambda e: f"{e.model_id}: out of {e.from_stage.value}, {e.reason}",
     lifecycle.ModelCommanded: lambda e: f"{e.action} {e.model_id}: {e.reason}",
     lifecycle.CommandRefused: lambda e: f"{e.action} {e.model_id} refused: {e.field} {e.reason}",

@@ -130,7 +130,7 @@ class Story:
         turn = await self._turns.turn("1", after=set())
         self._outcome.turns.append(turn)
         if not turn.passed:
-            self._screen.say("[red]refused:[/] " + "; ".join(turn.verdict.data.reasons))
+            self._screen.say(f"[red]{turn.refusal}:[/] " + "; ".join(turn.verdict.data.reasons))
             return turn
         if not await self._roll_out(turn, "1", self._example.first_wave()):
             return turn
@@ -176,9 +176,8 @@ class Story:
         self._outcome.drift = shown(self._feed.by_topic[topics.DRIFT_DETECTED.name])
         self._outcome.second_promoted = False
         if not turn.passed:
-            self._screen.say(
-                "[yellow]refused, the champion stays:[/] " + "; ".join(turn.verdict.data.reasons)
-            )
+            reasons = "; ".join(turn.verdict.data.reasons)
+            self._screen.say(f"[yellow]{turn.refusal}, the champion stays:[/] {reasons}")
             return turn
         questions = self._example.questions(second=True)
         # Ask now, because a replaced champion is not served any more.

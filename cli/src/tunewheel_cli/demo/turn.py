@@ -45,6 +45,11 @@ class Turn:
     def passed(self) -> bool:
         return self.verdict.data.type == topics.EVAL_PASSED.name
 
+    @property
+    def refusal(self) -> str:
+        """The word for a verdict that is no pass."""
+        return "undecided" if self.verdict.data.type == topics.EVAL_UNDECIDED.name else "refused"
+
     def summary(self) -> dict[str, Any]:
         """Return the turn for the summary file."""
         figures = {c.role.value: _figures(c.metrics) for c in self.verdict.data.contestants}
@@ -52,7 +57,7 @@ class Turn:
             "dataset_id": self.dataset.data.dataset_id,
             "run_id": self.verdict.data.run_id,
             "adapter_id": self.model_id,
-            "verdict": "passed" if self.passed else "failed",
+            "verdict": "passed" if self.passed else self.refusal.replace("refused", "failed"),
             "promoted": self.promoted,
             "examples": self.dataset.data.counts.model_dump(),
             "training_tokens": self.trained.data.tokens,

@@ -119,6 +119,13 @@ class ModelPromoted(Event):
         """The model's stage after this step."""
         return Stage.UNDECIDED if self.undecided else self.to_stage
 
+    @property
+    def stage_before(self) -> Stage:
+        """The model's stage before this step. Only an undecided model goes on trial with something to
+        show."""
+        is_undecided = self.to_show is not None and self.from_stage is Stage.EVALUATED and not self.undecided
+        return Stage.UNDECIDED if is_undecided else self.from_stage
+
 
 class ModelRolledback(Event):
     """A model was taken out of the traffic because it did worse or was rejected. ``restored`` is served

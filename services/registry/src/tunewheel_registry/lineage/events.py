@@ -183,7 +183,7 @@ def _registered(event: Envelope[lifecycle.ModelRegistered]) -> list[Told]:
 
 def _promoted(event: Envelope[lifecycle.ModelPromoted]) -> list[Told]:
     step = event.data
-    facts = {"model": step.model_id, "from": step.from_stage.value, "to": step.stage.value}
+    facts = {"model": step.model_id, "from": step.stage_before.value, "to": step.stage.value}
     facts |= {"reason": step.reason, "replaces": step.replaces}
     return [Told(event.id, Kind.STEP, facts, (step.model_id, step.cause))]
 
