@@ -478,7 +478,9 @@ async def test_an_unreadable_state_of_one_project_stops_no_other(desk: Any, dama
 async def test_pairs_that_differ_are_requested_and_lie_redacted_in_the_store_until_they_are_erased(
     desk: Any,
 ) -> None:
-    await in_production(desk, rollout={"shadow": {"enabled": True, "max_label_changes": 1}})
+    judge = {"base_url": "https://judge.example/v1", "model": "large"}
+    shadow_spec = {"shadow": {"enabled": True, "max_label_changes": 1}}
+    await in_production(desk, rollout=shadow_spec, evaluation={"judge": judge})
     desk.serve(
         route_of("desk-1", RouteRole.PRODUCTION, 100, "ds-1"),
         route_of("desk-2", RouteRole.SHADOW, 100, "ds-2"),
@@ -494,6 +496,8 @@ async def test_pairs_that_differ_are_requested_and_lie_redacted_in_the_store_unt
         desk.revive()
     (asked,) = desk.broker.of("comparisons.requested")
     assert (asked.model_id, asked.against, asked.stage, asked.revision) == ("desk-2", "desk-1", "shadow", 1)
+    assert asked.judge is not None
+    assert asked.judge.model == "large"
     items = json.loads(desk.files()[asked.pairs[0]])["items"]
     assert [item["completion_id"] for item in items] == list(asked.completion_ids)
     assert len(items) == 5

@@ -11,6 +11,7 @@ from tunewheel_contracts.event import Event
 from tunewheel_contracts.fields import ArtifactRef, RelativePath, Sha256, Slug, SourceId, Text
 from tunewheel_contracts.formats.bundle import Bundle
 from tunewheel_contracts.formats.criteria import Criterion
+from tunewheel_contracts.formats.judge import JudgeSpec
 from tunewheel_contracts.formats.review import ReviewOutcome
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_contracts.formats.scorecard import Contestant, CriterionCheck
@@ -186,6 +187,8 @@ class ComparisonsRequested(Event):
     """JSON in the object store, one file for each revision: the redacted questions with both answers
     (``LabelPrompts`` whose items have a ``candidate``). An erasure empties the items that it covers. If a
     file is missing, the log held no texts of its pairs."""
+    judge: Annotated[JudgeSpec | None, Field(exclude_if=operator.not_)] = None
+    """The judge of the project's spec, which compares the pairs too."""
 
     @property
     def items(self) -> int:
@@ -256,5 +259,5 @@ REVIEW_ANSWERED = TopicSpec(ReviewAnswered, ("console",), ("eval", "registry"), 
 REVIEW_SUBMITTED = TopicSpec(
     ReviewSubmitted, ("console",), ("eval", "registry"), 1, replayed_by=("registry",)
 )
-COMPARISONS_REQUESTED = TopicSpec(ComparisonsRequested, ("monitor",), (), 1, retention_ms=30 * DAY_MS)
-ANSWERS_COMPARED = TopicSpec(AnswersCompared, ("console",), ("monitor",), 1, retention_ms=30 * DAY_MS)
+COMPARISONS_REQUESTED = TopicSpec(ComparisonsRequested, ("monitor",), ("eval",), 1, retention_ms=30 * DAY_MS)
+ANSWERS_COMPARED = TopicSpec(AnswersCompared, ("console", "eval"), ("monitor",), 1, retention_ms=30 * DAY_MS)

@@ -9,6 +9,8 @@ from pydantic import Field
 
 from tunewheel_contracts.fields import FiniteFloat, Frozen, PositiveInt, Slug, Text
 from tunewheel_contracts.formats.dataset import ChatMessage
+from tunewheel_contracts.formats.label_prompts import LabelPrompt
+from tunewheel_contracts.identity import content_sha256
 
 CORRECTED_IN_REVIEW = "corrected_in_review"
 """Attribute of an example that a reviewer corrected; its value is the review's id. The example replaces
@@ -30,6 +32,26 @@ class ReviewItem(Frozen):
     """The champion's answer, or the base's if there was no champion."""
     stratum: str
     """Why the item was drawn: a label, ``disagreement`` or ``worst``."""
+
+
+def pair_id(completion_id: str) -> str:
+    """Return the item's id of the pair of a champion's completion."""
+    return f"pair-{content_sha256(completion_id.encode())[:20]}"
+
+
+def item_of_pair(prompt: LabelPrompt) -> ReviewItem | None:
+    """Return a trial's pair of answers as an item, without an expert's answer; None: it was erased."""
+    if prompt.candidate is None:
+        return None
+    return ReviewItem(
+        item_id=pair_id(prompt.completion_id),
+        example_id=prompt.completion_id,
+        messages=prompt.messages,
+        expected="",
+        candidate=prompt.candidate,
+        other=prompt.output,
+        stratum="disagreement",
+    )
 
 
 class ReviewSet(Frozen):

@@ -7,31 +7,18 @@ from http import HTTPStatus
 
 from tunewheel_contracts.events.evaluation import AnswersCompared, ComparisonsRequested
 from tunewheel_contracts.formats.label_prompts import LabelPrompts
-from tunewheel_contracts.formats.review import ReviewItem, ReviewSet
+from tunewheel_contracts.formats.review import ReviewSet, item_of_pair, pair_id
 from tunewheel_contracts.formats.review_assignment import Pair, assigned_pairs
 from tunewheel_runtime.identity.roles import Caller
 
-from tunewheel_console.queues import item_of
 from tunewheel_console.refusals import Refused
 from tunewheel_console.sitting import ItemAnswer, Sitting
 
 
 def set_of(asked: ComparisonsRequested, files: Sequence[LabelPrompts]) -> ReviewSet | None:
     """Return the pairs that were not erased; None: there are none."""
-    items = tuple(
-        ReviewItem(
-            item_id=item_of(prompt.completion_id),
-            example_id=prompt.completion_id,
-            messages=prompt.messages,
-            expected="",
-            candidate=prompt.candidate,
-            other=prompt.output,
-            stratum="disagreement",
-        )
-        for file in files
-        for prompt in file.items
-        if prompt.candidate is not None
-    )
+    found = (item_of_pair(prompt) for file in files for prompt in file.items)
+    items = tuple(item for item in found if item is not None)
     if not items:
         return None
     return ReviewSet(
@@ -53,7 +40,7 @@ def dealt_pairs(
     pairs: list[Pair | None] = []
     for number, file in enumerate(files, 1):
         part = found.model_copy(update={"review_id": f"{found.review_id}.{number}"})
-        ids = [item_of(prompt.completion_id) for prompt in file.items]
+        ids = [pair_id(prompt.completion_id) for prompt in file.items]
         pairs += assigned_pairs(part, dealt=ids, share=1, reviewer=reviewer, seed=seed)
     return tuple(pairs)
 

@@ -23,7 +23,7 @@ from tunewheel_contracts.events.evaluation import (
 from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.events.monitoring import DriftResolved, LabelsRequested, TurnDecided
 from tunewheel_contracts.events.production import RolloutJudged
-from tunewheel_contracts.identity import content_sha256
+from tunewheel_contracts.formats.review import pair_id
 from tunewheel_wheel.models import STEPS, Models, stage_after
 
 TAKEN_OUT = (Stage.RETIRED, Stage.REJECTED, Stage.ROLLED_BACK)
@@ -31,11 +31,6 @@ TAKEN_OUT = (Stage.RETIRED, Stage.REJECTED, Stage.ROLLED_BACK)
 Moment = tuple[datetime, str]
 Asked = Envelope[ReviewRequested] | Envelope[ComparisonsRequested]
 Answered = Envelope[ReviewAnswered] | Envelope[AnswersCompared]
-
-
-def item_of(completion_id: str) -> str:
-    """Return the item's id of the pair of a champion's completion."""
-    return f"pair-{content_sha256(completion_id.encode())[:20]}"
 
 
 @dataclass
@@ -96,7 +91,7 @@ class Review:
         """Keep ``answer``. The first one of a person to a pair counts."""
         if self.outcome is None and answer.data.reviewer is not None:
             of_reviewer = self.answers.setdefault(answer.data.reviewer, {})
-            of_reviewer.setdefault(item_of(answer.data.completion_id), answer)
+            of_reviewer.setdefault(pair_id(answer.data.completion_id), answer)
 
     def add_answer(self, answer: Envelope[ReviewAnswered]) -> None:
         """Keep ``answer`` unless the same person has given a later one to the same item."""

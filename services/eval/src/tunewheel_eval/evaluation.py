@@ -68,7 +68,8 @@ class Evaluator:
         self._looks = Looks(store)
         allowed = AllowedSources(hosts=settings.spec_hosts)
         self._look_up = LookUp(store, allowed)
-        self._judge = Judge(store, self._looks, settings.eval_dtype, Judges(store, allowed))
+        self.judges = Judges(store, allowed)
+        self._judge = Judge(store, self._looks, settings.eval_dtype, self.judges)
 
     async def prepare(self) -> None:
         """Read the regression set. Raises ValueError if it is malformed, which stops the service."""

@@ -9,6 +9,8 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import ErasureCompleted
 from tunewheel_contracts.events.evaluation import (
+    AnswersCompared,
+    ComparisonsRequested,
     EvalRequested,
     ReviewAnswered,
     ReviewRequested,
@@ -23,6 +25,7 @@ from tunewheel_runtime.service import Lease, Service
 
 from tunewheel_eval.evaluation import Evaluator
 from tunewheel_eval.forgetting import Erased, erase_corrections, forget
+from tunewheel_eval.judges.trials import compared
 from tunewheel_eval.plan import champion_of
 from tunewheel_eval.requests import Asked, Versions
 from tunewheel_eval.reviewing.answers import Answers
@@ -102,6 +105,13 @@ def register(
     @service.job(topics.REVIEW_REQUESTED, concurrent=True)
     async def on_review_requested(event: Envelope[ReviewRequested], lease: Lease) -> None:
         await notices.tell(event, lease)
+
+    @service.job(topics.COMPARISONS_REQUESTED, concurrent=True)
+    async def on_comparisons_requested(
+        event: Envelope[ComparisonsRequested], lease: Lease
+    ) -> Sequence[Envelope[AnswersCompared]]:
+        told = await compared(evaluator.judges, service.store, event.data, check=lease.check)
+        return [service.new(data, cause=event) for data in told]
 
     @service.on(topics.REVIEW_ANSWERED)
     async def on_review_answered(event: Envelope[ReviewAnswered]) -> None:

@@ -64,7 +64,7 @@ def fold(state: ProjectState, item: InferenceScored, facts: Facts) -> list[Said]
     said = _unwatch(state, item.project, facts, item.at)
     counting.see(state.turns, item)
     rollout.count(state.trials, item, facts.spec.rollout)
-    said += _ask(state, item.project)
+    said += _ask(state, item.project, facts)
     said += _judge(state, item.project, facts, item.at)
     if facts.spec.drift.enabled and (version := _version(state, item, facts)) is not None:
         said += _watch(state, version, item, facts)
@@ -89,7 +89,7 @@ def _judge(state: ProjectState, project: str, facts: Facts, now: datetime) -> li
     return [Said(one.data, correlation_id=one.correlation_id) for one in judged]
 
 
-def _ask(state: ProjectState, project: str) -> list[Said]:
+def _ask(state: ProjectState, project: str, facts: Facts) -> list[Said]:
     return [
         Said(
             one.data,
@@ -97,7 +97,7 @@ def _ask(state: ProjectState, project: str) -> list[Said]:
             places=tuple((name, ("completion", *places[0])) for name, places in one.places.items()),
             copies=tuple((name, ("completion", *places[1])) for name, places in one.places.items()),
         )
-        for one in rollout.ask(state.trials, project)
+        for one in rollout.ask(state.trials, project, facts.spec.evaluation.judge)
     ]
 
 

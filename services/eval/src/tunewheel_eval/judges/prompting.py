@@ -31,6 +31,8 @@ def messages_of(prompt: str, item: ReviewItem, *, candidate_first: bool) -> list
         "second answer": answers[1],
     }
     mark = content_sha256(texts)[:16]
+    if not item.expected:  # no expert has answered a pair of a trial
+        del texts["expert's answer"]
     said = [f"<<{name} {mark}>>\n{text}\n<<end {mark}>>" for name, text in texts.items()]
     return [
         {"role": "system", "content": f"{prompt}\n\n{_REPLY.format(mark=mark)}"},

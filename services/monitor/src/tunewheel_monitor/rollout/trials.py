@@ -31,6 +31,7 @@ from tunewheel_contracts.events.evaluation import ComparisonsRequested
 from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRolledback, Stage
 from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_contracts.events.production import RolloutJudged
+from tunewheel_contracts.formats.judge import JudgeSpec
 from tunewheel_contracts.formats.rollout_spec import DAY, RolloutSpec, StagePolicy
 from tunewheel_contracts.identity import content_sha256
 
@@ -119,8 +120,9 @@ def count(trials: Trials, item: InferenceScored, rollout: RolloutSpec) -> None:
                 _expire(trial, rollout)
 
 
-def ask(trials: Trials, project: str) -> list[Request]:
-    """Return the requests to compare pairs that were drawn since the last ones, each once."""
+def ask(trials: Trials, project: str, judge: JudgeSpec | None = None) -> list[Request]:
+    """Return the requests to compare pairs that were drawn since the last ones, each once. ``judge``: who
+    compares them besides people."""
     made: list[Request] = []
     for model_id, trial in trials["open"].items():
         if trial["verdict"] is None and (fresh := take_fresh(trial["comparisons"])):
@@ -138,6 +140,7 @@ def ask(trials: Trials, project: str) -> list[Request]:
                     f"monitor/{project}/alarms/compare-{name}.{n}.json"
                     for n in range(1, state["revision"] + 1)
                 ),
+                judge=judge,
             )
             made.append(Request(request, trial["correlation_id"], fresh))
     return made
