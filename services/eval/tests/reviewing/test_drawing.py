@@ -51,9 +51,9 @@ def test_every_label_is_there_in_proportion() -> None:
     assert "b" in {json.loads(item.expected)["kind"] for item in rare.items}
 
 
-def test_disagreements_and_the_worst_have_a_quarter_each() -> None:
+def test_disagreements_have_a_half_and_the_worst_a_quarter() -> None:
     drawn = draw(labelled(["a"] * 100, wrong=range(30)), LABELLED, size=20, seed="s")
-    assert Counter(item.stratum for item in drawn.items) == {"a": 10, DISAGREEMENT: 5, WORST: 5}
+    assert Counter(item.stratum for item in drawn.items) == {"a": 5, DISAGREEMENT: 10, WORST: 5}
     assert drawn.sizes == {"a": 70, DISAGREEMENT: 25, WORST: 5}
     assert len({item.item_id for item in drawn.items}) == 20
 
@@ -152,6 +152,27 @@ def reviewed(
         strata[item.stratum].append(truth[item.example_id])
     found = [(drawn.sizes[name], scores) for name, scores in strata.items()]
     return float(np.mean(list(truth.values()))), *preferred(found, equal=drawn.equal)
+
+
+def test_rows_as_bad_as_the_worst_are_drawn_as_often_as_others_that_differ() -> None:
+    """Thirty wrong candidates, thirty wrong champions, sixty rows where both are right. Wrong candidates say
+    a word more: they score worst, and ten of them are the stratum of the worst."""
+    share = 0.0
+    wrong = [line for n in range(100, 130) for line in _wrong_champion(n)]
+    for seed in range(40):
+        lines = [*labelled(["a"] * 90, wrong=range(30)), *wrong]
+        drawn = draw(lines, LABELLED, size=40, seed=str(seed))
+        apart = [item for item in drawn.items if item.stratum == DISAGREEMENT]
+        share += np.mean(["none" in item.candidate for item in apart]) / 40
+    assert share == pytest.approx(20 / 50, abs=0.04)
+
+
+def _wrong_champion(number: int) -> list[Generation]:
+    right, wrong = json.dumps({"kind": "a"}), json.dumps({"kind": "none"})
+    return [
+        said(number, "candidate", right, expected=right),
+        said(number, "champion", wrong, expected=right),
+    ]
 
 
 @pytest.mark.parametrize(("better", "at_least", "at_most"), [(0.0, 0.48, 0.52), (0.4, 0.53, 0.57)])

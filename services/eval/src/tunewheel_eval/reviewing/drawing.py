@@ -21,8 +21,9 @@ from tunewheel_outputs.schema import SchemaCheck
 from tunewheel_eval.generations import Generation, joined
 
 DISAGREEMENT, WORST, ANY = "disagreement", "worst", "all"
-_EACH = 4
-"""One in so many items of the set is a disagreement, and one in so many is among the worst rows."""
+_APART, _WORST = 2, 4
+"""One in so many items of the set is a disagreement, and one in so many is among the worst rows. Where labels
+differ, one answer is mostly right and the other wrong; where they do not, most pairs are ties."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +41,17 @@ def draw(generations: Iterable[Generation], task: TaskSpec, *, size: int, seed: 
     the base where there was none.
 
     The strata are disjoint. First come the prompts with the worst answer of either model, up to a quarter of
-    ``size``: all of that stratum is drawn. Of the others, at least a quarter are prompts on which the two
+    ``size``: all of that stratum is drawn. At least half of ``size`` are other prompts on which the two
     differ in label or validity. The rest is distributed over the labels by their frequency, with one prompt
     of each label first.
     """
     pairs = _shuffled(_pairs(generations), seed)
     rows = [row for row in pairs if differs(row)]
     # The worst of either: only the candidate's worst would be a selection against the candidate.
-    worst = {row.item_id for score, row in _ranked(rows, task)[: size // _EACH] if score < 1.0}
+    # Ties of the rank are broken in another order than rows are drawn in. In the same order the rank would
+    # take the first of all equally bad rows, and the first of the others would be better rows than the rest.
+    ranked = _ranked(_shuffled(rows, f"{seed} ranked"), task)
+    worst = {row.item_id for score, row in ranked[: size // _WORST] if score < 1.0}
     apart = {row.item_id for row in _disagreements(rows, task)} - worst
     others = _by_label([row for row in rows if row.item_id not in worst | apart], task)
     strata = {row.item_id: row.stratum for row in others} | dict.fromkeys(apart, DISAGREEMENT)
@@ -55,7 +59,7 @@ def draw(generations: Iterable[Generation], task: TaskSpec, *, size: int, seed: 
     placed = [row.model_copy(update={"stratum": strata[row.item_id]}) for row in rows]
     left = size - len(worst)
     differing = [row.item_id for row in placed if row.item_id in apart]
-    differing = differing[: max(min(size // _EACH, left), left - len(others))]
+    differing = differing[: max(min(size // _APART, left), left - len(others))]
     chosen = worst.union(differing, [row.item_id for row in others[: left - len(differing)]])
     return Drawn(
         items=tuple(row for row in placed if row.item_id in chosen),
