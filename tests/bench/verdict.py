@@ -47,6 +47,7 @@ def main() -> None:
     wheels = int(sys.argv[3]) if len(sys.argv) > 3 else WHEELS
     found: dict[str, dict[str, Any]] = {
         "20 turns on one holdout: wheels with a false better, with a false met": adaptive(wheels, rng),
+        "40 customers, Zipf: met, undecided, missed": refusals(rounds, rng),
         "customers: met, missed at +.10; met at -.15": whole_verdict(judged, rng),
         "customers: a minimum that is the truth is met": absolute_bounds(judged, rng),
     }
@@ -104,6 +105,18 @@ def whole_verdict(rounds: int, rng: np.random.Generator) -> dict[str, Any]:
             figures = (better.count("met"), better.count("missed"), worse.count("met"))
             found[f"{name}, {way} {correlation:g}"] = [round(one / rounds, 4) for one in figures]
             print(f"{name}, {way} {correlation:g}", figures, rounds, file=sys.stderr, flush=True)
+    return found
+
+
+def refusals(rounds: int, rng: np.random.Generator) -> dict[str, list[float]]:
+    """Return, by rows and true advantage, how the whole verdict by a margin of .15 comes out."""
+    found: dict[str, list[float]] = {}
+    for rows in (75, 100, 200):
+        for advantage in (0.1, 0.0, -0.1, -0.15, -0.2):
+            said = [judged(rng, zipf(rows, 40), "rates", 0.2, advantage) for _ in range(rounds)]
+            figures = [said.count(one) / rounds for one in ("met", "undecided", "missed")]
+            found[f"{rows} rows, {advantage:+g}"] = figures
+            print(f"{rows} rows, {advantage:+g}", figures, file=sys.stderr, flush=True)
     return found
 
 
