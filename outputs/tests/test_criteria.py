@@ -6,7 +6,7 @@ import pytest
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.judge import JudgeSpec
 from tunewheel_contracts.formats.spec import EvaluationSpec, ProjectSpec, TaskSpec
-from tunewheel_outputs.criteria import check_criteria, hardly_decided, level_of, unmeasurable
+from tunewheel_outputs.criteria import check_criteria, level_of, unmeasurable
 
 
 def spec(criterion: dict[str, Any], *, retrieval: dict[str, Any] | None = None, **task: Any) -> ProjectSpec:
@@ -135,35 +135,3 @@ def test_why_a_metric_is_not_measured() -> None:
     assert unmeasurable("domain_language", task) == (
         "domain_language needs task.glossary, which the project does not have"
     )
-
-
-@pytest.mark.parametrize(
-    ("criterion", "examples", "told"),
-    [
-        ({"metric": "rouge_l", "over_champion": 0}, 53, "over_champion 0) needs at least 8 held-out rows"),
-        ({"metric": "rouge_l", "over_champion": 0}, 54, None),
-        (
-            {"metric": "rouge_l", "significance": 0.05},
-            20,
-            "significance 0.05) needs at least 8 held-out rows",
-        ),
-        ({"metric": "perplexity", "over_base": 1, "significance": 0.5}, 20, "needs at least 5 held-out rows"),
-        ({"metric": "rouge_l", "minimum": 0.9}, 333, "minimum 0.9) needs at least 51 held-out rows"),
-        ({"metric": "rouge_l", "minimum": 0.9}, 340, None),
-        ({"metric": "rouge_l", "maximum": 0.1}, 333, "maximum 0.1) needs at least 51 held-out rows"),
-        ({"metric": "rouge_l", "minimum": 1}, 5000, "minimum 1) cannot be met by any number of rows"),
-        ({"metric": "rouge_l", "minimum": 0}, 20, None),
-        ({"metric": "rouge_l", "over_base": -0.1}, 20, "over_base -0.1) needs at least 51 held-out rows"),
-        ({"metric": "rouge_l", "over_base": -1}, 20, None),
-        ({"metric": "perplexity", "maximum": 20}, 20, None),  # which has no largest figure to be all right at
-        ({"metric": "regression_accuracy", "over_base": 0}, 20, None),  # the operator's items, not the data's
-    ],
-)
-def test_bounds_that_the_smallest_version_cannot_decide_give_a_warning(
-    criterion: dict[str, Any], examples: int, told: str | None
-) -> None:
-    plain = {"project": "desk", "base_model": "b", "task": {"system_prompt": "s"}}
-    sizes = {"dataset": {"min_examples": examples, "holdout_fraction": 0.15}}
-    said = hardly_decided(ProjectSpec.model_validate(plain | sizes | {"criteria": [criterion]}))
-    assert [f"criteria.0 ({criterion['metric']}, " in one for one in said] == ([] if told is None else [True])
-    assert told is None or told in said[0]

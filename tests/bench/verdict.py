@@ -23,9 +23,12 @@ from report import write_report
 from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.formats.spec import TaskSpec
+from tunewheel_outputs.metrics import find_metric
+from tunewheel_verdicts import power as power_module
 from tunewheel_verdicts.measured import Measured
+from tunewheel_verdicts.power import CORRELATION, assumed_of, chances, sizes_of
 from tunewheel_verdicts.significance import Scores, Test, compare, figure_interval
-from tunewheel_verdicts.verdict import judge
+from tunewheel_verdicts.verdict import judge, outcome_of
 
 Floats = NDArray[np.float64]
 Drawn = tuple[Floats, Floats, NDArray[np.int64], Test]
@@ -51,6 +54,7 @@ def main() -> None:
         "customers: met, missed at +.10; met at -.15": whole_verdict(judged, rng),
         "customers: a minimum that is the truth is met": absolute_bounds(judged, rng),
     }
+    found["power: told, and of simulated verdicts"] = power_told(rounds)
     for name, draw in DRAWS.items():
         found[name] = {f"n = {rows}": false_better(draw, rows, rounds, rng) for rows in SIZES}
         print(name, found[name], file=sys.stderr, flush=True)
@@ -204,6 +208,115 @@ def met(
         (criterion,), {metric.name: metric}, TaskSpec(system_prompt="s"), resolution=0.05, seed=0
     )
     return check.outcome == "met"
+
+
+def zipf_sizes(rows: int, customers: int) -> tuple[int, ...]:
+    return tuple(zipf(rows, customers))
+
+
+LABEL = {"metric": "label_accuracy"}
+GUIDE = [
+    {"metric": "valid_output", "minimum": 0.9, "significance": 0.5},
+    {**LABEL, "over_base": 0.2, "over_champion": -0.05, "significance": 0.5},
+    {"metric": "regression_accuracy", "over_base": -0.15},
+]
+SPECS: dict[str, tuple[list[dict[str, Any]], tuple[int, ...]]] = {
+    "the guide's, 120 rows": (GUIDE, sizes_of(120)),
+    "all bounds of one metric, 150 rows": (
+        [{**LABEL, "minimum": 0.6, "over_base": 0.2, "over_champion": -0.1, "significance": 0.5}],
+        sizes_of(150),
+    ),
+    "margin .05 at .05, 400 rows": ([{**LABEL, "over_champion": -0.05}], sizes_of(400)),
+    "margin .15, 60 rows, each its own": (
+        [{**LABEL, "over_champion": -0.15, "significance": 0.5}],
+        (1,) * 60,
+    ),
+    "better, few large customers": (
+        [{**LABEL, "over_champion": 0.0, "significance": 0.5}],
+        (60, 40, 30, 25, 15, 12, 10, 8),
+    ),
+    "valid output, 150 rows, each its own": (
+        [{"metric": "valid_output", "minimum": 0.93, "over_champion": -0.05}],
+        (1,) * 150,
+    ),
+    "forgetting alone": ([{"metric": "regression_accuracy", "over_base": -0.1}], sizes_of(60)),
+    "rouge_l, 40 customers by Zipf": (
+        [{"metric": "rouge_l", "over_champion": -0.02, "significance": 0.5}],
+        zipf_sizes(150, 40),
+    ),
+    "perplexity and labels, 100 rows": (
+        [
+            {"metric": "perplexity", "over_base": 14.0},
+            {**LABEL, "over_champion": -0.1, "significance": 0.5},
+        ],
+        sizes_of(100),
+    ),
+    "groundedness and labels, 200 rows": (
+        [
+            {"metric": "groundedness", "minimum": 0.8, "significance": 0.5},
+            {**LABEL, "minimum": 0.7, "over_champion": -0.1},
+        ],
+        zipf_sizes(200, 60),
+    ),
+}
+
+
+def power_told(rounds: int) -> dict[str, Any]:
+    """Return, by spec and gain, the chances that are told beside those of simulated whole verdicts, each met,
+    undecided, missed; and the largest difference."""
+    found: dict[str, Any] = {}
+    for name, (plain, sizes) in SPECS.items():
+        criteria = [Criterion.model_validate(one) for one in plain]
+        for told in chances(criteria, sizes, resolution=0.05):
+            outcomes_of = _whole(criteria, sizes, told.gain, rounds, seed=len(found))
+            seen = [round(outcomes_of.count(state) / rounds, 4) for state in ("met", "undecided", "missed")]
+            said = [round(one, 4) for one in (told.met, told.undecided, told.missed)]
+            apart = max(abs(one - other) for one, other in zip(said, seen, strict=True))
+            gain = "first" if told.gain is None else f"{told.gain:+.2f}"
+            found[f"{name}, {gain}"] = {"told": said, "simulated": seen, "apart": round(apart, 4)}
+            print(f"{name}, {gain}", found[f"{name}, {gain}"], file=sys.stderr, flush=True)
+    found["largest difference"] = max(one["apart"] for one in found.values())
+    return found
+
+
+def _whole(
+    criteria: list[Criterion], sizes: tuple[int, ...], gain: float | None, rounds: int, *, seed: int
+) -> list[str]:
+    rng, drawn = np.random.default_rng((2029, seed)), list[str]()
+    for _ in range(rounds):
+        by_name = {one.metric: _plain_metric(rng, one.metric, sizes, gain) for one in criteria}
+        checks = judge(criteria, by_name, TaskSpec(system_prompt="s"), resolution=0.05, seed=0)
+        drawn.append(outcome_of(checks))
+    return drawn
+
+
+def _plain_metric(
+    rng: np.random.Generator, name: str, sizes: tuple[int, ...], gain: float | None
+) -> Measured:
+    metric, expected = find_metric(name), assumed_of(name)
+    assert metric is not None
+    own = list(sizes) if metric.on == "holdout" else [1] * 200
+    clusters, more = np.repeat(np.arange(len(own)), own), gain if gain and expected.gains else 0.0
+    if metric.test == "proportion":
+        differ = max(expected.differ, more)
+        won, lost = min((differ + more) / 2, 1 - expected.champion), (differ - more) / 2
+        shares = [won, lost, expected.champion - lost, 1 - expected.champion - won]
+        pair = outcomes(rng, own, "rates", CORRELATION, np.array(shares))
+        base = outcomes(rng, own, "rates", CORRELATION, np.array([expected.base, 1 - expected.base]))
+        hits = (np.isin(pair, (0, 2)), np.isin(pair, (1, 2)), base == 0)
+        drawn, weights = [hit[None].astype(np.float64) for hit in hits], None
+    else:
+        drawn = power_module._scores(rng, metric, expected, clusters, CORRELATION, more, 1)
+        weights = np.full(len(clusters), 32.0) if metric.test == "ratio" else None
+    roles = (Role.CANDIDATE, Role.CHAMPION, Role.BASE)
+    scores = {role: Scores(one[0], weights) for role, one in zip(roles, drawn, strict=True)}
+    if gain is None:
+        del scores[Role.CHAMPION]
+    return Measured(
+        name=name, test=metric.test, lower_is_better=metric.lower_is_better, lowest=metric.lowest,
+        highest=float("inf") if metric.highest is None else metric.highest, on=metric.on,
+        clusters=clusters, scores=scores,
+    )  # fmt: skip
 
 
 def fixed_after(rng: np.random.Generator) -> dict[str, Any]:

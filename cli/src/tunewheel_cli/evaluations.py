@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
-from tunewheel_contracts.errors import InvalidSpec, TunewheelError, first_complaint
+from tunewheel_contracts.errors import InvalidEvent, InvalidSpec, TunewheelError, first_complaint
 from tunewheel_contracts.event import Envelope, decode_data
 from tunewheel_contracts.events.evaluation import EvalRequested
 from tunewheel_contracts.fields import Slug
@@ -80,6 +80,27 @@ async def _last_judged(store: ObjectStore, first: EvaluationPlan) -> EvaluationP
     cards = await store.written("scorecards")
     judged = [plan for plan in plans if plan.scorecard_path in cards]
     return max(judged, key=lambda plan: cards[plan.scorecard_path], default=first)
+
+
+_MOST_READ = 50
+
+
+async def last_scorecard(store: ObjectStore, project: str) -> Scorecard | None:
+    """Return the project's newest scorecard with figures; None: it has none among the newest of all projects.
+
+    Raises TransientError: the store is away.
+    """
+    written = await store.written("scorecards")
+    paths = [path for path in written if path.count("/") == 1 and path.endswith(".json")]
+    for path in sorted(paths, key=lambda path: (written[path], path), reverse=True)[:_MOST_READ]:
+        data = await store.read(path)
+        try:
+            card = decode_data(Scorecard, data or b"")
+        except InvalidEvent:
+            continue
+        if card.project == project and card.contestants:
+            return card
+    return None
 
 
 async def read_page(store: ObjectStore, judged: Judged) -> bytes:

@@ -14,7 +14,7 @@ from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.spec import ProjectSpec, parse_spec
 from tunewheel_contracts.principal import Principal
 from tunewheel_contracts.topics import PROJECT_DECLARED, SERVING_DESIRED
-from tunewheel_outputs.criteria import check_criteria, hardly_decided
+from tunewheel_outputs.criteria import check_criteria
 
 from tunewheel_cli.client import NotAllowed
 from tunewheel_cli.places import Var
@@ -52,11 +52,6 @@ def read_spec(path: Path) -> ProjectSpec:
         )
         raise InvalidSpec(field="retrieval.training", reason=reason)
     return spec
-
-
-def cautions(spec: ProjectSpec) -> tuple[str, ...]:
-    """Return warnings, a sentence each, about settings that are valid but seldom intended."""
-    return (*spec.cautions, *hardly_decided(spec))
 
 
 def check_sources(spec: ProjectSpec, var: Var, bootstrap_servers: str) -> None:

@@ -3,9 +3,6 @@ eval then reports a criterion that cannot be measured as missed, with the reason
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from math import ceil, log, log2
-
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.criteria import LOOKS, Criterion
 from tunewheel_contracts.formats.judge import JUDGED
@@ -32,65 +29,6 @@ def level_of(criterion: Criterion | None, *, on_holdout: bool, looks: int = LOOK
     asked = criterion.significance if criterion is not None else None
     bounded = min(max(asked or ALPHA, LEAST_ALPHA), MOST_ALPHA)
     return bounded / (looks if on_holdout else 1)
-
-
-def hardly_decided(spec: ProjectSpec) -> tuple[str, ...]:
-    """Return a warning for each bound on held-out rows that the smallest allowed version could not decide,
-    even if every row favoured the candidate."""
-    fraction, smallest = spec.dataset.holdout_fraction, spec.dataset.min_examples
-    rows = max(1, int(smallest * fraction))
-    said: list[str] = []
-    for number, criterion in enumerate(spec.criteria):
-        metric = known_metrics().get(criterion.metric)
-        if metric is None or metric.on != "holdout":
-            continue
-        for bound, least in _least_rows(criterion, metric, spec.evaluation.looks):
-            place = f"criteria.{number} ({criterion.metric}, {bound})"
-            if least is None:
-                said.append(
-                    f"{place} cannot be met by any number of rows: no interval reaches it; ask for less."
-                )
-            elif least > rows:
-                said.append(
-                    f"{place} needs at least {least} held-out rows, but a version of dataset.min_examples "
-                    f"{smallest} holds out about {rows}: verdicts on versions with fewer than "
-                    f"{ceil(least / fraction)} examples are undecided; raise "
-                    "dataset.min_examples, or ask for less."
-                )
-    return tuple(said)
-
-
-def _least_rows(criterion: Criterion, metric: Metric, looks: int) -> Iterator[tuple[str, int | None]]:
-    """Yield each bound and the fewest rows with which it can be met; None: no number of rows is enough."""
-    alpha = level_of(criterion, on_holdout=True, looks=looks)
-    span = (metric.highest or float("inf")) - metric.lowest
-    if span < float("inf"):
-        for name, bound, share in (
-            ("minimum", criterion.minimum, lambda value: (value - metric.lowest) / span),
-            ("maximum", criterion.maximum, lambda value: 1 - (value - metric.lowest) / span),
-        ):
-            if bound is not None:
-                yield f"{name} {bound:g}", _all_right(share(bound), alpha)
-    others = {"over_base": criterion.over_base, "over_champion": criterion.over_champion}
-    given = {name: bound for name, bound in others.items() if bound is not None}
-    if not given and criterion.minimum is criterion.maximum is None and criterion.significance is not None:
-        yield f"significance {criterion.significance:g}", ceil(log2(1 / alpha))
-    for name, bound in given.items():
-        if bound >= 0:
-            yield f"{name} {bound:g}", ceil(log2(1 / alpha))  # All rows favour the candidate (sign test).
-        elif span < float("inf"):
-            yield (
-                f"{name} {bound:g}",
-                _all_right(1 + bound / span, alpha),
-            )  # The candidate is worse on no row.
-
-
-def _all_right(share: float, alpha: float) -> int | None:
-    """Return the number of rows, all right, for which ``share`` is the lower end of the interval of the share
-    of right rows."""
-    if share <= 0:
-        return 1
-    return None if share >= 1 else ceil(log(alpha) / log(share))
 
 
 def check_criteria(spec: ProjectSpec) -> None:

@@ -10,6 +10,7 @@ from tunewheel_contracts.formats.criteria import LOOKS, Criterion
 from tunewheel_contracts.formats.scorecard import MetricFacts, Role
 from tunewheel_outputs.criteria import level_of
 
+from tunewheel_verdicts.sign_flips import DRAWS
 from tunewheel_verdicts.significance import (
     Advantage,
     Clusters,
@@ -40,6 +41,8 @@ class Measured:
     """How much two measurements of one model differ. No smaller difference is claimed."""
     looks: int = LOOKS
     """The number of verdicts that share the significance of held-out rows."""
+    flips: int = DRAWS
+    """How many choices of signs a comparison of scores tries."""
     _compared: dict[tuple[Role, float, int], Advantage] = field(
         default_factory=dict[tuple[Role, float, int], Advantage], compare=False, repr=False
     )
@@ -70,6 +73,7 @@ class Measured:
             lower_is_better=self.lower_is_better,
             span=span if np.isfinite(span) else None,
             seed=seed,
+            flips=self.flips,
         )
         return found
 

@@ -55,7 +55,7 @@ class Flips:
         return float(self.means[-beyond]) if beyond else np.inf
 
 
-def flip(advantages: Floats, weights: Floats, *, seed: int) -> Flips:
+def flip(advantages: Floats, weights: Floats, *, seed: int, draws: int = DRAWS) -> Flips:
     """Return the means of ``advantages`` over subsets of clusters. Both arguments have shape (clusters,):
     a cluster's summed advantage, and how much it weighs (its rows).
 
@@ -68,8 +68,8 @@ def flip(advantages: Floats, weights: Floats, *, seed: int) -> Flips:
         return Flips(_means(chosen.astype(np.float64), advantages, weights))
     rows = max(1, _CHUNK // count)
     parts: list[Floats] = []
-    for start in range(0, DRAWS, rows):
-        chosen = _choices(min(rows, DRAWS - start), count, seed + start)
+    for start in range(0, draws, rows):
+        chosen = _choices(min(rows, draws - start), count, seed + start)
         parts.append(_means(chosen, advantages, weights))
     return Flips(np.sort(np.concatenate(parts)))
 

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from tunewheel_verdicts.design_effect import TINY, effective_rows
 from tunewheel_verdicts.proportions import clopper_pearson, mcnemar, paired_low, paired_p_value
-from tunewheel_verdicts.sign_flips import Floats, flip
+from tunewheel_verdicts.sign_flips import DRAWS, Floats, flip
 
 Test = Literal["proportion", "mean", "ratio"]
 Clusters = NDArray[np.int64]
@@ -118,6 +118,7 @@ def compare(
     lower_is_better: bool = False,
     span: float | None = 1.0,
     seed: int = 0,
+    flips: int = DRAWS,
 ) -> Advantage:
     """Compare two contestants on the same rows. The rows of a cluster count as one observation.
 
@@ -130,7 +131,7 @@ def compare(
     _check_pairs(candidate.values, other.values, clusters)
     sign = -1.0 if lower_is_better else 1.0
     if test == "ratio":
-        return _compare_ratios(candidate, other, clusters, alpha=alpha, sign=sign, seed=seed)
+        return _compare_ratios(candidate, other, clusters, alpha=alpha, sign=sign, seed=seed, draws=flips)
     scale = span or max(1e-9, float(np.abs(candidate.values - other.values).max()))
     difference = sign * (candidate.values - other.values) / scale
     sums, sizes = _by_cluster(difference, clusters), _by_cluster(np.ones_like(difference), clusters)
@@ -146,8 +147,8 @@ def compare(
         p_value = max(least, paired_p_value(gained, lost, size, 0.0))
         low, high = _paired(gained, lost, size, alpha) if least <= alpha else (-1.0, 1.0)
     else:
-        flips, name = flip(sums, sizes, seed=seed), "sign_flip"
-        p_value, low, high = flips.p_value(0.0), max(-1.0, flips.low(alpha)), min(1.0, flips.high(alpha))
+        found, name = flip(sums, sizes, seed=seed, draws=flips), "sign_flip"
+        p_value, low, high = found.p_value(0.0), max(-1.0, found.low(alpha)), min(1.0, found.high(alpha))
         if _lumped(sums / sizes):
             paired = _paired(gained, lost, size, alpha)
             low, high = min(low, paired[0]), max(high, paired[1])
@@ -166,13 +167,13 @@ def compare(
 
 
 def _compare_ratios(
-    candidate: Scores, other: Scores, clusters: Clusters, *, alpha: float, sign: float, seed: int
+    candidate: Scores, other: Scores, clusters: Clusters, *, alpha: float, sign: float, seed: int, draws: int
 ) -> Advantage:
     mine, theirs = _shares(candidate), _shares(other)
     weights = (mine[1] + theirs[1]) / 2
     sums = _by_cluster(sign * (mine[0] - theirs[0]), clusters)
     sizes = _by_cluster(weights, clusters)
-    flips = flip(sums, sizes, seed=seed)
+    flips = flip(sums, sizes, seed=seed, draws=draws)
     reference = perplexity(other.mean)
 
     def in_unit(log_advantage: float) -> float:

@@ -12,7 +12,7 @@ nothing worse into production. All criteria share it, so an equal model is seldo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, log2
 from types import MappingProxyType
@@ -84,22 +84,36 @@ def judge(
     seed: int,
     not_yet: Mapping[str, str] = MappingProxyType({}),
     spent: float = 0.0,
+    rivals: int | None = None,
 ) -> tuple[CriterionCheck, ...]:
     """Check each criterion. Without a champion, bounds against the champion count as met.
 
     ``resolution`` is the smallest difference that matters, as a fraction. ``seed`` is that of the sign flips.
     ``not_yet``: by metric, why it has no figure now that a later evaluation may have. ``spent``: how much of
     a margin against the champion may be lost already, since it may be worse than the best one before it.
+    ``rivals``: see ``rivals_of``; None: those of ``criteria``.
     """
-    bounds = [_bounds(one, measured[one.metric], spent) for one in criteria if one.metric in measured]
-    rivals = sum(role is Role.CHAMPION for of_metric in bounds for role, *_ in of_metric)
-    rules = _Rules(resolution, seed, max(1, rivals), spent)
+    if rivals is None:
+        rivals = rivals_of(one for one in criteria if one.metric in measured)
+    rules = _Rules(resolution, seed, rivals, spent)
     return tuple(
         _check(criterion, metric, rules)
         if (metric := measured.get(criterion.metric)) is not None
         else _unmeasured(criterion, task, not_yet.get(criterion.metric))
         for criterion in criteria
     )
+
+
+def rivals_of(criteria: Iterable[Criterion]) -> int:
+    """Return the number of comparisons with the champion, which share the chance of a wrong refusal; at least
+    1."""
+    return max(1, sum(is_about_champion(one) for one in criteria))
+
+
+def is_about_champion(criterion: Criterion) -> bool:
+    """Return whether a criterion compares with the champion. One that states a significance alone does."""
+    others = (criterion.over_base, criterion.minimum, criterion.maximum)
+    return criterion.over_champion is not None or all(bound is None for bound in others)
 
 
 def outcome_of(checks: Sequence[CriterionCheck]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,12 +30,22 @@ def register(app: typer.Typer) -> None:
 async def show(reach: Reach, dataset_id: Dataset, store: Store = None) -> None:
     """Show what a version holds, and what became of every record on the way to it."""
     from tunewheel_cli.datasets.tables import print_version
-    from tunewheel_cli.datasets.versions import open_version
+    from tunewheel_cli.datasets.versions import customers_of, open_version
+    from tunewheel_cli.evaluations import last_scorecard
+    from tunewheel_cli.power_tables import find_power, power_as_json, power_lines
 
     version = await open_version(dataset_id, store or reach.var.store_url)
     manifest, labels = version.manifest, await _labels(version)
-    described = manifest.model_dump(mode="json") | {"labels": labels}
-    reach.show(described, lambda: print_version(manifest, labels=labels))
+    card = await last_scorecard(version.store, manifest.project)
+    sizes = await customers_of(version)
+    power = await asyncio.to_thread(find_power, manifest.spec, sizes, card=card, silent=reach.as_json)
+    described = manifest.model_dump(mode="json") | {"labels": labels, "power": power_as_json(power)}
+
+    def show() -> None:
+        print_version(manifest, labels=labels)
+        print("\n".join(power_lines(power)))
+
+    reach.show(described, show)
 
 
 async def _labels(version: Version) -> dict[str, tuple[int, int]]:

@@ -14,6 +14,9 @@ from tunewheel_cli.exits import Exit, print_json
 from tunewheel_cli.reach import Reach, Request, Store, reaching
 
 if TYPE_CHECKING:
+    from tunewheel_runtime.store import ObjectStore
+    from tunewheel_verdicts.power import Power
+
     from tunewheel_cli.evaluations import Judged
 
 Run = Annotated[str, typer.Argument(help="A run, such as run-0a1b2c….", show_default=False)]
@@ -47,7 +50,7 @@ async def scorecard(
     judged = await read_judged(place, run, evaluation)
     if html is not None:
         html.write_bytes(await read_page(place, judged))
-    _show(judged, reach, html)
+    _show(judged, reach, html, await _power(place, judged, silent=reach.as_json))
 
 
 @reaching
@@ -97,7 +100,7 @@ async def judge(
             file=sys.stderr,
         )
         sys.exit(Exit.UNFINISHED)
-    _show(judged, reach, None)
+    _show(judged, reach, None, await _power(place, judged, silent=reach.as_json))
 
 
 @reaching
@@ -123,14 +126,33 @@ def lm_eval_tasks(
         sys.exit(Exit.REFUSED)
 
 
-def _show(judged: Judged, reach: Reach, html: Path | None) -> None:
+async def _power(store: ObjectStore, judged: Judged, *, silent: bool) -> Power | None:
+    """Return what these rows can tell of the next candidate; None: nothing was measured, or the version is
+    gone."""
+    from tunewheel_cli.datasets.versions import UnknownDataset, open_version
+    from tunewheel_cli.power_tables import find_power
+
+    card = judged.scorecard
+    try:
+        version = await open_version(card.dataset_id, store.url) if card.findings else None
+    except UnknownDataset:
+        return None
+    return find_power(version.manifest.spec, card=card, silent=silent) if version else None
+
+
+def _show(judged: Judged, reach: Reach, html: Path | None, power: Power | None) -> None:
+    from tunewheel_cli.power_tables import power_as_json, power_lines
+
     if reach.as_json:
+        told = {"power": power_as_json(power) if power else None}
         plan: dict[str, Any] = judged.plan.model_dump(mode="json")
-        print_json({"plan": plan, "scorecard": judged.scorecard.model_dump(mode="json")})
+        print_json({"plan": plan, "scorecard": judged.scorecard.model_dump(mode="json"), **told})
         return
     from tunewheel_cli.scorecard_tables import print_scorecard
 
     print_scorecard(judged)
+    if power is not None:
+        print("The next candidate, judged by rows like these:", *power_lines(power), sep="\n")
     if html is not None:
         print(f"page: {html}")
 

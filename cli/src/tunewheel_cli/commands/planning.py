@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tunewheel_contracts.formats.run import RunManifest
     from tunewheel_contracts.formats.spec import ProjectSpec
     from tunewheel_planner.advice import Advice
+    from tunewheel_verdicts.power import Power
 
     from tunewheel_cli.datasets.statistics import Measured
     from tunewheel_cli.datasets.versions import Version
@@ -126,9 +127,10 @@ def plan(
         found = [as_it_ran(one, runs) for one in planning.find_devices(device or [], offered)]
         rows = list(planning.plan_all(models, recipes, found, stats, calibrated_by(runs), answers))
         advice, priced = _advice(knowledge_changes, consistency), offered.as_of.isoformat()
-        warned = _cautions(project) if project is not None and spec is not None else ()
+        power = _power(project, version, silent=as_json) if project is not None else None
+        warned = _cautions(project, power) if project is not None and spec is not None else ()
         show = _print_json if as_json else _print
-        show(rows, advice, priced, measured, warned)
+        show(rows, advice, priced, measured, warned, power)
 
     partial(reporting, as_json=as_json)(work)()
 
@@ -165,11 +167,23 @@ def _measured(version: Version | None, preference: PreferenceSpec | None) -> Mea
     return run_async(training_stats(version, preference)) if version else None
 
 
-def _cautions(project: ProjectSpec) -> tuple[str, ...]:
-    """Return what ``declare`` would caution against, before there is a wheel to declare it to."""
-    from tunewheel_cli.specs import cautions
+def _power(project: ProjectSpec, version: Version | None, *, silent: bool) -> Power:
+    from tunewheel_cli.datasets.versions import customers_of
+    from tunewheel_cli.evaluations import last_scorecard
+    from tunewheel_cli.kafka.broker import run_async
+    from tunewheel_cli.power_tables import find_power
 
-    return cautions(project)
+    if version is None:
+        return find_power(project, silent=silent)
+    card = run_async(last_scorecard(version.store, project.project))
+    return find_power(project, run_async(customers_of(version)), card=card, silent=silent)
+
+
+def _cautions(project: ProjectSpec, power: Power | None) -> tuple[str, ...]:
+    """Return what ``declare`` would caution against, before there is a wheel to declare it to."""
+    from tunewheel_cli.power_tables import power_cautions
+
+    return (*project.cautions, *(power_cautions(power) if power else ()))
 
 
 def _advice(changes: Change | None, consistency: Consistency | None) -> Advice | None:
@@ -191,7 +205,10 @@ def _print_json(
     priced: str,
     measured: Measured | None,
     warned: tuple[str, ...],
+    power: Power | None,
 ) -> None:
+    from tunewheel_cli.power_tables import power_as_json
+
     tokens = {"tokenizer": measured.tokenizer, "estimated_because": measured.reason} if measured else None
     print_json(
         {
@@ -200,6 +217,7 @@ def _print_json(
             "tokens": tokens,
             "plans": [row.as_json() for row in rows],
             "cautions": warned,
+            "power": power_as_json(power) if power else None,
         }
     )
 
@@ -210,10 +228,13 @@ def _print(
     priced: str,
     measured: Measured | None,
     warned: tuple[str, ...],
+    power: Power | None,
 ) -> None:
     from rich.console import Console
     from rich.measure import Measurement
     from rich.table import Table
+
+    from tunewheel_cli.power_tables import power_lines
 
     console = Console(highlight=False)
     if advice:
@@ -247,6 +268,8 @@ def _print(
         console.print(f"{corrected} of {len(rows)} plans are corrected by what earlier runs took.")
     if not advice:
         console.print("Whether to fine-tune at all: --knowledge-changes and --consistency decide together.")
+    if power:
+        print("\n".join(("", *power_lines(power))))
     for caution in warned:
         print(f"caution: {caution}", file=sys.stderr)
 

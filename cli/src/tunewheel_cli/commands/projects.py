@@ -27,21 +27,26 @@ async def declare(
     reach: Reach, spec: Annotated[Path, typer.Argument(help="The project's YAML.", show_default=False)]
 ) -> None:
     """Check a project spec and put it in force."""
-    from tunewheel_cli.specs import cautions, check_sources, declared_before, read_spec, untold_change
+    from tunewheel_cli.power_tables import find_power, power_as_json, power_cautions, power_lines
+    from tunewheel_cli.specs import check_sources, declared_before, read_spec, untold_change
     from tunewheel_cli.specs import declare as put_in_force
 
     checked = read_spec(spec)
     check_sources(checked, reach.var, reach.connection.settings(reach.var).bootstrap_servers)
     before = await declared_before(checked.project, reach.client_options())
     event = await put_in_force(checked, reach.client_options(), reach.principal())
+    power = find_power(checked, silent=reach.as_json)
+    cautions = (*checked.cautions, *power_cautions(power))
     if reach.as_json:
         print_json({"project": checked.project, "event_id": event.id, "spec_sha256": checked.sha256,
-                    "criteria_sha256": checked.criteria_sha256, "cautions": cautions(checked)})  # fmt: skip
+                    "criteria_sha256": checked.criteria_sha256, "cautions": cautions,
+                    "power": power_as_json(power)})  # fmt: skip
     else:
         print(
             f"declared {checked.project}: {len(checked.criteria)} criteria, base model {checked.base_model}"
         )
-        for caution in cautions(checked):
+        print("\n".join(power_lines(power)))
+        for caution in cautions:
             print(f"caution: {caution}", file=sys.stderr)
         if (note := untold_change(before, checked)) is not None:
             print(f"note: {note}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING
@@ -65,6 +66,11 @@ async def open_version(dataset_id: str, store_url: str) -> Version:
     if data is None:
         raise await _unknown(dataset_id, store)
     return Version(decode_data(DatasetManifest, data), store)
+
+
+async def customers_of(version: Version) -> tuple[int, ...]:
+    """Return the number of held-out rows of each customer."""
+    return tuple(Counter((await version.frame(version.manifest.holdout))["group"].to_list()).values())
 
 
 async def _unknown(dataset_id: str, store: ObjectStore) -> UnknownDataset:
