@@ -10,11 +10,10 @@ import pytest
 from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.scorecard import Contestant, Finding, MetricFacts, Role, Scorecard
 from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
+from tunewheel_verdicts.drawing import Expected, assumed_of
 from tunewheel_verdicts.measured import Measured
 from tunewheel_verdicts.power import (
     Chances,
-    Expected,
-    assumed_of,
     chances,
     expected_by,
     power_of,

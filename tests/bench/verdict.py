@@ -24,9 +24,10 @@ from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_outputs.metrics import find_metric
-from tunewheel_verdicts import power as power_module
+from tunewheel_verdicts import drawing
+from tunewheel_verdicts.drawing import CORRELATION, assumed_of
 from tunewheel_verdicts.measured import Measured
-from tunewheel_verdicts.power import CORRELATION, assumed_of, chances, sizes_of
+from tunewheel_verdicts.power import chances, sizes_of
 from tunewheel_verdicts.significance import Scores, Test, compare, figure_interval
 from tunewheel_verdicts.verdict import judge, outcome_of
 
@@ -306,7 +307,7 @@ def _plain_metric(
         hits = (np.isin(pair, (0, 2)), np.isin(pair, (1, 2)), base == 0)
         drawn, weights = [hit[None].astype(np.float64) for hit in hits], None
     else:
-        drawn = power_module._scores(rng, metric, expected, clusters, CORRELATION, more, 1)
+        drawn = drawing._scores(rng, metric, expected, clusters, CORRELATION, more, 1)
         weights = np.full(len(clusters), 32.0) if metric.test == "ratio" else None
     roles = (Role.CANDIDATE, Role.CHAMPION, Role.BASE)
     scores = {role: Scores(one[0], weights) for role, one in zip(roles, drawn, strict=True)}

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 from tunewheel_contracts.formats.criteria import Criterion
-from tunewheel_verdicts.power import Expected, chances, sizes_of
+from tunewheel_verdicts.drawing import Expected
+from tunewheel_verdicts.power import chances, sizes_of
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = "examples/helpdesk/project.yaml"

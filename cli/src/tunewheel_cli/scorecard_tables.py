@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from tunewheel_contracts.formats.retrieval_scores import RetrievalScores
-from tunewheel_contracts.formats.scorecard import Finding, Scorecard
+from tunewheel_contracts.formats.scorecard import Finding, Scorecard, Slice
 
 from tunewheel_cli.evaluations import Judged
 
@@ -33,6 +33,9 @@ def print_scorecard(judged: Judged, console: Console | None = None) -> None:
     findings = [finding for finding in card.findings if finding.metric in named]
     if findings:
         console.print(_table(findings))
+    for one in card.slices:
+        if one.low is not None and one.high is not None and (one.high < 0 or one.by == "label"):
+            console.print(f"  {_slice(one)}")
     if (repeats := _repeats(card, named)) is not None:
         console.print(repeats)
     if card.retrieval is not None:
@@ -43,6 +46,13 @@ def print_scorecard(judged: Judged, console: Console | None = None) -> None:
         console.print(f"left out: {count} rows, {escape(reason)}")
     if card.looks is not None:
         console.print(f"look {card.looks} at these held-out rows")
+
+
+def _slice(one: Slice) -> str:
+    """Return a part of the rows in words."""
+    figures = ", ".join(f"{role} {value:.2f}" for role, value in one.figures.items())
+    part = f"{one.by} {one.value} ({one.rows} rows)"
+    return escape(f"{one.metric}, {part}: {figures}; {one.low:+.2f} to {one.high:+.2f} against the champion")
 
 
 def _print_retrieval(scores: RetrievalScores, console: Console) -> None:

@@ -55,6 +55,10 @@ def check_criteria(spec: ProjectSpec) -> None:
             reason = f"{criterion.significance:g} is above {MOST_ALPHA:g}: write {MOST_ALPHA:g} or less"
             raise InvalidSpec(field=f"criteria.{number}.significance", reason=reason)
         _check_judge(spec, criterion, f"criteria.{number}")
+        if criterion.by_label and metric.on != "holdout":
+            reason = f"cannot go with {metric.name}, which is not about held-out rows: only these have labels"
+            name = "label" if criterion.label is not None else "labels"
+            raise InvalidSpec(field=f"criteria.{number}.{name}", reason=reason)
         _check_passages(spec, metric, criterion, f"criteria.{number}")
         _check_range(criterion, metric, f"criteria.{number}")
 

@@ -41,6 +41,8 @@ class Measured:
     """How much two measurements of one model differ. No smaller difference is claimed."""
     looks: int = LOOKS
     """The number of verdicts that share the significance of held-out rows."""
+    labels: tuple[str | None, ...] = ()
+    """The label of each row; empty: the rows have none."""
     flips: int = DRAWS
     """How many choices of signs a comparison of scores tries."""
     _compared: dict[tuple[Role, float, int], Advantage] = field(

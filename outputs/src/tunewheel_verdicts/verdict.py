@@ -24,6 +24,7 @@ from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_outputs.criteria import ALPHA, level_of, unmeasurable
 
 from tunewheel_verdicts.measured import Measured
+from tunewheel_verdicts.parts import of_labels, together
 from tunewheel_verdicts.significance import Advantage, Interval, rows_needed
 
 MET, MISSED, UNDECIDED = "met", "missed", "undecided"
@@ -113,6 +114,8 @@ def rivals_of(criteria: Iterable[Criterion]) -> int:
 def is_about_champion(criterion: Criterion) -> bool:
     """Return whether a criterion compares with the champion. One that states a significance alone does."""
     others = (criterion.over_base, criterion.minimum, criterion.maximum)
+    if criterion.by_label:  # it has its own chance of a wrong refusal
+        return False
     return criterion.over_champion is not None or all(bound is None for bound in others)
 
 
@@ -144,6 +147,8 @@ class _Rules:
 
 
 def _check(criterion: Criterion, metric: Measured, rules: _Rules) -> CriterionCheck:
+    if criterion.by_label:
+        return _check_labels(criterion, metric, rules.seed)
     alpha = metric.alpha(criterion)
     figure = metric.figure(alpha=alpha)
     clauses = [
@@ -181,6 +186,36 @@ def _gain(criterion: Criterion, metric: Measured, alpha: float, rules: _Rules) -
         return None
     error = max(found.spread / found.rows**0.5, 1 / found.rows)
     return Gain(difference=found.difference, error=error, of="holdout")
+
+
+def _check_labels(criterion: Criterion, metric: Measured, seed: int) -> CriterionCheck:
+    """Check a bound on single labels: it is missed where more than it is shown to be lost, and else met."""
+    bound, parts = criterion.over_champion or 0.0, of_labels(metric)
+    if criterion.label is not None:
+        parts = {label: one for label, one in parts.items() if label == criterion.label}
+    found = together(parts, alpha=_of_refusal(criterion, 1), seed=seed)
+    lost = [label for label, one in found.items() if bound - one.high - metric.repeat_spread > _SLACK]
+    worst = min(found, key=lambda label: found[label].high, default=None)
+    if worst is None:
+        few = "there is no champion, or no label has enough rows to show a loss"
+        return CriterionCheck(
+            criterion=criterion, observed=None, passed=True, reason=f"{criterion.title}: {few}", outcome=MET
+        )
+    said = [
+        f"{label} {_between(found[label].difference, found[label].low, found[label].high, signed=True)} "
+        f"against the champion's {_number(parts[label].figure_of(Role.CHAMPION))}"
+        for label in lost or [worst]
+    ]
+    shown = "is shown to lose more than"
+    if not lost:
+        shown = f"is the worst of {len(found)}, and not {shown.removeprefix('is ')}"
+    return CriterionCheck(
+        criterion=criterion,
+        observed=parts[worst].figure_of(Role.CANDIDATE),
+        passed=not lost,
+        reason=f"{metric.name} of {'; '.join(said)} {shown} {_number(abs(bound))}",
+        outcome=MISSED if lost else MET,
+    )
 
 
 def _absolute(

@@ -78,7 +78,7 @@ class Screen:
         self.console.print(table)
         for check in verdict.data.checks:
             mark = "[green]holds[/]" if check.passed else "[red]misses[/]"
-            self.say(f"  {mark} {check.criterion.metric}: {check.reason}")
+            self.say(f"  {mark} {check.criterion.title}: {check.reason}")
 
     def slices(self, slices: Sequence[Slice]) -> None:
         """Show the candidate's figure for each of ``slices``, which share a metric and a property. A figure

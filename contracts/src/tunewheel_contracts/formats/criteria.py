@@ -3,9 +3,10 @@ run."""
 
 from __future__ import annotations
 
-from typing import Self
+import operator
+from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from tunewheel_contracts.errors import inconsistent
 from tunewheel_contracts.fields import FiniteFloat, Fraction, Strict
@@ -27,6 +28,10 @@ class Criterion(Strict):
     bound it requires any advantage over the champion, or over the base if there is no champion. Verdicts on
     held-out rows use a tenth of it (``evaluation.looks``), so that ten versions may be judged by the same
     rows.
+
+    With ``label``, or ``labels: each`` for all labels at once, the criterion is about held-out rows of that
+    label, and takes ``over_champion`` alone: ``over_champion=-0.1`` fails a candidate that is shown to lose
+    more than 0.1 there. What is not shown does not matter: a label has few rows.
     """
 
     metric: str
@@ -36,6 +41,30 @@ class Criterion(Strict):
     over_base: FiniteFloat | None = None
     over_champion: FiniteFloat | None = None
     significance: Fraction | None = None
+    label: Annotated[str | None, Field(min_length=1, exclude_if=operator.not_)] = None
+    """Judge held-out rows of this label alone, by ``over_champion``."""
+    labels: Annotated[Literal["each"] | None, Field(exclude_if=operator.not_)] = None
+    """``each``: judge the rows of every label by itself; one shown loss fails the criterion."""
+
+    @property
+    def by_label(self) -> bool:
+        return self.label is not None or self.labels is not None
+
+    @property
+    def title(self) -> str:
+        """The metric, and the label that it is about."""
+        part = "each label" if self.labels else self.label
+        return self.metric if part is None else f"{self.metric} of {part}"
+
+    @model_validator(mode="after")
+    def _labels_are_compared(self) -> Self:
+        if self.label is not None and self.labels is not None:
+            raise inconsistent("labels", "is given beside label; give one of the two")
+        others = (self.minimum, self.maximum, self.over_base)
+        if self.by_label and (self.over_champion is None or any(bound is not None for bound in others)):
+            name = "label" if self.label is not None else "labels"
+            raise inconsistent(name, "goes with over_champion, and with no other bound; give it alone")
+        return self
 
     @model_validator(mode="after")
     def _states_something(self) -> Self:

@@ -28,6 +28,8 @@ class Contestant(Frozen):
     """Figures by metric name, and the counts ``examples`` and ``regression_items``."""
     by_kind: dict[str, FiniteFloat] = {}
     """Regression accuracy by kind of item."""
+    by_label: Annotated[dict[str, FiniteFloat], Field(exclude_if=operator.not_)] = {}
+    """Label accuracy by label."""
     bundle: Bundle | None = None
     """The contestant's configuration."""
     cut: Annotated[int, Field(ge=0, exclude_if=operator.not_)] = 0
@@ -99,6 +101,11 @@ class Slice(Frozen):
     metric: str
     figures: dict[str, FiniteFloat]
     """Figures by role of the contestant."""
+    low: Annotated[FiniteFloat | None, Field(exclude_if=lambda end: end is None)] = None
+    high: Annotated[FiniteFloat | None, Field(exclude_if=lambda end: end is None)] = None
+    """Interval of candidate minus champion, in the metric's unit. Together with those of all other slices by
+    the same property and metric each end holds with probability .95. None: there is no champion, or the slice
+    is of another property than label, language and source."""
 
 
 class Gain(Frozen):

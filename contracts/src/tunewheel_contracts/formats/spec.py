@@ -273,10 +273,10 @@ class ProjectSpec(Strict):
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
-        metrics = [criterion.metric for criterion in self.criteria]
-        for metric in metrics:
-            if metrics.count(metric) > 1:
-                raise inconsistent("criteria", f"name {metric} twice; put all its bounds into one entry")
+        titles = [criterion.title for criterion in self.criteria]
+        for title in titles:
+            if titles.count(title) > 1:
+                raise inconsistent("criteria", f"name {title} twice; put all its bounds into one entry")
         self._label_in_schema()
         if self.drift.labels.teacher_quota and self.dataset.formats.documents.questions.teacher is None:
             raise inconsistent(

@@ -152,7 +152,7 @@ def draw_figures(found: Verdict) -> None:
         with ui.row().classes("items-center gap-2 no-wrap"):
             icon, colour = ("check_circle", "positive") if check.passed else ("cancel", "negative")
             ui.icon(icon, color=colour)
-            ui.label(f"{check.criterion.metric}: {check.reason}").classes("text-caption")
+            ui.label(f"{check.criterion.title}: {check.reason}").classes("text-caption")
 
 
 def draw_datasets(project: Project) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import cast, get_args
 
@@ -23,32 +23,50 @@ def measured(
     tasks: Mapping[str, Clusters] | None = None,
     repeat_spreads: Mapping[str, float] = MappingProxyType({}),
     looks: int = LOOKS,
+    labels: Sequence[str | None] = (),
 ) -> dict[str, Measured]:
     """Return every metric that the candidate has, by name. ``holdout``, ``regression`` and ``tasks`` are the
-    rows' clusters; ``tasks`` is by the value of ``on`` of an lm-eval task's metrics."""
+    rows' clusters; ``tasks`` is by the value of ``on`` of an lm-eval task's metrics. ``labels``: of the
+    held-out rows."""
     clusters_of = {"holdout": holdout, "regression": regression, **(tasks or {})}
-    found: dict[str, Measured] = {}
-    for name, candidates in outcomes[Role.CANDIDATE].by_metric.items():
-        metric, scored = metric_of(name), candidates.scored
-        scores = {
+    return {
+        name: measured_metric(
+            name, outcomes, clusters_of[metric_of(name).on], repeat_spreads.get(name, 0.0), looks, labels
+        )
+        for name in outcomes[Role.CANDIDATE].by_metric
+    }
+
+
+def measured_metric(
+    name: str,
+    outcomes: Mapping[Role, Outcomes],
+    clusters: Clusters,
+    repeat_spread: float = 0.0,
+    looks: int = LOOKS,
+    labels: Sequence[str | None] = (),
+) -> Measured:
+    """Return one metric on the rows that it says something about. ``clusters`` and ``labels`` are by row."""
+    candidates, metric = outcomes[Role.CANDIDATE].by_metric[name], metric_of(name)
+    scored = candidates.scored
+    own = zip(labels, scored, strict=True) if metric.on == "holdout" and labels else ()
+    return Measured(
+        name=name,
+        unit=metric.unit,
+        test=metric.test,
+        lower_is_better=metric.lower_is_better,
+        lowest=metric.lowest,
+        highest=float("inf") if metric.highest is None else metric.highest,
+        on=metric.on,
+        scores={
             role: comparable(metric, its.by_metric[name].only(scored), candidates.only(scored))
             for role, its in outcomes.items()
             if name in its.by_metric
-        }
-        found[name] = Measured(
-            name=name,
-            unit=metric.unit,
-            test=metric.test,
-            lower_is_better=metric.lower_is_better,
-            lowest=metric.lowest,
-            highest=float("inf") if metric.highest is None else metric.highest,
-            on=metric.on,
-            scores=scores,
-            clusters=clusters_of[metric.on][scored],
-            repeat_spread=repeat_spreads.get(name, 0.0),
-            looks=looks,
-        )
-    return found
+        },
+        clusters=clusters[scored],
+        repeat_spread=repeat_spread,
+        looks=looks,
+        labels=tuple(label for label, counts in own if counts),
+    )
 
 
 def comparable(metric: Metric, scores: Scores, candidates: Scores) -> Scores:

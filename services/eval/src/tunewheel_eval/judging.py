@@ -94,7 +94,12 @@ class Judge:
             seconds=seconds,
             precision=plan.precision or self.precision,
             slices=await asyncio.to_thread(
-                slices_by, contest.manifest.spec, judged, rows.plain, clustered.holdout
+                slices_by,
+                contest.plan.criteria or contest.manifest.spec.criteria,
+                judged,
+                rows.plain,
+                clustered.holdout,
+                seed=seed_of(contest.plan),
             ),
             retrieval=await asyncio.to_thread(rows.retrieval, judged[Role.CANDIDATE], clustered),
             not_yet={**contest.not_yet, **compared.not_yet},
@@ -189,6 +194,7 @@ class Judged:
         return Clustered(
             holdout,
             of_items(self.kept.items),
+            labels=tuple(one.label for one in self.plain),
             looks=fresh.looks,
             repeat_spreads=spreads,
             left_out=self.kept.left_out

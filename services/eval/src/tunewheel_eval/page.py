@@ -75,9 +75,9 @@ def verdict_sentence(scorecard: Scorecard) -> tuple[str, str]:
         return "passed", f"{name} meets every criterion{against}."
     missed = [check for check in scorecard.checks if not check.passed and check.outcome != "undecided"]
     if missed:
-        names = ", ".join(str(check.criterion.metric) for check in missed)
+        names = ", ".join(check.criterion.title for check in missed)
         return "failed", f"{name} misses {names}{against}."
-    open_ones = ", ".join(str(check.criterion.metric) for check in scorecard.checks if not check.passed)
+    open_ones = ", ".join(check.criterion.title for check in scorecard.checks if not check.passed)
     return "undecided", f"The held-out rows cannot tell whether {name} is good enough: {open_ones}{against}."
 
 
@@ -90,7 +90,7 @@ def _criteria(scorecard: Scorecard) -> Iterable[str]:
         outcome = check.outcome or ("met" if check.passed else "missed")
         interval = "" if check.low is None or check.high is None else f"{check.low:.4g} to {check.high:.4g}"
         observed = "" if check.observed is None else f"{check.observed:.4g}"
-        lines.append((str(check.criterion.metric), observed, interval, outcome, check.reason))
+        lines.append((check.criterion.title, observed, interval, outcome, check.reason))
     yield table(("criterion", "observed", "interval", "outcome", "why"), lines, tone=3)
 
 
@@ -154,7 +154,8 @@ def _judge(report: JudgeReport | None) -> Iterable[str]:
 def _slices(slices: Sequence[Slice]) -> Iterable[str]:
     if not slices:
         return
-    yield "<h2>For whom</h2><p>Parts of the held-out rows, worst first. A part of few rows says little.</p>"
+    yield "<h2>For whom</h2><p>Parts of the held-out rows, worst first. A part of few rows says little: the "
+    yield "intervals of all parts by one property hold together at .05.</p>"
     lines = [
         (
             one.by,
@@ -162,10 +163,13 @@ def _slices(slices: Sequence[Slice]) -> Iterable[str]:
             str(one.rows),
             one.metric,
             *(figure(one.figures.get(role.value)) for role in ROLES),
+            "" if one.low is None or one.high is None else f"{one.low:+.2g} to {one.high:+.2g}",
         )
         for one in slices
     ]
-    yield table(("by", "part", "rows", "metric", *(role.value for role in ROLES)), lines)
+    yield table(
+        ("by", "part", "rows", "metric", *(role.value for role in ROLES), "candidate minus champion"), lines
+    )
 
 
 def _facts(scorecard: Scorecard) -> Iterable[str]:

@@ -69,7 +69,9 @@ def _bounds(scorecard: Scorecard) -> dict[tuple[str, str], float]:
     """What is asked of each difference, as candidate minus other."""
     found: dict[tuple[str, str], float] = {}
     for check in scorecard.checks:
-        criterion, name = check.criterion, str(check.criterion.metric)
+        criterion, name = check.criterion, check.criterion.metric
+        if criterion.by_label:
+            continue
         facts = scorecard.metrics.get(name)
         sign = -1 if facts is not None and facts.lower_is_better else 1
         asked = ((Role.BASE, criterion.over_base), (Role.CHAMPION, criterion.over_champion))

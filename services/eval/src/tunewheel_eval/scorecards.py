@@ -31,6 +31,7 @@ from tunewheel_eval.errors import UnfitCandidate
 from tunewheel_eval.looks import SPENT, WORN_OUT
 from tunewheel_eval.metrics import Outcomes
 from tunewheel_eval.repeats import is_greedy
+from tunewheel_eval.slices import LABELS
 
 Verdict = EvalPassed | EvalFailed | EvalUndecided | ReviewRequested
 HOLDOUT = "holdout"
@@ -43,6 +44,7 @@ class Clustered:
 
     holdout: Clusters
     regression: Clusters
+    labels: tuple[str | None, ...] = ()
     looks: int | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
     unvalidated: int = 0
@@ -79,6 +81,7 @@ def build_scorecard(
             model_id=adapter.model_id if (adapter := plan.contestants[role]) else plan.adapter.base.name,
             metrics=one.figures(),
             by_kind=one.by_kind(),
+            by_label=_by_label(slices, role),
             bundle=bundles[role],
             cut=one.cut,
         )
@@ -91,9 +94,10 @@ def build_scorecard(
         tasks=rows.tasks,
         repeat_spreads=rows.repeat_spreads,
         looks=spec.evaluation.looks,
+        labels=rows.labels,
     ) | dict(compared)
     criteria = plan.criteria or spec.criteria
-    found = findings(by_metric, {one.metric: one for one in criteria}, seed=seed)
+    found = findings(by_metric, {one.metric: one for one in criteria if not one.by_label}, seed=seed)
     repeated = is_greedy(spec.evaluation.decoding) or spec.evaluation.repeats > 0
     checks = judge(
         criteria,
@@ -123,6 +127,14 @@ def build_scorecard(
         retrieval=retrieval,
         judge=judge_report,
     )
+
+
+def _by_label(slices: Sequence[Slice], role: Role) -> dict[str, float]:
+    return {
+        one.value: one.figures[role.value]
+        for one in slices
+        if one.by == "label" and one.metric == LABELS and role.value in one.figures
+    }
 
 
 def seed_of(plan: EvaluationPlan) -> int:

@@ -7,82 +7,98 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.scorecard import Role, Slice
-from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_outputs.criteria import ALPHA
 from tunewheel_outputs.metrics import known_metrics
+from tunewheel_verdicts.measured import Measured
+from tunewheel_verdicts.parts import of_rows, together
 from tunewheel_verdicts.significance import Clusters
 
+from tunewheel_eval.comparisons import measured_metric, signed
 from tunewheel_eval.metrics import Outcomes
 
 MOST_SLICES = 200
+LABELS = "label_accuracy"
+COMPARED = ("label", "language", "source")
+"""The properties whose slices have intervals."""
 _LENGTHS = ((200, "up to 200 characters"), (1000, "201 to 1,000 characters"))
 _LONGER = "more than 1,000 characters"
 _SEEN = 500
 """How many characters of a prompt are used to find its script."""
 
 
-def slices_of(
+def slices_by(
+    criteria: Sequence[Criterion],
+    outcomes: Mapping[Role, Outcomes],
     examples: Sequence[ChatExample],
-    clusters: Sequence[int],
-    scores: Mapping[Role, NDArray[np.float64]],
+    clusters: Clusters,
     *,
-    metric: str,
-    lower_is_better: bool,
+    seed: int,
 ) -> tuple[Slice, ...]:
     """Return the slices of the holdout with each contestant's mean score, worst first.
 
-    They are sorted by the candidate's lead over the champion, or by the candidate's own score if there is no
-    champion. A slice with all rows is left out. ``clusters`` and ``scores`` are by row, shape (examples,).
+    Metrics are those of the criteria, and the accuracy of labels, if they are means over held-out rows; if no
+    criterion has such a metric, the first of some that every task has. The first metric has all slices, the
+    others have those with intervals.
     """
-    sign = -1.0 if lower_is_better else 1.0
+    asked = list(dict.fromkeys([*(one.metric for one in criteria), LABELS]))
+    usable = [name for name in asked if _is_mean(name, outcomes)]
+    if not usable:
+        usable = [name for name in ("valid_output", "rouge_l") if _is_mean(name, outcomes)][:1]
+    found: list[Slice] = []
+    for name in usable:
+        metric = measured_metric(name, outcomes, clusters)
+        scored = outcomes[Role.CANDIDATE].by_metric[name].scored
+        rows = [example for example, counts in zip(examples, scored, strict=True) if counts]
+        found += slices_of(rows, metric, only=() if name == usable[0] else COMPARED, seed=seed)
+    return tuple(found[:MOST_SLICES])
+
+
+def _is_mean(name: str, outcomes: Mapping[Role, Outcomes]) -> bool:
+    definition = known_metrics().get(name)
+    if definition is None or definition.on != "holdout":
+        return False
+    return all(name in one.by_metric and one.by_metric[name].weights is None for one in outcomes.values())
+
+
+def slices_of(
+    examples: Sequence[ChatExample], metric: Measured, *, seed: int, only: Sequence[str] = ()
+) -> tuple[Slice, ...]:
+    """Return the slices by one metric, worst first: by the candidate's lead over the champion, or by the
+    candidate's own score if there is no champion. A slice with all rows is left out. ``only``: the properties
+    to divide by; empty: all.
+    """
+    parts = {
+        (by, value): of_rows(metric, np.isin(np.arange(len(examples)), rows))
+        for (by, value), rows in _parts(examples, metric.clusters.tolist()).items()
+        if len(rows) < len(examples) and by in (only or (by,))
+    }
+    ends: dict[tuple[str, str], tuple[float, float, float]] = {}
+    for by in COMPARED:
+        own = {value: part for (of, value), part in parts.items() if of == by}
+        for value, one in together(own, alpha=ALPHA, seed=seed).items():
+            ends[by, value] = signed(one, lower_is_better=metric.lower_is_better)
     found = [
         Slice(
             by=by,
             value=value,
-            rows=len(rows),
-            metric=metric,
-            figures={role.value: float(np.mean(one[rows])) for role, one in scores.items()},
+            rows=len(part.clusters),
+            metric=metric.name,
+            figures={role.value: part.figure_of(role) for role in part.scores},
+            low=ends[by, value][1] if (by, value) in ends else None,
+            high=ends[by, value][2] if (by, value) in ends else None,
         )
-        for (by, value), rows in _parts(examples, clusters).items()
-        if len(rows) < len(examples)
+        for (by, value), part in parts.items()
     ]
+    sign = -1.0 if metric.lower_is_better else 1.0
 
     def lead(one: Slice) -> tuple[float, str, str]:
         other = one.figures.get(Role.CHAMPION.value, 0.0)
         return sign * (one.figures[Role.CANDIDATE.value] - other), one.by, one.value
 
-    return tuple(sorted(found, key=lead)[:MOST_SLICES])
-
-
-def slices_by(
-    spec: ProjectSpec,
-    outcomes: Mapping[Role, Outcomes],
-    examples: Sequence[ChatExample],
-    clusters: Clusters,
-) -> tuple[Slice, ...]:
-    """Return the slices for the first criterion's metric that is a mean over held-out rows, or else for the
-    first such metric."""
-    asked = [str(one.metric) for one in spec.criteria]
-    for metric in (*asked, "label_accuracy", "valid_output", "rouge_l"):
-        definition = known_metrics().get(metric)
-        if definition is None or definition.on != "holdout":
-            continue
-        found = {role: one.by_metric.get(metric) for role, one in outcomes.items()}
-        means = {role: one.values for role, one in found.items() if one is not None and one.weights is None}
-        if len(means) == len(outcomes):
-            scored = [
-                row for row in range(len(examples)) if not any(np.isnan(one[row]) for one in means.values())
-            ]
-            return slices_of(
-                [examples[row] for row in scored],
-                [int(clusters[row]) for row in scored],
-                {role: one[scored] for role, one in means.items()},
-                metric=metric,
-                lower_is_better=definition.lower_is_better,
-            )
-    return ()
+    return tuple(sorted(found, key=lead))
 
 
 def _parts(examples: Sequence[ChatExample], clusters: Sequence[int]) -> dict[tuple[str, str], list[int]]:

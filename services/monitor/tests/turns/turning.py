@@ -17,6 +17,13 @@ CLUSTER = {"prompts": 40, "share": 0.2, "centroid": (1.0, 0.0), "radius": 0.3}
 HASHES = {"spec_sha256": SHA, "criteria_sha256": SHA}
 
 
+BY_LABEL = {
+    "champion": {"bell": 0.9, "horn": 0.8, "solar": 0.0, "water": 0.0},
+    "candidate": {"bell": 0.9, "horn": 0.7, "solar": 0.8, "water": 0.0},
+}
+"""The candidate learns one of two new subjects, and is a little worse by an old one."""
+
+
 class Story(testing.Story):
     """Tells events of ``desk`` one after the other."""
 
@@ -75,7 +82,12 @@ class Story(testing.Story):
     def verdict(self, topic: str = "eval.passed") -> Envelope[Any]:
         accuracies = {"champion": ("desk-1", 0.5), "candidate": ("desk-2", 0.7)}
         contestants = tuple(
-            {"role": role, "model_id": name, "metrics": {"label_accuracy": accuracy}}
+            {
+                "role": role,
+                "model_id": name,
+                "metrics": {"label_accuracy": accuracy},
+                "by_label": BY_LABEL[role],
+            }
             for role, (name, accuracy) in accuracies.items()
         )
         reasons = {} if topic == "eval.passed" else {"reasons": ("is .4",)}

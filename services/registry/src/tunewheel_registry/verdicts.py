@@ -185,7 +185,7 @@ def _champion_of(verdict: Verdict) -> str | None:
 
 
 def _met(verdict: EvalPassed) -> str:
-    missed = [str(check.criterion.metric) for check in verdict.checks if not check.passed]
+    missed = [check.criterion.title for check in verdict.checks if not check.passed]
     if not missed:
         return f"meets all of its {len(verdict.checks)} criteria"
     return f"misses {', '.join(missed)}; {verdict.reviewed_by or 'a review'} overruled that"

@@ -147,7 +147,7 @@ def _evidence(verdict: Verdict) -> dict[str, Any]:
 
 
 def _missed(verdict: Verdict) -> tuple[str, ...]:
-    return tuple(str(check.criterion.metric) for check in verdict.checks if not check.passed)
+    return tuple(check.criterion.title for check in verdict.checks if not check.passed)
 
 
 TYPE = "review.waiting"

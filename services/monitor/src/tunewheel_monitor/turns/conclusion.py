@@ -18,7 +18,7 @@ from tunewheel_contracts.events.monitoring import TurnCompleted
 from tunewheel_contracts.formats.drift_spec import DriftSpec
 
 from tunewheel_monitor.turns.counting import Counts, State, as_figures, counted
-from tunewheel_monitor.turns.facts import NEXT_STEPS, OUTCOMES, OpenTurn, Raised
+from tunewheel_monitor.turns.facts import NEXT_STEPS, OF_LABEL, OUTCOMES, OpenTurn, Raised
 
 ERROR = 0.05
 """The probability that any of the four intervals misses its true difference."""
@@ -86,12 +86,22 @@ def conclude(state: State, open_turn: OpenTurn, spec: DriftSpec, now: datetime) 
     return report.model_copy(
         update={
             "outcome": outcome,
-            "reasons": reasons,
+            "reasons": (*reasons, *_of_labels(report)),
             "next_step": NEXT_STEPS.get(outcome, ""),
             "before": {**report.before, **as_figures(before)},
             "after": {**report.after, **figures},
             "ended_at": max(min(now, closes, left_at or now), course.served_at, report.began_at),
         }
+    )
+
+
+def _of_labels(report: TurnCompleted) -> tuple[str, ...]:
+    """Return a sentence for each label that an alarm may be about, so that no average hides it."""
+    return tuple(
+        f"{name.removeprefix(OF_LABEL)}: {report.before[name]:.0%} of its held-out rows right before, "
+        f"{after:.0%} after"
+        for name, after in report.after.items()
+        if name.startswith(OF_LABEL)
     )
 
 
