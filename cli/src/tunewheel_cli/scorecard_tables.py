@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from tunewheel_contracts.formats.retrieval_scores import RetrievalScores
-from tunewheel_contracts.formats.scorecard import Finding, Scorecard, Slice
+from tunewheel_contracts.formats.scorecard import Finding, Role, Scorecard, Slice
 
 from tunewheel_cli.evaluations import Judged
 
@@ -38,6 +38,9 @@ def print_scorecard(judged: Judged, console: Console | None = None) -> None:
             console.print(f"  {_slice(one)}")
     if (repeats := _repeats(card, named)) is not None:
         console.print(repeats)
+    figures = next((one.metrics for one in card.contestants if one.role is Role.CANDIDATE), {})
+    for one in card.rivals:
+        console.print(escape(one.against({name: figures[name] for name in figures if name in named})))
     if card.retrieval is not None:
         _print_retrieval(card.retrieval, console)
     if card.unvalidated:

@@ -44,6 +44,7 @@ from tunewheel_eval.measurement import read_measurement
 from tunewheel_eval.plan import make_plan, pin, read_manifest
 from tunewheel_eval.requests import Asked
 from tunewheel_eval.reviews import settle
+from tunewheel_eval.rivals import BEST_PROMPT
 from tunewheel_eval.scorecards import refusal
 from tunewheel_eval.settings import Settings
 from tunewheel_runtime.jobs import LeaseLost
@@ -315,10 +316,20 @@ async def test_where_tokens_are_drawn_the_scorecard_says_how_far_repeats_differ(
     assert (await read_scorecard(store, again)).metrics == card.metrics
 
 
+PROMPTED = {"best_prompt": "Answer with JSON, and nothing else."}
+
+
+@pytest.mark.parametrize(("asked", "of_base"), [({}, 9), (PROMPTED, 15)], ids=["plain", "best prompt"])
 async def test_the_base_is_measured_once_whichever_run_comes_next(
-    real_run: MakeRun, evaluator: Evaluator, adapters: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+    real_run: MakeRun,
+    evaluator: Evaluator,
+    adapters: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    asked: dict[str, str],
+    of_base: int,
 ) -> None:
-    await evaluator.evaluate(await real_run(), None, lease())
+    spec = make_spec(evaluation=asked)
+    await evaluator.evaluate(await real_run(spec), None, lease())
     seeded: dict[Role, int] = {}
     run_worker = evaluation.run_worker
 
@@ -330,9 +341,22 @@ async def test_the_base_is_measured_once_whichever_run_comes_next(
 
     monkeypatch.setattr(evaluation, "run_worker", noted)
     await evaluator.evaluate(
-        await real_run(run_id="run-2", dataset_id="ds-2", adapter=adapters[1]), None, lease()
+        await real_run(spec, run_id="run-2", dataset_id="ds-2", adapter=adapters[1]), None, lease()
     )
-    assert seeded == {Role.CANDIDATE: 0, Role.BASE: 9}
+    assert seeded == {Role.CANDIDATE: 0, Role.BASE: of_base}
+
+
+async def test_the_base_with_the_best_prompt_counts_in_no_criterion(
+    real_run: MakeRun, evaluator: Evaluator, store: ObjectStore
+) -> None:
+    spec = make_spec(evaluation=PROMPTED)
+    card = await read_scorecard(store, await evaluator.evaluate(await real_run(spec), None, lease()))
+    (rival,) = card.rivals
+    assert (rival.name, rival.rows, rival.seconds) == (BEST_PROMPT, 6, None)
+    base = next(one for one in card.contestants if one.role is Role.BASE)
+    assert rival.metrics["perplexity"] != base.metrics["perplexity"]
+    assert rival.against(base.metrics).startswith(f"{BEST_PROMPT} gets ")
+    assert len(card.checks) == 1
 
 
 async def test_an_approval_holds_for_later_evaluations_and_a_rejection_too(

@@ -119,6 +119,28 @@ class Gain(Frozen):
     """What was compared: answers to production's questions, or to the held-out rows."""
 
 
+class Rival(Frozen):
+    """A cheaper answer to the same held-out questions, which shows whether tuning was needed. It counts in no
+    criterion."""
+
+    name: str
+    """What it is, in words."""
+    metrics: dict[str, FiniteFloat]
+    """Figures by metric name."""
+    rows: Annotated[int, Field(ge=0)]
+    seconds: FiniteFloat | None = None
+    """What it took; None: its answers were measured with the base's."""
+
+    def against(self, candidate: dict[str, float]) -> str:
+        """Return how much of the candidate's figures it reaches, in words."""
+        shown = [
+            f"{value:.2f} of {candidate[name]:.2f} ({name})"
+            for name, value in self.metrics.items()
+            if name in candidate
+        ]
+        return f"{self.name} gets {', '.join(shown)}"
+
+
 class CriterionCheck(Frozen):
     criterion: Criterion
     observed: FiniteFloat | None
@@ -174,6 +196,8 @@ class Scorecard(Frozen):
     """The version whose held-out rows were used, if not ``dataset_id``."""
     spent: Annotated[Fraction, Field(exclude_if=operator.not_)] = 0
     """How much of a margin against the champion may be lost already, as a share of questions."""
+    rivals: Annotated[tuple[Rival, ...], Field(exclude_if=operator.not_)] = ()
+    """What cheaper answers reach on these rows: TF-IDF with a linear model, the base with the best prompt."""
     retrieval: Annotated[RetrievalScores | None, Field(exclude_if=operator.not_)] = None
     """Results about retrieval. None: the project has no retrieval, or there was no index."""
     judge: Annotated[JudgeReport | None, Field(exclude_if=operator.not_)] = None

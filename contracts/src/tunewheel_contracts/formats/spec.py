@@ -189,6 +189,10 @@ class EvaluationSpec(Strict):
     cells: Annotated[int, Field(ge=0, le=2000, exclude_if=lambda count: count == CELL_ROWS)] = CELL_ROWS
     """Where there is `retrieval`: how many held-out prompts base and candidate are asked a second time, with
     passages where `retrieval.default` is off, without where it is on. 0: they are not compared."""
+    best_prompt: Annotated[Text | None, Field(exclude_if=operator.not_)] = None
+    """The best system prompt that you know for the base without tuning, such as one with rules and examples:
+    the base answers the held-out prompts with it as well, and the scorecard says how far it gets. It counts
+    in no criterion. Null: nobody asks."""
     lm_eval: Annotated[tuple[LmEvalTask, ...], Field(max_length=20, exclude_if=operator.not_)] = ()
     """Tasks of lm-evaluation-harness that every contestant is asked as well. Their questions are kept out of
     what is trained on, as ``dataset.benchmarks`` are."""

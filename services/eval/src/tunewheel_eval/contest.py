@@ -25,6 +25,7 @@ from tunewheel_eval.metrics import about_passages, metric_of
 from tunewheel_eval.passages.looked_up import LookedUp
 from tunewheel_eval.passages.scores import cell_sample
 from tunewheel_eval.repeats import repeats_of
+from tunewheel_eval.rivals import with_prompt
 from tunewheel_eval.settings import Settings
 
 NO_INDEX = (
@@ -73,6 +74,11 @@ class Contest:
             return ()
         sample = cell_sample(self.fresh.examples, self.manifest.spec)
         return tuple(looked.asked(one, with_passages=not looked.serves) for one in sample)
+
+    @cached_property
+    def prompted(self) -> tuple[ChatExample, ...]:
+        """The held-out prompts with the best prompt of the project, for the base alone."""
+        return with_prompt(self.examples, self.manifest.spec.evaluation.best_prompt)
 
     @property
     def with_passages(self) -> dict[str, WithPassages]:
@@ -125,10 +131,13 @@ class Contest:
 
     def keys_of(self, role: Role) -> tuple[str, ...]:
         """The keys of the items that one contestant is measured on. The candidate is also measured on
-        repeats, if tokens are sampled. Base and candidate are also measured on ``others``."""
+        repeats, if tokens are sampled. Base and candidate are also measured on ``others``, and the base on
+        ``prompted``."""
         if role is Role.CHAMPION:
             return self.keys
         others = [self.key_of(one) for one in self.others]
+        if role is Role.BASE:
+            others += [self.key_of(one) for one in self.prompted]
         return (*self.keys, *others, *(self.repeats if role is Role.CANDIDATE else ()))
 
     @property
@@ -193,6 +202,7 @@ async def prepare_job(
         decoding=contest.manifest.spec.evaluation.decoding,
         repeats=contest.repeats,
         others=contest.others,
+        prompted=contest.prompted,
         retrieval=contest.manifest.spec.retrieval,
         with_passages=contest.with_passages,
         batch_size=settings.eval_batch_size,

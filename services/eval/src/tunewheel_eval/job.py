@@ -81,6 +81,8 @@ class Job(Frozen):
     number)."""
     others: tuple[ChatExample, ...] = ()
     """Further prompts for base and candidate: with passages if ``examples`` have none, otherwise without."""
+    prompted: tuple[ChatExample, ...] = ()
+    """Further prompts for the base: ``examples`` with the best prompt of the project."""
     retrieval: RetrievalSpec | None = None
     with_passages: dict[Sha256, WithPassages] = {}
     """By the key of the prompt with all its passages. ``retrieval`` says how passages are written into a

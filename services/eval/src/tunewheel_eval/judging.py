@@ -13,7 +13,7 @@ from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.evaluation_plan import Precision
 from tunewheel_contracts.formats.regression_items import RegressionItem
 from tunewheel_contracts.formats.retrieval_scores import RetrievalScores
-from tunewheel_contracts.formats.scorecard import Role, Scorecard
+from tunewheel_contracts.formats.scorecard import Rival, Role, Scorecard
 from tunewheel_outputs.metric import Corpus
 from tunewheel_outputs.metric import Row as Asked
 from tunewheel_outputs.metrics import metrics_for
@@ -27,10 +27,11 @@ from tunewheel_eval.generations import generation_lines, generations_path, read_
 from tunewheel_eval.judges.asking import Check, Judges
 from tunewheel_eval.judges.judged import Judgement, judgement
 from tunewheel_eval.looks import SPENT, Fresh, Looks
-from tunewheel_eval.measurement import Measurement, SkippedRow, SkipReason, example_key
+from tunewheel_eval.measurement import HoldoutRow, Measurement, SkippedRow, SkipReason, example_key
 from tunewheel_eval.metrics import Outcomes, outcomes, row_scorers
 from tunewheel_eval.passages.scores import Answers, retrieval_scores
 from tunewheel_eval.repeats import repeat_spreads
+from tunewheel_eval.rivals import BEST_PROMPT, linear_rival, read_labelled, with_prompt
 from tunewheel_eval.scorecards import Clustered, build_scorecard, seed_of, worn_out
 from tunewheel_eval.slices import slices_by
 from tunewheel_eval.unseen import TRAINED_ON
@@ -105,6 +106,7 @@ class Judge:
             not_yet={**contest.not_yet, **compared.not_yet},
             compared=compared.metrics,
             judge_report=compared.report,
+            rivals=await self._rivals(rows),
         )
 
     async def _judgement(self, contest: Contest, lines: bytes, rows: Clustered, check: Check) -> Judgement:
@@ -121,6 +123,15 @@ class Judge:
             looks=contest.manifest.spec.evaluation.looks,
             check=check,
         )
+
+    async def _rivals(self, rows: Judged) -> tuple[Rival, ...]:
+        """Return what cheaper answers to the same questions reach."""
+        found = await asyncio.to_thread(rows.prompted)
+        if any(one.label is not None for one in rows.plain):
+            questions, labels = await read_labelled(self.store, rows.contest.manifest.train)
+            linear = await asyncio.to_thread(linear_rival, questions, labels, rows.plain)
+            return tuple(one for one in (linear, found) if one is not None)
+        return () if found is None else (found,)
 
     async def _look(self, contest: Contest) -> Fresh:
         """Return the rows to judge by. Count a look unless the scorecard only informs: then no model is
@@ -165,6 +176,20 @@ class Judged:
             passages=self._passages(),
             ranked=self._ranked() if role is Role.CANDIDATE else (),
         )
+
+    def prompted(self) -> Rival | None:
+        """Return the figures of the base with the project's best prompt; None: the project names none, or
+        its prompts are too long."""
+        base, spec = self.measured.get(Role.BASE), self.contest.manifest.spec
+        asked = with_prompt(self.kept.examples, spec.evaluation.best_prompt)
+        if base is None or not asked:
+            return None
+        answered = [one for one in asked if isinstance(base.rows.get(self.contest.key_of(one)), HoldoutRow)]
+        if not answered:
+            return None
+        found = outcomes(base, answered, (), spec.task, passages=self._passages())
+        kept = {name: value for name, value in found.figures().items() if name in found.by_metric}
+        return Rival(name=BEST_PROMPT, metrics=kept, rows=len(answered))
 
     def written(self) -> bytes:
         """Return the outputs of all contestants as JSON Lines."""

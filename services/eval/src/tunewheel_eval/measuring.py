@@ -97,6 +97,8 @@ class _Work:
         self._job, self._report, self._started = job, report, time.monotonic()
         header = Header(model_key=contestant.model_key, dtype=dtype, cut=bool(contestant.opening))
         others = () if contestant.role is Role.CHAMPION else job.others
+        if contestant.role is Role.BASE:
+            others = (*others, *job.prompted)
         self._examples = {
             example_key(one, max_output_tokens=job.max_output_tokens): one for one in (*job.examples, *others)
         }

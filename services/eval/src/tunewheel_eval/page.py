@@ -54,6 +54,7 @@ def render_page(scorecard: Scorecard, rows: Sequence[Generation], *, informs: st
         *_criteria(scorecard),
         *_differences(scorecard),
         *_contestants(scorecard),
+        *_rivals(scorecard),
         *_slices(scorecard.slices),
         *retrieval_part(scorecard.retrieval),
         *_judge(scorecard.judge),
@@ -123,6 +124,13 @@ def _contestants(scorecard: Scorecard) -> Iterable[str]:
             unit += f"; {_repeats(scorecard, facts)}"
         lines.append((name, unit, *(figure(one.metrics.get(name)) for one in order)))
     yield table(head, lines)
+
+
+def _rivals(scorecard: Scorecard) -> Iterable[str]:
+    figures = next((one.metrics for one in scorecard.contestants if one.role is Role.CANDIDATE), {})
+    if scorecard.rivals:
+        yield "<h2>Was tuning needed?</h2><p>On the same rows, and counted in no criterion:</p>"
+        yield table(("rival",), [(one.against(figures),) for one in scorecard.rivals])
 
 
 def _repeats(scorecard: Scorecard, facts: MetricFacts) -> str:

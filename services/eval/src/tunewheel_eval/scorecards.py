@@ -19,7 +19,7 @@ from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
 from tunewheel_contracts.formats.judge import JudgeReport
 from tunewheel_contracts.formats.retrieval_scores import RetrievalScores
-from tunewheel_contracts.formats.scorecard import Contestant, Role, Scorecard, Slice
+from tunewheel_contracts.formats.scorecard import Contestant, Rival, Role, Scorecard, Slice
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_verdicts.measured import Measured
 from tunewheel_verdicts.significance import Clusters
@@ -69,6 +69,7 @@ def build_scorecard(
     not_yet: Mapping[str, str] = MappingProxyType({}),
     compared: Mapping[str, Measured] = MappingProxyType({}),
     judge_report: JudgeReport | None = None,
+    rivals: Sequence[Rival] = (),
 ) -> Scorecard:
     """Compare the candidate with every other contestant, and judge it by the plan's own criteria, or else by
     those of the spec. ``not_yet``: see ``judge``. ``compared``: metrics that
@@ -126,6 +127,7 @@ def build_scorecard(
         slices=tuple(slices),
         retrieval=retrieval,
         judge=judge_report,
+        rivals=tuple(rivals),
     )
 
 
