@@ -48,7 +48,8 @@ def met(place: str, *, second: bool) -> float:
     spec = SHOWN[place]
     criteria = [Criterion.model_validate(one) for one in spec["criteria"]]
     plain = Expected(base=0.35, champion=0.7 if second else 0.8)
-    expected = {"label_accuracy": GOOD[place][second] if place in GOOD else plain}
+    expected = {one.metric: plain for one in criteria if one.metric.startswith("lm_eval.")}
+    expected["label_accuracy"] = GOOD[place][second] if place in GOOD else plain
     found = chances(criteria, sizes_of(held_out(place, spec)), resolution=0.05, expected=expected)
     return found[-1 if second else 0].met
 
