@@ -47,7 +47,7 @@ def check(metric: Measured, **more: Any) -> CriterionCheck:
 def test_one_label_of_eight_that_fell_by_half_is_found() -> None:
     rng = np.random.default_rng(8)
     found = [check(drawn(rng, fell=1)) for _ in range(60)]
-    missed = [one for one in found if one.outcome == "missed" and "label-0 " in one.reason]
+    missed = [one for one in found if one.outcome == "missed" and "label-0 (" in one.reason]
     assert len(missed) >= 0.8 * 60
     assert not any(one.passed for one in missed)
     assert {one.outcome for one in found} <= {"met", "missed"}  # what is not shown leaves nothing open

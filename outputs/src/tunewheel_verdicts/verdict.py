@@ -24,7 +24,7 @@ from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_outputs.criteria import ALPHA, level_of, unmeasurable
 
 from tunewheel_verdicts.measured import Measured
-from tunewheel_verdicts.parts import of_labels, together
+from tunewheel_verdicts.parts import of_labels, shown_worse, together
 from tunewheel_verdicts.significance import Advantage, Interval, rows_needed
 
 MET, MISSED, UNDECIDED = "met", "missed", "undecided"
@@ -193,29 +193,38 @@ def _check_labels(criterion: Criterion, metric: Measured, seed: int) -> Criterio
     bound, parts = criterion.over_champion or 0.0, of_labels(metric)
     if criterion.label is not None:
         parts = {label: one for label, one in parts.items() if label == criterion.label}
-    found = together(parts, alpha=_of_refusal(criterion, 1), seed=seed)
+    alpha = _of_refusal(criterion, 1)
+    found = together(parts, alpha=alpha, seed=seed)
     lost = [label for label, one in found.items() if bound - one.high - metric.repeat_spread > _SLACK]
+    if bound == metric.repeat_spread == 0 and metric.test == "proportion":
+        lost = shown_worse(parts, alpha=alpha)
     worst = min(found, key=lambda label: found[label].high, default=None)
-    if worst is None:
-        few = "there is no champion, or no label has enough rows to show a loss"
-        return CriterionCheck(
-            criterion=criterion, observed=None, passed=True, reason=f"{criterion.title}: {few}", outcome=MET
-        )
-    said = [
-        f"{label} {_between(found[label].difference, found[label].low, found[label].high, signed=True)} "
-        f"against the champion's {_number(parts[label].figure_of(Role.CHAMPION))}"
-        for label in lost or [worst]
-    ]
-    shown = "is shown to lose more than"
-    if not lost:
-        shown = f"is the worst of {len(found)}, and not {shown.removeprefix('is ')}"
+    said = [_of_label(label, parts[label], found.get(label)) for label in lost or ([worst] if worst else [])]
+    shown = (
+        "is shown to lose more than"
+        if lost
+        else "is the worst of its labels, and not shown to lose more than"
+    )
+    reason = f"{metric.name} of {'; '.join(said)} {shown} {_number(abs(bound))}"
+    if not said:
+        reason = f"{criterion.title}: there is no champion, or no label has enough rows to show a loss"
     return CriterionCheck(
         criterion=criterion,
-        observed=parts[worst].figure_of(Role.CANDIDATE),
+        observed=parts[worst].figure_of(Role.CANDIDATE) if worst else None,
         passed=not lost,
-        reason=f"{metric.name} of {'; '.join(said)} {shown} {_number(abs(bound))}",
+        reason=reason,
         outcome=MISSED if lost else MET,
     )
+
+
+def _of_label(label: str, part: Measured, advantage: Advantage | None) -> str:
+    figures = f"{_number(part.figure_of(Role.CANDIDATE))} against {_number(part.figure_of(Role.CHAMPION))}"
+    ends = (
+        ""
+        if advantage is None
+        else f", {_between(advantage.difference, advantage.low, advantage.high, signed=True)}"
+    )
+    return f"{label} ({figures} of {len(part.clusters)} rows{ends})"
 
 
 def _absolute(
