@@ -69,7 +69,7 @@ async def open_version(dataset_id: str, store_url: str) -> Version:
 
 
 async def customers_of(version: Version) -> tuple[int, ...]:
-    """Return the number of held-out rows of each customer; if the rows are gone, as they usually are spread."""
+    """Return the number of held-out rows of each customer. If the rows are gone, one and two are assumed."""
     from tunewheel_runtime.store import ArtifactMissing
     from tunewheel_verdicts.power import sizes_of
 
