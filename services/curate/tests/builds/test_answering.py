@@ -9,6 +9,7 @@ import asyncio
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 
 import polars as pl
@@ -27,6 +28,7 @@ from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.document import DocumentSection
+from tunewheel_contracts.formats.look import Look, look_path
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_curate.builds.answering import Answering
 from tunewheel_curate.builds.building import Builder, BuildFailed
@@ -154,6 +156,28 @@ async def test_a_store_that_was_lost_is_built_again_to_the_byte(bench, rows, spe
     assert isinstance(again, DatasetRejected)
     assert second.dataset_id in again.reasons[0]
     assert contents(datasets) == before
+
+
+async def test_rows_that_retire_are_no_reason_to_train_the_same_model_again(
+    bench, records, varied_rows, spec
+) -> None:
+    wanted, rows = spec(holdout_fraction=0.3), records(*varied_rows(60))
+    bench.declare(wanted)
+    bench.table.append(rows)
+    first = await bench.build(wanted, "one", rows[:50])
+    store, manifest = bench.service.store, await bench.manifest(first)
+    held = pl.read_parquet(BytesIO(await store.get(manifest.holdout)))["record_ids"].list.first().to_list()
+    assert len(held) >= 10
+    look = Look(project="shop", scorecard_id="card-1", rows=tuple(held), looks=1)
+    await store.put(look_path("shop", "card-1"), look.model_dump_json().encode())
+    again = await bench.build(wanted, "two", rows[:50])
+    assert again.reasons == (f"records: nothing changed since {first.dataset_id}; publish new records first",)
+    # new records make a version, in which that row rests and new ones are held out
+    newer = await bench.build(wanted, "three", rows)
+    left = pl.read_parquet(BytesIO(await store.get((await bench.manifest(newer)).holdout)))
+    kept = set(held) & set(left["record_ids"].list.first())
+    assert len(kept) == len(held) - len(held) // 10
+    assert left.height > len(kept)
 
 
 @pytest.mark.parametrize("reason", [BuildReason.COMMAND, BuildReason.DRIFT])

@@ -177,7 +177,7 @@ class Answering:
         manifest = outcome.manifest
         if manifest is None:
             return self._rejected(event, spec, basis, outcome, outcome.rejections)
-        if previous is not None and _content(await self._versions.manifest(previous)) == _content(manifest):
+        if previous is not None and await self._versions.equal(previous, manifest, folder):
             unchanged = self._unchanged(event, previous)
             if unchanged is not None:
                 return self._rejected(event, spec, basis, outcome, (unchanged,))
@@ -249,7 +249,3 @@ class Answering:
         )
         log.warning("dataset_rejected", project=event.project, reasons=reasons)
         return self._service.new(data, cause=event)
-
-
-def _content(manifest: DatasetManifest) -> tuple[str, str]:
-    return manifest.spec_sha256, manifest.rows_sha256

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from io import BytesIO
 from pathlib import Path
 
+import polars as pl
 import structlog
 from tunewheel_contracts.erasures import Erasure
 from tunewheel_contracts.errors import InvalidEvent, TunewheelError
@@ -19,6 +21,7 @@ from tunewheel_runtime.store import ArtifactConflict, ArtifactMissing, CorruptAr
 from tunewheel_curate.builds.building import Builder
 from tunewheel_curate.builds.log_state import LogState
 from tunewheel_curate.builds.worker import BuildOrder
+from tunewheel_curate.holdout.memory import RETIRED
 from tunewheel_curate.versions.versioning import MANIFEST, manifest_ref
 
 log = structlog.get_logger(__name__)
@@ -37,6 +40,15 @@ class VersionLost(TunewheelError):
     @classmethod
     def for_good(cls, dataset_id: str, why: str) -> VersionLost:
         return cls(dataset_id, f"is missing from the store and cannot be built again ({why})")
+
+
+def _trained(manifest: DatasetManifest) -> list[str | None]:
+    refs = (manifest.train, manifest.preferences, manifest.negatives)
+    return [ref and ref.sha256 for ref in refs] + [manifest.index_id]
+
+
+def _records(rows: pl.DataFrame) -> set[str]:
+    return set(rows["record_ids"].explode())
 
 
 class StoredVersions:
@@ -109,6 +121,24 @@ class StoredVersions:
             return decode_data(DatasetManifest, await self._read(version, version.manifest))
         except InvalidEvent as error:
             raise VersionLost(version.dataset_id, f"cannot be read by this release ({error})") from error
+
+    async def equal(self, version: DatasetVersioned, made: DatasetManifest, folder: Path) -> bool:
+        """Return whether the build ``made`` in ``folder`` holds what ``version`` does, but for held-out rows
+        that it retired. Training would then give the same model.
+
+        Raises:
+            VersionLost, ArtifactMissing, TransientError: see ``manifest``.
+        """
+        before = await self.manifest(version)
+        if before.spec_sha256 != made.spec_sha256 or before.rows_sha256 == made.rows_sha256:
+            return before.spec_sha256 == made.spec_sha256
+        if _trained(before) != _trained(made):
+            return False
+        held = _records(pl.read_parquet(BytesIO(await self._read(version, before.holdout))))
+        left = _records(await asyncio.to_thread(pl.read_parquet, folder / "holdout.parquet"))
+        fates = await asyncio.to_thread(pl.read_parquet, folder / "lineage.parquet")
+        retired = set(fates.filter(pl.col("reason") == RETIRED)["record_id"])
+        return left <= held and held - left <= retired
 
     async def memory_of(self, version: DatasetVersioned, *, stop: asyncio.Event) -> bytes | None:
         """Return the Parquet file of what ``version`` and earlier versions held out; None for a version that
