@@ -93,6 +93,17 @@ def test_what_was_measured_counts_instead_of_what_is_assumed() -> None:
     assert told(LABEL, sizes=sizes_of(60), expected=sure)[1].met > plain + 0.2
 
 
+def test_without_held_out_rows_nothing_is_decided() -> None:
+    for metric in ("label_accuracy", "recall_at_k", "judged"):
+        found = told({"metric": metric, "minimum": 0.5}, sizes=())
+        assert {one.undecided for one in found} == {1.0}
+
+
+def test_a_judge_prefers_a_better_model_and_no_equal_one() -> None:
+    found = told({"metric": "judged", "minimum": 0.5, "significance": 0.5}, sizes=sizes_of(90))
+    assert found[1].met < 0.6 < found[3].met
+
+
 def test_a_scorecard_says_what_to_expect() -> None:
     figures = {Role.CANDIDATE: 0.9, Role.CHAMPION: 0.8, Role.BASE: 0.1}
     card = Scorecard.model_construct(

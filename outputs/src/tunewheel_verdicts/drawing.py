@@ -26,6 +26,8 @@ from tunewheel_verdicts.verdict import is_about_champion
 Ints = NDArray[np.int64]
 FLIPS = 2_000
 """The sign flips of a drawn comparison; a verdict has ten times as many, which moves no probability."""
+OWN = ("holdout", "retrieval", "judge")
+"""What metrics of the project's own rows are ``on``."""
 GENERAL = 200
 """Items of the general-regression set, and questions of a task of lm-eval."""
 _POOL, _POOLED = 8, 600_000
@@ -68,6 +70,8 @@ def assumed(metric: Metric) -> Expected:
     """Return what is assumed of a metric that was not measured."""
     if metric.name in _ASSUMED:
         return _ASSUMED[metric.name]
+    if metric.on == "judge":  # how often the candidate is preferred to the champion
+        return Expected(base=0.5, champion=0.5, spread=0.35)
     if metric.on != "holdout":
         return replace(_KEPT, base=0.8, champion=0.8) if metric.on == "retrieval" else _KEPT
     if metric.test == "ratio":
@@ -95,7 +99,7 @@ def drawn(
 ) -> Iterator[Measured]:
     """Yield draws in a random order, stratified by what mostly decides: of a larger number, sorted by the
     observed advantage, every n-th."""
-    sizes = np.array(sample.sizes if metric.on in ("holdout", "retrieval") else [1] * GENERAL)
+    sizes = np.array(sample.sizes if metric.on in OWN else [1] * GENERAL)
     rng, clusters = np.random.default_rng(29), np.repeat(np.arange(len(sizes)), sizes)
     pool = max(draws, min(_POOL * draws, _POOLED // len(clusters)))
     draw = _hits if metric.test == "proportion" else _scores

@@ -19,7 +19,7 @@ from tunewheel_contracts.formats.scorecard import Role, Scorecard
 from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
 from tunewheel_outputs.metrics import find_metric
 
-from tunewheel_verdicts.drawing import CORRELATION, Expected, Sample, assumed_of, drawn
+from tunewheel_verdicts.drawing import CORRELATION, OWN, Expected, Sample, assumed_of, drawn
 from tunewheel_verdicts.verdict import MET, MISSED, UNDECIDED, is_about_champion, judge, rivals_of
 
 GAINS = (0.0, 0.05, 0.1)
@@ -129,7 +129,7 @@ def _shares(
     metric = find_metric(criterion.metric)
     if metric is None:
         return 0.0, 0.0, 1.0
-    if metric.on == "holdout" and not sum(case.sample.sizes):
+    if metric.on in OWN and not sum(case.sample.sizes):
         return 0.0, 1.0, 0.0
     outcomes: list[str | None] = []
     for one in drawn(metric, criterion, expected, case.sample, gain, draws):
