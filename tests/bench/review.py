@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 import sys
 from collections import defaultdict
+from functools import cache
 from typing import Any
 
 import numpy as np
 from report import write_report
 from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_eval.generations import Generation
+from tunewheel_eval.reviewing import drawing
 from tunewheel_eval.reviewing.drawing import draw
 from tunewheel_eval.reviewing.preference import preferred
 
@@ -31,6 +33,7 @@ SETTINGS = {
 
 
 def main() -> None:
+    drawing.rouge_l = cache(drawing.rouge_l)  # few texts differ
     draws = int(sys.argv[1]) if len(sys.argv) > 1 else DRAWS
     found: dict[str, dict[str, Any]] = {}
     for name, (rows, more, same) in SETTINGS.items():

@@ -175,6 +175,24 @@ def test_a_judge_is_hashed_into_the_criteria_that_name_it() -> None:
     assert "judge" not in _spec().evaluation.model_dump()  # older hashes hold
 
 
+@pytest.mark.parametrize(
+    ("review", "metric", "warned"),
+    [
+        ({}, "judged", True),
+        ({"required": True}, "judged", True),
+        ({"override": True}, "judged", False),
+        ({}, "rouge_l", False),
+    ],
+)
+def test_a_judge_that_nobody_would_measure_gives_a_warning(
+    review: dict[str, Any], metric: str, warned: bool
+) -> None:
+    judge = {"base_url": "http://judge.example/v1", "model": "m", "min_reviewed": 7}
+    named = [{"metric": metric, "minimum": 0.5}]
+    cautions = _spec(evaluation={"judge": judge}, criteria=named, review=review).cautions
+    assert any("compared 7 pairs" in one and "review.override" in one for one in cautions) == warned
+
+
 def test_a_spec_keeps_its_hash_and_its_nulls_over_the_wire() -> None:
     spec = _spec()
     again = decode_data(ProjectSpec, spec.model_dump_json().encode())

@@ -365,6 +365,13 @@ class ProjectSpec(Strict):
                 f"train.batch_size {train.batch_size} is above {LARGE_BATCH}, and an adapter learns less "
                 "from large steps; lower it."
             )
+        judge = self.evaluation.judge
+        if judge and not self.review.override and any(one.metric == JUDGED for one in self.criteria):
+            cautions.append(
+                f"criteria on {JUDGED} are undecided until people have compared {judge.min_reviewed} pairs "
+                "of the project's answers in reviews, which measures the judge's error; set review.override, "
+                "so that people are asked where a criterion is undecided."
+            )
         return tuple(cautions)
 
 

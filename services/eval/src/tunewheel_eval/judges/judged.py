@@ -128,7 +128,8 @@ def _says_nothing(spec: JudgeSpec, report: JudgeReport) -> str | None:
         return (
             f"the judge's error is not known: people compared {report.reviewed} pairs of the project's "
             f"answers, and evaluation.judge.min_reviewed is {spec.min_reviewed}; answer a review of this "
-            "project (`tunewheel review list`), then have the run judged again"
+            "project (`tunewheel review list`; with review.override people are asked even where a criterion "
+            "is undecided), then have the run judged again"
         )
     return None
 
