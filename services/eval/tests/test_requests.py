@@ -9,13 +9,13 @@ import pytest
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.data import DatasetVersioned
-from tunewheel_contracts.events.evaluation import EvalRequested
+from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, EvalRequested, EvalUndecided
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
-from tunewheel_contracts.formats.scorecard import Scorecard
+from tunewheel_contracts.formats.scorecard import CriterionCheck, Scorecard
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_eval.passages.looking_up import LookUp
 from tunewheel_eval.plan import make_plan, pin, read_manifest, read_plans
@@ -140,18 +140,32 @@ async def test_other_criteria_make_another_evaluation(first: EvaluationPlan, sto
     assert plan.criteria_sha256 != first.criteria_sha256
 
 
-async def test_the_registry_asks_by_the_id_of_a_pass_and_nobody_else_without_a_role(
-    first: EvaluationPlan, store: ObjectStore
+@pytest.mark.parametrize(
+    ("passed", "outcome", "kind"),
+    [(True, "met", EvalPassed), (False, "undecided", EvalUndecided), (False, "missed", EvalFailed)],
+)
+async def test_the_registry_asks_by_the_id_of_its_verdict_and_nobody_else_without_a_role(
+    passed: bool, outcome: str, kind: type[Any], first: EvaluationPlan, store: ObjectStore
 ) -> None:
+    check = CriterionCheck.model_validate(
+        {"criterion": OTHERS[0], "observed": 0.5, "passed": passed, "reason": "so", "outcome": outcome}
+    )
     card = Scorecard(
         scorecard_id=first.scorecard_id, project="desk", run_id="run-1", model_id="m", dataset_id="ds-1",
-        criteria_sha256=first.criteria_sha256, contestants=(), comparisons=(), checks=(), passed=True,
+        criteria_sha256=first.criteria_sha256, contestants=(), comparisons=(), checks=(check,), passed=passed,
     )  # fmt: skip
-    passed = verdict_of(first, card, first.dataset).event_id()
-    assert await again(store, Asked(request(request=passed, against="gone"), None, stranger)) == first
+    judged = verdict_of(first, card, first.dataset)
+    assert isinstance(judged, kind)
+    verdict, versions = judged.event_id(), await built(store, "ds-2")
+    asked = Asked(request(request=verdict, against="gone"), None, stranger, versions=versions)
+    if outcome == "missed":
+        with pytest.raises(InvalidEvent, match="lacks the role operator"):
+            await again(store, asked)
+        return
+    assert await again(store, asked) == first
     forged = (
-        request(request=passed, criteria=OTHERS),
-        request(request=passed, principal=EVE),
+        request(request=verdict, criteria=OTHERS),
+        request(request=verdict, principal=EVE),
         request(request=str(first.evaluation_id)),
         request(request="1" * 8),
     )

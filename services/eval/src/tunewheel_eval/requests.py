@@ -15,7 +15,7 @@ from typing import Any
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import DatasetVersioned
-from tunewheel_contracts.events.evaluation import EvalPassed, EvalRequested
+from tunewheel_contracts.events.evaluation import EvalPassed, EvalRequested, EvalUndecided
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.fields import ArtifactRef
@@ -105,7 +105,7 @@ async def plan_again(
         plan = await read_plan(store, request.run_id, earlier.evaluation_id)
         if plan is not None:
             return plan, manifest
-    by_registry = await _follows_a_pass(store, request)
+    by_registry = await _follows_a_verdict(store, request)
     if not by_registry:
         await asked.check(request)
     champion = champion_of(asked.desired, candidate_id=first.adapter.model_id)
@@ -167,17 +167,18 @@ async def _lacks_cells(store: ObjectStore, plan: EvaluationPlan) -> bool:
     return retrieval is not None and retrieval.reason not in (None, NO_ROWS)
 
 
-async def _follows_a_pass(store: ObjectStore, request: EvalRequested) -> bool:
+async def _follows_a_verdict(store: ObjectStore, request: EvalRequested) -> bool:
     """Return whether the request is the registry's. It names no person and has no criteria. Its ``request``
-    is the id of a pass of this run against a champion that has been replaced. Anybody could copy such a
-    request, but it only leads to one more evaluation of a run that eval passed."""
+    is the id of a pass of this run, or of an undecided verdict on it, against a champion that has been
+    replaced. Anybody could copy such a request, but it only leads to one more evaluation of such a run."""
     if request.principal is not None or request.criteria:
         return False
     plans = await read_plans(store, request.run_id)
-    return request.request in {_pass_id(plan) for plan in plans if plan.informs is None}
+    return request.request in {name for plan in plans if plan.informs is None for name in _verdict_ids(plan)}
 
 
-def _pass_id(plan: EvaluationPlan) -> str:
-    """Return the event id of the pass of ``plan``. It follows from the run and the evaluation alone."""
+def _verdict_ids(plan: EvaluationPlan) -> list[str]:
+    """Return the event ids of a pass and of an undecided verdict of ``plan``. They follow from the run and
+    the evaluation alone."""
     values = {"project": plan.project, "run_id": plan.run_id, "evaluation_id": plan.evaluation_id}
-    return EvalPassed.model_construct(**values).event_id()
+    return [kind.model_construct(**values).event_id() for kind in (EvalPassed, EvalUndecided)]
