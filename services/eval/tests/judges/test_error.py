@@ -30,6 +30,21 @@ def test_a_judge_that_always_prefers_the_candidate_is_corrected_to_what_people_s
     assert figure([0.0] * ROWS, pairs((0.5, 0.0))).figure == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("rows", [2, 100])
+def test_answers_that_are_all_equal_are_ties_of_which_further_rows_may_differ(rows: int) -> None:
+    found = figure([0.5] * rows, pairs((1.0, 1.0), (0.0, 0.0)), differ=0.0)
+    assert found.figure == 0.5
+    assert found.high - 0.5 == pytest.approx(0.5 * (1 - 0.05 ** (1 / rows)))
+    assert found.low == pytest.approx(1 - found.high)
+
+
+@pytest.mark.parametrize("differ", [True, False])
+def test_rows_of_one_customer_bound_nothing(differ: bool) -> None:
+    same = np.zeros(5, np.int64)
+    found = corrected(np.ones(5), np.full(5, differ), same, pairs((1.0, 1.0)), alpha=0.05)
+    assert (found.low, found.high) == (0, 1)
+
+
 def test_rows_that_do_not_differ_are_ties_and_narrow_the_interval() -> None:
     agreeing = pairs((1.0, 1.0), (1.0, 1.0), (0.0, 0.0))
     half = figure([1.0, 1.0, 0.0, 0.5] * 25, agreeing, differ=0.5)

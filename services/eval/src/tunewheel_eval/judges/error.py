@@ -80,8 +80,13 @@ def corrected(
     count = len(sums)
     of_rows = float(sums @ sums) / len(values) ** 2 * count / max(count - 1, 1)
     variance = of_error + of_rows
-    freedom = variance**2 / (of_error**2 / (effective - 1) + of_rows**2 / max(count - 1, 1))
-    half = float(stdtrit(freedom, 1 - alpha)) * variance**0.5
+    if count < 2:  # one customer says nothing about others
+        half = 1.0
+    elif not share:  # equal answers do not prove equal models: so many of other customers may differ
+        half = TIE * (1 - alpha ** (1 / count))
+    else:
+        freedom = variance**2 / (of_error**2 / (effective - 1) + of_rows**2 / (count - 1))
+        half = float(stdtrit(freedom, 1 - alpha)) * variance**0.5
     pairs = len(errors)
     spread = (variance * pairs) ** 0.5
     return Interval(figure, max(0.0, figure - half), min(1.0, figure + half), alpha, pairs, pairs, spread)
