@@ -152,6 +152,19 @@ def test_a_model_that_was_undecided_goes_on_where_the_champion_that_it_has_beate
     assert log.stages()[4] == "canary"
 
 
+def test_beside_a_champion_that_it_has_beaten_an_undecided_model_need_not_show_more(make_desk: Any):
+    desk = make_desk(shadow=True, canary=False)
+    log = Log(desk, desk.trained(1), desk.passed(1), desk.judged(1, "shadow", "passed"))
+    log.play(desk.trained(2), desk.passed(2), desk.judged(2, "shadow", "passed"))
+    log.play(desk.trained(3), desk.trained(4), desk.passed(3, against=2), desk.passed(4, against=2))
+    log.play(desk.commanded(1, "promote"), desk.undecided(4, against=1))
+    log.play(desk.commanded(2, "promote", request="back"), desk.judged(3, "shadow", "failed"))
+    assert log.stages()[4] == "shadow"
+    assert not log.state.models[desk.model_id(4)].is_doubted
+    log.play(desk.judged(4, "shadow", "passed", compared=False))
+    assert log.stages()[4] == "production"
+
+
 def test_the_other_verdict_may_come_before_the_trial_ends(desk: Any):
     log = on_trial_while_the_champion_changes(desk)
     log.play(desk.passed(3, against=1))

@@ -127,6 +127,8 @@ def _learn(state: State, model: Model, event: ModelPromoted) -> Model:
         bundle = event.bundle or model.bundle
         model = replace(model, judged_by=event.cause, beaten=frozenset(beaten), bundle=bundle)
         return replace(model, to_show=None)
+    if event.to_stage in CANDIDATE_STAGES:  # beside a champion that it has beaten it need not show more
+        return replace(model, to_show=event.to_show)
     return model
 
 
