@@ -263,6 +263,19 @@ def test_the_registry_s_step_says_what_a_trial_must_show_and_a_pass_takes_it_bac
     assert story.trials["open"]["new"]["to_show"] is None
 
 
+def test_a_pass_during_the_trial_of_an_undecided_model_begins_the_deadline_of_the_stage():
+    hour = RolloutSpec(shadow=ShadowPolicy(deadline_seconds=3600))
+    trials = rollout.new()
+    rollout.follow(trials, step("shadow", to_show=-0.1))
+    noon = AT + DAY
+    passed = step("shadow", source="shadow", at=noon)
+    for _ in range(2):  # an event may come twice
+        rollout.follow(trials, passed)
+        assert rollout.judge(trials, "p", hour, noon + timedelta(minutes=59)) == []
+    (found,) = rollout.judge(trials, "p", hour, noon + timedelta(hours=1))
+    assert (found.data.verdict, found.data.decided_by) == ("failed", "deadline")
+
+
 def test_a_trial_that_must_show_something_ends_after_its_requests_if_nobody_is_asked():
     story, found = doubted(), None
     for _ in range(40):

@@ -29,6 +29,7 @@ Trial = dict[str, Any]
 - ``waiting``: answers whose copy or original was not seen yet
 - ``comparisons``: see ``comparisons.py``
 - ``to_show``: by how much the candidate must be shown to answer better than the champion; None: need not be
+- ``let_off``: since when nothing need be shown any more; None: since it began, or it must be shown
 - ``users``: a mark for each counted user
 - ``reference``: for a guard, by figure, the champion's share in the trial and its upper bound. None: there
   was no champion, and the spec's limits are used.
@@ -67,6 +68,7 @@ def new_trial(
         "waiting": {},
         "comparisons": comparisons.new_comparisons(),
         "to_show": to_show,
+        "let_off": None,
         "users": {},
         "verdict": None,
     }

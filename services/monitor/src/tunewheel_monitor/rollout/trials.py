@@ -82,6 +82,7 @@ def read(told: Trials) -> Trials:
     for trial in told["open"].values():
         trial.setdefault("comparisons", new_comparisons())
         trial.setdefault("to_show", None)
+        trial.setdefault("let_off", None)
     return told
 
 
@@ -94,7 +95,7 @@ def follow(trials: Trials, event: Envelope[ModelPromoted] | Envelope[ModelRolled
         if data.from_stage is not data.to_stage:
             _begin(trials, event, STAGES[data.to_stage])
         elif data.model_id in trials["open"]:  # A verdict during the trial may leave nothing to show.
-            trials["open"][data.model_id]["to_show"] = data.to_show
+            _let_off(trials["open"][data.model_id], event)
     elif data.to_stage is Stage.PRODUCTION:
         _guard(trials, event)
     elif data.to_stage in (Stage.RETIRED, Stage.REJECTED):
@@ -198,6 +199,14 @@ def _begin(trials: Trials, event: Envelope[Any], stage: Literal["shadow", "canar
     )
 
 
+def _let_off(trial: Trial, event: Envelope[Any]) -> None:
+    """Note what a trial has to show after another verdict. If that is nothing any more, the stage's deadline
+    begins then: it may be shorter than the days of an undecided model, and be over."""
+    if trial["to_show"] is not None and event.data.to_show is None:
+        trial["let_off"] = event.time.timestamp()
+    trial["to_show"] = event.data.to_show
+
+
 def _guard(trials: Trials, event: Envelope[Any]) -> None:
     """Begin the guard of a model that reached production through its trial. A model that a person promoted
     has no guard."""
@@ -254,8 +263,10 @@ def _is_alone(trial: Trial, rollout: RolloutSpec) -> bool:
 
 
 def _deadline(trial: Trial, rollout: RolloutSpec) -> float:
+    if trial["to_show"] is not None:
+        return trial["since"] + rollout.undecided.days * DAY
     seconds = rollout.guard_seconds if trial["guard"] else _policy(trial, rollout).deadline_seconds
-    return trial["since"] + (seconds if trial["to_show"] is None else rollout.undecided.days * DAY)
+    return (trial["since"] if trial["let_off"] is None else trial["let_off"]) + seconds
 
 
 def _is_spent(trial: Trial, rollout: RolloutSpec) -> bool:
