@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import structlog
 from tunewheel_contracts.events.data import Trust
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.evaluation_plan import Precision
+from tunewheel_contracts.formats.judge import JUDGED
 from tunewheel_contracts.formats.regression_items import RegressionItem
 from tunewheel_contracts.formats.retrieval_scores import RetrievalScores
 from tunewheel_contracts.formats.scorecard import Rival, Role, Scorecard
@@ -22,7 +24,7 @@ from tunewheel_runtime.store import ObjectStore
 from tunewheel_eval.artifacts import read_terms
 from tunewheel_eval.clusters import of_examples, of_items
 from tunewheel_eval.contest import Contest
-from tunewheel_eval.errors import UnfitCandidate
+from tunewheel_eval.errors import PassagesAway, UnfitCandidate
 from tunewheel_eval.generations import generation_lines, generations_path, read_generations
 from tunewheel_eval.judges.asking import Check, Judges
 from tunewheel_eval.judges.judged import Judgement, judgement
@@ -36,6 +38,7 @@ from tunewheel_eval.scorecards import Clustered, build_scorecard, seed_of, worn_
 from tunewheel_eval.slices import slices_by
 from tunewheel_eval.unseen import TRAINED_ON
 
+log = structlog.get_logger(__name__)
 LARGEST_SHARE = 0.05
 """The share of the held-out rows, and of the general items, that may be left out. One row may always be."""
 _GENERAL = "general_"
@@ -113,16 +116,22 @@ class Judge:
         spec = contest.manifest.spec.evaluation.judge
         if spec is None or self.judges is None:
             return Judgement(None, {}, {})
-        return await judgement(
-            self.judges,
-            self.store,
-            spec,
-            contest.plan.project,
-            read_generations(lines),
-            rows.holdout,
-            looks=contest.manifest.spec.evaluation.looks,
-            check=check,
-        )
+        try:
+            return await judgement(
+                self.judges,
+                self.store,
+                spec,
+                contest.plan.project,
+                read_generations(lines),
+                rows.holdout,
+                looks=contest.manifest.spec.evaluation.looks,
+                check=check,
+            )
+        except PassagesAway as error:
+            if JUDGED in contest.asked_for:
+                raise
+            log.warning("judge_away", project=contest.plan.project, reason=str(error))
+            return Judgement(None, {}, {})
 
     async def _rivals(self, rows: Judged) -> tuple[Rival, ...]:
         """Return what cheaper answers to the same questions reach."""

@@ -207,20 +207,44 @@ async def test_a_host_that_the_operator_does_not_list_is_not_asked(
     assert judge.asked == []
 
 
+def asked_of(judge: Teacher, metric: str, **bounds: float) -> ProjectSpec:
+    told = {
+        "project": "desk",
+        "base_model": "tiny",
+        "task": {"system_prompt": "s", "max_output_tokens": 12},
+        "evaluation": {"judge": spec(judge).model_dump(mode="json")},
+        "criteria": [{"metric": metric, **bounds}],
+    }
+    return ProjectSpec.model_validate(told)
+
+
+async def evaluator_in(folder: Path, store: ObjectStore, regression_set: Path) -> Evaluator:
+    settings = Settings(cache_dir=folder / "cache", eval_regression_set=regression_set, eval_threads=1)
+    evaluator = Evaluator(store, settings.model_copy(update={"spec_hosts": "127.0.0.1"}), Erased())
+    await evaluator.prepare()
+    return evaluator
+
+
+@pytest.mark.usefixtures("measured_here")
+async def test_a_verdict_that_does_not_rest_on_the_judge_does_not_wait_for_it(
+    judge: Teacher, store: ObjectStore, real_run: Any, tmp_path: Path, regression_set: Path
+) -> None:
+    judge.replies = [503]
+    run = await real_run(asked_of(judge, "answer_length", maximum=1e6))
+    verdict = await (await evaluator_in(tmp_path, store, regression_set)).evaluate(run, None, lease())
+    assert isinstance(verdict, EvalPassed)
+    assert Scorecard.model_validate_json(await store.get(verdict.scorecard)).judge is None
+
+
 @pytest.mark.usefixtures("measured_here")
 async def test_a_criterion_on_the_judge_is_undecided_until_people_compared(
     judge: Teacher, store: ObjectStore, real_run: Any, tmp_path: Path, regression_set: Path
 ) -> None:
-    named = spec(judge).model_dump(mode="json")
-    asked = {"project": "desk", "base_model": "tiny", "task": {"system_prompt": "s", "max_output_tokens": 12}}
-    judged_by = {"evaluation": {"judge": named}, "criteria": [{"metric": JUDGED, "minimum": 0.01}]}
-    run = await real_run(ProjectSpec.model_validate(asked | judged_by))
-    settings = Settings(cache_dir=tmp_path / "cache", eval_regression_set=regression_set, eval_threads=1)
-    evaluator = Evaluator(store, settings.model_copy(update={"spec_hosts": "127.0.0.1"}), Erased())
-    await evaluator.prepare()
+    run = await real_run(asked_of(judge, JUDGED, minimum=0.01))
+    evaluator = await evaluator_in(tmp_path, store, regression_set)
 
     judge.replies = [503]
-    for _ in range(settings.eval_attempts + 1):
+    for _ in range(Settings().eval_attempts + 1):
         with pytest.raises(PassagesAway):  # an outage uses up no attempt
             await evaluator.evaluate(run, None, lease())
     judge.replies = ['{"better": "same"}']
