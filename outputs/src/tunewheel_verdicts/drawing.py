@@ -63,7 +63,6 @@ _ASSUMED = {
     "invented_terms": Expected(base=0.4, champion=0.02, differ=0.04, gains=False),
     "refusal_rate": Expected(base=0.5, champion=0.9, differ=0.1, gains=False),
     "groundedness": Expected(base=0.5, champion=0.85, spread=0.2, gains=False),
-    "judged": Expected(base=0.5, champion=0.5, spread=0.4, gains=False),
 }
 
 
