@@ -152,7 +152,7 @@ def trial(rng: np.random.Generator, delta: float, to_show: float | None, signal:
 
 @dataclass
 class Wheel:
-    """A project's life: what it serves, and what became of its candidates."""
+    """A project's life: the quality of its champions, and the ends of its candidates' trials."""
 
     ends: Counter[str] = field(default_factory=Counter[str])
     quality: float = 0.0

@@ -62,6 +62,16 @@ def test_a_key_goes_to_the_hosts_it_is_listed_for(url: str, key: str | None, fie
     assert refused.value.field == f"dataset.formats.documents.questions.teacher.{field}"
 
 
+def assert_checked(allowed: AllowedSources, asked: ProjectSpec, field: str | None) -> None:
+    """Assert that the spec is refused with ``field``; None: that it is allowed."""
+    if field is None:
+        allowed.check(asked)
+        return
+    with pytest.raises(InvalidSpec, match="TUNEWHEEL_SPEC_HOSTS") as refused:
+        allowed.check(asked)
+    assert refused.value.field == field
+
+
 @pytest.mark.parametrize(
     ("url", "key", "field"),
     [
@@ -77,12 +87,7 @@ def test_an_endpoint_of_embeddings_is_held_to_the_same_list(
     embedding = {"kind": "endpoint", "base_url": url, "model": "m", "api_key_env": key, "dimensions": 8}
     allowed = AllowedSources(hosts="vectors.example=TUNEWHEEL_EMBEDDING_KEY")
     asked = spec().model_copy(update={"retrieval": RetrievalSpec.model_validate({"embedding": embedding})})
-    if field is None:
-        allowed.check(asked)
-        return
-    with pytest.raises(InvalidSpec, match="TUNEWHEEL_SPEC_HOSTS") as refused:
-        allowed.check(asked)
-    assert refused.value.field == f"retrieval.embedding.{field}"
+    assert_checked(allowed, asked, field and f"retrieval.embedding.{field}")
 
 
 @pytest.mark.parametrize(
@@ -97,12 +102,7 @@ def test_a_judge_is_held_to_the_same_list(url: str, key: str | None, field: str 
     judge = JudgeSpec.model_validate({"base_url": url, "model": "m", "api_key_env": key})
     allowed = AllowedSources(hosts="judge.example=TUNEWHEEL_JUDGE_KEY")
     asked = spec().model_copy(update={"evaluation": EvaluationSpec(judge=judge)})
-    if field is None:
-        allowed.check(asked)
-        return
-    with pytest.raises(InvalidSpec, match="TUNEWHEEL_SPEC_HOSTS") as refused:
-        allowed.check(asked)
-    assert refused.value.field == f"evaluation.judge.{field}"
+    assert_checked(allowed, asked, field and f"evaluation.judge.{field}")
 
 
 def test_a_teacher_that_is_not_asked_may_stay_in_the_spec() -> None:

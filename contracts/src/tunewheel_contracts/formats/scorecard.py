@@ -129,7 +129,7 @@ class Rival(Frozen):
     """Figures by metric name."""
     rows: Annotated[int, Field(ge=0)]
     seconds: FiniteFloat | None = None
-    """What it took; None: its answers were measured with the base's."""
+    """Seconds that the rival took; None: the rival's answers were measured with the base's."""
 
     def against(self, candidate: dict[str, float]) -> str:
         """Return how much of the candidate's figures it reaches, in words."""

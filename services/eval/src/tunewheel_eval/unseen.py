@@ -1,7 +1,8 @@
 """Finds the held-out rows of another version that neither a run nor the champion trained on.
 
 A version never trains on what it or an earlier version held out. But a later version may hold out what an
-earlier one trained on: a customer that trained is held out once it resembles one that was.
+earlier one trained on: a customer whose rows trained is held out once these rows resemble those of a held-out
+customer.
 """
 
 from __future__ import annotations

@@ -92,8 +92,8 @@ def after_undecided(
     """Apply an undecided verdict: the first one, or one against the present champion.
 
     A model outside the traffic becomes ``undecided``; if ``to_show`` is known, ``waiting`` lets it go on
-    trial. A model that held up in its trial and waits for this verdict retires: its trial compared it with
-    another champion, and a model has one trial in a stage.
+    trial. A model that held up in its trial and waits for this verdict retires: the trial was beside another
+    champion, and a model has one trial in a stage.
     """
     verdict, champion = trigger.data, state.champion
     model = known_model(state, verdict.adapter.model_id)

@@ -76,12 +76,12 @@ async def judgement(
 
     Raises: see ``Judges.compare``.
     """
-    pairs = [pair_of(row) for row in rows]
-    differing = np.array([pair is not None and differs(pair) for pair in pairs], dtype=np.bool_)
+    pairs = [pair if (pair := pair_of(row)) is not None and differs(pair) else None for row in rows]
+    differing = np.array([pair is not None for pair in pairs], dtype=np.bool_)
     people = await reviewed_pairs(store, project)
-    asked = [pair for pair in pairs if pair is not None and differs(pair)]
-    compared = await judges.compare(spec, project, [*asked, *(one.pair for one in people)], check=check)
-    said = [compared.values[pair.item_id] if pair and differs(pair) else TIE for pair in pairs]
+    asked = [*(pair for pair in pairs if pair is not None), *(one.pair for one in people)]
+    compared = await judges.compare(spec, project, asked, check=check)
+    said = [TIE if pair is None else compared.values[pair.item_id] for pair in pairs]
     unread = sum(value is None for value in said)
     values: Floats = np.array([TIE if value is None else value for value in said], dtype=np.float64)
     reviewed = [
