@@ -1,0 +1,69 @@
+"""Projects: where each is on the wheel, and what is to be done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tunewheel_contracts.api.alarms import AlarmSummary
+from tunewheel_contracts.api.turns import TurnSummary
+from tunewheel_contracts.events.monitoring import TurnCompleted, TurnDecided
+from tunewheel_contracts.fields import Frozen, Timestamp
+from tunewheel_contracts.formats.serving import Route
+
+
+class ProjectCounts(Frozen):
+    """How many of each there are, or were."""
+
+    datasets: int = 0
+    runs: int = 0
+    promoted: int = 0
+    """Models that are, or were, in production."""
+    alarms: int = 0
+    open_alarms: int = 0
+
+
+class ProjectSummary(Frozen):
+    project: str
+    declared: bool
+    """Whether the project has a spec. False: it was removed."""
+    place: str
+    """Where the project is on the wheel, in words; empty: it was never declared."""
+    since: Timestamp | None = None
+    """The time of the last event that moved the project."""
+    last: str = ""
+    """That event, in words."""
+    champion: str | None = None
+    """The model in production; None: the base model answers, or nothing is served."""
+    serving: str = "nothing"
+    """The routes, in words."""
+    counts: ProjectCounts
+
+
+class ReportLine(Frozen):
+    """One line of the project's report for people."""
+
+    about: str
+    """``alarm``, ``decision``, ``turn in flight``, ``last turn``, ``margin`` or ``to do``."""
+    text: str
+
+
+class ProjectDetail(ProjectSummary):
+    spec: dict[str, Any] | None = None
+    """The spec in the form of ``project.yaml``; None: the project is not declared."""
+    declared_at: Timestamp | None = None
+    routes: tuple[Route, ...] = ()
+    pinned: str | None = None
+    """The model that no other may replace."""
+    alarms: tuple[AlarmSummary, ...] = ()
+    """The open alarms, oldest first."""
+    decision: TurnDecided | None = None
+    """Curate's decision about the open alarms: what it does, or waits for."""
+    in_flight: tuple[TurnSummary, ...] = ()
+    """The turns that go on, oldest first."""
+    last_turn: TurnCompleted | None = None
+    spent: float = 0.0
+    """How much worse than the best champion so far the present one may be, as a share of questions."""
+    next_steps: tuple[str, ...] = ()
+    """What a person should do."""
+    report: tuple[ReportLine, ...] = ()
+    """All of this in words, most urgent first."""
