@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 # Where the machine has no uv, one is put beside the checkout's environment: the system's Python stays as it is.
 UV ?= $(shell command -v uv || echo .uv/bin/uv)
 WITH_UV = $(UV) --version >/dev/null 2>&1 || { python3 -m venv .uv && .uv/bin/python -m pip install --quiet 'uv>=0.9'; }
-PACKAGES := contracts wheel runtime basemodel generation outputs redaction embedding retrieval planner cli $(sort $(wildcard services/*))
+PACKAGES := contracts wheel runtime basemodel generation outputs redaction embedding retrieval planner local cli demo $(sort $(wildcard services/*))
 # Four tests at a time on two cores, file by file: many of them wait for Kafka or for a model.
 WORKERS ?= 4
 # In conftest.py's order, not by the number of tests: the longest files have the fewest.

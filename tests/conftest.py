@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tunewheel_cli.kafka.broker import LocalKafka
-from tunewheel_cli.kafka.errors import JarUnavailable
-from tunewheel_cli.topics import ensure_topics
+from tunewheel_local.kafka.broker import LocalKafka
+from tunewheel_local.kafka.errors import JarUnavailable
+from tunewheel_local.topics import ensure_topics
 
 BrokerFactory = Callable[..., LocalKafka]
 

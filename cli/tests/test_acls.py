@@ -8,9 +8,9 @@ from collections import defaultdict
 
 import pytest
 from tunewheel_cli.acls import PRINCIPALS, SERVICES, UPSTREAM, commands, least_acls, principal
-from tunewheel_cli.connection import InvalidOption
 from tunewheel_cli.main import app
 from tunewheel_contracts.topics import BY_NAME, ERASED_LETTERS, TICKET_PUBLISHED, TOPICS, TRAIN_CONTROL
+from tunewheel_local.connection import InvalidOption
 from typer.testing import CliRunner
 
 Rights = dict[tuple[str, str], tuple[str, ...]]

@@ -13,18 +13,19 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from tunewheel_cli.client import Endpoint, NotAllowed, ask_gateway
-from tunewheel_cli.connection import InvalidOption, NoWheel
+from tunewheel_cli.client import ask_gateway
 from tunewheel_cli.console import NoLogin, login_link, login_text
-from tunewheel_cli.demo.gateway import GatewayClient
 from tunewheel_cli.exits import Exit
 from tunewheel_cli.main import app
-from tunewheel_cli.places import Var
 from tunewheel_cli.publishing.items import FoundFile
 from tunewheel_cli.publishing.upload import Uploader
-from tunewheel_cli.run_state import RunState, started
-from tunewheel_cli.wheel_secrets import make_secrets
 from tunewheel_contracts.errors import TransientError
+from tunewheel_demo.gateway import GatewayClient
+from tunewheel_local.connection import InvalidOption, NoWheel
+from tunewheel_local.endpoint import Endpoint, NotAllowed
+from tunewheel_local.places import Var
+from tunewheel_local.run_state import RunState, started
+from tunewheel_local.wheel_secrets import make_secrets
 from tunewheel_testing.http import answering
 from typer.testing import CliRunner
 

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tunewheel_cli.launch import Plan, Wheel
 from tunewheel_cli.main import app
-from tunewheel_cli.places import Var
-from tunewheel_cli.run_state import RunState, started
+from tunewheel_local.launch import Plan, Wheel
+from tunewheel_local.places import Var
+from tunewheel_local.run_state import RunState, started
 from typer.testing import CliRunner
 
 runner = CliRunner()

@@ -9,10 +9,10 @@ from typing import Any
 
 import polars as pl
 import pytest
-from tunewheel_cli.kafka.broker import run_async
 from tunewheel_cli.main import app
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import ChatExample, DatasetManifest, ExampleFormat, PreferencePair
+from tunewheel_local.kafka.broker import run_async
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing.story import example
 from typer.testing import CliRunner

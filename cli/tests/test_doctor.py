@@ -14,10 +14,7 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 from tunewheel_cli.acls import least_acls
-from tunewheel_cli.client import Endpoint
-from tunewheel_cli.cluster import Cluster, Copies, SeenGroup, SeenTopic
 from tunewheel_cli.commands.doctor import engines_of
-from tunewheel_cli.connection import InvalidOption
 from tunewheel_cli.doctor import examination
 from tunewheel_cli.doctor.endpoints import ENGINE_CAFILE, look_at_engines, look_at_store
 from tunewheel_cli.doctor.examination import Installation, clock_findings, examine, judge_device
@@ -25,9 +22,12 @@ from tunewheel_cli.doctor.findings import Finding, Verdict, listed
 from tunewheel_cli.doctor.kafka import NEEDED, broker_findings, process_findings, rights_findings
 from tunewheel_cli.doctor.topics import MIN_IN_SYNC, topic_findings
 from tunewheel_cli.lag import groups_of_services
-from tunewheel_cli.places import Var
-from tunewheel_cli.run_state import RunState
-from tunewheel_cli.topics import wanted_topics
+from tunewheel_local.cluster import Cluster, Copies, SeenGroup, SeenTopic
+from tunewheel_local.connection import InvalidOption
+from tunewheel_local.endpoint import Endpoint
+from tunewheel_local.places import Var
+from tunewheel_local.run_state import RunState
+from tunewheel_local.topics import wanted_topics
 from tunewheel_planner.driver import Driver
 
 EVERYTHING = frozenset({"Read", "Write", "Create", "Delete", "Alter", "Describe", "AlterConfigs"})

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from tunewheel_cli.connection import InvalidOption
 from tunewheel_cli.evaluations import Judged, read_criteria
 from tunewheel_cli.exits import Exit
 from tunewheel_cli.main import app
@@ -20,6 +19,7 @@ from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan, first_plan_path, later_plan_path
 from tunewheel_contracts.formats.retrieval_scores import Cell, RetrievalScores
 from tunewheel_contracts.formats.scorecard import CriterionCheck, Finding, Scorecard
+from tunewheel_local.connection import InvalidOption
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing.story import example
 from typer.testing import CliRunner

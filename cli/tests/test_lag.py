@@ -8,10 +8,10 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 from tunewheel_cli.acls import SERVICES
-from tunewheel_cli.cluster import SeenGroup
 from tunewheel_cli.commands.tables import print_status
 from tunewheel_cli.lag import GroupLag, committed_offsets, groups_of_services, silent_services
 from tunewheel_cli.wheel_report import WheelReport
+from tunewheel_local.cluster import SeenGroup
 
 
 def test_every_service_that_reads_by_groups_is_looked_for() -> None:

@@ -11,10 +11,11 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 from rich.console import Console
-from tunewheel_cli.client import Endpoint, RegistryRefused, Unknown
+from tunewheel_cli.client import RegistryRefused, Unknown
 from tunewheel_cli.lineage import ask_lineage, lineage_tree
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.pseudonyms import Pseudonyms
+from tunewheel_local.endpoint import Endpoint
 
 AT = "2026-11-02T10:30:00Z"
 COUNTS = {"examples": 6, "records": 9, "train": 5, "holdout": 1}

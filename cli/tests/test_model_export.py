@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from tunewheel_cli import model_export
 from tunewheel_cli.commands.exporting import describe
-from tunewheel_cli.connection import InvalidOption
 from tunewheel_cli.main import app
 from tunewheel_cli.model_export import NotExported, run_export
 from tunewheel_contracts.errors import TransientError
+from tunewheel_local.connection import InvalidOption
 from typer.testing import CliRunner
 
 runner = CliRunner()

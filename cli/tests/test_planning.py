@@ -17,11 +17,11 @@ from tunewheel_basemodel.digest import sha256_directory
 from tunewheel_basemodel.tiny import tiny_tokenizer
 from tunewheel_cli.datasets import statistics
 from tunewheel_cli.datasets.statistics import count_tokens, estimate_tokens
-from tunewheel_cli.kafka.broker import run_async
 from tunewheel_cli.main import app
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest, TokenizerUse
 from tunewheel_contracts.formats.run import RunManifest
+from tunewheel_local.kafka.broker import run_async
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing.story import example
 from typer.testing import CliRunner

@@ -6,15 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
-from tunewheel_cli import key_file
 from tunewheel_cli.client import principal_of, warn_unnamed
-from tunewheel_cli.connection import InvalidOption
-from tunewheel_cli.places import Var
 from tunewheel_cli.publishing.events import fields_of, make_event
 from tunewheel_cli.publishing.items import Found, Kind, Refusal
-from tunewheel_cli.run_state import RunState, started
-from tunewheel_cli.wheel_secrets import make_secrets
 from tunewheel_contracts.principal import Principal
+from tunewheel_local import key_file
+from tunewheel_local.connection import InvalidOption
+from tunewheel_local.places import Var
+from tunewheel_local.run_state import RunState, started
+from tunewheel_local.wheel_secrets import make_secrets
 
 HERE = "localhost:9092"
 LOCAL = Principal(name="local")

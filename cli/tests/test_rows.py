@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tunewheel_cli.connection import InvalidOption
 from tunewheel_cli.publishing.items import Found, Refusal, Source, SourceUnusable
 from tunewheel_cli.publishing.rows import parse_maps, read_csv
+from tunewheel_local.connection import InvalidOption
 
 FIELDS = frozenset({"input", "output", "example_id"})
 

@@ -4,11 +4,11 @@ import json
 from typing import Any
 
 import pytest
-from tunewheel_cli.connection import InvalidOption
 from tunewheel_cli.main import app
 from tunewheel_cli.run_controls import last_failure, make_control
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.training import TrainAction, TrainFailed, TrainStarted
+from tunewheel_local.connection import InvalidOption
 from tunewheel_testing.adapters import BASE
 from typer.testing import CliRunner
 

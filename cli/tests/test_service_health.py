@@ -10,9 +10,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from tunewheel_cli import wheel_report
 from tunewheel_cli.commands.tables import print_status
-from tunewheel_cli.connection import InvalidOption
-from tunewheel_cli.kafka.ports import free_port
-from tunewheel_cli.run_state import RunState
 from tunewheel_cli.service_health import (
     as_services,
     ask_health,
@@ -23,6 +20,9 @@ from tunewheel_cli.service_health import (
     warnings_of,
 )
 from tunewheel_cli.wheel_report import WheelReport
+from tunewheel_local.connection import InvalidOption
+from tunewheel_local.kafka.ports import free_port
+from tunewheel_local.run_state import RunState
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_testing.waiting import until

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tunewheel_cli import leash
-from tunewheel_cli.launch import Wheel
 from tunewheel_cli.main import app
-from tunewheel_cli.run_state import RunState, started
+from tunewheel_local import leash
+from tunewheel_local.launch import Wheel
+from tunewheel_local.run_state import RunState, started
 from typer.testing import CliRunner
 
 

@@ -19,8 +19,8 @@ from typing import Any
 import yaml
 from tunewheel_cli.acls import PRINCIPALS, least_acls
 from tunewheel_cli.acls import SERVICES as ON_BUS
-from tunewheel_cli.topics import wanted_topics
 from tunewheel_contracts.topics import TOPICS
+from tunewheel_local.topics import wanted_topics
 
 HERE = Path(__file__).resolve().parent
 CHART = HERE / "tunewheel"

@@ -14,8 +14,8 @@ import numpy as np
 from safetensors.numpy import save
 from tunewheel_basemodel.digest import sha256_directory
 from tunewheel_basemodel.tiny import write_tiny_model
-from tunewheel_cli.kafka.ports import free_port
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
+from tunewheel_local.kafka.ports import free_port
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_testing.adapters import put_adapter

@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tunewheel_cli.demo.gateway import GatewayClient, text_of
-from tunewheel_cli.demo.traffic import PATIENT
 from tunewheel_cli.feed import EventFeed
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
+from tunewheel_demo.gateway import GatewayClient, text_of
+from tunewheel_demo.traffic import PATIENT
 from tunewheel_runtime.retry import retry
 
 PATIENCE_SECONDS = 120.0

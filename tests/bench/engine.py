@@ -35,7 +35,7 @@ from report import write_report
 from tunewheel_basemodel.chat import render
 from tunewheel_basemodel.loading import load_base
 from tunewheel_basemodel.locate import locate_base_model
-from tunewheel_cli.kafka.ports import free_port
+from tunewheel_local.kafka.ports import free_port
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 CACHE = Path(os.environ.get("TUNEWHEEL_CACHE_DIR") or user_cache_path("tunewheel"))

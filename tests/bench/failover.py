@@ -35,16 +35,16 @@ from typing import Any
 
 import aiohttp
 from report import write_report
-from tunewheel_cli.kafka.broker import LocalKafka
-from tunewheel_cli.kafka.ports import free_port
 from tunewheel_cli.publishing.sender import publish_events
-from tunewheel_cli.topics import ensure_topics
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_local.kafka.broker import LocalKafka
+from tunewheel_local.kafka.ports import free_port
+from tunewheel_local.topics import ensure_topics
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing.engine_process import EngineProcess, tiny_adapter, tiny_base
 

@@ -30,7 +30,6 @@ import polars as pl
 from report import BENCH_DIR, write_report
 from tunewheel_basemodel.facts import facts_of
 from tunewheel_basemodel.locate import locate_base_model
-from tunewheel_cli.demo.gauge import fast_precision
 from tunewheel_contracts.formats.dataset import ChatExample, ChatMessage
 from tunewheel_contracts.formats.recipe import CHAMPION
 from tunewheel_contracts.formats.regression_items import general_items
@@ -42,6 +41,7 @@ from tunewheel_curate.inputs import Inputs, Pinned
 from tunewheel_curate.pipeline import Build, build
 from tunewheel_curate.stage import RECORD_SCHEMA
 from tunewheel_curate.versions.versioning import write_version
+from tunewheel_demo.gauge import fast_precision
 from tunewheel_eval.clusters import of_examples, of_items
 from tunewheel_eval.comparisons import measured
 from tunewheel_eval.job import ContestantJob, Job, Progress

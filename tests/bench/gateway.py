@@ -37,9 +37,6 @@ import gateway_peers
 import psutil
 from aiokafka import AIOKafkaProducer
 from report import write_report
-from tunewheel_cli.kafka.broker import LocalKafka
-from tunewheel_cli.kafka.ports import free_port
-from tunewheel_cli.topics import ensure_topics
 from tunewheel_contracts.event import Event, new_event
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.events.retrieval import IndexVersioned
@@ -48,6 +45,9 @@ from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_local.kafka.broker import LocalKafka
+from tunewheel_local.kafka.ports import free_port
+from tunewheel_local.topics import ensure_topics
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing.indexes import put_index
 

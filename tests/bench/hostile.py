@@ -37,9 +37,9 @@ import aiohttp
 import psutil
 from gateway import KEY, STUB, Contender, declare, process, processor_seconds, resident_bytes, until_answered
 from report import write_report
-from tunewheel_cli.kafka.broker import LocalKafka
-from tunewheel_cli.kafka.ports import free_port
-from tunewheel_cli.topics import ensure_topics
+from tunewheel_local.kafka.broker import LocalKafka
+from tunewheel_local.kafka.ports import free_port
+from tunewheel_local.topics import ensure_topics
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_serve_gateway.chat_body import KNOWN
 

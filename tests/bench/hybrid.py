@@ -25,17 +25,17 @@ from passages import tickets
 from report import write_report
 from tunewheel_basemodel.tiny import write_tiny_model
 from tunewheel_cli.client import principal_of
-from tunewheel_cli.connection import Connection
-from tunewheel_cli.demo.gateway import GatewayClient
 from tunewheel_cli.feed import EventFeed
-from tunewheel_cli.launch import Plan, Wheel
-from tunewheel_cli.places import Var
 from tunewheel_cli.publishing.sender import publish_events
-from tunewheel_cli.roster import choose
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.upstream import DocumentPublished, ProjectDeclared
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_demo.gateway import GatewayClient
+from tunewheel_local.connection import Connection
+from tunewheel_local.launch import Plan, Wheel
+from tunewheel_local.places import Var
+from tunewheel_local.roster import choose
 from tunewheel_runtime.kafka import client_options
 
 PROJECT = "bench"

@@ -16,14 +16,14 @@ from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from report import write_report
-from tunewheel_cli.kafka.broker import LocalKafka
-from tunewheel_cli.topics import ensure_topics
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.upstream import ProjectDeclared, TicketPublished
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_ingest.main import make_app
 from tunewheel_ingest.settings import Settings
+from tunewheel_local.kafka.broker import LocalKafka
+from tunewheel_local.topics import ensure_topics
 
 COUNT = 20_000
 ROUNDS = 3

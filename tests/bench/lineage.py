@@ -22,12 +22,12 @@ import httpx
 import polars as pl
 from aiokafka import AIOKafkaProducer
 from report import write_report
-from tunewheel_cli.kafka.broker import LocalKafka
-from tunewheel_cli.kafka.ports import free_port
-from tunewheel_cli.topics import ensure_topics
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.topics import BY_NAME
+from tunewheel_local.kafka.broker import LocalKafka
+from tunewheel_local.kafka.ports import free_port
+from tunewheel_local.topics import ensure_topics
 from tunewheel_registry.main import make_app
 from tunewheel_registry.settings import Settings
 from tunewheel_runtime.service import Service

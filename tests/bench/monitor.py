@@ -33,10 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from report import costs, measured, write_report
-from tunewheel_cli.kafka.broker import LocalKafka
-from tunewheel_cli.kafka.ports import free_port
 from tunewheel_cli.publishing.sender import Sender, publish_events
-from tunewheel_cli.topics import ensure_topics
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, KafkaRecord, new_event
 from tunewheel_contracts.events.lifecycle import ServingDesired
@@ -47,6 +44,9 @@ from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_embedding.static import StaticEmbedder
+from tunewheel_local.kafka.broker import LocalKafka
+from tunewheel_local.kafka.ports import free_port
+from tunewheel_local.topics import ensure_topics
 from tunewheel_monitor.checkpoints import Checkpoints
 from tunewheel_monitor.evidence import Exhibits
 from tunewheel_monitor.knowledge import Knowledge

@@ -25,15 +25,15 @@ from aiohttp import web
 from report import write_report
 from rollback import BASE, PATIENCE_SECONDS, PROJECT, passed, publish, stored_adapter
 from tunewheel_cli.feed import EventFeed
-from tunewheel_cli.kafka.broker import LocalKafka
-from tunewheel_cli.kafka.ports import free_port
-from tunewheel_cli.topics import ensure_topics
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_local.kafka.broker import LocalKafka
+from tunewheel_local.kafka.ports import free_port
+from tunewheel_local.topics import ensure_topics
 from tunewheel_runtime.kafka_settings import KafkaSettings
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing.engine import FakeEngine

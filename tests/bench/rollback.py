@@ -29,16 +29,16 @@ from platformdirs import user_cache_path
 from report import write_report
 from safetensors.numpy import save
 from tunewheel_basemodel.locate import locate_base_model
-from tunewheel_cli.kafka.broker import LocalKafka
-from tunewheel_cli.kafka.ports import free_port
 from tunewheel_cli.model_commands import command
-from tunewheel_cli.topics import ensure_topics
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.evaluation import EvalPassed
 from tunewheel_contracts.events.lifecycle import ModelCommanded
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_local.kafka.broker import LocalKafka
+from tunewheel_local.kafka.ports import free_port
+from tunewheel_local.topics import ensure_topics
 from tunewheel_runtime.store import ObjectStore
 
 BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"

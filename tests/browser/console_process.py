@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tunewheel_cli.kafka.ports import free_port
+from tunewheel_local.kafka.ports import free_port
 
 from ..integration.bus import PATIENCE_SECONDS
 

@@ -22,9 +22,9 @@ from typing import Any, Literal
 
 import aiohttp
 from tunewheel_cli.publishing.sender import publish_events
-from tunewheel_cli.topics import ensure_topics, wanted_topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.topics import TOPICS
+from tunewheel_local.topics import ensure_topics, wanted_topics
 from tunewheel_registry.ledger import Ledger
 from tunewheel_registry.main import OWN
 from tunewheel_runtime.kafka import client_options

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from tunewheel_cli.launch import Wheel
-from tunewheel_cli.supervisor import State
+from tunewheel_local.launch import Wheel
+from tunewheel_local.supervisor import State
 
 from ..integration.bus import until
 

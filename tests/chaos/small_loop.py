@@ -12,15 +12,15 @@ from typing import Any
 
 import aiohttp
 import polars as pl
-from tunewheel_cli.client import Endpoint
 from tunewheel_cli.feed import EventFeed
-from tunewheel_cli.launch import Wheel
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.identity import content_id
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_curate.records.table import RecordTable
+from tunewheel_local.endpoint import Endpoint
+from tunewheel_local.launch import Wheel
 from tunewheel_testing.specs import declared
 
 from ..integration.bus import Bus

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import aiohttp
-from tunewheel_cli.kafka.ports import free_port
+from tunewheel_local.kafka.ports import free_port
 
 from .dying_registry import serve_through
 

@@ -18,10 +18,10 @@ from typing import Any
 
 import aiohttp
 import pytest
-from tunewheel_cli.kafka.ports import free_port
 from tunewheel_cli.reading import read_topics
 from tunewheel_contracts import topics
 from tunewheel_contracts.topics import TopicSpec
+from tunewheel_local.kafka.ports import free_port
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing.adapters import SMOLLM2
 from tunewheel_testing.engine import FakeEngine

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
 
-from tunewheel_cli.kafka.broker import LocalKafka
-from tunewheel_cli.kafka.ports import free_port
-from tunewheel_cli.kafka.properties import server_properties
+from tunewheel_local.kafka.broker import LocalKafka
+from tunewheel_local.kafka.ports import free_port
+from tunewheel_local.kafka.properties import server_properties
 
 COUNT = 3
 PROPERTIES = {

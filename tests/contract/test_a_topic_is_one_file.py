@@ -36,7 +36,7 @@ MODEL_EXPORTED = TopicSpec(ModelExported, ("registry",), ("monitor",))
 """
 PROGRAM = """
 from tunewheel_cli.describing import describe
-from tunewheel_cli.topics import wanted_topics
+from tunewheel_local.topics import wanted_topics
 from tunewheel_console.state import ConsoleState
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.exports import MODEL_EXPORTED, ModelExported

@@ -144,7 +144,11 @@ def test_the_distribution_tunewheel_brings_the_command_all_services_and_the_exam
     assert "tunewheel_example/helpdesk/project.yaml" in names
     needed = [Requirement(line.removeprefix("Requires-Dist: ")) for line in metadata.splitlines()
               if line.startswith("Requires-Dist: ")]  # fmt: skip
-    assert {one.name for one in needed} == {"tunewheel-cli", *(f"tunewheel-{one.name}" for one in SERVICES)}
+    assert {one.name for one in needed} == {
+        "tunewheel-cli",
+        "tunewheel-demo",
+        *(f"tunewheel-{one.name}" for one in SERVICES),
+    }
     version = whole.name.split("-")[1]
     assert {str(one.specifier) for one in needed} == {f"=={version}"}
     built = {path.name.split("-")[0] for path in wheels.glob(f"*-{version}-py3-none-any.whl")}

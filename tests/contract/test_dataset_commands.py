@@ -8,7 +8,6 @@ from typing import Any
 
 import polars as pl
 import pytest
-from tunewheel_cli.kafka.broker import run_async
 from tunewheel_cli.main import app
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.data import RecordIngested, RecordKind, Trust
@@ -19,6 +18,7 @@ from tunewheel_curate.inputs import Inputs
 from tunewheel_curate.pipeline import Build, build
 from tunewheel_curate.records.log import rows_of
 from tunewheel_curate.versions.versioning import write_version
+from tunewheel_local.kafka.broker import run_async
 from tunewheel_runtime.service import Delivery, Position
 from tunewheel_runtime.store import ObjectStore
 from typer.testing import CliRunner

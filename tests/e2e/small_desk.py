@@ -14,7 +14,6 @@ import openai
 import yaml
 from openai.types.chat import ChatCompletion
 from tunewheel_cli.feed import EventFeed
-from tunewheel_cli.launch import Wheel
 from tunewheel_cli.publishing.publish import publish_path
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event
@@ -23,6 +22,7 @@ from tunewheel_contracts.events.monitoring import LabelsRequested
 from tunewheel_contracts.events.upstream import ExamplePublished, ProjectDeclared
 from tunewheel_contracts.formats.label_prompts import LABEL_REQUEST
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_local.launch import Wheel
 
 from ..integration.bus import Bus
 

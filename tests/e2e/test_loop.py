@@ -17,9 +17,7 @@ import polars as pl
 import pytest
 from tunewheel_basemodel.tiny import write_tiny_model
 from tunewheel_cli.feed import EventFeed
-from tunewheel_cli.launch import Wheel
 from tunewheel_cli.lineage import Answer, ask_lineage
-from tunewheel_cli.places import cache_dir
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import (
@@ -34,6 +32,8 @@ from tunewheel_contracts.events.production import DriftDetected
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.topics import TopicSpec
+from tunewheel_local.launch import Wheel
+from tunewheel_local.places import cache_dir
 
 from ..integration.wheels import key_of, turning
 from . import small_desk

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
-from tunewheel_cli.client import Endpoint
-from tunewheel_cli.demo.gateway import GatewayClient
 from tunewheel_cli.feed import EventFeed
-from tunewheel_cli.kafka.ports import free_port
+from tunewheel_demo.gateway import GatewayClient
+from tunewheel_local.endpoint import Endpoint
+from tunewheel_local.kafka.ports import free_port
 from tunewheel_runtime.kafka_settings import KafkaSettings
 
 from ..chaos import small_loop

@@ -28,8 +28,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import NameOID
-from tunewheel_cli.kafka.broker import LocalKafka
-from tunewheel_cli.kafka.ports import free_port
+from tunewheel_local.kafka.broker import LocalKafka
+from tunewheel_local.kafka.ports import free_port
 
 PASSWORD = "correct horse"
 AUDIENCE = "kafka"
@@ -158,7 +158,7 @@ class SecuredKafka:
         audit = root / "audit.xml"
         logger = '<Logger name="kafka.authorizer.logger" level="DEBUG"/>'
         audit.write_text(f"<Configuration><Loggers>{logger}</Loggers></Configuration>")
-        log4j = resources.files("tunewheel_cli.kafka").joinpath("log4j2.xml")
+        log4j = resources.files("tunewheel_local.kafka").joinpath("log4j2.xml")
         self.broker = LocalKafka(
             root / "kafka",
             port=None,

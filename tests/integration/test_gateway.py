@@ -16,12 +16,12 @@ import aiohttp
 import httpx
 import openai
 import pytest
-from tunewheel_cli.kafka.ports import free_port
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
+from tunewheel_local.kafka.ports import free_port
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing import engine

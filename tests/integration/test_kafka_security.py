@@ -16,15 +16,15 @@ import pytest
 from starlette.applications import Starlette
 from structlog.testing import capture_logs
 from tunewheel_cli.acls import PRINCIPALS, SERVICES, least_acls
-from tunewheel_cli.kafka.errors import JarUnavailable
 from tunewheel_cli.main import app
-from tunewheel_cli.topics import Topic, ensure_topics
 from tunewheel_contracts import topics
 from tunewheel_contracts.erasures import HOLDERS
 from tunewheel_contracts.event import Envelope, KafkaRecord, new_event
 from tunewheel_contracts.events.upstream import TicketPublished
 from tunewheel_contracts.generation.asyncapi import produced_by
 from tunewheel_contracts.topics import TICKET_PUBLISHED, TOPICS
+from tunewheel_local.kafka.errors import JarUnavailable
+from tunewheel_local.topics import Topic, ensure_topics
 from tunewheel_runtime.kafka import client_options
 from tunewheel_runtime.kafka_refusals import NotAllowed
 from tunewheel_runtime.kafka_settings import KafkaSettings

@@ -14,10 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from tunewheel_cli.kafka.broker import FOLDER, LocalKafka
-from tunewheel_cli.kafka.errors import DataCorrupt, DataInUse, PortInUse
-from tunewheel_cli.places import cache_dir
-from tunewheel_cli.topics import Topic, check_topics, ensure_topics, wanted_topics
+from tunewheel_local.kafka.broker import FOLDER, LocalKafka
+from tunewheel_local.kafka.errors import DataCorrupt, DataInUse, PortInUse
+from tunewheel_local.places import cache_dir
+from tunewheel_local.topics import Topic, check_topics, ensure_topics, wanted_topics
 from tunewheel_testing.waiting import wait_for
 
 pytestmark = pytest.mark.integration
@@ -132,7 +132,7 @@ async def test_a_changed_spec_is_reported_and_applied_only_when_asked(kafka: str
 
 def test_the_broker_dies_with_its_parent(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from tunewheel_cli.kafka.broker import LocalKafka;"
+        "import sys; from pathlib import Path; from tunewheel_local.kafka.broker import LocalKafka;"
         "broker = LocalKafka(Path(sys.argv[1]), port=None).start();"
         "print(broker.process.pid, flush=True); sys.stdin.read()"
     )

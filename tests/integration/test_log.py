@@ -13,10 +13,10 @@ import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete
 from tunewheel_cli.reading import read_latest, read_topics
-from tunewheel_cli.topic_configs import set_configs
 from tunewheel_contracts.event import KafkaRecord
 from tunewheel_contracts.topics import MODEL_PINNED
 from tunewheel_contracts.topics import PROJECT_DECLARED as TOPIC
+from tunewheel_local.topic_configs import set_configs
 from tunewheel_runtime import log
 from tunewheel_runtime.record_search import LONGEST_SECONDS, RecordSearch
 from tunewheel_runtime.settings import ServiceSettings

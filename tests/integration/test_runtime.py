@@ -20,11 +20,9 @@ from aiokafka.partitioner import murmur2
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from tunewheel_cli.dead_letters import read_dead_letters
-from tunewheel_cli.kafka.broker import LocalKafka
 from tunewheel_cli.lag import read_lag
 from tunewheel_cli.publishing.sender import publish_events
 from tunewheel_cli.reading import declared_projects
-from tunewheel_cli.topics import ensure_topics, wanted_topics
 from tunewheel_contracts import topics
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope, KafkaRecord, new_event
@@ -32,6 +30,8 @@ from tunewheel_contracts.events.data import BuildReason, DatasetRequested, Recor
 from tunewheel_contracts.events.training import TrainAction, TrainControl
 from tunewheel_contracts.events.upstream import TicketPublished
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
+from tunewheel_local.kafka.broker import LocalKafka
+from tunewheel_local.topics import ensure_topics, wanted_topics
 from tunewheel_runtime.kafka import POLL_MS, LongPolling, client_options, make_consumer
 from tunewheel_runtime.leadership import LeadershipLost
 from tunewheel_runtime.service import Delivery, Lease, Service

@@ -16,9 +16,9 @@ from urllib.request import HTTPCookieProcessor, Request, build_opener, urlopen
 
 import psutil
 import pytest
-from tunewheel_cli.kafka.ports import free_port
-from tunewheel_cli.roster import choose
-from tunewheel_cli.run_state import RunState, living
+from tunewheel_local.kafka.ports import free_port
+from tunewheel_local.roster import choose
+from tunewheel_local.run_state import RunState, living
 from tunewheel_testing.waiting import wait_for
 
 from .wheels import free_ports

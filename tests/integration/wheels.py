@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from tunewheel_cli import launch, roster
-from tunewheel_cli.connection import Connection
 from tunewheel_cli.feed import EventFeed
-from tunewheel_cli.kafka.errors import JarUnavailable
-from tunewheel_cli.kafka.ports import free_port
-from tunewheel_cli.launch import Plan, Wheel
-from tunewheel_cli.places import Var
-from tunewheel_cli.roster import Member, choose
+from tunewheel_local import launch, roster
+from tunewheel_local.connection import Connection
+from tunewheel_local.kafka.errors import JarUnavailable
+from tunewheel_local.kafka.ports import free_port
+from tunewheel_local.launch import Plan, Wheel
+from tunewheel_local.places import Var
+from tunewheel_local.roster import Member, choose
 
 LOG_TAIL_CHARACTERS = 2_500
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
-from tunewheel_cli.kafka.ports import free_port
+from tunewheel_local.kafka.ports import free_port
 
 BINARIES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd", "kwok")
 PATIENCE_SECONDS = 180.0

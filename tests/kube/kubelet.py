@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 import httpx
-from tunewheel_cli.kafka.ports import free_port
+from tunewheel_local.kafka.ports import free_port
 
 from .control_plane import ControlPlane
 from .pods import Material, Pod, container_of, path_of, written_below

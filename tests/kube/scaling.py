@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 import yaml
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from tunewheel_cli.kafka.ports import free_port
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.upstream import TicketPublished
 from tunewheel_contracts.topics import RECORD_INGESTED, TICKET_PUBLISHED, TopicSpec
+from tunewheel_local.kafka.ports import free_port
 from tunewheel_runtime.partitions import backlog_of
 from tunewheel_testing.specs import declared
 

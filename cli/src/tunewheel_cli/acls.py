@@ -25,8 +25,7 @@ from tunewheel_contracts.topics import (
     TOPICS,
     TopicSpec,
 )
-
-from tunewheel_cli.connection import InvalidOption
+from tunewheel_local.connection import InvalidOption
 
 NAME = "{name}"
 SERVICES = ("ingest", "curate", "train", "eval", "registry", "serve-gateway", "monitor", "index", "console")

@@ -11,8 +11,7 @@ from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
 from tunewheel_contracts.errors import TunewheelError
-
-from tunewheel_cli.client import Endpoint
+from tunewheel_local.endpoint import Endpoint
 
 LOGIN_SECONDS = 10.0
 QUEUE_SECONDS = 30.0

@@ -26,9 +26,8 @@ from tunewheel_contracts.formats.evaluation_plan import (
 from tunewheel_contracts.formats.scorecard import Scorecard
 from tunewheel_contracts.topics import EVAL_REQUESTED
 from tunewheel_contracts.yaml_reading import DuplicateKey, read_yaml
+from tunewheel_local.connection import InvalidOption
 from tunewheel_outputs.lm_eval_task import RefusedTask, find_task, task_names
-
-from tunewheel_cli.connection import InvalidOption
 
 if TYPE_CHECKING:
     from tunewheel_runtime.store import ObjectStore

@@ -59,13 +59,13 @@ def reporting(command: Callable[P, T], *, as_json: bool = False) -> Callable[P, 
 
 def leave(error: TunewheelError, *, as_json: bool = False) -> NoReturn:
     """Print ``error`` and exit with its code."""
+    from tunewheel_local.connection import InvalidOption
+    from tunewheel_local.endpoint import NotAllowed
+    from tunewheel_local.launch import TopicsDiffer
+    from tunewheel_local.roster import UnknownService
     from tunewheel_runtime.kafka_refusals import NotAllowed as KafkaNotAllowed
 
-    from tunewheel_cli.client import NotAllowed
-    from tunewheel_cli.connection import InvalidOption
     from tunewheel_cli.lag import TopicsMissing
-    from tunewheel_cli.launch import TopicsDiffer
-    from tunewheel_cli.roster import UnknownService
 
     code = Exit.FAILED
     if isinstance(error, TransientError):

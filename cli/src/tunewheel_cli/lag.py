@@ -20,10 +20,10 @@ from tunewheel_contracts.topics import (
     TICKET_PUBLISHED,
     TOPICS,
 )
+from tunewheel_local.cluster import SeenGroup, admin_client, describe_cluster, describe_groups
 from tunewheel_runtime.group_queries import each
 
 from tunewheel_cli.acls import SERVICES
-from tunewheel_cli.cluster import SeenGroup, admin_client, describe_cluster, describe_groups
 from tunewheel_cli.reading import reachable
 
 if TYPE_CHECKING:

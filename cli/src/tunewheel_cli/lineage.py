@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 from tunewheel_contracts.pseudonyms import Pseudonyms
+from tunewheel_local.endpoint import Endpoint
 
-from tunewheel_cli.client import Endpoint, Unknown, read_registry
+from tunewheel_cli.client import Unknown, read_registry
 
 if TYPE_CHECKING:
     from rich.tree import Tree

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import typer
 
 from tunewheel_cli.commands import (
     dataset,
-    demo,
     doctor,
     evaluating,
     exporting,
@@ -35,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 for module in (
-    demo,
+    import_module("tunewheel_demo.command"),  # a package of its own, built on this one
     running,
     topics,
     projects,

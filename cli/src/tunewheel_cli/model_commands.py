@@ -17,8 +17,8 @@ from tunewheel_contracts.topics import (
     MODEL_ROLLEDBACK,
     SERVING_DESIRED,
 )
+from tunewheel_local.connection import InvalidOption
 
-from tunewheel_cli.connection import InvalidOption
 from tunewheel_cli.publishing.sender import publish_events
 from tunewheel_cli.reading import follow, read_latest
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tunewheel_contracts.errors import TransientError, TunewheelError
+from tunewheel_local.connection import InvalidOption
+from tunewheel_local.places import cache_dir
 
-from tunewheel_cli.connection import InvalidOption
 from tunewheel_cli.exits import Exit
-from tunewheel_cli.places import cache_dir
 
 PACKAGE = "tunewheel_train"
 MODULE = f"{PACKAGE}.exporting.export"

@@ -17,12 +17,11 @@ from tunewheel_contracts.formats.plan import TrainPlan
 from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_contracts.formats.run import RunManifest
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_local.connection import InvalidOption
 from tunewheel_planner.calibration import REMEMBERED, Calibration, Correction, key
 from tunewheel_planner.devices import GIB, Catalogue, Device
 from tunewheel_planner.plan import DatasetStats, hold_back, make_plan
 from tunewheel_planner.shapes import KNOWN, ModelShape, shape_of
-
-from tunewheel_cli.connection import InvalidOption
 
 if TYPE_CHECKING:
     from tunewheel_runtime.store import ObjectStore

@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 from tunewheel_contracts.errors import SLUG, SLUG_IN_WORDS
+from tunewheel_local.connection import Connection
+from tunewheel_local.places import Var
 
-from tunewheel_cli.connection import Connection
 from tunewheel_cli.exits import print_json, reporting
-from tunewheel_cli.places import Var
 
 if TYPE_CHECKING:
     from tunewheel_contracts.principal import Principal
-
-    from tunewheel_cli.client import Endpoint
+    from tunewheel_local.endpoint import Endpoint
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -80,7 +79,7 @@ class Reach:
 
     def endpoint(self, service: str, url: str | None) -> Endpoint:
         """Return ``service`` at ``url``, else that of the wheel; see ``Endpoint.of``."""
-        from tunewheel_cli.client import Endpoint
+        from tunewheel_local.endpoint import Endpoint
 
         return Endpoint.of(service, self.var, url=url)
 

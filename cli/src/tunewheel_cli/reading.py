@@ -11,8 +11,7 @@ from tunewheel_contracts.errors import InvalidEvent, TunewheelError
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.topics import BY_NAME, DOCUMENT_PUBLISHED, PROJECT_DECLARED, TopicSpec
-
-from tunewheel_cli.connection import unreachable
+from tunewheel_local.connection import unreachable
 
 if TYPE_CHECKING:
     from tunewheel_runtime.deadletter import Undecoded

@@ -17,9 +17,9 @@ from tunewheel_contracts.topics import (
     TRAIN_PLANNED,
     TRAIN_STARTED,
 )
+from tunewheel_local.connection import InvalidOption
 from tunewheel_wheel.facts import order_of_training
 
-from tunewheel_cli.connection import InvalidOption
 from tunewheel_cli.publishing.events import SOURCE
 from tunewheel_cli.publishing.sender import publish_events
 from tunewheel_cli.reading import read_topics

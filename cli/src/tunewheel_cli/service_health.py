@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tunewheel_cli.http import HTTP_CAFILE, open_session, parse_urls
+from tunewheel_local.http import HTTP_CAFILE, open_session, parse_urls
 
 PATIENCE_SECONDS = 5.0
 

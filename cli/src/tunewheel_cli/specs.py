@@ -14,13 +14,13 @@ from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.spec import ProjectSpec, parse_spec
 from tunewheel_contracts.principal import Principal
 from tunewheel_contracts.topics import PROJECT_DECLARED, SERVING_DESIRED
+from tunewheel_local.endpoint import NotAllowed
+from tunewheel_local.places import Var
+from tunewheel_local.run_state import living
 from tunewheel_outputs.criteria import check_criteria
 
-from tunewheel_cli.client import NotAllowed
-from tunewheel_cli.places import Var
 from tunewheel_cli.publishing.sender import Sender, publish
 from tunewheel_cli.reading import declared_projects, read_latest, require_project
-from tunewheel_cli.run_state import living
 
 MAX_SPEC_BYTES = 1 << 20
 

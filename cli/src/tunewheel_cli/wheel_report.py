@@ -12,6 +12,7 @@ from typing import Any
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.lifecycle import ModelRegistered, ServingDesired, Stage
+from tunewheel_local.run_state import RunState
 from tunewheel_wheel.facts import TOPICS, Facts
 from tunewheel_wheel.report import as_json
 from tunewheel_wheel.turn import TurnEnd, TurnStage
@@ -21,7 +22,6 @@ from tunewheel_cli.dead_letters import dead_letter_counts
 from tunewheel_cli.describing import describe
 from tunewheel_cli.lag import GroupLag, read_lag, silent_services
 from tunewheel_cli.reading import read_topics
-from tunewheel_cli.run_state import RunState
 from tunewheel_cli.service_health import as_services, ask_health, by_name, local_urls, warnings_of
 
 SHOWN = (*TOPICS, topics.SERVING_DESIRED)

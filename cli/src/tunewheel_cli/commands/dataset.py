@@ -86,10 +86,11 @@ def export(
     store: Store = None,
 ) -> None:
     """Write a version's rows, manifest and card to a folder, for other tools."""
+    from tunewheel_local.kafka.broker import run_async
+
     from tunewheel_cli.commands.progress import Rows, rows_bar
     from tunewheel_cli.datasets.exporting import check_folder, read_contents, write_contents
     from tunewheel_cli.datasets.versions import open_version
-    from tunewheel_cli.kafka.broker import run_async
 
     folder = to or Path(dataset_id)
 

@@ -13,11 +13,12 @@ from tunewheel_cli.exits import Exit
 from tunewheel_cli.reach import Reach, address_option, reaching
 
 if TYPE_CHECKING:
-    from tunewheel_cli.client import Endpoint
+    from tunewheel_local.endpoint import Endpoint
+    from tunewheel_local.places import Var
+    from tunewheel_local.run_state import RunState
+
     from tunewheel_cli.doctor.examination import Installation
     from tunewheel_cli.doctor.findings import Finding
-    from tunewheel_cli.places import Var
-    from tunewheel_cli.run_state import RunState
 
 
 def register(app: typer.Typer) -> None:
@@ -96,10 +97,11 @@ def engines_of(engine_url: str | None, wheel: RunState | None, var: Var) -> tupl
 
     For the wheel here, these are the gateway's values from ``roster.environment``.
     """
-    from tunewheel_cli.client import Endpoint, key_from_environment
+    from tunewheel_local.endpoint import Endpoint, key_from_environment
+    from tunewheel_local.http import HTTP_CAFILE, resolved
+    from tunewheel_local.wheel_secrets import local_key
+
     from tunewheel_cli.doctor.endpoints import ENGINE_CAFILE
-    from tunewheel_cli.http import HTTP_CAFILE, resolved
-    from tunewheel_cli.wheel_secrets import local_key
 
     key = key_from_environment("TUNEWHEEL_ENGINE_API_KEY")
     urls = resolved(engine_url, option="--engine-url", advice="give the key in TUNEWHEEL_ENGINE_API_KEY")

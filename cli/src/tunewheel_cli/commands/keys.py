@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from tunewheel_local.connection import InvalidOption
 
-from tunewheel_cli.connection import InvalidOption
 from tunewheel_cli.reach import ConsoleUrl, Reach, reaching
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def add(
 
     Without --project the roles hold in every project. Services take it within seconds.
     """
-    from tunewheel_cli import key_file
+    from tunewheel_local import key_file
 
     if not role and not group:
         raise InvalidOption("--role: say what the key may do; give one or more, or --group")
@@ -66,7 +66,8 @@ def add(
 @reaching
 def list_(reach: Reach, file: File = None) -> None:
     """Show who has a key, and what each may do. No key is known here, only its hash."""
-    from tunewheel_cli import key_file
+    from tunewheel_local import key_file
+
     from tunewheel_cli.commands.tables import print_keys
 
     path = file or reach.var.keys_file
@@ -85,8 +86,8 @@ def rotate(
     file: File = None,
 ) -> None:
     """Give NAME a new key and print it, once; the old one ends within seconds."""
-    from tunewheel_cli import key_file, wheel_secrets
-    from tunewheel_cli.run_state import living
+    from tunewheel_local import key_file, wheel_secrets
+    from tunewheel_local.run_state import living
 
     path = _own_or(file, reach)
     if not _is_local(path, name, reach):
@@ -110,7 +111,7 @@ def revoke(
     file: File = None,
 ) -> None:
     """Take NAME's key away; within seconds no service knows it."""
-    from tunewheel_cli import key_file
+    from tunewheel_local import key_file
 
     path = _own_or(file, reach)
     if _is_local(path, name, reach) and not old:
@@ -125,7 +126,7 @@ def revoke(
 @reaching
 def key(reach: Reach) -> None:
     """Print the wheel's own key, for scripts: it may do everything, in every project."""
-    from tunewheel_cli.wheel_secrets import local_key
+    from tunewheel_local.wheel_secrets import local_key
 
     found = local_key(reach.var)
     if found is None:
@@ -162,7 +163,7 @@ def _own_or(file: Path | None, reach: Reach) -> Path:
 
 def _is_local(path: Path, name: str, reach: Reach) -> bool:
     """Return whether this is the wheel's own key."""
-    from tunewheel_cli.wheel_secrets import LOCAL
+    from tunewheel_local.wheel_secrets import LOCAL
 
     return name == LOCAL and path.resolve() == reach.var.keys_file.resolve()
 

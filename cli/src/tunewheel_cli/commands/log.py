@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from tunewheel_contracts import topics
 from tunewheel_contracts.topics import BY_NAME, TOPICS, TopicSpec
+from tunewheel_local.connection import InvalidOption
 
-from tunewheel_cli.connection import InvalidOption
 from tunewheel_cli.exits import print_json
 from tunewheel_cli.reach import Reach, Registry, named_project, reaching
 
@@ -129,9 +129,9 @@ async def lineage(
 ) -> None:
     """Show what something came from, down to the source records, and what came of it."""
     from rich.console import Console
+    from tunewheel_local.wheel_secrets import pseudonym_secret
 
     from tunewheel_cli.lineage import ask_lineage, lineage_tree
-    from tunewheel_cli.wheel_secrets import pseudonym_secret
 
     place, secret = reach.endpoint("registry", registry), pseudonym_secret(reach.var)
     found = await ask_lineage(place, project, name, records=records, secret=secret)

@@ -114,8 +114,8 @@ async def _order(
     from tunewheel_contracts.errors import first_complaint
     from tunewheel_contracts.event import new_event
     from tunewheel_contracts.events.lifecycle import ModelCommanded
+    from tunewheel_local.connection import InvalidOption
 
-    from tunewheel_cli.connection import InvalidOption
     from tunewheel_cli.model_commands import command, desired_of, meant
     from tunewheel_cli.publishing.events import SOURCE
     from tunewheel_cli.reading import require_project

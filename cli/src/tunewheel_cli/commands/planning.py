@@ -137,11 +137,11 @@ def plan(
 
 def _stored(dataset: str | None, store: str | None) -> tuple[Version | None, list[RunManifest]]:
     """Return the dataset version, and the runs in ``store``. A folder that does not exist holds none."""
+    from tunewheel_local.kafka.broker import run_async
+    from tunewheel_local.places import Var
     from tunewheel_runtime.store import ObjectStore
 
     from tunewheel_cli.datasets.versions import open_version
-    from tunewheel_cli.kafka.broker import run_async
-    from tunewheel_cli.places import Var
     from tunewheel_cli.planning import read_runs
 
     var = Var.at()
@@ -161,16 +161,18 @@ def _project(spec: Path | None, version: Version | None) -> ProjectSpec | None:
 
 
 def _measured(version: Version | None, preference: PreferenceSpec | None) -> Measured | None:
+    from tunewheel_local.kafka.broker import run_async
+
     from tunewheel_cli.datasets.statistics import training_stats
-    from tunewheel_cli.kafka.broker import run_async
 
     return run_async(training_stats(version, preference)) if version else None
 
 
 def _power(project: ProjectSpec, version: Version | None, *, silent: bool) -> Power:
+    from tunewheel_local.kafka.broker import run_async
+
     from tunewheel_cli.datasets.versions import customers_of
     from tunewheel_cli.evaluations import last_scorecard
-    from tunewheel_cli.kafka.broker import run_async
     from tunewheel_cli.power_tables import find_power
 
     if version is None:
@@ -187,9 +189,8 @@ def _cautions(project: ProjectSpec, power: Power | None) -> tuple[str, ...]:
 
 
 def _advice(changes: Change | None, consistency: Consistency | None) -> Advice | None:
+    from tunewheel_local.connection import InvalidOption
     from tunewheel_planner.advice import advise
-
-    from tunewheel_cli.connection import InvalidOption
 
     if changes and consistency:
         return advise(changes, consistency)

@@ -23,12 +23,12 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-
-from tunewheel_cli.supervisor import Kept, State
+from tunewheel_local.supervisor import Kept, State
 
 if TYPE_CHECKING:
+    from tunewheel_local.run_state import RunState
+
     from tunewheel_cli.publishing.publish import Summary
-    from tunewheel_cli.run_state import RunState
 
 _COLOURS = {
     State.READY: "green",

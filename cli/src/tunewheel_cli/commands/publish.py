@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from tunewheel_local.connection import InvalidOption
 
-from tunewheel_cli.connection import InvalidOption
 from tunewheel_cli.exits import Exit, print_json
 from tunewheel_cli.publishing.items import Kind
 from tunewheel_cli.reach import Project, Reach, address_option, reaching
 
 if TYPE_CHECKING:
-    from tunewheel_cli.client import Endpoint
+    from tunewheel_local.endpoint import Endpoint
+
     from tunewheel_cli.publishing.publish import Summary
     from tunewheel_cli.publishing.watching import Step
 

@@ -87,8 +87,7 @@ def up(
 def down(reach: Reach) -> None:
     """Stop the wheel that runs on this folder, in good order."""
     from rich.console import Console
-
-    from tunewheel_cli.run_state import stop_wheel
+    from tunewheel_local.run_state import stop_wheel
 
     with Console(stderr=True, quiet=reach.as_json).status("stopping; services checkpoint first …"):
         stopped = stop_wheel(reach.var)

@@ -10,16 +10,17 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tunewheel_cli import leash
-from tunewheel_cli.client import Endpoint
-from tunewheel_cli.connection import InvalidOption
+from tunewheel_local import leash
+from tunewheel_local.connection import InvalidOption
+from tunewheel_local.endpoint import Endpoint
+from tunewheel_local.launch import Plan, Wheel
+from tunewheel_local.places import Var
+from tunewheel_local.roster import BROKER, CONSOLE, ROSTER, choose
+from tunewheel_local.run_state import RunState, require_none
+from tunewheel_local.supervisor import StartFailed
+
 from tunewheel_cli.console import login_text
 from tunewheel_cli.exits import Exit, leave, print_json
-from tunewheel_cli.launch import Plan, Wheel
-from tunewheel_cli.places import Var
-from tunewheel_cli.roster import BROKER, CONSOLE, ROSTER, choose
-from tunewheel_cli.run_state import RunState, require_none
-from tunewheel_cli.supervisor import StartFailed
 
 if TYPE_CHECKING:
     from tunewheel_cli.reach import Reach

@@ -10,7 +10,8 @@ from tunewheel_cli.exits import Exit
 from tunewheel_cli.reach import Reach, reaching
 
 if TYPE_CHECKING:
-    from tunewheel_cli.run_state import RunState
+    from tunewheel_local.run_state import RunState
+
     from tunewheel_cli.wheel_report import WheelReport
 
 HealthUrls = Annotated[

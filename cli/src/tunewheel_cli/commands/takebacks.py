@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
+from tunewheel_local.connection import InvalidOption
 
-from tunewheel_cli.connection import InvalidOption
 from tunewheel_cli.exits import Exit
 from tunewheel_cli.reach import Project, Reach, reaching
 

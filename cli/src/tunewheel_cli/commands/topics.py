@@ -25,7 +25,7 @@ async def topics(
     apply: Annotated[bool, typer.Option("--apply", help="Make what is missing, alter what differs.")] = False,
 ) -> None:
     """Compare the topics of a Kafka with their specs; exit code 4 if they differ."""
-    from tunewheel_cli.topics import check_topics, ensure_topics, wanted_topics
+    from tunewheel_local.topics import check_topics, ensure_topics, wanted_topics
 
     if ctx.invoked_subcommand is not None:
         return

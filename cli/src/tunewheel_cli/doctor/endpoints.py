@@ -10,10 +10,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tunewheel_contracts.errors import TransientError
+from tunewheel_local.endpoint import Endpoint
+from tunewheel_local.http import open_session
 
-from tunewheel_cli.client import Endpoint
 from tunewheel_cli.doctor.findings import Finding, fine, listed, unknown, wrong
-from tunewheel_cli.http import open_session
 from tunewheel_cli.service_health import ServiceHealth, ask_health, offset_of
 
 FOLDER = "doctor"

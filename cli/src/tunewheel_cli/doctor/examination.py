@@ -14,9 +14,9 @@ from typing import Any
 
 from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.topics import TOPICS
+from tunewheel_local.endpoint import Endpoint
 from tunewheel_planner.driver import Driver, cuda_of_torch, least_driver, read_driver
 
-from tunewheel_cli.client import Endpoint
 from tunewheel_cli.doctor.endpoints import (
     ENGINE_CAFILE,
     NO_ENGINE,

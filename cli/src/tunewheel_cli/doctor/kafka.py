@@ -6,9 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tunewheel_contracts.errors import TunewheelError
-
-from tunewheel_cli.acls import SERVICES, Acl, least_acls
-from tunewheel_cli.cluster import (
+from tunewheel_local.cluster import (
     Cluster,
     Operations,
     SeenGroup,
@@ -16,11 +14,13 @@ from tunewheel_cli.cluster import (
     describe_cluster,
     describe_groups,
 )
-from tunewheel_cli.connection import WANTED_KAFKA
+from tunewheel_local.connection import WANTED_KAFKA
+from tunewheel_local.topics import TopicRefused, read_configs, wanted_topics
+
+from tunewheel_cli.acls import SERVICES, Acl, least_acls
 from tunewheel_cli.doctor.findings import Finding, fine, listed, unknown, wrong
 from tunewheel_cli.doctor.topics import MIN_IN_SYNC, topic_findings
 from tunewheel_cli.lag import groups_of_services
-from tunewheel_cli.topics import TopicRefused, read_configs, wanted_topics
 
 NEEDED = {
     0: ("Produce", 3),

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from tunewheel_cli.cluster import Cluster, SeenTopic
+from tunewheel_local.cluster import Cluster, SeenTopic
+from tunewheel_local.topics import PARTITIONS, REPLICAS, Topic, compare, wanted_topics
+
 from tunewheel_cli.doctor.findings import Finding, fine, listed, unknown, wrong
-from tunewheel_cli.topics import PARTITIONS, REPLICAS, Topic, compare, wanted_topics
 
 MIN_IN_SYNC = "min.insync.replicas"
 _APPLY = "`tunewheel topics --apply`, as a principal with the rights of `topics`"

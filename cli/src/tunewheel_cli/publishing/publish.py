@@ -13,8 +13,8 @@ from tunewheel_contracts.event import KafkaRecord
 from tunewheel_contracts.events.upstream import DocumentPublished
 from tunewheel_contracts.principal import Principal
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
+from tunewheel_local.endpoint import Endpoint
 
-from tunewheel_cli.client import Endpoint
 from tunewheel_cli.publishing.events import encode, make_event
 from tunewheel_cli.publishing.items import Found, FoundFile, Kind, OnProgress, Refusal, Source, Summary
 from tunewheel_cli.publishing.sender import Sender

@@ -12,8 +12,8 @@ from urllib.parse import unquote, urlsplit
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.principal import Principal
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
+from tunewheel_local.endpoint import Endpoint
 
-from tunewheel_cli.client import Endpoint
 from tunewheel_cli.publishing.folder import read_document
 from tunewheel_cli.publishing.items import Kind, OnProgress, Source, SourceUnusable, Summary
 from tunewheel_cli.publishing.publish import Pump

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tunewheel_cli.connection import InvalidOption
+from tunewheel_local.connection import InvalidOption
+
 from tunewheel_cli.publishing.items import Found, Refusal, Source, SourceUnusable
 from tunewheel_cli.publishing.lines import UTF8_BOM, OnBytes, split_lines
 

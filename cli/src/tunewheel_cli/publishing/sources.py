@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tunewheel_contracts.formats.document import media_type_of
+from tunewheel_local.connection import InvalidOption
 
-from tunewheel_cli.connection import InvalidOption
 from tunewheel_cli.publishing.events import fields_of
 from tunewheel_cli.publishing.folder import document_files, known_endings, read_documents
 from tunewheel_cli.publishing.items import Kind, Source, SourceUnusable

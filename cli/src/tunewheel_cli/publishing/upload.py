@@ -6,11 +6,11 @@ import json
 from typing import TYPE_CHECKING, Any, Self
 
 from tunewheel_contracts.errors import TransientError
+from tunewheel_local.endpoint import Endpoint, Response
+from tunewheel_local.http import open_session
+from tunewheel_local.roster import ROSTER, url
 
-from tunewheel_cli.client import Endpoint, Response
-from tunewheel_cli.http import open_session
 from tunewheel_cli.publishing.items import FoundFile, Refusal
-from tunewheel_cli.roster import ROSTER, url
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession

@@ -14,9 +14,9 @@ from tunewheel_contracts.events.upstream import DocumentWithdrawn
 from tunewheel_contracts.identity import content_id
 from tunewheel_contracts.principal import Principal
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
+from tunewheel_local.endpoint import Endpoint
 from tunewheel_runtime.files import replace_file
 
-from tunewheel_cli.client import Endpoint
 from tunewheel_cli.publishing.folder import document_files, read_documents
 from tunewheel_cli.publishing.items import Summary
 from tunewheel_cli.publishing.publish import Pump

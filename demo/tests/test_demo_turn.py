@@ -1,0 +1,35 @@
+"""What the demo knows of a model's rollout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tunewheel_cli.feed import EventFeed
+from tunewheel_contracts.events.lifecycle import Stage
+from tunewheel_demo.gauge import Stopwatch
+from tunewheel_demo.screen import Screen
+from tunewheel_demo.turn import TurnWatcher
+from tunewheel_runtime.settings import KafkaSettings
+from tunewheel_testing.story import Story
+
+
+def stages_of(model_id: str, events: list[Any]) -> list[Stage]:
+    feed, screen, store = EventFeed(KafkaSettings()), Screen(quiet=True), None
+    for event in events:
+        feed.by_topic[event.data.type].append(event)
+    watcher = TurnWatcher(feed, screen, Stopwatch(screen.console), "desk", store)  # type: ignore[arg-type]
+    return watcher.stages_of(model_id)
+
+
+@pytest.mark.parametrize("earlier", [0, 3])
+def test_a_models_stages_have_the_registrys_order_whatever_its_clocks_say(earlier: int) -> None:
+    story = Story()
+    moves = [Stage.EVALUATED, Stage.CANARY]
+    for generation, stage in enumerate(moves, start=1):
+        story.say("model.promoted", model_id="m-1", to_stage=stage, generation=generation, cause=str(stage))
+    story.say("model.promoted", model_id="m-2", to_stage=Stage.PRODUCTION, generation=9, cause="another")
+    story.now = story.now.replace(hour=story.now.hour - earlier)
+    story.say("model.rolledback", model_id="m-1", generation=3)
+    assert stages_of("m-1", [*reversed(story.events)]) == [*moves, Stage.ROLLED_BACK]
+    assert stages_of("m-3", story.events) == []

@@ -1,0 +1,154 @@
+"""Downloads, verifies and caches Kafka's jars, which ``jars.lock`` names.
+
+Each coordinate is fetched separately. If Kafka were resolved together with a log binding, the binding's BOM
+could replace ``kafka-clients`` by an older version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunewheel_local.kafka.errors import JarCorrupt, JarUnavailable
+
+if TYPE_CHECKING:
+    from jgo.maven import MavenContext
+
+_LINE = re.compile(
+    r"^(?P<group>[\w.-]+):(?P<artifact>[\w.-]+):(?P<version>[\w.-]+) sha256:(?P<sha256>[0-9a-f]{64})$"
+)
+_AT_ONCE = 8
+
+Progress = Callable[[int, int], None]
+"""Called with (jars ready, jars in all)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Jar:
+    """One line of the lock."""
+
+    group: str
+    artifact: str
+    version: str
+    sha256: str
+
+    @property
+    def coordinate(self) -> str:
+        return f"{self.group}:{self.artifact}:{self.version}"
+
+    @property
+    def path(self) -> Path:
+        """Its path below a repository folder, in Maven's layout."""
+        return Path(
+            *self.group.split("."), self.artifact, self.version, f"{self.artifact}-{self.version}.jar"
+        )
+
+
+def read_lock(text: str | None = None) -> tuple[Jar, ...]:
+    """Parse ``jars.lock`` (the one in the package by default).
+
+    Raises:
+        ValueError: a line is not ``group:artifact:version sha256:<hex>``.
+    """
+    if text is None:
+        text = resources.files("tunewheel_local.kafka").joinpath("jars.lock").read_text("utf-8")
+    jars: list[Jar] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        found = _LINE.match(line)
+        if found is None:
+            raise ValueError(
+                f"jars.lock line {number}: {line!r} is not 'group:artifact:version sha256:<hex>'"
+            )
+        jars.append(Jar(**found.groupdict()))
+    return tuple(jars)
+
+
+def fetch_jars(
+    cache: Path, jars: Sequence[Jar] | None = None, progress: Progress | None = None
+) -> tuple[Path, ...]:
+    """Return the paths of all jars below ``cache``, downloading those that are missing or damaged.
+
+    Raises:
+        JarUnavailable: no repository has the jar, or none answers.
+        JarCorrupt: a downloaded jar does not have the hash in the lock.
+    """
+    wanted = read_lock() if jars is None else tuple(jars)
+    folder = cache / "maven"
+    missing = [jar for jar in wanted if not _is_good(folder / jar.path, jar.sha256)]
+    done = len(wanted) - len(missing)
+    if progress:
+        progress(done, len(wanted))
+    if missing:
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for count, _ in enumerate(pool.map(lambda jar: _fetch(jar, folder), missing), done + 1):
+                if progress:
+                    progress(count, len(wanted))
+    return tuple(folder / jar.path for jar in wanted)
+
+
+def maven_context(folder: Path) -> MavenContext:
+    """Return jgo's context on repository ``folder``, with the mirrors of jgo's own settings first."""
+    from jgo.config import GlobalSettings
+    from jgo.constants import MAVEN_CENTRAL_URL
+    from jgo.maven import MavenContext
+
+    mirrors = dict(GlobalSettings.load().repositories)
+    return MavenContext(
+        repo_cache=folder, remote_repos=mirrors | {"central": mirrors.get("central", MAVEN_CENTRAL_URL)}
+    )
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_good(path: Path, sha256: str) -> bool:
+    return path.is_file() and sha256_of(path) == sha256
+
+
+def _fetch(jar: Jar, folder: Path) -> None:
+    target = folder / jar.path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Download beside the target, then rename: an interruption leaves no half jar under the final name, and
+    # two processes can fetch at the same time.
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as scratch:
+        found = _in_local_repository(jar) or _download(jar, Path(scratch))
+        actual = sha256_of(found)
+        if actual != jar.sha256:
+            raise JarCorrupt(jar.coordinate, jar.sha256, actual)
+        part = Path(scratch) / "verified.jar"
+        shutil.copyfile(found, part)
+        os.replace(part, target)
+
+
+def _in_local_repository(jar: Jar) -> Path | None:
+    """Return the jar of the user's own Maven repository (``M2_REPO``, ``~/.m2``) if it is the right one."""
+    from jgo.constants import default_maven_repo
+
+    path = default_maven_repo() / jar.path
+    return path if _is_good(path, jar.sha256) else None
+
+
+def _download(jar: Jar, scratch: Path) -> Path:
+    from requests import RequestException
+
+    try:
+        component = (
+            maven_context(scratch / "repository").project(jar.group, jar.artifact).at_version(jar.version)
+        )
+        return component.artifact().resolve()
+    except (RequestException, RuntimeError, OSError) as error:
+        # jgo says "not found" by RuntimeError.
+        raise JarUnavailable(jar.coordinate, str(error)) from error

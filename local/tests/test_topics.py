@@ -1,0 +1,69 @@
+"""Topics as the specs say, and how a cluster's differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from tunewheel_contracts.topics import BY_NAME, DEAD_LETTER_OVERHEAD, MAX_MESSAGE_BYTES, TOPICS
+from tunewheel_local.topics import Difference, Topic, TopicReport, compare, settled, wanted_topics
+
+
+def test_every_spec_is_a_topic_with_a_dead_letter_where_somebody_consumes() -> None:
+    wanted = {topic.name: topic for topic in wanted_topics()}
+    assert set(BY_NAME) <= set(wanted)
+    for spec in TOPICS:
+        assert (spec.dead_letter in wanted) == spec.dead_letter_exists
+        assert wanted[spec.name].partitions == spec.partitions
+        assert wanted[spec.name].configs["cleanup.policy"] == spec.cleanup
+        assert ("message.timestamp.type" in wanted[spec.name].configs) == spec.is_from_upstream
+    assert wanted["ticket.published"].configs["message.timestamp.type"] == "LogAppendTime"
+    letters = wanted["ticket.published.dlq"]
+    assert int(letters.configs["max.message.bytes"]) == MAX_MESSAGE_BYTES + DEAD_LETTER_OVERHEAD
+
+
+def test_equal_topics_are_in_order() -> None:
+    wanted = wanted_topics()
+    assert compare(wanted, {topic.name: topic for topic in wanted}).in_order
+
+
+def test_each_difference_is_told_and_foreign_settings_are_not() -> None:
+    first, second, *_ = wanted_topics()
+    actual = replace(
+        first, partitions=first.partitions + 1, configs={**first.configs, "retention.ms": "5", "x": "y"}
+    )
+    report = compare([first, second], {first.name: actual})
+    assert report.missing == (second.name,)
+    assert [d.setting for d in report.differences] == ["partitions", "retention.ms"]
+    assert not report.in_order
+
+
+def test_partitions_can_grow_but_not_shrink() -> None:
+    assert Difference("t", "partitions", wanted="3", actual="1").curable
+    assert not Difference("t", "partitions", wanted="1", actual="3").curable
+    assert Difference("t", "retention.ms", wanted="1", actual="3").curable
+
+
+async def test_what_was_altered_is_compared_only_once_the_brokers_have_heard_of_it() -> None:
+    """What nobody altered, such as partitions that cannot be taken away, is reported without waiting."""
+    wanted = Topic("t", 1, {"retention.ms": "-1"})
+    stale = replace(wanted, partitions=3, configs={"retention.ms": "5"})
+    heard = replace(stale, configs={"retention.ms": "-1"})
+    readings = iter([{}, {"t": stale}, {"t": stale}, {"t": heard}])
+
+    async def read() -> Mapping[str, Topic]:
+        return next(readings)
+
+    altered = compare([wanted], {"t": stale}).differences[1:]
+    assert [d.setting for d in altered] == ["retention.ms"]
+    report = await settled(read, (wanted,), altered=altered)
+    assert [d.setting for d in report.differences] == ["partitions"]
+    assert next(readings, None) is None
+
+
+def test_a_report_can_call_topics_as_the_cluster_does() -> None:
+    report = TopicReport(("a",), ("b",), (Difference("c", "x", "1", "2"),), (Difference("d", "x", "1", "2"),))
+    told = report.under("acme.")
+    assert (told.missing, told.created) == (("acme.a",), ("acme.b",))
+    assert str(told.altered[0]) == "acme.c: x is 2, the spec says 1"
+    assert str(told.differences[0]) == "acme.d: x is 2, the spec says 1"
