@@ -9,17 +9,35 @@ from tunewheel_cli.feed import EventFeed
 from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_demo.gauge import Stopwatch
 from tunewheel_demo.screen import Screen
-from tunewheel_demo.turn import TurnWatcher
+from tunewheel_demo.turn import TurnStopped, TurnWatcher
 from tunewheel_runtime.settings import KafkaSettings
 from tunewheel_testing.story import Story
 
 
-def stages_of(model_id: str, events: list[Any]) -> list[Stage]:
+def watcher_of(events: list[Any]) -> TurnWatcher:
     feed, screen, store = EventFeed(KafkaSettings()), Screen(quiet=True), None
     for event in events:
         feed.by_topic[event.data.type].append(event)
-    watcher = TurnWatcher(feed, screen, Stopwatch(screen.console), "desk", store)  # type: ignore[arg-type]
-    return watcher.stages_of(model_id)
+    return TurnWatcher(feed, screen, Stopwatch(screen.console), "desk", store)  # type: ignore[arg-type]
+
+
+def stages_of(model_id: str, events: list[Any]) -> list[Stage]:
+    return watcher_of(events).stages_of(model_id)
+
+
+@pytest.mark.parametrize(("field", "stops"), [("(evaluation)", True), ("adapter", True), (None, False)])
+async def test_a_model_that_could_not_be_measured_stops_the_demo_and_a_refused_one_does_not(
+    field: str | None, stops: bool
+) -> None:
+    story = Story()
+    trained = story.train("completed", "ds-1")
+    failed = story.say("eval.failed", run_id=trained.data.run_id, reasons=["gave up"], field=field)
+    judged = watcher_of(story.events).judged("evaluate 2", trained)
+    if stops:
+        with pytest.raises(TurnStopped, match="gave up"):
+            await judged
+    else:
+        assert await judged is failed
 
 
 @pytest.mark.parametrize("earlier", [0, 3])

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tunewheel_verdicts.design_effect import effective_rows
-from tunewheel_verdicts.proportions import clopper_pearson, mcnemar, paired_low
+from tunewheel_verdicts.proportions import clopper_pearson, mcnemar, paired_low, paired_p_value
 from tunewheel_verdicts.sign_flips import DRAWS, flip
 from tunewheel_verdicts.significance import (
     MAX_MEAN_NLL,
@@ -29,6 +29,17 @@ def compared(candidate: Scores, other: Scores, clusters: Any = None, **asked: An
     alone = np.arange(len(candidate.values))
     told = {"test": "proportion", "alpha": 0.05, **asked}
     return compare(candidate, other, alone if clusters is None else np.asarray(clusters), **told)
+
+
+@pytest.mark.parametrize("difference", [-0.15, 0.0, 0.1])
+@pytest.mark.parametrize("pairs", [1, 5, 40, 83, 300])
+def test_the_probability_of_a_table_that_says_nothing_is_never_above_one(
+    pairs: int, difference: float
+) -> None:
+    tables = [(mine, theirs) for mine in range(min(pairs, 4)) for theirs in (0, 1, pairs - mine)]
+    values = [paired_p_value(*one, pairs, difference) for one in tables]
+    assert max(values) <= 1.0
+    assert max(values) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(

@@ -119,13 +119,19 @@ class TurnWatcher:
             )
 
     async def judged(self, name: str, trained: Envelope[Any]) -> Envelope[Any]:
-        """Wait for the verdict on the run, and show the figures."""
+        """Wait for the verdict on the run, and show the figures.
+
+        Raises:
+            TurnStopped: eval could not measure the model.
+        """
         with self._watch.stage(name), self._screen.bar(name):
             verdict = await self._feed.first_of(
                 (topics.EVAL_PASSED, topics.EVAL_FAILED, topics.EVAL_UNDECIDED),
                 lambda e: e.data.run_id == trained.data.run_id,
                 patience=LONGEST_STAGE_SECONDS,
             )
+        if verdict.data.type == topics.EVAL_FAILED.name and verdict.data.field:
+            raise TurnStopped("; ".join(verdict.data.reasons))
         self._screen.contestants(verdict)
         return verdict
 

@@ -85,7 +85,8 @@ def paired_p_value(only_candidate: float, only_other: float, pairs: float, diffe
     conditional = np.clip(other / np.maximum(1 - mine, _ROUNDING), 0, 1)
     left = np.arange(pairs, -1, -1)
     tail = np.where(most < 0, 0.0, bdtr(np.maximum(most, 0), left, conditional))
-    return float(np.max(np.sum(np.exp(log_mass) * tail, axis=1)))
+    # Of a table that says nothing the masses add up to 1, give or take their rounding.
+    return min(1.0, float(np.max(np.sum(np.exp(log_mass) * tail, axis=1))))
 
 
 @lru_cache(maxsize=64)
