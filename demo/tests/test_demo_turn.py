@@ -18,7 +18,7 @@ def watcher_of(events: list[Any]) -> TurnWatcher:
     feed, screen, store = EventFeed(KafkaSettings()), Screen(quiet=True), None
     for event in events:
         feed.by_topic[event.data.type].append(event)
-    return TurnWatcher(feed, screen, Stopwatch(screen.console), "desk", store)  # type: ignore[arg-type]
+    return TurnWatcher(feed, screen, Stopwatch(), "desk", store)  # type: ignore[arg-type]
 
 
 def stages_of(model_id: str, events: list[Any]) -> list[Stage]:
