@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 
 import typer
 
@@ -36,7 +37,6 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 for module in (
-    import_module("tunewheel_demo.command"),  # a package of its own, built on this one
     running,
     topics,
     projects,
@@ -56,6 +56,8 @@ for module in (
     keys,
 ):
     module.register(app)
+if find_spec("tunewheel_demo"):  # It is built on this package, and the command's image is without it.
+    import_module("tunewheel_demo.command").register(app)
 
 if __name__ == "__main__":
     app()
