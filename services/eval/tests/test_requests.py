@@ -17,6 +17,7 @@ from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
 from tunewheel_contracts.formats.scorecard import CriterionCheck, Scorecard
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_eval.judges.judged import ReviewedPairs
 from tunewheel_eval.passages.looking_up import LookUp
 from tunewheel_eval.plan import make_plan, pin, read_manifest, read_plans
 from tunewheel_eval.requests import Asked, Versions, plan_again
@@ -57,7 +58,9 @@ def request(**changes: Any) -> EvalRequested:
 
 
 async def again(store: ObjectStore, asked: Asked) -> EvaluationPlan:
-    plan, _ = await plan_again(store, asked, LookUp(store, AllowedSources()), regression=SET)
+    plan, _ = await plan_again(
+        store, asked, LookUp(store, AllowedSources()), ReviewedPairs(store), regression=SET
+    )
     return plan
 
 

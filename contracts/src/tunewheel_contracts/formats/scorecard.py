@@ -201,5 +201,6 @@ class Scorecard(Frozen):
     retrieval: Annotated[RetrievalScores | None, Field(exclude_if=operator.not_)] = None
     """Results about retrieval. None: the project has no retrieval, or there was no index."""
     judge: Annotated[JudgeReport | None, Field(exclude_if=operator.not_)] = None
-    """How the judge compared the answers. None: the project names no judge, or the judge's replies could not
-    be read."""
+    """How the judge compared the answers. None: the project names no judge, or see ``not_judged``."""
+    not_judged: Annotated[str | None, Field(exclude_if=operator.not_)] = None
+    """Why ``judged`` has no figure: the judge was away or slow, or its error is not known."""

@@ -26,6 +26,7 @@ from tunewheel_eval.errors import PassagesAway, UnfitCandidate, WorkerFailed
 from tunewheel_eval.forgetting import Erased
 from tunewheel_eval.job import Progress
 from tunewheel_eval.judges.asking import Judges
+from tunewheel_eval.judges.judged import ReviewedPairs
 from tunewheel_eval.judging import Judge
 from tunewheel_eval.lm_eval_tasks import read_asked
 from tunewheel_eval.looks import Looks
@@ -69,7 +70,8 @@ class Evaluator:
         allowed = AllowedSources(hosts=settings.spec_hosts)
         self._look_up = LookUp(store, allowed)
         self.judges = Judges(store, allowed)
-        self._judge = Judge(store, self._looks, settings.eval_dtype, self.judges)
+        self._people = ReviewedPairs(store)
+        self._judge = Judge(store, self._looks, settings.eval_dtype, self.judges, self._people)
 
     async def prepare(self) -> None:
         """Read the regression set. Raises ValueError if it is malformed, which stops the service."""
@@ -121,6 +123,7 @@ class Evaluator:
             self._store,
             asked,
             self._look_up,
+            self._people,
             regression=self._regression.ref,
             precision=self._settings.eval_dtype,
         )

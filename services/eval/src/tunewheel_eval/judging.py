@@ -27,7 +27,7 @@ from tunewheel_eval.contest import Contest
 from tunewheel_eval.errors import PassagesAway, UnfitCandidate
 from tunewheel_eval.generations import generation_lines, generations_path, read_generations
 from tunewheel_eval.judges.asking import Check, Judges
-from tunewheel_eval.judges.judged import Judgement, judgement
+from tunewheel_eval.judges.judged import Judgement, ReviewedPairs, judgement
 from tunewheel_eval.looks import SPENT, Fresh, Looks
 from tunewheel_eval.measurement import HoldoutRow, Measurement, SkippedRow, SkipReason, example_key
 from tunewheel_eval.metrics import Outcomes, outcomes, row_scorers
@@ -53,6 +53,7 @@ class Judge:
     looks: Looks
     precision: Precision
     judges: Judges | None = None
+    people: ReviewedPairs | None = None
 
     async def scorecard(
         self,
@@ -114,12 +115,12 @@ class Judge:
 
     async def _judgement(self, contest: Contest, lines: bytes, rows: Clustered, check: Check) -> Judgement:
         spec = contest.manifest.spec.evaluation.judge
-        if spec is None or self.judges is None:
+        if spec is None or self.judges is None or self.people is None:
             return Judgement(None, {}, {})
         try:
             return await judgement(
                 self.judges,
-                self.store,
+                self.people,
                 spec,
                 contest.plan.project,
                 read_generations(lines),
@@ -131,7 +132,7 @@ class Judge:
             if JUDGED in contest.asked_for:
                 raise
             log.warning("judge_away", project=contest.plan.project, reason=str(error))
-            return Judgement(None, {}, {})
+            return Judgement(None, {}, {JUDGED: str(error)})
 
     async def _rivals(self, rows: Judged) -> tuple[Rival, ...]:
         """Return what cheaper answers to the same questions reach."""

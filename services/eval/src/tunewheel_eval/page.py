@@ -57,7 +57,7 @@ def render_page(scorecard: Scorecard, rows: Sequence[Generation], *, informs: st
         *_rivals(scorecard),
         *_slices(scorecard.slices),
         *retrieval_part(scorecard.retrieval),
-        *_judge(scorecard.judge),
+        *_judge(scorecard.judge, scorecard.not_judged),
         *_facts(scorecard),
         *_rows(rows),
         "</body></html>\n",
@@ -142,10 +142,13 @@ def _repeats(scorecard: Scorecard, facts: MetricFacts) -> str:
     return f"repeats differ by {facts.repeat_spread:.3g}" if facts.repeat_spread else "repeats do not differ"
 
 
-def _judge(report: JudgeReport | None) -> Iterable[str]:
+def _judge(report: JudgeReport | None, not_judged: str | None) -> Iterable[str]:
+    if report is not None or not_judged is not None:
+        yield "<h2>Judge</h2>"
+    if not_judged is not None:
+        yield f"<p>{as_text(f'There is no figure: {not_judged}.')}</p>"
     if report is None:
         return
-    yield "<h2>Judge</h2>"
     agreed = "" if report.agreement is None else f", and the judge agrees with them on {report.agreement:.0%}"
     said = (
         f"{report.model} prefers the candidate to the {report.against} on {report.preference:.1%} of "

@@ -28,7 +28,7 @@ from tunewheel_contracts.formats.evaluation_plan import (
 )
 from tunewheel_runtime.store import ObjectStore
 
-from tunewheel_eval.judges.judged import reviewed_sha256
+from tunewheel_eval.judges.judged import ReviewedPairs
 from tunewheel_eval.passages.looking_up import LookUp
 from tunewheel_eval.passages.scores import NO_ROWS
 from tunewheel_eval.plan import (
@@ -79,6 +79,7 @@ async def plan_again(
     store: ObjectStore,
     asked: Asked,
     look_up: LookUp,
+    people: ReviewedPairs,
     *,
     regression: ArtifactRef,
     precision: Precision = "float32",
@@ -125,7 +126,7 @@ async def plan_again(
         index=asked.index,
         spent=asked.desired.spent if asked.desired else 0.0,
         rows=rows,
-        reviewed=await reviewed_sha256(store, manifest.spec, request.criteria or manifest.spec.criteria),
+        reviewed=await people.sha256(manifest.spec, request.criteria or manifest.spec.criteria),
     )
     made = make()
     while not by_registry and await _lacks_cells(store, made):

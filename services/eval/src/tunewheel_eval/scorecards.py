@@ -17,7 +17,7 @@ from tunewheel_contracts.events.evaluation import (
 )
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
-from tunewheel_contracts.formats.judge import JudgeReport
+from tunewheel_contracts.formats.judge import JUDGED, JudgeReport
 from tunewheel_contracts.formats.retrieval_scores import RetrievalScores
 from tunewheel_contracts.formats.scorecard import Contestant, Rival, Role, Scorecard, Slice
 from tunewheel_contracts.formats.spec import ProjectSpec
@@ -127,6 +127,7 @@ def build_scorecard(
         slices=tuple(slices),
         retrieval=retrieval,
         judge=judge_report,
+        not_judged=not_yet.get(JUDGED),
         rivals=tuple(rivals),
     )
 

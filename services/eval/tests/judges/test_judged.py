@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,8 @@ from tunewheel_eval.errors import PassagesAway
 from tunewheel_eval.evaluation import Evaluator
 from tunewheel_eval.forgetting import Erased
 from tunewheel_eval.generations import Generation
-from tunewheel_eval.judges.asking import Judges
-from tunewheel_eval.judges.judged import Judgement, judgement
+from tunewheel_eval.judges.asking import CONCURRENT, LONGEST_SECONDS, Judges
+from tunewheel_eval.judges.judged import Judgement, ReviewedPairs, judgement
 from tunewheel_eval.requests import Asked
 from tunewheel_eval.reviewing.cases import Cases, ReviewCase, Submission, review_id_of
 from tunewheel_eval.reviewing.drawing import pair_of
@@ -81,10 +82,17 @@ ROWS = [row(1, RIGHT, "60"), row(2, RIGHT, "12"), row(3, "60", RIGHT), row(4, RI
 
 
 async def judged(
-    store: ObjectStore, spec: JudgeSpec, *, rows: list[Generation] = ROWS, project: str = "desk"
+    store: ObjectStore,
+    spec: JudgeSpec,
+    *,
+    rows: list[Generation] = ROWS,
+    project: str = "desk",
+    clock: Callable[[], float] = time.monotonic,
 ) -> Judgement:
-    judges = Judges(store, AllowedSources(hosts="127.0.0.1"))
-    return await judgement(judges, store, spec, project, rows, np.arange(len(rows)), check=lambda: None)
+    judges = Judges(store, AllowedSources(hosts="127.0.0.1"), clock)
+    return await judgement(
+        judges, ReviewedPairs(store), spec, project, rows, np.arange(len(rows)), check=lambda: None
+    )
 
 
 async def review(store: ObjectStore, rows: list[Generation], preferences: list[str], **changes: Any) -> None:
@@ -111,6 +119,31 @@ async def review(store: ObjectStore, rows: list[Generation], preferences: list[s
 
 TOLD = [row(n, RIGHT, "60") for n in range(10, 13)] + [row(n, "60", RIGHT) for n in range(13, 16)]
 SAID = ["better"] * 3 + ["worse"] * 3
+
+
+async def test_reviews_of_other_projects_are_read_once_and_an_erasure_is_seen(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads, read = list[str](), store.read
+
+    async def counted(path: str) -> bytes | None:
+        reads.append(path)
+        return await read(path)
+
+    for number in range(3):
+        await review(store, TOLD, SAID, project="other", run_id=f"run-{number}")
+    await review(store, TOLD, SAID)
+    people = ReviewedPairs(store)
+    assert len(await people.of("desk")) == 6
+    await review(store, [row(20, RIGHT, "x")], ["better"], run_id="run-1")
+    monkeypatch.setattr(store, "read", counted)
+    assert len(await people.of("desk")) == 7
+    assert await people.of("nobody") == []
+    others = {review_id_of("other", f"run-{number}") for number in range(3)}
+    assert not any(name in path for name in others for path in reads)
+    assert sum(path.endswith("case.json") for path in reads) == 1
+    await store.delete([f"reviews/{review_id_of('desk', 'run-0')}.json"])
+    assert len(await people.of("desk")) == 1
 
 
 async def test_without_reviewed_pairs_the_judge_decides_nothing(judge: Teacher, store: ObjectStore) -> None:
@@ -178,6 +211,58 @@ async def test_replies_that_cannot_be_read_are_ties_and_many_of_them_decide_noth
     assert "form" in found.not_yet[JUDGED]
 
 
+@pytest.mark.parametrize("another", [False, True])
+async def test_a_judge_that_answers_just_in_time_lets_others_go_on_and_is_asked_for_the_rest(
+    judge: Teacher, store: ObjectStore, another: bool
+) -> None:
+    many = [row(n, RIGHT, "x") for n in range(60)]
+    before = await judged(store, spec(judge), rows=many[:8])
+    if another:
+        judge.replies = ['{"better": "same"}']
+    judge.asked.clear()
+    lasts = 59.0 / CONCURRENT
+
+    waits, asked = 0, 0
+    found: Judgement | None = None
+    while found is None:
+        asked = len(judge.asked)
+        try:
+            found = await judged(store, spec(judge), rows=many, clock=lambda: lasts * len(judge.asked))
+        except PassagesAway as slow:
+            await slow.ask_again()
+            waits += "pairs are left" in str(slow)
+        assert lasts * (len(judge.asked) - asked) <= LONGEST_SECONDS + 2 * 59
+    assert waits > 1
+    assert before.report is not None
+    assert found.report is not None
+    assert (found.report.preference, found.report.changed) == ((0.5, 8) if another else (1.0, None))
+    assert len(judge.asked) <= 2 * (len(many) + 20), "each pair once, and at most twenty to see who answers"
+
+
+@pytest.mark.parametrize("known", [1, 4, 9])
+async def test_one_answer_that_differs_does_not_make_another_judge(
+    judge: Teacher, store: ObjectStore, known: int
+) -> None:
+    rows = [row(n, RIGHT, "x") for n in range(known)]
+    await judged(store, spec(judge), rows=rows)
+    judge.replies = [lambda asked: '{"better": "same"}' if "warranty 0?" in asked else prefers(asked)]
+    again = await judged(store, spec(judge), rows=rows)
+    assert again.report is not None
+    assert (again.report.changed, again.report.preference) == (None, 1.0)
+
+
+@pytest.mark.parametrize("known", [2, 4])
+async def test_two_answers_of_a_few_that_differ_make_another_judge(
+    judge: Teacher, store: ObjectStore, known: int
+) -> None:
+    rows = [row(n, RIGHT, "x") for n in range(known)]
+    await judged(store, spec(judge), rows=rows)
+    judge.replies = [lambda asked: prefers(asked) if "warranty 3?" in asked else '{"better": "same"}']
+    again = await judged(store, spec(judge), rows=rows)
+    assert again.report is not None
+    assert again.report.changed == min(known, 3)
+
+
 @pytest.mark.parametrize("status", [500, 401])
 async def test_while_the_judge_is_away_the_evaluation_waits_and_keeps_what_was_told(
     judge: Teacher, store: ObjectStore, status: int
@@ -233,7 +318,10 @@ async def test_a_verdict_that_does_not_rest_on_the_judge_does_not_wait_for_it(
     run = await real_run(asked_of(judge, "answer_length", maximum=1e6))
     verdict = await (await evaluator_in(tmp_path, store, regression_set)).evaluate(run, None, lease())
     assert isinstance(verdict, EvalPassed)
-    assert Scorecard.model_validate_json(await store.get(verdict.scorecard)).judge is None
+    card = Scorecard.model_validate_json(await store.get(verdict.scorecard))
+    assert card.judge is None
+    assert "does not answer" in (card.not_judged or "")
+    assert b"does not answer" in (await store.read(f"scorecards/{card.scorecard_id}.html") or b"")
 
 
 @pytest.mark.usefixtures("measured_here")

@@ -19,7 +19,7 @@ from tunewheel_verdicts.measured import Measured
 from tunewheel_verdicts.significance import Clusters, Interval, Scores
 
 from tunewheel_eval.generations import Generation
-from tunewheel_eval.judges.asking import Check, Judges
+from tunewheel_eval.judges.asking import LONGEST_SECONDS, Check, Judges
 from tunewheel_eval.judges.error import TIE, Floats, Reviewed, corrected
 from tunewheel_eval.reviewing.cases import FOLDER, Cases, ReviewCase
 from tunewheel_eval.reviewing.drawing import differs, pair_of
@@ -63,7 +63,7 @@ class Judgement(NamedTuple):
 
 async def judgement(
     judges: Judges,
-    store: ObjectStore,
+    people: ReviewedPairs,
     spec: JudgeSpec,
     project: str,
     rows: Sequence[Generation],
@@ -78,9 +78,9 @@ async def judgement(
     """
     pairs = [pair if (pair := pair_of(row)) is not None and differs(pair) else None for row in rows]
     differing = np.array([pair is not None for pair in pairs], dtype=np.bool_)
-    people = await reviewed_pairs(store, project)
-    asked = [*(pair for pair in pairs if pair is not None), *(one.pair for one in people)]
-    compared = await judges.compare(spec, project, asked, check=check)
+    told = await people.of(project)
+    asked = [*(pair for pair in pairs if pair is not None), *(one.pair for one in told)]
+    compared = await judges.compare(spec, project, asked, check=check, longest_seconds=LONGEST_SECONDS)
     said = [TIE if pair is None else compared.values[pair.item_id] for pair in pairs]
     unread = sum(value is None for value in said)
     values: Floats = np.array([TIE if value is None else value for value in said], dtype=np.float64)
@@ -88,7 +88,7 @@ async def judgement(
         Reviewed(
             one.value, TIE if (value := compared.values[one.pair.item_id]) is None else value, one.weight
         )
-        for one in people
+        for one in told
     ]
     report = JudgeReport(
         judge=spec.sha256,
@@ -134,34 +134,44 @@ def _says_nothing(spec: JudgeSpec, report: JudgeReport) -> str | None:
     return None
 
 
-async def reviewed_sha256(store: ObjectStore, spec: ProjectSpec, criteria: Sequence[Criterion]) -> str | None:
-    """Return a hash of the reviewed pairs if one of ``criteria`` depends on them; None: none does, or there
-    are no pairs. People who compared more give another evaluation."""
-    if spec.evaluation.judge is None or all(one.metric != JUDGED for one in criteria):
-        return None
-    told = await reviewed_pairs(store, spec.project)
-    return content_sha256([[one.pair.item_id, one.value, one.weight] for one in told]) if told else None
+class ReviewedPairs:
+    """Reads the pairs that people compared. A case never changes, so each is read once: the reviews of other
+    projects cost a listing. Sets and answers are read each time, since an erasure changes them."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store, self._cases = store, Cases(store)
+        self._weights: dict[str, dict[str, dict[str, float]]] = {}
+        """By project and review: ``_weights_in``."""
+        self._read = set[str]()
+
+    async def of(self, project: str) -> list[Told]:
+        """Return the pairs of the project's submitted reviews, without erased ones: at most
+        ``MOST_REVIEWED``, by their hash."""
+        for review_id in await self._store.folders(FOLDER):
+            if review_id in self._read or (case := await self._cases.read(review_id)) is None:
+                continue
+            self._read.add(review_id)
+            self._weights.setdefault(case.requested.project, {})[review_id] = _weights_in(case)
+        found: dict[str, Told] = {}
+        for review_id, weights in self._weights.get(project, {}).items():
+            submitted = await self._cases.submissions(review_id)
+            drawn = await self._cases.read_set(review_id) if submitted else None
+            values = item_scores(answer for one in submitted for answer in one.answers)
+            for pair in drawn.items if drawn is not None else ():
+                if pair.item_id in values:
+                    found[pair.item_id] = Told(pair, values[pair.item_id], weights.get(pair.item_id, 1.0))
+        return [found[name] for name in sorted(found)[:MOST_REVIEWED]]
+
+    async def sha256(self, spec: ProjectSpec, criteria: Sequence[Criterion]) -> str | None:
+        """Return a hash of the pairs if one of ``criteria`` depends on them; None: none does, or there are no
+        pairs. People who compared more give another evaluation."""
+        if spec.evaluation.judge is None or all(one.metric != JUDGED for one in criteria):
+            return None
+        told = await self.of(spec.project)
+        return content_sha256([[one.pair.item_id, one.value, one.weight] for one in told]) if told else None
 
 
-async def reviewed_pairs(store: ObjectStore, project: str) -> list[Told]:
-    """Return the pairs that people compared in submitted reviews of the project, without erased ones: at most
-    ``MOST_REVIEWED``, by their hash."""
-    cases, found = Cases(store), dict[str, Told]()
-    for review_id in await store.folders(FOLDER):
-        case = await cases.read(review_id)
-        if case is None or case.requested.project != project:
-            continue
-        submitted = await cases.submissions(review_id)
-        drawn = await cases.read_set(review_id) if submitted else None
-        values = item_scores(answer for one in submitted for answer in one.answers)
-        weights = _weights(case)
-        for pair in drawn.items if drawn is not None else ():
-            if pair.item_id in values:
-                found[pair.item_id] = Told(pair, values[pair.item_id], weights.get(pair.item_id, 1.0))
-    return [found[name] for name in sorted(found)[:MOST_REVIEWED]]
-
-
-def _weights(case: ReviewCase) -> dict[str, float]:
+def _weights_in(case: ReviewCase) -> dict[str, float]:
     """Return how many of all prompts each drawn item stands for, relative to the mean."""
     each = {name: size / max(case.strata.count(name), 1) for name, size in case.sizes.items()}
     weights = {item: each.get(name, 1.0) for item, name in zip(case.drawn, case.strata, strict=False)}
