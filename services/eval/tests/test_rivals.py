@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import ChatExample, ExampleFormat
-from tunewheel_eval.rivals import LINEAR, linear_rival, read_labelled, with_prompt
+from tunewheel_eval.rivals import LINEAR, linear_on, linear_rival, read_labelled, with_prompt
 from tunewheel_runtime.store import ObjectStore
 
 QUESTIONS = {
@@ -52,6 +52,28 @@ async def test_a_linear_model_learns_labels_that_words_tell(
     assert rival is not None
     assert (rival.name, rival.rows, rival.metrics) == (LINEAR, 12, {"label_accuracy": 1.0})
     assert rival.against({"label_accuracy": 0.84}) == f"{LINEAR} gets 1.00 of 0.84 (label_accuracy)"
+
+
+async def test_training_rows_are_read_once_for_the_same_questions(
+    store: ObjectStore, examples: tuple[ChatExample, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, holdout = await stored(store, rows(examples, 8)), rows(examples, 20)[8:20]
+    reads, get = list[str](), store.get
+
+    async def counted(ref: ArtifactRef) -> bytes:
+        reads.append(ref.path)
+        return await get(ref)
+
+    monkeypatch.setattr(store, "get", counted)
+    first = await linear_on(store, train, holdout)
+    assert first is not None
+    assert await linear_on(store, train, holdout[::-1]) == first
+    assert reads == [train.path]
+    fewer = await linear_on(store, train, holdout[1:])
+    assert fewer is not None
+    assert (fewer.rows, len(reads)) == (11, 2)
+    assert await linear_on(store, train, rows(examples, 2, label=None)) is None
+    assert len(reads) == 2
 
 
 async def test_where_nothing_can_be_learnt_there_is_no_linear_model(

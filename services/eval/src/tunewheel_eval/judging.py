@@ -33,7 +33,7 @@ from tunewheel_eval.measurement import HoldoutRow, Measurement, SkippedRow, Skip
 from tunewheel_eval.metrics import Outcomes, outcomes, row_scorers
 from tunewheel_eval.passages.scores import Answers, retrieval_scores
 from tunewheel_eval.repeats import repeat_spreads
-from tunewheel_eval.rivals import BEST_PROMPT, linear_rival, read_labelled, with_prompt
+from tunewheel_eval.rivals import BEST_PROMPT, linear_on, with_prompt
 from tunewheel_eval.scorecards import Clustered, build_scorecard, seed_of, worn_out
 from tunewheel_eval.slices import slices_by
 from tunewheel_eval.unseen import TRAINED_ON
@@ -137,11 +137,8 @@ class Judge:
     async def _rivals(self, rows: Judged) -> tuple[Rival, ...]:
         """Return what cheaper answers to the same questions reach."""
         found = await asyncio.to_thread(rows.prompted)
-        if any(one.label is not None for one in rows.plain):
-            questions, labels = await read_labelled(self.store, rows.contest.manifest.train)
-            linear = await asyncio.to_thread(linear_rival, questions, labels, rows.plain)
-            return tuple(one for one in (linear, found) if one is not None)
-        return () if found is None else (found,)
+        linear = await linear_on(self.store, rows.contest.manifest.train, rows.plain)
+        return tuple(one for one in (linear, found) if one is not None)
 
     async def _look(self, contest: Contest) -> Fresh:
         """Return the rows to judge by. Count a look unless the scorecard only informs: then no model is

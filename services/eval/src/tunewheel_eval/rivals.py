@@ -7,6 +7,7 @@ project names. They count in no criterion.
 
 from __future__ import annotations
 
+import asyncio
 import io
 import time
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ import structlog
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import ChatExample, ChatMessage, ExampleFormat
 from tunewheel_contracts.formats.scorecard import Rival
+from tunewheel_contracts.identity import content_sha256
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
 log = structlog.get_logger(__name__)
@@ -24,6 +26,21 @@ BEST_PROMPT = "the base with the best prompt"
 MOST_ROWS = 20_000
 """The linear model is fitted to so many training rows, evenly spread: they take a few seconds."""
 LABELS = "label_accuracy"
+
+
+async def linear_on(store: ObjectStore, train: ArtifactRef, holdout: Sequence[ChatExample]) -> Rival | None:
+    """Return what ``linear_rival`` reaches. The figure is kept by training file and held-out questions: a
+    further run on a version, or a run that is judged again, reads no training row."""
+    asked = sorted((_question_of(one), one.label) for one in holdout if one.label is not None)
+    path = f"rivals/{content_sha256([train.sha256, asked])}.json"
+    if not asked:
+        return None
+    if (kept := await store.read(path)) is not None:
+        return Rival.model_validate_json(kept)
+    found = await asyncio.to_thread(linear_rival, *await read_labelled(store, train), holdout)
+    if found is not None:
+        await store.first(path, found.model_dump_json().encode())
+    return found
 
 
 async def read_labelled(store: ObjectStore, ref: ArtifactRef) -> tuple[list[str], list[str]]:
@@ -66,13 +83,15 @@ def linear_rival(
     except ValueError as error:  # such as questions without any word
         log.warning("no_linear_model", reason=str(error))
         return None
-    said = model.predict(
-        terms.transform([_question([(m.role, m.content) for m in one.messages]) for one in asked])
-    )
+    said = model.predict(terms.transform([_question_of(one) for one in asked]))
     right = sum(label == one.label for label, one in zip(said, asked, strict=True))
     return Rival(
         name=LINEAR, metrics={LABELS: right / len(asked)}, rows=len(asked), seconds=time.monotonic() - began
     )
+
+
+def _question_of(example: ChatExample) -> str:
+    return _question([(one.role, one.content) for one in example.messages])
 
 
 def _question(messages: Sequence[tuple[str, str]]) -> str:
