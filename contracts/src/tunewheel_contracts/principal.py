@@ -1,4 +1,5 @@
-"""The principal of an event: the person or application that caused it."""
+"""The principal of an event: the person or application that caused it, and the signature of the service that
+says so."""
 
 from __future__ import annotations
 
@@ -28,5 +29,15 @@ OptionalPrincipal = Annotated[
     Field(
         description="The caller behind this event, as identified by the API or its producer; null: unknown.",
         exclude_if=lambda principal: principal is None,  # Earlier releases do not know the field.
+    ),
+]
+
+OptionalSignature = Annotated[
+    str | None,
+    Field(
+        max_length=2048,
+        description="The signature of the service that published this command: a compact JWS (RFC 7515) over "
+        "the event's id, its type and the SHA-256 of its other data; null: not signed.",
+        exclude_if=lambda signature: signature is None,  # Earlier releases do not know the field.
     ),
 ]

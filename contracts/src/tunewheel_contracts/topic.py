@@ -66,6 +66,11 @@ class TopicSpec:
         return "upstream" in self.producers
 
     @property
+    def is_signed(self) -> bool:
+        """Whether the events are commands, which count only with the signature of one of ``producers``."""
+        return "signature" in self.event.model_fields
+
+    @property
     def is_kept_for_ever(self) -> bool:
         """Whether all events must stay on the log."""
         return self.cleanup == "delete" and self.retention_ms == FOREVER

@@ -180,7 +180,7 @@ class Consumption:
             try:
                 delivery = self.decode(spec, record)
                 project = delivery.event.project
-                outs = await self.survive(spec, record, lambda d=delivery: _made_of(handler, d))
+                outs = await self.survive(spec, record, lambda d=delivery: self._made_of(handler, d))
             except InvalidEvent as error:
                 refusals.append(self._refuse(record, error, project=project))
                 continue
@@ -189,6 +189,10 @@ class Consumption:
         self.instruments.consumed.add(len(records), {"topic": spec.name})
         refusals += await self._send_all(spec, made)
         await self._put(refusals, handling)
+
+    async def _made_of(self, handler: Handler, delivery: Delivery[Any]) -> list[KafkaRecord]:
+        made = await call(handler, delivery.event)
+        return [traced(self.publisher.sign(envelope), delivery) for envelope in made]
 
     async def _put(self, refusals: Sequence[Refusal], handling: Handling) -> None:
         if refusals:
@@ -256,10 +260,6 @@ class Consumption:
             except InvalidEvent as error:
                 refusals.append(self._refuse(record, error, project=delivery.event.project))
         return refusals
-
-
-async def _made_of(handler: Handler, delivery: Delivery[Any]) -> list[KafkaRecord]:
-    return [traced(envelope, delivery) for envelope in await call(handler, delivery.event)]
 
 
 def _without_tombstones(spec: TopicSpec, records: Sequence[Record]) -> Iterator[Record]:

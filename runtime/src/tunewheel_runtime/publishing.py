@@ -64,6 +64,8 @@ class Publisher:
         self.transactional_id: str | None = None
         self.lost: Callable[[LeadershipLost], None] = lambda _: None
         """Called when Kafka accepts no transaction of this process any more."""
+        self.sign: Callable[[Envelope[Any]], Envelope[Any]] = lambda event: event
+        """Signs an event that is a command; called for every event that leaves the service."""
         self._transacting = asyncio.Lock()
         self._published: metrics.Counter = telemetry.meter.create_counter(
             "tunewheel.events.published", description="Events acknowledged by the broker, by topic"
@@ -161,7 +163,7 @@ class Publisher:
         attributes = {"messaging.system": "kafka", "messaging.batch.message_count": len(envelopes)}
         with self._tracer.start_as_current_span(name, kind=SpanKind.PRODUCER, attributes=attributes):
             carried = inject()
-            await self.send([_with_trace(envelope.to_kafka(), carried) for envelope in envelopes])
+            await self.send([_with_trace(self.sign(envelope).to_kafka(), carried) for envelope in envelopes])
 
     async def send(self, records: Sequence[KafkaRecord | Tombstone]) -> None:
         """Publish encoded records unchanged, and wait until all are acknowledged.

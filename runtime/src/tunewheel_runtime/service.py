@@ -24,6 +24,7 @@ from tunewheel_runtime.erased_letters import is_erased
 from tunewheel_runtime.handling import Instruments
 from tunewheel_runtime.health import Health
 from tunewheel_runtime.identity.access import Access, NoIdentity
+from tunewheel_runtime.identity.signatures import Signatures
 from tunewheel_runtime.jobs import Lease, LeaseLost
 from tunewheel_runtime.kafka import client_options
 from tunewheel_runtime.kafka_refusals import not_allowed
@@ -78,6 +79,8 @@ class Service:
         self.telemetry = telemetry or make_telemetry(name, settings.otlp_endpoint, instance=settings.instance)
         self.store = ObjectStore(settings.store_url, self.telemetry.meter)
         self.publisher = Publisher(settings, self.telemetry)
+        self._signatures = Signatures(name, settings, self.store)
+        self.publisher.sign = self._signatures.sign
         self._broker_watch = BrokerWatch(
             self.publisher.reach,
             lambda: self._subscriptions.lag(),

@@ -96,6 +96,13 @@ class HttpSettings(SecretFiles):
 class ServiceSettings(HttpSettings, KafkaSettings):
     """Settings shared by all services. Each service has a subclass ``Settings``."""
 
+    signing_key: SecretStr | None = None
+    """The private key by which this service signs the commands that it publishes: a JSON Web Key of Ed25519
+    with ``kid``. Each service that publishes commands has its own."""
+    signing_keys_file: Path | None = None
+    """JSON Web Key Set of the public keys of all services that publish commands. A new key is found without a
+    restart."""
+
     session_timeout_ms: int = Field(default=10_000, ge=6_000)
     """Time after which the partitions of a dead worker move to another."""
     instance: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,100}$")

@@ -12,7 +12,7 @@ from tunewheel_contracts.event import Event
 from tunewheel_contracts.fields import ArtifactRef, Sha256, Slug, SourceId, Text, Timestamp
 from tunewheel_contracts.formats.dataset import ChatMessage, DatasetCounts, FunnelStage, RecordsUpto
 from tunewheel_contracts.formats.document import DocumentSection
-from tunewheel_contracts.principal import OptionalPrincipal
+from tunewheel_contracts.principal import OptionalPrincipal, OptionalSignature
 from tunewheel_contracts.topic import TopicSpec
 
 
@@ -100,6 +100,7 @@ class DatasetRequested(Event):
     """The withdrawals to apply, as offsets by partition of ``document.withdrawn``. None: those known at the
     build."""
     principal: OptionalPrincipal = None
+    signature: OptionalSignature = None
     alarm_ids: Annotated[tuple[Slug, ...], Field(max_length=64, exclude_if=operator.not_)] = ()
     """Open alarms that the turn should resolve: ``alarm_id`` of their ``drift.detected``."""
     awaits_index: Annotated[bool, Field(exclude_if=operator.not_)] = False

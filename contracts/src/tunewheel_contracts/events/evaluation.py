@@ -15,7 +15,7 @@ from tunewheel_contracts.formats.judge import JudgeSpec
 from tunewheel_contracts.formats.review import ReviewOutcome
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_contracts.formats.scorecard import Contestant, CriterionCheck
-from tunewheel_contracts.principal import OptionalPrincipal
+from tunewheel_contracts.principal import OptionalPrincipal, OptionalSignature
 from tunewheel_contracts.topic import DAY_MS, TopicSpec
 
 
@@ -100,6 +100,7 @@ class EvalRequested(Event):
     """Distinguishes repeated requests: the id of the causing event, or a text chosen by a person."""
     reason: Text = ""
     principal: OptionalPrincipal = None
+    signature: OptionalSignature = None
     dataset_id: Annotated[Slug | None, Field(exclude_if=lambda name: name is None)] = None
     """The version whose held-out rows are used, without those that the run trained on. None: the newest
     version's where a person asks, the run's own version's where the registry asks."""
@@ -142,6 +143,7 @@ class ReviewAnswered(Event):
     corrected: Text | None = None
     """The answer that would have been correct."""
     principal: OptionalPrincipal = None
+    signature: OptionalSignature = None
 
 
 class ReviewSubmitted(Event):
@@ -160,6 +162,7 @@ class ReviewSubmitted(Event):
     review_id: Slug | None = None
     """The review set that was answered; None: only a verdict was given."""
     principal: OptionalPrincipal = None
+    signature: OptionalSignature = None
 
 
 class ComparisonsRequested(Event):
@@ -218,6 +221,7 @@ class AnswersCompared(Event):
     judge: Annotated[Sha256 | None, Field(exclude_if=operator.not_)] = None
     """Hash of the judge; None: a person compared."""
     principal: OptionalPrincipal = None
+    signature: OptionalSignature = None
 
 
 EVAL_PASSED = TopicSpec(

@@ -14,7 +14,7 @@ from tunewheel_contracts.formats.bundle import Bundle
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelFacts, BaseModelRef
 from tunewheel_contracts.formats.scorecard import Gain
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route
-from tunewheel_contracts.principal import OptionalPrincipal
+from tunewheel_contracts.principal import OptionalPrincipal, OptionalSignature
 from tunewheel_contracts.topic import TopicSpec
 
 
@@ -170,6 +170,7 @@ class ModelCommanded(Event):
     nevertheless."""
     requested_by: SourceId | None = None
     principal: OptionalPrincipal = None
+    signature: OptionalSignature = None
 
 
 class ModelPinned(Event):

@@ -12,7 +12,7 @@ from tunewheel_contracts.fields import ArtifactRef, FiniteFloat, Fraction, Sha25
 from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.plan import TrainPlan
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef, Start, Usage
-from tunewheel_contracts.principal import OptionalPrincipal
+from tunewheel_contracts.principal import OptionalPrincipal, OptionalSignature
 from tunewheel_contracts.topic import DAY_MS, TopicSpec
 
 
@@ -36,6 +36,7 @@ class TrainControl(Event):
     request: Annotated[str, Field(min_length=1, max_length=256)]
     """Distinguishes repeated commands."""
     principal: OptionalPrincipal = None
+    signature: OptionalSignature = None
 
 
 class TrainPlanned(Event):

@@ -140,11 +140,12 @@ def _parse(text: str) -> Any:
     # JSON is valid YAML, but ten thousand keys take a second to read as YAML, and a hundredth of it as JSON.
     if text.lstrip().startswith("{"):
         with contextlib.suppress(json.JSONDecodeError):
-            return json.loads(text, object_pairs_hook=_single_keys)
+            return json.loads(text, object_pairs_hook=single_keys)
     return read_yaml(text)
 
 
-def _single_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def single_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a JSON object (``object_pairs_hook``). Raises ValueError for one that has a name twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
