@@ -10,10 +10,6 @@ import typer
 from tunewheel_cli.exits import leave
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(demo)
-
-
 def demo(
     example: Annotated[
         Path | None, typer.Option(help="Folder of the example.", show_default="the bundled one")

@@ -19,13 +19,6 @@ if TYPE_CHECKING:
 Dataset = Annotated[str, typer.Argument(help="A version, such as ds-0a1b2c….", show_default=False)]
 
 
-def register(app: typer.Typer) -> None:
-    group = typer.Typer(help="Show, compare and export dataset versions.", no_args_is_help=True)
-    for command in (show, diff, export):
-        group.command()(command)
-    app.add_typer(group, name="dataset")
-
-
 @reaching
 async def show(reach: Reach, dataset_id: Dataset, store: Store = None) -> None:
     """Show what a version holds, and what became of every record on the way to it."""

@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     from tunewheel_cli.doctor.findings import Finding
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(doctor)
-
-
 @reaching
 async def doctor(
     reach: Reach,

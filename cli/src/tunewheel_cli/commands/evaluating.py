@@ -25,12 +25,6 @@ Html = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(scorecard)
-    app.command(name="eval")(judge)
-    app.command(name="lm-eval")(lm_eval_tasks)
-
-
 @reaching
 async def scorecard(
     reach: Reach,

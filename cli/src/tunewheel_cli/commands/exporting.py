@@ -11,10 +11,6 @@ from tunewheel_cli.model_export import ModelDtype, ModelFormat
 from tunewheel_cli.reach import Reach, Store, reaching
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(export)
-
-
 @reaching
 def export(
     reach: Reach,

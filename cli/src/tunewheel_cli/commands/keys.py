@@ -13,10 +13,6 @@ from tunewheel_cli.reach import ConsoleUrl, Reach, reaching
 if TYPE_CHECKING:
     from tunewheel_runtime.identity.keys import ApiKey
 
-keys_app = typer.Typer(
-    help="The file of API keys: who may call the services, and what each may do.", no_args_is_help=True
-)
-
 File = Annotated[
     Path | None,
     typer.Option(
@@ -24,14 +20,6 @@ File = Annotated[
     ),
 ]
 Name = Annotated[str, typer.Argument(help="Who the key is for; it stands in events as who asked.")]
-
-
-def register(app: typer.Typer) -> None:
-    for command in (add, list_, rotate, revoke):
-        keys_app.command(command.__name__.rstrip("_"))(command)
-    app.add_typer(keys_app, name="keys")
-    app.command()(key)
-    app.command()(login)
 
 
 @reaching

@@ -14,16 +14,6 @@ from tunewheel_cli.reach import ConsoleUrl, Project, Reach, reaching
 Request = Annotated[str, typer.Argument(help="As `labels list` names it.", show_default=False)]
 
 
-def register(app: typer.Typer) -> None:
-    group = typer.Typer(
-        help="Answer questions of production that the model was not trained on.", no_args_is_help=True
-    )
-    group.command("list")(list_)
-    for command in (show, answer):
-        group.command()(command)
-    app.add_typer(group, name="labels")
-
-
 @reaching
 async def list_(reach: Reach, project: Project, console_url: ConsoleUrl = None) -> None:
     """List the requests for labels of a project, those that wait first."""

@@ -31,11 +31,6 @@ BUSY = (
 )
 
 
-def register(app: typer.Typer) -> None:
-    for command in (models, watch, dead_letters, lineage):
-        app.command()(command)
-
-
 @reaching
 async def models(reach: Reach, project: Project = None) -> None:
     """Show every registered model: its stage, its base, and what the base's own files say about it."""

@@ -58,17 +58,6 @@ ORDERS = {
 """By action, except ``promote``, which can be forced, the help text."""
 
 
-def register(app: typer.Typer) -> None:
-    group = typer.Typer(help="Decide what becomes of a model; people outrank metrics.", no_args_is_help=True)
-    group.command()(promote)
-    group.command()(stop)
-    for action, about in ORDERS.items():
-        group.command(name=action, help=about)(_command(action))
-    group.command()(card)
-    group.command()(compare)
-    app.add_typer(group, name="model")
-
-
 @reaching
 async def promote(
     reach: Reach, project: Project, model: Model, reason: Reason, force: Force = False,
@@ -96,7 +85,11 @@ def _command(action: str) -> Callable[..., Any]:
     ) -> None:  # fmt: skip
         await _order(reach, action, project, model, reason, generation, timeout_seconds, request)
 
+    order.__doc__ = ORDERS[action]
     return order
+
+
+rollback, pin, unpin, retire, reject = map(_command, ("rollback", "pin", "unpin", "retire", "reject"))
 
 
 async def _order(

@@ -30,10 +30,6 @@ _WIDEST = 300
 """A width, in columns, that every table of plans fits."""
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(plan)
-
-
 def plan(
     spec: Annotated[Path | None, typer.Argument(help="A project's YAML: its model and its recipe.")] = None,
     model: Annotated[

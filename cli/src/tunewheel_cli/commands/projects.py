@@ -13,15 +13,6 @@ from tunewheel_cli.exits import print_json
 from tunewheel_cli.reach import Project, Reach, Request, address_option, named_project, reaching
 
 
-def register(app: typer.Typer) -> None:
-    for command in (declare, build, ask):
-        app.command()(command)
-    own = typer.Typer(help="Take a project back.", no_args_is_help=True)
-    own.callback()(lambda: None)
-    own.command()(remove)
-    app.add_typer(own, name="project")
-
-
 @reaching
 async def declare(
     reach: Reach, spec: Annotated[Path, typer.Argument(help="The project's YAML.", show_default=False)]

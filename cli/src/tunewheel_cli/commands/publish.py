@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 SHOWN_REFUSALS = 20
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(publish)
-
-
 @reaching
 def publish(
     reach: Reach,

@@ -35,14 +35,6 @@ class Verdict(StrEnum):
 SAID = {Verdict.APPROVE: "approved", Verdict.REJECT: "rejected"}
 
 
-def register(app: typer.Typer) -> None:
-    group = typer.Typer(help="Compare answers of a candidate and another model.", no_args_is_help=True)
-    group.command("list")(list_)
-    for command in (show, answer, submit):
-        group.command()(command)
-    app.add_typer(group, name="review")
-
-
 @reaching
 async def list_(
     reach: Reach, project: Project, console_url: ConsoleUrl = None, reviewer: Reviewer = None

@@ -12,11 +12,6 @@ from tunewheel_cli.reach import Reach, reaching
 _START = "What to start"
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(up)
-    app.command()(down)
-
-
 @reaching
 def up(
     reach: Reach,

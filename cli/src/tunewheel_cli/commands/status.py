@@ -24,10 +24,6 @@ HealthUrls = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(status)
-
-
 @reaching
 async def status(
     reach: Reach,

@@ -16,11 +16,6 @@ from tunewheel_cli.reach import Project, Reach, reaching
 Reason = Annotated[str, typer.Option(help="Why; it is kept with the event.")]
 
 
-def register(app: typer.Typer) -> None:
-    for command in (withdraw, forget):
-        app.command()(command)
-
-
 @reaching
 async def withdraw(
     reach: Reach,

@@ -11,24 +11,14 @@ from tunewheel_cli.exits import Exit, print_json
 from tunewheel_cli.reach import Reach, reaching
 
 
-def register(app: typer.Typer) -> None:
-    own = typer.Typer(invoke_without_command=True)
-    own.callback()(topics)
-    own.command()(acls)
-    app.add_typer(own, name="topics")
-
-
 @reaching
 async def topics(
     reach: Reach,
-    ctx: typer.Context,
     apply: Annotated[bool, typer.Option("--apply", help="Make what is missing, alter what differs.")] = False,
 ) -> None:
     """Compare the topics of a Kafka with their specs; exit code 4 if they differ."""
     from tunewheel_local.topics import check_topics, ensure_topics, wanted_topics
 
-    if ctx.invoked_subcommand is not None:
-        return
     options = reach.client_options()
     if apply:
         reach.tell_place()

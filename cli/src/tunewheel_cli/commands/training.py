@@ -1,4 +1,4 @@
-"""train: pause, resume or cancel a run."""
+"""run pause, resume, cancel: steer a training run."""
 
 from __future__ import annotations
 
@@ -11,23 +11,28 @@ from tunewheel_cli.exits import print_json
 from tunewheel_cli.reach import Project, Reach, Request, reaching
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(train)
+RunId = Annotated[str, typer.Argument(help="As train.started names it.")]
 
 
 @reaching
-async def train(
-    reach: Reach,
-    action: Annotated[TrainAction, typer.Argument(help="What the run shall do.")],
-    run_id: Annotated[str, typer.Argument(help="As train.started names it.")],
-    project: Project,
-    request: Request = None,
-) -> None:
-    """Pause, resume or cancel a training run.
+async def pause(reach: Reach, run_id: RunId, project: Project, request: Request = None) -> None:
+    """Pause a run: it writes a checkpoint and frees the machine."""
+    await _control(TrainAction.PAUSE, reach, run_id, project, request)
 
-    A paused run has written a checkpoint and frees the machine. A run that was cancelled, or failed, can be
-    resumed too: it is trained once more as it was asked for.
-    """
+
+@reaching
+async def resume(reach: Reach, run_id: RunId, project: Project, request: Request = None) -> None:
+    """Let a paused run go on. One that was cancelled, or failed, is trained once more as it was asked for."""
+    await _control(TrainAction.RESUME, reach, run_id, project, request)
+
+
+@reaching
+async def cancel(reach: Reach, run_id: RunId, project: Project, request: Request = None) -> None:
+    """Cancel a run."""
+    await _control(TrainAction.CANCEL, reach, run_id, project, request)
+
+
+async def _control(action: TrainAction, reach: Reach, run_id: str, project: str, request: str | None) -> None:
     import uuid
 
     from tunewheel_cli.reading import require_project

@@ -1,0 +1,165 @@
+"""The commands in one table: words, one line of help, the function, and the panel that lists them.
+
+Nothing is imported here, so that ``tunewheel --help`` costs no more than Python's start.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Entry(NamedTuple):
+    """One command. ``place`` is ``module:function``; a module without a dot lies in ``commands``."""
+
+    words: str
+    help: str
+    place: str
+
+
+HELP = "Keeps a fine-tuned language model in step with a business."
+EPILOG = (
+    "Exit codes: 0 done, 1 failed, 2 wrong option, 3 part of the input was refused, 4 topics differ from "
+    "their specs, 5 Kafka or a service does not answer, 6 an erasure, a command on a model or an evaluation "
+    "was not carried out in time, 7 the API key is unknown or lacks a role, or Kafka does not allow it."
+)
+PANELS: dict[str, tuple[Entry, ...]] = {
+    "Begin": (
+        Entry("demo", "Run the whole loop on the bundled example.", "tunewheel_demo.command:demo"),
+        Entry("plan", "Say what training takes: memory, hours, dollars.", "planning:plan"),
+        Entry("up", "Start Kafka, the topics and the services.", "running:up"),
+        Entry("down", "Stop the wheel that runs on this folder.", "running:down"),
+        Entry("login", "Log in.", "keys:login"),
+    ),
+    "Every day": (
+        Entry("status", "Show services, how far they are behind, and projects.", "status:status"),
+        Entry("watch", "Follow the log, one line per event.", "log:watch"),
+        Entry("publish", "Publish tickets, examples or documents.", "publish:publish"),
+        Entry("ask", "Ask a project's model through the gateway.", "projects:ask"),
+        Entry("withdraw", "Keep documents out of every version from here on.", "takebacks:withdraw"),
+        Entry("forget", "Erase what was published about a person.", "takebacks:forget"),
+        Entry("lineage", "Show what something came from, and what came of it.", "log:lineage"),
+    ),
+    "What there is": (
+        Entry("project declare", "Check a project spec and put it in force.", "projects:declare"),
+        Entry("project remove", "Take back a project's declaration.", "projects:remove"),
+        Entry("dataset show", "Show what a version holds, and what was dropped.", "dataset:show"),
+        Entry("dataset diff", "Show what changed from one version to another.", "dataset:diff"),
+        Entry("dataset export", "Write a version's rows to a folder.", "dataset:export"),
+        Entry("dataset build", "Ask for a new version now.", "projects:build"),
+        Entry("run pause", "Let a run write a checkpoint and free the machine.", "training:pause"),
+        Entry("run resume", "Let a run go on, or train it again.", "training:resume"),
+        Entry("run cancel", "End a run for good.", "training:cancel"),
+        Entry("run evaluate", "Judge a run again.", "evaluating:judge"),
+        Entry("run scorecard", "Show how a run was judged.", "evaluating:scorecard"),
+        Entry("run export", "Write a run's model for other tools.", "exporting:export"),
+        Entry("model list", "Show every registered model.", "log:models"),
+        Entry("model promote", "Put a model into production at once.", "models:promote"),
+        Entry("model rollback", "Take a model out of traffic.", "models:rollback"),
+        Entry("model pin", "Keep production with the model that is in it.", "models:pin"),
+        Entry("model unpin", "Let others into production again.", "models:unpin"),
+        Entry("model retire", "Take a model out in good order.", "models:retire"),
+        Entry("model reject", "Take a version out for good.", "models:reject"),
+        Entry("model stop", "Send all traffic to the champion, or to the base.", "models:stop"),
+        Entry("model card", "Print a model's card.", "models:card"),
+        Entry("model compare", "Show what changed from one model to another.", "models:compare"),
+        Entry("label list", "List requests for answers.", "labels:list_"),
+        Entry("label show", "Show a prompt that waits for an answer.", "labels:show"),
+        Entry("label answer", "Answer a prompt.", "labels:answer"),
+        Entry("review list", "List reviews of answers.", "reviews:list_"),
+        Entry("review show", "Show two answers to compare.", "reviews:show"),
+        Entry("review answer", "Say which answer is better.", "reviews:answer"),
+        Entry("review submit", "Give your last word on a review.", "reviews:submit"),
+        Entry("dead-letter list", "Show what services refused.", "log:dead_letters"),
+    ),
+    "Who may": (
+        Entry("key list", "Show who has a key, and what each may do.", "keys:list_"),
+        Entry("key add", "Make a key, and print it once.", "keys:add"),
+        Entry("key rotate", "Give a name a new key.", "keys:rotate"),
+        Entry("key revoke", "Take a key away.", "keys:revoke"),
+        Entry("key show", "Print the wheel's own key, for scripts.", "keys:key"),
+    ),
+    "Installation": (
+        Entry("doctor", "Look for what is wrong with an installation.", "doctor:doctor"),
+        Entry("admin topics", "Compare the topics of a Kafka with their specs.", "topics:topics"),
+        Entry("admin acls", "Print the least rights that each principal needs.", "topics:acls"),
+        Entry(
+            "admin lm-eval", "Check tasks of lm-evaluation-harness in a folder.", "evaluating:lm_eval_tasks"
+        ),
+    ),
+}
+"""By panel, its commands in the order of the help."""
+NOUNS = {
+    "project": "Projects",
+    "dataset": "Dataset versions",
+    "run": "Training runs",
+    "model": "Models",
+    "label": "Prompts of production that wait for answers",
+    "review": "Blind comparisons of answers",
+    "dead-letter": "Refused messages",
+    "key": "API keys",
+    "admin": "Kafka and what an installation needs",
+}
+"""By first word of commands with two words, what they are about."""
+RENAMED = {
+    "build": "dataset build",
+    "dead-letters": "dead-letter list",
+    "declare": "project declare",
+    "eval": "run evaluate",
+    "export": "run export",
+    "keys": "key",
+    "labels": "label",
+    "lm-eval": "admin lm-eval",
+    "models": "model list",
+    "scorecard": "run scorecard",
+    "topics": "admin topics",
+    "topics acls": "admin acls",
+    "train": "run",
+}
+"""By a command's spelling of the release before, its spelling now. ``key`` alone printed the wheel's key."""
+
+BY_WORDS = {entry.words: entry for entries in PANELS.values() for entry in entries}
+
+
+def below(prefix: str) -> dict[str, str]:
+    """Return the next words after ``prefix`` that the help lists, each with its line of help, in order."""
+    found: dict[str, str] = {}
+    start = f"{prefix} " if prefix else ""
+    for entries in PANELS.values():
+        for entry in entries:
+            if entry.words.startswith(start):
+                word, *inner = entry.words.removeprefix(start).split()
+                found.setdefault(word, NOUNS[word] if inner else entry.help)
+    return found
+
+
+def root_help() -> str:
+    """Return the help of ``tunewheel`` alone: its panels with one line for each noun and each verb."""
+    lines = ["Usage: tunewheel [--version] COMMAND [ARGS]...", "", f"  {HELP}"]
+    words, panels = below(""), {}
+    for panel, entries in PANELS.items():
+        panels[panel] = dict.fromkeys(entry.words.split()[0] for entry in entries)
+    width = max(map(len, words))
+    for panel, names in panels.items():
+        lines += ["", f"{panel}:"]
+        for name in names:
+            verbs = ", ".join(below(name))
+            lines.append(f"  {name:{width}}  {words[name]}" + (f": {verbs}" if verbs else ""))
+    return "\n".join([*lines, "", "`tunewheel COMMAND --help` explains a command.", "", *_folded(EPILOG)])
+
+
+def renewed(words: list[str]) -> tuple[list[str], str | None]:
+    """Return ``words`` with a command's earlier spelling replaced, and the present one; None: it is no
+    earlier spelling."""
+    if words[:1] == ["key"] and "--help" not in words and all(word.startswith("-") for word in words[1:]):
+        return ["key", "show", *words[1:]], "key show"
+    for count in (2, 1):
+        now = RENAMED.get(" ".join(words[:count]))
+        if now is not None:
+            return [*now.split(), *words[count:]], now
+    return words, None
+
+
+def _folded(text: str) -> list[str]:
+    import textwrap
+
+    return textwrap.wrap(text, 100)
