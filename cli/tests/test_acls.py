@@ -8,7 +8,7 @@ from collections import defaultdict
 
 import pytest
 from tunewheel_cli.acls import PRINCIPALS, SERVICES, UPSTREAM, commands, least_acls, principal
-from tunewheel_cli.main import app
+from tunewheel_cli.frame import app
 from tunewheel_contracts.topics import BY_NAME, ERASED_LETTERS, TICKET_PUBLISHED, TOPICS, TRAIN_CONTROL
 from tunewheel_local.connection import InvalidOption
 from typer.testing import CliRunner
@@ -27,7 +27,7 @@ def rights() -> dict[str, Rights]:
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, ["topics", "acls", *arguments])
+    result = CliRunner().invoke(app, ["admin", "acls", *arguments])
     return result.exit_code, result.stdout, result.stderr
 
 

@@ -16,7 +16,7 @@ from aiohttp.test_utils import TestServer
 from tunewheel_cli.client import ask_gateway
 from tunewheel_cli.console import NoLogin, login_link, login_text
 from tunewheel_cli.exits import Exit
-from tunewheel_cli.main import app
+from tunewheel_cli.frame import app
 from tunewheel_cli.publishing.items import FoundFile
 from tunewheel_cli.publishing.upload import Uploader
 from tunewheel_contracts.errors import TransientError

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from tunewheel_cli.main import app
+from tunewheel_cli.frame import app
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import ChatExample, DatasetManifest, ExampleFormat, PreferencePair
 from tunewheel_local.kafka.broker import run_async

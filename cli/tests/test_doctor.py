@@ -81,7 +81,7 @@ def test_a_topic_that_differs_from_its_spec_is_told_with_its_name_on_the_brokers
     assert told(topic_findings(with_topic(partitions=(COPY,) * 12), CONFIGS)) == [], "an operator added some"
     gone = topic_findings(with_topic(exists=False, partitions=()), CONFIGS)
     assert told(gone) == [f"missing: {ONE}"]
-    assert "tunewheel topics --apply" in gone[0].fix
+    assert "tunewheel admin topics --apply" in gone[0].fix
 
 
 def test_a_cluster_without_topics_points_to_the_prefix() -> None:
@@ -154,7 +154,7 @@ def test_each_right_that_is_missing_is_told_by_its_name() -> None:
         findings = rights_findings([acl.name], replace(CLUSTER, topics=topics), groups, prefix="acme.")
         wanted = f"{acl.name} must be allowed {acl.operations[0]} on the {acl.kind}s acme.{acl.resource}, "
         assert [text for text in told(findings) if text.startswith(wanted)], acl
-        assert findings[0].fix == f"run what `tunewheel topics acls {acl.name} --commands` prints"
+        assert findings[0].fix == f"run what `tunewheel admin acls {acl.name} --commands` prints"
 
 
 def test_what_a_client_must_not_even_see_it_has_no_right_to_and_what_is_not_told_is_not_known() -> None:

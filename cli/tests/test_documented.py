@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import typer.main
-from tunewheel_cli.main import app
+from tunewheel_cli.frame import load
+from tunewheel_cli.table import BY_WORDS
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "cli" / "README.md").read_text("utf-8")
@@ -17,21 +16,11 @@ TELLING = (
     "services/*/src/**/*.py",
 )  # fmt: skip
 """Pages, and the sources of messages."""
-CALL = re.compile(r"(?:^|[$&] )tunewheel (?P<command>[a-z-]+)(?: (?P<inner>[a-z]+))?(?P<rest>[^#]*)")
+CALL = re.compile(r"(?:^|[$&] )tunewheel (?P<command>[a-z-]+)(?: (?P<inner>[a-z-]+))?(?P<rest>[^#]*)")
 
 
-def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield every command that does something, by the words that call it."""
-    if not hasattr(command, "commands"):
-        yield path, command
-        return
-    if command.invoke_without_command:
-        yield path, command
-    for name, inner in command.commands.items():
-        yield from commands(inner, (*path, name))
-
-
-FOUND = dict(commands(typer.main.get_command(app)))
+FOUND = {tuple(words.split()): load(entry) for words, entry in BY_WORDS.items()}
+"""Every command, by the words that call it."""
 
 
 def test_all_commands_are_seen() -> None:

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 from tunewheel_cli.evaluations import Judged, read_criteria
 from tunewheel_cli.exits import Exit
-from tunewheel_cli.main import app
+from tunewheel_cli.frame import app
 from tunewheel_cli.scorecard_tables import print_scorecard
 from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan, first_plan_path, later_plan_path
@@ -79,14 +79,16 @@ def run(tmp_path: Path, *arguments: str) -> tuple[int, str, str]:
 
 
 def test_the_last_scorecard_or_a_named_one_is_shown(store: ObjectStore, tmp_path: Path) -> None:
-    assert json.loads(run(tmp_path, "scorecard", RUN, "--json")[1])["scorecard"]["scorecard_id"] == "sc-2"
-    named = json.loads(run(tmp_path, "scorecard", RUN, "--evaluation", "ev-1", "--json")[1])
+    assert (
+        json.loads(run(tmp_path, "run", "scorecard", RUN, "--json")[1])["scorecard"]["scorecard_id"] == "sc-2"
+    )
+    named = json.loads(run(tmp_path, "run", "scorecard", RUN, "--evaluation", "ev-1", "--json")[1])
     assert named["plan"]["evaluation_id"] == "ev-1"
 
 
 def test_the_page_is_written(store: ObjectStore, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    code, said, _ = run(tmp_path, "scorecard", RUN, "--html", str(page))
+    code, said, _ = run(tmp_path, "run", "scorecard", RUN, "--html", str(page))
     assert (code, page.read_bytes()) == (0, b"<!doctype html>")
     assert "undecided" in said
 
@@ -104,7 +106,7 @@ def test_the_page_is_written(store: ObjectStore, tmp_path: Path) -> None:
 def test_what_is_not_there_is_named(
     store: ObjectStore, tmp_path: Path, arguments: tuple[str, ...], words: str
 ) -> None:
-    code, _, error = run(tmp_path, "scorecard", *arguments)
+    code, _, error = run(tmp_path, "run", "scorecard", *arguments)
     assert code == Exit.FAILED
     assert words in " ".join(error.split())
 

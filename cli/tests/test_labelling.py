@@ -40,7 +40,7 @@ ITEM = {
 PLACE = "/v1/projects/desk/labels"
 
 
-run = partial(review, group="labels")
+run = partial(review, group="label")
 
 
 def test_what_waits_is_listed_first() -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from tunewheel_cli import client
 from tunewheel_cli.comparison import print_comparison
 from tunewheel_cli.exits import Exit
-from tunewheel_cli.main import app
+from tunewheel_cli.frame import app
 from typer.testing import CliRunner
 
 FOUND: dict[str, Any] = {

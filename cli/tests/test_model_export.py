@@ -1,4 +1,4 @@
-"""``tunewheel export``: what the exporting process says, as output, errors and exit codes."""
+"""``tunewheel run export``: what the exporting process says, as output, errors and exit codes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tunewheel_cli import model_export
 from tunewheel_cli.commands.exporting import describe
-from tunewheel_cli.main import app
+from tunewheel_cli.frame import app
 from tunewheel_cli.model_export import NotExported, run_export
 from tunewheel_contracts.errors import TransientError
 from tunewheel_local.connection import InvalidOption
@@ -74,7 +74,7 @@ def test_the_command_prints_what_was_written(monkeypatch: pytest.MonkeyPatch, tm
         return {"directory": str(directory), "format": "gguf", "dtype": "q8_0", "parity": PARITY}
 
     monkeypatch.setattr(model_export, "export_model", export)
-    arguments = ["export", "run-1", str(tmp_path / "out"), "--format", "gguf", "--dtype", "q8_0"]
+    arguments = ["run", "export", "run-1", str(tmp_path / "out"), "--format", "gguf", "--dtype", "q8_0"]
     result = runner.invoke(app, [*arguments, "--store", "memory://"])
     assert result.exit_code == 0
     assert f"wrote gguf in q8_0 to {tmp_path / 'out'}" in result.stdout
@@ -88,13 +88,13 @@ def test_the_command_prints_what_was_written(monkeypatch: pytest.MonkeyPatch, tm
 
 def test_without_the_train_package_the_command_says_where_to_run_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_export, "PACKAGE", "tunewheel_absent")
-    result = runner.invoke(app, ["export", "run-1", "out", "--json"])
+    result = runner.invoke(app, ["run", "export", "run-1", "out", "--json"])
     assert result.exit_code == 1
     assert "install tunewheel-train[worker]" in json.loads(result.stdout)["error"]
 
 
 def test_an_unknown_format_is_a_wrong_option() -> None:
-    result = runner.invoke(app, ["export", "run-1", "out", "--format", "onnx"])
+    result = runner.invoke(app, ["run", "export", "run-1", "out", "--format", "onnx"])
     assert result.exit_code == 2
     assert "onnx" in result.stderr
 
@@ -103,7 +103,7 @@ def test_the_real_export_names_a_run_that_is_not_there(tmp_path: Path) -> None:
     store = (tmp_path / "store").as_uri()
     out = tmp_path / "out"
     done = subprocess.run(
-        [sys.executable, "-m", "tunewheel_cli.main", "export", "run-none", str(out), "--store", store],
+        [sys.executable, "-m", "tunewheel_cli.main", "run", "export", "run-none", str(out), "--store", store],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1

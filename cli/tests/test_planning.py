@@ -17,7 +17,7 @@ from tunewheel_basemodel.digest import sha256_directory
 from tunewheel_basemodel.tiny import tiny_tokenizer
 from tunewheel_cli.datasets import statistics
 from tunewheel_cli.datasets.statistics import count_tokens, estimate_tokens
-from tunewheel_cli.main import app
+from tunewheel_cli.frame import app
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest, TokenizerUse
 from tunewheel_contracts.formats.run import RunManifest
@@ -138,7 +138,7 @@ def test_the_table_is_for_people() -> None:
                        "--knowledge-changes", "daily", "--consistency", "high")  # fmt: skip
     assert code == 0
     assert out.startswith("hybrid: ")
-    assert "tunewheel scorecard RUN" in " ".join(out.split())
+    assert "tunewheel run scorecard RUN" in " ".join(out.split())
     assert "Prices are assumed as of 20" in " ".join(out.split())
     assert "Whether to fine-tune at all" not in out, "it was asked and answered"
 
@@ -367,7 +367,7 @@ def test_of_many_examples_some_stand_for_all_and_the_longest_is_found(
 
 COUNTING = """
 import json, sys
-from tunewheel_cli.main import app
+from tunewheel_cli.frame import app
 try:
     app(["plan", "--dataset", "ds-built", "--device", "l4", "--json"])
 finally:

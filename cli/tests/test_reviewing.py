@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tunewheel_cli.exits import Exit
-from tunewheel_cli.main import app
+from tunewheel_cli.frame import app
 from tunewheel_testing.http import answering
 from typer.testing import CliRunner, Result
 

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from tunewheel_cli.main import app
+from tunewheel_cli.frame import app
 from tunewheel_cli.run_controls import last_failure, make_control
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.training import TrainAction, TrainFailed, TrainStarted
@@ -32,7 +32,7 @@ def test_a_command_to_a_run_that_no_event_names_is_sent_and_says_so(
     monkeypatch.setattr("tunewheel_cli.reading.require_project", answer)
     monkeypatch.setattr("tunewheel_cli.run_controls.control", answer)
     monkeypatch.setattr("tunewheel_cli.run_controls.unheard_of", heard)
-    command = ["train", "pause", "run-1", "--project", "p", "--bootstrap-servers", "127.0.0.1:9"]
+    command = ["run", "pause", "run-1", "--project", "p", "--bootstrap-servers", "127.0.0.1:9"]
     said = CliRunner().invoke(app, command)
     assert said.exit_code == 0, said.output
     assert said.stdout.startswith("pause asked of run-1\n")

@@ -1,4 +1,4 @@
-"""What `tunewheel declare` says of a changed spec."""
+"""What `tunewheel project declare` says of a changed spec."""
 
 from __future__ import annotations
 

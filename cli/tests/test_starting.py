@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tunewheel_cli.main import app
+from tunewheel_cli.frame import app
 from tunewheel_local import leash
 from tunewheel_local.launch import Wheel
 from tunewheel_local.run_state import RunState, started

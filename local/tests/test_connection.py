@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import typer
 from pydantic import SecretStr
-from tunewheel_cli.main import app as main
+from tunewheel_cli.frame import app as main
 from tunewheel_cli.reach import Reach, reaching
 from tunewheel_contracts.errors import TunewheelError
 from tunewheel_local.connection import Connection, InvalidOption, NoWheel, as_environment
@@ -77,16 +77,16 @@ def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 COMMANDS = (
-    ("declare", "examples/helpdesk/project.yaml"),
+    ("project", "declare", "examples/helpdesk/project.yaml"),
     ("publish", "x.jsonl", "-p", "desk"),
-    ("build", "-p", "desk"),
+    ("dataset", "build", "-p", "desk"),
     ("forget", "-p", "desk", "--requested-by", "privacy", "--customer", "C-7", "--yes"),
     ("withdraw", "a.md", "-p", "desk"),
     ("project", "remove", "desk", "--yes"),
     ("model", "promote", "desk", "desk-1", "--reason", "better"),
-    ("topics", "--apply"),
+    ("admin", "topics", "--apply"),
     ("status",),
-    ("labels", "list", "-p", "desk"),
+    ("label", "list", "-p", "desk"),
     ("ask", "Hello?", "-p", "desk"),
 )
 

@@ -111,7 +111,7 @@ def console_models(log: RandomLog, events: Events) -> Iterator[str]:
 
 
 def command_models(log: RandomLog, events: Events) -> Iterator[str]:
-    """The models' stages in ``tunewheel models``."""
+    """The models' stages in ``tunewheel model list``."""
     of_models = [event for event in events if event.data.type in _MODEL_TOPICS]
     stages = {one.registration.model_id: one.stage for one in fold_models(of_models)}
     for model, stage in log.stages.items():

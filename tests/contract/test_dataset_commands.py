@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from tunewheel_cli.main import app
+from tunewheel_cli.frame import app
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.data import RecordIngested, RecordKind, Trust
 from tunewheel_contracts.formats.dataset import ChatExample, ChatMessage, DatasetManifest, PreferencePair

@@ -93,7 +93,7 @@ def test_the_command_makes_the_topics_of_an_empty_kafka(built: Build, tmp_path: 
         told = {"TUNEWHEEL_BOOTSTRAP_SERVERS": broker.bootstrap_servers}
         with container(image, tmp_path / "volume") as made:
             for _ in range(2):
-                code, said = made.run(told, [*image.config["Cmd"], "topics", "--apply"])
+                code, said = made.run(told, [*image.config["Cmd"], "admin", "topics", "--apply"])
                 assert code == 0, said
                 assert "topics are in order" in said
     finally:

@@ -1,7 +1,7 @@
 """A real broker that lets nobody in unknown: mTLS, SCRAM, PLAIN and OAUTHBEARER, and Kafka's own authorizer.
 
 Its listener ``PLAINTEXT`` is the operator's: who comes there is a super user. Everybody else is called
-``tunewheel-<name>``, whichever way they come, and may do what ``tunewheel topics acls`` prints.
+``tunewheel-<name>``, whichever way they come, and may do what ``tunewheel admin acls`` prints.
 """
 
 from __future__ import annotations
@@ -262,7 +262,7 @@ def secured_kafka(root: Path, names: Iterable[str]) -> Iterator[SecuredKafka]:
 
 
 async def allow(options: dict[str, Any], acls: Iterable[dict[str, Any]]) -> None:
-    """Make ACLs as the super user; ``acls`` are what ``tunewheel topics acls --json`` prints."""
+    """Make ACLs as the super user; ``acls`` are what ``tunewheel admin acls --json`` prints."""
 
     class CreateAcls(CreateAclsRequest):
         def __init__(self) -> None:

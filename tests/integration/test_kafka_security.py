@@ -1,4 +1,4 @@
-"""A Kafka that knows everybody and allows each what ``tunewheel topics acls`` prints: mTLS, SCRAM, tokens."""
+"""A Kafka that knows everybody and allows each what ``tunewheel admin acls`` prints: mTLS, SCRAM, tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from starlette.applications import Starlette
 from structlog.testing import capture_logs
 from tunewheel_cli.acls import PRINCIPALS, SERVICES, least_acls
-from tunewheel_cli.main import app
+from tunewheel_cli.frame import app
 from tunewheel_contracts import topics
 from tunewheel_contracts.erasures import HOLDERS
 from tunewheel_contracts.event import Envelope, KafkaRecord, new_event
@@ -58,7 +58,7 @@ def options_of(settings: dict[str, Any]) -> dict[str, Any]:
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
     """The broker with the printed ACLs; its topics are made, and mended, by whom they allow to."""
     root = tmp_path_factory.mktemp("secured")
-    code, printed, _ = cli({}, "topics", "acls", "--json")
+    code, printed, _ = cli({}, "admin", "acls", "--json")
     assert code == 0
     try:
         with secured_kafka(root, PRINCIPALS) as broker:
@@ -285,7 +285,7 @@ def test_who_has_no_rights_is_told_so(secured: SecuredKafka, tmp_path: Path) -> 
     ):
         code, out, err = cli(nobody, *command)
         assert (code, out) == (7, ""), command
-        assert "grant its principal the rights that `tunewheel topics acls` prints" in err
+        assert "grant its principal the rights that `tunewheel admin acls` prints" in err
 
 
 def guest(name: str, settings: dict[str, Any]) -> tuple[Service, set[str]]:

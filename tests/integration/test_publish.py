@@ -108,7 +108,9 @@ async def test_an_unknown_project_is_refused_with_those_that_are(kafka: str, pro
     assert first.id == again.id
     declared = await on_log(kafka, PROJECT_DECLARED, project)
     assert {type(e.data) for e in declared} == {ProjectDeclared}
-    with pytest.raises(UnknownProject, match=f"'nobody' is not declared .*{project}.*tunewheel declare"):
+    with pytest.raises(
+        UnknownProject, match=f"'nobody' is not declared .*{project}.*tunewheel project declare"
+    ):
         await require_project(options(kafka), "nobody")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tunewheel_cli.main import app
+from tunewheel_cli.frame import app
 from tunewheel_cli.model_commands import Answer, command
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event

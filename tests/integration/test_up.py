@@ -84,13 +84,13 @@ def test_a_wheel_is_started_asked_crashed_stopped_killed_and_found_again(shell: 
     all_are_ready(shell)
     callers_are_known_and_the_command_line_is_one_of_them(shell, told)
     a_crash_is_mended(shell)
-    key = shell.run("key")["key"]
+    key = shell.run("key", "show")["key"]
     it_stops_in_order(shell)
 
     again = up(shell, "registry")
     assert again["services"]["broker"]["state"] == "ready"
-    assert shell.run("topics")["in_order"], "the second up finds the data of the first"
-    assert shell.run("key")["key"] == key, "and its key"
+    assert shell.run("admin", "topics")["in_order"], "the second up finds the data of the first"
+    assert shell.run("key", "show")["key"] == key, "and its key"
 
     everything_dies_with_a_killed_supervisor(shell)
     assert up(shell)["services"]["broker"]["state"] == "ready", "what it left behind is in nobody's way"
@@ -107,14 +107,14 @@ def all_are_ready(shell: Shell) -> None:
     with urlopen(f"{services['ingest']['health_url']}/health/ready") as answer:
         assert json.load(answer)["ready"] is True
     assert "already runs here" in shell.run("up", "--only", "broker", code=1)["error"]
-    assert shell.run("topics")["in_order"]
+    assert shell.run("admin", "topics")["in_order"]
 
 
 def callers_are_known_and_the_command_line_is_one_of_them(shell: Shell, told: str) -> None:
     services = shell.state.services
     models = f"{services['registry']['url']}/v1/projects"
     assert status(models) == status(models, "tw-nobody's") == 401
-    key = shell.run("key")["key"]
+    key = shell.run("key", "show")["key"]
     assert status(models, key) == 200
 
     link = next(word for word in told.split() if word.startswith(f"{services['console']['url']}/login?link="))
@@ -127,9 +127,9 @@ def callers_are_known_and_the_command_line_is_one_of_them(shell: Shell, told: st
     with browser.open(fresh) as page:
         assert (page.status, urlsplit(page.url).path) == (200, "/")
 
-    reader = shell.run("keys", "add", "reader", "--role", "viewer")["key"]
+    reader = shell.run("key", "add", "reader", "--role", "viewer")["key"]
     wait_for(lambda: status(models, reader) == 200)
-    shell.run("keys", "revoke", "reader")
+    shell.run("key", "revoke", "reader")
     wait_for(lambda: status(models, reader) == 401)
     shell.env["TUNEWHEEL_API_KEY"] = reader
     assert "this API key is unknown" in shell.run("login", code=7)["error"]

@@ -71,7 +71,7 @@ def test_an_alarm_shows_what_waits_and_what_a_person_does(story: Desk) -> None:
         "curate: waits for labels: alarm-1f (novelty): 3 of 20 labels near the cluster; the clock ends that "
         "at 2026-03-02 09:00 UTC; 37.50 of 50 dollars are left this month"
     )
-    assert "tunewheel labels list" in told["to do"]
+    assert "tunewheel label list" in told["to do"]
     story.say("drift.resolved", alarm_id="alarm-1f")
     assert story.told() == {}, "the decision was about an alarm that is over"
 

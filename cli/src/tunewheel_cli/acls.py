@@ -46,7 +46,7 @@ PRINCIPALS = {
     **{service: f"the service {service}" for service in SERVICES},
     "cli": "people who declare, publish, build, steer and look by `tunewheel`",
     "viewer": "people who only look: status, models, watch, dead-letters, lineage",
-    "topics": "whoever runs `tunewheel topics --apply`, or `up` with --bootstrap-servers",
+    "topics": "whoever runs `tunewheel admin topics --apply`, or `up` with --bootstrap-servers",
 }
 """By principal, who it is."""
 

@@ -113,7 +113,7 @@ async def read_page(store: ObjectStore, judged: Judged) -> bytes:
     if page is None:
         raise UnknownEvaluation(
             f"run: {judged.plan.run_id} has a scorecard and no page: an earlier release judged it; judge it "
-            "again with `tunewheel eval`"
+            "again with `tunewheel run evaluate`"
         )
     return page
 

@@ -12,7 +12,7 @@ import typer
 import typer.main
 from typer.core import TyperGroup
 
-from tunewheel_cli.table import BY_WORDS, HELP, NOUNS, Entry, below, renewed, root_help
+from tunewheel_cli.table import BY_WORDS, HELP, NOUNS, Entry, below, explained, renewed
 
 
 class Group(TyperGroup):
@@ -36,9 +36,8 @@ class Group(TyperGroup):
             )
         return None
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(below(self.words).items()))
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        formatter.write(f"{explained([*self.words.split(), '--help'])}\n")
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
         from typer.core import CompletionItem
@@ -54,9 +53,6 @@ class Group(TyperGroup):
 class Root(Group):
     """The command itself: tells its errors as JSON under --json, and takes the spellings of the release
     before."""
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        formatter.write(root_help() + "\n")
 
     def main(
         self, args: Sequence[str] | None = None, *others: Any, standalone_mode: bool = True, **extra: Any

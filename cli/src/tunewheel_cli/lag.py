@@ -88,7 +88,7 @@ async def read_lag(options: Mapping[str, Any]) -> list[GroupLag]:
             raise TopicsMissing(
                 "--topic-prefix: this Kafka has no topic of Tunewheel under the prefix "
                 f"{_prefix(options)!r}; name the installation's prefix, or make topics with "
-                "`tunewheel topics --apply`"
+                "`tunewheel admin topics --apply`"
             )
         listed = {group[0] for group in await admin.list_consumer_groups()}
         groups = await describe_groups(admin, sorted(listed | wanted.keys()))

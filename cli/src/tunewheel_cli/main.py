@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import sys
 
-from tunewheel_cli.table import root_help
+from tunewheel_cli.table import explained
 
 
 def app() -> None:
-    """Run the command. The root's help and the version need no library, so none is imported for them."""
-    words = sys.argv[1:]
-    if words in ([], ["--help"]) and "_TUNEWHEEL_COMPLETE" not in os.environ:
-        print(root_help())
+    """Run the command. Help on which command there is needs no library, so none is imported for it."""
+    told = None if "_TUNEWHEEL_COMPLETE" in os.environ else explained(sys.argv[1:])
+    if told is not None:
+        print(told)
         return
     from tunewheel_cli.frame import app as tunewheel
 

@@ -73,7 +73,7 @@ def meant(desired: ServingDesired | None, name: str) -> str:
     else:
         found = desired.desired.model_id(name) if desired else None
     if found is None:
-        raise InvalidOption(f"model: there is no {name} now; name one by its id (`tunewheel models`)")
+        raise InvalidOption(f"model: there is no {name} now; name one by its id (`tunewheel model list`)")
     return found
 
 

@@ -1,4 +1,4 @@
-"""``tunewheel export``: runs the train package's export in a separate process, so that only that loads
+"""``tunewheel run export``: runs the train package's export in a separate process, so that only that loads
 torch."""
 
 from __future__ import annotations

@@ -120,7 +120,8 @@ async def require_project(options: Mapping[str, Any], project: str) -> ProjectDe
     if project not in declared:
         others = f" (declared: {', '.join(sorted(declared))})" if declared else ""
         raise UnknownProject(
-            f"project: {project!r} is not declared{others}; run `tunewheel declare project.yaml` first"
+            f"project: {project!r} is not declared{others}; "
+            "run `tunewheel project declare project.yaml` first"
         )
     return declared[project]
 

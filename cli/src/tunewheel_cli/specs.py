@@ -111,7 +111,7 @@ def untold_change(before: ProjectSpec | None, after: ProjectSpec) -> str | None:
         return None
     return (
         f"{' and '.join(changed)} changed: models that were judged serve as they were judged until a version "
-        "that is built from now on is promoted; `tunewheel build` asks for one"
+        "that is built from now on is promoted; `tunewheel dataset build` asks for one"
     )
 
 

@@ -1,6 +1,6 @@
 """The commands in one table: words, one line of help, the function, and the panel that lists them.
 
-Nothing is imported here, so that ``tunewheel --help`` costs no more than Python's start.
+Nothing is imported here, so that help costs no more than Python's start.
 """
 
 from __future__ import annotations
@@ -115,7 +115,9 @@ RENAMED = {
     "topics acls": "admin acls",
     "train": "run",
 }
-"""By a command's spelling of the release before, its spelling now. ``key`` alone printed the wheel's key."""
+"""By a command's spelling of the release before, its spelling now."""
+RENAMED_ALONE = {"key": "key show"}
+"""The same where no verb follows."""
 
 BY_WORDS = {entry.words: entry for entries in PANELS.values() for entry in entries}
 
@@ -132,26 +134,40 @@ def below(prefix: str) -> dict[str, str]:
     return found
 
 
-def root_help() -> str:
-    """Return the help of ``tunewheel`` alone: its panels with one line for each noun and each verb."""
+def explained(words: list[str]) -> str | None:
+    """Return the help of ``tunewheel`` alone, or of a noun; None: ``words`` do not ask for it."""
+    named = words[:-1] if words[-1:] == ["--help"] else words
+    if not named:
+        return _root_help()
+    noun = " ".join(named)
+    if noun not in NOUNS or (RENAMED_ALONE.get(noun) and named == words):
+        return None
+    verbs = below(noun)
+    width = max(map(len, verbs))
+    listed = [f"  {verb:{width}}  {text}" for verb, text in verbs.items()]
+    usage = f"Usage: tunewheel {noun} COMMAND [ARGS]..."
+    return "\n".join([usage, "", f"  {NOUNS[noun]}.", "", "Commands:", *listed])
+
+
+def _root_help() -> str:
+    """Return the panels, with one line for each noun and each verb."""
     lines = ["Usage: tunewheel [--version] COMMAND [ARGS]...", "", f"  {HELP}"]
-    words, panels = below(""), {}
+    listed = below("")
+    width = max(map(len, listed))
     for panel, entries in PANELS.items():
-        panels[panel] = dict.fromkeys(entry.words.split()[0] for entry in entries)
-    width = max(map(len, words))
-    for panel, names in panels.items():
         lines += ["", f"{panel}:"]
-        for name in names:
+        for name in dict.fromkeys(entry.words.split()[0] for entry in entries):
             verbs = ", ".join(below(name))
-            lines.append(f"  {name:{width}}  {words[name]}" + (f": {verbs}" if verbs else ""))
+            lines.append(f"  {name:{width}}  {listed[name]}" + (f": {verbs}" if verbs else ""))
     return "\n".join([*lines, "", "`tunewheel COMMAND --help` explains a command.", "", *_folded(EPILOG)])
 
 
 def renewed(words: list[str]) -> tuple[list[str], str | None]:
     """Return ``words`` with a command's earlier spelling replaced, and the present one; None: it is no
     earlier spelling."""
-    if words[:1] == ["key"] and "--help" not in words and all(word.startswith("-") for word in words[1:]):
-        return ["key", "show", *words[1:]], "key show"
+    alone = RENAMED_ALONE.get(words[0]) if words else None
+    if alone is not None and "--help" not in words and all(word.startswith("-") for word in words[1:]):
+        return [*alone.split(), *words[1:]], alone
     for count in (2, 1):
         now = RENAMED.get(" ".join(words[:count]))
         if now is not None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tunewheel_runtime.identity.keys import ApiKey, KeyFile
 
 HEADER = (
-    "# API keys: a hash for each, and what the key may do. `tunewheel keys add`, `rotate` and `revoke`\n"
+    "# API keys: a hash for each, and what the key may do. `tunewheel key add`, `rotate` and `revoke`\n"
     "# change this file; services read it anew within seconds. A change keeps the comment at the top, no\n"
     "# other.\n"
 )
@@ -57,7 +57,7 @@ def read(path: Path) -> KeyFile:
 
     if not path.exists():
         raise InvalidOption(
-            f"--file: there is no {path}; `tunewheel up` makes the wheel's own, `tunewheel keys add` another"
+            f"--file: there is no {path}; `tunewheel up` makes the wheel's own, `tunewheel key add` another"
         )
     file = read_key_file(path)
     ring_of(file, path)
@@ -83,7 +83,7 @@ def add(
 
     def edit(file: KeyFile) -> KeyFile:
         if name in file.keys:
-            raise InvalidOption(f"NAME: {name!r} has a key already; `tunewheel keys rotate` changes it")
+            raise InvalidOption(f"NAME: {name!r} has a key already; `tunewheel key rotate` changes it")
         for group in groups:
             if group not in file.groups:
                 raise InvalidOption(f"--group: {group!r} is no group of {path}; {_choose(file.groups)}")

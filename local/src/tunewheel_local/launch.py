@@ -39,8 +39,8 @@ class TopicsDiffer(TunewheelError):
         lines = "\n".join(f"  {difference}" for difference in report.differences)
         super().__init__(
             f"topics: {len(report.differences)} settings are not what the specs say:\n{lines}\n"
-            "look with `tunewheel topics`, alter them with `tunewheel topics --apply`, or, if they are meant "
-            "to be so, start with --keep-topics"
+            "look with `tunewheel admin topics`, alter them with `tunewheel admin topics --apply`, or, if "
+            "they are meant to be so, start with --keep-topics"
         )
         self.report = report
 

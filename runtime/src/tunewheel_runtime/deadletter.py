@@ -223,7 +223,7 @@ class Flood:
             self._reported.add(stream)
             text = (
                 f"{count} of the latest {among} messages of project {project!r} on {topic} were refused, the "
-                f"latest: {latest}. Correct their publisher; `tunewheel dead-letters` shows all of them"
+                f"latest: {latest}. Correct their publisher; `tunewheel dead-letter list` shows all of them"
             )
             self._warn(_named(stream), text)
         elif count <= self._limit and stream in self._reported:

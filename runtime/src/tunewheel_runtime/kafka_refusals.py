@@ -70,7 +70,7 @@ def not_allowed(error: BaseException) -> NotAllowed | None:
     what = f"use {kind} {names}" if names else "write to any topic" if kind == "cluster" else f"use a {kind}"
     return NotAllowed(
         f"Kafka does not let this client {what}: grant its principal the rights that "
-        "`tunewheel topics acls` prints"
+        "`tunewheel admin acls` prints"
     )
 
 

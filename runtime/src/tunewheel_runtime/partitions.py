@@ -75,7 +75,7 @@ def require_each(found: list[TopicPartition], names: Sequence[str]) -> list[Topi
     """
     if missing := sorted(set(names) - {tp.topic for tp in found}):
         raise TransientError(
-            f"no such topic on the broker: {', '.join(missing)}; create it (tunewheel topics)"
+            f"no such topic on the broker: {', '.join(missing)}; create it (tunewheel admin topics)"
         )
     return found
 

@@ -182,7 +182,7 @@ class LogReader:
                 text = (
                     f"partition {number} of {name} begins at offset {begin}: earlier "
                     "events were deleted from the log, so this service does not know them. The topic should "
-                    "be kept for ever: compare its settings with `tunewheel topics`"
+                    "be kept for ever: compare its settings with `tunewheel admin topics`"
                 )
                 self._warn(f"truncated {name}[{number}]", text)
 

@@ -223,7 +223,7 @@ class Desk(testing.Desk):
 
     def decided(self) -> Envelope[Any]:
         """Return what curate says of an alarm that waits for approval."""
-        return self.say("turn.decided", step="waits for approval", next_step="Run `tunewheel build`.")
+        return self.say("turn.decided", step="waits for approval", next_step="Run `tunewheel dataset build`.")
 
     def turn(self) -> list[Envelope[Any]]:
         """Return the events of a whole turn, from declaration to drift."""

@@ -115,7 +115,7 @@ async def test_why_a_turn_waits_and_what_to_do_is_on_the_page(user: User, state:
     await user.should_see("curate has decided nothing about it yet")
     state.apply(desk.decided())
     await user.should_see("decision: curate: waits for approval", retries=PATIENT)
-    await user.should_see("to do: Run `tunewheel build`.")
+    await user.should_see("to do: Run `tunewheel dataset build`.")
 
 
 async def test_news_appear_without_reloading(user: User, state: Any, desk: Any):

@@ -90,7 +90,7 @@ async def judge(
     if judged is None:
         print(
             f"no scorecard within {timeout_seconds:g} s; the request stays on the log, and eval answers it "
-            f"once it can: look with `tunewheel scorecard {run}`",
+            f"once it can: look with `tunewheel run scorecard {run}`",
             file=sys.stderr,
         )
         sys.exit(Exit.UNFINISHED)

@@ -25,7 +25,7 @@ Model = Annotated[
         help="A model's id, champion, challenger (on trial), or base (while it answers).", show_default=False
     ),
 ]
-ModelId = Annotated[str, typer.Argument(help="A model, as in `tunewheel models`.", show_default=False)]
+ModelId = Annotated[str, typer.Argument(help="A model, as in `tunewheel model list`.", show_default=False)]
 Reason = Annotated[str, typer.Option(help="Why; it is kept with the model.", show_default=False)]
 Generation = Annotated[
     int | None,

@@ -273,7 +273,7 @@ def _print(
 
 _CHECKED = (
     "Where the spec has `retrieval:`, the scorecard of each run holds this against what was measured of base "
-    "and tuned model, with passages and without: tunewheel scorecard RUN."
+    "and tuned model, with passages and without: tunewheel run scorecard RUN."
 )
 
 

@@ -51,8 +51,8 @@ def remove(
 ) -> None:
     """Take back a project's declaration: nothing of it is built, trained, watched or served any more.
 
-    What was published, built and trained stays, and `tunewheel declare` brings it back. To erase what was
-    published about a person, use `tunewheel forget` first.
+    What was published, built and trained stays, and `tunewheel project declare` brings it back. To erase what
+    was published about a person, use `tunewheel forget` first.
     """
     from tunewheel_cli.specs import remove as take_back
 
@@ -62,7 +62,8 @@ def remove(
         typer.confirm(f"Stop building, training, watching and serving {project}?", abort=True)
     asyncio.run(take_back(project, options))
     reach.show(
-        {"project": project, "removed": True}, f"removed {project}; `tunewheel declare` brings it back"
+        {"project": project, "removed": True},
+        f"removed {project}; `tunewheel project declare` brings it back",
     )
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 LAST_CHARACTERS = 100
-"""Of a project's last event: a verdict's reasons would fill the screen; `tunewheel scorecard` tells them."""
+"""Of a project's last event: a verdict's reasons would fill the screen; a scorecard tells them."""
 
 
 def print_status(wheel: RunState | None, report: WheelReport) -> None:
@@ -39,7 +39,7 @@ def print_status(wheel: RunState | None, report: WheelReport) -> None:
     _print_groups(console, report)
     if report.refused:
         counts = ", ".join(f"{name} {count:,}" for name, count in report.refused.items())
-        console.print(f"[yellow]refused:[/] {escape(counts)} (see `tunewheel dead-letters`)")
+        console.print(f"[yellow]refused:[/] {escape(counts)} (see `tunewheel dead-letter list`)")
     console.print(_projects(report.projects) if report.projects else "no project is declared")
     for project in report.projects.values():
         _print_turns(console, project)
@@ -60,7 +60,7 @@ def _print_groups(console: Console, report: WheelReport) -> None:
     if hidden := report.hidden_groups:
         console.print(
             f"[yellow]not shown:[/] this client may not see the groups {escape(', '.join(hidden))}; "
-            "grant its principal the rights that `tunewheel topics acls viewer` prints"
+            "grant its principal the rights that `tunewheel admin acls viewer` prints"
         )
     if silent := report.silent_services:
         console.print(

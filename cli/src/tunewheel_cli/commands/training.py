@@ -10,7 +10,6 @@ from tunewheel_contracts.events.training import TrainAction
 from tunewheel_cli.exits import print_json
 from tunewheel_cli.reach import Project, Reach, Request, reaching
 
-
 RunId = Annotated[str, typer.Argument(help="As train.started names it.")]
 
 

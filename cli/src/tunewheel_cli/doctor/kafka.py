@@ -146,7 +146,9 @@ def rights_findings(
             )
         if missing := len(wanted) - len(acls):
             text = f"{missing} topics do not exist yet, and what {name} may do with them is not known"
-            found.append(unknown("rights", text, "run `tunewheel topics --apply`, then the doctor again"))
+            found.append(
+                unknown("rights", text, "run `tunewheel admin topics --apply`, then the doctor again")
+            )
         if not (lacks or not_told or missing):
             found.append(
                 fine("rights", f"this client may do what {name} must, on {len(acls)} topics and groups")
@@ -159,7 +161,7 @@ def _lacking(name: str, lacks: Mapping[tuple[str, str], list[str]]) -> Iterator[
         text = (
             f"{name} must be allowed {operation} on the {kind}s {listed(resources)}, and this client is not"
         )
-        yield wrong("rights", text, f"run what `tunewheel topics acls {name} --commands` prints")
+        yield wrong("rights", text, f"run what `tunewheel admin acls {name} --commands` prints")
 
 
 def _exists(acl: Acl, cluster: Cluster) -> bool:

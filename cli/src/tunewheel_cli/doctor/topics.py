@@ -11,7 +11,7 @@ from tunewheel_local.topics import PARTITIONS, REPLICAS, Topic, compare, wanted_
 from tunewheel_cli.doctor.findings import Finding, fine, listed, unknown, wrong
 
 MIN_IN_SYNC = "min.insync.replicas"
-_APPLY = "`tunewheel topics --apply`, as a principal with the rights of `topics`"
+_APPLY = "`tunewheel admin topics --apply`, as a principal with the rights of `topics`"
 
 Configs = Mapping[str, Mapping[str, str]]
 """Settings by topic."""
@@ -32,7 +32,7 @@ def topic_findings(cluster: Cluster, configs: Configs | None, *, prefix: str = "
     wanted = [topic for topic in wanted_topics() if topic.name in visible]
     found = list(_unlike_their_specs(wanted, visible, configs, prefix))
     if configs is None:
-        fix = "run `tunewheel topics` as a principal with the rights of `topics`"
+        fix = "run `tunewheel admin topics` as a principal with the rights of `topics`"
         found.append(unknown("topics", "this client may not read their settings", fix))
     elif not found:
         found.append(fine("topics", f"{len(wanted)} exist, with the settings of their specs"))

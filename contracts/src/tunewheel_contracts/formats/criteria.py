@@ -35,7 +35,7 @@ class Criterion(Strict):
     """
 
     metric: str
-    """Name of a metric. ``tunewheel declare`` refuses a name that eval does not know."""
+    """Name of a metric. ``tunewheel project declare`` refuses a name that eval does not know."""
     minimum: FiniteFloat | None = None
     maximum: FiniteFloat | None = None
     over_base: FiniteFloat | None = None

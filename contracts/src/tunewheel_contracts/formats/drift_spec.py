@@ -44,7 +44,8 @@ class TurnPolicy(Strict):
     cooldown_seconds: NonNegative = 3600.0
     """Least time between the end of a turn that drift began and the start of the next one."""
     approval: bool = False
-    """true: a turn that is due waits until a person begins it, with `tunewheel build` or in the console."""
+    """true: a turn that is due waits until a person begins it, with `tunewheel dataset build` or in the
+    console."""
     budget: TurnBudget = TurnBudget()
 
 

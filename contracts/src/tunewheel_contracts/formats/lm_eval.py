@@ -19,8 +19,8 @@ class LmEvalTask(Strict):
     path: RelativePath
     """The folder below ``benchmarks/`` in the object store that holds the YAML and its data."""
     sha256: Sha256
-    """Hash of the YAML's content and the data, as ``tunewheel lm-eval FOLDER`` prints it. Through it both are
-    part of the criteria's hash."""
+    """Hash of the YAML's content and the data, as ``tunewheel admin lm-eval FOLDER`` prints it. Through it
+    both are part of the criteria's hash."""
     limit: PositiveInt | None = None
     """Use only this many questions, from the first; null: all."""
     chat_template: bool = False

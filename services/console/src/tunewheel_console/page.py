@@ -132,7 +132,7 @@ class Page:
             self._cards.pop(name).delete()
         projects = [one for one in self._state.projects.values() if visible is None or one.name in visible]
         self._empty.set_text(
-            "No project is declared yet: tunewheel declare project.yaml"
+            "No project is declared yet: tunewheel project declare project.yaml"
             if visible is None
             else f"None of the projects that you may read is declared yet: {', '.join(sorted(visible))}"
         )

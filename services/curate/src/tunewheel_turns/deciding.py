@@ -158,7 +158,7 @@ def over_budget(state: State, now: datetime) -> str | None:
         if limit is not None and so_far + more > limit:
             return (
                 f"budget spent: {so_far:.2f} of {limit:g} {name} this month, the next run takes about "
-                f"{more:.2f}; raise drift.turns.budget.{name}, or run `tunewheel build`"
+                f"{more:.2f}; raise drift.turns.budget.{name}, or run `tunewheel dataset build`"
             )
     return None
 
@@ -176,7 +176,9 @@ def _gated(state: State, ready: Sequence[Alarm], now: datetime) -> Decision:
     if (spent := over_budget(state, now)) is not None:
         return Decision(Step.BUDGET, spent, names, next_month(now))
     if policy.approval:
-        return Decision(Step.APPROVAL, "run `tunewheel build`, or ask for a version in the console", names)
+        return Decision(
+            Step.APPROVAL, "run `tunewheel dataset build`, or ask for a version in the console", names
+        )
     first, evidence = ready[0], "; ".join(_reason(state, alarm) for alarm in ready)
     tried = state.turns_for(first)
     request = f"{first.name} again, after {tried[-1].request.id}" if tried else first.name
@@ -247,7 +249,7 @@ def _missing(state: State, alarms: Sequence[Alarm]) -> Decision:
     told = "; ".join(_reason(state, alarm) for alarm in alarms)
     remedy = (
         "change what is trained (base_model, task, dataset, train, evaluation.lm_eval, retrieval.training), "
-        "publish other records, or run `tunewheel build` to try the same again"
+        "publish other records, or run `tunewheel dataset build` to try the same again"
     )
     return Decision(Step.TRIED, f"{told}; {remedy}", _names(alarms))
 

@@ -26,11 +26,11 @@ from tunewheel_turns.deciding import (
 from tunewheel_turns.facts import TurnFacts
 from tunewheel_turns.state import Alarm, State
 
-BUILD = "`tunewheel build --project {project}`"
+BUILD = "`tunewheel dataset build --project {project}`"
 NEXT_STEPS = {
     Step.INVESTIGATE: f"Look at what the alarm is about, then update documents or the spec; {BUILD} asks for "
     "a version.",
-    Step.LABELS: "Answer the questions that wait: `tunewheel labels list --project {project}`, or the "
+    Step.LABELS: "Answer the questions that wait: `tunewheel label list --project {project}`, or the "
     "console's page Labels.",
     Step.TRIED: f"Change the spec or publish other records; {BUILD} tries the same again.",
     Step.BUDGET: f"Raise `drift.turns.budget` in the spec, or run {BUILD}.",

@@ -194,7 +194,7 @@ async def test_the_same_records_are_tried_again_after_a_bad_end_when_somebody_as
     unasked = await bench.build(spec(), "two", rows, BuildReason.QUIET)
     assert unasked.reasons == (
         f"records: nothing changed since {first.dataset_id}, which failed in training (it diverged); publish "
-        "new records or change the spec, or try the same again with `tunewheel build --project shop`",
+        "new records or change the spec, or try the same again with `tunewheel dataset build --project shop`",
     )
     again = await bench.build(spec(), "three", rows, reason)
     assert isinstance(again, DatasetVersioned)

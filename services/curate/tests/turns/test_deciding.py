@@ -195,7 +195,7 @@ def test_an_alarm_is_tried_again_where_the_same_records_are_trained_otherwise(lo
         desk.spec = edited(desk.spec, part, edit)
         refused = desk.decide()
         assert refused.step is Step.TRIED, f"an edit of {part} trains the same again"
-    assert "run `tunewheel build`" in refused.evidence
+    assert "run `tunewheel dataset build`" in refused.evidence
     desk.spec = edited(desk.spec, "train", {"epochs": 3})
     assert desk.decide().step is Step.TURN
     end_badly(desk, desk.begin(), end, "ds-2")
@@ -303,7 +303,7 @@ def test_a_person_who_asks_takes_the_alarms_along(log: Make) -> None:
     desk.alarm()
     waiting = desk.decide()
     assert waiting.step is Step.APPROVAL
-    assert "tunewheel build" in waiting.evidence
+    assert "tunewheel dataset build" in waiting.evidence
     desk.ask(BuildReason.COMMAND, alarm_ids=waiting.alarms)
     assert desk.decide().step is Step.IN_FLIGHT
 

@@ -41,7 +41,7 @@ def test_approval_names_its_command_and_the_months_budget_is_told_beside(log: Ma
     desk.alarm()
     waits = told(desk)
     assert waits.step == "waits for approval"
-    assert "`tunewheel build --project shop`" in waits.next_step
+    assert "`tunewheel dataset build --project shop`" in waits.next_step
     assert (waits.spent, waits.limits) == ({"gpu_hours": 0.5}, {"gpu_hours": 2.0})
 
 

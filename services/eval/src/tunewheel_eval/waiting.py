@@ -65,7 +65,8 @@ class Turns:
 
 
 def _given_up(away: PassagesAway) -> str:
-    return f"was waited for too long ({away}); mend that, and have the run judged again: tunewheel eval RUN"
+    advice = "mend that, and have the run judged again: tunewheel run evaluate RUN"
+    return f"was waited for too long ({away}); {advice}"
 
 
 async def _may_be_back(away: PassagesAway) -> bool:

@@ -76,5 +76,5 @@ def made(record: RecordIngested | None, cause: Envelope[Any]) -> Made:
 async def require_project(projects: View[ProjectDeclared], project: str) -> None:
     """Raise ``InvalidEvent`` unless ``project`` is declared. The log is read to its end before raising."""
     if await projects.fresh(project) is None:
-        reason = f"{project!r} is not declared; run 'tunewheel declare project.yaml' first"
+        reason = f"{project!r} is not declared; run 'tunewheel project declare project.yaml' first"
         raise InvalidEvent(field="project", reason=reason)

@@ -112,7 +112,7 @@ def make_api(ledger: Ledger, known_spec: KnownSpec) -> FastAPI:
         state, spec = _state(ledger, project), known_spec(project)
         desired = desired_state(state, spec) if spec else None
         if desired is None:
-            raise HTTPException(404, f"project: {project!r} is not declared; run `tunewheel declare`")
+            raise HTTPException(404, f"project: {project!r} is not declared; run `tunewheel project declare`")
         return desired
 
     @api.get("/v1/models/{model_id}")

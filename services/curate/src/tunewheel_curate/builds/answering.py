@@ -226,7 +226,7 @@ class Answering:
             return None
         return (
             f"records: nothing changed since {name}, which {failure}; publish new records or change the "
-            f"spec, or try the same again with `tunewheel build --project {event.project}`"
+            f"spec, or try the same again with `tunewheel dataset build --project {event.project}`"
         )
 
     def _rejected(

@@ -1,6 +1,6 @@
 """Exports a run's model: ``python -m tunewheel_train.exporting.export RUN_ID DIRECTORY``.
 
-``tunewheel export`` calls this. It reads the store of the train service (``TUNEWHEEL_STORE_URL``). The
+``tunewheel run export`` calls this. It reads the store of the train service (``TUNEWHEEL_STORE_URL``). The
 written files are read back and compared with the trained model on 20 prompts of the training examples. They
 get their final name only if both agree (``merging.py``). Standard output is JSON Lines: ``{"step", "done",
 "of"}`` for progress, then ``{"directory", "format", "dtype", "parity"}``. Exit codes: 0 written, 1 refused or

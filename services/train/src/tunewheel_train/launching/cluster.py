@@ -134,13 +134,13 @@ class ClusterTrainings:
             return None
         if state is None or state.failure is not None or state.complete:
             how = "was deleted" if state is None else f"ended: {state.failure or 'without an outcome'}"
-            reason = f"its Job {launch.name} {how}; see its pods' logs, then `tunewheel train resume` goes on"
+            reason = f"its Job {launch.name} {how}; see its pods' logs, then `tunewheel run resume` goes on"
             return await launch.end(self._store, await self._failed(launch, reason))
         wanted = self._command(launch.event.data)
         cancelled = watched.cancelled_for(wanted)
         # a run that has begun reports its cancellation itself, unless its first pod is missing
         if cancelled is not None and (not state.begun or cancelled >= self._patience):
-            reason = "was cancelled; `tunewheel train resume` trains it after all"
+            reason = "was cancelled; `tunewheel run resume` trains it after all"
             outcome = await launch.end(self._store, await self._failed(launch, reason))
             await self._launcher.pause(launch.name, paused=True)
             return outcome

@@ -146,7 +146,7 @@ class Attempt:
         self._demand_newest()
         if self._controls.latest(*named) is TrainAction.CANCEL:
             raise RunFailed(
-                field="(run)", reason="was cancelled; `tunewheel train resume` trains it after all",
+                field="(run)", reason="was cancelled; `tunewheel run resume` trains it after all",
                 step=self.teller.step, total_steps=self.teller.total_steps,
             )  # fmt: skip
 
@@ -165,7 +165,7 @@ class Attempt:
         if newer is not None:
             raise RunFailed(
                 field="(run)",
-                reason=f"was not begun before {newer} superseded its version; `tunewheel train resume` "
+                reason=f"was not begun before {newer} superseded its version; `tunewheel run resume` "
                 "trains it after all",
                 superseded_by=newer,
             )
