@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 # Where the machine has no uv, one is put beside the checkout's environment: the system's Python stays as it is.
 UV ?= $(shell command -v uv || echo .uv/bin/uv)
 WITH_UV = $(UV) --version >/dev/null 2>&1 || { python3 -m venv .uv && .uv/bin/python -m pip install --quiet 'uv>=0.9'; }
-PACKAGES := contracts wheel runtime basemodel generation outputs redaction embedding retrieval planner local cli demo $(sort $(wildcard services/*))
+PACKAGES := contracts client wheel runtime basemodel generation outputs redaction embedding retrieval planner local cli demo $(sort $(wildcard services/*))
 # Four tests at a time on two cores, file by file: many of them wait for Kafka or for a model.
 WORKERS ?= 4
 # In conftest.py's order, not by the number of tests: the longest files have the fewest.
@@ -110,6 +110,7 @@ lint: install ## ruff, pyright, import rules, the Dockerfile, and what is genera
 	$(BIN)/lint-imports
 	$(BIN)/hadolint --config deploy/images/hadolint.yaml deploy/images/Dockerfile
 	$(BIN)/python -m tunewheel_contracts.generate --check
+	$(BIN)/python scripts/client_sync.py --check
 	$(BIN)/python deploy/helm/generate.py --check
 	$(BIN)/python -m tunewheel_contracts.compatibility
 
@@ -131,6 +132,7 @@ bench-gpu-packages: install ## gather what bench-gpu lacks elsewhere into var/be
 
 generate: install ## write schemas, the AsyncAPI document, the pages and what the chart takes from the code anew
 	$(BIN)/python -m tunewheel_contracts.generate
+	$(BIN)/python scripts/client_sync.py
 	$(BIN)/python deploy/helm/generate.py
 	PYTHONPATH=testing $(BIN)/python scripts/architecture.py
 

@@ -9,12 +9,12 @@ cd "$(dirname "$0")/.."
 uv="${UV:-uv}"
 
 flags="--universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet"
-for project in contracts wheel runtime basemodel generation outputs redaction embedding retrieval planner local cli demo services/*; do
+for project in contracts client wheel runtime basemodel generation outputs redaction embedding retrieval planner local cli demo services/*; do
     flags="$flags --no-emit-package tunewheel-$(basename "$project")"
 done
 
 # shellcheck disable=SC2086  # the flags are words
-$uv pip compile pyproject.toml contracts/pyproject.toml wheel/pyproject.toml runtime/pyproject.toml basemodel/pyproject.toml \
+$uv pip compile pyproject.toml contracts/pyproject.toml client/pyproject.toml wheel/pyproject.toml runtime/pyproject.toml basemodel/pyproject.toml \
     generation/pyproject.toml outputs/pyproject.toml redaction/pyproject.toml \
     embedding/pyproject.toml retrieval/pyproject.toml planner/pyproject.toml services/*/pyproject.toml local/pyproject.toml cli/pyproject.toml demo/pyproject.toml --group dev --all-extras $flags "$@" -o requirements.lock
 echo "requirements.lock"

@@ -1,4 +1,5 @@
-"""A real OIDC issuer on loopback: discovery, its signing keys (JWKS), and tokens that it signs.
+"""A real OIDC issuer on loopback: discovery, its signing keys (JWKS), tokens that it signs, and logins by
+device grant (RFC 8628).
 
 It signs with ``cryptography`` alone, so that a test can make what no JOSE library would sign::
 
@@ -12,6 +13,7 @@ import base64
 import hashlib
 import hmac
 import json
+import secrets
 import ssl
 import threading
 import time
@@ -20,6 +22,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import parse_qsl
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
@@ -28,6 +31,9 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 AUDIENCE = "tunewheel"
 DISCOVERY = "/.well-known/openid-configuration"
 KEYS = "/keys"
+DEVICE = "/device"
+TOKEN = "/token"
+DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 ALGORITHMS = ("RS256", "PS256", "ES256", "EdDSA")
 
 Groups = Sequence[str] | Mapping[str, Any]
@@ -118,6 +124,15 @@ class Issuer:
         self.answering = threading.Event()
         """Cleared, it lets whoever asks wait."""
         self.answering.set()
+        self.lasting = 300
+        """Seconds for which a token of a login is valid."""
+        self.answers_to_polls: list[str] = []
+        """Errors that the next polls get, before a login is looked for."""
+        self.logins: dict[str, tuple[str, Groups]] = {}
+        """By user code, who logged in with it."""
+        self.refreshes: dict[str, tuple[str, Groups]] = {}
+        """By refresh token, whose it is. Each is accepted once."""
+        self._devices: dict[str, str] = {}
         self._made = 0
         self._port = 0
         self._server: ThreadingHTTPServer | None = None
@@ -219,6 +234,17 @@ class Issuer:
                 self.end_headers()
                 self.wfile.write(body)
 
+            def do_POST(self) -> None:
+                issuer.asked.append(self.path)
+                raw = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+                status, told = issuer._grant(self.path, dict(parse_qsl(raw.decode())))
+                body = json.dumps(told).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
             def log_message(self, format: str, *args: object) -> None:
                 """Nothing: a test's output is the service's."""
 
@@ -229,9 +255,38 @@ class Issuer:
             return self.answers[path]
         told: dict[str, Any]
         if path == DISCOVERY:
-            told = {"issuer": self.url, "jwks_uri": self.url + KEYS}
+            told = {
+                "issuer": self.url, "jwks_uri": self.url + KEYS, "token_endpoint": self.url + TOKEN,
+                "device_authorization_endpoint": self.url + DEVICE,
+            }  # fmt: skip
         elif path == KEYS:
             told = {"keys": [key.jwk() for key in self.keys]}
         else:
             return 404, b"", {}
         return 200, json.dumps(told).encode(), {"Content-Type": "application/json"}
+
+    def _grant(self, path: str, form: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
+        if path == DEVICE:
+            code, device = secrets.token_hex(4).upper(), secrets.token_hex(8)
+            self._devices[device] = code
+            return 200, {
+                "device_code": device, "user_code": code, "verification_uri": f"{self.url}/enter",
+                "expires_in": 60, "interval": 0,
+            }  # fmt: skip
+        if form.get("grant_type") == DEVICE_GRANT:
+            if self.answers_to_polls:
+                return 400, {"error": self.answers_to_polls.pop(0)}
+            who = self.logins.get(self._devices.get(form["device_code"], ""))
+            return self._granted(*who) if who else (400, {"error": "authorization_pending"})
+        who = self.refreshes.pop(form.get("refresh_token", ""), None)
+        return self._granted(*who) if who else (400, {"error": "invalid_grant"})
+
+    def _granted(self, subject: str, groups: Groups) -> tuple[int, dict[str, Any]]:
+        self._made += 1
+        refresh = f"refresh-{self._made}"
+        self.refreshes[refresh] = (subject, groups)
+        token = self.token(subject, groups, exp=int(time.time()) + self.lasting, jti=str(self._made))
+        return 200, {
+            "access_token": token, "token_type": "Bearer", "refresh_token": refresh,
+            "expires_in": self.lasting,
+        }  # fmt: skip

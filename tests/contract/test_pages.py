@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = (
     "basemodel",
     "cli",
+    "client",
     "contracts",
     "demo",
     "embedding",

@@ -1,0 +1,1 @@
+"""The asynchronous client. ``tunewheel_client.sync`` is generated from this package."""

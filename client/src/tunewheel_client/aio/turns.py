@@ -1,0 +1,66 @@
+"""Turns of the wheel, and the alarms that begin some of them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from tunewheel_contracts.api.alarms import AlarmDetail, AlarmSummary
+from tunewheel_contracts.api.paging import ITEMS, Page
+from tunewheel_contracts.api.turns import TurnDetail, TurnSummary
+
+from tunewheel_client.aio.resource import Resource
+from tunewheel_client.errors import Away
+
+LATEST = "latest"
+
+
+class Turns(Resource):
+    """The turns of a project."""
+
+    async def list(
+        self, project: str, *, state: str | None = None, limit: int = ITEMS, after: str | None = None
+    ) -> Page[TurnSummary]:
+        """Return a page of turns, newest first; of those in ``state`` where one is named."""
+        return await self._read(Page[TurnSummary], project, "turns", state=state, limit=limit, after=after)
+
+    async def show(self, project: str, turn_id: str = LATEST) -> TurnDetail:
+        """Return how far a turn came, and what it led to."""
+        return await self._read(TurnDetail, project, "turns", turn_id)
+
+    async def wait(
+        self,
+        project: str,
+        turn_id: str = LATEST,
+        *,
+        timeout_seconds: float | None = None,
+        poll_seconds: float = 5.0,
+    ) -> TurnDetail:
+        """Wait until a turn has ended, and return it. ``latest`` is the turn that is the latest one now.
+
+        Raises:
+            Away: the turn goes on after ``timeout_seconds``, or the wheel does not answer.
+        """
+        ends = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        turn = await self.show(project, turn_id)
+        while turn.state != "ended":
+            if ends is not None and time.monotonic() + poll_seconds > ends:
+                raise Away(f"turn {turn.turn_id} of {project} goes on: {turn.stage_in_words or turn.stage}")
+            await asyncio.sleep(poll_seconds)
+            turn = await self.show(project, turn.turn_id)
+        return turn
+
+
+class Alarms(Resource):
+    """The alarms of a project: production differs from the training data."""
+
+    async def list(
+        self, project: str, *, state: str | None = None, limit: int = ITEMS, after: str | None = None
+    ) -> Page[AlarmSummary]:
+        """Return a page of alarms, newest first; of those in ``state`` (open, resolved) where one is
+        named."""
+        return await self._read(Page[AlarmSummary], project, "alarms", state=state, limit=limit, after=after)
+
+    async def show(self, project: str, alarm_id: str) -> AlarmDetail:
+        """Return an alarm with its figures and the questions behind it."""
+        return await self._read(AlarmDetail, project, "alarms", alarm_id)

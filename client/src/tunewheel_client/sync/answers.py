@@ -1,0 +1,124 @@
+# Generated from aio/answers.py by scripts/client_sync.py; change that file instead.
+"""What people answer: requests for labels, and reviews."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from tunewheel_contracts.api.labels import (
+    LabelItem,
+    LabelOutput,
+    LabelProgress,
+    LabelRequestDetail,
+    LabelRequests,
+)
+from tunewheel_contracts.api.reviews import ReviewItem, ReviewProgress, Reviews
+
+from tunewheel_client.sync.resource import Resource
+
+
+class Labels(Resource):
+    """Requests for labels: questions of an alarm that wait for an expert's answer."""
+
+    def list(self, project: str) -> LabelRequests:
+        """Return all requests of a project, without their questions."""
+        return self._read(LabelRequests, project, "labels")
+
+    def show(self, project: str, request_id: str) -> LabelRequestDetail:
+        """Return a request with the states of its items and the fields of an answer."""
+        return self._read(LabelRequestDetail, project, "labels", request_id)
+
+    def item(self, project: str, request_id: str, number: int) -> LabelItem:
+        """Return one question and the model's answer. Items count from 1."""
+        return self._read(LabelItem, project, "labels", request_id, "items", str(number))
+
+    def answer(
+        self,
+        project: str,
+        request_id: str,
+        number: int,
+        output: LabelOutput | None = None,
+        *,
+        out_of_scope: bool = False,
+        reviewer: str | None = None,
+    ) -> LabelProgress:
+        """Answer one question by ``output`` in the task's form, or say that it is out of scope.
+
+        Args:
+            reviewer: who answers, where the wheel asks nobody who calls.
+
+        Raises:
+            Refused: the answer does not have the task's form.
+        """
+        body = {"out_of_scope": True} if out_of_scope else {"output": output}
+        return LabelProgress.model_validate(
+            self._transport.request(
+                "PUT", "projects", project, "labels", request_id, "items", str(number), "answer",
+                json=body, query={"reviewer": reviewer},
+            )
+        )  # fmt: skip
+
+
+class ReviewsOfAnswers(Resource):
+    """Reviews: people compare two answers to a question without knowing whose is whose.
+
+    ``reviewer`` says who answers, where the wheel asks nobody who calls.
+    """
+
+    def list(self, project: str, *, reviewer: str | None = None) -> Reviews:
+        """Return all reviews of a project."""
+        return self._read(Reviews, project, "reviews", reviewer=reviewer)
+
+    def show(self, project: str, review_id: str, *, reviewer: str | None = None) -> ReviewProgress:
+        """Return the caller's progress; after submission also whose answers were whose."""
+        return self._read(ReviewProgress, project, "reviews", review_id, reviewer=reviewer)
+
+    def item(self, project: str, review_id: str, number: int, *, reviewer: str | None = None) -> ReviewItem:
+        """Return one question with its two answers. Items count from 1."""
+        return self._read(ReviewItem, project, "reviews", review_id, "items", str(number), reviewer=reviewer)
+
+    def answer(
+        self,
+        project: str,
+        review_id: str,
+        number: int,
+        choice: Literal["left", "same", "right"],
+        *,
+        reasons: Sequence[str] = (),
+        corrected: str | None = None,
+        reviewer: str | None = None,
+    ) -> ReviewProgress:
+        """Say which answer is better. ``corrected``: what the answer should be.
+
+        Raises:
+            Conflict: the caller has submitted the review, or it has ended.
+        """
+        body = {"choice": choice, "reasons": list(reasons), "corrected": corrected}
+        return ReviewProgress.model_validate(
+            self._transport.request(
+                "PUT", "projects", project, "reviews", review_id, "items", str(number), "answer",
+                json=body, query={"reviewer": reviewer},
+            )
+        )  # fmt: skip
+
+    def submit(
+        self,
+        project: str,
+        review_id: str,
+        verdict: Literal["approved", "rejected"],
+        *,
+        comment: str = "",
+        reviewer: str | None = None,
+    ) -> ReviewProgress:
+        """End the caller's part of a review with a verdict.
+
+        Raises:
+            Conflict: items are not answered, or the review has ended.
+        """
+        return ReviewProgress.model_validate(
+            self._transport.request(
+                "POST", "projects", project, "reviews", review_id, "submit",
+                json={"verdict": verdict, "comment": comment}, query={"reviewer": reviewer},
+            )
+        )  # fmt: skip

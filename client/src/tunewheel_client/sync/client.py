@@ -1,0 +1,247 @@
+# Generated from aio/client.py by scripts/client_sync.py; change that file instead.
+"""The client: one object for one wheel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+
+from tunewheel_client.sync.transport import Transport
+from tunewheel_client.target import resolve
+
+if TYPE_CHECKING:
+    import httpx
+    from tunewheel_contracts.api.identity import Me
+    from tunewheel_contracts.api.paging import Page
+
+    from tunewheel_client.batches import Item, Kind
+    from tunewheel_client.sync.answers import Labels, ReviewsOfAnswers
+    from tunewheel_client.sync.datasets import Datasets
+    from tunewheel_client.sync.models import Models, Rollouts
+    from tunewheel_client.sync.operations import Commands, DeadLetters, ServicesOfWheel
+    from tunewheel_client.sync.projects import Projects
+    from tunewheel_client.sync.runs import Evaluations, Runs
+    from tunewheel_client.sync.turns import Alarms, Turns
+    from tunewheel_client.values import Answer, FeedbackReceipt, Receipt
+
+T = TypeVar("T")
+TIMEOUT_SECONDS = 60.0
+
+
+class Client:
+    """Talks to one wheel, as one caller.
+
+    Everything but ``ask``, ``feedback`` and ``publish`` is asked of the console. All methods raise the errors
+    of ``tunewheel_client.errors``. A request is sent again by itself where this is harmless.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        key: str | None = None,
+        *,
+        context: str | None = None,
+        project: str | None = None,
+        gateway: str | None = None,
+        ingest: str | None = None,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        http: httpx.Client | None = None,
+    ) -> None:
+        """Choose the wheel; nothing is sent yet.
+
+        Args:
+            url: the address of the wheel's console. Default: ``TUNEWHEEL_URL``, else the context.
+            key: an API key or a token. Default: ``TUNEWHEEL_API_KEY``, else the login of the context.
+            context: the name of a context that ``login`` has kept. Default: the one in use.
+            project: what ``client.project`` is. Default: ``TUNEWHEEL_PROJECT``, else the context's.
+            gateway, ingest: their addresses. Default: those of the context, else the console is asked.
+            http: the caller's own HTTP client, for example with a proxy. It is not closed here.
+
+        Raises:
+            NoAddress: nobody said which wheel is meant.
+            InvalidContexts: the file of contexts cannot be used.
+        """
+        target = resolve(url, key, context=context, project=project)
+        self._transport = Transport(target, timeout_seconds=timeout_seconds, http=http)
+        self._transport.name_addresses(gateway=gateway, ingest=ingest)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._transport.close()
+
+    @property
+    def url(self) -> str:
+        """The address of the console."""
+        return self._transport.target.context.url
+
+    @property
+    def project(self) -> str | None:
+        """The project that is meant where none is named; None: there is no such project."""
+        return self._transport.target.context.project
+
+    def me(self) -> Me:
+        """Return who the caller is, what they may do, and the wheel's version and addresses."""
+        from tunewheel_contracts.api.identity import Me
+
+        return self._transport.read(Me, "me")
+
+    def ask(
+        self,
+        project: str,
+        question: str | Sequence[Mapping[str, Any]],
+        *,
+        model: str | None = None,
+        retrieval: Literal["on", "off"] | None = None,
+        **parameters: Any,
+    ) -> Answer:
+        """Ask the model that serves ``project``.
+
+        Args:
+            question: the question, or a conversation in OpenAI's form (``role`` and ``content``).
+            model: a model's id, or ``base`` for the bare base model. Default: the model in production.
+            retrieval: whether passages of documents are added. Default: as the project's spec says.
+            parameters: those of OpenAI's chat completions, such as ``temperature`` and ``max_tokens``.
+
+        Raises:
+            NotFound: no such model is served. Refused: a parameter is wrong. Away: no engine answers.
+        """
+        from tunewheel_client.sync import asking
+
+        return asking.ask(self._transport, project, question, model=model, retrieval=retrieval, **parameters)
+
+    def feedback(
+        self,
+        completion_id: str,
+        rating: Literal["up", "down"],
+        *,
+        correction: str | dict[str, Any] | None = None,
+        comment: str | None = None,
+        submitted_by: str | None = None,
+        **told: Any,
+    ) -> FeedbackReceipt:
+        """Say whether an answer of ``ask`` was right. A ``correction`` becomes an example. Sending the same
+        feedback twice counts once.
+
+        Args:
+            correction: what the answer should have been, as text or as the JSON object itself.
+            submitted_by: the person who says so. Default: the caller.
+            told: further fields of ``POST /v1/feedback``, such as ``customer`` and ``messages``.
+        """
+        from tunewheel_client.sync import asking
+
+        said = {"correction": correction, "comment": comment, "submitted_by": submitted_by, **told}
+        return asking.feedback(self._transport, completion_id, rating, **said)
+
+    def publish(
+        self,
+        project: str,
+        items: Iterable[Item],
+        *,
+        kind: Kind | None = None,
+    ) -> Receipt:
+        """Publish tickets, examples and documents, in batches. Items that were published before count once.
+
+        Items that are wrong are listed in the receipt's ``refused``; the others are published.
+
+        Args:
+            items: the fields of ``ticket.published``, ``example.published`` or ``document.published``.
+            kind: what the items are. Default: ``ticket_id``, ``example_id`` or ``document_id`` tells. With a
+                kind a ticket or an example may lack its id, and gets one from its content.
+        """
+        from tunewheel_client.sync import publishing
+
+        return publishing.publish(self._transport, project, items, kind)
+
+    def each(self, list_page: Callable[..., Page[T]], *arguments: Any, **filters: Any) -> Iterator[T]:
+        """Yield the items of all pages: ``client.each(client.runs.list, "desk", state="failed")``."""
+        page = list_page(*arguments, **filters)
+        while True:
+            yield from page.items
+            if page.next is None:
+                return
+            page = list_page(*arguments, **filters | {"after": page.next})
+
+    @cached_property
+    def projects(self) -> Projects:
+        from tunewheel_client.sync.projects import Projects
+
+        return Projects(self._transport)
+
+    @cached_property
+    def datasets(self) -> Datasets:
+        from tunewheel_client.sync.datasets import Datasets
+
+        return Datasets(self._transport)
+
+    @cached_property
+    def runs(self) -> Runs:
+        from tunewheel_client.sync.runs import Runs
+
+        return Runs(self._transport)
+
+    @cached_property
+    def evaluations(self) -> Evaluations:
+        from tunewheel_client.sync.runs import Evaluations
+
+        return Evaluations(self._transport)
+
+    @cached_property
+    def models(self) -> Models:
+        from tunewheel_client.sync.models import Models
+
+        return Models(self._transport)
+
+    @cached_property
+    def rollouts(self) -> Rollouts:
+        from tunewheel_client.sync.models import Rollouts
+
+        return Rollouts(self._transport)
+
+    @cached_property
+    def turns(self) -> Turns:
+        from tunewheel_client.sync.turns import Turns
+
+        return Turns(self._transport)
+
+    @cached_property
+    def alarms(self) -> Alarms:
+        from tunewheel_client.sync.turns import Alarms
+
+        return Alarms(self._transport)
+
+    @cached_property
+    def labels(self) -> Labels:
+        from tunewheel_client.sync.answers import Labels
+
+        return Labels(self._transport)
+
+    @cached_property
+    def reviews(self) -> ReviewsOfAnswers:
+        from tunewheel_client.sync.answers import ReviewsOfAnswers
+
+        return ReviewsOfAnswers(self._transport)
+
+    @cached_property
+    def commands(self) -> Commands:
+        from tunewheel_client.sync.operations import Commands
+
+        return Commands(self._transport)
+
+    @cached_property
+    def services(self) -> ServicesOfWheel:
+        from tunewheel_client.sync.operations import ServicesOfWheel
+
+        return ServicesOfWheel(self._transport)
+
+    @cached_property
+    def dead_letters(self) -> DeadLetters:
+        from tunewheel_client.sync.operations import DeadLetters
+
+        return DeadLetters(self._transport)

@@ -1,0 +1,34 @@
+# Generated from aio/publishing.py by scripts/client_sync.py; change that file instead.
+"""Publishes tickets, examples and documents through ingest's HTTP API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tunewheel_client.batches import Item, Kind, batches
+from tunewheel_client.errors import NotAllowed
+from tunewheel_client.sync.transport import INGEST, Transport
+from tunewheel_client.values import Receipt, RefusedItem
+
+RECEIPTS = (403, 413, 422)
+"""Statuses whose body is a receipt too."""
+PUBLISH_SECONDS = 120.0
+
+
+def publish(transport: Transport, project: str, items: Iterable[Item], kind: Kind | None) -> Receipt:
+    """See ``Client.publish``."""
+    receipt = Receipt()
+    for path, batch in batches(project, items, kind, receipt):
+        lines = b"\n".join(line for _, line in batch)
+        answer = transport.send(
+            "POST", path, service=INGEST, query={"project": project}, content=lines,
+            headers={"Content-Type": "application/x-ndjson"}, accepted=RECEIPTS, timeout=PUBLISH_SECONDS,
+        )  # fmt: skip
+        told = answer.json()
+        if answer.status_code == 403 and "refused" not in told:
+            raise NotAllowed(f"ingest: {told['error']['message']}", status=403, code=told["error"]["code"])
+        receipt.accepted += told["accepted"]
+        receipt.event_ids += told["event_ids"]
+        for one in told["refused"]:
+            receipt.refused.append(RefusedItem(batch[one["line"] - 1][0], one["field"], one["reason"]))
+    return receipt

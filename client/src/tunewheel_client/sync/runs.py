@@ -1,0 +1,58 @@
+# Generated from aio/runs.py by scripts/client_sync.py; change that file instead.
+"""Training runs and their evaluations."""
+
+from __future__ import annotations
+
+from tunewheel_contracts.api.commands import Accepted
+from tunewheel_contracts.api.evaluations import EvaluationDetail, EvaluationSummary
+from tunewheel_contracts.api.paging import ITEMS, Page
+from tunewheel_contracts.api.runs import RunDetail, RunSummary
+
+from tunewheel_client.sync.resource import Resource
+
+
+class Runs(Resource):
+    """The training runs of a project."""
+
+    def list(
+        self, project: str, *, state: str | None = None, limit: int = ITEMS, after: str | None = None
+    ) -> Page[RunSummary]:
+        """Return a page of runs, newest first; of those in ``state`` where one is named."""
+        return self._read(Page[RunSummary], project, "runs", state=state, limit=limit, after=after)
+
+    def show(self, project: str, run_id: str) -> RunDetail:
+        """Return a run's progress, its losses, its failure and its verdict."""
+        return self._read(RunDetail, project, "runs", run_id)
+
+    def pause(self, project: str, run_id: str) -> Accepted:
+        """Pause a run after its present step."""
+        return self._order(project, "runs", run_id, "pause")
+
+    def resume(self, project: str, run_id: str) -> Accepted:
+        """Let a paused run go on from its checkpoint."""
+        return self._order(project, "runs", run_id, "resume")
+
+    def cancel(self, project: str, run_id: str) -> Accepted:
+        """End a run for good."""
+        return self._order(project, "runs", run_id, "cancel")
+
+    def scorecard(self, project: str, run_id: str) -> str:
+        """Return the page, as HTML, of the run's last verdict.
+
+        Raises:
+            Conflict: a review of the project's answers is open, and the page would say whose are whose.
+        """
+        answer = self._transport.send("GET", "projects", project, "runs", run_id, "scorecard")
+        return answer.text
+
+
+class Evaluations(Resource):
+    """The evaluations of a project's runs."""
+
+    def list(self, project: str, *, limit: int = ITEMS, after: str | None = None) -> Page[EvaluationSummary]:
+        """Return a page of evaluations, newest first."""
+        return self._read(Page[EvaluationSummary], project, "evaluations", limit=limit, after=after)
+
+    def show(self, project: str, evaluation_id: str) -> EvaluationDetail:
+        """Return an evaluation with its scorecard."""
+        return self._read(EvaluationDetail, project, "evaluations", evaluation_id)

@@ -1,0 +1,190 @@
+# Generated from aio/transport.py by scripts/client_sync.py; change that file instead.
+"""Requests to the services of one wheel: who asks, what is tried again, and which errors answers become."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
+
+from tunewheel_client.errors import Away, ClientError, NoAddress, error_of
+from tunewheel_client.sync.tokens import bearer_of
+from tunewheel_client.trust import LOOPBACK, trusted
+
+if TYPE_CHECKING:
+    import httpx
+    from pydantic import BaseModel
+
+    from tunewheel_client.target import Target
+
+    M = TypeVar("M", bound=BaseModel)
+
+WAITS_SECONDS = (0.2, 0.6, 1.5)
+"""Seconds to wait before each retry, where the service names no time."""
+LONGEST_WAIT_SECONDS = 10.0
+CONSOLE, GATEWAY, INGEST = "console", "gateway", "ingest"
+
+
+class Transport:
+    """Sends requests in the name of one login.
+
+    A request is sent again after status 429 or 503, or if the connection failed, where this is harmless: it
+    only reads, or it carries an ``Idempotency-Key``.
+    """
+
+    def __init__(self, target: Target, *, timeout_seconds: float, http: httpx.Client | None = None) -> None:
+        """``http``: the caller's own client, which is not closed here."""
+        self.target = target
+        self._timeout = timeout_seconds
+        self._http = http
+        self._is_own = http is None
+        self._urls = {CONSOLE: target.context.url}
+        told = target.context.addresses
+        self.name_addresses(gateway=told.gateway, ingest=told.ingest)
+
+    def name_addresses(self, **urls: str | None) -> None:
+        """Use these addresses of services; None: the context's, or what the console says."""
+        self._urls |= {service: url.rstrip("/") for service, url in urls.items() if url}
+
+    def close(self) -> None:
+        if self._http is not None and self._is_own:
+            self._http.close()
+            self._http = None
+
+    def read(self, model: type[M], *steps: str, **query: Any) -> M:
+        """Return the console's answer at ``/v1/<steps…>``, as ``model``. Raises ``ClientError``."""
+        return model.model_validate(self.request("GET", *steps, query=query))
+
+    def request(
+        self,
+        method: str,
+        *steps: str,
+        service: str = CONSOLE,
+        query: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """Return the parsed JSON of the answer at ``/v1/<steps…>``; see ``send``."""
+        answer = self.send(method, *steps, service=service, query=query, **options)
+        return answer.json() if answer.content else None
+
+    def send(
+        self,
+        method: str,
+        *steps: str,
+        service: str = CONSOLE,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        is_harmless: bool | None = None,
+        accepted: tuple[int, ...] = (),
+        **options: Any,
+    ) -> httpx.Response:
+        """Return the answer at ``/v1/<steps…>``. ``options`` are httpx's, such as ``json``.
+
+        Args:
+            is_harmless: whether the request may be sent again after it may have arrived. Default: it may,
+                because it gets an ``Idempotency-Key``.
+            accepted: statuses of 400 and more that are no error.
+
+        Raises:
+            NotAllowed, NotFound, Conflict, Refused: the service refuses the request.
+            Away: the service does not answer, or is busy.
+        """
+        import httpx
+
+        sent = dict(headers or {})
+        if method != "GET" and is_harmless is None:
+            sent.setdefault("Idempotency-Key", uuid.uuid4().hex)
+        for wait in (*WAITS_SECONDS, None):
+            try:
+                with self._open(method, steps, service, query, sent, options) as answer:
+                    answer.read()
+                    if answer.status_code < 400 or answer.status_code in accepted:
+                        return answer
+                    error: ClientError = _refusal(answer, service)
+                pause = error.retry_after if isinstance(error, Away) else None
+                if wait is None or answer.status_code not in (429, 503):
+                    raise error
+            except httpx.TransportError as failure:
+                is_unsent = isinstance(failure, httpx.ConnectError | httpx.ConnectTimeout)
+                if wait is None or (is_harmless is False and not is_unsent):
+                    raise self._unreached(service, failure) from failure
+                pause = None
+            time.sleep(min(pause or wait, LONGEST_WAIT_SECONDS))
+        raise AssertionError("the last attempt returns or raises")
+
+    @contextmanager
+    def stream(
+        self, *steps: str, query: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> Iterator[httpx.Response]:
+        """Open the console's answer at ``/v1/<steps…>`` without reading it. Raises as ``send``; nothing is
+        tried again."""
+        import httpx
+
+        try:
+            endless = {"timeout": httpx.Timeout(self._timeout, read=60.0)}
+            with self._open("GET", steps, CONSOLE, query, headers, endless) as answer:
+                if answer.status_code >= 400:
+                    answer.read()
+                    raise _refusal(answer, CONSOLE)
+                yield answer
+        except httpx.TransportError as failure:
+            raise self._unreached(CONSOLE, failure) from failure
+
+    @contextmanager
+    def _open(
+        self,
+        method: str,
+        steps: tuple[str, ...],
+        service: str,
+        query: Mapping[str, Any] | None,
+        headers: Mapping[str, str],
+        options: Mapping[str, Any],
+    ) -> Iterator[httpx.Response]:
+        where = self.url_of(service) + "/v1/" + "/".join(quote(step, safe="") for step in steps)
+        client = self.http()
+        bearer, self.target = bearer_of(self.target, client)
+        sent = {"Authorization": f"Bearer {bearer}", **headers} if bearer else dict(headers)
+        params = {name: value for name, value in (query or {}).items() if value is not None}
+        with client.stream(method, where, params=params, headers=sent, **options) as answer:
+            yield answer
+
+    def url_of(self, service: str) -> str:
+        """Return the address of a service. The console is asked once for what the context does not say.
+
+        Raises:
+            NoAddress: the wheel has no such address.
+        """
+        if service not in self._urls:
+            told = self.request("GET", "me")
+            found = told.get("addresses") or {}
+            self._urls = {name: str(url).rstrip("/") for name, url in found.items() if url} | self._urls
+        if service not in self._urls:
+            raise NoAddress(
+                f"{service}: the console at {self._urls[CONSOLE]} does not name its address; set "
+                f"TUNEWHEEL_PUBLIC_{service.upper()}_URL there, or give it to the client",
+                param=service,
+            )
+        return self._urls[service]
+
+    def http(self) -> httpx.Client:
+        import httpx
+
+        if self._http is None:
+            direct: dict[str, None] = dict.fromkeys(LOOPBACK)
+            self._http = httpx.Client(verify=trusted(), timeout=self._timeout, mounts=direct)
+        return self._http
+
+    def _unreached(self, service: str, failure: Exception) -> Away:
+        url = self._urls.get(service, self._urls[CONSOLE])
+        return Away(f"{service}: nothing answers at {url} ({failure or type(failure).__name__})")
+
+
+def _refusal(answer: httpx.Response, service: str) -> ClientError:
+    try:
+        body: Any = answer.json()
+    except ValueError:
+        body = answer.text
+    return error_of(answer.status_code, body, answer.headers, service=service)

@@ -1,0 +1,96 @@
+"""Chooses the wheel that is meant, and the login that is sent to it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from tunewheel_client.contexts import OWN_FILE, Context, named_in, path, read
+from tunewheel_client.errors import NoAddress
+
+URL = "TUNEWHEEL_URL"
+KEY = "TUNEWHEEL_API_KEY"
+PROJECT = "TUNEWHEEL_PROJECT"
+CONTEXT = "TUNEWHEEL_CONTEXT"
+FOLDER = "TUNEWHEEL_VAR"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a client sends its requests, and as whom."""
+
+    context: Context
+    name: str | None = None
+    """The name of the context; None: the URL came from elsewhere."""
+    file: Path | None = field(default=None, repr=False)
+    """The file in which renewed tokens of the context are kept."""
+
+
+def resolve(
+    url: str | None = None,
+    key: str | None = None,
+    *,
+    context: str | None = None,
+    project: str | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> Target:
+    """Return which wheel is meant: an argument goes before the environment (``TUNEWHEEL_URL``,
+    ``TUNEWHEEL_CONTEXT``), this before the context in use, this before the wheel on the working folder.
+
+    The login of a context is sent to that context's addresses alone. A key that is given as argument or in
+    ``TUNEWHEEL_API_KEY`` replaces it.
+
+    Raises:
+        NoAddress: nobody named a wheel, or the key cannot be sent in a header.
+        InvalidContexts: the context is not in the file, or the file cannot be used.
+    """
+    named = url or (None if context else environment.get(URL))
+    if named:
+        found = Target(Context(url=_url(named)))
+    else:
+        found = _kept(context or environment.get(CONTEXT), environment)
+    told: dict[str, Any] = {}
+    if secret := _sendable(key or _key(environment)):
+        told |= {"key": SecretStr(secret), "tokens": None}
+    if chosen := (project or environment.get(PROJECT)):
+        told["project"] = chosen
+    return replace(found, context=found.context.model_copy(update=told))
+
+
+def _kept(name: str | None, environment: Mapping[str, str]) -> Target:
+    files = [path(), Path(environment.get(FOLDER, "var")).expanduser() / OWN_FILE]
+    for file in files if name is None else files[:1]:
+        found = read(file)
+        if name is not None or found.current is not None:
+            chosen, context = named_in(found, name or found.current or "")
+            return Target(context, chosen, file)
+    raise NoAddress(
+        f"no wheel is named; run `tunewheel login URL`, set {URL}, or give a URL (a wheel on this machine is "
+        "found in the folder from which `tunewheel up` started it)"
+    )
+
+
+def _url(text: str) -> str:
+    if not text.startswith(("https://", "http://")) or "@" in text:
+        raise NoAddress("url: is no address; write https://host, without a name or password", param="url")
+    return text.rstrip("/")
+
+
+def _key(environment: Mapping[str, str]) -> str | None:
+    """Return the key of the environment, or of the file of its name in ``TUNEWHEEL_SECRETS_DIR``."""
+    value = environment.get(KEY, "").strip()
+    folder = environment.get("TUNEWHEEL_SECRETS_DIR")
+    if not value and folder and (file := Path(folder) / KEY).is_file():
+        value = file.read_text("utf-8", errors="replace").strip()
+    return value or None
+
+
+def _sendable(key: str | None) -> str | None:
+    if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
+        raise NoAddress("key: holds a character that no key has; copy the key again", param="key")
+    return key

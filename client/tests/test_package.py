@@ -1,0 +1,71 @@
+"""What the package exports, what its import costs, and that the synchronous half is fresh."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tunewheel_client
+from tunewheel_client import AsyncClient, Client
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_every_name_of_the_package_is_there_and_has_a_docstring():
+    assert len(tunewheel_client.__all__) > 15
+    for name in tunewheel_client.__all__:
+        found = getattr(tunewheel_client, name)
+        assert found.__doc__, name
+        assert found.__name__ == name.removesuffix("_async")
+    with pytest.raises(AttributeError, match="no_such_name"):
+        tunewheel_client.no_such_name  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_what_types_see_is_what_is_exported():
+    tree = ast.parse(Path(tunewheel_client.__file__).read_text())
+    guarded = next(node for node in tree.body if isinstance(node, ast.If))
+    names = [alias.asname or alias.name for node in guarded.body for alias in node.names]  # type: ignore[attr-defined]
+    assert sorted(names) == sorted(tunewheel_client.__all__)
+
+
+def test_importing_the_package_loads_neither_httpx_nor_pydantic():
+    code = (
+        "import sys, tunewheel_client; print([m for m in ('httpx', 'pydantic', 'yaml') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_synchronous_half_is_fresh():
+    path = ROOT / "scripts/client_sync.py"
+    spec = importlib.util.spec_from_file_location("client_sync", path)
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    found = {path: path.read_text("utf-8") for path in (script.PACKAGE / "sync").glob("*.py")}
+    assert found == script.generated()
+    assert script.synchronous("x: Callable[..., Awaitable[Page[T]]] = await aio.f(AsyncClient)") == (
+        "x: Callable[..., Page[T]] = sync.f(Client)"
+    )
+
+
+def resources() -> list[str]:
+    return [name for name in dir(AsyncClient) if not name.startswith("_")]
+
+
+def test_both_clients_have_the_same_documented_methods():
+    with Client("http://a", "k") as sync:
+        other = AsyncClient("http://a", "k")
+        for name in resources():
+            ours, theirs = getattr(sync, name.replace("aclose", "close")), getattr(other, name)
+            if hasattr(ours, "_transport"):
+                methods = [method for method in dir(theirs) if not method.startswith("_")]
+                assert methods == [method for method in dir(ours) if not method.startswith("_")]
+                assert all(inspect.getdoc(getattr(theirs, method)) for method in methods)
+                assert inspect.getdoc(theirs)
