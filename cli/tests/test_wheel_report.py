@@ -7,10 +7,8 @@ from typing import Any
 
 import pytest
 from tunewheel_cli.commands.tables import print_status
-from tunewheel_cli.wheel_report import ENDS, PLACES, WheelReport, fold
+from tunewheel_cli.wheel_report import WheelReport, fold
 from tunewheel_testing.story import Story, model_of
-from tunewheel_wheel.turn import TurnEnd, TurnStage
-from tunewheel_wheel.wheel import ASIDE
 
 
 def placed(story: Story) -> str:
@@ -92,11 +90,6 @@ def test_an_alarm_moves_no_project_and_its_decision_is_told_to_people_and_machin
     printed = " ".join(capsys.readouterr().out.split())
     assert "decision: curate: waits for labels" in printed
     assert "to do: Answer the questions that wait" in printed
-
-
-def test_every_stage_and_every_end_has_a_place_unless_another_turn_has_the_project() -> None:
-    assert {*PLACES} == {*TurnStage}
-    assert {*ENDS} == {*TurnEnd} - {*ASIDE}
 
 
 def test_a_long_verdict_is_cut_in_the_table_and_whole_for_machines(

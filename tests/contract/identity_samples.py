@@ -97,6 +97,17 @@ def _form() -> Sample:
 
 
 DESCRIPTIONS = {f"GET {path}": [Sample(path)] for path in ("/openapi.json", "/docs", "/docs/oauth2-redirect")}
+
+
+def _read(noun: str, name: str, item: str | None) -> dict[str, list[Sample]]:
+    """Return the requests for a list of the project's and for one item of it; None: there is none."""
+    path, own = f"/v1/projects/{{project}}/{noun}", f"/v1/projects/{PROJECT}/{noun}"
+    return {
+        f"GET {path}": [Sample(own, refused=403)],
+        f"GET {path}/{{{name}}}": [Sample(f"{own}/{item or 'none'}", None, 200 if item else 404, 403)],
+    }
+
+
 _ASKED = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}
 _GENERATED = {"inputs": "hello", "parameters": {"max_new_tokens": 1}}
 _LORA = {"lora_name": "none", "lora_path": "none"}
@@ -156,6 +167,12 @@ SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
         ],
     },
     "console": {
+        **DESCRIPTIONS,
+        "GET /v1/projects": [Sample("/v1/projects", tells=True)],
+        "GET /v1/projects/{project}": [Sample(f"/v1/projects/{PROJECT}", refused=403, tells=True)],
+        **_read("runs", "run_id", RUN),
+        **_read("turns", "turn_id", None),
+        **_read("alarms", "alarm_id", None),
         f"POST {CONTROL}": [Sample(f"/v1/projects/{PROJECT}/runs/{RUN}/pause", None, 202, 403)],
         "GET /v1/projects/{project}/runs/{run_id}/scorecard": [
             Sample(f"/v1/projects/{PROJECT}/runs/{RUN}/scorecard", None, 404, 403)

@@ -35,8 +35,8 @@ class ModelExported(Event):
 MODEL_EXPORTED = TopicSpec(ModelExported, ("registry",), ("monitor",))
 """
 PROGRAM = """
-from tunewheel_cli.describing import describe
 from tunewheel_local.topics import wanted_topics
+from tunewheel_wheel.describing import describe
 from tunewheel_console.state import ConsoleState
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.exports import MODEL_EXPORTED, ModelExported

@@ -13,42 +13,19 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.lifecycle import ModelRegistered, ServingDesired, Stage
 from tunewheel_local.run_state import RunState
+from tunewheel_wheel.describing import describe
 from tunewheel_wheel.facts import TOPICS, Facts
 from tunewheel_wheel.report import as_json
-from tunewheel_wheel.turn import TurnEnd, TurnStage
+from tunewheel_wheel.summary import counts_of, last_in_words, latest_of, place_in_words
 from tunewheel_wheel.wheel import Wheel
 
 from tunewheel_cli.dead_letters import dead_letter_counts
-from tunewheel_cli.describing import describe
 from tunewheel_cli.lag import GroupLag, read_lag, silent_services
 from tunewheel_cli.reading import read_topics
 from tunewheel_cli.service_health import as_services, ask_health, by_name, local_urls, warnings_of
 
 SHOWN = (*TOPICS, topics.SERVING_DESIRED)
 """The topics from which a status is made. Busy topics (tickets, records, completions) are not among them."""
-PLACES = {
-    TurnStage.BUILDING: "building a dataset",
-    TurnStage.WAITING: "waiting for training",
-    TurnStage.TRAINING: "training",
-    TurnStage.EVALUATING: "evaluating",
-    TurnStage.REVIEW: "waiting for a review",
-    TurnStage.UNDECIDED: "undecided, waiting for a trial",
-    TurnStage.PASSED: "passed, rolling out",
-    TurnStage.SHADOW: "shadow",
-    TurnStage.CANARY: "canary",
-    TurnStage.PRODUCTION: "serving",
-}
-ENDS = {
-    TurnEnd.NO_VERSION: "dataset rejected, collecting records",
-    TurnEnd.UNTRAINED: "training failed",
-    TurnEnd.FAILED: "refused, collecting records",
-    TurnEnd.UNDECIDED: "undecided, collecting records",
-    TurnEnd.REJECTED: "rejected, collecting records",
-    TurnEnd.ROLLED_BACK: "rolled back, collecting records",
-    TurnEnd.RETIRED: "ended without a rollout, collecting records",
-    TurnEnd.REPLACED: "taken out of production, collecting records",
-    TurnEnd.COMPLETED: "serving",
-}
 
 
 @dataclass(slots=True)
@@ -67,34 +44,19 @@ class ProjectStatus:
     @property
     def place(self) -> str:
         """Where the project is; empty: it was never declared."""
-        course = self.wheel.place
-        if course is None:
-            return "collecting records" if self.wheel.facts.declared else ""
-        if getattr(course.event.data, "awaits_index", False):
-            return "waiting for the first index of its documents"
-        return PLACES[course.stage] if course.end is None else ENDS.get(course.end, "")
+        return place_in_words(self.wheel)
 
     @property
     def latest(self) -> Envelope[Any] | None:
-        """The event that brought the project to its place, or the latest step of its training."""
-        course = self.wheel.place
-        return (course.progress or course.event) if course else self.wheel.facts.declared
+        return latest_of(self.wheel)
 
     @property
     def last(self) -> str:
-        """``latest`` in words."""
-        return f"{self.latest.data.type} {describe(self.latest)}" if self.latest else ""
+        return last_in_words(self.wheel)
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many versions, runs, promoted models and alarms there were."""
-        facts = self.wheel.facts
-        return {
-            "datasets": len({version.data.dataset_id for version in facts.versions.values()}),
-            "runs": len({start.data.run_id for start in facts.starts.values()}),
-            "promoted": len(facts.models.been_in(Stage.PRODUCTION)),
-            "drifts": len(facts.alarms),
-        }
+        return counts_of(self.wheel)
 
     def as_json(self) -> dict[str, Any]:
         """Return the status for machines."""

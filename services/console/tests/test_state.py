@@ -14,7 +14,7 @@ from tunewheel_console.rows import (
     route_rows,
     run_rows,
 )
-from tunewheel_console.state import LOSS_POINTS
+from tunewheel_console.run import LOSS_POINTS
 from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.events.training import TrainAction
 from tunewheel_contracts.topics import PROJECT_DECLARED, SERVING_DESIRED

@@ -33,11 +33,12 @@ class Wheel:
     def __init__(self) -> None:
         self.facts = Facts()
         self._turns: tuple[Turn, ...] | None = None
+        self._courses: tuple[Course, ...] | None = None
 
     def apply(self, envelope: Envelope[Any]) -> None:
         """Add one event. Events of other topics are ignored."""
         self.facts.apply(envelope)
-        self._turns = None
+        self._turns = self._courses = None
 
     @property
     def turns(self) -> tuple[Turn, ...]:
@@ -45,6 +46,13 @@ class Wheel:
         if self._turns is None:
             self._turns = turns_of(self.facts)
         return self._turns
+
+    @property
+    def courses(self) -> tuple[Course, ...]:
+        """Return how far each version came, those of turns first."""
+        if self._courses is None:
+            self._courses = (*(turn.course for turn in self.turns), *courses_of(self.facts))
+        return self._courses
 
     def in_flight(self, now: datetime) -> list[Turn]:
         """Return the turns that are not over, oldest first, without those that had no event for too long."""
@@ -64,7 +72,7 @@ class Wheel:
     def place(self) -> Course | None:
         """Return where the project is: the course of the version that goes on and was moved last, else of
         the version that was served or ended last; None: there is none."""
-        courses = [*(turn.course for turn in self.turns), *courses_of(self.facts)]
+        courses = [*self.courses]
         asked, facts = self.facts.asked, self.facts
         since = (facts.requests, facts.versions, facts.rejections)
         if asked is not None and all(one.time < asked.time for answers in since for one in answers.values()):

@@ -69,7 +69,7 @@ async def watch(
 
 
 def _print_event(event: Envelope[Any], *, as_json: bool) -> None:
-    from tunewheel_cli.describing import describe
+    from tunewheel_wheel.describing import describe
 
     if as_json:
         data = event.data.model_dump(mode="json")

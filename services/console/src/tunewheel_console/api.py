@@ -48,7 +48,7 @@ def add_routes(api: FastAPI, state: ConsoleState, actions: Actions) -> None:
 
     @api.post("/v1/projects/{project}/runs/{run_id}/{action}", status_code=HTTPStatus.ACCEPTED)
     @needs(Role.OPERATOR)
-    async def control(request: Request, project: str, run_id: str, action: TrainAction) -> dict[str, str]:
+    async def control_run(request: Request, project: str, run_id: str, action: TrainAction) -> dict[str, str]:
         view = state.projects.get(project)
         run = view.runs.get(run_id) if view else None
         if run is None:
@@ -72,7 +72,7 @@ def add_model_commands(api: FastAPI, state: ConsoleState, actions: Actions) -> N
 
     @api.post("/v1/projects/{project}/models/{model_id}/{action}", status_code=HTTPStatus.ACCEPTED)
     @needs(Role.OPERATOR)
-    async def command(
+    async def command_model(
         request: Request, project: str, model_id: str, action: ModelAction, order: ModelOrder
     ) -> dict[str, str]:
         view = state.projects.get(project)
@@ -105,7 +105,7 @@ def add_scorecard_page(api: FastAPI, state: ConsoleState, store: ObjectStore) ->
 
     @api.get("/v1/projects/{project}/runs/{run_id}/scorecard")
     @needs(Role.VIEWER)
-    async def scorecard(project: str, run_id: str) -> HTMLResponse:
+    async def show_scorecard(project: str, run_id: str) -> HTMLResponse:
         view = state.projects.get(project)
         run = view.runs.get(run_id) if view else None
         if view is None or run is None or run.verdict is None:
@@ -135,7 +135,7 @@ def add_login_links(api: FastAPI, links: LoginLinks, access: Access) -> None:
 
     @api.post("/v1/login-links", status_code=HTTPStatus.CREATED)
     @needs(Role.VIEWER)
-    async def make_link(request: Request) -> dict[str, str]:
+    async def make_login_link(request: Request) -> dict[str, str]:
         if access.is_open:
             raise HTTPException(HTTPStatus.CONFLICT, "identity is open: the page asks nobody to log in")
         try:

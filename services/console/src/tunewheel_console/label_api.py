@@ -61,7 +61,7 @@ def add_label_routes(api: FastAPI, state: ConsoleState, labelling: Labelling) ->
 
     @api.get(f"{LABELS}/{{request_id}}")
     @needs(Role.REVIEWER)
-    async def show(request: Request, project: str, request_id: str) -> dict[str, Any]:
+    async def show_label_request(request: Request, project: str, request_id: str) -> dict[str, Any]:
         async with told_over_http():
             queue = await labelling.open(project, request_id)
             fields = fields_of(labelling.task_of(project))
@@ -73,7 +73,7 @@ def add_label_routes(api: FastAPI, state: ConsoleState, labelling: Labelling) ->
 
     @api.get(f"{LABELS}/{{request_id}}/items/{{number}}")
     @needs(Role.REVIEWER)
-    async def item(request: Request, project: str, request_id: str, number: int) -> dict[str, Any]:
+    async def show_label_item(request: Request, project: str, request_id: str, number: int) -> dict[str, Any]:
         async with told_over_http():
             queue = await labelling.open(project, request_id)
             found = queue.item(number)
@@ -88,7 +88,7 @@ def add_label_routes(api: FastAPI, state: ConsoleState, labelling: Labelling) ->
 
     @api.put(f"{LABELS}/{{request_id}}/items/{{number}}/answer")
     @needs(Role.REVIEWER)
-    async def answer(
+    async def answer_label(
         request: Request,
         project: str,
         request_id: str,

@@ -27,8 +27,9 @@ from tunewheel_runtime.identity.roles import Caller
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_console.actions import Actions
+from tunewheel_console.project import Project
 from tunewheel_console.refusals import Refused
-from tunewheel_console.state import ConsoleState, Project
+from tunewheel_console.state import ConsoleState
 
 State = Literal["open", "answered", "out_of_scope", "erased"]
 

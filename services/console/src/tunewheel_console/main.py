@@ -18,6 +18,7 @@ from tunewheel_runtime.service import Service
 from tunewheel_console.actions import Actions
 from tunewheel_console.api import add_login_links, add_model_commands, add_routes, add_scorecard_page
 from tunewheel_console.authentication import Authentication
+from tunewheel_console.control.routes import add_control, make_api, sort_by_noun
 from tunewheel_console.label_api import add_label_routes
 from tunewheel_console.labelling import Labelling
 from tunewheel_console.login_page import root_of
@@ -86,16 +87,18 @@ def make_web(
     from tunewheel_console.queue_list import LABEL_TITLES, REVIEW_TITLES, QueueList, label_lines, review_lines
     from tunewheel_console.review_page import ReviewPage
 
-    web = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    web = make_api()
     secret = settings.session_secret.get_secret_value() if settings.session_secret else None
     sessions = Sessions(access, secret=secret, seconds=settings.session_seconds)
     links = LoginLinks()
+    add_control(web, state)
     add_routes(web, state, actions)
     add_review_routes(web, state, reviewing)
     add_label_routes(web, state, labelling)
     add_model_commands(web, state, actions)
     add_scorecard_page(web, state, reviewing.store)
     add_login_links(web, links, access)
+    sort_by_noun(web)
 
     def root() -> None:
         request = ui.context.client.request

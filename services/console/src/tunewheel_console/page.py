@@ -16,8 +16,9 @@ from tunewheel_runtime.identity.roles import Caller, NotAuthenticated, NotAuthor
 
 from tunewheel_console import rows
 from tunewheel_console.actions import Actions, ModelAction
+from tunewheel_console.project import Project
 from tunewheel_console.sections import draw_project
-from tunewheel_console.state import ConsoleState, Project
+from tunewheel_console.state import ConsoleState
 
 FINAL = "A rejection is final for this version."
 Who = Callable[[], Awaitable[Caller]]

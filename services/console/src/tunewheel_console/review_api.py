@@ -56,7 +56,7 @@ def add_review_routes(api: FastAPI, state: ConsoleState, reviewing: Reviewing) -
 
     @api.get(f"{REVIEWS}/{{review_id}}")
     @needs(Role.REVIEWER)
-    async def show(
+    async def show_review(
         request: Request, project: str, review_id: str, reviewer: Reviewer = None
     ) -> dict[str, Any]:
         async with told_over_http():
@@ -64,7 +64,7 @@ def add_review_routes(api: FastAPI, state: ConsoleState, reviewing: Reviewing) -
 
     @api.get(f"{REVIEWS}/{{review_id}}/items/{{number}}")
     @needs(Role.REVIEWER)
-    async def item(
+    async def show_review_item(
         request: Request, project: str, review_id: str, number: int, reviewer: Reviewer = None
     ) -> dict[str, Any]:
         async with told_over_http():
@@ -72,7 +72,7 @@ def add_review_routes(api: FastAPI, state: ConsoleState, reviewing: Reviewing) -
 
     @api.put(f"{REVIEWS}/{{review_id}}/items/{{number}}/answer")
     @needs(Role.REVIEWER)
-    async def answer(
+    async def answer_review(
         request: Request, project: str, review_id: str, number: int, body: Answer, reviewer: Reviewer = None
     ) -> dict[str, Any]:
         async with told_over_http():
@@ -83,7 +83,7 @@ def add_review_routes(api: FastAPI, state: ConsoleState, reviewing: Reviewing) -
 
     @api.post(f"{REVIEWS}/{{review_id}}/submit", status_code=HTTPStatus.CREATED)
     @needs(Role.REVIEWER)
-    async def submit(
+    async def submit_review(
         request: Request, project: str, review_id: str, body: Submission, reviewer: Reviewer = None
     ) -> dict[str, Any]:
         async with told_over_http():

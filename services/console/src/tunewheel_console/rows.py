@@ -14,7 +14,8 @@ from tunewheel_contracts.formats.scorecard import Contestant
 from tunewheel_runtime.identity.roles import Caller, Role
 
 from tunewheel_console.actions import ModelAction
-from tunewheel_console.state import Project, Run
+from tunewheel_console.project import Project
+from tunewheel_console.run import Run
 
 Row = dict[str, Any]
 CURVES = 4
@@ -24,16 +25,17 @@ SHOWN_ROLES = (Role.VIEWER, Role.REVIEWER, Role.OPERATOR)
 
 def dataset_rows(project: Project) -> list[Row]:
     """Return the dataset versions, newest first."""
+    versions = sorted(project.datasets.values(), key=lambda one: one.time, reverse=True)
     return [
         {
-            "dataset": data.dataset_id,
-            "reason": data.reason.value,
-            "records": data.counts.records,
-            "train": data.counts.train,
-            "holdout": data.counts.holdout,
-            "funnel": ", ".join(_funnel(data)),
+            "dataset": one.data.dataset_id,
+            "reason": one.data.reason.value,
+            "records": one.data.counts.records,
+            "train": one.data.counts.train,
+            "holdout": one.data.counts.holdout,
+            "funnel": ", ".join(_funnel(one.data)),
         }
-        for data in reversed(project.datasets.values())
+        for one in versions
     ]
 
 
@@ -174,12 +176,12 @@ def rollout_rows(project: Project) -> list[Row]:
     """Return the rollout verdicts, newest first."""
     return [
         {
-            "model": data.model_id,
-            "stage": data.stage,
-            "verdict": data.verdict,
-            "reasons": "; ".join(data.reasons),
+            "model": one.data.model_id,
+            "stage": one.data.stage,
+            "verdict": one.data.verdict,
+            "reasons": "; ".join(one.data.reasons),
         }
-        for data in reversed(project.rollouts)
+        for one in sorted(project.rollouts.values(), key=lambda one: one.time, reverse=True)
     ]
 
 

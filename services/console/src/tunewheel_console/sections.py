@@ -18,8 +18,9 @@ from tunewheel_wheel.report import report
 from tunewheel_console import rows
 from tunewheel_console.actions import ALONE, ModelAction
 from tunewheel_console.place import Place, Step, Tone
+from tunewheel_console.project import Project
 from tunewheel_console.queues import Review
-from tunewheel_console.state import Project, Verdict
+from tunewheel_console.run import Verdict
 
 COLOURS: dict[Tone, str] = {
     "working": "primary",

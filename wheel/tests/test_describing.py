@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from tunewheel_cli.describing import describe
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.training import TrainFailed, TrainPlanned, TrainProgressed
 from tunewheel_contracts.formats.plan import ValidationPlan
 from tunewheel_contracts.topics import TOPICS, TopicSpec
 from tunewheel_testing.story import EXAMPLES
+from tunewheel_wheel.describing import describe
 
 
 @pytest.mark.parametrize("spec", TOPICS, ids=lambda spec: spec.name)

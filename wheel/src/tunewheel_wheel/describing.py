@@ -82,7 +82,8 @@ def _undecided(event: evaluation.EvalUndecided) -> str:
     return f"{event.adapter.model_id}: undecided{more}: " + "; ".join(event.reasons)
 
 
-def _desired(event: lifecycle.ServingDesired) -> str:
+def routes_in_words(event: lifecycle.ServingDesired) -> str:
+    """Return the models that are served."""
     routes = [f"{route.model_id} {route.role.value} {route.percent} %" for route in event.desired.routes]
     return ", ".join(routes) or "nothing"
 
@@ -182,7 +183,7 @@ _WORDS: dict[type, Callable[[Any], str]] = {
     lifecycle.ModelRolledback: lambda e: f"{e.model_id}: out of {e.from_stage.value}, {e.reason}",
     lifecycle.ModelCommanded: lambda e: f"{e.action} {e.model_id}: {e.reason}",
     lifecycle.CommandRefused: lambda e: f"{e.action} {e.model_id} refused: {e.field} {e.reason}",
-    lifecycle.ServingDesired: _desired,
+    lifecycle.ServingDesired: routes_in_words,
     production.InferenceCompleted: lambda e: (
         f"{e.model_id} ({e.role.value}): {e.completion_tokens} tokens in {e.latency_seconds:.2f} s"
     ),

@@ -1,0 +1,86 @@
+"""``GET /v1/projects`` and one project: where it is on the wheel, and what is to be done."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import FastAPI, Request
+from tunewheel_contracts.api.paging import Page
+from tunewheel_contracts.api.projects import ProjectCounts, ProjectDetail, ProjectSummary, ReportLine
+from tunewheel_runtime.identity.guard import caller_of, needs
+from tunewheel_runtime.identity.roles import Role
+from tunewheel_wheel.describing import routes_in_words
+from tunewheel_wheel.report import next_steps, report
+from tunewheel_wheel.summary import counts_of, last_in_words, latest_of, place_in_words
+
+from tunewheel_console.control.alarms import alarm_summary
+from tunewheel_console.control.paging import Paged, page_of
+from tunewheel_console.control.resolving import project_of
+from tunewheel_console.control.turns import turn_summary
+from tunewheel_console.project import Project
+from tunewheel_console.state import ConsoleState
+
+NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+def add_projects(web: FastAPI, state: ConsoleState) -> None:
+    """Add the routes of projects."""
+
+    @web.get("/v1/projects")
+    @needs(Role.VIEWER)
+    async def list_projects(request: Request, asked: Paged) -> Page[ProjectSummary]:
+        """The projects that the caller may read, the last moved first."""
+        caller = caller_of(request)
+        found = [one for one in state.projects.values() if caller.may(Role.VIEWER, one.name)]
+        return page_of(found, asked, place=_place, answer=lambda one: ProjectSummary(**_fields(one)))
+
+    @web.get("/v1/projects/{project}")
+    @needs(Role.VIEWER)
+    async def show_project(project: str) -> ProjectDetail:
+        return _detail(project_of(state, project), datetime.now(UTC))
+
+
+def _fields(project: Project) -> dict[str, Any]:
+    wheel, latest, counts = project.wheel, latest_of(project.wheel), counts_of(project.wheel)
+    desired = project.desired.desired if project.desired else None
+    return {
+        "project": project.name,
+        "declared": project.spec is not None,
+        "place": place_in_words(wheel),
+        "since": latest.time if latest else None,
+        "last": last_in_words(wheel),
+        "champion": desired.model_id("champion") if desired else None,
+        "serving": routes_in_words(project.desired) if project.desired else "nothing",
+        "counts": ProjectCounts(
+            datasets=counts["datasets"],
+            runs=counts["runs"],
+            promoted=counts["promoted"],
+            alarms=counts["drifts"],
+            open_alarms=len(wheel.open_alarms),
+        ),
+    }
+
+
+def _detail(project: Project, now: datetime) -> ProjectDetail:
+    wheel = project.wheel
+    facts, still = wheel.facts, wheel.open_alarms
+    return ProjectDetail(
+        **_fields(project),
+        spec=project.spec.model_dump(mode="json", exclude_unset=True) if project.spec else None,
+        declared_at=facts.declared.time if facts.declared and project.spec else None,
+        routes=project.desired.desired.routes if project.desired else (),
+        pinned=project.pinned,
+        alarms=tuple(alarm_summary(project, name, still) for name in still),
+        decision=facts.decision.data if facts.decision else None,
+        in_flight=tuple(turn_summary(turn) for turn in wheel.in_flight(now)),
+        last_turn=wheel.last,
+        spent=project.desired.spent if project.desired else 0.0,
+        next_steps=tuple(next_steps(wheel, now)),
+        report=tuple(ReportLine(about=line.about, text=line.text) for line in report(wheel, now)),
+    )
+
+
+def _place(project: Project) -> tuple[datetime, str]:
+    latest = latest_of(project.wheel)
+    return latest.time if latest else NEVER, project.name

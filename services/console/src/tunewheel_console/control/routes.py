@@ -1,0 +1,49 @@
+"""Adds the control API to the console's app."""
+
+from __future__ import annotations
+
+from fastapi import Depends, FastAPI
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
+from tunewheel_runtime.identity.guard import guard_descriptions
+
+from tunewheel_console.control.alarms import add_alarms
+from tunewheel_console.control.errors import REFUSALS, answer_errors
+from tunewheel_console.control.projects import add_projects
+from tunewheel_console.control.runs import add_runs
+from tunewheel_console.control.turns import add_turns
+from tunewheel_console.state import ConsoleState
+
+BEARER = Depends(HTTPBearer(auto_error=False, description="An API key, or a token of the OIDC issuer."))
+"""Only documents the key in OpenAPI. The guard of each route checks it."""
+
+
+def make_api() -> FastAPI:
+    """Return the console's app, with the API's description at ``/docs`` and ``/openapi.json``."""
+    web = FastAPI(
+        title="Tunewheel",
+        version="1",
+        redoc_url=None,
+        dependencies=[BEARER],
+        responses=REFUSALS,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    guard_descriptions(web.routes)
+    answer_errors(web)
+    return web
+
+
+def add_control(web: FastAPI, state: ConsoleState) -> None:
+    """Add the routes that read ``state``."""
+    add_projects(web, state)
+    add_runs(web, state)
+    add_turns(web, state)
+    add_alarms(web, state)
+
+
+def sort_by_noun(web: FastAPI) -> None:
+    """Tag each route with its noun, under which ``/docs`` lists it."""
+    for route in web.routes:
+        if isinstance(route, APIRoute):
+            parts = route.path.removeprefix("/v1/").removeprefix("projects/{project}/").split("/")
+            route.tags = [parts[0]]

@@ -1,0 +1,157 @@
+"""``GET /v1/projects/{project}/runs`` and one run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, Query
+from tunewheel_contracts.api.paging import Page
+from tunewheel_contracts.api.runs import (
+    LossPoint,
+    RunControl,
+    RunDetail,
+    RunFailure,
+    RunProgress,
+    RunSummary,
+)
+from tunewheel_contracts.events.evaluation import EvalFailed, EvalUndecided, ReviewRequested
+from tunewheel_runtime.identity.guard import needs
+from tunewheel_runtime.identity.roles import Role
+
+from tunewheel_console.control.paging import Paged, page_of
+from tunewheel_console.control.resolving import project_of, run_of
+from tunewheel_console.project import Project
+from tunewheel_console.run import Run, Verdict
+from tunewheel_console.state import ConsoleState
+
+RunState = Literal["waiting", "training", "paused", "completed", "failed", "cancelled", "superseded"]
+
+
+def add_runs(web: FastAPI, state: ConsoleState) -> None:
+    """Add the routes of runs."""
+
+    @web.get("/v1/projects/{project}/runs")
+    @needs(Role.VIEWER)
+    async def list_runs(
+        project: str,
+        asked: Paged,
+        only: Annotated[RunState | None, Query(alias="state")] = None,
+        dataset_id: Annotated[str | None, Query(description="Only runs of this version.")] = None,
+    ) -> Page[RunSummary]:
+        """The runs, newest first."""
+        view = project_of(state, project)
+        found = [
+            run
+            for run in view.runs.values()
+            if only in (None, run.state) and dataset_id in (None, run.dataset_id)
+        ]
+        stages = stages_of(view)
+        return page_of(found, asked, place=_place, answer=lambda run: run_summary(view, run, stages))
+
+    @web.get("/v1/projects/{project}/runs/{run_id}")
+    @needs(Role.VIEWER)
+    async def show_run(project: str, run_id: str) -> RunDetail:
+        view = project_of(state, project)
+        return _detail(view, run_of(view, run_id))
+
+
+def stages_of(project: Project) -> dict[str | None, str]:
+    """Return the stage of each run's version, by run."""
+    return {course.run_id: course.stage.value for course in project.wheel.courses}
+
+
+def run_summary(project: Project, run: Run, stages: Mapping[str | None, str]) -> RunSummary:
+    return RunSummary(**_fields(project, run, stages))
+
+
+def verdict_of(verdict: Verdict | None) -> str | None:
+    """Return a verdict's outcome: ``passed``, ``failed``, ``undecided`` or ``review``."""
+    return None if verdict is None else verdict.type.removeprefix("eval.").removesuffix(".requested")
+
+
+def _detail(project: Project, run: Run) -> RunDetail:
+    started = run.started.data if run.started else None
+    completed = run.completed.data if run.completed else None
+    failure = run.failure.data if run.failure else None
+    planned = run.planned.data if run.planned else None
+    controls = sorted(run.controls.values(), key=lambda one: one.time)
+    newest = sorted(run.evaluations, key=lambda name: run.evaluations[name].time, reverse=True)
+    of_start = started.model_dump(include={"attempt", "kernels", "driver", "cuda"}) if started else {}
+    of_end = (
+        {name: getattr(completed, name) for name in ("usage", "final_loss", "tokens", "start")}
+        if completed
+        else {}
+    )
+    return RunDetail(
+        **_fields(project, run, stages_of(project)),
+        **of_start,
+        **of_end,
+        progress=RunProgress(**run.latest.model_dump()) if run.latest else None,
+        losses=tuple(LossPoint(step=step, loss=loss) for step, loss in sorted(run.losses.values())),
+        validation=tuple(LossPoint(step=step, loss=loss) for step, loss in sorted(run.validation.items())),
+        failure=RunFailure(**failure.model_dump()) if failure else None,
+        controls=tuple(
+            RunControl(
+                command_id=one.id,
+                action=one.data.action.value,
+                at=one.time,
+                by=one.data.principal.name if one.data.principal else None,
+            )
+            for one in controls
+        ),
+        plan=(completed.plan if completed else None) or (planned.plan if planned else None),
+        cautions=planned.cautions if planned else (),
+        evaluations=tuple(newest),
+    )
+
+
+def _fields(project: Project, run: Run, stages: Mapping[str | None, str]) -> dict[str, Any]:
+    started, ended = run.started, run.completed or run.failure
+    seconds = run.completed.data.wall_seconds if run.completed else None
+    known = next((one.data for one in (run.started, run.planned) if one is not None), None)
+    base = run.completed.data.adapter.base if run.completed else known.base if known else None
+    return {
+        "run_id": run.run_id,
+        "project": project.name,
+        "dataset_id": run.dataset_id or None,
+        "state": run.state,
+        "stage": stages.get(run.run_id),
+        "step": run.step,
+        "total_steps": run.total_steps,
+        "loss": run.latest.loss if run.latest else run.completed.data.final_loss if run.completed else None,
+        "verdict": verdict_of(run.verdict),
+        "why": _why(run),
+        "model_id": _model_id(run),
+        "base": base.name if base else None,
+        "method": started.data.method.value if started else None,
+        "device": started.data.device if started else None,
+        "created_at": run.created_at,
+        "started_at": started.time if started else None,
+        "ended_at": ended.time if ended else None,
+        "news_at": run.news_at,
+        "seconds": seconds,
+    }
+
+
+def _why(run: Run) -> str | None:
+    if run.failure is not None:
+        return run.ended
+    match run.verdict:
+        case EvalFailed() | EvalUndecided() as data:
+            return "; ".join(data.reasons)
+        case ReviewRequested():
+            return "waits for people to review it"
+        case _:
+            return None
+
+
+def _model_id(run: Run) -> str | None:
+    if run.completed is not None:
+        return run.completed.data.adapter.model_id
+    return run.verdict.adapter.model_id if run.verdict is not None else None
+
+
+def _place(run: Run) -> tuple[datetime, str]:
+    return run.created_at, run.run_id

@@ -1,0 +1,167 @@
+"""One project, folded from events. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.data import (
+    DatasetRejected,
+    DatasetVersioned,
+    ErasureCompleted,
+    RecordIngested,
+)
+from tunewheel_contracts.events.lifecycle import CommandRefused, ModelPinned, ServingDesired, Stage
+from tunewheel_contracts.events.monitoring import DriftResolved
+from tunewheel_contracts.events.production import DriftDetected, InferenceCompleted, RolloutJudged
+from tunewheel_contracts.events.upstream import FeedbackReceived, ProjectDeclared
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_wheel.wheel import Wheel
+
+from tunewheel_console.place import RESTING, Place, Step, place_of
+from tunewheel_console.queues import LabelRequests, Reviews
+from tunewheel_console.run import RUN_EVENTS, Run
+
+KEPT = 50
+"""How many of the latest drifts and rejections are kept per project."""
+
+
+@dataclass
+class Project:
+    """The state of one project. Collections have the newest entry last."""
+
+    name: str
+    spec: ProjectSpec | None = None
+    traffic_places: dict[Step, Place] = field(default_factory=dict[Step, Place])
+    """By step, where the latest record, completion or alarm brings the project while it rests."""
+    datasets: dict[str, Envelope[DatasetVersioned]] = field(
+        default_factory=dict[str, Envelope[DatasetVersioned]]
+    )
+    """By id, the event that first told of the version."""
+    rejections: deque[DatasetRejected] = field(default_factory=lambda: deque(maxlen=KEPT))
+    runs: dict[str, Run] = field(default_factory=dict[str, Run])
+    reviews: Reviews = field(init=False)
+    """The reviews of answers."""
+    labels: LabelRequests = field(default_factory=LabelRequests)
+    wheel: Wheel = field(default_factory=Wheel)
+    """Open alarms, curate's decision about them, all turns, and the models' stages."""
+    pin: tuple[datetime, str, bool] | None = None
+    """The last pin or unpin: its time, the model, and whether it is pinned."""
+    refusals: deque[CommandRefused] = field(default_factory=lambda: deque(maxlen=KEPT))
+    """Commands on models that the registry did not carry out."""
+    desired: ServingDesired | None = None
+    drifts: deque[tuple[datetime, DriftDetected]] = field(default_factory=lambda: deque(maxlen=KEPT))
+    resolved: dict[str, DriftResolved] = field(default_factory=dict[str, DriftResolved])
+    """By alarm."""
+    rollouts: dict[str, Envelope[RolloutJudged]] = field(default_factory=dict[str, Envelope[RolloutJudged]])
+    """By the id of the event."""
+    erasures: dict[str, ErasureCompleted] = field(default_factory=dict[str, ErasureCompleted])
+    """The proofs of erasures, by the id of the event."""
+    recent: dict[str, int] = field(default_factory=dict[str, int])
+    """By event type of topics that carry traffic, how many events were read."""
+    thumbs_down: int = 0
+    settled: bool = False
+    """Whether traffic was seen since the last event of another kind."""
+    version: int = 0
+    """Grows with every change, except of the traffic counts, which change all the time."""
+
+    def __post_init__(self) -> None:
+        self.reviews = Reviews(self.wheel.facts.models)
+
+    @property
+    def traffic(self) -> str:
+        """The traffic counts as text; empty if there is no traffic."""
+        counts = ", ".join(f"{name} {count}" for name, count in sorted(self.recent.items()))
+        return f"recent traffic: {counts}; thumbs down {self.thumbs_down}" if counts else ""
+
+    @property
+    def pinned(self) -> str | None:
+        """The pinned model."""
+        return self.pin[1] if self.pin is not None and self.pin[2] else None
+
+    @property
+    def pending_reviews(self) -> list[Run]:
+        return [run for run in self.runs.values() if run.awaits_review]
+
+    @property
+    def models(self) -> set[str]:
+        """All registered models, including bases."""
+        return {*self.wheel.facts.models.registrations}
+
+    @property
+    def stages(self) -> dict[str, Stage]:
+        """The models' stages, the latest moved last."""
+        return self.wheel.facts.models.stages
+
+    @property
+    def place(self) -> Place | None:
+        """Where the project is. Traffic moves it only where no turn goes on."""
+        course, place = self.wheel.place, None
+        if course is not None:
+            run = self.runs.get(course.run_id or "")
+            place = place_of(course, paused=run is not None and run.paused)
+        elif (declared := self.wheel.facts.declared) is not None:
+            place = Place(Step.INGEST, "declared", "waiting", declared.time)
+        for step, resting in ((Step.MONITOR, RESTING), (Step.INGEST, (Step.INGEST,))):
+            seen = self.traffic_places.get(step)
+            if seen is not None and (place is None or (place.step in resting and place.at <= seen.at)):
+                return seen
+        return place
+
+    def see(self, traffic: Place) -> bool:
+        """Keep where traffic brings the project; return whether that may be another place than before. The
+        place itself is not computed for every record and completion."""
+        before = self.traffic_places.get(traffic.step)
+        older = before is not None and traffic.at < before.at
+        if not older:
+            self.traffic_places[traffic.step] = traffic
+        same = older or (before is not None and (before.note, before.tone) == (traffic.note, traffic.tone))
+        changed, self.settled = not (same and self.settled), True
+        return changed
+
+    def apply(self, envelope: Envelope[Any]) -> None:
+        """Apply one event to what the project itself keeps."""
+        match envelope.data:
+            case ProjectDeclared() as data:
+                self.spec = data.spec
+            case DatasetVersioned() as data:
+                first = self.datasets.get(data.dataset_id, envelope)
+                self.datasets[data.dataset_id] = min(first, envelope, key=lambda one: (one.time, one.id))
+            case DatasetRejected() as data:
+                self.rejections.append(data)
+            case ErasureCompleted() as data:
+                self.erasures[envelope.id] = data
+            case data if isinstance(data, RUN_EVENTS):
+                run = self.runs.setdefault(
+                    data.run_id, Run(data.run_id, created_at=envelope.time, news_at=envelope.time)
+                )
+                run.apply(envelope)
+            case RecordIngested() | InferenceCompleted() | FeedbackReceived() as data:
+                self.recent[data.type] = self.recent.get(data.type, 0) + 1
+                self.thumbs_down += isinstance(data, FeedbackReceived) and data.rating == "down"
+            case _:
+                self._serve(envelope)
+
+    def _serve(self, envelope: Envelope[Any]) -> None:
+        """Apply an event about models that are served, or about their traffic."""
+        match envelope.data:
+            case ModelPinned() as data:
+                pin = (envelope.time, data.model_id, data.pinned)
+                self.pin = pin if self.pin is None else max(self.pin, pin)
+            case CommandRefused() as data:
+                self.refusals.append(data)
+            case ServingDesired() as data:
+                if self.desired is None or data.generation >= self.desired.generation:
+                    self.desired = data
+            case DriftDetected() as data:
+                # examples of earlier releases hold users' texts, which an erasure would not reach here
+                self.drifts.append((envelope.time, data.model_copy(update={"examples": ()})))
+            case DriftResolved() as data:
+                self.resolved[data.alarm_id] = data
+            case RolloutJudged():
+                self.rollouts[envelope.id] = envelope
+            case _:
+                pass
