@@ -142,7 +142,7 @@ class Desk(testing.Desk):
         )  # fmt: skip
 
     async def stored_pairs(
-        self, store: ObjectStore, *, revision: int = 1, erased: Sequence[int] = ()
+        self, store: ObjectStore, *, revision: int = 1, erased: Sequence[int] = (), **changes: Any
     ) -> Envelope[Any]:
         """Put three pairs of a trial's answers into ``store`` and return the revision that adds them."""
         first, path = 3 * (revision - 1), "pairs.{}.json"
@@ -160,7 +160,7 @@ class Desk(testing.Desk):
         return self.of_model(
             "comparisons.requested", request_id="compare-1", against="desk-0", stage="shadow",
             revision=revision, completion_ids=[f"cmpl-{n}" for n in range(first + 3)],
-            pairs=[path.format(n) for n in range(1, revision + 1)],
+            pairs=[path.format(n) for n in range(1, revision + 1)], **changes,
         )  # fmt: skip
 
     def ingested(self, source_id: str, trust: str) -> Envelope[Any]:

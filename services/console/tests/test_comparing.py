@@ -78,6 +78,32 @@ async def test_one_person_s_first_answer_to_a_pair_is_enough(trial: Any, ann: ht
     assert (await ann.get(PAIRS)).json()["next"] is None
 
 
+async def test_a_click_that_could_not_count_is_refused_with_the_reason(
+    trial: Any, ann: httpx.AsyncClient, desk: Any, log: Any, store: ObjectStore
+):
+    before = await shown(ann, 1, 2, 3)
+    async with trial.client("bob") as bob:
+        for _ in range(2):
+            await choose(bob, (await bob.get(PAIRS)).json()["next"], "same")
+    left = (await ann.get(PAIRS)).json()["next"]
+    theirs = next(number for number in (1, 2, 3) if number != left)
+    late = await choose(ann, theirs, "left")
+    assert late.status_code == 409
+    assert "somebody else" in late.json()["detail"]
+
+    await log.publish(await desk.stored_pairs(store, revision=2, for_people=4))
+    again = type(trial)(log, store)
+    await again.refresh()
+    async with again.client("ann") as client:
+        assert [one | {"of": 3} for one in await shown(client, 1, 2, 3)] == before
+        assert (await client.get(PAIRS)).json()["items"] == 4
+        clicks = [await choose(client, number, "left") for number in (4, 5, 6)]
+        assert sorted(one.status_code for one in clicks) == [200, 410, 410]
+        assert "judge" in next(one for one in clicks if one.status_code == 410).json()["detail"]
+        await choose(client, left, "left")
+        assert (await client.get(PAIRS)).json()["next"] is None
+
+
 async def test_a_judge_s_comparison_leaves_a_pair_to_people(trial: Any, ann: httpx.AsyncClient):
     told = {"project": "desk", "request_id": "compare-1", "model_id": "desk-1", "completion_id": "cmpl-0"}
     trial.state.apply(new_event(AnswersCompared(**told, preference="same", judge="a" * 64), source="/test"))

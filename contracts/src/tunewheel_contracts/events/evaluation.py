@@ -192,11 +192,14 @@ class ComparisonsRequested(Event):
     file is missing, the log held no texts of its pairs."""
     judge: Annotated[JudgeSpec | None, Field(exclude_if=operator.not_)] = None
     """The judge of the project's spec, which compares the pairs too."""
+    for_people: Annotated[int | None, Field(ge=0, exclude_if=lambda count: count is None)] = None
+    """How many pairs, from the first on, people are asked about. What the judge says of the others may be
+    used up, and a person's answer could not count any more. None: all."""
 
     @property
     def items(self) -> int:
-        """The number of pairs."""
-        return len(self.completion_ids)
+        """The number of pairs that people are asked about."""
+        return len(self.completion_ids[: self.for_people])
 
 
 class AnswersCompared(Event):

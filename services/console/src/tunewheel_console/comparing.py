@@ -33,16 +33,22 @@ def set_of(asked: ComparisonsRequested, files: Sequence[LabelPrompts]) -> Review
 
 
 def dealt_pairs(
-    found: ReviewSet, files: Sequence[LabelPrompts], *, reviewer: str, seed: bytes
+    asked: ComparisonsRequested,
+    found: ReviewSet,
+    files: Sequence[LabelPrompts],
+    *,
+    reviewer: str,
+    seed: bytes,
 ) -> tuple[Pair | None, ...]:
-    """Return all pairs in the order of ``reviewer``; None for an erased one. Each file is dealt by itself, so
-    that a later one moves no earlier pair and no side."""
+    """Return all pairs in the order of ``reviewer``; None for one that was erased, or is for the judge alone.
+    Each file is dealt by itself, so that a later one moves no earlier pair and no side."""
     pairs: list[Pair | None] = []
+    wanted = {pair_id(name) for name in asked.completion_ids[: asked.for_people]}
     for number, file in enumerate(files, 1):
         part = found.model_copy(update={"review_id": f"{found.review_id}.{number}"})
         ids = [pair_id(prompt.completion_id) for prompt in file.items]
         pairs += assigned_pairs(part, dealt=ids, share=1, reviewer=reviewer, seed=seed)
-    return tuple(pairs)
+    return tuple(pair if pair is not None and pair.item.item_id in wanted else None for pair in pairs)
 
 
 def comparison_of(
@@ -51,11 +57,12 @@ def comparison_of(
     """Return the event of a person's first answer to a pair.
 
     Raises:
-        Refused: they have compared it, or the answer has reasons or a correction.
+        Refused: they or somebody else have compared it, or the answer has reasons or a correction.
     """
     pair = sitting.pair(number)
-    if sitting.answer_to(number) is not None:
-        reason = f"{number} was compared by you; the first answer counts"
+    if number not in sitting.missing:
+        who = "you" if sitting.answer_to(number) is not None else "somebody else"
+        reason = f"{number} was compared by {who}; the first answer counts"
         raise Refused(HTTPStatus.CONFLICT, "item", reason)
     if chosen.reasons or chosen.corrected is not None:
         reason = "and corrected are not taken while a trial runs; send the choice alone"

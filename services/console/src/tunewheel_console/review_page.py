@@ -220,8 +220,9 @@ class ReviewPage:
 
     def _after(self, sitting: Sitting) -> int:
         """Return the next item after the present one; after the last, the first unanswered one, or
-        ``END``."""
-        after = [number for number in sitting.numbers if number > self._number]
+        ``END``. Of a trial, the next pair that nobody has compared."""
+        numbers = sitting.missing if sitting.review.comparisons else sitting.numbers
+        after = [number for number in numbers if number > self._number]
         return after[0] if after else sitting.first_unanswered or END
 
     async def _at_end(self, sitting: Sitting, key: str, text: str) -> None:

@@ -109,7 +109,7 @@ class Reviewing:
             reason = f"of {asked.request_id} are not in the store; nothing is left to compare"
             raise Refused(HTTPStatus.GONE, "pairs", reason)
         deal = await self._deal(asked.request_id, ())
-        pairs = dealt_pairs(found, files, reviewer=reviewer, seed=bytes.fromhex(deal.seed))
+        pairs = dealt_pairs(asked, found, files, reviewer=reviewer, seed=bytes.fromhex(deal.seed))
         return Sitting(asked.request_id, request, reviewer, found, pairs, review)
 
     async def answer(self, sitting: Sitting, number: int, chosen: ItemAnswer, caller: Caller) -> None:

@@ -25,7 +25,7 @@ class ItemAnswer:
 @dataclass(frozen=True, slots=True)
 class Sitting:
     """One person's part of one review. Items are numbered from 1, in this person's order. An erased item
-    leaves a gap in the numbers."""
+    leaves a gap in the numbers, as does a pair of a trial that people are not asked about."""
 
     review_id: str
     request: Asked
@@ -42,7 +42,7 @@ class Sitting:
 
     @property
     def numbers(self) -> list[int]:
-        """Return the numbers of the items that were not erased."""
+        """Return the numbers of this person's items."""
         return [number for number, pair in enumerate(self.pairs, 1) if pair is not None]
 
     @property
@@ -73,7 +73,9 @@ class Sitting:
             raise Refused(HTTPStatus.NOT_FOUND, "item", reason)
         pair = self.pairs[number - 1]
         if pair is None:
-            raise Refused(HTTPStatus.GONE, "item", f"{number} was erased; go on with the next")
+            raise Refused(
+                HTTPStatus.GONE, "item", f"{number} was erased, or is for the judge; go on with the next"
+            )
         return pair
 
     def answer_to(self, number: int) -> ItemAnswer | None:

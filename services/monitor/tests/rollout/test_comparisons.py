@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.evaluation import AnswersCompared, ComparisonsRequested
-from tunewheel_contracts.events.monitoring import LogPosition
+from tunewheel_contracts.events.monitoring import InferenceScored, LogPosition
+from tunewheel_contracts.formats.judge import JudgeSpec
 from tunewheel_contracts.formats.rollout_spec import RolloutSpec, ShadowPolicy, UndecidedPolicy
 from tunewheel_monitor.rollout import comparisons
 from tunewheel_monitor.rollout import trials as rollout
@@ -23,10 +24,17 @@ LENIENT = RolloutSpec(shadow=ShadowPolicy(max_label_changes=1))
 class Shadow(Story):
     """A shadow stage in which people compare. ``to_show``: what the trial has to show."""
 
-    def __init__(self, *, to_show: float | None = None, spec: RolloutSpec = LENIENT) -> None:
+    def __init__(
+        self,
+        *,
+        to_show: float | None = None,
+        spec: RolloutSpec = LENIENT,
+        judge: JudgeSpec | None = None,
+    ) -> None:
         super().__init__("shadow", spec)
         self.trials["open"]["new"]["to_show"] = to_show
         self.asked: list[ComparisonsRequested] = []
+        self.judge_named = judge
 
     @property
     def state(self) -> dict[str, Any]:
@@ -42,7 +50,7 @@ class Shadow(Story):
         ]
         for model, told in reversed(sides) if copy_first else sides:
             self.ask(model, **(told | place | changes))
-        self.asked += [one.data for one in rollout.ask(self.trials, "p")]
+        self.asked += [one.data for one in rollout.ask(self.trials, "p", self.judge_named)]
         return name
 
     def compare(self, name: str, preference: str, *, reviewer: str | None = "ann", **changes: Any) -> None:
@@ -54,6 +62,12 @@ class Shadow(Story):
 
     def judge(self, name: str, preference: str, judge: str = JUDGE) -> None:
         self.compare(name, preference, reviewer=None, judge=judge)
+
+
+def said(name: str, preference: str, judge: str | None = None) -> InferenceScored:
+    told = {"project": "p", "request_id": "r", "model_id": "new", "completion_id": name}
+    data = AnswersCompared(**told, preference=preference, judge=judge)
+    return comparisons.scored(new_event(data, source="/test"))
 
 
 def bound_of(found: Any) -> Any:
@@ -194,6 +208,21 @@ def test_a_judge_counts_only_by_how_it_differs_from_people():
     assert sum(story.state["values"].values()) == 1
 
 
+def test_people_are_asked_about_the_pairs_whose_judgement_is_never_spent():
+    story = Shadow(to_show=0.5, judge=JudgeSpec(base_url="https://judge.example/v1", model="m"))
+    names = [story.pair() for _ in range(45)]
+    story.state["drawn"].pop(names[3])  # an erasure
+    names += [story.pair() for _ in range(60)]
+    request, state = story.asked[-1], story.state
+    asked = request.completion_ids[: request.for_people]
+    assert (request.items, len(asked), asked[-1]) == (39, 39, names[39])
+    for name in request.completion_ids:
+        comparisons.compare(state, said(name, "better", JUDGE))
+    for name in asked:
+        assert comparisons.compare(state, said(name, "same"))
+    assert not comparisons.awaits_people(state)
+
+
 def test_a_judge_that_comes_after_people_changes_nothing():
     story = Shadow()
     first, second = story.pair(), story.pair()
@@ -209,8 +238,8 @@ def simulated(loss: float, *, judge: float | None, seed: int, questions: int = 2
     random = np.random.default_rng(seed)
     state = comparisons.new_comparisons()
     for n in range(questions):
-        said = ({"answer": "a", "place": [0, n], "model_id": "old"}, {"answer": "b", "place": [0, n]})
-        comparisons.see(state, f"q{n}", said[random.random() < 0.2], said[0])
+        answers = ({"answer": "a", "place": [0, n], "model_id": "old"}, {"answer": "b", "place": [0, n]})
+        comparisons.see(state, f"q{n}", answers[random.random() < 0.2], answers[0])
     names = comparisons.drawn(state)
     truth = random.choice([1.0, 0.0, -1.0], size=len(names), p=[0.45 + loss * 2.5, 0.1, 0.45 - loss * 2.5])
     words = {value: word for word, value in comparisons.LOSSES.items()}
@@ -219,16 +248,7 @@ def simulated(loss: float, *, judge: float | None, seed: int, questions: int = 2
             if by == "judge" and judge is None:
                 continue
             told = value if by == "person" or random.random() < (judge or 0) else -1.0
-            story_item = comparisons.scored(
-                new_event(
-                    AnswersCompared(
-                        project="p", request_id="r", model_id="new", completion_id=name,
-                        preference=words[told], judge=JUDGE if by == "judge" else None,
-                    ),
-                    source="/test",
-                )
-            )  # fmt: skip
-            comparisons.compare(state, story_item)
+            comparisons.compare(state, said(name, words[told], JUDGE if by == "judge" else None))
     return state
 
 

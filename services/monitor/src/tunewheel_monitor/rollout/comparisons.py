@@ -148,6 +148,12 @@ def drawn(state: Comparisons) -> list[str]:
     return sorted(state["drawn"], key=lambda name: state["drawn"][name]["number"])
 
 
+def for_people(state: Comparisons) -> int:
+    """Return how many of the drawn pairs, from the first on, are for people. An erasure moves no later pair
+    among them: its judgement may be spent."""
+    return sum(pair["number"] < PEOPLES for pair in state["drawn"].values())
+
+
 def compared(state: Comparisons) -> dict[str, int]:
     """Return how many pairs people called better, the same and worse."""
     told = [pair["person"] for pair in state["drawn"].values()]
@@ -156,7 +162,7 @@ def compared(state: Comparisons) -> dict[str, int]:
 
 def awaits_people(state: Comparisons) -> bool:
     """Return whether people were asked about pairs, and have not compared as many as are for them."""
-    return sum(compared(state).values()) < min(PEOPLES, len(state["drawn"]) - len(state["fresh"]))
+    return sum(compared(state).values()) < min(for_people(state), len(state["drawn"]) - len(state["fresh"]))
 
 
 def loss(state: Comparisons) -> float:
@@ -259,7 +265,7 @@ def missing(state: Comparisons, to_show: float | None) -> list[str]:
 
 def _corrected(state: Comparisons, pair: dict[str, Any]) -> float:
     """Return a person's value, corrected by the judge's values of this pair and of spare pairs."""
-    later = [state["drawn"][name] for name in drawn(state)[PEOPLES:]]
+    later = [state["drawn"][name] for name in drawn(state)[for_people(state) :]]
     free = [one for one in later if one["person"] is None and one["judge"] is not None and not one["spent"]]
     spares = free[-SPARES:]
     if pair["judge"] is None or not spares:

@@ -35,7 +35,13 @@ from tunewheel_contracts.formats.judge import JudgeSpec
 from tunewheel_contracts.formats.rollout_spec import DAY, RolloutSpec, StagePolicy
 from tunewheel_contracts.identity import content_sha256
 
-from tunewheel_monitor.rollout.comparisons import awaits_people, drawn, new_comparisons, take_fresh
+from tunewheel_monitor.rollout.comparisons import (
+    awaits_people,
+    drawn,
+    for_people,
+    new_comparisons,
+    take_fresh,
+)
 from tunewheel_monitor.rollout.counting import Trial, count_beside, count_guarded, new_trial
 from tunewheel_monitor.rollout.verdicts import (
     ALPHA,
@@ -142,6 +148,7 @@ def ask(trials: Trials, project: str, judge: JudgeSpec | None = None) -> list[Re
                     for n in range(1, state["revision"] + 1)
                 ),
                 judge=judge,
+                for_people=for_people(state) if judge is not None else None,
             )
             made.append(Request(request, trial["correlation_id"], fresh))
     return made
