@@ -22,6 +22,7 @@ MENDS = [
 ]  # fmt: skip
 NAMES = {
     "AsyncClient": "Client",
+    "AsyncGenerator": "Generator",
     "AsyncIterator": "Iterator",
     "__aenter__": "__enter__",
     "__aexit__": "__exit__",

@@ -1,4 +1,4 @@
-"""Makes requests of ingest from items to publish. Pure."""
+"""Makes requests of ingest from items to publish, and reads its receipts. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from tunewheel_contracts.identity import content_id
 
 from tunewheel_client.errors import Refused
@@ -19,6 +19,28 @@ IDS: dict[Kind, str] = {kind: f"{kind}_id" for kind in PATHS}
 BATCH_ITEMS = 1_000
 """The most items of one request. A receipt lists as many refusals."""
 BATCH_BYTES = 4 << 20
+
+
+class _Refusal(BaseModel):
+    line: int
+    field: str
+    reason: str
+
+
+class _Receipt(BaseModel):
+    """The body of ingest's answers to a request of several lines."""
+
+    accepted: int
+    event_ids: list[str] = []
+    refused: list[_Refusal] = []
+
+
+def receipt_of(body: bytes) -> _Receipt | None:
+    """Return ingest's receipt; None: the answer is that of a proxy, or of ingest's guard."""
+    try:
+        return _Receipt.model_validate_json(body)
+    except ValidationError:
+        return None
 
 
 def batches(

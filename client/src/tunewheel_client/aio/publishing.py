@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tunewheel_client.aio.transport import INGEST, Transport
-from tunewheel_client.batches import Item, Kind, batches
-from tunewheel_client.errors import NotAllowed
+from tunewheel_client.aio.transport import INGEST, Transport, refusal_of
+from tunewheel_client.batches import Item, Kind, batches, receipt_of
 from tunewheel_client.values import Receipt, RefusedItem
 
 RECEIPTS = (403, 413, 422)
@@ -23,11 +22,10 @@ async def publish(transport: Transport, project: str, items: Iterable[Item], kin
             "POST", path, service=INGEST, query={"project": project}, content=lines,
             headers={"Content-Type": "application/x-ndjson"}, accepted=RECEIPTS, timeout=PUBLISH_SECONDS,
         )  # fmt: skip
-        told = answer.json()
-        if answer.status_code == 403 and "refused" not in told:
-            raise NotAllowed(f"ingest: {told['error']['message']}", status=403, code=told["error"]["code"])
-        receipt.accepted += told["accepted"]
-        receipt.event_ids += told["event_ids"]
-        for one in told["refused"]:
-            receipt.refused.append(RefusedItem(batch[one["line"] - 1][0], one["field"], one["reason"]))
+        told = receipt_of(answer.content)
+        if told is None:
+            raise refusal_of(answer, INGEST)
+        receipt.accepted += told.accepted
+        receipt.event_ids += told.event_ids
+        receipt.refused += [RefusedItem(batch[it.line - 1][0], it.field, it.reason) for it in told.refused]
     return receipt

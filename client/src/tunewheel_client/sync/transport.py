@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
@@ -41,12 +41,12 @@ class Transport:
         self._timeout = timeout_seconds
         self._http = http
         self._is_own = http is None
-        self._urls = {CONSOLE: target.context.url}
+        self._urls: dict[str, str] = {CONSOLE: target.context.url}
         told = target.context.addresses
         self.name_addresses(gateway=told.gateway, ingest=told.ingest)
 
     def name_addresses(self, **urls: str | None) -> None:
-        """Use these addresses of services; None: the context's, or what the console says."""
+        """Use these addresses of services; None: keep what is known of it."""
         self._urls |= {service: url.rstrip("/") for service, url in urls.items() if url}
 
     def close(self) -> None:
@@ -103,7 +103,7 @@ class Transport:
                     answer.read()
                     if answer.status_code < 400 or answer.status_code in accepted:
                         return answer
-                    error: ClientError = _refusal(answer, service)
+                    error: ClientError = refusal_of(answer, service)
                 pause = error.retry_after if isinstance(error, Away) else None
                 if wait is None or answer.status_code not in (429, 503):
                     raise error
@@ -118,7 +118,7 @@ class Transport:
     @contextmanager
     def stream(
         self, *steps: str, query: Mapping[str, Any], headers: Mapping[str, str]
-    ) -> Iterator[httpx.Response]:
+    ) -> Generator[httpx.Response]:
         """Open the console's answer at ``/v1/<steps…>`` without reading it. Raises as ``send``; nothing is
         tried again."""
         import httpx
@@ -128,7 +128,7 @@ class Transport:
             with self._open("GET", steps, CONSOLE, query, headers, endless) as answer:
                 if answer.status_code >= 400:
                     answer.read()
-                    raise _refusal(answer, CONSOLE)
+                    raise refusal_of(answer, CONSOLE)
                 yield answer
         except httpx.TransportError as failure:
             raise self._unreached(CONSOLE, failure) from failure
@@ -142,7 +142,7 @@ class Transport:
         query: Mapping[str, Any] | None,
         headers: Mapping[str, str],
         options: Mapping[str, Any],
-    ) -> Iterator[httpx.Response]:
+    ) -> Generator[httpx.Response]:
         where = self.url_of(service) + "/v1/" + "/".join(quote(step, safe="") for step in steps)
         client = self.http()
         bearer, self.target = bearer_of(self.target, client)
@@ -158,9 +158,11 @@ class Transport:
             NoAddress: the wheel has no such address.
         """
         if service not in self._urls:
-            told = self.request("GET", "me")
-            found = told.get("addresses") or {}
-            self._urls = {name: str(url).rstrip("/") for name, url in found.items() if url} | self._urls
+            from tunewheel_contracts.api.identity import Me
+
+            told = (self.read(Me, "me")).addresses
+            found = {GATEWAY: told.gateway, INGEST: told.ingest}
+            self.name_addresses(**found | self._urls)
         if service not in self._urls:
             raise NoAddress(
                 f"{service}: the console at {self._urls[CONSOLE]} does not name its address; set "
@@ -182,7 +184,8 @@ class Transport:
         return Away(f"{service}: nothing answers at {url} ({failure or type(failure).__name__})")
 
 
-def _refusal(answer: httpx.Response, service: str) -> ClientError:
+def refusal_of(answer: httpx.Response, service: str) -> ClientError:
+    """Return the error that an answer with a status of 400 or more stands for."""
     try:
         body: Any = answer.json()
     except ValueError:
