@@ -9,9 +9,11 @@ umask 022
 mkdir -p "$folder/identity"
 chmod 700 "$folder"
 
+text() { base64 | tr '+/' '-_' | tr -d '=\n'; }
+
 keep() { # keep FILE [PREFIX]: 256 random bits, as text of one line
     [ -s "$folder/$1" ] && return
-    printf '%s%s' "${2:-}" "$(head -c 32 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=\n')" >"$folder/$1.new"
+    printf '%s%s' "${2:-}" "$(head -c 32 /dev/urandom | text)" >"$folder/$1.new"
     mv "$folder/$1.new" "$folder/$1"
 }
 
@@ -23,6 +25,20 @@ keys() { # keys FILE NAME SECRET ROLES: the file of keys that services know a ca
     mv "$folder/identity/$1.new" "$folder/identity/$1"
 }
 
+signer() { # signer SERVICE: the key by which it signs commands, and its public part beside those of the others
+    [ -s "$folder/signing_key_$1" ] && return
+    public=$folder/identity/signing-keys.json
+    openssl genpkey -algorithm ed25519 -outform DER -out "$folder/der.new"
+    d=$(tail -c 32 "$folder/der.new" | text)
+    x=$(openssl pkey -in "$folder/der.new" -inform DER -pubout -outform DER | tail -c 32 | text)
+    rm "$folder/der.new"
+    jwk="\"kty\": \"OKP\", \"crv\": \"Ed25519\", \"kid\": \"$1-$(printf %.12s "$x")\", \"x\": \"$x\""
+    others=$(tr -d '\n' 2>/dev/null <"$public" | sed 's/ *\] *} *$/, /') || true
+    printf '%s{%s, "service": "%s"}]}\n' "${others:-{\"keys\": [}" "$jwk" "$1" >"$public.new"
+    mv "$public.new" "$public"
+    printf '{%s, "d": "%s"}' "$jwk" "$d" >"$folder/signing_key_$1"
+}
+
 keep api_key tw-
 keep engine_api_key tw-
 keep completion_secret
@@ -31,4 +47,5 @@ keep session_secret
 keep grafana_password
 keys keys.yaml operator api_key 'viewer, publisher, application, reviewer, operator'
 keys engine-keys.yaml gateway engine_api_key 'application, viewer, operator'
+for service in console curate eval registry; do signer $service; done
 echo "the secrets are in $folder: keep pseudonym_secret as long as the log and the store"

@@ -21,6 +21,7 @@ from tunewheel_local.roster import (
     environment,
 )
 from tunewheel_local.wheel_secrets import WheelSecrets
+from tunewheel_runtime.identity.command_keys import SIGNERS
 
 
 def test_names_and_ports_are_distinct_and_modules_belong_to_packages() -> None:
@@ -48,10 +49,11 @@ def test_a_port_in_use_is_an_error_or_another_is_taken() -> None:
 
 
 SECRETS = WheelSecrets(
-    SecretStr("the-key"), Path("/wheel/keys.yaml"), SecretStr("for sessions"), SecretStr("for pseudonyms")
-)
+    SecretStr("the-key"), Path("/wheel/keys.yaml"), SecretStr("for sessions"), SecretStr("for pseudonyms"),
+    {name: SecretStr(f"of {name}") for name in SIGNERS}, Path("/wheel/signing-keys.json"),
+)  # fmt: skip
 OURS = ("TUNEWHEEL_API_KEYS_FILE", "TUNEWHEEL_ENGINE_API_KEY", "TUNEWHEEL_SESSION_SECRET",
-        "TUNEWHEEL_PSEUDONYM_SECRET")  # fmt: skip
+        "TUNEWHEEL_PSEUDONYM_SECRET", "TUNEWHEEL_SIGNING_KEY")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -92,11 +94,17 @@ def test_a_secret_is_told_to_nobody_who_does_not_need_it() -> None:
     found = {member.name: [name for name in OURS[1:] if name in told(member)] for member in ROSTER}
     assert {name: names for name, names in found.items() if names} == {
         "gateway": ["TUNEWHEEL_ENGINE_API_KEY"],
-        "console": ["TUNEWHEEL_SESSION_SECRET"],
-        "curate": ["TUNEWHEEL_PSEUDONYM_SECRET"],
+        "console": ["TUNEWHEEL_SESSION_SECRET", "TUNEWHEEL_SIGNING_KEY"],
+        "curate": ["TUNEWHEEL_PSEUDONYM_SECRET", "TUNEWHEEL_SIGNING_KEY"],
+        "eval": ["TUNEWHEEL_SIGNING_KEY"],
+        "registry": ["TUNEWHEEL_SIGNING_KEY"],
         "index": ["TUNEWHEEL_PSEUDONYM_SECRET"],
     }
     assert told(GATEWAY)["TUNEWHEEL_ENGINE_API_KEY"] == "the-key"
+    assert [told(member)["TUNEWHEEL_SIGNING_KEY"] for member in choose(SIGNERS)] == [
+        f"of {member.name}" for member in choose(SIGNERS)
+    ]
+    assert {told(member)["TUNEWHEEL_SIGNING_KEYS_FILE"] for member in ROSTER} == {"/wheel/signing-keys.json"}
     assert {told(member)["TUNEWHEEL_API_KEYS_FILE"] for member in ROSTER} == {"/wheel/keys.yaml"}
     assert "TUNEWHEEL_IDENTITY" not in told(GATEWAY), "services ask who calls"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,7 @@ from tunewheel_local.wheel_secrets import (
     make_secrets,
     rotate_local_key,
 )
+from tunewheel_runtime.identity.command_keys import SIGNERS, read_public_keys
 from tunewheel_runtime.identity.keys import read_keys
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.store import ObjectStore
@@ -37,7 +39,8 @@ def test_secrets_are_made_once_and_are_their_owners_alone(var: Var) -> None:
     finally:
         os.umask(umask)
     assert sorted(path.name for path in var.identity.iterdir()) == [
-        "api-key", "keys.yaml", "pseudonym-secret", "session-secret",
+        "api-key", "keys.yaml", "pseudonym-secret", "session-secret", "signing-key-console",
+        "signing-key-curate", "signing-key-eval", "signing-key-registry", "signing-keys.json",
     ]  # fmt: skip
     assert var.identity.stat().st_mode & 0o777 == 0o700
     assert modes(var.identity) == {0o600}
@@ -74,7 +77,7 @@ def test_those_who_start_at_once_get_the_same(var: Var) -> None:
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(lambda _: make_secrets(var, pseudonyms=True), range(16)))
     assert len({str(vars_of(one)) for one in made}) == 1
-    assert len(list(var.identity.iterdir())) == 4, "no half-written file is left"
+    assert len(list(var.identity.iterdir())) == 9, "no half-written file is left"
 
 
 def vars_of(made: object) -> dict[str, str]:
@@ -108,9 +111,16 @@ def test_a_folder_keeps_the_pseudonym_secret_that_its_versions_were_made_with(va
 
 def test_a_start_that_is_cut_off_between_two_files_is_taken_up(var: Var) -> None:
     made = make_secrets(var, pseudonyms=True)
-    for name in ("keys.yaml", "session-secret"):
+    for name in ("keys.yaml", "session-secret", "signing-key-eval"):
         (var.identity / name).unlink()
     again = make_secrets(var, pseudonyms=True)
+    assert [again.signing_keys[name] == made.signing_keys[name] for name in SIGNERS] == [
+        name != "eval" for name in SIGNERS
+    ]
+    public = read_public_keys(again.signing_keys_file)
+    assert [json.loads(key.get_secret_value())["kid"] in public for key in again.signing_keys.values()] == [
+        True
+    ] * 4
     assert again.api_key == made.api_key
     assert again.session_secret != made.session_secret
     assert read_keys(again.keys_file).find(again.api_key.get_secret_value()) is not None

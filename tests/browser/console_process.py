@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 from tunewheel_local.kafka.ports import free_port
+from tunewheel_testing.command_keys import CommandKeys
 
 from ..integration.bus import PATIENCE_SECONDS
 
@@ -41,6 +42,7 @@ class Console:
             "TUNEWHEEL_SESSION_SECRET": secrets.token_urlsafe(32),
             "TUNEWHEEL_STORE_URL": self.store_url,
             "TUNEWHEEL_REFRESH_SECONDS": "0.1",
+            **CommandKeys(folder).environment("console"),
         }
 
     def start(self) -> None:

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from jsonschema import Draft7Validator
 from tunewheel_contracts.topics import TOPICS
+from tunewheel_runtime.identity.command_keys import SIGNERS
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_train.settings import Settings as TrainSettings
 
@@ -66,13 +67,16 @@ def test_what_is_generated_from_the_code_is_fresh(generate: Any) -> None:
 
 
 def test_the_chart_knows_every_service_and_what_it_is() -> None:
-    facts = loaded("files/services.yaml")
+    facts, secrets = loaded("files/services.yaml"), loaded("files/environment.yaml")["secrets"]
     names = {service.name for service in SERVICES}
     assert set(facts) == set(loaded("values.yaml")["services"]) == names
     assert {name for name in names if "bus" not in facts[name]} == {"engine"}
     elected = {service for spec in TOPICS for service in spec.elects}
     assert {name for name in names if "activeStandby" in facts[name]} == elected
     assert {name for name in names if "oneRelease" in facts[name]} == {"monitor"}
+    commanding = {name for spec in TOPICS if spec.is_signed for name in (*spec.producers, *spec.consumers)}
+    assert {name for name in names if "commands" in facts[name]} == commanding - {"cli"}
+    assert {name for name in names if "TUNEWHEEL_SIGNING_KEY" in secrets.get(name, {})} == set(SIGNERS)
     for service in SERVICES:
         source = "".join(path.read_text("utf-8") for path in (service / "src").rglob("*.py"))
         listens = "service.mount(" in source or service.name == "engine"

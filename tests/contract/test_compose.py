@@ -17,9 +17,12 @@ import yaml
 from jsonschema import Draft202012Validator
 from pydantic import SecretStr
 from tunewheel_runtime.identity.access import Access
+from tunewheel_runtime.identity.command_keys import read_public_keys, retire_key
 from tunewheel_runtime.identity.keys import read_keys
 from tunewheel_runtime.identity.roles import Role
+from tunewheel_runtime.identity.signatures import Signatures
 from tunewheel_runtime.kafka_settings import KafkaSettings
+from tunewheel_runtime.store import ObjectStore
 
 from .deployment import COMPOSE, ROOT, SERVICES, compose, image_environment
 from .test_settings_named import settings_class
@@ -28,22 +31,23 @@ FILES = ("compose.yaml", "compose.gpu.yaml", "compose.s3.yaml")
 NAMES = [service.name for service in SERVICES]
 OWN = [*NAMES, "topics", "cli"]
 BUS = {"TUNEWHEEL_BOOTSTRAP_SERVERS", "TUNEWHEEL_STORE_URL"}
+SIGNS = {"TUNEWHEEL_SIGNING_KEY", "TUNEWHEEL_SIGNING_KEYS_FILE"}
 NEEDED = {
-    "console": {"TUNEWHEEL_API_KEYS_FILE", "TUNEWHEEL_SESSION_SECRET"},
-    "curate": {"TUNEWHEEL_API_KEYS_FILE", "TUNEWHEEL_PSEUDONYM_SECRET"},
+    "console": {"TUNEWHEEL_API_KEYS_FILE", "TUNEWHEEL_SESSION_SECRET", *SIGNS},
+    "curate": {"TUNEWHEEL_API_KEYS_FILE", "TUNEWHEEL_PSEUDONYM_SECRET", *SIGNS},
     "engine": {"TUNEWHEEL_API_KEYS_FILE", "TUNEWHEEL_BASE_MODEL"},
-    "eval": {"TUNEWHEEL_API_KEYS_FILE"},
+    "eval": {"TUNEWHEEL_API_KEYS_FILE", *SIGNS},
     "index": {"TUNEWHEEL_PSEUDONYM_SECRET"},
     "ingest": {"TUNEWHEEL_API_KEYS_FILE"},
-    "monitor": {"TUNEWHEEL_API_KEYS_FILE"},
-    "registry": {"TUNEWHEEL_API_KEYS_FILE"},
+    "monitor": {"TUNEWHEEL_API_KEYS_FILE", "TUNEWHEEL_SIGNING_KEYS_FILE"},
+    "registry": {"TUNEWHEEL_API_KEYS_FILE", *SIGNS},
     "serve-gateway": {
         "TUNEWHEEL_API_KEYS_FILE",
         "TUNEWHEEL_COMPLETION_SECRET",
         "TUNEWHEEL_ENGINE_API_KEY",
         "TUNEWHEEL_ENGINE_URL",
     },
-    "train": {"TUNEWHEEL_API_KEYS_FILE"},
+    "train": {"TUNEWHEEL_API_KEYS_FILE", "TUNEWHEEL_SIGNING_KEYS_FILE"},
 }
 """What a service cannot do without, or would do differently in each replica, beside ``BUS``."""
 
@@ -129,6 +133,7 @@ def test_an_unknown_variable_and_a_missing_one_are_found(file: dict[str, Any]) -
     assert complaints(wrong) == [
         "cli reads no TUNEWHEEL_API_KEZ",
         "curate lacks TUNEWHEEL_PSEUDONYM_SECRET",
+        "curate lacks TUNEWHEEL_SIGNING_KEY",
         "ingest reads no TUNEWHEEL_STOER_URL",
     ]
 
@@ -169,6 +174,12 @@ def test_a_service_takes_its_settings_and_can_tell_callers(
         assert value.get_secret_value() == (mounted / one["target"]).read_text("utf-8")
     if "TUNEWHEEL_API_KEYS_FILE" in NEEDED[name]:
         Access(settings, warn=lambda *_: None).require_identity(name, host=settings.http_host)
+    if "TUNEWHEEL_SIGNING_KEYS_FILE" in NEEDED[name]:
+        Signatures(name, settings, ObjectStore("memory://")).require_keys()
+
+
+def public(made: Path) -> Path:
+    return made / "identity" / "signing-keys.json"
 
 
 def test_the_secrets_fit_together_and_are_made_once(made: Path) -> None:
@@ -184,9 +195,14 @@ def test_the_secrets_fit_together_and_are_made_once(made: Path) -> None:
     assert made.stat().st_mode & 0o077 == 0
     before = {path: path.read_bytes() for path in made.rglob("*") if path.is_file()}
     (made / "session_secret").unlink()
+    (made / "signing_key_eval").unlink()
+    retire_key(public(made), next(iter(read_public_keys(public(made)))))
     subprocess.run([COMPOSE / "make_secrets.sh", made], check=True, capture_output=True)
     after = {path: path.read_bytes() for path in made.rglob("*") if path.is_file()}
-    assert {path.name for path in before if before[path] != after[path]} == {"session_secret"}
+    changed = {path.name for path in before if before[path] != after[path]}
+    assert changed == {"session_secret", "signing_key_eval", "signing-keys.json"}
+    services = [key.service for key in read_public_keys(public(made)).values()]
+    assert services == ["console", "curate", "eval", "registry", "eval"]
 
 
 def test_what_is_ours_may_write_nothing_but_its_volumes(file: dict[str, Any]) -> None:

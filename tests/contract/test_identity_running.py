@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from tunewheel_testing.command_keys import CommandKeys
 from tunewheel_testing.oidc_issuer import Issuer, make_key
 from tunewheel_testing.waiting import wait_for
 
@@ -111,10 +112,12 @@ def mounted(tmp_path_factory: pytest.TempPathFactory) -> Mounted:
 
 @pytest.fixture(scope="module")
 def registry(issuer: Issuer, mounted: Mounted, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    keys = CommandKeys(tmp_path_factory.mktemp("signing"))
     running = Running(
         tmp_path_factory.mktemp("registry") / "log", identity="required", api_keys_file=str(mounted.path),
         oidc_issuer=issuer.url, oidc_audience=issuer.audience, bootstrap_servers="127.0.0.1:1",
-        store_url="memory://", log_level="DEBUG", http_port="0",
+        store_url="memory://", log_level="DEBUG", http_port="0", signing_keys_file=str(keys.file),
+        signing_key=keys.private["registry"],
     )  # fmt: skip
     yield running
     running.stop()

@@ -10,7 +10,7 @@ import secrets
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 
 from tunewheel_basemodel.tiny import write_tiny_model
 from tunewheel_runtime.identity.roles import Role
+from tunewheel_testing.command_keys import CommandKeys
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES = tuple(sorted(path.parent.name for path in ROOT.glob("services/*/pyproject.toml")))
@@ -153,6 +154,14 @@ def lay_out(volume: Path) -> str:
         folder.mkdir(exist_ok=True)
         folder.chmod(0o777)  # the image's user is none of this machine's
     return key
+
+
+def signing(volume: Path, services: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return by service what signs and verifies commands; the public keys lie in what containers share."""
+    keys = CommandKeys(volume)
+    keys.file.chmod(0o644)
+    public = {"TUNEWHEEL_SIGNING_KEYS_FILE": f"{VOLUME}/{keys.file.name}"}
+    return {service: keys.environment(service) | public for service in services}
 
 
 def environment(kafka: str, *, port: int, health_port: int) -> dict[str, str]:

@@ -17,7 +17,7 @@ import pytest
 from tunewheel_local.kafka.broker import LocalKafka
 from tunewheel_local.kafka.ports import free_port
 
-from .containers import LAUNCHER, SERVICES, VOLUME, Image, container, environment, lay_out
+from .containers import LAUNCHER, SERVICES, VOLUME, Image, container, environment, lay_out, signing
 
 GUARDED = {
     "console": ("POST", "/v1/projects/none/runs/none/pause"),
@@ -55,7 +55,7 @@ def test_the_image_builds_and_its_entry_point_gets_ready(
             code, said = made.run(told, image.config["Cmd"])
             assert code == 2, said[-4000:]
             assert "TUNEWHEEL_API_KEYS_FILE" in said
-        told["TUNEWHEEL_API_KEYS_FILE"] = f"{VOLUME}/keys.yaml"
+        told |= {"TUNEWHEEL_API_KEYS_FILE": f"{VOLUME}/keys.yaml"} | signing(volume, [service])[service]
         with made.started(told, tmp_path / "log"):
             if guarded is not None:
                 assert _status(port, *guarded, key=None) == 401
@@ -71,7 +71,7 @@ def test_where_runs_are_jobs_train_gets_ready_without_torch(built: Build, kafka:
     job = {"apiVersion": "batch/v1", "kind": "Job", "spec": {"template": pod}}
     (volume / "job.yaml").write_text(json.dumps(job))
     told = environment(kafka, port=free_port(), health_port=free_port())
-    told["TUNEWHEEL_API_KEYS_FILE"] = f"{VOLUME}/keys.yaml"
+    told |= {"TUNEWHEEL_API_KEYS_FILE": f"{VOLUME}/keys.yaml"} | signing(volume, ["train"])["train"]
     with container(image, volume) as made:
         code, said = made.run(told, ["python", "-c", "import torch"])
         assert (code, "No module named 'torch'" in said) == (1, True), said[-4000:]

@@ -20,7 +20,7 @@ from tunewheel_runtime.kafka_settings import KafkaSettings
 
 from ..chaos import small_loop
 from ..integration.bus import Bus
-from .containers import SERVICES, VOLUME, Image, container, environment, lay_out
+from .containers import SERVICES, VOLUME, Image, container, environment, lay_out, signing
 
 PATIENCE_SECONDS = 300.0
 
@@ -30,6 +30,7 @@ async def test_tickets_become_an_adapter_that_answers(
 ) -> None:
     volume = tmp_path / "volume"
     key = lay_out(volume)
+    signed = signing(volume, SERVICES)
     ports = {service: free_port() for service in SERVICES}
     more = {
         "TUNEWHEEL_API_KEYS_FILE": f"{VOLUME}/keys.yaml",
@@ -39,7 +40,7 @@ async def test_tickets_become_an_adapter_that_answers(
     with contextlib.ExitStack() as running:
         for service in SERVICES:
             told = environment(fresh_kafka, port=ports[service], health_port=free_port())
-            told |= more | small_loop.ENVIRONMENT
+            told |= more | small_loop.ENVIRONMENT | signed[service]
             made = running.enter_context(container(built(service), volume))
             running.enter_context(made.started(told, tmp_path / f"{service}.log"))
         async with EventFeed(KafkaSettings(bootstrap_servers=fresh_kafka)) as feed:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tunewheel_runtime.identity.command_keys import SIGNERS
 from tunewheel_runtime.identity.keys import ApiKey, KeyFile, sum_of
 from tunewheel_runtime.identity.roles import Role
 
@@ -93,6 +94,9 @@ def make_release(plane: ControlPlane, helm: str, chart: Path, values: Path, name
     for name, data in secrets().items():
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data}
         plane.apply(f"/api/v1/namespaces/{namespace}/secrets", secret)
+    public = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "tunewheel-signing"},
+              "data": {"signing-keys.json": '{"keys": []}'}}  # fmt: skip
+    plane.apply(f"/api/v1/namespaces/{namespace}/configmaps", public)
     for n, storage_class in enumerate(("shared-files", "", "", "", "")):
         plane.apply("/api/v1/persistentvolumes", volume(f"{namespace}-{n}", storage_class))
     return Release(plane, helm, chart, values, namespace)
@@ -115,6 +119,7 @@ def secrets() -> dict[str, dict[str, str]]:
     return {
         "tunewheel-keys": {"keys.yaml": keys, "engine-keys.yaml": keys},
         "tunewheel-secrets": dict.fromkeys(own, secret) | {"limits-url": "redis://limits:6379"},
+        "tunewheel-signing": dict.fromkeys(SIGNERS, "{}"),
         "tunewheel-store": {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": secret},
         "tunewheel-tls": dict.fromkeys(("tls.crt", "tls.key", "ca.crt"), "PEM"),
         "kafka-ca": {"ca.crt": "PEM"},

@@ -164,7 +164,12 @@ def _identity(
     The engine's only caller is the gateway, which sends the wheel's key. So the engine always uses the
     wheel's own file of keys: the user's file, which other services may use, lacks that key.
     """
-    own = {"TUNEWHEEL_API_KEYS_FILE": str(wheel_secrets.keys_file)}
+    own = {
+        "TUNEWHEEL_API_KEYS_FILE": str(wheel_secrets.keys_file),
+        "TUNEWHEEL_SIGNING_KEYS_FILE": str(wheel_secrets.signing_keys_file),
+    }
+    if (signing := wheel_secrets.signing_keys.get(member.name)) is not None:
+        own["TUNEWHEEL_SIGNING_KEY"] = signing.get_secret_value()
     if member is GATEWAY and has_engine:
         own["TUNEWHEEL_ENGINE_API_KEY"] = wheel_secrets.api_key.get_secret_value()
     if member is CONSOLE:

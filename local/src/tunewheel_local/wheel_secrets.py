@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -33,6 +34,10 @@ class WheelSecrets:
     pseudonym_secret: SecretStr | None
     """None: this folder's dataset versions were made without a secret, or its first log or store came from
     elsewhere."""
+    signing_keys: Mapping[str, SecretStr]
+    """The private keys of the services that publish commands, by service."""
+    signing_keys_file: Path
+    """The public keys."""
 
 
 def local_key(var: Var) -> SecretStr | None:
@@ -65,6 +70,8 @@ def make_secrets(var: Var, *, pseudonyms: bool) -> WheelSecrets:
     Raises:
         SecretsUnusable
     """
+    from tunewheel_runtime.identity.command_keys import SIGNERS, add_key
+
     folder = var.identity
     try:
         is_new = not (_holds_anything(var.kafka) or _holds_anything(var.store))
@@ -78,9 +85,15 @@ def make_secrets(var: Var, *, pseudonyms: bool) -> WheelSecrets:
             session = _keep(folder / "session-secret", secrets.token_urlsafe)
             if pseudonyms and is_new:
                 _keep(folder / "pseudonym-secret", secrets.token_urlsafe)
+            public = folder / "signing-keys.json"
+            signing = {
+                name: _keep(folder / f"signing-key-{name}", partial(add_key, public, name))
+                for name in SIGNERS
+            }
             for path in folder.iterdir():
                 path.chmod(0o600)
-            return WheelSecrets(key, var.keys_file, session, _read(folder / "pseudonym-secret"))
+            pseudonym = _read(folder / "pseudonym-secret")
+            return WheelSecrets(key, var.keys_file, session, pseudonym, signing, public)
     except OSError as error:
         raise SecretsUnusable(f"--var: {folder} cannot hold the wheel's secrets: {error}") from error
 

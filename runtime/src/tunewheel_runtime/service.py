@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from tunewheel_contracts.erasures import Erasures
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import Envelope, Event, new_event
-from tunewheel_contracts.topics import TopicSpec
+from tunewheel_contracts.topics import TOPICS, TopicSpec
 
 from tunewheel_runtime.broker_watch import BrokerWatch
 from tunewheel_runtime.consuming import Consumption, Delivery
@@ -296,6 +296,12 @@ class Service:
         """The topics that this process reads completely, without a consumer group."""
         return {name for reader in self._readers for name in reader.names}
 
+    @property
+    def _commands(self) -> list[TopicSpec]:
+        """The topics of commands that this process reads or publishes."""
+        read = self.replayed.union(topic for _, topic in self.groups)
+        return [t for t in TOPICS if t.is_signed and (t.name in read or self.name in t.producers)]
+
     def mount(self, app: Starlette, *, any_content: Sequence[str] = ()) -> None:
         """Serve ``app``, whose routes name the roles that they need (``identity.guard``).
 
@@ -460,9 +466,12 @@ class Service:
         """Run until ``stop`` or ``fail`` is called. ``run`` adds signal handling.
 
         Raises:
-            NoIdentity: callers could not be identified.
+            NoIdentity: callers could not be identified, or commands not be signed or verified.
             InvalidTls: the certificate or its key cannot be used.
         """
+        self._doors.require_identity()
+        if self._commands:
+            self._signatures.require_keys()
         self._doors.open()
         async with self._running():
             await self._doors.serve(self._stopping)

@@ -50,8 +50,14 @@ class ServiceDoors:
         self.ask_who()
 
     def ask_who(self) -> None:
-        """Make ``open`` refuse if callers cannot be identified."""
+        """Make ``require_identity`` refuse if callers cannot be identified."""
         self._asks_who = True
+
+    def require_identity(self) -> None:
+        """Raise ``NoIdentity`` if callers could not be identified."""
+        if self._asks_who:
+            host = self._settings.http_host if self._mounted is not None else "localhost"
+            self.access.require_identity(self._name, host=host)
 
     def begin(self) -> None:
         """Begin to fetch the keys of the issuer of tokens, if the service has callers."""
@@ -83,14 +89,10 @@ class ServiceDoors:
         """Listen. Clients that connect before ``serve`` wait for it.
 
         Raises:
-            NoIdentity: callers could not be identified.
             InvalidTls: the certificate or its key cannot be used.
         """
         settings = self._settings
         certificate = certificate_of(settings, warn=self._health.warn)
-        if self._asks_who:
-            host = settings.http_host if self._mounted is not None else "localhost"
-            self.access.require_identity(self._name, host=host)
         health_host = settings.health_host or settings.http_host
         health = self._door(
             self.health_asgi(), health_host, settings.health_port, certificate, for_health=True

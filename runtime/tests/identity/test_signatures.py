@@ -26,8 +26,10 @@ from tunewheel_runtime.identity.command_keys import (
     retire_key,
 )
 from tunewheel_runtime.identity.signatures import Signatures
+from tunewheel_runtime.service import Service
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.command_keys import CommandKeys
 
 ADA = Principal(name="ada")
 COMMANDS: dict[str, dict[str, Any]] = {
@@ -43,25 +45,11 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "request_id": "c-1", "model_id": "m-1", "completion_id": "x", "preference": "same", "reviewer": "ada"
     },
 }  # fmt: skip
-STORE = ObjectStore("memory://")
-
-
-class Keys:
-    """The keys of all services that sign, in one folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.file = folder / "signing-keys.json"
-        self.private = {name: add_key(self.file, name) for name in SIGNERS}
-
-    def of(self, service: str, **settings: Any) -> Signatures:
-        given = {"signing_keys_file": self.file, "signing_key": self.private.get(service)}
-        told = {"identity": "required", "store_url": "memory://", **given, **settings}
-        return Signatures(service, ServiceSettings(**told), STORE)
 
 
 @pytest.fixture
-def keys(tmp_path: Path) -> Keys:
-    return Keys(tmp_path)
+def keys(tmp_path: Path) -> CommandKeys:
+    return CommandKeys(tmp_path)
 
 
 def command(topic: str, **fields: Any) -> Envelope[Any]:
@@ -88,79 +76,79 @@ def signed_anew(record: KafkaRecord, header: dict[str, Any], key: Any, algorithm
     return with_data(record, signature=signature)
 
 
-def unsigned(record: KafkaRecord, _: Keys) -> KafkaRecord:
+def unsigned(record: KafkaRecord, _: CommandKeys) -> KafkaRecord:
     data = json.loads(record.value)
     del data["signature"]
     return replace(record, value=json.dumps(data).encode())
 
 
-def by_an_unknown_key(record: KafkaRecord, keys: Keys) -> KafkaRecord:
+def by_an_unknown_key(record: KafkaRecord, keys: CommandKeys) -> KafkaRecord:
     theirs = import_key(json.loads(add_key(keys.file.with_name("theirs.json"), "console")))
     return signed_anew(record, {"alg": "Ed25519", "kid": theirs.kid}, theirs, "Ed25519")
 
 
-def by_an_unknown_key_of_a_known_name(record: KafkaRecord, keys: Keys) -> KafkaRecord:
+def by_an_unknown_key_of_a_known_name(record: KafkaRecord, keys: CommandKeys) -> KafkaRecord:
     theirs = import_key(json.loads(add_key(keys.file.with_name("theirs.json"), "console")))
     known = import_key(json.loads(keys.private["console"]))
     return signed_anew(record, {"alg": "Ed25519", "kid": known.kid}, theirs, "Ed25519")
 
 
-def by_a_service_that_does_not_publish_it(record: KafkaRecord, keys: Keys) -> KafkaRecord:
+def by_a_service_that_does_not_publish_it(record: KafkaRecord, keys: CommandKeys) -> KafkaRecord:
     other = next(name for name in SIGNERS if name not in BY_NAME[record.topic].producers)
     key = import_key(json.loads(keys.private[other]))
     return signed_anew(record, {"alg": "Ed25519", "kid": key.kid}, key, "Ed25519")
 
 
-def of_another_command(record: KafkaRecord, keys: Keys) -> KafkaRecord:
+def of_another_command(record: KafkaRecord, keys: CommandKeys) -> KafkaRecord:
     other = keys.of("console").sign(command(record.topic, project="other")).to_kafka()
     return with_data(record, signature=json.loads(other.value)["signature"])
 
 
-def with_another_principal(record: KafkaRecord, _: Keys) -> KafkaRecord:
+def with_another_principal(record: KafkaRecord, _: CommandKeys) -> KafkaRecord:
     return with_data(record, principal={"name": "mallory"})
 
 
-def with_other_data(record: KafkaRecord, _: Keys) -> KafkaRecord:
+def with_other_data(record: KafkaRecord, _: CommandKeys) -> KafkaRecord:
     changed = with_data(record, project="other")
     return replace(changed, headers=changed.headers | {"ce_project": b"other"})
 
 
-def with_an_unknown_field(record: KafkaRecord, _: Keys) -> KafkaRecord:
+def with_an_unknown_field(record: KafkaRecord, _: CommandKeys) -> KafkaRecord:
     return with_data(record, force_all=True)
 
 
-def with_a_field_twice(record: KafkaRecord, _: Keys) -> KafkaRecord:
+def with_a_field_twice(record: KafkaRecord, _: CommandKeys) -> KafkaRecord:
     return replace(record, value=b'{"project": "other", ' + record.value[1:])
 
 
-def with_another_id(record: KafkaRecord, _: Keys) -> KafkaRecord:
+def with_another_id(record: KafkaRecord, _: CommandKeys) -> KafkaRecord:
     return replace(record, headers=record.headers | {"ce_id": b"another"})
 
 
-def by_algorithm_none(record: KafkaRecord, keys: Keys) -> KafkaRecord:
+def by_algorithm_none(record: KafkaRecord, keys: CommandKeys) -> KafkaRecord:
     kid = json.loads(keys.private["console"])["kid"]
     payload = json.loads(record.value)["signature"].split(".")[1]
     header = base64.urlsafe_b64encode(json.dumps({"alg": "none", "kid": kid}).encode()).decode().rstrip("=")
     return with_data(record, signature=f"{header}.{payload}.")
 
 
-def by_hs256_with_the_public_key(record: KafkaRecord, keys: Keys) -> KafkaRecord:
+def by_hs256_with_the_public_key(record: KafkaRecord, keys: CommandKeys) -> KafkaRecord:
     public = import_key(json.loads(keys.private["console"]))
     secret = OctKey.import_key(base64.urlsafe_b64decode(public.as_dict(private=False)["x"] + "="))
     return signed_anew(record, {"alg": "HS256", "kid": public.kid}, secret, "HS256")
 
 
-def by_a_list_as_header(record: KafkaRecord, _: Keys) -> KafkaRecord:
+def by_a_list_as_header(record: KafkaRecord, _: CommandKeys) -> KafkaRecord:
     header = base64.urlsafe_b64encode(b'["alg", "kid"]').decode().rstrip("=")
     _, payload, signature = json.loads(record.value)["signature"].split(".")
     return with_data(record, signature=f"{header}.{payload}.{signature}")
 
 
-def that_is_no_signature(record: KafkaRecord, _: Keys) -> KafkaRecord:
+def that_is_no_signature(record: KafkaRecord, _: CommandKeys) -> KafkaRecord:
     return with_data(record, signature="sig\u00e9")
 
 
-FORGERIES: tuple[Callable[[KafkaRecord, Keys], KafkaRecord], ...] = (
+FORGERIES: tuple[Callable[[KafkaRecord, CommandKeys], KafkaRecord], ...] = (
     unsigned, by_an_unknown_key, by_an_unknown_key_of_a_known_name, by_a_service_that_does_not_publish_it,
     of_another_command, with_another_principal, with_other_data, with_an_unknown_field, with_a_field_twice,
     with_another_id, by_algorithm_none, by_hs256_with_the_public_key, by_a_list_as_header,
@@ -175,7 +163,7 @@ def test_every_command_that_a_person_may_give_is_signed() -> None:
 
 @pytest.mark.parametrize("topic", [BY_NAME[name] for name in COMMANDS], ids=lambda topic: topic.name)
 def test_a_command_counts_by_the_signature_of_each_service_that_publishes_it(
-    topic: TopicSpec, keys: Keys
+    topic: TopicSpec, keys: CommandKeys
 ) -> None:
     for service in set(topic.producers) & set(SIGNERS):
         sent = command(topic.name)
@@ -186,7 +174,7 @@ def test_a_command_counts_by_the_signature_of_each_service_that_publishes_it(
 @pytest.mark.parametrize("forge", FORGERIES, ids=lambda forge: forge.__name__)
 @pytest.mark.parametrize("topic", COMMANDS)
 def test_a_forged_command_is_refused(
-    topic: str, forge: Callable[[KafkaRecord, Keys], KafkaRecord], keys: Keys
+    topic: str, forge: Callable[[KafkaRecord, CommandKeys], KafkaRecord], keys: CommandKeys
 ) -> None:
     record = keys.of("console").sign(command(topic)).to_kafka()
     read(keys.of("train"), record)
@@ -196,13 +184,13 @@ def test_a_forged_command_is_refused(
     read(keys.of("train", identity="open"), forge(record, keys))  # nothing is asked
 
 
-def test_what_is_no_command_is_published_as_it_is(keys: Keys) -> None:
+def test_what_is_no_command_is_published_as_it_is(keys: CommandKeys) -> None:
     data = BY_NAME["train.progressed"].event.model_construct(project="desk", run_id="run-1")
     told = new_event(data, source="/tunewheel/train")
     assert keys.of("console").sign(told) is told
 
 
-def test_a_service_signs_what_it_passes_on_itself(keys: Keys) -> None:
+def test_a_service_signs_what_it_passes_on_itself(keys: CommandKeys) -> None:
     """Curate answers a person's request by a copy that names the records."""
     asked = keys.of("console").sign(command("dataset.requested"))
     own = new_event(asked.data.model_copy(update={"request": asked.id}), source="/tunewheel/curate")
@@ -211,9 +199,10 @@ def test_a_service_signs_what_it_passes_on_itself(keys: Keys) -> None:
     assert bare.data.signature is None, "a signature that does not fit is not passed on"
 
 
-async def test_an_unsigned_command_counts_below_the_offsets_of_the_upgrade(keys: Keys) -> None:
-    await STORE.first("commands/signed-from/train.control.json", b'{"0": 5}')
-    train = keys.of("train")
+async def test_an_unsigned_command_counts_below_the_offsets_of_the_upgrade(keys: CommandKeys) -> None:
+    store = ObjectStore("memory://")
+    await store.first("commands/signed-from/train.control.json", b'{"0": 5}')
+    train = keys.of("train", store)
     await train.begin([BY_NAME["train.control"]])
     bare = command("train.control").to_kafka()
     read(train, bare, offset=4)
@@ -224,7 +213,7 @@ async def test_an_unsigned_command_counts_below_the_offsets_of_the_upgrade(keys:
         read(train, with_data(bare, signature="a.b.c"), offset=4)
 
 
-def test_a_retired_key_counts_for_ever_and_a_new_one_at_once(keys: Keys) -> None:
+def test_a_retired_key_counts_for_ever_and_a_new_one_at_once(keys: CommandKeys) -> None:
     train, old = keys.of("train"), keys.of("console")
     record = old.sign(command("train.control")).to_kafka()
     retire_key(keys.file, json.loads(keys.private["console"])["kid"])
@@ -234,7 +223,7 @@ def test_a_retired_key_counts_for_ever_and_a_new_one_at_once(keys: Keys) -> None
     assert sum(key.retired is not None for key in read_key_set(keys.file).keys) == 1
 
 
-def test_an_invalid_file_leaves_the_keys_that_were_read(keys: Keys) -> None:
+def test_an_invalid_file_leaves_the_keys_that_were_read(keys: CommandKeys) -> None:
     train = keys.of("train")
     record = keys.of("console").sign(command("train.control")).to_kafka()
     forged = by_an_unknown_key(record, keys)
@@ -255,7 +244,7 @@ def test_an_invalid_file_leaves_the_keys_that_were_read(keys: Keys) -> None:
     ids=str,
 )
 def test_a_service_without_its_keys_does_not_start(
-    keys: Keys, service: str, settings: dict[str, Any], named: str
+    keys: CommandKeys, service: str, settings: dict[str, Any], named: str
 ) -> None:
     with pytest.raises(NoIdentity, match=named):
         keys.of(service, **settings).require_keys()
@@ -263,7 +252,18 @@ def test_a_service_without_its_keys_does_not_start(
     keys.of(service, **settings, identity="open").require_keys()
 
 
-def test_a_key_of_another_service_or_of_no_file_does_not_start(keys: Keys) -> None:
+@pytest.mark.parametrize("reads", [True, False])
+async def test_only_a_process_that_reads_or_publishes_commands_needs_keys(reads: bool) -> None:
+    desk = Service("desk", ServiceSettings(identity="required", store_url="memory://"))
+    desk.on(BY_NAME["train.control" if reads else "train.started"])(lambda _: None)
+    if not reads:
+        desk.stop()
+        return await desk.serve()
+    with pytest.raises(NoIdentity, match="desk cannot tell who published a command"):
+        await desk.serve()
+
+
+def test_a_key_of_another_service_or_of_no_file_does_not_start(keys: CommandKeys) -> None:
     for key in (keys.private["eval"], add_key(keys.file.with_name("other.json"), "console")):
         with pytest.raises(NoIdentity, match="nobody would obey its commands"):
             keys.of("console", signing_key=key).require_keys()
@@ -286,7 +286,7 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, content: str) -> No
         read_public_keys(path)
 
 
-def test_a_private_key_or_a_double_one_is_no_public_key(keys: Keys) -> None:
+def test_a_private_key_or_a_double_one_is_no_public_key(keys: CommandKeys) -> None:
     private = json.loads(keys.private["console"]) | {"service": "console"}
     entries = json.loads(keys.file.read_text())["keys"]
     for wrong in ([private], [entries[0], entries[0]]):
@@ -295,7 +295,7 @@ def test_a_private_key_or_a_double_one_is_no_public_key(keys: Keys) -> None:
             read_public_keys(keys.file)
 
 
-def test_only_services_that_publish_commands_get_keys(keys: Keys) -> None:
+def test_only_services_that_publish_commands_get_keys(keys: CommandKeys) -> None:
     for service in ("ingest", "cli"):
         with pytest.raises(InvalidSigningKey, match="console, curate, eval, registry"):
             add_key(keys.file, service)

@@ -136,6 +136,9 @@ spec:
         {{- if $global.identity.apiKeys.existingSecret }}
         - {name: identity, mountPath: /etc/tunewheel/identity, readOnly: true}
         {{- end }}
+        {{- if and .facts.bus $global.identity.signing.publicKeys }}
+        - {name: signing, mountPath: /etc/tunewheel/signing, readOnly: true}
+        {{- end }}
         {{- if $global.tls.existingSecret }}
         - {name: tls, mountPath: /etc/tunewheel/tls, readOnly: true}
         {{- end }}
@@ -177,6 +180,10 @@ spec:
     - name: identity
       secret: {secretName: {{ .existingSecret }}, items: [{key: {{ ternary .engineKey .key (eq $.name "engine") }}, path: keys.yaml}]}
     {{- end }}
+    {{- end }}
+    {{- if and .facts.bus $global.identity.signing.publicKeys }}
+    - name: signing
+      configMap: {name: {{ $global.identity.signing.publicKeys }}}
     {{- end }}
     {{- with $global.tls.existingSecret }}
     - name: tls

@@ -23,7 +23,7 @@ from tunewheel_contracts.errors import TunewheelError, first_complaint
 from tunewheel_contracts.topic import Service
 from tunewheel_contracts.topics import TOPICS
 
-from tunewheel_runtime.files import one_at_a_time, replace_file
+from tunewheel_runtime.files import replace_file
 
 if TYPE_CHECKING:
     from joserfc.jwk import OKPKey
@@ -137,7 +137,7 @@ def read_key_set(path: Path) -> CommandKeys:
 
 def add_key(path: Path, service: str) -> str:
     """Make a key for ``service``, add its public part to the file, which is created if needed, and return the
-    private part as one line of JSON.
+    private part as one line of JSON. The caller holds the lock of the folder (``one_at_a_time``).
 
     Raises:
         InvalidSigningKey: ``service`` publishes no commands, or the file is invalid.
@@ -151,26 +151,24 @@ def add_key(path: Path, service: str) -> str:
     made = OKPKey.generate_key(CURVE, private=True)
     private = made.as_dict(private=True) | {"kid": f"{service}-{made.thumbprint()[:12]}"}
     public = {name: value for name, value in private.items() if name != "d"} | {"service": service}
-    with one_at_a_time(path.parent):
-        keys = read_key_set(path).keys if path.exists() else []
-        _write(path, [*keys, CommandKey.model_validate(public)])
+    keys = read_key_set(path).keys if path.exists() else []
+    _write(path, [*keys, CommandKey.model_validate(public)])
     return json.dumps(private)
 
 
 def retire_key(path: Path, kid: str) -> None:
-    """Mark a key as no longer used. What it signed still counts.
+    """Mark a key as no longer used; lock as ``add_key``. What it signed still counts.
 
     Raises:
         InvalidSigningKey: the file is invalid, or has no such key.
         OSError: the file cannot be written.
     """
-    with one_at_a_time(path.parent):
-        keys = read_key_set(path).keys
-        if kid not in {entry.kid for entry in keys}:
-            found = ", ".join(entry.kid for entry in keys)
-            raise InvalidSigningKey(f"KID: {path} has no key {kid!r}; it has {found}")
-        now = {"retired": datetime.now(UTC).replace(microsecond=0)}
-        _write(path, [entry.model_copy(update=now) if entry.kid == kid else entry for entry in keys])
+    keys = read_key_set(path).keys
+    if kid not in {entry.kid for entry in keys}:
+        found = ", ".join(entry.kid for entry in keys)
+        raise InvalidSigningKey(f"KID: {path} has no key {kid!r}; it has {found}")
+    now = {"retired": datetime.now(UTC).replace(microsecond=0)}
+    _write(path, [entry.model_copy(update=now) if entry.kid == kid else entry for entry in keys])
 
 
 def _write(path: Path, keys: list[CommandKey]) -> None:
