@@ -251,6 +251,31 @@ def test_a_model_that_passed_its_trial_and_waits_for_a_verdict_makes_room_for_a_
     assert log.stages() == {1: "production", 2: "retired", 3: "retired", 4: "canary"}
 
 
+@pytest.mark.parametrize("stage", ["shadow", "canary"])
+@pytest.mark.parametrize(
+    ("verdict", "ends"), [("passed", "production"), ("failed", "rolled_back"), ("undecided", "retired")]
+)
+def test_an_undecided_newer_version_lets_the_verdict_on_a_model_that_held_up_come_first(
+    make_desk: Any, stage: str, verdict: str, ends: str
+):
+    desk = make_desk(shadow=stage == "shadow", canary=stage == "canary")
+    log = Log(desk, desk.passed(1))
+    if stage == "shadow":  # beside the base
+        log.play(desk.judged(1, stage, "passed"))
+    log.play(desk.passed(2), desk.judged(2, stage, "passed"), desk.passed(3), desk.commanded(1, "promote"))
+    log.play(desk.judged(3, stage, "passed"))
+    assert log.stages() == {1: "production", 2: "retired", 3: stage}
+    log.play(desk.undecided(4, against=1))
+    assert log.stages()[3] == stage, "it held up, and waits for another verdict"
+    assert log.stages()[4] == "undecided"
+    assert desk.model_id(3) in log.state.models[desk.model_id(4)].history[-1].reason
+    asked = new_event(next(e for e in log.events if isinstance(e, EvalRequested)), source="/test")
+    more = {"cause": asked} if verdict == "undecided" else {}
+    log.play(getattr(desk, verdict)(3, against=1, **more))
+    assert log.stages()[3] == ends
+    assert log.stages()[4] == ("undecided" if ends == "production" else "shadow")
+
+
 def test_a_crash_between_the_end_of_a_trial_and_the_next_one_s_begin_is_mended(desk: Any):
     log = Log(desk, desk.passed(1), desk.passed(2), desk.passed(3, against=1), desk.passed(4, against=1))
     judged = desk.judged(2, "canary", "failed")
@@ -423,7 +448,7 @@ class Wheel(Log):
             ends_here = model.stage is Stage.UNDECIDED and model.to_show is None
             assert ends_here or obstacle(self.state, model) is not None  # else it had gone on
             if champion is None or champion.model_id in model.compared:
-                assert ends_here or self.state.trial is not None
+                assert ends_here or self.state.candidates
             else:
                 assert (model.registration.run_id, champion.model_id) in requests
 

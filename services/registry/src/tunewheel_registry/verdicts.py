@@ -145,7 +145,7 @@ def _undecided(
     if why is not None:
         bound, word = None, f"; {why}, so it waits: {WAYS_OUT.replace('command', 'command with force')}"
     else:
-        word = _but("", obstacle(state, replace(model, against=against)))
+        word = _but("", obstacle(state, replace(model, stage=Stage.UNDECIDED, against=against)))
     return promotion(
         state, model, Stage.UNDECIDED, trigger.id,
         so_far + word, to_show=bound,

@@ -129,6 +129,9 @@ def obstacle(state: State, model: Model) -> str | None:
         )
     if trial is not None and trial.model_id != model.model_id:
         return f"{trial.model_id} is in {trial.stage.value}, and keeps its place until it is judged"
+    for other in state.candidates if _is_open(state, model) else ():
+        if request_of(state, other) is not None:
+            return f"{other.model_id} held up in {other.stage.value}, and its next verdict comes first"
     return None
 
 
@@ -149,7 +152,8 @@ def superseded(state: State) -> Iterator[ModelPromoted]:
 
 def advances(state: State, rollout: RolloutSpec) -> Iterator[ModelPromoted]:
     """Let the newest waiting model go on, if it can; a model that passed goes before an undecided one. A
-    candidate that completed its trial, and waits for another reason than its turn, makes room."""
+    candidate that completed its trial, and waits for another reason than its turn, makes room for a model
+    that passed."""
     waiting = [model for model in reversed(list(state.models.values())) if model.waits]
     for model in sorted(waiting, key=lambda model: _is_open(state, model)):
         if obstacle(state, model) is not None:
