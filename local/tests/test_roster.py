@@ -10,6 +10,7 @@ import pytest
 from pydantic import SecretStr
 from tunewheel_local.places import Var
 from tunewheel_local.roster import (
+    CONSOLE,
     ENGINE,
     GATEWAY,
     ROSTER,
@@ -88,6 +89,15 @@ def test_a_service_is_told_all_it_needs(monkeypatch: pytest.MonkeyPatch) -> None
     assert "MALLOC_TOP_PAD_" in env
     monkeypatch.setenv("TUNEWHEEL_STORE_URL", "s3://bucket")
     assert told(ENGINE)["TUNEWHEEL_STORE_URL"] == "s3://bucket", "a store of one's own is left as it is"
+
+
+def test_the_console_is_told_where_clients_find_the_doors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNEWHEEL_PUBLIC_CONSOLE_URL", "https://wheel.example")
+    found = told(CONSOLE, of=(CONSOLE, GATEWAY))
+    assert found["TUNEWHEEL_PUBLIC_GATEWAY_URL"] == "http://127.0.0.1:8100"
+    assert found["TUNEWHEEL_PUBLIC_CONSOLE_URL"] == "https://wheel.example", "an address of one's own stays"
+    assert "TUNEWHEEL_PUBLIC_INGEST_URL" not in found, "there is none"
+    assert "TUNEWHEEL_PUBLIC_GATEWAY_URL" not in told(GATEWAY)
 
 
 def test_a_secret_is_told_to_nobody_who_does_not_need_it() -> None:

@@ -129,7 +129,7 @@ def test_a_process_that_has_not_read_the_log_answers_503_instead_of_an_empty_lis
     service._health.is_reading = True
     refusal = client.get("/models")
     assert (refusal.status_code, refusal.headers["retry-after"]) == (503, "1")
-    assert "has not read the log" in refusal.json()["detail"]
+    assert "has not read the log" in refusal.json()["error"]["message"]
     assert refusal.headers["connection"] == "close", "the next one may lead to a process that has read it"
     service._health.is_reading = False
     service._health.leadership = leading(stands_by=True)

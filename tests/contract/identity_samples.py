@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 from starlette.applications import Starlette
@@ -52,8 +52,8 @@ class Sample:
     refused: int | None = None
     """Of the answer to a caller who has the role in another project only. None: the request is about no
     project, so that the role in any is enough; then nothing of ``desk`` may be in the answer."""
-    tells: bool = False
-    """Whether the answer names ``desk`` to those who may read it."""
+    tells: bool | Literal["held"] = False
+    """Whether the answer names ``desk`` to those who may read it. ``held``: to those whose grant names it."""
     kind: str = "application/json"
 
     @property
@@ -196,6 +196,8 @@ SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
             Sample(f"/v1/projects/{PROJECT}/models/{MODEL}/pin", {"reason": "r"}, 202, 403)
         ],
         "POST /v1/login-links": [Sample("/v1/login-links", None, 201)],
+        "GET /v1/login": [Sample("/v1/login")],
+        "GET /v1/me": [Sample("/v1/me", tells="held")],
         "GET /": [Sample("/", tells=True)],
         "GET /favicon.ico": [Sample("/favicon.ico")],
         "GET /_nicegui_ws": [Sample(f"{PAGE_SOCKET}polling")],

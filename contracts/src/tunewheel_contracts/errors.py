@@ -11,6 +11,7 @@ Any other exception stops the service with an error.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import date, datetime
 
 from pydantic import ValidationError
@@ -105,26 +106,38 @@ _FORMS = {SLUG: SLUG_IN_WORDS}
 
 def first_complaint(error: ValidationError) -> tuple[str, str]:
     """Return the dotted field and the reason of pydantic's first error. The reason includes the number of
-    other fields with errors.
+    other fields with errors."""
+    (field, reason), *others = complaints(error)
+    return field, f"{reason} (and {len(others)} more)" if others else reason
 
-    The reason never repeats a value: a value may be personal, and reasons go to dead letters and logs.
+
+def complaints(error: ValidationError | Sequence[ErrorDetails]) -> list[tuple[str, str]]:
+    """Return the dotted field and the reason of each wrong field, in pydantic's order. There is at least one.
+
+    A reason never repeats a value: a value may be personal, and reasons go to dead letters and logs.
     """
-    complaints = error.errors(include_url=False)
-    first = complaints[0]
-    parts = _parts(first)
-    if first["type"] == "json_invalid":
-        parts, reason = (), f"is not JSON: {first['msg'].removeprefix('Invalid JSON: ')}"
-    elif first["type"] in _WANTED:
-        reason = _of_another_kind(
-            first, [c for c in complaints if c["type"] in _WANTED and _parts(c) == parts]
-        )
-    else:
-        reason = _reason(first)
+    by_field: dict[tuple[str, ...], list[ErrorDetails]] = {}
+    for complaint in error.errors(include_url=False) if isinstance(error, ValidationError) else error:
+        parts = () if complaint["type"] == "json_invalid" else _parts(complaint)
+        by_field.setdefault(parts, []).append(complaint)
     # If a list's only item is invalid, pydantic also reports the list as too short; skip that.
-    others = {other for other in map(_parts, complaints) if other != parts[: len(other)]}
-    if others:
-        reason = f"{reason} (and {len(others)} more)"
-    return ".".join(parts) or "(body)", reason
+    first = next(iter(by_field))
+    kept = [
+        parts
+        for parts in by_field
+        if parts == first or not any(parts == other[: len(parts)] for other in by_field if other != parts)
+    ]
+    return [(".".join(parts) or "(body)", _reason_of(by_field[parts])) for parts in kept]
+
+
+def _reason_of(alike: list[ErrorDetails]) -> str:
+    """Return the reason of one field's errors: the branches of a union complain each."""
+    first = alike[0]
+    if first["type"] == "json_invalid":
+        return f"is not JSON: {first['msg'].removeprefix('Invalid JSON: ')}"
+    if first["type"] in _WANTED:
+        return _of_another_kind(first, [one for one in alike if one["type"] in _WANTED])
+    return _reason(first)
 
 
 def _reason(complaint: ErrorDetails) -> str:

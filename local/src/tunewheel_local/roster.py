@@ -152,6 +152,11 @@ def environment(
         precision = var.precision.read_text("utf-8")
         both = ("TUNEWHEEL_DTYPE", "TUNEWHEEL_EVAL_DTYPE")
         own |= {name: precision for name in both if name not in inherited}
+    if member is CONSOLE:
+        doors = {f"TUNEWHEEL_PUBLIC_{name.upper()}_URL": name for name in ("gateway", "ingest", "console")}
+        own |= {
+            key: url(ports[name]) for key, name in doors.items() if name in ports and key not in inherited
+        }
     own |= _identity(member, wheel_secrets, inherited | dict(shared), has_engine=ENGINE.name in ports)
     return inherited | own | dict(shared) | (MALLOC if member.runs_torch else {})
 

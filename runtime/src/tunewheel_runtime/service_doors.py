@@ -145,7 +145,8 @@ class ReadingFirst:
         if scope["type"] == "http" and self._is_reading():
             reason = "this process has not read the log to its end yet; send the request again"
             headers = {"retry-after": "1", "connection": "close"}
-            refusal = JSONResponse({"detail": reason}, status_code=503, headers=headers)
+            error = {"message": reason, "type": "server_error", "param": None, "code": "away"}
+            refusal = JSONResponse({"error": error}, status_code=503, headers=headers)
             await refusal(scope, receive, send)
             return
         await self._app(scope, receive, send)

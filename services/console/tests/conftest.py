@@ -10,6 +10,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from tunewheel_console.actions import Actions
+from tunewheel_console.control.errors import answer_errors
 from tunewheel_console.label_api import add_label_routes
 from tunewheel_console.labelling import Labelling
 from tunewheel_console.review_api import add_review_routes
@@ -279,6 +280,7 @@ class Console:
         web = FastAPI(openapi_url=None)
         add_review_routes(web, self.state, self.reviewing)
         add_label_routes(web, self.state, self.labelling)
+        answer_errors(web)
         guard(web.routes, Access(HttpSettings(identity="open"), warn=lambda *_: None))
         grants = (Grant(frozenset(roles or (CallersRole.REVIEWER,)), frozenset({"desk"})),)
 

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from tunewheel_console.api import add_model_commands, add_routes, add_scorecard_page
+from tunewheel_console.control.errors import answer_errors
 from tunewheel_console.rows import run_rows
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.events.training import TrainAction
@@ -56,6 +57,7 @@ async def client(state: Any, recorder: Any, store: ObjectStore):
     add_routes(web, state, recorder)
     add_model_commands(web, state, recorder)
     add_scorecard_page(web, state, store)
+    answer_errors(web)
     guard(web.routes, Access(HttpSettings(identity="open"), warn=lambda *_: None))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(web), base_url="http://console") as client:
         yield client
@@ -101,7 +103,7 @@ async def test_without_a_broker_it_says_so(state: Any, desk: Any, client: Any, r
     state.apply(desk.started())
     recorder.away = True
     answer = await client.post("/v1/projects/desk/runs/run-1/pause")
-    assert (answer.status_code, answer.json()["detail"]) == (503, "the broker is away")
+    assert (answer.status_code, answer.json()["error"]["message"]) == (503, "the broker is away")
 
 
 def test_a_paused_run_is_told_as_such(state: Any, desk: Any):
@@ -178,7 +180,7 @@ async def test_a_scorecards_page_is_shown_with_nothing_that_runs(
     assert (await client.get(place)).status_code == 404
     verdict = desk.passed()
     state.apply(verdict)
-    assert "no page" in (await client.get(place)).json()["detail"]
+    assert "no page" in (await client.get(place)).json()["error"]["message"]
     await store.put(verdict.data.scorecard.path.replace(".json", ".html"), b"<!doctype html><p>figures")
     answer = await client.get(place)
     assert (answer.status_code, answer.text) == (200, "<!doctype html><p>figures")
@@ -202,7 +204,7 @@ async def test_a_scorecards_page_waits_for_the_reviewers_of_its_answers(
     await store.put(asked.data.scorecard.path.replace(".json", ".html"), b"whose is whose")
     answer = await client.get("/v1/projects/desk/runs/run-1/scorecard")
     assert answer.status_code == 409
-    assert "a review of run-1 is open" in answer.json()["detail"]
+    assert "a review of run-1 is open" in answer.json()["error"]["message"]
     # The champion of the review may be the candidate of another page, with the same prompts.
     state.apply(desk.failed(run_id="run-0"))
     assert (await client.get("/v1/projects/desk/runs/run-0/scorecard")).status_code == 409

@@ -17,6 +17,7 @@ from fastapi.responses import HTMLResponse
 from starlette.requests import HTTPConnection
 from tunewheel_console.api import add_login_links, add_routes
 from tunewheel_console.authentication import FORM_BYTES, Authentication
+from tunewheel_console.control.errors import answer_errors
 from tunewheel_console.logins import FAILURE_SECONDS, FAILURES, LINK_SECONDS, LINKS_EACH, Attempts, LoginLinks
 from tunewheel_console.sessions import Sessions, session_of
 from tunewheel_contracts.events.training import TrainAction
@@ -67,6 +68,7 @@ class Console:
         web = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
         add_routes(web, state, self)  # type: ignore[arg-type]
         add_login_links(web, self.links, self.access)
+        answer_errors(web)
 
         @web.get("/")
         @needs(Role.VIEWER)

@@ -180,7 +180,7 @@ async def test_what_was_erased_is_asked_of_nobody(ann: Any, log: Any, store: Obj
 async def test_without_a_broker_nothing_is_kept(ann: Any, log: Any) -> None:
     log.away = True
     answer = await put(ann, 1, output=SOLAR)
-    assert (answer.status_code, answer.json()["detail"]) == (503, "the broker is away")
+    assert (answer.status_code, answer.json()["error"]["message"]) == (503, "the broker is away")
     assert (await ann.get(REQUEST)).json()["answered"] == 0
 
 

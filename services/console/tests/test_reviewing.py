@@ -145,7 +145,7 @@ async def test_a_review_that_has_ended_takes_no_answers(console: Any, desk: Any,
 async def test_without_a_broker_nothing_is_kept(ann: httpx.AsyncClient, log: Any):
     log.away = True
     answer = await ann.put(f"{REVIEW}/items/1/answer", json={"choice": "left"})
-    assert (answer.status_code, answer.json()["detail"]) == (503, "the broker is away")
+    assert (answer.status_code, answer.json()["error"]["message"]) == (503, "the broker is away")
     assert (await ann.get(REVIEW)).json()["answered"] == 0
 
 
@@ -153,7 +153,7 @@ async def test_a_set_that_is_not_what_was_asked_for_is_shown_to_nobody(console: 
     await store.replace("reviews/rev-1.json", b"{}")
     async with console.client("ann") as ann:
         answer = await ann.get(REVIEW)
-    assert (answer.status_code, answer.json()["detail"].split(":")[0]) == (503, "review_set")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (503, "review_set")
 
 
 async def test_an_erasure_leaves_a_gap_and_then_nothing(console: Any, store: ObjectStore, ann: Any, log: Any):
@@ -172,7 +172,7 @@ async def test_an_erasure_leaves_a_gap_and_then_nothing(console: Any, store: Obj
 async def test_where_identity_is_open_a_name_is_asked_for(console: Any):
     async with console.client(None) as anybody:
         answer = await anybody.get(REVIEW)
-        assert (answer.status_code, answer.json()["detail"].split(":")[0]) == (422, "reviewer")
+        assert (answer.status_code, answer.json()["error"]["param"]) == (422, "reviewer")
         assert (await anybody.get(f"{REVIEW}?reviewer=ann")).json()["items"] == 2
 
 

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+import operator
+from typing import Annotated
+
+from pydantic import Field
+
 from tunewheel_contracts.fields import Frozen
+
+
+class Fault(Frozen):
+    """One of several faults of a request."""
+
+    param: str
+    """The field to correct."""
+    message: str
+    """The fault and the fix."""
 
 
 class ErrorDetail(Frozen):
@@ -14,6 +28,8 @@ class ErrorDetail(Frozen):
     """The field to correct; None: no field is at fault."""
     code: str
     """The reason for programs, such as ``role_missing``, ``not_found``, ``conflict`` or ``invalid``."""
+    faults: Annotated[tuple[Fault, ...], Field(exclude_if=operator.not_)] = ()
+    """All faults, where a request has several. The message tells the first one."""
 
 
 class ErrorResponse(Frozen):

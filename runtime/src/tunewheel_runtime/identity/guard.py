@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import structlog
-from pydantic import BaseModel
 from starlette.datastructures import QueryParams
 from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
+from tunewheel_contracts.api.errors import ErrorResponse
 from tunewheel_contracts.errors import TunewheelError
 
 from tunewheel_runtime.identity.access import Access
@@ -40,12 +40,12 @@ class UnguardedRoute(TunewheelError):
 @dataclass(frozen=True, slots=True)
 class Need:
     """The requirement of a route: one of ``roles``, in the project that the path or query parameter
-    ``project`` names.
+    ``project`` names. Without roles the route answers anybody, and nobody is asked who calls.
 
     If a request has no such parameter, the role in any project is enough for the guard. The route must then
     call ``caller_of(...).require(...)`` once it knows the project. If that raises, the guard answers 403.
 
-    ``everywhere``: the role is needed in all projects, because the service does not separate projects.
+    ``everywhere``: the role is needed in all projects, because the answer is about all of them.
     """
 
     roles: tuple[Role, ...]
@@ -55,12 +55,20 @@ class Need:
 
 def needs(*roles: Role, project: str = "project", everywhere: bool = False) -> Callable[[T], T]:
     """Mark an endpoint with its roles, of which a caller needs one; see ``Need``."""
+    if not roles:
+        raise UnguardedRoute("a route needs a role; mark one that answers anybody with asks_nobody")
 
     def mark(endpoint: T) -> T:
         setattr(endpoint, _NEED, Need(roles, project, everywhere))
         return endpoint
 
     return mark
+
+
+def asks_nobody(endpoint: T) -> T:
+    """Mark an endpoint that answers anybody, without a key or token."""
+    setattr(endpoint, _NEED, Need(()))
+    return endpoint
 
 
 def guard_descriptions(routes: Sequence[BaseRoute]) -> None:
@@ -122,6 +130,9 @@ class Guard:
         setattr(self, _NEED, need)  # ``needs_of`` reads it where a mount is guarded.
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._need.roles:
+            await self._app(scope, receive, send)
+            return
         try:
             if _CALLER not in scope:
                 scope[_CALLER] = await self._access.identify(_authorization(scope))
@@ -138,8 +149,8 @@ class Guard:
         if self._need.everywhere:
             if all(caller.projects_of(role) is not None for role in roles):
                 raise NotAuthorised(
-                    f"{caller.name or 'nobody'} lacks the role {roles[0].value} in all projects (this "
-                    "service does not separate projects); ask for it, or use another key"
+                    f"{caller.name or 'nobody'} lacks the role {roles[0].value} in all projects; ask for it, "
+                    "or use another key"
                 )
         elif not any(caller.may(role, project) for role in roles):
             caller.require(roles[0], project)
@@ -156,19 +167,6 @@ def _authorization(scope: Scope) -> str | None:
     found = (value for name, value in scope["headers"] if name == b"authorization")
     value = next(found, None)
     return None if value is None else value.decode("latin-1")
-
-
-class ErrorDetail(BaseModel):
-    message: str
-    type: Literal["authentication_error", "permission_error", "server_error"]
-    param: None
-    code: Literal["invalid_api_key", "invalid_token", "role_missing", "issuer_away"]
-
-
-class ErrorResponse(BaseModel):
-    """The body of the guard's 401, 403 and 503, in OpenAI's error shape."""
-
-    error: ErrorDetail
 
 
 RESPONSES: dict[int | str, dict[str, Any]] = {

@@ -7,18 +7,18 @@ from http import HTTPStatus
 from pathlib import PurePosixPath
 from typing import Annotated
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, Field
-from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.events.training import TrainAction
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import caller_of, needs
-from tunewheel_runtime.identity.roles import NotAuthenticated, Role
+from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_console.actions import ALONE, Actions, ModelAction
 from tunewheel_console.logins import LoginLinks
+from tunewheel_console.refusals import Refused
 from tunewheel_console.state import ConsoleState
 
 PAGE_POLICY = (
@@ -52,13 +52,10 @@ def add_routes(api: FastAPI, state: ConsoleState, actions: Actions) -> None:
         view = state.projects.get(project)
         run = view.runs.get(run_id) if view else None
         if run is None:
-            raise HTTPException(HTTPStatus.NOT_FOUND, f"run_id: {project} has no run {run_id}; correct it")
+            raise Refused(HTTPStatus.NOT_FOUND, "run_id", f"{project} has no run {run_id}; correct it")
         if run.ended:
-            raise HTTPException(HTTPStatus.CONFLICT, f"action: {run_id} has ended ({run.ended})")
-        try:
-            await actions.control(project, run_id, action, principal=caller_of(request).principal)
-        except TransientError as error:
-            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
+            raise Refused(HTTPStatus.CONFLICT, "action", f"{run_id} has ended ({run.ended})")
+        await actions.control(project, run_id, action, principal=caller_of(request).principal)
         return {"project": project, "run_id": run_id, "action": action.value}
 
 
@@ -81,19 +78,14 @@ def add_model_commands(api: FastAPI, state: ConsoleState, actions: Actions) -> N
         alone = ALONE if stops else ()
         meant = desired.desired.model_id(model_id) if desired and model_id not in alone else model_id
         if view is None or meant is None or meant not in {*view.models, *view.stages, *alone}:
-            raise HTTPException(
-                HTTPStatus.NOT_FOUND, f"model_id: {project} has no model {model_id}; correct it"
-            )
+            raise Refused(HTTPStatus.NOT_FOUND, "model_id", f"{project} has no model {model_id}; correct it")
         seen = order.generation
         if desired and seen is None and not stops:
             seen = desired.generation
-        try:
-            command_id = await actions.command(
-                project, meant, action.value, reason=order.reason, force=order.force, generation=seen,
-                principal=caller_of(request).principal,
-            )  # fmt: skip
-        except TransientError as error:
-            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
+        command_id = await actions.command(
+            project, meant, action.value, reason=order.reason, force=order.force, generation=seen,
+            principal=caller_of(request).principal,
+        )  # fmt: skip
         return {"project": project, "model_id": meant, "action": action.value, "command_id": command_id}
 
 
@@ -109,23 +101,21 @@ def add_scorecard_page(api: FastAPI, state: ConsoleState, store: ObjectStore) ->
         view = state.projects.get(project)
         run = view.runs.get(run_id) if view else None
         if view is None or run is None or run.verdict is None:
-            raise HTTPException(HTTPStatus.NOT_FOUND, f"run_id: {project} has no verdict on {run_id}")
+            raise Refused(HTTPStatus.NOT_FOUND, "run_id", f"{project} has no verdict on {run_id}")
         # A review of any run counts, because all versions are compared with the same models on the same
         # prompts.
         waiting = [one.subject for one in view.reviews.waiting if one.comparisons is None]
         if waiting:
-            raise HTTPException(
+            raise Refused(
                 HTTPStatus.CONFLICT,
-                f"run_id: a review of {', '.join(waiting)} is open, and the page says whose answers are "
+                "run_id",
+                f"a review of {', '.join(waiting)} is open, and the page says whose answers are "
                 "whose; it can be read once the review has ended",
             )
         path = PurePosixPath(run.verdict.scorecard.path).with_suffix(".html")
-        try:
-            page = await store.read(str(path))
-        except TransientError as error:
-            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
+        page = await store.read(str(path))
         if page is None:
-            raise HTTPException(HTTPStatus.NOT_FOUND, f"run_id: the scorecard of {run_id} has no page")
+            raise Refused(HTTPStatus.NOT_FOUND, "run_id", f"the scorecard of {run_id} has no page")
         return HTMLResponse(page, headers={"Content-Security-Policy": PAGE_POLICY})
 
 
@@ -137,10 +127,8 @@ def add_login_links(api: FastAPI, links: LoginLinks, access: Access) -> None:
     @needs(Role.VIEWER)
     async def make_login_link(request: Request) -> dict[str, str]:
         if access.is_open:
-            raise HTTPException(HTTPStatus.CONFLICT, "identity is open: the page asks nobody to log in")
-        try:
-            credential = await access.credential(request.headers.get("authorization"))
-        except NotAuthenticated as error:  # a session's cookie does not suffice for another session
-            raise HTTPException(HTTPStatus.UNAUTHORIZED, str(error)) from error
+            raise Refused(HTTPStatus.CONFLICT, None, "identity is open: the page asks nobody to log in")
+        # a session's cookie does not suffice for another session
+        credential = await access.credential(request.headers.get("authorization"))
         secret, ends = links.make(credential)
         return {"path": f"/login?link={secret}", "expires_at": datetime.fromtimestamp(ends, UTC).isoformat()}

@@ -12,16 +12,16 @@ from pydantic import model_validator
 from tunewheel_contracts.errors import inconsistent
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.monitoring import LabelsRequested
-from tunewheel_contracts.fields import JsonObject, Strict, Text
+from tunewheel_contracts.fields import JsonObject, SourceId, Strict, Text
 from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.roles import Role
 
 from tunewheel_console.label_form import fields_of
 from tunewheel_console.labelling import Labelling, LabelQueue
-from tunewheel_console.refusals import Refused, reviewer_of, told_over_http
+from tunewheel_console.refusals import Refused, reviewer_of
 from tunewheel_console.state import ConsoleState
 
-Reviewer = Annotated[str | None, Query(description="Who answers, where identity is open.")]
+Reviewer = Annotated[SourceId | None, Query(description="Who answers, where identity is open.")]
 LABELS = "/v1/projects/{project}/labels"
 
 
@@ -51,20 +51,18 @@ def add_label_routes(api: FastAPI, state: ConsoleState, labelling: Labelling) ->
     async def list_requests(request: Request, project: str) -> dict[str, Any]:
         view = state.projects.get(project)
         found = list(view.labels.by_id.values()) if view else []
-        async with told_over_http():
-            listed = [
-                told_of(one, view.labels.outcome_of(one.data.request_id) if view else None)
-                | counted(await labelling.done(one.data))
-                for one in found
-            ]
+        listed = [
+            told_of(one, view.labels.outcome_of(one.data.request_id) if view else None)
+            | counted(await labelling.done(one.data))
+            for one in found
+        ]
         return {"project": project, "requests": listed}
 
     @api.get(f"{LABELS}/{{request_id}}")
     @needs(Role.REVIEWER)
     async def show_label_request(request: Request, project: str, request_id: str) -> dict[str, Any]:
-        async with told_over_http():
-            queue = await labelling.open(project, request_id)
-            fields = fields_of(labelling.task_of(project))
+        queue = await labelling.open(project, request_id)
+        fields = fields_of(labelling.task_of(project))
         states = [queue.state_of(item) for item in queue.items]
         return progress(queue) | {
             "items": [{"number": n, "state": found} for n, found in enumerate(states, 1)],
@@ -74,9 +72,8 @@ def add_label_routes(api: FastAPI, state: ConsoleState, labelling: Labelling) ->
     @api.get(f"{LABELS}/{{request_id}}/items/{{number}}")
     @needs(Role.REVIEWER)
     async def show_label_item(request: Request, project: str, request_id: str, number: int) -> dict[str, Any]:
-        async with told_over_http():
-            queue = await labelling.open(project, request_id)
-            found = queue.item(number)
+        queue = await labelling.open(project, request_id)
+        found = queue.item(number)
         return {
             "number": number,
             "of": len(queue.items),
@@ -97,15 +94,12 @@ def add_label_routes(api: FastAPI, state: ConsoleState, labelling: Labelling) ->
         reviewer: Reviewer = None,
     ) -> dict[str, Any]:
         caller = caller_of(request)
-        async with told_over_http():
-            person = reviewer_of(caller, reviewer)
-            queue = await labelling.open(project, request_id)
-            if body.out_of_scope:
-                queue = await labelling.leave_out(queue, number, person=person)
-            else:
-                queue = await labelling.answer(
-                    queue, number, _text(body.output), person=person, caller=caller
-                )
+        person = reviewer_of(caller, reviewer)
+        queue = await labelling.open(project, request_id)
+        if body.out_of_scope:
+            queue = await labelling.leave_out(queue, number, person=person)
+        else:
+            queue = await labelling.answer(queue, number, _text(body.output), person=person, caller=caller)
         return progress(queue) | {"number": number, "next": queue.next_after(number)}
 
 

@@ -18,6 +18,7 @@ from tunewheel_runtime.service import Service
 from tunewheel_console.actions import Actions
 from tunewheel_console.api import add_login_links, add_model_commands, add_routes, add_scorecard_page
 from tunewheel_console.authentication import Authentication
+from tunewheel_console.control.identity import add_identity
 from tunewheel_console.control.routes import add_control, make_api, sort_by_noun
 from tunewheel_console.label_api import add_label_routes
 from tunewheel_console.labelling import Labelling
@@ -98,6 +99,7 @@ def make_web(
     add_model_commands(web, state, actions)
     add_scorecard_page(web, state, reviewing.store)
     add_login_links(web, links, access)
+    add_identity(web, settings)
     sort_by_noun(web)
 
     def root() -> None:

@@ -1,14 +1,19 @@
-"""Refusals on pages and over HTTP, and the name under which a person answers."""
+"""Refusals, and the name under which a person answers."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 from http import HTTPStatus
+from typing import Self
 
-from fastapi import HTTPException
 from pydantic import ValidationError
-from tunewheel_contracts.errors import InvalidEvent, TransientError, TunewheelError, first_complaint
+from tunewheel_contracts.errors import (
+    InvalidEvent,
+    TransientError,
+    TunewheelError,
+    complaints,
+    first_complaint,
+)
 from tunewheel_runtime.identity.roles import Caller, NotAuthorised
 
 
@@ -16,10 +21,21 @@ class Refused(TunewheelError):
     """A request that cannot be carried out. ``field`` is the field to correct; ``status`` is the HTTP
     status."""
 
-    def __init__(self, status: HTTPStatus, field: str, reason: str) -> None:
+    def __init__(
+        self, status: HTTPStatus, field: str | None, reason: str, *, others: Iterable[tuple[str, str]] = ()
+    ) -> None:
+        """``others``: field and reason of the other faults."""
         self.status = status
         self.field = field
-        super().__init__(f"{field}: {reason}")
+        self.faults = [(field, reason), *others] if field is not None else []
+        more = f" (and {len(self.faults) - 1} more)" if len(self.faults) > 1 else ""
+        super().__init__(reason if field is None else f"{field}: {reason}{more}")
+
+    @classmethod
+    def of(cls, error: ValidationError) -> Self:
+        """Return a refusal that names every invalid field."""
+        (field, reason), *others = complaints(error)
+        return cls(HTTPStatus.UNPROCESSABLE_ENTITY, field, reason, others=others)
 
 
 NOT_KEPT = (Refused, TransientError, InvalidEvent, NotAuthorised, ValidationError)
@@ -32,23 +48,6 @@ def reason_of(error: Exception) -> str:
         field, reason = first_complaint(error)
         return f"{field} {reason}"
     return str(error)
-
-
-@asynccontextmanager
-async def told_over_http() -> AsyncGenerator[None]:
-    """Turn errors into HTTP answers with the reason. 503: the broker or the store is away. 413: the event is
-    too long. 422: a value is invalid."""
-    try:
-        yield
-    except Refused as error:
-        raise HTTPException(error.status, str(error)) from error
-    except TransientError as error:
-        raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
-    except InvalidEvent as error:
-        raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error)) from error
-    except ValidationError as error:
-        field, reason = first_complaint(error)
-        raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, f"{field}: {reason}") from error
 
 
 def reviewer_of(caller: Caller, name: str | None) -> str:

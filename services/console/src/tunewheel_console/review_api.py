@@ -13,11 +13,11 @@ from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.roles import Role
 
 from tunewheel_console.queues import Review
-from tunewheel_console.refusals import reviewer_of, told_over_http
+from tunewheel_console.refusals import reviewer_of
 from tunewheel_console.reviewing import ItemAnswer, Reviewing, Sitting
 from tunewheel_console.state import ConsoleState
 
-Reviewer = Annotated[str | None, Query(description="Who answers, where identity is open.")]
+Reviewer = Annotated[SourceId | None, Query(description="Who answers, where identity is open.")]
 REVIEWS = "/v1/projects/{project}/reviews"
 
 
@@ -47,8 +47,7 @@ def add_review_routes(api: FastAPI, state: ConsoleState, reviewing: Reviewing) -
     @api.get(REVIEWS)
     @needs(Role.REVIEWER)
     async def list_reviews(request: Request, project: str, reviewer: Reviewer = None) -> dict[str, Any]:
-        async with told_over_http():
-            who = reviewer_of(caller_of(request), reviewer)
+        who = reviewer_of(caller_of(request), reviewer)
         view = state.projects.get(project)
         found = view.reviews.by_id.items() if view else ()
         listed = [told_of(review_id, one, who) for review_id, one in found if one.request is not None]
@@ -59,37 +58,33 @@ def add_review_routes(api: FastAPI, state: ConsoleState, reviewing: Reviewing) -
     async def show_review(
         request: Request, project: str, review_id: str, reviewer: Reviewer = None
     ) -> dict[str, Any]:
-        async with told_over_http():
-            return progress(await _open(request, project, review_id, reviewer))
+        return progress(await _open(request, project, review_id, reviewer))
 
     @api.get(f"{REVIEWS}/{{review_id}}/items/{{number}}")
     @needs(Role.REVIEWER)
     async def show_review_item(
         request: Request, project: str, review_id: str, number: int, reviewer: Reviewer = None
     ) -> dict[str, Any]:
-        async with told_over_http():
-            return _shown(await _open(request, project, review_id, reviewer), number)
+        return _shown(await _open(request, project, review_id, reviewer), number)
 
     @api.put(f"{REVIEWS}/{{review_id}}/items/{{number}}/answer")
     @needs(Role.REVIEWER)
     async def answer_review(
         request: Request, project: str, review_id: str, number: int, body: Answer, reviewer: Reviewer = None
     ) -> dict[str, Any]:
-        async with told_over_http():
-            sitting = await _open(request, project, review_id, reviewer)
-            answered = ItemAnswer(body.choice, body.reasons, body.corrected)
-            await reviewing.answer(sitting, number, answered, caller_of(request))
-            return progress(sitting) | {"number": number}
+        sitting = await _open(request, project, review_id, reviewer)
+        answered = ItemAnswer(body.choice, body.reasons, body.corrected)
+        await reviewing.answer(sitting, number, answered, caller_of(request))
+        return progress(sitting) | {"number": number}
 
     @api.post(f"{REVIEWS}/{{review_id}}/submit", status_code=HTTPStatus.CREATED)
     @needs(Role.REVIEWER)
     async def submit_review(
         request: Request, project: str, review_id: str, body: Submission, reviewer: Reviewer = None
     ) -> dict[str, Any]:
-        async with told_over_http():
-            sitting = await _open(request, project, review_id, reviewer)
-            await reviewing.submit(sitting, body.verdict, body.comment, caller_of(request))
-            return progress(sitting)
+        sitting = await _open(request, project, review_id, reviewer)
+        await reviewing.submit(sitting, body.verdict, body.comment, caller_of(request))
+        return progress(sitting)
 
     async def _open(request: Request, project: str, review_id: str, reviewer: str | None) -> Sitting:
         return await reviewing.open(project, review_id, reviewer_of(caller_of(request), reviewer))

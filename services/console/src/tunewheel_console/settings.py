@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr
 from tunewheel_runtime.settings import ServiceSettings
+
+
+def _public(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        raise ValueError("is no address for clients; write https://host, without a name or password")
+    return url.rstrip("/")
+
+
+PublicUrl = Annotated[str, AfterValidator(_public)]
+"""An address as clients outside the cluster call it."""
 
 
 class Settings(ServiceSettings):
@@ -19,3 +33,16 @@ class Settings(ServiceSettings):
     ends with the process, and is not valid in other replicas."""
     session_seconds: float = Field(default=28_800.0, gt=0)
     """How long a login lasts. It ends earlier if its token expires."""
+
+    public_gateway_url: PublicUrl | None = None
+    """The gateway's address for clients. ``GET /v1/me`` tells it, like those of ingest and of the console."""
+    public_ingest_url: PublicUrl | None = None
+    """Ingest's address for clients."""
+    public_console_url: PublicUrl | None = None
+    """The console's own address for clients."""
+
+    oidc_client_id: str | None = Field(default=None, min_length=1)
+    """The id of the client with which people's command logs in at ``oidc_issuer`` (device grant).
+    ``GET /v1/login`` tells it. Without it people log in with API keys alone."""
+    oidc_scope: str = Field(default="openid", min_length=1)
+    """The scopes that the command asks the issuer for, separated by spaces."""

@@ -16,7 +16,7 @@ async def test_a_project_tells_its_place_and_what_to_do(state: Any, desk: Any, a
     found = (await ask("/projects/desk")).json()
     assert (found["place"], found["champion"]) == ("serving", "desk-1")
     assert found["counts"] == {"datasets": 1, "runs": 1, "promoted": 1, "alarms": 2, "open_alarms": 2}
-    assert found["next_steps"] == ["Run `tunewheel build`."]
+    assert found["next_steps"] == ["Run `tunewheel dataset build`."]
     assert {"alarm", "decision", "to do"} <= {line["about"] for line in found["report"]}
     assert found["spec"]["criteria"]
     assert found["routes"][0]["percent"] == 100

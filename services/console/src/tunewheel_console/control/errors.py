@@ -6,12 +6,12 @@ from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from starlette.requests import Request
-from tunewheel_contracts.api.errors import ErrorDetail, ErrorResponse
-from tunewheel_contracts.errors import TransientError
+from starlette.exceptions import HTTPException
+from tunewheel_contracts.api.errors import ErrorDetail, ErrorResponse, Fault
+from tunewheel_contracts.errors import InvalidEvent, InvalidSpec, TransientError, complaints
 from tunewheel_runtime.identity.guard import RESPONSES
 
 from tunewheel_console.refusals import Refused
@@ -27,6 +27,8 @@ CODES = MappingProxyType(
     }
 )
 """The code of a refusal, by its HTTP status."""
+AGAIN_SECONDS = 1
+"""When to send a request again that a service could not answer."""
 REFUSALS: dict[int | str, dict[str, Any]] = {
     **RESPONSES,
     404: {"model": ErrorResponse, "description": "The named thing is not there; `param` says which"},
@@ -35,25 +37,46 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 """The refusals of every route, for the API's description."""
 
 
-def refusal(status: HTTPStatus, message: str, param: str | None) -> JSONResponse:
-    kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
-    detail = ErrorDetail(message=message, type=kind, param=param, code=CODES.get(status, "refused"))
-    return JSONResponse(ErrorResponse(error=detail).model_dump(), status)
+def answer_errors(api: FastAPI) -> None:
+    """Let ``api`` answer every refusal in OpenAI's error shape, as the guard does. 413: an event is too long.
+    422: a value is invalid. 503: the broker or the store is away."""
+    for kind in (Refused, TransientError, InvalidEvent, InvalidSpec, HTTPException, RequestValidationError):
+        api.add_exception_handler(kind, _answer)
 
 
-def answer_errors(web: FastAPI) -> None:
-    """Answer errors of routes by refusals. 503: the broker, the store or another service is away."""
+async def _answer(_: Request, error: Exception) -> JSONResponse:
+    refused, headers = _refusal(error), dict[str, str]()
+    if isinstance(error, HTTPException):
+        headers |= error.headers or {}
+    elif refused.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["retry-after"] = str(AGAIN_SECONDS)
+    faults = tuple(Fault(param=field, message=reason) for field, reason in refused.faults)
+    detail = ErrorDetail(
+        message=str(refused),
+        type="server_error"
+        if refused.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        else "invalid_request_error",
+        param=refused.field,
+        code=CODES.get(refused.status, refused.status.phrase.lower().replace(" ", "_")),
+        faults=faults if len(faults) > 1 else (),
+    )
+    body = ErrorResponse(error=detail).model_dump(mode="json")
+    return JSONResponse(body, refused.status, headers)
 
-    @web.exception_handler(Refused)
-    async def answer_refused(_: Request, error: Refused) -> JSONResponse:
-        return refusal(error.status, str(error), error.field)
 
-    @web.exception_handler(TransientError)
-    async def answer_away(_: Request, error: TransientError) -> JSONResponse:
-        return refusal(HTTPStatus.SERVICE_UNAVAILABLE, str(error), None)
-
-    @web.exception_handler(RequestValidationError)
-    async def answer_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        first: dict[str, Any] = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
-        return refusal(HTTPStatus.UNPROCESSABLE_ENTITY, f"{field}: {first['msg']}", field)
+def _refusal(error: Exception) -> Refused:
+    match error:
+        case Refused():
+            return error
+        case InvalidSpec():
+            return Refused(HTTPStatus.UNPROCESSABLE_ENTITY, error.field, error.reason)
+        case InvalidEvent():  # the publisher refuses what the topic cannot hold
+            return Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, error.field, error.reason)
+        case RequestValidationError():
+            found = [{**one, "loc": one["loc"][1:]} for one in error.errors()]
+            (field, reason), *others = complaints(found)  # pyright: ignore[reportArgumentType]
+            return Refused(HTTPStatus.UNPROCESSABLE_ENTITY, field, reason, others=others)
+        case HTTPException():
+            return Refused(HTTPStatus(error.status_code), None, str(error.detail))
+        case _:
+            return Refused(HTTPStatus.SERVICE_UNAVAILABLE, None, str(error))

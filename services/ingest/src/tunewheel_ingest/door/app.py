@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
+from tunewheel_contracts.api.errors import ErrorResponse
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import UpstreamEvent
 from tunewheel_contracts.events.upstream import (
@@ -35,13 +36,13 @@ from tunewheel_ingest.door.once import HEADER, Once
 RESPONSES: dict[int | str, dict[str, Any]] = {
     401: guard.RESPONSES[401],
     403: {
-        "model": Receipt | guard.ErrorResponse,
+        "model": Receipt | ErrorResponse,
         "description": "The caller lacks the role in the project of the query, or in those of all events",
     },
     413: {"model": Receipt, "description": "The body is over the limit"},
     422: {"model": Receipt, "description": "Nothing was taken; every refusal names the field and the fix"},
     503: {
-        "model": Receipt | guard.ErrorResponse,
+        "model": Receipt | ErrorResponse,
         "description": "The broker, the store or the issuer of tokens is away; sending again is harmless",
     },
 }
