@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tunewheel_contracts.fields import Frozen
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -25,8 +27,7 @@ class Answer:
         return self.text
 
 
-@dataclass(frozen=True, slots=True)
-class FeedbackReceipt:
+class FeedbackReceipt(Frozen):
     """Feedback that is on the log."""
 
     feedback_id: str

@@ -51,11 +51,9 @@ class Labels(Resource):
             Refused: the answer does not have the task's form.
         """
         body = {"out_of_scope": True} if out_of_scope else {"output": output}
-        return LabelProgress.model_validate(
-            await self._transport.request(
-                "PUT", "projects", project, "labels", request_id, "items", str(number), "answer",
-                json=body, query={"reviewer": reviewer},
-            )
+        return await self._send(
+            LabelProgress, "PUT", project, "labels", request_id, "items", str(number), "answer",
+            json=body, query={"reviewer": reviewer},
         )  # fmt: skip
 
 
@@ -98,11 +96,9 @@ class ReviewsOfAnswers(Resource):
             Conflict: the caller has submitted the review, or it has ended.
         """
         body = {"choice": choice, "reasons": list(reasons), "corrected": corrected}
-        return ReviewProgress.model_validate(
-            await self._transport.request(
-                "PUT", "projects", project, "reviews", review_id, "items", str(number), "answer",
-                json=body, query={"reviewer": reviewer},
-            )
+        return await self._send(
+            ReviewProgress, "PUT", project, "reviews", review_id, "items", str(number), "answer",
+            json=body, query={"reviewer": reviewer},
         )  # fmt: skip
 
     async def submit(
@@ -119,9 +115,7 @@ class ReviewsOfAnswers(Resource):
         Raises:
             Conflict: items are not answered, or the review has ended.
         """
-        return ReviewProgress.model_validate(
-            await self._transport.request(
-                "POST", "projects", project, "reviews", review_id, "submit",
-                json={"verdict": verdict, "comment": comment}, query={"reviewer": reviewer},
-            )
+        return await self._send(
+            ReviewProgress, "POST", project, "reviews", review_id, "submit",
+            json={"verdict": verdict, "comment": comment}, query={"reviewer": reviewer},
         )  # fmt: skip

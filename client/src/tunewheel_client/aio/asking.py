@@ -47,5 +47,4 @@ async def feedback(
     """See ``AsyncClient.feedback``."""
     body = {"completion_id": completion_id, "rating": rating} | told
     sent = {name: value for name, value in body.items() if value is not None}
-    answer = await transport.request("POST", "feedback", service=GATEWAY, json=sent)
-    return FeedbackReceipt(**{name: answer[name] for name in FeedbackReceipt.__slots__})
+    return await transport.request(FeedbackReceipt, "POST", "feedback", service=GATEWAY, json=sent)

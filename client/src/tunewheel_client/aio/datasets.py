@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Unpack
 
 from tunewheel_contracts.api.datasets import DatasetDetail, DatasetDifference, DatasetSummary, Row
-from tunewheel_contracts.api.paging import ITEMS, Page
+from tunewheel_contracts.api.paging import Page
 
-from tunewheel_client.aio.resource import Resource
+from tunewheel_client.aio.resource import Paging, Resource
 
 Split = Literal["train", "holdout", "preferences", "negatives"]
 
@@ -15,29 +15,19 @@ Split = Literal["train", "holdout", "preferences", "negatives"]
 class Datasets(Resource):
     """The dataset versions of a project."""
 
-    async def list(
-        self, project: str, *, limit: int = ITEMS, after: str | None = None
-    ) -> Page[DatasetSummary]:
+    async def list(self, project: str, **paging: Unpack[Paging]) -> Page[DatasetSummary]:
         """Return a page of versions, newest first."""
-        return await self._read(Page[DatasetSummary], project, "datasets", limit=limit, after=after)
+        return await self._read(Page[DatasetSummary], project, "datasets", **paging)
 
     async def show(self, project: str, dataset_id: str) -> DatasetDetail:
         """Return a version's counts, its funnel, and what its criteria can show."""
         return await self._read(DatasetDetail, project, "datasets", dataset_id)
 
     async def rows(
-        self,
-        project: str,
-        dataset_id: str,
-        *,
-        split: Split = "train",
-        limit: int = ITEMS,
-        after: str | None = None,
+        self, project: str, dataset_id: str, *, split: Split = "train", **paging: Unpack[Paging]
     ) -> Page[Row]:
         """Return a page of a version's rows."""
-        return await self._read(
-            Page[Row], project, "datasets", dataset_id, "rows", split=split, limit=limit, after=after
-        )
+        return await self._read(Page[Row], project, "datasets", dataset_id, "rows", split=split, **paging)
 
     async def diff(self, project: str, dataset_id: str, other: str) -> DatasetDifference:
         """Return the changes from version ``dataset_id`` to version ``other``."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from tunewheel_contracts.api.commands import Accepted, ModelOrder
 from tunewheel_contracts.api.models import ModelDetail, ModelSummary
-from tunewheel_contracts.api.paging import ITEMS, Page
+from tunewheel_contracts.api.paging import Page
 from tunewheel_contracts.api.rollouts import Rollout
 
-from tunewheel_client.aio.resource import Resource
+from tunewheel_client.aio.resource import Paging, Resource
 
 
 class Models(Resource):
@@ -17,10 +19,10 @@ class Models(Resource):
     """
 
     async def list(
-        self, project: str, *, state: str | None = None, limit: int = ITEMS, after: str | None = None
+        self, project: str, *, state: str | None = None, **paging: Unpack[Paging]
     ) -> Page[ModelSummary]:
         """Return a page of models, newest first; of those in the stage ``state`` where one is named."""
-        return await self._read(Page[ModelSummary], project, "models", state=state, limit=limit, after=after)
+        return await self._read(Page[ModelSummary], project, "models", state=state, **paging)
 
     async def show(self, project: str, model_id: str) -> ModelDetail:
         """Return a model's stages and figures."""
@@ -64,6 +66,6 @@ class Models(Resource):
 class Rollouts(Resource):
     """The verdicts on shadow and canary stages of a project's models."""
 
-    async def list(self, project: str, *, limit: int = ITEMS, after: str | None = None) -> Page[Rollout]:
+    async def list(self, project: str, **paging: Unpack[Paging]) -> Page[Rollout]:
         """Return a page of verdicts, newest first."""
-        return await self._read(Page[Rollout], project, "rollouts", limit=limit, after=after)
+        return await self._read(Page[Rollout], project, "rollouts", **paging)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Unpack
 
 from tunewheel_contracts.api.commands import Command
-from tunewheel_contracts.api.paging import ITEMS, Page
+from tunewheel_contracts.api.paging import Page
 from tunewheel_contracts.api.services import DeadLetter, Services
 
-from tunewheel_client.aio.resource import Resource
+from tunewheel_client.aio.resource import Paging, Resource
 from tunewheel_client.errors import Away, Refused
 
 
@@ -53,14 +54,9 @@ class DeadLetters(Resource):
     """The messages that services refused. The caller needs the role viewer in all projects."""
 
     async def list(
-        self,
-        *,
-        project: str | None = None,
-        topic: str | None = None,
-        limit: int = ITEMS,
-        after: str | None = None,
+        self, *, project: str | None = None, topic: str | None = None, **paging: Unpack[Paging]
     ) -> Page[DeadLetter]:
         """Return a page of messages, newest first; those of one project or topic where one is named."""
         return await self._transport.read(
-            Page[DeadLetter], "dead-letters", project=project, topic=topic, limit=limit, after=after
+            Page[DeadLetter], "dead-letters", project=project, topic=topic, **paging
         )

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from tunewheel_contracts.api.paging import ITEMS, Page
+from typing import Unpack
+
+from tunewheel_contracts.api.paging import Page
 from tunewheel_contracts.api.projects import ProjectDetail, ProjectSummary
 
-from tunewheel_client.aio.resource import Resource
+from tunewheel_client.aio.resource import Paging, Resource
 
 
 class Projects(Resource):
     """The projects that the caller may read."""
 
-    async def list(self, *, limit: int = ITEMS, after: str | None = None) -> Page[ProjectSummary]:
+    async def list(self, **paging: Unpack[Paging]) -> Page[ProjectSummary]:
         """Return a page of projects."""
-        return await self._read(Page[ProjectSummary], limit=limit, after=after)
+        return await self._read(Page[ProjectSummary], **paging)
 
     async def show(self, project: str) -> ProjectDetail:
         """Return a project's spec, its place on the wheel, and what to do next."""

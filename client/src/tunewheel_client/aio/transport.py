@@ -6,11 +6,12 @@ import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from tunewheel_client.aio.tokens import bearer_of
-from tunewheel_client.errors import Away, ClientError, NoAddress, error_of
+from tunewheel_client.errors import Away, ClientError, NoAddress, Refused, error_of
 from tunewheel_client.trust import LOOPBACK, trusted
 
 if TYPE_CHECKING:
@@ -57,19 +58,29 @@ class Transport:
 
     async def read(self, model: type[M], *steps: str, **query: Any) -> M:
         """Return the console's answer at ``/v1/<steps…>``, as ``model``. Raises ``ClientError``."""
-        return model.model_validate(await self.request("GET", *steps, query=query))
+        return await self.request(model, "GET", *steps, query=query)
 
     async def request(
-        self,
-        method: str,
-        *steps: str,
-        service: str = CONSOLE,
-        query: Mapping[str, Any] | None = None,
-        **options: Any,
-    ) -> Any:
-        """Return the parsed JSON of the answer at ``/v1/<steps…>``; see ``send``."""
-        answer = await self.send(method, *steps, service=service, query=query, **options)
-        return answer.json() if answer.content else None
+        self, model: type[M], method: str, *steps: str, service: str = CONSOLE, **options: Any
+    ) -> M:
+        """Return the answer at ``/v1/<steps…>`` as ``model``; see ``send``.
+
+        Raises:
+            Refused: what answers is no wheel, or a later one that means something else.
+        """
+        from pydantic import ValidationError
+
+        answer = await self.send(method, *steps, service=service, **options)
+        try:
+            return model.model_validate_json(answer.content)
+        except ValidationError as error:
+            where = answer.url.copy_with(query=None)
+            raise Refused(
+                f"{service}: {where} does not answer as a wheel of this release does "
+                f"({error.error_count()} fields of {model.__name__} are wrong); correct the address",
+                status=answer.status_code,
+                param="url",
+            ) from None
 
     async def send(
         self,
@@ -102,7 +113,7 @@ class Transport:
             try:
                 async with self._open(method, steps, service, query, sent, options) as answer:
                     await answer.aread()
-                    if answer.status_code < 400 or answer.status_code in accepted:
+                    if answer.is_success or answer.status_code in accepted:
                         return answer
                     error: ClientError = refusal_of(answer, service)
                 pause = error.retry_after if isinstance(error, Away) else None
@@ -127,7 +138,7 @@ class Transport:
         try:
             endless = {"timeout": httpx.Timeout(self._timeout, read=60.0)}
             async with self._open("GET", steps, CONSOLE, query, headers, endless) as answer:
-                if answer.status_code >= 400:
+                if not answer.is_success:
                     await answer.aread()
                     raise refusal_of(answer, CONSOLE)
                 yield answer
@@ -148,7 +159,7 @@ class Transport:
         client = self.http()
         bearer, self.target = await bearer_of(self.target, client)
         sent = {"Authorization": f"Bearer {bearer}", **headers} if bearer else dict(headers)
-        params = {name: value for name, value in (query or {}).items() if value is not None}
+        params = {name: _text(value) for name, value in (query or {}).items() if value is not None}
         async with client.stream(method, where, params=params, headers=sent, **options) as answer:
             yield answer
 
@@ -185,8 +196,15 @@ class Transport:
         return Away(f"{service}: nothing answers at {url} ({failure or type(failure).__name__})")
 
 
+def _text(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
 def refusal_of(answer: httpx.Response, service: str) -> ClientError:
-    """Return the error that an answer with a status of 400 or more stands for."""
+    """Return the error that an answer without success stands for."""
+    if answer.is_redirect:
+        where = answer.headers.get("location", "elsewhere")[:200]
+        return Refused(f"{service}: redirects to {where}; give the address itself", param="url")
     try:
         body: Any = answer.json()
     except ValueError:

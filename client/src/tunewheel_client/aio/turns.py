@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Unpack
 
 from tunewheel_contracts.api.alarms import AlarmDetail, AlarmSummary
-from tunewheel_contracts.api.paging import ITEMS, Page
+from tunewheel_contracts.api.paging import Page
 from tunewheel_contracts.api.turns import TurnDetail, TurnSummary
 
-from tunewheel_client.aio.resource import Resource
+from tunewheel_client.aio.resource import Paging, Resource
 from tunewheel_client.errors import Away
 
 LATEST = "latest"
@@ -19,10 +20,10 @@ class Turns(Resource):
     """The turns of a project."""
 
     async def list(
-        self, project: str, *, state: str | None = None, limit: int = ITEMS, after: str | None = None
+        self, project: str, *, state: str | None = None, **paging: Unpack[Paging]
     ) -> Page[TurnSummary]:
         """Return a page of turns, newest first; of those in ``state`` where one is named."""
-        return await self._read(Page[TurnSummary], project, "turns", state=state, limit=limit, after=after)
+        return await self._read(Page[TurnSummary], project, "turns", state=state, **paging)
 
     async def show(self, project: str, turn_id: str = LATEST) -> TurnDetail:
         """Return how far a turn came, and what it led to."""
@@ -55,11 +56,11 @@ class Alarms(Resource):
     """The alarms of a project: production differs from the training data."""
 
     async def list(
-        self, project: str, *, state: str | None = None, limit: int = ITEMS, after: str | None = None
+        self, project: str, *, state: str | None = None, **paging: Unpack[Paging]
     ) -> Page[AlarmSummary]:
         """Return a page of alarms, newest first; of those in ``state`` (open, resolved) where one is
         named."""
-        return await self._read(Page[AlarmSummary], project, "alarms", state=state, limit=limit, after=after)
+        return await self._read(Page[AlarmSummary], project, "alarms", state=state, **paging)
 
     async def show(self, project: str, alarm_id: str) -> AlarmDetail:
         """Return an alarm with its figures and the questions behind it."""

@@ -52,11 +52,9 @@ class Labels(Resource):
             Refused: the answer does not have the task's form.
         """
         body = {"out_of_scope": True} if out_of_scope else {"output": output}
-        return LabelProgress.model_validate(
-            self._transport.request(
-                "PUT", "projects", project, "labels", request_id, "items", str(number), "answer",
-                json=body, query={"reviewer": reviewer},
-            )
+        return self._send(
+            LabelProgress, "PUT", project, "labels", request_id, "items", str(number), "answer",
+            json=body, query={"reviewer": reviewer},
         )  # fmt: skip
 
 
@@ -95,11 +93,9 @@ class ReviewsOfAnswers(Resource):
             Conflict: the caller has submitted the review, or it has ended.
         """
         body = {"choice": choice, "reasons": list(reasons), "corrected": corrected}
-        return ReviewProgress.model_validate(
-            self._transport.request(
-                "PUT", "projects", project, "reviews", review_id, "items", str(number), "answer",
-                json=body, query={"reviewer": reviewer},
-            )
+        return self._send(
+            ReviewProgress, "PUT", project, "reviews", review_id, "items", str(number), "answer",
+            json=body, query={"reviewer": reviewer},
         )  # fmt: skip
 
     def submit(
@@ -116,9 +112,7 @@ class ReviewsOfAnswers(Resource):
         Raises:
             Conflict: items are not answered, or the review has ended.
         """
-        return ReviewProgress.model_validate(
-            self._transport.request(
-                "POST", "projects", project, "reviews", review_id, "submit",
-                json={"verdict": verdict, "comment": comment}, query={"reviewer": reviewer},
-            )
+        return self._send(
+            ReviewProgress, "POST", project, "reviews", review_id, "submit",
+            json={"verdict": verdict, "comment": comment}, query={"reviewer": reviewer},
         )  # fmt: skip

@@ -48,5 +48,4 @@ def feedback(
     """See ``Client.feedback``."""
     body = {"completion_id": completion_id, "rating": rating} | told
     sent = {name: value for name, value in body.items() if value is not None}
-    answer = transport.request("POST", "feedback", service=GATEWAY, json=sent)
-    return FeedbackReceipt(**{name: answer[name] for name in FeedbackReceipt.__slots__})
+    return transport.request(FeedbackReceipt, "POST", "feedback", service=GATEWAY, json=sent)

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Unpack
 
 from tunewheel_contracts.api.datasets import DatasetDetail, DatasetDifference, DatasetSummary, Row
-from tunewheel_contracts.api.paging import ITEMS, Page
+from tunewheel_contracts.api.paging import Page
 
-from tunewheel_client.sync.resource import Resource
+from tunewheel_client.sync.resource import Paging, Resource
 
 Split = Literal["train", "holdout", "preferences", "negatives"]
 
@@ -16,27 +16,19 @@ Split = Literal["train", "holdout", "preferences", "negatives"]
 class Datasets(Resource):
     """The dataset versions of a project."""
 
-    def list(self, project: str, *, limit: int = ITEMS, after: str | None = None) -> Page[DatasetSummary]:
+    def list(self, project: str, **paging: Unpack[Paging]) -> Page[DatasetSummary]:
         """Return a page of versions, newest first."""
-        return self._read(Page[DatasetSummary], project, "datasets", limit=limit, after=after)
+        return self._read(Page[DatasetSummary], project, "datasets", **paging)
 
     def show(self, project: str, dataset_id: str) -> DatasetDetail:
         """Return a version's counts, its funnel, and what its criteria can show."""
         return self._read(DatasetDetail, project, "datasets", dataset_id)
 
     def rows(
-        self,
-        project: str,
-        dataset_id: str,
-        *,
-        split: Split = "train",
-        limit: int = ITEMS,
-        after: str | None = None,
+        self, project: str, dataset_id: str, *, split: Split = "train", **paging: Unpack[Paging]
     ) -> Page[Row]:
         """Return a page of a version's rows."""
-        return self._read(
-            Page[Row], project, "datasets", dataset_id, "rows", split=split, limit=limit, after=after
-        )
+        return self._read(Page[Row], project, "datasets", dataset_id, "rows", split=split, **paging)
 
     def diff(self, project: str, dataset_id: str, other: str) -> DatasetDifference:
         """Return the changes from version ``dataset_id`` to version ``other``."""

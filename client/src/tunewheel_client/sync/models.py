@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from tunewheel_contracts.api.commands import Accepted, ModelOrder
 from tunewheel_contracts.api.models import ModelDetail, ModelSummary
-from tunewheel_contracts.api.paging import ITEMS, Page
+from tunewheel_contracts.api.paging import Page
 from tunewheel_contracts.api.rollouts import Rollout
 
-from tunewheel_client.sync.resource import Resource
+from tunewheel_client.sync.resource import Paging, Resource
 
 
 class Models(Resource):
@@ -17,11 +19,9 @@ class Models(Resource):
     A command is obeyed by the registry later; ``client.commands.wait`` waits for its answer.
     """
 
-    def list(
-        self, project: str, *, state: str | None = None, limit: int = ITEMS, after: str | None = None
-    ) -> Page[ModelSummary]:
+    def list(self, project: str, *, state: str | None = None, **paging: Unpack[Paging]) -> Page[ModelSummary]:
         """Return a page of models, newest first; of those in the stage ``state`` where one is named."""
-        return self._read(Page[ModelSummary], project, "models", state=state, limit=limit, after=after)
+        return self._read(Page[ModelSummary], project, "models", state=state, **paging)
 
     def show(self, project: str, model_id: str) -> ModelDetail:
         """Return a model's stages and figures."""
@@ -65,6 +65,6 @@ class Models(Resource):
 class Rollouts(Resource):
     """The verdicts on shadow and canary stages of a project's models."""
 
-    def list(self, project: str, *, limit: int = ITEMS, after: str | None = None) -> Page[Rollout]:
+    def list(self, project: str, **paging: Unpack[Paging]) -> Page[Rollout]:
         """Return a page of verdicts, newest first."""
-        return self._read(Page[Rollout], project, "rollouts", limit=limit, after=after)
+        return self._read(Page[Rollout], project, "rollouts", **paging)

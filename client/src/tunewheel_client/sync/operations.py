@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import time
+from typing import Unpack
 
 from tunewheel_contracts.api.commands import Command
-from tunewheel_contracts.api.paging import ITEMS, Page
+from tunewheel_contracts.api.paging import Page
 from tunewheel_contracts.api.services import DeadLetter, Services
 
 from tunewheel_client.errors import Away, Refused
-from tunewheel_client.sync.resource import Resource
+from tunewheel_client.sync.resource import Paging, Resource
 
 
 class Commands(Resource):
@@ -53,14 +54,7 @@ class DeadLetters(Resource):
     """The messages that services refused. The caller needs the role viewer in all projects."""
 
     def list(
-        self,
-        *,
-        project: str | None = None,
-        topic: str | None = None,
-        limit: int = ITEMS,
-        after: str | None = None,
+        self, *, project: str | None = None, topic: str | None = None, **paging: Unpack[Paging]
     ) -> Page[DeadLetter]:
         """Return a page of messages, newest first; those of one project or topic where one is named."""
-        return self._transport.read(
-            Page[DeadLetter], "dead-letters", project=project, topic=topic, limit=limit, after=after
-        )
+        return self._transport.read(Page[DeadLetter], "dead-letters", project=project, topic=topic, **paging)

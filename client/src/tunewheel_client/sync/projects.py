@@ -3,18 +3,20 @@
 
 from __future__ import annotations
 
-from tunewheel_contracts.api.paging import ITEMS, Page
+from typing import Unpack
+
+from tunewheel_contracts.api.paging import Page
 from tunewheel_contracts.api.projects import ProjectDetail, ProjectSummary
 
-from tunewheel_client.sync.resource import Resource
+from tunewheel_client.sync.resource import Paging, Resource
 
 
 class Projects(Resource):
     """The projects that the caller may read."""
 
-    def list(self, *, limit: int = ITEMS, after: str | None = None) -> Page[ProjectSummary]:
+    def list(self, **paging: Unpack[Paging]) -> Page[ProjectSummary]:
         """Return a page of projects."""
-        return self._read(Page[ProjectSummary], limit=limit, after=after)
+        return self._read(Page[ProjectSummary], **paging)
 
     def show(self, project: str) -> ProjectDetail:
         """Return a project's spec, its place on the wheel, and what to do next."""

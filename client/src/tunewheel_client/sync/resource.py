@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from datetime import datetime
+from typing import Any, TypedDict, TypeVar
 
 from pydantic import BaseModel
 from tunewheel_contracts.api.commands import Accepted
@@ -13,13 +14,23 @@ from tunewheel_client.sync.transport import Transport
 M = TypeVar("M", bound=BaseModel)
 
 
+class Paging(TypedDict, total=False):
+    """Which part of a list is meant: at most ``limit`` items (default 50), those after the cursor ``after``
+    (``next`` of the page before), those that are not older than ``since``."""
+
+    limit: int
+    after: str | None
+    since: datetime | None
+
+
 class Resource:
     """Methods about one noun. Every method raises the errors of ``tunewheel_client.errors``:
 
     NotAllowed: the caller lacks the role. NotFound: there is nothing of this name. Conflict: the state does
     not permit it. Refused: a value is wrong. Away: the wheel does not answer.
 
-    Wherever a method takes an id, a unique beginning of at least six characters or ``latest`` will do.
+    Wherever a method takes an id, a unique beginning of at least six characters or ``latest`` will do. Lists
+    are pages, newest first; ``Paging`` says which part is meant.
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -28,5 +39,8 @@ class Resource:
     def _read(self, model: type[M], *steps: str, **query: object) -> M:
         return self._transport.read(model, "projects", *steps, **query)
 
-    def _order(self, *steps: str, json: object = None, method: str = "POST") -> Accepted:
-        return Accepted.model_validate(self._transport.request(method, "projects", *steps, json=json or {}))
+    def _send(self, model: type[M], method: str, *steps: str, **options: Any) -> M:
+        return self._transport.request(model, method, "projects", *steps, **options)
+
+    def _order(self, *steps: str, json: object = None) -> Accepted:
+        return self._send(Accepted, "POST", *steps, json=json or {})

@@ -3,22 +3,22 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from tunewheel_contracts.api.commands import Accepted
 from tunewheel_contracts.api.evaluations import EvaluationDetail, EvaluationSummary
-from tunewheel_contracts.api.paging import ITEMS, Page
+from tunewheel_contracts.api.paging import Page
 from tunewheel_contracts.api.runs import RunDetail, RunSummary
 
-from tunewheel_client.sync.resource import Resource
+from tunewheel_client.sync.resource import Paging, Resource
 
 
 class Runs(Resource):
     """The training runs of a project."""
 
-    def list(
-        self, project: str, *, state: str | None = None, limit: int = ITEMS, after: str | None = None
-    ) -> Page[RunSummary]:
+    def list(self, project: str, *, state: str | None = None, **paging: Unpack[Paging]) -> Page[RunSummary]:
         """Return a page of runs, newest first; of those in ``state`` where one is named."""
-        return self._read(Page[RunSummary], project, "runs", state=state, limit=limit, after=after)
+        return self._read(Page[RunSummary], project, "runs", state=state, **paging)
 
     def show(self, project: str, run_id: str) -> RunDetail:
         """Return a run's progress, its losses, its failure and its verdict."""
@@ -49,9 +49,9 @@ class Runs(Resource):
 class Evaluations(Resource):
     """The evaluations of a project's runs."""
 
-    def list(self, project: str, *, limit: int = ITEMS, after: str | None = None) -> Page[EvaluationSummary]:
+    def list(self, project: str, **paging: Unpack[Paging]) -> Page[EvaluationSummary]:
         """Return a page of evaluations, newest first."""
-        return self._read(Page[EvaluationSummary], project, "evaluations", limit=limit, after=after)
+        return self._read(Page[EvaluationSummary], project, "evaluations", **paging)
 
     def show(self, project: str, evaluation_id: str) -> EvaluationDetail:
         """Return an evaluation with its scorecard."""

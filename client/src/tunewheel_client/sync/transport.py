@@ -7,10 +7,11 @@ import time
 import uuid
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from tunewheel_client.errors import Away, ClientError, NoAddress, error_of
+from tunewheel_client.errors import Away, ClientError, NoAddress, Refused, error_of
 from tunewheel_client.sync.tokens import bearer_of
 from tunewheel_client.trust import LOOPBACK, trusted
 
@@ -56,19 +57,27 @@ class Transport:
 
     def read(self, model: type[M], *steps: str, **query: Any) -> M:
         """Return the console's answer at ``/v1/<steps…>``, as ``model``. Raises ``ClientError``."""
-        return model.model_validate(self.request("GET", *steps, query=query))
+        return self.request(model, "GET", *steps, query=query)
 
-    def request(
-        self,
-        method: str,
-        *steps: str,
-        service: str = CONSOLE,
-        query: Mapping[str, Any] | None = None,
-        **options: Any,
-    ) -> Any:
-        """Return the parsed JSON of the answer at ``/v1/<steps…>``; see ``send``."""
-        answer = self.send(method, *steps, service=service, query=query, **options)
-        return answer.json() if answer.content else None
+    def request(self, model: type[M], method: str, *steps: str, service: str = CONSOLE, **options: Any) -> M:
+        """Return the answer at ``/v1/<steps…>`` as ``model``; see ``send``.
+
+        Raises:
+            Refused: what answers is no wheel, or a later one that means something else.
+        """
+        from pydantic import ValidationError
+
+        answer = self.send(method, *steps, service=service, **options)
+        try:
+            return model.model_validate_json(answer.content)
+        except ValidationError as error:
+            where = answer.url.copy_with(query=None)
+            raise Refused(
+                f"{service}: {where} does not answer as a wheel of this release does "
+                f"({error.error_count()} fields of {model.__name__} are wrong); correct the address",
+                status=answer.status_code,
+                param="url",
+            ) from None
 
     def send(
         self,
@@ -101,7 +110,7 @@ class Transport:
             try:
                 with self._open(method, steps, service, query, sent, options) as answer:
                     answer.read()
-                    if answer.status_code < 400 or answer.status_code in accepted:
+                    if answer.is_success or answer.status_code in accepted:
                         return answer
                     error: ClientError = refusal_of(answer, service)
                 pause = error.retry_after if isinstance(error, Away) else None
@@ -126,7 +135,7 @@ class Transport:
         try:
             endless = {"timeout": httpx.Timeout(self._timeout, read=60.0)}
             with self._open("GET", steps, CONSOLE, query, headers, endless) as answer:
-                if answer.status_code >= 400:
+                if not answer.is_success:
                     answer.read()
                     raise refusal_of(answer, CONSOLE)
                 yield answer
@@ -147,7 +156,7 @@ class Transport:
         client = self.http()
         bearer, self.target = bearer_of(self.target, client)
         sent = {"Authorization": f"Bearer {bearer}", **headers} if bearer else dict(headers)
-        params = {name: value for name, value in (query or {}).items() if value is not None}
+        params = {name: _text(value) for name, value in (query or {}).items() if value is not None}
         with client.stream(method, where, params=params, headers=sent, **options) as answer:
             yield answer
 
@@ -184,8 +193,15 @@ class Transport:
         return Away(f"{service}: nothing answers at {url} ({failure or type(failure).__name__})")
 
 
+def _text(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
 def refusal_of(answer: httpx.Response, service: str) -> ClientError:
-    """Return the error that an answer with a status of 400 or more stands for."""
+    """Return the error that an answer without success stands for."""
+    if answer.is_redirect:
+        where = answer.headers.get("location", "elsewhere")[:200]
+        return Refused(f"{service}: redirects to {where}; give the address itself", param="url")
     try:
         body: Any = answer.json()
     except ValueError:

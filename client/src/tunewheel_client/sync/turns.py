@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import time
+from typing import Unpack
 
 from tunewheel_contracts.api.alarms import AlarmDetail, AlarmSummary
-from tunewheel_contracts.api.paging import ITEMS, Page
+from tunewheel_contracts.api.paging import Page
 from tunewheel_contracts.api.turns import TurnDetail, TurnSummary
 
 from tunewheel_client.errors import Away
-from tunewheel_client.sync.resource import Resource
+from tunewheel_client.sync.resource import Paging, Resource
 
 LATEST = "latest"
 
@@ -18,11 +19,9 @@ LATEST = "latest"
 class Turns(Resource):
     """The turns of a project."""
 
-    def list(
-        self, project: str, *, state: str | None = None, limit: int = ITEMS, after: str | None = None
-    ) -> Page[TurnSummary]:
+    def list(self, project: str, *, state: str | None = None, **paging: Unpack[Paging]) -> Page[TurnSummary]:
         """Return a page of turns, newest first; of those in ``state`` where one is named."""
-        return self._read(Page[TurnSummary], project, "turns", state=state, limit=limit, after=after)
+        return self._read(Page[TurnSummary], project, "turns", state=state, **paging)
 
     def show(self, project: str, turn_id: str = LATEST) -> TurnDetail:
         """Return how far a turn came, and what it led to."""
@@ -54,12 +53,10 @@ class Turns(Resource):
 class Alarms(Resource):
     """The alarms of a project: production differs from the training data."""
 
-    def list(
-        self, project: str, *, state: str | None = None, limit: int = ITEMS, after: str | None = None
-    ) -> Page[AlarmSummary]:
+    def list(self, project: str, *, state: str | None = None, **paging: Unpack[Paging]) -> Page[AlarmSummary]:
         """Return a page of alarms, newest first; of those in ``state`` (open, resolved) where one is
         named."""
-        return self._read(Page[AlarmSummary], project, "alarms", state=state, limit=limit, after=after)
+        return self._read(Page[AlarmSummary], project, "alarms", state=state, **paging)
 
     def show(self, project: str, alarm_id: str) -> AlarmDetail:
         """Return an alarm with its figures and the questions behind it."""
