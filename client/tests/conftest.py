@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import yaml
-from fastapi import FastAPI, Request
 from tunewheel_client import AsyncClient, Client
-from tunewheel_contracts.api.identity import Addresses, Login, Me, OidcLogin
+from tunewheel_console.control.identity import add_identity
+from tunewheel_console.control.routes import make_api
+from tunewheel_console.settings import Settings
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_runtime.identity.access import Access
-from tunewheel_runtime.identity.guard import caller_of, guard, needs
-from tunewheel_runtime.identity.roles import Role
+from tunewheel_runtime.identity.guard import guard
 from tunewheel_runtime.settings import HttpSettings
 from tunewheel_testing.oidc_issuer import Issuer
 from tunewheel_testing.served import served
@@ -48,22 +48,10 @@ def wheel(issuer: Issuer, tmp_path: Path) -> Iterator[str]:
     settings = HttpSettings(
         identity="required", api_keys_file=file, oidc_issuer=issuer.url, oidc_audience=issuer.audience
     )
-    web = FastAPI(openapi_url=None)
-
-    @web.get("/v1/me")
-    @needs(*Role)
-    async def me(request: Request) -> Me:
-        addresses = Addresses(gateway="http://gateway.example", ingest=None)
-        return Me(name=caller_of(request).name, version="1", addresses=addresses)
-
+    told = {"oidc_client_id": "tunewheel-cli", "public_gateway_url": "http://gateway.example"}
+    web = make_api()
+    add_identity(web, Settings(**settings.model_dump(exclude_unset=True) | told))
     guard(web.routes, Access(settings, warn=lambda *_: None))
-
-    @web.get("/v1/login")
-    async def login() -> Login:
-        return Login(
-            version="1", oidc=OidcLogin(issuer=issuer.url, client_id="tunewheel-cli", scope="openid")
-        )
-
     with served(web) as url:
         yield url
 
