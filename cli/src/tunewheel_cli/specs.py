@@ -11,18 +11,16 @@ from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import BuildReason, DatasetRequested
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
-from tunewheel_contracts.formats.spec import ProjectSpec, parse_spec
+from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.principal import Principal
 from tunewheel_contracts.topics import PROJECT_DECLARED, SERVING_DESIRED
 from tunewheel_local.endpoint import NotAllowed
 from tunewheel_local.places import Var
 from tunewheel_local.run_state import living
-from tunewheel_outputs.criteria import check_criteria
+from tunewheel_outputs.specs import MAX_SPEC_BYTES, check_spec
 
 from tunewheel_cli.publishing.sender import Sender, publish
 from tunewheel_cli.reading import declared_projects, read_latest, require_project
-
-MAX_SPEC_BYTES = 1 << 20
 
 
 def read_spec(path: Path) -> ProjectSpec:
@@ -43,15 +41,7 @@ def read_spec(path: Path) -> ProjectSpec:
         ) from error
     except OSError as error:
         raise InvalidSpec(field="(file)", reason=f"{path} cannot be read: {error.strerror}") from error
-    spec = parse_spec(text)
-    check_criteria(spec)
-    if spec.trains_with_passages and spec.retrieval is not None and spec.retrieval.default == "off":
-        reason = (
-            "puts passages into the prompts that train, but retrieval.default is off: the model would be "
-            'judged and serve without them; write default: "on", or leave training out'
-        )
-        raise InvalidSpec(field="retrieval.training", reason=reason)
-    return spec
+    return check_spec(text)
 
 
 def check_sources(spec: ProjectSpec, var: Var, bootstrap_servers: str) -> None:
@@ -92,27 +82,6 @@ async def remove(project: str, options: Mapping[str, Any]) -> None:
         await sender.flush()
         await sender.take_back(SERVING_DESIRED, project)
         await sender.flush()
-
-
-def untold_change(before: ProjectSpec | None, after: ProjectSpec) -> str | None:
-    """Return a sentence about changes of ``after`` that do not take effect yet; None if there are none.
-
-    Settings that determine answers are served as they were evaluated, together with the evaluated version.
-    """
-    if before is None:
-        return None
-    pairs = {
-        "task.system_prompt": (before.task.system_prompt, after.task.system_prompt),
-        "task.max_output_tokens": (before.task.max_output_tokens, after.task.max_output_tokens),
-        "evaluation.decoding": (before.evaluation.decoding, after.evaluation.decoding),
-    }
-    changed = [name for name, (old, new) in pairs.items() if old != new]
-    if not changed:
-        return None
-    return (
-        f"{' and '.join(changed)} changed: models that were judged serve as they were judged until a version "
-        "that is built from now on is promoted; `tunewheel dataset build` asks for one"
-    )
 
 
 async def declared_before(project: str, options: Mapping[str, Any]) -> ProjectSpec | None:

@@ -11,7 +11,7 @@ Any other exception stops the service with an error.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime
 
 from pydantic import ValidationError
@@ -39,12 +39,37 @@ class InvalidEvent(TunewheelError):
 
 
 class InvalidSpec(TunewheelError):
-    """An invalid project spec. ``field``: the dotted path in the YAML."""
+    """An invalid project spec. ``field``: the dotted path in the YAML. ``others``: field and reason of the
+    other faults."""
 
-    def __init__(self, *, field: str, reason: str) -> None:
-        super().__init__(f"{field}: {reason}")
+    def __init__(self, *, field: str, reason: str, others: Iterable[tuple[str, str]] = ()) -> None:
         self.field = field
         self.reason = reason
+        self.faults = ((field, reason), *others)
+        more = f" (and {len(self.faults) - 1} more)" if len(self.faults) > 1 else ""
+        super().__init__(f"{field}: {reason}{more}")
+
+    @classmethod
+    def of(cls, faults: Iterable[tuple[str, str]]) -> InvalidSpec:
+        """Return an error with all ``faults``, of which there is one at least."""
+        (field, reason), *others = dict.fromkeys(faults)
+        return cls(field=field, reason=reason, others=others)
+
+
+def check_all(*checks: Callable[[], object]) -> None:
+    """Run every check of a spec.
+
+    Raises:
+        InvalidSpec: with the faults of all checks.
+    """
+    faults: list[tuple[str, str]] = []
+    for check in checks:
+        try:
+            check()
+        except InvalidSpec as error:
+            faults += error.faults
+    if faults:
+        raise InvalidSpec.of(faults)
 
 
 class TransientError(TunewheelError):

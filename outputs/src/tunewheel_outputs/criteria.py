@@ -3,7 +3,9 @@ eval then reports a criterion that cannot be measured as missed, with the reason
 
 from __future__ import annotations
 
-from tunewheel_contracts.errors import InvalidSpec
+from functools import partial
+
+from tunewheel_contracts.errors import InvalidSpec, check_all
 from tunewheel_contracts.formats.criteria import LOOKS, Criterion
 from tunewheel_contracts.formats.judge import JUDGED
 from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
@@ -36,31 +38,32 @@ def check_criteria(spec: ProjectSpec) -> None:
 
     Raises:
         InvalidSpec: a metric is unknown, the task lacks a field that the metric needs, a bound is outside the
-            metric's range, or a significance is above ``MOST_ALPHA``. ``field`` is the path in the spec.
+            metric's range, or a significance is above ``MOST_ALPHA``. Every criterion with a fault is named.
     """
+    check_all(*(partial(_check, spec, one, f"criteria.{number}") for number, one in enumerate(spec.criteria)))
+
+
+def _check(spec: ProjectSpec, criterion: Criterion, place: str) -> None:
     tasks = [one.task for one in spec.evaluation.lm_eval]
-    for number, criterion in enumerate(spec.criteria):
-        metric, task = find_metric(criterion.metric), task_of(criterion.metric)
-        if metric is None:
-            raise InvalidSpec(field=f"criteria.{number}.metric", reason=unknown_metric(criterion.metric))
-        if task is not None and task not in tasks:
-            reason = (
-                f"is about the lm-eval task {task!r}, which evaluation.lm_eval does not name; add it there"
-            )
-            raise InvalidSpec(field=f"criteria.{number}.metric", reason=reason)
-        if (field := metric.lacks(spec.task)) is not None:
-            reason = f"is missing, but criteria ask for {metric.name}; add one of them"
-            raise InvalidSpec(field=f"task.{field}", reason=reason)
-        if (criterion.significance or 0.0) > MOST_ALPHA:
-            reason = f"{criterion.significance:g} is above {MOST_ALPHA:g}: write {MOST_ALPHA:g} or less"
-            raise InvalidSpec(field=f"criteria.{number}.significance", reason=reason)
-        _check_judge(spec, criterion, f"criteria.{number}")
-        if criterion.by_label and metric.on != "holdout":
-            reason = f"cannot go with {metric.name}, which is not about held-out rows: only these have labels"
-            name = "label" if criterion.label is not None else "labels"
-            raise InvalidSpec(field=f"criteria.{number}.{name}", reason=reason)
-        _check_passages(spec, metric, criterion, f"criteria.{number}")
-        _check_range(criterion, metric, f"criteria.{number}")
+    metric, task = find_metric(criterion.metric), task_of(criterion.metric)
+    if metric is None:
+        raise InvalidSpec(field=f"{place}.metric", reason=unknown_metric(criterion.metric))
+    if task is not None and task not in tasks:
+        reason = f"is about the lm-eval task {task!r}, which evaluation.lm_eval does not name; add it there"
+        raise InvalidSpec(field=f"{place}.metric", reason=reason)
+    if (field := metric.lacks(spec.task)) is not None:
+        reason = f"is missing, but criteria ask for {metric.name}; add one of them"
+        raise InvalidSpec(field=f"task.{field}", reason=reason)
+    if (criterion.significance or 0.0) > MOST_ALPHA:
+        reason = f"{criterion.significance:g} is above {MOST_ALPHA:g}: write {MOST_ALPHA:g} or less"
+        raise InvalidSpec(field=f"{place}.significance", reason=reason)
+    _check_judge(spec, criterion, place)
+    if criterion.by_label and metric.on != "holdout":
+        reason = f"cannot go with {metric.name}, which is not about held-out rows: only these have labels"
+        name = "label" if criterion.label is not None else "labels"
+        raise InvalidSpec(field=f"{place}.{name}", reason=reason)
+    _check_passages(spec, metric, criterion, place)
+    _check_range(criterion, metric, place)
 
 
 def _check_judge(spec: ProjectSpec, criterion: Criterion, place: str) -> None:

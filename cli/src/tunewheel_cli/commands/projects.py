@@ -18,8 +18,10 @@ async def declare(
     reach: Reach, spec: Annotated[Path, typer.Argument(help="The project's YAML.", show_default=False)]
 ) -> None:
     """Check a project spec and put it in force."""
+    from tunewheel_outputs.specs import untold_change
+
     from tunewheel_cli.power_tables import find_power, power_as_json, power_cautions, power_lines
-    from tunewheel_cli.specs import check_sources, declared_before, read_spec, untold_change
+    from tunewheel_cli.specs import check_sources, declared_before, read_spec
     from tunewheel_cli.specs import declare as put_in_force
 
     checked = read_spec(spec)

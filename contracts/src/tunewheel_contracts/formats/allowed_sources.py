@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Annotated, Self
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import AfterValidator
 
-from tunewheel_contracts.errors import InvalidSpec
+from tunewheel_contracts.errors import InvalidSpec, check_all
 from tunewheel_contracts.fields import Frozen
 from tunewheel_contracts.formats.example_formats import TeacherSpec
 from tunewheel_contracts.formats.judge import JudgeSpec
 from tunewheel_contracts.formats.retrieval_spec import Embedding, EndpointEmbedding
-from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.formats.spec import ProjectSpec, ReplaySpec
 
 HUB = "huggingface.co"
 DEFAULT_HOSTS = f"{HUB},hf.co"
@@ -83,15 +84,19 @@ class AllowedSources(Frozen):
         Raises:
             InvalidSpec: ``field`` is the path of the host, the key or the folder in the spec.
         """
-        questions, replay = spec.dataset.formats.documents.questions, spec.dataset.replay
+        questions = spec.dataset.formats.documents.questions
+        checks: list[Callable[[], object]] = []
         if questions.enabled and questions.method == "teacher" and questions.teacher is not None:
-            self.check_teacher(questions.teacher)
+            checks.append(partial(self.check_teacher, questions.teacher))
         if spec.retrieval is not None:
-            self.check_embedding(spec.retrieval.embedding)
+            checks.append(partial(self.check_embedding, spec.retrieval.embedding))
         if spec.evaluation.judge is not None:
-            self.check_judge(spec.evaluation.judge)
-        if replay is None:
-            return
+            checks.append(partial(self.check_judge, spec.evaluation.judge))
+        if spec.dataset.replay is not None:
+            checks.append(partial(self._check_replay, spec.dataset.replay))
+        check_all(*checks)
+
+    def _check_replay(self, replay: ReplaySpec) -> None:
         if "://" in replay.source or os.path.isabs(replay.source):
             self.check_source(replay.source)
         elif not replay.is_file:

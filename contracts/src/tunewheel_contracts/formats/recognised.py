@@ -3,7 +3,7 @@ them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.fields import linear_complaint
@@ -38,21 +38,25 @@ def check_recognised(
         InvalidSpec: a language or an entity is unknown, or a pattern in ``patterns`` (by field) is invalid.
             ``field`` is its path in the spec.
     """
+    faults = [*_faults(languages, pii_entities, patterns)]
+    if faults:
+        raise InvalidSpec.of(faults)
+
+
+def _faults(
+    languages: Iterable[str], pii_entities: Iterable[str], patterns: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
     for field, pattern in patterns.items():
         if (cause := linear_complaint(pattern)) is not None:
-            raise InvalidSpec(
-                field=field, reason=f"is not valid for Rust's regex crate ({cause}); write it in its syntax"
-            )
+            yield field, f"is not valid for Rust's regex crate ({cause}); write it in its syntax"
     for number, code in enumerate(languages):
         if code not in LANGUAGES:
             meant = f"; did you mean {_MISTAKEN[code]!r}?" if code in _MISTAKEN else ""
-            raise InvalidSpec(
-                field=f"dataset.languages.{number}",
-                reason=f"{code!r} is not a recognised language{meant or '; give an ISO 639-1 code'}",
-            )
+            reason = f"{code!r} is not a recognised language{meant or '; give an ISO 639-1 code'}"
+            yield f"dataset.languages.{number}", reason
     for number, entity in enumerate(pii_entities):
         if (complaint := entity_complaint(entity)) is not None:
-            raise InvalidSpec(field=f"dataset.pii.entities.{number}", reason=complaint)
+            yield f"dataset.pii.entities.{number}", complaint
 
 
 def entity_complaint(entity: str) -> str | None:

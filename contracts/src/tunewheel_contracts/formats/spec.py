@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from tunewheel_contracts.errors import InvalidSpec, first_complaint, inconsistent
+from tunewheel_contracts.errors import InvalidSpec, check_all, complaints, inconsistent
 from tunewheel_contracts.fields import (
     Fraction,
     LinearPattern,
@@ -389,8 +390,8 @@ def parse_spec(text: str) -> ProjectSpec:
     """Read a spec from YAML.
 
     Raises:
-        InvalidSpec: not YAML, a key given twice, or not a valid spec; ``field`` is the dotted path of the
-            first offender.
+        InvalidSpec: not YAML, a key given twice, or not a valid spec; with all faults that can be told at
+            once.
     """
     try:
         raw: Any = read_yaml(text)
@@ -403,20 +404,21 @@ def parse_spec(text: str) -> ProjectSpec:
     try:
         spec = ProjectSpec.model_validate(raw)
     except ValidationError as error:
-        field, reason = first_complaint(error)
-        raise InvalidSpec(field=field, reason=reason) from error
-    for number, benchmark in enumerate(spec.dataset.benchmarks):
-        benchmark.check_place(f"dataset.benchmarks.{number}.path")
-    for number, task in enumerate(spec.evaluation.lm_eval):
-        task.check_place(f"evaluation.lm_eval.{number}.path")
-    check_recognised(
-        languages=spec.dataset.languages,
-        pii_entities=spec.dataset.pii.entities,
-        patterns=({} if spec.task.refusal is None else {"task.refusal": spec.task.refusal})
-        | {
-            f"task.output_rules.{number}.pattern": rule.pattern
-            for number, rule in enumerate(spec.task.output_rules)
-            if isinstance(rule, PatternRule | CitedRule)
-        },
+        raise InvalidSpec.of(complaints(error)) from error
+    benchmarks, tasks = spec.dataset.benchmarks, spec.evaluation.lm_eval
+    check_all(
+        *(partial(one.check_place, f"dataset.benchmarks.{n}.path") for n, one in enumerate(benchmarks)),
+        *(partial(one.check_place, f"evaluation.lm_eval.{n}.path") for n, one in enumerate(tasks)),
+        partial(
+            check_recognised,
+            languages=spec.dataset.languages,
+            pii_entities=spec.dataset.pii.entities,
+            patterns=({} if spec.task.refusal is None else {"task.refusal": spec.task.refusal})
+            | {
+                f"task.output_rules.{number}.pattern": rule.pattern
+                for number, rule in enumerate(spec.task.output_rules)
+                if isinstance(rule, PatternRule | CitedRule)
+            },
+        ),
     )
     return spec

@@ -1,0 +1,60 @@
+"""Checks a project's spec before it is put in force."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from tunewheel_contracts.errors import InvalidSpec, check_all
+from tunewheel_contracts.formats.allowed_sources import AllowedSources
+from tunewheel_contracts.formats.spec import ProjectSpec, parse_spec
+
+from tunewheel_outputs.criteria import check_criteria
+
+MAX_SPEC_BYTES = 1 << 20
+
+
+def check_spec(text: str, *, allowed: AllowedSources | None = None) -> ProjectSpec:
+    """Read and check a spec. ``allowed``: the hosts and folders that specs may name; None: they are not
+    checked here, and curate rejects a build if necessary.
+
+    Raises:
+        InvalidSpec: with all faults that can be told at once. The fields come first: only a spec whose fields
+            are valid is checked further.
+    """
+    spec = parse_spec(text)
+    check_all(
+        partial(check_criteria, spec),
+        partial(_check_training, spec),
+        *([partial(allowed.check, spec)] if allowed is not None else []),
+    )
+    return spec
+
+
+def _check_training(spec: ProjectSpec) -> None:
+    if spec.trains_with_passages and spec.retrieval is not None and spec.retrieval.default == "off":
+        reason = (
+            "puts passages into the prompts that train, but retrieval.default is off: the model would be "
+            'judged and serve without them; write default: "on", or leave training out'
+        )
+        raise InvalidSpec(field="retrieval.training", reason=reason)
+
+
+def untold_change(before: ProjectSpec | None, after: ProjectSpec) -> str | None:
+    """Return a sentence about changes of ``after`` that do not take effect yet; None if there are none.
+
+    Settings that determine answers are served as they were evaluated, together with the evaluated version.
+    """
+    if before is None:
+        return None
+    pairs = {
+        "task.system_prompt": (before.task.system_prompt, after.task.system_prompt),
+        "task.max_output_tokens": (before.task.max_output_tokens, after.task.max_output_tokens),
+        "evaluation.decoding": (before.evaluation.decoding, after.evaluation.decoding),
+    }
+    changed = [name for name, (old, new) in pairs.items() if old != new]
+    if not changed:
+        return None
+    return (
+        f"{' and '.join(changed)} changed: models that were judged serve as they were judged until a version "
+        "that is built from now on is promoted; `tunewheel dataset build` asks for one"
+    )
