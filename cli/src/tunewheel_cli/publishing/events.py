@@ -47,7 +47,8 @@ def make_event(
     Without ``kind`` the record's id field tells its kind. With ``kind`` a record may lack an id. Then its id
     is made from its content, so that publishing it again gives the same id.
     """
-    found_kind = kind or _tell_kind(found.fields)
+    stated = kind or found.kind
+    found_kind = stated or tell_kind(found.fields)
     if found_kind is None:
         names = ", ".join(name for name in IDS.values() if name in found.fields)
         if names:
@@ -60,7 +61,7 @@ def make_event(
         return _refuse(
             found, "project", f"is {fields['project']!r}, not {project!r}; publish it under its own"
         )
-    if IDS[found_kind] not in fields and kind is not None and found_kind is not Kind.DOCUMENT:
+    if IDS[found_kind] not in fields and stated is not None and found_kind is not Kind.DOCUMENT:
         fields[IDS[found_kind]] = content_id(found_kind.value, fields)
     if validated_by is not None and found_kind is not Kind.DOCUMENT:
         fields["validated_by"] = fields.get("validated_by") or validated_by
@@ -85,7 +86,7 @@ def encode(found: Found, envelope: Envelope[Any]) -> KafkaRecord | Refusal:
     return record
 
 
-def _tell_kind(fields: Mapping[str, Any]) -> Kind | None:
+def tell_kind(fields: Mapping[str, Any]) -> Kind | None:
     kinds = [kind for kind, name in IDS.items() if name in fields]
     return kinds[0] if len(kinds) == 1 else None
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import codecs
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 from tunewheel_contracts.formats.document import LANGUAGES, PROSE_TYPES, is_text, media_type_of
 
-from tunewheel_cli.publishing.items import Found, FoundFile, Refusal, Source
+from tunewheel_cli.publishing.items import Found, FoundFile, Item, Refusal
 from tunewheel_cli.publishing.lines import OnBytes
 
 VENDORED = frozenset(
@@ -48,7 +49,7 @@ def document_files(folder: Path) -> list[Path]:
 
 def read_documents(
     root: Path, files: list[Path], *, max_bytes: int, on_bytes: OnBytes | None = None
-) -> Source:
+) -> Iterator[Item]:
     """Yield each file as a document; its id is its path below ``root``. Blank source code is left out."""
     inside = root.resolve()
     for path in files:

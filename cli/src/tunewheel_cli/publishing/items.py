@@ -4,7 +4,7 @@ what was published."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -30,6 +30,8 @@ class Found:
     where: str
     line: int | None
     fields: Mapping[str, Any]
+    kind: Kind | None = None
+    """None: the command or the id field tells it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,28 @@ class Refusal:
         return f"{self.where}: {self.field} {self.reason}"
 
 
-Source = Iterator[Found | FoundFile | Refusal]
+Item = Found | FoundFile | Refusal
+
+
+@dataclass(slots=True)
+class Source:
+    """The items of a path, to be iterated over once."""
+
+    items: Iterable[Item]
+    form: str | None = None
+    """What the file was recognised as."""
+    note: str | None = None
+    left: Counter[str] = field(default_factory=Counter)
+    """What examples cannot hold, in words, and how often it was left out so far."""
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self.items)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a publisher should know about the items, in sentences without a full stop."""
+        said = [f"left out: {count:,} {what}" for what, count in self.left.items() if count]
+        return [*([self.note] if self.note else []), *said]
 
 
 KEPT_REFUSALS = 1_000
@@ -75,6 +98,9 @@ class Summary:
     """By topic, the number of acknowledged events."""
     refused: int = 0
     refusals: list[Refusal] = field(default_factory=list)
+    form: str | None = None
+    """What the file was recognised as."""
+    notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
@@ -96,6 +122,8 @@ class Summary:
         ]
         return {
             "path": self.path,
+            "form": self.form,
+            "notes": self.notes,
             "published": self.events,
             "by_topic": dict(self.published),
             "refused": self.refused,

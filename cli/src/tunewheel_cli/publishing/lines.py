@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from contextlib import closing
 from typing import BinaryIO
 
 import pydantic_core
 
-from tunewheel_cli.publishing.items import Found, Refusal, Source
+from tunewheel_cli.publishing.items import Found, Refusal
 
 CHUNK_BYTES = 1 << 20
 UTF8_BOM = b"\xef\xbb\xbf"
@@ -17,14 +17,10 @@ OnBytes = Callable[[int], None]
 """Is called with the number of bytes read since the last call."""
 
 
-def split_lines(
-    file: BinaryIO, *, max_bytes: int, on_bytes: OnBytes | None = None
-) -> Iterator[tuple[int, bytes | None]]:
+def split_lines(file: BinaryIO, *, max_bytes: int) -> Iterator[tuple[int, bytes | None]]:
     """Yield (number from 1, line) for every line; the line is None if it is over ``max_bytes``."""
     rest, number, skipping = b"", 0, False
     while chunk := file.read(CHUNK_BYTES):
-        if on_bytes:
-            on_bytes(len(chunk))
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             number += 1
@@ -36,10 +32,10 @@ def split_lines(
         yield number + 1, None if skipping else rest
 
 
-def read_json_lines(path: Path, *, max_bytes: int, on_bytes: OnBytes | None = None) -> Source:
+def read_json_lines(file: BinaryIO, *, max_bytes: int) -> Iterator[Found | Refusal]:
     """Yield the objects of a JSON Lines file. A faulty line is refused without affecting the others."""
-    with path.open("rb") as file:
-        for number, line in split_lines(file, max_bytes=max_bytes, on_bytes=on_bytes):
+    with closing(file):
+        for number, line in split_lines(file, max_bytes=max_bytes):
             if line is None:
                 yield _refuse(number, "(line)", f"is over {max_bytes} bytes; split it")
                 continue

@@ -56,6 +56,7 @@ async def publish_path(
     began = time.monotonic()
     async with Sender(options) as sender, Uploader(ingest) as uploader:
         await Pump(sender, uploader, summary, project, kind, on_progress, principal, validated_by).run(source)
+    summary.form, summary.notes = source.form, source.notes
     summary.seconds = time.monotonic() - began
     if on_progress:
         on_progress(summary)

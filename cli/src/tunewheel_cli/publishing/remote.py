@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -15,10 +15,19 @@ from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
 from tunewheel_local.endpoint import Endpoint
 
 from tunewheel_cli.publishing.folder import read_document
-from tunewheel_cli.publishing.items import Kind, OnProgress, Source, SourceUnusable, Summary
+from tunewheel_cli.publishing.items import (
+    Item,
+    Kind,
+    OnProgress,
+    Refusal,
+    Source,
+    SourceUnusable,
+    Summary,
+)
 from tunewheel_cli.publishing.publish import Pump
 from tunewheel_cli.publishing.sender import Sender
-from tunewheel_cli.publishing.sources import JSON_LINES, is_publishable, open_source
+from tunewheel_cli.publishing.records import JSON_LINES
+from tunewheel_cli.publishing.sources import is_publishable, open_source
 from tunewheel_cli.publishing.upload import USUAL, Uploader
 
 SCHEMES = ("s3", "gs", "az", "abfs", "file")
@@ -63,7 +72,7 @@ async def publish_url(
             for name in objects:
                 file = Path(scratch) / f"object{Path(name).suffix}"
                 await prefix.download(name, file)
-                await pump.run(_source(file, name, kind, max_bytes, summary))
+                await pump.run(Source(_items(file, name, kind, max_bytes, summary)))
                 file.unlink(missing_ok=True)
     summary.seconds = time.monotonic() - began
     if on_progress:
@@ -125,9 +134,12 @@ def _said(error: Exception) -> str:
     return str(error).partition("\n\nDebug source")[0]
 
 
-def _source(file: Path, name: str, kind: Kind | None, max_bytes: int, summary: Summary) -> Source:
+def _items(file: Path, name: str, kind: Kind | None, max_bytes: int, summary: Summary) -> Iterator[Item]:
     if name.lower().endswith(JSON_LINES):
-        yield from open_source(file, kind=kind, maps=(), max_bytes=max_bytes, on_bytes=summary.count)
+        try:
+            yield from open_source(file, kind=kind, maps=(), max_bytes=max_bytes, on_bytes=summary.count)
+        except SourceUnusable as error:
+            yield Refusal(name, None, "(file)", str(error).removeprefix(f"{file}: "))
         return
     found = read_document(file, name, max_bytes=max_bytes, on_bytes=summary.count)
     if found is not None:

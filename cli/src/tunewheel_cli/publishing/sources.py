@@ -1,20 +1,27 @@
-"""Chooses the reader of a path."""
+"""Chooses the reader of a path, and turns the records of a file into the fields of events."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from tunewheel_contracts.formats.document import media_type_of
+
 from tunewheel_local.connection import InvalidOption
-
-from tunewheel_cli.publishing.events import fields_of
+from tunewheel_cli.publishing.events import fields_of, tell_kind
 from tunewheel_cli.publishing.folder import document_files, known_endings, read_documents
-from tunewheel_cli.publishing.items import Kind, Source, SourceUnusable
-from tunewheel_cli.publishing.lines import OnBytes, read_json_lines
-from tunewheel_cli.publishing.rows import parse_maps, read_csv
+from tunewheel_cli.publishing.formats.form import Form, LeftOut, Unfit
+from tunewheel_cli.publishing.formats.recognition import MAPPABLE, recognise
+from tunewheel_cli.publishing.items import Found, Item, Kind, Refusal, Source, SourceUnusable
+from tunewheel_cli.publishing.lines import OnBytes
+from tunewheel_cli.publishing.mapping import check_columns, check_targets, look_up, parse_maps, renamed
+from tunewheel_cli.publishing.records import ENDINGS, JSON_LINES, Records, ending_of, open_records
 
-JSON_LINES = (".jsonl", ".ndjson", ".jsonlines")
+SAMPLE = 200
+"""How many records decide what a file holds."""
+SHOWN_KEYS = 12
 
 
 def open_source(
@@ -23,29 +30,26 @@ def open_source(
     """Return the items of ``path``, read according to its type.
 
     Raises:
-        SourceUnusable: there is nothing to read.
-        InvalidOption: ``kind`` is missing for CSV, or ``maps`` do not fit the path.
+        SourceUnusable: there is nothing to read, or nothing tells what the records are.
+        InvalidOption: ``kind`` or ``maps`` do not fit the path.
     """
     if not path.exists():
         raise SourceUnusable(f"{path}: does not exist; check the path")
-    suffix = path.suffix.lower()
-    if maps and suffix != ".csv":
-        raise InvalidOption("--map: is for CSV files; in JSON Lines and folders fields have their names")
+    data = not path.is_dir() and ending_of(path.name) in ENDINGS and kind is not Kind.DOCUMENT
+    if data or (kind is Kind.DOCUMENT and maps):
+        return _records_of(path, kind, parse_maps(maps), max_bytes, on_bytes)
+    if maps:
+        raise InvalidOption("--map: is for files of records; documents have no fields to map")
     if path.is_dir():
         files = document_files(path)
         if not files:
             raise SourceUnusable(f"{path}: holds no documents ({known_endings()})")
-        return read_documents(path, files, max_bytes=max_bytes, on_bytes=on_bytes)
-    if suffix in JSON_LINES:
-        return read_json_lines(path, max_bytes=max_bytes, on_bytes=on_bytes)
-    if suffix == ".csv":
-        mapping = parse_maps(maps)
-        if kind is None:
-            raise InvalidOption("--kind: is needed for CSV; say ticket, example or document")
-        return read_csv(path, mapping=mapping, fields=fields_of(kind), max_bytes=max_bytes, on_bytes=on_bytes)
+        return Source(read_documents(path, files, max_bytes=max_bytes, on_bytes=on_bytes))
+    if ending_of(path.name) in ENDINGS and kind is Kind.DOCUMENT and media_type_of(path.name) is None:
+        return _records_of(path, kind, {}, max_bytes, on_bytes)
     if media_type_of(path.name) or kind is Kind.DOCUMENT:
-        return read_documents(path.parent, [path], max_bytes=max_bytes, on_bytes=on_bytes)
-    endings = ", ".join((*JSON_LINES, ".csv", known_endings()))
+        return Source(read_documents(path.parent, [path], max_bytes=max_bytes, on_bytes=on_bytes))
+    endings = ", ".join((*ENDINGS, known_endings()))
     advice = "rename it, convert it, or send it to ingest with --kind document"
     raise SourceUnusable(f"{path}: is none of {endings}; {advice}")
 
@@ -60,3 +64,113 @@ def size_of(path: Path) -> int:
     if path.is_dir():
         return sum(file.stat().st_size for file in document_files(path) if file.is_file())
     return path.stat().st_size if path.exists() else 0
+
+
+def _records_of(
+    path: Path, kind: Kind | None, mapping: Mapping[str, str], max_bytes: int, on_bytes: OnBytes | None
+) -> Source:
+    records = open_records(path, max_bytes=max_bytes, on_bytes=on_bytes)
+    fields = fields_of(kind)
+    check_targets(mapping, fields if kind not in (None, Kind.EXAMPLE) else fields | MAPPABLE)
+    if records.columns is not None:
+        check_columns(path, records.columns, mapping, fields)
+    ahead = list(islice(records.items, SAMPLE))
+    found = [item.fields for item in ahead if isinstance(item, Found)]
+    _check_paths(path, found, mapping)
+    items = chain(ahead, records.items)
+    partly = bool(mapping) or records.columns is not None
+    own = fields if partly else None
+    sample = [_own(renamed(record, mapping), own) for record in found]
+    stated = kind or _kind_of(sample, mapping)
+    if stated is None or (stated is Kind.EXAMPLE and not all("output" in one for one in sample[:1])):
+        whole = [renamed(record, mapping) for record in found]
+        form = None if any(map(tell_kind, sample)) else recognise(whole)
+        if form is not None:
+            source = Source((), form.title, records.note)
+            source.items = _examples(items, mapping, form, source.left)
+            return source
+    if stated is None and found and not any(map(tell_kind, sample)):
+        raise _unrecognised(path, found, records)
+    if stated in (Kind.TICKET, Kind.DOCUMENT):
+        _check_kind(path, stated, [renamed(record, mapping) for record in found])
+    return Source(_as_events(items, mapping, own, stated), None, records.note)
+
+
+def _kind_of(sample: Sequence[Mapping[str, Any]], mapping: Mapping[str, str]) -> Kind | None:
+    """Return the kind of records without an id: examples have input and output; otherwise the only kind that
+    has all mapped fields."""
+    if any(map(tell_kind, sample)):
+        return None
+    if sample and 2 * sum("input" in one and "output" in one for one in sample) > len(sample):
+        fields = fields_of(Kind.EXAMPLE) | {"project", "principal"}
+        if sum(one.keys() <= fields for one in sample) > len(sample) // 2 and all(
+            isinstance(one.get("input"), str | None) for one in sample
+        ):
+            return Kind.EXAMPLE
+        return None
+    targets = {field.split(".")[0] for field in mapping.values()}
+    kinds = [kind for kind in Kind if targets and targets <= fields_of(kind)]
+    return kinds[0] if len(kinds) == 1 else None
+
+
+def _own(record: dict[str, Any], fields: frozenset[str] | None) -> dict[str, Any]:
+    return record if fields is None else {name: value for name, value in record.items() if name in fields}
+
+
+def _examples(
+    items: Iterator[Found | Refusal], mapping: Mapping[str, str], form: Form, left: LeftOut
+) -> Iterator[Item]:
+    for item in items:
+        if isinstance(item, Refusal):
+            yield item
+            continue
+        try:
+            for fields in form.examples(renamed(item.fields, mapping), left):
+                yield Found(item.where, item.line, fields, Kind.EXAMPLE)
+        except Unfit as unfit:
+            yield Refusal(item.where, item.line, unfit.field, unfit.reason)
+
+
+def _as_events(
+    items: Iterator[Found | Refusal],
+    mapping: Mapping[str, str],
+    fields: frozenset[str] | None,
+    kind: Kind | None,
+) -> Iterator[Item]:
+    for item in items:
+        if isinstance(item, Refusal):
+            yield item
+        else:
+            yield Found(item.where, item.line, _own(renamed(item.fields, mapping), fields), kind)
+
+
+def _check_paths(path: Path, found: Sequence[Mapping[str, Any]], mapping: Mapping[str, str]) -> None:
+    for name in mapping:
+        if found and all(look_up(record, name) is None for record in found):
+            raise InvalidOption(f"--map: {path} has nothing at {name!r}; it has {_keys(found)}")
+
+
+def _check_kind(path: Path, kind: Kind, whole: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse a file of examples that is said to be something else."""
+    needed = "body" if kind is Kind.TICKET else "content"
+    if any(needed in record or "document_id" in record for record in whole):
+        return
+    form = recognise(whole)
+    looks = f"looks like {form.title}, which holds examples; leave --kind out" if form else None
+    said = looks or f"has no {needed}; map it with --map KEY={needed} (it has {_keys(whole)})"
+    if whole:
+        raise InvalidOption(f"--kind {kind}: {path} {said}")
+
+
+def _unrecognised(path: Path, found: Sequence[Mapping[str, Any]], records: Records) -> SourceUnusable:
+    what = "columns" if records.columns is not None else "keys"
+    return SourceUnusable(
+        f"{path}: nothing tells what its records are; name question and answer with --map NAME=input --map "
+        f"NAME=output ({what}: {_keys(found)})"
+    )
+
+
+def _keys(found: Sequence[Mapping[str, Any]]) -> str:
+    names = dict.fromkeys(name for record in found for name in record)
+    more = f" and {len(names) - SHOWN_KEYS} more" if len(names) > SHOWN_KEYS else ""
+    return ", ".join([*names][:SHOWN_KEYS]) + more

@@ -1,0 +1,41 @@
+"""What every form of a file has: how its records are recognised, and the examples that a record makes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Record = Mapping[str, Any]
+Fields = dict[str, Any]
+LeftOut = Counter[str]
+"""What an example cannot hold, in words, and how often it was left out."""
+
+
+class Unfit(Exception):
+    """A record cannot become an example. ``field`` and ``reason`` are those of its refusal."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field} {reason}")
+        self.field, self.reason = field, reason
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    name: str
+    title: str
+    """For messages."""
+    keys: frozenset[str]
+    """The keys that a ``--map`` may name as its target, beside the fields of events."""
+    fits: Callable[[Record], bool]
+    examples: Callable[[Record, LeftOut], Iterable[Fields]]
+    """Return the fields of the examples that a record makes. Raises Unfit."""
+
+
+KEPT = ("group", "validated_by", "validated_at", "attributes")
+"""The fields of an example that a record of any form may have."""
+
+
+def kept(record: Record) -> Fields:
+    return {name: record[name] for name in KEPT if record.get(name)}
