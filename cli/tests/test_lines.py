@@ -35,7 +35,7 @@ def write(folder: Path, content: bytes) -> Path:
 
 def test_blank_lines_and_a_byte_order_mark_are_passed_over(tmp_path: Path) -> None:
     path = write(tmp_path, b'\xef\xbb\xbf{"a": 1}\r\n\r\n{"a": 2}')
-    assert list(read_json_lines(path, max_bytes=100)) == [
+    assert list(read_json_lines(path.open("rb"), max_bytes=100)) == [
         Found("line 1", 1, {"a": 1}),
         Found("line 3", 3, {"a": 2}),
     ]
@@ -54,7 +54,7 @@ def test_blank_lines_and_a_byte_order_mark_are_passed_over(tmp_path: Path) -> No
 )
 def test_a_bad_line_is_refused_by_itself(tmp_path: Path, line: bytes, reason: str) -> None:
     path = write(tmp_path, b'{"a": 1}\n' + line + b'\n{"a": 3}\n')
-    first, bad, last = read_json_lines(path, max_bytes=100)
+    first, bad, last = read_json_lines(path.open("rb"), max_bytes=100)
     assert isinstance(first, Found)
     assert isinstance(last, Found)
     assert (last.line, last.fields) == (3, {"a": 3})

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.event import decode_data
-from tunewheel_contracts.formats.methods import TrainMethod
+from tunewheel_contracts.formats.methods import TrainMethod, parameters_named
 from tunewheel_contracts.formats.spec import ProjectSpec, parse_spec
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "project-spec" / "valid" / "helpdesk.json"
@@ -99,25 +99,60 @@ def test_a_pattern_that_no_build_knows_is_not_declared(rule: str) -> None:
     ProjectSpec.model_validate(raw)  # what is on the log already stays valid
 
 
+LARGE = "Qwen/Qwen3-8B"
+
+
 def test_to_learn_fast_without_replay_is_cautioned_against() -> None:
-    (caution,) = _spec(train={"learning_rate": 0.001}).cautions
+    (caution,) = _spec(base_model=LARGE, train={"learning_rate": 0.001}).cautions
     assert caution.startswith("train.learning_rate 0.001 is above 0.0001 and dataset.replay is not set")
-    assert _spec(train={"learning_rate": 1e-4}).cautions == ()
+    assert _spec(base_model=LARGE, train={"learning_rate": 1e-4}).cautions == ()
     replay = {"replay": {"source": "general.jsonl"}}
-    assert _spec(train={"learning_rate": 0.001}, dataset=replay).cautions == ()
+    assert _spec(base_model=LARGE, train={"learning_rate": 0.001}, dataset=replay).cautions == ()
+
+
+SMALL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+def test_a_rate_that_teaches_a_small_base_nothing_is_cautioned_against() -> None:
+    (caution,) = _spec(base_model=SMALL, train={}).cautions
+    assert caution.startswith("train.learning_rate 0.0001 teaches an adapter of so small a base")
+    assert "write 0.002" in caution
+    (mild,) = _spec(base_model=SMALL, train={"learning_rate": 0.002}).cautions
+    assert "dataset.replay" in mild
+    for base in ("Qwen/Qwen3-8B", "/models/own", "a/SmolLM2-1.7B", "a/b-135Mish", "a/v0.3-2501"):
+        assert _spec(base_model=base, train={}).cautions == (), base
+    assert _spec(base_model=SMALL, train={"method": "full"}).cautions == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        (SMALL, 135e6),
+        ("Qwen/Qwen2.5-0.5B-Instruct", 0.5e9),
+        ("google/gemma-3-270m-it", 270e6),
+        ("Qwen/Qwen3-4B", 4e9),
+        ("microsoft/phi-4", None),
+        ("mistralai/Mistral-7B-Instruct-v0.3", 7e9),
+    ],
+)
+def test_a_name_may_state_the_size(name: str, parameters: float | None) -> None:
+    assert parameters_named(name) == parameters
 
 
 def test_all_weights_learn_at_a_rate_of_their_own_and_are_cautioned_of_above_it() -> None:
-    rates = {method: _spec(train={"method": method.value}).train.learning_rate for method in TrainMethod}
+    rates = {
+        method: _spec(base_model=LARGE, train={"method": method.value}).train.learning_rate
+        for method in TrainMethod
+    }
     assert rates == {TrainMethod.LORA: 1e-4, TrainMethod.QLORA: 1e-4, TrainMethod.FULL: 1e-5}
-    full = _spec(train={"method": "full"})
+    full = _spec(base_model=LARGE, train={"method": "full"})
     assert full.cautions == ()
     # the rate is resolved where the spec is read, so the log keeps it whatever a later default is
     assert json.loads(full.model_dump_json())["train"]["learning_rate"] == 1e-5
-    written = _spec(train={"method": "full", "learning_rate": 1e-5})
+    written = _spec(base_model=LARGE, train={"method": "full", "learning_rate": 1e-5})
     assert written.sha256 == full.sha256
     old = ProjectSpec.model_validate_json(
-        _spec(train={"method": "full", "learning_rate": 1e-4}).model_dump_json()
+        _spec(base_model=LARGE, train={"method": "full", "learning_rate": 1e-4}).model_dump_json()
     )
     assert old.train.learning_rate == 1e-4
     (caution,) = old.cautions
@@ -126,10 +161,10 @@ def test_all_weights_learn_at_a_rate_of_their_own_and_are_cautioned_of_above_it(
 
 def test_large_steps_of_an_adapter_are_cautioned_against() -> None:
     large = {"batch_size": 64, "micro_batch_size": 8}
-    (caution,) = _spec(train=large | {"method": "qlora"}).cautions
+    (caution,) = _spec(base_model=LARGE, train=large | {"method": "qlora"}).cautions
     assert caution.startswith("train.batch_size 64 is above 32")
-    assert _spec(train=large | {"method": "full"}).cautions == ()
-    assert _spec(train={"batch_size": 32}).cautions == ()
+    assert _spec(base_model=LARGE, train=large | {"method": "full"}).cautions == ()
+    assert _spec(base_model=LARGE, train={"batch_size": 32}).cautions == ()
 
 
 def test_a_preference_of_nothing_is_a_rule_and_none_is_none() -> None:

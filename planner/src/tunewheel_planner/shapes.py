@@ -163,13 +163,51 @@ def _shape(*sizes: int, tied: bool = False) -> ModelShape:
 
 KNOWN: dict[str, ModelShape] = {
     "HuggingFaceTB/SmolLM2-135M-Instruct": _shape(576, 30, 9, 3, 64, 1536, 49152, 8192, tied=True),
-    "HuggingFaceTB/SmolLM2-1.7B-Instruct": _shape(2048, 24, 32, 32, 64, 8192, 49152, 8192, tied=True),
+    "HuggingFaceTB/SmolLM2-360M-Instruct": _shape(960, 32, 15, 5, 64, 2560, 49152, 8192, tied=True),
+    "Qwen/Qwen2.5-0.5B-Instruct": _shape(896, 24, 14, 2, 64, 4864, 151936, 32768, tied=True),
+    "Qwen/Qwen3-0.6B": _shape(1024, 28, 16, 8, 128, 3072, 151936, 40960, tied=True),
+    "google/gemma-3-1b-it": _shape(1152, 26, 4, 1, 256, 6912, 262144, 32768, tied=True),
+    "TinyLlama/TinyLlama-1.1B-Chat-v1.0": _shape(2048, 22, 32, 4, 64, 5632, 32000, 2048),
     "meta-llama/Llama-3.2-1B-Instruct": _shape(2048, 16, 32, 8, 64, 8192, 128256, 131072, tied=True),
+    "Qwen/Qwen2.5-1.5B-Instruct": _shape(1536, 28, 12, 2, 128, 8960, 151936, 32768, tied=True),
+    "Qwen/Qwen3-1.7B": _shape(2048, 28, 16, 8, 128, 6144, 151936, 40960, tied=True),
+    "HuggingFaceTB/SmolLM2-1.7B-Instruct": _shape(2048, 24, 32, 32, 64, 8192, 49152, 8192, tied=True),
+    "google/gemma-2-2b-it": _shape(2304, 26, 8, 4, 256, 9216, 256000, 8192, tied=True),
+    "Qwen/Qwen2.5-3B-Instruct": _shape(2048, 36, 16, 2, 128, 11008, 151936, 32768, tied=True),
+    "HuggingFaceTB/SmolLM3-3B": _shape(2048, 36, 16, 4, 128, 11008, 128256, 65536, tied=True),
     "meta-llama/Llama-3.2-3B-Instruct": _shape(3072, 28, 24, 8, 128, 8192, 128256, 131072, tied=True),
+    "microsoft/Phi-3.5-mini-instruct": _shape(3072, 32, 32, 32, 96, 8192, 32064, 131072),
+    "microsoft/Phi-4-mini-instruct": _shape(3072, 32, 24, 8, 128, 8192, 200064, 131072, tied=True),
+    "google/gemma-3-4b-it": _shape(2560, 34, 8, 4, 256, 10240, 262208, 131072, tied=True),
+    "Qwen/Qwen3-4B": _shape(2560, 36, 32, 8, 128, 9728, 151936, 40960, tied=True),
+    "Qwen/Qwen3-4B-Instruct-2507": _shape(2560, 36, 32, 8, 128, 9728, 151936, 262144, tied=True),
+    "mistralai/Mistral-7B-Instruct-v0.2": _shape(4096, 32, 32, 8, 128, 14336, 32000, 32768),
     "mistralai/Mistral-7B-Instruct-v0.3": _shape(4096, 32, 32, 8, 128, 14336, 32768, 32768),
+    "allenai/OLMo-2-1124-7B-Instruct": _shape(4096, 32, 32, 32, 128, 11008, 100352, 4096),
+    "tiiuae/Falcon3-7B-Instruct": _shape(3072, 28, 12, 4, 256, 23040, 131072, 32768),
+    "Qwen/Qwen2.5-7B-Instruct": _shape(3584, 28, 28, 4, 128, 18944, 152064, 32768),
     "meta-llama/Llama-3.1-8B-Instruct": _shape(4096, 32, 32, 8, 128, 14336, 128256, 131072),
+    "Qwen/Qwen3-8B": _shape(4096, 36, 32, 8, 128, 12288, 151936, 40960),
+    "google/gemma-2-9b-it": _shape(3584, 42, 16, 8, 256, 14336, 256000, 8192, tied=True),
+    "google/gemma-3-12b-it": _shape(3840, 48, 16, 8, 256, 15360, 262208, 131072, tied=True),
+    "microsoft/phi-4": _shape(5120, 40, 40, 10, 128, 17920, 100352, 16384),
     "Qwen/Qwen2.5-14B-Instruct": _shape(5120, 48, 40, 8, 128, 13824, 152064, 32768),
+    "Qwen/Qwen3-14B": _shape(5120, 40, 40, 8, 128, 17408, 151936, 40960),
+    "mistralai/Mistral-Small-24B-Instruct-2501": _shape(5120, 40, 32, 8, 128, 32768, 131072, 32768),
+    "google/gemma-2-27b-it": _shape(4608, 46, 32, 16, 128, 36864, 256000, 8192, tied=True),
+    "google/gemma-3-27b-it": _shape(5376, 62, 32, 16, 128, 21504, 262208, 131072, tied=True),
     "Qwen/Qwen2.5-32B-Instruct": _shape(5120, 64, 40, 8, 128, 27648, 152064, 32768),
+    "Qwen/Qwen3-32B": _shape(5120, 64, 64, 8, 128, 25600, 151936, 40960),
     "meta-llama/Llama-3.1-70B-Instruct": _shape(8192, 80, 64, 8, 128, 28672, 128256, 131072),
+    "meta-llama/Llama-3.3-70B-Instruct": _shape(8192, 80, 64, 8, 128, 28672, 128256, 131072),
+    "Qwen/Qwen2.5-72B-Instruct": _shape(8192, 80, 64, 8, 128, 29568, 152064, 32768),
 }
-"""Shapes by hub id, from each model's public config.json, so that a plan needs no download."""
+"""Shapes by hub id, smallest first, from each model's public config.json, so that a plan needs no
+download."""
+USUAL = (
+    "HuggingFaceTB/SmolLM2-1.7B-Instruct", "meta-llama/Llama-3.2-1B-Instruct",
+    "meta-llama/Llama-3.2-3B-Instruct", "Qwen/Qwen3-4B-Instruct-2507", "mistralai/Mistral-7B-Instruct-v0.3",
+    "meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen3-14B", "Qwen/Qwen3-32B",
+    "meta-llama/Llama-3.3-70B-Instruct",
+)  # fmt: skip
+"""The models of a plan that names none: 1B to 70B."""

@@ -12,6 +12,8 @@ from typing import Any
 
 from tunewheel_contracts.errors import TunewheelError
 
+from tunewheel_cli.publishing.formats.form import LeftOut
+
 
 class Kind(StrEnum):
     TICKET = "ticket"
@@ -70,7 +72,7 @@ class Source:
     form: str | None = None
     """What the file was recognised as."""
     note: str | None = None
-    left: Counter[str] = field(default_factory=Counter)
+    left: LeftOut = field(default_factory=LeftOut)
     """What examples cannot hold, in words, and how often it was left out so far."""
 
     def __iter__(self) -> Iterator[Item]:

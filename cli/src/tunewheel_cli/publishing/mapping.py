@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tunewheel_local.connection import InvalidOption
+
 from tunewheel_cli.publishing.items import SourceUnusable
 
 

@@ -28,7 +28,7 @@ MAX_JSON_BYTES = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """The records of a file. ``columns``: of a table; None: the file is no table. ``note``: what is left out."""
+    """The records of a file. ``columns``: of a table; None: the file is none. ``note``: what is left out."""
 
     items: Iterator[Found | Refusal]
     columns: list[str] | None = None
@@ -120,7 +120,7 @@ class _Joined(io.RawIOBase):
 
 
 def _of_json(file: BinaryIO, path: Path, max_bytes: int, *, lines: bool) -> Iterator[Found | Refusal]:
-    """Yield the objects of a list, or of the only list of objects in an object. JSON Lines with another ending
+    """Yield the objects of a list, or of the only list of objects in an object. JSON Lines under another name
     are read too. Raises SourceUnusable."""
     with closing(file):
         content = file.read(MAX_JSON_BYTES + 1).removeprefix(UTF8_BOM)

@@ -25,8 +25,8 @@ from tunewheel_cli.publishing.items import (
     Summary,
 )
 from tunewheel_cli.publishing.publish import Pump
-from tunewheel_cli.publishing.sender import Sender
 from tunewheel_cli.publishing.records import JSON_LINES
+from tunewheel_cli.publishing.sender import Sender
 from tunewheel_cli.publishing.sources import is_publishable, open_source
 from tunewheel_cli.publishing.upload import USUAL, Uploader
 

@@ -8,20 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from tunewheel_contracts.formats.document import media_type_of
-
 from tunewheel_local.connection import InvalidOption
+
 from tunewheel_cli.publishing.events import fields_of, tell_kind
 from tunewheel_cli.publishing.folder import document_files, known_endings, read_documents
-from tunewheel_cli.publishing.formats.form import Form, LeftOut, Unfit
+from tunewheel_cli.publishing.formats.form import Fields, Form, LeftOut, Unfit
+from tunewheel_cli.publishing.formats.pairs import PAIR
 from tunewheel_cli.publishing.formats.recognition import MAPPABLE, recognise
 from tunewheel_cli.publishing.items import Found, Item, Kind, Refusal, Source, SourceUnusable
 from tunewheel_cli.publishing.lines import OnBytes
 from tunewheel_cli.publishing.mapping import check_columns, check_targets, look_up, parse_maps, renamed
-from tunewheel_cli.publishing.records import ENDINGS, JSON_LINES, Records, ending_of, open_records
+from tunewheel_cli.publishing.records import ENDINGS, JSON_LINES, ending_of, open_records
 
 SAMPLE = 200
 """How many records decide what a file holds."""
 SHOWN_KEYS = 12
+EXAMPLE = fields_of(Kind.EXAMPLE) | {"project", "principal"}
 
 
 def open_source(
@@ -70,50 +72,53 @@ def _records_of(
     path: Path, kind: Kind | None, mapping: Mapping[str, str], max_bytes: int, on_bytes: OnBytes | None
 ) -> Source:
     records = open_records(path, max_bytes=max_bytes, on_bytes=on_bytes)
-    fields = fields_of(kind)
-    check_targets(mapping, fields if kind not in (None, Kind.EXAMPLE) else fields | MAPPABLE)
+    fields, table = fields_of(kind), records.columns is not None
+    check_targets(mapping, fields | MAPPABLE if kind in (None, Kind.EXAMPLE) else fields)
     if records.columns is not None:
         check_columns(path, records.columns, mapping, fields)
     ahead = list(islice(records.items, SAMPLE))
     found = [item.fields for item in ahead if isinstance(item, Found)]
     _check_paths(path, found, mapping)
-    items = chain(ahead, records.items)
-    partly = bool(mapping) or records.columns is not None
-    own = fields if partly else None
-    sample = [_own(renamed(record, mapping), own) for record in found]
-    stated = kind or _kind_of(sample, mapping)
-    if stated is None or (stated is Kind.EXAMPLE and not all("output" in one for one in sample[:1])):
-        whole = [renamed(record, mapping) for record in found]
-        form = None if any(map(tell_kind, sample)) else recognise(whole)
-        if form is not None:
-            source = Source((), form.title, records.note)
-            source.items = _examples(items, mapping, form, source.left)
-            return source
-    if stated is None and found and not any(map(tell_kind, sample)):
-        raise _unrecognised(path, found, records)
-    if stated in (Kind.TICKET, Kind.DOCUMENT):
-        _check_kind(path, stated, [renamed(record, mapping) for record in found])
+    items, own = chain(ahead, records.items), fields if table or mapping else None
+    whole = [renamed(record, mapping) for record in found]
+    form, stated = _form_of(whole, kind, mapping), kind or _kind_of(whole, mapping)
+    if form is not None:
+        source = Source((), form.title, records.note)
+        source.items = _examples(items, mapping, form, source.left)
+        return source
+    if whole and stated is None and not any(map(tell_kind, whole)):
+        raise _unrecognised(path, found, table=table)
+    if kind in (Kind.TICKET, Kind.DOCUMENT):
+        _check_kind(path, kind, whole)
     return Source(_as_events(items, mapping, own, stated), None, records.note)
 
 
-def _kind_of(sample: Sequence[Mapping[str, Any]], mapping: Mapping[str, str]) -> Kind | None:
+def _form_of(whole: Sequence[Fields], kind: Kind | None, mapping: Mapping[str, str]) -> Form | None:
+    """Return the form of another tool that records are in; None: they have the fields of events."""
+    mapped = {field.split(".")[0] for field in mapping.values()}
+    if kind not in (None, Kind.EXAMPLE) or any(map(tell_kind, whole)) or mapped >= {"input", "output"}:
+        return None
+    form = recognise(whole)
+    return None if form is PAIR and all(map(_is_example, whole)) else form
+
+
+def _is_example(record: Fields) -> bool:
+    return record.keys() <= EXAMPLE and "output" in record and isinstance(record.get("input"), str)
+
+
+def _kind_of(whole: Sequence[Fields], mapping: Mapping[str, str]) -> Kind | None:
     """Return the kind of records without an id: examples have input and output; otherwise the only kind that
-    has all mapped fields."""
-    if any(map(tell_kind, sample)):
+    has all mapped fields. None: nothing tells, or an id does."""
+    if any(map(tell_kind, whole)):
         return None
-    if sample and 2 * sum("input" in one and "output" in one for one in sample) > len(sample):
-        fields = fields_of(Kind.EXAMPLE) | {"project", "principal"}
-        if sum(one.keys() <= fields for one in sample) > len(sample) // 2 and all(
-            isinstance(one.get("input"), str | None) for one in sample
-        ):
-            return Kind.EXAMPLE
-        return None
-    targets = {field.split(".")[0] for field in mapping.values()}
-    kinds = [kind for kind in Kind if targets and targets <= fields_of(kind)]
+    if whole and all("input" in one for one in whole[:1]) and any("output" in one for one in whole):
+        return Kind.EXAMPLE
+    mapped = {field.split(".")[0] for field in mapping.values()}
+    kinds = [kind for kind in Kind if mapped and mapped <= fields_of(kind)]
     return kinds[0] if len(kinds) == 1 else None
 
 
-def _own(record: dict[str, Any], fields: frozenset[str] | None) -> dict[str, Any]:
+def _own(record: Fields, fields: frozenset[str] | None) -> Fields:
     return record if fields is None else {name: value for name, value in record.items() if name in fields}
 
 
@@ -162,8 +167,8 @@ def _check_kind(path: Path, kind: Kind, whole: Sequence[Mapping[str, Any]]) -> N
         raise InvalidOption(f"--kind {kind}: {path} {said}")
 
 
-def _unrecognised(path: Path, found: Sequence[Mapping[str, Any]], records: Records) -> SourceUnusable:
-    what = "columns" if records.columns is not None else "keys"
+def _unrecognised(path: Path, found: Sequence[Mapping[str, Any]], *, table: bool) -> SourceUnusable:
+    what = "columns" if table else "keys"
     return SourceUnusable(
         f"{path}: nothing tells what its records are; name question and answer with --map NAME=input --map "
         f"NAME=output ({what}: {_keys(found)})"

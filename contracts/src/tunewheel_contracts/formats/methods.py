@@ -6,6 +6,7 @@ So a new method is a line of this table. A preference method also has a trainer 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, Self
@@ -55,6 +56,27 @@ class TrainMethod(StrEnum):
         member = str.__new__(cls, value)
         member._value_, member.traits = value, traits
         return member
+
+
+MEASURED_SMALL = 0.25e9
+"""Below this many parameters the default rate teaches an adapter nothing: SmolLM2-135M learns nothing at
+1e-4, and a task in two epochs at 2e-3 (``docs/training.md``)."""
+_RATES = ((MEASURED_SMALL, 2e-3), (0.45e9, 1e-3), (1e9, 5e-4))
+"""The adapter's rate up to a number of parameters. Between the measured ends the rates are interpolated."""
+
+
+def suitable_rate(method: TrainMethod, parameters: float) -> float:
+    """Return the learning rate that suits a base. ``full`` takes a tenth of an adapter's."""
+    rate = next((rate for most, rate in _RATES if parameters < most), 1e-4)
+    return rate if method.traits.adapter else rate / 10
+
+
+def parameters_named(base_model: str) -> float | None:
+    """Return the parameters that a model's name states, as ``SmolLM2-135M-Instruct`` does; None: it states
+    none."""
+    name = base_model.rpartition("/")[2]
+    found = re.search(r"(?<![\w.])(\d+(?:\.\d+)?)([MB])(?![\w.])", name, re.IGNORECASE)
+    return None if found is None else float(found[1]) * (1e6 if found[2] in "mM" else 1e9)
 
 
 class PreferenceMethod(StrEnum):

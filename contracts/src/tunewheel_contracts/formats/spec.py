@@ -35,6 +35,7 @@ from tunewheel_contracts.formats.example_formats import CleaningSpec, FormatsSpe
 from tunewheel_contracts.formats.glossary import Glossary
 from tunewheel_contracts.formats.judge import JUDGED, JudgeSpec
 from tunewheel_contracts.formats.lm_eval import LmEvalTask
+from tunewheel_contracts.formats.methods import MEASURED_SMALL, parameters_named, suitable_rate
 from tunewheel_contracts.formats.output_rules import CitedRule, OutputRule, PatternRule
 from tunewheel_contracts.formats.output_schema import OutputSchema
 from tunewheel_contracts.formats.recipe import TrainSpec
@@ -361,6 +362,14 @@ class ProjectSpec(Strict):
                 "set: the model may forget what it knew; mix in general data, lower the rate, or bound the "
                 "loss by the criterion regression_accuracy."
             )
+        size = parameters_named(self.base_model) or MEASURED_SMALL
+        if size < MEASURED_SMALL and train.method.traits.adapter:
+            suitable = suitable_rate(train.method, size)
+            if train.learning_rate * 4 < suitable:
+                cautions.append(
+                    f"train.learning_rate {train.learning_rate:g} teaches an adapter of so small a base next "
+                    f"to nothing; write {suitable:g}."
+                )
         if train.batch_size > LARGE_BATCH and train.method.traits.adapter:
             cautions.append(
                 f"train.batch_size {train.batch_size} is above {LARGE_BATCH}, and an adapter learns less "

@@ -1,1 +1,1 @@
-"""The forms of other tools' files that are read as examples. Each module has one form; ``recognition`` chooses."""
+"""The forms of other tools' files that are read as examples: one in each module. ``recognition`` chooses."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tunewheel_cli.publishing.formats.conversations import SYSTEM
 from tunewheel_cli.publishing.formats.form import Fields, Form, LeftOut, Record, Unfit, kept
 from tunewheel_cli.publishing.formats.pairs import ANSWERS, answer_of, key_of
 
@@ -16,7 +15,8 @@ def fits(record: Record) -> bool:
 
 
 def examples(record: Record, left: LeftOut) -> Iterator[Fields]:
-    left[SYSTEM] += bool(record.get("system"))
+    if isinstance(record.get("system"), str) and record["system"].strip():
+        left.leave_prompt(record["system"])
     instances = record.get("instances")
     for place, one in enumerate(instances if isinstance(instances, list) else [record]):
         if not isinstance(one, Mapping):
@@ -25,7 +25,7 @@ def examples(record: Record, left: LeftOut) -> Iterator[Fields]:
         if answer is None:
             raise Unfit("output", "is missing; add it")
         yield {
-            **_question(record, one.get("input")),
+            **_question(record, one.get("input") or record.get("context")),
             "output": answer_of(one[answer], answer, left),
             **kept(record),
         }

@@ -11,7 +11,6 @@ from tunewheel_contracts.identity import content_id
 from tunewheel_cli.publishing.formats.form import Fields, LeftOut, Unfit
 
 Role = Literal["system", "user", "assistant"]
-SYSTEM = "system prompts (task.system_prompt of the project is used)"
 BEFORE = "messages of the assistant before the first question"
 _ROLES: dict[Role, tuple[str, ...]] = {
     "system": ("system", "developer"),
@@ -32,8 +31,8 @@ class Turn:
 
 
 def turn_of(message: Any, where: str, left: LeftOut) -> Turn | None:
-    """Read one message of ``{role, content}`` or ``{from, value}``, or a pair of speaker and text. None: it is
-    left out. Raises Unfit."""
+    """Read one message of ``{role, content}`` or ``{from, value}``, or a pair of speaker and text. None: the
+    message is left out. Raises Unfit."""
     speaker, content = parts_of(message)
     name = str(speaker).strip().casefold()
     calls = isinstance(message, Mapping) and (message.get("tool_calls") or message.get("function_call"))
@@ -81,9 +80,10 @@ def turns_of(messages: Any, field: str, left: LeftOut) -> list[Turn]:
 
 def asked(turns: Sequence[Turn], left: LeftOut) -> list[Turn]:
     """Return ``turns`` as user and assistant speak them in turn, from the first question on."""
-    left[SYSTEM] += sum(turn.role == "system" for turn in turns)
     spoken: list[Turn] = []
     for turn in turns:
+        if turn.role == "system":
+            left.leave_prompt(turn.text)
         if turn.role == "system" or not turn.text.strip():
             continue
         if spoken and spoken[-1].role == turn.role:

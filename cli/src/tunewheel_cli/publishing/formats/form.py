@@ -9,8 +9,22 @@ from typing import Any
 
 Record = Mapping[str, Any]
 Fields = dict[str, Any]
-LeftOut = Counter[str]
-"""What an example cannot hold, in words, and how often it was left out."""
+SYSTEM = "system prompts (task.system_prompt of the project is used)"
+_MOST_SAID = 30
+
+
+class LeftOut(Counter[str]):
+    """What an example cannot hold, in words, and how often it was left out; and the system prompts, which
+    belong to the project."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prompts = Counter[str]()
+
+    def leave_prompt(self, text: str) -> None:
+        self[SYSTEM] += 1
+        if text in self.prompts or len(self.prompts) < _MOST_SAID:
+            self.prompts[text] += 1
 
 
 class Unfit(Exception):
@@ -39,3 +53,10 @@ KEPT = ("group", "validated_by", "validated_at", "attributes")
 
 def kept(record: Record) -> Fields:
     return {name: record[name] for name in KEPT if record.get(name)}
+
+
+def leave_out(left: LeftOut, record: Record, used: Iterable[str]) -> None:
+    """Count the values of ``record`` that no field takes. Of very many keys only the first are named."""
+    for key in record.keys() - {*used, *KEPT, "label"}:
+        said = f"values of {key[:40]!r}"
+        left[said if said in left or len(left) < _MOST_SAID else "values of other keys"] += 1

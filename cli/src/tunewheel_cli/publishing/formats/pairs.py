@@ -1,4 +1,4 @@
-"""Pairs: two keys or columns of usual names, such as ``prompt`` and ``completion``, or ``Frage`` and ``Antwort``."""
+"""Pairs: two keys or columns of usual names: ``prompt`` and ``completion``, or ``Frage`` and ``Antwort``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tunewheel_cli.publishing.formats.conversations import asked, question_of, turns_of
-from tunewheel_cli.publishing.formats.form import Fields, Form, LeftOut, Record, Unfit, kept
+from tunewheel_cli.publishing.formats.form import Fields, Form, LeftOut, Record, Unfit, kept, leave_out
 
 QUESTIONS = ("input", "prompt", "question", "query", "frage", "anfrage", "context")
 ANSWERS = ("output", "completion", "response", "answer", "antwort", "target", "reply")
@@ -34,11 +34,16 @@ def examples(record: Record, left: LeftOut) -> Iterator[Fields]:
         raise Unfit(name, f"is missing; add it, under one of the names {', '.join(names)}")
     if record.get("label") is False and "completion" in record:
         raise Unfit("label", "is false: an answer to avoid needs a right one beside it; give both as a pair")
-    found = prompt_of(record[question], question, left) | {"output": answer_of(record[answer], answer, left)}
+    context = key_of(record, ("context", "passage", "kontext"))
+    found = prompt_of(record[question], question, left)
+    if context not in (None, question) and isinstance(found["input"], str) and record[context]:
+        found["input"] = f"{record[context]}\n\n{found['input']}"
+    found |= {"output": answer_of(record[answer], answer, left)}
     if isinstance(record.get("messages"), list):
         found["messages"] = record["messages"]
     if record.get("rejected_output"):
         found["rejected_output"] = record["rejected_output"]
+    leave_out(left, record, (question, answer, str(context), "messages", "rejected_output"))
     yield found | kept(record)
 
 

@@ -1,5 +1,5 @@
-"""Preferences: ``prompt``, ``chosen``, ``rejected``, as texts, messages or whole transcripts (Anthropic's hh-rlhf),
-and OpenAI's ``input``, ``preferred_output``, ``non_preferred_output``."""
+"""Preferences: ``prompt``, ``chosen``, ``rejected``, as texts, messages or whole transcripts (as Anthropic's
+hh-rlhf), and OpenAI's ``input``, ``preferred_output``, ``non_preferred_output``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ def examples(record: Record, left: LeftOut) -> Iterator[Fields]:
         question = prompt_of(_messages(record[key]), key, left)
     else:
         raise Unfit("prompt", "is missing; add it")
-    answers = {"output": answer_of(better, "chosen", left), "rejected_output": answer_of(worse, "rejected", left)}
+    answers = {
+        "output": answer_of(better, "chosen", left),
+        "rejected_output": answer_of(worse, "rejected", left),
+    }
     yield question | answers | kept(record)
 
 
@@ -60,7 +63,17 @@ def openai_examples(record: Record, left: LeftOut) -> Iterator[Fields]:
     }
 
 
-PREFERENCE = Form("preferences", "preferences (chosen, rejected)", frozenset({"prompt", "chosen", "rejected"}),
-                  fits, examples)  # fmt: skip
-OPENAI_PREFERENCE = Form("openai-preferences", "OpenAI's preferences (preferred_output)",
-                         frozenset({"preferred_output", "non_preferred_output"}), fits_openai, openai_examples)  # fmt: skip
+PREFERENCE = Form(
+    "preferences",
+    "preferences (chosen, rejected)",
+    frozenset({"prompt", "chosen", "rejected"}),
+    fits,
+    examples,
+)
+OPENAI_PREFERENCE = Form(
+    "openai-preferences",
+    "OpenAI's preferences (preferred_output)",
+    frozenset({"preferred_output", "non_preferred_output"}),
+    fits_openai,
+    openai_examples,
+)

@@ -1,4 +1,4 @@
-"""Transcripts: ShareGPT's ``conversations`` of {from, value}, and lists of [speaker, text] or {speaker, text}."""
+"""Transcripts: ShareGPT's ``conversations`` of {from, value}, and other lists of speakers and texts."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ def fits(record: Record) -> bool:
 def examples(record: Record, left: LeftOut) -> Iterator[Fields]:
     if (key := _key(record)) is None:
         raise Unfit("conversations", "is missing; add it")
+    if isinstance(record.get("system"), str) and record["system"].strip():
+        left.leave_prompt(record["system"])
     for found in examples_of(turns_of(record[key], key, left), key, left):
         yield found | kept(record)
 
