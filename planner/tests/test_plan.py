@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from tunewheel_contracts.formats.methods import TrainMethod
+from tunewheel_contracts.formats.methods import TrainMethod, parameters_named
 from tunewheel_contracts.formats.plan import Interval, TrainPlan
 from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_planner.calibration import Calibration, Correction, Outcome, key
@@ -280,3 +280,22 @@ def test_two_processes_train_an_adapter_on_a_processor_if_two_copies_of_the_base
     recipe = TrainSpec.model_validate(changes)
     found = processes_of(recipe, parameters, memory_bytes=gib << 30, threads=threads, precision="bfloat16")
     assert found == processes
+
+
+@pytest.mark.parametrize(
+    ("name", "billions"),
+    [
+        ("Qwen/Qwen2.5-0.5B-Instruct", 0.494), ("Qwen/Qwen3-0.6B", 0.596), ("google/gemma-3-1b-it", 1.0),
+        ("HuggingFaceTB/SmolLM3-3B", 3.08), ("microsoft/Phi-4-mini-instruct", 3.84), ("Qwen/Qwen3-8B", 8.19),
+        ("microsoft/phi-4", 14.7), ("mistralai/Mistral-Small-24B-Instruct-2501", 23.6),
+        ("google/gemma-3-27b-it", 27.0), ("Qwen/Qwen3-32B", 32.8), ("Qwen/Qwen2.5-72B-Instruct", 72.7),
+    ],
+)  # fmt: skip
+def test_known_shapes_have_the_parameters_that_their_makers_state(name: str, billions: float) -> None:
+    assert KNOWN[name].parameters == pytest.approx(billions * 1e9, rel=0.01)
+
+
+def test_known_names_state_the_size_of_their_shape() -> None:
+    for name, shape in KNOWN.items():
+        if (stated := parameters_named(name)) is not None:
+            assert shape.parameters == pytest.approx(stated, rel=0.35), name

@@ -21,12 +21,12 @@ from tunewheel_local.connection import InvalidOption
 from tunewheel_planner.calibration import REMEMBERED, Calibration, Correction, key
 from tunewheel_planner.devices import GIB, Catalogue, Device
 from tunewheel_planner.plan import DatasetStats, hold_back, make_plan
-from tunewheel_planner.shapes import KNOWN, ModelShape, shape_of
+from tunewheel_planner.shapes import KNOWN, USUAL, ModelShape, shape_of
 
 if TYPE_CHECKING:
     from tunewheel_runtime.store import ObjectStore
 
-FROM_1B = {name: shape for name, shape in KNOWN.items() if shape.parameters > 1e9}
+FROM_1B = {name: KNOWN[name] for name in USUAL}
 """The models of a plan that names none: 1B to 70B."""
 
 

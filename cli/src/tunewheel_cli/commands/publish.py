@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,8 +30,8 @@ def publish(
     path: Annotated[
         str,
         typer.Argument(
-            help="JSON Lines, CSV, a document, a folder of documents, a repository, or a URL such as "
-            "s3://bucket/prefix."
+            help="A file of records (CSV, TSV, XLSX, JSON, JSON Lines, also .gz), a document, a folder of "
+            "documents, a repository, or a URL such as s3://bucket/prefix."
         ),
     ],
     project: Project,
@@ -38,7 +39,9 @@ def publish(
     map_: Annotated[
         list[str] | None,
         typer.Option(
-            "--map", help="CSV: column=field; a dotted field makes an object (category=output.category)."
+            "--map",
+            help="column=field, or key=field of JSON; a dotted field makes an object "
+            "(category=output.category), a dotted key looks into one.",
         ),
     ] = None,
     watch: Annotated[bool, typer.Option(help="Follow a folder: publish what is new or changed.")] = False,
@@ -140,13 +143,25 @@ def _print_step(step: Step, *, as_json: bool) -> None:
         print(f"deleted, but not withdrawn: {names} (see --withdraw-deleted)", file=sys.stderr)
 
 
+def refusal_lines(summary: Summary) -> Iterator[str]:
+    """Yield a line for each of the first refusals; a single one where all of many refusals say the same."""
+    alike = {(refusal.field, refusal.reason) for refusal in summary.refusals}
+    if summary.refused > SHOWN_REFUSALS and len(alike) == 1:
+        field, reason = alike.pop()
+        who = f"{summary.refused:,} lines" if summary.events else f"all {summary.refused:,} lines"
+        yield f"{who}, the first at {summary.refusals[0].where}: {field} {reason}"
+        return
+    yield from map(str, summary.refusals[:SHOWN_REFUSALS])
+    if summary.refused > SHOWN_REFUSALS:
+        yield f"{summary.refused - SHOWN_REFUSALS} more refused; --json lists them"
+
+
 def print_summary(summary: Summary) -> None:
     """Print the result for a path; refusals go to standard error."""
-    for refusal in summary.refusals[:SHOWN_REFUSALS]:
-        print(f"{summary.path}: {refusal}", file=sys.stderr)
-    if summary.refused > SHOWN_REFUSALS:
-        hidden = summary.refused - SHOWN_REFUSALS
-        print(f"{summary.path}: {hidden} more refused; --json lists them", file=sys.stderr)
+    for note in (*([f"read as {summary.form}"] if summary.form else []), *summary.notes):
+        print(f"{summary.path}: {note}", file=sys.stderr)
+    for line in refusal_lines(summary):
+        print(f"{summary.path}: {line}", file=sys.stderr)
     topics = ", ".join(f"{count} {topic}" for topic, count in summary.published.items()) or "nothing"
     rate = summary.events / summary.seconds if summary.seconds else 0.0
     refused = f", {summary.refused} refused" if summary.refused else ""

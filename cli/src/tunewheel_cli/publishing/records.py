@@ -85,7 +85,7 @@ class _Counting(io.RawIOBase):
         super().close()
 
 
-def _opened(path: Path, on_bytes: OnBytes | None) -> io.BufferedReader:
+def _opened(path: Path, on_bytes: OnBytes | None) -> io.BufferedReader[Any]:
     raw = _Counting(io.FileIO(path), on_bytes or (lambda _: None))
     file = io.BufferedReader(raw, 1 << 16)
     if path.name.lower().endswith(".gz"):
@@ -93,7 +93,7 @@ def _opened(path: Path, on_bytes: OnBytes | None) -> io.BufferedReader:
     return file
 
 
-def _as_utf8(file: io.BufferedReader, path: Path) -> tuple[BinaryIO, str | None]:
+def _as_utf8(file: io.BufferedReader[Any], path: Path) -> tuple[BinaryIO, str | None]:
     """Return ``file`` as UTF-8 without a mark, and a note if it is in another encoding."""
     start = file.read(SNIFFED_BYTES)
     encoding = encoding_of(start)

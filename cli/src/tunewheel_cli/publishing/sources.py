@@ -88,7 +88,7 @@ def _records_of(
         return source
     if whole and stated is None and not any(map(tell_kind, whole)):
         raise _unrecognised(path, found, table=table)
-    if kind in (Kind.TICKET, Kind.DOCUMENT):
+    if kind is Kind.TICKET or kind is Kind.DOCUMENT:
         _check_kind(path, kind, whole)
     return Source(_as_events(items, mapping, own, stated), None, records.note)
 

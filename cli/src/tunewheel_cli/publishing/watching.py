@@ -18,7 +18,7 @@ from tunewheel_local.endpoint import Endpoint
 from tunewheel_runtime.files import replace_file
 
 from tunewheel_cli.publishing.folder import document_files, read_documents
-from tunewheel_cli.publishing.items import Summary
+from tunewheel_cli.publishing.items import Source, Summary
 from tunewheel_cli.publishing.publish import Pump
 from tunewheel_cli.publishing.sender import Sender, publish
 from tunewheel_cli.publishing.upload import USUAL, Uploader
@@ -147,9 +147,9 @@ class FolderWatch:
         if not names:
             return
         files = [self.folder / name for name in names]
-        source = read_documents(self.folder, files, max_bytes=MAX_MESSAGE_BYTES, on_bytes=summary.count)
+        found = read_documents(self.folder, files, max_bytes=MAX_MESSAGE_BYTES, on_bytes=summary.count)
         async with Sender(self.options) as sender, Uploader(self.ingest) as uploader:
-            await Pump(sender, uploader, summary, self.project, principal=self.principal).run(source)
+            await Pump(sender, uploader, summary, self.project, principal=self.principal).run(Source(found))
 
     async def _withdraw(self, names: tuple[str, ...], summary: Summary) -> None:
         said = {"project": self.project, "reason": "its file was deleted", "principal": self.principal}
