@@ -28,7 +28,7 @@ NAMES = {
     "__aexit__": "__exit__",
     "aclose": "close",
     "aio": "sync",
-    "aiter_lines": "iter_lines",
+    "aiter_bytes": "iter_bytes",
     "aread": "read",
     "asynccontextmanager": "contextmanager",
     "asynchronous": "synchronous",

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     )
     from tunewheel_client.sync.client import Client
     from tunewheel_client.sync.login import login
-    from tunewheel_client.values import Answer, DeviceCode, FeedbackReceipt, Receipt, RefusedItem
+    from tunewheel_client.values import Answer, DeviceCode, FeedbackReceipt, Gap, Receipt, RefusedItem
 
 __all__ = [
     "Addresses",
@@ -43,6 +43,7 @@ __all__ = [
     "Contexts",
     "DeviceCode",
     "FeedbackReceipt",
+    "Gap",
     "InvalidContexts",
     "NoAddress",
     "NotAllowed",
@@ -60,7 +61,7 @@ _HOMES = {
     "contexts": ("Addresses", "Context", "Contexts"),
     "sync.client": ("Client",),
     "sync.login": ("login",),
-    "values": ("Answer", "DeviceCode", "FeedbackReceipt", "Receipt", "RefusedItem"),
+    "values": ("Answer", "DeviceCode", "FeedbackReceipt", "Gap", "Receipt", "RefusedItem"),
 }
 
 

@@ -62,3 +62,10 @@ class DeviceCode:
     complete_url: str | None
     """The URL that holds the code already; None: the issuer makes none."""
     expires_in_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Events are missing here: the console did not hold them any more. ``after``: the last event before."""
+
+    after: str | None

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
     from tunewheel_client.aio.answers import Labels, ReviewsOfAnswers
     from tunewheel_client.aio.datasets import Datasets
+    from tunewheel_client.aio.events import Events
     from tunewheel_client.aio.models import Models, Rollouts
-    from tunewheel_client.aio.operations import Commands, DeadLetters, ServicesOfWheel
+    from tunewheel_client.aio.operations import Audit, Commands, DeadLetters, Keys, ServicesOfWheel
     from tunewheel_client.aio.projects import Projects
     from tunewheel_client.aio.runs import Evaluations, Runs
+    from tunewheel_client.aio.takebacks import Documents, Erasures
     from tunewheel_client.aio.turns import Alarms, Turns
     from tunewheel_client.batches import Item, Kind
     from tunewheel_client.values import Answer, FeedbackReceipt, Receipt
@@ -249,3 +251,33 @@ class AsyncClient:
         from tunewheel_client.aio.operations import DeadLetters
 
         return DeadLetters(self._transport)
+
+    @cached_property
+    def documents(self) -> Documents:
+        from tunewheel_client.aio.takebacks import Documents
+
+        return Documents(self._transport)
+
+    @cached_property
+    def erasures(self) -> Erasures:
+        from tunewheel_client.aio.takebacks import Erasures
+
+        return Erasures(self._transport)
+
+    @cached_property
+    def keys(self) -> Keys:
+        from tunewheel_client.aio.operations import Keys
+
+        return Keys(self._transport)
+
+    @cached_property
+    def audit(self) -> Audit:
+        from tunewheel_client.aio.operations import Audit
+
+        return Audit(self._transport)
+
+    @cached_property
+    def events(self) -> Events:
+        from tunewheel_client.aio.events import Events
+
+        return Events(self._transport)

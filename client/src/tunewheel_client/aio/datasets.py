@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Unpack
 
+from tunewheel_contracts.api.commands import Accepted
 from tunewheel_contracts.api.datasets import DatasetDetail, DatasetDifference, DatasetSummary, Row
 from tunewheel_contracts.api.paging import Page
 
@@ -32,3 +33,16 @@ class Datasets(Resource):
     async def diff(self, project: str, dataset_id: str, other: str) -> DatasetDifference:
         """Return the changes from version ``dataset_id`` to version ``other``."""
         return await self._read(DatasetDifference, project, "datasets", dataset_id, "diff", other)
+
+    async def build(
+        self,
+        project: str,
+        *,
+        wait: bool = True,
+        patience_seconds: float = 30.0,
+        request: str | None = None,
+    ) -> Accepted:
+        """Ask for a version of what was published so far. ``wait``: first let ingest make records of it, for
+        ``patience_seconds`` at most."""
+        told = {"wait": wait, "patience_seconds": patience_seconds, "request": request}
+        return await self._order(Accepted, project, "datasets", **told)

@@ -1,12 +1,17 @@
-"""What operators look after: services, dead letters, commands."""
+"""What operators look after: commands, keys, the audit trail, services and dead letters."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import Unpack
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal, Unpack
 
+from tunewheel_contracts.api.audit import AuditEntry
 from tunewheel_contracts.api.commands import Command
+from tunewheel_contracts.api.keys import Keys as KeysOfWheel
+from tunewheel_contracts.api.keys import NewKey
 from tunewheel_contracts.api.paging import Page
 from tunewheel_contracts.api.services import DeadLetter, Services
 
@@ -60,3 +65,63 @@ class DeadLetters(Resource):
         return await self._transport.read(
             Page[DeadLetter], "dead-letters", project=project, topic=topic, **paging
         )
+
+
+class Keys(Resource):
+    """The API keys of the wheel. The caller needs the role operator in all projects.
+
+    Changes raise ``Conflict`` where the console may only read the file of keys.
+    """
+
+    async def list(self) -> KeysOfWheel:
+        """Return the names of all keys with what each may do."""
+        return await self._transport.read(KeysOfWheel, "keys")
+
+    async def add(
+        self,
+        name: str,
+        *,
+        roles: Sequence[str] = (),
+        projects: Sequence[str] = (),
+        groups: Sequence[str] = (),
+    ) -> NewKey:
+        """Make a key and return it: it is told now and never again. Without ``projects`` its roles hold in
+        all."""
+        order = {"name": name, "roles": list(roles), "projects": list(projects), "groups": list(groups)}
+        return await self._transport.request(NewKey, "POST", "keys", json=order)
+
+    async def rotate(self, name: str, *, keep_old: bool = False) -> NewKey:
+        """Replace a key and return the new one. ``keep_old``: the old one stays valid until it is revoked."""
+        return await self._transport.request(
+            NewKey, "POST", "keys", name, "rotate", json={"keep_old": keep_old}
+        )
+
+    async def revoke(self, name: str, *, old_only: bool = False) -> None:
+        """End a key for good. ``old_only``: only the one that a rotation kept."""
+        await self._transport.send("DELETE", "keys", name, query={"old_only": old_only or None})
+
+
+class Audit(Resource):
+    """Who ordered what. The caller needs the role operator in all projects."""
+
+    async def list(
+        self, *, project: str | None = None, principal: str | None = None, **paging: Unpack[Paging]
+    ) -> Page[AuditEntry]:
+        """Return a page of commands with who gave each and what became of it, newest first."""
+        return await self._transport.read(
+            Page[AuditEntry], "audit", project=project, principal=principal, **paging
+        )
+
+    async def export(
+        self,
+        form: Literal["jsonl", "csv"] = "jsonl",
+        *,
+        since: datetime | None = None,
+        project: str | None = None,
+        principal: str | None = None,
+    ) -> str:
+        """Return all commands, one a line."""
+        kind = {"jsonl": "application/jsonl", "csv": "text/csv"}[form]
+        query = {"since": since, "project": project, "principal": principal}
+        answer = await self._transport.send("GET", "audit", query=query, headers={"Accept": kind})
+        return answer.text

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from collections.abc import Mapping, Sequence
+from typing import Any, Unpack
 
-from tunewheel_contracts.api.commands import Accepted
+from tunewheel_contracts.api.commands import EvaluationOrdered, RunOrdered
 from tunewheel_contracts.api.evaluations import EvaluationDetail, EvaluationSummary
 from tunewheel_contracts.api.paging import Page
 from tunewheel_contracts.api.runs import RunDetail, RunSummary
@@ -25,17 +26,36 @@ class Runs(Resource):
         """Return a run's progress, its losses, its failure and its verdict."""
         return await self._read(RunDetail, project, "runs", run_id)
 
-    async def pause(self, project: str, run_id: str) -> Accepted:
+    async def pause(self, project: str, run_id: str, *, request: str | None = None) -> RunOrdered:
         """Pause a run after its present step."""
-        return await self._order(project, "runs", run_id, "pause")
+        return await self._order(RunOrdered, project, "runs", run_id, "pause", request=request)
 
-    async def resume(self, project: str, run_id: str) -> Accepted:
+    async def resume(self, project: str, run_id: str, *, request: str | None = None) -> RunOrdered:
         """Let a paused run go on from its checkpoint."""
-        return await self._order(project, "runs", run_id, "resume")
+        return await self._order(RunOrdered, project, "runs", run_id, "resume", request=request)
 
-    async def cancel(self, project: str, run_id: str) -> Accepted:
+    async def cancel(self, project: str, run_id: str, *, request: str | None = None) -> RunOrdered:
         """End a run for good."""
-        return await self._order(project, "runs", run_id, "cancel")
+        return await self._order(RunOrdered, project, "runs", run_id, "cancel", request=request)
+
+    async def evaluate(
+        self,
+        project: str,
+        run_id: str,
+        *,
+        criteria: Sequence[Mapping[str, Any]] = (),
+        dataset_id: str | None = None,
+        reason: str = "",
+        request: str | None = None,
+    ) -> EvaluationOrdered:
+        """Evaluate a run once more, against the model in production now.
+
+        Args:
+            criteria: others than those declared before the training. The scorecard then informs only.
+            dataset_id: the version whose held-out rows are used, where the run did not train on them.
+        """
+        told = {"criteria": list(criteria), "dataset_id": dataset_id, "reason": reason, "request": request}
+        return await self._order(EvaluationOrdered, project, "runs", run_id, "evaluations", **told)
 
     async def scorecard(self, project: str, run_id: str) -> str:
         """Return the page, as HTML, of the run's last verdict.

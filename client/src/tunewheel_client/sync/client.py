@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from tunewheel_client.batches import Item, Kind
     from tunewheel_client.sync.answers import Labels, ReviewsOfAnswers
     from tunewheel_client.sync.datasets import Datasets
+    from tunewheel_client.sync.events import Events
     from tunewheel_client.sync.models import Models, Rollouts
-    from tunewheel_client.sync.operations import Commands, DeadLetters, ServicesOfWheel
+    from tunewheel_client.sync.operations import Audit, Commands, DeadLetters, Keys, ServicesOfWheel
     from tunewheel_client.sync.projects import Projects
     from tunewheel_client.sync.runs import Evaluations, Runs
+    from tunewheel_client.sync.takebacks import Documents, Erasures
     from tunewheel_client.sync.turns import Alarms, Turns
     from tunewheel_client.values import Answer, FeedbackReceipt, Receipt
 
@@ -245,3 +247,33 @@ class Client:
         from tunewheel_client.sync.operations import DeadLetters
 
         return DeadLetters(self._transport)
+
+    @cached_property
+    def documents(self) -> Documents:
+        from tunewheel_client.sync.takebacks import Documents
+
+        return Documents(self._transport)
+
+    @cached_property
+    def erasures(self) -> Erasures:
+        from tunewheel_client.sync.takebacks import Erasures
+
+        return Erasures(self._transport)
+
+    @cached_property
+    def keys(self) -> Keys:
+        from tunewheel_client.sync.operations import Keys
+
+        return Keys(self._transport)
+
+    @cached_property
+    def audit(self) -> Audit:
+        from tunewheel_client.sync.operations import Audit
+
+        return Audit(self._transport)
+
+    @cached_property
+    def events(self) -> Events:
+        from tunewheel_client.sync.events import Events
+
+        return Events(self._transport)

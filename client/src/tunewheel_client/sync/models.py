@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from collections.abc import Mapping
+from typing import Any, TypedDict, Unpack
 
-from tunewheel_contracts.api.commands import Accepted, ModelOrder
+from tunewheel_contracts.api.commands import ModelOrdered
 from tunewheel_contracts.api.models import ModelDetail, ModelSummary
 from tunewheel_contracts.api.paging import Page
 from tunewheel_contracts.api.rollouts import Rollout
@@ -13,11 +14,22 @@ from tunewheel_contracts.api.rollouts import Rollout
 from tunewheel_client.sync.resource import Paging, Resource
 
 
-class Models(Resource):
-    """The registered models of a project. ``champion`` and ``challenger`` name a model too.
+class Named(TypedDict, total=False):
+    """``request``: the caller's name of the command. ``generation``: of the serving state on which it is
+    based; the registry refuses a command on an older one. Default: the newest that the console knows."""
 
-    A command is obeyed by the registry later; ``client.commands.wait`` waits for its answer.
-    """
+    request: str
+    generation: int
+
+
+class Force(Named, total=False):
+    """``force``: also where the registry would refuse, because the model has not passed its stages."""
+
+    force: bool
+
+
+class Models(Resource):
+    """The registered models of a project. ``champion`` and ``challenger`` name a model too."""
 
     def list(self, project: str, *, state: str | None = None, **paging: Unpack[Paging]) -> Page[ModelSummary]:
         """Return a page of models, newest first; of those in the stage ``state`` where one is named."""
@@ -27,39 +39,38 @@ class Models(Resource):
         """Return a model's stages and figures."""
         return self._read(ModelDetail, project, "models", model_id)
 
-    def promote(self, project: str, model_id: str, *, reason: str, force: bool = False) -> Accepted:
-        """Move a model to its next stage. ``force``: straight to production."""
-        return self._command(project, model_id, "promote", reason, force)
+    def promote(self, project: str, model_id: str, *, reason: str, **more: Unpack[Force]) -> ModelOrdered:
+        """Move a model to its next stage."""
+        return self._command(project, model_id, "promote", reason, more)
 
-    def rollback(self, project: str, model_id: str, *, reason: str, force: bool = False) -> Accepted:
+    def rollback(self, project: str, model_id: str, *, reason: str, **more: Unpack[Force]) -> ModelOrdered:
         """Bring an earlier model back to production."""
-        return self._command(project, model_id, "rollback", reason, force)
+        return self._command(project, model_id, "rollback", reason, more)
 
-    def pin(self, project: str, model_id: str, *, reason: str) -> Accepted:
+    def pin(self, project: str, model_id: str, *, reason: str, **more: Unpack[Named]) -> ModelOrdered:
         """Let no other model replace this one until it is unpinned."""
-        return self._command(project, model_id, "pin", reason)
+        return self._command(project, model_id, "pin", reason, more)
 
-    def unpin(self, project: str, model_id: str, *, reason: str) -> Accepted:
+    def unpin(self, project: str, model_id: str, *, reason: str, **more: Unpack[Named]) -> ModelOrdered:
         """Let other models replace this one again."""
-        return self._command(project, model_id, "unpin", reason)
+        return self._command(project, model_id, "unpin", reason, more)
 
-    def retire(self, project: str, model_id: str, *, reason: str, force: bool = False) -> Accepted:
+    def retire(self, project: str, model_id: str, *, reason: str, **more: Unpack[Force]) -> ModelOrdered:
         """Take a model out of service."""
-        return self._command(project, model_id, "retire", reason, force)
+        return self._command(project, model_id, "retire", reason, more)
 
-    def reject(self, project: str, model_id: str, *, reason: str, force: bool = False) -> Accepted:
+    def reject(self, project: str, model_id: str, *, reason: str, **more: Unpack[Force]) -> ModelOrdered:
         """Refuse a model that is not in production."""
-        return self._command(project, model_id, "reject", reason, force)
+        return self._command(project, model_id, "reject", reason, more)
 
-    def stop(self, project: str, to: str = "champion", *, reason: str) -> Accepted:
+    def stop(self, project: str, to: str = "champion", *, reason: str, **more: Unpack[Named]) -> ModelOrdered:
         """Send all traffic to ``champion`` or ``base`` at once."""
-        return self._command(project, to, "stop", reason)
+        return self._command(project, to, "stop", reason, more)
 
     def _command(
-        self, project: str, model_id: str, action: str, reason: str, force: bool = False
-    ) -> Accepted:
-        order = ModelOrder(reason=reason, force=force).model_dump(exclude_defaults=True)
-        return self._order(project, "models", model_id, action, json=order)
+        self, project: str, model_id: str, action: str, reason: str, more: Mapping[str, Any]
+    ) -> ModelOrdered:
+        return self._order(ModelOrdered, project, "models", model_id, action, reason=reason, **more)
 
 
 class Rollouts(Resource):

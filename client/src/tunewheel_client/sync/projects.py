@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from collections.abc import Mapping
+from typing import Any, Unpack
 
+from tunewheel_contracts.api.commands import Accepted
+from tunewheel_contracts.api.declarations import Declaration
 from tunewheel_contracts.api.paging import Page
 from tunewheel_contracts.api.projects import ProjectDetail, ProjectSummary
 
@@ -21,3 +24,26 @@ class Projects(Resource):
     def show(self, project: str) -> ProjectDetail:
         """Return a project's spec, its place on the wheel, and what to do next."""
         return self._read(ProjectDetail, project)
+
+    def check(self, project: str, spec: str | Mapping[str, Any]) -> Declaration:
+        """Return what the wheel would say of a spec, and declare nothing. Raises as ``declare``."""
+        return self._declared(project, spec, check=True)
+
+    def declare(self, project: str, spec: str | Mapping[str, Any]) -> Declaration:
+        """Put a spec in force. ``spec``: the text of a ``project.yaml``, or its content.
+
+        Raises:
+            Refused: the spec is wrong; ``faults`` names every field and its fault.
+        """
+        return self._declared(project, spec, check=None)
+
+    def remove(self, project: str) -> Accepted:
+        """Take a project's spec back: nothing is built, trained or served for the project any more."""
+        return self._send(Accepted, "DELETE", project)
+
+    def _declared(self, project: str, spec: str | Mapping[str, Any], *, check: bool | None) -> Declaration:
+        if isinstance(spec, str):
+            body: dict[str, Any] = {"content": spec, "headers": {"Content-Type": "application/yaml"}}
+        else:
+            body = {"json": spec}
+        return self._send(Declaration, "PUT", project, query={"check": check}, **body)

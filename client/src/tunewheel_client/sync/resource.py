@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any, TypedDict, TypeVar
 
 from pydantic import BaseModel
-from tunewheel_contracts.api.commands import Accepted
 
 from tunewheel_client.sync.transport import Transport
 
@@ -30,7 +29,9 @@ class Resource:
     not permit it. Refused: a value is wrong. Away: the wheel does not answer.
 
     Wherever a method takes an id, a unique beginning of at least six characters or ``latest`` will do. Lists
-    are pages, newest first; ``Paging`` says which part is meant.
+    are pages, newest first; ``Paging`` says which part is meant. Commands answer before services obey them;
+    ``client.commands.wait`` waits for that. The same command of the same caller with the same ``request`` is
+    one command, however often it is sent.
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -42,5 +43,9 @@ class Resource:
     def _send(self, model: type[M], method: str, *steps: str, **options: Any) -> M:
         return self._transport.request(model, method, "projects", *steps, **options)
 
-    def _order(self, *steps: str, json: object = None) -> Accepted:
-        return self._send(Accepted, "POST", *steps, json=json or {})
+    def _order(self, model: type[M], *steps: str, **order: Any) -> M:
+        """Send a command. Fields that are None are left out. Its ``request`` names it; without one it gets a
+        new name, under which it may be sent again."""
+        body = {name: value for name, value in order.items() if value is not None}
+        named = {"Idempotency-Key": body["request"]} if "request" in body else None
+        return self._send(model, "POST", *steps, json=body, headers=named)
