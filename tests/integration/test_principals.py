@@ -19,6 +19,7 @@ from tunewheel_eval.settings import Settings as EvalSettings
 from tunewheel_registry.main import make_app as make_registry
 from tunewheel_registry.settings import Settings as RegistrySettings
 from tunewheel_runtime.service import Service
+from tunewheel_testing.command_keys import CommandKeys
 from tunewheel_testing.specs import declared
 from tunewheel_train.main import make_app as make_train
 from tunewheel_train.runs.controls import Controls
@@ -35,10 +36,14 @@ class House:
 
     def __init__(self, kafka: str, folder: Path) -> None:
         self._keys = folder / "keys.yaml"
-        self.settings: dict[str, Any] = {
+        self._settings: dict[str, Any] = {
             "bootstrap_servers": kafka, "store_url": (folder / "store").as_uri(),
             "cache_dir": folder / "cache", "identity": "required", "api_keys_file": self._keys,
         }  # fmt: skip
+        self.signing = CommandKeys(folder)
+
+    def settings(self, service: str) -> dict[str, Any]:
+        return self._settings | self.signing.settings(service)
 
     def allow(self, **roles: str) -> None:
         keys = {
@@ -75,7 +80,7 @@ async def test_a_model_is_promoted_on_the_review_of_a_reviewer_alone(
         return event.project == project
 
     async with Bus(kafka) as bus:
-        async with running(make_registry(RegistrySettings(**house.settings))):
+        async with running(make_registry(RegistrySettings(**house.settings("registry")))):
             await bus.publish(declared(project), reviewed(project, 1, "eve"), reviewed(project, 2, "ada"))
             steps = await bus.collect(topics.MODEL_PROMOTED, 2, where=ours)
             assert {step.data.model_id for step in steps} == {adapter_of(project, 2).model_id}
@@ -83,7 +88,7 @@ async def test_a_model_is_promoted_on_the_review_of_a_reviewer_alone(
             assert letter.field == "principal"
             assert letter.reason.startswith(f"eve lacks the role reviewer in project '{project}'")
         house.allow(eve="viewer")  # before the accepted verdict is delivered again
-        async with running(make_registry(RegistrySettings(**house.settings))):
+        async with running(make_registry(RegistrySettings(**house.settings("registry")))):
             await bus.publish(reviewed(project, 2, "ada"), reviewed(project, 3, "ada"))
             letters = await bus.dead_letters("eval.passed", 2, about=project)
             steps = await bus.collect(topics.MODEL_PROMOTED, 2, where=ours)
@@ -101,9 +106,9 @@ async def test_a_review_is_a_dead_letter_once_its_reviewer_lost_the_key(
         principal=Principal(name="ada"),
     )  # fmt: skip
     async with Bus(kafka) as bus:
-        await bus.publish(new_event(review, source="/test"))
+        await bus.publish(house.signing.sign(new_event(review, source="/test")))
         house.allow(eve="viewer")
-        async with running(make_eval(EvalSettings(**house.settings))):
+        async with running(make_eval(EvalSettings(**house.settings("eval")))):
             (letter,) = await bus.dead_letters("review.submitted", 1, about=project)
     assert letter.field == "principal"
     assert "ada lacks the role reviewer" in letter.reason
@@ -119,15 +124,18 @@ async def test_commands_to_runs_count_or_not_as_they_did_when_they_were_read_fir
         obeyed.extend([event.data.run_id] if event.project == project else [])
         apply(controls, event)
 
+    def sent(run: str, by: str | None) -> Envelope[TrainControl]:
+        return house.signing.sign(control(project, run, by))
+
     def train() -> Service:
-        return make_train(TrainSettings(**house.settings))
+        return make_train(TrainSettings(**house.settings("train")))
 
     monkeypatch.setattr(Controls, "apply", told)
     house.allow(olga="operator", eve="viewer")
     async with Bus(kafka) as bus:
         async with running(train()):
-            await bus.publish(control(project, "by-eve", "eve"), control(project, "by-nobody", None))
-            await bus.publish(control(project, "by-olga", "olga"))
+            await bus.publish(sent("by-eve", "eve"), sent("by-nobody", None))
+            await bus.publish(sent("by-olga", "olga"))
             letters = await bus.dead_letters("train.control", 2, about=project)
             await until(lambda: obeyed == ["by-olga"])
         assert {letter.field for letter in letters} == {"principal"}
@@ -135,6 +143,6 @@ async def test_commands_to_runs_count_or_not_as_they_did_when_they_were_read_fir
         house.allow(eve="operator")
         async with running(train()):  # whose replay is complete
             assert obeyed == ["by-olga"]
-            copy = replace(control(project, "by-olga", "olga"), source="/delivered-again")
-            await bus.publish(copy, control(project, "by-eve-since", "eve"))
+            copy = replace(sent("by-olga", "olga"), source="/delivered-again")
+            await bus.publish(copy, sent("by-eve-since", "eve"))
             await until(lambda: obeyed == ["by-olga", "by-olga", "by-eve-since"])
