@@ -171,6 +171,16 @@ SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
         "GET /v1/projects": [Sample("/v1/projects", tells=True)],
         "GET /v1/projects/{project}": [Sample(f"/v1/projects/{PROJECT}", refused=403, tells=True)],
         **_read("runs", "run_id", RUN),
+        **_read("datasets", "dataset_id", None),
+        "GET /v1/projects/{project}/datasets/{dataset_id}/rows": [
+            Sample(f"/v1/projects/{PROJECT}/datasets/none/rows", None, 404, 403)
+        ],
+        "GET /v1/projects/{project}/datasets/{dataset_id}/diff/{other}": [
+            Sample(f"/v1/projects/{PROJECT}/datasets/none/diff/none", None, 404, 403)
+        ],
+        **_read("evaluations", "evaluation_id", None),
+        **_read("models", "model_id", MODEL),
+        "GET /v1/projects/{project}/rollouts": [Sample(f"/v1/projects/{PROJECT}/rollouts", refused=403)],
         **_read("turns", "turn_id", None),
         **_read("alarms", "alarm_id", None),
         f"POST {CONTROL}": [Sample(f"/v1/projects/{PROJECT}/runs/{RUN}/pause", None, 202, 403)],

@@ -92,7 +92,7 @@ def make_web(
     secret = settings.session_secret.get_secret_value() if settings.session_secret else None
     sessions = Sessions(access, secret=secret, seconds=settings.session_seconds)
     links = LoginLinks()
-    add_control(web, state)
+    add_control(web, state, reviewing.store)
     add_routes(web, state, actions)
     add_review_routes(web, state, reviewing)
     add_label_routes(web, state, labelling)

@@ -14,6 +14,7 @@ from tunewheel_contracts.events.data import (
     ErasureCompleted,
     RecordIngested,
 )
+from tunewheel_contracts.events.evaluation import EvalRequested
 from tunewheel_contracts.events.lifecycle import CommandRefused, ModelPinned, ServingDesired, Stage
 from tunewheel_contracts.events.monitoring import DriftResolved
 from tunewheel_contracts.events.production import DriftDetected, InferenceCompleted, RolloutJudged
@@ -57,6 +58,10 @@ class Project:
     resolved: dict[str, DriftResolved] = field(default_factory=dict[str, DriftResolved])
     """By alarm."""
     rollouts: dict[str, Envelope[RolloutJudged]] = field(default_factory=dict[str, Envelope[RolloutJudged]])
+    """By the id of the event."""
+    evaluations_asked: dict[str, Envelope[EvalRequested]] = field(
+        default_factory=dict[str, Envelope[EvalRequested]]
+    )
     """By the id of the event."""
     erasures: dict[str, ErasureCompleted] = field(default_factory=dict[str, ErasureCompleted])
     """The proofs of erasures, by the id of the event."""
@@ -132,6 +137,8 @@ class Project:
                 self.datasets[data.dataset_id] = min(first, envelope, key=lambda one: (one.time, one.id))
             case DatasetRejected() as data:
                 self.rejections.append(data)
+            case EvalRequested():
+                self.evaluations_asked[envelope.id] = envelope
             case ErasureCompleted() as data:
                 self.erasures[envelope.id] = data
             case data if isinstance(data, RUN_EVENTS):

@@ -188,5 +188,10 @@ class Run:
         return [[step, loss] for step, loss in sorted(self.losses.values())]
 
 
+def verdict_of(verdict: Verdict) -> str:
+    """Return a verdict's outcome: ``passed``, ``failed``, ``undecided`` or ``review``."""
+    return verdict.type.removeprefix("eval.").removesuffix(".requested")
+
+
 def _earliest(before: E | None, event: E) -> E:
     return event if before is None else min(before, event, key=lambda one: (one.time, one.id))

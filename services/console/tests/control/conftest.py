@@ -19,9 +19,9 @@ Ask = Callable[..., Any]
 
 
 @pytest.fixture
-def api(state: Any) -> FastAPI:
+def api(state: Any, store: Any) -> FastAPI:
     web = make_api()
-    add_control(web, state)
+    add_control(web, state, store)
     guard(web.routes, Access(HttpSettings(identity="open"), warn=print))
     return web
 

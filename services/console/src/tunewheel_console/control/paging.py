@@ -3,7 +3,7 @@ before it ended, whatever came meanwhile."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
@@ -61,17 +61,18 @@ def page_of(
     return Page[A](items=tuple(map(answer, shown)), next=following, total=len(found))
 
 
-def page_by_number(items: Sequence[A], asked: Paging) -> Page[A]:
-    """Return a page of a list that never changes, in its own order. The cursor is the number of items
-    before."""
-    begin = 0
-    if asked.after is not None:
-        if not asked.after.isdecimal():
-            raise _no_cursor()
-        begin = int(asked.after)
-    end = begin + asked.limit
-    following = str(end) if end < len(items) else None
-    return Page[A](items=tuple(items[begin:end]), next=following, total=len(items))
+def page_by_number(total: int, asked: Paging) -> tuple[range, str | None]:
+    """Return the numbers of a page's items, from 0, and the next cursor, for a list that never changes. The
+    cursor is the number of items before.
+
+    Raises:
+        Refused: the cursor is none.
+    """
+    if asked.after is not None and not asked.after.isdecimal():
+        raise _no_cursor()
+    begin = min(int(asked.after or 0), total)
+    end = min(begin + asked.limit, total)
+    return range(begin, end), str(end) if end < total else None
 
 
 def _text(place: Place) -> str:

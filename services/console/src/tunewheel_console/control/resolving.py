@@ -17,8 +17,11 @@ MOST_NAMED = 5
 """How many of several matching ids a refusal names."""
 
 
-def resolve(asked: str, newest_first: Iterable[str], *, field: str, project: str) -> str:
-    """Return the id that ``asked`` names. ``field`` is the path's name of it, such as ``run_id``.
+def resolve(
+    asked: str, newest_first: Iterable[str], *, field: str, project: str, noun: str | None = None
+) -> str:
+    """Return the id that ``asked`` names. ``field`` is the path's name of it, such as ``run_id``; ``noun``
+    is what it names, if that does not follow from ``field``.
 
     Raises:
         Refused: 404 where no id matches, 409 where several do.
@@ -28,7 +31,7 @@ def resolve(asked: str, newest_first: Iterable[str], *, field: str, project: str
         return asked
     if asked == LATEST and ids:
         return ids[0]
-    noun = field.removesuffix("_id")
+    noun = noun or field.removesuffix("_id")
     where = f"see GET /v1/projects/{project}/{noun}s"
     matching = [one for one in ids if one.startswith(asked)]
     if len(asked) < SHORTEST and matching:

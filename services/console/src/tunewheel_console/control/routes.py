@@ -6,9 +6,13 @@ from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from tunewheel_runtime.identity.guard import guard_descriptions
+from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_console.control.alarms import add_alarms
+from tunewheel_console.control.datasets import add_datasets
 from tunewheel_console.control.errors import REFUSALS, answer_errors
+from tunewheel_console.control.evaluations import add_evaluations
+from tunewheel_console.control.models import add_models
 from tunewheel_console.control.projects import add_projects
 from tunewheel_console.control.runs import add_runs
 from tunewheel_console.control.turns import add_turns
@@ -33,10 +37,13 @@ def make_api() -> FastAPI:
     return web
 
 
-def add_control(web: FastAPI, state: ConsoleState) -> None:
-    """Add the routes that read ``state``."""
+def add_control(web: FastAPI, state: ConsoleState, store: ObjectStore) -> None:
+    """Add the routes that read ``state``, and the files that its events name."""
     add_projects(web, state)
+    add_datasets(web, state, store)
     add_runs(web, state)
+    add_evaluations(web, state, store)
+    add_models(web, state)
     add_turns(web, state)
     add_alarms(web, state)
 

@@ -23,7 +23,7 @@ from tunewheel_runtime.identity.roles import Role
 from tunewheel_console.control.paging import Paged, page_of
 from tunewheel_console.control.resolving import project_of, run_of
 from tunewheel_console.project import Project
-from tunewheel_console.run import Run, Verdict
+from tunewheel_console.run import Run, verdict_of
 from tunewheel_console.state import ConsoleState
 
 RunState = Literal["waiting", "training", "paused", "completed", "failed", "cancelled", "superseded"]
@@ -64,11 +64,6 @@ def stages_of(project: Project) -> dict[str | None, str]:
 
 def run_summary(project: Project, run: Run, stages: Mapping[str | None, str]) -> RunSummary:
     return RunSummary(**_fields(project, run, stages))
-
-
-def verdict_of(verdict: Verdict | None) -> str | None:
-    """Return a verdict's outcome: ``passed``, ``failed``, ``undecided`` or ``review``."""
-    return None if verdict is None else verdict.type.removeprefix("eval.").removesuffix(".requested")
 
 
 def _detail(project: Project, run: Run) -> RunDetail:
@@ -121,7 +116,7 @@ def _fields(project: Project, run: Run, stages: Mapping[str | None, str]) -> dic
         "step": run.step,
         "total_steps": run.total_steps,
         "loss": run.latest.loss if run.latest else run.completed.data.final_loss if run.completed else None,
-        "verdict": verdict_of(run.verdict),
+        "verdict": verdict_of(run.verdict) if run.verdict is not None else None,
         "why": _why(run),
         "model_id": _model_id(run),
         "base": base.name if base else None,

@@ -1,0 +1,132 @@
+"""Reads dataset versions from the object store, without the texts of erased records."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from tunewheel_contracts.event import decode_data
+from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.dataset import DatasetManifest
+from tunewheel_contracts.formats.erasure import ErasureFinding
+from tunewheel_runtime.store import ArtifactMissing, ObjectStore
+
+from tunewheel_console.project import Project
+from tunewheel_console.refusals import Refused
+
+if TYPE_CHECKING:
+    import polars as pl
+
+KEPT_SECONDS = 30.0
+"""How long the rows that were read last stay in memory, for the pages that follow."""
+SPLITS = ("train", "holdout", "preferences", "negatives")
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A dataset version."""
+
+    manifest: DatasetManifest
+    erased: frozenset[str]
+    """The ids of records that were erased after it was built."""
+    rows_deleted: bool
+    """Whether an erasure deleted its rows."""
+
+
+class DatasetFiles:
+    """The versions in a store. Their files never change, but an erasure may delete them."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._last: tuple[str, pl.DataFrame] | None = None
+        """The hash of the file that was read last, and its rows."""
+
+    async def open(self, project: Project, dataset_id: str) -> Version:
+        """Return the version, of which the project's events tell.
+
+        Raises:
+            Refused: 410, the manifest is gone.
+            TransientError: the store is away.
+        """
+        ref = project.datasets[dataset_id].data.manifest
+        try:
+            manifest = decode_data(DatasetManifest, await self._store.get(ref))
+        except ArtifactMissing as error:
+            raise Refused(HTTPStatus.GONE, "dataset_id", f"{dataset_id} is gone from the store") from error
+        of_version = [one for one in project.erasures.values() if dataset_id in one.dataset_ids]
+        deleted = any(dataset_id in one.deleted_dataset_ids for one in of_version)
+        erased = frozenset[str]() if deleted else await self._erased(one.finding for one in of_version)
+        return Version(manifest, erased, deleted)
+
+    async def _erased(self, findings: Iterable[ArtifactRef | None]) -> frozenset[str]:
+        """Return the ids of the erased records.
+
+        Raises:
+            Refused: 410, an erasure does not say which records it was about. No row can be shown then.
+        """
+        found: set[str] = set()
+        for ref in findings:
+            data = await self._store.read(ref.path) if ref is not None else None
+            finding = decode_data(ErasureFinding, data) if data is not None else None
+            if finding is None or (finding.records and not finding.record_ids):
+                reason = "was touched by an erasure that does not name the records, so no row is shown"
+                raise Refused(HTTPStatus.GONE, "dataset_id", reason)
+            found |= {*finding.record_ids}
+        return frozenset(found)
+
+    async def frame(self, version: Version, split: str) -> pl.DataFrame:
+        """Return the rows of a split.
+
+        Raises:
+            Refused: 410, an erasure deleted the rows; 404, the version has no such split.
+            TransientError: the store is away.
+        """
+        ref: ArtifactRef | None = getattr(version.manifest, split)
+        if ref is None:
+            raise Refused(HTTPStatus.NOT_FOUND, "split", f"{version.manifest.dataset_id} has no {split}")
+        if version.rows_deleted:
+            raise _deleted(version)
+        if self._last is not None and self._last[0] == ref.sha256:
+            return self._last[1]
+        import polars as pl
+
+        try:
+            data = await self._store.get(ref)
+        except ArtifactMissing as error:
+            raise _deleted(version) from error
+        frame = await asyncio.to_thread(pl.read_parquet, BytesIO(data))
+        self._last = ref.sha256, frame
+        asyncio.get_running_loop().call_later(KEPT_SECONDS, self._drop, ref.sha256)
+        return frame
+
+    def _drop(self, sha256: str) -> None:
+        if self._last is not None and self._last[0] == sha256:
+            self._last = None
+
+    async def labels(self, version: Version) -> dict[str, tuple[int, int]]:
+        """Return the number of rows by label, in ``train`` and in ``holdout``. Raises as ``frame``."""
+        counted = [
+            Counter((await self.frame(version, split))["label"].drop_nulls().to_list())
+            for split in ("train", "holdout")
+        ]
+        train, holdout = counted
+        return {label: (train[label], holdout[label]) for label in sorted(train | holdout)}
+
+    async def customers(self, version: Version) -> tuple[int, ...]:
+        """Return the number of held-out rows of each customer. Raises as ``frame``."""
+        return tuple(Counter((await self.frame(version, "holdout"))["group"].to_list()).values())
+
+
+def records_of(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the ids of the records behind a row of any split."""
+    return tuple(row.get("record_ids") or ([row["record_id"]] if row.get("record_id") else []))
+
+
+def _deleted(version: Version) -> Refused:
+    reason = f"the rows of {version.manifest.dataset_id} were deleted by an erasure"
+    return Refused(HTTPStatus.GONE, "dataset_id", reason)

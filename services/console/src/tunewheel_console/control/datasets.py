@@ -1,0 +1,145 @@
+"""``GET /v1/projects/{project}/datasets``: versions, their rows, and how two of them differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, Query
+from tunewheel_contracts.api.datasets import (
+    DatasetDetail,
+    DatasetDifference,
+    DatasetSummary,
+    LabelCounts,
+    Power,
+    Row,
+)
+from tunewheel_contracts.api.paging import Page
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.data import BuildReason, DatasetVersioned
+from tunewheel_runtime.identity.guard import needs
+from tunewheel_runtime.identity.roles import Role
+from tunewheel_runtime.store import ObjectStore
+
+from tunewheel_console.control.dataset_changes import compare
+from tunewheel_console.control.dataset_files import DatasetFiles, Version, records_of
+from tunewheel_console.control.evaluations import last_scorecard
+from tunewheel_console.control.paging import Paged, page_by_number, page_of
+from tunewheel_console.control.power import find_power
+from tunewheel_console.control.resolving import project_of, resolve
+from tunewheel_console.project import Project
+from tunewheel_console.state import ConsoleState
+
+DATASETS = "/v1/projects/{project}/datasets"
+Split = Literal["train", "holdout", "preferences", "negatives"]
+Made = Envelope[DatasetVersioned]
+
+
+def add_datasets(web: FastAPI, state: ConsoleState, store: ObjectStore) -> None:
+    """Add the routes of dataset versions."""
+    files = DatasetFiles(store)
+
+    @web.get(DATASETS)
+    @needs(Role.VIEWER)
+    async def list_datasets(
+        project: str, asked: Paged, reason: BuildReason | None = None
+    ) -> Page[DatasetSummary]:
+        """The dataset versions, newest first."""
+        view = project_of(state, project)
+        runs = _runs_by_dataset(view)
+        found = [one for one in view.datasets.values() if reason in (None, one.data.reason)]
+        return page_of(found, asked, place=_place, answer=lambda one: DatasetSummary(**_fields(one, runs)))
+
+    @web.get(DATASETS + "/{dataset_id}")
+    @needs(Role.VIEWER)
+    async def show_dataset(
+        project: str,
+        dataset_id: str,
+        power: Annotated[
+            bool, Query(description="Simulate what the criteria can show on its held-out rows: seconds.")
+        ] = False,
+    ) -> DatasetDetail:
+        """A version with its manifest, and what became of every record on the way to it."""
+        view = project_of(state, project)
+        made = dataset_of(view, dataset_id)
+        version = await files.open(view, made.data.dataset_id)
+        gone = version.rows_deleted
+        labels = {} if gone else await files.labels(version)
+        return DatasetDetail(
+            **_fields(made, _runs_by_dataset(view)),
+            funnel=made.data.funnel,
+            missing_records=made.data.missing_records,
+            manifest=version.manifest,
+            labels={name: LabelCounts(train=one, holdout=other) for name, (one, other) in labels.items()},
+            rows_deleted=gone,
+            power=await _power(view, version) if power else None,
+        )
+
+    @web.get(DATASETS + "/{dataset_id}/rows")
+    @needs(Role.VIEWER)
+    async def list_rows(project: str, dataset_id: str, asked: Paged, split: Split = "train") -> Page[Row]:
+        """The rows of a split, in the order of its file. Rows of erased records have no texts."""
+        view = project_of(state, project)
+        version = await files.open(view, dataset_of(view, dataset_id).data.dataset_id)
+        frame = await files.frame(version, split)
+        part, following = page_by_number(frame.height, asked)
+        rows = frame.slice(part.start, len(part)).iter_rows(named=True)
+        shown = tuple(_row(row, version.erased) for row in rows)
+        return Page[Row](items=shown, next=following, total=frame.height)
+
+    @web.get(DATASETS + "/{dataset_id}/diff/{other}")
+    @needs(Role.VIEWER)
+    async def compare_datasets(project: str, dataset_id: str, other: str) -> DatasetDifference:
+        """What changed from ``dataset_id`` to ``other``."""
+        view = project_of(state, project)
+        one, another = [
+            await files.open(view, dataset_of(view, name, field=field).data.dataset_id)
+            for field, name in (("dataset_id", dataset_id), ("other", other))
+        ]
+        return await compare(files, one, another)
+
+    async def _power(view: Project, version: Version) -> Power:
+        sizes = None if version.rows_deleted else await files.customers(version)
+        return await find_power(version.manifest.spec, sizes, card=await last_scorecard(view, store))
+
+
+def dataset_of(project: Project, asked: str, *, field: str = "dataset_id") -> Made:
+    """Return the version. Raises ``Refused`` as ``resolve``."""
+    newest = sorted(project.datasets.values(), key=_place, reverse=True)
+    names = [one.data.dataset_id for one in newest]
+    return project.datasets[resolve(asked, names, field=field, project=project.name, noun="dataset")]
+
+
+def _runs_by_dataset(project: Project) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for run in project.runs.values():
+        found[run.dataset_id] = (*found.get(run.dataset_id, ()), run.run_id)
+    return found
+
+
+def _fields(made: Made, runs: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+    data = made.data
+    same = ("dataset_id", "project", "counts", "base_model", "preliminary", "previous", "index_id")
+    return {
+        **{name: getattr(data, name) for name in same},
+        "created_at": made.time,
+        "reason": data.reason.value,
+        "runs": runs.get(data.dataset_id, ()),
+    }
+
+
+def _row(row: Mapping[str, Any], erased: frozenset[str]) -> Row:
+    records = records_of(row)
+    name = next(row[key] for key in ("example_id", "pair_id", "negative_id") if key in row)
+    if not erased.isdisjoint(records):
+        return Row(row_id=name, trust=row["trust"], record_ids=records, erased=True)
+    same = ("chosen", "rejected", "label", "group", "trust", "format", "source", "language")
+    messages = row["messages"] if "messages" in row else row["prompt"]
+    return Row(
+        row_id=name, messages=messages, record_ids=records, **{key: row[key] for key in same if key in row}
+    )
+
+
+def _place(made: Made) -> tuple[datetime, str]:
+    return made.time, made.data.dataset_id
