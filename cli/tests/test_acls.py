@@ -61,13 +61,15 @@ def test_a_service_reads_what_it_consumes_and_writes_what_it_produces(rights: di
 
 def test_a_group_is_its_services_alone_and_no_right_is_for_all_of_a_kind(rights: dict[str, Rights]) -> None:
     for name in SERVICES:
-        groups = {resource for kind, resource in rights[name] if kind == "group"}
+        groups = {of for (kind, of), may in rights[name].items() if kind == "group" and may != ("Describe",)}
         assert all(group.startswith(f"{name}.") for group in groups)
         assert (f"{name}.active" in groups) == (name in ("registry", "index"))
         transactions = {acl for acl in rights[name].items() if acl[0][0] == "transactionalId"}
         assert transactions == {
             (("transactionalId", group), ("Write",)) for group in groups if group == f"{name}.active"
         }
+    described = {of for (kind, of), may in rights["console"].items() if kind == "group"}
+    assert described == {group for spec in TOPICS for name in SERVICES for group in spec.groups_of(name)}
     assert all(resource != "*" for found in rights.values() for _, resource in found)
 
 

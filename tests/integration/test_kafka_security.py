@@ -124,6 +124,8 @@ async def test_every_service_does_its_work_with_its_rights_and_uses_all_of_them(
     }
     unused = granted - secured.audited("Allowed")
     produced = {(name, "Write", "topic", spec.name) for name in SERVICES for spec in produced_by(name)}
+    # Nobody asks the console here how far the services' groups are.
+    produced |= {right for right in granted if right[:3] == ("console", "Describe", "group")}
     assert len(granted) > 200
     assert unused - produced == set(), "rights that nobody needs"
     assert unused != produced

@@ -102,6 +102,7 @@ def _of(name: str) -> list[Acl]:
         allow("Read", "topic", letters)
     if name in ("cli", "viewer"):
         allow("Read", "topic", (*(spec.name for spec in TOPICS), *letters))
+    if name in ("cli", "viewer", "console"):
         groups = (spec.groups_of(service) for spec in TOPICS for service in SERVICES)
         allow("Describe", "group", (group for found in groups for group in found))
     if name == "topics":
