@@ -1,9 +1,10 @@
-"""Makes requests of ingest from items to publish, and reads its receipts. Pure."""
+"""Makes requests of ingest from items to publish, and reads its receipts."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
@@ -41,6 +42,11 @@ def receipt_of(body: bytes) -> _Receipt | None:
         return _Receipt.model_validate_json(body)
     except ValidationError:
         return None
+
+
+def bytes_of(content: Path | bytes) -> bytes:
+    """Return the bytes of a file. Raises OSError."""
+    return content if isinstance(content, bytes) else content.read_bytes()
 
 
 def batches(

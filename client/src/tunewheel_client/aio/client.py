@@ -10,6 +10,9 @@ from tunewheel_client.aio.transport import Transport
 from tunewheel_client.target import resolve
 
 if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
     import httpx
     from tunewheel_contracts.api.identity import Me
     from tunewheel_contracts.api.paging import Page
@@ -161,6 +164,33 @@ class AsyncClient:
         from tunewheel_client.aio import publishing
 
         return await publishing.publish(self._transport, project, items, kind)
+
+    async def publish_file(
+        self,
+        project: str,
+        content: Path | bytes,
+        document_id: str,
+        *,
+        title: str | None = None,
+        media_type: str | None = None,
+        published_at: datetime | None = None,
+        attributes: Mapping[str, str] | None = None,
+    ) -> Receipt:
+        """Publish one document as a file, such as a PDF, which ingest reads.
+
+        Args:
+            content: the file, or its bytes.
+            media_type: its format. Default: the ending of ``document_id`` tells.
+
+        Raises:
+            Refused: ingest cannot read such a file, or it is too large.
+        """
+        from tunewheel_client.aio import publishing
+
+        told = {"title": title, "media_type": media_type, "published_at": published_at}
+        return await publishing.publish_file(
+            self._transport, project, content, told | {"document_id": document_id}, attributes
+        )
 
     async def each(
         self, list_page: Callable[..., Awaitable[Page[T]]], *arguments: Any, **filters: Any

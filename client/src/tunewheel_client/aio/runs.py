@@ -17,10 +17,17 @@ class Runs(Resource):
     """The training runs of a project."""
 
     async def list(
-        self, project: str, *, state: str | None = None, **paging: Unpack[Paging]
+        self,
+        project: str,
+        *,
+        state: str | None = None,
+        dataset_id: str | None = None,
+        **paging: Unpack[Paging],
     ) -> Page[RunSummary]:
-        """Return a page of runs, newest first; of those in ``state`` where one is named."""
-        return await self._read(Page[RunSummary], project, "runs", state=state, **paging)
+        """Return a page of runs, newest first; of those in ``state``, and of one version, where named."""
+        return await self._read(
+            Page[RunSummary], project, "runs", state=state, dataset_id=dataset_id, **paging
+        )
 
     async def show(self, project: str, run_id: str) -> RunDetail:
         """Return a run's progress, its losses, its failure and its verdict."""
@@ -70,9 +77,19 @@ class Runs(Resource):
 class Evaluations(Resource):
     """The evaluations of a project's runs."""
 
-    async def list(self, project: str, **paging: Unpack[Paging]) -> Page[EvaluationSummary]:
-        """Return a page of evaluations, newest first."""
-        return await self._read(Page[EvaluationSummary], project, "evaluations", **paging)
+    async def list(
+        self,
+        project: str,
+        *,
+        outcome: str | None = None,
+        run_id: str | None = None,
+        **paging: Unpack[Paging],
+    ) -> Page[EvaluationSummary]:
+        """Return a page of evaluations, newest first; of those with ``outcome``, and of one run, where
+        named."""
+        return await self._read(
+            Page[EvaluationSummary], project, "evaluations", outcome=outcome, run_id=run_id, **paging
+        )
 
     async def show(self, project: str, evaluation_id: str) -> EvaluationDetail:
         """Return an evaluation with its scorecard."""

@@ -11,6 +11,9 @@ from tunewheel_client.sync.transport import Transport
 from tunewheel_client.target import resolve
 
 if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
     import httpx
     from tunewheel_contracts.api.identity import Me
     from tunewheel_contracts.api.paging import Page
@@ -160,6 +163,33 @@ class Client:
         from tunewheel_client.sync import publishing
 
         return publishing.publish(self._transport, project, items, kind)
+
+    def publish_file(
+        self,
+        project: str,
+        content: Path | bytes,
+        document_id: str,
+        *,
+        title: str | None = None,
+        media_type: str | None = None,
+        published_at: datetime | None = None,
+        attributes: Mapping[str, str] | None = None,
+    ) -> Receipt:
+        """Publish one document as a file, such as a PDF, which ingest reads.
+
+        Args:
+            content: the file, or its bytes.
+            media_type: its format. Default: the ending of ``document_id`` tells.
+
+        Raises:
+            Refused: ingest cannot read such a file, or it is too large.
+        """
+        from tunewheel_client.sync import publishing
+
+        told = {"title": title, "media_type": media_type, "published_at": published_at}
+        return publishing.publish_file(
+            self._transport, project, content, told | {"document_id": document_id}, attributes
+        )
 
     def each(self, list_page: Callable[..., Page[T]], *arguments: Any, **filters: Any) -> Iterator[T]:
         """Yield the items of all pages: ``client.each(client.runs.list, "desk", state="failed")``."""

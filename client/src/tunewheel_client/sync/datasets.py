@@ -17,13 +17,17 @@ Split = Literal["train", "holdout", "preferences", "negatives"]
 class Datasets(Resource):
     """The dataset versions of a project."""
 
-    def list(self, project: str, **paging: Unpack[Paging]) -> Page[DatasetSummary]:
-        """Return a page of versions, newest first."""
-        return self._read(Page[DatasetSummary], project, "datasets", **paging)
+    def list(
+        self, project: str, *, reason: str | None = None, **paging: Unpack[Paging]
+    ) -> Page[DatasetSummary]:
+        """Return a page of versions, newest first; of those that were built for ``reason`` where one is
+        named."""
+        return self._read(Page[DatasetSummary], project, "datasets", reason=reason, **paging)
 
-    def show(self, project: str, dataset_id: str) -> DatasetDetail:
-        """Return a version's counts, its funnel, and what its criteria can show."""
-        return self._read(DatasetDetail, project, "datasets", dataset_id)
+    def show(self, project: str, dataset_id: str, *, power: bool = False) -> DatasetDetail:
+        """Return a version's counts and its funnel. ``power``: also simulate what its criteria can show, which
+        takes seconds."""
+        return self._read(DatasetDetail, project, "datasets", dataset_id, power=power or None)
 
     def rows(
         self, project: str, dataset_id: str, *, split: Split = "train", **paging: Unpack[Paging]

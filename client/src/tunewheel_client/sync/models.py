@@ -31,9 +31,9 @@ class Force(Named, total=False):
 class Models(Resource):
     """The registered models of a project. ``champion`` and ``challenger`` name a model too."""
 
-    def list(self, project: str, *, state: str | None = None, **paging: Unpack[Paging]) -> Page[ModelSummary]:
-        """Return a page of models, newest first; of those in the stage ``state`` where one is named."""
-        return self._read(Page[ModelSummary], project, "models", state=state, **paging)
+    def list(self, project: str, *, stage: str | None = None, **paging: Unpack[Paging]) -> Page[ModelSummary]:
+        """Return a page of models, newest first; of those in ``stage`` where one is named."""
+        return self._read(Page[ModelSummary], project, "models", stage=stage, **paging)
 
     def show(self, project: str, model_id: str) -> ModelDetail:
         """Return a model's stages and figures."""
@@ -76,6 +76,14 @@ class Models(Resource):
 class Rollouts(Resource):
     """The verdicts on shadow and canary stages of a project's models."""
 
-    def list(self, project: str, **paging: Unpack[Paging]) -> Page[Rollout]:
-        """Return a page of verdicts, newest first."""
-        return self._read(Page[Rollout], project, "rollouts", **paging)
+    def list(
+        self,
+        project: str,
+        *,
+        verdict: str | None = None,
+        model_id: str | None = None,
+        **paging: Unpack[Paging],
+    ) -> Page[Rollout]:
+        """Return a page of verdicts, newest first; of those that are ``verdict``, and on one model, where
+        named."""
+        return self._read(Page[Rollout], project, "rollouts", verdict=verdict, model_id=model_id, **paging)

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
-from tunewheel_client.batches import Item, Kind, batches, receipt_of
+from tunewheel_client.batches import Item, Kind, batches, bytes_of, receipt_of
 from tunewheel_client.sync.transport import INGEST, Transport, refusal_of
 from tunewheel_client.values import Receipt, RefusedItem
 
@@ -30,3 +33,22 @@ def publish(transport: Transport, project: str, items: Iterable[Item], kind: Kin
         receipt.event_ids += told.event_ids
         receipt.refused += [RefusedItem(batch[it.line - 1][0], it.field, it.reason) for it in told.refused]
     return receipt
+
+
+def publish_file(
+    transport: Transport,
+    project: str,
+    content: Path | bytes,
+    told: Mapping[str, Any],
+    attributes: Mapping[str, str] | None,
+) -> Receipt:
+    """See ``Client.publish_file``."""
+    query = {**told, "project": project, "attributes": json.dumps(attributes) if attributes else None}
+    answer = transport.send(
+        "POST", "documents", "files", service=INGEST, query=query, content=bytes_of(content),
+        headers={"Content-Type": "application/octet-stream"}, timeout=PUBLISH_SECONDS,
+    )  # fmt: skip
+    made = receipt_of(answer.content)
+    if made is None:
+        raise refusal_of(answer, INGEST)
+    return Receipt(made.accepted, made.event_ids)

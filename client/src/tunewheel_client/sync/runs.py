@@ -17,9 +17,16 @@ from tunewheel_client.sync.resource import Paging, Resource
 class Runs(Resource):
     """The training runs of a project."""
 
-    def list(self, project: str, *, state: str | None = None, **paging: Unpack[Paging]) -> Page[RunSummary]:
-        """Return a page of runs, newest first; of those in ``state`` where one is named."""
-        return self._read(Page[RunSummary], project, "runs", state=state, **paging)
+    def list(
+        self,
+        project: str,
+        *,
+        state: str | None = None,
+        dataset_id: str | None = None,
+        **paging: Unpack[Paging],
+    ) -> Page[RunSummary]:
+        """Return a page of runs, newest first; of those in ``state``, and of one version, where named."""
+        return self._read(Page[RunSummary], project, "runs", state=state, dataset_id=dataset_id, **paging)
 
     def show(self, project: str, run_id: str) -> RunDetail:
         """Return a run's progress, its losses, its failure and its verdict."""
@@ -69,9 +76,19 @@ class Runs(Resource):
 class Evaluations(Resource):
     """The evaluations of a project's runs."""
 
-    def list(self, project: str, **paging: Unpack[Paging]) -> Page[EvaluationSummary]:
-        """Return a page of evaluations, newest first."""
-        return self._read(Page[EvaluationSummary], project, "evaluations", **paging)
+    def list(
+        self,
+        project: str,
+        *,
+        outcome: str | None = None,
+        run_id: str | None = None,
+        **paging: Unpack[Paging],
+    ) -> Page[EvaluationSummary]:
+        """Return a page of evaluations, newest first; of those with ``outcome``, and of one run, where
+        named."""
+        return self._read(
+            Page[EvaluationSummary], project, "evaluations", outcome=outcome, run_id=run_id, **paging
+        )
 
     def show(self, project: str, evaluation_id: str) -> EvaluationDetail:
         """Return an evaluation with its scorecard."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from tunewheel_client import AsyncClient, Away, Client, NotAllowed, batches
+from tunewheel_client import AsyncClient, Away, Client, NotAllowed, Refused, batches
 from tunewheel_contracts.events.upstream import ExamplePublished
 from tunewheel_runtime.settings import HttpSettings
 from tunewheel_testing.served import served
@@ -68,6 +69,28 @@ async def test_large_items_are_split_over_requests(publisher: AsyncClient, log: 
     long = [{"ticket_id": f"T-{n}", "body": "x" * 900_000} for n in range(6)]
     receipt = await publisher.publish("p", long)
     assert (receipt.accepted, receipt.refused) == (6, [])
+
+
+async def test_a_file_is_published_with_what_is_said_of_it(
+    publisher: AsyncClient, log: Log, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.docx"
+    file.write_bytes(b"PK-like")
+    for content in (file, b"PK-like"):
+        receipt = await publisher.publish_file(
+            "p", content, "sop/a.docx", title="A", attributes={"team": "é"}, published_at=datetime(2026, 1, 1)
+        )
+        assert receipt.accepted == 1
+    first, again = log.events
+    assert first.id == again.id
+    assert (first.data.document_id, first.data.title, first.data.attributes) == (
+        "sop/a.docx",
+        "A",
+        {"team": "é"},
+    )
+    with pytest.raises(Refused) as error:
+        await publisher.publish_file("p", b"?", "a.unknown")
+    assert error.value.param == "media_type"
 
 
 async def test_a_key_without_the_role_is_refused_in_both_ways(guarded: httpx.AsyncClient) -> None:
