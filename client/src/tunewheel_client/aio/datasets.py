@@ -24,8 +24,8 @@ class Datasets(Resource):
         return await self._read(Page[DatasetSummary], project, "datasets", reason=reason, **paging)
 
     async def show(self, project: str, dataset_id: str, *, power: bool = False) -> DatasetDetail:
-        """Return a version's counts and its funnel. ``power``: also simulate what its criteria can show, which
-        takes seconds."""
+        """Return a version's counts and its funnel. ``power``: also simulate what its criteria can show, in
+        some seconds."""
         return await self._read(DatasetDetail, project, "datasets", dataset_id, power=power or None)
 
     async def rows(
