@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
-from tunewheel_cli.client import ask_gateway
-from tunewheel_cli.console import NoLogin, login_link, login_text
-from tunewheel_cli.exits import Exit
-from tunewheel_cli.frame import app
 from tunewheel_cli.publishing.items import FoundFile
 from tunewheel_cli.publishing.upload import Uploader
 from tunewheel_contracts.errors import TransientError
@@ -27,7 +20,6 @@ from tunewheel_local.places import Var
 from tunewheel_local.run_state import RunState, started
 from tunewheel_local.wheel_secrets import make_secrets
 from tunewheel_testing.http import answering
-from typer.testing import CliRunner
 
 USER_KEY = "tw-of-the-user"
 UNKNOWN = {"error": {"message": "this API key is unknown; ask for a new one", "type": "authentication_error"}}
@@ -108,16 +100,12 @@ async def always(status: int, body: object) -> AsyncIterator[tuple[str, list[str
         yield url, sent
 
 
-async def _ask(endpoint: Endpoint) -> object:
-    return await ask_gateway(endpoint, "hi", project="p")
-
-
 async def _upload(endpoint: Endpoint) -> object:
     async with Uploader(endpoint) as uploader:
         return await uploader.send(FoundFile("a.pdf", Path(__file__), "a.pdf", "application/pdf", 1), "p")
 
 
-@pytest.mark.parametrize("call", [_ask, _upload, login_link], ids=["ask", "upload", "login"])
+@pytest.mark.parametrize("call", [_upload], ids=["upload"])
 async def test_a_refusal_names_the_reason_and_the_key(
     var: Var, monkeypatch: pytest.MonkeyPatch, call: Callable[[Endpoint], object]
 ) -> None:
@@ -157,54 +145,6 @@ async def test_the_demo_asks_again_where_the_connection_breaks(var: Var) -> None
                 await gateway.rate("p", "c-1", "up", by="expert")
             with pytest.raises(TransientError, match="the connection to the gateway broke"):
                 await gateway.ask("p", "hi")
-
-
-@pytest.mark.parametrize("command", [("ask", "hi", "-p", "p", "--gateway"), ("login", "--console-url")])
-def test_a_refusal_is_exit_7(var: Var, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]) -> None:
-    monkeypatch.setenv("TUNEWHEEL_VAR", str(var.root))
-
-    async def run() -> object:
-        async with always(401, UNKNOWN) as (url, _):
-            return await asyncio.to_thread(CliRunner().invoke, app, [*command, url, "--json"])
-
-    result = asyncio.run(run())
-    assert result.exit_code == Exit.NOT_ALLOWED == 7  # type: ignore[attr-defined]
-    assert json.loads(result.stdout)["kind"] == "NotAllowed"  # type: ignore[attr-defined]
-
-
-async def test_an_answer_comes_with_the_sources_of_its_passages() -> None:
-    asked: list[dict[str, object]] = []
-    sources = [{"document": "cards.md", "heading": "Delivery", "version": "rec-1"}]
-
-    async def answer(request: web.Request) -> web.Response:
-        asked.append(await request.json())
-        body = {"id": "c-1", "model": "m", "choices": [{"message": {"content": "9 days"}}]}
-        return web.json_response(body, headers={"X-Tunewheel-Sources": json.dumps(sources)})
-
-    server = web.Application()
-    server.router.add_post("/v1/chat/completions", answer)
-    async with TestServer(server) as gateway:
-        url = str(gateway.make_url("")).rstrip("/")
-        found = await ask_gateway(Endpoint("gateway", url), "when?", project="p", retrieval="on")
-    assert (found.text, list(found.sources)) == ("9 days", sources)
-    assert asked[0]["retrieval"] == "on"
-
-
-async def test_a_login_link_is_the_consoles() -> None:
-    async with always(201, {"path": "/login?t=x", "expires_at": "2030-01-01T00:00:00Z"}) as (url, _):
-        console = Endpoint("console", url)
-        assert (await login_link(console)).url == f"{url}/login?t=x"
-        told = await login_text(console)
-        assert re.fullmatch(re.escape(f"{url}/login?t=x (for one login, until ") + r"\d\d:\d\d:\d\d\)", told)
-
-
-async def test_what_is_no_link_is_told() -> None:
-    async with always(409, {"detail": "identity is open"}) as (url, _):
-        with pytest.raises(NoLogin, match="console: made no login link: identity is open"):
-            await login_link(Endpoint("console", url))
-    async with always(200, {"nothing": "here"}) as (url, _):
-        assert (await login_text(Endpoint("console", url))).startswith("no link: console: made no login link")
-    assert "nothing answers at" in await login_text(Endpoint("console", url))
 
 
 def test_a_key_may_lie_in_a_file_of_its_name(

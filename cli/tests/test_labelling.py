@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 from tunewheel_cli.exits import Exit
 
-from .test_reviewing import no_wheel
 from .test_reviewing import run as review
 
-__all__ = ["no_wheel"]
+pytestmark = pytest.mark.usefixtures("home")
 
 PROGRESS: dict[str, Any] = {
     "request_id": "alarm-1",
+    "alarm_id": "alarm-1",
+    "dataset_id": "ds-1",
+    "requested_at": "2026-03-02T08:00:00Z",
+    "number": 3,
     "state": "waiting",
     "outcome": None,
     "keywords": ["solar", "roof\x1b[2J"],
@@ -45,12 +48,12 @@ run = partial(review, group="label")
 
 def test_what_waits_is_listed_first() -> None:
     ended = PROGRESS | {"request_id": "alarm-0", "state": "ended", "outcome": "covered"}
-    result = run(lambda *_: (200, {"requests": [ended, PROGRESS]}), "list")
+    result = run(lambda *_: (200, {"project": "desk", "requests": [ended, PROGRESS]}), "list")
     first, second = result.stdout.splitlines()
     assert first.startswith("alarm-1  2 answered of 20 wanted, 30 prompts, 1 out of scope")
     assert "solar, roof\ufffd[2J" in first
     assert "(ended: covered)" in second
-    assert "no labels" in run(lambda *_: (200, {"requests": []}), "list").stdout
+    assert "no labels" in run(lambda *_: (200, {"project": "desk", "requests": []}), "list").stdout
 
 
 def test_the_first_open_prompt_is_shown_with_what_its_answer_holds() -> None:
@@ -66,7 +69,10 @@ def test_the_first_open_prompt_is_shown_with_what_its_answer_holds() -> None:
     assert 'category: one of "solar", "battery"\ndays: number (optional)\n' in result.stdout
     assert "the model's" not in result.stdout
     assert "the model's" in run(answer, "show", "alarm-1", "4", "--output").stdout
-    assert json.loads(run(answer, "show", "alarm-1", "--json").stdout)["item"] == ITEM
+    assert (
+        json.loads(run(answer, "show", "alarm-1", "--json").stdout)["item"]["model_output"]
+        == ITEM["model_output"]
+    )
 
 
 def test_an_answer_is_sent_as_the_console_takes_it() -> None:
@@ -80,7 +86,7 @@ def test_an_answer_is_sent_as_the_console_takes_it() -> None:
     assert "next is 4" in run(answer, "answer", "alarm-1", "3", said, "--reviewer", "ann").stdout
     run(answer, "answer", "alarm-1", "4", "--out-of-scope")
     assert sent == [
-        ("PUT", f"{PLACE}/alarm-1/items/3/answer?reviewer=ann", {"output": said, "out_of_scope": False}),
+        ("PUT", f"{PLACE}/alarm-1/items/3/answer?reviewer=ann", {"output": said}),
         ("PUT", f"{PLACE}/alarm-1/items/4/answer", {"out_of_scope": True}),
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -23,8 +24,17 @@ PROGRESS: dict[str, Any] = {
     "submitted": 1,
     "next": 13,
     "verdict": None,
+    "takes_verdict": True,
+    "requested_at": "2026-03-02T08:00:00Z",
 }
-REVEALED = {"candidate": "desk-2", "other": "desk-1", "preferences": {"better": 40, "worse": 20}}
+LISTED = {"project": "desk", "reviewer": "ann"}
+REVEALED = {
+    "run_id": "run-1",
+    "candidate_is": ["left"],
+    "candidate": "desk-2",
+    "other": "desk-1",
+    "preferences": {"better": 40, "worse": 20},
+}
 ITEM = {
     "number": 13,
     "of": 60,
@@ -42,30 +52,27 @@ def run(answer: Callable[[str, str, Any], tuple[int, Any]], *command: str, group
     async def call() -> Result:
         told = lambda request, body: answer(request.method, request.path_qs, body)  # noqa: E731
         async with answering(told) as url:
-            words = [group, *command, "-p", "desk", "--console-url", url]
-            return await asyncio.to_thread(CliRunner().invoke, app, words)
+            words, env = [group, *command, "-p", "desk"], {"TUNEWHEEL_URL": url}
+            return await asyncio.to_thread(partial(CliRunner().invoke, app, words, env=env))
 
     return asyncio.run(call())
 
 
-@pytest.fixture(autouse=True)
-def no_wheel(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TUNEWHEEL_VAR", str(tmp_path))
-    monkeypatch.delenv("TUNEWHEEL_API_KEY", raising=False)
+pytestmark = pytest.mark.usefixtures("home")
 
 
 def test_what_waits_is_listed_first() -> None:
     ended = PROGRESS | {"review_id": "rev-0", "state": "ended", "outcome": "passed"}
-    result = run(lambda *_: (200, {"reviews": [ended, PROGRESS]}), "list")
+    result = run(lambda *_: (200, LISTED | {"reviews": [ended, PROGRESS]}), "list")
     first, second = result.stdout.splitlines()
     assert first.startswith("rev-1  waiting  you answered 12, of 60 items in all; 1 of 3 people submitted")
     assert second.startswith("rev-0  ended: passed")
-    assert "no review" in run(lambda *_: (200, {"reviews": []}), "list").stdout
+    assert "no review" in run(lambda *_: (200, LISTED | {"reviews": []}), "list").stdout
 
 
 def test_pairs_of_a_trial_ask_for_no_verdict() -> None:
     trial = PROGRESS | {"review_id": "compare-1", "takes_verdict": False, "next": None}
-    assert "people submitted" not in run(lambda *_: (200, {"reviews": [trial]}), "list").stdout
+    assert "people submitted" not in run(lambda *_: (200, LISTED | {"reviews": [trial]}), "list").stdout
     shown = run(lambda *_: (200, trial), "show", "compare-1").stdout
     assert "none is left now" in shown
     assert "submit" not in shown
@@ -84,7 +91,7 @@ def test_the_first_item_that_is_not_answered_is_shown_and_steers_no_terminal() -
     assert "--- left\nso �[2J\n--- right\nthus\n" in result.stdout
     assert "expert" not in result.stdout
     assert "--- expected\nthe expert's" in run(answer, "show", "rev-1", "13", "--expected").stdout
-    assert json.loads(run(answer, "show", "rev-1", "--json").stdout)["item"] == ITEM
+    assert json.loads(run(answer, "show", "rev-1", "--json").stdout)["item"]["left"] == ITEM["left"]
 
 
 def test_an_answer_and_a_verdict_are_sent_as_the_console_takes_them() -> None:
@@ -111,8 +118,13 @@ def test_an_answer_and_a_verdict_are_sent_as_the_console_takes_them() -> None:
         (409, {"detail": "items: 2 of 2 are not answered"}, Exit.FAILED, "items: 2 of 2 are not answered"),
         (422, {"detail": [{"loc": ["body", "verdict"], "msg": "is odd"}]}, Exit.FAILED, "verdict: is odd"),
         (503, {"detail": "the broker is away"}, Exit.UNREACHABLE, "the broker is away"),
-        (403, {"error": {"message": "bob lacks the role reviewer"}}, Exit.NOT_ALLOWED, "asks who calls"),
-        (500, "oh", Exit.FAILED, "status 500"),
+        (
+            403,
+            {"error": {"message": "bob lacks the role reviewer"}},
+            Exit.NOT_ALLOWED,
+            "bob lacks the role reviewer",
+        ),
+        (500, "oh", Exit.UNREACHABLE, "oh"),
     ],
 )
 def test_a_refusal_is_told_in_the_consoles_words(status: int, body: Any, code: Exit, told: str) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from tunewheel_cli.client import ask_gateway
 from tunewheel_cli.service_health import ask_health
 from tunewheel_contracts.errors import TransientError
 from tunewheel_local.endpoint import Endpoint
@@ -50,7 +49,7 @@ async def test_an_authority_of_ones_own_is_trusted_where_it_is_named(
         (curate,) = await ask_health([told])
         assert "TUNEWHEEL_HTTP_CAFILE" in curate.error, "and not as if it warned of nothing"
         with pytest.raises(TransientError, match="CERTIFICATE_VERIFY_FAILED"):
-            await ask_gateway(Endpoint("gateway", told), "hello", project="desk")
+            await Endpoint("gateway", told).request("GET", "/v1/models", patience=10)
         monkeypatch.setenv("TUNEWHEEL_HTTP_CAFILE", str(authority.cafile))
         (curate,) = await ask_health([told])
         assert (curate.service, curate.error, curate.warnings) == ("curate", "", ("is behind",))

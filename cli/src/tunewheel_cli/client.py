@@ -4,13 +4,8 @@ events that are written to Kafka directly."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import os
 import sys
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -36,58 +31,12 @@ WAITS_SECONDS = (0.1, 0.3, 0.6, 1.0)
 """Seconds to wait before each retry after status 503, which a registry gives until it has read the log."""
 
 
-class AnswerRefused(TunewheelError):
-    """The gateway answered with an error."""
-
-
 class RegistryRefused(TunewheelError):
     """The registry answered with an error. The message holds its reason."""
 
 
 class Unknown(RegistryRefused):
     """The registry has nothing of this name (404)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    text: str
-    model: str
-    """The model that answered."""
-    completion_id: str
-    sources: tuple[Mapping[str, str], ...]
-    """``document``, ``heading`` and ``version`` of each passage in the prompt, the best first."""
-    seconds: float
-
-
-async def ask_gateway(
-    gateway: Endpoint, question: str, *, project: str, model: str | None = None, retrieval: str | None = None
-) -> Answer:
-    """Ask one question; ``model`` is a model id, or ``base`` for the project's bare base model, ``retrieval``
-    is on or off, else what the spec says.
-
-    Raises:
-        TransientError: the gateway does not answer, or is busy.
-        NotAllowed: the gateway does not know the key, or the key lacks the role.
-        AnswerRefused: the gateway refuses; the message holds its reason.
-    """
-    asked = project if model is None else f"{project}/base" if model == "base" else model
-    body: dict[str, Any] = {
-        "model": asked,
-        "messages": [{"role": "user", "content": question}],
-        "temperature": 0.0,
-    }
-    if retrieval:
-        body["retrieval"] = retrieval
-    began = time.monotonic()
-    answer = await gateway.request("POST", "/v1/chat/completions", json=body, patience=ANSWER_SECONDS)
-    seconds = time.monotonic() - began
-    sources = tuple(json.loads(answer.headers.get("x-tunewheel-sources", "[]")))
-    if answer.status == HTTPStatus.OK:
-        with contextlib.suppress(ValueError, KeyError, IndexError, TypeError):
-            completion = json.loads(answer.text)
-            text = completion["choices"][0]["message"]["content"]
-            return Answer(text, completion["model"], completion["id"], sources, seconds)
-    raise answer.failure(AnswerRefused)
 
 
 async def read_registry(registry: Endpoint, *path: str, **query: Any) -> str:

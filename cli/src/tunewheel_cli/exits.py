@@ -9,7 +9,7 @@ from enum import IntEnum
 from functools import wraps
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
-from tunewheel_contracts.errors import TransientError, TunewheelError
+from tunewheel_contracts.errors import TunewheelError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,11 +35,19 @@ class Exit(IntEnum):
     """A service does not know the key, or the key lacks a role, or Kafka refuses a request."""
 
 
-EPILOG = (
-    "Exit codes: 0 done, 1 failed, 2 wrong option, 3 part of the input was refused, 4 topics differ from "
-    "their specs, 5 Kafka or a service does not answer, 6 an erasure, a command on a model or an evaluation "
-    "was not carried out in time, 7 the API key is unknown or lacks a role, or Kafka does not allow it."
-)
+_CODES = {
+    "TransientError": Exit.UNREACHABLE,
+    "NotAllowed": Exit.NOT_ALLOWED,
+    "TopicsDiffer": Exit.DIFFERENT,
+    "TopicsMissing": Exit.DIFFERENT,
+    "InvalidOption": Exit.USAGE,
+    "NoAddress": Exit.USAGE,
+    "InvalidContexts": Exit.USAGE,
+    "UnknownService": Exit.USAGE,
+    "Unfinished": Exit.UNFINISHED,
+}
+"""The exit code by the name of an error's class or of one that it derives from: importing them all would cost
+more than most commands. Every other error is ``FAILED``."""
 
 
 def reporting(command: Callable[P, T], *, as_json: bool = False) -> Callable[P, T]:
@@ -58,31 +66,21 @@ def reporting(command: Callable[P, T], *, as_json: bool = False) -> Callable[P, 
 
 
 def leave(error: TunewheelError, *, as_json: bool = False) -> NoReturn:
-    """Print ``error`` and exit with its code."""
-    from tunewheel_local.connection import InvalidOption
-    from tunewheel_local.endpoint import NotAllowed
-    from tunewheel_local.launch import TopicsDiffer
-    from tunewheel_local.roster import UnknownService
-    from tunewheel_runtime.kafka_refusals import NotAllowed as KafkaNotAllowed
-
-    from tunewheel_cli.lag import TopicsMissing
-
-    code = Exit.FAILED
-    if isinstance(error, TransientError):
-        code = Exit.UNREACHABLE
-    elif isinstance(error, NotAllowed | KafkaNotAllowed):
-        code = Exit.NOT_ALLOWED
-    elif isinstance(error, TopicsDiffer | TopicsMissing):
-        code = Exit.DIFFERENT
-    elif isinstance(error, InvalidOption | UnknownService):
-        code = Exit.USAGE
+    """Print ``error``, and all faults of a request that has several; exit with the error's code."""
+    codes = (_CODES.get(kind.__name__) for kind in type(error).__mro__)
+    param = getattr(error, "param", None) or getattr(error, "field", None)
+    faults = getattr(error, "faults", ())
     if as_json:
+        told = [{"field": name, "reason": reason} for name, reason in faults]
         print_json(
-            {"error": str(error), "kind": type(error).__name__, "field": getattr(error, "field", None)}
+            {"error": str(error), "kind": type(error).__name__, "field": param}
+            | ({"faults": told} if told else {})
         )
     else:
         print(f"tunewheel: {error}", file=sys.stderr)
-    sys.exit(code)
+        for name, reason in faults[1:]:  # the message tells the first one
+            print(f"  {name}: {reason}", file=sys.stderr)
+    sys.exit(next((code for code in codes if code is not None), Exit.FAILED))
 
 
 def print_json(value: Any) -> None:

@@ -29,7 +29,15 @@ if TYPE_CHECKING:
     )
     from tunewheel_client.sync.client import Client
     from tunewheel_client.sync.login import login
-    from tunewheel_client.values import Answer, DeviceCode, FeedbackReceipt, Gap, Receipt, RefusedItem
+    from tunewheel_client.values import (
+        Answer,
+        DeviceCode,
+        FeedbackReceipt,
+        Gap,
+        LoginLink,
+        Receipt,
+        RefusedItem,
+    )
 
 __all__ = [
     "Addresses",
@@ -45,6 +53,7 @@ __all__ = [
     "FeedbackReceipt",
     "Gap",
     "InvalidContexts",
+    "LoginLink",
     "NoAddress",
     "NotAllowed",
     "NotFound",
@@ -61,7 +70,7 @@ _HOMES = {
     "contexts": ("Addresses", "Context", "Contexts"),
     "sync.client": ("Client",),
     "sync.login": ("login",),
-    "values": ("Answer", "DeviceCode", "FeedbackReceipt", "Gap", "Receipt", "RefusedItem"),
+    "values": ("Answer", "DeviceCode", "FeedbackReceipt", "Gap", "LoginLink", "Receipt", "RefusedItem"),
 }
 
 

@@ -55,7 +55,7 @@ def resolve(
     else:
         found = _kept(context or environment.get(CONTEXT), environment)
     told: dict[str, Any] = {}
-    if secret := _sendable(key or _key(environment)):
+    if secret := _sendable(key or key_of(environment)):
         told |= {"key": SecretStr(secret), "tokens": None}
     if chosen := (project or environment.get(PROJECT)):
         told["project"] = chosen
@@ -81,7 +81,7 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
-def _key(environment: Mapping[str, str]) -> str | None:
+def key_of(environment: Mapping[str, str]) -> str | None:
     """Return the key of the environment, or of the file of its name in ``TUNEWHEEL_SECRETS_DIR``."""
     value = environment.get(KEY, "").strip()
     folder = environment.get("TUNEWHEEL_SECRETS_DIR")

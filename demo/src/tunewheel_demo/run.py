@@ -151,7 +151,7 @@ async def _tell(
         story = Story(feed, gateway, example, screen, outcome, settings, asker, store)
         stranger = await gateway.status_without_key()
         screen.say(f"  every request carries this wheel's key; without it the gateway answers {stranger}")
-        screen.say(f"  look on in the console: {await login_text(wheel.endpoint('console'))}")
+        screen.say(f"  look on in the console: {await login_text(wheel.plan.var.root)}")
         try:
             last = first = await story.first_turn()
             if first.promoted and not options.quick:

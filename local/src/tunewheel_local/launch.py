@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tunewheel_client.contexts import Addresses, Context, put
 from tunewheel_contracts.errors import TunewheelError
 
 from tunewheel_local import run_state
@@ -27,7 +28,7 @@ from tunewheel_local.roster import (
 from tunewheel_local.run_state import RunState
 from tunewheel_local.supervisor import BrokerProgram, HttpProgram, Kept, Report, Supervisor
 from tunewheel_local.topics import TopicReport, ensure_topics
-from tunewheel_local.wheel_secrets import WheelSecrets, make_secrets
+from tunewheel_local.wheel_secrets import LOCAL, WheelSecrets, local_key, make_secrets
 
 KAFKA_PORT = 9092
 
@@ -120,6 +121,7 @@ class Wheel:
             raise
         self.state.phase = "running"
         self._write()
+        self._put_context()
 
     async def stop(self) -> None:
         """Stop all processes in the reverse order and delete the state file."""
@@ -129,6 +131,7 @@ class Wheel:
             self.state.phase = "stopping"
             self._write()
         await self.supervisor.stop()
+        self.plan.var.contexts.unlink(missing_ok=True)
         if self.state.phase != "failed":  # after a failure the file stays, so that it can be read
             self.plan.var.run_file.unlink(missing_ok=True)
 
@@ -194,6 +197,22 @@ class Wheel:
         log = _fresh_log(self.plan.var.logs / f"{member.name}.log")
         ready_url = f"{url(self.ports[member.health])}/health/ready"
         return HttpProgram(member.name, command(member), env=env, log=log, ready_url=ready_url)
+
+    def _put_context(self) -> None:
+        """Let commands and programs find this wheel by its folder: the console's address and the key."""
+        addresses = {
+            name: url(self.ports[name]) for name in ("console", "gateway", "ingest") if name in self.ports
+        }
+        if (console := addresses.get("console")) is None:
+            return
+        own = self.state.identity != "open" and self.state.keys_file == str(self.plan.var.keys_file)
+        context = Context(
+            url=console,
+            addresses=Addresses(**addresses),
+            name=LOCAL,
+            key=local_key(self.plan.var) if own else None,
+        )
+        put(LOCAL, context, file=self.plan.var.contexts)
 
     def _note(self, kept: Kept) -> None:
         name = kept.program.name

@@ -56,6 +56,11 @@ class Var:
         return self.identity / "keys.yaml"
 
     @property
+    def contexts(self) -> Path:
+        """The context of the wheel that runs on the folder, for its commands and clients."""
+        return self.root / "contexts.yaml"
+
+    @property
     def store(self) -> Path:
         return self.root / "store"
 

@@ -1,4 +1,4 @@
-"""keys, key, login: the file of API keys, the wheel's own key, and login links for the console."""
+"""key add, list, rotate, revoke, show: the file of API keys, and the wheel's own key."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from tunewheel_local.connection import InvalidOption
 
-from tunewheel_cli.reach import ConsoleUrl, Reach, reaching
+from tunewheel_cli.reach import Reach, reaching
 
 if TYPE_CHECKING:
     from tunewheel_runtime.identity.keys import ApiKey
@@ -109,29 +109,6 @@ def revoke(
         {"name": name, "revoked": "old" if old else "all", "file": path},
         f"revoked {'the old keys' if old else 'the key'} of {name} in {path}",
     )
-
-
-@reaching
-def key(reach: Reach) -> None:
-    """Print the wheel's own key, for scripts: it may do everything, in every project."""
-    from tunewheel_local.wheel_secrets import local_key
-
-    found = local_key(reach.var)
-    if found is None:
-        raise InvalidOption(f"--var: no wheel was started on {reach.var.root}; `tunewheel up` makes its key")
-    reach.show({"key": found.get_secret_value()}, found.get_secret_value())
-
-
-@reaching
-async def login(reach: Reach, console_url: ConsoleUrl = None) -> None:
-    """Print a link that logs in to the console, once, as the key that asks for it.
-
-    The key is that of TUNEWHEEL_API_KEY, else, for the wheel's own console, the wheel's own.
-    """
-    from tunewheel_cli.console import login_link
-
-    link = await login_link(reach.endpoint("console", console_url))
-    reach.show({"url": link.url, "expires_at": link.expires_at}, link.url)
 
 
 def _own_or(file: Path | None, reach: Reach) -> Path:

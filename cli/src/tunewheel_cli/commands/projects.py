@@ -1,16 +1,16 @@
-"""declare, build, ask, project remove: commands on a project."""
+"""project declare, project remove, dataset build."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from tunewheel_cli.exits import print_json
-from tunewheel_cli.reach import Project, Reach, Request, address_option, named_project, reaching
+from tunewheel_cli.reach import Project, Reach, Request, named_project, reaching
 
 
 @reaching
@@ -105,35 +105,3 @@ async def build(
         {"project": project, "event_id": event.id},
         f"asked for a dataset of {project}; follow it with `tunewheel watch --project {project}`",
     )
-
-
-@reaching
-async def ask(
-    reach: Reach,
-    question: Annotated[str, typer.Argument(help="What to ask.")],
-    project: Project,
-    model: Annotated[
-        str | None, typer.Option(help="A model id, or base; else what the project serves now.")
-    ] = None,
-    retrieval: Annotated[
-        Literal["on", "off"] | None,
-        typer.Option(help="With passages of documents or without.", show_default="as the spec says"),
-    ] = None,
-    gateway: Annotated[str | None, address_option("TUNEWHEEL_GATEWAY_URL", "URL of the gateway.")] = None,
-) -> None:
-    """Ask a project's model through the gateway; the sources of its passages are named below the answer.
-
-    The key is that of TUNEWHEEL_API_KEY, else, for the wheel's own gateway, the wheel's own.
-    """
-    from tunewheel_cli.client import ask_gateway
-
-    place = reach.endpoint("gateway", gateway)
-    answer = await ask_gateway(place, question, project=project, model=model, retrieval=retrieval)
-    if reach.as_json:
-        print_json({"model": answer.model, "text": answer.text, "completion_id": answer.completion_id,
-                    "sources": answer.sources, "seconds": round(answer.seconds, 3)})  # fmt: skip
-    else:
-        print(answer.text)
-        print(f"({answer.model}, {answer.seconds:.1f} s)", file=sys.stderr)
-        for source in answer.sources:
-            print(f"source: {source['document']}, {source['heading']} ({source['version']})", file=sys.stderr)

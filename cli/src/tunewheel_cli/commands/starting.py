@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from tunewheel_local import leash
 from tunewheel_local.connection import InvalidOption
-from tunewheel_local.endpoint import Endpoint
 from tunewheel_local.launch import Plan, Wheel
 from tunewheel_local.places import Var
 from tunewheel_local.roster import BROKER, CONSOLE, ROSTER, choose
@@ -80,7 +79,7 @@ async def start_here(reach: Reach, plan: Plan) -> int:
                 if CONSOLE in plan.members:
                     hint = "`tunewheel login` prints a link to the console"
                     watched = display.is_watched and not reach.as_json
-                    display.login(await login_text(wheel.endpoint(CONSOLE.name)) if watched else hint)
+                    display.login(await login_text(plan.var.root) if watched else hint)
                 if reach.as_json:
                     print_json(summary(wheel.state))
                 await stopped
@@ -123,7 +122,7 @@ def start_detached(reach: Reach, plan: Plan) -> None:
             time.sleep(0.1)
         display.running(state, logs=plan.var.logs, end=f"`{_down(plan.var)}`")
         if CONSOLE in plan.members and not reach.as_json:
-            display.login(asyncio.run(login_text(Endpoint.of(CONSOLE.name, plan.var))))
+            display.login(asyncio.run(login_text(plan.var.root)))
     if reach.as_json:
         print_json(summary(state))
 

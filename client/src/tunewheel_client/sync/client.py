@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from tunewheel_client.sync.transport import Transport
 from tunewheel_client.target import resolve
+from tunewheel_client.values import LoginLink
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -96,6 +97,15 @@ class Client:
         from tunewheel_contracts.api.identity import Me
 
         return self._transport.read(Me, "me")
+
+    def login_link(self) -> LoginLink:
+        """Return a link that logs a browser in to the console, once, as the caller.
+
+        Raises:
+            Conflict: the console asks nobody to log in.
+        """
+        told = self._transport.request("POST", "login-links", json={})
+        return LoginLink(f"{self.url}{told['path']}", told["expires_at"])
 
     def ask(
         self,

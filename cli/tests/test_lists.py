@@ -1,0 +1,136 @@
+"""The nouns of the API on the terminal: lists, one of each, beginnings of ids, JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from tunewheel_cli import texts
+from tunewheel_testing.console import Console
+from tunewheel_testing.story import Story, model_of
+
+DATASET = "ds-0123456789abcdef0123456789abcdef"
+RUN = f"run-{DATASET}"
+
+
+@pytest.fixture
+def told(console: Console) -> Console:
+    """A console that has read of a turn to its verdict, and of an alarm."""
+    story = Story("desk")
+    story.say("project.declared")
+    version = story.version(story.request(), DATASET)
+    story.train("started", DATASET)
+    story.train("progressed", DATASET)
+    story.train("completed", DATASET)
+    story.judge("eval.passed", DATASET)
+    story.say("drift.detected", dataset_id=DATASET)
+    assert version.data.dataset_id == DATASET
+    console.read(*story.events)
+    return console
+
+
+LISTS = [
+    ("project list", "desk"),
+    ("run list -p desk", RUN),
+    ("turn list -p desk", RUN),
+    ("alarm list -p desk", DATASET),
+]
+
+
+@pytest.mark.parametrize(("words", "name"), LISTS)
+def test_a_list_names_full_ids_also_where_the_columns_are_few(
+    words: str, name: str, told: Console, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    shown = run(*words.split()).stdout
+    assert name in shown.split()
+    (one,) = json.loads(run(*words.split(), "--json").stdout)["items"]
+    assert name in one.values()
+
+
+@pytest.mark.parametrize(
+    "words", ["project show -p desk", "run show RUN -p desk", "turn show -p desk", "alarm show -p desk"]
+)
+def test_one_of_each_is_shown_as_text_and_as_json(words: str, told: Console, run: Any) -> None:
+    typed = words.replace("RUN", RUN).split()
+    assert "desk" in run(*typed, "--json").stdout
+    assert run(*typed).stdout.strip()
+
+
+@pytest.mark.parametrize("name", [RUN, RUN[:12], "latest"])
+def test_an_id_may_be_its_beginning_or_latest(name: str, told: Console, run: Any) -> None:
+    assert json.loads(run("run", "show", name, "-p", "desk", "--json").stdout)["run_id"] == RUN
+
+
+def test_an_unknown_name_is_told_with_its_field_and_exit_code(told: Console, run: Any) -> None:
+    said = run("run", "show", "run-nope", "-p", "desk", code=1)
+    assert "run" in said.stderr
+    assert (
+        json.loads(run("run", "show", "run-nope", "-p", "desk", "--json", code=1).stdout)["kind"]
+        == "NotFound"
+    )
+
+
+def test_a_page_says_that_there_is_more(told: Console, run: Any) -> None:
+    story = Story("other")
+    story.say("project.declared")
+    told.read(*story.events)
+    said = run("project", "list", "--limit", "1")
+    assert len(said.stdout.splitlines()) == 2
+    assert said.stderr == "1 of 2; --limit shows more\n"
+    assert run("project", "list").stderr == ""
+
+
+def test_the_project_is_that_of_the_folder_or_of_the_environment(
+    told: Console, run: Any, home: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "--project: no project is named" in run("run", "list", code=2).stderr
+    (home / "project.yaml").write_text("# ours\nproject: desk # the desk\n")
+    assert RUN in run("run", "list").stdout
+    monkeypatch.setenv("TUNEWHEEL_PROJECT", "nope")
+    assert json.loads(run("run", "list", "--json", code=1).stdout)["field"] == "project"
+
+
+def test_a_project_that_is_no_name_is_a_usage_error(run: Any) -> None:
+    assert "'a/b' is no project's name" in run("run", "list", "-p", "a/b", code=2).stderr
+
+
+def test_only_named_columns_give_way_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [("run-" + "0" * 40, "because " * 20)]
+    monkeypatch.setenv("COLUMNS", "80")
+    texts.print_table(("run", "why"), rows, shorten=("why",))
+    assert rows[0][1].strip() in capsys.readouterr().out
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    texts.print_table(("run", "why"), rows, shorten=("why",))
+    line = capsys.readouterr().out.splitlines()[1]
+    assert line.startswith(rows[0][0])
+    assert (len(line), line[-1]) == (80, "…")
+    texts.print_table(("run",), rows[:1] and [("run-" + "0" * 100,)], shorten=())
+    assert "run-" + "0" * 100 in capsys.readouterr().out
+
+
+def test_what_others_wrote_controls_no_terminal() -> None:
+    assert texts.flat("a\x1b[2J\nb") == "a\ufffd[2J b"
+
+
+def test_ids_are_completed_from_the_api_and_errors_complete_nothing(
+    told: Console, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def completed(typed: str) -> list[str]:
+        monkeypatch.setenv("COMP_WORDS", typed)
+        monkeypatch.setenv("COMP_CWORD", str(len(typed.split(" ")) - 1))
+        monkeypatch.setenv("_TUNEWHEEL_COMPLETE", "complete_bash")
+        try:
+            return run().stdout.split()
+        finally:
+            monkeypatch.delenv("_TUNEWHEEL_COMPLETE")
+
+    assert completed("tunewheel run list -p d") == ["desk"]
+    assert completed("tunewheel run show -p desk r") == [RUN]
+    assert completed("tunewheel run show -p nope r") == []
+    monkeypatch.setenv("TUNEWHEEL_URL", "http://127.0.0.1:9")
+    assert completed("tunewheel run list -p d") == []
+    assert model_of(DATASET)

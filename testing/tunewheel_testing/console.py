@@ -1,0 +1,72 @@
+"""A console's API on loopback: its real routes over a state folded from events, and a log in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tunewheel_console.actions import Actions
+from tunewheel_console.api import add_login_links, add_model_commands, add_routes, add_scorecard_page
+from tunewheel_console.control.routes import add_control, make_api
+from tunewheel_console.label_api import add_label_routes
+from tunewheel_console.labelling import Labelling
+from tunewheel_console.logins import LoginLinks
+from tunewheel_console.review_api import add_review_routes
+from tunewheel_console.reviewing import Reviewing
+from tunewheel_console.state import ConsoleState
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.identity import content_sha256
+from tunewheel_runtime.identity.access import Access
+from tunewheel_runtime.identity.guard import guard
+from tunewheel_runtime.identity.roles import Role
+from tunewheel_runtime.settings import HttpSettings
+from tunewheel_runtime.store import ObjectStore
+
+from tunewheel_testing.log import MemoryLog
+from tunewheel_testing.served import served
+
+KEY = "tw_lead"
+"""A key with every role."""
+
+
+class Console:
+    """One console: ``log`` has what it publishes, and ``state`` what it has read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.state = ConsoleState()
+        self.log = MemoryLog()
+        self.store = ObjectStore(f"{(folder / 'store').as_uri()}")
+        self.url = ""
+        self.paths: set[str] = set()
+        keys = folder / "keys.yaml"
+        entry = {"sha256": content_sha256(KEY.encode()), "roles": [role.value for role in Role]}
+        keys.write_text(yaml.safe_dump({"keys": {"lead": entry}}))
+        self._access = Access(HttpSettings(identity="required", api_keys_file=keys), warn=lambda *_: None)
+
+    def read(self, *events: Envelope[Any]) -> None:
+        """Fold ``events``, as if they came from the log."""
+        for event in events:
+            self.state.apply(event)
+
+    @contextmanager
+    def serving(self) -> Generator[str]:
+        """Serve the API; yields its address."""
+        web, actions = make_api(), Actions(self.log)  # type: ignore[arg-type]
+
+        async def refresh() -> None:
+            self.read(*self.log.events)
+
+        add_control(web, self.state)
+        add_routes(web, self.state, actions)
+        add_review_routes(web, self.state, Reviewing(self.state, actions, self.store, refresh))
+        add_label_routes(web, self.state, Labelling(self.state, actions, self.store, refresh))
+        add_model_commands(web, self.state, actions)
+        add_scorecard_page(web, self.state, self.store)
+        add_login_links(web, LoginLinks(), self._access)
+        guard(web.routes, self._access)
+        self.paths = {getattr(route, "path", "") for route in web.routes}
+        with served(web) as self.url:
+            yield self.url
