@@ -111,6 +111,7 @@ lint: install ## ruff, pyright, import rules, the Dockerfile, and what is genera
 	$(BIN)/hadolint --config deploy/images/hadolint.yaml deploy/images/Dockerfile
 	$(BIN)/python -m tunewheel_contracts.generate --check
 	$(BIN)/python scripts/client_sync.py --check
+	$(BIN)/python -m tunewheel_cli.reference --check
 	$(BIN)/python deploy/helm/generate.py --check
 	$(BIN)/python -m tunewheel_contracts.compatibility
 
@@ -133,6 +134,7 @@ bench-gpu-packages: install ## gather what bench-gpu lacks elsewhere into var/be
 generate: install ## write schemas, the AsyncAPI document, the pages and what the chart takes from the code anew
 	$(BIN)/python -m tunewheel_contracts.generate
 	$(BIN)/python scripts/client_sync.py
+	$(BIN)/python -m tunewheel_cli.reference
 	$(BIN)/python deploy/helm/generate.py
 	PYTHONPATH=testing $(BIN)/python scripts/architecture.py
 

@@ -10,12 +10,14 @@ from typing import Any
 import yaml
 from tunewheel_console.actions import Actions
 from tunewheel_console.api import add_login_links, add_model_commands, add_routes, add_scorecard_page
+from tunewheel_console.control.identity import add_identity
 from tunewheel_console.control.routes import add_control, make_api
 from tunewheel_console.label_api import add_label_routes
 from tunewheel_console.labelling import Labelling
 from tunewheel_console.logins import LoginLinks
 from tunewheel_console.review_api import add_review_routes
 from tunewheel_console.reviewing import Reviewing
+from tunewheel_console.settings import Settings
 from tunewheel_console.state import ConsoleState
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.identity import content_sha256
@@ -40,7 +42,6 @@ class Console:
         self.log = MemoryLog()
         self.store = ObjectStore(f"{(folder / 'store').as_uri()}")
         self.url = ""
-        self.paths: set[str] = set()
         keys = folder / "keys.yaml"
         entry = {"sha256": content_sha256(KEY.encode()), "roles": [role.value for role in Role]}
         keys.write_text(yaml.safe_dump({"keys": {"lead": entry}}))
@@ -66,7 +67,7 @@ class Console:
         add_model_commands(web, self.state, actions)
         add_scorecard_page(web, self.state, self.store)
         add_login_links(web, LoginLinks(), self._access)
+        add_identity(web, Settings())
         guard(web.routes, self._access)
-        self.paths = {getattr(route, "path", "") for route in web.routes}
         with served(web) as self.url:
             yield self.url

@@ -95,6 +95,11 @@ PANELS: dict[str, tuple[Entry, ...]] = {
         Entry("admin topics", "Compare the topics of a Kafka with their specs.", "topics:topics"),
         Entry("admin acls", "Print the least rights that each principal needs.", "topics:acls"),
         Entry(
+            "admin signing-keys",
+            "Make, retire or list the keys that sign commands.",
+            "admin_signing_keys:signing_keys",
+        ),
+        Entry(
             "admin lm-eval", "Check tasks of lm-evaluation-harness in a folder.", "evaluating:lm_eval_tasks"
         ),
     ),
