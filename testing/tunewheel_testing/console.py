@@ -60,7 +60,7 @@ class Console:
         async def refresh() -> None:
             self.read(*self.log.events)
 
-        add_control(web, self.state)
+        add_control(web, self.state, self.store)
         add_routes(web, self.state, actions)
         add_review_routes(web, self.state, Reviewing(self.state, actions, self.store, refresh))
         add_label_routes(web, self.state, Labelling(self.state, actions, self.store, refresh))
