@@ -31,10 +31,15 @@ class Models(Resource):
     """The registered models of a project. ``champion`` and ``challenger`` name a model too."""
 
     async def list(
-        self, project: str, *, stage: str | None = None, **paging: Unpack[Paging]
+        self,
+        project: str,
+        *,
+        stage: str | None = None,
+        kind: str | None = None,
+        **paging: Unpack[Paging],
     ) -> Page[ModelSummary]:
-        """Return a page of models, newest first; of those in ``stage`` where one is named."""
-        return await self._read(Page[ModelSummary], project, "models", stage=stage, **paging)
+        """Return a page of models, newest first; of those in ``stage``, and of a ``kind``, where named."""
+        return await self._read(Page[ModelSummary], project, "models", stage=stage, kind=kind, **paging)
 
     async def show(self, project: str, model_id: str) -> ModelDetail:
         """Return a model's stages and figures."""

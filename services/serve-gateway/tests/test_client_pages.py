@@ -1,0 +1,85 @@
+"""The Python of README.md and client/README.md runs, against a console, an ingest and a gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from tunewheel_console.control.identity import add_identity
+from tunewheel_console.control.routes import add_control, make_api
+from tunewheel_console.settings import Settings
+from tunewheel_console.state import ConsoleState
+from tunewheel_ingest.door import app as ingest
+from tunewheel_runtime.identity.access import Access
+from tunewheel_runtime.identity.guard import guard
+from tunewheel_runtime.settings import HttpSettings
+from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.desk import Desk
+from tunewheel_testing.log import MemoryLog
+from tunewheel_testing.served import served
+
+ROOT = Path(__file__).resolve().parents[3]
+PAGES = ("README.md", "client/README.md")
+OPEN = Access(HttpSettings(identity="open"), warn=print)
+
+
+def snippets(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL)
+
+
+class Intake(MemoryLog):
+    wrap = MemoryLog.new
+    publish = MemoryLog.publish_many  # type: ignore[assignment]
+
+    async def check_project(self, project: str) -> None:
+        assert project == "helpdesk"
+
+
+@pytest.fixture
+def wheel(world: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Intake]:
+    """A wheel with the project helpdesk, whose only turn has ended; it is named by the environment."""
+    world.declare("helpdesk")
+    desk, state, log = Desk("helpdesk"), ConsoleState(), Intake()
+    asked = desk.say("dataset.requested", reason="count", request="r", records_upto={"0": 1})
+    sha = "0" * 64
+    rejected = desk.say("dataset.rejected", asked, spec_sha256=sha, rows_sha256=sha, reasons=("too few",))
+    for event in (desk.declared(), asked, rejected):
+        state.apply(event)
+    limits = {"max_body_bytes": 1 << 20, "publish_batch": 10, "max_document_bytes": 1 << 20}
+    door = ingest.make_api(log, ObjectStore("memory://"), **limits)
+    guard(door.routes, OPEN)
+    with served(door) as ingest_url:
+        told = {"public_gateway_url": world.url, "public_ingest_url": ingest_url}
+        with served(console(state, Settings.model_validate(told))) as url:
+            monkeypatch.setenv("TUNEWHEEL_URL", url)
+            monkeypatch.setenv("TUNEWHEEL_API_KEY", "k")
+            yield log
+
+
+def console(state: ConsoleState, settings: Settings) -> FastAPI:
+    web = make_api()
+    add_control(web, state, ObjectStore("memory://"))
+    add_identity(web, settings)
+    guard(web.routes, OPEN)
+    return web
+
+
+@pytest.mark.parametrize("page", PAGES)
+async def test_the_python_of_a_page_runs(page: str, wheel: Intake, world: Any):
+    found = [snippet for snippet in snippets(page) if "events.follow" not in snippet]
+    assert found
+    for snippet in found:
+        command = [sys.executable, "-W", "error", "-c", snippet]
+        process = await asyncio.create_subprocess_exec(
+            *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        said = (await process.communicate())[0].decode()
+        assert process.returncode == 0, said
+    assert [event.data.type for event in wheel.events] == ["ticket.published"]
+    assert len(world.broker.of("feedback.received")) == 1
