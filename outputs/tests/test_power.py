@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import pairwise, product
+from math import prod
 from typing import Any
 
 import numpy as np
 import pytest
 from tunewheel_contracts.formats.criteria import Criterion
-from tunewheel_contracts.formats.scorecard import Contestant, Finding, MetricFacts, Role, Scorecard
+from tunewheel_contracts.formats.scorecard import (
+    OUTCOMES,
+    Contestant,
+    Finding,
+    MetricFacts,
+    Role,
+    Scorecard,
+    worst_of,
+)
 from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
 from tunewheel_verdicts.drawing import Expected, assumed_of
 from tunewheel_verdicts.measured import Measured
 from tunewheel_verdicts.power import (
     Chances,
     chances,
+    combined,
     expected_by,
     power_of,
     sizes_in,
@@ -147,3 +157,15 @@ def test_all_tables_at_once_are_rejected_as_each_of_them(pairs: int, difference:
     rejected = paired_rejected(pairs, difference, alpha=0.05)
     for gained, lost in ((0, 3), (5, 0), (5, 2), (12, 3), (9, 8)):
         assert rejected[gained, lost] == (paired_p_value(gained, lost, pairs, difference) <= 0.05)
+
+
+def test_the_outcome_of_criteria_together_is_that_of_a_verdict() -> None:
+    each = [(0.7, 0.2, 0.1), (0.5, 0.5, 0.0), (0.9, 0.02, 0.08)]
+    wanted = dict.fromkeys(OUTCOMES, 0.0)
+    for picked in product(range(3), repeat=len(each)):
+        likely = prod(one[place] for one, place in zip(each, picked, strict=True))
+        wanted[worst_of(OUTCOMES[place] for place in picked)] += likely
+    found = combined(0.0, each)
+    assert (found.met, found.undecided, found.missed) == pytest.approx(tuple(wanted.values()))
+    alone = combined(0.0, [])
+    assert (worst_of([]), alone.met, alone.undecided, alone.missed) == ("met", 1.0, 0.0, 0.0)

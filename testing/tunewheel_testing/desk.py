@@ -93,13 +93,14 @@ class Desk:
 
     def undecided(
         self, n: int, *, against: int | None = None, cause: Envelope[Any] | None = None, judged: bool = True,
-        **bounds: Any,
+        of_share: bool | None = None, **bounds: Any,
     ) -> Envelope[Any]:  # fmt: skip
         """A verdict that cannot tell, by a criterion with ``bounds``; not ``judged``: every held-out row was
-        looked at too often."""
+        looked at too often. ``of_share``: whether the metric is a share."""
         verdict = self.verdict(n, against=against) | ({} if judged else {"contestants": ()})
         open_one = CHECK | {"criterion": {"metric": "label_accuracy"} | (bounds or {"over_champion": -0.05})}
-        checks = (open_one | {"passed": False, "outcome": "undecided"},) if judged else ()
+        open_one |= {"passed": False, "outcome": "undecided", "of_share": of_share}
+        checks = (open_one,) if judged else ()
         told = {"reasons": ("too few rows",), "field": None if judged else "holdout", "checks": checks}
         return self.say("eval.undecided", cause, **(verdict | told))
 

@@ -27,7 +27,7 @@ def print_scorecard(judged: Judged, console: Console | None = None) -> None:
     if card.reason:
         console.print(f"[red]not measured: {escape(card.field or '')} {escape(card.reason)}[/]")
     for check in card.checks:
-        outcome = check.outcome or ("met" if check.passed else "missed")
+        outcome = check.end
         console.print(f"  [{_COLOURS.get(outcome, 'white')}]{outcome:9}[/] {escape(check.reason)}")
     named = {check.criterion.metric for check in card.checks}
     findings = [finding for finding in card.findings if finding.metric in named]

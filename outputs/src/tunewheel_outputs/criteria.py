@@ -33,6 +33,12 @@ def level_of(criterion: Criterion | None, *, on_holdout: bool, looks: int = LOOK
     return bounded / (looks if on_holdout else 1)
 
 
+def refusal_level_of(criterion: Criterion, rivals: int) -> float:
+    """Return the level at which a model counts as worse than the champion: the criterion's significance, but
+    at most ``ALPHA``, since by .5 every second equal model would be refused. ``rivals`` criteria share it."""
+    return min(level_of(criterion, on_holdout=False), ALPHA) / rivals
+
+
 def check_criteria(spec: ProjectSpec) -> None:
     """Refuse criteria that cannot be measured, or whose bound is always met or never.
 

@@ -21,6 +21,9 @@ from tunewheel_verdicts.significance import (
     figure_interval,
 )
 
+SLACK = 1e-9
+"""Tolerance for rounding: an interval that ends at the bound must not miss it by the last bits."""
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -49,6 +52,11 @@ class Measured:
         default_factory=dict[tuple[Role, float, int], Advantage], compare=False, repr=False
     )
     """A cache of comparisons: findings and checks need the same sign flips."""
+
+    @property
+    def is_share(self) -> bool:
+        """Whether the figure is a share of questions, like what a champion may have lost."""
+        return (self.unit, self.lowest, self.highest) == ("fraction", 0.0, 1.0)
 
     def alpha(self, criterion: Criterion | None) -> float:
         """Return the significance level of one verdict."""

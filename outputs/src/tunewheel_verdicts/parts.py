@@ -12,11 +12,53 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
-from tunewheel_contracts.formats.scorecard import Role
+from tunewheel_contracts.formats.criteria import Criterion
+from tunewheel_contracts.formats.scorecard import MET, MISSED, CriterionCheck, Role
+from tunewheel_outputs.criteria import refusal_level_of
 
-from tunewheel_verdicts.measured import Measured
+from tunewheel_verdicts.measured import SLACK, Measured
 from tunewheel_verdicts.proportions import mcnemar
 from tunewheel_verdicts.significance import Advantage, Bools
+from tunewheel_verdicts.wording import between, number
+
+
+def check_labels(criterion: Criterion, metric: Measured, seed: int) -> CriterionCheck:
+    """Check a bound on single labels: it is missed where more than it is shown to be lost, and else met."""
+    bound, parts = criterion.over_champion or 0.0, of_labels(metric)
+    if criterion.label is not None:
+        parts = {label: one for label, one in parts.items() if label == criterion.label}
+    alpha = refusal_level_of(criterion, 1)
+    found = together(parts, alpha=alpha, seed=seed)
+    lost = [label for label, one in found.items() if bound - one.high - metric.repeat_spread > SLACK]
+    if bound == metric.repeat_spread == 0 and metric.test == "proportion":
+        lost = shown_worse(parts, alpha=alpha)
+    worst = min(found, key=lambda label: found[label].high, default=None)
+    said = [_of_label(label, parts[label], found.get(label)) for label in lost or ([worst] if worst else [])]
+    shown = (
+        "is shown to lose more than"
+        if lost
+        else "is the worst of its labels, and not shown to lose more than"
+    )
+    reason = f"{metric.name} of {'; '.join(said)} {shown} {number(abs(bound))}"
+    if not said:
+        reason = f"{criterion.title}: there is no champion, or no label has enough rows to show a loss"
+    return CriterionCheck(
+        criterion=criterion,
+        observed=parts[worst].figure_of(Role.CANDIDATE) if worst else None,
+        passed=not lost,
+        reason=reason,
+        outcome=MISSED if lost else MET,
+    )
+
+
+def _of_label(label: str, part: Measured, advantage: Advantage | None) -> str:
+    figures = f"{number(part.figure_of(Role.CANDIDATE))} against {number(part.figure_of(Role.CHAMPION))}"
+    ends = (
+        ""
+        if advantage is None
+        else f", {between(advantage.difference, advantage.low, advantage.high, signed=True)}"
+    )
+    return f"{label} ({figures} of {len(part.clusters)} rows{ends})"
 
 
 def together(parts: Mapping[str, Measured], *, alpha: float, seed: int) -> dict[str, Advantage]:

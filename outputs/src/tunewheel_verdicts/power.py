@@ -15,12 +15,12 @@ from types import MappingProxyType
 
 import numpy as np
 from tunewheel_contracts.formats.criteria import LOOKS, Criterion
-from tunewheel_contracts.formats.scorecard import Role, Scorecard
+from tunewheel_contracts.formats.scorecard import OUTCOMES, Role, Scorecard
 from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
 from tunewheel_outputs.metrics import find_metric
 
 from tunewheel_verdicts.drawing import CORRELATION, OWN, Expected, Sample, assumed_of, drawn
-from tunewheel_verdicts.verdict import MET, MISSED, UNDECIDED, is_about_champion, judge, rivals_of
+from tunewheel_verdicts.verdict import is_about_champion, judge, rivals_of
 
 GAINS = (0.0, 0.05, 0.1)
 """The advantages over the champion that are told."""
@@ -33,7 +33,6 @@ SEARCHED = 120
 """The draws with which a remedy is looked for."""
 _MOST_ROWS = 5_000
 _TASK = TaskSpec(system_prompt="-")
-_STATES = (MET, UNDECIDED, MISSED)
 
 
 def expected_by(card: Scorecard) -> dict[str, Expected]:
@@ -89,15 +88,17 @@ def chances(
     case = Case(Sample(tuple(sizes), looks, correlation), resolution, rivals_of(criteria))
     levels = {one.metric: expected.get(one.metric) or assumed_of(one.metric) for one in criteria}
     return tuple(
-        _together(gain, [case.shares(one, levels[one.metric], gain, DRAWS) for one in criteria])
+        combined(gain, [case.shares(one, levels[one.metric], gain, DRAWS) for one in criteria])
         for gain in (None, *GAINS)
     )
 
 
-def _together(gain: float | None, shares: Iterable[tuple[float, ...]]) -> Chances:
+def combined(gain: float | None, shares: Iterable[tuple[float, ...]]) -> Chances:
+    """Return how likely each outcome of criteria together is, from how likely each criterion's are."""
     each = list(shares)
-    met, not_missed = prod(one[0] for one in each), prod(1 - one[2] for one in each)
-    return Chances(gain=gain, met=met, undecided=max(0.0, not_missed - met), missed=1 - not_missed)
+    # the worst one is that of all: it is no worse than an outcome if all are no worse
+    met, undecided, _ = (prod(sum(one[: place + 1]) for one in each) for place in range(len(OUTCOMES)))
+    return Chances(gain=gain, met=met, undecided=max(0.0, undecided - met), missed=1 - undecided)
 
 
 @dataclass(frozen=True)
@@ -138,10 +139,10 @@ def _shares(
         )
         outcomes.append(check.outcome)
         if len(outcomes) % _LOOK == 0:
-            shares = [outcomes.count(state) / len(outcomes) for state in _STATES]
+            shares = [outcomes.count(state) / len(outcomes) for state in OUTCOMES]
             if max(share * (1 - share) for share in shares) <= len(outcomes) * _ERROR**2:
                 break
-    return tuple(outcomes.count(state) / len(outcomes) for state in _STATES)
+    return tuple(outcomes.count(state) / len(outcomes) for state in OUTCOMES)
 
 
 @dataclass(frozen=True, slots=True)

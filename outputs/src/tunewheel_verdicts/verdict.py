@@ -17,19 +17,23 @@ from dataclasses import dataclass
 from math import ceil, log2
 from types import MappingProxyType
 
-import numpy as np
 from tunewheel_contracts.formats.criteria import Criterion
-from tunewheel_contracts.formats.scorecard import CriterionCheck, Gain, Role
+from tunewheel_contracts.formats.scorecard import (
+    MET,
+    MISSED,
+    UNDECIDED,
+    CriterionCheck,
+    Gain,
+    Role,
+    worst_of,
+)
 from tunewheel_contracts.formats.spec import TaskSpec
-from tunewheel_outputs.criteria import ALPHA, level_of, unmeasurable
+from tunewheel_outputs.criteria import refusal_level_of, unmeasurable
 
-from tunewheel_verdicts.measured import Measured
-from tunewheel_verdicts.parts import of_labels, shown_worse, together
-from tunewheel_verdicts.significance import Advantage, Interval, rows_needed
-
-MET, MISSED, UNDECIDED = "met", "missed", "undecided"
-_SLACK = 1e-9
-"""Tolerance for rounding: an interval that ends at the bound must not miss it by the last bits."""
+from tunewheel_verdicts.measured import SLACK, Measured
+from tunewheel_verdicts.parts import check_labels
+from tunewheel_verdicts.significance import Interval, rows_needed
+from tunewheel_verdicts.wording import VERBS, between, more_of, number, words_of, words_of_worse
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +68,9 @@ class _Claim:
 
     def outcome(self) -> tuple[str, int]:
         """Return ``MET``, ``MISSED``, or ``UNDECIDED`` with the number of further rows that would decide."""
-        if self.certain or (self.low - self.bound > _SLACK and self.luck <= self.alpha):
+        if self.certain or (self.low - self.bound > SLACK and self.luck <= self.alpha):
             return MET, 0
-        short = self.bound - self.high > _SLACK
+        short = self.bound - self.high > SLACK
         if self.worse or (short and (self.worse is None or self.bound > 0)):
             return MISSED, 0
         distance = max(self.distance, self.observed - self.bound)
@@ -120,9 +124,8 @@ def is_about_champion(criterion: Criterion) -> bool:
 
 
 def outcome_of(checks: Sequence[CriterionCheck]) -> str:
-    """Return the outcome of all checks together. Missed outweighs undecided."""
-    outcomes = {check.outcome or (MET if check.passed else MISSED) for check in checks}
-    return MISSED if MISSED in outcomes else UNDECIDED if UNDECIDED in outcomes else MET
+    """Return the outcome of all checks together."""
+    return worst_of(check.end for check in checks)
 
 
 def _unmeasured(criterion: Criterion, task: TaskSpec, not_yet: str | None) -> CriterionCheck:
@@ -148,22 +151,21 @@ class _Rules:
 
 def _check(criterion: Criterion, metric: Measured, rules: _Rules) -> CriterionCheck:
     if criterion.by_label:
-        return _check_labels(criterion, metric, rules.seed)
+        return check_labels(criterion, metric, rules.seed)
     alpha = metric.alpha(criterion)
     figure = metric.figure(alpha=alpha)
     clauses = [
         *_absolute(criterion, metric, figure, rules.resolution),
         *_relative(criterion, metric, alpha, rules),
     ]
-    outcomes = {clause.outcome for clause in clauses}
-    outcome = MISSED if MISSED in outcomes else UNDECIDED if UNDECIDED in outcomes else MET
+    outcome = worst_of(clause.outcome for clause in clauses)
     more = max((clause.more for clause in clauses), default=0) if outcome == UNDECIDED else 0
-    would = f"{_more(more, metric)} would tell" if more else "a difference that matters would have shown"
+    would = f"{more_of(more, metric)} would tell" if more else "a difference that matters would have shown"
     return CriterionCheck(
         criterion=criterion,
         observed=figure.figure,
         passed=outcome == MET,
-        reason=f"{metric.name} is {_between(figure.figure, figure.low, figure.high)}: "
+        reason=f"{metric.name} is {between(figure.figure, figure.low, figure.high)}: "
         + "; ".join(clause.text for clause in clauses)
         + (f"; {would}" if outcome == UNDECIDED else ""),
         outcome=outcome,
@@ -171,13 +173,14 @@ def _check(criterion: Criterion, metric: Measured, rules: _Rules) -> CriterionCh
         high=figure.high,
         more_examples=more if more and metric.on == "holdout" else None,
         gain=_gain(criterion, metric, alpha, rules),
+        of_share=metric.is_share,
     )
 
 
 def _gain(criterion: Criterion, metric: Measured, alpha: float, rules: _Rules) -> Gain | None:
     """Return the advantage over the champion on the held-out rows, if ``criterion`` asks for one and it is a
     share of questions. The error is at least that of one row: equal answers do not prove equal models."""
-    if metric.unit != "fraction" or metric.on != "holdout":
+    if not metric.is_share or metric.on != "holdout":
         return None
     if all(role is not Role.CHAMPION for role, *_ in _bounds(criterion, metric, rules.spent)):
         return None
@@ -186,45 +189,6 @@ def _gain(criterion: Criterion, metric: Measured, alpha: float, rules: _Rules) -
         return None
     error = max(found.spread / found.rows**0.5, 1 / found.rows)
     return Gain(difference=found.difference, error=error, of="holdout")
-
-
-def _check_labels(criterion: Criterion, metric: Measured, seed: int) -> CriterionCheck:
-    """Check a bound on single labels: it is missed where more than it is shown to be lost, and else met."""
-    bound, parts = criterion.over_champion or 0.0, of_labels(metric)
-    if criterion.label is not None:
-        parts = {label: one for label, one in parts.items() if label == criterion.label}
-    alpha = _of_refusal(criterion, 1)
-    found = together(parts, alpha=alpha, seed=seed)
-    lost = [label for label, one in found.items() if bound - one.high - metric.repeat_spread > _SLACK]
-    if bound == metric.repeat_spread == 0 and metric.test == "proportion":
-        lost = shown_worse(parts, alpha=alpha)
-    worst = min(found, key=lambda label: found[label].high, default=None)
-    said = [_of_label(label, parts[label], found.get(label)) for label in lost or ([worst] if worst else [])]
-    shown = (
-        "is shown to lose more than"
-        if lost
-        else "is the worst of its labels, and not shown to lose more than"
-    )
-    reason = f"{metric.name} of {'; '.join(said)} {shown} {_number(abs(bound))}"
-    if not said:
-        reason = f"{criterion.title}: there is no champion, or no label has enough rows to show a loss"
-    return CriterionCheck(
-        criterion=criterion,
-        observed=parts[worst].figure_of(Role.CANDIDATE) if worst else None,
-        passed=not lost,
-        reason=reason,
-        outcome=MISSED if lost else MET,
-    )
-
-
-def _of_label(label: str, part: Measured, advantage: Advantage | None) -> str:
-    figures = f"{_number(part.figure_of(Role.CANDIDATE))} against {_number(part.figure_of(Role.CHAMPION))}"
-    ends = (
-        ""
-        if advantage is None
-        else f", {_between(advantage.difference, advantage.low, advantage.high, signed=True)}"
-    )
-    return f"{label} ({figures} of {len(part.clusters)} rows{ends})"
 
 
 def _absolute(
@@ -247,21 +211,21 @@ def _absolute(
             certain=bound <= metric.lowest if sign > 0 else bound >= metric.highest,
         )
         outcome, more = claim.outcome()
-        yield _Clause(outcome, f"{_VERBS[outcome]} the {noun} of {_number(bound)}", more)
+        yield _Clause(outcome, f"{VERBS[outcome]} the {noun} of {number(bound)}", more)
 
 
 def _relative(criterion: Criterion, metric: Measured, alpha: float, rules: _Rules) -> Iterator[_Clause]:
     for role, bound, asked in _bounds(criterion, metric, rules.spent):
         advantage = metric.against(role, alpha=alpha, seed=rules.seed)
         if advantage is None:
-            missing = f"there is no {role.value} to be {_number(bound)} better than"
+            missing = f"there is no {role.value} to be {number(bound)} better than"
             yield _Clause(MET if role is Role.CHAMPION else MISSED, missing)
             continue
         theirs = metric.figure_of(role)
         distance = max(abs(bound), _smallest(rules.resolution, metric, theirs))
         rival = None
         if role is Role.CHAMPION:
-            rival = metric.against(role, alpha=_of_refusal(criterion, rules.rivals), seed=rules.seed)
+            rival = metric.against(role, alpha=refusal_level_of(criterion, rules.rivals), seed=rules.seed)
         claim = _Claim(
             bound=bound,
             observed=advantage.difference,
@@ -274,25 +238,19 @@ def _relative(criterion: Criterion, metric: Measured, alpha: float, rules: _Rule
             clusters=advantage.clusters,
             certain=bound <= metric.lowest - metric.highest,
             luck=advantage.p_value if bound >= 0 else 0.0,
-            worse=None if rival is None else rival.high + metric.repeat_spread < -_SLACK,
+            worse=None if rival is None else rival.high + metric.repeat_spread < -SLACK,
         )
         outcome, more = claim.outcome()
         if outcome == MISSED and rival is not None and claim.worse:
-            yield _Clause(outcome, _worse(rival, theirs, asked))
+            yield _Clause(outcome, words_of_worse(rival, theirs, asked))
         else:
-            yield _Clause(outcome, _words(advantage, role, theirs, outcome, asked), more)
-
-
-def _of_refusal(criterion: Criterion, rivals: int) -> float:
-    """Return the level at which a model counts as worse than the champion: the criterion's significance, but
-    at most ``ALPHA``, since by .5 every second equal model would be refused."""
-    return min(level_of(criterion, on_holdout=False), ALPHA) / rivals
+            yield _Clause(outcome, words_of(advantage, role, theirs, outcome, asked), more)
 
 
 def _bounds(criterion: Criterion, metric: Measured, spent: float) -> Iterator[tuple[Role, float, str]]:
     """Yield the contestant, the bound, and the words for it."""
     if criterion.over_base is not None:
-        yield Role.BASE, criterion.over_base, f"the {_number(criterion.over_base, signed=True)} asked for"
+        yield Role.BASE, criterion.over_base, f"the {number(criterion.over_base, signed=True)} asked for"
     if criterion.over_champion is not None:
         yield Role.CHAMPION, *_of_margin(criterion.over_champion, metric, spent)
     elif (
@@ -305,12 +263,12 @@ def _of_margin(declared: float, metric: Measured, spent: float) -> tuple[float, 
     """Return the bound against the champion, and the words for it. What may be lost already is a share of
     questions, so it takes from margins of that unit alone."""
     limited = metric.lowest - metric.highest < declared < 0
-    if not spent or not limited or metric.unit != "fraction" or metric.on != "holdout":
-        return declared, f"the {_number(declared, signed=True)} asked for"
+    if not spent or not limited or not metric.is_share or metric.on != "holdout":
+        return declared, f"the {number(declared, signed=True)} asked for"
     bound = min(0.0, declared + spent)
     return bound, (
-        f"the {_number(bound, signed=True)} asked for (it may lose {_number(-declared)}, "
-        f"of which {_number(spent)} may be lost already)"
+        f"the {number(bound, signed=True)} asked for (it may lose {number(-declared)}, "
+        f"of which {number(spent)} may be lost already)"
     )
 
 
@@ -318,7 +276,7 @@ def _smallest(resolution: float, metric: Measured, figure: float) -> float:
     """Return the smallest difference that matters, in the metric's unit: at least the difference between two
     measurements of one model."""
     span = metric.highest - metric.lowest
-    smallest = resolution * (span if span < float("inf") else max(abs(figure), _SLACK))
+    smallest = resolution * (span if span < float("inf") else max(abs(figure), SLACK))
     return max(smallest, metric.repeat_spread)
 
 
@@ -330,45 +288,3 @@ def _implied(metric: Measured, bound: float) -> float:
         return 0.0
     share = min(1.0, max(0.0, (bound - metric.lowest) / span))
     return span * (share * (1 - share)) ** 0.5
-
-
-_VERBS = {MET: "meets", MISSED: "misses", UNDECIDED: "cannot be told from"}
-
-
-def _words(advantage: Advantage, role: Role, theirs: float, outcome: str, asked: str) -> str:
-    gained = _between(advantage.difference, advantage.low, advantage.high, signed=True)
-    return f"{gained} against the {role.value}'s {_number(theirs)} {_VERBS[outcome]} {asked}"
-
-
-def _worse(advantage: Advantage, theirs: float, asked: str) -> str:
-    lost = _between(advantage.difference, advantage.low, advantage.high, signed=True)
-    return (
-        f"{lost} against the champion's {_number(theirs)} is shown to be worse than the champion, and "
-        f"{asked} is not shown"
-    )
-
-
-def _more(count: int, metric: Measured) -> str:
-    rows, clusters = len(metric.clusters), len(np.unique(metric.clusters))
-    if metric.on == "holdout" and clusters < rows:
-        # rows of customers that the holdout has already would tell little
-        count = ceil(count * clusters / rows)
-        return "one more customer or document" if count == 1 else f"about {count} more customers or documents"
-    nouns = {
-        "holdout": ("held-out row", "held-out rows"),
-        "regression": ("regression item", "regression items"),
-        "judge": ("reviewed pair", "reviewed pairs"),
-        "retrieval": ("question whose document is known", "questions whose document is known"),
-    }
-    one, several = nouns.get(metric.on, (f"question of {metric.on}", f"questions of {metric.on}"))
-    return f"one more {one}" if count == 1 else f"about {count} more {several}"
-
-
-def _between(figure: float, low: float, high: float, *, signed: bool = False) -> str:
-    one, two, three = (_number(value, signed=signed) for value in (figure, low, high))
-    return f"{one} ({two} to {three})"
-
-
-def _number(value: float, *, signed: bool = False) -> str:
-    text = f"{value:.3g}" if abs(value) < 1e6 else f"{value:.3e}"
-    return f"+{text}" if signed and value >= 0 else text

@@ -103,7 +103,9 @@ def test_few_rows_leave_much_open(bounds: dict[str, float], outcome: str) -> Non
 def test_a_check_against_the_champion_tells_the_gain_with_its_error(
     found: dict[str, Measured], bounds: dict[str, float], difference: float | None
 ) -> None:
-    gain = check(found, **bounds).gain
+    checked = check(found, **bounds)
+    assert checked.of_share == (found["label_accuracy"].unit == "fraction")
+    gain = checked.gain
     assert (gain and gain.difference) == (difference if difference is None else pytest.approx(difference))
     if gain is not None:
         spread = (0.05 - 0.05**2) ** 0.5 / 80**0.5 if difference else 0.0

@@ -89,8 +89,10 @@ def test_a_trial_that_shows_nothing_within_its_budget_retires_the_model_with_the
         ({"minimum": 0.9}, 0.2, -0.2),
         ({"over_base": 0.2}, 0.1, -0.1),
         ({"metric": "perplexity", "over_champion": -2.0}, 0.1, -0.1),
+        ({"metric": "words_per_answer", "over_champion": -5.0, "of_share": False}, 0.1, -0.1),
+        ({"metric": "no_perplexity", "over_champion": -0.2, "of_share": True}, 0.1, -0.2),
     ],
-    ids=["not_worse", "better", "no_bound", "base_alone", "no_share"],
+    ids=["not_worse", "better", "no_bound", "base_alone", "no_share", "own_unit", "own_share"],
 )
 def test_the_trial_must_show_what_the_undecided_criterion_asks_for(
     bounds: dict[str, Any], margin: float, to_show: float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -13,6 +14,15 @@ from tunewheel_contracts.formats.bundle import Bundle
 from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.judge import JudgeReport
 from tunewheel_contracts.formats.retrieval_scores import RetrievalScores
+
+OUTCOMES = ("met", "undecided", "missed")
+"""The outcomes of a criterion, from the best to the worst. The worst one of several is that of all."""
+MET, UNDECIDED, MISSED = OUTCOMES
+
+
+def worst_of(outcomes: Iterable[str]) -> str:
+    """Return the outcome of all together; ``MET`` if there is none."""
+    return max(outcomes, key=OUTCOMES.index, default=MET)
 
 
 class Role(StrEnum):
@@ -156,6 +166,19 @@ class CriterionCheck(Frozen):
     """For an undecided check: how many additional held-out rows would be enough."""
     gain: Annotated[Gain | None, Field(exclude_if=operator.not_)] = None
     """The advantage over the champion, where a bound against the champion is on a metric that is a share."""
+    of_share: Annotated[bool | None, Field(exclude_if=lambda share: share is None)] = None
+    """Whether the metric is a share of questions. None: an earlier release does not say, and nothing was
+    measured."""
+
+    @property
+    def end(self) -> str:
+        """The outcome, also of an earlier release."""
+        return self.outcome or (MET if self.passed else MISSED)
+
+    @property
+    def is_of_share(self) -> bool:
+        """Whether the metric is a share of questions. In earlier releases only perplexities were not."""
+        return "perplexity" not in self.criterion.metric if self.of_share is None else self.of_share
 
 
 class Scorecard(Frozen):

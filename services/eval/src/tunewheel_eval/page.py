@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
 from tunewheel_contracts.formats.judge import JudgeReport
-from tunewheel_contracts.formats.scorecard import MetricFacts, Role, Scorecard, Slice
+from tunewheel_contracts.formats.scorecard import MISSED, MetricFacts, Role, Scorecard, Slice
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_eval.artifacts import read_written
@@ -74,7 +74,7 @@ def verdict_sentence(scorecard: Scorecard) -> tuple[str, str]:
     against = f" against {' and '.join(others)}" if others else ""
     if scorecard.passed:
         return "passed", f"{name} meets every criterion{against}."
-    missed = [check for check in scorecard.checks if not check.passed and check.outcome != "undecided"]
+    missed = [check for check in scorecard.checks if check.end == MISSED]
     if missed:
         names = ", ".join(check.criterion.title for check in missed)
         return "failed", f"{name} misses {names}{against}."
@@ -88,7 +88,7 @@ def _criteria(scorecard: Scorecard) -> Iterable[str]:
     yield "<h2>Criteria</h2>"
     lines: list[tuple[str, ...]] = []
     for check in scorecard.checks:
-        outcome = check.outcome or ("met" if check.passed else "missed")
+        outcome = check.end
         interval = "" if check.low is None or check.high is None else f"{check.low:.4g} to {check.high:.4g}"
         observed = "" if check.observed is None else f"{check.observed:.4g}"
         lines.append((check.criterion.title, observed, interval, outcome, check.reason))

@@ -19,11 +19,11 @@ from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
 from tunewheel_contracts.formats.judge import JUDGED, JudgeReport
 from tunewheel_contracts.formats.retrieval_scores import RetrievalScores
-from tunewheel_contracts.formats.scorecard import Contestant, Rival, Role, Scorecard, Slice
+from tunewheel_contracts.formats.scorecard import UNDECIDED, Contestant, Rival, Role, Scorecard, Slice
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_verdicts.measured import Measured
 from tunewheel_verdicts.significance import Clusters
-from tunewheel_verdicts.verdict import UNDECIDED, judge, outcome_of
+from tunewheel_verdicts.verdict import judge, outcome_of
 
 from tunewheel_eval.bundles import bundle_for
 from tunewheel_eval.comparisons import comparisons, findings, measured

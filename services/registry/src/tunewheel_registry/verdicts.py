@@ -11,7 +11,7 @@ from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, EvalUndecided
 from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.formats.rollout_spec import RolloutSpec
-from tunewheel_contracts.formats.scorecard import CriterionCheck, Gain, Role
+from tunewheel_contracts.formats.scorecard import UNDECIDED, Gain, Role
 
 from tunewheel_registry.commands import COMMAND
 from tunewheel_registry.lifecycle import Decision
@@ -157,22 +157,17 @@ def _to_show(verdict: EvalUndecided, rollout: RolloutSpec, *, spent: float) -> f
     """Return what a trial has to show: the largest bound of the undecided criteria against the champion (or
     the base, where there is none), else the margin of shadow. What was lost already counts against it. None:
     no undecided criterion has a figure, so a trial would have nothing to go on from."""
-    open_ones = [check for check in verdict.checks if check.outcome == "undecided"]
+    open_ones = [check for check in verdict.checks if check.outcome == UNDECIDED]
     if all(check.observed is None for check in open_ones):
         return None
     alone = _champion_of(verdict) is None
     bounds = [
         check.criterion.over_base if alone else check.criterion.over_champion
         for check in open_ones
-        if _is_share(check)
+        if check.is_of_share
     ]
     known = [bound for bound in bounds if bound is not None]
     return min(0.0, (max(known) if known else -rollout.shadow.margin) + spent)
-
-
-def _is_share(check: CriterionCheck) -> bool:
-    """Return whether the metric is a share of questions. Only perplexities are not."""
-    return "perplexity" not in check.criterion.metric
 
 
 def _gain(verdict: Verdict) -> Gain | None:

@@ -67,10 +67,12 @@ def decide(trial: Trial, policy: StagePolicy, *, alone: bool) -> Verdict | None:
     if harmed:
         decided_by = "incidents" if harmed == ["incidents"] else "bounds"
         return _verdict("failed", decided_by, [_worse(trial, name, policy, alone=alone) for name in harmed])
-    if _is_in_vain(trial, policy):
+    state, to_show = trial["comparisons"], trial["to_show"]
+    is_good = to_show is None or comparisons.is_shown(state, to_show)
+    if not is_good and comparisons.has_no_gain(state, policy.margin):
         reason = f"answers are better by less than {policy.margin:.1%} of questions, or by nothing"
-        return _verdict("failed", NO_GAIN, [reason, comparisons.sentence(trial["comparisons"])])
-    if any(not holds for holds in _conditions(trial, policy, alone=alone)):
+        return _verdict("failed", NO_GAIN, [reason, comparisons.sentence(state)])
+    if not is_good or any(not holds for holds in _conditions(trial, policy, alone=alone)):
         return None
     candidate, champion = summary(trial, "candidate"), summary(trial, "champion")
     reason = (
@@ -79,18 +81,8 @@ def decide(trial: Trial, policy: StagePolicy, *, alone: bool) -> Verdict | None:
     )
     beside = "" if alone else f" (champion {champion['invalid_rate']:.1%})"
     within = f"; not worse by {policy.margin:.1%} in anything that was compared"
-    told = trial["comparisons"]["values"] or trial["to_show"] is not None
-    answers = [comparisons.sentence(trial["comparisons"])] if told else []
+    answers = [comparisons.sentence(state)] if state["values"] or to_show is not None else []
     return _verdict("passed", "bounds", [reason + beside + within, *answers])
-
-
-def _is_in_vain(trial: Trial, policy: StagePolicy) -> bool:
-    """Return whether the trial of a model whose evaluation was undecided may end, since the model is shown to
-    gain nothing that matters, and is not shown to be as good as was asked."""
-    state, to_show = trial["comparisons"], trial["to_show"]
-    if to_show is None or comparisons.is_shown(state, to_show):
-        return False
-    return comparisons.has_no_gain(state, policy.margin)
 
 
 def undecided(trial: Trial, policy: StagePolicy, ended: str, *, alone: bool) -> Verdict:
@@ -165,12 +157,11 @@ def _floor(trial: Trial, name: str, policy: StagePolicy, *, alone: bool) -> floa
 
 
 def _conditions(trial: Trial, policy: StagePolicy, *, alone: bool) -> Iterator[bool]:
-    """Yield for each condition of a pass whether it holds, cheap ones first."""
+    """Yield for each condition of a pass but the answers whether it holds, cheap ones first."""
     yield not _unseen(trial, policy, alone=alone)
     yield not _excesses(trial, policy)
     for name in _required(trial, alone=alone):
         yield is_below(trial["figures"][name]["counts"], policy.margin, BETA)
-    yield trial["to_show"] is None or comparisons.is_shown(trial["comparisons"], trial["to_show"])
 
 
 def _obstacles(trial: Trial, policy: StagePolicy, *, alone: bool) -> list[str]:

@@ -165,9 +165,7 @@ def _evaluation(facts: ModelFacts) -> str:
         ]
         head = ("metric", "against", "difference", "interval", "p", "test", "rows", "independent groups")
         parts.append("Differences, candidate minus other:\n\n" + _table(head, found))
-    checks = [
-        (c.criterion.title, c.outcome or ("met" if c.passed else "missed"), c.reason) for c in card.checks
-    ]
+    checks = [(c.criterion.title, c.end, c.reason) for c in card.checks]
     parts.append(_table(("criterion", "outcome", "why"), checks))
     if card.looks:
         parts.append(f"{card.looks} verdicts were based on these held-out rows.")
