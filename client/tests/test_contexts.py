@@ -73,7 +73,9 @@ def test_another_context_is_used_and_one_is_forgotten():
     contexts.put("prod", PROD)
     contexts.put("local", Context(url="http://127.0.0.1:1"))
     assert contexts.read().current == "local"
-    contexts.use("prod")
+    assert contexts.use("prod").project == "desk"
+    assert contexts.use("prod", project="shop") == contexts.read().contexts["prod"]
+    assert contexts.read().contexts["prod"].project == "shop"
     contexts.remove("local")
     assert (contexts.read().current, list(contexts.read().contexts)) == ("prod", ["prod"])
     contexts.remove("prod")

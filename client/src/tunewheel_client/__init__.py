@@ -34,7 +34,6 @@ if TYPE_CHECKING:
         DeviceCode,
         FeedbackReceipt,
         Gap,
-        LoginLink,
         Receipt,
         RefusedItem,
     )
@@ -53,7 +52,6 @@ __all__ = [
     "FeedbackReceipt",
     "Gap",
     "InvalidContexts",
-    "LoginLink",
     "NoAddress",
     "NotAllowed",
     "NotFound",
@@ -70,7 +68,7 @@ _HOMES = {
     "contexts": ("Addresses", "Context", "Contexts"),
     "sync.client": ("Client",),
     "sync.login": ("login",),
-    "values": ("Answer", "DeviceCode", "FeedbackReceipt", "Gap", "LoginLink", "Receipt", "RefusedItem"),
+    "values": ("Answer", "DeviceCode", "FeedbackReceipt", "Gap", "Receipt", "RefusedItem"),
 }
 
 

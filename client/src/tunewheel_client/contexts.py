@@ -148,13 +148,22 @@ def put(name: str, context: Context, *, use: bool = True, file: Path | None = No
     change(work, file)
 
 
-def use(name: str, file: Path | None = None) -> None:
-    """Make ``name`` the context in use.
+def use(name: str, *, project: str | None = None, file: Path | None = None) -> Context:
+    """Make ``name`` the context in use, and return it. ``project``: its default project from now on; None: as
+    before.
 
     Raises:
         InvalidContexts: there is no such context, or the file cannot be read or written.
     """
-    change(lambda found: (found.model_copy(update={"current": named_in(found, name)[0]}), None), file)
+
+    def work(found: Contexts) -> tuple[Contexts, Context]:
+        _, chosen = named_in(found, name)
+        if project is not None:
+            chosen = chosen.model_copy(update={"project": project})
+        kept = {**found.contexts, name: chosen}
+        return found.model_copy(update={"contexts": kept, "current": name}), chosen
+
+    return change(work, file)
 
 
 def remove(name: str, file: Path | None = None) -> None:

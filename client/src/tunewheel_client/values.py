@@ -69,12 +69,3 @@ class Gap:
     """Events are missing here: the console did not hold them any more. ``after``: the last event before."""
 
     after: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class LoginLink:
-    """A link that logs a browser in, once. ``url`` is a secret until it is opened; ``expires_at`` is in
-    ISO 8601."""
-
-    url: str
-    expires_at: str

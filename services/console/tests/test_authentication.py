@@ -15,6 +15,7 @@ import yaml
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse
 from starlette.requests import HTTPConnection
+from tunewheel_client import AsyncClient
 from tunewheel_console.api import add_login_links, add_routes
 from tunewheel_console.authentication import FORM_BYTES, Authentication
 from tunewheel_console.control.errors import answer_errors
@@ -92,10 +93,10 @@ class Console:
         return httpx.AsyncClient(transport=transport, base_url=base_url, headers=HTML)
 
     async def link(self, key: str = "k-ann") -> str:
-        async with self.browser() as program:
-            answer = await program.post("/v1/login-links", headers={"authorization": f"Bearer {key}"})
-        assert answer.status_code == 201, answer.text
-        return answer.json()["path"]
+        async with self.browser() as program, AsyncClient("http://console", key, http=program) as client:
+            link = await client.login_link()
+        assert link.url == f"http://console{link.path}"
+        return link.path
 
 
 @pytest.fixture

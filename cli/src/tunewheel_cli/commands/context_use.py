@@ -31,11 +31,7 @@ def command(
     """Use a wheel from now on, in every command that names none."""
     from tunewheel_client import contexts
 
-    contexts.use(name)
-    chosen = contexts.read().contexts[name]
-    if default:
-        chosen = chosen.model_copy(update={"project": default})
-        contexts.put(name, chosen)
+    chosen = contexts.use(name, project=default)
     in_project = f", project {chosen.project}" if chosen.project else ""
     call.show(
         {"name": name, "url": chosen.url, "project": chosen.project}, f"{name}: {chosen.url}{in_project}"

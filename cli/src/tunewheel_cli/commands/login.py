@@ -38,7 +38,7 @@ def command(
     """
     if url is None:
         link = call.client.login_link()
-        call.show({"url": link.url, "expires_at": link.expires_at}, link.url)
+        call.show(link.model_dump(mode="json", include={"url", "expires_at"}), link.url)
         return
     from urllib.parse import urlsplit
 

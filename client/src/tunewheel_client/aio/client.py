@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from tunewheel_client.aio.transport import Transport
 from tunewheel_client.target import resolve
-from tunewheel_client.values import LoginLink
 
 if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
     import httpx
-    from tunewheel_contracts.api.identity import Me
+    from tunewheel_contracts.api.identity import LoginLink, Me
     from tunewheel_contracts.api.paging import Page
 
     from tunewheel_client.aio.answers import Labels, ReviewsOfAnswers
@@ -103,8 +102,10 @@ class AsyncClient:
         Raises:
             Conflict: the console asks nobody to log in.
         """
-        told = await self._transport.request("POST", "login-links", json={})
-        return LoginLink(f"{self.url}{told['path']}", told["expires_at"])
+        from tunewheel_contracts.api.identity import LoginLink
+
+        link = await self._transport.request(LoginLink, "POST", "login-links", json={})
+        return link.model_copy(update={"url": f"{self.url}{link.path}"})
 
     async def ask(
         self,

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from tunewheel_client.sync.transport import Transport
 from tunewheel_client.target import resolve
-from tunewheel_client.values import LoginLink
 
 if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
     import httpx
-    from tunewheel_contracts.api.identity import Me
+    from tunewheel_contracts.api.identity import LoginLink, Me
     from tunewheel_contracts.api.paging import Page
 
     from tunewheel_client.batches import Item, Kind
@@ -104,8 +103,10 @@ class Client:
         Raises:
             Conflict: the console asks nobody to log in.
         """
-        told = self._transport.request("POST", "login-links", json={})
-        return LoginLink(f"{self.url}{told['path']}", told["expires_at"])
+        from tunewheel_contracts.api.identity import LoginLink
+
+        link = self._transport.request(LoginLink, "POST", "login-links", json={})
+        return link.model_copy(update={"url": f"{self.url}{link.path}"})
 
     def ask(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunewheel_contracts.fields import Frozen
+from tunewheel_contracts.fields import Frozen, Timestamp
 
 
 class OidcLogin(Frozen):
@@ -49,3 +49,13 @@ class Me(Frozen):
     grants: tuple[RolesIn, ...] = ()
     version: str
     addresses: Addresses
+
+
+class LoginLink(Frozen):
+    """A link that logs a browser in to the console, once."""
+
+    path: str
+    """The link below the console's address. It is a secret until it is opened."""
+    expires_at: Timestamp
+    url: str = ""
+    """The whole link, which the client adds."""
