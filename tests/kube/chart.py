@@ -275,7 +275,7 @@ def test_helm_test_runs_the_doctor_on_the_kafka_and_the_store_of_the_services(
     of_registry = workloads(found)["registry"]["spec"]["template"]["spec"]
     paths = {mount["mountPath"] for mount in container_of(workloads(found)["registry"])["volumeMounts"]}
     mine = {mount["mountPath"] for mount in container["volumeMounts"]}
-    assert paths - mine <= {"/etc/tunewheel/identity", "/etc/tunewheel/tls"}
+    assert paths - mine <= {f"/etc/tunewheel/{folder}" for folder in ("identity", "signing", "tls")}
     volumes = {one["name"]: one for one in of_registry["volumes"]}
     assert all(one == volumes[one["name"]] for one in doctor["spec"]["volumes"] if one["name"] == "store")
 
@@ -335,6 +335,7 @@ def test_only_the_gateway_may_call_the_engine(manifests: dict[str, Manifests]) -
         ("services.train.settings.stop_seconds=600", "would be killed in the middle of its last checkpoint"),
         ("services.train.gpus=1,services.train.settings.train_slots=2", "need 2"),
         ("identity.apiKeys.existingSecret=", "can tell who calls"),
+        ("identity.signing.publicKeys=", "without the keys that sign and verify commands"),
         ("services.engine.enabled=false", "engine.url: no engine is installed"),
         ("kafka.securityProtocol=SASL_SSL", "SCRAM-SHA-512 needs username and existingSecret"),
         ("kafka.partitions.no=3", 'there is no topic "no"'),

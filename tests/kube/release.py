@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
-from tunewheel_runtime.identity.command_keys import SIGNERS
 from tunewheel_runtime.identity.keys import ApiKey, KeyFile, sum_of
 from tunewheel_runtime.identity.roles import Role
+from tunewheel_testing.command_keys import CommandKeys
 
 from .control_plane import ControlPlane, until
 from .tools import run
@@ -91,11 +92,14 @@ def make_release(plane: ControlPlane, helm: str, chart: Path, values: Path, name
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}}
     plane.apply("/api/v1/namespaces", space)
-    for name, data in secrets().items():
+    with TemporaryDirectory() as folder:
+        signing = CommandKeys(Path(folder))
+        keys = signing.file.read_text()
+    for name, data in {**secrets(), "tunewheel-signing": signing.private}.items():
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data}
         plane.apply(f"/api/v1/namespaces/{namespace}/secrets", secret)
     public = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "tunewheel-signing"},
-              "data": {"signing-keys.json": '{"keys": []}'}}  # fmt: skip
+              "data": {"signing-keys.json": keys}}  # fmt: skip
     plane.apply(f"/api/v1/namespaces/{namespace}/configmaps", public)
     for n, storage_class in enumerate(("shared-files", "", "", "", "")):
         plane.apply("/api/v1/persistentvolumes", volume(f"{namespace}-{n}", storage_class))
@@ -119,7 +123,6 @@ def secrets() -> dict[str, dict[str, str]]:
     return {
         "tunewheel-keys": {"keys.yaml": keys, "engine-keys.yaml": keys},
         "tunewheel-secrets": dict.fromkeys(own, secret) | {"limits-url": "redis://limits:6379"},
-        "tunewheel-signing": dict.fromkeys(SIGNERS, "{}"),
         "tunewheel-store": {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": secret},
         "tunewheel-tls": dict.fromkeys(("tls.crt", "tls.key", "ca.crt"), "PEM"),
         "kafka-ca": {"ca.crt": "PEM"},
