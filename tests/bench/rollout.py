@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -229,18 +229,41 @@ def _compared(
         number = state["differ"][1]
         comparisons.see(state, f"q{number}", other if rng.random() < differ else same, same)
     truth = rng.choice(3, size=len(state["drawn"]), p=[0.45 + mean / 2, 0.1, 0.45 - mean / 2])
-    words, names = list(comparisons.LOSSES), comparisons.drawn(state)
-    for name, value in zip(names, truth, strict=True):
-        if judge is not None:
-            told = words[value if rng.random() < judge else -1]
-            comparisons.compare(state, _comparison(name, told, judge="a" * 64))
-    for number, (name, value) in enumerate(zip(names[:people], truth, strict=False), 1):
-        comparisons.compare(state, _comparison(name, words[value]))
-        if comparisons.is_harmed(state, 0.05, EACH):
-            return LONGEST, number
-        if comparisons.is_shown(state, to_show):
-            return number, LONGEST
-    return LONGEST, LONGEST
+    values = list(comparisons.LOSSES.values())
+    losses = {name: values[kind] for name, kind in zip(comparisons.drawn(state), truth, strict=True)}
+
+    def says(loss: float) -> float:
+        return loss if rng.random() < (judge or 0.0) else values[-1]
+
+    end, number = played(state, losses, says if judge is not None else None, people, to_show, gains=False)
+    return (number if end == "passed" else LONGEST), (number if end == "failed" else LONGEST)
+
+
+def played(
+    state: comparisons.Comparisons,
+    losses: Mapping[str, float],
+    judge: Callable[[float], float] | None,
+    people: int,
+    to_show: float | None,
+    *,
+    margin: float = 0.1,
+    gains: bool = True,
+) -> tuple[str | None, int]:
+    """Let ``judge`` compare all drawn pairs, and people the first of them one after the other, until the
+    trial ends. Return its end, and after how many pairs of people; None: it stays open.
+
+    ``losses``: what people say of each pair. ``gains``: whether a trial ends where nothing is gained.
+    """
+    words = {value: word for word, value in comparisons.LOSSES.items()}
+    drawn = comparisons.drawn(state)
+    for name in drawn if judge is not None else ():
+        comparisons.compare(state, _comparison(name, words[judge(losses[name])], judge="a" * 64))
+    ends = {"failed"} | ({"passed"} if to_show is not None else set()) | ({"no gain"} if gains else set())
+    for number, name in enumerate(drawn[:people], 1):
+        comparisons.compare(state, _comparison(name, words[losses[name]]))
+        if (end := comparisons.end(state, to_show, margin=margin, alpha=EACH)) in ends:
+            return end, number
+    return ("passed" if to_show is None else None), LONGEST
 
 
 def _comparison(name: str, preference: str, judge: str | None = None) -> InferenceScored:

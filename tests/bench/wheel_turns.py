@@ -1,7 +1,7 @@
 """Whether the wheel turns: simulated wheels of twenty turns, by the real verdict and rules of trials.
 
 Each turn brings a candidate that is ``delta`` better than the champion, as a share of questions. The gate
-judges it by held-out rows of forty customers of unequal size, a tenth of which is replaced each turn. A
+judges it by held-out rows of forty customers of unequal size, of which curate retires some each turn. A
 candidate that met or is undecided goes to a trial of 2,000 copied questions. There people compare forty of
 the pairs of answers that differ, and a judge, which agrees with people on .8 of the pairs, compares all that
 were drawn. Four answers of five are the same. The registry's budget of loss narrows the margin of gate and
@@ -23,10 +23,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from report import write_report
-from tunewheel_contracts.events.monitoring import InferenceScored
+from rollout import played
 from tunewheel_contracts.formats.criteria import Criterion
+from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.look import Look
 from tunewheel_contracts.formats.scorecard import Gain, Role
-from tunewheel_contracts.formats.spec import TaskSpec
+from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
+from tunewheel_curate.builds.pinned_inputs import choose_retired
 from tunewheel_monitor.rollout import comparisons
 from tunewheel_monitor.rollout.verdicts import EACH
 from tunewheel_registry.budget import Account
@@ -50,8 +53,10 @@ COPIES = 2_000
 LABELS = 40
 AGREES = 0.8
 MARGIN = 0.1
-BLANK = InferenceScored.model_construct()
-TASK = TaskSpec(system_prompt="Name the subject.", label_field="subject", output_schema={"type": "object"})
+SCHEMA = {"type": "object", "properties": {"subject": {"type": "string"}}}
+TASK = TaskSpec(system_prompt="Name the subject.", label_field="subject", output_schema=SCHEMA)
+CRITERION = Criterion(metric="label_accuracy", over_champion=-MARGIN)
+SPEC = ProjectSpec(project="desk", base_model="base", task=TASK, criteria=(CRITERION,))
 
 
 @dataclass(frozen=True)
@@ -65,24 +70,36 @@ class Signal:
 
 @dataclass
 class Holdout:
-    """The champion's hits by row. A tenth of the rows is replaced each turn."""
+    """The champion's hits by row. Each turn is a verdict and a build, which replaces the rows that curate
+    retires."""
 
     rng: np.random.Generator
     rows: int
     customers: NDArray[np.int64] = field(init=False)
     champion: Floats = field(init=False)
-    ages: NDArray[np.int64] = field(init=False)
+    examples: list[ChatExample] = field(init=False)
+    looks: list[Look] = field(default_factory=list[Look])
 
     def __post_init__(self) -> None:
         self.customers = np.repeat(np.arange(CUSTOMERS), zipf(self.rows, CUSTOMERS))
         self.champion = (self.rng.random(self.rows) < ACCURACY).astype(np.float64)
-        self.ages = np.arange(self.rows) % 10
+        self.examples = [self.example(f"first-{row}") for row in range(self.rows)]
+
+    @staticmethod
+    def example(name: str) -> ChatExample:
+        return ChatExample.model_construct(example_id=name, record_ids=(), group="")
 
     def turn(self) -> None:
-        self.ages += 1
-        old = self.ages == 10
-        self.ages[old] = 0
-        self.champion[old] = self.rng.random(int(old.sum())) < ACCURACY
+        names, number = [one.example_id for one in self.examples], len(self.looks)
+        more = {"project": SPEC.project, "looks": 1}
+        self.looks.append(Look(scorecard_id=f"verdict-{number}", rows=tuple(names), **more))
+        retired = choose_retired(self.looks, self.examples, SPEC)
+        if retired.rows:
+            told = {"rows": retired.rows, "counted": retired.counted}
+            self.looks.append(Look(scorecard_id=f"build-{number}", of=1, **told, **more))
+        for row in {names.index(name) for name in retired.rows}:
+            self.examples[row] = self.example(f"{number}-{row}")
+            self.champion[row] = self.rng.random() < ACCURACY
 
     def candidate(self, delta: float) -> Floats:
         """Return the hits of a candidate that is ``delta`` better than the champion."""
@@ -105,8 +122,7 @@ class Holdout:
             scores={Role.CANDIDATE: Scores(candidate), Role.CHAMPION: Scores(self.champion)},
             clusters=self.customers,
         )
-        criteria = [Criterion(metric="label_accuracy", over_champion=-MARGIN)]
-        checks = judge(criteria, {"label_accuracy": metric}, TASK, resolution=0.05, seed=1, spent=spent)
+        checks = judge([CRITERION], {"label_accuracy": metric}, TASK, resolution=0.05, seed=1, spent=spent)
         return outcome_of(checks)
 
 
@@ -116,11 +132,6 @@ class Trial:
 
     end: str
     state: comparisons.Comparisons
-
-
-def compared(name: str, loss: float, judge_sha256: str | None) -> InferenceScored:
-    preference = {1.0: "worse", 0.0: "same", -1.0: "better"}[loss]
-    return BLANK.model_copy(update={"completion_id": name, "preference": preference, "judge": judge_sha256})
 
 
 def trial(rng: np.random.Generator, delta: float, to_show: float | None, signal: Signal) -> Trial:
@@ -133,21 +144,15 @@ def trial(rng: np.random.Generator, delta: float, to_show: float | None, signal:
     for number in range(differ):
         comparisons.see(state, f"q{number}", {**said, "answer": "b"}, said)
     state["differ"][1] += COPIES - differ
-    drawn = comparisons.drawn(state) if signal.labels else []
-    for name in drawn if signal.agrees is not None else ():
-        loss = losses[int(name[1:])]
+
+    def says(loss: float) -> float:
         other = [one for one in (1.0, 0.0, -1.0) if one != loss]
-        value = loss if rng.random() < signal.agrees else rng.choice(other)
-        comparisons.compare(state, compared(name, float(value), "judge"))
-    for name in drawn[: signal.labels]:
-        comparisons.compare(state, compared(name, float(losses[int(name[1:])]), None))
-        if comparisons.is_harmed(state, MARGIN / 2, EACH):
-            return Trial("failed", state)
-        if to_show is not None and comparisons.is_shown(state, to_show):
-            return Trial("passed", state)
-        if to_show is not None and comparisons.has_no_gain(state, MARGIN):
-            return Trial("no gain", state)
-    return Trial("passed" if to_show is None else "open", state)
+        return loss if rng.random() < (signal.agrees or 0.0) else float(rng.choice(other))
+
+    told = {name: float(losses[int(name[1:])]) for name in comparisons.drawn(state)}
+    judge = says if signal.labels and signal.agrees is not None else None
+    end, _ = played(state, told, judge, signal.labels, to_show, margin=MARGIN)
+    return Trial(end or "open", state)
 
 
 @dataclass

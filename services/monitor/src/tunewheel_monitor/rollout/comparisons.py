@@ -23,7 +23,7 @@ The ends of the loss hold at any time, like those of the other figures (``sequen
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.evaluation import AnswersCompared
@@ -40,6 +40,7 @@ completion, the pair's ``number``, the values that ``person`` and ``judge`` gave
 ``fresh``: the log positions of pairs that no request names yet. ``revision``: of the latest request.
 ``values``: how often each value occurred, divided by ``widest``. ``widest``: the largest value that is
 possible; 0: nothing was compared yet. ``judge``: hash of the judge that counts."""
+End = Literal["failed", "passed", "no gain"]
 NAME = "answers"
 """The name of this figure in verdicts."""
 LOSSES = {"worse": 1.0, "same": 0.0, "better": -1.0}
@@ -223,6 +224,16 @@ def is_harmed(state: Comparisons, least: float, alpha: float) -> bool:
     if loss(state) < least or not is_above(state["values"], 0.0, alpha, _stakes(state)):  # cheap ones first
         return False
     return lowest(state, alpha) > 0
+
+
+def end(state: Comparisons, to_show: float | None, *, margin: float, alpha: float) -> End | None:
+    """Return what the comparisons say of the trial; None: nothing yet. Without ``to_show`` it is enough that
+    no harm is shown, which ``alpha`` bounds."""
+    if is_harmed(state, margin / 2, alpha):
+        return "failed"
+    if to_show is None or is_shown(state, to_show):
+        return "passed"
+    return "no gain" if has_no_gain(state, margin) else None
 
 
 def bound(state: Comparisons, *, margin: float, alpha: float) -> RolloutBound:

@@ -62,17 +62,17 @@ Verdict = dict[str, Any]
 def decide(trial: Trial, policy: StagePolicy, *, alone: bool) -> Verdict | None:
     """Return the verdict by the counts so far; None: it is neither failed nor passed yet."""
     harmed = [name for name, figure in _seen(trial) if _is_harmed(trial, name, figure, policy, alone=alone)]
-    if comparisons.is_harmed(trial["comparisons"], policy.margin / 2, EACH):
+    state, to_show = trial["comparisons"], trial["to_show"]
+    end = comparisons.end(state, to_show, margin=policy.margin, alpha=EACH)
+    if end == "failed":
         harmed.append(comparisons.NAME)
     if harmed:
         decided_by = "incidents" if harmed == ["incidents"] else "bounds"
         return _verdict("failed", decided_by, [_worse(trial, name, policy, alone=alone) for name in harmed])
-    state, to_show = trial["comparisons"], trial["to_show"]
-    is_good = to_show is None or comparisons.is_shown(state, to_show)
-    if not is_good and comparisons.has_no_gain(state, policy.margin):
+    if end == "no gain":
         reason = f"answers are better by less than {policy.margin:.1%} of questions, or by nothing"
         return _verdict("failed", NO_GAIN, [reason, comparisons.sentence(state)])
-    if not is_good or any(not holds for holds in _conditions(trial, policy, alone=alone)):
+    if end is None or any(not holds for holds in _conditions(trial, policy, alone=alone)):
         return None
     candidate, champion = summary(trial, "candidate"), summary(trial, "champion")
     reason = (
