@@ -177,6 +177,19 @@ async def test_nobody_at_the_address_is_away(make_client: Any, done: Any, impati
         await done(make_client("http://127.0.0.1:1", "k").me())
 
 
+async def test_an_authority_of_ones_own_is_trusted_where_it_is_named(
+    authority: Any, monkeypatch: pytest.MonkeyPatch, make_client: Any, done: Any, impatient: list[float]
+):
+    door = Door()
+    door.answers = [JSONResponse(ME)]
+    with served(door.app, certificate=authority.issue("127.0.0.1")) as url:
+        with pytest.raises(Away, match="CERTIFICATE_VERIFY_FAILED"):
+            await done(make_client(url, "k").me())
+        monkeypatch.setenv("TUNEWHEEL_HTTP_CAFILE", str(authority.cafile))
+        assert (await done(make_client(url, "k").me())).name == "ada"
+    assert len(door.asked) == 1, "the key went to no stranger"
+
+
 async def test_a_file_of_certificates_that_holds_none_is_named(
     monkeypatch: pytest.MonkeyPatch, home: Any, make_client: Any, done: Any
 ):

@@ -18,10 +18,12 @@ def trusted() -> ssl.SSLContext:
     Raises:
         NoAddress: the file cannot be used.
     """
-    import httpx
+    context = ssl.create_default_context()
+    paths = ssl.get_default_verify_paths()
+    if not paths.cafile and not paths.capath and not context.get_ca_certs():
+        import certifi  # the machine has no authorities of its own
 
-    context = httpx.create_ssl_context()
-    context.load_default_certs()
+        context.load_verify_locations(certifi.where())
     if cafile := os.environ.get(CAFILE):
         try:
             context.load_verify_locations(cafile)
