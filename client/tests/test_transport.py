@@ -78,12 +78,15 @@ async def test_a_retry_waits_as_long_as_it_is_told_within_bounds(door: Any, impa
 
 
 async def test_a_command_that_is_sent_again_keeps_its_name(door: Any, make_client: Any, done: Any):
-    door.answers = [failing(503), JSONResponse({"project": "desk", "command_id": "c"}, 202)]
+    told = {"project": "desk", "command_id": "c", "run_id": "run-1", "action": "pause"}
+    door.answers = [failing(503), JSONResponse(told, 202)]
     client = make_client(door.url, "k")
     for _ in range(2):
         await done(client.runs.pause("desk", "run-1"))
-    first, again, other = [request.headers["idempotency-key"] for request in door.asked]
+    await done(client.runs.pause("desk", "run-1", request="by-me"))
+    first, again, other, named = [request.headers["idempotency-key"] for request in door.asked]
     assert first == again != other
+    assert named == "by-me"
 
 
 async def test_a_service_that_stays_busy_is_away(door: Any, make_client: Any, done: Any):
