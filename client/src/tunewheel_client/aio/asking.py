@@ -10,7 +10,8 @@ from tunewheel_client.aio.transport import GATEWAY, Transport
 from tunewheel_client.errors import Away
 from tunewheel_client.values import Answer, FeedbackReceipt
 
-ANSWER_SECONDS = 300.0
+ANSWER_SECONDS = 240.0
+"""How much longer than another answer a model's may take."""
 SOURCES = "x-tunewheel-sources"
 
 
@@ -30,7 +31,13 @@ async def ask(
     if retrieval is not None:
         body["retrieval"] = retrieval
     answer = await transport.send(
-        "POST", "chat", "completions", service=GATEWAY, json=body, is_harmless=False, timeout=ANSWER_SECONDS
+        "POST",
+        "chat",
+        "completions",
+        service=GATEWAY,
+        json=body,
+        is_harmless=False,
+        extra_seconds=ANSWER_SECONDS,
     )
     try:
         told = answer.json()

@@ -45,6 +45,22 @@ class Models(Resource):
         """Return a model's stages and figures."""
         return await self._read(ModelDetail, project, "models", model_id)
 
+    async def card(self, project: str, model_id: str) -> str:
+        """Return a model's card in the Hugging Face hub's format: Markdown with metadata in YAML."""
+        answer = await self._transport.send("GET", "projects", project, "models", model_id, "card")
+        return answer.text
+
+    async def compare(self, project: str, model_id: str, other: str) -> dict[str, Any]:
+        """Return what changed from ``model_id`` to ``other``, as the registry tells it."""
+        steps = ("projects", project, "models", model_id, "comparison", other)
+        return (await self._transport.send("GET", *steps)).json()
+
+    async def lineage(self, project: str, name: str, *, records: int | None = None) -> dict[str, Any]:
+        """Return all ancestors and descendants of ``name``: a record, a version, a run or a model.
+        ``records``: the most records to list."""
+        steps = ("projects", project, "lineage", name)
+        return (await self._transport.send("GET", *steps, query={"records": records})).json()
+
     async def promote(
         self, project: str, model_id: str, *, reason: str, **more: Unpack[Force]
     ) -> ModelOrdered:
@@ -86,7 +102,9 @@ class Models(Resource):
     async def _command(
         self, project: str, model_id: str, action: str, reason: str, more: Mapping[str, Any]
     ) -> ModelOrdered:
-        return await self._order(ModelOrdered, project, "models", model_id, action, reason=reason, **more)
+        return await self._order(
+            ModelOrdered, project, "models", model_id, action, order={"reason": reason, **more}
+        )
 
 
 class Rollouts(Resource):

@@ -22,6 +22,12 @@ from tunewheel_client.errors import Away, Refused
 class Commands(Resource):
     """What became of commands."""
 
+    async def list(
+        self, project: str, *, state: str | None = None, **paging: Unpack[Paging]
+    ) -> Page[Command]:
+        """Return a page of commands, newest first; of those in ``state`` where one is named."""
+        return await self._read(Page[Command], project, "commands", state=state, **paging)
+
     async def show(self, project: str, command_id: str) -> Command:
         """Return whether a command waits, was obeyed, or was refused and why."""
         return await self._read(Command, project, "commands", command_id)

@@ -35,15 +35,15 @@ class Runs(Resource):
 
     async def pause(self, project: str, run_id: str, *, request: str | None = None) -> RunOrdered:
         """Pause a run after its present step."""
-        return await self._order(RunOrdered, project, "runs", run_id, "pause", request=request)
+        return await self._order(RunOrdered, project, "runs", run_id, "pause", order={"request": request})
 
     async def resume(self, project: str, run_id: str, *, request: str | None = None) -> RunOrdered:
         """Let a paused run go on from its checkpoint."""
-        return await self._order(RunOrdered, project, "runs", run_id, "resume", request=request)
+        return await self._order(RunOrdered, project, "runs", run_id, "resume", order={"request": request})
 
     async def cancel(self, project: str, run_id: str, *, request: str | None = None) -> RunOrdered:
         """End a run for good."""
-        return await self._order(RunOrdered, project, "runs", run_id, "cancel", request=request)
+        return await self._order(RunOrdered, project, "runs", run_id, "cancel", order={"request": request})
 
     async def evaluate(
         self,
@@ -62,7 +62,7 @@ class Runs(Resource):
             dataset_id: the version whose held-out rows are used, where the run did not train on them.
         """
         told = {"criteria": list(criteria), "dataset_id": dataset_id, "reason": reason, "request": request}
-        return await self._order(EvaluationOrdered, project, "runs", run_id, "evaluations", **told)
+        return await self._order(EvaluationOrdered, project, "runs", run_id, "evaluations", order=told)
 
     async def scorecard(self, project: str, run_id: str) -> str:
         """Return the page, as HTML, of the run's last verdict.

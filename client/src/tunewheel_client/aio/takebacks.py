@@ -17,7 +17,7 @@ class Documents(Resource):
     ) -> DocumentsWithdrawn:
         """Keep the documents of these ids out of later dataset versions. Their texts are not erased."""
         told = {"documents": list(documents), "reason": reason, "request": request}
-        return await self._order(DocumentsWithdrawn, project, "withdrawals", **told)
+        return await self._order(DocumentsWithdrawn, project, "withdrawals", order=told)
 
 
 class Erasures(Resource):
@@ -46,7 +46,7 @@ class Erasures(Resource):
             "requested_by": requested_by, "customer": customer, "source_id": source_id, "reason": reason,
             "request": request,
         }  # fmt: skip
-        return await self._order(ErasureOrdered, project, "erasures", **told)
+        return await self._order(ErasureOrdered, project, "erasures", order=told)
 
     async def show(self, project: str, erasure_id: str) -> Erasure:
         """Return how far each holder of data is, and which versions and models still hold the data."""

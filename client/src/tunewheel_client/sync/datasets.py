@@ -50,4 +50,4 @@ class Datasets(Resource):
         """Ask for a version of what was published so far. ``wait``: first let ingest make records of it, for
         ``patience_seconds`` at most."""
         told = {"wait": wait, "patience_seconds": patience_seconds, "request": request}
-        return self._order(Accepted, project, "datasets", **told)
+        return self._order(Accepted, project, "datasets", order=told, extra_seconds=patience_seconds)

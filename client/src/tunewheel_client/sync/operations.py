@@ -22,6 +22,10 @@ from tunewheel_client.sync.resource import Paging, Resource
 class Commands(Resource):
     """What became of commands."""
 
+    def list(self, project: str, *, state: str | None = None, **paging: Unpack[Paging]) -> Page[Command]:
+        """Return a page of commands, newest first; of those in ``state`` where one is named."""
+        return self._read(Page[Command], project, "commands", state=state, **paging)
+
     def show(self, project: str, command_id: str) -> Command:
         """Return whether a command waits, was obeyed, or was refused and why."""
         return self._read(Command, project, "commands", command_id)

@@ -14,7 +14,8 @@ from tunewheel_client.values import Receipt, RefusedItem
 
 RECEIPTS = (403, 413, 422)
 """Statuses whose body is a receipt too."""
-PUBLISH_SECONDS = 120.0
+PUBLISH_SECONDS = 60.0
+"""How much longer than another answer the receipt of a batch may take."""
 
 
 def publish(transport: Transport, project: str, items: Iterable[Item], kind: Kind | None) -> Receipt:
@@ -24,7 +25,8 @@ def publish(transport: Transport, project: str, items: Iterable[Item], kind: Kin
         lines = b"\n".join(line for _, line in batch)
         answer = transport.send(
             "POST", path, service=INGEST, query={"project": project}, content=lines,
-            headers={"Content-Type": "application/x-ndjson"}, accepted=RECEIPTS, timeout=PUBLISH_SECONDS,
+            headers={"Content-Type": "application/x-ndjson"}, accepted=RECEIPTS,
+            extra_seconds=PUBLISH_SECONDS,
         )  # fmt: skip
         told = receipt_of(answer.content)
         if told is None:
@@ -46,7 +48,7 @@ def publish_file(
     query = {**told, "project": project, "attributes": json.dumps(attributes) if attributes else None}
     answer = transport.send(
         "POST", "documents", "files", service=INGEST, query=query, content=bytes_of(content),
-        headers={"Content-Type": "application/octet-stream"}, timeout=PUBLISH_SECONDS,
+        headers={"Content-Type": "application/octet-stream"}, extra_seconds=PUBLISH_SECONDS,
     )  # fmt: skip
     made = receipt_of(answer.content)
     if made is None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, TypedDict, TypeVar
 
@@ -43,9 +44,9 @@ class Resource:
     def _send(self, model: type[M], method: str, *steps: str, **options: Any) -> M:
         return self._transport.request(model, method, "projects", *steps, **options)
 
-    def _order(self, model: type[M], *steps: str, **order: Any) -> M:
+    def _order(self, model: type[M], *steps: str, order: Mapping[str, Any], extra_seconds: float = 0.0) -> M:
         """Send a command. Fields that are None are left out. Its ``request`` names it; without one it gets a
-        new name, under which it may be sent again."""
+        new name, under which it may be sent again. ``extra_seconds``: how much longer the answer may take."""
         body = {name: value for name, value in order.items() if value is not None}
         named = {"Idempotency-Key": body["request"]} if "request" in body else None
-        return self._send(model, "POST", *steps, json=body, headers=named)
+        return self._send(model, "POST", *steps, json=body, headers=named, extra_seconds=extra_seconds)

@@ -34,15 +34,15 @@ class Runs(Resource):
 
     def pause(self, project: str, run_id: str, *, request: str | None = None) -> RunOrdered:
         """Pause a run after its present step."""
-        return self._order(RunOrdered, project, "runs", run_id, "pause", request=request)
+        return self._order(RunOrdered, project, "runs", run_id, "pause", order={"request": request})
 
     def resume(self, project: str, run_id: str, *, request: str | None = None) -> RunOrdered:
         """Let a paused run go on from its checkpoint."""
-        return self._order(RunOrdered, project, "runs", run_id, "resume", request=request)
+        return self._order(RunOrdered, project, "runs", run_id, "resume", order={"request": request})
 
     def cancel(self, project: str, run_id: str, *, request: str | None = None) -> RunOrdered:
         """End a run for good."""
-        return self._order(RunOrdered, project, "runs", run_id, "cancel", request=request)
+        return self._order(RunOrdered, project, "runs", run_id, "cancel", order={"request": request})
 
     def evaluate(
         self,
@@ -61,7 +61,7 @@ class Runs(Resource):
             dataset_id: the version whose held-out rows are used, where the run did not train on them.
         """
         told = {"criteria": list(criteria), "dataset_id": dataset_id, "reason": reason, "request": request}
-        return self._order(EvaluationOrdered, project, "runs", run_id, "evaluations", **told)
+        return self._order(EvaluationOrdered, project, "runs", run_id, "evaluations", order=told)
 
     def scorecard(self, project: str, run_id: str) -> str:
         """Return the page, as HTML, of the run's last verdict.

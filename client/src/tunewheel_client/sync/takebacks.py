@@ -18,7 +18,7 @@ class Documents(Resource):
     ) -> DocumentsWithdrawn:
         """Keep the documents of these ids out of later dataset versions. Their texts are not erased."""
         told = {"documents": list(documents), "reason": reason, "request": request}
-        return self._order(DocumentsWithdrawn, project, "withdrawals", **told)
+        return self._order(DocumentsWithdrawn, project, "withdrawals", order=told)
 
 
 class Erasures(Resource):
@@ -47,7 +47,7 @@ class Erasures(Resource):
             "requested_by": requested_by, "customer": customer, "source_id": source_id, "reason": reason,
             "request": request,
         }  # fmt: skip
-        return self._order(ErasureOrdered, project, "erasures", **told)
+        return self._order(ErasureOrdered, project, "erasures", order=told)
 
     def show(self, project: str, erasure_id: str) -> Erasure:
         """Return how far each holder of data is, and which versions and models still hold the data."""

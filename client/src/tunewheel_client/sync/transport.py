@@ -87,6 +87,7 @@ class Transport:
         query: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         is_harmless: bool | None = None,
+        extra_seconds: float = 0.0,
         accepted: tuple[int, ...] = (),
         **options: Any,
     ) -> httpx.Response:
@@ -95,6 +96,7 @@ class Transport:
         Args:
             is_harmless: whether the request may be sent again after it may have arrived. Default: it may,
                 because it gets an ``Idempotency-Key``.
+            extra_seconds: how much longer than usual the answer may take.
             accepted: statuses of 400 and more that are no error.
 
         Raises:
@@ -104,6 +106,7 @@ class Transport:
         import httpx
 
         sent = dict(headers or {})
+        options["timeout"] = self._timeout + extra_seconds
         if method != "GET" and is_harmless is None:
             sent.setdefault("Idempotency-Key", uuid.uuid4().hex)
         for wait in (*WAITS_SECONDS, None):
