@@ -27,6 +27,7 @@ PAGES = sorted(
         "docs/**/*.md",
         "deploy/**/*.md",
         "cli/*.md",
+        "client/*.md",
         "runtime/*.md",
         "services/*/README.md",
         "examples/**/*.md",

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 from tunewheel_client.contexts import Tokens, put, read, try_lock, unlock
 from tunewheel_client.errors import Away, NotAllowed, Refused
@@ -31,13 +31,19 @@ M = TypeVar("M", bound=BaseModel)
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
-class _Discovery(BaseModel):
+class _Told(BaseModel):
+    """What an issuer answers. Built when it is needed, so that a client without tokens starts sooner."""
+
+    model_config = ConfigDict(defer_build=True)
+
+
+class _Discovery(_Told):
     issuer: str
     token_endpoint: str
     device_authorization_endpoint: str | None = None
 
 
-class _Device(BaseModel):
+class _Device(_Told):
     device_code: str
     user_code: str
     verification_uri: str
@@ -46,7 +52,7 @@ class _Device(BaseModel):
     interval: float = 5.0
 
 
-class _Granted(BaseModel):
+class _Granted(_Told):
     access_token: SecretStr
     token_type: str = "Bearer"
     refresh_token: SecretStr | None = None
