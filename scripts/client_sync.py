@@ -26,6 +26,8 @@ NAMES = {
     "AsyncIterator": "Iterator",
     "__aenter__": "__enter__",
     "__aexit__": "__exit__",
+    "__aiter__": "__iter__",
+    "__anext__": "__next__",
     "aclose": "close",
     "aio": "sync",
     "aiter_bytes": "iter_bytes",

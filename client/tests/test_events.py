@@ -104,10 +104,16 @@ async def test_a_stream_that_ends_is_resumed_and_a_gap_is_told(console: Any):
     assert console.asked[0].url.query == "project=desk&type=train.progressed&type=train.failed"
 
 
+async def test_a_connection_lost_before_any_event_is_a_gap(console: Any):
+    console.streams = [503, b": hello\n\n", sent(1)]
+    async with AsyncClient(console.url, "k") as client, client.events.follow() as following:
+        assert await anext(following) == Gap(None)
+        assert (await anext(following)).id == "e1"  # type: ignore[union-attr]
+
+
 def test_the_synchronous_client_follows_too(console: Any):
     console.streams = [sent(1, loss=2.0), sent(2)]
-    with Client(console.url, "k") as client:
-        following = client.events.follow()
+    with Client(console.url, "k") as client, client.events.follow() as following:
         assert [next(following).id, next(following).id] == ["e1", "e2"]  # type: ignore[union-attr]
 
 

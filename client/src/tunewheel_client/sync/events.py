@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, Self
 
 from tunewheel_contracts.api.events import CloudEvent
 
@@ -13,6 +14,29 @@ from tunewheel_client.sse import Message, Reader
 from tunewheel_client.sync.resource import Resource
 from tunewheel_client.sync.transport import WAITS_SECONDS
 from tunewheel_client.values import Gap
+
+
+class Following:
+    """Events as they come. Use it in ``with``, which ends the connection, or call ``close``."""
+
+    def __init__(self, events: Generator[CloudEvent | Gap]) -> None:
+        self._events = events
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> CloudEvent | Gap:
+        return self._events.__next__()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection."""
+        self._events.close()
 
 
 class Events(Resource):
@@ -25,8 +49,12 @@ class Events(Resource):
         types: Sequence[str] = (),
         after: str | None = None,
         patience_seconds: float = 60.0,
-    ) -> Iterator[CloudEvent | Gap]:
-        """Yield events as they come, for ever. A connection that ends is opened again where it ended.
+    ) -> Following:
+        """Follow events as they come, for ever. A connection that ends is opened again where it ended::
+
+            with client.events.follow(project="helpdesk") as events:
+                for event in events:
+                    ...
 
         A ``Gap`` says that events are missing here: the console did not hold them any more.
 
@@ -36,12 +64,16 @@ class Events(Resource):
             after: the id of the last event that is known. Default: begin now.
             patience_seconds: how long the console may be away.
 
-        Raises:
-            NotAllowed: the caller may not read the project, or not any more.
-            Away: the console is away for longer.
+        Reading raises ``NotAllowed`` if the caller may not read the project, or not any more, and ``Away`` if
+        the console is away for longer.
         """
-        reader, away_seconds = Reader(after), 0.0
         query = {"project": project, "type": list(types) or None}
+        return Following(self._events(query, after, patience_seconds))
+
+    def _events(
+        self, query: Mapping[str, Any], after: str | None, patience_seconds: float
+    ) -> Generator[CloudEvent | Gap]:
+        reader, heard_at, was_connected = Reader(after), time.monotonic(), False
         while True:
             reader.begin()
             headers = {"Accept": "text/event-stream"}
@@ -49,16 +81,17 @@ class Events(Resource):
                 headers["Last-Event-ID"] = reader.last_id
             try:
                 with self._transport.stream("events", query=query, headers=headers) as answer:
+                    if was_connected and reader.last_id is None:
+                        yield Gap(after=None)  # there is no event from which the console could go on
+                    was_connected = True
                     for chunk in answer.iter_bytes():
-                        away_seconds = 0.0
+                        heard_at = time.monotonic()
                         for message in reader.read(chunk):
                             yield _told(message)
             except Away:
-                if away_seconds >= patience_seconds:
+                if time.monotonic() - heard_at >= patience_seconds:
                     raise
-            wait = reader.retry_seconds or WAITS_SECONDS[-1]
-            away_seconds += wait
-            time.sleep(wait)
+            time.sleep(reader.retry_seconds or WAITS_SECONDS[-1])
 
 
 def _told(message: Message) -> CloudEvent | Gap:
