@@ -28,7 +28,7 @@ def test_labels_that_are_missing_are_counted_and_a_person_is_told_where_to_answe
     desk.labelled = {"alarm-1": 3}
     waits = told(desk)
     assert (waits.step, waits.alarm_ids) == ("waits for labels", ("alarm-1",))
-    assert "labels list --project shop" in waits.next_step
+    assert "label list --project shop" in waits.next_step
     answers = [(one.alarm_id, one.follows, one.labels, one.labels_needed) for one in waits.alarms]
     assert answers == [("alarm-1", "collect_labels", 3, 5), ("alarm-2", "investigate", None, None)]
 
