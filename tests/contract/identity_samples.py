@@ -184,6 +184,16 @@ SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
         **_read("turns", "turn_id", None),
         **_read("alarms", "alarm_id", None),
         f"POST {CONTROL}": [Sample(f"/v1/projects/{PROJECT}/runs/{RUN}/pause", None, 202, 403)],
+        "POST /v1/projects/{project}/datasets": [
+            Sample(f"/v1/projects/{PROJECT}/datasets", {"wait": False}, 202, 403)
+        ],
+        "POST /v1/projects/{project}/runs/{run_id}/evaluations": [
+            Sample(f"/v1/projects/{PROJECT}/runs/{RUN}/evaluations", None, 409, 403)
+        ],
+        "GET /v1/projects/{project}/commands": [Sample(f"/v1/projects/{PROJECT}/commands", refused=403)],
+        "GET /v1/projects/{project}/commands/{command_id}": [
+            Sample(f"/v1/projects/{PROJECT}/commands/none", None, 404, 403)
+        ],
         "GET /v1/projects/{project}/runs/{run_id}/scorecard": [
             Sample(f"/v1/projects/{PROJECT}/runs/{RUN}/scorecard", None, 404, 403)
         ],
@@ -203,7 +213,7 @@ SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
             Sample(f"{_LABELS}/none/items/1/answer", {"output": "a"}, 404, 403)
         ],
         "POST /v1/projects/{project}/models/{model_id}/{action}": [
-            Sample(f"/v1/projects/{PROJECT}/models/{MODEL}/pin", {"reason": "r"}, 202, 403)
+            Sample(f"/v1/projects/{PROJECT}/models/base/stop", {"reason": "r"}, 202, 403)
         ],
         "POST /v1/login-links": [Sample("/v1/login-links", None, 201)],
         "GET /v1/login": [Sample("/v1/login")],

@@ -1,18 +1,31 @@
-"""The actions of people on the page or over HTTP. Every action is one event, which names the person."""
+"""People's actions, on the page or over HTTP. Every action is one event, which names the person."""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
+import structlog
+from pydantic import ValidationError
+from tunewheel_contracts.api.commands import EvaluationOrder
 from tunewheel_contracts.event import E, Envelope
 from tunewheel_contracts.events.data import BuildReason, DatasetRequested
-from tunewheel_contracts.events.evaluation import ReviewRequested, ReviewSubmitted
+from tunewheel_contracts.events.evaluation import EvalRequested, ReviewRequested, ReviewSubmitted
 from tunewheel_contracts.events.lifecycle import ModelCommanded
 from tunewheel_contracts.events.training import TrainAction, TrainControl
+from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureRequested, ProjectDeclared
+from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.principal import Principal
+from tunewheel_contracts.reading import at_door
+from tunewheel_contracts.topics import PROJECT_DECLARED, SERVING_DESIRED
 from tunewheel_runtime.service import Service
+
+from tunewheel_console.refusals import Refused
+
+log = structlog.get_logger(__name__)
 
 
 class ModelAction(StrEnum):
@@ -32,10 +45,21 @@ command."""
 
 
 class Actions:
-    """Publishes actions. Every method raises ``TransientError`` while the broker is away."""
+    """Publishes actions, and returns their events. ``request`` names an action: the same action of the same
+    person under the same name is the same event. None: a new action.
 
-    def __init__(self, service: Service) -> None:
+    Every method raises:
+        Refused: a value is invalid; every invalid field is named.
+        TransientError: the broker is away; nothing is kept.
+        InvalidEvent: the event is longer than its topic accepts.
+    """
+
+    def __init__(
+        self, service: Service, *, applied: Callable[[Envelope[Any]], object] = lambda _: None
+    ) -> None:
+        """``applied`` gets every event that is on the log."""
         self._service = service
+        self._applied = applied
 
     async def review(
         self,
@@ -47,13 +71,10 @@ class Actions:
         comment: str,
     ) -> Envelope[ReviewSubmitted]:
         """Publish a person's verdict and return its event, whose cause is ``request``. A rejection is final
-        for that version.
-
-        Raises:
-            ValidationError: the reviewer's name is empty or has control characters.
-        """
+        for that version."""
         asked = request.data
-        data = ReviewSubmitted(
+        data = _valid(
+            ReviewSubmitted,
             project=asked.project,
             run_id=asked.run_id,
             reviewer=reviewer,
@@ -66,32 +87,44 @@ class Actions:
 
     async def answer(self, request: Envelope[Any], answer: E) -> Envelope[E]:
         """Publish a person's answer and return its event, whose cause is ``request``."""
-        answered = self._service.new(answer, cause=request)
-        await self._service.publish(answered)
-        return answered
+        return await self._send(answer, cause=request)
 
-    async def build(self, project: str, *, principal: Principal | None) -> None:
+    async def build(
+        self, project: str, *, principal: Principal | None, request: str | None = None
+    ) -> Envelope[DatasetRequested]:
         """Ask for a new dataset version."""
-        data = DatasetRequested(
-            project=project,
-            reason=BuildReason.COMMAND,
-            request=f"console-{uuid.uuid4().hex}",
+        data = _valid(
+            DatasetRequested, project=project, reason=BuildReason.COMMAND, request=_named(request),
             principal=principal,
-        )
-        await self._service.publish(self._service.new(data))
+        )  # fmt: skip
+        return await self._send(data)
 
     async def control(
-        self, project: str, run_id: str, action: TrainAction, *, principal: Principal | None
-    ) -> None:
+        self,
+        project: str,
+        run_id: str,
+        action: TrainAction,
+        *,
+        principal: Principal | None,
+        request: str | None = None,
+    ) -> Envelope[TrainControl]:
         """Pause, resume or cancel a run."""
-        data = TrainControl(
-            project=project,
-            run_id=run_id,
-            action=action,
-            request=f"console-{uuid.uuid4().hex}",
+        data = _valid(
+            TrainControl, project=project, run_id=run_id, action=action, request=_named(request),
             principal=principal,
-        )
-        await self._service.publish(self._service.new(data))
+        )  # fmt: skip
+        return await self._send(data)
+
+    async def evaluate(
+        self, project: str, run_id: str, order: EvaluationOrder, *, principal: Principal | None
+    ) -> Envelope[EvalRequested]:
+        """Ask for another evaluation of a run."""
+        told = order.model_dump(exclude={"request", "criteria"})
+        data = _valid(
+            EvalRequested, project=project, run_id=run_id, criteria=order.criteria, principal=principal,
+            request=_named(order.request), **told,
+        )  # fmt: skip
+        return await self._send(data)
 
     async def command(
         self,
@@ -103,22 +136,59 @@ class Actions:
         force: bool,
         generation: int | None,
         principal: Principal | None,
-    ) -> str:
-        """Publish a command on a model. Return the command's id, which the registry's answer names.
+        request: str | None = None,
+    ) -> Envelope[ModelCommanded]:
+        """Give a command on a model. The registry's answer names the event."""
+        data = _valid(
+            ModelCommanded, project=project, model_id=model_id, action=action, reason=reason, force=force,
+            generation=generation, request=_named(request), principal=principal,
+        )  # fmt: skip
+        return await self._send(data)
 
-        Raises:
-            ValidationError: the model's id or the reason is invalid.
-        """
-        data = ModelCommanded(
-            project=project,
-            model_id=model_id,
-            action=action,
-            reason=reason,
-            force=force,
-            generation=generation,
-            request=f"console-{uuid.uuid4().hex}",
-            principal=principal,
+    async def declare(self, spec: ProjectSpec, *, principal: Principal | None) -> Envelope[ProjectDeclared]:
+        """Put a spec in force. Declaring the same spec again gives the same event."""
+        return await self._send(ProjectDeclared(project=spec.project, spec=spec, principal=principal))
+
+    async def remove(self, project: str, *, principal: Principal | None) -> None:
+        """Take back the declaration of ``project``, then its serving state. What was published, built and
+        trained stays: declaring the project again brings all of it back."""
+        await self._service.take_back(PROJECT_DECLARED, project)
+        await self._service.take_back(SERVING_DESIRED, project)
+        # a tombstone names nobody, and the topic keeps it for a day only
+        log.info("project_removed", project=project, principal=principal.name if principal else None)
+
+    async def withdraw(
+        self, project: str, documents: tuple[str, ...], *, reason: str, principal: Principal | None
+    ) -> list[Envelope[DocumentWithdrawn]]:
+        """Withdraw documents: later dataset versions do not hold them."""
+        events = [
+            _valid(DocumentWithdrawn, project=project, document_id=name, reason=reason, principal=principal)
+            for name in documents
+        ]
+        return [await self._send(event) for event in events]
+
+    async def erase(
+        self, project: str, *, principal: Principal | None, requested_at: datetime, **told: Any
+    ) -> Envelope[ErasureRequested]:
+        """Ask every holder of data to erase what was published about a person, or from one source."""
+        data = _valid(
+            ErasureRequested, project=project, requested_at=requested_at, principal=principal, **told
         )
-        event = self._service.new(data)
+        return await self._send(data)
+
+    async def _send(self, data: E, *, cause: Envelope[Any] | None = None) -> Envelope[E]:
+        event = self._service.new(data, cause=cause)
         await self._service.publish(event)
-        return event.id
+        self._applied(event)
+        return event
+
+
+def _named(request: str | None) -> str:
+    return request or f"console-{uuid.uuid4().hex}"
+
+
+def _valid(event_class: type[E], **fields: Any) -> E:
+    try:
+        return event_class.model_validate(fields, context=at_door())
+    except ValidationError as error:
+        raise Refused.of(error) from error

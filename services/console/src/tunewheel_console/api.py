@@ -1,22 +1,18 @@
-"""The HTTP API of runs and models, for programs."""
+"""The HTTP API of scorecards' pages and of login links."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import PurePosixPath
-from typing import Annotated
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse
-from pydantic import BaseModel, Field
-from tunewheel_contracts.events.training import TrainAction
 from tunewheel_runtime.identity.access import Access
-from tunewheel_runtime.identity.guard import caller_of, needs
+from tunewheel_runtime.identity.guard import needs
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.store import ObjectStore
 
-from tunewheel_console.actions import ALONE, Actions, ModelAction
 from tunewheel_console.logins import LoginLinks
 from tunewheel_console.refusals import Refused
 from tunewheel_console.state import ConsoleState
@@ -27,66 +23,6 @@ PAGE_POLICY = (
 )
 """The content security policy of a page with texts of models and customers: no script runs, and the page has
 no origin."""
-
-
-class ModelOrder(BaseModel):
-    """``generation``: of the state on which the order is based. None: the newest one that the console
-    knows."""
-
-    reason: Annotated[str, Field(min_length=1, max_length=10_000)]
-    force: bool = False
-    generation: Annotated[int, Field(ge=0)] | None = None
-
-
-def add_routes(api: FastAPI, state: ConsoleState, actions: Actions) -> None:
-    """Add the routes.
-
-    ``POST /v1/projects/{project}/runs/{run_id}/{action}``, where ``action`` is pause, resume or cancel.
-    Status 202: the command is on the log. 404: the run is unknown. 409: it has ended. 503: the broker is
-    away.
-    """
-
-    @api.post("/v1/projects/{project}/runs/{run_id}/{action}", status_code=HTTPStatus.ACCEPTED)
-    @needs(Role.OPERATOR)
-    async def control_run(request: Request, project: str, run_id: str, action: TrainAction) -> dict[str, str]:
-        view = state.projects.get(project)
-        run = view.runs.get(run_id) if view else None
-        if run is None:
-            raise Refused(HTTPStatus.NOT_FOUND, "run_id", f"{project} has no run {run_id}; correct it")
-        if run.ended:
-            raise Refused(HTTPStatus.CONFLICT, "action", f"{run_id} has ended ({run.ended})")
-        await actions.control(project, run_id, action, principal=caller_of(request).principal)
-        return {"project": project, "run_id": run_id, "action": action.value}
-
-
-def add_model_commands(api: FastAPI, state: ConsoleState, actions: Actions) -> None:
-    """Add ``POST /v1/projects/{project}/models/{model_id}/{action}``.
-
-    ``model_id`` is an id, ``champion`` or ``challenger``. For the action ``stop`` it is ``champion`` or
-    ``base``. Status 202: the command is on the log. 404: the model is unknown. 503: the broker is away. The
-    registry answers by an event whose cause is ``command_id``, or by ``command.refused``, which names it.
-    """
-
-    @api.post("/v1/projects/{project}/models/{model_id}/{action}", status_code=HTTPStatus.ACCEPTED)
-    @needs(Role.OPERATOR)
-    async def command_model(
-        request: Request, project: str, model_id: str, action: ModelAction, order: ModelOrder
-    ) -> dict[str, str]:
-        view = state.projects.get(project)
-        desired = view.desired if view else None
-        stops = action is ModelAction.STOP
-        alone = ALONE if stops else ()
-        meant = desired.desired.model_id(model_id) if desired and model_id not in alone else model_id
-        if view is None or meant is None or meant not in {*view.models, *view.stages, *alone}:
-            raise Refused(HTTPStatus.NOT_FOUND, "model_id", f"{project} has no model {model_id}; correct it")
-        seen = order.generation
-        if desired and seen is None and not stops:
-            seen = desired.generation
-        command_id = await actions.command(
-            project, meant, action.value, reason=order.reason, force=order.force, generation=seen,
-            principal=caller_of(request).principal,
-        )  # fmt: skip
-        return {"project": project, "model_id": meant, "action": action.value, "command_id": command_id}
 
 
 def add_scorecard_page(api: FastAPI, state: ConsoleState, store: ObjectStore) -> None:

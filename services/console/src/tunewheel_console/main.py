@@ -16,9 +16,12 @@ from tunewheel_runtime.process import run_service
 from tunewheel_runtime.service import Service
 
 from tunewheel_console.actions import Actions
-from tunewheel_console.api import add_login_links, add_model_commands, add_routes, add_scorecard_page
+from tunewheel_console.api import add_login_links, add_scorecard_page
 from tunewheel_console.authentication import Authentication
+from tunewheel_console.control.commands import add_commands
 from tunewheel_console.control.identity import add_identity
+from tunewheel_console.control.ingested import settled_by
+from tunewheel_console.control.orders import add_orders
 from tunewheel_console.control.routes import add_control, make_api, sort_by_noun
 from tunewheel_console.label_api import add_label_routes
 from tunewheel_console.labelling import Labelling
@@ -56,11 +59,12 @@ def make_app(settings: Settings) -> Service:
         state.apply,
         state.count_dead_letters,
         refuse=state.refuse,
+        told=state.commands.refuse,
         latest=settings.recent_events,
     )
     service.on_startup(traffic.start)
     service.on_shutdown(traffic.stop)
-    actions = Actions(service)
+    actions = Actions(service, applied=state.apply)
 
     async def refresh() -> None:
         await reader.refresh(timeout_seconds=REFRESH_SECONDS)
@@ -91,12 +95,12 @@ def make_web(
     web = make_api()
     secret = settings.session_secret.get_secret_value() if settings.session_secret else None
     sessions = Sessions(access, secret=secret, seconds=settings.session_seconds)
-    links = LoginLinks()
+    links, settled = LoginLinks(), settled_by(settings)
     add_control(web, state, reviewing.store)
-    add_routes(web, state, actions)
+    add_orders(web, state, actions, settled)
+    add_commands(web, state, reviewing.store, reviewing.refresh)
     add_review_routes(web, state, reviewing)
     add_label_routes(web, state, labelling)
-    add_model_commands(web, state, actions)
     add_scorecard_page(web, state, reviewing.store)
     add_login_links(web, links, access)
     add_identity(web, settings)

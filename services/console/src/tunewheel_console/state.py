@@ -18,13 +18,15 @@ from tunewheel_contracts.events.training import (
     TrainProgressed,
     TrainStarted,
 )
-from tunewheel_contracts.events.upstream import FeedbackReceived
+from tunewheel_contracts.events.upstream import FeedbackReceived, ProjectDeclared
 from tunewheel_contracts.topics import PROJECT_DECLARED, SERVING_DESIRED, TopicSpec
 
+from tunewheel_console.commands import Commands
 from tunewheel_console.place import place_by_traffic
 from tunewheel_console.project import Project
 
 _REPEATED = (
+    ProjectDeclared,
     DatasetVersioned,
     DatasetRejected,
     TrainStarted,
@@ -34,8 +36,8 @@ _REPEATED = (
     TurnCompleted,
     TurnDecided,
 )
-"""Events that may occur again under the same id: the same records are asked for twice, a run is trained
-again, or a decision is repeated."""
+"""Events that may occur again under the same id: a spec is declared again after another one, the same records
+are asked for twice, a run is trained again, or a decision is repeated."""
 
 
 @dataclass
@@ -44,6 +46,7 @@ class ConsoleState:
     again."""
 
     projects: dict[str, Project] = field(default_factory=dict[str, Project])
+    commands: Commands = field(default_factory=Commands)
     dead_letters: dict[str, int] = field(default_factory=dict[str, int])
     """The number of dead letters, by original topic."""
     version: int = 0
@@ -65,6 +68,7 @@ class ConsoleState:
             if seen in self._seen:
                 return
             self._seen.add(seen)
+        self.commands.apply(envelope)
         if envelope.id in self._refused:
             return
         project = self.projects.get(envelope.project)

@@ -13,7 +13,7 @@ import structlog
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.topics import BY_NAME, REVIEW_SUBMITTED, TOPICS, TRAIN_CONTROL, TopicSpec
-from tunewheel_runtime.deadletter import Position, refused
+from tunewheel_runtime.deadletter import Position, Undecoded, refused
 from tunewheel_runtime.kafka import client_options
 from tunewheel_runtime.log import decode, follow
 from tunewheel_runtime.settings import ServiceSettings
@@ -35,14 +35,17 @@ class Traffic:
         count: Callable[[dict[str, int]], None],
         *,
         refuse: Callable[[Envelope[Any]], None],
+        told: Callable[[Undecoded], None] = lambda _: None,
         latest: int,
     ) -> None:
+        """``told`` gets every dead letter."""
         self._options = client_options(settings)
         self._names = [topic.name for topic in topics]
         self._letters = {topic.dead_letter: topic.name for topic in TOPICS if topic.dead_letter_exists}
         self._apply = apply
         self._count = count
         self._refuse = refuse
+        self._told = told
         self._latest = latest
         self._refused: defaultdict[str, set[tuple[str, Position]]] = defaultdict(set)
         self._tasks: list[asyncio.Task[None]] = []
@@ -76,6 +79,7 @@ class Traffic:
             for letter in letters:
                 topic = self._letters[letter.position.topic]
                 self._refused[topic].add(refused(letter))
+                self._told(letter)
                 if topic in DECISIONS:
                     with contextlib.suppress(InvalidEvent):  # an event that cannot be decoded was never shown
                         self._refuse(decode(letter, BY_NAME[topic]))

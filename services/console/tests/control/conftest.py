@@ -8,12 +8,19 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from tunewheel_console.actions import Actions
+from tunewheel_console.control.commands import add_commands
+from tunewheel_console.control.ingested import settled
+from tunewheel_console.control.orders import add_orders
 from tunewheel_console.control.routes import add_control, make_api
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import guard, set_caller
 from tunewheel_runtime.identity.roles import Caller, Grant, Role
+from tunewheel_runtime.partitions import Backlog
 from tunewheel_runtime.settings import HttpSettings
+from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.log import MemoryLog
 
 Ask = Callable[..., Any]
 
@@ -42,3 +49,48 @@ def ask(api: FastAPI) -> Ask:
             return await client.get(path, params=query)
 
     return ask
+
+
+class Door:
+    """The routes by which people steer, over a log in memory, as ``principal`` with ``roles``."""
+
+    def __init__(self, state: Any, log: MemoryLog, store: ObjectStore) -> None:
+        self.state, self.log, self.store = state, log, store
+        self.principal: Principal | None = Principal(name="ann")
+        self.roles = frozenset({Role.OPERATOR, Role.PUBLISHER})
+        self.behind = 0
+        """How many events ingest has not read."""
+        self.web = make_api()
+        actions = Actions(log, applied=state.apply)  # type: ignore[arg-type]
+        add_orders(self.web, state, actions, self._settled)
+        add_commands(self.web, state, store, self._refresh)
+
+    def guarded(self) -> FastAPI:
+        guard(self.web.routes, Access(HttpSettings(identity="open"), warn=print))
+        return self.web
+
+    async def _settled(self, patience_seconds: float) -> None:
+        async def backlogs() -> list[Backlog]:
+            return [Backlog({0: 5}, {0: 5 - self.behind})]
+
+        await settled(backlogs, patience_seconds)
+
+    async def _refresh(self) -> None:
+        for event in self.log.events:
+            self.state.apply(event)
+
+    async def send(self, method: str, path: str, json: Any = None, **options: Any) -> httpx.Response:
+        async def called(scope: Any, receive: Any, send: Any) -> None:
+            set_caller(scope, Caller(self.principal, (Grant(self.roles),)))
+            await self.web(scope, receive, send)
+
+        transport = httpx.ASGITransport(called)
+        async with httpx.AsyncClient(transport=transport, base_url="http://console/v1") as client:
+            return await client.request(method, path, json=json, **options)
+
+
+@pytest.fixture
+def door(state: Any, log: MemoryLog, store: ObjectStore) -> Door:
+    made = Door(state, log, store)
+    made.guarded()
+    return made

@@ -1,0 +1,97 @@
+"""``GET /v1/projects/{project}/commands`` and one command: what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query
+from tunewheel_contracts.api.commands import Command, State
+from tunewheel_contracts.api.paging import Page
+from tunewheel_contracts.events.evaluation import EvalRequested
+from tunewheel_contracts.formats.evaluation_plan import (
+    EvaluationPlan,
+    EvaluationRequest,
+    later_plan_path,
+    request_path,
+)
+from tunewheel_runtime.identity.guard import needs
+from tunewheel_runtime.identity.roles import Role
+from tunewheel_runtime.store import ObjectStore
+
+from tunewheel_console.commands import Given
+from tunewheel_console.control.paging import Paged, Place, page_of
+from tunewheel_console.control.resolving import project_of, resolve
+from tunewheel_console.state import ConsoleState
+
+Refresh = Callable[[], Awaitable[None]]
+"""Reads the log to its current end."""
+
+
+def add_commands(api: FastAPI, state: ConsoleState, store: ObjectStore, refresh: Refresh) -> None:
+    """Add the routes."""
+
+    @api.get("/v1/projects/{project}/commands")
+    @needs(Role.VIEWER)
+    async def list_commands(
+        project: str, asked: Paged, only: Annotated[State | None, Query(alias="state")] = None
+    ) -> Page[Command]:
+        """The commands of people, newest first."""
+        project_of(state, project)
+        outcome = state.commands.outcome
+        own = [one for one in of_project(state, project) if only in (None, outcome(one).state)]
+        return page_of(own, asked, place=place, answer=lambda one: Command(**told_of(state, one)))
+
+    @api.get("/v1/projects/{project}/commands/{command_id}")
+    @needs(Role.VIEWER)
+    async def show_command(project: str, command_id: str) -> Command:
+        """Whether a command waits, was carried out, or was refused and why."""
+        given = state.commands.by_id
+        if command_id not in given:  # another console may have taken it
+            await refresh()
+        project_of(state, project)
+        newest = [one.command_id for one in sorted(of_project(state, project), key=place, reverse=True)]
+        found = given[resolve(command_id, newest, field="command_id", project=project)]
+        told = told_of(state, found)
+        if told["state"] == "waiting" and found.type == EvalRequested.type:
+            told |= await _informing(found, store)
+        return Command(**told)
+
+
+def of_project(state: ConsoleState, project: str) -> Iterator[Given]:
+    return (one for one in state.commands.by_id.values() if one.project == project)
+
+
+def place(command: Given) -> Place:
+    return command.at, command.command_id
+
+
+def told_of(state: ConsoleState, command: Given) -> dict[str, Any]:
+    """Return the fields of ``Command``."""
+    outcome = state.commands.outcome(command)
+    return {
+        "command_id": command.command_id,
+        "project": command.project,
+        "state": outcome.state,
+        "type": command.type,
+        "at": command.at,
+        "action": command.action,
+        "target": command.target,
+        "answered_by": outcome.by,
+        "answered_at": outcome.at,
+        "led_to": outcome.led_to,
+        "field": outcome.field,
+        "reason": outcome.reason,
+    }
+
+
+async def _informing(command: Given, store: ObjectStore) -> dict[str, Any]:
+    """Return what is told of an evaluation that is finished and gives no verdict, and so no event."""
+    note = await store.read(request_path(command.target, command.command_id))
+    if note is None:
+        return {}
+    name = EvaluationRequest.model_validate_json(note).evaluation_id
+    plan = await store.read(later_plan_path(command.target, name))
+    if plan is None or await store.read(EvaluationPlan.model_validate_json(plan).scorecard_path) is None:
+        return {}
+    return {"state": "done", "led_to": name}

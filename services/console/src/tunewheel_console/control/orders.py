@@ -1,0 +1,155 @@
+"""The routes by which operators have versions built, runs steered and evaluated, and models moved."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import Body, FastAPI, Request
+from tunewheel_contracts.api.commands import (
+    Accepted,
+    BuildOrder,
+    EvaluationOrder,
+    EvaluationOrdered,
+    ModelOrder,
+    ModelOrdered,
+    Order,
+    RunOrdered,
+)
+from tunewheel_contracts.events.training import TrainAction
+from tunewheel_runtime.identity.guard import caller_of, needs
+from tunewheel_runtime.identity.roles import Role
+
+from tunewheel_console.actions import ALONE, Actions, ModelAction
+from tunewheel_console.control.naming import Key, named
+from tunewheel_console.control.objections import model_objection
+from tunewheel_console.control.resolving import project_of, resolve, run_of
+from tunewheel_console.project import Project
+from tunewheel_console.refusals import Refused
+from tunewheel_console.state import ConsoleState
+
+ACCEPTED = HTTPStatus.ACCEPTED
+Settled = Callable[[float], Awaitable[None]]
+"""Waits so many seconds at most until ingest has read what was published. Raises ``Refused``."""
+
+
+def declared(state: ConsoleState, name: str) -> Project:
+    """Return a project that has a spec.
+
+    Raises:
+        Refused: 404 where the project is unknown, 409 where it was removed.
+    """
+    project = project_of(state, name)
+    if project.spec is None:
+        reason = f"{name!r} is not declared any more; put its spec first"
+        raise Refused(HTTPStatus.CONFLICT, "project", reason)
+    return project
+
+
+def add_orders(api: FastAPI, state: ConsoleState, actions: Actions, settled: Settled) -> None:
+    """Add the routes. Status 202: the command is on the log. 404: what it names is unknown. 409: it would be
+    refused. 503: the broker is away, and nothing is kept."""
+
+    @api.post("/v1/projects/{project}/datasets", status_code=ACCEPTED)
+    @needs(Role.OPERATOR)
+    async def build_dataset(
+        request: Request, project: str, order: Annotated[BuildOrder, Body()] = BuildOrder(), key: Key = None
+    ) -> Accepted:
+        """Ask for a new dataset version now, whatever the build policy says."""
+        declared(state, project)
+        if order.wait:
+            await settled(order.patience_seconds)
+        event = await actions.build(
+            project, principal=caller_of(request).principal, request=named(order, key)
+        )
+        return Accepted(project=project, command_id=event.id)
+
+    @api.post("/v1/projects/{project}/runs/{run_id}/evaluations", status_code=ACCEPTED)
+    @needs(Role.OPERATOR)
+    async def evaluate_run(
+        request: Request,
+        project: str,
+        run_id: str,
+        order: Annotated[EvaluationOrder, Body()] = EvaluationOrder(),
+        key: Key = None,
+    ) -> EvaluationOrdered:
+        """Judge a run again, against the model that is in production now."""
+        view = project_of(state, project)
+        run = run_of(view, run_id)
+        if run.verdict is None:
+            reason = f"{run.run_id} has no verdict yet; wait for its first evaluation"
+            raise Refused(HTTPStatus.CONFLICT, "run_id", reason)
+        dataset = order.dataset_id
+        if dataset is not None:
+            newest = sorted(view.datasets, key=lambda one: view.datasets[one].time, reverse=True)
+            dataset = resolve(dataset, newest, field="dataset_id", project=project)
+        order = order.model_copy(update={"dataset_id": dataset, "request": named(order, key)})
+        event = await actions.evaluate(project, run.run_id, order, principal=caller_of(request).principal)
+        return EvaluationOrdered(project=project, command_id=event.id, run_id=run.run_id)
+
+    @api.post("/v1/projects/{project}/runs/{run_id}/{action}", status_code=ACCEPTED)
+    @needs(Role.OPERATOR)
+    async def control_run(
+        request: Request,
+        project: str,
+        run_id: str,
+        action: TrainAction,
+        order: Annotated[Order, Body()] = Order(),
+        key: Key = None,
+    ) -> RunOrdered:
+        """Pause, resume or cancel a run. A run that failed or was cancelled can be resumed: it is trained
+        once more."""
+        run = run_of(project_of(state, project), run_id)
+        again = action is TrainAction.RESUME and run.state in ("failed", "cancelled")
+        if run.ended and not again:
+            raise Refused(HTTPStatus.CONFLICT, "action", f"{run.run_id} has ended ({run.ended})")
+        event = await actions.control(
+            project, run.run_id, action, principal=caller_of(request).principal, request=named(order, key)
+        )
+        return RunOrdered(project=project, command_id=event.id, run_id=run.run_id, action=action.value)
+
+    @api.post("/v1/projects/{project}/models/{model_id}/{action}", status_code=ACCEPTED)
+    @needs(Role.OPERATOR)
+    async def command_model(
+        request: Request, project: str, model_id: str, action: ModelAction, order: ModelOrder, key: Key = None
+    ) -> ModelOrdered:
+        """Move a model to another stage, or keep production as it is.
+
+        ``model_id`` is an id, ``champion`` or ``challenger``. For the action ``stop`` it is ``champion`` or
+        ``base``. The registry answers by an event whose cause is ``command_id``, or by ``command.refused``,
+        which names it.
+        """
+        view = project_of(state, project)
+        meant = _meant(view, model_id, action)
+        objection = model_objection(view, meant, action, order)
+        if objection is not None and not _has_waiting(state, project):
+            raise Refused(HTTPStatus.CONFLICT, *objection)
+        seen = order.generation
+        if view.desired is not None and seen is None and action is not ModelAction.STOP:
+            seen = view.desired.generation
+        event = await actions.command(
+            project, meant, action.value, reason=order.reason, force=order.force, generation=seen,
+            principal=caller_of(request).principal, request=named(order, key),
+        )  # fmt: skip
+        return ModelOrdered(project=project, command_id=event.id, model_id=meant, action=action.value)
+
+
+def _meant(view: Project, asked: str, action: ModelAction) -> str:
+    """Return the id of the model that a path names. Raises ``Refused`` where there is none."""
+    if action is ModelAction.STOP and asked in ALONE:
+        return asked
+    found = view.desired.desired.model_id(asked) if view.desired else asked
+    known = [*reversed(view.stages), *(view.models - view.stages.keys())]
+    if found is None:
+        raise Refused(HTTPStatus.NOT_FOUND, "model_id", f"{view.name} has no model {asked} now")
+    return resolve(found, known, field="model_id", project=view.name)
+
+
+def _has_waiting(state: ConsoleState, project: str) -> bool:
+    """Return whether a command on a model is not answered yet: it may remove the objection to the next."""
+    commands = state.commands
+    return any(
+        one.project == project and one.type == "model.commanded" and commands.outcome(one).state == "waiting"
+        for one in commands.by_id.values()
+    )
