@@ -55,7 +55,7 @@ def test_a_service_reads_what_it_consumes_and_writes_what_it_produces(rights: di
             assert ("Write" in operations) == (name in spec.producers), (name, spec.name)
             if name != "console":
                 assert ("Read" in operations) == (name in spec.consumers), (name, spec.name)
-    assert ("topic", TICKET_PUBLISHED.name) not in rights["console"]
+    assert rights["console"]["topic", TICKET_PUBLISHED.name] == ("Describe",)
     assert rights["console"]["topic", TRAIN_CONTROL.name] == ("Read", "Write")
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 from tunewheel_console.actions import Actions
-from tunewheel_console.api import add_login_links, add_model_commands, add_routes, add_scorecard_page
+from tunewheel_console.api import add_login_links, add_scorecard_page
 from tunewheel_console.control.identity import add_identity
-from tunewheel_console.control.routes import add_control, make_api
+from tunewheel_console.control.log import Log
+from tunewheel_console.control.routes import add_control, add_steering, make_api
 from tunewheel_console.label_api import add_label_routes
 from tunewheel_console.labelling import Labelling
 from tunewheel_console.logins import LoginLinks
@@ -24,6 +25,7 @@ from tunewheel_contracts.identity import content_sha256
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import guard
 from tunewheel_runtime.identity.roles import Role
+from tunewheel_runtime.partitions import Backlog
 from tunewheel_runtime.settings import HttpSettings
 from tunewheel_runtime.store import ObjectStore
 
@@ -55,19 +57,23 @@ class Console:
     @contextmanager
     def serving(self) -> Generator[str]:
         """Serve the API; yields its address."""
-        web, actions = make_api(), Actions(self.log)  # type: ignore[arg-type]
+        web, actions = make_api(), Actions(self.log, applied=self.state.apply)  # type: ignore[arg-type]
 
         async def refresh() -> None:
             self.read(*self.log.events)
 
         add_control(web, self.state, self.store)
-        add_routes(web, self.state, actions)
+        add_steering(web, self.state, actions, self.store, Log(refresh, _nothing_waits))
         add_review_routes(web, self.state, Reviewing(self.state, actions, self.store, refresh))
         add_label_routes(web, self.state, Labelling(self.state, actions, self.store, refresh))
-        add_model_commands(web, self.state, actions)
         add_scorecard_page(web, self.state, self.store)
         add_login_links(web, LoginLinks(), self._access)
         add_identity(web, Settings())
         guard(web.routes, self._access)
         with served(web) as self.url:
             yield self.url
+
+
+async def _nothing_waits() -> list[Backlog]:
+    """Ingest has read all that was published."""
+    return []

@@ -22,7 +22,7 @@ from tunewheel_contracts.erasures import HOLDERS
 from tunewheel_contracts.event import Envelope, KafkaRecord, new_event
 from tunewheel_contracts.events.upstream import TicketPublished
 from tunewheel_contracts.generation.asyncapi import produced_by
-from tunewheel_contracts.topics import TICKET_PUBLISHED, TOPICS
+from tunewheel_contracts.topics import DOCUMENT_PUBLISHED, EXAMPLE_PUBLISHED, TICKET_PUBLISHED, TOPICS
 from tunewheel_local.kafka.errors import JarUnavailable
 from tunewheel_local.topics import Topic, ensure_topics
 from tunewheel_runtime.kafka import client_options
@@ -124,8 +124,12 @@ async def test_every_service_does_its_work_with_its_rights_and_uses_all_of_them(
     }
     unused = granted - secured.audited("Allowed")
     produced = {(name, "Write", "topic", spec.name) for name in SERVICES for spec in produced_by(name)}
-    # Nobody asks the console here how far the services' groups are.
+    # Nobody asks the console here how far the services' groups are, for a version, or to withdraw a document.
     produced |= {right for right in granted if right[:3] == ("console", "Describe", "group")}
+    produced |= {
+        ("console", "Describe", "topic", spec.name) for spec in (TICKET_PUBLISHED, EXAMPLE_PUBLISHED)
+    }
+    produced.add(("console", "Read", "topic", DOCUMENT_PUBLISHED.name))
     assert len(granted) > 200
     assert unused - produced == set(), "rights that nobody needs"
     assert unused != produced

@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncIterator
 from http.cookies import SimpleCookie
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -16,9 +17,10 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse
 from starlette.requests import HTTPConnection
 from tunewheel_client import AsyncClient
-from tunewheel_console.api import add_login_links, add_routes
+from tunewheel_console.api import add_login_links
 from tunewheel_console.authentication import FORM_BYTES, Authentication
 from tunewheel_console.control.errors import answer_errors
+from tunewheel_console.control.routes import add_steering
 from tunewheel_console.logins import FAILURE_SECONDS, FAILURES, LINK_SECONDS, LINKS_EACH, Attempts, LoginLinks
 from tunewheel_console.sessions import Sessions, session_of
 from tunewheel_contracts.events.training import TrainAction
@@ -27,6 +29,7 @@ from tunewheel_runtime.identity.access import LOOK_SECONDS, Access, Credential
 from tunewheel_runtime.identity.guard import caller_of, guard, needs
 from tunewheel_runtime.identity.roles import NotAuthenticated, Role
 from tunewheel_runtime.settings import HttpSettings
+from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing.clock import Clock
 
 HTML = {"accept": "text/html,*/*"}
@@ -62,12 +65,15 @@ class Console:
         self.file.write_text(yaml.safe_dump({"keys": entries}))
         self.clock.now += LOOK_SECONDS
 
-    async def control(self, project: str, run_id: str, action: TrainAction, *, principal: Principal) -> None:
+    async def control(
+        self, project: str, run_id: str, action: TrainAction, *, principal: Principal, request: None
+    ) -> Any:
         self.sent.append((project, run_id, principal.name))
+        return SimpleNamespace(id="command-1")
 
     def _web(self, state: Any) -> FastAPI:
         web = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-        add_routes(web, state, self)  # type: ignore[arg-type]
+        add_steering(web, state, self, ObjectStore("memory://"), None)  # type: ignore[arg-type]
         add_login_links(web, self.links, self.access)
         answer_errors(web)
 

@@ -18,11 +18,9 @@ from tunewheel_runtime.service import Service
 from tunewheel_console.actions import Actions
 from tunewheel_console.api import add_login_links, add_scorecard_page
 from tunewheel_console.authentication import Authentication
-from tunewheel_console.control.commands import add_commands
 from tunewheel_console.control.identity import add_identity
-from tunewheel_console.control.ingested import settled_by
-from tunewheel_console.control.orders import add_orders
-from tunewheel_console.control.routes import add_control, make_api, sort_by_noun
+from tunewheel_console.control.log import Log
+from tunewheel_console.control.routes import add_control, add_steering, make_api, sort_by_noun
 from tunewheel_console.label_api import add_label_routes
 from tunewheel_console.labelling import Labelling
 from tunewheel_console.login_page import root_of
@@ -95,10 +93,9 @@ def make_web(
     web = make_api()
     secret = settings.session_secret.get_secret_value() if settings.session_secret else None
     sessions = Sessions(access, secret=secret, seconds=settings.session_seconds)
-    links, settled = LoginLinks(), settled_by(settings)
+    links = LoginLinks()
     add_control(web, state, reviewing.store)
-    add_orders(web, state, actions, settled)
-    add_commands(web, state, reviewing.store, reviewing.refresh)
+    add_steering(web, state, actions, reviewing.store, Log.of(settings, reviewing.refresh))
     add_review_routes(web, state, reviewing)
     add_label_routes(web, state, labelling)
     add_scorecard_page(web, state, reviewing.store)

@@ -9,10 +9,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from tunewheel_console.actions import Actions
-from tunewheel_console.control.commands import add_commands
-from tunewheel_console.control.ingested import settled
-from tunewheel_console.control.orders import add_orders
-from tunewheel_console.control.routes import add_control, make_api
+from tunewheel_console.control.log import Log
+from tunewheel_console.control.routes import add_control, add_steering, make_api
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import guard, set_caller
@@ -62,18 +60,14 @@ class Door:
         """How many events ingest has not read."""
         self.web = make_api()
         actions = Actions(log, applied=state.apply)  # type: ignore[arg-type]
-        add_orders(self.web, state, actions, self._settled)
-        add_commands(self.web, state, store, self._refresh)
+        add_steering(self.web, state, actions, store, Log(self._refresh, self._backlogs))
 
     def guarded(self) -> FastAPI:
         guard(self.web.routes, Access(HttpSettings(identity="open"), warn=print))
         return self.web
 
-    async def _settled(self, patience_seconds: float) -> None:
-        async def backlogs() -> list[Backlog]:
-            return [Backlog({0: 5}, {0: 5 - self.behind})]
-
-        await settled(backlogs, patience_seconds)
+    async def _backlogs(self) -> list[Backlog]:
+        return [Backlog({0: 5}, {0: 5 - self.behind})]
 
     async def _refresh(self) -> None:
         for event in self.log.events:

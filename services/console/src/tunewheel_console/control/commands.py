@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query
@@ -20,15 +20,13 @@ from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_console.commands import Given
+from tunewheel_console.control.log import Log
 from tunewheel_console.control.paging import Paged, Place, page_of
 from tunewheel_console.control.resolving import project_of, resolve
 from tunewheel_console.state import ConsoleState
 
-Refresh = Callable[[], Awaitable[None]]
-"""Reads the log to its current end."""
 
-
-def add_commands(api: FastAPI, state: ConsoleState, store: ObjectStore, refresh: Refresh) -> None:
+def add_commands(api: FastAPI, state: ConsoleState, store: ObjectStore, log: Log) -> None:
     """Add the routes."""
 
     @api.get("/v1/projects/{project}/commands")
@@ -48,7 +46,7 @@ def add_commands(api: FastAPI, state: ConsoleState, store: ObjectStore, refresh:
         """Whether a command waits, was carried out, or was refused and why."""
         given = state.commands.by_id
         if command_id not in given:  # another console may have taken it
-            await refresh()
+            await log.refresh()
         project_of(state, project)
         newest = [one.command_id for one in sorted(of_project(state, project), key=place, reverse=True)]
         found = given[resolve(command_id, newest, field="command_id", project=project)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Annotated
 
@@ -22,6 +21,7 @@ from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.roles import Role
 
 from tunewheel_console.actions import ALONE, Actions, ModelAction
+from tunewheel_console.control.log import Log
 from tunewheel_console.control.naming import Key, named
 from tunewheel_console.control.objections import model_objection
 from tunewheel_console.control.resolving import project_of, resolve, run_of
@@ -30,8 +30,6 @@ from tunewheel_console.refusals import Refused
 from tunewheel_console.state import ConsoleState
 
 ACCEPTED = HTTPStatus.ACCEPTED
-Settled = Callable[[float], Awaitable[None]]
-"""Waits so many seconds at most until ingest has read what was published. Raises ``Refused``."""
 
 
 def declared(state: ConsoleState, name: str) -> Project:
@@ -47,7 +45,7 @@ def declared(state: ConsoleState, name: str) -> Project:
     return project
 
 
-def add_orders(api: FastAPI, state: ConsoleState, actions: Actions, settled: Settled) -> None:
+def add_orders(api: FastAPI, state: ConsoleState, actions: Actions, log: Log) -> None:
     """Add the routes. Status 202: the command is on the log. 404: what it names is unknown. 409: it would be
     refused. 503: the broker is away, and nothing is kept."""
 
@@ -59,7 +57,7 @@ def add_orders(api: FastAPI, state: ConsoleState, actions: Actions, settled: Set
         """Ask for a new dataset version now, whatever the build policy says."""
         declared(state, project)
         if order.wait:
-            await settled(order.patience_seconds)
+            await log.settled(order.patience_seconds)
         event = await actions.build(
             project, principal=caller_of(request).principal, request=named(order, key)
         )

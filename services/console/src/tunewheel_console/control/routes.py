@@ -8,11 +8,15 @@ from fastapi.security import HTTPBearer
 from tunewheel_runtime.identity.guard import guard_descriptions
 from tunewheel_runtime.store import ObjectStore
 
+from tunewheel_console.actions import Actions
 from tunewheel_console.control.alarms import add_alarms
+from tunewheel_console.control.commands import add_commands
 from tunewheel_console.control.datasets import add_datasets
 from tunewheel_console.control.errors import REFUSALS, answer_errors
 from tunewheel_console.control.evaluations import add_evaluations
+from tunewheel_console.control.log import Log
 from tunewheel_console.control.models import add_models
+from tunewheel_console.control.orders import add_orders
 from tunewheel_console.control.projects import add_projects
 from tunewheel_console.control.runs import add_runs
 from tunewheel_console.control.turns import add_turns
@@ -46,6 +50,12 @@ def add_control(web: FastAPI, state: ConsoleState, store: ObjectStore) -> None:
     add_models(web, state)
     add_turns(web, state)
     add_alarms(web, state)
+
+
+def add_steering(web: FastAPI, state: ConsoleState, actions: Actions, store: ObjectStore, log: Log) -> None:
+    """Add the routes by which people steer, and those that say what became of it."""
+    add_orders(web, state, actions, log)
+    add_commands(web, state, store, log)
 
 
 def sort_by_noun(web: FastAPI) -> None:
