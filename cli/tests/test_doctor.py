@@ -21,14 +21,14 @@ from tunewheel_cli.doctor.examination import Installation, clock_findings, exami
 from tunewheel_cli.doctor.findings import Finding, Verdict, listed
 from tunewheel_cli.doctor.kafka import NEEDED, broker_findings, process_findings, rights_findings
 from tunewheel_cli.doctor.topics import MIN_IN_SYNC, topic_findings
-from tunewheel_cli.lag import groups_of_services
-from tunewheel_local.cluster import Cluster, Copies, SeenGroup, SeenTopic
 from tunewheel_local.connection import InvalidOption
 from tunewheel_local.endpoint import Endpoint
 from tunewheel_local.places import Var
 from tunewheel_local.run_state import RunState
 from tunewheel_local.topics import wanted_topics
 from tunewheel_planner.driver import Driver
+from tunewheel_runtime.cluster import Cluster, Copies, SeenGroup, SeenTopic
+from tunewheel_runtime.lag import groups_of_services
 
 EVERYTHING = frozenset({"Read", "Write", "Create", "Delete", "Alter", "Describe", "AlterConfigs"})
 COPY = Copies(leader=1, replicas=(1, 2, 3), in_sync=(1, 2, 3))

@@ -9,9 +9,9 @@ from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 from tunewheel_cli.acls import SERVICES
 from tunewheel_cli.commands.tables import print_status
-from tunewheel_cli.lag import GroupLag, committed_offsets, groups_of_services, silent_services
 from tunewheel_cli.wheel_report import WheelReport
-from tunewheel_local.cluster import SeenGroup
+from tunewheel_runtime.cluster import SeenGroup
+from tunewheel_runtime.lag import committed_offsets, groups_of_services, lag_of, silent_services
 
 
 def test_every_service_that_reads_by_groups_is_looked_for() -> None:
@@ -23,8 +23,8 @@ def test_every_service_that_reads_by_groups_is_looked_for() -> None:
 
 def test_a_group_that_this_client_may_not_see_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     lags = [
-        GroupLag("eval.train-completed", "train.completed", 0, visible=False),
-        GroupLag("train.dataset-versioned", "dataset.versioned", 7),
+        lag_of("eval.train-completed", "train.completed", 0, visible=False),
+        lag_of("train.dataset-versioned", "dataset.versioned", 7),
     ]
     assert "eval" not in silent_services(lags)
     print_status(None, WheelReport(lags=lags))
@@ -49,7 +49,7 @@ async def test_the_lag_of_other_groups_is_read_where_one_is_hidden() -> None:
 
 
 def test_a_foreign_group_is_no_process_of_a_service(capsys: pytest.CaptureFixture[str]) -> None:
-    lags = [GroupLag("eval.somebodys-own", "run.evaluated", 0, ("10.0.0.1",))]
+    lags = [lag_of("eval.somebodys-own", "run.evaluated", 0, ("10.0.0.1",))]
     assert lags[0].service == ""
     assert "eval" in silent_services(lags)
     print_status(None, WheelReport(lags=lags))
@@ -57,8 +57,8 @@ def test_a_foreign_group_is_no_process_of_a_service(capsys: pytest.CaptureFixtur
 
 
 def test_only_groups_that_somebody_joined_are_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
-    nobody = GroupLag("train.dataset-versioned", "dataset.versioned", 0)
-    joined = [GroupLag("registry.active", topic, 0, ("10.0.0.1",)) for topic in ("a", "b")]
+    nobody = lag_of("train.dataset-versioned", "dataset.versioned", 0)
+    joined = [lag_of("registry.active", topic, 0, ("10.0.0.1",)) for topic in ("a", "b")]
     print_status(None, WheelReport(lags=[nobody]))
     assert "at the end" not in capsys.readouterr().out
     print_status(None, WheelReport(lags=[nobody, *joined]))
@@ -67,7 +67,7 @@ def test_only_groups_that_somebody_joined_are_at_the_end(capsys: pytest.CaptureF
 
 def test_brackets_in_names_and_notes_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     service = {"pid": None, "url": "http://[::1]:8102", "state": "no answer", "restarts": 0, "note": "[red]"}
-    lag = GroupLag("my[group]", "dataset.versioned", 1)
+    lag = lag_of("my[group]", "dataset.versioned", 1)
     print_status(None, WheelReport(lags=[lag], services={"curate [b]": service}, warnings={"x [b]": ["[y]"]}))
     printed = capsys.readouterr().out
     for text in ("curate [b]", "http://[::1]:8102", "[red]", "my[group]", "x [b] warns: [y]"):
@@ -76,9 +76,9 @@ def test_brackets_in_names_and_notes_are_shown(capsys: pytest.CaptureFixture[str
 
 def test_a_service_without_a_member_in_any_group_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
     lags = [
-        GroupLag("ingest.ticket-published", "ticket.published", 0, ("10.0.0.1", "10.0.0.2")),
-        GroupLag("ingest.example-published", "example.published", 3),
-        GroupLag("train.dataset-versioned", "dataset.versioned", 7),
+        lag_of("ingest.ticket-published", "ticket.published", 0, ("10.0.0.1", "10.0.0.2")),
+        lag_of("ingest.example-published", "example.published", 3),
+        lag_of("train.dataset-versioned", "dataset.versioned", 7),
     ]
     silent = silent_services(lags)
     assert "train" in silent

@@ -101,7 +101,7 @@ def test_a_date_without_a_zone_is_utc() -> None:
 async def test_a_process_elsewhere_does_not_hide_the_one_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both are called curate; and one address is given twice, as the wheel's and by --health-urls."""
 
-    async def nothing(*_: object) -> list[object]:
+    async def nothing(*_: object, **__: object) -> list[object]:
         return []
 
     async def no_events(*_: object) -> AsyncIterator[object]:

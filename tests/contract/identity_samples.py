@@ -27,6 +27,7 @@ from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
+from tunewheel_runtime import lag
 from tunewheel_runtime.deadletter import Position
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.record_search import RecordSearch
@@ -181,6 +182,18 @@ SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
         **_read("evaluations", "evaluation_id", None),
         **_read("models", "model_id", MODEL),
         "GET /v1/projects/{project}/rollouts": [Sample(f"/v1/projects/{PROJECT}/rollouts", refused=403)],
+        "GET /v1/projects/{project}/models/{model_id}/card": [
+            Sample(f"/v1/projects/{PROJECT}/models/{MODEL}/card", None, 503, 403)
+        ],
+        "GET /v1/projects/{project}/models/{model_id}/comparison/{other}": [
+            Sample(f"/v1/projects/{PROJECT}/models/{MODEL}/comparison/{MODEL}", None, 503, 403)
+        ],
+        "GET /v1/projects/{project}/lineage/{name:path}": [
+            Sample(f"/v1/projects/{PROJECT}/lineage/{RUN}", None, 503, 403)
+        ],
+        "GET /v1/events": [Sample("/v1/events")],
+        "GET /v1/services": [Sample("/v1/services")],
+        "GET /v1/dead-letters": [Sample("/v1/dead-letters")],
         **_read("turns", "turn_id", None),
         **_read("alarms", "alarm_id", None),
         f"POST {CONTROL}": [Sample(f"/v1/projects/{PROJECT}/runs/{RUN}/pause", None, 202, 403)],
@@ -274,8 +287,9 @@ async def running(name: str, tmp_path: Path, log: MemoryLog, **settings: Any) ->
         async with app.router.lifespan_context(app):
             yield app
         return
-    with patch.object(RecordSearch, "find", _not_on_the_log):
+    with patch.object(RecordSearch, "find", _not_on_the_log), patch.object(lag, "read_lag", _no_groups):
         service = build(name, tmp_path, **settings)
+    service._stopping.set()  # so that answers without end are over
     service.publisher.publish, service.publisher.publish_many = log.publish, log.publish_many
     for reader, event in itertools.product(service._readers, _happened()):
         reader.refresh = _nothing_new
@@ -335,6 +349,11 @@ def _happened() -> list[Event]:
         ),
         ModelRegistered(project=PROJECT, model_id=MODEL, kind="base", base=BASE),
     ]
+
+
+async def _no_groups(_: Any) -> list[Any]:
+    """The broker has no consumer group."""
+    return []
 
 
 async def _not_on_the_log(*_: Any) -> None:

@@ -20,7 +20,6 @@ from aiokafka.partitioner import murmur2
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from tunewheel_cli.dead_letters import read_dead_letters
-from tunewheel_cli.lag import read_lag
 from tunewheel_cli.publishing.sender import publish_events
 from tunewheel_cli.reading import declared_projects
 from tunewheel_contracts import topics
@@ -33,6 +32,7 @@ from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
 from tunewheel_local.kafka.broker import LocalKafka
 from tunewheel_local.topics import ensure_topics, wanted_topics
 from tunewheel_runtime.kafka import POLL_MS, LongPolling, client_options, make_consumer
+from tunewheel_runtime.lag import read_lag
 from tunewheel_runtime.leadership import LeadershipLost
 from tunewheel_runtime.service import Delivery, Lease, Service
 from tunewheel_runtime.settings import ServiceSettings

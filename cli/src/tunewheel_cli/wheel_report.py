@@ -10,9 +10,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tunewheel_contracts import topics
+from tunewheel_contracts.api.services import GroupLag
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.lifecycle import ModelRegistered, ServingDesired, Stage
+from tunewheel_local.connection import unreachable
 from tunewheel_local.run_state import RunState
+from tunewheel_runtime.lag import read_lag, silent_services
 from tunewheel_wheel.describing import describe
 from tunewheel_wheel.facts import TOPICS, Facts
 from tunewheel_wheel.report import as_json
@@ -20,8 +23,7 @@ from tunewheel_wheel.summary import counts_of, last_in_words, latest_of, place_i
 from tunewheel_wheel.wheel import Wheel
 
 from tunewheel_cli.dead_letters import dead_letter_counts
-from tunewheel_cli.lag import GroupLag, read_lag, silent_services
-from tunewheel_cli.reading import read_topics
+from tunewheel_cli.reading import reachable, read_topics
 from tunewheel_cli.service_health import as_services, ask_health, by_name, local_urls, warnings_of
 
 SHOWN = (*TOPICS, topics.SERVING_DESIRED)
@@ -109,7 +111,8 @@ async def read_report(
     Raises:
         TransientError, NotAllowed, TopicsMissing: see ``read_lag``.
     """
-    lags = await read_lag(options)
+    async with reachable(options):
+        lags = await read_lag(options, explain=unreachable)
     events = [event async for event in read_topics(options, SHOWN) if project in (None, event.project)]
     local = local_urls(wheel.services) if wheel else {}
     answers = await ask_health([*local.values(), *(url for url in health_urls if url not in local.values())])

@@ -154,6 +154,7 @@ def environment(
         own |= {name: precision for name in both if name not in inherited}
     if member is CONSOLE:
         doors = {f"TUNEWHEEL_PUBLIC_{name.upper()}_URL": name for name in ("gateway", "ingest", "console")}
+        doors["TUNEWHEEL_REGISTRY_URL"] = "registry"
         own |= {
             key: url(ports[name]) for key, name in doors.items() if name in ports and key not in inherited
         }

@@ -10,8 +10,9 @@ from typing import Any
 
 from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.topics import DEAD_LETTER_OVERHEAD, FOREVER, TOPICS, TopicSpec
+from tunewheel_runtime.cluster import admin_client
 
-from tunewheel_local.cluster import admin_client
+from tunewheel_local.connection import unreachable
 from tunewheel_local.topic_configs import set_configs
 
 REPLICAS = 3
@@ -117,7 +118,7 @@ def compare(wanted: Iterable[Topic], actual: Mapping[str, Topic]) -> TopicReport
 
 async def check_topics(options: Mapping[str, Any], topics: Iterable[Topic] | None = None) -> TopicReport:
     """Compare the cluster's topics with the specs, without changes. ``options`` are aiokafka's."""
-    async with admin_client(options) as admin:
+    async with admin_client(options, explain=unreachable) as admin:
         wanted = wanted_topics() if topics is None else tuple(topics)
         return compare(wanted, await _read(admin, wanted))
 
@@ -133,7 +134,7 @@ async def ensure_topics(
         NotAllowed: this client may not see a topic.
     """
     wanted = wanted_topics() if topics is None else tuple(topics)
-    async with admin_client(options) as admin:
+    async with admin_client(options, explain=unreachable) as admin:
         before = compare(wanted, await _read(admin, wanted))
         await _create(admin, [topic for topic in wanted if topic.name in before.missing])
         curable = [d for d in before.differences if apply and d.curable]

@@ -24,7 +24,7 @@ from aiokafka.errors import (
     UnsupportedSaslMechanismError,
 )
 from aiokafka.protocol.metadata import MetadataRequest
-from tunewheel_contracts.errors import TunewheelError
+from tunewheel_contracts.errors import TransientError, TunewheelError
 
 from tunewheel_runtime.kafka_tokens import TokenUnavailable
 
@@ -79,6 +79,11 @@ def _names(arguments: Iterable[Any]) -> list[str]:
     for argument in arguments:
         found += [argument] if isinstance(argument, str) else sorted(map(str, argument))
     return found
+
+
+async def unreachable(options: Mapping[str, Any], error: Exception) -> TunewheelError:
+    """Return the error to report if Kafka does not answer or refuses. ``options``: of the aiokafka client."""
+    return not_allowed(error) or TransientError(f"no connection to Kafka: {await why_unreachable(options)}")
 
 
 async def why_unreachable(options: Mapping[str, Any]) -> str:

@@ -135,6 +135,11 @@ class Service:
         return self._doors.access
 
     @property
+    def is_stopping(self) -> bool:
+        """Whether the process was told to stop. Answers without end should end then."""
+        return self._stopping.is_set()
+
+    @property
     def http_port(self) -> int | None:
         """Port of the API; None until it listens."""
         return self._doors.http_port

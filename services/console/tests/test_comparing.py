@@ -89,7 +89,7 @@ async def test_a_click_that_could_not_count_is_refused_with_the_reason(
     theirs = next(number for number in (1, 2, 3) if number != left)
     late = await choose(ann, theirs, "left")
     assert late.status_code == 409
-    assert "somebody else" in late.json()["detail"]
+    assert "somebody else" in late.json()["error"]["message"]
 
     await log.publish(await desk.stored_pairs(store, revision=2, for_people=4))
     again = type(trial)(log, store)
@@ -99,7 +99,7 @@ async def test_a_click_that_could_not_count_is_refused_with_the_reason(
         assert (await client.get(PAIRS)).json()["items"] == 4
         clicks = [await choose(client, number, "left") for number in (4, 5, 6)]
         assert sorted(one.status_code for one in clicks) == [200, 410, 410]
-        assert "judge" in next(one for one in clicks if one.status_code == 410).json()["detail"]
+        assert "judge" in next(one for one in clicks if one.status_code == 410).json()["error"]["message"]
         await choose(client, left, "left")
         assert (await client.get(PAIRS)).json()["next"] is None
 

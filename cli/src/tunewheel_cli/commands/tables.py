@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
+from tunewheel_contracts.api.services import GroupLag
 from tunewheel_local.run_state import RunState
 from tunewheel_wheel.report import report
 
 from tunewheel_cli.acls import PRINCIPALS, Acl
-from tunewheel_cli.lag import GroupLag
 from tunewheel_cli.wheel_report import ProjectStatus, RegisteredModel, WheelReport
 
 if TYPE_CHECKING:

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tunewheel_contracts.errors import TunewheelError
-from tunewheel_local.cluster import (
+from tunewheel_local.connection import WANTED_KAFKA, unreachable
+from tunewheel_local.topics import TopicRefused, read_configs, wanted_topics
+from tunewheel_runtime.cluster import (
     Cluster,
     Operations,
     SeenGroup,
@@ -14,13 +16,11 @@ from tunewheel_local.cluster import (
     describe_cluster,
     describe_groups,
 )
-from tunewheel_local.connection import WANTED_KAFKA
-from tunewheel_local.topics import TopicRefused, read_configs, wanted_topics
+from tunewheel_runtime.lag import groups_of_services
 
 from tunewheel_cli.acls import SERVICES, Acl, least_acls
 from tunewheel_cli.doctor.findings import Finding, fine, listed, unknown, wrong
 from tunewheel_cli.doctor.topics import MIN_IN_SYNC, topic_findings
-from tunewheel_cli.lag import groups_of_services
 
 NEEDED = {
     0: ("Produce", 3),
@@ -49,7 +49,7 @@ async def kafka_findings(
 
     wanted = wanted_topics()
     try:
-        async with admin_client(options) as admin:
+        async with admin_client(options, explain=unreachable) as admin:
             cluster = await describe_cluster(admin, [topic.name for topic in wanted])
             groups = await describe_groups(admin, sorted(groups_of_services()))
             settings = {t.name: (*t.configs, MIN_IN_SYNC) for t in wanted if cluster.topics[t.name].exists}

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from tunewheel_local.cluster import Cluster, SeenTopic
 from tunewheel_local.topics import PARTITIONS, REPLICAS, Topic, compare, wanted_topics
+from tunewheel_runtime.cluster import Cluster, SeenTopic
 
 from tunewheel_cli.doctor.findings import Finding, fine, listed, unknown, wrong
 

@@ -8,10 +8,14 @@ from typing import Any
 
 from fastapi import FastAPI
 from tunewheel_contracts import topics
+from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.topics import TOPICS
+from tunewheel_runtime import lag
+from tunewheel_runtime.deadletter import Undecoded
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.roles import Role
+from tunewheel_runtime.kafka import client_options
 from tunewheel_runtime.process import run_service
 from tunewheel_runtime.service import Service
 
@@ -20,9 +24,18 @@ from tunewheel_console.api import add_login_links, add_scorecard_page
 from tunewheel_console.authentication import Authentication
 from tunewheel_console.control.identity import add_identity
 from tunewheel_console.control.log import Log
-from tunewheel_console.control.routes import add_control, add_steering, make_api, sort_by_noun
+from tunewheel_console.control.registry import Registry, registry_client
+from tunewheel_console.control.routes import (
+    Sources,
+    add_control,
+    add_steering,
+    make_api,
+    sort_by_noun,
+)
+from tunewheel_console.feed import Feed
 from tunewheel_console.label_api import add_label_routes
 from tunewheel_console.labelling import Labelling
+from tunewheel_console.letters import Letters
 from tunewheel_console.login_page import root_of
 from tunewheel_console.logins import LoginLinks
 from tunewheel_console.review_api import add_review_routes
@@ -45,19 +58,28 @@ PAGE_SOCKET = "/_nicegui_ws/"
 def make_app(settings: Settings) -> Service:
     """Build the service. One per process: NiceGUI keeps its app in a module."""
     service = Service("console", settings)
-    state = ConsoleState()
+    state, feed, letters = ConsoleState(), Feed(lambda: service.is_stopping), Letters()
+
+    def take(event: Envelope[Any]) -> None:
+        state.apply(event)
+        feed.add(event)
+
+    def told(letter: Undecoded) -> None:
+        letters.add(letter)
+        state.commands.refuse(letter)
+
     reader = service.replay(
         [topic for topic in TOPICS if topic not in (*TRAFFIC, *topics.NOT_SHOWN)],
-        state.apply,
+        take,
         forget=state.forget,
     )
     traffic = Traffic(
         settings,
         TRAFFIC,
-        state.apply,
+        take,
         state.count_dead_letters,
         refuse=state.refuse,
-        told=state.commands.refuse,
+        told=told,
         latest=settings.recent_events,
     )
     service.on_startup(traffic.start)
@@ -69,7 +91,11 @@ def make_app(settings: Settings) -> Service:
 
     reviewing = Reviewing(state, actions, service.store, refresh)
     labelling = Labelling(state, actions, service.store, refresh)
-    web = make_web(state, actions, reviewing, labelling, service.access, settings)
+    registry, lags = registry_client(settings), partial(lag.read_lag, client_options(settings))
+    if registry is not None:
+        service.on_shutdown(registry.aclose)
+    sources = Sources(service.store, feed, letters, lags, Registry(registry))
+    web = make_web(state, actions, reviewing, labelling, service.access, settings, sources)
     service.mount(web, any_content=[PAGE_SOCKET, "/login", "/logout"])
     return service
 
@@ -81,6 +107,7 @@ def make_web(
     labelling: Labelling,
     access: Access,
     settings: Settings,
+    sources: Sources,
 ) -> FastAPI:
     """Return the app that serves the page and the API; all assets come from the installed package."""
     from nicegui import core, ui
@@ -94,7 +121,7 @@ def make_web(
     secret = settings.session_secret.get_secret_value() if settings.session_secret else None
     sessions = Sessions(access, secret=secret, seconds=settings.session_seconds)
     links = LoginLinks()
-    add_control(web, state, reviewing.store)
+    add_control(web, state, sources, sessions.identify)
     add_steering(web, state, actions, reviewing.store, Log.of(settings, reviewing.refresh))
     add_review_routes(web, state, reviewing)
     add_label_routes(web, state, labelling)

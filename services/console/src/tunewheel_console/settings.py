@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -40,6 +41,11 @@ class Settings(ServiceSettings):
     """Ingest's address for clients."""
     public_console_url: PublicUrl | None = None
     """The console's own address for clients."""
+
+    registry_url: PublicUrl | None = None
+    """The registry's address. The control API asks it about lineage, cards and comparisons."""
+    registry_cafile: Path | None = None
+    """The authority (PEM) of the registry's certificate, in addition to the system's."""
 
     oidc_client_id: str | None = Field(default=None, min_length=1)
     """The id of the client with which people's command logs in at ``oidc_issuer`` (device grant).

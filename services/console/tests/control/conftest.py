@@ -10,10 +10,14 @@ import pytest
 from fastapi import FastAPI
 from tunewheel_console.actions import Actions
 from tunewheel_console.control.log import Log
-from tunewheel_console.control.routes import add_control, add_steering, make_api
+from tunewheel_console.control.registry import Registry
+from tunewheel_console.control.routes import Sources, add_control, add_steering, make_api
+from tunewheel_console.feed import Feed
+from tunewheel_console.letters import Letters
+from tunewheel_contracts.api.services import GroupLag
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.access import Access
-from tunewheel_runtime.identity.guard import guard, set_caller
+from tunewheel_runtime.identity.guard import caller_of, guard, set_caller
 from tunewheel_runtime.identity.roles import Caller, Grant, Role
 from tunewheel_runtime.partitions import Backlog
 from tunewheel_runtime.settings import HttpSettings
@@ -24,9 +28,49 @@ Ask = Callable[..., Any]
 
 
 @pytest.fixture
-def api(state: Any, store: Any) -> FastAPI:
+def feed() -> Feed:
+    return Feed()
+
+
+@pytest.fixture
+def letters() -> Letters:
+    return Letters()
+
+
+@pytest.fixture
+def lags() -> list[GroupLag]:
+    """What the broker tells of consumer groups."""
+    return []
+
+
+@pytest.fixture
+def asked_of_registry() -> list[httpx.Request]:
+    return []
+
+
+@pytest.fixture
+def registry(asked_of_registry: list[httpx.Request]) -> Registry:
+    """A registry that tells what it was asked."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked_of_registry.append(request)
+        return httpx.Response(200, text=f"{request.url.raw_path.decode()}")
+
+    return Registry(httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://registry"))
+
+
+@pytest.fixture
+def api(state: Any, store: Any, feed: Feed, letters: Letters, lags: Any, registry: Registry) -> FastAPI:
+    async def read_lags() -> list[GroupLag]:
+        if lags and isinstance(lags[0], Exception):
+            raise lags[0]
+        return lags
+
+    async def identify(request: Any) -> Caller:
+        return caller_of(request)
+
     web = make_api()
-    add_control(web, state, store)
+    add_control(web, state, Sources(store, feed, letters, read_lags, registry), identify)
     guard(web.routes, Access(HttpSettings(identity="open"), warn=print))
     return web
 
@@ -35,7 +79,9 @@ def api(state: Any, store: Any) -> FastAPI:
 def ask(api: FastAPI) -> Ask:
     """Send a GET as a viewer of ``projects`` (None: of all) and return the answer."""
 
-    async def ask(path: str, projects: set[str] | None = None, **query: Any) -> httpx.Response:
+    async def ask(
+        path: str, projects: set[str] | None = None, headers: Any = None, **query: Any
+    ) -> httpx.Response:
         grants = (Grant(frozenset({Role.VIEWER}), None if projects is None else frozenset(projects)),)
 
         async def called(scope: Any, receive: Any, send: Any) -> None:
@@ -44,7 +90,7 @@ def ask(api: FastAPI) -> Ask:
 
         transport = httpx.ASGITransport(called)
         async with httpx.AsyncClient(transport=transport, base_url="http://console/v1") as client:
-            return await client.get(path, params=query)
+            return await client.get(path, params=query, headers=headers)
 
     return ask
 

@@ -30,7 +30,7 @@ async def test_a_model_tells_its_stage_its_steps_and_its_figures(registered: Non
 async def test_models_are_filtered_by_their_stage(registered: None, ask: Any):
     page = (await ask("/projects/desk/models")).json()
     assert [one["model_id"] for one in page["items"]] == ["desk-2", "desk-1"]
-    page = (await ask("/projects/desk/models", stage="registered")).json()
+    page = (await ask("/projects/desk/models", state="registered")).json()
     assert [one["model_id"] for one in page["items"]] == ["desk-2"]
     assert not (await ask("/projects/desk/models", kind="base")).json()["items"]
 

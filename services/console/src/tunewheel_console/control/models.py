@@ -34,7 +34,7 @@ def add_models(web: FastAPI, state: ConsoleState) -> None:
     async def list_models(
         project: str,
         asked: Paged,
-        stage: Stage | None = None,
+        stage: Annotated[Stage | None, Query(alias="state", description="Only models in this stage.")] = None,
         kind: Literal["base", "adapter", "full"] | None = None,
     ) -> Page[ModelSummary]:
         """The registered models, newest first."""

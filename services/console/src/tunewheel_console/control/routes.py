@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
@@ -14,12 +16,17 @@ from tunewheel_console.control.commands import add_commands
 from tunewheel_console.control.datasets import add_datasets
 from tunewheel_console.control.errors import REFUSALS, answer_errors
 from tunewheel_console.control.evaluations import add_evaluations
+from tunewheel_console.control.events import Identify, add_events
 from tunewheel_console.control.log import Log
 from tunewheel_console.control.models import add_models
 from tunewheel_console.control.orders import add_orders
 from tunewheel_console.control.projects import add_projects
+from tunewheel_console.control.registry import Registry, add_registry
 from tunewheel_console.control.runs import add_runs
+from tunewheel_console.control.services import Lags, add_services
 from tunewheel_console.control.turns import add_turns
+from tunewheel_console.feed import Feed
+from tunewheel_console.letters import Letters
 from tunewheel_console.state import ConsoleState
 
 BEARER = Depends(HTTPBearer(auto_error=False, description="An API key, or a token of the OIDC issuer."))
@@ -41,8 +48,20 @@ def make_api() -> FastAPI:
     return web
 
 
-def add_control(web: FastAPI, state: ConsoleState, store: ObjectStore) -> None:
-    """Add the routes that read ``state``, and the files that its events name."""
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What the routes read besides the state."""
+
+    store: ObjectStore
+    feed: Feed
+    letters: Letters
+    lags: Lags
+    registry: Registry
+
+
+def add_control(web: FastAPI, state: ConsoleState, sources: Sources, identify: Identify) -> None:
+    """Add the routes that only read. ``identify`` returns the caller of a request with its present roles."""
+    store = sources.store
     add_projects(web, state)
     add_datasets(web, state, store)
     add_runs(web, state)
@@ -50,6 +69,9 @@ def add_control(web: FastAPI, state: ConsoleState, store: ObjectStore) -> None:
     add_models(web, state)
     add_turns(web, state)
     add_alarms(web, state)
+    add_registry(web, state, sources.registry)
+    add_events(web, state, sources.feed, identify)
+    add_services(web, sources.letters, sources.lags)
 
 
 def add_steering(web: FastAPI, state: ConsoleState, actions: Actions, store: ObjectStore, log: Log) -> None:

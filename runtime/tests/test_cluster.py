@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from aiokafka.errors import GroupCoordinatorNotAvailableError, UnknownError
-from tunewheel_local import cluster
-from tunewheel_local.cluster import admin_client, describe_cluster, describe_groups
-from tunewheel_local.connection import IncompatibleKafka
+from tunewheel_local.connection import IncompatibleKafka, unreachable
+from tunewheel_runtime import cluster
+from tunewheel_runtime.cluster import admin_client, describe_cluster, describe_groups
 from tunewheel_runtime.group_queries import GROUPS_AT_ONCE, each
 
 HOST = {"client_host": "/10.0.0.1"}
@@ -56,7 +56,7 @@ async def test_a_kafka_that_speaks_only_older_requests_is_told_as_such(
 
     monkeypatch.setattr("aiokafka.admin.AIOKafkaAdminClient", OldKafka)
     with pytest.raises(IncompatibleKafka, match=r"Metadata .*use Apache Kafka 3\.7 or later"):
-        async with admin_client({}) as admin:
+        async with admin_client({}, explain=unreachable) as admin:
             await describe_cluster(admin, ["record.ingested"])
 
 

@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tunewheel_runtime.group_queries import each
+from tunewheel_contracts.errors import TunewheelError
 
-from tunewheel_local.connection import unreachable
+from tunewheel_runtime.group_queries import each
+from tunewheel_runtime.kafka_refusals import unreachable
 
 _OPERATIONS = {3: "Read", 4: "Write", 5: "Create", 6: "Delete", 7: "Alter", 8: "Describe", 11: "AlterConfigs"}
 """Kafka protocol, ``AclOperation``: the operations of ``acls`` by their bit."""
@@ -34,6 +35,8 @@ _MOVES = -1
 COORDINATOR_SECONDS = 20.0
 """A new cluster creates the topic of group offsets at the first request for a coordinator."""
 
+Explain = Callable[[Mapping[str, Any], Exception], Awaitable[TunewheelError]]
+"""Returns the error to report where Kafka does not answer, refuses, or is too old."""
 Operations = frozenset[str] | None
 """The operations that this client may do; None: the broker does not tell."""
 
@@ -77,12 +80,12 @@ class SeenGroup:
 
 
 @asynccontextmanager
-async def admin_client(options: Mapping[str, Any]) -> AsyncIterator[Any]:
-    """Connect an ``AIOKafkaAdminClient``, and turn its errors into ours.
+async def admin_client(options: Mapping[str, Any], *, explain: Explain = unreachable) -> AsyncGenerator[Any]:
+    """Connect an ``AIOKafkaAdminClient``, and turn its errors into ours by ``explain``.
 
     Raises:
         TransientError: no Kafka answers, now or while the client is in use.
-        IncompatibleKafka: the broker is too old.
+        TunewheelError: what else ``explain`` makes of an error.
         NotAllowed: the broker does not allow a request.
     """
     from aiokafka.admin import AIOKafkaAdminClient
@@ -93,7 +96,7 @@ async def admin_client(options: Mapping[str, Any]) -> AsyncIterator[Any]:
         await admin.start()
         yield admin
     except (KafkaError, OSError, NotImplementedError) as error:
-        raise await unreachable(options, error) from error
+        raise await explain(options, error) from error
     finally:
         await admin.close()
 

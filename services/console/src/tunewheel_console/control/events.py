@@ -1,0 +1,146 @@
+"""``GET /v1/events``: events as they come, as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Header, Query, Request
+from fastapi.responses import StreamingResponse
+from tunewheel_contracts.api.events import CloudEvent
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.data import ErasureCompleted
+from tunewheel_contracts.events.evaluation import AnswersCompared, ReviewAnswered
+from tunewheel_contracts.events.production import DriftDetected, InferenceCompleted
+from tunewheel_contracts.events.upstream import ErasureRequested
+from tunewheel_contracts.topics import TOPICS
+from tunewheel_runtime.identity.guard import caller_of, needs
+from tunewheel_runtime.identity.roles import Caller, NotAuthenticated, Role
+
+from tunewheel_console.feed import TRAFFIC, Feed
+from tunewheel_console.refusals import Refused
+from tunewheel_console.state import ConsoleState
+
+LOOK_SECONDS = 5.0
+"""How often the caller's roles are asked anew."""
+SILENT_SECONDS = 15.0
+"""After so much silence a comment keeps the connection open."""
+NAMES_PEOPLE = (ErasureRequested, ErasureCompleted)
+"""Events that are told to operators alone, because they name a customer."""
+BLIND = (ReviewAnswered, AnswersCompared)
+"""Events that are not told, because they say which model gave the answer that a person prefers."""
+KNOWN = {topic.name for topic in TOPICS}
+Identify = Callable[[Request], Awaitable[Caller]]
+
+
+def add_events(web: FastAPI, state: ConsoleState, feed: Feed, identify: Identify) -> None:
+    """Add the route. ``identify`` returns the caller of a request with its present roles."""
+
+    @web.get(
+        "/v1/events",
+        response_class=StreamingResponse,
+        responses={200: {"content": {"text/event-stream": {}}, "description": "Events as they come"}},
+    )
+    @needs(Role.VIEWER)
+    async def follow_events(
+        request: Request,
+        project: Annotated[str | None, Query(description="Only events of this project.")] = None,
+        types: Annotated[
+            list[str] | None,
+            Query(alias="type", description="Only these types. Types of busy topics must be named."),
+        ] = None,
+        last_event_id: Annotated[str | None, Header(description="Begin after this event.")] = None,
+    ) -> StreamingResponse:
+        """Events as server-sent events: `id` is the event's id, `event` its type, `data` the CloudEvent. The
+        event `gap` says that events are missing."""
+        unknown = sorted({*(types or ())} - KNOWN)
+        if unknown:
+            raise Refused(
+                HTTPStatus.UNPROCESSABLE_ENTITY,
+                "type",
+                f"{unknown[0]!r} is no type of an event; see docs/events.md",
+            )
+        told = Told(state, caller_of(request), project, frozenset(types or ()))
+        stream = follow(feed, told, lambda: identify(request), after=last_event_id)
+        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+        return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+
+
+@dataclass
+class Told:
+    """Which events one caller is told."""
+
+    state: ConsoleState
+    caller: Caller
+    project: str | None
+    types: frozenset[str]
+
+    @property
+    def may_listen(self) -> bool:
+        return self.caller.may(Role.VIEWER, self.project)
+
+    def __call__(self, event: Envelope[Any]) -> bool:
+        data = event.data
+        if self.project not in (None, event.project) or (self.types and data.type not in self.types):
+            return False
+        if isinstance(data, BLIND) or (isinstance(data, TRAFFIC) and not self.types):
+            return False
+        if isinstance(data, InferenceCompleted) and self._is_reviewed(event.project):
+            return False
+        role = Role.OPERATOR if isinstance(data, NAMES_PEOPLE) else Role.VIEWER
+        return self.caller.may(role, event.project)
+
+    def _is_reviewed(self, project: str) -> bool:
+        """Whether people compare answers of the project, whose models an event would name."""
+        view = self.state.projects.get(project)
+        return view is not None and bool(view.reviews.waiting)
+
+
+async def follow(
+    feed: Feed, told: Told, identify: Callable[[], Awaitable[Caller]], *, after: str | None = None
+) -> AsyncIterator[str]:
+    """Yield the stream's messages, until the caller may not read any more or the process stops."""
+    with feed.reader(told, after=after) as reader:
+        yield ": events\n\n"
+        silent_since = looked_at = time.monotonic()
+        while not feed.is_over():
+            try:
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await reader.news.wait()
+            except TimeoutError:
+                pass
+            now = time.monotonic()
+            if now - looked_at >= LOOK_SECONDS:
+                looked_at = now
+                try:
+                    told.caller = await identify()
+                except NotAuthenticated:
+                    return
+                if not told.may_listen:
+                    return
+            has_gap, events = reader.take()
+            if has_gap:
+                yield "event: gap\ndata: {}\n\n"
+            for event in events:
+                if told(event):  # the roles may have changed while it waited
+                    yield message_of(event)
+            if events or has_gap:
+                silent_since = now
+            elif now - silent_since >= SILENT_SECONDS:
+                silent_since = now
+                yield ": still there\n\n"
+
+
+def message_of(event: Envelope[Any]) -> str:
+    """Return a message of the server-sent events format (WHATWG HTML §9.2.6)."""
+    told = CloudEvent.of(event)
+    if isinstance(event.data, DriftDetected):
+        # examples of earlier releases hold users' texts, which an erasure would not reach in held events
+        told.data["examples"] = []
+    unnamed = {name for name in ("causationid", "correlationid") if getattr(told, name) is None}
+    data = told.model_dump_json(exclude=unnamed)
+    return f"id: {event.id}\nevent: {event.data.type}\ndata: {data}\n\n"

@@ -1,0 +1,87 @@
+"""Tells events as they come. Holds the latest, for readers whose connection was interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.data import RecordIngested
+from tunewheel_contracts.events.production import InferenceCompleted
+from tunewheel_contracts.events.upstream import FeedbackReceived
+
+HELD = 10_000
+"""The most events that are held."""
+WAITING = 2_000
+"""The most events that wait for one reader. A slower reader misses events, and is told so."""
+TRAFFIC = (RecordIngested, InferenceCompleted, FeedbackReceived)
+"""Events with texts of users. They are told and never held, so no erasure has to find them here."""
+Wanted = Callable[[Envelope[Any]], bool]
+
+
+@dataclass(eq=False)
+class Reader:
+    """One reader of the feed."""
+
+    wanted: Wanted
+    events: deque[Envelope[Any]] = field(default_factory=deque[Envelope[Any]])
+    """The events that wait to be told."""
+    has_gap: bool = False
+    """Whether events are missing before those that wait."""
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while events wait."""
+
+    def add(self, event: Envelope[Any]) -> None:
+        if len(self.events) >= WAITING:
+            self.events.clear()
+            self.has_gap = True
+        self.events.append(event)
+        self.news.set()
+
+    def take(self) -> tuple[bool, list[Envelope[Any]]]:
+        """Return whether events are missing, and those that wait."""
+        found = self.has_gap, list(self.events)
+        self.has_gap = False
+        self.events.clear()
+        self.news.clear()
+        return found
+
+
+class Feed:
+    """The events of all projects, in the order in which they were read."""
+
+    def __init__(self, is_over: Callable[[], bool] = lambda: False) -> None:
+        """``is_over`` says whether the process stops, so that its readers should leave."""
+        self.is_over = is_over
+        self._held: deque[Envelope[Any]] = deque(maxlen=HELD)
+        self._readers: set[Reader] = set()
+
+    def add(self, event: Envelope[Any]) -> None:
+        if not isinstance(event.data, TRAFFIC):
+            self._held.append(event)
+        for reader in self._readers:
+            if reader.wanted(event):
+                reader.add(event)
+
+    @contextmanager
+    def reader(self, wanted: Wanted, *, after: str | None = None) -> Iterator[Reader]:
+        """Give the events that ``wanted`` accepts: those after the event with the id ``after``, if that is
+        still held, and then new ones."""
+        reader = Reader(wanted)
+        if after is not None:
+            at = next((n for n, held in enumerate(reversed(self._held), 1) if held.id == after), None)
+            reader.has_gap = at is None
+            missed = islice(self._held, len(self._held) - at + 1, None) if at is not None else ()
+            reader.events.extend(held for held in missed if wanted(held))
+        if reader.events or reader.has_gap:
+            reader.news.set()
+        self._readers.add(reader)
+        try:
+            yield reader
+        finally:
+            self._readers.discard(reader)
