@@ -25,6 +25,7 @@ EPILOG = (
 PANELS: dict[str, tuple[Entry, ...]] = {
     "Begin": (
         Entry("demo", "Run the whole loop on the bundled example.", "tunewheel_demo.command:demo"),
+        Entry("init", "Draft a project of your files.", "init:init"),
         Entry("plan", "Say what training takes: memory, hours, dollars.", "planning:plan"),
         Entry("up", "Start Kafka, the topics and the services.", "running:up"),
         Entry("down", "Stop the wheel that runs on this folder.", "running:down"),

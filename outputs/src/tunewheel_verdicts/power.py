@@ -79,16 +79,18 @@ def chances(
     looks: int = LOOKS,
     expected: Mapping[str, Expected] = MappingProxyType({}),
     correlation: float = CORRELATION,
+    draws: int = DRAWS,
 ) -> tuple[Chances, ...]:
     """Return how likely each outcome of all criteria is: for a first model, which has no champion to be
     compared with, and for later ones that are ``GAINS`` better than the champion.
 
     ``sizes``: the held-out rows of each customer. ``expected``: by metric; what is missing is assumed.
+    ``draws``: models that are drawn for each outcome.
     """
     case = Case(Sample(tuple(sizes), looks, correlation), resolution, rivals_of(criteria))
     levels = {one.metric: expected.get(one.metric) or assumed_of(one.metric) for one in criteria}
     return tuple(
-        combined(gain, [case.shares(one, levels[one.metric], gain, DRAWS) for one in criteria])
+        combined(gain, [case.shares(one, levels[one.metric], gain, draws) for one in criteria])
         for gain in (None, *GAINS)
     )
 

@@ -124,11 +124,11 @@ class StartDisplay:
 
 
 @contextmanager
-def published_bar(*, silent: bool) -> Iterator[Callable[[Summary], None]]:
+def published_bar(*, silent: bool, verb: str = "publishing") -> Iterator[Callable[[Summary], None]]:
     """Show a bar of bytes with the numbers of published and refused events. Pass the result to
     ``publish_path``."""
     columns = (
-        TextColumn("publishing"), BarColumn(), DownloadColumn(), TextColumn("{task.description}"),
+        TextColumn(verb), BarColumn(), DownloadColumn(), TextColumn("{task.description}"),
         TimeRemainingColumn(),
     )  # fmt: skip
     with _bar(*columns, silent=silent) as progress:
@@ -136,7 +136,7 @@ def published_bar(*, silent: bool) -> Iterator[Callable[[Summary], None]]:
 
         def note(summary: Summary) -> None:
             refused = f", [red]{summary.refused:,} refused[/]" if summary.refused else ""
-            words = f"{summary.events:,} published{refused}"
+            words = f"{summary.events:,} published{refused}" if summary.events or refused else ""
             done, total = summary.read_bytes, summary.total_bytes
             progress.update(task, completed=done, total=total, description=words)
 

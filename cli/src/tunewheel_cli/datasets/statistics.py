@@ -160,17 +160,29 @@ async def open_tokenizer_of(version: Version) -> PreTrainedTokenizerBase:
     Raises NoTokenizer, TransientError.
     """
     from tunewheel_basemodel.errors import ModelFilesError
+    from tunewheel_basemodel.tokenizer import import_library, open_tokenizer
+
+    import_library(hide_torch=True)
+    with tempfile.TemporaryDirectory(prefix="tunewheel-tokenizer-") as name:
+        pinned = Path(name) / "pinned"
+        try:
+            if await _fetch(version, pinned):
+                return await asyncio.to_thread(open_tokenizer, pinned)
+        except ModelFilesError as error:
+            raise NoTokenizer(error.reason) from error
+    return await asyncio.to_thread(local_tokenizer, version.manifest.spec.base_model)
+
+
+def local_tokenizer(base_model: str) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a base model that is on this machine. No hub is asked. Raises NoTokenizer."""
+    from tunewheel_basemodel.errors import ModelFilesError
     from tunewheel_basemodel.tokenizer import import_library, open_tokenizer, save_tokenizer
 
     import_library(hide_torch=True)
     with tempfile.TemporaryDirectory(prefix="tunewheel-tokenizer-") as name:
-        pinned, local = Path(name) / "pinned", Path(name) / "local"
         try:
-            if await _fetch(version, pinned):
-                return await asyncio.to_thread(open_tokenizer, pinned)
-            base = version.manifest.spec.base_model
-            await asyncio.to_thread(save_tokenizer, base, local, ask_hub=False)
-            return await asyncio.to_thread(open_tokenizer, local)
+            save_tokenizer(base_model, Path(name), ask_hub=False)
+            return open_tokenizer(Path(name))
         except ModelFilesError as error:
             raise NoTokenizer(error.reason) from error
 

@@ -1,0 +1,1 @@
+"""Drafts a project of the files that somebody has: its task, base, recipe and criteria."""

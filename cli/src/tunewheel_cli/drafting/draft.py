@@ -1,0 +1,218 @@
+"""Puts a project together: the fields of its spec, each with the reason that stands above it in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tunewheel_cli.drafting.criteria import Choice, choose_criteria
+from tunewheel_cli.planning import duration
+
+if TYPE_CHECKING:
+    from tunewheel_cli.drafting.base import Base
+    from tunewheel_cli.surveying.survey import Survey
+
+CLEAN = 0.8
+"""The share of the different questions that a version is expected to keep at least."""
+FEWEST = 20
+MOST_HELD_OUT = 500
+MANY_ALIKE = 0.3
+FRACTIONS = (0.2, 0.3)
+LEAST_FRACTION = 0.05
+CHARACTERS_PER_TOKEN = 3
+"""Few, so that answers in other languages than English find room."""
+USUAL_TOKENS, MOST_TOKENS = 1024, 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    comments: tuple[str, ...]
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What the answers ask of a model."""
+
+    fields: dict[str, Any]
+    metric: str
+    structured: bool
+    comments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    sections: tuple[Section, ...]
+    choice: Choice
+    cautions: tuple[str, ...] = field(default=())
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        return {name: value for section in self.sections for name, value in section.fields.items()}
+
+
+def task_of(survey: Survey, prompts: Sequence[tuple[str, int]]) -> Task:
+    """Return the task of the answers of ``survey``. ``prompts``: system prompts of the files, and how often
+    each stands there."""
+    shape, comments = survey.shape, list[str]()
+    fields: dict[str, Any] = {}
+    if survey.is_structured:
+        label = shape.label
+        metric = "label_accuracy" if label else "set_match" if _has_lists(survey) else "exact_fields"
+        names = ", ".join(shape.properties)
+        alone = label is not None and len(shape.properties) == 1
+        what = f"Name the {names.replace('_', ' ')} of the text. " if alone else ""
+        prompt = f"{what}Answer with JSON: {names}."
+        fields = {"label_field": label} if label else {}
+        fields["output_schema"] = shape.schema()
+        for name, one in shape.properties.items():
+            comments += [f"{name}: {_misspelling(*pair)}" for pair in sorted(one.values.misspelt.items())]
+    elif survey.texts.labels and survey.texts.total == survey.examples:
+        metric, prompt = "label_accuracy", "Answer with one of the known answers, and nothing else."
+        values = [*survey.texts.labels]
+        fields = {"output_rules": [{"rule": "allowed_values", "values": values, "name": "known"}]}
+        comments += [_misspelling(*pair) for pair in sorted(survey.texts.misspelt.items())]
+    else:
+        metric, prompt = "chrf", "Answer the question."
+    found = next((text for text, count in prompts if 2 * count >= survey.examples), None)
+    own = "Say in your own words what the model does, and for whom."
+    comments.append("The system prompt of the file." if found else own)
+    return Task(
+        {"system_prompt": found or prompt, **fields, "max_output_tokens": _output_tokens(survey)},
+        metric,
+        survey.is_structured,
+        tuple(comments),
+    )
+
+
+def draft(
+    survey: Survey,
+    task: Task,
+    base: Base,
+    *,
+    project: str,
+    near: float,
+    epochs: float,
+    max_tokens: int,
+    documents: bool,
+    files: Sequence[str],
+) -> Draft:
+    """Return the whole project. ``near``: the share of questions that are nearly the same as another one."""
+    clean = int(survey.distinct * (1 - near))
+    least = _rounded(max(FEWEST, int(CLEAN * clean)))
+    fraction, task, choice = _judged(task, least)
+    cautions = list[str]()
+    if not choice.is_decidable:
+        cautions.append(
+            f"{choice.rows} held-out rows decide little: a good first model is passed in {choice.first:.0%} "
+            "of cases. Collect more examples."
+        )
+    if near > MANY_ALIKE:
+        cautions.append(
+            f"{near:.0%} of the questions are nearly the same as another one. Such questions stay together, "
+            "so a version may have nothing to hold out; add questions that differ."
+        )
+    if clean < FEWEST:
+        cautions.append(f"{clean} different questions are fewer than the {FEWEST} of the smallest version.")
+    long = {"max_tokens": max_tokens} if max_tokens != USUAL_TOKENS else {}
+    counted = f"{survey.examples:,} examples, {survey.distinct:,} different questions"
+    sections = [
+        Section(
+            (f"Drafted from {_listed(files)}: {counted}.", "Every field: docs/project-yaml.md"),
+            {"project": project, "base_model": base.name},
+        ),
+        Section(task.comments, {"task": task.fields}),
+        Section(
+            (
+                f"A version needs {least:,} clean examples. {fraction:.0%} are held out, to judge models by.",
+                "A version is built when all have arrived, or none came for 30 seconds.",
+            ),
+            {
+                "dataset": {
+                    "min_examples": least,
+                    "holdout_fraction": fraction,
+                    **long,
+                    "build": {
+                        "min_new_records": max(least, survey.examples),
+                        "quiet_seconds": 30,
+                        "quiet_min_records": max(10, survey.examples // 10),
+                    },
+                }
+            },
+        ),
+        Section(
+            (f"The base: {base.why}. The learning rate suits its size.{_duration(base)}",),
+            {"train": {"method": "lora", "learning_rate": base.learning_rate, "epochs": epochs, **long}},
+        ),
+        Section(
+            (
+                f"On {choice.rows} held-out rows a good first model is passed in {choice.first:.0%} of cases,"
+                f" and a model .10 better than the one in production in {choice.better:.0%}.",
+                "What a criterion means: docs/evaluation.md",
+            ),
+            {"criteria": [*choice.criteria]},
+        ),
+        Section(
+            ("Nobody asks yet, so the verdict alone decides. Remove this once there is traffic.",),
+            {"rollout": {"shadow": {"enabled": False}, "canary": {"enabled": False}}},
+        ),
+    ]
+    if documents:
+        comments = (
+            "The documents are searched. The scorecard compares answers with passages and without;",
+            'write default: "on" if they are better with them.',
+        )
+        sections.append(Section(comments, {"retrieval": {"default": "off"}}))
+    return Draft(tuple(sections), choice, tuple(cautions))
+
+
+def _judged(task: Task, least: int) -> tuple[float, Task, Choice]:
+    """Return the share of rows to hold out, the task, and the criteria. Where rows are too few to decide
+    about labels, the likelihood of the right answers is judged, of which every row tells much."""
+    whole = max(LEAST_FRACTION, min(FRACTIONS[0], round(MOST_HELD_OUT / least, 2)))
+    fractions = (whole,) if whole < FRACTIONS[0] else FRACTIONS
+    tried: list[tuple[float, Task, Choice]] = []
+    for metric, form in dict.fromkeys(((task.metric, task.structured), ("chrf", False))):
+        for fraction in fractions:
+            rows = max(1, int(least * fraction))
+            choice = choose_criteria(metric, structured=form, rows=rows)
+            tried.append((fraction, task, choice))
+            if choice.is_decidable:
+                return tried[-1]
+    return max(tried, key=lambda one: (min(one[2].first, one[2].better), one[2].rows))
+
+
+def _listed(files: Sequence[str]) -> str:
+    return ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
+
+
+def _duration(base: Base) -> str:
+    return f" Training is planned to take {duration(base.plan.hours)} here." if base.plan is not None else ""
+
+
+def _has_lists(survey: Survey) -> bool:
+    return any("array" in one.types for one in survey.shape.properties.values())
+
+
+def _misspelling(value: str, meant: str) -> str:
+    return f"{value!r} looks like {meant!r} misspelt, so it is no allowed value; mend it in the file"
+
+
+def _output_tokens(survey: Survey) -> int:
+    lengths = sorted(len(messages[-1]["content"]) for messages in survey.conversations) or [0]
+    tokens = lengths[int(0.99 * (len(lengths) - 1))] / CHARACTERS_PER_TOKEN * 1.25
+    return min(1024, max(32, 32 * int(tokens / 32 + 1)))
+
+
+def tokens_needed(survey: Survey) -> int:
+    """Return the longest example that should be kept, in tokens: of 99 of 100 examples, rounded up."""
+    lengths = sorted(sum(len(one["content"]) for one in messages) for messages in survey.conversations) or [0]
+    tokens = lengths[int(0.99 * (len(lengths) - 1))] / CHARACTERS_PER_TOKEN
+    return min(MOST_TOKENS, max(USUAL_TOKENS, 512 * int(tokens / 512 + 1)))
+
+
+def _rounded(count: int) -> int:
+    """Round down to two digits."""
+    step = 10 ** max(0, len(str(count)) - 2)
+    return count // step * step

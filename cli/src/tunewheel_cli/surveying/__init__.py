@@ -1,0 +1,1 @@
+"""Looks at the examples of a file before they are published: what they hold, and what is wrong with them."""
