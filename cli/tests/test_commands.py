@@ -152,12 +152,6 @@ def test_down_where_nothing_runs_is_fine(var: Path) -> None:
     assert run("down") == (0, f"nothing runs on {var}\n", "")
 
 
-def test_ask_without_a_gateway_says_so() -> None:
-    code, _, err = run("ask", "hi", "-p", "p", "--gateway", "http://127.0.0.1:9")
-    assert code == 5
-    assert "nothing answers at http://127.0.0.1:9" in err
-
-
 def test_what_is_taken_back_is_checked_before_anything_is_sent() -> None:
     code, _, err = run("withdraw", "../x.md", "-p", "p", "--bootstrap-servers", NOWHERE)
     assert code == 1

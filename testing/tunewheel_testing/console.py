@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
+from fastapi import Request
 from tunewheel_console.actions import Actions
 from tunewheel_console.api import add_login_links, add_scorecard_page
 from tunewheel_console.control.identity import add_identity
 from tunewheel_console.control.log import Log
-from tunewheel_console.control.routes import add_control, add_steering, make_api
+from tunewheel_console.control.registry import Registry
+from tunewheel_console.control.routes import Sources, add_control, add_steering, make_api
+from tunewheel_console.feed import Feed
 from tunewheel_console.label_api import add_label_routes
 from tunewheel_console.labelling import Labelling
+from tunewheel_console.letters import Letters
 from tunewheel_console.logins import LoginLinks
 from tunewheel_console.review_api import add_review_routes
 from tunewheel_console.reviewing import Reviewing
 from tunewheel_console.settings import Settings
 from tunewheel_console.state import ConsoleState
+from tunewheel_contracts.api.services import GroupLag
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_runtime.identity.access import Access
-from tunewheel_runtime.identity.guard import guard
-from tunewheel_runtime.identity.roles import Role
+from tunewheel_runtime.identity.guard import caller_of, guard
+from tunewheel_runtime.identity.roles import Caller, Role
 from tunewheel_runtime.partitions import Backlog
 from tunewheel_runtime.settings import HttpSettings
 from tunewheel_runtime.store import ObjectStore
@@ -39,11 +45,20 @@ KEY = "tw_lead"
 class Console:
     """One console: ``log`` has what it publishes, and ``state`` what it has read."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: ObjectStore | None = None) -> None:
         self.state = ConsoleState()
         self.log = MemoryLog()
-        self.store = ObjectStore(f"{(folder / 'store').as_uri()}")
+        self.store = store or ObjectStore((folder / "store").as_uri())
         self.url = ""
+        self.answer: Callable[[Envelope[Any]], Iterable[Envelope[Any]]] = lambda _: ()
+        """The events by which services answer a command."""
+        self.feed = Feed(lambda: self._is_over)
+        self._is_over = False
+        self.lags: list[GroupLag] = []
+        """What the broker tells of consumer groups."""
+        self.registry: httpx.AsyncClient | None = None
+        self.has_waited = False
+        """Whether a command waited for ingest, which has read all that was published."""
         keys = folder / "keys.yaml"
         entry = {"sha256": content_sha256(KEY.encode()), "roles": [role.value for role in Role]}
         keys.write_text(yaml.safe_dump({"keys": {"lead": entry}}))
@@ -53,17 +68,33 @@ class Console:
         """Fold ``events``, as if they came from the log."""
         for event in events:
             self.state.apply(event)
+            self.feed.add(event)
+
+    def _applied(self, event: Envelope[Any]) -> None:
+        """Fold a command that is on the log, and what ``answer`` says that services make of it."""
+        self.read(event, *self.answer(event))
 
     @contextmanager
     def serving(self) -> Generator[str]:
         """Serve the API; yields its address."""
-        web, actions = make_api(), Actions(self.log, applied=self.state.apply)  # type: ignore[arg-type]
+        web, actions = make_api(), Actions(self.log, applied=self._applied)  # type: ignore[arg-type]
 
         async def refresh() -> None:
-            self.read(*self.log.events)
+            pass
 
-        add_control(web, self.state, self.store)
-        add_steering(web, self.state, actions, self.store, Log(refresh, _nothing_waits))
+        async def backlogs() -> list[Backlog]:
+            self.has_waited = True
+            return []
+
+        async def lags() -> list[GroupLag]:
+            return self.lags
+
+        async def identify(request: Request) -> Caller:
+            return caller_of(request)
+
+        sources = Sources(self.store, self.feed, Letters(), lags, Registry(self.registry))
+        add_control(web, self.state, sources, identify)
+        add_steering(web, self.state, actions, self.store, Log(refresh, backlogs))
         add_review_routes(web, self.state, Reviewing(self.state, actions, self.store, refresh))
         add_label_routes(web, self.state, Labelling(self.state, actions, self.store, refresh))
         add_scorecard_page(web, self.state, self.store)
@@ -72,8 +103,4 @@ class Console:
         guard(web.routes, self._access)
         with served(web) as self.url:
             yield self.url
-
-
-async def _nothing_waits() -> list[Backlog]:
-    """Ingest has read all that was published."""
-    return []
+            self._is_over = True

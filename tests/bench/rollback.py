@@ -29,7 +29,6 @@ from platformdirs import user_cache_path
 from report import write_report
 from safetensors.numpy import save
 from tunewheel_basemodel.locate import locate_base_model
-from tunewheel_cli.model_commands import command
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.evaluation import EvalPassed
 from tunewheel_contracts.events.lifecycle import ModelCommanded
@@ -40,6 +39,7 @@ from tunewheel_local.kafka.broker import LocalKafka
 from tunewheel_local.kafka.ports import free_port
 from tunewheel_local.topics import ensure_topics
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.model_commands import command
 
 BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
 LAYERS, WIDTH, RANK = 30, 576, 16

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from tunewheel_curate.versions.versioning import write_version
 from tunewheel_local.kafka.broker import run_async
 from tunewheel_runtime.service import Delivery, Position
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.console import KEY, Console
+from tunewheel_testing.story import Story
 from typer.testing import CliRunner
 
 SUBJECTS = ("commuter", "racer", "tandem", "cargo bike", "trailer", "folding bike", "tricycle", "e-bike")
@@ -91,20 +94,46 @@ def version(store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> tup
     return written(31, Inputs(), tmp_path_factory.mktemp("first"), store)
 
 
-def run(store: ObjectStore, *arguments: str) -> str:
-    result = CliRunner().invoke(app, ("dataset", *arguments, "--store", store.url), terminal_width=200)
-    assert result.exit_code == 0, result.output
-    return result.stdout
+class Shell:
+    """Runs ``tunewheel dataset`` against a console that has read of the versions of ``shop``."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def know(self, manifest: DatasetManifest) -> None:
+        place, store = f"datasets/{manifest.dataset_id}/manifest.json", self.console.store
+        ref = run_async(store.put(place, run_async(store.read(place)) or b""))
+        told = {"manifest": ref, "counts": manifest.counts, "funnel": manifest.funnel}
+        story = Story("shop")
+        story.version(story.request(manifest.dataset_id), manifest.dataset_id, **told)
+        self.console.read(*story.events)
+
+    def run(self, *arguments: str) -> str:
+        env = {"TUNEWHEEL_URL": self.console.url, "TUNEWHEEL_API_KEY": KEY}
+        result = CliRunner().invoke(app, ("dataset", *arguments, "-p", "shop"), env=env)
+        assert result.exit_code == 0, result.output
+        return result.stdout
 
 
-def test_a_built_version_is_shown(store: ObjectStore, version: tuple[DatasetManifest, Build]) -> None:
+@pytest.fixture
+def shell(store: ObjectStore, version: tuple[DatasetManifest, Build], tmp_path: Path) -> Generator[Shell]:
+    console = Console(tmp_path, store)
+    with console.serving():
+        shell = Shell(console)
+        shell.know(version[0])
+        yield shell
+
+
+def test_a_built_version_is_shown(shell: Shell, version: tuple[DatasetManifest, Build]) -> None:
     manifest, made = version
-    told = json.loads(run(store, "show", manifest.dataset_id, "--json"))
+    told = json.loads(shell.run("show", manifest.dataset_id, "--json", "--no-power"))
     train, held = (dict(side["label"].drop_nulls().value_counts().iter_rows()) for side in
                    (made.split.train, made.split.holdout))  # fmt: skip
-    assert told.pop("labels") == {name: [train[name], held[name]] for name in ("bell", "horn")}
-    assert DatasetManifest.model_validate(told) == manifest
-    shown = run(store, "show", manifest.dataset_id)
+    assert told["labels"] == {
+        name: {"train": train[name], "holdout": held[name]} for name in ("bell", "horn")
+    }
+    assert DatasetManifest.model_validate(told["manifest"]) == manifest
+    shown = shell.run("show", manifest.dataset_id, "--no-power")
     for stage in manifest.funnel:
         assert stage.stage in shown
     assert "documents.sections" in shown
@@ -112,11 +141,11 @@ def test_a_built_version_is_shown(store: ObjectStore, version: tuple[DatasetMani
 
 @pytest.mark.parametrize("form", ["jsonl", "parquet", "hf"])
 def test_a_built_version_is_exported_as_it_was_written(
-    store: ObjectStore, version: tuple[DatasetManifest, Build], form: str, tmp_path: Path
+    shell: Shell, version: tuple[DatasetManifest, Build], form: str, tmp_path: Path
 ) -> None:
     manifest, made = version
     folder = tmp_path / "out"
-    run(store, "export", manifest.dataset_id, "--to", str(folder), "--format", form)
+    shell.run("export", manifest.dataset_id, "--to", str(folder), "--format", form)
     for name, frame in (("train", made.split.train), ("holdout", made.split.holdout)):
         rows = [ChatExample.model_validate(row) for row in exported(folder, name, form)]
         # Where a held-out row comes from is no part of its example: it is added when the version is written.
@@ -128,7 +157,6 @@ def test_a_built_version_is_exported_as_it_was_written(
     assert pairs == [PreferencePair.model_validate(row) for row in made.preferences.to_dicts()]
     assert len(pairs) == manifest.counts.preferences >= 20
     assert DatasetManifest.model_validate_json((folder / "manifest.json").read_bytes()) == manifest
-    assert (folder / "card.md").read_text("utf-8").startswith(f"# Dataset {manifest.dataset_id}\n")
 
 
 def exported(folder: Path, name: str, form: str) -> list[dict[str, Any]]:
@@ -144,13 +172,14 @@ def exported(folder: Path, name: str, form: str) -> list[dict[str, Any]]:
 
 
 def test_two_built_versions_are_compared(
-    store: ObjectStore, version: tuple[DatasetManifest, Build], tmp_path: Path
+    shell: Shell, store: ObjectStore, version: tuple[DatasetManifest, Build], tmp_path: Path
 ) -> None:
     before, made = version
-    after, _ = written(41, Inputs(memory=made.memory), tmp_path, store)
-    told = json.loads(run(store, "diff", before.dataset_id, after.dataset_id, "--json"))
+    after, _ = written(41, Inputs(memory=made.memory), tmp_path / "second", store)
+    shell.know(after)
+    told = json.loads(shell.run("diff", before.dataset_id, after.dataset_id, "--json"))
     assert sum(told["added"].values()) == 10
     assert (told["removed"], told["moved"], told["answers_changed"], told["spec"]) == ({}, {}, 0, {})
     assert told["counts"]["records"] == [31, 41]
-    shown = run(store, "diff", before.dataset_id, after.dataset_id)
+    shown = shell.run("diff", before.dataset_id, after.dataset_id)
     assert f"{before.dataset_id} → {after.dataset_id}" in shown

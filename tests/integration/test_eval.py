@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tunewheel_cli.evaluations import Judged, RequestRefused, judge_again
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.evaluation import EvalRequested, ReviewSubmitted
@@ -21,6 +20,7 @@ from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_eval.main import make_app
 from tunewheel_eval.settings import Settings
 from tunewheel_runtime.service import Service
+from tunewheel_testing.judging import Judged, RequestRefused, judge_again
 
 from .bus import Bus, running
 from .evaluations import Ground, make_ground

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Sequence
+import uuid
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from tunewheel_cli.frame import app
-from tunewheel_cli.model_commands import Answer, command
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.lifecycle import ModelCommanded
@@ -20,8 +17,8 @@ from tunewheel_runtime.service import Service
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing.adapters import SMOLLM2
 from tunewheel_testing.engine import FakeEngine
+from tunewheel_testing.model_commands import Answer, command, desired_of, meant
 from tunewheel_testing.specs import declared
-from typer.testing import CliRunner
 
 from .bus import PATIENCE_SECONDS, Bus, running
 from .test_gateway import answered_by, client_of, gateway
@@ -185,7 +182,7 @@ async def test_a_command_by_the_command_line_is_carried_out_or_refused_with_the_
             assert [answer.refusal.field for answer in told if answer.refusal] == ["generation"]
             code, answer = await order(kafka, "retire", project, "challenger")
             assert (code, "no challenger" in answer["error"]) == (2, True)
-            code, answer = await tunewheel_model(kafka, "stop", project, "--to", "base")
+            code, answer = await order(kafka, "stop", project, "base")
             assert (code, answer["outcome"], answer["model_id"]) == (0, "done", "base")
             await bus.collect(
                 topics.SERVING_DESIRED,
@@ -239,15 +236,17 @@ async def at_once(kafka: str, action: str, project: str, model: str, generation:
 
 
 async def order(kafka: str, action: str, project: str, model: str, *more: str) -> tuple[int, Any]:
-    return await tunewheel_model(kafka, action, project, model, *more)
-
-
-async def tunewheel_model(kafka: str, *said: str) -> tuple[int, Any]:
-    """Run ``tunewheel model``; return its exit code and what it prints."""
-    words: Sequence[str] = ["model", *said, "--reason", "refunds", "--json"]
-    environment = {"TUNEWHEEL_BOOTSTRAP_SERVERS": kafka, "TUNEWHEEL_IDENTITY": "open"}
-    result = await asyncio.to_thread(CliRunner().invoke, app, words, env=environment)
-    return result.exit_code, json.loads(result.stdout)
+    """Command as the console does; return what became of it: 0 done, 1 refused, 6 no answer."""
+    options = {"bootstrap_servers": kafka}
+    desired = None if action == "stop" else await desired_of(options, project)
+    data = ModelCommanded(
+        project=project, model_id=model if action == "stop" else meant(desired, model), action=action,
+        reason="refunds", request=str(uuid.uuid4()), force="--force" in more,
+        generation=desired.generation if desired else None,
+    )  # fmt: skip
+    seconds = 0.1 if "0.1" in more else PATIENCE_SECONDS
+    answer = await command(options, new_event(data, source="/test"), timeout_seconds=seconds)
+    return {"done": 0, "refused": 1, "unanswered": 6}[answer.outcome], answer.as_json()
 
 
 async def told(service: Service, path: str) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
 from pathlib import Path
 
 from tunewheel_contracts.errors import TunewheelError
@@ -18,7 +17,7 @@ async def login_text(folder: Path) -> str:
     def ask() -> str:
         with Call(var=folder).open(timeout_seconds=LOGIN_SECONDS) as client:
             link = client.login_link()
-        until = datetime.fromisoformat(link.expires_at).astimezone()
+        until = link.expires_at.astimezone()
         return f"{link.url} (for one login, until {until:%H:%M:%S})"
 
     try:

@@ -10,9 +10,9 @@ from typing import Any
 
 import typer
 import typer.main
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
-from tunewheel_cli.table import BY_WORDS, HELP, NOUNS, Entry, below, explained, renewed
+from tunewheel_cli.table import BY_WORDS, HELP, NOUNS, PROJECT_FIRST, Entry, below, explained, renewed
 
 
 class Group(TyperGroup):
@@ -40,7 +40,7 @@ class Group(TyperGroup):
         formatter.write(f"{explained([*self.words.split(), '--help'])}\n")
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
-        from typer.core import CompletionItem
+        from typer.core import CompletionItem  # pyright: ignore[reportPrivateImportUsage]
 
         found = [
             CompletionItem(name, help=text)
@@ -84,12 +84,25 @@ def _explain(error: Any, *, as_json: bool) -> int:
     return int(error.exit_code)
 
 
+class ProjectFirst(TyperCommand):
+    """A command whose spelling of the release before had the project as its first argument."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _, rest, _ = self.make_parser(ctx).parse_args(args=list(args))
+        if len(rest) == 1 and not {"-p", "--project"} & {one.partition("=")[0] for one in args}:
+            place = next(place for place, one in enumerate(args) if not one.startswith("-"))
+            print("tunewheel: the project is now `-p PROJECT`; the old spelling goes away", file=sys.stderr)
+            args = [*args[:place], *args[place + 1 :], "--project", args[place]]
+        return super().parse_args(ctx, args)
+
+
 def load(entry: Entry) -> Any:
     """Return the command of ``entry``."""
     module, _, function = entry.place.partition(":")
     found = import_module(module if "." in module else f"tunewheel_cli.commands.{module}")
     single = typer.Typer(add_completion=False, rich_markup_mode=None)
-    single.command(entry.words.split()[-1])(getattr(found, function))
+    cls = ProjectFirst if entry.words in PROJECT_FIRST else TyperCommand
+    single.command(entry.words.split()[-1], cls=cls)(getattr(found, function))
     return typer.main.get_command(single)
 
 

@@ -8,6 +8,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tunewheel_contracts.api.datasets import Chances as ToldChances
+    from tunewheel_contracts.api.datasets import Power as ToldPower
     from tunewheel_contracts.formats.scorecard import Scorecard
     from tunewheel_contracts.formats.spec import ProjectSpec
     from tunewheel_verdicts.power import Chances, Power
@@ -41,6 +43,7 @@ def find_power(
 
 
 def power_as_json(power: Power) -> dict[str, Any]:
+    """Return ``power`` in the form in which the control API tells it."""
     return {
         "rows": power.rows,
         "customers": power.customers,
@@ -50,12 +53,13 @@ def power_as_json(power: Power) -> dict[str, Any]:
     }
 
 
-def power_lines(power: Power) -> Iterator[str]:
+def power_lines(power: Power | ToldPower) -> Iterator[str]:
     """Yield the chances, and the changes that would make them good enough."""
     yield f"Criteria together, on {power.rows} held-out rows of {power.customers} customers:"
     yield from chances_lines(power.chances)
-    if power.assumptions:
-        yield f"Assumed: {'; '.join(power.assumptions)}."
+    assumed = getattr(power, "assumed", None) or getattr(power, "assumptions", ())
+    if assumed:
+        yield f"Assumed: {'; '.join(assumed)}."
     if power.remedies:
         yield "For a model .10 better to pass in four of five cases, write one of these into project.yaml:"
     for remedy in power.remedies:
@@ -63,7 +67,7 @@ def power_lines(power: Power) -> Iterator[str]:
         yield from (f"  {line}" for line in remedy.lines)
 
 
-def chances_lines(chances: Sequence[Chances]) -> Iterator[str]:
+def chances_lines(chances: Sequence[Chances] | Sequence[ToldChances]) -> Iterator[str]:
     """Yield a line for each model, and where undecided ones go."""
     yield f"  {'a model that is':32} {'met':>5} {'undecided':>10} {'missed':>7}"
     for one in chances:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -10,20 +11,28 @@ from rich.table import Table
 from tunewheel_contracts.formats.retrieval_scores import RetrievalScores
 from tunewheel_contracts.formats.scorecard import Finding, Role, Scorecard, Slice
 
-from tunewheel_cli.evaluations import Judged
+if TYPE_CHECKING:
+    from tunewheel_contracts.api.evaluations import EvaluationDetail
 
 _COLOURS = {"met": "green", "missed": "red", "undecided": "yellow"}
 
 
-def print_scorecard(judged: Judged, console: Console | None = None) -> None:
+def print_evaluation(found: EvaluationDetail, console: Console | None = None) -> None:
     """Print the verdict, each criterion with its interval, and the differences that the criteria name."""
     console = console or Console(highlight=False)
-    card, plan = judged.scorecard, judged.plan
-    champion = plan.champion.adapter.model_id if plan.champion else "no champion"
-    names = (card.model_id, card.project, champion)
+    names = (found.model_id, found.project, found.against or "no champion")
     console.print("{} of {}, against {} and the base".format(*map(escape, names)))
-    if plan.informs is not None:
-        console.print(plan.informs)
+    if found.informs is not None:
+        console.print(escape(found.informs))
+    if (card := found.scorecard) is not None:
+        _print_scorecard(card, console)
+    elif found.withheld:
+        console.print("the figures are withheld until the open review of answers has ended")
+    else:
+        console.print(f"{found.outcome}: {escape('; '.join(found.reasons) or 'no scorecard is left')}")
+
+
+def _print_scorecard(card: Scorecard, console: Console) -> None:
     if card.reason:
         console.print(f"[red]not measured: {escape(card.field or '')} {escape(card.reason)}[/]")
     for check in card.checks:

@@ -8,7 +8,6 @@ from typing import Any
 
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.data import BuildReason, DatasetRequested
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.spec import ProjectSpec
@@ -91,11 +90,3 @@ async def declared_before(project: str, options: Mapping[str, Any]) -> ProjectSp
     except NotAllowed:
         return None
     return declared.spec if declared else None
-
-
-async def request_build(
-    project: str, request: str, options: Mapping[str, Any], principal: Principal | None
-) -> Envelope[DatasetRequested]:
-    """Request a dataset version. ``request`` distinguishes repeated requests."""
-    data = DatasetRequested(project=project, reason=BuildReason.COMMAND, request=request, principal=principal)
-    return (await publish(options, data))[0]

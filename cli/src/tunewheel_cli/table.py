@@ -48,26 +48,28 @@ PANELS: dict[str, tuple[Entry, ...]] = {
         Entry("project show", "Show where a project is, and what to do next.", "project_show:command"),
         Entry("project declare", "Check a project spec and put it in force.", "projects:declare"),
         Entry("project remove", "Take back a project's declaration.", "projects:remove"),
-        Entry("dataset show", "Show what a version holds, and what was dropped.", "dataset:show"),
-        Entry("dataset diff", "Show what changed from one version to another.", "dataset:diff"),
-        Entry("dataset export", "Write a version's rows to a folder.", "dataset:export"),
-        Entry("dataset build", "Ask for a new version now.", "projects:build"),
+        Entry("dataset list", "List dataset versions.", "dataset_list:command"),
+        Entry("dataset show", "Show what a version holds, and what was dropped.", "dataset_show:command"),
+        Entry("dataset diff", "Show what changed from one version to another.", "dataset_diff:command"),
+        Entry("dataset export", "Write a version's rows to a folder.", "dataset_export:command"),
+        Entry("dataset build", "Ask for a new version now.", "dataset_build:command"),
         Entry("run list", "List training runs: how far each is, and its verdict.", "run_list:command"),
         Entry("run show", "Show a run: progress, losses, verdict, why it failed.", "run_show:command"),
-        Entry("run pause", "Let a run write a checkpoint and free the machine.", "training:pause"),
-        Entry("run resume", "Let a run go on, or train it again.", "training:resume"),
-        Entry("run cancel", "End a run for good.", "training:cancel"),
-        Entry("run evaluate", "Judge a run again.", "evaluating:judge"),
-        Entry("run scorecard", "Show how a run was judged.", "evaluating:scorecard"),
+        Entry("run pause", "Let a run write a checkpoint and free the machine.", "run_control:pause"),
+        Entry("run resume", "Let a run go on, or train it again.", "run_control:resume"),
+        Entry("run cancel", "End a run for good.", "run_control:cancel"),
+        Entry("run evaluate", "Judge a run again.", "run_evaluate:command"),
+        Entry("run scorecard", "Show how a run was judged.", "run_scorecard:command"),
         Entry("run export", "Write a run's model for other tools.", "exporting:export"),
-        Entry("model list", "Show every registered model.", "log:models"),
-        Entry("model promote", "Put a model into production at once.", "models:promote"),
-        Entry("model rollback", "Take a model out of traffic.", "models:rollback"),
-        Entry("model pin", "Keep production with the model that is in it.", "models:pin"),
-        Entry("model unpin", "Let others into production again.", "models:unpin"),
-        Entry("model retire", "Take a model out in good order.", "models:retire"),
-        Entry("model reject", "Take a version out for good.", "models:reject"),
-        Entry("model stop", "Send all traffic to the champion, or to the base.", "models:stop"),
+        Entry("model list", "Show every registered model.", "model_list:command"),
+        Entry("model show", "Show a model: stages, origin, figures.", "model_show:command"),
+        Entry("model promote", "Put a model into production at once.", "model_order:promote"),
+        Entry("model rollback", "Take a model out of traffic.", "model_order:rollback"),
+        Entry("model pin", "Keep production with the model that is in it.", "model_order:pin"),
+        Entry("model unpin", "Let others into production again.", "model_order:unpin"),
+        Entry("model retire", "Take a model out in good order.", "model_order:retire"),
+        Entry("model reject", "Take a version out for good.", "model_order:reject"),
+        Entry("model stop", "Send all traffic to the champion, or to the base.", "model_order:stop"),
         Entry("model card", "Print a model's card.", "models:card"),
         Entry("model compare", "Show what changed from one model to another.", "models:compare"),
         Entry("turn list", "List turns of the wheel: how far, and did it help.", "turn_list:command"),
@@ -101,7 +103,9 @@ PANELS: dict[str, tuple[Entry, ...]] = {
             "admin_signing_keys:signing_keys",
         ),
         Entry(
-            "admin lm-eval", "Check tasks of lm-evaluation-harness in a folder.", "evaluating:lm_eval_tasks"
+            "admin lm-eval",
+            "Check tasks of lm-evaluation-harness in a folder.",
+            "admin_lm_eval:command",
         ),
     ),
 }
@@ -139,6 +143,10 @@ RENAMED = {
 """By a command's spelling of the release before, its spelling now."""
 RENAMED_ALONE = {"key": "key show"}
 """The same where no verb follows."""
+
+_OF_MODELS = ("promote", "rollback", "pin", "unpin", "retire", "reject", "stop")
+PROJECT_FIRST = tuple(f"model {verb}" for verb in _OF_MODELS)
+"""Commands whose first argument was the project in the release before."""
 
 BY_WORDS = {entry.words: entry for entries in PANELS.values() for entry in entries}
 

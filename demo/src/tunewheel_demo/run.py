@@ -12,6 +12,7 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunewheel_cli.calling import Call
 from tunewheel_cli.client import principal_of
 from tunewheel_cli.console import login_text
 from tunewheel_cli.dead_letters import dead_letter_counts
@@ -148,7 +149,8 @@ async def _tell(
     async with EventFeed(settings) as feed, GatewayClient(wheel.endpoint("gateway")) as gateway:
         asker = principal_of(wheel.plan.var, wheel.bootstrap_servers)
         store = ObjectStore(wheel.plan.var.store_url)
-        story = Story(feed, gateway, example, screen, outcome, settings, asker, store)
+        of_wheel = Call(var=wheel.plan.var.root)
+        story = Story(feed, gateway, example, screen, outcome, settings, asker, store, of_wheel.open)
         stranger = await gateway.status_without_key()
         screen.say(f"  every request carries this wheel's key; without it the gateway answers {stranger}")
         screen.say(f"  look on in the console: {await login_text(wheel.plan.var.root)}")

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tunewheel_cli.feed import EventFeed
-from tunewheel_cli.model_commands import command
 from tunewheel_cli.publishing.events import SOURCE
 from tunewheel_cli.publishing.publish import Summary, publish_path
 from tunewheel_cli.publishing.sender import publish_events
+from tunewheel_client import Client, ClientError
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import new_event
-from tunewheel_contracts.events.lifecycle import ModelCommanded, Stage
+from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.kafka import client_options
@@ -100,8 +99,10 @@ class Story:
     def __init__(
         self, feed: EventFeed, gateway: GatewayClient, example: Example, screen: Screen,
         outcome: Outcome, settings: KafkaSettings, principal: Principal | None, store: ObjectStore,
+        open_client: Callable[[], Client],
     ) -> None:  # fmt: skip
-        """``principal``: of the events that the story publishes."""
+        """``principal``: of the events that the story publishes. ``open_client`` opens a client of the
+        wheel."""
         self._feed = feed
         self._gateway = gateway
         self._example = example
@@ -109,6 +110,7 @@ class Story:
         self._outcome = outcome
         self._settings = settings
         self._principal = principal
+        self._open_client = open_client
         self._spec = example.spec
         self._project = self._spec.project
         self._base = f"{self._project}/base"
@@ -210,14 +212,17 @@ class Story:
         Raises:
             TurnStopped: the registry refused, or did not answer.
         """
-        data = ModelCommanded(
-            project=self._project, model_id=model_id, action=action, request=str(uuid.uuid4()),
-            reason="the demo shows how a model is taken back", principal=self._principal,
-        )  # fmt: skip
-        event = new_event(data, source=SOURCE)
-        answer = await command(client_options(self._settings), event, timeout_seconds=PATIENCE_SECONDS)
-        if answer.outcome != "done":
-            raise TurnStopped(f"{action}: {answer.refusal.reason if answer.refusal else 'no answer'}")
+
+        def order() -> None:
+            with self._open_client() as client:
+                command = getattr(client.models, action)
+                ordered = command(self._project, model_id, reason="the demo shows how a model is taken back")
+                client.commands.wait(self._project, ordered.command_id, timeout_seconds=PATIENCE_SECONDS)
+
+        try:
+            await asyncio.to_thread(order)
+        except ClientError as error:
+            raise TurnStopped(f"{action}: {error}") from error
 
     async def _answer_of(self, model_id: str, question: str) -> str:
         """Ask as a customer until ``model_id`` answers.

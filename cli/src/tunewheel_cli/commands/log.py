@@ -1,4 +1,4 @@
-"""models, watch, dead-letters, lineage: read the log."""
+"""watch, dead-letter list, lineage: read the log."""
 
 from __future__ import annotations
 
@@ -29,18 +29,6 @@ BUSY = (
     topics.INFERENCE_COMPLETED,
     topics.INFERENCE_SCORED,
 )
-
-
-@reaching
-async def models(reach: Reach, project: Project = None) -> None:
-    """Show every registered model: its stage, its base, and what the base's own files say about it."""
-    from tunewheel_cli.commands.tables import print_models
-    from tunewheel_cli.reading import read_topics
-    from tunewheel_cli.wheel_report import MODEL_TOPICS, fold_models
-
-    events = read_topics(reach.client_options(), MODEL_TOPICS)
-    found = fold_models([event async for event in events if project in (None, event.project)])
-    reach.show([model.as_json() for model in found], lambda: print_models(found))
 
 
 @reaching

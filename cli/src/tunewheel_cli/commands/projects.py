@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from tunewheel_cli.exits import print_json
-from tunewheel_cli.reach import Project, Reach, Request, named_project, reaching
+from tunewheel_cli.reach import Reach, named_project, reaching
 
 
 @reaching
@@ -66,42 +66,4 @@ def remove(
     reach.show(
         {"project": project, "removed": True},
         f"removed {project}; `tunewheel project declare` brings it back",
-    )
-
-
-@reaching
-async def build(
-    reach: Reach,
-    project: Project,
-    request: Request = None,
-    wait: Annotated[
-        bool, typer.Option(help="First wait until ingest has read all that was published so far.")
-    ] = True,
-    patience: Annotated[float, typer.Option(help="Seconds to wait for ingest.", min=0)] = 120.0,
-) -> None:
-    """Ask for a new dataset version now, whatever the build policy says.
-
-    It holds everything that was published before the command.
-    """
-    import uuid
-
-    from rich.console import Console
-
-    from tunewheel_cli.lag import settled
-    from tunewheel_cli.reading import require_project
-    from tunewheel_cli.specs import request_build
-
-    options = reach.client_options()
-    await require_project(options, project)
-    if wait:
-        with Console(stderr=True, quiet=reach.as_json).status("reading the log …") as status:
-            await settled(
-                options,
-                patience_seconds=patience,
-                on_behind=lambda left: status.update(f"ingest has {left:,} events left to read …"),
-            )
-    event = await request_build(project, request or str(uuid.uuid4()), options, reach.principal())
-    reach.show(
-        {"project": project, "event_id": event.id},
-        f"asked for a dataset of {project}; follow it with `tunewheel watch --project {project}`",
     )

@@ -1,4 +1,4 @@
-"""Tables of ``status``, ``models``, ``topics acls`` and ``keys``."""
+"""Tables of ``status``, ``admin acls`` and ``key list``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tunewheel_local.run_state import RunState
 from tunewheel_wheel.report import report
 
 from tunewheel_cli.acls import PRINCIPALS, Acl
-from tunewheel_cli.wheel_report import ProjectStatus, RegisteredModel, WheelReport
+from tunewheel_cli.wheel_report import ProjectStatus, WheelReport
 
 if TYPE_CHECKING:
     from tunewheel_runtime.identity.keys import ApiKey
@@ -77,21 +77,6 @@ def _print_turns(console: Console, project: ProjectStatus) -> None:
     for line in lines:
         colour = {"alarm": "red", "to do": "yellow"}.get(line.about, "default")
         console.print(Padding(f"[{colour}]{line.about}:[/] {escape(line.text)}", (0, 0, 0, 2)))
-
-
-def print_models(models: Sequence[RegisteredModel]) -> None:
-    """Print one line per model. A base model's line shows what is known about it."""
-    console = Console(highlight=False)
-    if not models:
-        console.print("no model is registered")
-        return
-    table = Table("project", "model", "kind", "stage", "base", "", box=None, pad_edge=False)
-    for model in models:
-        entry = model.registration
-        base = f"{entry.base.name} at {entry.base.revision.removeprefix('sha256:')[:12]}"
-        cells = (entry.project, entry.model_id, entry.kind, model.stage.value, base, model.about)
-        table.add_row(*map(escape, cells))
-    console.print(table)
 
 
 def print_acls(acls: Sequence[Acl], principals: Mapping[str, str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from tunewheel_contracts.errors import TunewheelError
 
 if TYPE_CHECKING:
-    import polars as pl
-    from tunewheel_contracts.fields import ArtifactRef
+    from tunewheel_client import Client
+    from tunewheel_contracts.api.datasets import DatasetDetail, Row
 
-    from tunewheel_cli.datasets.versions import Version
+PAGE_ROWS = 1_000
 
 
 class ExportFormat(StrEnum):
@@ -32,34 +31,6 @@ class FolderUnusable(TunewheelError):
     """The folder to export to cannot be written."""
 
 
-@dataclass(frozen=True)
-class Contents:
-    """The contents of an export."""
-
-    frames: dict[str, pl.DataFrame]
-    """The rows by split. The version may also have ``preferences`` and ``negatives``."""
-    manifest: str
-    card: str | None
-
-
-async def read_contents(version: Version) -> Contents:
-    """Read a version from its store.
-
-    Raises:
-        ArtifactMissing, CorruptArtifact, TransientError: the store does not hold the rows.
-    """
-    manifest = version.manifest
-    files: dict[str, ArtifactRef] = {"train": manifest.train, "holdout": manifest.holdout}
-    for name, ref in (("preferences", manifest.preferences), ("negatives", manifest.negatives)):
-        if ref is not None:
-            files[name] = ref
-    return Contents(
-        frames={name: await version.frame(ref) for name, ref in files.items()},
-        manifest=manifest.model_dump_json(indent=2) + "\n",
-        card=await version.text(manifest.card) if manifest.card is not None else None,
-    )
-
-
 def check_folder(folder: Path) -> None:
     """Check that an export can write to ``folder``.
 
@@ -70,57 +41,82 @@ def check_folder(folder: Path) -> None:
         raise FolderTaken(f"--to: {folder} is not an empty folder; name another, or empty it")
 
 
-def write_contents(
-    contents: Contents, folder: Path, form: ExportFormat, *, on_rows: Callable[[str, int], None]
+def write_version(
+    client: Client,
+    found: DatasetDetail,
+    folder: Path,
+    form: ExportFormat,
+    *,
+    on_rows: Callable[[str, int], None],
 ) -> dict[str, int]:
-    """Write a version to ``folder``; return the rows of each split.
+    """Write the rows of each split and the manifest to ``folder``; return the number of rows by split.
 
-    ``on_rows`` is called with a split's name and number of rows after it was written. ``hf`` writes a folder
-    for ``datasets.load_from_disk``; splits with other columns than examples get folders of their own.
+    ``on_rows`` is called with a split's name and its number of rows after they were read. ``hf`` writes a
+    folder for ``datasets.load_from_disk``; splits with other columns than examples get folders of their own.
 
     Raises:
         FolderUnusable: the folder cannot be written, or the disk is full.
     """
+    splits: dict[str, list[dict[str, Any]]] = {}
+    for name in ("train", "holdout", "preferences", "negatives"):
+        if getattr(found.manifest, name) is not None:
+            splits[name] = [
+                _as_written(row, name)
+                for row in client.each(
+                    client.datasets.rows, found.project, found.dataset_id, split=name, limit=PAGE_ROWS
+                )
+                if not row.erased
+            ]
+            on_rows(name, len(splits[name]))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_all(contents, folder, form, on_rows)
+        if form is ExportFormat.HF:
+            _save_to_disk(splits, folder)
+        else:
+            for name, rows in splits.items():
+                _write(rows, folder / f"{name}.{form.value}", form)
+        (folder / "manifest.json").write_text(found.manifest.model_dump_json(indent=2) + "\n", "utf-8")
     except OSError as error:
         reason = error.strerror or error
         raise FolderUnusable(
             f"--to: {folder} cannot be written ({reason}); make room, or name another folder"
         ) from error
-    return {name: frame.height for name, frame in contents.frames.items()}
+    return {name: len(rows) for name, rows in splits.items()}
 
 
-def _write_all(
-    contents: Contents, folder: Path, form: ExportFormat, on_rows: Callable[[str, int], None]
-) -> None:
-    for name, frame in contents.frames.items():
-        if form is not ExportFormat.HF:
-            _write(frame, folder / f"{name}.{form.value}", form)
-        on_rows(name, frame.height)
-    if form is ExportFormat.HF:
-        _save_to_disk(contents.frames, folder)
-    (folder / "manifest.json").write_text(contents.manifest, "utf-8")
-    if contents.card is not None:
-        (folder / "card.md").write_text(contents.card, "utf-8")
+def _as_written(row: Row, split: str) -> dict[str, Any]:
+    """Return a row as the file of its split has it."""
+    told = row.model_dump(mode="json", exclude={"row_id", "erased", "chosen", "rejected"})
+    if split in ("train", "holdout"):
+        return {"example_id": row.row_id, **told}
+    named = (
+        {"pair_id": row.row_id, "chosen": row.chosen}
+        if row.chosen is not None
+        else {"negative_id": row.row_id}
+    )
+    return {
+        **named, "prompt": told["messages"], "rejected": row.rejected, "group": row.group, "trust": row.trust,
+        "record_id": row.record_ids[0],
+    }  # fmt: skip
 
 
-def _write(frame: pl.DataFrame, path: Path, form: ExportFormat) -> None:
+def _write(rows: list[dict[str, Any]], path: Path, form: ExportFormat) -> None:
     if form is ExportFormat.PARQUET:
-        frame.write_parquet(path, compression="zstd")
+        import polars as pl
+
+        pl.DataFrame(rows, infer_schema_length=None).write_parquet(path, compression="zstd")
         return
     with path.open("w", encoding="utf-8", newline="\n") as stream:
-        for row in frame.iter_rows(named=True):
+        for row in rows:
             stream.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def _save_to_disk(frames: dict[str, pl.DataFrame], folder: Path) -> None:
+def _save_to_disk(splits: dict[str, list[dict[str, Any]]], folder: Path) -> None:
     import datasets
 
     datasets.disable_progress_bars()
-    splits: Any = {name: datasets.Dataset.from_polars(frame) for name, frame in frames.items()}
-    others = {name: splits.pop(name) for name in ("preferences", "negatives") if name in splits}
-    datasets.DatasetDict(splits).save_to_disk(str(folder))
+    made: Any = {name: datasets.Dataset.from_list(rows) for name, rows in splits.items()}
+    others = {name: made.pop(name) for name in ("preferences", "negatives") if name in made}
+    datasets.DatasetDict(made).save_to_disk(str(folder))
     for name, rows in others.items():
         rows.save_to_disk(str(folder / name))

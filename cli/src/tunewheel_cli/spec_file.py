@@ -1,0 +1,76 @@
+"""Reads the YAML that people write: specs of projects, and lists of criteria."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tunewheel_contracts.errors import InvalidSpec
+
+from tunewheel_cli.calling import InvalidOption
+
+MAX_SPEC_BYTES = 1 << 20
+
+
+def read_spec_file(path: Path) -> tuple[str, str]:
+    """Return the project's name and the text of a spec. The wheel checks all else.
+
+    Raises:
+        InvalidSpec: the file cannot be read, is no YAML mapping, or names no project.
+    """
+    raw = _mapping(path, text := _text(path))
+    if not isinstance(name := raw.get("project"), str):
+        raise InvalidSpec(field="project", reason="is missing: is it the spec of a project?")
+    return name, text
+
+
+def read_criteria(path: Path) -> tuple[dict[str, Any], ...]:
+    """Return the criteria of a YAML file: a list as in ``project.yaml``, alone or under ``criteria``.
+
+    Raises:
+        InvalidOption: the file cannot be read, or holds no such list.
+    """
+    import yaml
+
+    try:
+        raw: Any = yaml.safe_load(_text(path))
+    except InvalidSpec as error:
+        raise InvalidOption(f"--criteria: {error.reason}") from error
+    except yaml.YAMLError as error:
+        raise InvalidOption(f"--criteria: {path} is not YAML{_place(error)}") from None
+    listed = raw.get("criteria") if isinstance(raw, dict) else raw
+    if not isinstance(listed, list) or not listed or not all(isinstance(one, dict) for one in listed):
+        raise InvalidOption(f"--criteria: {path} holds no list of criteria")
+    return tuple(listed)
+
+
+def _text(path: Path) -> str:
+    try:
+        if path.stat().st_size > MAX_SPEC_BYTES:
+            raise InvalidSpec(
+                field="(file)", reason=f"{path} is over {MAX_SPEC_BYTES} bytes: is it the spec?"
+            )
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidSpec(
+            field="(file)", reason=f"{path} is not UTF-8 (byte {error.start}); save it so"
+        ) from error
+    except OSError as error:
+        raise InvalidSpec(field="(file)", reason=f"{path} cannot be read: {error.strerror}") from error
+
+
+def _mapping(path: Path, text: str) -> dict[str, Any]:
+    import yaml
+
+    try:
+        raw: Any = yaml.safe_load(text)
+    except yaml.YAMLError as error:  # its message would quote the line, perhaps a customer's
+        raise InvalidSpec(field="(file)", reason=f"{path} is not YAML{_place(error)}") from None
+    if not isinstance(raw, dict):
+        raise InvalidSpec(field="(file)", reason=f"{path} is not a mapping: is it the spec of a project?")
+    return raw
+
+
+def _place(error: Any) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f" (line {mark.line + 1})" if mark is not None else ""

@@ -1,0 +1,125 @@
+"""Commands that change something: what comes to the log, and what the person is told of the outcome."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.events.lifecycle import CommandRefused, ModelPromoted
+from tunewheel_testing.console import Console
+from tunewheel_testing.story import Story, example, model_of
+
+DATASET = "ds-0123456789abcdef0123456789abcdef"
+RUN, MODEL = f"run-{DATASET}", model_of(DATASET)
+WHY = ("-p", "desk", "--reason", "better")
+
+
+@pytest.fixture
+def told(console: Console) -> Console:
+    """A console that has read of a run with a verdict, and of a run that still trains."""
+    story = Story("desk")
+    story.say("project.declared")
+    for dataset in (DATASET, "ds-2"):
+        story.version(story.request(dataset), dataset)
+        story.train("started", dataset)
+    story.train("completed", DATASET)
+    story.say("model.registered", model_id=MODEL)
+    story.judge("eval.passed", DATASET)
+    console.read(*story.events)
+    return console
+
+
+def answered(refused: bool = False) -> Callable[[Envelope[Any]], list[Envelope[Any]]]:
+    """Return what the registry says of a command on a model."""
+
+    def answer(event: Envelope[Any]) -> list[Envelope[Any]]:
+        if event.data.type != "model.commanded":
+            return []
+        data = event.data
+        if refused:
+            told = {"model_id": data.model_id, "action": data.action, "command_id": event.id}
+            said: Any = CommandRefused(project="desk", field="model_id", reason="is no better", **told)
+        else:
+            fields = example("model.promoted") | {
+                "project": "desk",
+                "model_id": data.model_id,
+                "cause": event.id,
+            }
+            said = ModelPromoted.model_validate(fields)
+        return [new_event(said, source="/registry", cause=event)]
+
+    return answer
+
+
+def test_a_command_names_who_asked_and_waits_for_the_registrys_answer(told: Console, run: Any) -> None:
+    told.answer = answered()
+    done = json.loads(run("model", "promote", MODEL, *WHY, "--force", "--json").stdout)
+    (command,) = told.log.of("model.commanded")
+    assert (command.model_id, command.action, command.force, command.reason) == (
+        MODEL,
+        "promote",
+        True,
+        "better",
+    )
+    assert command.principal.name == "lead"
+    assert (done["state"], done["target"]) == ("done", MODEL)
+
+
+def test_a_refusal_is_exit_1_with_field_and_reason(told: Console, run: Any) -> None:
+    told.answer = answered(refused=True)
+    said = json.loads(run("model", "promote", MODEL, *WHY, "--force", "--json", code=1).stdout)
+    assert (said["kind"], said["field"]) == ("Refused", "model_id")
+    assert "is no better" in said["error"]
+
+
+def test_no_answer_in_time_is_exit_6_and_the_command_stays(told: Console, run: Any) -> None:
+    assert (
+        "it stays on the log"
+        in run("model", "promote", MODEL, *WHY, "--force", "--timeout", "0.1", code=6).stderr
+    )
+    assert len(told.log.of("model.commanded")) == 1
+    assert run("model", "promote", MODEL, *WHY, "--force", "--timeout", "0").stdout.endswith("asked for\n")
+
+
+def test_what_would_be_refused_is_refused_before_it_is_on_the_log(told: Console, run: Any) -> None:
+    assert "model" in run("model", "promote", "desk-nothing", *WHY, code=1).stderr
+    assert "has ended" in run("run", "pause", RUN, "-p", "desk", code=1).stderr
+    assert "no verdict yet" in run("run", "evaluate", "run-ds-2", "-p", "desk", code=1).stderr
+    assert told.log.events == []
+
+
+def test_a_request_with_the_same_name_is_the_same_command(told: Console, run: Any) -> None:
+    for _ in range(2):
+        run("run", "pause", "run-ds-2", "-p", "desk", "--request", "r1", "--timeout", "0")
+    assert len({event.id for event in told.log.events}) == 1
+    (command,) = told.log.of("train.control")
+    assert (command.run_id, command.action.value) == ("run-ds-2", "pause")
+
+
+@pytest.mark.parametrize(("options", "waits"), [((), True), (("--no-wait",), False)])
+def test_a_build_waits_for_ingest_unless_told_not_to(
+    options: tuple[str, ...], waits: bool, told: Console, run: Any
+) -> None:
+    run("dataset", "build", "-p", "desk", "--timeout", "0", *options)
+    assert told.has_waited is waits
+    (command,) = told.log.of("dataset.requested")
+    assert command.reason.value == "command"
+
+
+def test_the_project_may_come_first_as_in_the_release_before(told: Console, run: Any) -> None:
+    said = run("model", "reject", "desk", MODEL, "--reason", "old", "--timeout", "0")
+    assert told.log.of("model.commanded")[0].model_id == MODEL
+    assert "-p PROJECT" in said.stderr
+
+
+def test_other_criteria_are_read_from_a_file(told: Console, run: Any, tmp_path: Any) -> None:
+    file = tmp_path / "criteria.yaml"
+    file.write_text("criteria: [{metric: valid_output, minimum: 0.5}]\n")
+    run("run", "evaluate", RUN, "-p", "desk", "--criteria", str(file), "--timeout", "0")
+    (command,) = told.log.of("eval.requested")
+    assert command.criteria[0].metric == "valid_output"
+    file.write_text("criteria: [")
+    assert "--criteria: " in run("run", "evaluate", RUN, "-p", "desk", "--criteria", str(file), code=2).stderr
