@@ -66,10 +66,11 @@ _ASSUMED = {
 }
 
 
-def assumed(metric: Metric) -> Expected:
+def assumed_of(name: str) -> Expected:
     """Return what is assumed of a metric that was not measured."""
-    if metric.name in _ASSUMED:
-        return _ASSUMED[metric.name]
+    metric = find_metric(name)
+    if metric is None or name in _ASSUMED:
+        return _ASSUMED.get(name, _KEPT)
     if metric.on == "judge":  # how often the candidate is preferred to the champion
         return Expected(base=0.5, champion=0.5, spread=0.35)
     if metric.on != "holdout":
@@ -77,10 +78,6 @@ def assumed(metric: Metric) -> Expected:
     if metric.test == "ratio":
         return Expected(base=20.0, champion=6.0, differ=0.15, spread=0.6)
     return Expected(base=0.35, champion=0.75 if metric.test == "proportion" else 0.6)
-
-
-def assumed_of(name: str) -> Expected:
-    return assumed(metric) if (metric := find_metric(name)) is not None else _KEPT
 
 
 @dataclass(frozen=True, slots=True)

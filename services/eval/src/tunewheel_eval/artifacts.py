@@ -31,12 +31,18 @@ _PICKLED = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
+async def read_rows(store: ObjectStore, ref: ArtifactRef, field: str, *, why: str = "") -> pl.DataFrame:
+    """Download a Parquet file. Raises InvalidEvent, which names ``field`` and ``why`` the file is needed, if
+    the rows are missing or damaged."""
+    try:
+        return pl.read_parquet(io.BytesIO(await store.get(ref)))
+    except (ArtifactMissing, CorruptArtifact, pl.exceptions.PolarsError) as error:
+        raise InvalidEvent(field=field, reason=f"cannot be read{why}: {error}") from error
+
+
 async def read_holdout(store: ObjectStore, ref: ArtifactRef) -> tuple[ChatExample, ...]:
     """Download and read ``holdout.parquet``. Raises InvalidEvent if it does not have the declared format."""
-    try:
-        frame = pl.read_parquet(io.BytesIO(await store.get(ref)))
-    except (ArtifactMissing, CorruptArtifact, pl.exceptions.PolarsError) as error:
-        raise InvalidEvent(field="dataset.holdout", reason=f"cannot be read: {error}") from error
+    frame = await read_rows(store, ref, "dataset.holdout")
     try:
         examples = tuple(ChatExample.model_validate(row) for row in frame.iter_rows(named=True))
     except ValidationError as error:

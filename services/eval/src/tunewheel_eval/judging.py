@@ -52,8 +52,8 @@ class Judge:
     store: ObjectStore
     looks: Looks
     precision: Precision
-    judges: Judges | None = None
-    people: ReviewedPairs | None = None
+    judges: Judges
+    people: ReviewedPairs
 
     async def scorecard(
         self,
@@ -115,7 +115,7 @@ class Judge:
 
     async def _judgement(self, contest: Contest, lines: bytes, rows: Clustered, check: Check) -> Judgement:
         spec = contest.manifest.spec.evaluation.judge
-        if spec is None or self.judges is None or self.people is None:
+        if spec is None:
             return Judgement(None, {}, {})
         try:
             return await judgement(

@@ -8,17 +8,19 @@ project names. They count in no criterion.
 from __future__ import annotations
 
 import asyncio
-import io
 import time
 from collections.abc import Sequence
 
 import polars as pl
 import structlog
+from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import ChatExample, ChatMessage, ExampleFormat
 from tunewheel_contracts.formats.scorecard import Rival
 from tunewheel_contracts.identity import content_sha256
-from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
+from tunewheel_runtime.store import ObjectStore
+
+from tunewheel_eval.artifacts import read_rows
 
 log = structlog.get_logger(__name__)
 LINEAR = "TF-IDF and a linear model"
@@ -49,8 +51,8 @@ async def read_labelled(store: ObjectStore, ref: ArtifactRef) -> tuple[list[str]
     A missing file gives none: the rivals decide nothing. Raises TransientError: the store is away.
     """
     try:
-        frame = pl.read_parquet(io.BytesIO(await store.get(ref)))
-    except (ArtifactMissing, CorruptArtifact, pl.exceptions.PolarsError) as error:
+        frame = await read_rows(store, ref, "dataset.train")
+    except InvalidEvent as error:
         log.warning("no_linear_model", reason=str(error))
         return [], []
     if "label" not in frame.columns:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 from collections.abc import Sequence
 
 import polars as pl
@@ -17,8 +16,9 @@ from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import decode_data
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import ChatExample, DatasetManifest
-from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
+from tunewheel_runtime.store import ObjectStore
 
+from tunewheel_eval.artifacts import read_rows
 from tunewheel_eval.clusters import of_examples
 
 TRAINED_ON = "trained on by the run or the champion"
@@ -50,11 +50,7 @@ async def unseen(
 
 async def _trained(store: ObjectStore, ref: ArtifactRef) -> set[str]:
     """Return the customers, examples, records and questions of training rows."""
-    try:
-        frame = pl.read_parquet(io.BytesIO(await store.get(ref)))
-    except (ArtifactMissing, CorruptArtifact, pl.exceptions.PolarsError) as error:
-        reason = f"cannot be read to leave out what the run trained on: {error}"
-        raise InvalidEvent(field="dataset.train", reason=reason) from error
+    frame = await read_rows(store, ref, "dataset.train", why=" to leave out what the run trained on")
     return await asyncio.to_thread(_names, frame)
 
 

@@ -46,7 +46,6 @@ DEADLINE, NO_GAIN, GUARD = "deadline", "no gain", "guard"
 ANSWERS, ERRORS = "answers", 3.5
 """The figure of ``rollout.judged`` about the answers; and how many standard errors its upper end lies above
 it. An end that holds at any time is farther away than one for a fixed number of comparisons (2.33 at .01)."""
-Trigger = TrainCompleted | Verdict | RolloutJudged | ModelCommanded
 
 
 def decide(

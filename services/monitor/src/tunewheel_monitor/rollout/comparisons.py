@@ -69,15 +69,9 @@ LARGEST_REQUEST = 20
 
 def new_comparisons() -> Comparisons:
     return {
-        "differ": [0, 0],
-        "against": "",
-        "drawn": {},
-        "fresh": {},
-        "revision": 0,
-        "values": {},
-        "widest": 0.0,
+        "differ": [0, 0], "against": "", "drawn": {}, "fresh": {}, "revision": 0, "values": {}, "widest": 0.0,
         "judge": None,
-    }
+    }  # fmt: skip
 
 
 def scored(event: Envelope[AnswersCompared]) -> InferenceScored:
@@ -191,15 +185,14 @@ def _stakes(state: Comparisons) -> Stakes:
     return tuple(stake * max(state["widest"], 1.0) for stake in STAKES)
 
 
-def _share(state: Comparisons, alpha: float, *, largest: bool) -> float:
-    """Return the largest or the smallest share of pairs that may differ."""
-    hits, of = state["differ"]
-    return _end_of_share(hits, of, alpha * SHARE_PART / 2, largest)
-
-
 @lru_cache(maxsize=64)
 def _end_of_share(hits: int, of: int, part: float, largest: bool) -> float:
     return upper(shares(hits, of), part) if largest else max(lower(shares(hits, of), part), 0.0)
+
+
+def _share(state: Comparisons, alpha: float, *, largest: bool) -> float:
+    """Return the largest or the smallest share of pairs that may differ."""
+    return _end_of_share(*state["differ"], alpha * SHARE_PART / 2, largest)
 
 
 def is_shown(state: Comparisons, to_show: float) -> bool:
