@@ -10,14 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from tunewheel_console.control.identity import add_identity
-from tunewheel_console.control.routes import add_control, make_api
+from tunewheel_console.control.registry import Registry
+from tunewheel_console.control.routes import Sources, add_control, make_api
+from tunewheel_console.feed import Feed
+from tunewheel_console.letters import Letters
 from tunewheel_console.settings import Settings
 from tunewheel_console.state import ConsoleState
+from tunewheel_contracts.api.services import GroupLag
 from tunewheel_ingest.door import app as ingest
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import guard
+from tunewheel_runtime.identity.roles import ANYBODY, Caller
 from tunewheel_runtime.settings import HttpSettings
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing.desk import Desk
@@ -63,8 +68,15 @@ def wheel(world: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Intake]:
 
 
 def console(state: ConsoleState, settings: Settings) -> FastAPI:
+    async def no_lags() -> list[GroupLag]:
+        return []
+
+    async def anybody(_: Request) -> Caller:
+        return ANYBODY
+
     web = make_api()
-    add_control(web, state, ObjectStore("memory://"))
+    sources = Sources(ObjectStore("memory://"), Feed(), Letters(), no_lags, Registry(None))
+    add_control(web, state, sources, anybody)
     add_identity(web, settings)
     guard(web.routes, OPEN)
     return web

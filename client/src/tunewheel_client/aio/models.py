@@ -39,7 +39,7 @@ class Models(Resource):
         **paging: Unpack[Paging],
     ) -> Page[ModelSummary]:
         """Return a page of models, newest first; of those in ``stage``, and of a ``kind``, where named."""
-        return await self._read(Page[ModelSummary], project, "models", stage=stage, kind=kind, **paging)
+        return await self._read(Page[ModelSummary], project, "models", state=stage, kind=kind, **paging)
 
     async def show(self, project: str, model_id: str) -> ModelDetail:
         """Return a model's stages and figures."""

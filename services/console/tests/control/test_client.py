@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import socket as net
 from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from fastapi import FastAPI
-from tunewheel_client import AsyncClient, Away, Client, Conflict, NotFound, Refused
-from tunewheel_testing.adapters import SHA
+from tunewheel_client import AsyncClient, Away, Client, Conflict, Gap, NotFound, Refused
+from tunewheel_contracts.api.services import GroupLag
+from tunewheel_runtime.identity.guard import set_caller
+from tunewheel_runtime.identity.roles import Caller, Grant
+from tunewheel_testing.adapters import BASE, SHA
 from tunewheel_testing.served import served
+from tunewheel_testing.waiting import until
 
 
 @pytest.fixture
@@ -83,3 +89,86 @@ async def test_a_name_never_leaves_its_place_in_the_path(client: AsyncClient, na
     with pytest.raises(NotFound) as error:
         await client.runs.show(name, "latest")
     assert error.value.status == 404
+
+
+async def test_events_are_followed_over_a_socket(api: FastAPI, state: Any, desk: Any, feed: Any):
+    started, progressed = desk.started(), [desk.progressed(step, 1.0) for step in (1, 2)]
+    feed.add(started)
+    socket = net.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(api, log_level="error", lifespan="off", ws="none"))
+    serving = asyncio.create_task(server.serve(sockets=[socket]))
+    url = f"http://127.0.0.1:{socket.getsockname()[1]}"
+    try:
+        async with AsyncClient(url, "k") as client:
+            async with client.events.follow(project="desk", after=started.id) as events:
+                first = asyncio.create_task(anext(events))
+                await until(lambda: feed._readers)
+                for event in progressed:
+                    feed.add(event)
+                assert [(await first).id, (await anext(events)).id] == [event.id for event in progressed]
+            with pytest.raises(Refused) as error:
+                async with client.events.follow(types=["no.type"]) as events:
+                    await anext(events)
+            assert error.value.param == "type"
+            async with client.events.follow(after="lost") as events:
+                assert await anext(events) == Gap("lost")
+    finally:
+        server.should_exit = server.force_exit = True
+        await serving
+
+
+async def test_what_operators_look_at_is_read(client: AsyncClient, lags: Any, state: Any, desk: Any):
+    names = {"model_id": "desk-1", "run_id": "run-1", "dataset_id": "ds-1", "adapter": desk.adapter()}
+    state.apply(desk.say("model.registered", kind="adapter", base=BASE, **names))
+    lags.append(GroupLag(group="train.all", service="train", topic="dataset.versioned", behind=3))
+    services = await client.services.list()
+    assert (services.groups[0].behind, "eval" in services.silent) == (3, True)
+    assert (await client.dead_letters.list(project="desk", topic="train.control")).total == 0
+    assert "/v1/projects/desk/models/desk-1/card" in await client.models.card("desk", "desk-1")
+
+
+@pytest.fixture
+def operator(door: Any) -> AsyncClient:
+    async def called(scope: Any, receive: Any, send: Any) -> None:
+        set_caller(scope, Caller(door.principal, (Grant(door.roles),)))
+        await door.web(scope, receive, send)
+
+    return AsyncClient("http://console", "k", http=httpx.AsyncClient(transport=httpx.ASGITransport(called)))
+
+
+async def test_a_command_is_given_named_and_waited_for(
+    operator: AsyncClient, door: Any, state: Any, desk: Any
+):
+    for event in (desk.declared(), desk.started()):
+        state.apply(event)
+    paused = await operator.runs.pause("desk", "latest", request="mine")
+    assert (await operator.runs.pause("desk", "run-1", request="mine")).command_id == paused.command_id
+    assert (paused.run_id, paused.action, door.log.events[-1].data.principal.name) == (
+        "run-1",
+        "pause",
+        "ann",
+    )
+    built = await operator.datasets.build("desk", wait=False)
+    with pytest.raises(Away, match="was not answered"):
+        await operator.commands.wait("desk", built.command_id, timeout_seconds=0.0)
+    request = next(event for event in door.log.events if event.id == built.command_id)
+    state.apply(desk.event(desk.versioned().data, request))
+    done = await operator.commands.wait("desk", built.command_id)
+    assert (done.state, done.led_to) == ("done", "ds-1")
+    listed = await operator.commands.list("desk", state="done")
+    assert built.command_id in {command.command_id for command in listed.items}
+
+
+async def test_a_command_that_a_service_refuses_raises_with_the_reason(
+    operator: AsyncClient, state: Any, desk: Any
+):
+    for event in desk.turn():
+        state.apply(event)
+    ordered = await operator.models.retire("desk", "champion", reason="a fair", force=True)
+    refused = desk.refused("retire", ordered.model_id).data.model_copy(
+        update={"command_id": ordered.command_id, "reason": "is in production", "field": "model_id"}
+    )
+    state.apply(desk.event(refused))
+    with pytest.raises(Refused) as error:
+        await operator.commands.wait("desk", ordered.command_id)
+    assert (error.value.param, error.value.message) == ("model_id", "is in production")
