@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
 from tunewheel_contracts.event import E, Envelope
 from tunewheel_runtime.identity.command_keys import SIGNERS, add_key
 from tunewheel_runtime.identity.signatures import Signatures
@@ -18,6 +19,15 @@ class CommandKeys:
     def __init__(self, folder: Path) -> None:
         self.file = folder / "signing-keys.json"
         self.private = {name: add_key(self.file, name) for name in SIGNERS}
+
+    @staticmethod
+    def of_wheel(identity: Path) -> Signatures:
+        """Return what signs as the console of the wheel whose secrets lie in ``identity``."""
+        key = (identity / "signing-key-console").read_text("ascii").strip()
+        settings = ServiceSettings(
+            signing_keys_file=identity / "signing-keys.json", signing_key=SecretStr(key)
+        )
+        return Signatures("console", settings, ObjectStore("memory://"))
 
     def settings(self, service: str) -> dict[str, Any]:
         """Return the settings of ``service``."""

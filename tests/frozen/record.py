@@ -27,6 +27,7 @@ from tunewheel_contracts.principal import Principal
 from tunewheel_demo.gateway import GatewayClient, text_of
 from tunewheel_local.launch import Wheel
 from tunewheel_local.wheel_secrets import LOCAL
+from tunewheel_testing.command_keys import CommandKeys
 
 from ..chaos.small_loop import ENVIRONMENT, publish_file, served, spec_event
 from ..integration.bus import Bus
@@ -109,10 +110,11 @@ async def second_turn(wheel: Wheel, feed: EventFeed) -> None:
         project=PROJECT, reason=BuildReason.COMMAND, request="after an erasure",
         principal=Principal(name=LOCAL),
     )  # fmt: skip
+    signer = CommandKeys.of_wheel(wheel.plan.var.identity)
     async with Bus(wheel.bootstrap_servers) as bus:
         await bus.publish(new_event(erased, source="/test"))
         await feed.first(topics.ERASURE_COMPLETED, patience=60)
-        await bus.publish(new_event(command, source="/test"))
+        await bus.publish(signer.sign(new_event(command, source="/tunewheel/console")))
 
     def promotions() -> list[Envelope[Any]]:
         events = feed.by_topic[topics.MODEL_PROMOTED.name]

@@ -32,6 +32,7 @@ from tunewheel_runtime.leadership import LeadershipLost
 from tunewheel_runtime.record_search import RecordSearch
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.settings import ServiceSettings
+from tunewheel_testing.command_keys import CommandKeys
 from tunewheel_testing.specs import small_spec
 from typer.testing import CliRunner
 
@@ -65,7 +66,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
             asyncio.run(allow(broker.operator, json.loads(printed)))
             too_small = Topic(TICKET_PUBLISHED.name, 1, {"retention.ms": "60000"})
             asyncio.run(ensure_topics(broker.operator, [too_small]))
-            code, printed, err = cli(broker.by_certificate("topics"), "topics", "--apply", "--json")
+            code, printed, err = cli(broker.by_certificate("topics"), "admin", "topics", "--apply", "--json")
             assert (code, err) == (0, "")
             assert json.loads(printed)["in_order"]
             assert len(json.loads(printed)["altered"]) == 4, "partitions, retention, size, time stamps"
@@ -74,13 +75,13 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
         pytest.skip(f"Kafka's jars are not in the cache and cannot be downloaded: {error}")
 
 
-def made(name: str, settings: dict[str, Any], folder: Path) -> Service:
+def made(name: str, settings: dict[str, Any], folder: Path, **more: Any) -> Service:
     """Build the service as its process does."""
     package = f"tunewheel_{name.replace('-', '_')}"
     main: Any = importlib.import_module(f"{package}.main")
     own: Any = importlib.import_module(f"{package}.settings").Settings
     places = {"store_url": (folder / "store").as_uri(), "cache_dir": folder, "work_dir": folder / "work"}
-    return main.make_app(own(**settings, **places))
+    return main.make_app(own(**settings, **places, **more))
 
 
 @asynccontextmanager
@@ -107,7 +108,13 @@ async def test_every_service_does_its_work_with_its_rights_and_uses_all_of_them(
     console: Any = importlib.import_module("tunewheel_console.main")
     monkeypatch.setattr(console, "make_web", lambda *_, **__: Starlette())  # NiceGUI: one page per process
     ways = (secured.by_certificate, secured.by_password, secured.by_token)
-    services = {name: made(name, ways[n % len(ways)](name), tmp_path) for n, name in enumerate(SERVICES)}
+    signing, keys = CommandKeys(tmp_path), tmp_path / "keys.yaml"
+    keys.write_text("keys: {}\n")
+    asks = {"identity": "required", "api_keys_file": keys}  # the offsets from which commands are signed, too
+    services = {
+        name: made(name, ways[n % len(ways)](name), tmp_path, **asks, **signing.settings(name))
+        for n, name in enumerate(SERVICES)
+    }
     async with running_together(*services.values()):
         async with Bus(secured.broker.bootstrap_servers) as bus:
             await _refuse_a_message_of_every_topic(bus, services)

@@ -24,7 +24,15 @@ from tunewheel_contracts.errors import InvalidEvent, TunewheelError
 from tunewheel_contracts.event import Envelope, Event, KafkaRecord
 from tunewheel_contracts.topics import TopicSpec
 
-from tunewheel_runtime.deadletter import Crashed, DeadLetters, Position, Refusal, position_of, undecoded
+from tunewheel_runtime.deadletter import (
+    Check,
+    Crashed,
+    DeadLetters,
+    Position,
+    Refusal,
+    position_of,
+    undecoded,
+)
 from tunewheel_runtime.handling import Handling, Instruments, Outcome, Record
 from tunewheel_runtime.newer_releases import NewerReleases
 from tunewheel_runtime.publishing import Produced, Publisher, as_list
@@ -62,6 +70,8 @@ class Consumption:
     backoff: Backoff
     instruments: Instruments
     newer: NewerReleases = field(default_factory=NewerReleases)
+    check: Check = lambda _topic, _event, _record: None
+    """Refuses a command that no service signed (``identity.signatures``)."""
 
     def expect(self, spec: TopicSpec) -> None:
         """Create the counters of ``spec`` with 0. Prometheus sees no increase in a series that begins with
@@ -73,7 +83,7 @@ class Consumption:
         """Decode one record. Other systems' events are strict: their topic is a door.
 
         Raises:
-            InvalidEvent: see ``Envelope.from_kafka``.
+            InvalidEvent: see ``Envelope.from_kafka`` and ``Signatures.check``.
         """
         raw = undecoded(record)
         try:
@@ -91,6 +101,7 @@ class Consumption:
                 raise
             raise Crashed.by(error) from error  # The same bytes give the same error: no second attempt.
         self.newer.left_out(spec, envelope.unknown)
+        self.check(spec, envelope, raw)
         return Delivery(envelope, raw.position, raw.headers)
 
     async def survive(self, spec: TopicSpec, record: Record, work: Callable[[], Awaitable[T]]) -> T:

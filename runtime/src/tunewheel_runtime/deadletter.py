@@ -16,14 +16,15 @@ from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import structlog
 from aiokafka import ConsumerRecord
 from opentelemetry import metrics
 from tunewheel_contracts.errors import InvalidEvent
-from tunewheel_contracts.event import KafkaRecord
+from tunewheel_contracts.event import Envelope, KafkaRecord
 from tunewheel_contracts.identity import content_sha256
-from tunewheel_contracts.topics import DEAD_LETTER_OVERHEAD, MAX_MESSAGE_BYTES
+from tunewheel_contracts.topics import DEAD_LETTER_OVERHEAD, MAX_MESSAGE_BYTES, TopicSpec
 
 from tunewheel_runtime.publishing import Publisher
 from tunewheel_runtime.retry import Backoff, retry
@@ -77,6 +78,10 @@ class Undecoded:
     @property
     def key_text(self) -> str:
         return (self.key or b"").decode("utf-8", "replace")
+
+
+Check = Callable[[TopicSpec, Envelope[Any], Undecoded], None]
+"""Raises ``InvalidEvent`` for an event that was decoded, but does not count. Gets the record that held it."""
 
 
 def undecoded(record: ConsumerRecord[bytes, bytes]) -> Undecoded:

@@ -57,9 +57,10 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 class Service:
     """A process that consumes events, handles them and publishes the results.
 
-    Start order: telemetry, producer, leadership (if only one process at a time is active), views and replays
-    (read to the end), startup hooks, subscriptions. A hot standby reads its views and replays before it waits
-    for the leadership. Until the start is complete ``/health/ready`` answers 503, except for a standby.
+    Start order: telemetry, producer, leadership (if only one process at a time is active), the offsets from
+    which commands are signed, views and replays (read to the end), startup hooks, subscriptions. A hot
+    standby reads its views and replays before it waits for the leadership. Until the start is complete
+    ``/health/ready`` answers 503, except for a standby.
 
     A handler's ``InvalidEvent`` makes a dead letter, and its ``TransientError`` is retried. Any other
     exception stops the process with exit code 1; the offset is not committed. But a record of an upstream
@@ -93,7 +94,10 @@ class Service:
         self._dead_letters = self._make_dead_letters()
         instruments = Instruments.of(self.telemetry)
         self._newer = NewerReleases(self._health.warn, self.telemetry.meter)
-        consumption = Consumption(self.publisher, self._dead_letters, self._backoff, instruments, self._newer)
+        check = self._signatures.check
+        consumption = Consumption(
+            self.publisher, self._dead_letters, self._backoff, instruments, self._newer, check
+        )
         self._subscriptions = Subscriptions(name, settings, consumption, failed=self.fail)
         self._leadership: Leadership | None = None
         self._is_hot_standby = False
@@ -181,6 +185,10 @@ class Service:
         """
         return self._subscriptions.job(topic, group, concurrent=concurrent)
 
+    def predates_signatures(self, position: Position) -> bool:
+        """Return whether the command at ``position`` is older than signatures, so that it needs none."""
+        return self._signatures.predates(position)
+
     def withhold(self, erasures: Erasures, followed: LogReader) -> None:
         """Keep erased content out of this service's dead letters. ``followed`` reads the events behind
         ``erasures``."""
@@ -229,6 +237,7 @@ class Service:
             warn=self.warn,
             begins=begins,
             newer=self._newer,
+            check=self._signatures.check,
         )
         self._readers.append(reader)
         return reader
@@ -378,6 +387,7 @@ class Service:
             if self._leadership is not None and not self._is_hot_standby:
                 await self._leadership.gain()
                 await self.publisher.fence()
+            await self._signatures.begin(self._commands)
             for reader in self._readers:
                 await reader.start()
             self._health.is_reading = False

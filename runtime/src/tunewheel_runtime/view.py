@@ -14,7 +14,7 @@ from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope, Event
 from tunewheel_contracts.topics import BY_NAME, TopicSpec
 
-from tunewheel_runtime.deadletter import Position, Undecoded, Warn
+from tunewheel_runtime.deadletter import Check, Position, Undecoded, Warn
 from tunewheel_runtime.kafka import client_options
 from tunewheel_runtime.kafka_refusals import not_allowed
 from tunewheel_runtime.kafka_settings import KafkaSettings
@@ -48,6 +48,8 @@ class LogReader:
     they arrive, in no order between partitions, so that a long log need not fit into memory. This is only for
     folds whose result does not depend on the order.
 
+    ``check`` refuses an event that does not count; it is skipped like an invalid record.
+
     ``warn`` is called for a topic with unlimited retention whose first events are missing; the state in
     memory then lacks them.
     """
@@ -63,8 +65,10 @@ class LogReader:
         warn: Warn = lambda _name, _text: None,
         begins: Begins | None = None,
         newer: NewerReleases | None = None,
+        check: Check = lambda _topic, _event, _record: None,
     ) -> None:
         self._begins = begins
+        self._check = check
         self._newer = newer or NewerReleases()
         self._topics = tuple(topics)
         self._cursor = Cursor(client_options(settings), self.names, follows=True, fetch_bytes=WHOLE_LOG_BYTES)
@@ -199,6 +203,7 @@ class LogReader:
             return
         try:
             envelope = decode(record)
+            self._check(topic, envelope, record)
         except InvalidEvent as error:
             self._newer.skipped(topic, record.key, record.position, error)
             return

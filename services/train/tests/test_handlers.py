@@ -49,6 +49,9 @@ class Subscribed:
 
     def ask_who(self) -> None: ...
 
+    def predates_signatures(self, position: Any) -> bool:
+        return False
+
     def on_startup(self, hook: Any) -> None: ...
 
     def on(self, topic: Any) -> Any:

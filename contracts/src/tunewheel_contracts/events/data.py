@@ -207,7 +207,7 @@ ERASURE_COMPLETED = TopicSpec(
 RECORD_INGESTED = TopicSpec(RecordIngested, ("ingest",), ("curate", "index"), 3, replayed_by=("index",))
 DATASET_REQUESTED = TopicSpec(
     DatasetRequested,
-    ("curate", "cli", "console"),
+    ("curate", "console"),
     ("curate", "registry", "monitor"),
     3,
     replayed_by=("registry", "monitor"),

@@ -250,7 +250,7 @@ EVAL_UNDECIDED = TopicSpec(
 )
 EVAL_REQUESTED = TopicSpec(
     EvalRequested,
-    ("registry", "console", "cli"),
+    ("registry", "console"),
     ("eval", "registry"),
     4,
     replayed_by=("registry",),

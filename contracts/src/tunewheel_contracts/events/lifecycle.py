@@ -245,7 +245,7 @@ MODEL_ROLLEDBACK = TopicSpec(
     1,
     replayed_by=("curate", "monitor"),
 )
-MODEL_COMMANDED = TopicSpec(ModelCommanded, ("console", "cli"), ("registry",), 1)
+MODEL_COMMANDED = TopicSpec(ModelCommanded, ("console",), ("registry",), 1)
 MODEL_PINNED = TopicSpec(ModelPinned, ("registry",), ("registry",), 1)
 COMMAND_REFUSED = TopicSpec(CommandRefused, ("registry",), ("registry",), 1)
 SERVING_DESIRED = TopicSpec(

@@ -161,7 +161,7 @@ class TrainFailed(Event):
     """The number of the attempt that failed, as in ``train.started``."""
 
 
-TRAIN_CONTROL = TopicSpec(TrainControl, ("console", "cli"), ("train",), 1)
+TRAIN_CONTROL = TopicSpec(TrainControl, ("console",), ("train",), 1)
 TRAIN_PLANNED = TopicSpec(TrainPlanned, ("train",), ("curate",), 1, replayed_by=("curate",))
 TRAIN_STARTED = TopicSpec(
     TrainStarted,

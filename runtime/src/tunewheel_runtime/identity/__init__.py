@@ -3,5 +3,6 @@ events that people cause.
 
 ``roles``: the roles of a caller by project. ``limits``: rate limits and budgets. ``keys``: the file of hashed
 API keys. ``tokens`` and ``signing_keys``: tokens of an OIDC issuer. ``access``: finds the caller of a request
-or an event. ``guard``: checks the role that a route needs.
+or an event. ``guard``: checks the role that a route needs. ``command_keys`` and ``signatures``: which service
+published a command.
 """

@@ -20,7 +20,7 @@ from tunewheel_contracts.event import E, Envelope
 from tunewheel_contracts.identity import canonical_json, content_sha256
 from tunewheel_contracts.topics import TopicSpec
 
-from tunewheel_runtime.deadletter import Position
+from tunewheel_runtime.deadletter import Position, Undecoded
 from tunewheel_runtime.files import mark_of
 from tunewheel_runtime.identity.access import NoIdentity
 from tunewheel_runtime.identity.command_keys import (
@@ -122,7 +122,7 @@ class Signatures:
             stored = await self._store.first(path, json.dumps(now).encode())
         self._from[topic.name] = json.loads(stored)
 
-    def is_of_before(self, position: Position) -> bool:
+    def predates(self, position: Position) -> bool:
         """Return whether a command is older than signatures, so that it counts without one."""
         return position.offset < self._from.get(position.topic, {}).get(str(position.partition), 0)
 
@@ -140,9 +140,9 @@ class Signatures:
         signature = jws.serialize_compact(header, canonical_json(claims), self._key, algorithms=[CURVE])
         return replace(event, data=bare.model_copy(update={FIELD: signature}))
 
-    def check(self, topic: TopicSpec, event: Envelope[Any], value: bytes, position: Position) -> None:
-        """Refuse a command that no service signed that may publish it. ``value``: the record's bytes, because
-        the decoded event lacks what a newer release wrote.
+    def check(self, topic: TopicSpec, event: Envelope[Any], record: Undecoded) -> None:
+        """Refuse a command that no service signed that may publish it. The ``record`` is needed because the
+        decoded event lacks what a newer release wrote.
 
         Raises:
             InvalidEvent: with the field ``signature``.
@@ -151,8 +151,8 @@ class Signatures:
             return
         signature: str | None = event.data.signature
         if signature is not None:
-            self._verify(topic, event, value, signature)
-        elif not self.is_of_before(position):
+            self._verify(topic, event, record.value or b"", signature)
+        elif not self.predates(record.position):
             raise _refusal("is missing; send the command through the API of the console, which signs it")
 
     def _verify(self, topic: TopicSpec, event: Envelope[Any], value: bytes, signature: str) -> None:

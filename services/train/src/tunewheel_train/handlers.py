@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tunewheel_contracts import topics
@@ -12,8 +12,7 @@ from tunewheel_contracts.events.training import TrainCompleted, TrainControl, Tr
 from tunewheel_contracts.formats.recipe import CHAMPION
 from tunewheel_planner.calibration import Calibration
 from tunewheel_runtime.identity.roles import Role
-from tunewheel_runtime.kafka import InvalidSetting, client_options
-from tunewheel_runtime.partitions import group_backlog
+from tunewheel_runtime.kafka import InvalidSetting
 from tunewheel_runtime.retry import Backoff
 from tunewheel_runtime.service import Lease, Position, Service
 from tunewheel_runtime.view import LogReader
@@ -77,7 +76,6 @@ def follow(service: Service, settings: Settings) -> Followed:
         if await known.commands.is_accepted(event, position):
             known.controls.apply(event)
 
-    service.on_startup(known.commands.begin)
     service.replay_at((topics.TRAIN_CONTROL,), follow_command)
     service.replay((topics.DATASET_VERSIONED,), known.versions.versioned)
     service.replay((topics.TRAIN_STARTED,), known.versions.began)
@@ -146,11 +144,5 @@ def _commands(service: Service, settings: Settings) -> Commands:
     async def may_control(command: TrainControl) -> None:
         await service.access.require(command.principal, Role.OPERATOR, command.project, field="principal")
 
-    topic = topics.TRAIN_CONTROL
-    (group,) = topic.groups_of(service.name)
-
-    async def handled() -> Mapping[int, int]:
-        return (await group_backlog(client_options(settings), topic.name, group=group)).kept
-
     service.ask_who()
-    return Commands(service.store, may_control, handled, Backoff.of(settings))
+    return Commands(service.store, may_control, service.predates_signatures, Backoff.of(settings))

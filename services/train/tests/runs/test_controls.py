@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +16,8 @@ from tunewheel_train.runs.controls import Commands, Controls, Versions
 from tunewheel_train.runs.runs import Run
 
 
-def command(action: TrainAction, run_id: str = "run-1", project: str = "p"):
-    data = TrainControl(project=project, run_id=run_id, action=action, request="r")
+def command(action: TrainAction, run_id: str = "run-1", project: str = "p", request: str = "r"):
+    data = TrainControl(project=project, run_id=run_id, action=action, request=request)
     return new_event(data, source="/test")
 
 
@@ -52,13 +51,24 @@ async def test_a_waiter_wakes_for_its_own_run_only():
     assert await asyncio.wait_for(waiting, 10) is TrainAction.CANCEL
 
 
-class Workers:
-    """Workers of one store, who ask the same roster; ``handled`` is what was committed when each began."""
+def test_a_copy_of_an_earlier_command_changes_nothing():
+    """Whoever may write to the topic can copy a command, with its signature."""
+    controls = Controls()
+    for action in (TrainAction.PAUSE, TrainAction.RESUME, TrainAction.PAUSE):
+        controls.apply(command(action))
+    assert controls.latest("p", "run-1") is TrainAction.RESUME
+    controls.apply(command(TrainAction.PAUSE, request="again"))
+    assert controls.latest("p", "run-1") is TrainAction.PAUSE
 
-    def __init__(self, *operators: str, handled: int = 0) -> None:
+
+class Workers:
+    """Workers of one store, who ask the same roster; commands below the offset ``signed_from`` of partition 0
+    are older than signatures."""
+
+    def __init__(self, *operators: str, signed_from: int = 0) -> None:
         self.store = ObjectStore("memory://")
         self.operators = set(operators)
-        self.handled = handled
+        self.signed_from = signed_from
         self.outages = 0
 
     async def check(self, command: TrainControl) -> None:
@@ -68,11 +78,11 @@ class Workers:
         if command.principal is None or command.principal.name not in self.operators:
             raise InvalidEvent(field="principal", reason="lacks the role operator")
 
-    async def _handled(self) -> Mapping[int, int]:
-        return {0: self.handled}
+    def _predates(self, position: Position) -> bool:
+        return position.partition == 0 and position.offset < self.signed_from
 
     def worker(self) -> Commands:
-        return Commands(self.store, self.check, self._handled, Backoff(3, 0.0, 0.0))
+        return Commands(self.store, self.check, self._predates, Backoff(3, 0.0, 0.0))
 
 
 def sent(by: str | None, request: str = "r") -> Envelope[TrainControl]:
@@ -122,15 +132,21 @@ async def test_a_command_whose_sender_lost_the_role_before_anybody_read_it_count
 
 
 async def test_commands_that_an_earlier_release_had_dealt_with_still_count() -> None:
-    workers = Workers(handled=2)
-    first = workers.worker()
-    await first.begin()
-    workers.handled = 9  # what is refused from here on is committed too
-    for worker in (first, workers.worker()):
+    """They name nobody, because that release asked nobody for a role."""
+    workers = Workers(signed_from=2)
+    for worker in (workers.worker(), workers.worker()):
         assert await worker.is_accepted(sent(None, "old"), at(1))
+        await worker.demand_accepted(sent(None, "old"))
         assert not await worker.is_accepted(sent(None, "new"), at(2))
         assert not await worker.is_accepted(sent(None, "of an added partition"), at(0, partition=1))
         assert not await worker.is_accepted(sent("eve", "named"), at(1))
+
+
+async def test_what_was_refused_before_signatures_stays_refused() -> None:
+    workers = Workers()
+    assert not await workers.worker().is_accepted(sent(None), at(1))
+    workers.signed_from = 2
+    assert not await workers.worker().is_accepted(sent(None), at(1))
 
 
 async def test_an_outage_refuses_nobody() -> None:

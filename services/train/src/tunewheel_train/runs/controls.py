@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope
@@ -22,15 +22,21 @@ class Controls:
     """The latest command to each run, also for a worker that starts later. Give it every accepted
     ``train.control`` from the beginning of the log.
 
-    A command counts only for a run of its own project, because its sender is an operator of that project.
+    A command counts only for a run of its own project, because its sender is an operator of that project. A
+    copy of an earlier command has no effect.
     """
 
     def __init__(self) -> None:
         self._latest: dict[tuple[str, str], TrainAction] = {}
         """By project and run."""
+        self._applied: set[str] = set()
+        """The ids of commands."""
         self._changed = asyncio.Event()
 
     def apply(self, event: Envelope[TrainControl]) -> None:
+        if (command_id := event.data.event_id()) in self._applied:
+            return
+        self._applied.add(command_id)
         self._latest[event.project, event.data.run_id] = event.data.action
         self._changed.set()
         self._changed = asyncio.Event()
@@ -55,8 +61,8 @@ ACCEPTED = b"accepted"
 
 Check = Callable[[TrainControl], Awaitable[None]]
 """Raises ``InvalidEvent`` unless the sender of a command may send it now."""
-Handled = Callable[[], Awaitable[Mapping[int, int]]]
-"""Returns, by partition of the commands, the offset up to which the service has handled them."""
+PredatesSignatures = Callable[[Position], bool]
+"""Returns whether the command at this position is older than signatures."""
 
 
 class Commands:
@@ -67,34 +73,23 @@ class Commands:
     decisions.
     """
 
-    def __init__(self, store: ObjectStore, check: Check, handled: Handled, backoff: Backoff) -> None:
+    def __init__(
+        self, store: ObjectStore, check: Check, predates: PredatesSignatures, backoff: Backoff
+    ) -> None:
         self._store = store
         self._check = check
-        self._handled = handled
+        self._predates = predates
         self._backoff = backoff
-        self._of_before: dict[str, int] | None = None
-
-    async def begin(self) -> None:
-        """Store, at the first start only, which commands an older release had handled. It checked no roles,
-        so these commands stay accepted. Await this before the service handles any command.
-
-        Raises:
-            TransientError: the store or the broker is away.
-        """
-        if self._of_before is None:
-            handled = json.dumps({str(n): end for n, end in (await self._handled()).items()})
-            self._of_before = json.loads(await self._store.first(f"{FOLDER}/asked-from", handled.encode()))
 
     async def is_accepted(self, event: Envelope[TrainControl], position: Position) -> bool:
         """Return whether a command on the log is accepted.
 
         Raises:
-            TransientError: the store or the broker stays away.
+            TransientError: the store stays away.
         """
 
         async def ask() -> bool:
-            await self.begin()
-            return self._is_of_before(event.data, position) or await self._decided(event.data) == ACCEPTED
+            return await self._decided(event.data, position) == ACCEPTED
 
         return await retry(ask, self._backoff, what="deciding on a command")
 
@@ -109,20 +104,20 @@ class Commands:
         if decided != ACCEPTED:
             raise InvalidEvent(**json.loads(decided))
 
-    async def _decided(self, command: TrainControl) -> bytes:
+    async def _decided(self, command: TrainControl, position: Position | None = None) -> bytes:
         path = f"{FOLDER}/{command.project}/{command.event_id()}"
-        return await self._store.read(path) or await self._store.first(path, await self._decide(command))
+        decided = await self._store.read(path)
+        return decided or await self._store.first(path, await self._decide(command, position))
 
-    async def _decide(self, command: TrainControl) -> bytes:
+    async def _decide(self, command: TrainControl, position: Position | None) -> bytes:
+        # A release that asked nobody for a role has obeyed it.
+        if command.principal is None and position is not None and self._predates(position):
+            return ACCEPTED
         try:
             await self._check(command)
         except InvalidEvent as error:
             return json.dumps({"field": error.field, "reason": error.reason}).encode()
         return ACCEPTED
-
-    def _is_of_before(self, command: TrainControl, position: Position) -> bool:
-        ends = self._of_before or {}
-        return command.principal is None and position.offset < ends.get(str(position.partition), 0)
 
 
 class Versions:

@@ -1,0 +1,133 @@
+"""Commands that were written straight to Kafka: a real broker, and every service that obeys commands."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tunewheel_contracts import topics
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.training import TrainControl
+from tunewheel_contracts.identity import content_sha256
+from tunewheel_curate.main import make_app as make_curate
+from tunewheel_curate.settings import Settings as CurateSettings
+from tunewheel_eval.main import make_app as make_eval
+from tunewheel_eval.settings import Settings as EvalSettings
+from tunewheel_monitor.main import make_app as make_monitor
+from tunewheel_monitor.settings import Settings as MonitorSettings
+from tunewheel_registry.main import make_app as make_registry
+from tunewheel_registry.settings import Settings as RegistrySettings
+from tunewheel_runtime.identity.command_keys import retire_key
+from tunewheel_runtime.service import Service
+from tunewheel_testing.command_keys import CommandKeys
+from tunewheel_testing.forgeries import COMMANDS, FORGERIES, command
+from tunewheel_testing.specs import declared
+from tunewheel_train.main import make_app as make_train
+from tunewheel_train.runs.controls import Controls
+from tunewheel_train.settings import Settings as TrainSettings
+
+from .bus import Bus, running, until
+
+pytestmark = pytest.mark.integration
+MADE: dict[str, tuple[Callable[[Any], Service], Any]] = {
+    "curate": (make_curate, CurateSettings),
+    "eval": (make_eval, EvalSettings),
+    "monitor": (make_monitor, MonitorSettings),
+    "registry": (make_registry, RegistrySettings),
+    "train": (make_train, TrainSettings),
+}
+
+
+class House:
+    """Services that obey commands, and their keys. Ada may do everything."""
+
+    def __init__(self, kafka: str, folder: Path) -> None:
+        keys = folder / "keys.yaml"
+        roles = ["operator", "reviewer"]
+        keys.write_text(yaml.safe_dump({"keys": {"ada": {"sha256": content_sha256(b"ada"), "roles": roles}}}))
+        self.signing = CommandKeys(folder)
+        self._settings: dict[str, Any] = {
+            "bootstrap_servers": kafka, "store_url": (folder / "store").as_uri(),
+            "cache_dir": folder / "cache", "identity": "required", "api_keys_file": keys,
+        }  # fmt: skip
+
+    def service(self, name: str) -> Service:
+        make, settings = MADE[name]
+        return make(settings(**self._settings, **self.signing.settings(name)))
+
+
+@pytest.fixture
+def house(kafka: str, tmp_path: Path) -> House:
+    return House(kafka, tmp_path)
+
+
+@pytest.fixture
+def obeyed(project: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The runs of the commands that train obeys."""
+    runs: list[str] = []
+    apply = Controls.apply
+
+    def told(controls: Controls, event: Envelope[TrainControl]) -> None:
+        runs.extend([event.data.run_id] if event.project == project else [])
+        apply(controls, event)
+
+    monkeypatch.setattr(Controls, "apply", told)
+    return runs
+
+
+async def test_of_a_hundred_forged_commands_none_is_obeyed_and_each_is_told(
+    kafka: str, house: House, project: str, obeyed: list[str]
+) -> None:
+    signed = {topic: house.signing.sign(command(topic, project)) for topic in COMMANDS}
+    forged = [forge(event.to_kafka(), house.signing) for event in signed.values() for forge in FORGERIES]
+    assert len(forged) >= 100
+    async with Bus(kafka) as bus, contextlib.AsyncExitStack() as stack:
+        for name in MADE:
+            await stack.enter_async_context(running(house.service(name)))
+        await bus.publish(declared(project))
+        for record in forged:
+            await bus.send(record.topic, record.key, record.value, record.headers)
+        for topic in COMMANDS:
+            letters = await bus.dead_letters(topic, len(FORGERIES), about=project)
+            assert {letter.field for letter in letters} == {"signature"}
+        assert obeyed == []
+        # The same commands, signed by the door: a forged one that came first does not stand in their way.
+        await bus.publish(*signed.values())
+        (refused,) = await bus.collect(topics.COMMAND_REFUSED, 1, where=lambda e: e.project == project)
+        assert (refused.data.command_id, refused.data.field) == (signed["model.commanded"].id, "model_id")
+        (scored,) = await bus.collect(topics.INFERENCE_SCORED, 1, where=lambda e: e.project == project)
+        assert scored.causation_id == signed["answers.compared"].id
+        named = await bus.collect(topics.DATASET_REQUESTED, 1, where=lambda e: e.source == "/tunewheel/curate"
+                                  and e.project == project)  # fmt: skip
+        assert named[0].data.request == signed["dataset.requested"].id
+        assert named[0].data.signature is not None
+        await until(lambda: obeyed == ["run-1"])
+        for topic, field in (("eval.requested", "run_id"), ("review.answered", "review_id"),
+                             ("review.submitted", "run_id")):  # fmt: skip
+            *_, letter = await bus.dead_letters(topic, len(FORGERIES) + 1, about=project)
+            assert letter.field == field, "it was read as a command about a run that does not exist"
+
+
+async def test_commands_of_before_the_upgrade_count_unsigned_and_those_of_a_retired_key_for_ever(
+    kafka: str, house: House, project: str, obeyed: list[str]
+) -> None:
+    def sent(run: str) -> Envelope[TrainControl]:
+        return command("train.control", project, run_id=run)
+
+    async with Bus(kafka) as bus:
+        await bus.publish(sent("before"))
+        async with running(house.service("train")):
+            assert obeyed == ["before"]
+            await bus.publish(sent("after"), house.signing.sign(sent("signed")))
+            (letter,) = await bus.dead_letters("train.control", 1, about=project)
+            assert (letter.field, json.loads(letter.value)["run_id"]) == ("signature", "after")
+            await until(lambda: obeyed == ["before", "signed"])
+        retire_key(house.signing.file, json.loads(house.signing.private["console"])["kid"])
+        obeyed.clear()
+        async with running(house.service("train")):  # whose replay is complete
+            assert obeyed == ["before", "signed"]
