@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -53,32 +51,17 @@ def init(
     def work() -> None:
         from tunewheel_contracts.errors import InvalidSpec
 
+        from tunewheel_cli.commands.progress import reading_bar
         from tunewheel_cli.drafting.start import start
 
         if output.exists() and not force:
             raise InvalidSpec(field="--output", reason=f"{output} exists; --force writes over it")
-        with _bar(paths, silent=as_json) as note:
+        with reading_bar(paths, silent=as_json) as note:
             started = start(paths, project=project, base_model=base_model, maps=map_ or (), on_bytes=note)
         output.write_text(started.text, "utf-8")
         (_print_json if as_json else _print)(started, output)
 
     partial(reporting, as_json=as_json)(work)()
-
-
-@contextmanager
-def _bar(paths: list[Path], *, silent: bool) -> Iterator[Callable[[int], None]]:
-    from tunewheel_cli.commands.progress import published_bar
-    from tunewheel_cli.publishing.items import Summary
-    from tunewheel_cli.publishing.sources import size_of
-
-    summary = Summary("", total_bytes=sum(size_of(path) for path in paths))
-    with published_bar(silent=silent, verb="reading") as show:
-
-        def note(size: int) -> None:
-            summary.count(size)
-            show(summary)
-
-        yield note
 
 
 def _print_json(started: Started, output: Path) -> None:

@@ -4,7 +4,7 @@ slow commands: on a terminal only, and on standard error, because output is for 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -139,6 +139,23 @@ def published_bar(*, silent: bool, verb: str = "publishing") -> Iterator[Callabl
             words = f"{summary.events:,} published{refused}" if summary.events or refused else ""
             done, total = summary.read_bytes, summary.total_bytes
             progress.update(task, completed=done, total=total, description=words)
+
+        yield note
+
+
+@contextmanager
+def reading_bar(paths: Iterable[Path], *, silent: bool) -> Iterator[Callable[[int], None]]:
+    """Show a bar of the bytes of ``paths``. Call the result with the number of bytes read since its last
+    call."""
+    from tunewheel_cli.publishing.items import Summary
+    from tunewheel_cli.publishing.sources import size_of
+
+    summary = Summary("", total_bytes=sum(size_of(path) for path in paths))
+    with published_bar(silent=silent, verb="reading") as show:
+
+        def note(size: int) -> None:
+            summary.count(size)
+            show(summary)
 
         yield note
 

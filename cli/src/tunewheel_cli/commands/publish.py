@@ -13,7 +13,7 @@ from tunewheel_local.connection import InvalidOption
 
 from tunewheel_cli.exits import Exit, print_json
 from tunewheel_cli.publishing.items import Kind
-from tunewheel_cli.reach import Project, Reach, address_option, reaching
+from tunewheel_cli.reach import Reach, address_option, named_project, reaching
 
 if TYPE_CHECKING:
     from tunewheel_local.endpoint import Endpoint
@@ -34,7 +34,10 @@ def publish(
             "documents, a repository, or a URL such as s3://bucket/prefix."
         ),
     ],
-    project: Project,
+    project: Annotated[
+        str | None,
+        typer.Option("--project", "-p", help="The project; --check needs none.", callback=named_project),
+    ] = None,
     kind: Annotated[Kind | None, typer.Option(help="What each record is; else its id field tells.")] = None,
     map_: Annotated[
         list[str] | None,
@@ -44,6 +47,9 @@ def publish(
             "(category=output.category), a dotted key looks into one.",
         ),
     ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Publish nothing: count, and say what is wrong. Needs no wheel.")
+    ] = False,
     watch: Annotated[bool, typer.Option(help="Follow a folder: publish what is new or changed.")] = False,
     withdraw_deleted: Annotated[
         bool,
@@ -69,6 +75,14 @@ def publish(
     the same file again, after a crash for instance, doubles nothing: ids follow from content. Of a folder
     hidden, vendored and git-ignored files are left out.
     """
+    if check:
+        from tunewheel_cli.commands.checking import check as check_path
+
+        if check_path(Path(path), kind, map_ or [], as_json=reach.as_json):
+            raise typer.Exit(Exit.REFUSED)
+        return
+    if project is None:
+        raise InvalidOption("--project: is missing; name the project, or --check the file without one")
     ingest = reach.endpoint("ingest", ingest_url)
     if withdraw_deleted and not watch:
         raise InvalidOption("--withdraw-deleted: is for --watch; add it, or use `tunewheel withdraw`")
@@ -108,7 +122,9 @@ async def _publish(
                 on_progress=note, principal=principal, validated_by=validated_by,
             )  # fmt: skip
         if maps:
-            raise InvalidOption("--map: is for CSV files; fetch the file and publish it by its path")
+            raise InvalidOption(
+                "--map: is for files on this machine; fetch the file and publish it by its path"
+            )
         return await publish_url(
             path, project=project, options=options, kind=kind, ingest=ingest, on_progress=note,
             principal=principal, validated_by=validated_by,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from zlib import crc32
 
 THRESHOLD = 0.8
 """Jaccard similarity of word pairs, as ``dataset.near_duplicate_threshold`` is by default."""
@@ -41,4 +42,6 @@ def _alike(one: frozenset[int], other: frozenset[int]) -> bool:
 
 def _pairs(text: str) -> frozenset[int]:
     words = re.findall(r"\w+", text.casefold())
-    return frozenset(map(hash, zip(words, [*words[1:], ""], strict=True)))
+    pairs = zip(words, [*words[1:], ""], strict=False)
+    # Python's own hashes differ from process to process, and with them which texts are compared.
+    return frozenset(crc32(f"{one} {other}".encode("utf-8", "replace")) for one, other in pairs)
