@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,12 @@ from tunewheel_runtime.settings import HttpSettings
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing.desk import Desk
 from tunewheel_testing.log import MemoryLog
-from tunewheel_testing.served import served
+from tunewheel_testing.served import served, serving
+from tunewheel_testing.waiting import until
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGES = ("README.md", "client/README.md")
+FOLLOWS = "events.follow"
 OPEN = Access(HttpSettings(identity="open"), warn=print)
 
 
@@ -47,7 +49,7 @@ class Intake(MemoryLog):
 
 
 @pytest.fixture
-def wheel(world: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Intake]:
+async def wheel(world: Any, feed: Feed, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Intake]:
     """A wheel with the project helpdesk, whose only turn has ended; it is named by the environment."""
     world.declare("helpdesk")
     desk, state, log = Desk("helpdesk"), ConsoleState(), Intake()
@@ -61,13 +63,18 @@ def wheel(world: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Intake]:
     guard(door.routes, OPEN)
     with served(door) as ingest_url:
         told = {"public_gateway_url": world.url, "public_ingest_url": ingest_url}
-        with served(console(state, Settings.model_validate(told))) as url:
+        async with serving(console(state, feed, Settings.model_validate(told))) as url:
             monkeypatch.setenv("TUNEWHEEL_URL", url)
             monkeypatch.setenv("TUNEWHEEL_API_KEY", "k")
             yield log
 
 
-def console(state: ConsoleState, settings: Settings) -> FastAPI:
+@pytest.fixture
+def feed() -> Feed:
+    return Feed()
+
+
+def console(state: ConsoleState, feed: Feed, settings: Settings) -> FastAPI:
     async def no_lags() -> list[GroupLag]:
         return []
 
@@ -75,23 +82,36 @@ def console(state: ConsoleState, settings: Settings) -> FastAPI:
         return ANYBODY
 
     web = make_api()
-    sources = Sources(ObjectStore("memory://"), Feed(), Letters(), no_lags, Registry(None))
+    sources = Sources(ObjectStore("memory://"), feed, Letters(), no_lags, Registry(None))
     add_control(web, state, sources, anybody)
     add_identity(web, settings)
     guard(web.routes, OPEN)
     return web
 
 
+async def run(snippet: str) -> str:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-W", "error", "-c", snippet,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    said = (await process.communicate())[0].decode()
+    assert process.returncode == 0, said
+    return said
+
+
 @pytest.mark.parametrize("page", PAGES)
 async def test_the_python_of_a_page_runs(page: str, wheel: Intake, world: Any):
-    found = [snippet for snippet in snippets(page) if "events.follow" not in snippet]
+    found = [snippet for snippet in snippets(page) if FOLLOWS not in snippet]
     assert found
     for snippet in found:
-        command = [sys.executable, "-W", "error", "-c", snippet]
-        process = await asyncio.create_subprocess_exec(
-            *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-        )
-        said = (await process.communicate())[0].decode()
-        assert process.returncode == 0, said
+        await run(snippet)
     assert [event.data.type for event in wheel.events] == ["ticket.published"]
     assert len(world.broker.of("feedback.received")) == 1
+
+
+async def test_the_python_that_follows_events_is_told_them(wheel: Intake, feed: Feed):
+    (snippet,) = [snippet for page in PAGES for snippet in snippets(page) if FOLLOWS in snippet]
+    running = asyncio.create_task(run(snippet))
+    await until(lambda: feed._readers)
+    feed.add(Desk("helpdesk").declared())
+    assert "project.declared helpdesk" in await running

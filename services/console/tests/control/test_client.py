@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import socket as net
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from tunewheel_client import AsyncClient, Away, Client, Conflict, Gap, NotFound, Refused
 from tunewheel_contracts.api.services import GroupLag
 from tunewheel_runtime.identity.guard import set_caller
 from tunewheel_runtime.identity.roles import Caller, Grant
 from tunewheel_testing.adapters import BASE, SHA
-from tunewheel_testing.served import served
+from tunewheel_testing.served import served, serving
 from tunewheel_testing.waiting import until
 
 
@@ -94,27 +92,19 @@ async def test_a_name_never_leaves_its_place_in_the_path(client: AsyncClient, na
 async def test_events_are_followed_over_a_socket(api: FastAPI, state: Any, desk: Any, feed: Any):
     started, progressed = desk.started(), [desk.progressed(step, 1.0) for step in (1, 2)]
     feed.add(started)
-    socket = net.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(api, log_level="error", lifespan="off", ws="none"))
-    serving = asyncio.create_task(server.serve(sockets=[socket]))
-    url = f"http://127.0.0.1:{socket.getsockname()[1]}"
-    try:
-        async with AsyncClient(url, "k") as client:
-            async with client.events.follow(project="desk", after=started.id) as events:
-                first = asyncio.create_task(anext(events))
-                await until(lambda: feed._readers)
-                for event in progressed:
-                    feed.add(event)
-                assert [(await first).id, (await anext(events)).id] == [event.id for event in progressed]
-            with pytest.raises(Refused) as error:
-                async with client.events.follow(types=["no.type"]) as events:
-                    await anext(events)
-            assert error.value.param == "type"
-            async with client.events.follow(after="lost") as events:
-                assert await anext(events) == Gap("lost")
-    finally:
-        server.should_exit = server.force_exit = True
-        await serving
+    async with serving(api) as url, AsyncClient(url, "k") as client:
+        async with client.events.follow(project="desk", after=started.id) as events:
+            first = asyncio.create_task(anext(events))
+            await until(lambda: feed._readers)
+            for event in progressed:
+                feed.add(event)
+            assert [(await first).id, (await anext(events)).id] == [event.id for event in progressed]
+        with pytest.raises(Refused) as error:
+            async with client.events.follow(types=["no.type"]) as events:
+                await anext(events)
+        assert error.value.param == "type"
+        async with client.events.follow(after="lost") as events:
+            assert await anext(events) == Gap("lost")
 
 
 async def test_what_operators_look_at_is_read(client: AsyncClient, lags: Any, state: Any, desk: Any):
