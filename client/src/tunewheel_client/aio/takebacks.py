@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Unpack
 
 from tunewheel_contracts.api.commands import DocumentsWithdrawn, Erasure, ErasureOrdered
+from tunewheel_contracts.api.paging import Page
 
-from tunewheel_client.aio.resource import Resource
+from tunewheel_client.aio.resource import Paging, Resource
 
 
 class Documents(Resource):
@@ -47,6 +49,10 @@ class Erasures(Resource):
             "request": request,
         }  # fmt: skip
         return await self._order(ErasureOrdered, project, "erasures", order=told)
+
+    async def list(self, project: str, **paging: Unpack[Paging]) -> Page[Erasure]:
+        """Return a page of requests with how far each is, newest first."""
+        return await self._read(Page[Erasure], project, "erasures", **paging)
 
     async def show(self, project: str, erasure_id: str) -> Erasure:
         """Return how far each holder of data is, and which versions and models still hold the data."""

@@ -25,25 +25,26 @@ class Projects(Resource):
         """Return a project's spec, its place on the wheel, and what to do next."""
         return self._read(ProjectDetail, project)
 
-    def check(self, project: str, spec: str | Mapping[str, Any]) -> Declaration:
-        """Return what the wheel would say of a spec, and declare nothing. Raises as ``declare``."""
-        return self._declared(project, spec, check=True)
+    def declare(
+        self, project: str, spec: str | Mapping[str, Any], *, check: bool = False, power: bool = True
+    ) -> Declaration:
+        """Put a spec in force, and return cautions about it.
 
-    def declare(self, project: str, spec: str | Mapping[str, Any]) -> Declaration:
-        """Put a spec in force. ``spec``: the text of a ``project.yaml``, or its content.
+        Args:
+            spec: the text of a ``project.yaml``, or its content.
+            check: only say what would be said; declare nothing.
+            power: simulate how probable a verdict is, which takes seconds.
 
         Raises:
             Refused: the spec is wrong; ``faults`` names every field and its fault.
         """
-        return self._declared(project, spec, check=None)
-
-    def remove(self, project: str) -> Accepted:
-        """Take a project's spec back: nothing is built, trained or served for the project any more."""
-        return self._send(Accepted, "DELETE", project)
-
-    def _declared(self, project: str, spec: str | Mapping[str, Any], *, check: bool | None) -> Declaration:
+        query = {"check": check or None, "power": None if power else False}
         if isinstance(spec, str):
             body: dict[str, Any] = {"content": spec, "headers": {"Content-Type": "application/yaml"}}
         else:
             body = {"json": spec}
-        return self._send(Declaration, "PUT", project, query={"check": check}, **body)
+        return self._send(Declaration, "PUT", project, query=query, **body)
+
+    def remove(self, project: str) -> Accepted:
+        """Take a project's spec back: nothing is built, trained or served for the project any more."""
+        return self._send(Accepted, "DELETE", project)

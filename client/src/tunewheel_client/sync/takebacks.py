@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Unpack
 
 from tunewheel_contracts.api.commands import DocumentsWithdrawn, Erasure, ErasureOrdered
+from tunewheel_contracts.api.paging import Page
 
-from tunewheel_client.sync.resource import Resource
+from tunewheel_client.sync.resource import Paging, Resource
 
 
 class Documents(Resource):
@@ -48,6 +50,10 @@ class Erasures(Resource):
             "request": request,
         }  # fmt: skip
         return self._order(ErasureOrdered, project, "erasures", order=told)
+
+    def list(self, project: str, **paging: Unpack[Paging]) -> Page[Erasure]:
+        """Return a page of requests with how far each is, newest first."""
+        return self._read(Page[Erasure], project, "erasures", **paging)
 
     def show(self, project: str, erasure_id: str) -> Erasure:
         """Return how far each holder of data is, and which versions and models still hold the data."""
