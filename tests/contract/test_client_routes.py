@@ -32,8 +32,8 @@ LEFT_OUT = {
     ("ingest", "DELETE", "/v1/documents/{document_id}"): "the console takes withdrawals too",
 }
 AWAITED = {
-    "audit.export", "audit.list", "documents.withdraw", "erasures.request", "erasures.show", "erasures.list", "keys.add",
-    "keys.list", "keys.revoke", "keys.rotate", "projects.declare", "projects.remove",
+    "audit.export", "audit.list", "documents.withdraw", "erasures.request", "erasures.show", "erasures.list",
+    "keys.add", "keys.list", "keys.revoke", "keys.rotate", "projects.declare", "projects.remove",
 }  # fmt: skip
 """Methods whose routes are to come."""
 VALUES: dict[str, Any] = {
