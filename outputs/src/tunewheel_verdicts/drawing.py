@@ -81,26 +81,28 @@ def assumed_of(name: str) -> Expected:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """The rows that models are judged by."""
+class Case:
+    """The rows that models are judged by, and the rules."""
 
     sizes: tuple[int, ...]
     """The held-out rows of each customer."""
     looks: int
+    resolution: float
+    rivals: int
     correlation: float = CORRELATION
     """How alike two rows of a customer are."""
 
 
 def drawn(
-    metric: Metric, criterion: Criterion, expected: Expected, sample: Sample, gain: float | None, draws: int
+    metric: Metric, criterion: Criterion, expected: Expected, case: Case, gain: float | None, draws: int
 ) -> Iterator[Measured]:
     """Yield draws in a random order, stratified by what mostly decides: of a larger number, sorted by the
     observed advantage, every n-th."""
-    sizes = np.array(sample.sizes if metric.on in OWN else [1] * GENERAL)
+    sizes = np.array(case.sizes if metric.on in OWN else [1] * GENERAL)
     rng, clusters = np.random.default_rng(29), np.repeat(np.arange(len(sizes)), sizes)
     pool = max(draws, min(_POOL * draws, _POOLED // len(clusters)))
     draw = _hits if metric.test == "proportion" else _scores
-    contestants = draw(rng, metric, expected, clusters, sample.correlation, gain or 0.0, pool)
+    contestants = draw(rng, metric, expected, clusters, case.correlation, gain or 0.0, pool)
     candidate, champion, base = (one.mean(axis=1) for one in contestants)
     if is_about_champion(criterion) and gain is not None:
         other = champion
@@ -118,7 +120,7 @@ def drawn(
             name=metric.name, test=metric.test, lower_is_better=metric.lower_is_better, lowest=metric.lowest,
             highest=float("inf") if metric.highest is None else metric.highest, on=metric.on,
             scores={role: Scores(rows[number], weights) for role, rows in by_role.items()},
-            clusters=clusters, unit=metric.unit, flips=FLIPS, looks=sample.looks,
+            clusters=clusters, unit=metric.unit, flips=FLIPS, looks=case.looks,
             bounds=tuple(sorted(bounds)),
         )  # fmt: skip
 

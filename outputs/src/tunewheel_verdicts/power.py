@@ -19,7 +19,7 @@ from tunewheel_contracts.formats.scorecard import OUTCOMES, Role, Scorecard
 from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
 from tunewheel_outputs.metrics import find_metric
 
-from tunewheel_verdicts.drawing import CORRELATION, OWN, Expected, Sample, assumed_of, drawn
+from tunewheel_verdicts.drawing import CORRELATION, OWN, Case, Expected, assumed_of, drawn
 from tunewheel_verdicts.verdict import is_about_champion, judge, rivals_of
 
 GAINS = (0.0, 0.05, 0.1)
@@ -87,10 +87,10 @@ def chances(
     ``sizes``: the held-out rows of each customer. ``expected``: by metric; what is missing is assumed.
     ``draws``: models that are drawn for each outcome.
     """
-    case = Case(Sample(tuple(sizes), looks, correlation), resolution, rivals_of(criteria))
+    case = Case(tuple(sizes), looks, resolution, rivals_of(criteria), correlation)
     levels = {one.metric: expected.get(one.metric) or assumed_of(one.metric) for one in criteria}
     return tuple(
-        combined(gain, [case.shares(one, levels[one.metric], gain, draws) for one in criteria])
+        combined(gain, [shares_of(case, one, levels[one.metric], gain, draws) for one in criteria])
         for gain in (None, *GAINS)
     )
 
@@ -103,25 +103,17 @@ def combined(gain: float | None, shares: Iterable[tuple[float, ...]]) -> Chances
     return Chances(gain=gain, met=met, undecided=max(0.0, undecided - met), missed=1 - undecided)
 
 
-@dataclass(frozen=True)
-class Case:
-    """The rows that criteria are judged by, and the rules."""
-
-    sample: Sample
-    resolution: float
-    rivals: int
-
-    def shares(
-        self, criterion: Criterion, expected: Expected, gain: float | None, draws: int
-    ) -> tuple[float, ...]:
-        """Return how often a drawn model meets a criterion, leaves it undecided, and misses it."""
-        if criterion.by_label:  # it fails no more than one in twenty of models that are as good
-            return 1.0, 0.0, 0.0
-        if gain is not None and not expected.gains:
-            gain = 0.0
-        if gain is None and not is_about_champion(criterion):
-            gain = 0.0
-        return _shares(self, criterion.model_dump_json(exclude_none=True), expected, gain, draws)
+def shares_of(
+    case: Case, criterion: Criterion, expected: Expected, gain: float | None, draws: int
+) -> tuple[float, ...]:
+    """Return how often a drawn model meets a criterion, leaves it undecided, and misses it."""
+    if criterion.by_label:  # it fails no more than one in twenty of models that are as good
+        return 1.0, 0.0, 0.0
+    if gain is not None and not expected.gains:
+        gain = 0.0
+    if gain is None and not is_about_champion(criterion):
+        gain = 0.0
+    return _shares(case, criterion.model_dump_json(exclude_none=True), expected, gain, draws)
 
 
 @lru_cache(maxsize=512)
@@ -132,10 +124,10 @@ def _shares(
     metric = find_metric(criterion.metric)
     if metric is None:
         return 0.0, 0.0, 1.0
-    if metric.on in OWN and not sum(case.sample.sizes):
+    if metric.on in OWN and not sum(case.sizes):
         return 0.0, 1.0, 0.0
     outcomes: list[str | None] = []
-    for one in drawn(metric, criterion, expected, case.sample, gain, draws):
+    for one in drawn(metric, criterion, expected, case, gain, draws):
         (check,) = judge(
             [criterion], {metric.name: one}, _TASK, resolution=case.resolution, seed=0, rivals=case.rivals
         )
@@ -188,11 +180,12 @@ def power_of(
 
 
 def _remedies(spec: ProjectSpec, sizes: tuple[int, ...], levels: Mapping[str, Expected]) -> Iterator[Remedy]:
-    case = Case(Sample(sizes, spec.evaluation.looks), spec.evaluation.resolution, rivals_of(spec.criteria))
+    case = Case(sizes, spec.evaluation.looks, spec.evaluation.resolution, rivals_of(spec.criteria))
 
     def passes(sizes: tuple[int, ...], criteria: Sequence[Criterion] = spec.criteria) -> bool:
-        own = replace(case, sample=replace(case.sample, sizes=sizes))
-        return prod(own.shares(one, levels[one.metric], GAINS[-1], SEARCHED)[0] for one in criteria) >= ENOUGH
+        own = replace(case, sizes=sizes)
+        met = (shares_of(own, one, levels[one.metric], GAINS[-1], SEARCHED)[0] for one in criteria)
+        return prod(met) >= ENOUGH
 
     if (more := _customers(sizes, passes)) is not None:
         examples = ceil(sum(more) / spec.dataset.holdout_fraction)
@@ -230,7 +223,7 @@ def _looser(
     """Yield the criteria with the bounds of the one that passes most seldom ever looser."""
     number, weakest = min(
         enumerate(criteria),
-        key=lambda one: case.shares(one[1], levels[one[1].metric], GAINS[-1], SEARCHED)[0],
+        key=lambda one: shares_of(case, one[1], levels[one[1].metric], GAINS[-1], SEARCHED)[0],
     )
     for significance in dict.fromkeys((weakest.significance, 0.5)):
         for step in range(5):
