@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
+from tunewheel_client import Context, contexts
 from tunewheel_local.kafka.broker import run_async
 from tunewheel_local.places import Var
 from tunewheel_local.wheel_secrets import (
@@ -146,8 +148,11 @@ def test_a_folder_that_cannot_hold_secrets_is_named(tmp_path: Path) -> None:
         make_secrets(Var(tmp_path / "var"), pseudonyms=True)
 
 
-def test_the_wheels_key_is_changed_in_both_places(var: Var) -> None:
+def test_the_wheels_key_is_changed_wherever_it_is_kept(var: Var) -> None:
     old = make_secrets(var, pseudonyms=True).api_key.get_secret_value()
+    running = Context(url="http://127.0.0.1:1", key=SecretStr(old))
+    contexts.put("local", running, file=var.contexts)
+    contexts.put("other", running, use=False, file=var.contexts)
     between = rotate_local_key(var, keep_old=True)
     ring = read_keys(var.keys_file)
     assert ring.find(old) == ring.find(between) is not None
@@ -156,3 +161,12 @@ def test_the_wheels_key_is_changed_in_both_places(var: Var) -> None:
     assert [ring.find(key) is not None for key in (old, between, newest)] == [False, False, True]
     assert make_secrets(var, pseudonyms=True).api_key.get_secret_value() == newest
     assert modes(var.identity) == {0o600}
+    kept = contexts.read(var.contexts).contexts
+    assert (kept["local"].key, kept["other"]) == (SecretStr(newest), running)
+
+
+def test_a_wheel_that_asks_nobody_gets_no_key_into_its_context(var: Var) -> None:
+    make_secrets(var, pseudonyms=True)
+    contexts.put("local", Context(url="http://127.0.0.1:1"), file=var.contexts)
+    rotate_local_key(var, keep_old=False)
+    assert contexts.read(var.contexts).contexts["local"].key is None

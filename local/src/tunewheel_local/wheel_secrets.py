@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from pydantic import SecretStr
+from tunewheel_client import InvalidContexts, contexts
 from tunewheel_contracts.errors import TunewheelError
 from tunewheel_runtime.files import one_at_a_time, replace_file
 
@@ -106,13 +107,33 @@ def rotate_local_key(var: Var, *, keep_old: bool) -> str:
         InvalidKeys, KeyFileUnwritable, SecretsUnusable
     """
     key = key_file.rotate(var.keys_file, LOCAL, keep_old=True)
-    try:
-        replace_file(var.identity / "api-key", f"{key}\n".encode())
-    except OSError as error:
-        raise SecretsUnusable(f"{var.identity / 'api-key'} cannot be written: {error}") from error
+    keep_local_key(var, key)
     if not keep_old:
         key_file.revoke(var.keys_file, LOCAL, old_only=True)
     return key
+
+
+def keep_local_key(var: Var, key: str) -> None:
+    """Send ``key`` as the wheel's own from now on. Commands and programs that find the wheel by its folder
+    read the key there, in the running wheel's context too.
+
+    Raises:
+        SecretsUnusable: the folder cannot be written.
+    """
+    try:
+        replace_file(var.identity / "api-key", f"{key}\n".encode())
+        if var.contexts.exists():
+            contexts.change(lambda found: (_with_key(found, key), None), var.contexts)
+    except (OSError, InvalidContexts) as error:
+        raise SecretsUnusable(f"{var.identity / 'api-key'} cannot be written: {error}") from error
+
+
+def _with_key(found: contexts.Contexts, key: str) -> contexts.Contexts:
+    own = found.contexts.get(LOCAL)
+    if own is None or own.key is None:  # the wheel asks nobody who calls, or asks for keys of another file
+        return found
+    changed = own.model_copy(update={"key": SecretStr(key)})
+    return found.model_copy(update={"contexts": {**found.contexts, LOCAL: changed}})
 
 
 def _keep(path: Path, make: Callable[[], str]) -> SecretStr:
