@@ -89,6 +89,28 @@ async def test_a_command_that_is_sent_again_keeps_its_name(door: Any, make_clien
     assert named == "by-me"
 
 
+async def test_what_may_have_arrived_is_sent_again_only_where_that_is_harmless():
+    taken: list[bytes] = []
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        taken.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.close()
+
+    async with await asyncio.start_server(take, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with AsyncClient(url, "k", gateway=url) as client:
+            calls = {
+                client.runs.pause("desk", "r"): 4, client.runs.show("desk", "r"): 4,
+                client.keys.rotate("ada"): 1, client.reviews.submit("desk", "r", "approved"): 1,
+                client.ask("desk", "q"): 1,
+            }  # fmt: skip
+            for call, times in calls.items():
+                taken.clear()
+                with pytest.raises(Away):
+                    await call
+                assert len(taken) == times, taken[0]
+
+
 async def test_a_service_that_stays_busy_is_away(door: Any, make_client: Any, done: Any):
     door.answers = [failing(503, **{"retry-after": "7"})]
     with pytest.raises(Away) as error:

@@ -118,4 +118,5 @@ class ReviewsOfAnswers(Resource):
         return await self._send(
             ReviewProgress, "POST", project, "reviews", review_id, "submit",
             json={"verdict": verdict, "comment": comment}, query={"reviewer": reviewer},
+            is_harmless=False,
         )  # fmt: skip

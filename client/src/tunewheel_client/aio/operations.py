@@ -94,12 +94,12 @@ class Keys(Resource):
         """Make a key and return it: it is told now and never again. Without ``projects`` its roles hold in
         all."""
         order = {"name": name, "roles": list(roles), "projects": list(projects), "groups": list(groups)}
-        return await self._transport.request(NewKey, "POST", "keys", json=order)
+        return await self._transport.request(NewKey, "POST", "keys", json=order, is_harmless=False)
 
     async def rotate(self, name: str, *, keep_old: bool = False) -> NewKey:
         """Replace a key and return the new one. ``keep_old``: the old one stays valid until it is revoked."""
         return await self._transport.request(
-            NewKey, "POST", "keys", name, "rotate", json={"keep_old": keep_old}
+            NewKey, "POST", "keys", name, "rotate", json={"keep_old": keep_old}, is_harmless=False
         )
 
     async def revoke(self, name: str, *, old_only: bool = False) -> None:

@@ -115,4 +115,5 @@ class ReviewsOfAnswers(Resource):
         return self._send(
             ReviewProgress, "POST", project, "reviews", review_id, "submit",
             json={"verdict": verdict, "comment": comment}, query={"reviewer": reviewer},
+            is_harmless=False,
         )  # fmt: skip

@@ -90,11 +90,13 @@ class Keys(Resource):
         """Make a key and return it: it is told now and never again. Without ``projects`` its roles hold in
         all."""
         order = {"name": name, "roles": list(roles), "projects": list(projects), "groups": list(groups)}
-        return self._transport.request(NewKey, "POST", "keys", json=order)
+        return self._transport.request(NewKey, "POST", "keys", json=order, is_harmless=False)
 
     def rotate(self, name: str, *, keep_old: bool = False) -> NewKey:
         """Replace a key and return the new one. ``keep_old``: the old one stays valid until it is revoked."""
-        return self._transport.request(NewKey, "POST", "keys", name, "rotate", json={"keep_old": keep_old})
+        return self._transport.request(
+            NewKey, "POST", "keys", name, "rotate", json={"keep_old": keep_old}, is_harmless=False
+        )
 
     def revoke(self, name: str, *, old_only: bool = False) -> None:
         """End a key for good. ``old_only``: only the one that a rotation kept."""
