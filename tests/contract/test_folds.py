@@ -8,6 +8,7 @@ import pytest
 from tunewheel_testing.folds import FOLDS, disagreements
 from tunewheel_testing.random_logs import OUTCOMES, TRIED, RandomLog, random_log
 from tunewheel_wheel import facts, models, turn
+from tunewheel_wheel.wheel import Wheel
 
 LOGS = 500
 """``tests/bench/folds.py`` takes 10,000."""
@@ -42,6 +43,19 @@ def test_the_logs_hold_every_stage_and_every_end_and_runs_that_were_trained_agai
     ]
     assert len(again) > LOGS // 20
     assert sum(len({event.time for event in log.events}) < len(log.events) for log in logs()) > LOGS // 2
+
+
+def test_what_is_asked_after_every_event_is_what_all_events_together_tell() -> None:
+    for seed, log in enumerate(logs()[:100]):
+        asked, events = Wheel(), log.in_some_order(seed)
+        for count, event in enumerate(events, 1):
+            asked.apply(event)
+            told = asked.turns, asked.place  # so that what is kept between two questions shows
+            if count % 5 == 0 or count == len(events):
+                anew = Wheel()
+                for earlier in events[:count]:
+                    anew.apply(earlier)
+                assert told == (anew.turns, anew.place), f"log {seed}, event {count}"
 
 
 def test_a_fold_that_orders_the_attempts_at_a_run_by_the_clock_is_noticed(

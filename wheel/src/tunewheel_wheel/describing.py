@@ -4,7 +4,7 @@ here; an event without words is described by its fields."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from tunewheel_contracts.event import Envelope, Event
 from tunewheel_contracts.events import (
@@ -25,7 +25,7 @@ _MOST_FIELDS = 6
 
 def describe(envelope: Envelope[Any]) -> str:
     """Return an event's content in a few words, without its type."""
-    words = _WORDS.get(type(envelope.data))
+    words = _WORDS.get(cast("type[Any]", type(envelope.data)))
     return words(envelope.data) if words else _by_fields(envelope.data)
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, TypeVar
+from functools import cache
+from typing import Any, TypeVar, cast
 
 from tunewheel_contracts import topics
-from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.event import Envelope, Event
 from tunewheel_contracts.events.data import DatasetRejected, DatasetRequested, DatasetVersioned
 from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, EvalUndecided, ReviewRequested
 from tunewheel_contracts.events.lifecycle import (
@@ -81,6 +82,8 @@ class Facts:
         """By event id: the requests that name their records. Each of them began a turn."""
         self.versions: dict[str, Envelope[DatasetVersioned]] = {}
         """By request, like the rejections."""
+        self.first_requests: dict[str, tuple[datetime, str]] = {}
+        """By dataset version: when it was made first, and for which request."""
         self.rejections: dict[str, Envelope[DatasetRejected]] = {}
         self.starts: dict[str, Envelope[TrainStarted]] = {}
         """By dataset version: the latest start, like the latest failure and the first completed run."""
@@ -95,12 +98,21 @@ class Facts:
         self.models = Models()
         self.completed: dict[str, Envelope[TurnCompleted]] = {}
         """By turn: how it ended, the latest revision."""
+        self.courses: dict[str, tuple[Envelope[DatasetVersioned] | None, Any]] = {}
+        """By dataset version: what ``turn.course_of`` made of these facts, and of which event about the
+        version. A cache: an event that belongs to the version removes it."""
+        self.turns: dict[str, tuple[bool, Any]] = {}
+        """By request: what ``turn.turns_of`` made of these facts, and whether a later request was answered. A
+        cache too."""
+        self._versions_by_name: defaultdict[str, set[str]] = defaultdict(set)
+        """By run and by model: its dataset versions."""
         self._alarms_at: dict[str, tuple[str, ...]] = {}
         """By request: the alarms that were open then. A cache, cleared with every event about an alarm."""
 
     def apply(self, envelope: Envelope[Any]) -> None:
         """Add one event. Events of other topics are ignored."""
         data = envelope.data
+        self._forget_courses(data)
         match data:
             case ProjectDeclared():
                 self.declared = _latest(self.declared, envelope)
@@ -114,18 +126,26 @@ class Facts:
             case DriftResolved():
                 at = self.resolved.get(data.alarm_id, data.resolved_at)
                 self.resolved[data.alarm_id] = min(at, data.resolved_at)
-                self._alarms_at.clear()
+                self._forget_alarms()
             case DatasetRequested(records_upto=None):
                 self.asked = _latest(self.asked, envelope)
             case DatasetRequested():
                 self.requests.setdefault(envelope.id, envelope)
             case DatasetVersioned():
-                self.versions.setdefault(envelope.causation_id or envelope.id, envelope)
+                asked = envelope.causation_id or envelope.id
+                self.versions.setdefault(asked, envelope)
+                self.turns.pop(asked, None)
+                first = (self.versions[asked].time, asked)
+                self.first_requests[data.dataset_id] = min(
+                    self.first_requests.get(data.dataset_id, first), first
+                )
             case DatasetRejected():
                 self.rejections.setdefault(envelope.causation_id or envelope.id, envelope)
+                self.turns.pop(envelope.causation_id or envelope.id, None)
             case TurnCompleted():
                 before = self.completed.get(data.turn_id, envelope)
                 self.completed[data.turn_id] = max(before, envelope, key=_revision)
+                self.turns.clear()
             case ModelRegistered(dataset_id=str(dataset_id)):
                 self.models.register(envelope)
                 self.made[dataset_id].add(data.model_id)
@@ -135,6 +155,24 @@ class Facts:
                 self.models.move(envelope)
             case _:
                 self._follow(envelope)
+
+    def _forget_courses(self, data: Any) -> None:
+        """Remove the courses and turns that an event may change."""
+        of_version, naming, has_adapter = _naming(cast("type[Event]", type(data)))
+        names = [name for field in naming if (name := getattr(data, field)) is not None]
+        if has_adapter and data.adapter is not None:
+            names.append(data.adapter.model_id)
+        dataset_id: str | None = data.dataset_id if of_version else None
+        if dataset_id is not None:
+            for name in names:
+                self._versions_by_name[name].add(dataset_id)
+            changed = {dataset_id}
+        else:
+            changed = {version for name in names for version in self._versions_by_name.get(name, ())}
+        for version in changed:
+            self.courses.pop(version, None)
+            if version in self.first_requests:
+                self.turns.pop(self.first_requests[version][1], None)
 
     def _follow(self, envelope: Envelope[Any]) -> None:
         """Add an event of training or evaluation."""
@@ -166,7 +204,12 @@ class Facts:
         before = self.alarms.get(name, alarm)
         says_more = min(before, alarm, key=lambda one: (isinstance(one.data, AlarmOpened), *_order(one)))
         self.alarms[name] = replace(says_more, time=min(before.time, alarm.time))
+        self._forget_alarms()
+
+    def _forget_alarms(self) -> None:
+        """Remove what followed from the alarms, because one was raised or resolved."""
         self._alarms_at.clear()
+        self.turns.clear()
 
     def alarms_at(self, request: Envelope[DatasetRequested]) -> tuple[str, ...]:
         """Return the alarms with an id that were open at the time of a request, oldest first."""
@@ -180,6 +223,15 @@ class Facts:
             ]
             self._alarms_at[request.id] = tuple(name for *_, name in sorted(open_then))
         return self._alarms_at[request.id]
+
+
+@cache
+def _naming(kind: type[Event]) -> tuple[bool, tuple[str, ...], bool]:
+    """Return whether events of a class name a dataset version, which fields name its run and model, and
+    whether they have an adapter. Asking each event for a field that it lacks would take longer."""
+    fields = kind.model_fields
+    named = tuple(name for name in ("run_id", "model_id") if name in fields)
+    return "dataset_id" in fields, named, "adapter" in fields
 
 
 def order_of_training(

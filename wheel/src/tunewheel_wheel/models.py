@@ -5,6 +5,7 @@ The clocks of two registries differ, so the time of a step decides nothing where
 
 from __future__ import annotations
 
+from collections import defaultdict
 from datetime import datetime
 from itertools import groupby
 
@@ -35,6 +36,8 @@ class Models:
         """By model, the first."""
         self._steps: dict[str, dict[str, Step]] = {}
         """By model and event id."""
+        self._been: defaultdict[Stage, set[str]] = defaultdict(set)
+        """By stage: the models that are, or were, in it."""
         self.entries: dict[str, Step] = {}
         """By model that made a step: the step that brought the model to its present stage, not a later step
         within that stage."""
@@ -46,6 +49,7 @@ class Models:
     def move(self, step: Step) -> None:
         steps = self._steps.setdefault(step.data.model_id, {})
         steps[step.id] = min(steps.get(step.id, step), step, key=order_of)
+        self._been[stage_after(step)].add(step.data.model_id)
         for _, of_one_stage in groupby(self.steps(step.data.model_id), key=stage_after):
             self.entries[step.data.model_id] = next(of_one_stage)
 
@@ -66,8 +70,4 @@ class Models:
 
     def been_in(self, stage: Stage) -> set[str]:
         """Return the models that are, or were, in ``stage``."""
-        return {
-            model_id
-            for model_id, steps in self._steps.items()
-            if any(stage_after(step) is stage for step in steps.values())
-        }
+        return self._been[stage]

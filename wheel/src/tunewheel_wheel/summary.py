@@ -62,8 +62,8 @@ def counts_of(wheel: Wheel) -> dict[str, int]:
     """Return how many versions, runs, promoted models and alarms there were."""
     facts = wheel.facts
     return {
-        "datasets": len({version.data.dataset_id for version in facts.versions.values()}),
-        "runs": len({start.data.run_id for start in facts.starts.values()}),
+        "datasets": len(facts.first_requests),
+        "runs": len(facts.starts),
         "promoted": len(facts.models.been_in(Stage.PRODUCTION)),
         "drifts": len(facts.alarms),
     }

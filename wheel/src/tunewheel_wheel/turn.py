@@ -10,21 +10,24 @@ docs/architecture.md shows the stages, and which ends a turn may leave again.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
+from tunewheel_contracts import identity
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import DatasetRequested, DatasetVersioned
 from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, EvalUndecided
 from tunewheel_contracts.events.lifecycle import ModelPromoted, Stage
 from tunewheel_contracts.events.monitoring import TurnCompleted
 from tunewheel_contracts.events.training import TrainFailed, TrainProgressed
-from tunewheel_contracts.identity import turn_id_of
 
 from tunewheel_wheel.facts import Facts, order_of_training
-from tunewheel_wheel.models import Step, order_of, stage_after
+from tunewheel_wheel.models import STEPS, Step, order_of, stage_after
+
+turn_id_of = lru_cache(1 << 17)(identity.turn_id_of)
 
 
 class TurnStage(StrEnum):
@@ -97,6 +100,15 @@ class Course:
     model_id: str | None = None
     progress: Envelope[TrainProgressed] | None = None
     """While it trains: the latest step."""
+    recency: tuple[bool, datetime, int, str] = field(init=False, compare=False, repr=False)
+    """The sort key by which the project is at the version that goes on and was moved last."""
+
+    def __post_init__(self) -> None:
+        goes_on = self.end is None and self.stage is not TurnStage.PRODUCTION
+        data = self.event.data
+        generation = data.generation if isinstance(data, STEPS) else None
+        recency = goes_on, self.event.time, generation or 0, self.event.id
+        object.__setattr__(self, "recency", recency)
 
     @property
     def news_at(self) -> datetime:
@@ -155,8 +167,8 @@ def turns_of(facts: Facts) -> tuple[Turn, ...]:
     answered = [
         at for at, one in enumerate(requests) if one.id in facts.versions or one.id in facts.rejections
     ]
-    last, first = max(answered, default=-1), _first_requests(facts)
-    return tuple(_turn(facts, one, first, passed_over=at < last) for at, one in enumerate(requests))
+    last = max(answered, default=-1)
+    return tuple(_turn(facts, one, passed_over=at < last) for at, one in enumerate(requests))
 
 
 def courses_of(facts: Facts) -> Iterator[Course]:
@@ -169,27 +181,22 @@ def courses_of(facts: Facts) -> Iterator[Course]:
             yield course
 
 
-def _first_requests(facts: Facts) -> dict[str, str]:
-    """Return, by version, the request for which it was made first."""
-    first: dict[str, Envelope[DatasetVersioned]] = {}
-    for version in facts.versions.values():
-        earlier = first.get(version.data.dataset_id, version)
-        first[version.data.dataset_id] = min(
-            earlier, version, key=lambda one: (one.time, one.causation_id or "")
-        )
-    return {dataset_id: version.causation_id or version.id for dataset_id, version in first.items()}
+def _turn(facts: Facts, request: Envelope[DatasetRequested], *, passed_over: bool) -> Turn:
+    before, turn = facts.turns.get(request.id, (passed_over, None))
+    if turn is None or before != passed_over:
+        turn = _find_turn(facts, request, passed_over=passed_over)
+        facts.turns[request.id] = passed_over, turn
+    return turn
 
 
-def _turn(
-    facts: Facts, request: Envelope[DatasetRequested], first: dict[str, str], *, passed_over: bool
-) -> Turn:
+def _find_turn(facts: Facts, request: Envelope[DatasetRequested], *, passed_over: bool) -> Turn:
     completed = facts.completed.get(turn_id_of(request.id))
     version, rejected = facts.versions.get(request.id), facts.rejections.get(request.id)
     if rejected is not None:
         course = Course(TurnStage.BUILDING, rejected, TurnEnd.NO_VERSION)
     elif version is None:
         course = Course(TurnStage.BUILDING, request, TurnEnd.UNANSWERED if passed_over else None)
-    elif first[version.data.dataset_id] != request.id:
+    elif facts.first_requests[version.data.dataset_id][1] != request.id:
         course = Course(TurnStage.WAITING, version, TurnEnd.UNCHANGED)
     else:
         course = course_of(facts, version.data.dataset_id, version) or Course(TurnStage.WAITING, version)
@@ -215,6 +222,12 @@ def _is_void(outcome: str, course: Course) -> bool:
 
 def course_of(facts: Facts, dataset_id: str, version: Envelope[DatasetVersioned] | None) -> Course | None:
     """Return how far a version came; None: nothing is known of it."""
+    if dataset_id not in facts.courses or facts.courses[dataset_id][0] is not version:
+        facts.courses[dataset_id] = version, _course_of(facts, dataset_id, version)
+    return facts.courses[dataset_id][1]
+
+
+def _course_of(facts: Facts, dataset_id: str, version: Envelope[DatasetVersioned] | None) -> Course | None:
     start, failure = facts.starts.get(dataset_id), facts.failures.get(dataset_id)
     trained, verdicts = facts.trained.get(dataset_id), [*facts.verdicts.get(dataset_id, {}).values()]
     steps = [step for model in facts.made.get(dataset_id, ()) for step in facts.models.steps(model)]

@@ -34,11 +34,14 @@ class Wheel:
         self.facts = Facts()
         self._turns: tuple[Turn, ...] | None = None
         self._courses: tuple[Course, ...] | None = None
+        self._place: Course | None = None
+        self._has_place = False
 
     def apply(self, envelope: Envelope[Any]) -> None:
         """Add one event. Events of other topics are ignored."""
         self.facts.apply(envelope)
         self._turns = self._courses = None
+        self._has_place = False
 
     @property
     def turns(self) -> tuple[Turn, ...]:
@@ -72,6 +75,11 @@ class Wheel:
     def place(self) -> Course | None:
         """Return where the project is: the course of the version that goes on and was moved last, else of
         the version that was served or ended last; None: there is none."""
+        if not self._has_place:
+            self._place, self._has_place = self._find_place(), True
+        return self._place
+
+    def _find_place(self) -> Course | None:
         courses = [*self.courses]
         asked, facts = self.facts.asked, self.facts
         since = (facts.requests, facts.versions, facts.rejections)
@@ -80,7 +88,7 @@ class Wheel:
         serves = any(_serves(course) for course in courses)
         aside = (*ASIDE, TurnEnd.REPLACED) if serves else ASIDE
         candidates = [course for course in courses if course.end not in aside]
-        return max(candidates, key=_recency, default=None)
+        return max(candidates, key=lambda course: course.recency, default=None)
 
     @property
     def open_alarms(self) -> dict[str, Alarm]:
@@ -98,9 +106,3 @@ class Wheel:
 
 def _serves(course: Course) -> bool:
     return course.stage is TurnStage.PRODUCTION and course.end in (None, TurnEnd.COMPLETED)
-
-
-def _recency(course: Course) -> tuple[bool, datetime, int, str]:
-    goes_on = course.end is None and course.stage is not TurnStage.PRODUCTION
-    generation = getattr(course.event.data, "generation", None)
-    return goes_on, course.event.time, generation or 0, course.event.id

@@ -62,9 +62,10 @@ class ConsoleState:
         data = envelope.data
         traffic = isinstance(data, RecordIngested | InferenceCompleted | FeedbackReceived)
         if not traffic and not isinstance(data, TrainProgressed | ReviewAnswered):
-            again = f" {envelope.time} {envelope.causation_id}" if isinstance(data, _REPEATED) else ""
-            again += f" {getattr(data, 'attempt', '')}"
-            seen = envelope.id + again
+            seen = envelope.id
+            if isinstance(data, _REPEATED):
+                attempt = data.attempt if isinstance(data, TrainStarted | TrainFailed) else ""
+                seen += f" {envelope.time} {envelope.causation_id} {attempt}"
             if seen in self._seen:
                 return
             self._seen.add(seen)

@@ -27,13 +27,23 @@ NEVER = datetime.min.replace(tzinfo=UTC)
 def add_projects(web: FastAPI, state: ConsoleState) -> None:
     """Add the routes of projects."""
 
+    described: dict[str, tuple[int, ProjectSummary]] = {}
+    """By project, the version of its state and what follows from that."""
+
+    def summary(project: Project) -> ProjectSummary:
+        version, found = described.get(project.name, (-1, None))
+        if found is None or version != project.version:
+            found = ProjectSummary(**_fields(project))
+            described[project.name] = project.version, found
+        return found
+
     @web.get("/v1/projects")
     @needs(Role.VIEWER)
     async def list_projects(request: Request, asked: Paged) -> Page[ProjectSummary]:
         """The projects that the caller may read, the last moved first."""
         caller = caller_of(request)
-        found = [one for one in state.projects.values() if caller.may(Role.VIEWER, one.name)]
-        return page_of(found, asked, place=_place, answer=lambda one: ProjectSummary(**_fields(one)))
+        found = [summary(one) for one in state.projects.values() if caller.may(Role.VIEWER, one.name)]
+        return page_of(found, asked, place=_place, answer=lambda one: one)
 
     @web.get("/v1/projects/{project}")
     @needs(Role.VIEWER)
@@ -81,6 +91,5 @@ def _detail(project: Project, now: datetime) -> ProjectDetail:
     )
 
 
-def _place(project: Project) -> tuple[datetime, str]:
-    latest = latest_of(project.wheel)
-    return latest.time if latest else NEVER, project.name
+def _place(one: ProjectSummary) -> tuple[datetime, str]:
+    return one.since or NEVER, one.project
