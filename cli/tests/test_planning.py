@@ -18,8 +18,10 @@ from tunewheel_basemodel.tiny import tiny_tokenizer
 from tunewheel_cli.datasets import statistics
 from tunewheel_cli.datasets.statistics import count_tokens, estimate_tokens
 from tunewheel_cli.frame import app
+from tunewheel_cli.planning import duration
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest, TokenizerUse
+from tunewheel_contracts.formats.plan import Interval
 from tunewheel_contracts.formats.run import RunManifest
 from tunewheel_local.kafka.broker import run_async
 from tunewheel_runtime.store import ObjectStore
@@ -69,6 +71,56 @@ def test_a_spec_gives_model_and_recipe() -> None:
     assert found["model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
     assert found["fits"] is True
     assert found["memory"]["weights"] == 2 * found["parameters"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [(0.001, 0.01, "1 min"), (0.05, 0.09, "3-5 min"), (0.5, 0.99, "30-59 min"), (0.5, 1.1, "0.5-1.1 h")],
+)
+def test_less_than_an_hour_is_told_in_minutes(low: float, high: float, words: str) -> None:
+    assert duration(Interval(low=low, expected=high, high=high)) == words
+
+
+def test_what_a_plan_reckons_with_is_said_first_and_read_from_a_file(tmp_path: Path) -> None:
+    code, out, _ = run("--device", "l4", "--model", ELSEWHERE)
+    assert code == 0
+    assert out.startswith("Reckoned with 1,000 examples of 400 tokens, 100 of them to learn")
+    assert "--data FILE reads yours" in out.partition("\n")[0]
+    file = tmp_path / "qa.csv"
+    file.write_text("question,answer\n" + "".join(f"question {n},answer {n}\n" for n in range(200)))
+    assert run("--device", "l4", "--data", str(file))[1].startswith("Reckoned with 200 examples of ")
+    told = json.loads(run(str(SPEC), "--device", "cpu", "--data", str(file), "--json")[1])
+    assert told["reckoned_with"]["examples"] == 160, "a fifth is held out"
+    assert told["tokens"]["tokenizer"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    code, _, err = run("--data", str(tmp_path / "missing.csv"))
+    assert code == 1
+    assert "does not exist" in err
+
+
+def test_pairs_of_a_file_are_learnt_from_where_the_recipe_does(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    pair = {"prompt": "what now", "chosen": "this", "rejected": "that"}
+    file.write_text("\n".join(json.dumps(pair | {"prompt": f"what now {n}"}) for n in range(50)))
+    spec = yaml.safe_load(SPEC.read_text())
+    spec["train"] |= {"preference": {"method": "dpo"}}
+    (tmp_path / "dpo.yaml").write_text(yaml.safe_dump(spec))
+    with_pairs, without = (
+        json.loads(run(str(path), "--device", "cpu", "--data", str(file), "--json")[1])["plans"][0]
+        for path in (tmp_path / "dpo.yaml", SPEC)
+    )
+    assert with_pairs["tokens"] > without["tokens"]
+
+
+def test_a_spec_of_an_unknown_model_is_checked_all_the_same(tmp_path: Path) -> None:
+    spec = yaml.safe_load(SPEC.read_text()) | {"base_model": "some/new-9B"}
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(spec))
+    code, out, _ = run(str(tmp_path / "p.yaml"))
+    assert code == 0
+    assert "give --model the path of its config.json" in out
+    assert "Criteria together" in out
+    told = json.loads(run(str(tmp_path / "p.yaml"), "--json")[1])
+    assert told["plans"] == []
+    assert "some/new-9B" in told["unplanned"]
 
 
 def test_a_spec_is_cautioned_as_declare_would() -> None:
@@ -167,8 +219,9 @@ def test_no_figure_of_the_table_is_cut_off_on_a_narrow_terminal(monkeypatch: pyt
     rows = [line for line in out.splitlines() if line.startswith("Mistral-7B-Instruct-v0.3 ")]
     planned = plans("--device", "h100-80", "--model", "mistralai/Mistral-7B-Instruct-v0.3")
     for row, plan in zip(rows, planned, strict=True):
-        figures = [f"{plan[name]['low']:.2f}-{plan[name]['high']:.2f}" for name in ("hours", "dollars")]
-        assert row.split()[-2:] == figures if plan["fits"] else row.endswith(plan["advice"].split(": ")[1])
+        dollars = f"{plan['dollars']['low']:.2f}-{plan['dollars']['high']:.2f}"
+        told = f"{duration(Interval.model_validate(plan['hours']))}  {dollars}"
+        assert row.endswith(told if plan["fits"] else plan["advice"].split(": ")[1])
     assert {plan["fits"] for plan in planned} == {True, False}
 
 
@@ -368,6 +421,7 @@ def test_of_many_examples_some_stand_for_all_and_the_longest_is_found(
 COUNTING = """
 import json, sys
 from tunewheel_cli.frame import app
+from tunewheel_cli.planning import duration
 try:
     app(["plan", "--dataset", "ds-built", "--device", "l4", "--json"])
 finally:

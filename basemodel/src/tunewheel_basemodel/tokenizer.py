@@ -7,6 +7,7 @@ of a model.
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import sys
 from pathlib import Path, PurePosixPath
@@ -30,6 +31,7 @@ def import_library(*, hide_torch: bool) -> None:
     process. Importing torch would take half a gigabyte of memory, and tokenizers do not need it."""
     hides = hide_torch and "torch" not in sys.modules
     if hides:
+        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that there is no torch
         sys.modules["torch"] = None  # type: ignore[assignment]
     try:
         for name in ("AutoTokenizer", "PreTrainedTokenizerFast"):

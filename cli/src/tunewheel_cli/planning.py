@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ from tunewheel_planner.shapes import KNOWN, USUAL, ModelShape, shape_of
 
 if TYPE_CHECKING:
     from tunewheel_runtime.store import ObjectStore
+
+    from tunewheel_cli.datasets.statistics import Measured
 
 FROM_1B = {name: KNOWN[name] for name in USUAL}
 """The models of a plan that names none: 1B to 70B."""
@@ -54,8 +56,8 @@ def find_shape(name: str) -> ModelShape:
     if not path.is_file():
         raise InvalidSpec(
             field="base_model",
-            reason=f"{name!r} is no known model and no file; give --model the path of its config.json, "
-            f"or one of {', '.join(KNOWN)}",
+            reason=f"{name!r} is no known model and no file; give --model the path of its config.json, or "
+            f"one of {len(KNOWN)} known ones, such as {', '.join(USUAL)}",
         )
     try:
         config = json.loads(path.read_text())
@@ -100,6 +102,38 @@ def stats_of(*, examples: int, tokens: int, answer: int, prompt: int) -> Dataset
         examples=examples, tokens=examples * tokens, longest=2 * tokens, learnt=examples * answer,
         prefix=min(prompt, tokens - answer),
     )  # fmt: skip
+
+
+def of_files(
+    paths: Sequence[Path], maps: Sequence[str], spec: ProjectSpec | None, base_model: str | None
+) -> tuple[Measured, str]:
+    """Return the token counts of the examples in the files at ``paths`` that train, and what they are of.
+
+    Raises SourceUnusable, InvalidOption.
+    """
+    from tunewheel_cli.drafting.files import read_all
+    from tunewheel_cli.surveying.tokens import measure
+
+    survey = read_all(paths, maps=maps).survey
+    if not survey.examples:
+        raise InvalidOption("--data: holds no examples; give a file of answered questions")
+    prompt = spec.task.system_prompt if spec is not None else ""
+    found = measure(survey, base_model, system_prompt=prompt)
+    held = spec.dataset.holdout_fraction if spec is not None else 0.0
+    share = max(1, round(found.stats.examples * (1 - held))) / found.stats.examples
+    stats = replace(
+        found.stats,
+        examples=round(share * found.stats.examples),
+        tokens=round(share * found.stats.tokens),
+        learnt=round(share * found.stats.learnt),
+    )
+    pairs = None
+    if survey.rejected:
+        mean = max(2, round(found.stats.mean))
+        pairs = pairs_of(pairs=survey.rejected, tokens=mean, answer=max(1, stats.learnt // stats.examples))
+    said = f", of which {held:.0%} are held out" if held else ""
+    source = f"{', '.join(map(str, paths))} has {survey.examples:,}{said}"
+    return replace(found, stats=stats, pairs=pairs), source
 
 
 def passage_tokens(spec: ProjectSpec | None) -> int:

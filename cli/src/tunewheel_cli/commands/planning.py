@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,23 +10,18 @@ import typer
 from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_planner.advice import Change, Consistency
 
-from tunewheel_cli.exits import print_json, reporting
+from tunewheel_cli.exits import reporting
 
 if TYPE_CHECKING:
-    from tunewheel_contracts.formats.plan import Interval
     from tunewheel_contracts.formats.recipe import PreferenceSpec
     from tunewheel_contracts.formats.run import RunManifest
     from tunewheel_contracts.formats.spec import ProjectSpec
     from tunewheel_planner.advice import Advice
+    from tunewheel_planner.shapes import ModelShape
     from tunewheel_verdicts.power import Power
 
     from tunewheel_cli.datasets.statistics import Measured
     from tunewheel_cli.datasets.versions import Version
-    from tunewheel_cli.planning import Planned
-
-
-_WIDEST = 300
-"""A width, in columns, that every table of plans fits."""
 
 
 def plan(
@@ -57,6 +51,13 @@ def plan(
         str | None,
         typer.Option(help="A built version: its examples and, without a spec, its model and recipe."),
     ] = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="A file that is not published yet: its examples and tokens; may be repeated."),
+    ] = None,
+    map_: Annotated[
+        list[str] | None, typer.Option("--map", help="For --data, as for `tunewheel publish`.")
+    ] = None,
     store: Annotated[
         str | None,
         typer.Option(
@@ -66,7 +67,7 @@ def plan(
         ),
     ] = None,
     examples: Annotated[
-        int, typer.Option(min=1, help="Training examples, where there is no --dataset.")
+        int, typer.Option(min=1, help="Training examples, where there is no --data and no --dataset.")
     ] = 1000,
     tokens_per_example: Annotated[
         int,
@@ -100,20 +101,25 @@ def plan(
     from tunewheel_planner.devices import catalogue, read_catalogue
 
     from tunewheel_cli import planning
+    from tunewheel_cli.commands.planned import Shown, show, show_json
     from tunewheel_cli.planning import as_it_ran, calibrated_by
 
     def work() -> None:
         version, runs = _stored(dataset, store)
         project = _project(spec, version)
         name = model or (project.base_model if project else None)
-        models = {name: planning.find_shape(name)} if name else planning.FROM_1B
+        models, unplanned = _models(name, must=model is not None)
         preference = project.train.preference if project else None
-        measured = _measured(version, preference)
+        measured, source = _measured(version, preference), f"dataset version {dataset}"
+        if data:
+            measured, source = planning.of_files(data, map_ or [], project, name)
         answer = answer_tokens or max(1, tokens_per_example // 4)
         tokens = tokens_per_example + planning.passage_tokens(project)
         stats = measured.stats if measured else planning.stats_of(
             examples=examples, tokens=tokens, answer=answer, prompt=prompt_tokens
         )  # fmt: skip
+        if measured is None:
+            source = "an assumption; --data FILE reads yours, --examples and --tokens-per-example say others"
         answers = measured.pairs if measured and pairs is None else planning.pairs_of(
             pairs=pairs or examples, tokens=tokens, answer=answer
         )  # fmt: skip
@@ -121,12 +127,20 @@ def plan(
         recipes = [planning.recipe_of(project, m, epochs=epochs) for m in methods]
         offered = read_catalogue(devices) if devices else catalogue()
         found = [as_it_ran(one, runs) for one in planning.find_devices(device or [], offered)]
-        rows = list(planning.plan_all(models, recipes, found, stats, calibrated_by(runs), answers))
-        advice, priced = _advice(knowledge_changes, consistency), offered.as_of.isoformat()
         power = _power(project, version, silent=as_json) if project is not None else None
-        warned = _cautions(project, power) if project is not None and spec is not None else ()
-        show = _print_json if as_json else _print
-        show(rows, advice, priced, measured, warned, power)
+        (show_json if as_json else show)(
+            Shown(
+                rows=list(planning.plan_all(models, recipes, found, stats, calibrated_by(runs), answers)),
+                stats=stats,
+                source=source,
+                advice=_advice(knowledge_changes, consistency),
+                priced=offered.as_of.isoformat(),
+                measured=measured,
+                unplanned=unplanned,
+                cautions=_cautions(project, power) if project is not None and spec is not None else (),
+                power=power,
+            )
+        )
 
     partial(reporting, as_json=as_json)(work)()
 
@@ -146,6 +160,23 @@ def _stored(dataset: str | None, store: str | None) -> tuple[Version | None, lis
     url = store or var.store_url
     version = run_async(open_version(dataset, url)) if dataset else None
     return version, run_async(read_runs(ObjectStore(url)))
+
+
+def _models(name: str | None, *, must: bool) -> tuple[dict[str, ModelShape], str | None]:
+    """Return the shapes to plan for; none, and why, for a spec's model that is unknown. ``must``: the model
+    was asked for. Raises InvalidSpec (``base_model``)."""
+    from tunewheel_contracts.errors import InvalidSpec
+
+    from tunewheel_cli.planning import FROM_1B, find_shape
+
+    if name is None:
+        return FROM_1B, None
+    try:
+        return {name: find_shape(name)}, None
+    except InvalidSpec as error:
+        if must:
+            raise
+        return {}, error.reason
 
 
 def _project(spec: Path | None, version: Version | None) -> ProjectSpec | None:
@@ -194,117 +225,3 @@ def _advice(changes: Change | None, consistency: Consistency | None) -> Advice |
         missing = "--consistency" if changes else "--knowledge-changes"
         raise InvalidOption(f"{missing} is missing: both questions decide together")
     return None
-
-
-def _print_json(
-    rows: list[Planned],
-    advice: Advice | None,
-    priced: str,
-    measured: Measured | None,
-    warned: tuple[str, ...],
-    power: Power | None,
-) -> None:
-    from tunewheel_cli.power_tables import power_as_json
-
-    tokens = {"tokenizer": measured.tokenizer, "estimated_because": measured.reason} if measured else None
-    print_json(
-        {
-            "advice": advice.model_dump(mode="json") if advice else None,
-            "prices_as_of": priced,
-            "tokens": tokens,
-            "plans": [row.as_json() for row in rows],
-            "cautions": warned,
-            "power": power_as_json(power) if power else None,
-        }
-    )
-
-
-def _print(
-    rows: list[Planned],
-    advice: Advice | None,
-    priced: str,
-    measured: Measured | None,
-    warned: tuple[str, ...],
-    power: Power | None,
-) -> None:
-    from rich.console import Console
-    from rich.measure import Measurement
-    from rich.table import Table
-
-    from tunewheel_cli.power_tables import power_lines
-
-    console = Console(highlight=False)
-    if advice:
-        console.print(f"[bold]{advice.approach.value}[/]: {advice.reason}\n{_CHECKED}\n")
-    table = Table(
-        "model", "size", "method", "device", "needs", "of", "batch", "tok/s", "hours", "dollars", "",
-        box=None, pad_edge=False,
-    )  # fmt: skip
-    for row in rows:
-        table.add_row(*_cells(row))
-    # Print the whole width even on a narrow terminal or to a file: a figure that is cut off would be wrong.
-    needed = Measurement.get(console, console.options.update(width=_WIDEST), table).maximum
-    wide = Console(highlight=False, width=max(needed, console.width))
-    with wide.capture() as held:
-        wide.print(table)
-    print("\n".join(line.rstrip() for line in held.get().splitlines()))
-    console.print(
-        "\nGB at the peak; * activations are recomputed. Ranges hold four runs of five. Prices are assumed "
-        f"as of {priced}; --devices FILE gives yours."
-    )
-    for held in dict.fromkeys(_validation(row) for row in rows if row.plan.validation):
-        console.print(held)
-    whole = {_serving(row) for row in rows if not row.plan.method.traits.adapter}
-    if len(whole) == 1:  # only if the plan is for a single model
-        console.print(*whole)
-    if measured and measured.tokenizer:
-        console.print(f"The examples are counted in tokens of {measured.tokenizer}.")
-    elif measured:
-        console.print(f"The examples are estimated at four characters a token: {measured.reason}.")
-    if corrected := sum(row.plan.calibrated_by > 0 for row in rows):
-        console.print(f"{corrected} of {len(rows)} plans are corrected by what earlier runs took.")
-    if not advice:
-        console.print("Whether to fine-tune at all: --knowledge-changes and --consistency decide together.")
-    if power:
-        print("\n".join(("", *power_lines(power))))
-    for caution in warned:
-        print(f"caution: {caution}", file=sys.stderr)
-
-
-_CHECKED = (
-    "Where the spec has `retrieval:`, the scorecard of each run holds this against what was measured of base "
-    "and tuned model, with passages and without: tunewheel run scorecard RUN."
-)
-
-
-def _validation(row: Planned) -> str:
-    validation = row.plan.validation
-    assert validation is not None
-    return (
-        f"{row.plan.method.value}: {validation.examples} examples are held back to validate on, every "
-        f"{validation.every_steps} steps: {validation.share:.1%} of training, within the hours."
-    )
-
-
-def _serving(row: Planned) -> str:
-    return (
-        f"full: each version takes tunewheel-engine {4 * row.parameters / 1e9:.1f} GB of weights in float32, "
-        "and a cache, beside the base; vLLM and TGI take an engine for each version."
-    )
-
-
-def _cells(row: Planned) -> list[str]:
-    plan = row.plan
-    colour = "green" if plan.fits else "red"
-    cost = [_range(plan.tokens_per_second, ",.0f"), _range(plan.hours, ".2f")] if plan.fits else ["", ""]
-    dollars = _range(plan.dollars, ".2f") if plan.fits and plan.dollars else ""
-    micro = f"{plan.micro_batch_size}{'*' if plan.gradient_checkpointing else ''}"
-    return [
-        row.model.rpartition("/")[2], f"{row.parameters / 1e9:.2f}B", plan.method.value, plan.device,
-        f"[{colour}]{plan.peak_bytes / 1e9:.1f}[/]", f"{plan.available_bytes / 1e9:.0f}", micro, *cost,
-        dollars, plan.advice.rpartition(": ")[2],
-    ]  # fmt: skip
-
-
-def _range(interval: Interval, form: str) -> str:
-    return f"{interval.low:{form}}-{interval.high:{form}}"

@@ -57,6 +57,7 @@ def kept(record: Record) -> Fields:
 
 def leave_out(left: LeftOut, record: Record, used: Iterable[str]) -> None:
     """Count the values of ``record`` that no field takes. Of very many keys only the first are named."""
-    for key in record.keys() - {*used, *KEPT, "label"}:
+    known = {*used, *KEPT, "label"}
+    for key in (key for key in record if key not in known):
         said = f"values of {key[:40]!r}"
         left[said if said in left or len(left) < _MOST_SAID else "values of other keys"] += 1

@@ -1,0 +1,165 @@
+"""Shows plans: a table for people, JSON for machines."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tunewheel_cli.exits import print_json
+from tunewheel_cli.planning import duration
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from tunewheel_contracts.formats.plan import Interval
+    from tunewheel_planner.advice import Advice
+    from tunewheel_planner.plan import DatasetStats
+    from tunewheel_verdicts.power import Power
+
+    from tunewheel_cli.datasets.statistics import Measured
+    from tunewheel_cli.planning import Planned
+
+_WIDEST = 300
+"""A width, in columns, that every table of plans fits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """All that a plan says."""
+
+    rows: list[Planned]
+    stats: DatasetStats
+    source: str
+    """Where the numbers of examples and tokens come from."""
+    advice: Advice | None
+    priced: str
+    measured: Measured | None
+    unplanned: str | None
+    """Why the base model has no rows; None: it has."""
+    cautions: tuple[str, ...]
+    power: Power | None
+
+
+def show_json(shown: Shown) -> None:
+    from tunewheel_cli.power_tables import power_as_json
+
+    measured, stats = shown.measured, shown.stats
+    tokens = {"tokenizer": measured.tokenizer, "estimated_because": measured.reason} if measured else None
+    print_json(
+        {
+            "advice": shown.advice.model_dump(mode="json") if shown.advice else None,
+            "prices_as_of": shown.priced,
+            "tokens": tokens,
+            "reckoned_with": {
+                "source": shown.source,
+                "examples": stats.examples,
+                "tokens_per_example": round(stats.mean),
+                "answer_tokens": round(stats.learnt / stats.examples),
+                "longest": stats.longest,
+            },
+            "plans": [row.as_json() for row in shown.rows],
+            "unplanned": shown.unplanned,
+            "cautions": shown.cautions,
+            "power": power_as_json(shown.power) if shown.power else None,
+        }
+    )
+
+
+def show(shown: Shown) -> None:
+    from rich.console import Console
+
+    from tunewheel_cli.power_tables import power_lines
+
+    console, advice = Console(highlight=False), shown.advice
+    if advice:
+        console.print(f"[bold]{advice.approach.value}[/]: {advice.reason}\n{_CHECKED}\n")
+    stats = shown.stats
+    learnt = f"{stats.learnt / stats.examples:,.0f} of them to learn"
+    print(
+        f"Reckoned with {stats.examples:,} examples of {stats.mean:,.0f} tokens, {learnt}, "
+        f"{stats.longest:,} in the longest: {shown.source}."
+    )
+    if shown.unplanned:
+        print(f"No memory and no time: {shown.unplanned}.")
+    if shown.rows:
+        _show_rows(shown, console)
+    if not advice:
+        console.print("Whether to fine-tune at all: --knowledge-changes and --consistency decide together.")
+    if shown.power:
+        print("\n".join(("", *power_lines(shown.power))))
+    for caution in shown.cautions:
+        print(f"caution: {caution}", file=sys.stderr)
+
+
+def _show_rows(shown: Shown, console: Console) -> None:
+    from rich.console import Console
+    from rich.measure import Measurement
+    from rich.table import Table
+
+    rows, measured = shown.rows, shown.measured
+    table = Table(
+        "model", "size", "method", "device", "needs", "of", "batch", "tok/s", "time", "dollars", "",
+        box=None, pad_edge=False,
+    )  # fmt: skip
+    for row in rows:
+        table.add_row(*_cells(row))
+    # Print the whole width even on a narrow terminal or to a file: a figure that is cut off would be wrong.
+    needed = Measurement.get(console, console.options.update(width=_WIDEST), table).maximum
+    wide = Console(highlight=False, width=max(needed, console.width))
+    with wide.capture() as held:
+        wide.print(table)
+    print("\n".join(line.rstrip() for line in held.get().splitlines()))
+    console.print(
+        "\nGB at the peak; * activations are recomputed. Ranges hold four runs of five. Prices are assumed "
+        f"as of {shown.priced}; --devices FILE gives yours."
+    )
+    for said in dict.fromkeys(_validation(row) for row in rows if row.plan.validation):
+        console.print(said)
+    whole = {_serving(row) for row in rows if not row.plan.method.traits.adapter}
+    if len(whole) == 1:  # only if the plan is for a single model
+        console.print(*whole)
+    if measured and measured.tokenizer:
+        console.print(f"The examples are counted in tokens of {measured.tokenizer}.")
+    elif measured:
+        console.print(f"The examples are estimated at four characters a token: {measured.reason}.")
+    if corrected := sum(row.plan.calibrated_by > 0 for row in rows):
+        console.print(f"{corrected} of {len(rows)} plans are corrected by what earlier runs took.")
+
+
+_CHECKED = (
+    "Where the spec has `retrieval:`, the scorecard of each run holds this against what was measured of base "
+    "and tuned model, with passages and without: tunewheel run scorecard RUN."
+)
+
+
+def _validation(row: Planned) -> str:
+    validation = row.plan.validation
+    assert validation is not None
+    return (
+        f"{row.plan.method.value}: {validation.examples} examples are held back to validate on, every "
+        f"{validation.every_steps} steps: {validation.share:.1%} of training, within the time."
+    )
+
+
+def _serving(row: Planned) -> str:
+    return (
+        f"full: each version takes tunewheel-engine {4 * row.parameters / 1e9:.1f} GB of weights in float32, "
+        "and a cache, beside the base; vLLM and TGI take an engine for each version."
+    )
+
+
+def _cells(row: Planned) -> list[str]:
+    plan = row.plan
+    colour = "green" if plan.fits else "red"
+    cost = [_range(plan.tokens_per_second, ",.0f"), duration(plan.hours)] if plan.fits else ["", ""]
+    dollars = _range(plan.dollars, ".2f") if plan.fits and plan.dollars else ""
+    micro = f"{plan.micro_batch_size}{'*' if plan.gradient_checkpointing else ''}"
+    return [
+        row.model.rpartition("/")[2], f"{row.parameters / 1e9:.2f}B", plan.method.value, plan.device,
+        f"[{colour}]{plan.peak_bytes / 1e9:.1f}[/]", f"{plan.available_bytes / 1e9:.0f}", micro, *cost,
+        dollars, plan.advice.rpartition(": ")[2],
+    ]  # fmt: skip
+
+
+def _range(interval: Interval, form: str) -> str:
+    return f"{interval.low:{form}}-{interval.high:{form}}"
