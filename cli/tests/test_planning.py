@@ -18,12 +18,12 @@ from tunewheel_basemodel.tiny import tiny_tokenizer
 from tunewheel_cli.datasets import statistics
 from tunewheel_cli.datasets.statistics import count_tokens, estimate_tokens
 from tunewheel_cli.frame import app
-from tunewheel_cli.planning import duration
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest, TokenizerUse
 from tunewheel_contracts.formats.plan import Interval
 from tunewheel_contracts.formats.run import RunManifest
 from tunewheel_local.kafka.broker import run_async
+from tunewheel_planner.plan import duration
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing.story import example
 from typer.testing import CliRunner
@@ -421,7 +421,6 @@ def test_of_many_examples_some_stand_for_all_and_the_longest_is_found(
 COUNTING = """
 import json, sys
 from tunewheel_cli.frame import app
-from tunewheel_cli.planning import duration
 try:
     app(["plan", "--dataset", "ds-built", "--device", "l4", "--json"])
 finally:

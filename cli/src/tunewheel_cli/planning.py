@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from tunewheel_contracts.errors import InvalidEvent, InvalidSpec, first_complaint
 from tunewheel_contracts.event import decode_data
 from tunewheel_contracts.formats.methods import TrainMethod
-from tunewheel_contracts.formats.plan import Interval, TrainPlan
+from tunewheel_contracts.formats.plan import TrainPlan
 from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_contracts.formats.run import RunManifest
 from tunewheel_contracts.formats.spec import ProjectSpec
@@ -66,14 +66,6 @@ def find_shape(name: str) -> ModelShape:
     if not isinstance(config, dict):
         raise InvalidSpec(field="base_model", reason=f"{path} holds no JSON object; give a config.json")
     return shape_of(config)
-
-
-def duration(hours: Interval) -> str:
-    """Return a time in minutes below an hour, else in hours."""
-    if hours.high < 1:
-        low, high = (max(1, round(60 * end)) for end in (hours.low, hours.high))
-        return f"{low} min" if low == high else f"{low}-{high} min"
-    return f"{hours.low:.1f}-{hours.high:.1f} h"
 
 
 def find_devices(names: Sequence[str], devices: Catalogue) -> tuple[Device, ...]:

@@ -117,6 +117,14 @@ def make_plan(
     return plans[-1].model_copy(update={"advice": _advice(recipe.method, plans[-1], device)})
 
 
+def duration(hours: Interval) -> str:
+    """Return a time in minutes below an hour, else in hours."""
+    if hours.high < 1:
+        low, high = (max(1, round(60 * end)) for end in (hours.low, hours.high))
+        return f"{low} min" if low == high else f"{low}-{high} min"
+    return f"{hours.low:.1f}-{hours.high:.1f} h"
+
+
 def rungs(recipe: TrainSpec) -> list[tuple[int, bool]]:
     """Return the forms in which ``recipe`` may be trained, as (micro-batch size, gradient checkpointing).
 

@@ -6,8 +6,9 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tunewheel_planner.plan import duration
+
 from tunewheel_cli.exits import print_json
-from tunewheel_cli.planning import duration
 
 if TYPE_CHECKING:
     from rich.console import Console

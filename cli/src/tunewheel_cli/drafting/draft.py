@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tunewheel_planner.plan import duration
+
 from tunewheel_cli.drafting.criteria import Choice, choose_criteria
-from tunewheel_cli.planning import duration
 
 if TYPE_CHECKING:
     from tunewheel_cli.drafting.base import Base
