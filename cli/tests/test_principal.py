@@ -10,11 +10,11 @@ from tunewheel_cli.client import principal_of, warn_unnamed
 from tunewheel_cli.publishing.events import fields_of, make_event
 from tunewheel_cli.publishing.items import Found, Kind, Refusal
 from tunewheel_contracts.principal import Principal
-from tunewheel_local import key_file
 from tunewheel_local.connection import InvalidOption
 from tunewheel_local.places import Var
 from tunewheel_local.run_state import RunState, started
 from tunewheel_local.wheel_secrets import make_secrets
+from tunewheel_runtime.identity import key_file
 
 HERE = "localhost:9092"
 LOCAL = Principal(name="local")

@@ -11,10 +11,10 @@ import pytest
 import yaml
 from tunewheel_cli.frame import app
 from tunewheel_contracts.principal import Principal
-from tunewheel_local import key_file
 from tunewheel_local.places import Var
 from tunewheel_local.run_state import RunState, started
 from tunewheel_local.wheel_secrets import make_secrets
+from tunewheel_runtime.identity import key_file
 from tunewheel_runtime.identity.keys import read_keys
 from tunewheel_runtime.identity.roles import Role
 from typer.testing import CliRunner

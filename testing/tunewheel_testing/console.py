@@ -50,6 +50,8 @@ class Console:
         self.log = MemoryLog()
         self.store = store or ObjectStore((folder / "store").as_uri())
         self.url = ""
+        self.documents: set[str] = set()
+        """The documents that the project ever had."""
         self.answer: Callable[[Envelope[Any]], Iterable[Envelope[Any]]] = lambda _: ()
         """The events by which services answer a command."""
         self.feed = Feed(lambda: self._is_over)
@@ -59,7 +61,7 @@ class Console:
         self.registry: httpx.AsyncClient | None = None
         self.has_waited = False
         """Whether a command waited for ingest, which has read all that was published."""
-        keys = folder / "keys.yaml"
+        self._keys = keys = folder / "keys.yaml"
         entry = {"sha256": content_sha256(KEY.encode()), "roles": [role.value for role in Role]}
         keys.write_text(yaml.safe_dump({"keys": {"lead": entry}}))
         self._access = Access(HttpSettings(identity="required", api_keys_file=keys), warn=lambda *_: None)
@@ -73,6 +75,9 @@ class Console:
     def _applied(self, event: Envelope[Any]) -> None:
         """Fold a command that is on the log, and what ``answer`` says that services make of it."""
         self.read(event, *self.answer(event))
+
+    async def _documents(self, project: str) -> set[str]:
+        return self.documents
 
     @contextmanager
     def serving(self) -> Generator[str]:
@@ -94,7 +99,8 @@ class Console:
 
         sources = Sources(self.store, self.feed, Letters(), lags, Registry(self.registry))
         add_control(web, self.state, sources, identify)
-        add_steering(web, self.state, actions, self.store, Log(refresh, backlogs))
+        log = Log(refresh, backlogs, self._documents)
+        add_steering(web, self.state, actions, self.store, log, Settings(api_keys_file=self._keys))
         add_review_routes(web, self.state, Reviewing(self.state, actions, self.store, refresh))
         add_label_routes(web, self.state, Labelling(self.state, actions, self.store, refresh))
         add_scorecard_page(web, self.state, self.store)

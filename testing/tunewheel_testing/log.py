@@ -9,7 +9,7 @@ from typing import Any
 from aiokafka import TopicPartition
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import Envelope, Event, new_event
-from tunewheel_contracts.topics import BY_NAME
+from tunewheel_contracts.topics import BY_NAME, TopicSpec
 from tunewheel_runtime.jobs import Lease
 
 
@@ -28,6 +28,8 @@ class MemoryLog:
 
     def __init__(self) -> None:
         self.events: list[Envelope[Any]] = []
+        self.taken_back: list[tuple[str, str]] = []
+        """Topic and key of each tombstone."""
         self.batches = 0
         self.away = False
         self.refusals = 0
@@ -48,6 +50,11 @@ class MemoryLog:
             raise TransientError("the broker is away")
         self.batches += 1
         self.events += found
+
+    async def take_back(self, topic: TopicSpec, key: str) -> None:
+        if self.away:
+            raise TransientError("the broker is away")
+        self.taken_back.append((topic.name, key))
 
     async def send(self, records: Iterable[Any]) -> None:
         """Take encoded events."""

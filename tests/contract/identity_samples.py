@@ -38,6 +38,12 @@ from tunewheel_testing.log import MemoryLog
 PROJECT = "desk"
 MODEL = "base-0123456789ab"
 RUN = "run-1"
+SPEC = ProjectSpec(
+    project=PROJECT,
+    base_model=BASE.name,
+    task=TaskSpec(system_prompt="Answer."),
+    criteria=(Criterion(metric="rouge_l", minimum=0.1),),
+)
 COMPLETION_SECRET = "shared by gateways"
 LINES = "application/x-ndjson"
 
@@ -197,6 +203,25 @@ SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
         **_read("turns", "turn_id", None),
         **_read("alarms", "alarm_id", None),
         f"POST {CONTROL}": [Sample(f"/v1/projects/{PROJECT}/runs/{RUN}/pause", None, 202, 403)],
+        "PUT /v1/projects/{project}": [
+            Sample(f"/v1/projects/{PROJECT}?power=false", json.loads(SPEC.model_dump_json()), 202, 403)
+        ],
+        "DELETE /v1/projects/{project}": [Sample(f"/v1/projects/{PROJECT}", None, 503, 403)],
+        "POST /v1/projects/{project}/erasures": [
+            Sample(f"/v1/projects/{PROJECT}/erasures", {"customer": "C", "requested_by": "m"}, 202, 403)
+        ],
+        "GET /v1/projects/{project}/erasures": [Sample(f"/v1/projects/{PROJECT}/erasures", refused=403)],
+        "GET /v1/projects/{project}/erasures/{erasure_id}": [
+            Sample(f"/v1/projects/{PROJECT}/erasures/none", None, 404, 403)
+        ],
+        "POST /v1/projects/{project}/withdrawals": [
+            Sample(f"/v1/projects/{PROJECT}/withdrawals", {"documents": []}, 422, 403)
+        ],
+        "GET /v1/audit": [Sample("/v1/audit", tells=True)],
+        "GET /v1/keys": [Sample("/v1/keys", tells=True)],
+        "POST /v1/keys": [Sample("/v1/keys", {"name": "x"}, 422)],
+        "POST /v1/keys/{name}/rotate": [Sample("/v1/keys/none/rotate", None, 404)],
+        "DELETE /v1/keys/{name}": [Sample("/v1/keys/none", None, 404)],
         "POST /v1/projects/{project}/datasets": [
             Sample(f"/v1/projects/{PROJECT}/datasets", {"wait": False}, 202, 403)
         ],
@@ -335,15 +360,9 @@ def _engine(tmp_path: Path, **settings: Any) -> Starlette:
 
 
 def _happened() -> list[Event]:
-    spec = ProjectSpec(
-        project=PROJECT,
-        base_model=BASE.name,
-        task=TaskSpec(system_prompt="Answer."),
-        criteria=(Criterion(metric="rouge_l", minimum=0.1),),
-    )
     method = TrainMethod.LORA
     return [
-        ProjectDeclared(project=PROJECT, spec=spec),
+        ProjectDeclared(project=PROJECT, spec=SPEC),
         TrainStarted(
             project=PROJECT, run_id=RUN, dataset_id="ds-1", base=BASE, method=method, total_steps=10
         ),

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from tunewheel_contracts.formats.spec import ProjectSpec
     from tunewheel_verdicts.power import Chances, Power
 
-HARDLY = 0.5
-"""Criteria that pass a model .10 better than the champion less often get a caution."""
 UNDECIDED = "Undecided is no end: such a model is tried in shadow, with a budget (rollout.undecided)."
 
 
@@ -80,15 +78,6 @@ def chances_lines(chances: Sequence[Chances] | Sequence[ToldChances]) -> Iterato
 
 def power_cautions(power: Power) -> tuple[str, ...]:
     """Return a warning if hardly any good model meets the criteria."""
-    met = power.chances[-1].met
-    if met >= HARDLY:
-        return ()
-    return (
-        f"criteria pass a model .10 better than the champion in {met:.0%} of cases on {power.rows} held-out "
-        "rows, as many as the smallest version has; "
-        + (
-            " or ".join(one.change for one in power.remedies) + " would make it four of five."
-            if power.remedies
-            else "no number of rows and no margin makes it four of five: ask for less."
-        ),
-    )
+    from tunewheel_verdicts.power import cautions_of
+
+    return cautions_of(power.rows, power.chances[-1].met, [one.change for one in power.remedies])

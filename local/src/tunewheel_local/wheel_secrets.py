@@ -13,8 +13,8 @@ from pydantic import SecretStr
 from tunewheel_client import InvalidContexts, contexts
 from tunewheel_contracts.errors import TunewheelError
 from tunewheel_runtime.files import one_at_a_time, replace_file
+from tunewheel_runtime.identity import key_file
 
-from tunewheel_local import key_file
 from tunewheel_local.places import Var
 
 LOCAL = "local"

@@ -24,6 +24,8 @@ from tunewheel_verdicts.verdict import is_about_champion, judge, rivals_of
 
 GAINS = (0.0, 0.05, 0.1)
 """The advantages over the champion that are told."""
+HARDLY = 0.5
+"""Criteria that pass a model .10 better than the champion less often get a caution."""
 ENOUGH = 0.8
 """A project should pass a model that is the last of ``GAINS`` better so often."""
 DRAWS = 600
@@ -241,3 +243,23 @@ def _looser(
 def _flow(criterion: Criterion) -> str:
     said = criterion.model_dump(exclude_none=True)
     return "{" + ", ".join(f"{name}: {value}" for name, value in said.items()) + "}"
+
+
+def cautions_of(rows: int, met: float, changes: Sequence[str]) -> tuple[str, ...]:
+    """Return a warning if hardly any good model meets the criteria.
+
+    Args:
+        met: how often a model that is the last of ``GAINS`` better does.
+        changes: the remedies in words.
+    """
+    if met >= HARDLY:
+        return ()
+    return (
+        f"criteria pass a model .10 better than the champion in {met:.0%} of cases on {rows} held-out "
+        "rows, as many as the smallest version has; "
+        + (
+            f"{' or '.join(changes)} would make it four of five."
+            if changes
+            else "no number of rows and no margin makes it four of five: ask for less."
+        ),
+    )

@@ -34,6 +34,8 @@ log = structlog.get_logger(__name__)
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 """Methods that change nothing (RFC 9110 §9.2.1)."""
 JSON_LINES = ("application/x-ndjson", "application/jsonl", "application/x-jsonlines")
+YAML = ("application/yaml", "application/x-yaml")
+"""RFC 9512, and the usual name before it. A form cannot send these either."""
 DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 
 
@@ -144,7 +146,7 @@ class Admission(Middleware):
             return None
         sent = headers.get(b"content-type", "")
         kind = sent.split(";")[0].strip().lower()
-        if kind == "application/json" or kind in JSON_LINES or _is_json(kind):
+        if kind == "application/json" or kind in (*JSON_LINES, *YAML) or _is_json(kind):
             return None
         complaint = f"is {sent[:80]!r}" if sent else "is missing"
         return _Refusal(415, "Content-Type", f"{complaint}; send application/json")

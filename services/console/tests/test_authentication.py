@@ -23,6 +23,7 @@ from tunewheel_console.control.errors import answer_errors
 from tunewheel_console.control.routes import add_steering
 from tunewheel_console.logins import FAILURE_SECONDS, FAILURES, LINK_SECONDS, LINKS_EACH, Attempts, LoginLinks
 from tunewheel_console.sessions import Sessions, session_of
+from tunewheel_console.settings import Settings
 from tunewheel_contracts.events.training import TrainAction
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.access import LOOK_SECONDS, Access, Credential
@@ -73,7 +74,7 @@ class Console:
 
     def _web(self, state: Any) -> FastAPI:
         web = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-        add_steering(web, state, self, ObjectStore("memory://"), None)  # type: ignore[arg-type]
+        add_steering(web, state, self, ObjectStore("memory://"), None, Settings())  # type: ignore[arg-type]
         add_login_links(web, self.links, self.access)
         answer_errors(web)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,24 +44,26 @@ def add(
 
     Without --project the roles hold in every project. Services take it within seconds.
     """
-    from tunewheel_local import key_file
+    from tunewheel_runtime.identity import key_file
 
     if not role and not group:
         raise InvalidOption("--role: say what the key may do; give one or more, or --group")
     path = _own_or(file, reach)
-    new = key_file.add(path, name, roles=role or (), projects=project or (), groups=group or ())
+    with _as_options():
+        new = key_file.add(path, name, roles=role or (), projects=project or (), groups=group or ())
     reach.show({"name": name, "key": new, "file": path}, new)
 
 
 @reaching
 def list_(reach: Reach, file: File = None) -> None:
     """Show who has a key, and what each may do. No key is known here, only its hash."""
-    from tunewheel_local import key_file
+    from tunewheel_runtime.identity import key_file
 
     from tunewheel_cli.commands.tables import print_keys
 
     path = file or reach.var.keys_file
-    keys = key_file.read(path).keys
+    with _as_options():
+        keys = key_file.read(path).keys
     entries = [_as_json(name, entry) for name, entry in keys.items()]
     reach.show({"file": path, "keys": entries}, lambda: print_keys(keys))
 
@@ -74,12 +78,14 @@ def rotate(
     file: File = None,
 ) -> None:
     """Give NAME a new key and print it, once; the old one ends within seconds."""
-    from tunewheel_local import key_file, wheel_secrets
+    from tunewheel_local import wheel_secrets
     from tunewheel_local.run_state import living
+    from tunewheel_runtime.identity import key_file
 
     path = _own_or(file, reach)
     if not _is_local(path, name, reach):
-        new = key_file.rotate(path, name, keep_old=keep_old)
+        with _as_options():
+            new = key_file.rotate(path, name, keep_old=keep_old)
     elif living(reach.var.run_file) is None:
         new = wheel_secrets.rotate_local_key(reach.var, keep_old=keep_old)
     else:
@@ -99,16 +105,29 @@ def revoke(
     file: File = None,
 ) -> None:
     """Take NAME's key away; within seconds no service knows it."""
-    from tunewheel_local import key_file
+    from tunewheel_runtime.identity import key_file
 
     path = _own_or(file, reach)
     if _is_local(path, name, reach) and not old:
         raise InvalidOption(f"NAME: {name!r} is the wheel's own key, which it cannot run without; rotate it")
-    key_file.revoke(path, name, old_only=old)
+    with _as_options():
+        key_file.revoke(path, name, old_only=old)
     reach.show(
         {"name": name, "revoked": "old" if old else "all", "file": path},
         f"revoked {'the old keys' if old else 'the key'} of {name} in {path}",
     )
+
+
+@contextmanager
+def _as_options() -> Iterator[None]:
+    """Name the option of a value that the file of keys does not take."""
+    from tunewheel_runtime.identity.key_file import KeyRefused
+
+    options = {"roles": "--role", "projects": "--project", "groups": "--group", "file": "--file"}
+    try:
+        yield
+    except KeyRefused as error:
+        raise InvalidOption(f"{options.get(error.field, 'NAME')}: {error.reason}") from error
 
 
 def _own_or(file: Path | None, reach: Reach) -> Path:

@@ -199,7 +199,7 @@ TICKET_PUBLISHED = TopicSpec(TicketPublished, ("upstream", "ingest", "cli"), ("i
 DOCUMENT_PUBLISHED = TopicSpec(DocumentPublished, ("upstream", "ingest", "cli"), ("ingest",), 3)
 DOCUMENT_WITHDRAWN = TopicSpec(
     DocumentWithdrawn,
-    ("upstream", "ingest", "cli"),
+    ("upstream", "ingest", "console", "cli"),
     ("curate", "index"),
     3,
     replayed_by=("index",),
@@ -210,12 +210,12 @@ EXAMPLE_PUBLISHED = TopicSpec(
 FEEDBACK_RECEIVED = TopicSpec(FeedbackReceived, ("upstream", "serve-gateway"), ("ingest", "monitor"), 3)
 ERASURE_REQUESTED = TopicSpec(
     ErasureRequested,
-    ("upstream", "ingest", "eval", "cli"),
+    ("upstream", "ingest", "eval", "console", "cli"),
     ("ingest", "curate", "monitor", "serve-gateway", "index"),
 )
 PROJECT_DECLARED = TopicSpec(
     ProjectDeclared,
-    ("cli",),
+    ("console", "cli"),
     ("ingest", "curate", "registry", "serve-gateway", "monitor", "index"),
     cleanup="compact",
     replayed_by=("ingest", "curate", "serve-gateway", "monitor", "index"),

@@ -23,7 +23,7 @@ from tunewheel_console.actions import Actions
 from tunewheel_console.api import add_login_links, add_scorecard_page
 from tunewheel_console.authentication import Authentication
 from tunewheel_console.control.identity import add_identity
-from tunewheel_console.control.log import Log
+from tunewheel_console.control.log import Documents, Log
 from tunewheel_console.control.registry import Registry, registry_client
 from tunewheel_console.control.routes import (
     Sources,
@@ -95,7 +95,10 @@ def make_app(settings: Settings) -> Service:
     if registry is not None:
         service.on_shutdown(registry.aclose)
     sources = Sources(service.store, feed, letters, lags, Registry(registry))
-    web = make_web(state, actions, reviewing, labelling, service.access, settings, sources)
+    documents = Documents(settings)
+    service.on_shutdown(documents.close)
+    log = Log.of(settings, refresh, documents)
+    web = make_web(state, actions, reviewing, labelling, service.access, settings, sources, log)
     service.mount(web, any_content=[PAGE_SOCKET, "/login", "/logout"])
     return service
 
@@ -108,6 +111,7 @@ def make_web(
     access: Access,
     settings: Settings,
     sources: Sources,
+    log: Log,
 ) -> FastAPI:
     """Return the app that serves the page and the API; all assets come from the installed package."""
     from nicegui import core, ui
@@ -122,7 +126,7 @@ def make_web(
     sessions = Sessions(access, secret=secret, seconds=settings.session_seconds)
     links = LoginLinks()
     add_control(web, state, sources, sessions.identify)
-    add_steering(web, state, actions, reviewing.store, Log.of(settings, reviewing.refresh))
+    add_steering(web, state, actions, reviewing.store, log, settings)
     add_review_routes(web, state, reviewing)
     add_label_routes(web, state, labelling)
     add_scorecard_page(web, state, reviewing.store)

@@ -7,6 +7,7 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
+from tunewheel_contracts.formats.allowed_sources import AllowedSources, Folders, Hosts
 from tunewheel_runtime.settings import ServiceSettings
 
 
@@ -52,3 +53,18 @@ class Settings(ServiceSettings):
     ``GET /v1/login`` tells it. Without it people log in with API keys alone."""
     oidc_scope: str = Field(default="openid", min_length=1)
     """The scopes that the command asks the issuer for, separated by spaces."""
+
+    spec_hosts: Hosts | None = None
+    """As curate's, so that a spec is refused when it is declared and not only at its build. None: hosts and
+    folders are not checked here."""
+    spec_folders: Folders = ""
+    """As curate's."""
+
+
+def allowed_sources(settings: Settings) -> AllowedSources | None:
+    """Return the hosts and folders that specs may name; None: nobody has told them."""
+    if settings.spec_hosts is None:
+        return None
+    return AllowedSources.configured(
+        hosts=settings.spec_hosts, folders=settings.spec_folders, store_url=settings.store_url
+    )

@@ -14,6 +14,7 @@ from tunewheel_console.control.registry import Registry
 from tunewheel_console.control.routes import Sources, add_control, add_steering, make_api
 from tunewheel_console.feed import Feed
 from tunewheel_console.letters import Letters
+from tunewheel_console.settings import Settings
 from tunewheel_contracts.api.services import GroupLag
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.access import Access
@@ -98,19 +99,25 @@ def ask(api: FastAPI) -> Ask:
 class Door:
     """The routes by which people steer, over a log in memory, as ``principal`` with ``roles``."""
 
-    def __init__(self, state: Any, log: MemoryLog, store: ObjectStore) -> None:
+    def __init__(self, state: Any, log: MemoryLog, store: ObjectStore, settings: Settings) -> None:
         self.state, self.log, self.store = state, log, store
         self.principal: Principal | None = Principal(name="ann")
         self.roles = frozenset({Role.OPERATOR, Role.PUBLISHER})
         self.behind = 0
         """How many events ingest has not read."""
+        self.documents = {"returns.md", "refunds.md"}
         self.web = make_api()
         actions = Actions(log, applied=state.apply)  # type: ignore[arg-type]
-        add_steering(self.web, state, actions, store, Log(self._refresh, self._backlogs))
+        add_steering(
+            self.web, state, actions, store, Log(self._refresh, self._backlogs, self._documents), settings
+        )
 
     def guarded(self) -> FastAPI:
         guard(self.web.routes, Access(HttpSettings(identity="open"), warn=print))
         return self.web
+
+    async def _documents(self, project: str) -> set[str]:
+        return self.documents
 
     async def _backlogs(self) -> list[Backlog]:
         return [Backlog({0: 5}, {0: 5 - self.behind})]
@@ -131,6 +138,6 @@ class Door:
 
 @pytest.fixture
 def door(state: Any, log: MemoryLog, store: ObjectStore) -> Door:
-    made = Door(state, log, store)
+    made = Door(state, log, store, Settings())
     made.guarded()
     return made

@@ -69,7 +69,9 @@ def _refusal(error: Exception) -> Refused:
         case Refused():
             return error
         case InvalidSpec():
-            return Refused(HTTPStatus.UNPROCESSABLE_ENTITY, error.field, error.reason)
+            return Refused(
+                HTTPStatus.UNPROCESSABLE_ENTITY, error.field, error.reason, others=error.faults[1:]
+            )
         case InvalidEvent():  # the publisher refuses what the topic cannot hold
             return Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, error.field, error.reason)
         case RequestValidationError():

@@ -3,28 +3,88 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Self
+from typing import Any, Self
 
+from tunewheel_contracts.errors import TransientError
+from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.topics import (
     DOCUMENT_PUBLISHED,
     EXAMPLE_PUBLISHED,
     FEEDBACK_RECEIVED,
     TICKET_PUBLISHED,
 )
+from tunewheel_runtime.deadletter import Position
 from tunewheel_runtime.kafka import client_options
 from tunewheel_runtime.partitions import Backlog, group_backlog
 from tunewheel_runtime.settings import ServiceSettings
+from tunewheel_runtime.view import LogReader
 
 from tunewheel_console.refusals import Refused
 
 RECORDS_FROM = (TICKET_PUBLISHED, DOCUMENT_PUBLISHED, EXAMPLE_PUBLISHED, FEEDBACK_RECEIVED)
 """The topics from which ingest makes records."""
 POLL_SECONDS = 0.5
+DOCUMENTS_SECONDS = 10.0
+"""How long a request waits until the published documents are read."""
 Backlogs = Callable[[], Awaitable[list[Backlog]]]
 """Returns how far ingest has read each of ``RECORDS_FROM``, always in this order."""
+
+
+class Documents:
+    """The ids of all documents that were ever published. Their topic is read when somebody first asks, and
+    followed from then on. Only ids are kept."""
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        self._settings = settings
+        self._ids: defaultdict[str, set[str]] = defaultdict(set)
+        self._reader: LogReader | None = None
+        self._reading: asyncio.Task[None] | None = None
+
+    async def of(self, project: str) -> set[str]:
+        """Return the ids of a project's documents.
+
+        Raises:
+            TransientError: the broker does not answer, or the topic has not been read yet.
+        """
+        if self._reader is None or self._reading is None:
+            self._reader = LogReader(
+                self._settings,
+                (DOCUMENT_PUBLISHED,),
+                self._add,
+                failed=self._fail,
+                begins=_beginning,
+            )
+            self._reading = asyncio.create_task(self._reader.start(), name="documents")
+        reading = self._reading
+        done, _ = await asyncio.wait([reading], timeout=DOCUMENTS_SECONDS)
+        if not done:
+            raise TransientError("the published documents are still being read; send the request again")
+        if (error := reading.exception()) is not None:
+            self._fail(error)
+            raise TransientError(f"the published documents cannot be read: {error}") from error
+        await self._reader.refresh(timeout_seconds=DOCUMENTS_SECONDS)
+        return self._ids[project]
+
+    async def close(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+        if self._reader is not None:
+            await self._reader.stop()
+
+    def _add(self, event: Envelope[Any], _: Position) -> None:
+        self._ids[event.project].add(event.data.document_id)
+
+    def _fail(self, _: BaseException) -> None:
+        self._reading = None
+
+
+async def _beginning() -> Mapping[str, Mapping[str, int] | None]:
+    """Read from the beginning, and apply events as they come: the log of documents need not fit in memory."""
+    return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +92,20 @@ class Log:
     refresh: Callable[[], Awaitable[None]]
     """Reads the log to its current end. Raises ``TransientError``."""
     backlogs: Backlogs
+    documents: Callable[[str], Awaitable[set[str]]]
+    """Returns the ids of the documents that a project ever had. Raises ``TransientError``."""
 
     @classmethod
-    def of(cls, settings: ServiceSettings, refresh: Callable[[], Awaitable[None]]) -> Self:
+    def of(
+        cls, settings: ServiceSettings, refresh: Callable[[], Awaitable[None]], documents: Documents
+    ) -> Self:
         options = client_options(settings)
 
         async def backlogs() -> list[Backlog]:
             reads = ((topic.name, *topic.groups_of("ingest")) for topic in RECORDS_FROM)
             return await asyncio.gather(*(group_backlog(options, name, group=group) for name, group in reads))
 
-        return cls(refresh, backlogs)
+        return cls(refresh, backlogs, documents.of)
 
     async def settled(self, patience_seconds: float) -> None:
         """Wait until ingest has made records of what is on the log now, so that a version has it.

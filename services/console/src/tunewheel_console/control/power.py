@@ -3,31 +3,72 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Sequence
 
 from tunewheel_contracts.api.datasets import Chances, Power, Remedy
 from tunewheel_contracts.formats.scorecard import Scorecard
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.identity import content_sha256
+
+SIMULATION_SECONDS = 20.0
+"""The longest simulation. A heavy one takes minutes: many criteria, and no number of rows suffices."""
+MOST_KEPT = 256
+_kept: dict[str, Power] = {}
+_one_at_a_time = asyncio.Semaphore(1)
 
 
 async def find_power(
-    spec: ProjectSpec, sizes: Sequence[int] | None = None, *, card: Scorecard | None = None
-) -> Power:
-    """Simulate verdicts by the spec's criteria, in a thread.
+    spec: ProjectSpec,
+    sizes: Sequence[int] | None = None,
+    *,
+    card: Scorecard | None = None,
+    seconds: float = SIMULATION_SECONDS,
+) -> Power | None:
+    """Simulate verdicts by the spec's criteria, in another process. None: it took more than ``seconds``.
 
     Args:
         sizes: the number of held-out rows of each customer; None: those of ``card``, or else of the smallest
             version that the spec allows.
         card: a scorecard of the project, for the figures of base and champion; None: they are assumed.
     """
-    from tunewheel_verdicts.power import expected_by, power_of, sizes_in, sizes_of
+    from tunewheel_verdicts.__main__ import ASKED, Asked
+    from tunewheel_verdicts.power import expected_by, sizes_in, sizes_of
 
     if sizes is None and card is not None and card.findings:
         sizes = sizes_in(card)
     elif sizes is None:
         sizes = sizes_of(max(1, int(spec.dataset.min_examples * spec.dataset.holdout_fraction)))
-    expected = expected_by(card) if card is not None else {}
-    found = await asyncio.to_thread(power_of, spec, sizes, expected)
+    asked = ASKED.dump_json(Asked(spec, tuple(sizes), expected_by(card) if card is not None else {}))
+    name = content_sha256(asked)
+    if name not in _kept:
+        try:
+            async with asyncio.timeout(seconds), _one_at_a_time:
+                found = await _simulated(asked)
+        except TimeoutError:
+            return None
+        if len(_kept) >= MOST_KEPT:
+            del _kept[next(iter(_kept))]
+        _kept[name] = found
+    return _kept[name]
+
+
+async def _simulated(asked: bytes) -> Power:
+    from tunewheel_verdicts.__main__ import POWER
+
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tunewheel_verdicts", stdin=pipe, stdout=pipe
+    )
+    try:
+        told, _ = await process.communicate(asked)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode:
+        raise RuntimeError(f"the simulation of verdicts ended with status {process.returncode}")
+    found = POWER.validate_json(told)
     return Power(
         rows=found.rows,
         customers=found.customers,
@@ -36,5 +77,5 @@ async def find_power(
             Chances(gain=one.gain, met=one.met, undecided=one.undecided, missed=one.missed)
             for one in found.chances
         ),
-        remedies=tuple(Remedy(change=one.change, lines=tuple(one.lines)) for one in found.remedies),
+        remedies=tuple(Remedy(change=one.change, lines=one.lines) for one in found.remedies),
     )

@@ -12,11 +12,15 @@ from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_console.actions import Actions
 from tunewheel_console.control.alarms import add_alarms
+from tunewheel_console.control.audit import add_audit
 from tunewheel_console.control.commands import add_commands
 from tunewheel_console.control.datasets import add_datasets
+from tunewheel_console.control.declarations import add_declarations
+from tunewheel_console.control.erasures import add_erasures
 from tunewheel_console.control.errors import REFUSALS, answer_errors
 from tunewheel_console.control.evaluations import add_evaluations
 from tunewheel_console.control.events import Identify, add_events
+from tunewheel_console.control.keys import add_keys
 from tunewheel_console.control.log import Log
 from tunewheel_console.control.models import add_models
 from tunewheel_console.control.orders import add_orders
@@ -25,8 +29,10 @@ from tunewheel_console.control.registry import Registry, add_registry
 from tunewheel_console.control.runs import add_runs
 from tunewheel_console.control.services import Lags, add_services
 from tunewheel_console.control.turns import add_turns
+from tunewheel_console.control.withdrawals import add_withdrawals
 from tunewheel_console.feed import Feed
 from tunewheel_console.letters import Letters
+from tunewheel_console.settings import Settings, allowed_sources
 from tunewheel_console.state import ConsoleState
 
 BEARER = Depends(HTTPBearer(auto_error=False, description="An API key, or a token of the OIDC issuer."))
@@ -74,10 +80,17 @@ def add_control(web: FastAPI, state: ConsoleState, sources: Sources, identify: I
     add_services(web, sources.letters, sources.lags)
 
 
-def add_steering(web: FastAPI, state: ConsoleState, actions: Actions, store: ObjectStore, log: Log) -> None:
+def add_steering(
+    web: FastAPI, state: ConsoleState, actions: Actions, store: ObjectStore, log: Log, settings: Settings
+) -> None:
     """Add the routes by which people steer, and those that say what became of it."""
+    add_declarations(web, state, actions, log, allowed_sources(settings))
     add_orders(web, state, actions, log)
+    add_erasures(web, state, actions)
+    add_withdrawals(web, state, actions, log)
     add_commands(web, state, store, log)
+    add_audit(web, state)
+    add_keys(web, settings.api_keys_file)
 
 
 def sort_by_noun(web: FastAPI) -> None:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import yaml
 from pydantic import ValidationError
 from tunewheel_contracts.errors import TunewheelError, first_complaint
+
 from tunewheel_runtime.files import one_at_a_time, replace_file
-
-from tunewheel_local.connection import InvalidOption
-
-if TYPE_CHECKING:
-    from tunewheel_runtime.identity.keys import ApiKey, KeyFile
+from tunewheel_runtime.identity.keys import ApiKey, KeyFile, read_key_file, ring_of, sum_of
+from tunewheel_runtime.identity.roles import Role
 
 HEADER = (
     "# API keys: a hash for each, and what the key may do. `tunewheel key add`, `rotate` and `revoke`\n"
@@ -26,6 +25,24 @@ HEADER = (
 
 PREFIX = "tw-"
 """The prefix of all keys, by which a key in a wrong place is recognised."""
+
+
+class KeyRefused(TunewheelError):
+    """A change of the file is refused. ``field``: ``name``, ``roles``, ``projects``, ``groups`` or
+    ``file``."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+class KeyTaken(KeyRefused):
+    """The name has a key already."""
+
+
+class UnknownKey(KeyRefused):
+    """Nobody is called so."""
 
 
 class KeyFileUnwritable(TunewheelError):
@@ -39,9 +56,6 @@ def new_key() -> str:
 
 def make(path: Path, name: str, key: str) -> None:
     """Create the file with ``key``, named ``name``, which has all roles in all projects. Raises OSError."""
-    from tunewheel_runtime.identity.keys import ApiKey, KeyFile, sum_of
-    from tunewheel_runtime.identity.roles import Role
-
     entry = ApiKey(sha256=(sum_of(key),), roles=tuple(Role))
     replace_file(path, (HEADER + _dump(KeyFile(keys={name: entry}), path)).encode())
 
@@ -50,14 +64,12 @@ def read(path: Path) -> KeyFile:
     """Return what the file holds.
 
     Raises:
-        InvalidOption: there is no such file.
+        KeyRefused: there is no such file.
         InvalidKeys: the file cannot be read, or is invalid.
     """
-    from tunewheel_runtime.identity.keys import read_key_file, ring_of
-
     if not path.exists():
-        raise InvalidOption(
-            f"--file: there is no {path}; `tunewheel up` makes the wheel's own, `tunewheel key add` another"
+        raise KeyRefused(
+            "file", f"there is no {path}; `tunewheel up` makes the wheel's own, `tunewheel key add` another"
         )
     file = read_key_file(path)
     ring_of(file, path)
@@ -70,11 +82,9 @@ def add(
     """Add a key and return it. A missing file is created. Empty ``projects``: all projects.
 
     Raises:
-        InvalidOption: the name is taken, or a value is invalid.
+        KeyRefused: the name is taken, or a value is invalid.
         InvalidKeys, KeyFileUnwritable: the file cannot be used.
     """
-    from tunewheel_runtime.identity.keys import ApiKey, sum_of
-
     key = new_key()
     said: dict[str, Any] = {"sha256": sum_of(key)}
     said |= {"roles": roles} if roles else {}
@@ -83,17 +93,17 @@ def add(
 
     def edit(file: KeyFile) -> KeyFile:
         if name in file.keys:
-            raise InvalidOption(f"NAME: {name!r} has a key already; `tunewheel key rotate` changes it")
+            raise KeyTaken("name", f"{name!r} has a key already; `tunewheel key rotate` changes it")
         for group in groups:
             if group not in file.groups:
-                raise InvalidOption(f"--group: {group!r} is no group of {path}; {_choose(file.groups)}")
+                raise KeyRefused("groups", f"{group!r} is no group of {path}; {_choose(file.groups)}")
         try:
             return _with(file, name, ApiKey.model_validate(said))
         except ValidationError as error:
             field, reason = first_complaint(error)
-            option = {"roles": "--role", "projects": "--project", "groups": "--group"}
             first, _, _ = field.partition(".")
-            raise InvalidOption(f"{option.get(first, 'NAME')}: {reason}") from error
+            known = ("roles", "projects", "groups")
+            raise KeyRefused(first if first in known else "name", reason) from error
 
     _change(path, edit, make=True)
     return key
@@ -103,11 +113,9 @@ def rotate(path: Path, name: str, *, keep_old: bool) -> str:
     """Give ``name`` a new key and return it. ``keep_old``: the previous key stays valid too.
 
     Raises:
-        InvalidOption: nobody is called so.
+        UnknownKey: nobody is called so.
         InvalidKeys, KeyFileUnwritable
     """
-    from tunewheel_runtime.identity.keys import sum_of
-
     key = new_key()
 
     def edit(file: KeyFile) -> KeyFile:
@@ -123,7 +131,7 @@ def revoke(path: Path, name: str, *, old_only: bool) -> None:
     """Remove ``name`` from the file. ``old_only``: remove only the keys before its newest one.
 
     Raises:
-        InvalidOption: nobody is called so.
+        UnknownKey: nobody is called so.
         InvalidKeys, KeyFileUnwritable
     """
 
@@ -139,8 +147,6 @@ def revoke(path: Path, name: str, *, old_only: bool) -> None:
 
 def _dump(file: KeyFile, path: Path) -> str:
     """Return the text of ``file``: JSON if ``path`` ends in .json, else YAML."""
-    import yaml
-
     said = file.model_dump(mode="json", exclude_unset=True)
     if path.suffix == ".json":
         return json.dumps(said, indent=2) + "\n"
@@ -150,8 +156,6 @@ def _dump(file: KeyFile, path: Path) -> str:
 def _change(path: Path, edit: Callable[[KeyFile], KeyFile], *, make: bool = False) -> None:
     """Replace the file by the result of ``edit``. Only one command can do so at a time. A link stays a
     link."""
-    from tunewheel_runtime.identity.keys import KeyFile, ring_of
-
     path = path.resolve()
     try:
         with one_at_a_time(path.parent):
@@ -164,9 +168,9 @@ def _change(path: Path, edit: Callable[[KeyFile], KeyFile], *, make: bool = Fals
             text = ("" if path.suffix == ".json" else header) + _dump(changed, path)
             replace_file(path, text.encode())
     except ValidationError as error:
-        raise InvalidOption(f"NAME: {first_complaint(error)[1]}") from error
+        raise KeyRefused("name", first_complaint(error)[1]) from error
     except OSError as error:
-        raise KeyFileUnwritable(f"--file: {path} cannot be written: {error}") from error
+        raise KeyFileUnwritable(f"file: {path} cannot be written: {error}") from error
 
 
 def _with(file: KeyFile, name: str, key: ApiKey) -> KeyFile:
@@ -175,11 +179,11 @@ def _with(file: KeyFile, name: str, key: ApiKey) -> KeyFile:
 
 def _entry(file: KeyFile, name: str, path: Path) -> ApiKey:
     if name not in file.keys:
-        raise InvalidOption(f"NAME: nobody is called {name!r} in {path}; {_choose(file.keys)}")
+        raise UnknownKey("name", f"nobody is called {name!r} in {path}; {_choose(file.keys)}")
     return file.keys[name]
 
 
-def _choose(names: Any) -> str:
+def _choose(names: Iterable[str]) -> str:
     return f"choose from {', '.join(names)}" if names else "it names nobody"
 
 

@@ -1,0 +1,121 @@
+"""``PUT`` and ``DELETE /v1/projects/{project}``: put a spec in force, check one, and take one back."""
+
+from __future__ import annotations
+
+import codecs
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request, Response
+from tunewheel_contracts.api.commands import Accepted
+from tunewheel_contracts.api.datasets import Power
+from tunewheel_contracts.api.declarations import Declaration
+from tunewheel_contracts.errors import InvalidSpec
+from tunewheel_contracts.fields import Slug
+from tunewheel_contracts.formats.allowed_sources import AllowedSources
+from tunewheel_outputs.specs import MAX_SPEC_BYTES, check_spec, untold_change
+from tunewheel_runtime.identity.guard import caller_of, needs
+from tunewheel_runtime.identity.roles import Role
+
+from tunewheel_console.actions import Actions
+from tunewheel_console.control.log import Log
+from tunewheel_console.control.power import SIMULATION_SECONDS, find_power
+from tunewheel_console.refusals import Refused
+from tunewheel_console.state import ConsoleState
+
+SPEC_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/yaml": {
+                "schema": {"type": "string", "description": "The spec, as in project.yaml."}
+            },
+            "application/json": {"schema": {"type": "object", "description": "The spec."}},
+        },
+    }
+}
+
+
+def add_declarations(
+    api: FastAPI, state: ConsoleState, actions: Actions, log: Log, allowed: AllowedSources | None
+) -> None:
+    """Add the routes. ``allowed``: the hosts and folders that specs may name; None: curate alone checks
+    them."""
+
+    @api.put("/v1/projects/{project}", status_code=HTTPStatus.ACCEPTED, openapi_extra=SPEC_BODY)
+    @needs(Role.OPERATOR)
+    async def declare_project(
+        request: Request,
+        response: Response,
+        project: Slug,
+        check: Annotated[bool, Query(description="Only check the spec.")] = False,
+        power: Annotated[bool, Query(description="Simulate how probable a verdict is.")] = True,
+    ) -> Declaration:
+        """Check a project's spec, whose faults are all told at once, and put it in force. With ``check``
+        nothing is put in force, and the status is 200."""
+        spec = check_spec(await _text(request), allowed=allowed)
+        if spec.project != project:
+            raise InvalidSpec(field="project", reason=f"is {spec.project!r}, and the path says {project!r}")
+        view = state.projects.get(project)
+        note = untold_change(view.spec if view else None, spec)
+        command_id = ""
+        if check:
+            response.status_code = HTTPStatus.OK
+        else:
+            event = await actions.declare(spec, principal=caller_of(request).principal)
+            command_id = event.id
+        found = await find_power(spec) if power else None
+        return Declaration(
+            project=project,
+            command_id=command_id,
+            spec_sha256=spec.sha256,
+            criteria_sha256=spec.criteria_sha256,
+            base_model=spec.base_model,
+            criteria=len(spec.criteria),
+            cautions=(*spec.cautions, *_cautions(found)),
+            notes=(note,) if note else (),
+            power=found,
+            power_left_out=_left_out(asked=power, found=found),
+        )
+
+    @api.delete("/v1/projects/{project}", status_code=HTTPStatus.ACCEPTED)
+    @needs(Role.OPERATOR)
+    async def remove_project(request: Request, project: str) -> Accepted:
+        """Take back a project's declaration: nothing of it is built, trained, watched or served any more.
+        What was published, built and trained stays, and declaring the project again brings it back."""
+        view = state.projects.get(project)
+        if view is None or (view.spec is None and view.desired is None):
+            reason = f"{project!r} is not declared; see GET /v1/projects"
+            raise Refused(HTTPStatus.NOT_FOUND, "project", reason)
+        await actions.remove(project, principal=caller_of(request).principal)
+        await log.refresh()
+        return Accepted(project=project)
+
+
+async def _text(request: Request) -> str:
+    """Return the body as text. Raises ``Refused`` where it is too long or no text."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_SPEC_BYTES:
+            reason = f"is over {MAX_SPEC_BYTES} bytes; is it the spec?"
+            raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "(body)", reason)
+    try:
+        return bytes(body).removeprefix(codecs.BOM_UTF8).decode()
+    except UnicodeDecodeError as error:
+        reason = f"is not UTF-8 (byte {error.start}); send it so"
+        raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "(body)", reason) from error
+
+
+def _cautions(power: Power | None) -> tuple[str, ...]:
+    from tunewheel_verdicts.power import cautions_of
+
+    if power is None:
+        return ()
+    return cautions_of(power.rows, power.chances[-1].met, [one.change for one in power.remedies])
+
+
+def _left_out(*, asked: bool, found: Power | None) -> str | None:
+    if found is not None:
+        return None
+    return f"it took more than {SIMULATION_SECONDS:g} s" if asked else "it was not asked for"

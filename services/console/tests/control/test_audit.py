@@ -1,0 +1,71 @@
+"""The audit trail: who commanded what, when, through which door, and what became of it."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+from typing import Any
+
+import pytest
+from tunewheel_contracts.principal import Principal
+from tunewheel_runtime.identity.roles import Role
+
+SINCE = "2026-01-02T00:00:00Z"
+
+
+@pytest.fixture(autouse=True)
+async def commands(state: Any, desk: Any, door: Any) -> None:
+    state.apply(desk.started())
+    state.apply(desk.promoted())
+    await door.send("POST", "projects/desk/runs/run-1/pause")
+    door.principal = Principal(name="bob", issuer="https://login.example.org")
+    await door.send("POST", f"projects/desk/models/{desk.model_id()}/rollback", {"reason": "refunds"})
+    head = base64.urlsafe_b64encode(b'{"alg":"Ed25519","kid":"console-1"}').decode().rstrip("=")
+    told = {"run_id": "run-9", "action": "cancel", "request": "r", "signature": f"{head}.e30.c2ln"}
+    state.apply(desk.say("train.control", **told))
+
+
+async def test_every_command_is_listed_newest_first(desk: Any, door: Any):
+    listed = (await door.send("GET", "audit")).json()
+    first, second = listed["items"][:2]
+    assert (listed["total"], first["principal"], second["principal"]) == (3, "bob", "ann")
+    assert (first["action"], first["target"], first["state"]) == ("rollback", desk.model_id(), "waiting")
+    assert (first["issuer"], first["door"]) == ("https://login.example.org", "/test")
+    assert (second["type"], second["state"]) == ("train.control", "done")
+    assert [one["signed_by"] for one in listed["items"]] == [None, None, "console-1"]
+
+
+@pytest.mark.parametrize(
+    ("query", "total"),
+    [
+        ({"principal": "ann"}, 1),
+        ({"project": "shop"}, 0),
+        ({"since": SINCE}, 2),
+        ({"limit": 1}, 3),
+    ],
+)
+async def test_the_trail_is_filtered(door: Any, query: dict[str, Any], total: int):
+    assert (await door.send("GET", "audit", params=query)).json()["total"] == total
+
+
+async def test_all_of_it_is_exported_as_json_lines_oldest_first(door: Any):
+    answer = await door.send("GET", "audit", params={"limit": 1}, headers={"accept": "application/jsonl"})
+    told = [json.loads(line) for line in answer.text.splitlines()]
+    assert answer.headers["content-type"].startswith("application/jsonl")
+    assert [one["principal"] for one in told] == [None, "ann", "bob"]
+
+
+async def test_a_table_has_no_cell_that_a_spreadsheet_would_compute(state: Any, desk: Any, door: Any):
+    state.apply(desk.say("model.commanded", model_id="desk-9", action="=cmd()", reason="r", request="r"))
+    answer = await door.send("GET", "audit", headers={"accept": "text/csv"})
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    assert answer.headers["content-type"].startswith("text/csv")
+    assert (len(rows), rows[-1]["principal"]) == (4, "bob")
+    assert "'=cmd()" in {row["action"] for row in rows}
+
+
+async def test_an_operator_of_one_project_sees_no_trail(door: Any):
+    door.roles = frozenset({Role.VIEWER})
+    assert (await door.send("GET", "audit")).status_code == 403
