@@ -91,9 +91,7 @@ def test_a_missing_or_foreign_spec_file_says_so(tmp_path: Path) -> None:
     assert "is not UTF-8 (byte 12)" in run("project", "declare", str(tmp_path / "latin.yaml"))[2]
 
 
-@pytest.mark.parametrize(
-    "command", [("status",), ("admin", "topics"), ("publish", "x.jsonl", "-p", "p"), ("watch",)]
-)
+@pytest.mark.parametrize("command", [("admin", "topics"), ("publish", "x.jsonl", "-p", "p")])
 def test_no_kafka_is_exit_5_and_says_what_to_do(command: tuple[str, ...]) -> None:
     code, _, err = run(*command, "--bootstrap-servers", NOWHERE)
     assert code == 5
@@ -125,7 +123,7 @@ def test_errors_are_json_when_asked_for() -> None:
             ("doctor", "--engine-url", "http://me:pw@h:1"),
             "--engine-url: holds a name or password",
         ),
-        (("status", "--security-protocol", "TLS"), "--security-protocol: "),
+        (("admin", "topics", "--security-protocol", "TLS"), "--security-protocol: "),
         (("publish", "x", "-p", "p", "--withdraw-deleted"), "--withdraw-deleted: is for --watch"),
         (("publish", "x.md", "-p", "p", "--watch"), "--watch: x.md is no folder"),
         (("forget", "-p", "p", "--requested-by", "m"), "--customer: or --source must say what to erase"),
@@ -143,7 +141,7 @@ def test_a_wrong_option_is_exit_2_and_named(arguments: tuple[str, ...], words: s
 
 def test_a_ca_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     options = ("--security-protocol", "SSL", "--ssl-cafile", str(tmp_path / "nope.pem"))
-    code, _, err = run("status", *options)
+    code, _, err = run("admin", "topics", *options)
     assert code == 2
     assert "--ssl-cafile" in err
 
@@ -167,7 +165,7 @@ def test_an_erasure_asks_first(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("servers", ["localhost:abc", "localhost:0", "a:9092, b:9092", ":9092", "a:9092,"])
 def test_an_address_that_is_none_is_named(servers: str) -> None:
-    code, _, err = run("status", "--bootstrap-servers", servers)
+    code, _, err = run("admin", "topics", "--bootstrap-servers", servers)
     assert code == 2
     assert err == (
         f"tunewheel: --bootstrap-servers: must be host:port; separate several by commas, not {servers!r}\n"

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from io import StringIO
 from typing import Any
 
 import pytest
-from aiohttp import web
 from pydantic import SecretStr
 from rich.console import Console
-from tunewheel_cli.client import RegistryRefused, Unknown
 from tunewheel_cli.lineage import ask_lineage, lineage_tree
-from tunewheel_contracts.errors import TransientError
+from tunewheel_client import NotFound
 from tunewheel_contracts.pseudonyms import Pseudonyms
-from tunewheel_local.endpoint import Endpoint
 
 AT = "2026-11-02T10:30:00Z"
 COUNTS = {"examples": 6, "records": 9, "train": 5, "holdout": 1}
@@ -77,59 +72,23 @@ def test_a_circle_ends() -> None:
     assert text.count("review review-1") == 1
 
 
-async def asked(
-    answer: Callable[[str], tuple[int, Any]], *names: str, secret: str = ""
-) -> list[dict[str, Any]]:
-    """Ask a registry that answers each name with a status and a body; return the answers."""
-    seen: list[dict[str, Any]] = []
-
-    async def respond(request: web.Request) -> web.Response:
-        assert request.query["records"] == "7"
-        status, body = answer(request.match_info["name"])
-        return web.json_response(body, status=status)
-
-    app = web.Application()
-    app.router.add_get("/v1/projects/desk/lineage/{name:.+}", respond)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        port = runner.addresses[0][1]
-        registry = Endpoint("registry", f"http://127.0.0.1:{port}")
-        for name in names:
-            key = SecretStr(secret) if secret else None
-            seen.append(dict(await ask_lineage(registry, "desk", name, records=7, secret=key)))
-    finally:
-        await runner.cleanup()
-    return seen
-
-
-@pytest.mark.parametrize("secret", ["", "a secret of the installation"])
+@pytest.mark.parametrize("secret", ["", "a secret"])
 def test_a_source_is_found_by_its_own_name_under_its_pseudonym(secret: str) -> None:
-    known = Pseudonyms("desk", secret).of("source", "policies/a b.md")
+    pseudonym = Pseudonyms("desk", secret).of("source", "T-7")
+    asked: list[str] = []
 
-    def answer(name: str) -> tuple[int, Any]:
-        return (200, {"asked": name}) if name == known else (404, {"detail": f"name: no {name}"})
+    class Models:
+        def lineage(self, project: str, name: str, *, records: int) -> dict[str, Any]:
+            asked.append(name)
+            if name != pseudonym:
+                raise NotFound(f"name: {project} has no {name}")
+            return {"asked": name}
 
-    assert asyncio.run(asked(answer, "policies/a b.md", secret=secret)) == [{"asked": known}]
+    class Registry:
+        models = Models()
 
-
-def test_a_registry_that_still_reads_the_log_is_asked_again() -> None:
-    answers = iter([(503, {"detail": "reads"}), (503, {"detail": "reads"}), (200, {"nodes": []})])
-    assert asyncio.run(asked(lambda _: next(answers), "MODEL")) == [{"nodes": []}]
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "error", "words"),
-    [
-        (404, {"detail": "name: nothing is called 'nope'"}, Unknown, "nothing is called 'nope'"),
-        (503, {"detail": "cannot read the store"}, TransientError, "registry: cannot read the store"),
-        (500, ["?"], RegistryRefused, r"status 500: \[\"\?\"\]"),
-    ],
-)
-def test_an_error_is_told_in_the_registrys_words(
-    status: int, body: Any, error: type[Exception], words: str
-) -> None:
-    with pytest.raises(error, match=words):
-        asyncio.run(asked(lambda _: (status, body), "nope"))
+    key = SecretStr(secret) if secret else None
+    assert ask_lineage(Registry(), "desk", "T-7", secret=key)["asked"] == pseudonym  # type: ignore[arg-type]
+    assert asked == ["T-7", pseudonym]
+    with pytest.raises(NotFound, match="has no T-8"):
+        ask_lineage(Registry(), "desk", "T-8", secret=key)  # type: ignore[arg-type]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from threading import Thread
+from time import sleep
 from typing import Any
 
 import pytest
 from tunewheel_cli import texts
+from tunewheel_contracts.api.services import GroupLag
 from tunewheel_testing.console import Console
 from tunewheel_testing.story import Story, model_of
 
@@ -70,6 +73,36 @@ def test_an_unknown_name_is_told_with_its_field_and_exit_code(told: Console, run
         json.loads(run("run", "show", "run-nope", "-p", "desk", "--json", code=1).stdout)["kind"]
         == "NotFound"
     )
+
+
+def test_the_status_tells_groups_that_are_behind_and_what_to_do(told: Console, run: Any) -> None:
+    told.lags += [
+        GroupLag(group="train.dataset-versioned", service="train", topic="dataset.versioned", behind=1234),
+        GroupLag(group="eval.train-completed", service="eval", topic="train.completed", visible=False),
+    ]
+    shown = run("status")
+    assert "train.dataset-versioned dataset.versioned 1,234" in " ".join(shown.stdout.split())
+    assert "may not see the groups eval.train-completed" in shown.stdout
+    assert "\n  alarm: " in shown.stdout
+    whole = json.loads(run("status", "-p", "desk", "--json").stdout)
+    assert (whole["running"], [one["project"] for one in whole["projects"]]) == (False, ["desk"])
+    run("status", "-p", "nope", code=1)
+
+
+def test_events_are_followed_until_one_of_a_type(told: Console, run: Any) -> None:
+    story = Story("desk")
+    story.train("progressed", DATASET)
+    story.train("failed", DATASET)
+
+    def tell() -> None:
+        while not told.feed._readers:  # the command is not connected yet
+            sleep(0.01)
+        told.read(*story.events)
+
+    Thread(target=tell, daemon=True).start()
+    lines = run("watch", "-p", "desk", "--until", "train.failed").stdout.splitlines()
+    assert [line.split()[2] for line in lines] == ["train.progressed", "train.failed"]
+    assert "there is no topic 'nope'" in run("watch", "--topic", "nope", code=2).stderr
 
 
 def test_a_page_says_that_there_is_more(told: Console, run: Any) -> None:

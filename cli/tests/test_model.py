@@ -1,19 +1,15 @@
-"""What the registry tells of single models, at the terminal."""
+"""What the registry tells of single models, at the terminal, through the console."""
 
 from __future__ import annotations
 
 import json
 from io import StringIO
-from pathlib import Path
 from typing import Any
 
-import pytest
+import httpx
 from rich.console import Console
-from tunewheel_cli import client
 from tunewheel_cli.comparison import print_comparison
-from tunewheel_cli.exits import Exit
-from tunewheel_cli.frame import app
-from typer.testing import CliRunner
+from tunewheel_testing.story import Story
 
 FOUND: dict[str, Any] = {
     "first": "desk-1", "second": "desk-2",
@@ -43,34 +39,27 @@ def test_a_comparison_is_shown_whole() -> None:
         assert words in text, words
 
 
-def run(tmp_path: Path, *arguments: str) -> tuple[int, str, str]:
-    done = CliRunner().invoke(app, [*arguments, "--var", str(tmp_path / "var")])
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    return done.exit_code, done.stdout, done.stderr
+def test_card_and_comparison_are_the_registrys(console: Any, run: Any) -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        if request.url.path.endswith("/card"):
+            return httpx.Response(200, text="# desk-1\n")
+        return httpx.Response(200, json=FOUND)
+
+    told = httpx.MockTransport(answer)
+    console.registry.append(httpx.AsyncClient(transport=told, base_url="http://registry"))
+    console.read(*story_of_models())
+    assert run("model", "card", "desk-1", "-p", "desk").stdout == "# desk-1\n"
+    assert json.loads(run("model", "compare", "desk-1", "desk-2", "-p", "desk", "--json").stdout) == FOUND
+    assert "data: ds-1 → ds-2" in run("model", "compare", "desk", "desk-1", "desk-2").stdout
+    assert {path.rsplit("/models/")[-1] for path in asked} == {"desk-1/card", "desk-1/comparison/desk-2"}
 
 
-def test_card_and_comparison_are_asked_of_the_registry(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[tuple[str, ...]] = []
-
-    async def read(place: Any, *path: str, **_: Any) -> str:
-        assert place.url == "http://registry.example"
-        asked.append(path)
-        return "---\nlicense: mit\n---\n" if path[-1] == "card" else json.dumps(FOUND)
-
-    monkeypatch.setattr(client, "read_registry", read)
-    monkeypatch.setenv("TUNEWHEEL_REGISTRY", "http://registry.example/")
-    assert run(tmp_path, "model", "card", "desk", "desk-1") == (0, "---\nlicense: mit\n---\n", "")
-    code, out, _ = run(tmp_path, "model", "compare", "desk", "desk-1", "desk-2", "--json")
-    assert (code, json.loads(out)) == (0, FOUND)
-    assert asked == [
-        ("projects", "desk", "models", "desk-1", "card"),
-        ("projects", "desk", "models", "desk-1", "comparison", "desk-2"),
-    ]
-
-
-def test_without_a_registry_the_command_says_how_to_name_it(tmp_path: Path) -> None:
-    code, _, err = run(tmp_path, "model", "card", "desk", "desk-1", "--registry", "http://127.0.0.1:9")
-    assert code == Exit.UNREACHABLE
-    assert "name the registry with --registry" in err
+def story_of_models() -> list[Any]:
+    story = Story("desk")
+    story.say("project.declared")
+    for name in ("desk-1", "desk-2"):
+        story.say("model.registered", model_id=name)
+    return story.events

@@ -42,6 +42,17 @@ KEY = "tw_lead"
 """A key with every role."""
 
 
+class _FirstOf(Registry):
+    """A registry that a test may name after the console was started."""
+
+    def __init__(self, clients: list[httpx.AsyncClient]) -> None:
+        self._clients = clients
+
+    @property
+    def _client(self) -> httpx.AsyncClient | None:  # type: ignore[override]
+        return self._clients[0] if self._clients else None
+
+
 class Console:
     """One console: ``log`` has what it publishes, and ``state`` what it has read."""
 
@@ -58,7 +69,8 @@ class Console:
         self._is_over = False
         self.lags: list[GroupLag] = []
         """What the broker tells of consumer groups."""
-        self.registry: httpx.AsyncClient | None = None
+        self.registry: list[httpx.AsyncClient] = []
+        """The client of the registry, where there is one."""
         self.has_waited = False
         """Whether a command waited for ingest, which has read all that was published."""
         self._keys = keys = folder / "keys.yaml"
@@ -97,7 +109,7 @@ class Console:
         async def identify(request: Request) -> Caller:
             return caller_of(request)
 
-        sources = Sources(self.store, self.feed, Letters(), lags, Registry(self.registry))
+        sources = Sources(self.store, self.feed, Letters(), lags, _FirstOf(self.registry))
         add_control(web, self.state, sources, identify)
         log = Log(refresh, backlogs, self._documents)
         add_steering(web, self.state, actions, self.store, log, Settings(api_keys_file=self._keys))

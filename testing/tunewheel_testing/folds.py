@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from tunewheel_cli.wheel_report import ProjectStatus, fold, fold_models
 from tunewheel_console.state import ConsoleState, Project
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_monitor.turns.facts import TurnLog
 from tunewheel_turns.facts import TurnFacts
 from tunewheel_turns.state import outcome, over_at
+from tunewheel_wheel.summary import place_in_words
 from tunewheel_wheel.wheel import Wheel
 
 from tunewheel_testing.random_logs import OUTCOMES, RandomLog, Truth
@@ -85,7 +85,7 @@ def in_flight(log: RandomLog, events: Events) -> Iterator[str]:
 
 def status_place(log: RandomLog, events: Events) -> Iterator[str]:
     """The place of a project in ``status``."""
-    place = fold(events).get(PROJECT, ProjectStatus(PROJECT)).place
+    place = place_in_words(_wheel(sorted(events, key=lambda event: event.time)))
     yield from _place(log, CLI_STAGES.get(place, ""), place)
 
 
@@ -108,15 +108,6 @@ def console_models(log: RandomLog, events: Events) -> Iterator[str]:
     for model, stage in log.stages.items():
         if stages.get(model, "registered") != stage:
             yield f"{model} is {stage}, said {stages.get(model)}"
-
-
-def command_models(log: RandomLog, events: Events) -> Iterator[str]:
-    """The models' stages in ``tunewheel model list``."""
-    of_models = [event for event in events if event.data.type in _MODEL_TOPICS]
-    stages = {one.registration.model_id: one.stage for one in fold_models(of_models)}
-    for model, stage in log.stages.items():
-        if stages[model] != stage:
-            yield f"{model} is {stage}, said {stages[model]}"
 
 
 def curate_turns(log: RandomLog, events: Events) -> Iterator[str]:
@@ -171,7 +162,6 @@ FOLDS: dict[str, Callable[[RandomLog, Events], Iterator[str]]] = {
         status_place,
         console_place,
         console_models,
-        command_models,
         curate_turns,
         monitor_turns,
     )

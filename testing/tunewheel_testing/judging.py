@@ -106,7 +106,7 @@ async def judge_again(
 
 
 async def _check_refused(options: Mapping[str, Any], event: Envelope[EvalRequested]) -> None:
-    from tunewheel_cli.dead_letters import read_dead_letters
+    from tunewheel_testing.dead_letters import read_dead_letters
 
     async for letter in read_dead_letters(options, [EVAL_REQUESTED]):
         if letter.event_id == event.id:

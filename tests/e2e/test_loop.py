@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ import polars as pl
 import pytest
 from tunewheel_basemodel.tiny import write_tiny_model
 from tunewheel_cli.feed import EventFeed
-from tunewheel_cli.lineage import Answer, ask_lineage
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import (
@@ -74,7 +74,7 @@ class Turned:
     model_id: str
     answers: Answers
     feedback_id: str
-    lineage: Answer
+    lineage: dict[str, Any]
     train: pl.DataFrame
     holdout: pl.DataFrame
     drifted: Drifted
@@ -123,7 +123,8 @@ async def _turn(root: Path, spec: ProjectSpec, collector: Collector) -> Turned:
             what="both completions on the log",
         )
         dataset = root / "store" / "datasets" / feed.by_topic["dataset.versioned"][0].data.dataset_id
-        lineage = await ask_lineage(wheel.endpoint("registry"), PROJECT, model_id, records=10_000)
+        path = f"/v1/projects/{PROJECT}/lineage/{model_id}?records=10000"
+        lineage = json.loads((await wheel.endpoint("registry").request("GET", path, patience=60.0)).text)
         events = dict(feed.events)
         async with openai.AsyncOpenAI(base_url=url, api_key=key, timeout=120, max_retries=0) as client:
             drifted = await _drift(wheel, feed, client)

@@ -1,20 +1,15 @@
-"""Asks the registry for the lineage of a name, and draws it for the terminal."""
+"""Draws the lineage of a name for the terminal."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pydantic import SecretStr
-from tunewheel_contracts.pseudonyms import Pseudonyms
-from tunewheel_local.endpoint import Endpoint
-
-from tunewheel_cli.client import Unknown, read_registry
-
 if TYPE_CHECKING:
+    from pydantic import SecretStr
     from rich.tree import Tree
+    from tunewheel_client import Client
 
 SHOWN_RECORDS = 5
 Answer = Mapping[str, Any]
@@ -22,25 +17,33 @@ Answer = Mapping[str, Any]
 Node = Mapping[str, Any]
 
 
-async def ask_lineage(
-    registry: Endpoint, project: str, name: str, *, records: int = 100, secret: SecretStr | None = None
+def ask_lineage(
+    client: Client, project: str, name: str, *, records: int = 100, secret: SecretStr | None = None
 ) -> Answer:
     """Return the causes and the results of ``name``. A source may be given by its own id. It is then looked
     up by its pseudonym in dataset versions, which is computed with ``secret``.
 
     Raises:
-        Unknown: nothing in the project has that name.
-        RegistryRefused, NotAllowed, TransientError: the registry refuses, or does not answer.
+        NotFound: nothing in the project has that name.
     """
-    path = ("projects", project, "lineage")
+    from tunewheel_client import NotFound
+    from tunewheel_contracts.pseudonyms import Pseudonyms
+
     try:
-        return json.loads(await read_registry(registry, *path, name, records=records))
-    except Unknown as unknown:
+        return client.models.lineage(project, name, records=records)
+    except NotFound as unknown:
         pseudonym = Pseudonyms(project, secret.get_secret_value() if secret else "").of("source", name)
         try:
-            return json.loads(await read_registry(registry, *path, pseudonym, records=records))
-        except Unknown:
+            return client.models.lineage(project, pseudonym, records=records)
+        except NotFound:
             raise unknown from None
+
+
+def print_lineage(answer: Answer) -> None:
+    """Print the drawing of a lineage."""
+    from rich.console import Console
+
+    Console(highlight=False).print(lineage_tree(answer))
 
 
 def lineage_tree(answer: Answer) -> Tree:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -91,28 +90,6 @@ def local_urls(services: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Return the health URLs of ``services`` of a ``RunState``, by name. The broker has none."""
     urls = {name: str(service.get("health_url") or "") for name, service in services.items()}
     return {name: url for name, url in urls.items() if url.startswith("http")}
-
-
-def by_name(answers: Sequence[ServiceHealth], taken: Container[str] = ()) -> dict[str, ServiceHealth]:
-    """Return processes elsewhere by the name of their service. The name includes the address if several
-    processes have it, or if it is ``taken`` by a process of this machine."""
-    count = Counter(one.service for one in answers)
-
-    def is_clear(name: str) -> bool:
-        return bool(name) and count[name] == 1 and name not in taken
-
-    return {
-        one.service if is_clear(one.service) else f"{one.service} {one.url}".strip(): one for one in answers
-    }
-
-
-def as_services(named: Mapping[str, ServiceHealth]) -> dict[str, dict[str, Any]]:
-    """Return processes elsewhere in the form of ``RunState.services``."""
-    return {
-        name: {"pid": None, "url": one.url, "health_url": one.url, "state": one.state, "restarts": 0,
-               "note": one.error or one.role}
-        for name, one in named.items()
-    }  # fmt: skip
 
 
 def warnings_of(named: Mapping[str, ServiceHealth]) -> dict[str, list[str]]:

@@ -35,13 +35,13 @@ PANELS: dict[str, tuple[Entry, ...]] = {
         Entry("context show", "Show which wheel is meant, and as whom.", "context_show:command"),
     ),
     "Every day": (
-        Entry("status", "Show services, how far they are behind, and projects.", "status:status"),
-        Entry("watch", "Follow the log, one line per event.", "log:watch"),
+        Entry("status", "Show services, how far they are behind, and projects.", "status:command"),
+        Entry("watch", "Follow the log, one line per event.", "watch:command"),
         Entry("publish", "Publish tickets, examples or documents.", "publish:publish"),
         Entry("ask", "Ask a project's model through the gateway.", "ask:command"),
         Entry("withdraw", "Keep documents out of every version from here on.", "takebacks:withdraw"),
         Entry("forget", "Erase what was published about a person.", "takebacks:forget"),
-        Entry("lineage", "Show what something came from, and what came of it.", "log:lineage"),
+        Entry("lineage", "Show what something came from, and what came of it.", "lineage:command"),
     ),
     "What there is": (
         Entry("project list", "List projects: where each is, and what it serves.", "project_list:command"),
@@ -70,8 +70,8 @@ PANELS: dict[str, tuple[Entry, ...]] = {
         Entry("model retire", "Take a model out in good order.", "model_order:retire"),
         Entry("model reject", "Take a version out for good.", "model_order:reject"),
         Entry("model stop", "Send all traffic to the champion, or to the base.", "model_order:stop"),
-        Entry("model card", "Print a model's card.", "models:card"),
-        Entry("model compare", "Show what changed from one model to another.", "models:compare"),
+        Entry("model card", "Print a model's card.", "model_card:command"),
+        Entry("model compare", "Show what changed from one model to another.", "model_compare:command"),
         Entry("turn list", "List turns of the wheel: how far, and did it help.", "turn_list:command"),
         Entry("turn show", "Show how far a turn came, and what it led to.", "turn_show:command"),
         Entry("turn wait", "Wait until a turn has ended.", "turn_wait:command"),
@@ -84,7 +84,7 @@ PANELS: dict[str, tuple[Entry, ...]] = {
         Entry("review show", "Show two answers to compare.", "review_show:command"),
         Entry("review answer", "Say which answer is better.", "review_answer:command"),
         Entry("review submit", "Give your last word on a review.", "review_submit:command"),
-        Entry("dead-letter list", "Show what services refused.", "log:dead_letters"),
+        Entry("dead-letter list", "Show what services refused.", "dead_letter_list:command"),
     ),
     "Who may": (
         Entry("key list", "Show who has a key, and what each may do.", "keys:list_"),
@@ -144,8 +144,8 @@ RENAMED = {
 RENAMED_ALONE = {"key": "key show"}
 """The same where no verb follows."""
 
-_OF_MODELS = ("promote", "rollback", "pin", "unpin", "retire", "reject", "stop")
-PROJECT_FIRST = tuple(f"model {verb}" for verb in _OF_MODELS)
+_OF_MODELS = ("promote", "rollback", "pin", "unpin", "retire", "reject", "stop", "card", "compare")
+PROJECT_FIRST = ("lineage", *(f"model {verb}" for verb in _OF_MODELS))
 """Commands whose first argument was the project in the release before."""
 
 BY_WORDS = {entry.words: entry for entries in PANELS.values() for entry in entries}

@@ -9,15 +9,16 @@ import os
 import shutil
 import signal
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tunewheel_cli.calling import Call
 from tunewheel_cli.client import principal_of
 from tunewheel_cli.console import login_text
-from tunewheel_cli.dead_letters import dead_letter_counts
 from tunewheel_cli.feed import EventFeed
 from tunewheel_cli.lineage import ask_lineage, lineage_tree
+from tunewheel_client import ClientError
 from tunewheel_contracts.errors import TunewheelError
 from tunewheel_local import run_state
 from tunewheel_local.connection import Connection, InvalidOption
@@ -25,7 +26,6 @@ from tunewheel_local.launch import Plan, Wheel
 from tunewheel_local.places import Var
 from tunewheel_local.roster import choose
 from tunewheel_local.supervisor import Kept, State
-from tunewheel_runtime.kafka import client_options
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_demo.example import Example
@@ -163,12 +163,12 @@ async def _tell(
                     await story.take_back(first, second)
             if last.promoted:
                 screen.title(f"Where {last.model_id} comes from")
-                registry = wheel.endpoint("registry")
-                found = await ask_lineage(registry, example.spec.project, last.model_id)
-                screen.console.print(lineage_tree(found))
+                with of_wheel.open() as client:
+                    screen.console.print(lineage_tree(ask_lineage(client, story.project, last.model_id)))
         finally:
             outcome.events = feed.counts()
-            outcome.dead_letters = sum((await dead_letter_counts(client_options(settings))).values())
+            with suppress(ClientError), of_wheel.open() as client:
+                outcome.dead_letters = client.dead_letters.list(limit=1).total
 
 
 async def _wait_for_the_end(wheel: Wheel, example: Example, screen: Screen) -> None:
@@ -179,7 +179,7 @@ async def _wait_for_the_end(wheel: Wheel, example: Example, screen: Screen) -> N
         f"ask {json.dumps(question)} --project {project}",
         "status",
         "watch",
-        f"models --project {project}",
+        f"model list --project {project}",
         "login",
     ):
         screen.console.print(f"  tunewheel {command}", soft_wrap=True)

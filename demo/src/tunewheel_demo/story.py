@@ -112,10 +112,10 @@ class Story:
         self._principal = principal
         self._open_client = open_client
         self._spec = example.spec
-        self._project = self._spec.project
-        self._base = f"{self._project}/base"
+        self.project = self._spec.project
+        self._base = f"{self.project}/base"
         self._watch = outcome.watch
-        self._turns = TurnWatcher(feed, screen, outcome.watch, self._project, store)
+        self._turns = TurnWatcher(feed, screen, outcome.watch, self.project, store)
 
     async def first_turn(self) -> Turn:
         """Publish the first wave, and follow it until its adapter is served or refused."""
@@ -216,8 +216,8 @@ class Story:
         def order() -> None:
             with self._open_client() as client:
                 command = getattr(client.models, action)
-                ordered = command(self._project, model_id, reason="the demo shows how a model is taken back")
-                client.commands.wait(self._project, ordered.command_id, timeout_seconds=PATIENCE_SECONDS)
+                ordered = command(self.project, model_id, reason="the demo shows how a model is taken back")
+                client.commands.wait(self.project, ordered.command_id, timeout_seconds=PATIENCE_SECONDS)
 
         try:
             await asyncio.to_thread(order)
@@ -231,18 +231,18 @@ class Story:
             TimeoutError: another model still answers.
         """
         async with asyncio.timeout(PATIENCE_SECONDS):
-            said = await self._gateway.ask(self._project, question)
+            said = await self._gateway.ask(self.project, question)
             while said["model"] != model_id:
-                said = await self._gateway.ask(self._project, question)
+                said = await self._gateway.ask(self.project, question)
         return text_of(said)
 
     async def _declare(self) -> None:
-        data = ProjectDeclared(project=self._project, spec=self._spec, principal=self._principal)
+        data = ProjectDeclared(project=self.project, spec=self._spec, principal=self._principal)
         await publish_events(client_options(self._settings), new_event(data, source=SOURCE))
 
     async def _send(self, path: Path) -> Summary:
         options = client_options(self._settings)
-        return await publish_path(path, project=self._project, options=options, principal=self._principal)
+        return await publish_path(path, project=self.project, options=options, principal=self._principal)
 
     async def _answers(self, name: str, model: str, questions: list[str]) -> list[str]:
         """Ask ``model`` all questions by its own id. Such requests do not count as the project's traffic."""
@@ -285,7 +285,7 @@ class Story:
             asking = asyncio.create_task(
                 keep_asking(
                     self._gateway,
-                    self._project,
+                    self.project,
                     tickets,
                     lambda n: bar.to(n, None, f"{''.join(stages()[-1:])}: {n} requests"),
                     hear,

@@ -4,7 +4,7 @@ here; an event without words is described by its fields."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 from tunewheel_contracts.event import Envelope, Event
 from tunewheel_contracts.events import (
@@ -25,8 +25,13 @@ _MOST_FIELDS = 6
 
 def describe(envelope: Envelope[Any]) -> str:
     """Return an event's content in a few words, without its type."""
-    words = _WORDS.get(cast("type[Any]", type(envelope.data)))
-    return words(envelope.data) if words else _by_fields(envelope.data)
+    return in_words(envelope.data)
+
+
+def in_words(event: Event) -> str:
+    """Return the data of an event in a few words, without its type."""
+    words = _WORDS.get(type(event))
+    return words(event) if words else _by_fields(event)
 
 
 def figures(metrics: Mapping[str, float]) -> str:

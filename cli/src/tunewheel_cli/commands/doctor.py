@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tunewheel_cli.commands.status import HealthUrls
 from tunewheel_cli.exits import Exit
 from tunewheel_cli.reach import Reach, address_option, reaching
 
@@ -19,6 +18,15 @@ if TYPE_CHECKING:
 
     from tunewheel_cli.doctor.examination import Installation
     from tunewheel_cli.doctor.findings import Finding
+
+HealthUrls = Annotated[
+    str | None,
+    typer.Option(
+        envvar="TUNEWHEEL_HEALTH_URLS",
+        help="Ports of health of processes elsewhere, separated by commas.",
+        show_default=False,
+    ),
+]
 
 
 @reaching
