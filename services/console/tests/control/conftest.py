@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from tunewheel_client import AsyncClient
 from tunewheel_console.actions import Actions
 from tunewheel_console.control.log import Log
 from tunewheel_console.control.registry import Registry
@@ -126,14 +127,25 @@ class Door:
         for event in self.log.events:
             self.state.apply(event)
 
-    async def send(self, method: str, path: str, json: Any = None, **options: Any) -> httpx.Response:
+    def http(self) -> httpx.AsyncClient:
         async def called(scope: Any, receive: Any, send: Any) -> None:
             set_caller(scope, Caller(self.principal, (Grant(self.roles),)))
             await self.web(scope, receive, send)
 
-        transport = httpx.ASGITransport(called)
-        async with httpx.AsyncClient(transport=transport, base_url="http://console/v1") as client:
+        return httpx.AsyncClient(transport=httpx.ASGITransport(called), base_url="http://console/v1")
+
+    async def send(self, method: str, path: str, json: Any = None, **options: Any) -> httpx.Response:
+        async with self.http() as client:
             return await client.request(method, path, json=json, **options)
+
+    def client(self) -> AsyncClient:
+        """Return Tunewheel's own client."""
+        return AsyncClient("http://console", "k", http=self.http())
+
+
+@pytest.fixture
+def operator(door: Door) -> AsyncClient:
+    return door.client()
 
 
 @pytest.fixture

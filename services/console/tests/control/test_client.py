@@ -10,8 +10,6 @@ import pytest
 from fastapi import FastAPI
 from tunewheel_client import AsyncClient, Away, Client, Conflict, Gap, NotFound, Refused
 from tunewheel_contracts.api.services import GroupLag
-from tunewheel_runtime.identity.guard import set_caller
-from tunewheel_runtime.identity.roles import Caller, Grant
 from tunewheel_testing.adapters import BASE, SHA
 from tunewheel_testing.served import served, serving
 from tunewheel_testing.waiting import until
@@ -115,15 +113,6 @@ async def test_what_operators_look_at_is_read(client: AsyncClient, lags: Any, st
     assert (services.groups[0].behind, "eval" in services.silent) == (3, True)
     assert (await client.dead_letters.list(project="desk", topic="train.control")).total == 0
     assert "/v1/projects/desk/models/desk-1/card" in await client.models.card("desk", "desk-1")
-
-
-@pytest.fixture
-def operator(door: Any) -> AsyncClient:
-    async def called(scope: Any, receive: Any, send: Any) -> None:
-        set_caller(scope, Caller(door.principal, (Grant(door.roles),)))
-        await door.web(scope, receive, send)
-
-    return AsyncClient("http://console", "k", http=httpx.AsyncClient(transport=httpx.ASGITransport(called)))
 
 
 async def test_a_command_is_given_named_and_waited_for(
