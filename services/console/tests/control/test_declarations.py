@@ -85,7 +85,10 @@ def test_hosts_and_folders_are_checked_where_they_are_told():
     assert told == AllowedSources(hosts="hub.example", folders=("/data", "/store/general"))
 
 
-async def test_power_is_simulated_in_another_process_and_left_out_where_it_takes_too_long(desk: Any):
+async def test_power_is_simulated_in_another_process_and_left_out_where_it_takes_too_long(
+    desk: Any, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("tunewheel_console.control.power._kept", {})  # another test may have asked the same
     spec = desk.spec()
     assert await find_power(spec, [1], seconds=0.001) is None
     found = await find_power(spec, [1, 1])
