@@ -145,6 +145,12 @@ def test_a_record_of_each_form_becomes_an_example(
     assert examples(opened(tmp_path, record)) == [expected]
 
 
+def test_an_answer_to_avoid_that_is_the_right_one_is_left_out(tmp_path: Path) -> None:
+    source = opened(tmp_path, {"prompt": "q", "chosen": "a", "rejected": "a"})
+    assert examples(source) == [{"input": "q", "output": "a"}]
+    assert len(source.notes) == 1
+
+
 @pytest.mark.parametrize(
     ("message", "field", "word"),
     [
@@ -237,6 +243,6 @@ KEYS = sorted({*frozenset[str]().union(*(form.keys for form in FORMS)), "system"
 @given(st.dictionaries(st.sampled_from(KEYS), JSON, max_size=5))
 def test_no_record_breaks_a_form(record: dict[str, Any]) -> None:
     for form in FORMS:
-        if form.fits(record):
-            with suppress(Unfit):
-                list(form.examples(record, LeftOut()))
+        form.fits(record)
+        with suppress(Unfit):  # a file may hold other records than its first ones
+            list(form.examples(record, LeftOut()))

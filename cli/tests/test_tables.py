@@ -127,6 +127,13 @@ def test_gzip_is_read_and_half_of_it_is_refused(tmp_path: Path) -> None:
         rows(tmp_path, whole[: len(whole) // 2], name="x.csv.gz", kind=None)
 
 
+def test_a_gzip_that_breaks_off_late_ends_with_a_sentence(tmp_path: Path) -> None:
+    lines = [f'{{"question": "{number}", "answer": "{number**9}"}}\n' for number in range(60_000)]
+    whole = gzip.compress("".join(lines).encode())
+    with pytest.raises(SourceUnusable, match="no whole gzip file"):
+        rows(tmp_path, whole[:-20_000], name="x.jsonl.gz", kind=None)
+
+
 def test_the_first_sheet_of_a_workbook_is_read(tmp_path: Path) -> None:
     pytest.importorskip("python_calamine", reason="python-calamine is not installed: make install")
     table = [["Frage", "Antwort", "n"], ["Wo?", "Dort", 3.0], [None, None, None], ["Wann?", True, 1.5]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -54,16 +55,31 @@ def open_records(path: Path, *, max_bytes: int, on_bytes: OnBytes | None = None)
         file = _opened(path, on_bytes)
         start = file.peek(1).lstrip(UTF8_BOM + b" \t\r\n")[:1]
         if ending in JSON or (ending in JSON_LINES and start == b"["):
-            return Records(_of_json(file, path, max_bytes, lines=ending in JSON_LINES))
+            return Records(_whole(_of_json(file, path, max_bytes, lines=ending in JSON_LINES), path))
         if ending in JSON_LINES:
-            return Records(read_json_lines(file, max_bytes=max_bytes))
+            return Records(_whole(read_json_lines(file, max_bytes=max_bytes), path))
         text, note = _as_utf8(file, path)
         columns, rows = open_csv(text, path, max_bytes=max_bytes, separator=SEPARATED[ending])
-        return Records(rows, columns, note)
-    except (gzip.BadGzipFile, EOFError) as error:
-        raise SourceUnusable(f"{path}: is no whole gzip file: {error}") from error
+        return Records(_whole(rows, path), columns, note)
+    except _BROKEN as error:
+        raise _broken(path, error) from error
     except OSError as error:
         raise SourceUnusable(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+_BROKEN = (gzip.BadGzipFile, EOFError, zlib.error)
+
+
+def _broken(path: Path, error: Exception) -> SourceUnusable:
+    return SourceUnusable(f"{path}: is no whole gzip file: {error}")
+
+
+def _whole(items: Iterator[Found | Refusal], path: Path) -> Iterator[Found | Refusal]:
+    """Yield ``items``. Raises SourceUnusable: the rest of the file cannot be decompressed."""
+    try:
+        yield from items
+    except _BROKEN as error:
+        raise _broken(path, error) from error
 
 
 class _Counting(io.RawIOBase):

@@ -178,5 +178,5 @@ def _unrecognised(path: Path, found: Sequence[Mapping[str, Any]], *, table: bool
 def _keys(found: Sequence[Mapping[str, Any]]) -> str:
     names = dict.fromkeys(name for record in found for name in record)
     more = f" and {len(names) - SHOWN_KEYS} more" if len(names) > SHOWN_KEYS else ""
-    shown = (name if name.isprintable() else repr(name) for name in [*names][:SHOWN_KEYS])
+    shown = (name[:40] if name.isprintable() else repr(name[:40]) for name in [*names][:SHOWN_KEYS])
     return ", ".join(shown) + more

@@ -16,7 +16,7 @@ def fits(record: Record) -> bool:
 
 def examples(record: Record, left: LeftOut) -> Iterator[Fields]:
     left[TOOLS] += bool(record.get("tools") or record.get("functions"))
-    for found in examples_of(turns_of(record["messages"], "messages", left), "messages", left):
+    for found in examples_of(turns_of(record.get("messages"), "messages", left), "messages", left):
         yield found | kept(record)
 
 

@@ -21,7 +21,7 @@ def fits(record: Record) -> bool:
 
 
 def examples(record: Record, left: LeftOut) -> Iterator[Fields]:
-    better, worse = (_messages(record[name]) for name in ("chosen", "rejected"))
+    better, worse = (_messages(_given(record, name)) for name in ("chosen", "rejected"))
     key = key_of(record, _PROMPTS)
     whole = isinstance(better, list) and len(better) > 1
     if whole and isinstance(better, list):  # the answers come with their conversation
@@ -30,11 +30,21 @@ def examples(record: Record, left: LeftOut) -> Iterator[Fields]:
         question = prompt_of(_messages(record[key]), key, left)
     else:
         raise Unfit("prompt", "is missing; add it")
-    answers = {
-        "output": answer_of(better, "chosen", left),
-        "rejected_output": answer_of(worse, "rejected", left),
-    }
+    answers = _pair(answer_of(better, "chosen", left), answer_of(worse, "rejected", left), left)
     yield question | answers | kept(record)
+
+
+def _pair(better: Any, worse: Any, left: LeftOut) -> Fields:
+    if better == worse:
+        left["answers to avoid that equal the right one"] += 1
+        return {"output": better}
+    return {"output": better, "rejected_output": worse}
+
+
+def _given(record: Record, name: str) -> Any:
+    if record.get(name) is None:
+        raise Unfit(name, "is missing; add it")
+    return record[name]
 
 
 def _messages(value: Any) -> Any:
@@ -52,13 +62,18 @@ def fits_openai(record: Record) -> bool:
 
 
 def openai_examples(record: Record, left: LeftOut) -> Iterator[Fields]:
-    given = record["input"]
+    given = _given(record, "input")
+    if not isinstance(given, Mapping):
+        raise Unfit("input", "is no object with messages; correct it")
     left[TOOLS] += bool(given.get("tools"))
     spoken = asked(turns_of(given.get("messages"), "input.messages", left), left)
     yield {
         **question_of(spoken, "input.messages"),
-        "output": answer_of(record["preferred_output"], "preferred_output", left),
-        "rejected_output": answer_of(record.get("non_preferred_output"), "non_preferred_output", left),
+        **_pair(
+            answer_of(_given(record, "preferred_output"), "preferred_output", left),
+            answer_of(_given(record, "non_preferred_output"), "non_preferred_output", left),
+            left,
+        ),
         **kept(record),
     }
 
