@@ -82,6 +82,8 @@ class Facts:
         """By event id: the requests that name their records. Each of them began a turn."""
         self.versions: dict[str, Envelope[DatasetVersioned]] = {}
         """By request, like the rejections."""
+        self.asked_versions: set[str] = set()
+        """The dataset versions that a known request asked for."""
         self.first_requests: dict[str, tuple[datetime, str]] = {}
         """By dataset version: when it was made first, and for which request."""
         self.rejections: dict[str, Envelope[DatasetRejected]] = {}
@@ -131,10 +133,14 @@ class Facts:
                 self.asked = _latest(self.asked, envelope)
             case DatasetRequested():
                 self.requests.setdefault(envelope.id, envelope)
+                if (version := self.versions.get(envelope.id)) is not None:
+                    self.asked_versions.add(version.data.dataset_id)
             case DatasetVersioned():
                 asked = envelope.causation_id or envelope.id
                 self.versions.setdefault(asked, envelope)
                 self.turns.pop(asked, None)
+                if asked in self.requests:
+                    self.asked_versions.add(data.dataset_id)
                 first = (self.versions[asked].time, asked)
                 self.first_requests[data.dataset_id] = min(
                     self.first_requests.get(data.dataset_id, first), first

@@ -173,9 +173,11 @@ def turns_of(facts: Facts) -> tuple[Turn, ...]:
 
 def courses_of(facts: Facts) -> Iterator[Course]:
     """Yield how far each version came that no known request asked for."""
-    asked = {facts.versions[name].data.dataset_id for name in facts.requests.keys() & facts.versions.keys()}
+    made = facts.first_requests.keys() | facts.starts.keys() | facts.failures.keys() | facts.made.keys()
+    if not (unasked := made - facts.asked_versions):
+        return
     versions = {version.data.dataset_id: version for version in facts.versions.values()}
-    for dataset_id in {*versions, *facts.starts, *facts.failures, *facts.made} - asked:
+    for dataset_id in unasked:
         course = course_of(facts, dataset_id, versions.get(dataset_id))
         if course is not None:
             yield course

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from functools import partial
 from typing import Any
@@ -85,6 +86,14 @@ def make_app(settings: Settings) -> Service:
     service.on_startup(traffic.start)
     service.on_shutdown(traffic.stop)
     actions = Actions(service, applied=state.apply)
+
+    async def look_once() -> None:
+        """Compute the place of every project, which takes seconds at many runs, before the first request."""
+        for project in state.projects.values():
+            _ = project.place
+            await asyncio.sleep(0)
+
+    service.on_startup(look_once)
 
     async def refresh() -> None:
         await reader.refresh(timeout_seconds=REFRESH_SECONDS)
