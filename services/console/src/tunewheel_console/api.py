@@ -13,6 +13,8 @@ from tunewheel_runtime.identity.guard import needs
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.store import ObjectStore
 
+from tunewheel_console.control.evaluations import unblinding
+from tunewheel_console.control.resolving import project_of, run_of
 from tunewheel_console.logins import LoginLinks
 from tunewheel_console.refusals import Refused
 from tunewheel_console.state import ConsoleState
@@ -34,24 +36,20 @@ def add_scorecard_page(api: FastAPI, state: ConsoleState, store: ObjectStore) ->
     @api.get("/v1/projects/{project}/runs/{run_id}/scorecard")
     @needs(Role.VIEWER)
     async def show_scorecard(project: str, run_id: str) -> HTMLResponse:
-        view = state.projects.get(project)
-        run = view.runs.get(run_id) if view else None
-        if view is None or run is None or run.verdict is None:
-            raise Refused(HTTPStatus.NOT_FOUND, "run_id", f"{project} has no verdict on {run_id}")
-        # A review of any run counts, because all versions are compared with the same models on the same
-        # prompts.
-        waiting = [one.subject for one in view.reviews.waiting if one.comparisons is None]
-        if waiting:
-            raise Refused(
-                HTTPStatus.CONFLICT,
-                "run_id",
-                f"a review of {', '.join(waiting)} is open, and the page says whose answers are "
-                "whose; it can be read once the review has ended",
+        view = project_of(state, project)
+        run = run_of(view, run_id)
+        if run.verdict is None:
+            raise Refused(HTTPStatus.NOT_FOUND, "run_id", f"{project} has no verdict on {run.run_id}")
+        if waiting := unblinding(view):
+            reason = (
+                f"a review of {', '.join(waiting)} is open, and the page says whose answers are whose; it "
+                "can be read once the review has ended"
             )
+            raise Refused(HTTPStatus.CONFLICT, "run_id", reason)
         path = PurePosixPath(run.verdict.scorecard.path).with_suffix(".html")
         page = await store.read(str(path))
         if page is None:
-            raise Refused(HTTPStatus.NOT_FOUND, "run_id", f"the scorecard of {run_id} has no page")
+            raise Refused(HTTPStatus.NOT_FOUND, "run_id", f"the scorecard of {run.run_id} has no page")
         return HTMLResponse(page, headers={"Content-Security-Policy": PAGE_POLICY})
 
 

@@ -79,10 +79,15 @@ def evaluations_of(project: Project) -> dict[str, Judged]:
     return {name: event for run in project.runs.values() for name, event in run.evaluations.items()}
 
 
+def unblinding(project: Project) -> list[str]:
+    """Return the runs of which a review of answers is open, so that nobody may be told whose answers are
+    whose. A review of any run counts, because all versions are compared with the same models on the same
+    prompts."""
+    return [one.subject for one in project.reviews.waiting if one.comparisons is None]
+
+
 def is_withheld(project: Project) -> bool:
-    """Return whether a review of answers is open, so that nobody may be told whose answers are whose. A
-    review of any run counts, because all versions are compared with the same models on the same prompts."""
-    return any(one.comparisons is None for one in project.reviews.waiting)
+    return bool(unblinding(project))
 
 
 async def last_scorecard(project: Project, store: ObjectStore) -> Scorecard | None:
