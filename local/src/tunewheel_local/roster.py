@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tunewheel_contracts.errors import TunewheelError
+from tunewheel_contracts.formats.allowed_sources import DEFAULT_HOSTS
 
 from tunewheel_local.http import own_certificate
 from tunewheel_local.kafka.ports import free_port, is_free
@@ -158,6 +159,8 @@ def environment(
         own |= {
             key: url(ports[name]) for key, name in doors.items() if name in ports and key not in inherited
         }
+        if "TUNEWHEEL_SPEC_HOSTS" not in inherited:  # the console then checks by curate's default
+            own["TUNEWHEEL_SPEC_HOSTS"] = DEFAULT_HOSTS
     own |= _identity(member, wheel_secrets, inherited | dict(shared), has_engine=ENGINE.name in ports)
     return inherited | own | dict(shared) | (MALLOC if member.runs_torch else {})
 

@@ -5,7 +5,14 @@ from typing import Any
 
 import pytest
 from tunewheel_contracts.event import Envelope, Event, new_event
-from tunewheel_contracts.events.training import TrainCompleted, TrainPlanned, TrainStarted
+from tunewheel_contracts.events.training import (
+    TrainAction,
+    TrainCompleted,
+    TrainControl,
+    TrainFailed,
+    TrainPlanned,
+    TrainStarted,
+)
 from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.run import RunManifest
 from tunewheel_runtime.telemetry import make_telemetry
@@ -55,7 +62,7 @@ class Subscribed:
     def on_startup(self, hook: Any) -> None: ...
 
     def on(self, topic: Any) -> Any:
-        return lambda handler: handler
+        return lambda handler: setattr(self, f"on_{topic.name.replace('.', '_')}", handler)
 
     def job(self, topic: Any, **_: Any) -> Any:
         return lambda handler: setattr(self, "on_dataset_versioned", handler)
@@ -65,6 +72,12 @@ class Subscribed:
 
     async def publish(self, event: Envelope[Any]) -> None:
         self.told.append(event.data)
+
+
+class Anybody:
+    """Access where everybody may do everything."""
+
+    async def require(self, *_: Any, **__: Any) -> None: ...
 
 
 async def test_what_a_run_took_is_kept_beside_its_plan_and_corrects_the_next_ones(bench):
@@ -105,3 +118,24 @@ async def test_what_the_log_has_of_versions_and_runs_decides_which_are_dropped(b
 def test_runs_lie_below_the_cache_unless_told_otherwise(tmp_path: Path):
     assert Settings(cache_dir=tmp_path).runs_dir == tmp_path / "work" / "train" / "runs"
     assert Settings(cache_dir=tmp_path, work_dir=tmp_path / "w").runs_dir == tmp_path / "w" / "train" / "runs"
+
+
+async def test_a_command_to_resume_a_failed_run_puts_its_version_on_the_log_once_more(bench):
+    made = await bench()
+    service: Any = Subscribed(made.store)
+    service.access = Anybody()
+    register(service, made.settings, worker=made.worker)
+    version = new_event(made.event, source="/t")
+    project, dataset_id = version.project, made.event.dataset_id
+    failed = TrainFailed(
+        project=project, run_id="run-1", dataset_id=dataset_id, field="f", reason="r", attempt=1
+    )
+    service.replayed["dataset.versioned"](version)
+    service.replayed["train.failed"](new_event(failed, source="/t"))
+
+    async def command(action: TrainAction, request: str) -> Any:
+        data = TrainControl(project=project, run_id="run-1", action=action, request=request)
+        return await service.on_train_control(new_event(data, source="/t"))
+
+    assert await command(TrainAction.PAUSE, "a") is None
+    assert await command(TrainAction.RESUME, "b") is version

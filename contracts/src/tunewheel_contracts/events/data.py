@@ -214,7 +214,7 @@ DATASET_REQUESTED = TopicSpec(
 )
 DATASET_VERSIONED = TopicSpec(
     DatasetVersioned,
-    ("curate",),
+    ("curate", "train"),
     ("curate", "train", "registry", "monitor", "eval"),
     4,
     replayed_by=("curate", "registry", "monitor", "eval"),

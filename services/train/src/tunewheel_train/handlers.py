@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, Event
 from tunewheel_contracts.events.data import DatasetVersioned
-from tunewheel_contracts.events.training import TrainCompleted, TrainControl, TrainFailed
+from tunewheel_contracts.events.training import TrainAction, TrainCompleted, TrainControl, TrainFailed
 from tunewheel_contracts.formats.recipe import CHAMPION
 from tunewheel_planner.calibration import Calibration
 from tunewheel_runtime.identity.roles import Role
@@ -40,6 +41,8 @@ class Followed:
     versions: Versions
     failures: LogReader
     """The reader of failed runs."""
+    obeyed: LogReader
+    """The reader of commands."""
     champion: ChampionOf
 
     def local(self, worker: Sequence[str]) -> Trainings:
@@ -68,15 +71,17 @@ def follow(service: Service, settings: Settings) -> Followed:
         desired = serving.get(project)
         return desired.data.desired.model_id(CHAMPION) if desired else None
 
-    commands, versions = _commands(service, settings), Versions()
-    failures = service.replay((topics.TRAIN_FAILED,), versions.failed)
-    known = Followed(service, settings, commands, Controls(), Calibration(), versions, failures, champion)
+    commands, controls, versions = _commands(service, settings), Controls(), Versions()
 
     async def follow_command(event: Envelope[TrainControl], position: Position) -> None:
-        if await known.commands.is_accepted(event, position):
-            known.controls.apply(event)
+        if await commands.is_accepted(event, position):
+            controls.apply(event)
 
-    service.replay_at((topics.TRAIN_CONTROL,), follow_command)
+    failures = service.replay((topics.TRAIN_FAILED,), versions.failed)
+    obeyed = service.replay_at((topics.TRAIN_CONTROL,), follow_command)
+    known = Followed(
+        service, settings, commands, controls, Calibration(), versions, failures, obeyed, champion
+    )
     service.replay((topics.DATASET_VERSIONED,), known.versions.versioned)
     service.replay((topics.TRAIN_STARTED,), known.versions.began)
     service.replay((topics.TRAIN_COMPLETED,), lambda e: known.calibration.learn(e.data.plan, e.data.usage))
@@ -89,8 +94,14 @@ def register(service: Service, settings: Settings, *, worker: Sequence[str] = WO
     service.check(topics.TRAIN_STARTED)
 
     @service.on(topics.TRAIN_CONTROL)
-    async def on_train_control(event: Envelope[TrainControl]) -> None:
+    async def on_train_control(event: Envelope[TrainControl]) -> Envelope[DatasetVersioned] | None:
         await known.commands.demand_accepted(event)  # accepted commands take effect in ``follow_command``
+        if event.data.action is not TrainAction.RESUME:
+            return None
+        await known.failures.refresh()
+        # The event is published once more, unchanged: services that know it see nothing new. Training has no
+        # result for it, and so trains the run.
+        return known.versions.failed_version(event.project, event.data.run_id)
 
     if settings.train_job_template is not None:
         nodes = settings.train_nodes
@@ -122,7 +133,8 @@ def _train_here(known: Followed, worker: Sequence[str]) -> None:
         event: Envelope[DatasetVersioned], lease: Lease
     ) -> Envelope[TrainCompleted | TrainFailed]:
         tell = telling(service, event)
-        await known.failures.refresh()  # another process may have told that the attempt before failed
+        # another process may have told that the attempt before failed, or that a cancelled run is resumed
+        await asyncio.gather(known.failures.refresh(), known.obeyed.refresh())
         return service.new(await trainings.train(event.data, lease=lease, tell=tell), cause=event)
 
 

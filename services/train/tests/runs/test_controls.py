@@ -191,7 +191,32 @@ def test_a_version_is_superseded_by_the_next_one_of_its_project(a_run: Run, log,
 
 def test_a_run_that_began_is_not_superseded(a_run: Run) -> None:
     versions = logged("ds-1", "ds-2")
-    versions.began(event(run_id=a_run.run_id, dataset_id=a_run.dataset_id))
+    versions.began(event(run_id=a_run.run_id, dataset_id=a_run.dataset_id, attempt=None))
     assert versions.superseding(a_run) is None
     assert versions.superseding(replace(a_run, run_id="run-other")) == "ds-2"
     assert (versions.run_of(a_run.dataset_id), versions.run_of("ds-2")) == (a_run.run_id, None)
+
+
+def of_training(kind: str, *, attempt: int = 1, run_id: str = "run-1", **more: Any) -> Any:
+    data = SimpleNamespace(project="p", run_id=run_id, dataset_id="ds-1", attempt=attempt, **more)
+    return SimpleNamespace(data=data, project="p", kind=kind)
+
+
+def test_a_run_that_failed_is_trained_again_by_the_event_of_its_version() -> None:
+    versions, version = Versions(), of_training("versioned")
+    versions.versioned(version)
+    versions.began(of_training("started"))
+    assert versions.failed_version("p", "run-1") is None, "it runs"
+    versions.failed(of_training("failed", superseded_by=None))
+    assert versions.failed_version("p", "run-1") is version
+    assert versions.failed_version("other", "run-1") is None, "a run of another project"
+    assert versions.failed_version("p", "run-2") is None
+    versions.began(of_training("started", attempt=2))
+    assert versions.failed_version("p", "run-1") is None, "it is trained again already"
+
+
+def test_a_run_whose_version_was_superseded_is_not_trained_again() -> None:
+    versions = Versions()
+    versions.versioned(of_training("versioned"))
+    versions.failed(of_training("failed", superseded_by="ds-2"))
+    assert versions.failed_version("p", "run-1") is None

@@ -133,24 +133,44 @@ class Versions:
         """The dataset version of each run that began."""
         self._failed: dict[str, int] = {}
         """By dataset version: the latest attempt that failed."""
+        self._events: dict[str, Envelope[DatasetVersioned]] = {}
+        """By dataset version, its event."""
+        self._started: dict[str, int] = {}
+        """By dataset version: the latest attempt that began."""
+        self._versions_of: dict[str, str] = {}
+        """The dataset version of each run that failed and was not superseded."""
         self._changed = asyncio.Event()
 
     def versioned(self, event: Envelope[DatasetVersioned]) -> None:
         self._order[event.data.project].setdefault(event.data.dataset_id)
+        self._events.setdefault(event.data.dataset_id, event)
         self._changed.set()
         self._changed = asyncio.Event()
 
     def began(self, event: Envelope[TrainStarted]) -> None:
         self._begun[event.data.run_id] = event.data.dataset_id
+        before = self._started.get(event.data.dataset_id, 0)
+        self._started[event.data.dataset_id] = max(before, event.data.attempt or 1)
 
     def failed(self, event: Envelope[TrainFailed]) -> None:
         before = self._failed.get(event.data.dataset_id, 0)
         self._failed[event.data.dataset_id] = max(before, event.data.attempt or 1)
+        if event.data.superseded_by is None:
+            self._versions_of[event.data.run_id] = event.data.dataset_id
 
     def attempt_at(self, dataset_id: str) -> int:
         """Return the number of an attempt at ``dataset_id`` that begins now: one more than the last failed
         attempt on the log. An attempt that another worker goes on with keeps its number."""
         return self._failed.get(dataset_id, 0) + 1
+
+    def failed_version(self, project: str, run_id: str) -> Envelope[DatasetVersioned] | None:
+        """Return the event of the version whose run failed, or was cancelled, and did not begin again. None:
+        there is no such run."""
+        dataset_id = self._versions_of.get(run_id, "")
+        event = self._events.get(dataset_id)
+        if event is None or event.project != project:
+            return None
+        return None if self._started.get(dataset_id, 0) > self._failed[dataset_id] else event
 
     def run_of(self, dataset_id: str) -> str | None:
         """Return the run on ``dataset_id`` that began last; None: no run has begun."""
