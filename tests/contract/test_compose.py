@@ -74,7 +74,7 @@ def fields(service: str) -> dict[str, Any]:
 def of_cli() -> set[str]:
     """Return the variables that the command reads."""
     found = {f"TUNEWHEEL_{name.upper()}" for name in KafkaSettings.model_fields}
-    for path in (ROOT / "cli/src").rglob("*.py"):
+    for path in (*(ROOT / "cli/src").rglob("*.py"), *(ROOT / "client/src").rglob("*.py")):
         found |= set(re.findall(r"\bTUNEWHEEL_[A-Z_]*[A-Z]\b", path.read_text("utf-8")))
     return found
 
