@@ -62,10 +62,14 @@ def resources() -> list[str]:
 def test_both_clients_have_the_same_documented_methods():
     with Client("http://a", "k") as sync:
         other = AsyncClient("http://a", "k")
+        page = (ROOT / "client/README.md").read_text("utf-8")
         for name in resources():
+            assert f"`{name.replace('aclose', 'ask')}`" in page or name in ("project", "url")
             ours, theirs = getattr(sync, name.replace("aclose", "close")), getattr(other, name)
             if hasattr(ours, "_transport"):
                 methods = [method for method in dir(theirs) if not method.startswith("_")]
                 assert methods == [method for method in dir(ours) if not method.startswith("_")]
                 assert all(inspect.getdoc(getattr(theirs, method)) for method in methods)
                 assert inspect.getdoc(theirs)
+                (line,) = [line for line in page.splitlines() if line.startswith("|") and f"`{name}`" in line]
+                assert not [method for method in methods if f"`{method}`" not in line]
