@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tunewheel_client import Client, contexts, login, login_async
-from tunewheel_client.errors import Away, NotAllowed, Refused
+from tunewheel_client.errors import Away, NoAddress, NotAllowed, Refused
 from tunewheel_client.target import resolve
 from tunewheel_testing.oidc_issuer import TOKEN, Issuer
 
@@ -44,6 +44,8 @@ async def test_a_login_that_fails_leaves_the_old_one(wheel: str, log_in: Any, do
         await done(log_in("http://127.0.0.1:1", as_="prod", key=KEY))
     with pytest.raises(Refused, match="exactly one"):
         await done(log_in(wheel, as_="prod"))
+    with pytest.raises(NoAddress, match="copy the key again"):
+        await done(log_in(wheel, as_="prod", key="tw_é"))
     assert contexts.path().read_bytes() == before
 
 

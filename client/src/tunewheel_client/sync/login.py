@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pydantic import SecretStr
 from tunewheel_contracts.api.identity import Login, Me
 
 from tunewheel_client.contexts import Addresses, Context, put
@@ -59,17 +58,15 @@ def login(
     """
     if (key is None) != device:
         raise Refused("key: give a key, or device=True to log in in a browser; exactly one", param="key")
-    target = resolve(url, environment={})
-    stranger = Transport(target, timeout_seconds=LOGIN_SECONDS, http=http)
+    made = resolve(url, key, environment={}).context
+    stranger = Transport(resolve(url, environment={}), timeout_seconds=LOGIN_SECONDS, http=http)
     try:
         told = stranger.read(Login, "login")
         if device:
             if told.oidc is None:
                 raise Refused(f"{url}: has no OIDC issuer; log in with an API key", param="device")
             tokens = log_in_by_device(stranger.http(), **told.oidc.model_dump(), on_code=on_code)
-            made = target.context.model_copy(update={"tokens": tokens})
-        else:
-            made = target.context.model_copy(update={"key": SecretStr(key or "")})
+            made = made.model_copy(update={"tokens": tokens})
         caller = Transport(Target(made), timeout_seconds=LOGIN_SECONDS, http=stranger.http())
         me = caller.read(Me, "me")
         made = caller.target.context  # with tokens that were renewed meanwhile

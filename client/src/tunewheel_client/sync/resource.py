@@ -48,5 +48,5 @@ class Resource:
         """Send a command. Fields that are None are left out. Its ``request`` names it; without one it gets a
         new name, under which it may be sent again. ``extra_seconds``: how much longer the answer may take."""
         body = {name: value for name, value in order.items() if value is not None}
-        named = {"Idempotency-Key": body["request"]} if "request" in body else None
-        return self._send(model, "POST", *steps, json=body, headers=named, extra_seconds=extra_seconds)
+        named = True if "request" in body else None
+        return self._send(model, "POST", *steps, json=body, is_harmless=named, extra_seconds=extra_seconds)
