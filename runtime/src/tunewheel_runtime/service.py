@@ -20,7 +20,7 @@ from tunewheel_contracts.topics import TOPICS, TopicSpec
 
 from tunewheel_runtime.broker_watch import BrokerWatch
 from tunewheel_runtime.consuming import Consumption, Delivery
-from tunewheel_runtime.deadletter import DeadLetters, Position
+from tunewheel_runtime.deadletter import Check, DeadLetters, Position
 from tunewheel_runtime.erased_letters import is_erased
 from tunewheel_runtime.handling import Instruments
 from tunewheel_runtime.health import Health
@@ -200,6 +200,11 @@ class Service:
         the jobs run. Otherwise it is called for one event after the other.
         """
         return self._subscriptions.job(topic, group, concurrent=concurrent)
+
+    @property
+    def check_signature(self) -> Check:
+        """Refuses a command that no service signed, as every reader of this process does."""
+        return self._signatures.check
 
     def predates_signatures(self, position: Position) -> bool:
         """Return whether the command at ``position`` is older than signatures, so that it needs none."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -177,3 +179,12 @@ def test_a_tombstone_takes_a_projects_spec_and_routes_away(state: Any, desk: Any
     assert (project.spec, project.desired) == (None, None)
     assert "nobody" not in state.projects
     assert state.version > version
+
+
+def test_a_copy_of_an_earlier_command_changes_nothing(state: Any, desk: Any):
+    """Whoever may write to the topic can copy a command, with its signature and with another time."""
+    pause, resume = desk.controlled(TrainAction.PAUSE), desk.controlled(TrainAction.RESUME)
+    copy = replace(pause, time=resume.time + timedelta(hours=1))
+    for event in (desk.started(), pause, resume, copy):
+        state.apply(event)
+    assert not state.projects["desk"].runs["run-1"].paused

@@ -65,9 +65,10 @@ def make_app(settings: Settings) -> Service:
         state.apply(event)
         feed.add(event)
 
-    def told(letter: Undecoded) -> None:
+    def told(letter: Undecoded, event: Envelope[Any] | None) -> None:
         letters.add(letter)
-        state.commands.refuse(letter)
+        if event is not None:
+            state.commands.refuse(letter)
 
     reader = service.replay(
         [topic for topic in TOPICS if topic not in (*TRAFFIC, *topics.NOT_SHOWN)],
@@ -81,6 +82,7 @@ def make_app(settings: Settings) -> Service:
         state.count_dead_letters,
         refuse=state.refuse,
         told=told,
+        check=service.check_signature,
         latest=settings.recent_events,
     )
     service.on_startup(traffic.start)

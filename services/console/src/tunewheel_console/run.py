@@ -100,8 +100,7 @@ class Run:
             case TrainCompleted():
                 self.completed = _earliest(self.completed, event)
             case TrainControl():
-                before = self.controls.get(event.id, event)
-                self.controls[event.id] = max(before, event, key=lambda one: one.time)
+                self.controls.setdefault(event.id, event)
             case ReviewSubmitted() as data:
                 self.reviews[event.id] = data
             case _:

@@ -13,7 +13,6 @@ from tunewheel_contracts.events.monitoring import TurnCompleted, TurnDecided
 from tunewheel_contracts.events.production import InferenceCompleted
 from tunewheel_contracts.events.training import (
     TrainCompleted,
-    TrainControl,
     TrainFailed,
     TrainProgressed,
     TrainStarted,
@@ -32,7 +31,6 @@ _REPEATED = (
     TrainStarted,
     TrainCompleted,
     TrainFailed,
-    TrainControl,
     TurnCompleted,
     TurnDecided,
 )

@@ -7,13 +7,14 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import structlog
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.topics import BY_NAME, REVIEW_SUBMITTED, TOPICS, TRAIN_CONTROL, TopicSpec
-from tunewheel_runtime.deadletter import Position, Undecoded, refused
+from tunewheel_runtime.deadletter import Check, Position, Undecoded, refused
 from tunewheel_runtime.kafka import client_options
 from tunewheel_runtime.log import decode, follow
 from tunewheel_runtime.settings import ServiceSettings
@@ -35,10 +36,11 @@ class Traffic:
         count: Callable[[dict[str, int]], None],
         *,
         refuse: Callable[[Envelope[Any]], None],
-        told: Callable[[Undecoded], None] = lambda _: None,
+        told: Callable[[Undecoded, Envelope[Any] | None], None] = lambda _letter, _event: None,
+        check: Check = lambda _topic, _event, _record: None,
         latest: int,
     ) -> None:
-        """``told`` gets every dead letter."""
+        """``told`` gets every dead letter, with the event that it holds (``event_in``)."""
         self._options = client_options(settings)
         self._names = [topic.name for topic in topics]
         self._letters = {topic.dead_letter: topic.name for topic in TOPICS if topic.dead_letter_exists}
@@ -46,6 +48,7 @@ class Traffic:
         self._count = count
         self._refuse = refuse
         self._told = told
+        self._check = check
         self._latest = latest
         self._refused: defaultdict[str, set[tuple[str, Position]]] = defaultdict(set)
         self._tasks: list[asyncio.Task[None]] = []
@@ -79,8 +82,19 @@ class Traffic:
             for letter in letters:
                 topic = self._letters[letter.position.topic]
                 self._refused[topic].add(refused(letter))
-                self._told(letter)
-                if topic in DECISIONS:
-                    with contextlib.suppress(InvalidEvent):  # an event that cannot be decoded was never shown
-                        self._refuse(decode(letter, BY_NAME[topic]))
+                event = event_in(letter, BY_NAME[topic], self._check)
+                self._told(letter, event)
+                if event is not None and topic in DECISIONS:
+                    self._refuse(event)
             self._count({name: len(found) for name, found in self._refused.items()})
+
+
+def event_in(letter: Undecoded, topic: TopicSpec, check: Check) -> Envelope[Any] | None:
+    """Return the event of ``topic`` that became a dead letter. None: the letter holds no such event, or a
+    command that nobody signed, which must not undo the real command of the same id."""
+    try:
+        event = decode(letter, topic)
+        check(topic, event, replace(letter, position=refused(letter)[1]))
+    except InvalidEvent:
+        return None
+    return event
