@@ -5,16 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from tunewheel_console.actions import Actions
+from tunewheel_console.control.log import RECORDS_FROM, Documents, Log
 from tunewheel_console.main import TRAFFIC
+from tunewheel_console.refusals import Refused
 from tunewheel_console.settings import Settings
 from tunewheel_console.state import ConsoleState
 from tunewheel_console.traffic import Traffic
 from tunewheel_contracts import topics
-from tunewheel_contracts.event import new_event
+from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.evaluation import ReviewRequested, ReviewSubmitted
 from tunewheel_contracts.events.training import TrainAction
-from tunewheel_contracts.events.upstream import FeedbackReceived
+from tunewheel_contracts.events.upstream import DocumentPublished, FeedbackReceived
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.service import Service
 
@@ -83,6 +86,47 @@ async def test_busy_topics_are_read_from_their_latest_and_dead_letters_counted(
             await bus.publish(new_event(feedback(5), source="/test"))
             await until(lambda: state.projects[project].thumbs_down == 4)
             await until(lambda: state.dead_letters.get("example.published", 0) >= 1)
-            await until(lambda: not state.projects[project].run("run-1").reviews)
+            await until(lambda: not state.projects[project].runs["run-1"].reviews)
         finally:
             await traffic.stop()
+
+
+async def test_the_control_api_asks_the_broker_for_documents_and_for_ingests_place(
+    kafka: str, tmp_path: Path, project: str
+):
+    def document(name: str) -> Envelope[DocumentPublished]:
+        data = DocumentPublished(project=project, document_id=name, content="x")
+        return new_event(data, source="/test")
+
+    async def nothing() -> None: ...
+
+    made = settings(kafka, tmp_path)
+    documents = Documents(made)
+    log = Log.of(made, nothing, documents)
+    async with Bus(kafka) as bus:
+        try:
+            await bus.publish(document("a.md"))
+            assert await documents.of(project) == {"a.md"}
+            await bus.publish(document("b.md"))
+            assert await documents.of(project) == {"a.md", "b.md"}
+            assert await documents.of("another") == set()
+            with pytest.raises(Refused, match="events behind"):
+                await log.settled(0.0)
+            await commit_all(kafka)
+            await log.settled(10.0)
+        finally:
+            await documents.close()
+
+
+async def commit_all(kafka: str) -> None:
+    """Commit the ends of what ingest reads, as ingest does once it has read it."""
+    for topic in RECORDS_FROM:
+        (group,) = topic.groups_of("ingest")
+        consumer = AIOKafkaConsumer(bootstrap_servers=kafka, group_id=group, enable_auto_commit=False)
+        await consumer.start()
+        try:
+            partitions = [TopicPartition(topic.name, number) for number in range(topic.partitions)]
+            consumer.assign(partitions)
+            await consumer.commit(await consumer.end_offsets(partitions))
+        finally:
+            await consumer.stop()
