@@ -57,6 +57,22 @@ COMMANDS = (
 )
 """The topics with commands of people."""
 _NAMES = frozenset(topic.name for topic in COMMANDS)
+_FOLDED = _NAMES | {
+    event.type
+    for event in (
+        CommandRefused,
+        ModelPromoted,
+        ModelRolledback,
+        ModelPinned,
+        DatasetVersioned,
+        DatasetRejected,
+        ErasureCompleted,
+        EvalPassed,
+        EvalFailed,
+        EvalUndecided,
+        ReviewRequested,
+    )
+}
 ANSWERED = {ModelCommanded.type, DatasetRequested.type, EvalRequested.type}
 """The commands that a service answers by an event. The others are done when they are on the log, unless a
 service makes a dead letter of one."""
@@ -113,9 +129,12 @@ class Commands:
 
     def apply(self, envelope: Envelope[Any]) -> None:
         """Apply one event. Events that are neither commands nor answers are ignored."""
-        what = _asked(envelope)
-        if what is not None:
-            self.by_id.setdefault(envelope.id, _given(envelope, *what))
+        if envelope.data.type not in _FOLDED:
+            return
+        what, before = _asked(envelope), self.by_id.get(envelope.id)
+        # this process knows its own commands before they are signed
+        if what is not None and (before is None or before.signed_by is None):
+            self.by_id[envelope.id] = _given(envelope, *what)
         match envelope.data:
             case ErasureRequested(erasure_id=name):
                 before = self.erasures.get((envelope.project, name), envelope)

@@ -57,6 +57,7 @@ class ConsoleState:
         Ids of topics that carry traffic are not remembered, because no id occurs twice in the part that is
         read.
         """
+        self.commands.apply(envelope)
         data = envelope.data
         traffic = isinstance(data, RecordIngested | InferenceCompleted | FeedbackReceived)
         if not traffic and not isinstance(data, TrainProgressed | ReviewAnswered):
@@ -67,7 +68,6 @@ class ConsoleState:
             if seen in self._seen:
                 return
             self._seen.add(seen)
-        self.commands.apply(envelope)
         if envelope.id in self._refused:
             return
         project = self.projects.get(envelope.project)

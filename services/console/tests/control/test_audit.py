@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -69,3 +70,13 @@ async def test_a_table_has_no_cell_that_a_spreadsheet_would_compute(state: Any, 
 async def test_an_operator_of_one_project_sees_no_trail(door: Any):
     door.roles = frozenset({Role.VIEWER})
     assert (await door.send("GET", "audit")).status_code == 403
+
+
+async def test_a_command_of_this_console_shows_its_signature_once_it_is_read_from_the_log(
+    state: Any, desk: Any, door: Any
+):
+    event = door.log.events[0]
+    signature = base64.urlsafe_b64encode(b'{"kid":"console-2"}').decode().rstrip("=") + ".e30.c2ln"
+    state.apply(replace(event, data=event.data.model_copy(update={"signature": signature})))
+    listed = (await door.send("GET", "audit", params={"principal": "ann"})).json()["items"]
+    assert [one["signed_by"] for one in listed] == ["console-2"]
