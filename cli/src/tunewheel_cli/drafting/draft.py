@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -103,69 +103,74 @@ def draft(
     clean = int(survey.distinct * (1 - near))
     least = _rounded(max(FEWEST, int(CLEAN * clean)))
     fraction, task, choice = _judged(task, least)
-    cautions = list[str]()
-    if not choice.is_decidable:
-        cautions.append(
-            f"{choice.rows} held-out rows decide little: a good first model is passed in {choice.first:.0%} "
-            "of cases. Collect more examples."
-        )
-    if near > MANY_ALIKE:
-        cautions.append(
-            f"{near:.0%} of the questions are nearly the same as another one. Such questions stay together, "
-            "so a version may have nothing to hold out; add questions that differ."
-        )
-    if clean < FEWEST:
-        cautions.append(f"{clean} different questions are fewer than the {FEWEST} of the smallest version.")
     long = {"max_tokens": max_tokens} if max_tokens != USUAL_TOKENS else {}
     counted = f"{survey.examples:,} examples, {survey.distinct:,} different questions"
-    sections = [
+    train = {"method": "lora", "learning_rate": base.learning_rate, "epochs": epochs, **long}
+    sections = (
         Section(
             (f"Drafted from {_listed(files)}: {counted}.", "Every field: docs/project-yaml.md"),
             {"project": project, "base_model": base.name},
         ),
         Section(task.comments, {"task": task.fields}),
+        _dataset(survey.examples, least, fraction, long),
         Section(
-            (
-                f"A version needs {least:,} clean examples. {fraction:.0%} are held out, to judge models by.",
-                "A version is built when all have arrived, or none came for 30 seconds.",
-            ),
-            {
-                "dataset": {
-                    "min_examples": least,
-                    "holdout_fraction": fraction,
-                    **long,
-                    "build": {
-                        "min_new_records": max(least, survey.examples),
-                        "quiet_seconds": 30,
-                        "quiet_min_records": max(10, survey.examples // 10),
-                    },
-                }
-            },
+            (f"The base: {base.why}. The learning rate suits its size.{_duration(base)}",), {"train": train}
         ),
-        Section(
-            (f"The base: {base.why}. The learning rate suits its size.{_duration(base)}",),
-            {"train": {"method": "lora", "learning_rate": base.learning_rate, "epochs": epochs, **long}},
-        ),
-        Section(
-            (
-                f"On {choice.rows} held-out rows a good first model is passed in {choice.first:.0%} of cases,"
-                f" and a model .10 better than the one in production in {choice.better:.0%}.",
-                "What a criterion means: docs/evaluation.md",
-            ),
-            {"criteria": [*choice.criteria]},
-        ),
+        _criteria(choice),
         Section(
             ("Nobody asks yet, so the verdict alone decides. Remove this once there is traffic.",),
             {"rollout": {"shadow": {"enabled": False}, "canary": {"enabled": False}}},
         ),
-    ]
-    if documents:
-        comments = (
-            "The documents are searched. The scorecard compares answers with passages and without;",
-            'write default: "on" if they are better with them.',
+        *((_RETRIEVAL,) if documents else ()),
+    )
+    return Draft(sections, choice, tuple(_cautions(choice, near, clean)))
+
+
+_RETRIEVAL = Section(
+    (
+        "The documents are searched. The scorecard compares answers with passages and without;",
+        'write default: "on" if they are better with them.',
+    ),
+    {"retrieval": {"default": "off"}},
+)
+
+
+def _dataset(examples: int, least: int, fraction: float, long: dict[str, int]) -> Section:
+    comments = (
+        f"A version needs {least:,} clean examples. {fraction:.0%} are held out, to judge models by.",
+        "A version is built when all have arrived, or none came for 30 seconds.",
+    )
+    build = {
+        "min_new_records": max(least, examples),
+        "quiet_seconds": 30,
+        "quiet_min_records": max(10, examples // 10),
+    }
+    own = {"min_examples": least, "holdout_fraction": fraction, **long, "build": build}
+    return Section(comments, {"dataset": own})
+
+
+def _criteria(choice: Choice) -> Section:
+    comments = (
+        f"On {choice.rows} held-out rows a good first model is passed in {choice.first:.0%} of cases,"
+        f" and a model .10 better than the one in production in {choice.better:.0%}.",
+        "What a criterion means: docs/evaluation.md",
+    )
+    return Section(comments, {"criteria": [*choice.criteria]})
+
+
+def _cautions(choice: Choice, near: float, clean: int) -> Iterator[str]:
+    if not choice.is_decidable:
+        yield (
+            f"{choice.rows} held-out rows decide little: a good first model is passed in {choice.first:.0%} "
+            "of cases. Collect more examples."
         )
-        sections.append(Section(comments, {"retrieval": {"default": "off"}}))
-    return Draft(tuple(sections), choice, tuple(cautions))
+    if near > MANY_ALIKE:
+        yield (
+            f"{near:.0%} of the questions are nearly the same as another one. Such questions stay together, "
+            "so a version may have nothing to hold out; add questions that differ."
+        )
+    if clean < FEWEST:
+        yield f"{clean} different questions are fewer than the {FEWEST} of the smallest version."
 
 
 def _judged(task: Task, least: int) -> tuple[float, Task, Choice]:
