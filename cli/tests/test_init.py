@@ -13,7 +13,7 @@ from tunewheel_cli.drafting.columns import read_columns
 from tunewheel_cli.drafting.start import NothingToDraft, Started, start
 from tunewheel_cli.frame import app
 from tunewheel_cli.publishing.items import SourceUnusable
-from tunewheel_cli.specs import read_spec
+from tunewheel_cli.spec_file import read_spec
 from typer.testing import CliRunner
 
 LABELS = ("refund", "exchange", "warranty")

@@ -123,3 +123,97 @@ def test_other_criteria_are_read_from_a_file(told: Console, run: Any, tmp_path: 
     assert command.criteria[0].metric == "valid_output"
     file.write_text("criteria: [")
     assert "--criteria: " in run("run", "evaluate", RUN, "-p", "desk", "--criteria", str(file), code=2).stderr
+
+
+SPEC = """project: shop
+base_model: org/tiny
+task: {system_prompt: Answer.}
+criteria: [{metric: perplexity, maximum: 9}]
+"""
+
+
+def test_a_spec_is_checked_and_put_in_force(told: Console, run: Any, tmp_path: Any) -> None:
+    file = tmp_path / "project.yaml"
+    file.write_text(SPEC)
+    assert run("project", "declare", str(file), "--check").stdout.startswith("checked shop: 1 criteria")
+    assert told.log.events == []
+    said = json.loads(run("project", "declare", str(file), "--json").stdout)
+    (command,) = told.log.of("project.declared")
+    assert (command.project, said["spec_sha256"]) == ("shop", command.spec.sha256)
+
+
+def test_all_that_is_wrong_with_a_spec_is_told_at_once(told: Console, run: Any, tmp_path: Any) -> None:
+    file = tmp_path / "project.yaml"
+    file.write_text("project: shop\nbase_model: ''\ntask: {}\ncriteria: []\n")
+    said = run("project", "declare", str(file), code=1).stderr
+    faults = json.loads(run("project", "declare", str(file), "--json", code=1).stdout)["faults"]
+    assert {"base_model", "task.system_prompt", "criteria"} <= {fault["field"] for fault in faults}
+    assert all(fault["field"] in said for fault in faults)
+    assert told.log.events == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("project: [", "is not YAML (line 1)"),
+        ("- a\n", "is not a mapping"),
+        ("task: {}\n", "project"),
+        (None, "cannot be read: No such file"),
+    ],
+)
+def test_a_file_that_is_no_spec_is_not_sent(text: str | None, words: str, run: Any, tmp_path: Any) -> None:
+    file = tmp_path / "spec.yaml"
+    if text is not None:
+        file.write_text(text)
+    assert words in run("project", "declare", str(file), code=1).stderr
+    file.write_bytes(b"project: caf\xe9")
+    assert "is not UTF-8 (byte 12)" in run("project", "declare", str(file), code=1).stderr
+
+
+def test_a_project_is_removed_once_somebody_has_said_yes(told: Console, run: Any) -> None:
+    assert "Stop building" in run("project", "remove", "desk", code=1, input="n\n").output
+    assert told.log.events == []
+    run("project", "remove", "desk", "--yes", "--timeout", "0")
+
+
+def test_only_documents_that_there_are_can_be_withdrawn(told: Console, run: Any) -> None:
+    told.documents.add("sops/a.md")
+    assert "sops/b.md" in run("withdraw", "sops/a.md", "sops/b.md", "-p", "desk", code=1).stderr
+    assert told.log.events == []
+    run("withdraw", "sops/a.md", "-p", "desk", "--reason", "old", "--timeout", "0")
+    (command,) = told.log.of("document.withdrawn")
+    assert (command.document_id, command.reason) == ("sops/a.md", "old")
+
+
+def test_an_erasure_asks_first_and_says_who_has_not_answered(told: Console, run: Any) -> None:
+    words = ("forget", "-p", "desk", "--requested-by", "privacy", "--customer", "ann", "--request", "letter")
+    said = run(*words, code=1, input="n\n")
+    assert said.stderr.startswith(f"on {told.url}\n"), "whose it is stands before the question"
+    assert "for good?" in said.output
+    assert "--customer: or --source" in run("forget", "-p", "desk", "--requested-by", "m", code=2).stderr
+    run("forget", "-p", "nope", "--requested-by", "m", "--customer", "ann", "--yes", code=1)
+    assert told.log.events == []
+    said = run(*words, "--yes", "--timeout", "0.1", code=6).stdout
+    assert "curate has not answered yet" in said
+    (command,) = told.log.of("erasure.requested")
+    assert (command.erasure_id, command.customer) == ("letter", "ann")
+
+
+def test_keys_are_made_listed_renewed_and_taken_away(told: Console, run: Any) -> None:
+    key = run("key", "add", "app", "--role", "application", "-p", "desk").stdout.split()[-1]
+    assert key.startswith("tw")
+    assert "--role: say what" in run("key", "add", "other", code=2).stderr
+    assert run("key", "rotate", "app").stdout.split()[-1] != key
+    (line,) = (line for line in run("key", "list").stdout.splitlines() if line.startswith("app"))
+    assert line.split() == ["app", "application", "desk", "1"]
+    run("key", "revoke", "app")
+    assert [
+        one["name"] for one in json.loads(run("key", "list", "--json").stdout.splitlines()[-1])["keys"]
+    ] == ["lead"]
+
+
+def test_who_ordered_what_is_listed_and_exported(told: Console, run: Any) -> None:
+    run("model", "promote", MODEL, *WHY, "--force", "--timeout", "0")
+    assert "lead" in run("admin", "audit").stdout
+    (line, *_) = run("admin", "audit", "--export", "jsonl").stdout.splitlines()
+    assert json.loads(line)["project"] == "desk"

@@ -113,14 +113,6 @@ def test_a_command_says_before_it_writes_which_wheel_it_writes_to(nobody: list[s
     assert result.stderr == "writing to the Kafka at h:1, topics acme.*\ntunewheel: broken\n"
 
 
-def test_forget_says_which_wheel_it_is_before_it_asks(nobody: list[str]) -> None:
-    asked = ["--project", "desk", "--requested-by", "privacy", "--customer", "C-7"]
-    named = ["forget", *asked, *nobody, "--bootstrap-servers", "h:1"]
-    result = CliRunner().invoke(main, named, input="n\n")
-    assert result.exit_code == 1
-    assert result.stderr.startswith("writing to the Kafka at h:1")
-
-
 def test_a_kafka_in_a_folder_of_secrets_is_named(
     nobody: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,8 @@ from typer.testing import CliRunner
 runner = CliRunner()
 GROUPS = "groups:\n  leads: {projects: [desk], roles: [reviewer]}\n"
 
+ADD, LIST, ROTATE, REVOKE = (("admin", "key-file", action) for action in ("add", "list", "rotate", "revoke"))
+
 
 @pytest.fixture(autouse=True)
 def var(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Var:
@@ -42,7 +44,7 @@ def run(*arguments: object, code: int = 0) -> str:
 
 
 def test_a_key_is_printed_once_and_only_its_hash_is_kept(file: Path) -> None:
-    key = run("key", "add", "help desk", "--role", "publisher", "--role", "application", "-p", "desk",
+    key = run(*ADD, "help desk", "--role", "publisher", "--role", "application", "-p", "desk",
               "--file", file)  # fmt: skip
     assert key.startswith("tw-")
     assert file.stat().st_mode & 0o777 == 0o600
@@ -53,10 +55,10 @@ def test_a_key_is_printed_once_and_only_its_hash_is_kept(file: Path) -> None:
     assert caller.may(Role.PUBLISHER, "desk")
     assert not caller.may(Role.PUBLISHER, "another")
     assert not caller.may(Role.OPERATOR, "desk")
-    told = run("key", "list", "--file", file)
+    told = run(*LIST, "--file", file)
     assert "help desk" in told
     assert key not in told
-    (entry,) = json.loads(run("key", "list", "--file", file, "--json"))["keys"]
+    (entry,) = json.loads(run(*LIST, "--file", file, "--json"))["keys"]
     assert entry == {
         "name": "help desk", "roles": ["publisher", "application"], "projects": ["desk"], "groups": [],
         "limits": None,
@@ -66,14 +68,14 @@ def test_a_key_is_printed_once_and_only_its_hash_is_kept(file: Path) -> None:
 
 def test_a_key_is_changed_with_and_without_a_time_of_both(file: Path) -> None:
     options = ("--file", file)
-    first = run("key", "add", "a", "--role", "viewer", *options)
-    second = json.loads(run("key", "rotate", "a", "--keep-old", "--json", *options))["key"]
+    first = run(*ADD, "a", "--role", "viewer", *options)
+    second = json.loads(run(*ROTATE, "a", "--keep-old", "--json", *options))["key"]
     assert read_keys(file).find(first) == read_keys(file).find(second) == Principal(name="a")
-    run("key", "revoke", "a", "--old", *options)
+    run(*REVOKE, "a", "--old", *options)
     assert (read_keys(file).find(first), read_keys(file).find(second)) == (None, Principal(name="a"))
-    third = run("key", "rotate", "a", *options)
+    third = run(*ROTATE, "a", *options)
     assert (read_keys(file).find(second), read_keys(file).find(third)) == (None, Principal(name="a"))
-    run("key", "revoke", "a", *options)
+    run(*REVOKE, "a", *options)
     assert read_keys(file).own == {}
 
 
@@ -82,7 +84,7 @@ def test_what_the_file_says_besides_stays(file: Path) -> None:
         f"# Kept by operations.\n# Ask them.\n{GROUPS}keys:  # lost\n  by-group: {{sha256: []}}\n"
     )
     file.chmod(0o640)
-    run("key", "add", "lead", "--group", "leads", "--file", file)
+    run(*ADD, "lead", "--group", "leads", "--file", file)
     text = file.read_text()
     assert text.startswith("# Kept by operations.\n# Ask them.\nkeys:")
     assert "lost" not in text
@@ -96,7 +98,7 @@ def test_what_the_file_says_besides_stays(file: Path) -> None:
 def test_json_stays_json_and_a_link_stays_a_link(tmp_path: Path) -> None:
     (real := tmp_path / "real.json").write_text('{"keys": {}}')
     (link := tmp_path / "link.json").symlink_to(real)
-    run("key", "add", "a", "--role", "viewer", "--file", link)
+    run(*ADD, "a", "--role", "viewer", "--file", link)
     assert link.is_symlink()
     assert list(json.loads(real.read_text())["keys"]) == ["a"]
 
@@ -120,18 +122,18 @@ def test_json_stays_json_and_a_link_stays_a_link(tmp_path: Path) -> None:
 def test_what_cannot_be_is_named_and_nothing_is_written(
     file: Path, arguments: tuple[str, ...], words: str
 ) -> None:
-    run("key", "add", "a", "--role", "viewer", "--file", file)
+    run(*ADD, "a", "--role", "viewer", "--file", file)
     before = file.read_bytes()
-    assert words in run("key", *arguments, "--file", file, code=2)
+    assert words in run(*ADD[:2], *arguments, "--file", file, code=2)
     assert file.read_bytes() == before
     assert [path.name for path in file.parent.iterdir() if path.name.startswith(".")] == []
 
 
 def test_a_file_that_is_wrong_is_not_touched(file: Path) -> None:
     file.write_text("keys: {a: {sha256: short}}\n")
-    assert "keys.a.sha256" in run("key", "add", "b", "--role", "viewer", "--file", file, code=1)
+    assert "keys.a.sha256" in run(*ADD, "b", "--role", "viewer", "--file", file, code=1)
     assert file.read_text() == "keys: {a: {sha256: short}}\n"
-    assert "there is no" in run("key", "list", "--file", file.with_name("nope.yaml"), code=2)
+    assert "there is no" in run(*LIST, "--file", file.with_name("nope.yaml"), code=2)
 
 
 def test_commands_at_once_lose_no_key(file: Path) -> None:
@@ -147,34 +149,48 @@ def test_commands_at_once_lose_no_key(file: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    told = run("key", "add", "a", "--role", "viewer", "--file", tmp_path / "nowhere" / "keys.yaml", code=1)
+    told = run(
+        "admin",
+        "key-file",
+        "add",
+        "a",
+        "--role",
+        "viewer",
+        "--file",
+        tmp_path / "nowhere" / "keys.yaml",
+        code=1,
+    )
     assert "keys.yaml cannot be written: " in told
 
 
 def test_the_wheels_own_file_is_changed_by_default(var: Var) -> None:
-    assert "run `tunewheel up` first" in run("key", "add", "b", "--role", "viewer", code=2)
+    assert "run `tunewheel up` first" in run(*ADD, "b", "--role", "viewer", code=2)
     assert "`tunewheel up` makes its key" in run("key", "show", code=2)
     made = make_secrets(var, pseudonyms=True)
     assert run("key", "show") == made.api_key.get_secret_value()
-    added = run("key", "add", "desk", "--role", "application")
+    added = run(*ADD, "desk", "--role", "application")
     assert read_keys(var.keys_file).find(added) == Principal(name="desk")
-    assert "local" in run("key", "list")
+    assert "local" in run(*LIST)
 
 
 def test_the_wheels_own_key_is_not_taken_from_under_it(var: Var) -> None:
     make_secrets(var, pseudonyms=True)
-    assert "the wheel's own key, which it cannot run without" in run("key", "revoke", "local", code=2)
-    assert "cannot run without" in run("key", "revoke", "local", "--file", var.keys_file, code=2)
+    assert "the wheel's own key, which it cannot run without" in run(
+        "admin", "key-file", "revoke", "local", code=2
+    )
+    assert "cannot run without" in run(
+        "admin", "key-file", "revoke", "local", "--file", var.keys_file, code=2
+    )
     RunState(
         supervisor_pid=os.getpid(), supervisor_started=started(os.getpid()) or 0.0, phase="running",
         bootstrap_servers="",
     ).write(var.run_file)  # fmt: skip
-    assert "stop it with `tunewheel down` first" in run("key", "rotate", "local", code=2)
+    assert "stop it with `tunewheel down` first" in run(*ROTATE, "local", code=2)
     var.run_file.unlink()
-    assert run("key", "rotate", "local") == run("key", "show")
+    assert run(*ROTATE, "local") == run("key", "show")
 
 
 def test_help_lists_the_roles_that_there_are() -> None:
-    told = " ".join(run("key", "add", "--help").replace("│", " ").split())
+    told = " ".join(run(*ADD, "--help").replace("│", " ").split())
     for role in Role:
         assert role.value in told

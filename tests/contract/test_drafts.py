@@ -10,7 +10,7 @@ from tunewheel_cli.drafting.start import Started, start
 from tunewheel_cli.publishing.events import make_event
 from tunewheel_cli.publishing.items import Found
 from tunewheel_cli.publishing.sources import open_source
-from tunewheel_cli.specs import read_spec
+from tunewheel_cli.spec_file import read_spec
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
 from tunewheel_curate.pipeline import Build, build

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import subprocess
-import sys
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -35,9 +32,10 @@ from tunewheel_runtime.erased_letters import ErasedLetters
 from tunewheel_runtime.service import Service
 from tunewheel_serve_gateway import main as gateway
 from tunewheel_serve_gateway import settings as gateway_settings
+from tunewheel_testing.declaring import forget
 from tunewheel_testing.specs import declared
 
-from .bus import PATIENCE_SECONDS, Bus, running
+from .bus import Bus, running
 
 pytestmark = pytest.mark.integration
 LETTERS = "ticket.published.dlq"
@@ -181,18 +179,6 @@ async def test_a_log_that_may_not_be_deleted_from_is_told(
             await letters.remove(erasure)
 
 
-async def forget(kafka: str, project: str, customer: str, *, seconds: float) -> tuple[int | None, Any]:
-    """Run the command; return its exit code and what it says."""
-    command = (
-        sys.executable, "-m", "tunewheel_cli.main", "forget", "-p", project, "--customer", customer,
-        "--requested-by", "privacy", "--request", "letter", "--timeout", str(seconds), "--json",
-        "--bootstrap-servers", kafka,
-    )  # fmt: skip
-    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
-    out, _ = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
-    return process.returncode, json.loads(out)
-
-
 async def test_forget_waits_for_every_holder_and_says_who_did_not_answer(
     kafka: str, tmp_path: Path, project: str
 ) -> None:
@@ -215,16 +201,16 @@ async def test_forget_waits_for_every_holder_and_says_who_did_not_answer(
             await stack.enter_async_context(running(service))
         await refuse(bus, project, f"person-{project}", "T-1")
         await bus.dead_letters("ticket.published", 1, about=project)
-        code, told = await forget(kafka, project, f"person-{project}", seconds=8)
-        assert code == 6
-        assert {"eval", "monitor", "serve-gateway", "index"} <= set(told["missing"])
+        options = {"bootstrap_servers": kafka}
+        told = await forget(options, project, f"person-{project}", seconds=8)
+        assert {"eval", "monitor", "serve-gateway", "index"} <= set(told.missing)
         first = {event.data.holder: event.data.records for event in await proof(bus, project, 2)}
         assert first == {"curate": 0, "ingest": 1}
-        assert told["holders"].items() <= first.items(), "on a busy machine they may take longer"
+        assert told.as_json()["holders"].items() <= first.items(), "on a busy machine they may take longer"
         for service in others:
             await stack.enter_async_context(running(service))
         # those that were down carry out what was asked before; a request sent anew finds them all
         late = await proof(bus, project, len(HOLDERS))
         assert {event.data.holder for event in late} == set(HOLDERS)
-        code, told = await forget(kafka, project, f"person-{project}", seconds=60)
-        assert (code, told["missing"]) == (0, [])
+        told = await forget(options, project, f"person-{project}", seconds=60)
+        assert told.missing == ()

@@ -33,6 +33,7 @@ from tunewheel_runtime.record_search import RecordSearch
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_testing.command_keys import CommandKeys
+from tunewheel_testing.declaring import declare, forget
 from tunewheel_testing.specs import small_spec
 from typer.testing import CliRunner
 
@@ -171,8 +172,6 @@ async def _refuse_a_message_of_every_topic(bus: Bus, services: dict[str, Service
 
 async def _turn_the_wheel(secured: SecuredKafka, bus: Bus, project: str, folder: Path) -> None:
     """Declare, publish, build and erase as people do, each known to Kafka in another way."""
-    spec = folder / "project.yaml"
-    spec.write_text(json.dumps(small_spec(project).model_dump(mode="json", exclude_unset=True)))
     tickets = folder / "tickets.jsonl"
     lines = [{"ticket_id": f"T-{n}", "customer": "ann", "body": f"bell {n}"} for n in range(3)]
     tickets.write_text("\n".join(map(json.dumps, lines)))
@@ -181,14 +180,10 @@ async def _turn_the_wheel(secured: SecuredKafka, bus: Bus, project: str, folder:
         secured.by_password("cli", mechanism="PLAIN"),
         secured.by_certificate("cli"),
     )
-    commands = (
-        ("declare", str(spec)),
-        ("publish", str(tickets), "--project", project),
-        ("forget", "--customer", "ann", "--requested-by", "privacy", "--project", project, "--yes", "--json"),
-    )
-    for n, command in enumerate(commands):
-        code, out, err = await asyncio.to_thread(cli, people[n % len(people)], *command)
-        assert code == 0, (command, out, err)
+    await declare(small_spec(project), options_of(people[0]))
+    code, out, err = await asyncio.to_thread(cli, people[1], "publish", str(tickets), "--project", project)
+    assert code == 0, (out, err)
+    await forget(options_of(people[2]), project, "ann")
     await bus.publish(trained(project, 1), passed(project, 1))
     records = await bus.collect(topics.RECORD_INGESTED, 3, where=_of(project))
     assert {event.data.source_id for event in records} == {"T-0", "T-1", "T-2"}
@@ -241,24 +236,19 @@ def way_in(secured: SecuredKafka, case: str, folder: Path) -> dict[str, Any]:
     ],
 )
 def test_who_is_not_let_in_is_told_why(case: str, reason: str, secured: SecuredKafka, tmp_path: Path) -> None:
-    code, _, err = cli(way_in(secured, case, tmp_path), "status")
+    code, _, err = cli(way_in(secured, case, tmp_path), "admin", "topics")
     assert code == 5
     assert err.startswith("tunewheel: --bootstrap-servers: no connection to Kafka: 127.0.0.1:")
     assert reason in err
     assert err.count("\n") == 1
 
 
-def test_who_may_only_look_sees_all_and_publishes_nothing(secured: SecuredKafka, tmp_path: Path) -> None:
-    spec, lines = tmp_path / "project.yaml", tmp_path / "tickets.jsonl"
-    spec.write_text(json.dumps(small_spec("seen").model_dump(mode="json", exclude_unset=True)))
+async def test_who_may_only_look_publishes_nothing(secured: SecuredKafka, tmp_path: Path) -> None:
+    lines = tmp_path / "tickets.jsonl"
     lines.write_text('{"ticket_id": "T-1", "body": "bell"}')
-    assert cli(secured.by_certificate("cli"), "declare", str(spec))[0] == 0
+    await declare(small_spec("seen"), options_of(secured.by_certificate("cli")))
     viewer = secured.by_certificate("viewer")
-    code, out, _ = cli(viewer, "status", "--json")
-    assert code == 0
-    assert "seen" in {project["project"] for project in json.loads(out)["projects"]}
-    assert cli(viewer, "dead-letters", "--json")[0] == 0
-    code, out, err = cli(viewer, "publish", str(lines), "--project", "seen")
+    code, out, err = await asyncio.to_thread(cli, viewer, "publish", str(lines), "--project", "seen")
     assert (code, out) == (7, "")
     assert "Kafka does not let this client write to any topic: grant its principal the rights that" in err
 
@@ -291,10 +281,8 @@ def test_who_has_no_rights_is_told_so(secured: SecuredKafka, tmp_path: Path) -> 
     lines.write_text('{"ticket_id": "T-1", "body": "bell"}')
     nobody = secured.by_certificate("nobody")
     for command in (
-        ("status",),
         ("publish", str(lines), "--project", "seen"),
-        ("dead-letters",),
-        ("topics",),
+        ("admin", "topics"),
     ):
         code, out, err = cli(nobody, *command)
         assert (code, out) == (7, ""), command

@@ -16,7 +16,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from tunewheel_cli.publishing.items import Kind
 from tunewheel_cli.publishing.publish import Summary, publish_path
 from tunewheel_cli.reading import UnknownProject, decode, read_records, read_topics, require_project
-from tunewheel_cli.specs import declare, read_spec
+from tunewheel_cli.spec_file import read_spec
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.topics import (
@@ -26,6 +26,7 @@ from tunewheel_contracts.topics import (
     TICKET_PUBLISHED,
     TopicSpec,
 )
+from tunewheel_testing.declaring import declare
 
 pytestmark = pytest.mark.integration
 

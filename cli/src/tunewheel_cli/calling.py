@@ -101,6 +101,7 @@ class Call:
     var: Path | None = None
     as_json: bool = False
     _client: Client | None = field(default=None, repr=False)
+    _has_told: bool = field(default=False, repr=False)
 
     @property
     def client(self) -> Client:
@@ -112,6 +113,15 @@ class Call:
         if self._client is None:
             self._client = self.open()
         return self._client
+
+    @property
+    def writer(self) -> Client:
+        """The same client, for a command that changes something: says first, once, which wheel is meant."""
+        if not self._has_told:
+            self._has_told = True
+            named = f" ({self.target.name})" if self.target.name else ""
+            self.tell(f"on {self.client.url}{named}")
+        return self.client
 
     def open(self, **options: Any) -> Client:
         """Return a new client of the wheel that is meant. ``options`` are the client's."""

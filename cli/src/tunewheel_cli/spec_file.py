@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunewheel_contracts.errors import InvalidSpec
 
 from tunewheel_cli.calling import InvalidOption
 
+if TYPE_CHECKING:
+    from tunewheel_contracts.formats.spec import ProjectSpec
+
 MAX_SPEC_BYTES = 1 << 20
+
+
+def read_spec(path: Path) -> ProjectSpec:
+    """Read and check a spec without a wheel.
+
+    Raises:
+        InvalidSpec: the file cannot be read or is no valid spec; ``field`` is the dotted path.
+    """
+    from tunewheel_outputs.specs import check_spec
+
+    return check_spec(_text(path))
 
 
 def read_spec_file(path: Path) -> tuple[str, str]:

@@ -35,7 +35,7 @@ def _base_model() -> str:
     from tunewheel_contracts.errors import InvalidSpec
 
     from tunewheel_cli.drafting.base import BUNDLED
-    from tunewheel_cli.specs import read_spec
+    from tunewheel_cli.spec_file import read_spec
 
     try:
         return read_spec(SPEC).base_model

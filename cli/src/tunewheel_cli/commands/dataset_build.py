@@ -23,7 +23,7 @@ def command(
 
     It holds everything that was published before the command.
     """
-    accepted = call.client.datasets.build(project, wait=wait, request=request)
+    accepted = call.writer.datasets.build(project, wait=wait, request=request)
     command = settle(call, project, accepted, timeout)
     call.show(
         command or accepted,

@@ -80,6 +80,6 @@ def _order(
     **more: Any,
 ) -> None:  # fmt: skip
     told = {name: value for name, value in more.items() if value not in (None, False)}
-    accepted = getattr(call.client.models, action)(project, model, reason=reason, request=request, **told)
+    accepted = getattr(call.writer.models, action)(project, model, reason=reason, request=request, **told)
     command = settle(call, project, accepted, timeout)
     call.show(command or accepted, f"{action} of {model} in {project}: {'done' if command else 'asked for'}")

@@ -181,7 +181,7 @@ def _models(name: str | None, *, must: bool) -> tuple[dict[str, ModelShape], str
 
 def _project(spec: Path | None, version: Version | None) -> ProjectSpec | None:
     if spec is not None:
-        from tunewheel_cli.specs import read_spec
+        from tunewheel_cli.spec_file import read_spec
 
         return read_spec(spec)
     return version.manifest.spec if version else None

@@ -24,6 +24,6 @@ def cancel(call: Call, run: Run, project: Project, request: Request = None, time
 
 
 def _control(call: Call, action: str, run: str, project: str, request: str | None, timeout: float) -> None:
-    accepted = getattr(call.client.runs, action)(project, run, request=request)
+    accepted = getattr(call.writer.runs, action)(project, run, request=request)
     command = settle(call, project, accepted, timeout)
     call.show(command or accepted, f"{action} asked of {run}")

@@ -35,7 +35,7 @@ def command(
     from tunewheel_cli.spec_file import read_criteria
 
     wanted = read_criteria(criteria) if criteria is not None else ()
-    accepted = call.client.runs.evaluate(
+    accepted = call.writer.runs.evaluate(
         project, run, criteria=wanted, dataset_id=dataset, reason=reason, request=request
     )
     done = settle(call, project, accepted, timeout)

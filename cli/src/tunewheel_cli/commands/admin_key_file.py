@@ -1,113 +1,109 @@
-"""key add, list, rotate, revoke, show: the file of API keys, and the wheel's own key."""
+"""admin key-file: changes a file of API keys where it lies, without a wheel."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from tunewheel_local.connection import InvalidOption
 
+from tunewheel_cli.commands.key_add import Groups, Projects, Roles
 from tunewheel_cli.reach import Reach, reaching
 
 if TYPE_CHECKING:
     from tunewheel_runtime.identity.keys import ApiKey
 
-File = Annotated[
-    Path | None,
-    typer.Option(
-        "--file", envvar="TUNEWHEEL_API_KEYS_FILE", help="File of keys.", show_default="the wheel's own"
-    ),
-]
-Name = Annotated[str, typer.Argument(help="Who the key is for; it stands in events as who asked.")]
+
+class Action(StrEnum):
+    """What to do with the file."""
+
+    ADD = "add"
+    LIST = "list"
+    ROTATE = "rotate"
+    REVOKE = "revoke"
 
 
 @reaching
-def add(
+def command(
     reach: Reach,
-    name: Name,
-    role: Annotated[
-        list[str] | None,
-        typer.Option(help="viewer, publisher, application, reviewer or operator; may be repeated."),
+    action: Annotated[Action, typer.Argument(help="add, list, rotate or revoke.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(help="Who the key is for; it stands in events as who asked.", show_default=False)
+    ] = "",
+    roles: Roles = None,
+    projects: Projects = None,
+    groups: Groups = None,
+    keep_old: Annotated[
+        bool, typer.Option("--keep-old", help="rotate: the key before holds too, until `revoke --old`.")
+    ] = False,
+    old: Annotated[
+        bool, typer.Option("--old", help="revoke: only the keys before the newest, after rotate --keep-old.")
+    ] = False,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--file", envvar="TUNEWHEEL_API_KEYS_FILE", help="File of keys.", show_default="the wheel's own"
+        ),
     ] = None,
-    project: Annotated[
-        list[str] | None, typer.Option("--project", "-p", help="Only in this project; may be repeated.")
-    ] = None,
-    group: Annotated[
-        list[str] | None, typer.Option(help="What this group of the file may do; may be repeated.")
-    ] = None,
-    file: File = None,
 ) -> None:
-    """Make a key and print it, once: the file keeps its hash alone.
+    """Make, list, renew or take away API keys in a file, before there is a wheel, or where none may write it.
 
-    Without --project the roles hold in every project. Services take it within seconds.
+    A new key is printed once: the file keeps its hash alone. Services take a change within seconds.
     """
-    from tunewheel_runtime.identity import key_file
-
-    if not role and not group:
-        raise InvalidOption("--role: say what the key may do; give one or more, or --group")
+    if action is Action.LIST:
+        _list(reach, file or reach.var.keys_file)
+        return
     path = _own_or(file, reach)
-    with _as_options():
-        new = key_file.add(path, name, roles=role or (), projects=project or (), groups=group or ())
+    if not name:
+        raise InvalidOption("NAME: say whose key is meant")
+    if action is Action.ADD and not roles and not groups:
+        raise InvalidOption("--role: say what the key may do; give one or more, or --group")
+    if action is Action.REVOKE:
+        _revoke(reach, path, name, old=old)
+        return
+    if action is Action.ROTATE:
+        new = _rotate(reach, path, name, keep_old=keep_old)
+    else:
+        from tunewheel_runtime.identity import key_file
+
+        with _as_options():
+            new = key_file.add(path, name, roles=roles or (), projects=projects or (), groups=groups or ())
     reach.show({"name": name, "key": new, "file": path}, new)
 
 
-@reaching
-def list_(reach: Reach, file: File = None) -> None:
-    """Show who has a key, and what each may do. No key is known here, only its hash."""
+def _list(reach: Reach, path: Path) -> None:
     from tunewheel_runtime.identity import key_file
 
     from tunewheel_cli.commands.tables import print_keys
 
-    path = file or reach.var.keys_file
     with _as_options():
         keys = key_file.read(path).keys
     entries = [_as_json(name, entry) for name, entry in keys.items()]
     reach.show({"file": path, "keys": entries}, lambda: print_keys(keys))
 
 
-@reaching
-def rotate(
-    reach: Reach,
-    name: Name,
-    keep_old: Annotated[
-        bool, typer.Option("--keep-old", help="The key before holds too, until `revoke --old`.")
-    ] = False,
-    file: File = None,
-) -> None:
-    """Give NAME a new key and print it, once; the old one ends within seconds."""
+def _rotate(reach: Reach, path: Path, name: str, *, keep_old: bool) -> str:
     from tunewheel_local import wheel_secrets
     from tunewheel_local.run_state import living
     from tunewheel_runtime.identity import key_file
 
-    path = _own_or(file, reach)
     if not _is_local(path, name, reach):
         with _as_options():
-            new = key_file.rotate(path, name, keep_old=keep_old)
-    elif living(reach.var.run_file) is None:
-        new = wheel_secrets.rotate_local_key(reach.var, keep_old=keep_old)
-    else:
-        raise InvalidOption(
-            f"NAME: the wheel that runs here uses the key {name!r}; stop it with `tunewheel down` first"
-        )
-    reach.show({"name": name, "key": new, "file": path}, new)
+            return key_file.rotate(path, name, keep_old=keep_old)
+    if living(reach.var.run_file) is None:
+        return wheel_secrets.rotate_local_key(reach.var, keep_old=keep_old)
+    raise InvalidOption(
+        f"NAME: the wheel that runs here uses the key {name!r}; stop it with `tunewheel down` first"
+    )
 
 
-@reaching
-def revoke(
-    reach: Reach,
-    name: Name,
-    old: Annotated[
-        bool, typer.Option("--old", help="Only the keys before the newest, after rotate --keep-old.")
-    ] = False,
-    file: File = None,
-) -> None:
-    """Take NAME's key away; within seconds no service knows it."""
+def _revoke(reach: Reach, path: Path, name: str, *, old: bool) -> None:
     from tunewheel_runtime.identity import key_file
 
-    path = _own_or(file, reach)
     if _is_local(path, name, reach) and not old:
         raise InvalidOption(f"NAME: {name!r} is the wheel's own key, which it cannot run without; rotate it")
     with _as_options():
