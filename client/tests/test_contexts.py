@@ -136,6 +136,22 @@ def test_the_wheel_on_the_folder_is_the_last_resort(home: Path):
     assert resolve(environment={}).name == "prod"
 
 
+@pytest.mark.parametrize(
+    "context",
+    [
+        Context(url="https://elsewhere.example"),
+        Context(url="http://127.0.0.1:1", addresses=Addresses(gateway="https://elsewhere.example")),
+        Context(url="http://127.0.0.1.elsewhere.example"),
+    ],
+)
+def test_the_file_of_a_folder_cannot_send_the_key_elsewhere(home: Path, context: Context):
+    """The folder may be a stranger's archive."""
+    contexts.put("local", context, file=home / "var" / contexts.OWN_FILE)
+    with pytest.raises(NoAddress, match=r"elsewhere\.example") as refused:
+        resolve(environment={"TUNEWHEEL_API_KEY": "tw_secret"})
+    assert refused.value.param == "url"
+
+
 def test_a_key_may_lie_in_the_folder_of_secrets(home: Path):
     (home / "TUNEWHEEL_API_KEY").write_text("tw_file\n")
     environment = {"TUNEWHEEL_URL": "http://env.example", "TUNEWHEEL_SECRETS_DIR": str(home)}

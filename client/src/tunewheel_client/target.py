@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from tunewheel_client.contexts import OWN_FILE, Context, named_in, path, read
 from tunewheel_client.errors import NoAddress
+from tunewheel_client.trust import is_local
 
 URL = "TUNEWHEEL_URL"
 KEY = "TUNEWHEEL_API_KEY"
@@ -68,11 +69,26 @@ def _kept(name: str | None, environment: Mapping[str, str]) -> Target:
         found = read(file)
         if name is not None or found.current is not None:
             chosen, context = named_in(found, name or found.current or "")
+            if file != files[0]:
+                _require_local(context, file)
             return Target(context, chosen, file)
     raise NoAddress(
         f"no wheel is named; run `tunewheel login URL`, set {URL}, or give a URL (a wheel on this machine is "
         "found in the folder from which `tunewheel up` started it)"
     )
+
+
+def _require_local(context: Context, file: Path) -> None:
+    """Refuse an address elsewhere in the file of a folder: whoever made the folder would get the key of the
+    environment, and what is asked and published."""
+    told = context.addresses
+    urls = (context.url, told.console, told.gateway, told.ingest)
+    if elsewhere := next((url for url in urls if url and not is_local(url)), None):
+        raise NoAddress(
+            f"url: {file} names {elsewhere}, and the wheel of a folder is on this machine; run `tunewheel "
+            "login URL` if you trust that address, or delete the file",
+            param="url",
+        )
 
 
 def _url(text: str) -> str:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import ssl
+from urllib.parse import urlsplit
 
 from tunewheel_client.errors import NoAddress
 
 CAFILE = "TUNEWHEEL_HTTP_CAFILE"
 LOOPBACK = ("all://127.0.0.1", "all://localhost", "all://[::1]")
 """Addresses on this machine, which no proxy can reach."""
+
+
+def is_local(url: str) -> bool:
+    """Return whether ``url`` is of this machine."""
+    return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
 
 
 def trusted() -> ssl.SSLContext:

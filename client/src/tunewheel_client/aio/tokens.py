@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 from tunewheel_client.contexts import Tokens, put, read, try_lock, unlock
 from tunewheel_client.errors import Away, NotAllowed, Refused
 from tunewheel_client.target import Target
+from tunewheel_client.trust import is_local
 from tunewheel_client.values import DeviceCode
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ LOCK_SECONDS = 0.05
 SLOWER_SECONDS = 5.0
 """What ``slow_down`` adds to the interval (RFC 8628 §3.5)."""
 M = TypeVar("M", bound=BaseModel)
-LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
 class _Told(BaseModel):
@@ -207,8 +206,7 @@ async def _discover(http: httpx.AsyncClient, issuer: str) -> _Discovery:
 
 
 def _require_safe(url: str) -> None:
-    parts = urlsplit(url)
-    if parts.scheme != "https" and parts.hostname not in LOOPBACK_HOSTS:
+    if not url.startswith("https://") and not is_local(url):
         raise Refused(f"{url}: tokens are sent by https alone; correct the issuer's address")
 
 
