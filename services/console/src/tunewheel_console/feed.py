@@ -70,11 +70,12 @@ class Feed:
 
     @contextmanager
     def reader(self, wanted: Wanted, *, after: str | None = None) -> Iterator[Reader]:
-        """Give the events that ``wanted`` accepts: those after the event with the id ``after``, if that is
-        still held, and then new ones."""
+        """Give the events that ``wanted`` accepts: those after the accepted event with the id ``after``, if
+        that is still held, and then new ones."""
         reader = Reader(wanted)
         if after is not None:
-            at = next((n for n, held in enumerate(reversed(self._held), 1) if held.id == after), None)
+            newest_first = enumerate(reversed(self._held), 1)
+            at = next((n for n, held in newest_first if held.id == after and wanted(held)), None)
             reader.has_gap = at is None
             missed = islice(self._held, len(self._held) - at + 1, None) if at is not None else ()
             reader.events.extend(held for held in missed if wanted(held))

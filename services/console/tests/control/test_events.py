@@ -159,3 +159,29 @@ async def test_silence_is_broken_by_comments_until_the_process_stops(state: Any,
 async def test_an_unknown_type_is_refused(ask: Any):
     answer = await ask("/events", type="train.started.soon")
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, "type")
+
+
+async def test_figures_of_an_evaluation_are_withheld_while_a_review_is_open(
+    state: Any, feed: Feed, desk: Any, tell: Any
+):
+    listener = await Listener(state, feed, caller()).begin()
+    request, verdict = desk.review_requested(**desk.asks("rv-1", items=1, reviewers=1)), desk.passed()
+    assert request.data.contestants
+    assert verdict.data.contestants
+    tell(desk.trained(), request)
+    assert (await listener.next())["event"] == "train.completed"
+    told = json.loads((await listener.next())["data"])["data"]
+    assert (told["contestants"], told["checks"], told["run_id"]) == ([], [], request.data.run_id)
+    tell(verdict)
+    assert json.loads((await listener.next())["data"])["data"]["contestants"]
+
+
+async def test_an_event_of_a_foreign_project_is_no_place_to_go_on_from(
+    state: Any, feed: Feed, desk: Any, tell: Any
+):
+    """Whoever guesses an id must not learn whether there is such an event."""
+    declared = desk.declared()
+    tell(declared, desk.versioned())
+    for who, first in ((caller(), "dataset.versioned"), (caller(projects={"other"}), "gap")):
+        listener = await Listener(state, feed, who, after=declared.id).begin()
+        assert (await listener.next())["event"] == first

@@ -21,6 +21,7 @@ from tunewheel_contracts.topics import TOPICS
 from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.roles import Caller, NotAuthenticated, Role
 
+from tunewheel_console.control.evaluations import is_withheld
 from tunewheel_console.feed import TRAFFIC, Feed
 from tunewheel_console.refusals import Refused
 from tunewheel_console.state import ConsoleState
@@ -33,6 +34,8 @@ NAMES_PEOPLE = (ErasureRequested, ErasureCompleted)
 """Events that are told to operators alone, because they name a customer."""
 BLIND = (ReviewAnswered, AnswersCompared)
 """Events that are not told, because they say which model gave the answer that a person prefers."""
+FIGURES = ("contestants", "checks")
+"""The fields of a verdict that are withheld while people review answers."""
 KNOWN = {topic.name for topic in TOPICS}
 Identify = Callable[[Request], Awaitable[Caller]]
 
@@ -99,6 +102,11 @@ class Told:
         view = self.state.projects.get(project)
         return view is not None and bool(view.reviews.waiting)
 
+    def is_withheld(self, project: str) -> bool:
+        """Whether figures of the project's models are withheld, as those of its evaluations are."""
+        view = self.state.projects.get(project)
+        return view is not None and is_withheld(view)
+
 
 async def follow(
     feed: Feed, told: Told, identify: Callable[[], Awaitable[Caller]], *, after: str | None = None
@@ -127,7 +135,7 @@ async def follow(
                 yield "event: gap\ndata: {}\n\n"
             for event in events:
                 if told(event):  # the roles may have changed while it waited
-                    yield message_of(event)
+                    yield message_of(event, withheld=told.is_withheld(event.project))
             if events or has_gap:
                 silent_since = now
             elif now - silent_since >= SILENT_SECONDS:
@@ -135,9 +143,12 @@ async def follow(
                 yield ": still there\n\n"
 
 
-def message_of(event: Envelope[Any]) -> str:
-    """Return a message of the server-sent events format (WHATWG HTML §9.2.6)."""
+def message_of(event: Envelope[Any], *, withheld: bool = False) -> str:
+    """Return a message of the server-sent events format (WHATWG HTML §9.2.6). ``withheld``: without figures
+    of an evaluation."""
     told = CloudEvent.of(event)
+    if withheld:
+        told.data.update({name: [] for name in FIGURES if name in told.data})
     if isinstance(event.data, DriftDetected):
         # examples of earlier releases hold users' texts, which an erasure would not reach in held events
         told.data["examples"] = []
