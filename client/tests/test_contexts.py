@@ -119,6 +119,15 @@ def test_an_argument_goes_before_the_environment_and_this_before_the_context():
     assert resolve(context="local", environment=environment).context.url == "http://127.0.0.1:1"
 
 
+def test_a_client_beside_the_services_names_their_addresses_itself() -> None:
+    told = {"TUNEWHEEL_URL": "http://console:8080", "TUNEWHEEL_GATEWAY_URL": "http://gateway:8080/"}
+    found = resolve(environment=told).context.addresses
+    assert (found.gateway, found.ingest) == ("http://gateway:8080", None)
+    with pytest.raises(NoAddress, match="TUNEWHEEL_INGEST_URL") as refused:
+        resolve(environment=told | {"TUNEWHEEL_INGEST_URL": "ingest:8080"})
+    assert refused.value.param == "TUNEWHEEL_INGEST_URL"
+
+
 def test_the_login_of_a_context_goes_to_no_other_address():
     contexts.put("prod", PROD)
     found = resolve("http://other.example", environment={}).context

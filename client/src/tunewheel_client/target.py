@@ -19,6 +19,8 @@ KEY = "TUNEWHEEL_API_KEY"
 PROJECT = "TUNEWHEEL_PROJECT"
 CONTEXT = "TUNEWHEEL_CONTEXT"
 FOLDER = "TUNEWHEEL_VAR"
+ADDRESSES = {"gateway": "TUNEWHEEL_GATEWAY_URL", "ingest": "TUNEWHEEL_INGEST_URL"}
+"""Variables for a client that reaches a service otherwise than the wheel says, as in a container."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,9 @@ def resolve(
     """Return which wheel is meant: an argument goes before the environment (``TUNEWHEEL_URL``,
     ``TUNEWHEEL_CONTEXT``), this before the context in use, this before the wheel on the working folder.
 
-    The login of a context is sent to that context's addresses alone. A key that is given as argument or in
+    ``TUNEWHEEL_GATEWAY_URL`` and ``TUNEWHEEL_INGEST_URL`` go before the addresses that the wheel tells.
+
+    The login of a context is sent to these addresses alone. A key that is given as argument or in
     ``TUNEWHEEL_API_KEY`` replaces it.
 
     Raises:
@@ -60,6 +64,8 @@ def resolve(
         told |= {"key": SecretStr(secret), "tokens": None}
     if chosen := (project or environment.get(PROJECT)):
         told["project"] = chosen
+    elsewhere = {name: _url(value, one) for name, one in ADDRESSES.items() if (value := environment.get(one))}
+    told["addresses"] = found.context.addresses.model_copy(update=elsewhere)
     return replace(found, context=found.context.model_copy(update=told))
 
 
@@ -91,9 +97,10 @@ def _require_local(context: Context, file: Path) -> None:
         )
 
 
-def _url(text: str) -> str:
+def _url(text: str, field: str = "url") -> str:
     if not text.startswith(("https://", "http://")) or "@" in text:
-        raise NoAddress("url: is no address; write https://host, without a name or password", param="url")
+        reason = "is no address; write https://host, without a name or password"
+        raise NoAddress(f"{field}: {reason}", param=field)
     return text.rstrip("/")
 
 
