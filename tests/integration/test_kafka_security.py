@@ -171,19 +171,15 @@ async def _refuse_a_message_of_every_topic(bus: Bus, services: dict[str, Service
 
 
 async def _turn_the_wheel(secured: SecuredKafka, bus: Bus, project: str, folder: Path) -> None:
-    """Declare, publish, build and erase as people do, each known to Kafka in another way."""
+    """Declare, publish, build and erase, each by who may, and known to Kafka in another way."""
     tickets = folder / "tickets.jsonl"
     lines = [{"ticket_id": f"T-{n}", "customer": "ann", "body": f"bell {n}"} for n in range(3)]
     tickets.write_text("\n".join(map(json.dumps, lines)))
-    people = (
-        secured.by_token("cli"),
-        secured.by_password("cli", mechanism="PLAIN"),
-        secured.by_certificate("cli"),
-    )
-    await declare(small_spec(project), options_of(people[0]))
-    code, out, err = await asyncio.to_thread(cli, people[1], "publish", str(tickets), "--project", project)
+    publisher = secured.by_password("cli", mechanism="PLAIN")
+    await declare(small_spec(project), options_of(secured.by_token("console")))
+    code, out, err = await asyncio.to_thread(cli, publisher, "publish", str(tickets), "--project", project)
     assert code == 0, (out, err)
-    await forget(options_of(people[2]), project, "ann")
+    await forget(options_of(secured.by_certificate("upstream-privacy")), project, "ann")
     await bus.publish(trained(project, 1), passed(project, 1))
     records = await bus.collect(topics.RECORD_INGESTED, 3, where=_of(project))
     assert {event.data.source_id for event in records} == {"T-0", "T-1", "T-2"}
@@ -246,7 +242,7 @@ def test_who_is_not_let_in_is_told_why(case: str, reason: str, secured: SecuredK
 async def test_who_may_only_look_publishes_nothing(secured: SecuredKafka, tmp_path: Path) -> None:
     lines = tmp_path / "tickets.jsonl"
     lines.write_text('{"ticket_id": "T-1", "body": "bell"}')
-    await declare(small_spec("seen"), options_of(secured.by_certificate("cli")))
+    await declare(small_spec("seen"), options_of(secured.by_certificate("console")))
     viewer = secured.by_certificate("viewer")
     code, out, err = await asyncio.to_thread(cli, viewer, "publish", str(lines), "--project", "seen")
     assert (code, out) == (7, "")

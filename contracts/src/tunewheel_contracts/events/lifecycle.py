@@ -250,7 +250,7 @@ MODEL_PINNED = TopicSpec(ModelPinned, ("registry",), ("registry",), 1)
 COMMAND_REFUSED = TopicSpec(CommandRefused, ("registry",), ("registry",), 1)
 SERVING_DESIRED = TopicSpec(
     ServingDesired,
-    ("registry", "console", "cli"),
+    ("registry", "console"),
     ("train", "serve-gateway", "eval", "monitor"),
     cleanup="compact",
     replayed_by=("train", "serve-gateway", "monitor"),

@@ -210,12 +210,12 @@ EXAMPLE_PUBLISHED = TopicSpec(
 FEEDBACK_RECEIVED = TopicSpec(FeedbackReceived, ("upstream", "serve-gateway"), ("ingest", "monitor"), 3)
 ERASURE_REQUESTED = TopicSpec(
     ErasureRequested,
-    ("upstream", "ingest", "eval", "console", "cli"),
+    ("upstream", "ingest", "eval", "console"),
     ("ingest", "curate", "monitor", "serve-gateway", "index"),
 )
 PROJECT_DECLARED = TopicSpec(
     ProjectDeclared,
-    ("console", "cli"),
+    ("console",),
     ("ingest", "curate", "registry", "serve-gateway", "monitor", "index"),
     cleanup="compact",
     replayed_by=("ingest", "curate", "serve-gateway", "monitor", "index"),
