@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime
-from pathlib import PurePosixPath
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo
@@ -55,8 +54,9 @@ SourceId = Annotated[str, StringConstraints(min_length=1, max_length=256), After
 
 
 def _relative_path(value: str) -> str:
-    path = PurePosixPath(value)
-    if path.is_absolute() or ".." in path.parts or "\\" in value or ":" in value.split("/")[0]:
+    # Without pathlib, which took a tenth of the time of reading the log: most events name several files.
+    parts = value.split("/")
+    if value.startswith("/") or ".." in parts or "\\" in value or ":" in parts[0]:
         raise ValueError("must be a relative path without '..', drive or backslash")
     return value
 
