@@ -18,7 +18,8 @@ from tunewheel_runtime.identity.command_keys import (
     read_public_keys,
     retire_key,
 )
-from tunewheel_runtime.identity.signatures import Signatures
+from tunewheel_runtime.identity.signatures import Look, Signatures
+from tunewheel_runtime.log import Place, Span
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.store import ObjectStore
@@ -38,6 +39,13 @@ def read(signatures: Signatures, record: KafkaRecord, *, offset: int = 7) -> Env
     position = Position(record.topic, 0, offset)
     signatures.check(topic, event, Undecoded(position, record.key, record.value, record.headers))
     return event
+
+
+def ending_at(end: int) -> Look:
+    async def look(names: list[str]) -> dict[Place, Span]:
+        return {(name, 0): Span(0, end) for name in names}
+
+    return look
 
 
 def test_every_command_that_a_person_may_give_is_signed() -> None:
@@ -85,7 +93,7 @@ async def test_an_unsigned_command_counts_below_the_offsets_of_the_upgrade(keys:
     store = ObjectStore("memory://")
     await store.first("commands/signed-from/train.control.json", b'{"0": 5}')
     train = keys.of("train", store)
-    await train.begin([BY_NAME["train.control"]])
+    await train.begin([BY_NAME["train.control"]], ending_at(9))
     bare = command("train.control", "desk").to_kafka()
     read(train, bare, offset=4)
     for offset, topic in ((5, "train.control"), (4, "eval.requested")):
@@ -93,6 +101,19 @@ async def test_an_unsigned_command_counts_below_the_offsets_of_the_upgrade(keys:
             read(train, command(topic, "desk").to_kafka(), offset=offset)
     with pytest.raises(InvalidEvent):
         read(train, with_data(bare, signature="a.b.c"), offset=4)
+
+
+@pytest.mark.parametrize("end", [0, 3])
+async def test_the_offsets_of_a_topic_that_was_made_anew_are_of_no_earlier_release(
+    keys: CommandKeys, end: int
+) -> None:
+    store, topics = ObjectStore("memory://"), [BY_NAME["train.control"]]
+    for ends in (5, 9, end):
+        await keys.of("eval", store).begin(topics, ending_at(ends))
+    train = keys.of("train", store)
+    await train.begin(topics, ending_at(9))  # what came after is not taken for older
+    predating = [n for n in range(9) if train.predates(Position("train.control", 0, n))]
+    assert predating == list(range(end))
 
 
 def test_a_retired_key_counts_for_ever_and_a_new_one_at_once(keys: CommandKeys) -> None:

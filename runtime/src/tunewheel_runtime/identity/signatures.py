@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -33,7 +34,7 @@ from tunewheel_runtime.identity.command_keys import (
 )
 from tunewheel_runtime.identity.keys import single_keys
 from tunewheel_runtime.kafka import client_options
-from tunewheel_runtime.log import ends
+from tunewheel_runtime.log import Place, Span, ends
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.store import ObjectStore
 
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 FIELD = "signature"
 FOLDER = "commands/signed-from"
+Look = Callable[[list[str]], Awaitable[Mapping[Place, Span]]]
 _OBJECT = TypeAdapter(dict[str, Any])
 
 
@@ -103,24 +105,28 @@ class Signatures:
                 f"{self._key.kid} of {self._service}, so nobody would obey its commands; add its public part"
             )
 
-    async def begin(self, topics: Iterable[TopicSpec]) -> None:
+    async def begin(self, topics: Iterable[TopicSpec], look: Look | None = None) -> None:
         """Learn from which offsets on commands must be signed. The first service that starts stores the ends
-        of the topics: earlier releases wrote the commands before them, without signatures.
+        of the topics: earlier releases wrote the commands before them, without signatures. ``look``: returns
+        where topics begin and end; None: asks the broker.
 
         Raises:
             TransientError: the store or the broker is away.
         """
-        if self._asks:
-            await asyncio.gather(*(self._begin(topic) for topic in topics if topic.is_signed))
+        names = [topic.name for topic in topics if topic.is_signed]
+        if self._asks and names:
+            spans = await (look or partial(ends, client_options(self._settings)))(names)
+            await asyncio.gather(*(self._begin(name, spans) for name in names))
 
-    async def _begin(self, topic: TopicSpec) -> None:
-        path = f"{FOLDER}/{topic.name}.json"
-        stored = await self._store.read(path)
-        if stored is None:
-            spans = await ends(client_options(self._settings), [topic.name])
-            now = {str(number): span.end for (_, number), span in sorted(spans.items())}
-            stored = await self._store.first(path, json.dumps(now).encode())
-        self._from[topic.name] = json.loads(stored)
+    async def _begin(self, topic: str, spans: Mapping[Place, Span]) -> None:
+        path = f"{FOLDER}/{topic}.json"
+        now = {str(number): span.end for (name, number), span in sorted(spans.items()) if name == topic}
+        stored: dict[str, int] = json.loads(await self._store.first(path, json.dumps(now).encode()))
+        self._from[topic] = {number: min(offset, now.get(number, 0)) for number, offset in stored.items()}
+        if self._from[topic] != stored:
+            # The topic was made anew: its offsets come again, and an earlier release wrote none of them.
+            log.warning("topic_of_commands_made_anew", topic=topic, signed_from=self._from[topic])
+            await self._store.replace(path, json.dumps(self._from[topic]).encode())
 
     def predates(self, position: Position) -> bool:
         """Return whether a command is older than signatures, so that it counts without one."""
