@@ -124,6 +124,9 @@ def test_a_misspelt_label_is_no_value_and_is_named(tmp_path: Path) -> None:
         LABELS
     )
     assert "'refnd' looks like 'refund' misspelt" in started.text
+    rare = drafted(tmp_path / "a.csv", labelled() + "\nsomething else about it,legal")
+    assert "legal" in accepted(tmp_path, rare)["task"]["output_schema"]["properties"]["label"]["enum"]
+    assert "# label: once or twice only: legal" in rare.text
 
 
 def test_ids_dates_and_numbers_are_no_questions_and_customers_are_groups() -> None:
@@ -208,6 +211,20 @@ def test_a_file_without_examples_is_refused_with_the_reason(
 ) -> None:
     with pytest.raises(SourceUnusable, match=words):
         drafted(tmp_path / name, content)
+
+
+def test_answered_tickets_are_examples(tmp_path: Path) -> None:
+    tickets = [
+        {"ticket_id": f"T-{n}", "body": f"my parcel {n} is late", "answer": {"category": LABELS[n % 3]},
+         "validated_by": "kim"}
+        for n in range(600)
+    ]  # fmt: skip
+    tickets.append({"ticket_id": "T-new", "body": "not answered yet"})
+    started = drafted(tmp_path / "desk.jsonl", "\n".join(map(json.dumps, tickets)))
+    assert accepted(tmp_path, started)["task"]["label_field"] == "category"
+    assert started.read.survey.examples == 600
+    (publish,) = [line for line in started.commands(Path("p.yaml")) if " publish " in line]
+    assert "--validated-by" not in publish
 
 
 def test_documents_are_searched_and_alone_they_are_not_enough(tmp_path: Path) -> None:

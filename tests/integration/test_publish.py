@@ -102,6 +102,22 @@ async def test_a_csv_becomes_examples_with_json_answers(kafka: str, project: str
     }
 
 
+async def test_chat_of_another_tool_becomes_examples_and_says_what_it_left_out(
+    kafka: str, project: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "chat.jsonl"
+    turns = [("system", "Be kind."), ("user", "q"), ("assistant", "a"), ("user", "r"), ("assistant", "b")]
+    chat = {"messages": [{"role": role, "content": text} for role, text in turns]}
+    path.write_text(json.dumps(chat) + '\n{"messages": []}\n')
+    summary = await publish_path(path, project=project, options=options(kafka), validated_by="kim")
+    assert (summary.events, summary.refused, len(summary.notes)) == (2, 1, 1)
+    arrived = await on_log(kafka, EXAMPLE_PUBLISHED, project)
+    assert {(e.data.input, e.data.output, e.data.validated_by) for e in arrived} == {
+        ("q", "a", "kim"),
+        ("r", "b", "kim"),
+    }
+
+
 async def test_an_unknown_project_is_refused_with_those_that_are(kafka: str, project: str) -> None:
     spec = read_spec(HELPDESK / "project.yaml").model_copy(update={"project": project})
     first = await declare(spec, options(kafka), principal=None)

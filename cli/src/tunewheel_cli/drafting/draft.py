@@ -12,6 +12,7 @@ from tunewheel_cli.drafting.criteria import Choice, choose_criteria
 
 if TYPE_CHECKING:
     from tunewheel_cli.drafting.base import Base
+    from tunewheel_cli.surveying.shape import Values
     from tunewheel_cli.surveying.survey import Survey
 
 CLEAN = 0.8
@@ -19,6 +20,7 @@ CLEAN = 0.8
 FEWEST = 20
 MOST_HELD_OUT = 500
 MANY_ALIKE = 0.3
+MOST_NAMED = 10
 FRACTIONS = (0.2, 0.3)
 LEAST_FRACTION = 0.05
 CHARACTERS_PER_TOKEN = 3
@@ -68,12 +70,12 @@ def task_of(survey: Survey, prompts: Sequence[tuple[str, int]]) -> Task:
         fields = {"label_field": label} if label else {}
         fields["output_schema"] = shape.schema()
         for name, one in shape.properties.items():
-            comments += [f"{name}: {_misspelling(*pair)}" for pair in sorted(one.values.misspelt.items())]
+            comments += [f"{name}: {said}" for said in _doubts(one.values)]
     elif survey.texts.labels and survey.texts.total == survey.examples:
         metric, prompt = "label_accuracy", "Answer with one of the known answers, and nothing else."
         values = [*survey.texts.labels]
         fields = {"output_rules": [{"rule": "allowed_values", "values": values, "name": "known"}]}
-        comments += [_misspelling(*pair) for pair in sorted(survey.texts.misspelt.items())]
+        comments += _doubts(survey.texts)
     else:
         metric, prompt = "chrf", "Answer the question."
     found = next((text for text, count in prompts if 2 * count >= survey.examples), None)
@@ -201,8 +203,12 @@ def _has_lists(survey: Survey) -> bool:
     return any("array" in one.types for one in survey.shape.properties.values())
 
 
-def _misspelling(value: str, meant: str) -> str:
-    return f"{value!r} looks like {meant!r} misspelt, so it is no allowed value; mend it in the file"
+def _doubts(values: Values) -> Iterator[str]:
+    """Yield what is odd about labels."""
+    for value, meant in sorted(values.misspelt.items()):
+        yield f"{value!r} looks like {meant!r} misspelt, so it is no allowed value; mend it in the file"
+    if rare := values.rare:
+        yield f"once or twice only: {', '.join(rare[:MOST_NAMED])}; take out what is a mistake"
 
 
 def _output_tokens(survey: Survey) -> int:

@@ -99,9 +99,9 @@ def _read(path: Path, maps: tuple[str, ...], found: ReadAll, on_bytes: OnBytes |
         if reading.others:
             notes.append(f"could be the answer instead: {', '.join(reading.others)}")
         source = open_source(path, kind=None, maps=maps, max_bytes=MAX_MESSAGE_BYTES, on_bytes=on_bytes)
-    before = found.survey.kinds[Kind.EXAMPLE]
+    before = found.survey.examples
     found.survey.read(source)
-    if found.survey.kinds[Kind.EXAMPLE] == before:
+    if found.survey.examples == before:
         raise SourceUnusable(f"{path}: holds no example; {_why(found.survey)}")
     found.prompts.update(source.left.prompts)
     notes += [note for note in source.notes if not note.endswith(SYSTEM)]

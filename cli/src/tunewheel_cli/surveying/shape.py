@@ -16,6 +16,8 @@ OFTEN = 3
 """How often a label occurs at least, on average."""
 ALONE = 0.98
 """A value on so large a share of the rows says nothing."""
+REQUIRED = 0.97
+"""The share of the answers that have a property which all must have. Builds drop the others."""
 MOST_PROPERTIES, DEEPEST = 60, 5
 ALIKE = 0.84
 RARE = 20
@@ -66,6 +68,11 @@ class Values:
             return ()
         return tuple(sorted(kept))
 
+    @property
+    def rare(self) -> list[str]:
+        """The labels that hardly occur: they cannot be learnt, and may be mistakes."""
+        return [value for value in self.labels if self.counts[value] < OFTEN]
+
 
 @dataclass(slots=True)
 class Shape:
@@ -104,7 +111,7 @@ class Shape:
             return {"type": "array"} | ({"items": items} if items else {})
         if kinds != ["object"] or not self.properties or len(self.properties) >= MOST_PROPERTIES:
             return {"type": kinds[0]}
-        required = [name for name, shape in self.properties.items() if shape.seen == self.seen]
+        required = [name for name, shape in self.properties.items() if shape.seen >= REQUIRED * self.seen]
         return {
             "type": "object",
             **({"required": required} if required else {}),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.upstream import ExamplePublished
+from tunewheel_contracts.events.upstream import ExamplePublished, TicketPublished
 
 from tunewheel_cli.publishing.events import EVENTS, encode, make_event
 from tunewheel_cli.publishing.items import Found, FoundFile, Kind, Refusal, Source
@@ -42,6 +42,8 @@ class Survey:
     """What the items of some files are."""
 
     kinds: Counter[str] = field(default_factory=Counter)
+    examples: int = 0
+    """Examples, and tickets with an answer."""
     files: int = 0
     """Documents whose bytes only ingest can read."""
     refused: int = 0
@@ -55,7 +57,6 @@ class Survey:
     """Examples whose question occurs before, with another answer."""
     distinct: int = 0
     """Questions."""
-    groups: int = 0
     rejected: int = 0
     """Examples with an answer to avoid."""
     unvalidated: int = 0
@@ -66,11 +67,6 @@ class Survey:
     sample: Thinned = field(default_factory=Thinned)
     longest: list[tuple[int, int, Any]] = field(default_factory=list)
     _questions: dict[int, int] = field(default_factory=dict)
-    _groups: set[int] = field(default_factory=set)
-
-    @property
-    def examples(self) -> int:
-        return self.kinds[Kind.EXAMPLE]
 
     @property
     def is_structured(self) -> bool:
@@ -98,10 +94,11 @@ class Survey:
                     self.first.setdefault(said, made.where)
                 continue
             self.kinds[_KINDS[type(made.data)]] += 1
-            if isinstance(made.data, ExamplePublished):
-                self._add(made.data)
+            if (example := _answered(made.data)) is not None:
+                self._add(example)
 
     def _add(self, example: ExamplePublished) -> None:
+        self.examples += 1
         answer = _text(example.output)
         earlier = [{"role": one.role or "user", "content": one.content} for one in example.messages]
         messages = [
@@ -117,9 +114,6 @@ class Survey:
         else:
             self._questions[question] = said
             self.distinct += 1
-        if example.group is not None:
-            self._groups.add(hash(example.group))
-        self.groups = len(self._groups)
         self.rejected += example.rejected_output is not None
         self.unvalidated += example.validated_by is None
         value = _object(example.output)
@@ -131,6 +125,20 @@ class Survey:
         size = sum(len(one["content"]) for one in messages)
         entry = (size, -self.examples, messages)
         (heapq.heappush if len(self.longest) < LONGEST else heapq.heappushpop)(self.longest, entry)
+
+
+def _answered(data: Any) -> ExamplePublished | None:
+    """Return the example that ``data`` is; None: it has no answer."""
+    if isinstance(data, TicketPublished) and data.answer is not None:
+        return ExamplePublished(
+            project=data.project,
+            example_id=data.ticket_id,
+            input="\n\n".join(text for text in (data.subject, data.body) if text),
+            messages=data.thread,
+            output=data.answer,
+            validated_by=data.validated_by,
+        )
+    return data if isinstance(data, ExamplePublished) else None
 
 
 _KINDS = {event: kind for kind, event in EVENTS.items()}
