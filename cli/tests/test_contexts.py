@@ -39,6 +39,16 @@ def test_the_wheel_on_a_folder_needs_no_login(alone: Console, run: Any, home: Pa
     assert (shown["name"], shown["url"], shown["login"]) == ("local", alone.url, "key")
 
 
+def test_a_key_of_the_environment_goes_before_the_folders_own(
+    alone: Console, run: Any, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = Context.model_validate({"url": alone.url, "key": KEY})
+    put("local", context, file=home / "var" / "contexts.yaml")
+    monkeypatch.setenv("TUNEWHEEL_API_KEY", "tw_nobodys")
+    for options in ((), ("--var", "var")):
+        run("project", "list", *options, code=7)
+
+
 def test_a_context_is_used_until_another_is_named(alone: Console, run: Any, home: Path) -> None:
     put("prod", Context.model_validate({"url": alone.url, "key": KEY}))
     put("down", Context.model_validate({"url": "http://127.0.0.1:9", "key": KEY, "project": "desk"}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -142,9 +143,10 @@ class Call:
         Raises:
             NoAddress, InvalidContexts: none is meant, or the contexts cannot be read.
         """
+        from pydantic import SecretStr
         from tunewheel_client import NoAddress
         from tunewheel_client.contexts import read
-        from tunewheel_client.target import Target, resolve
+        from tunewheel_client.target import Target, key_of, resolve
 
         if self.context is not None or self.var is None:
             return resolve(context=self.context)
@@ -155,7 +157,10 @@ class Call:
                 f"--var: no wheel with a console runs on {self.var}; start one with `tunewheel up`, or name "
                 "another with --context"
             )
-        return Target(found.contexts[found.current], found.current, file)
+        context = found.contexts[found.current]
+        if (key := key_of(os.environ)) is not None:
+            context = context.model_copy(update={"key": SecretStr(key), "tokens": None})
+        return Target(context, found.current, file)
 
     def close(self) -> None:
         if self._client is not None:
