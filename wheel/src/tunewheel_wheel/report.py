@@ -1,11 +1,10 @@
-"""Reports the alarms and turns of a project in words and as JSON, for ``tunewheel status`` and the
-console."""
+"""Reports the alarms and turns of a project in words, for the console and its control API."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from tunewheel_contracts.events.lifecycle import ModelPromoted, Stage
 from tunewheel_contracts.events.monitoring import AlarmAnswer, TurnCompleted, TurnDecided
@@ -17,8 +16,6 @@ from tunewheel_wheel.wheel import Wheel
 
 About = Literal["alarm", "decision", "turn in flight", "last turn", "margin", "to do"]
 UNDECIDED = "curate has decided nothing about it yet"
-FIGURES = ("effect", "effect_unit", "statistic", "statistic_name")
-"""Figures of an alarm, which ``drift.detected`` has and ``alarm.opened`` has not."""
 STAGES = {
     TurnStage.BUILDING: "its dataset version is being built",
     TurnStage.WAITING: "waits for training",
@@ -66,42 +63,6 @@ def next_steps(wheel: Wheel, now: datetime) -> list[str]:
         return [step]
     last = wheel.last
     return [last.next_step] if last and last.next_step and not wheel.in_flight(now) else []
-
-
-def as_json(wheel: Wheel, now: datetime) -> dict[str, Any]:
-    """Return the report as data for JSON."""
-    decided = wheel.facts.decision.data if wheel.facts.decision is not None else None
-    answers = _answers(decided)
-    return {
-        "alarms": [
-            {
-                "alarm_id": name,
-                "detector": alarm.data.signal or alarm.data.detector,
-                "since": alarm.time,
-                **{name: getattr(alarm.data, name, None) for name in FIGURES},
-                "suggested_action": alarm.data.suggested_action,
-                "answer": answers[name].model_dump() if name in answers else None,
-            }
-            for name, alarm in wheel.open_alarms.items()
-        ],
-        "decision": decided.model_dump(exclude={"alarms"}) if decided is not None else None,
-        "in_flight": [
-            {
-                "turn_id": turn.turn_id,
-                "reason": turn.request.data.reason.value,
-                "alarm_ids": turn.request.data.alarm_ids,
-                "dataset_id": turn.dataset_id,
-                "began_at": turn.request.time,
-                "stage": stage_of(turn),
-                "since": turn.since,
-                "news_at": turn.news_at,
-            }
-            for turn in wheel.in_flight(now)
-        ],
-        "last": wheel.last.model_dump() if wheel.last is not None else None,
-        "spent": wheel.facts.desired.data.spent if wheel.facts.desired is not None else 0.0,
-        "next_steps": next_steps(wheel, now),
-    }
 
 
 def _answers(decided: TurnDecided | None) -> dict[str, AlarmAnswer]:
