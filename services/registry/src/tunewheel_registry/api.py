@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException, Path, Query, Request
 from fastapi.responses import PlainTextResponse
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel
+from tunewheel_contracts.api.models import HistoryStep, RegisteredModel
 from tunewheel_contracts.errors import TransientError
-from tunewheel_contracts.events.lifecycle import ServingDesired, Stage
-from tunewheel_contracts.formats.run import AdapterRef, BaseModelFacts, BaseModelRef
+from tunewheel_contracts.events.lifecycle import ServingDesired
+from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_runtime.identity.guard import RESPONSES, caller_of, guard_descriptions, needs
 from tunewheel_runtime.identity.roles import Role
@@ -48,26 +48,7 @@ class ProjectSummary(BaseModel):
     generation: int
 
 
-class HistoryStep(BaseModel):
-    event_id: str
-    stage: Stage
-    reason: str
-    cause: str | None
-    at: datetime | None
-
-
-class ModelSummary(BaseModel):
-    model_id: str
-    project: str
-    kind: str
-    stage: Stage
-    base: BaseModelRef
-    base_facts: BaseModelFacts | None
-    run_id: str | None
-    dataset_id: str | None
-
-
-class ModelDetail(ModelSummary):
+class ModelDetail(RegisteredModel):
     adapter: AdapterRef | None
     replaces: str | None
     history: list[HistoryStep]
@@ -92,8 +73,8 @@ def make_api(ledger: Ledger, known_spec: KnownSpec) -> FastAPI:
 
     @api.get("/v1/projects/{project}/models")
     @needs(Role.VIEWER)
-    async def list_models(project: ProjectName) -> list[ModelSummary]:
-        return [ModelSummary(**_summary(model)) for model in _state(ledger, project).models.values()]
+    async def list_models(project: ProjectName) -> list[RegisteredModel]:
+        return [RegisteredModel(**_summary(model)) for model in _state(ledger, project).models.values()]
 
     @api.get("/v1/projects/{project}/models/{model_id}")
     @needs(Role.VIEWER)
