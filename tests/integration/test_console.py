@@ -9,7 +9,6 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from tunewheel_console.actions import Actions
 from tunewheel_console.control.log import RECORDS_FROM, Documents, Log
 from tunewheel_console.main import TRAFFIC
-from tunewheel_console.refusals import Refused
 from tunewheel_console.settings import Settings
 from tunewheel_console.state import ConsoleState
 from tunewheel_console.traffic import Traffic
@@ -19,6 +18,7 @@ from tunewheel_contracts.events.evaluation import ReviewRequested, ReviewSubmitt
 from tunewheel_contracts.events.training import TrainAction
 from tunewheel_contracts.events.upstream import DocumentPublished, FeedbackReceived
 from tunewheel_contracts.principal import Principal
+from tunewheel_runtime.refusals import Refused
 from tunewheel_runtime.service import Service
 
 from .bus import Bus, running, until

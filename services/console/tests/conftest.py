@@ -10,7 +10,6 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from tunewheel_console.actions import Actions
-from tunewheel_console.control.errors import answer_errors
 from tunewheel_console.label_api import add_label_routes
 from tunewheel_console.labelling import Labelling
 from tunewheel_console.review_api import add_review_routes
@@ -27,6 +26,7 @@ from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import guard, set_caller
 from tunewheel_runtime.identity.roles import Caller, Grant
 from tunewheel_runtime.identity.roles import Role as CallersRole
+from tunewheel_runtime.refusals import answer_errors
 from tunewheel_runtime.settings import HttpSettings
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing import desk as testing

@@ -8,12 +8,12 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from tunewheel_console.api import add_scorecard_page
-from tunewheel_console.control.errors import answer_errors
 from tunewheel_console.rows import run_rows
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.events.training import TrainAction
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import guard
+from tunewheel_runtime.refusals import answer_errors
 from tunewheel_runtime.settings import HttpSettings
 from tunewheel_runtime.store import ObjectStore
 

@@ -19,7 +19,6 @@ from starlette.requests import HTTPConnection
 from tunewheel_client import AsyncClient
 from tunewheel_console.api import add_login_links
 from tunewheel_console.authentication import FORM_BYTES, Authentication
-from tunewheel_console.control.errors import answer_errors
 from tunewheel_console.control.routes import add_steering
 from tunewheel_console.logins import FAILURE_SECONDS, FAILURES, LINK_SECONDS, LINKS_EACH, Attempts, LoginLinks
 from tunewheel_console.sessions import Sessions, session_of
@@ -29,6 +28,7 @@ from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.access import LOOK_SECONDS, Access, Credential
 from tunewheel_runtime.identity.guard import caller_of, guard, needs
 from tunewheel_runtime.identity.roles import NotAuthenticated, Role
+from tunewheel_runtime.refusals import answer_errors
 from tunewheel_runtime.settings import HttpSettings
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing.clock import Clock

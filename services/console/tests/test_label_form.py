@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from tunewheel_console.label_form import answer_of, fields_of
-from tunewheel_console.refusals import Refused
 from tunewheel_contracts.formats.spec import TaskSpec
+from tunewheel_runtime.refusals import Refused
 
 SCHEMA = {
     "type": "object",

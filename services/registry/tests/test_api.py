@@ -119,7 +119,7 @@ async def test_without_a_trial_there_is_no_challenger(desk: Any):
     ledger = ledger_of(desk)
     await ledger.handle(desk.passed(1))
     answer = client_of(ledger, desk).get("/v1/projects/desk/models/challenger")
-    assert (answer.status_code, "challenger" in answer.json()["detail"]) == (404, True)
+    assert (answer.status_code, "challenger" in answer.json()["error"]["message"]) == (404, True)
 
 
 async def test_the_desired_state_is_told(client: TestClient, desk: Any):
@@ -133,7 +133,7 @@ async def test_the_desired_state_is_told(client: TestClient, desk: Any):
 async def test_the_unknown_is_404_and_says_where_to_look(client: TestClient, path: str):
     answer = client.get(path)
     assert answer.status_code == 404
-    assert "none" in answer.json()["detail"]
+    assert "none" in answer.json()["error"]["message"]
 
 
 async def test_projects_that_a_caller_may_not_read_are_answered_404(

@@ -21,9 +21,8 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.principal import Principal
 from tunewheel_contracts.reading import at_door
 from tunewheel_contracts.topics import PROJECT_DECLARED, SERVING_DESIRED
+from tunewheel_runtime.refusals import Refused
 from tunewheel_runtime.service import Service
-
-from tunewheel_console.refusals import Refused
 
 log = structlog.get_logger(__name__)
 

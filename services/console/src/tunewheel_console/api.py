@@ -11,12 +11,12 @@ from fastapi.responses import HTMLResponse
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import needs
 from tunewheel_runtime.identity.roles import Role
+from tunewheel_runtime.refusals import Refused
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_console.control.evaluations import unblinding
 from tunewheel_console.control.resolving import project_of, run_of
 from tunewheel_console.logins import LoginLinks
-from tunewheel_console.refusals import Refused
 from tunewheel_console.state import ConsoleState
 
 PAGE_POLICY = (

@@ -10,8 +10,8 @@ from tunewheel_contracts.formats.label_prompts import LabelPrompts
 from tunewheel_contracts.formats.review import ReviewSet, item_of_pair, pair_id
 from tunewheel_contracts.formats.review_assignment import Pair, assigned_pairs
 from tunewheel_runtime.identity.roles import Caller
+from tunewheel_runtime.refusals import Refused
 
-from tunewheel_console.refusals import Refused
 from tunewheel_console.sitting import ItemAnswer, Sitting
 
 

@@ -15,10 +15,11 @@ from tunewheel_contracts.events.monitoring import LabelsRequested
 from tunewheel_contracts.fields import JsonObject, SourceId, Strict, Text
 from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.roles import Role
+from tunewheel_runtime.refusals import Refused
 
 from tunewheel_console.label_form import fields_of
 from tunewheel_console.labelling import Labelling, LabelQueue
-from tunewheel_console.refusals import Refused, reviewer_of
+from tunewheel_console.refusals import reviewer_of
 from tunewheel_console.state import ConsoleState
 
 Reviewer = Annotated[SourceId | None, Query(description="Who answers, where identity is open.")]

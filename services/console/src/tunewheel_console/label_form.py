@@ -10,8 +10,7 @@ from typing import Any, Literal
 from tunewheel_contracts.fields import Frozen
 from tunewheel_contracts.formats.output_rules import AllowedValuesRule
 from tunewheel_contracts.formats.spec import TaskSpec
-
-from tunewheel_console.refusals import Refused
+from tunewheel_runtime.refusals import Refused
 
 Kind = Literal["choice", "text", "number", "yes_no", "json"]
 WHOLE = ""

@@ -24,11 +24,11 @@ from tunewheel_contracts.formats.label_prompts import LABEL_REQUEST, LabelPrompt
 from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_runtime.identity.roles import Caller
+from tunewheel_runtime.refusals import Refused
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_console.actions import Actions
 from tunewheel_console.project import Project
-from tunewheel_console.refusals import Refused
 from tunewheel_console.state import ConsoleState
 
 State = Literal["open", "answered", "out_of_scope", "erased"]

@@ -25,12 +25,12 @@ from tunewheel_contracts.formats.label_prompts import LabelPrompts
 from tunewheel_contracts.formats.review import ReviewSet
 from tunewheel_contracts.formats.review_assignment import assigned_pairs
 from tunewheel_runtime.identity.roles import Caller
+from tunewheel_runtime.refusals import Refused
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_console.actions import Actions
 from tunewheel_console.comparing import comparison_of, dealt_pairs, set_of
 from tunewheel_console.queues import Asked, Review
-from tunewheel_console.refusals import Refused
 from tunewheel_console.sitting import ItemAnswer, Sitting, require_open
 from tunewheel_console.state import ConsoleState
 

@@ -8,9 +8,9 @@ from http import HTTPStatus
 from tunewheel_contracts.events.evaluation import AnswersCompared
 from tunewheel_contracts.formats.review import ReviewSet
 from tunewheel_contracts.formats.review_assignment import Choice, Pair
+from tunewheel_runtime.refusals import Refused
 
 from tunewheel_console.queues import Asked, Review
-from tunewheel_console.refusals import Refused
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
-from tunewheel_console.control.errors import answer_errors
-from tunewheel_console.refusals import Refused
 from tunewheel_contracts.errors import InvalidEvent, InvalidSpec, TransientError
+from tunewheel_runtime.refusals import Refused, answer_errors
 
 
 class Order(BaseModel):

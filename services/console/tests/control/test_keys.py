@@ -9,13 +9,13 @@ import httpx
 import pytest
 import yaml
 from fastapi import FastAPI
-from tunewheel_console.control.errors import answer_errors
 from tunewheel_console.control.keys import add_keys
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import guard, set_caller
 from tunewheel_runtime.identity.keys import read_keys, sum_of
 from tunewheel_runtime.identity.roles import Caller, Grant, Role
+from tunewheel_runtime.refusals import answer_errors
 from tunewheel_runtime.settings import HttpSettings
 
 EVERYWHERE = Grant(frozenset({Role.OPERATOR}))

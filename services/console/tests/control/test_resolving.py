@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tunewheel_console.control.resolving import resolve
-from tunewheel_console.refusals import Refused
+from tunewheel_runtime.refusals import Refused
 
 IDS = ("run-abcdef", "run-abczzz", "run-xyz123")
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, HTTPException, Path, Query, Request
+from fastapi import Depends, FastAPI, Path, Query, Request
 from fastapi.responses import PlainTextResponse
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel
 from tunewheel_contracts.api.models import HistoryStep, RegisteredModel
-from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_runtime.identity.guard import RESPONSES, caller_of, guard_descriptions, needs
 from tunewheel_runtime.identity.roles import Role
+from tunewheel_runtime.refusals import Refused, answer_errors
 
 from tunewheel_registry.about.card import model_card
 from tunewheel_registry.about.comparison import Comparison, compare
@@ -34,7 +35,7 @@ BEARER = Depends(HTTPBearer(auto_error=False, description="An API key, or a toke
 """Only documents the key in OpenAPI. The guard of each route checks it."""
 MOST_RECORDS = 10_000
 UNKNOWN = (
-    "name: nothing in project {project} is called {name!r}; ask for a record, a source as versions name it "
+    "nothing in project {project} is called {name!r}; ask for a record, a source as versions name it "
     "(source-…), an example, a dataset, a run, a model, a scorecard, an evaluation, a review, an erasure, or "
     "the id of an event of one of them. A completion is found by the model that its answer names"
 )
@@ -82,9 +83,7 @@ def make_api(ledger: Ledger, known_spec: KnownSpec) -> FastAPI:
         """``model_id`` may also be ``champion`` or ``challenger`` (the model in shadow or canary)."""
         model = _named(_state(ledger, project), model_id)
         if model is None:
-            raise HTTPException(
-                404, f"model_id: {project} has no {model_id!r}; see /v1/projects/{project}/models"
-            )
+            raise _unknown("model_id", f"{project} has no {model_id!r}; see /v1/projects/{project}/models")
         return _detail(model)
 
     @api.get("/v1/projects/{project}/desired")
@@ -93,7 +92,7 @@ def make_api(ledger: Ledger, known_spec: KnownSpec) -> FastAPI:
         state, spec = _state(ledger, project), known_spec(project)
         desired = desired_state(state, spec) if spec else None
         if desired is None:
-            raise HTTPException(404, f"project: {project!r} is not declared; run `tunewheel project declare`")
+            raise _unknown("project", f"{project!r} is not declared; run `tunewheel project declare`")
         return desired
 
     @api.get("/v1/models/{model_id}")
@@ -103,10 +102,15 @@ def make_api(ledger: Ledger, known_spec: KnownSpec) -> FastAPI:
             model = ledger.state(project).models.get(model_id)
             if model is not None:
                 return _detail(model)
-        raise HTTPException(404, f"model_id: {model_id!r} is unknown; see /v1/projects/<project>/models")
+        raise _unknown("model_id", f"{model_id!r} is unknown; see /v1/projects/<project>/models")
 
     guard_descriptions(api.routes)
+    answer_errors(api)
     return api
+
+
+def _unknown(field: str, reason: str) -> Refused:
+    return Refused(HTTPStatus.NOT_FOUND, field, reason)
 
 
 def _readable(ledger: Ledger, request: Request) -> list[str]:
@@ -117,7 +121,7 @@ def _readable(ledger: Ledger, request: Request) -> list[str]:
 
 def _state(ledger: Ledger, project: str) -> State:
     if project not in ledger.projects:
-        raise HTTPException(404, f"project: {project!r} has no registered model; see /v1/projects")
+        raise _unknown("project", f"{project!r} has no registered model; see /v1/projects")
     return ledger.state(project)
 
 
@@ -162,14 +166,9 @@ def add_about(api: FastAPI, ledger: Ledger, index: LineageIndex, store: Artifact
         state = ledger.state(project)
         model = state.models.get(model_id)
         if model is None:
-            reason = (
-                f"model_id: {model_id!r} is unknown in project {project!r}; see /v1/projects/{project}/models"
-            )
-            raise HTTPException(404, reason)
-        try:
-            return await facts_of(state, index.graph(project), store, model)
-        except TransientError as error:
-            raise HTTPException(503, str(error)) from error
+            reason = f"{model_id!r} is unknown in project {project!r}; see /v1/projects/{project}/models"
+            raise _unknown("model_id", reason)
+        return await facts_of(state, index.graph(project), store, model)
 
     @api.get("/v1/projects/{project}/models/{model_id}/card", response_class=PlainTextResponse)
     @needs(Role.VIEWER)
@@ -182,10 +181,7 @@ def add_about(api: FastAPI, ledger: Ledger, index: LineageIndex, store: Artifact
     async def compare_models(project: ProjectName, model_id: ModelName, other: ModelName) -> Comparison:
         """What changed from ``model_id`` to ``other``."""
         first, second = await facts(project, model_id), await facts(project, other)
-        try:
-            return await compare(store, first, second)
-        except TransientError as error:
-            raise HTTPException(503, str(error)) from error
+        return await compare(store, first, second)
 
 
 def add_lineage(api: FastAPI, index: LineageIndex, files: RecordFiles) -> None:
@@ -199,10 +195,7 @@ def add_lineage(api: FastAPI, index: LineageIndex, files: RecordFiles) -> None:
         records: Annotated[int, Query(ge=0, le=MOST_RECORDS)] = 100,
     ) -> Lineage:
         """All ancestors and descendants of ``name``. ``records``: most records to list."""
-        try:
-            found = await trace(index.graph(project), files, name, project=project, most_records=records)
-        except TransientError as error:
-            raise HTTPException(503, str(error)) from error
+        found = await trace(index.graph(project), files, name, project=project, most_records=records)
         if found is None:
-            raise HTTPException(404, UNKNOWN.format(project=project, name=name))
+            raise _unknown("name", UNKNOWN.format(project=project, name=name))
         return found

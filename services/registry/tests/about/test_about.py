@@ -203,4 +203,7 @@ async def test_an_unknown_model_and_anothers_are_not_found(client: TestClient, w
         "desk/models/none/card", f"shop/models/{known}/card", f"desk/models/{known}/comparison/none",
     ):  # fmt: skip
         answer = client.get(f"/v1/projects/{path}")
-        assert (answer.status_code, "is unknown in project" in answer.json()["detail"]) == (404, True)
+        assert (answer.status_code, "is unknown in project" in answer.json()["error"]["message"]) == (
+            404,
+            True,
+        )

@@ -14,10 +14,10 @@ from tunewheel_contracts.event import decode_data
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.erasure import ErasureFinding
+from tunewheel_runtime.refusals import Refused
 from tunewheel_runtime.store import ArtifactMissing, ObjectStore
 
 from tunewheel_console.project import Project
-from tunewheel_console.refusals import Refused
 
 if TYPE_CHECKING:
     import polars as pl

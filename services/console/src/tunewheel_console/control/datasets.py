@@ -99,7 +99,7 @@ def add_datasets(web: FastAPI, state: ConsoleState, store: ObjectStore) -> None:
         ]
         return await compare(files, one, another)
 
-    async def _power(view: Project, version: Version) -> Power:
+    async def _power(view: Project, version: Version) -> Power | None:
         sizes = None if version.rows_deleted else await files.customers(version)
         return await find_power(version.manifest.spec, sizes, card=await last_scorecard(view, store))
 

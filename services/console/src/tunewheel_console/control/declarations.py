@@ -16,11 +16,11 @@ from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_outputs.specs import MAX_SPEC_BYTES, check_spec, untold_change
 from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.roles import Role
+from tunewheel_runtime.refusals import Refused
 
 from tunewheel_console.actions import Actions
 from tunewheel_console.control.log import Log
 from tunewheel_console.control.power import SIMULATION_SECONDS, find_power
-from tunewheel_console.refusals import Refused
 from tunewheel_console.state import ConsoleState
 
 SPEC_BODY: dict[str, Any] = {

@@ -14,12 +14,12 @@ from tunewheel_contracts.events.upstream import ErasureRequested
 from tunewheel_contracts.identity import content_id
 from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.roles import Role
+from tunewheel_runtime.refusals import Refused
 
 from tunewheel_console.actions import Actions
 from tunewheel_console.control.naming import Key, named
 from tunewheel_console.control.paging import Paged, page_of
 from tunewheel_console.control.resolving import project_of, resolve
-from tunewheel_console.refusals import Refused
 from tunewheel_console.state import ConsoleState
 
 

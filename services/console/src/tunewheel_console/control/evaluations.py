@@ -15,12 +15,12 @@ from tunewheel_contracts.formats.scorecard import Role as ContestantRole
 from tunewheel_contracts.formats.scorecard import Scorecard
 from tunewheel_runtime.identity.guard import needs
 from tunewheel_runtime.identity.roles import Role
+from tunewheel_runtime.refusals import Refused
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_console.control.paging import Paged, page_of
 from tunewheel_console.control.resolving import project_of, resolve, run_of
 from tunewheel_console.project import Project
-from tunewheel_console.refusals import Refused
 from tunewheel_console.run import verdict_of
 from tunewheel_console.state import ConsoleState
 

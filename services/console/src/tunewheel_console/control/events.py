@@ -20,10 +20,10 @@ from tunewheel_contracts.events.upstream import ErasureRequested
 from tunewheel_contracts.topics import TOPICS
 from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.roles import Caller, NotAuthenticated, Role
+from tunewheel_runtime.refusals import Refused
 
 from tunewheel_console.control.evaluations import is_withheld
 from tunewheel_console.feed import TRAFFIC, Feed
-from tunewheel_console.refusals import Refused
 from tunewheel_console.state import ConsoleState
 
 LOOK_SECONDS = 5.0

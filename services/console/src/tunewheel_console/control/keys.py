@@ -18,8 +18,7 @@ from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.key_file import KeyFileUnwritable, KeyRefused, KeyTaken, UnknownKey
 from tunewheel_runtime.identity.keys import ApiKey, InvalidKeys
 from tunewheel_runtime.identity.roles import Role
-
-from tunewheel_console.refusals import Refused
+from tunewheel_runtime.refusals import Refused
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")

@@ -20,10 +20,9 @@ from tunewheel_contracts.topics import (
 from tunewheel_runtime.deadletter import Position
 from tunewheel_runtime.kafka import client_options
 from tunewheel_runtime.partitions import Backlog, group_backlog
+from tunewheel_runtime.refusals import Refused
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.view import LogReader
-
-from tunewheel_console.refusals import Refused
 
 RECORDS_FROM = (TICKET_PUBLISHED, DOCUMENT_PUBLISHED, EXAMPLE_PUBLISHED, FEEDBACK_RECEIVED)
 """The topics from which ingest makes records."""

@@ -7,8 +7,7 @@ from typing import Annotated
 
 from fastapi import Header
 from tunewheel_contracts.api.commands import Order
-
-from tunewheel_console.refusals import Refused
+from tunewheel_runtime.refusals import Refused
 
 Key = Annotated[
     str | None,

@@ -19,6 +19,7 @@ from tunewheel_contracts.api.commands import (
 from tunewheel_contracts.events.training import TrainAction
 from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.roles import Role
+from tunewheel_runtime.refusals import Refused
 
 from tunewheel_console.actions import ALONE, Actions, ModelAction
 from tunewheel_console.control.log import Log
@@ -26,7 +27,6 @@ from tunewheel_console.control.naming import Key, named
 from tunewheel_console.control.objections import model_objection
 from tunewheel_console.control.resolving import project_of, resolve, run_of
 from tunewheel_console.project import Project
-from tunewheel_console.refusals import Refused
 from tunewheel_console.state import ConsoleState
 
 ACCEPTED = HTTPStatus.ACCEPTED

@@ -12,8 +12,7 @@ from typing import Annotated, TypeVar
 from fastapi import Depends, Query
 from pydantic import AwareDatetime, BaseModel
 from tunewheel_contracts.api.paging import ITEMS, MOST_ITEMS, Page
-
-from tunewheel_console.refusals import Refused
+from tunewheel_runtime.refusals import Refused
 
 T = TypeVar("T")
 A = TypeVar("A", bound=BaseModel)

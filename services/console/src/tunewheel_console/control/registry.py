@@ -11,11 +11,11 @@ from fastapi import FastAPI, Query, Request, Response
 from tunewheel_contracts.errors import TransientError
 from tunewheel_runtime.identity.guard import needs
 from tunewheel_runtime.identity.roles import Role
+from tunewheel_runtime.refusals import Refused
 from tunewheel_runtime.tls import trust
 
 from tunewheel_console.control.models import model_of
 from tunewheel_console.control.resolving import project_of
-from tunewheel_console.refusals import Refused
 from tunewheel_console.settings import Settings
 from tunewheel_console.state import ConsoleState
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from http import HTTPStatus
 
+from tunewheel_runtime.refusals import Refused
+
 from tunewheel_console.project import Project
-from tunewheel_console.refusals import Refused
 from tunewheel_console.run import Run
 from tunewheel_console.state import ConsoleState
 

@@ -8,6 +8,7 @@ from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from tunewheel_runtime.identity.guard import guard_descriptions
+from tunewheel_runtime.refusals import answer_errors
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_console.actions import Actions
@@ -17,7 +18,7 @@ from tunewheel_console.control.commands import add_commands
 from tunewheel_console.control.datasets import add_datasets
 from tunewheel_console.control.declarations import add_declarations
 from tunewheel_console.control.erasures import add_erasures
-from tunewheel_console.control.errors import REFUSALS, answer_errors
+from tunewheel_console.control.errors import REFUSALS
 from tunewheel_console.control.evaluations import add_evaluations
 from tunewheel_console.control.events import Identify, add_events
 from tunewheel_console.control.keys import add_keys

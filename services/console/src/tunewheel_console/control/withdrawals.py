@@ -9,11 +9,11 @@ from fastapi import FastAPI, Request
 from tunewheel_contracts.api.commands import DocumentsWithdrawn, WithdrawalOrder
 from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.roles import Role
+from tunewheel_runtime.refusals import Refused
 
 from tunewheel_console.actions import Actions
 from tunewheel_console.control.log import Log
 from tunewheel_console.control.orders import declared
-from tunewheel_console.refusals import Refused
 from tunewheel_console.state import ConsoleState
 
 
