@@ -137,6 +137,7 @@ generate: install ## write schemas, the AsyncAPI document, the pages and what th
 	$(BIN)/python -m tunewheel_cli.reference
 	$(BIN)/python deploy/helm/generate.py
 	PYTHONPATH=testing $(BIN)/python scripts/architecture.py
+	$(BIN)/python scripts/api_reference.py
 
 lock: ## resolve the lock and each service's own anew (ARGS go to the script)
 	@$(WITH_UV)

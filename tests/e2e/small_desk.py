@@ -63,12 +63,12 @@ def spec(tiny_base: str | None = None) -> ProjectSpec:
 
 def lay_out(folder: Path) -> tuple[Path, Path]:
     """Write the tickets and SOPs to publish; returns the file and the folder."""
-    tickets, sops = folder / "tickets.jsonl", folder / "sops"
+    file, sops = folder / "tickets.jsonl", folder / "sops"
     sops.mkdir(parents=True, exist_ok=True)
-    tickets.write_text("\n".join(json.dumps(ticket) for ticket in _tickets()) + "\n")
+    file.write_text("\n".join(json.dumps(ticket) for ticket in tickets()) + "\n")
     for sop in sorted((HELPDESK / "sops").glob("*.md"))[:SOPS]:
         (sops / sop.name).write_text(sop.read_text("utf-8"))
-    return tickets, sops
+    return file, sops
 
 
 def cut_regression_set(folder: Path) -> Path:
@@ -79,7 +79,7 @@ def cut_regression_set(folder: Path) -> Path:
     return file
 
 
-def _tickets() -> list[dict[str, Any]]:
+def tickets() -> list[dict[str, Any]]:
     """The first so many tickets of each category."""
     taken: Counter[str] = Counter()
     chosen: list[dict[str, Any]] = []
@@ -109,9 +109,9 @@ async def publish(wheel: Wheel, folder: Path, spec: ProjectSpec) -> int:
     async with Bus(wheel.bootstrap_servers) as bus:
         await bus.publish(new_event(ProjectDeclared(project=PROJECT, spec=spec), source="/test"))
     options = {"bootstrap_servers": wheel.bootstrap_servers}
-    tickets, sops = lay_out(folder)
+    file, sops = lay_out(folder)
     # Documents first: the build waits for the tickets' number alone.
-    summaries = [await publish_path(path, project=PROJECT, options=options) for path in (sops, tickets)]
+    summaries = [await publish_path(path, project=PROJECT, options=options) for path in (sops, file)]
     assert not any(summary.refused for summary in summaries), summaries
     return sum(summary.events for summary in summaries)
 

@@ -27,19 +27,21 @@ pytestmark = pytest.mark.integration
 
 
 class Shell:
-    """Runs the command on a folder of the test's own."""
+    """Runs the command on a folder of the test's own, with no setting but those of ``environment``."""
 
-    def __init__(self, var: Path) -> None:
-        self.var = var
+    def __init__(self, var: Path, cwd: Path | None = None, **environment: str) -> None:
+        self.var, self.cwd = var, cwd
         self.env = {name: value for name, value in os.environ.items() if not name.startswith("TUNEWHEEL_")}
-        self.env["TUNEWHEEL_VAR"] = str(var)
+        self.env |= {"TUNEWHEEL_VAR": str(var)} | environment
 
     def run(self, *arguments: str, code: int = 0) -> Any:
         return json.loads(self.tell(*arguments, "--json", code=code).stdout)
 
     def tell(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "tunewheel_cli.main", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=self.env)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=1_200, env=self.env, cwd=self.cwd
+        )
         assert done.returncode == code, done.stdout + done.stderr
         return done
 

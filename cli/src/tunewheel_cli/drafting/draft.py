@@ -114,7 +114,7 @@ def draft(
             {"project": project, "base_model": base.name},
         ),
         Section(task.comments, {"task": task.fields}),
-        _dataset(survey.examples, least, fraction, long),
+        _dataset(survey.distinct, least, fraction, long),
         Section(
             (f"The base: {base.why}. The learning rate suits its size.{_duration(base)}",), {"train": train}
         ),

@@ -33,9 +33,10 @@ def add_scorecard_page(api: FastAPI, state: ConsoleState, store: ObjectStore) ->
     Status 404: there is none. 409: a review of the project's answers is open. 503: the store is away.
     """
 
-    @api.get("/v1/projects/{project}/runs/{run_id}/scorecard")
+    @api.get("/v1/projects/{project}/runs/{run_id}/scorecard", response_class=HTMLResponse)
     @needs(Role.VIEWER)
     async def show_scorecard(project: str, run_id: str) -> HTMLResponse:
+        """The page of a run's last verdict, withheld while a review of the project's answers is open."""
         view = project_of(state, project)
         run = run_of(view, run_id)
         if run.verdict is None:
@@ -60,6 +61,7 @@ def add_login_links(api: FastAPI, links: LoginLinks, access: Access) -> None:
     @api.post("/v1/login-links", status_code=HTTPStatus.CREATED)
     @needs(Role.VIEWER)
     async def make_login_link(request: Request) -> dict[str, str]:
+        """A link that logs a browser in, once, as the key that asks for it."""
         if access.is_open:
             raise Refused(HTTPStatus.CONFLICT, None, "identity is open: the page asks nobody to log in")
         # a session's cookie does not suffice for another session

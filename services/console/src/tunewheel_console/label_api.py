@@ -50,6 +50,7 @@ def add_label_routes(api: FastAPI, state: ConsoleState, labelling: Labelling) ->
     @api.get(LABELS)
     @needs(Role.REVIEWER)
     async def list_requests(request: Request, project: str) -> dict[str, Any]:
+        """The requests for answers to questions of production."""
         view = state.projects.get(project)
         found = list(view.labels.by_id.values()) if view else []
         listed = [
@@ -62,6 +63,7 @@ def add_label_routes(api: FastAPI, state: ConsoleState, labelling: Labelling) ->
     @api.get(f"{LABELS}/{{request_id}}")
     @needs(Role.REVIEWER)
     async def show_label_request(request: Request, project: str, request_id: str) -> dict[str, Any]:
+        """A request with its items, and the fields of an answer."""
         queue = await labelling.open(project, request_id)
         fields = fields_of(labelling.task_of(project))
         states = [queue.state_of(item) for item in queue.items]
@@ -73,6 +75,7 @@ def add_label_routes(api: FastAPI, state: ConsoleState, labelling: Labelling) ->
     @api.get(f"{LABELS}/{{request_id}}/items/{{number}}")
     @needs(Role.REVIEWER)
     async def show_label_item(request: Request, project: str, request_id: str, number: int) -> dict[str, Any]:
+        """One prompt, as it was asked, and what the model answered."""
         queue = await labelling.open(project, request_id)
         found = queue.item(number)
         return {
@@ -94,6 +97,7 @@ def add_label_routes(api: FastAPI, state: ConsoleState, labelling: Labelling) ->
         body: LabelAnswer,
         reviewer: Reviewer = None,
     ) -> dict[str, Any]:
+        """Answer a prompt, or say that nobody need answer. Another answer replaces this one."""
         caller = caller_of(request)
         person = reviewer_of(caller, reviewer)
         queue = await labelling.open(project, request_id)

@@ -47,6 +47,7 @@ def add_review_routes(api: FastAPI, state: ConsoleState, reviewing: Reviewing) -
     @api.get(REVIEWS)
     @needs(Role.REVIEWER)
     async def list_reviews(request: Request, project: str, reviewer: Reviewer = None) -> dict[str, Any]:
+        """The reviews that wait for the caller, are submitted, or have ended."""
         who = reviewer_of(caller_of(request), reviewer)
         view = state.projects.get(project)
         found = view.reviews.by_id.items() if view else ()
@@ -58,6 +59,7 @@ def add_review_routes(api: FastAPI, state: ConsoleState, reviewing: Reviewing) -
     async def show_review(
         request: Request, project: str, review_id: str, reviewer: Reviewer = None
     ) -> dict[str, Any]:
+        """One review, which the caller hereby opens, with the caller's items."""
         return progress(await _open(request, project, review_id, reviewer))
 
     @api.get(f"{REVIEWS}/{{review_id}}/items/{{number}}")
@@ -65,6 +67,7 @@ def add_review_routes(api: FastAPI, state: ConsoleState, reviewing: Reviewing) -
     async def show_review_item(
         request: Request, project: str, review_id: str, number: int, reviewer: Reviewer = None
     ) -> dict[str, Any]:
+        """One prompt with two answers. Nothing says which model wrote which."""
         return _shown(await _open(request, project, review_id, reviewer), number)
 
     @api.put(f"{REVIEWS}/{{review_id}}/items/{{number}}/answer")
@@ -72,6 +75,7 @@ def add_review_routes(api: FastAPI, state: ConsoleState, reviewing: Reviewing) -
     async def answer_review(
         request: Request, project: str, review_id: str, number: int, body: Answer, reviewer: Reviewer = None
     ) -> dict[str, Any]:
+        """Say which answer is better, and why. Another choice replaces this one."""
         sitting = await _open(request, project, review_id, reviewer)
         answered = ItemAnswer(body.choice, body.reasons, body.corrected)
         await reviewing.answer(sitting, number, answered, caller_of(request))
@@ -82,6 +86,7 @@ def add_review_routes(api: FastAPI, state: ConsoleState, reviewing: Reviewing) -
     async def submit_review(
         request: Request, project: str, review_id: str, body: Submission, reviewer: Reviewer = None
     ) -> dict[str, Any]:
+        """Give the last word. From then on the caller knows which model wrote which."""
         sitting = await _open(request, project, review_id, reviewer)
         await reviewing.submit(sitting, body.verdict, body.comment, caller_of(request))
         return progress(sitting)

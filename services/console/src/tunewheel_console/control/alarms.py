@@ -43,6 +43,7 @@ def add_alarms(web: FastAPI, state: ConsoleState) -> None:
     @web.get("/v1/projects/{project}/alarms/{alarm_id}")
     @needs(Role.VIEWER)
     async def show_alarm(project: str, alarm_id: str) -> AlarmDetail:
+        """An alarm with its figures, and what was done about it."""
         view = project_of(state, project)
         alarms = view.wheel.facts.alarms
         newest = sorted(alarms, key=lambda name: (alarms[name].time, name), reverse=True)

@@ -48,6 +48,7 @@ def add_projects(web: FastAPI, state: ConsoleState) -> None:
     @web.get("/v1/projects/{project}")
     @needs(Role.VIEWER)
     async def show_project(project: str) -> ProjectDetail:
+        """A project with its spec, its open alarms and turns, and what a person should do."""
         return _detail(project_of(state, project), datetime.now(UTC))
 
 

@@ -53,6 +53,7 @@ def add_runs(web: FastAPI, state: ConsoleState) -> None:
     @web.get("/v1/projects/{project}/runs/{run_id}")
     @needs(Role.VIEWER)
     async def show_run(project: str, run_id: str) -> RunDetail:
+        """A run with its plan, losses and verdict."""
         view = project_of(state, project)
         return _detail(view, run_of(view, run_id))
 

@@ -1,0 +1,66 @@
+"""From a CSV to a model that answers, as somebody walks who types what each command says is next."""
+
+from __future__ import annotations
+
+import csv
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tunewheel_basemodel.tiny import write_tiny_model
+
+from ..integration.test_up import Shell, options
+from ..integration.wheels import log_tails
+from . import small_desk
+
+pytestmark = [pytest.mark.e2e, pytest.mark.model]
+
+TINY, SMOLLM2 = "tiny", "smollm2"
+SERVICES = ("engine", "ingest", "curate", "train", "eval", "registry", "gateway", "monitor", "console")
+
+
+def write_csv(file: Path) -> int:
+    """Write what a team may have: questions, and which team answered each. Return the number of rows."""
+    rows = [(one["body"], one["answer"]["category"]) for one in small_desk.tickets()]
+    with file.open("w", encoding="utf-8", newline="") as target:
+        csv.writer(target).writerows([("question", "team"), *rows])
+    return len(rows)
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A command line in an empty folder, of somebody without any settings."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    regression = small_desk.cut_regression_set(tmp_path / "published")
+    shell = Shell(tmp_path / "var", cwd=tmp_path, TUNEWHEEL_EVAL_REGRESSION_SET=str(regression))
+    yield shell
+    shell.run("down")
+
+
+@pytest.mark.parametrize("base", [TINY, pytest.param(SMOLLM2, marks=pytest.mark.nightly("models"))])
+def test_a_stranger_comes_from_a_csv_to_a_tuned_answer(shell: Shell, tmp_path: Path, base: str) -> None:
+    rows = write_csv(tmp_path / "tickets.csv")
+    # Its context holds a ticket, byte by byte.
+    tiny = ["--base-model", str(write_tiny_model(tmp_path / "base", context=2048))] if base == TINY else []
+    drafted = shell.run("init", "tickets.csv", *tiny)
+    assert drafted["power"]["decidable"], drafted
+    begin, *steps = [shlex.split(line)[1:] for line in drafted["next"]]
+    assert begin == ["up", "--detach"]
+    shell.run("up", *options(*SERVICES), *tiny)
+    try:
+        declare, publish = steps[0], [word.replace("NAME", "me") for word in steps[1]]
+        assert (declare[:2], publish[0]) == (["project", "declare"], "publish")
+        shell.run(*declare)
+        assert shell.run(*publish)["published"] == rows
+        told = shell.run(
+            "turn", "wait", "--project", "tickets", "--timeout", f"{small_desk.PATIENCE_SECONDS:.0f}"
+        )
+        assert (told["outcome"], told["reason"]) == ("promoted", "count"), told
+        answer = shell.run("ask", "The battery of my bike does not fill.", "--project", "tickets")
+    except BaseException as error:
+        error.add_note(log_tails(shell.var))
+        raise
+    assert answer["model"] == told["model_id"], "what was trained answers"
+    if base == SMOLLM2:
+        assert "battery" in answer["text"]
