@@ -35,11 +35,11 @@ def test_a_wheel_notes_what_its_environment_lets_specs_reach(
     assert (state.spec_hosts, state.spec_folders) == ("teacher", "/data")
 
 
-@pytest.mark.parametrize("command", [("admin", "topics"), ("publish", "x.jsonl", "-p", "p")])
+@pytest.mark.parametrize("command", [("admin", "topics"), ("admin", "topics", "--apply")])
 def test_no_kafka_is_exit_5_and_says_what_to_do(command: tuple[str, ...]) -> None:
     code, _, err = run(*command, "--bootstrap-servers", NOWHERE)
     assert code == 5
-    assert err.splitlines()[:-1] == ([f"writing to the Kafka at {NOWHERE}"] if "-p" in command else [])
+    assert err.splitlines()[:-1] == ([f"writing to the Kafka at {NOWHERE}"] if "--apply" in command else [])
     assert f"no connection to Kafka: {NOWHERE} cannot be reached" in err
     assert "tunewheel up" in err
 

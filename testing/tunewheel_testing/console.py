@@ -76,7 +76,7 @@ class Console:
         self._keys = keys = folder / "keys.yaml"
         entry = {"sha256": content_sha256(KEY.encode()), "roles": [role.value for role in Role]}
         keys.write_text(yaml.safe_dump({"keys": {"lead": entry}}))
-        self._access = Access(HttpSettings(identity="required", api_keys_file=keys), warn=lambda *_: None)
+        self.access = Access(HttpSettings(identity="required", api_keys_file=keys), warn=lambda *_: None)
 
     def read(self, *events: Envelope[Any]) -> None:
         """Fold ``events``, as if they came from the log."""
@@ -116,9 +116,9 @@ class Console:
         add_review_routes(web, self.state, Reviewing(self.state, actions, self.store, refresh))
         add_label_routes(web, self.state, Labelling(self.state, actions, self.store, refresh))
         add_scorecard_page(web, self.state, self.store)
-        add_login_links(web, LoginLinks(), self._access)
+        add_login_links(web, LoginLinks(), self.access)
         add_identity(web, Settings())
-        guard(web.routes, self._access)
+        guard(web.routes, self.access)
         with served(web) as self.url:
             yield self.url
             self._is_over = True

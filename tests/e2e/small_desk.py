@@ -14,6 +14,7 @@ import openai
 import yaml
 from openai.types.chat import ChatCompletion
 from tunewheel_cli.feed import EventFeed
+from tunewheel_cli.publishing.door import KafkaDoor
 from tunewheel_cli.publishing.publish import publish_path
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event
@@ -111,7 +112,7 @@ async def publish(wheel: Wheel, folder: Path, spec: ProjectSpec) -> int:
     options = {"bootstrap_servers": wheel.bootstrap_servers}
     file, sops = lay_out(folder)
     # Documents first: the build waits for the tickets' number alone.
-    summaries = [await publish_path(path, project=PROJECT, options=options) for path in (sops, file)]
+    summaries = [await publish_path(path, project=PROJECT, door=KafkaDoor(options)) for path in (sops, file)]
     assert not any(summary.refused for summary in summaries), summaries
     return sum(summary.events for summary in summaries)
 

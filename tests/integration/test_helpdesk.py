@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from tunewheel_cli.publishing.door import KafkaDoor
 from tunewheel_cli.publishing.publish import publish_path
 from tunewheel_cli.reading import require_project
 from tunewheel_cli.spec_file import read_spec
@@ -51,7 +52,7 @@ async def records_of(
         assert (await require_project(options, spec.project)).spec == spec
         published = 0
         for name in WAVES:
-            summary = await publish_path(HELPDESK / name, project=spec.project, options=options)
+            summary = await publish_path(HELPDESK / name, project=spec.project, door=KafkaDoor(options))
             assert summary.refused == 0, summary.refusals
             published += summary.events
         found = await bus.collect(

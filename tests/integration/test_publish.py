@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 from aiokafka.partitioner import DefaultPartitioner
+from tunewheel_cli.publishing.door import KafkaDoor
 from tunewheel_cli.publishing.items import Kind
 from tunewheel_cli.publishing.publish import Summary, publish_path
 from tunewheel_cli.reading import UnknownProject, decode, read_records, read_topics, require_project
@@ -57,7 +59,7 @@ async def test_one_bad_line_of_a_thousand_is_named_and_the_rest_arrives(
     path = tmp_path / "tickets.jsonl"
     path.write_bytes(b"\n".join(lines))
 
-    summary = await publish_path(path, project=project, options=options(kafka))
+    summary = await publish_path(path, project=project, door=KafkaDoor(options(kafka)))
 
     assert {r.line: r.field for r in summary.refusals} == {
         100: "body", 200: "(line)", 300: "(line)", 400: "document_id", 500: "(line)",
@@ -75,7 +77,7 @@ async def test_records_lie_where_every_other_producer_puts_their_key(
 ) -> None:
     path = tmp_path / "tickets.jsonl"
     path.write_bytes(b"\n".join(tickets(50)))
-    await publish_path(path, project=project, options=options(kafka))
+    await publish_path(path, project=project, door=KafkaDoor(options(kafka)))
     place = DefaultPartitioner()
     numbers = list(range(TICKET_PUBLISHED.partitions))
     found = 0
@@ -93,7 +95,9 @@ async def test_a_csv_becomes_examples_with_json_answers(kafka: str, project: str
     path.write_text("text,category\nwhere is my card?,card_arrival\nhi,greeting\n")
     maps = ["text=input", "category=output.label"]
     for _ in range(2):
-        await publish_path(path, project=project, options=options(kafka), kind=Kind.EXAMPLE, maps=maps)
+        await publish_path(
+            path, project=project, door=KafkaDoor(options(kafka)), kind=Kind.EXAMPLE, maps=maps
+        )
     arrived = await on_log(kafka, EXAMPLE_PUBLISHED, project)
     assert sorted(Counter(e.id for e in arrived).values()) == [2, 2], "twice the same two events"
     assert {(e.data.input, e.data.output["label"]) for e in arrived} == {
@@ -109,7 +113,7 @@ async def test_chat_of_another_tool_becomes_examples_and_says_what_it_left_out(
     turns = [("system", "Be kind."), ("user", "q"), ("assistant", "a"), ("user", "r"), ("assistant", "b")]
     chat = {"messages": [{"role": role, "content": text} for role, text in turns]}
     path.write_text(json.dumps(chat) + '\n{"messages": []}\n')
-    summary = await publish_path(path, project=project, options=options(kafka), validated_by="kim")
+    summary = await publish_path(path, project=project, door=KafkaDoor(options(kafka)), validated_by="kim")
     assert (summary.events, summary.refused, len(summary.notes)) == (2, 1, 1)
     arrived = await on_log(kafka, EXAMPLE_PUBLISHED, project)
     assert {(e.data.input, e.data.output, e.data.validated_by) for e in arrived} == {
@@ -132,11 +136,10 @@ async def test_an_unknown_project_is_refused_with_those_that_are(kafka: str, pro
 
 
 async def publish_and_kill(path: Path, kafka: str, project: str) -> int:
-    """Publish by the command, kill it with -9 once a part is on the log, return how many that were."""
-    command = [sys.executable, "-m", "tunewheel_cli.main", "publish", str(path), "-p", project]
-    quiet = subprocess.DEVNULL
-    command += ["--bootstrap-servers", kafka]
-    process = await asyncio.create_subprocess_exec(*command, stdout=quiet, stderr=quiet)
+    """Publish in a process, kill it with -9 once a part is on the log, return how many that were."""
+    command = [sys.executable, "-m", "tunewheel_testing.publish_on_kafka", str(path), project, kafka]
+    quiet, env = subprocess.DEVNULL, {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = await asyncio.create_subprocess_exec(*command, stdout=quiet, stderr=quiet, env=env)
     try:
         async with asyncio.timeout(120):
             running = True
@@ -160,7 +163,7 @@ async def test_publishing_again_after_a_kill_doubles_nothing(
     assert await publish_and_kill(path, kafka, project) > 0
     before = await on_log(kafka, TICKET_PUBLISHED, project)
 
-    summary: Summary = await publish_path(path, project=project, options=options(kafka))
+    summary: Summary = await publish_path(path, project=project, door=KafkaDoor(options(kafka)))
     assert summary.events == 30_000
     arrived = await on_log(kafka, TICKET_PUBLISHED, project)
     assert {e.data.ticket_id for e in arrived} == {f"T-{n}" for n in range(30_000)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,22 +14,15 @@ from typing import Any
 import httpx
 import pytest
 from obstore.store import S3Store
+from tunewheel_cli.publishing.door import KafkaDoor
 from tunewheel_cli.publishing.publish import publish_path
 from tunewheel_cli.publishing.remote import publish_url
 from tunewheel_cli.publishing.watching import FolderWatch, Step, Watched
-from tunewheel_cli.reading import declared_projects, read_latest
 from tunewheel_contracts.errors import TransientError
-from tunewheel_contracts.event import new_event
-from tunewheel_contracts.events.lifecycle import ServingDesired
-from tunewheel_contracts.events.upstream import DocumentPublished
-from tunewheel_contracts.formats.run import BaseModelRef
-from tunewheel_contracts.formats.serving import DesiredRoutes
 from tunewheel_contracts.topics import (
     DOCUMENT_PUBLISHED,
     DOCUMENT_WITHDRAWN,
-    ERASURE_REQUESTED,
     RECORD_INGESTED,
-    SERVING_DESIRED,
 )
 from tunewheel_ingest.main import make_app
 from tunewheel_ingest.settings import Settings
@@ -68,7 +62,7 @@ async def test_a_folder_goes_its_two_ways_and_all_of_it_becomes_records(
         ingest = Endpoint("ingest", f"http://127.0.0.1:{service.http_port}")
         root = folder(tmp_path)
         (root / "blank.pdf").write_bytes(b"")
-        summary = await publish_path(root, project=project, options=options, ingest=ingest)
+        summary = await publish_path(root, project=project, door=KafkaDoor(options, ingest))
         assert (summary.events, [str(r) for r in summary.refusals]) == (
             4,
             ["blank.pdf: (body) is empty; send the file's bytes"],
@@ -90,9 +84,7 @@ async def test_a_pdf_of_200_mb_is_refused_at_the_door_in_little_memory(
     async with Bus(kafka) as bus, running(service):
         await bus.publish(declared(project))
         ingest = f"http://127.0.0.1:{service.http_port}"
-        told = await tunewheel(
-            "publish", str(huge), "-p", project, "--ingest-url", ingest, kafka=kafka, code=3
-        )
+        told = await published(str(huge), project, kafka, ingest, code=3)
     assert told["published"] == 0
     (refused,) = told["refusals"]
     assert (refused["where"], refused["field"]) == ("huge.pdf", "(body)")
@@ -104,7 +96,7 @@ async def test_a_pdf_of_200_mb_is_refused_at_the_door_in_little_memory(
 async def test_without_ingest_a_pdf_says_what_is_missing(kafka: str, tmp_path: Path, project: str) -> None:
     with pytest.raises(TransientError, match=r"nothing answers at http://127.0.0.1:9.*--ingest-url"):
         await publish_path(
-            FILES / "trail-2.pdf", project=project, options={"bootstrap_servers": kafka}, ingest=NOWHERE
+            FILES / "trail-2.pdf", project=project, door=KafkaDoor({"bootstrap_servers": kafka}, NOWHERE)
         )
 
 
@@ -115,7 +107,9 @@ async def test_an_object_store_is_published_by_its_url(kafka: str, tmp_path: Pat
     lines = [json.dumps({"document_id": f"{n}.md", "content": "x"}) for n in range(3)]
     (root / "more.jsonl").write_text("\n".join([*lines, "nonsense"]))
     async with Bus(kafka) as bus:
-        summary = await publish_url(root.as_uri(), project=project, options={"bootstrap_servers": kafka})
+        summary = await publish_url(
+            root.as_uri(), project=project, door=KafkaDoor({"bootstrap_servers": kafka})
+        )
         assert (summary.events, [r.line for r in summary.refusals]) == (4, [4])
         events = await bus.collect(DOCUMENT_PUBLISHED, 4, where=mine(project))
     assert {e.data.document_id for e in events} == {"sops/a.md", "0.md", "1.md", "2.md"}
@@ -157,14 +151,11 @@ async def test_an_s3_prefix_is_published_page_by_page(
     async with Bus(kafka) as bus, running(service):
         await bus.publish(declared(project))
         ingest = f"http://127.0.0.1:{service.http_port}"
-        told = await tunewheel(
-            "publish", "s3://papers/docs", "-p", project, "--ingest-url", ingest, kafka=kafka, code=3
-        )
+        told = await published("s3://papers/docs", project, kafka, ingest, code=3)
         again = await publish_url(
             "s3://papers/docs",
             project=project,
-            options={"bootstrap_servers": kafka},
-            ingest=Endpoint("ingest", ingest),
+            door=KafkaDoor({"bootstrap_servers": kafka}, Endpoint("ingest", ingest)),
         )
         events = await bus.collect(DOCUMENT_PUBLISHED, 20, where=mine(project))
     assert told["by_topic"] == again.published == {"document.published": 10}
@@ -174,7 +165,7 @@ async def test_an_s3_prefix_is_published_page_by_page(
     }  # fmt: skip
     assert len({event.id for event in events}) == 10, "published again, nothing doubled"
     with pytest.raises(TransientError, match=r"(?s)s3://nowhere/: cannot be listed.*NoSuchBucket") as raised:
-        await publish_url("s3://nowhere/", project=project, options={"bootstrap_servers": kafka})
+        await publish_url("s3://nowhere/", project=project, door=KafkaDoor({"bootstrap_servers": kafka}))
     assert "Debug source" not in str(raised.value)
 
 
@@ -188,7 +179,7 @@ async def test_a_watched_folder_is_kept_in_step(
     (root / "b.md").write_text("two")
     steps: list[Step] = []
     stop = asyncio.Event()
-    watch = FolderWatch(root, project, {"bootstrap_servers": kafka}, NOWHERE, withdraw)
+    watch = FolderWatch(root, project, lambda: KafkaDoor({"bootstrap_servers": kafka}, NOWHERE), withdraw)
     async with Bus(kafka) as bus:
         task = asyncio.create_task(watch.run(steps.append, stop=stop))
         await until(lambda: len(steps) >= 1)
@@ -223,7 +214,9 @@ async def test_what_is_deleted_while_nothing_watches_is_gone_for_the_next_watch(
         steps: list[Step] = []
         stop = asyncio.Event()
         watched = Watched.of(tmp_path / "var", root, project)
-        watch = FolderWatch(root, project, {"bootstrap_servers": kafka}, NOWHERE, withdraw, watched)
+        watch = FolderWatch(
+            root, project, lambda: KafkaDoor({"bootstrap_servers": kafka}, NOWHERE), withdraw, watched
+        )
         task = asyncio.create_task(watch.run(steps.append, stop=stop))
         await until(lambda: bool(steps) or task.done())
         stop.set()
@@ -250,7 +243,9 @@ async def test_a_watch_that_cannot_publish_forgets_nothing(tmp_path: Path, proje
     steps: list[Step] = []
     stop = asyncio.Event()
     away = {"bootstrap_servers": "127.0.0.1:9"}
-    watch = FolderWatch(tmp_path, project, away, NOWHERE, withdraw_deleted=True, watched=watched)
+    watch = FolderWatch(
+        tmp_path, project, lambda: KafkaDoor(away, NOWHERE), withdraw_deleted=True, watched=watched
+    )
     task = asyncio.create_task(watch.run(steps.append, stop=stop))
     await until(lambda: bool(steps))
     (tmp_path / "new.md").unlink()
@@ -265,7 +260,7 @@ async def test_a_watch_outlives_a_kafka_that_is_away(tmp_path: Path, project: st
     (tmp_path / "a.md").write_text("one")
     steps: list[Step] = []
     stop = asyncio.Event()
-    watch = FolderWatch(tmp_path, project, {"bootstrap_servers": "127.0.0.1:9"}, NOWHERE)
+    watch = FolderWatch(tmp_path, project, lambda: KafkaDoor({"bootstrap_servers": "127.0.0.1:9"}, NOWHERE))
     task = asyncio.create_task(watch.run(steps.append, stop=stop))
     await until(lambda: len(steps) >= 2)
     stop.set()
@@ -273,76 +268,21 @@ async def test_a_watch_outlives_a_kafka_that_is_away(tmp_path: Path, project: st
     assert all(step.error is not None and step.summary.events == 0 for step in steps)
 
 
-async def test_a_removed_project_is_neither_declared_nor_served_until_it_is_declared_again(
-    kafka: str, project: str
-) -> None:
-    options = {"bootstrap_servers": kafka}
-    base = BaseModelRef(name="tiny", revision="a" * 40)
-    served = ServingDesired(
-        project=project, generation=3, base=base, system_prompt="", desired=DesiredRoutes(routes=())
-    )
-    async with Bus(kafka) as bus:
-        await bus.publish(declared(project))
-        await bus.publish(declared(f"{project}-2"))
-        await bus.publish(new_event(served, source="/test"))
-        assert (await tunewheel("project", "remove", project, kafka=kafka))["removed"]
-        assert project not in await declared_projects(options)
-        assert project not in await read_latest(options, SERVING_DESIRED)
-        assert f"{project}-2" in await declared_projects(options)
-        refused = await tunewheel("project", "remove", project, kafka=kafka, code=1)
-        assert refused["kind"] == "UnknownProject"
-        await bus.publish(declared(project))
-        assert project in await declared_projects(options)
-
-
-async def test_documents_are_withdrawn_and_people_forgotten_by_command(kafka: str, project: str) -> None:
-    async with Bus(kafka) as bus:
-        await bus.publish(declared(project))
-        for owner, name in ((project, "sops/a.md"), (project, "b.md"), (f"{project}-2", "c.md")):
-            published = DocumentPublished(project=owner, document_id=name, content="# Lockers")
-            await bus.publish(new_event(published, source="/test"))
-        for unknown in ("sops/b.md", "c.md"):
-            told = await tunewheel("withdraw", "b.md", unknown, "-p", project, kafka=kafka, code=1)
-            assert told["kind"] == "UnknownDocument", "a name of nobody's, and one of another project"
-        assert (
-            await tunewheel("withdraw", "sops/a.md", "b.md", "-p", project, "--reason", "old", kafka=kafka)
-        )["withdrawn"] == ["sops/a.md", "b.md"]
-        told = await tunewheel(
-            "forget",
-            "-p",
-            project,
-            "--customer",
-            "C-7",
-            "--requested-by",
-            "m",
-            "--request",
-            "L-1",
-            "--timeout",
-            "0",
-            kafka=kafka,
-        )
-        withdrawn = await bus.collect(DOCUMENT_WITHDRAWN, 2, where=mine(project))
-        (erasure,) = await bus.collect(ERASURE_REQUESTED, 1, where=mine(project))
-    assert {e.data.document_id for e in withdrawn} == {"sops/a.md", "b.md"}
-    assert (told["erasure_id"], told["event_ids"]) == ("L-1", [erasure.id])
-    assert (erasure.data.customer, erasure.data.requested_by) == ("C-7", "m")
-    assert erasure.data.requested_at is not None
-
-
 MEASURED = """
 import json, pathlib, re, runpy, sys
 try:
-    runpy.run_module("tunewheel_cli.main", run_name="__main__")
+    runpy.run_module("tunewheel_testing.publish_on_kafka", run_name="__main__")
 finally:
     (peak,) = re.findall(r"VmHWM:\\s*(\\d+) kB", pathlib.Path("/proc/self/status").read_text())
     print(json.dumps({"peak_mib": int(peak) >> 10}))
 """
 
 
-async def tunewheel(*arguments: str, kafka: str, code: int = 0) -> dict[str, Any]:
-    """Run a command; returned is what it says, and the most memory it had, in MiB."""
-    command = [sys.executable, "-c", MEASURED, *arguments, "--bootstrap-servers", kafka, "--json"]
-    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+async def published(*arguments: str, code: int = 0) -> dict[str, Any]:
+    """Publish in a process; returned is its summary, and the most memory it had, in MiB."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", MEASURED, *arguments]
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, env=env)
     out, _ = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
     assert process.returncode == code, out
     said, peak = out.splitlines()

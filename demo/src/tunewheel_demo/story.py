@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewheel_cli.feed import EventFeed
+from tunewheel_cli.publishing.door import KafkaDoor
 from tunewheel_cli.publishing.events import SOURCE
 from tunewheel_cli.publishing.publish import Summary, publish_path
 from tunewheel_cli.publishing.sender import publish_events
@@ -242,7 +243,9 @@ class Story:
 
     async def _send(self, path: Path) -> Summary:
         options = client_options(self._settings)
-        return await publish_path(path, project=self.project, options=options, principal=self._principal)
+        return await publish_path(
+            path, project=self.project, door=KafkaDoor(options), principal=self._principal
+        )
 
     async def _answers(self, name: str, model: str, questions: list[str]) -> list[str]:
         """Ask ``model`` all questions by its own id. Such requests do not count as the project's traffic."""

@@ -9,24 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from tunewheel_local.connection import InvalidOption
 
+from tunewheel_cli.calling import Call, InvalidOption, calling, named_project
 from tunewheel_cli.exits import Exit, print_json
 from tunewheel_cli.publishing.items import Kind
-from tunewheel_cli.reach import Reach, address_option, named_project, reaching
 
 if TYPE_CHECKING:
-    from tunewheel_local.endpoint import Endpoint
-
     from tunewheel_cli.publishing.publish import Summary
     from tunewheel_cli.publishing.watching import Step
 
 SHOWN_REFUSALS = 20
 
 
-@reaching
+@calling
 def publish(
-    reach: Reach,
+    call: Call,
     path: Annotated[
         str,
         typer.Argument(
@@ -65,9 +62,6 @@ def publish(
             help="The expert who checked the answers, for those that name no expert.",
         ),
     ] = None,
-    ingest_url: Annotated[
-        str | None, address_option("TUNEWHEEL_INGEST_URL", "URL of ingest, which takes PDF and DOCX.")
-    ] = None,
 ) -> None:
     """Publish tickets, examples or documents.
 
@@ -78,71 +72,60 @@ def publish(
     if check:
         from tunewheel_cli.commands.checking import check as check_path
 
-        if check_path(Path(path), kind, map_ or [], as_json=reach.as_json):
+        if check_path(Path(path), kind, map_ or [], as_json=call.as_json):
             raise typer.Exit(Exit.REFUSED)
         return
-    if project is None:
-        raise InvalidOption("--project: is missing; name the project, or --check the file without one")
-    ingest = reach.endpoint("ingest", ingest_url)
     if withdraw_deleted and not watch:
         raise InvalidOption("--withdraw-deleted: is for --watch; add it, or use `tunewheel withdraw`")
     if validated_by and watch:
         raise InvalidOption("--validated-by: is for answers, and --watch publishes documents; leave it out")
+    named = call.project_or_default(project)
     if watch:
         if not Path(path).is_dir():
             raise InvalidOption(f"--watch: {path} is no folder; give the folder to follow")
-        asyncio.run(_watch(reach, path, project, ingest, withdraw_deleted))
+        asyncio.run(_watch(call, path, named, withdraw_deleted))
         return
-    summary = asyncio.run(_publish(reach, path, project, kind, map_ or [], ingest, validated_by or None))
-    reach.show(summary.as_json(), lambda: print_summary(summary))
+    summary = asyncio.run(_publish(call, path, named, kind, map_ or [], validated_by or None))
+    call.show(summary.as_json(), lambda: print_summary(summary))
     if summary.refused:
         raise typer.Exit(Exit.REFUSED)
 
 
 async def _publish(
-    reach: Reach,
-    path: str,
-    project: str,
-    kind: Kind | None,
-    maps: list[str],
-    ingest: Endpoint,
-    validated_by: str | None,
+    call: Call, path: str, project: str, kind: Kind | None, maps: list[str], validated_by: str | None
 ) -> Summary:
     from tunewheel_cli.commands.progress import published_bar
+    from tunewheel_cli.publishing.door import IngestDoor
     from tunewheel_cli.publishing.publish import publish_path
     from tunewheel_cli.publishing.remote import is_url, publish_url
-    from tunewheel_cli.reading import require_project
 
-    options, principal = reach.client_options(), reach.principal()
-    await require_project(options, project)
-    with published_bar(silent=reach.as_json) as note:
+    door = IngestDoor(call.writer)
+    with published_bar(silent=call.as_json) as note:
         if not is_url(path):
             return await publish_path(
-                Path(path), project=project, options=options, kind=kind, maps=maps, ingest=ingest,
-                on_progress=note, principal=principal, validated_by=validated_by,
+                Path(path), project=project, door=door, kind=kind, maps=maps, on_progress=note,
+                validated_by=validated_by,
             )  # fmt: skip
         if maps:
             raise InvalidOption(
                 "--map: is for files on this machine; fetch the file and publish it by its path"
             )
         return await publish_url(
-            path, project=project, options=options, kind=kind, ingest=ingest, on_progress=note,
-            principal=principal, validated_by=validated_by,
-        )  # fmt: skip
+            path, project=project, door=door, kind=kind, on_progress=note, validated_by=validated_by
+        )
 
 
-async def _watch(reach: Reach, path: str, project: str, ingest: Endpoint, withdraw_deleted: bool) -> None:
+async def _watch(call: Call, path: str, project: str, withdraw_deleted: bool) -> None:
+    from tunewheel_local.places import Var
+
+    from tunewheel_cli.publishing.door import IngestDoor
     from tunewheel_cli.publishing.watching import FolderWatch, Watched
-    from tunewheel_cli.reading import require_project
 
-    folder = Path(path)
-    options, principal = reach.client_options(), reach.principal()
-    await require_project(options, project)
-    if not reach.as_json:
-        print(f"watching {folder}; Ctrl-C stops", file=sys.stderr)
-    watched = Watched.of(reach.var.watches, folder, project)
-    watch = FolderWatch(folder, project, options, ingest, withdraw_deleted, watched, principal)
-    await watch.run(lambda step: _print_step(step, as_json=reach.as_json))
+    folder, client = Path(path), call.writer
+    call.tell(f"watching {folder}; Ctrl-C stops")
+    watched = Watched.of(Var.at(call.var).watches, folder, project)
+    watch = FolderWatch(folder, project, lambda: IngestDoor(client), withdraw_deleted, watched)
+    await watch.run(lambda step: _print_step(step, as_json=call.as_json))
 
 
 def _print_step(step: Step, *, as_json: bool) -> None:

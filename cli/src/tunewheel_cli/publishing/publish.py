@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunewheel_contracts.event import KafkaRecord
+from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.upstream import DocumentPublished
 from tunewheel_contracts.principal import Principal
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
-from tunewheel_local.endpoint import Endpoint
 
-from tunewheel_cli.publishing.events import encode, make_event
+from tunewheel_cli.publishing.door import Door
+from tunewheel_cli.publishing.events import make_event
 from tunewheel_cli.publishing.items import Found, FoundFile, Kind, OnProgress, Refusal, Source, Summary
-from tunewheel_cli.publishing.sender import Sender
 from tunewheel_cli.publishing.sources import open_source, size_of
-from tunewheel_cli.publishing.upload import USUAL, Uploader
 
 __all__ = ["Pump", "Summary", "publish_path"]
 
@@ -30,32 +28,31 @@ async def publish_path(
     path: Path,
     *,
     project: str,
-    options: Mapping[str, Any],
+    door: Door,
     kind: Kind | None = None,
     maps: Sequence[str] = (),
     max_bytes: int = MAX_MESSAGE_BYTES,
     on_progress: OnProgress | None = None,
-    ingest: Endpoint = USUAL,
     principal: Principal | None = None,
     validated_by: str | None = None,
 ) -> Summary:
     """Publish every valid record of ``path``; return the numbers and the refusals.
 
-    ``options`` are aiokafka's. ``ingest`` gets the files that are not text. ``principal`` is the publisher,
-    ``validated_by`` the expert of answers that name none.
+    ``principal`` is the publisher, where the door takes its word; ``validated_by`` is the expert of answers
+    that name none.
     Ids follow from the content, so publishing records again changes nothing.
 
     Raises:
         SourceUnusable: there is nothing to read.
         InvalidOption: ``kind`` is missing for CSV, or ``maps`` do not fit the path.
-        TransientError: Kafka or ingest cannot be reached or does not acknowledge.
-        NotAllowed: ingest does not know the key, or the key lacks the role.
+        TransientError: the door cannot be reached or does not acknowledge.
+        NotAllowed: the door does not know the caller, or the caller lacks a right.
     """
     summary = Summary(str(path), total_bytes=size_of(path))
     source = open_source(path, kind=kind, maps=maps, max_bytes=max_bytes, on_bytes=summary.count)
     began = time.monotonic()
-    async with Sender(options) as sender, Uploader(ingest) as uploader:
-        await Pump(sender, uploader, summary, project, kind, on_progress, principal, validated_by).run(source)
+    async with door:
+        await Pump(door, summary, project, kind, on_progress, principal, validated_by).run(source)
     summary.form, summary.notes = source.form, source.notes
     summary.seconds = time.monotonic() - began
     if on_progress:
@@ -65,10 +62,9 @@ async def publish_path(
 
 @dataclass(slots=True)
 class Pump:
-    """Sends the items of a source to Kafka or to ingest, and counts them."""
+    """Sends the items of a source to a door, and counts them."""
 
-    sender: Sender
-    uploader: Uploader
+    door: Door
     summary: Summary
     project: str
     kind: Kind | None = None
@@ -85,31 +81,41 @@ class Pump:
                 await self._send(found)
             if number % _YIELD_EVERY == 0 or isinstance(found, FoundFile):
                 await asyncio.sleep(0)
+                self._settle()
                 if self.on_progress:
                     self.on_progress(self.summary)
-        await self.sender.flush()
+        await self.door.flush()
+        self._settle()
 
     async def _upload(self, file: FoundFile) -> None:
-        refusal = await self.uploader.send(file, self.project)
+        refusal = await self.door.upload(file, self.project)
         if refusal is not None:
             self.summary.refuse(refusal)
         else:
             self.summary.published[DocumentPublished.type] += 1
 
     async def _send(self, found: Found | Refusal) -> None:
-        record = found if isinstance(found, Refusal) else self._to_record(found)
-        if isinstance(record, Refusal):
-            self.summary.refuse(record)
+        if isinstance(found, Refusal):
+            self.summary.refuse(found)
+        elif isinstance(made := self._to_event(found), Refusal):
+            self.summary.refuse(made)
+        elif (refusal := await self.door.send(found, made)) is not None:
+            self.summary.refuse(refusal)
         else:
-            await self.sender.send(record)
-            self.summary.published[record.topic] += 1
+            self.summary.published[made.data.type] += 1
 
-    def _to_record(self, found: Found) -> KafkaRecord | Refusal:
-        made = make_event(
+    def _settle(self) -> None:
+        """Count what the door took and refused after all."""
+        while self.door.refused:
+            topic, refusal = self.door.refused.pop(0)
+            self.summary.published[topic] -= 1
+            self.summary.refuse(refusal)
+
+    def _to_event(self, found: Found) -> Envelope[Any] | Refusal:
+        return make_event(
             found,
             project=self.project,
             kind=self.kind,
             principal=self.principal,
             validated_by=self.validated_by,
         )
-        return made if isinstance(made, Refusal) else encode(found, made)

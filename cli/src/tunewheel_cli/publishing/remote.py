@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -12,8 +12,8 @@ from urllib.parse import unquote, urlsplit
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.principal import Principal
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
-from tunewheel_local.endpoint import Endpoint
 
+from tunewheel_cli.publishing.door import Door
 from tunewheel_cli.publishing.folder import read_document
 from tunewheel_cli.publishing.items import (
     Item,
@@ -26,9 +26,7 @@ from tunewheel_cli.publishing.items import (
 )
 from tunewheel_cli.publishing.publish import Pump
 from tunewheel_cli.publishing.records import JSON_LINES
-from tunewheel_cli.publishing.sender import Sender
 from tunewheel_cli.publishing.sources import is_publishable, open_source
-from tunewheel_cli.publishing.upload import USUAL, Uploader
 
 SCHEMES = ("s3", "gs", "az", "abfs", "file")
 PART_BYTES = 5 << 20
@@ -43,11 +41,10 @@ async def publish_url(
     url: str,
     *,
     project: str,
-    options: Mapping[str, Any],
+    door: Door,
     kind: Kind | None = None,
     max_bytes: int = MAX_MESSAGE_BYTES,
     on_progress: OnProgress | None = None,
-    ingest: Endpoint = USUAL,
     principal: Principal | None = None,
     validated_by: str | None = None,
 ) -> Summary:
@@ -58,16 +55,16 @@ async def publish_url(
 
     Raises:
         SourceUnusable: ``url`` is invalid, or nothing below it can be published.
-        TransientError: the store, Kafka or ingest cannot be reached.
-        NotAllowed: ingest does not know the key, or the key lacks the role.
+        TransientError: the store or the door cannot be reached.
+        NotAllowed: the door does not know the caller, or the caller lacks a right.
     """
     prefix = Prefix(url)
     objects = await prefix.objects()
     if not objects:
         raise SourceUnusable(f"{url}: holds no documents and no JSON Lines; check the prefix")
     summary, began = Summary(url, total_bytes=sum(objects.values())), time.monotonic()
-    async with Sender(options) as sender, Uploader(ingest) as uploader:
-        pump = Pump(sender, uploader, summary, project, kind, on_progress, principal, validated_by)
+    async with door:
+        pump = Pump(door, summary, project, kind, on_progress, principal, validated_by)
         with tempfile.TemporaryDirectory(prefix="publish-") as scratch:
             for name in objects:
                 file = Path(scratch) / f"object{Path(name).suffix}"

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from tunewheel_contracts.errors import TransientError, TunewheelError
 from tunewheel_contracts.events.upstream import DocumentWithdrawn
 from tunewheel_contracts.identity import content_id
 from tunewheel_contracts.principal import Principal
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
-from tunewheel_local.endpoint import Endpoint
 from tunewheel_runtime.files import replace_file
 
+from tunewheel_cli.publishing.door import Door
 from tunewheel_cli.publishing.folder import document_files, read_documents
 from tunewheel_cli.publishing.items import Source, Summary
 from tunewheel_cli.publishing.publish import Pump
-from tunewheel_cli.publishing.sender import Sender, publish
-from tunewheel_cli.publishing.upload import USUAL, Uploader
 
 
 class WatchForgotten(TunewheelError):
@@ -92,12 +90,11 @@ class Step:
 
 @dataclass(slots=True)
 class FolderWatch:
-    """Publishes a folder and then its changes. ``options`` are aiokafka's."""
+    """Publishes a folder and then its changes through doors that ``open_door`` opens."""
 
     folder: Path
     project: str
-    options: Mapping[str, Any]
-    ingest: Endpoint = USUAL
+    open_door: Callable[[], Door]
     withdraw_deleted: bool = False
     watched: Watched | None = None
     """The documents of the last watch. Those that are gone now count as deleted. None: nothing is
@@ -106,7 +103,7 @@ class FolderWatch:
     """The principal of the published events."""
 
     async def run(self, on_step: Callable[[Step], None], *, stop: asyncio.Event | None = None) -> None:
-        """Publish the folder, then every change, until ``stop`` is set. While Kafka is away, it waits.
+        """Publish the folder, then every change, until ``stop`` is set. While the door is away, it waits.
 
         Raises:
             WatchForgotten: the last known contents cannot be read or written.
@@ -148,13 +145,11 @@ class FolderWatch:
             return
         files = [self.folder / name for name in names]
         found = read_documents(self.folder, files, max_bytes=MAX_MESSAGE_BYTES, on_bytes=summary.count)
-        async with Sender(self.options) as sender, Uploader(self.ingest) as uploader:
-            await Pump(sender, uploader, summary, self.project, principal=self.principal).run(Source(found))
+        async with self.open_door() as door:
+            await Pump(door, summary, self.project, principal=self.principal).run(Source(found))
 
     async def _withdraw(self, names: tuple[str, ...], summary: Summary) -> None:
-        said = {"project": self.project, "reason": "its file was deleted", "principal": self.principal}
-        withdrawn = [DocumentWithdrawn.model_validate({**said, "document_id": name}) for name in names]
-        await publish(self.options, *withdrawn)
+        await self.open_door().withdraw(self.project, names, "its file was deleted")
         summary.published[DocumentWithdrawn.type] += len(names)
 
 

@@ -1,0 +1,137 @@
+"""The doors through which items go onto the log: ingest's API, or a Kafka that this process may write."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.upstream import DocumentWithdrawn
+from tunewheel_contracts.principal import Principal
+from tunewheel_local.endpoint import Endpoint
+
+from tunewheel_cli.publishing.events import IDS, encode
+from tunewheel_cli.publishing.items import Found, FoundFile, Kind, Refusal
+from tunewheel_cli.publishing.sender import Sender, publish
+from tunewheel_cli.publishing.upload import USUAL, Uploader
+
+if TYPE_CHECKING:
+    from tunewheel_client import Client
+
+BATCH_ITEMS = 1_000
+Late = tuple[str, Refusal]
+"""The topic of an item that was taken and is refused after all, and its refusal."""
+
+
+class Door(Protocol):
+    """Takes items. All that it took is on the log once ``flush`` returns, but for ``refused``."""
+
+    refused: list[Late]
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(self, *error: object) -> None: ...
+
+    async def send(self, found: Found, event: Envelope[Any]) -> Refusal | None: ...
+
+    async def upload(self, file: FoundFile, project: str) -> Refusal | None: ...
+
+    async def flush(self) -> None: ...
+
+    async def withdraw(self, project: str, names: tuple[str, ...], reason: str) -> None: ...
+
+
+class IngestDoor:
+    """Ingest, through the client of a wheel. Items are sent in batches, files one by one."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._waiting: dict[str, list[tuple[Found, Envelope[Any]]]] = {}
+        self.refused: list[Late] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._waiting.clear()
+
+    async def send(self, found: Found, event: Envelope[Any]) -> Refusal | None:
+        record = encode(found, event)
+        if isinstance(record, Refusal):
+            return record
+        waiting = self._waiting.setdefault(event.data.type, [])
+        waiting.append((found, event))
+        if len(waiting) >= BATCH_ITEMS:
+            await self._post(event.data.type)
+        return None
+
+    async def upload(self, file: FoundFile, project: str) -> Refusal | None:
+        from tunewheel_client import Conflict, NotFound, Refused
+
+        def post() -> None:
+            self._client.publish_file(project, file.path, file.document_id, media_type=file.media_type)
+
+        try:
+            await asyncio.to_thread(post)
+        except OSError as error:
+            return Refusal(file.where, None, "(file)", f"cannot be read: {error.strerror}")
+        except (Refused, NotFound, Conflict) as error:
+            return Refusal(file.where, None, error.param or "(file)", error.message)
+        return None
+
+    async def flush(self) -> None:
+        for topic in list(self._waiting):
+            await self._post(topic)
+
+    async def withdraw(self, project: str, names: tuple[str, ...], reason: str) -> None:
+        withdraw = self._client.documents.withdraw
+        await asyncio.to_thread(lambda: withdraw(project, names, reason=reason))
+
+    async def _post(self, topic: str) -> None:
+        batch = self._waiting.pop(topic)
+        events = [event.data for _, event in batch]
+        (kind,) = (kind for kind, name in IDS.items() if name == events[0].subject_field)
+        receipt = await asyncio.to_thread(
+            lambda: self._client.publish(events[0].project, events, kind=Kind(kind).value)
+        )
+        for one in receipt.refused:
+            found = batch[one.index][0]
+            self.refused.append((topic, Refusal(found.where, found.line, one.field, one.reason)))
+
+
+class KafkaDoor:
+    """A Kafka that this process may write, and ingest for files. ``options`` are aiokafka's."""
+
+    def __init__(
+        self, options: Mapping[str, Any], ingest: Endpoint = USUAL, principal: Principal | None = None
+    ) -> None:
+        self._options, self._principal = options, principal
+        self._sender, self._uploader = Sender(options), Uploader(ingest)
+        self.refused: list[Late] = []
+
+    async def __aenter__(self) -> Self:
+        await self._sender.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._sender.__aexit__(*error)
+        await self._uploader.__aexit__(*error)
+
+    async def send(self, found: Found, event: Envelope[Any]) -> Refusal | None:
+        record = encode(found, event)
+        if isinstance(record, Refusal):
+            return record
+        await self._sender.send(record)
+        return None
+
+    async def upload(self, file: FoundFile, project: str) -> Refusal | None:
+        return await self._uploader.send(file, project)
+
+    async def flush(self) -> None:
+        await self._sender.flush()
+
+    async def withdraw(self, project: str, names: tuple[str, ...], reason: str) -> None:
+        told = {"project": project, "reason": reason, "principal": self._principal}
+        withdrawn = [DocumentWithdrawn.model_validate({**told, "document_id": name}) for name in names]
+        await publish(self._options, *withdrawn)
