@@ -125,8 +125,8 @@ def test_the_metrics_that_the_runtime_makes_are_on_its_page(pages: dict[str, str
 def test_who_follows_the_readme_has_the_command_and_the_files(pages: dict[str, str]) -> None:
     if not (ROOT / ".venv").is_dir():
         pytest.skip("the environment is elsewhere (make VENV=…)")
-    section = pages["README.md"].split("## Use it")[1].split("```")[1]
-    lines = [line for line in section.splitlines() if line.strip()]
+    _, own, _, bundled, *_ = pages["README.md"].split("## Use it")[1].split("```")
+    lines = [line for line in own.splitlines() if line.strip()]
     first = next(number for number, line in enumerate(lines) if line.startswith("tunewheel"))
     before = [line for line in lines[:first] if not line.startswith("make ")]
     script = "\n".join([*before, "command -v tunewheel"])
@@ -134,7 +134,7 @@ def test_who_follows_the_readme_has_the_command_and_the_files(pages: dict[str, s
     found = subprocess.run(["sh", "-c", script], cwd=ROOT, env=bare, capture_output=True, text=True)
     assert found.stdout.strip() == str(ROOT / ".venv" / "bin" / "tunewheel")
     read = {("project", "declare"): 3, ("publish",): 2, ("plan",): 2}
-    typed = [tuple(shlex.split(line, comments=True)) for line in lines[first:]]
+    typed = [tuple(shlex.split(line, comments=True)) for line in bundled.splitlines()]
     named = [one[at] for one in typed for words, at in read.items() if one[1 : 1 + len(words)] == words]
     assert len(named) >= 4
     assert [name for name in named if not (ROOT / name).exists()] == []
