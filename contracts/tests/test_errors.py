@@ -10,6 +10,7 @@ from tunewheel_contracts.errors import (
     InvalidEvent,
     InvalidSpec,
     TunewheelError,
+    complaints,
     first_complaint,
     inconsistent,
 )
@@ -147,3 +148,15 @@ def test_errors_show_field_and_reason() -> None:
     assert str(spec) == "task.label_field: is missing; add it"
     assert isinstance(event, TunewheelError)
     assert isinstance(spec, TunewheelError)
+
+
+class _Strict(BaseModel, extra="forbid"):
+    name: str
+
+
+def test_a_message_with_very_many_wrong_fields_takes_no_longer_for_each() -> None:
+    """With the square of its fields this takes minutes, in which a service reads nothing else."""
+    with pytest.raises(ValidationError) as caught:
+        _Strict.model_validate({"name": "a"} | {f"unknown{n}": n for n in range(30_000)})
+    found = complaints(caught.value)
+    assert (found[0][0], found[-1][0], len(found)) == ("unknown0", "unknown29999", 30_000)

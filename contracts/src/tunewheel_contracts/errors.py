@@ -147,11 +147,8 @@ def complaints(error: ValidationError | Sequence[ErrorDetails]) -> list[tuple[st
         by_field.setdefault(parts, []).append(complaint)
     # If a list's only item is invalid, pydantic also reports the list as too short; skip that.
     first = next(iter(by_field))
-    kept = [
-        parts
-        for parts in by_field
-        if parts == first or not any(parts == other[: len(parts)] for other in by_field if other != parts)
-    ]
+    around = {parts[:length] for parts in by_field for length in range(len(parts))}
+    kept = [parts for parts in by_field if parts == first or parts not in around]
     return [(".".join(parts) or "(body)", _reason_of(by_field[parts])) for parts in kept]
 
 
