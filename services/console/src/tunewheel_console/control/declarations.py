@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import codecs
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -53,7 +54,8 @@ def add_declarations(
     ) -> Declaration:
         """Check a project's spec, whose faults are all told at once, and put it in force. With ``check``
         nothing is put in force, and the status is 200."""
-        spec = check_spec(await _text(request), allowed=allowed)
+        # A long spec takes seconds, and others are waiting.
+        spec = await asyncio.to_thread(check_spec, await _text(request), allowed=allowed)
         if spec.project != project:
             raise InvalidSpec(field="project", reason=f"is {spec.project!r}, and the path says {project!r}")
         view = state.projects.get(project)
