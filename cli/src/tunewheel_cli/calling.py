@@ -125,14 +125,16 @@ class Call:
         return self.client
 
     def open(self, **options: Any) -> Client:
-        """Return a new client of the wheel that is meant. ``options`` are the client's."""
+        """Return a new client of the wheel that is meant. ``options`` are the client's. Where
+        ``TUNEWHEEL_GATEWAY_URL`` or ``TUNEWHEEL_INGEST_URL`` is set, it goes before the wheel's own word."""
         from tunewheel_client import Client
 
-        found = self.target.context
+        told = {door: os.environ.get(f"TUNEWHEEL_{door.upper()}_URL") for door in ("gateway", "ingest")}
         if self.context is not None or self.var is None:
-            return Client(context=self.context, **options)
+            return Client(context=self.context, **told, **options)
+        found = self.target.context
         key = found.key.get_secret_value() if found.key else None
-        doors = {"gateway": found.addresses.gateway, "ingest": found.addresses.ingest}
+        doors = {door: url or getattr(found.addresses, door) for door, url in told.items()}
         return Client(found.url, key, project=found.project, **doors, **options)
 
     @property
