@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tunewheel_cli.publishing.events import MAX_VALUE_BYTES, encode, make_event
+from tunewheel_cli.publishing.events import MAX_VALUE_BYTES, encode, fields_of, make_event
 from tunewheel_cli.publishing.items import Found, Kind, Refusal
 from tunewheel_contracts.event import Envelope, KafkaRecord
+from tunewheel_contracts.principal import Principal
 
 TICKET = {"ticket_id": "T-1", "body": "help"}
 
@@ -93,3 +94,17 @@ def test_an_event_that_no_topic_takes_is_refused() -> None:
     assert isinstance(refusal, Refusal)
     assert "are allowed; split it" in refusal.reason
     assert isinstance(encode(found, made(TICKET)), KafkaRecord)
+
+
+def test_a_record_is_published_by_who_publishes_it_whatever_it_says() -> None:
+    ada = Principal(name="ada")
+    record = {"body": "x", "principal": {"name": "somebody else"}}
+    named, nobodys = (
+        make_event(Found("f", 1, dict(record)), project="p", kind=Kind.TICKET, principal=principal)
+        for principal in (ada, None)
+    )
+    assert not isinstance(named, Refusal)
+    assert not isinstance(nobodys, Refusal)
+    assert (named.data.principal, nobodys.data.principal) == (ada, None)
+    assert named.id == nobodys.id, "the same ticket, whoever sends it"
+    assert "principal" not in fields_of(None)

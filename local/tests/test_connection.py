@@ -102,14 +102,14 @@ def test_a_command_that_names_no_wheel_asks_nobody(command: tuple[str, ...], nob
 def test_a_command_says_before_it_writes_which_wheel_it_writes_to(nobody: list[str]) -> None:
     def command(reach: Reach) -> None:
         reach.client_options()
-        reach.principal()
-        reach.principal()
+        reach.tell_place()
+        reach.tell_place()
         raise TunewheelError("broken")
 
     app = typer.Typer()
     app.command()(reaching(command))
     named = [*nobody, "--bootstrap-servers", "h:1", "--topic-prefix", "acme."]
-    result = CliRunner().invoke(app, named, env={"TUNEWHEEL_PRINCIPAL": "operator"})
+    result = CliRunner().invoke(app, named)
     assert result.stderr == "writing to the Kafka at h:1, topics acme.*\ntunewheel: broken\n"
 
 

@@ -237,7 +237,7 @@ class SecuredKafka:
             "listener.name.sasl.sasl.enabled.mechanisms": "SCRAM-SHA-512,PLAIN",
             "listener.name.sasl.scram-sha-512.sasl.jaas.config": f"{module}.scram.ScramLoginModule required;",
             "listener.name.sasl.plain.sasl.jaas.config": (
-                f'{module}.plain.PlainLoginModule required user_tunewheel-cli="{PASSWORD}";'
+                f'{module}.plain.PlainLoginModule required user_tunewheel-upstream-tickets="{PASSWORD}";'
             ),
             "listener.name.oauth.sasl.enabled.mechanisms": "OAUTHBEARER",
             f"{oauth}.sasl.jaas.config": f"{module}.oauthbearer.OAuthBearerLoginModule required;",

@@ -177,7 +177,7 @@ async def _turn_the_wheel(secured: SecuredKafka, bus: Bus, project: str, folder:
     tickets = folder / "tickets.jsonl"
     lines = [{"ticket_id": f"T-{n}", "customer": "ann", "body": f"bell {n}"} for n in range(3)]
     tickets.write_text("\n".join(map(json.dumps, lines)))
-    publisher = secured.by_password("cli", mechanism="PLAIN")
+    publisher = secured.by_password("upstream-tickets", mechanism="PLAIN")
     await declare(small_spec(project), options_of(secured.by_token("console")))
     await publish_path(tickets, project=project, door=KafkaDoor(options_of(publisher)))
     await forget(options_of(secured.by_certificate("upstream-privacy")), project, "ann")

@@ -44,7 +44,7 @@ PRINCIPALS = {
     "upstream-feedback": "programs that pass on what users say of answers",
     "upstream-privacy": "whoever requests erasures",
     **{service: f"the service {service}" for service in SERVICES},
-    "cli": "people who publish by `tunewheel`, and look at Kafka itself",
+    "cli": "people who examine Kafka itself: doctor",
     "viewer": "people who only look: status, models, watch, dead-letters, lineage",
     "topics": "whoever runs `tunewheel admin topics --apply`, or `up` with --bootstrap-servers",
 }

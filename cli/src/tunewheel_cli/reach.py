@@ -21,7 +21,6 @@ from tunewheel_local.places import Var
 from tunewheel_cli.exits import print_json, reporting
 
 if TYPE_CHECKING:
-    from tunewheel_contracts.principal import Principal
     from tunewheel_local.endpoint import Endpoint
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -61,8 +60,6 @@ class Reach:
     var: Var
     connection: Connection
     as_json: bool
-    is_unnamed: bool = False
-    """Whether ``principal`` was called and found no name."""
     is_writing: bool = False
     """Whether this command has said which wheel it writes to."""
 
@@ -100,21 +97,6 @@ class Reach:
         if kafka.topic_prefix:
             address += f", topics {kafka.topic_prefix}*"
         return f"the wheel on {self.var.root} ({address})" if self.connection.wheel(self.var) else address
-
-    def principal(self) -> Principal | None:
-        """Return the principal for the events of this command. The first call says where they are written.
-
-        Raises:
-            NoWheel: see ``client_options``.
-            InvalidOption, InvalidKeys: see ``client.principal_of``.
-        """
-        from tunewheel_cli.client import principal_of
-
-        self.connection.require_named(self.var)
-        found = principal_of(self.var, self.connection.settings(self.var).bootstrap_servers)
-        self.is_unnamed = found is None
-        self.tell_place()
-        return found
 
     def tell_place(self) -> None:
         """Say on standard error, once, which wheel this command writes to."""
@@ -187,12 +169,7 @@ def reaching(command: F) -> F:
         var, as_json = Var.at(values.pop("var")), values.pop("as_json")
         connection = Connection(**{name: values.pop(name) for name in Connection.__dataclass_fields__})
         reach = Reach(var, connection, as_json)
-        outcome = reporting(finish, as_json=as_json)(reach, **values)
-        if reach.is_unnamed and not as_json:
-            from tunewheel_cli.client import warn_unnamed
-
-            warn_unnamed(var)
-        return outcome
+        return reporting(finish, as_json=as_json)(reach, **values)
 
     run.__signature__ = inspect.Signature([*(p.replace(kind=keyword_only) for p in own), *shared])  # type: ignore[attr-defined]
     run.__annotations__ = {}

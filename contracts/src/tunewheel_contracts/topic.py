@@ -24,7 +24,6 @@ Service = Literal[
     "monitor",
     "index",
     "console",
-    "cli",
 ]
 
 

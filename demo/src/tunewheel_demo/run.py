@@ -14,18 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunewheel_cli.calling import Call
-from tunewheel_cli.client import principal_of
 from tunewheel_cli.console import login_text
 from tunewheel_cli.feed import EventFeed
 from tunewheel_cli.lineage import ask_lineage, lineage_tree
 from tunewheel_client import ClientError
 from tunewheel_contracts.errors import TunewheelError
+from tunewheel_contracts.principal import Principal
 from tunewheel_local import run_state
 from tunewheel_local.connection import Connection, InvalidOption
 from tunewheel_local.launch import Plan, Wheel
 from tunewheel_local.places import Var
 from tunewheel_local.roster import choose
 from tunewheel_local.supervisor import Kept, State
+from tunewheel_local.wheel_secrets import LOCAL
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_demo.example import Example
@@ -147,9 +148,8 @@ async def _tell(
 ) -> None:
     settings = Connection(bootstrap_servers=wheel.bootstrap_servers).settings()
     async with EventFeed(settings) as feed, GatewayClient(wheel.endpoint("gateway")) as gateway:
-        asker = principal_of(wheel.plan.var, wheel.bootstrap_servers)
         store = ObjectStore(wheel.plan.var.store_url)
-        of_wheel = Call(var=wheel.plan.var.root)
+        of_wheel, asker = Call(var=wheel.plan.var.root), Principal(name=LOCAL)
         story = Story(feed, gateway, example, screen, outcome, settings, asker, store, of_wheel.open)
         stranger = await gateway.status_without_key()
         screen.say(f"  every request carries this wheel's key; without it the gateway answers {stranger}")

@@ -195,17 +195,17 @@ class ProjectDeclared(UpstreamEvent):
     principal: OptionalPrincipal = None
 
 
-TICKET_PUBLISHED = TopicSpec(TicketPublished, ("upstream", "ingest", "cli"), ("ingest",), 3)
-DOCUMENT_PUBLISHED = TopicSpec(DocumentPublished, ("upstream", "ingest", "cli"), ("ingest",), 3)
+TICKET_PUBLISHED = TopicSpec(TicketPublished, ("upstream", "ingest"), ("ingest",), 3)
+DOCUMENT_PUBLISHED = TopicSpec(DocumentPublished, ("upstream", "ingest"), ("ingest",), 3)
 DOCUMENT_WITHDRAWN = TopicSpec(
     DocumentWithdrawn,
-    ("upstream", "ingest", "console", "cli"),
+    ("upstream", "ingest", "console"),
     ("curate", "index"),
     3,
     replayed_by=("index",),
 )
 EXAMPLE_PUBLISHED = TopicSpec(
-    ExamplePublished, ("upstream", "ingest", "eval", "console", "curate", "cli"), ("ingest",), 3
+    ExamplePublished, ("upstream", "ingest", "eval", "console", "curate"), ("ingest",), 3
 )
 FEEDBACK_RECEIVED = TopicSpec(FeedbackReceived, ("upstream", "serve-gateway"), ("ingest", "monitor"), 3)
 ERASURE_REQUESTED = TopicSpec(
