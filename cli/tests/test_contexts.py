@@ -49,6 +49,16 @@ def test_a_key_of_the_environment_goes_before_the_folders_own(
         run("project", "list", *options, code=7)
 
 
+def test_the_file_of_a_folder_cannot_send_a_command_elsewhere(
+    alone: Console, run: Any, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder may be a stranger's archive, and the key of the environment would go there."""
+    put("local", Context(url="http://elsewhere.invalid"), file=home / "var" / "contexts.yaml")
+    monkeypatch.setenv("TUNEWHEEL_API_KEY", KEY)
+    for options in ((), ("--var", "var")):
+        assert "and the wheel of a folder is on this machine" in run("run", "list", *options, code=2).stderr
+
+
 def test_a_context_is_used_until_another_is_named(alone: Console, run: Any, home: Path) -> None:
     put("prod", Context.model_validate({"url": alone.url, "key": KEY}))
     put("down", Context.model_validate({"url": "http://127.0.0.1:9", "key": KEY, "project": "desk"}))

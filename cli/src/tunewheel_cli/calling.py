@@ -148,7 +148,7 @@ class Call:
         from pydantic import SecretStr
         from tunewheel_client import NoAddress
         from tunewheel_client.contexts import read
-        from tunewheel_client.target import Target, key_of, resolve
+        from tunewheel_client.target import Target, key_of, require_local, resolve
 
         if self.context is not None or self.var is None:
             return resolve(context=self.context)
@@ -160,6 +160,7 @@ class Call:
                 "another with --context"
             )
         context = found.contexts[found.current]
+        require_local(context, file)
         if (key := key_of(os.environ)) is not None:
             context = context.model_copy(update={"key": SecretStr(key), "tokens": None})
         return Target(context, found.current, file)

@@ -76,7 +76,7 @@ def _kept(name: str | None, environment: Mapping[str, str]) -> Target:
         if name is not None or found.current is not None:
             chosen, context = named_in(found, name or found.current or "")
             if file != files[0]:
-                _require_local(context, file)
+                require_local(context, file)
             return Target(context, chosen, file)
     raise NoAddress(
         f"no wheel is named; run `tunewheel login URL`, set {URL}, or give a URL (a wheel on this machine is "
@@ -84,7 +84,7 @@ def _kept(name: str | None, environment: Mapping[str, str]) -> Target:
     )
 
 
-def _require_local(context: Context, file: Path) -> None:
+def require_local(context: Context, file: Path) -> None:
     """Refuse an address elsewhere in the file of a folder: whoever made the folder would get the key of the
     environment, and what is asked and published."""
     told = context.addresses
