@@ -66,3 +66,12 @@ async def test_an_evaluation_that_only_informs_is_found_by_the_request_for_it(
 async def test_an_unknown_evaluation_is_named(judged: Any, ask: Any):
     answer = await ask("/projects/desk/evaluations/eval-99")
     assert (answer.status_code, answer.json()["error"]["param"]) == (404, "evaluation_id")
+
+
+@pytest.mark.parametrize("name", ["a%00b", "x" * 300, "EVAL", "%C3%A9"])
+async def test_a_name_that_no_evaluation_has_is_no_path(
+    judged: Any, state: Any, desk: Any, ask: Any, name: str
+):
+    state.apply(desk.of_run("eval.requested", request="r"))
+    answer = await ask(f"/projects/desk/evaluations/{name}")
+    assert answer.status_code == 404

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
@@ -9,6 +10,7 @@ from typing import Annotated, Any, Literal
 from fastapi import FastAPI, Query
 from tunewheel_contracts.api.evaluations import EvaluationDetail, EvaluationSummary
 from tunewheel_contracts.api.paging import Page
+from tunewheel_contracts.errors import SLUG
 from tunewheel_contracts.event import Envelope, decode_data
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan, later_plan_path
 from tunewheel_contracts.formats.scorecard import Role as ContestantRole
@@ -60,7 +62,7 @@ def add_evaluations(web: FastAPI, state: ConsoleState, store: ObjectStore) -> No
         open."""
         view = project_of(state, project)
         found = evaluations_of(view)
-        if evaluation_id not in found:
+        if evaluation_id not in found and re.fullmatch(SLUG, evaluation_id):  # it becomes part of a path
             informing = await _informing(view, store, evaluation_id)
             if informing is not None:
                 return await _informed(view, store, *informing)
