@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
-from tunewheel_contracts.errors import SLUG, SLUG_IN_WORDS
 from tunewheel_local.connection import Connection
 from tunewheel_local.places import Var
 
@@ -32,25 +30,7 @@ def address_option(variable: str, help_text: str, default: str = "the running on
     return typer.Option(envvar=variable, help=help_text, show_default=default)
 
 
-def named_project(value: str | None) -> str | None:
-    """Refuse what cannot be a project's name before it becomes part of an address."""
-    if value is not None and not re.fullmatch(SLUG, value):
-        raise typer.BadParameter(f"{value!r} is no project's name; give {SLUG_IN_WORDS}")
-    return value
-
-
-Project = Annotated[
-    str,
-    typer.Option("--project", "-p", help="The project, as in its project.yaml.", callback=named_project),
-]
-Request = Annotated[
-    str | None, typer.Option(help="Names this command: the same name again is the same command.")
-]
 Store = Annotated[str | None, address_option("TUNEWHEEL_STORE_URL", "Object store.", "that of the folder")]
-Registry = Annotated[
-    str | None, address_option("TUNEWHEEL_REGISTRY", "The registry's address.", "that of the wheel")
-]
-ConsoleUrl = Annotated[str | None, address_option("TUNEWHEEL_CONSOLE_URL", "URL of the console.")]
 
 
 @dataclass(slots=True)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tunewheel_cli.calling import named_project
 from tunewheel_cli.exits import print_json, reporting
-from tunewheel_cli.reach import named_project
 
 if TYPE_CHECKING:
     from tunewheel_cli.drafting.start import Started
