@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -224,3 +225,15 @@ async def test_a_file_of_certificates_that_holds_none_is_named(
         monkeypatch.setenv("TUNEWHEEL_HTTP_CAFILE", str(home / name))
         with pytest.raises(NoAddress, match=name):
             await done(make_client("https://127.0.0.1:1", "k").me())
+
+
+async def test_a_service_that_does_not_answer_in_time_is_not_waited_for_again(make_client: Any, done: Any):
+    """A person who presses TAB waits meanwhile."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(Away):
+            await done(make_client(url, "k", timeout_seconds=0.2).me())
+        silent.setblocking(False)
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            silent.accept()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -32,7 +33,8 @@ class Transport:
     """Sends requests in the name of one login.
 
     A request is sent again after status 429 or 503, or if the connection failed, where this is harmless: it
-    only reads, or it carries an ``Idempotency-Key``.
+    only reads, or it carries an ``Idempotency-Key``. A failed connection is tried again only within the time
+    that one answer may take.
     """
 
     def __init__(
@@ -112,6 +114,7 @@ class Transport:
         options["timeout"] = self._timeout + extra_seconds
         if method != "GET" and is_harmless is None:
             sent.setdefault("Idempotency-Key", uuid.uuid4().hex)
+        begun_at = time.monotonic()
         for wait in (*WAITS_SECONDS, None):
             try:
                 async with self._open(method, steps, service, query, sent, options) as answer:
@@ -124,7 +127,8 @@ class Transport:
                     raise error
             except httpx.TransportError as failure:
                 is_unsent = isinstance(failure, httpx.ConnectError | httpx.ConnectTimeout)
-                if wait is None or (is_harmless is False and not is_unsent):
+                has_waited = time.monotonic() - begun_at >= options["timeout"]
+                if wait is None or has_waited or (is_harmless is False and not is_unsent):
                     raise self._unreached(service, failure) from failure
                 pause = None
             await asyncio.sleep(min(pause or wait, LONGEST_WAIT_SECONDS))
