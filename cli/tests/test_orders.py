@@ -217,3 +217,15 @@ def test_who_ordered_what_is_listed_and_exported(told: Console, run: Any) -> Non
     assert "lead" in run("admin", "audit").stdout
     (line, *_) = run("admin", "audit", "--export", "jsonl").stdout.splitlines()
     assert json.loads(line)["project"] == "desk"
+
+
+def test_the_base_that_answers_alone_is_unpinned_by_its_alias(told: Console, run: Any) -> None:
+    story = Story("desk")
+    base = {"model_id": "base-cae662172fd4", "role": "production", "percent": 100, "adapter": None}
+    story.say("model.registered", like="base", model_id=base["model_id"])
+    story.say("model.pinned", model_id=base["model_id"], pinned=True)
+    desired = example("serving.desired")["desired"] | {"routes": [base], "pinned": base["model_id"]}
+    story.say("serving.desired", desired=desired)
+    told.read(*story.events)
+    run("model", "unpin", "base", *WHY, "--timeout", "0")
+    assert told.log.of("model.commanded")[0].model_id == base["model_id"]

@@ -30,6 +30,8 @@ from tunewheel_console.project import Project
 from tunewheel_console.state import ConsoleState
 
 ACCEPTED = HTTPStatus.ACCEPTED
+BASE = "base"
+"""The alias of the bare base model, while it answers."""
 
 
 def declared(state: ConsoleState, name: str) -> Project:
@@ -138,6 +140,9 @@ def _meant(view: Project, asked: str, action: ModelAction) -> str:
     if action is ModelAction.STOP and asked in ALONE:
         return asked
     found = view.desired.desired.model_id(asked) if view.desired else asked
+    if asked == BASE and view.desired is not None:  # after `stop --to base` it is unpinned by this name
+        bare = (route.model_id for route in view.desired.desired.routes if route.adapter is None)
+        found = next(bare, None)
     known = [*reversed(view.stages), *(view.models - view.stages.keys())]
     if found is None:
         raise Refused(HTTPStatus.NOT_FOUND, "model_id", f"{view.name} has no model {asked} now")
