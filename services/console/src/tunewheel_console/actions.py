@@ -54,11 +54,16 @@ class Actions:
     """
 
     def __init__(
-        self, service: Service, *, applied: Callable[[Envelope[Any]], object] = lambda _: None
+        self,
+        service: Service,
+        *,
+        applied: Callable[[Envelope[Any]], object] = lambda _: None,
+        sign: Callable[[Envelope[Any]], Envelope[Any]] = lambda event: event,
     ) -> None:
-        """``applied`` gets every event that is on the log."""
+        """``applied`` gets every event that is on the log, signed by ``sign`` as it is there."""
         self._service = service
         self._applied = applied
+        self._sign = sign
 
     async def review(
         self,
@@ -176,7 +181,7 @@ class Actions:
         return await self._send(data)
 
     async def _send(self, data: E, *, cause: Envelope[Any] | None = None) -> Envelope[E]:
-        event = self._service.new(data, cause=cause)
+        event = self._sign(self._service.new(data, cause=cause))
         await self._service.publish(event)
         self._applied(event)
         return event

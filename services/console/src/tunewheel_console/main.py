@@ -87,7 +87,7 @@ def make_app(settings: Settings) -> Service:
     )
     service.on_startup(traffic.start)
     service.on_shutdown(traffic.stop)
-    actions = Actions(service, applied=state.apply)
+    actions = Actions(service, applied=state.apply, sign=service.publisher.sign)
 
     async def look_once() -> None:
         """Compute the place of every project, which takes seconds at many runs, before the first request."""

@@ -7,11 +7,16 @@ import csv
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tunewheel_console.actions import Actions
+from tunewheel_contracts.events.training import TrainAction
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.roles import Role
+from tunewheel_testing.command_keys import CommandKeys
+from tunewheel_testing.log import MemoryLog
 
 SINCE = "2026-01-02T00:00:00Z"
 
@@ -80,3 +85,13 @@ async def test_a_command_of_this_console_shows_its_signature_once_it_is_read_fro
     state.apply(replace(event, data=event.data.model_copy(update={"signature": signature})))
     listed = (await door.send("GET", "audit", params={"principal": "ann"})).json()["items"]
     assert [one["signed_by"] for one in listed] == ["console-2"]
+
+
+async def test_a_command_that_this_console_took_names_its_key_at_once(state: Any, tmp_path: Path):
+    """Not only once the log is read again."""
+    keys, log = CommandKeys(tmp_path), MemoryLog()
+    actions = Actions(log, applied=state.apply, sign=keys.of("console").sign)  # type: ignore[arg-type]
+    built = await actions.build("desk", principal=Principal(name="ann"))
+    paused = await actions.control("desk", "run-1", TrainAction.PAUSE, principal=Principal(name="ann"))
+    kid = json.loads(keys.private["console"])["kid"]
+    assert [state.commands.by_id[event.id].signed_by for event in (built, paused)] == [kid, kid]
