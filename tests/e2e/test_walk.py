@@ -49,8 +49,8 @@ def test_a_stranger_comes_from_a_csv_to_a_tuned_answer(shell: Shell, tmp_path: P
     assert begin == ["up", "--detach"]
     shell.run("up", *options(*SERVICES), *tiny)
     try:
-        declare, publish = steps[0], [word.replace("NAME", "me") for word in steps[1]]
-        assert (declare[:2], publish[0]) == (["project", "declare"], "publish")
+        declare, publish, wait = steps[0], [word.replace("NAME", "me") for word in steps[1]], steps[2]
+        assert (declare[:2], publish[0], wait[:2]) == (["project", "declare"], "publish", ["turn", "wait"])
         shell.run(*declare)
         assert shell.run(*publish)["published"] == rows
         told = shell.run(

@@ -52,7 +52,7 @@ class Started:
                 shlex.join(["tunewheel", "publish", str(one), "--project", self.project])
                 for one in self.read.documents
             ),
-            shlex.join(["tunewheel", "watch", "--project", self.project, "--from-beginning"]),
+            shlex.join(["tunewheel", "turn", "wait", "--project", self.project]),
         ]
 
 
