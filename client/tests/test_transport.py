@@ -7,9 +7,12 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 from fastapi import FastAPI, Request
+from starlette.applications import Starlette
 from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
 from tunewheel_client import (
     AsyncClient,
     Away,
@@ -20,7 +23,9 @@ from tunewheel_client import (
     NotFound,
     Refused,
 )
+from tunewheel_client.aio.transport import Transport
 from tunewheel_client.sync import transport as sync_transport
+from tunewheel_client.target import resolve
 from tunewheel_testing.served import served
 
 ME = {"name": "ada", "version": "1", "addresses": {}}
@@ -197,6 +202,26 @@ async def test_an_address_that_the_console_lacks_must_be_given(door: Any, make_c
     with pytest.raises(NoAddress) as error:
         await done(make_client(door.url, "k").ask("desk", "q"))
     assert error.value.param == "gateway"
+
+
+@pytest.mark.parametrize(
+    ("told", "refused"),
+    [("http://elsewhere.example", True), ("https://elsewhere.example", False), ("http://127.0.0.1:1", False)],
+)
+async def test_a_console_behind_tls_names_no_address_without(told: str, refused: bool):
+    async def me(_: Request) -> JSONResponse:
+        return JSONResponse(ME | {"addresses": {"gateway": told}})
+
+    app = Starlette(routes=[Route("/v1/me", me)])
+    target = resolve("https://wheel.example", "k", environment={})
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app)) as http:
+        transport = Transport(target, timeout_seconds=5, http=http)
+        if refused:
+            with pytest.raises(NoAddress, match="clear text") as error:
+                await transport.url_of("gateway")
+            assert error.value.param == "gateway"
+        else:
+            assert await transport.url_of("gateway") == told
 
 
 async def test_nobody_at_the_address_is_away(make_client: Any, done: Any, impatient: list[float]):

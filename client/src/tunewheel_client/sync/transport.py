@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from tunewheel_client.errors import Away, ClientError, NoAddress, Refused, error_of
 from tunewheel_client.sync.tokens import bearer_of
-from tunewheel_client.trust import LOOPBACK, trusted
+from tunewheel_client.trust import LOOPBACK, is_local, trusted
 
 if TYPE_CHECKING:
     import httpx
@@ -166,6 +166,16 @@ class Transport:
         with client.stream(method, where, params=params, headers=sent, **options) as answer:
             yield answer
 
+    def _require_as_safe(self, service: str, url: str | None) -> None:
+        """Refuse an address without TLS that a console behind TLS tells: the key would go in clear text."""
+        console = self._urls[CONSOLE]
+        if url and console.startswith("https:") and url.startswith("http:") and not is_local(url):
+            raise NoAddress(
+                f"{service}: {console} names {url}, which has no TLS, and the key would go there in clear "
+                f"text; correct TUNEWHEEL_PUBLIC_{service.upper()}_URL there, or give the client the address",
+                param=service,
+            )
+
     def url_of(self, service: str) -> str:
         """Return the address of a service. The console is asked once for what the context does not say.
 
@@ -177,6 +187,8 @@ class Transport:
 
             told = (self.read(Me, "me")).addresses
             found = {GATEWAY: told.gateway, INGEST: told.ingest}
+            for name, url in found.items():
+                self._require_as_safe(name, url)
             self.name_addresses(**found | self._urls)
         if service not in self._urls:
             raise NoAddress(

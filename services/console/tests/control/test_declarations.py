@@ -97,6 +97,16 @@ async def test_power_is_simulated_in_another_process_and_left_out_where_it_takes
     assert await find_power(spec, [1, 1], seconds=0.001) == found, "a simulation is kept"
 
 
+async def test_a_declaration_survives_the_death_of_its_simulation(
+    state: Any, desk: Any, door: Any, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("tunewheel_console.control.power._kept", {})
+    monkeypatch.setattr("sys.executable", "false")  # a process that ends at once, with status 1
+    answer = await door.send("PUT", DESK, body(desk.spec()))
+    assert (answer.status_code, answer.json()["power"]) == (202, None)
+    assert "ended" in answer.json()["power_left_out"]
+
+
 async def test_a_project_is_taken_back_and_comes_back(state: Any, desk: Any, door: Any):
     state.apply(desk.declared())
     answer = await door.send("DELETE", DESK)

@@ -120,4 +120,8 @@ def _cautions(power: Power | None) -> tuple[str, ...]:
 def _left_out(*, asked: bool, found: Power | None) -> str | None:
     if found is not None:
         return None
-    return f"it took more than {SIMULATION_SECONDS:g} s" if asked else "it was not asked for"
+    return (
+        f"it took more than {SIMULATION_SECONDS:g} s, or its process ended"
+        if asked
+        else "it was not asked for"
+    )

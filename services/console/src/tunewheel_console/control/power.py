@@ -6,16 +6,23 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
+import structlog
 from tunewheel_contracts.api.datasets import Chances, Power, Remedy
+from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.formats.scorecard import Scorecard
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_sha256
 
+log = structlog.get_logger(__name__)
 SIMULATION_SECONDS = 20.0
 """The longest simulation. A heavy one takes minutes: many criteria, and no number of rows suffices."""
 MOST_KEPT = 256
 _kept: dict[str, Power] = {}
 _one_at_a_time = asyncio.Semaphore(1)
+
+
+class SimulationEnded(TunewheelError):
+    """The process that simulates ended before it answered."""
 
 
 async def find_power(
@@ -25,7 +32,8 @@ async def find_power(
     card: Scorecard | None = None,
     seconds: float = SIMULATION_SECONDS,
 ) -> Power | None:
-    """Simulate verdicts by the spec's criteria, in another process. None: it took more than ``seconds``.
+    """Simulate verdicts by the spec's criteria, in another process. None: it took more than ``seconds``, or
+    the process was ended, for example for its memory.
 
     Args:
         sizes: the number of held-out rows of each customer; None: those of ``card``, or else of the smallest
@@ -45,7 +53,8 @@ async def find_power(
         try:
             async with asyncio.timeout(seconds), _one_at_a_time:
                 found = await _simulated(asked)
-        except TimeoutError:
+        except (TimeoutError, SimulationEnded) as error:
+            log.warning("power_left_out", project=spec.project, reason=str(error) or "too slow")
             return None
         if len(_kept) >= MOST_KEPT:
             del _kept[next(iter(_kept))]
@@ -67,7 +76,7 @@ async def _simulated(asked: bytes) -> Power:
             process.kill()
             await process.wait()
     if process.returncode:
-        raise RuntimeError(f"the simulation of verdicts ended with status {process.returncode}")
+        raise SimulationEnded(f"the simulation of verdicts ended with status {process.returncode}")
     found = POWER.validate_json(told)
     return Power(
         rows=found.rows,
