@@ -118,6 +118,8 @@ class Service:
         self._leadership: Leadership | None = None
         self._is_hot_standby = False
         self._readers: list[LogReader] = []
+        self._has_process = False
+        """Whether the process is this service's alone. The garbage of others is not its affair."""
         self._startup: list[Hook] = []
         self._shutdown: list[Hook] = []
         self._without_broker: tuple[Callable[[], Awaitable[bool]], float] | None = None
@@ -409,7 +411,7 @@ class Service:
                 await self._leadership.gain()
                 await self.publisher.fence()
             await self._signatures.begin(self._commands)
-            with uncollected():
+            with uncollected() if self._has_process else contextlib.nullcontext():
                 for reader in self._readers:
                     await reader.start()
             self._health.is_reading = False
@@ -524,6 +526,7 @@ class Service:
 
         ``loop_factory`` None: asyncio's own event loop.
         """
+        self._has_process = True
         configure_logs(
             service=self.name,
             level=self.settings.log_level,
