@@ -62,7 +62,9 @@ def test_all_refused_lines_of_one_reason_are_one_line(tmp_path: Path) -> None:
     assert done.stderr.count("refused") == 1
 
 
-def test_a_file_needs_a_project_to_be_published(tmp_path: Path) -> None:
+def test_a_file_needs_a_project_to_be_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNEWHEEL_URL", "http://127.0.0.1:1")
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "x.csv").write_text("question,answer\na,b\n")
     done = CliRunner().invoke(app, ["publish", str(tmp_path / "x.csv")])
     assert done.exit_code == 2

@@ -13,6 +13,7 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.lifecycle import ModelCommanded
 from tunewheel_contracts.topics import TopicSpec
+from tunewheel_local.connection import InvalidOption
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing.adapters import SMOLLM2
@@ -180,8 +181,8 @@ async def test_a_command_by_the_command_line_is_carried_out_or_refused_with_the_
             )
             assert sorted(answer.outcome for answer in told) == ["done", "refused"]
             assert [answer.refusal.field for answer in told if answer.refusal] == ["generation"]
-            code, answer = await order(kafka, "retire", project, "challenger")
-            assert (code, "no challenger" in answer["error"]) == (2, True)
+            with pytest.raises(InvalidOption, match="no challenger"):
+                await order(kafka, "retire", project, "challenger")
             code, answer = await order(kafka, "stop", project, "base")
             assert (code, answer["outcome"], answer["model_id"]) == (0, "done", "base")
             await bus.collect(

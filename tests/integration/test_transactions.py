@@ -87,7 +87,8 @@ async def test_a_view_and_a_search_do_not_see_what_was_aborted_and_reach_the_end
         assert view.get(project) is None
         assert await search.find(project, event.time) is None
         await write(upstream, event, abort=False)
-        assert (await view.fresh(project)) == event
+        # A broker shows a commit a moment after it has acknowledged it.
         await until(lambda: view.get(project) is not None)
+        assert (await view.fresh(project)) == event
         assert await search.find(project, event.time) == event
     await search.close()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tunewheel_contracts.formats.methods import TrainMethod, suitable_rate
+from tunewheel_contracts.formats.methods import suitable_rate
 from tunewheel_contracts.formats.recipe import TrainSpec
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ LADDER = (
 PATIENCE_HOURS = {"cpu": 0.5, "cuda": 2.0}
 """A model that takes longer is not proposed."""
 HUB_SECONDS = 2.0
+METHOD = TrainSpec.model_fields["method"].default
+"""What is proposed: the method of a spec that names none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ def choose_base(
     plan: TrainPlan | None = None
     for name in (*(one for one in LADDER if one in available), BUNDLED):
         shape = KNOWN[name]
-        rate = suitable_rate(TrainMethod.LORA, shape.parameters)
+        rate = suitable_rate(METHOD, shape.parameters)
         recipe = TrainSpec(learning_rate=rate, epochs=epochs, max_tokens=max_tokens)
         plan = make_plan(shape, hold_back(stats, recipe), recipe, device)
         if plan.fits and plan.hours.expected <= patience:
@@ -54,7 +56,7 @@ def choose_base(
             if name == BUNDLED:
                 why = "bundled: it needs no download"
             return Base(name, rate, plan, why)
-    rate = suitable_rate(TrainMethod.LORA, KNOWN[BUNDLED].parameters)
+    rate = suitable_rate(METHOD, KNOWN[BUNDLED].parameters)
     return Base(BUNDLED, rate, plan, "bundled; not even this one trains quickly here")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tunewheel_contracts.errors import TunewheelError
 
-from tunewheel_cli.drafting.base import Base, available_models, choose_base, this_device
+from tunewheel_cli.drafting.base import METHOD, Base, available_models, choose_base, this_device
 from tunewheel_cli.drafting.draft import Draft, draft, task_of, tokens_needed
 from tunewheel_cli.drafting.files import ReadAll, read_all
 from tunewheel_cli.drafting.page import written
@@ -93,12 +93,12 @@ def start(
 
 
 def _named(base_model: str) -> Base:
-    from tunewheel_contracts.formats.methods import TrainMethod, parameters_named, suitable_rate
+    from tunewheel_contracts.formats.methods import parameters_named, suitable_rate
     from tunewheel_planner.shapes import KNOWN
 
     shape = KNOWN.get(base_model)
     size = shape.parameters if shape is not None else parameters_named(base_model)
-    rate = suitable_rate(TrainMethod.LORA, size or 1e9)
+    rate = suitable_rate(METHOD, size or 1e9)
     return Base(base_model, rate, None, "named by --base-model")
 
 
