@@ -14,6 +14,10 @@ from typer.testing import CliRunner, Result
 
 HEAVY = ("typer", "rich", "pydantic", "httpx", "asyncio", "torch", "aiokafka", "tunewheel_contracts")
 
+KAFKA = "bootstrap_servers"
+API = {"admin audit"}
+"""What an administrator asks the API for."""
+
 
 def run(*words: str) -> Result:
     return CliRunner().invoke(app, words)
@@ -35,6 +39,14 @@ def loaded(*words: str) -> list[str]:
 
 def test_help_on_which_command_there_is_imports_no_library() -> None:
     assert loaded("--help") == loaded() == loaded("model", "--help") == []
+
+
+def test_only_what_looks_after_an_installation_asks_for_kafka() -> None:
+    asking = {words for words, entry in BY_WORDS.items() if any(p.name == KAFKA for p in load(entry).params)}
+    assert (
+        asking
+        == {words for words in BY_WORDS if words in ("up", "doctor") or words.startswith("admin ")} - API
+    )
 
 
 def test_the_root_lists_every_noun_with_its_verbs_in_panels() -> None:

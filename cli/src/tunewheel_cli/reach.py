@@ -8,7 +8,7 @@ import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
@@ -123,8 +123,9 @@ _SHARED: dict[str, Any] = {
 }
 
 
-def reaching(command: F) -> F:
-    """Replace a command's first parameter, ``reach: Reach``, by the shared options.
+def reaching(command: F, *, kafka: bool = True) -> F:
+    """Replace a command's first parameter, ``reach: Reach``, by the shared options. ``kafka``: whether those
+    of Kafka are among them, for a command that looks after an installation.
 
     A command may be async: it then runs in an event loop of its own. A command that waits for a person's
     answer must not, because the loop would keep the first Ctrl-C from ending it.
@@ -136,6 +137,7 @@ def reaching(command: F) -> F:
     shared = [
         inspect.Parameter(name, keyword_only, default=False if name == "as_json" else None, annotation=option)
         for name, option in _SHARED.items()
+        if kafka or name not in _KAFKA_OPTIONS
     ]
 
     def finish(*arguments: Any, **options: Any) -> Any:
@@ -147,10 +149,14 @@ def reaching(command: F) -> F:
         # aiokafka's failures are raised as our errors; logging them too would only repeat them.
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
         var, as_json = Var.at(values.pop("var")), values.pop("as_json")
-        connection = Connection(**{name: values.pop(name) for name in Connection.__dataclass_fields__})
+        connection = Connection(**{name: values.pop(name, None) for name in Connection.__dataclass_fields__})
         reach = Reach(var, connection, as_json)
         return reporting(finish, as_json=as_json)(reach, **values)
 
     run.__signature__ = inspect.Signature([*(p.replace(kind=keyword_only) for p in own), *shared])  # type: ignore[attr-defined]
     run.__annotations__ = {}
     return run  # type: ignore[return-value]
+
+
+on_folder = partial(reaching, kafka=False)
+"""``reaching``, for a command that needs the wheel's folder alone."""

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from tunewheel_cli.model_export import ModelDtype, ModelFormat
-from tunewheel_cli.reach import Reach, Store, reaching
+from tunewheel_cli.reach import Reach, Store, on_folder
 
 
-@reaching
+@on_folder
 def export(
     reach: Reach,
     run_id: Annotated[str, typer.Argument(help="As train.completed names it.", show_default=False)],

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tunewheel_cli.reach import Reach, reaching
+from tunewheel_cli.reach import Reach, on_folder, reaching
 
 _START = "What to start"
 
@@ -78,7 +78,7 @@ def up(
         raise typer.Exit(asyncio.run(start_here(reach, plan)))
 
 
-@reaching
+@on_folder
 def down(reach: Reach) -> None:
     """Stop the wheel that runs on this folder, in good order."""
     from rich.console import Console
