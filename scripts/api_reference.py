@@ -9,13 +9,13 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tunewheel_console.main import make_app
 from tunewheel_console.settings import Settings
-from tunewheel_runtime.identity.guard import needs_of
+from tunewheel_runtime.identity.guard import Need, needs_of
 from tunewheel_runtime.identity.roles import Role
 
 PAGE = Path(__file__).resolve().parents[1] / "docs/api.md"
@@ -39,7 +39,7 @@ def app_of_console() -> Any:
 def reference(app: Any) -> Iterator[str]:
     """Yield the page's lines: for each noun its routes, with role, parameters, body and answer."""
     roles = {
-        f"{method} {path}": need.roles
+        f"{method} {path}": _asks(need)
         for path, route, need in needs_of(app.routes)
         if need is not None
         for method in getattr(route, "methods", None) or ()
@@ -48,17 +48,18 @@ def reference(app: Any) -> Iterator[str]:
     for path, operations in app.openapi()["paths"].items():
         for method, told in operations.items():
             name = f"{method.upper()} {path}"
-            short, asked = name.replace(f"{PROJECT}/", "…/"), _asks(roles.get(name, ()))
+            short, asked = name.replace(f"{PROJECT}/", "…/"), roles.get(name, "none")
             cells = (f"`{short}`", asked, _takes(told), _gives(told), _says(told))
             by_noun[told["tags"][0]].append(f"| {' | '.join(cells)} |")
     for noun, rows in sorted(by_noun.items()):
         yield from (f"### {noun}", "", *HEAD, *rows, "")
 
 
-def _asks(roles: Collection[Role]) -> str:
-    if len(roles) == len(Role):
+def _asks(need: Need) -> str:
+    if len(need.roles) == len(Role):
         return "any"
-    return " or ".join(role.value for role in Role if role in roles) or "none"
+    named = " or ".join(role.value for role in Role if role in need.roles) or "none"
+    return f"{named} in all projects" if need.everywhere else named
 
 
 def _takes(told: Mapping[str, Any]) -> str:
