@@ -54,7 +54,8 @@ class _FirstOf(Registry):
 
 
 class Console:
-    """One console: ``log`` has what it publishes, and ``state`` what it has read."""
+    """One console. ``log`` holds the events that the console publishes, ``state`` the fold of those
+    that were read."""
 
     def __init__(self, folder: Path, store: ObjectStore | None = None) -> None:
         self.state = ConsoleState()

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tunewheel_cli.reading import follow
 from tunewheel_contracts.erasures import HOLDERS
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import ErasureCompleted
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.topics import ERASURE_COMPLETED, TRAIN_COMPLETED
+
+from tunewheel_testing.reading import follow
 
 
 @dataclass

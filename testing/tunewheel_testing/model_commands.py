@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunewheel_cli.publishing.sender import publish_events
-from tunewheel_cli.reading import follow, read_latest
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.lifecycle import CommandRefused, ModelCommanded, ServingDesired
 from tunewheel_contracts.formats.serving import ALIASES
@@ -20,6 +19,8 @@ from tunewheel_contracts.topics import (
     SERVING_DESIRED,
 )
 from tunewheel_local.connection import InvalidOption
+
+from tunewheel_testing.reading import follow, read_latest
 
 BASE = "base"
 """The alias of the bare base model, while it serves."""

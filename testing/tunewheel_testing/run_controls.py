@@ -8,7 +8,6 @@ from typing import Any
 from pydantic import ValidationError
 from tunewheel_cli.publishing.events import SOURCE
 from tunewheel_cli.publishing.sender import publish_events
-from tunewheel_cli.reading import read_topics
 from tunewheel_contracts.errors import first_complaint
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.training import TrainAction, TrainCompleted, TrainControl, TrainFailed
@@ -22,6 +21,8 @@ from tunewheel_contracts.topics import (
 )
 from tunewheel_local.connection import InvalidOption
 from tunewheel_wheel.facts import order_of_training
+
+from tunewheel_testing.reading import read_topics
 
 ENDS = (TRAIN_STARTED, TRAIN_COMPLETED, TRAIN_FAILED)
 

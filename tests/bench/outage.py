@@ -22,12 +22,12 @@ import aiohttp
 import psutil
 from gateway import KEY, STUB, Contender, body, declare, process, until_answered, write_keys
 from report import write_report
-from tunewheel_cli.reading import read_topics
 from tunewheel_contracts import topics
 from tunewheel_local.kafka.broker import LocalKafka
 from tunewheel_local.kafka.ports import free_port
 from tunewheel_local.topics import ensure_topics
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.reading import read_topics
 
 PATIENCE_SECONDS = 300
 

@@ -18,7 +18,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from tunewheel_cli.reading import read_topics
 from tunewheel_contracts import topics
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_local.kafka.ports import free_port
@@ -26,6 +25,7 @@ from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing.adapters import SMOLLM2
 from tunewheel_testing.engine import FakeEngine
 from tunewheel_testing.engine_process import EngineProcess, tiny_adapter, tiny_base
+from tunewheel_testing.reading import read_topics
 from tunewheel_testing.specs import declared
 
 from ..integration.bus import PATIENCE_SECONDS, Bus, running, until

@@ -60,7 +60,8 @@ class Sample:
     """Of the answer to a caller who has the role in another project only. None: the request is about no
     project, so that the role in any is enough; then nothing of ``desk`` may be in the answer."""
     tells: bool | Literal["held"] = False
-    """Whether the answer names ``desk`` to those who may read it. ``held``: to those whose grant names it."""
+    """Whether the answer names the project ``desk`` to callers who may read the project. ``held``: only
+    to callers whose grant names the project."""
     kind: str = "application/json"
 
     @property

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
-from tunewheel_cli.reading import follow
 from tunewheel_console.traffic import Traffic
 from tunewheel_contracts import topics
 from tunewheel_contracts.errors import InvalidEvent
@@ -20,6 +19,7 @@ from tunewheel_runtime import log, view
 from tunewheel_runtime.deadletter import Position, Undecoded, dead_letter
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_testing.dead_letters import dead_letter_counts, read_dead_letters
+from tunewheel_testing.reading import follow
 from tunewheel_testing.specs import declared
 
 from .bus import PATIENCE_SECONDS, until

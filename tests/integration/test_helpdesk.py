@@ -12,7 +12,6 @@ import polars as pl
 import pytest
 from tunewheel_cli.publishing.door import KafkaDoor
 from tunewheel_cli.publishing.publish import publish_path
-from tunewheel_cli.reading import require_project
 from tunewheel_cli.spec_file import read_spec
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
@@ -24,6 +23,7 @@ from tunewheel_curate.versions.card import data_card
 from tunewheel_runtime.consuming import Delivery
 from tunewheel_runtime.service import Position
 from tunewheel_testing.declaring import declare
+from tunewheel_testing.reading import require_project
 
 from .bus import Bus, running
 from .test_ingest import ingest

@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
-from tunewheel_cli.reading import read_topics
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.upstream import TicketPublished
 from tunewheel_testing.dead_letters import dead_letter_counts, read_dead_letters
+from tunewheel_testing.reading import read_topics
 from tunewheel_testing.specs import declared
 
 from .bus import PATIENCE_SECONDS, Bus, running, until

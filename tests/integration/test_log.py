@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete
-from tunewheel_cli.reading import read_latest, read_topics
 from tunewheel_contracts.event import KafkaRecord
 from tunewheel_contracts.topics import MODEL_PINNED
 from tunewheel_contracts.topics import PROJECT_DECLARED as TOPIC
@@ -21,6 +20,7 @@ from tunewheel_runtime import log
 from tunewheel_runtime.record_search import LONGEST_SECONDS, RecordSearch
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.view import LogReader, View
+from tunewheel_testing.reading import read_latest, read_topics
 from tunewheel_testing.specs import declared
 
 from .bus import PATIENCE_SECONDS

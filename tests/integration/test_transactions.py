@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from tunewheel_cli.reading import read_topics
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.upstream import ProjectDeclared, TicketPublished
@@ -16,6 +15,7 @@ from tunewheel_ingest.main import make_app
 from tunewheel_ingest.settings import Settings
 from tunewheel_runtime.record_search import RecordSearch
 from tunewheel_runtime.service import Service
+from tunewheel_testing.reading import read_topics
 from tunewheel_testing.specs import declared
 
 from .bus import PATIENCE_SECONDS, Bus, running, until

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from tunewheel_contracts.errors import InvalidEvent, TunewheelError
-from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.upstream import ProjectDeclared
-from tunewheel_contracts.topics import BY_NAME, DOCUMENT_PUBLISHED, PROJECT_DECLARED, TopicSpec
 from tunewheel_local.connection import unreachable
 
 if TYPE_CHECKING:
@@ -34,28 +29,6 @@ async def reachable(options: Mapping[str, Any]) -> AsyncIterator[None]:
         raise await unreachable(options, cause) from error
 
 
-async def read_topics(
-    options: Mapping[str, Any], topics: Sequence[TopicSpec], *, skipped: list[str] | None = None
-) -> AsyncIterator[Envelope[Any]]:
-    """Yield every event of ``topics`` up to their current ends, in order within a partition.
-
-    Events that cannot be decoded are left out and listed in ``skipped``.
-    """
-    async for record in read_records(options, [topic.name for topic in topics]):
-        if BY_NAME[record.position.topic].is_tombstone(record.value):
-            continue
-        if (event := decode(record, skipped)) is not None:
-            yield event
-
-
-async def read_latest(options: Mapping[str, Any], topic: TopicSpec) -> dict[str, Envelope[Any]]:
-    """Return the newest event per key of a compacted topic. A tombstone removes its key."""
-    from tunewheel_runtime.log import latest
-
-    async with reachable(options):
-        return await latest(options, topic, missing_ok=True)
-
-
 async def read_records(
     options: Mapping[str, Any], names: Sequence[str], *, last: int | None = None
 ) -> AsyncGenerator[Undecoded]:
@@ -67,81 +40,3 @@ async def read_records(
         async for records in batches:
             for record in records:
                 yield record
-
-
-def decode(record: Undecoded, skipped: list[str] | None = None) -> Envelope[Any] | None:
-    """Return a record as an event, None if it is none."""
-    from tunewheel_runtime import log
-
-    try:
-        return log.decode(record)
-    except InvalidEvent as error:
-        if skipped is not None:
-            place = record.position
-            skipped.append(f"{place.topic}[{place.partition}]@{place.offset}: {error}")
-        return None
-
-
-async def follow(
-    options: Mapping[str, Any], topics: Sequence[TopicSpec], *, from_beginning: bool = False
-) -> AsyncIterator[Envelope[Any]]:
-    """Yield the events of ``topics`` as they come, without end, from the beginning or from now on."""
-    from tunewheel_runtime import log
-
-    names, last = [topic.name for topic in topics], None if from_beginning else 0
-    batches = log.follow(options, names, last=last, missing_ok=True)
-    async with reachable(options), aclosing(batches):
-        async for records in batches:
-            for record in records:
-                if (event := log.decoded(record)) is not None:
-                    yield event
-
-
-class UnknownProject(TunewheelError):
-    """The project was never declared."""
-
-
-class UnknownDocument(TunewheelError):
-    """The project never had a document of this id."""
-
-
-async def declared_projects(options: Mapping[str, Any]) -> dict[str, ProjectDeclared]:
-    """Return the newest declaration of every project."""
-    return {key: event.data for key, event in (await read_latest(options, PROJECT_DECLARED)).items()}
-
-
-async def require_project(options: Mapping[str, Any], project: str) -> ProjectDeclared:
-    """Return the declaration of ``project``.
-
-    Raises:
-        UnknownProject: there is none; the message lists the declared projects.
-    """
-    declared = await declared_projects(options)
-    if project not in declared:
-        others = f" (declared: {', '.join(sorted(declared))})" if declared else ""
-        raise UnknownProject(
-            f"project: {project!r} is not declared{others}; "
-            "run `tunewheel project declare project.yaml` first"
-        )
-    return declared[project]
-
-
-async def require_documents(options: Mapping[str, Any], project: str, names: Collection[str]) -> None:
-    """Read published documents until each of ``names`` was found.
-
-    Raises:
-        UnknownDocument: the project never had one of them; the message names the closest ids.
-    """
-    missing, others = set(names), set[str]()
-    async with aclosing(read_records(options, [DOCUMENT_PUBLISHED.name])) as records:
-        async for record in records:
-            if not missing:
-                return
-            if (event := decode(record)) is not None and event.project == project:
-                missing.discard(event.data.document_id)
-                others.add(event.data.document_id)
-    if missing:
-        name = min(missing)
-        close = get_close_matches(name, others, n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else "ids are paths below what was published."
-        raise UnknownDocument(f"document: {project} never had {name!r}; {hint} Nothing was withdrawn")

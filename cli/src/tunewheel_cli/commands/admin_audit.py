@@ -29,7 +29,7 @@ def command(
     ] = None,
     limit: Limit = 50,
 ) -> None:
-    """List who ordered what, when, at which door, and what became of it."""
+    """List each command with its principal, time, door and outcome."""
     from tunewheel_cli.texts import print_page
 
     if export is not None:

@@ -48,7 +48,7 @@ class Transport:
         self.name_addresses(gateway=told.gateway, ingest=told.ingest)
 
     def name_addresses(self, **urls: str | None) -> None:
-        """Use these addresses of services; None: keep what is known of it."""
+        """Use these addresses of services. A service whose address is None keeps its earlier address."""
         self._urls |= {service: url.rstrip("/") for service, url in urls.items() if url}
 
     def close(self) -> None:

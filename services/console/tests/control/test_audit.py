@@ -1,4 +1,4 @@
-"""The audit trail: who commanded what, when, through which door, and what became of it."""
+"""The audit trail: each command with its principal, time, door and outcome."""
 
 from __future__ import annotations
 

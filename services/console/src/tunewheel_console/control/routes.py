@@ -84,7 +84,7 @@ def add_control(web: FastAPI, state: ConsoleState, sources: Sources, identify: I
 def add_steering(
     web: FastAPI, state: ConsoleState, actions: Actions, store: ObjectStore, log: Log, settings: Settings
 ) -> None:
-    """Add the routes by which people steer, and those that say what became of it."""
+    """Add the routes that take commands, and the routes that tell the outcome of a command."""
     add_declarations(web, state, actions, log, allowed_sources(settings))
     add_orders(web, state, actions, log)
     add_erasures(web, state, actions)

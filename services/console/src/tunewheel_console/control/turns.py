@@ -38,7 +38,7 @@ def add_turns(web: FastAPI, state: ConsoleState) -> None:
     @web.get("/v1/projects/{project}/turns/{turn_id}")
     @needs(Role.VIEWER)
     async def show_turn(project: str, turn_id: str) -> TurnDetail:
-        """A turn with what began it, how far it came, and what it led to."""
+        """A turn with its request, its stage and its outcome."""
         return turn_detail(turn_of(project_of(state, project), turn_id))
 
 
