@@ -196,7 +196,7 @@ def test_the_secrets_fit_together_and_are_made_once(made: Path) -> None:
     before = {path: path.read_bytes() for path in made.rglob("*") if path.is_file()}
     (made / "session_secret").unlink()
     (made / "signing_key_eval").unlink()
-    retire_key(public(made), next(iter(read_public_keys(public(made)))))
+    retire_key(public(made), next(iter(read_public_keys(public(made)))), {})
     subprocess.run([COMPOSE / "make_secrets.sh", made], check=True, capture_output=True)
     after = {path: path.read_bytes() for path in made.rglob("*") if path.is_file()}
     changed = {path.name for path in before if before[path] != after[path]}

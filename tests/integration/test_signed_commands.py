@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tunewheel_cli.frame import app
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.training import TrainControl
@@ -22,7 +24,6 @@ from tunewheel_monitor.main import make_app as make_monitor
 from tunewheel_monitor.settings import Settings as MonitorSettings
 from tunewheel_registry.main import make_app as make_registry
 from tunewheel_registry.settings import Settings as RegistrySettings
-from tunewheel_runtime.identity.command_keys import retire_key
 from tunewheel_runtime.service import Service
 from tunewheel_testing.command_keys import CommandKeys
 from tunewheel_testing.forgeries import COMMANDS, FORGERIES, command
@@ -30,6 +31,7 @@ from tunewheel_testing.specs import declared
 from tunewheel_train.main import make_app as make_train
 from tunewheel_train.runs.controls import Controls
 from tunewheel_train.settings import Settings as TrainSettings
+from typer.testing import CliRunner
 
 from .bus import Bus, running, until
 
@@ -127,7 +129,13 @@ async def test_commands_of_before_the_upgrade_count_unsigned_and_those_of_a_reti
             (letter,) = await bus.dead_letters("train.control", 1, about=project)
             assert (letter.field, json.loads(letter.value)["run_id"]) == ("signature", "after")
             await until(lambda: obeyed == ["before", "signed"])
-        retire_key(house.signing.file, json.loads(house.signing.private["console"])["kid"])
+        kid = json.loads(house.signing.private["console"])["kid"]
+        words = ["retire", kid, "--file", str(house.signing.file), "--bootstrap-servers", kafka]
+        done = await asyncio.to_thread(CliRunner().invoke, app, ["admin", "signing-keys", *words])
+        assert done.exit_code == 0, done.output
         obeyed.clear()
         async with running(house.service("train")):  # whose replay is complete
             assert obeyed == ["before", "signed"]
+            await bus.publish(house.signing.sign(sent("late")))
+            *_, letter = await bus.dead_letters("train.control", 2, about=project)
+            assert (letter.field, json.loads(letter.value)["run_id"]) == ("signature", "late")

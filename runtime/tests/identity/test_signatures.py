@@ -116,13 +116,27 @@ async def test_the_offsets_of_a_topic_that_was_made_anew_are_of_no_earlier_relea
     assert predating == list(range(end))
 
 
-def test_a_retired_key_counts_for_ever_and_a_new_one_at_once(keys: CommandKeys) -> None:
+def test_what_a_key_signed_before_it_was_retired_counts_for_ever_and_a_new_key_at_once(
+    keys: CommandKeys,
+) -> None:
     train, old = keys.of("train"), keys.of("console")
     record = old.sign(command("train.control", "desk")).to_kafka()
-    retire_key(keys.file, json.loads(keys.private["console"])["kid"])
+    read(train, record, offset=4)
+    kid = json.loads(keys.private["console"])["kid"]
+    for ends in (4, 9):  # retiring it again changes nothing
+        retire_key(keys.file, kid, {"train.control": {"0": ends}})
     new = add_key(keys.file, "console")
     read(train, keys.of("console", signing_key=new).sign(command("train.control", "desk")).to_kafka())
-    read(keys.of("train"), record)
+    for reader in (train, keys.of("train")):
+        read(reader, record, offset=3)
+        with pytest.raises(InvalidEvent, match=f"is by {kid}, which was retired"):
+            read(reader, record, offset=4)
+
+
+def test_a_key_that_an_earlier_release_retired_counts_everywhere(keys: CommandKeys) -> None:
+    record = keys.of("console").sign(command("train.control", "desk")).to_kafka()
+    retire_key(keys.file, json.loads(keys.private["console"])["kid"], None)
+    read(keys.of("train"), record, offset=1_000)
     assert sum(key.retired is not None for key in read_key_set(keys.file).keys) == 1
 
 
@@ -203,4 +217,4 @@ def test_only_services_that_publish_commands_get_keys(keys: CommandKeys) -> None
         with pytest.raises(InvalidSigningKey, match="console, curate, eval, registry"):
             add_key(keys.file, service)
     with pytest.raises(InvalidSigningKey, match="has no key 'none'"):
-        retire_key(keys.file, "none")
+        retire_key(keys.file, "none", {})

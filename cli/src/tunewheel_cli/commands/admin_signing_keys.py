@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from tunewheel_local.connection import InvalidOption
@@ -38,7 +40,8 @@ def signing_keys(
 ) -> None:  # fmt: skip
     """Make a key by which a service signs its commands, and print it, once; or mark one as no longer used.
 
-    The file keeps public keys alone. What a retired key signed counts for ever, so a key stays in the file.
+    The file keeps public keys alone. What a key signed before it was retired counts for ever, so a key stays
+    in the file; what it signs afterwards is refused. Retire a key once its service runs with the new one.
     """
     from tunewheel_runtime.files import one_at_a_time
     from tunewheel_runtime.identity.command_keys import add_key, read_key_set, retire_key
@@ -55,10 +58,25 @@ def signing_keys(
         return
     if name is None:
         raise InvalidOption(f"NAME: say which {'service' if action is Action.ADD else 'key'}")
+    ends = _ends(reach.client_options()) if action is Action.RETIRE else None
     with one_at_a_time(path.parent):
         if action is Action.ADD:
             private = add_key(path, name)
             reach.show({"service": name, "key": private, "file": path}, private)
         else:
-            retire_key(path, name)
-            reach.show({"retired": name, "file": path}, f"retired {name}; what it signed still counts")
+            retire_key(path, name, ends)
+            reach.show(
+                {"retired": name, "file": path}, f"retired {name}; what it signed until now still counts"
+            )
+
+
+def _ends(options: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """Return where each partition of each topic of commands ends."""
+    from tunewheel_contracts.topics import TOPICS
+    from tunewheel_runtime.log import ends
+
+    found: dict[str, dict[str, int]] = {}
+    spans = asyncio.run(ends(options, [topic.name for topic in TOPICS if topic.is_signed]))
+    for (topic, partition), span in spans.items():
+        found.setdefault(topic, {})[str(partition)] = span.end
+    return found

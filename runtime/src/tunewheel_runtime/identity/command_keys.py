@@ -6,7 +6,7 @@ set::
     {"keys": [{"kid": "console-…", "service": "console", "kty": "OKP", "crv": "Ed25519", "x": "…"}]}
 
 A key that is no longer used stays in the file, marked ``retired``: its commands are read again at every
-start.
+start. What it signs after ``ends`` is refused.
 """
 
 from __future__ import annotations
@@ -49,7 +49,15 @@ class CommandKey(BaseModel):
     kid: Annotated[str, StringConstraints(min_length=1, max_length=128)]
     service: Service
     retired: datetime | None = None
-    """When another key took its place; commands that it signed count for ever."""
+    """When another key took its place; commands that it signed before ``ends`` count for ever."""
+    ends: dict[str, dict[str, int]] | None = None
+    """By topic and partition, the offset from which its signatures do not count. None: all count; earlier
+    releases retired keys so."""
+
+    def counts_at(self, topic: str, partition: int, offset: int) -> bool:
+        """Return whether its signature counts at this position. A partition that ``ends`` lacks was added
+        after the key was retired."""
+        return self.ends is None or offset < self.ends.get(topic, {}).get(str(partition), 0)
 
 
 class CommandKeys(BaseModel):
@@ -62,8 +70,12 @@ class CommandKeys(BaseModel):
 class Signer:
     """A public key and the service whose signatures it verifies."""
 
-    service: str
+    entry: CommandKey
     key: OKPKey
+
+    @property
+    def service(self) -> Service:
+        return self.entry.service
 
 
 def import_key(entry: Mapping[str, Any]) -> OKPKey:
@@ -116,7 +128,7 @@ def read_public_keys(path: Path) -> dict[str, Signer]:
         if key.is_private or entry.kid in found:
             wrong = "is a private key; keep its public part only" if key.is_private else "occurs twice"
             raise InvalidSigningKey(f"TUNEWHEEL_SIGNING_KEYS_FILE {path}: {entry.kid} {wrong}")
-        found[entry.kid] = Signer(entry.service, key)
+        found[entry.kid] = Signer(entry, key)
     return found
 
 
@@ -156,8 +168,9 @@ def add_key(path: Path, service: str) -> str:
     return json.dumps(private)
 
 
-def retire_key(path: Path, kid: str) -> None:
-    """Mark a key as no longer used; lock as ``add_key``. What it signed still counts.
+def retire_key(path: Path, kid: str, ends: Mapping[str, Mapping[str, int]] | None) -> None:
+    """Mark a key as no longer used; lock as ``add_key``. What it signed before ``ends`` still counts. A
+    key that was retired keeps its earlier ends.
 
     Raises:
         InvalidSigningKey: the file is invalid, or has no such key.
@@ -167,8 +180,9 @@ def retire_key(path: Path, kid: str) -> None:
     if kid not in {entry.kid for entry in keys}:
         found = ", ".join(entry.kid for entry in keys)
         raise InvalidSigningKey(f"KID: {path} has no key {kid!r}; it has {found}")
-    now = {"retired": datetime.now(UTC).replace(microsecond=0)}
-    _write(path, [entry.model_copy(update=now) if entry.kid == kid else entry for entry in keys])
+    end = {"retired": datetime.now(UTC).replace(microsecond=0), "ends": ends}
+    is_meant = {entry.kid: entry.kid == kid and entry.ends is None for entry in keys}
+    _write(path, [entry.model_copy(update=end) if is_meant[entry.kid] else entry for entry in keys])
 
 
 def _write(path: Path, keys: list[CommandKey]) -> None:

@@ -157,11 +157,11 @@ class Signatures:
             return
         signature: str | None = event.data.signature
         if signature is not None:
-            self._verify(topic, event, record.value or b"", signature)
+            self._verify(topic, event, record, signature)
         elif not self.predates(record.position):
             raise _refusal("is missing; send the command through the API of the console, which signs it")
 
-    def _verify(self, topic: TopicSpec, event: Envelope[Any], value: bytes, signature: str) -> None:
+    def _verify(self, topic: TopicSpec, event: Envelope[Any], record: Undecoded, signature: str) -> None:
         from joserfc import jws
         from joserfc.errors import JoseError
 
@@ -180,9 +180,14 @@ class Signatures:
             )
         if signer.service not in topic.producers:
             raise _refusal(f"is by {signer.service}, which does not publish {topic.name}")
+        place = record.position
+        if not signer.entry.counts_at(place.topic, place.partition, place.offset):
+            raise _refusal(
+                f"is by {signer.entry.kid}, which was retired before; {signer.service} has a new key"
+            )
         try:
             is_valid = jws.validate_compact(parts, signer.key, algorithms=[CURVE])
-            fits = is_valid and json.loads(parts.payload) == _claims(event, value)
+            fits = is_valid and json.loads(parts.payload) == _claims(event, record.value or b"")
         except (JoseError, ValueError, TypeError, RecursionError):
             fits = False
         if not fits:
@@ -191,11 +196,10 @@ class Signatures:
     def _signer(self, kid: object) -> Signer | None:
         if not isinstance(kid, str):
             return None
-        if kid not in self._signers:
-            try:
-                self._read()  # A key may have been added since the start.
-            except InvalidSigningKey as error:
-                log.warning("signing_keys_unreadable", reason=str(error))
+        try:
+            self._read()  # A key may have been added or retired since the start.
+        except InvalidSigningKey as error:
+            log.warning("signing_keys_unreadable", reason=str(error))
         return self._signers.get(kid)
 
 
