@@ -25,6 +25,19 @@ class LogPosition(Frozen):
     offset: Annotated[int, Field(ge=0)]
 
 
+class Encoded(Frozen):
+    """How a sentence encoder scores a question. The fields mean the same as in ``InferenceScored``, by the
+    encoder's distances."""
+
+    encoder: Slug
+    """Name of the encoder. Figures of different encoders must not be compared."""
+    cell: Annotated[int, Field(ge=0)]
+    novelty: FiniteFloat
+    novel: bool
+    vector: Annotated[str | None, Field(max_length=2048)] = None
+    """The components of the question's unit vector as signed bytes in base64; 127 stands for 1."""
+
+
 class InferenceScored(Event):
     """The monitor's scores of one completion, a rating of it, or a comparison with its copy: no texts. The
     key is the project, so that all scores of a project are in order."""
@@ -94,6 +107,9 @@ class InferenceScored(Event):
     the others."""
     vector: Annotated[str, Field(max_length=1024)] | None = None
     """For a novel question: the components of its embedding as signed bytes in base64; 127 stands for 1."""
+    encoded: Annotated[Encoded | None, Field(exclude_if=operator.not_)] = None
+    """The scores by a sentence encoder, for a sample of the questions. None: the question is not in the
+    sample, or there is no encoder."""
     similarity: FiniteFloat | None = None
     """Cosine of the question and the best fitting passage of its prompt. None: no passage was retrieved, or
     the question had no vector."""
