@@ -40,7 +40,14 @@ def test_a_topic_is_named_and_keyed_by_what_its_event_has(spec: TopicSpec) -> No
 def test_a_compacted_topic_keeps_one_event_per_key_for_ever() -> None:
     compacted = [spec for spec in TOPICS if spec.cleanup == "compact"]
     names = {spec.name for spec in compacted}
-    assert names == {"project.declared", "serving.desired", "index.versioned", "turn.decided", "alarm.opened"}
+    assert names == {
+        "project.declared",
+        "serving.desired",
+        "index.versioned",
+        "turn.decided",
+        "alarm.opened",
+        "window.judged",
+    }
     assert all(spec.key == spec.event.subject_field and spec.retention_ms == -1 for spec in compacted)
 
 

@@ -131,6 +131,77 @@ class InferenceScored(Event):
     """For a comparison: hash of the judge; None: a person compared."""
 
 
+class FigureSeries(Frozen):
+    """A detector's latest windows, oldest first, as columns of equal length. A point of windows that followed
+    each other fast stands for several windows: their last statistic and effect, and their least p-value."""
+
+    ended_at: Annotated[tuple[Timestamp, ...], Field(max_length=120)] = ()
+    items: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    statistic: tuple[FiniteFloat, ...] = ()
+    effect: tuple[FiniteFloat, ...] = ()
+    p_value: tuple[FiniteFloat, ...] = ()
+
+
+class FigureSlice(Frozen):
+    """The part of a detector's latest items that has one value of a property. It shows where a change is, and
+    decides nothing."""
+
+    by: str
+    """``label`` (of the answer), ``language`` (of the question) or ``key`` (the API key's name)."""
+    value: str
+    items: FiniteFloat
+    """Number of items; older ones count less."""
+    share: FiniteFloat
+    """Share of these items that the detector counts as bad."""
+
+
+class WindowJudged(Event):
+    """A detector's newest figures, at the end of a window and long before an alarm. The latest event of a
+    detector replaces the earlier ones."""
+
+    type: ClassVar[str] = "window.judged"
+    subject_field: ClassVar[str] = "figure_id"
+    key_field: ClassVar[str] = "figure_id"
+    identity_fields: ClassVar[tuple[str, ...]] = ("model_id", "windows", "state")
+
+    project: Slug
+    figure_id: str
+    """The project and the detector, with a slash between them."""
+    detector: str
+    family: str
+    model_id: str
+    dataset_id: Slug
+    state: str
+    """``calm``; ``near``: a tenth of the evidence for an alarm is there; ``alarm``: an alarm is open;
+    ``silent``: the latest window had nothing to measure, or the detector still learns what is usual; ``off``:
+    the detector is switched off."""
+    alarm_id: Slug | None = None
+    windows: Annotated[int, Field(ge=0)]
+    """Number of windows that the detector measured so far."""
+    judged_at: Timestamp
+    """Time of the last item of the window."""
+    items: Annotated[int, Field(ge=0)] = 0
+    """Number of items that the detector measured in the window."""
+    statistic_name: str = ""
+    statistic: FiniteFloat | None = None
+    """None: the detector has measured nothing yet."""
+    usual: FiniteFloat | None = None
+    """What the statistic is compared with. None: the detector has no such number."""
+    effect: FiniteFloat | None = None
+    """How far the statistic lies above the usual, in ``effect_unit``."""
+    effect_unit: str = ""
+    floor: FiniteFloat | None = None
+    """The least effect that raises an alarm."""
+    p_value: FiniteFloat | None = None
+    """1 / evidence of a change, valid however often it is looked at."""
+    threshold: FiniteFloat | None = None
+    """The p-value below which an alarm is raised."""
+    reference: str = ""
+    """The standard of the comparison, in words."""
+    series: FigureSeries = FigureSeries()
+    slices: Annotated[tuple[FigureSlice, ...], Field(max_length=48, exclude_if=operator.not_)] = ()
+
+
 class DriftResolved(Event):
     """An alarm is over: the signal is within its bounds again, or a version that was trained on the shift is
     served."""
@@ -283,6 +354,7 @@ class TurnCompleted(Event):
 
 
 INFERENCE_SCORED = TopicSpec(InferenceScored, ("monitor",), ("monitor",), 3, retention_ms=30 * DAY_MS)
+WINDOW_JUDGED = TopicSpec(WindowJudged, ("monitor",), (), cleanup="compact")
 DRIFT_RESOLVED = TopicSpec(
     DriftResolved, ("monitor",), ("curate", "monitor"), 1, replayed_by=("curate", "monitor")
 )

@@ -14,6 +14,24 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Follows = Annotated[Literal["collect_labels", "retrain", "investigate", "nothing"], if_unknown("investigate")]
 """What an alarm leads to: a new version once there are enough labels near it, a new version now, an
 investigation by a person, or nothing."""
+DetectorName = Literal[
+    "novelty",
+    "clusters",
+    "mixture",
+    "documents",
+    "format",
+    "labels",
+    "length",
+    "refusals",
+    "repetition",
+    "invented",
+    "feedback",
+    "corrections",
+    "agreement",
+    "latency",
+    "errors",
+]
+"""The names of the monitor's detectors."""
 
 
 class TurnBudget(Strict):
@@ -69,6 +87,11 @@ class DriftSpec(Strict):
     """Probability of a false alarm, by all detectors together, in ten windows in which nothing changed. Each
     detector gets a share of it, and alarms if its own p-value is below that share."""
     detectors: tuple[Literal["input", "format", "feedback"], ...] = ("input", "format", "feedback")
+    disabled: Annotated[tuple[DetectorName, ...], Field(exclude_if=operator.not_)] = ()
+    """Single detectors that are switched off. An open alarm of such a detector ends."""
+    floors: Annotated[dict[DetectorName, Positive], Field(exclude_if=operator.not_)] = {}
+    """By detector, the smallest effect that raises an alarm, in place of the detector's own floor. For most
+    detectors it is a share: 0.03 is a rise by 3 points."""
     cooldown_completions: Annotated[int, Field(ge=0)] = 100
     """A detector alarms only once per shift. After an alarm it can alarm again only after this many
     consecutive completions (ratings, for ``feedback``), and at least three windows, without drift."""
