@@ -276,6 +276,13 @@ class AlarmAnswer(Frozen):
     labels: Annotated[int, Field(ge=0)] | None = None
     """Number of trusted examples near the alarm's cluster. None: the alarm does not wait for labels."""
     labels_needed: Annotated[int, Field(ge=0)] | None = None
+    waits_for: Annotated[str | None, Field(exclude_if=operator.not_)] = None
+    """Who or what ends the wait. People: ``annotators``, who answer labels; ``operator``, who asks for a
+    version, edits the spec or publishes documents; ``reviewers``. Else ``clock``, at ``until``; or the
+    service that has the turn: ``curate``, ``train``, ``eval``, ``registry``, ``monitor``. None: the spec says
+    that nothing follows, or an earlier release decided."""
+    tried: Annotated[tuple[Slug, ...], Field(exclude_if=operator.not_)] = ()
+    """The latest turns for the alarm, and for the alarms that it reopens, oldest first."""
 
 
 class TurnDecided(Event):
@@ -293,6 +300,7 @@ class TurnDecided(Event):
         "spent",
         "limits",
     )
+    identity_when_given: ClassVar[tuple[str, ...]] = ("reminder",)
 
     project: Slug
     step: str
@@ -309,6 +317,11 @@ class TurnDecided(Event):
     """Every open alarm, oldest first."""
     until: Timestamp | None = None
     """The time at which the wait ends without further events."""
+    reminder: Annotated[int, Field(ge=0, exclude_if=operator.not_)] = 0
+    """For how many weeks the oldest of the alarms that wait for people has been open. Each week gives a new
+    event, also if nothing else changed."""
+    remind_at: Annotated[Timestamp | None, Field(exclude_if=operator.not_)] = None
+    """When people are reminded next, a week after the last time at most. None: no alarm waits for people."""
     spent: dict[str, FiniteFloat] = {}
     """Cost of runs in this calendar month (UTC), by ``gpu_hours`` and ``dollars``, where the spec sets a
     limit."""

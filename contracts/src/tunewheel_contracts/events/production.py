@@ -137,6 +137,8 @@ class DriftDetected(Event):
     evidence: Annotated[RelativePath | None, Field(exclude_if=operator.not_)] = None
     """JSON in the object store with redacted texts that show the drift. An erasure empties the items that it
     covers."""
+    reopens: Annotated[Slug | None, Field(exclude_if=operator.not_)] = None
+    """An earlier alarm about the same problem, which was over. Its turns count as tries of this alarm too."""
 
 
 class AlarmOpened(Event):
@@ -160,6 +162,8 @@ class AlarmOpened(Event):
     model_id: str
     cluster: Annotated[DriftCluster | None, Field(exclude_if=operator.not_)] = None
     """Without keywords."""
+    reopens: Annotated[Slug | None, Field(exclude_if=operator.not_)] = None
+    """As in ``drift.detected``."""
 
     @classmethod
     def of(cls, alarm: DriftDetected) -> AlarmOpened:
@@ -174,6 +178,7 @@ class AlarmOpened(Event):
             dataset_id=alarm.dataset_id,
             model_id=alarm.model_id,
             cluster=bare,
+            reopens=alarm.reopens,
         )
 
 

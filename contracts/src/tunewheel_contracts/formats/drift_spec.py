@@ -97,5 +97,10 @@ class DriftSpec(Strict):
     consecutive completions (ratings, for ``feedback``), and at least three windows, without drift."""
     rebuild: bool = True
     """Whether alarms lead to anything; ``turns`` says to what."""
+    action: Annotated[
+        Literal["build", "suggest"], if_unknown("suggest"), Field(exclude_if=lambda action: action == "build")
+    ] = "build"
+    """suggest: once a project has a version, the next one is built only after a person asked for it, whatever
+    the cause. Alarms and decisions are published as ever, and say what a person should do."""
     turns: Annotated[TurnPolicy, Field(exclude_if=lambda turns: turns == TurnPolicy())] = TurnPolicy()
     labels: Annotated[LabelsSpec, Field(exclude_if=lambda spec: spec == LabelsSpec())] = LabelsSpec()
