@@ -9,6 +9,7 @@ from pydantic import Field
 
 from tunewheel_contracts.event import Event
 from tunewheel_contracts.fields import FiniteFloat, Frozen, RelativePath, Slug, SourceId, Text, Timestamp
+from tunewheel_contracts.formats.confidence import Confidence
 from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.formats.index import RetrievalUse
 from tunewheel_contracts.formats.serving import Fault, LogPolicy, RouteRole
@@ -69,6 +70,8 @@ class InferenceCompleted(Event):
     limit below the task's. Such an answer says little about the model."""
     retrieval: Annotated[RetrievalUse | None, Field(exclude_if=operator.not_)] = None
     """The passages in the prompt; None: nothing was retrieved."""
+    confidence: Annotated[Confidence | None, Field(exclude_if=operator.not_)] = None
+    """How sure the model is of the first answer. Measured for a sample of production's requests."""
 
 
 class DriftWindow(Frozen):
