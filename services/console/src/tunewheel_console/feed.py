@@ -19,6 +19,9 @@ HELD = 10_000
 """The most events that are held."""
 WAITING = 2_000
 """The most events that wait for one reader. A slower reader misses events, and is told so."""
+WAITING_BYTES = 8 << 20
+"""The most bytes of ``TRAFFIC`` that wait for one reader: two thousand long conversations would fill the
+memory."""
 TRAFFIC = (RecordIngested, InferenceCompleted, FeedbackReceived)
 """Events with texts of users. They are told and never held, so no erasure has to find them here."""
 Wanted = Callable[[Envelope[Any]], bool]
@@ -31,15 +34,20 @@ class Reader:
     wanted: Wanted
     events: deque[Envelope[Any]] = field(default_factory=deque[Envelope[Any]])
     """The events that wait to be told."""
+    size: int = 0
+    """How many bytes of ``TRAFFIC`` wait."""
     has_gap: bool = False
     """Whether events are missing before those that wait."""
     news: asyncio.Event = field(default_factory=asyncio.Event)
     """Set while events wait."""
 
     def add(self, event: Envelope[Any]) -> None:
-        if len(self.events) >= WAITING:
+        size = len(event.data.model_dump_json()) if isinstance(event.data, TRAFFIC) else 0
+        if len(self.events) >= WAITING or self.size + size > WAITING_BYTES:
             self.events.clear()
+            self.size = 0
             self.has_gap = True
+        self.size += size
         self.events.append(event)
         self.news.set()
 
@@ -48,6 +56,7 @@ class Reader:
         found = self.has_gap, list(self.events)
         self.has_gap = False
         self.events.clear()
+        self.size = 0
         self.news.clear()
         return found
 

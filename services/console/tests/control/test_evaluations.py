@@ -63,6 +63,18 @@ async def test_an_evaluation_that_only_informs_is_found_by_the_request_for_it(
     assert "informs" in found["informs"]
 
 
+@pytest.mark.parametrize("name", ["latest", "eval-2222"])
+async def test_an_evaluation_that_the_state_has_is_not_looked_for_in_the_store(
+    judged: Any, state: Any, desk: Any, store: Any, ask: Any, name: str, monkeypatch: Any
+):
+    state.apply(desk.of_run("eval.requested", request="r"))
+    read = store.read
+    paths: list[str] = []
+    monkeypatch.setattr(type(store), "read", lambda _, path: paths.append(path) or read(path))
+    assert (await ask(f"/projects/desk/evaluations/{name}")).status_code == 200
+    assert len(paths) == 1, "its scorecard"
+
+
 async def test_an_unknown_evaluation_is_named(judged: Any, ask: Any):
     answer = await ask("/projects/desk/evaluations/eval-99")
     assert (answer.status_code, answer.json()["error"]["param"]) == (404, "evaluation_id")

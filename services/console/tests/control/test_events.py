@@ -119,6 +119,19 @@ async def test_a_reader_that_comes_again_goes_on_where_it_was(state: Any, feed: 
     assert (await again.next())["event"] == "gap"
 
 
+async def test_long_conversations_that_nobody_takes_become_a_gap(
+    state: Any, feed: Feed, desk: Any, tell: Any, monkeypatch: Any
+):
+    completions = [desk.completion(n) for n in range(6)]
+    size = len(completions[0].data.model_dump_json())
+    monkeypatch.setattr("tunewheel_console.feed.WAITING_BYTES", int(2.5 * size))
+    listener = await Listener(state, feed, caller(), types={"inference.completed"}).begin()
+    for told in (completions[:3], completions[3:]):  # what was taken does not count any more
+        tell(*told)
+        assert (await listener.next())["event"] == "gap"
+        assert (await listener.next())["id"] == told[2].id
+
+
 async def test_a_reader_that_is_too_slow_is_told_of_the_gap(
     state: Any, feed: Feed, desk: Any, tell: Any, monkeypatch: Any
 ):

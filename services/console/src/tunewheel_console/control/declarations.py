@@ -22,6 +22,7 @@ from tunewheel_runtime.refusals import Refused
 from tunewheel_console.actions import Actions
 from tunewheel_console.control.log import Log
 from tunewheel_console.control.power import SIMULATION_SECONDS, find_power
+from tunewheel_console.control.resolving import project_of
 from tunewheel_console.state import ConsoleState
 
 SPEC_BODY: dict[str, Any] = {
@@ -84,11 +85,9 @@ def add_declarations(
     @needs(Role.OPERATOR)
     async def remove_project(request: Request, project: str) -> Accepted:
         """Take back a project's declaration: nothing of it is built, trained, watched or served any more.
-        What was published, built and trained stays, and declaring the project again brings it back."""
-        view = state.projects.get(project)
-        if view is None or (view.spec is None and view.desired is None):
-            reason = f"{project!r} is not declared; see GET /v1/projects"
-            raise Refused(HTTPStatus.NOT_FOUND, "project", reason)
+        What was published, built and trained stays, and declaring the project again brings it back. Taking it
+        back again changes nothing."""
+        project_of(state, project)
         await actions.remove(project, principal=caller_of(request).principal)
         await log.refresh()
         return Accepted(project=project)

@@ -21,7 +21,7 @@ from tunewheel_runtime.refusals import Refused
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_console.control.paging import Paged, page_of
-from tunewheel_console.control.resolving import project_of, resolve, run_of
+from tunewheel_console.control.resolving import LATEST, project_of, resolve, run_of
 from tunewheel_console.project import Project
 from tunewheel_console.run import verdict_of
 from tunewheel_console.state import ConsoleState
@@ -62,7 +62,8 @@ def add_evaluations(web: FastAPI, state: ConsoleState, store: ObjectStore) -> No
         open."""
         view = project_of(state, project)
         found = evaluations_of(view)
-        if evaluation_id not in found and re.fullmatch(SLUG, evaluation_id):  # it becomes part of a path
+        is_named = evaluation_id == LATEST or any(name.startswith(evaluation_id) for name in found)
+        if not is_named and re.fullmatch(SLUG, evaluation_id):  # it becomes part of a path
             informing = await _informing(view, store, evaluation_id)
             if informing is not None:
                 return await _informed(view, store, *informing)
