@@ -262,3 +262,12 @@ async def test_a_service_that_does_not_answer_in_time_is_not_waited_for_again(ma
         silent.accept()[0].close()
         with pytest.raises(BlockingIOError):
             silent.accept()
+
+
+@pytest.mark.parametrize("name", ["..", ".", ""])
+async def test_a_name_that_would_lead_to_another_route_is_not_sent(door: Any, name: str):
+    async with AsyncClient(door.url, "k") as client:
+        with pytest.raises(Refused) as refused:
+            await client.runs.show("desk", name)
+    assert refused.value.param == "name"
+    assert not door.asked

@@ -15,6 +15,7 @@ import typer
 from tunewheel_contracts.errors import SLUG, SLUG_IN_WORDS, TunewheelError
 
 from tunewheel_cli.exits import print_json, reporting
+from tunewheel_cli.texts import printable
 
 if TYPE_CHECKING:
     from tunewheel_client import Client
@@ -189,14 +190,14 @@ class Call:
         if self.as_json:
             print_json(plain(value))
         elif isinstance(text, str):
-            print(text)
+            print(printable(text))
         else:
             text()
 
     def tell(self, text: str) -> None:
         """Say something beside the result, on standard error."""
         if not self.as_json:
-            print(text, file=sys.stderr)
+            print(printable(text), file=sys.stderr)
 
 
 class Unfinished(TunewheelError):

@@ -11,6 +11,10 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from tunewheel_contracts.errors import TunewheelError
 
+from tunewheel_cli.texts import printable
+
+MOST_FAULTS = 100
+"""How many of a request's faults are printed on the terminal."""
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -77,9 +81,11 @@ def leave(error: TunewheelError, *, as_json: bool = False) -> NoReturn:
             | ({"faults": told} if told else {})
         )
     else:
-        print(f"tunewheel: {error}", file=sys.stderr)
-        for name, reason in faults[1:]:  # the message tells the first one
-            print(f"  {name}: {reason}", file=sys.stderr)
+        print(printable(f"tunewheel: {error}"), file=sys.stderr)
+        for name, reason in faults[1 : MOST_FAULTS + 1]:  # the message tells the first one
+            print(printable(f"  {name}: {reason}"), file=sys.stderr)
+        if len(faults) > MOST_FAULTS + 1:
+            print(f"  and {len(faults) - MOST_FAULTS - 1:,} more", file=sys.stderr)
     sys.exit(next((code for code in codes if code is not None), Exit.FAILED))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from tunewheel_cli.calling import Call
 
 GAP = "  "
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Characters that control a terminal (ECMA-48's C0 and C1), or the direction of what follows (UAX #9)."""
 LEAST = 12
 """The width below which no column is shortened."""
 
@@ -90,7 +93,7 @@ def moment(at: datetime) -> str:
 def printable(text: str) -> str:
     """Return ``text`` without characters that control a terminal, because models and customers may write
     anything."""
-    return "".join(one if one.isprintable() or one in "\n\t" else "\ufffd" for one in text)
+    return CONTROLS.sub("\ufffd", text)
 
 
 def print_facts(facts: Iterable[tuple[str, Any]]) -> None:

@@ -28,6 +28,8 @@ CODES = MappingProxyType(
 """The code of a refusal, by its HTTP status."""
 AGAIN_SECONDS = 1
 """When to send a request again that a service could not answer."""
+MOST_FAULTS = 1_000
+"""How many of a request's faults are listed. The message tells how many there are."""
 
 
 class Refused(TunewheelError):
@@ -66,7 +68,7 @@ async def _answer(_: Request, error: Exception) -> JSONResponse:
         headers |= error.headers or {}
     elif refused.status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["retry-after"] = str(AGAIN_SECONDS)
-    faults = tuple(Fault(param=field, message=reason) for field, reason in refused.faults)
+    faults = tuple(Fault(param=field, message=reason) for field, reason in refused.faults[:MOST_FAULTS])
     detail = ErrorDetail(
         message=str(refused),
         type="server_error"

@@ -29,7 +29,7 @@ def command(
     seconds = round(time.monotonic() - began, 3)
     value = {"model": answer.model, "text": answer.text, "completion_id": answer.completion_id,
              "sources": answer.sources, "seconds": seconds}  # fmt: skip
-    call.show(value, lambda: print(answer.text))
+    call.show(value, answer.text)
     call.tell(f"({answer.model}, {seconds:.1f} s)")
     for source in answer.sources:
         call.tell(f"source: {source['document']}, {source['heading']} ({source['version']})")

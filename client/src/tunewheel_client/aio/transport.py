@@ -162,6 +162,8 @@ class Transport:
         headers: Mapping[str, str],
         options: Mapping[str, Any],
     ) -> AsyncGenerator[httpx.Response]:
+        if unnamed := {".", "..", ""} & {*steps}:  # URLs are normalised: another route would answer
+            raise Refused(f"{min(unnamed)!r} names nothing; give a project's or an item's name", param="name")
         where = await self.url_of(service) + "/v1/" + "/".join(quote(step, safe="") for step in steps)
         client = self.http()
         bearer, self.target = await bearer_of(self.target, client)

@@ -25,6 +25,8 @@ RENEWED_SECONDS_BEFORE = 30.0
 """Seconds before its expiry at which a token is renewed."""
 REQUEST_SECONDS = 10.0
 LOCK_SECONDS = 0.05
+LEAST_SECONDS = 0.2
+"""The shortest interval between two questions, whatever the issuer says."""
 SLOWER_SECONDS = 5.0
 """What ``slow_down`` adds to the interval (RFC 8628 §3.5)."""
 M = TypeVar("M", bound=BaseModel)
@@ -92,7 +94,7 @@ def log_in_by_device(
 
 def _poll(http: httpx.Client, url: str, device: _Device, client_id: str, issuer: str) -> _Granted:
     asked = {"grant_type": DEVICE_GRANT, "device_code": device.device_code, "client_id": client_id}
-    interval, ends = device.interval, time.monotonic() + device.expires_in
+    interval, ends = max(LEAST_SECONDS, device.interval), time.monotonic() + device.expires_in
     while time.monotonic() < ends:
         time.sleep(interval)
         try:

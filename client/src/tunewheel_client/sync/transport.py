@@ -158,6 +158,8 @@ class Transport:
         headers: Mapping[str, str],
         options: Mapping[str, Any],
     ) -> Generator[httpx.Response]:
+        if unnamed := {".", "..", ""} & {*steps}:  # URLs are normalised: another route would answer
+            raise Refused(f"{min(unnamed)!r} names nothing; give a project's or an item's name", param="name")
         where = self.url_of(service) + "/v1/" + "/".join(quote(step, safe="") for step in steps)
         client = self.http()
         bearer, self.target = bearer_of(self.target, client)

@@ -29,7 +29,7 @@ class ErrorDetail(Frozen):
     code: str
     """The reason for programs, such as ``role_missing``, ``not_found``, ``conflict`` or ``invalid``."""
     faults: Annotated[tuple[Fault, ...], Field(exclude_if=operator.not_)] = ()
-    """All faults, where a request has several. The message tells the first one."""
+    """The faults, where a request has several, up to a thousand. The message tells the first one."""
 
 
 class ErrorResponse(Frozen):

@@ -145,12 +145,10 @@ class Rival(Frozen):
     """Seconds that the rival took; None: the rival's answers were measured with the base's."""
 
     def against(self, candidate: dict[str, float]) -> str:
-        """Return how much of the candidate's figures it reaches, in words."""
-        shown = [
-            f"{value:.2f} of {candidate[name]:.2f} ({name})"
-            for name, value in self.metrics.items()
-            if name in candidate
-        ]
+        """Return how much of the candidate's figures it reaches, in words. A figure that the candidate lacks
+        stands alone."""
+        of = {name: f" of {candidate[name]:.2f}" for name in self.metrics if name in candidate}
+        shown = [f"{value:.2f}{of.get(name, '')} ({name})" for name, value in self.metrics.items()]
         return f"{self.name} gets {', '.join(shown)}"
 
 

@@ -65,3 +65,9 @@ async def test_another_method_is_refused_in_the_same_shape():
     told = await reply(method="PUT")
     assert (told.status_code, told.json()["error"]["code"]) == (405, "method_not_allowed")
     assert told.headers["allow"] == "POST"
+
+
+async def test_of_very_many_faults_the_first_are_listed_and_all_are_counted():
+    error = (await reply(InvalidSpec.of([(f"f{n}", "is wrong") for n in range(5_000)]))).json()["error"]
+    assert (len(error["faults"]), error["param"]) == (1_000, "f0")
+    assert "and 4999 more" in error["message"]

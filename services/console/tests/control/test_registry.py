@@ -6,7 +6,9 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.requests import Request
 from tunewheel_console.control.registry import Registry
+from tunewheel_runtime.refusals import Refused
 from tunewheel_testing.adapters import BASE
 
 KEY = {"authorization": "Bearer the-callers-own"}
@@ -61,3 +63,11 @@ async def test_a_registry_that_is_away_or_unnamed_is_told(ask: Any, registry: Re
         answer = await ask("/projects/desk/lineage/run-1", headers=KEY)
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "away")
         assert words in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("name", ["..", "."])
+async def test_a_name_that_would_lead_to_another_route_is_refused(registry: Registry, name: str):
+    request = Request({"type": "http", "headers": [(b"authorization", b"Bearer x")]})
+    with pytest.raises(Refused) as refused:
+        await registry.ask(request, "desk", "lineage", name)
+    assert refused.value.status == 404

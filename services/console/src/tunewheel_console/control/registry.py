@@ -49,7 +49,8 @@ class Registry:
         credentials.
 
         Raises:
-            Refused: 401, a browser's session cannot be handed on; 503, nobody named the registry's address.
+            Refused: 404, a step is no name; 401, a browser's session cannot be handed on; 503, nobody named
+                the registry's address.
             TransientError: the registry does not answer.
         """
         if self._client is None:
@@ -59,6 +60,8 @@ class Registry:
         if authorization is None and "cookie" in request.headers:
             reason = "send a key or a token as Authorization: the registry does not know this session"
             raise Refused(HTTPStatus.UNAUTHORIZED, None, reason)
+        if {".", ".."} & {*steps}:  # httpx would normalise the path, and another route would answer
+            raise Refused(HTTPStatus.NOT_FOUND, "name", "'.' and '..' name nothing")
         path = "/v1/projects/" + "/".join(quote(step, safe="") for step in steps)
         headers = {} if authorization is None else {"authorization": authorization}
         try:
