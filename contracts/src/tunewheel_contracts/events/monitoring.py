@@ -229,6 +229,22 @@ class DriftResolved(Event):
     """Number of completions between the alarm and its end."""
 
 
+class LabelCluster(Frozen):
+    """Prompts of one ``labels.requested`` that are about the same thing. A canned text that many send is one
+    entry, however often it came."""
+
+    cluster_id: Slug
+    """The same in all revisions of the request."""
+    completion_ids: Annotated[tuple[SourceId, ...], Field(max_length=200)]
+    """Its prompts among those of the request."""
+    size: Annotated[int, Field(gt=0)]
+    """How many production questions were about it, repetitions included."""
+    centre: Annotated[str, Field(max_length=1024, exclude_if=operator.not_)] = ""
+    """Mean of its unit vectors, in the form of ``vector`` of ``inference.scored``."""
+    radius: Annotated[FiniteFloat, Field(ge=0, le=2)] = 0.0
+    """Cosine distance from ``centre`` within which a question is about it."""
+
+
 class LabelsRequested(Event):
     """Prompts of production need a trusted answer; a dataset version without them would teach nothing new.
     While the alarm is open the request grows: each ``revision`` names all prompts of the previous one, and
@@ -259,6 +275,10 @@ class LabelsRequested(Event):
     more_prompts: Annotated[tuple[RelativePath, ...], Field(max_length=200, exclude_if=operator.not_)] = ()
     """Further files like ``prompts``: one for each later revision, with the prompts that it added. If a file
     is missing, its prompts may not be read any more."""
+    clusters: Annotated[tuple[LabelCluster, ...], Field(max_length=64, exclude_if=operator.not_)] = ()
+    """What the prompts are about, largest first. Each needs answers of its own. A prompt may be in none."""
+    questions: Annotated[int | None, Field(ge=0, exclude_if=lambda count: count is None)] = None
+    """Number of production questions over which the sizes of ``clusters`` were counted."""
 
     @property
     def prompt_files(self) -> tuple[str, ...]:
@@ -283,6 +303,9 @@ class AlarmAnswer(Frozen):
     that nothing follows, or an earlier release decided."""
     tried: Annotated[tuple[Slug, ...], Field(exclude_if=operator.not_)] = ()
     """The latest turns for the alarm, and for the alarms that it reopens, oldest first."""
+    lacking: Annotated[dict[str, int], Field(max_length=64, exclude_if=operator.not_)] = {}
+    """By cluster of the request for labels: how many answers it still needs. A cluster that people called out
+    of scope needs none."""
 
 
 class TurnDecided(Event):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tunewheel_contracts.fields import NonNegative, PositiveInt, Strict
+from tunewheel_contracts.fields import NonNegative, PositiveInt, SourceId, Strict
 from tunewheel_contracts.reading import if_unknown
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -77,6 +77,16 @@ class LabelsSpec(Strict):
     """Most answers per month that the teacher of ``dataset.formats.documents.questions.teacher`` is asked
     for. They are marked, and have the lowest trust, because nobody validated them. 0: the teacher is not
     asked."""
+    seconds: Annotated[Positive, Field(exclude_if=lambda seconds: seconds == 30.0)] = 30.0
+    """How long a person takes for an answer. The default is an assumption; measure your own."""
+    dollars: Annotated[NonNegative, Field(exclude_if=operator.not_)] = 0.0
+    """What an answer costs. 0: the cost is not shown."""
+    assignees: Annotated[tuple[SourceId, ...], Field(max_length=64, exclude_if=operator.not_)] = ()
+    """The people who answer. Each prompt is assigned to one of them, or to two for a second opinion; anybody
+    else with the role may answer too. Empty: prompts are assigned to nobody."""
+    second_opinion: Annotated[bool, Field(exclude_if=operator.not_)] = False
+    """true: an answer counts once two people have given the same label; of two different labels a third
+    person's decides. The task needs ``label_field``."""
 
 
 class DriftSpec(Strict):

@@ -12,6 +12,9 @@ from tunewheel_contracts.formats.dataset import ChatMessage
 
 LABEL_REQUEST = "label_request"
 """Attribute of an example that answers a ``labels.requested``. Its value is the ``request_id``."""
+OUT_OF_SCOPE = "out_of_scope"
+"""Attribute of an example whose question has no right answer in the task. Its value is ``true``, its
+``output`` is empty, and nothing is trained on it."""
 TAUGHT_BY = "taught_by"
 """Attribute of an example that a teacher answered. Its value is the teacher's model. Nobody validated the
 answer."""

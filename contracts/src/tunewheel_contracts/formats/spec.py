@@ -289,6 +289,11 @@ class ProjectSpec(Strict):
                 "drift.labels.teacher_quota",
                 "is set, but no teacher is named: give dataset.formats.documents.questions.teacher, or set 0",
             )
+        if self.drift.labels.second_opinion and self.task.label_field is None:
+            raise inconsistent(
+                "drift.labels.second_opinion",
+                "compares labels, but the task has none: give task.label_field, or write false",
+            )
         canary = self.rollout.canary
         if canary.enabled and canary.percent == 0:
             raise inconsistent(
