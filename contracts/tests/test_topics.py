@@ -28,7 +28,7 @@ def test_every_event_class_has_a_topic() -> None:
 @pytest.mark.parametrize("spec", TOPICS, ids=lambda spec: spec.name)
 def test_a_topic_is_named_and_keyed_by_what_its_event_has(spec: TopicSpec) -> None:
     fields = spec.event.model_fields
-    assert re.fullmatch(r"[a-z]+\.[a-z]+", spec.name)
+    assert re.fullmatch(r"[a-z]+\.[a-z]+(\.v[0-9]+)?", spec.name)
     assert spec.event.__name__.lower() == spec.name.replace(".", "")
     assert {spec.key, spec.event.subject_field, *spec.event.identity_fields} <= set(fields)
     assert fields[spec.key].is_required()
@@ -46,6 +46,7 @@ def test_a_compacted_topic_keeps_one_event_per_key_for_ever() -> None:
         "index.versioned",
         "turn.decided",
         "alarm.opened",
+        "turn.completed.v2",
         "window.judged",
     }
     assert all(spec.key == spec.event.subject_field and spec.retention_ms == -1 for spec in compacted)

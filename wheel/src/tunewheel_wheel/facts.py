@@ -44,6 +44,7 @@ TURNS = (
     topics.MODEL_PROMOTED,
     topics.MODEL_ROLLEDBACK,
     topics.TURN_COMPLETED,
+    topics.TURN_COMPLETED_V2,
 )
 """What decides the stage and the end of a turn. A reader of less sees other turns than the other readers."""
 TOPICS = (

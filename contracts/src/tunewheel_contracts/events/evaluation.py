@@ -14,7 +14,7 @@ from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.judge import JudgeSpec
 from tunewheel_contracts.formats.review import ReviewOutcome
 from tunewheel_contracts.formats.run import AdapterRef
-from tunewheel_contracts.formats.scorecard import Contestant, CriterionCheck
+from tunewheel_contracts.formats.scorecard import Contestant, CriterionCheck, RequestedRows
 from tunewheel_contracts.principal import OptionalPrincipal, OptionalSignature
 from tunewheel_contracts.topic import DAY_MS, TopicSpec
 
@@ -39,6 +39,9 @@ class _Verdict(Event):
     """The configuration with which the candidate was judged."""
     review: ReviewOutcome | None = None
     """The result of the review by people."""
+    requested: Annotated[tuple[RequestedRows, ...], Field(exclude_if=operator.not_)] = ()
+    """Who is right on held-out rows that answer requests for labels: whether the candidate mends what an
+    alarm was about."""
 
 
 BEHIND_THE_REVIEW = (

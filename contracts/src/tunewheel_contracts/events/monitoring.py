@@ -353,7 +353,8 @@ class TurnDecided(Event):
 
 
 class TurnCompleted(Event):
-    """A turn of the wheel is over: its causes, its result, and whether it helped."""
+    """What an earlier release told of a turn's end. This release writes ``turn.completed.v2``, and for one
+    release the same here."""
 
     type: ClassVar[str] = "turn.completed"
     subject_field: ClassVar[str] = "turn_id"
@@ -364,7 +365,7 @@ class TurnCompleted(Event):
     """Derived from the id of the ``dataset.requested`` that began the turn."""
     revision: Annotated[int, Field(ge=0, exclude_if=operator.not_)] = 0
     """How many ends were told of the turn before, after each of which it went on: its failed run was trained
-    again, or the registry took its model up again. The highest revision counts."""
+    again, or the registry moved its model again. The highest revision counts."""
     alarm_ids: tuple[Slug, ...] = ()
     """The alarms that the turn should resolve. Empty: new records or a person began the turn."""
     dataset_id: Slug | None = None
@@ -376,7 +377,10 @@ class TurnCompleted(Event):
     ``superseded``, ``unchanged``: the turn ended before its effect could be measured."""
     reasons: tuple[str, ...] = ()
     before: dict[str, FiniteFloat] = {}
-    """Figures, before the turn, of the traffic that the alarm was about."""
+    """Figures, before the turn, of the traffic that the alarm was about (``questions``, ``novel``,
+    ``invalid``, ``thumbs_down``, ``label_disagreement``), of held-out rows (``held_out_…``), and of the
+    champion beside the model in the canary (``canary_…``). ``wrong`` is the champion's share of wrong answers
+    to the held-out prompts that answer the alarm, ``prompts`` their number."""
     after: dict[str, FiniteFloat] = {}
     cost: dict[str, FiniteFloat] = {}
     """``hours`` of training; ``gpu_hours`` if it ran on a GPU; ``dollars`` if the device has a price;
@@ -389,6 +393,15 @@ class TurnCompleted(Event):
     ended_at: Timestamp
 
 
+class TurnCompletedV2(TurnCompleted):
+    """A turn of the wheel is over: its causes, its result, and whether it helped. The highest ``revision`` of
+    a turn replaces the others: what was told may change when a person promotes its model after a refusal, its
+    run is done again, or its model is rolled back."""
+
+    type: ClassVar[str] = "turn.completed.v2"
+    key_field: ClassVar[str] = "turn_id"
+
+
 INFERENCE_SCORED = TopicSpec(InferenceScored, ("monitor",), ("monitor",), 3, retention_ms=30 * DAY_MS)
 WINDOW_JUDGED = TopicSpec(WindowJudged, ("monitor",), (), cleanup="compact")
 DRIFT_RESOLVED = TopicSpec(
@@ -398,4 +411,11 @@ LABELS_REQUESTED = TopicSpec(LabelsRequested, ("monitor",), ("curate",), 1)
 TURN_DECIDED = TopicSpec(TurnDecided, ("curate",), ("curate",), cleanup="compact", replayed_by=("curate",))
 TURN_COMPLETED = TopicSpec(
     TurnCompleted, ("monitor",), ("curate", "monitor"), 1, replayed_by=("curate", "monitor")
+)
+TURN_COMPLETED_V2 = TopicSpec(
+    TurnCompletedV2,
+    ("monitor",),
+    ("curate", "monitor"),
+    cleanup="compact",
+    replayed_by=("curate", "monitor"),
 )

@@ -58,9 +58,12 @@ class ChatExample(Frozen):
     """Kind of its first record: ``ticket``, ``document``, ``example``, ``feedback``; None: unknown."""
     language: Annotated[str | None, Field(exclude_if=lambda code: code is None)] = None
     """For a held-out row: language of its last question, as ISO 639-1 code. None: uncertain, or not
-    determined.
+    determined."""
+    label_request: Annotated[Slug | None, Field(exclude_if=lambda request: request is None)] = None
+    """For a held-out row: the ``labels.requested`` that its record answers.
 
-    Neither this field nor ``source`` is part of a version's hash, because both follow from the records."""
+    Neither this field nor ``source`` and ``language`` are part of a version's hash, because they follow from
+    the records."""
 
 
 class FunnelStage(Frozen):

@@ -20,6 +20,11 @@ TAUGHT_BY = "taught_by"
 answer."""
 
 
+def request_of(alarm_id: str) -> str:
+    """Return the ``request_id`` of the labels that an alarm may request."""
+    return f"labels-{alarm_id.removeprefix('alarm-')}"
+
+
 class LabelPrompt(Frozen):
     """One question from production. The id of the example that answers it is the ``completion_id``. So an
     erasure of the completion also covers the example, and a second answer replaces the first."""

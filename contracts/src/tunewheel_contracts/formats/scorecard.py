@@ -121,6 +121,21 @@ class Slice(Frozen):
     is of another property than label, language and source."""
 
 
+class RequestedRows(Frozen):
+    """The champion's and the candidate's answers to the held-out prompts that answer a request for labels.
+    Neither model was trained on them. Prompts of one customer, or nearly the same ones, count as one."""
+
+    request_id: Slug
+    """The ``labels.requested``; an alarm has one."""
+    metric: str
+    """The metric by which an answer is right."""
+    prompts: Annotated[int, Field(gt=0)]
+    both_right: Annotated[int, Field(ge=0)]
+    only_champion: Annotated[int, Field(ge=0)]
+    """Prompts that the champion alone answers rightly; for a metric of scores: better."""
+    only_candidate: Annotated[int, Field(ge=0)]
+
+
 class Gain(Frozen):
     """How much better a model is than the champion, as far as this was measured."""
 
@@ -220,6 +235,8 @@ class Scorecard(Frozen):
     """The version whose held-out rows were used, if not ``dataset_id``."""
     spent: Annotated[Fraction, Field(exclude_if=operator.not_)] = 0
     """How much of a margin against the champion may be lost already, as a share of questions."""
+    requested: Annotated[tuple[RequestedRows, ...], Field(exclude_if=operator.not_)] = ()
+    """Results on the rows that answer requests for labels, by request."""
     rivals: Annotated[tuple[Rival, ...], Field(exclude_if=operator.not_)] = ()
     """What cheaper answers reach on these rows: TF-IDF with a linear model, the base with the best prompt."""
     retrieval: Annotated[RetrievalScores | None, Field(exclude_if=operator.not_)] = None

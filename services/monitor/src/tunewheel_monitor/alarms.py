@@ -12,6 +12,7 @@ from tunewheel_contracts.event import Event
 from tunewheel_contracts.events.monitoring import DriftResolved, InferenceScored, LabelsRequested
 from tunewheel_contracts.events.production import AlarmOpened, DriftCluster, DriftDetected, DriftWindow
 from tunewheel_contracts.formats.drift_spec import DriftSpec
+from tunewheel_contracts.formats.label_prompts import request_of
 from tunewheel_contracts.identity import content_sha256
 
 from tunewheel_monitor.detectors import Detector, Finding
@@ -182,7 +183,7 @@ def _raise(
         counting.alarmed(state.turns, version.model_id)
     said = [Said(AlarmOpened.of(detected)), Said(detected, places=places)]
     if finding.action == "collect_labels" and shown:
-        wanted = _wanted(detected, finding, shown, f"labels-{digits}", drift.turns.min_labels)
+        wanted = _wanted(detected, finding, shown, request_of(alarm_id), drift.turns.min_labels)
         state.alarms[finding.detector].asked = wanted.model_dump(mode="json")
         said.append(Said(wanted, places=places))
     return said

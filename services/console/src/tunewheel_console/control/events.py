@@ -34,7 +34,7 @@ NAMES_PEOPLE = (ErasureRequested, ErasureCompleted)
 """Events that are told to operators alone, because they name a customer."""
 BLIND = (ReviewAnswered, AnswersCompared)
 """Events that are not told, because they say which model gave the answer that a person prefers."""
-FIGURES = ("contestants", "checks")
+FIGURES = ("contestants", "checks", "requested")
 """The fields of a verdict that are withheld while people review answers."""
 KNOWN = {topic.name for topic in TOPICS}
 Identify = Callable[[Request], Awaitable[Caller]]
