@@ -6,12 +6,14 @@ import base64
 import csv
 import io
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tunewheel_console.actions import Actions
+from tunewheel_console.control.audit import entry_of
 from tunewheel_contracts.events.training import TrainAction
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.roles import Role
@@ -61,6 +63,21 @@ async def test_all_of_it_is_exported_as_json_lines_oldest_first(door: Any):
     told = [json.loads(line) for line in answer.text.splitlines()]
     assert answer.headers["content-type"].startswith("application/jsonl")
     assert [one["principal"] for one in told] == [None, "ann", "bob"]
+
+
+@pytest.mark.parametrize("accept", ["application/jsonl", "text/csv"])
+async def test_an_export_reads_the_state_where_events_change_it(
+    door: Any, monkeypatch: pytest.MonkeyPatch, accept: str
+):
+    threads: set[str] = set()
+
+    def entry(*of: Any) -> Any:
+        threads.add(threading.current_thread().name)
+        return entry_of(*of)
+
+    monkeypatch.setattr("tunewheel_console.control.audit.entry_of", entry)
+    await door.send("GET", "audit", headers={"accept": accept})
+    assert threads == {threading.current_thread().name}
 
 
 async def test_a_table_has_no_cell_that_a_spreadsheet_would_compute(state: Any, desk: Any, door: Any):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Annotated
 
 from fastapi import FastAPI, Query, Request
@@ -52,7 +52,7 @@ def add_audit(api: FastAPI, state: ConsoleState) -> None:
         for kind, export in exports.items():
             if kind in accepted:
                 entries = (entry_of(state, one) for one in sorted(found, key=place))
-                return StreamingResponse(export(entries), media_type=kind)
+                return StreamingResponse(_in_turn(export(entries)), media_type=kind)
         return page_of(found, asked, place=place, answer=lambda one: entry_of(state, one))
 
 
@@ -65,6 +65,12 @@ def entry_of(state: ConsoleState, command: Given) -> AuditEntry:
         door=command.door,
         signed_by=command.signed_by,
     )
+
+
+async def _in_turn(texts: Iterator[str]) -> AsyncIterator[str]:
+    """Yield ``texts`` on the event loop: a thread would read the state while events change it."""
+    for text in texts:
+        yield text
 
 
 def _lines(entries: Iterator[AuditEntry]) -> Iterator[str]:
