@@ -328,8 +328,9 @@ class TurnDecided(Event):
     project: Slug
     step: str
     """``a turn is due``, ``waits for labels``, ``waits for the turn in flight``, ``waits until the alarm
-    lasts``, ``cools down``, ``the budget is spent``, ``waits for approval``, ``was tried already``,
-    ``a person should look``, ``nothing follows`` or ``no alarm is open``."""
+    lasts``, ``cools down``, ``the budget is spent``, ``waits for approval``, ``the turn tells
+    nothing``, ``was tried already``, ``a person should look``, ``nothing follows`` or ``no alarm is
+    open``."""
     evidence: str = ""
     """The reasons, in words."""
     next_step: str = ""
@@ -408,7 +409,7 @@ DRIFT_RESOLVED = TopicSpec(
     DriftResolved, ("monitor",), ("curate", "monitor"), 1, replayed_by=("curate", "monitor")
 )
 LABELS_REQUESTED = TopicSpec(LabelsRequested, ("monitor",), ("curate",), 1)
-TURN_DECIDED = TopicSpec(TurnDecided, ("curate",), ("curate",), cleanup="compact", replayed_by=("curate",))
+TURN_DECIDED = TopicSpec(TurnDecided, ("curate",), ("curate",), cleanup="compact")
 TURN_COMPLETED = TopicSpec(
     TurnCompleted, ("monitor",), ("curate", "monitor"), 1, replayed_by=("curate", "monitor")
 )

@@ -71,8 +71,8 @@ class LabelsSpec(Strict):
     """Who is asked for labels of drifted prompts, besides people at the console."""
 
     webhook: Annotated[str | None, Field(max_length=512, exclude_if=operator.not_)] = None
-    """URL that gets a signed CloudEvent for every request for labels. Curate's operator lists the allowed
-    hosts."""
+    """URL that gets a signed CloudEvent for every request for labels, and once a week while alarms wait for
+    people. Curate's operator lists the allowed hosts."""
     teacher_quota: Annotated[int, Field(ge=0, le=10_000)] = 0
     """Most answers per month that the teacher of ``dataset.formats.documents.questions.teacher`` is asked
     for. They are marked, and have the lowest trust, because nobody validated them. 0: the teacher is not

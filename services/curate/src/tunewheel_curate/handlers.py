@@ -8,17 +8,20 @@ from typing import Any
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import DatasetRequested, RecordIngested
-from tunewheel_contracts.events.monitoring import LabelsRequested
+from tunewheel_contracts.events.monitoring import LabelsRequested, TurnDecided
 from tunewheel_contracts.events.production import DriftDetected
 from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureRequested
 from tunewheel_runtime.service import Delivery, Lease, Service
 
 from tunewheel_curate.curation import Curation
+from tunewheel_curate.labelling.reminders import Reminders
 from tunewheel_curate.labelling.requests import LabelsWanted
 from tunewheel_curate.records.log import GROUP
 
 
-def register(service: Service, curation: Curation, labels: LabelsWanted, *, append_batch: int) -> None:
+def register(
+    service: Service, curation: Curation, labels: LabelsWanted, reminders: Reminders, *, append_batch: int
+) -> None:
     """Attach the handlers."""
     service.ask_who()
 
@@ -33,6 +36,10 @@ def register(service: Service, curation: Curation, labels: LabelsWanted, *, appe
     @service.job(topics.LABELS_REQUESTED, concurrent=True)
     async def on_labels_requested(event: Envelope[LabelsRequested], lease: Lease) -> None:
         await labels.pass_on(event, lease)
+
+    @service.job(topics.TURN_DECIDED, concurrent=True)
+    async def on_turn_decided(event: Envelope[TurnDecided], lease: Lease) -> None:
+        await reminders.pass_on(event, lease)
 
     @service.on(topics.DOCUMENT_WITHDRAWN)
     async def on_document_withdrawn(

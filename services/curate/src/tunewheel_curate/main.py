@@ -26,6 +26,7 @@ from tunewheel_curate.builds.metrics import Metrics
 from tunewheel_curate.curation import Curation
 from tunewheel_curate.evaluation.benchmarks import regression_benchmark
 from tunewheel_curate.handlers import register
+from tunewheel_curate.labelling.reminders import Reminders
 from tunewheel_curate.labelling.requests import LabelsWanted
 from tunewheel_curate.labelling.taught_answers import TaughtAnswers
 from tunewheel_curate.records.log import GROUP, MissingRecords, catch_up
@@ -106,7 +107,8 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
 
     taught = TaughtAnswers(service.store, allowed, publish_taught)
     labels = LabelsWanted(projects, taught, settings)
-    register(service, curation, labels, append_batch=settings.append_batch)
+    reminders = Reminders(projects, service.store, settings)
+    register(service, curation, labels, reminders, append_batch=settings.append_batch)
     service.on_startup(missing.recall)
     service.on_startup(read_regression_set)
     service.on_startup(fill)

@@ -5,18 +5,28 @@ Pure. The time decides whether a gate is open. It enters no name, so every repli
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import takewhile
 
 from tunewheel_contracts.events.data import BuildReason
-from tunewheel_contracts.formats.drift_spec import Follows, TurnPolicy
 from tunewheel_planner.spending import Cost, next_month, spent_in_month
-from tunewheel_wheel.turn import Turn
+from tunewheel_wheel.turn import TurnStage
 from tunewheel_wheel.wheel import STALE
 
+from tunewheel_turns.readiness import (
+    RETRIES,
+    collects_labels,
+    follows,
+    is_drift,
+    is_ready,
+    labels_needed,
+    lasts_from,
+    silent_turn,
+    to_mend,
+)
 from tunewheel_turns.state import (
     MACHINERY,
     Alarm,
@@ -31,18 +41,20 @@ from tunewheel_turns.state import (
 
 MOST_ALARMS = 64
 """The most alarms that a request can name (``DatasetRequested.alarm_ids``)."""
-RETRIES = 3
-"""How many turns of an alarm the machinery may fail without using up labels or the try. Every further failure
-counts as a try: a fault that comes back must not cost GPU hours for ever."""
 RETRY_AFTER = timedelta(hours=1)
 """The wait after the first failure of the machinery. It doubles with each further failure in a row."""
-BY_ACTION: dict[str, Follows] = {
-    "collect_labels": "collect_labels",
-    "retrain": "retrain",
-    "update_documents": "investigate",
-    "investigate": "investigate",
+BY_STAGE = {
+    TurnStage.BUILDING: "curate",
+    TurnStage.WAITING: "train",
+    TurnStage.TRAINING: "train",
+    TurnStage.EVALUATING: "eval",
+    TurnStage.REVIEW: "reviewers",
+    TurnStage.UNDECIDED: "registry",
+    TurnStage.PASSED: "registry",
 }
-UNKNOWN_ACTION: Follows = "investigate"
+"""By stage of a turn in flight: who brings it on. In the other stages the monitor judges its traffic."""
+PEOPLE = ("annotators", "operator", "reviewers")
+REMINDED = timedelta(days=7)
 
 
 class Step(StrEnum):
@@ -54,6 +66,7 @@ class Step(StrEnum):
     IN_FLIGHT = "waits for the turn in flight"
     SETTLING = "waits until the alarm lasts"
     LABELS = "waits for labels"
+    SILENT = "the turn tells nothing"
     TRIED = "was tried already"
     COOLDOWN = "cools down"
     BUDGET = "the budget is spent"
@@ -91,14 +104,15 @@ def decide(state: State, now: datetime) -> Decision:
         served = ended_at(turn) is not None
         goes_on = "serves, and whether it helped is not known yet" if served else "has not ended"
         evidence = f"{name_of(turn)} {goes_on}; its latest event is of {turn.news_at:%Y-%m-%d %H:%M} UTC"
-        return Decision(Step.IN_FLIGHT, evidence, _names(alarms), turn.news_at + state.stale)
-    lasting = [alarm for alarm in alarms if now >= _lasts_from(drift.turns, alarm)]
+        until = None if turn.stage is TurnStage.REVIEW else turn.news_at + state.stale
+        return Decision(Step.IN_FLIGHT, evidence, _names(alarms), until)
+    lasting = [alarm for alarm in alarms if now >= lasts_from(drift.turns, alarm)]
     if not lasting:
-        until = min(_lasts_from(drift.turns, alarm) for alarm in alarms)
+        until = min(lasts_from(drift.turns, alarm) for alarm in alarms)
         evidence = f"an alarm must stay open for {drift.turns.alarm_seconds:g} s"
         return Decision(Step.SETTLING, evidence, _names(alarms), until)
-    ready = [alarm for alarm in lasting if _is_ready(state, alarm)]
-    labelled = any(_collects(state, alarm) for alarm in ready)
+    ready = [alarm for alarm in lasting if is_ready(state, alarm)]
+    labelled = any(collects_labels(state, alarm) for alarm in ready)
     if not ready or (not labelled and _labels_may_come(state, lasting, now)):
         return _missing(state, lasting)
     return _gated(state, ready, now)
@@ -107,44 +121,58 @@ def decide(state: State, now: datetime) -> Decision:
 def hold(state: State, reason: BuildReason, now: datetime) -> str | None:
     """Return why a version that is due because of new records must wait; None: it need not.
 
-    ``reason`` is COUNT or QUIET. Silence builds nothing while a turn collects labels: the turn will use them.
+    Where ``drift.action`` is ``suggest``, every version after the first waits for a person. ``reason`` is
+    COUNT or QUIET. Silence builds nothing while a turn collects labels: the turn will use them.
     Where turns need approval, neither reason builds while an alarm waits for it.
     """
     if (turn := state.in_flight(now, begun=True)) is not None:
         return f"one turn at a time: {name_of(turn)} is under way"
     if (spent := over_budget(state, now)) is not None:
         return spent
+    if state.drift.action == "suggest" and any(turn.version for turn in state.turns):
+        return "drift.action is suggest: `tunewheel dataset build` asks for a version"
     if not (state.drift.enabled and state.drift.rebuild):
         return None
     if state.drift.turns.approval:
-        ready = [alarm for alarm in to_mend(state) if _is_ready(state, alarm)]
+        ready = [alarm for alarm in to_mend(state) if is_ready(state, alarm)]
         if ready:
             return f"{Step.APPROVAL.value}: {'; '.join(_reason(state, alarm) for alarm in ready)}"
     if reason is BuildReason.QUIET:
-        collecting = [alarm for alarm in state.alarms if now - alarm.at < STALE and _collects(state, alarm)]
+        collecting = [
+            alarm for alarm in state.alarms if now - alarm.at < STALE and collects_labels(state, alarm)
+        ]
         if collecting:
             return f"the labels belong to a turn: {'; '.join(_reason(state, alarm) for alarm in collecting)}"
     return None
 
 
-def to_mend(state: State) -> list[Alarm]:
-    """Return the open alarms for which a version should be built, now or later, oldest first."""
-    return [
-        alarm for alarm in state.alarms if follows(state.drift.turns, alarm) in ("collect_labels", "retrain")
-    ]
+def waits_for(state: State, decision: Decision, alarm: Alarm, now: datetime) -> str | None:
+    """Return who or what ends the wait of an open alarm, as in ``AlarmAnswer``."""
+    what, step = follows(state.drift.turns, alarm), decision.step
+    if step is Step.NOTHING or what == "nothing":
+        return None
+    if what == "investigate":
+        return "operator"
+    if step is Step.IN_FLIGHT and (turn := state.in_flight(now)) is not None:
+        return BY_STAGE.get(turn.stage, "monitor")
+    if step is Step.SETTLING or now < lasts_from(state.drift.turns, alarm):
+        return "clock"
+    if not is_ready(state, alarm):
+        lacks_labels = collects_labels(state, alarm) and silent_turn(state, alarm) is None
+        return "annotators" if lacks_labels else "operator"
+    by_step = {Step.LABELS: "annotators", Step.COOLDOWN: "clock", Step.TURN: "curate"}
+    return by_step.get(step, "operator")
 
 
-def follows(policy: TurnPolicy, alarm: Alarm) -> Follows:
-    """Return what ``alarm`` leads to: the spec's ``follow`` for its detector, family or action, else the
-    default.
-
-    ``collect_labels`` needs a place near which labels count; without one a person must investigate. The
-    family's entry does not apply to an alarm that asks for documents: training writes no documents.
-    """
-    family = () if alarm.action == "update_documents" else (alarm.family,)
-    keys = [key for key in (alarm.detector, *family, alarm.action) if key in policy.follow]
-    what = policy.follow[keys[0]] if keys else BY_ACTION.get(alarm.action, UNKNOWN_ACTION)
-    return "investigate" if what == "collect_labels" and not alarm.places else what
+def reminder(state: State, waits: Mapping[str, str | None], now: datetime) -> tuple[int, datetime | None]:
+    """Return how often people were reminded, and when they are reminded next. ``waits``: by alarm, who or
+    what ends its wait. Weeks count from the oldest alarm that people wait on, so they survive restarts, and
+    all replicas count alike."""
+    since = min((alarm.at for alarm in state.alarms if waits[alarm.name] in PEOPLE), default=None)
+    if since is None:
+        return 0, None
+    weeks = max(0, (now - since) // REMINDED)
+    return weeks, since + (weeks + 1) * REMINDED
 
 
 def over_budget(state: State, now: datetime) -> str | None:
@@ -166,7 +194,7 @@ def over_budget(state: State, now: datetime) -> str | None:
 def _gated(state: State, ready: Sequence[Alarm], now: datetime) -> Decision:
     """Return the turn for the alarms ``ready``, or the gate that blocks it: cooldown, budget or approval."""
     policy, names = state.drift.turns, _names(ready)
-    cool = (turn for turn in state.turns if _is_drift(turn) or serves_against_alarms(turn))
+    cool = (turn for turn in state.turns if is_drift(turn) or serves_against_alarms(turn))
     over = (over_at(turn) or ended_at(turn) for turn in cool)
     last = max((at for at in over if at is not None), default=None)
     cooled = last and last + timedelta(seconds=policy.cooldown_seconds)
@@ -175,11 +203,10 @@ def _gated(state: State, ready: Sequence[Alarm], now: datetime) -> Decision:
         return Decision(Step.COOLDOWN, f"until {until:%Y-%m-%d %H:%M} UTC", names, until)
     if (spent := over_budget(state, now)) is not None:
         return Decision(Step.BUDGET, spent, names, next_month(now))
-    if policy.approval:
-        return Decision(
-            Step.APPROVAL, "run `tunewheel dataset build`, or ask for a version in the console", names
-        )
-    first, evidence = ready[0], "; ".join(_reason(state, alarm) for alarm in ready)
+    evidence = "; ".join(_reason(state, alarm) for alarm in ready)
+    if policy.approval or state.drift.action == "suggest":
+        return Decision(Step.APPROVAL, evidence, names)
+    first = ready[0]
     tried = state.turns_for(first)
     request = f"{first.name} again, after {tried[-1].request.id}" if tried else first.name
     return Decision(Step.TURN, evidence, names[:MOST_ALARMS], request=request)
@@ -193,57 +220,23 @@ def _retry_at(state: State, alarm: Alarm) -> datetime | None:
     return end + RETRY_AFTER * 2 ** (min(len(failed), 1 + RETRIES) - 1)
 
 
-def _tries(state: State, alarm: Alarm) -> list[Turn]:
-    """Return the turns of ``alarm`` that got a verdict about the data, or that may still get one; and of the
-    turns that the machinery failed those beyond ``RETRIES``."""
-    turns = state.turns_for(alarm)
-    free = [turn for turn in turns if outcome(turn) in MACHINERY][:RETRIES]
-    return [turn for turn in turns if turn not in free]
-
-
-def _is_drift(turn: Turn) -> bool:
-    return turn.request.data.reason is BuildReason.DRIFT
-
-
-def _is_ready(state: State, alarm: Alarm) -> bool:
-    if _collects(state, alarm):
-        return state.labelled.get(alarm.name, 0) >= labels_needed(state, alarm)
-    tried = _tries(state, alarm)
-    return not tried or _trains_otherwise(state, tried)
-
-
-def _collects(state: State, alarm: Alarm) -> bool:
-    return follows(state.drift.turns, alarm) == "collect_labels"
-
-
 def _labels_may_come(state: State, alarms: Sequence[Alarm], now: datetime) -> bool:
     """Return whether a turn should wait for labels that another alarm asks for. Often both alarms have one
     cause, and a version without those labels would not learn about it."""
     return any(
-        _collects(state, alarm) and not state.turns_for(alarm) and now - alarm.at < STALE for alarm in alarms
+        collects_labels(state, alarm) and not state.turns_for(alarm) and now - alarm.at < STALE
+        for alarm in alarms
     )
 
 
-def labels_needed(state: State, alarm: Alarm) -> int:
-    """Return how many labels the next turn for ``alarm`` needs: ``min_labels`` more after each try, so that
-    the same data is not tried twice. A changed training spec allows one more try with the same labels. A
-    person's command that gave no version is no try, nor is a failure of the machinery (``_tries``)."""
-    tried = [turn for turn in _tries(state, alarm) if turn.dataset_id or _is_drift(turn)]
-    again = bool(tried) and _trains_otherwise(state, tried)
-    return state.drift.turns.min_labels * (len(tried) + (0 if again else 1))
-
-
-def _trains_otherwise(state: State, tried: Sequence[Turn]) -> bool:
-    """Return whether the training spec changed since the last of ``tried``."""
-    answer = (tried[-1].version or tried[-1].course.event).data
-    if (training := getattr(answer, "training_sha256", None)) is None:  # events of earlier releases
-        return getattr(answer, "spec_sha256", None) != state.spec_sha256
-    return training != state.training_sha256
-
-
 def _missing(state: State, alarms: Sequence[Alarm]) -> Decision:
-    """Return what ``alarms`` wait for: labels, or a change since the last try."""
-    waiting = [alarm for alarm in alarms if _collects(state, alarm)]
+    """Return what ``alarms`` wait for: a service that tells nothing, labels, or a change since the last
+    try."""
+    silent = [alarm for alarm in alarms if silent_turn(state, alarm) is not None]
+    if silent:
+        evidence = "; ".join(_reason(state, alarm) for alarm in silent)
+        return Decision(Step.SILENT, evidence, _names(silent))
+    waiting = [alarm for alarm in alarms if collects_labels(state, alarm)]
     if waiting:
         return Decision(Step.LABELS, "; ".join(_reason(state, alarm) for alarm in waiting), _names(waiting))
     told = "; ".join(_reason(state, alarm) for alarm in alarms)
@@ -266,6 +259,10 @@ def _parts(state: State, alarm: Alarm) -> Iterator[str]:
         yield what
     if tried := state.turns_for(alarm):
         ended, why = outcome_of(tried[-1].course, tried[-1].completed)
+        ended = (
+            ended
+            or f"is {tried[-1].stage.value} and has no event since {tried[-1].news_at:%Y-%m-%d %H:%M} UTC"
+        )
         yield f"{name_of(tried[-1])} {ended}" + (f" ({why})" if why else "")
 
 
@@ -274,10 +271,6 @@ def _nobody_builds(state: State) -> Decision:
     step = Step.INVESTIGATE if "investigate" in wanted else Step.NOTHING
     told = (f"{alarm.name} ({alarm.detector}): {alarm.action}" for alarm in state.alarms)
     return Decision(step, "; ".join(told), _names(state.alarms))
-
-
-def _lasts_from(policy: TurnPolicy, alarm: Alarm) -> datetime:
-    return alarm.at + timedelta(seconds=policy.alarm_seconds)
 
 
 def _names(alarms: Sequence[Alarm]) -> tuple[str, ...]:

@@ -18,12 +18,12 @@ from tunewheel_turns.deciding import (
     Decision,
     Step,
     decide,
-    follows,
     hold,
-    labels_needed,
-    to_mend,
+    reminder,
+    waits_for,
 )
 from tunewheel_turns.facts import TurnFacts
+from tunewheel_turns.readiness import follows, labels_needed, to_mend
 from tunewheel_turns.state import Alarm, State
 
 BUILD = "`tunewheel dataset build --project {project}`"
@@ -32,12 +32,18 @@ NEXT_STEPS = {
     "a version.",
     Step.LABELS: "Answer the questions that wait: `tunewheel label list --project {project}`, or the "
     "console's page Labels.",
+    Step.SILENT: "See whether the services that have the turn run (`tunewheel doctor`); "
+    f"then {BUILD} asks for a version.",
     Step.TRIED: f"Change the spec or publish other records; {BUILD} tries the same again.",
     Step.BUDGET: f"Raise `drift.turns.budget` in the spec, or run {BUILD}.",
     Step.APPROVAL: f"Approve of the turn: run {BUILD}, or press Build in the console.",
 }
 """By step: what a person should do. The other steps need nobody."""
 PUBLISH = "Publish documents about {about}: `tunewheel publish FILES --project {project}`."
+
+REVIEW = "Review the answers that wait: `tunewheel review list --project {project}`, or the page Reviews."
+SHOWN = 8
+"""How many turns of an alarm are named."""
 
 CountLabels = Callable[[str, Mapping[str, LabelsRequested]], Mapping[str, int]]
 """Returns for a project, by alarm, how many of the wanted labels there are. It may read the store."""
@@ -113,14 +119,18 @@ def tell(state: State, decision: Decision, project: str, now: datetime) -> TurnD
     """Return the event for a decision about ``project`` at ``now``."""
     budget = state.drift.turns.budget.model_dump(exclude_none=True)
     spent = spent_in_month(state.runs, now)
+    waits = {alarm.name: waits_for(state, decision, alarm, now) for alarm in state.alarms}
+    weeks, remind_at = reminder(state, waits, now)
     return TurnDecided(
         project=project,
         step=decision.step.value,
         evidence=decision.evidence,
         next_step=_next_step(state, decision, project),
         alarm_ids=decision.alarms[:MOST_ALARMS],
-        alarms=tuple(_answer(state, alarm) for alarm in state.alarms[:MOST_ALARMS]),
+        alarms=tuple(_answer(state, alarm, waits[alarm.name]) for alarm in state.alarms[:MOST_ALARMS]),
         until=decision.until,
+        reminder=weeks,
+        remind_at=remind_at,
         spent={name: getattr(spent, name) for name in budget},
         limits=budget,
     )
@@ -132,18 +142,22 @@ def _next_step(state: State, decision: Decision, project: str) -> str:
     lacking = [alarm for alarm in state.alarms if alarm.action == "update_documents" and alarm.keywords]
     about = ", ".join(dict.fromkeys(word for alarm in lacking for word in alarm.keywords))
     told = [PUBLISH.format(about=about, project=project)] if lacking else []
-    if len(lacking) < len(state.alarms):
+    if decision.step is Step.IN_FLIGHT and decision.until is None:
+        told.append(REVIEW.format(project=project))
+    elif len(lacking) < len(state.alarms):
         told.append(NEXT_STEPS.get(decision.step, "").format(project=project))
     return " ".join(filter(None, told))
 
 
-def _answer(state: State, alarm: Alarm) -> AlarmAnswer:
+def _answer(state: State, alarm: Alarm, waits: str | None) -> AlarmAnswer:
     what = follows(state.drift.turns, alarm)
-    waits = what == "collect_labels"
+    collects = what == "collect_labels"
     return AlarmAnswer(
         alarm_id=alarm.name,
         detector=alarm.detector,
         follows=what,
-        labels=state.labelled.get(alarm.name, 0) if waits else None,
-        labels_needed=labels_needed(state, alarm) if waits else None,
+        labels=state.labelled.get(alarm.name, 0) if collects else None,
+        labels_needed=labels_needed(state, alarm) if collects else None,
+        waits_for=waits,
+        tried=tuple(turn.turn_id for turn in state.turns_for(alarm)[-SHOWN:]),
     )

@@ -138,12 +138,23 @@ def _open_alarms(kept: _Project, turns: tuple[Turn, ...]) -> tuple[Alarm, ...]:
             action=event.data.suggested_action or "retrain", at=event.time,
             places=name in kept.wanted or _asked_by_alarm(name, event.data) is not None,
             keywords=event.data.cluster.keywords if event.data.cluster else (),
-            raised_by=frozenset(kept.raised_by.get(name, ())),
+            raised_by=frozenset(kept.raised_by.get(name, ())), reopens=_reopened(facts, event.data),
         )
         for name, event in facts.alarms.items()
         if name not in facts.resolved and (event.data.alarm_id or heard is None or event.time > heard)
     ]  # fmt: skip
     return tuple(sorted(opened, key=lambda alarm: (alarm.at, alarm.name)))
+
+
+def _reopened(facts: Facts, alarm: DriftDetected | AlarmOpened) -> tuple[str, ...]:
+    """Return the alarms that ``alarm`` reopens, latest first."""
+    names: list[str] = []
+    while alarm.reopens and alarm.reopens not in names:
+        names.append(alarm.reopens)
+        if alarm.reopens not in facts.alarms:
+            break
+        alarm = facts.alarms[alarm.reopens].data
+    return tuple(names)
 
 
 def _asked_by_alarm(name: str, alarm: DriftDetected | AlarmOpened) -> LabelsRequested | None:

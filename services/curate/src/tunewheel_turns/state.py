@@ -51,7 +51,9 @@ class Alarm:
     keywords: tuple[str, ...] = ()
     """Words that describe the alarm's questions."""
     raised_by: frozenset[str] = frozenset()
-    """The ids of the events ``drift.detected`` that raised it."""
+    """The ids of the events ``drift.detected`` that raised it, or an alarm that it reopens."""
+    reopens: tuple[str, ...] = ()
+    """Earlier alarms about the same problem, latest first."""
 
 
 def outcome_of(course: Course, completed: Envelope[TurnCompleted] | None) -> tuple[str, str]:
@@ -118,20 +120,23 @@ class State:
     """A turn without an event for so long no longer blocks others."""
 
     def turns_for(self, alarm: Alarm) -> tuple[Turn, ...]:
-        """Return the turns whose requests name ``alarm``. A request from before requests named their alarms
-        is for the alarm that caused it."""
+        """Return the turns whose requests name ``alarm`` or an alarm that it reopens. A request from before
+        requests named their alarms is for the alarm that caused it."""
+        names = {alarm.name, *alarm.reopens}
         return tuple(
             turn
             for turn in self.turns
-            if alarm.name in turn.request.data.alarm_ids
+            if not names.isdisjoint(turn.request.data.alarm_ids)
             or (not turn.request.data.alarm_ids and turn.request.causation_id in alarm.raised_by)
         )
 
     def in_flight(self, now: datetime, *, begun: bool = False) -> Turn | None:
         """Return the oldest turn that is not over. With ``begun``: the oldest turn whose training began and
-        that has not ended."""
+        that has not ended. A turn without news holds nobody up, except for the newest one while people
+        review it: they are reminded."""
         for turn in self.turns:
             goes_on = turn.course.begun and ended_at(turn) is None if begun else over_at(turn) is None
-            if goes_on and now - turn.news_at < self.stale:
+            reviewed = not begun and turn is self.turns[-1] and turn.stage is TurnStage.REVIEW
+            if goes_on and (reviewed or now - turn.news_at < self.stale):
                 return turn
         return None

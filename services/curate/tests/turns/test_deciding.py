@@ -11,8 +11,9 @@ from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.data import BuildReason
 from tunewheel_contracts.events.production import AlarmOpened
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_turns.deciding import MOST_ALARMS, RETRIES, RETRY_AFTER, Step, decide, hold
+from tunewheel_turns.deciding import MOST_ALARMS, RETRY_AFTER, Step, decide, hold
 from tunewheel_turns.dispatch import Dispatch
+from tunewheel_turns.readiness import RETRIES
 from tunewheel_turns.state import ended_at
 from tunewheel_wheel.wheel import STALE
 
@@ -303,7 +304,7 @@ def test_a_person_who_asks_takes_the_alarms_along(log: Make) -> None:
     desk.alarm()
     waiting = desk.decide()
     assert waiting.step is Step.APPROVAL
-    assert "tunewheel dataset build" in waiting.evidence
+    assert waiting.evidence == "alarm-1 (novelty): retrain"
     desk.ask(BuildReason.COMMAND, alarm_ids=waiting.alarms)
     assert desk.decide().step is Step.IN_FLIGHT
 

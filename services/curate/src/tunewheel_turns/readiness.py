@@ -1,0 +1,91 @@
+"""Whether an alarm has what its next turn needs: labels, or a change since the last try."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from tunewheel_contracts.events.data import BuildReason
+from tunewheel_contracts.formats.drift_spec import Follows, TurnPolicy
+from tunewheel_wheel.turn import Turn
+
+from tunewheel_turns.state import GOOD, MACHINERY, Alarm, State, outcome
+
+RETRIES = 3
+"""How many turns of an alarm the machinery may fail without using up labels or the try. Every further failure
+counts as a try: a fault that comes back must not cost GPU hours for ever."""
+BUILT: dict[str, Follows] = {"collect_labels": "collect_labels", "retrain": "retrain"}
+"""The actions of alarms for which a version is built."""
+
+
+def to_mend(state: State) -> list[Alarm]:
+    """Return the open alarms for which a version should be built, now or later, oldest first."""
+    return [alarm for alarm in state.alarms if follows(state.drift.turns, alarm) in BUILT]
+
+
+def follows(policy: TurnPolicy, alarm: Alarm) -> Follows:
+    """Return what ``alarm`` leads to: the spec's ``follow`` for its detector, family or action, else the
+    default.
+
+    ``collect_labels`` needs a place near which labels count; without one a person must investigate. The
+    family's entry does not apply to an alarm that asks for documents: training writes no documents.
+    """
+    family = () if alarm.action == "update_documents" else (alarm.family,)
+    keys = [key for key in (alarm.detector, *family, alarm.action) if key in policy.follow]
+    what = policy.follow[keys[0]] if keys else BUILT.get(alarm.action, "investigate")
+    return "investigate" if what == "collect_labels" and not alarm.places else what
+
+
+def lasts_from(policy: TurnPolicy, alarm: Alarm) -> datetime:
+    return alarm.at + timedelta(seconds=policy.alarm_seconds)
+
+
+def is_ready(state: State, alarm: Alarm) -> bool:
+    """Return whether an alarm of ``to_mend`` lacks nothing for its next turn."""
+    if silent_turn(state, alarm) is not None:
+        return False
+    if collects_labels(state, alarm):
+        return state.labelled.get(alarm.name, 0) >= labels_needed(state, alarm)
+    # New records may mend again what they mended before the alarm was reopened.
+    tried = [turn for turn in _tries(state, alarm) if turn.request.time >= alarm.at or outcome(turn) != GOOD]
+    return not tried or _trains_otherwise(state, tried)
+
+
+def collects_labels(state: State, alarm: Alarm) -> bool:
+    return follows(state.drift.turns, alarm) == "collect_labels"
+
+
+def labels_needed(state: State, alarm: Alarm) -> int:
+    """Return how many labels the next turn for ``alarm`` needs: ``min_labels`` more after each try, so that
+    the same data is not tried twice. A changed training spec allows one more try with the same labels. A
+    person's command that gave no version is no try, nor is a failure of the machinery (``_tries``)."""
+    tried = [turn for turn in _tries(state, alarm) if turn.dataset_id or is_drift(turn)]
+    again = bool(tried) and _trains_otherwise(state, tried)
+    return state.drift.turns.min_labels * (len(tried) + (0 if again else 1))
+
+
+def silent_turn(state: State, alarm: Alarm) -> Turn | None:
+    """Return the latest turn of ``alarm`` if it has no outcome. Once it is not in flight any more, the
+    service that has it is gone: another turn would wait for the same service, so a person must look."""
+    turns = state.turns_for(alarm)
+    return turns[-1] if turns and not outcome(turns[-1]) else None
+
+
+def _tries(state: State, alarm: Alarm) -> list[Turn]:
+    """Return the turns of ``alarm`` that got a verdict about the data; and of the turns that the machinery
+    failed those beyond ``RETRIES``."""
+    turns = [turn for turn in state.turns_for(alarm) if outcome(turn)]
+    free = [turn for turn in turns if outcome(turn) in MACHINERY][:RETRIES]
+    return [turn for turn in turns if turn not in free]
+
+
+def _trains_otherwise(state: State, tried: Sequence[Turn]) -> bool:
+    """Return whether the training spec changed since the last of ``tried``."""
+    answer = (tried[-1].version or tried[-1].course.event).data
+    if (training := getattr(answer, "training_sha256", None)) is None:  # events of earlier releases
+        return getattr(answer, "spec_sha256", None) != state.spec_sha256
+    return training != state.training_sha256
+
+
+def is_drift(turn: Turn) -> bool:
+    return turn.request.data.reason is BuildReason.DRIFT
