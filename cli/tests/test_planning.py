@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from io import BytesIO
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 import yaml
 from tunewheel_basemodel.chat import encode_chat
@@ -24,19 +23,24 @@ from tunewheel_contracts.formats.plan import Interval
 from tunewheel_contracts.formats.run import RunManifest
 from tunewheel_local.kafka.broker import run_async
 from tunewheel_planner.plan import duration
-from tunewheel_runtime.store import ObjectStore
-from tunewheel_testing.story import example
+from tunewheel_testing.console import KEY, Console
+from tunewheel_testing.datasets import parquet
+from tunewheel_testing.story import START, Story, example
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = ROOT / "examples" / "helpdesk" / "project.yaml"
 
 
-@pytest.fixture(autouse=True)
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The store of a folder of the test's own, which is not there yet."""
-    monkeypatch.setenv("TUNEWHEEL_VAR", str(tmp_path / "var"))
-    return tmp_path / "var" / "store"
+pytestmark = pytest.mark.usefixtures("home")
+
+
+@pytest.fixture
+def wheel(console: Console, monkeypatch: pytest.MonkeyPatch) -> Console:
+    """A wheel that the command is logged in to."""
+    monkeypatch.setenv("TUNEWHEEL_URL", console.url)
+    monkeypatch.setenv("TUNEWHEEL_API_KEY", KEY)
+    return console
 
 
 @pytest.fixture(autouse=True)
@@ -242,8 +246,8 @@ def test_what_is_wrong_is_said_in_one_line(arguments: tuple[str, ...], code: int
     assert err.count("\n") == 1
 
 
-def ran(store: Path, number: int, *, faster: float, teraflops: float, memory_gib: int) -> None:
-    """Store a run on a processor that was so much faster than planned."""
+def ran(wheel: Console, number: int, *, faster: float, teraflops: float, memory_gib: int) -> None:
+    """Let the wheel have a run on a processor that was so much faster than planned."""
     run = RunManifest.model_validate(example("run-manifest", "planned-and-measured"))
     assert run.plan is not None
     assert run.usage is not None
@@ -252,17 +256,25 @@ def ran(store: Path, number: int, *, faster: float, teraflops: float, memory_gib
     speed = plan.tokens_per_second.expected / plan.speed_factor * faster
     usage = run.usage.model_copy(update={"tokens_per_second": speed})
     told = run.model_copy(update={"plan": plan, "usage": usage, "dtype": "float32"})
-    objects = ObjectStore(store.as_uri())
-    run_async(objects.put(f"runs/run-{number}/manifest.json", told.model_dump_json().encode()))
+    put = wheel.store.put(f"runs/run-{number}/manifest.json", told.model_dump_json().encode())
+    completed(wheel, number, run_async(put))
 
 
-def test_earlier_runs_correct_the_plan_and_say_what_the_processor_is(store: Path) -> None:
+def completed(wheel: Console, number: int, manifest: ArtifactRef) -> None:
+    story = Story("helpdesk", START + number * timedelta(hours=1))
+    story.say("project.declared")
+    story.train("completed", f"ds-{number}", like="planned", manifest=manifest)
+    wheel.read(*story.events)
+
+
+def test_earlier_runs_correct_the_plan_and_say_what_the_processor_is(wheel: Console) -> None:
     (guessed,) = plans(str(SPEC), "--device", "cpu")
     assert guessed["calibrated_by"] == 0
-    assert not store.exists()
-    ran(store, 1, faster=2.0, teraflops=0.1, memory_gib=3)
-    ran(store, 2, faster=2.0, teraflops=0.25, memory_gib=7)
-    run_async(ObjectStore(store.as_uri()).put("runs/run-3/manifest.json", b"no manifest"))
+    ran(wheel, 1, faster=2.0, teraflops=0.1, memory_gib=3)
+    ran(wheel, 2, faster=2.0, teraflops=0.25, memory_gib=7)
+    erased = run_async(wheel.store.put("runs/run-3/manifest.json", b"{}"))
+    completed(wheel, 3, erased)
+    run_async(wheel.store.delete([erased.path]))
     (found,) = plans(str(SPEC), "--device", "cpu")
     assert (found["calibrated_by"], found["available_bytes"]) == (2, 7 << 30)
     assert found["speed_factor"] == pytest.approx(2.0)
@@ -271,6 +283,15 @@ def test_earlier_runs_correct_the_plan_and_say_what_the_processor_is(store: Path
     )
     _, out, _ = run(str(SPEC), "--device", "cpu", "--device", "l4")
     assert "1 of 2 plans are corrected by what earlier runs took." in out
+
+
+def test_without_an_answer_of_the_wheel_the_plan_says_that_no_run_corrects_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TUNEWHEEL_URL", "http://127.0.0.1:9")
+    code, out, err = run(str(SPEC), "--device", "l4")
+    assert (code, "l4" in out) == (0, True)
+    assert "no earlier run corrects the plan: console: nothing answers" in err
 
 
 ELSEWHERE = "meta-llama/Llama-3.2-1B-Instruct"
@@ -283,21 +304,31 @@ def conversation(answer: str) -> list[dict[str, str]]:
 
 
 def put_version(
-    store: Path, conversations: list[list[dict[str, str]]], base_model: str = ELSEWHERE, **changes: Any
+    wheel: Console, conversations: list[list[dict[str, str]]], base_model: str = ELSEWHERE, **changes: Any
 ) -> None:
+    """Let the wheel have built ``ds-built``. ``changes``: of its manifest; a list becomes a file of rows."""
     manifest = DatasetManifest.model_validate(example("dataset-manifest", "preliminary"))
-    buffer = BytesIO()
-    pl.DataFrame({"messages": conversations}).write_parquet(buffer)
-    objects = ObjectStore(store.as_uri())
-    train = run_async(objects.put("datasets/ds-built/train.parquet", buffer.getvalue()))
     spec = manifest.spec.model_copy(update={"base_model": base_model})
-    told = manifest.model_copy(update={"dataset_id": "ds-built", "train": train, "spec": spec} | changes)
-    run_async(objects.put("datasets/ds-built/manifest.json", told.model_dump_json().encode()))
+    rows = [{"example_id": f"ex-{n}", "messages": one, "label": None, "group": f"g{n}", "trust": "expert"}
+            for n, one in enumerate(conversations)]  # fmt: skip
+    refs = {
+        name: run_async(wheel.store.put(f"datasets/ds-built/{name}.parquet", parquet(value)))
+        for name, value in ({"train": rows, "holdout": rows} | changes).items()
+        if isinstance(value, list)
+    }
+    told = manifest.model_copy(
+        update={"dataset_id": "ds-built", "spec": spec, "preferences": None} | changes | refs
+    )
+    put = wheel.store.put("datasets/ds-built/manifest.json", told.model_dump_json().encode())
+    story = Story("helpdesk")
+    story.say("project.declared")
+    story.version(story.request(), "ds-built", manifest=run_async(put))
+    wheel.read(*story.events)
 
 
-def test_a_built_version_gives_model_recipe_and_examples(store: Path) -> None:
-    put_version(store, [conversation("Oil it."), conversation("Oil it. " * 50)])
-    code, out, _ = run("--dataset", "ds-built", "--device", "l4", "--json")
+def test_a_built_version_gives_model_recipe_and_examples(wheel: Console) -> None:
+    put_version(wheel, [conversation("Oil it."), conversation("Oil it. " * 50)])
+    code, out, _ = run("--dataset", "ds-built", "-p", "helpdesk", "--device", "l4", "--json")
     assert code == 0
     (found,), told = json.loads(out)["plans"], json.loads(out)["tokens"]
     assert found["model"] == ELSEWHERE
@@ -305,9 +336,9 @@ def test_a_built_version_gives_model_recipe_and_examples(store: Path) -> None:
     assert found["tokens"] == 2 * (2 * sum(tokens[0]) + sum(tokens[1]))  # twice by the recipe
     assert told["tokenizer"] is None
     assert told["estimated_because"] == f"the tokenizer of {ELSEWHERE!r} is not on this machine"
-    (longer,) = plans("--dataset", "ds-built", "--device", "l4", "--epochs", "8")
+    (longer,) = plans("--dataset", "ds-built", "-p", "helpdesk", "--device", "l4", "--epochs", "8")
     assert longer["tokens"] == 4 * found["tokens"]
-    _, table, _ = run("--dataset", "ds-built", "--device", "l4")
+    _, table, _ = run("--dataset", "ds-built", "-p", "helpdesk", "--device", "l4")
     assert f"estimated at four characters a token: {told['estimated_because']}." in " ".join(table.split())
 
 
@@ -333,19 +364,16 @@ def test_a_spec_that_learns_preferences_is_planned_with_both_stages(tmp_path: Pa
 
 @pytest.mark.parametrize(("method", "answers"), [("dpo", 2), ("kto", 3)])
 def test_the_pairs_of_a_built_version_are_counted(
-    store: Path, tmp_path: Path, method: str, answers: int
+    wheel: Console, tmp_path: Path, method: str, answers: int
 ) -> None:
-    objects = ObjectStore(store.as_uri())
     prompt, answer = conversation("Oil it.")[:2], "Oil it."
-
-    def put(name: str, row: dict[str, Any]) -> ArtifactRef:
-        buffer = BytesIO()
-        pl.DataFrame([row]).write_parquet(buffer)
-        return run_async(objects.put(f"datasets/ds-built/{name}.parquet", buffer.getvalue()))
-
-    pair = put("preferences", {"prompt": prompt, "chosen": answer, "rejected": answer})
-    single = put("negatives", {"prompt": prompt, "rejected": answer})
-    put_version(store, [conversation(answer)], preferences=pair, negatives=single)
+    shared = {"prompt": prompt, "rejected": answer, "group": "g", "trust": "user", "record_id": "r"}
+    put_version(
+        wheel,
+        [conversation(answer)],
+        preferences=[{"pair_id": "p", "chosen": answer, **shared}],
+        negatives=[{"negative_id": "n", **shared}],
+    )
     spec, version = preferring(tmp_path, method=method, epochs=1), ("--dataset", "ds-built", "--device", "l4")
     (alone,), (both,) = plans(str(SPEC), *version), plans(spec, *version)
     assert both["tokens"] - alone["tokens"] == answers * alone["tokens"] / 3  # by one epoch instead of three
@@ -362,22 +390,22 @@ def test_what_is_validated_on_is_said_with_its_share() -> None:
 
 
 @pytest.fixture
-def pinned(store: Path, tmp_path: Path) -> TokenizerUse:
+def pinned(wheel: Console, tmp_path: Path) -> TokenizerUse:
     """The tiny tokenizer, as curate keeps it in the store."""
     tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")
     sha256 = sha256_directory(tmp_path / "tokenizer")
-    run_async(ObjectStore(store.as_uri()).put_directory(f"tokenizers/{sha256}", tmp_path / "tokenizer"))
+    run_async(wheel.store.put_directory(f"tokenizers/{sha256}", tmp_path / "tokenizer"))
     return TokenizerUse(base_model=ELSEWHERE, sha256=sha256)
 
 
 def test_examples_are_counted_by_the_tokenizer_that_the_version_was_built_by(
-    store: Path, pinned: TokenizerUse
+    wheel: Console, pinned: TokenizerUse
 ) -> None:
     asked_back = [*conversation("Which?"), {"role": "user", "content": "Both"},
                   {"role": "assistant", "content": "Oil them."}]  # fmt: skip
     rows = [conversation("Oil it."), asked_back]
-    put_version(store, rows, tokenizer=pinned)
-    code, out, _ = run("--dataset", "ds-built", "--device", "l4", "--json")
+    put_version(wheel, rows, tokenizer=pinned)
+    code, out, _ = run("--dataset", "ds-built", "-p", "helpdesk", "--device", "l4", "--json")
     assert code == 0
     encoded = [encode_chat(tiny_tokenizer(), row)[0] for row in rows]
     (found,), told = json.loads(out)["plans"], json.loads(out)["tokens"]
@@ -390,18 +418,17 @@ def test_examples_are_counted_by_the_tokenizer_that_the_version_was_built_by(
     assert encoded[0][: stats.prefix] == encoded[1][: stats.prefix] != encoded[1][: stats.prefix + 1]
 
 
-def test_a_pinned_tokenizer_that_was_damaged_is_not_counted_by(store: Path, pinned: TokenizerUse) -> None:
-    objects = ObjectStore(store.as_uri())
-    run_async(objects.delete([f"tokenizers/{pinned.sha256}/tokenizer_config.json"]))
-    put_version(store, [conversation("Oil it.")], tokenizer=pinned)
-    code, out, _ = run("--dataset", "ds-built", "--device", "l4", "--json")
+def test_a_pinned_tokenizer_that_was_damaged_is_not_counted_by(wheel: Console, pinned: TokenizerUse) -> None:
+    run_async(wheel.store.delete([f"tokenizers/{pinned.sha256}/tokenizer_config.json"]))
+    put_version(wheel, [conversation("Oil it.")], tokenizer=pinned)
+    code, out, _ = run("--dataset", "ds-built", "-p", "helpdesk", "--device", "l4", "--json")
     assert code == 0
     assert "is not on this machine" in json.loads(out)["tokens"]["estimated_because"]
 
 
-def test_a_template_that_takes_no_example_leaves_the_estimate(store: Path, pinned: TokenizerUse) -> None:
-    put_version(store, [conversation(" ")], tokenizer=pinned)
-    code, out, _ = run("--dataset", "ds-built", "--device", "l4", "--json")
+def test_a_template_that_takes_no_example_leaves_the_estimate(wheel: Console, pinned: TokenizerUse) -> None:
+    put_version(wheel, [conversation(" ")], tokenizer=pinned)
+    code, out, _ = run("--dataset", "ds-built", "-p", "helpdesk", "--device", "l4", "--json")
     assert code == 0
     assert "takes none of the examples" in json.loads(out)["tokens"]["estimated_because"]
 
@@ -422,17 +449,17 @@ COUNTING = """
 import json, sys
 from tunewheel_cli.frame import app
 try:
-    app(["plan", "--dataset", "ds-built", "--device", "l4", "--json"])
+    app(["plan", "--dataset", "ds-built", "-p", "helpdesk", "--device", "l4", "--json"])
 finally:
     print(json.dumps("torch" in sys.modules), file=sys.stderr)
 """
 
 
-def test_a_tokenizer_on_this_machine_is_counted_by_without_torch(store: Path, tmp_path: Path) -> None:
+def test_a_tokenizer_on_this_machine_is_counted_by_without_torch(wheel: Console, tmp_path: Path) -> None:
     base = str(tmp_path / "base")
     tiny_tokenizer().save_pretrained(base)
     (tmp_path / "base" / "config.json").write_text(json.dumps(CONFIG))
-    put_version(store, [conversation("Oil it.")], base)
+    put_version(wheel, [conversation("Oil it.")], base)
     done = subprocess.run([sys.executable, "-c", COUNTING], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["tokens"]["tokenizer"] == base
     assert json.loads(done.stderr.splitlines()[-1]) is False
@@ -447,7 +474,8 @@ def test_what_all_begin_with_is_counted_once() -> None:
     assert (shared.examples, shared.learnt) == (2, 2 * 7)
 
 
-def test_a_version_that_is_not_there_is_said_in_one_line() -> None:
-    code, _, err = run("--dataset", "ds-none")
+def test_a_version_that_is_not_there_is_said_in_one_line(wheel: Console) -> None:
+    put_version(wheel, [conversation("Oil it.")])
+    code, _, err = run("--dataset", "ds-none", "-p", "helpdesk")
     assert code == 1
-    assert "holds no 'ds-none'" in err
+    assert "has no dataset 'ds-none'" in err

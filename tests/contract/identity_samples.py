@@ -186,6 +186,15 @@ SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
         "GET /v1/projects/{project}/datasets/{dataset_id}/diff/{other}": [
             Sample(f"/v1/projects/{PROJECT}/datasets/none/diff/none", None, 404, 403)
         ],
+        "GET /v1/projects/{project}/datasets/{dataset_id}/tokenizer": [
+            Sample(f"/v1/projects/{PROJECT}/datasets/none/tokenizer", None, 404, 403)
+        ],
+        "GET /v1/projects/{project}/runs/{run_id}/manifest": [
+            Sample(f"/v1/projects/{PROJECT}/runs/{RUN}/manifest", None, 409, 403)
+        ],
+        "GET /v1/projects/{project}/runs/{run_id}/files/{name:path}": [
+            Sample(f"/v1/projects/{PROJECT}/runs/{RUN}/files/adapter_model.safetensors", None, 409, 403)
+        ],
         **_read("evaluations", "evaluation_id", None),
         **_read("models", "model_id", MODEL),
         "GET /v1/projects/{project}/rollouts": [Sample(f"/v1/projects/{PROJECT}/rollouts", refused=403)],

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -35,7 +36,7 @@ VALUES: dict[str, Any] = {
     "str": "x-1", "int": 1, "float": 0.0, "datetime": datetime(2026, 1, 1, tzinfo=UTC),
     "Sequence[str]": ["x-1"], "Sequence[Mapping[str, Any]]": [], "str | Mapping[str, Any]": {},
     "LabelOutput": "x-1", "str | Sequence[Mapping[str, Any]]": "x-1", "str | dict[str, Any]": "x-1",
-    "Path | bytes": b"x", "Mapping[str, str]": {},
+    "Path | bytes": b"x", "Path": Path("/dev/null"), "Mapping[str, str]": {},
 }  # fmt: skip
 ITEMS = [{f"{kind}_id": "x"} for kind in ("ticket", "example", "document")]
 

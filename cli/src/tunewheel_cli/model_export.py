@@ -1,5 +1,5 @@
-"""``tunewheel run export``: runs the train package's export in a separate process, so that only that loads
-torch."""
+"""``tunewheel run export``: fetches a run over the API, and runs the train package's export in a separate
+process, so that only that loads torch."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ import tempfile
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tunewheel_contracts.errors import TransientError, TunewheelError
 from tunewheel_local.connection import InvalidOption
 from tunewheel_local.places import cache_dir
 
+from tunewheel_cli.datasets.exporting import check_folder
 from tunewheel_cli.exits import Exit
+
+if TYPE_CHECKING:
+    from tunewheel_client import Client
+    from tunewheel_contracts.formats.run import RunManifest
 
 PACKAGE = "tunewheel_train"
 MODULE = f"{PACKAGE}.exporting.export"
@@ -41,34 +46,76 @@ class ModelDtype(StrEnum):
     Q8_0 = "q8_0"
 
 
+DTYPES = {
+    ModelFormat.SAFETENSORS: (ModelDtype.FLOAT32, ModelDtype.BFLOAT16),
+    ModelFormat.GGUF: (ModelDtype.FLOAT16, ModelDtype.FLOAT32, ModelDtype.Q8_0),
+}
+ROWS = 1_000
+"""How many training examples are fetched. The first 20 of them that the run trained on are compared."""
+
+
 class NotExported(TunewheelError):
     """Nothing was written. The message is the export's."""
 
 
 def export_model(
-    run_id: str, directory: Path, *, form: str, dtype: str | None, store_url: str, on_step: OnStep
+    client: Client,
+    project: str,
+    run_id: str,
+    directory: Path,
+    *,
+    form: ModelFormat,
+    dtype: ModelDtype | None,
+    on_step: OnStep,
 ) -> dict[str, Any]:
     """Export a run's model to ``directory``. Return the export's report, which includes the difference from
     the trained model.
 
-    Raises NotExported, InvalidOption, and TransientError if the store does not answer.
+    Raises NotExported, InvalidOption, FolderTaken, and ClientError if the wheel does not give the files.
     """
     if importlib.util.find_spec(PACKAGE) is None:
         raise NotExported(
             "models are exported by the train service's package, which is not installed here; run this where "
             "it is, or install tunewheel-train[worker]"
         )
-    options = ["--format", form, *(["--dtype", dtype] if dtype else [])]
-    command = [sys.executable, "-m", MODULE, *options, "--", run_id, str(directory)]
-    return run_export(command, store_url=store_url, on_step=on_step)
+    if dtype is not None and dtype not in DTYPES[form]:
+        raise InvalidOption(f"--dtype {dtype}: {form} takes {' or '.join(DTYPES[form])}")
+    check_folder(directory)
+    manifest = client.runs.manifest(project, run_id)
+    parent = directory.absolute().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=parent) as scratch:
+        fetch(client, manifest, Path(scratch), on_step)
+        options = ["--format", form, *(["--dtype", dtype] if dtype else [])]
+        return run_export(
+            [sys.executable, "-m", MODULE, *options, "--", scratch, str(directory)], on_step=on_step
+        )
 
 
-def run_export(command: Sequence[str], *, store_url: str, on_step: OnStep) -> dict[str, Any]:
-    """Run ``command``, which writes JSON Lines, and return its last line. Raises as ``export_model``."""
-    environment = {
-        **os.environ, "TUNEWHEEL_STORE_URL": store_url, "TUNEWHEEL_CACHE_DIR": str(cache_dir()),
-        "PYTHONUNBUFFERED": "1",
-    }  # fmt: skip
+def fetch(client: Client, manifest: RunManifest, folder: Path, on_step: OnStep) -> None:
+    """Write to ``folder`` what the export reads.
+
+    Raises:
+        NotExported: a file is damaged.
+        ClientError: the wheel does not give a file, for example because it was erased.
+    """
+    (folder / "manifest.json").write_text(manifest.model_dump_json(), "utf-8")
+    page = client.datasets.rows(manifest.project, manifest.dataset_id, limit=ROWS)
+    rows = sorted((row for row in page.items if not row.erased), key=lambda row: row.row_id)
+    lines = (row.model_dump_json(include={"messages"}) + "\n" for row in rows)
+    (folder / "examples.jsonl").write_text("".join(lines), "utf-8")
+    for number, ref in enumerate(manifest.adapter.files):
+        name = ref.path.removeprefix(f"{manifest.adapter.path}/")
+        on_step(f"fetch {name}", number, len(manifest.adapter.files))
+        (target := folder / "files" / name).parent.mkdir(parents=True, exist_ok=True)
+        if client.runs.download(manifest.project, manifest.run_id, name, target) != ref.sha256:
+            raise NotExported(f"{name} of {manifest.run_id} is damaged in the store of the wheel")
+
+
+def run_export(command: Sequence[str], *, on_step: OnStep) -> dict[str, Any]:
+    """Run ``command``, which writes JSON Lines, and return its last line. Raises as ``export_model``, and
+    TransientError if the hub of the base model does not answer."""
+    environment = {**os.environ, "TUNEWHEEL_CACHE_DIR": str(cache_dir()), "PYTHONUNBUFFERED": "1"}
     message: dict[str, Any] = {}
     with tempfile.TemporaryFile() as errors:
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors) as process:

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
-from tunewheel_contracts.errors import InvalidEvent, InvalidSpec, first_complaint
-from tunewheel_contracts.event import decode_data
+from tunewheel_contracts.errors import InvalidSpec, first_complaint
 from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.plan import TrainPlan
 from tunewheel_contracts.formats.recipe import TrainSpec
@@ -24,7 +24,7 @@ from tunewheel_planner.plan import DatasetStats, hold_back, make_plan
 from tunewheel_planner.shapes import KNOWN, USUAL, ModelShape, shape_of
 
 if TYPE_CHECKING:
-    from tunewheel_runtime.store import ObjectStore
+    from tunewheel_client import Client
 
     from tunewheel_cli.datasets.statistics import Measured
 
@@ -178,25 +178,18 @@ def plan_all(
                 yield Planned(name, shape.parameters, plan)
 
 
-MOST = 10 * REMEMBERED
-"""How many manifests are read. A correction uses only the latest runs of its kind."""
+def read_runs(client: Client, project: str) -> list[RunManifest]:
+    """Return the manifests of the project's latest runs, oldest first, without those that are gone.
 
-
-async def read_runs(store: ObjectStore) -> list[RunManifest]:
-    """Return the manifests of the latest runs in ``store``, oldest first, without unreadable ones.
-
-    Raises TransientError: the store is away.
+    Raises ClientError: the wheel does not answer.
     """
-    written = await store.written("runs")
-    paths = [path for path in written if path.count("/") == 2 and path.endswith("/manifest.json")]
+    from tunewheel_client import NotFound
+
     found: list[RunManifest] = []
-    for path in sorted(paths, key=lambda path: (written[path], path))[-MOST:]:
-        content = await store.read(path)
-        try:
-            found.append(decode_data(RunManifest, content or b""))
-        except InvalidEvent:
-            continue
-    return found
+    for run in client.runs.list(project, state="completed", limit=REMEMBERED).items:
+        with suppress(NotFound):
+            found.append(client.runs.manifest(project, run.run_id))
+    return found[::-1]
 
 
 def calibrated_by(runs: Sequence[RunManifest]) -> Calibration:

@@ -60,7 +60,7 @@ PANELS: dict[str, tuple[Entry, ...]] = {
         Entry("run cancel", "End a run for good.", "run_control:cancel"),
         Entry("run evaluate", "Judge a run again.", "run_evaluate:command"),
         Entry("run scorecard", "Show how a run was judged.", "run_scorecard:command"),
-        Entry("run export", "Write a run's model for other tools.", "exporting:export"),
+        Entry("run export", "Write a run's model for other tools.", "run_export:command"),
         Entry("model list", "Show every registered model.", "model_list:command"),
         Entry("model show", "Show a model: stages, origin, figures.", "model_show:command"),
         Entry("model promote", "Put a model into production at once.", "model_order:promote"),

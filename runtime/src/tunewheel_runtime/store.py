@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -154,18 +154,23 @@ class ObjectStore:
         """Write the verified bytes of ``ref`` to ``destination``, in parts. Raises as ``get`` does; after an
         error ``destination`` must not be used."""
         digest = hashlib.sha256()
-        file = destination.open("wb")
-        try:
-            with file, self._requests.one("read", ref.path, answer=FileNotFoundError) as moved:
-                result = await obstore.get_async(self._store, ref.path)
-                async for part in result.stream(min_chunk_size=PART_BYTES):
-                    digest.update(part)
-                    file.write(part)
-                    moved(len(part))
-        except FileNotFoundError as error:
-            raise ArtifactMissing(f"{ref.path} is not in {self.url}") from error
+        with destination.open("wb") as file:
+            async for part in self.parts(ref):
+                digest.update(part)
+                file.write(part)
         if digest.hexdigest() != ref.sha256:
             raise CorruptArtifact(f"{ref.path} hashes to {digest.hexdigest()}, not to {ref.sha256}")
+
+    async def parts(self, ref: ArtifactRef) -> AsyncIterator[bytes]:
+        """Yield the unverified bytes of ``ref``, in parts. Raises ArtifactMissing, TransientError."""
+        try:
+            with self._requests.one("read", ref.path, answer=FileNotFoundError) as moved:
+                result = await obstore.get_async(self._store, ref.path)
+                async for part in result.stream(min_chunk_size=PART_BYTES):
+                    moved(len(part))
+                    yield bytes(part)
+        except FileNotFoundError as error:
+            raise ArtifactMissing(f"{ref.path} is not in {self.url}") from error
 
     async def exists(self, path: str) -> bool:
         """Return whether there is an object at ``path``."""

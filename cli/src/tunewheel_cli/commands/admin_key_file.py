@@ -12,7 +12,7 @@ import typer
 from tunewheel_local.connection import InvalidOption
 
 from tunewheel_cli.commands.key_add import Groups, Projects, Roles
-from tunewheel_cli.reach import Reach, reaching
+from tunewheel_cli.reach import Reach, on_folder
 
 if TYPE_CHECKING:
     from tunewheel_runtime.identity.keys import ApiKey
@@ -27,7 +27,7 @@ class Action(StrEnum):
     REVOKE = "revoke"
 
 
-@reaching
+@on_folder
 def command(
     reach: Reach,
     action: Annotated[Action, typer.Argument(help="add, list, rotate or revoke.", show_default=False)],

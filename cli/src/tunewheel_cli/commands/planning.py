@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,21 +10,20 @@ import typer
 from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_planner.advice import Change, Consistency
 
-from tunewheel_cli.exits import reporting
+from tunewheel_cli.calling import Call, calling, named_project
 
 if TYPE_CHECKING:
-    from tunewheel_contracts.formats.recipe import PreferenceSpec
+    from tunewheel_contracts.formats.dataset import DatasetManifest
     from tunewheel_contracts.formats.run import RunManifest
     from tunewheel_contracts.formats.spec import ProjectSpec
     from tunewheel_planner.advice import Advice
     from tunewheel_planner.shapes import ModelShape
     from tunewheel_verdicts.power import Power
 
-    from tunewheel_cli.datasets.statistics import Measured
-    from tunewheel_cli.datasets.versions import Version
 
-
+@calling
 def plan(
+    call: Call,
     spec: Annotated[Path | None, typer.Argument(help="A project's YAML: its model and its recipe.")] = None,
     model: Annotated[
         str | None,
@@ -51,20 +50,22 @@ def plan(
         str | None,
         typer.Option(help="A built version: its examples and, without a spec, its model and recipe."),
     ] = None,
+    project: Annotated[
+        str | None,
+        typer.Option(
+            "--project",
+            "-p",
+            callback=named_project,
+            show_default="the spec's",
+            help="The project of --dataset, and of the earlier runs that correct a plan.",
+        ),
+    ] = None,
     data: Annotated[
         list[Path] | None,
         typer.Option(help="A file that is not published yet: its examples and tokens; may be repeated."),
     ] = None,
     map_: Annotated[
         list[str] | None, typer.Option("--map", help="For --data, as for `tunewheel publish`.")
-    ] = None,
-    store: Annotated[
-        str | None,
-        typer.Option(
-            envvar="TUNEWHEEL_STORE_URL",
-            help="Object store of versions, and of the earlier runs that correct a plan.",
-            show_default="that of the folder",
-        ),
     ] = None,
     examples: Annotated[
         int, typer.Option(min=1, help="Training examples, where there is no --data and no --dataset.")
@@ -95,71 +96,88 @@ def plan(
         Consistency | None,
         typer.Option(help="How much equal answers to equal questions matter; with --knowledge-changes."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:
     """Say whether to fine-tune, and what memory, hours and dollars it takes; nothing is run or downloaded."""
     from tunewheel_planner.devices import catalogue, read_catalogue
 
     from tunewheel_cli import planning
     from tunewheel_cli.commands.planned import Shown, show, show_json
+    from tunewheel_cli.datasets.statistics import training_stats
     from tunewheel_cli.planning import as_it_ran, calibrated_by
 
-    def work() -> None:
-        version, runs = _stored(dataset, store)
-        project = _project(spec, version)
-        name = model or (project.base_model if project else None)
-        models, unplanned = _models(name, must=model is not None)
-        preference = project.train.preference if project else None
-        measured, source = _measured(version, preference), f"dataset version {dataset}"
-        if data:
-            measured, source = planning.of_files(data, map_ or [], project, name)
-        answer = answer_tokens or max(1, tokens_per_example // 4)
-        tokens = tokens_per_example + planning.passage_tokens(project)
-        stats = measured.stats if measured else planning.stats_of(
-            examples=examples, tokens=tokens, answer=answer, prompt=prompt_tokens
-        )  # fmt: skip
-        if measured is None:
-            source = "an assumption; --data FILE reads yours, --examples and --tokens-per-example say others"
-        answers = measured.pairs if measured and pairs is None else planning.pairs_of(
-            pairs=pairs or examples, tokens=tokens, answer=answer
-        )  # fmt: skip
-        methods = method or ([project.train.method] if project else list(TrainMethod))
-        recipes = [planning.recipe_of(project, m, epochs=epochs) for m in methods]
-        offered = read_catalogue(devices) if devices else catalogue()
-        found = [as_it_ran(one, runs) for one in planning.find_devices(device or [], offered)]
-        power = _power(project, version, silent=as_json) if project is not None else None
-        (show_json if as_json else show)(
-            Shown(
-                rows=list(planning.plan_all(models, recipes, found, stats, calibrated_by(runs), answers)),
-                stats=stats,
-                source=source,
-                advice=_advice(knowledge_changes, consistency),
-                priced=offered.as_of.isoformat(),
-                measured=measured,
-                unplanned=unplanned,
-                cautions=_cautions(project, power) if project is not None and spec is not None else (),
-                power=power,
-            )
+    drafted = _spec(spec)
+    manifest = _version(call, dataset, project or (drafted.project if drafted else None))
+    planned = drafted or (manifest.spec if manifest else None)
+    runs = _earlier(call, project or (planned.project if planned else None))
+    name = model or (planned.base_model if planned else None)
+    models, unplanned = _models(name, must=model is not None)
+    measured, source = (
+        None,
+        "an assumption; --data FILE reads yours, --examples and --tokens-per-example say others",
+    )
+    if manifest is not None:
+        preference = planned.train.preference if planned else None
+        measured, source = (
+            training_stats(call.client, manifest, preference),
+            f"dataset version {manifest.dataset_id}",
         )
+    if data:
+        measured, source = planning.of_files(data, map_ or [], planned, name)
+    answer = answer_tokens or max(1, tokens_per_example // 4)
+    tokens = tokens_per_example + planning.passage_tokens(planned)
+    stats = measured.stats if measured else planning.stats_of(
+        examples=examples, tokens=tokens, answer=answer, prompt=prompt_tokens
+    )  # fmt: skip
+    answers = measured.pairs if measured and pairs is None else planning.pairs_of(
+        pairs=pairs or examples, tokens=tokens, answer=answer
+    )  # fmt: skip
+    methods = method or ([planned.train.method] if planned else list(TrainMethod))
+    recipes = [planning.recipe_of(planned, m, epochs=epochs) for m in methods]
+    offered = read_catalogue(devices) if devices else catalogue()
+    found = [as_it_ran(one, runs) for one in planning.find_devices(device or [], offered)]
+    power = _power(call, planned, manifest) if planned is not None else None
+    (show_json if call.as_json else show)(
+        Shown(
+            rows=list(planning.plan_all(models, recipes, found, stats, calibrated_by(runs), answers)),
+            stats=stats,
+            source=source,
+            advice=_advice(knowledge_changes, consistency),
+            priced=offered.as_of.isoformat(),
+            measured=measured,
+            unplanned=unplanned,
+            cautions=_cautions(drafted, power) if drafted is not None else (),
+            power=power,
+        )
+    )
 
-    partial(reporting, as_json=as_json)(work)()
+
+def _spec(file: Path | None) -> ProjectSpec | None:
+    from tunewheel_cli.spec_file import read_spec
+
+    return read_spec(file) if file is not None else None
 
 
-def _stored(dataset: str | None, store: str | None) -> tuple[Version | None, list[RunManifest]]:
-    """Return the dataset version, and the runs in ``store``. A folder that does not exist holds none."""
-    from tunewheel_local.kafka.broker import run_async
-    from tunewheel_local.places import Var
-    from tunewheel_runtime.store import ObjectStore
+def _version(call: Call, dataset: str | None, project: str | None) -> DatasetManifest | None:
+    if dataset is None:
+        return None
+    return call.client.datasets.show(call.project_or_default(project), dataset).manifest
 
-    from tunewheel_cli.datasets.versions import open_version
+
+def _earlier(call: Call, project: str | None) -> list[RunManifest]:
+    """Return the project's latest runs. A plan needs no wheel: without a wheel there are none."""
+    from tunewheel_client import ClientError, NoAddress, NotFound
+
     from tunewheel_cli.planning import read_runs
 
-    var = Var.at()
-    if store is None and dataset is None and not (var.root / "store").is_dir():
-        return None, []
-    url = store or var.store_url
-    version = run_async(open_version(dataset, url)) if dataset else None
-    return version, run_async(read_runs(ObjectStore(url)))
+    if project is None:
+        return []
+    try:
+        return read_runs(call.client, project)
+    except (NoAddress, NotFound):
+        return []
+    except ClientError as error:
+        call.tell(f"no earlier run corrects the plan: {error}")
+        return []
 
 
 def _models(name: str | None, *, must: bool) -> tuple[dict[str, ModelShape], str | None]:
@@ -179,33 +197,21 @@ def _models(name: str | None, *, must: bool) -> tuple[dict[str, ModelShape], str
         return {}, error.reason
 
 
-def _project(spec: Path | None, version: Version | None) -> ProjectSpec | None:
-    if spec is not None:
-        from tunewheel_cli.spec_file import read_spec
+def _power(call: Call, planned: ProjectSpec, manifest: DatasetManifest | None) -> Power:
+    from tunewheel_client import NotFound
 
-        return read_spec(spec)
-    return version.manifest.spec if version else None
-
-
-def _measured(version: Version | None, preference: PreferenceSpec | None) -> Measured | None:
-    from tunewheel_local.kafka.broker import run_async
-
-    from tunewheel_cli.datasets.statistics import training_stats
-
-    return run_async(training_stats(version, preference)) if version else None
-
-
-def _power(project: ProjectSpec, version: Version | None, *, silent: bool) -> Power:
-    from tunewheel_local.kafka.broker import run_async
-
-    from tunewheel_cli.datasets.versions import customers_of
-    from tunewheel_cli.evaluations import last_scorecard
+    from tunewheel_cli.datasets.statistics import rows_of
     from tunewheel_cli.power_tables import find_power
 
-    if version is None:
-        return find_power(project, silent=silent)
-    card = run_async(last_scorecard(version.store, project.project))
-    return find_power(project, run_async(customers_of(version)), card=card, silent=silent)
+    if manifest is None:
+        return find_power(planned, silent=call.as_json)
+    sizes = Counter(row["group"] for row in rows_of(call.client, manifest, "holdout"))
+    try:
+        card = call.client.evaluations.show(manifest.project, "latest").scorecard
+    except NotFound:
+        card = None
+    told = card if card is not None and card.contestants else None
+    return find_power(planned, tuple(sizes.values()), card=told, silent=call.as_json)
 
 
 def _cautions(project: ProjectSpec, power: Power | None) -> tuple[str, ...]:

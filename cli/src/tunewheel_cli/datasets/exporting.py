@@ -38,7 +38,7 @@ def check_folder(folder: Path) -> None:
         FolderTaken: ``folder`` is not empty, or is no folder.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FolderTaken(f"--to: {folder} is not an empty folder; name another, or empty it")
+        raise FolderTaken(f"{folder} is not an empty folder; name another, or empty it")
 
 
 def write_version(

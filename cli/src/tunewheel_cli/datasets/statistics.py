@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
+import io
 import math
 import tempfile
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from tunewheel_contracts.errors import InvalidSpec, TunewheelError
-from tunewheel_contracts.formats.dataset import ExampleFormat
+from tunewheel_contracts.formats.dataset import DatasetManifest, ExampleFormat
 from tunewheel_contracts.formats.recipe import PreferenceSpec
 from tunewheel_planner.plan import DatasetStats
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from tunewheel_cli.datasets.versions import Version
+    from tunewheel_client import Client
 
 
 CHARACTERS_PER_TOKEN = 4
@@ -27,6 +27,8 @@ AROUND = 5
 """Tokens that a chat template adds to each message."""
 MOST_COUNTED = 2_000
 """The most conversations that are tokenised. Of more, every n-th counts n times. One takes a millisecond."""
+PAGE_ROWS = 1_000
+Split = Literal["train", "holdout", "preferences", "negatives"]
 LONGEST = 20
 """The longest conversation in tokens is searched among so many of the longest in characters."""
 
@@ -43,22 +45,24 @@ class Measured:
     """The counts of the answers for preference training."""
 
 
-async def training_stats(version: Version, preference: PreferenceSpec | None = None) -> Measured:
-    """Return statistics of the training rows of ``version``, and of the answers for ``preference``.
+def training_stats(
+    client: Client, manifest: DatasetManifest, preference: PreferenceSpec | None = None
+) -> Measured:
+    """Return statistics of a version's training rows, and of the answers for ``preference``. Rows of erased
+    records are left out.
 
     Raises:
         InvalidSpec: there are no such rows.
-        ArtifactMissing, CorruptArtifact, TransientError: the rows cannot be read from the store.
+        ClientError: the wheel does not give them.
     """
-    frame = await version.frame(version.manifest.train)
-    rows = frame.select(name for name in frame.columns if name in ("messages", "format")).to_dicts()
+    rows = rows_of(client, manifest, "train")
     if not rows:
         raise InvalidSpec(field="dataset", reason="has no rows to train on; build the dataset again")
-    answers, items = await _answers(version, preference, rows)
+    answers, items = _answers(client, manifest, preference, rows)
     try:
-        tokenizer = await open_tokenizer_of(version)
+        tokenizer = _tokenizer_of(client, manifest)
         pairs = count_tokens(answers, tokenizer) if answers else None
-        stats, name, reason = count_tokens(rows, tokenizer), version.manifest.spec.base_model, None
+        stats, name, reason = count_tokens(rows, tokenizer), manifest.spec.base_model, None
     except NoTokenizer as error:
         pairs = estimate_tokens([row["messages"] for row in answers]) if answers else None
         stats, name, reason = estimate_tokens([row["messages"] for row in rows]), None, str(error)
@@ -67,27 +71,39 @@ async def training_stats(version: Version, preference: PreferenceSpec | None = N
     return Measured(stats, name, reason, pairs)
 
 
-async def _answers(
-    version: Version, preference: PreferenceSpec | None, examples: Sequence[Mapping[str, Any]]
+def rows_of(client: Client, manifest: DatasetManifest, split: Split) -> list[dict[str, Any]]:
+    """Return the rows of a split, as the API tells them; none if the version has no such split."""
+    if getattr(manifest, split) is None:
+        return []
+    told = client.each(
+        client.datasets.rows, manifest.project, manifest.dataset_id, split=split, limit=PAGE_ROWS
+    )
+    return [row.model_dump(mode="json") for row in told if not row.erased]
+
+
+def _answers(
+    client: Client,
+    manifest: DatasetManifest,
+    preference: PreferenceSpec | None,
+    examples: Sequence[Mapping[str, Any]],
 ) -> tuple[list[Mapping[str, Any]], int]:
     """Return the conversations for ``preference``, and how many pairs and single answers they make. Only kto
     uses single answers. If it has no pairs, the examples are its better answers."""
     if preference is None:
         return [], 0
-    manifest = version.manifest
-    pairs = (await version.frame(manifest.preferences)).to_dicts() if manifest.preferences else []
+    pairs = rows_of(client, manifest, "preferences")
     found: list[Mapping[str, Any]] = [
         _conversation(row, side) for row in pairs for side in ("chosen", "rejected")
     ]
     if not preference.method.traits.unpaired or manifest.negatives is None:
         return found, len(pairs)
-    single = [_conversation(row, "rejected") for row in (await version.frame(manifest.negatives)).to_dicts()]
+    single = [_conversation(row, "rejected") for row in rows_of(client, manifest, "negatives")]
     found += single if pairs else [*single, *examples]
     return found, len(found) - len(pairs)
 
 
 def _conversation(row: Mapping[str, Any], side: str) -> Mapping[str, Any]:
-    return {"messages": [*row["prompt"], {"role": "assistant", "content": row[side]}]}
+    return {"messages": [*row["messages"], {"role": "assistant", "content": row[side]}]}
 
 
 def count_tokens(rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase) -> DatasetStats:
@@ -154,23 +170,29 @@ class NoTokenizer(TunewheelError):
     """The base model's tokenizer is not available here, or cannot be used. The message gives the reason."""
 
 
-async def open_tokenizer_of(version: Version) -> PreTrainedTokenizerBase:
-    """Return the tokenizer that ``version`` was built with, else its base model's if it is on this machine.
+def _tokenizer_of(client: Client, manifest: DatasetManifest) -> PreTrainedTokenizerBase:
+    """Return the tokenizer that a version was built with, else its base model's if it is on this machine.
 
-    Raises NoTokenizer, TransientError.
+    Raises NoTokenizer, ClientError.
     """
+    from tunewheel_basemodel.digest import sha256_directory
     from tunewheel_basemodel.errors import ModelFilesError
     from tunewheel_basemodel.tokenizer import import_library, open_tokenizer
+    from tunewheel_client import NotFound
 
     import_library(hide_torch=True)
-    with tempfile.TemporaryDirectory(prefix="tunewheel-tokenizer-") as name:
-        pinned = Path(name) / "pinned"
+    with tempfile.TemporaryDirectory(prefix="tunewheel-tokenizer-") as folder:
         try:
-            if await _fetch(version, pinned):
-                return await asyncio.to_thread(open_tokenizer, pinned)
+            packed = client.datasets.tokenizer(manifest.project, manifest.dataset_id)
+            zipfile.ZipFile(io.BytesIO(packed)).extractall(folder)
+            use = manifest.tokenizer
+            if use is not None and sha256_directory(Path(folder)) == use.sha256:
+                return open_tokenizer(Path(folder))
         except ModelFilesError as error:
             raise NoTokenizer(error.reason) from error
-    return await asyncio.to_thread(local_tokenizer, version.manifest.spec.base_model)
+        except NotFound:
+            pass  # its tokens were estimated
+    return local_tokenizer(manifest.spec.base_model)
 
 
 def local_tokenizer(base_model: str) -> PreTrainedTokenizerBase:
@@ -185,17 +207,3 @@ def local_tokenizer(base_model: str) -> PreTrainedTokenizerBase:
             return open_tokenizer(Path(name))
         except ModelFilesError as error:
             raise NoTokenizer(error.reason) from error
-
-
-async def _fetch(version: Version, folder: Path) -> bool:
-    """Copy the version's pinned tokenizer files to ``folder``; return whether they are complete."""
-    from tunewheel_basemodel.digest import sha256_directory
-
-    use = version.manifest.tokenizer
-    if use is None or use.sha256 is None:
-        return False
-    await asyncio.to_thread(folder.mkdir)
-    for path in await version.store.list(f"tokenizers/{use.sha256}"):
-        content = await version.store.read(path)
-        await asyncio.to_thread((folder / PurePosixPath(path).name).write_bytes, content or b"")
-    return await asyncio.to_thread(sha256_directory, folder) == use.sha256

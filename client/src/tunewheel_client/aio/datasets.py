@@ -34,6 +34,16 @@ class Datasets(Resource):
         """Return a page of a version's rows."""
         return await self._read(Page[Row], project, "datasets", dataset_id, "rows", split=split, **paging)
 
+    async def tokenizer(self, project: str, dataset_id: str) -> bytes:
+        """Return the files of the tokenizer with which a version's tokens were counted, as a ZIP archive.
+
+        Raises:
+            NotFound: its tokens were estimated.
+        """
+        return (
+            await self._transport.send("GET", "projects", project, "datasets", dataset_id, "tokenizer")
+        ).content
+
     async def diff(self, project: str, dataset_id: str, other: str) -> DatasetDifference:
         """Return the changes from version ``dataset_id`` to version ``other``."""
         return await self._read(DatasetDifference, project, "datasets", dataset_id, "diff", other)

@@ -136,7 +136,10 @@ class Transport:
 
     @asynccontextmanager
     async def stream(
-        self, *steps: str, query: Mapping[str, Any], headers: Mapping[str, str]
+        self,
+        *steps: str,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[httpx.Response]:
         """Open the console's answer at ``/v1/<steps…>`` without reading it. Raises as ``send``; nothing is
         tried again."""
@@ -144,7 +147,7 @@ class Transport:
 
         try:
             endless = {"timeout": httpx.Timeout(self._timeout, read=60.0)}
-            async with self._open("GET", steps, CONSOLE, query, headers, endless) as answer:
+            async with self._open("GET", steps, CONSOLE, query, headers or {}, endless) as answer:
                 if not answer.is_success:
                     await answer.aread()
                     raise refusal_of(answer, CONSOLE)

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Unpack
 
 from tunewheel_contracts.api.commands import EvaluationOrdered, RunOrdered
 from tunewheel_contracts.api.evaluations import EvaluationDetail, EvaluationSummary
 from tunewheel_contracts.api.paging import Page
 from tunewheel_contracts.api.runs import RunDetail, RunSummary
+from tunewheel_contracts.formats.run import RunManifest
 
 from tunewheel_client.sync.resource import Paging, Resource
 
@@ -31,6 +34,26 @@ class Runs(Resource):
     def show(self, project: str, run_id: str) -> RunDetail:
         """Return a run's progress, its losses, its failure and its verdict."""
         return self._read(RunDetail, project, "runs", run_id)
+
+    def manifest(self, project: str, run_id: str) -> RunManifest:
+        """Return how a completed run was trained, and the files of its model.
+
+        Raises:
+            Conflict: the run has no model.
+        """
+        return self._read(RunManifest, project, "runs", run_id, "manifest")
+
+    def download(self, project: str, run_id: str, name: str, to: Path) -> str:
+        """Write the file ``name`` of a run's model to ``to``; return the hash (SHA-256) of what was written,
+        which the manifest tells too."""
+        path = ("projects", project, "runs", run_id, "files", name)
+        with to.open("wb") as file:
+            digest = hashlib.sha256()
+            with self._transport.stream(*path) as answer:
+                for part in answer.iter_bytes():
+                    digest.update(part)
+                    file.write(part)
+        return digest.hexdigest()
 
     def pause(self, project: str, run_id: str, *, request: str | None = None) -> RunOrdered:
         """Pause a run after its present step."""

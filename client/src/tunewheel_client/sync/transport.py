@@ -132,7 +132,10 @@ class Transport:
 
     @contextmanager
     def stream(
-        self, *steps: str, query: Mapping[str, Any], headers: Mapping[str, str]
+        self,
+        *steps: str,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Generator[httpx.Response]:
         """Open the console's answer at ``/v1/<steps…>`` without reading it. Raises as ``send``; nothing is
         tried again."""
@@ -140,7 +143,7 @@ class Transport:
 
         try:
             endless = {"timeout": httpx.Timeout(self._timeout, read=60.0)}
-            with self._open("GET", steps, CONSOLE, query, headers, endless) as answer:
+            with self._open("GET", steps, CONSOLE, query, headers or {}, endless) as answer:
                 if not answer.is_success:
                     answer.read()
                     raise refusal_of(answer, CONSOLE)

@@ -21,6 +21,7 @@ from tunewheel_console.control.erasures import add_erasures
 from tunewheel_console.control.errors import REFUSALS
 from tunewheel_console.control.evaluations import add_evaluations
 from tunewheel_console.control.events import Identify, add_events
+from tunewheel_console.control.files import add_files
 from tunewheel_console.control.keys import add_keys
 from tunewheel_console.control.log import Log
 from tunewheel_console.control.models import add_models
@@ -72,6 +73,7 @@ def add_control(web: FastAPI, state: ConsoleState, sources: Sources, identify: I
     add_projects(web, state)
     add_datasets(web, state, store)
     add_runs(web, state)
+    add_files(web, state, store)
     add_evaluations(web, state, store)
     add_models(web, state)
     add_turns(web, state)

@@ -1,4 +1,4 @@
-"""export: writes a trained model as files for other tools."""
+"""run export: fetches a trained model, and writes it as files for other tools."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
+from tunewheel_cli.calling import Call, Project, Run, calling
 from tunewheel_cli.model_export import ModelDtype, ModelFormat
-from tunewheel_cli.reach import Reach, Store, on_folder
 
 
-@on_folder
-def export(
-    reach: Reach,
-    run_id: Annotated[str, typer.Argument(help="As train.completed names it.", show_default=False)],
+@calling
+def command(
+    call: Call,
+    run: Run,
     directory: Annotated[Path, typer.Argument(help="New or empty; written to.", show_default=False)],
+    project: Project,
     form: Annotated[
         ModelFormat,
         typer.Option("--format", help="safetensors for transformers and vLLM, gguf for llama.cpp."),
@@ -27,7 +28,6 @@ def export(
             show_default="float32, gguf: float16",
         ),
     ] = None,
-    store: Store = None,
 ) -> None:
     """Write a run's model, the adapter merged into its base, for other tools.
 
@@ -36,12 +36,9 @@ def export(
     from tunewheel_cli.commands.progress import steps_bar
     from tunewheel_cli.model_export import export_model
 
-    with steps_bar(silent=reach.as_json) as note:
-        written = export_model(
-            run_id, directory, form=form.value, dtype=dtype.value if dtype else None,
-            store_url=store or reach.var.store_url, on_step=note,
-        )  # fmt: skip
-    reach.show(written, describe(written))
+    with steps_bar(silent=call.as_json) as note:
+        written = export_model(call.client, project, run, directory, form=form, dtype=dtype, on_step=note)
+    call.show(written, describe(written))
 
 
 def describe(written: dict[str, Any]) -> str:
