@@ -65,7 +65,8 @@ def test_an_alarm_shows_what_waits_and_what_a_person_does(story: Desk) -> None:
     told = story.told()
     assert told["alarm"] == (
         "alarm-1f: novelty, raised 2026-03-02 08:00 UTC (2 min ago): share of novel questions 0.48; "
-        "suggests: collect labels; leads to: collect labels, has 3 of the 20 it needs"
+        "reopens alarm-0b7e22c91d40; suggests: collect labels; leads to: collect labels, has 3 of "
+        "the 20 it needs, waits for: annotators"
     )
     assert told["decision"] == (
         "curate: waits for labels: alarm-1f (novelty): 3 of 20 labels near the cluster; the clock ends that "

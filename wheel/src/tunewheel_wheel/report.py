@@ -79,6 +79,7 @@ def _alarm(name: str, alarm: Alarm, answer: AlarmAnswer | None, now: datetime) -
         effect = f"{data.effect_unit or 'effect'} {data.effect:.2g}"
     parts = [
         f"{name}: {data.signal or data.detector}, raised {_moment(alarm.time, now)}: {effect}",
+        f"reopens {data.reopens}" if data.reopens else "",
         f"suggests: {_suggestion(data)}" if data.suggested_action else "",
         _answer(answer),
     ]
@@ -95,11 +96,10 @@ def _suggestion(alarm: DriftDetected | AlarmOpened) -> str:
 def _answer(answer: AlarmAnswer | None) -> str:
     if answer is None:
         return UNDECIDED
-    if answer.labels_needed is None:
-        return f"leads to: {_words(answer.follows)}"
-    return (
-        f"leads to: {_words(answer.follows)}, has {answer.labels or 0} of the {answer.labels_needed} it needs"
-    )
+    words = f"leads to: {_words(answer.follows)}"
+    if answer.labels_needed is not None:
+        words += f", has {answer.labels or 0} of the {answer.labels_needed} it needs"
+    return words + (f", waits for: {answer.waits_for}" if answer.waits_for else "")
 
 
 def _decision(decided: TurnDecided) -> str:

@@ -28,6 +28,10 @@ serves, they count from the first: that version is not known to have the fault."
 UNRATED = timedelta(days=7)
 """An alarm about ratings is over if answers go on for so long without a rating: that covers every weekday.
 The detector keeps its evidence, so the first window of bad ratings raises the alarm again."""
+REOPENED = timedelta(days=30)
+"""An alarm without a cluster reopens the detector's last alarm if that one ended at most so long ago."""
+ENDED_KEPT = 4
+"""How many alarms of a detector are remembered after their end."""
 MOST_SHOWN = 200
 FEWEST_MORE = 10
 """How many prompts an open alarm adds to its request for labels at once, since people are notified each
@@ -115,6 +119,9 @@ def resolve(
 ) -> Said:
     """End the open alarm of ``detector``."""
     alarm = state.alarms.pop(detector)
+    ended = {"alarm_id": alarm.alarm_id, "at": at.isoformat()}
+    place = {name: alarm.asked[name] for name in ("centroid", "radius") if alarm.asked.get("centroid")}
+    state.ended[detector] = [*state.ended.get(detector, ()), ended | place][-ENDED_KEPT:]
     raised_at = datetime.fromisoformat(alarm.raised_at)
     return Said(
         DriftResolved(
@@ -177,6 +184,7 @@ def _raise(
         suggested_action=finding.action,
         cluster=finding.cluster,
         evidence=path,
+        reopens=_reopened(state, finding, at),
     )
     # an alarm about missing documents says nothing about answers
     if finding.action != "update_documents" and (finding.cluster is None or not finding.cluster.centroid):
@@ -189,13 +197,31 @@ def _raise(
     return said
 
 
+def _reopened(state: ProjectState, finding: Finding, at: datetime) -> str | None:
+    """Return the earlier alarm about the same problem: the latest whose cluster has the new one's centre. An
+    alarm without a cluster reopens the detector's last one, unless it asks for labels: its questions may be
+    about anything."""
+    ended = reversed(state.ended.get(finding.detector, ()))
+    if finding.cluster is not None and finding.cluster.centroid:
+        same = (
+            one
+            for one in ended
+            if _is_inside(finding.cluster, one.get("centroid", ()), one.get("radius", 0.0))
+        )
+    elif finding.action != "collect_labels":
+        same = (one for one in ended if at - datetime.fromisoformat(one["at"]) <= REOPENED)
+    else:
+        return None
+    return next((one["alarm_id"] for one in same), None)
+
+
 def _ask_for_more(state: ProjectState, alarm: Alarm, finding: Finding) -> list[Said]:
     """Add prompts that the detector found since to the alarm's request for labels. An alarm that opens early
     knows only a few of the prompts that need an answer."""
     if not alarm.asked:
         return []
     asked = LabelsRequested.model_validate(alarm.asked)
-    if asked.centroid and not _is_inside(finding.cluster, asked):
+    if asked.centroid and not _is_inside(finding.cluster, asked.centroid, asked.radius):
         return []
     known = tuple(name for name in asked.completion_ids if name != ERASED)
     found = [name for name in _shown(finding) if name in state.places and name not in known]
@@ -215,14 +241,14 @@ def _ask_for_more(state: ProjectState, alarm: Alarm, finding: Finding) -> list[S
     return [Said(more, places=_places(state, found))]
 
 
-def _is_inside(cluster: DriftCluster | None, asked: LabelsRequested) -> bool:
-    """Return whether ``cluster`` is the one that ``asked`` is about. Another cluster may have become the
+def _is_inside(cluster: DriftCluster | None, centroid: Sequence[float], radius: float) -> bool:
+    """Return whether ``cluster`` is the one with this ``centroid``. Another cluster may have become the
     largest."""
-    if cluster is None or len(cluster.centroid) != len(asked.centroid):
+    if cluster is None or len(cluster.centroid) != len(centroid):
         return False
-    own, found = np.array(asked.centroid), np.array(cluster.centroid)
+    own, found = np.array(centroid), np.array(cluster.centroid)
     lengths = np.linalg.norm(own) * np.linalg.norm(found)
-    return bool(1.0 - own @ found / lengths <= asked.radius)
+    return bool(1.0 - own @ found / lengths <= radius)
 
 
 def _places(state: ProjectState, names: Sequence[str]) -> tuple[tuple[str, tuple[Any, ...]], ...]:

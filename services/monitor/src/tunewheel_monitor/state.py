@@ -151,6 +151,9 @@ class ProjectState:
     version: Version | None = None
     alarms: dict[str, Alarm] = field(default_factory=dict[str, Alarm])
     """By detector."""
+    ended: dict[str, list[dict[str, Any]]] = field(default_factory=dict[str, list[dict[str, Any]]])
+    """By detector, latest last: ``alarm_id`` and ``at`` of alarms that are over; of a cluster also its
+    ``centroid`` and ``radius``."""
     places: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
     """Completion id → [``completion`` or ``rating``, partition, offset], latest last."""
     trials: rollout.Trials = field(default_factory=rollout.new)
@@ -173,6 +176,7 @@ class ProjectState:
             "seen": self.seen.packed(),
             "version": None if self.version is None else self.version.as_json(),
             "alarms": {name: asdict(alarm) for name, alarm in self.alarms.items()},
+            "ended": self.ended,
             "places": self.places,
             "trials": self.trials,
             "turns": self.turns,
@@ -187,6 +191,7 @@ class ProjectState:
             seen=Seen(told["seen"]),
             version=None if version is None else _version(version),
             alarms={name: _read(Alarm, alarm) for name, alarm in told["alarms"].items()},
+            ended=told.get("ended", {}),
             places=told["places"],
             trials=rollout.read(told["trials"]),
             turns=told["turns"],
