@@ -89,6 +89,27 @@ def test_the_status_tells_groups_that_are_behind_and_what_to_do(told: Console, r
     run("status", "-p", "nope", code=1)
 
 
+def test_detectors_are_listed_with_a_curve_up_to_their_floor(told: Console, run: Any) -> None:
+    story = Story("desk")
+    effects, at = (-0.01, 0.0, 0.0075, 0.015, 0.9), "2026-11-26T10:00:00Z"
+    columns = dict.fromkeys(("statistic", "effect", "p_value"), effects)
+    story.say(
+        "window.judged", figure_id="desk/novelty", detector="novelty", family="input", model_id="desk-1",
+        dataset_id=DATASET, state="near", windows=5, judged_at=at, effect=0.9, floor=0.015,
+        series=columns | {"ended_at": (at,) * 5, "items": (100,) * 5},
+    )  # fmt: skip
+    silent = {"state": "silent", "windows": 0, "effect": None, "floor": None, "series": {}}
+    quiet = story.events[-1].data.model_dump() | {"figure_id": "desk/labels", "detector": "labels"} | silent
+    story.say("window.judged", **{name: value for name, value in quiet.items() if name != "project"})
+    assert run("detector", "list", "-p", "desk").stdout == "no window of desk was judged yet\n"
+    told.read(*story.events)
+    labels, novelty = sorted(run("detector", "list", "-p", "desk").stdout.splitlines()[1:])
+    assert (labels.split()[1], novelty.split()[1]) == ("silent", "near")
+    assert "▁▁▄██" in novelty
+    (first, second) = json.loads(run("detector", "list", "-p", "desk", "--json").stdout)["items"]
+    assert {first["detector"], second["detector"]} == {"novelty", "labels"}
+
+
 def test_events_are_followed_until_one_of_a_type(told: Console, run: Any) -> None:
     story = Story("desk")
     story.train("progressed", DATASET)

@@ -27,6 +27,7 @@ from tunewheel_console.settings import Settings
 from tunewheel_console.state import ConsoleState
 from tunewheel_contracts.api.services import GroupLag
 from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.monitoring import WindowJudged
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import caller_of, guard
@@ -82,6 +83,9 @@ class Console:
     def read(self, *events: Envelope[Any]) -> None:
         """Fold ``events``, as if they came from the log."""
         for event in events:
+            if isinstance(event.data, WindowJudged):
+                self.state.judge(event)
+                continue
             self.state.apply(event)
             self.feed.add(event)
 

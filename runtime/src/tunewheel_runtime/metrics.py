@@ -85,6 +85,6 @@ class Metrics:
         """Add one duration to the histogram ``name``."""
         self._seconds[name].record(seconds, labels)
 
-    def gauge(self, name: str, text: str, read: Reading, *, label: str = "") -> None:
-        """Report ``read()`` under ``name`` whenever metrics are collected, with ``label`` if there is one."""
-        gauge(self._meter, self._prefix + name, text, read, (label,) if label else ())
+    def gauge(self, name: str, text: str, read: Reading, *, label: str | tuple[str, ...] = ()) -> None:
+        """Report ``read()`` under ``name`` whenever metrics are collected, with its ``label`` or labels."""
+        gauge(self._meter, self._prefix + name, text, read, (label,) if isinstance(label, str) else label)

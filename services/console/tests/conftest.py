@@ -222,6 +222,20 @@ class Desk(testing.Desk):
             window=window | dict.fromkeys(("started_at", "ended_at"), START),
         )  # fmt: skip
 
+    def judged(self, detector: str, **changes: Any) -> Envelope[Any]:
+        """Return the figures of a detector's second window."""
+        columns = {"ended_at": (START, START), "items": (100, 100), "p_value": (0.5, 0.002)}
+        return self.of_model(
+            "window.judged", **{
+                "figure_id": f"{self.project}/{detector}", "detector": detector, "family": "input",
+                "dataset_id": self.dataset_id, "state": "calm", "windows": 2, "judged_at": START,
+                "items": 100, "statistic_name": "share", "statistic": 0.09, "usual": 0.05, "effect": 0.04,
+                "effect_unit": "rise of the share", "floor": 0.015, "p_value": 0.002, "threshold": 0.0003,
+                "series": columns | {"statistic": (0.06, 0.09), "effect": (0.01, 0.04)},
+                "slices": ({"by": "key", "value": "web", "items": 80.0, "share": 0.125},),
+            } | changes,
+        )  # fmt: skip
+
     def decided(self) -> Envelope[Any]:
         """Return what curate says of an alarm that waits for approval."""
         return self.say("turn.decided", step="waits for approval", next_step="Run `tunewheel dataset build`.")

@@ -113,12 +113,15 @@ async def test_metrics_tell_what_was_scored_folded_and_judged_and_which_alarms_a
         'tunewheel_monitor_looks_total{detector="novelty"} 2',
         'tunewheel_monitor_looks_total{detector="labels"} 0',
         'tunewheel_monitor_alarms_open{detector="novelty"} 1',
+        'tunewheel_monitor_evidence{project="desk",detector="novelty"} 1.0',
+        'tunewheel_monitor_effect{project="desk",detector="errors"} -0.02',
     ):
         assert line in told
     (lag,) = (line for line in told if line.startswith("tunewheel_monitor_fold_lag_seconds "))
     assert float(lag.split()[1]) > 86_400, "they were asked long ago"
     desk.broker.elsewhere.add("desk")
     told = desk.metrics_text()
+    assert "tunewheel_monitor_evidence{" not in told
     assert "tunewheel_monitor_alarms_open{" not in told, "whoever has the project tells of its alarms"
     assert "tunewheel_monitor_fold_lag_seconds 0.0" in told
 

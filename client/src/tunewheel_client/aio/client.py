@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tunewheel_client.aio.projects import Projects
     from tunewheel_client.aio.runs import Evaluations, Runs
     from tunewheel_client.aio.takebacks import Documents, Erasures
-    from tunewheel_client.aio.turns import Alarms, Turns
+    from tunewheel_client.aio.turns import Alarms, Detectors, Turns
     from tunewheel_client.batches import Item, Kind
     from tunewheel_client.values import Answer, FeedbackReceipt, Receipt
 
@@ -262,6 +262,12 @@ class AsyncClient:
         from tunewheel_client.aio.turns import Alarms
 
         return Alarms(self._transport)
+
+    @cached_property
+    def detectors(self) -> Detectors:
+        from tunewheel_client.aio.turns import Detectors
+
+        return Detectors(self._transport)
 
     @cached_property
     def labels(self) -> Labels:

@@ -9,6 +9,7 @@ from typing import Unpack
 from tunewheel_contracts.api.alarms import AlarmDetail, AlarmSummary
 from tunewheel_contracts.api.paging import Page
 from tunewheel_contracts.api.turns import TurnDetail, TurnSummary
+from tunewheel_contracts.events.monitoring import WindowJudged
 
 from tunewheel_client.aio.resource import Paging, Resource
 from tunewheel_client.errors import Away
@@ -65,3 +66,11 @@ class Alarms(Resource):
     async def show(self, project: str, alarm_id: str) -> AlarmDetail:
         """Return an alarm with its figures and the questions behind it."""
         return await self._read(AlarmDetail, project, "alarms", alarm_id)
+
+
+class Detectors(Resource):
+    """The detectors of a project: what they measure, before and besides alarms."""
+
+    async def list(self, project: str, **paging: Unpack[Paging]) -> Page[WindowJudged]:
+        """Return the newest figures of each detector, that judged last first."""
+        return await self._read(Page[WindowJudged], project, "detectors", **paging)

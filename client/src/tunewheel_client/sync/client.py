@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tunewheel_client.sync.projects import Projects
     from tunewheel_client.sync.runs import Evaluations, Runs
     from tunewheel_client.sync.takebacks import Documents, Erasures
-    from tunewheel_client.sync.turns import Alarms, Turns
+    from tunewheel_client.sync.turns import Alarms, Detectors, Turns
     from tunewheel_client.values import Answer, FeedbackReceipt, Receipt
 
 T = TypeVar("T")
@@ -258,6 +258,12 @@ class Client:
         from tunewheel_client.sync.turns import Alarms
 
         return Alarms(self._transport)
+
+    @cached_property
+    def detectors(self) -> Detectors:
+        from tunewheel_client.sync.turns import Detectors
+
+        return Detectors(self._transport)
 
     @cached_property
     def labels(self) -> Labels:

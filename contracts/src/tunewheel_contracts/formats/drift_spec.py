@@ -114,3 +114,11 @@ class DriftSpec(Strict):
     the cause. Alarms and decisions are published as ever, and say what a person should do."""
     turns: Annotated[TurnPolicy, Field(exclude_if=lambda turns: turns == TurnPolicy())] = TurnPolicy()
     labels: Annotated[LabelsSpec, Field(exclude_if=lambda spec: spec == LabelsSpec())] = LabelsSpec()
+
+    def asks_for(self, detector: str, family: str) -> bool:
+        """Return whether a detector is switched on, by its family and its name."""
+        return family in self.detectors and detector not in self.disabled
+
+    def floor_of(self, detector: str) -> float | None:
+        """Return the floor that replaces the detector's own; None: there is no other."""
+        return {str(name): floor for name, floor in self.floors.items()}.get(detector)

@@ -71,10 +71,11 @@ def make_app(settings: Settings) -> Service:
             state.commands.refuse(letter)
 
     reader = service.replay(
-        [topic for topic in TOPICS if topic not in (*TRAFFIC, *topics.NOT_SHOWN)],
+        [topic for topic in TOPICS if topic not in (*TRAFFIC, *topics.NOT_SHOWN, topics.WINDOW_JUDGED)],
         take,
         forget=state.forget,
     )
+    service.replay([topics.WINDOW_JUDGED], state.judge)
     traffic = Traffic(
         settings,
         TRAFFIC,

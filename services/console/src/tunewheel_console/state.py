@@ -9,7 +9,7 @@ from typing import Any
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import DatasetRejected, DatasetVersioned, RecordIngested
 from tunewheel_contracts.events.evaluation import ReviewAnswered
-from tunewheel_contracts.events.monitoring import TurnCompleted, TurnDecided
+from tunewheel_contracts.events.monitoring import TurnCompleted, TurnDecided, WindowJudged
 from tunewheel_contracts.events.production import InferenceCompleted
 from tunewheel_contracts.events.training import (
     TrainCompleted,
@@ -47,6 +47,9 @@ class ConsoleState:
     commands: Commands = field(default_factory=Commands)
     dead_letters: dict[str, int] = field(default_factory=dict[str, int])
     """The number of dead letters, by original topic."""
+    figures: dict[str, WindowJudged] = field(default_factory=dict[str, WindowJudged])
+    """The newest figures of each detector, by ``figure_id``. They change all the time, and no page of a
+    project's turns shows them."""
     version: int = 0
     _seen: set[str] = field(default_factory=set[str])
     _refused: set[str] = field(default_factory=set[str])
@@ -84,6 +87,22 @@ class ConsoleState:
             project.settled = False
         project.version += moved or not traffic
         self.version += 1
+
+    def judge(self, envelope: Envelope[WindowJudged]) -> None:
+        """Keep the newest figures of a detector."""
+        self.figures[envelope.data.figure_id] = envelope.data
+
+    def detectors_of(self, project: Project) -> list[WindowJudged]:
+        """Return the figures of a project's detectors. Those that the spec switches off are ``off``, also
+        before the monitor has read the spec."""
+        found = [one for one in self.figures.values() if one.project == project.name]
+        drift = project.spec.drift if project.spec else None
+        return [
+            one
+            if drift is not None and drift.enabled and drift.asks_for(one.detector, one.family)
+            else one.model_copy(update={"state": "off"})
+            for one in found
+        ]
 
     def forget(self, topic: TopicSpec, project: str) -> None:
         """Apply a tombstone: ``project`` is not declared, or not served, any more."""

@@ -10,6 +10,7 @@ import pytest
 from fastapi import FastAPI
 from tunewheel_client import AsyncClient, Away, Client, Conflict, Gap, NotFound, Refused
 from tunewheel_contracts.api.services import GroupLag
+from tunewheel_contracts.event import new_event
 from tunewheel_testing.adapters import BASE, SHA
 from tunewheel_testing.served import served, serving
 from tunewheel_testing.waiting import until
@@ -33,6 +34,26 @@ async def test_a_project_and_its_run_are_read_as_the_models_of_the_api(
     assert (run.run_id, run.verdict, [point.loss for point in run.losses]) == ("run-1", "passed", [2.0, 1.0])
     (alarm,) = (await client.alarms.list("desk", state="open")).items
     assert (await client.alarms.show("desk", alarm.alarm_id)).detector == alarm.detector
+
+
+async def test_each_detectors_newest_figures_are_read_and_what_the_spec_switches_off_is_off(
+    client: AsyncClient, state: Any, desk: Any
+):
+    state.apply(desk.declared())
+    for event in (desk.judged("novelty"), desk.judged("length"), desk.judged("novelty", state="near")):
+        state.judge(event)
+    elsewhere = {"project": "other", "figure_id": "other/novelty"}
+    state.judge(new_event(desk.judged("novelty").data.model_copy(update=elsewhere), source="/test"))
+    found = (await client.detectors.list("desk")).items
+    assert [(one.detector, one.state) for one in found] == [("novelty", "near"), ("length", "calm")]
+    assert found[0].series.effect == (0.01, 0.04)
+    spec = desk.spec()
+    off = spec.model_copy(update={"drift": spec.drift.model_copy(update={"disabled": ("length",)})})
+    state.apply(desk.say("project.declared", spec=off))
+    found = (await client.detectors.list("desk")).items
+    assert [(one.detector, one.state) for one in found] == [("novelty", "near"), ("length", "off")]
+    with pytest.raises(NotFound):
+        await client.detectors.list("nope")
 
 
 @pytest.fixture

@@ -23,6 +23,17 @@ from tunewheel_monitor.pseudonym_keys import FOLDER as PSEUDONYMS
 from tunewheel_monitor.state import ProjectState
 
 FORMAT = 1
+FIRST = (
+    "drift.detected",
+    "alarm.opened",
+    "drift.resolved",
+    "labels.requested",
+    "comparisons.requested",
+    "rollout.judged",
+    "turn.completed",
+)
+"""The types of events that the first release with this format knew. Others are written apart from these,
+since a release that does not know a type must still read the checkpoint after a rollback."""
 KEPT = 3
 """How many checkpoints of a project are kept: a reader of the newest one must find it while another is
 written."""
@@ -123,22 +134,24 @@ def _told(project: str, reasons: Sequence[str], path: str = "") -> str:
 
 
 def _encoded(checkpoint: Checkpoint) -> bytes:
+    events: list[dict[str, Any]] = [
+        {
+            "type": event.data.type,
+            "id": event.id,
+            "source": event.source,
+            "time": event.time.isoformat(),
+            "causation_id": event.causation_id,
+            "correlation_id": event.correlation_id,
+            "data": event.data.model_dump(mode="json"),
+        }
+        for event in checkpoint.events
+    ]
     told = {
         "format": FORMAT,
         "number": checkpoint.number,
         "state": checkpoint.state.as_json(),
-        "events": [
-            {
-                "type": event.data.type,
-                "id": event.id,
-                "source": event.source,
-                "time": event.time.isoformat(),
-                "causation_id": event.causation_id,
-                "correlation_id": event.correlation_id,
-                "data": event.data.model_dump(mode="json"),
-            }
-            for event in checkpoint.events
-        ],
+        "events": [event for event in events if event["type"] in FIRST],
+        "more_events": [event for event in events if event["type"] not in FIRST],
     }
     return json.dumps(told, separators=(",", ":"), allow_nan=False).encode()
 
@@ -149,7 +162,8 @@ def _decoded(project: str, path: str, data: bytes) -> Checkpoint:
         if told["format"] != FORMAT:
             raise CorruptArtifact(f"{path} is of format {told['format']}; this release reads {FORMAT}")
         state = ProjectState.from_json(told["state"])
-        return Checkpoint(project, told["number"], state, tuple(map(_event, told["events"])))
+        more = [event for event in told.get("more_events", ()) if event["type"] in BY_NAME]
+        return Checkpoint(project, told["number"], state, tuple(map(_event, [*told["events"], *more])))
     except (InvalidEvent, AttributeError, KeyError, TypeError, ValueError) as error:
         raise CorruptArtifact(f"{path} is no checkpoint of the monitor: {error!r}") from error
 

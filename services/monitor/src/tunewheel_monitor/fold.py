@@ -9,18 +9,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache, partial
 from typing import Any
 
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.monitoring import InferenceScored
+from tunewheel_contracts.events.monitoring import DriftResolved, InferenceScored
+from tunewheel_contracts.formats.drift_spec import DriftSpec
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
 
+from tunewheel_monitor import figures
 from tunewheel_monitor.alarms import Said, hear, resolve, weigh
 from tunewheel_monitor.coverage import CoverageFacts
-from tunewheel_monitor.detectors import DETECTORS, WEIGHTS, Opening, State, evidence
+from tunewheel_monitor.detectors import DETECTORS, WEIGHTS, Detector, Finding, Opening, State, evidence
 from tunewheel_monitor.detectors.documents import Documents, fits_badly
-from tunewheel_monitor.knowledge import Production, watched_families
+from tunewheel_monitor.knowledge import Production, watches
 from tunewheel_monitor.rollout import trials as rollout
 from tunewheel_monitor.state import OpenWindow, ProjectState, Version
 from tunewheel_monitor.turns import counting
@@ -79,9 +82,34 @@ def tick(state: ProjectState, project: str, facts: Facts, now: datetime) -> list
 
 def _unwatch(state: ProjectState, project: str, facts: Facts, at: datetime) -> list[Said]:
     """End alarms of detectors that are switched off now: no window would end them."""
-    watched, version = watched_families(facts.spec.drift, facts.production), state.version
-    over = [name for name, alarm in state.alarms.items() if alarm.family not in watched]
-    return [resolve(state, version, name, project, "off", at) for name in over if version is not None]
+    version, drift = state.version, facts.spec.drift
+    if version is None:
+        return []
+    watch = partial(watches, drift, facts.production)
+    over = [name for name, alarm in state.alarms.items() if not watch(detector=name, family=alarm.family)]
+    said = [resolve(state, version, name, project, "off", at) for name in over]
+    if len(asked_for(drift)) == len(DETECTORS) and watch(detector="", family=DETECTORS[0].family):
+        return said  # the usual case, for every item
+    off = [one for one in DETECTORS if not watch(detector=one.name, family=one.family)]
+    return said + _rested(state, version, project, [(one, "off") for one in off])
+
+
+def asked_for(drift: DriftSpec) -> tuple[Detector, ...]:
+    """Return the detectors that a spec switches on."""
+    return _asked_for(drift.detectors, drift.disabled)
+
+
+@lru_cache
+def _asked_for(families: tuple[str, ...], disabled: tuple[str, ...]) -> tuple[Detector, ...]:
+    return tuple(one for one in DETECTORS if one.family in families and one.name not in disabled)
+
+
+def _rested(
+    state: ProjectState, version: Version, project: str, resting: Sequence[tuple[Detector, str]]
+) -> list[Said]:
+    where = {"project": project, "model_id": version.model_id, "dataset_id": version.dataset_id}
+    told = [figures.rest(state.figures, detector, stands, **where) for detector, stands in resting]
+    return [Said(one) for one in told if one is not None]
 
 
 def _judge(state: ProjectState, project: str, facts: Facts, now: datetime) -> list[Said]:
@@ -194,11 +222,14 @@ def _watch(state: ProjectState, version: Version, item: InferenceScored, facts: 
     window = version.ratings if item.of == "rating" else version.answers
     if not window.items or not window.size:
         _begin(version, window, facts)
-    wanted = facts.spec.drift.detectors
-    for detector in DETECTORS:
-        if detector.family in wanted:
-            detector.see(version.detectors[detector.name], item)
-    said += hear(state, version, item)
+    for detector in asked_for(facts.spec.drift):
+        bad = detector.see(version.detectors[detector.name], item)
+        if bad is not None:
+            figures.count(state.figures, detector.name, item, bad)
+    if over := hear(state, version, item):
+        names = {one.data.detector for one in over if isinstance(one.data, DriftResolved)}
+        silent = [(one, "silent") for one in DETECTORS if one.name in names]
+        said += over + _rested(state, version, item.project, silent)
     window.take(item.completion_id, item.at)
     if window.is_full:
         said += _close(state, version, item, facts)
@@ -210,20 +241,38 @@ def _close(state: ProjectState, version: Version, item: InferenceScored, facts: 
     drift, said, of_ratings = facts.spec.drift, list[Said](), item.of == "rating"
     window = (version.ratings if of_ratings else version.answers).closed()
     state.windows["ratings" if of_ratings else "answers"] += 1
-    for detector in DETECTORS:
+    for detector in asked_for(drift):
         if (detector.family == "feedback") is not of_ratings:
+            if not of_ratings and not figures.was_judged(state.figures, detector.name):
+                said += _judged(state, version, detector, None, item)  # nobody has rated
             continue
-        if detector.family not in drift.detectors:
-            continue
-        finding = detector.look(version.detectors[detector.name])
+        finding = detector.look(version.detectors[detector.name], drift.floor_of(detector.name))
         state.looks[detector.name] += finding is not None
         told: dict[str, Any] = {"project": item.project, "window": window, "drift": drift, "at": item.at}
         said += weigh(state, version, detector, finding, **told)
+        said += _judged(state, version, detector, finding, item)
     if of_ratings:
         version.ratings = version.ratings.next()
     else:
         version.answers = version.answers.next()
     return said + _conclude(state, facts, item.at)
+
+
+def _judged(
+    state: ProjectState, version: Version, detector: Detector, finding: Finding | None, item: InferenceScored
+) -> list[Said]:
+    alarm = state.alarms.get(detector.name)
+    told = figures.judge(
+        state.figures,
+        detector,
+        finding,
+        alarm.alarm_id if alarm else None,
+        at=item.at,
+        project=item.project,
+        model_id=version.model_id,
+        dataset_id=version.dataset_id,
+    )
+    return [] if told is None else [Said(told)]
 
 
 def _may_be_shown(version: Version, item: InferenceScored) -> bool:

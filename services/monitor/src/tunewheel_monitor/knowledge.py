@@ -56,11 +56,10 @@ class Production:
     generation: int
 
 
-def watched_families(drift: DriftSpec, production: Production | None) -> frozenset[str]:
-    """Return the families of detectors that watch a project: none if drift is switched off, or if no trained
-    model is in production."""
+def watches(drift: DriftSpec, production: Production | None, *, detector: str, family: str) -> bool:
+    """Return whether a detector watches a project: none does if no trained model is in production."""
     trained = production is not None and production.dataset_id is not None
-    return frozenset(drift.detectors) if drift.enabled and trained else frozenset()
+    return trained and drift.enabled and drift.asks_for(detector, family)
 
 
 class Knowledge:
@@ -156,8 +155,11 @@ class Knowledge:
         """Return whether the project must be checked without traffic: it has an open turn, a trial or a
         guard, or an alarm of a detector that is switched off."""
         project = spec.project
-        watched = watched_families(spec.drift, self.production(project))
-        if self.turns.open(project) or self.turns.alarmed(project) - watched:
+        production = self.production(project)
+        if self.turns.open(project) or not all(
+            watches(spec.drift, production, detector=detector, family=family)
+            for detector, family in self.turns.alarmed(project)
+        ):
             return True
         guarded = timedelta(seconds=2 * spec.rollout.guard_seconds)
         return any(

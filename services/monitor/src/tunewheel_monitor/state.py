@@ -158,6 +158,8 @@ class ProjectState:
     """Completion id → [``completion`` or ``rating``, partition, offset], latest last."""
     trials: rollout.Trials = field(default_factory=rollout.new)
     turns: counting.State = field(default_factory=counting.fresh)
+    figures: dict[str, Any] = field(default_factory=dict[str, Any])
+    """By detector, what is told of its windows (``figures.py``)."""
     concluded: list[str] = field(default_factory=list[str])
     """Turns whose ``turn.completed`` was published, latest last."""
     windows: Counter[str] = field(default_factory=Counter[str])
@@ -181,6 +183,7 @@ class ProjectState:
             "trials": self.trials,
             "turns": self.turns,
             "concluded": self.concluded,
+            "figures": self.figures,
         }
 
     @classmethod
@@ -196,6 +199,7 @@ class ProjectState:
             trials=rollout.read(told["trials"]),
             turns=told["turns"],
             concluded=told["concluded"],
+            figures=told.get("figures", {}),  # states of earlier releases have none
         )
 
 

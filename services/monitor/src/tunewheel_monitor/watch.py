@@ -9,8 +9,8 @@ starts with the newest checkpoint and publishes its events again, under the same
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -21,7 +21,7 @@ from tunewheel_contracts.erasures import erasure_of, place_of, proof_of
 from tunewheel_contracts.event import Envelope, Event
 from tunewheel_contracts.events.data import ErasureCompleted
 from tunewheel_contracts.events.evaluation import ComparisonsRequested
-from tunewheel_contracts.events.monitoring import InferenceScored, LabelsRequested
+from tunewheel_contracts.events.monitoring import InferenceScored, LabelsRequested, WindowJudged
 from tunewheel_contracts.events.production import DriftDetected
 from tunewheel_contracts.events.upstream import ErasureRequested
 from tunewheel_contracts.formats.spec import ProjectSpec
@@ -32,9 +32,10 @@ from tunewheel_monitor.alarms import Said
 from tunewheel_monitor.checkpoints import Checkpoint, Checkpoints
 from tunewheel_monitor.detectors.novelty import Novelty, caution
 from tunewheel_monitor.evidence import Evidence, Exhibits
+from tunewheel_monitor.figures import measured
 from tunewheel_monitor.fold import Facts, fold, follow, tick
 from tunewheel_monitor.knowledge import Knowledge
-from tunewheel_monitor.metrics import Metrics
+from tunewheel_monitor.metrics import DetectorGauges, Metrics
 from tunewheel_monitor.pseudonym_keys import PseudonymKeys
 from tunewheel_monitor.reference import References
 from tunewheel_monitor.state import ProjectState, without
@@ -75,13 +76,11 @@ class Watch:
     _held: OrderedDict[str, Checkpoint] = field(default_factory=OrderedDict[str, Checkpoint])
     _next: dict[int, int] = field(default_factory=dict[int, int])
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _alarms: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
-    """By project in memory: the detectors with an open alarm."""
     _folded: tuple[str, float] = ("", 0.0)
     """The project that was folded last, and the age of its latest score then, in seconds."""
 
     def __post_init__(self) -> None:
-        self.metrics.gauge("alarms.open", "Alarms that are open", self._open_alarms, label="detector")
+        self._detectors = DetectorGauges(self.metrics, self._is_here)
         self.metrics.gauge("fold.lag_seconds", "Age of the latest score when it was folded", self._lag)
 
     async def take(self, deliveries: Sequence[Delivery[InferenceScored]]) -> None:
@@ -154,7 +153,7 @@ class Watch:
         for partition, offset in ((d.position.partition, d.position.offset) for d in deliveries):
             if partition not in seen and self._next.get(partition) != offset:
                 self._held.clear()
-                self._alarms.clear()
+                self._detectors.clear()
             seen.add(partition)
 
     async def _take(self, project: str, deliveries: Sequence[Delivery[InferenceScored]]) -> None:
@@ -185,10 +184,6 @@ class Watch:
     def _lag(self) -> float:
         project, seconds = self._folded
         return seconds if self._is_here(project) else 0.0
-
-    def _open_alarms(self) -> Mapping[str, float]:
-        own = [names for project, names in list(self._alarms.items()) if self._is_here(project)]
-        return Counter(name for names in own for name in names)
 
     def _is_here(self, project: str) -> bool:
         """Return whether this process folds the project's scores. Other states in memory are out of date."""
@@ -263,18 +258,19 @@ class Watch:
 
     def _keep(self, held: Checkpoint) -> None:
         self._held[held.project] = held
-        self._alarms[held.project] = list(held.state.alarms)
+        self._detectors.keep(held.project, list(held.state.alarms), measured(held.state.figures))
         detectors = held.state.version.detectors if held.state.version else {}
         said = caution(detectors.get(Novelty.name, {}))
         self.log.warn(f"reference of {held.project}", said and f"{held.project}: {said}")
         while len(self._held) > KEPT:
             project, _ = self._held.popitem(last=False)
-            del self._alarms[project]
+            self._detectors.drop(project)
 
     async def _publish(self, held: Checkpoint) -> None:
         await self.log.publish_many(held.events)
         for event in held.events:
-            log.info(event.data.type, project=held.project, subject=event.data.ce_subject, event_id=event.id)
+            tell = log.debug if isinstance(event.data, WindowJudged) else log.info
+            tell(event.data.type, project=held.project, subject=event.data.ce_subject, event_id=event.id)
         held.events = ()
 
 

@@ -35,7 +35,6 @@ TOLERATED = 0.005
 ALIKE = 10.0
 """A region's share is estimated from only n questions, so this multiple of the expected growth is
 tolerated."""
-EFFECT = 0.02
 FEWEST = 4
 """The least number of questions in a cluster."""
 BETS = (0.01, 0.03, 0.1)
@@ -55,6 +54,8 @@ class Clusters:
     name = "clusters"
     family: Literal["input"] = "input"
     weight = 0.15
+    floor = 0.02
+    """The least share of the questions that one new cluster must have to raise an alarm."""
 
     def open(self, opening: Opening) -> State:
         facts = opening.coverage
@@ -130,10 +131,10 @@ class Clusters:
             }
         )
 
-    def look(self, state: State) -> Finding | None:
+    def look(self, state: State, floor: float | None = None) -> Finding | None:
         if not state or state["seen"] == state.get("looked", 0):
             return None
-        state["looked"] = state["seen"]
+        items, state["looked"] = state["seen"] - state.get("looked", 0), state["seen"]
         settle(state)
         state["votes"], state["newcomers"] = {}, 0
         wealth = sum(weight_of(cluster) for cluster in state["clusters"])
@@ -149,13 +150,15 @@ class Clusters:
         share = cluster.share if cluster is not None else 0.0
         return Finding(
             detector=self.name,
-            drifted=p_value < state["threshold"] and share >= EFFECT,
             statistic_name="questions of the largest new cluster",
             statistic=float(cluster.prompts if cluster is not None else 0),
+            usual=None,
+            items=items,
             p_value=p_value,
             threshold=state["threshold"],
             effect=share,
             effect_unit="share of the questions since the cluster's first",
+            floor=self.floor if floor is None else floor,
             reference=f"{state['texts']} questions of the dataset, none of which lies near it",
             action="collect_labels",
             completion_ids=cluster.completion_ids if cluster is not None else (),

@@ -46,8 +46,6 @@ MEMORY = 2_000.0
 """The usual mean is taken over about so many questions of healthy windows; older ones fade."""
 HEALTHY = 0.2
 """The p-value from which a window counts as healthy."""
-EFFECT = 0.03
-"""The least rise of the share of badly covered questions that raises an alarm."""
 IN_A_ROW = 20
 """Another retrieval spec becomes current after so many answers in a row by it."""
 PER_USER = 3
@@ -68,6 +66,8 @@ class Documents:
     name = "documents"
     family: Literal["input"] = "input"
     weight = 0.06
+    floor = 0.03
+    """The least rise of the share of badly covered questions that raises an alarm."""
 
     def open(self, opening: Opening) -> State:
         opened: State = {
@@ -94,48 +94,51 @@ class Documents:
         evidence.follow(carried, opened)
         return carried
 
-    def see(self, state: State, item: InferenceScored) -> None:
+    def see(self, state: State, item: InferenceScored) -> bool | None:
         if item.similarity is None or not _is_compared(state, item):
-            return
+            return None
         if not admitted(state["votes"], item.user, state["most"]):
-            return
+            return None
         if not state["levels"]:
             _calibrate(state, distance(item.similarity))
-            return
+            return None
         level = bisect_left(state["levels"], distance(item.similarity))
         evidence.bet(state["evidence"], POINTS[level] / limit(state))
         points, bad, seen = state["window"]
         state["window"] = [round(points + POINTS[level], 3), bad + (level > _BADLY), seen + 1]
         if level > _BADLY:
             state["ids"] = [item.completion_id, *state["ids"][: SHOWN - 1]]
+        return level > _BADLY
 
-    def look(self, state: State) -> Finding | None:
+    def look(self, state: State, floor: float | None = None) -> Finding | None:
         (points, bad, seen), usual = state["window"], state["usual"]
         state["window"], state["votes"] = [0.0, 0, 0], {}
         if not seen:
             return None
-        p_value, threshold = evidence.p_value(state["evidence"]), state["evidence"]["threshold"]
+        p_value = evidence.p_value(state["evidence"])
         bad_lately, seen_lately = state["recent"] = recalled(state["recent"], bad, seen, RECENT)
         rate, rate_before = bad_lately / seen_lately, usual[1] / usual[2]
         if p_value >= HEALTHY:
             kept = MEMORY / (MEMORY + seen)
             more = zip(usual, (points, bad, seen), strict=True)
             state["usual"] = [round(kept * before + now, 3) for before, now in more]
-        drifted, ids = p_value < threshold and rate - rate_before >= EFFECT, tuple(state["ids"])
+        ids = tuple(state["ids"])
         about = DriftCluster(prompts=max(1, round(bad_lately)), share=rate, completion_ids=ids)
         return Finding(
             detector=self.name,
-            drifted=drifted,
             statistic_name="share of questions with nothing in the documents",
             statistic=rate,
+            usual=rate_before,
+            items=seen,
             p_value=p_value,
-            threshold=threshold,
+            threshold=state["evidence"]["threshold"],
             effect=rate - rate_before,
             effect_unit="rise of the share of questions with nothing in the documents",
+            floor=self.floor if floor is None else floor,
             reference=f"{usual[2]:.0f} questions of healthy windows, of which {rate_before:.1%} lie as far",
             action="update_documents",
             completion_ids=ids,
-            cluster=about if drifted else None,
+            cluster=about,
         )
 
 

@@ -40,18 +40,19 @@ class Latency(Rise):
             return None
         return item.latency_seconds > state["limit"]
 
-    def see(self, state: State, item: InferenceScored) -> None:
-        super().see(state, item)
+    def see(self, state: State, item: InferenceScored) -> bool | None:
+        slow = super().see(state, item)
         if item.latency_seconds is None or item.outcome != "answered":
-            return
+            return slow
         step = str(floor(STEPS * log2(max(item.latency_seconds, SHORTEST))))
         bins = state["histogram"] if state["limit"] is None else state["fresh"]
         bins[step] = bins.get(step, 0) + 1
         if state["limit"] is None:
             state["limit"] = slow_from(bins)
+        return slow
 
-    def look(self, state: State) -> Finding | None:
-        finding = super().look(state)
+    def look(self, state: State, floor: float | None = None) -> Finding | None:
+        finding = super().look(state, floor)
         if finding is not None and finding.effect <= 0:
             remember(state)
         state["fresh"] = {}

@@ -44,8 +44,6 @@ evidence."""
 RECENT = 400.0
 """The current mixture and the size of a change are taken from about so many recent questions; older ones
 fade."""
-EFFECT = 0.015
-"""The least rise of the share of novel questions that raises an alarm."""
 HEALTHY = 0.005
 """The p-value from which a window counts as healthy. It is low, so that a region that becomes popular is
 learnt soon."""
@@ -78,6 +76,8 @@ class Novelty:
     name = "novelty"
     family: Literal["input"] = "input"
     weight = 0.3
+    floor = 0.015
+    """The least rise of the share of novel questions that raises an alarm."""
 
     def open(self, opening: Opening) -> State:
         facts = opening.coverage
@@ -108,13 +108,13 @@ class Novelty:
             "farthest": [],
         }
 
-    def see(self, state: State, item: InferenceScored) -> None:
+    def see(self, state: State, item: InferenceScored) -> bool | None:
         if "mixture" not in state or item.of != "completion" or item.dataset_id != state["dataset_id"]:
-            return
+            return None
         if item.novelty is None or item.cell is None or item.cell >= len(state["counts"]):
-            return
+            return None
         if not admitted(state["votes"], item.user, state["most"]):
-            return
+            return None
         if state.get("sample") is not None:  # states of earlier releases have none
             calibrate(state, item.cell, item.novelty)
         level = bisect_left(state["levels"], item.novelty)
@@ -129,31 +129,30 @@ class Novelty:
         if is_novel:
             farthest = [*state["farthest"], [round(item.novelty, 4), item.completion_id]]
             state["farthest"] = sorted(farthest, reverse=True)[:SHOWN]
+        return is_novel
 
-    def look(self, state: State) -> Finding | None:
+    def look(self, state: State, floor: float | None = None) -> Finding | None:
         if "mixture" not in state or not state["window"][1]:
             return None
-        p_value = evidence.p_value(state["evidence"])
-        novel, seen = state["recent"] = recalled(
-            state["recent"], state["window"][0], state["window"][1], RECENT
-        )
+        p_value, (novel_now, items) = evidence.p_value(state["evidence"]), state["window"]
+        novel, seen = state["recent"] = recalled(state["recent"], novel_now, items, RECENT)
         shown = tuple(completion_id for _, completion_id in state["farthest"])
         state["window"], state["votes"] = [0, 0], {}
         learn(state, healthy=p_value >= HEALTHY and state.get("sample") is None)
         state["margin"] = margin(state["mixture"], state["counts"], state["spread"])
         if p_value >= evidence.CALM:
             state["farthest"] = []
-        effect = novel / seen - state["usual"]
-        threshold = state["evidence"]["threshold"]
         return Finding(
             detector=self.name,
-            drifted=p_value < threshold and effect >= EFFECT,
             statistic_name="share of novel questions",
             statistic=novel / seen,
+            usual=state["usual"],
+            items=items,
             p_value=p_value,
-            threshold=threshold,
-            effect=effect,
+            threshold=state["evidence"]["threshold"],
+            effect=novel / seen - state["usual"],
             effect_unit="rise of the share of novel questions",
+            floor=self.floor if floor is None else floor,
             reference=f"{state['texts']} questions of {state.get('of', 'the dataset')}, "
             f"of which {state['usual']:.1%} are novel",
             action="collect_labels",

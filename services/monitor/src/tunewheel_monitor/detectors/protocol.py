@@ -33,21 +33,31 @@ class Finding:
     """A detector's result at the end of a window."""
 
     detector: str
-    drifted: bool
     statistic_name: str
     statistic: float
+    usual: float | None
+    """What the statistic is compared with; None: there is no such number."""
+    items: int
+    """How many items of the window were measured."""
     p_value: float
     """1 / evidence, at most 1. It is valid however often it was checked before."""
     threshold: float
     """The p-value at which the detector raises an alarm: its share of the risk per window."""
     effect: float
     effect_unit: str
+    floor: float
+    """The least effect that raises an alarm."""
     reference: str
     """The standard of the comparison, in words."""
     action: Action
     completion_ids: tuple[str, ...] = ()
     """The completions that show the drift, most telling first."""
     cluster: DriftCluster | None = None
+
+    @property
+    def drifted(self) -> bool:
+        """Whether the change is sure, and large enough for an alarm."""
+        return self.p_value < self.threshold and self.effect >= self.floor
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +97,21 @@ class Detector(Protocol):
         So a new detector takes its share from all others alike."""
         ...
 
+    @property
+    def floor(self) -> float:
+        """The least effect that raises an alarm, unless ``drift.floors`` names another one."""
+        ...
+
     def open(self, opening: Opening) -> State:
         """Return the initial state for a version that reached production."""
         ...
 
-    def see(self, state: State, item: InferenceScored) -> None:
-        """Update ``state`` with one item. This takes microseconds."""
+    def see(self, state: State, item: InferenceScored) -> bool | None:
+        """Update ``state`` with one item. Return whether the item is bad; None: it was not counted, or the
+        detector calls no item bad. This takes microseconds."""
         ...
 
-    def look(self, state: State) -> Finding | None:
+    def look(self, state: State, floor: float | None = None) -> Finding | None:
         """Return the finding of the window that ends, and prepare ``state`` for the next one. Call it once
-        per window. None: too few items were measured."""
+        per window. ``floor`` takes the place of the detector's own. None: too few items were measured."""
         ...

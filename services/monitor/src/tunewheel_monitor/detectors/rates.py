@@ -80,10 +80,12 @@ class Rise(ABC):
             "ids": [],
         }
 
-    def see(self, state: State, item: InferenceScored) -> None:
+    def see(self, state: State, item: InferenceScored) -> bool | None:
         bad = self.bad(state, item)
-        if bad is not None and self.admits(state, item):
-            self.count(state, bad, completion_id=item.completion_id)
+        if bad is None or not self.admits(state, item):
+            return None
+        self.count(state, bad, completion_id=item.completion_id)
+        return bad
 
     def admits(self, state: State, item: InferenceScored) -> bool:
         """Return whether a measured item counts: its user must not have reached the limit."""
@@ -124,7 +126,7 @@ class Rise(ABC):
         if baseline[1] < ENOUGH:
             state["baseline"] = [baseline[0] + bad, baseline[1] + seen]
 
-    def look(self, state: State) -> Finding | None:
+    def look(self, state: State, floor: float | None = None) -> Finding | None:
         bad, seen = state["window"]
         p_value = evidence.p_value(state["evidence"])
         state["window"], state["votes"] = [0, 0], {}
@@ -134,17 +136,18 @@ class Rise(ABC):
             self._remember(state, bad, seen)
         if not seen:
             return None  # earlier windows were reported at their own end
-        rate, threshold = bad_lately / seen_lately, state["evidence"]["threshold"]
-        effect = rate - usual
+        rate = bad_lately / seen_lately
         return Finding(
             detector=self.name,
-            drifted=p_value < threshold and effect >= self.floor,
             statistic_name=self.unit,
             statistic=rate,
+            usual=usual,
+            items=seen,
             p_value=p_value,
-            threshold=threshold,
-            effect=effect,
+            threshold=state["evidence"]["threshold"],
+            effect=rate - usual,
             effect_unit=f"rise of the {self.unit}",
+            floor=self.floor if floor is None else floor,
             reference=reference,
             action=self.action,
             completion_ids=tuple(state["ids"]),

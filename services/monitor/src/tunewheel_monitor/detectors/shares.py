@@ -84,8 +84,9 @@ class Shift(ABC):
         if rose:
             state["ids"] = [item.completion_id, *state["ids"][: SHOWN - 1]]
 
-    def look(self, state: State) -> Finding | None:
+    def look(self, state: State, floor: float | None = None) -> Finding | None:
         window, standard = state["window"], state["standard"]
+        floor = self.floor if floor is None else floor
         state["window"], state["votes"] = {}, {}
         if not window:
             return None
@@ -96,8 +97,9 @@ class Shift(ABC):
             state["standard"], state["unhealthy"] = faded(standard, window, STANDARD), 0
         else:
             self._endure(state)
-        self._choose(state)
-        return self._finding(state, standard, p_value) if enough else None
+        self._choose(state, floor)
+        items = sum(window.values())
+        return self._finding(state, standard, p_value, items=items, floor=floor) if enough else None
 
     def _endure(self, state: State) -> None:
         """Count a window that is not healthy. After ``STAYS`` of them the mixture becomes the standard."""
@@ -109,27 +111,30 @@ class Shift(ABC):
             state["evidence"]["wealth"] = [1.0] * len(evidence.BETS)
             state["unhealthy"] = 0
 
-    def _choose(self, state: State) -> None:
+    def _choose(self, state: State, floor: float) -> None:
         """Choose the kinds whose share rose, for the next window."""
         if sum(state["standard"].values()) < FEWEST:
             return
         usual, now = shares(state["standard"]), shares(state["recent"])
         state["rising"] = [kind for kind, share in now.items() if share > usual.get(kind, 0.0)]
-        state["limit"] = min(0.95, sum(usual.get(kind, 0.0) for kind in state["rising"]) + self.floor)
+        state["limit"] = min(0.95, sum(usual.get(kind, 0.0) for kind in state["rising"]) + floor)
 
-    def _finding(self, state: State, standard: Counts, p_value: float) -> Finding:
+    def _finding(
+        self, state: State, standard: Counts, p_value: float, *, items: int, floor: float
+    ) -> Finding:
         usual, now = shares(standard), shares(state["recent"])
         moved = sum(max(0.0, share - usual.get(kind, 0.0)) for kind, share in now.items())
-        threshold = state["evidence"]["threshold"]
         return Finding(
             detector=self.name,
-            drifted=p_value < threshold and moved >= self.floor,
             statistic_name="total variation",
             statistic=moved,
+            usual=0.0,
+            items=items,
             p_value=p_value,
-            threshold=threshold,
+            threshold=state["evidence"]["threshold"],
             effect=moved,
             effect_unit=self.unit,
+            floor=floor,
             reference=f"the last healthy windows, {sum(standard.values()):.0f} items",
             action=self.action,
             completion_ids=tuple(state["ids"]),

@@ -97,10 +97,11 @@ class TurnLog:
         wheel = self._wheels.get(project)
         return wheel.facts.models.entries if wheel else {}
 
-    def alarmed(self, project: str) -> frozenset[str]:
-        """Return the families of detectors that have an open alarm."""
+    def alarmed(self, project: str) -> frozenset[tuple[str, str]]:
+        """Return the detectors that have an open alarm, each with its family."""
         alarms, resolved = self._alarms(project)
-        return frozenset(alarm.data.detector for name, alarm in alarms.items() if name not in resolved)
+        still = [alarm.data for name, alarm in alarms.items() if name not in resolved]
+        return frozenset((data.signal or "", data.detector) for data in still)
 
     def open(self, project: str) -> list[OpenTurn]:
         """Return the turns without a ``turn.completed``, and those that went on after it, oldest first."""
