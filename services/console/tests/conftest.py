@@ -222,7 +222,7 @@ class Desk(testing.Desk):
             window=window | dict.fromkeys(("started_at", "ended_at"), START),
         )  # fmt: skip
 
-    def judged(self, detector: str, **changes: Any) -> Envelope[Any]:
+    def watched(self, detector: str, **changes: Any) -> Envelope[Any]:
         """Return the figures of a detector's second window."""
         columns = {"ended_at": (START, START), "items": (100, 100), "p_value": (0.5, 0.002)}
         return self.of_model(

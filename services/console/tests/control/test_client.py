@@ -40,10 +40,10 @@ async def test_each_detectors_newest_figures_are_read_and_what_the_spec_switches
     client: AsyncClient, state: Any, desk: Any
 ):
     state.apply(desk.declared())
-    for event in (desk.judged("novelty"), desk.judged("length"), desk.judged("novelty", state="near")):
+    for event in (desk.watched("novelty"), desk.watched("length"), desk.watched("novelty", state="near")):
         state.judge(event)
     elsewhere = {"project": "other", "figure_id": "other/novelty"}
-    state.judge(new_event(desk.judged("novelty").data.model_copy(update=elsewhere), source="/test"))
+    state.judge(new_event(desk.watched("novelty").data.model_copy(update=elsewhere), source="/test"))
     found = (await client.detectors.list("desk")).items
     assert [(one.detector, one.state) for one in found] == [("novelty", "near"), ("length", "calm")]
     assert found[0].series.effect == (0.01, 0.04)
