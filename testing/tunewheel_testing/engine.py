@@ -65,6 +65,8 @@ class FakeEngine:
         """How it ends the connection of a chat that says ``poison``: ``closed``, ``reset``, or what it sends
         before it closes the connection."""
         self.fail_with: tuple[int, dict[str, Any], dict[str, str]] | None = None
+        self.no_logprobs = 0
+        """The status with which it answers a chat that asks for log-probabilities; 0: it has them."""
         self.stream_instead: list[bytes] | None = None
         self.break_off_after: int | None = None
         self.gate = asyncio.Event()
@@ -168,6 +170,8 @@ class FakeEngine:
         if self.fail_with is not None:
             status, payload, headers = self.fail_with
             return web.json_response(payload, status=status, headers=headers)
+        if self.no_logprobs and body.get("logprobs"):
+            return _error(self.no_logprobs, "this model has none of them")
         asked = engine_answers.asked_of(body)
         if asked.startswith(SILENT):
             await asyncio.Event().wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,8 +56,10 @@ def _choice(body: Body, n: int) -> dict[str, Any]:
 
 
 def _tokens(body: Body, text: str) -> list[dict[str, Any]]:
-    """Return as many tokens as may be said, with as many alternatives as are asked for: an answer of most
+    """Return a token for each word. With alternatives: as many tokens as may be said, for an answer of most
     bytes."""
+    if not body.get("top_logprobs"):
+        return [_token(word) for word in re.findall(r"\s*\S+", text)]
     token, tokens = _token(text), body.get("max_tokens") or 1
     return [token | {"top_logprobs": [token] * (body.get("top_logprobs") or 0)}] * tokens
 

@@ -22,6 +22,11 @@ def label_of(answer: str, task: TaskSpec) -> str | None:
         return None
 
 
+def has_labels(task: TaskSpec) -> bool:
+    """Return whether the answers of ``task`` have labels."""
+    return task.label_field is not None or is_plain_label(task)
+
+
 def label_in(value: Any, label_field: str | None) -> str | None:
     """Return the label in a parsed answer as text. None: it has no such field, or the field is null."""
     if label_field is None or not isinstance(value, dict) or value.get(label_field) is None:

@@ -60,6 +60,16 @@ def test_a_stream(chat) -> None:
     assert all("usage" not in chunk for chunk in chunks)
 
 
+def test_log_probabilities_change_neither_the_text_nor_the_chunks_of_a_stream(chat) -> None:
+    def chunks(**change: object) -> list[object]:
+        events = chat(stream=True, max_tokens=40, **change).text.split("\n\n")[:-2]
+        choices = [json.loads(event.removeprefix("data: "))["choices"][0] for event in events]
+        return [{name: value for name, value in one.items() if name != "logprobs"} for one in choices]
+
+    assert chunks(logprobs=True) == chunks()
+    assert chunks(logprobs=True, stop=["zz", "e"]) == chunks(stop=["zz", "e"])
+
+
 @pytest.mark.parametrize(
     ("change", "param"),
     [

@@ -214,6 +214,7 @@ async def make_world(tmp_path: Path) -> AsyncIterator[MakeWorld]:
                 "cache_dir": tmp_path,
                 "reconcile_seconds": 0.2,
                 "shutdown_seconds": 2.0,
+                "confidence_share": 0.0,  # a sampled request would differ from the others by luck
             }
             gateway_settings = Settings.model_validate({"identity": "open"} | values | settings)
             telemetry = make_telemetry("serve-gateway", None)

@@ -66,7 +66,7 @@ class FakeTgi:
         for index, word in enumerate(words):
             last = index == len(words) - 1
             details = {"finish_reason": "eos_token", "generated_tokens": 3, "input_length": 7, "seed": None}
-            token = {"id": index, "text": word, "logprob": 0.0, "special": last}
+            token = {"id": index, "text": word, "logprob": -0.5, "special": last}
             event: dict[str, Any] = {"index": index, "token": token, "generated_text": None, "details": None}
             if last:
                 event |= {"generated_text": "a b", "details": details}
@@ -126,6 +126,18 @@ async def test_a_stream_names_its_role_once(upstream: TgiUpstream):
     chunks = [chunk async for chunk in upstream.stream(body())]
     roles = [choice["delta"].get("role") for chunk in chunks for choice in chunk["choices"]]
     assert roles == ["assistant", *[None] * (len(roles) - 1)]
+
+
+@pytest.mark.parametrize("stop", [[], [" b"]])
+async def test_log_probabilities_are_told_to_those_who_ask(upstream: TgiUpstream, stop: list[str]):
+    whole = await upstream.complete(body(logprobs=True, stop=stop))
+    chunks = [chunk async for chunk in upstream.stream(body(logprobs=True, stop=stop))]
+    streamed = [one for chunk in chunks for one in (chunk["choices"][0]["logprobs"] or {}).get("content", ())]
+    assert whole["choices"][0]["logprobs"]["content"] == streamed
+    assert [(one["token"], one["logprob"]) for one in streamed] == [("a", -0.5), (" b", -0.5)]
+    silent = [chunk async for chunk in upstream.stream(body())]
+    assert all(chunk["choices"][0]["logprobs"] is None for chunk in silent)
+    assert (await upstream.complete(body()))["choices"][0]["logprobs"] is None
 
 
 @pytest.mark.parametrize("status", [302, 307, 308])
@@ -248,7 +260,8 @@ async def test_whatever_the_gateway_passes_on_is_heeded_or_refused(
             await upstream.complete(asked)
     else:
         await upstream.complete(asked)
-        sent = {"max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_tokens"}.get(name, name)
+        new = {"max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_tokens"}
+        sent = (new | {"logprobs": "details"}).get(name, name)
         assert sent in tgi.asked[0]["parameters"]
 
 

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import orjson
@@ -26,6 +27,7 @@ from tunewheel_serve_gateway.retrieval.retriever import Retriever
 from tunewheel_serve_gateway.routing import Target, sticky_draw
 from tunewheel_serve_gateway.settings import Settings
 from tunewheel_serve_gateway.upstream import asking
+from tunewheel_serve_gateway.upstream.logprobs import LogprobSample
 from tunewheel_serve_gateway.upstream.pool import Pool
 from tunewheel_serve_gateway.upstream.protocol import AT_HAND, TOO_LONG, Chunk, ModelNotLoaded, UpstreamError
 from tunewheel_serve_gateway.upstream.sse import DONE, as_event
@@ -60,6 +62,7 @@ class Answering:
     ids: CompletionIds
     retriever: Retriever
     settings: Settings
+    logprobs: LogprobSample
 
     def most_tokens(self, request: ChatRequest, caller: Caller) -> int:
         """Return an upper bound of the tokens of the answer and of the passages in its prompt. The bound
@@ -123,7 +126,8 @@ class Answering:
             started = time.perf_counter()
             exchange, body = self._begin(request, caller, target, started - arrived)
             try:
-                answer = await asking.complete(self.pool, target, body)
+                whole = partial(asking.complete, self.pool, target)
+                answer = await self.logprobs.ask(exchange, body, whole)
             except (UpstreamError, asyncio.CancelledError) as error:
                 if not _may_be_shorter(request, error):
                     await self.outcomes.failed(exchange, error, started)
@@ -154,11 +158,9 @@ class Answering:
             started = time.perf_counter()
             expect(_headers(target, request))
             exchange, body = self._begin(request, caller, target, started - arrived)
-            chunks = asking.stream(self.pool, target, body)
             try:
-                first = await anext(chunks, None)
+                chunks, first = await self.logprobs.ask(exchange, body, partial(self._opened, target))
             except BaseException as error:
-                await chunks.aclose()
                 is_outcome = isinstance(error, UpstreamError | asyncio.CancelledError)
                 if is_outcome and not _may_be_shorter(request, error):
                     await self.outcomes.failed(exchange, error, started)
@@ -166,6 +168,16 @@ class Answering:
             return Opened(target, request, exchange, chunks, first, started)
 
         return await self._with_loaded_model(request, caller, sticky, ask)
+
+    async def _opened(
+        self, target: Target, body: dict[str, Any]
+    ) -> tuple[AsyncGenerator[Chunk, None], Chunk | None]:
+        chunks = asking.stream(self.pool, target, body)
+        try:
+            return chunks, await anext(chunks, None)
+        except BaseException:
+            await chunks.aclose()
+            raise
 
     async def events(self, opened: Opened) -> AsyncGenerator[bytes, None]:
         """Yield the answer as server-sent events. Closing it early frees the engine."""
@@ -277,9 +289,10 @@ class Answering:
         self, request: ChatRequest, caller: Caller, target: Target, queued: float
     ) -> tuple[Exchange, dict[str, Any]]:
         request.check_limit(max(self.settings.max_output_tokens, target.max_output_tokens or 0))
+        completion_id = self.ids.new(target.project)
         exchange = Exchange(
             project=target.project,
-            completion_id=self.ids.new(target.project),
+            completion_id=completion_id,
             model_id=target.model_id,
             role=target.role,
             messages=request.messages_with(target.system_prompt),
@@ -291,6 +304,8 @@ class Answering:
             retrieved=request.retrieved,
             trace=inject(),
             queue_seconds=queued,
+            is_sampled=self.logprobs.takes(request, target, completion_id),
+            shows_logprobs=bool(request.parameters.get("logprobs")),
         )
         return exchange, request.upstream_body(target)
 

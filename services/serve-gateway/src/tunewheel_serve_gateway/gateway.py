@@ -42,6 +42,7 @@ from tunewheel_serve_gateway.routing import RouteTable
 from tunewheel_serve_gateway.settings import Settings
 from tunewheel_serve_gateway.snapshot import Snapshot
 from tunewheel_serve_gateway.status import status_of
+from tunewheel_serve_gateway.upstream.logprobs import LogprobSample
 from tunewheel_serve_gateway.upstream.pool import make_pool
 
 log = structlog.get_logger(__name__)
@@ -123,7 +124,14 @@ class Gateway:
         self._outcomes = Outcomes(self.pool, self.reconciler, self.log, self._ids, self.metrics, settings)
         self.retriever = make_retriever(settings, store, self.catalog.spec, self.metrics)
         answering = Answering(
-            self.pool, self.reconciler, self.catalog, self._outcomes, self._ids, self.retriever, settings
+            self.pool,
+            self.reconciler,
+            self.catalog,
+            self._outcomes,
+            self._ids,
+            self.retriever,
+            settings,
+            LogprobSample(settings.confidence_share),
         )
         self.admission = make_admission(settings, self.metrics)
         self.embeddings = Embeddings(self.retriever.embedders, self.catalog.spec, self.admission)

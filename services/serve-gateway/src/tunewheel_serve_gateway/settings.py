@@ -99,6 +99,9 @@ class Settings(ServiceSettings):
     completion_batch: int = Field(default=500, ge=1)
     completion_linger_seconds: float = Field(default=0.02, ge=0)
     """A batch is published this long after its first completion, at the latest."""
+    confidence_share: float = Field(default=0.05, ge=0, le=1)
+    """Share of production's requests for which the engine is asked for log-probabilities. The client does not
+    get them; the completion log keeps the confidence of the answer in a few figures."""
     recent_completions: int = Field(default=10_000, ge=0)
     """Number of completions kept in memory, to be joined with feedback. Older ones are searched on the
     log."""

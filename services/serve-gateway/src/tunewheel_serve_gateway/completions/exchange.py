@@ -17,6 +17,8 @@ from tunewheel_serve_gateway.retrieval.retrieved import Retrieved
 
 _SOURCE_ID = TypeAdapter[SourceId](SourceId)
 OVERHEAD_BYTES = 512
+TOKEN_BYTES = 200
+"""Memory that a token takes with its log-probability."""
 MESSAGE_BYTES = 64
 """Memory that a message takes beside its text: the pair and the reference to it."""
 
@@ -40,6 +42,10 @@ class Exchange:
     """Names of the project's settings that the client replaced; see ``overrides``."""
     retrieved: Retrieved | None = None
     """The passages that were put into the prompt."""
+    is_sampled: bool = False
+    """Whether the confidence of the answer is recorded."""
+    shows_logprobs: bool = True
+    """Whether the client asked for log-probabilities."""
     trace: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
     """Trace headers of the request; empty where tracing is off."""
     output: str = ""
@@ -56,6 +62,9 @@ class Exchange:
     queue_seconds: float | None = None
     completed_at: float = 0.0
     """Unix seconds; 0 until ``finish`` was called."""
+    scored: list[tuple[Any, float]] = field(default_factory=list[tuple[Any, float]])
+    """The tokens of a sampled answer (UTF-8 bytes or text, as the engine wrote them), and their
+    log-probabilities."""
     _parts: list[str] = field(default_factory=list[str])
     _calls: dict[int, dict[str, Any]] = field(default_factory=dict[int, dict[str, Any]])
     """Tool calls of a stream, by their index."""
@@ -70,7 +79,7 @@ class Exchange:
         number is added to a sum and later subtracted."""
         if not self._size:
             self._size = OVERHEAD_BYTES + sum(map(getsizeof, self._texts()))
-            self._size += MESSAGE_BYTES * len(self.messages)
+            self._size += MESSAGE_BYTES * len(self.messages) + TOKEN_BYTES * len(self.scored)
         return self._size
 
     def _texts(self) -> Iterator[str | None]:
@@ -99,6 +108,8 @@ class Exchange:
         message = choices[0].get("message") or {}
         self.output = message.get("content") or text_of_calls(message.get("tool_calls"))
         self.finish_reason = choices[0].get("finish_reason") or ""
+        for choice in choices:
+            self._take_logprobs(choice)
         self._take_usage(answer.get("usage"))
 
     def take_chunk(self, chunk: dict[str, Any]) -> bool:
@@ -106,6 +117,7 @@ class Exchange:
         self._take_usage(chunk.get("usage"))
         before = self._pieces
         for choice in chunk.get("choices") or ():
+            self._take_logprobs(choice)
             delta = choice.get("delta") or {}
             text, calls = delta.get("content"), delta.get("tool_calls")
             self._pieces += bool(text or calls)
@@ -117,6 +129,15 @@ class Exchange:
             for call in calls or ():
                 self._take_call(call)
         return self._pieces > before
+
+    def _take_logprobs(self, choice: dict[str, Any]) -> None:
+        """Take over the log-probabilities of a sampled answer, and remove them unless the client asked. The
+        field is then the last one, whether or not the engine was asked: clients get the same bytes."""
+        if self.is_sampled and not choice.get("index"):
+            self.scored += _scored(choice.get("logprobs"))
+        if not self.shows_logprobs:
+            choice.pop("logprobs", None)
+            choice["logprobs"] = None
 
     def _take_call(self, piece: dict[str, Any]) -> None:
         """Take over one piece of a tool call. The first piece names the function; the others continue its
@@ -151,3 +172,13 @@ class Exchange:
         if isinstance(usage, dict):
             self.prompt_tokens = usage.get("prompt_tokens") or 0
             self.completion_tokens = usage.get("completion_tokens") or 0
+
+
+def _scored(logprobs: Any) -> Iterator[tuple[Any, float]]:
+    """Yield the tokens of OpenAI's ``logprobs``. What has another shape is left out: no answer fails for
+    it."""
+    content = logprobs.get("content") if isinstance(logprobs, dict) else None
+    for one in content if isinstance(content, list) else ():
+        value = one.get("logprob") if isinstance(one, dict) else None
+        if isinstance(value, int | float):
+            yield one.get("bytes") or one.get("token"), value

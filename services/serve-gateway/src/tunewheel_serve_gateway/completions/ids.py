@@ -27,6 +27,7 @@ log = structlog.get_logger(__name__)
 PREFIX = "chatcmpl-"
 TIME_DIGITS = 12
 RANDOM_BYTES = 10
+DRAWN_DIGITS = 8
 SIGNATURE_DIGITS = 16
 """64 bits: a caller would have to send about 2^63 ids to guess a valid one."""
 _NAME = re.compile(rf"{PREFIX}([0-9a-f]{{{TIME_DIGITS}}})[0-9a-f]{{{2 * RANDOM_BYTES}}}[0-9a-f]{{16}}")
@@ -83,6 +84,13 @@ def made_at(completion_id: str) -> datetime:
     """Return the time at which ``CompletionIds`` made this id."""
     milliseconds = int(completion_id[len(PREFIX) :][:TIME_DIGITS], 16)
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def is_drawn(completion_id: str, share: float) -> bool:
+    """Return whether this id is in a sample of ``share`` of all ids that ``CompletionIds`` makes. The random
+    bits decide, so every process draws the same sample, and a smaller sample is a part of a larger one."""
+    drawn = completion_id[len(PREFIX) + TIME_DIGITS :][:DRAWN_DIGITS]
+    return int(drawn, 16) < share * 16**DRAWN_DIGITS
 
 
 def _kept_secret(path: Path) -> str:

@@ -17,6 +17,7 @@ import structlog
 from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.production import InferenceCompleted
+from tunewheel_contracts.formats.confidence import Confidence
 from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.formats.serving import LogPolicy
 from tunewheel_contracts.formats.spec import ProjectSpec
@@ -79,7 +80,7 @@ class Recorder:
     def _kept(self, exchange: Exchange, texts: Texts) -> Kept | None:
         try:
             valid, violations = self._verdict(exchange)
-            data = _event_data(exchange, texts, valid, violations)
+            data = _event_data(exchange, texts, valid, violations, self._confidence(exchange))
             return kept_as(self._wrap(data), exchange.trace)
         except ValueError as error:  # pydantic's ValidationError, or UnicodeEncodeError
             log.error("completion_refused", completion_id=exchange.completion_id, error=str(error))
@@ -102,6 +103,22 @@ class Recorder:
             log.exception("format_not_judged", project=spec.project, completion_id=exchange.completion_id)
             return None, ()
         return not violations, violations
+
+    def _confidence(self, exchange: Exchange) -> Confidence | None:
+        if not exchange.scored or exchange.error is not None or exchange.cancelled:
+            return None
+        spec = self._spec_of(exchange.project)
+        try:
+            from tunewheel_outputs.confidence import confidence_of
+
+            tokens = [
+                (bytes(text) if isinstance(text, list) else str(text or "").encode(), value)
+                for text, value in exchange.scored
+            ]
+            return confidence_of(tokens, spec.task if spec else None)
+        except Exception:  # The completion must be logged, whatever an engine writes as a token.
+            log.exception("confidence_not_read", completion_id=exchange.completion_id)
+            return None
 
     def _form(self, spec: ProjectSpec) -> AnswerForm | None:
         """Return the project's output check; None where the task has neither schema nor rules."""
@@ -186,7 +203,11 @@ def _log_missing_texts(project: str, error: BaseException) -> None:
 
 
 def _event_data(
-    exchange: Exchange, texts: Texts, valid: bool | None, violations: tuple[str, ...]
+    exchange: Exchange,
+    texts: Texts,
+    valid: bool | None,
+    violations: tuple[str, ...],
+    confidence: Confidence | None,
 ) -> InferenceCompleted:
     return InferenceCompleted(
         project=exchange.project,
@@ -215,6 +236,7 @@ def _event_data(
         texts=texts.policy,
         overrides=_told_overrides(exchange),
         retrieval=exchange.retrieved.use if exchange.retrieved is not None else None,
+        confidence=confidence,
     )
 
 

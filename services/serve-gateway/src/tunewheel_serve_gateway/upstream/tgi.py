@@ -35,6 +35,7 @@ from tunewheel_serve_gateway.upstream.protocol import (
 from tunewheel_serve_gateway.upstream.tgi_request import parameters_of, stops_of
 
 Render = Callable[[list[dict[str, str]]], str]
+_UNSCORED: Chunk = {"content": ()}
 FINISH = {"length": "length", "eos_token": "stop", "stop_sequence": "stop"}
 
 
@@ -105,13 +106,18 @@ class TgiUpstream:
 
     async def complete(self, body: dict[str, Any]) -> dict[str, Any]:
         text: list[str] = []
+        scored: list[Any] = []
         last: Chunk = {}
         async for chunk in self.stream(body):
             text.extend(choice["delta"].get("content") or "" for choice in chunk["choices"])
+            scored.extend(
+                one for choice in chunk["choices"] for one in (choice["logprobs"] or _UNSCORED)["content"]
+            )
             last = {**last, **chunk, "choices": chunk["choices"] or last.get("choices")}
         finish = last["choices"][0]["finish_reason"] if last.get("choices") else "stop"
         message = {"role": "assistant", "content": "".join(text)}
-        choice = {"index": 0, "message": message, "finish_reason": finish, "logprobs": None}
+        logprobs = {"content": scored, "refusal": None} if body.get("logprobs") else None
+        choice = {"index": 0, "message": message, "finish_reason": finish, "logprobs": logprobs}
         return {**last, "object": "chat.completion", "choices": [choice]}
 
     async def stream(self, body: dict[str, Any]) -> AsyncGenerator[Chunk, None]:
@@ -129,17 +135,20 @@ class TgiUpstream:
                 self._render(body["messages"]), details=True, stream=True, **parameters
             )
             visible = StopFilter(stops_of(body))
+            scored: list[Any] | None = [] if body.get("logprobs") else None
             delta = {"role": "assistant"}  # Sent once, because clients concatenate the values of each field.
             async for token in tokens:
                 text = visible.pass_on("" if token.token.special else token.token.text)
+                if scored is not None and not token.token.special:
+                    scored.append(_entry(token.token))
                 if token.details is not None:
                     text += visible.rest()
                 if text:
-                    yield _chunk(stamp, {**delta, "content": text}, None)
+                    yield _chunk(stamp, {**delta, "content": text}, None, scored=scored)
                     delta = {}
                 if token.details is not None:
                     finish = FINISH.get(str(token.details.finish_reason), "stop")
-                    yield _chunk(stamp, delta, finish, usage=_usage(token.details))
+                    yield _chunk(stamp, delta, finish, usage=_usage(token.details), scored=scored)
                     return
             raise UpstreamBroken("the engine broke off its answer; send the request again")
         except OverloadedError as error:
@@ -228,10 +237,25 @@ def _overlap(text: str, stop: str) -> int:
 
 
 def _chunk(
-    stamp: Chunk, delta: dict[str, str], finish: str | None, *, usage: dict[str, int] | None = None
+    stamp: Chunk,
+    delta: dict[str, str],
+    finish: str | None,
+    *,
+    usage: dict[str, int] | None = None,
+    scored: list[Any] | None = None,
 ) -> Chunk:
-    choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
+    """Return a chunk. ``scored``: the entries of the tokens since the last chunk, which it takes."""
+    logprobs = {"content": scored[:], "refusal": None} if scored else None
+    if scored:
+        scored.clear()
+    choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": logprobs}
     return {"object": "chat.completion.chunk", **stamp, "choices": [choice], "usage": usage}
+
+
+def _entry(token: Any) -> dict[str, Any]:
+    """Return a token in OpenAI's shape. TGI sends the log-probability of every token, asked or not."""
+    written = {"token": token.text, "logprob": token.logprob, "bytes": list(token.text.encode())}
+    return {**written, "top_logprobs": []}
 
 
 def _usage(details: Any) -> dict[str, int]:

@@ -29,7 +29,6 @@ NOT_SERVED: dict[str, tuple[object, ...]] = {
     "presence_penalty": (0,),
     "min_p": (0,),
     "logit_bias": ({},),
-    "logprobs": (False,),
     "top_logprobs": (0,),
 }
 """Parameters without a counterpart, and their values that have no effect."""
