@@ -52,6 +52,18 @@ def test_a_batch_writes_what_each_prompt_alone_would(runner: Runner, tiny_model:
     assert not any(one.complete for one in found)
 
 
+def test_an_answer_that_wants_them_has_the_log_probability_of_each_token(
+    runner: Runner, tiny_model: Any
+) -> None:
+    found = ask(Writer(runner), PROMPTS, tokens=6, ignore_eos=True, want_logprobs=True)
+    for prompt, answer in zip(PROMPTS, found, strict=True):
+        total = sum(value for _, value in answer.scored)
+        assert total == pytest.approx(plain_likelihood(tiny_model, prompt, answer.tokens), abs=1e-3)
+        assert len(answer.scored) == len(answer.tokens)
+        assert answer.text.startswith("".join(text for text, _ in answer.scored))
+    assert not any(answer.scored for answer in ask(Writer(runner), PROMPTS, tokens=6))
+
+
 def test_rows_that_stop_leave_the_batch_and_the_others_go_on(runner: Runner, tiny_model: Any) -> None:
     alone = [plain_greedy(tiny_model, one, tokens=12) for one in PROMPTS]
     stop = alone[0][3]

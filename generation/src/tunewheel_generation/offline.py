@@ -28,6 +28,8 @@ class Answer:
     complete: bool = False
     cut: bool = False
     likelihoods: list[float] = field(default_factory=list)
+    scored: list[tuple[str, float]] = field(default_factory=list)
+    """For a request that wants log-probabilities: the text and log-probability of each of ``tokens``."""
 
 
 class Writer:
@@ -93,6 +95,8 @@ class Writer:
         answer.complete = progress.finish_reason == "stop"
         if progress.stopped_by != "eos":
             answer.tokens.append(progress.token.id)
+            if progress.token.logprob is not None:
+                answer.scored.append((progress.token.text, progress.token.logprob))
         begun = answer.text.lstrip()
         if begun and progress.finish_reason is None and not begun.startswith(request.opening):
             answer.cut = True

@@ -80,8 +80,12 @@ def run(job: Job) -> tuple[dict[Role, Measurement], list[Progress]]:
     return {role: one for role, one in found.items() if one is not None}, said
 
 
+def holdout_rows(measurement: Measurement) -> list[HoldoutRow]:
+    return [row for row in measurement.rows.values() if isinstance(row, HoldoutRow)]
+
+
 def outputs(measurement: Measurement) -> list[str]:
-    return [row.output for row in measurement.rows.values() if isinstance(row, HoldoutRow)]
+    return [row.output for row in holdout_rows(measurement)]
 
 
 def test_each_contestant_speaks_with_its_own_weights(make_job: Any) -> None:
@@ -89,6 +93,21 @@ def test_each_contestant_speaks_with_its_own_weights(make_job: Any) -> None:
     assert {len(one.rows) for one in found.values()} == {9}
     assert len({tuple(outputs(one)) for one in found.values()}) == 3
     assert {one.role: (one.done, one.total) for one in said} == dict.fromkeys(Role, (9, 9))
+
+
+def test_only_the_candidate_says_how_sure_it_is_of_its_labels_and_that_changes_no_answer(
+    make_job: Any,
+) -> None:
+    rules = [{"rule": "allowed_values", "values": ["bell", "horn"]}]
+    task = {"system_prompt": "Answer.", "output_rules": rules}
+    found, _ = run(make_job(task=task))
+    plain, _ = run(make_job(folder="plain", task={"system_prompt": "Answer."}))
+    sure = {role: [row.sure for row in holdout_rows(one)] for role, one in found.items()}
+    assert all(one is not None and 0 <= one < 1 for one in sure[Role.CANDIDATE])
+    assert {*sure[Role.BASE], *sure[Role.CHAMPION]} == {None}
+    assert any(sure[Role.CANDIDATE])
+    assert outputs(found[Role.CANDIDATE]) == outputs(plain[Role.CANDIDATE])
+    assert {row.sure for row in holdout_rows(plain[Role.CANDIDATE])} == {None}
 
 
 def test_the_candidate_answers_some_prompts_again_by_other_seeds(

@@ -64,6 +64,23 @@ def test_figures_of_a_mixed_bag(examples: tuple[ChatExample, ...]) -> None:
     assert judged(examples, said).by_kind() == {"echo": 1.0, "recall": 0.5}
 
 
+def test_labels_are_calibrated_by_the_rows_that_say_how_sure_the_model_was(
+    examples: tuple[ChatExample, ...],
+) -> None:
+    said = ['{"category": "delivery"}'] * 6  # right, wrong, right, wrong, right, wrong
+    found = measured(examples, said, nll=2.0, right=[True, False, True])
+    keys = [example_key(one, max_output_tokens=12) for one in examples]
+    sure = dict(zip(keys, (0.9, 0.4, 0.8, None, 0.7, 0.0), strict=True))
+    rows = {
+        key: row.model_copy(update={"sure": sure[key]}) if key in sure else row
+        for key, row in found.rows.items()
+    }
+    judged = outcomes(found.model_copy(update={"rows": rows}), examples, ITEMS, TASK)
+    (only,) = judged.calibration
+    assert (only.rows, only.right, only.confidence) == (5, 3, pytest.approx(0.56))
+    assert outcomes(found, examples, ITEMS, TASK).calibration == ()
+
+
 def test_only_what_the_task_defines_is_measured(examples: tuple[ChatExample, ...]) -> None:
     figures = judged(examples, ["x"] * 6, task=TaskSpec(system_prompt="s", max_output_tokens=12)).figures()
     assert "valid_output" not in figures

@@ -101,6 +101,7 @@ def _answerer(runner: Runner, batches: Sequence[Batch]) -> Callable[[int], list[
                     adapter=part.adapter,
                     answers=prompt.answers,
                     opening=prompt.opening,
+                    want_logprobs=prompt.want_logprobs,
                 )
                 for prompt in prompts
             ]

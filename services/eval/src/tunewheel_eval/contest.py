@@ -205,6 +205,7 @@ async def prepare_job(
         prompted=contest.prompted,
         retrieval=contest.manifest.spec.retrieval,
         with_passages=contest.with_passages,
+        task=contest.manifest.spec.task,
         batch_size=settings.eval_batch_size,
         threads=settings.eval_threads,
     )

@@ -13,6 +13,7 @@ from tunewheel_contracts.formats.regression_items import RegressionItem
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.formats.scorecard import Role
+from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_retrieval.hits import Hit
 
 UNFIT_EXIT = 3
@@ -87,6 +88,8 @@ class Job(Frozen):
     with_passages: dict[Sha256, WithPassages] = {}
     """By the key of the prompt with all its passages. ``retrieval`` says how passages are written into a
     prompt."""
+    task: TaskSpec | None = None
+    """The candidate's confidence in its labels is measured by it. None: an earlier release wrote the job."""
     batch_size: Annotated[int, Field(gt=0)] = 32
     threads: Annotated[int, Field(ge=0)] = 0
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
-from tunewheel_contracts.fields import FiniteFloat, Frozen, Sha256
+from tunewheel_contracts.fields import FiniteFloat, Fraction, Frozen, Sha256
 from tunewheel_contracts.formats.bundle import Decoding
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
@@ -54,6 +54,8 @@ class HoldoutRow(Frozen):
     nll: FiniteFloat
     """Negative log-likelihood of the expert's answer, in nats, summed over ``tokens``."""
     tokens: Annotated[int, Field(gt=0)]
+    sure: Annotated[Fraction | None, Field(exclude_if=lambda share: share is None)] = None
+    """The model's probability of the label that it gave; 0: it gave none. None: it was not measured."""
     of: Of = None
     shown: Shown = ()
 

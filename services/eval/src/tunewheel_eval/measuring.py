@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.regression_items import RegressionItem
 from tunewheel_contracts.formats.scorecard import Role
+from tunewheel_outputs.confidence import confidence_of, label_probability
+from tunewheel_outputs.labels import has_labels
 
 from tunewheel_eval.answering import Batch, Part, answered
 from tunewheel_eval.contestants import LoadedGroup, groups
@@ -179,7 +181,10 @@ class _Work:
             opening = self.contestant.opening
             prompts = [
                 replace(
-                    self._prompt(runner, key, one), sampling=sampling_of(decoding, key=key), opening=opening
+                    self._prompt(runner, key, one),
+                    sampling=sampling_of(decoding, key=key),
+                    opening=opening,
+                    want_logprobs=self._weighs_labels,
                 )
                 for key, one in examples.items()
             ]
@@ -243,9 +248,22 @@ class _Work:
             cut=answer.cut,
             nll=-answer.likelihoods[0],
             tokens=len(prompt.answers[0]),
+            sure=self._sure(answer),
             of=self._of(prompt.key),
             shown=_shown(prompt),
         )
+
+    @property
+    def _weighs_labels(self) -> bool:
+        """Whether the contestant's confidence in its labels is measured: the candidate may serve."""
+        task = self._job.task
+        return self.contestant.role is Role.CANDIDATE and task is not None and has_labels(task)
+
+    def _sure(self, answer: Answer) -> float | None:
+        if not self._weighs_labels:
+            return None
+        found = confidence_of([(text.encode(), value) for text, value in answer.scored], self._job.task)
+        return label_probability(found) or 0.0
 
     def _repeat_row(self, prompt: Prompt, answer: Answer) -> Row:
         of = self._of(self._repeats[prompt.key][0])

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from tunewheel_contracts.formats.confidence import CalibrationBin
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.regression_items import RegressionItem
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
@@ -18,8 +19,11 @@ from tunewheel_outputs.metrics import find_metric, metrics_for
 from tunewheel_outputs.texts import said_before
 from tunewheel_verdicts.significance import Scores
 
+from tunewheel_eval.calibration import calibration
 from tunewheel_eval.lm_eval_tasks import AskedTask
 from tunewheel_eval.measurement import HoldoutRow, LmEvalRow, Measurement, RegressionRow, example_key
+
+LABELS = "label_accuracy"
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Outcomes:
     regression_kinds: tuple[str, ...]
     cut: int = 0
     """The number of answers to held-out prompts that ended early."""
+    calibration: tuple[CalibrationBin, ...] = ()
 
     def figures(self) -> dict[str, float]:
         """Return every metric that applies, by name, with ``examples`` and ``regression_items``."""
@@ -92,7 +97,8 @@ def outcomes(
         if scores.scored.any():
             found[name] = scores
     kinds = tuple(item.kind for item in items)
-    return Outcomes(found, len(examples), kinds, cut=sum(row.cut for row in rows))
+    bins = calibration([row.sure for row in rows], found[LABELS].values) if LABELS in found else ()
+    return Outcomes(found, len(examples), kinds, cut=sum(row.cut for row in rows), calibration=bins)
 
 
 def metric_of(name: str) -> Metric:

@@ -39,6 +39,8 @@ class Prompt:
     """The hits whose passages it holds."""
     opening: str = ""
     """See ``ContestantJob.opening``."""
+    want_logprobs: bool = False
+    """Whether the log-probabilities of the answer are measured."""
 
     @property
     def longest(self) -> int:

@@ -21,13 +21,13 @@ from tunewheel_contracts.identity import content_sha256
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_eval.artifacts import read_rows
+from tunewheel_eval.metrics import LABELS
 
 log = structlog.get_logger(__name__)
 LINEAR = "TF-IDF and a linear model"
 BEST_PROMPT = "the base with the best prompt"
 MOST_ROWS = 20_000
 """The linear model is fitted to so many training rows, evenly spread: they take a few seconds."""
-LABELS = "label_accuracy"
 
 
 async def linear_on(store: ObjectStore, train: ArtifactRef, holdout: Sequence[ChatExample]) -> Rival | None:

@@ -29,9 +29,8 @@ from tunewheel_eval.bundles import bundle_for
 from tunewheel_eval.comparisons import comparisons, findings, measured
 from tunewheel_eval.errors import UnfitCandidate
 from tunewheel_eval.looks import SPENT, WORN_OUT
-from tunewheel_eval.metrics import Outcomes
+from tunewheel_eval.metrics import LABELS, Outcomes
 from tunewheel_eval.repeats import is_greedy
-from tunewheel_eval.slices import LABELS
 
 Verdict = EvalPassed | EvalFailed | EvalUndecided | ReviewRequested
 HOLDOUT = "holdout"
@@ -85,6 +84,7 @@ def build_scorecard(
             by_label=_by_label(slices, role),
             bundle=bundles[role],
             cut=one.cut,
+            calibration=one.calibration,
         )
         for role, one in outcomes.items()
     )

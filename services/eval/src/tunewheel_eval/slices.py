@@ -17,10 +17,10 @@ from tunewheel_verdicts.parts import of_rows, together
 from tunewheel_verdicts.significance import Clusters
 
 from tunewheel_eval.comparisons import measured_metric, signed
-from tunewheel_eval.metrics import Outcomes
+from tunewheel_eval.metrics import LABELS, Outcomes
 
 MOST_SLICES = 200
-LABELS = "label_accuracy"
+
 COMPARED = ("label", "language", "source")
 """The properties whose slices have intervals."""
 _LENGTHS = ((200, "up to 200 characters"), (1000, "201 to 1,000 characters"))
