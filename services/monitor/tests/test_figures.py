@@ -13,8 +13,9 @@ from tunewheel_contracts.events.production import DriftDetected
 from tunewheel_contracts.formats.drift_spec import DetectorName
 from tunewheel_monitor.detectors import Finding
 from tunewheel_monitor.detectors.errors import Errors
-from tunewheel_monitor.figures import LATELY, MOST_VALUES, OTHER, POINTS, TOLD_EVERY, judge
+from tunewheel_monitor.figures import POINTS, TOLD_EVERY, judge
 from tunewheel_monitor.fold import Facts, fold
+from tunewheel_monitor.slices import LATELY, MOST_VALUES, OTHER
 from tunewheel_monitor.state import ProjectState
 
 from .conftest import START, spec_of
@@ -184,19 +185,27 @@ def test_slices_show_where_the_bad_items_are() -> None:
 
 
 def test_a_property_with_one_value_has_no_slices() -> None:
-    assert figures(run([slow(n, client="web") for n in range(40)]), "format")[-1].slices == ()
+    events = run([slow(n, client="web", format_valid=n % 2 == 0) for n in range(40)])
+    assert figures(events, "format")[-1].slices == ()
+
+
+def test_slices_of_ratings_count_ratings_alone() -> None:
+    answers = [slow(n, client=f"key-{n % 2}") for n in range(20)]
+    rated = [rating(n, "down" if n % 2 else "up", client=f"key-{n % 2}") for n in range(140)]
+    shares = {one.value: one.share for one in figures(run([*answers, *rated]), "feedback")[-1].slices}
+    assert shares == {"key-0": 0.0, "key-1": 1.0}
 
 
 def test_slices_are_few_however_many_values_there_are_and_older_items_fade() -> None:
     state = ProjectState()
-    items = [slow(n, client="web" if n % 2 else f"key-{n}") for n in range(3_000)]
+    items = [slow(n, client="web" if n % 2 else f"key-{n}", format_valid=n % 9 > 0) for n in range(3_000)]
     last = figures(run(items, None, state), "format")[-1]
     assert len(last.slices) <= MOST_VALUES
     assert {"web", OTHER} <= {one.value for one in last.slices}
-    assert sum(seen for _, seen in state.figures["format"]["slices"]["key"].values()) <= LATELY + 20
+    assert sum(seen for seen, _ in state.slices["completion"]["key"].values()) <= LATELY + 20
 
 
 def test_figures_name_no_completion() -> None:
     state = ProjectState()
     run([novel(n, format_valid=False, client="web") for n in range(60)], None, state)
-    assert "c-000" not in json.dumps(state.figures)
+    assert "c-000" not in json.dumps([state.figures, state.slices])

@@ -164,6 +164,15 @@ async def test_a_rating_says_thumb_correction_and_whether_the_labels_agree(desk:
     assert rated[0].role is RouteRole.PRODUCTION
 
 
+async def test_a_rating_bears_the_label_of_the_rated_answer_if_the_task_lists_it(desk: Any) -> None:
+    await in_production(desk)
+    outputs = ('{"category": "x"}', '{"category": "Ann wrote"}', "no JSON", None)
+    rated = await scores(
+        desk, *(desk.traffic.rating(f"c-{n}", "up", output=o) for n, o in enumerate(outputs))
+    )
+    assert [one.label for one in rated] == ["x", None, None, None]
+
+
 async def test_a_rating_of_a_model_that_is_not_routed_counts_for_nobody(desk: Any) -> None:
     await in_production(desk)
     canary = route_of("desk-2", RouteRole.CANARY, 20, "ds-2")

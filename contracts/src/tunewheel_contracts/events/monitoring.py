@@ -80,7 +80,8 @@ class InferenceScored(Event):
     truncated: bool = False
     """The answer ended at its token limit."""
     label: str | None = None
-    """The answer's label, if the task has a label field and the answer has one of the labels."""
+    """The label of the answer, or of the rated answer, if the task has a label field and the answer has one
+    of the labels."""
     language: Annotated[str | None, Field(json_schema_extra={"deprecated": True})] = None
     """Never set: no detector uses the language of questions."""
     answer: Annotated[str | None, Field(exclude_if=operator.not_)] = None
@@ -152,7 +153,7 @@ class FigureSlice(Frozen):
     items: FiniteFloat
     """Number of items; older ones count less."""
     share: FiniteFloat
-    """Share of these items that the detector counts as bad."""
+    """Share of these items that the detector counts as bad. Items that it does not measure are not bad."""
 
 
 class WindowJudged(Event):

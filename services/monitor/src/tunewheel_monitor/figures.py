@@ -1,17 +1,15 @@
 """Tells each detector's figures at the end of a window, long before an alarm: ``window.judged``.
 
-The figures decide nothing. A state has bounded size: ``POINTS`` points of the past, and for each property of
-``PROPERTIES`` at most ``MOST_VALUES`` values.
+The figures decide nothing. The state has bounded size: ``POINTS`` points of the past for each detector.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from math import log
 from typing import Any
 
-from tunewheel_contracts.events.monitoring import FigureSeries, FigureSlice, InferenceScored, WindowJudged
+from tunewheel_contracts.events.monitoring import FigureSeries, WindowJudged
 
 from tunewheel_monitor.detectors import Detector, Finding
 
@@ -24,17 +22,6 @@ TOLD_EVERY = timedelta(minutes=1)
 """Figures are told at most so often, by the times of the items, unless the detector's state changes."""
 NEAR = 10.0
 """A p-value of at most so many times the threshold is near an alarm: a tenth of the evidence is there."""
-LATELY = 1_000.0
-"""Slices count about so many recent items; older ones fade."""
-MOST_VALUES = 8
-FEWEST_ITEMS = 5.0
-"""The least number of items of a slice that is told."""
-OTHER = "(other)"
-PROPERTIES: Mapping[str, Callable[[InferenceScored], str | None]] = {
-    "label": lambda item: item.label,
-    "language": lambda item: item.language,
-    "key": lambda item: item.client,
-}
 TOLD = (
     "items",
     "statistic_name",
@@ -51,20 +38,7 @@ TOLD = (
 
 
 def fresh() -> State:
-    return {"windows": 0, "state": "", "told_at": "", "judged_at": "", "last": {}, "points": [], "slices": {}}
-
-
-def count(figures: State, detector: str, item: InferenceScored, bad: bool) -> None:
-    """Count an item that ``detector`` measured in the slices to which it belongs."""
-    slices = figures.setdefault(detector, fresh())["slices"]
-    for by, value_of in PROPERTIES.items():
-        if (value := value_of(item)) is None:
-            continue
-        values = slices.setdefault(by, {})
-        if value not in values and len(values) > 2 * MOST_VALUES:
-            value = OTHER
-        counted = values.setdefault(value, [0.0, 0.0])
-        counted[0], counted[1] = counted[0] + bad, counted[1] + 1.0
+    return {"windows": 0, "state": "", "told_at": "", "judged_at": "", "last": {}, "points": []}
 
 
 def judge(
@@ -78,7 +52,7 @@ def judge(
 ) -> WindowJudged | None:
     """Take the finding of a window that ended, and return the figures to tell. None: they were told just now.
     ``finding`` None: the detector had nothing to measure, or still learns what is usual. ``where``: project,
-    model and dataset version."""
+    model, dataset version and slices."""
     figure = figures.setdefault(detector.name, fresh())
     figure["judged_at"] = at.isoformat()
     if finding is not None:
@@ -100,9 +74,8 @@ def rest(figures: State, detector: Detector, stands: str, **where: Any) -> Windo
     window. None: that was told, or nothing ever was."""
     if not was_judged(figures, detector.name) or figures[detector.name]["state"] == stands:
         return None
-    figure = figures[detector.name]
-    figure["state"], figure["slices"] = stands, {}
-    return _told(figure, detector, alarm_id=None, **where)
+    figures[detector.name]["state"] = stands
+    return _told(figures[detector.name], detector, **where)
 
 
 def measured(figures: State) -> dict[str, tuple[float, float]]:
@@ -132,13 +105,6 @@ def _take(figure: State, finding: Finding, at: datetime) -> None:
     ended = max(at.timestamp(), points[-1][0]) if points else at.timestamp()
     point = [round(ended, 3), last["items"], last["statistic"], last["effect"], last["p_value"]]
     figure["points"] = _joined([*points, point])
-    for values in figure["slices"].values():
-        items = sum(seen for _, seen in values.values())
-        kept = LATELY / max(LATELY, items)
-        most = sorted(values, key=lambda value: (-values[value][1], value))[:MOST_VALUES]
-        faded = {value: [round(kept * counted, 3) for counted in values[value]] for value in most}
-        values.clear()
-        values.update(faded)
 
 
 def _joined(points: list[list[float]]) -> list[list[float]]:
@@ -171,20 +137,8 @@ def _told(figure: State, detector: Detector, *, project: str, **where: Any) -> W
             effect=effects,
             p_value=p_values,
         ),
-        slices=tuple(_slices(figure["slices"])),
         **where,
     )
-
-
-def _slices(slices: Mapping[str, Mapping[str, list[float]]]) -> list[FigureSlice]:
-    """Return the slices with enough items, of the properties that have more than one value."""
-    return [
-        FigureSlice(by=by, value=value, items=round(seen, 1), share=_short(bad / seen))
-        for by, values in slices.items()
-        if len(values) > 1
-        for value, (bad, seen) in sorted(values.items(), key=lambda one: (-one[1][1], one[0]))
-        if seen >= FEWEST_ITEMS
-    ]
 
 
 def _short(number: float) -> float:

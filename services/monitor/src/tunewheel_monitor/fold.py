@@ -18,7 +18,7 @@ from tunewheel_contracts.formats.drift_spec import DriftSpec
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
 
-from tunewheel_monitor import figures
+from tunewheel_monitor import figures, slices
 from tunewheel_monitor.alarms import Said, hear, resolve, weigh
 from tunewheel_monitor.coverage import CoverageFacts
 from tunewheel_monitor.detectors import DETECTORS, WEIGHTS, Detector, Finding, Opening, State, evidence
@@ -222,10 +222,8 @@ def _watch(state: ProjectState, version: Version, item: InferenceScored, facts: 
     window = version.ratings if item.of == "rating" else version.answers
     if not window.items or not window.size:
         _begin(version, window, facts)
-    for detector in asked_for(facts.spec.drift):
-        bad = detector.see(version.detectors[detector.name], item)
-        if bad is not None:
-            figures.count(state.figures, detector.name, item, bad)
+    seen = {one.name: one.see(version.detectors[one.name], item) for one in asked_for(facts.spec.drift)}
+    slices.count(state.slices, item, [name for name, bad in seen.items() if bad])
     if over := hear(state, version, item):
         names = {one.data.detector for one in over if isinstance(one.data, DriftResolved)}
         silent = [(one, "silent") for one in DETECTORS if one.name in names]
@@ -251,6 +249,7 @@ def _close(state: ProjectState, version: Version, item: InferenceScored, facts: 
         told: dict[str, Any] = {"project": item.project, "window": window, "drift": drift, "at": item.at}
         said += weigh(state, version, detector, finding, **told)
         said += _judged(state, version, detector, finding, item)
+    slices.fade(state.slices, item.of)
     if of_ratings:
         version.ratings = version.ratings.next()
     else:
@@ -271,6 +270,9 @@ def _judged(
         project=item.project,
         model_id=version.model_id,
         dataset_id=version.dataset_id,
+        slices=slices.told(
+            state.slices, "rating" if detector.family == "feedback" else "completion", detector.name
+        ),
     )
     return [] if told is None else [Said(told)]
 

@@ -146,7 +146,8 @@ class Scorer:
         deliveries: Sequence[Delivery[FeedbackReceived]],
         around: Around,
     ) -> Iterator[Fields]:
-        clusters = around.clusters
+        clusters, reference = around.clusters, around.reference
+        labels = reference.labels if reference else frozenset[str]()
         questions = [asked(delivery.event.data.messages)[:LONGEST_TEXT] for delivery in deliveries]
         units = unit_length(self.embedder.embed(questions)) if clusters else np.zeros((len(questions), 0))
         alarms = near(units, clusters)
@@ -160,6 +161,7 @@ class Scorer:
                 "rating": data.rating,
                 "corrected": data.correction is not None,
                 "agrees": _agrees(data, around.task),
+                "label": None if data.output is None else around.task.label(data.output, labels),
                 "overrides": data.overrides,
                 "near": alarms[place],
             }

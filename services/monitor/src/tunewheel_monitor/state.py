@@ -160,6 +160,8 @@ class ProjectState:
     turns: counting.State = field(default_factory=counting.fresh)
     figures: dict[str, Any] = field(default_factory=dict[str, Any])
     """By detector, what is told of its windows (``figures.py``)."""
+    slices: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Counts of bad items by label, language and key (``slices.py``)."""
     concluded: list[str] = field(default_factory=list[str])
     """Turns whose ``turn.completed`` was published, latest last."""
     windows: Counter[str] = field(default_factory=Counter[str])
@@ -184,6 +186,7 @@ class ProjectState:
             "turns": self.turns,
             "concluded": self.concluded,
             "figures": self.figures,
+            "slices": self.slices,
         }
 
     @classmethod
@@ -200,6 +203,7 @@ class ProjectState:
             turns=told["turns"],
             concluded=told["concluded"],
             figures=told.get("figures", {}),  # states of earlier releases have none
+            slices=told.get("slices", {}),
         )
 
 

@@ -14,7 +14,7 @@ from tunewheel_monitor.detectors.mixture import Mixture
 from tunewheel_monitor.detectors.shares import KINDS as MOST_KINDS
 from tunewheel_monitor.detectors.shares import STAYS
 
-from .conftest import alarms, answer, opening, windows
+from .conftest import alarms, answer, opening, rating, windows
 
 KINDS = 30
 ZIPF = 1 / np.arange(1, KINDS + 1)
@@ -84,6 +84,11 @@ def test_answers_that_a_client_changed_say_nothing():
     for name in ("labels", "length"):
         detector, _ = CASES[name]
         assert windows(detector, detector.open(opening()), [changed] * 500) == []
+
+
+def test_the_label_of_a_rated_answer_is_counted_with_the_answer_alone():
+    detector, _ = CASES["labels"]
+    assert windows(detector, detector.open(opening()), [rating(label="a")] * 500) == []
 
 
 def test_lengths_are_half_octaves():

@@ -19,4 +19,6 @@ class Labels(Shift):
     name = "labels"
 
     def kind(self, state: State, item: InferenceScored) -> str | None:
-        return None if item.label is None or item.overrides else item.label[:LONGEST]
+        if item.of != "completion" or item.label is None or item.overrides:
+            return None
+        return item.label[:LONGEST]
