@@ -1,6 +1,6 @@
-"""How soon the control API answers lists, and how long the console takes to fold its log.
+"""How soon the control API answers lists, and how long the console takes to start, with and without a copy.
 
-The routes are called in this process, without a broker; the events are decoded from the bytes of the log.
+The routes are called in this process, without a broker; records are those of the log.
 Nothing is timed against a limit.
 """
 
@@ -11,33 +11,42 @@ import asyncio
 import json
 import resource
 import sys
+import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
-from fastapi import FastAPI
 from report import measured, write_report
+from tunewheel_console.archive import Archive
+from tunewheel_console.checkpoint import Checkpoint
 from tunewheel_console.control.alarms import add_alarms
 from tunewheel_console.control.evaluations import add_evaluations
 from tunewheel_console.control.models import add_models
 from tunewheel_console.control.projects import add_projects
+from tunewheel_console.control.routes import make_api
 from tunewheel_console.control.runs import add_runs
 from tunewheel_console.control.turns import add_turns
 from tunewheel_console.state import ConsoleState
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.topics import BY_NAME
+from tunewheel_runtime.deadletter import Position, Undecoded
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import guard
+from tunewheel_runtime.log import Place, Span
 from tunewheel_runtime.service import uncollected
-from tunewheel_runtime.settings import HttpSettings
+from tunewheel_runtime.settings import HttpSettings, ServiceSettings
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_runtime.view import LogReader
 from tunewheel_testing import desk
 from tunewheel_testing.adapters import BASE, SHA, artifact
 
 NAME = "project-000"
-LISTS = ("datasets", "runs", "evaluations", "models", "turns", "alarms")
+LISTS = ("runs", "evaluations", "models", "turns", "alarms")
 
 
 class Desk(desk.Desk):
@@ -79,25 +88,88 @@ class Desk(desk.Desk):
             yield self.say("model.promoted", **model, **step, generation=4 * n + place)
 
 
-def fold(projects: int, runs: int) -> tuple[ConsoleState, int]:
-    """Return the state of ``projects`` with ``runs`` each, and the number of events."""
-    made, state = Desk(NAME), ConsoleState()
-    log = [made.declared().to_kafka()]
-    log += [event.to_kafka() for n in range(1, runs + 1) for event in made.turn(n)]
+class Reader(LogReader):
+    """Reads a log that is made as it is read."""
+
+    async def look(self) -> dict[Place, Span]:
+        return {(topic.name, 0): Span(0, 1 << 40) for topic in BY_NAME.values()}
+
+
+def log(projects: int, runs: int) -> Iterator[Undecoded]:
+    """Yield the log of ``projects`` with ``runs`` each, one project after the other."""
+    made, offsets = Desk(NAME), Counter[str]()
+    events = [made.declared(), *(event for n in range(1, runs + 1) for event in made.turn(n))]
+    records = [(event.to_kafka(), int(event.time.timestamp() * 1000)) for event in events]
     for project in range(projects):
         name = f"project-{project:03}".encode()
-        for record in log:
+        for record, logged_ms in records:
             headers = {key: value.replace(NAME.encode(), name) for key, value in dict(record.headers).items()}
             headers["ce_id"] += name
             value = record.value.replace(NAME.encode(), name) if record.value else None
-            state.apply(Envelope.from_kafka(BY_NAME[record.topic].event, value, headers))
-    return state, projects * len(log)
+            at = Position(record.topic, 0, offsets[record.topic])
+            offsets[record.topic] += 1
+            yield Undecoded(at, name, value, headers, logged_ms)
 
 
-async def answers(state: ConsoleState, times: int) -> dict[str, float]:
-    """Return the slowest answer of each list, in milliseconds of the processor; ``…_after_news`` after an
-    event in every project."""
-    web, store = FastAPI(), ObjectStore("memory://")
+def console(store: str) -> tuple[ConsoleState, Archive, Reader]:
+    state = ConsoleState()
+    archive = Archive(state, Checkpoint(ObjectStore(store)), rules="bench")
+    archive.reader = Reader(
+        ServiceSettings(), tuple(BY_NAME.values()), lambda event, _: state.apply(event), failed=print,
+        forget=state.forget, begins=archive.begins, keep=archive.keep,
+    )  # fmt: skip
+    return state, archive, archive.reader
+
+
+async def first_start(projects: int, runs: int, store: str) -> dict[str, float]:
+    """Read the whole log, and write the checkpoint."""
+    _, archive, reader = console(store)
+    events, seconds = 0, 0.0
+    await archive.begins()
+    with uncollected():
+        for record in log(projects, runs):
+            began = time.process_time()
+            await reader._decode_and_apply(record)
+            seconds, events = seconds + time.process_time() - began, events + 1
+    began = time.process_time()
+    await archive.start()
+    ready = seconds + time.process_time() - began
+    await archive.stop()
+    files = sum(file.stat().st_size for file in Path(urlsplit(store).path).rglob("*") if file.is_file())
+    return {"events": events, "read_seconds": seconds, "ready_seconds": ready, "mebibytes": mebibytes(),
+            "checkpoint_mebibytes": files / 2**20}  # fmt: skip
+
+
+async def later_start(projects: int, runs: int, store: str, times: int) -> dict[str, Any]:
+    """Start from the checkpoint. The log gives the last record of each partition, and what is not kept."""
+    kept = {topic.name for topic in BY_NAME.values() if topic.is_kept_for_ever}
+    state, archive, reader = console(store)
+    began = time.process_time()
+    begins = await archive.begins()
+    seconds = time.process_time() - began
+    for record in log(projects, runs):
+        name, number, offset = record.position.topic, record.position.partition, record.position.offset
+        if name not in kept or offset >= (begins.get(name) or {})[str(number)]:
+            began = time.process_time()
+            await reader._decode_and_apply(record)
+            seconds += time.process_time() - began
+    began = time.process_time()
+    await archive.start()
+    ready, memory = seconds + time.process_time() - began, mebibytes()
+    slowest = await answers(state, reader, projects, times)
+    await archive.stop()
+    return {"ready_seconds": ready, "mebibytes": memory, "mebibytes_after_news": mebibytes(),
+            "slowest_ms": slowest}  # fmt: skip
+
+
+def mebibytes() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+async def answers(state: ConsoleState, reader: Reader, projects: int, times: int) -> dict[str, float]:
+    """Return the slowest answer of each list, in milliseconds of the processor; ``…_of_rest``: of a project at rest;
+    ``…_during_news``: while an event in every project is read; ``…_after_news``: right after that."""
+    web, store = make_api(state.projects), ObjectStore("memory://")
     for add in (add_projects, add_runs, add_models, add_turns, add_alarms):
         add(web, state)
     add_evaluations(web, state, store)
@@ -114,37 +186,33 @@ async def answers(state: ConsoleState, times: int) -> dict[str, float]:
             assert answer.status_code == 200, answer.text
             slowest[name] = max(slowest.get(name, 0.0), took)
 
+        last = f"project-{projects - 1:03}"
+        await ask("runs_of_rest", f"/projects/{last}/runs")
         for _ in range(times):
             await ask("projects", "/projects?limit=100")
-            for noun in LISTS[1:]:
-                await ask(noun, f"/projects/{NAME}/{noun}")
-        for project in state.projects.values():
-            made = Desk(project.name)
-            made.seconds = 10_000_000
-            state.apply(made.say("dataset.requested", reason="count", request="new", records_upto={"0": 1}))
-        await ask("projects_after_news", "/projects?limit=100")
-        await ask("runs_after_news", f"/projects/{NAME}/runs")
+            for noun in LISTS:
+                await ask(noun, f"/projects/{last}/{noun}")
+        for what in ("during_news", "after_news"):
+            news = asyncio.create_task(tell(reader, projects, what))
+            while what == "during_news" and not news.done():
+                await ask(f"projects_{what}", "/projects?limit=100")
+                await asyncio.sleep(0.01)
+            await news
+            await ask(f"projects_{what}", "/projects?limit=100")
+            await ask(f"runs_{what}", f"/projects/{last}/runs")
     return slowest
 
 
-def one(projects: int, runs: int, times: int) -> None:
-    began = time.process_time()
-    with uncollected():
-        state, events = fold(projects, runs)
-    seconds = time.process_time() - began
-    for project in state.projects.values():
-        _ = project.place
-    ready = time.process_time() - began
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    slowest = asyncio.run(answers(state, times))
-    figures = {
-        "events": events,
-        "fold_seconds": seconds,
-        "ready_seconds": ready,
-        "mebibytes": memory,
-        "slowest_ms": slowest,
-    }
-    print(json.dumps(figures))
+async def tell(reader: Reader, projects: int, request: str) -> None:
+    """Read an event of every project."""
+    for project in range(projects):
+        made = Desk(f"project-{project:03}")
+        made.seconds = 10_000_000
+        event = made.say("dataset.requested", reason="count", request=request, records_upto={"0": 1})
+        record = event.to_kafka()
+        at = Position(record.topic, 0, (1 << 30) + project)
+        await reader._decode_and_apply(Undecoded(at, record.key, record.value, dict(record.headers), 0))
+        await asyncio.sleep(0)
 
 
 def main() -> None:
@@ -152,15 +220,23 @@ def main() -> None:
     parser.add_argument("--projects", type=int, default=100)
     parser.add_argument("--runs", type=int, default=1_000)
     parser.add_argument("--times", type=int, default=5)
-    parser.add_argument("--one", action="store_true")
+    parser.add_argument("--first", help="the store's address")
+    parser.add_argument("--later", help="the store's address")
     chosen = parser.parse_args()
-    if chosen.one:
-        one(chosen.projects, chosen.runs, chosen.times)
+    if chosen.first:
+        print(json.dumps(asyncio.run(first_start(chosen.projects, chosen.runs, chosen.first))))
         return
-    arguments = ("--one", "--projects", chosen.projects, "--runs", chosen.runs, "--times", chosen.times)
-    found = measured(sys.argv[0], *arguments)
+    if chosen.later:
+        found = asyncio.run(later_start(chosen.projects, chosen.runs, chosen.later, chosen.times))
+        print(json.dumps(found))
+        return
+    arguments = ("--projects", chosen.projects, "--runs", chosen.runs, "--times", chosen.times)
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder).as_uri()
+        first = measured(sys.argv[0], "--first", store, *arguments)
+        found = measured(sys.argv[0], "--later", store, *arguments)
     write_report(
-        "control", packages=("fastapi", "pydantic"), contenders={"console": found},
+        "control", packages=("fastapi", "pydantic"), contenders={"first start": first, "console": found},
         ratios={name: ms / 200 for name, ms in found["slowest_ms"].items()},
         projects=chosen.projects, runs=chosen.runs,
     )  # fmt: skip

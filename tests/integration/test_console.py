@@ -82,9 +82,9 @@ async def test_busy_topics_are_read_from_their_latest_and_dead_letters_counted(
         await bus.send("review.submitted.dlq", letter.key, letter.value, letter.headers)
         await traffic.start()
         try:
-            await until(lambda: project in state.projects and state.projects[project].thumbs_down == 3)
+            await until(lambda: project in state.projects and state.projects[project].seen.thumbs_down == 3)
             await bus.publish(new_event(feedback(5), source="/test"))
-            await until(lambda: state.projects[project].thumbs_down == 4)
+            await until(lambda: state.projects[project].seen.thumbs_down == 4)
             await until(lambda: state.dead_letters.get("example.published", 0) >= 1)
             await until(lambda: not state.projects[project].runs["run-1"].reviews)
         finally:

@@ -44,7 +44,7 @@ from tunewheel_runtime.store import ObjectStore
 from tunewheel_runtime.subscriptions import Subscriptions
 from tunewheel_runtime.telemetry import Telemetry, make_telemetry
 from tunewheel_runtime.tls import InvalidTls
-from tunewheel_runtime.view import Apply, ApplyAt, Begins, Forget, LogReader, View
+from tunewheel_runtime.view import Apply, ApplyAt, Begins, Forget, Keep, LogReader, View
 
 __all__ = ["Delivery", "Lease", "LeaseLost", "Position", "Service"]
 
@@ -248,9 +248,10 @@ class Service:
         *,
         forget: Forget = lambda _topic, _key: None,
         begins: Begins | None = None,
+        keep: Keep | None = None,
     ) -> LogReader:
         """Like ``replay``, but ``apply`` also gets the position of each event. ``begins`` returns the offsets
-        to start from; it is called once the earlier replays are complete."""
+        to start from; it is called once the earlier replays are complete. ``keep``: see ``LogReader``."""
         reader = LogReader(
             self.settings,
             topics,
@@ -261,6 +262,7 @@ class Service:
             begins=begins,
             newer=self._newer,
             check=self._signatures.check,
+            keep=keep,
         )
         self._readers.append(reader)
         return reader

@@ -1,7 +1,7 @@
 """The object store: immutable artifacts, which are created once and verified when they are read.
 
 obstore's create-if-absent is atomic on every backend, but local disks have no compare-and-swap. So objects
-are never overwritten. The only exception is ``replace``, which removes text from an object.
+are never overwritten. The only exception is ``replace``.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ class ObjectStore:
         return data
 
     async def replace(self, path: str, data: bytes) -> None:
-        """Replace the content of ``path``. Only to remove text from an object that no event refers to; all
-        other objects are created once.
+        """Replace the content of ``path``. Only to remove text from an object that no event refers to, and
+        for copies of the log; all other objects are created once.
 
         Raises:
             TransientError: the store cannot be reached.

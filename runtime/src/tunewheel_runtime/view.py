@@ -18,7 +18,7 @@ from tunewheel_runtime.deadletter import Check, Position, Undecoded, Warn
 from tunewheel_runtime.kafka import client_options
 from tunewheel_runtime.kafka_refusals import not_allowed
 from tunewheel_runtime.kafka_settings import KafkaSettings
-from tunewheel_runtime.log import WHOLE_LOG_BYTES, Cursor, LogUnreadable, Place, decode
+from tunewheel_runtime.log import WHOLE_LOG_BYTES, Cursor, LogUnreadable, Place, Span, decode
 from tunewheel_runtime.newer_releases import NewerReleases
 
 log = structlog.get_logger(__name__)
@@ -27,6 +27,8 @@ Apply = Callable[[Envelope[Any]], Awaitable[None] | None]
 ApplyAt = Callable[[Envelope[Any], Position], Awaitable[None] | None]
 Forget = Callable[[TopicSpec, str], None]
 """Called with the topic and the key of a tombstone."""
+Keep = Callable[[Undecoded], Awaitable[bool]]
+"""Called with every record as it is on the log, before it is decoded. True: nothing else is to be done."""
 Failed = Callable[[BaseException], None]
 Begins = Callable[[], Awaitable[Mapping[str, Mapping[str, int] | None]]]
 """Returns by topic the offset of each partition from which to read; None: from the topic's end. Topics and
@@ -48,7 +50,8 @@ class LogReader:
     they arrive, in no order between partitions, so that a long log need not fit into memory. This is only for
     folds whose result does not depend on the order.
 
-    ``check`` refuses an event that does not count; it is skipped like an invalid record.
+    ``check`` refuses an event that does not count; it is skipped like an invalid record. ``keep`` may take a
+    record as it is, to decode it later with ``event_of``.
 
     ``warn`` is called for a topic with unlimited retention whose first events are missing; the state in
     memory then lacks them.
@@ -66,8 +69,10 @@ class LogReader:
         begins: Begins | None = None,
         newer: NewerReleases | None = None,
         check: Check = lambda _topic, _event, _record: None,
+        keep: Keep | None = None,
     ) -> None:
         self._begins = begins
+        self._keep = keep
         self._check = check
         self._newer = newer or NewerReleases()
         self._topics = tuple(topics)
@@ -84,6 +89,10 @@ class LogReader:
     def names(self) -> tuple[str, ...]:
         """The names of the topics."""
         return tuple(topic.name for topic in self._topics)
+
+    async def look(self) -> Mapping[Place, Span]:
+        """Return where each partition begins and ends now. Raises ``TransientError``."""
+        return await self._cursor.look()
 
     async def start(self) -> None:
         """Read up to the present end, then go on following in the background.
@@ -196,22 +205,31 @@ class LogReader:
             self._failed(error)
 
     async def _decode_and_apply(self, record: Undecoded) -> None:
+        if self._keep is not None and await self._keep(record):
+            return
+        event = self.event_of(record)
+        if event is not None:
+            applying = self._apply(event, record.position)
+            if inspect.isawaitable(applying):
+                await applying
+
+    def event_of(self, record: Undecoded) -> Envelope[Any] | None:
+        """Return a record's event; None: it cannot be read, does not count, or is a tombstone, which
+        ``forget`` gets."""
         topic = BY_NAME[record.position.topic]
         if topic.is_tombstone(record.value):
             self._newer.has_read(topic, record.key)
             self._forget(topic, record.key_text)
-            return
+            return None
         try:
             envelope = decode(record)
             self._check(topic, envelope, record)
         except InvalidEvent as error:
             self._newer.skipped(topic, record.key, record.position, error)
-            return
+            return None
         self._newer.left_out(topic, envelope.unknown)
         self._newer.has_read(topic, record.key)
-        applying = self._apply(envelope, record.position)
-        if inspect.isawaitable(applying):
-            await applying
+        return envelope
 
 
 class View(Generic[E]):

@@ -33,7 +33,7 @@ def test_a_turn_adds_up(state: Any, desk: Any):
     assert project.stages == {"desk-1": Stage.PRODUCTION}
     assert route_rows(project)[0]["percent"] == "100 %"
     assert [drift.detector for _, drift in project.drifts] == ["input"]
-    assert not project.recent
+    assert not project.seen.counts
 
 
 def test_what_a_drift_of_an_earlier_release_quotes_is_neither_kept_nor_shown(state: Any, desk: Any):
@@ -106,8 +106,8 @@ def test_traffic_is_counted_and_not_remembered(state: Any, desk: Any):
     for n in range(50):
         state.apply(desk.completion(n))
         state.apply(desk.rating(n))
-    assert state.projects["desk"].recent == {"inference.completed": 50, "feedback.received": 50}
-    assert len(state._seen) == 1  # a console runs for months
+    assert state.projects["desk"].seen.counts == {"inference.completed": 50, "feedback.received": 50}
+    assert len(state.projects["desk"].ids) == 1  # a console runs for months
 
 
 def test_a_review_waits_until_somebody_decides(state: Any, desk: Any):

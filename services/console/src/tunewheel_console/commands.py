@@ -110,20 +110,19 @@ class Given:
 
 @dataclass
 class Commands:
-    """The commands of all projects. Applying an event twice, or in another order, changes nothing."""
+    """The commands of one project. Applying an event twice, or in another order, changes nothing."""
 
+    refusals: dict[str, Outcome] = field(default_factory=dict[str, Outcome])
+    """By the id of the event that became a dead letter. All projects share them."""
     by_id: dict[str, Given] = field(default_factory=dict[str, Given])
-    erasures: dict[tuple[str, str], Envelope[ErasureRequested]] = field(
-        default_factory=dict[tuple[str, str], Envelope[ErasureRequested]]
+    erasures: dict[str, Envelope[ErasureRequested]] = field(
+        default_factory=dict[str, Envelope[ErasureRequested]]
     )
-    """By project and ``erasure_id``, the first request."""
-    _proofs: defaultdict[tuple[str, str], dict[str, ErasureCompleted]] = field(
-        default_factory=lambda: defaultdict(dict)
-    )
+    """By ``erasure_id``, the first request."""
+    _proofs: defaultdict[str, dict[str, ErasureCompleted]] = field(default_factory=lambda: defaultdict(dict))
+    """By ``erasure_id`` and holder."""
     _outcomes: dict[str, Outcome] = field(default_factory=dict[str, Outcome])
     """By the id of the event that was answered."""
-    _refusals: dict[str, Outcome] = field(default_factory=dict[str, Outcome])
-    """By the id of the event that became a dead letter."""
     _led_to: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """By a request for a version, the requests that curate published in its place."""
 
@@ -137,11 +136,10 @@ class Commands:
             self.by_id[envelope.id] = _given(envelope, *what)
         match envelope.data:
             case ErasureRequested(erasure_id=name):
-                before = self.erasures.get((envelope.project, name), envelope)
-                first = min(before, envelope, key=lambda one: (one.time, one.id))
-                self.erasures[envelope.project, name] = first
+                before = self.erasures.get(name, envelope)
+                self.erasures[name] = min(before, envelope, key=lambda one: (one.time, one.id))
             case ErasureCompleted() as data:
-                self._proofs[envelope.project, data.erasure_id][data.holder] = data
+                self._proofs[data.erasure_id][data.holder] = data
             case DatasetRequested() if envelope.causation_id is not None:
                 self._led_to[envelope.causation_id].add(envelope.id)
             case _:
@@ -149,24 +147,13 @@ class Commands:
                     before = self._outcomes.get(answered, outcome)
                     self._outcomes[answered] = min(before, outcome, key=_order)
 
-    def refuse(self, letter: Undecoded) -> None:
-        """Note that a service made a dead letter of an event. Letters of other events are ignored."""
-        told = {name: value.decode("utf-8", "replace") for name, value in letter.headers.items()}
-        if told.get("ce_type") not in _NAMES or "ce_id" not in told:
-            return
-        at = datetime.fromtimestamp(letter.logged_ms / 1000, UTC) if letter.logged_ms else None
-        by, field, reason = (
-            told.get(f"{HEADER_PREFIX}{name}", "") for name in ("service", "field", "reason")
-        )
-        self._refusals.setdefault(told["ce_id"], Outcome("refused", by, at, field=field, reason=reason))
-
-    def proofs(self, project: str, erasure_id: str) -> dict[str, ErasureCompleted]:
+    def proofs(self, erasure_id: str) -> dict[str, ErasureCompleted]:
         """Return the proofs of an erasure, by holder."""
-        return self._proofs.get((project, erasure_id), {})
+        return self._proofs.get(erasure_id, {})
 
     def outcome(self, command: Given) -> Outcome:
         """Return what became of a command so far."""
-        refusal = self._refusals.get(command.command_id)
+        refusal = self.refusals.get(command.command_id)
         if refusal is not None:
             return refusal
         if command.type == ErasureRequested.type:
@@ -176,7 +163,7 @@ class Commands:
         return next(self._found(command.command_id, set()), WAITING)
 
     def _erased(self, command: Given) -> Outcome:
-        proofs = self.proofs(command.project, command.target)
+        proofs = self.proofs(command.target)
         missing = [name for name in HOLDERS if name not in proofs]
         if missing:
             return Outcome("waiting", reason=f"without a proof yet: {', '.join(missing)}")
@@ -187,11 +174,22 @@ class Commands:
         if event_id in seen:
             return
         seen.add(event_id)
-        for found in (self._refusals.get(event_id), self._outcomes.get(event_id)):
+        for found in (self.refusals.get(event_id), self._outcomes.get(event_id)):
             if found is not None:
                 yield found
         for following in sorted(self._led_to.get(event_id, ())):
             yield from self._found(following, seen)
+
+
+def refusal_in(letter: Undecoded) -> tuple[str, Outcome] | None:
+    """Return the id of the command of which a service made a dead letter, and the outcome; None: the letter
+    holds another event."""
+    told = {name: value.decode("utf-8", "replace") for name, value in letter.headers.items()}
+    if told.get("ce_type") not in _NAMES or "ce_id" not in told:
+        return None
+    at = datetime.fromtimestamp(letter.logged_ms / 1000, UTC) if letter.logged_ms else None
+    by, field, reason = (told.get(f"{HEADER_PREFIX}{name}", "") for name in ("service", "field", "reason"))
+    return told["ce_id"], Outcome("refused", by, at, field=field, reason=reason)
 
 
 def _order(outcome: Outcome) -> tuple[datetime, str]:

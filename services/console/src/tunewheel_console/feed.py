@@ -11,9 +11,8 @@ from itertools import islice
 from typing import Any
 
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.data import RecordIngested
-from tunewheel_contracts.events.production import InferenceCompleted
-from tunewheel_contracts.events.upstream import FeedbackReceived
+
+from tunewheel_console.project import TRAFFIC
 
 HELD = 10_000
 """The most events that are held."""
@@ -22,8 +21,6 @@ WAITING = 2_000
 WAITING_BYTES = 8 << 20
 """The most bytes of ``TRAFFIC`` that wait for one reader: two thousand long conversations would fill the
 memory."""
-TRAFFIC = (RecordIngested, InferenceCompleted, FeedbackReceived)
-"""Events with texts of users. They are told and never held, so no erasure has to find them here."""
 Wanted = Callable[[Envelope[Any]], bool]
 
 
@@ -71,6 +68,7 @@ class Feed:
         self._readers: set[Reader] = set()
 
     def add(self, event: Envelope[Any]) -> None:
+        # Events with texts of users are told and never held, so no erasure has to find them here.
         if not isinstance(event.data, TRAFFIC):
             self._held.append(event)
         for reader in self._readers:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from functools import partial
+from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
@@ -22,7 +22,9 @@ from tunewheel_runtime.service import Service
 
 from tunewheel_console.actions import Actions
 from tunewheel_console.api import add_login_links, add_scorecard_page
+from tunewheel_console.archive import Archive
 from tunewheel_console.authentication import Authentication
+from tunewheel_console.checkpoint import Checkpoint
 from tunewheel_console.control.identity import add_identity
 from tunewheel_console.control.log import Documents, Log
 from tunewheel_console.control.registry import Registry, registry_client
@@ -68,13 +70,8 @@ def make_app(settings: Settings) -> Service:
     def told(letter: Undecoded, event: Envelope[Any] | None) -> None:
         letters.add(letter)
         if event is not None:
-            state.commands.refuse(letter)
+            state.refuse_command(letter)
 
-    reader = service.replay(
-        [topic for topic in TOPICS if topic not in (*TRAFFIC, *topics.NOT_SHOWN, topics.WINDOW_JUDGED)],
-        take,
-        forget=state.forget,
-    )
     service.replay([topics.WINDOW_JUDGED], state.judge)
     traffic = Traffic(
         settings,
@@ -86,17 +83,21 @@ def make_app(settings: Settings) -> Service:
         check=service.check_signature,
         latest=settings.recent_events,
     )
-    service.on_startup(traffic.start)
+    archive = Archive(
+        state, Checkpoint(service.store), rules=f"{version('tunewheel-console')} {settings.identity}",
+        told=feed.add, then=traffic.start, failed=service.fail,
+    )  # fmt: skip
+    archive.reader = reader = service.replay_at(
+        [topic for topic in TOPICS if topic not in (*TRAFFIC, *topics.NOT_SHOWN, topics.WINDOW_JUDGED)],
+        lambda event, _: take(event),
+        forget=state.forget,
+        begins=archive.begins,
+        keep=archive.keep,
+    )
+    service.on_startup(archive.start)
     service.on_shutdown(traffic.stop)
+    service.on_shutdown(archive.stop)
     actions = Actions(service, applied=state.apply, sign=service.publisher.sign)
-
-    async def look_once() -> None:
-        """Compute the place of every project, which takes seconds at many runs, before the first request."""
-        for project in state.projects.values():
-            _ = project.place
-            await asyncio.sleep(0)
-
-    service.on_startup(look_once)
 
     async def refresh() -> None:
         await reader.refresh(timeout_seconds=REFRESH_SECONDS)
@@ -133,7 +134,7 @@ def make_web(
     from tunewheel_console.queue_list import LABEL_TITLES, REVIEW_TITLES, QueueList, label_lines, review_lines
     from tunewheel_console.review_page import ReviewPage
 
-    web = make_api()
+    web = make_api(state.projects)
     secret = settings.session_secret.get_secret_value() if settings.session_secret else None
     sessions = Sessions(access, secret=secret, seconds=settings.session_seconds)
     links = LoginLinks()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Literal
 
 from nicegui import ui
@@ -137,7 +138,11 @@ class Page:
             if visible is None
             else f"None of the projects that you may read is declared yet: {', '.join(sorted(visible))}"
         )
-        self._empty.set_visibility(not projects)
+        resting = [one for one in self._state.projects.resting if visible is None or one in visible]
+        self._empty.set_visibility(not projects and not resting)
+        for name in resting:
+            if name not in self._cards:
+                self._draw_resting(name)
         for project in projects:
             if self._drawn_cards.get(project.name) != project.version:
                 self._draw_card(project)
@@ -151,6 +156,21 @@ class Page:
         self._letters.set_text(f"{total} dead letter{'' if total == 1 else 's'}")
         self._letters.props(f"color={'negative' if total else 'positive'}")
         self._letters_told.set_text(", ".join(f"{name} {n}" for name, n in letters.items()) or "none")
+
+    def _draw_resting(self, name: str) -> None:
+        """Draw what is said of a project at rest, and a button that takes it into memory."""
+        summary = self._state.projects.resting[name].summary
+        with self._projects:
+            self._cards[name] = ui.card().classes("w-full").mark(f"project-{name}")
+        with self._cards[name], ui.row().classes("w-full items-center"):
+            ui.label(name).classes("text-h6")
+            if summary is not None:
+                ui.label(f"{summary.place}; {summary.counts.runs} runs").classes("text-caption")
+            ui.button("Show", on_click=partial(self._show, name)).props("flat").mark(f"show-{name}")
+
+    async def _show(self, name: str) -> None:
+        await self._state.projects.open(name)
+        self._draw()
 
     def _draw_card(self, project: Project) -> None:
         self._drawn_cards[project.name] = project.version

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from tunewheel_contracts.api.projects import ProjectSummary
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import (
     DatasetRejected,
@@ -20,14 +21,45 @@ from tunewheel_contracts.events.monitoring import DriftResolved
 from tunewheel_contracts.events.production import DriftDetected, InferenceCompleted, RolloutJudged
 from tunewheel_contracts.events.upstream import FeedbackReceived, ProjectDeclared
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.topics import PROJECT_DECLARED, SERVING_DESIRED, TopicSpec
 from tunewheel_wheel.wheel import Wheel
 
-from tunewheel_console.place import RESTING, Place, Step, place_of
+from tunewheel_console.commands import Commands
+from tunewheel_console.place import RESTING, Place, Step, place_by_traffic, place_of
 from tunewheel_console.queues import LabelRequests, Reviews
 from tunewheel_console.run import RUN_EVENTS, Run
 
 KEPT = 50
 """How many of the latest drifts and rejections are kept per project."""
+TRAFFIC = (RecordIngested, InferenceCompleted, FeedbackReceived)
+"""Events of topics that carry traffic."""
+
+
+@dataclass
+class Seen:
+    """The traffic of one project that was read since the process began."""
+
+    counts: dict[str, int] = field(default_factory=dict[str, int])
+    """By event type, how many events were read."""
+    thumbs_down: int = 0
+    places: dict[Step, Place] = field(default_factory=dict[Step, Place])
+    """By step, where the latest record, completion or alarm brings the project while it rests."""
+
+    def add(self, envelope: Envelope[Any]) -> bool | None:
+        """Count an event. Return whether it brings the project to the place that is kept already; None: it
+        brings the project nowhere."""
+        data = envelope.data
+        if isinstance(data, TRAFFIC):
+            self.counts[data.type] = self.counts.get(data.type, 0) + 1
+            self.thumbs_down += isinstance(data, FeedbackReceived) and data.rating == "down"
+        place = place_by_traffic(envelope)
+        if place is None:
+            return None
+        before = self.places.get(place.step)
+        if before is not None and place.at < before.at:
+            return True
+        self.places[place.step] = place
+        return before is not None and (before.note, before.tone) == (place.note, place.tone)
 
 
 @dataclass
@@ -35,9 +67,8 @@ class Project:
     """The state of one project. Collections have the newest entry last."""
 
     name: str
+    commands: Commands = field(default_factory=Commands)
     spec: ProjectSpec | None = None
-    traffic_places: dict[Step, Place] = field(default_factory=dict[Step, Place])
-    """By step, where the latest record, completion or alarm brings the project while it rests."""
     datasets: dict[str, Envelope[DatasetVersioned]] = field(
         default_factory=dict[str, Envelope[DatasetVersioned]]
     )
@@ -65,13 +96,16 @@ class Project:
     """By the id of the event."""
     erasures: dict[str, ErasureCompleted] = field(default_factory=dict[str, ErasureCompleted])
     """The proofs of erasures, by the id of the event."""
-    recent: dict[str, int] = field(default_factory=dict[str, int])
-    """By event type of topics that carry traffic, how many events were read."""
-    thumbs_down: int = 0
+    seen: Seen = field(default_factory=Seen)
+    """Its recent traffic."""
     settled: bool = False
     """Whether traffic was seen since the last event of another kind."""
     version: int = 0
     """Grows with every change, except of the traffic counts, which change all the time."""
+    ids: set[str] = field(default_factory=set[str])
+    """The ids of events that were applied and may come again."""
+    described: tuple[int, ProjectSummary] | None = None
+    """What the list of projects says of this one, and of which version."""
 
     def __post_init__(self) -> None:
         self.reviews = Reviews(self.wheel.facts.models)
@@ -79,8 +113,8 @@ class Project:
     @property
     def traffic(self) -> str:
         """The traffic counts as text; empty if there is no traffic."""
-        counts = ", ".join(f"{name} {count}" for name, count in sorted(self.recent.items()))
-        return f"recent traffic: {counts}; thumbs down {self.thumbs_down}" if counts else ""
+        counts = ", ".join(f"{name} {count}" for name, count in sorted(self.seen.counts.items()))
+        return f"recent traffic: {counts}; thumbs down {self.seen.thumbs_down}" if counts else ""
 
     @property
     def pinned(self) -> str | None:
@@ -111,21 +145,27 @@ class Project:
         elif (declared := self.wheel.facts.declared) is not None:
             place = Place(Step.INGEST, "declared", "waiting", declared.time)
         for step, resting in ((Step.MONITOR, RESTING), (Step.INGEST, (Step.INGEST,))):
-            seen = self.traffic_places.get(step)
+            seen = self.seen.places.get(step)
             if seen is not None and (place is None or (place.step in resting and place.at <= seen.at)):
                 return seen
         return place
 
-    def see(self, traffic: Place) -> bool:
-        """Keep where traffic brings the project; return whether that may be another place than before. The
-        place itself is not computed for every record and completion."""
-        before = self.traffic_places.get(traffic.step)
-        older = before is not None and traffic.at < before.at
-        if not older:
-            self.traffic_places[traffic.step] = traffic
-        same = older or (before is not None and (before.note, before.tone) == (traffic.note, traffic.tone))
+    def see(self, envelope: Envelope[Any]) -> bool:
+        """Note an event of the traffic, or an alarm; return whether the project may be at another place than
+        before. The place itself is not computed for every record and completion."""
+        same = self.seen.add(envelope)
+        if same is None:
+            return False
         changed, self.settled = not (same and self.settled), True
         return changed
+
+    def forget(self, topic: TopicSpec) -> None:
+        """Apply a tombstone: the project is not declared, or not served, any more."""
+        if topic is PROJECT_DECLARED:
+            self.spec = None
+        elif topic is SERVING_DESIRED:
+            self.desired = None
+        self.version += 1
 
     def apply(self, envelope: Envelope[Any]) -> None:
         """Apply one event to what the project itself keeps."""
@@ -146,9 +186,6 @@ class Project:
                     data.run_id, Run(data.run_id, created_at=envelope.time, news_at=envelope.time)
                 )
                 run.apply(envelope)
-            case RecordIngested() | InferenceCompleted() | FeedbackReceived() as data:
-                self.recent[data.type] = self.recent.get(data.type, 0) + 1
-                self.thumbs_down += isinstance(data, FeedbackReceived) and data.rating == "down"
             case _:
                 self._serve(envelope)
 

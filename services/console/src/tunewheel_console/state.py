@@ -3,26 +3,29 @@ show it."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tunewheel_contracts.api.audit import AuditEntry
+from tunewheel_contracts.api.projects import ProjectSummary
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.data import DatasetRejected, DatasetVersioned, RecordIngested
+from tunewheel_contracts.events.data import DatasetRejected, DatasetVersioned
 from tunewheel_contracts.events.evaluation import ReviewAnswered
 from tunewheel_contracts.events.monitoring import TurnCompleted, TurnDecided, WindowJudged
-from tunewheel_contracts.events.production import InferenceCompleted
 from tunewheel_contracts.events.training import (
     TrainCompleted,
     TrainFailed,
     TrainProgressed,
     TrainStarted,
 )
-from tunewheel_contracts.events.upstream import FeedbackReceived, ProjectDeclared
-from tunewheel_contracts.topics import PROJECT_DECLARED, SERVING_DESIRED, TopicSpec
+from tunewheel_contracts.events.upstream import ProjectDeclared
+from tunewheel_contracts.topics import TopicSpec
+from tunewheel_runtime.deadletter import Undecoded
 
-from tunewheel_console.commands import Commands
-from tunewheel_console.place import place_by_traffic
-from tunewheel_console.project import Project
+from tunewheel_console.commands import Commands, Outcome, refusal_in
+from tunewheel_console.project import TRAFFIC, Project, Seen
 
 _REPEATED = (
     ProjectDeclared,
@@ -39,54 +42,114 @@ are asked for twice, a run is trained again, or a decision is repeated."""
 
 
 @dataclass
+class Rest:
+    """What is kept of a project at rest, whose events are not in memory as such."""
+
+    summary: ProjectSummary | None = None
+    """What the list of projects says; None: that is not known yet."""
+    audit: tuple[AuditEntry, ...] = ()
+    is_asked: bool = False
+    """Whether people are asked for something: a review or labels."""
+    is_behind: bool = True
+    """Whether events came after ``summary``."""
+    seen: Seen = field(default_factory=Seen)
+
+
+class Projects(dict[str, Project]):
+    """The projects in memory, by name. A project at rest is folded when it is asked for by name; iterating
+    over the projects folds none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.resting: dict[str, Rest] = {}
+        self.fold: Callable[[str], object] = self.resting.pop
+        """Takes a project at rest into memory."""
+        self.open: Callable[[str], Awaitable[None]] = _nothing
+        """The same, while other tasks have their turns."""
+        self.asked: dict[str, float] = {}
+        """When each was last asked for, by the process's clock."""
+
+    def __missing__(self, name: str) -> Project:
+        if name not in self.resting:
+            raise KeyError(name)
+        self.fold(name)
+        return self[name]
+
+    def get(self, name: str, default: Project | None = None) -> Project | None:  # type: ignore[override]
+        if name in self.resting:
+            self.fold(name)
+        if name in self:
+            self.asked[name] = time.monotonic()
+        return super().get(name, default)
+
+
+async def _nothing(_: str) -> None:
+    """Nothing is at rest."""
+
+
+@dataclass
 class ConsoleState:
     """The state of all projects. ``version`` grows with every change, so that a page knows when to draw
     again."""
 
-    projects: dict[str, Project] = field(default_factory=dict[str, Project])
-    commands: Commands = field(default_factory=Commands)
+    projects: Projects = field(default_factory=Projects)
+    refusals: dict[str, Outcome] = field(default_factory=dict[str, Outcome])
+    """By the id of a command that became a dead letter."""
     dead_letters: dict[str, int] = field(default_factory=dict[str, int])
     """The number of dead letters, by original topic."""
     figures: dict[str, WindowJudged] = field(default_factory=dict[str, WindowJudged])
     """The newest figures of each detector, by ``figure_id``. They change all the time, and no page of a
     project's turns shows them."""
     version: int = 0
-    _seen: set[str] = field(default_factory=set[str])
-    _refused: set[str] = field(default_factory=set[str])
+    refused: set[str] = field(default_factory=set[str])
+    """The ids of reviews and controls that became dead letters."""
+    refused_before: frozenset[str] = frozenset()
+    """The ids of the dead letters that what is said of projects at rest already counts."""
 
     def apply(self, envelope: Envelope[Any]) -> None:
-        """Apply one event. The same event a second time changes nothing.
+        """Apply one event. The same event a second time changes nothing."""
+        rest = self.projects.resting.get(envelope.project)
+        if rest is not None and isinstance(envelope.data, TRAFFIC):
+            rest.seen.add(envelope)
+            return
+        project = self.projects.get(envelope.project)
+        if project is None:
+            project = self.projects[envelope.project] = self.begin(envelope.project)
+        self.version += self.apply_to(project, envelope)
+
+    def begin(self, name: str, rest: Rest | None = None) -> Project:
+        """Return a project without events."""
+        return Project(name, Commands(self.refusals), seen=rest.seen if rest else Seen())
+
+    def apply_to(self, project: Project, envelope: Envelope[Any]) -> bool:
+        """Apply one event to its project; return whether it changed anything.
 
         Ids of topics that carry traffic are not remembered, because no id occurs twice in the part that is
         read.
         """
-        self.commands.apply(envelope)
+        project.commands.apply(envelope)
         data = envelope.data
-        traffic = isinstance(data, RecordIngested | InferenceCompleted | FeedbackReceived)
+        traffic = isinstance(data, TRAFFIC)
         if not traffic and not isinstance(data, TrainProgressed | ReviewAnswered):
             seen = envelope.id
             if isinstance(data, _REPEATED):
                 attempt = data.attempt if isinstance(data, TrainStarted | TrainFailed) else ""
                 seen += f" {envelope.time} {envelope.causation_id} {attempt}"
-            if seen in self._seen:
-                return
-            self._seen.add(seen)
-        if envelope.id in self._refused:
-            return
-        project = self.projects.get(envelope.project)
-        if project is None:
-            project = self.projects[envelope.project] = Project(envelope.project)
-        project.apply(envelope)
+            if seen in project.ids:
+                return False
+            project.ids.add(seen)
+        if envelope.id in self.refused:
+            return False
         if not traffic:
+            project.apply(envelope)
             project.wheel.apply(envelope)
         project.reviews.apply(envelope)
         project.labels.apply(envelope)
-        place = place_by_traffic(envelope)
-        moved = place is not None and project.see(place)
+        moved = project.see(envelope)
         if not traffic:
             project.settled = False
         project.version += moved or not traffic
-        self.version += 1
+        return True
 
     def judge(self, envelope: Envelope[WindowJudged]) -> None:
         """Keep the newest figures of a detector."""
@@ -107,20 +170,18 @@ class ConsoleState:
     def forget(self, topic: TopicSpec, project: str) -> None:
         """Apply a tombstone: ``project`` is not declared, or not served, any more."""
         view = self.projects.get(project)
-        if view is None:
-            return
-        if topic is PROJECT_DECLARED:
-            view.spec = None
-        elif topic is SERVING_DESIRED:
-            view.desired = None
-        view.version += 1
-        self.version += 1
+        if view is not None:
+            view.forget(topic)
+            self.version += 1
 
     def refuse(self, envelope: Envelope[Any]) -> None:
         """Undo a review or a command that became a dead letter, because its sender had no right to it. The
         run still waits for a review, or goes on."""
+        self.refused.add(envelope.id)
+        if (rest := self.projects.resting.get(envelope.project)) is not None:
+            rest.is_behind |= envelope.id not in self.refused_before
+            return
         project = self.projects.get(envelope.project)
-        self._refused.add(envelope.id)
         if project is not None and envelope.data.run_id in project.runs:
             run = project.runs[envelope.data.run_id]
             run.reviews.pop(envelope.id, None)
@@ -128,6 +189,16 @@ class ConsoleState:
             run.controls.pop(envelope.id, None)
             project.version += 1
             self.version += 1
+
+    def refuse_command(self, letter: Undecoded) -> None:
+        """Note that a service made a dead letter of a command. Letters of other events are ignored."""
+        found = refusal_in(letter)
+        if found is None or found[0] in self.refusals:
+            return
+        self.refusals[found[0]] = found[1]
+        project = letter.headers.get("ce_project", b"").decode("utf-8", "replace")
+        if (rest := self.projects.resting.get(project)) is not None:
+            rest.is_behind |= found[0] not in self.refused_before
 
     def count_dead_letters(self, counts: dict[str, int]) -> None:
         if counts != self.dead_letters:

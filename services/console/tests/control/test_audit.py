@@ -111,4 +111,7 @@ async def test_a_command_that_this_console_took_names_its_key_at_once(state: Any
     built = await actions.build("desk", principal=Principal(name="ann"))
     paused = await actions.control("desk", "run-1", TrainAction.PAUSE, principal=Principal(name="ann"))
     kid = json.loads(keys.private["console"])["kid"]
-    assert [state.commands.by_id[event.id].signed_by for event in (built, paused)] == [kid, kid]
+    assert [state.projects["desk"].commands.by_id[event.id].signed_by for event in (built, paused)] == [
+        kid,
+        kid,
+    ]

@@ -69,7 +69,7 @@ async def test_a_build_is_done_when_curate_has_made_the_version_of_the_request_t
     state.apply(made)
     told = await shown(door, asked.id)
     assert (told["state"], told["led_to"], told["answered_by"]) == ("done", "ds-1", made.id)
-    assert following.id not in state.commands.by_id, "no person gave it"
+    assert following.id not in state.projects["desk"].commands.by_id, "no person gave it"
 
 
 async def test_a_build_without_a_version_is_refused_with_curates_reasons(state: Any, desk: Any, door: Any):
@@ -87,14 +87,14 @@ async def test_a_dead_letter_refuses_a_command_in_whatever_order_they_are_read(
 ):
     command = desk.say("eval.requested", run_id="run-1", request="r")
     refusal = letter(command, service="eval", field="principal", reason="lacks the role operator")
-    steps = [lambda: state.apply(command), lambda: state.commands.refuse(refusal)]
+    steps = [lambda: state.apply(command), lambda: state.refuse_command(refusal)]
     for step in steps if first == "command" else reversed(steps):
         step()
     told = await shown(door, command.id)
     assert (told["state"], told["field"], told["answered_by"]) == ("refused", "principal", "eval")
     assert told["answered_at"] == "2026-01-01T00:00:00Z"
-    state.commands.refuse(letter(desk.passed(), service="registry", field="x", reason="no command"))
-    assert len(state.commands.by_id) == 1
+    state.refuse_command(letter(desk.passed(), service="registry", field="x", reason="no command"))
+    assert len(state.projects["desk"].commands.by_id) == 1
 
 
 async def test_an_evaluation_is_done_with_its_verdict_or_with_a_scorecard_that_informs(

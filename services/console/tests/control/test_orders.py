@@ -94,7 +94,7 @@ async def test_without_a_broker_nothing_is_kept(state: Any, desk: Any, door: Any
     for path, body in orders.items():
         answer = await door.send("POST", path, body)
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "away"), path
-    assert [one.action for one in state.commands.by_id.values()] == ["declare"]
+    assert [one.action for one in state.projects["desk"].commands.by_id.values()] == ["declare"]
 
 
 async def test_a_version_is_asked_for_once_ingest_has_read_what_was_published(

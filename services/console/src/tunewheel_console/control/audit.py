@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Annotated
 
 from fastapi import FastAPI, Query, Request
@@ -15,9 +16,9 @@ from tunewheel_contracts.api.paging import Page
 from tunewheel_runtime.identity.guard import needs
 from tunewheel_runtime.identity.roles import Role
 
-from tunewheel_console.commands import Given
-from tunewheel_console.control.commands import place, told_of
-from tunewheel_console.control.paging import Paged, page_of
+from tunewheel_console.commands import Commands, Given
+from tunewheel_console.control.commands import told_of
+from tunewheel_console.control.paging import NEVER, Paged, Place, page_of
 from tunewheel_console.state import ConsoleState
 
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")
@@ -43,34 +44,41 @@ def add_audit(api: FastAPI, state: ConsoleState) -> None:
         them, oldest first."""
         found = [
             one
-            for one in state.commands.by_id.values()
-            if project in (None, one.project)
-            and principal in (None, one.principal.name if one.principal else "")
-            and (asked.since is None or one.at >= asked.since)
+            for one in _entries(state, project)
+            if principal in (None, one.principal or "")
+            and (asked.since is None or _place(one)[0] >= asked.since)
         ]
         accepted = request.headers.get("accept", "")
         for kind, export in exports.items():
             if kind in accepted:
-                entries = (entry_of(state, one) for one in sorted(found, key=place))
-                return StreamingResponse(_in_turn(export(entries)), media_type=kind)
-        return page_of(found, asked, place=place, answer=lambda one: entry_of(state, one))
+                return StreamingResponse(export(iter(sorted(found, key=_place))), media_type=kind)
+        return page_of(found, asked, place=_place, answer=lambda one: one)
 
 
-def entry_of(state: ConsoleState, command: Given) -> AuditEntry:
+def audit_of(commands: Commands) -> tuple[AuditEntry, ...]:
+    """Return what the audit tells of a project's commands."""
+    return tuple(_entry(commands, one) for one in commands.by_id.values())
+
+
+def _entries(state: ConsoleState, project: str | None) -> Iterator[AuditEntry]:
+    projects = [one for name, one in state.projects.items() if project in (None, name)]
+    resting = (one for name, one in state.projects.resting.items() if project in (None, name))
+    return chain(*(audit_of(one.commands) for one in projects), *(one.audit for one in resting))
+
+
+def _place(entry: AuditEntry) -> Place:
+    return entry.at or NEVER, entry.command_id
+
+
+def _entry(commands: Commands, command: Given) -> AuditEntry:
     who = command.principal
     return AuditEntry(
-        **told_of(state, command),
+        **told_of(commands, command),
         principal=who.name if who else None,
         issuer=who.issuer if who else None,
         door=command.door,
         signed_by=command.signed_by,
     )
-
-
-async def _in_turn(texts: Iterator[str]) -> AsyncIterator[str]:
-    """Yield ``texts`` on the event loop: a thread would read the state while events change it."""
-    for text in texts:
-        yield text
 
 
 def _lines(entries: Iterator[AuditEntry]) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query
@@ -19,7 +18,7 @@ from tunewheel_runtime.identity.guard import needs
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.store import ObjectStore
 
-from tunewheel_console.commands import Given
+from tunewheel_console.commands import Commands, Given
 from tunewheel_console.control.log import Log
 from tunewheel_console.control.paging import Paged, Place, page_of
 from tunewheel_console.control.resolving import project_of, resolve
@@ -35,38 +34,33 @@ def add_commands(api: FastAPI, state: ConsoleState, store: ObjectStore, log: Log
         project: str, asked: Paged, only: Annotated[State | None, Query(alias="state")] = None
     ) -> Page[Command]:
         """The commands of people, newest first."""
-        project_of(state, project)
-        outcome = state.commands.outcome
-        own = [one for one in of_project(state, project) if only in (None, outcome(one).state)]
-        return page_of(own, asked, place=place, answer=lambda one: Command(**told_of(state, one)))
+        commands = project_of(state, project).commands
+        own = [one for one in commands.by_id.values() if only in (None, commands.outcome(one).state)]
+        return page_of(own, asked, place=place, answer=lambda one: Command(**told_of(commands, one)))
 
     @api.get("/v1/projects/{project}/commands/{command_id}")
     @needs(Role.VIEWER)
     async def show_command(project: str, command_id: str) -> Command:
         """Whether a command waits, was carried out, or was refused and why."""
-        given = state.commands.by_id
-        if command_id not in given:  # another console may have taken it
+        view = state.projects.get(project)
+        if view is None or command_id not in view.commands.by_id:  # another console may have taken it
             await log.refresh()
-        project_of(state, project)
-        newest = [one.command_id for one in sorted(of_project(state, project), key=place, reverse=True)]
-        found = given[resolve(command_id, newest, field="command_id", project=project)]
-        told = told_of(state, found)
+        commands = project_of(state, project).commands
+        newest = [one.command_id for one in sorted(commands.by_id.values(), key=place, reverse=True)]
+        found = commands.by_id[resolve(command_id, newest, field="command_id", project=project)]
+        told = told_of(commands, found)
         if told["state"] == "waiting" and found.type == EvalRequested.type:
             told |= await _informing(found, store)
         return Command(**told)
-
-
-def of_project(state: ConsoleState, project: str) -> Iterator[Given]:
-    return (one for one in state.commands.by_id.values() if one.project == project)
 
 
 def place(command: Given) -> Place:
     return command.at, command.command_id
 
 
-def told_of(state: ConsoleState, command: Given) -> dict[str, Any]:
+def told_of(commands: Commands, command: Given) -> dict[str, Any]:
     """Return the fields of ``Command``."""
-    outcome = state.commands.outcome(command)
+    outcome = commands.outcome(command)
     return {
         "command_id": command.command_id,
         "project": command.project,

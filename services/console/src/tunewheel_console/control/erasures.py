@@ -20,6 +20,7 @@ from tunewheel_console.actions import Actions
 from tunewheel_console.control.naming import Key, named
 from tunewheel_console.control.paging import Paged, page_of
 from tunewheel_console.control.resolving import project_of, resolve
+from tunewheel_console.project import Project
 from tunewheel_console.state import ConsoleState
 
 
@@ -33,11 +34,10 @@ def add_erasures(api: FastAPI, state: ConsoleState, actions: Actions) -> None:
     ) -> ErasureOrdered:
         """Erase everything that was published so far about a person, or from one source. It cannot be
         undone. A request under the name of an earlier one is that one."""
-        project_of(state, project)
-        now = datetime.now(UTC)
+        view, now = project_of(state, project), datetime.now(UTC)
         subject = (order.customer, order.source_id)
         name = named(order, key) or content_id("erasure", [project, *subject, now.isoformat()])
-        before = state.commands.erasures.get((project, name))
+        before = view.commands.erasures.get(name)
         if before is not None and (before.data.customer, before.data.source_id) != subject:
             reason = f"{name!r} is the name of another erasure; choose another name"
             raise Refused(HTTPStatus.CONFLICT, "request", reason)
@@ -51,28 +51,28 @@ def add_erasures(api: FastAPI, state: ConsoleState, actions: Actions) -> None:
     @needs(Role.OPERATOR)
     async def list_erasures(project: str, asked: Paged) -> Page[Erasure]:
         """The requests for erasure, newest first."""
-        project_of(state, project)
-        found = _of(state, project).values()
-        return page_of(found, asked, place=_place, answer=lambda one: erasure_of(state, one))
+        view = project_of(state, project)
+        found = view.commands.erasures.values()
+        return page_of(found, asked, place=_place, answer=lambda one: erasure_of(view, one))
 
     @api.get("/v1/projects/{project}/erasures/{erasure_id}")
     @needs(Role.OPERATOR)
     async def show_erasure(project: str, erasure_id: str) -> Erasure:
         """How far each holder of data is, and which versions and models still hold the data."""
-        project_of(state, project)
-        found = _of(state, project)
+        view = project_of(state, project)
+        found = view.commands.erasures
         newest = sorted(found, key=lambda name: _place(found[name]), reverse=True)
         name = resolve(erasure_id, newest, field="erasure_id", project=project)
-        return erasure_of(state, found[name])
+        return erasure_of(view, found[name])
 
 
-def erasure_of(state: ConsoleState, event: Envelope[ErasureRequested]) -> Erasure:
+def erasure_of(view: Project, event: Envelope[ErasureRequested]) -> Erasure:
     """Return how far an erasure is."""
-    asked, proofs = event.data, state.commands.proofs(event.project, event.data.erasure_id)
+    asked, proofs = event.data, view.commands.proofs(event.data.erasure_id)
     curate = proofs.get("curate")
     held = {*curate.dataset_ids} if curate else set[str]()
     deleted = {*curate.deleted_dataset_ids} if curate else set[str]()
-    made = state.projects[event.project].wheel.facts.made
+    made = view.wheel.facts.made
     # a model whose training ended after the erasure is not in the proof
     models = {*(curate.model_ids if curate else ())}.union(*(made.get(name, set[str]()) for name in held))
     missing = tuple(name for name in HOLDERS if name not in proofs)
@@ -97,10 +97,6 @@ def erasure_of(state: ConsoleState, event: Envelope[ErasureRequested]) -> Erasur
         deleted_dataset_ids=tuple(sorted(deleted)),
         model_ids=tuple(sorted(models)),
     )
-
-
-def _of(state: ConsoleState, project: str) -> dict[str, Envelope[ErasureRequested]]:
-    return {name: event for (of, name), event in state.commands.erasures.items() if of == project}
 
 
 def _place(event: Envelope[ErasureRequested]) -> tuple[datetime, str]:

@@ -23,7 +23,8 @@ from tunewheel_runtime.identity.roles import Caller, NotAuthenticated, Role
 from tunewheel_runtime.refusals import Refused
 
 from tunewheel_console.control.evaluations import is_withheld
-from tunewheel_console.feed import TRAFFIC, Feed
+from tunewheel_console.feed import Feed
+from tunewheel_console.project import TRAFFIC
 from tunewheel_console.state import ConsoleState
 
 LOOK_SECONDS = 5.0
@@ -99,11 +100,15 @@ class Told:
 
     def _is_reviewed(self, project: str) -> bool:
         """Whether people compare answers of the project, whose models an event would name."""
+        if (rest := self.state.projects.resting.get(project)) is not None:
+            return rest.is_asked or rest.is_behind
         view = self.state.projects.get(project)
         return view is not None and bool(view.reviews.waiting)
 
     def is_withheld(self, project: str) -> bool:
         """Whether figures of the project's models are withheld, as those of its evaluations are."""
+        if (rest := self.state.projects.resting.get(project)) is not None:
+            return rest.is_asked or rest.is_behind
         view = self.state.projects.get(project)
         return view is not None and is_withheld(view)
 

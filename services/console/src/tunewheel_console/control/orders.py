@@ -22,6 +22,7 @@ from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.refusals import Refused
 
 from tunewheel_console.actions import ALONE, Actions, ModelAction
+from tunewheel_console.commands import Commands
 from tunewheel_console.control.log import Log
 from tunewheel_console.control.naming import Key, named
 from tunewheel_console.control.objections import model_objection
@@ -123,7 +124,7 @@ def add_orders(api: FastAPI, state: ConsoleState, actions: Actions, log: Log) ->
         view = project_of(state, project)
         meant = _meant(view, model_id, action)
         objection = model_objection(view, meant, action, order)
-        if objection is not None and not _has_waiting(state, project):
+        if objection is not None and not _has_waiting(view.commands):
             raise Refused(HTTPStatus.CONFLICT, *objection)
         seen = order.generation
         if view.desired is not None and seen is None and action is not ModelAction.STOP:
@@ -149,10 +150,9 @@ def _meant(view: Project, asked: str, action: ModelAction) -> str:
     return resolve(found, known, field="model_id", project=view.name)
 
 
-def _has_waiting(state: ConsoleState, project: str) -> bool:
+def _has_waiting(commands: Commands) -> bool:
     """Return whether a command on a model is not answered yet: it may remove the objection to the next."""
-    commands = state.commands
     return any(
-        one.project == project and one.type == "model.commanded" and commands.outcome(one).state == "waiting"
+        one.type == "model.commanded" and commands.outcome(one).state == "waiting"
         for one in commands.by_id.values()
     )

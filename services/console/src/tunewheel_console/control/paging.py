@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, TypeVar
 
@@ -16,6 +16,7 @@ from tunewheel_runtime.refusals import Refused
 
 T = TypeVar("T")
 A = TypeVar("A", bound=BaseModel)
+NEVER = datetime.min.replace(tzinfo=UTC)
 Place = tuple[datetime, str]
 """The place of an item in a list: its time and its id."""
 

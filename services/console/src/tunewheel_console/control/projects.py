@@ -15,34 +15,23 @@ from tunewheel_wheel.report import next_steps, report
 from tunewheel_wheel.summary import counts_of, last_in_words, latest_of, place_in_words
 
 from tunewheel_console.control.alarms import alarm_summary
-from tunewheel_console.control.paging import Paged, page_of
+from tunewheel_console.control.paging import NEVER, Paged, page_of
 from tunewheel_console.control.resolving import project_of
 from tunewheel_console.control.turns import turn_summary
 from tunewheel_console.project import Project
 from tunewheel_console.state import ConsoleState
 
-NEVER = datetime.min.replace(tzinfo=UTC)
-
 
 def add_projects(web: FastAPI, state: ConsoleState) -> None:
     """Add the routes of projects."""
-
-    described: dict[str, tuple[int, ProjectSummary]] = {}
-    """By project, the version of its state and what follows from that."""
-
-    def summary(project: Project) -> ProjectSummary:
-        version, found = described.get(project.name, (-1, None))
-        if found is None or version != project.version:
-            found = ProjectSummary(**_fields(project))
-            described[project.name] = project.version, found
-        return found
 
     @web.get("/v1/projects")
     @needs(Role.VIEWER)
     async def list_projects(request: Request, asked: Paged) -> Page[ProjectSummary]:
         """The projects that the caller may read, the last moved first."""
-        caller = caller_of(request)
-        found = [summary(one) for one in state.projects.values() if caller.may(Role.VIEWER, one.name)]
+        caller, found = caller_of(request), [summary_of(one) for one in state.projects.values()]
+        found += (one.summary for one in state.projects.resting.values() if one.summary is not None)
+        found = [one for one in found if caller.may(Role.VIEWER, one.project)]
         return page_of(found, asked, place=_place, answer=lambda one: one)
 
     @web.get("/v1/projects/{project}")
@@ -50,6 +39,13 @@ def add_projects(web: FastAPI, state: ConsoleState) -> None:
     async def show_project(project: str) -> ProjectDetail:
         """A project with its spec, its open alarms and turns, and what a person should do."""
         return _detail(project_of(state, project), datetime.now(UTC))
+
+
+def summary_of(project: Project) -> ProjectSummary:
+    """Return what the list says of a project."""
+    if project.described is None or project.described[0] != project.version:
+        project.described = project.version, ProjectSummary(**_fields(project))
+    return project.described[1]
 
 
 def _fields(project: Project) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Request
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from tunewheel_runtime.identity.guard import guard_descriptions
@@ -36,19 +36,25 @@ from tunewheel_console.control.withdrawals import add_withdrawals
 from tunewheel_console.feed import Feed
 from tunewheel_console.letters import Letters
 from tunewheel_console.settings import Settings, allowed_sources
-from tunewheel_console.state import ConsoleState
+from tunewheel_console.state import ConsoleState, Projects
 
 BEARER = Depends(HTTPBearer(auto_error=False, description="An API key, or a token of the OIDC issuer."))
 """Only documents the key in OpenAPI. The guard of each route checks it."""
 
 
-def make_api() -> FastAPI:
-    """Return the console's app, with the API's description at ``/docs`` and ``/openapi.json``."""
+def make_api(projects: Projects | None = None) -> FastAPI:
+    """Return the console's app, with the API's description at ``/docs`` and ``/openapi.json``. A request that
+    names one of ``projects`` takes it into memory first, and lets other requests go on meanwhile."""
+
+    async def open_project(request: Request) -> None:
+        if projects is not None and (name := request.path_params.get("project")) in projects.resting:
+            await projects.open(name)
+
     web = FastAPI(
         title="Tunewheel",
         version="1",
         redoc_url=None,
-        dependencies=[BEARER],
+        dependencies=[BEARER, Depends(open_project)],
         responses=REFUSALS,
         generate_unique_id_function=lambda route: route.name,
     )
