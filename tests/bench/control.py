@@ -46,6 +46,8 @@ from tunewheel_testing import desk
 from tunewheel_testing.adapters import BASE, SHA, artifact
 
 NAME = "project-000"
+IDS = {"ce_id", "ce_causationid", "ce_correlationid"}
+"""The headers that name events: each project has events of its own."""
 LISTS = ("runs", "evaluations", "models", "turns", "alarms")
 
 
@@ -104,7 +106,7 @@ def log(projects: int, runs: int) -> Iterator[Undecoded]:
         name = f"project-{project:03}".encode()
         for record, logged_ms in records:
             headers = {key: value.replace(NAME.encode(), name) for key, value in dict(record.headers).items()}
-            headers["ce_id"] += name
+            headers |= {key: headers[key] + name for key in IDS & headers.keys()}
             value = record.value.replace(NAME.encode(), name) if record.value else None
             at = Position(record.topic, 0, offsets[record.topic])
             offsets[record.topic] += 1
@@ -167,8 +169,11 @@ def mebibytes() -> float:
 
 
 async def answers(state: ConsoleState, reader: Reader, projects: int, times: int) -> dict[str, float]:
-    """Return the slowest answer of each list, in milliseconds of the processor; ``…_of_rest``: of a project at rest;
-    ``…_during_news``: while an event in every project is read; ``…_after_news``: right after that."""
+    """Return the slowest answer of each list, in milliseconds of the processor.
+
+    ``…_of_rest``: of a project at rest; ``…_during_news``: while an event in every project is read;
+    ``…_after_news``: right after that.
+    """
     web, store = make_api(state.projects), ObjectStore("memory://")
     for add in (add_projects, add_runs, add_models, add_turns, add_alarms):
         add(web, state)

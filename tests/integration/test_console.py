@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from tunewheel_console.actions import Actions
+from tunewheel_console.archive import Archive
+from tunewheel_console.checkpoint import Checkpoint
 from tunewheel_console.control.log import RECORDS_FROM, Documents, Log
+from tunewheel_console.control.projects import summary_of
 from tunewheel_console.main import TRAFFIC
 from tunewheel_console.settings import Settings
 from tunewheel_console.state import ConsoleState
@@ -15,11 +18,13 @@ from tunewheel_console.traffic import Traffic
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.evaluation import ReviewRequested, ReviewSubmitted
-from tunewheel_contracts.events.training import TrainAction
+from tunewheel_contracts.events.training import TrainAction, TrainControl
 from tunewheel_contracts.events.upstream import DocumentPublished, FeedbackReceived
 from tunewheel_contracts.principal import Principal
+from tunewheel_runtime.deadletter import Undecoded
 from tunewheel_runtime.refusals import Refused
 from tunewheel_runtime.service import Service
+from tunewheel_testing.specs import declared
 
 from .bus import Bus, running, until
 from .verdicts import passed
@@ -52,6 +57,49 @@ async def test_what_people_do_is_on_the_log(kafka: str, tmp_path: Path, project:
     assert review.data.run_id == asked.data.run_id
     assert len({event.id for event in builds}) == 2
     assert control.data.action is TrainAction.CANCEL
+
+
+async def test_a_console_that_starts_again_reads_what_came_since(kafka: str, tmp_path: Path, project: str):
+    read: list[str] = []
+
+    def console() -> tuple[Service, ConsoleState, Archive]:
+        service, state = Service("console", settings(kafka, tmp_path)), ConsoleState()
+        archive = Archive(state, Checkpoint(service.store), rules="1", failed=service.fail)
+
+        async def keep(record: Undecoded) -> bool:
+            read.append(record.headers.get("ce_id", b"").decode())
+            return await archive.keep(record)
+
+        archive.reader = service.replay_at(
+            (topics.EVAL_PASSED, topics.TRAIN_CONTROL, topics.PROJECT_DECLARED),
+            lambda event, _: state.apply(event), forget=state.forget, begins=archive.begins, keep=keep,
+        )  # fmt: skip
+        service.on_startup(archive.start)
+        service.on_shutdown(archive.stop)
+        return service, state, archive
+
+    judged, spec = [passed(project, n) for n in (1, 2, 3)], declared(project)
+    async with Bus(kafka) as bus:
+        await bus.publish(spec, *judged[:2])
+        service, state, _ = console()
+        async with running(service):
+            await until(lambda: len(state.projects[project].runs) == 2)
+            await bus.publish(judged[2])
+            await until(lambda: len(state.projects[project].runs) == 3)
+        said = summary_of(state.projects[project])
+        pause = new_event(
+            TrainControl(project=project, run_id="run-9", action=TrainAction.PAUSE, request="r"),
+            source="/test",
+        )
+        await bus.publish(pause)
+        read.clear()
+        service, state, _ = console()
+        async with running(service):
+            await until(lambda: "run-9" in state.projects[project].runs)
+            assert {spec.id, judged[2].id, pause.id} <= {*read}, "the last one says that it is the same log"
+            assert not {judged[0].id, judged[1].id} & {*read}
+            assert len(state.projects[project].runs) == 4
+            assert summary_of(state.projects[project]).declared == said.declared
 
 
 async def test_busy_topics_are_read_from_their_latest_and_dead_letters_counted(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -325,4 +326,37 @@ async def test_a_record_that_is_no_event_is_skipped_at_rest_too(store: Any, room
     await again.start()
     assert {*again.state.projects.resting} == {"desk", "other"}
     assert told(again.state) == told(folded(two))
+    await again.archive.stop()
+
+
+async def test_a_project_that_is_laid_to_rest_leaves_the_memory(two: Any, store: Any, room: Any):
+    console = Console(Topics(*two), store)
+    await console.start()
+    await settled(console)
+    before = weakref.ref(console.state.projects["desk"])
+    room(0)
+    console.archive._make_room()
+    assert before() is None
+    await console.archive.stop()
+
+
+async def test_a_dead_letter_of_a_project_at_rest_counts(two: Any, store: Any, room: Any):
+    """The letter may be read after the summary was made, at this start or at an earlier one."""
+    desk = Desk("desk")
+    submitted = desk.of_run("review.submitted", reviewer="eve", verdict="approved")
+    topics = Topics(*two, submitted)
+    room(0)
+    console = Console(topics, store)
+    await console.start()
+    await settled(console)
+    rest = console.state.projects.resting["desk"]
+    console.state.refuse(submitted)
+    assert rest.is_behind
+    assert not console.state.projects["desk"].runs["run-1"].reviews
+    await console.archive.stop()
+    again = Console(topics, store)
+    await again.start()
+    again.state.refuse(submitted)
+    assert not again.state.projects.resting["desk"].is_behind, "the summary counts it"
+    assert not again.state.projects["desk"].runs["run-1"].reviews
     await again.archive.stop()

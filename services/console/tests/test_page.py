@@ -9,7 +9,9 @@ import pytest
 from nicegui import app, ui
 from nicegui.testing import User
 from nicegui.testing.user_simulation import user_simulation
+from tunewheel_console.control.projects import summary_of
 from tunewheel_console.page import Page
+from tunewheel_console.state import Rest
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.events.training import TrainAction
 from tunewheel_contracts.principal import Principal
@@ -385,3 +387,21 @@ async def test_what_somebody_may_read_but_is_not_declared_is_named(user: User, v
     visitor.becomes("vic", desk=["viewer"])
     await user.open("/")
     await user.should_see("None of the projects that you may read is declared yet: desk")
+
+
+async def test_a_project_at_rest_is_named_and_shown_when_somebody_asks(user: User, state: Any, desk: Any):
+    for event in desk.turn():
+        state.apply(event)
+    project = state.projects.pop("desk")
+    state.projects.resting["desk"] = Rest(summary_of(project))
+
+    async def open_project(name: str) -> None:
+        del state.projects.resting[name]
+        state.projects[name] = project
+
+    state.projects.open = open_project
+    await user.open("/")
+    await user.should_see("serving; 1 runs")
+    await user.should_not_see(marker="loss-curve")
+    user.find(marker="show-desk").click()
+    await user.should_see(marker="loss-curve", retries=PATIENT)

@@ -6,6 +6,7 @@ follows from several of them is computed when it is asked for (``turn.py``).
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import defaultdict
 from dataclasses import replace
 from datetime import datetime
@@ -81,6 +82,9 @@ class Facts:
         names the records."""
         self.requests: dict[str, Envelope[DatasetRequested]] = {}
         """By event id: the requests that name their records. Each of them began a turn."""
+        self.order: list[tuple[datetime, str]] = []
+        """Times and ids of those requests, sorted: to sort them after each event would take longer than all
+        else that a list of projects needs."""
         self.versions: dict[str, Envelope[DatasetVersioned]] = {}
         """By request, like the rejections."""
         self.asked_versions: set[str] = set()
@@ -133,7 +137,9 @@ class Facts:
             case DatasetRequested(records_upto=None):
                 self.asked = _latest(self.asked, envelope)
             case DatasetRequested():
-                self.requests.setdefault(envelope.id, envelope)
+                if envelope.id not in self.requests:
+                    self.requests[envelope.id] = envelope
+                    insort(self.order, (envelope.time, envelope.id))
                 if (version := self.versions.get(envelope.id)) is not None:
                     self.asked_versions.add(version.data.dataset_id)
             case DatasetVersioned():

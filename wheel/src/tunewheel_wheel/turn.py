@@ -163,12 +163,10 @@ def turns_of(facts: Facts) -> tuple[Turn, ...]:
     Requests of a project are answered in order. So if a later request has an answer, an earlier one without
     an answer became a dead letter.
     """
-    requests = sorted(facts.requests.values(), key=lambda one: (one.time, one.id))
-    answered = [
-        at for at, one in enumerate(requests) if one.id in facts.versions or one.id in facts.rejections
-    ]
-    last = max(answered, default=-1)
-    return tuple(_turn(facts, one, passed_over=at < last) for at, one in enumerate(requests))
+    names, answers = [name for _, name in facts.order], (facts.versions, facts.rejections)
+    newest_first = range(len(names) - 1, -1, -1)
+    last = next((at for at in newest_first if any(names[at] in of for of in answers)), -1)
+    return tuple(_turn(facts, name, passed_over=at < last) for at, name in enumerate(names))
 
 
 def courses_of(facts: Facts) -> Iterator[Course]:
@@ -183,11 +181,11 @@ def courses_of(facts: Facts) -> Iterator[Course]:
             yield course
 
 
-def _turn(facts: Facts, request: Envelope[DatasetRequested], *, passed_over: bool) -> Turn:
-    before, turn = facts.turns.get(request.id, (passed_over, None))
+def _turn(facts: Facts, name: str, *, passed_over: bool) -> Turn:
+    before, turn = facts.turns.get(name, (passed_over, None))
     if turn is None or before != passed_over:
-        turn = _find_turn(facts, request, passed_over=passed_over)
-        facts.turns[request.id] = passed_over, turn
+        turn = _find_turn(facts, facts.requests[name], passed_over=passed_over)
+        facts.turns[name] = passed_over, turn
     return turn
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any
 
 from tunewheel_contracts.event import Envelope
@@ -88,14 +89,14 @@ class Wheel:
         serves = any(_serves(course) for course in courses)
         aside = (*ASIDE, TurnEnd.REPLACED) if serves else ASIDE
         candidates = [course for course in courses if course.end not in aside]
-        return max(candidates, key=lambda course: course.recency, default=None)
+        return max(candidates, key=attrgetter("recency"), default=None)
 
     @property
     def open_alarms(self) -> dict[str, Alarm]:
         """Return the alarms that are not resolved, by id, oldest first. An alarm of an earlier release, which
         has no id, is never resolved; it counts as over once a version is requested."""
         facts = self.facts
-        asked = max((request.time for request in facts.requests.values()), default=None)
+        asked = facts.order[-1][0] if facts.order else None
         left = {
             name: alarm
             for name, alarm in facts.alarms.items()

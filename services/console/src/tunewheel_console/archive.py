@@ -1,4 +1,4 @@
-"""How soon the control API answers lists, and how long the console takes to start, with and without a copy.
+"""Keeps the log of each project packed, and folds a project when somebody asks for it.
 
 A project is at rest or in memory. Of one at rest there is what lists say. Reading the log packs records
 without decoding them. So the start takes little time and memory, whatever the number of runs.
@@ -38,6 +38,8 @@ IN_USE_SECONDS = 600.0
 """A project stays in memory for so long after the last request or event."""
 WRITE_SECONDS = 600.0
 """How often what was read is written to the store."""
+LOOK_SECONDS = 5.0
+"""How often projects are looked for that a dead letter has changed."""
 STOP_SECONDS = 10.0
 """How long a process that stops tries to write."""
 SLICE = 20
@@ -78,6 +80,7 @@ class Archive:
     def _forget(self) -> None:
         self._state.projects.clear()
         self._state.projects.resting.clear()
+        self._state.refused_before = frozenset()
         self._is_live = False
         self._begins: dict[Place, int] = {}
         """Where the log began at the start."""
@@ -182,8 +185,10 @@ class Archive:
         await self._open_each(lambda name, rest: rest.is_behind or self._has_room(name))
         while True:
             await self.write()
-            await asyncio.sleep(WRITE_SECONDS)
-            await self._open_each(lambda _, rest: rest.is_behind)
+            until = time.monotonic() + WRITE_SECONDS
+            while time.monotonic() < until:
+                await asyncio.sleep(LOOK_SECONDS)
+                await self._open_each(lambda _, rest: rest.is_behind)
 
     async def _open_each(self, is_meant: Callable[[str, Rest], bool]) -> None:
         for name, rest in list(self._state.projects.resting.items()):
@@ -286,7 +291,7 @@ class Archive:
         last: dict[str, dict[str, tuple[int, str]]] = {}
         for (topic, partition), at in sorted(self._last.items()):
             last.setdefault(topic, {})[str(partition)] = at
-        refused = tuple(sorted({*state.refused, *state.refusals}))
+        refused = tuple(sorted({*state.refused, *state.refusals, *state.refused_before}))
         begins = as_offsets(self._begins)
         return Index(rules=self._rules, begins=begins, last=last, refused=refused, projects=kept), files
 

@@ -71,7 +71,7 @@ def api(state: Any, store: Any, feed: Feed, letters: Letters, lags: Any, registr
     async def identify(request: Any) -> Caller:
         return caller_of(request)
 
-    web = make_api()
+    web = make_api(state.projects)
     add_control(web, state, Sources(store, feed, letters, read_lags, registry), identify)
     guard(web.routes, Access(HttpSettings(identity="open"), warn=print))
     return web

@@ -11,6 +11,7 @@ import pytest
 from tunewheel_console.control import events as module
 from tunewheel_console.control.events import Told, follow
 from tunewheel_console.feed import Feed
+from tunewheel_console.state import Rest
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.roles import Caller, Grant, NotAuthenticated, Role
 
@@ -198,3 +199,16 @@ async def test_an_event_of_a_foreign_project_is_no_place_to_go_on_from(
     for who, first in ((caller(), "dataset.versioned"), (caller(projects={"other"}), "gap")):
         listener = await Listener(state, feed, who, after=declared.id).begin()
         assert (await listener.next())["event"] == first
+
+
+@pytest.mark.parametrize(("is_asked", "is_behind"), [(True, False), (False, True)])
+async def test_figures_are_withheld_while_a_project_at_rest_may_have_an_open_review(
+    state: Any, feed: Feed, desk: Any, tell: Any, is_asked: bool, is_behind: bool
+):
+    rest = state.projects.resting["desk"] = Rest(is_asked=is_asked, is_behind=is_behind)
+    told = Told(state, caller(), None, frozenset({"inference.completed"}))
+    assert told.is_withheld("desk")
+    assert not told(desk.completion(1))
+    rest.is_asked = rest.is_behind = False
+    assert not told.is_withheld("desk")
+    assert told(desk.completion(1))

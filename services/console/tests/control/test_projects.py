@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tunewheel_console.control.projects import summary_of
+from tunewheel_console.state import Rest
 from tunewheel_contracts.api.projects import ProjectDetail
 from tunewheel_contracts.topics import PROJECT_DECLARED
 
@@ -52,3 +54,24 @@ async def test_nobody_learns_that_a_project_of_others_exists(state: Any, desk: A
 async def test_an_unknown_project_is_named_to_those_who_may_read_all(ask: Any):
     answer = await ask("/projects/nope")
     assert (answer.status_code, answer.json()["error"]["param"]) == (404, "project")
+
+
+async def test_projects_at_rest_are_listed_and_taken_into_memory_by_a_request(
+    state: Any, desk: Any, api: Any, ask: Any
+):
+    for event in desk.turn():
+        state.apply(event)
+    listed, runs = [(await ask(path)).json() for path in ("projects", "projects/desk/runs")]
+    project = state.projects.pop("desk")
+    state.projects.resting["desk"] = Rest(summary_of(project))
+
+    async def open_project(name: str) -> None:
+        del state.projects.resting[name]
+        state.projects[name] = project
+
+    state.projects.open = open_project
+    assert (await ask("projects")).json() == listed
+    assert (await ask("projects", {"other"})).json()["items"] == []
+    assert (await ask("projects/desk/runs", {"other"})).status_code == 403
+    assert "desk" in state.projects.resting, "who may not read it makes no work"
+    assert (await ask("projects/desk/runs")).json() == runs

@@ -57,7 +57,7 @@ def add_audit(api: FastAPI, state: ConsoleState) -> None:
 
 def audit_of(commands: Commands) -> tuple[AuditEntry, ...]:
     """Return what the audit tells of a project's commands."""
-    return tuple(_entry(commands, one) for one in commands.by_id.values())
+    return tuple(entry_of(commands, one) for one in commands.by_id.values())
 
 
 def _entries(state: ConsoleState, project: str | None) -> Iterator[AuditEntry]:
@@ -70,7 +70,7 @@ def _place(entry: AuditEntry) -> Place:
     return entry.at or NEVER, entry.command_id
 
 
-def _entry(commands: Commands, command: Given) -> AuditEntry:
+def entry_of(commands: Commands, command: Given) -> AuditEntry:
     who = command.principal
     return AuditEntry(
         **told_of(commands, command),
